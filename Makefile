@@ -1,0 +1,41 @@
+# Everything runs in .venv, made on first use with uv if present, else with venv and pip.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo ui test check bench clean
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
+
+$(STAMP): pyproject.toml constraints.txt
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
+	  uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[demo,dev]'; \
+	else \
+	  $(PYTHON) -m venv .venv && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'; \
+	fi
+	@touch $(STAMP)
+
+demo: $(STAMP) ## Monitor a year of real flights end to end and show what was found
+	$(BIN)/mlmon demo
+
+ui: $(STAMP) ## Open the Dagster UI on what the demo left
+	$(BIN)/mlmon dev
+
+test: $(STAMP) ## Run every test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: $(STAMP) ## What CI runs: format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+bench: $(STAMP) ## Measure speed as ratios and print a table
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove what the demo and the tools made, keep .venv
+	rm -rf .mlmon landing .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,48 @@
+"""Production monitoring for machine-learning models, as a Dagster code location.
+
+The public names are loaded on first use, so that a serving process which imports this package
+pays neither for dagster nor for pandas.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlmon_dagster.defs.build import build_definitions
+    from mlmon_dagster.defs.component import MonitoredModel
+    from mlmon_dagster.errors import MlmonError
+    from mlmon_dagster.spec import ModelSpec, load_model, load_models
+    from mlmon_dagster.store import open_store
+
+__version__ = "0.1.0"
+__all__ = [
+    "MlmonError",
+    "ModelSpec",
+    "MonitoredModel",
+    "build_definitions",
+    "load_model",
+    "load_models",
+    "open_store",
+]
+
+_HOMES = {
+    "MlmonError": "errors",
+    "ModelSpec": "spec",
+    "MonitoredModel": "defs.component",
+    "build_definitions": "defs.build",
+    "load_model": "spec",
+    "load_models": "spec",
+    "open_store": "store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

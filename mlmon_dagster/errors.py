@@ -1,0 +1,49 @@
+"""Every error a user or operator can meet.
+
+MlmonError
+ ├─ ConfigError           a spec, option or environment variable is wrong
+ ├─ SchemaError           a landing file does not have the declared shape
+ ├─ StoreError            a table or database cannot be read or written
+ ├─ BaselineMissingError  there is nothing to compare with yet
+ ├─ NotEnoughDataError    too few rows for the statistic asked for
+ └─ AlertDeliveryError    a message could not be delivered
+
+A message says what was found, where, what was expected and the next step.
+"""
+
+
+class MlmonError(Exception):
+    """Anything this package raises on purpose."""
+
+
+class ConfigError(MlmonError):
+    """A spec, an option or an environment variable is wrong."""
+
+
+class SchemaError(MlmonError):
+    """A landing file does not have the shape that the spec declares.
+
+    Args:
+        reason: Machine-readable code, such as ``missing_column`` or ``truncated``.
+        message: What was found, where, what was expected and the next step.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class StoreError(MlmonError):
+    """A table or database cannot be read or written."""
+
+
+class BaselineMissingError(MlmonError):
+    """There is no baseline to compare a window with."""
+
+
+class NotEnoughDataError(MlmonError):
+    """Too few rows for the statistic that was asked for."""
+
+
+class AlertDeliveryError(MlmonError):
+    """A message could not be delivered."""
