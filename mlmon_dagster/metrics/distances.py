@@ -1,0 +1,145 @@
+"""Distances between two binned distributions, and the conventions behind their names.
+
+Every function takes *counts*, not shares, with the bins on the last axis, and broadcasts over the
+leading axes: ``current`` (..., B) against ``baseline`` (B,) or (..., B) gives the shape (...).
+Rows without a value are expected as a bin of their own. A side without rows gives NaN.
+
+Smoothing (psi, jensen_shannon): both sides become (count + 1/2) / (n + B/2), so an empty bin has a
+small share that depends on n and no distance is infinite. ks and chi_square need no smoothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+Floats = NDArray[np.float64]
+
+
+def smoothed_shares(counts: ArrayLike) -> Floats:
+    """Turn counts into shares that are never zero.
+
+    Args:
+        counts: Rows per bin, shape (..., B).
+
+    Returns:
+        (count + 1/2) / (n + B/2), shape (..., B); every row sums to 1. NaN where n is 0.
+
+    Example:
+        >>> smoothed_shares([0, 1, 2]).round(4).tolist()
+        [0.1111, 0.3333, 0.5556]
+    """
+    values = np.asarray(counts, dtype=np.float64)
+    total = values.sum(axis=-1, keepdims=True)
+    shares: Floats = (values + 0.5) / (total + values.shape[-1] / 2)
+    return np.where(total > 0, shares, np.nan)
+
+
+def psi(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Population stability index: sum of (p - q) ln(p / q) over smoothed shares.
+
+    Symmetric, >= 0, unbounded; 0 when both sides have equal shares and sizes. With few rows it is
+    far above 0 without any change: about (B - 1) (1/n + 1/N); `drift_metrics` takes that off.
+
+    Example:
+        By hand, with shares .9/.1 against .5/.5: .4 ln 1.8 + (-.4) ln .2 = .8789.
+
+        >>> float(psi([900_000, 100_000], [500_000, 500_000]).round(4))
+        0.8789
+    """
+    p, q = smoothed_shares(current), smoothed_shares(baseline)
+    result: Floats = ((p - q) * np.log(p / q)).sum(axis=-1)
+    return result
+
+
+def jensen_shannon(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Jensen-Shannon *distance* in base 2: the square root of the divergence.
+
+    Symmetric, between 0 (equal) and 1 (no bin in common, up to the smoothing).
+
+    Example:
+        By hand, .9/.1 against .5/.5 with the middle .7/.3: the divergence is
+        (.9 log2(.9/.7) + .1 log2(.1/.3) + .5 log2(.5/.7) + .5 log2(.5/.3)) / 2 = .1468.
+
+        >>> float((jensen_shannon([900_000, 100_000], [500_000, 500_000]) ** 2).round(4))
+        0.1468
+    """
+    p, q = smoothed_shares(current), smoothed_shares(baseline)
+    middle = (p + q) / 2
+    divergence = (p * np.log2(p / middle) + q * np.log2(q / middle)).sum(axis=-1) / 2
+    result: Floats = np.sqrt(np.maximum(divergence, 0))
+    return result
+
+
+def ks(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Kolmogorov-Smirnov distance of two ordered histograms: the largest gap of the two CDFs.
+
+    Between 0 and 1, over rows with a value only (give no null bin). The gap is looked at on bin
+    edges, so it is at most the true one, short of it by at most the largest bin's share.
+
+    Example:
+        >>> float(ks([1, 1, 0, 0], [0, 0, 1, 1]))
+        1.0
+        >>> float(ks([3, 1], [1, 3]))
+        0.5
+    """
+    gap = np.abs(_cumulative_share(current) - _cumulative_share(baseline))
+    result: Floats = gap.max(axis=-1)
+    return result
+
+
+def chi_square(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Two-sample chi-square distance: Pearson's statistic times (1/n + 1/N).
+
+    The scaling makes it an effect size: sum of (p - q)^2 / pooled share, >= 0, near psi for small
+    changes, and not growing with n. Both sides are samples (a contingency table, not a goodness of
+    fit), so a category that the baseline lacks is no division by zero. Bins empty on both sides
+    count nothing.
+
+    Example:
+        Shares .6/.4 against .5/.5, 10 rows each, pooled .55/.45: .01/.55 + .01/.45 = .0404.
+
+        >>> float(chi_square([6, 4], [5, 5]).round(4))
+        0.0404
+    """
+    a = np.asarray(current, dtype=np.float64)
+    b = np.asarray(baseline, dtype=np.float64)
+    n, m = a.sum(axis=-1, keepdims=True), b.sum(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pooled = (a + b) / (n + m)
+        terms = np.where(pooled > 0, (a / n - b / m) ** 2 / np.where(pooled > 0, pooled, 1), 0.0)
+    result: Floats = terms.sum(axis=-1)
+    return np.where((n[..., 0] > 0) & (m[..., 0] > 0), result, np.nan)
+
+
+def chi_square_test(current: ArrayLike, baseline: ArrayLike) -> tuple[Floats, Floats]:
+    """Pearson's two-sample statistic and its asymptotic p-value.
+
+    Valid where expected counts are about 5 or more; `drift_metrics` uses Monte Carlo instead.
+
+    Returns:
+        Statistic and p-value, each of the leading shape; the degrees of freedom are the number of
+        bins that are not empty on both sides, less one.
+
+    Example:
+        >>> statistic, p = chi_square_test([10, 20], [20, 20])
+        >>> round(float(statistic), 4), round(float(p), 4)
+        (1.9444, 0.1632)
+    """
+    a = np.asarray(current, dtype=np.float64)
+    b = np.asarray(baseline, dtype=np.float64)
+    n, m = a.sum(axis=-1), b.sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        statistic = chi_square(a, b) / (1 / n + 1 / m)
+    freedom = np.maximum(((a + b) > 0).sum(axis=-1) - 1, 0)
+    p = np.where(freedom > 0, special.chdtrc(np.maximum(freedom, 1), statistic), 1.0)
+    return statistic, np.where(np.isnan(statistic), np.nan, p)
+
+
+def _cumulative_share(counts: ArrayLike) -> Floats:
+    cumulative = np.cumsum(np.asarray(counts, dtype=np.float64), axis=-1)
+    total = cumulative[..., -1:]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share: Floats = cumulative / total
+    return np.where(total > 0, share, np.nan)

@@ -1,0 +1,58 @@
+"""95 % intervals of shares and quantiles, vectorised."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Z95 = 1.959963984540054
+Floats = NDArray[np.float64]
+
+
+def wilson(count: ArrayLike, n: ArrayLike) -> tuple[Floats, Floats]:
+    """Wilson's score interval of a share; inside [0, 1] and of use at 0 and n too.
+
+    Args:
+        count: Rows that have the property.
+        n: All rows.
+
+    Returns:
+        Lower and upper end; NaN where n is 0.
+
+    Example:
+        >>> lower, upper = wilson(0, 30)
+        >>> round(float(lower), 4), round(float(upper), 4)
+        (0.0, 0.1135)
+    """
+    k, size = np.asarray(count, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = k / size
+        centre = (share + Z95**2 / (2 * size)) / (1 + Z95**2 / size)
+        half = Z95 * np.sqrt(share * (1 - share) / size + Z95**2 / (4 * size**2))
+        half /= 1 + Z95**2 / size
+    lower, upper = np.maximum(centre - half, 0), np.minimum(centre + half, 1)
+    # rounding must not push the ends inside 0 and 1 where nothing or everything was counted
+    return np.where(k == 0, 0 * lower, lower), np.where(k == size, 1 + 0 * upper, upper)
+
+
+def rate(count: ArrayLike, n: ArrayLike) -> Floats:
+    """Divide, with NaN where n is 0."""
+    k, size = np.asarray(count, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    return np.where(size > 0, k / np.where(size > 0, size, 1), np.nan)
+
+
+def quantile_ranks(q: float, n: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ranks (1 to n) of the order statistics between which the q-quantile lies with 95 %.
+
+    Example:
+        >>> [int(rank) for rank in quantile_ranks(0.5, 100)]
+        [40, 61]
+    """
+    size = np.asarray(n)
+    low = stats.binom.ppf(0.025, size, q)
+    high = stats.binom.ppf(0.975, size, q) + 1
+    return (
+        np.clip(np.nan_to_num(low), 1, np.maximum(size, 1)).astype(np.int64),
+        np.clip(np.nan_to_num(high), 1, np.maximum(size, 1)).astype(np.int64),
+    )

@@ -1,0 +1,178 @@
+"""What a drift distance looks like when nothing has changed: its null distribution, by Monte Carlo.
+
+The window's rows are drawn from the baseline's distribution, itself uncertain (Dirichlet, 1/2 added
+to every merged bin), and compared with the baseline as it is. That is the exact statistic, with its
+merging, smoothing and the baseline's own size, at the window's size. Draws are made at sizes on
+a geometric grid; the moments between two sizes are interpolated in 1/n, in which they are nearly
+linear. Every draw's seed is a function of the caller's seed and the size alone, so a window's
+result does not depend on which other windows are computed with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from mlmon_dagster.metrics.bins import merge_bins, merge_plan
+from mlmon_dagster.metrics.distances import chi_square, jensen_shannon, psi
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+DISTANCES: dict[str, Callable[[ArrayLike, ArrayLike], Floats]] = {
+    "psi": psi,
+    "jensen_shannon": jensen_shannon,
+    "chi_square": chi_square,
+}
+# The distance to this power behaves like a sum of squares, so a gamma tail fits it.
+POWER = {"psi": 1.0, "jensen_shannon": 2.0, "chi_square": 1.0, "ks": 2.0}
+_GRID_STEP = 0.5  # in powers of two
+_GRID_START = 4.0
+_MAX_DRAWS_TIMES_BINS = 60_000
+
+
+class Moments(NamedTuple):
+    """Moments of a distance without change, each of the shape of the asked sizes.
+
+    Attributes:
+        bias: Mean of the distance itself: what it shows when nothing has changed.
+        mean: Mean of distance ** POWER. sd: its standard deviation. skew: its skewness.
+    """
+
+    bias: Floats
+    mean: Floats
+    sd: Floats
+    skew: Floats
+
+
+@dataclass
+class NullModel:
+    """Null distributions of one baseline column, computed when asked for and kept.
+
+    Attributes:
+        counts: Rows of the baseline per drift bin, int64 (B,), nulls last.
+        ordered: Whether the bins are intervals of numbers.
+        seed: Seed of all draws.
+        draws: Windows drawn per size.
+    """
+
+    counts: Ints
+    ordered: bool
+    seed: int
+    draws: int = 2000
+    _moments: dict[tuple[bytes, int], dict[str, tuple[float, ...]]] = field(default_factory=dict)
+
+    def plan(self, n: int) -> Ints:
+        """Merging of the bins for windows of grid size number `n` (see `grid_floor`)."""
+        return merge_plan(self.counts, float(grid_size(n)), ordered=self.ordered)
+
+    def moments(self, metric: str, plan: Ints, n: ArrayLike) -> Moments:
+        """Moments of a distance for windows of n rows whose bins are merged by `plan`."""
+        sizes = np.maximum(np.asarray(n, dtype=np.float64), 1.0)
+        below = grid_floor(sizes)
+        nodes = np.unique(np.concatenate([below.ravel(), below.ravel() + 1]))
+        table = np.array([self._at(plan, int(node))[metric] for node in nodes])
+        x, low, high = 1 / sizes, 1 / grid_size(below), 1 / grid_size(below + 1)
+        weight = np.clip((x - high) / (low - high), 0, 1)
+        first = table[np.searchsorted(nodes, below)]
+        second = table[np.searchsorted(nodes, below + 1)]
+        blend = second + weight[..., None] * (first - second)
+        return Moments(*np.moveaxis(blend, -1, 0))
+
+    def _at(self, plan: Ints, node: int) -> dict[str, tuple[float, ...]]:
+        key = (plan.tobytes(), node)
+        if key not in self._moments:
+            self._moments[key] = self._simulate(merge_bins(self.counts, plan), node)
+        return self._moments[key]
+
+    def _simulate(self, baseline: Ints, node: int) -> dict[str, tuple[float, ...]]:
+        rng = np.random.default_rng([self.seed, node, len(baseline)])
+        draws = max(min(self.draws, _MAX_DRAWS_TIMES_BINS // len(baseline)), 300)
+        shares = rng.standard_gamma(baseline + 0.5, size=(draws, len(baseline)))
+        shares /= shares.sum(axis=1, keepdims=True)
+        windows = rng.multinomial(max(round(float(grid_size(node))), 1), shares)
+        return {
+            metric: _moments_of(distance(windows, baseline), POWER[metric])
+            for metric, distance in DISTANCES.items()
+        }
+
+
+def grid_floor(n: ArrayLike) -> Ints:
+    """Number of the largest grid size that is at most n (0 below the smallest)."""
+    steps = np.floor(np.log2(np.maximum(np.asarray(n, dtype=np.float64), 1) / _GRID_START) / 0.5)
+    return np.maximum(steps, 0).astype(np.int64)
+
+
+def grid_size(node: ArrayLike) -> Floats:
+    """Rows of grid size number `node`: 4, 5.7, 8, 11.3, ..."""
+    size: Floats = _GRID_START * 2 ** (_GRID_STEP * np.asarray(node, dtype=np.float64))
+    return size
+
+
+def gamma_tail(value: ArrayLike, moments: Moments) -> Floats:
+    """Chance of at least `value` under a shifted gamma with the given three moments.
+
+    The skewness is at least that of an unshifted gamma (2 sd / mean), so that a noisy estimate
+    never gives a tail lighter than chi-square's. Where sd is 0: 1 up to the mean, 0 above it.
+    """
+    y = np.asarray(value, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        skew = np.maximum(moments.skew, 2 * moments.sd / np.maximum(moments.mean, 1e-300))
+        shape = 4 / skew**2
+        z = (y - moments.mean) / moments.sd
+        tail = special.gammaincc(shape, np.maximum(shape + z * np.sqrt(shape), 0))
+    degenerate = np.where(y <= moments.mean, 1.0, 0.0)
+    result: Floats = np.where(moments.sd > 0, tail, degenerate)
+    return np.where(np.isnan(y), np.nan, result)
+
+
+@dataclass(frozen=True)
+class KsNull:
+    """Null distribution of the KS distance on the baseline's fine bins.
+
+    Without change, the distance times sqrt(n N / (n + N)) is the largest excursion of a Brownian
+    bridge looked at on the bin edges; that is drawn once and serves every n.
+    """
+
+    bridge: Moments
+    n_baseline: int
+
+    @classmethod
+    def fit(cls, baseline: Ints, seed: int, draws: int = 2000) -> KsNull:
+        """Draw bridges at the baseline's cumulative shares, `baseline` being (F,) fine counts."""
+        share = baseline[baseline > 0] / max(int(baseline.sum()), 1)
+        rng = np.random.default_rng([seed, len(share)])
+        steps = rng.standard_normal((draws, len(share))) * np.sqrt(share)
+        walk = np.cumsum(steps, axis=1)
+        bridge = np.abs(walk - np.cumsum(share) * walk[:, -1:]).max(axis=1, initial=0.0)
+        return cls(Moments(*map(np.asarray, _moments_of(bridge, 2.0))), int(baseline.sum()))
+
+    def moments(self, n: ArrayLike) -> Moments:
+        """Moments for windows of n rows with a value (Stephens' correction for small n)."""
+        scale = self._scale(n, self.n_baseline)
+        b = self.bridge
+        return Moments(b.bias / scale, b.mean / scale**2, b.sd / scale**2, b.skew + 0 * scale)
+
+    def p_value(self, distance: ArrayLike, n: ArrayLike) -> Floats:
+        """Kolmogorov's tail; too large, so never a false alarm, when values are tied."""
+        p: Floats = special.kolmogorov(np.asarray(distance) * self._scale(n, self.n_baseline))
+        return p
+
+    @staticmethod
+    def _scale(n: ArrayLike, n_baseline: int) -> Floats:
+        size = np.maximum(np.asarray(n, dtype=np.float64), 1)
+        root = np.sqrt(size * n_baseline / (size + max(n_baseline, 1)))
+        scale: Floats = root + 0.12 + 0.11 / np.maximum(root, 1e-9)
+        return scale
+
+
+def _moments_of(distance: Floats, power: float) -> tuple[float, ...]:
+    y = distance**power
+    mean, sd = float(y.mean()), float(y.std())
+    skew = float(((y - mean) ** 3).mean() / sd**3) if sd > 0 else 0.0
+    return float(distance.mean()), mean, sd, skew

@@ -1,0 +1,63 @@
+"""Data quality of one column: shares of rows null, not a number, unseen or out of range."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mlmon_dagster.metrics.frames import concat_frames, metric_frame
+from mlmon_dagster.metrics.intervals import rate, wilson
+from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
+
+VERSION = "rate-1"
+
+
+def quality_metrics(stats: ColumnStatistics) -> pd.DataFrame:
+    """Quality rates of one column.
+
+    Args:
+        stats: One column over C cells.
+
+    Returns:
+        MetricFrame with null_rate for every column; nan_rate, inf_rate and out_of_range_rate for
+        numeric ones; unseen_rate for categorical ones. Each is a share of all rows of the cell,
+        0 to 1, with Wilson's interval and `n` rows; NaN with reason `no_rows` for an empty cell.
+    """
+    counted = {"null_rate": stats.n_null}
+    if stats.binning.kind == "numeric":
+        counted["nan_rate"] = stats.n_nan
+        counted["inf_rate"] = stats.n_inf
+        counted["out_of_range_rate"] = stats.n_out_of_range
+    if stats.binning.kind == "categorical":
+        counted["unseen_rate"] = stats.counts[:, len(stats.binning.categories) + 1]
+    frames = []
+    for metric, count in counted.items():
+        lower, upper = wilson(count, stats.n)
+        frames.append(
+            metric_frame(
+                stats.cells,
+                column_name=stats.binning.column,
+                metric=metric,
+                value=rate(count, stats.n),
+                lower=lower,
+                upper=upper,
+                n=stats.n,
+                reason="no_rows",
+                method_version=VERSION,
+            )
+        )
+    return concat_frames(frames)
+
+
+def unseen_values(stats: ColumnStatistics) -> dict[tuple[str, pd.Timestamp], dict[str, int]]:
+    """Commonest unseen values of each window at slice `all`, keyed by column and window start."""
+    cells = stats.cells
+    whole = (cells["slice_key"] == ALL).to_numpy()
+    if len(stats.unseen) != len(cells):
+        return {}
+    found: dict[tuple[str, pd.Timestamp], dict[str, int]] = {}
+    for start, wanted, names in zip(cells["window_start"], whole, stats.unseen, strict=True):
+        if wanted and names:
+            mine = found.setdefault((stats.binning.column, pd.Timestamp(start)), {})
+            for name, n in names.items():
+                mine[name] = max(mine.get(name, 0), n)
+    return found

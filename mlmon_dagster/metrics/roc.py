@@ -1,0 +1,92 @@
+"""Area under the ROC curve from tied score bins, with DeLong's variance."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+Floats = NDArray[np.float64]
+MIN_RARER = 10
+_FEW_RARER = 20
+_CHUNK = 128  # cells whose arrays stay in the processor's cache
+
+
+class RocAuc(NamedTuple):
+    """Area, 95 % interval and the largest error that the bins can cause, each (C,).
+
+    NaN unless both classes are present. `lower` and `upper` include `bound`.
+    """
+
+    value: Floats
+    lower: Floats
+    upper: Floats
+    bound: Floats
+
+
+def roc_auc(negatives: NDArray[np.int64], positives: NDArray[np.int64]) -> RocAuc:
+    """Chance that a random positive scores above a random negative, ties counting half.
+
+    The interval is DeLong's on a logit scale, with Student's t at the degrees of freedom of the
+    rarer class; with 10 to 19 of it, and for areas near 1, the variance is at least Hanley and
+    McNeil's at a shrunken area, since DeLong's is too small there and 0 for a perfect ranking.
+    Scores inside one bin are taken as tied; the true area is within `bound` = half the share of
+    pairs that meet in a bin.
+
+    Args:
+        negatives: Rows with actual 0 per score bin, ascending scores, shape (C, S).
+        positives: Rows with actual 1, shape (C, S).
+
+    Example:
+        >>> round(float(roc_auc(np.array([[2, 1, 0]]), np.array([[0, 1, 2]])).value[0]), 4)
+        0.9444
+    """
+    parts = [
+        _chunk(negatives[i : i + _CHUNK], positives[i : i + _CHUNK])
+        for i in range(0, len(negatives), _CHUNK)
+    ]
+    if not parts:
+        empty = np.empty(0)
+        return RocAuc(empty, empty, empty, empty)
+    return _interval(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _chunk(negatives: NDArray[np.int64], positives: NDArray[np.int64]) -> tuple[Floats, ...]:
+    """Return area, DeLong variance, binning bound and the class sizes of some cells."""
+    neg, pos = negatives.astype(np.float64), positives.astype(np.float64)
+    n, p = neg.sum(axis=1), pos.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        below = (np.cumsum(neg, axis=1) - neg / 2) / n[:, None]
+        above = 1 - (np.cumsum(pos, axis=1) - pos / 2) / p[:, None]
+        area = np.einsum("cs,cs->c", pos, below) / p
+        by_pos = np.einsum("cs,cs,cs->c", pos, below, below) - p * area**2
+        by_neg = np.einsum("cs,cs,cs->c", neg, above, above) - n * area**2
+        variance = np.maximum(by_pos, 0) / (p - 1) / p + np.maximum(by_neg, 0) / (n - 1) / n
+        bound = 0.5 * np.einsum("cs,cs->c", pos, neg) / (p * n)
+    return area, variance, bound, n, p
+
+
+def _interval(area: Floats, variance: Floats, bound: Floats, n: Floats, p: Floats) -> RocAuc:
+    rarer = np.minimum(n, p)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shrunk = (area * n * p + 0.5) / (n * p + 1)
+        floor = _hanley_mcneil(shrunk, n, p)
+        small = (rarer < _FEW_RARER) | (np.minimum(area, 1 - area) * rarer < 5)
+        spread = np.sqrt(np.where(small, np.maximum(variance, floor), variance))
+        t = special.stdtrit(np.maximum(rarer - 1, 1), 0.975)
+        centre = special.logit(shrunk)
+        half = t * spread / (shrunk * (1 - shrunk))
+    lower = np.maximum(special.expit(centre - half) - bound, 0)
+    upper = np.minimum(special.expit(centre + half) + bound, 1)
+    return RocAuc(area, np.minimum(lower, area), np.maximum(upper, area), bound)
+
+
+def _hanley_mcneil(area: Floats, n: Floats, p: Floats) -> Floats:
+    """Variance of the area if both classes' scores were exponential (Hanley and McNeil, 1982)."""
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    variance: Floats = (area * (1 - area) + (p - 1) * (q1 - area**2) + (n - 1) * (q2 - area**2)) / (
+        n * p
+    )
+    return np.maximum(variance, 0)

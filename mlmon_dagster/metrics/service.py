@@ -1,0 +1,101 @@
+"""Service metrics: volume, latency quantiles and error rate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmon_dagster.metrics.frames import concat_frames, metric_frame
+from mlmon_dagster.metrics.intervals import quantile_ranks, rate, wilson
+from mlmon_dagster.metrics.statistics import TABLE, Binning, ColumnStatistics
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+QUANTILES = {"p50_latency_ms": 0.5, "p95_latency_ms": 0.95, "p99_latency_ms": 0.99}
+
+
+def service_metrics(
+    latency: ColumnStatistics | None, status: ColumnStatistics | None
+) -> pd.DataFrame:
+    """Volume, latency and errors per cell.
+
+    Args:
+        latency: Log-spaced latency bins over C cells; None if latency is not logged.
+        status: Counts of ok and error over C' cells; None if status is not logged.
+
+    Returns:
+        MetricFrame, column `:table`: n (rows, from either); p50/p95/p99_latency_ms in
+        milliseconds, relative error of the bins at most 1 %, with order-statistic intervals;
+        error_rate (0 to 1, of rows with a status) with Wilson's. `reason` of a NaN: no_rows,
+        no_latency, no_status, few_rows (a p95 of under 20 rows is only the maximum, p99: 100).
+    """
+    frames = []
+    source = latency if latency is not None else status
+    if source is not None:
+        frames.append(
+            metric_frame(
+                source.cells,
+                column_name=TABLE,
+                metric="n",
+                value=source.n.astype(np.float64),
+                n=source.n,
+                method_version="count-1",
+            )
+        )
+    if latency is not None:
+        frames += [_quantile_frame(latency, name, q) for name, q in QUANTILES.items()]
+    if status is not None:
+        frames.append(_error_frame(status))
+    return concat_frames(frames)
+
+
+def latency_middles(binning: Binning) -> Floats:
+    """Latency in ms at the geometric middle of each log-spaced bin from `low` to `high`."""
+    step = np.log(binning.high / binning.low) / binning.size
+    middles: Floats = binning.low * np.exp(step * (np.arange(binning.size) + 0.5))
+    return middles
+
+
+def _quantile_frame(latency: ColumnStatistics, metric: str, q: float) -> pd.DataFrame:
+    n = latency.counts.sum(axis=1)
+    fewest = round(1 / (1 - q))
+    reason = np.select(
+        [latency.n == 0, n == 0, n < fewest], ["no_rows", "no_latency", "few_rows"], ""
+    )
+    middles = latency_middles(latency.binning)
+    cumulative = np.cumsum(latency.counts, axis=1)
+
+    def at(rank: Ints) -> Floats:
+        place = (cumulative < rank[:, None]).sum(axis=1)
+        value: Floats = middles[np.minimum(place, len(middles) - 1)]
+        return np.clip(value, latency.minimum, latency.maximum)
+
+    low, high = quantile_ranks(q, n)
+    return metric_frame(
+        latency.cells,
+        column_name=TABLE,
+        metric=metric,
+        value=np.where(reason == "", at(np.ceil(q * n).astype(np.int64)), np.nan),
+        lower=at(low),
+        upper=at(high),
+        n=n,
+        reason=reason,
+        method_version="log-bins-1",
+    )
+
+
+def _error_frame(status: ColumnStatistics) -> pd.DataFrame:
+    n, errors = status.counts.sum(axis=1), status.counts[:, 1]
+    lower, upper = wilson(errors, n)
+    return metric_frame(
+        status.cells,
+        column_name=TABLE,
+        metric="error_rate",
+        value=rate(errors, n),
+        lower=lower,
+        upper=upper,
+        n=n,
+        reason=np.where(status.n == 0, "no_rows", "no_status"),
+        method_version="wilson-1",
+    )
