@@ -6,16 +6,22 @@ with one row per cell, so that a year of windows is one vectorised computation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmon_dagster.errors import StoreError
+
 CELL_KEYS = ("window_start", "dataset", "model_version", "slice_key", "slice_value")
 ALL = "all"
 TABLE = ":table"
+UNSEEN_KEPT = 10
 
 Kind = Literal["numeric", "categorical", "score", "confusion", "latency", "status"]
 
@@ -34,11 +40,18 @@ class Binning:
             log-spaced bins. ``status``: ok, error.
         edges: Inner edges of the coarse bins, ascending; a value belongs to bin ``i`` when
             ``edges[i-1] < value <= edges[i]``; the outer bins are open. Empty if not numeric.
-        fine: Number of equal-width sub-bins inside each coarse bin (1 = none).
+        fine: Number of equal-width sub-bins inside each coarse bin (1 = none); the code is
+            ``coarse * fine + sub``, so ``code // fine`` is the exact coarse bin.
         low: Smallest finite baseline value (left end of the first coarse bin for sub-bins).
-        high: Largest finite baseline value.
-        centre: Value subtracted before squares are summed (baseline mean).
-        categories: Baseline categories, most frequent first. Empty if not categorical.
+        high: Largest finite baseline value. For ``score`` and ``latency`` the ends of the scale.
+        centre: Value subtracted before squares are summed (baseline mean, 6 digits).
+        categories: Baseline categories that have a code of their own, most frequent first; the
+            code after the last is ``other``, the next ``unseen``. Empty if not categorical.
+        tail: Further baseline categories, counted together as ``other``.
+        is_open: The baseline had too many categories to keep them all by name, so that a value
+            that is not among them counts as ``other`` and nothing is ever ``unseen``.
+        values: One value per code when every distinct baseline value has a bin of its own (then
+            ``fine`` is 1 and the first and last bin are for values outside the baseline's range).
         size: Number of codes.
         binning_id: Hash of all the above; statistics with another id refuse to merge.
     """
@@ -53,6 +66,9 @@ class Binning:
     high: float = 0.0
     centre: float = 0.0
     categories: tuple[str, ...] = ()
+    tail: tuple[str, ...] = ()
+    is_open: bool = False
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,8 @@ class ColumnStatistics:
         minimum, maximum: float (C,), NaN where no value.
         total, total_sq: float (C,): sum of (value - centre) and of its square; for ``score`` the
             sums over labelled rows of log loss and of squared error.
-        unseen: One dict per cell: commonest unseen categories by name (bounded).
+        unseen: One dict per cell: commonest unseen categories by name (bounded, for people to
+            read; the exact number is in ``counts``). Empty list if not categorical.
     """
 
     binning: Binning
@@ -85,3 +102,134 @@ class ColumnStatistics:
     total: NDArray[np.float64]
     total_sq: NDArray[np.float64]
     unseen: list[dict[str, int]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Count the cells."""
+        return len(self.cells)
+
+
+_SUMS = ("n", "n_null", "n_nan", "n_inf", "n_out_of_range", "total", "total_sq")
+_ARRAYS = ("counts", *_SUMS, "minimum", "maximum")
+
+
+def empty(binning: Binning) -> ColumnStatistics:
+    """Return statistics of no cells at all, the neutral element of ``concat``."""
+    cells = pd.DataFrame({key: pd.Series(dtype=str) for key in CELL_KEYS})
+    cells["window_start"] = pd.Series(dtype="datetime64[us, UTC]")
+    arrays: dict[str, Any] = {name: np.zeros(0, np.int64) for name in (*_SUMS, "counts")}
+    arrays |= {name: np.zeros(0) for name in ("total", "total_sq", "minimum", "maximum")}
+    arrays["counts"] = np.zeros((0, binning.size), np.int64)
+    return ColumnStatistics(binning, cells, **arrays)
+
+
+def select(
+    stats: ColumnStatistics, cells: NDArray[np.bool_] | NDArray[np.intp]
+) -> ColumnStatistics:
+    """Keep some cells, in the order asked for.
+
+    Args:
+        stats: Statistics of C cells.
+        cells: Boolean mask of shape (C,) or positions.
+    """
+    rows = np.flatnonzero(cells) if cells.dtype == np.bool_ else cells
+    arrays: dict[str, Any] = {name: getattr(stats, name)[rows] for name in _ARRAYS}
+    return replace(
+        stats,
+        cells=stats.cells.iloc[rows].reset_index(drop=True),
+        unseen=[stats.unseen[row] for row in rows] if stats.unseen else [],
+        **arrays,
+    )
+
+
+def concat(parts: Sequence[ColumnStatistics]) -> ColumnStatistics:
+    """Put the cells of several statistics of one column under one another; nothing is summed.
+
+    Raises:
+        StoreError: If the parts were made with different bins.
+        ValueError: If there are no parts.
+    """
+    if not parts:
+        raise ValueError("concat needs at least one part")
+    first = parts[0]
+    for part in parts[1:]:
+        _refuse_other_bins(first.binning, part.binning)
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS
+    }
+    unseen = [names for part in parts for names in part.unseen or [{} for _ in range(len(part))]]
+    return replace(
+        first,
+        cells=pd.concat([part.cells for part in parts], ignore_index=True),
+        unseen=unseen if any(unseen) else [],
+        **arrays,
+    )
+
+
+def merge(stats: ColumnStatistics, by: Sequence[str]) -> ColumnStatistics:
+    """Add up the cells that agree on the keys ``by``; a month is the merge of its days.
+
+    The order of the cells does not matter, down to the last bit. Keys that are not in ``by``
+    become ``all`` and, for ``window_start``, the earliest one. Cells of different slice keys
+    overlap; select one slice key first unless ``by`` keeps them apart.
+
+    Args:
+        stats: Statistics of C cells.
+        by: Some of ``CELL_KEYS``; none merges everything into one cell.
+
+    Returns:
+        One cell per combination present in ``stats``, sorted by ``by``; no cells give no cells.
+    """
+    if len(stats) == 0:
+        return stats
+    # Floating-point sums depend on their order, so the order is made a function of the content.
+    frame = stats.cells.assign(total=stats.total, total_sq=stats.total_sq, n=stats.n)
+    rest = [key for key in (*CELL_KEYS, "n", "total", "total_sq") if key not in by]
+    order = frame.sort_values([*by, *rest], kind="stable").index.to_numpy()
+    ordered = select(stats, order)
+    keys = ordered.cells[list(by)] if by else pd.DataFrame(index=ordered.cells.index)
+    starts = np.flatnonzero(~keys.duplicated().to_numpy()) if by else np.zeros(1, np.intp)
+    cells = ordered.cells.iloc[starts].reset_index(drop=True)
+    for key in CELL_KEYS:
+        if key not in by:
+            earliest = ordered.cells["window_start"].groupby(_group_of(starts, len(stats))).min()
+            cells[key] = earliest.array if key == "window_start" else ALL
+    sums: dict[str, Any] = {name: np.add.reduceat(getattr(ordered, name), starts) for name in _SUMS}
+    return replace(
+        stats,
+        cells=cells,
+        counts=np.add.reduceat(ordered.counts, starts, axis=0),
+        minimum=np.fmin.reduceat(ordered.minimum, starts),
+        maximum=np.fmax.reduceat(ordered.maximum, starts),
+        unseen=_merge_unseen(ordered.unseen, starts),
+        **sums,
+    )
+
+
+def _group_of(starts: NDArray[np.intp], size: int) -> NDArray[np.intp]:
+    return np.searchsorted(starts, np.arange(size), side="right")
+
+
+def _merge_unseen(names: list[dict[str, int]], starts: NDArray[np.intp]) -> list[dict[str, int]]:
+    if not names:
+        return []
+    merged = []
+    for begin, end in pairwise([*starts.tolist(), len(names)]):
+        total: Counter[str] = Counter()
+        for cell in names[begin:end]:
+            total.update(cell)
+        merged.append(commonest(total))
+    return merged
+
+
+def commonest(counts: Mapping[str, int], keep: int = UNSEEN_KEPT) -> dict[str, int]:
+    """Keep the largest counts; equal ones by name, so that the answer is always the same."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:keep])
+
+
+def _refuse_other_bins(left: Binning, right: Binning) -> None:
+    if left.binning_id != right.binning_id:
+        raise StoreError(
+            f"Profiles of column {left.column!r} were made with different bins "
+            f"({left.binning_id} and {right.binning_id}, column {right.column!r}) and cannot be "
+            "added up. Profile the windows again with the present baseline."
+        )

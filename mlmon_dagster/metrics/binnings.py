@@ -1,0 +1,126 @@
+"""What the codes of a binning stand for: edges, representative values and regrouped counts.
+
+Layout of the codes ``0 .. size-1``, per kind:
+
+========== ==================================================================================
+numeric    ``coarse * fine + sub``; both exact: the first code whose upper edge is >= the value
+categorical own code per category, then ``other``, then ``unseen``
+score      ``logit_bin * 3 + state``, state 0 unlabelled, 1 negative, 2 positive
+confusion  ``predicted * 3 + state``
+latency    0 up to ``low``, then one per step of 2 %, the last one above ``high``
+status     0 ok, 1 error
+========== ==================================================================================
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmon_dagster.metrics.statistics import Binning
+
+LABEL_STATES = 3
+UNLABELLED, NEGATIVE, POSITIVE = range(LABEL_STATES)
+LATENCY_STEP = 1.02
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+def upper_edges(binning: Binning) -> Floats:
+    """Return the upper edge of every numeric code, ascending, the last one infinite.
+
+    A value has the code ``searchsorted(upper_edges(binning), value, side="left")``. A coarse bin
+    that is one value wide has all its sub-bins' edges equal; the first of them gets the rows.
+
+    Returns:
+        Shape (size,), in the units of the column.
+    """
+    ends = np.array([binning.low, *binning.edges, max(binning.high, *binning.edges, binning.low)])
+    share = np.arange(1, binning.fine + 1) / binning.fine
+    left, right = ends[:-1, None], ends[1:, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        inner = left * (1 - share) + right * share
+    # Rounding must not carry an edge past the coarse bin: the coarse edges are exact.
+    inner = np.clip(inner, np.minimum(left, right), right)
+    inner[:, -1] = ends[1:]
+    edges: Floats = np.maximum.accumulate(inner.ravel())
+    edges[-1] = np.inf
+    return edges
+
+
+def representatives(binning: Binning) -> Floats:
+    """Return one typical value per numeric code: the value itself or the middle of the bin.
+
+    Returns:
+        Shape (size,), ascending, finite: the open outer bins end at the baseline's range. A
+        column without baseline values has the single representative 0.
+    """
+    if binning.values:
+        return np.array(binning.values)
+    upper = upper_edges(binning)
+    upper[-1] = max(binning.high, binning.low, *upper[:-1])
+    lower = np.minimum(np.concatenate([[binning.low], upper[:-1]]), upper)
+    return lower + (upper - lower) / 2
+
+
+def coarse_counts(binning: Binning, counts: Counts) -> Counts:
+    """Add up the sub-bins: counts of the exact quantile bins.
+
+    Args:
+        binning: A numeric binning.
+        counts: Shape (C, size).
+
+    Returns:
+        Shape (C, size // fine); row sums are unchanged.
+    """
+    sums: Counts = counts.reshape(len(counts), -1, binning.fine).sum(axis=2, dtype=np.int64)
+    return sums
+
+
+def label_counts(counts: Counts) -> Counts:
+    """Split score or confusion counts by label state.
+
+    Args:
+        counts: Shape (C, size) of a ``score`` or ``confusion`` binning.
+
+    Returns:
+        Shape (C, bins, 3): the last axis is unlabelled, negative, positive; bins are ascending
+        scores, or predicted 0 and 1.
+    """
+    return counts.reshape(len(counts), -1, LABEL_STATES)
+
+
+def score_edges(binning: Binning) -> Floats:
+    """Return the inner edges of the score bins, shape (bins - 1,), within (0, 1)."""
+    bins = binning.size // LABEL_STATES
+    logit = np.linspace(binning.low, binning.high, bins + 1)[1:-1]
+    return np.asarray(1 / (1 + np.exp(-logit)))
+
+
+def score_midpoints(binning: Binning) -> Floats:
+    """Return a typical score per bin (middle in logit space), shape (bins,), within (0, 1)."""
+    bins = binning.size // LABEL_STATES
+    step = (binning.high - binning.low) / bins
+    logit = binning.low + step * (np.arange(bins) + 0.5)
+    return np.asarray(1 / (1 + np.exp(-logit)))
+
+
+def latency_uppers(binning: Binning) -> Floats:
+    """Return the upper end of every latency bin in ms, shape (size,); the last one infinite."""
+    edges: Floats = binning.low * LATENCY_STEP ** np.arange(binning.size, dtype=np.float64)
+    edges[-1] = np.inf
+    return edges
+
+
+def latency_representatives(binning: Binning) -> Floats:
+    """Return a latency per bin in ms that is within 1 % of every value in it.
+
+    Returns:
+        Shape (size,). The first bin (up to ``low``) and the last (above ``high``) stand for the
+        ends of the scale; a cell's own minimum and maximum say more about those.
+    """
+    edges: Floats = binning.low * LATENCY_STEP ** np.arange(binning.size, dtype=np.float64)
+    middle: Floats = edges / np.sqrt(LATENCY_STEP)
+    middle[0], middle[-1] = binning.low, binning.high
+    return middle
