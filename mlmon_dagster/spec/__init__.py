@@ -1,1 +1,47 @@
-"""..."""
+"""What a user declares about a model: types, loading, windows, maturity, predicates."""
+
+from mlmon_dagster.spec.loader import load_model, load_models, parse_model, spec_from_mapping
+from mlmon_dagster.spec.maturity import (
+    Maturity,
+    actual_coverage,
+    has_low_coverage,
+    maturity_of,
+)
+from mlmon_dagster.spec.model import *  # noqa: F403  (the spec's types, listed in its __all__)
+from mlmon_dagster.spec.model import __all__ as _types
+from mlmon_dagster.spec.windows import (
+    Window,
+    check_window_count,
+    complete_windows,
+    first_window,
+    granularity_windows,
+    key_format,
+    production_end,
+    window_containing,
+    window_date,
+    window_from_key,
+    windows_between,
+)
+
+__all__ = [
+    *_types,
+    "Maturity",
+    "Window",
+    "actual_coverage",
+    "check_window_count",
+    "complete_windows",
+    "first_window",
+    "granularity_windows",
+    "has_low_coverage",
+    "key_format",
+    "load_model",
+    "load_models",
+    "maturity_of",
+    "parse_model",
+    "production_end",
+    "spec_from_mapping",
+    "window_containing",
+    "window_date",
+    "window_from_key",
+    "windows_between",
+]

@@ -3,47 +3,97 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from mlmon_dagster.spec.scalars import Duration, KOfN, WindowCount
+from mlmon_dagster.spec.checks import find_problems
+from mlmon_dagster.spec.monitors import (
+    Condition,
+    DriftMethod,
+    DriftMonitor,
+    FreshnessMonitor,
+    Monitors,
+    PerformanceMetric,
+    PerformanceMonitor,
+    QualityMonitor,
+    SchemaMonitor,
+    ServiceMonitor,
+    Severity,
+)
+from mlmon_dagster.spec.scalars import (
+    MAX_HOURLY_WINDOWS,
+    Date,
+    Declared,
+    Duration,
+    Names,
+    as_tuple,
+)
+
+__all__ = [
+    "ALL",
+    "DATASETS",
+    "MAX_HOURLY_WINDOWS",
+    "PRODUCTION",
+    "ActualsPolicy",
+    "AlertPolicy",
+    "BaselineSpec",
+    "Columns",
+    "Condition",
+    "DatasetName",
+    "DriftMethod",
+    "DriftMonitor",
+    "Feature",
+    "FeatureType",
+    "FileSource",
+    "FreshnessMonitor",
+    "Granularity",
+    "ModelSpec",
+    "Monitors",
+    "PerformanceMetric",
+    "PerformanceMonitor",
+    "QualityMonitor",
+    "SchemaMonitor",
+    "ServiceMonitor",
+    "Severity",
+    "SlackRoute",
+    "SliceKey",
+    "Sources",
+    "Task",
+    "TimeSpec",
+]
 
 Task = Literal["binary_classification", "multiclass_classification", "regression", "ranking"]
 Granularity = Literal["hour", "day", "week", "month"]
-Severity = Literal["WARN", "ERROR"]
 FeatureType = Literal["numeric", "categorical", "boolean", "datetime", "text"]
-DriftMethod = Literal["psi", "jensen_shannon", "ks", "chi_square"]
-PerformanceMetric = Literal[
-    "roc_auc", "f1", "precision", "recall", "accuracy", "brier", "log_loss", "calibration_error"
-]
+DatasetName = Literal["production", "training", "validation", "shadow", "canary"]
+
 ALL = "all"
-
-
-class _Declared(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+PRODUCTION = "production"
+DATASETS: tuple[str, ...] = get_args(DatasetName)
 
 
 def _slice_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+    return (value,) if isinstance(value, str) else as_tuple(value)
 
 
 SliceKey = Annotated[tuple[str, ...], BeforeValidator(_slice_tuple)]
 
 
-class TimeSpec(_Declared):
+class TimeSpec(Declared):
     """When windows start and end, and how late events may come."""
 
     zone: str = "UTC"
     granularity: Granularity = "day"
-    start: dt.date
-    end: dt.date | None = None
+    start: Date
+    end: Date | None = None
     allowed_lateness: Duration = dt.timedelta(days=2)
     naive: Literal["refuse", "zone"] = "refuse"
     skew_tolerance: Duration = dt.timedelta(minutes=10)
 
 
-class FileSource(_Declared):
+class FileSource(Declared):
     """Landing files of one stream: a glob under the project folder."""
 
     path: str
@@ -54,14 +104,14 @@ class FileSource(_Declared):
     max_rows: int = Field(default=20_000_000, gt=0)
 
 
-class Sources(_Declared):
+class Sources(Declared):
     """Where prediction events and ground truth land."""
 
     predictions: FileSource
     actuals: FileSource | None = None
 
 
-class Columns(_Declared):
+class Columns(Declared):
     """Names of the roles in the user's files; a role left out does not exist there."""
 
     prediction_id: str
@@ -77,16 +127,21 @@ class Columns(_Declared):
     trace_id: str | None = None
     outcome: str | None = None
 
+    def declared(self) -> dict[str, str]:
+        """Return role -> column of the files, for the roles that exist."""
+        return {role: name for role, name in self if name is not None}
 
-class ActualsPolicy(_Declared):
+
+class ActualsPolicy(Declared):
     """When ground truth is expected, and when a window is closed."""
 
     expected_within: Duration = dt.timedelta(days=1)
     closed_after: Duration = dt.timedelta(days=90)
     min_coverage: float = Field(default=0.9, gt=0, le=1)
+    min_rows: int = Field(default=30, ge=1)
 
 
-class Feature(_Declared):
+class Feature(Declared):
     """One model input."""
 
     type: FeatureType
@@ -97,128 +152,73 @@ class Feature(_Declared):
     pii: bool = False
     description: str | None = None
 
+    @model_validator(mode="after")
+    def _sensible_range(self) -> Self:
+        if self.type != "numeric" and not (self.min is None and self.max is None):
+            raise ValueError(f"min and max are for numeric features, not for {self.type} ones")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is greater than max {self.max:g}")
+        return self
 
-class BaselineSpec(_Declared):
+
+class BaselineSpec(Declared):
     """What a window is compared with: the events of another dataset."""
 
-    dataset: str = "validation"
+    dataset: DatasetName = "validation"
+
+    @model_validator(mode="after")
+    def _not_itself(self) -> Self:
+        if self.dataset == PRODUCTION:
+            raise ValueError(
+                "production cannot be compared with itself; use validation, training, shadow "
+                "or canary"
+            )
+        return self
 
 
-class Condition(_Declared):
-    """A threshold; exactly one of the two sides."""
-
-    above: float | None = None
-    below: float | None = None
-
-
-class _Monitor(_Declared):
-    severity: Severity = "ERROR"
-    windows: WindowCount = KOfN(1, 1)
-    owner: str | None = None
-    runbook: str | None = None
-
-
-class SchemaMonitor(_Monitor):
-    """Rows or files that break the declared schema."""
-
-    bad_rate: Condition = Condition(above=0.0)
-
-
-class FreshnessMonitor(_Monitor):
-    """Predictions that stopped coming."""
-
-    no_data_for: Duration = dt.timedelta(hours=26)
-
-
-class QualityMonitor(_Monitor):
-    """Nulls, not-a-number values, unseen categories and values out of range."""
-
-    severity: Severity = "WARN"
-    columns: Literal["all"] | tuple[str, ...] = "all"
-    null_rate: Condition = Condition(above=0.2)
-    nan_rate: Condition = Condition(above=0.01)
-    unseen_rate: Condition = Condition(above=0.01)
-    out_of_range_rate: Condition = Condition(above=0.01)
-    min_rows: int = Field(default=30, ge=1)
-
-
-class DriftMonitor(_Monitor):
-    """A distribution that is really and largely unlike the baseline's."""
-
-    severity: Severity = "WARN"
-    windows: WindowCount = KOfN(2, 3)
-    columns: Literal["all"] | tuple[str, ...] = "all"
-    method: DriftMethod = "psi"
-    above: float = Field(default=0.1, gt=0)
-    q: float = Field(default=0.01, gt=0, lt=1)
-    min_rows: int = Field(default=30, ge=1)
-    slices: bool = False
-
-
-class PerformanceMonitor(_Monitor):
-    """Realized performance against the baseline (drop) or a fixed bound."""
-
-    metric: PerformanceMetric = "roc_auc"
-    windows: WindowCount = KOfN(2, 3)
-    drop: float | None = Field(default=None, gt=0)
-    above: float | None = None
-    below: float | None = None
-    slices: bool = False
-
-
-class ServiceMonitor(_Monitor):
-    """Latency, errors and volume of the serving system."""
-
-    p95_latency_ms: Condition | None = None
-    p99_latency_ms: Condition | None = None
-    error_rate: Condition = Condition(above=0.01)
-    n: Condition | None = None
-
-
-def _listed(value: object) -> object:
-    return (value,) if isinstance(value, dict | PerformanceMonitor) else tuple(value) if isinstance(value, list) else value
-
-
-class Monitors(_Declared):
-    """Everything that is watched; each family has defaults that suit most models."""
-
-    schema_: SchemaMonitor = Field(default=SchemaMonitor(), alias="schema")
-    freshness: FreshnessMonitor = FreshnessMonitor()
-    quality: QualityMonitor = QualityMonitor()
-    drift: DriftMonitor = DriftMonitor()
-    performance: Annotated[tuple[PerformanceMonitor, ...], BeforeValidator(_listed)] = (
-        PerformanceMonitor(drop=0.05),
-    )
-    service: ServiceMonitor = ServiceMonitor()
-
-
-class SlackRoute(_Declared):
+class SlackRoute(Declared):
     """The Slack channel that hears of a model, and who is mentioned."""
 
-    channel: str
-    mention: str | None = None
+    channel: str = Field(pattern=r"^(#[\w.-]{1,80}|[CG][A-Z0-9]{6,20})$")
+    mention: str | None = Field(default=None, max_length=80)
 
 
-class AlertPolicy(_Declared):
+class AlertPolicy(Declared):
     """Where alerts go and how often they repeat."""
 
     slack: SlackRoute | None = None
     repeat: Duration = dt.timedelta(hours=24)
 
 
-class ModelSpec(_Declared):
+class ModelSpec(Declared):
     """One monitored model: the whole of ``models/<model>.yaml``."""
 
     model: str
     task: Task
     description: str = ""
-    owners: tuple[str, ...]
+    owners: Names
     time: TimeSpec
     source: Sources
     columns: Columns
     actuals: ActualsPolicy = ActualsPolicy()
     features: dict[str, Feature]
     baseline: BaselineSpec = BaselineSpec()
-    slices: tuple[SliceKey, ...] = ()
+    slices: Annotated[tuple[SliceKey, ...], BeforeValidator(as_tuple)] = ()
     monitors: Monitors = Monitors()
     alerts: AlertPolicy = AlertPolicy()
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        problems = find_problems(self)
+        if problems:
+            text = "; ".join(f"{'.'.join(map(str, p.path))}: {p.message}" for p in problems)
+            # The loader reads the list again, to give each problem its own line.
+            raise PydanticCustomError(
+                "spec_problems", "{text}", {"text": text, "problems": problems}
+            )
+        return self
+
+    @property
+    def has_actuals(self) -> bool:
+        """Whether ground truth can ever arrive for this model."""
+        return self.columns.actual is not None and self.source.actuals is not None

@@ -1,4 +1,4 @@
-"""Small values of the spec's YAML: durations (``26h``) and window counts (``2 of 3``)."""
+"""Small values of a spec: durations (``26h``), window counts (``2 of 3``), dates, lists."""
 
 from __future__ import annotations
 
@@ -6,10 +6,32 @@ import datetime as dt
 import re
 from typing import Annotated, NamedTuple
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    WithJsonSchema,
+)
+
+MAX_HOURLY_WINDOWS = 25_000
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([smhdw])")
+_LONGEST = dt.timedelta(days=3660)
+
+
+class Declared(BaseModel):
+    """What all parts of a spec share: exact types, no unknown keys, no later changes."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        serialize_by_alias=True,
+        str_max_length=10_000,
+    )
 
 
 class KOfN(NamedTuple):
@@ -20,17 +42,25 @@ class KOfN(NamedTuple):
 
 
 def parse_duration(value: object) -> dt.timedelta:
-    """Turn ``90s``, ``15m``, ``26h``, ``2d`` or ``1w`` into a timedelta.
+    """Turn ``90s``, ``15m``, ``26h``, ``2d`` or ``1w`` into a timedelta of 0 s to 10 years.
 
     Raises:
-        ValueError: If the text is not a number followed by one of s, m, h, d, w.
+        ValueError: If the text is not a number followed by one of s, m, h, d, w, or is too long.
     """
     if isinstance(value, dt.timedelta):
-        return value
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f"{value!r} is not a duration; write a number and a unit, such as 26h or 2d")
-    return dt.timedelta(**{_UNITS[match[2]]: float(match[1])})
+        duration = value
+    else:
+        match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError(
+                f"{shown(value)} is not a duration; write a number and a unit, such as 26h or 2d"
+            )
+        if float(match[1]) > _LONGEST / dt.timedelta(**{_UNITS[match[2]]: 1}):
+            raise ValueError(f"{value} is longer than 10 years")
+        duration = dt.timedelta(**{_UNITS[match[2]]: float(match[1])})
+    if not dt.timedelta(0) <= duration <= _LONGEST:
+        raise ValueError(f"{duration} is not between 0 and 10 years")
+    return duration
 
 
 def format_duration(value: dt.timedelta) -> str:
@@ -39,21 +69,49 @@ def format_duration(value: dt.timedelta) -> str:
     for unit, size in (("w", 604800), ("d", 86400), ("h", 3600), ("m", 60)):
         if seconds and seconds % size == 0:
             return f"{int(seconds // size)}{unit}"
-    return f"{seconds:g}s"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
 
 
 def parse_k_of_n(value: object) -> KOfN:
     """Turn ``2 of 3`` into ``KOfN(2, 3)``.
 
     Raises:
-        ValueError: If the text has another form or k is not between 1 and n.
+        ValueError: If the text has another form, or not 1 <= k <= n <= 30.
     """
     if isinstance(value, KOfN):
-        return value
-    match = re.fullmatch(r"(\d+)\s+of\s+(\d+)", value.strip()) if isinstance(value, str) else None
-    if match is None or not 1 <= int(match[1]) <= int(match[2]) <= 30:
-        raise ValueError(f"{value!r} is not a window count; write for instance '2 of 3'")
-    return KOfN(int(match[1]), int(match[2]))
+        k, n = value
+    else:
+        pattern = r"([0-9]{1,2})\s+of\s+([0-9]{1,2})"
+        match = re.fullmatch(pattern, value.strip()) if isinstance(value, str) else None
+        k, n = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= k <= n <= 30:
+        raise ValueError(
+            f"{shown(value)} is not a window count; write for instance '2 of 3' (of at most 30)"
+        )
+    return KOfN(k, n)
+
+
+def parse_date(value: object) -> object:
+    """Turn the text ``2013-04-01`` into a date; YAML gives a date already, JSON gives text."""
+    if isinstance(value, str):
+        try:
+            return dt.date.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{shown(value)} is not a date such as 2013-04-01") from None
+    return value
+
+
+def as_tuple(value: object) -> object:
+    """Turn a list, as YAML and JSON give it, into the tuple that a frozen spec holds."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def shown(value: object, width: int = 80) -> str:
+    """Write a value for a message, cut to ``width`` characters."""
+    if not isinstance(value, str | int | float | bool | dt.date | None):
+        return "a list" if isinstance(value, list | tuple) else "a mapping"
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 Duration = Annotated[
@@ -68,3 +126,5 @@ WindowCount = Annotated[
     PlainSerializer(lambda v: f"{v.k} of {v.n}", return_type=str),
     WithJsonSchema({"type": "string", "examples": ["2 of 3"]}),
 ]
+Date = Annotated[dt.date, BeforeValidator(parse_date)]
+Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]

@@ -1,0 +1,225 @@
+"""Rules that no single field of a spec can check alone: how its parts fit together."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+from zoneinfo import ZoneInfo
+
+from mlmon_dagster.spec import names
+from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
+
+if TYPE_CHECKING:
+    from mlmon_dagster.spec.model import ModelSpec
+
+Path = tuple[str | int, ...]
+_MOST_SLICE_COLUMNS = 3
+_SLICEABLE = ("categorical", "boolean")
+_FROM_SCORE = ("roc_auc", "brier", "log_loss", "calibration_error")
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a spec, and where: ``("features", "temp")``."""
+
+    path: Path
+    message: str
+
+
+def find_problems(spec: ModelSpec) -> list[Problem]:
+    """Return everything that does not fit together in a spec, in the order of its parts."""
+    parts = (_names, _time, _source, _columns, _features, _baseline, _slices, _monitors)
+    return [problem for part in parts for problem in part(spec)]
+
+
+def _said(path: Path, message: str | None) -> Iterator[Problem]:
+    if message is not None:
+        yield Problem(path, message)
+
+
+def _names(spec: ModelSpec) -> Iterator[Problem]:
+    yield from _said(("model",), names.model_problem(spec.model))
+    if spec.task != "binary_classification":
+        yield Problem(("task",), f"{spec.task} is not supported yet; only binary_classification is")
+    if not spec.owners:
+        yield Problem(("owners",), "at least one owner is needed, such as team:ml-platform")
+    for index, owner in enumerate(spec.owners):
+        yield from _said(("owners", index), names.owner_problem(owner))
+
+
+def _time(spec: ModelSpec) -> Iterator[Problem]:
+    time = spec.time
+    problem = names.zone_problem(time.zone)
+    yield from _said(("time", "zone"), problem)
+    for name in ("start", "end"):
+        day = getattr(time, name)
+        if day is not None and not 1970 <= day.year <= 2200:
+            yield Problem(("time", name), f"{day} is not between the years 1970 and 2200")
+            return
+    if time.end is not None and time.end <= time.start:
+        yield Problem(("time", "end"), f"{time.end} is not after time.start, {time.start}")
+    elif time.granularity == "hour":
+        yield from _hours(spec, zone_known=problem is None)
+
+
+def _hours(spec: ModelSpec, zone_known: bool) -> Iterator[Problem]:
+    time = spec.time
+    if time.end is not None and (count := (time.end - time.start).days * 24) > MAX_HOURLY_WINDOWS:
+        yield Problem(
+            ("time", "granularity"),
+            f"{count:,} hourly windows from {time.start} to {time.end} are more than "
+            f"{MAX_HOURLY_WINDOWS:,}; use day, or a shorter time",
+        )
+    if zone_known and _changes_by_part_of_an_hour(time.zone, time.start, time.end):
+        # Dagster's hours drift off the clock there: the key 02:30 stands for 03:00.
+        yield Problem(
+            ("time", "granularity"),
+            f"clocks in {time.zone} change by less than an hour, which hourly windows cannot "
+            "follow; use zone: UTC or granularity: day",
+        )
+
+
+def _changes_by_part_of_an_hour(zone: str, start: dt.date, end: dt.date | None) -> bool:
+    hour = dt.timedelta(hours=1)
+    first = dt.datetime(start.year, start.month, start.day, tzinfo=ZoneInfo(zone))
+    days = (end - start).days if end else 3650
+    offsets = ((first + dt.timedelta(days=n)).utcoffset() for n in range(0, min(days, 3650) + 1, 7))
+    return len({offset % hour for offset in offsets if offset is not None}) > 1
+
+
+def _source(spec: ModelSpec) -> Iterator[Problem]:
+    for stream, source in spec.source:
+        if source is not None:
+            yield from _said(("source", stream, "path"), names.path_problem(source.path))
+    if spec.source.actuals is not None and spec.columns.actual is None:
+        yield Problem(("columns",), "source.actuals needs columns.actual, the ground truth's name")
+    if spec.actuals.closed_after < spec.actuals.expected_within:
+        yield Problem(
+            ("actuals", "closed_after"), "a window closes before its actuals are expected"
+        )
+
+
+def _columns(spec: ModelSpec) -> Iterator[Problem]:
+    roles = spec.columns.declared()
+    for role, name in roles.items():
+        yield from _said(("columns", role), names.column_problem(name))
+    if spec.columns.score is None and spec.columns.prediction is None:
+        yield Problem(("columns",), "a binary model needs columns.score or columns.prediction")
+    for later, earlier in names.collisions([*spec.features, *roles.values()]):
+        where = next((("columns", r) for r, name in roles.items() if name == later), None)
+        yield Problem(
+            where or ("features", later),
+            f"'{later}' and '{earlier}' differ in upper and lower case only; SQL sees one column",
+        )
+
+
+def _features(spec: ModelSpec) -> Iterator[Problem]:
+    if not spec.features:
+        yield Problem(("features",), "at least one feature is needed")
+    for name in spec.features:
+        yield from _said(("features", name), names.feature_problem(name))
+        if name == spec.columns.actual:
+            yield Problem(("features", name), f"'{name}' is the ground truth, not a feature")
+
+
+def _baseline(spec: ModelSpec) -> Iterator[Problem]:
+    if "baseline" in spec.model_fields_set and spec.columns.dataset is None:
+        yield Problem(
+            ("baseline",),
+            f"a baseline of the dataset '{spec.baseline.dataset}' needs columns.dataset, the "
+            "column that tells validation from production",
+        )
+
+
+def _slices(spec: ModelSpec) -> Iterator[Problem]:
+    seen = set()
+    for index, key in enumerate(spec.slices):
+        where: Path = ("slices", index)
+        if not 1 <= len(key) <= _MOST_SLICE_COLUMNS or len(set(key)) < len(key):
+            yield Problem(where, f"a slice has 1 to {_MOST_SLICE_COLUMNS} different columns")
+        if frozenset(key) in seen:
+            yield Problem(where, f"the slice {' x '.join(key)} is listed twice")
+        seen.add(frozenset(key))
+        for column in key:
+            yield from _said(where, _slice_column_problem(spec, column))
+
+
+def _slice_column_problem(spec: ModelSpec, column: str) -> str | None:
+    if column == "model_version" and spec.columns.model_version is not None:
+        return None
+    fit = [n for n, f in spec.features.items() if f.type in _SLICEABLE and not f.pii]
+    feature = spec.features.get(column)
+    if feature is None:
+        hint = names.did_you_mean(column, fit)
+        return f"'{column}' is not a feature{hint} Can be sliced by: {names.listed(fit)}"
+    if feature.type not in _SLICEABLE:
+        return f"'{column}' is {feature.type}; slices are by categorical or boolean features"
+    return f"'{column}' is marked pii; its values may not be shown" if feature.pii else None
+
+
+def _monitors(spec: ModelSpec) -> Iterator[Problem]:
+    for path, monitor in spec.monitors.each():
+        if monitor.owner is not None:
+            yield from _said(("monitors", *path, "owner"), names.owner_problem(monitor.owner))
+        if monitor.runbook is not None and not monitor.runbook.startswith(("https://", "http://")):
+            yield Problem(("monitors", *path, "runbook"), "a runbook is an http(s) address")
+    for family in ("quality", "drift"):
+        yield from _monitored_columns(spec, family)
+    if not spec.monitors.freshness.no_data_for:
+        yield Problem(("monitors", "freshness", "no_data_for"), "must be longer than 0s")
+    if "performance" in spec.monitors.model_fields_set:
+        yield from _performance(spec)
+    yield from _service(spec)
+
+
+def _monitored_columns(spec: ModelSpec, family: str) -> Iterator[Problem]:
+    monitor = getattr(spec.monitors, family)
+    known = [*spec.features, *(r for r in ("score", "prediction") if getattr(spec.columns, r))]
+    where: Path = ("monitors", family, "columns")
+    columns = () if monitor.columns == "all" else monitor.columns
+    for index, column in enumerate(columns):
+        if column in columns[:index]:
+            yield Problem((*where, index), f"'{column}' is listed twice")
+        elif column not in known:
+            yield Problem(
+                (*where, index),
+                f"'{column}' is not a feature of {spec.model}"
+                f"{names.did_you_mean(column, known)} Known: {names.listed(known)}",
+            )
+        elif family == "drift" and column in spec.features:
+            kind = spec.features[column].type
+            if kind in ("text", "datetime"):
+                yield Problem((*where, index), f"'{column}' is {kind}; drift cannot compare it")
+
+
+def _performance(spec: ModelSpec) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for index, monitor in enumerate(spec.monitors.performance):
+        where: Path = ("monitors", "performance", index)
+        if monitor.metric in seen:
+            yield Problem(where, f"{monitor.metric} is monitored twice; keep one")
+        seen.add(monitor.metric)
+        if monitor.metric in _FROM_SCORE and spec.columns.score is None:
+            yield Problem(where, f"{monitor.metric} is computed from columns.score; declare it")
+        if monitor.metric not in _FROM_SCORE and spec.columns.prediction is None:
+            yield Problem(
+                where, f"{monitor.metric} is computed from columns.prediction; declare it"
+            )
+    if spec.monitors.performance and not spec.has_actuals:
+        yield Problem(
+            ("monitors", "performance"),
+            "performance needs ground truth: declare source.actuals and columns.actual",
+        )
+
+
+def _service(spec: ModelSpec) -> Iterator[Problem]:
+    service = spec.monitors.service
+    for metric, role in (
+        ("p95_latency_ms", "latency_ms"),
+        ("p99_latency_ms", "latency_ms"),
+        ("error_rate", "status"),
+    ):
+        if metric in service.model_fields_set and getattr(spec.columns, role) is None:
+            yield Problem(
+                ("monitors", "service", metric), f"{metric} needs columns.{role}; declare it"
+            )
