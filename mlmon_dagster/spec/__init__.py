@@ -9,6 +9,8 @@ from mlmon_dagster.spec.maturity import (
 )
 from mlmon_dagster.spec.model import *  # noqa: F403  (the spec's types, listed in its __all__)
 from mlmon_dagster.spec.model import __all__ as _types
+from mlmon_dagster.spec.predicate import Predicate
+from mlmon_dagster.spec.predicate_parser import ColumnKind, parse_predicate, predicate_columns
 from mlmon_dagster.spec.windows import (
     Window,
     check_window_count,
@@ -25,7 +27,9 @@ from mlmon_dagster.spec.windows import (
 
 __all__ = [
     *_types,
+    "ColumnKind",
     "Maturity",
+    "Predicate",
     "Window",
     "actual_coverage",
     "check_window_count",
@@ -38,6 +42,8 @@ __all__ = [
     "load_models",
     "maturity_of",
     "parse_model",
+    "parse_predicate",
+    "predicate_columns",
     "production_end",
     "spec_from_mapping",
     "window_containing",
