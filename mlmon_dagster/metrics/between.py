@@ -16,26 +16,33 @@ from mlmon_dagster.metrics.null import Moments
 
 MIN_WINDOWS = 14
 _EFFICIENCY = 0.8  # of the biweight scale; what it costs in degrees of freedom
+_Z90 = 1.2815515655446004
 _COMMON = 0.05  # what this share of the baseline's windows reaches is not extreme
 Floats = NDArray[np.float64]
 
 
 def between_window_p(
-    value: Floats, null: Moments, baseline: Floats, baseline_null: Moments
+    value: Floats,
+    null: Moments,
+    baseline: Floats,
+    baseline_null: Moments,
+    *,
+    root: float = 1 / 3,
 ) -> Floats:
     """P-value of windows against the spread between baseline windows.
 
     All values are on the scale distance ** POWER (see `null`). A baseline window's excess over its
     own sampling mean is carried to a window of n rows: multiplied by mean(n) / mean(n_w) if that is
     above 1 (fewer rows, larger excess, as with clusters of fixed size), and with the part of its
-    spread that is only the sampling noise of n_w rows replaced by that of n rows. The cube roots of
-    these references are about normal; their biweight centre and scale give a Student tail.
+    spread that is only the sampling noise of n_w rows replaced by that of n rows. The roots of these
+    references are about normal; their biweight centre and scale give a Student tail.
 
     Args:
         value: Distances of C windows.
         null: Moments without change at the windows' sizes, (C,).
         baseline: Distances of W baseline windows, each against the pooled rest.
         baseline_null: Moments at the baseline windows' sizes, (W,).
+        root: Power that makes the references about normal: a cube root for sums of squares.
 
     Returns:
         p-values (C,). 1 for everything if the references have no spread and the value is not above
@@ -43,12 +50,16 @@ def between_window_p(
         season or weekday that the baseline has seen is no drift.
     """
     reference = reference_distances(null, baseline, baseline_null)
-    centre, scale = biweight(np.cbrt(reference))
+    roots = _signed_power(reference, root)
+    centre, scale = biweight(roots)
+    upper = (np.quantile(roots, 0.9, axis=-1) - np.median(roots, axis=-1)) / _Z90
+    scale = np.maximum(scale, upper)  # day effects make the upper half wider than the lower
     windows = reference.shape[-1]
     with np.errstate(invalid="ignore", divide="ignore"):
-        t = (np.cbrt(value) - centre) / (scale * np.sqrt(1 + 1 / windows))
+        beyond = _signed_power(value, root) - centre
+        t = beyond / (scale * np.sqrt(1 + 1 / windows))
     tail = special.stdtr(_EFFICIENCY * (windows - 1), -t)
-    tail = np.where(scale > 0, tail, np.where(np.cbrt(value) > centre, 0.0, 1.0))
+    tail = np.where(scale > 0, tail, np.where(beyond > 0, 0.0, 1.0))
     share = (reference >= value[..., None]).mean(axis=-1)
     p: Floats = np.where(share > _COMMON, np.maximum(tail, share), tail)
     return np.where(np.isnan(value), np.nan, p)
@@ -60,12 +71,16 @@ def reference_distances(null: Moments, baseline: Floats, baseline_null: Moments)
     growth = np.maximum(1.0, mean / np.maximum(baseline_null.mean, 1e-300))
     excess = (baseline - baseline_null.mean) * growth
     centre, scale = biweight(excess)
-    noise = ((baseline_null.sd * growth) ** 2).mean(axis=-1)
+    noise = ((baseline_null.noise * growth) ** 2).mean(axis=-1)
     real = np.maximum(scale**2 - noise, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        shrink = np.where(scale > 0, np.sqrt((real + null.sd**2) / scale**2), 1.0)
+        shrink = np.where(scale > 0, np.sqrt((real + null.noise**2) / scale**2), 1.0)
     moved: Floats = mean + centre[..., None] + (excess - centre[..., None]) * shrink[..., None]
     return moved
+
+
+def _signed_power(values: Floats, power: float) -> Floats:
+    return np.sign(values) * np.abs(values) ** power
 
 
 def biweight(values: Floats) -> tuple[Floats, Floats]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmon_dagster.metrics.binnings import coarse_counts, label_counts
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 
 MIN_EXPECTED = 5.0
@@ -43,22 +44,21 @@ def drift_bins(stats: ColumnStatistics, groups: Ints | None = None) -> DriftBins
         ValueError: If drift is not defined for the kind of column.
     """
     binning, counts = stats.binning, stats.counts
-    cells = counts.shape[0]
     missing = (stats.n - counts.sum(axis=1))[:, None]
     fine: Ints | None = None
     if binning.kind == "numeric":
         fine = counts
-        coarse = counts.reshape(cells, -1, binning.fine).sum(axis=2)
+        coarse = coarse_counts(binning, counts)
     elif binning.kind == "categorical":
         known = len(binning.categories)
         coarse = np.column_stack([counts[:, :known], counts[:, known:].sum(axis=1)])
     elif binning.kind == "score":
-        fine = counts.reshape(cells, -1, 3).sum(axis=2)
+        fine = label_counts(counts).sum(axis=2)
         if groups is None:
             groups = score_groups(fine.sum(axis=0))
         coarse = merge_bins(fine, groups)
     elif binning.kind == "confusion":
-        coarse = counts.reshape(cells, 2, 3).sum(axis=2)
+        coarse = label_counts(counts).sum(axis=2)
     else:
         raise ValueError(f"drift of a column of kind {binning.kind!r} is not defined")
     return DriftBins(np.column_stack([coarse, missing]).astype(np.int64), fine)

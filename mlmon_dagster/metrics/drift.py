@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.between import MIN_WINDOWS, between_window_p
+from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.bins import DriftBins, drift_bins, is_ordered, merge_bins, score_groups
 from mlmon_dagster.metrics.distances import ks, smoothed_shares
 from mlmon_dagster.metrics.frames import concat_frames, metric_frame
@@ -83,7 +84,7 @@ class _Context:
         groups: Ints | None = None
         if stats.binning.kind == "score":
             whole = baseline.counts[_slice_rows(baseline.cells, ALL, ALL)]
-            groups = score_groups(whole.sum(axis=0).reshape(-1, 3).sum(axis=1))
+            groups = score_groups(label_counts(whole).sum(axis=(0, 2)))
         self.current = drift_bins(stats, groups)
         self.reference = drift_bins(baseline, groups)
         self.baseline_cells = baseline.cells
@@ -157,17 +158,13 @@ def _binned_distances(
     min_rows: int,
     whole: bool,
 ) -> dict[str, _Result]:
-    """Compute psi (and the others for the whole), batching the cells that merge bins alike."""
+    """Compute psi (and the others for the whole), batching the cells of about equal size."""
     metrics = tuple(DISTANCES) if whole else ("psi",)
     results = {metric: _Result(len(n)) for metric in metrics}
     windows = _enough_windows(side.windows.counts, min_rows)
     nodes = grid_floor(n[usable])
-    plans: dict[bytes, tuple[Ints, list[NDArray[np.intp]]]] = {}
     for node in np.unique(nodes):
-        plan = null.plan(int(node))
-        plans.setdefault(plan.tobytes(), (plan, []))[1].append(usable[nodes == node])
-    for plan, parts in plans.values():
-        rows = np.concatenate(parts)
+        plan, rows = null.plan(int(node)), usable[nodes == node]
         current = merge_bins(side.current.counts[rows], plan)
         pooled = merge_bins(side.pooled, plan)
         reference = merge_bins(windows, plan)
@@ -198,12 +195,25 @@ def _fill(
     p = gamma_tail(raw**power, moments)
     if len(windows):
         result.windows = True
-        own = distance(windows, pooled - windows) ** power
-        own_null = null.moments(metric, plan, windows.sum(axis=1))
+        sizes = windows.sum(axis=1)
+        grown = windows * _growth(sizes, int(np.median(current.sum(axis=1))), windows.shape[1])
+        own = distance(grown, pooled - windows) ** power
+        own_null = null.moments(metric, plan, sizes)
         p = np.maximum(p, between_window_p(raw**power, moments, own, own_null))
     result.p[rows] = p
     if metric == "psi":
         result.half_width[rows] = 1.96 * np.sqrt(moments.sd**2 + _psi_variance(current, pooled))
+
+
+def _growth(sizes: Ints, n: int, bins: int) -> Floats:
+    """Factor by which baseline windows are blown up, so that they are smoothed like n rows.
+
+    Where all rows of a window share few values, its bins stay empty at any size, and the distance
+    depends on how small the smoothing leaves them. Not for windows of under 5 rows a bin, whose
+    empty bins are chance.
+    """
+    factor = np.where(sizes >= 5 * bins, np.maximum(n / sizes, 1.0), 1.0)
+    return factor[:, None]
 
 
 def _psi_variance(current: Ints, pooled: Ints) -> Floats:
@@ -242,7 +252,7 @@ def _ks_frame(
             result.windows = True
             own = ks(windows, pooled - windows) ** 2
             own_null = null.moments(windows.sum(axis=1))
-            p = np.maximum(p, between_window_p(raw**2, moments, own, own_null))
+            p = np.maximum(p, between_window_p(raw**2, moments, own, own_null, root=1 / 6))
         result.p[rows] = p
     return _frame(context, cells, "ks", result, n, total, reason)
 

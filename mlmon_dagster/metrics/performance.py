@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import special
 
+from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.frames import concat_frames, metric_frame
 from mlmon_dagster.metrics.intervals import Z95, rate, wilson
 from mlmon_dagster.metrics.roc import MIN_RARER, roc_auc
@@ -16,7 +16,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 CALIBRATION_GROUPS = 10
 MIN_CALIBRATION_ROWS = 50
-LOGIT_SPAN = 14.0
 _CHUNK = 128
 
 
@@ -47,11 +46,11 @@ def performance_metrics(
 
 def _score_metrics(score: ColumnStatistics) -> list[pd.DataFrame]:
     cells = score.cells
-    counts = score.counts.reshape(len(cells), -1, 3)
+    counts = label_counts(score.counts)
     negatives, positives = counts[:, :, 1], counts[:, :, 2]
     n_neg, n_pos = negatives.sum(axis=1), positives.sum(axis=1)
     n = n_neg + n_pos
-    middles = score_middles(counts.shape[1])
+    middles = score_midpoints(score.binning)
     no_actuals = np.where(n == 0, "no_actuals", "")
     return [
         _roc_frame(cells, negatives, positives, n_neg, n_pos),
@@ -60,13 +59,6 @@ def _score_metrics(score: ColumnStatistics) -> list[pd.DataFrame]:
         _calibration_frame(cells, negatives, positives, middles, n),
         _rate_frame(cells, "actual_rate", n_pos, n, no_actuals),
     ]
-
-
-def score_middles(bins: int) -> Floats:
-    """Score in the middle (on the logit scale) of each of the logit-space bins, ascending."""
-    step = 2 * LOGIT_SPAN / bins
-    middles: Floats = special.expit(-LOGIT_SPAN + step * (np.arange(bins) + 0.5))
-    return middles
 
 
 def _roc_frame(
@@ -161,7 +153,7 @@ def _confusion_metrics(
     confusion: ColumnStatistics, *, with_actual_rate: bool
 ) -> list[pd.DataFrame]:
     cells = confusion.cells
-    counts = confusion.counts.reshape(len(cells), 2, 3)
+    counts = label_counts(confusion.counts)
     tn, tp = counts[:, 0, 1], counts[:, 1, 2]
     fn, fp = counts[:, 0, 2], counts[:, 1, 1]
     n = tn + tp + fn + fp

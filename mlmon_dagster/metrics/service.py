@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.frames import concat_frames, metric_frame
 from mlmon_dagster.metrics.intervals import quantile_ranks, rate, wilson
-from mlmon_dagster.metrics.statistics import TABLE, Binning, ColumnStatistics
+from mlmon_dagster.metrics.statistics import TABLE, ColumnStatistics
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -50,20 +51,13 @@ def service_metrics(
     return concat_frames(frames)
 
 
-def latency_middles(binning: Binning) -> Floats:
-    """Latency in ms at the geometric middle of each log-spaced bin from `low` to `high`."""
-    step = np.log(binning.high / binning.low) / binning.size
-    middles: Floats = binning.low * np.exp(step * (np.arange(binning.size) + 0.5))
-    return middles
-
-
 def _quantile_frame(latency: ColumnStatistics, metric: str, q: float) -> pd.DataFrame:
     n = latency.counts.sum(axis=1)
     fewest = round(1 / (1 - q))
     reason = np.select(
         [latency.n == 0, n == 0, n < fewest], ["no_rows", "no_latency", "few_rows"], ""
     )
-    middles = latency_middles(latency.binning)
+    middles = latency_representatives(latency.binning)
     cumulative = np.cumsum(latency.counts, axis=1)
 
     def at(rank: Ints) -> Floats:
