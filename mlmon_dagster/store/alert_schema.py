@@ -1,0 +1,121 @@
+"""Tables of alerts and of what was told to whom; see schema.py."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from mlmon_dagster.store.column_types import ALL, METADATA, Id, text, time
+
+alert = sa.Table(
+    "alert",
+    METADATA,
+    text("fingerprint", primary_key=True),
+    text("environment"),
+    text("model"),
+    text("monitor"),
+    text("family"),
+    text("metric"),
+    text("column_name"),
+    text("dataset", "production"),
+    text("slice_key", ALL),
+    text("slice_value", ALL),
+    text("state", "OK"),  # OK | PENDING | FIRING | RECOVERING
+    text("severity"),
+    sa.Column("episode", sa.Integer, nullable=False, server_default="0"),
+    text("recent", "[]"),  # JSON: [window, status, result id] of the last n, oldest first
+    time("last_window_start"),
+    text("last_data_version"),
+    text("last_status"),
+    time("opened_window"),
+    time("opened_at"),
+    time("resolved_at"),
+    text("resolved_reason"),
+    text("muted_reason"),  # '' | backfill | silence:<id> | suppressed:<monitor>
+    sa.Column("value", sa.Float),
+    text("message"),
+    text("details", "{}"),
+    text("owner"),
+    text("runbook"),
+    time("updated_at", nullable=False),
+)
+
+# Every transition of every alert: the history that `mlmon alerts list` shows.
+alert_event = sa.Table(
+    "alert_event",
+    METADATA,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    text("fingerprint"),
+    sa.Column("episode", sa.Integer, nullable=False),
+    text("kind"),  # opened | escalated | revised | resolved
+    time("window_start", nullable=False),
+    text("data_version"),
+    text("severity"),
+    sa.Column("value", sa.Float),
+    text("message"),
+    text("muted_reason"),
+    time("created_at", nullable=False),
+    sa.UniqueConstraint(
+        "fingerprint", "episode", "kind", "window_start", "data_version", name="alert_event_once"
+    ),
+)
+
+# The notification log: what a receiver was last told about a group (model and family).
+alert_group = sa.Table(
+    "alert_group",
+    METADATA,
+    text("group_key", primary_key=True),
+    text("receiver"),
+    text("channel"),
+    text("model"),
+    text("family"),
+    text("head_key"),  # idempotency key of the outbox row that opened the thread
+    sa.Column("version", sa.Integer, nullable=False, server_default="0"),
+    text("firing", "[]"),
+    text("resolved", "[]"),
+    time("last_sent_at"),
+    time("first_dirty_at"),
+    time("next_flush_at"),
+)
+
+outbox = sa.Table(
+    "outbox",
+    METADATA,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    text("idempotency_key", unique=True),
+    text("group_key"),
+    text("receiver"),
+    text("channel"),
+    text("head_key"),  # the row that opened the thread; '' for a row that opens one itself
+    text("kind"),  # opened | updated | repeated | resolved | summary | head | test
+    text("payload", "{}"),  # JSON: rendered and frozen
+    text("status", "queued"),  # queued | sending | unknown | sent | dead | superseded
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    time("next_at", nullable=False),
+    text("lease_owner"),
+    time("lease_until"),
+    time("attempt_at"),
+    text("error"),
+    text("slack_ts"),
+    text("slack_channel"),  # the channel's id, which updates and history ask for
+    time("created_at", nullable=False),
+    time("sent_at"),
+    sa.Index("outbox_due", "status", "next_at"),
+)
+
+channel_gate = sa.Table(
+    "channel_gate",
+    METADATA,
+    text("channel", primary_key=True),
+    time("not_before", nullable=False),
+)
+
+silence = sa.Table(
+    "silence",
+    METADATA,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    text("matcher", "{}"),
+    text("author"),
+    text("comment"),
+    time("starts_at", nullable=False),
+    time("ends_at", nullable=False),
+)

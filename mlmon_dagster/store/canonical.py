@@ -1,0 +1,129 @@
+"""The columns of the event log and of the inference records, derived from a spec."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pyarrow as pa
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.spec.model import ModelSpec
+
+Stream = Literal["predictions", "actuals"]
+
+ALL = "all"
+UNMATCHED = "unmatched"  # window_date of an actual whose prediction had not arrived
+PARTITION_BY = ("dataset", "window_date")
+TIME = pa.timestamp("us", tz="UTC")
+
+_FEATURES = {
+    "numeric": pa.float64(),
+    "categorical": pa.string(),
+    "text": pa.string(),
+    "boolean": pa.bool_(),
+    "datetime": TIME,
+}
+_TARGETS = {
+    "binary_classification": pa.int64(),
+    "multiclass_classification": pa.string(),
+    "regression": pa.float64(),
+    "ranking": pa.float64(),
+}
+_PROVENANCE = (
+    pa.field("file_sha", pa.string()),
+    pa.field("row_number", pa.int64()),
+    pa.field("ingested_at", TIME),
+)
+
+
+def target_type(spec: ModelSpec) -> pa.DataType:
+    """Return the type of predictions and actuals of the spec's task."""
+    return _TARGETS[spec.task]
+
+
+def prediction_schema(spec: ModelSpec) -> pa.Schema:
+    """Return the columns of the log of predictions: roles, features, bookkeeping."""
+    return pa.schema(
+        [
+            pa.field("prediction_id", pa.string()),
+            pa.field("dataset", pa.string()),
+            pa.field("event_time", TIME),
+            pa.field("model_version", pa.string()),
+            pa.field("prediction", target_type(spec)),
+            pa.field("score", pa.float64()),
+            pa.field("latency_ms", pa.float64()),
+            pa.field("status", pa.string()),
+            pa.field("trace_id", pa.string()),
+            *(pa.field(name, _FEATURES[f.type]) for name, f in spec.features.items()),
+            pa.field("window_start", TIME),
+            pa.field("window_date", pa.string()),
+            pa.field("nonfinite", pa.list_(pa.string())),
+            pa.field("row_hash", pa.int64()),
+            *_PROVENANCE,
+        ]
+    )
+
+
+def actual_schema(spec: ModelSpec) -> pa.Schema:
+    """Return the columns of the log of actuals."""
+    return pa.schema(
+        [
+            pa.field("prediction_id", pa.string()),
+            pa.field("dataset", pa.string()),
+            pa.field("actual", target_type(spec)),
+            pa.field("actual_time", TIME),
+            pa.field("outcome", pa.float64()),
+            pa.field("deleted", pa.bool_()),
+            pa.field("row_hash", pa.int64()),
+            *_PROVENANCE,
+            pa.field("window_date", pa.string()),
+        ]
+    )
+
+
+def record_schema(spec: ModelSpec) -> pa.Schema:
+    """Return the columns of the inference records.
+
+    Where a row came from is not among them: it would depend on which of two equal deliveries
+    came first, and records depend on contents alone.
+    """
+    provenance = {field.name for field in _PROVENANCE}
+    return pa.schema(
+        [
+            *(field for field in prediction_schema(spec) if field.name not in provenance),
+            pa.field("actual", target_type(spec)),
+            pa.field("actual_time", TIME),
+            pa.field("outcome", pa.float64()),
+            pa.field("actual_row_hash", pa.int64()),
+            pa.field("n_prediction_rows", pa.int64()),
+        ]
+    )
+
+
+def stream_schema(spec: ModelSpec, stream: Stream) -> pa.Schema:
+    """Return the columns of one stream's log."""
+    return prediction_schema(spec) if stream == "predictions" else actual_schema(spec)
+
+
+def conform(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+    """Return rows with exactly the columns of a schema; missing ones become null.
+
+    Raises:
+        StoreError: If a column is unknown or holds values that its type cannot hold.
+    """
+    unknown = sorted(set(rows.column_names) - set(schema.names))
+    if unknown:
+        raise StoreError(f"Unknown columns {unknown} in rows for {where}; it has {schema.names}.")
+    arrays = []
+    for field in schema:
+        if field.name not in rows.column_names:
+            arrays.append(pa.nulls(rows.num_rows, field.type))
+            continue
+        try:
+            arrays.append(rows.column(field.name).cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise StoreError(
+                f"Column {field.name!r} of rows for {where} is {rows.column(field.name).type} "
+                f"and cannot become {field.type}: {error}"
+            ) from error
+    return pa.Table.from_arrays(arrays, schema=schema)

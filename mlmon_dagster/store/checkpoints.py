@@ -1,0 +1,27 @@
+"""Named steps of the writing paths, so that tests can stop a process exactly there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+STEPS = (
+    "append.moved_ids_noted",
+    "append.committed",
+    "rebuild.computed",
+    "rebuild.committed",
+    "ingest.staged",
+    "ingest.parsed",
+    "ingest.validated",
+    "ingest.before_append",
+    "ingest.after_append",
+    "ingest.before_manifest",
+    "ingest.after_manifest",
+)
+
+on_reached: Callable[[str], None] | None = None
+
+
+def reached(step: str) -> None:
+    """Tell the hook, if there is one, that a step was reached."""
+    if on_reached is not None:
+        on_reached(step)

@@ -1,0 +1,228 @@
+"""Delta Lake tables as the store uses them: pinned snapshots, live files as SQL, safe commits."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.sql import literal, quote_identifier
+
+T = TypeVar("T")
+Partition = Mapping[str, str]
+
+_RETENTION: dict[str, str | None] = {
+    "delta.logRetentionDuration": "interval 30 days",
+    "delta.deletedFileRetentionDuration": "interval 30 days",
+}
+_ATTEMPTS = 50
+
+
+class Conflict(Exception):
+    """Another process committed first."""
+
+
+@dataclass(frozen=True)
+class LiveFile:
+    """One Parquet file of a table version, with its partition's values."""
+
+    path: str
+    partition: Partition
+
+
+class Snapshot:
+    """One pinned version of a Delta table.
+
+    Attributes:
+        version: The table version.
+        schema: The table's columns, partition columns included, and then the declared ones
+            that it has not got yet; those read as null.
+    """
+
+    def __init__(self, table: DeltaTable, folder: Path, declared: pa.Schema) -> None:
+        self._table = table
+        self._folder = folder
+        self.version: int = table.version()
+        self._stored = pa.schema(table.schema().to_arrow())
+        missing = [field for field in declared if field.name not in self._stored.names]
+        self.schema: pa.Schema = pa.schema([*self._stored, *missing])
+
+    @cached_property
+    def files(self) -> list[LiveFile]:
+        """The live files; a table of 275 partitions takes a few milliseconds."""
+        keys = self._table.metadata().partition_columns
+        actions = pa.table(self._table.get_add_actions(flatten=True))
+        columns = [actions.column(f"partition.{key}").to_pylist() for key in keys]
+        values = zip(*columns, strict=True) if keys else iter([()] * actions.num_rows)
+        return [
+            # The log's paths are percent-encoded once more than the names of the folders.
+            LiveFile(str(self._folder / unquote(path)), dict(zip(keys, value, strict=True)))
+            for path, value in zip(actions.column("path").to_pylist(), values, strict=True)
+        ]
+
+    def has_transaction(self, app_id: str) -> bool:
+        """Tell whether a commit of this version carried the application transaction."""
+        return self._table.transaction_version(app_id) is not None
+
+    def from_sql(
+        self,
+        columns: Sequence[str] | None = None,
+        keep: Callable[[Partition], bool] | None = None,
+        where: str | None = None,
+    ) -> str:
+        """Return a subquery over the live files, to stand after FROM.
+
+        Args:
+            columns: Columns wanted, all by default. One that older files lack is null there.
+            keep: Which partitions to read, all by default.
+            where: A SQL condition on the rows.
+        """
+        files = [file.path for file in self.files if keep is None or keep(file.partition)]
+        return select_sql(files, self.schema, columns, where)
+
+    def append(self, rows: pa.Table, app_ids: Sequence[str] = ()) -> None:
+        """Add rows, provided that this version is still the newest.
+
+        Raises:
+            Conflict: If it is not; load a new snapshot, decide again and retry.
+        """
+        self._write(rows, app_ids, mode="append")
+
+    def overwrite(self, rows: pa.Table, predicate: str) -> None:
+        """Replace the rows that match a predicate, provided that this version is the newest.
+
+        Raises:
+            Conflict: If it is not.
+        """
+        self._write(rows, (), mode="overwrite", predicate=predicate)
+
+    def _write(self, rows: pa.Table, app_ids: Sequence[str], **options: Any) -> None:
+        properties = CommitProperties(
+            app_transactions=[Transaction(app_id, 1) for app_id in app_ids],
+            max_commit_retries=0,  # a retry inside would commit what was decided on old data
+        )
+        if set(rows.schema.names) != set(self._stored.names):
+            options["schema_mode"] = "merge"
+        try:
+            write_deltalake(self._table, rows, commit_properties=properties, **options)
+        except CommitFailedError as error:
+            raise Conflict(str(error)) from error
+        except DeltaError as error:
+            raise StoreError(f"Writing to {self._folder} failed: {error}") from error
+
+
+@dataclass(frozen=True)
+class DeltaFolder:
+    """A Delta table's place: a folder that may not exist yet.
+
+    Attributes:
+        path: The folder.
+        schema: Columns that the table has, or will have with the next commit.
+        partition_by: Partition columns, used when the table is created.
+    """
+
+    path: Path
+    schema: pa.Schema
+    partition_by: tuple[str, ...] = ()
+
+    def snapshot(self) -> Snapshot | None:
+        """Pin the newest version; None if nothing was ever written.
+
+        Raises:
+            StoreError: If the folder holds something that is not a readable table.
+        """
+        try:
+            return Snapshot(DeltaTable(self.path), self.path, self.schema)
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"The table at {self.path} cannot be read: {error}") from error
+
+    def ensure(self) -> Snapshot:
+        """Pin the newest version, creating an empty table first if there is none."""
+        snapshot = self.snapshot()
+        while snapshot is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                DeltaTable.create(
+                    self.path,
+                    self.schema,
+                    mode="ignore",
+                    partition_by=list(self.partition_by),
+                    configuration=_RETENTION,
+                )
+            except DeltaError:
+                _pause(0)  # most likely another process is creating it
+            snapshot = self.snapshot()
+        return snapshot
+
+
+def retry(attempt: Callable[[], T], what: str) -> T:
+    """Call until it commits without a conflict.
+
+    Raises:
+        StoreError: After 50 conflicts.
+    """
+    for n in range(_ATTEMPTS):
+        try:
+            return attempt()
+        except Conflict:
+            _pause(n)
+    raise StoreError(f"{what} met {_ATTEMPTS} conflicting commits; too many writers at once.")
+
+
+def select_sql(
+    files: Sequence[str], schema: pa.Schema, columns: Sequence[str] | None, where: str | None
+) -> str:
+    """Return a subquery that selects typed columns from Parquet files, an empty one for none."""
+    fields = [schema.field(name) for name in columns] if columns is not None else list(schema)
+    names = ", ".join(quote_identifier(field.name) for field in fields)
+    condition = f" WHERE {where}" if where else ""
+    # The empty branch gives the columns their types, and those that no file has their nulls.
+    typed = ", ".join(f"NULL::{duckdb_type(f.type)} AS {quote_identifier(f.name)}" for f in schema)
+    source = f"SELECT {typed} WHERE FALSE"
+    if files:
+        listed = ", ".join(literal(_escape_glob(file)) for file in files)
+        source += (
+            f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], union_by_name=true, "
+            "hive_partitioning=true, hive_types_autocast=false)"
+        )
+    return f"(SELECT {names} FROM ({source}){condition})"
+
+
+def duckdb_type(type_: pa.DataType) -> str:
+    """Name DuckDB's type for an Arrow type of the store's tables.
+
+    Raises:
+        StoreError: If the store has no tables with such columns.
+    """
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        return f"{duckdb_type(type_.value_type)}[]"
+    if pa.types.is_timestamp(type_):
+        return "TIMESTAMPTZ" if type_.tz else "TIMESTAMP"
+    names = {
+        "string": "VARCHAR", "large_string": "VARCHAR", "string_view": "VARCHAR", "bool": "BOOLEAN",
+        "int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT",
+        "float": "REAL", "double": "DOUBLE", "date32[day]": "DATE", "binary": "BLOB",
+    }  # fmt: skip
+    if str(type_) not in names:
+        raise StoreError(f"The store's tables have no columns of type {type_}.")
+    return names[str(type_)]
+
+
+def _escape_glob(path: str) -> str:
+    return "".join(f"[{char}]" if char in "*?[" else char for char in path)
+
+
+def _pause(n: int) -> None:
+    time.sleep(random.uniform(0, min(0.02 * 2**n, 1.0)))

@@ -1,0 +1,168 @@
+"""The manifest: every landing file ever seen, and every row that was refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlmon_dagster.store.frames import read_frame
+from mlmon_dagster.store.schema import dead_letter, ingest_file, ingest_path
+from mlmon_dagster.store.upsert import insert_or_ignore, upsert
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class SeenPath:
+    """What a path held when it was last looked at."""
+
+    size_bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+def paths(engine: sa.Engine, model: str, stream: str) -> dict[str, SeenPath]:
+    """Return what every path of a stream held when it was last looked at."""
+    table = ingest_path
+    query = sa.select(table.c.path, table.c.size_bytes, table.c.mtime_ns, table.c.sha256).where(
+        table.c.model == model, table.c.stream == stream
+    )
+    with engine.connect() as conn:
+        return {path: SeenPath(size, mtime, sha) for path, size, mtime, sha in conn.execute(query)}
+
+
+def note_paths(conn: sa.Connection, model: str, stream: str, seen: Mapping[str, SeenPath]) -> None:
+    """Remember what paths hold, replacing what was remembered of them."""
+    upsert(
+        conn,
+        ingest_path,
+        [
+            {
+                "model": model,
+                "stream": stream,
+                "path": path,
+                "size_bytes": s.size_bytes,
+                "mtime_ns": s.mtime_ns,
+                "sha256": s.sha256,
+            }
+            for path, s in seen.items()
+        ],
+    )
+
+
+def discover(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Insert files that are not in the manifest yet; return how many those were.
+
+    Args:
+        conn: A write transaction.
+        rows: Columns of ``ingest_file``: at least model, stream, sha256, path and first_seen;
+            all with the same keys.
+    """
+    return insert_or_ignore(conn, ingest_file, rows)
+
+
+def update_file(
+    conn: sa.Connection, model: str, stream: str, sha256: str, **values: object
+) -> None:
+    """Change columns of a file's row, such as status, counters or error."""
+    table = ingest_file
+    conn.execute(
+        sa.update(table)
+        .where(table.c.model == model, table.c.stream == stream, table.c.sha256 == sha256)
+        .values(values)
+    )
+
+
+def files(
+    engine: sa.Engine,
+    model: str,
+    stream: str | None = None,
+    *,
+    status: str | Sequence[str] | None = None,
+    shas: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Return rows of ``ingest_file``, oldest first.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        stream: Both by default.
+        status: One status or several; all by default.
+        shas: Only files with these content hashes.
+    """
+    table = ingest_file
+    query = sa.select(table).where(table.c.model == model)
+    if stream is not None:
+        query = query.where(table.c.stream == stream)
+    if status is not None:
+        query = query.where(table.c.status.in_([status] if isinstance(status, str) else status))
+    if shas is not None:
+        query = query.where(table.c.sha256.in_(shas))
+    return read_frame(engine, query.order_by(table.c.first_seen, table.c.path, table.c.sha256))
+
+
+def refuse_rows(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Insert refused rows into ``dead_letter``; return how many were not there yet.
+
+    All rows must have the same keys.
+    """
+    return insert_or_ignore(conn, dead_letter, rows)
+
+
+def forget_refused(conn: sa.Connection, model: str, stream: str, sha256: str) -> None:
+    """Delete the refused rows of a file that is judged anew."""
+    table = dead_letter
+    conn.execute(
+        sa.delete(table).where(
+            table.c.model == model, table.c.stream == stream, table.c.sha256 == sha256
+        )
+    )
+
+
+def refused_rows(
+    engine: sa.Engine,
+    model: str,
+    *,
+    sha256: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    limit: int | None = None,
+) -> pd.DataFrame:
+    """Return rows of ``dead_letter``, by file and row number.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        sha256: Only rows of this file.
+        start: Only rows of windows that start at or after this time.
+        end: Only rows of windows that start before this time.
+        limit: At most so many.
+    """
+    table = dead_letter
+    query = sa.select(table).where(table.c.model == model)
+    if sha256 is not None:
+        query = query.where(table.c.sha256 == sha256)
+    if start is not None:
+        query = query.where(table.c.window_start >= start)
+    if end is not None:
+        query = query.where(table.c.window_start < end)
+    query = query.order_by(table.c.stream, table.c.sha256, table.c.row_number, table.c.reason)
+    return read_frame(engine, query.limit(limit))
+
+
+def count_refused(engine: sa.Engine, model: str) -> pd.DataFrame:
+    """Count refused rows.
+
+    Returns:
+        Columns window_start (null where the row's time was not readable), reason, column_name
+        and n_bad (rows).
+    """
+    table = dead_letter
+    keys = (table.c.window_start, table.c.reason, table.c.column_name)
+    query = sa.select(*keys, sa.func.count().label("n_bad"))
+    return read_frame(engine, query.where(table.c.model == model).group_by(*keys))

@@ -1,0 +1,1 @@
+"""Migrations of the state database; see state.py, which runs them."""

@@ -1,0 +1,74 @@
+"""Verdicts of monitors; a window's new data version adds rows, readers see the newest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlmon_dagster.store.frames import read_frame
+from mlmon_dagster.store.schema import monitor_result
+from mlmon_dagster.store.upsert import insert_or_ignore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_IDENTITY = ("model", "monitor", "dataset", "slice_key", "slice_value", "window_start")
+
+
+def append(engine: sa.Engine, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Insert verdicts that are not there yet; a repeated evaluation inserts nothing.
+
+    Args:
+        engine: The state database.
+        rows: Mappings with columns of ``monitor_result`` except ``id`` and ``folded_at``; all
+            with the same keys.
+
+    Returns:
+        The number of rows inserted.
+    """
+    with engine.begin() as conn:
+        return insert_or_ignore(conn, monitor_result, rows)
+
+
+def newest(
+    engine: sa.Engine,
+    model: str,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    family: str | Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Return the last verdict of each monitor and slice on each window.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        start: Windows that start at or after this time.
+        end: Windows that start before this time.
+        family: One family of monitors or several; all by default.
+
+    Returns:
+        The columns of ``monitor_result``, ordered by window, monitor and slice.
+    """
+    table = monitor_result
+    conditions = [table.c.model == model]
+    if start is not None:
+        conditions.append(table.c.window_start >= start)
+    if end is not None:
+        conditions.append(table.c.window_start < end)
+    if family is not None:
+        conditions.append(table.c.family.in_([family] if isinstance(family, str) else family))
+    last = (
+        sa.select(sa.func.max(table.c.id))
+        .where(*conditions)
+        .group_by(*(table.c[name] for name in _IDENTITY))
+    )
+    query = sa.select(table).where(table.c.id.in_(last))
+    return read_frame(
+        engine,
+        query.order_by(
+            table.c.window_start, table.c.monitor, table.c.slice_key, table.c.slice_value
+        ),
+    )

@@ -1,0 +1,129 @@
+"""How far each step of a window has come, and from which inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from mlmon_dagster.store.schema import window_state, window_step
+from mlmon_dagster.store.upsert import upsert
+
+FIRST_STEP = "inference_store"
+
+
+@dataclass(frozen=True)
+class StepMark:
+    """What one step of one window was made from."""
+
+    revision: int
+    data_version: str
+    maturity: str = ""
+
+
+@dataclass(frozen=True)
+class WindowInputs:
+    """The inputs of a window and the progress of its steps.
+
+    Attributes:
+        window_start: UTC.
+        input_revision: Raised by every ingest that touches the window; 0 if none ever did.
+        attempts: Runs requested for these inputs so far.
+        n: Production records, as last rebuilt.
+        n_actual: Those with ground truth.
+        steps: Step -> its mark.
+    """
+
+    window_start: datetime
+    input_revision: int
+    attempts: int
+    n: int
+    n_actual: int
+    steps: dict[str, StepMark] = field(default_factory=dict)
+
+
+def load(
+    engine: sa.Engine, model: str, start: datetime | None = None, end: datetime | None = None
+) -> dict[datetime, WindowInputs]:
+    """Return the state of every window of a model that has one, by window start.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        start: Windows that start at or after this time.
+        end: Windows that start before this time.
+    """
+
+    def within(table: sa.Table) -> list[sa.ColumnElement[bool]]:
+        conditions = [table.c.model == model]
+        if start is not None:
+            conditions.append(table.c.window_start >= start)
+        if end is not None:
+            conditions.append(table.c.window_start < end)
+        return conditions
+
+    with engine.connect() as conn:
+        states = conn.execute(sa.select(window_state).where(*within(window_state))).all()
+        steps = conn.execute(sa.select(window_step).where(*within(window_step))).all()
+    found = {
+        row.window_start: WindowInputs(
+            row.window_start, row.input_revision, row.attempts, row.n, row.n_actual
+        )
+        for row in states
+    }
+    for row in steps:
+        if row.window_start in found:
+            mark = StepMark(row.revision, row.data_version, row.maturity)
+            found[row.window_start].steps[row.step] = mark
+    return found
+
+
+def mark(
+    conn: sa.Connection,
+    model: str,
+    step: str,
+    marks: Mapping[datetime, StepMark],
+    now: datetime,
+) -> None:
+    """Record that a step of some windows is done, in a write transaction."""
+    rows = [
+        {
+            "model": model,
+            "step": step,
+            "window_start": window_start,
+            "revision": made_from.revision,
+            "data_version": made_from.data_version,
+            "maturity": made_from.maturity,
+            "computed_at": now,
+        }
+        for window_start, made_from in marks.items()
+    ]
+    upsert(conn, window_step, rows)
+
+
+def count_attempt(engine: sa.Engine, model: str, windows: Sequence[datetime]) -> None:
+    """Note that a run was requested for some windows."""
+    _set_attempts(engine, model, windows, window_state.c.attempts + 1)
+
+
+def reset_attempts(engine: sa.Engine, model: str, windows: Sequence[datetime]) -> None:
+    """Forget failed attempts, after a run that went well or when a person asks for another try."""
+    _set_attempts(engine, model, windows, sa.literal(0))
+
+
+def _set_attempts(
+    engine: sa.Engine, model: str, windows: Iterable[datetime], value: sa.ColumnElement[int]
+) -> None:
+    statement = (
+        sa.update(window_state)
+        .where(
+            window_state.c.model == model, window_state.c.window_start == sa.bindparam("the_window")
+        )
+        .values(attempts=value)
+    )
+    rows = [{"the_window": window} for window in windows]
+    if rows:
+        with engine.begin() as conn:
+            conn.execute(statement, rows)

