@@ -7,7 +7,7 @@ numeric    ``coarse * fine + sub``; both exact: the first code whose upper edge 
 categorical own code per category, then ``other``, then ``unseen``
 score      ``logit_bin * 3 + state``, state 0 unlabelled, 1 negative, 2 positive
 confusion  ``predicted * 3 + state``
-latency    0 up to ``low``, then one per step of 2 %, the last one above ``high``
+latency    equal steps of ln(ms) between ``low`` and ``high``, clipped to the outer bins
 status     0 ok, 1 error
 ========== ==================================================================================
 """
@@ -21,7 +21,6 @@ from mlmon_dagster.metrics.statistics import Binning
 
 LABEL_STATES = 3
 UNLABELLED, NEGATIVE, POSITIVE = range(LABEL_STATES)
-LATENCY_STEP = 1.02
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -40,7 +39,7 @@ def upper_edges(binning: Binning) -> Floats:
     share = np.arange(1, binning.fine + 1) / binning.fine
     left, right = ends[:-1, None], ends[1:, None]
     with np.errstate(over="ignore", invalid="ignore"):
-        inner = left * (1 - share) + right * share
+        inner: Floats = left * (1 - share) + right * share
     # Rounding must not carry an edge past the coarse bin: the coarse edges are exact.
     inner = np.clip(inner, np.minimum(left, right), right)
     inner[:, -1] = ends[1:]
@@ -61,7 +60,8 @@ def representatives(binning: Binning) -> Floats:
     upper = upper_edges(binning)
     upper[-1] = max(binning.high, binning.low, *upper[:-1])
     lower = np.minimum(np.concatenate([[binning.low], upper[:-1]]), upper)
-    return lower + (upper - lower) / 2
+    middle: Floats = lower / 2 + upper / 2
+    return middle
 
 
 def coarse_counts(binning: Binning, counts: Counts) -> Counts:
@@ -108,7 +108,7 @@ def score_midpoints(binning: Binning) -> Floats:
 
 def latency_uppers(binning: Binning) -> Floats:
     """Return the upper end of every latency bin in ms, shape (size,); the last one infinite."""
-    edges: Floats = binning.low * LATENCY_STEP ** np.arange(binning.size, dtype=np.float64)
+    edges: Floats = binning.low * np.exp(latency_step(binning) * np.arange(1, binning.size + 1))
     edges[-1] = np.inf
     return edges
 
@@ -117,10 +117,13 @@ def latency_representatives(binning: Binning) -> Floats:
     """Return a latency per bin in ms that is within 1 % of every value in it.
 
     Returns:
-        Shape (size,). The first bin (up to ``low``) and the last (above ``high``) stand for the
-        ends of the scale; a cell's own minimum and maximum say more about those.
+        Shape (size,), the geometric middles. The outer bins also hold what is below ``low`` and
+        above ``high``; a cell's own minimum and maximum say more about those.
     """
-    edges: Floats = binning.low * LATENCY_STEP ** np.arange(binning.size, dtype=np.float64)
-    middle: Floats = edges / np.sqrt(LATENCY_STEP)
-    middle[0], middle[-1] = binning.low, binning.high
-    return middle
+    middle = (np.arange(binning.size) + 0.5) * latency_step(binning)
+    return np.asarray(binning.low * np.exp(middle))
+
+
+def latency_step(binning: Binning) -> float:
+    """Return the width of a latency bin on the scale of natural logarithms."""
+    return float(np.log(binning.high / binning.low) / binning.size)
