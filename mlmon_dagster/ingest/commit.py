@@ -1,0 +1,176 @@
+"""Append a batch of files to the log and settle it in the manifest, exactly once in effect.
+
+The log is appended first, in one commit that carries the files' hashes; then one transaction of
+the state database writes counters, dead letters and touched windows. A crash in between is found
+by the hashes: the counters are then computed again, leaving the batch's own rows out of what was
+known before, and come out the same.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mlmon_dagster.ingest.classify import Kind, classify
+from mlmon_dagster.ingest.layout import Stream
+from mlmon_dagster.ingest.prepare import Prepared
+from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.spec import ModelSpec, Window, window_containing
+from mlmon_dagster.store import Store, manifest, window_state
+from mlmon_dagster.store.checkpoints import reached
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What a batch became."""
+
+    reports: tuple[FileReport, ...]
+    windows: tuple[Window, ...]
+
+
+def commit_batch(
+    store: Store,
+    spec: ModelSpec,
+    stream: Stream,
+    batch: Sequence[Prepared],
+    *,
+    is_in_log: bool,
+    now: dt.datetime,
+) -> Committed:
+    """Append the new and conflicting rows of a batch, then settle its files.
+
+    Args:
+        store: The store.
+        spec: The model.
+        stream: What the files hold.
+        batch: Accepted files.
+        is_in_log: An earlier run appended this batch and died before settling it.
+        now: The moment to note.
+    """
+    log = store.event_log(spec)
+    # A fixed order, so that a repeated run gives each file the same counters.
+    batch = sorted(batch, key=lambda file: file.staged.sha256)
+    shas = [file.staged.sha256 for file in batch]
+    rows = pa.concat_tables([file.rows for file in batch])
+    ids = rows.select(["prediction_id"])
+    known = log.known_ids(stream, ids, excluding=shas if is_in_log else ())
+    kinds = classify(rows, known, stream)
+    added = rows.filter(pa.array(kinds != Kind.DUPLICATE))
+    reached("ingest.before_append")
+    if added.num_rows and not is_in_log:
+        log.append(stream, added, shas)
+    reached("ingest.after_append")
+    # Looked up only now, so that a prediction that came meanwhile is not missed.
+    matched = log.windows_of_actuals(added) if stream == "actuals" else None
+    starts = _touched(rows, kinds, known) if matched is None else matched["window_start"]
+    windows = {window_containing(spec.time, s) for s in pc.unique(starts).to_pylist()}
+    windows |= {window for file in batch for window in file.bad_windows}
+    reports = _reports(batch, kinds, _unmatched(added, kinds, matched))
+    reached("ingest.before_manifest")
+    _settle(store, spec, batch, reports, sorted(windows), now)
+    reached("ingest.after_manifest")
+    return Committed(tuple(reports), tuple(sorted(windows)))
+
+
+def _touched(rows: pa.Table, kinds: NDArray[np.int8], known: pa.Table) -> pa.ChunkedArray:
+    """Return the window starts of new rows, and of all rows that they conflict with."""
+    starts = [rows.filter(pa.array(kinds != Kind.DUPLICATE))["window_start"]]
+    conflicting = rows.filter(pa.array(kinds == Kind.CONFLICT))
+    if conflicting.num_rows:
+        same_id = pc.is_in(known["prediction_id"], conflicting["prediction_id"].combine_chunks())
+        starts.append(known.filter(same_id)["window_start"].cast(starts[0].type))
+    return pa.chunked_array([chunk for column in starts for chunk in column.chunks], starts[0].type)
+
+
+def _unmatched(
+    added: pa.Table, kinds: NDArray[np.int8], matched: pa.Table | None
+) -> NDArray[np.bool_]:
+    """Return which rows of the batch are new actuals without a prediction."""
+    found = np.zeros(len(kinds), dtype=bool)
+    if matched is None:
+        return found
+    pairs = matched.select(["prediction_id", "dataset"]).to_pandas()
+    named = set(zip(pairs["prediction_id"], pairs["dataset"], strict=True))
+    named |= {(prediction_id, "all") for prediction_id in pairs["prediction_id"]}
+    keys = zip(added["prediction_id"].to_pylist(), added["dataset"].to_pylist(), strict=True)
+    found[kinds != Kind.DUPLICATE] = [key not in named for key in keys]
+    return found
+
+
+def _reports(
+    batch: Sequence[Prepared], kinds: NDArray[np.int8], unmatched: NDArray[np.bool_]
+) -> list[FileReport]:
+    reports = []
+    end = 0
+    for file in batch:
+        start, end = end, end + file.rows.num_rows
+        counts = np.bincount(kinds[start:end], minlength=len(Kind)).tolist()
+        if sum(counts) + file.n_bad != file.n_rows:
+            raise AssertionError(f"{file.staged.name}: {counts} + {file.n_bad} != {file.n_rows}")
+        reports.append(
+            FileReport(
+                stream=file.staged.stream,
+                path=file.staged.name,
+                status="done",
+                sha256=file.staged.sha256,
+                reason="" if file.n_rows else "no_rows",
+                rows_in=file.n_rows,
+                n_new=counts[Kind.NEW],
+                n_duplicate=counts[Kind.DUPLICATE],
+                n_conflict=counts[Kind.CONFLICT],
+                n_bad=file.n_bad,
+                n_unmatched=int(unmatched[start:end].sum()),
+                warnings=file.warnings,
+                bad_rows=file.examples,
+            )
+        )
+    return reports
+
+
+def _settle(
+    store: Store,
+    spec: ModelSpec,
+    batch: Sequence[Prepared],
+    reports: Sequence[FileReport],
+    windows: Sequence[Window],
+    now: dt.datetime,
+) -> None:
+    with store.state.begin() as conn:
+        for file, report in zip(batch, reports, strict=True):
+            key = (spec.model, report.stream, report.sha256)
+            manifest.forget_refused(conn, *key)
+            manifest.refuse_rows(conn, letter_rows(spec, report, file.letters, now))
+            manifest.update_file(
+                conn, *key, status="done", reason=report.reason, error="",
+                rows_in=report.rows_in, n_new=report.n_new, n_duplicate=report.n_duplicate,
+                n_conflict=report.n_conflict, n_bad=report.n_bad, attempts=0,
+                schema_report=json.dumps(
+                    {**file.report, "warnings": report.warnings, "n_unmatched": report.n_unmatched},
+                    allow_nan=False,
+                ),
+                finished_at=now,
+            )  # fmt: skip
+        window_state.mark_inputs(conn, spec, windows, now)
+
+
+def letter_rows(
+    spec: ModelSpec,
+    report: FileReport,
+    letters: Sequence[dict[str, object]],
+    now: dt.datetime,
+) -> list[dict[str, object]]:
+    """Return dead letters as rows of their table."""
+    shared = {
+        "model": spec.model,
+        "stream": report.stream,
+        "sha256": report.sha256,
+        "created_at": now,
+    }
+    return [{**letter, **shared} for letter in letters]

@@ -1,0 +1,213 @@
+"""One ingest of a model: list, stage, judge, append; every file on its own terms.
+
+A file that is refused, or that the program fails on, never stops another.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlmon_dagster.errors import SchemaError, StoreError
+from mlmon_dagster.ingest.commit import commit_batch
+from mlmon_dagster.ingest.layout import STREAMS, Stream
+from mlmon_dagster.ingest.parse import Parsed, parse_file
+from mlmon_dagster.ingest.prepare import Prepared, drop_erased, judge_batch, prepare
+from mlmon_dagster.ingest.queue import Queued, find_work, source_of
+from mlmon_dagster.ingest.refuse import Refusals
+from mlmon_dagster.ingest.report import FileReport, IngestReport
+from mlmon_dagster.ingest.rows import draft_rows
+from mlmon_dagster.ingest.staging import StillChangingError, clear_incoming, stage
+from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.store import Store, erasures
+from mlmon_dagster.store.checkpoints import reached
+from mlmon_dagster.store.lock import writer_lock
+
+BATCH_BYTES = 32 * 1024**2
+BATCH_FILES = 500
+Progress = Callable[[str], None]
+
+
+def ingest_new(
+    store: Store,
+    spec: ModelSpec,
+    project: Path,
+    *,
+    now: dt.datetime,
+    run_id: str = "",
+    max_files: int | None = None,
+    on_progress: Progress | None = None,
+) -> IngestReport:
+    """Ingest the new and complete landing files of a model.
+
+    Running it again, in another order, or after a crash at any point leads to the same store.
+
+    Args:
+        store: Where to.
+        spec: The model.
+        project: The folder that the spec's landing paths are relative to.
+        now: The present moment, aware; event times may not lie ahead of it.
+        run_id: Who asks, noted with files that fail.
+        max_files: At most so many files, the oldest first; the rest is left for the next call.
+        on_progress: Called with a line of text before each batch of files.
+
+    Returns:
+        What became of each file, and the windows to compute again.
+
+    Raises:
+        StoreError: If another ingest of the model goes on for ten minutes, or the store fails.
+    """
+    if now.tzinfo is None:
+        raise ValueError(f"naive time {now!r}; pass UTC")
+    with writer_lock(store.state, f"ingest/{spec.model}"):
+        ingest = _Ingest(store, spec, project, now, run_id, on_progress or _silent)
+        return ingest.run(max_files)
+
+
+def staging_folder(store: Store, model: str) -> Path:
+    """Return the private folder of a model's copies."""
+    return store.root / "staging" / model
+
+
+def _silent(_text: str) -> None:
+    """Report progress to nobody."""
+
+
+@dataclass
+class _Ingest:
+    store: Store
+    spec: ModelSpec
+    project: Path
+    now: dt.datetime
+    run_id: str
+    on_progress: Progress
+    reports: list[FileReport] = field(default_factory=list)
+    windows: set[Window] = field(default_factory=set)
+    n_done: int = 0
+    n_total: int = 0
+
+    def run(self, max_files: int | None) -> IngestReport:
+        self.folder = staging_folder(self.store, self.spec.model)
+        self.refusals = Refusals(self.store, self.spec, self.now, self.run_id)
+        clear_incoming(self.folder)
+        work = find_work(self.store, self.spec, self.project, self.folder, self.now, max_files)
+        self.reports += work.reports
+        self.n_total = len(work.queue)
+        for stream in STREAMS:
+            mine = [item for item in work.queue if item.stream == stream]
+            interrupted = [item for item in mine if item.is_in_log]
+            for batch in ([interrupted] if interrupted else []) + list(_batches(
+                [item for item in mine if not item.is_in_log]
+            )):  # fmt: skip
+                self._batch(stream, batch)
+        clear_incoming(self.folder)
+        n_waiting = sum(report.status == "waiting" for report in self.reports)
+        return IngestReport(tuple(self.reports), sorted(self.windows), n_waiting, work.n_left)
+
+    def _batch(self, stream: Stream, queued: Sequence[Queued]) -> None:
+        self.on_progress(
+            f"{self.spec.model}: {len(queued)} files of {stream} "
+            f"from {queued[0].name} on, {self.n_done} of {self.n_total} done"
+        )
+        self.n_done += len(queued)
+        ready = self._admit([found for item in queued if (found := self._stage(item))])
+        reached("ingest.staged")
+        prepared = self._prepare(stream, ready)
+        if prepared:
+            is_in_log = ready[0].is_in_log
+            done = commit_batch(
+                self.store, self.spec, stream, prepared, is_in_log=is_in_log, now=self.now
+            )
+            self.reports += done.reports
+            self.windows.update(done.windows)
+        for file in prepared:
+            if file.staged.path is not None:
+                file.staged.path.unlink(missing_ok=True)
+
+    def _stage(self, item: Queued) -> Queued | None:
+        """Copy a landing file, unless an interrupted run left its copy."""
+        if item.staged is not None or item.candidate is None:
+            return item
+        source = source_of(self.spec, item.stream)
+        try:
+            return item.with_copy(stage(item.candidate, self.folder, source.max_bytes))
+        except StillChangingError as error:
+            waiting = FileReport(item.stream, item.name, "waiting", message=f"{error}.")
+            self.reports.append(waiting)
+            return None
+
+    def _admit(self, items: Sequence[Queued]) -> list[Queued]:
+        """Note the files in the manifest; known contents go no further."""
+        return self.refusals.admit(items, self.reports)
+
+    def _prepare(self, stream: Stream, items: Sequence[Queued]) -> list[Prepared]:
+        parsed = [found for item in items if (found := self._parse(item))]
+        reached("ingest.parsed")
+        prepared = self._judge(stream, parsed)
+        reached("ingest.validated")
+        return prepared
+
+    def _parse(self, item: Queued) -> tuple[Queued, Parsed] | None:
+        assert item.staged is not None
+        source = source_of(self.spec, item.stream)
+        try:
+            return item, parse_file(item.staged, self.spec, source)
+        except SchemaError as error:
+            # A cut last line may still be completed, if nobody said that the file is complete.
+            patience = 10 * source.settle.total_seconds()
+            if error.reason == "cut_line" and not item.staged.is_final(patience):
+                self.reports.append(self.refusals.postpone(item, error))
+            else:
+                self.reports.append(self.refusals.quarantine(item, error))
+        except Exception as error:
+            self.reports.append(self.refusals.fail(item, error))
+        return None
+
+    def _judge(self, stream: Stream, batch: Sequence[tuple[Queued, Parsed]]) -> list[Prepared]:
+        if not batch:
+            return []
+        try:
+            erased = erasures.ids(self.store.state, self.spec.model)
+            drafts = [draft_rows(parsed, self.spec, item.first_seen) for item, parsed in batch]
+            judged = [
+                (drop_erased(draft, erased, self.spec), verdict)
+                for draft, verdict in judge_batch(drafts, self.spec, stream)
+            ]
+        except StoreError:
+            raise
+        except Exception as error:
+            # One file may have spoilt the batch: look at each alone.
+            if len(batch) > 1:
+                return [file for one in batch for file in self._judge(stream, [one])]
+            self.reports.append(self.refusals.fail(batch[0][0], error))
+            return []
+        source = source_of(self.spec, stream)
+        prepared = []
+        for (item, _), (draft, verdict) in zip(batch, judged, strict=True):
+            try:
+                prepared.append(prepare(draft, verdict, self.spec, source, self.now))
+            except SchemaError as error:
+                self.reports.append(self.refusals.quarantine(item, error))
+            except Exception as error:
+                self.reports.append(self.refusals.fail(item, error))
+        return prepared
+
+
+def _batches(items: Sequence[Queued]) -> Iterator[list[Queued]]:
+    """Group small files; large ones, and those that failed before, go alone."""
+    batch: list[Queued] = []
+    size = 0
+    for item in items:
+        is_alone = item.attempts > 1 or item.size > BATCH_BYTES
+        if batch and (is_alone or size + item.size > BATCH_BYTES or len(batch) >= BATCH_FILES):
+            yield batch
+            batch, size = [], 0
+        if is_alone:
+            yield [item]
+            continue
+        batch.append(item)
+        size += item.size
+    if batch:
+        yield batch

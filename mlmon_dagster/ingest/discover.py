@@ -1,0 +1,147 @@
+"""Find the landing files of a stream that are new and complete.
+
+A file is never judged by name or time alone: the listing only leaves out what is known by
+(path, size, mtime) together, and content decides the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.ingest.layout import Stream
+from mlmon_dagster.spec import FileSource
+
+_UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
+_MARKER = ".done"
+_FOLDER_MARKER = "_SUCCESS"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A landing file that is not known yet.
+
+    Attributes:
+        path: Absolute path.
+        name: Path below the project folder, printable.
+        age: Seconds since its last change, by the machine's clock.
+        has_marker: The producer says that it is complete.
+    """
+
+    stream: Stream
+    path: Path
+    name: str
+    size: int
+    mtime_ns: int
+    age: float
+    has_marker: bool
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a landing folder holds beyond the known files, oldest first.
+
+    Attributes:
+        ready: Complete files.
+        waiting: Files that may still be written to.
+        skipped: Names and why they are never read: symbolic links, pipes, folders.
+    """
+
+    ready: tuple[Candidate, ...] = ()
+    waiting: tuple[Candidate, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = field(default=())
+
+
+def list_landing(
+    project: Path, source: FileSource, stream: Stream, known: Mapping[str, tuple[int, int]]
+) -> Listing:
+    """List the files of a stream's glob that are not known.
+
+    Args:
+        project: The folder that the glob is relative to; nothing outside it is read.
+        source: The stream's source.
+        stream: The stream's name.
+        known: (size, mtime_ns) by name of the files that need no second look.
+
+    Raises:
+        ConfigError: If the glob is absolute or climbs out of the project folder.
+    """
+    root = project.resolve()
+    ready: list[Candidate] = []
+    waiting: list[Candidate] = []
+    skipped: list[tuple[str, str]] = []
+    for path in _matches(root, source.path):
+        name = printable(path.relative_to(root).as_posix())
+        problem, info = _inspect(root, path)
+        if problem or info is None:
+            skipped.append((name, problem))
+        elif known.get(name) != (info.st_size, info.st_mtime_ns):
+            candidate = _candidate(stream, path, name, info)
+            settled = candidate.has_marker or candidate.age >= source.settle.total_seconds()
+            (ready if settled else waiting).append(candidate)
+    return Listing(_oldest_first(ready), _oldest_first(waiting), tuple(skipped))
+
+
+def printable(name: str) -> str:
+    """Return a file name that any database and terminal accepts; ordinary names are unchanged."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+
+
+def _matches(root: Path, pattern: str) -> Iterator[Path]:
+    parts = PurePosixPath(pattern).parts
+    if PurePosixPath(pattern).is_absolute() or ".." in parts or not parts:
+        raise ConfigError(
+            f"source path {pattern!r} leaves the project folder. "
+            "Write a path relative to it, such as landing/predictions/*.parquet."
+        )
+    for path in sorted(root.glob(pattern)):
+        below = path.relative_to(root).parts
+        if path.name.endswith((*_UNFINISHED, _MARKER)) or path.name.startswith((".", "_")):
+            continue
+        if any(part.startswith(".") for part in below[:-1]):
+            continue
+        yield path
+
+
+def _inspect(root: Path, path: Path) -> tuple[str, os.stat_result | None]:
+    try:
+        info = path.lstat()
+        inside = path.parent.resolve().is_relative_to(root)
+    except OSError:
+        return "it vanished while the folder was listed", None
+    if stat.S_ISLNK(info.st_mode):
+        return "it is a symbolic link; links are not followed", None
+    if not inside:
+        return "it lies outside the project folder", None
+    if not stat.S_ISREG(info.st_mode):
+        return "it is not a regular file", None
+    return "", info
+
+
+def _candidate(stream: Stream, path: Path, name: str, info: os.stat_result) -> Candidate:
+    # A file moved in from a machine with a fast clock is as old as its arrival here.
+    changed_ns = min(info.st_mtime_ns, info.st_ctime_ns)
+    age = time.time() - changed_ns / 1e9
+    marked = _has_marker(path, info.st_mtime_ns)
+    return Candidate(stream, path, name, info.st_size, info.st_mtime_ns, age, marked)
+
+
+def _has_marker(path: Path, mtime_ns: int) -> bool:
+    # A marker older than the file belongs to what the file was before.
+    for marker in (path.with_name(path.name + _MARKER), path.with_name(_FOLDER_MARKER)):
+        try:
+            info = marker.lstat()
+        except OSError:
+            continue
+        if stat.S_ISREG(info.st_mode) and info.st_mtime_ns >= mtime_ns:
+            return True
+    return False
+
+
+def _oldest_first(found: list[Candidate]) -> tuple[Candidate, ...]:
+    return tuple(sorted(found, key=lambda c: (c.mtime_ns, c.name)))

@@ -1,0 +1,114 @@
+"""What the files of a stream must contain: the declared columns, their types and their rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from mlmon_dagster.spec import Feature, FeatureType, ModelSpec
+
+Stream = Literal["predictions", "actuals"]
+STREAMS: Final[tuple[Stream, ...]] = ("predictions", "actuals")
+Kind = Literal["id", "time", "number", "label", "boolean", "text"]
+
+EXPECTED: Final[dict[Kind, str]] = {
+    "id": "text or an integer",
+    "time": "an ISO 8601 time with an offset, or a Parquet timestamp",
+    "number": "a number",
+    "label": "0 or 1",
+    "boolean": "true or false",
+    "text": "text",
+}
+_FEATURE_KINDS: Final[dict[FeatureType, Kind]] = {
+    "numeric": "number",
+    "categorical": "text",
+    "text": "text",
+    "boolean": "boolean",
+    "datetime": "time",
+}
+# A declared role whose column a file may leave out.
+_OPTIONAL: Final = {"latency_ms", "status", "trace_id", "outcome"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One declared column of a stream.
+
+    Attributes:
+        name: Its name in the store.
+        source: Its name in the landing files.
+        kind: How its cells are read.
+        must_exist: A file without it is refused.
+        nullable: A row may leave it empty.
+        is_feature: It is a model input, not a role.
+    """
+
+    name: str
+    source: str
+    kind: Kind
+    must_exist: bool = True
+    nullable: bool = True
+    is_feature: bool = False
+
+
+def columns_of(spec: ModelSpec, stream: Stream) -> tuple[Column, ...]:
+    """Return the declared columns of a stream, roles first."""
+    return _prediction_columns(spec) if stream == "predictions" else _actual_columns(spec)
+
+
+def outcome_kind(spec: ModelSpec) -> Kind:
+    """Return how predictions and actuals of the model's task are read."""
+    if spec.task == "binary_classification":
+        return "label"
+    return "text" if spec.task == "multiclass_classification" else "number"
+
+
+def score_is_probability(spec: ModelSpec) -> bool:
+    """Say whether a score outside [0, 1] is wrong for the model's task."""
+    return spec.task in {"binary_classification", "multiclass_classification"}
+
+
+def _prediction_columns(spec: ModelSpec) -> tuple[Column, ...]:
+    roles: tuple[tuple[str, Kind, bool], ...] = (
+        ("prediction_id", "id", False),
+        ("event_time", "time", False),
+        ("dataset", "text", True),
+        ("model_version", "text", True),
+        ("prediction", outcome_kind(spec), False),
+        ("score", "number", False),
+        ("latency_ms", "number", True),
+        ("status", "text", True),
+        ("trace_id", "text", True),
+    )
+    return _declared(spec, roles) + tuple(
+        _feature_column(name, feature) for name, feature in spec.features.items()
+    )
+
+
+def _actual_columns(spec: ModelSpec) -> tuple[Column, ...]:
+    # A null actual retracts an earlier one, so it is nullable; see `rows`.
+    roles: tuple[tuple[str, Kind, bool], ...] = (
+        ("prediction_id", "id", False),
+        ("dataset", "text", True),
+        ("actual", outcome_kind(spec), True),
+        ("actual_time", "time", False),
+        ("outcome", "number", True),
+    )
+    found = _declared(spec, roles)
+    # An actual that names no dataset applies to its prediction_id in every dataset.
+    return tuple(
+        Column(c.name, c.source, c.kind, False, True) if c.name == "dataset" else c for c in found
+    )
+
+
+def _declared(spec: ModelSpec, roles: tuple[tuple[str, Kind, bool], ...]) -> tuple[Column, ...]:
+    return tuple(
+        Column(name, source, kind, name not in _OPTIONAL, nullable)
+        for name, kind, nullable in roles
+        if (source := getattr(spec.columns, name)) is not None
+    )
+
+
+def _feature_column(name: str, feature: Feature) -> Column:
+    kind = _FEATURE_KINDS[feature.type]
+    return Column(name, name, kind, not feature.nullable, feature.nullable, is_feature=True)

@@ -1,0 +1,209 @@
+"""What there is to do: files that an interrupted run left, then new landing files."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlmon_dagster.ingest.discover import Candidate, Listing, list_landing
+from mlmon_dagster.ingest.layout import STREAMS, Stream
+from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.ingest.staging import Staged, find_staged
+from mlmon_dagster.spec import FileSource, ModelSpec
+from mlmon_dagster.store import Store, manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNFINISHED = ("discovered", "loading", "missing")
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A file to be ingested.
+
+    Attributes:
+        name: Its path below the project folder.
+        order: Oldest first.
+        first_seen: The moment that its event times may not lie ahead of.
+        attempts: How often an ingest of it was begun and not ended.
+        is_in_log: Its rows are in the log already, only the manifest does not say so.
+        candidate: The landing file; None if only the private copy is left.
+        staged: The private copy; None until it is made.
+        error: What was recorded of earlier attempts.
+    """
+
+    stream: Stream
+    name: str
+    size: int
+    order: tuple[int, str]
+    first_seen: dt.datetime
+    attempts: int = 0
+    is_in_log: bool = False
+    candidate: Candidate | None = None
+    staged: Staged | None = None
+    error: str = ""
+
+    def with_copy(self, staged: Staged) -> Queued:
+        """Return it with its private copy."""
+        return replace(self, staged=staged)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The queue of one ingest, and what is known of the files that are not in it."""
+
+    queue: tuple[Queued, ...]
+    reports: tuple[FileReport, ...]
+    n_left: int
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a frame's rows as mappings by column name."""
+    return [{str(name): cell for name, cell in row.items()} for row in frame.to_dict("records")]
+
+
+def source_of(spec: ModelSpec, stream: Stream) -> FileSource:
+    """Return the declared source of a stream that has one."""
+    source = spec.source.predictions if stream == "predictions" else spec.source.actuals
+    if source is None:
+        raise ValueError(f"{spec.model} has no source of {stream}")
+    return source
+
+
+def find_work(
+    store: Store,
+    spec: ModelSpec,
+    project: Path,
+    folder: Path,
+    now: dt.datetime,
+    max_files: int | None,
+) -> Work:
+    """List what is to be ingested.
+
+    Rows that are in the log already come first and always; files that failed before come last,
+    so that they hold up nobody; the rest by age.
+    """
+    queue: list[Queued] = []
+    reports: list[FileReport] = []
+    for stream in STREAMS:
+        if stream == "actuals" and not spec.has_actuals:
+            continue
+        found, told = _stream_work(store, spec, stream, project, folder, now)
+        queue += found
+        reports += told
+    queue.sort(key=lambda item: (not item.is_in_log, item.attempts > 1, item.order))
+    n_certain = sum(item.is_in_log for item in queue)
+    limit = len(queue) if max_files is None else max(max_files, n_certain)
+    return Work(tuple(queue[:limit]), tuple(reports), max(0, len(queue) - limit))
+
+
+def _stream_work(
+    store: Store, spec: ModelSpec, stream: Stream, project: Path, folder: Path, now: dt.datetime
+) -> tuple[list[Queued], list[FileReport]]:
+    unfinished = {
+        row["sha256"]: row
+        for row in rows_of(manifest.files(store.state, spec.model, stream, status=UNFINISHED))
+    }
+    seen = manifest.paths(store.state, spec.model, stream)
+    known = {
+        name: (path.size_bytes, path.mtime_ns)
+        for name, path in seen.items()
+        if path.sha256 not in unfinished
+    }
+    listing = list_landing(project, source_of(spec, stream), stream, known)
+    resumed = _resumed(store, spec, stream, folder, unfinished)
+    landing = {(c.name, c.size, c.mtime_ns) for c in (*listing.ready, *listing.waiting)}
+    reports = _told(listing, stream)
+    for sha, row in unfinished.items():
+        place = (row["path"], row["size_bytes"], row["mtime_ns"])
+        if sha not in resumed and place not in landing and row["status"] != "missing":
+            reports.append(_mark_missing(store, spec, stream, row))
+    taken = {(item.name, *_version(item.staged)) for item in resumed.values()}
+    queue = list(resumed.values())
+    for candidate in listing.ready:
+        if (candidate.name, candidate.size, candidate.mtime_ns) not in taken:
+            before = _before(candidate, seen, unfinished)
+            queue.append(_queued(candidate, now, before))
+    return queue, reports
+
+
+def _before(
+    candidate: Candidate, seen: dict[str, Any], unfinished: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    path = seen.get(candidate.name)
+    is_same = path and (path.size_bytes, path.mtime_ns) == (candidate.size, candidate.mtime_ns)
+    return unfinished.get(path.sha256, {}) if path and is_same else {}
+
+
+def _queued(candidate: Candidate, now: dt.datetime, before: dict[str, Any]) -> Queued:
+    return Queued(
+        stream=candidate.stream,
+        name=candidate.name,
+        size=candidate.size,
+        order=(candidate.mtime_ns, candidate.name),
+        first_seen=now,
+        attempts=int(before.get("attempts", 0)),
+        candidate=candidate,
+        error=str(before.get("error", "")),
+    )
+
+
+def _resumed(
+    store: Store,
+    spec: ModelSpec,
+    stream: Stream,
+    folder: Path,
+    unfinished: dict[str, dict[str, Any]],
+) -> dict[str, Queued]:
+    """Return the files whose private copy an interrupted run left behind."""
+    log = store.event_log(spec)
+    resumed = {}
+    for sha, row in unfinished.items():
+        path = find_staged(folder, sha)
+        if path is None:
+            continue
+        size, mtime_ns = int(row["size_bytes"]), int(row["mtime_ns"])
+        resumed[sha] = Queued(
+            stream=stream,
+            name=row["path"],
+            size=size,
+            order=(mtime_ns, row["path"]),
+            first_seen=row["first_seen"].to_pydatetime(),
+            attempts=int(row["attempts"]),
+            is_in_log=log.has(stream, sha),
+            staged=Staged(stream, row["path"], path, sha, size, mtime_ns),
+            error=row["error"],
+        )
+    return resumed
+
+
+def _version(staged: Staged | None) -> tuple[int, int]:
+    return (-1, -1) if staged is None else (staged.size, staged.mtime_ns)
+
+
+def _told(listing: Listing, stream: Stream) -> list[FileReport]:
+    waiting = [
+        FileReport(
+            stream, c.name, "waiting",
+            message=f"{c.name}: changed {max(c.age, 0):.0f} s ago and may not be complete. "
+            "It is read once it has settled, or has a .done file beside it.",
+        )
+        for c in listing.waiting
+    ]  # fmt: skip
+    skipped = [
+        FileReport(stream, name, "skipped", message=f"{name}: not read, since {why}.")
+        for name, why in listing.skipped
+    ]
+    return waiting + skipped
+
+
+def _mark_missing(store: Store, spec: ModelSpec, stream: Stream, row: dict[str, Any]) -> FileReport:
+    message = f"{row['path']}: vanished before it was ingested. Write it again if it is needed."
+    with store.state.begin() as conn:
+        manifest.update_file(
+            conn, spec.model, stream, row["sha256"], status="missing", error=message
+        )
+    return FileReport(stream, row["path"], "missing", row["sha256"], "missing", message)

@@ -1,0 +1,117 @@
+"""A landing file as read, before its cells get their declared types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mlmon_dagster.errors import SchemaError
+from mlmon_dagster.ingest.layout import Column
+from mlmon_dagster.ingest.reasons import did_you_mean, file_message, names, shown
+
+MAX_COLUMNS = 10_000
+MAX_CELLS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may not exceed, checked before it is parsed."""
+
+    max_bytes: int
+    max_rows: int
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """The wanted columns of a file, of the types that they were written with.
+
+    Attributes:
+        columns: Arrow arrays of equal length by source name; text for CSV and JSON Lines.
+        n_rows: Number of rows.
+        present: Every column of the file, in its order.
+        place_of: Turns row numbers (0-based) into places such as ``line 7`` or ``row 6``.
+    """
+
+    columns: dict[str, pa.Array]
+    n_rows: int
+    present: tuple[str, ...]
+    place_of: Callable[[Sequence[int]], list[str]]
+
+
+def rows_of(rows: Sequence[int]) -> list[str]:
+    """Name rows by number, the first data row being row 1."""
+    return [f"row {row + 1}" for row in rows]
+
+
+def check_header(place: str, present: Sequence[str], wanted: Sequence[Column]) -> None:
+    """Refuse a file whose columns are ambiguous, missing or too many.
+
+    Raises:
+        SchemaError: With every missing column named.
+    """
+    if len(present) > MAX_COLUMNS:
+        found = f"{len(present):,} columns are more than {MAX_COLUMNS:,}."
+        raise refused(place, "too_large", found)
+    _check_unique(place, present)
+    missing = [c for c in wanted if c.must_exist and c.source not in set(present)]
+    if missing:
+        hints = "".join(did_you_mean(column.source, present) for column in missing[:3])
+        noun = "column" if len(missing) == 1 else "columns"
+        found = (
+            f"{noun} {names(c.source for c in missing)} not found. "
+            f"Present: {names(present) or 'nothing'}.{hints or _separator_hint(present)}"
+        )
+        raise refused(place, "missing_column", found)
+
+
+def check_size(place: str, n_rows: int, n_columns: int, limits: Limits) -> None:
+    """Refuse a file with too many rows or cells.
+
+    Raises:
+        SchemaError: With the limit that was passed.
+    """
+    if n_rows > limits.max_rows:
+        found = f"{n_rows:,} rows are more than max_rows = {limits.max_rows:,}."
+        raise refused(place, "too_large", found)
+    if n_rows * max(n_columns, 1) > MAX_CELLS:
+        found = f"{n_rows:,} rows of {n_columns:,} columns are more than {MAX_CELLS:,} cells."
+        raise refused(place, "too_large", found)
+
+
+def refused(place: str, reason: str, found: str) -> SchemaError:
+    """Return the error of a refused file: where, what was found and expected, next step."""
+    return SchemaError(reason, file_message(place, reason, found))
+
+
+def text_array(cells: list[Any]) -> pa.Array:
+    """Return cells as Arrow text; text that no UTF-8 can hold becomes a lone NUL, refused later."""
+    try:
+        return pa.array(cells, pa.string())
+    except UnicodeEncodeError:
+        return pa.array([cell if _encodes(cell) else "\0" for cell in cells], pa.string())
+
+
+def _encodes(cell: str | None) -> bool:
+    try:
+        return cell is None or bool(cell.encode("utf-8")) or True
+    except UnicodeEncodeError:
+        return False
+
+
+def _check_unique(place: str, present: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for name in present:
+        other = first.setdefault(name.casefold(), name)
+        if other is not name:
+            how = "twice" if other == name else f"and, in other case, as {shown(other)}"
+            found = f"column {shown(name)} is present {how}; names must differ."
+            raise refused(place, "duplicate_column", found)
+
+
+def _separator_hint(present: Sequence[str]) -> str:
+    header = present[0] if len(present) == 1 else ""
+    sign = next((s for s in (";", "\t", "|") if s in header), None)
+    return f" The header looks separated by {shown(sign)}; expected commas." if sign else ""

@@ -1,0 +1,150 @@
+"""Read a CSV file as text: every cell is kept as it was written and gets its type later."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+
+from mlmon_dagster.ingest.layout import Column
+from mlmon_dagster.ingest.raw import Limits, RawFile, check_header, check_size, refused
+
+_BLOCK = 1 << 24
+_MAX_HEADER = 1 << 20
+
+
+def read_csv(path: Path, place: str, wanted: Sequence[Column], limits: Limits) -> RawFile:
+    """Read a comma-separated UTF-8 file with a header.
+
+    An empty cell is null, a quoted empty cell is empty text; ``NA`` and ``null`` are text.
+
+    Raises:
+        SchemaError: If the file is cut in a line, ragged, not UTF-8 or lacks a column.
+    """
+    n_lines, n_quotes, is_ended = _scan(path)
+    if not is_ended:
+        found = f"line {n_lines + 1} has no line end, so the file may be cut off there;"
+        raise refused(place, "cut_line", f"{found} expected a line end after the last row.")
+    if n_quotes % 2:
+        raise refused(place, "cut_line", 'a quoted cell is never closed; expected a second ".')
+    present = _header(path, place)
+    check_header(place, present, wanted)
+    check_size(place, n_lines, len(present), limits)
+    table = _read(path, place, present, [c.source for c in wanted if c.source in present])
+    columns = {present[int(n[1:])]: table.column(n).combine_chunks() for n in table.column_names}
+    return RawFile(columns, table.num_rows, present, _places(path, n_lines, table.num_rows))
+
+
+def _scan(path: Path) -> tuple[int, int, bool]:
+    n_lines = n_quotes = 0
+    block = b"\n"
+    with path.open("rb") as file:
+        while more := file.read(_BLOCK):
+            block = more
+            n_lines += block.count(b"\n")
+            n_quotes += block.count(b'"')
+    return n_lines, n_quotes, block.endswith(b"\n")
+
+
+def _header(path: Path, place: str) -> tuple[str, ...]:
+    with path.open("rb") as file:
+        head = file.read(_MAX_HEADER)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise refused(place, "not_utf8", "the file is UTF-16; expected UTF-8.")
+    try:
+        text = head.decode("utf-8-sig", "strict" if len(head) < _MAX_HEADER else "ignore")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, place) from error
+    try:
+        return tuple(next(csv.reader(io.StringIO(text, newline="")), []))
+    except csv.Error as error:
+        raise refused(
+            f"{place}, line 1", "malformed_line", f"unreadable header ({error})."
+        ) from error
+
+
+def _read(path: Path, place: str, present: Sequence[str], wanted: Sequence[str]) -> pa.Table:
+    # Positions, not names: a header may hold anything.
+    positions = {name: f"c{i}" for i, name in enumerate(present)}
+    ragged: list[arrow_csv.InvalidRow] = []
+
+    def refuse_row(row: arrow_csv.InvalidRow) -> str:
+        ragged.append(row)
+        return "error"
+
+    try:
+        return arrow_csv.read_csv(
+            path,
+            read_options=arrow_csv.ReadOptions(
+                use_threads=False, column_names=list(positions.values()),
+                skip_rows_after_names=1, block_size=_BLOCK,
+            ),
+            parse_options=arrow_csv.ParseOptions(
+                newlines_in_values=True, invalid_row_handler=refuse_row
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types={position: pa.string() for position in positions.values()},
+                include_columns=[positions[name] for name in wanted],
+                null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False,
+            ),
+        )  # fmt: skip
+    except pa.ArrowException as error:
+        if ragged:
+            raise _ragged(path, place, ragged[0]) from error
+        if "UTF8" in str(error):
+            raise _not_utf8(path, place) from error
+        found = f"unreadable CSV ({str(error).splitlines()[0][:160]})."
+        raise refused(place, "malformed_line", found) from error
+
+
+def _ragged(path: Path, place: str, row: arrow_csv.InvalidRow) -> Exception:
+    line = next(_lines(path, [row.number - 1]), row.number) if row.number else None
+    where = f"{place}, line {line}" if line else place
+    found = f"{row.actual_columns} cells; expected {row.expected_columns}, as in the header."
+    return refused(where, "malformed_line", found)
+
+
+def _not_utf8(path: Path, place: str) -> Exception:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                found = f"byte {error.start + 1} of the line is not UTF-8; expected UTF-8."
+                return refused(f"{place}, line {number}", "not_utf8", found)
+    return refused(place, "not_utf8", "some bytes are not UTF-8; expected UTF-8.")
+
+
+def _places(path: Path, n_lines: int, n_rows: int) -> Callable[[Sequence[int]], list[str]]:
+    def place_of(rows: Sequence[int]) -> list[str]:
+        if n_lines == n_rows + 1:
+            return [f"line {row + 2}" for row in rows]
+        # Blank lines or line ends inside quotes: count as the parser does. Row 0 is the header.
+        found = dict(
+            zip(sorted(set(rows)), _lines(path, sorted({r + 1 for r in rows})), strict=False)
+        )
+        return [f"line {found[row]}" if row in found else f"row {row + 1}" for row in rows]
+
+    return place_of
+
+
+def _lines(path: Path, wanted: Sequence[int]) -> Iterator[int]:
+    """Yield the physical line on which each wanted row (ascending, header = 0) begins."""
+    remaining = iter(wanted)
+    want = next(remaining, None)
+    row = -1
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        reader = csv.reader(file)
+        before = 0
+        for cells in reader:
+            begins, before = before + 1, reader.line_num
+            row += bool(cells)
+            if cells and row == want:
+                yield begins
+                want = next(remaining, None)
+                if want is None:
+                    return

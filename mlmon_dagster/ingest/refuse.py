@@ -1,0 +1,220 @@
+"""The manifest's part of an ingest: admit files, quarantine them, record failures, replay."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from mlmon_dagster.errors import ConfigError, SchemaError
+from mlmon_dagster.ingest.commit import letter_rows
+from mlmon_dagster.ingest.layout import Stream
+from mlmon_dagster.ingest.prepare import TooManyBadError
+from mlmon_dagster.ingest.queue import UNFINISHED, Queued, rows_of
+from mlmon_dagster.ingest.raw import refused
+from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.ingest.staging import ending_of, find_staged
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.store import Store, manifest
+from mlmon_dagster.store.lock import writer_lock
+
+MAX_FAILURES: Final = 3  # recorded exceptions
+MAX_ATTEMPTS: Final = 10  # begun and never ended, as when the machine runs out of memory
+_MARK = "attempt "
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """Writes what becomes of files that are not simply ingested."""
+
+    store: Store
+    spec: ModelSpec
+    now: dt.datetime
+    run_id: str = ""
+
+    def admit(self, items: Sequence[Queued], reports: list[FileReport]) -> list[Queued]:
+        """Note staged files as being loaded, in one transaction.
+
+        Contents that are finished, or already in this batch, are reported as duplicates; files
+        that ended the program too often are quarantined.
+        """
+        admitted: dict[tuple[Stream, str], Queued] = {}
+        for item in items:
+            if item.staged is None:
+                continue
+            key = (item.stream, item.staged.sha256)
+            row = self._row(*key)
+            twin = admitted.get(key)
+            if twin is not None or (row and row["status"] not in UNFINISHED):
+                first = twin.name if twin else str(row["path"])
+                reports.append(self._duplicate(item, first, is_copy_needed=twin is not None))
+            else:
+                admitted[key] = replace(
+                    item,
+                    first_seen=row["first_seen"].to_pydatetime() if row else item.first_seen,
+                    attempts=int(row["attempts"]) if row else 0,
+                    error=str(row["error"]) if row else "",
+                )
+        self._note(list(admitted.values()))
+        crashing = [i for i in admitted.values() if i.attempts >= MAX_ATTEMPTS and not i.is_in_log]
+        for item in crashing:
+            found = f"the program ended {item.attempts} times while it read this file."
+            reports.append(self.quarantine(item, refused(item.name, "failed", found)))
+        return [item for item in admitted.values() if item not in crashing]
+
+    def quarantine(self, item: Queued, error: SchemaError) -> FileReport:
+        """Refuse a whole file: keep a copy, say why, and never look at it again."""
+        assert item.staged is not None
+        letters = error.letters if isinstance(error, TooManyBadError) else ()
+        n_rows = error.n_rows if isinstance(error, TooManyBadError) else 0
+        report = FileReport(
+            item.stream, item.name, "quarantined", item.staged.sha256, error.reason, str(error),
+            rows_in=n_rows, n_bad=n_rows,
+            bad_rows=error.examples if isinstance(error, TooManyBadError) else (),
+        )  # fmt: skip
+        self._keep_copy(item)
+        key = (self.spec.model, item.stream, item.staged.sha256)
+        with self.store.state.begin() as conn:
+            manifest.forget_refused(conn, *key)
+            manifest.refuse_rows(conn, letter_rows(self.spec, report, letters, self.now))
+            manifest.update_file(
+                conn, *key, status="quarantined", reason=error.reason, error=str(error),
+                rows_in=n_rows, n_bad=n_rows, n_new=0, n_duplicate=0, n_conflict=0,
+                finished_at=self.now,
+            )  # fmt: skip
+        if item.staged.path is not None:
+            item.staged.path.unlink(missing_ok=True)
+        return report
+
+    def fail(self, item: Queued, error: Exception) -> FileReport:
+        """Record an unexpected exception; the third one quarantines the file."""
+        assert item.staged is not None
+        count = item.error.count(_MARK) + 1
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        run = f" in run {self.run_id}" if self.run_id else ""
+        errors = "\n".join(filter(None, [item.error, f"{_MARK}{count}{run}: {text}"]))
+        if count >= MAX_FAILURES and not item.is_in_log:
+            found = f"{count} attempts to read it failed, the last with {text}."
+            return self.quarantine(item, refused(item.name, "failed", found))
+        self._update(item, error=errors)
+        message = f"{item.name}: {text}. It is tried again at the next ingest."
+        return FileReport(item.stream, item.name, "failed", item.staged.sha256, "failed", message)
+
+    def postpone(self, item: Queued, error: SchemaError) -> FileReport:
+        """Forget a file that looks unfinished, so that it is looked at again."""
+        assert item.staged is not None
+        self._update(item, attempts=0)
+        if item.staged.path is not None:
+            item.staged.path.unlink(missing_ok=True)
+        message = f"{error} It is given more time to be completed."
+        return FileReport(
+            item.stream, item.name, "waiting", item.staged.sha256, error.reason, message
+        )
+
+    def _row(self, stream: Stream, sha256: str) -> dict[str, Any]:
+        found = manifest.files(self.store.state, self.spec.model, stream, shas=[sha256])
+        return next(iter(rows_of(found)), {})
+
+    def _note(self, items: Sequence[Queued]) -> None:
+        with self.store.state.begin() as conn:
+            for item in items:
+                assert item.staged is not None
+                row = {
+                    "model": self.spec.model,
+                    "stream": item.stream,
+                    "sha256": item.staged.sha256,
+                    "path": item.name,
+                    "size_bytes": item.staged.size,
+                    "mtime_ns": item.staged.mtime_ns,
+                    "first_seen": item.first_seen,
+                }
+                manifest.discover(conn, [row])
+                manifest.update_file(
+                    conn, self.spec.model, item.stream, item.staged.sha256,
+                    status="loading", attempts=item.attempts + 1,
+                )  # fmt: skip
+                self._note_path(conn, item)
+
+    def _note_path(self, conn: Any, item: Queued) -> None:
+        assert item.staged is not None
+        seen = manifest.SeenPath(item.staged.size, item.staged.mtime_ns, item.staged.sha256)
+        manifest.note_paths(conn, self.spec.model, item.stream, {item.name: seen})
+
+    def _duplicate(self, item: Queued, first: str, *, is_copy_needed: bool) -> FileReport:
+        assert item.staged is not None
+        with self.store.state.begin() as conn:
+            self._note_path(conn, item)
+        if item.staged.path is not None and not is_copy_needed:
+            item.staged.path.unlink(missing_ok=True)
+        where = f"the content of {first}" if first != item.name else "content known already"
+        return FileReport(
+            item.stream, item.name, "duplicate", item.staged.sha256,
+            message=f"{item.name}: {where}; nothing to do.",
+        )  # fmt: skip
+
+    def _update(self, item: Queued, **values: object) -> None:
+        assert item.staged is not None
+        with self.store.state.begin() as conn:
+            manifest.update_file(conn, self.spec.model, item.stream, item.staged.sha256, **values)
+
+    def _keep_copy(self, item: Queued) -> None:
+        if item.staged is None or item.staged.path is None:
+            return
+        copy = quarantine_folder(self.store, self.spec.model) / (
+            f"{item.staged.sha256}{ending_of(item.name)}"
+        )
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if copy.exists():
+            return
+        try:
+            os.link(item.staged.path, copy)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(item.staged.path, copy)
+
+
+def quarantine_folder(store: Store, model: str) -> Path:
+    """Return the folder of a model's refused files, each named by its content."""
+    return store.root / "quarantine" / model
+
+
+def replay_file(store: Store, spec: ModelSpec, sha256: str, *, now: dt.datetime) -> str:
+    """Let a quarantined file be ingested anew by the next ingest, after its cause is removed.
+
+    Args:
+        store: The store.
+        spec: The model, as corrected.
+        sha256: The file's content hash, or its beginning.
+        now: The moment that its event times may not lie ahead of.
+
+    Returns:
+        The file's name.
+
+    Raises:
+        ConfigError: If no quarantined file, or more than one, begins with that hash.
+    """
+    with writer_lock(store.state, f"ingest/{spec.model}"):
+        found = manifest.files(store.state, spec.model, status="quarantined")
+        rows = [row for row in rows_of(found) if row["sha256"].startswith(sha256)]
+        if len(rows) != 1 or not sha256:
+            raise ConfigError(
+                f"{len(rows)} quarantined files of {spec.model} have a hash that begins with "
+                f"{sha256!r}; expected exactly one. List them with: mlmon ingest list {spec.model}"
+            )
+        row = rows[0]
+        staging = store.root / "staging" / spec.model
+        staging.mkdir(parents=True, exist_ok=True)
+        copy = find_staged(quarantine_folder(store, spec.model), row["sha256"])
+        if copy is not None:
+            copy.replace(staging / copy.name)
+        with store.state.begin() as conn:
+            manifest.forget_refused(conn, spec.model, row["stream"], row["sha256"])
+            manifest.update_file(
+                conn, spec.model, row["stream"], row["sha256"], status="discovered",
+                reason="", error="", attempts=0, rows_in=0, n_bad=0,
+                first_seen=now, finished_at=None,
+            )  # fmt: skip
+    return str(row["path"])

@@ -1,0 +1,204 @@
+"""Canonical rows: one shape for every file format, and the rules that no single type can check."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, rows_at_fault
+from mlmon_dagster.ingest.layout import Column, Stream, columns_of, outcome_kind
+from mlmon_dagster.ingest.parse import Parsed
+from mlmon_dagster.ingest.row_hash import row_hashes
+from mlmon_dagster.ingest.windows import Times, place
+from mlmon_dagster.spec import DATASETS, PRODUCTION, ModelSpec
+
+ALL = "all"
+TIME: Final = pa.timestamp("us", "UTC")
+_LIVE: Final = ("production", "shadow", "canary")
+_OK: Final = ("ok", "success", "succeeded", "200")
+_NOT_CONTENT: Final = {"window_start", "window_date", "row_hash", "file_sha", "row_number",
+                       "ingested_at"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A file's rows with their types, before the suite has judged them.
+
+    Attributes:
+        parsed: The file.
+        columns: Arrow arrays by name in the store.
+        faults: What is wrong with single rows so far.
+        excused: By column, cells that the suite must not judge: reported already, or empty for
+            a good reason.
+    """
+
+    parsed: Parsed
+    columns: dict[str, pa.Array]
+    faults: tuple[Fault, ...]
+    excused: Mapping[str, Mask]
+
+    def with_faults(self, more: tuple[Fault, ...]) -> Draft:
+        """Return the draft with further faults."""
+        return replace(self, faults=self.faults + more)
+
+    def bad(self) -> Mask:
+        """Return which rows are bad."""
+        return rows_at_fault(self.faults, self.parsed.n_rows)
+
+
+def draft_rows(parsed: Parsed, spec: ModelSpec, now: dt.datetime) -> Draft:
+    """Fill in the dataset, check times, and note which cells are excused.
+
+    Args:
+        parsed: The typed file.
+        spec: The model.
+        now: The moment that event times may not lie ahead of; when the file was first seen, so
+            that the answer is the same however often it is read.
+    """
+    stream = parsed.staged.stream
+    columns = dict(parsed.columns)
+    default = PRODUCTION if stream == "predictions" else ALL
+    dataset = columns.get("dataset", pa.nulls(parsed.n_rows, pa.string()))
+    columns["dataset"] = pc.fill_null(dataset, default)
+    by_name = {column.name: column for column in columns_of(spec, stream)}
+    judge = _prediction_times if stream == "predictions" else _actual_times
+    faults = parsed.faults + judge(columns, by_name, spec, now)
+    if "score" in parsed.not_finite:
+        any_kind = np.logical_or.reduce(list(parsed.not_finite["score"].values()))
+        faults += Fault.where(any_kind, "score_out_of_range", by_name["score"], "a finite number")
+    excused = _excused(replace(parsed, columns=columns, faults=faults), by_name)
+    return Draft(parsed, columns, faults, excused)
+
+
+def canonical_rows(draft: Draft, keep: Mask, spec: ModelSpec, ingested_at: dt.datetime) -> pa.Table:
+    """Return the kept rows in the shape of the event log, with windows and content hashes."""
+    stream = draft.parsed.staged.stream
+    rows = np.flatnonzero(keep)
+    chosen = pa.array(rows)
+    columns = {name: values.take(chosen) for name, values in draft.columns.items()}
+    if outcome_kind(spec) == "label":
+        for name in ("prediction", "actual"):
+            if name in columns:
+                columns[name] = columns[name].cast(pa.int64())
+    if stream == "predictions":
+        columns["nonfinite"] = _nonfinite(draft.parsed.not_finite, rows)
+        columns |= _window_columns(columns["event_time"], spec)
+    else:
+        columns["deleted"] = columns["actual"].is_null()
+    table = pa.table(columns)
+    content = [name for name in table.column_names if name not in _NOT_CONTENT]
+    n = len(rows)
+    added = {
+        "row_hash": pa.array(row_hashes(table, content)),
+        "file_sha": pa.repeat(draft.parsed.staged.sha256, n),
+        "row_number": chosen.cast(pa.int64()),
+        "ingested_at": pa.repeat(pa.scalar(ingested_at, TIME), n),
+    }
+    for name, values in added.items():
+        table = table.append_column(name, values)
+    return table
+
+
+def moments_of(times: pa.Array) -> Times:
+    """Return Arrow UTC times as numpy microseconds; a null becomes NaT."""
+    found: Times = times.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _window_columns(times: pa.Array, spec: ModelSpec) -> dict[str, pa.Array]:
+    placed = place(spec.time, moments_of(times))
+    return {
+        "window_start": pa.array(placed.starts()).cast(TIME),
+        "window_date": pa.array(placed.dates(spec.time), pa.string()),
+    }
+
+
+def _prediction_times(
+    columns: Mapping[str, pa.Array],
+    by_name: Mapping[str, Column],
+    spec: ModelSpec,
+    now: dt.datetime,
+) -> tuple[Fault, ...]:
+    is_live = mask_of(pc.is_in(columns["dataset"], pa.array(_LIVE)))
+    start = dt.datetime.combine(spec.time.start, dt.time(), ZoneInfo(spec.time.zone))
+    early = mask_of(pc.less(columns["event_time"], pa.scalar(start, TIME)).fill_null(False))
+    expected = f"{start.isoformat()} or later, the 'start' under 'time'"
+    return _future(columns["event_time"], by_name["event_time"], spec, now, is_live) + Fault.where(
+        early & is_live, "before_start", by_name["event_time"], expected
+    )
+
+
+def _actual_times(
+    columns: Mapping[str, pa.Array],
+    by_name: Mapping[str, Column],
+    spec: ModelSpec,
+    now: dt.datetime,
+) -> tuple[Fault, ...]:
+    if "actual_time" not in by_name:
+        return ()
+    # A wrong time ahead of all others would stay the newest version for ever.
+    return _future(columns["actual_time"], by_name["actual_time"], spec, now, np.True_)
+
+
+def _future(
+    times: pa.Array, column: Column, spec: ModelSpec, now: dt.datetime, among: Mask | np.bool_
+) -> tuple[Fault, ...]:
+    limit = now + spec.time.skew_tolerance
+    late = mask_of(pc.greater(times, pa.scalar(limit, TIME)).fill_null(False))
+    expected = f"at most {limit.astimezone(dt.UTC).isoformat()}"
+    return Fault.where(late & among, "future_time", column, expected)
+
+
+def _excused(parsed: Parsed, by_name: Mapping[str, Column]) -> dict[str, Mask]:
+    excused = {name: np.zeros(parsed.n_rows, dtype=bool) for name in by_name}
+    for name, kinds in parsed.not_finite.items():
+        for mask in kinds.values():
+            excused[name] |= mask
+    if parsed.staged.stream == "predictions":
+        unscored = _may_lack_score(parsed)
+        for name in ("score", "prediction"):
+            if name in excused:
+                excused[name] |= unscored & parsed.columns[name].is_null().to_numpy(False)
+    elif "actual_time" in excused:
+        excused["actual_time"] |= mask_of(parsed.columns["actual"].is_null())
+    for fault in parsed.faults:
+        if fault.reason in {"wrong_type", "naive_time", "ambiguous_time", "score_out_of_range"}:
+            excused[fault.name][fault.rows] = True
+    return {name: mask for name, mask in excused.items() if mask.any()}
+
+
+def _may_lack_score(parsed: Parsed) -> Mask:
+    """Return the rows that need no score: training data, and requests that failed."""
+    is_training = mask_of(pc.equal(parsed.columns["dataset"], "training"))
+    status = parsed.columns.get("status")
+    if status is None:
+        return is_training
+    is_ok = pc.is_in(pc.utf8_lower(status), pa.array(_OK))
+    return is_training | mask_of(pc.and_(status.is_valid(), pc.invert(is_ok)))
+
+
+def _nonfinite(not_finite: Mapping[str, Mapping[str, Mask]], rows: np.ndarray) -> pa.Array:
+    """Return per kept row the sorted ``column:kind`` of its cells that were not finite."""
+    kind = pa.list_(pa.string())
+    found: dict[int, list[str]] = {}
+    for name in sorted(not_finite):
+        for what, mask in sorted(not_finite[name].items()):
+            for position in np.flatnonzero(mask[rows]).tolist():
+                found.setdefault(position, []).append(f"{name}:{what}")
+    lengths = np.zeros(len(rows) + 1, dtype=np.int32)
+    positions = sorted(found)
+    lengths[np.array(positions, dtype=np.int64) + 1] = [len(found[p]) for p in positions]
+    words = pa.array([word for p in positions for word in found[p]], pa.string())
+    return pa.ListArray.from_arrays(pa.array(np.cumsum(lengths, dtype=np.int32)), words).cast(kind)
+
+
+def known_datasets(stream: Stream) -> tuple[str, ...]:
+    """Return the dataset names that rows of a stream may have."""
+    return DATASETS if stream == "predictions" else (*DATASETS, ALL)

@@ -1,0 +1,146 @@
+"""Copy a landing file to a private folder while hashing it; only the copy is ever parsed.
+
+The landing file is opened once and never changed, so nobody can swap its bytes between the
+check and the use. Copies are named by content, never by the landing name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlmon_dagster.errors import SchemaError
+from mlmon_dagster.ingest.discover import Candidate
+from mlmon_dagster.ingest.layout import Stream
+from mlmon_dagster.ingest.reasons import file_message
+
+_BLOCK = 1 << 20
+_ENDINGS = (".csv.gz", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".parquet", ".csv", ".jsonl",
+            ".ndjson", ".json")  # fmt: skip
+
+
+class StillChangingError(Exception):
+    """The landing file changed or vanished while it was read; it is looked at again later."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A private copy of a landing file.
+
+    Attributes:
+        path: The copy, or None if the file was too large to copy.
+        name: The landing file's name, for messages.
+        has_marker: The producer said that it is complete.
+        age: Seconds since the landing file's last change.
+    """
+
+    stream: Stream
+    name: str
+    path: Path | None
+    sha256: str
+    size: int
+    mtime_ns: int
+    age: float = float("inf")
+    has_marker: bool = False
+
+    def is_final(self, patience: float) -> bool:
+        """Say whether nobody is likely to complete the file: it is marked, or old enough."""
+        return self.has_marker or self.age >= patience
+
+
+def stage(candidate: Candidate, folder: Path, max_bytes: int) -> Staged:
+    """Copy a landing file into ``folder`` as ``<sha256><ending>``.
+
+    A file above ``max_bytes`` is hashed and not copied.
+
+    Raises:
+        StillChangingError: If the file changed, vanished or stopped being a regular file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    incoming = folder / f"incoming-{os.getpid()}"
+    try:
+        with _opened(candidate.path) as landing:
+            before = os.fstat(landing)
+            copy = before.st_size <= max_bytes
+            sha256 = _copy(landing, incoming if copy else None)
+            after = os.fstat(landing)
+    except OSError as error:
+        incoming.unlink(missing_ok=True)
+        if isinstance(error, FileNotFoundError | PermissionError) or error.errno == 40:  # ELOOP
+            raise StillChangingError(f"{candidate.name}: {error.strerror}") from error
+        raise
+    if _version(before) != _version(after) or _version(after) != _listed(candidate):
+        incoming.unlink(missing_ok=True)
+        raise StillChangingError(f"{candidate.name}: changed while it was read")
+    path = None
+    if copy:
+        path = folder / f"{sha256}{ending_of(candidate.name)}"
+        incoming.replace(path)
+    return Staged(
+        candidate.stream, candidate.name, path, sha256, candidate.size, candidate.mtime_ns,
+        candidate.age, candidate.has_marker,
+    )  # fmt: skip
+
+
+def ending_of(name: str) -> str:
+    """Return the known file ending of a landing name, or ``.bin``."""
+    lowered = name.lower()
+    if lowered.endswith(".pq"):
+        return ".parquet"
+    return next((ending for ending in _ENDINGS if lowered.endswith(ending)), ".bin")
+
+
+def find_staged(folder: Path, sha256: str) -> Path | None:
+    """Return the intact copy of a content that an interrupted run left behind, or None."""
+    for path in folder.glob(f"{sha256}.*"):
+        with path.open("rb") as copy:
+            if hashlib.file_digest(copy, "sha256").hexdigest() == sha256:
+                return path
+        path.unlink()
+    return None
+
+
+def clear_incoming(folder: Path) -> None:
+    """Delete the unfinished copies of earlier processes; the writer lock must be held."""
+    for path in folder.glob("incoming-*"):
+        path.unlink(missing_ok=True)
+
+
+def too_large(staged: Staged, max_bytes: int) -> SchemaError:
+    """Return the error of a file above the size limit."""
+    found = f"{staged.size:,} bytes are more than max_bytes = {max_bytes:,}."
+    return SchemaError("too_large", file_message(staged.name, "too_large", found))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    # O_NONBLOCK: a pipe put in the file's place after the listing must not block us.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StillChangingError(f"{path.name}: not a regular file any more")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _copy(landing: int, target: Path | None) -> str:
+    digest = hashlib.sha256()
+    with open(os.devnull if target is None else target, "wb") as copy:  # noqa: PTH123
+        while block := os.read(landing, _BLOCK):
+            digest.update(block)
+            copy.write(block)
+    return digest.hexdigest()
+
+
+def _version(info: os.stat_result) -> tuple[int, int]:
+    return info.st_size, info.st_mtime_ns
+
+
+def _listed(candidate: Candidate) -> tuple[int, int]:
+    return candidate.size, candidate.mtime_ns
