@@ -1,0 +1,108 @@
+"""Failed runs, crashed checks and quarantined files, as results of the family ``pipeline``.
+
+They go the same way as every other alert: identity, threads, silences and retries are the same.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.schema import monitor_result
+from mlmon_dagster.store.upsert import insert_or_ignore
+
+Kind = Literal["run", "check", "file"]
+
+_MAX_MESSAGE = 500
+_SENTENCES: dict[Kind, str] = {
+    "run": "A run failed",
+    "check": "A check crashed",
+    "file": "A file was quarantined",
+}
+
+
+@dataclass(frozen=True)
+class RunFailure:
+    """Something that went wrong outside the data.
+
+    Attributes:
+        model: The model it was for.
+        run_id: Dagster's run; for a file, its content hash.
+        when: When it failed; timezone-aware. The alert's window starts here.
+        message: The error; its first line is shown.
+        kind: What failed.
+        owner: Who is to act; the model's owners if empty.
+    """
+
+    model: str
+    run_id: str
+    when: dt.datetime
+    message: str
+    kind: Kind = "run"
+    owner: str = ""
+
+
+@dataclass(frozen=True)
+class RunSuccess:
+    """A later run that went well and ends the alert of its kind."""
+
+    model: str
+    run_id: str
+    when: dt.datetime
+    kind: Kind = "run"
+
+
+def observe_run_failures(
+    store: Store,
+    failures: Sequence[RunFailure],
+    recovered: Sequence[RunSuccess] = (),
+    *,
+    now: dt.datetime,
+) -> int:
+    """Write failures and recoveries as monitor results; the next fold takes them in.
+
+    The same run may be reported any number of times. A success that is older than the last failure
+    changes nothing.
+
+    Returns:
+        How many of them were new.
+    """
+    rows = [_failed_row(failure, now) for failure in failures]
+    rows += [_passed_row(success, now) for success in recovered]
+    rows.sort(key=lambda row: (row["model"], row["window_start"]))
+    if not rows:
+        return 0
+    with store.state.begin() as conn:
+        return insert_or_ignore(conn, monitor_result, rows)
+
+
+def _failed_row(failure: RunFailure, now: dt.datetime) -> dict[str, Any]:
+    first_line = next(iter(failure.message.strip().splitlines()), "")[:_MAX_MESSAGE]
+    said = _SENTENCES[failure.kind]
+    return {
+        **_row(failure, now),
+        "status": "ERROR",
+        "message": f"{said}: {first_line}" if first_line else said,
+        "owner": failure.owner,
+    }
+
+
+def _passed_row(success: RunSuccess, now: dt.datetime) -> dict[str, Any]:
+    return {**_row(success, now), "status": "OK", "message": "", "owner": ""}
+
+
+def _row(event: RunFailure | RunSuccess, now: dt.datetime) -> dict[str, Any]:
+    return {
+        "model": event.model,
+        "monitor": f"pipeline/{event.kind}",
+        "family": "pipeline",
+        "metric": f"failed_{event.kind}",
+        "window_start": event.when,
+        "window_end": event.when,
+        "data_version": event.run_id,
+        "run_id": event.run_id,
+        "created_at": now,
+    }

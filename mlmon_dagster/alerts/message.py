@@ -1,0 +1,300 @@
+"""What a message says, before it becomes Block Kit or plain text."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import quote
+
+from mlmon_dagster.alerts.view import AlertView, number, worst_first
+from mlmon_dagster.spec.model import ModelSpec
+
+Mood = Literal["ERROR", "WARN", "OK"]
+Links = Callable[[AlertView], Sequence[tuple[str, str]]]
+
+MAX_LISTED = 6
+MAX_NAMED = 20
+
+# The asset whose page shows a family's checks.
+_ASSETS = {
+    "schema": "inference_store",
+    "freshness": "event_log",
+    "quality": "data_quality",
+    "drift": "drift",
+    "performance": "performance",
+    "estimated_performance": "estimated_performance",
+    "service": "service_health",
+    "business": "business_impact",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One alert in a message: the sentence, and its numbers below."""
+
+    sentence: str
+    numbers: str = ""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message in the order in which it is read; all text is raw, as it came from data.
+
+    Attributes:
+        title: What is wrong, in one sentence.
+        mood: Sets the colour.
+        items: The alerts.
+        more: What was left out, such as ``and 7 more: ...``.
+        notes: Label and text of the lines after that: since, explained by, owner.
+        mention: Who is notified, as the spec says.
+        links: Label and address.
+        command: A shell command that shows more.
+    """
+
+    title: str
+    mood: Mood
+    items: tuple[Item, ...] = ()
+    more: str = ""
+    notes: tuple[tuple[str, str], ...] = ()
+    mention: str = ""
+    links: tuple[tuple[str, str], ...] = ()
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What happened to a group since its last message."""
+
+    opened: Sequence[AlertView] = ()
+    escalated: Sequence[AlertView] = ()
+    revised: Sequence[AlertView] = ()
+    resolved: Sequence[AlertView] = ()
+
+    @property
+    def labelled(self) -> list[tuple[str, Sequence[AlertView]]]:
+        """The kinds of change that there are, with their label."""
+        every = (
+            ("New", self.opened),
+            ("Worse", self.escalated),
+            ("Revised after late data", self.revised),
+            ("Resolved", self.resolved),
+        )
+        return [(label, views) for label, views in every if views]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a message needs to know beside the alerts."""
+
+    spec: ModelSpec
+    links: Links = field(default=lambda _view: ())
+
+
+def dagster_links(base_url: str) -> Links:
+    """Return links into the Dagster UI at an address; none if the address is empty."""
+
+    def links(view: AlertView) -> Sequence[tuple[str, str]]:
+        base, model = base_url.rstrip("/"), quote(view.row["model"])
+        if not base:
+            return ()
+        if view.row["family"] == "pipeline":
+            run_id = quote(str(view.details.get("run_id", "")))
+            return (("Run in Dagster", f"{base}/runs/{run_id}"),)
+        asset = _ASSETS.get(view.row["family"], "health_report")
+        return (("Asset in Dagster", f"{base}/assets/{model}/{asset}?view=checks"),)
+
+    return links
+
+
+def head_message(context: Context, firing: Sequence[AlertView]) -> Message:
+    """Say what is wrong now: the message that opens a thread, and its later updates.
+
+    Args:
+        context: The model.
+        firing: Alerts of one family that fire; not empty.
+    """
+    views = worst_first(firing)
+    return Message(
+        title=_title(context, views),
+        mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
+        items=_items(views),
+        more=_and_more(views[MAX_LISTED:]),
+        notes=_notes(context, views),
+        mention=_mention(context, views),
+        links=_links(context, views),
+        command=_command(views),
+    )
+
+
+def closed_message(context: Context, resolved: Sequence[AlertView]) -> Message:
+    """Say that everything in a thread has ended: the last update of its head."""
+    views = worst_first(resolved)
+    return Message(
+        title=f"{context.spec.model}: resolved, {_count(views)} back to normal",
+        mood="OK",
+        items=tuple(Item(f"was: {v.sentence}", _episode(v)) for v in views[:MAX_LISTED]),
+        more=_and_more(views[MAX_LISTED:]),
+        notes=(("Owner", _owners(context, views)),),
+        links=_links(context, views),
+    )
+
+
+def change_message(
+    context: Context, changes: Changes, firing: Sequence[AlertView], *, mention: bool
+) -> Message:
+    """Say what has changed: a reply in the thread.
+
+    Args:
+        context: The model.
+        changes: At least one change.
+        firing: What still fires after it.
+        mention: Whether the change is worth notifying the people declared.
+    """
+    views = [view for _, group in changes.labelled for view in group]
+    items = [_change_item(label, v) for label, group in changes.labelled for v in group]
+    counts = [f"{len(group)} {label.lower()}" for label, group in changes.labelled]
+    still = f"; {len(firing)} still firing" if firing else "; nothing else fires"
+    return Message(
+        title=f"{context.spec.model}: {', '.join(counts)}{still}",
+        mood=head_message(context, firing).mood if firing else "OK",
+        items=tuple(items[:MAX_LISTED]),
+        more=f"and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else "",
+        mention=_mention(context, views) if mention else "",
+        links=_links(context, views),
+    )
+
+
+def repeat_message(context: Context, firing: Sequence[AlertView]) -> Message:
+    """Remind of what still fires."""
+    head = head_message(context, firing)
+    return Message(
+        title=f"Still firing: {head.title}",
+        mood=head.mood,
+        items=head.items,
+        more=head.more,
+        notes=head.notes,
+        mention=head.mention,
+        command=head.command,
+    )
+
+
+def missed_message(context: Context, resolved: Sequence[AlertView]) -> Message:
+    """Say that alerts fired and ended before their first message could be delivered."""
+    closed = closed_message(context, resolved)
+    return Message(
+        title=f"{context.spec.model}: {_count(resolved)} fired and recovered "
+        "while messages could not be delivered",
+        mood="OK",
+        items=closed.items,
+        more=closed.more,
+        notes=closed.notes,
+        links=closed.links,
+    )
+
+
+def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
+    """Say in one message what fires after a backfill, across families."""
+    views = worst_first(firing)
+    families = sorted({v.row["family"] for v in views})
+    return Message(
+        title=f"{context.spec.model}: {_count(views)} firing after the backfill "
+        f"({', '.join(families)})",
+        mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
+        items=tuple(Item(v.sentence, v.numbers) for v in views[:MAX_LISTED]),
+        more=_and_more(views[MAX_LISTED:]),
+        notes=_notes(context, views),
+        mention=_mention(context, views),
+        links=_links(context, views),
+        command=f"mlmon alerts list --model {shlex.quote(context.spec.model)}",
+    )
+
+
+def _title(context: Context, views: Sequence[AlertView]) -> str:
+    others = len(views) - 1
+    rest = f" (and {others} more {views[0].row['family']} alerts)" if others > 1 else ""
+    rest = f" (and 1 more {views[0].row['family']} alert)" if others == 1 else rest
+    return f"{context.spec.model}: {views[0].sentence}{rest}"
+
+
+def _items(views: Sequence[AlertView]) -> tuple[Item, ...]:
+    """List the alerts; the sentence of a single one is the title already."""
+    if len(views) == 1:
+        return (Item(views[0].numbers),) if views[0].numbers else ()
+    return tuple(Item(v.sentence, v.numbers) for v in views[:MAX_LISTED])
+
+
+def _count(views: Sequence[AlertView]) -> str:
+    return "1 alert" if len(views) == 1 else f"{len(views)} alerts"
+
+
+def _and_more(rest: Sequence[AlertView]) -> str:
+    if not rest:
+        return ""
+    named = ", ".join(v.name for v in rest[:MAX_NAMED])
+    return f"and {len(rest)} more: {named}{', …' if len(rest) > MAX_NAMED else ''}"
+
+
+def _notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:
+    explained = list(dict.fromkeys(line for v in views[:MAX_LISTED] for line in v.explained_by))
+    first = min(views, key=lambda v: str(v.row["opened_window"]))
+    notes = [
+        ("Since", first.since),
+        ("Explained by", "; ".join(explained[:4])),
+        ("Owner", _owners(context, views)),
+    ]
+    return tuple((label, text) for label, text in notes if text)
+
+
+def _owners(context: Context, views: Sequence[AlertView]) -> str:
+    declared = [v.row["owner"] for v in views if v.row["owner"]]
+    return ", ".join(dict.fromkeys(declared or context.spec.owners))
+
+
+def _mention(context: Context, views: Sequence[AlertView]) -> str:
+    slack = context.spec.alerts.slack
+    return slack.mention if slack and slack.mention and views else ""
+
+
+def _links(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:
+    found: dict[str, str] = {}
+    for view in views:
+        for label, address in context.links(view):
+            found.setdefault(address, label)
+        if view.row["runbook"]:
+            found.setdefault(view.row["runbook"], "Runbook")
+    return tuple((label, address) for address, label in found.items())[:8]
+
+
+def _command(views: Sequence[AlertView]) -> str:
+    model, family = views[0].row["model"], views[0].row["family"]
+    if family == "pipeline":
+        return ""
+    metrics = {v.row["metric"] for v in views}
+    columns = {v.row["column_name"] for v in views} - {":table"}
+    words = ["mlmon", "metrics", model]
+    words += ["--metric", metrics.pop()] if len(metrics) == 1 else []
+    words += ["--column", columns.pop()] if len(columns) == 1 else []
+    words += ["--from", min(v.first_day for v in views), "--to", max(v.last_day for v in views)]
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def _change_item(label: str, view: AlertView) -> Item:
+    if label != "Resolved":
+        return Item(f"{label}: {view.sentence}", view.numbers)
+    return Item(f"Resolved: {view.name}{_now(view)}; was: {view.sentence}", _episode(view))
+
+
+def _now(view: AlertView) -> str:
+    reason = view.row["resolved_reason"].replace("_", " ")
+    if reason not in ("recovered", "revised"):
+        return f" ({reason})" if reason else ""
+    late = " after late data" if reason == "revised" else ""
+    value = view.details.get("newest_value")
+    return f" is {number(value)} again{late}" if value is not None else late
+
+
+def _episode(view: AlertView) -> str:
+    last = view.row["last_window_start"]
+    return f"from {view.since} to {view.moment(last)}" if last else f"since {view.since}"

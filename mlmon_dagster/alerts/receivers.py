@@ -1,0 +1,93 @@
+"""What every place that takes messages can do, and how an attempt may end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Payload = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Posted:
+    """The message is there.
+
+    Attributes:
+        ts: Slack's name of the message; empty where there is none.
+        channel_id: Slack's id of the channel; empty where there is none.
+    """
+
+    ts: str = ""
+    channel_id: str = ""
+
+
+@dataclass(frozen=True)
+class NotPosted:
+    """The message is surely not there; try again.
+
+    Attributes:
+        error: What was answered.
+        wait_seconds: How long the whole channel must be left alone; None if that was not said.
+    """
+
+    error: str
+    wait_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Unclear:
+    """The message may be there or not; look before trying again."""
+
+    error: str
+    wait_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The message will never be taken as it is; ``error`` says why and what mends it."""
+
+    error: str
+
+
+Outcome = Posted | NotPosted | Unclear | Refused
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One message on its way.
+
+    Attributes:
+        idempotency_key: Its unique name.
+        channel: The channel as declared, such as ``#ml-alerts``.
+        channel_id: Slack's id of it; empty if not known yet.
+        payload: The frozen payload of the outbox row: ``slack`` and ``plain``.
+        thread_ts: The message to answer to; empty for a new one.
+        update_ts: The message to replace; empty to post.
+    """
+
+    idempotency_key: str
+    channel: str
+    channel_id: str
+    payload: Payload
+    thread_ts: str = ""
+    update_ts: str = ""
+
+
+class Receiver(Protocol):
+    """A place that takes messages."""
+
+    def send(self, delivery: Delivery) -> Outcome:
+        """Try once; never raises for what the other side does."""
+
+    def look_up(self, delivery: Delivery, since: float) -> Outcome:
+        """Find out whether an earlier attempt was accepted.
+
+        Args:
+            delivery: The message.
+            since: Real time of the earlier attempt, in seconds since 1970.
+
+        Returns:
+            ``Posted`` if it is there, ``NotPosted`` if surely not or if nobody can tell (the
+            error says so), ``Unclear`` to be asked again later.
+        """

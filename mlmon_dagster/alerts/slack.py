@@ -1,0 +1,237 @@
+"""Slack: the only module that talks to it.
+
+A reply that does not come, or comes broken, says nothing about whether the message was posted.
+Slack has no idempotency key, so what is unclear is looked up in the channel's history.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.error import URLError
+
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.web import SlackResponse
+
+from mlmon_dagster.alerts.receivers import (
+    Delivery,
+    NotPosted,
+    Outcome,
+    Posted,
+    Refused,
+    Unclear,
+)
+from mlmon_dagster.alerts.rendering import short_id, short_payload
+from mlmon_dagster.alerts.slack_errors import PAYLOAD_ERRORS, UNCLEAR_ERRORS, explain
+
+TIMEOUT_SECONDS = 10
+DEFAULT_WAIT_SECONDS = 30.0
+SCOPES = ("chat:write", "channels:history")
+_CLOCK_SKEW_SECONDS = 300
+_MAX_PAGES = 10
+_CHANNEL_ID = re.compile(r"[CGD][A-Z0-9]{6,}")
+
+Call = Callable[[], SlackResponse]
+
+
+@dataclass(frozen=True)
+class SlackCheck:
+    """Whether Slack is connected, and what to do if not; ``text`` is for people."""
+
+    ok: bool
+    text: str
+
+
+class SlackReceiver:
+    """A Slack workspace, by bot token.
+
+    Args:
+        token: Bot token (``xoxb-``) with the scopes chat:write and channels:history
+            (groups:history for private channels).
+        base_url: Another address of the API; for tests.
+        proxy: Address of an HTTP proxy; the environment's is used if None.
+        timeout_seconds: Of one request.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        *,
+        base_url: str = WebClient.BASE_URL,
+        proxy: str | None = None,
+        timeout_seconds: int = TIMEOUT_SECONDS,
+    ) -> None:
+        logger = logging.getLogger(__name__)
+        logger.setLevel(logging.CRITICAL)  # outcomes are kept in the outbox; DEBUG prints bodies
+        self._client = WebClient(
+            token,
+            base_url=base_url,
+            proxy=proxy,
+            timeout=timeout_seconds,
+            retry_handlers=[],  # the default one posts again after a lost reply
+            logger=logger,
+        )
+        self._channel_ids: dict[str, str] = {}
+
+    def send(self, delivery: Delivery) -> Outcome:
+        """Post or update once, with plain text in a second try if the blocks are refused."""
+        payload = delivery.payload["slack"]
+        outcome = self._try(lambda: self._call(delivery, payload))
+        if isinstance(outcome, Refused) and outcome.error.split(":")[0] in PAYLOAD_ERRORS:
+            outcome = self._try(lambda: self._call(delivery, short_payload(payload)))
+        return outcome
+
+    def _call(self, delivery: Delivery, payload: Mapping[str, Any]) -> SlackResponse:
+        channel = delivery.channel_id or delivery.channel
+        content: dict[str, Any] = {"text": payload["text"]}
+        content["attachments"] = payload.get("attachments", [])
+        if delivery.update_ts:
+            return self._client.chat_update(channel=channel, ts=delivery.update_ts, **content)
+        return self._client.chat_postMessage(
+            channel=channel,
+            thread_ts=delivery.thread_ts or None,
+            metadata=payload["metadata"],
+            client_msg_id=payload["client_msg_id"],
+            unfurl_links=False,
+            unfurl_media=False,
+            **content,
+        )
+
+    def _try(self, call: Call) -> Outcome:
+        try:
+            answer = call()
+        except Exception as error:  # classified, never swallowed: the outbox keeps every outcome
+            return classify(error)
+        return Posted(str(answer.get("ts", "")), str(answer.get("channel", "")))
+
+    def look_up(self, delivery: Delivery, since: float) -> Outcome:
+        """Search the channel's history, or the thread, for the message."""
+        if delivery.update_ts:
+            return NotPosted("an update can be repeated")
+        try:
+            channel_id = delivery.channel_id or self._channel_id(delivery.channel)
+            for found in self._history(channel_id, delivery.thread_ts, since):
+                if _is_message(found, delivery.idempotency_key):
+                    return Posted(str(found["ts"]), channel_id)
+        except Exception as error:  # classified as above
+            outcome = classify(error)
+            if isinstance(outcome, Refused):
+                return NotPosted(f"history cannot be read, possible repeat: {outcome.error}")
+            wait = outcome.wait_seconds if isinstance(outcome, NotPosted) else None
+            return Unclear(getattr(outcome, "error", ""), wait)
+        return NotPosted("not in the channel's history")
+
+    def _history(self, channel_id: str, thread_ts: str, since: float) -> Iterator[dict[str, Any]]:
+        cursor = ""
+        for _ in range(_MAX_PAGES):
+            query: dict[str, Any] = {
+                "channel": channel_id,
+                "oldest": f"{max(since - _CLOCK_SKEW_SECONDS, 0):.6f}",
+                "include_all_metadata": True,
+                "limit": 200,
+                "cursor": cursor or None,
+            }
+            if thread_ts:
+                page = self._client.conversations_replies(ts=thread_ts, **query)
+            else:
+                page = self._client.conversations_history(**query)
+            yield from page.get("messages") or ()
+            cursor = _next_cursor(page)
+            if not cursor:
+                return
+        raise SlackClientError("history_too_long")
+
+    def _channel_id(self, channel: str) -> str:
+        if _CHANNEL_ID.fullmatch(channel):
+            return channel
+        cursor = ""
+        while channel not in self._channel_ids:
+            page = self._client.conversations_list(
+                types="public_channel,private_channel",
+                exclude_archived=True,
+                limit=1000,
+                cursor=cursor or None,
+            )
+            for found in page.get("channels") or ():
+                self._channel_ids[f"#{found['name']}"] = found["id"]
+            cursor = _next_cursor(page)
+            if not cursor and channel not in self._channel_ids:
+                raise SlackClientError("channel_not_found")
+        return self._channel_ids[channel]
+
+    def auth_test(self) -> SlackCheck:
+        """Ask Slack who we are and what we may do; never raises for what Slack answers."""
+        try:
+            answer = self._client.auth_test()
+        except Exception as error:  # said in words
+            outcome = classify(error)
+            return SlackCheck(False, getattr(outcome, "error", ""))
+        granted = {s.strip() for s in _header(answer.headers, "x-oauth-scopes").split(",") if s}
+        missing = [scope for scope in SCOPES if granted and scope not in granted]
+        who = f"Connected to {answer.get('team')} as {answer.get('user')}."
+        if not missing:
+            return SlackCheck(True, who)
+        return SlackCheck("chat:write" not in missing, f"{who} {explain('missing_scope', missing)}")
+
+
+def classify(error: Exception) -> Outcome:
+    """Say what an exception of the SDK means for the message it was raised for."""
+    if isinstance(error, SlackApiError):
+        return _classify_answer(error.response)
+    if isinstance(error, SlackClientError):
+        return Refused(explain(str(error)))
+    if isinstance(error, URLError) and isinstance(
+        error.reason, ConnectionRefusedError | socket.gaierror | ssl.SSLCertVerificationError
+    ):
+        return NotPosted(f"Slack cannot be reached: {error.reason}")
+    if isinstance(error, OSError | http.client.HTTPException | ValueError):
+        return Unclear(f"no usable answer from Slack: {type(error).__name__}: {error}")
+    raise error
+
+
+def _classify_answer(response: Any) -> Outcome:
+    status, data = response.status_code, response.data
+    code = str(data.get("error", "")) if isinstance(data, dict) else ""
+    if status == http.HTTPStatus.TOO_MANY_REQUESTS or code in ("ratelimited", "rate_limited"):
+        wait = _retry_after(_header(response.headers, "retry-after"))
+        return NotPosted("Slack asks to wait (rate limit)", wait)
+    if status != http.HTTPStatus.OK or not code or code in UNCLEAR_ERRORS:
+        return Unclear(f"no usable answer from Slack: HTTP {status} {code}".rstrip())
+    return Refused(explain(code))
+
+
+def _retry_after(value: str) -> float:
+    """Read the header, which may be missing or nonsense."""
+    try:
+        return min(max(float(value), 1.0), 3600.0)
+    except ValueError:
+        return DEFAULT_WAIT_SECONDS
+
+
+def _header(headers: Mapping[str, Any], name: str) -> str:
+    for key, value in (headers or {}).items():
+        if key.lower() == name:
+            return str(value[0] if isinstance(value, list) else value)
+    return ""
+
+
+def _next_cursor(page: SlackResponse) -> str:
+    metadata = cast("Mapping[str, Any]", page.get("response_metadata") or {})
+    return str(metadata.get("next_cursor") or "")
+
+
+def _is_message(found: Mapping[str, Any], idempotency_key: str) -> bool:
+    """Recognise a message by its metadata, or by the mark people can see."""
+    event = (found.get("metadata") or {}).get("event_payload") or {}
+    if event.get("idempotency_key") == idempotency_key:
+        return True
+    seen = [found.get("text", ""), found.get("attachments", []), found.get("blocks", [])]
+    return short_id(idempotency_key) in json.dumps(seen)

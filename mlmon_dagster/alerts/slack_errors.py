@@ -1,0 +1,58 @@
+"""What Slack's error codes mean, and what mends them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# "Some aspect of the operation may have succeeded before the error was raised."
+UNCLEAR_ERRORS = frozenset(
+    {"fatal_error", "internal_error", "service_unavailable", "request_timeout", "team_added_to_org"}
+)
+PAYLOAD_ERRORS = frozenset(
+    {
+        "msg_too_long",
+        "msg_blocks_too_long",
+        "invalid_blocks",
+        "invalid_blocks_format",
+        "invalid_attachments",
+        "too_many_attachments",
+        "metadata_too_large",
+    }
+)
+
+_TOKEN = "Copy the Bot User OAuth Token (xoxb-...) of the app into the token's variable."
+_MEANINGS = {
+    "not_authed": f"No token was sent. {_TOKEN}",
+    "invalid_auth": f"Slack does not know this token. {_TOKEN}",
+    "token_revoked": f"The token was revoked. Reinstall the app and renew it. {_TOKEN}",
+    "token_expired": f"The token has expired. {_TOKEN}",
+    "account_inactive": f"The bot's account was removed. Reinstall the app. {_TOKEN}",
+    "not_allowed_token_type": f"This is not a bot token. {_TOKEN}",
+    "channel_not_found": "There is no such channel, or it is private and the bot is not in it. "
+    "Check alerts.slack.channel in the model's file and type /invite @your-bot in the channel.",
+    "not_in_channel": "The bot is not in the channel. Type /invite @your-bot there.",
+    "is_archived": "The channel is archived. Unarchive it or name another one in "
+    "alerts.slack.channel of the model's file.",
+    "missing_scope": "The token lacks a permission. Add it under OAuth & Permissions of the app "
+    "and reinstall the app.",
+    "restricted_action": "A rule of the workspace forbids the bot to post there. Ask an admin.",
+    "message_not_found": "The message to update was deleted.",
+    "cant_update_message": "The message to update is not the bot's.",
+    "edit_window_closed": "The workspace forbids to edit messages this old.",
+    "history_too_long": "The channel has more messages than could be searched.",
+    "msg_too_long": "The message is too long.",
+    "msg_blocks_too_long": "The message's blocks are too long.",
+    "invalid_blocks": "Slack refuses the message's blocks.",
+}
+
+
+def explain(code: str, missing: Sequence[str] = ()) -> str:
+    """Return ``code: what it means and what mends it``.
+
+    Args:
+        code: Slack's error code.
+        missing: Names of the permissions that are missing, if known.
+    """
+    meaning = _MEANINGS.get(code, "Slack refuses it; see https://docs.slack.dev/reference/methods")
+    names = f" Missing: {', '.join(missing)}." if missing else ""
+    return f"{code}: {meaning}{names}"

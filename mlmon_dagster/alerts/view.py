@@ -1,0 +1,123 @@
+"""One alert as people read it: an alert row, with its numbers and times in words."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from mlmon_dagster.store.alert_state import Row
+
+TABLE = ":table"
+_RANK = {"ERROR": 0, "WARN": 1}
+
+
+@dataclass(frozen=True)
+class AlertView:
+    """An alert, ready to be told.
+
+    Attributes:
+        row: The row of the table ``alert``.
+        details: Its JSON: numbers of the last failing window, and what explains it.
+        zone: Time zone of the model.
+    """
+
+    row: Row
+    details: Mapping[str, Any]
+    zone: str = "UTC"
+
+    @property
+    def name(self) -> str:
+        """The metric with its column and slice, such as ``psi of temp where origin = JFK``."""
+        column = self.row["column_name"]
+        name = self.row["metric"] if column == TABLE else f"{self.row['metric']} of {column}"
+        if self.row["slice_key"] == "all":
+            return str(name)
+        return f"{name} where {self.row['slice_key']} = {self.row['slice_value']}"
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong."""
+        return self.row["message"] or f"{self.name} is {number(self.row['value'])}"
+
+    @property
+    def numbers(self) -> str:
+        """The value with its interval, the baseline, the threshold and n."""
+        d, parts = self.details, []
+        if self.row["value"] is not None:
+            parts.append(f"value {number(self.row['value'])}")
+            if d.get("lower") is not None and d.get("upper") is not None:
+                parts[-1] += f" ({number(d['lower'])} to {number(d['upper'])})"
+        if d.get("baseline_value") is not None:
+            parts.append(f"baseline {number(d['baseline_value'])}")
+        if d.get("threshold"):
+            parts.append(f"limit {d['threshold']}")
+        if d.get("n"):
+            parts.append(f"n = {d['n']:,}")
+        return ", ".join(parts)
+
+    @property
+    def since(self) -> str:
+        """The first window of the episode."""
+        opened = self.row["opened_window"]
+        return self.moment(opened) if opened else "unknown"
+
+    @property
+    def first_day(self) -> str:
+        """The local date on which the episode's first window starts."""
+        start = self.row["opened_window"] or self.row["last_window_start"]
+        return str(start.astimezone(ZoneInfo(self.zone)).date())
+
+    @property
+    def last_day(self) -> str:
+        """The local date on which the newest window ends."""
+        end = dt.datetime.fromisoformat(self.details["newest_window_end"])
+        return str(end.astimezone(ZoneInfo(self.zone)).date())
+
+    @property
+    def explained_by(self) -> list[str]:
+        """Slices, unseen values or files that explain it, the most important first."""
+        explain = self.details.get("explain", {})
+        lines = [_slice_text(item) for item in explain.get("slices", ())]
+        named = [(label, explain[label]) for label in ("unseen", "files") if explain.get(label)]
+        return lines + [f"{label}: {', '.join(map(str, values[:5]))}" for label, values in named]
+
+    def moment(self, when: dt.datetime) -> str:
+        """Write a time in the model's zone: as a date if it is the start of one."""
+        local = when.astimezone(ZoneInfo(self.zone))
+        return local.strftime("%Y-%m-%d" if local.time() == dt.time() else "%Y-%m-%d %H:%M %Z")
+
+
+def view_of(row: Row, zone: str = "UTC") -> AlertView:
+    """Read the JSON of an alert row."""
+    return AlertView(row, json.loads(row["details"]), zone)
+
+
+def worst_first(views: Sequence[AlertView]) -> list[AlertView]:
+    """Sort: errors before warnings, the whole before its slices, then by name."""
+    return sorted(
+        views,
+        key=lambda v: (_RANK.get(v.row["severity"], 2), v.row["slice_key"] != "all", v.name),
+    )
+
+
+def number(value: float | None) -> str:
+    """Write a number with four significant digits; ``-`` for none."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _slice_text(item: object) -> str:
+    if not isinstance(item, Mapping):
+        return str(item)
+    text = str(item.get("slice") or f"{item.get('slice_key')} = {item.get('slice_value')}")
+    extra = []
+    if item.get("share") is not None:
+        extra.append(f"{item['share']:.0%} of the change")
+    if item.get("value") is not None:
+        extra.append(number(item["value"]))
+    if item.get("n") is not None:
+        extra.append(f"n = {item['n']:,}")
+    return f"{text} ({', '.join(extra)})" if extra else text

@@ -1,0 +1,238 @@
+"""Messages to be sent, and who is sending them.
+
+```
+queued --claim--> sending --accepted--> sent
+                     |--surely not posted--> queued      |--refused for good--> dead
+                     '--cannot tell, or the lease ran out--> unknown --claim--> sending (look it up)
+```
+A row that a newer one has made pointless before it was sent is ``superseded``. Leases and due
+times are real time; ``created_at`` is the time of the flush that wrote the row.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from mlmon_dagster.store.alert_state import Row, fetch
+from mlmon_dagster.store.schema import channel_gate, outbox
+from mlmon_dagster.store.upsert import insert_or_ignore, upsert
+
+AT_ONCE = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # due whatever the clocks say
+UNSETTLED = ("queued", "sending", "unknown")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row that this worker alone may act on until its lease runs out.
+
+    Attributes:
+        row: The outbox row.
+        is_lookup: Whether an earlier attempt may have been accepted, so that the channel's
+            history must be asked before anything is posted.
+        head: The settled row that opened the thread; None for a row that opens one.
+    """
+
+    row: Row
+    is_lookup: bool
+    head: Row | None
+
+
+@dataclass(frozen=True)
+class OutboxHealth:
+    """What waits and what failed.
+
+    Attributes:
+        n_waiting: Rows not yet settled.
+        n_dead: Rows that were refused for good.
+        oldest_waiting_at: When the oldest of the waiting rows was written; None if none waits.
+        last_error: Error of the newest dead row, else of the oldest waiting row with one.
+        last_sent_at: Real time of the last success.
+    """
+
+    n_waiting: int
+    n_dead: int
+    oldest_waiting_at: dt.datetime | None
+    last_error: str
+    last_sent_at: dt.datetime | None
+
+
+def enqueue(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Add messages, due at once; those whose idempotency key is known are left out."""
+    return insert_or_ignore(conn, outbox, [{"next_at": AT_ONCE, **row} for row in rows])
+
+
+def claim_next(
+    engine: sa.Engine,
+    *,
+    owner: str,
+    receivers: Sequence[str],
+    now: dt.datetime,
+    lease: dt.timedelta,
+) -> Claim | None:
+    """Lease the oldest message that may be sent now; None if there is none.
+
+    A message waits for the earlier ones of its group, for the one that opened its thread, and for
+    its channel's gate. Two workers never get the same row.
+
+    Args:
+        engine: The state database.
+        owner: Unique name of this worker; settling is refused to anyone else.
+        receivers: Names of the receivers that can be served.
+        now: Real time.
+        lease: Must be longer than a request may take.
+    """
+    o = outbox.c
+    expired = sa.and_(o.status == "sending", o.lease_until <= now)
+    due = sa.and_(o.status.in_(("queued", "unknown")), o.next_at <= now)
+    query = (
+        sa.select(outbox)
+        .where(o.receiver.in_(receivers), sa.or_(due, expired), *_may_go(now))
+        .order_by(o.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=outbox)
+    )
+    with engine.begin() as conn:
+        found = fetch(conn, query)
+        if not found:
+            return None
+        row = found[0]
+        is_lookup = row["status"] != "queued"
+        changes: dict[str, Any] = {"lease_owner": owner, "lease_until": now + lease}
+        if not is_lookup:
+            changes |= {"attempts": row["attempts"] + 1, "attempt_at": now}
+        conn.execute(outbox.update().where(o.id == row["id"]).values(status="sending", **changes))
+        return Claim(
+            row={**row, **changes},
+            is_lookup=is_lookup,
+            head=get_message(conn, row["head_key"]) if row["head_key"] else None,
+        )
+
+
+def _may_go(now: dt.datetime) -> list[sa.ColumnElement[bool]]:
+    o, earlier, head = outbox.c, outbox.alias("earlier"), outbox.alias("head")
+    return [
+        ~sa.exists().where(
+            earlier.c.group_key == o.group_key,
+            earlier.c.id < o.id,
+            earlier.c.status.in_(UNSETTLED),
+        ),
+        ~sa.exists().where(
+            head.c.idempotency_key == o.head_key,
+            head.c.id != o.id,
+            head.c.status.in_(UNSETTLED),
+        ),
+        ~sa.exists().where(channel_gate.c.channel == o.channel, channel_gate.c.not_before > now),
+    ]
+
+
+def next_due(engine: sa.Engine, receivers: Sequence[str]) -> dt.datetime | None:
+    """Return the real time at which the next message may go, gates included; None if none waits."""
+    o, gate = outbox.c, channel_gate.c
+    query = (
+        sa.select(o.next_at, gate.not_before)
+        .select_from(outbox.outerjoin(channel_gate, gate.channel == o.channel))
+        .where(o.status.in_(("queued", "unknown")), o.receiver.in_(receivers))
+    )
+    with engine.connect() as conn:
+        times = [max(row[0], row[1] or row[0]) for row in conn.execute(query)]
+    return min(times, default=None)
+
+
+def settle(engine: sa.Engine, claim: Claim, status: str, **values: Any) -> bool:
+    """Record how an attempt ended; False if the lease was lost to another worker.
+
+    Args:
+        engine: The state database.
+        claim: What ``claim_next`` gave.
+        status: ``sent``, ``queued``, ``unknown``, ``dead`` or ``superseded``.
+        **values: Further columns, such as ``slack_ts``, ``error`` or ``next_at``.
+    """
+    o = outbox.c
+    statement = (
+        outbox.update()
+        .where(
+            o.id == claim.row["id"],
+            o.lease_owner == claim.row["lease_owner"],
+            o.status == "sending",
+        )
+        .values(status=status, lease_owner="", lease_until=None, **values)
+    )
+    with engine.begin() as conn:
+        return conn.execute(statement).rowcount == 1
+
+
+def close_gate(engine: sa.Engine, channel: str, until: dt.datetime) -> None:
+    """Let no worker post to a channel before a real time; an earlier opening time is ignored."""
+    with engine.begin() as conn:
+        gate = sa.select(channel_gate.c.not_before).where(channel_gate.c.channel == channel)
+        known = conn.scalar(gate)
+        if known is None or known < until:
+            upsert(conn, channel_gate, [{"channel": channel, "not_before": until}])
+
+
+def known_channel_id(engine: sa.Engine, channel: str) -> str:
+    """Return the id under which Slack last accepted a message for a channel; empty if never."""
+    o = outbox.c
+    query = sa.select(o.slack_channel).where(o.channel == channel, o.slack_channel != "")
+    with engine.connect() as conn:
+        return conn.scalar(query.order_by(o.id.desc()).limit(1)) or ""
+
+
+def get_message(conn: sa.Connection, idempotency_key: str) -> Row | None:
+    """Return one message; None if there is none of that key."""
+    query = sa.select(outbox).where(outbox.c.idempotency_key == idempotency_key)
+    return next(iter(fetch(conn, query)), None)
+
+
+def supersede_unsent_thread(conn: sa.Connection, head_key: str) -> bool:
+    """Withdraw a whole thread that nobody has seen; False, and no change, if it may be seen.
+
+    Only a head that surely was not posted (``queued``) can be withdrawn.
+    """
+    o = outbox.c
+    head = outbox.update().where(o.idempotency_key == head_key, o.status == "queued")
+    if conn.execute(head.values(status="superseded")).rowcount == 0:
+        return False
+    replies = outbox.update().where(o.head_key == head_key, o.status == "queued")
+    conn.execute(replies.values(status="superseded"))
+    return True
+
+
+def supersede_head_updates(conn: sa.Connection, head_key: str) -> None:
+    """Withdraw the waiting updates of a head that a newer update makes pointless."""
+    o = outbox.c
+    waiting = outbox.update().where(o.head_key == head_key, o.kind == "head", o.status == "queued")
+    conn.execute(waiting.values(status="superseded"))
+
+
+def requeue_dead(engine: sa.Engine) -> int:
+    """Give every dead message another chance, after the cause was mended; return how many."""
+    dead = outbox.update().where(outbox.c.status == "dead")
+    with engine.begin() as conn:
+        return conn.execute(dead.values(status="queued", next_at=AT_ONCE, attempts=0)).rowcount
+
+
+def outbox_health(engine: sa.Engine) -> OutboxHealth:
+    """Return what waits and what failed, for a check that people see."""
+    o = outbox.c
+    waiting, dead = o.status.in_(UNSETTLED), o.status == "dead"
+    counts = sa.select(
+        sa.func.count().filter(waiting),
+        sa.func.count().filter(dead),
+        sa.func.min(o.created_at).filter(waiting),
+        sa.func.max(o.sent_at),
+    )
+    error = (
+        sa.select(o.error)
+        .where(o.error != "", sa.or_(waiting, dead))
+        .order_by(dead.desc(), sa.case((dead, -o.id), else_=o.id))
+        .limit(1)
+    )
+    with engine.connect() as conn:
+        n_waiting, n_dead, oldest, last_sent = conn.execute(counts).one()
+        return OutboxHealth(n_waiting, n_dead, oldest, conn.scalar(error) or "", last_sent)

@@ -1,0 +1,269 @@
+"""A Slack that keeps what was posted and breaks as told: a real HTTP server on a free port.
+
+A step of the script is one answer to one request of a method; without a step the answer is right.
+Faults named ``after_*`` happen when the message has already been posted.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs
+
+CHANNELS = {"#ml-alerts": "C0000001", "#other": "C0000002", "#ghost": ""}
+_SILENT = ("reset", "eof", "hang", "truncated")
+
+
+@dataclass
+class Message:
+    """One side effect: a message that people see."""
+
+    channel: str
+    ts: str
+    body: dict[str, Any]
+    updates: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        return str(self.body["metadata"]["event_payload"]["idempotency_key"])
+
+    @property
+    def thread_ts(self) -> str:
+        return str(self.body.get("thread_ts") or "")
+
+    @property
+    def text(self) -> str:
+        return str(self.body["text"])
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The newest version."""
+        return {**self.body, **(self.updates[-1] if self.updates else {})}
+
+    @property
+    def colour(self) -> str:
+        return str(self.shown["attachments"][0]["color"])
+
+
+class FakeSlack:
+    """The server's memory and script."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.calls: list[str] = []
+        self.token = "xoxb-right"
+        self.scopes = "chat:write,channels:history,channels:read"
+        self.hang_seconds = 1.5
+        self.strict = True
+        self._script: dict[str, deque[str]] = defaultdict(deque)
+        self._lock = threading.Lock()
+        self._n = 0
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/api/"
+
+    def script(self, method: str, *steps: str) -> None:
+        """Say what happens to the next requests of a method, such as ``429:3`` or ``after_500``."""
+        with self._lock:
+            self._script[method].extend(steps)
+
+    def heads(self) -> list[Message]:
+        return [message for message in self.messages if not message.thread_ts]
+
+    def replies(self, head: Message) -> list[Message]:
+        return [message for message in self.messages if message.thread_ts == head.ts]
+
+    # What Slack does
+
+    def answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        if method == "auth.test":
+            return {"ok": True, "team": "Team", "user": "mlmon", "url": "https://team.slack.com/"}
+        if method == "conversations.list":
+            return self._list(params)
+        channel = CHANNELS.get(params.get("channel", ""), params.get("channel", ""))
+        if channel not in CHANNELS.values() or not channel:
+            return {"ok": False, "error": "channel_not_found"}
+        if method != "chat.postMessage" and params["channel"].startswith("#"):
+            return {"ok": False, "error": "channel_not_found"}
+        if method == "chat.postMessage":
+            return self._post(channel, params)
+        if method == "chat.update":
+            return self._update(channel, params)
+        return self._history(channel, params, replies=method == "conversations.replies")
+
+    def _list(self, params: dict[str, Any]) -> dict[str, Any]:
+        found = [{"name": name[1:], "id": id_} for name, id_ in CHANNELS.items() if id_]
+        start = int(params.get("cursor") or 0)  # one channel a page: paging is exercised
+        following = str(start + 1) if start + 1 < len(found) else ""
+        return {
+            "ok": True,
+            "channels": found[start : start + 1],
+            "response_metadata": {"next_cursor": following},
+        }
+
+    def _post(self, channel: str, body: dict[str, Any]) -> dict[str, Any]:
+        if error := self._limits(body):
+            return {"ok": False, "error": error}
+        with self._lock:
+            self._n += 1
+            message = Message(channel, f"{time.time():.0f}.{self._n:06d}", body)
+            self.messages.append(message)
+        return {"ok": True, "ts": message.ts, "channel": channel, "message": body}
+
+    def _update(self, channel: str, body: dict[str, Any]) -> dict[str, Any]:
+        if error := self._limits(body):
+            return {"ok": False, "error": error}
+        for message in self.messages:
+            if (message.channel, message.ts) == (channel, body["ts"]):
+                message.updates.append(body)
+                return {"ok": True, "ts": message.ts, "channel": channel}
+        return {"ok": False, "error": "message_not_found"}
+
+    def _history(self, channel: str, params: dict[str, Any], *, replies: bool) -> dict[str, Any]:
+        found = [
+            {"ts": m.ts, "text": m.shown["text"], "attachments": m.shown.get("attachments", [])}
+            | ({"metadata": m.body["metadata"]} if params.get("include_all_metadata") else {})
+            for m in reversed(self.messages)
+            if m.channel == channel
+            and float(m.ts) >= float(params.get("oldest") or 0)
+            and (params["ts"] in (m.thread_ts, m.ts) if replies else not m.thread_ts)
+        ]
+        start, limit = int(params.get("cursor") or 0), 5  # small pages: paging is exercised
+        following = str(start + limit) if start + limit < len(found) else ""
+        return {
+            "ok": True,
+            "messages": found[start : start + limit],
+            "response_metadata": {"next_cursor": following},
+        }
+
+    def _limits(self, body: dict[str, Any]) -> str:
+        if not self.strict:
+            return ""
+        if not body.get("text"):
+            return "no_text"
+        if len(body["text"]) > 40_000:
+            return "msg_too_long"
+        blocks = [*body.get("blocks", ())]
+        for attachment in body.get("attachments") or ():
+            blocks += attachment.get("blocks", ())
+        if len(blocks) > 50 or any(not _block_is_fine(block) for block in blocks):
+            return "invalid_blocks"
+        if len(json.dumps(blocks, ensure_ascii=False)) > 13_200:
+            return "msg_blocks_too_long"
+        return ""
+
+    def next_step(self, method: str) -> str:
+        with self._lock:
+            self.calls.append(method)
+            steps = self._script[method]
+            return steps.popleft() if steps else ""
+
+    # HTTP
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                params = _params(self.rfile.read(length), self.headers.get("Content-Type", ""))
+                method = self.path.rsplit("/", 1)[-1]
+                step = fake.next_step(method)
+                if self.headers.get("Authorization") != f"Bearer {fake.token}":
+                    self._reply(200, {"ok": False, "error": "invalid_auth"})
+                    return
+                if not step or step.startswith("after_"):
+                    answer = fake.answer(method, params)
+                    if not step:
+                        self._reply(200, answer)
+                        return
+                self._break(step.removeprefix("after_"))
+
+            do_GET = do_POST
+
+            def _break(self, step: str) -> None:
+                name, _, argument = step.partition(":")
+                if name == "hang":
+                    time.sleep(fake.hang_seconds)
+                if name == "truncated":
+                    self.send_response(200)
+                    self.send_header("Content-Length", "1000")
+                    self.end_headers()
+                    self.wfile.write(b'{"ok": tr')
+                if name == "reset":
+                    option = struct.pack("ii", 1, 0)
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+                if name in _SILENT:
+                    self.close_connection = True
+                    self.connection.close()
+                elif name == "html":
+                    self._send(200, b"<html>Log in to the proxy</html>", "text/html", {})
+                elif name == "429":
+                    headers = {"Retry-After": argument} if argument else {}
+                    self._reply(429, {"ok": False, "error": "ratelimited"}, headers)
+                elif name.isdigit():
+                    self._send(int(name), b"upstream failed", "text/plain", {})
+                else:
+                    self._reply(200, {"ok": False, "error": name})
+
+            def _reply(
+                self, status: int, answer: dict[str, Any], headers: dict[str, str] | None = None
+            ) -> None:
+                extra = {"x-oauth-scopes": fake.scopes, **(headers or {})}
+                self._send(status, json.dumps(answer).encode(), "application/json", extra)
+
+            def _send(self, status: int, body: bytes, kind: str, headers: dict[str, str]) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_args: Any) -> None:
+                pass
+
+        return Handler
+
+    def start(self) -> None:
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _params(body: bytes, kind: str) -> dict[str, Any]:
+    if kind.startswith("application/json"):
+        return dict(json.loads(body))
+    return {name: values[0] for name, values in parse_qs(body.decode()).items()}
+
+
+def _block_is_fine(block: dict[str, Any]) -> bool:
+    texts = [block["text"]] if "text" in block else block.get("elements", [])
+    limit = 150 if block["type"] == "header" else 3000
+    return len(texts) <= 10 and all(1 <= len(text["text"]) <= limit for text in texts)
+
+
+@contextmanager
+def fake_slack() -> Iterator[FakeSlack]:
+    """Run a fake Slack for as long as the context lasts."""
+    fake = FakeSlack()
+    fake.start()
+    try:
+        yield fake
+    finally:
+        fake.stop()

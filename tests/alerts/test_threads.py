@@ -1,0 +1,46 @@
+"""One thread per incident, from the first message to the resolved one."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.schema import outbox
+from tests.alerts.fake_slack import FakeSlack
+from tests.alerts.worlds import day, kinds, result, rows_of, send, settle, spec_of
+
+HOUR = dt.timedelta(hours=1)
+
+
+def test_opened_repeated_and_resolved_are_one_thread(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    specs = [spec_of()]
+    settle(any_store, specs, day(2), result(1))
+    send(any_store, receiver)
+    settle(any_store, specs, day(2) + 23 * HOUR)
+    settle(any_store, specs, day(3), result(2))
+    send(any_store, receiver)
+    settle(any_store, specs, day(4), result(3, "OK"))
+    send(any_store, receiver)
+
+    (head,) = slack.heads()
+    repeated, resolved = slack.replies(head)
+    assert kinds(any_store) == ["opened", "repeated", "resolved", "head"]
+    assert "credit: psi of age is high" in head.text
+    assert "Still firing" in repeated.text
+    assert "1 resolved" in resolved.text
+    assert head.colour == resolved.colour == "#1a7f37"
+    assert {row["status"] for row in rows_of(any_store, outbox)} == {"sent"}
+
+
+def test_a_new_episode_opens_a_new_thread(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    specs = [spec_of()]
+    for number, status in enumerate(["ERROR", "OK", "ERROR"], start=1):
+        settle(any_store, specs, day(number + 1), result(number, status))
+        send(any_store, receiver)
+
+    assert [len(slack.replies(head)) for head in slack.heads()] == [1, 0]
