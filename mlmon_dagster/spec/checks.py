@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -26,10 +26,19 @@ class Problem(NamedTuple):
     message: str
 
 
-def find_problems(spec: ModelSpec) -> list[Problem]:
-    """Return everything that does not fit together in a spec, in the order of its parts."""
-    parts = (_names, _time, _source, _columns, _features, _baseline, _slices, _monitors)
-    return [problem for part in parts for problem in part(spec)]
+def find_problems(spec: ModelSpec, without: Collection[str] = ()) -> list[Problem]:
+    """Return everything that does not fit together in a spec, in the order of its parts.
+
+    Args:
+        spec: The spec.
+        without: Fields that are missing or wrong; rules that read them are left out.
+    """
+    return [
+        problem
+        for rule, fields in _RULES.items()
+        if not any(field in without for field in fields)
+        for problem in rule(spec)
+    ]
 
 
 def _said(path: Path, message: str | None) -> Iterator[Problem]:
@@ -37,14 +46,30 @@ def _said(path: Path, message: str | None) -> Iterator[Problem]:
         yield Problem(path, message)
 
 
-def _names(spec: ModelSpec) -> Iterator[Problem]:
+def _model(spec: ModelSpec) -> Iterator[Problem]:
     yield from _said(("model",), names.model_problem(spec.model))
+
+
+def _task(spec: ModelSpec) -> Iterator[Problem]:
     if spec.task != "binary_classification":
         yield Problem(("task",), f"{spec.task} is not supported yet; only binary_classification is")
+
+
+def _owners(spec: ModelSpec) -> Iterator[Problem]:
     if not spec.owners:
         yield Problem(("owners",), "at least one owner is needed, such as team:ml-platform")
     for index, owner in enumerate(spec.owners):
         yield from _said(("owners", index), names.owner_problem(owner))
+
+
+def _alerts(spec: ModelSpec) -> Iterator[Problem]:
+    slack = spec.alerts.slack
+    if slack is not None:
+        yield from _said(("alerts", "slack", "channel"), names.channel_problem(slack.channel))
+        if slack.mention is not None and not slack.mention.isprintable():
+            yield Problem(("alerts", "slack", "mention"), "a mention is printable text")
+    if not spec.alerts.repeat:
+        yield Problem(("alerts", "repeat"), "must be longer than 0s")
 
 
 def _time(spec: ModelSpec) -> Iterator[Problem]:
@@ -151,7 +176,7 @@ def _slice_column_problem(spec: ModelSpec, column: str) -> str | None:
     feature = spec.features.get(column)
     if feature is None:
         hint = names.did_you_mean(column, fit)
-        return f"'{column}' is not a feature{hint} Can be sliced by: {names.listed(fit)}"
+        return f"'{column}' is not a feature{hint or '.'} Can be sliced by: {names.listed(fit)}"
     if feature.type not in _SLICEABLE:
         return f"'{column}' is {feature.type}; slices are by categorical or boolean features"
     return f"'{column}' is marked pii; its values may not be shown" if feature.pii else None
@@ -183,8 +208,8 @@ def _monitored_columns(spec: ModelSpec, family: str) -> Iterator[Problem]:
         elif column not in known:
             yield Problem(
                 (*where, index),
-                f"'{column}' is not a feature of {spec.model}"
-                f"{names.did_you_mean(column, known)} Known: {names.listed(known)}",
+                f"'{column}' is not a feature"
+                f"{names.did_you_mean(column, known) or '.'} Known: {names.listed(known)}",
             )
         elif family == "drift" and column in spec.features:
             kind = spec.features[column].type
@@ -223,3 +248,19 @@ def _service(spec: ModelSpec) -> Iterator[Problem]:
             yield Problem(
                 ("monitors", "service", metric), f"{metric} needs columns.{role}; declare it"
             )
+
+
+# Each rule, and the fields that it reads.
+_RULES: dict[Callable[[ModelSpec], Iterator[Problem]], tuple[str, ...]] = {
+    _model: ("model",),
+    _task: ("task",),
+    _owners: ("owners",),
+    _time: ("time",),
+    _source: ("source", "columns", "actuals"),
+    _columns: ("columns", "features"),
+    _features: ("columns", "features"),
+    _baseline: ("columns", "baseline"),
+    _slices: ("columns", "features", "slices"),
+    _monitors: ("source", "columns", "features", "monitors"),
+    _alerts: ("alerts",),
+}

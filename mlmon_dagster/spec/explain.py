@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from mlmon_dagster.spec.checks import Path, Problem
+from mlmon_dagster.spec.checks import Path, Problem, find_problems
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.scalars import shown
@@ -23,6 +24,7 @@ _EXPECTED = {
     "dict_type": "a mapping",
     "model_type": "a mapping",
 }
+_NUMBER = re.compile(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?%?")
 _OTHER_SCALARS = {bool: "true or false", int: "a number", float: "a number"}
 
 
@@ -31,8 +33,8 @@ def explain(
 ) -> list[Problem]:
     """Turn a validation error into problems, in the order of the fields.
 
-    Where only unknown keys or bad optional values stand in the way, the parts are checked against
-    each other as well, so that a user sees everything at once.
+    Parts that are right in themselves are checked against each other even if others are wrong,
+    so that a user sees everything at once.
 
     Args:
         error: What pydantic raised for ``data``.
@@ -41,13 +43,32 @@ def explain(
     """
     details = error.errors(include_url=False)
     problems = list(_unfold(details, data, texts))
-    repaired = _without_unknown_keys(details, data)
-    if repaired is not None:
-        try:
-            ModelSpec.model_validate(repaired)
-        except ValidationError as second:
-            problems += _unfold(second.errors(include_url=False), data, texts)
+    if all(detail["type"] != "spec_problems" for detail in details):
+        problems += _misfits(details, data, texts)
     return list(dict.fromkeys(problems))
+
+
+def _misfits(
+    details: list[ErrorDetails], data: Mapping[str, object], texts: Mapping[Path, str]
+) -> Iterator[Problem]:
+    """Check the parts that pydantic accepted, without their unknown keys, against each other."""
+    unknown = [d["loc"] for d in details if d["type"] == "extra_forbidden"]
+    wrong = {str(d["loc"][0]) for d in details if d["type"] != "extra_forbidden"}
+    known = data
+    for loc in unknown:
+        known = _dropped(known, _place(loc, data))
+    parts: dict[str, Any] = {}
+    for name, part in ModelSpec.model_fields.items():
+        if name not in known or name in wrong:
+            continue
+        try:
+            parts[name] = TypeAdapter(part.rebuild_annotation()).validate_python(known[name])
+        except ValidationError as error:
+            wrong.add(name)
+            for detail in error.errors(include_url=False):
+                path = _place((name, *detail["loc"]), data)
+                yield Problem(path, _message(detail, path, texts.get(path)))
+    yield from find_problems(ModelSpec.model_construct(set(parts), **parts), without=wrong)
 
 
 def _unfold(
@@ -65,7 +86,8 @@ def _message(detail: ErrorDetails, path: Path, text: str | None) -> str:
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden":
         known = _keys_beside(path)
-        return f"unknown key{did_you_mean(str(path[-1]), known)} Known keys: {listed(known, 30)}"
+        hint = did_you_mean(str(path[-1]), known) or "."
+        return f"unknown key{hint} Known keys: {listed(known, 30)}"
     if kind == "missing":
         return "is required"
     if kind == "literal_error":
@@ -81,8 +103,12 @@ def _message(detail: ErrorDetails, path: Path, text: str | None) -> str:
 
 
 def _trap(value: object, text: str | None) -> str:
-    """Explain a value that YAML read as something else than text."""
-    if text is None or isinstance(value, str) or value is None or text == str(value):
+    """Explain a value that YAML read as something else than what it looks like."""
+    if text is None or value is None:
+        return ""
+    if isinstance(value, str):
+        return ". Write numbers as 0.05 or 1000, without quotes" if _NUMBER.fullmatch(value) else ""
+    if text == str(value):
         return ""
     read = _OTHER_SCALARS.get(type(value), "a date")
     return f". YAML reads {text} as {read}; write '{text}' in quotes if it is text"
@@ -103,33 +129,29 @@ def _place(loc: tuple[str | int, ...], data: object) -> Path:
 
 
 def _keys_beside(path: Path) -> list[str]:
-    model: Any = ModelSpec
+    """List the keys that may stand where the last part of a path stands."""
+    model, levels = ModelSpec, 0
     for part in path[:-1]:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            fields = {f.alias or name: f.annotation for name, f in model.model_fields.items()}
-            model = _model_within(fields.get(str(part)))
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        return []
+        if levels:  # an index or a key of a container, such as the name of a feature
+            levels -= 1
+            continue
+        fields = {f.alias or name: f.annotation for name, f in model.model_fields.items()}
+        found = _model_within(fields.get(str(part)))
+        if found is None:
+            return []
+        model, levels = found
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _model_within(annotation: Any) -> Any:
-    """Find the model class in an annotation such as ``dict[str, Feature]``."""
+def _model_within(annotation: Any) -> tuple[Any, int] | None:
+    """Find the model class in an annotation, and how many containers it is in."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_model_within, get_args(annotation))), None)
-
-
-def _without_unknown_keys(
-    details: list[ErrorDetails], data: Mapping[str, object]
-) -> Mapping[str, object] | None:
-    """Copy the data without its unknown keys; None if anything else is wrong with it."""
-    if any(detail["type"] != "extra_forbidden" for detail in details):
-        return None
-    copy = data
-    for detail in details:
-        copy = _dropped(copy, _place(detail["loc"], data))
-    return copy
+        return annotation, 0
+    for argument in get_args(annotation):
+        found = _model_within(argument)
+        if found is not None:
+            return found[0], found[1] + (get_origin(annotation) in (dict, tuple))
+    return None
 
 
 def _dropped(value: Any, path: Path) -> Any:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.explain import explain
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.spec.yaml_tree import MAX_BYTES, Tree, read_tree, redact
 
 _Finding = tuple[int, str]
@@ -93,7 +94,7 @@ def spec_from_mapping(data: Mapping[str, object], origin: str = "spec") -> Model
     """
     spec, problems = _validate(dict(data), Tree())
     if spec is None:
-        raise ConfigError("\n".join(redact(f"{origin}: {m}") for _, _, m in problems))
+        raise ConfigError("\n".join(printable(redact(f"{origin}: {m}")) for _, _, m in problems))
     return spec
 
 
@@ -122,10 +123,12 @@ def _at(path: tuple[str | int, ...], message: str) -> str:
 
 def _listing(origin: str, findings: list[_Finding]) -> str:
     unique = sorted(set(findings))
-    return "\n".join(redact(f"{origin}:{line}: {message}") for line, message in unique)
+    return "\n".join(printable(redact(f"{origin}:{line}: {m}")) for line, m in unique)
 
 
 def _read_text(path: Path) -> str:
+    if not path.is_file():  # a named pipe would make us wait for ever
+        raise ConfigError(f"{path}:1: is not a file")
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)

@@ -179,7 +179,7 @@ class BaselineSpec(Declared):
 class SlackRoute(Declared):
     """The Slack channel that hears of a model, and who is mentioned."""
 
-    channel: str = Field(pattern=r"^(#[\w.-]{1,80}|[CG][A-Z0-9]{6,20})$")
+    channel: str
     mention: str | None = Field(default=None, max_length=80)
 
 

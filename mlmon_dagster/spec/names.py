@@ -23,7 +23,7 @@ RESERVED_MODELS = frozenset({"overview", "default", "all"})
 _MODEL = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _FEATURE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 # Dagster's own rule for e-mail owners.
-_EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
+_EMAIL = re.compile(r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}\b")
 _TEAM = re.compile(r"team:[A-Za-z0-9._-]{1,100}")
 
 
@@ -72,6 +72,13 @@ def owner_problem(owner: str) -> str | None:
     return f"{_cut(owner)} is not an owner: write an e-mail address or team:<name>{hint}"
 
 
+def channel_problem(channel: str) -> str | None:
+    """Say why a text is not a Slack channel, or None if it is."""
+    if re.fullmatch(r"#[\w.-]{1,80}|[CG][A-Z0-9]{6,20}", channel):
+        return None
+    return f"{_cut(channel)} is not a Slack channel such as '#ml-alerts' or C0123456789"
+
+
 def zone_problem(zone: str) -> str | None:
     """Say why a text is not an IANA time zone, or None if it is."""
     if zone in _zones():
@@ -104,7 +111,9 @@ def collisions(names: Iterable[str]) -> Iterable[tuple[str, str]]:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known word nearest to a wrong one, or nothing."""
     by_fold = {name.casefold(): name for name in sorted(known)}
-    near = difflib.get_close_matches(word[:100].casefold(), by_fold, n=1, cutoff=0.6)
+    word = word[:100].casefold()
+    near = difflib.get_close_matches(word, by_fold, n=1, cutoff=0.6)
+    near = near or [name for name in by_fold if len(word) >= 3 and name.startswith(word)]
     return f"; did you mean '{by_fold[near[0]]}'?" if near else ""
 
 

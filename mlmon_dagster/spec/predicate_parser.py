@@ -22,6 +22,7 @@ from mlmon_dagster.spec.predicate import (
     Predicate,
     Some,
 )
+from mlmon_dagster.spec.scalars import printable
 
 ColumnKind = Literal["numeric", "text", "boolean", "datetime"]
 
@@ -163,7 +164,7 @@ class _Parser:
             raise self.error(f"expected the name of a column, found {token.text}")
         if token.text not in self.columns:
             raise self.error(
-                f"there is no column {token.text}{did_you_mean(token.text, self.columns)} "
+                f"there is no column {token.text}{did_you_mean(token.text, self.columns) or '.'} "
                 f"Known: {listed(self.columns, 30)}"
             )
         self.at += 1
@@ -244,8 +245,8 @@ class _Parser:
 
     def error(self, message: str, token: _Token | None = None) -> ConfigError:
         place = (token or self.next).position + 1
-        quoted = self.text if len(self.text) <= 200 else self.text[:199] + "…"
-        return ConfigError(f"predicate, character {place}: {message}. In: {quoted}")
+        text = f"predicate, character {place}: {message[:500]}. In: {self.text[:200]}"
+        return ConfigError(printable(text))
 
     def _tokenize(self) -> list[_Token]:
         tokens, at = [], 0

@@ -114,6 +114,11 @@ def shown(value: object, width: int = 80) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
+def printable(text: str) -> str:
+    """Replace what could break a line of a log or steer a terminal: controls, bidi marks."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 Duration = Annotated[
     dt.timedelta,
     BeforeValidator(parse_duration),

@@ -87,13 +87,13 @@ class _Loader(yaml.SafeLoader):
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
             self.get_event()  # type: ignore[no-untyped-call]
-            self.refused.append((line, f"the alias *{event.anchor} is not allowed; write it out"))
-            return yaml.ScalarNode(_TAG + "null", "", event.start_mark, event.end_mark)  # type: ignore[arg-type]
+            return yaml.ScalarNode("alias", event.anchor, event.start_mark, event.end_mark)  # type: ignore[arg-type]
         if event.anchor is not None:
             self.refused.append((line, f"the anchor &{event.anchor} is not allowed; remove it"))
             event.anchor = None
         if getattr(event, "tag", None) is not None:
-            self.refused.append((line, f"the tag {event.tag} is not allowed; remove it"))
+            tag = event.tag.replace(_TAG, "!!")
+            self.refused.append((line, f"the tag {tag} is not allowed; remove it"))
             event.tag = None
         if self.depth >= _MAX_DEPTH:
             raise yaml.composer.ComposerError(
@@ -122,7 +122,8 @@ def _convert_mapping(
         line = key_node.start_mark.line + 1
         if key_node.tag != _TAG + "str":
             tree.problems.append((line, path, _key_message(key_node)))
-            continue
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _TAG + "merge":
+                continue
         key = key_node.value
         if key in found:
             first = tree.lines[(*path, key)]
@@ -142,12 +143,15 @@ def _convert_scalar(node: yaml.Node, path: Path, tree: Tree, loader: _Loader) ->
              "is text, or a plain decimal number")
         )  # fmt: skip
         return text
+    if node.tag == "alias":
+        tree.problems.append((line, path, f"the alias *{text} is not allowed; write it out"))
+        return text
     if node.tag in {_TAG + name for name in ("binary", "value", "merge")}:
         return text
     try:
         return loader.construct_object(node)
     except (ValueError, OverflowError, yaml.YAMLError):
-        kind = node.tag.removeprefix(_TAG)
+        kind = "date" if node.tag == _TAG + "timestamp" else "number"
         tree.problems.append((line, path, f"{text[:60]!r} is not a {kind} that exists"))
         return text
 
@@ -157,6 +161,8 @@ def _key_message(node: yaml.Node) -> str:
         return "a key must be text, not a list or a mapping"
     if node.tag == _TAG + "merge":
         return "the merge key << is not allowed; repeat the values"
+    if node.tag == "alias":
+        return f"the alias *{node.value} is not allowed; write it out"
     kind = {"bool": "true or false", "int": "a number", "float": "a number", "null": "nothing"}
     read = kind.get(node.tag.removeprefix(_TAG), f"a {node.tag.removeprefix(_TAG)}")
     return f"YAML reads the key {node.value[:60]!r} as {read}; write it in quotes"
@@ -165,7 +171,7 @@ def _key_message(node: yaml.Node) -> str:
 def _syntax_message(error: yaml.MarkedYAMLError) -> str:
     if error.problem and "expected a single document" in (error.context or ""):
         return "a second document starts here; write one model per file"
-    problem = (error.problem or "not YAML").replace("%", "percent sign ")
+    problem = error.problem or "cannot be read"
     context = f" {error.context}" if error.context else ""
     if "found character '\\t'" in problem:
         return "a tab cannot indent YAML; use spaces"
