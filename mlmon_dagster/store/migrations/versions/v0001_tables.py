@@ -234,7 +234,7 @@ def upgrade() -> None:
         sa.Column("method_version", sa.Text(), server_default="", nullable=False),
         sa.Column("data_version", sa.Text(), server_default="", nullable=False),
         sa.Column("run_id", sa.Text(), server_default="", nullable=False),
-        sa.Column("is_backfill", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("is_backfill", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("folded_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
