@@ -34,8 +34,8 @@ def between_window_p(
     All values are on the scale distance ** POWER (see `null`). A baseline window's excess over its
     own sampling mean is carried to a window of n rows: multiplied by mean(n) / mean(n_w) if that is
     above 1 (fewer rows, larger excess, as with clusters of fixed size), and with the part of its
-    spread that is only the sampling noise of n_w rows replaced by that of n rows. The roots of these
-    references are about normal; their biweight centre and scale give a Student tail.
+    spread that is only the sampling noise of n_w rows replaced by that of n rows. The roots
+    of these references are about normal; their biweight centre and scale give a Student tail.
 
     Args:
         value: Distances of C windows.
@@ -50,13 +50,13 @@ def between_window_p(
         season or weekday that the baseline has seen is no drift.
     """
     reference = reference_distances(null, baseline, baseline_null)
-    roots = _signed_power(reference, root)
+    roots = reference**root
     centre, scale = biweight(roots)
     upper = (np.quantile(roots, 0.9, axis=-1) - np.median(roots, axis=-1)) / _Z90
     scale = np.maximum(scale, upper)  # day effects make the upper half wider than the lower
     windows = reference.shape[-1]
     with np.errstate(invalid="ignore", divide="ignore"):
-        beyond = _signed_power(value, root) - centre
+        beyond = value**root - centre
         t = beyond / (scale * np.sqrt(1 + 1 / windows))
     tail = special.stdtr(_EFFICIENCY * (windows - 1), -t)
     tail = np.where(scale > 0, tail, np.where(beyond > 0, 0.0, 1.0))
@@ -66,7 +66,10 @@ def between_window_p(
 
 
 def reference_distances(null: Moments, baseline: Floats, baseline_null: Moments) -> Floats:
-    """What the W baseline windows' distances would be at the sizes of C windows, shape (C, W)."""
+    """What the W baseline windows' distances would be at the sizes of C windows, shape (C, W).
+
+    None is lower than sampling alone would make it (two spreads below the mean, and not below 0).
+    """
     mean = null.mean[..., None]
     growth = np.maximum(1.0, mean / np.maximum(baseline_null.mean, 1e-300))
     excess = (baseline - baseline_null.mean) * growth
@@ -76,11 +79,7 @@ def reference_distances(null: Moments, baseline: Floats, baseline_null: Moments)
     with np.errstate(invalid="ignore", divide="ignore"):
         shrink = np.where(scale > 0, np.sqrt((real + null.noise**2) / scale**2), 1.0)
     moved: Floats = mean + centre[..., None] + (excess - centre[..., None]) * shrink[..., None]
-    return moved
-
-
-def _signed_power(values: Floats, power: float) -> Floats:
-    return np.sign(values) * np.abs(values) ** power
+    return np.maximum(moved, np.maximum(mean - 2 * null.noise[..., None], 0.0))
 
 
 def biweight(values: Floats) -> tuple[Floats, Floats]:

@@ -17,6 +17,7 @@ from mlmon_dagster.metrics.frames import concat_frames, metric_frame
 from mlmon_dagster.metrics.null import (
     DISTANCES,
     POWER,
+    ROOT,
     KsNull,
     NullModel,
     gamma_tail,
@@ -199,7 +200,7 @@ def _fill(
         grown = windows * _growth(sizes, int(np.median(current.sum(axis=1))), windows.shape[1])
         own = distance(grown, pooled - windows) ** power
         own_null = null.moments(metric, plan, sizes)
-        p = np.maximum(p, between_window_p(raw**power, moments, own, own_null))
+        p = np.maximum(p, between_window_p(raw**power, moments, own, own_null, root=ROOT[metric]))
     result.p[rows] = p
     if metric == "psi":
         result.half_width[rows] = 1.96 * np.sqrt(moments.sd**2 + _psi_variance(current, pooled))
@@ -252,7 +253,7 @@ def _ks_frame(
             result.windows = True
             own = ks(windows, pooled - windows) ** 2
             own_null = null.moments(windows.sum(axis=1))
-            p = np.maximum(p, between_window_p(raw**2, moments, own, own_null, root=1 / 6))
+            p = np.maximum(p, between_window_p(raw**2, moments, own, own_null, root=ROOT["ks"]))
         result.p[rows] = p
     return _frame(context, cells, "ks", result, n, total, reason)
 

@@ -1,0 +1,66 @@
+"""The one entry point of the monitors: which family is judged by which function."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mlmon_dagster.monitors import drift, freshness, performance, quality, schema, service
+from mlmon_dagster.monitors.evidence import Evidence, Row, gather
+from mlmon_dagster.spec import ModelSpec
+
+_JUDGES: dict[str, Callable[[Evidence], list[Row]]] = {
+    "schema": schema.judge,
+    "freshness": freshness.judge,
+    "quality": quality.judge,
+    "drift": drift.judge,
+    "performance": performance.judge,
+    "service": service.judge,
+}
+FAMILIES = tuple(_JUDGES)
+
+
+def evaluate(
+    spec: ModelSpec,
+    metrics: pd.DataFrame,
+    windows: pd.DataFrame,
+    *,
+    now: dt.datetime,
+    run_id: str,
+    is_backfill: bool,
+    baseline: pd.DataFrame | None = None,
+    unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None = None,
+    families: Sequence[str] = FAMILIES,
+) -> list[dict[str, Any]]:
+    """Judge windows by every monitor that the spec declares.
+
+    Args:
+        spec: The model.
+        metrics: MetricFrame of the windows, all metrics and slices that exist. Of several model
+            versions, `all` is judged, else the one with most rows.
+        windows: One row per window (and dataset, if it has a column `dataset`): window_start,
+            window_end, n, and as far as known n_actual, maturity, data_version, n_bad (refused
+            rows), bad_reasons (JSON or dict, reason -> rows), n_quarantined (files),
+            quarantined (their names), schema_broken (drift and performance are then NO_DATA),
+            actual_coverage, last_event_time.
+        now: The moment of judging, timezone-aware; only freshness looks at it.
+        run_id: Of the run that computed this.
+        is_backfill: Handed through to the alerts.
+        baseline: MetricFrame of the baseline's performance, one row per metric and slice; without
+            it, monitors with `drop` are NO_DATA.
+        unseen: Names and counts of unseen values by (column, window_start), as made by
+            `metrics.quality.unseen_values`; shown unless the feature is `pii`.
+        families: Families to judge.
+
+    Returns:
+        Rows of `monitor_result` without `id` and `folded_at`. Every monitor has a row for every
+        window, except a freshness monitor for an empty window that may still fill.
+
+    Raises:
+        KeyError: If a family is unknown.
+    """
+    evidence = gather(spec, metrics, windows, now, run_id, is_backfill, baseline, unseen)
+    return [row for family in families for row in _JUDGES[family](evidence)]

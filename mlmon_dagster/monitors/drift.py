@@ -1,0 +1,135 @@
+"""Family drift: a column whose distribution is really and largely unlike the baseline's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mlmon_dagster.monitors.adjust import benjamini_hochberg
+from mlmon_dagster.monitors.evidence import NO_DATA, OK, Evidence, Row, Window, finite, result_row
+from mlmon_dagster.monitors.wording import no_verdict, number, subject
+
+WORST_SLICES = 5
+_PROFILED = ("numeric", "categorical", "boolean")
+
+
+def judge(evidence: Evidence) -> list[Row]:
+    """Fail columns that changed significantly and by more than `above`.
+
+    Real: the p-value, adjusted by Benjamini-Hochberg over the columns of the window at slice `all`
+    (a column's slices are a family of their own, judged if `slices` is set), is at most q. Large:
+    the distance less its sampling mean is above the threshold. Columns without order have no KS
+    distance; with `method: ks` they are judged by psi.
+    """
+    rows: list[Row] = []
+    methods = _columns(evidence)
+    for window in evidence.windows:
+        found = [
+            (column, method, evidence.whole(window, method, column))
+            for column, method in methods.items()
+        ]
+        rows += _judge_family(evidence, window, found)
+        if evidence.spec.monitors.drift.slices:
+            for column in methods:
+                parts = evidence.slices(window, "psi", column)
+                rows += _judge_family(evidence, window, [(column, "psi", part) for part in parts])
+    return rows
+
+
+def _columns(evidence: Evidence) -> dict[str, str]:
+    """Columns to judge and the metric of each, as computed, else as the spec declares them."""
+    monitor, spec = evidence.spec.monitors.drift, evidence.spec
+    method = str(monitor.method)
+    computed = set(evidence.columns_with(method))
+    names = sorted(computed | set(evidence.columns_with("psi")))
+    if not names:
+        names = [name for name, feature in spec.features.items() if feature.type in _PROFILED]
+        computed = set(names)
+    if monitor.columns != "all":
+        names = list(monitor.columns)
+    return {name: method if name in computed or method != "ks" else "psi" for name in names}
+
+
+def _judge_family(
+    evidence: Evidence, window: Window, found: list[tuple[str, str, Row | None]]
+) -> Iterator[Row]:
+    reasons = [_no_data(evidence, row, window) for _, _, row in found]
+    tested = [
+        row["p_value"] if row and not reason else float("nan")
+        for (_, _, row), reason in zip(found, reasons, strict=True)
+    ]
+    size = sum(not reason for reason in reasons)
+    for (column, method, row), reason, adjusted in zip(
+        found, reasons, benjamini_hochberg(tested), strict=True
+    ):
+        if row is None or reason:
+            yield _unjudged(evidence, window, column, method, row, reason)
+        else:
+            yield _judged(evidence, window, column, row, adjusted, size)
+
+
+def _no_data(evidence: Evidence, row: Row | None, window: Window) -> str:
+    if window["schema_broken"]:
+        return "schema"
+    if row is None:
+        return "no_rows" if window["n"] == 0 else "not_computed"
+    if row["reason"]:
+        return str(row["reason"])
+    return "few_rows" if row["n"] < evidence.spec.monitors.drift.min_rows else ""
+
+
+def _unjudged(
+    evidence: Evidence, window: Window, column: str, method: str, row: Row | None, reason: str
+) -> Row:
+    monitor = evidence.spec.monitors.drift
+    n = int(row["n"]) if row else int(window["n"])
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        family="drift",
+        metric=method,
+        column=column,
+        source=row,
+        status=NO_DATA,
+        reason=reason,
+        message=no_verdict(subject(method, column, row), reason, n),
+        threshold=f"above {number(monitor.above)}",
+    )
+
+
+def _judged(
+    evidence: Evidence, window: Window, column: str, row: Row, adjusted: float, size: int
+) -> Row:
+    monitor = evidence.spec.monitors.drift
+    large, real = row["value"] > monitor.above, adjusted <= monitor.q
+    failed = large and real
+    verdict = "above" if large else "not above"
+    message = (
+        f"{subject(row['metric'], column, row)} is {number(row['value'])} beyond sampling noise "
+        f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,}), "
+        f"{verdict} {number(monitor.above)}"
+    )
+    if large and not real:
+        message += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
+    details: dict[str, Any] = {"n_baseline": int(row["n_baseline"]), "q": monitor.q}
+    if failed and row["slice_key"] == "all":
+        details["worst_slices"] = [
+            {key: part[key] for key in ("slice_key", "slice_value", "value", "n")}
+            for part in evidence.slices(window, "psi", column)[:WORST_SLICES]
+        ]
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        family="drift",
+        metric=row["metric"],
+        column=column,
+        source=row,
+        status=monitor.severity if failed else OK,
+        message=message + ".",
+        threshold=f"above {number(monitor.above)}",
+        p_adjusted=finite(adjusted),
+        family_size=size,
+        details=details,
+    )

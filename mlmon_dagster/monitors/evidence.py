@@ -1,0 +1,229 @@
+"""What the judges see, prepared once, and the row that they all return."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import pandas as pd
+
+from mlmon_dagster.spec import ModelSpec, Severity
+from mlmon_dagster.spec.scalars import KOfN
+
+ALL = "all"
+TABLE = ":table"
+OK, NO_DATA = "OK", "NO_DATA"
+Row = dict[str, Any]
+Window = dict[str, Any]
+_DEFAULTS: dict[str, Any] = {
+    "dataset": "production",
+    "n": 0,
+    "n_actual": 0,
+    "n_bad": 0,
+    "n_quarantined": 0,
+    "maturity": "",
+    "data_version": "",
+    "schema_broken": False,
+}
+_SLICE = ["dataset", "window_start", "metric", "column_name", "slice_key", "slice_value"]
+
+
+class Monitor(Protocol):
+    """What every declared monitor has."""
+
+    @property
+    def severity(self) -> Severity:
+        """WARN or ERROR, the status of a failure."""
+
+    @property
+    def windows(self) -> KOfN:
+        """How many of how many windows must fail."""
+
+    @property
+    def owner(self) -> str | None:
+        """Who is told, if not the model's owners."""
+
+    @property
+    def runbook(self) -> str | None:
+        """Link to what to do."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Windows and metrics of one model, indexed for the judges.
+
+    Attributes:
+        windows: One mapping per window and dataset, ascending in time, all defaults filled in.
+        metrics: MetricFrame, one model version per cell.
+        baseline: MetricFrame of the baseline's performance, or None.
+        unseen: Unseen values by (column, window start).
+    """
+
+    spec: ModelSpec
+    windows: list[Window]
+    metrics: pd.DataFrame
+    baseline: pd.DataFrame | None
+    unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]]
+    now: dt.datetime
+    run_id: str
+    is_backfill: bool
+
+    @cached_property
+    def _whole(self) -> dict[tuple[Any, ...], Row]:
+        rows = records(self.metrics[self.metrics["slice_key"] == ALL])
+        return {(r["dataset"], r["window_start"], r["metric"], r["column_name"]): r for r in rows}
+
+    @cached_property
+    def _slices(self) -> dict[tuple[Any, ...], pd.DataFrame]:
+        parts = self.metrics[self.metrics["slice_key"] != ALL]
+        keys = ["dataset", "window_start", "metric", "column_name"]
+        return {key: group for key, group in parts.groupby(keys, sort=False)}
+
+    def whole(self, window: Window, metric: str, column: str = TABLE) -> Row | None:
+        """Metric row of a window at slice `all`, None if it was not computed."""
+        return self._whole.get((window["dataset"], window["window_start"], metric, column))
+
+    def slices(self, window: Window, metric: str, column: str = TABLE) -> list[Row]:
+        """Metric rows of a window's slices that have a value, largest first."""
+        group = self._slices.get((window["dataset"], window["window_start"], metric, column))
+        if group is None:
+            return []
+        return records(group[group["value"].notna()].sort_values("value", ascending=False))
+
+    def columns_with(self, *metrics: str) -> list[str]:
+        """Names of the columns that have any of the metrics in any window, sorted."""
+        mine = self.metrics["metric"].isin(metrics) & (self.metrics["slice_key"] == ALL)
+        return sorted(self.metrics.loc[mine, "column_name"].unique())
+
+
+def gather(
+    spec: ModelSpec,
+    metrics: pd.DataFrame,
+    windows: pd.DataFrame,
+    now: dt.datetime,
+    run_id: str,
+    is_backfill: bool,
+    baseline: pd.DataFrame | None,
+    unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None,
+) -> Evidence:
+    """Normalise what `evaluate` was given."""
+    frame = windows.copy()
+    for name, value in _DEFAULTS.items():
+        frame[name] = frame[name].fillna(value) if name in frame else value
+    for name in ("window_start", "window_end"):
+        frame[name] = pd.to_datetime(frame[name], utc=True)
+    frame = frame.sort_values(["dataset", "window_start"])
+    mine = metrics.copy()
+    mine["window_start"] = pd.to_datetime(mine["window_start"], utc=True)
+    return Evidence(
+        spec=spec,
+        windows=records(frame),
+        metrics=one_version(mine, _SLICE),
+        baseline=None if baseline is None else one_version(baseline, _SLICE[2:]),
+        unseen=unseen or {},
+        now=now,
+        run_id=run_id,
+        is_backfill=is_backfill,
+    )
+
+
+def records(frame: pd.DataFrame) -> list[Row]:
+    """Rows of a frame as mappings."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def one_version(metrics: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Keep one row per key: of model version `all` if there is one, else that with most rows."""
+    order = metrics.assign(_whole=metrics["model_version"] == ALL)
+    order = order.sort_values(["_whole", "n"], kind="stable").drop(columns="_whole")
+    return order.drop_duplicates(keys, keep="last")
+
+
+def result_row(
+    evidence: Evidence,
+    window: Window,
+    monitor: Monitor,
+    *,
+    family: str,
+    metric: str,
+    status: str,
+    message: str,
+    column: str = TABLE,
+    source: Row | None = None,
+    suffix: str = "",
+    **fields: Any,
+) -> Row:
+    """Build one row of `monitor_result`.
+
+    Args:
+        evidence: Where model, run and backfill flag come from.
+        window: The judged window.
+        monitor: The declared monitor.
+        family: Its family.
+        metric: Name of the metric.
+        status: OK, NO_DATA or the monitor's severity.
+        message: One plain sentence.
+        column: Column that it is about.
+        source: Metric row that it rests on: value, interval, n, p-value, slice, method.
+        suffix: Appended to the monitor's id, to tell two conditions on one metric apart.
+        **fields: Further columns; `details` is turned into JSON.
+    """
+    known = source or {}
+    name = f"{family}/{metric}" + ("" if column == TABLE else f"/{column}") + suffix
+    row: Row = {
+        "model": evidence.spec.model,
+        "monitor": name,
+        "family": family,
+        "metric": metric,
+        "column_name": column,
+        "dataset": window["dataset"],
+        "slice_key": known.get("slice_key", ALL),
+        "slice_value": known.get("slice_value", ALL),
+        "window_start": window["window_start"].to_pydatetime(),
+        "window_end": window["window_end"].to_pydatetime(),
+        "granularity": evidence.spec.time.granularity,
+        "status": status,
+        "value": finite(known.get("value")),
+        "lower": finite(known.get("lower")),
+        "upper": finite(known.get("upper")),
+        "baseline_value": None,
+        "n": int(known["n"] if known else window["n"]),
+        "threshold": "",
+        "p_value": finite(known.get("p_value")),
+        "p_adjusted": None,
+        "family_size": 1,
+        "maturity": str(window["maturity"]),
+        "reason": "",
+        "message": message,
+        "details": "{}",
+        "k": monitor.windows.k,
+        "of_n": monitor.windows.n,
+        "owner": monitor.owner or ", ".join(evidence.spec.owners),
+        "runbook": monitor.runbook or "",
+        "method_version": str(known.get("method_version", "")) or f"{family}-1",
+        "data_version": str(window["data_version"]),
+        "run_id": evidence.run_id,
+        "is_backfill": evidence.is_backfill,
+        "created_at": evidence.now,
+    }
+    row.update(fields)
+    if not isinstance(row["details"], str):
+        row["details"] = json.dumps(row["details"], sort_keys=True)
+    return row
+
+
+def production(evidence: Evidence) -> Iterator[Window]:
+    """Windows of the dataset `production`, ascending."""
+    return (window for window in evidence.windows if window["dataset"] == "production")
+
+
+def finite(value: Any) -> float | None:
+    """Plain float, or None for anything that is not a finite number."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(value)

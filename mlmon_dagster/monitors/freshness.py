@@ -1,0 +1,82 @@
+"""Family freshness: predictions that stopped coming."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pandas as pd
+
+from mlmon_dagster.monitors.evidence import OK, Evidence, Row, Window, production, result_row
+from mlmon_dagster.spec.scalars import format_duration
+
+
+def judge(evidence: Evidence) -> list[Row]:
+    """Fail empty production windows when the silence has lasted `no_data_for`.
+
+    At an empty window's end, silence is counted from the last event before it (`last_event_time`
+    of the last window that has data; unless that is known, from that window's start). A window
+    fails if the silence reaches `no_data_for` and as much time has passed since the silent windows
+    began, so that rows on their way have their chance; before that there is no row for it.
+    """
+    rows = []
+    last_event: pd.Timestamp | None = None
+    silent_since: pd.Timestamp | None = None
+    for window in production(evidence):
+        if window["n"] > 0:
+            last_event, silent_since = _last_event(window), None
+            rows.append(_fresh(evidence, window))
+            continue
+        silent_since = window["window_start"] if silent_since is None else silent_since
+        row = _silent(evidence, window, last_event, silent_since)
+        rows += [row] if row else []
+    return rows
+
+
+def _last_event(window: Window) -> pd.Timestamp:
+    known = window.get("last_event_time")
+    return pd.Timestamp(window["window_start"] if known is None or pd.isna(known) else known)
+
+
+def _fresh(evidence: Evidence, window: Window) -> Row:
+    monitor = evidence.spec.monitors.freshness
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        family="freshness",
+        metric="no_data_for",
+        status=OK,
+        message=f"{int(window['n']):,} predictions arrived.",
+        value=0.0,
+        threshold=format_duration(monitor.no_data_for),
+    )
+
+
+def _silent(
+    evidence: Evidence,
+    window: Window,
+    last_event: pd.Timestamp | None,
+    silent_since: pd.Timestamp,
+) -> Row | None:
+    monitor = evidence.spec.monitors.freshness
+    if evidence.now - silent_since.to_pydatetime() < monitor.no_data_for:
+        return None
+    start = silent_since if last_event is None else last_event
+    silence: dt.timedelta = window["window_end"] - start
+    failed = silence >= monitor.no_data_for or last_event is None
+    limit = format_duration(monitor.no_data_for)
+    hours = silence.total_seconds() / 3600
+    known = "none known before it" if last_event is None else f"silent for about {hours:.0f} h"
+    message = f"No prediction in this window, {known}; the limit is {limit}."
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        family="freshness",
+        metric="no_data_for",
+        status=monitor.severity if failed else OK,
+        message=message,
+        value=hours,
+        threshold=limit,
+        details={"silent_since": f"{start:%Y-%m-%dT%H:%M:%SZ}"},
+    )

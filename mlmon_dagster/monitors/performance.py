@@ -1,0 +1,235 @@
+"""Family performance: realized performance below the baseline's, or past a fixed bound."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from scipy import special
+
+from mlmon_dagster.monitors.adjust import benjamini_hochberg
+from mlmon_dagster.monitors.evidence import (
+    ALL,
+    NO_DATA,
+    OK,
+    Evidence,
+    Row,
+    Window,
+    finite,
+    result_row,
+)
+from mlmon_dagster.monitors.wording import no_verdict, number, subject
+from mlmon_dagster.spec import PerformanceMonitor
+
+WORST_SLICES = 5
+_LOSSES = ("brier", "log_loss", "calibration_error")
+_Z95 = 1.959963984540054
+_Q = 0.01
+
+
+@dataclass(frozen=True)
+class _Change:
+    """How much worse than its bound a value is, and whether that is more than chance.
+
+    Attributes:
+        worse: By how much; negative if better.
+        limit: What `worse` must exceed: the declared drop, or 0 for a fixed bound.
+        p: One-sided chance of so bad a value if nothing were worse.
+        surely: Whether the 95 % interval of `worse` is above 0.
+    """
+
+    worse: float
+    limit: float
+    p: float
+    surely: bool
+
+    @property
+    def failed(self) -> bool:
+        # a drop of exactly the limit counts, whatever the rounding
+        large = self.worse >= self.limit - 1e-12 if self.limit else self.worse > 0
+        return large and self.surely
+
+
+def judge(evidence: Evidence) -> list[Row]:
+    """Fail windows that are worse by the declared amount, and significantly so.
+
+    `drop`: worse than the baseline by at least that much, and the 95 % interval of the difference
+    (Newcombe's square-and-add of the two sides' intervals, so the baseline's own uncertainty
+    counts) excludes 0. `above` or `below`: past the bound, and the window's 95 % interval excludes
+    it. For losses (brier, log_loss, calibration_error) worse is higher. Provisional windows are
+    NO_DATA. Slices (if `slices` is set) must also hold against Benjamini-Hochberg, q = .01.
+    """
+    monitors = evidence.spec.monitors.performance
+    repeated = Counter(monitor.metric for monitor in monitors)
+    rows: list[Row] = []
+    for window in evidence.windows:
+        for monitor in monitors:
+            suffix = f"/{_side(monitor)}" if repeated[monitor.metric] > 1 else ""
+            row = evidence.whole(window, monitor.metric)
+            rows.append(_judge_cell(evidence, window, monitor, row, suffix))
+            if monitor.slices:
+                rows += _judge_slices(evidence, window, monitor, suffix)
+    return rows
+
+
+def _side(monitor: PerformanceMonitor) -> str:
+    return next(s for s in ("drop", "above", "below") if getattr(monitor, s) is not None)
+
+
+def _threshold(monitor: PerformanceMonitor) -> str:
+    side = _side(monitor)
+    return f"{side} {number(getattr(monitor, side))}"
+
+
+def _judge_cell(
+    evidence: Evidence,
+    window: Window,
+    monitor: PerformanceMonitor,
+    row: Row | None,
+    suffix: str,
+) -> Row:
+    base = baseline_row(evidence, monitor.metric, row)
+    reason = _no_data(window, monitor, row, base)
+    if row is None or reason:
+        n = int(row["n"]) if row else int(window["n_actual"])
+        message = no_verdict(subject(monitor.metric, "", row), reason, n)
+        return result_row(
+            evidence,
+            window,
+            monitor,
+            family="performance",
+            metric=monitor.metric,
+            source=row,
+            status=NO_DATA,
+            reason=reason,
+            message=message,
+            threshold=_threshold(monitor),
+            suffix=suffix,
+            baseline_value=finite(base["value"]) if base else None,
+        )
+    change = _change(monitor, row, base)
+    details: dict[str, Any] = {"worse_by": finite(change.worse), "p": finite(change.p)}
+    if base:
+        details |= {
+            "baseline_lower": finite(base["lower"]),
+            "baseline_upper": finite(base["upper"]),
+            "n_baseline": int(base["n"]),
+        }
+    if change.failed and row["slice_key"] == ALL:
+        details["worst_slices"] = worst_slices(evidence, window, monitor)
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        family="performance",
+        metric=monitor.metric,
+        source=row,
+        status=monitor.severity if change.failed else OK,
+        message=_message(monitor, row, base, change),
+        threshold=_threshold(monitor),
+        suffix=suffix,
+        baseline_value=finite(base["value"]) if base else None,
+        p_value=finite(change.p),
+        p_adjusted=finite(change.p),
+        details=details,
+    )
+
+
+def _no_data(window: Window, monitor: PerformanceMonitor, row: Row | None, base: Row | None) -> str:
+    if window["schema_broken"]:
+        return "schema"
+    if row is None:
+        return "no_rows" if window["n"] == 0 else "not_computed"
+    if row["reason"]:
+        return str(row["reason"])
+    if window["maturity"] == "provisional":
+        return "provisional"
+    if monitor.drop is not None and (base is None or finite(base["value"]) is None):
+        return "no_baseline"
+    return ""
+
+
+def baseline_row(evidence: Evidence, metric: str, row: Row | None) -> Row | None:
+    """Baseline's row of the same metric and slice, None if there is none."""
+    if evidence.baseline is None:
+        return None
+    key, value = (row["slice_key"], row["slice_value"]) if row else (ALL, ALL)
+    frame = evidence.baseline
+    mine = (frame["metric"] == metric) & (frame["slice_key"] == key)
+    found = frame[mine & (frame["slice_value"] == value)]
+    return dict(found.iloc[-1]) if len(found) else None
+
+
+def _change(monitor: PerformanceMonitor, row: Row, base: Row | None) -> _Change:
+    value, lower, upper = row["value"], row["lower"], row["upper"]
+    if monitor.drop is not None and base is not None:
+        if monitor.metric in _LOSSES:
+            worse, here, there = value - base["value"], value - lower, base["upper"] - base["value"]
+        else:
+            worse, here, there = base["value"] - value, upper - value, base["value"] - base["lower"]
+        return _tested(worse, monitor.drop, math.hypot(here, there))
+    if monitor.above is not None:
+        return _tested(value - monitor.above, 0.0, value - lower)
+    assert monitor.below is not None
+    return _tested(monitor.below - value, 0.0, upper - value)
+
+
+def _tested(worse: float, limit: float, margin: float) -> _Change:
+    """Test `worse` > 0, `margin` being the distance to the lower end of its 95 % interval."""
+    if not math.isfinite(margin):
+        return _Change(worse, limit, math.nan, surely=False)
+    z = worse / margin * _Z95 if margin > 0 else math.copysign(math.inf, worse)
+    return _Change(worse, limit, float(special.ndtr(-z)), surely=worse > margin)
+
+
+def _message(monitor: PerformanceMonitor, row: Row, base: Row | None, change: _Change) -> str:
+    text = f"{subject(monitor.metric, '', row)} is {number(row['value'])}"
+    if math.isfinite(row["lower"]):
+        text += f" ({number(row['lower'])} to {number(row['upper'])}, n {int(row['n']):,})"
+    else:
+        text += f" (n {int(row['n']):,})"
+    if base is not None and monitor.drop is not None:
+        direction = "worse" if change.worse > 0 else "better"
+        text += f", {number(abs(change.worse))} {direction} than the baseline's"
+        text += f" {number(base['value'])}; the limit is {number(monitor.drop)}"
+    else:
+        text += f"; the limit is {_threshold(monitor)}"
+    past = change.worse >= change.limit if change.limit else change.worse > 0
+    return text + (", but this may be chance." if past and not change.failed else ".")
+
+
+def worst_slices(
+    evidence: Evidence, window: Window, monitor: PerformanceMonitor
+) -> list[dict[str, Any]]:
+    """Slices of the window that are furthest below their own baseline, worst first."""
+    found = []
+    for row in evidence.slices(window, monitor.metric):
+        base = baseline_row(evidence, monitor.metric, row)
+        known = base is not None and finite(base["value"]) is not None
+        if monitor.drop is not None and not known:
+            continue
+        worse = _change(monitor, row, base).worse
+        part = {key: row[key] for key in ("slice_key", "slice_value", "value", "n")}
+        found.append(
+            part | {"worse_by": worse, "baseline_value": finite(base["value"]) if base else None}
+        )
+    return sorted(found, key=lambda part: -part["worse_by"])[:WORST_SLICES]
+
+
+def _judge_slices(
+    evidence: Evidence, window: Window, monitor: PerformanceMonitor, suffix: str
+) -> list[Row]:
+    rows = [
+        _judge_cell(evidence, window, monitor, part, suffix)
+        for part in evidence.slices(window, monitor.metric)
+    ]
+    p_values = [math.nan if row["status"] == NO_DATA else row["p_value"] for row in rows]
+    known = [math.nan if p is None else p for p in p_values]
+    size = sum(not math.isnan(p) for p in known)
+    for row, adjusted in zip(rows, benjamini_hochberg(known), strict=True):
+        row |= {"p_adjusted": finite(adjusted), "family_size": max(size, 1)}
+        if row["status"] not in (OK, NO_DATA) and not adjusted <= _Q:
+            row |= {"status": OK, "message": row["message"][:-1] + ", but this may be chance."}
+    return rows

@@ -1,0 +1,89 @@
+"""Family quality: nulls, not-a-number values, unseen categories, values out of range."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlmon_dagster.monitors.evidence import NO_DATA, OK, Evidence, Row, Window, result_row
+from mlmon_dagster.monitors.limits import rate_fails
+from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
+from mlmon_dagster.spec import Condition, Feature
+
+_TYPES = {
+    "null_rate": ("numeric", "categorical", "boolean", "datetime", "text"),
+    "nan_rate": ("numeric",),
+    "unseen_rate": ("categorical", "boolean", "text"),
+    "out_of_range_rate": ("numeric",),
+}
+
+
+def judge(evidence: Evidence) -> list[Row]:
+    """Fail columns whose share of broken values is past its limit (see `limits.rate_fails`)."""
+    chosen = evidence.spec.monitors.quality.columns
+    computed = {metric: set(evidence.columns_with(metric)) for metric in _TYPES}
+    pairs = [
+        (metric, column)
+        for column, feature in evidence.spec.features.items()
+        if chosen == "all" or column in chosen
+        for metric in _TYPES
+        if _applies(metric, feature) and (column in computed[metric] or not computed[metric])
+    ]
+    return [
+        _judge_column(evidence, window, metric, column)
+        for window in evidence.windows
+        for metric, column in pairs
+    ]
+
+
+def _applies(metric: str, feature: Feature) -> bool:
+    if metric == "out_of_range_rate" and feature.min is None and feature.max is None:
+        return False
+    return feature.type in _TYPES[metric]
+
+
+def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) -> Row:
+    monitor = evidence.spec.monitors.quality
+    condition: Condition = getattr(monitor, metric)
+    row = evidence.whole(window, metric, column)
+    text = subject(metric, column)
+    common: dict[str, Any] = {
+        "family": "quality",
+        "metric": metric,
+        "column": column,
+        "source": row,
+        "threshold": threshold(condition),
+    }
+    reason = _no_data(row, window, monitor.min_rows)
+    if row is None or reason:
+        n = int(row["n"]) if row else int(window["n"])
+        message = no_verdict(text, reason, n)
+        return result_row(
+            evidence, window, monitor, status=NO_DATA, message=message, reason=reason, **common
+        )
+    failed = rate_fails(condition, row)
+    count = f"n {int(row['n']):,}"
+    message = f"{text} is {number(row['value'])} ({count}), {compared(condition, failed)}."
+    if not failed and condition.fails(row["value"]):
+        message = f"{text} is {number(row['value'])} ({count}), too few rows to be above the limit."
+    details: dict[str, Any] = {"count": round(row["value"] * row["n"]), "n": int(row["n"])}
+    names = evidence.unseen.get((column, window["window_start"]))
+    if failed and metric == "unseen_rate" and names and not evidence.spec.features[column].pii:
+        details["unseen"] = dict(names)
+        message = message[:-1] + ": " + ", ".join(list(names)[:3]) + "."
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        status=monitor.severity if failed else OK,
+        message=message,
+        details=details,
+        **common,
+    )
+
+
+def _no_data(row: Row | None, window: Window, min_rows: int) -> str:
+    if row is None:
+        return "no_rows" if window["n"] == 0 else "not_computed"
+    if row["reason"]:
+        return str(row["reason"])
+    return "few_rows" if row["n"] < min_rows else ""

@@ -1,0 +1,61 @@
+"""Family service: latency, errors and volume of the serving system."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlmon_dagster.monitors.evidence import NO_DATA, OK, Evidence, Row, Window, result_row
+from mlmon_dagster.monitors.limits import rate_fails
+from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
+from mlmon_dagster.spec import Condition
+
+_ROLES = {"p95_latency_ms": "latency_ms", "p99_latency_ms": "latency_ms", "error_rate": "status"}
+
+
+def judge(evidence: Evidence) -> list[Row]:
+    """Fail declared conditions; those on columns that the model does not log are left out."""
+    spec = evidence.spec
+    conditions: dict[str, Condition | None] = {
+        metric: getattr(spec.monitors.service, metric) for metric in (*_ROLES, "n")
+    }
+    return [
+        _judge_metric(evidence, window, metric, condition)
+        for window in evidence.windows
+        for metric, condition in conditions.items()
+        if condition is not None
+        and (metric == "n" or getattr(spec.columns, _ROLES[metric]) is not None)
+    ]
+
+
+def _judge_metric(evidence: Evidence, window: Window, metric: str, condition: Condition) -> Row:
+    monitor = evidence.spec.monitors.service
+    row = evidence.whole(window, metric)
+    if metric == "n":
+        n = int(window["n"])
+        row = {"value": float(n), "n": n, "reason": "", "method_version": "count-1"}
+    common: dict[str, Any] = {
+        "family": "service",
+        "metric": metric,
+        "source": row,
+        "threshold": threshold(condition),
+    }
+    if row is None or row["reason"]:
+        missing = "no_rows" if window["n"] == 0 else "not_computed"
+        reason = str(row["reason"]) if row else missing
+        message = no_verdict(subject(metric), reason, int(window["n"]))
+        return result_row(
+            evidence, window, monitor, status=NO_DATA, message=message, reason=reason, **common
+        )
+    failed = rate_fails(condition, row) if metric == "error_rate" else condition.fails(row["value"])
+    count = "" if metric == "n" else f" (n {int(row['n']):,})"
+    message = f"{subject(metric)} is {number(row['value'])}{count}, {compared(condition, failed)}."
+    if not failed and condition.fails(row["value"]):
+        message = f"{subject(metric)} is {number(row['value'])}{count}, too few errors to tell."
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        status=monitor.severity if failed else OK,
+        message=message,
+        **common,
+    )

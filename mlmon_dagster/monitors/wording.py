@@ -1,0 +1,89 @@
+"""How verdicts are put into one plain sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlmon_dagster.spec import Condition
+
+NAMES = {
+    "null_rate": "Null share",
+    "nan_rate": "Share of not-a-number values",
+    "unseen_rate": "Share of unseen values",
+    "out_of_range_rate": "Share of values out of range",
+    "error_rate": "Error share",
+    "n": "Number of predictions",
+    "p95_latency_ms": "95th percentile of latency (ms)",
+    "p99_latency_ms": "99th percentile of latency (ms)",
+    "psi": "PSI",
+    "jensen_shannon": "Jensen-Shannon distance",
+    "ks": "KS distance",
+    "chi_square": "Chi-square distance",
+    "roc_auc": "ROC AUC",
+    "f1": "F1",
+    "precision": "Precision",
+    "recall": "Recall",
+    "accuracy": "Accuracy",
+    "brier": "Brier score",
+    "log_loss": "Log loss",
+    "calibration_error": "Calibration error",
+}
+REASONS = {
+    "few_rows": "too few rows",
+    "no_rows": "the window has no rows",
+    "not_computed": "it was not computed",
+    "no_baseline": "there is no baseline",
+    "few_baseline_rows": "the baseline has too few rows",
+    "all_null": "every value is null",
+    "schema": "the window broke the schema",
+    "provisional": "too little ground truth has arrived yet",
+    "no_actuals": "there is no ground truth",
+    "single_class": "all actuals are of one class",
+    "few_of_rarer_class": "fewer than 10 actuals of the rarer class",
+    "no_predicted_positives": "nothing was predicted positive",
+    "no_actual_positives": "no actual is positive",
+    "no_positives": "nothing was predicted or actually positive",
+    "no_latency": "no latency was logged",
+    "no_status": "no status was logged",
+}
+
+
+def number(value: float) -> str:
+    """Write a number for people.
+
+    Example:
+        >>> [number(x) for x in (1.0, 0.2, 0.00123, 776, 12345.6, 0.0)]
+        ['1.00', '0.20', '0.0012', '776', '12,346', '0']
+    """
+    if value == 0:
+        return "0"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if abs(value) >= 0.01 else f"{value:.2g}"
+
+
+def subject(metric: str, column: str = "", part: Mapping[str, Any] | None = None) -> str:
+    """Name what is judged, as the start of a sentence: metric, column and slice."""
+    text = NAMES.get(metric, metric)
+    if column and column != ":table":
+        text += f" of {column}"
+    if part is not None and part["slice_key"] != "all":
+        text += f" for {part['slice_key']} = {part['slice_value']}"
+    return text
+
+
+def no_verdict(text: str, reason: str, n: int) -> str:
+    """Say why there is no verdict."""
+    return f"No verdict on {text[0].lower() + text[1:]}: {REASONS.get(reason, reason)} (n {n:,})."
+
+
+def compared(condition: Condition, failed: bool) -> str:
+    """Write 'above 0.20' or 'not above 0.20'."""
+    return ("" if failed else "not ") + threshold(condition)
+
+
+def threshold(condition: Condition) -> str:
+    """Write a condition as text."""
+    side = "above" if condition.above is not None else "below"
+    return f"{side} {number(condition.bound)}"
