@@ -154,7 +154,7 @@ class Statements:
             inner.append(f"{code} AS b{i}")
             whole.append(f"b{i}")
             if fine > 1 and self._slices:
-                inner.append(f"({code}) / {fine} * {fine} AS c{i}")
+                inner.append(f"{code_expression(column, self.dialect, coarse=True)} AS c{i}")
             sliced.append(f"c{i}" if fine > 1 else f"b{i}")
         if not whole:
             return ""
@@ -263,11 +263,17 @@ def _name(column: Column) -> str:
     return f"SUBSTR({column.value}, 1, {UNSEEN_LENGTH})"
 
 
-def code_expression(column: Column, dialect: Dialect) -> str:
-    """Return the integer code of a column's value; -1 for NULL, so that it is never NULL."""
+def code_expression(column: Column, dialect: Dialect, *, coarse: bool = False) -> str:
+    """Return the integer code of a column's value; -1 for NULL, so that it is never NULL.
+
+    Args:
+        column: What to code.
+        dialect: Of the engine.
+        coarse: Give a numeric value the first code of its coarse bin.
+    """
     binning, value = column.binning, column.value
     if binning.kind == "numeric":
-        return _numeric_code(value, binning)
+        return _numeric_code(value, binning, coarse)
     if binning.kind == "categorical":
         return _category_code(value, binning, dialect)
     if binning.kind == "score":
@@ -304,8 +310,8 @@ def _score_bin(value: str, binning: Binning) -> str:
     )
 
 
-def _numeric_code(value: str, binning: Binning) -> str:
-    edges, codes = list_bins(binning, coarse=False)
+def _numeric_code(value: str, binning: Binning, coarse: bool) -> str:
+    edges, codes = list_bins(binning, coarse)
     tree = _tree(value, list(map(number, edges)), codes.tolist())
     return f"CASE WHEN {value} IS NULL THEN {NULL_CODE} ELSE {tree} END"
 
