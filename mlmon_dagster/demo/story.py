@@ -1,0 +1,207 @@
+"""The demo: a year of flights through the whole graph, then three days as they would arrive live."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import click
+import dagster as dg
+
+from mlmon_dagster.commands.run import show_report
+from mlmon_dagster.defs.delivery import dispatch_alerts
+from mlmon_dagster.defs.instance import open_instance
+from mlmon_dagster.defs.launch import Launcher
+from mlmon_dagster.defs.lineage import WINDOWED
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.demo import flights
+from mlmon_dagster.demo.summary import render_episodes, render_months
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import ModelSpec, complete_windows, load_models
+
+MODEL = "flight_delay"
+FIRST, LAST_OF_HISTORY = dt.date(2013, 4, 1), dt.date(2013, 12, 28)
+LIVE = (dt.date(2013, 12, 29), dt.date(2013, 12, 30), dt.date(2013, 12, 31))
+DAY = dt.timedelta(days=1)
+
+
+class Clock:
+    """The demo's present; it stands still until it is moved."""
+
+    def __init__(self, day: dt.date) -> None:
+        self.move_to(day)
+
+    def move_to(self, day: dt.date) -> None:
+        """Set the present to noon UTC of a day, when the night's files have landed."""
+        self.moment = dt.datetime.combine(day, dt.time(12), dt.UTC)
+
+    def __call__(self) -> dt.datetime:
+        """Return the present."""
+        return self.moment
+
+
+def tell(project: Project, *, again: bool = False) -> bool:
+    """Run the demo and print what it found.
+
+    Args:
+        project: Where; its folder gets ``models/flight_delay.yaml`` if it has none, ``landing/``
+            and ``.mlmon/``.
+        again: Remove what an earlier demo left and start over. Without it, an earlier demo's files
+            are kept and computed again, with the same numbers.
+
+    Returns:
+        Whether every run succeeded.
+
+    Raises:
+        ConfigError: If the folder holds the state of other models too and ``again`` is asked for.
+    """
+    spec = _declare(project, again)
+    clock = Clock(LAST_OF_HISTORY + DAY)
+    project = replace(project, now=clock)
+    stages: list[tuple[str, float]] = []
+    landing = project.folder / "landing" / MODEL
+    writer = _Writer(landing, stages)
+    writer.write_history()
+    with open_instance(project) as instance:
+        launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"    {step}"))
+        is_fine = _history(project, spec, launcher, stages)
+        dispatch_alerts(project, [spec], instance, project.now())
+        is_fine &= _live(project, spec, launcher, clock, writer, stages)
+        with _stage(stages, "overview"):
+            launcher.materialize(spec, (), keys=launcher.overview_keys)
+    click.echo("\n" + render_months(project, spec))
+    click.echo("\n" + render_episodes(project, spec))
+    click.echo("\nTime by stage: " + ", ".join(f"{name} {s:.1f} s" for name, s in stages))
+    click.echo(f"\n{NEXT}")
+    return is_fine
+
+
+NEXT = """What to do next:
+  make ui                                       the graph, every window's numbers, failed checks
+  mlmon metrics flight_delay --metric roc_auc   realized performance, day by day
+  mlmon alerts list                             every alert of the year
+  models/flight_delay.yaml                      what is declared; copy it for your own model"""
+
+
+def _declare(project: Project, again: bool) -> ModelSpec:
+    """Make sure that the demo's model is declared in the project, and return it."""
+    target = project.models_folder / f"{MODEL}.yaml"
+    if again:
+        _remove_earlier(project)
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shipped = resources.files("mlmon_dagster.demo").joinpath(f"{MODEL}.yaml")
+        target.write_text(shipped.read_text())
+    return next(spec for spec in load_models(project.models_folder) if spec.model == MODEL)
+
+
+def _remove_earlier(project: Project) -> None:
+    others = [p.stem for p in project.models_folder.glob("*.y*ml") if p.stem != MODEL]
+    if others:
+        raise ConfigError(
+            f"{project.folder} also holds the state of {', '.join(others)}, which starting over "
+            "would remove. Run the demo in an empty folder: mlmon --project FOLDER demo"
+        )
+    shutil.rmtree(project.folder / "landing" / MODEL, ignore_errors=True)
+    shutil.rmtree(project.state_folder, ignore_errors=True)
+
+
+@contextmanager
+def _stage(stages: list[tuple[str, float]], name: str) -> Iterator[None]:
+    click.echo(f"{name} ...")
+    start = time.monotonic()
+    yield
+    seconds = time.monotonic() - start
+    stages.append((name, seconds))
+    click.echo(f"  {seconds:.1f} s")
+
+
+class _Writer:
+    """Plays the serving system: it trains the model and drops landing files."""
+
+    def __init__(self, landing: Path, stages: list[tuple[str, float]]) -> None:
+        self._landing = landing
+        self._stages = stages
+        self._model: flights.FlightModel | None = None
+        self._is_new = not landing.exists()
+
+    def write_history(self) -> None:
+        """Train, and write the validation data and the days before the live ones."""
+        if not self._is_new:
+            click.echo(f"keeping the landing files of an earlier demo in {self._landing}")
+            return
+        with _stage(self._stages, "training on January to March"):
+            self._model = flights.train()
+        with _stage(self._stages, "serving April to 28 December, a landing file a day"):
+            flights.write_validation(self._model, self._landing)
+            flights.write_predictions(self._model, self._landing, FIRST, LAST_OF_HISTORY)
+            flights.write_actuals(self._landing, FIRST, LAST_OF_HISTORY)
+
+    def write_day(self, day: dt.date | None, actuals_of: dt.date | None) -> None:
+        """Write a day's predictions, and the ground truth that landed on another."""
+        if not self._is_new:
+            return
+        if day is not None and self._model is not None:
+            flights.write_predictions(self._model, self._landing, day, day)
+        if actuals_of is not None:
+            flights.write_actuals(self._landing, actuals_of, actuals_of)
+
+
+def _history(
+    project: Project, spec: ModelSpec, launcher: Launcher, stages: list[tuple[str, float]]
+) -> bool:
+    with _stage(stages, "ingest and baseline"):
+        first = launcher.materialize(spec, ("event_log", "baseline"))
+        show_report(first)
+    windows = [
+        w for w in complete_windows(spec.time, project.now()) if w.key <= f"{LAST_OF_HISTORY}"
+    ]
+    with _stage(stages, f"backfill of {len(windows)} days in one run"):
+        backfill = launcher.materialize(spec, WINDOWED, windows, is_backfill=True)
+        show_report(backfill)
+    return first.is_success and backfill.is_success
+
+
+def _live(
+    project: Project,
+    spec: ModelSpec,
+    launcher: Launcher,
+    clock: Clock,
+    writer: _Writer,
+    stages: list[tuple[str, float]],
+) -> bool:
+    """Drop the last days one by one, the ground truth a day behind, and let the sensors work."""
+    is_fine = True
+    arrivals = [*((day, day - DAY) for day in LIVE), (None, LIVE[-1]), (None, LIVE[-1] + DAY)]
+    with _stage(stages, "29 to 31 December live"):
+        for day, landed in arrivals:
+            clock.move_to((day or landed) + DAY)
+            writer.write_day(day, landed)
+            said = f"predictions of {day}, " if day else ""
+            click.echo(f"  {clock():%d %B %Y}: {said}ground truth that landed on {landed}")
+            is_fine &= _tick(launcher)
+    return is_fine
+
+
+def _tick(launcher: Launcher) -> bool:
+    """Let the planner and the dispatcher look once, as the daemon would."""
+    reports = []
+    for request in _evaluate(launcher, "planner"):
+        reports.append(launcher.run(dict(request.tags), request.asset_selection or []))
+        show_report(reports[-1])
+    _evaluate(launcher, "alert_dispatcher")
+    return all(report.is_success for report in reports)
+
+
+def _evaluate(launcher: Launcher, sensor: str) -> Sequence[dg.RunRequest]:
+    context = dg.build_sensor_context(
+        instance=launcher.instance, definitions=launcher.definitions, sensor_name=sensor
+    )
+    tick = launcher.definitions.resolve_sensor_def(sensor).evaluate_tick(context)
+    return tick.run_requests or []
