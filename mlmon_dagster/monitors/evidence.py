@@ -120,6 +120,8 @@ def gather(
     frame = frame.sort_values(["dataset", "window_start"])
     mine = metrics.copy()
     mine["window_start"] = pd.to_datetime(mine["window_start"], utc=True)
+    for name in ("value", "lower", "upper", "p_value"):
+        mine[name] = pd.to_numeric(mine[name]).astype(float)
     return Evidence(
         spec=spec,
         windows=records(frame),

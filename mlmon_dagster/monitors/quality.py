@@ -12,7 +12,7 @@ from mlmon_dagster.spec import Condition, Feature
 _TYPES = {
     "null_rate": ("numeric", "categorical", "boolean", "datetime", "text"),
     "nan_rate": ("numeric",),
-    "unseen_rate": ("categorical", "boolean", "text"),
+    "unseen_rate": ("categorical", "boolean"),
     "out_of_range_rate": ("numeric",),
 }
 
