@@ -11,8 +11,6 @@ import sqlalchemy as sa
 from mlmon_dagster.store.schema import window_state, window_step
 from mlmon_dagster.store.upsert import upsert
 
-FIRST_STEP = "inference_store"
-
 
 @dataclass(frozen=True)
 class StepMark:
@@ -101,6 +99,41 @@ def mark(
         for window_start, made_from in marks.items()
     ]
     upsert(conn, window_step, rows)
+
+
+def note_finished(
+    conn: sa.Connection,
+    model: str,
+    steps: Sequence[str],
+    windows: Sequence[datetime],
+    now: datetime,
+) -> None:
+    """Raise the computed revision of windows to what every one of their steps has reached."""
+    done = (
+        sa.select(window_step.c.window_start, sa.func.min(window_step.c.revision).label("revision"))
+        .where(
+            window_step.c.model == model,
+            window_step.c.step.in_(steps),
+            window_step.c.window_start >= min(windows),
+            window_step.c.window_start <= max(windows),
+        )
+        .group_by(window_step.c.window_start)
+        .having(sa.func.count() == len(steps))
+    )
+    rows = [
+        {"the_window": row.window_start, "revision": row.revision}
+        for row in conn.execute(done).all()
+    ]
+    if rows:
+        statement = (
+            sa.update(window_state)
+            .where(
+                window_state.c.model == model,
+                window_state.c.window_start == sa.bindparam("the_window"),
+            )
+            .values(computed_revision=sa.bindparam("revision"), computed_at=now)
+        )
+        conn.execute(statement, rows)
 
 
 def count_attempt(engine: sa.Engine, model: str, windows: Sequence[datetime]) -> None:

@@ -1,0 +1,142 @@
+"""``mlmon doctor``: what is wrong with the installation, and how to mend it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mlmon_dagster.defs.resources import Project, wall_clock
+from mlmon_dagster.errors import MlmonError
+
+PACKAGES = (
+    "mlmon-dagster",
+    "dagster",
+    "dagster-postgres",
+    "pandas",
+    "scipy",
+    "great-expectations",
+    "slack-sdk",
+    "deltalake",
+    "duckdb",
+    "sqlalchemy",
+)
+MAX_CLOCK_SKEW = dt.timedelta(seconds=30)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: What it is.
+        is_fine: Whether it works.
+        found: What was found.
+        cure: The next step, if it does not work.
+    """
+
+    subject: str
+    is_fine: bool
+    found: str
+    cure: str = ""
+
+
+def examine(project: Project) -> list[Finding]:
+    """Look at versions, models, store, database, Dagster's instance, Slack and the clock."""
+    looks: tuple[Callable[[Project], Finding], ...] = (
+        _versions,
+        _models,
+        _store,
+        _clock,
+        _instance,
+        _slack,
+    )
+    return [_safely(look, project) for look in looks]
+
+
+def render_findings(findings: list[Finding]) -> str:
+    """Return the findings as lines, with a cure under each that is not fine."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{'ok  ' if finding.is_fine else 'FIX '} {finding.subject}: {finding.found}")
+        if not finding.is_fine and finding.cure:
+            lines.append(f"     -> {finding.cure}")
+    return "\n".join(lines)
+
+
+def _safely(look: Callable[[Project], Finding], project: Project) -> Finding:
+    subject = look.__name__.strip("_")
+    try:
+        return look(project)
+    except MlmonError as error:
+        return Finding(subject, False, str(error))
+    except Exception as error:  # the doctor must get through the whole list
+        return Finding(subject, False, f"{type(error).__name__}: {error}")
+
+
+def _versions(_project: Project) -> Finding:
+    found, missing = [f"Python {platform.python_version()}"], []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    is_fine = not missing and sys.version_info >= (3, 11)
+    cure = f"Install {', '.join(missing)} with the project's constraints.txt." if missing else ""
+    return Finding("versions", is_fine, ", ".join(found), cure or "Use Python 3.11 or newer.")
+
+
+def _models(project: Project) -> Finding:
+    from mlmon_dagster.spec import load_models
+
+    names = [spec.model for spec in load_models(project.models_folder)]
+    return Finding("models", True, f"{', '.join(names)} (in {project.models_folder})")
+
+
+def _store(project: Project) -> Finding:
+    import sqlalchemy as sa
+
+    with project.store.state.connect() as conn:
+        conn.execute(sa.text("SELECT 1"))
+        dialect = conn.dialect.name
+    return Finding("store", True, f"{project.store_root}, state in {dialect}")
+
+
+def _clock(project: Project) -> Finding:
+    """Compare the clock with the database server's; leases and order of alerts depend on it."""
+    import sqlalchemy as sa
+
+    if project.store.state.dialect.name != "postgresql":
+        return Finding("clock", True, f"{wall_clock().isoformat(timespec='seconds')}")
+    with project.store.state.connect() as conn:
+        server = conn.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+    skew = abs(server - wall_clock())
+    return Finding(
+        "clock",
+        skew <= MAX_CLOCK_SKEW,
+        f"{skew.total_seconds():.1f} s from the database server's",
+        "Synchronise this machine's clock (NTP).",
+    )
+
+
+def _instance(project: Project) -> Finding:
+    from mlmon_dagster.defs.instance import open_instance
+
+    with open_instance(project) as instance:
+        instance.get_runs(limit=1)
+        storage = type(instance.event_log_storage).__name__
+    return Finding("dagster instance", True, f"{storage}, home {project.folder}")
+
+
+def _slack(project: Project) -> Finding:
+    if project.slack_token is None:
+        from mlmon_dagster.alerts.console import HOW_TO_CONNECT
+
+        return Finding("slack", True, f"not connected. {HOW_TO_CONNECT}")
+    from mlmon_dagster.defs.delivery import receivers
+
+    check = receivers(project)["slack"].auth_test()  # type: ignore[attr-defined]
+    return Finding("slack", check.ok, check.text)

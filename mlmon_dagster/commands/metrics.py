@@ -1,0 +1,144 @@
+"""``mlmon metrics``: the newest metrics as a table, CSV or JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from mlmon_dagster.commands.period import moments_of
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import Granularity, ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN = [
+    "window",
+    "slice_key",
+    "slice_value",
+    "column_name",
+    "metric",
+    "value",
+    "lower",
+    "upper",
+    "n",
+    "reason",
+]
+DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\0")
+
+
+def query_metrics(
+    project: Project,
+    spec: ModelSpec,
+    *,
+    metric: tuple[str, ...] = (),
+    column: tuple[str, ...] = (),
+    slice_: str | None = None,
+    granularity: Granularity | None = None,
+    first: dt.date | None = None,
+    last: dt.date | None = None,
+) -> pd.DataFrame:
+    """Return the metrics that match, one row each, ordered by window.
+
+    Windows of the model's own length come from the metric table, longer ones are merged from the
+    stored profiles.
+
+    Raises:
+        ConfigError: If the slice is not KEY=VALUE or the windows asked for are too short.
+    """
+    slice_key, slice_value = _slice(slice_)
+    start, end = moments_of(spec, first, last)
+    if granularity in (None, spec.time.granularity):
+        from mlmon_dagster.store import metric_log
+
+        frame = metric_log.newest(
+            project.store.state,
+            spec.model,
+            metric=metric or None,
+            column=column or None,
+            slice_key=slice_key,
+            slice_value=slice_value,
+            start=start,
+            end=end,
+        )
+    else:
+        from mlmon_dagster.report.rollup import rolled_up_metrics
+
+        frame = rolled_up_metrics(project.store, spec, granularity, start, end)
+        wanted = {
+            "metric": metric,
+            "column_name": column,
+            "slice_key": (slice_key,) if slice_key else (),
+            "slice_value": (slice_value,) if slice_value else (),
+        }
+        for name, values in wanted.items():
+            if values:
+                frame = frame[frame[name].isin(values)]
+    zone = ZoneInfo(spec.time.zone)
+    local = frame["window_start"].dt.tz_convert(zone)
+    pattern = "%Y-%m-%d %H:%M" if (granularity or spec.time.granularity) == "hour" else "%Y-%m-%d"
+    frame = frame.assign(window=local.dt.strftime(pattern))
+    order = ["window_start", "slice_key", "slice_value", "column_name", "metric"]
+    return frame.sort_values(order, ignore_index=True)
+
+
+def _slice(text: str | None) -> tuple[str | None, str | None]:
+    if text is None:
+        return None, None
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise ConfigError(f"--slice {text!r}: expected KEY=VALUE, such as origin=JFK.")
+    return key, value
+
+
+def render(frame: pd.DataFrame, format_: str) -> str:
+    """Return metrics as a table for people, CSV (safe to open in a spreadsheet) or JSON lines."""
+    if format_ == "table":
+        return _table(frame)
+    shown = frame[SHOWN]
+    if format_ == "csv":
+        text = shown.assign(**{name: shown[name].map(_harmless) for name in ("slice_value",)})
+        buffer = io.StringIO()
+        text.to_csv(buffer, index=False, lineterminator="\n")
+        return buffer.getvalue().rstrip("\n")
+    records = json.loads(shown.to_json(orient="records", double_precision=15))
+    return "\n".join(json.dumps(record) for record in records)
+
+
+def _harmless(value: str) -> str:
+    return f"'{value}" if value.startswith(DANGEROUS) else value
+
+
+def _table(frame: pd.DataFrame) -> str:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    numeric = ("value", "lower", "upper", "n")
+    names = ["window", "slice", "column", "metric", *numeric, "reason"]
+    for name in names:
+        table.add_column(name, justify="right" if name in numeric else "left", no_wrap=True)
+    for row in frame.to_dict("records"):
+        whole = row["slice_key"] == "all"
+        cells = [
+            row["window"],
+            "all" if whole else f"{row['slice_key']}={row['slice_value']}",
+            row["column_name"],
+            row["metric"],
+            *(_number(row[name]) for name in ("value", "lower", "upper")),
+            f"{int(row['n']):,}",
+            row["reason"],
+        ]
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    buffer = io.StringIO()
+    Console(file=buffer, width=160).print(table)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def _number(value: float) -> str:
+    return "-" if value != value else f"{value:,.4f}"

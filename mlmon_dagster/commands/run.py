@@ -1,0 +1,79 @@
+"""``mlmon run``: take in what is new and compute windows, through Dagster, in this process."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+import click
+
+from mlmon_dagster.commands.period import moments_of
+from mlmon_dagster.defs.instance import open_instance
+from mlmon_dagster.defs.launch import Launcher, RunReport
+from mlmon_dagster.defs.lineage import WINDOWED
+from mlmon_dagster.defs.planning import plan
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import ModelSpec, Window, complete_windows
+
+HISTORY = 7  # more windows than this in one run of a person are history, not news
+
+
+def run_model(
+    project: Project, spec: ModelSpec, first: dt.date | None, last: dt.date | None
+) -> bool:
+    """Ingest, then compute the windows of a period, or those whose inputs changed.
+
+    Returns:
+        Whether every run succeeded (failed checks are not failed runs).
+
+    Raises:
+        ConfigError: If the period holds no complete window.
+    """
+    with open_instance(project) as instance:
+        launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"  {step}"))
+        click.echo(f"{spec.model}: taking in new files")
+        reports = [launcher.materialize(spec, ("event_log", "baseline"))]
+        for windows, assets in _wanted(project, spec, first, last):
+            click.echo(f"{spec.model}: {_range(windows)}, {len(windows)} windows")
+            history = len(windows) > HISTORY
+            reports.append(launcher.materialize(spec, assets, windows, is_backfill=history))
+        if len(reports) == 1:
+            click.echo(f"{spec.model}: every window is computed from its newest inputs")
+        launcher.materialize(spec, (), keys=launcher.overview_keys)
+    for report in reports:
+        show_report(report)
+    return all(report.is_success for report in reports)
+
+
+def show_report(report: RunReport) -> None:
+    """Print the errors of a run, and how its checks went."""
+    for error in report.errors:
+        click.echo(f"  failed: {error}", err=True)
+    if report.n_checks:
+        failed = report.n_failed_checks
+        click.echo(
+            f"  {report.n_checks} checks: {failed['ERROR']} errors, {failed['WARN']} warnings"
+        )
+
+
+def _wanted(
+    project: Project, spec: ModelSpec, first: dt.date | None, last: dt.date | None
+) -> Sequence[tuple[Sequence[Window], tuple[str, ...]]]:
+    now = project.now()
+    if first is None and last is None:
+        return [(request.windows, request.assets) for request in plan(project, spec, now)]
+    start, end = moments_of(spec, first, last)
+    complete = complete_windows(spec.time, now)
+    windows = [w for w in complete if (not start or w.start >= start) and (not end or w.end <= end)]
+    if not windows:
+        known = _range(complete) if complete else "none yet"
+        raise ConfigError(
+            f"Model {spec.model!r} has no complete window from {first or 'its start'} to "
+            f"{last or 'now'}; complete by {now.isoformat()}: {known}."
+        )
+    return [(windows, WINDOWED)]
+
+
+def _range(windows: Sequence[Window]) -> str:
+    return f"{windows[0].key} to {windows[-1].key}"

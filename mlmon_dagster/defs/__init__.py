@@ -1,0 +1,1 @@
+"""The only room that knows Dagster: assets, checks, sensors, schedules, component, instance."""

@@ -1,0 +1,107 @@
+"""Assets of one model; every body hands the run's windows to one function and reports numbers."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import dagster as dg
+
+from mlmon_dagster.defs import compute, measuring
+from mlmon_dagster.defs.compute import Work
+from mlmon_dagster.defs.lineage import BY_NAME, MEASURED, AssetInfo, asset_key
+from mlmon_dagster.defs.metadata import numbers_only, safe_metadata
+from mlmon_dagster.defs.partitions import partitions_of, windows_of
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.spec import ModelSpec
+
+BACKFILL_TAG = "mlmon/backfill"
+MODEL_TAG = "mlmon/model"
+WindowNumbers = dict[str, dict[str, object]]
+
+
+def model_assets(project: Project, spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Return the assets of one model, in lineage order."""
+    windowed: dict[str, Callable[[Work], WindowNumbers]] = {
+        "inference_store": compute.rebuild_records,
+        "profiles": compute.build_window_profiles,
+        **{step: partial(measuring.measure_windows, step=step) for step in MEASURED},
+    }
+    return [
+        _landing(spec),
+        _event_log(project, spec),
+        _baseline(project, spec),
+        *(_windowed(project, spec, BY_NAME[name], body) for name, body in windowed.items()),
+    ]
+
+
+def work_of(project: Project, spec: ModelSpec, context: Any) -> Work:
+    """Return what this run works on: its windows, the present moment, and whether it is history."""
+    run = context.run
+    is_backfill = BACKFILL_TAG in run.tags or "dagster/backfill" in run.tags
+    windows = windows_of(spec, context.partition_keys) if context.has_partition_key_range else []
+    return Work(project, spec, tuple(windows), project.now(), run.run_id, is_backfill)
+
+
+def _landing(spec: ModelSpec) -> dg.AssetSpec:
+    paths = [s.path for s in (spec.source.predictions, spec.source.actuals) if s is not None]
+    return dg.AssetSpec(
+        asset_key(spec, "landing"),
+        group_name=spec.model,
+        description="Files that the serving system drops: " + ", ".join(paths),
+        owners=list(spec.owners),
+        kinds={"file"},
+        tags={MODEL_TAG: spec.model},
+    )
+
+
+def _options(spec: ModelSpec, info: AssetInfo) -> dict[str, Any]:
+    return {
+        "key": asset_key(spec, info.name),
+        "deps": [asset_key(spec, dep) for dep in info.deps],
+        "group_name": spec.model,
+        "description": info.description,
+        "owners": list(spec.owners),
+        "kinds": set(info.kinds),
+        "tags": {MODEL_TAG: spec.model},
+        "pool": spec.model,
+    }
+
+
+def _event_log(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
+    @dg.asset(**_options(spec, BY_NAME["event_log"]))
+    def event_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        report = compute.ingest(work_of(project, spec, context), context.log.info)
+        return dg.MaterializeResult(metadata=safe_metadata(compute.ingest_numbers(report)))
+
+    return event_log
+
+
+def _baseline(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
+    @dg.asset(**_options(spec, BY_NAME["baseline"]))
+    def baseline(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        try:
+            numbers = compute.fit_baseline(work_of(project, spec, context))
+        except BaselineMissingError as error:
+            # A model that just went live has none yet; its windows then say so instead of failing.
+            context.log.warning(str(error))
+            numbers = {"n": 0, "reason": str(error)}
+        return dg.MaterializeResult(metadata=safe_metadata(numbers))
+
+    return baseline
+
+
+def _windowed(
+    project: Project, spec: ModelSpec, info: AssetInfo, body: Callable[[Work], WindowNumbers]
+) -> dg.AssetsDefinition:
+    @dg.asset(
+        **_options(spec, info),
+        partitions_def=partitions_of(spec),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def windowed(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        for key, numbers in body(work_of(project, spec, context)).items():
+            context.add_asset_metadata(numbers_only(numbers), partition_key=key)
+        return dg.MaterializeResult()
+
+    return windowed

@@ -1,0 +1,49 @@
+"""From declared models to Dagster definitions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import dagster as dg
+
+from mlmon_dagster.defs.assets import model_assets
+from mlmon_dagster.defs.checks import model_checks
+from mlmon_dagster.defs.component import MonitoredModel
+from mlmon_dagster.defs.overview import overview_asset
+from mlmon_dagster.defs.resources import Project, project_from_environment
+from mlmon_dagster.defs.schedules import cadence_schedules
+from mlmon_dagster.defs.sensors import dispatcher_sensor, planner_sensor
+from mlmon_dagster.spec import ModelSpec
+
+
+def build_definitions(
+    models: Sequence[ModelSpec | MonitoredModel], project: Project | None = None
+) -> dg.Definitions:
+    """Return everything Dagster needs to monitor some models.
+
+    Args:
+        models: The models, as specs or components.
+        project: Where their state lives; default: what the environment names.
+    """
+    project = project or project_from_environment()
+    specs = [m.spec if isinstance(m, MonitoredModel) else m for m in models]
+    with warnings.catch_warnings():
+        # Partitioned checks are a preview in Dagster; its notice once per check helps nobody.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        parts = [model_definitions(project, spec) for spec in specs]
+        shared = dg.Definitions(
+            assets=[overview_asset(project, specs)],
+            sensors=[planner_sensor(project, specs), dispatcher_sensor(project, specs)],
+            schedules=cadence_schedules(project, specs),
+            executor=dg.in_process_executor,
+        )
+        return dg.Definitions.merge(*parts, shared)
+
+
+def model_definitions(project: Project, spec: ModelSpec) -> dg.Definitions:
+    """Return the assets and checks of one model."""
+    return dg.Definitions(
+        assets=model_assets(project, spec), asset_checks=model_checks(project, spec)
+    )

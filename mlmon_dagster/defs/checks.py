@@ -1,0 +1,148 @@
+"""Monitors as asset checks: one check per family, one evaluation per window."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+# Dagster records a check of a range of partitions rightly only as explicit evaluations with the
+# materialization they are about; that type has no public name yet.
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData as Target,
+)
+
+from mlmon_dagster.defs import judging
+from mlmon_dagster.defs.assets import work_of
+from mlmon_dagster.defs.lineage import ASSETS, AssetInfo, asset_key
+from mlmon_dagster.defs.metadata import safe_metadata, table
+from mlmon_dagster.defs.partitions import partitions_of
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.spec import ModelSpec
+
+Result = Mapping[str, Any]
+SHOWN = ("column", "slice", "metric", "value", "baseline", "threshold", "n", "status", "message")
+
+
+def model_checks(project: Project, spec: ModelSpec) -> list[dg.AssetChecksDefinition]:
+    """Return one check definition per asset that carries a monitor family."""
+    return [_family_check(project, spec, info) for info in ASSETS if info.family]
+
+
+def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.AssetChecksDefinition:
+    assert info.family is not None
+    family, key = info.family, asset_key(spec, info.name)
+    # Not blocking: one broken window must not stop the good ones of the same run; the assets skip
+    # a broken window themselves and their monitors report NO_DATA with the reason.
+    check = dg.AssetCheckSpec(
+        family,
+        asset=key,
+        description=f"{info.check} {judging.describe_thresholds(spec, family)}".strip(),
+        blocking=False,
+        partitions_def=partitions_of(spec) if info.is_windowed else None,
+        metadata={"owners": ", ".join(spec.owners)},
+    )
+
+    @dg.multi_asset_check(
+        name=f"{spec.model}__{family}_check",
+        specs=[check],
+        can_subset=True,
+        compute_kind="mlmon",
+        description=check.description,
+        pool=spec.model,
+    )
+    def family_check(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckEvaluation]:
+        work = work_of(project, spec, context)
+        judged = judging.judge(work, family)
+        keys = [window.key for window in work.windows] if info.is_windowed else [None]
+        targets = _targets(context.instance, key, keys)
+        for partition in keys:
+            results = judged.get(partition, [])
+            yield evaluation(key, family, partition, results, targets.get(partition))
+
+    return family_check
+
+
+def evaluation(
+    key: dg.AssetKey,
+    family: str,
+    partition: str | None,
+    results: Sequence[Result],
+    target: Target | None,
+) -> dg.AssetCheckEvaluation:
+    """Put the results of one window into one check evaluation.
+
+    Failing results come first in its table. A window without any verdict does not pass: it fails
+    as a warning, since "no data" is not "healthy".
+    """
+    failing = [r for r in results if r["status"] in ("WARN", "ERROR")]
+    decided = [r for r in results if r["status"] != "NO_DATA"]
+    is_error = any(r["status"] == "ERROR" for r in failing)
+    ranked = sorted(results, key=lambda r: ("ERROR", "WARN", "NO_DATA", "OK").index(r["status"]))
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=family,
+        partition=partition,
+        passed=bool(decided) and not failing,
+        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
+        blocking=False,
+        description=_sentence(results, failing, decided),
+        metadata=safe_metadata(
+            {
+                "failing": len(failing),
+                "checked": len(decided),
+                "no data": len(results) - len(decided),
+                "results": table([_shown(r) for r in ranked], SHOWN),
+            }
+        ),
+        target_materialization_data=target,
+    )
+
+
+def _sentence(
+    results: Sequence[Result], failing: Sequence[Result], decided: Sequence[Result]
+) -> str:
+    if failing:
+        more = f" And {len(failing) - 1} more." if len(failing) > 1 else ""
+        return f"{failing[0]['message']}{more}"
+    if decided:
+        return f"{len(decided)} monitors passed."
+    reasons = sorted({r["reason"] for r in results if r["reason"]})
+    return "No verdict: " + (", ".join(reasons) if reasons else "nothing was measured") + "."
+
+
+def _shown(result: Result) -> dict[str, object]:
+    is_whole = result["slice_key"] == "all"
+    details = json.loads(result["details"] or "{}")
+    unseen = details.get("unseen_values") or details.get("unseen")
+    suffix = f" Values: {', '.join(map(str, unseen))}." if unseen else ""
+    return {
+        "column": result["column_name"],
+        "slice": "all" if is_whole else f"{result['slice_key']}={result['slice_value']}",
+        "metric": result["metric"],
+        "value": result["value"],
+        "baseline": result["baseline_value"],
+        "threshold": result["threshold"],
+        "n": result["n"],
+        "status": result["status"],
+        "message": (result["message"] or result["reason"]) + suffix,
+    }
+
+
+def _targets(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str | None]
+) -> dict[str | None, Target]:
+    """Return the newest materialization of each partition, in one query."""
+    wanted = [p for p in partitions if p is not None]
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=key, asset_partitions=wanted or None),
+        limit=max(len(wanted), 1),
+    ).records
+    found: dict[str | None, Target] = {}
+    for record in records:  # newest first
+        partition = record.partition_key if wanted else None
+        target = Target(
+            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+        )
+        found.setdefault(partition, target)
+    return found

@@ -1,0 +1,174 @@
+"""What the assets do, window by window, free of Dagster.
+
+Every step takes the revision of its inputs from the step before it and records it with its own
+result, so that the planner can tell what is out of date after any crash or partial run.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.defs.lineage import WINDOWED
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.store import window_state, window_steps
+from mlmon_dagster.store.window_steps import StepMark, WindowInputs
+
+if TYPE_CHECKING:
+    from mlmon_dagster.ingest import IngestReport
+
+PRODUCTION = "production"
+Numbers = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one step of one run works on.
+
+    Attributes:
+        project: Where the state is.
+        spec: The model.
+        windows: The run's windows, oldest first; () for an asset without partitions.
+        now: The moment the run goes by.
+        run_id: Dagster's run.
+        is_backfill: Whether the run recomputes history, whose alerts are listed and not sent.
+    """
+
+    project: Project
+    spec: ModelSpec
+    windows: tuple[Window, ...]
+    now: dt.datetime
+    run_id: str
+    is_backfill: bool
+
+    @property
+    def start(self) -> dt.datetime:
+        """Start of the first window."""
+        return self.windows[0].start
+
+    @property
+    def end(self) -> dt.datetime:
+        """End of the last window."""
+        return self.windows[-1].end
+
+    def states(self) -> dict[dt.datetime, WindowInputs]:
+        """Return the state of the run's windows; one that no event touched has none."""
+        return window_steps.load(self.project.store.state, self.spec.model, self.start, self.end)
+
+
+def ingest(
+    work: Work, on_progress: Callable[[str], None] | None = None, max_files: int | None = None
+) -> IngestReport:
+    """Take in the landing files that are new."""
+    from mlmon_dagster.ingest import ingest_new
+
+    return ingest_new(
+        work.project.store,
+        work.spec,
+        work.project.folder,
+        now=work.now,
+        run_id=work.run_id,
+        max_files=max_files,
+        on_progress=on_progress,
+    )
+
+
+def ingest_numbers(report: IngestReport) -> Numbers:
+    """Return the counters of an ingest for the asset's metadata."""
+    files = report.files
+    totals: Numbers = {
+        name: sum(getattr(file, name) for file in files)
+        for name in ("n_new", "n_duplicate", "n_conflict", "n_bad")
+    }
+    quarantined = [file for file in files if file.status == "quarantined"]
+    totals |= {
+        "n_files": len(files),
+        "n_quarantined": len(quarantined),
+        "n_waiting": report.n_waiting,
+        "n_windows": len(report.windows),
+    }
+    if quarantined:
+        totals["quarantined"] = "\n".join(file.message for file in quarantined[:20])
+    return totals
+
+
+def fit_baseline(work: Work) -> Numbers:
+    """Fit the baseline if its events changed; return its size and identity."""
+    from mlmon_dagster.profiles import ensure_baseline
+
+    baseline = ensure_baseline(work.project.store, work.spec, work.now)
+    return {
+        "n": baseline.n,
+        "n_columns": len(baseline.binnings),
+        "dataset": baseline.dataset,
+        "baseline_id": baseline.baseline_id,
+    }
+
+
+def rebuild_records(work: Work) -> dict[str, Numbers]:
+    """Rebuild the inference records of the windows from the event log."""
+    store, model = work.project.store, work.spec.model
+    before = work.states()
+    counted = store.inference_records(work.spec).rebuild(work.windows)
+    counts = {c.window_start: c for c in counted if c.dataset == PRODUCTION}
+    rows, marks, numbers = [], {}, {}
+    for window in work.windows:
+        count, state = counts[window.start], before.get(window.start)
+        coverage = count.n_actual / count.n if count.n else None
+        numbers[window.key] = {"n": count.n, "actual_coverage": coverage}
+        marks[window.start] = StepMark(state.input_revision if state else 0, count.data_version)
+        rows.append(
+            {
+                "window_start": window.start,
+                "window_end": window.end,
+                "data_version": count.data_version,
+                "n": count.n,
+                "n_actual": count.n_actual,
+            }
+        )
+    with store.state.begin() as conn:
+        window_state.mark_computed(conn, model, rows)
+        window_steps.mark(conn, model, "inference_store", marks, work.now)
+    return numbers
+
+
+def build_window_profiles(work: Work) -> dict[str, Numbers]:
+    """Profile the windows' records with the baseline's bins."""
+    from mlmon_dagster.profiles import build_profiles, load_baseline, save_profiles
+
+    store, spec = work.project.store, work.spec
+    before = work.states()
+    marks = {w.start: mark_of(before, w, "inference_store") for w in work.windows}
+    try:
+        baseline = load_baseline(store, spec)
+    except BaselineMissingError:
+        # Without bins there is nothing to count in; the monitors report NO_DATA with the reason.
+        mark_step(work, "profiles", marks)
+        return {}
+    source = store.inference_records(spec).from_sql(work.windows, [PRODUCTION])
+    profiles = build_profiles(store, spec, source, baseline.binnings)
+    save_profiles(store, spec, profiles, work.windows, PRODUCTION)
+    mark_step(work, "profiles", marks)
+    some = next(iter(profiles.values()))
+    slices = some.cells.groupby("window_start")["slice_value"].nunique()
+    return {
+        window.key: {"n_columns": len(profiles), "n_slices": int(slices.get(window.start, 0))}
+        for window in work.windows
+    }
+
+
+def mark_step(work: Work, step: str, marks: Mapping[dt.datetime, StepMark]) -> None:
+    """Record that a step of the run's windows is done."""
+    with work.project.store.state.begin() as conn:
+        window_steps.mark(conn, work.spec.model, step, marks, work.now)
+        window_steps.note_finished(conn, work.spec.model, WINDOWED, list(marks), work.now)
+
+
+def mark_of(states: Mapping[dt.datetime, WindowInputs], window: Window, step: str) -> StepMark:
+    """Return what a step of a window was made from; revision 0 if it was never run."""
+    state = states.get(window.start)
+    return state.steps.get(step, StepMark(0, "")) if state else StepMark(0, "")

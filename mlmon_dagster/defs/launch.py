@@ -1,0 +1,133 @@
+"""Runs without a daemon: the same assets, the same instance, in this process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from mlmon_dagster.defs.assets import BACKFILL_TAG, MODEL_TAG
+from mlmon_dagster.defs.build import build_definitions
+from mlmon_dagster.defs.lineage import keys_of
+from mlmon_dagster.defs.overview import OVERVIEW_KEY
+from mlmon_dagster.defs.partitions import range_tags
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.spec import ModelSpec, Window
+
+OnStep = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How one run went.
+
+    Attributes:
+        run_id: Dagster's run.
+        is_success: Whether every step succeeded; failed checks do not change that.
+        seconds: Step -> wall time.
+        n_checks: Check evaluations.
+        n_failed_checks: Those that failed, by severity.
+        errors: One message per failed step.
+    """
+
+    run_id: str
+    is_success: bool
+    seconds: dict[str, float]
+    n_checks: int
+    n_failed_checks: dict[str, int]
+    errors: list[str]
+
+
+class Launcher:
+    """Materializes assets of some models in this process."""
+
+    def __init__(
+        self,
+        project: Project,
+        specs: Sequence[ModelSpec],
+        instance: dg.DagsterInstance,
+        on_step: OnStep | None = None,
+    ) -> None:
+        self.definitions = dg.Definitions.merge(
+            build_definitions(specs, project),
+            dg.Definitions(loggers={"console": _step_logger(on_step)}),
+        )
+        self.instance = instance
+        self.overview_keys = [OVERVIEW_KEY]
+        self._job = self.definitions.resolve_implicit_global_asset_job_def()
+
+    def materialize(
+        self,
+        spec: ModelSpec,
+        assets: Sequence[str],
+        windows: Sequence[Window] = (),
+        *,
+        is_backfill: bool = False,
+        keys: Sequence[dg.AssetKey] = (),
+    ) -> RunReport:
+        """Materialize some assets of a model, with their checks, in one run.
+
+        Args:
+            spec: The model.
+            assets: Asset names, such as ``drift``.
+            windows: A contiguous range, oldest first; () if no asset is partitioned.
+            is_backfill: Whether alerts of these windows are history: listed, not sent.
+            keys: More assets, by key.
+        """
+        tags = {MODEL_TAG: spec.model} | (range_tags(windows) if windows else {})
+        if is_backfill:
+            tags[BACKFILL_TAG] = "true"
+        return self.run(tags, [*keys_of(spec, tuple(assets)), *keys])
+
+    def run(self, tags: dict[str, str], selection: Sequence[dg.AssetKey]) -> RunReport:
+        """Execute a selection of assets with some run tags, as a sensor requests them."""
+        result = self._job.execute_in_process(
+            instance=self.instance,
+            asset_selection=list(selection),
+            tags=tags,
+            raise_on_error=False,
+        )
+        return _report(result)
+
+
+def _report(result: dg.ExecuteInProcessResult) -> RunReport:
+    seconds, failed, errors = {}, {"WARN": 0, "ERROR": 0}, []
+    for event in result.all_events:
+        if event.is_step_success:
+            duration = event.step_success_data.duration_ms / 1000
+            seconds[_shown(event.step_key or "")] = duration
+        elif event.is_step_failure:
+            error = event.step_failure_data.error
+            cause = error.cause if error and error.cause else error
+            text = cause.message.strip() if cause else "unknown error"
+            errors.append(f"{_shown(event.step_key or '')}: {text}")
+    evaluations = result.get_asset_check_evaluations()
+    for evaluation in evaluations:
+        if not evaluation.passed:
+            failed[evaluation.severity.value] += 1
+    return RunReport(result.run_id, result.success, seconds, len(evaluations), failed, errors)
+
+
+def _shown(step_key: str) -> str:
+    """Turn ``flight_delay__drift`` into ``drift``; Dagster joins the parts of an asset key so."""
+    return step_key.split("__", 1)[-1]
+
+
+def _step_logger(on_step: OnStep | None) -> dg.LoggerDefinition:
+    """Return a console logger that says only which step begins, and errors."""
+
+    class Steps(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            event = getattr(record, "dagster_meta", {}).get("dagster_event")
+            if on_step is not None and event is not None and event.is_step_start:
+                on_step(_shown(event.step_key or ""))
+
+    @dg.logger(description="Tells the command line which step begins.")
+    def steps(_context: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("mlmon.steps", level=logging.DEBUG)
+        logger.addHandler(Steps())
+        return logger
+
+    return steps

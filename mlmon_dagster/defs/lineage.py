@@ -1,0 +1,114 @@
+"""The assets of one model as a table: names, order, what each is and which checks it carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import dagster as dg
+
+from mlmon_dagster.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class AssetInfo:
+    """One asset of every model.
+
+    Attributes:
+        name: Last part of its key.
+        deps: Names of the assets it is computed from.
+        kinds: Icons in the UI.
+        description: What it is, for a person who sees it in the UI.
+        is_windowed: Whether it has one partition per window.
+        family: Monitor family of its check, if it has one.
+        check: What that check says when it fails.
+    """
+
+    name: str
+    deps: tuple[str, ...]
+    kinds: frozenset[str]
+    description: str
+    is_windowed: bool = True
+    family: str | None = None
+    check: str = ""
+
+
+ASSETS: tuple[AssetInfo, ...] = (
+    AssetInfo(
+        "event_log",
+        ("landing",),
+        frozenset({"deltalake", "parquet", "greatexpectations"}),
+        "Every accepted prediction event and actual, append-only. Materializing it takes in the "
+        "landing files that are new: each is checked against the declared schema, bad rows go to "
+        "the dead letter, broken files to quarantine, and each content is taken once.",
+        is_windowed=False,
+        family="freshness",
+        check="Predictions have stopped coming: no event for longer than `no_data_for`.",
+    ),
+    AssetInfo(
+        "baseline",
+        ("event_log",),
+        frozenset({"duckdb", "deltalake"}),
+        "What every window is compared with: bins and profiles of the baseline dataset.",
+        is_windowed=False,
+    ),
+    AssetInfo(
+        "inference_store",
+        ("event_log",),
+        frozenset({"duckdb", "deltalake"}),
+        "One record per prediction of the window, with the newest actual joined. Rebuilt from the "
+        "event log, so materializing a window again gives the same rows.",
+        family="schema",
+        check="Rows or files of this window broke the declared schema.",
+    ),
+    AssetInfo(
+        "profiles",
+        ("inference_store", "baseline"),
+        frozenset({"duckdb", "deltalake"}),
+        "Mergeable statistics per window, slice and column; the only step that reads raw rows.",
+    ),
+    AssetInfo(
+        "data_quality",
+        ("profiles",),
+        frozenset({"pandas"}),
+        "Shares of null, not-a-number, unseen and out-of-range values per column.",
+        family="quality",
+        check="A column has too many null, not-a-number, unseen or out-of-range values.",
+    ),
+    AssetInfo(
+        "drift",
+        ("profiles", "baseline"),
+        frozenset({"scipy", "pandas"}),
+        "Distance of every column from the baseline, with the bias of small windows taken off.",
+        family="drift",
+        check="A column's distribution is really and largely unlike the baseline's.",
+    ),
+    AssetInfo(
+        "performance",
+        ("profiles", "baseline"),
+        frozenset({"scipy", "pandas"}),
+        "Realized performance with intervals, as far as ground truth has arrived.",
+        family="performance",
+        check="Realized performance fell below the baseline or a fixed bound.",
+    ),
+    AssetInfo(
+        "service_health",
+        ("profiles",),
+        frozenset({"pandas"}),
+        "Volume, latency percentiles and error rate of the serving system.",
+        family="service",
+        check="Latency, errors or volume are past their bounds.",
+    ),
+)
+BY_NAME = {info.name: info for info in ASSETS}
+WINDOWED = tuple(info.name for info in ASSETS if info.is_windowed)
+MEASURED = ("data_quality", "drift", "performance", "service_health")
+
+
+def asset_key(spec: ModelSpec, name: str) -> dg.AssetKey:
+    """Return the key of a model's asset: the model's name, then the asset's."""
+    return dg.AssetKey([spec.model, name])
+
+
+def keys_of(spec: ModelSpec, names: tuple[str, ...]) -> list[dg.AssetKey]:
+    """Return the keys of several assets of a model."""
+    return [asset_key(spec, name) for name in names]

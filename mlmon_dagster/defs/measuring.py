@@ -1,0 +1,153 @@
+"""From stored profiles to stored metrics, one family of metrics per asset."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.defs.compute import PRODUCTION, Numbers, Work, mark_of, mark_step
+from mlmon_dagster.spec import maturity_of
+from mlmon_dagster.store import metric_log
+from mlmon_dagster.store.window_steps import StepMark
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.profiles import Baseline
+
+FAMILY_OF = {
+    "data_quality": "quality",
+    "drift": "drift",
+    "performance": "performance",
+    "service_health": "service",
+}
+
+
+def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
+    """Compute and store the metrics of one family for the run's windows.
+
+    Returns:
+        Window key -> the numbers of slice ``all``, named for the UI's plots.
+    """
+    from mlmon_dagster.profiles import load_profiles
+    from mlmon_dagster.profiles.measures import columns_of, measure
+
+    family = FAMILY_OF[step]
+    store, spec = work.project.store, work.spec
+    marks = _marks(work, step)
+    baseline = baseline_or_none(work)
+    profiles = load_profiles(
+        store,
+        spec,
+        start=work.start,
+        end=work.end,
+        dataset=PRODUCTION,
+        columns=columns_of(spec, family),
+    )
+    frame = measure(spec, family, profiles, baseline.windows if baseline else None)
+    if len(frame):
+        stored = _with_provenance(work, frame, marks, baseline if family == "drift" else None)
+        metric_log.append(store.state, stored)
+    mark_step(work, step, marks)
+    return _numbers(work, frame, PLOTTED[step])
+
+
+def baseline_or_none(work: Work) -> Baseline | None:
+    """Return the model's baseline, None while it has none."""
+    from mlmon_dagster.errors import BaselineMissingError
+    from mlmon_dagster.profiles import load_baseline
+
+    try:
+        return load_baseline(work.project.store, work.spec)
+    except BaselineMissingError:
+        return None
+
+
+def _marks(work: Work, step: str) -> dict[dt.datetime, StepMark]:
+    """Return what this step of each window is made from; only performance depends on maturity."""
+    states = work.states()
+    marks = {}
+    for window in work.windows:
+        mark = mark_of(states, window, "profiles")
+        if step == "performance":
+            state = states.get(window.start)
+            n, n_actual = (state.n, state.n_actual) if state else (0, 0)
+            maturity = maturity_of(work.spec, window, n, n_actual, work.now)
+            version = f"{mark.data_version}:{maturity}"
+            mark = replace(mark, data_version=version, maturity=maturity)
+        marks[window.start] = mark
+    return marks
+
+
+def _with_provenance(
+    work: Work,
+    frame: pd.DataFrame,
+    marks: Mapping[dt.datetime, StepMark],
+    baseline: Baseline | None,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    states = work.states()
+    rows = []
+    for window in work.windows:
+        state, mark = states.get(window.start), marks[window.start]
+        rows.append(
+            {
+                "window_start": window.start,
+                "window_end": window.end,
+                "data_version": mark.data_version,
+                "maturity": mark.maturity,
+                "actual_coverage": state.n_actual / state.n if state and state.n else None,
+            }
+        )
+    known = pd.DataFrame(rows)
+    for name in ("window_start", "window_end"):
+        known[name] = pd.to_datetime(known[name], utc=True).astype("datetime64[us, UTC]")
+    stored = frame.assign(window_start=frame["window_start"].astype("datetime64[us, UTC]"))
+    stored = stored.merge(known, on="window_start", how="inner")
+    return stored.assign(
+        model=work.spec.model,
+        granularity=work.spec.time.granularity,
+        baseline_id=baseline.baseline_id if baseline else "none",
+        baseline_kind=baseline.kind if baseline else "none",
+        run_id=work.run_id,
+        computed_at=work.now,
+    )
+
+
+Plotted = Callable[[str, str], str | None]
+
+
+def _per_column(*metrics: str) -> Plotted:
+    return lambda metric, column: f"{metric}/{column}" if metric in metrics else None
+
+
+def _of_table(metric: str, _column: str) -> str | None:
+    return metric
+
+
+PLOTTED: dict[str, Plotted] = {
+    "data_quality": _per_column("null_rate", "unseen_rate"),
+    "drift": _per_column("psi"),
+    "performance": _of_table,
+    "service_health": _of_table,
+}
+
+
+def _numbers(work: Work, frame: pd.DataFrame, plotted: Plotted) -> dict[str, Numbers]:
+    """Return the numbers that the UI plots per window."""
+    numbers: dict[str, Numbers] = {window.key: {} for window in work.windows}
+    keys = {window.start: window.key for window in work.windows}
+    whole = frame[frame["slice_key"] == "all"]
+    columns = ("window_start", "metric", "column_name", "value")
+    rows: Iterable[tuple[pd.Timestamp, str, str, float]] = zip(
+        *(whole[name] for name in columns), strict=True
+    )
+    for start, metric, column, value in rows:
+        name = plotted(metric, column)
+        key = keys.get(start.to_pydatetime())
+        if name is not None and key is not None:
+            numbers[key][name] = value
+    return numbers

@@ -1,0 +1,38 @@
+"""One asset across all models, since collapsed groups in the UI hide failing checks."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from mlmon_dagster.defs.lineage import MEASURED, asset_key
+from mlmon_dagster.defs.metadata import safe_metadata, table
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.defs.status import COLUMNS, status_of
+from mlmon_dagster.spec import ModelSpec
+
+OVERVIEW_KEY = dg.AssetKey(["overview"])
+
+
+def overview_asset(project: Project, specs: Sequence[ModelSpec]) -> dg.AssetsDefinition:
+    """Return the asset that shows every model's status, worst first."""
+
+    @dg.asset(
+        key=OVERVIEW_KEY,
+        deps=[asset_key(spec, name) for spec in specs for name in MEASURED],
+        group_name="overview",
+        description="Status of every monitored model, worst first: its newest window, firing "
+        "alerts and worst check per family.",
+        owners=sorted({owner for spec in specs for owner in spec.owners}) or None,
+        kinds={"table"},
+        tags={"mlmon/scope": "all"},
+    )
+    def overview() -> dg.MaterializeResult[None]:
+        rows = status_of(project, specs)
+        worst: dict[str, object] = {
+            "models": len(rows),
+            "models failing": sum(row["status"] in ("ERROR", "WARN") for row in rows),
+            "status": table(rows, COLUMNS),
+        }
+        return dg.MaterializeResult(metadata=safe_metadata(worst))
+
+    return overview

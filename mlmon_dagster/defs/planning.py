@@ -1,0 +1,95 @@
+"""Level-triggered planning: which windows' results are older than their inputs.
+
+Everything follows from the state database: the revision of a window's inputs against the revision
+that each step was computed from, and the maturity of its ground truth now against then.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mlmon_dagster.defs.lineage import WINDOWED
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.spec import ModelSpec, Window, complete_windows, maturity_of
+from mlmon_dagster.store import window_steps
+from mlmon_dagster.store.window_steps import StepMark, WindowInputs
+
+MAX_ATTEMPTS = 3
+MAX_WINDOWS_PER_RUN = 400
+
+
+@dataclass(frozen=True)
+class Request:
+    """A contiguous range of windows to compute in one run.
+
+    Attributes:
+        spec: The model.
+        windows: The windows, oldest first, without a gap.
+        assets: Names of the assets to materialize.
+        run_key: Says what is computed from which inputs, and how often it was tried.
+    """
+
+    spec: ModelSpec
+    windows: tuple[Window, ...]
+    assets: tuple[str, ...]
+    run_key: str
+
+
+def plan(project: Project, spec: ModelSpec, now: dt.datetime) -> list[Request]:
+    """Return the runs that bring every complete window up to date, and count the attempt.
+
+    A window is tried at most `MAX_ATTEMPTS` times for the same inputs; new inputs start anew.
+    """
+    engine = project.store.state
+    inputs = window_steps.load(engine, spec.model)
+    order = complete_windows(spec.time, now)
+    stale = [(w, assets) for w in order if (assets := stale_assets(spec, w, inputs, now))]
+    requests = []
+    for windows, assets in _ranges(order, stale):
+        attempt = max(inputs[w.start].attempts for w in windows) + 1
+        window_steps.count_attempt(engine, spec.model, [w.start for w in windows])
+        revision = sum(inputs[w.start].input_revision for w in windows)
+        stage = assets[0]
+        key = f"{spec.model}:{windows[0].key}:{windows[-1].key}:{stage}:{revision}:{attempt}"
+        requests.append(Request(spec, windows, assets, key))
+    return requests
+
+
+def stale_assets(
+    spec: ModelSpec, window: Window, inputs: dict[dt.datetime, WindowInputs], now: dt.datetime
+) -> tuple[str, ...]:
+    """Return the assets of a window that have to be computed again, () if none.
+
+    New events or actuals touch every asset. Where only time has passed, so that ground truth
+    counts as mature or closed now, the performance is judged again and nothing else.
+    """
+    state = inputs.get(window.start)
+    if state is None or state.attempts >= MAX_ATTEMPTS:
+        return ()
+    undone = StepMark(-1, "")
+    marks = {name: state.steps.get(name, undone) for name in WINDOWED}
+    if any(mark.revision < state.input_revision for mark in marks.values()):
+        return WINDOWED
+    if marks["performance"].maturity != maturity_of(spec, window, state.n, state.n_actual, now):
+        return ("performance",)
+    return ()
+
+
+def _ranges(
+    order: Sequence[Window], stale: Sequence[tuple[Window, tuple[str, ...]]]
+) -> Iterator[tuple[tuple[Window, ...], tuple[str, ...]]]:
+    """Group stale windows that follow each other and need the same assets."""
+    position = {window: i for i, window in enumerate(order)}
+    group: list[Window] = []
+    wanted: tuple[str, ...] = ()
+    for window, assets in stale:
+        follows = group and position[window] == position[group[-1]] + 1
+        if group and not (follows and assets == wanted and len(group) < MAX_WINDOWS_PER_RUN):
+            yield tuple(group), wanted
+            group = []
+        group.append(window)
+        wanted = assets
+    if group:
+        yield tuple(group), wanted

@@ -1,0 +1,128 @@
+"""The project a process works on; only this file and the command line read the environment.
+
+Variables: ``MLMON_PROJECT`` (folder with ``models/``), ``MLMON_STORE`` (root of the inference
+store), ``MLMON_DB_URL`` (PostgreSQL for the state and for Dagster itself), ``MLMON_SLACK_TOKEN``,
+``MLMON_SLACK_API_URL`` (another Slack endpoint, for tests), ``MLMON_UI_URL`` (where people reach
+the Dagster UI), ``MLMON_ENVIRONMENT`` (part of an alert's identity) and ``MLMON_NOW``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlmon_dagster.store import Store
+
+DB_URL_VARIABLE = "MLMON_DB_URL"
+
+
+def wall_clock() -> dt.datetime:
+    """Return the current UTC time."""
+    return dt.datetime.now(dt.UTC)
+
+
+def parse_now(text: str) -> dt.datetime:
+    """Read a moment given by a person; without an offset it is UTC.
+
+    Raises:
+        ConfigError: If the text is not an ISO 8601 time.
+    """
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{text!r} is not a time. Write it as 2013-12-29T06:00:00+00:00 (ISO 8601)."
+        ) from error
+    return moment.astimezone(dt.UTC) if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+
+def read_variable(name: str) -> str | None:
+    """Return an environment variable, or None if it is unset or empty."""
+    return os.environ.get(name) or None
+
+
+def process_environment() -> dict[str, str]:
+    """Return a copy of the environment, for a process that is started from this one."""
+    return dict(os.environ)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project folder, its store, and the outside world it talks to.
+
+    Attributes:
+        folder: Absolute path of the folder that holds ``models/`` and the state.
+        store_root: Folder or URL of the inference store.
+        db_url: State database; None is SQLite beside the store.
+        now: The one clock that windows, maturity, freshness and repeats go by.
+        slack_token: Bot token; None shows alerts on the terminal.
+        slack_api_url: Slack endpoint; None is Slack's own.
+        ui_url: Address of the Dagster UI for links in alerts.
+        environment: Name of this installation, part of every alert's identity.
+    """
+
+    folder: Path
+    store_root: str
+    db_url: str | None = None
+    now: Callable[[], dt.datetime] = wall_clock
+    slack_token: str | None = None
+    slack_api_url: str | None = None
+    ui_url: str = "http://127.0.0.1:3000"
+    environment: str = "default"
+
+    @property
+    def models_folder(self) -> Path:
+        """Folder with one YAML file per model."""
+        return self.folder / "models"
+
+    @property
+    def state_folder(self) -> Path:
+        """Folder for everything that is kept beside the models."""
+        return self.folder / ".mlmon"
+
+    @cached_property
+    def store(self) -> Store:
+        """The opened store; opening creates or migrates what is missing."""
+        from mlmon_dagster.store import open_store
+
+        return open_store(self.store_root, self.db_url)
+
+
+def project_from_environment(
+    folder: Path | None = None,
+    now: Callable[[], dt.datetime] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Project:
+    """Describe the project that the environment names.
+
+    Args:
+        folder: Project folder; default ``MLMON_PROJECT``, else the current folder.
+        now: Clock; default ``MLMON_NOW`` if set, else the real one.
+        environ: Variables to read; default the process environment.
+
+    Raises:
+        ConfigError: If ``MLMON_NOW`` is not a time.
+    """
+    env = os.environ if environ is None else environ
+    home = Path(folder or env.get("MLMON_PROJECT") or ".").resolve()
+    if now is None and env.get("MLMON_NOW"):
+        moment = parse_now(env["MLMON_NOW"])
+        now = lambda: moment  # noqa: E731 - a frozen clock
+    return Project(
+        folder=home,
+        store_root=env.get("MLMON_STORE") or str(home / ".mlmon" / "store"),
+        db_url=env.get(DB_URL_VARIABLE) or None,
+        now=now or wall_clock,
+        slack_token=env.get("MLMON_SLACK_TOKEN") or None,
+        slack_api_url=env.get("MLMON_SLACK_API_URL") or None,
+        ui_url=env.get("MLMON_UI_URL") or "http://127.0.0.1:3000",
+        environment=env.get("MLMON_ENVIRONMENT") or "default",
+    )

@@ -1,0 +1,113 @@
+"""The planner and the dispatcher: one sensor each for all models; and what they ask of Dagster."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from mlmon_dagster.defs import compute, delivery, judging
+from mlmon_dagster.defs.assets import MODEL_TAG
+from mlmon_dagster.defs.compute import Work
+from mlmon_dagster.defs.lineage import asset_key, keys_of
+from mlmon_dagster.defs.metadata import safe_metadata
+from mlmon_dagster.defs.partitions import range_tags
+from mlmon_dagster.defs.planning import Request, plan
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.spec import ModelSpec
+
+ASSET_JOB = (
+    "__ASSET_JOB"  # Dagster's own job over all assets: the only one whose partitions may differ
+)
+FILES_PER_TICK = 50
+IN_FLIGHT = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+
+def planner_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.SensorDefinition:
+    """Return the sensor that takes in new files and requests the windows they touched.
+
+    It is level-triggered: what has to be computed follows from our store alone, never from a
+    cursor, so nothing is lost when a tick dies.
+    """
+
+    @dg.sensor(
+        name="planner",
+        job_name=ASSET_JOB,
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Takes in new landing files and requests exactly the windows that they, late "
+        "ground truth or the passing of time touched.",
+    )
+    def planner(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        requests: list[dg.RunRequest] = []
+        for spec in specs:
+            try:
+                requests += _plan_model(context, project, spec)
+            except Exception:
+                # One model's broken source must not stop the others; the tick log keeps the trace.
+                context.log.exception(f"planning of model {spec.model!r} failed")
+        if not requests:
+            return dg.SkipReason("every window is computed from its newest inputs")
+        return dg.SensorResult(run_requests=requests)
+
+    return planner
+
+
+def _plan_model(
+    context: dg.SensorEvaluationContext, project: Project, spec: ModelSpec
+) -> list[dg.RunRequest]:
+    if is_in_flight(context.instance, spec):
+        return []
+    work = Work(project, spec, (), project.now(), "", False)
+    report = compute.ingest(work, context.log.info, max_files=FILES_PER_TICK)
+    if report.files:
+        context.instance.report_runless_asset_event(
+            dg.AssetMaterialization(
+                asset_key(spec, "event_log"),
+                metadata=safe_metadata(compute.ingest_numbers(report)),
+            )
+        )
+    judging.judge(work, "freshness")
+    return [run_request(request) for request in plan(project, spec, project.now())]
+
+
+def is_in_flight(instance: dg.DagsterInstance, spec: ModelSpec) -> bool:
+    """Tell whether a run of this model is queued or going on."""
+    wanted = dg.RunsFilter(tags={MODEL_TAG: spec.model}, statuses=IN_FLIGHT)
+    return bool(instance.get_run_records(wanted, limit=1))
+
+
+def run_request(request: Request) -> dg.RunRequest:
+    """Turn a planned range of windows into what Dagster launches.
+
+    The run key holds the inputs' revision and the attempt: a failed run is asked for again, a
+    finished one never.
+    """
+    return dg.RunRequest(
+        run_key=request.run_key,
+        asset_selection=keys_of(request.spec, request.assets),
+        tags={**range_tags(request.windows), MODEL_TAG: request.spec.model},
+    )
+
+
+def dispatcher_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.SensorDefinition:
+    """Return the sensor that turns new verdicts into alerts and delivers what is due.
+
+    It keeps no cursor: alert state and outbox are tables, so any number of these may run.
+    """
+
+    @dg.sensor(
+        name="alert_dispatcher",
+        job_name=ASSET_JOB,
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Turns monitor results into alerts and delivers them: none lost, none twice.",
+    )
+    def alert_dispatcher(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        summary = delivery.dispatch_alerts(project, specs, context.instance, project.now())
+        return dg.SkipReason(summary.text())
+
+    return alert_dispatcher

@@ -1,0 +1,74 @@
+"""How every model is, worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.store import monitor_results, window_steps
+
+ORDER = ("ERROR", "WARN", "NO_DATA", "OK")
+COLUMNS = (
+    "model",
+    "status",
+    "window",
+    "n",
+    "actual_coverage",
+    "firing",
+    "schema",
+    "freshness",
+    "quality",
+    "drift",
+    "performance",
+    "service",
+    "owners",
+)
+FAMILIES = ("schema", "freshness", "quality", "drift", "performance", "service")
+
+
+def status_of(project: Project, specs: Sequence[ModelSpec]) -> list[dict[str, object]]:
+    """Return one row per model, worst first.
+
+    A family's status is the worst verdict on the newest window that it has any for: NO_DATA where
+    nothing could be judged, ``-`` where nothing was. A model without windows is NO_DATA.
+    """
+    rows = [_status(project, spec) for spec in specs]
+    return sorted(rows, key=lambda row: (ORDER.index(str(row["status"])), str(row["model"])))
+
+
+def worst(statuses: Sequence[str]) -> str:
+    """Return the worst of some verdicts; of none, NO_DATA.
+
+    Some NO_DATA beside passing verdicts does not hide that something was judged and passed.
+    """
+    for status in ("ERROR", "WARN", "OK"):
+        if status in statuses:
+            return status
+    return "NO_DATA"
+
+
+def _status(project: Project, spec: ModelSpec) -> dict[str, object]:
+    from mlmon_dagster.alerts import list_alerts
+
+    engine = project.store.state
+    windows = {k: v for k, v in window_steps.load(engine, spec.model).items() if v.n}
+    row: dict[str, object] = {"model": spec.model, "owners": ", ".join(spec.owners)}
+    firing = [a for a in list_alerts(project.store, model=spec.model) if a.state == "FIRING"]
+    row["firing"] = len(firing)
+    if not windows:
+        return row | {"status": "NO_DATA", "window": "none yet"}
+    newest = windows[max(windows)]
+    row |= {
+        "window": newest.window_start.date().isoformat(),
+        "n": newest.n,
+        "actual_coverage": round(newest.n_actual / newest.n, 4),
+    }
+    verdicts = {}
+    for family in FAMILIES:
+        results = monitor_results.newest(
+            engine, spec.model, start=newest.window_start, family=family
+        )
+        last = results[results["window_start"] == results["window_start"].max()]
+        verdicts[family] = worst(list(last["status"])) if len(last) else "-"
+    return row | verdicts | {"status": worst(list(verdicts.values()))}

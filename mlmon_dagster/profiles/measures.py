@@ -1,0 +1,85 @@
+"""From profiles to metrics: which metrics each family computes, from which columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.metrics.frames import concat_frames
+from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, merge
+from mlmon_dagster.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Profiles = Mapping[str, ColumnStatistics]
+DRIFT_SEED = 20130101
+_WITHOUT_VERSION = tuple(key for key in CELL_KEYS if key != "model_version")
+
+
+def quality(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return null, not-a-number, unseen and out-of-range rates of every feature."""
+    from mlmon_dagster.metrics.quality import quality_metrics
+
+    return concat_frames([quality_metrics(profiles[c]) for c in spec.features if c in profiles])
+
+
+def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return the distances of features, score and prediction from the baseline's windows.
+
+    Without a baseline there is nothing to compare with, and no rows.
+    """
+    from mlmon_dagster.metrics.drift import drift_metrics
+
+    if baseline is None:
+        return concat_frames([])
+    columns = [c for c in (*spec.features, "score") if c in profiles and c in baseline]
+    rows = spec.monitors.drift.min_rows
+    return concat_frames(
+        [drift_metrics(profiles[c], baseline[c], seed=DRIFT_SEED, min_rows=rows) for c in columns]
+    )
+
+
+def performance(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return realized performance from score bins and confusion counts."""
+    from mlmon_dagster.metrics.performance import performance_metrics
+
+    return performance_metrics(profiles.get("score"), profiles.get("prediction"))
+
+
+def service(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return volume, latency percentiles and error rate."""
+    from mlmon_dagster.metrics.service import service_metrics
+
+    return service_metrics(profiles.get("latency_ms"), profiles.get("status"))
+
+
+MEASURES: dict[str, Callable[[ModelSpec, Profiles, Profiles | None], pd.DataFrame]] = {
+    "quality": quality,
+    "drift": drift,
+    "performance": performance,
+    "service": service,
+}
+
+
+def columns_of(spec: ModelSpec, family: str) -> list[str]:
+    """Return the profiled columns that a family reads."""
+    return {
+        "quality": [*spec.features],
+        "drift": [*spec.features, "score"],
+        "performance": ["score", "prediction"],
+        "service": ["latency_ms", "status"],
+    }[family]
+
+
+def measure(
+    spec: ModelSpec, family: str, profiles: Profiles, baseline: Profiles | None
+) -> pd.DataFrame:
+    """Return the MetricFrame of one family over all model versions together."""
+    merged = {column: merge(stats, _WITHOUT_VERSION) for column, stats in profiles.items()}
+    pooled = (
+        None
+        if baseline is None
+        else {column: merge(stats, _WITHOUT_VERSION) for column, stats in baseline.items()}
+    )
+    return MEASURES[family](spec, merged, pooled)

@@ -1,0 +1,162 @@
+"""The dependency rules of the rooms, read from the imports themselves."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "mlmon_dagster"
+# What a room may import of the others. Rooms that stand side by side do not import each other.
+ALLOWED = {
+    "errors": set(),
+    "spec": {"errors"},
+    "metrics": {"errors", "spec"},
+    "store": {"errors", "spec"},
+    "ingest": {"errors", "spec", "metrics", "store"},
+    "profiles": {"errors", "spec", "metrics", "store"},
+    "monitors": {"errors", "spec", "metrics", "store", "ingest", "profiles"},
+    "alerts": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors"},
+    "report": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors"},
+}
+LOWER = set(ALLOWED)
+ALLOWED |= {
+    "defs": LOWER,
+    "definitions": LOWER | {"defs"},
+    "commands": LOWER | {"defs"},
+    "demo": LOWER | {"defs", "commands"},
+    "cli": LOWER | {"defs", "commands", "demo"},
+    "__init__": LOWER | {"defs"},
+}
+PURE = {"numpy", "scipy", "pandas"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+
+
+def names_used(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_room_imports_only_what_stands_before_it(path: Path) -> None:
+    room = room_of(path)
+    imported = {
+        name.split(".")[1]
+        for name in imports_of(path)
+        if name.startswith("mlmon_dagster.")
+    } - {room}
+
+    assert imported <= ALLOWED[room]
+
+
+def test_only_defs_and_definitions_import_dagster() -> None:
+    importing = {
+        room_of(path)
+        for path in FILES
+        if any(name.split(".")[0].startswith("dagster") for name in imports_of(path))
+    }
+
+    assert importing <= {"defs", "definitions", "demo"}
+
+
+def test_metrics_import_only_numbers() -> None:
+    third_party = {
+        name.split(".")[0]
+        for path in FILES
+        if room_of(path) == "metrics"
+        for name in imports_of(path)
+    } - set(sys.stdlib_module_names) - {"mlmon_dagster"}
+
+    assert third_party <= PURE
+
+
+def test_metrics_read_no_clock_environment_files_or_global_randomness() -> None:
+    banned = ("datetime.now", "time.time", "os.environ", "np.random.seed", "np.random.rand", "open")
+    used = {
+        f"{path.name}: {name}"
+        for path in FILES
+        if room_of(path) == "metrics"
+        for name in names_used(path)
+        if name.endswith(banned)
+    }
+
+    assert used == set()
+
+
+def test_the_environment_is_read_in_two_files() -> None:
+    readers = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if names_used(path) & {"os.environ", "os.getenv", "os.environ.get"}
+    }
+
+    assert readers <= {"defs/resources.py", "cli.py"}
+
+
+def test_only_the_store_opens_databases_and_tables() -> None:
+    engines = {"duckdb", "deltalake"}
+    importing = {
+        room_of(path)
+        for path in FILES
+        if any(name.split(".")[0] in engines for name in imports_of(path))
+    }
+
+    assert importing <= {"store"}
+
+
+def test_only_one_file_talks_to_slack() -> None:
+    importing = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if any(name.startswith("slack_sdk") for name in imports_of(path))
+    }
+
+    assert importing == {"alerts/slack.py"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_stay_readable_in_one_sitting(path: Path) -> None:
+    is_generated = "migrations" in path.parts
+
+    assert is_generated or len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import mlmon_dagster", {"dagster", "pandas", "numpy"}),
+        ("import mlmon_dagster.spec", {"dagster", "pandas", "numpy"}),
+        (
+            "import mlmon_dagster.definitions",
+            {"great_expectations", "pandas", "scipy", "matplotlib", "sklearn"},
+        ),
+    ],
+)
+def test_importing_does_not_load_what_is_not_needed_yet(statement: str, heavy: set[str]) -> None:
+    code = f"{statement}\nimport sys\nprint(*sorted(set(sys.modules) & {heavy!r}))"
+    loaded = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert loaded.stdout.split() == []
