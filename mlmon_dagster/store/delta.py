@@ -38,6 +38,7 @@ class LiveFile:
 
     path: str
     partition: Partition
+    n_rows: int
 
 
 class Snapshot:
@@ -64,10 +65,11 @@ class Snapshot:
         actions = pa.table(self._table.get_add_actions(flatten=True))
         columns = [actions.column(f"partition.{key}").to_pylist() for key in keys]
         values = zip(*columns, strict=True) if keys else iter([()] * actions.num_rows)
+        paths, counts = (actions.column(c).to_pylist() for c in ("path", "num_records"))
         return [
             # The log's paths are percent-encoded once more than the names of the folders.
-            LiveFile(str(self._folder / unquote(path)), dict(zip(keys, value, strict=True)))
-            for path, value in zip(actions.column("path").to_pylist(), values, strict=True)
+            LiveFile(str(self._folder / unquote(path)), dict(zip(keys, value, strict=True)), n or 0)
+            for path, value, n in zip(paths, values, counts, strict=True)
         ]
 
     def has_transaction(self, app_id: str) -> bool:
@@ -98,7 +100,7 @@ class Snapshot:
         """
         self._write(rows, app_ids, mode="append")
 
-    def overwrite(self, rows: pa.Table, predicate: str) -> None:
+    def overwrite(self, rows: pa.Table | pa.RecordBatchReader, predicate: str) -> None:
         """Replace the rows that match a predicate, provided that this version is the newest.
 
         Raises:
@@ -106,7 +108,9 @@ class Snapshot:
         """
         self._write(rows, (), mode="overwrite", predicate=predicate)
 
-    def _write(self, rows: pa.Table, app_ids: Sequence[str], **options: Any) -> None:
+    def _write(
+        self, rows: pa.Table | pa.RecordBatchReader, app_ids: Sequence[str], **options: Any
+    ) -> None:
         properties = CommitProperties(
             app_transactions=[Transaction(app_id, 1) for app_id in app_ids],
             max_commit_retries=0,  # a retry inside would commit what was decided on old data

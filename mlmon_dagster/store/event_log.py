@@ -236,6 +236,15 @@ class PinnedLog:
         self._spec = spec
         self.moved = moved
 
+    def count_rows(self, dates: set[str]) -> dict[str, int]:
+        """Return the number of logged predictions of each window date, duplicates included."""
+        counts = dict.fromkeys(sorted(dates), 0)
+        snapshot = self._snapshots["predictions"]
+        for file in [] if snapshot is None else snapshot.files:
+            if file.partition["window_date"] in counts:
+                counts[file.partition["window_date"]] += file.n_rows
+        return counts
+
     def moved_sql(self) -> str | None:
         """Return all (prediction_id, window_date) of moved ids as a subquery; None if none."""
         return None if self.moved is None else self.moved.from_sql()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from mlmon_dagster.store.rebuild_sql import fingerprint_sql, records_sql
 from mlmon_dagster.store.sql import literals
 
 PRODUCTION = "production"
+_GROUP_ROWS = 250_000  # logged rows whose records are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -96,21 +98,46 @@ class InferenceRecords:
         # Pinned before the log is read: whoever commits records after this point makes our
         # commit fail, so a rebuild from older rows can never replace one from newer rows.
         target = self._folder.ensure()
-        records = self._compute(self._log.pinned(), dates, wanted)
-        counts = self._count(records)
-        reached("rebuild.computed")
-        if records.num_rows or self._has_partition(target, dates, wanted):
-            predicate = f"window_date IN ({literals(sorted(dates))})"
-            if wanted is not None:
-                predicate += f" AND dataset IN ({literals(sorted(wanted))})"
-            target.overwrite(records, predicate)
+        log = self._log.pinned()
+        counts: list[WindowCounts] = []
+
+        def computed() -> Iterator[pa.Table]:
+            for group in _groups(log.count_rows(dates)):
+                records = self._compute(log, group, wanted)
+                counts.extend(self._count(records))
+                yield records
+            reached("rebuild.computed")
+
+        self._replace(target, computed(), dates, wanted)
         reached("rebuild.committed")
         return _complete(counts, windows, datasets)
 
-    def _has_partition(self, target: Snapshot, dates: set[str], wanted: set[str] | None) -> bool:
+    def _replace(
+        self,
+        target: Snapshot,
+        tables: Iterator[pa.Table],
+        dates: set[str],
+        datasets: set[str] | None,
+    ) -> None:
+        first = next(tables)
+        second = next(tables, None)
+        if second is None and not first.num_rows and not self._has(target, dates, datasets):
+            return  # nothing was there, nothing is: no commit
+        predicate = f"window_date IN ({literals(sorted(dates))})"
+        if datasets is not None:
+            predicate += f" AND dataset IN ({literals(sorted(datasets))})"
+        if second is None:
+            target.overwrite(first, predicate)
+            return
+        batches = (
+            batch for table in chain([first, second], tables) for batch in table.to_batches()
+        )
+        target.overwrite(pa.RecordBatchReader.from_batches(self._schema, batches), predicate)
+
+    def _has(self, target: Snapshot, dates: set[str], datasets: set[str] | None) -> bool:
         return any(
             file.partition["window_date"] in dates
-            and (wanted is None or file.partition["dataset"] in wanted)
+            and (datasets is None or file.partition["dataset"] in datasets)
             for file in target.files
         )
 
@@ -200,6 +227,19 @@ class InferenceRecords:
             ),
             where,
         )
+
+
+def _groups(counts: Mapping[str, int]) -> Iterator[set[str]]:
+    """Split window dates into groups of roughly ``_GROUP_ROWS`` logged rows each."""
+    group: set[str] = set()
+    n_rows = 0
+    for date, n in counts.items():
+        if group and n_rows + n > _GROUP_ROWS:
+            yield group
+            group, n_rows = set(), 0
+        group.add(date)
+        n_rows += n
+    yield group
 
 
 def _complete(

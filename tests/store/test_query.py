@@ -1,0 +1,108 @@
+import datetime as dt
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.query import QueryEngine
+from mlmon_dagster.store.sql import literal, literals, quote_identifier
+
+ENGINE = QueryEngine(Path("/nonexistent"), "256MB")
+texts = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"))
+times = st.datetimes(
+    min_value=dt.datetime(1900, 1, 1),  # noqa: DTZ001
+    max_value=dt.datetime(2200, 1, 1),  # noqa: DTZ001
+    timezones=st.just(dt.UTC),
+)
+
+
+@given(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63) + 1, 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts
+    | times
+)
+def test_literals_keep_their_value(value: str | float | dt.datetime | None) -> None:
+    assert ENGINE.query(f"SELECT {literal(value)} AS v")["v"][0].as_py() == value
+
+
+@given(texts.filter(bool))
+def test_identifiers_may_have_any_characters(name: str) -> None:
+    assert ENGINE.query(f"SELECT 1 AS {quote_identifier(name)}").column_names == [name]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "a\0b", dt.datetime(2024, 1, 1)])  # noqa: DTZ001
+def test_what_sql_cannot_spell_is_refused(value: float | str | dt.datetime) -> None:
+    with pytest.raises(ValueError, match=r"literal|naive"):
+        literal(value)
+
+
+@pytest.mark.parametrize("name", ["", "a\0"])
+def test_what_cannot_name_a_column_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot be the name"):
+        quote_identifier(name)
+
+
+def test_in_no_values_matches_nothing() -> None:
+    assert ENGINE.query(f"SELECT 1 WHERE 'a' IN ({literals([])})").num_rows == 0
+
+
+def test_queries_run_in_utc(store: Store) -> None:
+    found = store.query("SELECT TIMESTAMPTZ '2024-07-01 00:00:00+02' AS t")
+    assert found.schema.field("t").type == pa.timestamp("us", tz="UTC")
+    assert found["t"][0].as_py() == dt.datetime(2024, 6, 30, 22, tzinfo=dt.UTC)
+
+
+def test_queries_see_the_tables_they_are_given_and_no_others(store: Store) -> None:
+    assert (
+        store.query("SELECT SUM(a) AS s FROM t", {"t": pa.table({"a": [1, 2]})})["s"][0].as_py()
+        == 3
+    )
+    with pytest.raises(StoreError, match="does not exist"):
+        store.query("SELECT * FROM t")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM '/etc/passwd'",
+        "COPY (SELECT 1) TO '/tmp/leak.csv'",
+        "SELECT * FROM read_parquet('https://example.com/x.parquet')",
+        "INSTALL httpfs",
+        "SET enable_external_access = true",
+        "ATTACH '/tmp/other.duckdb'",
+    ],
+)
+def test_queries_reach_nothing_outside_the_store(store: Store, statement: str) -> None:
+    with pytest.raises(StoreError):
+        store.query(statement)
+
+
+def test_python_variables_are_out_of_reach(store: Store) -> None:
+    secret = pa.table({"a": [1]})
+    with pytest.raises(StoreError):
+        store.query("SELECT * FROM secret")
+    assert secret.num_rows == 1
+
+
+def test_threads_may_query_at_once(store: Store) -> None:
+    sums: list[int] = []
+
+    def ask(n: int) -> None:
+        table = pa.table({"a": range(n)})
+        sums.append(int(store.query("SELECT SUM(a) AS s FROM t", {"t": table})["s"][0].as_py()))
+
+    threads = [threading.Thread(target=ask, args=(1000 + i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(sums) == [sum(range(1000 + i)) for i in range(8)]
