@@ -181,7 +181,8 @@ class _Worker:
     def _settle(self, claim: Claim, outcome: Outcome) -> None:
         match outcome:
             case Posted():
-                self._close_gate(claim, self.policy.pace_seconds)
+                if outcome.ts:
+                    self._close_gate(claim, self.policy.pace_seconds)
                 self._write(
                     claim,
                     "sent",
@@ -235,7 +236,7 @@ class _Worker:
         return self.clock() + dt.timedelta(seconds=seconds)
 
     def _close_gate(self, claim: Claim, seconds: float) -> None:
-        if seconds > 0 and claim.row["receiver"] == "slack":
+        if seconds > 0:
             outbox.close_gate(self.store.state, claim.row["channel"], self._after(seconds))
 
     def _note(self, error: str) -> None:

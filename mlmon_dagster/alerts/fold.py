@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mlmon_dagster.alerts import no_verdict
 from mlmon_dagster.alerts.identity import (
     DEFAULT_ENVIRONMENT,
     fingerprint,
@@ -16,6 +17,7 @@ from mlmon_dagster.alerts.identity import (
     state_columns,
     state_of,
 )
+from mlmon_dagster.alerts.no_verdict import family_results
 from mlmon_dagster.alerts.transitions import EventKind, Verdict, failed, resolve, step
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store import Store, alert_state
@@ -53,10 +55,10 @@ def fold_results(
     n_folded = 0
     waiting = set(alert_state.models_with_new_results(store.state))
     for model in [spec.model for spec in specs if spec.model in waiting]:
-        n_batch = _BATCH
-        while n_batch == _BATCH:
+        more = True
+        while more:
             with alert_state.exclusive(store.state, f"alerts:{model}") as conn:
-                n_batch = _fold_batch(conn, model, now, environment)
+                n_batch, more = _fold_batch(conn, model, now, environment)
             n_folded += n_batch
         with alert_state.exclusive(store.state, f"alerts:{model}") as conn:
             _resolve_missing(conn, model, now)
@@ -80,14 +82,18 @@ def retire_undeclared(store: Store, specs: Sequence[ModelSpec], now: dt.datetime
     return n_ended
 
 
-def _fold_batch(conn: sa.Connection, model: str, now: dt.datetime, environment: str) -> int:
-    results = alert_state.new_results(conn, model, _BATCH)
+def _fold_batch(
+    conn: sa.Connection, model: str, now: dt.datetime, environment: str
+) -> tuple[int, bool]:
+    """Take in one batch; return its size and whether there may be more."""
+    read = alert_state.new_results(conn, model, _BATCH)
+    results = _whole_windows(read)
     alerts: dict[str, AlertRow] = {
         key: dict(row) for key, row in alert_state.load_alerts(conn, model).items()
     }
     touched: set[str] = set()
     events: list[dict[str, Any]] = []
-    for result in results:
+    for result in [*results, *family_results(results)]:
         if result["status"] == "NO_DATA":
             continue
         key = fingerprint(result, environment)
@@ -100,7 +106,15 @@ def _fold_batch(conn: sa.Connection, model: str, now: dt.datetime, environment: 
     alert_state.save_alerts(conn, [alerts[key] for key in sorted(touched)])
     alert_state.append_events(conn, events)
     alert_state.mark_folded(conn, [result["id"] for result in results], now)
-    return len(results)
+    return len(results), len(read) == _BATCH
+
+
+def _whole_windows(results: Sequence[Row]) -> Sequence[Row]:
+    """Leave a last window that the batch's end may have cut for the next batch."""
+    if len(results) < _BATCH:
+        return results
+    last = results[-1]["window_start"]
+    return [result for result in results if result["window_start"] != last] or results
 
 
 def _take_in(row: AlertRow, result: Row, now: dt.datetime) -> list[dict[str, Any]]:
@@ -140,7 +154,7 @@ def _remember(row: AlertRow, result: Row, now: dt.datetime) -> None:
         details = {name: result[name] for name in same}
         details["window_start"] = result["window_start"].isoformat()
         details["explain"] = json.loads(result["details"] or "{}")
-    details["newest_value"] = result["value"]
+    details["newest_value"], details["newest_message"] = result["value"], result["message"]
     details["newest_window_end"] = result["window_end"].isoformat()
     row["details"] = json.dumps(details)
 
@@ -212,7 +226,7 @@ def _resolve_missing(conn: sa.Connection, model: str, now: dt.datetime) -> None:
     """End the alerts that had no result at all in the last windows their family was judged in."""
     coverage: dict[tuple[str, str], dict[dt.datetime, set[tuple[str, str, str]]]] = {}
     for row in alert_state.load_alerts(conn, model, states=alert_state.ACTIVE).values():
-        if row["family"] == "pipeline":
+        if row["family"] == "pipeline" or row["metric"] == no_verdict.METRIC:
             continue
         stream = (row["family"], row["dataset"])
         if stream not in coverage:

@@ -202,7 +202,7 @@ def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
         title=f"{context.spec.model}: {_count(views)} firing after the backfill "
         f"({', '.join(families)})",
         mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
-        items=tuple(Item(v.sentence, v.numbers) for v in views[:MAX_LISTED]),
+        items=tuple(Item(v.sentence) for v in views[:MAX_LISTED]),
         more=_and_more(views[MAX_LISTED:]),
         notes=_notes(context, views),
         mention=_mention(context, views),
@@ -215,14 +215,14 @@ def _title(context: Context, views: Sequence[AlertView]) -> str:
     others = len(views) - 1
     rest = f" (and {others} more {views[0].row['family']} alerts)" if others > 1 else ""
     rest = f" (and 1 more {views[0].row['family']} alert)" if others == 1 else rest
-    return f"{context.spec.model}: {views[0].sentence}{rest}"
+    return f"{context.spec.model}: {views[0].sentence.rstrip('.')}{rest}"
 
 
 def _items(views: Sequence[AlertView]) -> tuple[Item, ...]:
     """List the alerts; the sentence of a single one is the title already."""
     if len(views) == 1:
         return (Item(views[0].numbers),) if views[0].numbers else ()
-    return tuple(Item(v.sentence, v.numbers) for v in views[:MAX_LISTED])
+    return tuple(Item(v.sentence) for v in views[:MAX_LISTED])
 
 
 def _count(views: Sequence[AlertView]) -> str:
@@ -282,7 +282,8 @@ def _command(views: Sequence[AlertView]) -> str:
 
 def _change_item(label: str, view: AlertView) -> Item:
     if label != "Resolved":
-        return Item(f"{label}: {view.sentence}", view.numbers)
+        newest = view.details.get("newest_message") if label.startswith("Revised") else ""
+        return Item(f"{label}: {newest or view.sentence}")
     return Item(f"Resolved: {view.name}{_now(view)}; was: {view.sentence}", _episode(view))
 
 

@@ -71,10 +71,10 @@ def plain_text(message: Message) -> str:
         lines.append(f"  - {clean(item.sentence, _SENTENCE)}{numbers}")
     if message.more:
         lines.append(f"    {clean(message.more, _MORE)}")
-    lines += [f"  {label + ':':<14}{clean(text, _NOTE)}" for label, text in message.notes]
-    lines += [f"  {label + ':':<14}{clean(address, _NOTE)}" for label, address in message.links]
+    for label, text in (*message.notes, *message.links):
+        lines.append(f"  {clean(label) + ':':<14} {clean(text, _NOTE)}")
     if message.command:
-        lines.append(f"  {'More:':<14}{clean(message.command, _NOTE)}")
+        lines.append(f"  {'More:':<14} {clean(message.command, _NOTE)}")
     return "\n".join(lines)
 
 
@@ -83,7 +83,7 @@ def _sections(message: Message) -> list[dict[str, Any]]:
     items = [_item(item) for item in message.items]
     if message.more:
         items.append(safe(message.more, _MORE))
-    notes = [f"*{label}:* {safe(text, _NOTE)}" for label, text in message.notes]
+    notes = [f"*{safe(label)}:* {safe(text, _NOTE)}" for label, text in message.notes]
     command = cut(escape(clean(message.command, _NOTE)), _ROOM_COMMAND)
     parts = (
         cut("\n".join(items), _ROOM_ITEMS),

@@ -44,10 +44,11 @@ Call = Callable[[], SlackResponse]
 
 @dataclass(frozen=True)
 class SlackCheck:
-    """Whether Slack is connected, and what to do if not; ``text`` is for people."""
+    """Whether Slack is connected, what was found and, if something is wrong, what mends it."""
 
-    ok: bool
-    text: str
+    is_fine: bool
+    found: str
+    cure: str = ""
 
 
 class SlackReceiver:
@@ -90,7 +91,9 @@ class SlackReceiver:
         return outcome
 
     def _call(self, delivery: Delivery, payload: Mapping[str, Any]) -> SlackResponse:
-        channel = delivery.channel_id or delivery.channel
+        # A name is resolved by Slack each time; threads and updates need the id of back then.
+        is_new = not (delivery.thread_ts or delivery.update_ts)
+        channel = delivery.channel if is_new else delivery.channel_id or delivery.channel
         content: dict[str, Any] = {"text": payload["text"]}
         content["attachments"] = payload.get("attachments", [])
         if delivery.update_ts:
@@ -167,19 +170,20 @@ class SlackReceiver:
                 raise SlackClientError("channel_not_found")
         return self._channel_ids[channel]
 
-    def auth_test(self) -> SlackCheck:
+    def check(self) -> SlackCheck:
         """Ask Slack who we are and what we may do; never raises for what Slack answers."""
         try:
             answer = self._client.auth_test()
         except Exception as error:  # said in words
             outcome = classify(error)
-            return SlackCheck(False, getattr(outcome, "error", ""))
+            found, _, cure = str(getattr(outcome, "error", "")).partition(": ")
+            return SlackCheck(False, found, cure)
         granted = {s.strip() for s in _header(answer.headers, "x-oauth-scopes").split(",") if s}
         missing = [scope for scope in SCOPES if granted and scope not in granted]
         who = f"Connected to {answer.get('team')} as {answer.get('user')}."
         if not missing:
             return SlackCheck(True, who)
-        return SlackCheck("chat:write" not in missing, f"{who} {explain('missing_scope', missing)}")
+        return SlackCheck(False, who, explain("missing_scope", missing))
 
 
 def classify(error: Exception) -> Outcome:

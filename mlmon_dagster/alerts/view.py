@@ -12,7 +12,9 @@ from zoneinfo import ZoneInfo
 from mlmon_dagster.store.alert_state import Row
 
 TABLE = ":table"
+MAX_SLICES = 3
 _RANK = {"ERROR": 0, "WARN": 1}
+_NAMED = {"unseen": "unseen values", "quarantined": "files", "bad_reasons": "reasons"}
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ class AlertView:
     def explained_by(self) -> list[str]:
         """Slices, unseen values or files that explain it, the most important first."""
         explain = self.details.get("explain", {})
-        lines = [_slice_text(item) for item in explain.get("slices", ())]
-        named = [(label, explain[label]) for label in ("unseen", "files") if explain.get(label)]
-        return lines + [f"{label}: {', '.join(map(str, values[:5]))}" for label, values in named]
+        lines = [_slice_text(item) for item in explain.get("worst_slices", ())[:MAX_SLICES]]
+        named = [(label, explain[key]) for key, label in _NAMED.items() if explain.get(key)]
+        return lines + [f"{label} {', '.join(list(map(str, v))[:5])}" for label, v in named]
 
     def moment(self, when: dt.datetime) -> str:
         """Write a time in the model's zone: as a date if it is the start of one."""
@@ -112,12 +114,10 @@ def number(value: float | None) -> str:
 def _slice_text(item: object) -> str:
     if not isinstance(item, Mapping):
         return str(item)
-    text = str(item.get("slice") or f"{item.get('slice_key')} = {item.get('slice_value')}")
-    extra = []
-    if item.get("share") is not None:
-        extra.append(f"{item['share']:.0%} of the change")
-    if item.get("value") is not None:
-        extra.append(number(item["value"]))
+    text = f"{item.get('slice_key')} = {item.get('slice_value')}"
+    extra = [number(item["value"])] if item.get("value") is not None else []
+    if item.get("baseline_value") is not None:
+        extra.append(f"baseline {number(item['baseline_value'])}")
     if item.get("n") is not None:
         extra.append(f"n = {item['n']:,}")
     return f"{text} ({', '.join(extra)})" if extra else text

@@ -247,11 +247,16 @@ def save_group(conn: sa.Connection, row: Row) -> None:
     upsert(conn, alert_group, [row])
 
 
-def has_stale_windows(conn: sa.Connection, model: str, now: dt.datetime) -> bool:
-    """Whether windows that have ended still wait for their metrics to be computed."""
+def has_stale_windows(
+    conn: sa.Connection, model: str, start: dt.datetime, end: dt.datetime
+) -> bool:
+    """Whether windows between two times still wait for their metrics to be computed."""
     w = window_state.c
     stale = sa.select(w.model).where(
-        w.model == model, w.window_end <= now, w.input_revision > w.computed_revision
+        w.model == model,
+        w.window_start >= start,
+        w.window_end <= end,
+        w.input_revision > w.computed_revision,
     )
     return conn.execute(stale.limit(1)).first() is not None
 

@@ -1,0 +1,65 @@
+"""The end of a backfill: one message about everything it left firing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+
+from mlmon_dagster.alerts import message as say
+from mlmon_dagster.alerts.group_state import SUMMARY, GroupState, dump
+from mlmon_dagster.alerts.outgoing import row_key
+from mlmon_dagster.alerts.silencing import silenced_by
+from mlmon_dagster.spec import complete_windows
+from mlmon_dagster.store import alert_state
+from mlmon_dagster.store.alert_state import Row
+
+BACKFILL_QUIET = dt.timedelta(minutes=30)  # after which a backfill that left gaps has ended
+
+
+def summarize_backfill(state: GroupState, *, is_running: bool) -> int:
+    """Tell in one message what a backfill left firing; from then on it counts as told."""
+    rows = [
+        row
+        for row in state.alerts.values()
+        if row["state"] in alert_state.ACTIVE
+        and row["muted_reason"] == "backfill"
+        and silenced_by(row, state.silences) is None
+    ]
+    if not rows or is_running or _backfill_runs(state):
+        return 0
+    summary = state.group(SUMMARY)
+    summary |= {"version": summary["version"] + 1, "last_sent_at": state.now}
+    key = row_key(summary)
+    summary["head_key"] = key
+    text = say.summary_message(state.context, [state.views[r["fingerprint"]] for r in rows])
+    state.enqueue(summary, key, SUMMARY, text, head_key="")
+    alert_state.save_group(state.conn, summary)
+    for row in rows:
+        row["muted_reason"] = ""
+        alert_state.set_muted(state.conn, row["fingerprint"], "")
+        _count_as_told(state, row, key)
+    return 1
+
+
+def _backfill_runs(state: GroupState) -> bool:
+    model = state.context.spec.model
+    windows = complete_windows(state.context.spec.time, state.now)
+    if not windows:
+        return False
+    if not alert_state.has_stale_windows(state.conn, model, windows[0].start, windows[-1].end):
+        return False
+    last = alert_state.last_backfill_result(state.conn, model)
+    return last is not None and last > state.now - BACKFILL_QUIET
+
+
+def _count_as_told(state: GroupState, row: Row, head_key: str) -> None:
+    group = state.group(row["family"])
+    firing = set(json.loads(group["firing"]))
+    if not firing:
+        group |= {"head_key": head_key, "resolved": "[]"}
+    group |= {
+        "firing": dump(firing | {state.key(row)}),
+        "version": max(group["version"], 1),
+        "last_sent_at": state.now,
+    }
+    alert_state.save_group(state.conn, group)

@@ -1,0 +1,156 @@
+"""What a flush knows of one model: its alerts, and what receivers were told about them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from mlmon_dagster.alerts.message import Context, Message
+from mlmon_dagster.alerts.notify import Told
+from mlmon_dagster.alerts.outgoing import outbox_row
+from mlmon_dagster.alerts.silencing import silenced_by
+from mlmon_dagster.alerts.view import AlertView, view_of
+from mlmon_dagster.store import alert_state, outbox
+from mlmon_dagster.store.alert_state import Row
+
+SUMMARY = "summary"  # the group of the message that ends a backfill
+
+
+@dataclass
+class GroupState:
+    """The alerts and groups of one model, inside one transaction.
+
+    Attributes:
+        conn: The transaction.
+        context: The model.
+        now: The time of the flush.
+        groups: Rows of the notification log by group key.
+        alerts: Rows of the alerts that are active or were told about, by fingerprint.
+        silences: The silences in force.
+        n_changes: How often each alert's episode was escalated or revised.
+        receiver: Where messages of the model go.
+        channel: Where there.
+        views: The alerts as people read them.
+    """
+
+    conn: sa.Connection
+    context: Context
+    now: dt.datetime
+    groups: dict[str, dict[str, Any]]
+    alerts: dict[str, dict[str, Any]]
+    silences: Sequence[Row]
+    n_changes: dict[str, int]
+    receiver: str
+    channel: str
+    views: dict[str, AlertView] = field(default_factory=dict)
+
+    def apply_silences(self) -> None:
+        """Mute what a silence matches, and unmute what none matches any more."""
+        for fingerprint, row in self.alerts.items():
+            muted = row["muted_reason"]
+            if row["state"] not in alert_state.ACTIVE or not (muted == "" or _is_silence(muted)):
+                continue
+            silence = silenced_by(row, self.silences)
+            reason = "" if silence is None else f"silence:{silence}"
+            if reason != muted:
+                row["muted_reason"] = reason
+                alert_state.set_muted(self.conn, fingerprint, reason)
+
+    def key(self, row: Row) -> str:
+        """Name what is told of an alert: its episode and how often that changed."""
+        return f"{row['fingerprint']}:{row['episode']}:{self.n_changes[row['fingerprint']]}"
+
+    def active(self, family: str) -> dict[str, dict[str, Any]]:
+        """Return the active alerts of a family by key."""
+        return {
+            self.key(row): row
+            for row in self.alerts.values()
+            if row["family"] == family and row["state"] in alert_state.ACTIVE
+        }
+
+    def views_of(self, keys: Iterable[str]) -> list[AlertView]:
+        """Return the alerts that keys name, each once."""
+        fingerprints = dict.fromkeys(key.split(":")[0] for key in sorted(keys))
+        return [self.views[f] for f in fingerprints if f in self.views]
+
+    def group(self, family: str) -> dict[str, Any]:
+        """Return the notification log of a family, a new one if it was never told about."""
+        group_key = f"{self.receiver}|{self.channel}|{self.context.spec.model}|{family}"
+        if group_key not in self.groups:
+            self.groups[group_key] = {
+                "group_key": group_key,
+                "receiver": self.receiver,
+                "channel": self.channel,
+                "model": self.context.spec.model,
+                "family": family,
+                "head_key": "",
+                "version": 0,
+                "firing": "[]",
+                "resolved": "[]",
+                "last_sent_at": None,
+                "first_dirty_at": None,
+                "next_flush_at": None,
+            }
+        return self.groups[group_key]
+
+    def enqueue(
+        self, group: dict[str, Any], key: str, kind: str, text: Message, *, head_key: str
+    ) -> None:
+        """Write a message into the outbox."""
+        row = outbox_row(group, key, kind, text, head_key=head_key, now=self.now)
+        outbox.enqueue(self.conn, [row])
+
+
+def load(conn: sa.Connection, context: Context, now: dt.datetime) -> GroupState:
+    """Read the state of one model, with the silences of this moment applied."""
+    model, slack = context.spec.model, context.spec.alerts.slack
+    groups = {key: dict(row) for key, row in alert_state.load_groups(conn, model).items()}
+    told = [json.loads(g["firing"]) + json.loads(g["resolved"]) for g in groups.values()]
+    fingerprints = sorted({key.split(":")[0] for keys in told for key in keys})
+    rows = alert_state.load_alerts(
+        conn, model, states=alert_state.ACTIVE, fingerprints=fingerprints
+    )
+    alerts = {key: dict(row) for key, row in rows.items()}
+    episodes = {key: row["episode"] for key, row in alerts.items()}
+    state = GroupState(
+        conn=conn,
+        context=context,
+        now=now,
+        groups=groups,
+        alerts=alerts,
+        silences=alert_state.silences(conn, now),
+        n_changes=alert_state.changes_announced(conn, episodes),
+        receiver="slack" if slack else "console",
+        channel=slack.channel if slack else "terminal",
+    )
+    state.apply_silences()
+    state.views = {key: view_of(row, context.spec.time.zone) for key, row in alerts.items()}
+    return state
+
+
+def told_of(group: Row) -> Told:
+    """Read what was told about a group."""
+    return Told(
+        frozenset(json.loads(group["firing"])),
+        frozenset(json.loads(group["resolved"])),
+        group["last_sent_at"],
+    )
+
+
+def episode_of(key: str) -> str:
+    """Strip how often the episode changed: a key of ``resolved``."""
+    return ":".join(key.split(":")[:2])
+
+
+def dump(keys: Iterable[str]) -> str:
+    """Write keys the way the notification log keeps them."""
+    return json.dumps(sorted(keys))
+
+
+def _is_silence(reason: str) -> bool:
+    return reason.startswith("silence:")

@@ -1,0 +1,43 @@
+"""When a group speaks: Alertmanager's order."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from mlmon_dagster.alerts.notify import Reason, Told, needs_update
+
+NOW = dt.datetime(2024, 1, 10, tzinfo=dt.UTC)
+REPEAT = dt.timedelta(hours=24)
+
+
+def told(firing: str = "", resolved: str = "", hours_ago: float = 1) -> Told:
+    return Told(frozenset(firing), frozenset(resolved), NOW - dt.timedelta(hours=hours_ago))
+
+
+@pytest.mark.parametrize(
+    ("log", "firing", "resolved", "reason"),
+    [
+        (None, "", "", None),
+        (None, "a", "", "first"),
+        (None, "", "a", None),
+        (told(""), "a", "", "first"),
+        (told("a"), "ab", "", "new_alerts"),
+        (told("a"), "b", "a", "new_alerts"),
+        (told("a"), "", "a", "all_resolved"),
+        (told("", "a"), "", "a", None),
+        (told("ab"), "a", "b", "some_resolved"),
+        (told("a", "b"), "a", "b", None),
+        (told("a"), "a", "", None),
+        (told("a", hours_ago=23.9), "a", "", None),
+        (told("a", hours_ago=24), "a", "", "repeat"),
+        (told("", hours_ago=99), "", "", None),
+        (told("ab", hours_ago=99), "a", "b", "some_resolved"),
+        (Told(frozenset("a")), "a", "", "repeat"),
+    ],
+)
+def test_a_group_speaks_for_the_first_reason_that_holds(
+    log: Told | None, firing: str, resolved: str, reason: Reason | None
+) -> None:
+    assert needs_update(log, set(firing), set(resolved), now=NOW, repeat=REPEAT) == reason

@@ -1,0 +1,181 @@
+"""The state machine, transition by transition."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlmon_dagster.alerts.transitions import AlertState, Status, Step, Verdict, resolve, step
+
+START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+NAMES: dict[str, Status] = {"P": "OK", "W": "WARN", "E": "ERROR", "-": "NO_DATA"}
+
+
+def verdict(window: int, letter: str, result_id: int | None = None) -> Verdict:
+    start = START + dt.timedelta(days=window)
+    return Verdict(start, NAMES[letter], window + 1 if result_id is None else result_id)
+
+
+def play(letters: str, k: int = 1, n: int = 1) -> tuple[AlertState, list[str]]:
+    alert, events = AlertState(), []
+    for window, letter in enumerate(letters):
+        alert, happened, _ = step(alert, verdict(window, letter), k=k, n=n)
+        events += happened
+    return alert, events
+
+
+def revise(letters: str, window: int, letter: str, k: int = 1, n: int = 1) -> Step:
+    alert, _ = play(letters, k, n)
+    return step(alert, verdict(window, letter, result_id=100), k=k, n=n)
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "letters", "state", "events"),
+    [
+        # from OK
+        (1, 1, "P", "OK", []),
+        (1, 1, "E", "FIRING", ["opened"]),
+        (2, 3, "E", "PENDING", []),
+        (1, 1, "-", "OK", []),
+        # from PENDING
+        (2, 3, "EP", "PENDING", []),
+        (2, 3, "EPP", "OK", []),
+        (2, 3, "EPE", "FIRING", ["opened"]),
+        (2, 3, "E-E", "FIRING", ["opened"]),
+        (2, 3, "E-", "PENDING", []),
+        (3, 3, "EEP", "OK", []),
+        (3, 3, "EEE", "FIRING", ["opened"]),
+        (2, 3, "EPPE", "PENDING", []),
+        # from FIRING
+        (1, 1, "EP", "OK", ["opened", "resolved"]),
+        (1, 1, "EE", "FIRING", ["opened"]),
+        (1, 1, "E-", "FIRING", ["opened"]),
+        (1, 1, "WE", "FIRING", ["opened", "escalated"]),
+        (1, 1, "WEWE", "FIRING", ["opened", "escalated"]),
+        (1, 1, "EW", "FIRING", ["opened"]),
+        (2, 3, "EEP", "RECOVERING", ["opened"]),
+        (3, 3, "EEEP", "OK", ["opened", "resolved"]),
+        (1, 3, "EPP", "RECOVERING", ["opened"]),
+        # from RECOVERING
+        (2, 3, "EEPP", "OK", ["opened", "resolved"]),
+        (2, 3, "EEP-", "RECOVERING", ["opened"]),
+        (2, 3, "EEPE", "FIRING", ["opened"]),
+        (2, 3, "WWPE", "FIRING", ["opened", "escalated"]),
+        (2, 3, "EEPEPEP", "RECOVERING", ["opened"]),
+        (1, 3, "EPPP", "OK", ["opened", "resolved"]),
+        # a later episode announces its severity anew
+        (1, 1, "EPW", "FIRING", ["opened", "resolved", "opened"]),
+        (1, 1, "EPWE", "FIRING", ["opened", "resolved", "opened", "escalated"]),
+        (2, 3, "EEPPE", "PENDING", ["opened", "resolved"]),
+    ],
+)
+def test_each_transition(k: int, n: int, letters: str, state: str, events: list[str]) -> None:
+    alert, happened = play(letters, k, n)
+
+    assert (alert.state, happened) == (state, events)
+    assert alert.episode == happened.count("opened")
+
+
+@pytest.mark.parametrize(
+    ("letters", "window", "letter", "state", "events"),
+    [
+        ("E", 0, "P", "OK", ("revised", "resolved")),
+        ("EE", 1, "P", "OK", ("revised", "resolved")),
+        ("P", 0, "E", "FIRING", ("opened",)),
+        ("EP", 1, "E", "FIRING", ("opened",)),
+        ("W", 0, "E", "FIRING", ("escalated",)),
+        ("E", 0, "W", "FIRING", ()),
+        ("E", 0, "E", "FIRING", ()),
+        ("E", 0, "-", "FIRING", ()),
+        ("EE", 0, "P", "FIRING", ()),
+        ("PP", 0, "E", "OK", ()),
+    ],
+)
+def test_a_revised_verdict(
+    letters: str, window: int, letter: str, state: str, events: tuple[str, ...]
+) -> None:
+    after = revise(letters, window, letter)
+
+    assert (after.after.state, after.events) == (state, events)
+
+
+def test_a_revision_that_reopens_a_recovery_is_told() -> None:
+    after = revise("EEP", 2, "E", k=2, n=3)
+
+    assert (after.after.state, after.events) == ("FIRING", ("revised",))
+
+
+def test_a_revision_may_let_an_episode_recover_without_ending_it() -> None:
+    after = revise("EE", 1, "P", k=2, n=3)
+
+    assert (after.after.state, after.events) == ("RECOVERING", ("revised",))
+
+
+def test_an_older_window_that_comes_late_is_remembered_but_moves_nothing() -> None:
+    alert, _ = play("P", k=2, n=3)
+    newest, _, _ = step(alert, verdict(3, "E"), k=2, n=3)
+    late, events, is_newest = step(newest, verdict(2, "E", result_id=50), k=2, n=3)
+    after, opened, _ = step(late, verdict(4, "E", result_id=51), k=2, n=3)
+
+    assert (late.state, events, is_newest) == ("PENDING", (), False)
+    assert (after.state, opened) == ("FIRING", ("opened",))
+
+
+def test_a_result_older_than_the_one_known_for_its_window_is_nothing() -> None:
+    alert, _, _ = step(AlertState(), verdict(0, "P", result_id=7))
+
+    assert step(alert, verdict(0, "E", result_id=3)).after == alert
+
+
+def test_ending_from_outside_resolves_only_what_is_active() -> None:
+    assert resolve(play("E")[0]).events == ("resolved",)
+    pending = resolve(play("E", 2, 3)[0])
+    assert (pending.after.state, pending.events) == ("OK", ())
+
+
+histories = st.lists(st.sampled_from("PWE-"), max_size=12)
+windows = st.sampled_from([(1, 1), (2, 3), (3, 3), (1, 3), (3, 5)])
+
+
+@given(histories, windows)
+def test_repeating_every_verdict_changes_nothing(letters: list[str], kn: tuple[int, int]) -> None:
+    k, n = kn
+    once, events = play("".join(letters), k, n)
+    again = once
+    for window, letter in enumerate(letters):
+        again, happened, _ = step(again, verdict(window, letter), k=k, n=n)
+        assert not happened
+
+    assert again.state == once.state
+    assert again.episode == events.count("opened")
+
+
+@given(histories, windows)
+def test_no_data_is_as_if_the_window_had_not_been(letters: list[str], kn: tuple[int, int]) -> None:
+    with_gaps, events = play("".join(letters), *kn)
+    without, same_events = play("".join(x for x in letters if x != "-"), *kn)
+
+    assert (with_gaps.state, events) == (without.state, same_events)
+
+
+@given(st.permutations(list(enumerate("EPWEPPE"))), windows)
+def test_the_memory_of_windows_does_not_depend_on_their_order(
+    order: list[tuple[int, str]], kn: tuple[int, int]
+) -> None:
+    alert = AlertState()
+    for window, letter in order:
+        alert = step(alert, verdict(window, letter), k=kn[0], n=kn[1]).after
+
+    assert alert.recent == play("EPWEPPE", *kn)[0].recent
+
+
+@given(histories, windows)
+def test_opened_and_resolved_alternate(letters: list[str], kn: tuple[int, int]) -> None:
+    alert, events = play("".join(letters), *kn)
+    ends = [event for event in events if event in ("opened", "resolved")]
+
+    assert ends == ["opened", "resolved"] * (len(ends) // 2) + ["opened"] * (len(ends) % 2)
+    assert alert.active == bool(len(ends) % 2)
