@@ -29,8 +29,8 @@ import pyarrow.parquet as pq
 
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import build_profiles, fit_binnings
-from mlmon_dagster.spec.model import Feature, FileSource, ModelSpec, Sources, TimeSpec
 from mlmon_dagster.spec.model import Columns as Roles
+from mlmon_dagster.spec.model import Feature, FileSource, ModelSpec, Sources, TimeSpec
 
 NUMERIC = [f"n{i:02d}" for i in range(20)]
 LEVELS = (3, 5, 8, 12, 50, 100, 300, 1_000)
@@ -47,6 +47,7 @@ class Engine:
         self._connection.execute("SET threads = 2; SET TimeZone = 'UTC'")
 
     def query(self, sql: str, /) -> pa.Table:
+        """Run one statement."""
         return self._connection.sql(sql).to_arrow_table()
 
 

@@ -1,0 +1,164 @@
+"""The baseline of a model: its bins, and the profiles of its own windows."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow.compute as pc
+
+from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, empty, merge
+from mlmon_dagster.profiles.binning import fit_binnings
+from mlmon_dagster.profiles.build import build_profiles
+from mlmon_dagster.profiles.payload import decode_binnings, encode_binnings, stored_baseline
+from mlmon_dagster.profiles.storage import from_rows, to_rows
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.windows import Window, window_containing
+from mlmon_dagster.store import Store, baselines
+from mlmon_dagster.store.baselines import StoredBaseline
+from mlmon_dagster.store.sql import literal
+
+if TYPE_CHECKING:
+    from mlmon_dagster.store.inference_records import WindowCounts
+
+KIND = "baseline_profiles"
+METHOD = "1"  # another way of choosing bins is another baseline
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What windows are compared with.
+
+    Attributes:
+        baseline_id: Equal for equal rows and an equal spec.
+        kind: How it was chosen; ``dataset`` is the events of another dataset.
+        dataset: That dataset.
+        n: Rows.
+        data_version: Fingerprint of the rows.
+        binnings: Column -> bins.
+        windows: Column -> statistics of the baseline's own windows, so that the spread between
+            unchanged windows is known; the whole baseline is `pooled`.
+    """
+
+    baseline_id: str
+    kind: Literal["dataset"]
+    dataset: str
+    n: int
+    data_version: str
+    binnings: dict[str, Binning]
+    windows: dict[str, ColumnStatistics]
+
+    def pooled(self, column: str) -> ColumnStatistics:
+        """Return a column's statistics over all windows and versions, one cell per slice."""
+        return merge(self.windows[column], ("dataset", "slice_key", "slice_value"))
+
+
+def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
+    """Fit the baseline from the events of its dataset, unless that was done for these very rows.
+
+    The records of that dataset are rebuilt first, so events and ground truth that arrived since
+    are in.
+
+    Args:
+        store: The store.
+        spec: The model.
+        now: When the baseline is stored; it does not affect its identity.
+
+    Raises:
+        BaselineMissingError: If the dataset has no events.
+    """
+    dataset = spec.baseline.dataset
+    windows = _windows_of(store, spec, dataset)
+    records = store.inference_records(spec)
+    counts = records.rebuild(windows, [dataset])
+    n = sum(count.n for count in counts)
+    if n == 0:
+        raise BaselineMissingError(
+            f"Model {spec.model!r} has no events of dataset {dataset!r} to be its baseline. "
+            f"Land some with {dataset!r} in the dataset column, or name another dataset under "
+            f"'baseline' in models/{spec.model}.yaml."
+        )
+    data_version = _data_version(counts)
+    baseline_id = _digest([METHOD, data_version, *_signature(spec)])[:16]
+    stored = baselines.newest(store.state, spec.model, baseline_id)
+    if stored is None:
+        source = records.from_sql(windows, [dataset])
+        binnings = fit_binnings(store, spec, source)
+        _save_windows(store, spec, baseline_id, build_profiles(store, spec, source, binnings))
+        payload = encode_binnings(binnings)
+    else:
+        payload = stored.payload
+    # Also if it was stored before: rows that went back to an earlier state make it the newest.
+    baselines.save(
+        store.state, spec.model, baseline_id, "dataset", payload, now,
+        dataset=dataset, n=n, data_version=data_version,
+    )  # fmt: skip
+    return load_baseline(store, spec)
+
+
+def load_baseline(store: Store, spec: ModelSpec) -> Baseline:
+    """Return the baseline that was fitted last.
+
+    Raises:
+        BaselineMissingError: If there is none.
+    """
+    stored = stored_baseline(store, spec)
+    binnings = decode_binnings(stored.payload)
+    return Baseline(
+        baseline_id=stored.baseline_id,
+        kind="dataset",
+        dataset=stored.dataset,
+        n=stored.n,
+        data_version=stored.data_version,
+        binnings=binnings,
+        windows=_load_windows(store, spec, stored, binnings),
+    )
+
+
+def _windows_of(store: Store, spec: ModelSpec, dataset: str) -> list[Window]:
+    events = store.event_log(spec).rows("predictions", ["dataset", "window_start"])
+    mine = events.filter(pc.equal(events.column("dataset"), dataset))
+    starts = pc.unique(mine.column("window_start")).to_pylist()
+    return [window_containing(spec.time, start) for start in sorted(starts)]
+
+
+def _data_version(counts: Sequence[WindowCounts]) -> str:
+    return _digest([[c.window_start.isoformat(), c.n, c.data_version] for c in counts if c.n])[:32]
+
+
+def _signature(spec: ModelSpec) -> list[object]:
+    """What of the spec decides about bins and profiles, besides the rows."""
+    features = {name: feature.model_dump() for name, feature in spec.features.items()}
+    return [
+        spec.baseline.dataset,
+        spec.task,
+        sorted(spec.columns.model_dump(exclude_none=True)),
+        features,
+        spec.slices,
+        [spec.time.zone, spec.time.granularity],
+    ]
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _save_windows(
+    store: Store, spec: ModelSpec, baseline_id: str, profiles: dict[str, ColumnStatistics]
+) -> None:
+    rows = to_rows(profiles)
+    rows = rows.append_column("baseline_id", [[baseline_id] * rows.num_rows])
+    store.table(KIND, spec.model).replace(rows, None, f"baseline_id = {literal(baseline_id)}")
+
+
+def _load_windows(
+    store: Store, spec: ModelSpec, stored: StoredBaseline, binnings: dict[str, Binning]
+) -> dict[str, ColumnStatistics]:
+    where = f"baseline_id = {literal(stored.baseline_id)}"
+    found = from_rows(store.table(KIND, spec.model).read(where=where), binnings)
+    return {name: found.get(name, empty(binning)) for name, binning in binnings.items()}

@@ -1,0 +1,48 @@
+"""The bins of the present baseline as they are kept in the state database: JSON text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.metrics.statistics import Binning
+from mlmon_dagster.profiles.binning import binning_from_json, binning_to_json
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.store import Store, baselines
+from mlmon_dagster.store.baselines import StoredBaseline
+
+
+def stored_baseline(store: Store, spec: ModelSpec) -> StoredBaseline:
+    """Return the newest baseline's row.
+
+    Raises:
+        BaselineMissingError: If none was fitted yet.
+    """
+    stored = baselines.newest(store.state, spec.model)
+    if stored is None:
+        raise BaselineMissingError(
+            f"Model {spec.model!r} has no baseline yet. It is made from events of dataset "
+            f"{spec.baseline.dataset!r}: land them, then materialize the asset 'baseline'."
+        )
+    return stored
+
+
+def stored_binnings(store: Store, spec: ModelSpec) -> dict[str, Binning]:
+    """Return the bins of the newest baseline.
+
+    Raises:
+        BaselineMissingError: If none was fitted yet.
+    """
+    return decode_binnings(stored_baseline(store, spec).payload)
+
+
+def encode_binnings(binnings: Mapping[str, Binning]) -> str:
+    """Write bins as JSON."""
+    return json.dumps({"binnings": [binning_to_json(b) for b in binnings.values()]})
+
+
+def decode_binnings(payload: str) -> dict[str, Binning]:
+    """Read what `encode_binnings` wrote; floats are the same to the last bit."""
+    binnings = map(binning_from_json, json.loads(payload)["binnings"])
+    return {binning.column: binning for binning in binnings}
