@@ -84,7 +84,7 @@ def load_flights() -> pd.DataFrame:
     flights = pd.read_parquet(_DATA)
     flights["day"] = flights["scheduled_departure"].dt.tz_convert(ZONE).dt.date
     number = flights.groupby("day").cumcount().astype(str).str.zfill(4)
-    for column in ("origin", "carrier"):
+    for column in ("carrier", "origin"):
         number = flights[column].astype(str) + "-" + number
     flights["flight_id"] = flights["day"].astype(str) + "-" + number
     return flights

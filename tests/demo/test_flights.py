@@ -1,0 +1,223 @@
+"""The demo's data tells the story that the README tells."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.resources
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import f1_score, roc_auc_score
+
+from mlmon_dagster.demo import flights
+from mlmon_dagster.demo.flights import FEATURES, THRESHOLD, ZONE, FlightModel
+from mlmon_dagster.spec import ModelSpec, load_model
+
+REPOSITORY = Path(__file__).parents[2]
+SPEC = load_model(REPOSITORY / "models" / "flight_delay.yaml")
+APRIL_1, DECEMBER_31 = dt.date(2013, 4, 1), dt.date(2013, 12, 31)
+DAY = dt.timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def model() -> FlightModel:
+    return flights.train()
+
+
+@pytest.fixture(scope="module")
+def year(model: FlightModel) -> pd.DataFrame:
+    """All flights with their score, from one request instead of thousands."""
+    scores = model.classifier.predict_proba(model.flights[list(FEATURES)])[:, 1]
+    return model.flights.assign(p_late=scores)
+
+
+def local_days(times: pd.Series) -> set[dt.date]:
+    return set(times.dt.tz_convert(ZONE).dt.date)
+
+
+def test_performance_falls_in_april_and_again_in_autumn(year: pd.DataFrame) -> None:
+    known = year[year["late"].notna()]
+    month = pd.to_datetime(known["day"]).dt.month
+
+    auc = {
+        m: roc_auc_score(rows["late"].astype(int), rows["p_late"])
+        for m, rows in known.groupby(month)
+        if m >= 4
+    }
+
+    expected = [0.645, 0.718, 0.713, 0.709, 0.695, 0.661, 0.650, 0.655, 0.699]
+    assert list(auc.values()) == pytest.approx(expected, abs=0.01)
+
+
+def test_the_validation_auc_is_what_production_is_compared_with(
+    model: FlightModel, year: pd.DataFrame
+) -> None:
+    rows = year.loc[model.validation]
+
+    assert roc_auc_score(rows["late"].astype(int), rows["p_late"]) == pytest.approx(0.73, abs=0.01)
+
+
+def test_september_has_the_worst_f1_though_its_accuracy_is_high(year: pd.DataFrame) -> None:
+    known = year[year["late"].notna()]
+    september = known[pd.to_datetime(known["day"]).dt.month == 9]
+    late, decided = september["late"].astype(int), september["p_late"] >= THRESHOLD
+
+    assert f1_score(late, decided) == pytest.approx(0.281, abs=0.01)
+    assert (late == (september["p_late"] >= 0.5)).mean() == pytest.approx(0.865, abs=0.01)
+    assert late.mean() == pytest.approx(0.137, abs=0.005)
+
+
+def test_the_last_day_has_no_weather_and_some_destinations_are_new(model: FlightModel) -> None:
+    rows = model.flights
+    last = rows[rows["day"] == DECEMBER_31]
+    winter, later = (set(rows.loc[rows["day"].between(*days), "dest"]) for days in
+                     ((dt.date(2013, 1, 1), APRIL_1 - DAY), (APRIL_1, DECEMBER_31)))  # fmt: skip
+
+    assert last[["temp", "dewp", "humid", "wind_speed", "pressure"]].isna().all(axis=None)
+    assert len(later - winter) == 9
+
+
+def test_validation_is_the_forty_percent_that_training_never_saw(model: FlightModel) -> None:
+    rows = model.flights
+    known = rows.index[(rows["day"] < APRIL_1) & rows["late"].notna()]
+
+    assert len(model.validation) / len(known) == pytest.approx(0.4, abs=1e-4)
+    assert model.validation.is_unique
+    assert model.validation.isin(known).all()
+
+
+def test_one_file_per_local_day_holds_that_days_flights(model: FlightModel, tmp_path: Path) -> None:
+    start = dt.date(2013, 11, 2)
+    seen: list[dt.date] = []
+
+    paths = flights.write_predictions(model, tmp_path, start, start + 2 * DAY, seen.append)
+
+    assert [path.name for path in paths] == ["2013-11-02.parquet", "2013-11-03.parquet"]
+    assert seen == [start, start + DAY]
+    for path, day in zip(paths, seen, strict=True):
+        events = pd.read_parquet(path)
+        # The clocks went back on 3 November; that day is 25 hours long.
+        assert local_days(events["scheduled_departure"]) == {day}
+        assert len(events) == (model.flights["day"] == day).sum()
+
+
+def test_events_have_the_columns_that_the_spec_declares(model: FlightModel, tmp_path: Path) -> None:
+    landing = tmp_path / flights.LANDING
+    (predictions,) = flights.write_predictions(model, landing, APRIL_1, APRIL_1 + DAY)
+    (actuals,) = flights.write_actuals(landing, APRIL_1, APRIL_1 + DAY)
+
+    roles = SPEC.columns.declared()
+    of_actuals = {roles["prediction_id"], roles["actual"], roles["actual_time"]}
+    of_predictions = set(roles.values()) - of_actuals | {roles["prediction_id"]}
+    assert set(pq.read_schema(predictions).names) == of_predictions | set(SPEC.features)
+    assert set(pq.read_schema(actuals).names) == of_actuals
+    for path, name in ((predictions, "scheduled_departure"), (actuals, "landed_at")):
+        assert pq.read_schema(path).field(name).type == pa.timestamp("ms", tz="UTC")
+    assert SPEC.source.actuals is not None
+    assert list(tmp_path.glob(SPEC.source.predictions.path)) == [predictions]
+    assert list(tmp_path.glob(SPEC.source.actuals.path)) == [actuals]
+    assert tuple(SPEC.features) == FEATURES
+
+
+def test_every_flight_keeps_to_the_declared_ranges_and_nulls(model: FlightModel) -> None:
+    assert unlawful(SPEC, model.flights) == []
+
+
+def unlawful(spec: ModelSpec, rows: pd.DataFrame) -> list[str]:
+    broken = []
+    for name, feature in spec.features.items():
+        values = rows[name]
+        if values.isna().any() != feature.nullable:
+            broken.append(f"{name}: nullable")
+        if feature.min is not None and values.min() < feature.min:
+            broken.append(f"{name}: min")
+        if feature.max is not None and values.max() > feature.max:
+            broken.append(f"{name}: max")
+    return broken
+
+
+def test_the_spec_covers_the_days_that_are_served() -> None:
+    assert SPEC.time.zone == ZONE
+    assert SPEC.time.start == flights.FIRST_DAY
+    assert SPEC.time.end == flights.LAST_DAY + DAY
+
+
+def test_the_package_carries_the_spec_of_the_repository() -> None:
+    packaged = importlib.resources.files("mlmon_dagster.demo").joinpath("flight_delay.yaml")
+
+    assert packaged.read_text() == (REPOSITORY / "models" / "flight_delay.yaml").read_text()
+
+
+def test_scores_are_repeatable_and_latency_is_measured(model: FlightModel) -> None:
+    rows = model.flights.iloc[100_000:100_250]
+
+    served = model.serve(rows)
+
+    whole = model.classifier.predict_proba(rows[list(FEATURES)])[:, 1]
+    np.testing.assert_array_equal(served["p_late"], whole)
+    np.testing.assert_array_equal(served["late_predicted"], whole >= THRESHOLD)
+    assert served.index.equals(rows.index)
+    assert (served["latency_ms"] > 0).all()
+    assert served["latency_ms"].nunique() == 3  # one per request of 100
+
+
+def test_serving_nothing_gives_nothing(model: FlightModel) -> None:
+    assert model.serve(model.flights.head(0)).empty
+
+
+def test_what_was_served_stays_as_it_was(model: FlightModel, tmp_path: Path) -> None:
+    def write() -> list[Path]:
+        return [
+            *flights.write_predictions(model, tmp_path, APRIL_1, APRIL_1 + DAY),
+            *flights.write_actuals(tmp_path, APRIL_1, APRIL_1 + 2 * DAY),
+            *flights.write_validation(model, tmp_path),
+        ]
+
+    first = {path: path.read_bytes() for path in write()}
+    again = {path: path.read_bytes() for path in write()}
+
+    assert again == first
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(first)
+
+
+def test_an_actual_comes_on_the_day_of_landing_and_never_for_the_cancelled(
+    model: FlightModel, tmp_path: Path
+) -> None:
+    paths = flights.write_actuals(tmp_path)
+
+    first, last = paths[0], paths[-1]
+    actuals = pd.concat([pd.read_parquet(path) for path in paths])
+    served = model.flights[model.flights["day"] >= APRIL_1]
+    assert (first.stem, last.stem) == ("2013-04-01", "2014-01-01")
+    assert local_days(pd.read_parquet(last)["landed_at"]) == {dt.date(2014, 1, 1)}
+    assert set(actuals["flight_id"]) == set(served.loc[served["late"].notna(), "flight_id"])
+    assert actuals["flight_id"].is_unique
+
+
+def test_validation_goes_out_as_its_own_dataset_with_all_its_actuals(
+    model: FlightModel, tmp_path: Path
+) -> None:
+    predictions, actuals = map(pd.read_parquet, flights.write_validation(model, tmp_path))
+
+    assert set(predictions["dataset"]) == {"validation"}
+    assert set(predictions["flight_id"]) == set(actuals["flight_id"])
+    assert len(predictions) == len(model.validation)
+    assert max(local_days(predictions["scheduled_departure"])) < APRIL_1
+
+
+def test_flight_ids_are_unique_and_name_the_flight(model: FlightModel) -> None:
+    ids = model.flights["flight_id"]
+
+    assert ids.is_unique
+    assert ids.iloc[0] == "2013-01-01-EWR-UA-0000"
+
+
+def test_the_licence_of_the_data_is_beside_it() -> None:
+    folder = importlib.resources.files("mlmon_dagster.demo")
+
+    assert folder.joinpath("flights_2013.parquet").is_file()
+    assert "CC0" in folder.joinpath("README.md").read_text()
