@@ -19,7 +19,10 @@ def start_dagster(project: Project, host: str, port: int) -> None:
     home = dagster_home(project)
     workspace = home / "workspace.yaml"
     code = ["-w", str(workspace)] if workspace.exists() else ["-m", "mlmon_dagster.definitions"]
-    environment = process_environment() | {"DAGSTER_HOME": str(home), "MLMON_PROJECT": str(project.folder)}
+    environment = process_environment() | {
+        "DAGSTER_HOME": str(home),
+        "MLMON_PROJECT": str(project.folder),
+    }
     click.echo(f"Dagster UI on http://{host}:{port} for {home}; Ctrl-C ends it.")
     arguments = [sys.executable, "-m", "dagster", "dev", *code, "-h", host, "-p", str(port)]
     os.chdir(home)

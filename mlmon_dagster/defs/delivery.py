@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -26,8 +27,12 @@ UNFINISHED = [
 ]
 
 
+@cache
 def receivers(project: Project) -> dict[str, Receiver]:
-    """Return where messages go; without a Slack token all of them are shown on the terminal."""
+    """Return where messages go; without a Slack token all of them are shown on the terminal.
+
+    They are made once per project, so that the hint how to connect Slack is printed once.
+    """
     from mlmon_dagster.alerts import ConsoleReceiver
 
     console = ConsoleReceiver()

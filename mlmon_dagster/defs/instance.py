@@ -12,7 +12,7 @@ from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from mlmon_dagster.defs.resources import Project, read_variable
+from mlmon_dagster.defs.resources import Project, read_variable, set_dagster_home
 
 
 def psycopg2_url(url: str) -> str:
@@ -74,6 +74,7 @@ def open_instance(project: Project) -> dg.DagsterInstance:
     Relative folders of ``dagster.yaml`` are taken from the project, wherever the process runs.
     """
     home = dagster_home(project)
+    set_dagster_home(home)
     dagster_folder = str(project.state_folder / "dagster")
     overrides: dict[str, Any] = {
         "local_artifact_storage": {

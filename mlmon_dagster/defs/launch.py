@@ -87,6 +87,7 @@ class Launcher:
             instance=self.instance,
             asset_selection=list(selection),
             tags=tags,
+            run_config={"loggers": {"console": {}}},
             raise_on_error=False,
         )
         return _report(result)

@@ -49,6 +49,11 @@ def read_variable(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
+def set_dagster_home(folder: Path) -> None:
+    """Tell Dagster, in this process, where its home is."""
+    os.environ["DAGSTER_HOME"] = str(folder)
+
+
 def process_environment() -> dict[str, str]:
     """Return a copy of the environment, for a process that is started from this one."""
     return dict(os.environ)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -61,18 +62,20 @@ def tell(project: Project, *, again: bool = False) -> bool:
     Raises:
         ConfigError: If the folder holds the state of other models too and ``again`` is asked for.
     """
+    logging.getLogger("dagster").setLevel(logging.WARNING)  # the stages are told below
     spec = _declare(project, again)
     clock = Clock(LAST_OF_HISTORY + DAY)
     project = replace(project, now=clock)
     stages: list[tuple[str, float]] = []
-    landing = project.folder / "landing" / MODEL
-    writer = _Writer(landing, stages)
-    writer.write_history()
+    with _stage(stages, "training on January to March"):
+        serving = _ServingSystem(project.folder / "landing" / MODEL)
+    with _stage(stages, "serving April to 28 December, a landing file a day"):
+        serving.write_history()
     with open_instance(project) as instance:
         launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"    {step}"))
         is_fine = _history(project, spec, launcher, stages)
         dispatch_alerts(project, [spec], instance, project.now())
-        is_fine &= _live(project, spec, launcher, clock, writer, stages)
+        is_fine &= _live(project, spec, launcher, clock, serving, stages)
         with _stage(stages, "overview"):
             launcher.materialize(spec, (), keys=launcher.overview_keys)
     click.echo("\n" + render_months(project, spec))
@@ -122,35 +125,25 @@ def _stage(stages: list[tuple[str, float]], name: str) -> Iterator[None]:
     click.echo(f"  {seconds:.1f} s")
 
 
-class _Writer:
-    """Plays the serving system: it trains the model and drops landing files."""
+class _ServingSystem:
+    """Trains the model and drops landing files; files that are there already are kept."""
 
-    def __init__(self, landing: Path, stages: list[tuple[str, float]]) -> None:
+    def __init__(self, landing: Path) -> None:
         self._landing = landing
-        self._stages = stages
-        self._model: flights.FlightModel | None = None
-        self._is_new = not landing.exists()
+        self._model = flights.train()
 
     def write_history(self) -> None:
-        """Train, and write the validation data and the days before the live ones."""
-        if not self._is_new:
-            click.echo(f"keeping the landing files of an earlier demo in {self._landing}")
-            return
-        with _stage(self._stages, "training on January to March"):
-            self._model = flights.train()
-        with _stage(self._stages, "serving April to 28 December, a landing file a day"):
-            flights.write_validation(self._model, self._landing)
-            flights.write_predictions(self._model, self._landing, FIRST, LAST_OF_HISTORY)
-            flights.write_actuals(self._landing, FIRST, LAST_OF_HISTORY)
+        """Write the validation data and the days before the live ones."""
+        flights.write_validation(self._model, self._landing)
+        flights.write_predictions(self._model, self._landing, FIRST, LIVE[0])
+        flights.write_actuals(self._landing, FIRST, LIVE[0])
 
-    def write_day(self, day: dt.date | None, actuals_of: dt.date | None) -> None:
-        """Write a day's predictions, and the ground truth that landed on another."""
-        if not self._is_new:
-            return
-        if day is not None and self._model is not None:
-            flights.write_predictions(self._model, self._landing, day, day)
-        if actuals_of is not None:
-            flights.write_actuals(self._landing, actuals_of, actuals_of)
+    def write_day(self, predictions_of: dt.date | None, landed_on: dt.date) -> None:
+        """Write a day's predictions, and the ground truth that became known on another."""
+        if predictions_of is not None:
+            end = predictions_of + DAY
+            flights.write_predictions(self._model, self._landing, predictions_of, end)
+        flights.write_actuals(self._landing, landed_on, landed_on + DAY)
 
 
 def _history(
@@ -173,16 +166,19 @@ def _live(
     spec: ModelSpec,
     launcher: Launcher,
     clock: Clock,
-    writer: _Writer,
+    serving: _ServingSystem,
     stages: list[tuple[str, float]],
 ) -> bool:
     """Drop the last days one by one, the ground truth a day behind, and let the sensors work."""
     is_fine = True
-    arrivals = [*((day, day - DAY) for day in LIVE), (None, LIVE[-1]), (None, LIVE[-1] + DAY)]
+    # The night's files hold yesterday's predictions and what landed the day before; two more
+    # nights bring the last ground truth.
+    days: list[dt.date | None] = [*LIVE, None, None]
     with _stage(stages, "29 to 31 December live"):
-        for day, landed in arrivals:
-            clock.move_to((day or landed) + DAY)
-            writer.write_day(day, landed)
+        for i, day in enumerate(days):
+            landed = LIVE[0] + (i - 1) * DAY
+            clock.move_to(landed + 2 * DAY)
+            serving.write_day(day, landed)
             said = f"predictions of {day}, " if day else ""
             click.echo(f"  {clock():%d %B %Y}: {said}ground truth that landed on {landed}")
             is_fine &= _tick(launcher)
