@@ -23,22 +23,12 @@ _FEATURES = {
     "boolean": pa.bool_(),
     "datetime": TIME,
 }
-_TARGETS = {
-    "binary_classification": pa.int64(),
-    "multiclass_classification": pa.string(),
-    "regression": pa.float64(),
-    "ranking": pa.float64(),
-}
+_CLASS = pa.int64()  # predictions and actuals are 0 or 1: all tasks so far are binary
 _PROVENANCE = (
     pa.field("file_sha", pa.string()),
     pa.field("row_number", pa.int64()),
     pa.field("ingested_at", TIME),
 )
-
-
-def target_type(spec: ModelSpec) -> pa.DataType:
-    """Return the type of predictions and actuals of the spec's task."""
-    return _TARGETS[spec.task]
 
 
 def prediction_schema(spec: ModelSpec) -> pa.Schema:
@@ -49,7 +39,7 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
             pa.field("dataset", pa.string()),
             pa.field("event_time", TIME),
             pa.field("model_version", pa.string()),
-            pa.field("prediction", target_type(spec)),
+            pa.field("prediction", _CLASS),
             pa.field("score", pa.float64()),
             pa.field("latency_ms", pa.float64()),
             pa.field("status", pa.string()),
@@ -64,13 +54,13 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
     )
 
 
-def actual_schema(spec: ModelSpec) -> pa.Schema:
+def actual_schema() -> pa.Schema:
     """Return the columns of the log of actuals."""
     return pa.schema(
         [
             pa.field("prediction_id", pa.string()),
             pa.field("dataset", pa.string()),
-            pa.field("actual", target_type(spec)),
+            pa.field("actual", _CLASS),
             pa.field("actual_time", TIME),
             pa.field("outcome", pa.float64()),
             pa.field("deleted", pa.bool_()),
@@ -91,7 +81,7 @@ def record_schema(spec: ModelSpec) -> pa.Schema:
     return pa.schema(
         [
             *(field for field in prediction_schema(spec) if field.name not in provenance),
-            pa.field("actual", target_type(spec)),
+            pa.field("actual", _CLASS),
             pa.field("actual_time", TIME),
             pa.field("outcome", pa.float64()),
             pa.field("actual_row_hash", pa.int64()),
@@ -102,7 +92,7 @@ def record_schema(spec: ModelSpec) -> pa.Schema:
 
 def stream_schema(spec: ModelSpec, stream: Stream) -> pa.Schema:
     """Return the columns of one stream's log."""
-    return prediction_schema(spec) if stream == "predictions" else actual_schema(spec)
+    return prediction_schema(spec) if stream == "predictions" else actual_schema()
 
 
 def conform(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:

@@ -115,6 +115,7 @@ class Snapshot:
             app_transactions=[Transaction(app_id, 1) for app_id in app_ids],
             max_commit_retries=0,  # a retry inside would commit what was decided on old data
         )
+        self._refuse_other_types(rows.schema)
         if set(rows.schema.names) != set(self._stored.names):
             options["schema_mode"] = "merge"
         try:
@@ -123,6 +124,18 @@ class Snapshot:
             raise Conflict(str(error)) from error
         except DeltaError as error:
             raise StoreError(f"Writing to {self._folder} failed: {error}") from error
+
+    def _refuse_other_types(self, schema: pa.Schema) -> None:
+        # The writer would cast text to numbers and back without a word.
+        for field in schema:
+            if field.name in self._stored.names:
+                stored = duckdb_type(self._stored.field(field.name).type)
+                if duckdb_type(field.type) != stored:
+                    raise StoreError(
+                        f"Column {field.name!r} of the table at {self._folder} holds {stored}, "
+                        f"not {duckdb_type(field.type)}. A column keeps its type; "
+                        "declare the new one under another name."
+                    )
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class EventLog:
         home = root / "event_log" / spec.model
         self._streams: dict[Stream, DeltaFolder] = {
             "predictions": DeltaFolder(home / "predictions", prediction_schema(spec), PARTITION_BY),
-            "actuals": DeltaFolder(home / "actuals", actual_schema(spec), PARTITION_BY),
+            "actuals": DeltaFolder(home / "actuals", actual_schema(), PARTITION_BY),
         }
         self._moved = DeltaFolder(home / "moved_ids", _MOVED)
 
@@ -127,6 +127,11 @@ class EventLog:
         """Tell whether the file with this content hash was committed."""
         snapshot = self._streams[stream].snapshot()
         return snapshot is not None and snapshot.has_transaction(sha)
+
+    def committed(self, stream: Stream, shas: Sequence[str]) -> set[str]:
+        """Return those of the content hashes whose files were committed."""
+        snapshot = self._streams[stream].snapshot()
+        return set() if snapshot is None else {s for s in shas if snapshot.has_transaction(s)}
 
     def rows(
         self,

@@ -1,0 +1,93 @@
+"""A process may be killed anywhere, and several may write at once."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlmon_dagster.store import Store, checkpoints, open_store
+from tests.conftest import make_spec, window
+
+SPEC = make_spec()
+WINDOWS = [window(SPEC, f"2024-01-0{day}") for day in (1, 2, 3)]
+STEPS = [step for step in checkpoints.STEPS if step.startswith(("append.", "rebuild."))]
+ROOT = Path(__file__).parents[2]
+
+WRITER = """
+import os, signal, sys
+from mlmon_dagster.store import checkpoints, open_store
+from tests.conftest import make_events, make_spec
+from tests.store.test_crashes import WINDOWS, work
+
+folder, step, start, n_files = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+
+def kill(reached):
+    if reached == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints.on_reached = kill
+work(open_store(folder), range(start, start + n_files))
+"""
+
+
+def work(store: Store, numbers: range) -> None:
+    """Append files of overlapping ids, rebuilding after each."""
+    from tests.conftest import make_events
+
+    log, records = store.event_log(SPEC), store.inference_records(SPEC)
+    for number in numbers:
+        day = f"2024-01-0{1 + number % 3}"
+        predictions, actuals = make_events(SPEC, day, 4, seed=number, sha=f"{number}")
+        # The same few ids on several days: rows that conflict and move.
+        ids = [f"id-{(number + i) % 7}" for i in range(4)]
+        predictions, actuals = (
+            t.set_column(0, "prediction_id", [ids]) for t in (predictions, actuals)
+        )
+        log.append("predictions", predictions, [f"{number}"])
+        records.rebuild(WINDOWS)
+        log.append("actuals", actuals, [f"{number}"])
+        records.rebuild(WINDOWS)
+
+
+def start(folder: Path, step: str, first: int, n_files: int) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", WRITER, str(folder), step, str(first), str(n_files)]
+    return subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Return how a process ended and what it complained about."""
+    _, errors = process.communicate()
+    return process.returncode, errors
+
+
+def outcome(store: Store) -> tuple[object, object]:
+    records = store.inference_records(SPEC)
+    counts = records.rebuild(WINDOWS)
+    return counts, records.read().sort_by("prediction_id").to_pylist()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_and_run_again_is_as_if_never_killed(step: str, tmp_path: Path) -> None:
+    clean = open_store(tmp_path / "clean")
+    work(clean, range(3))
+    assert finish(start(tmp_path / "killed", step, 0, 3)) == (-signal.SIGKILL, "")
+    killed = open_store(tmp_path / "killed")
+    work(killed, range(3))
+    assert outcome(killed) == outcome(clean)
+    assert killed.event_log(SPEC).rows("predictions").num_rows == 12
+    assert killed.event_log(SPEC).rows("actuals").num_rows == 12
+
+
+@pytest.mark.slow
+def test_two_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    open_store(tmp_path / "shared").close()
+    processes = [start(tmp_path / "shared", "", first, 8) for first in (0, 8)]
+    assert [finish(process) for process in processes] == [(0, "")] * 2
+    shared, alone = open_store(tmp_path / "shared"), open_store(tmp_path / "alone")
+    work(alone, range(16))
+    records = shared.inference_records(SPEC).read().sort_by("prediction_id").to_pylist()
+    assert outcome(shared) == outcome(alone)
+    assert records == outcome(alone)[1]  # also before rebuilding once more
+    assert shared.event_log(SPEC).rows("predictions").num_rows == 16 * 4
