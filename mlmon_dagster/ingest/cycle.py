@@ -111,18 +111,25 @@ class _Ingest:
             f"{self.spec.model}: {len(queued)} files of {stream} "
             f"from {queued[0].name} on, {self.n_done} of {self.n_total} done"
         )
-        self.n_done += len(queued)
-        ready = self._admit([found for item in queued if (found := self._stage(item))])
+        staged = [found for item in queued if (found := self._stage(item))]
+        ready, twins = self.refusals.admit(staged, self.reports)
         reached("ingest.staged")
         prepared = self._prepare(stream, ready)
-        if prepared:
-            is_in_log = ready[0].is_in_log
-            done = commit_batch(
-                self.store, self.spec, stream, prepared, is_in_log=is_in_log, now=self.now
-            )
-            self.reports += done.reports
-            self.windows.update(done.windows)
-        for file in prepared:
+        shas = [file.staged.sha256 for file in prepared]
+        committed = self.store.event_log(self.spec).committed(stream, shas) if shas else set()
+        for is_in_log in (True, False):
+            mine = [f for f in prepared if (f.staged.sha256 in committed) == is_in_log]
+            if mine:
+                self._commit(stream, mine, is_in_log=is_in_log)
+        self.n_done += len(queued) - len(twins)
+        if twins:
+            self._batch(stream, twins)
+
+    def _commit(self, stream: Stream, files: Sequence[Prepared], *, is_in_log: bool) -> None:
+        done = commit_batch(self.store, self.spec, stream, files, is_in_log=is_in_log, now=self.now)
+        self.reports += done.reports
+        self.windows.update(done.windows)
+        for file in files:
             if file.staged.path is not None:
                 file.staged.path.unlink(missing_ok=True)
 
@@ -137,10 +144,6 @@ class _Ingest:
             waiting = FileReport(item.stream, item.name, "waiting", message=f"{error}.")
             self.reports.append(waiting)
             return None
-
-    def _admit(self, items: Sequence[Queued]) -> list[Queued]:
-        """Note the files in the manifest; known contents go no further."""
-        return self.refusals.admit(items, self.reports)
 
     def _prepare(self, stream: Stream, items: Sequence[Queued]) -> list[Prepared]:
         parsed = [found for item in items if (found := self._parse(item))]

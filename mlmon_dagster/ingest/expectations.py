@@ -189,9 +189,7 @@ def _evaluate(
 
 def _validate(frame: pd.DataFrame, rules: Sequence[Rule]) -> list[Any]:
     gx = _great_expectations()
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = _no_progress_bars()
-    context.variables.analytics_enabled = False
+    context = gx.get_context(mode="ephemeral", project_config=_context_config())
     asset = context.data_sources.add_pandas("ingest").add_dataframe_asset("batch")
     batch = asset.add_batch_definition_whole_dataframe("rows").get_batch({"dataframe": frame})
     suite = gx.ExpectationSuite(
@@ -219,10 +217,19 @@ def _great_expectations() -> Any:
     return great_expectations
 
 
-def _no_progress_bars() -> Any:
-    from great_expectations.data_context.types.base import ProgressBarsConfig
+def _context_config() -> Any:
+    """Return the settings of a context that reports to nobody and leaves nothing on disk."""
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
 
-    return ProgressBarsConfig(globally=False, metric_calculations=False)
+    return DataContextConfig(
+        store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+        progress_bars=ProgressBarsConfig(globally=False, metric_calculations=False),
+        analytics_enabled=False,
+    )
 
 
 def _not_evaluated(rule: Rule, why: object) -> str:

@@ -50,6 +50,21 @@ class Queued:
         """Return it with its private copy."""
         return replace(self, staged=staged)
 
+    def without_copy(self) -> Queued:
+        """Return it to be copied again, if the landing file is there."""
+        return self if self.candidate is None else replace(self, staged=None)
+
+    def as_noted(self, row: dict[str, Any]) -> Queued:
+        """Return it with what its row of the manifest, if there is one, says of earlier runs."""
+        if not row or row["status"] not in UNFINISHED:
+            return self
+        return replace(
+            self,
+            first_seen=row["first_seen"].to_pydatetime(),
+            attempts=int(row["attempts"]),
+            error=str(row["error"]),
+        )
+
 
 @dataclass(frozen=True)
 class Work:
@@ -159,7 +174,7 @@ def _resumed(
     unfinished: dict[str, dict[str, Any]],
 ) -> dict[str, Queued]:
     """Return the files whose private copy an interrupted run left behind."""
-    log = store.event_log(spec)
+    committed = store.event_log(spec).committed(stream, list(unfinished)) if unfinished else set()
     resumed = {}
     for sha, row in unfinished.items():
         path = find_staged(folder, sha)
@@ -173,7 +188,7 @@ def _resumed(
             order=(mtime_ns, row["path"]),
             first_seen=row["first_seen"].to_pydatetime(),
             attempts=int(row["attempts"]),
-            is_in_log=log.has(stream, sha),
+            is_in_log=sha in committed,
             staged=Staged(stream, row["path"], path, sha, size, mtime_ns),
             error=row["error"],
         )

@@ -25,6 +25,7 @@ def read_csv(path: Path, place: str, wanted: Sequence[Column], limits: Limits) -
     Raises:
         SchemaError: If the file is cut in a line, ragged, not UTF-8 or lacks a column.
     """
+    _check_encoding(path, place)
     n_lines, n_quotes, is_ended = _scan(path)
     if not is_ended:
         found = f"line {n_lines + 1} has no line end, so the file may be cut off there;"
@@ -50,11 +51,15 @@ def _scan(path: Path) -> tuple[int, int, bool]:
     return n_lines, n_quotes, block.endswith(b"\n")
 
 
+def _check_encoding(path: Path, place: str) -> None:
+    with path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise refused(place, "not_utf8", "the file is UTF-16; expected UTF-8.")
+
+
 def _header(path: Path, place: str) -> tuple[str, ...]:
     with path.open("rb") as file:
         head = file.read(_MAX_HEADER)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise refused(place, "not_utf8", "the file is UTF-16; expected UTF-8.")
     try:
         text = head.decode("utf-8-sig", "strict" if len(head) < _MAX_HEADER else "ignore")
     except UnicodeDecodeError as error:

@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,35 +36,34 @@ class Refusals:
     now: dt.datetime
     run_id: str = ""
 
-    def admit(self, items: Sequence[Queued], reports: list[FileReport]) -> list[Queued]:
+    def admit(
+        self, items: Sequence[Queued], reports: list[FileReport]
+    ) -> tuple[list[Queued], list[Queued]]:
         """Note staged files as being loaded, in one transaction.
 
-        Contents that are finished, or already in this batch, are reported as duplicates; files
-        that ended the program too often are quarantined.
+        Contents that are settled already are only reported; files that ended the program too
+        often are quarantined.
+
+        Returns:
+            The files to go on with, and those with the content of one of them, for later.
         """
-        admitted: dict[tuple[Stream, str], Queued] = {}
+        admitted: dict[str, Queued] = {}
+        twins = []
         for item in items:
-            if item.staged is None:
-                continue
-            key = (item.stream, item.staged.sha256)
-            row = self._row(*key)
-            twin = admitted.get(key)
-            if twin is not None or (row and row["status"] not in UNFINISHED):
-                first = twin.name if twin else str(row["path"])
-                reports.append(self._duplicate(item, first, is_copy_needed=twin is not None))
+            assert item.staged is not None
+            row = self._row(item.stream, item.staged.sha256)
+            if item.staged.sha256 in admitted:
+                twins.append(item.without_copy())
+            elif row and not _is_open(row, item):
+                reports.append(self._known(item, row))
             else:
-                admitted[key] = replace(
-                    item,
-                    first_seen=row["first_seen"].to_pydatetime() if row else item.first_seen,
-                    attempts=int(row["attempts"]) if row else 0,
-                    error=str(row["error"]) if row else "",
-                )
+                admitted[item.staged.sha256] = item.as_noted(row)
         self._note(list(admitted.values()))
         crashing = [i for i in admitted.values() if i.attempts >= MAX_ATTEMPTS and not i.is_in_log]
         for item in crashing:
             found = f"the program ended {item.attempts} times while it read this file."
             reports.append(self.quarantine(item, refused(item.name, "failed", found)))
-        return [item for item in admitted.values() if item not in crashing]
+        return [item for item in admitted.values() if item not in crashing], twins
 
     def quarantine(self, item: Queued, error: SchemaError) -> FileReport:
         """Refuse a whole file: keep a copy, say why, and never look at it again."""
@@ -135,7 +134,7 @@ class Refusals:
                 manifest.discover(conn, [row])
                 manifest.update_file(
                     conn, self.spec.model, item.stream, item.staged.sha256,
-                    status="loading", attempts=item.attempts + 1,
+                    status="loading", attempts=item.attempts + 1, path=item.name,
                 )  # fmt: skip
                 self._note_path(conn, item)
 
@@ -144,17 +143,20 @@ class Refusals:
         seen = manifest.SeenPath(item.staged.size, item.staged.mtime_ns, item.staged.sha256)
         manifest.note_paths(conn, self.spec.model, item.stream, {item.name: seen})
 
-    def _duplicate(self, item: Queued, first: str, *, is_copy_needed: bool) -> FileReport:
+    def _known(self, item: Queued, row: dict[str, Any]) -> FileReport:
+        """Report a file whose content was settled under this or another name."""
         assert item.staged is not None
         with self.store.state.begin() as conn:
             self._note_path(conn, item)
-        if item.staged.path is not None and not is_copy_needed:
+        if item.staged.path is not None:
             item.staged.path.unlink(missing_ok=True)
-        where = f"the content of {first}" if first != item.name else "content known already"
-        return FileReport(
-            item.stream, item.name, "duplicate", item.staged.sha256,
-            message=f"{item.name}: {where}; nothing to do.",
-        )  # fmt: skip
+        if row["status"] == "quarantined":
+            message = str(row["error"]).replace(row["path"], item.name)
+            return FileReport(
+                item.stream, item.name, "quarantined", item.staged.sha256, row["reason"], message
+            )
+        message = f"{item.name}: the content of {row['path']}, known already; nothing to do."
+        return FileReport(item.stream, item.name, "duplicate", item.staged.sha256, "", message)
 
     def _update(self, item: Queued, **values: object) -> None:
         assert item.staged is not None
@@ -174,6 +176,14 @@ class Refusals:
             os.link(item.staged.path, copy)
         except OSError:  # a file system without hard links
             shutil.copyfile(item.staged.path, copy)
+
+
+def _is_open(row: dict[str, Any], item: Queued) -> bool:
+    """Say whether a content in the manifest is still to be ingested."""
+    if row["status"] == "quarantined":
+        # Another ending may be another format: the file was renamed to what it is.
+        return ending_of(row["path"]) != ending_of(item.name)
+    return row["status"] in UNFINISHED
 
 
 def quarantine_folder(store: Store, model: str) -> Path:
