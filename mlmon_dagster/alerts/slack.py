@@ -207,8 +207,10 @@ def _classify_answer(response: Any) -> Outcome:
     if status == http.HTTPStatus.TOO_MANY_REQUESTS or code in ("ratelimited", "rate_limited"):
         wait = _retry_after(_header(response.headers, "retry-after"))
         return NotPosted("Slack asks to wait (rate limit)", wait)
-    if status != http.HTTPStatus.OK or not code or code in UNCLEAR_ERRORS:
-        return Unclear(f"no usable answer from Slack: HTTP {status} {code}".rstrip())
+    # A page of a proxy instead of JSON: the SDK puts a sentence where the code would be.
+    is_code = re.fullmatch(r"[a-z0-9_]+", code) is not None
+    if status != http.HTTPStatus.OK or not is_code or code in UNCLEAR_ERRORS:
+        return Unclear(f"no usable answer from Slack: HTTP {status} {code[:60]}".rstrip())
     return Refused(explain(code))
 
 

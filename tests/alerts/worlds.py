@@ -105,6 +105,12 @@ def kinds(store: Store) -> list[str]:
     return [row["kind"] for row in rows_of(store, outbox)]
 
 
+def alerts_of(store: Store) -> list[dict[str, Any]]:
+    """Return the alerts, without those of families that could always judge."""
+    rows = rows_of(store, alert)
+    return [row for row in rows if row["metric"] != "no_verdict" or row["episode"]]
+
+
 def only_alert(store: Store) -> dict[str, Any]:
-    (row,) = rows_of(store, alert)
+    (row,) = alerts_of(store)
     return row

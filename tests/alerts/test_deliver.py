@@ -1,0 +1,341 @@
+"""Every message arrives once, in order, whatever breaks."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from mlmon_dagster.alerts import DeliveryPolicy, deliver, dispatch, send_test
+from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.outbox import claim_next, outbox_health, requeue_dead, settle
+from mlmon_dagster.store.schema import channel_gate, outbox
+from tests.alerts import worlds
+from tests.alerts.fake_slack import FakeSlack
+from tests.alerts.worlds import day, observe, result, rows_of, send, spec_of
+
+SPECS = [spec_of()]
+NOW = dt.datetime.now(dt.UTC)
+
+
+def after(seconds: float) -> dt.datetime:
+    return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
+
+
+def open_threads(store: Store, n: int = 1) -> list[str]:
+    """Queue the first message of ``n`` models; return their names."""
+    models = [f"m{i:02d}" for i in range(n)]
+    worlds.settle(
+        store, [spec_of(m) for m in models], day(2), *(result(1, model=m) for m in models)
+    )
+    return models
+
+
+def statuses(store: Store) -> list[str]:
+    return [row["status"] for row in rows_of(store, outbox)]
+
+
+def keys(slack: FakeSlack) -> list[str]:
+    return [message.key for message in slack.messages]
+
+
+def expected_keys(store: Store) -> list[str]:
+    rows = rows_of(store, outbox)
+    return [r["idempotency_key"] for r in rows if r["kind"] != "head"]
+
+
+# Faults
+
+
+@pytest.mark.parametrize("when", ["", "after_"])
+@pytest.mark.parametrize("fault", ["500", "reset", "eof", "truncated", "hang"])
+def test_an_unclear_attempt_is_settled_by_looking(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver, when: str, fault: str
+) -> None:
+    open_threads(store)
+    slack.script("chat.postMessage", when + fault)
+    report = send(store, receiver)
+
+    assert keys(slack) == expected_keys(store)
+    assert statuses(store) == ["sent"]
+    assert report.n_sent == report.n_unclear == 1
+
+
+def test_a_rate_limit_closes_the_channel_for_every_worker(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    open_threads(any_store, 2)
+    slack.script("chat.postMessage", "429:60")
+    send(any_store, receiver)
+    second = send(any_store, receiver)
+    (gate,) = rows_of(any_store, channel_gate)
+
+    assert slack.calls == ["chat.postMessage"]
+    assert second.n_waiting == 2
+    assert gate["not_before"] > after(50)
+    send(any_store, receiver, clock=lambda: after(61))
+    assert keys(slack) == expected_keys(any_store)
+
+
+def test_a_message_refused_for_good_is_dead_until_a_person_retries(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    open_threads(store)
+    slack.script("chat.postMessage", "not_in_channel")
+    report = send(store, receiver)
+    health = outbox_health(store.state)
+
+    assert (report.n_dead, statuses(store)) == (1, ["dead"])
+    assert health.n_dead == 1
+    assert "/invite" in health.last_error
+    assert requeue_dead(store.state) == 1
+    send(store, receiver)
+    assert keys(slack) == expected_keys(store)
+
+
+def test_a_dead_message_blocks_no_other(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    open_threads(store, 3)
+    slack.script("chat.postMessage", "not_in_channel")
+    send(store, receiver)
+
+    assert statuses(store) == ["dead", "sent", "sent"]
+
+
+def test_failures_back_off_longer_each_time(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    open_threads(store)
+    policy = DeliveryPolicy(first_backoff_seconds=10, idle_seconds=0)
+    unreachable = SlackReceiver("xoxb", base_url="http://no-such-host.invalid/api/")
+    waits = []
+    clock = NOW
+    for _ in range(4):
+        deliver(
+            store,
+            {"slack": unreachable},
+            policy=policy,
+            clock=lambda now=clock: now,  # type: ignore[misc]
+            jitter=lambda: 1.0,
+        )
+        (row,) = rows_of(store, outbox)
+        waits.append((row["next_at"] - clock).total_seconds())
+        clock = row["next_at"]
+
+    assert waits == [10, 20, 40, 80]
+
+
+def test_a_head_that_was_deleted_is_no_loss(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    open_threads(store)
+    send(store, receiver)
+    slack.script("chat.update", "message_not_found")
+    worlds.settle(store, [spec_of("m00")], day(3), result(2, "OK", model="m00"))
+    report = send(store, receiver)
+
+    assert statuses(store) == ["sent", "sent", "superseded"]
+    assert report.n_dead == 0
+
+
+def test_messages_of_a_channel_are_paced(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    open_threads(store, 3)
+    policy = DeliveryPolicy(pace_seconds=60)
+    report = deliver(store, {"slack": receiver}, policy=policy)
+
+    assert (report.n_sent, report.n_waiting) == (1, 2)
+
+
+def test_a_call_ends_after_its_share_of_messages(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    open_threads(store, 3)
+
+    assert send(store, receiver, max_messages=2).n_sent == 2
+    assert send(store, receiver, budget_seconds=0).n_sent == 0
+
+
+# Several workers
+
+
+def test_workers_at_once_send_once(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    models = [f"m{i}" for i in range(4)]
+    specs = [spec_of(model) for model in models]
+    observe(any_store, *(result(1, model=model) for model in models))
+
+    def work() -> None:
+        dispatch(any_store, specs, day(2), {"slack": receiver}, budget_seconds=10)
+        send(any_store, receiver)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    send(any_store, receiver, clock=lambda: after(5))
+
+    assert sorted(keys(slack)) == sorted(expected_keys(any_store))
+    assert len(slack.messages) == 4
+
+
+def test_two_claims_never_meet(any_store: Store) -> None:
+    open_threads(any_store, 2)
+    lease = dt.timedelta(seconds=60)
+
+    def claim(owner: str, now: dt.datetime = NOW) -> int | None:
+        found = claim_next(any_store.state, owner=owner, receivers=["slack"], now=now, lease=lease)
+        return int(found.row["id"]) if found else None
+
+    assert [claim("a"), claim("b"), claim("c")] == [1, 2, None]
+    assert claim("d", NOW + lease) == 1
+
+
+def test_a_worker_that_lost_its_lease_settles_nothing(any_store: Store) -> None:
+    open_threads(any_store)
+    lease = dt.timedelta(seconds=60)
+    common = {"receivers": ["slack"], "lease": lease}
+    slow = claim_next(any_store.state, owner="slow", now=NOW, **common)  # type: ignore[arg-type]
+    later = NOW + 2 * lease
+    quick = claim_next(any_store.state, owner="quick", now=later, **common)  # type: ignore[arg-type]
+    assert slow is not None
+    assert quick is not None
+
+    assert quick.is_lookup
+    assert not settle(any_store.state, slow, "sent")
+    assert settle(any_store.state, quick, "sent")
+
+
+# Death
+
+
+KILLED = """
+import os, signal, sys
+from mlmon_dagster.alerts import deliver
+from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.store import checkpoints, open_store
+
+root, db_url, slack_url, step = sys.argv[1:]
+checkpoints.on_reached = lambda at: os.kill(os.getpid(), signal.SIGKILL) if at == step else None
+receiver = SlackReceiver("xoxb-right", base_url=slack_url)
+deliver(open_store(root, db_url), {"slack": receiver})
+"""
+
+
+@pytest.mark.parametrize("step", ["deliver.claimed", "deliver.posted", "deliver.settled"])
+def test_a_worker_killed_at_any_step_leaves_exactly_one_message(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver, step: str
+) -> None:
+    open_threads(any_store)
+    url = any_store.state.url.render_as_string(hide_password=False)
+    arguments = [str(any_store.root), url, slack.url, step]
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments],
+        check=False,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+    send(any_store, receiver, clock=lambda: after(61))
+
+    assert died.returncode == -signal.SIGKILL
+    assert keys(slack) == expected_keys(any_store)
+    assert statuses(any_store) == ["sent"]
+
+
+# Everything at once
+
+
+FAULTS = ["429:1", "500", "503", "reset", "eof", "internal_error"]
+FAULTS += [f"after_{fault}" for fault in ("500", "503", "reset", "eof", "truncated")]
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_doubled_or_out_of_order_among_faults(
+    any_store: Store, slack: FakeSlack
+) -> None:
+    rng = random.Random(7)
+    receiver = SlackReceiver(slack.token, base_url=slack.url, timeout_seconds=2)
+    steps = [rng.choice(FAULTS) if rng.random() < 0.4 else "" for _ in range(200)]
+    slack.script("chat.postMessage", *steps)
+    slack.script("conversations.history", *("500" if i % 5 == 0 else "" for i in range(60)))
+    models = [f"m{i}" for i in range(4)]
+    specs = [spec_of(model) for model in models]
+    for number in range(1, 7):
+        status = "OK" if number % 3 == 0 else "ERROR"
+        worlds.settle(
+            any_store,
+            specs,
+            day(number + 1) + dt.timedelta(hours=1),
+            *(result(number, status, model=m, column_name=f"c{number % 2}") for m in models),
+            *(result(number, "OK", model=m, column_name=f"c{(number + 1) % 2}") for m in models),
+        )
+        workers = [
+            threading.Thread(
+                target=lambda: send(any_store, receiver, max_messages=40, budget_seconds=3)
+            )
+            for _ in range(2)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    for minutes in range(1, 60):  # the clock runs ahead, so that gates and leases are no wait
+        ahead = dt.timedelta(minutes=2 * minutes)
+        left = send(
+            any_store,
+            receiver,
+            max_messages=500,
+            clock=lambda ahead=ahead: dt.datetime.now(dt.UTC) + ahead,
+        )
+        if left.n_waiting == 0:
+            break
+
+    sent = [r for r in rows_of(any_store, outbox) if r["status"] == "sent" and r["kind"] != "head"]
+    order = {row["idempotency_key"]: row["id"] for row in sent}
+    by_group: dict[str, list[int]] = {}
+    for message in slack.messages:
+        row = next(r for r in sent if r["idempotency_key"] == message.key)
+        by_group.setdefault(row["group_key"], []).append(order[message.key])
+    assert sorted(keys(slack)) == sorted(order)
+    assert all(ids == sorted(ids) for ids in by_group.values())
+    assert {r["status"] for r in rows_of(any_store, outbox)} <= {"sent", "superseded"}
+    assert len(sent) >= 4 * 3
+
+
+# The whole way
+
+
+def test_dispatch_folds_writes_and_delivers(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    observe(any_store, result(1))
+    report = dispatch(any_store, SPECS, day(2), {"slack": receiver})
+
+    assert len(slack.messages) == 1
+    assert report.text() == (
+        "1 results taken in, 1 messages written, 1 delivered, 0 waiting, 0 refused"
+    )
+
+
+def test_a_test_message_goes_the_way_of_alerts(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    first = send_test(store, SPECS[0], day(2), {"slack": receiver})
+    slack.script("chat.postMessage", "not_in_channel")
+    second = send_test(store, SPECS[0], day(3), {"slack": receiver})
+
+    assert (first.n_sent, second.n_dead) == (1, 1)
+    assert "this is a test" in slack.messages[0].text
+    assert "/invite" in second.errors[0]

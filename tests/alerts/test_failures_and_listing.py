@@ -1,0 +1,117 @@
+"""Failed runs are alerts like any other, and every episode can be listed."""
+
+from __future__ import annotations
+
+from mlmon_dagster.alerts import (
+    RunFailure,
+    RunSuccess,
+    dagster_links,
+    list_alerts,
+    observe_run_failures,
+    render_alerts,
+)
+from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.store import Store
+from tests.alerts.fake_slack import FakeSlack
+from tests.alerts.worlds import day, only_alert, result, send, settle, spec_of
+
+SPECS = [spec_of()]
+FAILURE = RunFailure("credit", "run-1", day(2), "ValueError: <!channel> no\nTraceback ...")
+
+
+def test_a_failed_run_is_told_once_and_ends_with_the_next_success(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    links = dagster_links("http://ui")
+    new = [observe_run_failures(any_store, [FAILURE], now=day(2)) for _ in range(2)]
+    settle(any_store, SPECS, day(2), links=links)
+    send(any_store, receiver)
+    earlier = RunSuccess("credit", "run-0", day(1))
+    observe_run_failures(any_store, [FAILURE], [earlier], now=day(3))
+    still = settle(any_store, SPECS, day(2), links=links)
+    success = RunSuccess("credit", "run-2", day(3))
+    observe_run_failures(any_store, [FAILURE], [earlier, success], now=day(3))
+    settle(any_store, SPECS, day(3), links=links)
+    send(any_store, receiver)
+
+    (head,) = slack.heads()
+    assert new == [1, 0]
+    assert still == 0
+    assert "A run failed: ValueError: &lt;!channel&gt; no*" in head.text
+    assert "http://ui/runs/run-1" in str(head.body["attachments"])
+    assert len(slack.replies(head)) == 1
+    assert only_alert(any_store)["resolved_reason"] == "recovered"
+
+
+def test_kinds_of_failures_are_alerts_of_their_own(store: Store) -> None:
+    failures = [
+        FAILURE,
+        RunFailure("credit", "run-1", day(2), "drift", kind="check"),
+        RunFailure("credit", "sha", day(2), "", kind="file", owner="team:data"),
+    ]
+    observe_run_failures(store, failures, now=day(2))
+    settle(store, SPECS, day(2))
+
+    found = {e.monitor: e.message for e in list_alerts(store)}
+    assert found == {
+        "pipeline/run": "A run failed: ValueError: <!channel> no",
+        "pipeline/check": "A check crashed: drift",
+        "pipeline/file": "A file was quarantined",
+    }
+
+
+def test_nothing_to_report_is_nothing(store: Store) -> None:
+    assert observe_run_failures(store, [], now=day(2)) == 0
+
+
+def test_episodes_are_listed_with_their_worst_value(any_store: Store) -> None:
+    rows = [
+        result(1, value=0.3),
+        result(2, value=0.9),
+        result(3, "OK"),
+        result(4, "WARN", value=0.2),
+        result(4, metric="ks", k=2, of_n=3, value=0.5),
+        result(4, family="service", metric="p95", value=None),
+    ]
+    settle(any_store, SPECS, day(5), *rows)
+    found = list_alerts(any_store, "credit")
+
+    assert [(e.metric, e.state, e.episode, e.worst_value) for e in found] == [
+        ("p95", "FIRING", 1, None),
+        ("psi", "FIRING", 2, 0.2),
+        ("ks", "PENDING", 0, 0.5),
+        ("psi", "RESOLVED", 1, 0.9),
+    ]
+    assert (found[3].opened_window, found[3].resolved_window) == (day(1), day(3))
+    assert [e.severity for e in found if e.metric == "psi"] == ["WARN", "ERROR"]
+
+
+def test_the_worst_of_a_falling_metric_is_the_lowest(store: Store) -> None:
+    falling = [result(i, value=v, baseline_value=0.8) for i, v in enumerate((0.7, 0.6, 0.65), 1)]
+    settle(store, SPECS, day(5), *falling)
+
+    assert [e.worst_value for e in list_alerts(store)] == [0.6]
+
+
+def test_the_list_can_be_narrowed(store: Store) -> None:
+    settle(store, SPECS, day(9), result(1), result(2, "OK"), result(7, column_name="b"))
+
+    assert len(list_alerts(store, "other")) == 0
+    assert [e.state for e in list_alerts(store, state="FIRING")] == ["FIRING"]
+    assert [e.column for e in list_alerts(store, since=day(3))] == ["b"]
+
+
+def test_muted_episodes_say_why(store: Store) -> None:
+    settle(store, SPECS, day(9), result(1, is_backfill=True), result(2, "OK", is_backfill=True))
+    settle(store, SPECS, day(9), result(3))
+
+    assert [(e.episode, e.muted_reason) for e in list_alerts(store)] == [(2, ""), (1, "backfill")]
+
+
+def test_the_table_is_plain_text(store: Store) -> None:
+    settle(store, SPECS, day(9), result(1, slice_key="region", slice_value="a\nb"))
+
+    table = render_alerts(list_alerts(store)).splitlines()
+    assert render_alerts([]) == "No alerts."
+    assert len(table) == 2
+    assert "FIRING  ERROR     credit  drift/psi/age  region=a b  2024-01-01 00:00" in table[1]

@@ -1,0 +1,258 @@
+"""Monitor results become alerts and history, once each."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import threading
+from typing import Any
+
+import pytest
+
+from mlmon_dagster.alerts import fold_results, retire_undeclared
+from mlmon_dagster.alerts.identity import fingerprint
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.schema import alert, alert_event, monitor_result
+from tests.alerts.worlds import alerts_of, day, observe, only_alert, result, rows_of, spec_of
+
+SPECS = [spec_of()]
+NOW = day(20)
+
+
+def fold(store: Store, *rows: dict[str, Any], now: dt.datetime = NOW) -> int:
+    observe(store, *rows)
+    return fold_results(store, SPECS, now)
+
+
+def history(store: Store) -> list[tuple[str, dt.datetime]]:
+    return [(row["kind"], row["window_start"]) for row in rows_of(store, alert_event)]
+
+
+def alerts_by_metric(store: Store) -> dict[str, dict[str, Any]]:
+    return {row["metric"]: row for row in rows_of(store, alert)}
+
+
+def test_results_are_taken_in_once_and_in_order_of_windows(any_store: Store) -> None:
+    rows = [result(3, "OK"), result(1), result(2)]
+
+    assert fold(any_store, *rows) == 3
+    assert fold(any_store, *rows) == 0
+    assert history(any_store) == [("opened", day(1)), ("resolved", day(3))]
+    assert only_alert(any_store)["resolved_reason"] == "recovered"
+    assert all(row["folded_at"] == NOW for row in rows_of(any_store, monitor_result))
+
+
+def test_an_alert_keeps_the_numbers_of_its_last_failure(store: Store) -> None:
+    fold(store, result(1, value=0.4), result(2, value=0.6, n=7))
+
+    row = only_alert(store)
+    assert (row["state"], row["value"], row["opened_window"]) == ("FIRING", 0.6, day(1))
+
+
+def test_results_of_other_models_wait(store: Store) -> None:
+    assert fold(store, result(1, model="other")) == 0
+    assert rows_of(store, alert) == []
+
+
+def test_folding_at_once_in_several_threads_takes_each_result_once(any_store: Store) -> None:
+    letters = ["ERROR", "OK"] * 6
+    observe(any_store, *(result(i, status) for i, status in enumerate(letters, start=1)))
+    folded: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: folded.append(fold_results(any_store, SPECS, NOW)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(folded) == 12
+    assert len(history(any_store)) == 12
+    assert only_alert(any_store)["episode"] == 6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_folding_in_pieces_is_folding_at_once(store: Store, seed: int) -> None:
+    rng = random.Random(seed)
+    rows = [result(i, rng.choice(["OK", "ERROR", "NO_DATA"]), k=2, of_n=3) for i in range(1, 15)]
+    for row in rows:
+        fold(store, row)
+    in_pieces = history(store)
+    fold(store, *({**row, "column_name": "b", "monitor": "drift/psi/b"} for row in rows))
+    at_once = [kind for kind, _ in history(store)[len(in_pieces) :]]
+
+    assert [kind for kind, _ in in_pieces] == at_once
+
+
+def test_late_data_revises_the_newest_window(store: Store) -> None:
+    fold(store, result(1), result(2))
+    fold(store, result(2, "OK", data_version="v2"))
+    fold(store, result(1, "OK", data_version="v2"))
+
+    row = only_alert(store)
+    assert [kind for kind, _ in history(store)] == ["opened", "revised", "resolved"]
+    assert (row["state"], row["resolved_reason"]) == ("OK", "revised")
+
+
+def test_identity_is_what_it_is_about_and_not_how_bad_or_whose() -> None:
+    base = result(1)
+    same = result(2, "WARN", value=9.0, owner="else", data_version="v2", message="x", n=1)
+    changes = [
+        {"model": "b"},
+        {"monitor": "drift/other"},
+        {"metric": "ks"},
+        {"column_name": "b"},
+        {"dataset": "shadow"},
+        {"slice_key": "region"},
+        {"slice_value": "north"},
+    ]
+    prints = {fingerprint({**base, **change}, "production") for change in changes}
+
+    assert fingerprint(same, "production") == fingerprint(base, "production")
+    assert len({*prints, fingerprint(base, "production"), fingerprint(base, "staging")}) == 9
+
+
+def test_backfilled_windows_open_muted_alerts(store: Store) -> None:
+    fold(store, result(1, is_backfill=True))
+
+    assert only_alert(store)["muted_reason"] == "backfill"
+    assert rows_of(store, alert_event)[0]["muted_reason"] == "backfill"
+
+
+# Suppression
+
+
+@pytest.mark.parametrize("family", ["schema", "freshness"])
+@pytest.mark.parametrize("cause_first", [True, False])
+def test_a_broken_window_mutes_its_drift_whatever_comes_first(
+    store: Store, family: str, cause_first: bool
+) -> None:
+    cause = result(1, family=family, metric="m", column_name=":table")
+    rows = [cause, result(1)] if cause_first else [result(1), cause]
+    for row in rows:
+        fold(store, row)
+
+    found = alerts_by_metric(store)
+    assert found["psi"]["muted_reason"] == f"suppressed:{family}/m/:table"
+    assert found["m"]["muted_reason"] == ""
+
+
+def test_the_next_sound_window_lets_the_alert_out(store: Store) -> None:
+    cause = {"family": "schema", "metric": "m"}
+    fold(store, result(1, **cause), result(1))
+    fold(store, result(2, "OK", **cause), result(2))
+
+    assert alerts_by_metric(store)["psi"]["muted_reason"] == ""
+
+
+def test_a_cause_that_late_data_mends_lets_the_alert_out(store: Store) -> None:
+    cause = {"family": "schema", "metric": "m"}
+    fold(store, result(1, **cause), result(1))
+    fold(store, result(1, "OK", data_version="v2", **cause))
+
+    assert alerts_by_metric(store)["psi"]["muted_reason"] == ""
+
+
+def test_quality_and_other_datasets_are_not_muted(store: Store) -> None:
+    cause = {"family": "schema", "metric": "m"}
+    fold(
+        store,
+        result(1, **cause),
+        result(1, family="quality", metric="null_rate"),
+        result(1, dataset="shadow", metric="ks"),
+    )
+
+    found = alerts_by_metric(store)
+    assert found["null_rate"]["muted_reason"] == found["ks"]["muted_reason"] == ""
+
+
+# What is gone
+
+
+def test_a_slice_without_results_for_two_judged_windows_is_resolved(store: Store) -> None:
+    north = {"slice_key": "region", "slice_value": "north"}
+    fold(store, result(1, "OK"), result(1, **north))
+    fold(store, result(2, "OK"))
+    still_there = [row["state"] for row in rows_of(store, alert)]
+    fold(store, result(3, "OK"))
+
+    assert "FIRING" in still_there
+    (row,) = [row for row in rows_of(store, alert) if row["slice_key"] == "region"]
+    assert (row["state"], row["resolved_reason"]) == ("OK", "slice_missing")
+
+
+def test_a_slice_with_too_few_rows_stays_firing(store: Store) -> None:
+    north = {"slice_key": "region", "slice_value": "north"}
+    fold(store, result(1, "OK"), result(1, **north))
+    for number in (2, 3, 4):
+        fold(store, result(number, "OK"), result(number, "NO_DATA", reason="few_rows", **north))
+
+    assert "FIRING" in [row["state"] for row in rows_of(store, alert)]
+
+
+def test_a_monitor_taken_out_of_the_spec_is_resolved(store: Store) -> None:
+    fold(store, result(1, metric="ks"), result(1, "OK"))
+    fold(store, result(2, "OK"), result(3, "OK"))
+
+    assert alerts_by_metric(store)["ks"]["resolved_reason"] == "monitor_removed"
+
+
+def test_the_alerts_of_a_model_taken_away_are_ended_on_request(store: Store) -> None:
+    fold(store, result(1))
+
+    assert retire_undeclared(store, SPECS, NOW) == 0
+    assert retire_undeclared(store, [spec_of("another")], NOW) == 1
+    assert only_alert(store)["resolved_reason"] == "model_removed"
+
+
+# No verdict
+
+
+def no_data(number: int, reason: str, **changes: Any) -> dict[str, Any]:
+    return result(number, "NO_DATA", reason=reason, message="No verdict on PSI.", **changes)
+
+
+@pytest.mark.parametrize(
+    ("reason", "maturity", "raised"),
+    [
+        ("few_rows", "", False),
+        ("provisional", "provisional", False),
+        ("schema", "", False),
+        ("no_actuals", "provisional", False),
+        ("no_actuals", "mature", True),
+        ("no_baseline", "", True),
+    ],
+)
+def test_no_data_is_an_alert_only_if_somebody_must_act(
+    store: Store, reason: str, maturity: str, raised: bool
+) -> None:
+    fold(store, no_data(1, reason, maturity=maturity))
+
+    assert [row["metric"] for row in alerts_of(store)] == (["no_verdict"] if raised else [])
+
+
+def test_the_alert_of_a_family_without_verdict_is_one_and_ends_with_a_verdict(store: Store) -> None:
+    fold(store, no_data(1, "no_baseline"), no_data(1, "no_baseline", column_name="b"))
+    opened = only_alert(store)
+    fold(store, result(2, "OK"))
+
+    assert opened["message"] == "No verdict on PSI. The same holds for 1 more."
+    assert alerts_by_metric(store)["no_verdict"]["state"] == "OK"
+
+
+def test_no_data_ends_no_alert(store: Store) -> None:
+    fold(store, result(1))
+    for number in range(2, 8):
+        fold(store, no_data(number, "no_baseline"))
+
+    assert alerts_by_metric(store)["psi"]["state"] == "FIRING"
+
+
+def test_a_batch_does_not_cut_a_window(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlmon_dagster.alerts.fold._BATCH", 3)
+    columns = ["a", "b"]
+    observe(store, *(result(i, column_name=c) for i in range(1, 6) for c in columns))
+
+    assert fold_results(store, SPECS, NOW) == 10
+    assert len(history(store)) == 2

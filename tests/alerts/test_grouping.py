@@ -1,0 +1,335 @@
+"""What is said, when, and where."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+from typing import Any
+
+import pytest
+
+from mlmon_dagster.alerts import ConsoleReceiver, dagster_links, deliver, flush_groups
+from mlmon_dagster.alerts.silencing import matcher
+from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.store import Store, alert_state
+from mlmon_dagster.store.schema import outbox, window_state
+from mlmon_dagster.store.upsert import upsert
+from tests.alerts.fake_slack import FakeSlack
+from tests.alerts.worlds import (
+    IMPATIENT,
+    day,
+    kinds,
+    observe,
+    only_alert,
+    result,
+    rows_of,
+    send,
+    settle,
+    spec_of,
+)
+
+MINUTE, HOUR = dt.timedelta(minutes=1), dt.timedelta(hours=1)
+SPECS = [spec_of()]
+
+
+def columns(number: int, status: str = "ERROR", n: int = 3, **kw: Any) -> list[dict[str, Any]]:
+    return [
+        result(number, status, column_name=f"c{i}", message=f"psi of c{i} is high", **kw)
+        for i in range(n)
+    ]
+
+
+def texts(store: Store) -> list[str]:
+    return [json.loads(row["payload"])["plain"] for row in rows_of(store, outbox)]
+
+
+def test_many_columns_are_one_message_with_a_limit(store: Store) -> None:
+    settle(store, SPECS, day(2), *columns(1, n=13))
+
+    (text,) = texts(store)
+    assert "(and 12 more drift alerts)" in text
+    assert "and 7 more: psi of c3" in text
+    assert "mlmon metrics credit --metric psi --from 2024-01-01 --to 2024-01-02" in text
+
+
+def test_a_message_says_what_since_when_why_whose_and_how_to_see_more(store: Store) -> None:
+    row = result(
+        1,
+        lower=0.3,
+        upper=0.5,
+        runbook="https://wiki/psi",
+        details={
+            "worst_slices": [
+                {"slice_key": "region", "slice_value": "north", "value": 0.9, "n": 700}
+            ],
+            "unseen": {"XYZ": 12},
+        },
+    )
+    settle(store, SPECS, day(2), row, links=dagster_links("http://ui"))
+
+    (text,) = texts(store)
+    assert text.splitlines() == [
+        "ERROR credit: psi of age is high",
+        "  - value 0.4 (0.3 to 0.5), baseline 0, limit above 0.1, n = 1,200",
+        "  Since:         2024-01-01",
+        "  Explained by:  region = north (0.9, n = 700); unseen values XYZ",
+        "  Owner:         team:risk",
+        "  Asset in Dagster: http://ui/assets/credit/drift?view=checks",
+        "  Runbook:       https://wiki/psi",
+        "  More:          mlmon metrics credit --metric psi --column age "
+        "--from 2024-01-01 --to 2024-01-02",
+    ]
+
+
+def test_families_have_their_own_threads(store: Store) -> None:
+    settle(store, SPECS, day(2), result(1), result(1, family="service", metric="error_rate"))
+
+    assert kinds(store) == ["opened", "opened"]
+    assert len({row["group_key"] for row in rows_of(store, outbox)}) == 2
+
+
+def test_a_new_alert_and_a_partial_end_are_replies(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    settle(any_store, SPECS, day(2), *columns(1, n=1))
+    settle(any_store, SPECS, day(3), *columns(2, n=2))
+    settle(any_store, SPECS, day(4), *columns(3, n=1), result(3, "OK", column_name="c1"))
+    send(any_store, receiver)
+
+    (head,) = slack.heads()
+    new, ended = slack.replies(head)
+    assert kinds(any_store) == ["opened", "updated", "head", "updated", "head"]
+    assert "1 new; 2 still firing" in new.text
+    assert new.text.startswith("<!here>")
+    assert "1 resolved; 1 still firing" in ended.text
+    assert "<!here>" not in ended.text
+    assert head.colour == "#d1242f"
+
+
+def test_escalation_and_revision_are_told(store: Store) -> None:
+    settle(store, SPECS, day(2), *columns(1, "WARN", n=2, k=2, of_n=3))
+    settle(store, SPECS, day(3), *columns(2, "WARN", n=2, k=2, of_n=3))
+    settle(store, SPECS, day(4), result(3, "ERROR", column_name="c0", k=2, of_n=3))
+    revised = result(2, "OK", column_name="c1", data_version="v2", message="c1 fine", k=2, of_n=3)
+    settle(store, SPECS, day(5), revised)
+
+    replies = [text for text in texts(store) if "still firing" in text]
+    assert ["1 worse" in replies[0], "1 revised after late data" in replies[1]] == [True, True]
+    assert "Revised after late data: c1 fine" in replies[1]
+
+
+def test_an_unchanged_group_repeats_only_when_it_is_time(store: Store) -> None:
+    specs = [spec_of(repeat="12h")]
+    settle(store, specs, day(2), result(1))
+    written = [flush_groups(store, specs, day(2) + hours * HOUR) for hours in (1, 11, 12, 13, 24)]
+
+    assert written == [0, 0, 1, 0, 1]
+
+
+def test_messages_of_a_group_keep_five_minutes_apart(store: Store) -> None:
+    settle(store, SPECS, day(2), result(1))
+    too_soon = settle(store, SPECS, day(2) + MINUTE, result(2, "OK"))
+    later = flush_groups(store, SPECS, day(2) + 5 * MINUTE)
+
+    assert (too_soon, later) == (0, 1)
+
+
+def test_what_fires_and_ends_between_two_flushes_is_not_told(store: Store) -> None:
+    assert settle(store, SPECS, day(3), result(1), result(2, "OK")) == 0
+    assert kinds(store) == []
+
+
+def test_an_end_before_delivery_is_one_message(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    settle(any_store, SPECS, day(2), result(1))
+    settle(any_store, SPECS, day(3), *columns(2, n=1))
+    settle(any_store, SPECS, day(4), result(3, "OK"), *columns(3, "OK", n=1))
+    send(any_store, receiver)
+
+    (message,) = slack.messages
+    assert "2 alerts fired and recovered while messages could not be delivered" in message.text
+    assert [row["status"] for row in rows_of(any_store, outbox)] == ["superseded"] * 3 + ["sent"]
+
+
+def test_a_muted_alert_is_not_told_until_it_is_let_out(store: Store) -> None:
+    cause = {"family": "schema", "metric": "bad_rate"}
+    settle(store, SPECS, day(2), result(1, **cause), result(1))
+    settle(store, SPECS, day(3), result(2, "OK", **cause), result(2))
+
+    told = [(row["group_key"].split("|")[-1], row["created_at"]) for row in rows_of(store, outbox)]
+    assert told == [("schema", day(2)), ("drift", day(3)), ("schema", day(3))]
+
+
+# Silences
+
+
+def silence(store: Store, start: dt.datetime, end: dt.datetime, **labels: str) -> int:
+    return alert_state.add_silence(
+        store.state,
+        matcher=matcher(labels),
+        author="me",
+        comment="planned",
+        starts_at=start,
+        ends_at=end,
+    )
+
+
+def test_a_silenced_alert_is_listed_and_told_when_the_silence_ends(any_store: Store) -> None:
+    number = silence(any_store, day(1), day(5), model="cre*", column_name="age")
+    before = settle(any_store, SPECS, day(2), result(1))
+    row = only_alert(any_store)
+    after = flush_groups(any_store, SPECS, day(5))
+
+    assert (before, row["muted_reason"], after) == (0, f"silence:{number}", 1)
+
+
+def test_a_silence_holds_repeats_and_the_end_but_not_other_alerts(store: Store) -> None:
+    settle(store, SPECS, day(2), result(1))
+    silence(store, day(2), day(9), column_name="age")
+    repeated = flush_groups(store, SPECS, day(4))
+    other = settle(store, SPECS, day(5), *columns(4, n=1))
+    ended = settle(store, SPECS, day(5) + HOUR, result(5, "OK"))
+
+    assert (repeated, other, ended) == (0, 1, 0)
+    assert kinds(store) == ["opened", "updated", "head", "head"]
+
+
+def test_a_silence_that_is_ended_early_ends(store: Store) -> None:
+    number = silence(store, day(1), day(9), severity="ERROR")
+    settle(store, SPECS, day(2), result(1))
+
+    assert alert_state.end_silence(store.state, number, day(2))
+    assert not alert_state.end_silence(store.state, number, day(2))
+    assert flush_groups(store, SPECS, day(3)) == 1
+
+
+def test_the_end_under_a_silence_shows_only_in_the_head(store: Store) -> None:
+    settle(store, SPECS, day(2), result(1))
+    silence(store, day(2), day(9), model="credit")
+    settle(store, SPECS, day(3), result(2, "OK"))
+    settle(store, SPECS, day(10))
+
+    assert kinds(store) == ["opened", "head"]
+    assert "resolved, 1 alert back to normal" in texts(store)[1]
+
+
+@pytest.mark.parametrize("labels", [{}, {"colour": "red"}])
+def test_a_silence_needs_labels_that_alerts_have(labels: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="alerts have: model"):
+        matcher(labels)
+
+
+# Backfill
+
+
+def backfill(number: int, status: str = "ERROR", **kw: Any) -> dict[str, Any]:
+    return result(number, status, is_backfill=True, **kw)
+
+
+def test_a_backfill_sends_one_summary_and_its_end_replies_in_that_thread(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    service = {"family": "service", "metric": "error_rate"}
+    history = [backfill(i, "ERROR" if i % 2 else "OK") for i in range(1, 8)]
+    settle(any_store, SPECS, day(9), *history, *(backfill(i, **service) for i in range(1, 8)))
+    quiet = [flush_groups(any_store, SPECS, day(9) + hours * HOUR) for hours in (1, 5, 23)]
+    settle(any_store, SPECS, day(10), result(8, "OK"), result(8, **service))
+    settle(any_store, SPECS, day(11), result(9, "OK", **service))
+    send(any_store, receiver)
+
+    (head,) = slack.heads()
+    drift_ended, service_repeated, service_ended = slack.replies(head)
+    assert "2 alerts firing after the backfill (drift, service)" in head.text
+    assert quiet == [0, 0, 0]
+    assert "1 resolved" in drift_ended.text
+    assert "Still firing" in service_repeated.text
+    assert "1 resolved" in service_ended.text
+    assert head.colour == "#1a7f37"
+
+
+def test_the_summary_waits_for_the_end_of_the_backfill(store: Store) -> None:
+    row = {"model": "credit", "window_start": day(2), "window_end": day(3)}
+    with store.state.begin() as conn:
+        upsert(conn, window_state, [{**row, "input_revision": 1, "computed_revision": 0}])
+    created = {"created_at": day(9)}
+    settle(store, SPECS, day(9), backfill(1, **created))
+    waiting = kinds(store)
+    with store.state.begin() as conn:
+        upsert(conn, window_state, [{**row, "input_revision": 1, "computed_revision": 1}])
+    known_to_run = flush_groups(store, SPECS, day(9), backfilling={"credit"})
+    done = flush_groups(store, SPECS, day(9))
+
+    assert (waiting, known_to_run, done) == ([], 0, 1)
+
+
+def test_a_backfill_that_leaves_gaps_ends_after_half_an_hour(store: Store) -> None:
+    row = {"model": "credit", "window_start": day(2), "window_end": day(3)}
+    with store.state.begin() as conn:
+        upsert(conn, window_state, [{**row, "input_revision": 1, "computed_revision": 0}])
+    settle(store, SPECS, day(9), backfill(1, created_at=day(9)))
+
+    assert flush_groups(store, SPECS, day(9) + 29 * MINUTE) == 0
+    assert flush_groups(store, SPECS, day(9) + 30 * MINUTE) == 1
+
+
+def test_an_alert_that_was_told_stays_in_its_thread_when_a_backfill_goes_on(store: Store) -> None:
+    settle(store, SPECS, day(2), result(1))
+    deliver(store, {"console": ConsoleReceiver(io.StringIO())})
+    settle(store, SPECS, day(3), backfill(2), backfill(2, column_name="b"))
+    settle(store, SPECS, day(4), result(3, "OK"), result(3, "OK", column_name="b"))
+
+    assert kinds(store) == ["opened", "summary", "resolved", "head"]
+    heads = {row["head_key"] for row in rows_of(store, outbox) if row["head_key"]}
+    assert len(heads) == 1
+
+
+# Without Slack
+
+
+def test_without_a_token_messages_are_printed_kept_and_slack_is_explained(store: Store) -> None:
+    stream = io.StringIO()
+    settle(store, SPECS, day(2), result(1))
+    settle(store, SPECS, day(3), result(2, "OK", column_name="b"), result(2, "OK"))
+    settle(store, SPECS, day(4), result(3))
+    report = deliver(store, {"console": ConsoleReceiver(stream)}, policy=IMPATIENT)
+
+    printed = stream.getvalue()
+    assert printed.count("psi of age is high") == 2
+    assert printed.count("MLMON_SLACK_TOKEN") == 1
+    assert report.n_waiting == 0
+    assert {row["status"] for row in rows_of(store, outbox)} == {"sent", "superseded"}
+
+
+def test_a_model_without_a_channel_goes_to_the_terminal(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    stream = io.StringIO()
+    specs = [spec_of(slack=None)]
+    settle(store, specs, day(2), result(1))
+    deliver(store, {"console": ConsoleReceiver(stream, hint=""), "slack": receiver})
+
+    assert "ERROR credit" in stream.getvalue()
+    assert slack.messages == []
+
+
+def test_a_thread_begun_on_the_terminal_goes_on_in_slack(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    settle(store, SPECS, day(2), result(1))
+    deliver(store, {"console": ConsoleReceiver(io.StringIO())})
+    settle(store, SPECS, day(3), result(2, "OK"))
+    report = send(store, receiver)
+
+    (message,) = slack.messages
+    assert "1 resolved" in message.text
+    assert report.n_waiting == report.n_dead == 0
+
+
+def test_models_that_were_not_asked_for_are_left_alone(store: Store) -> None:
+    observe(store, result(1), result(1, model="other"))
+    settle(store, [spec_of(), spec_of("other")], day(2))
+
+    assert flush_groups(store, [spec_of("other")], day(9)) == 1
