@@ -74,7 +74,8 @@ def coarse_counts(binning: Binning, counts: Counts) -> Counts:
     Returns:
         Shape (C, size // fine); row sums are unchanged.
     """
-    sums: Counts = counts.reshape(len(counts), -1, binning.fine).sum(axis=2, dtype=np.int64)
+    bins = counts.shape[1] // binning.fine
+    sums: Counts = counts.reshape(len(counts), bins, binning.fine).sum(axis=2, dtype=np.int64)
     return sums
 
 
@@ -88,7 +89,7 @@ def label_counts(counts: Counts) -> Counts:
         Shape (C, bins, 3): the last axis is unlabelled, negative, positive; bins are ascending
         scores, or predicted 0 and 1.
     """
-    return counts.reshape(len(counts), -1, LABEL_STATES)
+    return counts.reshape(len(counts), counts.shape[1] // LABEL_STATES, LABEL_STATES)
 
 
 def score_edges(binning: Binning) -> Floats:

@@ -94,9 +94,10 @@ def score_groups(counts: Ints, size: int = SCORE_GROUPS) -> Ints:
 def merge_plan(baseline: Ints, n: float, *, ordered: bool) -> Ints:
     """Decide which bins to merge so that a window of n rows expects at least 5 rows in each.
 
-    The last bin (nulls) always stays alone: a null that the baseline never had must be seen.
-    Ordered bins join their right neighbour; of categories the rare ones join the last but one bin,
-    the pool of `other` and `unseen`, which is kept however small it is.
+    The last bin (nulls) always stays alone: a null that the baseline never had must be seen. For
+    the same reason ordered bins without any baseline row (values beyond its range) are one bin of
+    their own; the others join their right neighbour. Of categories the rare ones join the last but
+    one bin, the pool of `other` and `unseen`, which is kept however small it is.
 
     Args:
         baseline: Rows of the baseline per bin, shape (B,), nulls last.
@@ -111,12 +112,14 @@ def merge_plan(baseline: Ints, n: float, *, ordered: bool) -> Ints:
         [0, 1, 2, 3, 4]
         >>> merge_plan(np.array([25, 25, 25, 25, 0]), 10, ordered=True).tolist()
         [0, 0, 1, 1, 2]
+        >>> merge_plan(np.array([0, 50, 50, 0, 0]), 20, ordered=True).tolist()
+        [2, 0, 1, 2, 3]
         >>> merge_plan(np.array([50, 45, 4, 1, 0]), 20, ordered=False).tolist()
         [0, 1, 2, 2, 3]
     """
     expected = np.asarray(baseline[:-1] * (n / max(int(baseline.sum()), 1)), dtype=np.float64)
     labels = _merge_neighbours(expected) if ordered else _pool_rare(expected)
-    return np.append(labels, labels[-1] + 1)
+    return np.append(labels, labels.max() + 1)
 
 
 def merge_bins(counts: NDArray[np.int64], labels: Ints) -> Ints:
@@ -133,12 +136,15 @@ def merge_bins(counts: NDArray[np.int64], labels: Ints) -> Ints:
 def _merge_neighbours(expected: Floats) -> Ints:
     labels = np.zeros(len(expected), dtype=np.int64)
     label, mass = 0, 0.0
-    for i, value in enumerate(expected):
+    seen = np.flatnonzero(expected > 0)
+    for i in seen:
         labels[i] = label
-        mass += value
+        mass += expected[i]
         if mass >= MIN_EXPECTED:
             label, mass = label + 1, 0.0
-    return np.minimum(labels, max(label - 1, 0))  # what is left over joins the last full bin
+    labels = np.minimum(labels, max(label - 1, 0))  # what is left over joins the last full bin
+    labels[expected == 0] = labels[seen].max() + 1 if len(seen) else 0
+    return labels
 
 
 def _pool_rare(expected: Floats) -> Ints:

@@ -49,7 +49,11 @@ def quality_metrics(stats: ColumnStatistics) -> pd.DataFrame:
 
 
 def unseen_values(stats: ColumnStatistics) -> dict[tuple[str, pd.Timestamp], dict[str, int]]:
-    """Commonest unseen values of each window at slice `all`, keyed by column and window start."""
+    """Commonest unseen values of each window, over its cells at slice `all`.
+
+    Returns:
+        (column, window start) -> name -> rows; windows without any are left out.
+    """
     cells = stats.cells
     whole = (cells["slice_key"] == ALL).to_numpy()
     if len(stats.unseen) != len(cells):
@@ -59,5 +63,5 @@ def unseen_values(stats: ColumnStatistics) -> dict[tuple[str, pd.Timestamp], dic
         if wanted and names:
             mine = found.setdefault((stats.binning.column, pd.Timestamp(start)), {})
             for name, n in names.items():
-                mine[name] = max(mine.get(name, 0), n)
+                mine[name] = mine.get(name, 0) + n
     return found

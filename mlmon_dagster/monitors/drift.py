@@ -19,8 +19,8 @@ def judge(evidence: Evidence) -> list[Row]:
     Real: the p-value, adjusted by Benjamini-Hochberg over the columns of the window at slice `all`
     (a column's slices are a family of their own, judged if `slices` is set), is at most q. Large:
     the distance less its sampling mean is above the threshold. Columns without order have no KS
-    distance; with `method: ks` they are judged by psi. Times move on by themselves, so datetime
-    features are judged only if `columns` names them.
+    distance; with `method: ks` they are judged by psi. Times move on by themselves and texts have no
+    distribution here, so features of these types are not judged.
     """
     rows: list[Row] = []
     methods = _columns(evidence)
@@ -42,8 +42,8 @@ def _columns(evidence: Evidence) -> dict[str, str]:
     monitor, spec = evidence.spec.monitors.drift, evidence.spec
     method = str(monitor.method)
     computed = set(evidence.columns_with(method))
-    moving = {name for name, feature in spec.features.items() if feature.type == "datetime"}
-    names = sorted((computed | set(evidence.columns_with("psi"))) - moving)
+    skipped = {name for name, feature in spec.features.items() if feature.type not in _PROFILED}
+    names = sorted((computed | set(evidence.columns_with("psi"))) - skipped)
     if not names:
         names = [name for name, feature in spec.features.items() if feature.type in _PROFILED]
         computed = set(names)

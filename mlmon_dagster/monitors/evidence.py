@@ -157,7 +157,6 @@ def result_row(
     message: str,
     column: str = TABLE,
     source: Row | None = None,
-    suffix: str = "",
     **fields: Any,
 ) -> Row:
     """Build one row of `monitor_result`.
@@ -172,11 +171,10 @@ def result_row(
         message: One plain sentence.
         column: Column that it is about.
         source: Metric row that it rests on: value, interval, n, p-value, slice, method.
-        suffix: Appended to the monitor's id, to tell two conditions on one metric apart.
         **fields: Further columns; `details` is turned into JSON.
     """
     known = source or {}
-    name = f"{family}/{metric}" + ("" if column == TABLE else f"/{column}") + suffix
+    name = f"{family}/{metric}" + ("" if column == TABLE else f"/{column}")
     row: Row = {
         "model": evidence.spec.model,
         "monitor": name,

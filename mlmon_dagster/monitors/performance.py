@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,15 +61,13 @@ def judge(evidence: Evidence) -> list[Row]:
     NO_DATA. Slices (if `slices` is set) must also hold against Benjamini-Hochberg, q = .01.
     """
     monitors = evidence.spec.monitors.performance
-    repeated = Counter(monitor.metric for monitor in monitors)
     rows: list[Row] = []
     for window in evidence.windows:
         for monitor in monitors:
-            suffix = f"/{_side(monitor)}" if repeated[monitor.metric] > 1 else ""
             row = evidence.whole(window, monitor.metric)
-            rows.append(_judge_cell(evidence, window, monitor, row, suffix))
+            rows.append(_judge_cell(evidence, window, monitor, row))
             if monitor.slices:
-                rows += _judge_slices(evidence, window, monitor, suffix)
+                rows += _judge_slices(evidence, window, monitor)
     return rows
 
 
@@ -88,7 +85,6 @@ def _judge_cell(
     window: Window,
     monitor: PerformanceMonitor,
     row: Row | None,
-    suffix: str,
 ) -> Row:
     base = baseline_row(evidence, monitor.metric, row)
     reason = _no_data(window, monitor, row, base)
@@ -106,7 +102,6 @@ def _judge_cell(
             reason=reason,
             message=message,
             threshold=_threshold(monitor),
-            suffix=suffix,
             baseline_value=finite(base["value"]) if base else None,
         )
     change = _change(monitor, row, base)
@@ -129,7 +124,6 @@ def _judge_cell(
         status=monitor.severity if change.failed else OK,
         message=_message(monitor, row, base, change),
         threshold=_threshold(monitor),
-        suffix=suffix,
         baseline_value=finite(base["value"]) if base else None,
         p_value=finite(change.p),
         p_adjusted=finite(change.p),
@@ -218,11 +212,9 @@ def worst_slices(
     return sorted(found, key=lambda part: -part["worse_by"])[:WORST_SLICES]
 
 
-def _judge_slices(
-    evidence: Evidence, window: Window, monitor: PerformanceMonitor, suffix: str
-) -> list[Row]:
+def _judge_slices(evidence: Evidence, window: Window, monitor: PerformanceMonitor) -> list[Row]:
     rows = [
-        _judge_cell(evidence, window, monitor, part, suffix)
+        _judge_cell(evidence, window, monitor, part)
         for part in evidence.slices(window, monitor.metric)
     ]
     p_values = [math.nan if row["status"] == NO_DATA else row["p_value"] for row in rows]

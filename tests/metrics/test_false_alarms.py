@@ -1,0 +1,101 @@
+"""Single-window drift verdicts with default settings: quiet without a change, awake with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from mlmon_dagster.metrics.drift import drift_metrics
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.spec import DriftMonitor
+from tests.metrics.samples import (
+    CATEGORICAL_LAWS,
+    NUMERIC_LAWS,
+    Law,
+    categorical_binning,
+    count,
+    numeric_binning,
+)
+
+pytestmark = pytest.mark.slow
+MONITOR = DriftMonitor()
+LAWS: dict[str, Law] = NUMERIC_LAWS | CATEGORICAL_LAWS
+WINDOWS = 200
+Columns = dict[str, ColumnStatistics]
+
+
+def hourly(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[Any]:
+    """24 values a day, each shared by the rows of its hour."""
+    hours = rng.normal(size=(size[0], 24))
+    return np.repeat(hours, -(-size[1] // 24), axis=1)[:, : size[1]]
+
+
+def profile_baseline(laws: dict[str, Law], windows: int, rows: int) -> Columns:
+    rng = np.random.default_rng(20240101)
+    found = {}
+    for name, law in laws.items():
+        values = law(rng, (windows, rows))
+        make = categorical_binning if name in CATEGORICAL_LAWS else numeric_binning
+        found[name] = count(make(values, name), values)
+    return found
+
+
+def alarms(
+    baseline: Columns, laws: dict[str, Law], rows: int, windows: int = WINDOWS
+) -> pd.DataFrame:
+    """Verdict per window (row) and column: real after Benjamini-Hochberg, and large."""
+    rng = np.random.default_rng(rows)
+    frames = []
+    for name, law in laws.items():
+        current = count(baseline[name].binning, law(rng, (windows, rows)))
+        frame = drift_metrics(current, baseline[name], seed=7, min_rows=MONITOR.min_rows)
+        frames.append(frame[frame["metric"] == MONITOR.method])
+    table = pd.concat(frames)
+    p = table.pivot(index="window_start", columns="column_name", values="p_value")
+    effect = table.pivot(index="window_start", columns="column_name", values="value")
+    ranks = p.rank(axis=1, method="max")
+    passed = p.where(p <= MONITOR.q * ranks / p.shape[1])
+    real = p.le(passed.max(axis=1), axis=0)
+    return real & (effect > MONITOR.above)
+
+
+@pytest.fixture(scope="module")
+def baseline() -> Callable[[int, int], Columns]:
+    known: dict[tuple[int, int], Columns] = {}
+
+    def get(windows: int, rows: int) -> Columns:
+        if (windows, rows) not in known:
+            known[windows, rows] = profile_baseline(LAWS, windows, rows)
+        return known[windows, rows]
+
+    return get
+
+
+@pytest.mark.parametrize("rows", [50, 200, 1000, 10_000])
+@pytest.mark.parametrize("shape", [(60, 1000), (1, 60_000)], ids=["windows", "no_windows"])
+def test_unchanged_windows_alarm_in_at_most_5_percent(baseline, shape, rows):
+    assert alarms(baseline(*shape), LAWS, rows).any(axis=1).mean() <= 0.05
+
+
+@pytest.mark.parametrize("shape", [(60, 1000), (1, 60_000)], ids=["windows", "no_windows"])
+def test_a_half_sigma_shift_of_one_column_is_caught(baseline, shape):
+    laws = LAWS | {"normal": lambda rng, size: rng.normal(0.5, 1, size)}
+    assert alarms(baseline(*shape), laws, 1000)["normal"].mean() >= 0.95
+
+
+@pytest.mark.parametrize("rows", [400, 960, 2400])
+def test_values_shared_by_an_hour_do_not_alarm(baseline, rows):
+    laws = LAWS | {"temperature": hourly}
+    known = baseline(60, 1000) | profile_baseline({"temperature": hourly}, 60, 960)
+    assert alarms(known, laws, rows).any(axis=1).mean() <= 0.05
+
+
+def test_a_change_of_hourly_values_is_still_caught(baseline):
+    laws = LAWS | {"temperature": lambda rng, size: 3 + hourly(rng, size)}
+    known = baseline(60, 1000) | profile_baseline({"temperature": hourly}, 60, 960)
+    assert alarms(known, laws, 960)["temperature"].mean() >= 0.95

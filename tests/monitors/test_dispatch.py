@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import datetime as dt
+import json
+
+import pandas as pd
+import sqlalchemy as sa
+
+from mlmon_dagster.monitors import FAMILIES, evaluate
+from mlmon_dagster.store import schema
+from tests.monitors.cases import DAY, NOW, frame, metric, spec, verdicts, window
+
+ROWS = [
+    metric("null_rate", 0.0, "age", lower=0.0, upper=0.01),
+    metric("psi", 0.02, "age", p_value=0.3),
+    metric("roc_auc", 0.8, lower=0.77, upper=0.83),
+    metric("error_rate", 0.0, lower=0.0, upper=0.01),
+]
+
+
+def everything(**options: object) -> list[dict]:
+    return evaluate(
+        spec(), frame(ROWS), pd.DataFrame([window()]),
+        **({"now": NOW, "run_id": "r7", "is_backfill": True} | options),
+    )  # fmt: skip
+
+
+def test_every_family_judges_every_window():
+    assert {row["family"] for row in everything()} == set(FAMILIES)
+
+
+def test_rows_fit_the_table_of_results():
+    known = {column.name for column in schema.monitor_result.columns} - {"id", "folded_at"}
+    engine = sa.create_engine("sqlite://")
+    schema.METADATA.create_all(engine, tables=[schema.monitor_result])
+    rows = everything()
+    for row in rows:
+        assert set(row) == known
+        json.loads(row["details"])
+    with engine.begin() as conn:
+        conn.execute(sa.insert(schema.monitor_result), rows)
+
+
+def test_run_backfill_time_and_owner_are_handed_through():
+    for row in everything():
+        assert row["run_id"] == "r7"
+        assert row["is_backfill"] is True
+        assert row["created_at"] == NOW
+        assert row["owner"] == "team:risk"
+        assert row["window_start"] == dt.datetime(2024, 1, 10, tzinfo=dt.UTC)
+        assert row["data_version"] == "v1"
+
+
+def test_a_monitors_own_owner_runbook_and_windows_win():
+    model = spec(quality={"owner": "ops@example.com", "runbook": "https://r", "windows": "2 of 5"})
+    row = verdicts("quality", ROWS, model=model)[0]
+    assert (row["owner"], row["runbook"]) == ("ops@example.com", "https://r")
+    assert (row["k"], row["of_n"]) == (2, 5)
+
+
+def test_the_verdict_is_on_all_versions_together():
+    rows = [
+        metric("psi", 3.0, "age", p_value=1e-9, model_version="2", n=9000),
+        metric("psi", 0.0, "age", p_value=0.5),
+    ]
+    assert [row["status"] for row in verdicts("drift", rows)] == ["OK"]
+
+
+def test_without_metrics_there_is_no_verdict_rather_than_ok():
+    for family in ("quality", "drift", "performance", "service"):
+        rows = verdicts(family, [], [window(n=0)])
+        assert rows
+        assert {row["status"] for row in rows} == {"NO_DATA"}
+        assert {row["reason"] for row in rows} == {"no_rows"}
+        assert all(row["message"].startswith("No verdict on ") for row in rows)
+
+
+def test_windows_are_judged_apart():
+    later = DAY + pd.Timedelta(days=1)
+    rows = [
+        metric("psi", 3.0, "age", p_value=1e-9),
+        metric("psi", 0.0, "age", p_value=0.9, window_start=later),
+    ]
+    found = verdicts("drift", rows, [window(), window(later)])
+    assert [row["status"] for row in found] == ["WARN", "OK"]

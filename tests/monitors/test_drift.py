@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from mlmon_dagster.monitors.adjust import benjamini_hochberg
+from tests.monitors.cases import metric, only, spec, verdicts, window
+
+
+def psi(value: float | None, p: float | None, column: str = "age", **fields) -> dict:
+    return metric("psi", value, column, p_value=p, **fields)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_adjusted_p_values_are_scipys(p_values):
+    oracle = stats.false_discovery_control(p_values)
+    assert benjamini_hochberg(p_values) == pytest.approx(oracle.tolist(), abs=1e-12)
+
+
+def test_untested_columns_do_not_enlarge_the_family():
+    adjusted = benjamini_hochberg([0.01, math.nan, 0.02])
+    assert adjusted[0] == pytest.approx(0.02)
+    assert math.isnan(adjusted[1])
+
+
+@pytest.mark.parametrize(
+    ("value", "p", "status"),
+    [(0.4, 1e-8, "WARN"), (0.4, 0.02, "OK"), (0.05, 1e-8, "OK"), (-0.1, 0.9, "OK")],
+)
+def test_drift_fires_only_if_real_and_large(value, p, status):
+    assert only(verdicts("drift", [psi(value, p)]), "drift/psi/age")["status"] == status
+
+
+def test_the_sentence_has_number_n_baseline_and_limit():
+    row = only(verdicts("drift", [psi(0.43, 1e-8, n=776)]), "drift/psi/age")
+    assert row["message"] == (
+        "PSI of age is 0.43 beyond sampling noise (n 776, baseline n 5,000), above 0.10."
+    )
+
+
+def test_a_large_but_chancy_change_says_so():
+    row = only(verdicts("drift", [psi(0.4, 0.2)]), "drift/psi/age")
+    assert "an unchanged window can be as far (adjusted p 0.20)" in row["message"]
+
+
+def test_p_values_are_adjusted_over_the_columns_of_the_window():
+    rows = verdicts("drift", [psi(0.4, 0.006), psi(0.0, 0.9, "region")])
+    row = only(rows, "drift/psi/age")
+    assert (row["p_adjusted"], row["family_size"], row["status"]) == (0.012, 2, "OK")
+
+
+@pytest.mark.parametrize("reason", ["few_rows", "no_baseline", "few_baseline_rows", "all_null"])
+def test_a_missing_value_is_no_data_with_its_reason(reason):
+    row = only(verdicts("drift", [psi(None, None, reason=reason)]), "drift/psi/age")
+    assert (row["status"], row["reason"], row["value"]) == ("NO_DATA", reason, None)
+
+
+def test_a_window_that_broke_the_schema_is_not_judged():
+    row = only(verdicts("drift", [psi(9.0, 0.0)], [window(schema_broken=True)]), "drift/psi/age")
+    assert (row["status"], row["reason"]) == ("NO_DATA", "schema")
+
+
+def test_the_monitors_own_minimum_of_rows_holds():
+    model = spec(drift={"min_rows": 2000})
+    row = only(verdicts("drift", [psi(9.0, 0.0)], model=model), "drift/psi/age")
+    assert row["reason"] == "few_rows"
+
+
+def test_a_failing_column_names_its_worst_slices():
+    parts = [
+        psi(value, 0.0, slice_key="region", slice_value=name, n=90)
+        for name, value in (("n", 0.1), ("s", 2.0), ("w", None))
+    ]
+    row = only(verdicts("drift", [psi(0.4, 0.0), *parts]), "drift/psi/age")
+    worst = json.loads(row["details"])["worst_slices"]
+    assert [part["slice_value"] for part in worst] == ["s", "n"]
+
+
+def test_slices_are_a_family_of_their_own():
+    parts = [
+        psi(1.0, p, slice_key="region", slice_value=name)
+        for name, p in (("n", 0.004), ("s", 0.3), ("w", 0.5))
+    ]
+    model = spec(drift={"slices": True})
+    rows = verdicts("drift", [psi(0.0, 0.5), *parts], model=model)
+    slices = {row["slice_value"]: row for row in rows if row["slice_key"] == "region"}
+    assert {row["family_size"] for row in slices.values()} == {3}
+    assert only(rows, "drift/psi/age")["family_size"] == 1
+    assert slices["n"]["status"] == "OK"  # .012 after adjustment
+
+
+def test_ks_is_replaced_by_psi_for_columns_without_order():
+    model = spec(drift={"method": "ks"})
+    metrics = [metric("ks", 0.3, "age", p_value=0.0), psi(0.0, 0.5), psi(0.3, 0.0, "region")]
+    found = {row["monitor"]: row["status"] for row in verdicts("drift", metrics, model=model)}
+    assert found == {"drift/ks/age": "WARN", "drift/psi/region": "WARN"}
+
+
+def test_times_are_not_judged():
+    metrics = [psi(9.0, 0.0, "signed_up"), psi(0.0, 0.5)]
+    assert {row["column_name"] for row in verdicts("drift", metrics)} == {"age"}
+
+
+def test_severity_is_the_declared_one():
+    model = spec(drift={"severity": "ERROR"})
+    assert (
+        only(verdicts("drift", [psi(1.0, 0.0)], model=model), "drift/psi/age")["status"] == "ERROR"
+    )

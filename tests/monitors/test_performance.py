@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.monitors.cases import frame, metric, only, spec, verdicts, window
+
+AUC = "performance/roc_auc"
+
+
+def auc(value: float | None, half: float = 0.02, **fields) -> dict:
+    ends = {} if value is None else {"lower": value - half, "upper": value + half}
+    return metric("roc_auc", value, **(ends | fields))
+
+
+BASELINE = frame([auc(0.80, 0.01, n=20_000)])
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "status"),
+    [
+        (0.70, 0.02, "ERROR"),  # far and sure
+        (0.75, 0.02, "ERROR"),  # exactly the limit
+        (0.77, 0.01, "OK"),  # sure but small
+        (0.70, 0.15, "OK"),  # large but may be chance
+        (0.85, 0.01, "OK"),
+    ],
+)
+def test_a_drop_must_be_large_and_sure(value, half, status):
+    row = only(verdicts("performance", [auc(value, half)], baseline=BASELINE), AUC)
+    assert row["status"] == status
+    assert row["baseline_value"] == 0.80
+
+
+def test_the_baselines_own_uncertainty_counts():
+    unsure = frame([auc(0.80, 0.2, n=60)])
+    assert only(verdicts("performance", [auc(0.70)], baseline=unsure), AUC)["status"] == "OK"
+
+
+def test_the_sentence_compares_with_the_baseline():
+    row = only(verdicts("performance", [auc(0.65, n=776)], baseline=BASELINE), AUC)
+    assert row["message"] == (
+        "ROC AUC is 0.65 (0.63 to 0.67, n 776), 0.15 worse than the baseline's 0.80; "
+        "the limit is 0.05."
+    )
+    chance = only(verdicts("performance", [auc(0.7, 0.15)], baseline=BASELINE), AUC)
+    assert chance["message"].endswith(", but this may be chance.")
+
+
+def test_provisional_windows_are_not_judged():
+    row = only(
+        verdicts("performance", [auc(0.1)], [window(maturity="provisional")], baseline=BASELINE),
+        AUC,
+    )
+    assert (row["status"], row["reason"]) == ("NO_DATA", "provisional")
+    assert row["value"] == 0.1  # shown all the same
+
+
+def test_without_a_baseline_a_drop_is_no_data():
+    row = only(verdicts("performance", [auc(0.1)]), AUC)
+    assert (row["status"], row["reason"]) == ("NO_DATA", "no_baseline")
+
+
+@pytest.mark.parametrize("reason", ["no_actuals", "single_class", "few_of_rarer_class"])
+def test_an_undefined_metric_is_no_data_with_its_reason(reason):
+    row = only(verdicts("performance", [auc(None, reason=reason)], baseline=BASELINE), AUC)
+    assert (row["status"], row["reason"]) == ("NO_DATA", reason)
+
+
+def test_a_window_that_broke_the_schema_is_not_judged():
+    row = only(
+        verdicts("performance", [auc(0.1)], [window(schema_broken=True)], baseline=BASELINE), AUC
+    )
+    assert row["reason"] == "schema"
+
+
+def test_a_loss_is_worse_when_it_rises():
+    model = spec(performance=[{"metric": "brier", "drop": 0.02}])
+    base = frame([metric("brier", 0.10, lower=0.098, upper=0.102)])
+    for value, status in ((0.13, "ERROR"), (0.07, "OK")):
+        rows = [metric("brier", value, lower=value - 0.005, upper=value + 0.005)]
+        found = verdicts("performance", rows, model=model, baseline=base)
+        assert only(found, "performance/brier")["status"] == status
+
+
+@pytest.mark.parametrize(("half", "status"), [(0.01, "ERROR"), (0.2, "OK")])
+def test_a_fixed_bound_must_be_outside_the_interval(half, status):
+    model = spec(performance=[{"metric": "roc_auc", "below": 0.7}])
+    assert only(verdicts("performance", [auc(0.65, half)], model=model), AUC)["status"] == status
+
+
+def sliced(name: str, value: float, half: float = 0.02) -> dict:
+    return auc(value, half, slice_key="region", slice_value=name, n=300)
+
+
+def test_a_failing_window_names_the_slices_that_fell_most():
+    base = frame([auc(0.80, 0.01), *(sliced(name, 0.8) for name in "nsw")])
+    rows = [auc(0.65), sliced("n", 0.78), sliced("s", 0.5), sliced("new", 0.4)]
+    row = only(verdicts("performance", rows, baseline=base), AUC)
+    worst = json.loads(row["details"])["worst_slices"]
+    assert [(part["slice_value"], round(part["worse_by"], 2)) for part in worst] == [
+        ("s", 0.3), ("n", 0.02),
+    ]  # fmt: skip
+
+
+def test_slices_must_hold_against_the_number_of_slices():
+    names = [f"s{i}" for i in range(40)]
+    base = frame([auc(0.80, 0.01), *(sliced(name, 0.8, 0.01) for name in names)])
+    model = spec(performance=[{"metric": "roc_auc", "drop": 0.05, "slices": True}])
+    quiet = [sliced(name, 0.8, 0.05) for name in names[2:]]
+    rows = verdicts(
+        "performance",
+        [auc(0.8), sliced("s0", 0.74, 0.05), sliced("s1", 0.5, 0.05), *quiet],
+        model=model,
+        baseline=base,
+    )
+    status = {row["slice_value"]: row["status"] for row in rows}
+    assert (status["s0"], status["s1"]) == ("OK", "ERROR")

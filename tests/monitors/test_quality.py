@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mlmon_dagster.metrics.intervals import wilson
+from tests.monitors.cases import DAY, metric, only, spec, verdicts, window
+
+
+def rate(name: str, column: str, count: int, n: int) -> dict:
+    lower, upper = wilson(count, n)
+    return metric(name, count / n, column, n=n, lower=float(lower), upper=float(upper))
+
+
+def test_a_column_of_nulls_fails_with_number_n_and_limit_in_one_sentence():
+    row = only(verdicts("quality", [rate("null_rate", "age", 776, 776)]), "quality/null_rate/age")
+    assert row["status"] == "WARN"
+    assert row["message"] == "Null share of age is 1.00 (n 776), above 0.20."
+    assert row["threshold"] == "above 0.20"
+    assert json.loads(row["details"]) == {"count": 776, "n": 776}
+
+
+def test_a_share_at_the_limit_is_fine():
+    row = only(verdicts("quality", [rate("null_rate", "age", 20, 100)]), "quality/null_rate/age")
+    assert row["status"] == "OK"
+    assert row["message"] == "Null share of age is 0.20 (n 100), not above 0.20."
+
+
+@pytest.mark.parametrize(("count", "n", "status"), [(1, 60, "OK"), (2, 60, "OK"), (3, 60, "WARN")])
+def test_one_or_two_rows_are_no_evidence_against_a_small_limit(count, n, status):
+    rows = verdicts("quality", [rate("unseen_rate", "region", count, n)])
+    assert only(rows, "quality/unseen_rate/region")["status"] == status
+
+
+def test_with_a_limit_of_zero_one_row_fails():
+    model = spec(quality={"unseen_rate": {"above": 0.0}})
+    rows = verdicts("quality", [rate("unseen_rate", "region", 1, 5000)], model=model)
+    assert only(rows, "quality/unseen_rate/region")["status"] == "WARN"
+
+
+def test_few_rows_are_no_data():
+    row = only(verdicts("quality", [rate("null_rate", "age", 29, 29)]), "quality/null_rate/age")
+    assert (row["status"], row["reason"]) == ("NO_DATA", "few_rows")
+
+
+def test_unseen_values_are_named_unless_they_are_personal():
+    metrics = [rate("unseen_rate", column, 50, 500) for column in ("region", "name")]
+    unseen = {("region", DAY): {"XX": 40, "YY": 10}, ("name", DAY): {"Jane Doe": 50}}
+    rows = verdicts("quality", metrics, unseen=unseen)
+    assert json.loads(only(rows, "quality/unseen_rate/region")["details"])["unseen"] == {
+        "XX": 40, "YY": 10,
+    }  # fmt: skip
+    assert "Jane" not in str(only(rows, "quality/unseen_rate/name"))
+
+
+def test_ranges_are_judged_only_where_declared_and_columns_only_where_chosen():
+    metrics = [
+        rate("out_of_range_rate", "age", 0, 500), rate("null_rate", "age", 0, 500),
+        rate("null_rate", "region", 0, 500),
+    ]  # fmt: skip
+    found = {row["monitor"] for row in verdicts("quality", metrics)}
+    assert {"quality/out_of_range_rate/age", "quality/null_rate/region"} <= found
+    model = spec(quality={"columns": ["age"]})
+    chosen = verdicts("quality", metrics, model=model)
+    assert {row["column_name"] for row in chosen} == {"age"}
+
+
+def test_quality_is_judged_even_where_the_schema_broke():
+    rows = verdicts("quality", [rate("null_rate", "age", 500, 500)], [window(schema_broken=True)])
+    assert only(rows, "quality/null_rate/age")["status"] == "WARN"

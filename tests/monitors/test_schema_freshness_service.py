@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import datetime as dt
+import json
+
+import pandas as pd
+import pytest
+
+from tests.monitors.cases import DAY, NOW, metric, only, spec, verdicts, window
+
+ONE_DAY = pd.Timedelta(days=1)
+
+
+def test_a_bad_row_fails_the_schema_with_its_reasons():
+    row = verdicts("schema", [], [window(n=997, n_bad=3, bad_reasons='{"bad_type": 3}')])[0]
+    assert row["status"] == "ERROR"
+    assert row["message"] == "3 of 1,000 rows (0.003) broke the schema (bad_type 3), above 0."
+    assert row["value"] == 0.003
+    assert json.loads(row["details"])["bad_reasons"] == {"bad_type": 3}
+
+
+def test_a_clean_window_keeps_the_schema():
+    assert verdicts("schema", [], [window()])[0]["status"] == "OK"
+
+
+def test_bad_rows_within_the_declared_share_are_fine():
+    model = spec(schema={"bad_rate": {"above": 0.01}})
+    assert verdicts("schema", [], [window(n_bad=5)], model=model)[0]["status"] == "OK"
+
+
+def test_a_quarantined_file_fails_a_window_that_is_otherwise_empty():
+    row = verdicts("schema", [], [window(n=0, n_quarantined=1, quarantined=["a.csv"])])[0]
+    assert row["status"] == "ERROR"
+    assert row["message"].startswith("1 file quarantined; ")
+    assert json.loads(row["details"])["quarantined"] == ["a.csv"]
+
+
+def test_a_window_without_rows_has_no_schema_verdict():
+    row = verdicts("schema", [], [window(n=0)])[0]
+    assert (row["status"], row["reason"]) == ("NO_DATA", "no_rows")
+
+
+def freshness(counts: list[int], *, now: dt.datetime = NOW, model=None, hours: int = 24, **fields):
+    length = pd.Timedelta(hours=hours)
+    windows = [
+        window(DAY + i * length, n=n, window_end=DAY + (i + 1) * length, **fields)
+        for i, n in enumerate(counts)
+    ]
+    return [r["status"] for r in verdicts("freshness", [], windows, model=model, now=now)]
+
+
+def test_an_empty_day_fails():
+    assert freshness([10, 0, 10]) == ["OK", "ERROR", "OK"]
+
+
+def test_an_empty_day_fails_only_when_its_rows_had_their_chance():
+    end = (DAY + 2 * ONE_DAY).to_pydatetime()
+    assert freshness([10, 0], now=end + dt.timedelta(hours=1)) == ["OK"]
+    assert freshness([10, 0], now=end + dt.timedelta(hours=2)) == ["OK", "ERROR"]
+
+
+def test_a_model_that_may_be_silent_for_three_days_may_be_so():
+    model = spec(freshness={"no_data_for": "3d"})
+    assert freshness([10, 0, 0, 0], model=model) == ["OK", "OK", "ERROR", "ERROR"]
+
+
+def test_hours_without_data_add_up():
+    model = spec(freshness={"no_data_for": "4h"})
+    assert freshness([5, 0, 0, 0, 0, 5, 0], model=model, hours=1) == [
+        "OK", "OK", "OK", "ERROR", "ERROR", "OK", "OK",
+    ]  # fmt: skip
+
+
+def test_the_time_of_the_last_event_counts_when_known():
+    model = spec(freshness={"no_data_for": "30h"})
+    late = DAY + pd.Timedelta(hours=23)
+    early = DAY + pd.Timedelta(hours=2)
+    assert freshness([5, 0], model=model, last_event_time=late) == ["OK", "OK"]
+    assert freshness([5, 0], model=model, last_event_time=early) == ["OK", "ERROR"]
+
+
+def test_only_production_can_be_stale():
+    windows = [window(n=0, dataset="validation"), window(n=5, dataset="production")]
+    assert len(verdicts("freshness", [], windows)) == 1
+
+
+def latency(value: float | None, **fields) -> dict:
+    return metric("p95_latency_ms", value, **fields)
+
+
+SLOW = {"p95_latency_ms": {"above": 250}}
+
+
+@pytest.mark.parametrize(("value", "status"), [(249.0, "OK"), (250.0, "OK"), (260.0, "ERROR")])
+def test_latency_is_compared_with_its_limit(value, status):
+    rows = verdicts("service", [latency(value)], model=spec(service=SLOW))
+    assert only(rows, "service/p95_latency_ms")["status"] == status
+
+
+def test_too_few_rows_for_a_quantile_are_no_data():
+    rows = verdicts("service", [latency(None, reason="few_rows")], model=spec(service=SLOW))
+    row = only(rows, "service/p95_latency_ms")
+    assert (row["status"], row["reason"]) == ("NO_DATA", "few_rows")
+
+
+@pytest.mark.parametrize(("errors", "n", "status"), [(1, 40, "OK"), (30, 1000, "ERROR")])
+def test_one_error_is_no_evidence_of_many(errors, n, status):
+    rows = [metric("error_rate", errors / n, n=n, lower=0.001, upper=0.9)]
+    assert only(verdicts("service", rows), "service/error_rate")["status"] == status
+
+
+def test_too_little_traffic_fails_even_when_there_is_none():
+    model = spec(service={"n": {"below": 100}})
+    for n, status in ((0, "ERROR"), (99, "ERROR"), (100, "OK")):
+        rows = verdicts("service", [], [window(n=n)], model=model)
+        assert only(rows, "service/n")["status"] == status
+
+
+def test_what_the_model_does_not_log_is_not_judged():
+    model = spec(service=SLOW)
+    columns = model.columns.model_copy(update={"latency_ms": None, "status": None})
+    silent = model.model_copy(update={"columns": columns})
+    assert verdicts("service", [], model=silent) == []
