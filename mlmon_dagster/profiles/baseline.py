@@ -98,7 +98,9 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
         store.state, spec.model, baseline_id, "dataset", payload, now,
         dataset=dataset, n=n, data_version=data_version,
     )  # fmt: skip
-    return load_baseline(store, spec)
+    saved = baselines.newest(store.state, spec.model, baseline_id)
+    assert saved is not None
+    return _load(store, spec, saved)
 
 
 def load_baseline(store: Store, spec: ModelSpec) -> Baseline:
@@ -107,7 +109,10 @@ def load_baseline(store: Store, spec: ModelSpec) -> Baseline:
     Raises:
         BaselineMissingError: If there is none.
     """
-    stored = stored_baseline(store, spec)
+    return _load(store, spec, stored_baseline(store, spec))
+
+
+def _load(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseline:
     binnings = decode_binnings(stored.payload)
     return Baseline(
         baseline_id=stored.baseline_id,

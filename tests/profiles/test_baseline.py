@@ -1,0 +1,198 @@
+"""The baseline, from events in a real store to bins and windows and back."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.profiles import (
+    build_profiles,
+    ensure_baseline,
+    load_baseline,
+    load_profiles,
+    save_profiles,
+)
+from mlmon_dagster.profiles.payload import decode_binnings, encode_binnings
+from mlmon_dagster.store import Store, baselines
+from tests.conftest import make_events, make_spec, window
+from tests.profiles.comparing import assert_equal
+
+NOW = dt.datetime(2024, 2, 1, tzinfo=dt.UTC)
+DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
+
+
+def land(store: Store, dataset: str, days: list[str] = DAYS, n: int = 60, seed: int = 0) -> None:
+    log = store.event_log(make_spec())
+    for day in days:
+        events, actuals = make_events(
+            make_spec(), day, n, dataset=dataset, seed=seed, prefix=dataset
+        )
+        log.append("predictions", events, [f"p-{dataset}-{day}-{seed}"])
+        log.append("actuals", actuals, [f"a-{dataset}-{day}-{seed}"])
+
+
+def test_without_events_the_missing_baseline_is_explained(store: Store) -> None:
+    with pytest.raises(BaselineMissingError, match="no events of dataset 'validation'"):
+        ensure_baseline(store, make_spec(), NOW)
+    with pytest.raises(BaselineMissingError, match="no baseline yet"):
+        load_baseline(store, make_spec())
+    land(store, "production")
+    with pytest.raises(BaselineMissingError):
+        ensure_baseline(store, make_spec(), NOW)
+
+
+def test_baseline_has_the_bins_and_windows_of_its_dataset_alone(store: Store) -> None:
+    land(store, "validation")
+    land(store, "production", ["2024-01-01"])
+
+    baseline = ensure_baseline(store, make_spec(), NOW)
+
+    assert (baseline.kind, baseline.dataset, baseline.n) == ("dataset", "validation", 180)
+    assert set(baseline.binnings) == {
+        "age", "region", "score", "prediction", "latency_ms", "status",
+    }  # fmt: skip
+    age = baseline.windows["age"]
+    assert set(age.cells["dataset"]) == {"validation"}
+    assert age.n.tolist() == [60, 60, 60]
+    assert baseline.pooled("age").n.tolist() == [180]
+    assert baseline.pooled("score").counts.reshape(-1, 3).sum(axis=0)[0] == 0  # all labelled
+
+
+def test_same_rows_give_the_same_baseline_in_any_order_of_arrival(
+    store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from mlmon_dagster.store import open_store
+
+    land(store, "validation")
+    first = ensure_baseline(store, make_spec(), NOW)
+    other = open_store(tmp_path_factory.mktemp("other"))
+    land(other, "validation", DAYS[::-1])
+    second = ensure_baseline(other, make_spec(), NOW + dt.timedelta(days=1))
+    other.close()
+
+    assert first.baseline_id == second.baseline_id
+    assert first.binnings == second.binnings
+    for name, stats in first.windows.items():
+        assert_equal(stats, second.windows[name], sums=1e-9)
+
+
+def test_fitting_again_changes_nothing_until_rows_or_spec_change(store: Store) -> None:
+    land(store, "validation")
+    first = ensure_baseline(store, make_spec(), NOW)
+    again = ensure_baseline(store, make_spec(), NOW + dt.timedelta(days=1))
+    assert again.baseline_id == first.baseline_id
+    for name, stats in first.windows.items():
+        assert_equal(stats, again.windows[name])
+
+    ranged = {"age": {"type": "numeric", "min": 30}, "region": {"type": "categorical"}}
+    later = NOW + dt.timedelta(days=2)
+    changed = ensure_baseline(store, make_spec(features=ranged), later)
+    assert changed.baseline_id != first.baseline_id
+    land(store, "validation", ["2024-01-04"])
+    grown = ensure_baseline(store, make_spec(), NOW + dt.timedelta(days=3))
+    assert grown.baseline_id != first.baseline_id
+    assert grown.n == 240
+    assert load_baseline(store, make_spec()).baseline_id == grown.baseline_id
+
+
+def test_a_late_label_makes_another_baseline(store: Store) -> None:
+    spec, log = make_spec(), store.event_log(make_spec())
+    events, actuals = make_events(spec, DAYS[0], 60, dataset="validation")
+    log.append("predictions", events, ["p"])
+    unlabelled = ensure_baseline(store, spec, NOW)
+    log.append("actuals", actuals, ["a"])
+    labelled = ensure_baseline(store, spec, NOW + dt.timedelta(days=1))
+
+    assert labelled.baseline_id != unlabelled.baseline_id
+    assert unlabelled.windows["score"].counts.reshape(-1, 3)[:, 1:].sum() == 0
+    assert labelled.windows["score"].counts.reshape(-1, 3)[:, 0].sum() == 0
+
+
+def test_bins_survive_json_to_the_last_bit(store: Store) -> None:
+    land(store, "validation")
+    binnings = ensure_baseline(store, make_spec(), NOW).binnings
+    assert decode_binnings(encode_binnings(binnings)) == binnings
+
+
+def test_profiles_of_windows_survive_the_store_and_are_replaced_per_window(store: Store) -> None:
+    spec = make_spec(slices=["region"])
+    land(store, "validation")
+    land(store, "production")
+    baseline = ensure_baseline(store, spec, NOW)
+    windows = [window(spec, day) for day in DAYS]
+    records = store.inference_records(spec)
+    records.rebuild(windows)
+    source = records.from_sql(windows, ["production"])
+    built = build_profiles(store, spec, source, baseline.binnings)
+
+    save_profiles(store, spec, built, windows, "production")
+    save_profiles(store, spec, built, windows, "production")  # a repeat replaces
+    loaded = load_profiles(store, spec)
+    assert list(loaded) == list(built)
+    for name, stats in built.items():
+        assert_equal(stats, loaded[name])
+
+    nothing = build_profiles(
+        store, spec, records.from_sql([window(spec, "2025-01-01")]), baseline.binnings
+    )
+    save_profiles(store, spec, nothing, windows[1:2], "production")
+    starts = load_profiles(store, spec)["age"].cells["window_start"].unique()
+    assert list(starts) == [windows[0].start, windows[2].start]
+
+
+def test_loading_narrows_by_time_dataset_column_and_slice(store: Store) -> None:
+    spec = make_spec(slices=["region"])
+    land(store, "validation")
+    baseline = ensure_baseline(store, spec, NOW)
+    windows = [window(spec, day) for day in DAYS]
+    source = store.inference_records(spec).from_sql(windows)
+    built = build_profiles(store, spec, source, baseline.binnings)
+    save_profiles(store, spec, built, windows)
+
+    some = load_profiles(
+        store, spec, start=windows[1].start, end=windows[2].start, columns=["age"], slices=[()]
+    )
+    assert list(some) == ["age"]
+    assert some["age"].cells["window_start"].tolist() == [windows[1].start]
+    sliced = load_profiles(store, spec, slices=[("region",)])["age"].cells
+    assert set(sliced["slice_value"]) == {"north", "south"}
+    assert load_profiles(store, spec, dataset="production") == {}
+
+
+def test_profiles_of_an_earlier_baseline_are_not_mixed_with_the_present_one(store: Store) -> None:
+    spec = make_spec()
+    assert load_profiles(store, spec) == {}
+    land(store, "validation")
+    old = ensure_baseline(store, spec, NOW)
+    windows = [window(spec, DAYS[0])]
+    source = store.inference_records(spec).from_sql(windows)
+    save_profiles(store, spec, build_profiles(store, spec, source, old.binnings), windows)
+    assert "age" in load_profiles(store, spec)
+
+    land(store, "validation", ["2024-01-05"], seed=7)
+    ensure_baseline(store, spec, NOW + dt.timedelta(days=1))
+    left = load_profiles(store, spec)
+    assert "age" not in left
+    assert "score" in left  # fixed bins are the same for every baseline
+
+
+def test_a_baseline_of_nulls_only_is_defined(store: Store) -> None:
+    spec = make_spec()
+    events, _ = make_events(spec, DAYS[0], 40, dataset="validation")
+    for name in ("age", "region", "score", "latency_ms"):
+        place = events.column_names.index(name)
+        events = events.set_column(place, name, pa.nulls(40, events.column(name).type))
+    store.event_log(spec).append("predictions", events, ["p"])
+
+    baseline = ensure_baseline(store, spec, NOW)
+
+    assert baseline.windows["age"].n_null.tolist() == [40]
+    assert np.isnan(baseline.windows["age"].minimum).all()
+    assert baseline.binnings["region"].categories == ()
+    stored = baselines.newest(store.state, spec.model)
+    assert stored is not None
+    assert stored.created_at == NOW

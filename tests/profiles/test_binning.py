@@ -1,0 +1,217 @@
+"""Choosing bins: quantiles, single values, categories and the degenerate baselines."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlmon_dagster.metrics.binnings import representatives, upper_edges
+from mlmon_dagster.profiles import binning as module
+from mlmon_dagster.profiles import fit_binnings
+from mlmon_dagster.profiles.binning import (
+    binning_from_json,
+    binning_to_json,
+    categorical_binning,
+    discrete_binning,
+    numeric_binning,
+    role_binning,
+)
+from mlmon_dagster.profiles.compiler import DUCKDB, STANDARD, Column, code_expression
+from tests.profiles.records import DuckEngine, make_records, make_spec
+
+SPEC = make_spec(slices=[])
+
+
+def fit(**columns: Any) -> dict[str, Any]:
+    n = len(next(iter(columns.values())))
+    return fit_binnings(DuckEngine(base=make_records(n, **columns)), SPEC, "base")
+
+
+def test_edges_are_values_at_the_twentieths_of_the_baseline() -> None:
+    values = np.random.default_rng(0).permutation(np.arange(1000.0))
+    binning = fit(hour=values)["hour"]
+    assert binning.edges == tuple(np.arange(49.0, 999, 50))
+    assert (binning.low, binning.high, binning.centre, binning.fine) == (0, 999, 499.5, 12)
+    assert binning.size == 240
+    coarse = np.bincount(np.searchsorted(binning.edges, values, side="left"))
+    assert coarse.tolist() == [50] * 20
+
+
+def test_repeated_edges_become_one_bin() -> None:
+    values = [0.0] * 600 + list(np.linspace(1, 100, 400))
+    binning = fit(hour=values)["hour"]
+    assert binning.edges[0] == 0.0
+    assert len(set(binning.edges)) == len(binning.edges) == 8
+
+
+def test_no_bin_is_kept_beyond_the_largest_baseline_value() -> None:
+    values = [*np.linspace(0, 99, 400), *[100.0] * 600]
+    binning = fit(hour=values)["hour"]
+    assert binning.edges[-1] < binning.high == 100
+
+
+@pytest.mark.parametrize("n_values", [2, 3, 32])
+def test_few_distinct_values_have_a_bin_each_and_open_ends(n_values: int) -> None:
+    values = [float(v) for v in range(n_values)]
+    binning = fit(hour=values * 3)["hour"]
+    assert binning.edges == tuple(np.arange(n_values + 1) - 0.5)
+    assert (binning.size, binning.fine) == (n_values + 2, 1)
+    assert representatives(binning).tolist() == [-0.5, *values, n_values - 0.5]
+
+
+def test_a_constants_bin_holds_nothing_else() -> None:
+    binning = fit(hour=[5.0] * 10)["hour"]
+    codes = np.searchsorted(
+        upper_edges(binning), [4.0, math.nextafter(5, 0), 5.0, math.nextafter(5, 9), 6.0]
+    )
+    assert codes.tolist() == [0, 0, 1, 2, 2]
+
+
+def test_neighbouring_floats_still_have_a_bin_each() -> None:
+    a = 1.0
+    b = math.nextafter(a, 2)
+    binning = discrete_binning("x", [b, a])
+    assert np.searchsorted(upper_edges(binning), [0.5, a, b, 1.5]).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("hour", [[None] * 5, []])
+def test_a_baseline_without_values_has_one_bin(hour: list[None]) -> None:
+    rows = make_records(len(hour), hour=hour)
+    binning = fit_binnings(DuckEngine(base=rows), SPEC, "base")["hour"]
+    assert (binning.size, binning.edges, binning.centre) == (1, (), 0.0)
+    assert representatives(binning).tolist() == [0.0]
+    assert fit_binnings(DuckEngine(base=rows), SPEC, "base")["score"].size == 3072
+
+
+def test_categories_are_ordered_by_count_then_name() -> None:
+    names = ["b"] * 3 + ["c"] * 3 + ["a"] * 2 + [None] * 9
+    binning = fit(carrier=names)["carrier"]
+    assert binning.categories == ("b", "c", "a")
+    assert binning.size == 5
+
+
+def test_rare_categories_are_other_and_too_many_make_a_column_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_CATEGORIES", 2)
+    monkeypatch.setattr(module, "MAX_TAIL", 2)
+    some = fit(carrier=["a", "a", "b", "b", "c", "d"])["carrier"]
+    assert (some.categories, some.tail, some.is_open) == (("a", "b"), ("c", "d"), False)
+    many = fit(carrier=["a", "a", "b", "b", "c", "d", "e"])["carrier"]
+    assert (many.categories, many.tail, many.is_open) == (("a", "b"), (), True)
+    engine = DuckEngine()
+    for dialect in (DUCKDB, STANDARD):
+        for binning, codes in ((some, [0, 2, 2, 3, -1]), (many, [0, 2, 2, 2, -1])):
+            sql = code_expression(Column(binning, "x"), dialect)
+            rows = engine.query(
+                f"SELECT {sql} AS code FROM (VALUES (1,'a'),(2,'c'),(3,'d'),(4,'z'),(5,NULL))"
+                " AS v(i, x) ORDER BY i"
+            )
+            assert rows.column("code").to_pylist() == codes
+
+
+def test_the_order_of_rows_does_not_matter() -> None:
+    rows = make_records(500, seed=3)
+    shuffled = rows.take(np.random.default_rng(0).permutation(500))
+    first = fit_binnings(DuckEngine(base=rows), SPEC, "base")
+    assert first == fit_binnings(DuckEngine(base=shuffled), SPEC, "base")
+
+
+def test_any_difference_of_bins_is_a_different_id() -> None:
+    ids = {
+        binning.binning_id
+        for binning in (
+            numeric_binning("x", [1, 2], low=0, high=3),
+            numeric_binning("x", [1, 2], low=0, high=4),
+            numeric_binning("x", [1, 2], low=0, high=3, centre=1),
+            numeric_binning("y", [1, 2], low=0, high=3),
+            numeric_binning("x", [1], low=0, high=3),
+            discrete_binning("x", [1, 2]),
+            categorical_binning("x", ["1", "2"]),
+            categorical_binning("x", ["2", "1"]),
+            role_binning("x", "score"),
+            role_binning("x", "latency"),
+        )
+    }
+    assert len(ids) == 10
+
+
+def test_fitted_kinds_are_refused_as_fixed() -> None:
+    with pytest.raises(ValueError, match="'numeric' are fitted"):
+        role_binning("x", "numeric")
+
+
+def test_roles_that_the_model_does_not_log_have_no_bins() -> None:
+    roles = {"prediction_id": "id", "event_time": "at", "score": "p"}
+    spec = make_spec(slices=[], columns=roles)
+    found = fit_binnings(DuckEngine(base=make_records(9)), spec, "base")
+    assert set(found) - set(spec.features) == {"score"}
+
+
+def test_predictions_of_a_regression_are_profiled_like_a_number() -> None:
+    roles = {"prediction_id": "id", "event_time": "at", "prediction": "p", "actual": "y"}
+    spec = make_spec(slices=[]).model_copy(
+        update={
+            "task": "regression",
+            "columns": make_spec().columns.model_copy(
+                update={"score": None, **{k: v for k, v in roles.items() if k != "actual"}}
+            ),
+        }
+    )
+    records = make_records(5, prediction=[1, 2, 3, 4, 5])
+    assert fit_binnings(DuckEngine(base=records), spec, "base")["prediction"].kind == "numeric"
+
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(edges=st.lists(FLOATS, max_size=25), ends=st.tuples(FLOATS, FLOATS), x=FLOATS)
+def test_a_code_divided_by_fine_is_the_exact_coarse_bin(
+    edges: list[float], ends: tuple[float, float], x: float
+) -> None:
+    low, high = min(*ends, *edges), max(*ends, *edges)
+    binning = numeric_binning("x", edges, low=low, high=high)
+    upper = upper_edges(binning)
+    assert len(upper) == binning.size
+    assert np.all(upper[:-1] <= upper[1:])
+    for value in (x, *binning.edges, low, high):
+        code = int(np.searchsorted(upper, value, side="left"))
+        assert code // binning.fine == int(np.searchsorted(binning.edges, value, side="left"))
+    middles = representatives(binning)
+    assert np.isfinite(middles).all()
+    assert np.all(np.diff(middles) >= 0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(edges=st.lists(FLOATS, min_size=1, max_size=25), more=st.lists(FLOATS, max_size=30))
+def test_both_dialects_find_the_code_that_numpy_finds(
+    edges: list[float], more: list[float]
+) -> None:
+    binning = numeric_binning("x", edges, low=min(edges), high=max([*edges, *more]))
+    values = [*edges, *more]
+    engine = DuckEngine(v=pa.table({"i": range(len(values)), "x": pa.array(values, pa.float64())}))
+    sql = code_expression(Column(binning, "x"), STANDARD)
+    found = engine.query(f"SELECT {sql} AS code FROM v ORDER BY i").column("code").to_pylist()
+    assert found == np.searchsorted(upper_edges(binning), values, side="left").tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(values=st.lists(FLOATS, max_size=32, unique=True), names=st.lists(st.text(), unique=True))
+def test_binnings_survive_json(values: list[float], names: list[str]) -> None:
+    for binning in (discrete_binning("x", values), categorical_binning("x", names)):
+        assert binning_from_json(binning_to_json(binning)) == binning
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(FLOATS, min_size=1, max_size=32, unique=True))
+def test_every_single_value_is_alone_in_its_bin(values: list[float]) -> None:
+    binning = discrete_binning("x", values)
+    codes = np.searchsorted(upper_edges(binning), sorted({v + 0.0 for v in values}), side="left")
+    assert codes.tolist() == list(range(1, len(set(values)) + 1))
