@@ -153,7 +153,7 @@ def run(project: Project, model: str, first: dt.date | None, last: dt.date | Non
 @_period
 @click.option("--format", "format_", type=click.Choice(["table", "csv", "json"]), default="table")
 @click.pass_obj
-def metrics(project: Project, model: str, format_: str, **wanted: Any) -> None:
+def metrics(project: Project, /, model: str, format_: str, **wanted: Any) -> None:
     """Show the newest metrics of MODEL."""
     from mlmon_dagster.commands.metrics import query_metrics, render
 

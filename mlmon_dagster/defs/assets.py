@@ -17,6 +17,7 @@ from mlmon_dagster.spec import ModelSpec
 
 BACKFILL_TAG = "mlmon/backfill"
 MODEL_TAG = "mlmon/model"
+AssetDecorator = Callable[[Callable[..., Any]], dg.AssetsDefinition]
 WindowNumbers = dict[str, dict[str, object]]
 
 
@@ -55,8 +56,9 @@ def _landing(spec: ModelSpec) -> dg.AssetSpec:
     )
 
 
-def _options(spec: ModelSpec, info: AssetInfo) -> dict[str, Any]:
-    return {
+def _asset(spec: ModelSpec, info: AssetInfo, **more: Any) -> AssetDecorator:
+    """Return the decorator that makes a function this asset of the model."""
+    options: dict[str, Any] = {
         "key": asset_key(spec, info.name),
         "deps": [asset_key(spec, dep) for dep in info.deps],
         "group_name": spec.model,
@@ -66,10 +68,12 @@ def _options(spec: ModelSpec, info: AssetInfo) -> dict[str, Any]:
         "tags": {MODEL_TAG: spec.model},
         "pool": spec.model,
     }
+    decorator: AssetDecorator = dg.asset(**options, **more)
+    return decorator
 
 
 def _event_log(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
-    @dg.asset(**_options(spec, BY_NAME["event_log"]))
+    @_asset(spec, BY_NAME["event_log"])
     def event_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         report = compute.ingest(work_of(project, spec, context), context.log.info)
         return dg.MaterializeResult(metadata=safe_metadata(compute.ingest_numbers(report)))
@@ -78,7 +82,7 @@ def _event_log(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
 
 
 def _baseline(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
-    @dg.asset(**_options(spec, BY_NAME["baseline"]))
+    @_asset(spec, BY_NAME["baseline"])
     def baseline(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         try:
             numbers = compute.fit_baseline(work_of(project, spec, context))
@@ -94,8 +98,9 @@ def _baseline(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
 def _windowed(
     project: Project, spec: ModelSpec, info: AssetInfo, body: Callable[[Work], WindowNumbers]
 ) -> dg.AssetsDefinition:
-    @dg.asset(
-        **_options(spec, info),
+    @_asset(
+        spec,
+        info,
         partitions_def=partitions_of(spec),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )

@@ -115,7 +115,8 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
     before = work.states()
     counted = store.inference_records(work.spec).rebuild(work.windows)
     counts = {c.window_start: c for c in counted if c.dataset == PRODUCTION}
-    rows, marks, numbers = [], {}, {}
+    rows, marks = [], {}
+    numbers: dict[str, Numbers] = {}
     for window in work.windows:
         count, state = counts[window.start], before.get(window.start)
         coverage = count.n_actual / count.n if count.n else None

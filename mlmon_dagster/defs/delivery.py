@@ -40,8 +40,10 @@ def receivers(project: Project) -> dict[str, Receiver]:
         return {"console": console, "slack": console}
     from mlmon_dagster.alerts.slack import SlackReceiver
 
-    options = {"base_url": project.slack_api_url} if project.slack_api_url else {}
-    return {"console": console, "slack": SlackReceiver(project.slack_token, **options)}
+    if project.slack_api_url is None:
+        return {"console": console, "slack": SlackReceiver(project.slack_token)}
+    slack = SlackReceiver(project.slack_token, base_url=project.slack_api_url)
+    return {"console": console, "slack": slack}
 
 
 def dispatch_alerts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def psycopg2_url(url: str) -> str:
     return f"postgresql+psycopg2{separator}{rest}" if scheme in ("postgres", "postgresql") else url
 
 
-class EnvStorage(DagsterStorage, ConfigurableClass):  # type: ignore[misc]
+class EnvStorage(DagsterStorage, ConfigurableClass):
     """Storage that ``dagster.yaml`` names once for laptop and team.
 
     Never instantiated: `from_config_value` returns the real storage. It derives from
@@ -39,9 +40,9 @@ class EnvStorage(DagsterStorage, ConfigurableClass):  # type: ignore[misc]
         return {"url_env": str, "sqlite_dir": str}
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: dict[str, str]
-    ) -> DagsterStorage:
+    def from_config_value(  # type: ignore[override]  # the real storage, not this class
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> DagsterStorage[dg.DagsterInstance]:
         """Open PostgreSQL if the variable ``url_env`` is set, else SQLite in ``sqlite_dir``."""
         if url := read_variable(config_value["url_env"]):
             from dagster_postgres import DagsterPostgresStorage

@@ -62,14 +62,14 @@ def judge(work: Work, family: str) -> Judged:
     newest = monitor_results.newest(
         store.state, spec.model, windows[0].start, windows[-1].end, family
     )
-    found = newest.to_dict("records")
+    found = [_plain(row) for row in newest.to_dict("records")]
     if family == "freshness":
         last = max((row["window_start"] for row in found), default=None)
-        return {None: [_plain(row) for row in found if row["window_start"] == last]}
+        return {None: [row for row in found if row["window_start"] == last]}
     keys = {window.start: window.key for window in windows}
     judged: Judged = {window.key: [] for window in windows}
     for row in found:
-        judged[keys[row["window_start"].to_pydatetime()]].append(_plain(row))
+        judged[keys[row["window_start"].to_pydatetime()]].append(row)
     return judged
 
 

@@ -125,10 +125,9 @@ def _step_logger(on_step: OnStep | None) -> dg.LoggerDefinition:
             if on_step is not None and event is not None and event.is_step_start:
                 on_step(_shown(event.step_key or ""))
 
-    @dg.logger(description="Tells the command line which step begins.")
     def steps(_context: dg.InitLoggerContext) -> logging.Logger:
         logger = logging.Logger("mlmon.steps", level=logging.DEBUG)
         logger.addHandler(Steps())
         return logger
 
-    return steps
+    return dg.LoggerDefinition(steps, description="Tells the command line which step begins.")

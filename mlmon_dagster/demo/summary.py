@@ -28,8 +28,9 @@ def render_months(project: Project, spec: ModelSpec) -> str:
     for name in ("n", "coverage", "late rate", "ROC AUC (95 %)", "F1", "accuracy", "PSI of score"):
         table.add_column(name, justify="right")
     whole = frame[frame["slice_key"] == "all"]
-    for start, month in whole.groupby("window_start"):
-        table.add_row(start.tz_convert(spec.time.zone).strftime("%Y-%m"), *_cells(month))
+    local = whole["window_start"].dt.tz_convert(spec.time.zone).dt.strftime("%Y-%m")
+    for name, month in whole.groupby(local):
+        table.add_row(str(name), *_cells(month))
     buffer = io.StringIO()
     Console(file=buffer, width=110).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
