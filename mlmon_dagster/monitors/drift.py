@@ -19,8 +19,8 @@ def judge(evidence: Evidence) -> list[Row]:
     Real: the p-value, adjusted by Benjamini-Hochberg over the columns of the window at slice `all`
     (a column's slices are a family of their own, judged if `slices` is set), is at most q. Large:
     the distance less its sampling mean is above the threshold. Columns without order have no KS
-    distance; with `method: ks` they are judged by psi. Times move on by themselves and texts have no
-    distribution here, so features of these types are not judged.
+    distance; with `method: ks` they are judged by psi. Times move on by themselves and texts have
+    no distribution here, so features of these types are not judged.
     """
     rows: list[Row] = []
     methods = _columns(evidence)

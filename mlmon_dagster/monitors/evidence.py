@@ -79,10 +79,13 @@ class Evidence:
         return {(r["dataset"], r["window_start"], r["metric"], r["column_name"]): r for r in rows}
 
     @cached_property
-    def _slices(self) -> dict[tuple[Any, ...], pd.DataFrame]:
-        parts = self.metrics[self.metrics["slice_key"] != ALL]
-        keys = ["dataset", "window_start", "metric", "column_name"]
-        return {key: group for key, group in parts.groupby(keys, sort=False)}
+    def _slices(self) -> dict[tuple[Any, ...], list[Row]]:
+        mine = (self.metrics["slice_key"] != ALL) & self.metrics["value"].notna()
+        found: dict[tuple[Any, ...], list[Row]] = {}
+        for r in records(self.metrics[mine].sort_values("value", ascending=False)):
+            key = (r["dataset"], r["window_start"], r["metric"], r["column_name"])
+            found.setdefault(key, []).append(r)
+        return found
 
     def whole(self, window: Window, metric: str, column: str = TABLE) -> Row | None:
         """Metric row of a window at slice `all`, None if it was not computed."""
@@ -90,10 +93,18 @@ class Evidence:
 
     def slices(self, window: Window, metric: str, column: str = TABLE) -> list[Row]:
         """Metric rows of a window's slices that have a value, largest first."""
-        group = self._slices.get((window["dataset"], window["window_start"], metric, column))
-        if group is None:
-            return []
-        return records(group[group["value"].notna()].sort_values("value", ascending=False))
+        key = (window["dataset"], window["window_start"], metric, column)
+        return self._slices.get(key, [])
+
+    def baseline_row(self, metric: str, like: Row | None) -> Row | None:
+        """Baseline's row of a metric and the slice of `like` (None: `all`), None if unknown."""
+        key, value = (like["slice_key"], like["slice_value"]) if like else (ALL, ALL)
+        return self._baseline.get((metric, key, value))
+
+    @cached_property
+    def _baseline(self) -> dict[tuple[Any, ...], Row]:
+        rows = [] if self.baseline is None else records(self.baseline)
+        return {(r["metric"], r["slice_key"], r["slice_value"]): r for r in rows}
 
     def columns_with(self, *metrics: str) -> list[str]:
         """Names of the columns that have any of the metrics in any window, sorted."""

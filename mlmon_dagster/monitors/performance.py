@@ -86,7 +86,7 @@ def _judge_cell(
     monitor: PerformanceMonitor,
     row: Row | None,
 ) -> Row:
-    base = baseline_row(evidence, monitor.metric, row)
+    base = evidence.baseline_row(monitor.metric, row)
     reason = _no_data(window, monitor, row, base)
     if row is None or reason:
         n = int(row["n"]) if row else int(window["n_actual"])
@@ -145,17 +145,6 @@ def _no_data(window: Window, monitor: PerformanceMonitor, row: Row | None, base:
     return ""
 
 
-def baseline_row(evidence: Evidence, metric: str, row: Row | None) -> Row | None:
-    """Baseline's row of the same metric and slice, None if there is none."""
-    if evidence.baseline is None:
-        return None
-    key, value = (row["slice_key"], row["slice_value"]) if row else (ALL, ALL)
-    frame = evidence.baseline
-    mine = (frame["metric"] == metric) & (frame["slice_key"] == key)
-    found = frame[mine & (frame["slice_value"] == value)]
-    return dict(found.iloc[-1]) if len(found) else None
-
-
 def _change(monitor: PerformanceMonitor, row: Row, base: Row | None) -> _Change:
     value, lower, upper = row["value"], row["lower"], row["upper"]
     if monitor.drop is not None and base is not None:
@@ -200,7 +189,7 @@ def worst_slices(
     """Slices of the window that are furthest below their own baseline, worst first."""
     found = []
     for row in evidence.slices(window, monitor.metric):
-        base = baseline_row(evidence, monitor.metric, row)
+        base = evidence.baseline_row(monitor.metric, row)
         known = base is not None and finite(base["value"]) is not None
         if monitor.drop is not None and not known:
             continue
