@@ -34,7 +34,7 @@ MOMENTS = st.timedeltas(dt.timedelta(0), dt.timedelta(days=40 * 365)).map(
 
 
 def dagster_partitions(time: TimeSpec) -> dg.TimeWindowPartitionsDefinition:
-    end = time.end and time.end.isoformat()
+    end = time.end.isoformat() if time.end else None
     match time.granularity:
         case "hour":
             return dg.HourlyPartitionsDefinition(
