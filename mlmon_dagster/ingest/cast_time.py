@@ -51,7 +51,7 @@ def to_time(
 def _from_text(
     values: pa.Array, column: Column, time: TimeSpec
 ) -> tuple[pa.Array, tuple[Fault, ...]]:
-    text = pc.utf8_trim_whitespace(values)
+    text = pc.utf8_upper(pc.utf8_trim_whitespace(values))
     text = pc.if_else(pc.fill_null(pc.equal(text, ""), True), None, text)
     present = mask_of(text.is_valid())
     is_aware = mask_of(pc.match_substring_regex(text, _AWARE_TEXT).fill_null(False))

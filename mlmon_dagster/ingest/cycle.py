@@ -19,7 +19,7 @@ from mlmon_dagster.ingest.queue import Queued, find_work, source_of
 from mlmon_dagster.ingest.refuse import Refusals
 from mlmon_dagster.ingest.report import FileReport, IngestReport
 from mlmon_dagster.ingest.rows import draft_rows
-from mlmon_dagster.ingest.staging import StillChangingError, clear_incoming, stage
+from mlmon_dagster.ingest.staging import StillChangingError, clear_incoming, stage, staging_folder
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.store import Store, erasures
 from mlmon_dagster.store.checkpoints import reached
@@ -66,11 +66,6 @@ def ingest_new(
         return ingest.run(max_files)
 
 
-def staging_folder(store: Store, model: str) -> Path:
-    """Return the private folder of a model's copies."""
-    return store.root / "staging" / model
-
-
 def _silent(_text: str) -> None:
     """Report progress to nobody."""
 
@@ -89,10 +84,8 @@ class _Ingest:
     n_total: int = 0
 
     def run(self, max_files: int | None) -> IngestReport:
-        self.folder = staging_folder(self.store, self.spec.model)
         self.refusals = Refusals(self.store, self.spec, self.now, self.run_id)
-        clear_incoming(self.folder)
-        work = find_work(self.store, self.spec, self.project, self.folder, self.now, max_files)
+        work = find_work(self.store, self.spec, self.project, self.now, max_files)
         self.reports += work.reports
         self.n_total = len(work.queue)
         for stream in STREAMS:
@@ -102,7 +95,6 @@ class _Ingest:
                 [item for item in mine if not item.is_in_log]
             )):  # fmt: skip
                 self._batch(stream, batch)
-        clear_incoming(self.folder)
         n_waiting = sum(report.status == "waiting" for report in self.reports)
         return IngestReport(tuple(self.reports), sorted(self.windows), n_waiting, work.n_left)
 
@@ -115,6 +107,7 @@ class _Ingest:
         ready, twins = self.refusals.admit(staged, self.reports)
         reached("ingest.staged")
         prepared = self._prepare(stream, ready)
+        clear_incoming(staging_folder(self.store.root, self.spec.model, stream))
         shas = [file.staged.sha256 for file in prepared]
         committed = self.store.event_log(self.spec).committed(stream, shas) if shas else set()
         for is_in_log in (True, False):
@@ -138,8 +131,9 @@ class _Ingest:
         if item.staged is not None or item.candidate is None:
             return item
         source = source_of(self.spec, item.stream)
+        folder = staging_folder(self.store.root, self.spec.model, item.stream)
         try:
-            return item.with_copy(stage(item.candidate, self.folder, source.max_bytes))
+            return item.with_copy(stage(item.candidate, folder, source.max_bytes))
         except StillChangingError as error:
             waiting = FileReport(item.stream, item.name, "waiting", message=f"{error}.")
             self.reports.append(waiting)

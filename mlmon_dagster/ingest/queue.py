@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlmon_dagster.ingest.discover import Candidate, Listing, list_landing
 from mlmon_dagster.ingest.layout import STREAMS, Stream
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.ingest.staging import Staged, find_staged
+from mlmon_dagster.ingest.staging import Staged, clear_staging, find_staged, staging_folder
 from mlmon_dagster.spec import FileSource, ModelSpec
 from mlmon_dagster.store import Store, manifest
 
@@ -92,7 +92,6 @@ def find_work(
     store: Store,
     spec: ModelSpec,
     project: Path,
-    folder: Path,
     now: dt.datetime,
     max_files: int | None,
 ) -> Work:
@@ -106,7 +105,7 @@ def find_work(
     for stream in STREAMS:
         if stream == "actuals" and not spec.has_actuals:
             continue
-        found, told = _stream_work(store, spec, stream, project, folder, now)
+        found, told = _stream_work(store, spec, stream, project, now)
         queue += found
         reports += told
     queue.sort(key=lambda item: (not item.is_in_log, item.attempts > 1, item.order))
@@ -116,7 +115,7 @@ def find_work(
 
 
 def _stream_work(
-    store: Store, spec: ModelSpec, stream: Stream, project: Path, folder: Path, now: dt.datetime
+    store: Store, spec: ModelSpec, stream: Stream, project: Path, now: dt.datetime
 ) -> tuple[list[Queued], list[FileReport]]:
     unfinished = {
         row["sha256"]: row
@@ -129,6 +128,8 @@ def _stream_work(
         if path.sha256 not in unfinished
     }
     listing = list_landing(project, source_of(spec, stream), stream, known)
+    folder = staging_folder(store.root, spec.model, stream)
+    clear_staging(folder, unfinished)
     resumed = _resumed(store, spec, stream, folder, unfinished)
     landing = {(c.name, c.size, c.mtime_ns) for c in (*listing.ready, *listing.waiting)}
     reports = _told(listing, stream)

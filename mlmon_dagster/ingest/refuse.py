@@ -17,7 +17,7 @@ from mlmon_dagster.ingest.prepare import TooManyBadError
 from mlmon_dagster.ingest.queue import UNFINISHED, Queued, rows_of
 from mlmon_dagster.ingest.raw import refused
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.ingest.staging import ending_of, find_staged
+from mlmon_dagster.ingest.staging import ending_of, find_staged, staging_folder
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, manifest
 from mlmon_dagster.store.lock import writer_lock
@@ -82,7 +82,7 @@ class Refusals:
             manifest.refuse_rows(conn, letter_rows(self.spec, report, letters, self.now))
             manifest.update_file(
                 conn, *key, status="quarantined", reason=error.reason, error=str(error),
-                rows_in=n_rows, n_bad=n_rows, n_new=0, n_duplicate=0, n_conflict=0,
+                rows_in=n_rows, n_bad=n_rows, n_new=0, n_duplicate=0, n_conflict=0, attempts=0,
                 finished_at=self.now,
             )  # fmt: skip
         if item.staged.path is not None:
@@ -215,7 +215,7 @@ def replay_file(store: Store, spec: ModelSpec, sha256: str, *, now: dt.datetime)
                 f"{sha256!r}; expected exactly one. List them with: mlmon ingest list {spec.model}"
             )
         row = rows[0]
-        staging = store.root / "staging" / spec.model
+        staging = staging_folder(store.root, spec.model, row["stream"])
         staging.mkdir(parents=True, exist_ok=True)
         copy = find_staged(quarantine_folder(store, spec.model), row["sha256"])
         if copy is not None:

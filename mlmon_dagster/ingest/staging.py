@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,8 +105,23 @@ def find_staged(folder: Path, sha256: str) -> Path | None:
     return None
 
 
+def staging_folder(root: Path, model: str, stream: Stream) -> Path:
+    """Return the private folder of a stream's copies, below the store's folder."""
+    return root / "staging" / model / stream
+
+
+def clear_staging(folder: Path, keep: Collection[str]) -> None:
+    """Delete what earlier processes left, save the copies of the contents to keep.
+
+    The writer lock must be held.
+    """
+    for path in folder.glob("*"):
+        if path.name.split(".")[0] not in keep:
+            path.unlink(missing_ok=True)
+
+
 def clear_incoming(folder: Path) -> None:
-    """Delete the unfinished copies of earlier processes; the writer lock must be held."""
+    """Delete unfinished copies and unpacked files; the writer lock must be held."""
     for path in folder.glob("incoming-*"):
         path.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.store import Store, manifest, window_state
 
 NOW = dt.datetime(2024, 3, 1, 12, tzinfo=dt.UTC)
+LANDED = 1_709_000_000  # when files were last changed, by the clock of their producer
 PREDICTIONS = "landing/predictions"
 ACTUALS = "landing/actuals"
 
@@ -125,6 +127,7 @@ def land(project: Path, name: str, content: bytes | pd.DataFrame) -> Path:
         write = {".csv": csv_bytes, ".jsonl": jsonl_bytes, ".parquet": parquet_bytes}[path.suffix]
         content = write(content)
     path.write_bytes(content)
+    os.utime(path, (LANDED, LANDED))
     return path
 
 

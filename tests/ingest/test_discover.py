@@ -1,0 +1,187 @@
+"""Only complete, regular files below the project folder are read, whatever lies beside them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.ingest.discover import Listing, list_landing
+from mlmon_dagster.ingest.staging import StillChangingError, find_staged, stage
+from mlmon_dagster.spec import FileSource
+from mlmon_dagster.store import Store
+from tests.ingest.landing import PREDICTIONS, credit_spec, csv_bytes, events, ingest, land
+
+SOURCE = FileSource(path=f"{PREDICTIONS}/*", settle="0s")  # type: ignore[arg-type]
+
+
+def _list(project: Path, source: FileSource = SOURCE) -> Listing:
+    return list_landing(project, source, "predictions", {})
+
+
+def _names(listing: Listing) -> list[str]:
+    return [Path(candidate.name).name for candidate in listing.ready]
+
+
+def test_unfinished_hidden_and_marker_names_are_left_out(project: Path) -> None:
+    for name in (".x.csv", "_x.csv", "x.csv.tmp", "x.csv.part", "x.csv.done", "_SUCCESS", "x.csv"):
+        land(project, f"{PREDICTIONS}/{name}", b"a")
+
+    assert _names(_list(project)) == ["x.csv"]
+
+
+def test_hidden_folders_are_left_out(project: Path) -> None:
+    land(project, f"{PREDICTIONS}/.git/x.csv", b"a")
+    land(project, f"{PREDICTIONS}/day=1/x.csv", b"a")
+
+    listing = _list(project, SOURCE.model_copy(update={"path": f"{PREDICTIONS}/**/*.csv"}))
+
+    assert [c.name for c in listing.ready] == [f"{PREDICTIONS}/day=1/x.csv"]
+
+
+def test_links_pipes_and_folders_are_skipped_with_a_word(project: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "secret.csv"
+    outside.write_bytes(b"secret")
+    folder = project / PREDICTIONS
+    (folder / "sub").mkdir(parents=True)
+    (folder / "link.csv").symlink_to(outside)
+    os.mkfifo(folder / "pipe.csv")
+
+    listing = _list(project)
+
+    assert listing.ready == ()
+    skipped = {Path(name).name: why for name, why in listing.skipped}
+    assert "symbolic link" in skipped["link.csv"]
+    assert skipped["pipe.csv"] == skipped["sub"] == "it is not a regular file"
+
+
+def test_linked_folder_that_leads_outside_is_not_followed(project: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "x.csv").write_bytes(b"secret")
+    (project / "landing").mkdir()
+    (project / PREDICTIONS).symlink_to(elsewhere)
+
+    listing = _list(project)
+
+    assert listing.ready == ()
+    assert listing.skipped == ((f"{PREDICTIONS}/x.csv", "it lies outside the project folder"),)
+
+
+@pytest.mark.parametrize("path", ["../*.csv", "/etc/*", "landing/../../*"])
+def test_glob_that_leaves_the_project_is_refused(project: Path, path: str) -> None:
+    source = SOURCE.model_construct(**{**SOURCE.model_dump(), "path": path})
+
+    with pytest.raises(ConfigError, match="leaves the project folder"):
+        _list(project, source)
+
+
+def test_pipe_put_in_a_files_place_does_not_hang(project: Path, tmp_path: Path) -> None:
+    path = land(project, f"{PREDICTIONS}/x.csv", b"a\n")
+    (candidate,) = _list(project).ready
+    path.unlink()
+    os.mkfifo(path)
+
+    with pytest.raises(StillChangingError):
+        stage(candidate, tmp_path / "staging", 100)
+
+
+def test_link_put_in_a_files_place_is_not_followed(project: Path, tmp_path: Path) -> None:
+    path = land(project, f"{PREDICTIONS}/x.csv", b"a\n")
+    (candidate,) = _list(project).ready
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+    with pytest.raises(StillChangingError):
+        stage(candidate, tmp_path / "staging", 10**6)
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_file_that_changed_since_the_listing_waits(project: Path, tmp_path: Path) -> None:
+    path = land(project, f"{PREDICTIONS}/x.csv", b"a\n")
+    (candidate,) = _list(project).ready
+    path.write_bytes(b"a\nb\n")
+
+    with pytest.raises(StillChangingError, match="changed while it was read"):
+        stage(candidate, tmp_path / "staging", 100)
+
+
+def test_damaged_copy_is_not_taken_for_the_file(project: Path, tmp_path: Path) -> None:
+    land(project, f"{PREDICTIONS}/x.csv", b"a\n")
+    staged = stage(_list(project).ready[0], tmp_path / "staging", 100)
+    assert find_staged(tmp_path / "staging", staged.sha256) == staged.path
+    assert staged.path is not None
+    staged.path.write_bytes(b"b\n")
+
+    assert find_staged(tmp_path / "staging", staged.sha256) is None
+
+
+def test_fresh_file_waits_until_it_has_settled(store: Store, project: Path) -> None:
+    spec = credit_spec(source__predictions__settle="1h")
+    path = land(project, f"{PREDICTIONS}/x.csv", events(3))
+    os.utime(path)
+
+    waiting = ingest(store, spec, project)
+    os.utime(path, (time.time() - 3700,) * 2)
+    done = ingest(store, spec, project)
+
+    assert (waiting.n_waiting, waiting.files[0].status) == (1, "waiting")
+    assert "may not be complete" in waiting.files[0].message
+    assert done.total("n_new") == 3
+
+
+@pytest.mark.parametrize("marker", ["x.csv.done", "_SUCCESS"])
+def test_marker_beside_a_fresh_file_lets_it_in(store: Store, project: Path, marker: str) -> None:
+    spec = credit_spec(source__predictions__settle="1h")
+    path = land(project, f"{PREDICTIONS}/x.csv", events(3))
+    os.utime(path)
+    land(project, f"{PREDICTIONS}/{marker}", b"")
+    assert ingest(store, spec, project).n_waiting == 1, "the marker is older than the file"
+    os.utime(project / PREDICTIONS / marker)
+
+    assert ingest(store, spec, project).total("n_new") == 3
+
+
+def test_cut_line_may_still_be_completed_for_a_while(store: Store, project: Path) -> None:
+    spec = credit_spec(source__predictions__settle="1h")
+    content = csv_bytes(events(3))
+    path = land(project, f"{PREDICTIONS}/x.csv", content[:-5])
+    os.utime(path, (time.time() - 2 * 3600,) * 2)
+    waiting = ingest(store, spec, project)
+    path.write_bytes(content)
+    os.utime(path, (time.time() - 2 * 3600,) * 2)
+    done = ingest(store, spec, project)
+
+    assert (waiting.files[0].status, waiting.files[0].reason) == ("waiting", "cut_line")
+    assert done.total("n_new") == 3
+
+
+def test_names_of_any_kind_are_read(store: Store, project: Path) -> None:
+    names = ["a b[1]*?.csv", "Zoë.csv", "new\nline.csv", "'; DROP TABLE x; --.csv", "-rf.csv"]
+    for number, name in enumerate(names):
+        land(project, f"{PREDICTIONS}/{name}", events(2, first=10 * number))
+    odd = os.fsdecode(b"bad\xff.csv")
+    (project / PREDICTIONS / odd).write_bytes(csv_bytes(events(2, first=90)))
+
+    report = ingest(store, credit_spec(), project)
+
+    assert report.total("n_new") == 12
+    assert ingest(store, credit_spec(), project).files == ()
+
+
+def test_oldest_files_come_first_up_to_the_limit(store: Store, project: Path) -> None:
+    for number, name in enumerate("cab"):
+        path = land(project, f"{PREDICTIONS}/{name}.csv", events(2, first=10 * number))
+        os.utime(path, (1_700_000_000 + number,) * 2)
+
+    report = ingest(store, credit_spec(), project, max_files=2)
+
+    assert {Path(f.path).name for f in report.files} == {"a.csv", "c.csv"}
+    assert report.n_left == 1
+
+
+def test_missing_landing_folder_is_no_error(store: Store, project: Path) -> None:
+    assert ingest(store, credit_spec(), project).files == ()

@@ -1,0 +1,296 @@
+"""The store is a function of the set of files: any order, any repetition, any crash."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlmon_dagster.store import Store, checkpoints, open_store
+from tests.ingest.crashing import ingest_until
+from tests.ingest.landing import (
+    ACTUALS,
+    PREDICTIONS,
+    credit_spec,
+    csv_bytes,
+    events,
+    everything,
+    files_of,
+    ingest,
+    jsonl_bytes,
+    land,
+    letters_of,
+    log_content,
+    parquet_bytes,
+    record_content,
+    revisions,
+    truths,
+)
+
+# Overlapping deliveries: repeated rows, rows logged differently, on another day, bad rows,
+# ground truth before its prediction and in two versions, and a broken file.
+FILES: dict[str, bytes] = {
+    f"{PREDICTIONS}/a.parquet": parquet_bytes(events(12)),
+    f"{PREDICTIONS}/b.csv": csv_bytes(events(12, first=6, day="2024-02-01")),
+    f"{PREDICTIONS}/c.jsonl": jsonl_bytes(events(4, first=2, score=[0.9] * 4)),
+    f"{PREDICTIONS}/d.csv": csv_bytes(events(3, first=4, day="2024-01-20")),
+    f"{PREDICTIONS}/e.csv": csv_bytes(events(6, first=30, score=[7.0, 7.0, 0.1, 0.2, 0.3, 0.4])),
+    f"{PREDICTIONS}/f.parquet": parquet_bytes(events(3))[:-7],
+    f"{ACTUALS}/a.parquet": parquet_bytes(truths(14)),
+    f"{ACTUALS}/b.csv": csv_bytes(truths(4, first=3, day="2024-02-08", defaulted=[1] * 4)),
+    f"{ACTUALS}/c.csv": csv_bytes(truths(3, first=200)),
+}
+STEPS = [step for step in checkpoints.STEPS if step.startswith(("ingest.", "append."))]
+
+
+def _land_all(project: Path) -> None:
+    for name, content in FILES.items():
+        land(project, name, content)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one undisturbed ingest of all files leaves behind."""
+    root = tmp_path_factory.mktemp("clean")
+    _land_all(root / "project")
+    store = open_store(root / "store")
+    report = ingest(store, credit_spec(), root / "project")
+    assert len(report.of("done")) == 8
+    found = everything(store, credit_spec())
+    store.close()
+    return found
+
+
+def _content(store: Store) -> dict[str, Any]:
+    spec = credit_spec()
+    return {
+        "log": log_content(store, spec, provenance=False),
+        "records": record_content(store, spec),
+        "windows": sorted(revisions(store, spec)),
+        "status": [(f["sha256"], f["status"], f["reason"]) for f in files_of(store, spec)],
+        "letters": sorted(
+            repr((x["sha256"], x["row_number"], x["reason"])) for x in letters_of(store, spec)
+        ),
+        "totals": [
+            sum(int(f[counter]) for f in files_of(store, spec))
+            for counter in ("rows_in", "n_new", "n_duplicate", "n_conflict", "n_bad")
+        ],
+    }
+
+
+def test_rows_of_every_file_add_up(clean: dict[str, Any]) -> None:
+    for file in clean["files"]:
+        counts = [int(file[c]) for c in ("n_new", "n_duplicate", "n_conflict", "n_bad")]
+        assert int(file["rows_in"]) == sum(counts)
+    assert clean["staging"] == []
+
+
+def test_second_ingest_changes_nothing(store: Store, project: Path, clean: dict[str, Any]) -> None:
+    _land_all(project)
+    ingest(store, credit_spec(), project)
+
+    assert ingest(store, credit_spec(), project).files == ()
+    assert everything(store, credit_spec()) == clean
+
+
+def test_same_bytes_under_other_names_add_nothing(
+    store: Store, project: Path, clean: dict[str, Any]
+) -> None:
+    _land_all(project)
+    ingest(store, credit_spec(), project)
+    for name, content in FILES.items():
+        land(project, name.replace("/a.", "/copy_a.").replace("/b.", "/copy_b."), content)
+
+    report = ingest(store, credit_spec(), project)
+
+    assert {file.status for file in report.files} == {"duplicate"}
+    assert len(report.files) == 4
+    assert report.windows == []
+    again = everything(store, credit_spec())
+    assert {k: v for k, v in again.items() if k != "paths"} == {
+        k: v for k, v in clean.items() if k != "paths"
+    }
+
+
+def test_touched_file_with_the_same_bytes_adds_nothing(store: Store, project: Path) -> None:
+    path = land(project, f"{PREDICTIONS}/a.parquet", events(5))
+    ingest(store, credit_spec(), project)
+    path.write_bytes(path.read_bytes())
+
+    (file,) = ingest(store, credit_spec(), project).files
+
+    assert file.status == "duplicate"
+
+
+def test_overwritten_file_is_a_new_file(store: Store, project: Path) -> None:
+    land(project, f"{PREDICTIONS}/a.parquet", events(5))
+    ingest(store, credit_spec(), project)
+    land(project, f"{PREDICTIONS}/a.parquet", events(8))
+
+    (file,) = ingest(store, credit_spec(), project).files
+
+    assert (file.n_new, file.n_duplicate) == (3, 5)
+    assert len(files_of(store, credit_spec())) == 2
+
+
+ORDERS = [
+    list(reversed(FILES)),
+    sorted(FILES, key=lambda n: n[-5:]),
+    sorted(FILES)[3:] + sorted(FILES)[:3],
+]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=["reversed", "by ending", "rotated"])
+def test_files_one_by_one_in_any_order_lead_to_the_same_store(
+    tmp_path: Path, order: list[str]
+) -> None:
+    found = []
+    for number, names in enumerate((list(FILES), order)):
+        store = open_store(tmp_path / f"store{number}")
+        project = tmp_path / f"project{number}"
+        for name in names:
+            land(project, name, FILES[name])
+            ingest(store, credit_spec(), project)
+        found.append(_content(store))
+        store.close()
+
+    assert found[0] == found[1]
+
+
+def test_one_batch_and_single_files_lead_to_the_same_store(
+    tmp_path: Path, clean: dict[str, Any]
+) -> None:
+    store = open_store(tmp_path / "store")
+    _land_all(tmp_path / "project")
+    left = [ingest(store, credit_spec(), tmp_path / "project", max_files=1).n_left for _ in FILES]
+    assert left == list(range(len(FILES) - 1, -1, -1))
+
+    again = everything(store, credit_spec())
+    store.close()
+
+    assert again["records"] == clean["records"]
+    assert sorted(again["revisions"]) == sorted(clean["revisions"])
+
+
+def test_conflicting_rows_are_kept_and_mark_all_their_windows(store: Store, project: Path) -> None:
+    spec = credit_spec()
+    land(project, f"{PREDICTIONS}/a.parquet", events(4, day="2024-02-05"))
+    ingest(store, spec, project)
+    land(project, f"{PREDICTIONS}/b.parquet", events(1, day="2024-02-03"))
+
+    report = ingest(store, spec, project)
+
+    assert (report.files[0].n_new, report.files[0].n_conflict) == (0, 1)
+    assert [w.key for w in report.windows] == ["2024-02-03", "2024-02-05"]
+
+
+def test_repeated_rows_within_one_file_are_counted_once(store: Store, project: Path) -> None:
+    frame = events(6, id=["a", "a", "b", "b", "b", "c"])
+    frame.loc[1] = frame.loc[0]
+    land(project, f"{PREDICTIONS}/a.parquet", frame)
+
+    (file,) = ingest(store, credit_spec(), project).files
+
+    assert (file.rows_in, file.n_new, file.n_duplicate, file.n_conflict) == (6, 3, 1, 2)
+
+
+def test_actual_before_its_prediction_waits_and_is_counted(store: Store, project: Path) -> None:
+    spec = credit_spec()
+    land(project, f"{ACTUALS}/a.parquet", truths(5))
+    early = ingest(store, spec, project)
+    land(project, f"{PREDICTIONS}/a.parquet", events(3))
+
+    late = ingest(store, spec, project)
+
+    assert (early.files[0].n_new, early.files[0].n_unmatched) == (5, 5)
+    assert early.windows == []
+    assert [w.key for w in late.windows] == ["2024-02-01"]
+    (counts,) = store.inference_records(spec).rebuild(late.windows)
+    assert (counts.n, counts.n_actual) == (3, 3)
+
+
+def test_late_actual_marks_the_window_of_its_prediction(store: Store, project: Path) -> None:
+    spec = credit_spec()
+    land(project, f"{PREDICTIONS}/a.parquet", events(3))
+    land(project, f"{PREDICTIONS}/b.parquet", events(3, first=50, day="2024-02-10"))
+    ingest(store, spec, project)
+    land(project, f"{ACTUALS}/a.parquet", truths(2, day="2024-02-28"))
+
+    report = ingest(store, spec, project)
+
+    assert [w.key for w in report.windows] == ["2024-02-01"]
+    assert list(revisions(store, spec).values()) == [2, 1]
+
+
+@pytest.fixture(scope="module")
+def processes() -> Any:
+    """Processes that have imported the heavy libraries once, before any thread was started."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["great_expectations.expectations", "tests.ingest.crashing"])
+    return context
+
+
+def _kill_at(processes: Any, root: Path, step: str, hit: int, **options: Any) -> int | None:
+    process = processes.Process(target=ingest_until, args=(str(root), step, hit, options))
+    process.start()
+    process.join()
+    return process.exitcode  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_ingest_killed_at_any_step_and_repeated_equals_an_undisturbed_one(
+    tmp_path: Path, clean: dict[str, Any], processes: Any, step: str
+) -> None:
+    for hit in (1, 2):  # the predictions' batch, then the actuals'
+        _land_all(tmp_path / "project")
+        assert _kill_at(processes, tmp_path, step, hit) == -9
+
+        store = open_store(tmp_path / "store")
+        ingest(store, credit_spec(), tmp_path / "project")
+        found = everything(store, credit_spec())
+        store.close()
+
+        assert found == clean
+        shutil.rmtree(tmp_path / "store")
+
+
+@pytest.mark.slow
+def test_ingest_killed_at_every_step_in_turn_equals_an_undisturbed_one(
+    tmp_path: Path, clean: dict[str, Any], processes: Any
+) -> None:
+    _land_all(tmp_path / "project")
+    killed = [_kill_at(processes, tmp_path, step, 1) for step in STEPS]
+    assert killed.count(-9) >= 6
+
+    store = open_store(tmp_path / "store")
+    ingest(store, credit_spec(), tmp_path / "project")
+
+    assert record_content(store, credit_spec()) == clean["records"]
+    kept = log_content(store, credit_spec(), provenance=True)
+    assert {k: len(v) for k, v in kept.items()} == {k: len(v) for k, v in clean["log"].items()}
+    store.close()
+
+
+@pytest.mark.slow
+def test_landing_folder_emptied_after_a_crash_loses_nothing(
+    tmp_path: Path, clean: dict[str, Any], processes: Any
+) -> None:
+    _land_all(tmp_path / "project")
+    assert _kill_at(processes, tmp_path, "ingest.after_append", 2) == -9
+    shutil.rmtree(tmp_path / "project" / "landing")
+
+    store = open_store(tmp_path / "store")
+    ingest(store, credit_spec(), tmp_path / "project")
+
+    assert everything(store, credit_spec()) == clean
+    store.close()
+
+
+def test_every_step_is_tested() -> None:
+    names = {"staged", "parsed", "validated", "before_append", "after_append",
+             "before_manifest", "after_manifest"}  # fmt: skip
+    assert {f"ingest.{name}" for name in names} <= set(STEPS)
