@@ -166,6 +166,72 @@ def test_a_call_ends_after_its_share_of_messages(
     assert send(store, receiver, budget_seconds=0).n_sent == 0
 
 
+# Order
+
+
+def test_later_messages_of_a_group_wait_for_the_earlier_ones(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    patient = DeliveryPolicy(settle_seconds=30, pace_seconds=0, idle_seconds=0)
+    slack.script("chat.postMessage", "500")
+    worlds.settle(any_store, SPECS, day(2), result(1))
+    deliver(any_store, {"slack": receiver}, policy=patient)
+    worlds.settle(any_store, SPECS, day(3), result(2, "OK"))
+    deliver(any_store, {"slack": receiver}, policy=patient)
+    waiting = statuses(any_store)
+    deliver(any_store, {"slack": receiver}, policy=patient, clock=lambda: after(31))
+
+    (head,) = slack.heads()
+    assert waiting == ["unknown", "queued", "queued"]
+    assert keys(slack) == expected_keys(any_store)
+    assert slack.messages[1].thread_ts == head.ts
+
+
+def test_a_reply_waits_for_the_reply_before_it(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    patient = DeliveryPolicy(settle_seconds=30, pace_seconds=0, idle_seconds=0)
+    worlds.settle(any_store, SPECS, day(2), result(1))
+    deliver(any_store, {"slack": receiver}, policy=patient)
+    slack.script("chat.postMessage", "500")
+    worlds.settle(any_store, SPECS, day(4))
+    deliver(any_store, {"slack": receiver}, policy=patient)
+    worlds.settle(any_store, SPECS, day(5), result(4, "OK"))
+    deliver(any_store, {"slack": receiver}, policy=patient)
+    waiting = statuses(any_store)
+    deliver(any_store, {"slack": receiver}, policy=patient, clock=lambda: after(31))
+
+    assert waiting == ["sent", "unknown", "queued", "queued"]
+    assert keys(slack) == expected_keys(any_store)
+
+
+def test_replies_of_other_groups_wait_for_the_summary_they_answer(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    patient = DeliveryPolicy(settle_seconds=30, pace_seconds=0, idle_seconds=0)
+    slack.script("chat.postMessage", "after_500")
+    worlds.settle(any_store, SPECS, day(2), result(1, is_backfill=True))
+    deliver(any_store, {"slack": receiver}, policy=patient)
+    worlds.settle(any_store, SPECS, day(3), result(2, "OK"))
+    deliver(any_store, {"slack": receiver}, policy=patient)
+    waiting = statuses(any_store)
+    deliver(any_store, {"slack": receiver}, policy=patient, clock=lambda: after(31))
+
+    (head,) = slack.heads()
+    assert waiting == ["unknown", "queued", "queued"]
+    assert keys(slack) == expected_keys(any_store)
+    assert slack.messages[1].thread_ts == head.ts
+
+
+def test_other_groups_do_not_wait(store: Store, slack: FakeSlack, receiver: SlackReceiver) -> None:
+    open_threads(store, 2)
+    slack.script("chat.postMessage", "500")
+    patient = DeliveryPolicy(settle_seconds=30, pace_seconds=0, idle_seconds=0)
+    deliver(store, {"slack": receiver}, policy=patient)
+
+    assert statuses(store) == ["unknown", "sent"]
+
+
 # Several workers
 
 
@@ -308,7 +374,10 @@ def test_nothing_is_lost_doubled_or_out_of_order_among_faults(
     for message in slack.messages:
         row = next(r for r in sent if r["idempotency_key"] == message.key)
         by_group.setdefault(row["group_key"], []).append(order[message.key])
+    thread_of = {row["idempotency_key"]: row["head_key"] for row in sent}
+    ts_of = {message.key: message.ts for message in slack.messages}
     assert sorted(keys(slack)) == sorted(order)
+    assert all(m.thread_ts == ts_of.get(thread_of[m.key], "") for m in slack.messages)
     assert all(ids == sorted(ids) for ids in by_group.values())
     assert {r["status"] for r in rows_of(any_store, outbox)} <= {"sent", "superseded"}
     assert len(sent) >= 4 * 3
