@@ -44,11 +44,10 @@ Call = Callable[[], SlackResponse]
 
 @dataclass(frozen=True)
 class SlackCheck:
-    """Whether Slack is connected, what was found and, if something is wrong, what mends it."""
+    """Whether Slack is connected; ``text`` says what was found and what mends it."""
 
-    is_fine: bool
-    found: str
-    cure: str = ""
+    ok: bool
+    text: str
 
 
 class SlackReceiver:
@@ -170,20 +169,19 @@ class SlackReceiver:
                 raise SlackClientError("channel_not_found")
         return self._channel_ids[channel]
 
-    def check(self) -> SlackCheck:
+    def auth_test(self) -> SlackCheck:
         """Ask Slack who we are and what we may do; never raises for what Slack answers."""
         try:
             answer = self._client.auth_test()
         except Exception as error:  # said in words
             outcome = classify(error)
-            found, _, cure = str(getattr(outcome, "error", "")).partition(": ")
-            return SlackCheck(False, found, cure)
+            return SlackCheck(False, getattr(outcome, "error", ""))
         granted = {s.strip() for s in _header(answer.headers, "x-oauth-scopes").split(",") if s}
         missing = [scope for scope in SCOPES if granted and scope not in granted]
         who = f"Connected to {answer.get('team')} as {answer.get('user')}."
         if not missing:
             return SlackCheck(True, who)
-        return SlackCheck(False, who, explain("missing_scope", missing))
+        return SlackCheck(False, f"{who} {explain('missing_scope', missing)}")
 
 
 def classify(error: Exception) -> Outcome:

@@ -172,10 +172,10 @@ def test_the_connection_is_explained(
     slack: FakeSlack, token: str, scopes: str, is_fine: bool, words: str
 ) -> None:
     slack.scopes = scopes
-    check = SlackReceiver(token, base_url=slack.url).check()
+    check = SlackReceiver(token, base_url=slack.url).auth_test()
 
-    assert check.is_fine == is_fine
-    assert words in f"{check.found} {check.cure}"
+    assert check.ok == is_fine
+    assert words in check.text
 
 
 def test_a_channel_that_does_not_exist_is_explained(
