@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _TABLE = schema.metric
 _VERSIONS = ("baseline_id", "method_version", "data_version")
+_COMPUTED_TOGETHER = ("dataset", "window_start", "granularity", "metric")
 _IDENTITY = tuple(key for key in schema.METRIC_KEYS if key not in _VERSIONS)
 
 
@@ -26,9 +27,10 @@ def append(engine: sa.Engine, frame: pd.DataFrame) -> int:
 
     Args:
         engine: The state database.
-        frame: Columns of the table ``metric``; absent ones get the table's defaults. Required:
-            model, dataset, window_start, window_end (UTC), granularity, metric, method_version,
-            data_version, computed_at. Not-a-number and infinite values are stored as NULL.
+        frame: Columns of the table ``metric`` but not ``sequence``; absent ones get the table's
+            defaults. Required: model, dataset, window_start, window_end (UTC), granularity,
+            metric, method_version, data_version, computed_at. Not-a-number and infinite values
+            are stored as NULL.
 
     Returns:
         The number of rows written.
@@ -36,14 +38,48 @@ def append(engine: sa.Engine, frame: pd.DataFrame) -> int:
     Raises:
         StoreError: If a column is unknown or missing, or a key is null.
     """
-    unknown = sorted(set(frame.columns) - set(_TABLE.c.keys()))
+    unknown = sorted(set(frame.columns) - (set(_TABLE.c.keys()) - {"sequence"}))
     required = {c.name for c in _TABLE.c if not c.nullable and c.server_default is None}
     required |= {"model", "dataset", "granularity", "metric", "method_version", "data_version"}
     missing = sorted(required - set(frame.columns))
     if unknown or missing:
         raise StoreError(f"Metrics have unknown columns {unknown} and lack the columns {missing}.")
+    if frame.empty:
+        return 0
     with engine.begin() as conn:
-        return write_frame(conn, _TABLE, frame)
+        return write_frame(conn, _TABLE, frame.assign(sequence=_next_sequence(conn, frame)))
+
+
+def _next_sequence(conn: sa.Connection, frame: pd.DataFrame) -> int:
+    """Return a number above those of other versions that were not computed before this one.
+
+    The clock is injected and may stand still between two computations; without this, which of
+    the two is the newest would be a matter of chance.
+    """
+    c = _TABLE.c
+    query = (
+        sa.select(c.model, c.window_start, c.metric, *(c[name] for name in _VERSIONS))
+        .add_columns(sa.func.max(c.sequence))
+        .where(c.model.in_(frame["model"].unique().tolist()))
+        .where(c.window_start.between(*_bounds(frame["window_start"])))
+        .where(c.computed_at >= _bounds(frame["computed_at"])[0])
+        .group_by(c.model, c.window_start, c.metric, *(c[name] for name in _VERSIONS))
+    )
+    others = conn.execute(query).all()
+    if not others:
+        return 0
+    baseline = frame["baseline_id"] if "baseline_id" in frame else ["none"] * len(frame)
+    written = frame.assign(baseline_id=baseline)
+    measured = set(written[["model", "window_start", "metric"]].itertuples(index=False, name=None))
+    ours = set(
+        written[["model", "window_start", "metric", *_VERSIONS]].itertuples(index=False, name=None)
+    )
+    taken = [row[-1] for row in others if row[:3] in measured and row[:-1] not in ours]
+    return max(taken, default=-1) + 1
+
+
+def _bounds(times: pd.Series[Any]) -> tuple[datetime, datetime]:
+    return times.min().to_pydatetime(), times.max().to_pydatetime()
 
 
 def newest(
@@ -64,9 +100,8 @@ def newest(
 ) -> pd.DataFrame:
     """Return the newest version of each metric.
 
-    A metric's identity is model, model_version, dataset, window_start, granularity, slice,
-    column and name; of several versions (of the data, the method, the baseline) the one that
-    was computed last is returned.
+    Of a window's data versions the one computed last counts: a slice or column that it no
+    longer has is gone. Of several versions of the method or the baseline, again the last.
 
     Args:
         engine: The state database.
@@ -84,39 +119,70 @@ def newest(
         as_of: Only what was computed at or before this time.
 
     Returns:
-        The columns of the table ``metric``, ordered by window, slice, column and name.
+        The columns of the table ``metric`` except ``sequence``, ordered by window, slice,
+        column and name.
     """
-    chosen: dict[str, Any] = {
-        "metric": metric,
-        "column_name": column,
-        "slice_key": slice_key,
-        "slice_value": slice_value,
-        "dataset": dataset,
-        "model_version": model_version,
-        "granularity": granularity,
-        "baseline_id": baseline_id,
-    }
-    conditions = [_TABLE.c.model == model]
-    for name, value in chosen.items():
-        if isinstance(value, str):
-            conditions.append(_TABLE.c[name] == value)
-        elif value is not None:
-            conditions.append(_TABLE.c[name].in_(list(value)))
+    c = _TABLE.c
+    wide = [c.model == model]
+    for name, value in (("metric", metric), ("dataset", dataset), ("granularity", granularity)):
+        wide += _chosen(name, value)
     if start is not None:
-        conditions.append(_TABLE.c.window_start >= start)
+        wide.append(c.window_start >= start)
     if end is not None:
-        conditions.append(_TABLE.c.window_start < end)
+        wide.append(c.window_start < end)
     if as_of is not None:
-        conditions.append(_TABLE.c.computed_at <= as_of)
-    rank = sa.func.row_number().over(
-        partition_by=[_TABLE.c[name] for name in _IDENTITY],
-        order_by=[_TABLE.c.computed_at.desc(), *(_TABLE.c[name] for name in _VERSIONS)],
+        wide.append(c.computed_at <= as_of)
+    narrow = _chosen("column_name", column) + _chosen("model_version", model_version)
+    narrow += _chosen("slice_key", slice_key) + _chosen("slice_value", slice_value)
+    narrow += _chosen("baseline_id", baseline_id)
+    return read_frame(engine, _newest_rows(wide, narrow))
+
+
+def _chosen(name: str, value: str | Sequence[str] | None) -> list[sa.ColumnElement[bool]]:
+    if value is None:
+        return []
+    column = _TABLE.c[name]
+    return [column == value if isinstance(value, str) else column.in_(list(value))]
+
+
+def _newest_rows(
+    wide: list[sa.ColumnElement[bool]], narrow: list[sa.ColumnElement[bool]]
+) -> sa.Select[Any]:
+    """Pick the last data version under the wide conditions, and rows of it under all."""
+    c = _TABLE.c
+    versions = (
+        sa.select(
+            *(c[name] for name in _COMPUTED_TOGETHER),
+            c.data_version,
+            sa.func.row_number()
+            .over(
+                partition_by=[c[name] for name in _COMPUTED_TOGETHER],
+                order_by=[
+                    sa.func.max(c.computed_at).desc(),
+                    sa.func.max(c.sequence).desc(),
+                    c.data_version,
+                ],
+            )
+            .label("newest_first"),
+        )
+        .where(*wide)
+        .group_by(*(c[name] for name in _COMPUTED_TOGETHER), c.data_version)
+        .subquery()
     )
-    ranked = sa.select(_TABLE, rank.label("newest_first")).where(*conditions).subquery()
-    query = (
-        sa.select(*(ranked.c[c.name] for c in _TABLE.c))
+    rank = sa.func.row_number().over(
+        partition_by=[c[name] for name in _IDENTITY],
+        order_by=[c.computed_at.desc(), c.sequence.desc(), *(c[name] for name in _VERSIONS)],
+    )
+    same = [versions.c[name] == c[name] for name in (*_COMPUTED_TOGETHER, "data_version")]
+    ranked = (
+        sa.select(_TABLE, rank.label("newest_first"))
+        .join(versions, sa.and_(*same, versions.c.newest_first == 1))
+        .where(*wide, *narrow)
+        .subquery()
+    )
+    return (
+        sa.select(*(ranked.c[column.name] for column in c if column.name != "sequence"))
         .where(ranked.c.newest_first == 1)
         .order_by(*(ranked.c[n] for n in ("window_start", "slice_key", "slice_value")))
         .order_by(*(ranked.c[n] for n in ("column_name", "metric", "dataset", "model_version")))
     )
-    return read_frame(engine, query)

@@ -177,6 +177,7 @@ metric = sa.Table(
     text("reason"),
     text("run_id"),
     time("computed_at", nullable=False),
+    count("sequence"),  # tells versions apart that have the same computed_at; later is higher
     sqlite_with_rowid=False,
 )
 

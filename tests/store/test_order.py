@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,6 +72,7 @@ def outcome(store: Store) -> tuple[object, object]:
     return counts, records.read().sort_by(key).to_pylist()
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.lists(rows, min_size=1, max_size=14), st.data())
 def test_any_order_repetition_and_batching_of_rows_gives_the_same_records(

@@ -183,6 +183,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
         sa.Column("run_id", sa.Text(), server_default="", nullable=False),
         sa.Column("computed_at", UtcDateTime(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint(
             "model",
             "model_version",

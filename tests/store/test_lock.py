@@ -1,0 +1,97 @@
+import datetime as dt
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store import Store, schema
+from mlmon_dagster.store.lock import writer_lock
+
+
+def hold_as(store: Store, host: str, pid: int, seconds: float) -> None:
+    """Leave a lease behind, as a process that holds it or died with it would."""
+    expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
+    row = {"name": "a", "owner": "other", "host": host, "pid": pid, "expires_at": expires_at}
+    with store.state.begin() as conn:
+        conn.execute(sa.insert(schema.writer_lock).values(row))
+
+
+def holders(store: Store) -> list[Any]:
+    with store.state.connect() as conn:
+        return list(conn.execute(sa.select(schema.writer_lock.c.name)).scalars())
+
+
+def test_a_lock_is_free_again_after_its_block(any_store: Store) -> None:
+    with writer_lock(any_store.state, "a"), writer_lock(any_store.state, "b"):
+        assert sorted(holders(any_store)) == ["a", "b"]
+    with pytest.raises(ZeroDivisionError), writer_lock(any_store.state, "a"):
+        raise ZeroDivisionError
+    assert holders(any_store) == []
+
+
+def test_a_held_lock_is_waited_for_and_then_refused_by_name(any_store: Store) -> None:
+    hold_as(any_store, "elsewhere", 42, 60)
+    with (
+        pytest.raises(StoreError, match="'a' is held by process 42 on elsewhere"),
+        writer_lock(any_store.state, "a", wait_seconds=0),
+    ):
+        raise AssertionError
+
+
+def test_a_lease_that_ended_is_taken_over(any_store: Store) -> None:
+    hold_as(any_store, "elsewhere", 42, -1)
+    with writer_lock(any_store.state, "a", wait_seconds=0):
+        assert holders(any_store) == ["a"]
+
+
+def test_a_holder_that_died_on_this_host_is_displaced_at_once(any_store: Store) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    hold_as(any_store, socket.gethostname(), dead.pid, 3600)
+    with writer_lock(any_store.state, "a", wait_seconds=0):
+        assert holders(any_store) == ["a"]
+
+
+def test_a_living_holder_on_this_host_is_not_displaced(any_store: Store) -> None:
+    with (
+        writer_lock(any_store.state, "a"),
+        pytest.raises(StoreError, match="is held by"),
+        writer_lock(any_store.state, "a", wait_seconds=0),
+    ):
+        raise AssertionError
+
+
+def test_a_long_block_keeps_its_lease(any_store: Store) -> None:
+    def lease() -> dt.datetime:
+        with any_store.state.connect() as conn:
+            return conn.execute(sa.select(schema.writer_lock.c.expires_at)).scalar_one()
+
+    with writer_lock(any_store.state, "a", lease_seconds=0.3):
+        first = lease()
+        renewed = threading.Event()
+        while lease() == first:
+            renewed.wait(0.05)
+
+
+def test_only_one_of_many_holds_a_lock_at_a_time(any_store: Store) -> None:
+    inside, most = 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(3):
+            with writer_lock(any_store.state, "a"):
+                inside += 1
+                most = max(most, inside)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1

@@ -1,0 +1,174 @@
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store import Store, metric_log, schema
+from mlmon_dagster.store.bulk import to_arrow
+
+T0 = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+DAY = dt.timedelta(days=1)
+
+
+def frame(value: float = 1.0, **more: Any) -> pd.DataFrame:
+    row = {
+        "model": "credit",
+        "dataset": "production",
+        "window_start": T0,
+        "window_end": T0 + DAY,
+        "granularity": "day",
+        "column_name": "age",
+        "metric": "psi",
+        "baseline_id": "b1",
+        "method_version": "psi-1",
+        "data_version": "v1",
+        "value": value,
+        "n": 100,
+        "computed_at": T0 + DAY,
+    }
+    return pd.DataFrame([row | more])
+
+
+def values(store: Store, **chosen: Any) -> list[float]:
+    return metric_log.newest(store.state, "credit", **chosen)["value"].tolist()
+
+
+def test_a_metric_comes_back_with_the_defaults_of_what_was_left_out(any_store: Store) -> None:
+    assert metric_log.append(any_store.state, frame(0.25)) == 1
+    (row,) = metric_log.newest(any_store.state, "credit").to_dict("records")
+    assert (row["value"], row["n"], row["slice_key"], row["reason"]) == (0.25, 100, "all", "")
+    assert row["window_start"] == pd.Timestamp(T0)
+    assert np.isnan(row["p_value"])
+
+
+def test_no_metrics_have_the_same_columns_and_types_as_some(any_store: Store) -> None:
+    empty = metric_log.newest(any_store.state, "credit")
+    metric_log.append(any_store.state, frame())
+    pd.testing.assert_series_equal(
+        empty.dtypes, metric_log.newest(any_store.state, "credit").dtypes
+    )
+    assert metric_log.append(any_store.state, frame().iloc[:0]) == 0
+
+
+def test_appending_again_changes_nothing(any_store: Store) -> None:
+    twice = pd.concat([frame(1.0), frame(2.0)])  # of one key the last row counts
+    for _ in range(2):
+        metric_log.append(any_store.state, twice)
+    assert values(any_store) == [2.0]
+
+
+def test_a_recomputed_metric_is_the_newest_and_the_old_one_is_kept(any_store: Store) -> None:
+    metric_log.append(any_store.state, frame(1.0))
+    metric_log.append(any_store.state, frame(2.0, data_version="v2", computed_at=T0 + 2 * DAY))
+    assert values(any_store) == [2.0]
+    assert values(any_store, as_of=T0 + DAY) == [1.0]
+    assert values(any_store, as_of=T0) == []
+
+
+@pytest.mark.parametrize("change", ["data_version", "method_version", "baseline_id"])
+def test_the_later_version_is_the_newest_even_if_the_clock_stood_still(
+    change: str, any_store: Store
+) -> None:
+    for value, version in ((1.0, "z"), (2.0, "a"), (3.0, "m"), (4.0, "z")):
+        metric_log.append(any_store.state, frame(value, **{change: version}))
+        assert values(any_store) == [value]
+
+
+def test_what_a_new_data_version_no_longer_has_is_gone(any_store: Store) -> None:
+    slices = [frame(v, slice_key="region", slice_value=v_) for v, v_ in ((1.0, "n"), (2.0, "s"))]
+    metric_log.append(any_store.state, pd.concat(slices))
+    later = slices[0].assign(data_version="v2", computed_at=T0 + 2 * DAY, value=5.0)
+    metric_log.append(any_store.state, later)
+    assert values(any_store) == [5.0]
+    assert values(any_store, slice_value="s") == []
+    assert sorted(values(any_store, as_of=T0 + DAY)) == [1.0, 2.0]
+
+
+def test_columns_added_under_the_same_data_version_join_the_others(any_store: Store) -> None:
+    metric_log.append(any_store.state, frame(1.0))
+    metric_log.append(any_store.state, frame(2.0, column_name="b", computed_at=T0 + 2 * DAY))
+    assert values(any_store) == [1.0, 2.0]
+
+
+def test_metrics_can_be_chosen_by_all_that_identifies_them(any_store: Store) -> None:
+    metric_log.append(
+        any_store.state,
+        pd.concat(
+            [
+                frame(1.0),
+                frame(2.0, column_name="region"),
+                frame(3.0, metric="ks"),
+                frame(4.0, slice_key="region", slice_value="north"),
+                frame(5.0, dataset="shadow"),
+                frame(6.0, model_version="7"),
+                frame(7.0, granularity="week"),
+                frame(8.0, window_start=T0 + DAY, baseline_id="b2"),
+                frame(9.0, model="another"),
+            ]
+        ).fillna({"model_version": "all", "slice_key": "all", "slice_value": "all"}),
+    )
+    chosen: list[tuple[dict[str, Any], set[float]]] = [
+        ({"column": "region"}, {2}),
+        ({"column": ["region", "nothing"]}, {2}),
+        ({"metric": "ks"}, {3}),
+        ({"slice_key": "region"}, {4}),
+        ({"slice_key": "all", "slice_value": "all"}, {1, 2, 3, 5, 6, 7, 8}),
+        ({"dataset": "shadow"}, {5}),
+        ({"model_version": "7"}, {6}),
+        ({"granularity": "week"}, {7}),
+        ({"baseline_id": "b2"}, {8}),
+        ({"start": T0 + DAY}, {8}),
+        ({"end": T0 + DAY, "column": "age", "metric": "psi"}, {1, 4, 5, 6, 7}),
+        ({"metric": []}, set()),
+    ]
+    for conditions, expected in chosen:
+        assert set(values(any_store, **conditions)) == expected, conditions
+
+
+def test_values_that_are_no_numbers_are_stored_as_null(any_store: Store) -> None:
+    metric_log.append(any_store.state, frame(np.nan, lower=np.inf, upper=-np.inf))
+    (row,) = metric_log.newest(any_store.state, "credit").to_dict("records")
+    assert np.isnan([row["value"], row["lower"], row["upper"]]).all()
+
+
+@pytest.mark.parametrize("text", ["", "a,b", 'say "x"', "line\nbreak", "\\N", "\\.", "NULL", "ü日"])
+def test_texts_survive_whatever_they_hold(text: str, any_store: Store) -> None:
+    metric_log.append(any_store.state, frame(slice_key="s", slice_value=text, reason=text))
+    (row,) = metric_log.newest(any_store.state, "credit", slice_value=text).to_dict("records")
+    assert (row["slice_value"], row["reason"]) == (text, text)
+
+
+def test_unknown_and_missing_columns_are_named(any_store: Store) -> None:
+    bad = frame().drop(columns="metric").assign(oops=1)
+    with pytest.raises(StoreError, match=r"unknown columns \['oops'\] .* columns \['metric'\]"):
+        metric_log.append(any_store.state, bad)
+
+
+def test_null_keys_and_naive_times_are_refused(any_store: Store) -> None:
+    with pytest.raises(StoreError, match=r"'metric' .* must not be null"):
+        metric_log.append(any_store.state, frame(metric=None))
+    with pytest.raises(StoreError, match="timezone-aware"):
+        metric_log.append(any_store.state, frame(window_end=dt.datetime(2024, 1, 2)))  # noqa: DTZ001
+    with pytest.raises(StoreError, match="'n' for table 'metric'"):
+        metric_log.append(any_store.state, frame(n="many"))
+    assert values(any_store) == []
+
+
+@pytest.mark.slow
+def test_many_metrics_are_written_in_one_go(any_store: Store) -> None:
+    n = 60_000
+    many = pd.DataFrame({**frame().iloc[0].to_dict(), "column_name": [f"c{i}" for i in range(n)]})
+    assert metric_log.append(any_store.state, many) == n
+    assert len(metric_log.newest(any_store.state, "credit")) == n
+
+
+@given(st.lists(st.floats() | st.none(), min_size=1))
+def test_stored_floats_are_finite_or_null(numbers: list[float | None]) -> None:
+    table = to_arrow(pd.DataFrame({"value": numbers}), schema.metric)
+    kept = [x if x is not None and np.isfinite(x) else None for x in numbers]
+    assert table["value"].to_pylist() == kept
