@@ -65,7 +65,8 @@ def cast_column(values: pa.Array, column: Column, time: TimeSpec, place: str) ->
         SchemaError: If no cell of that column type can be read as the declared type.
     """
     plain = _plain(values)
-    if pa.types.is_null(plain.type):
+    # Without a value the type says nothing: pandas makes an empty column one of floats.
+    if plain.null_count == len(plain):
         return Cast(pa.nulls(len(plain), ARROW_TYPES[column.kind]))
     if column.kind == "time":
         found = to_time(plain, column, time)

@@ -22,6 +22,7 @@ from mlmon_dagster.ingest.classify import Kind, classify
 from mlmon_dagster.ingest.layout import Stream
 from mlmon_dagster.ingest.prepare import Prepared
 from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.ingest.staging import Staged
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.store import Store, manifest, window_state
 from mlmon_dagster.store.checkpoints import reached
@@ -77,6 +78,38 @@ def commit_batch(
     _settle(store, spec, batch, reports, sorted(windows), now)
     reached("ingest.after_manifest")
     return Committed(tuple(reports), tuple(sorted(windows)))
+
+
+def settle_from_log(
+    store: Store, spec: ModelSpec, staged: Staged, why: str, now: dt.datetime
+) -> Committed:
+    """Settle a file whose rows are in the log but which cannot be read as before.
+
+    That takes a crash after the append, and then a changed spec or a lost copy. What the log
+    holds stays; the file's refused and repeated rows are not counted any more.
+
+    Args:
+        store: The store.
+        spec: The model.
+        staged: The file.
+        why: What is in the way of reading it.
+        now: The moment to note.
+    """
+    log = store.event_log(spec)
+    columns = ["prediction_id", "dataset"]
+    rows = log.rows(staged.stream, columns, shas=[staged.sha256])
+    find = log.windows_of_actuals(rows) if staged.stream == "actuals" else None
+    touched = log.known_ids(staged.stream, rows) if find is None else find
+    starts = pc.unique(touched["window_start"]).to_pylist()
+    windows = tuple(sorted({window_containing(spec.time, start) for start in starts}))
+    report = FileReport(
+        staged.stream, staged.name, "done", staged.sha256, rows_in=rows.num_rows,
+        n_new=rows.num_rows,
+        warnings=(f"an interrupted run had taken it in, but now: {why}",),
+    )  # fmt: skip
+    file = Prepared(staged, rows, rows.num_rows, 0, (), (), {}, report.warnings, ())
+    _settle(store, spec, [file], [report], windows, now)
+    return Committed((report,), windows)
 
 
 def _touched(rows: pa.Table, kinds: NDArray[np.int8], known: pa.Table) -> pa.ChunkedArray:

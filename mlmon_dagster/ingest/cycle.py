@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlmon_dagster.errors import SchemaError, StoreError
-from mlmon_dagster.ingest.commit import commit_batch
+from mlmon_dagster.ingest.commit import Committed, commit_batch, settle_from_log
 from mlmon_dagster.ingest.layout import STREAMS, Stream
 from mlmon_dagster.ingest.parse import Parsed, parse_file
 from mlmon_dagster.ingest.prepare import Prepared, drop_erased, judge_batch, prepare
@@ -119,12 +119,16 @@ class _Ingest:
             self._batch(stream, twins)
 
     def _commit(self, stream: Stream, files: Sequence[Prepared], *, is_in_log: bool) -> None:
-        done = commit_batch(self.store, self.spec, stream, files, is_in_log=is_in_log, now=self.now)
-        self.reports += done.reports
-        self.windows.update(done.windows)
+        self._settled(
+            commit_batch(self.store, self.spec, stream, files, is_in_log=is_in_log, now=self.now)
+        )
         for file in files:
             if file.staged.path is not None:
                 file.staged.path.unlink(missing_ok=True)
+
+    def _settled(self, done: Committed) -> None:
+        self.reports += done.reports
+        self.windows.update(done.windows)
 
     def _stage(self, item: Queued) -> Queued | None:
         """Copy a landing file, unless an interrupted run left its copy."""
@@ -157,10 +161,18 @@ class _Ingest:
             if error.reason == "cut_line" and not item.staged.is_final(patience):
                 self.reports.append(self.refusals.postpone(item, error))
             else:
-                self.reports.append(self.refusals.quarantine(item, error))
+                self._refuse(item, error)
         except Exception as error:
             self.reports.append(self.refusals.fail(item, error))
         return None
+
+    def _refuse(self, item: Queued, error: SchemaError) -> None:
+        """Quarantine a file, unless its rows are in the log already."""
+        assert item.staged is not None
+        if self.store.event_log(self.spec).committed(item.stream, [item.staged.sha256]):
+            self._settled(settle_from_log(self.store, self.spec, item.staged, str(error), self.now))
+        else:
+            self.reports.append(self.refusals.quarantine(item, error))
 
     def _judge(self, stream: Stream, batch: Sequence[tuple[Queued, Parsed]]) -> list[Prepared]:
         if not batch:
@@ -186,7 +198,7 @@ class _Ingest:
             try:
                 prepared.append(prepare(draft, verdict, self.spec, source, self.now))
             except SchemaError as error:
-                self.reports.append(self.refusals.quarantine(item, error))
+                self._refuse(item, error)
             except Exception as error:
                 self.reports.append(self.refusals.fail(item, error))
         return prepared

@@ -67,8 +67,10 @@ def parse_file(staged: Staged, spec: ModelSpec, source: FileSource) -> Parsed:
             shape; the message names the file, the line and column where known, what was
             expected and the next step.
     """
-    if staged.path is None:
+    if staged.path is None and staged.size > source.max_bytes:
         raise too_large(staged, source.max_bytes)
+    if staged.path is None:
+        raise refused(staged.name, "failed", "the private copy is lost.")
     if staged.size == 0:
         raise refused(staged.name, "empty_file", "0 bytes; expected a header or rows.")
     reader = _READERS[_format_of(staged, source)]

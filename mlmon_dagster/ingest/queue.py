@@ -130,12 +130,16 @@ def _stream_work(
     listing = list_landing(project, source_of(spec, stream), stream, known)
     folder = staging_folder(store.root, spec.model, stream)
     clear_staging(folder, unfinished)
-    resumed = _resumed(store, spec, stream, folder, unfinished)
+    committed = store.event_log(spec).committed(stream, list(unfinished)) if unfinished else set()
+    resumed = _resumed(stream, folder, unfinished, committed)
     landing = {(c.name, c.size, c.mtime_ns) for c in (*listing.ready, *listing.waiting)}
     reports = _told(listing, stream)
     for sha, row in unfinished.items():
         place = (row["path"], row["size_bytes"], row["mtime_ns"])
-        if sha not in resumed and place not in landing and row["status"] != "missing":
+        is_gone = sha not in resumed and place not in landing
+        if is_gone and sha in committed:
+            resumed[sha] = _from_row(stream, row, None, is_in_log=True)
+        elif is_gone and row["status"] != "missing":
             reports.append(_mark_missing(store, spec, stream, row))
     taken = {(item.name, *_version(item.staged)) for item in resumed.values()}
     queue = list(resumed.values())
@@ -168,32 +172,30 @@ def _queued(candidate: Candidate, now: dt.datetime, before: dict[str, Any]) -> Q
 
 
 def _resumed(
-    store: Store,
-    spec: ModelSpec,
-    stream: Stream,
-    folder: Path,
-    unfinished: dict[str, dict[str, Any]],
+    stream: Stream, folder: Path, unfinished: dict[str, dict[str, Any]], committed: set[str]
 ) -> dict[str, Queued]:
     """Return the files whose private copy an interrupted run left behind."""
-    committed = store.event_log(spec).committed(stream, list(unfinished)) if unfinished else set()
-    resumed = {}
-    for sha, row in unfinished.items():
-        path = find_staged(folder, sha)
-        if path is None:
-            continue
-        size, mtime_ns = int(row["size_bytes"]), int(row["mtime_ns"])
-        resumed[sha] = Queued(
-            stream=stream,
-            name=row["path"],
-            size=size,
-            order=(mtime_ns, row["path"]),
-            first_seen=row["first_seen"].to_pydatetime(),
-            attempts=int(row["attempts"]),
-            is_in_log=sha in committed,
-            staged=Staged(stream, row["path"], path, sha, size, mtime_ns),
-            error=row["error"],
-        )
-    return resumed
+    copies = {sha: find_staged(folder, sha) for sha in unfinished}
+    return {
+        sha: _from_row(stream, row, copies[sha], is_in_log=sha in committed)
+        for sha, row in unfinished.items()
+        if copies[sha] is not None
+    }
+
+
+def _from_row(stream: Stream, row: dict[str, Any], copy: Path | None, *, is_in_log: bool) -> Queued:
+    size, mtime_ns = int(row["size_bytes"]), int(row["mtime_ns"])
+    return Queued(
+        stream=stream,
+        name=row["path"],
+        size=size,
+        order=(mtime_ns, row["path"]),
+        first_seen=row["first_seen"].to_pydatetime(),
+        attempts=int(row["attempts"]),
+        is_in_log=is_in_log,
+        staged=Staged(stream, row["path"], copy, row["sha256"], size, mtime_ns),
+        error=row["error"],
+    )
 
 
 def _version(staged: Staged | None) -> tuple[int, int]:

@@ -106,7 +106,7 @@ class Refusals:
     def postpone(self, item: Queued, error: SchemaError) -> FileReport:
         """Forget a file that looks unfinished, so that it is looked at again."""
         assert item.staged is not None
-        self._update(item, attempts=0)
+        self._update(item, attempts=0, status="missing")
         if item.staged.path is not None:
             item.staged.path.unlink(missing_ok=True)
         message = f"{error} It is given more time to be completed."

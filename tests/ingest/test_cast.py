@@ -135,6 +135,15 @@ def test_texts(values: list[Any], type_: pa.DataType | None, expected: list[Any]
     assert (found.values.to_pylist(), found.faults) == (expected, ())
 
 
+@pytest.mark.parametrize("kind", ["number", "label", "boolean", "text", "time", "id"])
+@pytest.mark.parametrize("type_", [pa.float64(), pa.list_(pa.int8()), pa.null()])
+def test_column_without_a_value_is_null_whatever_its_type(kind: Kind, type_: pa.DataType) -> None:
+    for n in (0, 2):
+        found = cast(pa.nulls(n, type_), kind)
+
+        assert (found.values.null_count, found.faults, found.not_finite) == (n, (), {})
+
+
 def test_text_that_no_database_can_hold_is_at_fault() -> None:
     assert bad(cast(["a\0b", "c"], "text")) == {"wrong_type": [0]}
     assert bad(cast([b"\xff", b"c"], "text", pa.binary())) == {"wrong_type": [0]}

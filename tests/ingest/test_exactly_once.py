@@ -290,6 +290,55 @@ def test_landing_folder_emptied_after_a_crash_loses_nothing(
     store.close()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["copies lost", "spec changed"])
+def test_rows_in_the_log_are_settled_even_if_their_file_cannot_be_read_again(
+    tmp_path: Path, processes: Any, loss: str
+) -> None:
+    project, spec = tmp_path / "project", credit_spec()
+    land(project, f"{PREDICTIONS}/a.parquet", events(12))
+    assert _kill_at(processes, tmp_path, "ingest.after_append", 1) == -9
+    shutil.rmtree(project / "landing")
+    store = open_store(tmp_path / "store")
+    if loss == "copies lost":
+        shutil.rmtree(store.root / "staging")
+    else:
+        spec = credit_spec(features__colour={"type": "categorical"})
+
+    report = ingest(store, spec, project)
+
+    (file,) = report.files
+    assert (file.status, file.rows_in, file.n_new) == ("done", 12, 12)
+    assert "an interrupted run had taken it in" in file.warnings[0]
+    assert [w.key for w in report.windows] == ["2024-02-01"]
+    assert len(revisions(store, spec)) == 1
+    assert ingest(store, spec, project).files == ()
+    store.close()
+
+
+def test_file_that_vanishes_before_it_is_read_is_reported_once(
+    store: Store, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlmon_dagster.ingest import cycle
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cycle, "parse_file", fails)
+        land(project, f"{PREDICTIONS}/a.parquet", events(3))
+        assert ingest(store, credit_spec(), project).files[0].status == "failed"
+    shutil.rmtree(project / "landing")
+    shutil.rmtree(store.root / "staging")
+
+    (file,) = ingest(store, credit_spec(), project).files
+    assert (file.status, "vanished" in file.message) == ("missing", True)
+    assert ingest(store, credit_spec(), project).files == ()
+
+    land(project, f"{PREDICTIONS}/a.parquet", events(3))
+    assert ingest(store, credit_spec(), project).total("n_new") == 3
+
+
 def test_every_step_is_tested() -> None:
     names = {"staged", "parsed", "validated", "before_append", "after_append",
              "before_manifest", "after_manifest"}  # fmt: skip

@@ -17,10 +17,17 @@ YEARS = (dt.datetime(2023, 1, 1), dt.datetime(2025, 1, 1))  # noqa: DTZ001
 moments = st.datetimes(*YEARS, timezones=st.just(dt.UTC))
 
 
-@pytest.mark.parametrize("grain", ["hour", "day", "week", "month"])
-@pytest.mark.parametrize(
-    "zone", ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]
-)
+ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe")
+# The spec refuses hours where clocks change by half an hour.
+CALENDARS = [
+    (zone, grain)
+    for zone in ZONES
+    for grain in ("hour", "day", "week", "month")
+    if (zone, grain) != ("Australia/Lord_Howe", "hour")
+]
+
+
+@pytest.mark.parametrize(("zone", "grain"), CALENDARS)
 @settings(max_examples=15, deadline=None)
 @given(found=st.lists(moments, min_size=1, max_size=6))
 def test_placing_many_equals_placing_each(

@@ -1,0 +1,104 @@
+"""The suite comes from the spec, finds rows exactly, and never passes because nothing was there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlmon_dagster.errors import MlmonError
+from mlmon_dagster.ingest import expectations
+from mlmon_dagster.ingest.expectations import Rule, judge, rules_of
+from mlmon_dagster.ingest.layout import Column
+from mlmon_dagster.ingest.parse import parse_file
+from mlmon_dagster.ingest.rows import Draft, draft_rows
+from mlmon_dagster.ingest.staging import Staged
+from tests.ingest.landing import NOW, credit_spec, events, parquet_bytes
+
+SPEC = credit_spec()
+
+
+def _draft(folder: Path, frame: pd.DataFrame, name: str = "a") -> Draft:
+    path = folder / f"{name}.parquet"
+    path.write_bytes(parquet_bytes(frame))
+    staged = Staged("predictions", path.name, path, name, path.stat().st_size, 0)
+    return draft_rows(parse_file(staged, SPEC, SPEC.source.predictions), SPEC, NOW)
+
+
+def test_suite_follows_the_spec() -> None:
+    found = {(r.expectation, r.column.name) for r in rules_of(SPEC, "predictions")}
+
+    assert ("ExpectColumnValuesToBeBetween", "score") in found
+    assert ("ExpectColumnValuesToNotBeNull", "region") in found
+    assert ("ExpectColumnValuesToNotBeNull", "age") not in found, "it is nullable"
+    assert ("ExpectColumnValuesToBeInSet", "dataset") in found
+    exist = {name for rule, name in found if rule == "ExpectColumnToExist"}
+    assert exist >= {"prediction_id", "event_time", "score", "age", "region", "member"}
+    assert ("ExpectColumnValuesToBeInSet", "actual") in {
+        (r.expectation, r.column.name) for r in rules_of(SPEC, "actuals")
+    }
+
+
+def test_rows_of_each_file_of_a_batch_are_its_own(tmp_path: Path) -> None:
+    drafts = [
+        _draft(tmp_path, events(4, score=[0.1, 7.0, 0.1, 0.1]), "a"),
+        _draft(tmp_path, events(0), "b"),
+        _draft(tmp_path, events(3, region=["x", "y", None]), "c"),
+    ]
+
+    first, empty, last = judge(drafts, SPEC, "predictions")
+
+    assert [(f.reason, f.rows.tolist()) for f in first.faults] == [("score_out_of_range", [1])]
+    assert (empty.faults, empty.report["n_rows"]) == ((), 0)
+    assert [(f.reason, f.rows.tolist()) for f in last.faults] == [("null_not_allowed", [2])]
+    assert first.report["failed"] == [
+        {"expectation": "ExpectColumnValuesToBeBetween", "column": "score", "rows": 1}
+    ]
+
+
+def test_chunks_find_the_same_rows_as_one_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    frame = events(500, score=rng.uniform(-0.2, 1.2, 500))
+    draft = _draft(tmp_path, frame)
+    (whole,) = judge([draft], SPEC, "predictions")
+    monkeypatch.setattr(expectations, "CHUNK_ROWS", 64)
+
+    (chunked,) = judge([draft], SPEC, "predictions")
+
+    wrong = np.flatnonzero((frame["score"] < 0) | (frame["score"] > 1)).tolist()
+    assert whole.faults[0].rows.tolist() == chunked.faults[0].rows.tolist() == wrong
+    assert whole.report == chunked.report
+
+
+def test_column_of_nulls_is_named_as_untested(tmp_path: Path) -> None:
+    (verdict,) = judge([_draft(tmp_path, events(3, age=[None] * 3))], SPEC, "predictions")
+
+    assert verdict.report["success"] is True
+    assert verdict.untested == ("age",)
+
+
+def test_expectation_that_cannot_be_evaluated_is_an_error_not_a_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    column = Column("score", "score", "number")
+    broken = (Rule("ExpectColumnValuesToMatchRegex", column, (("regex", "("),)),)
+    monkeypatch.setattr(expectations, "rules_of", lambda *_: broken)
+
+    with pytest.raises(MlmonError, match="could not be evaluated"):
+        judge([_draft(tmp_path, events(3))], SPEC, "predictions")
+
+
+def test_suite_leaves_nothing_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "tmp").mkdir()
+    draft = _draft(tmp_path, events(3))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+
+    judge([draft], SPEC, "predictions")
+
+    assert list((tmp_path / "home").iterdir()) == list((tmp_path / "tmp").iterdir()) == []
