@@ -33,7 +33,7 @@ from mlmon_dagster.profiles.compiler import (
 from mlmon_dagster.spec.model import ModelSpec
 
 Ints = NDArray[np.int64]
-MAX_CELLS = 200_000
+MAX_CELLS = 100_000  # dense score bins of so many cells are 2.4 GB
 
 
 def build_profiles(
