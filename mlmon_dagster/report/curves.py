@@ -1,0 +1,172 @@
+"""What a health report draws, from stored metrics: performance, drift, null shares."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.alerts import AlertEpisode
+from mlmon_dagster.metrics.statistics import ALL, TABLE, merge
+from mlmon_dagster.monitors.wording import NAMES
+from mlmon_dagster.profiles import Baseline
+from mlmon_dagster.profiles.measures import columns_of, measure
+from mlmon_dagster.report.plots import Curve, Episode
+from mlmon_dagster.report.trace import HIGHER_IS_BETTER
+from mlmon_dagster.spec import Granularity, ModelSpec, PerformanceMonitor, window_containing
+from mlmon_dagster.store import Store, metric_log
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WINDOWS_DRAWN: dict[Granularity, int] = {"hour": 672, "day": 400, "week": 160, "month": 60}
+WORST_DRAWN = 4
+_RECENT = 14  # windows in which the worst columns are looked for
+
+
+class Curves:
+    """Draws stored metrics of slice ``all``.
+
+    Args:
+        store: The store.
+        spec: The model.
+        baseline: Its baseline, None while it has none.
+        episodes: Its alert episodes, to be shaded on the curve of their monitor.
+        end: Only windows that start before this moment.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        spec: ModelSpec,
+        baseline: Baseline | None,
+        episodes: Sequence[AlertEpisode],
+        end: dt.datetime,
+    ) -> None:
+        self._spec = spec
+        self._store = store
+        self._baseline = baseline
+        self._episodes = episodes
+        self._end = end
+
+    def performance(self) -> list[Curve]:
+        """Return a curve per monitored performance metric, with baseline and limit."""
+        monitors = {str(m.metric): m for m in self._spec.monitors.performance}
+        frame, known = self._stored(list(monitors)), self._baseline_of("performance")
+        return [
+            self._curve(
+                frame[frame["metric"] == metric],
+                metric,
+                baseline=known.get((metric, TABLE)),
+                limit=_limit(monitor, known.get((metric, TABLE))),
+            )
+            for metric, monitor in monitors.items()
+        ]
+
+    def drift(self) -> list[Curve]:
+        """Return curves of the columns that drifted most in the newest windows."""
+        monitor = self._spec.monitors.drift
+        frame = self._stored([monitor.method])
+        return [
+            self._curve(part, monitor.method, column, limit=monitor.above)
+            for column, part in _worst(frame)
+        ]
+
+    def null_rates(self) -> list[Curve]:
+        """Return curves of the columns with the largest null shares in the newest windows."""
+        frame = self._stored(["null_rate"])
+        frame = frame[frame["column_name"].isin(frame.loc[frame["value"] > 0, "column_name"])]
+        known = self._baseline_of("quality")
+        limit = self._spec.monitors.quality.null_rate.bound
+        return [
+            self._curve(
+                part,
+                "null_rate",
+                column,
+                baseline=known.get(("null_rate", column)),
+                limit=limit,
+                is_share=True,
+            )
+            for column, part in _worst(frame)
+        ]
+
+    def _stored(self, metrics: Sequence[str]) -> pd.DataFrame:
+        frame = metric_log.newest(
+            self._store.state,
+            self._spec.model,
+            metric=metrics,
+            slice_key=ALL,
+            dataset="production",
+            granularity=self._spec.time.granularity,
+            end=self._end,
+        )
+        starts = sorted(frame["window_start"].unique())
+        drawn = starts[-WINDOWS_DRAWN[self._spec.time.granularity] :]
+        return frame[frame["window_start"] >= drawn[0]] if drawn else frame
+
+    def _baseline_of(self, family: str) -> dict[tuple[str, str], float]:
+        """Return the baseline's own metrics by name and column."""
+        if self._baseline is None:
+            return {}
+        pooled = {
+            name: merge(self._baseline.windows[name], ("dataset", "slice_key", "slice_value"))
+            for name in columns_of(self._spec, family)
+            if name in self._baseline.windows
+        }
+        frame = measure(self._spec, family, pooled, None)
+        whole = frame[frame["slice_key"] == ALL]
+        keys = zip(whole["metric"], whole["column_name"], strict=True)
+        return dict(zip(keys, whole["value"].astype(float), strict=True))
+
+    def _curve(
+        self,
+        frame: pd.DataFrame,
+        metric: str,
+        column: str = TABLE,
+        *,
+        baseline: float | None = None,
+        limit: float | None = None,
+        is_share: bool = False,
+    ) -> Curve:
+        name = NAMES.get(metric, metric)
+        starts = [start.to_pydatetime() for start in frame["window_start"]]
+        intervals = frame["lower"].notna().any()
+        return Curve(
+            title=name if column == TABLE else f"{name} of {column}",
+            starts=starts,
+            values=[float(value) for value in frame["value"]],
+            lower=[float(value) for value in frame["lower"]] if intervals else (),
+            upper=[float(value) for value in frame["upper"]] if intervals else (),
+            end=window_containing(self._spec.time, starts[-1]).end if starts else self._end,
+            zone=self._spec.time.zone,
+            baseline=baseline,
+            limit=limit,
+            episodes=[
+                Episode(e.opened_window, e.resolved_window)
+                for e in self._episodes
+                if e.metric == metric
+                and e.column in (column, "")
+                and e.slice_key == ALL
+                and e.state != "PENDING"
+            ],
+            is_share=is_share or metric in HIGHER_IS_BETTER,
+        )
+
+
+def _limit(monitor: PerformanceMonitor, baseline: float | None) -> float | None:
+    """Return the value past which a monitor fires; a drop is counted from the baseline."""
+    if monitor.drop is None:
+        return monitor.above if monitor.above is not None else monitor.below
+    if baseline is None:
+        return None
+    is_better_high = HIGHER_IS_BETTER[str(monitor.metric)]
+    return baseline - monitor.drop if is_better_high else baseline + monitor.drop
+
+
+def _worst(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the columns with the largest mean value in the newest windows, largest first."""
+    newest = sorted(frame["window_start"].unique())[-_RECENT:]
+    recent = frame[frame["window_start"].isin(newest)]
+    mean = recent.groupby("column_name")["value"].mean().dropna().sort_values(ascending=False)
+    columns = [str(name) for name in mean.index[:WORST_DRAWN]]
+    return [(column, frame[frame["column_name"] == column]) for column in columns]

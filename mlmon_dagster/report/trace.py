@@ -1,0 +1,266 @@
+"""Performance trace: which slices explain how a metric changed since the baseline.
+
+From stored profiles alone. A metric that is a ratio of sums is decomposed exactly: per slice key
+the effects add up to the change. ROC AUC and the calibration error are no such ratios (a slice's
+area says nothing of the pairs that cross slices), so there slices are ranked by their own change
+and no share of the whole is claimed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+
+from mlmon_dagster.metrics.decomposition import decompose, ratio_parts
+from mlmon_dagster.metrics.intervals import Z95
+from mlmon_dagster.metrics.performance import performance_metrics
+from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, merge, select
+from mlmon_dagster.monitors.adjust import benjamini_hochberg
+from mlmon_dagster.profiles import load_baseline, load_profiles
+from mlmon_dagster.spec import Granularity, ModelSpec, window_containing
+from mlmon_dagster.store import Store, window_steps
+
+Method = Literal["exact", "own_change"]
+Profiles = Mapping[str, ColumnStatistics]
+Floats = NDArray[np.float64]
+HIGHER_IS_BETTER = {
+    "roc_auc": True,
+    "f1": True,
+    "precision": True,
+    "recall": True,
+    "accuracy": True,
+    "brier": False,
+    "log_loss": False,
+    "calibration_error": False,
+}
+MIN_ROWS = 30
+Q = 0.01  # false-discovery rate at which a slice's own change counts as real
+COLUMNS = (
+    "metric", "slice_key", "slice_value", "note", "method", "n", "n_baseline",
+    "value", "lower", "upper", "baseline_value", "change", "change_lower", "change_upper",
+    "weight", "baseline_weight", "mix", "within", "effect", "share",
+    "p_value", "p_adjusted", "is_real",
+)  # fmt: skip
+_SLICE = ("slice_key", "slice_value")
+_SMALL = ":small"  # ends a key; no name of a column has a colon
+_SPAN: dict[Granularity, int] = {"hour": 336, "day": 14, "week": 4, "month": 3}
+
+
+def performance_trace(
+    store: Store,
+    spec: ModelSpec,
+    start: dt.datetime,
+    end: dt.datetime,
+    metrics: Sequence[str] | None = None,
+    *,
+    min_rows: int = MIN_ROWS,
+) -> pd.DataFrame:
+    """Explain the change of metrics between the baseline and some windows, worst slices first.
+
+    Args:
+        store: The store.
+        spec: The model.
+        start: Windows that start at or after this moment, all of them taken together.
+        end: Windows that start before this moment.
+        metrics: Names from performance_metrics; by default those that the spec monitors, then
+            f1, accuracy and actual_rate.
+        min_rows: Slice values with fewer rows with ground truth on both sides are put together
+            (note ``small``), so that the effects still add up; those with fewer on one side are
+            listed without a test.
+
+    Returns:
+        The columns `COLUMNS`. Per metric first the whole (slice_key ``all``), then the values of
+        all slice keys. Of ``method`` exact: ``effect`` = ``mix`` + ``within``, in units of the
+        metric, adds up to ``change`` of the whole per slice key, ``share`` = effect / change (NaN
+        if nothing changed); sorted by effect, the most harmful first, for metrics that are neither
+        good nor bad by share. Of ``method`` own_change: effects are NaN; sorted by the slice's own
+        change, those that hold against chance (``is_real``) first. ``p_value`` tests the slice's
+        own change (Newcombe's interval of it inverted), two-sided; ``p_adjusted`` by
+        Benjamini-Hochberg over the slices of the metric. ``note``: new and gone for values on one
+        side only, small, few_rows. Empty if the windows have no ground truth, and for metrics that
+        the model's logs do not give.
+
+    Raises:
+        BaselineMissingError: If the model has no baseline yet.
+    """
+    baseline = load_baseline(store, spec)
+    names = ["score", "prediction"]
+    now = load_profiles(store, spec, start=start, end=end, dataset="production", columns=names)
+    then = {name: stats for name, stats in baseline.windows.items() if name in names}
+    sides = _Sides(_by_slice(now), _by_slice(then), min_rows)
+    frames = [sides.trace(metric) for metric in metrics or default_metrics(spec)]
+    filled = [frame for frame in frames if len(frame)]
+    empty = pd.DataFrame({name: [] for name in COLUMNS})
+    return pd.concat(filled, ignore_index=True) if filled else empty
+
+
+def default_metrics(spec: ModelSpec) -> list[str]:
+    """Return what is traced unless asked otherwise: monitored metrics first."""
+    monitored = [str(monitor.metric) for monitor in spec.monitors.performance]
+    return list(dict.fromkeys([*monitored, "f1", "accuracy", "actual_rate"]))
+
+
+def newest_mature(store: Store, spec: ModelSpec) -> tuple[dt.datetime, dt.datetime] | None:
+    """Return start and end of the newest windows whose performance may be trusted.
+
+    Two weeks of days or hours, four weeks, or three months, as far as there are so many; the
+    windows between the oldest and the newest of them. None if there is none.
+    """
+    states = window_steps.load(store.state, spec.model)
+    mature = sorted(
+        start
+        for start, state in states.items()
+        if state.n_actual
+        and "performance" in state.steps
+        and state.steps["performance"].maturity in ("mature", "closed")
+    )[-_SPAN[spec.time.granularity] :]
+    if not mature:
+        return None
+    return mature[0], window_containing(spec.time, mature[-1]).end
+
+
+def _by_slice(profiles: Profiles) -> dict[str, ColumnStatistics]:
+    return {name: merge(stats, _SLICE) for name, stats in profiles.items() if len(stats)}
+
+
+class _Sides:
+    """The window's and the baseline's statistics, small slice values put together on both."""
+
+    def __init__(self, now: Profiles, then: Profiles, min_rows: int) -> None:
+        self.min_rows = min_rows
+        rows = pd.concat(
+            [_labelled(side).rename(name) for side, name in ((now, "now"), (then, "then"))], axis=1
+        ).fillna(0)
+        few = rows[rows.max(axis=1) < min_rows].index
+        small = pd.MultiIndex.from_tuples(few, names=_SLICE)
+        self.now = {name: _put_together(stats, small) for name, stats in now.items()}
+        self.then = {name: _put_together(stats, small) for name, stats in then.items()}
+        self.values = _performance(self.now), _performance(self.then)
+
+    def trace(self, metric: str) -> pd.DataFrame:
+        """Return the rows of one metric."""
+        frame = self._compared(metric)
+        if frame.empty or frame.loc[frame["slice_key"] == ALL, "n"].sum() == 0:
+            return pd.DataFrame()
+        parts = [self._parts(metric, side) for side in (self.now, self.then)]
+        if parts[0] is None or parts[1] is None:
+            return _finished(_rejoined(frame), "own_change", metric)
+        columns = ("numerator", "denominator", "numerator0", "denominator0")
+        sums = parts[0].join(parts[1].add_suffix("0"), how="outer").fillna(0.0)
+        frame = _rejoined(frame.join(sums[list(columns)], on=list(_SLICE)))
+        for _, part in frame.groupby("slice_key"):
+            found = decompose(*(part[name].to_numpy() for name in columns))
+            for name in ("mix", "within", "weight", "baseline_weight"):
+                frame.loc[part.index, name] = getattr(found, name)
+        frame["effect"] = frame["mix"] + frame["within"]
+        whole = frame.loc[frame["slice_key"] == ALL, "change"].iloc[0]
+        frame["share"] = frame["effect"] / whole if whole else np.nan
+        return _finished(frame, "exact", metric)
+
+    def _parts(self, metric: str, side: Profiles) -> pd.DataFrame | None:
+        found = ratio_parts(metric, side.get("score"), side.get("prediction"))
+        if found is None:
+            return None
+        # A ratio of score or prediction: both have the same cells.
+        cells = next(iter(side.values())).cells
+        index = pd.MultiIndex.from_frame(cells[list(_SLICE)])
+        return pd.DataFrame({"numerator": found[0], "denominator": found[1]}, index=index)
+
+    def _compared(self, metric: str) -> pd.DataFrame:
+        """Return the slices of either side with both values and the test of their difference."""
+        now, then = (
+            side[side["metric"] == metric].set_index(list(_SLICE))[["n", "value", "lower", "upper"]]
+            for side in self.values
+        )
+        both = now.join(then.add_suffix("0"), how="outer").reset_index()
+        both[["n", "n0"]] = both[["n", "n0"]].fillna(0).astype(np.int64)
+        _, low, high, p = _difference(both)
+        thin = both[["n", "n0"]].min(axis=1) < self.min_rows
+        notes = [both["slice_key"].str.endswith(_SMALL), both["n0"] == 0, both["n"] == 0, thin]
+        return both.assign(
+            metric=metric,
+            note=np.select(notes, ["small", "new", "gone", "few_rows"], ""),
+            n_baseline=both["n0"],
+            baseline_value=both["value0"],
+            change=both["value"] - both["value0"],
+            change_lower=low,
+            change_upper=high,
+            p_value=np.where(thin, np.nan, p),
+        )
+
+
+def _labelled(side: Profiles) -> pd.Series[float]:
+    """Return the rows with ground truth per slice."""
+    if not side:
+        index = pd.MultiIndex.from_arrays([[], []], names=_SLICE)
+        return pd.Series(np.zeros(0), index=index)
+    stats = next(iter(side.values()))
+    counts = stats.counts.reshape(len(stats), -1, 3)[:, :, 1:].sum(axis=(1, 2))
+    index = pd.MultiIndex.from_frame(stats.cells[list(_SLICE)])
+    return pd.Series(counts.astype(np.float64), index=index)
+
+
+def _put_together(stats: ColumnStatistics, small: pd.MultiIndex) -> ColumnStatistics:
+    index = pd.MultiIndex.from_frame(stats.cells[list(_SLICE)])
+    is_small = index.isin(small) & (stats.cells["slice_key"] != ALL).to_numpy()
+    n_values = small.get_level_values(0).value_counts()
+    keys = stats.cells["slice_key"]
+    named = keys.map(lambda key: f"({n_values.get(key, 0)} smaller)")
+    cells = stats.cells.assign(
+        slice_key=keys.where(~is_small, keys + _SMALL),
+        slice_value=stats.cells["slice_value"].where(~is_small, named),
+    )
+    merged = merge(replace(stats, cells=cells), _SLICE)
+    return select(merged, np.arange(len(merged)))
+
+
+def _rejoined(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return small values to the slice key that they belong to."""
+    return frame.assign(slice_key=frame["slice_key"].str.removesuffix(_SMALL))
+
+
+def _performance(side: Profiles) -> pd.DataFrame:
+    return performance_metrics(side.get("score"), side.get("prediction"))
+
+
+def _difference(both: pd.DataFrame) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return the change, Newcombe's 95 % interval of it and the p-value of no change."""
+
+    def side(name: str) -> Floats:
+        return both[name].to_numpy(np.float64)
+
+    change = side("value") - side("value0")
+    down = np.hypot(side("value") - side("lower"), side("upper0") - side("value0"))
+    up = np.hypot(side("upper") - side("value"), side("value0") - side("lower0"))
+    margin = np.where(change > 0, down, up)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(change == 0, 0.0, np.abs(change) / margin * Z95)
+    return change, change - down, change + up, 2 * special.ndtr(-z)
+
+
+def _finished(frame: pd.DataFrame, method: Method, metric: str) -> pd.DataFrame:
+    frame = frame.assign(method=method)
+    is_whole = frame["slice_key"] == ALL
+    tested = frame["p_value"].where(~is_whole)
+    frame["p_adjusted"] = np.where(is_whole, frame["p_value"], benjamini_hochberg(list(tested)))
+    frame["is_real"] = frame["p_adjusted"] <= Q
+    frame = frame.reindex(columns=list(COLUMNS))
+    if metric in HIGHER_IS_BETTER:
+        harm = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
+    else:
+        harm = 1.0 if frame.loc[is_whole, "change"].iloc[0] >= 0 else -1.0
+    by = "effect" if method == "exact" else "change"
+    order = frame.assign(
+        whole=~is_whole,
+        chance=~frame["is_real"] if method == "own_change" else False,
+        harm=-harm * frame[by],
+    )
+    keys = ["whole", "chance", "harm", "slice_key", "slice_value"]
+    return frame.loc[order.sort_values(keys, kind="stable").index].reset_index(drop=True)
