@@ -14,7 +14,7 @@ from mlmon_dagster.defs.overview import overview_asset
 from mlmon_dagster.defs.resources import Project, project_from_environment
 from mlmon_dagster.defs.schedules import cadence_schedules
 from mlmon_dagster.defs.sensors import dispatcher_sensor, planner_sensor
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import ModelSpec, check_window_count
 
 
 def build_definitions(
@@ -43,7 +43,12 @@ def build_definitions(
 
 
 def model_definitions(project: Project, spec: ModelSpec) -> dg.Definitions:
-    """Return the assets and checks of one model."""
+    """Return the assets and checks of one model.
+
+    Raises:
+        ConfigError: If the model has more hourly windows than Dagster copes with.
+    """
+    check_window_count(spec.time, project.now())
     return dg.Definitions(
         assets=model_assets(project, spec), asset_checks=model_checks(project, spec)
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mlmon_dagster.defs.compute import PRODUCTION, Work
+from mlmon_dagster.defs.compute import PRODUCTION, Work, mark_of, mark_step
+from mlmon_dagster.defs.lineage import ASSETS
 from mlmon_dagster.defs.measuring import baseline_or_none
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows, maturity_of
 from mlmon_dagster.store import manifest, metric_log, monitor_results
@@ -18,13 +20,8 @@ if TYPE_CHECKING:
 
 Judged = dict[str | None, list[dict[str, Any]]]
 # The step whose data version a family's verdict is about.
-STEP_OF = {
-    "schema": "inference_store",
-    "freshness": "inference_store",
-    "quality": "data_quality",
-    "drift": "drift",
-    "performance": "performance",
-    "service": "service_health",
+STEP_OF = {info.family: info.name for info in ASSETS if info.family} | {
+    "freshness": "inference_store"
 }
 FRESHNESS_LOOK_BACK = 30
 NEWS = 2  # windows: what is older than this, beyond what lateness explains, is history
@@ -59,6 +56,8 @@ def judge(work: Work, family: str) -> Judged:
         row["is_backfill"] = work.is_backfill or is_history(spec, row["window_end"], work.now)
         row["created_at"] = work.now
     monitor_results.append(store.state, rows)
+    if family != "freshness":
+        _mark_judged(work, family, states)
     newest = monitor_results.newest(
         store.state, spec.model, windows[0].start, windows[-1].end, family
     )
@@ -71,6 +70,23 @@ def judge(work: Work, family: str) -> Judged:
     for row in found:
         judged[keys[row["window_start"].to_pydatetime()]].append(row)
     return judged
+
+
+def _mark_judged(work: Work, family: str, states: Mapping[dt.datetime, WindowInputs]) -> None:
+    """Note that the verdict is there, so that one which a crash prevented is asked for again."""
+    marks = {window.start: mark_of(states, window, STEP_OF[family]) for window in work.windows}
+    mark_step(work, f"{family}_check", marks)
+
+
+def judge_quarantined(work: Work) -> None:
+    """Judge the schema of the newest windows that files refused as a whole are reported in.
+
+    Such a file touches no window, so that nothing else would ask for the verdict.
+    """
+    newest = complete_windows(work.spec.time, work.now)[-NEWS:]
+    for window in newest:
+        if _quarantined(work, window):
+            judge(replace(work, windows=(window,)), "schema")
 
 
 def is_history(spec: ModelSpec, window_end: dt.datetime, now: dt.datetime) -> bool:
@@ -112,7 +128,8 @@ def _metric_names(spec: ModelSpec, family: str) -> list[str]:
     if family == "quality":
         return ["null_rate", "nan_rate", "inf_rate", "unseen_rate", "out_of_range_rate"]
     if family == "drift":
-        return [spec.monitors.drift.method]
+        # Columns without an order have no ks; psi also explains by slice.
+        return sorted({"psi", spec.monitors.drift.method})
     if family == "performance":
         return sorted({monitor.metric for monitor in spec.monitors.performance})
     if family == "service":

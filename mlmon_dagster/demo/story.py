@@ -63,7 +63,7 @@ def tell(project: Project, *, again: bool = False) -> bool:
         ConfigError: If the folder holds the state of other models too and ``again`` is asked for.
     """
     logging.getLogger("dagster").setLevel(logging.WARNING)  # the stages are told below
-    spec = _declare(project, again)
+    spec = declare(project, again)
     clock = Clock(LAST_OF_HISTORY + DAY)
     project = replace(project, now=clock)
     stages: list[tuple[str, float]] = []
@@ -92,7 +92,7 @@ NEXT = """What to do next:
   models/flight_delay.yaml                      what is declared; copy it for your own model"""
 
 
-def _declare(project: Project, again: bool) -> ModelSpec:
+def declare(project: Project, again: bool = False) -> ModelSpec:
     """Make sure that the demo's model is declared in the project, and return it."""
     target = project.models_folder / f"{MODEL}.yaml"
     if again:

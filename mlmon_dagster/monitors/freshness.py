@@ -46,7 +46,7 @@ def _fresh(evidence: Evidence, window: Window) -> Row:
         family="freshness",
         metric="no_data_for",
         status=OK,
-        message=f"{int(window['n']):,} predictions arrived.",
+        message="Predictions arrived.",
         value=0.0,
         threshold=format_duration(monitor.no_data_for),
     )
