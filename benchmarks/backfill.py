@@ -1,0 +1,97 @@
+"""The demo's windows in one backfill against one run a window, with and without Dagster.
+
+Both go through the same assets and checks in this process; a run of its own process would only add
+to the cost of one run a window. Of the single runs a sample is timed and its median multiplied.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mlmon_dagster.defs import compute, judging, measuring
+from mlmon_dagster.defs.compute import Work
+from mlmon_dagster.defs.instance import open_instance
+from mlmon_dagster.defs.launch import Launcher
+from mlmon_dagster.defs.lineage import ASSETS, MEASURED, WINDOWED
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.demo import flights
+from mlmon_dagster.demo.story import declare
+from mlmon_dagster.spec import ModelSpec, Window, complete_windows
+
+NOW = dt.datetime(2014, 1, 3, 12, tzinfo=dt.UTC)
+FAMILIES = [info.family for info in ASSETS if info.is_windowed and info.family]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def without_dagster(project: Project, spec: ModelSpec, windows: Sequence[Window]) -> None:
+    """Compute and judge windows in one pass, as the assets and checks do, without any event."""
+    work = Work(project, spec, tuple(windows), NOW, "bench", True)
+    compute.rebuild_records(work)
+    compute.build_window_profiles(work)
+    for step in MEASURED:
+        measuring.measure_windows(work, step)
+    for family in FAMILIES:
+        judging.judge(work, family)
+
+
+def prepare(folder: Path) -> tuple[Project, ModelSpec]:
+    project = Project(folder, str(folder / ".mlmon" / "store"), now=lambda: NOW)
+    spec = declare(project)
+    model = flights.train()
+    landing = folder / "landing" / spec.model
+    flights.write_validation(model, landing)
+    flights.write_predictions(model, landing)
+    flights.write_actuals(landing)
+    return project, spec
+
+
+def main(sample: int = 12) -> None:
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        project, spec = prepare(Path(folder))
+        windows = complete_windows(spec.time, NOW)
+        step = max(len(windows) // sample, 1)
+        chosen = windows[step // 2 :: step][:sample]
+        with open_instance(project) as instance:
+            launcher = Launcher(project, [spec], instance)
+            launcher.materialize(spec, ("event_log", "baseline"))
+
+            def run(some: Sequence[Window]) -> None:
+                assert launcher.materialize(spec, WINDOWED, some, is_backfill=True).is_success
+
+            one = seconds(lambda: run(windows))
+            single = statistics.median([seconds(lambda w=w: run([w])) for w in chosen])
+        bare = replace(project, store_root=project.store_root)
+        bare_one = seconds(lambda: without_dagster(bare, spec, windows))
+        bare_single = statistics.median(
+            [seconds(lambda w=w: without_dagster(bare, spec, [w])) for w in chosen]
+        )
+    n = len(windows)
+    print(f"\n{n} daily windows of the flights; single runs: median of {len(chosen)}, times {n}")
+    print(f"{'':34}{'one pass s':>12}{'one by one s':>14}{'ratio':>8}")
+    rows = (
+        ("with Dagster's runs and events", one, single * n),
+        ("the same work without Dagster", bare_one, bare_single * n),
+        ("one pass without, runs with Dagster", bare_one, single * n),
+    )
+    for name, together, apart in rows:
+        print(f"{name:36}{together:>10.1f}{apart:>14.1f}{apart / together:>8.1f}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sample", type=int, default=12, help="single runs to time")
+    main(parser.parse_args().sample)
