@@ -96,6 +96,16 @@ def test_second_ingest_changes_nothing(store: Store, project: Path, clean: dict[
     assert everything(store, credit_spec()) == clean
 
 
+@pytest.mark.slow
+def test_both_databases_hold_the_same_afterwards(
+    any_store: Store, project: Path, clean: dict[str, Any]
+) -> None:
+    _land_all(project)
+    ingest(any_store, credit_spec(), project)
+
+    assert everything(any_store, credit_spec()) == clean
+
+
 def test_same_bytes_under_other_names_add_nothing(
     store: Store, project: Path, clean: dict[str, Any]
 ) -> None:
@@ -286,6 +296,27 @@ def test_landing_folder_emptied_after_a_crash_loses_nothing(
     store = open_store(tmp_path / "store")
     ingest(store, credit_spec(), tmp_path / "project")
 
+    assert everything(store, credit_spec()) == clean
+    store.close()
+
+
+@pytest.mark.slow
+def test_two_ingests_at_once_equal_one(
+    tmp_path: Path, clean: dict[str, Any], processes: Any
+) -> None:
+    _land_all(tmp_path / "project")
+    open_store(tmp_path / "store").close()
+    both = [
+        processes.Process(target=ingest_until, args=(str(tmp_path), "never", 1, {}))
+        for _ in range(2)
+    ]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+
+    assert [process.exitcode for process in both] == [0, 0]
+    store = open_store(tmp_path / "store")
     assert everything(store, credit_spec()) == clean
     store.close()
 
