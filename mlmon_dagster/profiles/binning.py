@@ -17,7 +17,8 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from mlmon_dagster.metrics.statistics import Binning, Kind
-from mlmon_dagster.profiles.compiler import DUCKDB, Dialect, Engine
+from mlmon_dagster.profiles.codes import DUCKDB, Dialect
+from mlmon_dagster.profiles.compiler import Engine
 from mlmon_dagster.spec.model import FeatureType, ModelSpec
 from mlmon_dagster.store.sql import quote_identifier
 

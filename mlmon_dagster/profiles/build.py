@@ -21,15 +21,8 @@ from mlmon_dagster.metrics.statistics import (
     empty,
 )
 from mlmon_dagster.profiles.binning import value_expressions
-from mlmon_dagster.profiles.compiler import (
-    DUCKDB,
-    NULL_CODE,
-    Column,
-    Dialect,
-    Engine,
-    Statements,
-    list_bins,
-)
+from mlmon_dagster.profiles.codes import DUCKDB, NULL_CODE, Column, Dialect, list_bins
+from mlmon_dagster.profiles.compiler import Engine, Statements
 from mlmon_dagster.spec.model import ModelSpec
 
 Ints = NDArray[np.int64]

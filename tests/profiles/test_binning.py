@@ -22,7 +22,7 @@ from mlmon_dagster.profiles.binning import (
     numeric_binning,
     role_binning,
 )
-from mlmon_dagster.profiles.compiler import DUCKDB, STANDARD, Column, code_expression
+from mlmon_dagster.profiles.codes import DUCKDB, STANDARD, Column, code_expression
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 SPEC = make_spec(slices=[])

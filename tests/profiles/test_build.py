@@ -17,7 +17,7 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, concat, merge
 from mlmon_dagster.profiles import build, build_profiles, fit_binnings
-from mlmon_dagster.profiles.compiler import DUCKDB, STANDARD, Dialect
+from mlmon_dagster.profiles.codes import DUCKDB, STANDARD, Dialect
 from tests.profiles import oracle
 from tests.profiles.comparing import assert_equal, in_order
 from tests.profiles.records import START, DuckEngine, make_records, make_spec

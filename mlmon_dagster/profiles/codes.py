@@ -1,0 +1,175 @@
+"""From a column's value to its integer code, in SQL; what engines do differently is here.
+
+All dialects give the same codes: `metrics.binnings` is the definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmon_dagster.metrics.binnings import latency_step, upper_edges
+from mlmon_dagster.metrics.statistics import Binning
+from mlmon_dagster.store.sql import literal
+
+NULL_CODE = -1
+_BRANCHES = 4  # per CASE: fewer copies of the rows than a binary tree, fewer comparisons than one
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What engines spell or do differently.
+
+    Attributes:
+        name: For messages.
+        fence: Text that keeps the inner subquery from being flattened into the outer one.
+        is_duckdb: Count numeric bins with ``histogram`` and look categories up in an enum, which
+            is faster than the portable ``CASE`` and gives the same counts.
+    """
+
+    name: str
+    fence: str = ""
+    is_duckdb: bool = False
+
+
+DUCKDB = Dialect("duckdb", is_duckdb=True)
+STANDARD = Dialect("standard")
+POSTGRES = Dialect("postgres", fence=" OFFSET 0")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column to be profiled.
+
+    Attributes:
+        binning: The meaning of its codes.
+        value: SQL expression of its value over the records.
+        low: Declared minimum; smaller values are out of range.
+        high: Declared maximum.
+        names_unseen: Whether unseen categories may be listed by name.
+    """
+
+    binning: Binning
+    value: str
+    low: float | None = None
+    high: float | None = None
+    names_unseen: bool = True
+
+    @property
+    def has_moments(self) -> bool:
+        """Say whether sums, minimum and maximum mean something."""
+        return self.binning.kind in ("numeric", "score", "latency")
+
+
+def number(value: float) -> str:
+    """Spell a finite float so that every engine reads the very same double, not a decimal."""
+    text = repr(float(value))
+    return f"({text})" if "e" in text else f"({text}e0)"
+
+
+def list_bins(binning: Binning, coarse: bool) -> tuple[list[float], NDArray[np.intp]]:
+    """Return what a numeric column is counted with: distinct inner edges, and the bins' codes.
+
+    Returns:
+        E ascending edges, and E + 1 codes.
+    """
+    inner = np.array(binning.edges) if coarse else upper_edges(binning)[:-1]
+    # Of equal edges the first has the rows: the others' bins are empty by definition.
+    edges, first = np.unique(inner, return_index=True)
+    codes = np.append(first, len(inner)) * (binning.fine if coarse else 1)
+    return edges.tolist(), codes
+
+
+def code_expression(column: Column, dialect: Dialect, *, coarse: bool = False) -> str:
+    """Return the integer code of a column's value; -1 for NULL, so that it is never NULL.
+
+    Args:
+        column: What to code.
+        dialect: Of the engine.
+        coarse: Give a numeric value the first code of its coarse bin.
+    """
+    binning, value = column.binning, column.value
+    if binning.kind == "numeric":
+        return _numeric_code(value, binning, coarse)
+    if binning.kind == "categorical":
+        return _category_code(value, binning, dialect)
+    if binning.kind == "score":
+        return f"CASE WHEN {value} IS NULL THEN {NULL_CODE} ELSE {_score_bin(value, binning)} END"
+    if binning.kind == "latency":
+        scaled = f"LN({value} / {number(binning.low)}) * {number(1 / latency_step(binning))}"
+        return (
+            f"CASE WHEN {value} IS NULL THEN {NULL_CODE} "
+            f"WHEN {value} <= {number(binning.low)} THEN 0 "
+            f"WHEN {value} >= {number(binning.high)} THEN {binning.size - 1} "
+            f"ELSE {_floor(scaled, binning.size - 1)} END"
+        )
+    if binning.kind == "confusion":
+        return f"CASE {value} WHEN 0 THEN {_STATE} WHEN 1 THEN 3 + {_STATE} ELSE {NULL_CODE} END"
+    ok = f"LOWER({value}) IN ('ok', 'success', '200')"
+    return f"CASE WHEN {value} IS NULL THEN {NULL_CODE} WHEN {ok} THEN 0 ELSE 1 END"
+
+
+_STATE = "(CASE actual WHEN 0 THEN 1 WHEN 1 THEN 2 ELSE 0 END)"
+
+
+def _floor(value: str, most: int) -> str:
+    return f"CAST(LEAST(FLOOR({value}), {most}) AS INTEGER)"
+
+
+def _score_bin(value: str, binning: Binning) -> str:
+    bins, low, high = binning.size // 3, binning.low, binning.high
+    least = 1 / (1 + np.exp(-low))
+    logit = f"(LN({value} / (1 - {value})) - {number(low)}) * {number(bins / (high - low))}"
+    return (
+        f"(CASE WHEN {value} <= {number(least)} THEN 0 "
+        f"WHEN {value} >= {number(1 - least)} THEN {bins - 1} "
+        f"ELSE {_floor(logit, bins - 1)} END) * 3 + {_STATE}"
+    )
+
+
+def _numeric_code(value: str, binning: Binning, coarse: bool) -> str:
+    edges, codes = list_bins(binning, coarse)
+    tree = _tree(value, list(map(number, edges)), codes.tolist())
+    return f"CASE WHEN {value} IS NULL THEN {NULL_CODE} ELSE {tree} END"
+
+
+def _tree(value: str, edges: Sequence[str], leaves: Sequence[int]) -> str:
+    """Find the leaf by comparisons; leaf i is for ``edges[i-1] < value <= edges[i]``."""
+    if len(leaves) == 1:
+        return str(leaves[0])
+    parts = min(_BRANCHES, len(leaves))
+    cuts = [len(leaves) * part // parts for part in range(parts + 1)]
+    branches = [_tree(value, edges[a : b - 1], leaves[a:b]) for a, b in pairwise(cuts)]
+    whens = " ".join(
+        f"WHEN {value} <= {edges[cut - 1]} THEN {branch}"
+        for cut, branch in zip(cuts[1:-1], branches, strict=False)
+    )
+    return f"CASE {whens} ELSE {branches[-1]} END"
+
+
+def _category_code(value: str, binning: Binning, dialect: Dialect) -> str:
+    """Codes of the categories, then ``other`` and ``unseen``."""
+    known = (*binning.categories, *binning.tail)
+    other = len(binning.categories)
+    missing = other if binning.is_open else other + 1
+    if not known:
+        found = str(missing)
+    elif dialect.is_duckdb:
+        names = ", ".join(map(literal, known))
+        position = f"CAST(enum_code(TRY_CAST({value} AS ENUM({names}))) AS INTEGER)"
+        found = f"COALESCE({position}, {missing})"
+        if binning.tail:
+            found = (
+                f"CASE WHEN {position} < {other} THEN {position} "
+                f"WHEN {position} IS NOT NULL THEN {other} ELSE {missing} END"
+            )
+    else:
+        whens = " ".join(
+            f"WHEN {literal(name)} THEN {min(code, other)}" for code, name in enumerate(known)
+        )
+        found = f"CASE {value} {whens} ELSE {missing} END"
+    return f"CASE WHEN {value} IS NULL THEN {NULL_CODE} ELSE {found} END"
