@@ -11,7 +11,8 @@ from mlmon_dagster.commands.period import moments_of
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
 from mlmon_dagster.defs.lineage import WINDOWED
-from mlmon_dagster.defs.planning import plan
+from mlmon_dagster.defs.liveness import fail_dead_runs
+from mlmon_dagster.defs.planning import plan, try_again
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
@@ -31,6 +32,7 @@ def run_model(
         ConfigError: If the period holds no complete window.
     """
     with open_instance(project) as instance:
+        fail_dead_runs(instance, spec.model)
         launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"  {step}"))
         click.echo(f"{spec.model}: taking in new files")
         reports = [launcher.materialize(spec, ("event_log", "baseline"))]
@@ -62,6 +64,7 @@ def _wanted(
 ) -> Sequence[tuple[Sequence[Window], tuple[str, ...]]]:
     now = project.now()
     if first is None and last is None:
+        try_again(project, spec)
         return [(request.windows, request.assets) for request in plan(project, spec, now)]
     start, end = moments_of(spec, first, last)
     complete = complete_windows(spec.time, now)

@@ -6,9 +6,10 @@ from typing import Any
 
 import dagster as dg
 
-from mlmon_dagster.defs import compute, measuring
+from mlmon_dagster.defs import compute, judging, measuring
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.lineage import BY_NAME, MEASURED, AssetInfo, asset_key
+from mlmon_dagster.defs.liveness import MODEL_TAG, note_process
 from mlmon_dagster.defs.metadata import numbers_only, safe_metadata
 from mlmon_dagster.defs.partitions import partitions_of, windows_of
 from mlmon_dagster.defs.resources import Project
@@ -16,7 +17,6 @@ from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.spec import ModelSpec
 
 BACKFILL_TAG = "mlmon/backfill"
-MODEL_TAG = "mlmon/model"
 AssetDecorator = Callable[[Callable[..., Any]], dg.AssetsDefinition]
 WindowNumbers = dict[str, dict[str, object]]
 
@@ -39,8 +39,11 @@ def model_assets(project: Project, spec: ModelSpec) -> list[dg.AssetsDefinition 
 def work_of(project: Project, spec: ModelSpec, context: Any) -> Work:
     """Return what this run works on: its windows, the present moment, and whether it is history."""
     run = context.run
+    note_process(context.instance, run.run_id)
     is_backfill = BACKFILL_TAG in run.tags or "dagster/backfill" in run.tags
-    windows = windows_of(spec, context.partition_keys) if context.has_partition_key_range else []
+    # One partition by a click in the UI is a key; a range of them is a pair of tags.
+    is_windowed = context.has_partition_key or context.has_partition_key_range
+    windows = windows_of(spec, context.partition_keys) if is_windowed else []
     return Work(project, spec, tuple(windows), project.now(), run.run_id, is_backfill)
 
 
@@ -75,7 +78,9 @@ def _asset(spec: ModelSpec, info: AssetInfo, **more: Any) -> AssetDecorator:
 def _event_log(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
     @_asset(spec, BY_NAME["event_log"])
     def event_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        report = compute.ingest(work_of(project, spec, context), context.log.info)
+        work = work_of(project, spec, context)
+        report = compute.ingest(work, context.log.info)
+        judging.judge_quarantined(work)
         return dg.MaterializeResult(metadata=safe_metadata(compute.ingest_numbers(report)))
 
     return event_log

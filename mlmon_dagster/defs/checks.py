@@ -106,9 +106,8 @@ def _sentence(
         more = f" And {len(failing) - 1} more." if len(failing) > 1 else ""
         return f"{failing[0]['message']}{more}"
     if decided:
-        return f"{len(decided)} monitors passed."
-    reasons = sorted({r["reason"] for r in results if r["reason"]})
-    return "No verdict: " + (", ".join(reasons) if reasons else "nothing was measured") + "."
+        return f"{len(decided)} monitor{'s' if len(decided) > 1 else ''} passed."
+    return "No verdict: " + judging.why_no_verdict([r["reason"] for r in results]) + "."
 
 
 def _shown(result: Result) -> dict[str, object]:

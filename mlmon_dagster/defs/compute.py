@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.defs.lineage import WINDOWED
+from mlmon_dagster.defs.lineage import STEPS
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.spec import ModelSpec, Window
@@ -166,7 +166,7 @@ def mark_step(work: Work, step: str, marks: Mapping[dt.datetime, StepMark]) -> N
     """Record that a step of the run's windows is done."""
     with work.project.store.state.begin() as conn:
         window_steps.mark(conn, work.spec.model, step, marks, work.now)
-        window_steps.note_finished(conn, work.spec.model, WINDOWED, list(marks), work.now)
+        window_steps.note_finished(conn, work.spec.model, STEPS, list(marks), work.now)
 
 
 def mark_of(states: Mapping[dt.datetime, WindowInputs], window: Window, step: str) -> StepMark:

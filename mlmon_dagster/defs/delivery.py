@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlmon_dagster.defs.assets import BACKFILL_TAG, MODEL_TAG
+from mlmon_dagster.defs.assets import BACKFILL_TAG
+from mlmon_dagster.defs.liveness import MODEL_TAG, UNFINISHED
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import ModelSpec
 
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
 
 LOOK_BACK = dt.timedelta(hours=48)
 RUNS_PER_LOOK = 200
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -247,6 +247,14 @@ def _unseen(work: Work) -> dict[tuple[str, pd.Timestamp], dict[str, int]]:
         slices=[()],
     )
     return {k: v for stats in profiles.values() for k, v in unseen_values(stats).items()}
+
+
+def why_no_verdict(reasons: Sequence[str]) -> str:
+    """Say in words why nothing could be judged."""
+    from mlmon_dagster.monitors.wording import REASONS
+
+    said = sorted({REASONS.get(reason, reason) for reason in reasons if reason})
+    return "; ".join(said) if said else "nothing was measured"
 
 
 def describe_thresholds(spec: ModelSpec, family: str) -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from mlmon_dagster.defs.assets import BACKFILL_TAG, MODEL_TAG
+from mlmon_dagster.defs.assets import BACKFILL_TAG
 from mlmon_dagster.defs.build import build_definitions
 from mlmon_dagster.defs.lineage import keys_of
+from mlmon_dagster.defs.liveness import MODEL_TAG
 from mlmon_dagster.defs.overview import OVERVIEW_KEY
 from mlmon_dagster.defs.partitions import range_tags
 from mlmon_dagster.defs.resources import Project

@@ -101,6 +101,10 @@ ASSETS: tuple[AssetInfo, ...] = (
 )
 BY_NAME = {info.name: info for info in ASSETS}
 WINDOWED = tuple(info.name for info in ASSETS if info.is_windowed)
+# What a window needs to be up to date: its assets, and the verdicts on them.
+STEPS = WINDOWED + tuple(
+    f"{info.family}_check" for info in ASSETS if info.is_windowed and info.family
+)
 MEASURED = ("data_quality", "drift", "performance", "service_health")
 
 

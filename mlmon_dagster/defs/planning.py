@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mlmon_dagster.defs.lineage import WINDOWED
+from mlmon_dagster.defs.lineage import STEPS, WINDOWED
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows, maturity_of
 from mlmon_dagster.store import window_steps
@@ -51,10 +51,18 @@ def plan(project: Project, spec: ModelSpec, now: dt.datetime) -> list[Request]:
         attempt = max(inputs[w.start].attempts for w in windows) + 1
         window_steps.count_attempt(engine, spec.model, [w.start for w in windows])
         revision = sum(inputs[w.start].input_revision for w in windows)
-        stage = assets[0]
-        key = f"{spec.model}:{windows[0].key}:{windows[-1].key}:{stage}:{revision}:{attempt}"
+        key = f"{spec.model}:{windows[0].key}:{windows[-1].key}:{assets[0]}:{revision}"
+        key += f":{_maturities(spec, windows, inputs, now)}:{attempt}"
         requests.append(Request(spec, windows, assets, key))
     return requests
+
+
+def try_again(project: Project, spec: ModelSpec) -> None:
+    """Forget the failed attempts of windows that were given up, since a person asks again."""
+    engine = project.store.state
+    inputs = window_steps.load(engine, spec.model)
+    given_up = [w for w, state in inputs.items() if state.attempts >= MAX_ATTEMPTS]
+    window_steps.reset_attempts(engine, spec.model, given_up)
 
 
 def stale_assets(
@@ -62,19 +70,31 @@ def stale_assets(
 ) -> tuple[str, ...]:
     """Return the assets of a window that have to be computed again, () if none.
 
-    New events or actuals touch every asset. Where only time has passed, so that ground truth
+    New events or actuals touch every asset; a verdict that a crash prevented counts as missing.
+    Where only time has passed, so that ground truth
     counts as mature or closed now, the performance is judged again and nothing else.
     """
     state = inputs.get(window.start)
     if state is None or state.attempts >= MAX_ATTEMPTS:
         return ()
     undone = StepMark(-1, "")
-    marks = {name: state.steps.get(name, undone) for name in WINDOWED}
+    marks = {name: state.steps.get(name, undone) for name in STEPS}
     if any(mark.revision < state.input_revision for mark in marks.values()):
         return WINDOWED
-    if marks["performance"].maturity != maturity_of(spec, window, state.n, state.n_actual, now):
-        return ("performance",)
-    return ()
+    maturity = maturity_of(spec, window, state.n, state.n_actual, now)
+    judged = (marks["performance"].maturity, marks["performance_check"].maturity)
+    return () if judged == (maturity, maturity) else ("performance",)
+
+
+def _maturities(
+    spec: ModelSpec,
+    windows: Sequence[Window],
+    inputs: dict[dt.datetime, WindowInputs],
+    now: dt.datetime,
+) -> str:
+    """Name the maturities of some windows: what they are judged by changes without new inputs."""
+    states = ((w, inputs[w.start]) for w in windows)
+    return "+".join(sorted({maturity_of(spec, w, s.n, s.n_actual, now) for w, s in states}))
 
 
 def _ranges(

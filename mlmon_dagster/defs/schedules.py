@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from mlmon_dagster.defs.assets import MODEL_TAG
 from mlmon_dagster.defs.lineage import WINDOWED, keys_of
+from mlmon_dagster.defs.liveness import MODEL_TAG
 from mlmon_dagster.defs.partitions import range_tags
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.defs.sensors import ASSET_JOB

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import dagster as dg
 
 from mlmon_dagster.defs import compute, delivery, judging
-from mlmon_dagster.defs.assets import MODEL_TAG
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.lineage import asset_key, keys_of
+from mlmon_dagster.defs.liveness import MODEL_TAG, fail_dead_runs, is_in_flight
 from mlmon_dagster.defs.metadata import safe_metadata
 from mlmon_dagster.defs.partitions import range_tags
 from mlmon_dagster.defs.planning import Request, plan
@@ -18,12 +18,6 @@ ASSET_JOB = (
     "__ASSET_JOB"  # Dagster's own job over all assets: the only one whose partitions may differ
 )
 FILES_PER_TICK = 50
-IN_FLIGHT = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
 
 
 def planner_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.SensorDefinition:
@@ -50,7 +44,9 @@ def planner_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.SensorDef
                 # One model's broken source must not stop the others; the tick log keeps the trace.
                 context.log.exception(f"planning of model {spec.model!r} failed")
         if not requests:
-            return dg.SkipReason("every window is computed from its newest inputs")
+            return dg.SkipReason(
+                "every window is computed from its newest inputs, or failed too often"
+            )
         return dg.SensorResult(run_requests=requests)
 
     return planner
@@ -59,7 +55,8 @@ def planner_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.SensorDef
 def _plan_model(
     context: dg.SensorEvaluationContext, project: Project, spec: ModelSpec
 ) -> list[dg.RunRequest]:
-    if is_in_flight(context.instance, spec):
+    fail_dead_runs(context.instance, spec.model)
+    if is_in_flight(context.instance, spec.model):
         return []
     work = Work(project, spec, (), project.now(), "", False)
     report = compute.ingest(work, context.log.info, max_files=FILES_PER_TICK)
@@ -71,13 +68,8 @@ def _plan_model(
             )
         )
     judging.judge(work, "freshness")
+    judging.judge_quarantined(work)
     return [run_request(request) for request in plan(project, spec, project.now())]
-
-
-def is_in_flight(instance: dg.DagsterInstance, spec: ModelSpec) -> bool:
-    """Tell whether a run of this model is queued or going on."""
-    wanted = dg.RunsFilter(tags={MODEL_TAG: spec.model}, statuses=IN_FLIGHT)
-    return bool(instance.get_run_records(wanted, limit=1))
 
 
 def run_request(request: Request) -> dg.RunRequest:

@@ -70,7 +70,7 @@ def _take(engine: sa.Engine, name: str, owner: str, lease_seconds: float) -> boo
     with engine.begin() as conn:
         held = conn.execute(sa.select(lock_table).where(lock_table.c.name == name)).first()
         if held is not None:
-            if held.expires_at > datetime.now(UTC) and not _died_here(held.host, held.pid):
+            if held.expires_at > datetime.now(UTC) and not process_died(held.host, held.pid):
                 return False
             # Compared by owner, so that of two who displace a dead holder only one goes on.
             conn.execute(
@@ -91,7 +91,8 @@ def _renew(engine: sa.Engine, name: str, owner: str, lease_seconds: float, relea
             )
 
 
-def _died_here(host: str, pid: int) -> bool:
+def process_died(host: str, pid: int) -> bool:
+    """Tell whether a process of this machine has ended; of another machine nobody knows."""
     if host != socket.gethostname():
         return False
     try:

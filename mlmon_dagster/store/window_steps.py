@@ -108,7 +108,10 @@ def note_finished(
     windows: Sequence[datetime],
     now: datetime,
 ) -> None:
-    """Raise the computed revision of windows to what every one of their steps has reached."""
+    """Raise the computed revision of windows to what every one of their steps has reached.
+
+    Where that is the revision of the inputs, the attempts are forgotten.
+    """
     done = (
         sa.select(window_step.c.window_start, sa.func.min(window_step.c.revision).label("revision"))
         .where(
@@ -131,7 +134,15 @@ def note_finished(
                 window_state.c.model == model,
                 window_state.c.window_start == sa.bindparam("the_window"),
             )
-            .values(computed_revision=sa.bindparam("revision"), computed_at=now)
+            .values(
+                computed_revision=sa.bindparam("revision"),
+                computed_at=now,
+                # All that was asked for is there: the attempts it took are of no interest.
+                attempts=sa.case(
+                    (window_state.c.input_revision <= sa.bindparam("revision"), 0),
+                    else_=window_state.c.attempts,
+                ),
+            )
         )
         conn.execute(statement, rows)
 

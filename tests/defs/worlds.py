@@ -1,0 +1,147 @@
+"""A project with its Dagster instance and launcher, and what tests ask of them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from mlmon_dagster.defs.instance import open_instance
+from mlmon_dagster.defs.launch import Launcher, RunReport
+from mlmon_dagster.defs.lineage import WINDOWED, asset_key
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.spec import ModelSpec, load_models
+from mlmon_dagster.store import metric_log, monitor_results
+from tests.defs.small_model import (
+    DAYS,
+    MODEL,
+    NOW,
+    land_fortnight,
+    make_project,
+    windows_of_days,
+    write_declaration,
+)
+
+
+class Clock:
+    """The project's present; it stands still until it is moved."""
+
+    def __init__(self, moment: dt.datetime = NOW) -> None:
+        self.moment = moment
+
+    def __call__(self) -> dt.datetime:
+        return self.moment
+
+
+@dataclass
+class World:
+    """An open project.
+
+    Attributes:
+        ran: Requests of the planner that were executed, in order.
+    """
+
+    project: Project
+    clock: Clock
+    specs: list[ModelSpec]
+    instance: dg.DagsterInstance
+    launcher: Launcher
+    ran: list[dg.RunRequest] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        return self.project.folder
+
+    @property
+    def spec(self) -> ModelSpec:
+        return next(spec for spec in self.specs if spec.model == MODEL)
+
+    def compute(self, days: Sequence[dt.date], assets: Sequence[str] = WINDOWED) -> RunReport:
+        """Materialize the windows of some contiguous days in one run."""
+        return self.launcher.materialize(self.spec, assets, windows_of_days(self.spec, days))
+
+    def requests(self, sensor: str = "planner") -> Sequence[dg.RunRequest]:
+        """Evaluate a sensor once, as the daemon does."""
+        definitions = self.launcher.definitions
+        context = dg.build_sensor_context(
+            instance=self.instance, definitions=definitions, sensor_name=sensor
+        )
+        tick = definitions.resolve_sensor_def(sensor).evaluate_tick(context)
+        return tick.run_requests or []
+
+    def work(self) -> list[RunReport]:
+        """Run what the planner requests, until it requests nothing more."""
+        reports = []
+        while requests := self.requests():
+            for request in requests:
+                self.ran.append(request)
+                reports.append(self.launcher.run(dict(request.tags), request.asset_selection or []))
+        return reports
+
+    def metrics(self, day: dt.date | None = None) -> pd.DataFrame:
+        """Return the newest metrics of a day, or of all days, in a fixed order."""
+        window = windows_of_days(self.spec, [day])[0] if day else None
+        frame = metric_log.newest(
+            self.project.store.state,
+            MODEL,
+            start=window.start if window else None,
+            end=window.end if window else None,
+        )
+        order = ["window_start", "slice_key", "slice_value", "column_name", "metric"]
+        return frame.sort_values([*order, "model_version"], ignore_index=True)
+
+    def verdicts(self, family: str, day: dt.date) -> pd.DataFrame:
+        """Return the newest verdicts of a family on a day."""
+        window = windows_of_days(self.spec, [day])[0]
+        engine = self.project.store.state
+        return monitor_results.newest(engine, MODEL, window.start, window.end, family)
+
+    def evaluations(self, asset: str, family: str) -> dict[str | None, Any]:
+        """Return the newest evaluation of a check by partition, from Dagster's own storage."""
+        key = dg.AssetCheckKey(asset_key(self.spec, asset), family)
+        history = self.instance.event_log_storage.get_asset_check_execution_history(key, limit=500)
+        found: dict[str | None, Any] = {}
+        for record in history:  # newest first
+            found.setdefault(record.partition, record)
+        return found
+
+
+@contextmanager
+def opened(folder: Path, moment: dt.datetime = NOW) -> Iterator[World]:
+    """Open the project of a folder with all models that it declares."""
+    clock = Clock(moment)
+    project = make_project(folder, clock)
+    specs = load_models(project.models_folder)
+    with open_instance(project) as instance:
+        yield World(project, clock, specs, instance, Launcher(project, specs, instance))
+    project.store.close()
+
+
+@cache
+def processed_fortnight(base: Path) -> Path:
+    """Land and compute the fortnight, once per process; return its folder."""
+    folder = base / "fortnight"
+    write_declaration(folder)
+    land_fortnight(folder)
+    with opened(folder) as world:
+        report = world.launcher.materialize(world.spec, ("event_log", "baseline"))
+        assert report.is_success, report.errors
+        report = world.compute(DAYS)
+        assert report.is_success, report.errors
+    return folder
+
+
+@contextmanager
+def copied_fortnight(base: Path, folder: Path) -> Iterator[World]:
+    """Open a copy of the processed fortnight."""
+    shutil.copytree(processed_fortnight(base), folder)
+    with opened(folder) as world:
+        yield world
