@@ -77,6 +77,17 @@ class Store:
 
         return DeltaRows(self.root / kind / model, self._queries)
 
+    def vacuum(self, keep_days: int = 30) -> int:
+        """Delete files of replaced table versions, of all models; return how many.
+
+        Args:
+            keep_days: Versions replaced within so many days stay readable.
+        """
+        from mlmon_dagster.store.delta import vacuum
+
+        logs = sorted(self.root.glob("**/_delta_log"))
+        return sum(vacuum(log.parent, keep_days) for log in logs)
+
     def close(self) -> None:
         """Close the connections of the state database."""
         self.state.dispose()
