@@ -64,16 +64,16 @@ class Curves:
         ]
 
     def drift(self) -> list[Curve]:
-        """Return curves of the columns that drifted most in the newest windows."""
+        """Return curves of the columns with drift alerts, then of those that drifted most."""
         monitor = self._spec.monitors.drift
         frame = self._stored([monitor.method])
         return [
             self._curve(part, monitor.method, column, limit=monitor.above)
-            for column, part in _worst(frame)
+            for column, part in self._worst(frame)
         ]
 
     def null_rates(self) -> list[Curve]:
-        """Return curves of the columns with the largest null shares in the newest windows."""
+        """Return curves of the columns with alerts on nulls, then of those with most nulls."""
         frame = self._stored(["null_rate"])
         frame = frame[frame["column_name"].isin(frame.loc[frame["value"] > 0, "column_name"])]
         known = self._baseline_of("quality")
@@ -87,7 +87,29 @@ class Curves:
                 limit=limit,
                 is_share=True,
             )
-            for column, part in _worst(frame)
+            for column, part in self._worst(frame)
+        ]
+
+    def _worst(self, frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+        """Return the worst columns of one metric: firing, then pending, often firing, by value."""
+        newest = sorted(frame["window_start"].unique())[-_RECENT:]
+        recent = frame[frame["window_start"].isin(newest)]
+        mean = recent.groupby("column_name")["value"].mean().dropna()
+        metric = str(frame["metric"].iloc[0]) if len(frame) else ""
+        states = {str(c): [e.state for e in self._alerts(metric, str(c))] for c in mean.index}
+
+        def badness(column: str) -> tuple[float | str, ...]:
+            mine = states[column]
+            return ("FIRING" not in mine, "PENDING" not in mine, -len(mine), -mean[column], column)
+
+        order = sorted(states, key=badness)
+        return [(c, frame[frame["column_name"] == c]) for c in order[:WORST_DRAWN]]
+
+    def _alerts(self, metric: str, column: str) -> list[AlertEpisode]:
+        return [
+            e
+            for e in self._episodes
+            if e.metric == metric and e.column in (column, "") and e.slice_key == ALL
         ]
 
     def _stored(self, metrics: Sequence[str]) -> pd.DataFrame:
@@ -143,11 +165,8 @@ class Curves:
             limit=limit,
             episodes=[
                 Episode(e.opened_window, e.resolved_window)
-                for e in self._episodes
-                if e.metric == metric
-                and e.column in (column, "")
-                and e.slice_key == ALL
-                and e.state != "PENDING"
+                for e in self._alerts(metric, column)
+                if e.state != "PENDING"
             ],
             is_share=is_share or metric in HIGHER_IS_BETTER,
         )
@@ -161,12 +180,3 @@ def _limit(monitor: PerformanceMonitor, baseline: float | None) -> float | None:
         return None
     is_better_high = HIGHER_IS_BETTER[str(monitor.metric)]
     return baseline - monitor.drop if is_better_high else baseline + monitor.drop
-
-
-def _worst(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Return the columns with the largest mean value in the newest windows, largest first."""
-    newest = sorted(frame["window_start"].unique())[-_RECENT:]
-    recent = frame[frame["window_start"].isin(newest)]
-    mean = recent.groupby("column_name")["value"].mean().dropna().sort_values(ascending=False)
-    columns = [str(name) for name in mean.index[:WORST_DRAWN]]
-    return [(column, frame[frame["column_name"] == column]) for column in columns]

@@ -49,7 +49,7 @@ def rolled_up_metrics(
         profiles = load_profiles(
             store, spec, start=start, end=end, dataset="production", columns=names
         )
-        coarse = {c: _coarsen(spec, stats, granularity) for c, stats in profiles.items()}
+        coarse = {c: coarsen(spec, stats, granularity) for c, stats in profiles.items()}
         if coarse:
             frames.append(measure(spec, family, coarse, baseline.windows if baseline else None))
     return concat_frames(frames)
@@ -66,9 +66,8 @@ def _refuse_finer(spec: ModelSpec, granularity: Granularity) -> None:
         )
 
 
-def _coarsen(
-    spec: ModelSpec, stats: ColumnStatistics, granularity: Granularity
-) -> ColumnStatistics:
+def coarsen(spec: ModelSpec, stats: ColumnStatistics, granularity: Granularity) -> ColumnStatistics:
+    """Merge the cells of a column to longer windows, which hold whole ones of the model's own."""
     import numpy as np
     import pandas as pd
 

@@ -1,0 +1,202 @@
+"""A model's standing in tables: the last verdict per family, firing alerts, the months."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from mlmon_dagster.alerts import AlertEpisode
+from mlmon_dagster.metrics.frames import concat_frames
+from mlmon_dagster.metrics.statistics import TABLE
+from mlmon_dagster.monitors.wording import NAMES, number
+from mlmon_dagster.profiles import Baseline, load_profiles
+from mlmon_dagster.profiles.measures import measure
+from mlmon_dagster.report.rollup import coarsen
+from mlmon_dagster.spec import Granularity, ModelSpec, window_containing
+from mlmon_dagster.store import Store, monitor_results
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FAMILIES = ("schema", "freshness", "quality", "drift", "performance", "service")
+NONE = "\N{EN DASH}"
+_LOOK_BACK = 40  # windows in which a family's last verdict is looked for
+_LENGTH: dict[Granularity, dt.timedelta] = {
+    "hour": dt.timedelta(hours=1),
+    "day": dt.timedelta(days=1),
+    "week": dt.timedelta(days=7),
+    "month": dt.timedelta(days=31),
+}
+PERIODS_SHOWN = 13
+# Windows of a week do not fit into months.
+_PERIOD: dict[Granularity, Granularity] = {
+    "hour": "month",
+    "day": "month",
+    "week": "week",
+    "month": "month",
+}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one family of monitors judged its newest window.
+
+    Attributes:
+        family: The family.
+        status: ERROR, WARN, NO_DATA, OK, or ``-`` if it never judged.
+        window: The window, in the model's zone; empty if there is none.
+        text: What is wrong, or how many verdicts passed.
+    """
+
+    family: str
+    status: str
+    window: str
+    text: str
+
+
+def standing_of(store: Store, spec: ModelSpec, now: dt.datetime) -> list[Standing]:
+    """Return the worst verdict of each family on the newest window that it could judge.
+
+    A newest window without a verdict, such as one whose ground truth is still to come, does not
+    hide the last one that has; if none of the newest 40 windows has, the family is NO_DATA.
+    """
+    start = now - _LOOK_BACK * _LENGTH[spec.time.granularity]
+    rows = monitor_results.newest(store.state, spec.model, start=start, end=now)
+    rows = rows[(rows["slice_key"] == "all") & (rows["dataset"] == "production")]
+    return [_standing(spec, family, rows[rows["family"] == family]) for family in FAMILIES]
+
+
+def _standing(spec: ModelSpec, family: str, rows: pd.DataFrame) -> Standing:
+    if rows.empty:
+        return Standing(family, "-", "", "not judged lately")
+    judged = rows[rows["status"] != "NO_DATA"]
+    pool = judged if len(judged) else rows
+    newest = pool[pool["window_start"] == pool["window_start"].max()]
+    statuses = list(newest["status"])
+    status = next((s for s in ("ERROR", "WARN", "OK") if s in statuses), "NO_DATA")
+    window = moment(spec, newest["window_start"].iloc[0].to_pydatetime())
+    if status == "NO_DATA":
+        return Standing(family, status, window, "nothing could be judged")
+    failing = newest[newest["status"].isin(["ERROR", "WARN"])]
+    if failing.empty:
+        return Standing(family, status, window, f"{_counted(len(newest), 'verdict')}, all passed")
+    names = [_subject(row) for row in failing.to_dict("records")]
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    text = f"{len(failing)} of {_counted(len(newest), 'verdict')} failed: "
+    return Standing(family, status, window, text + ", ".join(names[:6]) + more)
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _subject(row: dict[object, object]) -> str:
+    name = NAMES.get(str(row["metric"]), str(row["metric"]))
+    column = str(row["column_name"])
+    return name if column in (TABLE, "") else f"{name} of {column}"
+
+
+def sentence_of(spec: ModelSpec, episode: AlertEpisode) -> str:
+    """Return an alert's sentence; one about a pii column is told without the stored text.
+
+    The text may have been stored before the column was marked, with values in it.
+    """
+    columns = {episode.column, *episode.slice_key.split(",")}
+    if not any(f.pii for name, f in spec.features.items() if name in columns):
+        return episode.message
+    name = NAMES.get(episode.metric, episode.metric)
+    worst = "" if episode.worst_value is None else f" reached {number(episode.worst_value)}"
+    return f"{name} of {episode.column}{worst}." if worst else f"{name} of {episode.column} failed."
+
+
+@dataclass(frozen=True)
+class Period:
+    """Numbers of one month, or of one week for a model with weekly windows; texts to be shown."""
+
+    name: str
+    n: str
+    coverage: str
+    actual_rate: str
+    roc_auc: str
+    f1: str
+    accuracy: str
+    psi_score: str
+
+
+def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list[Period]:
+    """Return the newest 13 months (or weeks), oldest first, merged from the stored profiles."""
+    grain = _PERIOD[spec.time.granularity]
+    profiles = load_profiles(
+        store, spec, dataset="production", columns=["score", "prediction"], slices=[()]
+    )
+    coarse = {name: coarsen(spec, stats, grain) for name, stats in profiles.items()}
+    if not coarse:
+        return []
+    whole = {} if baseline is None else baseline.windows
+    drift_spec = spec.model_copy(update={"features": {}})  # of the score alone
+    score = {name: coarse[name] for name in ("score",) if name in coarse}
+    frame = concat_frames(
+        [
+            measure(spec, "performance", coarse, None),
+            measure(drift_spec, "drift", score, {k: whole[k] for k in score if k in whole}),
+        ]
+    )
+    frame = frame[frame["slice_key"] == "all"]
+    some = next(iter(coarse.values()))
+    sizes = some.cells.assign(n=some.n).groupby("window_start")["n"].sum()
+    newest = sorted(frame["window_start"].unique())[-PERIODS_SHOWN:]
+    return [
+        _period(spec, grain, start, int(sizes[start]), frame[frame["window_start"] == start])
+        for start in newest
+    ]
+
+
+def _period(
+    spec: ModelSpec, grain: Granularity, start: pd.Timestamp, n: int, frame: pd.DataFrame
+) -> Period:
+    rows = {str(row["metric"]): row for row in frame.to_dict("records")}
+    labelled = [int(rows[name]["n"]) for name in ("actual_rate", "accuracy") if name in rows]
+    local = start.to_pydatetime().astimezone(ZoneInfo(spec.time.zone))
+
+    def value(metric: str, places: int = 3) -> str:
+        return decimal(rows[metric]["value"], places) if metric in rows else NONE
+
+    auc = value("roc_auc")
+    if "roc_auc" in rows and auc != NONE:
+        ends = (decimal(rows["roc_auc"][end]) for end in ("lower", "upper"))
+        auc = f"{auc} ({' to '.join(ends)})"
+    return Period(
+        name=local.strftime("%Y-%m" if grain == "month" else "%Y-%m-%d"),
+        n=f"{n:,}",
+        coverage=f"{max(labelled, default=0) / n:.1%}" if n else NONE,
+        actual_rate=value("actual_rate"),
+        roc_auc=auc,
+        f1=value("f1"),
+        accuracy=value("accuracy"),
+        psi_score=value("psi"),
+    )
+
+
+def decimal(value: float, places: int = 3) -> str:
+    """Write a number with a fixed number of places; a dash for none."""
+    return NONE if value is None or value != value else f"{value:.{places}f}"
+
+
+def moment(spec: ModelSpec, when: dt.datetime) -> str:
+    """Write the start of a window in the model's zone: a date, with the time for hours."""
+    local = when.astimezone(ZoneInfo(spec.time.zone))
+    return local.strftime("%Y-%m-%d %H:%M" if spec.time.granularity == "hour" else "%Y-%m-%d")
+
+
+def last_day(spec: ModelSpec, end: dt.datetime) -> str:
+    """Write the window that ends at a moment."""
+    return moment(spec, window_containing(spec.time, end - dt.timedelta(microseconds=1)).start)
+
+
+def firing(episodes: Iterable[AlertEpisode]) -> Sequence[AlertEpisode]:
+    """Return what fires now, errors first, then the longest."""
+    now = [e for e in episodes if e.state in ("FIRING", "RECOVERING")]
+    return sorted(now, key=lambda e: (e.severity != "ERROR", e.opened_window, e.monitor))
