@@ -21,6 +21,7 @@ from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import ModelSpec
 
 Result = Mapping[str, Any]
+UNWATCHED = "The model declares nothing that this family could watch."
 SHOWN = ("column", "slice", "metric", "value", "baseline", "threshold", "n", "status", "message")
 
 
@@ -58,9 +59,23 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
         targets = _targets(context.instance, key, keys)
         for partition in keys:
             results = judged.get(partition, [])
-            yield evaluation(key, family, partition, results, targets.get(partition))
+            watched = is_watched(spec, family)
+            yield evaluation(key, family, partition, results, targets.get(partition), watched)
 
     return family_check
+
+
+def is_watched(spec: ModelSpec, family: str) -> bool:
+    """Tell whether a family has anything to judge in a model; not every model logs everything."""
+    if family == "performance":
+        return spec.has_actuals and bool(spec.monitors.performance)
+    if family == "service":
+        service, columns = spec.monitors.service, spec.columns
+        latency = service.p95_latency_ms or service.p99_latency_ms
+        return bool(
+            service.n or (columns.latency_ms and latency) or (columns.status and service.error_rate)
+        )
+    return True
 
 
 def evaluation(
@@ -69,11 +84,13 @@ def evaluation(
     partition: str | None,
     results: Sequence[Result],
     target: Target | None,
+    watched: bool = True,
 ) -> dg.AssetCheckEvaluation:
     """Put the results of one window into one check evaluation.
 
     Failing results come first in its table. A window without any verdict does not pass: it fails
-    as a warning, since "no data" is not "healthy".
+    as a warning, since "no data" is not "healthy". Only a family that has nothing to watch in this
+    model passes without one.
     """
     failing = [r for r in results if r["status"] in ("WARN", "ERROR")]
     decided = [r for r in results if r["status"] != "NO_DATA"]
@@ -83,10 +100,10 @@ def evaluation(
         asset_key=key,
         check_name=family,
         partition=partition,
-        passed=bool(decided) and not failing,
+        passed=not watched or (bool(decided) and not failing),
         severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
         blocking=False,
-        description=_sentence(results, failing, decided),
+        description=_sentence(results, failing, decided) if watched else UNWATCHED,
         metadata=safe_metadata(
             {
                 "failing": len(failing),
