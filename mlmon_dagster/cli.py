@@ -163,6 +163,22 @@ def metrics(project: Project, /, model: str, format_: str, **wanted: Any) -> Non
         click.echo("mlmon: no such metrics; see which there are without filters.", err=True)
 
 
+@cli.command(epilog="Example: mlmon report flight_delay --out health.html")
+@click.argument("model")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where to. [default: .mlmon/reports/MODEL/health.html of the project]",
+)
+@click.pass_obj
+def report(project: Project, model: str, out: Path | None) -> None:
+    """Write the health report of MODEL: one HTML file, for people and archives."""
+    from mlmon_dagster.commands.report import make_report
+
+    click.echo(make_report(project, _spec(project, model), out))
+
+
 @cli.group()
 def alerts() -> None:
     """Look at alerts and deliver them."""

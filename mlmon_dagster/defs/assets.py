@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from mlmon_dagster.defs import compute, judging, measuring
+from mlmon_dagster.defs import compute, judging, measuring, reports
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.lineage import BY_NAME, MEASURED, AssetInfo, asset_key
 from mlmon_dagster.defs.liveness import MODEL_TAG, note_process
@@ -33,6 +33,7 @@ def model_assets(project: Project, spec: ModelSpec) -> list[dg.AssetsDefinition 
         _event_log(project, spec),
         _baseline(project, spec),
         *(_windowed(project, spec, BY_NAME[name], body) for name, body in windowed.items()),
+        *(_report(project, spec, BY_NAME[name], body) for name, body in reports.REPORTS.items()),
     ]
 
 
@@ -115,3 +116,13 @@ def _windowed(
         return dg.MaterializeResult()
 
     return windowed
+
+
+def _report(
+    project: Project, spec: ModelSpec, info: AssetInfo, body: Callable[[Work], compute.Numbers]
+) -> dg.AssetsDefinition:
+    @_asset(spec, info)
+    def report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        return dg.MaterializeResult(metadata=safe_metadata(body(work_of(project, spec, context))))
+
+    return report

@@ -98,6 +98,21 @@ ASSETS: tuple[AssetInfo, ...] = (
         family="service",
         check="Latency, errors or volume are past their bounds.",
     ),
+    AssetInfo(
+        "performance_trace",
+        ("performance",),
+        frozenset({"scipy", "pandas"}),
+        "Which slices explain how performance changed since the baseline, over the newest windows "
+        "with mature ground truth: an exact split into mix and within effects where there is one.",
+        is_windowed=False,
+    ),
+    AssetInfo(
+        "health_report",
+        ("data_quality", "drift", "performance", "service_health", "performance_trace"),
+        frozenset({"html", "matplotlib"}),
+        "One HTML file for people: status, firing alerts, months, curves and what explains them.",
+        is_windowed=False,
+    ),
 )
 BY_NAME = {info.name: info for info in ASSETS}
 WINDOWED = tuple(info.name for info in ASSETS if info.is_windowed)
