@@ -11,13 +11,15 @@ from typing import Any
 import dagster as dg
 
 MAX_TABLE_ROWS = 50
+SHOWN_DIGITS = 4
 
 
 def safe_value(value: object) -> Any:
     """Return a metadata value Dagster accepts.
 
     numpy scalars become Python's own; a number that is not finite becomes the text ``n/a``, since
-    Dagster shows it as an empty cell; times become ISO 8601 text.
+    Dagster shows it as an empty cell; times become ISO 8601 text. Numbers are rounded for people:
+    the metric table keeps every digit.
     """
     if hasattr(value, "item") and not isinstance(value, str | bytes):
         value = value.item()
@@ -26,7 +28,7 @@ def safe_value(value: object) -> Any:
     if isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else "n/a"
+        return float(f"{value:.{SHOWN_DIGITS}g}") if math.isfinite(value) else "n/a"
     if isinstance(value, dt.datetime | dt.date):
         return value.isoformat()
     return str(value)
