@@ -22,8 +22,6 @@ from mlmon_dagster.alerts.silencing import silenced_by
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, alert_state, outbox
 
-GROUP_INTERVAL = dt.timedelta(minutes=5)  # between two messages of a group
-
 _KINDS: dict[Reason, str] = {
     "first": "opened",
     "new_alerts": "updated",
@@ -126,7 +124,7 @@ def _write(
         "version": group["version"] + 1,
         "last_sent_at": state.now,
         "first_dirty_at": None,
-        "next_flush_at": state.now + GROUP_INTERVAL,
+        "next_flush_at": state.now + state.context.spec.alerts.group_interval,
     }
     key = row_key(group)
     if reason == "first":

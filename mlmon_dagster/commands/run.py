@@ -65,7 +65,9 @@ def _wanted(
     now = project.now()
     if first is None and last is None:
         try_again(project, spec)
-        return [(request.windows, request.assets) for request in plan(project, spec, now)]
+        requests = plan(project, spec, now)
+        # One without windows asks for the baseline, which was tried a moment ago.
+        return [(request.windows, request.assets) for request in requests if request.windows]
     start, end = moments_of(spec, first, last)
     complete = complete_windows(spec.time, now)
     windows = [w for w in complete if (not start or w.start >= start) and (not end or w.end <= end)]

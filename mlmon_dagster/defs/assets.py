@@ -13,7 +13,6 @@ from mlmon_dagster.defs.liveness import MODEL_TAG, note_process
 from mlmon_dagster.defs.metadata import numbers_only, safe_metadata
 from mlmon_dagster.defs.partitions import partitions_of, windows_of
 from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.spec import ModelSpec
 
 BACKFILL_TAG = "mlmon/backfill"
@@ -90,12 +89,9 @@ def _event_log(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
 def _baseline(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
     @_asset(spec, BY_NAME["baseline"])
     def baseline(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        try:
-            numbers = compute.fit_baseline(work_of(project, spec, context))
-        except BaselineMissingError as error:
-            # A model that just went live has none yet; its windows then say so instead of failing.
-            context.log.warning(str(error))
-            numbers = {"n": 0, "reason": str(error)}
+        numbers = compute.fit_baseline(work_of(project, spec, context))
+        if "reason" in numbers:
+            context.log.warning(str(numbers["reason"]))
         return dg.MaterializeResult(metadata=safe_metadata(numbers))
 
     return baseline

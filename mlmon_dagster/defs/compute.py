@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.defs.lineage import STEPS
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.errors import BaselineMissingError
-from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.spec import ModelSpec, Window, first_window
 from mlmon_dagster.store import window_state, window_steps
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 
 if TYPE_CHECKING:
     from mlmon_dagster.ingest import IngestReport
+    from mlmon_dagster.profiles import Baseline
 
 PRODUCTION = "production"
+NO_BASELINE = "no_baseline"  # instead of a maturity: the profiles wait for a baseline
 Numbers = dict[str, object]
 
 
@@ -97,10 +99,37 @@ def ingest_numbers(report: IngestReport) -> Numbers:
 
 
 def fit_baseline(work: Work) -> Numbers:
-    """Fit the baseline if its events changed; return its size and identity."""
+    """Fit the baseline if its events changed; return its size and identity.
+
+    Without events of its dataset there is nothing to fit, and the numbers say so: a model that
+    just went live has none yet, and its windows then say NO_DATA instead of failing.
+    """
     from mlmon_dagster.profiles import ensure_baseline
 
-    baseline = ensure_baseline(work.project.store, work.spec, work.now)
+    store, model = work.project.store, work.spec.model
+    older = baseline_windows(work.spec, window_steps.load(store.state, model))
+    try:
+        baseline = ensure_baseline(store, work.spec, work.now)
+    except BaselineMissingError as error:
+        numbers: Numbers = {"n": 0, "reason": str(error)}
+    else:
+        numbers = _described(baseline)
+    marks = {start: StepMark(state.input_revision, "") for start, state in older.items()}
+    with store.state.begin() as conn:
+        window_steps.mark(conn, model, "baseline", marks, work.now)
+        window_steps.forget_attempts(conn, model, list(marks))
+    return numbers
+
+
+def baseline_windows(
+    spec: ModelSpec, states: Mapping[dt.datetime, WindowInputs]
+) -> dict[dt.datetime, WindowInputs]:
+    """Return the windows before production began, which only other datasets have events of."""
+    first = first_window(spec.time).start
+    return {start: state for start, state in states.items() if start < first}
+
+
+def _described(baseline: Baseline) -> Numbers:
     return {
         "n": baseline.n,
         "n_columns": len(baseline.binnings),
@@ -147,8 +176,10 @@ def build_window_profiles(work: Work) -> dict[str, Numbers]:
     try:
         baseline = load_baseline(store, spec)
     except BaselineMissingError:
-        # Without bins there is nothing to count in; the monitors report NO_DATA with the reason.
-        mark_step(work, "profiles", marks)
+        # Without bins there is nothing to count in; the monitors report NO_DATA with the reason,
+        # and the planner asks again once there is a baseline.
+        unprofiled = {k: replace(mark, maturity=NO_BASELINE) for k, mark in marks.items()}
+        mark_step(work, "profiles", unprofiled)
         return {}
     source = store.inference_records(spec).from_sql(work.windows, [PRODUCTION])
     profiles = build_profiles(store, spec, source, baseline.binnings)

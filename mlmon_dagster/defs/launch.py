@@ -77,7 +77,7 @@ class Launcher:
             is_backfill: Whether alerts of these windows are history: listed, not sent.
             keys: More assets, by key.
         """
-        tags = {MODEL_TAG: spec.model} | (range_tags(windows) if windows else {})
+        tags = {MODEL_TAG: spec.model} | range_tags(windows)
         if is_backfill:
             tags[BACKFILL_TAG] = "true"
         return self.run(tags, [*keys_of(spec, tuple(assets)), *keys])

@@ -70,7 +70,7 @@ def _marks(work: Work, step: str) -> dict[dt.datetime, StepMark]:
     states = work.states()
     marks = {}
     for window in work.windows:
-        mark = mark_of(states, window, "profiles")
+        mark = replace(mark_of(states, window, "profiles"), maturity="")
         if step == "performance":
             state = states.get(window.start)
             n, n_actual = (state.n, state.n_actual) if state else (0, 0)

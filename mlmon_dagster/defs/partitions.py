@@ -33,5 +33,10 @@ def windows_of(spec: ModelSpec, keys: Sequence[str]) -> list[Window]:
 
 
 def range_tags(windows: Sequence[Window]) -> dict[str, str]:
-    """Return the run tags that ask Dagster for one run over a contiguous range of windows."""
+    """Return the run tags that ask Dagster for one run over a contiguous range of windows.
+
+    Without windows, for assets that are not partitioned, there are none.
+    """
+    if not windows:
+        return {}
     return {RANGE_START: windows[0].key, RANGE_END: windows[-1].key}

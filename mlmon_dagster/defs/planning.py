@@ -10,10 +10,13 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import sqlalchemy as sa
+
+from mlmon_dagster.defs.compute import NO_BASELINE, baseline_windows
 from mlmon_dagster.defs.lineage import STEPS, WINDOWED
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows, maturity_of
-from mlmon_dagster.store import window_steps
+from mlmon_dagster.store import baselines, window_steps
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 
 MAX_ATTEMPTS = 3
@@ -26,7 +29,7 @@ class Request:
 
     Attributes:
         spec: The model.
-        windows: The windows, oldest first, without a gap.
+        windows: The windows, oldest first, without a gap; () if no asset is partitioned.
         assets: Names of the assets to materialize.
         run_key: Says what is computed from which inputs, and how often it was tried.
     """
@@ -44,8 +47,13 @@ def plan(project: Project, spec: ModelSpec, now: dt.datetime) -> list[Request]:
     """
     engine = project.store.state
     inputs = window_steps.load(engine, spec.model)
+    if first := _baseline_request(engine, spec, inputs):
+        return [first]  # every window is compared with it, so the windows wait for one tick
+    has_baseline = baselines.newest(engine, spec.model) is not None
     order = complete_windows(spec.time, now)
-    stale = [(w, assets) for w in order if (assets := stale_assets(spec, w, inputs, now))]
+    stale = [
+        (w, assets) for w in order if (assets := stale_assets(spec, w, inputs, now, has_baseline))
+    ]
     requests = []
     for windows, assets in _ranges(order, stale):
         attempt = max(inputs[w.start].attempts for w in windows) + 1
@@ -53,8 +61,30 @@ def plan(project: Project, spec: ModelSpec, now: dt.datetime) -> list[Request]:
         revision = sum(inputs[w.start].input_revision for w in windows)
         key = f"{spec.model}:{windows[0].key}:{windows[-1].key}:{assets[0]}:{revision}"
         key += f":{_maturities(spec, windows, inputs, now)}:{attempt}"
+        if assets == WINDOWED and not has_baseline:
+            assets = ("baseline", *WINDOWED)
         requests.append(Request(spec, windows, assets, key))
     return requests
+
+
+def _baseline_request(
+    engine: sa.Engine, spec: ModelSpec, inputs: dict[dt.datetime, WindowInputs]
+) -> Request | None:
+    """Return a request for the baseline if older events came since it was fitted."""
+    undone = StepMark(-1, "")
+    due = {
+        start: state
+        for start, state in baseline_windows(spec, inputs).items()
+        if state.steps.get("baseline", undone).revision < state.input_revision
+        and state.attempts < MAX_ATTEMPTS
+    }
+    if not due:
+        return None
+    attempt = max(state.attempts for state in due.values()) + 1
+    window_steps.count_attempt(engine, spec.model, list(due))
+    revision = sum(state.input_revision for state in due.values())
+    key = f"{spec.model}:baseline:{len(due)}:{revision}:{attempt}"
+    return Request(spec, (), ("baseline",), key)
 
 
 def try_again(project: Project, spec: ModelSpec) -> None:
@@ -62,17 +92,22 @@ def try_again(project: Project, spec: ModelSpec) -> None:
     engine = project.store.state
     inputs = window_steps.load(engine, spec.model)
     given_up = [w for w, state in inputs.items() if state.attempts >= MAX_ATTEMPTS]
-    window_steps.reset_attempts(engine, spec.model, given_up)
+    with engine.begin() as conn:
+        window_steps.forget_attempts(conn, spec.model, given_up)
 
 
 def stale_assets(
-    spec: ModelSpec, window: Window, inputs: dict[dt.datetime, WindowInputs], now: dt.datetime
+    spec: ModelSpec,
+    window: Window,
+    inputs: dict[dt.datetime, WindowInputs],
+    now: dt.datetime,
+    has_baseline: bool,
 ) -> tuple[str, ...]:
     """Return the assets of a window that have to be computed again, () if none.
 
-    New events or actuals touch every asset; a verdict that a crash prevented counts as missing.
-    Where only time has passed, so that ground truth
-    counts as mature or closed now, the performance is judged again and nothing else.
+    New events or actuals touch every asset, and so does a verdict that a crash prevented, or a
+    baseline where there was none. Where only time has passed, so that ground truth counts as mature
+    or closed now, the performance is judged again and nothing else.
     """
     state = inputs.get(window.start)
     if state is None or state.attempts >= MAX_ATTEMPTS:
@@ -80,6 +115,8 @@ def stale_assets(
     undone = StepMark(-1, "")
     marks = {name: state.steps.get(name, undone) for name in STEPS}
     if any(mark.revision < state.input_revision for mark in marks.values()):
+        return WINDOWED
+    if has_baseline and marks["profiles"].maturity == NO_BASELINE:
         return WINDOWED
     maturity = maturity_of(spec, window, state.n, state.n_actual, now)
     judged = (marks["performance"].maturity, marks["performance_check"].maturity)

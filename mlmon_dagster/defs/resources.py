@@ -3,7 +3,8 @@
 Variables: ``MLMON_PROJECT`` (folder with ``models/``), ``MLMON_STORE`` (root of the inference
 store), ``MLMON_DB_URL`` (PostgreSQL for the state and for Dagster itself), ``MLMON_SLACK_TOKEN``,
 ``MLMON_SLACK_API_URL`` (another Slack endpoint, for tests), ``MLMON_UI_URL`` (where people reach
-the Dagster UI), ``MLMON_ENVIRONMENT`` (part of an alert's identity) and ``MLMON_NOW``.
+the Dagster UI), ``MLMON_ENVIRONMENT`` (part of an alert's identity), ``MLMON_TICK_SECONDS`` (how
+often the sensors look; 30) and ``MLMON_NOW``.
 """
 
 from __future__ import annotations
@@ -44,6 +45,12 @@ def parse_now(text: str) -> dt.datetime:
     return moment.astimezone(dt.UTC) if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
+def _seconds(name: str, text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"{name} is {text!r}; expected a whole number of seconds, such as 30.")
+    return int(text)
+
+
 def read_variable(name: str) -> str | None:
     """Return an environment variable, or None if it is unset or empty."""
     return os.environ.get(name) or None
@@ -72,6 +79,7 @@ class Project:
         slack_api_url: Slack endpoint; None is Slack's own.
         ui_url: Address of the Dagster UI for links in alerts.
         environment: Name of this installation, part of every alert's identity.
+        tick_seconds: Least time between two looks of a sensor.
     """
 
     folder: Path
@@ -82,6 +90,7 @@ class Project:
     slack_api_url: str | None = None
     ui_url: str = "http://127.0.0.1:3000"
     environment: str = "default"
+    tick_seconds: int = 30
 
     @property
     def models_folder(self) -> Path:
@@ -114,7 +123,7 @@ def project_from_environment(
         environ: Variables to read; default the process environment.
 
     Raises:
-        ConfigError: If ``MLMON_NOW`` is not a time.
+        ConfigError: If ``MLMON_NOW`` is not a time or ``MLMON_TICK_SECONDS`` not a number.
     """
     env = os.environ if environ is None else environ
     home = Path(folder or env.get("MLMON_PROJECT") or ".").resolve()
@@ -130,4 +139,5 @@ def project_from_environment(
         slack_api_url=env.get("MLMON_SLACK_API_URL") or None,
         ui_url=env.get("MLMON_UI_URL") or "http://127.0.0.1:3000",
         environment=env.get("MLMON_ENVIRONMENT") or "default",
+        tick_seconds=_seconds("MLMON_TICK_SECONDS", env.get("MLMON_TICK_SECONDS") or "30"),
     )

@@ -30,7 +30,7 @@ def planner_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.SensorDef
     @dg.sensor(
         name="planner",
         job_name=ASSET_JOB,
-        minimum_interval_seconds=30,
+        minimum_interval_seconds=project.tick_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Takes in new landing files and requests exactly the windows that they, late "
         "ground truth or the passing of time touched.",
@@ -94,7 +94,7 @@ def dispatcher_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.Sensor
     @dg.sensor(
         name="alert_dispatcher",
         job_name=ASSET_JOB,
-        minimum_interval_seconds=30,
+        minimum_interval_seconds=project.tick_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Turns monitor results into alerts and delivers them: none lost, none twice.",
     )

@@ -22,6 +22,7 @@ from mlmon_dagster.metrics.null import (
     NullModel,
     gamma_tail,
     grid_floor,
+    grid_size,
 )
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
 
@@ -169,8 +170,9 @@ def _binned_distances(
         current = merge_bins(side.current.counts[rows], plan)
         pooled = merge_bins(side.pooled, plan)
         reference = merge_bins(windows, plan)
+        size = round(float(grid_size(node)))  # not of these windows: others may be with them
         for metric, result in results.items():
-            _fill(result, rows, metric, null, plan, current, pooled, reference)
+            _fill(result, rows, metric, null, plan, size, current, pooled, reference)
     return results
 
 
@@ -185,6 +187,7 @@ def _fill(
     metric: str,
     null: NullModel,
     plan: Ints,
+    size: int,
     current: Ints,
     pooled: Ints,
     windows: Ints,
@@ -197,7 +200,7 @@ def _fill(
     if len(windows):
         result.windows = True
         sizes = windows.sum(axis=1)
-        grown = windows * _growth(sizes, int(np.median(current.sum(axis=1))), windows.shape[1])
+        grown = windows * _growth(sizes, size, windows.shape[1])
         own = distance(grown, pooled - windows) ** power
         own_null = null.moments(metric, plan, sizes)
         p = np.maximum(p, between_window_p(raw**power, moments, own, own_null, root=ROOT[metric]))

@@ -184,10 +184,11 @@ class SlackRoute(Declared):
 
 
 class AlertPolicy(Declared):
-    """Where alerts go and how often they repeat."""
+    """Where alerts go, how often they repeat, and the least time between messages of a thread."""
 
     slack: SlackRoute | None = None
     repeat: Duration = dt.timedelta(hours=24)
+    group_interval: Duration = dt.timedelta(minutes=5)
 
 
 class ModelSpec(Declared):

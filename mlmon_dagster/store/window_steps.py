@@ -149,16 +149,17 @@ def note_finished(
 
 def count_attempt(engine: sa.Engine, model: str, windows: Sequence[datetime]) -> None:
     """Note that a run was requested for some windows."""
-    _set_attempts(engine, model, windows, window_state.c.attempts + 1)
+    with engine.begin() as conn:
+        _set_attempts(conn, model, windows, window_state.c.attempts + 1)
 
 
-def reset_attempts(engine: sa.Engine, model: str, windows: Sequence[datetime]) -> None:
+def forget_attempts(conn: sa.Connection, model: str, windows: Sequence[datetime]) -> None:
     """Forget failed attempts, after a run that went well or when a person asks for another try."""
-    _set_attempts(engine, model, windows, sa.literal(0))
+    _set_attempts(conn, model, windows, sa.literal(0))
 
 
 def _set_attempts(
-    engine: sa.Engine, model: str, windows: Iterable[datetime], value: sa.ColumnElement[int]
+    conn: sa.Connection, model: str, windows: Iterable[datetime], value: sa.ColumnElement[int]
 ) -> None:
     statement = (
         sa.update(window_state)
@@ -169,5 +170,4 @@ def _set_attempts(
     )
     rows = [{"the_window": window} for window in windows]
     if rows:
-        with engine.begin() as conn:
-            conn.execute(statement, rows)
+        conn.execute(statement, rows)

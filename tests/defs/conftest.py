@@ -20,9 +20,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def fortnight(
-    tmp_path_factory: pytest.TempPathFactory, _own_environment: None
-) -> Iterator[World]:
+def fortnight(tmp_path_factory: pytest.TempPathFactory, _own_environment: None) -> Iterator[World]:
     """The processed fortnight, shared by the tests of this process: only to be read."""
     with opened(processed_fortnight(tmp_path_factory.getbasetemp())) as world:
         yield world

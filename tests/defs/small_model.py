@@ -36,6 +36,7 @@ VARIABLES = (
     "MLMON_SLACK_API_URL",
     "MLMON_UI_URL",
     "MLMON_ENVIRONMENT",
+    "MLMON_TICK_SECONDS",
     "MLMON_NOW",
 )
 
@@ -77,10 +78,13 @@ def write_declaration(
 def customers(
     day: dt.date, dataset: str = "production", n: int = ROWS, *, age: float = 40.0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return one day's predictions and their ground truth; the same day is always the same."""
+    """Return one day's predictions and their ground truth; the same day is always the same.
+
+    All of it happens on that day in New York and in UTC.
+    """
     rng = np.random.default_rng([day.toordinal(), len(dataset)])
     midnight = dt.datetime.combine(day, dt.time(), ZONE)
-    at = pd.Timestamp(midnight) + pd.to_timedelta(np.sort(rng.uniform(0, 22, n)), unit="h")
+    at = pd.Timestamp(midnight) + pd.to_timedelta(np.sort(rng.uniform(0, 18, n)), unit="h")
     ages = rng.normal(age, 10, n).clip(18)
     balance = rng.lognormal(3, 1, n)
     logit = (ages - 40) / 8 - np.log(balance) + 2.5
@@ -100,7 +104,7 @@ def customers(
             "region": rng.choice(["north", "south", "west"], n, p=[0.5, 0.3, 0.2]),
         }
     )
-    known = pd.Timestamp(midnight).tz_convert("UTC") + pd.Timedelta(days=1)
+    known = pd.Timestamp(midnight).tz_convert("UTC") + pd.Timedelta(hours=18.5)
     left = (rng.uniform(size=n) < score).astype(int)
     return predictions, pd.DataFrame({"id": ids, "left": left, "known_at": known})
 
@@ -128,7 +132,7 @@ def land_validation(folder: Path, model: str = MODEL, first: dt.date | None = No
 
 
 def land_days(folder: Path, *days: dt.date, truth: bool = True) -> None:
-    """Land some days in one file of predictions, and one of ground truth; what is wrong included."""
+    """Land some days in one file per stream, with what goes wrong on them."""
     frames = [customers(day) for day in days]
     for day, (predictions, _) in zip(days, frames, strict=True):
         if day == BROKEN:

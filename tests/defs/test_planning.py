@@ -1,0 +1,199 @@
+"""What the planner and the schedule request: exactly what is out of date, and nothing else."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import dagster as dg
+
+from mlmon_dagster.defs.lineage import WINDOWED, asset_key
+from mlmon_dagster.defs.liveness import PROCESS_TAG
+from mlmon_dagster.defs.partitions import RANGE_END, RANGE_START
+from mlmon_dagster.store import monitor_results
+from tests.defs.small_model import (
+    DAYS,
+    LATE,
+    NOW,
+    customers,
+    drop,
+    land_truth,
+    landing,
+    windows_of_days,
+)
+from tests.defs.worlds import World
+
+SOME_DAY = dt.date(2024, 3, 3)
+
+
+def asked(requests: Sequence[dg.RunRequest]) -> list[tuple[str, str, set[str]]]:
+    """Return first window, last window and assets of some requests."""
+    return [
+        (
+            request.tags[RANGE_START],
+            request.tags[RANGE_END],
+            {key.path[-1] for key in request.asset_selection or []},
+        )
+        for request in requests
+    ]
+
+
+def test_nothing_is_requested_when_all_is_up_to_date(own_fortnight: World) -> None:
+    assert own_fortnight.requests() == []
+
+
+def test_late_ground_truth_recomputes_its_own_window_alone(own_fortnight: World) -> None:
+    before = own_fortnight.metrics()
+    own_fortnight.clock.moment = NOW + dt.timedelta(hours=1)
+    land_truth(own_fortnight.folder, LATE[0])
+    requests = own_fortnight.requests()
+    assert asked(requests) == [(str(LATE[0]), str(LATE[0]), set(WINDOWED))]
+    for request in requests:
+        own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
+    assert own_fortnight.requests() == []
+    after = own_fortnight.metrics()
+    start = windows_of_days(own_fortnight.spec, [LATE[0]])[0].start
+    untouched = after["window_start"] != start
+    assert (
+        after[untouched]
+        .reset_index(drop=True)
+        .equals(before[before["window_start"] != start].reset_index(drop=True))
+    )
+    assert (after.loc[~untouched, "computed_at"] == own_fortnight.clock.moment).all()
+    assert set(own_fortnight.verdicts("performance", LATE[0])["status"]) == {"OK"}
+
+
+def test_ground_truth_of_days_apart_is_two_runs(own_fortnight: World) -> None:
+    for day in (DAYS[1], DAYS[2], DAYS[10]):
+        _, actuals = customers(day)
+        actuals["known_at"] += dt.timedelta(hours=1)
+        drop(actuals, landing(own_fortnight.folder, "actuals") / f"{day}-again.parquet")
+    assert [(first, last) for first, last, _ in asked(own_fortnight.requests())] == [
+        (str(DAYS[1]), str(DAYS[2])),
+        (str(DAYS[10]), str(DAYS[10])),
+    ]
+
+
+def test_time_alone_asks_for_performance_alone(own_fortnight: World) -> None:
+    # A third of the ground truth comes, and nobody waits for the rest after three days.
+    _, actuals = customers(LATE[0])
+    part = landing(own_fortnight.folder, "actuals") / "part.parquet"
+    drop(actuals.head(50), part)
+    own_fortnight.work()
+    assert set(own_fortnight.verdicts("performance", LATE[0])["reason"]) == {"provisional"}
+    own_fortnight.clock.moment = NOW + dt.timedelta(days=2)
+    requests = own_fortnight.requests()
+    assert asked(requests) == [(str(LATE[0]), str(LATE[0]), {"performance"})]
+    for request in requests:
+        own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
+    assert set(own_fortnight.verdicts("performance", LATE[0])["status"]) == {"OK"}
+    assert own_fortnight.requests() == []
+
+
+def test_the_run_key_is_new_for_every_maturity(own_fortnight: World) -> None:
+    keys = []
+    for moment in (NOW + dt.timedelta(days=31), NOW + dt.timedelta(days=50)):
+        own_fortnight.clock.moment = moment
+        for request in own_fortnight.requests():
+            keys.append(request.run_key)
+            own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
+    assert keys
+    assert len(set(keys)) == len(keys)
+    assert own_fortnight.requests() == []
+
+
+def test_a_failing_window_is_tried_three_times_and_new_inputs_begin_anew(
+    own_fortnight: World,
+) -> None:
+    log = own_fortnight.project.store.root / "profiles"
+    hidden = log.rename(log.with_name("hidden"))
+    log.write_text("in the way of the table")
+    land_truth(own_fortnight.folder, LATE[0])
+    reports = own_fortnight.work()
+    assert [report.is_success for report in reports] == [False] * 3
+    assert len({request.run_key for request in own_fortnight.ran}) == 3
+    assert own_fortnight.requests() == []
+    land_truth(own_fortnight.folder, LATE[1])
+    assert not any(report.is_success for report in own_fortnight.work())
+    # New events of the same window, and the table is back: it is tried again and goes well.
+    log.unlink()
+    hidden.rename(log)
+    _, actuals = customers(LATE[0])
+    actuals["known_at"] += dt.timedelta(hours=1)
+    drop(actuals, landing(own_fortnight.folder, "actuals") / "again.parquet")
+    [report] = own_fortnight.work()
+    assert report.is_success
+    assert set(own_fortnight.verdicts("performance", LATE[0])["status"]) == {"OK"}
+
+
+def test_a_model_with_a_run_going_on_is_left_alone(own_fortnight: World) -> None:
+    land_truth(own_fortnight.folder, LATE[0])
+    run = start_run(own_fortnight, os.getpid())
+    assert own_fortnight.requests() == []
+    own_fortnight.instance.report_run_canceled(run)
+    assert len(own_fortnight.requests()) == 1
+
+
+def test_a_run_whose_process_was_killed_does_not_block_its_model(own_fortnight: World) -> None:
+    land_truth(own_fortnight.folder, LATE[0])
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    run = start_run(own_fortnight, ended.pid)
+    assert len(own_fortnight.requests()) == 1
+    found = own_fortnight.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status == dg.DagsterRunStatus.FAILURE
+
+
+def start_run(world: World, pid: int) -> dg.DagsterRun:
+    """Record a run of the model that a process of this machine is executing."""
+    import socket
+
+    tags = {"mlmon/model": world.spec.model, PROCESS_TAG: f"{socket.gethostname()}:{pid}"}
+    return world.instance.create_run_for_job(
+        world.launcher.definitions.resolve_implicit_global_asset_job_def(),
+        tags=tags,
+        status=dg.DagsterRunStatus.STARTED,
+    )
+
+
+def test_a_quarantined_file_is_told_though_it_touches_no_window(own_fortnight: World) -> None:
+    path = landing(own_fortnight.folder, "predictions") / "broken.parquet"
+    path.write_bytes(b"PAR1 and nothing that belongs there PAR1")
+    assert own_fortnight.requests() == []
+    newest = monitor_results.newest(
+        own_fortnight.project.store.state,
+        own_fortnight.spec.model,
+        windows_of_days(own_fortnight.spec, [DAYS[-1]])[0].start,
+        family="schema",
+    )
+    assert list(newest["status"]) == ["ERROR"]
+    assert newest["message"].iloc[0].startswith("1 file quarantined")
+
+
+def test_taking_in_files_is_on_the_event_log_in_the_ui(own_fortnight: World) -> None:
+    land_truth(own_fortnight.folder, LATE[0])
+    own_fortnight.requests()
+    key = asset_key(own_fortnight.spec, "event_log")
+    [record] = own_fortnight.instance.fetch_materializations(key, limit=1).records
+    metadata = record.asset_materialization.metadata
+    assert (metadata["n_new"].value, metadata["n_windows"].value) == (150, 1)
+
+
+def test_the_schedule_requests_the_newest_complete_window(own_fortnight: World) -> None:
+    definitions = own_fortnight.launcher.definitions
+    schedule = definitions.resolve_schedule_def("newest_day")
+    context = dg.build_schedule_context(
+        instance=own_fortnight.instance,
+        scheduled_execution_time=NOW,
+        repository_def=definitions.get_repository_def(),
+    )
+    requests = schedule.evaluate_tick(context).run_requests or []
+    whole = {"event_log", "baseline", *WINDOWED}
+    assert asked(requests) == [(str(DAYS[-1]), str(DAYS[-1]), whole)]
+    [request] = requests
+    report = own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
+    assert report.is_success
