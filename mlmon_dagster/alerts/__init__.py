@@ -6,8 +6,8 @@ from mlmon_dagster.alerts.dispatching import DispatchReport, dispatch, send_test
 from mlmon_dagster.alerts.failures import RunFailure, RunSuccess, observe_run_failures
 from mlmon_dagster.alerts.fold import fold_results, retire_undeclared
 from mlmon_dagster.alerts.grouping import flush_groups
+from mlmon_dagster.alerts.links import Links, dagster_links
 from mlmon_dagster.alerts.listing import AlertEpisode, list_alerts, render_alerts
-from mlmon_dagster.alerts.message import Links, dagster_links
 from mlmon_dagster.alerts.receivers import Receiver
 
 __all__ = [

@@ -11,7 +11,8 @@ from mlmon_dagster.alerts.deliver import DeliveryReport, deliver
 from mlmon_dagster.alerts.fold import fold_results
 from mlmon_dagster.alerts.grouping import flush_groups
 from mlmon_dagster.alerts.identity import DEFAULT_ENVIRONMENT
-from mlmon_dagster.alerts.message import Links, Message
+from mlmon_dagster.alerts.links import Links
+from mlmon_dagster.alerts.message import Message
 from mlmon_dagster.alerts.outgoing import outbox_row
 from mlmon_dagster.alerts.receivers import Receiver
 from mlmon_dagster.spec.model import ModelSpec

@@ -15,7 +15,7 @@ from mlmon_dagster.alerts.notify import Told
 from mlmon_dagster.alerts.outgoing import outbox_row
 from mlmon_dagster.alerts.silencing import silenced_by
 from mlmon_dagster.alerts.view import AlertView, view_of
-from mlmon_dagster.store import alert_state, outbox
+from mlmon_dagster.store import alert_state, outbox, silences
 from mlmon_dagster.store.alert_state import Row
 
 SUMMARY = "summary"  # the group of the message that ends a backfill
@@ -123,7 +123,7 @@ def load(conn: sa.Connection, context: Context, now: dt.datetime) -> GroupState:
         now=now,
         groups=groups,
         alerts=alerts,
-        silences=alert_state.silences(conn, now),
+        silences=silences.in_force(conn, now),
         n_changes=alert_state.changes_announced(conn, episodes),
         receiver="slack" if slack else "console",
         channel=slack.channel if slack else "terminal",

@@ -15,7 +15,8 @@ from typing import Any
 from mlmon_dagster.alerts import message as say
 from mlmon_dagster.alerts.backfill import summarize_backfill
 from mlmon_dagster.alerts.group_state import SUMMARY, GroupState, dump, episode_of, load, told_of
-from mlmon_dagster.alerts.message import Changes, Context, Links, Message
+from mlmon_dagster.alerts.links import Links
+from mlmon_dagster.alerts.message import Changes, Context, Message
 from mlmon_dagster.alerts.notify import Reason, Told, needs_update
 from mlmon_dagster.alerts.outgoing import row_key
 from mlmon_dagster.alerts.silencing import silenced_by

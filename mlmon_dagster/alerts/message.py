@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import quote
 
+from mlmon_dagster.alerts.links import Links
 from mlmon_dagster.alerts.view import AlertView, number, worst_first
 from mlmon_dagster.spec.model import ModelSpec
 
 Mood = Literal["ERROR", "WARN", "OK"]
-Links = Callable[[AlertView], Sequence[tuple[str, str]]]
 
 MAX_LISTED = 6
 MAX_NAMED = 20
-
-# The asset whose page shows a family's checks.
-_ASSETS = {
-    "schema": "inference_store",
-    "freshness": "event_log",
-    "quality": "data_quality",
-    "drift": "drift",
-    "performance": "performance",
-    "estimated_performance": "estimated_performance",
-    "service": "service_health",
-    "business": "business_impact",
-}
 
 
 @dataclass(frozen=True)
@@ -90,22 +77,6 @@ class Context:
 
     spec: ModelSpec
     links: Links = field(default=lambda _view: ())
-
-
-def dagster_links(base_url: str) -> Links:
-    """Return links into the Dagster UI at an address; none if the address is empty."""
-
-    def links(view: AlertView) -> Sequence[tuple[str, str]]:
-        base, model = base_url.rstrip("/"), quote(view.row["model"])
-        if not base:
-            return ()
-        if view.row["family"] == "pipeline":
-            run_id = quote(str(view.details.get("run_id", "")))
-            return (("Run in Dagster", f"{base}/runs/{run_id}"),)
-        asset = _ASSETS.get(view.row["family"], "health_report")
-        return (("Asset in Dagster", f"{base}/assets/{model}/{asset}?view=checks"),)
-
-    return links
 
 
 def head_message(context: Context, firing: Sequence[AlertView]) -> Message:

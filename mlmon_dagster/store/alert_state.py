@@ -1,4 +1,4 @@
-"""Rows of alerts, their history, the notification log and silences."""
+"""Rows of alerts, their history and the notification log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from mlmon_dagster.store.schema import (
     alert_event,
     alert_group,
     monitor_result,
-    silence,
     window_state,
 )
 from mlmon_dagster.store.upsert import insert_or_ignore, upsert
@@ -266,37 +265,3 @@ def last_backfill_result(conn: sa.Connection, model: str) -> dt.datetime | None:
     r = monitor_result.c
     query = sa.select(r.created_at).where(r.model == model, r.is_backfill)
     return conn.scalar(query.order_by(r.id.desc()).limit(1))
-
-
-# Silences
-
-
-def silences(conn: sa.Connection, now: dt.datetime) -> list[Row]:
-    """Return the silences in force."""
-    s = silence.c
-    query = sa.select(silence).where(s.starts_at <= now, s.ends_at > now).order_by(s.id)
-    return fetch(conn, query)
-
-
-def add_silence(
-    engine: sa.Engine,
-    *,
-    matcher: str,
-    author: str,
-    comment: str,
-    starts_at: dt.datetime,
-    ends_at: dt.datetime,
-) -> int:
-    """Silence the alerts that a JSON matcher names; return the silence's id."""
-    values = {"matcher": matcher, "author": author, "comment": comment}
-    statement = silence.insert().values(**values, starts_at=starts_at, ends_at=ends_at)
-    with engine.begin() as conn:
-        return int(conn.execute(statement.returning(silence.c.id)).scalar_one())
-
-
-def end_silence(engine: sa.Engine, silence_id: int, now: dt.datetime) -> bool:
-    """End a silence; return whether it was in force or still to come."""
-    s = silence.c
-    statement = silence.update().where(s.id == silence_id, s.ends_at > now).values(ends_at=now)
-    with engine.begin() as conn:
-        return conn.execute(statement).rowcount == 1

@@ -13,7 +13,7 @@ from mlmon_dagster.alerts import ConsoleReceiver, dagster_links, deliver, flush_
 from mlmon_dagster.alerts.silencing import matcher
 from mlmon_dagster.alerts.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.store import Store, alert_state
+from mlmon_dagster.store import Store, silences
 from mlmon_dagster.store.schema import outbox, window_state
 from mlmon_dagster.store.upsert import upsert
 from tests.alerts.fake_slack import FakeSlack
@@ -167,7 +167,7 @@ def test_a_muted_alert_is_not_told_until_it_is_let_out(store: Store) -> None:
 
 
 def silence(store: Store, start: dt.datetime, end: dt.datetime, **labels: str) -> int:
-    return alert_state.add_silence(
+    return silences.add(
         store.state,
         matcher=matcher(labels),
         author="me",
@@ -201,8 +201,8 @@ def test_a_silence_that_is_ended_early_ends(store: Store) -> None:
     number = silence(store, day(1), day(9), severity="ERROR")
     settle(store, SPECS, day(2), result(1))
 
-    assert alert_state.end_silence(store.state, number, day(2))
-    assert not alert_state.end_silence(store.state, number, day(2))
+    assert silences.end(store.state, number, day(2))
+    assert not silences.end(store.state, number, day(2))
     assert flush_groups(store, SPECS, day(3)) == 1
 
 

@@ -1,0 +1,41 @@
+"""Silences: which alerts a person does not want to hear of, and until when."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import sqlalchemy as sa
+
+from mlmon_dagster.store import alert_state
+from mlmon_dagster.store.schema import silence
+
+
+def in_force(conn: sa.Connection, now: dt.datetime) -> list[alert_state.Row]:
+    """Return the silences in force."""
+    s = silence.c
+    query = sa.select(silence).where(s.starts_at <= now, s.ends_at > now).order_by(s.id)
+    return alert_state.fetch(conn, query)
+
+
+def add(
+    engine: sa.Engine,
+    *,
+    matcher: str,
+    author: str,
+    comment: str,
+    starts_at: dt.datetime,
+    ends_at: dt.datetime,
+) -> int:
+    """Silence the alerts that a JSON matcher names; return the silence's id."""
+    values = {"matcher": matcher, "author": author, "comment": comment}
+    statement = silence.insert().values(**values, starts_at=starts_at, ends_at=ends_at)
+    with engine.begin() as conn:
+        return int(conn.execute(statement.returning(silence.c.id)).scalar_one())
+
+
+def end(engine: sa.Engine, silence_id: int, now: dt.datetime) -> bool:
+    """End a silence; return whether it was in force or still to come."""
+    s = silence.c
+    statement = silence.update().where(s.id == silence_id, s.ends_at > now).values(ends_at=now)
+    with engine.begin() as conn:
+        return conn.execute(statement).rowcount == 1
