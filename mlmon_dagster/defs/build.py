@@ -28,18 +28,18 @@ def build_definitions(
     """
     project = project or project_from_environment()
     specs = [m.spec if isinstance(m, MonitoredModel) else m for m in models]
-    with warnings.catch_warnings():
-        # Partitioned checks are a preview in Dagster; its notice once per check helps nobody.
-        warnings.simplefilter("ignore", dg.PreviewWarning)
-        warnings.simplefilter("ignore", dg.BetaWarning)
-        parts = [model_definitions(project, spec) for spec in specs]
-        shared = dg.Definitions(
-            assets=[overview_asset(project, specs)],
-            sensors=[planner_sensor(project, specs), dispatcher_sensor(project, specs)],
-            schedules=cadence_schedules(project, specs),
-            executor=dg.in_process_executor,
-        )
-        return dg.Definitions.merge(*parts, shared)
+    parts = [model_definitions(project, spec) for spec in specs]
+    executor = dg.Definitions(executor=dg.in_process_executor)
+    return dg.Definitions.merge(*parts, shared_definitions(project, specs), executor)
+
+
+def shared_definitions(project: Project, specs: Sequence[ModelSpec]) -> dg.Definitions:
+    """Return what serves all models together: overview, planner, dispatcher, schedules."""
+    return dg.Definitions(
+        assets=[overview_asset(project, specs)],
+        sensors=[planner_sensor(project, specs), dispatcher_sensor(project, specs)],
+        schedules=cadence_schedules(project, specs),
+    )
 
 
 def model_definitions(project: Project, spec: ModelSpec) -> dg.Definitions:
@@ -49,6 +49,10 @@ def model_definitions(project: Project, spec: ModelSpec) -> dg.Definitions:
         ConfigError: If the model has more hourly windows than Dagster copes with.
     """
     check_window_count(spec.time, project.now())
-    return dg.Definitions(
-        assets=model_assets(project, spec), asset_checks=model_checks(project, spec)
-    )
+    with warnings.catch_warnings():
+        # Partitioned checks are a preview in Dagster; its notice once per check helps nobody.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.Definitions(
+            assets=model_assets(project, spec), asset_checks=model_checks(project, spec)
+        )

@@ -15,7 +15,8 @@ class MonitoredModel(dg.Component):
 
     In Python: ``build_definitions([MonitoredModel(model="churn", task=...)])``, with the fields of
     `ModelSpec`. In a Dagster project's ``defs.yaml``: ``type: mlmon_dagster.MonitoredModel`` and
-    the same fields under ``attributes``.
+    the same fields under ``attributes``. Set ``executor=dg.in_process_executor`` there: the steps
+    are so short that a process for each costs more than they do.
     """
 
     def __init__(self, spec: ModelSpec | None = None, **declaration: Any) -> None:
@@ -33,7 +34,16 @@ class MonitoredModel(dg.Component):
         return cls(**context.resolution_context.resolve_value(declared))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Return the assets and checks of this one model."""
-        from mlmon_dagster.defs.build import model_definitions
+        """Return the assets and checks of this model.
 
-        return model_definitions(project_from_environment(), self.spec)
+        What serves all models together comes with the first of the project's models.
+        """
+        from mlmon_dagster.defs.build import model_definitions, shared_definitions
+
+        project = project_from_environment()
+        mine = model_definitions(project, self.spec)
+        declared = context.component_tree.get_all_components(of_type=MonitoredModel)
+        specs = sorted((component.spec for component in declared), key=lambda spec: spec.model)
+        if self.spec.model != specs[0].model:
+            return mine
+        return dg.Definitions.merge(mine, shared_definitions(project, specs))
