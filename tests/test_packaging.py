@@ -1,0 +1,178 @@
+"""What is shipped: the wheel, pinned versions, licences, and nothing of anybody's machine."""
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import mlmon_dagster
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DATA = (
+    "demo/flights_2013.parquet",
+    "demo/flight_delay.yaml",
+    "demo/README.md",
+    "defs/dagster.yaml",
+    "store/migrations/env.py",
+    "store/migrations/script.py.mako",
+    "store/migrations/versions/v0001_tables.py",
+)
+TOP_LEVEL = [
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "Makefile",
+    "pyproject.toml",
+    "constraints.txt",
+    "dagster.yaml",
+    ".env.example",
+    "models/flight_delay.yaml",
+]
+ALLOWED = ("apache", "mit", "bsd", "psf", "python software foundation", "hpnd", "isc", "mpl")
+# LGPL with exceptions: used as a library over its public interface, not changed, not copied.
+LGPL = {"psycopg2-binary"}
+# Home folders, and the folder that this checkout happens to lie in.
+MACHINE = re.compile(rf"(?<![\w.:/])(/(?:home|root|Users)/[\w.-]+|{re.escape(str(ROOT))}\b)")
+
+
+def tracked_files() -> list[Path]:
+    """Return the files under version control; without git, there is nothing to say."""
+    found = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False, text=True
+    )
+    if found.returncode:
+        pytest.skip("not a git checkout")
+    names = filter(None, found.stdout.split("\0"))
+    return [path for name in names if (path := ROOT / name).is_file()]
+
+
+def text_of(path: Path) -> str | None:
+    """Return a file's text, None if it is not text."""
+    content = path.read_bytes()
+    return None if b"\0" in content[:8000] else content.decode("utf-8", "replace")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """Build the wheel without a network: the build backend is called in this environment."""
+    hatchling = pytest.importorskip("hatchling.build", reason="the build backend is not installed")
+    folder = tmp_path_factory.mktemp("wheel")
+    code = f"import hatchling.build as b; print(b.build_wheel({str(folder)!r}))"
+    assert hatchling
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return zipfile.ZipFile(next(folder.glob("*.whl")))
+
+
+def test_wheel_holds_the_package_data(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    assert {f"mlmon_dagster/{name}" for name in DATA} <= names
+
+
+def test_wheel_holds_every_tracked_file_of_the_package_and_no_other(
+    wheel: zipfile.ZipFile,
+) -> None:
+    package = ROOT / "mlmon_dagster"
+    tracked = {
+        path.relative_to(ROOT).as_posix()
+        for path in tracked_files()
+        if path.is_relative_to(package)
+    }
+    shipped = {name for name in wheel.namelist() if name.startswith("mlmon_dagster/")}
+    assert tracked <= shipped
+    assert not [name for name in shipped if "__pycache__" in name or name.endswith(".db")]
+
+
+def test_templates_are_shipped(wheel: zipfile.ZipFile) -> None:
+    package = ROOT / "mlmon_dagster"
+    templates = [p for p in package.rglob("*") if p.suffix in (".html", ".jinja", ".j2", ".css")]
+    shipped = set(wheel.namelist())
+    assert {p.relative_to(ROOT).as_posix() for p in templates} <= shipped
+
+
+def test_the_command_is_declared() -> None:
+    assert PROJECT["scripts"] == {"mlmon": "mlmon_dagster.cli:main"}
+
+
+def test_one_version_everywhere() -> None:
+    assert mlmon_dagster.__version__ == PROJECT["version"]
+    assert f"[{PROJECT['version']}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("name", TOP_LEVEL)
+def test_the_files_people_look_for_are_there(name: str) -> None:
+    assert (ROOT / name).stat().st_size > 0
+
+
+def test_constraints_name_versions_only() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    odd = [
+        line
+        for line in pins
+        if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!_-]+( ; [\w .'\"<>=!]+)?", line)
+    ]
+    assert not odd
+    assert len(pins) > 50
+
+
+def test_every_direct_dependency_is_pinned() -> None:
+    def plain(name: str) -> str:
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {plain(line.partition("==")[0]) for line in lines if "==" in line}
+    assert {plain(name) for name in direct_dependencies()} <= pinned
+
+
+def direct_dependencies() -> list[str]:
+    """Return the names of what the package needs to run, the demo included."""
+    declared = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["demo"]
+    found = (re.match(r"[A-Za-z0-9._-]+", requirement) for requirement in declared)
+    return [match[0] for match in found if match]
+
+
+@pytest.mark.parametrize("name", direct_dependencies())
+def test_direct_dependencies_have_a_permissive_licence(name: str) -> None:
+    metadata = importlib.metadata.metadata(name)
+    stated = metadata.get("License-Expression") or ""
+    if not stated:
+        trove = [c for c in metadata.get_all("Classifier", []) if c.startswith("License ::")]
+        free_text = (metadata.get("License") or "").strip().splitlines()
+        stated = " ".join([*trove, *free_text[:1]])
+    is_lgpl = "lgpl" in stated.lower() or "lesser general public" in stated.lower()
+    if name in LGPL:
+        assert is_lgpl, f"{name}: {stated}"
+        return
+    assert not is_lgpl, f"{name}: {stated}"
+    assert "gnu general public" not in stated.lower(), f"{name}: {stated}"
+    assert any(word in stated.lower() for word in ALLOWED), f"{name}: {stated!r}"
+
+
+def test_no_tracked_file_names_a_folder_of_a_machine() -> None:
+    own = Path(__file__).resolve()
+    found = {
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in tracked_files()
+        if path.resolve() != own and (text := text_of(path)) is not None
+        for match in MACHINE.finditer(text)
+    }
+    assert not found
+
+
+def test_both_copies_of_the_dagster_settings_and_of_the_demo_model_are_equal() -> None:
+    for ours, shipped in (
+        ("dagster.yaml", "mlmon_dagster/defs/dagster.yaml"),
+        ("models/flight_delay.yaml", "mlmon_dagster/demo/flight_delay.yaml"),
+    ):
+        assert (ROOT / ours).read_bytes() == (ROOT / shipped).read_bytes(), ours
