@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics.null import Moments
+from mlmon_dagster.metrics.moments import Moments
 
 MIN_WINDOWS = 14
 _EFFICIENCY = 0.8  # of the biweight scale; what it costs in degrees of freedom

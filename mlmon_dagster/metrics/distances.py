@@ -53,6 +53,29 @@ def psi(current: ArrayLike, baseline: ArrayLike) -> Floats:
     return result
 
 
+def psi_variance(p: Floats, q: Floats, n: ArrayLike, total: ArrayLike) -> Floats:
+    """First-order variance of psi, the rows of both sides being independent (delta method).
+
+    Args:
+        p: Smoothed shares of the window, (..., B); 0 in bins that are padding.
+        q: Smoothed shares of the baseline, likewise.
+        n: Rows of the window, (...).
+        total: Rows of the baseline, (...).
+
+    Returns:
+        At least 0, shape (...). 0 where both sides are equal: there the second order rules.
+    """
+    used = (p > 0) & (q > 0)
+    p, q = np.where(used, p, 1.0), np.where(used, q, 1.0)
+    log = np.log(p / q)
+    by_p, by_q = log + 1 - q / p, -log + 1 - p / q
+    mine, other = np.where(used, p, 0.0), np.where(used, q, 0.0)
+    spread_p = (mine * by_p**2).sum(axis=-1) - (mine * by_p).sum(axis=-1) ** 2
+    spread_q = (other * by_q**2).sum(axis=-1) - (other * by_q).sum(axis=-1) ** 2
+    variance: Floats = spread_p / n + spread_q / total
+    return np.maximum(variance, 0)
+
+
 def jensen_shannon(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Jensen-Shannon *distance* in base 2: the square root of the divergence.
 

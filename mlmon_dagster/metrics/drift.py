@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 from mlmon_dagster.metrics.between import MIN_WINDOWS, between_window_p
 from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.bins import DriftBins, drift_bins, is_ordered, merge_bins, score_groups
-from mlmon_dagster.metrics.distances import ks, smoothed_shares
-from mlmon_dagster.metrics.frames import concat_frames, metric_frame
+from mlmon_dagster.metrics.distances import ks, psi_variance, smoothed_shares
+from mlmon_dagster.metrics.drift_results import DriftResult, results_frame
+from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.null import (
     DISTANCES,
     POWER,
@@ -24,16 +24,20 @@ from mlmon_dagster.metrics.null import (
     grid_floor,
     grid_size,
 )
+from mlmon_dagster.metrics.slice_drift import pool_slices, slice_effects, slice_names
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-VERSION = "1"
-_DRAWS_ALL, _DRAWS_SLICE = 2000, 400
 
 
 def drift_metrics(
-    stats: ColumnStatistics, baseline: ColumnStatistics, *, seed: int, min_rows: int = 30
+    stats: ColumnStatistics,
+    baseline: ColumnStatistics,
+    *,
+    seed: int,
+    min_rows: int = 30,
+    test_slices: bool = False,
 ) -> pd.DataFrame:
     """Distances of every window from the baseline, with the chance of them without a change.
 
@@ -43,15 +47,17 @@ def drift_metrics(
     Args:
         stats: One column (numeric, categorical, score or confusion) over C cells.
         baseline: The same column; its cells are the baseline's windows.
-        seed: Seed of the Monte Carlo draws.
+        seed: Seed of the draws behind the mean of ks; the other distances draw nothing.
         min_rows: Fewest rows of a window, and of the baseline, for a value.
+        test_slices: Whether the cells of slices get a p-value too, which costs far more.
 
     Returns:
         MetricFrame. `value`: the distance less its mean without change at this n, so 0 means
         "no more than sampling" and negative values occur. `lower`, `upper` (psi): 95 % interval
-        for independent rows. `p_value`: row-level (gamma tail on Monte Carlo moments, Kolmogorov's
-        for ks) and, if the slice has at least 14 baseline windows, the larger of that and the
-        between-window p; `method_version` ends in `rows` or `windows` accordingly. `reason` of
+        for independent rows. `p_value`: row-level (gamma tail on the moments without change,
+        Kolmogorov's for ks) and, if the slice has at least 14 baseline windows, the larger of that
+        and the between-window p; `method_version` ends in `rows` or `windows` accordingly, and in
+        `untested` for cells of slices without `test_slices`, which have no p. `reason` of
         a NaN: few_rows, no_baseline (slice not in the baseline), few_baseline_rows, all_null (ks of
         a window without values; the other distances see nulls as a bin).
 
@@ -64,13 +70,19 @@ def drift_metrics(
             f"({stats.binning.binning_id} and {baseline.binning.binning_id}). "
             "Profile the windows again with the baseline's bins."
         )
-    seed = (seed + zlib.crc32(stats.binning.column.encode())) % 2**32
     context = _Context(stats, baseline, seed, min_rows)
-    keys = stats.cells["slice_key"].astype(str) + "\0" + stats.cells["slice_value"].astype(str)
-    frames = [
-        _slice_drift(context, np.asarray(rows)) for rows in keys.groupby(keys).indices.values()
-    ]
-    return concat_frames(frames)
+    whole = (stats.cells["slice_key"] == ALL).to_numpy()
+    results = _slice_drift(context, np.flatnonzero(whole), ALL, ALL) if whole.any() else []
+    slices = np.flatnonzero(~whole)
+    if test_slices:
+        names = slice_names(stats.cells.iloc[slices])
+        for positions in names.groupby(names.to_numpy()).indices.values():
+            rows = slices[positions]
+            key, value = (stats.cells[name].iloc[rows[0]] for name in ("slice_key", "slice_value"))
+            results += _slice_drift(context, rows, key, value)
+    elif len(slices):
+        results.append(_untested_slices(context, slices))
+    return results_frame(context.column, context.cells, results) if results else concat_frames([])
 
 
 class _Context:
@@ -94,8 +106,9 @@ class _Context:
 
 @dataclass(frozen=True)
 class _Side:
-    """Rows of one slice: window bins (C, B), baseline window bins (W, B), and their fine bins."""
+    """One slice: its cells, window bins (C, B), baseline window bins (W, B), and their sum (B,)."""
 
+    rows: NDArray[np.intp]
     current: DriftBins
     windows: DriftBins
     pooled: Ints
@@ -108,72 +121,73 @@ def _slice_rows(cells: pd.DataFrame, key: object, value: object) -> NDArray[np.i
     return np.flatnonzero((whole if whole.any() else mine).to_numpy())
 
 
-def _slice_drift(context: _Context, rows: NDArray[np.intp]) -> pd.DataFrame:
-    cells = context.cells.iloc[rows].reset_index(drop=True)
-    key, value = cells.loc[0, "slice_key"], cells.loc[0, "slice_value"]
+def _slice_drift(
+    context: _Context, rows: NDArray[np.intp], key: object, value: object
+) -> list[DriftResult]:
     whole = bool(key == ALL)
     base = _slice_rows(context.baseline_cells, key, value)
     side = _Side(
+        rows,
         _take(context.current, rows),
         _take(context.reference, base),
         context.reference.counts[base].sum(axis=0),
     )
-    n = side.current.counts.sum(axis=1)
-    total = int(side.pooled.sum())
-    reason = np.where(n < context.min_rows, "few_rows", "")
-    if total < context.min_rows:
-        absent = "no_baseline" if total == 0 else "few_baseline_rows"
-        reason = np.where(reason == "", absent, reason)
-    usable = np.flatnonzero(reason == "")
-    null = NullModel(
-        side.pooled, context.ordered, context.seed, _DRAWS_ALL if whole else _DRAWS_SLICE
-    )
-    results = _binned_distances(side, null, usable, n, context.min_rows, whole)
-    frames = [
-        _frame(context, cells, metric, result, n, total, reason)
-        for metric, result in results.items()
-    ]
+    n, total = side.current.counts.sum(axis=1), int(side.pooled.sum())
+    reason = _reasons(n, np.full(len(n), total), context.min_rows)
+    metrics = tuple(DISTANCES) if whole else ("psi",)
+    results = {metric: DriftResult(metric, rows, n, total, reason) for metric in metrics}
+    null = NullModel(side.pooled, context.ordered, metrics)
+    _binned_distances(results, side, null, context.min_rows)
+    found = list(results.values())
     if whole and side.current.fine is not None:
-        frames.append(_ks_frame(context, cells, side, reason))
-    return concat_frames(frames)
+        found.append(_ks(context, side, reason))
+    return found
+
+
+def _untested_slices(context: _Context, rows: NDArray[np.intp]) -> DriftResult:
+    """Psi of the cells of slices with its interval, without a p-value."""
+    owner, names = pd.factorize(slice_names(context.cells.iloc[rows]))
+    pooled = pool_slices(context.baseline_cells, context.reference.counts, np.asarray(names))
+    current = context.current.counts[rows]
+    n, total = current.sum(axis=1), pooled.sum(axis=1)[owner]
+    reason = _reasons(n, total, context.min_rows)
+    result = DriftResult("psi", rows, n, total, reason, "untested")
+    usable = reason == ""
+    result.effect[usable], result.half_width[usable] = slice_effects(
+        current[usable], pooled, owner[usable], ordered=context.ordered
+    )
+    return result
+
+
+def _reasons(n: Ints, total: Ints, min_rows: int) -> NDArray[np.str_]:
+    """Say why a cell of n rows has no value against a baseline of `total`; empty if it has."""
+    return np.select(
+        [n < min_rows, total == 0, total < min_rows],
+        ["few_rows", "no_baseline", "few_baseline_rows"],
+        "",
+    )
 
 
 def _take(bins: DriftBins, rows: NDArray[np.intp]) -> DriftBins:
     return DriftBins(bins.counts[rows], None if bins.fine is None else bins.fine[rows])
 
 
-class _Result:
-    """Effect, p-value and interval half-width of C cells; NaN until computed."""
-
-    def __init__(self, size: int) -> None:
-        self.effect = np.full(size, np.nan)
-        self.p = np.full(size, np.nan)
-        self.half_width = np.full(size, np.nan)
-        self.windows = False
-
-
 def _binned_distances(
-    side: _Side,
-    null: NullModel,
-    usable: NDArray[np.intp],
-    n: Ints,
-    min_rows: int,
-    whole: bool,
-) -> dict[str, _Result]:
-    """Compute psi (and the others for the whole), batching the cells of about equal size."""
-    metrics = tuple(DISTANCES) if whole else ("psi",)
-    results = {metric: _Result(len(n)) for metric in metrics}
+    results: dict[str, DriftResult], side: _Side, null: NullModel, min_rows: int
+) -> None:
+    """Fill in the distances of the null model, batching the cells of about equal size."""
+    psi = results["psi"]
+    usable = np.flatnonzero(psi.reason == "")
     windows = _enough_windows(side.windows.counts, min_rows)
-    nodes = grid_floor(n[usable])
+    nodes = grid_floor(psi.n[usable])
     for node in np.unique(nodes):
         plan, rows = null.plan(int(node)), usable[nodes == node]
         current = merge_bins(side.current.counts[rows], plan)
         pooled = merge_bins(side.pooled, plan)
         reference = merge_bins(windows, plan)
         size = round(float(grid_size(node)))  # not of these windows: others may be with them
-        for metric, result in results.items():
-            _fill(result, rows, metric, null, plan, size, current, pooled, reference)
-    return results
+        for result in results.values():
+            _fill(result, rows, null, plan, size, current, pooled, reference)
 
 
 def _enough_windows(counts: Ints, min_rows: int) -> Ints:
@@ -182,9 +196,8 @@ def _enough_windows(counts: Ints, min_rows: int) -> Ints:
 
 
 def _fill(
-    result: _Result,
+    result: DriftResult,
     rows: NDArray[np.intp],
-    metric: str,
     null: NullModel,
     plan: Ints,
     size: int,
@@ -192,13 +205,14 @@ def _fill(
     pooled: Ints,
     windows: Ints,
 ) -> None:
+    metric = result.metric
     distance, power = DISTANCES[metric], POWER[metric]
     raw = distance(current, pooled)
     moments = null.moments(metric, plan, current.sum(axis=1))
     result.effect[rows] = raw - moments.bias
     p = gamma_tail(raw**power, moments)
     if len(windows):
-        result.windows = True
+        result.method = "windows"
         sizes = windows.sum(axis=1)
         grown = windows * _growth(sizes, size, windows.shape[1])
         own = distance(grown, pooled - windows) ** power
@@ -206,7 +220,9 @@ def _fill(
         p = np.maximum(p, between_window_p(raw**power, moments, own, own_null, root=ROOT[metric]))
     result.p[rows] = p
     if metric == "psi":
-        result.half_width[rows] = 1.96 * np.sqrt(moments.sd**2 + _psi_variance(current, pooled))
+        shares = smoothed_shares(current), smoothed_shares(pooled)
+        variance = psi_variance(*shares, current.sum(axis=1), pooled.sum())
+        result.half_width[rows] = 1.96 * np.sqrt(moments.sd**2 + variance)
 
 
 def _growth(sizes: Ints, n: int, bins: int) -> Floats:
@@ -220,20 +236,7 @@ def _growth(sizes: Ints, n: int, bins: int) -> Floats:
     return factor[:, None]
 
 
-def _psi_variance(current: Ints, pooled: Ints) -> Floats:
-    """First-order variance of psi, rows of both sides being independent (delta method)."""
-    p, q = smoothed_shares(current), smoothed_shares(pooled)
-    by_p = np.log(p / q) + 1 - q / p
-    by_q = -np.log(p / q) + 1 - p / q
-    spread_p = (p * by_p**2).sum(axis=-1) - (p * by_p).sum(axis=-1) ** 2
-    spread_q = (q * by_q**2).sum(axis=-1) - (q * by_q).sum(axis=-1) ** 2
-    variance: Floats = spread_p / current.sum(axis=-1) + spread_q / pooled.sum()
-    return np.maximum(variance, 0)
-
-
-def _ks_frame(
-    context: _Context, cells: pd.DataFrame, side: _Side, reason: NDArray[np.str_]
-) -> pd.DataFrame:
+def _ks(context: _Context, side: _Side, reason: NDArray[np.str_]) -> DriftResult:
     current, windows = side.current.fine, side.windows.fine
     assert current is not None
     assert windows is not None
@@ -244,7 +247,7 @@ def _ks_frame(
     if total < context.min_rows:
         reason = np.where(reason == "", "few_baseline_rows", reason)
     rows = np.flatnonzero(reason == "")
-    result = _Result(len(n))
+    result = DriftResult("ks", side.rows, n, total, reason)
     if len(rows):
         null = KsNull.fit(pooled, context.seed)
         raw = ks(current[rows], pooled)
@@ -253,33 +256,9 @@ def _ks_frame(
         p = null.p_value(raw, n[rows])
         windows = _enough_windows(windows, context.min_rows)
         if len(windows):
-            result.windows = True
+            result.method = "windows"
             own = ks(windows, pooled - windows) ** 2
             own_null = null.moments(windows.sum(axis=1))
             p = np.maximum(p, between_window_p(raw**2, moments, own, own_null, root=ROOT["ks"]))
         result.p[rows] = p
-    return _frame(context, cells, "ks", result, n, total, reason)
-
-
-def _frame(
-    context: _Context,
-    cells: pd.DataFrame,
-    metric: str,
-    result: _Result,
-    n: Ints,
-    total: int,
-    reason: NDArray[np.str_],
-) -> pd.DataFrame:
-    return metric_frame(
-        cells,
-        column_name=context.column,
-        metric=metric,
-        value=result.effect,
-        lower=result.effect - result.half_width,
-        upper=result.effect + result.half_width,
-        n=n,
-        n_baseline=total,
-        p_value=result.p,
-        reason=reason,
-        method_version=f"{metric}-{VERSION}:{'windows' if result.windows else 'rows'}",
-    )
+    return result

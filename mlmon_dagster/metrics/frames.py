@@ -29,7 +29,7 @@ def metric_frame(
     cells: pd.DataFrame,
     *,
     column_name: str,
-    metric: str,
+    metric: str | Sequence[str],
     value: ArrayLike,
     n: ArrayLike,
     method_version: str | Sequence[str],
@@ -44,7 +44,7 @@ def metric_frame(
     Args:
         cells: Frame of C rows with the columns ``CELL_KEYS``.
         column_name: Column that the metric is about, or ``:table``.
-        metric: Name of the metric.
+        metric: Name of the metric, or one per cell.
         value: Floats (C,), NaN where it is undefined.
         n: Rows that the value rests on, (C,).
         method_version: How it was computed; another text is another metric version in the store.

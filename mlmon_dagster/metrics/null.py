@@ -1,18 +1,17 @@
-"""What a drift distance looks like when nothing has changed: its null distribution, by Monte Carlo.
+"""What a drift distance looks like when nothing has changed: its null distribution.
 
-The window's rows are drawn from the baseline's distribution, itself uncertain (Dirichlet, 1/2 added
-to every merged bin), and compared with the baseline as it is. That is the exact statistic, with its
-merging, smoothing and the baseline's own size, at the window's size. Draws are made at sizes on
-a geometric grid; the moments between two sizes are interpolated in 1/n, in which they are nearly
-linear. Every draw's seed is a function of the caller's seed and the size alone, so a window's
-result does not depend on which other windows are computed with it.
+The moments are those of `moments`, for windows drawn from the baseline's distribution and compared
+with the baseline as it is: the exact statistic, with its merging, smoothing and the baseline's own
+size, at the window's size. They are computed at sizes on a geometric grid and interpolated in 1/n,
+in which they are nearly linear, so that a year of windows costs a few evaluations; the grid is
+fixed, so a window's result does not depend on which other windows are computed with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +19,7 @@ from scipy import special
 
 from mlmon_dagster.metrics.bins import merge_bins, merge_plan
 from mlmon_dagster.metrics.distances import chi_square, jensen_shannon, psi
+from mlmon_dagster.metrics.moments import Moments, null_moments
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -35,24 +35,7 @@ POWER = {"psi": 1.0, "jensen_shannon": 2.0, "chi_square": 1.0, "ks": 2.0}
 ROOT = {"psi": 1 / 3, "jensen_shannon": 1 / 3, "chi_square": 1 / 6, "ks": 1 / 6}
 _GRID_STEP = 0.5  # in powers of two
 _GRID_START = 4.0
-_MAX_DRAWS_TIMES_BINS = 60_000
-
-
-class Moments(NamedTuple):
-    """Moments of a distance without change, each of the shape of the asked sizes.
-
-    Attributes:
-        bias: Mean of the distance itself: what it shows when nothing has changed.
-        mean: Mean of distance ** POWER. sd: its standard deviation. skew: its skewness.
-        noise: Half the distance between its 16 % and 84 % quantiles: a spread that rare jumps (one
-            null where the baseline has none) do not swell.
-    """
-
-    bias: Floats
-    mean: Floats
-    sd: Floats
-    skew: Floats
-    noise: Floats
+_BRIDGES = 500
 
 
 @dataclass
@@ -62,15 +45,13 @@ class NullModel:
     Attributes:
         counts: Rows of the baseline per drift bin, int64 (B,), nulls last.
         ordered: Whether the bins are intervals of numbers.
-        seed: Seed of all draws.
-        draws: Windows drawn per size.
+        metrics: The distances wanted, of `DISTANCES`.
     """
 
     counts: Ints
     ordered: bool
-    seed: int
-    draws: int = 2000
-    _moments: dict[tuple[bytes, int], dict[str, tuple[float, ...]]] = field(default_factory=dict)
+    metrics: tuple[str, ...] = tuple(DISTANCES)
+    _known: dict[tuple[bytes, int], Floats] = field(default_factory=dict)
 
     def plan(self, n: int) -> Ints:
         """Merging of the bins for windows of grid size number `n` (see `grid_floor`)."""
@@ -81,30 +62,36 @@ class NullModel:
         sizes = np.maximum(np.asarray(n, dtype=np.float64), 1.0)
         below = grid_floor(sizes)
         nodes = np.unique(np.concatenate([below.ravel(), below.ravel() + 1]))
-        table = np.array([self._at(plan, int(node))[metric] for node in nodes])
-        x, low, high = 1 / sizes, 1 / grid_size(below), 1 / grid_size(below + 1)
-        weight = np.clip((x - high) / (low - high), 0, 1)
+        table = self._at(plan, nodes)[:, self.metrics.index(metric)]
         first = table[np.searchsorted(nodes, below)]
         second = table[np.searchsorted(nodes, below + 1)]
-        blend = second + weight[..., None] * (first - second)
-        return Moments(*np.moveaxis(blend, -1, 0))
+        return Moments(*np.moveaxis(between_sizes(sizes, below, first, second), -1, 0))
 
-    def _at(self, plan: Ints, node: int) -> dict[str, tuple[float, ...]]:
-        key = (plan.tobytes(), node)
-        if key not in self._moments:
-            self._moments[key] = self._simulate(merge_bins(self.counts, plan), node)
-        return self._moments[key]
+    def _at(self, plan: Ints, nodes: Ints) -> Floats:
+        name = plan.tobytes()
+        new = [node for node in nodes.tolist() if (name, node) not in self._known]
+        if new:
+            merged = merge_bins(self.counts, plan)
+            baseline = np.broadcast_to(merged, (len(new), len(merged)))
+            bins = np.full(len(new), len(merged))
+            found = null_moments(baseline, bins, grid_size(new), self.metrics)
+            self._known |= {(name, node): found[i] for i, node in enumerate(new)}
+        return np.stack([self._known[name, node] for node in nodes.tolist()])
 
-    def _simulate(self, baseline: Ints, node: int) -> dict[str, tuple[float, ...]]:
-        rng = np.random.default_rng([self.seed, node, len(baseline)])
-        draws = max(min(self.draws, _MAX_DRAWS_TIMES_BINS // len(baseline)), 300)
-        shares = rng.standard_gamma(baseline + 0.5, size=(draws, len(baseline)))
-        shares /= shares.sum(axis=1, keepdims=True)
-        windows = rng.multinomial(max(round(float(grid_size(node))), 1), shares)
-        return {
-            metric: _moments_of(distance(windows, baseline), POWER[metric])
-            for metric, distance in DISTANCES.items()
-        }
+
+def between_sizes(n: Floats, below: Ints, first: Floats, second: Floats) -> Floats:
+    """Interpolate in 1/n between values at the grid sizes `below` and the one after it.
+
+    Args:
+        n: Sizes (...).
+        below: `grid_floor` of the sizes (...).
+        first: Values (..., M) at that grid size.
+        second: Values (..., M) at the next grid size.
+    """
+    x, low, high = 1 / n, 1 / grid_size(below), 1 / grid_size(below + 1)
+    weight = np.clip((x - high) / (low - high), 0, 1)[..., None]
+    blend: Floats = second + weight * (first - second)
+    return blend
 
 
 def grid_floor(n: ArrayLike) -> Ints:
@@ -131,7 +118,7 @@ def gamma_tail(value: ArrayLike, moments: Moments) -> Floats:
         shape = 4 / skew**2
         z = (y - moments.mean) / moments.sd
         tail = special.gammaincc(shape, np.maximum(shape + z * np.sqrt(shape), 0))
-    degenerate = np.where(y <= moments.mean, 1.0, 0.0)
+    degenerate = np.where(y <= moments.mean * (1 + 1e-9), 1.0, 0.0)
     result: Floats = np.where(moments.sd > 0, tail, degenerate)
     return np.where(np.isnan(y), np.nan, result)
 
@@ -148,11 +135,11 @@ class KsNull:
     n_baseline: int
 
     @classmethod
-    def fit(cls, baseline: Ints, seed: int, draws: int = 2000) -> KsNull:
+    def fit(cls, baseline: Ints, seed: int) -> KsNull:
         """Draw bridges at the baseline's cumulative shares, `baseline` being (F,) fine counts."""
         share = baseline[baseline > 0] / max(int(baseline.sum()), 1)
-        rng = np.random.default_rng([seed, len(share)])
-        steps = rng.standard_normal((draws, len(share))) * np.sqrt(share)
+        steps = _normals(seed, 1 << max(len(share) - 1, 0).bit_length())[:, : len(share)]
+        steps = steps * np.sqrt(share)
         walk = np.cumsum(steps, axis=1)
         bridge = np.abs(walk - np.cumsum(share) * walk[:, -1:]).max(axis=1, initial=0.0)
         return cls(Moments(*map(np.asarray, _moments_of(bridge, POWER["ks"]))), int(baseline.sum()))
@@ -177,9 +164,15 @@ class KsNull:
         return scale
 
 
+@lru_cache(maxsize=4)
+def _normals(seed: int, width: int) -> Floats:
+    """Return the normal draws that all columns share, (_BRIDGES, width)."""
+    draws = np.random.default_rng([seed, width]).standard_normal((_BRIDGES, width))
+    draws.setflags(write=False)
+    return draws
+
+
 def _moments_of(distance: Floats, power: float) -> tuple[float, ...]:
-    # a jump rarer than any draw can measure would make the whole tail useless
-    distance = np.minimum(distance, np.quantile(distance, 0.9995))
     y = distance**power
     mean, sd = float(y.mean()), float(y.std())
     skew = float(((y - mean) ** 3).mean() / sd**3) if sd > 0 else 0.0

@@ -77,6 +77,8 @@ def _no_data(evidence: Evidence, row: Row | None, window: Window) -> str:
         return "no_rows" if window["n"] == 0 else "not_computed"
     if row["reason"]:
         return str(row["reason"])
+    if finite(row["p_value"]) is None:
+        return "not_computed"
     return "few_rows" if row["n"] < evidence.spec.monitors.drift.min_rows else ""
 
 

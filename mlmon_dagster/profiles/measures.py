@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, merge
+from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, ColumnStatistics, merge
 from mlmon_dagster.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -33,10 +34,19 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
 
     if baseline is None:
         return concat_frames([])
-    columns = [c for c in (*spec.features, "score") if c in profiles and c in baseline]
-    rows = spec.monitors.drift.min_rows
+    monitor = spec.monitors.drift
     return concat_frames(
-        [drift_metrics(profiles[c], baseline[c], seed=DRIFT_SEED, min_rows=rows) for c in columns]
+        [
+            drift_metrics(
+                profiles[column],
+                _over_versions(baseline[column]),
+                seed=DRIFT_SEED,
+                min_rows=monitor.min_rows,
+                test_slices=monitor.slices,
+            )
+            for column in (*spec.features, "score")
+            if column in profiles and column in baseline
+        ]
     )
 
 
@@ -76,10 +86,14 @@ def measure(
     spec: ModelSpec, family: str, profiles: Profiles, baseline: Profiles | None
 ) -> pd.DataFrame:
     """Return the MetricFrame of one family over all model versions together."""
-    merged = {column: merge(stats, _WITHOUT_VERSION) for column, stats in profiles.items()}
-    pooled = (
-        None
-        if baseline is None
-        else {column: merge(stats, _WITHOUT_VERSION) for column, stats in baseline.items()}
-    )
-    return MEASURES[family](spec, merged, pooled)
+    merged = {column: _over_versions(stats) for column, stats in profiles.items()}
+    return MEASURES[family](spec, merged, baseline)
+
+
+def _over_versions(stats: ColumnStatistics) -> ColumnStatistics:
+    """Return the statistics of all model versions together, adding up only where there are two."""
+    cells = stats.cells
+    several = cells["model_version"].nunique(dropna=False) > 1
+    if several and cells.duplicated(list(_WITHOUT_VERSION)).any():
+        return merge(stats, _WITHOUT_VERSION)
+    return replace(stats, cells=cells.assign(model_version=ALL))

@@ -1,0 +1,157 @@
+"""Computed moments against Monte Carlo: the same windows without change, drawn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlmon_dagster.metrics.bins import merge_bins, merge_plan
+from mlmon_dagster.metrics.drift import drift_metrics
+from mlmon_dagster.metrics.moments import TERMS, Counts, null_moments
+from mlmon_dagster.metrics.null import DISTANCES, POWER, NullModel, gamma_tail
+from mlmon_dagster.metrics.statistics import concat
+from tests.metrics.samples import cells, count, numeric_binning
+
+DRAWS = 20_000
+MEAN_TOLERANCE = 0.03  # of the mean; Monte Carlo's own error is up to .01
+SPREAD_TOLERANCE = 0.05  # and of the mean of a square root
+SKEW_TOLERANCE = 0.2  # Monte Carlo's own error is up to .1
+NOISE_TOLERANCE = 0.25
+BASELINES = {
+    "quantiles": (np.append(np.full(20, 3000), 60), True),
+    "no_nulls": (np.append(np.full(20, 3000), 0), True),
+    "small": (np.append(np.full(20, 50), [0, 20]), True),
+    "mostly_zero": (np.array([54_000, *[600] * 10, 30]), True),
+    "zipf": (np.append((12_000 / np.arange(1, 101)).astype(int), [0, 300]), False),
+    "nulls": (np.array([12_000] * 5 + [100, 6000]), False),
+    "three": (np.array([32_727, 16_363, 10_910, 500, 500]), False),
+}
+RARE = {"constant": np.array([60_000, 0, 0]), "rare_flag": np.array([58_800, 1200, 0])}
+
+
+def computed(merged, n, metric):
+    sizes = np.array([float(n)])
+    return null_moments(merged[None], np.array([len(merged)]), sizes, (metric,))[0, 0]
+
+
+def drawn(merged, n, metric):
+    rng = np.random.default_rng(n)
+    shares = rng.standard_gamma(merged + 0.5, size=(DRAWS, len(merged)))
+    windows = rng.multinomial(n, shares / shares.sum(axis=1, keepdims=True))
+    distance = DISTANCES[metric](windows, merged)
+    distance = np.minimum(distance, np.quantile(distance, 0.9995))
+    y = distance ** POWER[metric]
+    low, high = np.quantile(y, [0.16, 0.84])
+    skew = ((y - y.mean()) ** 3).mean() / y.std() ** 3 if y.std() else 0.0
+    return distance.mean(), y.mean(), y.std(), skew, (high - low) / 2
+
+
+@pytest.mark.parametrize("n", [50, 200, 1000, 30_000])
+@pytest.mark.parametrize("metric", ["psi", "jensen_shannon"])
+@pytest.mark.parametrize("name", BASELINES)
+def test_moments_are_those_of_drawn_windows(name, metric, n):
+    counts, ordered = BASELINES[name]
+    merged = merge_bins(counts, merge_plan(counts, n, ordered=ordered))
+    bias, mean, sd, skew, noise = computed(merged, n, metric)
+    expected = drawn(merged, n, metric)
+    assert bias == pytest.approx(expected[0], rel=SPREAD_TOLERANCE)
+    assert mean == pytest.approx(expected[1], rel=MEAN_TOLERANCE)
+    assert sd == pytest.approx(expected[2], rel=SPREAD_TOLERANCE)
+    assert skew == pytest.approx(expected[3], rel=SKEW_TOLERANCE)
+    assert noise == pytest.approx(expected[4], rel=NOISE_TOLERANCE, abs=0.02 * sd)
+
+
+@pytest.mark.parametrize("name", ["quantiles", "mostly_zero", "nulls", "three"])
+def test_moments_of_chi_square_are_those_of_drawn_windows(name):
+    counts, ordered = BASELINES[name]
+    merged = merge_bins(counts, merge_plan(counts, 30_000, ordered=ordered))
+    _, mean, sd, skew, _ = computed(merged, 30_000, "chi_square")
+    expected = drawn(merged, 30_000, "chi_square")
+    assert mean == pytest.approx(expected[1], rel=MEAN_TOLERANCE)
+    assert sd == pytest.approx(expected[2], rel=SPREAD_TOLERANCE)
+    assert skew == pytest.approx(expected[3], rel=SKEW_TOLERANCE)
+
+
+@pytest.mark.parametrize("n", [1000, 10_000])
+@pytest.mark.parametrize("name", RARE)
+def test_a_column_that_rarely_varies_has_the_mean_of_its_jumps(name, n):
+    merged = merge_bins(RARE[name], merge_plan(RARE[name], n, ordered=True))
+    _, mean, sd, _, _ = computed(merged, n, "psi")
+    expected = drawn(merged, n, "psi")
+    assert mean == pytest.approx(expected[1], rel=MEAN_TOLERANCE)
+    assert sd == pytest.approx(expected[2], rel=2 * SPREAD_TOLERANCE)
+
+
+@pytest.mark.parametrize("n", [300, 700, 5000])
+def test_moments_between_two_sizes_are_close_to_those_computed_there(n):
+    for counts, ordered in BASELINES.values():
+        model = NullModel(counts, ordered)
+        plan = merge_plan(counts, n, ordered=ordered)
+        for metric in ("psi", "jensen_shannon"):
+            between = model.moments(metric, plan, n)
+            exact = computed(merge_bins(counts, plan), n, metric)
+            assert float(between.mean) == pytest.approx(exact[1], rel=0.02)
+            assert float(between.sd) == pytest.approx(exact[2], rel=0.03)
+
+
+def test_the_gamma_tail_is_that_of_drawn_windows():
+    counts = BASELINES["quantiles"][0]
+    rng = np.random.default_rng(5)
+    shares = rng.standard_gamma(counts + 0.5, size=(DRAWS, len(counts)))
+    windows = rng.multinomial(1000, shares / shares.sum(axis=1, keepdims=True))
+    moments = NullModel(counts, True).moments("psi", np.arange(len(counts)), np.full(DRAWS, 1000))
+    p = gamma_tail(DISTANCES["psi"](windows, counts), moments)
+    for level in (0.5, 0.1, 0.01):
+        assert (p <= level).mean() == pytest.approx(level, rel=0.15)
+
+
+@pytest.mark.parametrize("metric", TERMS)
+def test_terms_add_up_to_the_distance(metric):
+    rng = np.random.default_rng(3)
+    window, baseline = rng.integers(0, 40, (5, 7)), rng.integers(0, 400, (5, 7))
+    n = window.sum(axis=1)[:, None, None].astype(float)
+    both = Counts(
+        window[..., None] * 1.0, np.ones(1), n, baseline[..., None] * 1.0, np.full((5, 1, 1), 7.0)
+    )
+    total = TERMS[metric](both)[..., 0].sum(axis=1)
+    assert total == pytest.approx(DISTANCES[metric](window, baseline) ** POWER[metric])
+
+
+def test_baselines_of_fewer_bins_are_padded_without_effect():
+    small, wide = np.array([300, 200, 5]), np.array([100, 90, 80, 70, 1])
+    padded = np.stack([np.append(small, [0, 0]), wide])
+    sizes = np.array([100.0, 200.0])
+    both = null_moments(padded, np.array([3, 5]), sizes, ("psi", "chi_square"))
+    for i, counts in enumerate((small, wide)):
+        alone = null_moments(
+            counts[None], np.array([len(counts)]), sizes[[i]], ("psi", "chi_square")
+        )
+        np.testing.assert_allclose(both[i], alone[0], rtol=1e-9)
+
+
+def test_untested_slices_have_the_effect_and_interval_of_tested_ones():
+    rng = np.random.default_rng(8)
+    normal = rng.normal(size=(30, 300))
+    binning = numeric_binning(normal)
+    bases, parts = [], []
+    for name, rows in (("a", 40), ("b", 300), ("c", 2000), ("rare", 3)):
+        base = count(binning, rng.normal(0.3, 1, size=(20, rows)))
+        bases.append(replace(base, cells=cells(20, key="group", value=name)))
+        part = count(binning, rng.normal(size=(4, rows)))
+        parts.append(replace(part, cells=cells(4, key="group", value=name)))
+    current, baseline = concat([count(binning, normal[:2]), *parts]), concat(bases)
+    keys = ["metric", "slice_value", "window_start"]
+    tested, untested = (
+        drift_metrics(current, baseline, seed=1, test_slices=test).set_index(keys).sort_index()
+        for test in (True, False)
+    )
+    columns = ["value", "lower", "upper", "n", "n_baseline", "reason"]
+    pd.testing.assert_frame_equal(tested[columns], untested[columns])
+    slices = untested[untested["slice_key"] != "all"]
+    assert slices["p_value"].isna().all()
+    assert set(slices["method_version"]) == {"psi-1:untested"}
+    known = tested[(tested["slice_key"] != "all") & (tested["reason"] == "")]
+    assert known["p_value"].between(0, 1).all()
