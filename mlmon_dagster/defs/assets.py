@@ -13,6 +13,7 @@ from mlmon_dagster.defs.liveness import MODEL_TAG, note_process
 from mlmon_dagster.defs.metadata import numbers_only, safe_metadata
 from mlmon_dagster.defs.partitions import partitions_of, windows_of
 from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.defs.stopwatch import computing
 from mlmon_dagster.spec import ModelSpec
 
 BACKFILL_TAG = "mlmon/backfill"
@@ -79,8 +80,9 @@ def _event_log(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
     @_asset(spec, BY_NAME["event_log"])
     def event_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         work = work_of(project, spec, context)
-        report = compute.ingest(work, context.log.info)
-        judging.judge_quarantined(work)
+        with computing.running():
+            report = compute.ingest(work, context.log.info)
+            judging.judge_quarantined(work)
         return dg.MaterializeResult(metadata=safe_metadata(compute.ingest_numbers(report)))
 
     return event_log
@@ -89,7 +91,8 @@ def _event_log(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
 def _baseline(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
     @_asset(spec, BY_NAME["baseline"])
     def baseline(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        numbers = compute.fit_baseline(work_of(project, spec, context))
+        with computing.running():
+            numbers = compute.fit_baseline(work_of(project, spec, context))
         if "reason" in numbers:
             context.log.warning(str(numbers["reason"]))
         return dg.MaterializeResult(metadata=safe_metadata(numbers))
@@ -107,7 +110,9 @@ def _windowed(
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def windowed(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        for key, numbers in body(work_of(project, spec, context)).items():
+        with computing.running():
+            numbers_of = body(work_of(project, spec, context))
+        for key, numbers in numbers_of.items():
             context.add_asset_metadata(numbers_only(numbers), partition_key=key)
         return dg.MaterializeResult()
 

@@ -18,6 +18,7 @@ from mlmon_dagster.defs.lineage import ASSETS, AssetInfo, asset_key
 from mlmon_dagster.defs.metadata import safe_metadata, table
 from mlmon_dagster.defs.partitions import partitions_of
 from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.defs.stopwatch import computing
 from mlmon_dagster.spec import ModelSpec
 
 Result = Mapping[str, Any]
@@ -54,7 +55,8 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
     )
     def family_check(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckEvaluation]:
         work = work_of(project, spec, context)
-        judged = judging.judge(work, family)
+        with computing.running():
+            judged = judging.judge(work, family)
         keys = [window.key for window in work.windows] if info.is_windowed else [None]
         targets = _targets(context.instance, key, keys)
         for partition in keys:

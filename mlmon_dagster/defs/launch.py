@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from mlmon_dagster.defs.liveness import MODEL_TAG
 from mlmon_dagster.defs.overview import OVERVIEW_KEY
 from mlmon_dagster.defs.partitions import range_tags
 from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.defs.stopwatch import computing
 from mlmon_dagster.spec import ModelSpec, Window
 
 OnStep = Callable[[str], None]
@@ -27,7 +29,8 @@ class RunReport:
     Attributes:
         run_id: Dagster's run.
         is_success: Whether every step succeeded; failed checks do not change that.
-        seconds: Step -> wall time.
+        seconds: Wall time from launch to end.
+        computing_seconds: What of it was spent in our own work; the rest is Dagster's.
         n_checks: Check evaluations.
         n_failed_checks: Those that failed, by severity.
         errors: One message per failed step.
@@ -35,7 +38,8 @@ class RunReport:
 
     run_id: str
     is_success: bool
-    seconds: dict[str, float]
+    seconds: float
+    computing_seconds: float
     n_checks: int
     n_failed_checks: dict[str, int]
     errors: list[str]
@@ -57,6 +61,8 @@ class Launcher:
         )
         self.instance = instance
         self.overview_keys = [OVERVIEW_KEY]
+        self.seconds = 0.0  # of all runs so far
+        self.computing_seconds = 0.0
         self._job = self.definitions.resolve_implicit_global_asset_job_def()
 
     def materialize(
@@ -84,6 +90,7 @@ class Launcher:
 
     def run(self, tags: dict[str, str], selection: Sequence[dg.AssetKey]) -> RunReport:
         """Execute a selection of assets with some run tags, as a sensor requests them."""
+        start, computed = time.perf_counter(), computing.seconds
         result = self._job.execute_in_process(
             instance=self.instance,
             asset_selection=list(selection),
@@ -91,16 +98,18 @@ class Launcher:
             run_config={"loggers": {"console": {}}},
             raise_on_error=False,
         )
-        return _report(result)
+        report = _report(result, time.perf_counter() - start, computing.seconds - computed)
+        self.seconds += report.seconds
+        self.computing_seconds += report.computing_seconds
+        return report
 
 
-def _report(result: dg.ExecuteInProcessResult) -> RunReport:
-    seconds, failed, errors = {}, {"WARN": 0, "ERROR": 0}, []
+def _report(
+    result: dg.ExecuteInProcessResult, seconds: float, computing_seconds: float
+) -> RunReport:
+    failed, errors = {"WARN": 0, "ERROR": 0}, []
     for event in result.all_events:
-        if event.is_step_success:
-            duration = event.step_success_data.duration_ms / 1000
-            seconds[_shown(event.step_key or "")] = duration
-        elif event.is_step_failure:
+        if event.is_step_failure:
             error = event.step_failure_data.error
             cause = error.cause if error and error.cause else error
             text = cause.message.strip() if cause else "unknown error"
@@ -109,7 +118,15 @@ def _report(result: dg.ExecuteInProcessResult) -> RunReport:
     for evaluation in evaluations:
         if not evaluation.passed:
             failed[evaluation.severity.value] += 1
-    return RunReport(result.run_id, result.success, seconds, len(evaluations), failed, errors)
+    return RunReport(
+        run_id=result.run_id,
+        is_success=result.success,
+        seconds=seconds,
+        computing_seconds=computing_seconds,
+        n_checks=len(evaluations),
+        n_failed_checks=failed,
+        errors=errors,
+    )
 
 
 def _shown(step_key: str) -> str:

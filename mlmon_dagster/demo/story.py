@@ -1,4 +1,4 @@
-"""The demo: a year of flights through the whole graph, then three days as they would arrive live."""
+"""The demo: a year of flights through the whole graph, then three days as they would come live."""
 
 from __future__ import annotations
 
@@ -80,7 +80,11 @@ def tell(project: Project, *, again: bool = False) -> bool:
             launcher.materialize(spec, (), keys=launcher.overview_keys)
     click.echo("\n" + render_months(project, spec))
     click.echo("\n" + render_episodes(project, spec))
-    click.echo("\nTime by stage: " + ", ".join(f"{name} {s:.1f} s" for name, s in stages))
+    dagster_seconds = launcher.seconds - launcher.computing_seconds
+    click.echo("\nTime by stage:")
+    for name, seconds in stages:
+        click.echo(f"  {seconds:6.1f} s  {name}")
+    click.echo(f"  {dagster_seconds:6.1f} s  of these were Dagster's own runs and events")
     click.echo(f"\n{NEXT}")
     return is_fine
 
@@ -105,6 +109,11 @@ def declare(project: Project, again: bool = False) -> ModelSpec:
 
 
 def _remove_earlier(project: Project) -> None:
+    if project.db_url is not None:
+        raise ConfigError(
+            "MLMON_DB_URL names a database, which the demo will not empty. Unset it, or drop and "
+            "create the database yourself and run the demo without --again."
+        )
     others = [p.stem for p in project.models_folder.glob("*.y*ml") if p.stem != MODEL]
     if others:
         raise ConfigError(
