@@ -199,7 +199,7 @@ def _first(curve: Curve) -> dt.datetime:
 
 
 def _middles(curve: Curve) -> list[dt.datetime]:
-    ends = [*curve.starts[1:], curve.end]
+    ends = [*curve.starts, curve.end][1:]
     lengths = [end - start for start, end in zip(curve.starts, ends, strict=True)]
     length = min(lengths, default=dt.timedelta())  # a missing window makes its neighbour no longer
     return [start + length / 2 for start in curve.starts]

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import base64
+import re
+from collections import Counter
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mlmon_dagster.alerts import AlertEpisode, fold_results
+from mlmon_dagster.report.health import health_report, write_report
+from mlmon_dagster.report.summary import sentence_of
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.store import Store, monitor_results
+from tests.report.worlds import BROKEN, DAY, NOW, REGIONS, SECRET, START, World, build, declare
+
+PAYLOADS = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "'><svg/onload=alert(1)>",
+    "</td></table></style><iframe src=//evil.example>",
+    "{{ 7 * 7 }}{% raw %}",
+    "javascript:alert(1)&lt;b&gt;<!--",
+)
+ALLOWED = {
+    "html", "head", "meta", "title", "style", "body", "main", "header", "h1", "h2", "p", "div",
+    "span", "br", "em", "img", "table", "thead", "tbody", "tr", "th", "td", "details", "summary",
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Elements, attributes and texts of a page, as a browser would see them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.words: list[str] = []
+        self.n_comments = 0
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def handle_comment(self, data: str) -> None:
+        self.n_comments += 1
+
+
+def alarm(world: World, sentence: str) -> None:
+    """Let a monitor fail on the last day, with this sentence."""
+    newest = monitor_results.newest(world.store.state, world.spec.model).iloc[-1].to_dict()
+    row = {name: newest[name] for name in newest if name not in ("id", "folded_at")}
+    row |= {
+        "family": "drift",
+        "monitor": "drift/psi/age",
+        "metric": "psi",
+        "column_name": "age",
+        "slice_key": "all",
+        "slice_value": "all",
+        "status": "ERROR",
+        "message": sentence,
+        "data_version": "later",
+        "window_start": newest["window_start"].to_pydatetime(),
+        "window_end": newest["window_end"].to_pydatetime(),
+        "created_at": NOW,
+        "k": 1,
+        "of_n": 1,
+        "value": 1.0,
+    }
+    monitor_results.append(world.store.state, [row])
+    fold_results(world.store, [world.spec], NOW)
+
+
+def tell(folder: Path, regions: tuple[str, ...], description: str, sentence: str) -> Page:
+    world = build(folder, regions, declare(description=description))
+    alarm(world, sentence)
+    page = Page(health_report(world.store, world.spec, NOW).html)
+    world.store.close()
+    return page
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Page]]:
+    """The same story, once with harmless names and once with payloads for names."""
+    harmless = tell(tmp_path_factory.mktemp("harmless"), REGIONS, "What it is.", "It is wrong.")
+    hostile = tell(
+        tmp_path_factory.mktemp("hostile"), PAYLOADS, " ".join(PAYLOADS), " ".join(PAYLOADS)
+    )
+    return harmless, hostile
+
+
+@pytest.fixture(scope="module")
+def html(world: World) -> str:
+    return health_report(world.store, world.spec, NOW).html
+
+
+def test_names_from_data_never_become_elements(pages: tuple[Page, Page]) -> None:
+    harmless, hostile = pages
+
+    assert hostile.elements == harmless.elements
+    assert hostile.n_comments == 0
+    assert set(hostile.elements) <= ALLOWED
+    # Slices that rank alike are sorted by name, so the order of the rows is another.
+    names = [Counter(attribute[:2] for attribute in page.attributes) for page in pages]
+    assert names[0] == names[1]
+
+
+def test_payloads_are_shown_as_the_text_they_are(pages: tuple[Page, Page]) -> None:
+    _, hostile = pages
+
+    assert " ".join(PAYLOADS) in hostile.text
+    assert f"region = {PAYLOADS[BROKEN]}" in hostile.text
+
+
+def test_the_file_needs_nothing_and_runs_nothing(html: str) -> None:
+    page = Page(html)
+    policy = next(v for t, n, v in page.attributes if n == "content" and "default-src" in v)
+
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+    assert html.index("Content-Security-Policy") < html.index("<style")
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert not [name for _, name, _ in page.attributes if name in ("href", "srcset", "action")]
+    sources = [value for _, name, value in page.attributes if name == "src"]
+    assert sources
+    for source in sources:
+        kind, _, data = source.partition(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
+    assert "url(" not in html
+    assert "http" not in re.sub(r'<meta http-equiv[^>]*>|src="data:[^"]*"', "", html)
+
+
+def test_values_of_pii_columns_are_nowhere(html: str) -> None:
+    assert "canary" not in html
+    assert SECRET not in html
+
+
+def test_a_sentence_stored_before_its_column_was_marked_is_not_shown() -> None:
+    open_spec, marked = _email(pii=False), _email(pii=True)
+
+    assert SECRET in sentence_of(open_spec, _episode())
+    assert sentence_of(marked, _episode()) == "Share of unseen values of email reached 0.50."
+
+
+def _email(pii: bool) -> ModelSpec:
+    spec = declare()
+    email = spec.features["email"].model_copy(update={"pii": pii})
+    return spec.model_copy(update={"features": {**spec.features, "email": email}})
+
+
+def _episode() -> AlertEpisode:
+    return AlertEpisode(
+        fingerprint="f", model="credit", monitor="quality/unseen_rate/email", family="quality",
+        metric="unseen_rate", column="email", slice_key="all", slice_value="all", episode=1,
+        state="FIRING", severity="WARN", opened_window=START, resolved_window=None,
+        worst_value=0.5, message=f"Share of unseen values of email is 0.50: {SECRET}.",
+        muted_reason="",
+    )  # fmt: skip
+
+
+def test_the_report_says_how_every_family_is_and_what_fires(world: World, html: str) -> None:
+    text = Page(html).text
+
+    for family in ("schema", "freshness", "quality", "drift", "performance", "service"):
+        assert re.search(rf"{family} (ERROR|WARN|OK|NO_DATA|-) ", text)
+    assert "Accuracy is" in text
+    assert "worse than the baseline's" in text
+    assert "performance/accuracy" in text
+
+
+def test_months_are_counted_from_the_rows(world: World, html: str) -> None:
+    rows = world.side("production")
+    known = rows[rows["actual"] >= 0]
+    coverage = f"{len(known) / len(rows):.1%}"
+    accuracy = f"{(known['prediction'] == known['actual']).mean():.3f}"
+    month = re.search(r"2024-01 [\d,]+ \S+ .{60}", Page(html).text)
+
+    assert month is not None
+    assert month[0].startswith(f"2024-01 {len(rows):,} {coverage} {known['actual'].mean():.3f}")
+    assert accuracy in month[0]
+
+
+def test_the_trace_shows_the_broken_slice_with_its_effects(html: str) -> None:
+    text = Page(html).text
+
+    assert "What explains the change since the baseline" in text
+    assert re.search(r"Accuracy: 0\.\d{3}, baseline 0\.\d{3}, change \N{MINUS SIGN}0\.\d{3}", text)
+    assert text.index("region = north") < text.index("region = east")
+    assert "cannot be split into shares of slices exactly" in text
+
+
+def test_a_model_without_any_window_has_a_report_too(store: Store) -> None:
+    report = health_report(store, declare(), NOW)
+    text = Page(report.html).text
+
+    assert (report.status, report.plot, report.n_firing) == ("-", None, 0)
+    assert "there is no baseline" in text
+    assert "No windows yet." in text
+    assert "Nothing is firing." in text
+
+
+def test_windows_after_the_moment_of_the_report_are_left_out(world: World) -> None:
+    early = health_report(world.store, world.spec, START + DAY).html
+
+    assert "Newest window 2024-01-01" in Page(early).text
+
+
+def test_the_same_state_gives_the_same_report(world: World, html: str) -> None:
+    assert health_report(world.store, world.spec, NOW).html == html
+
+
+def test_a_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "reports" / "credit" / "health.html"
+    write_report("old", path)
+    write_report("new ✓", path)
+
+    assert path.read_text(encoding="utf-8") == "new ✓"
+    assert [p.name for p in path.parent.iterdir()] == ["health.html"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_write_that_fails_leaves_the_old_report_and_no_rubbish(tmp_path: Path) -> None:
+    path = tmp_path / "health.html"
+    write_report("old", path)
+    with pytest.raises(UnicodeEncodeError):
+        write_report("half \ud800", path)
+
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["health.html"]

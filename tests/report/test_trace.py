@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.report.trace import COLUMNS, newest_mature, performance_trace
+from mlmon_dagster.store import Store
+from tests.report.worlds import BROKEN, DAY, DAYS, REGIONS, START, World, build, declare
+
+EXACT = ("accuracy", "f1", "precision", "recall", "actual_rate", "brier", "log_loss")
+
+
+@pytest.fixture(scope="module")
+def trace(world: World) -> pd.DataFrame:
+    return performance_trace(world.store, world.spec, *world.period, ("roc_auc", *EXACT))
+
+
+def of(trace: pd.DataFrame, metric: str, key: str = "region") -> pd.DataFrame:
+    part = trace[(trace["metric"] == metric) & (trace["slice_key"] == key)]
+    return part.set_index("slice_value")
+
+
+def accuracy(rows: pd.DataFrame) -> float:
+    known = rows[rows["actual"] >= 0]
+    return float((known["prediction"] == known["actual"]).mean())
+
+
+@pytest.mark.parametrize("metric", EXACT)
+@pytest.mark.parametrize("key", ["region", "region,member"])
+def test_the_effects_of_a_slice_key_add_up_to_the_change(trace, metric: str, key: str) -> None:
+    whole = of(trace, metric, "all").iloc[0]
+    parts = of(trace, metric, key)
+
+    assert abs(parts["effect"].sum() - whole["change"]) <= 1e-12
+    assert parts["share"].sum() == pytest.approx(1, abs=1e-9)
+    assert parts["weight"].sum() == pytest.approx(1, abs=1e-12)
+    assert set(parts["method"]) == {"exact"}
+
+
+def test_values_are_those_of_the_rows(world: World, trace: pd.DataFrame) -> None:
+    now, then = world.side("production"), world.side("validation")
+    whole = of(trace, "accuracy", "all").iloc[0]
+
+    assert whole["value"] == pytest.approx(accuracy(now), abs=1e-12)
+    assert whole["change"] == pytest.approx(accuracy(now) - accuracy(then), abs=1e-12)
+    for name in ("north", "south", "east"):
+        row = of(trace, "accuracy").loc[name]
+        mine = now[now["region"] == name]
+        assert row["value"] == pytest.approx(accuracy(mine), abs=1e-12)
+        assert row["n"] == (mine["actual"] >= 0).sum()
+        assert row["baseline_value"] == pytest.approx(
+            accuracy(then[then["region"] == name]), abs=1e-12
+        )
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "roc_auc", "log_loss"])
+def test_the_slice_that_broke_comes_first(trace: pd.DataFrame, metric: str) -> None:
+    parts = of(trace, metric)
+
+    assert parts.index[0] == REGIONS[BROKEN]
+    assert parts["is_real"].iloc[0]
+
+
+def test_the_whole_stands_before_its_slices(trace: pd.DataFrame) -> None:
+    first = trace.groupby("metric", sort=False).first()
+
+    assert set(first["slice_key"]) == {"all"}
+
+
+def test_a_slice_that_grew_and_is_worse_than_the_rest_is_a_mix_effect(trace: pd.DataFrame) -> None:
+    grown = of(trace, "accuracy").loc["south"]
+
+    assert grown["mix"] < -0.01
+    assert not grown["is_real"]
+
+
+def test_slices_of_one_side_are_told_and_count_as_mix_alone(trace: pd.DataFrame) -> None:
+    fresh, former = (of(trace, "accuracy").loc[name] for name in ("fresh", "former"))
+
+    assert (fresh["note"], former["note"]) == ("new", "gone")
+    assert fresh["within"] == former["within"] == 0
+    assert fresh["mix"] != 0
+    assert former["mix"] != 0
+    assert np.isnan(fresh["p_value"])
+
+
+def test_an_area_is_not_split_but_ranked_by_the_slices_own_change(trace: pd.DataFrame) -> None:
+    parts = trace[(trace["metric"] == "roc_auc") & (trace["slice_key"] != "all")]
+    real = parts[parts["is_real"]]
+
+    assert set(parts["method"]) == {"own_change"}
+    assert parts[["mix", "within", "effect", "share"]].isna().all(axis=None)
+    assert real["change"].is_monotonic_increasing
+    assert list(parts["is_real"]) == sorted(parts["is_real"], reverse=True)
+
+
+def test_small_values_are_put_together_and_still_count(world: World) -> None:
+    trace = performance_trace(world.store, world.spec, *world.period, ["accuracy"])
+    few = performance_trace(world.store, world.spec, *world.period, ["accuracy"], min_rows=400)
+    known = world.rows[world.rows["actual"] >= 0]
+    small = known[known["region"].isin(["fresh", "former", "tiny"])]
+
+    assert of(trace, "accuracy").loc["(1 smaller)", "note"] == "small"
+    together = of(few, "accuracy").loc["(3 smaller)"]
+    assert together["n"] == (small["dataset"] == "production").sum()
+    assert together["n_baseline"] == (small["dataset"] == "validation").sum()
+    for frame in (trace, few):
+        change = of(frame, "accuracy", "all")["change"].iloc[0]
+        assert abs(of(frame, "accuracy")["effect"].sum() - change) <= 1e-12
+
+
+def test_a_change_is_unlikely_just_when_its_interval_leaves_out_zero(trace: pd.DataFrame) -> None:
+    tested = trace.dropna(subset=["p_value"])
+    excludes = (tested["change_lower"] > 0) | (tested["change_upper"] < 0)
+
+    assert ((tested["p_value"] < 0.05) == excludes).all()
+    assert (tested["p_adjusted"] >= tested["p_value"] - 1e-15).all()
+
+
+def test_a_base_rate_has_no_worse_side_and_is_sorted_by_its_share(trace: pd.DataFrame) -> None:
+    parts = trace[(trace["metric"] == "actual_rate") & (trace["slice_key"] != "all")]
+
+    assert parts["share"].is_monotonic_decreasing
+
+
+def test_windows_without_production_rows_give_an_empty_trace(world: World) -> None:
+    frame = performance_trace(
+        world.store, world.spec, START - DAYS * DAY, START, ["accuracy", "roc_auc"]
+    )
+
+    assert frame.empty
+    assert tuple(frame.columns) == COLUMNS
+
+
+def test_by_default_monitored_metrics_come_first(world: World) -> None:
+    frame = performance_trace(world.store, world.spec, *world.period)
+
+    names = list(dict.fromkeys(frame["metric"]))
+    assert names == ["accuracy", "roc_auc", "f1", "actual_rate"]
+
+
+def test_without_a_baseline_there_is_nothing_to_compare_with(store: Store) -> None:
+    with pytest.raises(BaselineMissingError):
+        performance_trace(store, declare(), START, START + DAY)
+
+
+def test_the_newest_mature_windows_end_with_the_last_of_them(world: World, store: Store) -> None:
+    assert newest_mature(world.store, world.spec) == world.period
+    assert newest_mature(store, world.spec) is None
+
+
+def test_windows_whose_ground_truth_is_still_to_come_are_not_traced(tmp_path: Path) -> None:
+    waiting = declare(actuals={"expected_within": "30d", "min_coverage": 1.0})
+    world = build(tmp_path, spec=waiting)
+
+    assert newest_mature(world.store, world.spec) is None
+    world.store.close()
+
+
+def test_a_model_without_scores_is_traced_by_its_decisions(tmp_path: Path) -> None:
+    spec = declare()
+    columns = spec.columns.model_copy(update={"score": None})
+    monitor = spec.monitors.model_copy(update={"performance": spec.monitors.performance[:1]})
+    world = build(tmp_path, spec=spec.model_copy(update={"columns": columns, "monitors": monitor}))
+    frame = performance_trace(world.store, world.spec, *world.period)
+
+    assert set(frame["metric"]) == {"accuracy", "f1", "actual_rate"}
+    assert of(frame, "accuracy").index[0] == REGIONS[BROKEN]
+    world.store.close()
+
+
+def test_part_of_the_windows_can_be_traced(world: World) -> None:
+    first = START, START + dt.timedelta(hours=1)
+    frame = performance_trace(world.store, world.spec, *first, ["accuracy"])
+    day = world.side("production")
+    day = day[day["window_start"] == START]
+
+    assert of(frame, "accuracy", "all")["value"].iloc[0] == pytest.approx(accuracy(day), abs=1e-12)
