@@ -88,10 +88,12 @@ def write_health_report(
     Returns:
         The report, and where it is.
     """
+    from mlmon_dagster.alerts import list_alerts
     from mlmon_dagster.report.health import health_report, write_report
 
     target = path or project.state_folder / "reports" / spec.model / "health.html"
-    report = health_report(project.store, spec, project.now())
+    episodes = list_alerts(project.store, spec.model)
+    report = health_report(project.store, spec, project.now(), episodes)
     write_report(report.html, target)
     return report, target
 

@@ -15,22 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmon_dagster.alerts import AlertEpisode, list_alerts
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import ALL
 from mlmon_dagster.monitors.wording import NAMES
 from mlmon_dagster.profiles import Baseline, load_baseline
 from mlmon_dagster.report.curves import Curves
+from mlmon_dagster.report.episodes import AlertEpisode, firing, sentence_of
 from mlmon_dagster.report.plots import Curve, draw
 from mlmon_dagster.report.summary import (
     NONE,
     Standing,
     decimal,
-    firing,
     last_day,
     moment,
     periods_of,
-    sentence_of,
     standing_of,
 )
 from mlmon_dagster.report.trace import HIGHER_IS_BETTER, newest_mature, performance_trace
@@ -70,19 +68,21 @@ class HealthReport:
     n_firing: int
 
 
-def health_report(store: Store, spec: ModelSpec, now: dt.datetime) -> HealthReport:
+def health_report(
+    store: Store, spec: ModelSpec, now: dt.datetime, episodes: Sequence[AlertEpisode] = ()
+) -> HealthReport:
     """Render the report of a model from stored metrics, verdicts and alerts; no rows are read.
 
     Args:
         store: The store.
         spec: The model.
-        now: The moment of the report; windows that start later are left out.
+        now: The moment of the report; verdicts and curves end there.
+        episodes: The model's alerts, as `mlmon_dagster.alerts.list_alerts` returns them.
     """
     try:
         baseline = load_baseline(store, spec)
     except BaselineMissingError:
         baseline = None
-    episodes = list_alerts(store, spec.model)
     standings = standing_of(store, spec, now)
     current = firing(episodes)
     curves = Curves(store, spec, baseline, episodes, now)

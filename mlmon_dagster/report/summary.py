@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.alerts import AlertEpisode
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import TABLE
-from mlmon_dagster.monitors.wording import NAMES, number
+from mlmon_dagster.monitors.wording import NAMES
 from mlmon_dagster.profiles import Baseline, load_profiles
 from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.report.rollup import coarsen
@@ -99,19 +97,6 @@ def _subject(row: dict[object, object]) -> str:
     return name if column in (TABLE, "") else f"{name} of {column}"
 
 
-def sentence_of(spec: ModelSpec, episode: AlertEpisode) -> str:
-    """Return an alert's sentence; one about a pii column is told without the stored text.
-
-    The text may have been stored before the column was marked, with values in it.
-    """
-    columns = {episode.column, *episode.slice_key.split(",")}
-    if not any(f.pii for name, f in spec.features.items() if name in columns):
-        return episode.message
-    name = NAMES.get(episode.metric, episode.metric)
-    worst = "" if episode.worst_value is None else f" reached {number(episode.worst_value)}"
-    return f"{name} of {episode.column}{worst}." if worst else f"{name} of {episode.column} failed."
-
-
 @dataclass(frozen=True)
 class Period:
     """Numbers of one month, or of one week for a model with weekly windows; texts to be shown."""
@@ -194,9 +179,3 @@ def moment(spec: ModelSpec, when: dt.datetime) -> str:
 def last_day(spec: ModelSpec, end: dt.datetime) -> str:
     """Write the window that ends at a moment."""
     return moment(spec, window_containing(spec.time, end - dt.timedelta(microseconds=1)).start)
-
-
-def firing(episodes: Iterable[AlertEpisode]) -> Sequence[AlertEpisode]:
-    """Return what fires now, errors first, then the longest."""
-    now = [e for e in episodes if e.state in ("FIRING", "RECOVERING")]
-    return sorted(now, key=lambda e: (e.severity != "ERROR", e.opened_window, e.monitor))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mlmon_dagster.alerts import AlertEpisode, fold_results
+from mlmon_dagster.alerts import AlertEpisode, fold_results, list_alerts
+from mlmon_dagster.report.episodes import sentence_of
 from mlmon_dagster.report.health import health_report, write_report
-from mlmon_dagster.report.summary import sentence_of
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, monitor_results
 from tests.report.worlds import BROKEN, DAY, NOW, REGIONS, SECRET, START, World, build, declare
@@ -78,10 +79,15 @@ def alarm(world: World, sentence: str) -> None:
     fold_results(world.store, [world.spec], NOW)
 
 
+def report_of(world: World, now: dt.datetime = NOW) -> str:
+    episodes = list_alerts(world.store, world.spec.model)
+    return health_report(world.store, world.spec, now, episodes).html
+
+
 def tell(folder: Path, regions: tuple[str, ...], description: str, sentence: str) -> Page:
     world = build(folder, regions, declare(description=description))
     alarm(world, sentence)
-    page = Page(health_report(world.store, world.spec, NOW).html)
+    page = Page(report_of(world))
     world.store.close()
     return page
 
@@ -98,7 +104,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Page
 
 @pytest.fixture(scope="module")
 def html(world: World) -> str:
-    return health_report(world.store, world.spec, NOW).html
+    return report_of(world)
 
 
 def test_names_from_data_never_become_elements(pages: tuple[Page, Page]) -> None:
@@ -207,13 +213,13 @@ def test_a_model_without_any_window_has_a_report_too(store: Store) -> None:
 
 
 def test_windows_after_the_moment_of_the_report_are_left_out(world: World) -> None:
-    early = health_report(world.store, world.spec, START + DAY).html
+    early = report_of(world, START + DAY)
 
     assert "Newest window 2024-01-01" in Page(early).text
 
 
 def test_the_same_state_gives_the_same_report(world: World, html: str) -> None:
-    assert health_report(world.store, world.spec, NOW).html == html
+    assert report_of(world) == html
 
 
 def test_a_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
