@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.table import Goal, Row, render
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import build_profiles, fit_binnings
 from mlmon_dagster.spec.model import Columns as Roles
@@ -36,6 +38,9 @@ NUMERIC = [f"n{i:02d}" for i in range(20)]
 LEVELS = (3, 5, 8, 12, 50, 100, 300, 1_000)
 CATEGORICAL = [f"c{i:02d}" for i in range(len(LEVELS))]
 DAYS, NULL_SHARE, CHUNK = 30, 0.03, 1_000_000
+SEEDS = (0, 1)  # of the baseline and of the current rows
+RUNS = ("plain scan", "profile", "profile + drift")
+MOST_TIMES_SCAN, MOST_MEMORY, LARGE = 6.0, 700.0, 10_000_000
 START = np.datetime64("2026-01-01", "us")
 
 
@@ -121,11 +126,12 @@ def measure(folder: Path, repeats: int) -> dict[str, float]:
     """Time everything in turns, in this process; run it in a fresh one."""
     baseline = pickle.loads((folder / "baseline.pickle").read_bytes())
     engine, source = Engine(), f"read_parquet('{folder / 'current.parquet'}')"
-    runs: dict[str, Callable[[], Any]] = {
-        "plain scan": lambda: scan(engine, source),
-        "profile": lambda: profile(engine, source, baseline),
-        "profile + drift": lambda: profile_and_drift(engine, source, baseline),
-    }
+    works: tuple[Callable[[], Any], ...] = (
+        lambda: scan(engine, source),
+        lambda: profile(engine, source, baseline),
+        lambda: profile_and_drift(engine, source, baseline),
+    )
+    runs = dict(zip(RUNS, works, strict=True))
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats + 1):  # the first round warms the file cache
         for name, run in runs.items():
@@ -138,8 +144,8 @@ def measure(folder: Path, repeats: int) -> dict[str, float]:
 
 
 def prepare(folder: Path, rows: int) -> None:
-    generate(folder / "baseline.parquet", min(rows, 1_000_000), seed=0, shift=0.0)
-    generate(folder / "current.parquet", rows, seed=1, shift=0.2)
+    generate(folder / "baseline.parquet", min(rows, 1_000_000), seed=SEEDS[0], shift=0.0)
+    generate(folder / "current.parquet", rows, seed=SEEDS[1], shift=0.2)
     engine, spec = Engine(), make_spec()
     source = f"read_parquet('{folder / 'baseline.parquet'}')"
     binnings = fit_binnings(engine, spec, source)
@@ -148,30 +154,35 @@ def prepare(folder: Path, rows: int) -> None:
     (folder / "baseline.pickle").write_bytes(pickle.dumps(baseline))
 
 
-def report(rows: int, found: dict[str, float]) -> str:
-    lines = [f"{rows:,} rows x 28 columns, {DAYS} days", f"{'':18}{'seconds':>9}{'x scan':>8}"]
-    for name, value in found.items():
-        if name != "peak MB":
-            lines.append(f"{name:18}{value:9.3f}{value / found['plain scan']:8.2f}")
-    return "\n".join([*lines, f"{'peak memory, MB':18}{found['peak MB']:9.0f}"])
+def report(rows: int, repeats: int, found: dict[str, float]) -> str:
+    scanned = found["plain scan"]
+    table = [Row(name, (f"{found[name]:.3f}", f"{found[name] / scanned:.2f}")) for name in RUNS]
+    both = Goal(found[RUNS[-1]] / scanned, MOST_TIMES_SCAN)
+    table[-1] = replace(table[-1], goal=both)
+    memory = Goal(found["peak MB"], MOST_MEMORY, unit=" MB") if rows >= LARGE else None
+    table.append(Row("peak memory, MB", (f"{found['peak MB']:.0f}",), memory))
+    title = f"Profile against scan: {rows:,} rows x 28 columns, {DAYS} days, median of {repeats}"
+    return render(title, ("seconds", "x scan"), table, seed=f"{SEEDS[0]}, {SEEDS[1]}")
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=lambda text: int(text.replace("_", "")), default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--step", choices=["prepare", "measure"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.step == "prepare":
         prepare(options.folder, options.rows)
     elif options.step == "measure":
-        repeats = 5 if options.rows <= 1_000_000 else 3
-        sys.stdout.write(report(options.rows, measure(options.folder, repeats)) + "\n")
+        found = measure(options.folder, options.repeats)
+        sys.stdout.write(report(options.rows, options.repeats, found) + "\n")
     else:
         with tempfile.TemporaryDirectory() as folder:
             for step in ("prepare", "measure"):
                 command = [sys.executable, "-m", "benchmarks.profile_vs_scan", "--step", step]
                 command += ["--folder", folder, "--rows", str(options.rows)]
+                command += ["--repeats", str(options.repeats)]
                 subprocess.run(command, check=True)
 
 

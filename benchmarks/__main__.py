@@ -1,0 +1,26 @@
+"""Every benchmark, one table each: `python -m benchmarks`, about ten minutes on a quiet machine.
+
+Each runs in a process of its own, so that the peak memory of one is not the other's.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+RUNS = (
+    ("benchmarks.profile_vs_scan", "--rows", "1_000_000"),
+    ("benchmarks.profile_vs_scan", "--rows", "10_000_000", "--repeats", "3"),
+    ("benchmarks.backfill", "--sample", "8"),
+)
+
+
+def main() -> int:
+    """Run all, also after one that failed; return how many failed."""
+    return sum(
+        subprocess.run([sys.executable, "-m", *run], check=False).returncode != 0 for run in RUNS
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""A benchmark's table: what was measured, on what, and whether each goal was met."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("dagster", "duckdb", "deltalake", "pyarrow", "pandas", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A number that a row must not exceed, or reach.
+
+    Attributes:
+        value: What was measured. limit: The goal. is_least: The goal is a least value.
+        unit: Written after the limit.
+    """
+
+    value: float
+    limit: float
+    is_least: bool = False
+    unit: str = ""
+
+    @property
+    def is_met(self) -> bool:
+        """Say whether the value is on the right side of the limit."""
+        return self.value >= self.limit if self.is_least else self.value <= self.limit
+
+    def __str__(self) -> str:
+        bound = "at least" if self.is_least else "at most"
+        text = f"{bound} {self.limit:g}{self.unit}"
+        return f"{text:<18}{'met' if self.is_met else 'NOT MET'}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: its name, its numbers as text, and its goal if it has one."""
+
+    name: str
+    numbers: tuple[str, ...]
+    goal: Goal | None = None
+
+
+def render(title: str, columns: Sequence[str], rows: Sequence[Row], *, seed: object) -> str:
+    """Return the table as text, headed by the machine, the versions and the seed."""
+    lines = ["", title, _machine(), _versions(), f"seed {seed}"]
+    lines.append(f"{'':36}" + "".join(f"{name:>14}" for name in columns) + "  goal")
+    for row in rows:
+        numbers = "".join(f"{number:>14}" for number in row.numbers)
+        goal = "-" if row.goal is None else str(row.goal)
+        lines.append(f"{row.name:36}{numbers:<{14 * len(columns)}}  {goal}")
+    return "\n".join(lines)
+
+
+def _machine() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    load = os.getloadavg()[0]
+    return f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GB, load now {load:.1f}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _versions() -> str:
+    known = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return f"Python {platform.python_version()}, {known}"
