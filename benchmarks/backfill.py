@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks.table import Goal, Row, render
@@ -76,11 +77,11 @@ def main(sample: int = 12) -> None:
                 assert launcher.materialize(spec, WINDOWED, some, is_backfill=True).is_success
 
             one = seconds(lambda: run(windows))
-            single = statistics.median([seconds(lambda w=w: run([w])) for w in chosen])
+            single = statistics.median([seconds(partial(run, [w])) for w in chosen])
         bare = replace(project, store_root=project.store_root)
         bare_one = seconds(lambda: without_dagster(bare, spec, windows))
         bare_single = statistics.median(
-            [seconds(lambda w=w: without_dagster(bare, spec, [w])) for w in chosen]
+            [seconds(partial(without_dagster, bare, spec, [w])) for w in chosen]
         )
     n = len(windows)
     rows = [

@@ -92,8 +92,6 @@ def measure(
 
 def _over_versions(stats: ColumnStatistics) -> ColumnStatistics:
     """Return the statistics of all model versions together, adding up only where there are two."""
-    cells = stats.cells
-    several = cells["model_version"].nunique(dropna=False) > 1
-    if several and cells.duplicated(list(_WITHOUT_VERSION)).any():
+    if stats.cells.duplicated(list(_WITHOUT_VERSION)).any():
         return merge(stats, _WITHOUT_VERSION)
-    return replace(stats, cells=cells.assign(model_version=ALL))
+    return replace(stats, cells=stats.cells.assign(model_version=ALL))
