@@ -139,7 +139,7 @@ def chi_square(current: ArrayLike, baseline: ArrayLike) -> Floats:
 def chi_square_test(current: ArrayLike, baseline: ArrayLike) -> tuple[Floats, Floats]:
     """Pearson's two-sample statistic and its asymptotic p-value.
 
-    Valid where expected counts are about 5 or more; `drift_metrics` uses Monte Carlo instead.
+    Valid where expected counts are about 5 or more; `drift_metrics` uses `null` instead.
 
     Returns:
         Statistic and p-value, each of the leading shape; the degrees of freedom are the number of
