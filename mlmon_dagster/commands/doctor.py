@@ -45,16 +45,11 @@ class Finding:
 
 
 def examine(project: Project) -> list[Finding]:
-    """Look at versions, models, store, database, Dagster's instance, Slack and the clock."""
-    looks: tuple[Callable[[Project], Finding], ...] = (
-        _versions,
-        _models,
-        _store,
-        _clock,
-        _instance,
-        _slack,
-    )
-    return [_safely(look, project) for look in looks]
+    """Look at versions, models, Slack, store and database, the clock and Dagster's instance."""
+    findings = [_safely(look, project) for look in (_versions, _models, _slack, _store)]
+    if findings[-1].is_fine:  # the others need the state database
+        findings += [_safely(look, project) for look in (_clock, _instance)]
+    return findings
 
 
 def render_findings(findings: list[Finding]) -> str:
@@ -139,4 +134,9 @@ def _slack(project: Project) -> Finding:
     from mlmon_dagster.defs.delivery import receivers
 
     check = receivers(project)["slack"].auth_test()  # type: ignore[attr-defined]
-    return Finding("slack", check.ok, check.text)
+    return Finding(
+        "slack",
+        check.ok,
+        check.text,
+        "Check MLMON_SLACK_TOKEN; then mlmon alerts test sends one message to every channel.",
+    )

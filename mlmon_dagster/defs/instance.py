@@ -43,12 +43,13 @@ class EnvStorage(DagsterStorage, ConfigurableClass):
     def from_config_value(  # type: ignore[override]  # the real storage, not this class
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> DagsterStorage[dg.DagsterInstance]:
-        """Open PostgreSQL if the variable ``url_env`` is set, else SQLite in ``sqlite_dir``."""
-        if url := read_variable(config_value["url_env"]):
+        """Open the PostgreSQL that ``url_env``'s variable names, else SQLite in ``sqlite_dir``."""
+        url = psycopg2_url(read_variable(config_value["url_env"]) or "")
+        if url.startswith("postgresql"):
             from dagster_postgres import DagsterPostgresStorage
 
             return DagsterPostgresStorage(
-                postgres_url=psycopg2_url(url),
+                postgres_url=url,
                 should_autocreate_tables=True,
                 inst_data=inst_data,
             )
@@ -73,7 +74,11 @@ def open_instance(project: Project) -> dg.DagsterInstance:
     """Open the Dagster instance of a project, the same one that ``dagster dev`` uses there.
 
     Relative folders of ``dagster.yaml`` are taken from the project, wherever the process runs.
+
+    Raises:
+        ConfigError: If the database that the environment names cannot be opened.
     """
+    assert project.store  # the same database: it says in one sentence what Dagster tells in pages
     home = dagster_home(project)
     set_dagster_home(home)
     dagster_folder = str(project.state_folder / "dagster")

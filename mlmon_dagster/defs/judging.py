@@ -177,7 +177,7 @@ def _describe(
 
 def _arrived(state: WindowInputs) -> int:
     """Count the rows of a window for freshness: events that still wait to be computed are there."""
-    rebuilt = state.steps.get("inference_store", StepMark(-1, "")).revision
+    rebuilt = state.steps.get("inference_store", StepMark(0, "")).revision
     return max(state.n, 1) if rebuilt < state.input_revision else state.n
 
 

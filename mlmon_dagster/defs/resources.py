@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from mlmon_dagster.store import Store
@@ -89,7 +89,7 @@ class Project:
     slack_token: str | None = None
     slack_api_url: str | None = None
     ui_url: str = "http://127.0.0.1:3000"
-    environment: str = "default"
+    environment: str = "production"
     tick_seconds: int = 30
 
     @property
@@ -104,10 +104,23 @@ class Project:
 
     @cached_property
     def store(self) -> Store:
-        """The opened store; opening creates or migrates what is missing."""
+        """The opened store; opening creates or migrates what is missing.
+
+        Raises:
+            ConfigError: If the state database that the environment names cannot be opened.
+        """
         from mlmon_dagster.store import open_store
 
-        return open_store(self.store_root, self.db_url)
+        try:
+            return open_store(self.store_root, self.db_url)
+        except StoreError as error:
+            if self.db_url is None:
+                raise
+            found = " ".join(str(error).split())
+            raise ConfigError(
+                f"{found} Check {DB_URL_VARIABLE}: does the server run, does the database exist, "
+                "are user and password right?"
+            ) from error
 
 
 def project_from_environment(
@@ -138,6 +151,6 @@ def project_from_environment(
         slack_token=env.get("MLMON_SLACK_TOKEN") or None,
         slack_api_url=env.get("MLMON_SLACK_API_URL") or None,
         ui_url=env.get("MLMON_UI_URL") or "http://127.0.0.1:3000",
-        environment=env.get("MLMON_ENVIRONMENT") or "default",
+        environment=env.get("MLMON_ENVIRONMENT") or "production",
         tick_seconds=_seconds("MLMON_TICK_SECONDS", env.get("MLMON_TICK_SECONDS") or "30"),
     )

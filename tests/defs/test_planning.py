@@ -174,6 +174,34 @@ def test_a_quarantined_file_is_told_though_it_touches_no_window(own_fortnight: W
     assert newest["message"].iloc[0].startswith("1 file quarantined")
 
 
+def test_silence_is_told_though_nothing_is_requested(own_fortnight: World) -> None:
+    own_fortnight.clock.moment = NOW + dt.timedelta(days=2)
+    requests = own_fortnight.requests()
+    assert all("event_log" not in assets for _, _, assets in asked(requests))
+    newest = monitor_results.newest(
+        own_fortnight.project.store.state,
+        own_fortnight.spec.model,
+        windows_of_days(own_fortnight.spec, [DAYS[-1]])[0].end,
+        family="freshness",
+    )
+    assert list(newest["status"]) == ["ERROR", "ERROR"]
+    assert set(newest["n"]) == {0}
+
+
+def test_events_that_wait_to_be_computed_are_no_silence(own_fortnight: World) -> None:
+    own_fortnight.clock.moment = NOW + dt.timedelta(days=1)
+    predictions, _ = customers(NOW.date())
+    drop(predictions, landing(own_fortnight.folder, "predictions") / "new.parquet")
+    assert len(own_fortnight.requests()) == 1
+    newest = monitor_results.newest(
+        own_fortnight.project.store.state,
+        own_fortnight.spec.model,
+        windows_of_days(own_fortnight.spec, [DAYS[-1]])[0].end,
+        family="freshness",
+    )
+    assert list(newest["status"]) == ["OK"]
+
+
 def test_taking_in_files_is_on_the_event_log_in_the_ui(own_fortnight: World) -> None:
     land_truth(own_fortnight.folder, LATE[0])
     own_fortnight.requests()
@@ -192,8 +220,9 @@ def test_the_schedule_requests_the_newest_complete_window(own_fortnight: World) 
         repository_def=definitions.get_repository_def(),
     )
     requests = schedule.evaluate_tick(context).run_requests or []
-    whole = {"event_log", "baseline", *WINDOWED}
-    assert asked(requests) == [(str(DAYS[-1]), str(DAYS[-1]), whole)]
     [request] = requests
+    [(first, last, assets)] = asked(requests)
+    assert (first, last) == (str(DAYS[-1]), str(DAYS[-1]))
+    assert assets >= {"event_log", "baseline", *WINDOWED}
     report = own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
     assert report.is_success

@@ -1,0 +1,385 @@
+"""Every command, from its arguments to its exit code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from mlmon_dagster.cli import cli
+from mlmon_dagster.defs.planning import MAX_ATTEMPTS, plan
+from mlmon_dagster.spec import load_models
+from tests.alerts.fake_slack import fake_slack
+from tests.cli.conftest import Command
+from tests.defs.small_model import (
+    LATE,
+    MODEL,
+    NOW,
+    NULLED,
+    customers,
+    drop,
+    land_truth,
+    landing,
+    make_project,
+)
+
+AT = ("--now", NOW.isoformat())
+
+
+def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("path", list(commands()), ids=" ".join)
+def test_every_command_shows_an_example_of_itself(path: tuple[str, ...], mlmon: Command) -> None:
+    ended = mlmon(*path, "--help")
+    assert ended.code == 0
+    assert f"Example: mlmon {' '.join(path)}" in ended.out
+
+
+def test_the_exit_codes_are_in_the_help(mlmon: Command) -> None:
+    assert "Exit codes:" in mlmon("--help").out
+
+
+def test_the_command_starts_without_dagster_pandas_or_the_store() -> None:
+    script = (
+        "import sys, mlmon_dagster.cli\n"
+        "print([m for m in ('dagster', 'pandas', 'sqlalchemy', 'duckdb') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+# validate
+
+
+def test_validate_says_what_was_read(folder: Path, mlmon: Command) -> None:
+    ended = mlmon("--project", folder, "validate")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == (
+        f"{MODEL}: ok (binary_classification, 3 features, day windows from 2024-03-01)\n"
+    )
+
+
+def test_validate_tells_every_mistake_with_its_line(folder: Path, mlmon: Command) -> None:
+    path = folder / "models" / f"{MODEL}.yaml"
+    text = (
+        path.read_text().replace("min: 0", "mni: 0").replace("granularity: day", "granularity: dy")
+    )
+    path.write_text(text)
+    ended = mlmon("--project", folder, "validate")
+    assert ended.code == 2
+    lines = text.splitlines()
+    for mistake in ("granularity: dy", "mni: 0"):
+        number = next(i for i, line in enumerate(lines, 1) if mistake in line)
+        assert f"{MODEL}.yaml:{number}: " in ended.err
+
+
+def test_a_project_without_models_is_an_error_of_the_project(
+    tmp_path: Path, mlmon: Command
+) -> None:
+    ended = mlmon("--project", tmp_path, "validate")
+    assert ended.code == 2
+    assert "models" in ended.err
+
+
+def test_the_project_comes_from_the_environment_too(
+    folder: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLMON_PROJECT", str(folder))
+    assert mlmon("validate").code == 0
+    assert mlmon("--project", folder.parent, "validate").code == 2  # the option is stronger
+
+
+def test_an_unknown_command_or_option_is_code_2(mlmon: Command) -> None:
+    assert mlmon("wtach").code == 2
+    assert mlmon("validate", "--loud").code == 2
+
+
+def test_a_moment_that_is_none_is_code_2(folder: Path, mlmon: Command) -> None:
+    ended = mlmon("--project", folder, "--now", "yesterday", "validate")
+    assert ended.code == 2
+    assert "2013-12-29T06:00:00+00:00" in ended.err
+
+
+# ingest and run
+
+
+def test_ingest_takes_in_what_is_new_once(folder: Path, mlmon: Command) -> None:
+    land_truth(folder, LATE[0])
+    first = mlmon("--project", folder, *AT, "ingest", MODEL)
+    assert first.code == 0
+    assert "150" in first.out
+    again = mlmon("--project", folder, *AT, "ingest")
+    assert again.code == 0
+    assert "150" not in again.out
+
+
+def test_a_file_in_quarantine_is_code_1_and_says_why(folder: Path, mlmon: Command) -> None:
+    (landing(folder, "predictions") / "broken.parquet").write_bytes(b"PAR1 and no more")
+    ended = mlmon("--project", folder, *AT, "ingest")
+    assert ended.code == 1
+    assert "broken.parquet" in ended.out
+
+
+def test_an_unknown_model_is_named_with_the_known_ones(folder: Path, mlmon: Command) -> None:
+    for command in (("run", "chrun"), ("metrics", "chrun"), ("ingest", "chrun")):
+        ended = mlmon("--project", folder, *command)
+        assert ended.code == 2
+        assert f"There are: {MODEL}." in ended.err
+
+
+def test_run_computes_what_is_out_of_date_and_then_nothing(folder: Path, mlmon: Command) -> None:
+    land_truth(folder, LATE[0])
+    first = mlmon("--project", folder, *AT, "run", MODEL)
+    assert first.code == 0
+    assert f"{MODEL}: {LATE[0]} to {LATE[0]}, 1 windows" in first.out
+    again = mlmon("--project", folder, *AT, "run", MODEL)
+    assert again.code == 0
+    assert "every window is computed from its newest inputs" in again.out
+
+
+def test_run_with_a_period_computes_it_again(folder: Path, mlmon: Command) -> None:
+    period = ("--from", "2024-03-11", "--to", NULLED)
+    ended = mlmon("--project", folder, *AT, "run", MODEL, *period)
+    assert ended.code == 0
+    assert f"{MODEL}: 2024-03-11 to {NULLED}, 2 windows" in ended.out
+    assert "10 checks: 0 errors, 2 warnings" in ended.out
+
+
+def test_a_period_without_windows_changes_nothing(folder: Path, mlmon: Command) -> None:
+    land_truth(folder, LATE[0])
+    ended = mlmon("--project", folder, *AT, "run", MODEL, "--from", "2030-01-01")
+    assert ended.code == 2
+    assert "2024-03-01 to 2024-03-14" in ended.err
+    assert "150" in mlmon("--project", folder, *AT, "ingest").out
+
+
+def test_a_day_that_is_none_is_code_2(folder: Path, mlmon: Command) -> None:
+    ended = mlmon("--project", folder, "run", MODEL, "--from", "2024-02-30")
+    assert ended.code == 2
+    assert "2024-02-30" in ended.err
+
+
+def test_a_failed_run_is_code_1_and_says_which_step(folder: Path, mlmon: Command) -> None:
+    profiles = folder / ".mlmon" / "store" / "profiles"
+    profiles.rename(profiles.with_name("hidden"))
+    profiles.write_text("in the way of the table")
+    ended = mlmon("--project", folder, *AT, "run", MODEL, "--from", NULLED, "--to", NULLED)
+    assert ended.code == 1
+    assert "failed: profiles: " in ended.err
+
+
+def test_a_window_that_was_given_up_is_tried_again_by_a_person(
+    folder: Path, mlmon: Command
+) -> None:
+    land_truth(folder, LATE[0])
+    assert mlmon("--project", folder, *AT, "ingest").code == 0
+    project = make_project(folder)
+    [spec] = load_models(project.models_folder)
+    for _ in range(MAX_ATTEMPTS):
+        assert plan(project, spec, NOW)
+    assert plan(project, spec, NOW) == []
+    ended = mlmon("--project", folder, *AT, "run", MODEL)
+    assert ended.code == 0
+    assert f"{MODEL}: {LATE[0]} to {LATE[0]}, 1 windows" in ended.out
+
+
+def test_now_replays_a_moment(folder: Path, mlmon: Command) -> None:
+    ended = mlmon("--project", folder, "--now", "2024-03-03T12:00:00", "run", MODEL, "--from",
+                  "2024-03-01")  # fmt: skip
+    assert ended.code == 0
+    assert "2024-03-01 to 2024-03-02, 2 windows" in ended.out
+
+
+# metrics
+
+
+def test_metrics_are_a_table_for_people(folder: Path, mlmon: Command) -> None:
+    only = ("--metric", "null_rate", "--column", "balance", "--slice", "all=all")
+    period = ("--from", "2024-03-11", "--to", NULLED)
+    ended = mlmon("--project", folder, "metrics", MODEL, *only, *period)
+    lines = ended.out.splitlines()
+    assert ended.code == 0
+    assert lines[0].split() == [
+        "window", "slice", "column", "metric", "value", "lower", "upper", "n", "reason",
+    ]  # fmt: skip
+    assert [line.split()[:5] for line in lines[1:]] == [
+        ["2024-03-11", "all", "balance", "null_rate", "0.0000"],
+        [str(NULLED), "all", "balance", "null_rate", "1.0000"],
+    ]
+
+
+def test_metrics_are_csv_and_json_with_the_same_numbers(folder: Path, mlmon: Command) -> None:
+    wanted = ("--project", folder, "metrics", MODEL, "--metric", "roc_auc")
+    rows = list(csv.DictReader(io.StringIO(mlmon(*wanted, "--format", "csv").out)))
+    records = [json.loads(line) for line in mlmon(*wanted, "--format", "json").out.splitlines()]
+    assert len(rows) == len(records) > 14
+    for row, record in zip(rows, records, strict=True):
+        assert set(row) == set(record)
+        assert row["slice_value"] == record["slice_value"]
+        if record["value"] is not None:
+            assert float(row["value"]) == pytest.approx(record["value"], rel=1e-12)
+
+
+def test_metrics_of_a_month_are_merged_from_its_days(folder: Path, mlmon: Command) -> None:
+    wanted = ("--project", folder, "metrics", MODEL, "--metric", "n", "--slice", "all=all")
+    month = mlmon(*wanted, "--granularity", "month", "--format", "json")
+    [record] = [json.loads(line) for line in month.out.splitlines()]
+    assert (record["window"], record["value"]) == ("2024-03-01", 13 * 150 - 75)
+
+
+def test_metrics_of_a_slice_are_of_that_slice(folder: Path, mlmon: Command) -> None:
+    ended = mlmon("--project", folder, "metrics", MODEL, "--slice", "region=north", "--format",
+                  "json")  # fmt: skip
+    records = [json.loads(line) for line in ended.out.splitlines()]
+    assert records
+    assert {(r["slice_key"], r["slice_value"]) for r in records} == {("region", "north")}
+
+
+def test_a_slice_without_a_value_is_code_2(folder: Path, mlmon: Command) -> None:
+    ended = mlmon("--project", folder, "metrics", MODEL, "--slice", "region")
+    assert ended.code == 2
+    assert "KEY=VALUE" in ended.err
+
+
+def test_metrics_that_do_not_exist_are_said_not_to(folder: Path, mlmon: Command) -> None:
+    ended = mlmon("--project", folder, "metrics", MODEL, "--metric", "roc_acu")
+    assert ended.code == 0
+    assert "no such metrics" in ended.err
+
+
+# alerts
+
+
+def land_null_day(folder: Path) -> None:
+    predictions, _ = customers(NOW.date())
+    predictions["balance"] = float("nan")
+    drop(predictions, landing(folder, "predictions") / "null.parquet")
+
+
+def test_a_new_failure_is_delivered_to_slack_and_listed(
+    folder: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land_null_day(folder)
+    tomorrow = ("--now", "2024-03-16T12:00:00Z")
+    assert mlmon("--project", folder, *tomorrow, "run", MODEL).code == 0
+    with fake_slack() as slack:
+        monkeypatch.setenv("MLMON_SLACK_TOKEN", slack.token)
+        monkeypatch.setenv("MLMON_SLACK_API_URL", slack.url)
+        ended = mlmon("--project", folder, *tomorrow, "alerts", "deliver")
+        assert ended.code == 0
+        told = [message.text for message in slack.heads()]
+        assert any("Null share of balance is 1.00 (n 150)" in text for text in told)
+        assert mlmon("--project", folder, *tomorrow, "alerts", "deliver").code == 0
+        assert [message.text for message in slack.heads()] == told  # and not a second time
+    listed = mlmon("--project", folder, "alerts", "list", "--model", MODEL, "--firing")
+    assert listed.code == 0
+    assert "quality/null_rate/balance" in listed.out
+
+
+def test_a_message_that_slack_refuses_is_code_1(
+    folder: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land_null_day(folder)
+    tomorrow = ("--now", "2024-03-16T12:00:00Z")
+    mlmon("--project", folder, *tomorrow, "run", MODEL)
+    with fake_slack() as slack:
+        slack.script("chat.postMessage", "channel_not_found", "channel_not_found")
+        monkeypatch.setenv("MLMON_SLACK_TOKEN", slack.token)
+        monkeypatch.setenv("MLMON_SLACK_API_URL", slack.url)
+        ended = mlmon("--project", folder, *tomorrow, "alerts", "deliver")
+        assert ended.code == 1
+
+
+def test_a_test_message_arrives(
+    folder: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mlmon("--project", folder, "alerts", "test").out.endswith("Delivered to the terminal.\n")
+    with fake_slack() as slack:
+        monkeypatch.setenv("MLMON_SLACK_TOKEN", slack.token)
+        monkeypatch.setenv("MLMON_SLACK_API_URL", slack.url)
+        ended = mlmon("--project", folder, "alerts", "test")
+        assert (ended.code, ended.out) == (0, "Delivered to #ml-alerts.\n")
+        assert "this is a test" in slack.messages[0].text
+        lost = mlmon("--project", folder, "alerts", "test", "--channel", "#ghost")
+        assert lost.code == 1
+        assert "Not delivered to #ghost: " in lost.err
+
+
+def test_no_alerts_are_said_to_be_none(folder: Path, mlmon: Command) -> None:
+    ended = mlmon("--project", folder, "alerts", "list", "--firing")
+    assert (ended.code, ended.out) == (0, "No alerts.\n")
+
+
+# doctor
+
+
+def test_the_doctor_finds_nothing_wrong_on_sqlite(folder: Path, mlmon: Command) -> None:
+    ended = mlmon("--project", folder, "doctor")
+    assert ended.code == 0
+    assert "FIX" not in ended.out
+    assert "state in sqlite" in ended.out
+    assert "SqliteEventLogStorage" in ended.out
+
+
+def test_the_doctor_finds_nothing_wrong_on_postgresql(
+    folder: Path, mlmon: Command, pg_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As hosting services hand it out, without a driver.
+    monkeypatch.setenv("MLMON_DB_URL", pg_url.replace("postgresql+psycopg2", "postgres"))
+    ended = mlmon("--project", folder, "doctor")
+    assert ended.code == 0, ended.out
+    assert "state in postgresql" in ended.out
+    assert "PostgresEventLogStorage" in ended.out
+    assert "s from the database server's" in ended.out
+
+
+def test_a_database_that_is_not_there_is_said_with_what_to_check(
+    folder: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLMON_DB_URL", "postgresql://someone:secret@127.0.0.1:1/none")
+    doctor = mlmon("--project", folder, "doctor")
+    assert doctor.code == 1
+    assert "FIX  store" in doctor.out
+    assert "Check MLMON_DB_URL" in doctor.out
+    assert "secret" not in doctor.out + doctor.err
+    for command in (("run", MODEL), ("metrics", MODEL), ("alerts", "deliver")):
+        ended = mlmon("--project", folder, *command)
+        assert ended.code == 2
+        assert "Check MLMON_DB_URL" in ended.err
+
+
+def test_a_wrong_slack_token_is_said_with_what_to_do(
+    folder: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fake_slack() as slack:
+        monkeypatch.setenv("MLMON_SLACK_TOKEN", "xoxb-wrong")
+        monkeypatch.setenv("MLMON_SLACK_API_URL", slack.url)
+        ended = mlmon("--project", folder, "doctor")
+    assert ended.code == 1
+    assert "FIX  slack" in ended.out
+    assert "MLMON_SLACK_TOKEN" in ended.out
+    assert "xoxb-wrong" not in ended.out
+
+
+def test_the_doctor_tells_mistakes_in_models(folder: Path, mlmon: Command) -> None:
+    path = folder / "models" / f"{MODEL}.yaml"
+    path.write_text(path.read_text() + "ownres: [x]\n")
+    ended = mlmon("--project", folder, "doctor")
+    assert ended.code == 1
+    assert "FIX  models" in ended.out
+    assert "ownres" in ended.out
