@@ -110,11 +110,16 @@ def validate(project: Project) -> None:
 
 @cli.command(epilog="Example: mlmon ingest flight_delay")
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--replay", metavar="HASH", help="Read a quarantined file of MODEL again.")
 @click.pass_obj
-def ingest(project: Project, models: tuple[str, ...]) -> None:
+def ingest(project: Project, models: tuple[str, ...], replay: str | None) -> None:
     """Take in the landing files that are new (of all models, or of some)."""
-    from mlmon_dagster.ingest import ingest_new, render_report
+    from mlmon_dagster.ingest import ingest_new, render_report, replay_file
 
+    if replay is not None:
+        if len(models) != 1:
+            raise ConfigError("--replay needs the one MODEL whose file it is.")
+        replay_file(project.store, _spec(project, models[0]), replay, now=project.now())
     is_clean = True
     for spec in [_spec(project, name) for name in models] or _specs(project):
         report = ingest_new(project.store, spec, project.folder, now=project.now())

@@ -10,7 +10,7 @@ import click
 from mlmon_dagster.commands.period import moments_of
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
-from mlmon_dagster.defs.lineage import WINDOWED
+from mlmon_dagster.defs.lineage import REPORTED, WINDOWED
 from mlmon_dagster.defs.liveness import fail_dead_runs
 from mlmon_dagster.defs.planning import plan, try_again
 from mlmon_dagster.defs.resources import Project
@@ -31,18 +31,19 @@ def run_model(
     Raises:
         ConfigError: If the period holds no complete window.
     """
+    period = _period(project, spec, first, last)
     with open_instance(project) as instance:
         fail_dead_runs(instance, spec.model)
         launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"  {step}"))
         click.echo(f"{spec.model}: taking in new files")
         reports = [launcher.materialize(spec, ("event_log", "baseline"))]
-        for windows, assets in _wanted(project, spec, first, last):
+        for windows, assets in [(period, WINDOWED)] if period else _stale(project, spec):
             click.echo(f"{spec.model}: {_range(windows)}, {len(windows)} windows")
             history = len(windows) > HISTORY
             reports.append(launcher.materialize(spec, assets, windows, is_backfill=history))
         if len(reports) == 1:
             click.echo(f"{spec.model}: every window is computed from its newest inputs")
-        launcher.materialize(spec, (), keys=launcher.overview_keys)
+        reports.append(launcher.materialize(spec, REPORTED, keys=launcher.overview_keys))
     for report in reports:
         show_report(report)
     return all(report.is_success for report in reports)
@@ -59,15 +60,20 @@ def show_report(report: RunReport) -> None:
         )
 
 
-def _wanted(
+def _stale(project: Project, spec: ModelSpec) -> Sequence[tuple[Sequence[Window], tuple[str, ...]]]:
+    try_again(project, spec)
+    requests = plan(project, spec, project.now())
+    # One without windows asks for the baseline, which was tried a moment ago.
+    return [(request.windows, request.assets) for request in requests if request.windows]
+
+
+def _period(
     project: Project, spec: ModelSpec, first: dt.date | None, last: dt.date | None
-) -> Sequence[tuple[Sequence[Window], tuple[str, ...]]]:
-    now = project.now()
+) -> Sequence[Window]:
+    """Return the complete windows of a period; () if none is named."""
     if first is None and last is None:
-        try_again(project, spec)
-        requests = plan(project, spec, now)
-        # One without windows asks for the baseline, which was tried a moment ago.
-        return [(request.windows, request.assets) for request in requests if request.windows]
+        return ()
+    now = project.now()
     start, end = moments_of(spec, first, last)
     complete = complete_windows(spec.time, now)
     windows = [w for w in complete if (not start or w.start >= start) and (not end or w.end <= end)]
@@ -75,9 +81,9 @@ def _wanted(
         known = _range(complete) if complete else "none yet"
         raise ConfigError(
             f"Model {spec.model!r} has no complete window from {first or 'its start'} to "
-            f"{last or 'now'}; complete by {now.isoformat()}: {known}."
+            f"{last or 'now'}; complete by {now.isoformat(timespec='seconds')}: {known}."
         )
-    return [(windows, WINDOWED)]
+    return windows
 
 
 def _range(windows: Sequence[Window]) -> str:

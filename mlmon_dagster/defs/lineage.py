@@ -120,6 +120,7 @@ WINDOWED = tuple(info.name for info in ASSETS if info.is_windowed)
 STEPS = WINDOWED + tuple(
     f"{info.family}_check" for info in ASSETS if info.is_windowed and info.family
 )
+REPORTED = ("performance_trace", "health_report")
 MEASURED = ("data_quality", "drift", "performance", "service_health")
 
 

@@ -37,7 +37,7 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
     family = FAMILY_OF[step]
     store, spec = work.project.store, work.spec
     marks = _marks(work, step)
-    baseline = baseline_or_none(work)
+    baseline = baseline_or_none(work) if family == "drift" else None
     profiles = load_profiles(
         store,
         spec,
@@ -48,7 +48,7 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
     )
     frame = measure(spec, family, profiles, baseline.windows if baseline else None)
     if len(frame):
-        stored = _with_provenance(work, frame, marks, baseline if family == "drift" else None)
+        stored = _with_provenance(work, frame, marks, baseline)
         metric_log.append(store.state, stored)
     mark_step(work, step, marks)
     return _numbers(work, frame, PLOTTED[step])

@@ -7,24 +7,36 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from mlmon_dagster.spec import ModelSpec, Window, window_from_key
+from mlmon_dagster.spec import (
+    ModelSpec,
+    Window,
+    complete_windows,
+    production_end,
+    window_from_key,
+)
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 
 
-def partitions_of(spec: ModelSpec) -> dg.TimeWindowPartitionsDefinition:
-    """Return the partitions of a model: one per window from its start to its end, if it has one."""
+def partitions_of(spec: ModelSpec) -> dg.PartitionsDefinition:
+    """Return the partitions of a model: one per window from its start to its end, if it has one.
+
+    The windows of a model that ends are listed one by one: of time windows the UI plots the newest
+    up to today, and so nothing of a model that ended long ago.
+    """
     time = spec.time
+    end = production_end(time)
+    if end is not None:
+        return dg.StaticPartitionsDefinition([w.key for w in complete_windows(time, end)])
     start = dt.datetime.combine(time.start, dt.time())
-    end = dt.datetime.combine(time.end, dt.time()) if time.end else None
     if time.granularity == "hour":
-        return dg.HourlyPartitionsDefinition(start, end_date=end, timezone=time.zone)
+        return dg.HourlyPartitionsDefinition(start, timezone=time.zone)
     if time.granularity == "day":
-        return dg.DailyPartitionsDefinition(start, end_date=end, timezone=time.zone)
+        return dg.DailyPartitionsDefinition(start, timezone=time.zone)
     if time.granularity == "week":
-        return dg.WeeklyPartitionsDefinition(start, end_date=end, timezone=time.zone, day_offset=1)
-    return dg.MonthlyPartitionsDefinition(start, end_date=end, timezone=time.zone)
+        return dg.WeeklyPartitionsDefinition(start, timezone=time.zone, day_offset=1)
+    return dg.MonthlyPartitionsDefinition(start, timezone=time.zone)
 
 
 def windows_of(spec: ModelSpec, keys: Sequence[str]) -> list[Window]:

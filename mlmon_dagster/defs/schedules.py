@@ -1,15 +1,17 @@
 """One schedule per cadence: the newest complete window of every model, with or without new data."""
 
+import datetime as dt
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from mlmon_dagster.defs.lineage import WINDOWED, keys_of
+from mlmon_dagster.defs.lineage import REPORTED, WINDOWED, keys_of
 from mlmon_dagster.defs.liveness import MODEL_TAG
+from mlmon_dagster.defs.overview import OVERVIEW_KEY
 from mlmon_dagster.defs.partitions import range_tags
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.defs.sensors import ASSET_JOB
-from mlmon_dagster.spec import Granularity, ModelSpec, complete_windows
+from mlmon_dagster.spec import Granularity, ModelSpec, complete_windows, production_end
 
 CRON: dict[Granularity, str] = {
     "hour": "10 * * * *",
@@ -32,6 +34,12 @@ def cadence_schedules(project: Project, specs: Sequence[ModelSpec]) -> list[dg.S
     ]
 
 
+def is_over(spec: ModelSpec, now: dt.datetime) -> bool:
+    """Tell whether a model has ended and its last ground truth is past waiting for."""
+    end = production_end(spec.time)
+    return end is not None and now >= end + spec.actuals.closed_after
+
+
 def _schedule(
     project: Project, grain: Granularity, specs: Sequence[ModelSpec]
 ) -> dg.ScheduleDefinition:
@@ -48,10 +56,13 @@ def _schedule(
         tick = context.scheduled_execution_time.isoformat()
         for spec in specs:
             complete = complete_windows(spec.time, project.now())
-            if complete:
+            if complete and not is_over(spec, project.now()):
                 yield dg.RunRequest(
                     run_key=f"{spec.model}:{complete[-1].key}:{tick}",
-                    asset_selection=keys_of(spec, ("event_log", "baseline", *WINDOWED)),
+                    asset_selection=[
+                        *keys_of(spec, ("event_log", "baseline", *WINDOWED, *REPORTED)),
+                        OVERVIEW_KEY,
+                    ],
                     tags={**range_tags(complete[-1:]), MODEL_TAG: spec.model},
                 )
 

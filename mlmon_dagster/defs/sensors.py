@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from mlmon_dagster.defs import compute, delivery, judging
+from mlmon_dagster.defs.checks import evaluation
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.lineage import asset_key, keys_of
 from mlmon_dagster.defs.liveness import MODEL_TAG, fail_dead_runs, is_in_flight
@@ -67,7 +68,12 @@ def _plan_model(
                 metadata=safe_metadata(compute.ingest_numbers(report)),
             )
         )
-    judging.judge(work, "freshness")
+    fresh = judging.judge(work, "freshness")
+    if report.files:
+        key = asset_key(spec, "event_log")
+        context.instance.report_runless_asset_event(
+            evaluation(key, "freshness", None, fresh.get(None, []), None)
+        )
     judging.judge_quarantined(work)
     return [run_request(request) for request in plan(project, spec, project.now())]
 

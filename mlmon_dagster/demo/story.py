@@ -19,7 +19,7 @@ from mlmon_dagster.commands.run import show_report
 from mlmon_dagster.defs.delivery import dispatch_alerts
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
-from mlmon_dagster.defs.lineage import WINDOWED
+from mlmon_dagster.defs.lineage import REPORTED, WINDOWED
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.demo import flights
 from mlmon_dagster.demo.summary import render_episodes, render_months
@@ -76,8 +76,8 @@ def tell(project: Project, *, again: bool = False) -> bool:
         is_fine = _history(project, spec, launcher, stages)
         dispatch_alerts(project, [spec], instance, project.now())
         is_fine &= _live(project, spec, launcher, clock, serving, stages)
-        with _stage(stages, "overview"):
-            launcher.materialize(spec, (), keys=launcher.overview_keys)
+        with _stage(stages, "performance trace, health report, overview"):
+            launcher.materialize(spec, REPORTED, keys=launcher.overview_keys)
     click.echo("\n" + render_months(project, spec))
     click.echo("\n" + render_episodes(project, spec))
     dagster_seconds = launcher.seconds - launcher.computing_seconds

@@ -25,8 +25,8 @@ from mlmon_dagster.store import Store, erasures
 from mlmon_dagster.store.checkpoints import reached
 from mlmon_dagster.store.lock import writer_lock
 
-BATCH_BYTES = 32 * 1024**2
-BATCH_FILES = 500
+BATCH_BYTES = 4 * 1024**2
+BATCH_FILES = 50
 Progress = Callable[[str], None]
 
 

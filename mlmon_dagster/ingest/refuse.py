@@ -212,7 +212,8 @@ def replay_file(store: Store, spec: ModelSpec, sha256: str, *, now: dt.datetime)
         if len(rows) != 1 or not sha256:
             raise ConfigError(
                 f"{len(rows)} quarantined files of {spec.model} have a hash that begins with "
-                f"{sha256!r}; expected exactly one. List them with: mlmon ingest list {spec.model}"
+                f"{sha256!r}; expected exactly one. They are named by their "
+                f"hash in {quarantine_folder(store, spec.model)}."
             )
         row = rows[0]
         staging = staging_folder(store.root, spec.model, row["stream"])

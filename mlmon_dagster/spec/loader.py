@@ -31,7 +31,8 @@ def load_models(models_dir: Path) -> list[ModelSpec]:
     files = sorted(p for p in models_dir.iterdir() if p.suffix in (".yaml", ".yml"))
     if not files:
         raise ConfigError(
-            f"{models_dir} has no *.yaml file; write one per model, for instance with: mlmon init"
+            f"{models_dir} has no *.yaml file; write one per model; "
+            "docs/getting-started.md shows a small one"
         )
     found: dict[str, tuple[Path, ModelSpec]] = {}
     messages: list[str] = []

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_CHUNK = 50_000  # rows that are held as Python objects at a time
+
+
 def write_frame(conn: sa.Connection, table: sa.Table, frame: pd.DataFrame) -> int:
     """Insert the rows of a frame; rows whose primary key exists are overwritten.
 
@@ -38,11 +41,9 @@ def write_frame(conn: sa.Connection, table: sa.Table, frame: pd.DataFrame) -> in
     frame = frame.drop_duplicates(keys, keep="last")
     if frame.empty:
         return 0
-    rows = to_arrow(frame, table)
-    if conn.dialect.name == "postgresql":
-        _copy(conn, table, rows)
-    else:
-        _executemany(conn, table, rows)
+    write = _copy if conn.dialect.name == "postgresql" else _executemany
+    for start in range(0, len(frame), _CHUNK):
+        write(conn, table, to_arrow(frame.iloc[start : start + _CHUNK], table))
     return len(frame)
 
 

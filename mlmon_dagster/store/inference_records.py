@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from mlmon_dagster.store.rebuild_sql import fingerprint_sql, records_sql
 from mlmon_dagster.store.sql import literals
 
 PRODUCTION = "production"
+_DATES_PER_COMMIT = 60
 _GROUP_ROWS = 250_000  # logged rows whose records are in memory at a time
 
 
@@ -70,10 +72,12 @@ class InferenceRecords:
     def rebuild(
         self, windows: Sequence[Window], datasets: Sequence[str] | None = None
     ) -> list[WindowCounts]:
-        """Recompute windows from the log in one pass and replace them in one commit.
+        """Recompute windows from the log and replace them, whole dates at a time.
 
         A pure function of the log and of the erasures. Windows of one local date are replaced
-        together, so that a commit replaces whole partitions.
+        together, so that a commit replaces whole partitions; many dates take several commits,
+        since every partition being written has buffers of its own. Killed in between, some windows
+        are new and the others as they were.
 
         Args:
             windows: Windows of the model's granularity; none at all is fine.
@@ -88,7 +92,10 @@ class InferenceRecords:
         """
         if not windows:
             return []
-        return retry(lambda: self._rebuild_once(windows, datasets), "Rebuilding records")
+        counts: list[WindowCounts] = []
+        for part in _parts(windows):
+            counts += retry(partial(self._rebuild_once, part, datasets), "Rebuilding records")
+        return sorted(counts, key=lambda c: (c.window_start, c.dataset))
 
     def _rebuild_once(
         self, windows: Sequence[Window], datasets: Sequence[str] | None
@@ -227,6 +234,16 @@ class InferenceRecords:
             ),
             where,
         )
+
+
+def _parts(windows: Sequence[Window]) -> Iterator[list[Window]]:
+    """Split windows into parts of at most ``_DATES_PER_COMMIT`` whole local dates, in order."""
+    by_date: dict[str, list[Window]] = {}
+    for window in sorted(windows):
+        by_date.setdefault(window_date(window), []).append(window)
+    dates = list(by_date.values())
+    for start in range(0, len(dates), _DATES_PER_COMMIT):
+        yield [w for date in dates[start : start + _DATES_PER_COMMIT] for w in date]
 
 
 def _groups(counts: Mapping[str, int]) -> Iterator[set[str]]:
