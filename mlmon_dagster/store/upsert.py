@@ -25,6 +25,11 @@ def insert_or_ignore(
 
     All rows must have the same keys.
     """
+    if conn.dialect.name == "sqlite":
+        # One compiled statement for all rows; PostgreSQL's driver cannot count that way.
+        statement = insert(conn, table).on_conflict_do_nothing()
+        listed = [dict(row) for row in rows]
+        return conn.execute(statement, listed).rowcount if listed else 0
     inserted = 0
     for start in range(0, len(rows), _CHUNK):
         chunk = [dict(row) for row in rows[start : start + _CHUNK]]
