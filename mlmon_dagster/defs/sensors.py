@@ -60,7 +60,7 @@ def _plan_model(
     if is_in_flight(context.instance, spec.model):
         return []
     work = Work(project, spec, (), project.now(), "", False)
-    report = compute.ingest(work, context.log.info, max_files=FILES_PER_TICK)
+    report = compute.ingest(work, context.log.debug, max_files=FILES_PER_TICK)
     if report.files:
         context.instance.report_runless_asset_event(
             dg.AssetMaterialization(
