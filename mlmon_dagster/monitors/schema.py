@@ -38,7 +38,8 @@ def _judge_window(evidence: Evidence, window: Window) -> Row:
         message += " (" + ", ".join(f"{reason} {n:,}" for reason, n in listed) + ")"
     message += f", {compared(monitor.bad_rate, past)}."
     if files:
-        message = f"{files:,} file{'s' if files > 1 else ''} quarantined; " + message
+        refused = f"{files:,} file{'s' if files > 1 else ''} quarantined"
+        message = f"{refused}; {message}" if bad else f"{refused}; of {rows:,} rows none is bad."
     names = window.get("quarantined")
     return result_row(
         evidence,

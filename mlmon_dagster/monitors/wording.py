@@ -75,7 +75,9 @@ def subject(metric: str, column: str = "", part: Mapping[str, Any] | None = None
 
 def no_verdict(text: str, reason: str, n: int) -> str:
     """Say why there is no verdict."""
-    return f"No verdict on {text[0].lower() + text[1:]}: {REASONS.get(reason, reason)} (n {n:,})."
+    is_acronym = text[1:2].isupper() or text[1:2].isdigit()
+    named = text if is_acronym else text[0].lower() + text[1:]
+    return f"No verdict on {named}: {REASONS.get(reason, reason)} (n {n:,})."
 
 
 def compared(condition: Condition, failed: bool) -> str:
