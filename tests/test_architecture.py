@@ -58,9 +58,7 @@ def names_used(path: Path) -> set[str]:
 def test_a_room_imports_only_what_stands_before_it(path: Path) -> None:
     room = room_of(path)
     imported = {
-        name.split(".")[1]
-        for name in imports_of(path)
-        if name.startswith("mlmon_dagster.")
+        name.split(".")[1] for name in imports_of(path) if name.startswith("mlmon_dagster.")
     } - {room}
 
     assert imported <= ALLOWED[room]
@@ -77,12 +75,16 @@ def test_only_defs_and_definitions_import_dagster() -> None:
 
 
 def test_metrics_import_only_numbers() -> None:
-    third_party = {
-        name.split(".")[0]
-        for path in FILES
-        if room_of(path) == "metrics"
-        for name in imports_of(path)
-    } - set(sys.stdlib_module_names) - {"mlmon_dagster"}
+    third_party = (
+        {
+            name.split(".")[0]
+            for path in FILES
+            if room_of(path) == "metrics"
+            for name in imports_of(path)
+        }
+        - set(sys.stdlib_module_names)
+        - {"mlmon_dagster"}
+    )
 
     assert third_party <= PURE
 
