@@ -61,7 +61,7 @@ def judge(work: Work, family: str) -> Judged:
     newest = monitor_results.newest(
         store.state, spec.model, windows[0].start, windows[-1].end, family
     )
-    found = [_plain(row) for row in newest.to_dict("records")]
+    found = [{str(k): v for k, v in row.items()} for row in newest.to_dict("records")]
     if family == "freshness":
         last = max((row["window_start"] for row in found), default=None)
         return {None: [row for row in found if row["window_start"] == last]}
@@ -84,8 +84,9 @@ def judge_quarantined(work: Work) -> None:
     Such a file touches no window, so that nothing else would ask for the verdict.
     """
     newest = complete_windows(work.spec.time, work.now)[-NEWS:]
+    files = _quarantined_files(work)
     for window in newest:
-        if _quarantined(work, window):
+        if _seen_after(files, window):
             judge(replace(work, windows=(window,)), "schema")
 
 
@@ -94,10 +95,6 @@ def is_history(spec: ModelSpec, window_end: dt.datetime, now: dt.datetime) -> bo
     length = {"hour": 1, "day": 24, "week": 168, "month": 744}[spec.time.granularity]
     expected = spec.actuals.expected_within + spec.time.allowed_lateness
     return window_end + expected + NEWS * dt.timedelta(hours=length) < now
-
-
-def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): value for key, value in row.items()}
 
 
 def _fresh_windows(work: Work) -> tuple[Window, ...]:
@@ -148,6 +145,7 @@ def _describe(
 
     spec = work.spec
     bad = _refused(work)
+    files = _quarantined_files(work) if family == "schema" else None
     rows = []
     for window in windows:
         state = states.get(window.start) or WindowInputs(window.start, 0, 0, 0, 0)
@@ -155,7 +153,7 @@ def _describe(
         n_bad = sum(reasons.values())
         n = _arrived(state) if family == "freshness" else state.n
         share = n_bad / (n + n_bad) if n + n_bad else 0.0
-        quarantined = _quarantined(work, window) if family == "schema" else []
+        quarantined = _seen_after(files, window) if files is not None else []
         rows.append(
             {
                 "window_start": window.start,
@@ -201,13 +199,16 @@ def _refused(work: Work) -> dict[dt.datetime, dict[str, int]]:
     return found
 
 
-def _quarantined(work: Work, window: Window) -> list[str]:
+def _quarantined_files(work: Work) -> pd.DataFrame:
+    return manifest.files(work.project.store.state, work.spec.model, status="quarantined")
+
+
+def _seen_after(files: pd.DataFrame, window: Window) -> list[str]:
     """Return the files refused as a whole that were first seen in the window after this one.
 
     A file that cannot be read does not say which window it belongs to; files land once their
     window is over, so the last complete window before it was seen is where people look for it.
     """
-    files = manifest.files(work.project.store.state, work.spec.model, status="quarantined")
     length = window.end - window.start
     seen = (files["first_seen"] >= window.end) & (files["first_seen"] < window.end + length)
     return [str(path) for path in files.loc[seen, "path"]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.defs.compute import PRODUCTION, Numbers, Work, mark_of, mark_step
 from mlmon_dagster.spec import maturity_of
 from mlmon_dagster.store import metric_log
-from mlmon_dagster.store.window_steps import StepMark
+from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,8 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
 
     family = FAMILY_OF[step]
     store, spec = work.project.store, work.spec
-    marks = _marks(work, step)
+    states = work.states()
+    marks = _marks(work, step, states)
     baseline = baseline_or_none(work) if family == "drift" else None
     profiles = load_profiles(
         store,
@@ -48,7 +49,7 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
     )
     frame = measure(spec, family, profiles, baseline.windows if baseline else None)
     if len(frame):
-        stored = _with_provenance(work, frame, marks, baseline)
+        stored = _with_provenance(work, frame, marks, states, baseline)
         metric_log.append(store.state, stored)
     mark_step(work, step, marks)
     return _numbers(work, frame, PLOTTED[step])
@@ -65,9 +66,10 @@ def baseline_or_none(work: Work) -> Baseline | None:
         return None
 
 
-def _marks(work: Work, step: str) -> dict[dt.datetime, StepMark]:
+def _marks(
+    work: Work, step: str, states: Mapping[dt.datetime, WindowInputs]
+) -> dict[dt.datetime, StepMark]:
     """Return what this step of each window is made from; only performance depends on maturity."""
-    states = work.states()
     marks = {}
     for window in work.windows:
         mark = replace(mark_of(states, window, "profiles"), maturity="")
@@ -85,11 +87,11 @@ def _with_provenance(
     work: Work,
     frame: pd.DataFrame,
     marks: Mapping[dt.datetime, StepMark],
+    states: Mapping[dt.datetime, WindowInputs],
     baseline: Baseline | None,
 ) -> pd.DataFrame:
     import pandas as pd
 
-    states = work.states()
     rows = []
     for window in work.windows:
         state, mark = states.get(window.start), marks[window.start]

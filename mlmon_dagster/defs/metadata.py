@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,8 +63,3 @@ def _column_type(records: Sequence[dg.TableRecord], column: str) -> str:
         return "int"
     numeric = values and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     return "float" if numeric else "string"
-
-
-def slug(name: str) -> str:
-    """Return a name made of the characters that Dagster's check names and keys allow."""
-    return re.sub(r"[^A-Za-z0-9_]+", "_", name)
