@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from mlmon_dagster.commands.options import period, spec_of, specs_of
 from mlmon_dagster.errors import ConfigError, MlmonError
 
 if TYPE_CHECKING:
     from mlmon_dagster.defs.resources import Project
-    from mlmon_dagster.spec import ModelSpec
 
 EXIT_CODES = """
 \b
@@ -25,11 +25,34 @@ Exit codes:
 """
 
 
-def _group(**options: Any) -> Callable[[Callable[..., Any]], click.Group]:
-    return click.group(context_settings={"help_option_names": ["-h", "--help"]}, **options)
+# Commands that live in files of their own, by name; imported when asked for.
+LAZY = {
+    "alerts": "mlmon_dagster.commands.alerts:alerts",
+    "metrics": "mlmon_dagster.commands.metrics:metrics",
+}
 
 
-@_group(epilog=EXIT_CODES)
+class LazyGroup(click.Group):
+    """The commands of this file, and those of ``LAZY``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return every command's name, sorted."""
+        return sorted({*super().list_commands(ctx), *LAZY})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, importing the file it lives in."""
+        if cmd_name not in LAZY:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = LAZY[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
+)
 @click.option(
     "--project",
     type=click.Path(file_okay=False, exists=True, path_type=Path),
@@ -66,42 +89,11 @@ def main() -> None:
         sys.exit(1)
 
 
-def _specs(project: Project) -> list[ModelSpec]:
-    from mlmon_dagster.spec import load_models
-
-    return load_models(project.models_folder)
-
-
-def _spec(project: Project, model: str) -> ModelSpec:
-    specs = {spec.model: spec for spec in _specs(project)}
-    if model not in specs:
-        raise ConfigError(
-            f"No model {model!r} in {project.models_folder}. There are: {', '.join(sorted(specs))}."
-        )
-    return specs[model]
-
-
-def _day(_context: click.Context, _option: click.Parameter, text: str | None) -> dt.date | None:
-    if text is None:
-        return None
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not a day such as 2013-12-29") from error
-
-
-def _period(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --from and --to, both days of the model's zone and both included."""
-    last = click.option("--to", "last", callback=_day, metavar="DAY", help="Last day, included.")
-    first = click.option("--from", "first", callback=_day, metavar="DAY", help="First day.")
-    return first(last(command))
-
-
 @cli.command(epilog="Example: mlmon validate")
 @click.pass_obj
 def validate(project: Project) -> None:
     """Check models/*.yaml; every mistake with its file and line."""
-    for spec in _specs(project):
+    for spec in specs_of(project):
         click.echo(
             f"{spec.model}: ok ({spec.task}, {len(spec.features)} features, "
             f"{spec.time.granularity} windows from {spec.time.start})"
@@ -119,9 +111,9 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None) -> Non
     if replay is not None:
         if len(models) != 1:
             raise ConfigError("--replay needs the one MODEL whose file it is.")
-        replay_file(project.store, _spec(project, models[0]), replay, now=project.now())
+        replay_file(project.store, spec_of(project, models[0]), replay, now=project.now())
     is_clean = True
-    for spec in [_spec(project, name) for name in models] or _specs(project):
+    for spec in [spec_of(project, name) for name in models] or specs_of(project):
         report = ingest_new(project.store, spec, project.folder, now=project.now())
         click.echo(f"{spec.model}: {render_report(report)}")
         is_clean &= not any(file.status == "quarantined" for file in report.files)
@@ -130,7 +122,7 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None) -> Non
 
 @cli.command(epilog="Example: mlmon run flight_delay --from 2013-12-01 --to 2013-12-28")
 @click.argument("model")
-@_period
+@period
 @click.pass_obj
 def run(project: Project, model: str, first: dt.date | None, last: dt.date | None) -> None:
     """Take in what is new and compute MODEL through Dagster, without a daemon.
@@ -140,32 +132,7 @@ def run(project: Project, model: str, first: dt.date | None, last: dt.date | Non
     """
     from mlmon_dagster.commands.run import run_model
 
-    sys.exit(0 if run_model(project, _spec(project, model), first, last) else 1)
-
-
-@cli.command(
-    epilog="Example: mlmon metrics flight_delay --metric roc_auc --granularity month --format csv"
-)
-@click.argument("model")
-@click.option("--metric", multiple=True, help="Only this metric; may be repeated.")
-@click.option("--column", multiple=True, help="Only this column; may be repeated.")
-@click.option("--slice", "slice_", metavar="KEY=VALUE", help="One slice. [default: everything]")
-@click.option(
-    "--granularity",
-    type=click.Choice(["hour", "day", "week", "month"]),
-    help="Longer windows are merged from the stored profiles. [default: the model's]",
-)
-@_period
-@click.option("--format", "format_", type=click.Choice(["table", "csv", "json"]), default="table")
-@click.pass_obj
-def metrics(project: Project, /, model: str, format_: str, **wanted: Any) -> None:
-    """Show the newest metrics of MODEL."""
-    from mlmon_dagster.commands.metrics import query_metrics, render
-
-    frame = query_metrics(project, _spec(project, model), **wanted)
-    click.echo(render(frame, format_))
-    if frame.empty:
-        click.echo("mlmon: no such metrics; see which there are without filters.", err=True)
+    sys.exit(0 if run_model(project, spec_of(project, model), first, last) else 1)
 
 
 @cli.command(epilog="Example: mlmon report flight_delay --out health.html")
@@ -181,42 +148,7 @@ def report(project: Project, model: str, out: Path | None) -> None:
     """Write the health report of MODEL: one HTML file, for people and archives."""
     from mlmon_dagster.commands.report import make_report
 
-    click.echo(make_report(project, _spec(project, model), out))
-
-
-@cli.group()
-def alerts() -> None:
-    """Look at alerts and deliver them."""
-
-
-@alerts.command("list", epilog="Example: mlmon alerts list --model flight_delay --firing")
-@click.option("--model", help="Only of this model.")
-@click.option("--firing", is_flag=True, help="Only what is firing now.")
-@click.pass_obj
-def alerts_list(project: Project, model: str | None, firing: bool) -> None:
-    """List alerts and their episodes, newest first."""
-    from mlmon_dagster.commands.alerts import render_alerts
-
-    click.echo(render_alerts(project, model, firing))
-
-
-@alerts.command("deliver", epilog="Example: mlmon alerts deliver")
-@click.pass_obj
-def alerts_deliver(project: Project) -> None:
-    """Turn new verdicts into alerts and send what is due, as the dispatcher sensor does."""
-    from mlmon_dagster.commands.alerts import deliver_now
-
-    sys.exit(0 if deliver_now(project, _specs(project)) else 1)
-
-
-@alerts.command("test", epilog="Example: mlmon alerts test --channel '#ml-alerts'")
-@click.option("--channel", help="Where to. [default: every channel that the models name]")
-@click.pass_obj
-def alerts_test(project: Project, channel: str | None) -> None:
-    """Send one test message, and say plainly what is wrong if that fails."""
-    from mlmon_dagster.commands.alerts import send_tests
-
-    sys.exit(0 if send_tests(project, _specs(project), channel) else 1)
+    click.echo(make_report(project, spec_of(project, model), out))
 
 
 @cli.command(epilog="Example: mlmon demo")

@@ -22,6 +22,7 @@ DATA = (
     "store/migrations/env.py",
     "store/migrations/script.py.mako",
     "store/migrations/versions/v0001_tables.py",
+    "store/migrations/versions/v0002_second.py",
 )
 TOP_LEVEL = [
     "README.md",

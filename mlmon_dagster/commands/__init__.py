@@ -1,1 +1,1 @@
-"""What the commands of the command line do; `cli.py` only parses and exits."""
+"""The commands of the command line, one file each; `cli.py` names them."""

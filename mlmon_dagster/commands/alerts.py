@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.commands.options import specs_of
+
+if TYPE_CHECKING:
+    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.spec import ModelSpec
 
 
-def render_alerts(project: Project, model: str | None, firing: bool) -> str:
-    """Return the alerts as a table."""
+@click.group()
+def alerts() -> None:
+    """Look at alerts and deliver them."""
+
+
+@alerts.command("list", epilog="Example: mlmon alerts list --model flight_delay --firing")
+@click.option("--model", help="Only of this model.")
+@click.option("--firing", is_flag=True, help="Only what is firing now.")
+@click.pass_obj
+def alerts_list(project: Project, model: str | None, firing: bool) -> None:
+    """List alerts and their episodes, newest first."""
     from mlmon_dagster.alerts import list_alerts, render_alerts
 
-    return render_alerts(list_alerts(project.store, model, "FIRING" if firing else None))
+    click.echo(render_alerts(list_alerts(project.store, model, "FIRING" if firing else None)))
+
+
+@alerts.command("deliver", epilog="Example: mlmon alerts deliver")
+@click.pass_obj
+def alerts_deliver(project: Project) -> None:
+    """Turn new verdicts into alerts and send what is due, as the dispatcher sensor does."""
+    sys.exit(0 if deliver_now(project, specs_of(project)) else 1)
+
+
+@alerts.command("test", epilog="Example: mlmon alerts test --channel '#ml-alerts'")
+@click.option("--channel", help="Where to. [default: every channel that the models name]")
+@click.pass_obj
+def alerts_test(project: Project, channel: str | None) -> None:
+    """Send one test message, and say plainly what is wrong if that fails."""
+    sys.exit(0 if send_tests(project, specs_of(project), channel) else 1)
 
 
 def deliver_now(project: Project, specs: Sequence[ModelSpec]) -> bool:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import click
+
+from mlmon_dagster.commands.options import period, spec_of
 from mlmon_dagster.commands.period import moments_of
-from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import Granularity, ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from mlmon_dagster.defs.resources import Project
 
 SHOWN = [
     "window",
@@ -29,6 +33,29 @@ SHOWN = [
     "reason",
 ]
 DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\0")
+
+
+@click.command(
+    epilog="Example: mlmon metrics flight_delay --metric roc_auc --granularity month --format csv"
+)
+@click.argument("model")
+@click.option("--metric", multiple=True, help="Only this metric; may be repeated.")
+@click.option("--column", multiple=True, help="Only this column; may be repeated.")
+@click.option("--slice", "slice_", metavar="KEY=VALUE", help="One slice. [default: everything]")
+@click.option(
+    "--granularity",
+    type=click.Choice(["hour", "day", "week", "month"]),
+    help="Longer windows are merged from the stored profiles. [default: the model's]",
+)
+@period
+@click.option("--format", "format_", type=click.Choice(["table", "csv", "json"]), default="table")
+@click.pass_obj
+def metrics(project: Project, /, model: str, format_: str, **wanted: Any) -> None:
+    """Show the newest metrics of MODEL."""
+    frame = query_metrics(project, spec_of(project, model), **wanted)
+    click.echo(render(frame, format_))
+    if frame.empty:
+        click.echo("mlmon: no such metrics; see which there are without filters.", err=True)
 
 
 def query_metrics(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from mlmon_dagster.spec.alerting import AlertPolicy, SlackRoute
+from mlmon_dagster.spec.baseline import DATASETS, PRODUCTION, BaselineSpec, DatasetName
 from mlmon_dagster.spec.checks import find_problems
+from mlmon_dagster.spec.features import Feature, FeatureType
 from mlmon_dagster.spec.monitors import (
     Condition,
     DriftMethod,
@@ -30,6 +33,7 @@ from mlmon_dagster.spec.scalars import (
     Names,
     as_tuple,
 )
+from mlmon_dagster.spec.sources import FileSource, Sources
 
 __all__ = [
     "ALL",
@@ -66,12 +70,8 @@ __all__ = [
 
 Task = Literal["binary_classification", "multiclass_classification", "regression", "ranking"]
 Granularity = Literal["hour", "day", "week", "month"]
-FeatureType = Literal["numeric", "categorical", "boolean", "datetime", "text"]
-DatasetName = Literal["production", "training", "validation", "shadow", "canary"]
 
 ALL = "all"
-PRODUCTION = "production"
-DATASETS: tuple[str, ...] = get_args(DatasetName)
 
 
 def _slice_tuple(value: object) -> object:
@@ -91,24 +91,6 @@ class TimeSpec(Declared):
     allowed_lateness: Duration = dt.timedelta(days=2)
     naive: Literal["refuse", "zone"] = "refuse"
     skew_tolerance: Duration = dt.timedelta(minutes=10)
-
-
-class FileSource(Declared):
-    """Landing files of one stream: a glob under the project folder."""
-
-    path: str
-    format: Literal["auto", "parquet", "csv", "jsonl"] = "auto"
-    settle: Duration = dt.timedelta(seconds=60)
-    max_bad_rate: float = Field(default=0.01, ge=0, le=1)
-    max_bytes: int = Field(default=4 * 1024**3, gt=0)
-    max_rows: int = Field(default=20_000_000, gt=0)
-
-
-class Sources(Declared):
-    """Where prediction events and ground truth land."""
-
-    predictions: FileSource
-    actuals: FileSource | None = None
 
 
 class Columns(Declared):
@@ -139,56 +121,6 @@ class ActualsPolicy(Declared):
     closed_after: Duration = dt.timedelta(days=90)
     min_coverage: float = Field(default=0.9, gt=0, le=1)
     min_rows: int = Field(default=30, ge=1)
-
-
-class Feature(Declared):
-    """One model input."""
-
-    type: FeatureType
-    min: float | None = None
-    max: float | None = None
-    unit: str | None = None
-    nullable: bool = False
-    pii: bool = False
-    description: str | None = None
-
-    @model_validator(mode="after")
-    def _sensible_range(self) -> Self:
-        if self.type != "numeric" and not (self.min is None and self.max is None):
-            raise ValueError(f"min and max are for numeric features, not for {self.type} ones")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min:g} is greater than max {self.max:g}")
-        return self
-
-
-class BaselineSpec(Declared):
-    """What a window is compared with: the events of another dataset."""
-
-    dataset: DatasetName = "validation"
-
-    @model_validator(mode="after")
-    def _not_itself(self) -> Self:
-        if self.dataset == PRODUCTION:
-            raise ValueError(
-                "production cannot be compared with itself; use validation, training, shadow "
-                "or canary"
-            )
-        return self
-
-
-class SlackRoute(Declared):
-    """The Slack channel that hears of a model, and who is mentioned."""
-
-    channel: str
-    mention: str | None = Field(default=None, max_length=80)
-
-
-class AlertPolicy(Declared):
-    """Where alerts go, how often they repeat, and the least time between messages of a thread."""
-
-    slack: SlackRoute | None = None
-    repeat: Duration = dt.timedelta(hours=24)
-    group_interval: Duration = dt.timedelta(minutes=5)
 
 
 class ModelSpec(Declared):

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mlmon_dagster.errors import ConfigError, StoreError
 
-HEAD = "0001"  # the newest migration; a test compares it with the migration files
+HEAD = "0002"  # the newest migration; a test compares it with the migration files
 VERSION_TABLE = "mlmon_alembic_version"  # Dagster's own alembic_version may be in the same database
 _BUSY_MS = 60_000
 _MIGRATION_LOCK = 0x6D6C6D6F6E  # any fixed number: PostgreSQL's advisory locks are numbers

@@ -1,0 +1,52 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlmon_dagster.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.spec import ModelSpec
+
+
+def specs_of(project: Project) -> list[ModelSpec]:
+    """Return every model of a project."""
+    from mlmon_dagster.spec import load_models
+
+    return load_models(project.models_folder)
+
+
+def spec_of(project: Project, model: str) -> ModelSpec:
+    """Return one model of a project.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    specs = {spec.model: spec for spec in specs_of(project)}
+    if model not in specs:
+        raise ConfigError(
+            f"No model {model!r} in {project.models_folder}. There are: {', '.join(sorted(specs))}."
+        )
+    return specs[model]
+
+
+def period(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --from and --to, both days of the model's zone and both included."""
+    last = click.option("--to", "last", callback=_day, metavar="DAY", help="Last day, included.")
+    first = click.option("--from", "first", callback=_day, metavar="DAY", help="First day.")
+    return first(last(command))
+
+
+def _day(_context: click.Context, _option: click.Parameter, text: str | None) -> dt.date | None:
+    if text is None:
+        return None
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a day such as 2013-12-29") from error
