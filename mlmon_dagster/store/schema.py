@@ -16,6 +16,7 @@ from mlmon_dagster.store.alert_schema import (
     silence,
 )
 from mlmon_dagster.store.column_types import ALL, METADATA, Id, UtcDateTime, count, text, time
+from mlmon_dagster.store.life_schema import baseline_promotion, model_event, schema_change
 
 __all__ = [
     "ALL",
@@ -26,14 +27,17 @@ __all__ = [
     "alert_event",
     "alert_group",
     "baseline",
+    "baseline_promotion",
     "channel_gate",
     "dead_letter",
     "erasure",
     "ingest_file",
     "ingest_path",
     "metric",
+    "model_event",
     "monitor_result",
     "outbox",
+    "schema_change",
     "silence",
     "window_state",
     "window_step",
@@ -109,6 +113,11 @@ window_state = sa.Table(
     count("n_actual"),
     count("n_bad"),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    count("n_exempt"),  # predictions without ground truth that never get one
+    count("n_late_after_close"),  # arrivals after the window closed; not in its numbers
+    time("first_input_at"),  # null in windows of schema version 1
+    time("reopened_at"),
+    text("lags", "{}"),  # JSON: quantiles in hours of how late ground truth is known and arrives
 )
 
 # How far each step of a window has come: the revision and version of the inputs it was made from.

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+
+from mlmon_dagster.store.column_types import Id, UtcDateTime
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -10,7 +15,66 @@ depends_on = None
 
 def upgrade() -> None:
     """Add what this version adds."""
+    _add_life_of_a_model()
 
 
 def downgrade() -> None:
     """Take it away again."""
+    _drop_life_of_a_model()
+
+
+def _text(name: str, default: str = "") -> sa.Column[str]:
+    return sa.Column(name, sa.Text(), server_default=default, nullable=False)
+
+
+def _count(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger(), server_default="0", nullable=False)
+
+
+def _add_life_of_a_model() -> None:
+    with op.batch_alter_table("window_state") as batch:
+        batch.add_column(_count("n_exempt"))
+        batch.add_column(_count("n_late_after_close"))
+        batch.add_column(sa.Column("first_input_at", UtcDateTime(), nullable=True))
+        batch.add_column(sa.Column("reopened_at", UtcDateTime(), nullable=True))
+        batch.add_column(_text("lags", "{}"))
+    op.create_table(
+        "baseline_promotion",
+        sa.Column("id", Id, primary_key=True, autoincrement=True),
+        _text("model"),
+        sa.Column("period_start", UtcDateTime(), nullable=False),
+        sa.Column("period_end", UtcDateTime(), nullable=False),
+        *(_text(name) for name in ("baseline_id", "author", "note")),
+        sa.Column("promoted_at", UtcDateTime(), nullable=False),
+        sa.Column("undone_at", UtcDateTime(), nullable=True),
+        _text("undone_by"),
+    )
+    op.create_index("baseline_promotion_model", "baseline_promotion", ["model", "period_end"])
+    op.create_table(
+        "schema_change",
+        sa.Column("id", Id, primary_key=True, autoincrement=True),
+        *(_text(name) for name in ("model", "stream", "kind", "column_name", "before", "after")),
+        *(_text(name) for name in ("sha256", "path")),
+        sa.Column("window_start", UtcDateTime(), nullable=True),
+        sa.Column("seen_at", UtcDateTime(), nullable=False),
+        sa.UniqueConstraint(
+            "model", "stream", "sha256", "kind", "column_name", name="schema_change_once"
+        ),
+    )
+    op.create_table(
+        "model_event",
+        sa.Column("id", Id, primary_key=True, autoincrement=True),
+        *(_text(name) for name in ("model", "kind", "other", "author", "note")),
+        _text("detail", "{}"),
+        sa.Column("happened_at", UtcDateTime(), nullable=False),
+        sa.Column("finished_at", UtcDateTime(), nullable=True),
+    )
+    op.create_index("model_event_model", "model_event", ["model", "happened_at"])
+
+
+def _drop_life_of_a_model() -> None:
+    for table in ("model_event", "schema_change", "baseline_promotion"):
+        op.drop_table(table)
+    with op.batch_alter_table("window_state") as batch:
+        for name in ("lags", "reopened_at", "first_input_at", "n_late_after_close", "n_exempt"):
+            batch.drop_column(name)
