@@ -1,0 +1,199 @@
+"""What a monitor family's judges are given: stored metrics, and what is known of each window."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlmon_dagster.defs.compute import PRODUCTION, Work
+from mlmon_dagster.defs.lineage import ASSETS
+from mlmon_dagster.defs.measuring import baseline_or_none
+from mlmon_dagster.spec import ModelSpec, Window, maturity_of
+from mlmon_dagster.store import manifest, metric_log
+from mlmon_dagster.store.window_steps import StepMark, WindowInputs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The step whose data version a family's verdict is about.
+STEP_OF = {info.family: info.name for info in ASSETS if info.family} | {
+    "freshness": "inference_store"
+}
+
+
+def verdicts(
+    work: Work,
+    family: str,
+    windows: tuple[Window, ...],
+    states: Mapping[dt.datetime, WindowInputs],
+) -> list[dict[str, Any]]:
+    """Judge windows by one family from what is stored, and store nothing.
+
+    Returns:
+        Rows of ``monitor_result``.
+    """
+    from mlmon_dagster.monitors import evaluate
+
+    return evaluate(
+        work.spec,
+        _metrics(work, family, windows),
+        _describe(work, family, windows, states),
+        now=work.now,
+        run_id=work.run_id,
+        is_backfill=work.is_backfill,
+        baseline=_baseline_performance(work) if family == "performance" else None,
+        unseen=_unseen(work) if family == "quality" else None,
+        families=[family],
+    )
+
+
+def _metrics(work: Work, family: str, windows: tuple[Window, ...]) -> pd.DataFrame:
+    """Return the stored metrics that a family's monitors read, slices only where they explain."""
+    from mlmon_dagster.metrics.frames import METRIC_COLUMNS, concat_frames
+
+    spec, names = work.spec, _metric_names(work.spec, family)
+    if not names:
+        return concat_frames([])
+    frame = metric_log.newest(
+        work.project.store.state,
+        spec.model,
+        metric=names,
+        dataset=PRODUCTION,
+        granularity=spec.time.granularity,
+        slice_key=None if family in ("drift", "performance") else "all",
+        start=windows[0].start,
+        end=windows[-1].end,
+    )
+    return frame[list(METRIC_COLUMNS)]
+
+
+def _metric_names(spec: ModelSpec, family: str) -> list[str]:
+    if family == "quality":
+        return ["null_rate", "nan_rate", "inf_rate", "unseen_rate", "out_of_range_rate"]
+    if family == "drift":
+        # Columns without an order have no ks; psi also explains by slice.
+        return sorted({"psi", spec.monitors.drift.method})
+    if family == "performance":
+        return sorted({monitor.metric for monitor in spec.monitors.performance})
+    if family == "service":
+        return ["n", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate"]
+    return []
+
+
+def _describe(
+    work: Work,
+    family: str,
+    windows: tuple[Window, ...],
+    states: Mapping[dt.datetime, WindowInputs],
+) -> pd.DataFrame:
+    """Return what the monitors must know of each window beside its metrics."""
+    import pandas as pd
+
+    spec = work.spec
+    bad = _refused(work)
+    files = quarantined_files(work) if family == "schema" else None
+    rows = []
+    for window in windows:
+        state = states.get(window.start) or WindowInputs(window.start, 0, 0, 0, 0)
+        reasons = bad.get(window.start, {})
+        n_bad = sum(reasons.values())
+        n = _arrived(state) if family == "freshness" else state.n
+        share = n_bad / (n + n_bad) if n + n_bad else 0.0
+        quarantined = seen_after(files, window) if files is not None else []
+        rows.append(
+            {
+                "window_start": window.start,
+                "window_end": window.end,
+                "n": n,
+                "n_actual": state.n_actual,
+                "maturity": maturity_of(spec, window, state.n, state.n_actual, work.now),
+                "data_version": _version(family, state, n_bad, len(quarantined)),
+                "n_bad": n_bad,
+                "bad_reasons": json.dumps(reasons),
+                "n_quarantined": len(quarantined),
+                "quarantined": quarantined,
+                "schema_broken": share > spec.source.predictions.max_bad_rate,
+                "actual_coverage": state.n_actual / state.n if state.n else None,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _arrived(state: WindowInputs) -> int:
+    """Count the rows of a window for freshness: events that still wait to be computed are there."""
+    rebuilt = state.steps.get("inference_store", StepMark(0, "")).revision
+    return max(state.n, 1) if rebuilt < state.input_revision else state.n
+
+
+def _version(family: str, state: WindowInputs, n_bad: int, n_quarantined: int) -> str:
+    """Return the version of what was judged: the same inputs give the same verdict once."""
+    version = state.steps.get(STEP_OF[family], StepMark(0, "")).data_version
+    if family == "schema":
+        return f"{version}:{n_bad}:{n_quarantined}"
+    if family == "freshness":
+        return "arrived" if _arrived(state) else "silent"
+    return version
+
+
+def _refused(work: Work) -> dict[dt.datetime, dict[str, int]]:
+    counts = manifest.count_refused(work.project.store.state, work.spec.model)
+    found: dict[dt.datetime, dict[str, int]] = {}
+    for row in counts.dropna(subset=["window_start"]).to_dict("records"):
+        reasons = found.setdefault(row["window_start"].to_pydatetime(), {})
+        name = f"{row['reason']}:{row['column_name']}" if row["column_name"] else row["reason"]
+        reasons[name] = reasons.get(name, 0) + int(row["n_bad"])
+    return found
+
+
+def quarantined_files(work: Work) -> pd.DataFrame:
+    """Return the files of the model that were refused as a whole."""
+    return manifest.files(work.project.store.state, work.spec.model, status="quarantined")
+
+
+def seen_after(files: pd.DataFrame, window: Window) -> list[str]:
+    """Return the files refused as a whole that were first seen in the window after this one.
+
+    A file that cannot be read does not say which window it belongs to; files land once their
+    window is over, so the last complete window before it was seen is where people look for it.
+    """
+    length = window.end - window.start
+    seen = (files["first_seen"] >= window.end) & (files["first_seen"] < window.end + length)
+    return [str(path) for path in files.loc[seen, "path"]]
+
+
+def _baseline_performance(work: Work) -> pd.DataFrame | None:
+    """Return the baseline's own performance, one row per metric and slice."""
+    from mlmon_dagster.metrics.statistics import merge
+    from mlmon_dagster.profiles.measures import columns_of, measure
+
+    baseline = baseline_or_none(work)
+    if baseline is None:
+        return None
+    names = columns_of(work.spec, "performance")
+    pooled = {
+        name: merge(baseline.windows[name], ("dataset", "slice_key", "slice_value"))
+        for name in names
+        if name in baseline.windows
+    }
+    return measure(work.spec, "performance", pooled, None)
+
+
+def _unseen(work: Work) -> dict[tuple[str, pd.Timestamp], dict[str, int]]:
+    from mlmon_dagster.metrics.quality import unseen_values
+    from mlmon_dagster.profiles import load_profiles
+
+    names = [name for name, f in work.spec.features.items() if f.type == "categorical"]
+    if not names:
+        return {}
+    profiles = load_profiles(
+        work.project.store,
+        work.spec,
+        start=work.start,
+        end=work.end,
+        dataset=PRODUCTION,
+        columns=names,
+        slices=[()],
+    )
+    return {k: v for stats in profiles.values() for k, v in unseen_values(stats).items()}
