@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.defs.build import build_definitions
     from mlmon_dagster.defs.component import MonitoredModel
     from mlmon_dagster.errors import MlmonError
+    from mlmon_dagster.logger import PredictionLogger
     from mlmon_dagster.spec import ModelSpec, load_model, load_models
     from mlmon_dagster.store import open_store
 
@@ -21,6 +22,7 @@ __all__ = [
     "MlmonError",
     "ModelSpec",
     "MonitoredModel",
+    "PredictionLogger",
     "build_definitions",
     "load_model",
     "load_models",
@@ -31,6 +33,7 @@ _HOMES = {
     "MlmonError": "errors",
     "ModelSpec": "spec",
     "MonitoredModel": "defs.component",
+    "PredictionLogger": "logger",
     "build_definitions": "defs.build",
     "load_model": "spec",
     "load_models": "spec",
