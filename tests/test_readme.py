@@ -123,6 +123,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`monitors.performance`", families.PerformanceMonitor),
     ("`monitors.service`", families.ServiceMonitor),
     ("`alerts`", declared.AlertPolicy),
+    ("`retention`", declared.RetentionPolicy),
     (r"`alerts.slack`", declared.SlackRoute),
 ]
 COMMON = {"owner", "runbook"}  # of every monitor, in one table above

@@ -12,10 +12,12 @@ import datetime as dt
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from mlmon_dagster.ingest.classify import Kind, classify
@@ -24,7 +26,7 @@ from mlmon_dagster.ingest.prepare import Prepared
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.staging import Staged
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
-from mlmon_dagster.store import Store, manifest, window_state
+from mlmon_dagster.store import Store, erasures, manifest, window_state
 from mlmon_dagster.store.checkpoints import reached
 
 
@@ -179,7 +181,7 @@ def _settle(
         for file, report in zip(batch, reports, strict=True):
             key = (spec.model, report.stream, report.sha256)
             manifest.forget_refused(conn, *key)
-            manifest.refuse_rows(conn, letter_rows(spec, report, file.letters, now))
+            manifest.refuse_rows(conn, letter_rows(conn, spec, report, file.letters, now))
             manifest.update_file(
                 conn, *key, status="done", reason=report.reason, error="",
                 rows_in=report.rows_in, n_new=report.n_new, n_duplicate=report.n_duplicate,
@@ -194,16 +196,20 @@ def _settle(
 
 
 def letter_rows(
+    conn: sa.Connection,
     spec: ModelSpec,
     report: FileReport,
-    letters: Sequence[dict[str, object]],
+    letters: Sequence[dict[str, Any]],
     now: dt.datetime,
-) -> list[dict[str, object]]:
-    """Return dead letters as rows of their table."""
-    shared = {
-        "model": spec.model,
-        "stream": report.stream,
-        "sha256": report.sha256,
-        "created_at": now,
-    }
-    return [{**letter, **shared} for letter in letters]
+) -> list[dict[str, Any]]:
+    """Return dead letters as rows of their table; of an id, only its keyed hash is kept."""
+    if not letters:
+        return []
+    salt = erasures.salt_of(conn, spec.model)
+    rows = []
+    for letter in letters:
+        row = {**letter, "model": spec.model, "stream": report.stream, "sha256": report.sha256}
+        prediction_id = row.pop("prediction_id")
+        row["id_hash"] = erasures.id_hash(salt, prediction_id) if prediction_id else ""
+        rows.append({**row, "created_at": now})
+    return rows

@@ -178,10 +178,10 @@ class _Ingest:
         if not batch:
             return []
         try:
-            erased = erasures.ids(self.store.state, self.spec.model)
+            erased = erasures.erased(self.store.state, self.spec.model)
             drafts = [draft_rows(parsed, self.spec, item.first_seen) for item, parsed in batch]
             judged = [
-                (drop_erased(draft, erased, self.spec), verdict)
+                (drop_erased(draft, erased, self.store.query, self.spec), verdict)
                 for draft, verdict in judge_batch(drafts, self.spec, stream)
             ]
         except StoreError:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.expectations import Verdict, judge
@@ -23,6 +21,7 @@ from mlmon_dagster.ingest.rows import Draft, canonical_rows, moments_of
 from mlmon_dagster.ingest.staging import Staged
 from mlmon_dagster.ingest.windows import place
 from mlmon_dagster.spec import FileSource, ModelSpec, Window
+from mlmon_dagster.store.erasures import Erased, Query
 
 FEW_BAD_ROWS = 10  # so many are never too many
 MAX_LETTERS = 10_000  # dead letters kept per file; all bad rows are counted
@@ -39,7 +38,8 @@ class Prepared:
         rows: Canonical rows, the bad ones left out.
         n_rows: Rows read, the bad ones included.
         n_bad: Bad rows.
-        letters: Dead letters, without the columns model, stream, sha256 and created_at.
+        letters: Dead letters, without the columns model, stream, sha256 and created_at, and with
+            the prediction_id that is stored as its hash.
         bad_windows: Windows of bad rows whose time is readable.
         report: The suite's short result.
         warnings: For people.
@@ -75,22 +75,19 @@ def judge_batch(
     return [(d.with_faults(v.faults), v) for d, v in zip(drafts, verdicts, strict=True)]
 
 
-def drop_erased(draft: Draft, erased: pa.Table, spec: ModelSpec) -> Draft:
+def drop_erased(draft: Draft, erased: Erased, query: Query, spec: ModelSpec) -> Draft:
     """Refuse rows whose prediction was erased on request, however late they arrive.
 
     Args:
         draft: The typed rows.
-        erased: Columns dataset (or ``all``) and prediction_id.
+        erased: What was erased.
+        query: Runs SQL over Arrow tables.
         spec: The model.
     """
-    if not erased.num_rows:
+    if not erased:
         return draft
     column = next(c for c in columns_of(spec, draft.parsed.staged.stream) if c.name == _ID)
-    everywhere = erased.filter(pc.equal(erased["dataset"], "all"))
-    gone = pc.is_in(draft.columns[_ID], everywhere[_ID].combine_chunks()).to_numpy(False)
-    pairs = pd.MultiIndex.from_frame(erased.select(["dataset", _ID]).to_pandas())
-    mine = pa.table({n: draft.columns[n] for n in ("dataset", _ID)}).to_pandas()
-    gone = gone | pd.MultiIndex.from_frame(mine).isin(pairs)
+    gone = erased.mask(query, draft.columns[_ID], draft.columns["dataset"])
     return draft.with_faults(Fault.where(gone, "erased", column, "no row of it"))
 
 
@@ -150,6 +147,7 @@ def _dead_letters(
         return (), ()
     hashes = _hashes(draft, rows)
     windows = _windows_of(draft, rows, spec)
+    ids = dict(zip(rows.tolist(), draft.columns[_ID].take(pa.array(rows)).to_pylist(), strict=True))
     pairs = sorted(
         ((int(row), fault) for fault in draft.faults for row in fault.rows[:MAX_LETTERS]),
         key=lambda pair: (pair[0], pair[1].reason, pair[1].name),
@@ -165,6 +163,7 @@ def _dead_letters(
             "column_name": fault.name,
             "message": fault.message(f"{file}, {places[row]}"),
             "row_hash": "" if fault.reason == "erased" else hashes[row],
+            "prediction_id": ids[row],
             "window_start": window.start if (window := windows.get(row)) else None,
         }
         for row, fault in pairs

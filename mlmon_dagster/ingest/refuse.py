@@ -79,7 +79,7 @@ class Refusals:
         key = (self.spec.model, item.stream, item.staged.sha256)
         with self.store.state.begin() as conn:
             manifest.forget_refused(conn, *key)
-            manifest.refuse_rows(conn, letter_rows(self.spec, report, letters, self.now))
+            manifest.refuse_rows(conn, letter_rows(conn, self.spec, report, letters, self.now))
             manifest.update_file(
                 conn, *key, status="quarantined", reason=error.reason, error=str(error),
                 rows_in=n_rows, n_bad=n_rows, n_new=0, n_duplicate=0, n_conflict=0, attempts=0,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.spec import names
-from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
+from mlmon_dagster.spec.retention import SHORTEST_VERSIONS
+from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS, format_duration
 
 if TYPE_CHECKING:
     from mlmon_dagster.spec.model import ModelSpec
@@ -251,6 +252,24 @@ def _service(spec: ModelSpec) -> Iterator[Problem]:
 
 
 # Each rule, and the fields that it reads.
+def _retention(spec: ModelSpec) -> Iterator[Problem]:
+    kept = spec.retention
+    if kept.versions < SHORTEST_VERSIONS:
+        yield Problem(
+            ("retention", "versions"),
+            "must be at least 1d: readers hold lists of files, which must not vanish under them",
+        )
+    for name in ("production", "profiles"):
+        age = getattr(kept, name)
+        if age is not None and age < spec.actuals.closed_after:
+            yield Problem(
+                ("retention", name),
+                "is shorter than actuals.closed_after "
+                f"({format_duration(spec.actuals.closed_after)}); windows would lose their rows "
+                "while their ground truth is still awaited",
+            )
+
+
 _RULES: dict[Callable[[ModelSpec], Iterator[Problem]], tuple[str, ...]] = {
     _model: ("model",),
     _task: ("task",),
@@ -263,4 +282,5 @@ _RULES: dict[Callable[[ModelSpec], Iterator[Problem]], tuple[str, ...]] = {
     _slices: ("columns", "features", "slices"),
     _monitors: ("source", "columns", "features", "monitors"),
     _alerts: ("alerts",),
+    _retention: ("actuals", "retention"),
 }

@@ -25,6 +25,7 @@ from mlmon_dagster.spec.monitors import (
     ServiceMonitor,
     Severity,
 )
+from mlmon_dagster.spec.retention import RetentionPolicy
 from mlmon_dagster.spec.scalars import (
     MAX_HOURLY_WINDOWS,
     Date,
@@ -58,6 +59,7 @@ __all__ = [
     "PerformanceMetric",
     "PerformanceMonitor",
     "QualityMonitor",
+    "RetentionPolicy",
     "SchemaMonitor",
     "ServiceMonitor",
     "Severity",
@@ -139,6 +141,7 @@ class ModelSpec(Declared):
     slices: Annotated[tuple[SliceKey, ...], BeforeValidator(as_tuple)] = ()
     monitors: Monitors = Monitors()
     alerts: AlertPolicy = AlertPolicy()
+    retention: RetentionPolicy = RetentionPolicy()
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:

@@ -17,6 +17,7 @@ from mlmon_dagster.spec.windows import Window
 from mlmon_dagster.store.canonical import PARTITION_BY, record_schema
 from mlmon_dagster.store.checkpoints import reached
 from mlmon_dagster.store.delta import DeltaFolder, Snapshot, retry, select_sql
+from mlmon_dagster.store.erasures import Erased
 from mlmon_dagster.store.event_log import EventLog, PinnedLog, window_date
 from mlmon_dagster.store.query import QueryEngine
 from mlmon_dagster.store.rebuild_sql import fingerprint_sql, records_sql
@@ -58,7 +59,7 @@ class InferenceRecords:
         spec: ModelSpec,
         engine: QueryEngine,
         log: EventLog,
-        erased: Callable[[], pa.Table],
+        erased: Callable[[], Erased],
     ) -> None:
         self._spec = spec
         self._engine = engine
@@ -151,9 +152,9 @@ class InferenceRecords:
     def _compute(self, log: PinnedLog, dates: set[str], datasets: set[str] | None) -> pa.Table:
         other_dates, tables = self._moved(log, dates)
         erased = self._erased()
-        if erased.num_rows:
-            tables["erased"] = erased
-        sql = records_sql(self._schema, log, dates, other_dates, datasets, bool(erased.num_rows))
+        if erased:
+            tables["erased"] = erased.hashes
+        sql = records_sql(self._schema, log, dates, other_dates, datasets, erased)
         return self._engine.query(sql, tables).cast(self._schema)
 
     def _moved(self, log: PinnedLog, dates: set[str]) -> tuple[set[str], dict[str, pa.Table]]:

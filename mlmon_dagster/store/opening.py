@@ -68,7 +68,7 @@ class Store:
             spec,
             self._queries,
             self.event_log(spec),
-            lambda: erasures.ids(self.state, spec.model),
+            lambda: erasures.erased(self.state, spec.model),
         )
 
     def table(self, kind: str, model: str) -> DeltaRows:

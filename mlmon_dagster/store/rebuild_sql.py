@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from mlmon_dagster.store.canonical import ALL, UNMATCHED
+from mlmon_dagster.store.erasures import Erased
 from mlmon_dagster.store.event_log import PinnedLog
 from mlmon_dagster.store.sql import quote_identifier
 
@@ -26,7 +27,7 @@ def records_sql(
     dates: set[str],
     other_dates: set[str],
     datasets: set[str] | None,
-    has_erasures: bool,
+    erased: Erased,
 ) -> str:
     """Return the statement that computes the records of some window dates.
 
@@ -41,7 +42,7 @@ def records_sql(
         dates: Window dates whose records are wanted.
         other_dates: Further dates on which ids of the table ``moved`` have rows.
         datasets: Only these; None for all.
-        has_erasures: Whether there is a table ``erased`` of ids that must not be seen again.
+        erased: Ids that must not be seen again; if any, their hashes are the table ``erased``.
     """
     columns = [name for name in schema.names if name not in _JOINED]
     selected = ", ".join(
@@ -58,12 +59,7 @@ def records_sql(
         elsewhere = log.sql("actuals", _ACTUAL_COLUMNS, other_dates)
         actuals = f"({actuals[1:-1]} UNION ALL SELECT * FROM {elsewhere} {semi_join})"
     on_dates = ", ".join(f"'{date}'" for date in sorted(dates))
-    not_erased = (
-        f"""AND NOT EXISTS (SELECT 1 FROM erased AS e WHERE e.prediction_id = l.prediction_id
-            AND e.dataset IN ('{ALL}', l.dataset))"""
-        if has_erasures
-        else ""
-    )
+    not_erased = f"AND NOT {erased.matches_sql('l')}" if erased else ""
     return f"""WITH logged AS MATERIALIZED (SELECT * FROM {predictions}),
     winners AS MATERIALIZED (
         SELECT l.* FROM logged AS l WHERE TRUE {not_erased}

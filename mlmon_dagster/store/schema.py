@@ -5,6 +5,8 @@ Times are UTC and timezone-aware in Python; `UtcDateTime` keeps them so on SQLit
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from mlmon_dagster.store.alert_schema import (
@@ -16,6 +18,12 @@ from mlmon_dagster.store.alert_schema import (
     silence,
 )
 from mlmon_dagster.store.column_types import ALL, METADATA, Id, UtcDateTime, count, text, time
+from mlmon_dagster.store.erasure_schema import (
+    erasure,
+    erasure_key,
+    erasure_request,
+    retention_mark,
+)
 from mlmon_dagster.store.life_schema import baseline_promotion, model_event, schema_change
 
 __all__ = [
@@ -31,12 +39,16 @@ __all__ = [
     "channel_gate",
     "dead_letter",
     "erasure",
+    "erasure_key",
+    "erasure_request",
     "ingest_file",
     "ingest_path",
     "metric",
+    "metric_history",
     "model_event",
     "monitor_result",
     "outbox",
+    "retention_mark",
     "schema_change",
     "silence",
     "window_state",
@@ -92,6 +104,7 @@ dead_letter = sa.Table(
     text("column_name", primary_key=True),
     text("message"),
     text("row_hash"),
+    text("id_hash"),  # keyed hash of the prediction's id, by which an erasure finds the row
     time("window_start"),
     time("created_at", nullable=False),
 )
@@ -158,36 +171,44 @@ METRIC_KEYS = (
     "method_version",
     "data_version",
 )
-metric = sa.Table(
-    "metric",
-    METADATA,
-    text("model", primary_key=True),
-    text("model_version", ALL, primary_key=True),
-    text("dataset", primary_key=True),
-    time("window_start", nullable=False, primary_key=True),
-    text("granularity", primary_key=True),
-    text("slice_key", ALL, primary_key=True),
-    text("slice_value", ALL, primary_key=True),
-    text("column_name", ":table", primary_key=True),
-    text("metric", primary_key=True),
-    text("baseline_id", "none", primary_key=True),
-    text("method_version", primary_key=True),
-    text("data_version", primary_key=True),
-    time("window_end", nullable=False),
-    sa.Column("value", sa.Float),
-    sa.Column("lower", sa.Float),
-    sa.Column("upper", sa.Float),
-    count("n"),
-    count("n_baseline"),
-    text("baseline_kind", "none"),
-    sa.Column("p_value", sa.Float),
-    sa.Column("actual_coverage", sa.Float),
-    text("maturity"),
-    text("reason"),
-    text("run_id"),
-    time("computed_at", nullable=False),
-    count("sequence"),  # tells versions apart that have the same computed_at; later is higher
-    sqlite_with_rowid=False,
+
+
+def _metric_columns(has_history: bool = False) -> list[sa.Column[Any]]:
+    return [
+        text("model", primary_key=True),
+        text("model_version", ALL, primary_key=True),
+        text("dataset", primary_key=True),
+        time("window_start", nullable=False, primary_key=True),
+        text("granularity", primary_key=True),
+        text("slice_key", ALL, primary_key=True),
+        text("slice_value", ALL, primary_key=True),
+        text("column_name", ":table", primary_key=True),
+        text("metric", primary_key=True),
+        text("baseline_id", "none", primary_key=True),
+        text("method_version", primary_key=True),
+        text("data_version", primary_key=True),
+        time("window_end", nullable=False),
+        sa.Column("value", sa.Float),
+        sa.Column("lower", sa.Float),
+        sa.Column("upper", sa.Float),
+        count("n"),
+        count("n_baseline"),
+        text("baseline_kind", "none"),
+        sa.Column("p_value", sa.Float),
+        sa.Column("actual_coverage", sa.Float),
+        text("maturity"),
+        text("reason"),
+        text("run_id"),
+        time("computed_at", nullable=False, primary_key=has_history),
+        count("sequence"),  # tells versions apart that have the same computed_at; later is higher
+    ]
+
+
+metric = sa.Table("metric", METADATA, *_metric_columns(), sqlite_with_rowid=False)
+
+# Rows of `metric` that a later computation under the same key replaced, for looking back.
+metric_history = sa.Table(
+    "metric_history", METADATA, *_metric_columns(has_history=True), sqlite_with_rowid=False
 )
 
 # The verdict of one monitor on one window; a new data_version is a new row.
@@ -257,14 +278,4 @@ baseline = sa.Table(
     count("n"),
     text("data_version"),
     time("created_at", nullable=False),
-)
-
-# Ids whose rows must never be seen again, late arrivals included.
-erasure = sa.Table(
-    "erasure",
-    METADATA,
-    text("model", primary_key=True),
-    text("dataset", ALL, primary_key=True),
-    text("prediction_id", primary_key=True),
-    time("requested_at", nullable=False),
 )

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from mlmon_dagster.store.column_types import Id, UtcDateTime
+from mlmon_dagster.store.migrations import v0002_erasure
 
 revision = "0002"
 down_revision = "0001"
@@ -16,10 +17,12 @@ depends_on = None
 def upgrade() -> None:
     """Add what this version adds."""
     _add_life_of_a_model()
+    v0002_erasure.upgrade()
 
 
 def downgrade() -> None:
     """Take it away again."""
+    v0002_erasure.downgrade()
     _drop_life_of_a_model()
 
 
