@@ -107,7 +107,7 @@ class _Ingest:
         ready, twins = self.refusals.admit(staged, self.reports)
         reached("ingest.staged")
         prepared = self._prepare(stream, ready)
-        clear_incoming(staging_folder(self.store.root, self.spec.model, stream))
+        clear_incoming(staging_folder(self.store, self.spec.model, stream))
         shas = [file.staged.sha256 for file in prepared]
         committed = self.store.event_log(self.spec).committed(stream, shas) if shas else set()
         for is_in_log in (True, False):
@@ -135,7 +135,7 @@ class _Ingest:
         if item.staged is not None or item.candidate is None:
             return item
         source = source_of(self.spec, item.stream)
-        folder = staging_folder(self.store.root, self.spec.model, item.stream)
+        folder = staging_folder(self.store, self.spec.model, item.stream)
         try:
             return item.with_copy(stage(item.candidate, folder, source.max_bytes))
         except StillChangingError as error:

@@ -128,7 +128,7 @@ def _stream_work(
         if path.sha256 not in unfinished
     }
     listing = list_landing(project, source_of(spec, stream), stream, known)
-    folder = staging_folder(store.root, spec.model, stream)
+    folder = staging_folder(store, spec.model, stream)
     clear_staging(folder, unfinished)
     committed = store.event_log(spec).committed(stream, list(unfinished)) if unfinished else set()
     resumed = _resumed(stream, folder, unfinished, committed)

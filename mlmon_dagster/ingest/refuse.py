@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from mlmon_dagster.errors import ConfigError, SchemaError
@@ -17,9 +14,10 @@ from mlmon_dagster.ingest.prepare import TooManyBadError
 from mlmon_dagster.ingest.queue import UNFINISHED, Queued, rows_of
 from mlmon_dagster.ingest.raw import refused
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.ingest.staging import ending_of, find_staged, staging_folder
+from mlmon_dagster.ingest.staging import ending_of, staging_folder
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, manifest
+from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.lock import writer_lock
 
 MAX_FAILURES: Final = 3  # recorded exceptions
@@ -166,16 +164,8 @@ class Refusals:
     def _keep_copy(self, item: Queued) -> None:
         if item.staged is None or item.staged.path is None:
             return
-        copy = quarantine_folder(self.store, self.spec.model) / (
-            f"{item.staged.sha256}{ending_of(item.name)}"
-        )
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if copy.exists():
-            return
-        try:
-            os.link(item.staged.path, copy)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(item.staged.path, copy)
+        name = f"{item.staged.sha256}{ending_of(item.name)}"
+        (quarantine_folder(self.store, self.spec.model) / name).keep(item.staged.path)
 
 
 def _is_open(row: dict[str, Any], item: Queued) -> bool:
@@ -186,7 +176,7 @@ def _is_open(row: dict[str, Any], item: Queued) -> bool:
     return row["status"] in UNFINISHED
 
 
-def quarantine_folder(store: Store, model: str) -> Path:
+def quarantine_folder(store: Store, model: str) -> Location:
     """Return the folder of a model's refused files, each named by its content."""
     return store.root / "quarantine" / model
 
@@ -216,11 +206,14 @@ def replay_file(store: Store, spec: ModelSpec, sha256: str, *, now: dt.datetime)
                 f"hash in {quarantine_folder(store, spec.model)}."
             )
         row = rows[0]
-        staging = staging_folder(store.root, spec.model, row["stream"])
+        staging = staging_folder(store, spec.model, row["stream"])
         staging.mkdir(parents=True, exist_ok=True)
-        copy = find_staged(quarantine_folder(store, spec.model), row["sha256"])
-        if copy is not None:
-            copy.replace(staging / copy.name)
+        refused_files = quarantine_folder(store, spec.model)
+        copies = [name for name in refused_files.below() if name.startswith(row["sha256"])]
+        for name in copies:
+            # A copy that was damaged is of no use; the landing file is looked for instead.
+            if (refused_files / name).fetch(staging / name) != row["sha256"]:
+                (staging / name).unlink()
         with store.state.begin() as conn:
             manifest.forget_refused(conn, spec.model, row["stream"], row["sha256"])
             manifest.update_file(
@@ -228,4 +221,6 @@ def replay_file(store: Store, spec: ModelSpec, sha256: str, *, now: dt.datetime)
                 reason="", error="", attempts=0, rows_in=0, n_bad=0,
                 first_seen=now, finished_at=None,
             )  # fmt: skip
+        for name in copies:
+            (refused_files / name).delete()
     return str(row["path"])

@@ -18,6 +18,7 @@ from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.discover import Candidate
 from mlmon_dagster.ingest.layout import Stream
 from mlmon_dagster.ingest.reasons import file_message
+from mlmon_dagster.store import Store
 
 _BLOCK = 1 << 20
 _ENDINGS = (".csv.gz", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".parquet", ".csv", ".jsonl",
@@ -105,9 +106,9 @@ def find_staged(folder: Path, sha256: str) -> Path | None:
     return None
 
 
-def staging_folder(root: Path, model: str, stream: Stream) -> Path:
-    """Return the private folder of a stream's copies, below the store's folder."""
-    return root / "staging" / model / stream
+def staging_folder(store: Store, model: str, stream: Stream) -> Path:
+    """Return the private folder of a stream's copies, on this machine."""
+    return store.folder / "staging" / model / stream
 
 
 def clear_staging(folder: Path, keep: Collection[str]) -> None:

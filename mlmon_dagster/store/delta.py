@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -16,6 +15,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.sql import literal, quote_identifier
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Snapshot:
             that it has not got yet; those read as null.
     """
 
-    def __init__(self, table: DeltaTable, folder: Path, declared: pa.Schema) -> None:
+    def __init__(self, table: DeltaTable, folder: Location, declared: pa.Schema) -> None:
         self._table = table
         self._folder = folder
         self.version: int = table.version()
@@ -71,7 +71,7 @@ class Snapshot:
         paths, counts = (actions.column(c).to_pylist() for c in ("path", "num_records"))
         return [
             # The log's paths are percent-encoded once more than the names of the folders.
-            LiveFile(str(self._folder / unquote(path)), dict(zip(keys, value, strict=True)), n or 0)
+            LiveFile(f"{self._folder}/{unquote(path)}", dict(zip(keys, value, strict=True)), n or 0)
             for path, value, n in zip(paths, values, counts, strict=True)
         ]
 
@@ -143,7 +143,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class DeltaFolder:
-    """A Delta table's place: a folder that may not exist yet.
+    """A Delta table's place: a folder, or prefix of a bucket, that may not exist yet.
 
     Attributes:
         path: The folder.
@@ -151,7 +151,7 @@ class DeltaFolder:
         partition_by: Partition columns, used when the table is created.
     """
 
-    path: Path
+    path: Location
     schema: pa.Schema
     partition_by: tuple[str, ...] = ()
 
@@ -162,7 +162,7 @@ class DeltaFolder:
             StoreError: If the folder holds something that is not a readable table.
         """
         try:
-            return Snapshot(DeltaTable(self.path), self.path, self.schema)
+            return Snapshot(open_table(self.path), self.path, self.schema)
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:
@@ -172,14 +172,15 @@ class DeltaFolder:
         """Pin the newest version, creating an empty table first if there is none."""
         snapshot = self.snapshot()
         while snapshot is None:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.make()
             try:
                 DeltaTable.create(
-                    self.path,
+                    self.path.url,
                     self.schema,
                     mode="ignore",
                     partition_by=list(self.partition_by),
                     configuration=_RETENTION,
+                    storage_options=dict(self.path.options),
                 )
             except DeltaError:
                 _pause(0)  # most likely another process is creating it
@@ -187,12 +188,21 @@ class DeltaFolder:
         return snapshot
 
 
-def vacuum(path: Path, keep_days: int) -> int:
+def open_table(path: Location) -> DeltaTable:
+    """Open the newest version of a table.
+
+    Raises:
+        TableNotFoundError: If there is none.
+    """
+    return DeltaTable(path.url, storage_options=dict(path.options))
+
+
+def vacuum(path: Location, keep_days: int) -> int:
     """Delete files that no version of the last days refers to; return how many.
 
     Readers of older versions, and of a subquery made before, find nothing afterwards.
     """
-    table = DeltaTable(path)
+    table = open_table(path)
     deleted = table.vacuum(
         retention_hours=24 * keep_days, dry_run=False, enforce_retention_duration=False
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 
 from mlmon_dagster.spec.windows import Window
 from mlmon_dagster.store.delta import DeltaFolder, Snapshot, retry
 from mlmon_dagster.store.event_log import window_date
+from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.query import QueryEngine
 from mlmon_dagster.store.sql import literals, quote_identifier
 
@@ -17,7 +17,7 @@ from mlmon_dagster.store.sql import literals, quote_identifier
 class DeltaRows:
     """One Delta table of derived rows; partitioned by ``window_date`` if the rows have it."""
 
-    def __init__(self, path: Path, engine: QueryEngine) -> None:
+    def __init__(self, path: Location, engine: QueryEngine) -> None:
         self._path = path
         self._engine = engine
 

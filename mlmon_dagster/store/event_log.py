@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -22,6 +21,7 @@ from mlmon_dagster.store.canonical import (
 )
 from mlmon_dagster.store.checkpoints import reached
 from mlmon_dagster.store.delta import DeltaFolder, Snapshot, retry, select_sql
+from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.query import QueryEngine
 from mlmon_dagster.store.sql import literals
 
@@ -36,7 +36,7 @@ class EventLog:
     only for these few ids may another partition hold the winning row or the ground truth.
     """
 
-    def __init__(self, root: Path, spec: ModelSpec, engine: QueryEngine) -> None:
+    def __init__(self, root: Location, spec: ModelSpec, engine: QueryEngine) -> None:
         self._spec = spec
         self._engine = engine
         home = root / "event_log" / spec.model

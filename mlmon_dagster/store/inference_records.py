@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -19,6 +18,7 @@ from mlmon_dagster.store.checkpoints import reached
 from mlmon_dagster.store.delta import DeltaFolder, Snapshot, retry, select_sql
 from mlmon_dagster.store.erasures import Erased
 from mlmon_dagster.store.event_log import EventLog, PinnedLog, window_date
+from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.query import QueryEngine
 from mlmon_dagster.store.rebuild_sql import fingerprint_sql, records_sql
 from mlmon_dagster.store.sql import literals
@@ -55,7 +55,7 @@ class InferenceRecords:
 
     def __init__(
         self,
-        root: Path,
+        root: Location,
         spec: ModelSpec,
         engine: QueryEngine,
         log: EventLog,

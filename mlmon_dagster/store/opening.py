@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store import state
+from mlmon_dagster.store.location import Location
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,24 +21,27 @@ if TYPE_CHECKING:
     from mlmon_dagster.store.event_log import EventLog
     from mlmon_dagster.store.inference_records import InferenceRecords
 
-_FORBIDDEN = "[]^|\\"  # deltalake panics on them
-
 
 class Store:
     """Everything that is kept.
 
     Attributes:
-        root: The folder of the tables.
+        root: Where the tables and the refused files are: a folder, or a prefix of a bucket.
+        folder: The folder on this machine for staging copies and spilled queries; the root
+            itself, if that is a folder.
         state: The engine of the state database: ``begin()`` to write, ``connect()`` to read.
     """
 
-    def __init__(self, root: Path, engine: sa.Engine, memory_limit: str = "2GB") -> None:
+    def __init__(
+        self, root: Location, folder: Path, engine: sa.Engine, memory_limit: str = "2GB"
+    ) -> None:
         # Imported here, so that reading the state database needs neither DuckDB nor Arrow.
         from mlmon_dagster.store.query import QueryEngine
 
         self.root = root
+        self.folder = folder
         self.state = engine
-        self._queries = QueryEngine(root, memory_limit)
+        self._queries = QueryEngine(root, folder / ".spill", memory_limit)
 
     def query(self, sql: str, tables: Mapping[str, pa.Table] | None = None) -> pa.Table:
         """Run SQL on DuckDB, in this process, over files of the store and Arrow tables.
@@ -85,39 +89,48 @@ class Store:
         """
         from mlmon_dagster.store.delta import vacuum
 
-        logs = sorted(self.root.glob("**/_delta_log"))
-        return sum(vacuum(log.parent, keep_days) for log in logs)
+        return sum(vacuum(table, keep_days) for table in self.root.tables())
 
     def close(self) -> None:
         """Close the connections of the state database."""
         self.state.dispose()
 
 
-def open_store(root: str | Path, db_url: str | None = None) -> Store:
+def open_store(
+    root: str | Path,
+    db_url: str | None = None,
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Store:
     """Open a store, creating its folder and database and migrating them if needed.
 
     Args:
-        root: Folder of the tables.
+        root: Folder of the tables, or a URL of object storage such as ``s3://bucket/prefix``.
         db_url: The state database; by default SQLite, in the file ``state.db`` of the folder.
+        storage_options: How to reach object storage, in deltalake's words, such as
+            ``aws_endpoint_url``.
+        folder: The folder on this machine that a root in object storage needs: staging copies,
+            spilled queries and, without ``db_url``, the state.
 
     Raises:
         ConfigError: If the URL is not one of SQLite or PostgreSQL.
         StoreError: If the folder or the database cannot be used.
     """
-    folder = Path(root).expanduser().absolute()
-    bad = sorted(set(str(folder)) & set(_FORBIDDEN))
-    if bad or "://" in str(root):
+    place = Location.of(root, storage_options)
+    if not place.is_local and folder is None:
         raise StoreError(
-            f"The store's folder {str(root)!r} cannot be used: it must be a path on this machine "
-            f"without the characters {' '.join(_FORBIDDEN)}"
+            f"The store {place} is in object storage: also name a folder on this machine for "
+            "staging copies, as in open_store(root, db_url, folder=Path('work'))."
         )
+    home = place.path if place.is_local or folder is None else folder.expanduser().absolute()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"The store's folder {folder} cannot be made: {error}") from error
+        raise StoreError(f"The store's folder {home} cannot be made: {error}") from error
     url = (
-        URL.create("sqlite", database=str(folder / "state.db"))
+        URL.create("sqlite", database=str(home / "state.db"))
         if db_url is None
         else state.normalise_url(db_url)
     )
-    return Store(folder, state.connect(url))
+    return Store(place, home, state.connect(url))

@@ -1,4 +1,4 @@
-"""The query engine: DuckDB in this process, able to read the store's folder and nothing else."""
+"""The query engine: DuckDB in this process, able to read the store's files and nothing else."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.sql import literal
 
 
@@ -17,12 +18,14 @@ class QueryEngine:
     """Runs SQL over the store's Parquet files and over Arrow tables.
 
     Args:
-        folder: The only folder that a query may read.
-        memory_limit: How much memory a query may take before it spills to ``folder``/.spill.
+        root: The only place that a query may read.
+        spill: A folder on this machine for what does not fit into memory.
+        memory_limit: How much memory a query may take before it spills.
     """
 
-    def __init__(self, folder: Path, memory_limit: str) -> None:
-        self._folder = folder
+    def __init__(self, root: Location, spill: Path, memory_limit: str) -> None:
+        self._root = root
+        self._spill = spill
         self._memory_limit = memory_limit
         self._lock = Lock()
         self._database: Any = None
@@ -62,13 +65,17 @@ class QueryEngine:
         import duckdb
 
         database = duckdb.connect(":memory:")
+        if not self._root.is_local:
+            from mlmon_dagster.store.object_files import ObjectFiles
+
+            database.register_filesystem(ObjectFiles(self._root))
         for statement in (
             "SET threads = 2",
             f"SET memory_limit = {literal(self._memory_limit)}",
-            f"SET temp_directory = {literal(str(self._folder / '.spill'))}",
+            f"SET temp_directory = {literal(str(self._spill))}",
             "SET autoinstall_known_extensions = false",
             "SET autoload_known_extensions = false",
-            f"SET allowed_directories = [{literal(str(self._folder) + '/')}]",
+            f"SET allowed_directories = [{literal(f'{self._root}/')}]",
             "SET enable_external_access = false",
         ):
             database.execute(statement)

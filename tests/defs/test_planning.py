@@ -108,7 +108,7 @@ def test_the_run_key_is_new_for_every_maturity(own_fortnight: World) -> None:
 def test_a_failing_window_is_tried_three_times_and_new_inputs_begin_anew(
     own_fortnight: World,
 ) -> None:
-    log = own_fortnight.project.store.root / "profiles"
+    log = own_fortnight.project.store.folder / "profiles"
     hidden = log.rename(log.with_name("hidden"))
     log.write_text("in the way of the table")
     land_truth(own_fortnight.folder, LATE[0])

@@ -191,6 +191,6 @@ def everything(store: Store, spec: ModelSpec) -> dict[str, Any]:
         "records": record_content(store, spec),
         "paths": manifest.paths(store.state, spec.model, "predictions")
         | manifest.paths(store.state, spec.model, "actuals"),
-        "staging": sorted(p.name for p in (store.root / "staging").rglob("*") if p.is_file()),
-        "quarantine": sorted(p.name for p in (store.root / "quarantine").rglob("*.*")),
+        "staging": sorted(p.name for p in (store.folder / "staging").rglob("*") if p.is_file()),
+        "quarantine": sorted(p.name for p in (store.folder / "quarantine").rglob("*.*")),
     }

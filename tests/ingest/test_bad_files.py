@@ -166,7 +166,7 @@ def test_broken_file_is_quarantined_with_reason_place_and_next_step(
     for text in [f"{PREDICTIONS}/{name}", FILE_REASONS[reason], *said]:
         assert text in broken.message
     assert f"[{reason}] {broken.message}" in render_report(landed.report)
-    copies = quarantine_folder(landed.store, "credit").glob(f"{broken.sha256}.*")
+    copies = quarantine_folder(landed.store, "credit").path.glob(f"{broken.sha256}.*")
     assert {copy.read_bytes() for copy in copies} == {content}
     assert (landed.project / PREDICTIONS / name).read_bytes() == content, "landing is not ours"
 

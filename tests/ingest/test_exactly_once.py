@@ -332,7 +332,7 @@ def test_rows_in_the_log_are_settled_even_if_their_file_cannot_be_read_again(
     shutil.rmtree(project / "landing")
     store = open_store(tmp_path / "store")
     if loss == "copies lost":
-        shutil.rmtree(store.root / "staging")
+        shutil.rmtree(store.folder / "staging")
     else:
         spec = credit_spec(features__colour={"type": "categorical"})
 
@@ -360,7 +360,7 @@ def test_file_that_vanishes_before_it_is_read_is_reported_once(
         land(project, f"{PREDICTIONS}/a.parquet", events(3))
         assert ingest(store, credit_spec(), project).files[0].status == "failed"
     shutil.rmtree(project / "landing")
-    shutil.rmtree(store.root / "staging")
+    shutil.rmtree(store.folder / "staging")
 
     (file,) = ingest(store, credit_spec(), project).files
     assert (file.status, "vanished" in file.message) == ("missing", True)

@@ -9,6 +9,7 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec import Window
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.delta import Conflict, DeltaFolder, duckdb_type, retry
+from mlmon_dagster.store.location import Location
 from tests.conftest import make_spec, window
 
 SCHEMA = pa.schema([("dataset", pa.string()), ("window_date", pa.string()), ("v", pa.int64())])
@@ -35,7 +36,7 @@ def test_partition_values_may_have_any_characters(name: str, store: Store) -> No
 
 
 def test_a_commit_decided_on_an_old_version_is_refused(tmp_path: Path) -> None:
-    folder = DeltaFolder(tmp_path / "t", SCHEMA)
+    folder = DeltaFolder(Location.of(tmp_path / "t"), SCHEMA)
     first, second = folder.ensure(), folder.ensure()
     first.append(rows("a"))
     with pytest.raises(Conflict):
@@ -100,7 +101,7 @@ def test_a_broken_table_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "t" / "_delta_log").mkdir(parents=True)
     (tmp_path / "t" / "_delta_log" / f"{0:020}.json").write_text("{broken")
     with pytest.raises(StoreError, match="cannot be read"):
-        DeltaFolder(tmp_path / "t", SCHEMA).snapshot()
+        DeltaFolder(Location.of(tmp_path / "t"), SCHEMA).snapshot()
 
 
 def test_endless_conflicts_end_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.query import QueryEngine
 from mlmon_dagster.store.sql import literal, literals, quote_identifier
 
-ENGINE = QueryEngine(Path("/nonexistent"), "256MB")
+ENGINE = QueryEngine(Location("/nonexistent"), Path("/nonexistent/.spill"), "256MB")
 texts = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"))
 times = st.datetimes(
     min_value=dt.datetime(1900, 1, 1),  # noqa: DTZ001
