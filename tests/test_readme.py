@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from mlmon_dagster.cli import cli
 from mlmon_dagster.ingest.reasons import FILE_REASONS, ROW_REASONS
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import ModelSpec, alerting
 from mlmon_dagster.spec import model as declared
 from mlmon_dagster.spec import monitors as families
 from mlmon_dagster.spec.loader import parse_model
@@ -125,6 +125,11 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`alerts`", declared.AlertPolicy),
     ("`retention`", declared.RetentionPolicy),
     (r"`alerts.slack`", declared.SlackRoute),
+    (r"`alerts.webhook`", alerting.WebhookRoute),
+    (r"`alerts.email`", alerting.EmailRoute),
+    (r"`alerts.routes`", alerting.Route),
+    (r"`alerts.fallback`", alerting.Fallback),
+    (r"`alerts.digest`", alerting.DigestPolicy),
 ]
 COMMON = {"owner", "runbook"}  # of every monitor, in one table above
 NOT_A_VALUE = {"see below", "empty", "none", "dataset: validation"}

@@ -52,6 +52,8 @@ def new_row(result: Row, environment: str, now: dt.datetime) -> dict[str, Any]:
         "details": "{}",
         "owner": result["owner"],
         "runbook": result["runbook"],
+        "acked_by": "",
+        "acked_at": None,
         "updated_at": now,
     }
 

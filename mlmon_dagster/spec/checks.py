@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.spec import names
+from mlmon_dagster.spec.alerting import policy_problems
 from mlmon_dagster.spec.retention import SHORTEST_VERSIONS
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS, format_duration
 
@@ -64,13 +65,8 @@ def _owners(spec: ModelSpec) -> Iterator[Problem]:
 
 
 def _alerts(spec: ModelSpec) -> Iterator[Problem]:
-    slack = spec.alerts.slack
-    if slack is not None:
-        yield from _said(("alerts", "slack", "channel"), names.channel_problem(slack.channel))
-        if slack.mention is not None and not slack.mention.isprintable():
-            yield Problem(("alerts", "slack", "mention"), "a mention is printable text")
-    if not spec.alerts.repeat:
-        yield Problem(("alerts", "repeat"), "must be longer than 0s")
+    for path, message in policy_problems(spec.alerts):
+        yield Problem(("alerts", *path), message)
 
 
 def _time(spec: ModelSpec) -> Iterator[Problem]:

@@ -36,6 +36,8 @@ alert = sa.Table(
     text("details", "{}"),
     text("owner"),
     text("runbook"),
+    text("acked_by"),  # who has taken it on; no reminders until it escalates or ends
+    time("acked_at"),
     time("updated_at", nullable=False),
 )
 
@@ -46,7 +48,7 @@ alert_event = sa.Table(
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     text("fingerprint"),
     sa.Column("episode", sa.Integer, nullable=False),
-    text("kind"),  # opened | escalated | revised | resolved
+    text("kind"),  # opened | escalated | revised | resolved | acknowledged
     time("window_start", nullable=False),
     text("data_version"),
     text("severity"),
@@ -86,7 +88,9 @@ outbox = sa.Table(
     text("receiver"),
     text("channel"),
     text("head_key"),  # the row that opened the thread; '' for a row that opens one itself
-    text("kind"),  # opened | updated | repeated | resolved | summary | head | test
+    text(
+        "kind"
+    ),  # opened | updated | repeated | resolved | summary | outage | digest | head | test
     text("payload", "{}"),  # JSON: rendered and frozen
     text("status", "queued"),  # queued | sending | unknown | sent | dead | superseded
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
@@ -107,6 +111,7 @@ channel_gate = sa.Table(
     METADATA,
     text("channel", primary_key=True),
     time("not_before", nullable=False),
+    sa.Column("n_failures", sa.Integer, nullable=False, server_default="0"),  # in a row
 )
 
 silence = sa.Table(
@@ -118,4 +123,14 @@ silence = sa.Table(
     text("comment"),
     time("starts_at", nullable=False),
     time("ends_at", nullable=False),
+    text("ended_by"),  # who ended it before its time
+)
+
+# When each part of the machinery last did its work, in real time.
+heartbeat = sa.Table(
+    "heartbeat",
+    METADATA,
+    text("name", primary_key=True),
+    time("beat_at", nullable=False),
+    text("note"),
 )

@@ -18,11 +18,13 @@ def upgrade() -> None:
     """Add what this version adds."""
     _add_life_of_a_model()
     v0002_erasure.upgrade()
+    _add_alert_handling()
 
 
 def downgrade() -> None:
     """Take it away again."""
     v0002_erasure.downgrade()
+    _drop_alert_handling()
     _drop_life_of_a_model()
 
 
@@ -81,3 +83,30 @@ def _drop_life_of_a_model() -> None:
     with op.batch_alter_table("window_state") as batch:
         for name in ("lags", "reopened_at", "first_input_at", "n_late_after_close", "n_exempt"):
             batch.drop_column(name)
+
+
+def _add_alert_handling() -> None:
+    with op.batch_alter_table("alert") as batch:
+        batch.add_column(_text("acked_by"))
+        batch.add_column(sa.Column("acked_at", UtcDateTime(), nullable=True))
+    with op.batch_alter_table("channel_gate") as batch:
+        batch.add_column(sa.Column("n_failures", sa.Integer(), server_default="0", nullable=False))
+    with op.batch_alter_table("silence") as batch:
+        batch.add_column(_text("ended_by"))
+    op.create_table(
+        "heartbeat",
+        sa.Column("name", sa.Text(), primary_key=True, server_default="", nullable=False),
+        sa.Column("beat_at", UtcDateTime(), nullable=False),
+        _text("note"),
+    )
+
+
+def _drop_alert_handling() -> None:
+    op.drop_table("heartbeat")
+    with op.batch_alter_table("silence") as batch:
+        batch.drop_column("ended_by")
+    with op.batch_alter_table("channel_gate") as batch:
+        batch.drop_column("n_failures")
+    with op.batch_alter_table("alert") as batch:
+        batch.drop_column("acked_at")
+        batch.drop_column("acked_by")
