@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Sequence
 
 from mlmon_dagster.alerts import message as say
 from mlmon_dagster.alerts.group_state import SUMMARY, GroupState, dump
 from mlmon_dagster.alerts.outgoing import row_key
+from mlmon_dagster.alerts.routing import Destination
 from mlmon_dagster.alerts.silencing import silenced_by
 from mlmon_dagster.spec import complete_windows
 from mlmon_dagster.store import alert_state
@@ -27,18 +29,26 @@ def summarize_backfill(state: GroupState, *, is_running: bool) -> int:
     ]
     if not rows or is_running or _backfill_runs(state):
         return 0
-    summary = state.group(SUMMARY)
-    summary |= {"version": summary["version"] + 1, "last_sent_at": state.now}
-    key = row_key(summary)
-    summary["head_key"] = key
-    text = say.summary_message(state.context, [state.views[r["fingerprint"]] for r in rows])
-    state.enqueue(summary, key, SUMMARY, text, head_key="")
-    alert_state.save_group(state.conn, summary)
     for row in rows:
         row["muted_reason"] = ""
         alert_state.set_muted(state.conn, row["fingerprint"], "")
-        _count_as_told(state, row, key)
-    return 1
+    places = sorted({place for row in rows for place in state.routes[row["fingerprint"]]})
+    for place in places:
+        _summarize(state, place, [row for row in rows if state.goes_to(row, place)])
+    return len(places)
+
+
+def _summarize(state: GroupState, place: Destination, rows: Sequence[Row]) -> None:
+    summary = state.group(place, SUMMARY)
+    summary |= {"version": summary["version"] + 1, "last_sent_at": state.now}
+    key = row_key(summary)
+    summary["head_key"] = key
+    views = [state.views[row["fingerprint"]] for row in rows]
+    text = say.summary_message(state.context_of(summary), views)
+    state.enqueue(summary, key, SUMMARY, text, head_key="")
+    alert_state.save_group(state.conn, summary)
+    for row in rows:
+        _count_as_told(state, place, row, key)
 
 
 def _backfill_runs(state: GroupState) -> bool:
@@ -52,8 +62,8 @@ def _backfill_runs(state: GroupState) -> bool:
     return last is not None and last > state.now - BACKFILL_QUIET
 
 
-def _count_as_told(state: GroupState, row: Row, head_key: str) -> None:
-    group = state.group(row["family"])
+def _count_as_told(state: GroupState, place: Destination, row: Row, head_key: str) -> None:
+    group = state.group(place, row["family"])
     firing = set(json.loads(group["firing"]))
     if not firing:
         group |= {"head_key": head_key, "resolved": "[]"}

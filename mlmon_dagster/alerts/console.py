@@ -40,3 +40,7 @@ class ConsoleReceiver:
     def look_up(self, delivery: Delivery, since: float) -> Outcome:
         """Nobody can tell what was printed, and printing twice harms nobody."""
         return NotPosted("printing was interrupted")
+
+    def retract(self, delivery: Delivery, posted: Posted) -> bool:
+        """What is printed stays printed."""
+        return False

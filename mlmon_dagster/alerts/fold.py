@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,14 +18,14 @@ from mlmon_dagster.alerts.identity import (
     state_of,
 )
 from mlmon_dagster.alerts.no_verdict import family_results
+from mlmon_dagster.alerts.suppression import breaks_window, failing_causes, mute
 from mlmon_dagster.alerts.transitions import EventKind, Verdict, failed, resolve, step
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import Row
 
-CAUSES = ("schema", "freshness")
-SUPPRESSED = ("drift", "performance", "estimated_performance")
 WINDOWS_UNTIL_MISSING = 2
+RETIRED_AFTER = dt.timedelta(days=1)
 _BATCH = 5000
 
 AlertRow = dict[str, Any]
@@ -54,38 +54,49 @@ def fold_results(
     """
     n_folded = 0
     waiting = set(alert_state.models_with_new_results(store.state))
-    for model in [spec.model for spec in specs if spec.model in waiting]:
+    for spec in [spec for spec in specs if spec.model in waiting]:
         more = True
         while more:
-            with alert_state.exclusive(store.state, f"alerts:{model}") as conn:
-                n_batch, more = _fold_batch(conn, model, now, environment)
+            with alert_state.exclusive(store.state, f"alerts:{spec.model}") as conn:
+                n_batch, more = _fold_batch(conn, spec, now, environment)
             n_folded += n_batch
-        with alert_state.exclusive(store.state, f"alerts:{model}") as conn:
-            _resolve_missing(conn, model, now)
+        with alert_state.exclusive(store.state, f"alerts:{spec.model}") as conn:
+            _resolve_missing(conn, spec.model, now)
     return n_folded
 
 
-def retire_undeclared(store: Store, specs: Sequence[ModelSpec], now: dt.datetime) -> int:
-    """End the alerts of models that are not monitored any more; return how many.
+def retire_undeclared(store: Store, specs: Sequence[ModelSpec], now: dt.datetime) -> list[str]:
+    """End the alerts of models that are not monitored any more.
+
+    A model that another project declares on the same state database still gets verdicts; one that
+    has been taken away does not. So only models without a verdict for a day are ended.
 
     Args:
         store: Where the state database is.
         specs: All the monitored models, not a selection.
         now: The time written beside the changes.
+
+    Returns:
+        The models that are gone and of which a receiver has still to be told.
     """
-    n_ended = 0
-    for model in set(alert_state.models_to_flush(store.state)) - {spec.model for spec in specs}:
+    undeclared = set(alert_state.models_to_flush(store.state)) - {spec.model for spec in specs}
+    gone = []
+    for model in sorted(undeclared):
         with alert_state.exclusive(store.state, f"alerts:{model}") as conn:
+            last = alert_state.last_result(conn, model)
+            if last is not None and last > now - RETIRED_AFTER:
+                continue
             for row in alert_state.load_alerts(conn, model, states=alert_state.ACTIVE).values():
                 _end(conn, dict(row), "model_removed", row["last_window_start"], now)
-                n_ended += 1
-    return n_ended
+        gone.append(model)
+    return gone
 
 
 def _fold_batch(
-    conn: sa.Connection, model: str, now: dt.datetime, environment: str
+    conn: sa.Connection, spec: ModelSpec, now: dt.datetime, environment: str
 ) -> tuple[int, bool]:
     """Take in one batch; return its size and whether there may be more."""
+    model, limit = spec.model, spec.source.predictions.max_bad_rate
     read = alert_state.new_results(conn, model, _BATCH)
     results = _whole_windows(read)
     alerts: dict[str, AlertRow] = {
@@ -98,11 +109,11 @@ def _fold_batch(
             continue
         key = fingerprint(result, environment)
         row = alerts.setdefault(key, new_row(result, environment, now))
-        events += _take_in(row, result, now)
+        events += _take_in(row, result, now, breaks=breaks_window(result, limit))
         touched.add(key)
     windows = sorted({result["window_start"] for result in results})
-    causes = _failing_causes(conn, model, windows)
-    touched |= _mute(alerts.values(), events, causes, windows)
+    causes = failing_causes(conn, spec, windows)
+    touched |= mute(alerts.values(), events, causes, windows)
     alert_state.save_alerts(conn, [alerts[key] for key in sorted(touched)])
     alert_state.append_events(conn, events)
     alert_state.mark_folded(conn, [result["id"] for result in results], now)
@@ -117,14 +128,16 @@ def _whole_windows(results: Sequence[Row]) -> Sequence[Row]:
     return [result for result in results if result["window_start"] != last] or results
 
 
-def _take_in(row: AlertRow, result: Row, now: dt.datetime) -> list[dict[str, Any]]:
+def _take_in(row: AlertRow, result: Row, now: dt.datetime, *, breaks: bool) -> list[dict[str, Any]]:
     """Change the alert row by one result and return the events to write."""
     verdict = Verdict(result["window_start"], result["status"], result["id"])
     before = state_of(row)
     after, kinds, is_newest = step(before, verdict, k=result["k"], n=result["of_n"])
     row |= state_columns(after)
     if is_newest:
-        _remember(row, result, now)
+        _remember(row, result, now, breaks)
+    if {"opened", "escalated", "resolved"} & set(kinds):
+        row |= {"acked_by": "", "acked_at": None}
     if "opened" in kinds:
         row |= {
             "opened_window": result["window_start"],
@@ -139,7 +152,7 @@ def _take_in(row: AlertRow, result: Row, now: dt.datetime) -> list[dict[str, Any
     return [_event(row, kind, result["window_start"], result, now) for kind in kinds]
 
 
-def _remember(row: AlertRow, result: Row, now: dt.datetime) -> None:
+def _remember(row: AlertRow, result: Row, now: dt.datetime, breaks: bool) -> None:
     """Keep what the newest window said; the sentence and numbers stay the last failure's."""
     row |= {
         "last_window_start": result["window_start"],
@@ -153,6 +166,7 @@ def _remember(row: AlertRow, result: Row, now: dt.datetime) -> None:
         same = ("baseline_value", "lower", "upper", "n", "threshold", "granularity", "run_id")
         details = {name: result[name] for name in same}
         details["window_start"] = result["window_start"].isoformat()
+        details["breaks_window"] = breaks
         details["explain"] = json.loads(result["details"] or "{}")
     details["newest_value"], details["newest_message"] = result["value"], result["message"]
     details["newest_window_end"] = result["window_end"].isoformat()
@@ -174,49 +188,6 @@ def _event(
         "muted_reason": row["muted_reason"],
         "created_at": now,
     }
-
-
-# Suppression: a broken window explains its own drift
-
-
-def _failing_causes(
-    conn: sa.Connection, model: str, windows: Sequence[dt.datetime]
-) -> dict[tuple[dt.datetime, str], str]:
-    """Return a failing schema or freshness monitor by (window, dataset)."""
-    statuses = alert_state.newest_statuses(conn, model, CAUSES, windows)
-    failing = [row for row in statuses if failed(row["status"])]
-    ordered = sorted(failing, key=lambda row: str(row["monitor"]), reverse=True)
-    return {(row["window_start"], row["dataset"]): row["monitor"] for row in ordered}
-
-
-def _mute(
-    alerts: Iterable[AlertRow],
-    events: Sequence[dict[str, Any]],
-    causes: Mapping[tuple[dt.datetime, str], str],
-    windows: Collection[dt.datetime],
-) -> set[str]:
-    """Mute or unmute what schema and freshness explain; return the changed fingerprints."""
-    judged, suppressible, changed = set(windows), {}, set()
-    for row in alerts:
-        if row["family"] not in SUPPRESSED or row["muted_reason"] == "backfill":
-            continue
-        suppressible[row["fingerprint"]] = row["dataset"]
-        if row["last_window_start"] in judged:
-            cause = causes.get((row["last_window_start"], row["dataset"]))
-            reason = f"suppressed:{cause}" if cause else _without_suppression(row["muted_reason"])
-            if reason != row["muted_reason"]:
-                row["muted_reason"] = reason
-                changed.add(row["fingerprint"])
-    for event in events:
-        dataset = suppressible.get(event["fingerprint"])
-        cause = causes.get((event["window_start"], dataset)) if dataset else None
-        if cause:
-            event["muted_reason"] = f"suppressed:{cause}"
-    return changed
-
-
-def _without_suppression(reason: str) -> str:
-    return "" if reason.startswith("suppressed:") else reason
 
 
 # Alerts whose slice or monitor is gone
@@ -243,6 +214,6 @@ def _end(
 ) -> None:
     after, kinds, _ = resolve(state_of(row))
     row |= {**state_columns(after), "resolved_at": now, "resolved_reason": reason}
-    row["updated_at"] = now
+    row |= {"acked_by": "", "acked_at": None, "updated_at": now}
     alert_state.save_alerts(conn, [row])
     alert_state.append_events(conn, [_event(row, kind, window, None, now) for kind in kinds])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from mlmon_dagster.alerts.message import Context, Message
 from mlmon_dagster.alerts.notify import Told
 from mlmon_dagster.alerts.outgoing import outbox_row
+from mlmon_dagster.alerts.routing import Destination, destinations, fallback_of
 from mlmon_dagster.alerts.silencing import silenced_by
 from mlmon_dagster.alerts.view import AlertView, view_of
 from mlmon_dagster.store import alert_state, outbox, silences
@@ -33,8 +34,7 @@ class GroupState:
         alerts: Rows of the alerts that are active or were told about, by fingerprint.
         silences: The silences in force.
         n_changes: How often each alert's episode was escalated or revised.
-        receiver: Where messages of the model go.
-        channel: Where there.
+        routes: Where each alert goes now, and who is mentioned there, by fingerprint.
         views: The alerts as people read them.
     """
 
@@ -45,8 +45,7 @@ class GroupState:
     alerts: dict[str, dict[str, Any]]
     silences: Sequence[Row]
     n_changes: dict[str, int]
-    receiver: str
-    channel: str
+    routes: dict[str, dict[Destination, str]]
     views: dict[str, AlertView] = field(default_factory=dict)
 
     def apply_silences(self) -> None:
@@ -65,27 +64,66 @@ class GroupState:
         """Name what is told of an alert: its episode and how often that changed."""
         return f"{row['fingerprint']}:{row['episode']}:{self.n_changes[row['fingerprint']]}"
 
-    def active(self, family: str) -> dict[str, dict[str, Any]]:
-        """Return the active alerts of a family by key."""
-        return {
+    def destinations(self) -> list[Destination]:
+        """Return the places that an alert goes to, or that were told of one that has not ended."""
+        routed = {place for places in self.routes.values() for place in places}
+        told = {place_of(g) for g in self.groups.values() if json.loads(g["firing"])}
+        return sorted(routed | told)
+
+    def active(self, destination: Destination, family: str) -> dict[str, dict[str, Any]]:
+        """Return by key the active alerts of a family that go to a place or were told of there.
+
+        An alert that escalates onto another route is new there, and stays in the thread where it
+        was told of until it ends.
+        """
+        group = self.groups.get(self._group_key(destination, family))
+        told = {episode_of(key) for key in json.loads(group["firing"])} if group else set()
+        found = {
             self.key(row): row
             for row in self.alerts.values()
             if row["family"] == family and row["state"] in alert_state.ACTIVE
         }
+        return {
+            key: row
+            for key, row in found.items()
+            if self.goes_to(row, destination) or episode_of(key) in told
+        }
+
+    def goes_to(self, row: Row, destination: Destination) -> bool:
+        """Tell whether the spec sends an alert to a place now."""
+        return destination in self.routes.get(row["fingerprint"], {})
+
+    def context_of(self, group: Row) -> Context:
+        """Return what a message for a group needs to know."""
+        place = place_of(group)
+
+        def mention(view: AlertView) -> str:
+            return self.routes.get(view.row["fingerprint"], {}).get(place, "")
+
+        return replace(self.context, mention_of=mention, n_suppressed=self.count_suppressed())
+
+    def count_suppressed(self) -> dict[str, int]:
+        """Count the alerts that each schema or freshness monitor keeps from being sent."""
+        reasons = [row["muted_reason"] for row in self.alerts.values()]
+        causes = [r.removeprefix("suppressed:") for r in reasons if r.startswith("suppressed:")]
+        return {cause: causes.count(cause) for cause in causes}
 
     def views_of(self, keys: Iterable[str]) -> list[AlertView]:
         """Return the alerts that keys name, each once."""
         fingerprints = dict.fromkeys(key.split(":")[0] for key in sorted(keys))
         return [self.views[f] for f in fingerprints if f in self.views]
 
-    def group(self, family: str) -> dict[str, Any]:
-        """Return the notification log of a family, a new one if it was never told about."""
-        group_key = f"{self.receiver}|{self.channel}|{self.context.spec.model}|{family}"
+    def _group_key(self, destination: Destination, family: str) -> str:
+        return "|".join((*destination, self.context.spec.model, family))
+
+    def group(self, destination: Destination, family: str) -> dict[str, Any]:
+        """Return a place's notification log of a family, a new one if it was never told of it."""
+        group_key = self._group_key(destination, family)
         if group_key not in self.groups:
             self.groups[group_key] = {
                 "group_key": group_key,
-                "receiver": self.receiver,
-                "channel": self.channel,
+                "receiver": destination.receiver,
+                "channel": destination.channel,
                 "model": self.context.spec.model,
                 "family": family,
                 "head_key": "",
@@ -102,13 +140,14 @@ class GroupState:
         self, group: dict[str, Any], key: str, kind: str, text: Message, *, head_key: str
     ) -> None:
         """Write a message into the outbox."""
-        row = outbox_row(group, key, kind, text, head_key=head_key, now=self.now)
+        fallback = fallback_of(self.context.spec, place_of(group))
+        row = outbox_row(group, key, kind, text, head_key=head_key, now=self.now, fallback=fallback)
         outbox.enqueue(self.conn, [row])
 
 
 def load(conn: sa.Connection, context: Context, now: dt.datetime) -> GroupState:
     """Read the state of one model, with the silences of this moment applied."""
-    model, slack = context.spec.model, context.spec.alerts.slack
+    model = context.spec.model
     groups = {key: dict(row) for key, row in alert_state.load_groups(conn, model).items()}
     told = [json.loads(g["firing"]) + json.loads(g["resolved"]) for g in groups.values()]
     fingerprints = sorted({key.split(":")[0] for keys in told for key in keys})
@@ -125,12 +164,20 @@ def load(conn: sa.Connection, context: Context, now: dt.datetime) -> GroupState:
         alerts=alerts,
         silences=silences.in_force(conn, now),
         n_changes=alert_state.changes_announced(conn, episodes),
-        receiver="slack" if slack else "console",
-        channel=slack.channel if slack else "terminal",
+        routes={
+            key: destinations(context.spec, row)
+            for key, row in alerts.items()
+            if row["state"] in alert_state.ACTIVE
+        },
     )
     state.apply_silences()
     state.views = {key: view_of(row, context.spec.time.zone) for key, row in alerts.items()}
     return state
+
+
+def place_of(group: Row) -> Destination:
+    """Return the place that a group's messages go to."""
+    return Destination(group["receiver"], group["channel"])
 
 
 def told_of(group: Row) -> Told:

@@ -14,14 +14,23 @@ from typing import Any
 
 from mlmon_dagster.alerts import message as say
 from mlmon_dagster.alerts.backfill import summarize_backfill
-from mlmon_dagster.alerts.group_state import SUMMARY, GroupState, dump, episode_of, load, told_of
+from mlmon_dagster.alerts.group_state import (
+    SUMMARY,
+    GroupState,
+    dump,
+    episode_of,
+    load,
+    told_of,
+)
 from mlmon_dagster.alerts.links import Links
 from mlmon_dagster.alerts.message import Changes, Context, Message
 from mlmon_dagster.alerts.notify import Reason, Told, needs_update
 from mlmon_dagster.alerts.outgoing import row_key
+from mlmon_dagster.alerts.routing import Destination
 from mlmon_dagster.alerts.silencing import silenced_by
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, alert_state, outbox
+from mlmon_dagster.store.alert_state import Row
 
 _KINDS: dict[Reason, str] = {
     "first": "opened",
@@ -62,15 +71,19 @@ def flush_groups(
         with alert_state.exclusive(store.state, f"alerts:{model}") as conn:
             state = load(conn, context, now)
             n_written += summarize_backfill(state, is_running=model in backfilling)
-            families = {row["family"] for row in state.alerts.values()}
-            n_written += sum(_flush_family(state, family) for family in sorted(families))
+            families = sorted({row["family"] for row in state.alerts.values()})
+            n_written += sum(
+                _flush_family(state, place, family)
+                for place in state.destinations()
+                for family in families
+            )
     return n_written
 
 
-def _flush_family(state: GroupState, family: str) -> int:
-    group = state.group(family)
+def _flush_family(state: GroupState, place: Destination, family: str) -> int:
+    group = state.group(place, family)
     told = told_of(group)
-    active = state.active(family)
+    active = state.active(place, family)
     audible = {key for key, row in active.items() if not row["muted_reason"]}
     episodes = {episode_of(key): key for key in active}
     # Muted after it was announced: neither told again nor taken for resolved.
@@ -81,13 +94,16 @@ def _flush_family(state: GroupState, family: str) -> int:
     resolved = told.resolved | {episode_of(k) for k in ended - quiet}
     known = Told(told.firing - quiet, told.resolved, told.at)
     firing = frozenset(audible | held)
-    repeat = state.context.spec.alerts.repeat
+    policy = state.context.spec.alerts
     reason = needs_update(
-        known if group["version"] else None, firing, resolved, now=state.now, repeat=repeat
+        known if group["version"] else None, firing, resolved, now=state.now, repeat=policy.repeat
     )
-    if reason == "repeat" and not audible:
+    audible_rows = [active[key] for key in audible]
+    if reason == "repeat" and not any(_reminds(state, row, place) for row in audible_rows):
         reason = None
     if reason is None and not quiet:
+        return 0
+    if reason == "first" and not _waited(audible_rows, state.now - policy.group_wait):
         return 0
     if _too_soon(state, group):
         return 0
@@ -100,6 +116,16 @@ def _flush_family(state: GroupState, family: str) -> int:
         return 0
     _write(state, group, reason, told, audible, ended - quiet)
     return 1
+
+
+def _reminds(state: GroupState, row: Row, place: Destination) -> bool:
+    """Whether an alert is repeated: nobody has taken it on, and it still goes to this place."""
+    return not row["acked_by"] and state.goes_to(row, place)
+
+
+def _waited(rows: Sequence[Row], since: dt.datetime) -> bool:
+    """Whether one of the alerts is old enough for the first message of a thread."""
+    return any(row["opened_at"] is None or row["opened_at"] <= since for row in rows)
 
 
 def _too_soon(state: GroupState, group: dict[str, Any]) -> bool:
@@ -127,16 +153,16 @@ def _write(
         "first_dirty_at": None,
         "next_flush_at": state.now + state.context.spec.alerts.group_interval,
     }
-    key = row_key(group)
+    key, context = row_key(group), state.context_of(group)
     if reason == "first":
         group |= {"head_key": key, "resolved": "[]"}
-        text = say.head_message(state.context, state.views_of(audible))
+        text = say.head_message(context, state.views_of(audible))
         state.enqueue(group, key, _KINDS[reason], text, head_key="")
     elif reason == "all_resolved" and _withdraw(state, group):
-        text = say.missed_message(state.context, state.views_of(ended))
+        text = say.missed_message(context, state.views_of(ended))
         state.enqueue(group, key, _KINDS[reason], text, head_key="")
     else:
-        text = _reply(state, reason, told, audible, ended)
+        text = _reply(state, context, reason, told, audible, ended)
         state.enqueue(group, key, _KINDS[reason], text, head_key=group["head_key"])
         if reason != "repeat":
             _write_head(state, group)
@@ -144,10 +170,15 @@ def _write(
 
 
 def _reply(
-    state: GroupState, reason: Reason, told: Told, audible: set[str], ended: set[str]
+    state: GroupState,
+    context: Context,
+    reason: Reason,
+    told: Told,
+    audible: set[str],
+    ended: set[str],
 ) -> Message:
     if reason == "repeat":
-        return say.repeat_message(state.context, state.views_of(audible))
+        return say.repeat_message(context, state.views_of(audible))
     known = {episode_of(key) for key in told.firing}
     changed = {key for key in audible - told.firing if episode_of(key) in known}
     events = alert_state.last_events(
@@ -161,7 +192,7 @@ def _reply(
         resolved=state.views_of(ended),
     )
     mention = bool(changes.opened or changes.escalated)
-    return say.change_message(state.context, changes, state.views_of(audible), mention=mention)
+    return say.change_message(context, changes, state.views_of(audible), mention=mention)
 
 
 def _withdraw(state: GroupState, group: dict[str, Any]) -> bool:
@@ -178,12 +209,13 @@ def _write_head(state: GroupState, group: dict[str, Any]) -> None:
     sharing = [g for g in state.groups.values() if g["head_key"] == head_key]
     firing = state.views_of(key for g in sharing for key in json.loads(g["firing"]))
     resolved = state.views_of(key for g in sharing for key in json.loads(g["resolved"]))
+    context = state.context_of(group)
     if firing:
         is_summary = any(g["family"] == SUMMARY for g in sharing)
         render = say.summary_message if is_summary else say.head_message
-        text = render(state.context, firing)
+        text = render(context, firing)
     else:
-        text = say.closed_message(state.context, resolved)
+        text = say.closed_message(context, resolved)
     outbox.supersede_head_updates(state.conn, head_key)
     key = row_key(group, "head")
     state.enqueue(group, key, "head", text, head_key=head_key)

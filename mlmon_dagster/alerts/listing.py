@@ -98,7 +98,7 @@ def _episode(conn: sa.Connection, row: Row, events: Sequence[Row]) -> AlertEpiso
     is_current = opened["episode"] == row["episode"]
     end = resolved["window_start"] if resolved else None
     state: ListedState = "RESOLVED" if resolved else row["state"]
-    told = [e for e in events if e["kind"] != "resolved"]
+    told = [e for e in events if e["kind"] not in ("resolved", "acknowledged")]
     return _listed(
         {**row, "severity": events[-1]["severity"]},
         opened["episode"],

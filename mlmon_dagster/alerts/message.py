@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -35,7 +35,7 @@ class Message:
         items: The alerts.
         more: What was left out, such as ``and 7 more: ...``.
         notes: Label and text of the lines after that: since, explained by, owner.
-        mention: Who is notified, as the spec says.
+        mentions: Who is notified, as the spec says.
         links: Label and address.
         command: A shell command that shows more.
     """
@@ -45,7 +45,7 @@ class Message:
     items: tuple[Item, ...] = ()
     more: str = ""
     notes: tuple[tuple[str, str], ...] = ()
-    mention: str = ""
+    mentions: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     command: str = ""
 
@@ -73,10 +73,19 @@ class Changes:
 
 @dataclass(frozen=True)
 class Context:
-    """What a message needs to know beside the alerts."""
+    """What a message needs to know beside the alerts.
+
+    Attributes:
+        spec: The model.
+        links: Addresses shown for an alert.
+        mention_of: Who is notified of an alert at the place the message goes to; empty for nobody.
+        n_suppressed: How many alerts each schema or freshness monitor keeps from being sent.
+    """
 
     spec: ModelSpec
     links: Links = field(default=lambda _view: ())
+    mention_of: Callable[[AlertView], str] = field(default=lambda _view: "")
+    n_suppressed: Mapping[str, int] = field(default_factory=dict)
 
 
 def head_message(context: Context, firing: Sequence[AlertView]) -> Message:
@@ -93,7 +102,7 @@ def head_message(context: Context, firing: Sequence[AlertView]) -> Message:
         items=_items(views),
         more=_and_more(views[MAX_LISTED:]),
         notes=_notes(context, views),
-        mention=_mention(context, views),
+        mentions=_mentions(context, views),
         links=_links(context, views),
         command=_command(views),
     )
@@ -132,7 +141,7 @@ def change_message(
         mood=head_message(context, firing).mood if firing else "OK",
         items=tuple(items[:MAX_LISTED]),
         more=f"and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else "",
-        mention=_mention(context, views) if mention else "",
+        mentions=_mentions(context, views) if mention else (),
         links=_links(context, views),
     )
 
@@ -146,7 +155,7 @@ def repeat_message(context: Context, firing: Sequence[AlertView]) -> Message:
         items=head.items,
         more=head.more,
         notes=head.notes,
-        mention=head.mention,
+        mentions=head.mentions,
         command=head.command,
     )
 
@@ -176,7 +185,7 @@ def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
         items=tuple(Item(v.sentence) for v in views[:MAX_LISTED]),
         more=_and_more(views[MAX_LISTED:]),
         notes=_notes(context, views),
-        mention=_mention(context, views),
+        mentions=_mentions(context, views),
         links=_links(context, views),
         command=f"mlmon alerts list --model {shlex.quote(context.spec.model)}",
     )
@@ -213,9 +222,20 @@ def _notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str
     notes = [
         ("Since", first.since),
         ("Explained by", "; ".join(explained[:4])),
+        ("Not sent", _not_sent(context, views)),
         ("Owner", _owners(context, views)),
     ]
     return tuple((label, text) for label, text in notes if text)
+
+
+def _not_sent(context: Context, views: Sequence[AlertView]) -> str:
+    """Say what a broken window keeps silent, so that nobody takes silence for health."""
+    causes = {v.row["monitor"] for v in views if v.details.get("breaks_window")}
+    if not causes:
+        return ""
+    n = sum(context.n_suppressed.get(cause, 0) for cause in causes)
+    counted = f" ({n} so far)" if n else ""
+    return f"drift and performance alerts of this window, which this explains{counted}"
 
 
 def _owners(context: Context, views: Sequence[AlertView]) -> str:
@@ -223,9 +243,9 @@ def _owners(context: Context, views: Sequence[AlertView]) -> str:
     return ", ".join(dict.fromkeys(declared or context.spec.owners))
 
 
-def _mention(context: Context, views: Sequence[AlertView]) -> str:
-    slack = context.spec.alerts.slack
-    return slack.mention if slack and slack.mention and views else ""
+def _mentions(context: Context, views: Sequence[AlertView]) -> tuple[str, ...]:
+    names = [context.mention_of(view) for view in worst_first(views)]
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _links(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,11 @@ from mlmon_dagster.alerts.rendering import (
     short_payload,
     slack_payload,
 )
-from mlmon_dagster.alerts.slack_text import problems
+from mlmon_dagster.alerts.routing import Destination
+from mlmon_dagster.alerts.slack_text import clean, cut, escape, problems
+
+_TITLE = 500
+_NOTE = 200
 
 
 def row_key(group: Mapping[str, Any], suffix: str = "") -> str:
@@ -32,15 +37,25 @@ def outbox_row(
     *,
     head_key: str,
     now: dt.datetime,
+    fallback: Destination | None = None,
 ) -> dict[str, Any]:
     """Render a message for the outbox.
 
     A message that breaks a limit in spite of all care goes out without its blocks: an alert must
     not die of its looks.
+
+    Args:
+        group: The row of the notification log, or at least its receiver, channel and key.
+        key: The idempotency key.
+        kind: What kind of message it is.
+        message: What to say.
+        head_key: Key of the message that opened the thread; empty to open one.
+        now: The time of the flush.
+        fallback: Where it goes if this place refuses it for good.
     """
     mark = head_key if kind == "head" else key
     payload = slack_payload(message, mark)
-    if problems(payload, declared_mentions([message.mention])):
+    if problems(payload, declared_mentions(message.mentions)):
         payload = short_payload(payload)
     return {
         "idempotency_key": key,
@@ -49,6 +64,72 @@ def outbox_row(
         "channel": group["channel"],
         "head_key": head_key,
         "kind": kind,
-        "payload": json.dumps({"slack": payload, "plain": plain_text(message)}),
+        "payload": json.dumps(
+            {
+                "slack": payload,
+                "plain": plain_text(message),
+                "event": _event(group, key, kind, message, head_key),
+                "fallback": list(fallback) if fallback else [],
+            }
+        ),
         "created_at": now,
+    }
+
+
+def fallback_row(row: Mapping[str, Any], error: str) -> dict[str, Any] | None:
+    """Return the copy of a refused message for its fallback place; None if there is none.
+
+    Args:
+        row: The row of the outbox that was refused.
+        error: What the receiver said.
+    """
+    payload = json.loads(row["payload"])
+    if not payload.get("fallback"):
+        return None
+    receiver, channel = payload["fallback"]
+    key = hashlib.sha256(f"{row['idempotency_key']}|fallback".encode()).hexdigest()
+    note = f"Meant for {clean(row['channel'])}, which refused it: {clean(error, _NOTE)}"
+    slack = payload["slack"]
+    again = {
+        **slack,
+        "text": f"{cut(slack['text'], _TITLE * 4)}\n{escape(note)}",
+        "client_msg_id": str(uuid.uuid5(uuid.NAMESPACE_OID, key)),
+        "metadata": {**slack["metadata"], "event_payload": {"idempotency_key": key}},
+    }
+    event = {**payload["event"], "id": key, "thread": key, "note": note}
+    return {
+        "idempotency_key": key,
+        "group_key": f"{row['group_key']}|fallback",
+        "receiver": receiver,
+        "channel": channel,
+        "head_key": "",
+        "kind": row["kind"],
+        "payload": json.dumps(
+            {"slack": again, "plain": f"{payload['plain']}\n  {note}", "event": event}
+        ),
+        "created_at": row["created_at"],
+    }
+
+
+def _event(
+    group: Mapping[str, Any], key: str, kind: str, message: Message, head_key: str
+) -> dict[str, Any]:
+    """Return the message as data, for receivers that are programs."""
+    return {
+        "version": 1,
+        "id": key,
+        "thread": head_key or key,
+        "kind": kind,
+        "model": group.get("model", ""),
+        "family": group.get("family", ""),
+        "severity": message.mood,
+        "title": clean(message.title, _TITLE),
+        "items": [
+            {"sentence": clean(i.sentence, _TITLE), "numbers": clean(i.numbers, _TITLE)}
+            for i in message.items
+        ],
+        "more": clean(message.more, _TITLE),
+        "notes": {label: clean(text, _TITLE) for label, text in message.notes},
+        "links": [{"label": clean(label), "url": url} for label, url in message.links],
+        "command": clean(message.command, _TITLE),
     }

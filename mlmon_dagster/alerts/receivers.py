@@ -91,3 +91,6 @@ class Receiver(Protocol):
             ``Posted`` if it is there, ``NotPosted`` if surely not or if nobody can tell (the
             error says so), ``Unclear`` to be asked again later.
         """
+
+    def retract(self, delivery: Delivery, posted: Posted) -> bool:
+        """Take back a message that another worker has posted too; False if that cannot be done."""

@@ -37,8 +37,8 @@ def slack_payload(message: Message, idempotency_key: str) -> dict[str, Any]:
             message can be found again in the channel's history.
     """
     headline = f"{_EMOJI[message.mood]} *{safe(message.title, _SENTENCE)}*"
-    if message.mention:
-        headline = f"{mention(message.mention)} {headline}"
+    if message.mentions:
+        headline = f"{' '.join(mention(name) for name in message.mentions)} {headline}"
     return {
         "text": headline,
         "attachments": [

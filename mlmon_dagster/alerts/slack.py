@@ -131,6 +131,15 @@ class SlackReceiver:
             return Unclear(getattr(outcome, "error", ""), wait)
         return NotPosted("not in the channel's history")
 
+    def retract(self, delivery: Delivery, posted: Posted) -> bool:
+        """Delete a message of ours that is there twice."""
+        try:
+            self._client.chat_delete(channel=posted.channel_id, ts=posted.ts)
+        except Exception as error:  # classified as above: a second copy stays, which is no loss
+            classify(error)
+            return False
+        return True
+
     def _history(self, channel_id: str, thread_ts: str, since: float) -> Iterator[dict[str, Any]]:
         cursor = ""
         for _ in range(_MAX_PAGES):

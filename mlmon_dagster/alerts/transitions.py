@@ -11,8 +11,9 @@
 | RECOVERING| FIRING                               | as FIRING                                    |
 
 NO_DATA changes nothing: it is neither a pass nor a failure. Only the newest window moves the
-state. An older one that comes late corrects the memory of the last n windows and nothing else; a
-revised verdict on the newest window is judged again and, inside an episode, said so.
+state. An older one that comes late corrects the memory of the last n windows; it opens an episode
+if the newest window fails and the late one makes k of n, and moves nothing else. A revised verdict
+on the newest window is judged again and, inside an episode, said so.
 """
 
 from __future__ import annotations
@@ -101,13 +102,24 @@ def step(before: AlertState, verdict: Verdict, *, k: int = 1, n: int = 1) -> Ste
     known[verdict.window_start] = verdict
     recent = tuple(sorted(known.values()))[-n:]
     remembered = replace(before, recent=recent)
-    if not is_newest or (old is not None and old.status == verdict.status):
+    if old is not None and old.status == verdict.status:
         return Step(remembered, (), is_newest)
+    if not is_newest:
+        return _judge_late(remembered, k)
     after, events = _judge(remembered, k=k, n=n)
     flipped = old is not None and failed(old.status) != failed(verdict.status)
     if flipped and before.active:
         events = ("revised", *events)
     return Step(after, events, True)
+
+
+def _judge_late(alert: AlertState, k: int) -> Step:
+    """Take in an older window: it can complete k of n, and end or worsen nothing."""
+    statuses = [verdict.status for verdict in alert.recent]
+    if alert.active or not failed(statuses[-1]) or _failures(statuses) < k:
+        return Step(alert, (), False)
+    after, events = _judge_failure(alert, statuses, k)
+    return Step(after, events, False)
 
 
 def resolve(before: AlertState) -> Step:

@@ -64,7 +64,7 @@ def deliver_now(project: Project, specs: Sequence[ModelSpec]) -> bool:
 def send_tests(project: Project, specs: Sequence[ModelSpec], channel: str | None) -> bool:
     """Send one test message per channel; say what is wrong with each that fails."""
     from mlmon_dagster.alerts import send_test
-    from mlmon_dagster.defs.delivery import receivers
+    from mlmon_dagster.defs.receivers import receivers
 
     targets = {(spec.alerts.slack.channel if spec.alerts.slack else ""): spec for spec in specs}
     if channel is not None:

@@ -131,7 +131,7 @@ def _slack(project: Project) -> Finding:
         from mlmon_dagster.alerts.console import HOW_TO_CONNECT
 
         return Finding("slack", True, f"not connected. {HOW_TO_CONNECT}")
-    from mlmon_dagster.defs.delivery import receivers
+    from mlmon_dagster.defs.receivers import receivers
 
     check = receivers(project)["slack"].auth_test()  # type: ignore[attr-defined]
     return Finding(

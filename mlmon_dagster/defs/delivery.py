@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from mlmon_dagster.defs.assets import BACKFILL_TAG
 from mlmon_dagster.defs.liveness import MODEL_TAG, UNFINISHED
+from mlmon_dagster.defs.receivers import receivers
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from mlmon_dagster.alerts import DispatchReport, Receiver
+    from mlmon_dagster.alerts import DispatchReport
 
 LOOK_BACK = dt.timedelta(hours=48)
 RUNS_PER_LOOK = 200
-
-
-@cache
-def receivers(project: Project) -> dict[str, Receiver]:
-    """Return where messages go; without a Slack token all of them are shown on the terminal.
-
-    They are made once per project, so that the hint how to connect Slack is printed once.
-    """
-    from mlmon_dagster.alerts import ConsoleReceiver
-
-    console = ConsoleReceiver()
-    if project.slack_token is None:
-        return {"console": console, "slack": console}
-    from mlmon_dagster.alerts.slack import SlackReceiver
-
-    if project.slack_api_url is None:
-        return {"console": console, "slack": SlackReceiver(project.slack_token)}
-    slack = SlackReceiver(project.slack_token, base_url=project.slack_api_url)
-    return {"console": console, "slack": slack}
 
 
 def dispatch_alerts(
@@ -64,7 +45,7 @@ def dispatch_alerts(
         project.store,
         specs,
         now,
-        receivers(project),
+        receivers(project, specs),
         environment=project.environment,
         links=dagster_links(project.ui_url),
         backfilling=backfilling,

@@ -2,9 +2,12 @@
 
 Variables: ``MLMON_PROJECT`` (folder with ``models/``), ``MLMON_STORE`` (root of the inference
 store), ``MLMON_DB_URL`` (PostgreSQL for the state and for Dagster itself), ``MLMON_SLACK_TOKEN``,
-``MLMON_SLACK_API_URL`` (another Slack endpoint, for tests), ``MLMON_UI_URL`` (where people reach
-the Dagster UI), ``MLMON_ENVIRONMENT`` (part of an alert's identity), ``MLMON_TICK_SECONDS`` (how
-often the sensors look; 30) and ``MLMON_NOW``.
+``MLMON_SLACK_API_URL`` (another Slack endpoint, for tests), ``MLMON_SMTP_URL`` and
+``MLMON_MAIL_FROM`` (mail server and sender of alerts), ``MLMON_HEARTBEAT_URL`` (asked for after
+every healthy dispatch), ``MLMON_OPS_CHANNEL`` (Slack channel of alerts about Dagster itself),
+``MLMON_UI_URL`` (where people reach the Dagster UI), ``MLMON_ENVIRONMENT`` (part of an alert's
+identity), ``MLMON_TICK_SECONDS`` (how often the sensors look; 30), ``MLMON_NOW``, and the variables
+that webhooks of the specs name.
 """
 
 from __future__ import annotations
@@ -78,6 +81,10 @@ class Project:
         slack_token: Bot token; None shows alerts on the terminal.
         slack_api_url: Slack endpoint; None is Slack's own.
         ui_url: Address of the Dagster UI for links in alerts.
+        smtp_url: Mail server of alerts by mail; None if there is none.
+        mail_from: Sender of those mails.
+        heartbeat_url: Address asked for after every healthy dispatch.
+        ops_channel: Slack channel of alerts about Dagster itself; None for that of most models.
         environment: Name of this installation, part of every alert's identity.
         tick_seconds: Least time between two looks of a sensor.
     """
@@ -89,6 +96,10 @@ class Project:
     slack_token: str | None = None
     slack_api_url: str | None = None
     ui_url: str = "http://127.0.0.1:3000"
+    smtp_url: str | None = None
+    mail_from: str | None = None
+    heartbeat_url: str | None = None
+    ops_channel: str | None = None
     environment: str = "production"
     tick_seconds: int = 30
 
@@ -151,6 +162,10 @@ def project_from_environment(
         slack_token=env.get("MLMON_SLACK_TOKEN") or None,
         slack_api_url=env.get("MLMON_SLACK_API_URL") or None,
         ui_url=env.get("MLMON_UI_URL") or "http://127.0.0.1:3000",
+        smtp_url=env.get("MLMON_SMTP_URL") or None,
+        mail_from=env.get("MLMON_MAIL_FROM") or None,
+        heartbeat_url=env.get("MLMON_HEARTBEAT_URL") or None,
+        ops_channel=env.get("MLMON_OPS_CHANNEL") or None,
         environment=env.get("MLMON_ENVIRONMENT") or "production",
         tick_seconds=_seconds("MLMON_TICK_SECONDS", env.get("MLMON_TICK_SECONDS") or "30"),
     )

@@ -94,7 +94,7 @@ class AlertPolicy(_Places):
     group_interval: Duration = dt.timedelta(minutes=5)
     digest: Annotated[DigestPolicy, BeforeValidator(_digest)] = DigestPolicy()
 
-    def every_place(self) -> list[_Places]:
+    def every_place(self) -> list[AlertPolicy | Route | Fallback]:
         """Return everything that names a place: the default, the routes, the fallback."""
         return [self, *self.routes, *([self.fallback] if self.fallback else [])]
 

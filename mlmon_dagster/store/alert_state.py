@@ -74,21 +74,29 @@ def mark_folded(conn: sa.Connection, ids: Sequence[int], now: dt.datetime) -> No
         )
 
 
-def newest_statuses(
+def newest_results(
     conn: sa.Connection, model: str, families: Sequence[str], windows: Sequence[dt.datetime]
 ) -> list[Row]:
     """Return the newest result of each monitor and slice of some families in some windows."""
     r = monitor_result.c
+    identity = (r.window_start, r.monitor, r.dataset, r.slice_key, r.slice_value)
     rows: dict[tuple[Any, ...], Row] = {}
     for batch in _batches(windows):
         query = (
-            sa.select(r.window_start, r.monitor, r.dataset, r.slice_key, r.slice_value, r.status)
+            sa.select(*identity, r.family, r.metric, r.status, r.value, r.details)
             .where(r.model == model, r.family.in_(families), r.window_start.in_(batch))
             .order_by(r.id)
         )
         for row in fetch(conn, query):
-            rows[tuple(row.values())[:-1]] = row
+            rows[tuple(row.values())[: len(identity)]] = row
     return list(rows.values())
+
+
+def last_result(conn: sa.Connection, model: str) -> dt.datetime | None:
+    """Return when a monitor last wrote a result of a model; None if never."""
+    r = monitor_result.c
+    query = sa.select(r.created_at).where(r.model == model)
+    return conn.scalar(query.order_by(r.id.desc()).limit(1))
 
 
 def recent_coverage(
@@ -172,7 +180,8 @@ def last_events(conn: sa.Connection, episodes: Mapping[str, int]) -> dict[str, R
     for batch in _batches(list(episodes)):
         query = sa.select(alert_event).where(e.fingerprint.in_(batch)).order_by(e.id)
         for row in fetch(conn, query):
-            if row["episode"] == episodes[row["fingerprint"]]:
+            known = row["kind"] != "acknowledged"
+            if known and row["episode"] == episodes[row["fingerprint"]]:
                 found[row["fingerprint"]] = row
     return found
 

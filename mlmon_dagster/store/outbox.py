@@ -5,6 +5,9 @@ queued --claim--> sending --accepted--> sent
                      |--surely not posted--> queued      |--refused for good--> dead
                      '--cannot tell, or the lease ran out--> unknown --claim--> sending (look it up)
 ```
+Before a worker calls the receiver it renews its lease, so that one which was frozen does not post
+what another has taken over. While a channel fails, only messages of unclear fate are tried: asking
+for them changes nothing, and what was never tried can still be summarised.
 A row that a newer one has made pointless before it was sent is ``superseded``. Leases and due
 times are real time; ``created_at`` is the time of the flush that wrote the row.
 """
@@ -24,6 +27,7 @@ from mlmon_dagster.store.upsert import insert_or_ignore, upsert
 
 AT_ONCE = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # due whatever the clocks say
 UNSETTLED = ("queued", "sending", "unknown")
+FAILING = 3  # failures in a row after which a channel counts as down
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,25 @@ def _may_go(now: dt.datetime) -> list[sa.ColumnElement[bool]]:
             head.c.status.in_(UNSETTLED),
         ),
         ~sa.exists().where(channel_gate.c.channel == o.channel, channel_gate.c.not_before > now),
+        ~sa.and_(o.status == "queued", _is_down(o.channel), _has_unclear(o.receiver, o.channel)),
     ]
+
+
+def _is_down(channel: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    gate = channel_gate.c
+    return sa.exists().where(gate.channel == channel, gate.n_failures >= FAILING)
+
+
+def _has_unclear(
+    receiver: sa.ColumnElement[str], channel: sa.ColumnElement[str]
+) -> sa.ColumnElement[bool]:
+    other = outbox.alias("other")
+    return sa.exists().where(
+        other.c.receiver == receiver,
+        other.c.channel == channel,
+        other.c.status.in_(("unknown", "sending")),
+        other.c.attempts > 0,
+    )
 
 
 def next_due(engine: sa.Engine, receivers: Sequence[str]) -> dt.datetime | None:
@@ -164,6 +186,57 @@ def settle(engine: sa.Engine, claim: Claim, status: str, **values: Any) -> bool:
     )
     with engine.begin() as conn:
         return conn.execute(statement).rowcount == 1
+
+
+def renew(engine: sa.Engine, claim: Claim, now: dt.datetime, lease: dt.timedelta) -> bool:
+    """Extend a lease just before the call it is for; False if it has run out or was lost."""
+    o = outbox.c
+    statement = (
+        outbox.update()
+        .where(
+            o.id == claim.row["id"],
+            o.lease_owner == claim.row["lease_owner"],
+            o.status == "sending",
+            o.lease_until > now,
+        )
+        .values(lease_until=now + lease)
+    )
+    with engine.begin() as conn:
+        return conn.execute(statement).rowcount == 1
+
+
+def adopt(engine: sa.Engine, row_id: int, **values: Any) -> bool:
+    """Record a success that came after the lease was lost, unless another worker is at the row."""
+    o = outbox.c
+    statement = (
+        outbox.update()
+        .where(o.id == row_id, o.status.in_(("queued", "unknown")))
+        .values(status="sent", error="", **values)
+    )
+    with engine.begin() as conn:
+        return conn.execute(statement).rowcount == 1
+
+
+def count_outcome(engine: sa.Engine, channel: str, *, is_failure: bool) -> int:
+    """Count a channel's failures in a row; return how many they are now.
+
+    Args:
+        engine: The state database.
+        channel: The channel.
+        is_failure: Whether the call failed; an answer of any kind ends the row.
+    """
+    gate = channel_gate.c
+    with engine.begin() as conn:
+        known = conn.scalar(sa.select(gate.n_failures).where(gate.channel == channel))
+        if known is None:
+            if not is_failure:
+                return 0
+            upsert(conn, channel_gate, [{"channel": channel, "not_before": AT_ONCE}])
+        after = (known or 0) + 1 if is_failure else 0
+        if after != known:
+            statement = channel_gate.update().where(gate.channel == channel)
+            conn.execute(statement.values(n_failures=after))
+        return after
 
 
 def close_gate(engine: sa.Engine, channel: str, until: dt.datetime) -> None:
@@ -210,11 +283,40 @@ def supersede_head_updates(conn: sa.Connection, head_key: str) -> None:
     conn.execute(waiting.values(status="superseded"))
 
 
-def requeue_dead(engine: sa.Engine) -> int:
-    """Give every dead message another chance, after the cause was mended; return how many."""
+def dead_letters(engine: sa.Engine) -> list[Row]:
+    """Return the messages that were refused for good, newest first."""
+    query = sa.select(outbox).where(outbox.c.status == "dead").order_by(outbox.c.id.desc())
+    with engine.connect() as conn:
+        return fetch(conn, query)
+
+
+def get_row(engine: sa.Engine, row_id: int) -> Row | None:
+    """Return one message as it is now; None if it is gone."""
+    with engine.connect() as conn:
+        return next(iter(fetch(conn, sa.select(outbox).where(outbox.c.id == row_id))), None)
+
+
+def requeue_dead(engine: sa.Engine, ids: Sequence[int] = ()) -> int:
+    """Give dead messages another chance, after the cause was mended; return how many.
+
+    Args:
+        engine: The state database.
+        ids: Only these; all dead messages if empty.
+    """
     dead = outbox.update().where(outbox.c.status == "dead")
+    if ids:
+        dead = dead.where(outbox.c.id.in_(ids))
     with engine.begin() as conn:
         return conn.execute(dead.values(status="queued", next_at=AT_ONCE, attempts=0)).rowcount
+
+
+def withdraw_test(engine: sa.Engine, idempotency_key: str) -> None:
+    """Take back a test message that has not been delivered, whatever became of it."""
+    o = outbox.c
+    open_ = (*UNSETTLED, "dead")
+    unsent = outbox.update().where(o.idempotency_key == idempotency_key, o.status.in_(open_))
+    with engine.begin() as conn:
+        conn.execute(unsent.values(status="superseded", lease_owner="", lease_until=None))
 
 
 def outbox_health(engine: sa.Engine) -> OutboxHealth:

@@ -201,8 +201,9 @@ def test_a_monitor_taken_out_of_the_spec_is_resolved(store: Store) -> None:
 def test_the_alerts_of_a_model_taken_away_are_ended_on_request(store: Store) -> None:
     fold(store, result(1))
 
-    assert retire_undeclared(store, SPECS, NOW) == 0
-    assert retire_undeclared(store, [spec_of("another")], NOW) == 1
+    assert retire_undeclared(store, SPECS, NOW) == []
+    assert retire_undeclared(store, [spec_of("another")], day(2)) == []
+    assert retire_undeclared(store, [spec_of("another")], NOW) == ["credit"]
     assert only_alert(store)["resolved_reason"] == "model_removed"
 
 

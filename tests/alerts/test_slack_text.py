@@ -33,7 +33,9 @@ messages = st.builds(
     items=st.lists(st.builds(Item, texts, texts), max_size=6).map(tuple),
     more=texts,
     notes=st.lists(st.tuples(st.sampled_from(["Since", "Owner"]), texts), max_size=3).map(tuple),
-    mention=st.sampled_from(["", "@here", "U012ABCDEF", "S012ABCDEF", "@oncall", NASTY]),
+    mentions=st.lists(
+        st.sampled_from(["@here", "U012ABCDEF", "S012ABCDEF", "@oncall", NASTY]), max_size=3
+    ).map(tuple),
     links=st.lists(
         st.tuples(texts, texts.map(lambda text: f"https://host/{text}")), max_size=8
     ).map(tuple),
@@ -48,7 +50,7 @@ def test_no_message_has_unescaped_characters_foreign_mentions_or_too_much_text(
     message: Message,
 ) -> None:
     payload = slack_payload(message, KEY)
-    allowed = declared_mentions([message.mention])
+    allowed = declared_mentions(message.mentions)
 
     assert problems(payload, allowed) == []
     assert problems(short_payload(payload), allowed) == []

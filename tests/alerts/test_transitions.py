@@ -114,14 +114,29 @@ def test_a_revision_may_let_an_episode_recover_without_ending_it() -> None:
     assert (after.after.state, after.events) == ("RECOVERING", ("revised",))
 
 
-def test_an_older_window_that_comes_late_is_remembered_but_moves_nothing() -> None:
+def test_an_older_failure_that_comes_late_completes_k_of_n() -> None:
     alert, _ = play("P", k=2, n=3)
     newest, _, _ = step(alert, verdict(3, "E"), k=2, n=3)
     late, events, is_newest = step(newest, verdict(2, "E", result_id=50), k=2, n=3)
-    after, opened, _ = step(late, verdict(4, "E", result_id=51), k=2, n=3)
 
-    assert (late.state, events, is_newest) == ("PENDING", (), False)
-    assert (after.state, opened) == ("FIRING", ("opened",))
+    assert (newest.state, late.state) == ("PENDING", "FIRING")
+    assert (events, is_newest) == (("opened",), False)
+
+
+@pytest.mark.parametrize(
+    ("newest", "late", "state"),
+    [("P", "E", "OK"), ("W", "E", "FIRING"), ("E", "P", "FIRING")],
+    ids=["newest passes", "no escalation", "no recovery"],
+)
+def test_an_older_window_that_comes_late_ends_and_worsens_nothing(
+    newest: str, late: str, state: str
+) -> None:
+    alert, _ = play("P", k=1, n=3)
+    before, _, _ = step(alert, verdict(3, newest), k=1, n=3)
+    after, events, is_newest = step(before, verdict(2, late, result_id=50), k=1, n=3)
+
+    assert (after.state, after.severity) == (before.state, before.severity)
+    assert (after.state, events, is_newest) == (state, (), False)
 
 
 def test_a_result_older_than_the_one_known_for_its_window_is_nothing() -> None:

@@ -9,8 +9,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts import DeliveryPolicy, deliver, flush_groups, fold_results
-from mlmon_dagster.alerts.deliver import DeliveryReport
+from mlmon_dagster.alerts import (
+    DeliveryPolicy,
+    DeliveryReport,
+    deliver,
+    flush_groups,
+    fold_results,
+)
 from mlmon_dagster.alerts.receivers import Receiver
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store

@@ -1,0 +1,62 @@
+"""A test message, sent the way alerts go."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Mapping
+
+from mlmon_dagster.alerts.deliver import deliver
+from mlmon_dagster.alerts.message import Message
+from mlmon_dagster.alerts.outgoing import outbox_row
+from mlmon_dagster.alerts.receivers import Receiver
+from mlmon_dagster.alerts.routing import Destination, default_destinations
+from mlmon_dagster.alerts.worker import DeliveryReport
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.store import Store, outbox
+
+
+def send_test(
+    store: Store,
+    spec: ModelSpec,
+    now: dt.datetime,
+    receivers: Mapping[str, Receiver],
+    destination: Destination | None = None,
+    mention: str = "",
+) -> DeliveryReport:
+    """Send a test message the way an alert of the model would go.
+
+    A test that cannot be delivered now is withdrawn: nobody wants to read it tomorrow.
+
+    Args:
+        store: Where the state database is.
+        spec: The model.
+        now: The time written into the message's key.
+        receivers: By name.
+        destination: Where to; by default the model's first default place.
+        mention: Who is notified.
+    """
+    if destination is None:
+        destination, mention = next(iter(default_destinations(spec).items()))
+    group = {
+        "receiver": destination.receiver,
+        "channel": destination.channel,
+        "group_key": "|".join((*destination, spec.model, "test", now.isoformat())),
+        "model": spec.model,
+    }
+    message = Message(
+        title=f"{spec.model}: this is a test, alerts arrive here",
+        mood="OK",
+        notes=(("Owner", ", ".join(spec.owners)),),
+        mentions=_mentions(mention),
+    )
+    key = hashlib.sha256(group["group_key"].encode()).hexdigest()
+    with store.state.begin() as conn:
+        outbox.enqueue(conn, [outbox_row(group, key, "test", message, head_key="", now=now)])
+    report = deliver(store, receivers)
+    outbox.withdraw_test(store.state, key)
+    return report
+
+
+def _mentions(mention: str) -> tuple[str, ...]:
+    return (mention,) if mention else ()

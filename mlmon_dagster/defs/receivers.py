@@ -1,0 +1,73 @@
+"""The places that messages go to, with what the environment says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.defs.resources import Project, read_variable
+from mlmon_dagster.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from mlmon_dagster.alerts import ConsoleReceiver, Receiver
+    from mlmon_dagster.alerts.slack import SlackReceiver
+    from mlmon_dagster.alerts.webhook import Endpoint
+
+
+def receivers(project: Project, specs: Sequence[ModelSpec] = ()) -> dict[str, Receiver]:
+    """Return where messages go; without a Slack token Slack's are shown on the terminal.
+
+    Args:
+        project: What the environment says of Slack and mail.
+        specs: Models whose webhooks may be posted to.
+
+    Raises:
+        ConfigError: If ``MLMON_SMTP_URL`` cannot be used.
+    """
+    from mlmon_dagster.alerts.mail import MailReceiver, parse_mail_server
+    from mlmon_dagster.alerts.routing import webhooks
+    from mlmon_dagster.alerts.webhook import WebhookReceiver
+
+    console = _console(project)
+    server = parse_mail_server(project.smtp_url, project.mail_from) if project.smtp_url else None
+    endpoints = {
+        channel: _endpoint(webhook.url, webhook.url_env, webhook.secret_env)
+        for channel, webhook in webhooks(specs).items()
+    }
+    return {
+        "console": console,
+        "slack": slack_receiver(project) or console,
+        "webhook": WebhookReceiver(endpoints),
+        "email": MailReceiver(server),
+    }
+
+
+@cache
+def slack_receiver(project: Project) -> SlackReceiver | None:
+    """Return the Slack workspace of the project's token; None without a token."""
+    from mlmon_dagster.alerts.slack import SlackReceiver
+
+    if project.slack_token is None:
+        return None
+    if project.slack_api_url is None:
+        return SlackReceiver(project.slack_token)
+    return SlackReceiver(project.slack_token, base_url=project.slack_api_url)
+
+
+@cache
+def _console(_project: Project) -> ConsoleReceiver:
+    """Return the terminal, made once per project, so that the hint on Slack is printed once."""
+    from mlmon_dagster.alerts import ConsoleReceiver
+
+    return ConsoleReceiver()
+
+
+def _endpoint(url: str | None, url_env: str | None, secret_env: str | None) -> Endpoint:
+    from mlmon_dagster.alerts.webhook import Endpoint
+
+    address = url if url_env is None else read_variable(url_env)
+    secret = read_variable(secret_env) if secret_env else None
+    declared = {url_env: address, secret_env: secret}
+    missing = tuple(name for name, value in declared.items() if name and value is None)
+    return Endpoint(address or "", secret, missing)
