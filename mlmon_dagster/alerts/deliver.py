@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from mlmon_dagster.alerts.console import ConsoleReceiver
 from mlmon_dagster.alerts.receivers import Receiver
 from mlmon_dagster.alerts.worker import Clock, DeliveryPolicy, DeliveryReport, Worker
-from mlmon_dagster.store import Store, outbox
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.outbox_health import outbox_health
 
 CONSOLE = "console"
 
@@ -48,7 +49,7 @@ def deliver(
             attempts += 1
         elif not worker.wait_for_next(deadline):
             break
-    worker.report.n_waiting = outbox.outbox_health(store.state).n_waiting
+    worker.report.n_waiting = outbox_health(store.state).n_waiting
     return worker.report
 
 

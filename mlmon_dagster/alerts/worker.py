@@ -23,7 +23,7 @@ from mlmon_dagster.alerts.receivers import (
     Refused,
     Unclear,
 )
-from mlmon_dagster.store import Store, checkpoints, outbox
+from mlmon_dagster.store import Store, channel_gates, checkpoints, outbox
 from mlmon_dagster.store.outbox import Claim
 
 Clock = Callable[[], dt.datetime]
@@ -229,7 +229,7 @@ class Worker:
     def _count(self, claim: Claim, *, is_failure: bool) -> None:
         """Count failures of the channel; from the third on its pause grows."""
         channel = claim.row["channel"]
-        n = outbox.count_outcome(self.store.state, channel, is_failure=is_failure)
+        n = channel_gates.count_outcome(self.store.state, channel, is_failure=is_failure)
         if n >= outbox.FAILING:
             pause = self.policy.pace_seconds * 2.0 ** min(n - outbox.FAILING, 20)
             self._close_gate(claim, min(pause, self.policy.longest_pause_seconds))
@@ -244,7 +244,7 @@ class Worker:
 
     def _close_gate(self, claim: Claim, seconds: float) -> None:
         if seconds > 0:
-            outbox.close_gate(self.store.state, claim.row["channel"], self._after(seconds))
+            channel_gates.close_gate(self.store.state, claim.row["channel"], self._after(seconds))
 
     def _note(self, error: str) -> None:
         if error not in self.report.errors:

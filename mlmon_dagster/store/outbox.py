@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from mlmon_dagster.store.alert_state import Row, fetch
 from mlmon_dagster.store.schema import channel_gate, outbox
-from mlmon_dagster.store.upsert import insert_or_ignore, upsert
+from mlmon_dagster.store.upsert import insert_or_ignore
 
 AT_ONCE = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # due whatever the clocks say
 UNSETTLED = ("queued", "sending", "unknown")
@@ -44,25 +44,6 @@ class Claim:
     row: Row
     is_lookup: bool
     head: Row | None
-
-
-@dataclass(frozen=True)
-class OutboxHealth:
-    """What waits and what failed.
-
-    Attributes:
-        n_waiting: Rows not yet settled.
-        n_dead: Rows that were refused for good.
-        oldest_waiting_at: When the oldest of the waiting rows was written; None if none waits.
-        last_error: Error of the newest dead row, else of the oldest waiting row with one.
-        last_sent_at: Real time of the last success.
-    """
-
-    n_waiting: int
-    n_dead: int
-    oldest_waiting_at: dt.datetime | None
-    last_error: str
-    last_sent_at: dt.datetime | None
 
 
 def enqueue(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -217,37 +198,6 @@ def adopt(engine: sa.Engine, row_id: int, **values: Any) -> bool:
         return conn.execute(statement).rowcount == 1
 
 
-def count_outcome(engine: sa.Engine, channel: str, *, is_failure: bool) -> int:
-    """Count a channel's failures in a row; return how many they are now.
-
-    Args:
-        engine: The state database.
-        channel: The channel.
-        is_failure: Whether the call failed; an answer of any kind ends the row.
-    """
-    gate = channel_gate.c
-    with engine.begin() as conn:
-        known = conn.scalar(sa.select(gate.n_failures).where(gate.channel == channel))
-        if known is None:
-            if not is_failure:
-                return 0
-            upsert(conn, channel_gate, [{"channel": channel, "not_before": AT_ONCE}])
-        after = (known or 0) + 1 if is_failure else 0
-        if after != known:
-            statement = channel_gate.update().where(gate.channel == channel)
-            conn.execute(statement.values(n_failures=after))
-        return after
-
-
-def close_gate(engine: sa.Engine, channel: str, until: dt.datetime) -> None:
-    """Let no worker post to a channel before a real time; an earlier opening time is ignored."""
-    with engine.begin() as conn:
-        gate = sa.select(channel_gate.c.not_before).where(channel_gate.c.channel == channel)
-        known = conn.scalar(gate)
-        if known is None or known < until:
-            upsert(conn, channel_gate, [{"channel": channel, "not_before": until}])
-
-
 def known_channel_id(engine: sa.Engine, channel: str) -> str:
     """Return the id under which Slack last accepted a message for a channel; empty if never."""
     o = outbox.c
@@ -283,31 +233,10 @@ def supersede_head_updates(conn: sa.Connection, head_key: str) -> None:
     conn.execute(waiting.values(status="superseded"))
 
 
-def dead_letters(engine: sa.Engine) -> list[Row]:
-    """Return the messages that were refused for good, newest first."""
-    query = sa.select(outbox).where(outbox.c.status == "dead").order_by(outbox.c.id.desc())
-    with engine.connect() as conn:
-        return fetch(conn, query)
-
-
 def get_row(engine: sa.Engine, row_id: int) -> Row | None:
     """Return one message as it is now; None if it is gone."""
     with engine.connect() as conn:
         return next(iter(fetch(conn, sa.select(outbox).where(outbox.c.id == row_id))), None)
-
-
-def requeue_dead(engine: sa.Engine, ids: Sequence[int] = ()) -> int:
-    """Give dead messages another chance, after the cause was mended; return how many.
-
-    Args:
-        engine: The state database.
-        ids: Only these; all dead messages if empty.
-    """
-    dead = outbox.update().where(outbox.c.status == "dead")
-    if ids:
-        dead = dead.where(outbox.c.id.in_(ids))
-    with engine.begin() as conn:
-        return conn.execute(dead.values(status="queued", next_at=AT_ONCE, attempts=0)).rowcount
 
 
 def withdraw_test(engine: sa.Engine, idempotency_key: str) -> None:
@@ -317,24 +246,3 @@ def withdraw_test(engine: sa.Engine, idempotency_key: str) -> None:
     unsent = outbox.update().where(o.idempotency_key == idempotency_key, o.status.in_(open_))
     with engine.begin() as conn:
         conn.execute(unsent.values(status="superseded", lease_owner="", lease_until=None))
-
-
-def outbox_health(engine: sa.Engine) -> OutboxHealth:
-    """Return what waits and what failed, for a check that people see."""
-    o = outbox.c
-    waiting, dead = o.status.in_(UNSETTLED), o.status == "dead"
-    counts = sa.select(
-        sa.func.count().filter(waiting),
-        sa.func.count().filter(dead),
-        sa.func.min(o.created_at).filter(waiting),
-        sa.func.max(o.sent_at),
-    )
-    error = (
-        sa.select(o.error)
-        .where(o.error != "", sa.or_(waiting, dead))
-        .order_by(dead.desc(), sa.case((dead, -o.id), else_=o.id))
-        .limit(1)
-    )
-    with engine.connect() as conn:
-        n_waiting, n_dead, oldest, last_sent = conn.execute(counts).one()
-        return OutboxHealth(n_waiting, n_dead, oldest, conn.scalar(error) or "", last_sent)

@@ -16,7 +16,8 @@ import pytest
 from mlmon_dagster.alerts import DeliveryPolicy, deliver, dispatch, send_test
 from mlmon_dagster.alerts.slack import SlackReceiver
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.outbox import claim_next, outbox_health, requeue_dead, settle
+from mlmon_dagster.store.outbox import claim_next, settle
+from mlmon_dagster.store.outbox_health import outbox_health, requeue_dead
 from mlmon_dagster.store.schema import channel_gate, outbox
 from tests.alerts import worlds
 from tests.alerts.fake_slack import FakeSlack
