@@ -27,6 +27,7 @@ Exit codes:
 
 # Commands that live in files of their own, by name; imported when asked for.
 LAZY = {
+    "backtest": "mlmon_dagster.commands.backtest:backtest",
     "alerts": "mlmon_dagster.commands.alerts:alerts",
     "metrics": "mlmon_dagster.commands.metrics:metrics",
 }

@@ -1,0 +1,144 @@
+"""``mlmon backtest``: which alerts would have fired, without sending anything."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from mlmon_dagster.commands.options import period, spec_of
+from mlmon_dagster.commands.period import moments_of
+from mlmon_dagster.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlmon_dagster.alerts.backtest import Backtest
+    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.spec import ModelSpec, Window
+
+_FAMILIES = ("schema", "quality", "drift", "performance", "estimated_performance", "service")
+
+
+@click.command(epilog="Example: mlmon backtest flight_delay --from 2013-04-01 --to 2013-12-31")
+@click.argument("model")
+@period
+@click.option("--all", "show_all", is_flag=True, help="List the quiet monitors too.")
+@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table")
+@click.pass_obj
+def backtest(
+    project: Project,
+    model: str,
+    first: dt.date | None,
+    last: dt.date | None,
+    show_all: bool,
+    format_: str,
+) -> None:
+    """Show which alerts MODEL's monitors would have opened in a period.
+
+    The monitors as the spec declares them now judge the stored metrics of every window, each as
+    if it had just ended with the ground truth that is known today. Nothing is stored or sent, so
+    edit a threshold, look, and edit again. A monitor that opens more than once in four weeks gets
+    a suggested threshold at which it would not have.
+    """
+    from mlmon_dagster.alerts.backtest import backtest as fold
+    from mlmon_dagster.alerts.backtest import opened_by_week
+
+    spec = spec_of(project, model)
+    windows = _windows(project, spec, first, last)
+    tests = fold(_verdicts(project, spec, windows))
+    weeks = opened_by_week(tests, windows[0].start, windows[-1].end)
+    shown = [t for t in tests if show_all or t.opened or t.n_failed]
+    click.echo(
+        _json(spec, shown, weeks) if format_ == "json" else _text(spec, windows, shown, weeks)
+    )
+
+
+def _windows(
+    project: Project, spec: ModelSpec, first: dt.date | None, last: dt.date | None
+) -> tuple[Window, ...]:
+    from mlmon_dagster.spec import complete_windows
+
+    start, end = moments_of(spec, first, last)
+    windows = tuple(
+        w
+        for w in complete_windows(spec.time, project.now())
+        if (not start or w.start >= start) and (not end or w.end <= end)
+    )
+    if not windows:
+        raise ConfigError(
+            f"Model {spec.model!r} has no complete window from {first or 'its start'} to "
+            f"{last or 'now'}; mlmon metrics {spec.model} shows which there are."
+        )
+    return windows
+
+
+def _verdicts(
+    project: Project, spec: ModelSpec, windows: tuple[Window, ...]
+) -> list[dict[str, Any]]:
+    from mlmon_dagster.defs.compute import Work
+    from mlmon_dagster.defs.evidence import verdicts
+    from mlmon_dagster.monitors.dispatch import FAMILIES
+
+    work = Work(project, spec, windows, project.now(), f"backtest-{uuid.uuid4()}", is_backfill=True)
+    states = work.states()
+    if not states:
+        raise ConfigError(
+            f"Nothing of {spec.model!r} is computed in that period; mlmon run {spec.model} does."
+        )
+    return [
+        row
+        for family in _FAMILIES
+        if family in FAMILIES
+        for row in verdicts(work, family, windows, states)
+    ]
+
+
+def _text(
+    spec: ModelSpec, windows: Sequence[Window], tests: Sequence[Backtest], weeks: Sequence[int]
+) -> str:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    names = ["monitor", "slice", "threshold", "worst", "failed", "opened", "firing", "first",
+             "suggested"]  # fmt: skip
+    for name in names:
+        right = name in ("worst", "failed", "opened", "firing", "suggested")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    zone = ZoneInfo(spec.time.zone)
+    for test in tests:
+        cells = [
+            test.monitor,
+            test.slice_name or "all",
+            test.threshold,
+            "-" if test.worst is None else f"{test.worst:.3g}",
+            f"{test.n_failed} of {test.n_judged}",
+            str(len(test.opened)),
+            str(test.n_firing),
+            f"{test.opened[0].astimezone(zone):%Y-%m-%d}" if test.opened else "-",
+            "-" if test.suggested is None else f"{test.suggested:g}",
+        ]
+        table.add_row(*map(Text, cells))
+    buffer = io.StringIO()
+    Console(file=buffer, width=200).print(table)
+    lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
+    n_opened = sum(len(test.opened) for test in tests)
+    summary = (
+        f"{spec.model}: {windows[0].key} to {windows[-1].key}, {len(windows)} windows: "
+        f"{n_opened} alerts would have opened, {n_opened / len(weeks):.2g} a week."
+    )
+    per_week = "Opened per week: " + " ".join(map(str, weeks))
+    return "\n".join([summary, *(lines if tests else ["No monitor failed."]), per_week])
+
+
+def _json(spec: ModelSpec, tests: Sequence[Backtest], weeks: Sequence[int]) -> str:
+    found = [
+        {**vars(test), "opened": [moment.isoformat() for moment in test.opened]} for test in tests
+    ]
+    return json.dumps({"model": spec.model, "opened_by_week": weeks, "monitors": found}, indent=2)

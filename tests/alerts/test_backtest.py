@@ -1,0 +1,107 @@
+"""The fold behind ``mlmon backtest``."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlmon_dagster.alerts.backtest import backtest, opened_by_week
+
+START = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
+DAY = dt.timedelta(days=1)
+
+
+def verdicts(
+    statuses: Sequence[str],
+    values: Sequence[float] | None = None,
+    threshold: str = "above 0.1",
+    k: int = 1,
+    n: int = 1,
+    **fields: Any,
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "monitor": "drift/psi/age",
+            "slice_key": "all",
+            "slice_value": "all",
+            "window_start": START + i * DAY,
+            "status": status,
+            "value": values[i] if values else None,
+            "threshold": threshold,
+            "details": "{}",
+            "k": k,
+            "of_n": n,
+            **fields,
+        }
+        for i, status in enumerate(statuses)
+    ]
+
+
+def test_an_alert_opens_at_the_k_th_failure_and_is_counted_in_its_week() -> None:
+    statuses = ["OK"] * 6 + ["WARN", "WARN", "OK", "OK", "OK"]
+    [found] = backtest(verdicts(statuses, k=2, n=3))
+
+    assert found.opened == (START + 7 * DAY,)
+    assert (found.n_judged, found.n_failed, found.n_no_data) == (11, 2, 0)
+    assert opened_by_week([found], START, START + 11 * DAY) == [0, 1]
+
+
+def test_windows_without_a_verdict_neither_open_nor_close() -> None:
+    [found] = backtest(verdicts(["WARN", "NO_DATA", "NO_DATA", "WARN"], k=2, n=2))
+
+    assert found.opened == (START + 3 * DAY,)
+    assert found.n_no_data == 2
+
+
+def test_the_suggested_threshold_silences_all_but_one_alert_in_four_weeks() -> None:
+    values = [0.05] * 28
+    for day, value in ((2, 0.12), (9, 0.31), (16, 0.13), (23, 0.11)):
+        values[day] = value
+    rows = verdicts(["WARN" if v > 0.1 else "OK" for v in values], values)
+    [found] = backtest(rows)
+    assert found.suggested == 0.13
+
+    tried = [r | {"status": "WARN" if r["value"] > found.suggested else "OK"} for r in rows]
+    [again] = backtest(tried)
+    assert (len(found.opened), len(again.opened), again.suggested) == (4, 1, None)
+
+
+def test_a_drop_is_judged_by_how_much_worse_it_was() -> None:
+    rows = verdicts(["ERROR", "OK", "ERROR", "OK", "ERROR"], [0.7] * 5, "drop 0.05")
+    for row, worse in zip(rows, (0.06, 0.01, 0.08, 0.02, 0.3), strict=True):
+        row["details"] = json.dumps({"worse_by": worse})
+    [found] = backtest(rows)
+
+    assert (found.worst, found.suggested) == (0.3, 0.08)
+
+
+def test_a_lower_limit_is_moved_down() -> None:
+    values = [100.0, 40.0, 100.0, 45.0, 100.0]
+    rows = verdicts(["ERROR" if v < 50 else "OK" for v in values], values, "below 50.00")
+    [found] = backtest(rows)
+
+    assert found.worst == 40
+    assert found.suggested == 45
+
+
+def test_a_threshold_that_is_no_number_gets_no_suggestion() -> None:
+    [found] = backtest(verdicts(["ERROR", "OK", "ERROR"], None, "26 hours"))
+
+    assert len(found.opened) == 2
+    assert found.suggested is None
+
+
+@given(
+    st.lists(st.sampled_from(["OK", "WARN", "ERROR", "NO_DATA"]), min_size=1, max_size=40),
+    st.randoms(use_true_random=False),
+)
+def test_the_order_of_the_rows_does_not_matter(statuses: list[str], random: Any) -> None:
+    rows = verdicts(statuses, [float(i % 7) for i in range(len(statuses))], k=2, n=3)
+    shuffled = random.sample(rows, len(rows))
+
+    assert backtest(shuffled) == backtest(rows)
