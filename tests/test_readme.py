@@ -112,6 +112,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("Top level", ModelSpec),
     ("`time`", declared.TimeSpec),
     (r"`source.predictions`, `source.actuals`", declared.FileSource),
+    (r"`source.<stream>` from a table", declared.SqlSource),
+    (r"`source.<stream>.cursor`", declared.Cursor),
     ("`columns`", declared.Columns),
     ("`actuals`", declared.ActualsPolicy),
     ("`features.<name>`", declared.Feature),

@@ -49,11 +49,11 @@ def work_of(project: Project, spec: ModelSpec, context: Any) -> Work:
 
 
 def _landing(spec: ModelSpec) -> dg.AssetSpec:
-    paths = [s.path for s in (spec.source.predictions, spec.source.actuals) if s is not None]
+    labels = [s.label for s in (spec.source.predictions, spec.source.actuals) if s is not None]
     return dg.AssetSpec(
         asset_key(spec, "landing"),
         group_name=spec.model,
-        description="Files that the serving system drops: " + ", ".join(paths),
+        description="What the serving system leaves for us: " + ", ".join(labels),
         owners=list(spec.owners),
         kinds={"file"},
         tags={MODEL_TAG: spec.model},

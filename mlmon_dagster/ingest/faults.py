@@ -68,6 +68,8 @@ _FOUND = {
     "before_start": "a time before production started",
     "bad_actual": "an actual of another value",
     "bad_dataset": "an unknown dataset",
+    "unpaired": "a request without its response, or the other way round",
+    "malformed_payload": "a request or response that is not readable",
     "erased": "an erased prediction",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mlmon_dagster.spec import Feature, FeatureType, ModelSpec
+from mlmon_dagster.spec import Feature, FeatureType, ModelSpec, Source
 
 Stream = Literal["predictions", "actuals"]
 STREAMS: Final[tuple[Stream, ...]] = ("predictions", "actuals")
@@ -80,7 +80,7 @@ def _prediction_columns(spec: ModelSpec) -> tuple[Column, ...]:
         ("status", "text", True),
         ("trace_id", "text", True),
     )
-    return _declared(spec, roles) + tuple(
+    return _declared(spec, roles, spec.source.predictions) + tuple(
         _feature_column(name, feature) for name, feature in spec.features.items()
     )
 
@@ -94,21 +94,25 @@ def _actual_columns(spec: ModelSpec) -> tuple[Column, ...]:
         ("actual_time", "time", False),
         ("outcome", "number", True),
     )
-    found = _declared(spec, roles)
+    found = _declared(spec, roles, spec.source.actuals)
     # An actual that names no dataset applies to its prediction_id in every dataset.
     return tuple(
         Column(c.name, c.source, c.kind, False, True) if c.name == "dataset" else c for c in found
     )
 
 
-def _declared(spec: ModelSpec, roles: tuple[tuple[str, Kind, bool], ...]) -> tuple[Column, ...]:
+def _declared(
+    spec: ModelSpec, roles: tuple[tuple[str, Kind, bool], ...], source: Source | None
+) -> tuple[Column, ...]:
+    own = (source.columns if source else None) or {}
     return tuple(
-        Column(name, source, kind, name not in _OPTIONAL, nullable)
+        Column(name, own.get(name, shared), kind, name not in _OPTIONAL, nullable)
         for name, kind, nullable in roles
-        if (source := getattr(spec.columns, name)) is not None
+        if (shared := getattr(spec.columns, name)) is not None
     )
 
 
 def _feature_column(name: str, feature: Feature) -> Column:
     kind = _FEATURE_KINDS[feature.type]
-    return Column(name, name, kind, not feature.nullable, feature.nullable, is_feature=True)
+    source = feature.from_ or name
+    return Column(name, source, kind, not feature.nullable, feature.nullable, is_feature=True)

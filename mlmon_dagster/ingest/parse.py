@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlmon_dagster.ingest.cast import ARROW_TYPES, cast_column
+from mlmon_dagster.ingest.decompress import decompressed
+from mlmon_dagster.ingest.epoch import from_epoch
 from mlmon_dagster.ingest.faults import Fault, Mask
-from mlmon_dagster.ingest.layout import Column, columns_of
-from mlmon_dagster.ingest.raw import Limits, RawFile, refused
+from mlmon_dagster.ingest.layout import STREAMS, Column, columns_of
+from mlmon_dagster.ingest.raw import Options, RawFile, Refusal, refused
 from mlmon_dagster.ingest.read_csv import read_csv
 from mlmon_dagster.ingest.read_jsonl import read_jsonl
+from mlmon_dagster.ingest.read_kserve import read_kserve
 from mlmon_dagster.ingest.read_parquet import read_parquet
+from mlmon_dagster.ingest.read_sagemaker import read_sagemaker
 from mlmon_dagster.ingest.staging import Staged, too_large
-from mlmon_dagster.spec import FileSource, ModelSpec
+from mlmon_dagster.spec import FileSource, ModelSpec, Source
 
-_BLOCK = 1 << 20
-_GZIP = b"\x1f\x8b"
 _BY_ENDING: Final = {
     ".parquet": "parquet",
     ".csv": "csv",
@@ -30,7 +32,14 @@ _BY_ENDING: Final = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
-_READERS: Final = {"parquet": read_parquet, "csv": read_csv, "jsonl": read_jsonl}
+Reader = Callable[[Path, str, Sequence[Column], Options], RawFile]
+_READERS: Final[dict[str, Reader]] = {
+    "parquet": read_parquet,
+    "csv": read_csv,
+    "jsonl": read_jsonl,
+    "kserve": read_kserve,
+    "sagemaker": read_sagemaker,
+}
 _UNNAMED: Final = ("actuals", "dataset")
 
 
@@ -59,7 +68,7 @@ class Parsed:
     place_of: Callable[[Sequence[int]], list[str]]
 
 
-def parse_file(staged: Staged, spec: ModelSpec, source: FileSource) -> Parsed:
+def parse_file(staged: Staged, spec: ModelSpec, source: Source) -> Parsed:
     """Read a staged file with the declared types.
 
     Raises:
@@ -74,28 +83,40 @@ def parse_file(staged: Staged, spec: ModelSpec, source: FileSource) -> Parsed:
     if staged.size == 0:
         raise refused(staged.name, "empty_file", "0 bytes; expected a header or rows.")
     reader = _READERS[_format_of(staged, source)]
-    plain = _decompressed(staged.path, staged.name, source.max_bytes)
+    plain = decompressed(staged.path, staged.name, source.max_bytes)
     if plain.stat().st_size == 0:
         raise refused(staged.name, "empty_file", "0 bytes once decompressed; expected rows.")
     wanted = columns_of(spec, staged.stream)
-    raw = reader(plain, staged.name, wanted, Limits(source.max_bytes, source.max_rows))
-    return _typed(staged, raw, wanted, spec)
+    raw = reader(plain, staged.name, wanted, _options(source))
+    return _typed(staged, raw, wanted, spec, source)
 
 
-def _typed(staged: Staged, raw: RawFile, wanted: Sequence[Column], spec: ModelSpec) -> Parsed:
+def _options(source: Source) -> Options:
+    if not isinstance(source, FileSource):
+        return Options(source.max_rows)
+    return Options(
+        source.max_rows, source.delimiter, source.quote, source.header, source.inputs,
+        source.outputs,
+    )  # fmt: skip
+
+
+def _typed(
+    staged: Staged, raw: RawFile, wanted: Sequence[Column], spec: ModelSpec, source: Source
+) -> Parsed:
     columns: dict[str, pa.Array] = {}
-    faults: list[Fault] = []
+    faults = _refusals(raw.refusals, wanted)
     not_finite: dict[str, dict[str, Mask]] = {}
     for column in wanted:
         if column.source not in raw.columns:
             columns[column.name] = pa.nulls(raw.n_rows, ARROW_TYPES[column.kind])
             continue
-        cast = cast_column(raw.columns[column.source], column, spec.time, staged.name)
+        written = _as_declared(raw.columns[column.source], column, source)
+        cast = cast_column(written, column, spec.time, staged.name)
         columns[column.name] = cast.values
         faults += cast.faults
         if cast.not_finite:
             not_finite[column.name] = cast.not_finite
-    declared = {*spec.features, *spec.columns.declared().values()}
+    declared = {column.source for stream in STREAMS for column in columns_of(spec, stream)}
     present = set(raw.present)
     return Parsed(
         staged=staged,
@@ -109,42 +130,50 @@ def _typed(staged: Staged, raw: RawFile, wanted: Sequence[Column], spec: ModelSp
             # An actual needs no dataset: without one it applies to all.
             if raw.present and c.source not in present and (staged.stream, c.name) != _UNNAMED
         ),
-        extra=tuple(name for name in raw.present if name not in declared),
+        extra=_undeclared(raw.present, declared),
         place_of=raw.place_of,
     )
 
 
-def _format_of(staged: Staged, source: FileSource) -> str:
+def _undeclared(present: Sequence[str], declared: Collection[str]) -> tuple[str, ...]:
+    """Return the names that nobody declared; of a list or tensor, one value stands for all."""
+    lists = {_list_of(name) for name in declared if _list_of(name) != name}
+    return tuple(name for name in present if name not in declared and _list_of(name) not in lists)
+
+
+def _list_of(name: str) -> str:
+    head, _, last = name.rpartition(".")
+    return head if head and last.isdecimal() else name
+
+
+def _as_declared(values: pa.Array, column: Column, source: Source) -> pa.Array:
+    """Apply what the source declares of its cells: words for null, and the unit of its times."""
+    if source.null_tokens and pa.types.is_string(values.type):
+        is_null = pc.is_in(values, pa.array(source.null_tokens, pa.string()))
+        values = pc.if_else(is_null, None, values)
+    return from_epoch(values, source.epoch) if source.epoch and column.kind == "time" else values
+
+
+def _refusals(found: Sequence[Refusal], wanted: Sequence[Column]) -> list[Fault]:
+    of_id = next(column for column in wanted if column.name == "prediction_id")
+    return [
+        fault
+        for refusal in found
+        for fault in Fault.of(
+            np.array(refusal.rows, dtype=np.int64), refusal.reason, of_id, refusal.expected
+        )
+    ]
+
+
+def _format_of(staged: Staged, source: Source) -> str:
     if source.format != "auto":
         return source.format
-    name = staged.name.lower().removesuffix(".gz")
+    name = staged.name.lower().removesuffix(".gz").removesuffix(".zst")
     name = name.removesuffix(".pq") + ".parquet" if name.endswith(".pq") else name
     found = next((form for ending, form in _BY_ENDING.items() if name.endswith(ending)), None)
     if found is None:
-        expected = "the name tells no format; expected .parquet, .csv, .jsonl, or those with .gz."
+        expected = (
+            "the name tells no format; expected .parquet, .csv, .jsonl, or those with .gz or .zst."
+        )
         raise refused(staged.name, "unknown_format", expected)
     return found
-
-
-def _decompressed(path: Path, name: str, max_bytes: int) -> Path:
-    """Return the file's plain bytes, written beside it if it is a gzip; counted as they come."""
-    with path.open("rb") as file:
-        if file.read(2) != _GZIP:
-            return path
-    plain = path.with_name(f"incoming-{path.name}.plain")
-    n_bytes = 0
-    try:
-        with gzip.open(path, "rb") as packed, plain.open("wb") as target:
-            while block := packed.read(_BLOCK):
-                n_bytes += len(block)
-                if n_bytes > max_bytes:
-                    found = f"more than max_bytes = {max_bytes:,} bytes once decompressed."
-                    raise refused(name, "too_large", found)
-                target.write(block)
-    except EOFError as error:
-        found = "the gzip stream ends early; expected a complete gzip file."
-        raise refused(name, "truncated", found) from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        found = f"damaged gzip ({error}); expected a complete gzip file."
-        raise refused(name, "unreadable", found) from error
-    return plain

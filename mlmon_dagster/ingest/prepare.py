@@ -20,7 +20,7 @@ from mlmon_dagster.ingest.row_hash import row_hashes
 from mlmon_dagster.ingest.rows import Draft, canonical_rows, moments_of
 from mlmon_dagster.ingest.staging import Staged
 from mlmon_dagster.ingest.windows import place
-from mlmon_dagster.spec import FileSource, ModelSpec, Window
+from mlmon_dagster.spec import ModelSpec, Source, Window
 from mlmon_dagster.store.erasures import Erased, Query
 
 FEW_BAD_ROWS = 10  # so many are never too many
@@ -95,7 +95,7 @@ _ID = "prediction_id"
 
 
 def prepare(
-    draft: Draft, verdict: Verdict, spec: ModelSpec, source: FileSource, now: dt.datetime
+    draft: Draft, verdict: Verdict, spec: ModelSpec, source: Source, now: dt.datetime
 ) -> Prepared:
     """Separate good rows from bad ones.
 
@@ -118,7 +118,7 @@ def prepare(
     )
 
 
-def _check_bad_rate(draft: Draft, letters: Sequence[dict[str, Any]], source: FileSource) -> None:
+def _check_bad_rate(draft: Draft, letters: Sequence[dict[str, Any]], source: Source) -> None:
     n_rows = draft.parsed.n_rows
     own_faults = [fault for fault in draft.faults if fault.reason != "erased"]
     n_bad = int(rows_at_fault(own_faults, n_rows).sum())

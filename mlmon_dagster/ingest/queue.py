@@ -11,7 +11,7 @@ from mlmon_dagster.ingest.discover import Candidate, Listing, list_landing
 from mlmon_dagster.ingest.layout import STREAMS, Stream
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.staging import Staged, clear_staging, find_staged, staging_folder
-from mlmon_dagster.spec import FileSource, ModelSpec
+from mlmon_dagster.spec import FileSource, ModelSpec, Source
 from mlmon_dagster.store import Store, manifest
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): cell for name, cell in row.items()} for row in frame.to_dict("records")]
 
 
-def source_of(spec: ModelSpec, stream: Stream) -> FileSource:
+def source_of(spec: ModelSpec, stream: Stream) -> Source:
     """Return the declared source of a stream that has one."""
     source = spec.source.predictions if stream == "predictions" else spec.source.actuals
     if source is None:
@@ -127,7 +127,12 @@ def _stream_work(
         for name, path in seen.items()
         if path.sha256 not in unfinished
     }
-    listing = list_landing(project, source_of(spec, stream), stream, known)
+    source = source_of(spec, stream)
+    listing = (
+        list_landing(project, source, stream, known)
+        if isinstance(source, FileSource)
+        else Listing()
+    )
     folder = staging_folder(store, spec.model, stream)
     clear_staging(folder, unfinished)
     committed = store.event_log(spec).committed(stream, list(unfinished)) if unfinished else set()

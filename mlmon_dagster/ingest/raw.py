@@ -17,11 +17,33 @@ MAX_CELLS = 2_000_000_000
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a file may not exceed, checked before it is parsed."""
+class Options:
+    """How a file is to be read, and what it may not exceed.
 
-    max_bytes: int
+    Attributes:
+        max_rows: Checked before the file is parsed where the format allows it.
+        delimiter: Between the cells of a CSV line.
+        quote: Around a cell of a CSV file.
+        header: Names of the columns of a CSV file without a header; () if it has one.
+        inputs: Names of the columns of request bodies that are CSV or lists.
+        outputs: Names of the columns of response bodies that are CSV or lists.
+    """
+
     max_rows: int
+    delimiter: str = ","
+    quote: str = '"'
+    header: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Rows that the format itself makes unusable: the reason, what was expected, the rows."""
+
+    reason: str
+    expected: str
+    rows: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -33,12 +55,14 @@ class RawFile:
         n_rows: Number of rows.
         present: Every column of the file, in its order.
         place_of: Turns row numbers (0-based) into places such as ``line 7`` or ``row 6``.
+        refusals: Rows that cannot be read although the file can.
     """
 
     columns: dict[str, pa.Array]
     n_rows: int
     present: tuple[str, ...]
     place_of: Callable[[Sequence[int]], list[str]]
+    refusals: tuple[Refusal, ...] = ()
 
 
 def rows_of(rows: Sequence[int]) -> list[str]:
@@ -67,14 +91,14 @@ def check_header(place: str, present: Sequence[str], wanted: Sequence[Column]) -
         raise refused(place, "missing_column", found)
 
 
-def check_size(place: str, n_rows: int, n_columns: int, limits: Limits) -> None:
+def check_size(place: str, n_rows: int, n_columns: int, max_rows: int) -> None:
     """Refuse a file with too many rows or cells.
 
     Raises:
         SchemaError: With the limit that was passed.
     """
-    if n_rows > limits.max_rows:
-        found = f"{n_rows:,} rows are more than max_rows = {limits.max_rows:,}."
+    if n_rows > max_rows:
+        found = f"{n_rows:,} rows are more than max_rows = {max_rows:,}."
         raise refused(place, "too_large", found)
     if n_rows * max(n_columns, 1) > MAX_CELLS:
         found = f"{n_rows:,} rows of {n_columns:,} columns are more than {MAX_CELLS:,} cells."

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
 from mlmon_dagster.ingest.layout import Column
-from mlmon_dagster.ingest.raw import Limits, RawFile, check_header, check_size, refused
+from mlmon_dagster.ingest.raw import Options, RawFile, check_header, check_size, refused
 
 _BLOCK = 1 << 24
 _MAX_HEADER = 1 << 20
 
 
-def read_csv(path: Path, place: str, wanted: Sequence[Column], limits: Limits) -> RawFile:
-    """Read a comma-separated UTF-8 file with a header.
+def read_csv(path: Path, place: str, wanted: Sequence[Column], options: Options) -> RawFile:
+    """Read a UTF-8 file of separated cells, with a header or with declared names.
 
     An empty cell is null, a quoted empty cell is empty text; ``NA`` and ``null`` are text.
 
@@ -26,28 +27,32 @@ def read_csv(path: Path, place: str, wanted: Sequence[Column], limits: Limits) -
         SchemaError: If the file is cut in a line, ragged, not UTF-8 or lacks a column.
     """
     _check_encoding(path, place)
-    n_lines, n_quotes, is_ended = _scan(path)
+    n_lines, n_quotes, is_ended = _scan(path, options.quote.encode())
     if not is_ended:
         found = f"line {n_lines + 1} has no line end, so the file may be cut off there;"
         raise refused(place, "cut_line", f"{found} expected a line end after the last row.")
     if n_quotes % 2:
-        raise refused(place, "cut_line", 'a quoted cell is never closed; expected a second ".')
-    present = _header(path, place)
+        found = f"a quoted cell is never closed; expected a second {options.quote}."
+        raise refused(place, "cut_line", found)
+    present = options.header or _header(path, place, options)
     check_header(place, present, wanted)
-    check_size(place, n_lines, len(present), limits)
-    table = _read(path, place, present, [c.source for c in wanted if c.source in present])
+    check_size(place, n_lines, len(present), options.max_rows)
+    chosen = [c.source for c in wanted if c.source in present]
+    table = _read(path, place, present, chosen, options)
     columns = {present[int(n[1:])]: table.column(n).combine_chunks() for n in table.column_names}
-    return RawFile(columns, table.num_rows, present, _places(path, n_lines, table.num_rows))
+    return RawFile(
+        columns, table.num_rows, present, _places(path, n_lines, table.num_rows, options)
+    )
 
 
-def _scan(path: Path) -> tuple[int, int, bool]:
+def _scan(path: Path, quote: bytes) -> tuple[int, int, bool]:
     n_lines = n_quotes = 0
     block = b"\n"
     with path.open("rb") as file:
         while more := file.read(_BLOCK):
             block = more
             n_lines += block.count(b"\n")
-            n_quotes += block.count(b'"')
+            n_quotes += block.count(quote)
     return n_lines, n_quotes, block.endswith(b"\n")
 
 
@@ -57,7 +62,7 @@ def _check_encoding(path: Path, place: str) -> None:
             raise refused(place, "not_utf8", "the file is UTF-16; expected UTF-8.")
 
 
-def _header(path: Path, place: str) -> tuple[str, ...]:
+def _header(path: Path, place: str, options: Options) -> tuple[str, ...]:
     with path.open("rb") as file:
         head = file.read(_MAX_HEADER)
     try:
@@ -65,14 +70,20 @@ def _header(path: Path, place: str) -> tuple[str, ...]:
     except UnicodeDecodeError as error:
         raise _not_utf8(path, place) from error
     try:
-        return tuple(next(csv.reader(io.StringIO(text, newline="")), []))
+        return tuple(next(_reader(io.StringIO(text, newline=""), options), []))
     except csv.Error as error:
         raise refused(
             f"{place}, line 1", "malformed_line", f"unreadable header ({error})."
         ) from error
 
 
-def _read(path: Path, place: str, present: Sequence[str], wanted: Sequence[str]) -> pa.Table:
+def _reader(lines: Iterable[str], options: Options) -> Any:
+    return csv.reader(lines, delimiter=options.delimiter, quotechar=options.quote)
+
+
+def _read(
+    path: Path, place: str, present: Sequence[str], wanted: Sequence[str], options: Options
+) -> pa.Table:
     # Positions, not names: a header may hold anything.
     positions = {name: f"c{i}" for i, name in enumerate(present)}
     ragged: list[arrow_csv.InvalidRow] = []
@@ -86,10 +97,11 @@ def _read(path: Path, place: str, present: Sequence[str], wanted: Sequence[str])
             path,
             read_options=arrow_csv.ReadOptions(
                 use_threads=False, column_names=list(positions.values()),
-                skip_rows_after_names=1, block_size=_BLOCK,
+                skip_rows_after_names=0 if options.header else 1, block_size=_BLOCK,
             ),
             parse_options=arrow_csv.ParseOptions(
-                newlines_in_values=True, invalid_row_handler=refuse_row
+                newlines_in_values=True, invalid_row_handler=refuse_row,
+                delimiter=options.delimiter, quote_char=options.quote,
             ),
             convert_options=arrow_csv.ConvertOptions(
                 column_types={position: pa.string() for position in positions.values()},
@@ -99,17 +111,18 @@ def _read(path: Path, place: str, present: Sequence[str], wanted: Sequence[str])
         )  # fmt: skip
     except pa.ArrowException as error:
         if ragged:
-            raise _ragged(path, place, ragged[0]) from error
+            raise _ragged(path, place, ragged[0], options) from error
         if "UTF8" in str(error):
             raise _not_utf8(path, place) from error
         found = f"unreadable CSV ({str(error).splitlines()[0][:160]})."
         raise refused(place, "malformed_line", found) from error
 
 
-def _ragged(path: Path, place: str, row: arrow_csv.InvalidRow) -> Exception:
-    line = next(_lines(path, [row.number - 1]), row.number) if row.number else None
+def _ragged(path: Path, place: str, row: arrow_csv.InvalidRow, options: Options) -> Exception:
+    line = next(_lines(path, [row.number - 1], options), row.number) if row.number else None
     where = f"{place}, line {line}" if line else place
-    found = f"{row.actual_columns} cells; expected {row.expected_columns}, as in the header."
+    told = "as declared under 'header'" if options.header else "as in the header"
+    found = f"{row.actual_columns} cells; expected {row.expected_columns}, {told}."
     return refused(where, "malformed_line", found)
 
 
@@ -124,26 +137,29 @@ def _not_utf8(path: Path, place: str) -> Exception:
     return refused(place, "not_utf8", "some bytes are not UTF-8; expected UTF-8.")
 
 
-def _places(path: Path, n_lines: int, n_rows: int) -> Callable[[Sequence[int]], list[str]]:
+def _places(
+    path: Path, n_lines: int, n_rows: int, options: Options
+) -> Callable[[Sequence[int]], list[str]]:
+    first = 0 if options.header else 1
+
     def place_of(rows: Sequence[int]) -> list[str]:
-        if n_lines == n_rows + 1:
-            return [f"line {row + 2}" for row in rows]
-        # Blank lines or line ends inside quotes: count as the parser does. Row 0 is the header.
-        found = dict(
-            zip(sorted(set(rows)), _lines(path, sorted({r + 1 for r in rows})), strict=False)
-        )
+        if n_lines == n_rows + first:
+            return [f"line {row + first + 1}" for row in rows]
+        # Blank lines or line ends inside quotes: count as the parser does.
+        numbers = sorted({row + first for row in rows})
+        found = dict(zip(sorted(set(rows)), _lines(path, numbers, options), strict=False))
         return [f"line {found[row]}" if row in found else f"row {row + 1}" for row in rows]
 
     return place_of
 
 
-def _lines(path: Path, wanted: Sequence[int]) -> Iterator[int]:
-    """Yield the physical line on which each wanted row (ascending, header = 0) begins."""
+def _lines(path: Path, wanted: Sequence[int], options: Options) -> Iterator[int]:
+    """Yield the physical line on which each wanted row (ascending, the first = 0) begins."""
     remaining = iter(wanted)
     want = next(remaining, None)
     row = -1
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        reader = csv.reader(file)
+        reader = _reader(file, options)
         before = 0
         for cells in reader:
             begins, before = before + 1, reader.line_num

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlmon_dagster.ingest.layout import Column
-from mlmon_dagster.ingest.raw import Limits, RawFile, check_header, check_size, refused, rows_of
+from mlmon_dagster.ingest.raw import Options, RawFile, check_header, check_size, refused, rows_of
 
 _MAGIC = b"PAR1"
 
 
-def read_parquet(path: Path, place: str, wanted: Sequence[Column], limits: Limits) -> RawFile:
+def read_parquet(path: Path, place: str, wanted: Sequence[Column], options: Options) -> RawFile:
     """Read a Parquet file.
 
     Page checksums are verified where the writer left them, so that a flipped bit is refused.
@@ -28,7 +28,7 @@ def read_parquet(path: Path, place: str, wanted: Sequence[Column], limits: Limit
             present = tuple(file.schema_arrow.names)
             check_header(place, present, wanted)
             columns = [c.source for c in wanted if c.source in present]
-            check_size(place, file.metadata.num_rows, len(columns), limits)
+            check_size(place, file.metadata.num_rows, len(columns), options.max_rows)
             chosen = file.read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         found = f"damaged Parquet ({_first_line(error)}); expected a readable Parquet file."

@@ -21,7 +21,7 @@ FILE_REASONS: Final = {
     "wrong_column_type": "Write the column with the expected type",
     "too_large": "Split the file, or raise the limit under 'source'",
     "too_many_bad": "Correct the rows and write the file again, or raise max_bad_rate",
-    "unknown_format": "Set 'format' under 'source' to parquet, csv or jsonl",
+    "unknown_format": "Set 'format' under 'source' to parquet, csv, jsonl, kserve or sagemaker",
     "failed": "See the recorded errors; replay the file once the cause is removed",
     "no_rows": "Nothing to do if no rows were expected",
 }
@@ -38,6 +38,8 @@ ROW_REASONS: Final = {
     "before_start": "Check the producer's clock, or set 'start' under 'time' to an earlier day",
     "bad_actual": "Write the actual as 0 or 1",
     "bad_dataset": "Write a known dataset",
+    "unpaired": "Write a request and its response into the same file",
+    "malformed_payload": "Log requests and responses in the documented format",
     "erased": "Nothing to do: this prediction was erased on request",
 }
 

@@ -21,7 +21,8 @@ from mlmon_dagster.ingest.reasons import file_message
 from mlmon_dagster.store import Store
 
 _BLOCK = 1 << 20
-_ENDINGS = (".csv.gz", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".parquet", ".csv", ".jsonl",
+_ENDINGS = (".csv.gz", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.zst", ".jsonl.zst",
+            ".ndjson.zst", ".json.zst", ".parquet", ".csv", ".jsonl",
             ".ndjson", ".json")  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def _misfits(
     wrong = {str(d["loc"][0]) for d in details if d["type"] != "extra_forbidden"}
     known = data
     for loc in unknown:
-        known = _dropped(known, _place(loc, data))
+        known = _dropped(known, _place(loc, data, "extra_forbidden"))
     parts: dict[str, Any] = {}
     for name, part in ModelSpec.model_fields.items():
         if name not in known or name in wrong:
@@ -66,7 +66,7 @@ def _misfits(
         except ValidationError as error:
             wrong.add(name)
             for detail in error.errors(include_url=False):
-                path = _place((name, *detail["loc"]), data)
+                path = _place((name, *detail["loc"]), data, detail["type"])
                 yield Problem(path, _message(detail, path, texts.get(path)))
     yield from find_problems(ModelSpec.model_construct(set(parts), **parts), without=wrong)
 
@@ -78,14 +78,14 @@ def _unfold(
         if detail["type"] == "spec_problems":
             yield from detail["ctx"]["problems"]
             continue
-        path = _place(detail["loc"], data)
+        path = _place(detail["loc"], data, detail["type"])
         yield Problem(path, _message(detail, path, texts.get(path)))
 
 
 def _message(detail: ErrorDetails, path: Path, text: str | None) -> str:
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden":
-        known = _keys_beside(path)
+        known = _keys_beside(path, detail["loc"])
         hint = did_you_mean(str(path[-1]), known) or "."
         return f"unknown key{hint} Known keys: {listed(known, 30)}"
     if kind == "missing":
@@ -114,7 +114,7 @@ def _trap(value: object, text: str | None) -> str:
     return f". YAML reads {text} as {read}; write '{text}' in quotes if it is text"
 
 
-def _place(loc: tuple[str | int, ...], data: object) -> Path:
+def _place(loc: tuple[str | int, ...], data: object, kind: str) -> Path:
     """Keep the parts of a location that are keys; pydantic adds names of types to it."""
     path: list[str | int] = []
     for depth, part in enumerate(loc):
@@ -122,36 +122,40 @@ def _place(loc: tuple[str | int, ...], data: object) -> Path:
         is_index = isinstance(data, list | tuple) and isinstance(part, int)
         if is_key or is_index:
             data = data[part]  # type: ignore[index]
-        elif not isinstance(data, Mapping) or depth < len(loc) - 1:
+        elif not isinstance(data, Mapping) or depth < len(loc) - 1 or kind != "missing":
             continue  # the name of a type; only a missing key comes last
         path.append(part)
     return tuple(path)
 
 
-def _keys_beside(path: Path) -> list[str]:
-    """List the keys that may stand where the last part of a path stands."""
+def _keys_beside(path: Path, loc: tuple[str | int, ...]) -> list[str]:
+    """List the keys that may stand where the last part of a path stands.
+
+    Where one of several classes may stand, pydantic's location names the one that was tried.
+    """
     model, levels = ModelSpec, 0
     for part in path[:-1]:
         if levels:  # an index or a key of a container, such as the name of a feature
             levels -= 1
             continue
         fields = {f.alias or name: f.annotation for name, f in model.model_fields.items()}
-        found = _model_within(fields.get(str(part)))
+        found = _model_within(fields.get(str(part)), loc)
         if found is None:
             return []
         model, levels = found
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _model_within(annotation: Any) -> tuple[Any, int] | None:
+def _model_within(annotation: Any, loc: tuple[str | int, ...]) -> tuple[Any, int] | None:
     """Find the model class in an annotation, and how many containers it is in."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, 0
-    for argument in get_args(annotation):
-        found = _model_within(argument)
-        if found is not None:
-            return found[0], found[1] + (get_origin(annotation) in (dict, tuple))
-    return None
+    inner = [_model_within(argument, loc) for argument in get_args(annotation)]
+    models = [found for found in inner if found is not None]
+    if not models:
+        return None
+    model, levels = next((m for m in models if m[0].__name__ in loc), models[0])
+    return model, levels + (get_origin(annotation) in (dict, tuple))
 
 
 def _dropped(value: Any, path: Path) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from mlmon_dagster.spec.scalars import Declared
 
@@ -15,6 +15,7 @@ class Feature(Declared):
     """One model input."""
 
     type: FeatureType
+    from_: str | None = Field(default=None, alias="from")
     min: float | None = None
     max: float | None = None
     unit: str | None = None

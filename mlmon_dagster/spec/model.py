@@ -34,7 +34,7 @@ from mlmon_dagster.spec.scalars import (
     Names,
     as_tuple,
 )
-from mlmon_dagster.spec.sources import FileSource, Sources
+from mlmon_dagster.spec.sources import Cursor, EpochUnit, FileSource, Source, Sources, SqlSource
 
 __all__ = [
     "ALL",
@@ -46,9 +46,11 @@ __all__ = [
     "BaselineSpec",
     "Columns",
     "Condition",
+    "Cursor",
     "DatasetName",
     "DriftMethod",
     "DriftMonitor",
+    "EpochUnit",
     "Feature",
     "FeatureType",
     "FileSource",
@@ -65,7 +67,9 @@ __all__ = [
     "Severity",
     "SlackRoute",
     "SliceKey",
+    "Source",
     "Sources",
+    "SqlSource",
     "Task",
     "TimeSpec",
 ]

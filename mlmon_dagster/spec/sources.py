@@ -1,28 +1,190 @@
-"""Where the events of a model come from."""
+"""Where the events of a model come from: landing files, or a table of a database."""
 
 from __future__ import annotations
 
 import datetime as dt
-from typing import Literal
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mlmon_dagster.spec.scalars import Declared, Duration
+from mlmon_dagster.spec.scalars import Declared, Duration, Names, format_duration, shown
+
+FileFormat = Literal["auto", "parquet", "csv", "jsonl", "kserve", "sagemaker"]
+EpochUnit = Literal["s", "ms", "us", "ns"]
+CursorKind = Literal["xmin", "id", "time"]
+SIGNS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
+_TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}(\.[A-Za-z_][A-Za-z0-9_$]{0,62}){0,2}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+
+
+def _sign(value: object) -> object:
+    return SIGNS.get(value, value) if isinstance(value, str) else value
+
+
+Sign = Annotated[str, BeforeValidator(_sign)]
 
 
 class FileSource(Declared):
     """Landing files of one stream: a glob under the project folder."""
 
     path: str
-    format: Literal["auto", "parquet", "csv", "jsonl"] = "auto"
+    format: FileFormat = "auto"
+    delimiter: Sign = ","
+    quote: Sign = '"'
+    header: Names = ()
+    inputs: Names = ()
+    outputs: Names = ()
+    null_tokens: Names = ()
+    epoch: EpochUnit | None = None
+    columns: dict[str, str] | None = None
     settle: Duration = dt.timedelta(seconds=60)
     max_bad_rate: float = Field(default=0.01, ge=0, le=1)
     max_bytes: int = Field(default=4 * 1024**3, gt=0)
     max_rows: int = Field(default=20_000_000, gt=0)
 
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        for name in ("delimiter", "quote"):
+            sign = getattr(self, name)
+            if len(sign) != 1 or not sign.isascii() or sign in "\r\n\0":
+                raise ValueError(
+                    f"{name} is one ASCII character, or one of {', '.join(SIGNS)}; "
+                    f"found {shown(sign)}"
+                )
+        if self.delimiter == self.quote:
+            raise ValueError(f"delimiter and quote are both {shown(self.quote)}; they must differ")
+        csv_only = {"delimiter", "quote", "header"} & self.model_fields_set
+        if csv_only and self.format not in ("auto", "csv"):
+            raise ValueError(f"{', '.join(sorted(csv_only))} is for csv, not for {self.format}")
+        bodies = {"inputs", "outputs"} & self.model_fields_set
+        if bodies and self.format != "sagemaker":
+            raise ValueError(f"{', '.join(sorted(bodies))} is for format: sagemaker only")
+        for name in ("header", "inputs", "outputs"):
+            _check_distinct(name, getattr(self, name))
+        return self
+
+    @property
+    def label(self) -> str:
+        """What people call the source."""
+        return self.path
+
+
+class Cursor(Declared):
+    """Which rows of a table are new: by transaction, by a growing number, or by a time."""
+
+    column: str
+    kind: CursorKind
+    lookback: Annotated[dt.timedelta | int | None, BeforeValidator(lambda v: _lookback(v))] = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kind == "xmin" and self.lookback is not None:
+            raise ValueError(
+                "kind: xmin takes no lookback; it never reads a row that may still be written to"
+            )
+        if self.kind == "time" and isinstance(self.lookback, int):
+            raise ValueError(f"kind: time takes a duration such as 1h, found {self.lookback}")
+        if self.kind == "id" and isinstance(self.lookback, dt.timedelta):
+            text = format_duration(self.lookback)
+            raise ValueError(f"kind: id takes a number of ids such as 10000, found {text}")
+        return self
+
+    @property
+    def lookback_time(self) -> dt.timedelta:
+        """How far back a time cursor looks; 1 h by default."""
+        return self.lookback if isinstance(self.lookback, dt.timedelta) else dt.timedelta(hours=1)
+
+    @property
+    def lookback_ids(self) -> int:
+        """How far back an id cursor looks; 10,000 ids by default."""
+        return self.lookback if isinstance(self.lookback, int) else 10_000
+
+
+class SqlSource(Declared):
+    """A table or view of a database, read by a cursor."""
+
+    sql: str
+    url_env: str
+    cursor: Cursor
+    batch_rows: int = Field(default=200_000, ge=1, le=5_000_000)
+    null_tokens: Names = ()
+    epoch: EpochUnit | None = None
+    columns: dict[str, str] | None = None
+    max_bad_rate: float = Field(default=0.01, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if not _TABLE.fullmatch(self.sql):
+            raise ValueError(
+                f"sql: {shown(self.sql)} is not the name of a table or view such as scores or "
+                "serving.scores; write a view in the database for joins and filters"
+            )
+        if not _VARIABLE.fullmatch(self.url_env) or "://" in self.url_env:
+            raise ValueError(
+                "url_env is the name of an environment variable, such as SCORES_DB_URL; the URL "
+                "itself, which holds a password, is never written here"
+            )
+        return self
+
+    @property
+    def label(self) -> str:
+        """What people call the source."""
+        return f"table {self.sql} (database of {self.url_env})"
+
+    @property
+    def format(self) -> FileFormat:
+        """How the copies of its rows are kept."""
+        return "parquet"
+
+    @property
+    def settle(self) -> dt.timedelta:
+        """Rows of a table are complete at once."""
+        return dt.timedelta(0)
+
+    @property
+    def max_bytes(self) -> int:
+        """Largest copy of a batch."""
+        return 16 * 1024**3
+
+    @property
+    def max_rows(self) -> int:
+        """Most rows of a batch."""
+        return self.batch_rows
+
+
+def _lookback(value: object) -> object:
+    from mlmon_dagster.spec.scalars import parse_duration
+
+    if value is None or isinstance(value, dt.timedelta):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**12:
+        return value
+    return parse_duration(value)
+
+
+def _check_distinct(key: str, names: tuple[str, ...]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or "" in names:
+        raise ValueError(f"{key} names {shown(twice[0] if twice else '')} twice or not at all")
+
+
+def _kind(value: object) -> str:
+    is_sql = isinstance(value, SqlSource) or (
+        isinstance(value, dict) and ("sql" in value or "url_env" in value or "cursor" in value)
+    )
+    return "SqlSource" if is_sql else "FileSource"
+
+
+# The tags are the names of the classes, so that messages can list the right keys.
+Source = Annotated[
+    Annotated[FileSource, Tag("FileSource")] | Annotated[SqlSource, Tag("SqlSource")],
+    Discriminator(_kind),
+]
+
 
 class Sources(Declared):
-    """Where prediction events and ground truth land."""
+    """Where prediction events and ground truth come from."""
 
-    predictions: FileSource
-    actuals: FileSource | None = None
+    predictions: Source
+    actuals: Source | None = None

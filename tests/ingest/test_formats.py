@@ -1,0 +1,288 @@
+"""Every format of docs/sources.md is read as the page says, and its broken rows are named."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from mlmon_dagster.ingest import FileReport
+from mlmon_dagster.spec import ModelSpec, spec_from_mapping
+from mlmon_dagster.store import Store
+from tests.ingest.landing import credit_spec, ingest, land, letters_of
+
+PAGE = (Path(__file__).parents[2] / "docs/sources.md").read_text()
+EXAMPLES = {
+    title: (yaml.safe_load(declared), name, content)
+    for title, declared, name, content in re.findall(
+        r"^## ([^\n]+)\n(?:(?!^## ).)*?```yaml\n(.*?)```\n\n`(landing/\S+)`:\n\n```\n(.*?)```",
+        PAGE,
+        re.DOTALL | re.MULTILINE,
+    )
+}
+KSERVE = next(content for title, (_, _, content) in EXAMPLES.items() if "KServe" in title)
+SAGEMAKER = next(content for title, (_, _, content) in EXAMPLES.items() if "SageMaker" in title)
+
+
+def example_spec(title: str, **source: Any) -> ModelSpec:
+    """Return the model of an example, with more keys for its predictions."""
+    declared = next(d for t, (d, _, _) in EXAMPLES.items() if title in t)
+    predictions = {**declared["source"]["predictions"], "settle": "0s", **source}
+    return spec_from_mapping({
+        "model": "credit", "task": "binary_classification", "owners": ["team:risk"],
+        "time": {"start": "2026-01-01"}, **declared, "source": {"predictions": predictions},
+    })  # fmt: skip
+
+
+def take_in(
+    store: Store, spec: ModelSpec, project: Path, content: str, name: str = "landing/a.jsonl"
+) -> FileReport:
+    """Ingest one file."""
+    import datetime as dt
+
+    land(project, name, content.encode())
+    report = ingest(store, spec, project, now=dt.datetime(2026, 4, 1, tzinfo=dt.UTC))
+    return report.files[0]
+
+
+def rows_of(store: Store, spec: ModelSpec) -> list[dict[str, Any]]:
+    """Return the events in the order of their ids."""
+    rows = store.event_log(spec).rows("predictions").to_pylist()
+    return sorted(rows, key=lambda row: str(row["prediction_id"]))
+
+
+def test_the_page_has_an_example_of_every_text_format() -> None:
+    assert len(EXAMPLES) == 4
+
+
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_the_example_of_a_format_is_read_as_two_good_events(
+    store: Store, project: Path, title: str
+) -> None:
+    spec = example_spec(title)
+    _, name, content = EXAMPLES[title]
+
+    file = take_in(store, spec, project, content, name)
+
+    assert (file.status, file.n_new, file.n_bad) == ("done", 2, 0), file
+    assert file.warnings == ()
+    rows = rows_of(store, spec)
+    assert [row["score"] for row in rows] == [0.91, 0.12] or [row["score"] for row in rows] == [
+        0.12,
+        0.91,
+    ]
+    assert {row["country"] for row in rows} == {"NA", "DE"}
+    assert {row["event_time"].isoformat()[:16] for row in rows} <= {
+        "2026-03-01T08:00",
+        "2026-03-01T08:01",
+    }
+
+
+def test_rows_of_a_kserve_batch_get_the_request_id_with_their_number(
+    store: Store, project: Path
+) -> None:
+    spec = example_spec("KServe")
+    take_in(store, spec, project, KSERVE)
+
+    first, second = rows_of(store, spec)
+
+    assert (first["prediction_id"], second["prediction_id"]) == ("4f2c-0", "4f2c-1")
+    assert (first["age"], first["score"], second["age"], second["score"]) == (34, 0.91, 51, 0.12)
+    assert (first["model_version"], first["status"], first["latency_ms"]) == ("7", "ok", 12.0)
+
+
+def test_kserve_bodies_may_be_packed_nested_reversed_and_listed(
+    store: Store, project: Path
+) -> None:
+    request, response = map(json.loads, KSERVE.splitlines())
+    request["data"]["inputs"][0]["data"] = [[34], [51]]
+    body = base64.b64encode(json.dumps(request["data"]).encode()).decode()
+    stored = {"Id": "4f2c", "ReqType": request["type"], "Bytes": body, "Time": request["time"]}
+    response["data"] = json.dumps(response["data"])
+    spec = example_spec("KServe")
+
+    file = take_in(store, spec, project, json.dumps([response, stored]) + "\n")
+
+    assert (file.n_new, file.n_bad) == (2, 0)
+    assert [row["age"] for row in rows_of(store, spec)] == [34, 51]
+
+
+def _changed(change: str) -> str:
+    request, response = map(json.loads, KSERVE.splitlines())
+    tensor = request["data"]["inputs"][0]
+    match change:
+        case "shape":
+            tensor["shape"] = [3, 1]
+        case "no shape":
+            del tensor["shape"]
+        case "binary":
+            del tensor["data"]
+        case "rows":
+            response["data"]["outputs"][0] |= {"shape": [1, 2], "data": [0.1, 0.9]}
+        case "body":
+            request["data"] = "[not JSON"
+        case "no response":
+            return json.dumps(request) + "\n"
+        case "no type":
+            request["type"] = ""
+    return "".join(json.dumps(event) + "\n" for event in (request, response))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "said"),
+    [
+        ("shape", "malformed_payload", "as many values as the shape"),
+        ("no shape", "malformed_payload", "a shape for every tensor"),
+        ("binary", "malformed_payload", "binary extension"),
+        ("rows", "malformed_payload", "same first dimension"),
+        ("body", "malformed_payload", "a body of UTF-8 JSON"),
+        ("no response", "unpaired", "in one file"),
+        ("no type", "malformed_payload", "a type that ends in"),
+    ],
+)
+def test_broken_kserve_event_is_a_bad_row_and_hurts_no_other(
+    store: Store, project: Path, change: str, reason: str, said: str
+) -> None:
+    spec = example_spec("KServe")
+
+    file = take_in(store, spec, project, _changed(change).replace("4f2c", "dead") + KSERVE)
+
+    assert (file.status, file.n_new) == ("done", 2)
+    letters = letters_of(store, spec)
+    assert {(x["reason"]) for x in letters} <= {reason, "unpaired"}
+    assert any(said in x["message"] and "line " in x["message"] for x in letters)
+
+
+def test_failed_request_is_an_event_without_a_score(store: Store, project: Path) -> None:
+    request, response = map(json.loads, KSERVE.splitlines())
+    response["data"] = {"error": "out of memory"}
+    spec = example_spec("KServe")
+    failed = "".join(json.dumps(e) + "\n" for e in (request, response)).replace("4f2c", "bad")
+
+    file = take_in(store, spec, project, failed + KSERVE)
+
+    assert (file.n_new, file.n_bad) == (4, 0)
+    assert {row["status"] for row in rows_of(store, spec)} == {"ok", "error"}
+
+
+def test_sagemaker_ids_are_inference_ids_and_else_event_ids(store: Store, project: Path) -> None:
+    spec = example_spec("SageMaker")
+    take_in(store, spec, project, SAGEMAKER)
+
+    assert [row["prediction_id"] for row in rows_of(store, spec)] == ["b3c2", "r1"]
+
+
+def _captured(data: str, answer: str, content: str = "text/csv", encoding: str = "CSV") -> str:
+    line = json.loads(SAGEMAKER.splitlines()[0])
+    line["captureData"]["endpointInput"] |= {
+        "data": data, "encoding": encoding, "observedContentType": content,
+    }  # fmt: skip
+    line["captureData"]["endpointOutput"]["data"] = answer
+    return json.dumps(line) + "\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        _captured("34,NA\n51,DE\n", "0.91\n0.12"),
+        _captured("34,NA\n51,DE\n", "0.91,0.12"),
+        _captured('[[34, "NA"], [51, "DE"]]', "0.91,0.12", "application/json", "JSON"),
+        _captured(
+            '{"instances": [{"features": [34, "NA"]}, {"features": [51, "DE"]}]}',
+            "0.91,0.12", "application/json", "JSON",
+        ),
+        _captured(
+            '{"age": 34, "country": "NA"}\n{"age": 51, "country": "DE"}\n',
+            "0.91,0.12", "application/jsonlines", "JSON",
+        ),
+    ],
+)  # fmt: skip
+def test_sagemaker_batches_are_read_row_by_row(store: Store, project: Path, line: str) -> None:
+    spec = example_spec("SageMaker")
+
+    file = take_in(store, spec, project, line)
+
+    assert (file.n_new, file.n_bad) == (2, 0), file.bad_rows
+    found = [
+        (row["prediction_id"], row["age"], row["country"], row["score"])
+        for row in rows_of(store, spec)
+    ]
+    assert found == [("r1-0", 34, "NA", 0.91), ("r1-1", 51, "DE", 0.12)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "said"),
+    [
+        (_captured("34", "0.5"), "malformed_payload", "2 cells a row"),
+        (_captured("34,NA", "0.5\n0.6"), "malformed_payload", "as many outputs as inputs"),
+        (_captured("%%", "0.5", encoding="BASE64"), "malformed_payload", "base64"),
+        (_captured("AAAA", "1", "image/png", "BASE64"), "malformed_payload", "CSV or JSON"),
+        ('{"eventMetadata": {"eventId": "x"}}\n', "unpaired", "capture both"),
+    ],
+)
+def test_broken_sagemaker_capture_is_a_bad_row(
+    store: Store, project: Path, line: str, reason: str, said: str
+) -> None:
+    spec = example_spec("SageMaker")
+
+    file = take_in(store, spec, project, line + SAGEMAKER)
+
+    assert (file.n_new, file.n_bad) == (2, 1)
+    assert [x["reason"] for x in letters_of(store, spec)] == [reason]
+    assert said in file.bad_rows[0]
+
+
+def test_column_that_no_payload_holds_refuses_the_file(store: Store, project: Path) -> None:
+    spec = example_spec("SageMaker", outputs=["p"])
+
+    file = take_in(store, spec, project, SAGEMAKER)
+
+    assert (file.status, file.reason) == ("quarantined", "missing_column")
+    assert "'outputs.probability' not found" in file.message
+    assert "'outputs.p'" in file.message
+
+
+def test_zstandard_files_are_read_and_bounded(store: Store, project: Path) -> None:
+    content = (EXAMPLES["CSV"][2] * 1).encode()
+    packed = pa.compress(content, "zstd", asbytes=True)
+    bomb = pa.compress(b"0" * 1_000_000, "zstd", asbytes=True)
+    spec = example_spec("CSV", path="landing/*", max_bytes=50_000)
+    land(project, "landing/bomb.csv.zst", bomb)
+    land(project, "landing/cut.csv.zst", packed[:-9])
+    land(project, "landing/good.csv.zst", packed)
+    land(project, "landing/good.csv.gz", gzip.compress(content.replace(b"r", b"s")))
+
+    import datetime as dt
+
+    report = ingest(store, spec, project, now=dt.datetime(2026, 4, 1, tzinfo=dt.UTC))
+
+    found = {Path(f.path).name: (f.status, f.reason) for f in report.files}
+    assert found["bomb.csv.zst"] == ("quarantined", "too_large")
+    assert found["cut.csv.zst"][0] == "quarantined"
+    assert found["cut.csv.zst"][1] in ("truncated", "unreadable")
+    assert (found["good.csv.zst"], found["good.csv.gz"]) == (("done", ""), ("done", ""))
+
+
+def test_bad_cell_of_a_headerless_csv_is_named_by_its_line(store: Store, project: Path) -> None:
+    spec = example_spec("CSV")
+    content = EXAMPLES["CSV"][2] + "r3;1772352060;0.5;old;DE\n"
+
+    file = take_in(store, spec, project, content, "landing/a.csv")
+
+    assert "a.csv, line 3, column 'age'" in file.bad_rows[0]
+
+
+def test_streams_may_name_their_columns_differently(store: Store, project: Path) -> None:
+    spec = credit_spec(source__actuals__columns={"prediction_id": "request"})
+    land(project, "landing/actuals/a.csv", b"request,defaulted,known_at\np1,1,2024-02-03T00:00Z\n")
+
+    (file,) = ingest(store, spec, project).files
+
+    assert (file.n_new, file.n_bad) == (1, 0), file
