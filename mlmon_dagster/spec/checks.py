@@ -11,7 +11,7 @@ from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import policy_problems
 from mlmon_dagster.spec.retention import SHORTEST_VERSIONS
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS, format_duration
-from mlmon_dagster.spec.sources import FileSource, Source
+from mlmon_dagster.spec.sources import source_problems
 
 if TYPE_CHECKING:
     from mlmon_dagster.spec.model import ModelSpec
@@ -113,29 +113,14 @@ def _changes_by_part_of_an_hour(zone: str, start: dt.date, end: dt.date | None) 
 def _source(spec: ModelSpec) -> Iterator[Problem]:
     for stream, source in spec.source:
         if source is not None:
-            yield from _one_source(spec, ("source", stream), source)
+            found = source_problems(source, spec.columns.declared())
+            yield from (Problem(("source", stream, *path), said) for path, said in found)
     if spec.source.actuals is not None and spec.columns.actual is None:
         yield Problem(("columns",), "source.actuals needs columns.actual, the ground truth's name")
     if spec.actuals.closed_after < spec.actuals.expected_within:
         yield Problem(
             ("actuals", "closed_after"), "a window closes before its actuals are expected"
         )
-
-
-def _one_source(spec: ModelSpec, where: Path, source: Source) -> Iterator[Problem]:
-    if isinstance(source, FileSource):
-        yield from _said((*where, "path"), names.path_problem(source.path))
-    else:
-        place = (*where, "cursor", "column")
-        yield from _said(place, names.column_problem(source.cursor.column))
-    for role, name in (source.columns or {}).items():
-        if role not in (roles := spec.columns.declared()):
-            yield Problem(
-                (*where, "columns", role),
-                f"'{role}' is not under 'columns'{names.did_you_mean(role, roles) or '.'} Only "
-                "roles declared there have another name here; a feature has 'from' for that",
-            )
-        yield from _said((*where, "columns", role), names.column_problem(name))
 
 
 def _columns(spec: ModelSpec) -> Iterator[Problem]:

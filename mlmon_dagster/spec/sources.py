@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Collection, Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from mlmon_dagster.spec import names
 from mlmon_dagster.spec.scalars import Declared, Duration, Names, format_duration, shown
 
 FileFormat = Literal["auto", "parquet", "csv", "jsonl", "kserve", "sagemaker"]
@@ -188,3 +190,29 @@ class Sources(Declared):
 
     predictions: Source
     actuals: Source | None = None
+
+
+def source_problems(
+    source: FileSource | SqlSource, roles: Collection[str]
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield what is wrong with a source, and where in it.
+
+    Args:
+        source: The source.
+        roles: The roles under the spec's ``columns``.
+    """
+    said: list[tuple[tuple[str | int, ...], str | None]] = []
+    if isinstance(source, FileSource):
+        said.append((("path",), names.path_problem(source.path)))
+    else:
+        said.append((("cursor", "column"), names.column_problem(source.cursor.column)))
+    for role, name in (source.columns or {}).items():
+        if role not in roles:
+            near = names.did_you_mean(role, roles) or "."
+            unknown = (
+                f"'{role}' is not under 'columns'{near} Only roles declared there have another "
+                "name here; a feature has 'from' for that"
+            )
+            said.append((("columns", role), unknown))
+        said.append((("columns", role), names.column_problem(name)))
+    yield from ((path, message) for path, message in said if message is not None)
