@@ -29,6 +29,7 @@ Exit codes:
 LAZY = {
     "backtest": "mlmon_dagster.commands.backtest:backtest",
     "alerts": "mlmon_dagster.commands.alerts:alerts",
+    "erase": "mlmon_dagster.commands.erase:erase",
     "metrics": "mlmon_dagster.commands.metrics:metrics",
 }
 

@@ -19,6 +19,14 @@ STEPS = (
     "ingest.after_append",
     "ingest.before_manifest",
     "ingest.after_manifest",
+    "erase.noted",
+    "erase.partition",
+    "erase.copies",
+    "erase.state",
+    "erase.profiles",
+    "erase.records",
+    "erase.log",
+    "erase.scrubbed",
 )
 
 on_reached: Callable[[str], None] | None = None

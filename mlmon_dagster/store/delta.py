@@ -234,7 +234,7 @@ def select_sql(
     typed = ", ".join(f"NULL::{duckdb_type(f.type)} AS {quote_identifier(f.name)}" for f in schema)
     source = f"SELECT {typed} WHERE FALSE"
     if files:
-        listed = ", ".join(literal(_escape_glob(file)) for file in files)
+        listed = ", ".join(literal(escape_glob(file)) for file in files)
         source += (
             f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], union_by_name=true, "
             "hive_partitioning=true, hive_types_autocast=false)"
@@ -262,7 +262,8 @@ def duckdb_type(type_: pa.DataType) -> str:
     return names[str(type_)]
 
 
-def _escape_glob(path: str) -> str:
+def escape_glob(path: str) -> str:
+    """Write a path so that the engine takes it as it is."""
     return "".join(f"[{char}]" if char in "*?[" else char for char in path)
 
 

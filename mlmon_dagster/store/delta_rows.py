@@ -21,6 +21,11 @@ class DeltaRows:
         self._path = path
         self._engine = engine
 
+    @property
+    def folder(self) -> DeltaFolder:
+        """The table, with whatever columns it has."""
+        return DeltaFolder(self._path, pa.schema([]))
+
     def replace(
         self, rows: pa.Table, windows: Sequence[Window] | None, predicate: str = ""
     ) -> None:

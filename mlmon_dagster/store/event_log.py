@@ -218,6 +218,11 @@ class EventLog:
             {"incoming": rows.select(["prediction_id", "dataset"])},
         )
 
+    @property
+    def folders(self) -> dict[str, DeltaFolder]:
+        """The three tables by name: predictions, actuals and moved_ids."""
+        return {**{str(name): f for name, f in self._streams.items()}, "moved_ids": self._moved}
+
     def pinned(self) -> PinnedLog:
         """Pin the newest version of all three tables, for reading one consistent state."""
         # In this order: a moved id is noted before its row is committed, so every move that the

@@ -70,6 +70,11 @@ class InferenceRecords:
             root / "inference_records" / spec.model, self._schema, PARTITION_BY
         )
 
+    @property
+    def folder(self) -> DeltaFolder:
+        """The table."""
+        return self._folder
+
     def rebuild(
         self, windows: Sequence[Window], datasets: Sequence[str] | None = None
     ) -> list[WindowCounts]:

@@ -1,0 +1,190 @@
+"""An erased prediction leaves no trace in the store, whatever happens on the way."""
+
+import datetime as dt
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from mlmon_dagster.store import Store, checkpoints, erase, erasures, open_store
+from mlmon_dagster.store.delta import DeltaFolder
+from mlmon_dagster.store.erase_log import scrub_log
+from mlmon_dagster.store.erase_places import look
+from mlmon_dagster.store.erase_proof import file_holds, find_traces
+from mlmon_dagster.store.window_steps import load
+from tests.conftest import make_events, make_spec, window
+
+SPEC = make_spec(
+    features={
+        "age": {"type": "numeric", "min": 0},
+        "region": {"type": "categorical"},
+    }
+)
+NOW = dt.datetime(2024, 2, 1, tzinfo=dt.UTC)
+WINDOWS = [window(SPEC, f"2024-01-0{day}") for day in (1, 2)]
+CANARY, VALUE = "canary-4711", "Atlantis-4711"
+STEPS = [step for step in checkpoints.STEPS if step.startswith("erase.")]
+ROOT = Path(__file__).parents[2]
+
+
+def fill(store: Store, datasets: tuple[str, ...] = ("production",)) -> None:
+    """Store two days, in several versions, one row of which is the canary's."""
+    log = store.event_log(SPEC)
+    for dataset in datasets:
+        for number, day in enumerate(("2024-01-01", "2024-01-02")):
+            predictions, actuals = make_events(SPEC, day, 12, seed=number, dataset=dataset)
+            if number == 0:
+                predictions, actuals = (with_canary(t) for t in (predictions, actuals))
+            log.append("predictions", predictions, [f"{dataset}-{day}"])
+            store.inference_records(SPEC).rebuild(WINDOWS)
+            if dataset == datasets[0]:
+                log.append("actuals", actuals, [f"actuals-{day}"])
+            store.inference_records(SPEC).rebuild(WINDOWS)
+
+
+def with_canary(rows: pa.Table) -> pa.Table:
+    ids = rows.column("prediction_id").to_pylist()
+    rows = rows.set_column(
+        rows.schema.get_field_index("prediction_id"),
+        "prediction_id",
+        pa.array([*ids[:3], CANARY, *ids[4:]]),
+    )
+    if "region" in rows.column_names:
+        regions = rows.column("region").to_pylist()
+        rows = rows.set_column(
+            rows.schema.get_field_index("region"),
+            "region",
+            pa.array([*regions[:3], VALUE, *regions[4:]]),
+        )
+    return rows
+
+
+def test_no_file_and_no_table_holds_an_erased_id_or_its_rare_value(any_store: Store) -> None:
+    fill(any_store)
+    quarantined = Path(str(any_store.root)) / "quarantine" / "credit" / "abc.jsonl"
+    quarantined.parent.mkdir(parents=True)
+    quarantined.write_text(f'{{"id": "{CANARY}"}}\n')
+    assert find_traces(any_store, [CANARY, VALUE]).traces
+    erase.erase(any_store, SPEC, [CANARY], now=NOW, author="dpo")
+    proof = find_traces(any_store, [CANARY, VALUE])
+    assert proof.traces == ()
+    assert proof.n_files > 20
+    assert any_store.event_log(SPEC).rows("predictions").num_rows == 23
+    assert any_store.event_log(SPEC).rows("actuals").num_rows == 23
+    assert any_store.inference_records(SPEC).read().num_rows == 23
+
+
+def test_erasing_counts_before_and_keeps_only_counts_after(store: Store) -> None:
+    fill(store)
+    places = look(store, SPEC, [CANARY, "unknown"])
+    assert places.rows == {"predictions": 1, "actuals": 1, "records": 1, "dead_letter": 0}
+    assert places.n_windows == 1
+    receipt = erase.erase(store, SPEC, [CANARY, "unknown"], now=NOW, author="dpo")
+    (row,) = erase.receipts(store.state, SPEC.model)
+    assert row["receipt"] == receipt
+    assert (row["author"], row["n_ids"], row["finished_at"]) == ("dpo", 2, NOW)
+    assert row["found"]["predictions"] == 1
+    assert CANARY not in str(row)
+    assert look(store, SPEC, [CANARY]).rows["predictions"] == 0
+    erase.erase(store, SPEC, [CANARY], now=NOW)  # once more changes nothing
+    assert store.inference_records(SPEC).read().num_rows == 23
+
+
+def test_older_versions_can_still_be_read_without_the_erased_row(store: Store) -> None:
+    fill(store)
+    folder = str(store.inference_records(SPEC).folder.path)
+    before = {
+        v: DeltaTable(folder, version=v).to_pyarrow_table().num_rows
+        for v in range(1, DeltaTable(folder).version() + 1)
+    }
+    erase.erase(store, SPEC, [CANARY], now=NOW)
+    after = {v: DeltaTable(folder, version=v).to_pyarrow_table().num_rows for v in before}
+    assert after == {v: n - 1 for v, n in before.items()}
+
+
+def test_an_erasure_in_one_dataset_leaves_the_others_alone(store: Store) -> None:
+    fill(store, ("production", "shadow"))
+    erase.erase(store, SPEC, [CANARY], now=NOW, dataset="shadow")
+    left = store.event_log(SPEC).rows("predictions", ["prediction_id", "dataset"]).to_pylist()
+    assert [r["dataset"] for r in left if r["prediction_id"] == CANARY] == ["production"]
+    assert CANARY in store.event_log(SPEC).rows("actuals").column("prediction_id").to_pylist()
+    erase.erase(store, SPEC, [CANARY], now=NOW, dataset="production")
+    assert find_traces(store, [CANARY]).traces == ()
+
+
+def test_windows_of_small_numbers_are_marked_to_be_computed_again(store: Store) -> None:
+    fill(store)
+    erase.erase(store, SPEC, [CANARY], now=NOW)
+    assert {s: w.input_revision for s, w in load(store.state, SPEC.model).items()} == {
+        WINDOWS[0].start: 1
+    }
+    erase.erase(store, SPEC, ["2024-01-02-3"], now=NOW, recompute=True)
+    assert WINDOWS[1].start in load(store.state, SPEC.model)
+
+
+def test_records_stay_without_an_erased_row_that_is_logged_again(store: Store) -> None:
+    fill(store)
+    erase.erase(store, SPEC, [CANARY], now=NOW)
+    predictions, _ = make_events(SPEC, "2024-01-01", 12, sha="again")
+    store.event_log(SPEC).append("predictions", with_canary(predictions), ["again"])
+    store.inference_records(SPEC).rebuild(WINDOWS)
+    assert CANARY not in store.inference_records(SPEC).read().column("prediction_id").to_pylist()
+
+
+KILLED = """
+import os, signal, sys
+from mlmon_dagster.store import checkpoints, erase, open_store
+from tests.store.test_erase import CANARY, NOW, SPEC
+
+def kill(reached):
+    if reached == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints.on_reached = kill
+erase.erase(open_store(sys.argv[1]), SPEC, [CANARY], now=NOW)
+"""
+
+
+QUICK = ("erase.noted", "erase.partition")
+
+
+@pytest.mark.parametrize(
+    "step", [s if s in QUICK else pytest.param(s, marks=pytest.mark.slow) for s in STEPS]
+)
+def test_an_erasure_killed_at_any_step_is_finished_by_the_next(step: str, tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    fill(store)
+    copy = tmp_path / "store" / "quarantine" / SPEC.model / "abc.csv"
+    copy.parent.mkdir(parents=True)
+    copy.write_text(CANARY)
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "store"), step], cwd=ROOT, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert len(erase.resume(store, SPEC, NOW)) == 1
+    assert find_traces(store, [CANARY, VALUE]).traces == ()
+    assert store.inference_records(SPEC).read().num_rows == 23
+    assert erase.resume(store, SPEC, NOW) == []
+    assert erasures.erased(store.state, SPEC.model).hashes.num_rows == 1
+    store.close()
+
+
+def test_a_log_with_values_of_columns_is_scrubbed_and_still_tells_sizes(tmp_path: Path) -> None:
+    folder = DeltaFolder(tmp_path / "t", pa.schema([]))
+    rows = pa.table({"prediction_id": [CANARY, "b"], "x": [4711.25, 1.0]})
+    for _ in range(3):
+        write_deltalake(str(tmp_path / "t"), rows, mode="append")
+    DeltaTable(str(tmp_path / "t")).create_checkpoint()
+    write_deltalake(str(tmp_path / "t"), rows, mode="append")
+    log = sorted((tmp_path / "t" / "_delta_log").iterdir())
+    assert sum(file_holds(file, [CANARY]) for file in log) == 5
+    assert scrub_log(folder) == 5
+    assert not any(file_holds(file, [CANARY, "4711.25"]) for file in log)
+    assert scrub_log(folder) == 0
+    table = DeltaTable(str(tmp_path / "t"))
+    assert table.to_pyarrow_table().num_rows == 8
+    assert pa.table(table.get_add_actions()).column("num_records").to_pylist() == [2] * 4
