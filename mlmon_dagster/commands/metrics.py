@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from mlmon_dagster.commands.options import period, spec_of
+from mlmon_dagster.commands.options import as_of, period, spec_of
 from mlmon_dagster.commands.period import moments_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import Granularity, ModelSpec
@@ -48,10 +48,11 @@ DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\0")
     help="Longer windows are merged from the stored profiles. [default: the model's]",
 )
 @period
+@as_of
 @click.option("--format", "format_", type=click.Choice(["table", "csv", "json"]), default="table")
 @click.pass_obj
 def metrics(project: Project, /, model: str, format_: str, **wanted: Any) -> None:
-    """Show the newest metrics of MODEL."""
+    """Show the newest metrics of MODEL, or those of a past moment, bit for bit."""
     frame = query_metrics(project, spec_of(project, model), **wanted)
     click.echo(render(frame, format_))
     if frame.empty:
@@ -68,6 +69,7 @@ def query_metrics(
     granularity: Granularity | None = None,
     first: dt.date | None = None,
     last: dt.date | None = None,
+    as_of: dt.datetime | None = None,
 ) -> pd.DataFrame:
     """Return the metrics that match, one row each, ordered by window.
 
@@ -75,7 +77,8 @@ def query_metrics(
     stored profiles.
 
     Raises:
-        ConfigError: If the slice is not KEY=VALUE or the windows asked for are too short.
+        ConfigError: If the slice is not KEY=VALUE, the windows asked for are too short, or longer
+            windows are asked for as of a past moment.
     """
     slice_key, slice_value = _slice(slice_)
     start, end = moments_of(spec, first, last)
@@ -91,8 +94,16 @@ def query_metrics(
             slice_value=slice_value,
             start=start,
             end=end,
+            as_of=as_of,
         )
     else:
+        if as_of is not None:
+            own = spec.time.granularity
+            raise ConfigError(
+                f"--as-of with --granularity {granularity}: longer windows are merged from the "
+                "newest profiles, and what they were made with then is not kept for ever. "
+                f"Numbers of then are kept for windows of a {own}: leave --granularity out."
+            )
         from mlmon_dagster.report.rollup import rolled_up_metrics
 
         frame = rolled_up_metrics(project.store, spec, granularity, start, end)

@@ -43,6 +43,20 @@ def period(command: Callable[..., Any]) -> Callable[..., Any]:
     return first(last(command))
 
 
+def as_of(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --as-of, a past moment; without an offset it is UTC."""
+    text = "As it was known at this moment, such as 2013-12-29T12:00:00Z. [default: now]"
+    return click.option("--as-of", "as_of", callback=_moment, metavar="TIME", help=text)(command)
+
+
+def _moment(
+    _context: click.Context, _option: click.Parameter, text: str | None
+) -> dt.datetime | None:
+    from mlmon_dagster.defs.resources import parse_now
+
+    return None if text is None else parse_now(text)
+
+
 def _day(_context: click.Context, _option: click.Parameter, text: str | None) -> dt.date | None:
     if text is None:
         return None

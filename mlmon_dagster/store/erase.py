@@ -13,7 +13,6 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -164,8 +163,8 @@ def _finish(store: Store, spec: ModelSpec, request: Request, now: datetime) -> N
                 )
             )
         ]
-    for name in copies_with(store, spec, request.ids):
-        (Path(str(store.root)) / name).unlink(missing_ok=True)
+    for copy in copies_with(store, spec, request.ids):
+        copy.delete()
     _note_step(store, request, "copies")
     reached("erase.copies")
     purges = purges_of(store, spec, str(salt), hashes)

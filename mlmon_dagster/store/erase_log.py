@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlmon_dagster.store.delta import DeltaFolder
-from mlmon_dagster.store.erase_tables import is_local
 
 
 def scrub_log(folder: DeltaFolder) -> int:
@@ -25,9 +24,9 @@ def scrub_log(folder: DeltaFolder) -> int:
     Sizes and row counts are set to those of the files as they are. Repeating it changes nothing.
     A log in object storage is left as it is.
     """
-    root = Path(str(folder.path))
-    if not is_local(folder) or not root.exists():
+    if not folder.path.is_local or not folder.path.path.exists():
         return 0
+    root = folder.path.path
     changed = 0
     for file in sorted((root / "_delta_log").glob("*.json")):
         changed += _scrub_commit(root, file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,12 @@ from mlmon_dagster.store import erasures, schema
 from mlmon_dagster.store.erase_numbers import trace_of
 from mlmon_dagster.store.erase_proof import file_holds
 from mlmon_dagster.store.erase_tables import Purge, count_rows
+from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.schema import ALL
 from mlmon_dagster.store.sql import literal
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.opening import Store
-
-COPIES = ("quarantine", "staging")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Places:
 
     Attributes:
         rows: Place -> rows of the newest version: predictions, actuals, records, dead_letter.
-        copies: Private copies of landing files that hold an id, by name below the store's folder.
+        copies: Where private copies of landing files are that hold an id.
         landing: Names of the landing files that rows came from; they are never touched.
         n_windows: Windows with such predictions.
     """
@@ -62,7 +62,7 @@ def look(store: Store, spec: ModelSpec, ids: Sequence[str], dataset: str = ALL) 
     trace = trace_of(store, spec, purges["predictions"])
     return Places(
         rows,
-        tuple(copies_with(store, spec, ids)),
+        tuple(map(str, copies_with(store, spec, ids))),
         _landing_files(store, spec, purges),
         len(trace.windows),
     )
@@ -112,16 +112,25 @@ def letters_of(spec: ModelSpec, id_hash: str) -> list[sa.ColumnElement[bool]]:
     return [schema.dead_letter.c.model == spec.model, schema.dead_letter.c.id_hash == id_hash]
 
 
-def copies_with(store: Store, spec: ModelSpec, ids: Sequence[str] | None) -> list[str]:
+def copies_with(store: Store, spec: ModelSpec, ids: Sequence[str] | None) -> list[Location]:
     """Return private copies that hold an id; all of them where the ids are not known any more."""
-    root = Path(str(store.root))
-    found = []
-    for kind in COPIES:
-        for file in sorted((root / kind / spec.model).rglob("*")):
-            is_wanted = ids is None or (bool(ids) and file_holds(file, ids))
-            if file.is_file() and is_wanted:
-                found.append(str(file.relative_to(root)))
-    return found
+    places = [
+        store.root / "quarantine" / spec.model,
+        Location(f"{store.folder}/staging/{spec.model}"),
+    ]
+    copies = [place / name for place in places for name in place.below()]
+    if ids is None:
+        return copies
+    return [copy for copy in copies if ids and _holds(store, copy, ids)]
+
+
+def _holds(store: Store, copy: Location, ids: Sequence[str]) -> bool:
+    if copy.is_local:
+        return file_holds(copy.path, ids)
+    with tempfile.TemporaryDirectory(dir=store.folder) as folder:
+        fetched = Path(folder) / "copy"
+        copy.fetch(fetched)
+        return file_holds(fetched, ids)
 
 
 def _landing_files(store: Store, spec: ModelSpec, purges: dict[str, Purge]) -> tuple[str, ...]:

@@ -48,8 +48,8 @@ def find_traces(store: Store, texts: Sequence[str]) -> Proof:
     """
     traces: list[str] = []
     n_files = 0
-    root = Path(str(store.root))
-    if root.is_dir():
+    if store.root.is_local:
+        root = store.root.path
         for file in sorted(p for p in root.rglob("*") if p.is_file()):
             n_files += 1
             if file_holds(file, texts):

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mlmon_dagster.store.checkpoints import reached
-from mlmon_dagster.store.delta import DeltaFolder, LiveFile, Snapshot, retry, vacuum
+from mlmon_dagster.store.delta import DeltaFolder, LiveFile, retry, vacuum
 from mlmon_dagster.store.sql import literal, quote_identifier
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def purge_rows(store: Store, purge: Purge) -> int:
         if not changed:
             break
         reached("erase.partition")
-    if not is_local(purge.folder):
+    if not purge.folder.path.is_local:
         if purge.folder.snapshot() is not None:
             vacuum(purge.folder.path, 0)
         return 0
@@ -93,12 +93,8 @@ def _purge_one_partition(store: Store, purge: Purge) -> bool:
     rows = store.query(sql, purge.tables)
     mask = rows.column("#gone").fill_null(False).to_numpy().astype(bool)
     kept = purge.edit(rows.drop_columns(["#gone"]), mask)
-    snapshot.overwrite(kept.cast(_stored_schema(snapshot)), predicate)
+    snapshot.overwrite(kept.cast(snapshot.schema), predicate)
     return True
-
-
-def _stored_schema(snapshot: Snapshot) -> pa.Schema:
-    return snapshot.schema
 
 
 def _partition(file: LiveFile) -> tuple[Callable[[Mapping[str, str]], bool], str]:
@@ -129,17 +125,12 @@ def _scan(folder: DeltaFolder, paths: list[str]) -> str:
     )
 
 
-def is_local(folder: DeltaFolder) -> bool:
-    """Tell whether the table is on this machine."""
-    return "://" not in str(folder.path)
-
-
 def _older_files(folder: DeltaFolder) -> list[Path]:
     snapshot = folder.snapshot()
     if snapshot is None:
         return []
     live = {file.path for file in snapshot.files}
-    found = sorted(Path(str(folder.path)).rglob("*.parquet"))
+    found = sorted(folder.path.path.rglob("*.parquet"))
     return [f for f in found if str(f) not in live and f.parent.name != "_delta_log"]
 
 

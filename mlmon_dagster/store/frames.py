@@ -20,11 +20,16 @@ def read_frame(engine: sa.Engine, query: sa.Select[Any]) -> pd.DataFrame:
         Texts as ``object``, times as ``datetime64[us, UTC]``, numbers as int64 or float64 (NaN
         for NULL). The dtypes do not depend on the rows, so no rows at all have them too.
     """
+    with engine.connect() as conn:
+        return frame_of(conn, query)
+
+
+def frame_of(conn: sa.Connection, query: sa.Select[Any]) -> pd.DataFrame:
+    """As `read_frame`, inside of a transaction."""
     import pandas as pd
 
-    with engine.connect() as conn:
-        # Raw values: parsing times one by one would take most of the time of a large result.
-        rows = conn.execute(_raw(query, conn.dialect.name)).all()
+    # Raw values: parsing times one by one would take most of the time of a large result.
+    rows = conn.execute(_raw(query, conn.dialect.name)).all()
     columns = list(query.selected_columns)
     values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
     return pd.DataFrame(

@@ -7,11 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.visitors import replacement_traverse
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import schema
 from mlmon_dagster.store.bulk import write_frame
 from mlmon_dagster.store.frames import read_frame
+from mlmon_dagster.store.metric_history import keep_history
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +25,10 @@ _IDENTITY = tuple(key for key in schema.METRIC_KEYS if key not in _VERSIONS)
 
 
 def append(engine: sa.Engine, frame: pd.DataFrame) -> int:
-    """Store metrics; rows whose primary key exists are overwritten, so repeating is harmless.
+    """Store metrics; repeating is harmless, and nothing that was ever read is lost.
+
+    A row that says again what the newest one of its window says is left out. One that differs
+    replaces the row of the same key, which moves to ``metric_history`` for looking back.
 
     Args:
         engine: The state database.
@@ -33,7 +38,7 @@ def append(engine: sa.Engine, frame: pd.DataFrame) -> int:
             are stored as NULL.
 
     Returns:
-        The number of rows written.
+        The number of rows given, each of which is now the newest of its kind.
 
     Raises:
         StoreError: If a column is unknown or missing, or a key is null.
@@ -47,7 +52,11 @@ def append(engine: sa.Engine, frame: pd.DataFrame) -> int:
     if frame.empty:
         return 0
     with engine.begin() as conn:
-        return write_frame(conn, _TABLE, frame.assign(sequence=_next_sequence(conn, frame)))
+        changed = keep_history(conn, frame)
+        if len(changed):
+            changed = changed.assign(sequence=_next_sequence(conn, changed))
+            write_frame(conn, _TABLE, changed)
+    return len(frame)
 
 
 def _next_sequence(conn: sa.Connection, frame: pd.DataFrame) -> int:
@@ -135,7 +144,26 @@ def newest(
     narrow = _chosen("column_name", column) + _chosen("model_version", model_version)
     narrow += _chosen("slice_key", slice_key) + _chosen("slice_value", slice_value)
     narrow += _chosen("baseline_id", baseline_id)
-    return read_frame(engine, _newest_rows(wide, narrow))
+    if as_of is None:
+        return read_frame(engine, _newest_rows(_TABLE, wide, narrow))
+    # Conditions go into both tables, so that each reads by its key.
+    history = schema.metric_history
+    then = sa.union_all(
+        sa.select(_TABLE).where(*wide),
+        sa.select(history).where(*(_moved(condition, history) for condition in wide)),
+    ).subquery()
+    return read_frame(engine, _newest_rows(then, [], [_moved(n, then) for n in narrow]))
+
+
+def _moved(condition: sa.ColumnElement[bool], other: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Return a condition on the table of metrics as one on another table with its columns."""
+
+    def replace(element: Any, **_: object) -> Any:
+        is_mine = isinstance(element, sa.Column) and element.table is _TABLE
+        return other.c[element.name] if is_mine else None
+
+    moved: sa.ColumnElement[bool] = replacement_traverse(condition, {}, replace)
+    return moved
 
 
 def _chosen(name: str, value: str | Sequence[str] | None) -> list[sa.ColumnElement[bool]]:
@@ -146,10 +174,10 @@ def _chosen(name: str, value: str | Sequence[str] | None) -> list[sa.ColumnEleme
 
 
 def _newest_rows(
-    wide: list[sa.ColumnElement[bool]], narrow: list[sa.ColumnElement[bool]]
+    table: sa.FromClause, wide: list[sa.ColumnElement[bool]], narrow: list[sa.ColumnElement[bool]]
 ) -> sa.Select[Any]:
     """Pick the last data version under the wide conditions, and rows of it under all."""
-    c = _TABLE.c
+    c = table.c
     versions = (
         sa.select(
             *(c[name] for name in _COMPUTED_TOGETHER),
@@ -175,7 +203,7 @@ def _newest_rows(
     )
     same = [versions.c[name] == c[name] for name in (*_COMPUTED_TOGETHER, "data_version")]
     ranked = (
-        sa.select(_TABLE, rank.label("newest_first"))
+        sa.select(table, rank.label("newest_first"))
         .join(versions, sa.and_(*same, versions.c.newest_first == 1))
         .where(*wide, *narrow)
         .subquery()

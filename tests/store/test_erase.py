@@ -15,6 +15,7 @@ from mlmon_dagster.store.delta import DeltaFolder
 from mlmon_dagster.store.erase_log import scrub_log
 from mlmon_dagster.store.erase_places import look
 from mlmon_dagster.store.erase_proof import file_holds, find_traces
+from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.window_steps import load
 from tests.conftest import make_events, make_spec, window
 
@@ -96,7 +97,7 @@ def test_erasing_counts_before_and_keeps_only_counts_after(store: Store) -> None
 
 def test_older_versions_can_still_be_read_without_the_erased_row(store: Store) -> None:
     fill(store)
-    folder = str(store.inference_records(SPEC).folder.path)
+    folder = store.inference_records(SPEC).folder.path.url
     before = {
         v: DeltaTable(folder, version=v).to_pyarrow_table().num_rows
         for v in range(1, DeltaTable(folder).version() + 1)
@@ -174,7 +175,7 @@ def test_an_erasure_killed_at_any_step_is_finished_by_the_next(step: str, tmp_pa
 
 
 def test_a_log_with_values_of_columns_is_scrubbed_and_still_tells_sizes(tmp_path: Path) -> None:
-    folder = DeltaFolder(tmp_path / "t", pa.schema([]))
+    folder = DeltaFolder(Location.of(tmp_path / "t"), pa.schema([]))
     rows = pa.table({"prediction_id": [CANARY, "b"], "x": [4711.25, 1.0]})
     for _ in range(3):
         write_deltalake(str(tmp_path / "t"), rows, mode="append")

@@ -172,3 +172,28 @@ def test_stored_floats_are_finite_or_null(numbers: list[float | None]) -> None:
     table = to_arrow(pd.DataFrame({"value": numbers}), schema.metric)
     kept = [x if x is not None and np.isfinite(x) else None for x in numbers]
     assert table["value"].to_pylist() == kept
+
+
+def test_numbers_of_a_past_moment_stay_whatever_is_computed_later(any_store: Store) -> None:
+    seen: dict[dt.datetime, list[tuple[float, str]]] = {}
+    versions = [("v1", 1.0), ("v1", 1.5), ("v2", 2.0), ("v1", 1.5), ("v1", 1.5), ("v1", 0.5)]
+    for days, (data_version, value) in enumerate(versions, 1):
+        now = T0 + days * DAY
+        rows = frame(value, data_version=data_version, computed_at=now)
+        metric_log.append(any_store.state, rows)
+        newest = metric_log.newest(any_store.state, "credit")
+        seen[now] = list(zip(newest["value"], newest["data_version"], strict=True))
+        assert seen[now] == [(value, data_version)]
+    for now, numbers in seen.items():
+        then = metric_log.newest(
+            any_store.state, "credit", as_of=now, metric="psi", slice_key="all"
+        )
+        assert list(zip(then["value"], then["data_version"], strict=True)) == numbers
+        later = metric_log.newest(any_store.state, "credit", as_of=now + DAY / 2)
+        assert list(zip(later["value"], later["data_version"], strict=True)) == numbers
+
+
+def test_repeating_what_is_known_keeps_the_time_of_the_first_computation(store: Store) -> None:
+    metric_log.append(store.state, frame(1.0))
+    metric_log.append(store.state, frame(1.0, computed_at=T0 + 3 * DAY))
+    assert metric_log.newest(store.state, "credit")["computed_at"].tolist() == [T0 + DAY]
