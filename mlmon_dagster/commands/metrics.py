@@ -41,6 +41,18 @@ DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\0")
 @click.argument("model")
 @click.option("--metric", multiple=True, help="Only this metric; may be repeated.")
 @click.option("--column", multiple=True, help="Only this column; may be repeated.")
+@click.option(
+    "--dataset",
+    default="production",
+    show_default=True,
+    help="production, shadow or canary; of longer windows, production.",
+)
+@click.option(
+    "--model-version",
+    default="all",
+    show_default=True,
+    help="One version alone, of windows in which several served.",
+)
 @click.option("--slice", "slice_", metavar="KEY=VALUE", help="One slice. [default: everything]")
 @click.option(
     "--granularity",
@@ -65,6 +77,8 @@ def query_metrics(
     *,
     metric: tuple[str, ...] = (),
     column: tuple[str, ...] = (),
+    dataset: str = "production",
+    model_version: str = "all",
     slice_: str | None = None,
     granularity: Granularity | None = None,
     first: dt.date | None = None,
@@ -92,6 +106,8 @@ def query_metrics(
             column=column or None,
             slice_key=slice_key,
             slice_value=slice_value,
+            dataset=dataset,
+            model_version=model_version,
             start=start,
             end=end,
             as_of=as_of,

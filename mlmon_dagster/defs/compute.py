@@ -7,7 +7,9 @@ result, so that the planner can tell what is out of date after any crash or part
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,8 +23,10 @@ from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 if TYPE_CHECKING:
     from mlmon_dagster.ingest import IngestReport
     from mlmon_dagster.profiles import Baseline
+    from mlmon_dagster.store.inference_records import WindowCounts
 
 PRODUCTION = "production"
+LIVE = (PRODUCTION, "shadow", "canary")  # measured in every window; production alone is judged
 NO_BASELINE = "no_baseline"  # instead of a maturity: the profiles wait for a baseline
 Numbers = dict[str, object]
 
@@ -68,7 +72,7 @@ def ingest(
     """Take in the landing files that are new."""
     from mlmon_dagster.ingest import ingest_new
 
-    return ingest_new(
+    report = ingest_new(
         work.project.store,
         work.spec,
         work.project.folder,
@@ -77,6 +81,11 @@ def ingest(
         max_files=max_files,
         on_progress=on_progress,
     )
+    if work.spec.has_actuals and any(file.status == "done" for file in report.files):
+        from mlmon_dagster.store.unmatched import settle_unmatched
+
+        settle_unmatched(work.project.store, work.spec, work.now)
+    return report
 
 
 def ingest_numbers(report: IngestReport) -> Numbers:
@@ -139,30 +148,97 @@ def _described(baseline: Baseline) -> Numbers:
 
 
 def rebuild_records(work: Work) -> dict[str, Numbers]:
-    """Rebuild the inference records of the windows from the event log."""
-    store, model = work.project.store, work.spec.model
+    """Rebuild the inference records of the windows from the event log.
+
+    A frozen window keeps the records it was closed with.
+    """
+    from mlmon_dagster.store.lags import GroundTruthLag, measure_lags
+
+    store, spec = work.project.store, work.spec
     before = work.states()
-    counted = store.inference_records(work.spec).rebuild(work.windows)
-    counts = {c.window_start: c for c in counted if c.dataset == PRODUCTION}
+    kept = _kept(work, before)
+    rebuilt = [window for window in work.windows if window not in kept]
+    counts = _counted(store.inference_records(spec).rebuild(rebuilt))
+    lags = measure_lags(store, spec, rebuilt)
     rows, marks = [], {}
     numbers: dict[str, Numbers] = {}
     for window in work.windows:
-        count, state = counts[window.start], before.get(window.start)
-        coverage = count.n_actual / count.n if count.n else None
-        numbers[window.key] = {"n": count.n, "actual_coverage": coverage}
-        marks[window.start] = StepMark(state.input_revision if state else 0, count.data_version)
+        state = before.get(window.start)
+        if window in kept:
+            assert state is not None
+            numbers[window.key] = _record_numbers(state, {})
+            marks[window.start] = state.steps["inference_store"]
+            continue
+        of_dataset = counts[window.start]
+        count, lag = of_dataset[PRODUCTION], lags.get(window.start, GroundTruthLag(0, "{}"))
+        version = _version_of(of_dataset)
+        revision = state.input_revision if state else 0
+        marks[window.start] = StepMark(revision, version)
+        now = WindowInputs(
+            window.start, revision, 0, count.n, count.n_actual, lag.n_exempt, 0, lag.lags
+        )
+        numbers[window.key] = _record_numbers(now, of_dataset)
         rows.append(
             {
                 "window_start": window.start,
                 "window_end": window.end,
-                "data_version": count.data_version,
+                "data_version": version,
                 "n": count.n,
                 "n_actual": count.n_actual,
+                "n_exempt": lag.n_exempt,
+                "n_late_after_close": 0,
+                "lags": lag.lags,
             }
         )
     with store.state.begin() as conn:
-        window_state.mark_computed(conn, model, rows)
-        window_steps.mark(conn, model, "inference_store", marks, work.now)
+        window_state.mark_computed(conn, spec.model, rows)
+        window_steps.mark(conn, spec.model, "inference_store", marks, work.now)
+    return numbers
+
+
+def _kept(work: Work, states: Mapping[dt.datetime, WindowInputs]) -> set[Window]:
+    """Return the frozen windows whose records are those they were closed with."""
+    with work.project.store.state.connect() as conn:
+        frozen = window_state.frozen_among(conn, work.spec, work.windows, work.now)
+    done = StepMark(-1, "")
+    kept = {
+        window
+        for window in frozen
+        if states[window.start].steps.get("inference_store", done).revision
+        >= states[window.start].input_revision
+    }
+    # Hours of one day are rebuilt together.
+    open_days = {window.key[:10] for window in work.windows if window not in kept}
+    return {window for window in kept if window.key[:10] not in open_days}
+
+
+def _counted(
+    counts: Sequence[WindowCounts],
+) -> dict[dt.datetime, dict[str, WindowCounts]]:
+    """Return the counts of the live datasets by window and dataset."""
+    found: dict[dt.datetime, dict[str, WindowCounts]] = {}
+    for count in counts:
+        if count.dataset in LIVE:
+            found.setdefault(count.window_start, {})[count.dataset] = count
+    return found
+
+
+def _version_of(counts: Mapping[str, WindowCounts]) -> str:
+    """Return one fingerprint of a window's records; that of production, if there is no other."""
+    if set(counts) == {PRODUCTION}:
+        return counts[PRODUCTION].data_version
+    listed = [f"{name}:{counts[name].data_version}" for name in sorted(counts)]
+    return hashlib.sha256("|".join(listed).encode()).hexdigest()[:32]
+
+
+def _record_numbers(state: WindowInputs, counts: Mapping[str, WindowCounts]) -> Numbers:
+    numbers: Numbers = {"n": state.n, "actual_coverage": state.coverage}
+    numbers |= {f"n/{name}": c.n for name, c in counts.items() if name != PRODUCTION}
+    for name in ("n_exempt", "n_late_after_close"):
+        if getattr(state, name):
+            numbers[name] = getattr(state, name)
+    for which, quantiles in json.loads(state.lags).items():
+        numbers |= {f"actual_{which}/{q}": hours for q, hours in quantiles.items()}
     return numbers
 
 
@@ -181,9 +257,9 @@ def build_window_profiles(work: Work) -> dict[str, Numbers]:
         unprofiled = {k: replace(mark, maturity=NO_BASELINE) for k, mark in marks.items()}
         mark_step(work, "profiles", unprofiled)
         return {}
-    source = store.inference_records(spec).from_sql(work.windows, [PRODUCTION])
+    source = store.inference_records(spec).from_sql(work.windows, LIVE)
     profiles = build_profiles(store, spec, source, baseline.binnings)
-    save_profiles(store, spec, profiles, work.windows, PRODUCTION)
+    save_profiles(store, spec, profiles, work.windows)
     mark_step(work, "profiles", marks)
     some = next(iter(profiles.values()))
     slices = some.cells.groupby("window_start")["slice_value"].nunique()

@@ -108,14 +108,14 @@ def _describe(
                 "window_end": window.end,
                 "n": n,
                 "n_actual": state.n_actual,
-                "maturity": maturity_of(spec, window, state.n, state.n_actual, work.now),
+                "maturity": maturity_of(spec, window, state.n_expected, state.n_actual, work.now),
                 "data_version": _version(family, state, n_bad, len(quarantined)),
                 "n_bad": n_bad,
                 "bad_reasons": json.dumps(reasons),
                 "n_quarantined": len(quarantined),
                 "quarantined": quarantined,
                 "schema_broken": share > spec.source.predictions.max_bad_rate,
-                "actual_coverage": state.n_actual / state.n if state.n else None,
+                "actual_coverage": state.coverage,
             }
         )
     return pd.DataFrame(rows)

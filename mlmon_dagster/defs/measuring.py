@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.defs.compute import PRODUCTION, Numbers, Work, mark_of, mark_step
-from mlmon_dagster.spec import maturity_of
+from mlmon_dagster.spec import ALL, maturity_of
 from mlmon_dagster.store import metric_log
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 
@@ -31,8 +31,9 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
     Returns:
         Window key -> the numbers of slice ``all``, named for the UI's plots.
     """
+    from mlmon_dagster.metrics.frames import concat_frames
     from mlmon_dagster.profiles import load_profiles
-    from mlmon_dagster.profiles.measures import columns_of, measure
+    from mlmon_dagster.profiles.measures import columns_of, measure, measure_versions
 
     family = FAMILY_OF[step]
     store, spec = work.project.store, work.spec
@@ -44,10 +45,12 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
         spec,
         start=work.start,
         end=work.end,
-        dataset=PRODUCTION,
         columns=columns_of(spec, family),
     )
-    frame = measure(spec, family, profiles, baseline.windows if baseline else None)
+    windows = baseline.windows if baseline else None
+    frame = concat_frames(
+        [part(spec, family, profiles, windows) for part in (measure, measure_versions)]
+    )
     if len(frame):
         stored = _with_provenance(work, frame, marks, states, baseline)
         metric_log.append(store.state, stored)
@@ -75,7 +78,7 @@ def _marks(
         mark = replace(mark_of(states, window, "profiles"), maturity="")
         if step == "performance":
             state = states.get(window.start)
-            n, n_actual = (state.n, state.n_actual) if state else (0, 0)
+            n, n_actual = (state.n_expected, state.n_actual) if state else (0, 0)
             maturity = maturity_of(work.spec, window, n, n_actual, work.now)
             version = f"{mark.data_version}:{maturity}"
             mark = replace(mark, data_version=version, maturity=maturity)
@@ -101,7 +104,7 @@ def _with_provenance(
                 "window_end": window.end,
                 "data_version": mark.data_version,
                 "maturity": mark.maturity,
-                "actual_coverage": state.n_actual / state.n if state and state.n else None,
+                "actual_coverage": state.coverage if state else None,
             }
         )
     known = pd.DataFrame(rows)
@@ -143,13 +146,15 @@ def _numbers(work: Work, frame: pd.DataFrame, plotted: Plotted) -> dict[str, Num
     numbers: dict[str, Numbers] = {window.key: {} for window in work.windows}
     keys = {window.start: window.key for window in work.windows}
     whole = frame[frame["slice_key"] == "all"]
-    columns = ("window_start", "metric", "column_name", "value")
-    rows: Iterable[tuple[pd.Timestamp, str, str, float]] = zip(
+    columns = ("window_start", "dataset", "model_version", "metric", "column_name", "value")
+    rows: Iterable[tuple[pd.Timestamp, str, str, str, str, float]] = zip(
         *(whole[name] for name in columns), strict=True
     )
-    for start, metric, column, value in rows:
+    for start, dataset, version, metric, column, value in rows:
         name = plotted(metric, column)
         key = keys.get(start.to_pydatetime())
-        if name is not None and key is not None:
-            numbers[key][name] = value
+        if name is None or key is None:
+            continue
+        name = name if dataset == PRODUCTION else f"{dataset}/{name}"
+        numbers[key][name if version == ALL else f"{name}/version {version}"] = value
     return numbers

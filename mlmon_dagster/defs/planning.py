@@ -118,7 +118,7 @@ def stale_assets(
         return WINDOWED
     if has_baseline and marks["profiles"].maturity == NO_BASELINE:
         return WINDOWED
-    maturity = maturity_of(spec, window, state.n, state.n_actual, now)
+    maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now)
     judged = (marks["performance"].maturity, marks["performance_check"].maturity)
     return () if judged == (maturity, maturity) else ("performance",)
 
@@ -131,7 +131,9 @@ def _maturities(
 ) -> str:
     """Name the maturities of some windows: what they are judged by changes without new inputs."""
     states = ((w, inputs[w.start]) for w in windows)
-    return "+".join(sorted({maturity_of(spec, w, s.n, s.n_actual, now) for w, s in states}))
+    return "+".join(
+        sorted({maturity_of(spec, w, s.n_expected, s.n_actual, now) for w, s in states})
+    )
 
 
 def _ranges(

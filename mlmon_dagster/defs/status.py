@@ -62,7 +62,7 @@ def _status(project: Project, spec: ModelSpec) -> dict[str, object]:
     row |= {
         "window": newest.window_start.date().isoformat(),
         "n": newest.n,
-        "actual_coverage": round(newest.n_actual / newest.n, 4),
+        "actual_coverage": round(newest.coverage or 0.0, 4),
     }
     verdicts = {}
     for family in FAMILIES:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,11 +73,11 @@ def commit_batch(
     # Looked up only now, so that a prediction that came meanwhile is not missed.
     matched = log.windows_of_actuals(added) if stream == "actuals" else None
     starts = _touched(rows, kinds, known) if matched is None else matched["window_start"]
-    windows = {window_containing(spec.time, s) for s in pc.unique(starts).to_pylist()}
-    windows |= {window for file in batch for window in file.bad_windows}
+    windows = dict.fromkeys((window for file in batch for window in file.bad_windows), 0)
+    windows |= _arrivals(spec, starts)
     reports = _reports(batch, kinds, _unmatched(added, kinds, matched))
     reached("ingest.before_manifest")
-    _settle(store, spec, batch, reports, sorted(windows), now)
+    _settle(store, spec, batch, reports, windows, now)
     reached("ingest.after_manifest")
     return Committed(tuple(reports), tuple(sorted(windows)))
 
@@ -102,8 +102,7 @@ def settle_from_log(
     rows = log.rows(staged.stream, columns, shas=[staged.sha256])
     find = log.windows_of_actuals(rows) if staged.stream == "actuals" else None
     touched = log.known_ids(staged.stream, rows) if find is None else find
-    starts = pc.unique(touched["window_start"]).to_pylist()
-    windows = tuple(sorted({window_containing(spec.time, start) for start in starts}))
+    windows = _arrivals(spec, touched["window_start"])
     report = FileReport(
         staged.stream, staged.name, "done", staged.sha256, rows_in=rows.num_rows,
         n_new=rows.num_rows,
@@ -111,7 +110,13 @@ def settle_from_log(
     )  # fmt: skip
     file = Prepared(staged, rows, rows.num_rows, 0, (), (), {}, report.warnings, ())
     _settle(store, spec, [file], [report], windows, now)
-    return Committed((report,), windows)
+    return Committed((report,), tuple(sorted(windows)))
+
+
+def _arrivals(spec: ModelSpec, starts: pa.ChunkedArray) -> dict[Window, int]:
+    """Count rows by the window that they touch."""
+    counted = pc.value_counts(starts).to_pylist()
+    return {window_containing(spec.time, row["values"]): row["counts"] for row in counted}
 
 
 def _touched(rows: pa.Table, kinds: NDArray[np.int8], known: pa.Table) -> pa.ChunkedArray:
@@ -174,7 +179,7 @@ def _settle(
     spec: ModelSpec,
     batch: Sequence[Prepared],
     reports: Sequence[FileReport],
-    windows: Sequence[Window],
+    windows: Mapping[Window, int],
     now: dt.datetime,
 ) -> None:
     with store.state.begin() as conn:
@@ -192,7 +197,7 @@ def _settle(
                 ),
                 finished_at=now,
             )  # fmt: skip
-        window_state.mark_inputs(conn, spec, windows, now)
+        window_state.mark_arrivals(conn, spec, windows, now)
 
 
 def letter_rows(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, ColumnStatistics, merge
+from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, ColumnStatistics, merge, select
 from mlmon_dagster.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -88,6 +88,22 @@ def measure(
     """Return the MetricFrame of one family over all model versions together."""
     merged = {column: _over_versions(stats) for column, stats in profiles.items()}
     return MEASURES[family](spec, merged, baseline)
+
+
+def measure_versions(
+    spec: ModelSpec, family: str, profiles: Profiles, baseline: Profiles | None
+) -> pd.DataFrame:
+    """Return the MetricFrame of each model version alone, where a window has several."""
+    parts = {
+        column: kept for column, stats in profiles.items() if len(kept := _side_by_side(stats))
+    }
+    return MEASURES[family](spec, parts, baseline) if parts else concat_frames([])
+
+
+def _side_by_side(stats: ColumnStatistics) -> ColumnStatistics:
+    """Keep the cells of windows that hold several versions of the same slice."""
+    several = stats.cells.duplicated(list(_WITHOUT_VERSION), keep=False).to_numpy()
+    return select(stats, several)
 
 
 def _over_versions(stats: ColumnStatistics) -> ColumnStatistics:

@@ -118,6 +118,7 @@ class Curves:
             self._spec.model,
             metric=metrics,
             slice_key=ALL,
+            model_version=ALL,
             dataset="production",
             granularity=self._spec.time.granularity,
             end=self._end,

@@ -4,6 +4,7 @@ from mlmon_dagster.spec.loader import load_model, load_models, parse_model, spec
 from mlmon_dagster.spec.maturity import (
     Maturity,
     actual_coverage,
+    closes_at,
     has_low_coverage,
     maturity_of,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "Window",
     "actual_coverage",
     "check_window_count",
+    "closes_at",
     "complete_windows",
     "first_window",
     "granularity_windows",

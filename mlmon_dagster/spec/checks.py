@@ -123,6 +123,23 @@ def _source(spec: ModelSpec) -> Iterator[Problem]:
         )
 
 
+def _actuals(spec: ModelSpec) -> Iterator[Problem]:
+    text = spec.actuals.no_actual_when
+    if text is None:
+        return
+    # The parser reads whole specs, so it is imported once they exist.
+    from mlmon_dagster.errors import ConfigError
+    from mlmon_dagster.spec.predicate_parser import parse_predicate, predicate_columns
+
+    columns = predicate_columns(spec)
+    for role in ("actual", "actual_time", "outcome"):  # known only where there is ground truth
+        columns.pop(role, None)
+    try:
+        parse_predicate(text, columns, spec.time.zone)
+    except ConfigError as error:
+        yield Problem(("actuals", "no_actual_when"), str(error))
+
+
 def _columns(spec: ModelSpec) -> Iterator[Problem]:
     roles = spec.columns.declared()
     for role, name in roles.items():
@@ -276,6 +293,7 @@ _RULES: dict[Callable[[ModelSpec], Iterator[Problem]], tuple[str, ...]] = {
     _owners: ("owners",),
     _time: ("time",),
     _source: ("source", "columns", "actuals"),
+    _actuals: ("actuals", "columns", "features", "time"),
     _columns: ("columns", "features"),
     _features: ("columns", "features"),
     _baseline: ("columns", "baseline"),

@@ -24,15 +24,15 @@ def maturity_of(
     - ``provisional``: the window is still running, or ground truth is still expected;
     - ``mature``: enough of it has arrived, or it should all have arrived by now and at least
       ``actuals.min_rows`` did (`has_low_coverage` then tells that this is what happened);
-    - ``closed``: ``actuals.closed_after`` has passed; what comes later still counts, but nobody
-      waits for it.
+    - ``closed``: ``actuals.closed_after`` has passed; nobody waits for what comes later, and it
+      does not change the window any more (`closes_at`).
 
     A model without ground truth has nothing to wait for: its windows are mature once they end.
 
     Args:
         spec: The monitored model.
         window: The window in question.
-        n: Its predictions, 0 or more.
+        n: Its predictions that ground truth is expected for, 0 or more.
         n_actual: Those of them with ground truth, 0 to ``n``.
         now: The present moment, timezone-aware.
     """
@@ -44,6 +44,20 @@ def maturity_of(
         return "mature"
     due = window.end + spec.actuals.expected_within + spec.time.allowed_lateness
     return "mature" if now >= due and n_actual >= spec.actuals.min_rows else "provisional"
+
+
+def closes_at(
+    spec: ModelSpec, window_end: dt.datetime, first_input_at: dt.datetime | None
+) -> dt.datetime:
+    """Return when a window is frozen: what arrives later is stored and counted, not computed.
+
+    Args:
+        spec: The monitored model.
+        window_end: The window's end.
+        first_input_at: When its first rows came; a history that is imported later has as much
+            time for its ground truth as one that was watched live.
+    """
+    return max(window_end, first_input_at or window_end) + spec.actuals.closed_after
 
 
 def has_low_coverage(spec: ModelSpec, n: int, n_actual: int) -> bool:

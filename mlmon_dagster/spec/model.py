@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, model_validator
 from pydantic_core import PydanticCustomError
 
+from mlmon_dagster.spec.actuals import ActualsPolicy
 from mlmon_dagster.spec.alerting import AlertPolicy, SlackRoute
 from mlmon_dagster.spec.baseline import DATASETS, PRODUCTION, BaselineSpec, DatasetName
 from mlmon_dagster.spec.checks import find_problems
@@ -118,15 +119,6 @@ class Columns(Declared):
     def declared(self) -> dict[str, str]:
         """Return role -> column of the files, for the roles that exist."""
         return {role: name for role, name in self if name is not None}
-
-
-class ActualsPolicy(Declared):
-    """When ground truth is expected, and when a window is closed."""
-
-    expected_within: Duration = dt.timedelta(days=1)
-    closed_after: Duration = dt.timedelta(days=90)
-    min_coverage: float = Field(default=0.9, gt=0, le=1)
-    min_rows: int = Field(default=30, ge=1)
 
 
 class ModelSpec(Declared):

@@ -13,6 +13,7 @@ Stream = Literal["predictions", "actuals"]
 
 ALL = "all"
 UNMATCHED = "unmatched"  # window_date of an actual whose prediction had not arrived
+EXPIRED = "expired"  # window_date of one whose prediction did not come in time
 PARTITION_BY = ("dataset", "window_date")
 TIME = pa.timestamp("us", tz="UTC")
 

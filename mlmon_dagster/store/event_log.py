@@ -63,7 +63,7 @@ class EventLog:
             StoreError: If a column is unknown, has the wrong type, or a key is null.
         """
         if stream == "actuals":
-            rows = self._placed(rows)
+            rows = self.place(rows)
         rows = conform(rows, stream_schema(self._spec, stream), f"{self._spec.model}/{stream}")
         for name in ("prediction_id", "dataset", "window_date", "row_hash"):
             if rows.column(name).null_count:
@@ -87,7 +87,7 @@ class EventLog:
         reached("append.committed")
         return True
 
-    def _placed(self, rows: pa.Table) -> pa.Table:
+    def place(self, rows: pa.Table) -> pa.Table:
         """Give actuals the window date of their prediction, and a dataset that is never null."""
         sql = "SELECT * REPLACE (COALESCE(dataset, 'all') AS dataset) FROM incoming"
         if "dataset" not in rows.column_names:
@@ -122,6 +122,10 @@ class EventLog:
         )
         if pairs.num_rows:
             retry(lambda: self._moved.ensure().append(pairs), "Noting moved ids")
+
+    def table(self, stream: Stream) -> DeltaFolder:
+        """Return the Delta table of a stream."""
+        return self._streams[stream]
 
     def has(self, stream: Stream, sha: str) -> bool:
         """Tell whether the file with this content hash was committed."""

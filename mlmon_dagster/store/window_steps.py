@@ -31,6 +31,9 @@ class WindowInputs:
         attempts: Runs requested for these inputs so far.
         n: Production records, as last rebuilt.
         n_actual: Those with ground truth.
+        n_exempt: Those without any, of which none is expected (``actuals.no_actual_when``).
+        n_late_after_close: Rows that arrived after the window closed and are not in its numbers.
+        lags: JSON: how many hours after the event ground truth was known, and arrived here.
         steps: Step -> its mark.
     """
 
@@ -39,7 +42,20 @@ class WindowInputs:
     attempts: int
     n: int
     n_actual: int
+    n_exempt: int = 0
+    n_late_after_close: int = 0
+    lags: str = "{}"
     steps: dict[str, StepMark] = field(default_factory=dict)
+
+    @property
+    def n_expected(self) -> int:
+        """Records that have ground truth or should get some."""
+        return self.n - self.n_exempt
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the expected ground truth that has arrived; None if none is expected."""
+        return self.n_actual / self.n_expected if self.n_expected else None
 
 
 def load(
@@ -67,7 +83,14 @@ def load(
         steps = conn.execute(sa.select(window_step).where(*within(window_step))).all()
     found = {
         row.window_start: WindowInputs(
-            row.window_start, row.input_revision, row.attempts, row.n, row.n_actual
+            row.window_start,
+            row.input_revision,
+            row.attempts,
+            row.n,
+            row.n_actual,
+            row.n_exempt,
+            row.n_late_after_close,
+            row.lags,
         )
         for row in states
     }
