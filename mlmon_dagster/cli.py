@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import period, spec_of, specs_of
+from mlmon_dagster.commands.options import AUTHOR, period, spec_of, specs_of
 from mlmon_dagster.errors import ConfigError, MlmonError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ LAZY = {
     "backtest": "mlmon_dagster.commands.backtest:backtest",
     "alerts": "mlmon_dagster.commands.alerts:alerts",
     "erase": "mlmon_dagster.commands.erase:erase",
+    "watchdog": "mlmon_dagster.commands.watchdog:watchdog",
     "metrics": "mlmon_dagster.commands.metrics:metrics",
 }
 
@@ -77,6 +79,7 @@ def cli(context: click.Context, project: Path | None, now: str | None) -> None:
     moment = parse_now(now) if now else None
     clock = (lambda: moment) if moment else None
     context.obj = project_from_environment(project, clock)
+    context.meta[AUTHOR] = os.environ.get("USER") or os.environ.get("USERNAME") or ""
 
 
 def main() -> None:

@@ -7,12 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlmon_dagster.alerts.deliver import deliver
+from mlmon_dagster.alerts.digest import write_digests
 from mlmon_dagster.alerts.fold import fold_results, retire_undeclared
 from mlmon_dagster.alerts.grouping import flush_groups
 from mlmon_dagster.alerts.identity import DEFAULT_ENVIRONMENT
 from mlmon_dagster.alerts.links import Links
+from mlmon_dagster.alerts.outage import summarize_outages
 from mlmon_dagster.alerts.receivers import Receiver
-from mlmon_dagster.alerts.stand_ins import stand_in
+from mlmon_dagster.alerts.stand_ins import PLATFORM, platform_spec, stand_in
 from mlmon_dagster.alerts.worker import DeliveryReport
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store import Store
@@ -45,12 +47,30 @@ def dispatch(
     environment: str = DEFAULT_ENVIRONMENT,
     links: Links | None = None,
     backfilling: Collection[str] = (),
+    ops_channel: str | None = None,
     budget_seconds: float = 40.0,
     max_messages: int = 20,
 ) -> DispatchReport:
-    """Fold new results, write the messages that are due, deliver what waits."""
+    """Fold new results, write the messages that are due, deliver what waits.
+
+    Args:
+        store: Where the state database is.
+        specs: All the models of the project.
+        now: The time of windows, repeats and silences.
+        receivers: By name.
+        environment: Part of an alert's identity.
+        links: Addresses shown for an alert.
+        backfilling: Models of which a backfill is known to run still.
+        ops_channel: Slack channel of alerts about Dagster itself; None for that of most models.
+        budget_seconds: Real time after which no further message is begun.
+        max_messages: Attempts after which delivering ends.
+    """
+    platform = platform_spec(specs, ops_channel)
+    specs = [*specs, *([platform] if platform else [])]
     n_folded = fold_results(store, specs, now, environment=environment)
     gone = [stand_in(model, specs) for model in retire_undeclared(store, specs, now) if specs]
     n_written = flush_groups(store, [*specs, *gone], now, links=links, backfilling=backfilling)
+    n_written += write_digests(store, [s for s in specs if s.model != PLATFORM], now)
+    n_written += summarize_outages(store, specs, now)
     report = deliver(store, receivers, budget_seconds=budget_seconds, max_messages=max_messages)
     return DispatchReport(n_folded, n_written, report)

@@ -1,4 +1,4 @@
-"""Failed runs, crashed checks and quarantined files, as results of the family ``pipeline``.
+"""What breaks outside the data, as a family ``pipeline``: runs, checks, ticks, daemons.
 
 They go the same way as every other alert: identity, threads, silences and retries are the same.
 """
@@ -10,17 +10,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mlmon_dagster.store import Store
+from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.schema import monitor_result
 from mlmon_dagster.store.upsert import insert_or_ignore
 
-Kind = Literal["run", "check", "file"]
+Kind = Literal["run", "check", "file", "stuck", "planning", "tick", "daemon"]
+
+Unsettled = dict[tuple[str, str, str], str]
 
 _MAX_MESSAGE = 500
 _SENTENCES: dict[Kind, str] = {
     "run": "A run failed",
     "check": "A check crashed",
     "file": "A file was quarantined",
+    "stuck": "A run does not get on",
+    "planning": "New data could not be looked at",
+    "tick": "A sensor or schedule fails",
+    "daemon": "A daemon of Dagster is silent",
 }
 
 
@@ -30,11 +36,13 @@ class RunFailure:
 
     Attributes:
         model: The model it was for.
-        run_id: Dagster's run; for a file, its content hash.
+        run_id: Dagster's run, or another name of this very failure: the same one counts once.
         when: When it failed; timezone-aware. The alert's window starts here.
         message: The error; its first line is shown.
         kind: What failed.
         owner: Who is to act; the model's owners if empty.
+        subject: Which of its kind, such as the sensor's name; each has an alert of its own.
+        in_a_row: Failures in a row that make an alert; a single tick may time out.
     """
 
     model: str
@@ -43,16 +51,20 @@ class RunFailure:
     message: str
     kind: Kind = "run"
     owner: str = ""
+    subject: str = ""
+    in_a_row: int = 1
 
 
 @dataclass(frozen=True)
 class RunSuccess:
-    """A later run that went well and ends the alert of its kind."""
+    """A later run that went well and ends the alert of its kind and subject."""
 
     model: str
     run_id: str
     when: dt.datetime
     kind: Kind = "run"
+    subject: str = ""
+    in_a_row: int = 1
 
 
 def observe_run_failures(
@@ -97,12 +109,35 @@ def _passed_row(success: RunSuccess, now: dt.datetime) -> dict[str, Any]:
 def _row(event: RunFailure | RunSuccess, now: dt.datetime) -> dict[str, Any]:
     return {
         "model": event.model,
-        "monitor": f"pipeline/{event.kind}",
+        "monitor": "/".join(("pipeline", event.kind, *([event.subject] if event.subject else []))),
         "family": "pipeline",
         "metric": f"failed_{event.kind}",
+        "column_name": event.subject or ":table",
+        "k": event.in_a_row,
+        "of_n": event.in_a_row,
         "window_start": event.when,
         "window_end": event.when,
         "data_version": event.run_id,
         "run_id": event.run_id,
         "created_at": now,
     }
+
+
+def unsettled(store: Store, model: str | None = None) -> Unsettled:
+    """Return the state of the failures that have not ended, or that may be beginning.
+
+    Only these need to be told when all is well again, and what fires need not be told again.
+
+    Returns:
+        State of the alert by (model, kind, subject).
+    """
+    return {
+        (row["model"], row["metric"].removeprefix("failed_"), _subject(row["column_name"])): str(
+            row["state"]
+        )
+        for row in alert_state.unsettled(store.state, "pipeline", model)
+    }
+
+
+def _subject(column_name: str) -> str:
+    return "" if column_name == ":table" else column_name

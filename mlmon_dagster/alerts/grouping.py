@@ -29,7 +29,7 @@ from mlmon_dagster.alerts.outgoing import row_key
 from mlmon_dagster.alerts.routing import Destination
 from mlmon_dagster.alerts.silencing import silenced_by
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, alert_state, outbox
+from mlmon_dagster.store import Store, alert_state, outages, outbox
 from mlmon_dagster.store.alert_state import Row
 
 _KINDS: dict[Reason, str] = {
@@ -198,14 +198,16 @@ def _reply(
 def _withdraw(state: GroupState, group: dict[str, Any]) -> bool:
     """Withdraw a thread of this group alone that was never posted."""
     shared = [g for g in state.groups.values() if g["head_key"] == group["head_key"]]
+    if outages.kind_of(state.conn, group["head_key"]) == outages.OUTAGE:
+        return False
     return len(shared) == 1 and outbox.supersede_unsent_thread(state.conn, group["head_key"])
 
 
 def _write_head(state: GroupState, group: dict[str, Any]) -> None:
     """Bring the first message of the thread up to date; a summary's thread has many groups."""
     head_key = group["head_key"]
-    if not head_key:
-        return
+    if not head_key or outages.kind_of(state.conn, head_key) == outages.OUTAGE:
+        return  # a summary of many models is not one model's to change
     sharing = [g for g in state.groups.values() if g["head_key"] == head_key]
     firing = state.views_of(key for g in sharing for key in json.loads(g["firing"]))
     resolved = state.views_of(key for g in sharing for key in json.loads(g["resolved"]))

@@ -9,7 +9,9 @@ from typing import Literal
 
 import sqlalchemy as sa
 
+from mlmon_dagster.alerts.handling import SHORT_ID
 from mlmon_dagster.alerts.slack_text import clean
+from mlmon_dagster.alerts.table import text_table
 from mlmon_dagster.alerts.view import number, view_of
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import Row
@@ -33,6 +35,7 @@ class AlertEpisode:
         worst_value: The failing value farthest from its baseline; None if there is no value.
         message: The last sentence.
         muted_reason: Why it was not sent; empty if it was.
+        acked_by: Who has taken it on; empty if nobody has.
     """
 
     fingerprint: str
@@ -51,6 +54,7 @@ class AlertEpisode:
     worst_value: float | None
     message: str
     muted_reason: str
+    acked_by: str = ""
 
 
 def list_alerts(
@@ -136,6 +140,7 @@ def _listed(
         worst_value=worst,
         message=message,
         muted_reason=muted,
+        acked_by=clean(row["acked_by"]) if state in alert_state.ACTIVE else "",
     )
 
 
@@ -143,18 +148,14 @@ def render_alerts(episodes: Sequence[AlertEpisode]) -> str:
     """Return a text table; one line that says so if there are no alerts."""
     if not episodes:
         return "No alerts."
-    head = ("STATE", "SEVERITY", "MODEL", "MONITOR", "SLICE", "FROM", "TO", "WORST", "MUTED")
-    lines = [head, *(_cells(episode) for episode in episodes)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    head = ("ID", "STATE", "SEVERITY", "MODEL", "MONITOR", "SLICE", "FROM", "TO", "WORST", "MUTED")
+    return text_table(head, [_cells(episode) for episode in episodes])
 
 
 def _cells(episode: AlertEpisode) -> tuple[str, ...]:
     where = f"{episode.slice_key}={episode.slice_value}" if episode.slice_key != "all" else "all"
     return (
+        episode.fingerprint[:SHORT_ID],
         episode.state,
         episode.severity or "-",
         episode.model,
@@ -163,5 +164,5 @@ def _cells(episode: AlertEpisode) -> tuple[str, ...]:
         f"{episode.opened_window:%Y-%m-%d %H:%M}",
         f"{episode.resolved_window:%Y-%m-%d %H:%M}" if episode.resolved_window else "",
         number(episode.worst_value),
-        episode.muted_reason,
+        episode.muted_reason or (f"acked by {episode.acked_by}" if episode.acked_by else ""),
     )

@@ -10,8 +10,6 @@ import http.client
 import json
 import logging
 import re
-import socket
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -30,7 +28,12 @@ from mlmon_dagster.alerts.receivers import (
     Unclear,
 )
 from mlmon_dagster.alerts.rendering import short_id, short_payload
-from mlmon_dagster.alerts.slack_errors import PAYLOAD_ERRORS, UNCLEAR_ERRORS, explain
+from mlmon_dagster.alerts.slack_errors import (
+    PAYLOAD_ERRORS,
+    UNCLEAR_ERRORS,
+    UNREACHABLE,
+    explain,
+)
 
 TIMEOUT_SECONDS = 10
 DEFAULT_WAIT_SECONDS = 30.0
@@ -199,10 +202,9 @@ def classify(error: Exception) -> Outcome:
         return _classify_answer(error.response)
     if isinstance(error, SlackClientError):
         return Refused(explain(str(error)))
-    if isinstance(error, URLError) and isinstance(
-        error.reason, ConnectionRefusedError | socket.gaierror | ssl.SSLCertVerificationError
-    ):
-        return NotPosted(f"Slack cannot be reached: {error.reason}")
+    if isinstance(error, URLError) and isinstance(error.reason, tuple(UNREACHABLE)):
+        hint = next(hint for kind, hint in UNREACHABLE.items() if isinstance(error.reason, kind))
+        return NotPosted(f"Slack cannot be reached: {error.reason}. {hint}")
     if isinstance(error, OSError | http.client.HTTPException | ValueError):
         return Unclear(f"no usable answer from Slack: {type(error).__name__}: {error}")
     raise error
@@ -217,8 +219,11 @@ def _classify_answer(response: Any) -> Outcome:
     # A page of a proxy instead of JSON: the SDK puts a sentence where the code would be.
     is_code = re.fullmatch(r"[a-z0-9_]+", code) is not None
     if status != http.HTTPStatus.OK or not is_code or code in UNCLEAR_ERRORS:
-        return Unclear(f"no usable answer from Slack: HTTP {status} {code[:60]}".rstrip())
-    return Refused(explain(code))
+        proxy = "" if is_code or status != http.HTTPStatus.OK else "; does a proxy answer instead?"
+        said = f"HTTP {status} {code[:60]}".rstrip()
+        return Unclear(f"no usable answer from Slack: {said}{proxy}")
+    needed = str(data.get("needed") or "") if code == "missing_scope" else ""
+    return Refused(explain(code, [needed] if needed else ()))
 
 
 def _retry_after(value: str) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections.abc import Sequence
 
 # "Some aspect of the operation may have succeeded before the error was raised."
@@ -19,6 +21,15 @@ PAYLOAD_ERRORS = frozenset(
         "metadata_too_large",
     }
 )
+
+# What surely kept a request from getting there, and what mends it.
+UNREACHABLE: dict[type[BaseException], str] = {
+    socket.gaierror: "The name does not resolve: check the network, DNS, and HTTPS_PROXY where "
+    "there is a proxy.",
+    ssl.SSLCertVerificationError: "The certificate is not trusted: if a proxy opens TLS, add its "
+    "certificate to SSL_CERT_FILE.",
+    ConnectionRefusedError: "Nothing listens there: check HTTPS_PROXY and the firewall.",
+}
 
 _TOKEN = "Copy the Bot User OAuth Token (xoxb-...) of the app into the token's variable."
 _MEANINGS = {

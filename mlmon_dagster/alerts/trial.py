@@ -22,7 +22,6 @@ def send_test(
     now: dt.datetime,
     receivers: Mapping[str, Receiver],
     destination: Destination | None = None,
-    mention: str = "",
 ) -> DeliveryReport:
     """Send a test message the way an alert of the model would go.
 
@@ -34,10 +33,10 @@ def send_test(
         now: The time written into the message's key.
         receivers: By name.
         destination: Where to; by default the model's first default place.
-        mention: Who is notified.
     """
-    if destination is None:
-        destination, mention = next(iter(default_destinations(spec).items()))
+    declared = default_destinations(spec)
+    destination = destination or next(iter(declared))
+    mention = declared.get(destination, "")
     group = {
         "receiver": destination.receiver,
         "channel": destination.channel,
@@ -48,7 +47,7 @@ def send_test(
         title=f"{spec.model}: this is a test, alerts arrive here",
         mood="OK",
         notes=(("Owner", ", ".join(spec.owners)),),
-        mentions=_mentions(mention),
+        mentions=(mention,) if mention else (),
     )
     key = hashlib.sha256(group["group_key"].encode()).hexdigest()
     with store.state.begin() as conn:
@@ -56,7 +55,3 @@ def send_test(
     report = deliver(store, receivers)
     outbox.withdraw_test(store.state, key)
     return report
-
-
-def _mentions(mention: str) -> tuple[str, ...]:
-    return (mention,) if mention else ()

@@ -1,89 +1,90 @@
-"""``mlmon alerts``: list, deliver, test."""
+"""``mlmon alerts``: look at alerts, deliver them, handle them."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlmon_dagster.commands.alert_handling import ack, digest, requeue, silence, silences, unsilence
+from mlmon_dagster.commands.alert_test import test
+from mlmon_dagster.commands.moments import past
 from mlmon_dagster.commands.options import specs_of
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     from mlmon_dagster.defs.resources import Project
-    from mlmon_dagster.spec import ModelSpec
 
 
 @click.group()
 def alerts() -> None:
-    """Look at alerts and deliver them."""
+    """Look at alerts, handle them and deliver them.
+
+    Alerts are named by the id that list shows; the first characters are enough.
+    """
+
+
+for command in (ack, digest, requeue, silence, silences, test, unsilence):
+    alerts.add_command(command)
 
 
 @alerts.command("list", epilog="Example: mlmon alerts list --model flight_delay --firing")
 @click.option("--model", help="Only of this model.")
 @click.option("--firing", is_flag=True, help="Only what is firing now.")
+@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table")
 @click.pass_obj
-def alerts_list(project: Project, model: str | None, firing: bool) -> None:
+def list_(project: Project, model: str | None, firing: bool, format_: str) -> None:
     """List alerts and their episodes, newest first."""
     from mlmon_dagster.alerts import list_alerts, render_alerts
 
-    click.echo(render_alerts(list_alerts(project.store, model, "FIRING" if firing else None)))
+    found = list_alerts(project.store, model, "FIRING" if firing else None)
+    click.echo(render_alerts(found) if format_ == "table" else as_json(found))
 
 
-@alerts.command("deliver", epilog="Example: mlmon alerts deliver")
+def as_json(episodes: Any) -> str:
+    """Return episodes as a JSON list; times in ISO 8601."""
+    import dataclasses
+    import json
+
+    return json.dumps([dataclasses.asdict(e) for e in episodes], default=str, indent=2)
+
+
+@alerts.command(epilog="Example: mlmon alerts show 3fa2c1")
+@click.argument("alert")
 @click.pass_obj
-def alerts_deliver(project: Project) -> None:
+def show(project: Project, alert: str) -> None:
+    """Show everything that is known of ALERT."""
+    from mlmon_dagster.alerts.handling import find_alert
+    from mlmon_dagster.alerts.history import render_alert
+
+    model = find_alert(project.store, alert)["model"]
+    zones = {spec.model: spec.time.zone for spec in specs_of(project)}
+    click.echo(render_alert(project.store, alert, zones.get(model, "UTC")))
+
+
+@alerts.command(epilog="Example: mlmon alerts history --model flight_delay --since 7d")
+@click.option("--model", help="Only of this model.")
+@click.option("--since", callback=past, metavar="TIME", help="A day, a time, or 7d for a week ago.")
+@click.option("--limit", default=200, show_default=True, help="At most so many, the newest.")
+@click.pass_obj
+def history(project: Project, model: str | None, since: dt.datetime | None, limit: int) -> None:
+    """Show what happened to alerts: opened, escalated, acknowledged, resolved."""
+    from mlmon_dagster.alerts.history import render_history
+
+    click.echo(render_history(project.store, model, since, limit))
+
+
+@alerts.command(epilog="Example: mlmon alerts deliver")
+@click.pass_obj
+def deliver(project: Project) -> None:
     """Turn new verdicts into alerts and send what is due, as the dispatcher sensor does."""
-    sys.exit(0 if deliver_now(project, specs_of(project)) else 1)
-
-
-@alerts.command("test", epilog="Example: mlmon alerts test --channel '#ml-alerts'")
-@click.option("--channel", help="Where to. [default: every channel that the models name]")
-@click.pass_obj
-def alerts_test(project: Project, channel: str | None) -> None:
-    """Send one test message, and say plainly what is wrong if that fails."""
-    sys.exit(0 if send_tests(project, specs_of(project), channel) else 1)
-
-
-def deliver_now(project: Project, specs: Sequence[ModelSpec]) -> bool:
-    """Dispatch once, as the sensor does; say what happened.
-
-    Returns:
-        Whether nothing was refused for good.
-    """
     from mlmon_dagster.defs.delivery import dispatch_alerts
     from mlmon_dagster.defs.instance import open_instance
 
+    specs = specs_of(project)
     with open_instance(project) as instance:
         report = dispatch_alerts(project, specs, instance, project.now())
     click.echo(report.text())
-    return report.delivery.n_dead == 0
-
-
-def send_tests(project: Project, specs: Sequence[ModelSpec], channel: str | None) -> bool:
-    """Send one test message per channel; say what is wrong with each that fails."""
-    from mlmon_dagster.alerts import send_test
-    from mlmon_dagster.defs.receivers import receivers
-
-    targets = {(spec.alerts.slack.channel if spec.alerts.slack else ""): spec for spec in specs}
-    if channel is not None:
-        targets = {channel: _redirected(specs[0], channel)}
-    is_fine = True
-    for name, spec in sorted(targets.items()):
-        report = send_test(project.store, spec, project.now(), receivers(project))
-        where = name if name and project.slack_token else "the terminal"
-        if report.n_sent and not report.errors:
-            click.echo(f"Delivered to {where}.")
-            continue
-        is_fine = False
-        for error in report.errors or ["it is queued; run mlmon alerts deliver"]:
-            click.echo(f"Not delivered to {where}: {error}", err=True)
-    return is_fine
-
-
-def _redirected(spec: ModelSpec, channel: str) -> ModelSpec:
-    from mlmon_dagster.spec import SlackRoute
-
-    policy = spec.alerts.model_copy(update={"slack": SlackRoute(channel=channel)})
-    return spec.model_copy(update={"alerts": policy})
+    sys.exit(0 if report.delivery.n_dead == 0 else 1)

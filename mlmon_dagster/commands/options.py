@@ -15,6 +15,23 @@ if TYPE_CHECKING:
     from mlmon_dagster.spec import ModelSpec
 
 
+AUTHOR = "mlmon.author"  # of the context: who types, as the environment says
+
+
+def author_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --author, by default the user who is logged in."""
+    return click.option(
+        "--author", callback=_author, metavar="NAME", help="Who says so. [default: $USER]"
+    )(command)
+
+
+def _author(context: click.Context, _option: click.Parameter, name: str | None) -> str:
+    author = (name or context.meta.get(AUTHOR, "")).strip()
+    if not author:
+        raise click.BadParameter("say who you are: --author NAME (USER is not set)")
+    return author
+
+
 def specs_of(project: Project) -> list[ModelSpec]:
     """Return every model of a project."""
     from mlmon_dagster.spec import load_models

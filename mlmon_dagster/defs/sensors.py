@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from mlmon_dagster.defs import compute, delivery, judging
+from mlmon_dagster.defs import compute, delivery, failures, judging
 from mlmon_dagster.defs.checks import evaluation
 from mlmon_dagster.defs.compute import Work
+from mlmon_dagster.defs.delivery_check import report_delivery
 from mlmon_dagster.defs.lineage import asset_key, keys_of
 from mlmon_dagster.defs.liveness import MODEL_TAG, fail_dead_runs, is_in_flight
 from mlmon_dagster.defs.metadata import safe_metadata
@@ -38,12 +39,17 @@ def planner_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.SensorDef
     )
     def planner(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         requests: list[dg.RunRequest] = []
+        failing = failures.failed_plannings(project)
         for spec in specs:
             try:
                 requests += _plan_model(context, project, spec)
-            except Exception:
+                if spec.model in failing:
+                    failures.note_planning(project, spec.model, None)
+            except Exception as error:
                 # One model's broken source must not stop the others; the tick log keeps the trace.
                 context.log.exception(f"planning of model {spec.model!r} failed")
+                if failing.get(spec.model) != "FIRING":  # what fires is told
+                    failures.note_planning(project, spec.model, error)
         if not requests:
             return dg.SkipReason(
                 "every window is computed from its newest inputs, or failed too often"
@@ -94,7 +100,8 @@ def run_request(request: Request) -> dg.RunRequest:
 def dispatcher_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.SensorDefinition:
     """Return the sensor that turns new verdicts into alerts and delivers what is due.
 
-    It keeps no cursor: alert state and outbox are tables, so any number of these may run.
+    Nothing depends on its cursor: alert state and outbox are tables, so any number of these may
+    run. The cursor holds what the check of the delivery last said, so that it is not said again.
     """
 
     @dg.sensor(
@@ -106,6 +113,7 @@ def dispatcher_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.Sensor
     )
     def alert_dispatcher(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         summary = delivery.dispatch_alerts(project, specs, context.instance, project.now())
+        context.update_cursor(report_delivery(context.instance, project, context.cursor))
         return dg.SkipReason(summary.text())
 
     return alert_dispatcher

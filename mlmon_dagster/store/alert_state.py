@@ -25,12 +25,14 @@ _BATCH = 500  # values per IN (...)
 
 
 @contextmanager
-def exclusive(engine: sa.Engine, name: str) -> Iterator[sa.Connection]:
+def exclusive(engine: sa.Engine, *names: str) -> Iterator[sa.Connection]:
     """Open a write transaction that no other one of the same name runs beside."""
     with engine.begin() as conn:  # SQLite has one writer at a time anyway
         if conn.dialect.name == "postgresql":
-            key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-            conn.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+            hashes = [hashlib.sha256(name.encode()).digest()[:8] for name in names]
+            # In order, so that two transactions of several names cannot wait for each other.
+            for key in sorted({int.from_bytes(h, "big", signed=True) for h in hashes}):
+                conn.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
         yield conn
 
 
@@ -141,6 +143,15 @@ def load_alerts(
         wanted = sa.or_(alert.c.state.in_(states), alert.c.fingerprint.in_(fingerprints))
         query = query.where(wanted)
     return {row["fingerprint"]: row for row in fetch(conn, query)}
+
+
+def unsettled(engine: sa.Engine, family: str, model: str | None = None) -> list[Row]:
+    """Return the alerts of a family that are not OK, of one or every model."""
+    query = sa.select(alert).where(alert.c.family == family, alert.c.state != "OK")
+    if model is not None:
+        query = query.where(alert.c.model == model)
+    with engine.connect() as conn:
+        return fetch(conn, query)
 
 
 def save_alerts(conn: sa.Connection, rows: Sequence[Row]) -> None:

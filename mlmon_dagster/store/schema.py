@@ -14,6 +14,7 @@ from mlmon_dagster.store.alert_schema import (
     alert_event,
     alert_group,
     channel_gate,
+    heartbeat,
     outbox,
     silence,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "erasure",
     "erasure_key",
     "erasure_request",
+    "heartbeat",
     "ingest_file",
     "ingest_path",
     "metric",

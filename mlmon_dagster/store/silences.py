@@ -33,9 +33,23 @@ def add(
         return int(conn.execute(statement.returning(silence.c.id)).scalar_one())
 
 
-def end(engine: sa.Engine, silence_id: int, now: dt.datetime) -> bool:
+def end(engine: sa.Engine, silence_id: int, now: dt.datetime, author: str = "") -> bool:
     """End a silence; return whether it was in force or still to come."""
     s = silence.c
-    statement = silence.update().where(s.id == silence_id, s.ends_at > now).values(ends_at=now)
+    statement = silence.update().where(s.id == silence_id, s.ends_at > now)
     with engine.begin() as conn:
-        return conn.execute(statement).rowcount == 1
+        return conn.execute(statement.values(ends_at=now, ended_by=author)).rowcount == 1
+
+
+def every(engine: sa.Engine, since: dt.datetime | None = None) -> list[alert_state.Row]:
+    """Return the silences, the newest first.
+
+    Args:
+        engine: The state database.
+        since: Only those that had not ended at this time; all of them if None.
+    """
+    query = sa.select(silence).order_by(silence.c.id.desc())
+    if since is not None:
+        query = query.where(silence.c.ends_at > since)
+    with engine.connect() as conn:
+        return alert_state.fetch(conn, query)

@@ -315,7 +315,8 @@ def test_a_test_message_arrives(
         monkeypatch.setenv("MLMON_SLACK_TOKEN", slack.token)
         monkeypatch.setenv("MLMON_SLACK_API_URL", slack.url)
         ended = mlmon("--project", folder, "alerts", "test")
-        assert (ended.code, ended.out) == (0, "Delivered to #ml-alerts.\n")
+        assert ended.code == 0
+        assert ended.out == "Slack: Connected to Team as mlmon.\nDelivered to #ml-alerts.\n"
         assert "this is a test" in slack.messages[0].text
         lost = mlmon("--project", folder, "alerts", "test", "--channel", "#ghost")
         assert lost.code == 1

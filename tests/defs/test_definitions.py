@@ -113,7 +113,8 @@ def test_every_asset_says_what_it_is_and_whose(project: Project) -> None:
 def test_every_check_says_when_it_fails_and_whom_it_concerns(project: Project) -> None:
     graph = build_definitions([spec_of()], project).resolve_asset_graph()
     checks = [graph.get_check_spec(key) for key in graph.asset_check_keys]
-    assert {check.name for check in checks} == {info.family for info in ASSETS if info.family}
+    families = {info.family for info in ASSETS if info.family}
+    assert {check.name for check in checks} == {*families, "alert_delivery"}
     for check in checks:
         assert any(word in (check.description or "") for word in ("Fails", "Limits"))
         assert check.metadata["owners"] == "team:growth, oncall@example.com"
