@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.spec import names
+from mlmon_dagster.spec.actuals import no_actual_problem
 from mlmon_dagster.spec.alerting import policy_problems
 from mlmon_dagster.spec.retention import SHORTEST_VERSIONS
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS, format_duration
@@ -124,20 +125,7 @@ def _source(spec: ModelSpec) -> Iterator[Problem]:
 
 
 def _actuals(spec: ModelSpec) -> Iterator[Problem]:
-    text = spec.actuals.no_actual_when
-    if text is None:
-        return
-    # The parser reads whole specs, so it is imported once they exist.
-    from mlmon_dagster.errors import ConfigError
-    from mlmon_dagster.spec.predicate_parser import parse_predicate, predicate_columns
-
-    columns = predicate_columns(spec)
-    for role in ("actual", "actual_time", "outcome"):  # known only where there is ground truth
-        columns.pop(role, None)
-    try:
-        parse_predicate(text, columns, spec.time.zone)
-    except ConfigError as error:
-        yield Problem(("actuals", "no_actual_when"), str(error))
+    yield from _said(("actuals", "no_actual_when"), no_actual_problem(spec))
 
 
 def _columns(spec: ModelSpec) -> Iterator[Problem]:
