@@ -18,6 +18,7 @@ from mlmon_dagster.store.alert_schema import (
     outbox,
     silence,
 )
+from mlmon_dagster.store.collect_schema import collect_token
 from mlmon_dagster.store.column_types import ALL, METADATA, Id, UtcDateTime, count, text, time
 from mlmon_dagster.store.erasure_schema import (
     erasure,
@@ -38,6 +39,7 @@ __all__ = [
     "baseline",
     "baseline_promotion",
     "channel_gate",
+    "collect_token",
     "dead_letter",
     "erasure",
     "erasure_key",

@@ -16,6 +16,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Add what this version adds."""
+    _add_tokens()
     _add_life_of_a_model()
     v0002_erasure.upgrade()
     _add_alert_handling()
@@ -26,6 +27,7 @@ def downgrade() -> None:
     v0002_erasure.downgrade()
     _drop_alert_handling()
     _drop_life_of_a_model()
+    op.drop_table("collect_token")
 
 
 def _text(name: str, default: str = "") -> sa.Column[str]:
@@ -34,6 +36,18 @@ def _text(name: str, default: str = "") -> sa.Column[str]:
 
 def _count(name: str) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger(), server_default="0", nullable=False)
+
+
+def _add_tokens() -> None:
+    op.create_table(
+        "collect_token",
+        sa.Column("id", sa.Text(), server_default="", nullable=False),
+        *(_text(name) for name in ("model", "sha256", "note")),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("expires_at", UtcDateTime(), nullable=True),
+        sa.Column("revoked_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
 
 
 def _add_life_of_a_model() -> None:

@@ -1,0 +1,44 @@
+"""Tokens: kept as hashes, scoped, expiring, revocable."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import sqlalchemy as sa
+
+from mlmon_dagster.store import Store, collect_tokens
+from tests.push.worlds import NOW
+
+DAY = dt.timedelta(days=1)
+
+
+def test_only_the_whole_token_is_found_and_it_is_stored_nowhere(any_store: Store) -> None:
+    engine = any_store.state
+    token = collect_tokens.create(engine, "loan", now=NOW)
+    collect_tokens.create(engine, "*", now=NOW)
+    known = collect_tokens.tokens(engine)
+
+    found = collect_tokens.find(known, token)
+    assert found is not None
+    assert found.opens("loan")
+    assert not found.opens("churn")
+    token_id, secret = token.split("_", 2)[1:]
+    for wrong in ("", token[:-1], f"mlmon_{token_id}_", f"x_{token_id}_{secret}", f"mlmon__{secret}",
+                  f"mlmon_{known[1].id}_{secret}", token + "x", "mlmon_é_\udcff"):  # fmt: skip
+        assert collect_tokens.find(known, wrong) is None, wrong
+    with engine.connect() as conn:
+        stored = repr(conn.execute(sa.text("SELECT * FROM collect_token")).all())
+    assert secret not in stored
+
+
+def test_a_token_expires_and_can_be_revoked_once(any_store: Store) -> None:
+    engine = any_store.state
+    collect_tokens.create(engine, "*", now=NOW, expires_at=NOW + DAY, note="batch job")
+    (token,) = collect_tokens.tokens(engine)
+    assert token.opens("any")
+    assert [token.state(NOW + DAY * i) for i in (0, 1)] == ["active", "expired"]
+
+    assert collect_tokens.revoke(engine, token.id, NOW)
+    assert not collect_tokens.revoke(engine, token.id, NOW)
+    assert not collect_tokens.revoke(engine, "unknown", NOW)
+    assert collect_tokens.tokens(engine)[0].state(NOW) == "revoked"
