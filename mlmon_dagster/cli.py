@@ -32,6 +32,7 @@ LAZY = {
     "alerts": "mlmon_dagster.commands.alerts:alerts",
     "erase": "mlmon_dagster.commands.erase:erase",
     "watchdog": "mlmon_dagster.commands.watchdog:watchdog",
+    "collect": "mlmon_dagster.commands.collect:collect",
     "metrics": "mlmon_dagster.commands.metrics:metrics",
 }
 

@@ -88,7 +88,7 @@ def parse_file(staged: Staged, spec: ModelSpec, source: Source) -> Parsed:
         raise refused(staged.name, "empty_file", "0 bytes once decompressed; expected rows.")
     wanted = columns_of(spec, staged.stream)
     raw = reader(plain, staged.name, wanted, _options(source))
-    return _typed(staged, raw, wanted, spec, source)
+    return typed_columns(staged, raw, wanted, spec, source)
 
 
 def _options(source: Source) -> Options:
@@ -100,9 +100,14 @@ def _options(source: Source) -> Options:
     )  # fmt: skip
 
 
-def _typed(
+def typed_columns(
     staged: Staged, raw: RawFile, wanted: Sequence[Column], spec: ModelSpec, source: Source
 ) -> Parsed:
+    """Give the columns of a file their declared types.
+
+    Raises:
+        SchemaError: If a column as a whole is of another type.
+    """
     columns: dict[str, pa.Array] = {}
     faults = _refusals(raw.refusals, wanted)
     not_finite: dict[str, dict[str, Mask]] = {}

@@ -15,7 +15,7 @@ DAY = dt.timedelta(days=1)
 def test_only_the_whole_token_is_found_and_it_is_stored_nowhere(any_store: Store) -> None:
     engine = any_store.state
     token = collect_tokens.create(engine, "loan", now=NOW)
-    collect_tokens.create(engine, "*", now=NOW)
+    collect_tokens.create(engine, "*", now=NOW + DAY)
     known = collect_tokens.tokens(engine)
 
     found = collect_tokens.find(known, token)
@@ -23,8 +23,17 @@ def test_only_the_whole_token_is_found_and_it_is_stored_nowhere(any_store: Store
     assert found.opens("loan")
     assert not found.opens("churn")
     token_id, secret = token.split("_", 2)[1:]
-    for wrong in ("", token[:-1], f"mlmon_{token_id}_", f"x_{token_id}_{secret}", f"mlmon__{secret}",
-                  f"mlmon_{known[1].id}_{secret}", token + "x", "mlmon_é_\udcff"):  # fmt: skip
+    wrong_ones = (
+        "",
+        token[:-1],
+        f"{token}x",
+        f"mlmon_{token_id}_",
+        f"x_{token_id}_{secret}",
+        f"mlmon__{secret}",
+        f"mlmon_{known[1].id}_{secret}",
+        "mlmon_é_\udcff",
+    )
+    for wrong in wrong_ones:
         assert collect_tokens.find(known, wrong) is None, wrong
     with engine.connect() as conn:
         stored = repr(conn.execute(sa.text("SELECT * FROM collect_token")).all())

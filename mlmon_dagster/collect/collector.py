@@ -1,0 +1,180 @@
+"""One request from its bytes to its answer: read, judged, durable, answered."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import errno
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlmon_dagster.collect.body import Form, read_batch, unpacked
+from mlmon_dagster.collect.committing import Committer
+from mlmon_dagster.collect.judging import Judge
+from mlmon_dagster.collect.problem import Problem, limited
+from mlmon_dagster.collect.repeats import Key, Repeats
+from mlmon_dagster.collect.target import Target
+from mlmon_dagster.ingest.layout import Stream
+from mlmon_dagster.spec import ModelSpec
+
+_LOG = logging.getLogger("mlmon_dagster.collect")
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may not exceed.
+
+    Attributes:
+        max_body: Bytes as they come.
+        max_plain: Bytes once unpacked.
+        max_rows: Rows.
+        body_seconds: Time until the whole body is there.
+        head_seconds: Time until the whole head is there.
+    """
+
+    max_body: int = 8 << 20
+    max_plain: int = 32 << 20
+    max_rows: int = 100_000
+    body_seconds: float = 30.0
+    head_seconds: float = 10.0
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request to take in a batch.
+
+    Attributes:
+        caller: Id of its token, or empty.
+        key: Its Idempotency-Key, or empty.
+        takes_part: Good rows are wanted even if others are bad.
+    """
+
+    target: Target
+    form: Form
+    body: bytes
+    caller: str = ""
+    key: str = ""
+    takes_part: bool = False
+
+
+@dataclass(frozen=True)
+class _Accepted:
+    lines: list[bytes]
+    answer: dict[str, Any]
+
+
+class Collector:
+    """Takes in batches; several at once, since reading and judging leave the event loop.
+
+    Args:
+        specs: The models.
+        committer: Makes rows durable.
+        limits: Of one request.
+        now: The clock that event times may not lie ahead of.
+        n_threads: Batches that are judged at once.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ModelSpec],
+        targets: Mapping[tuple[str, Stream], Target],
+        committer: Committer,
+        limits: Limits,
+        now: Callable[[], dt.datetime],
+        n_threads: int = 2,
+    ) -> None:
+        by_name = {spec.model: spec for spec in specs}
+        self.judges = {key: Judge(by_name[key[0]], key[1]) for key in targets}
+        self.targets = targets
+        self.limits = limits
+        self._committer, self._now = committer, now
+        self._repeats = Repeats()
+        self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix="mlmon-judge")
+
+    async def take(self, ask: Ask) -> tuple[dict[str, Any], bool]:
+        """Take in a batch; return the answer, and whether it is that of an earlier request.
+
+        Raises:
+            Problem: If nothing of it is accepted.
+        """
+        key, fingerprint = _key_of(ask)
+        known = self._repeats.begin(key, fingerprint, is_named=bool(ask.key))
+        if known is not None:
+            return dict(known), True
+        answer = None
+        try:
+            loop = asyncio.get_running_loop()
+            accepted = await loop.run_in_executor(self._threads, self._judged, ask)
+            await self._stored(ask.target, accepted.lines)
+            answer = accepted.answer
+        finally:
+            self._repeats.end(key, answer)
+        return answer, False
+
+    def close(self) -> None:
+        """Write what waits and stop."""
+        self._threads.shutdown()
+        self._committer.close()
+
+    def _judged(self, ask: Ask) -> _Accepted:
+        target, limits = ask.target, self.limits
+        judge = self.judges[target.model, target.stream]
+        plain = unpacked(ask.body, ask.form.encoding, limits.max_plain)
+        max_rows = min(limits.max_rows, target.max_rows)
+        batch = read_batch(plain, ask.form.media_type, judge.wanted, limits.max_plain, max_rows)
+        judged = judge.judge(batch.raw, batch.unread, self._now())
+        kept = np.flatnonzero(~judged.bad).tolist()
+        n_bad = batch.raw.n_rows - len(kept)
+        if judged.is_refused_whole or not kept or (n_bad and not ask.takes_part):
+            raise Problem("rows_refused", _refusal(judged.is_refused_whole, n_bad, len(kept)),
+                          judged.errors)  # fmt: skip
+        lines = batch.lines(judged.parsed, kept)
+        if sum(map(len, lines)) > target.max_bytes:
+            found = f"The rows are more than max_bytes = {target.max_bytes:,} under 'source'."
+            raise Problem("too_large", found)
+        answer: dict[str, Any] = {"accepted": len(kept), "refused": n_bad}
+        if judged.warnings:
+            answer["warnings"] = list(judged.warnings)
+        return _Accepted(lines, answer | (limited(judged.errors) if n_bad else {}))
+
+    async def _stored(self, target: Target, lines: Sequence[bytes]) -> None:
+        done = asyncio.wrap_future(self._committer.submit(target, lines))
+        try:
+            # A client that goes away does not stop what its neighbours wait for.
+            await asyncio.shield(done)
+        except OSError as error:
+            reason = errno.errorcode.get(error.errno or 0, "OSError")
+            _LOG.error("%s %s: %d rows not stored: %s", target.model, target.stream, len(lines),
+                       reason)  # fmt: skip
+            if error.errno in _DISK_FULL:
+                found = "The disk is full."
+                raise Problem("overloaded", found, headers={"retry-after": "30"}) from None
+            found = f"The landing file cannot be written ({reason}). Nothing was accepted."
+            raise Problem("not_stored", found, headers={"retry-after": "5"}) from None
+
+
+def _key_of(ask: Ask) -> tuple[Key, str]:
+    target, form = ask.target, ask.form
+    digest = hashlib.sha256(
+        "\0".join((target.model, target.stream, form.media_type, form.encoding,
+                   str(ask.takes_part), "")).encode()
+    )  # fmt: skip
+    digest.update(ask.body)
+    fingerprint = digest.hexdigest()
+    if ask.key:
+        return ("named", ask.caller, target.model, target.stream, ask.key), fingerprint
+    return ("content", fingerprint), fingerprint
+
+
+def _refusal(is_whole: bool, n_bad: int, n_good: int) -> str:
+    if is_whole:
+        return "The batch does not have the columns that the model declares; nothing was stored."
+    found = f"{n_bad:,} of {n_bad + n_good:,} rows are refused; nothing was stored. Correct them"
+    return f"{found}, or send the batch with ?accept=partial." if n_good else f"{found}."

@@ -1,0 +1,173 @@
+"""Read rows from JSON: an object, an array of objects, or one object a line.
+
+Numbers keep the digits they came with: a row is passed on as the text that it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+
+from mlmon_dagster.collect.problem import Problem
+from mlmon_dagster.ingest.layout import Column
+from mlmon_dagster.ingest.raw import RawFile, rows_of, text_array
+
+MAX_LINE = 1 << 24  # what the reader of landing files takes
+_SPACE = " \t\r\n"
+_NO_CELL = "\0"  # a nested value; refused as of the wrong type
+_NEWLINES = str.maketrans("\r\n", "  ")
+
+
+class _Number(str):
+    """A number as it was written."""
+
+    __slots__ = ()
+
+
+class _Repeated(dict[str, Any]):
+    """An object that holds the same key twice."""
+
+
+@dataclass(frozen=True)
+class JsonRow:
+    """One row: its text, its cells, and why it is none, if so."""
+
+    text: str
+    cells: Mapping[str, Any]
+    fault: str = ""
+
+
+def read_array(text: str) -> list[JsonRow]:
+    """Read an object or an array of objects.
+
+    Raises:
+        Problem: If the text is not JSON, or neither of the two.
+    """
+    try:
+        rows = list(_elements(text))
+    except json.JSONDecodeError as error:
+        found = f"Not JSON at line {error.lineno}, column {error.colno}: {error.msg}."
+        raise Problem("malformed", found) from None
+    except RecursionError:
+        raise Problem("malformed", "The JSON is nested too deeply.") from None
+    return rows
+
+
+def read_lines(text: str) -> list[JsonRow]:
+    """Read one object a line; blank lines are no rows, a bad line is a row with a fault."""
+    return [_line(line) for line in text.split("\n") if line and not line.isspace()]
+
+
+def raw_file(rows: Sequence[JsonRow], wanted: Sequence[Column]) -> RawFile:
+    """Return the wanted columns of the rows, as text."""
+    present: dict[str, None] = {}
+    for row in rows:
+        if row.cells.keys() - present.keys():
+            present.update(dict.fromkeys(row.cells))
+    columns: dict[str, pa.Array] = {
+        column.source: text_array([_text(row.cells.get(column.source)) for row in rows])
+        for column in wanted
+        if column.source in present
+    }
+    return RawFile(columns, len(rows), tuple(present), rows_of)
+
+
+def lines_of(
+    rows: Sequence[JsonRow], wanted: Sequence[Column], kept: Sequence[int], present: Sequence[str]
+) -> list[bytes]:
+    """Write the kept rows as JSON Lines, with the wanted columns only."""
+    if len(kept) == len(rows) and set(present) <= {column.source for column in wanted}:
+        return [row.text.translate(_NEWLINES).encode() + b"\n" for row in rows]
+    # A column that must exist may be in none of the rows that are kept; ingest asks for it.
+    keys = {column.source: (json.dumps(column.source), column.must_exist) for column in wanted}
+    return [_projected(rows[i].cells, keys) for i in kept]
+
+
+def _projected(cells: Mapping[str, Any], keys: Mapping[str, tuple[str, bool]]) -> bytes:
+    parts = (
+        f"{key}: {_spelled(cells.get(name))}"
+        for name, (key, must_exist) in keys.items()
+        if must_exist or name in cells
+    )
+    return ("{" + ", ".join(parts) + "}\n").encode()
+
+
+def _spelled(cell: Any) -> str:
+    return cell if type(cell) is _Number else json.dumps(cell)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    return row if len(row) == len(pairs) else _Repeated()
+
+
+_DECODER: Final = json.JSONDecoder(
+    parse_float=_Number, parse_int=_Number, parse_constant=_Number, object_pairs_hook=_object
+)
+
+
+def _elements(text: str) -> Iterator[JsonRow]:
+    at = _after_space(text, 0)
+    if not text.startswith("[", at):
+        row, end = _DECODER.raw_decode(text, at)
+        if not isinstance(row, dict):
+            raise Problem("malformed", "The JSON is neither an object nor an array of objects.")
+        _expect_end(text, end)
+        yield _row(text[at:end], row)
+        return
+    at = _after_space(text, at + 1)
+    if text.startswith("]", at):
+        _expect_end(text, at + 1)
+        return
+    while True:
+        row, end = _DECODER.raw_decode(text, at)
+        yield _row(text[at:end], row)
+        at = _after_space(text, end)
+        if text.startswith("]", at):
+            _expect_end(text, at + 1)
+            return
+        if not text.startswith(",", at):
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+        at = _after_space(text, at + 1)
+
+
+def _after_space(text: str, at: int) -> int:
+    while at < len(text) and text[at] in _SPACE:
+        at += 1
+    return at
+
+
+def _expect_end(text: str, at: int) -> None:
+    end = _after_space(text, at)
+    if end != len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+
+
+def _line(line: str) -> JsonRow:
+    text = line.strip(_SPACE)
+    try:
+        return _row(text, _DECODER.decode(text))
+    except (json.JSONDecodeError, RecursionError):
+        return JsonRow("", {}, "malformed_json")
+
+
+def _row(text: str, row: Any) -> JsonRow:
+    if len(text) > MAX_LINE // 4:  # a character is at most four bytes
+        return JsonRow("", {}, "too_large")
+    if type(row) is _Repeated:
+        return JsonRow("", {}, "duplicate_column")
+    if not isinstance(row, dict):
+        return JsonRow("", {}, "malformed_json")
+    return JsonRow(text, row)
+
+
+def _text(cell: Any) -> str | None:
+    if cell is None or isinstance(cell, str):
+        return cell
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    return _NO_CELL

@@ -1,0 +1,183 @@
+"""The OpenAPI document, made from the declarations of the models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from mlmon_dagster.collect.body import ARROW, LINES
+from mlmon_dagster.collect.collector import Limits
+from mlmon_dagster.collect.judging import Judge
+from mlmon_dagster.collect.problem import MEDIA_TYPE, PROBLEMS
+from mlmon_dagster.ingest.layout import EXPECTED, Column, Kind
+
+_TYPES: Final[dict[Kind, dict[str, Any]]] = {
+    "id": {"type": ["string", "integer"]},
+    "time": {"type": "string", "format": "date-time"},
+    "number": {"type": ["number", "string"]},
+    "label": {"type": ["integer", "boolean"], "enum": [0, 1, False, True]},
+    "boolean": {"type": "boolean"},
+    "text": {"type": ["string", "number", "boolean"]},
+}
+_HEADERS_ONLY: Final = {"not_found", "method_not_allowed"}
+
+
+def describe(judges: Sequence[Judge], limits: Limits, *, needs_token: bool) -> dict[str, Any]:
+    """Return the document.
+
+    Args:
+        judges: The streams to describe; without any, the paths have a placeholder.
+        limits: Of one request.
+        needs_token: Every request needs a token.
+    """
+    schemas: dict[str, Any] = {"Problem": _problem_schema(), "Accepted": _accepted_schema()}
+    paths: dict[str, Any] = {}
+    for judge in judges:
+        name = f"{judge.spec.model}.{judge.stream}"
+        schemas[name] = _row_schema(judge.wanted)
+        paths[f"/v1/models/{judge.spec.model}/{judge.stream}"] = {
+            "post": _operation(name, judge.spec.description, limits)
+        }
+    if not judges:
+        schemas["Row"] = {"type": "object"}
+        paths["/v1/models/{model}/{stream}"] = {"post": _operation("Row", "", limits) | {
+            "parameters": [_path("model"), _path("stream"), *_PARAMETERS]
+        }}  # fmt: skip
+    for path, summary in (("/healthz", "Does the server live?"), ("/readyz", "Is there room?")):
+        paths[path] = {"get": {"summary": summary, "responses": {"200": {"description": "Yes"}}}}
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "mlmon collect",
+            "version": "1",
+            "description": "An answer of 202 means that the events are on the disk.",
+        },
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+    if needs_token:
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+    return document
+
+
+_PARAMETERS: Final = [
+    {
+        "name": "accept",
+        "in": "query",
+        "description": "partial: good rows are stored even if others are refused.",
+        "schema": {"type": "string", "enum": ["all", "partial"], "default": "all"},
+    },
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "The same key and body within a day are answered alike and stored once.",
+        "schema": {"type": "string", "maxLength": 255},
+    },
+]
+
+
+def _operation(schema: str, description: str, limits: Limits) -> dict[str, Any]:
+    one = {"$ref": f"#/components/schemas/{schema}"}
+    bodies: dict[str, Any] = {
+        "application/json": {"schema": {"oneOf": [one, {"type": "array", "items": one}]}},
+        **{name: {"schema": one} for name in LINES},
+        ARROW: {"schema": {"type": "string", "format": "binary"}},
+    }
+    accepted = {"application/json": {"schema": {"$ref": "#/components/schemas/Accepted"}}}
+    return {
+        "summary": f"Push {schema.rpartition('.')[2]}",
+        "description": description,
+        "parameters": list(_PARAMETERS),
+        "requestBody": {
+            "required": True,
+            "description": (
+                f"At most {limits.max_body:,} bytes, {limits.max_plain:,} once unpacked, and "
+                f"{limits.max_rows:,} rows. Content-Encoding: gzip or zstd."
+            ),
+            "content": bodies,
+        },
+        "responses": {
+            "202": {"description": "Durable", "content": accepted},
+            **_problem_responses(),
+        },
+    }
+
+
+def _problem_responses() -> dict[str, Any]:
+    titles: dict[int, list[str]] = {}
+    for code, (status, title) in PROBLEMS.items():
+        if code not in _HEADERS_ONLY:
+            titles.setdefault(status, []).append(title)
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        str(status): {"description": "; ".join(found), "content": content}
+        for status, found in titles.items()
+    }
+
+
+def _path(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _row_schema(columns: Sequence[Column]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": [c.source for c in columns if c.must_exist and not c.nullable],
+        "properties": {c.source: _cell_schema(c) for c in columns},
+    }
+
+
+def _cell_schema(column: Column) -> dict[str, Any]:
+    kind = dict(_TYPES[column.kind])
+    role = "" if column.is_feature else f"{column.name}: "
+    schema = {"description": f"{role}{EXPECTED[column.kind]}"}
+    if column.nullable:
+        return schema | {"anyOf": [kind, {"type": "null"}]}
+    return schema | kind
+
+
+def _accepted_schema() -> dict[str, Any]:
+    number = {"type": "integer", "minimum": 0}
+    return {
+        "type": "object",
+        "required": ["accepted", "refused"],
+        "properties": {
+            "accepted": number | {"description": "rows stored"},
+            "refused": number,
+            "n_errors": number,
+            "errors": {"type": "array", "items": _error_schema()},
+            "warnings": {"type": "array", "items": {"type": "string"}},
+        },
+    }
+
+
+def _problem_schema() -> dict[str, Any]:
+    text = {"type": "string"}
+    return {
+        "type": "object",
+        "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": text | {"format": "uri-reference"},
+            "title": text,
+            "status": {"type": "integer"},
+            "detail": text,
+            "n_errors": {"type": "integer"},
+            "errors": {"type": "array", "items": _error_schema()},
+        },
+    }
+
+
+def _error_schema() -> dict[str, Any]:
+    text = {"type": "string"}
+    return {
+        "type": "object",
+        "required": ["reason"],
+        "properties": {
+            "row": {"type": "integer", "minimum": 0, "description": "0 is the first row"},
+            "column": text,
+            "reason": text,
+            "expected": text,
+            "detail": text,
+        },
+    }

@@ -1,0 +1,115 @@
+"""The server: slow clients are dropped, and an end is announced before it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from mlmon_dagster.collect.app import App
+
+_LOG = logging.getLogger("mlmon_dagster.collect")
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where to listen, and how to end.
+
+    Attributes:
+        drain_seconds: Between the signal and the end: new requests are answered 503, so that a
+            load balancer sends them elsewhere.
+        end_seconds: The longest that requests at work may take after that.
+        certificate, key: Files for TLS.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8321
+    head_seconds: float = 10.0
+    max_connections: int = 1_000
+    drain_seconds: float = 2.0
+    end_seconds: float = 30.0
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+def make_server(app: App, listening: Listening) -> uvicorn.Server:
+    """Return the server; its ``run`` serves until a signal comes."""
+    config = uvicorn.Config(
+        app.asgi,
+        host=listening.host,
+        port=listening.port,
+        http=_protocol(listening.head_seconds),
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(listening.end_seconds),
+        limit_concurrency=listening.max_connections,
+        ssl_certfile=listening.certificate,
+        ssl_keyfile=listening.key,
+        ssl_version=ssl.PROTOCOL_TLS_SERVER,
+    )
+    return _Server(config, app, listening.drain_seconds)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, app: App, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._app, self._drain_seconds = app, drain_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, *args: object, **options: object) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(*args, **options)  # type: ignore[arg-type]
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Announce the end at the first signal; a second one does not wait."""
+        if self._app.is_draining or self._loop is None:
+            super().handle_exit(sig, frame)
+            return
+        self._app.is_draining = True
+        end = super().handle_exit
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._drain_seconds, end, sig, frame)
+
+
+def _protocol(head_seconds: float) -> type[HttpToolsProtocol]:
+    """Return the protocol that gives a client so long for the head of each request."""
+
+    class Impatient(HttpToolsProtocol):
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._expect_head()
+
+        def data_received(self, data: bytes) -> None:
+            # The first bytes of the next request on a connection that was kept.
+            if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+                self._expect_head()
+            super().data_received(data)
+
+        def on_headers_complete(self) -> None:
+            self._expect_nothing()
+            super().on_headers_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._expect_nothing()
+            super().connection_lost(exc)
+
+        def _expect_head(self) -> None:
+            self._deadline = self.loop.call_later(head_seconds, self.transport.abort)
+
+        def _expect_nothing(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+    return Impatient

@@ -1,0 +1,94 @@
+"""Where the events of a stream are written: a folder that the spec's glob looks into."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.ingest.layout import STREAMS, Stream
+from mlmon_dagster.landing_file import ENDING
+from mlmon_dagster.spec import ModelSpec
+
+PREFIX = "collect-"
+_EXAMPLE = f"{PREFIX}0{ENDING}"
+_WILD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a stream's files go, and what ingest would refuse as too large.
+
+    Attributes:
+        folder: Absolute path.
+        below: The folder below the project, as the manifest names it.
+    """
+
+    model: str
+    stream: Stream
+    folder: Path
+    below: str
+    max_rows: int
+    max_bytes: int
+
+
+def targets_of(specs: list[ModelSpec], project: Path) -> dict[tuple[str, Stream], Target]:
+    """Return the target of every stream that has landing files.
+
+    Raises:
+        ConfigError: If there is none, or ingest would not find or not read the files; with all
+            models named and the change that mends each.
+    """
+    found: dict[tuple[str, Stream], Target] = {}
+    problems = []
+    for spec in specs:
+        for stream in STREAMS:
+            source: Any = getattr(spec.source, stream)
+            if source is None or getattr(source, "path", None) is None:
+                continue  # without ground truth, or read from a database
+            try:
+                found[spec.model, stream] = _target(spec.model, stream, source, project.resolve())
+            except ConfigError as error:
+                problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    if not found:
+        raise ConfigError(
+            "No model reads landing files, so there is nowhere to put events. Declare "
+            "'source.predictions.path' in models/NAME.yaml."
+        )
+    return found
+
+
+def _target(model: str, stream: Stream, source: Any, project: Path) -> Target:
+    key = f"models/{model}.yaml: source.{stream}.path is {source.path!r}"
+    if "://" in source.path:
+        raise ConfigError(f"{key}; events are collected into a folder of this machine only.")
+    parts = PurePosixPath(source.path).parts
+    folder = PurePosixPath(*(_plain(part) for part in parts[:-1] if part != "**"))
+    if not parts or not fnmatchcase(_EXAMPLE, parts[-1]) or not _fits(folder, parts[:-1]):
+        better = PurePosixPath(*parts[:-1], "*") if parts else PurePosixPath("landing/*")
+        raise ConfigError(
+            f"{key}, which does not find the files that are collected ({_EXAMPLE}). "
+            f"Write '{better}' or '{better.with_name(f'*{ENDING}')}'."
+        )
+    if source.format not in ("auto", "jsonl"):
+        raise ConfigError(
+            f"models/{model}.yaml: source.{stream}.format is {source.format!r}; collected files "
+            "are JSON Lines. Leave it out, or write 'jsonl'."
+        )
+    return Target(
+        model, stream, project / folder, folder.as_posix(), source.max_rows, source.max_bytes
+    )
+
+
+def _plain(part: str) -> str:
+    return "collect" if _WILD.search(part) else part
+
+
+def _fits(folder: PurePosixPath, parts: tuple[str, ...]) -> bool:
+    wanted = [part for part in parts if part != "**"]
+    return all(fnmatchcase(name, part) for name, part in zip(folder.parts, wanted, strict=True))

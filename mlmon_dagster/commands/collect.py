@@ -1,0 +1,174 @@
+"""``mlmon collect``: take in events over HTTP, and the tokens of those who may send them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlmon_dagster.commands.options import spec_of, specs_of
+from mlmon_dagster.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlmon_dagster.defs.resources import Project
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class _Size(click.ParamType[int]):
+    name = "SIZE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """Read a number of bytes such as 8M or 1GiB."""
+        if isinstance(value, int):
+            return value
+        text = value.upper().removesuffix("IB").removesuffix("B").strip()
+        number, unit = (text[:-1], text[-1:]) if text[-1:].isalpha() else (text, "")
+        if not number.isdigit() or unit not in _UNITS:
+            self.fail(f"{value!r} is not a size such as 8M or 1G", param, ctx)
+        return int(number) * _UNITS[unit]
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog="Example: mlmon collect --port 8321",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8321, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--tls-cert", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@click.option("--tls-key", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@click.option("--max-body", type=_Size(), default="8M", show_default=True,
+              help="Largest body, as it comes.")  # fmt: skip
+@click.option("--max-unpacked", type=_Size(), default="32M", show_default=True,
+              help="Largest body once unpacked.")  # fmt: skip
+@click.option("--max-rows", type=click.IntRange(1), default=100_000, show_default=True,
+              help="Most rows of a request.")  # fmt: skip
+@click.option("--max-requests", type=click.IntRange(1), default=64, show_default=True,
+              help="Requests at work at once; above, 429.")  # fmt: skip
+@click.option("--max-files", type=click.IntRange(1), default=20_000, show_default=True,
+              help="Files of a stream that may wait for ingest; above, 429.")  # fmt: skip
+@click.option("--min-free", type=_Size(), default="1G", show_default=True,
+              help="Space that stays free on the disk; below, 429.")  # fmt: skip
+@click.option("--linger", type=click.FloatRange(0, 10_000), default=20.0, show_default=True,
+              help="Milliseconds a request waits for others to share its file.")  # fmt: skip
+@click.option("--body-timeout", type=click.FloatRange(0.1), default=30.0, show_default=True,
+              help="Seconds for a body to arrive.")  # fmt: skip
+@click.option("--head-timeout", type=click.FloatRange(0.1), default=10.0, show_default=True,
+              help="Seconds for the head of a request to arrive.")  # fmt: skip
+@click.option("--drain", type=click.FloatRange(0), default=2.0, show_default=True,
+              help="Seconds from SIGTERM to the end; new requests get 503.")  # fmt: skip
+@click.pass_context
+def collect(context: click.Context, /, **options: Any) -> None:
+    """Take in predictions and ground truth over HTTP, for every model with landing files.
+
+    An answer of 202 means that the events are on the disk, in the folder that ingest reads. On
+    another address than this machine's own, every request needs a token.
+    """
+    if context.invoked_subcommand is None:
+        _serve(context.obj, options)
+
+
+def _serve(project: Project, options: dict[str, Any]) -> None:
+    import logging
+
+    from mlmon_dagster.collect.access import Access
+    from mlmon_dagster.collect.app import App
+    from mlmon_dagster.collect.collector import Collector, Limits
+    from mlmon_dagster.collect.committing import Committer
+    from mlmon_dagster.collect.pressure import Pressure
+    from mlmon_dagster.collect.server import Listening, make_server
+    from mlmon_dagster.collect.target import targets_of
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("mlmon_dagster.collect").setLevel(logging.INFO)
+    specs = specs_of(project)
+    targets = targets_of(specs, project.folder)
+    engine = project.store.state
+    access = Access(engine, options["host"], project.now)
+    limits = Limits(
+        options["max_body"], options["max_unpacked"], options["max_rows"],
+        options["body_timeout"], options["head_timeout"],
+    )  # fmt: skip
+    collector = Collector(specs, targets, Committer(options["linger"] / 1000), limits, project.now)
+    pressure = Pressure(
+        targets.values(), engine, max_in_flight=options["max_requests"],
+        min_free=options["min_free"], max_files=options["max_files"],
+    )  # fmt: skip
+    listening = Listening(
+        options["host"], options["port"], options["head_timeout"],
+        drain_seconds=options["drain"], certificate=options["tls_cert"], key=options["tls_key"],
+    )  # fmt: skip
+    scheme = "https" if options["tls_cert"] else "http"
+    for target in targets.values():
+        click.echo(f"{target.model} {target.stream}: into {target.below}")
+    click.echo(f"Listening on {scheme}://{options['host']}:{options['port']}, see /docs")
+    make_server(App(collector, access, pressure), listening).run()
+
+
+@collect.group()
+def token() -> None:
+    """Make, list and revoke the tokens of those who may push."""
+
+
+@token.command(epilog="Example: mlmon collect token create --model flight_delay --expires 90d")
+@click.option("--model", required=True, help="The model it is for; '*' for all.")
+@click.option("--expires", metavar="WHEN", help="After 90d or 12h, or at a day. [default: never]")
+@click.option("--note", default="", help="Who uses it, for the list.")
+@click.pass_obj
+def create(project: Project, model: str, expires: str | None, note: str) -> None:
+    """Make a token and print it; it is shown this once."""
+    from mlmon_dagster.store import collect_tokens
+
+    if model != collect_tokens.ANY_MODEL:
+        spec_of(project, model)
+    now = project.now()
+    until = None if expires is None else _moment(expires, now)
+    if until is not None and until <= now:
+        raise ConfigError(f"{expires!r} is over already.")
+    click.echo(
+        collect_tokens.create(project.store.state, model, now=now, expires_at=until, note=note)
+    )
+
+
+@token.command("list", epilog="Example: mlmon collect token list")
+@click.pass_obj
+def list_(project: Project) -> None:
+    """List the tokens ever made, without their secrets."""
+    from mlmon_dagster.store import collect_tokens
+
+    now = project.now()
+    found = collect_tokens.tokens(project.store.state)
+    for item in found:
+        until = f"until {item.expires_at:%Y-%m-%d %H:%M} UTC" if item.expires_at else "for ever"
+        line = f"{item.id}  {item.state(now):8} {item.model:20} {until:26} {item.note}"
+        click.echo(line.rstrip())
+    if not found:
+        click.echo("mlmon: no tokens; 'mlmon collect token create' makes one.", err=True)
+
+
+@token.command(epilog="Example: mlmon collect token revoke 3f9a0c12be47")
+@click.argument("token_id", metavar="ID")
+@click.pass_obj
+def revoke(project: Project, token_id: str) -> None:
+    """Refuse a token from now on; running servers hear of it within 5 seconds."""
+    from mlmon_dagster.store import collect_tokens
+
+    # People paste what they have, which may be the whole token.
+    name = token_id.split("_")[1] if token_id.startswith("mlmon_") else token_id
+    if not collect_tokens.revoke(project.store.state, name, project.now()):
+        click.echo(f"mlmon: no token {name} that is not revoked; see the list.", err=True)
+        sys.exit(1)
+    click.echo(f"{name}: revoked")
+
+
+def _moment(text: str, now: dt.datetime) -> dt.datetime:
+    from mlmon_dagster.defs.resources import parse_now
+    from mlmon_dagster.spec.scalars import parse_duration
+
+    try:
+        return now + parse_duration(text)
+    except ValueError:
+        return parse_now(text)

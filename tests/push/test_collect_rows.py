@@ -1,0 +1,132 @@
+"""Rows are judged by the declaration, as ingest would, and told with all reasons."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlmon_dagster.collect import json_rows
+from mlmon_dagster.collect.judging import Judge, unjudged
+from mlmon_dagster.ingest.expectations import rules_of
+from mlmon_dagster.ingest.prepare import judge_batch
+from mlmon_dagster.ingest.rows import draft_rows
+from tests.push.collecting import ACTUALS, PREDICTIONS, Running, actual, row
+from tests.push.worlds import NOW, push_spec
+
+SPEC = push_spec(
+    columns={
+        "prediction_id": "id", "event_time": "at", "score": "score", "prediction": "decision",
+        "actual": "bad", "actual_time": "known", "dataset": "dataset", "status": "status",
+    },
+    features={
+        "age": {"type": "numeric", "nullable": True}, "region": {"type": "categorical"},
+        "member": {"type": "boolean", "nullable": True},
+    },
+)  # fmt: skip
+
+
+def test_all_reasons_of_a_bad_batch_are_told_and_nothing_is_stored(collector: Running) -> None:
+    rows = [row(0), row(1, score=1.5, age="old"), row(2, at="2024-02-29T10:00:00"),
+            row(3, at="2030-01-01T00:00:00Z", region=None)]  # fmt: skip
+    answer = collector.post(rows)
+
+    assert answer.status == 422
+    told = {(e["row"], e["column"], e["reason"]) for e in answer.json["errors"]}
+    assert told == {
+        (1, "score", "score_out_of_range"), (1, "age", "wrong_type"), (2, "at", "naive_time"),
+        (3, "at", "future_time"), (3, "region", "null_not_allowed"),
+    }  # fmt: skip
+    assert answer.json["n_errors"] == 5
+    assert {e["expected"] for e in answer.json["errors"] if e["column"] == "score"} == {
+        "a number from 0 to 1"
+    }
+    assert b"old" not in answer.body
+    assert collector.landed() == []
+
+
+def test_a_missing_column_is_named_with_its_likely_name(collector: Running) -> None:
+    without = {**row(0), "Score": 0.5}
+    del without["score"]
+    answer = collector.post([without])
+
+    assert answer.status == 422
+    (error,) = answer.json["errors"]
+    assert (error["column"], error["reason"]) == ("score", "missing_column")
+    assert "Did you mean 'Score'?" in error["detail"]
+    assert collector.post([without], f"{PREDICTIONS}?accept=partial").status == 422
+
+
+def test_partial_acceptance_stores_the_good_rows_and_lists_the_others(collector: Running) -> None:
+    body = b"\n".join(
+        [json.dumps(row(0)).encode(), b"not json", json.dumps(row(2, score=7)).encode(),
+         b'{"id": 1, "id": 2}', json.dumps(row(4)).encode()]
+    )  # fmt: skip
+    path, kind = f"{PREDICTIONS}?accept=partial", "application/x-ndjson"
+    answer = collector.post(body, path, content_type=kind)
+
+    assert answer.status == 202
+    assert (answer.json["accepted"], answer.json["refused"]) == (2, 3)
+    assert [(e["row"], e["reason"]) for e in answer.json["errors"]] == [
+        (1, "malformed_json"), (2, "score_out_of_range"), (3, "duplicate_column")
+    ]  # fmt: skip
+    assert [r["id"] for r in collector.landed()] == ["p0", "p4"]
+    none_good = collector.post([row(0, score=7)], path)
+    assert none_good.status == 422
+
+
+def test_only_so_many_errors_are_told_but_all_are_counted(collector: Running) -> None:
+    answer = collector.post([row(i, score=2) for i in range(250)])
+    assert (len(answer.json["errors"]), answer.json["n_errors"]) == (100, 250)
+
+
+def test_actuals_may_be_withdrawn_but_not_be_anything(collector: Running) -> None:
+    assert collector.post([actual(0), actual(1, bad=None)], ACTUALS).status == 202
+    answer = collector.post([actual(0, bad=2), actual(1, known="2031-01-01T00:00:00Z")], ACTUALS)
+    assert [(e["row"], e["reason"]) for e in answer.json["errors"]] == [
+        (0, "bad_actual"), (1, "future_time")
+    ]  # fmt: skip
+
+
+def test_every_rule_about_rows_is_evaluated_at_the_door() -> None:
+    for stream in ("predictions", "actuals"):
+        assert unjudged(rules_of(SPEC, stream)) == set()
+
+
+ODD: dict[str, list[Any]] = {
+    "id": ["p", 7, None, "", "\0", [1]],
+    "at": ["2024-02-29T10:00:00Z", "2024-02-29", None, "2031-01-01T00:00:00Z", "x", 5],
+    "score": [0.5, 1.5, None, float("nan"), "0.5", "x", True],
+    "decision": [0, 1, 2, None, "true", "x"],
+    "dataset": ["production", "training", None, "other"],
+    "status": ["ok", "error", None],
+    "age": [1, None, float("inf"), "x", "3"],
+    "region": ["a", None, 1.5, {}],
+    "member": [True, None, 1, 2, "x"],
+}
+
+
+@settings(max_examples=12)
+@given(st.lists(st.fixed_dictionaries({k: st.sampled_from(v) for k, v in ODD.items()}),
+                min_size=20, max_size=40))  # fmt: skip
+def test_the_door_refuses_the_rows_that_the_suite_of_ingest_refuses(rows: list[Any]) -> None:
+    judge = Judge(SPEC, "predictions")
+    raw = json_rows.raw_file(json_rows.read_array(json.dumps(rows)), judge.wanted)
+    judged = judge.judge(raw, {}, NOW)
+
+    ((draft, _),) = judge_batch([draft_rows(judged.parsed, SPEC, NOW)], SPEC, "predictions")
+    expected = {(int(i), fault.source, fault.reason) for fault in draft.faults for i in fault.rows}
+    assert {(e["row"], e["column"], e["reason"]) for e in judged.errors} == expected
+    assert np.array_equal(judged.bad, draft.bad())
+
+
+def test_times_ahead_of_the_clock_are_judged_by_the_clock_that_is_given() -> None:
+    judge = Judge(SPEC, "predictions")
+    text = json.dumps(row(0, decision=1, dataset=None, at="2024-03-01T13:00:00Z"))
+    raw = json_rows.raw_file(json_rows.read_array(text), judge.wanted)
+    assert judge.judge(raw, {}, NOW).bad.all()
+    assert not judge.judge(raw, {}, NOW + dt.timedelta(hours=1)).bad.any()
