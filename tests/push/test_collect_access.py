@@ -1,0 +1,99 @@
+"""Who may push: everybody on this machine until there is a token, then its bearers only."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+
+from mlmon_dagster.collect import access
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.store import Store, collect_tokens
+from tests.push.collecting import PREDICTIONS, Running, row, running
+from tests.push.worlds import NOW
+
+HOUR = dt.timedelta(hours=1)
+
+
+@pytest.fixture(autouse=True)
+def _hear_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "FRESH_SECONDS", 0.0)
+
+
+def status_with(collector: Running, token: str) -> int:
+    """Return the status of a push with a token."""
+    return collector.post(row(), authorization=f"Bearer {token}").status
+
+
+def test_an_address_of_others_is_refused_until_there_is_a_token(
+    store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="mlmon collect token create"):
+        access.Access(store.state, "0.0.0.0", lambda: NOW)
+    collect_tokens.create(store.state, "*", now=NOW, expires_at=NOW)
+    with pytest.raises(ConfigError, match="no token"):
+        access.Access(store.state, "::", lambda: NOW)
+    collect_tokens.create(store.state, "loan", now=NOW)
+    with running(store, tmp_path, host="0.0.0.0") as collector:
+        assert collector.post(row()).status == 401
+        for token in collect_tokens.tokens(store.state):
+            collect_tokens.revoke(store.state, token.id, NOW)
+        assert collector.post(row()).status == 401  # never open to others
+
+
+def test_with_a_token_every_request_needs_one_of_its_model(collector: Running) -> None:
+    assert collector.post(row(0)).status == 202
+    engine = collector.store.state
+    ours = collect_tokens.create(engine, "loan", now=NOW)
+    any_model = collect_tokens.create(engine, "*", now=NOW, expires_at=NOW + HOUR)
+    other = collect_tokens.create(engine, "churn", now=NOW)
+    expired = collect_tokens.create(engine, "loan", now=NOW, expires_at=NOW)
+
+    nobody = collector.post(row())
+    assert nobody.status == 401
+    assert nobody.headers["www-authenticate"].startswith("Bearer")
+    found = [status_with(collector, t) for t in (ours, any_model, other, expired, "x", "")]
+    assert found == [202, 202, 403, 401, 401, 401]
+    assert collector.post(row(), authorization=f"Basic {ours}").status == 401
+    # Of a model that there is not, a token of another one learns nothing.
+    unknown = "/v1/models/none/predictions"
+    assert collector.post(row(), unknown, authorization=f"Bearer {ours}").status == 403
+    assert collector.post(row(), unknown, authorization=f"Bearer {any_model}").status == 404
+
+    collect_tokens.revoke(engine, ours.split("_")[1], NOW)
+    assert status_with(collector, ours) == 401
+
+
+def test_a_page_in_a_browser_cannot_push(collector: Running) -> None:
+    # A simple request of a form needs no permission of the server, but is no JSON.
+    assert collector.post(row(), content_type="text/plain").status == 415
+    # A name that leads to this machine is not this machine's name.
+    assert collector.post(row(), host="evil.example").status == 403
+    assert collector.post(row(), host=f"localhost:{collector.port}").status == 202
+
+
+def test_the_description_names_models_only_to_those_who_may_push_to_them(
+    collector: Running,
+) -> None:
+    pages = [collector.request("GET", path) for path in ("/openapi.json", "/docs")]
+    assert all(page.status == 200 and b"/v1/models/loan/" in page.body for page in pages)
+    document = pages[0].json
+    assert document["openapi"] == "3.1.0"
+    schema = document["components"]["schemas"]["loan.predictions"]
+    assert set(schema["properties"]) == {"id", "at", "score", "age", "region"}
+    assert "age" not in schema["required"]
+    text = pages[1].body.decode()
+    assert "default-src 'none'" in pages[1].headers["content-security-policy"]
+    assert "<script" not in text
+    assert "http://" not in text
+    assert "https://" not in text
+
+    token = collect_tokens.create(collector.store.state, "loan", now=NOW)
+    for path in ("/openapi.json", "/docs"):
+        assert b"loan" not in collector.request("GET", path).body
+        shown = collector.request("GET", path, authorization=f"Bearer {token}")
+        assert b"/v1/models/loan/" in shown.body
+    for path in ("/healthz", "/readyz"):
+        assert collector.request("GET", path).status == 200
+    assert PREDICTIONS in text
