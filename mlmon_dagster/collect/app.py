@@ -23,6 +23,7 @@ from mlmon_dagster.collect.pages import CONTENT_POLICY, page
 from mlmon_dagster.collect.pressure import Pressure
 from mlmon_dagster.collect.problem import Problem, json_response
 from mlmon_dagster.collect.target import Target
+from mlmon_dagster.ingest.reasons import shown
 
 _LOG = logging.getLogger("mlmon_dagster.collect")
 _MOST_KEY = 255
@@ -63,15 +64,15 @@ class App:
         try:
             return await self._take(request)
         except Problem as problem:
-            codes = sorted({str(error["reason"]) for error in problem.errors})
-            _LOG.info("%s refused: %s %s", request.url.path, problem.code, " ".join(codes))
+            codes = sorted({problem.code, *(str(error["reason"]) for error in problem.errors)})
+            _LOG.info("%s refused: %s", shown(request.url.path), ", ".join(codes))
             raise
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except Exception as error:
             # The message of an unforeseen error may hold a value.
             frames = "".join(traceback.format_tb(error.__traceback__))
-            _LOG.error("%s failed: %s\n%s", request.url.path, type(error).__name__, frames)
+            _LOG.error("%s failed: %s\n%s", shown(request.url.path), type(error).__name__, frames)
             raise Problem("failed", "An unforeseen error; see the server's log.") from None
 
     async def _take(self, request: Request) -> Response:

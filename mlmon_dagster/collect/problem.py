@@ -80,6 +80,7 @@ def json_response(
     media_type: str = "application/json",
 ) -> Response:
     """Return an answer in JSON."""
-    body = json.dumps(content, allow_nan=False, ensure_ascii=False).encode("utf-8", "replace")
+    text = json.dumps(content, allow_nan=False, ensure_ascii=False) + "\n"
+    body = text.encode("utf-8", "replace")
     kept = {"cache-control": "no-store", **(headers or {})}
     return Response(body, status_code=status, headers=kept, media_type=media_type)
