@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,6 +116,13 @@ def run(folder: Path, seconds: float, connections: int, rows: int, *, kill: bool
 
 def _client(port: int, name: str, rows: int, end: float, load: Load) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    with closing(connection):
+        _push(connection, name, rows, end, load)
+
+
+def _push(
+    connection: http.client.HTTPConnection, name: str, rows: int, end: float, load: Load
+) -> None:
     n = 0
     while time.monotonic() < end:
         ids = [f"{name}-{n + i}" for i in range(rows)]
