@@ -13,12 +13,12 @@ from typing import Any, Final
 import pyarrow as pa
 
 from mlmon_dagster.collect.problem import Problem
+from mlmon_dagster.ingest.json_lines import NESTED, dig
 from mlmon_dagster.ingest.layout import Column
 from mlmon_dagster.ingest.raw import RawFile, rows_of, text_array
 
 MAX_LINE = 1 << 24  # what the reader of landing files takes
 _SPACE = " \t\r\n"
-_NO_CELL = "\0"  # a nested value; refused as of the wrong type
 _NEWLINES = str.maketrans("\r\n", "  ")
 
 
@@ -68,19 +68,23 @@ def raw_file(rows: Sequence[JsonRow], wanted: Sequence[Column]) -> RawFile:
     for row in rows:
         if row.cells.keys() - present.keys():
             present.update(dict.fromkeys(row.cells))
-    columns: dict[str, pa.Array] = {
-        column.source: text_array([_text(row.cells.get(column.source)) for row in rows])
-        for column in wanted
-        if column.source in present
-    }
-    return RawFile(columns, len(rows), tuple(present), rows_of)
+    columns: dict[str, pa.Array] = {}
+    for column in wanted:
+        found = [_cell(row.cells, column.source) for row in rows]
+        if column.source in present or any(is_there for is_there, _ in found):
+            columns[column.source] = text_array([_text(cell) for _, cell in found])
+            present.setdefault(column.source)
+    roots = {name.partition(".")[0] for name in columns if "." in name}
+    named = tuple(name for name in present if name in columns or name not in roots)
+    return RawFile(columns, len(rows), named, rows_of)
 
 
 def lines_of(
     rows: Sequence[JsonRow], wanted: Sequence[Column], kept: Sequence[int], present: Sequence[str]
 ) -> list[bytes]:
     """Write the kept rows as JSON Lines, with the wanted columns only."""
-    if len(kept) == len(rows) and set(present) <= {column.source for column in wanted}:
+    is_plain = set(present) <= {column.source for column in wanted}
+    if is_plain and len(kept) == len(rows) and not any("." in name for name in present):
         return [row.text.translate(_NEWLINES).encode() + b"\n" for row in rows]
     # A column that must exist may be in none of the rows that are kept; ingest asks for it.
     keys = {column.source: (json.dumps(column.source), column.must_exist) for column in wanted}
@@ -88,12 +92,20 @@ def lines_of(
 
 
 def _projected(cells: Mapping[str, Any], keys: Mapping[str, tuple[str, bool]]) -> bytes:
+    found = {name: _cell(cells, name) for name in keys}
     parts = (
-        f"{key}: {_spelled(cells.get(name))}"
+        f"{key}: {_spelled(found[name][1])}"
         for name, (key, must_exist) in keys.items()
-        if must_exist or name in cells
+        if must_exist or found[name][0]
     )
     return ("{" + ", ".join(parts) + "}\n").encode()
+
+
+def _cell(cells: Mapping[str, Any], name: str) -> tuple[bool, Any]:
+    """Return whether a row has a column, and its cell; a dotted name may lead into objects."""
+    if name in cells:
+        return True, cells[name]
+    return dig(cells, tuple(name.split("."))) if "." in name else (False, None)
 
 
 def _spelled(cell: Any) -> str:
@@ -170,4 +182,4 @@ def _text(cell: Any) -> str | None:
         return cell
     if isinstance(cell, bool):
         return "true" if cell else "false"
-    return _NO_CELL
+    return NESTED

@@ -69,6 +69,10 @@ class Judge:
     def __init__(self, spec: ModelSpec, stream: Stream) -> None:
         self.spec, self.stream = spec, stream
         self.wanted = columns_of(spec, stream)
+        source = spec.source.predictions if stream == "predictions" else spec.source.actuals
+        if source is None:
+            raise ValueError(f"model {spec.model} has no source of {stream}")
+        self._source = source
         self._rules = tuple(rule for rule in rules_of(spec, stream) if rule.judges_rows)
         self._staged = Staged(stream, PLACE, None, "", 0, 0)
 
@@ -89,7 +93,7 @@ class Judge:
         if unread and len(unread) == raw.n_rows:
             missing = []
         try:
-            parsed = typed_columns(self._staged, raw, self.wanted, self.spec)
+            parsed = typed_columns(self._staged, raw, self.wanted, self.spec, self._source)
             draft = draft_rows(parsed, self.spec, now)
         except SchemaError as error:
             raise Problem("rows_refused", str(error), [{"reason": error.reason}]) from None

@@ -6,12 +6,11 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.layout import STREAMS, Stream
 from mlmon_dagster.landing_file import ENDING
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import FileSource, ModelSpec
 
 PREFIX = "collect-"
 _EXAMPLE = f"{PREFIX}0{ENDING}"
@@ -46,8 +45,8 @@ def targets_of(specs: list[ModelSpec], project: Path) -> dict[tuple[str, Stream]
     problems = []
     for spec in specs:
         for stream in STREAMS:
-            source: Any = getattr(spec.source, stream)
-            if source is None or getattr(source, "path", None) is None:
+            source = getattr(spec.source, stream)
+            if not isinstance(source, FileSource):
                 continue  # without ground truth, or read from a database
             try:
                 found[spec.model, stream] = _target(spec.model, stream, source, project.resolve())
@@ -63,7 +62,7 @@ def targets_of(specs: list[ModelSpec], project: Path) -> dict[tuple[str, Stream]
     return found
 
 
-def _target(model: str, stream: Stream, source: Any, project: Path) -> Target:
+def _target(model: str, stream: Stream, source: FileSource, project: Path) -> Target:
     key = f"models/{model}.yaml: source.{stream}.path is {source.path!r}"
     if "://" in source.path:
         raise ConfigError(f"{key}; events are collected into a folder of this machine only.")

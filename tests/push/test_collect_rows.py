@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.collect import json_rows
 from mlmon_dagster.collect.judging import Judge, unjudged
+from mlmon_dagster.ingest import ingest_new
 from mlmon_dagster.ingest.expectations import rules_of
 from mlmon_dagster.ingest.prepare import judge_batch
 from mlmon_dagster.ingest.rows import draft_rows
-from tests.push.collecting import ACTUALS, PREDICTIONS, Running, actual, row
+from mlmon_dagster.store import Store
+from tests.push.collecting import ACTUALS, PREDICTIONS, Running, actual, row, running
 from tests.push.worlds import NOW, push_spec
 
 SPEC = push_spec(
@@ -122,6 +125,23 @@ def test_the_door_refuses_the_rows_that_the_suite_of_ingest_refuses(rows: list[A
     expected = {(int(i), fault.source, fault.reason) for fault in draft.faults for i in fault.rows}
     assert {(e["row"], e["column"], e["reason"]) for e in judged.errors} == expected
     assert np.array_equal(judged.bad, draft.bad())
+
+
+def test_columns_inside_objects_are_found_and_written_under_their_dotted_names(
+    store: Store, tmp_path: Path
+) -> None:
+    features = {"age": {"type": "numeric", "from": "inputs.age"}, "region": {"type": "categorical"}}
+    spec = push_spec(features=features)
+    nested = {**row(0), "inputs": {"age": 1.50, "more": 1}}
+    del nested["age"]
+    with running(store, tmp_path, spec=spec) as collector:
+        answer = collector.post(json.dumps(nested).replace("1.5", "1.50").encode())
+        assert answer.json == {"accepted": 1, "refused": 0}
+        report = ingest_new(store, spec, tmp_path, now=NOW)
+    assert [(f.status, f.n_new) for f in report.files] == [("done", 1)]
+    assert store.event_log(spec).rows("predictions")["age"].to_pylist() == [1.5]
+    (path,) = (tmp_path / "landing/predictions").iterdir()
+    assert '"inputs.age": 1.50' in path.read_text()
 
 
 def test_times_ahead_of_the_clock_are_judged_by_the_clock_that_is_given() -> None:
