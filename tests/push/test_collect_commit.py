@@ -16,7 +16,7 @@ from mlmon_dagster.collect.committing import Committer
 from mlmon_dagster.collect.target import Target
 from mlmon_dagster.ingest import ingest_new
 from mlmon_dagster.store import Store
-from tests.push.collecting import PREDICTIONS, Running, row, running
+from tests.push.collecting import PREDICTIONS, Running, row, running, wait_until
 from tests.push.worlds import NOW
 
 
