@@ -12,6 +12,9 @@ RUNS = (
     ("benchmarks.profile_vs_scan", "--rows", "1_000_000"),
     ("benchmarks.profile_vs_scan", "--rows", "10_000_000", "--repeats", "3"),
     ("benchmarks.backfill", "--sample", "8"),
+    ("benchmarks.logger",),
+    ("benchmarks.collect", "--seconds", "20"),
+    ("benchmarks.collect", "--seconds", "20", "--kill"),
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,6 +43,20 @@ def publish(folder: Path, name: str, lines: Sequence[bytes]) -> Path:
         raise
     sync_folder(folder)
     return target
+
+
+def clear_leftovers(folder: Path, older_than: float = 86_400.0) -> None:
+    """Delete temporary files of processes that were killed while they wrote.
+
+    Args:
+        folder: A landing folder; it need not exist.
+        older_than: Seconds since their last change; a younger one may still be written to.
+    """
+    limit = time.time() - older_than
+    for path in folder.glob(f".*{ENDING}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < limit:
+                path.unlink()
 
 
 def make_folder(folder: Path) -> None:

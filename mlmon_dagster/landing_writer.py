@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mlmon_dagster.json_cells import encode_row
-from mlmon_dagster.landing_file import ENDING, publish
+from mlmon_dagster.landing_file import ENDING, clear_leftovers, publish
 
 RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 _REPORT_SECONDS = 60.0
@@ -166,6 +166,9 @@ class LandingWriter:
             )  # fmt: skip
 
     def _run(self) -> None:
+        for folder in filter(None, self._folders):
+            with contextlib.suppress(OSError):
+                clear_leftovers(folder)
         n_failed = 0
         while not self._stop.is_set():
             is_due = not self.wake.wait(self._max_seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mlmon_dagster.collect.app import App
 
-_LOG = logging.getLogger("mlmon_dagster.collect")
+_MOST_HEAD = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,7 @@ def _protocol(head_seconds: float) -> type[HttpToolsProtocol]:
 
     class Impatient(HttpToolsProtocol):
         _deadline: asyncio.TimerHandle | None = None
+        _n_head = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -95,6 +95,9 @@ def _protocol(head_seconds: float) -> type[HttpToolsProtocol]:
             if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
                 self._expect_head()
             super().data_received(data)
+            self._n_head += len(data)
+            if self._deadline is not None and self._n_head > _MOST_HEAD:
+                self.transport.abort()
 
         def on_headers_complete(self) -> None:
             self._expect_nothing()
@@ -105,6 +108,7 @@ def _protocol(head_seconds: float) -> type[HttpToolsProtocol]:
             super().connection_lost(exc)
 
         def _expect_head(self) -> None:
+            self._n_head = 0
             self._deadline = self.loop.call_later(head_seconds, self.transport.abort)
 
         def _expect_nothing(self) -> None:

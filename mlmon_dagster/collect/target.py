@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.layout import STREAMS, Stream
-from mlmon_dagster.landing_file import ENDING
+from mlmon_dagster.landing_file import ENDING, clear_leftovers, make_folder
 from mlmon_dagster.spec import FileSource, ModelSpec
 
 PREFIX = "collect-"
@@ -34,12 +36,13 @@ class Target:
     max_bytes: int
 
 
-def targets_of(specs: list[ModelSpec], project: Path) -> dict[tuple[str, Stream], Target]:
-    """Return the target of every stream that has landing files.
+def targets_of(
+    specs: list[ModelSpec], project: Path
+) -> tuple[dict[tuple[str, Stream], Target], list[str]]:
+    """Find the streams whose landing files ingest finds and reads.
 
-    Raises:
-        ConfigError: If there is none, or ingest would not find or not read the files; with all
-            models named and the change that mends each.
+    Returns:
+        The target of each, and for every other stream why it is none and what mends that.
     """
     found: dict[tuple[str, Stream], Target] = {}
     problems = []
@@ -47,19 +50,37 @@ def targets_of(specs: list[ModelSpec], project: Path) -> dict[tuple[str, Stream]
         for stream in STREAMS:
             source = getattr(spec.source, stream)
             if not isinstance(source, FileSource):
-                continue  # without ground truth, or read from a database
+                if source is not None:
+                    problems.append(
+                        f"models/{spec.model}.yaml: source.{stream} is read from a database."
+                    )
+                continue
             try:
                 found[spec.model, stream] = _target(spec.model, stream, source, project.resolve())
             except ConfigError as error:
                 problems.append(str(error))
-    if problems:
-        raise ConfigError("\n".join(problems))
-    if not found:
-        raise ConfigError(
-            "No model reads landing files, so there is nowhere to put events. Declare "
-            "'source.predictions.path' in models/NAME.yaml."
-        )
-    return found
+    return found, problems
+
+
+def prepare(targets: Iterable[Target]) -> None:
+    """Make the landing folders, and clear what killed processes left there.
+
+    Raises:
+        ConfigError: If a folder cannot be written to.
+    """
+    for target in targets:
+        try:
+            make_folder(target.folder)
+            clear_leftovers(target.folder)
+            probe = target.folder / f".{PREFIX}probe.{os.getpid()}.tmp"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"The landing folder {target.folder} cannot be written to: {error.strerror}. "
+                "Give the user of this process the right to, or change the path in "
+                f"models/{target.model}.yaml."
+            ) from error
 
 
 def _target(model: str, stream: Stream, source: FileSource, project: Path) -> Target:

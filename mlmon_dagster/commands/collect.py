@@ -38,6 +38,8 @@ class _Size(click.ParamType[int]):
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8321, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--model", "models", multiple=True,
+              help="Only this model; may be repeated. [default: all whose path fits]")  # fmt: skip
 @click.option("--tls-cert", type=click.Path(dir_okay=False, exists=True, path_type=Path))
 @click.option("--tls-key", type=click.Path(dir_okay=False, exists=True, path_type=Path))
 @click.option("--max-body", type=_Size(), default="8M", show_default=True,
@@ -80,14 +82,18 @@ def _serve(project: Project, options: dict[str, Any]) -> None:
     from mlmon_dagster.collect.committing import Committer
     from mlmon_dagster.collect.pressure import Pressure
     from mlmon_dagster.collect.server import Listening, make_server
-    from mlmon_dagster.collect.target import targets_of
+    from mlmon_dagster.collect.target import prepare, targets_of
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("mlmon_dagster.collect").setLevel(logging.INFO)
-    specs = specs_of(project)
-    targets = targets_of(specs, project.folder)
+    chosen = options["models"]
+    specs = [spec_of(project, name) for name in chosen] or specs_of(project)
+    targets, problems = targets_of(specs, project.folder)
+    if problems and (chosen or not targets):
+        raise ConfigError("\n".join(problems))
     engine = project.store.state
     access = Access(engine, options["host"], project.now)
+    prepare(targets.values())
     limits = Limits(
         options["max_body"], options["max_unpacked"], options["max_rows"],
         options["body_timeout"], options["head_timeout"],
@@ -104,6 +110,8 @@ def _serve(project: Project, options: dict[str, Any]) -> None:
     scheme = "https" if options["tls_cert"] else "http"
     for target in targets.values():
         click.echo(f"{target.model} {target.stream}: into {target.below}")
+    for problem in problems:
+        click.echo(f"not collected: {problem}", err=True)
     click.echo(f"Listening on {scheme}://{options['host']}:{options['port']}, see /docs")
     make_server(App(collector, access, pressure), listening).run()
 

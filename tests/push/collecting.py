@@ -94,7 +94,8 @@ def running(
 ) -> Iterator[Running]:
     """Run a collector."""
     spec = spec or push_spec()
-    targets = targets_of([spec], folder)
+    targets, problems = targets_of([spec], folder)
+    assert not problems
     committer = Committer(linger)
     collector = Collector([spec], targets, committer, limits or Limits(), lambda: NOW)
     access = Access(store.state, host, lambda: NOW)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from mlmon_dagster.collect.judging import Judge, unjudged
 from mlmon_dagster.ingest import ingest_new
 from mlmon_dagster.ingest.expectations import rules_of
 from mlmon_dagster.ingest.prepare import judge_batch
+from mlmon_dagster.ingest.raw import Options
+from mlmon_dagster.ingest.read_jsonl import read_jsonl
 from mlmon_dagster.ingest.rows import draft_rows
 from mlmon_dagster.store import Store
 from tests.push.collecting import ACTUALS, PREDICTIONS, Running, actual, row, running
@@ -125,6 +128,25 @@ def test_the_door_refuses_the_rows_that_the_suite_of_ingest_refuses(rows: list[A
     expected = {(int(i), fault.source, fault.reason) for fault in draft.faults for i in fault.rows}
     assert {(e["row"], e["column"], e["reason"]) for e in judged.errors} == expected
     assert np.array_equal(judged.bad, draft.bad())
+
+
+@given(st.lists(st.fixed_dictionaries({k: st.sampled_from(v) | st.text(max_size=4)
+                                       for k, v in ODD.items()},
+                                      optional={"more": st.text(max_size=3)}),
+                min_size=1, max_size=6), st.sampled_from([None, 1]))  # fmt: skip
+def test_a_file_reads_back_as_the_cells_that_were_judged(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], indent: int | None
+) -> None:
+    wanted = Judge(SPEC, "predictions").wanted
+    read = json_rows.read_array(json.dumps(rows, indent=indent, ensure_ascii=False))
+    judged = json_rows.raw_file(read, wanted)
+    path = tmp_path_factory.mktemp("landing") / "a.jsonl"
+    kept = range(len(read))
+    path.write_bytes(b"".join(json_rows.lines_of(read, wanted, kept, judged.present)))
+
+    found = read_jsonl(path, "a.jsonl", wanted, Options(max_rows=100))
+    assert found.columns == judged.columns
+    assert found.n_rows == judged.n_rows
 
 
 def test_columns_inside_objects_are_found_and_written_under_their_dotted_names(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -19,8 +20,9 @@ import yaml
 
 from mlmon_dagster.collect.access import is_loopback
 from mlmon_dagster.collect.collector import Limits
-from mlmon_dagster.collect.target import targets_of
+from mlmon_dagster.collect.target import prepare, targets_of
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.landing_file import clear_leftovers
 from mlmon_dagster.store import Store, collect_tokens, open_store
 from tests.cli.conftest import Command, mlmon  # noqa: F401 - a fixture
 from tests.push.collecting import PREDICTIONS, Running, row, running, wait_until
@@ -158,11 +160,8 @@ def test_the_landing_path_must_find_collected_files() -> None:
         sources = {"predictions": {"path": path, **options}}
         columns = {"prediction_id": "id", "event_time": "at", "score": "score"}
         spec = push_spec(source=sources, columns=columns, monitors={})
-        try:
-            (target,) = targets_of([spec], Path("/project")).values()
-        except ConfigError as error:
-            return str(error)
-        return target.below
+        targets, problems = targets_of([spec], Path("/project"))
+        return problems[0] if problems else next(iter(targets.values())).below
 
     assert problem("landing/*.jsonl") == "landing"
     assert problem("landing/**/*") == "landing"
@@ -179,6 +178,50 @@ def test_the_landing_path_must_find_collected_files() -> None:
 )  # fmt: skip
 def test_only_loopback_addresses_are_local(host: str, is_local: bool) -> None:
     assert is_loopback(host) is is_local
+
+
+def test_a_project_is_collected_as_far_as_its_paths_fit(mlmon: Command, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "models").mkdir()
+    other = {**SPEC, "source": {"predictions": {"path": "landing/x/*.parquet"}}, "model": "x"}
+    other["columns"] = {"prediction_id": "id", "event_time": "at", "score": "score"}
+    (tmp_path / "models/x.yaml").write_text(yaml.safe_dump(other))
+    nowhere = mlmon("--project", tmp_path, "collect")
+    assert (nowhere.code, "Write 'landing/x/*'" in nowhere.err) == (2, True)
+    with process(tmp_path) as (_, port):
+        assert pushed(client_of(tmp_path, port), 1) == 202
+    chosen = mlmon("--project", tmp_path, "collect", "--model", "x", "--model", "loan")
+    assert (chosen.code, "landing/x/*.parquet" in chosen.err) == (2, True)
+
+
+def test_a_landing_folder_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "landing").write_text("in the way")
+    targets, _ = targets_of([push_spec()], tmp_path)
+    with pytest.raises(ConfigError, match=r"landing/predictions cannot be written to: .*\. Give"):
+        prepare(targets.values())
+
+
+def test_what_killed_processes_left_is_cleared_once_it_is_old(tmp_path: Path) -> None:
+    old, young, other = (
+        tmp_path / name for name in (".a.jsonl.7.tmp", ".b.jsonl.8.tmp", "c.jsonl")
+    )
+    for path in (old, young, other):
+        path.write_text("{}")
+    os.utime(old, (0, 0))
+    clear_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == [young, other]
+
+
+def test_a_head_without_an_end_is_cut_off(collector: Running) -> None:
+    piece, n_sent = b"x" * 65_536, 0
+    with (
+        socket.create_connection(("127.0.0.1", collector.port), timeout=20) as client,
+        contextlib.suppress(ConnectionError),
+    ):
+        client.sendall(b"GET / HTTP/1.1\r\nX: ")
+        while n_sent < 1 << 24:
+            client.sendall(piece)
+            n_sent += len(piece)
+    assert n_sent < 1 << 24
 
 
 def test_tokens_are_made_listed_and_revoked_by_command(
