@@ -22,6 +22,8 @@ from mlmon_dagster.store import Store, open_store
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
+# More examples: pytest --hypothesis-profile=full tests/alerts/test_slack_text.py
+settings.register_profile("full", settings.get_profile("default"), max_examples=10_000)
 settings.load_profile("default")
 
 SPEC = {

@@ -64,6 +64,7 @@ class FakeSlack:
         self.scopes = "chat:write,channels:history,channels:read"
         self.hang_seconds = 1.5
         self.strict = True
+        self.is_down = False  # answers nothing but 503
         self._script: dict[str, deque[str]] = defaultdict(deque)
         self._lock = threading.Lock()
         self._n = 0
@@ -101,6 +102,8 @@ class FakeSlack:
             return self._post(channel, params)
         if method == "chat.update":
             return self._update(channel, params)
+        if method == "chat.delete":
+            return self._delete(channel, params)
         return self._history(channel, params, replies=method == "conversations.replies")
 
     def _list(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -130,6 +133,11 @@ class FakeSlack:
                 message.updates.append(body)
                 return {"ok": True, "ts": message.ts, "channel": channel}
         return {"ok": False, "error": "message_not_found"}
+
+    def _delete(self, channel: str, params: dict[str, Any]) -> dict[str, Any]:
+        gone = [m for m in self.messages if (m.channel, m.ts) == (channel, params["ts"])]
+        self.messages = [m for m in self.messages if m not in gone]
+        return {"ok": True} if gone else {"ok": False, "error": "message_not_found"}
 
     def _history(self, channel: str, params: dict[str, Any], *, replies: bool) -> dict[str, Any]:
         found = [
@@ -181,6 +189,9 @@ class FakeSlack:
                 params = _params(self.rfile.read(length), self.headers.get("Content-Type", ""))
                 method = self.path.rsplit("/", 1)[-1]
                 step = fake.next_step(method)
+                if fake.is_down:
+                    self._break("503")
+                    return
                 if self.headers.get("Authorization") != f"Bearer {fake.token}":
                     self._reply(200, {"ok": False, "error": "invalid_auth"})
                     return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlmon_dagster.alerts.message import Item, Message
@@ -43,7 +43,6 @@ messages = st.builds(
 )
 
 
-@settings(max_examples=200)
 @given(messages)
 @example(Message(NASTY, "ERROR", (Item(NASTY, NASTY),) * 6, NASTY, (("Since", NASTY),) * 3))
 def test_no_message_has_unescaped_characters_foreign_mentions_or_too_much_text(

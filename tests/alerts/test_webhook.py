@@ -1,0 +1,140 @@
+"""The generic webhook against a real HTTP server: signed, once, and every answer has a meaning."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from mlmon_dagster.alerts.receivers import Delivery, NotPosted, Posted, Refused, Unclear
+from mlmon_dagster.alerts.routing import webhook_channel
+from mlmon_dagster.alerts.webhook import Endpoint, WebhookReceiver, sign
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.schema import outbox
+from tests.alerts.worlds import day, deliver, result, rows_of, settle, spec_of
+
+SECRET = "shared"
+
+
+@dataclass
+class Hook:
+    url: str = ""
+    answers: list[int] = field(default_factory=list)
+    requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    found = Hook()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            found.requests.append((dict(self.headers.items()), body))
+            self.send_response(found.answers.pop(0) if found.answers else 200)
+            self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+            self.send_header("Retry-After", "7")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    found.url = f"http://127.0.0.1:{server.server_port}/hook"
+    yield found
+    server.shutdown()
+    server.server_close()
+
+
+def receiver_of(url: str, **kw: Any) -> WebhookReceiver:
+    return WebhookReceiver({"$HOOK": Endpoint(url, **kw)}, timeout_seconds=2, clock=lambda: 1700.0)
+
+
+DELIVERY = Delivery("k" * 64, "$HOOK", "", {"event": {"id": "k" * 64, "title": "psi is high"}})
+
+
+def test_a_message_is_signed_json_under_its_key(hook: Hook) -> None:
+    outcome = receiver_of(hook.url, secret=SECRET).send(DELIVERY)
+
+    ((headers, body),) = hook.requests
+    assert outcome == Posted("k" * 64)
+    assert json.loads(body)["title"] == "psi is high"
+    assert headers["Idempotency-Key"] == "k" * 64
+    assert headers["X-Mlmon-Timestamp"] == "1700"
+    assert headers["X-Mlmon-Signature"] == f"sha256={sign(SECRET, '1700', body)}"
+
+
+def test_without_a_secret_nothing_is_signed(hook: Hook) -> None:
+    receiver_of(hook.url).send(DELIVERY)
+
+    assert "X-Mlmon-Signature" not in hook.requests[0][0]
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "said"),
+    [
+        (429, NotPosted, "rate limit"),
+        (503, Unclear, "HTTP 503"),
+        (302, Refused, "redirects are not followed"),
+        (401, Refused, "is the secret the one"),
+        (404, Refused, "is the address right"),
+    ],
+)
+def test_each_answer_has_a_meaning(hook: Hook, status: int, outcome: type[Any], said: str) -> None:
+    hook.answers.append(status)
+    found = receiver_of(hook.url).send(DELIVERY)
+
+    assert isinstance(found, outcome)
+    assert said in found.error
+    assert getattr(found, "wait_seconds", None) == (7.0 if status == 429 else None)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        (Endpoint("http://example.com/hook"), "alerts travel over https"),
+        (Endpoint("", missing=("HOOK", "HOOK_SECRET")), "set HOOK and HOOK_SECRET"),
+        (Endpoint("ftp://127.0.0.1/x"), "starts with https://"),
+    ],
+)
+def test_an_address_that_may_not_be_used_is_refused_with_the_fix(
+    endpoint: Endpoint, said: str
+) -> None:
+    outcome = WebhookReceiver({"$HOOK": endpoint}).send(DELIVERY)
+
+    assert isinstance(outcome, Refused)
+    assert said in outcome.error
+
+
+def test_a_server_that_is_not_there_is_surely_no_post() -> None:
+    outcome = receiver_of("http://127.0.0.1:1/hook").send(DELIVERY)
+
+    assert isinstance(outcome, NotPosted)
+
+
+def test_an_alert_reaches_a_webhook_and_its_end_names_the_same_thread(
+    store: Store, hook: Hook
+) -> None:
+    specs = [spec_of(slack=None, webhook={"url_env": "HOOK"})]
+    webhook = specs[0].alerts.webhook
+    assert webhook is not None
+    assert webhook_channel(webhook) == "$HOOK"
+    settle(store, specs, day(2), result(1))
+    deliver(store, {"webhook": receiver_of(hook.url)})
+    settle(store, specs, day(3), result(2, "OK"))
+    deliver(store, {"webhook": receiver_of(hook.url)})
+
+    events = [json.loads(body) for _, body in hook.requests]
+    assert [(e["kind"], e["severity"]) for e in events if e["kind"] != "head"] == [
+        ("opened", "ERROR"),
+        ("resolved", "OK"),
+    ]
+    assert {e["thread"] for e in events} == {events[0]["id"]}
+    assert {row["status"] for row in rows_of(store, outbox)} == {"sent"}
