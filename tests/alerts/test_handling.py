@@ -1,0 +1,140 @@
+"""What people do with alerts, and the digest."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from mlmon_dagster.alerts import flush_groups
+from mlmon_dagster.alerts.digest import compose_digest, period_end, write_digests
+from mlmon_dagster.alerts.handling import acknowledge, find_alert
+from mlmon_dagster.alerts.history import render_alert, render_history
+from mlmon_dagster.alerts.rendering import plain_text
+from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.alerting import DigestPolicy
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.schema import outbox
+from tests.alerts.fake_slack import FakeSlack
+from tests.alerts.worlds import (
+    alerts_of,
+    day,
+    kinds,
+    only_alert,
+    result,
+    rows_of,
+    send,
+    settle,
+    spec_of,
+)
+
+SPECS = [spec_of()]
+HOUR = dt.timedelta(hours=1)
+
+
+def test_an_acknowledged_alert_repeats_only_once_it_gets_worse(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    settle(store, SPECS, day(2), result(1, "WARN"))
+    send(store, receiver)
+    acknowledge(store, only_alert(store)["fingerprint"][:6], "ana", day(2) + HOUR, "on it")
+    quiet = flush_groups(store, SPECS, day(5))
+    settle(store, SPECS, day(6), result(5, "ERROR"))
+    repeated = flush_groups(store, SPECS, day(9))
+    send(store, receiver)
+
+    (head,) = slack.heads()
+    replies = [reply.text for reply in slack.replies(head)]
+    assert (quiet, repeated) == (0, 1)
+    assert "acknowledged by ana: on it" in replies[0]
+    assert "1 worse" in replies[1]
+    assert only_alert(store)["acked_by"] == ""
+
+
+def test_only_what_fires_and_is_known_is_acknowledged(store: Store) -> None:
+    settle(store, SPECS, day(2), result(1), result(2, "OK"), result(1, column_name="b"))
+    ended = next(r for r in alerts_of(store) if r["state"] == "OK")["fingerprint"]
+
+    with pytest.raises(ConfigError, match="only what fires"):
+        acknowledge(store, ended, "ana", day(3))
+    with pytest.raises(ConfigError, match="No alert"):
+        find_alert(store, "zzz")
+    with pytest.raises(ConfigError, match="No alert"):
+        find_alert(store, "")
+
+
+def test_history_and_an_alert_are_shown_with_who_did_what(store: Store) -> None:
+    settle(store, SPECS, day(2), result(1))
+    acknowledge(store, only_alert(store)["fingerprint"], "ana", day(2) + HOUR, "on it")
+    settle(store, SPECS, day(3), result(2, "OK"))
+
+    history = render_history(store)
+    assert [line.split()[2] for line in history.splitlines()[1:]] == [
+        "opened",
+        "acknowledged",
+        "resolved",
+    ]
+    assert "ana: on it" in history
+    assert render_history(store, since=day(4)) == "Nothing happened."
+    shown = render_alert(store, only_alert(store)["fingerprint"][:8])
+    assert "drift/psi/age" in shown
+    assert "recovered" in shown
+
+
+# Digest
+
+
+@pytest.mark.parametrize(
+    ("policy", "now", "due"),
+    [
+        ({"every": "daily"}, "2024-03-10T12:00", "2024-03-10T12:00"),
+        ({"every": "daily"}, "2024-03-10T11:59", "2024-03-09T13:00"),
+        ({"every": "weekly"}, "2024-03-13T12:00", "2024-03-11T12:00"),
+        ({"every": "weekly"}, "2024-03-11T11:00", "2024-03-04T13:00"),
+        (
+            {"every": "weekly", "weekday": "sunday", "hour": 0},
+            "2024-03-10T05:00",
+            "2024-03-10T05:00",
+        ),
+    ],
+)
+def test_a_digest_is_due_at_its_hour_of_the_models_zone(
+    policy: dict[str, object], now: str, due: str
+) -> None:
+    declared = DigestPolicy.model_validate(policy)
+    assert declared.every != "off"
+    found = period_end(
+        declared,
+        declared.every,
+        "America/New_York",
+        dt.datetime.fromisoformat(now).replace(tzinfo=dt.UTC),
+    )
+
+    assert found == dt.datetime.fromisoformat(due).replace(tzinfo=dt.UTC)
+
+
+def test_a_digest_comes_once_a_day_for_all_models_of_a_place(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    specs = [spec_of(name, digest="daily") for name in ("credit", "other", "third")]
+    settle(store, specs, day(2), result(1), result(1, model="other"), result(1, column_name="b"))
+    settle(store, specs, day(2), result(2, "OK", column_name="b"))
+    written = [write_digests(store, specs, day(2) + hours * HOUR) for hours in (8, 9, 31, 32)]
+    send(store, receiver)
+
+    digests = [m for m in slack.messages if "digest" in m.text]
+    assert written == [1, 0, 0, 1]
+    assert len(digests) == 2
+    assert "Daily digest: 2 firing, 3 opened, 1 resolved" in digests[0].text
+    assert "third" in str(digests[0].body)
+
+
+def test_digests_are_off_by_default_and_a_quiet_one_says_so(store: Store) -> None:
+    assert write_digests(store, SPECS, day(2)) == 0
+    assert rows_of(store, outbox) == []
+    said = plain_text(compose_digest(store, SPECS, "weekly", day(9)))
+    assert said.startswith("OK    Weekly digest: 0 firing, 0 opened, 0 resolved")
+    assert "every message was delivered" in said
+    assert spec_of(digest=False).alerts.digest.every == "off"
+    assert kinds(store) == []
