@@ -115,6 +115,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     (r"`source.<stream>` from a table", declared.SqlSource),
     (r"`source.<stream>.cursor`", declared.Cursor),
     ("`columns`", declared.Columns),
+    ("`costs`", declared.Costs),
+    ("`fairness`", declared.Fairness),
     ("`actuals`", declared.ActualsPolicy),
     ("`features.<name>`", declared.Feature),
     ("`baseline`", declared.BaselineSpec),

@@ -39,7 +39,8 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
     store, spec = work.project.store, work.spec
     states = work.states()
     marks = _marks(work, step, states)
-    baseline = baseline_or_none(work) if family == "drift" else None
+    compared = family == "drift" or (family == "performance" and spec.task == "regression")
+    baseline = baseline_or_none(work) if compared else None
     profiles = load_profiles(
         store,
         spec,
@@ -129,8 +130,8 @@ def _per_column(*metrics: str) -> Plotted:
     return lambda metric, column: f"{metric}/{column}" if metric in metrics else None
 
 
-def _of_table(metric: str, _column: str) -> str | None:
-    return metric
+def _of_table(metric: str, column: str) -> str | None:
+    return metric if column == ":table" else None
 
 
 PLOTTED: dict[str, Plotted] = {

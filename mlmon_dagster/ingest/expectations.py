@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.ingest.faults import Fault
-from mlmon_dagster.ingest.layout import Column, Kind, Stream, columns_of, score_is_probability
+from mlmon_dagster.ingest.layout import Column, Kind, Stream, columns_of, is_probability
 from mlmon_dagster.ingest.rows import Draft, known_datasets
 from mlmon_dagster.spec import ModelSpec
 
@@ -125,7 +125,7 @@ def _rules(column: Column, spec: ModelSpec, stream: Stream) -> Iterator[Rule]:
     if not column.nullable:
         reason = "null_not_allowed" if column.is_feature else "null_required"
         yield Rule("ExpectColumnValuesToNotBeNull", column, reason=reason)
-    if column.name == "score" and score_is_probability(spec):
+    if is_probability(spec, column.name):
         yield _score_rule(column)
     if column.kind == "label":
         reason = "bad_actual" if column.name == "actual" else "wrong_type"

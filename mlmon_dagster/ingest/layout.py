@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from mlmon_dagster.spec import Feature, FeatureType, ModelSpec, Source
+from mlmon_dagster.spec.tasks import class_scores
 
 Stream = Literal["predictions", "actuals"]
 STREAMS: Final[tuple[Stream, ...]] = ("predictions", "actuals")
@@ -63,9 +64,15 @@ def outcome_kind(spec: ModelSpec) -> Kind:
     return "text" if spec.task == "multiclass_classification" else "number"
 
 
-def score_is_probability(spec: ModelSpec) -> bool:
-    """Say whether a score outside [0, 1] is wrong for the model's task."""
-    return spec.task in {"binary_classification", "multiclass_classification"}
+def is_output(name: str) -> bool:
+    """Say whether a column of the store is what the model gave: score, decision or rank."""
+    return name in {"score", "prediction", "rank"} or name.startswith("score:")
+
+
+def is_probability(spec: ModelSpec, name: str) -> bool:
+    """Say whether a value of a column outside [0, 1] is wrong for the model's task."""
+    by_class = name.startswith("score:")
+    return by_class or (name == "score" and spec.task == "binary_classification")
 
 
 def _prediction_columns(spec: ModelSpec) -> tuple[Column, ...]:
@@ -76,13 +83,19 @@ def _prediction_columns(spec: ModelSpec) -> tuple[Column, ...]:
         ("model_version", "text", True),
         ("prediction", outcome_kind(spec), False),
         ("score", "number", False),
+        ("group", "id", False),
+        ("rank", "number", False),
         ("latency_ms", "number", True),
         ("status", "text", True),
         ("trace_id", "text", True),
     )
-    return _declared(spec, roles, spec.source.predictions) + tuple(
-        _feature_column(name, feature) for name, feature in spec.features.items()
+    scores, own = spec.columns.scores or {}, spec.source.predictions.columns or {}
+    by_class = tuple(
+        Column(name, own.get(name, scores[label]), "number", nullable=False)
+        for label, name in class_scores(spec).items()
     )
+    features = tuple(_feature_column(name, feature) for name, feature in spec.features.items())
+    return (*_declared(spec, roles, spec.source.predictions), *by_class, *features)
 
 
 def _actual_columns(spec: ModelSpec) -> tuple[Column, ...]:

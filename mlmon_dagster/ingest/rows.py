@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, rows_at_fault
-from mlmon_dagster.ingest.layout import Column, Stream, columns_of, outcome_kind
+from mlmon_dagster.ingest.layout import Column, Stream, columns_of, is_output, outcome_kind
 from mlmon_dagster.ingest.parse import Parsed
 from mlmon_dagster.ingest.row_hash import row_hashes
 from mlmon_dagster.ingest.windows import Times, place
@@ -70,9 +70,10 @@ def draft_rows(parsed: Parsed, spec: ModelSpec, now: dt.datetime) -> Draft:
     by_name = {column.name: column for column in columns_of(spec, stream)}
     judge = _prediction_times if stream == "predictions" else _actual_times
     faults = parsed.faults + judge(columns, by_name, spec, now)
-    if "score" in parsed.not_finite:
-        any_kind = np.logical_or.reduce(list(parsed.not_finite["score"].values()))
-        faults += Fault.where(any_kind, "score_out_of_range", by_name["score"], "a finite number")
+    for name, kinds in parsed.not_finite.items():
+        if is_output(name) and name != "prediction":
+            any_kind = np.logical_or.reduce(list(kinds.values()))
+            faults += Fault.where(any_kind, "score_out_of_range", by_name[name], "a finite number")
     excused = _excused(replace(parsed, columns=columns, faults=faults), by_name)
     return Draft(parsed, columns, faults, excused)
 
@@ -163,8 +164,8 @@ def _excused(parsed: Parsed, by_name: Mapping[str, Column]) -> dict[str, Mask]:
             excused[name] |= mask
     if parsed.staged.stream == "predictions":
         unscored = _may_lack_score(parsed)
-        for name in ("score", "prediction"):
-            if name in excused:
+        for name in excused:
+            if is_output(name):
                 excused[name] |= unscored & parsed.columns[name].is_null().to_numpy(False)
     elif "actual_time" in excused:
         excused["actual_time"] |= mask_of(parsed.columns["actual"].is_null())

@@ -7,6 +7,10 @@ numeric    ``coarse * fine + sub``; both exact: the first code whose upper edge 
 categorical own code per category, then ``other``, then ``unseen``
 score      ``logit_bin * 3 + state``, state 0 unlabelled, 1 negative, 2 positive
 confusion  ``predicted * 3 + state``
+classes    ``predicted * (K + 3) + state`` of K classes; predicted K is no class; state 0
+           unlabelled, i + 1 actual class i, K + 1 no class but equal to the prediction, K + 2 no
+           class and another than predicted
+loss       0: one bin
 latency    equal steps of ln(ms) between ``low`` and ``high``, clipped to the outer bins
 status     0 ok, 1 error
 ========== ==================================================================================
@@ -90,6 +94,22 @@ def label_counts(counts: Counts) -> Counts:
         scores, or predicted 0 and 1.
     """
     return counts.reshape(len(counts), counts.shape[1] // LABEL_STATES, LABEL_STATES)
+
+
+def class_counts(binning: Binning, counts: Counts) -> tuple[Counts, Counts]:
+    """Split class counts into a confusion matrix and the rows without an actual.
+
+    Returns:
+        Shapes (C, K + 2, K + 2), predicted x actual, and (C, K + 1), predicted. The last but one
+        class is what is no class of the model; where prediction and actual are two such names that
+        differ, the actual is in the very last one, so that the diagonal holds the right decisions.
+        No prediction is in the last class.
+    """
+    k = len(binning.categories)
+    split = counts.reshape(len(counts), k + 1, k + 3)
+    matrix = np.zeros((len(counts), k + 2, k + 2), np.int64)
+    matrix[:, : k + 1] = split[:, :, 1:]
+    return matrix, split[:, :, 0]
 
 
 def score_edges(binning: Binning) -> Floats:

@@ -15,16 +15,24 @@ own to compare; it counts with the same value on both sides, so all its effect i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlmon_dagster.metrics.binnings import label_counts
+from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
+# Metrics that are the mean of a loss column.
+LOSS_OF = {
+    "brier": ":brier", "log_loss": ":log_loss", "top_k_accuracy": ":top_k", "me": ":error",
+    "mae": ":absolute_error", "mape": ":percentage_error", "smape": ":symmetric_error",
+    "quantile_loss": ":quantile_loss", "ndcg": ":ndcg", "mrr": ":reciprocal_rank",
+    "map": ":average_precision", "hit_rate": ":hit",
+}  # fmt: skip
+_RIGHT = ("accuracy", "micro_precision", "micro_recall", "micro_f1")
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Parts = tuple[Floats, Floats]
@@ -95,7 +103,10 @@ def decompose(
 
 
 def ratio_parts(
-    metric: str, score: ColumnStatistics | None, confusion: ColumnStatistics | None
+    metric: str,
+    score: ColumnStatistics | None,
+    confusion: ColumnStatistics | None,
+    losses: Mapping[str, ColumnStatistics] | None = None,
 ) -> Parts | None:
     """Return numerator and denominator of a metric per cell.
 
@@ -103,14 +114,39 @@ def ratio_parts(
     positives; for precision and recall it weighs by predicted and by actual positives.
 
     Args:
-        metric: accuracy, precision, recall, f1, actual_rate, predicted_rate, brier, log_loss.
+        metric: accuracy, precision, recall, specificity, f1, actual_rate, predicted_rate, brier,
+            log_loss; of several classes accuracy; and every mean of a loss column.
         score: Score bins by actual, C cells; None if the model logs no score.
         confusion: Predictions by actual, C cells; None if the model logs no prediction.
+        losses: Loss columns by name; what else it holds is left alone.
 
     Returns:
         Two arrays (C,); None if the metric is no ratio of sums (roc_auc, calibration_error) or
         what it is made from was not logged.
     """
+    losses = losses or {}
+    if confusion is not None and confusion.binning.kind == "classes" and metric in _RIGHT:
+        table, _ = class_counts(confusion.binning, confusion.counts)
+        return _floats(np.trace(table, axis1=1, axis2=2)), _floats(table.sum(axis=(1, 2)))
+    if metric == "wape" and ":actual_size" in losses:
+        return _sum(losses[":absolute_error"]), _sum(losses[":actual_size"])
+    if (stats := losses.get(LOSS_OF.get(metric, ""))) is not None:
+        return _sum(stats), _floats(stats.counts.sum(axis=1))
+    if confusion is None and score is None:
+        return None
+    return _binary_parts(metric, score, confusion)
+
+
+def _sum(stats: ColumnStatistics) -> Floats:
+    found: Floats = stats.total + stats.binning.centre * stats.counts.sum(axis=1)
+    return found
+
+
+def _binary_parts(
+    metric: str, score: ColumnStatistics | None, confusion: ColumnStatistics | None
+) -> Parts | None:
+    if confusion is not None and confusion.binning.kind != "confusion":
+        return None
     if metric in _FROM_CONFUSION and confusion is not None:
         return _FROM_CONFUSION[metric](label_counts(confusion.counts))
     if metric in _FROM_SCORE and score is not None:
@@ -149,6 +185,11 @@ def _recall(counts: Counts) -> Parts:
     return tp, tp + fn
 
 
+def _specificity(counts: Counts) -> Parts:
+    tn, fp, _, _ = _outcomes(counts)
+    return tn, tn + fp
+
+
 def _f1(counts: Counts) -> Parts:
     _, fp, fn, tp = _outcomes(counts)
     return 2 * tp, 2 * tp + fp + fn
@@ -162,6 +203,7 @@ _FROM_CONFUSION: dict[str, Callable[[Counts], Parts]] = {
     "accuracy": _accuracy,
     "precision": _precision,
     "recall": _recall,
+    "specificity": _specificity,
     "f1": _f1,
     "predicted_rate": _predicted_rate,
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from mlmon_dagster.metrics.statistics import CELL_KEYS
+from mlmon_dagster.metrics.statistics import CELL_KEYS, TABLE
 
 METRIC_COLUMNS = (
     *CELL_KEYS,
@@ -69,6 +69,31 @@ def metric_frame(
     columns["reason"] = np.where(undefined, np.asarray(reason, dtype=object), "")
     columns["method_version"] = method_version
     return pd.DataFrame(columns, columns=list(METRIC_COLUMNS), index=range(size))
+
+
+def table_frame(
+    cells: pd.DataFrame,
+    metric: str,
+    value: ArrayLike,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    n: ArrayLike,
+    reason: ArrayLike,
+    method_version: str,
+    column_name: str = TABLE,
+) -> pd.DataFrame:
+    """Return a MetricFrame of one metric of the whole model; arguments as `metric_frame`."""
+    return metric_frame(
+        cells,
+        column_name=column_name,
+        metric=metric,
+        value=value,
+        lower=lower,
+        upper=upper,
+        n=n,
+        reason=reason,
+        method_version=method_version,
+    )
 
 
 def concat_frames(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
-from mlmon_dagster.metrics.frames import concat_frames, metric_frame
+from mlmon_dagster.metrics.class_tables import balanced_accuracy, estimate, mcc
+from mlmon_dagster.metrics.coverage import coverage_bias, early_actual_gap
+from mlmon_dagster.metrics.frames import concat_frames, table_frame
 from mlmon_dagster.metrics.intervals import Z95, rate, wilson
+from mlmon_dagster.metrics.means import mean_frame, t_factor
+from mlmon_dagster.metrics.precision_recall import average_precision
 from mlmon_dagster.metrics.roc import MIN_RARER, roc_auc
-from mlmon_dagster.metrics.statistics import TABLE, ColumnStatistics
+from mlmon_dagster.metrics.separation import ks_separation, lift
+from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -20,31 +27,53 @@ _CHUNK = 128
 
 
 def performance_metrics(
-    score: ColumnStatistics | None, confusion: ColumnStatistics | None
+    score: ColumnStatistics | None,
+    confusion: ColumnStatistics | None,
+    losses: Mapping[str, ColumnStatistics] | None = None,
+    *,
+    top_share: float = 0.1,
+    costs: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
-    """Every metric of realized performance, per cell.
+    """Every metric of realized performance of a binary classifier, per cell.
 
     Args:
         score: Score bins by actual, over C cells; None if the model logs no score.
         confusion: Predictions by actual, over its own C' cells; None if it logs no prediction.
+        losses: The loss columns ``:log_loss``, ``:brier``, ``:early_loss`` and ``:late_loss`` over
+            the same cells, for exact intervals; without the first two they come from the score's
+            bins.
+        top_share: Share of the rows that counts as the top for lift.
+        costs: Cost of a row by outcome (tp, fp, fn, tn); without it no expected_value.
 
     Returns:
         MetricFrame, column `:table`, `n` = rows with an actual (all rows for predicted_rate).
-        From the score: roc_auc, brier, log_loss, calibration_error. From the confusion counts, at
-        the model's own decision: precision, recall, f1, accuracy, predicted_rate. From either:
-        actual_rate. `reason` of a NaN: no_actuals, no_rows, single_class, few_of_rarer_class
-        (under 10), few_rows (calibration_error under 50), no_predicted_positives (precision),
-        no_actual_positives (recall), no_positives (f1: neither predicted nor actual).
+        From the score: roc_auc, pr_auc, ks_separation, lift, brier, log_loss, calibration_error.
+        From the confusion counts, at the model's own decision: precision, recall, specificity, f1,
+        accuracy, balanced_accuracy, mcc, expected_value, predicted_rate. From either: actual_rate,
+        actual_coverage_bias. `reason` of a NaN: no_actuals, no_rows, single_class,
+        few_of_rarer_class (under 10; areas, ks_separation), few_rows (calibration_error and lift
+        under 50), no_predicted_positives (precision), no_actual_positives (recall, lift),
+        no_actual_negatives (specificity), no_positives (f1: neither predicted nor actual).
     """
+    losses = losses or {}
     frames = []
     if score is not None:
-        frames += _score_metrics(score)
+        frames += _score_metrics(score, losses, top_share)
     if confusion is not None:
-        frames += _confusion_metrics(confusion, with_actual_rate=score is None)
+        frames += _confusion_metrics(confusion, costs, with_actual_rate=score is None)
+    either = score if score is not None else confusion
+    if either is not None:
+        counts = label_counts(either.counts)
+        outputs = [(counts[:, :, 0], counts[:, :, 1:].sum(axis=2))]
+        frames.append(coverage_bias(either.cells, outputs))
+    if ":early_loss" in losses:
+        frames.append(early_actual_gap(losses[":early_loss"], losses[":late_loss"]))
     return concat_frames(frames)
 
 
-def _score_metrics(score: ColumnStatistics) -> list[pd.DataFrame]:
+def _score_metrics(
+    score: ColumnStatistics, losses: Mapping[str, ColumnStatistics], top_share: float
+) -> list[pd.DataFrame]:
     cells = score.cells
     counts = label_counts(score.counts)
     negatives, positives = counts[:, :, 1], counts[:, :, 2]
@@ -53,28 +82,64 @@ def _score_metrics(score: ColumnStatistics) -> list[pd.DataFrame]:
     middles = score_midpoints(score.binning)
     no_actuals = np.where(n == 0, "no_actuals", "")
     return [
-        _roc_frame(cells, negatives, positives, n_neg, n_pos),
-        _loss_frame(cells, "brier", score.total_sq, n, *_losses(middles, "brier"), counts),
-        _loss_frame(cells, "log_loss", score.total, n, *_losses(middles, "log_loss"), counts),
+        *_area_frames(cells, negatives, positives, n_neg, n_pos),
+        *_separation_frames(cells, negatives, positives, top_share),
+        mean_frame("brier", losses[":brier"], high=1.0)
+        if ":brier" in losses
+        else _loss_frame(cells, "brier", score.total_sq, n, *_losses(middles, "brier"), counts),
+        mean_frame("log_loss", losses[":log_loss"])
+        if ":log_loss" in losses
+        else _loss_frame(cells, "log_loss", score.total, n, *_losses(middles, "log_loss"), counts),
         _calibration_frame(cells, negatives, positives, middles, n),
         _rate_frame(cells, "actual_rate", n_pos, n, no_actuals),
     ]
 
 
-def _roc_frame(
+def _area_frames(
     cells: pd.DataFrame, negatives: Ints, positives: Ints, n_neg: Ints, n_pos: Ints
-) -> pd.DataFrame:
-    result = roc_auc(negatives, positives)
+) -> list[pd.DataFrame]:
+    reason = _of_classes(n_neg, n_pos)
+    frames = []
+    for metric, result, version in (
+        ("roc_auc", roc_auc(negatives, positives), "delong-1"),
+        ("pr_auc", average_precision(negatives, positives), "influence-1"),
+    ):
+        value = np.where(reason == "", result.value, np.nan)
+        ends = result.lower, result.upper
+        frames.append(table_frame(cells, metric, value, *ends, n_neg + n_pos, reason, version))
+    return frames
+
+
+def _of_classes(n_neg: Ints, n_pos: Ints) -> NDArray[np.str_]:
     rarer = np.minimum(n_neg, n_pos)
-    reason = np.select(
+    return np.select(
         [n_neg + n_pos == 0, rarer == 0, rarer < MIN_RARER],
         ["no_actuals", "single_class", "few_of_rarer_class"],
         "",
     )
-    value = np.where(reason == "", result.value, np.nan)
-    return _frame(
-        cells, "roc_auc", value, result.lower, result.upper, n_neg + n_pos, reason, "delong-1"
+
+
+def _separation_frames(
+    cells: pd.DataFrame, negatives: Ints, positives: Ints, top_share: float
+) -> list[pd.DataFrame]:
+    n_neg, n_pos = negatives.sum(axis=1), positives.sum(axis=1)
+    n = n_neg + n_pos
+    few = np.select(
+        [n == 0, n_pos == 0, n < MIN_CALIBRATION_ROWS],
+        ["no_actuals", "no_actual_positives", "few_rows"],
+        "",
     )
+    frames = []
+    for metric, result, reason, version in (
+        ("ks_separation", ks_separation(negatives, positives), _of_classes(n_neg, n_pos),
+         "newcombe-1"),
+        ("lift", lift(negatives, positives, top_share), few, f"wilson-1@{top_share:g}"),
+    ):  # fmt: skip
+        value = np.where(reason == "", result.value, np.nan)
+        frames.append(
+            table_frame(cells, metric, value, result.lower, result.upper, n, reason, version)
+        )
+    return frames
 
 
 def _losses(middles: Floats, metric: str) -> tuple[Floats, Floats]:
@@ -101,7 +166,7 @@ def _loss_frame(
     half = Z95 * np.sqrt(rate(variance, n))
     reason = np.where(n == 0, "no_actuals", "")
     lower, upper = np.maximum(value - half, 0), value + half
-    return _frame(cells, metric, value, lower, upper, n, reason, "mean-1")
+    return table_frame(cells, metric, value, lower, upper, n, reason, "mean-1")
 
 
 def _calibration_frame(
@@ -111,25 +176,27 @@ def _calibration_frame(
         _calibration_error(negatives[i : i + _CHUNK], positives[i : i + _CHUNK], middles)
         for i in range(0, len(cells), _CHUNK)
     ]
-    value, bias, spread = (
+    value, bias, most, spread = (
         (np.concatenate(column) for column in zip(*parts, strict=True))
         if parts
-        else (np.empty(0), np.empty(0), np.empty(0))
+        else [np.empty(0)] * 4
     )
     reason = np.select([n == 0, n < MIN_CALIBRATION_ROWS], ["no_actuals", "few_rows"], "")
-    value = np.where(reason == "", value, np.nan)
-    lower = np.maximum(value - bias - Z95 * spread, 0)
-    upper = value + Z95 * spread
-    return _frame(cells, "calibration_error", value, lower, upper, n, reason, "ece10-1")
+    lower = np.maximum(value - most - Z95 * spread, 0)
+    upper = np.minimum(value + Z95 * spread, 1)
+    value = np.where(reason == "", np.maximum(value - bias, 0), np.nan)
+    return table_frame(cells, "calibration_error", value, lower, upper, n, reason, "ece10-2")
 
 
 def _calibration_error(
     negatives: Ints, positives: Ints, middles: Floats
-) -> tuple[Floats, Floats, Floats]:
+) -> tuple[Floats, Floats, Floats, Floats]:
     """Expected calibration error over 10 groups of equal mass, the cell's own.
 
     The mean of |mean score - share of positives|, weighted by rows. It is biased upwards: a
-    perfectly calibrated model shows about `bias`, the second result; the third is its spread.
+    perfectly calibrated model shows about `most`, the third result; the fourth is its spread. The
+    second is what is taken off: all of that on average for a calibrated model, and less the
+    further a group's gap is above its own sampling noise, as a real gap has no such bias.
     """
     rows = (negatives + positives).astype(np.float64)
     total = np.maximum(rows.sum(axis=1), 1)
@@ -144,13 +211,16 @@ def _calibration_error(
 
     gap = by_group(rows * middles) - by_group(positives.astype(np.float64))
     noise = np.sqrt(by_group(rows * (middles * (1 - middles))))
-    bias = np.sqrt(2 / np.pi) * noise.sum(axis=1) / total
+    most = np.sqrt(2 / np.pi) * noise.sum(axis=1) / total
+    # The mean of exp(-z^2 / 4) over |z| of a standard normal is sqrt(2 / 3).
+    faded = np.exp(-((rate(gap, noise)) ** 2) / 4) * np.sqrt(3 / np.pi)
+    bias = (noise * np.nan_to_num(faded)).sum(axis=1) / total
     spread = np.sqrt((noise**2).sum(axis=1)) / total
-    return np.abs(gap).sum(axis=1) / total, bias, spread
+    return np.abs(gap).sum(axis=1) / total, bias, most, spread
 
 
 def _confusion_metrics(
-    confusion: ColumnStatistics, *, with_actual_rate: bool
+    confusion: ColumnStatistics, costs: Mapping[str, float] | None, *, with_actual_rate: bool
 ) -> list[pd.DataFrame]:
     cells = confusion.cells
     counts = label_counts(confusion.counts)
@@ -162,10 +232,17 @@ def _confusion_metrics(
     frames = [
         _rate_frame(cells, "precision", tp, tp + fp, no_actuals, "no_predicted_positives", n),
         _rate_frame(cells, "recall", tp, tp + fn, no_actuals, "no_actual_positives", n),
+        _rate_frame(cells, "specificity", tn, tn + fp, no_actuals, "no_actual_negatives", n),
         _f1_frame(cells, tp, tp + fp + fn, n, no_actuals),
         _rate_frame(cells, "accuracy", tp + tn, n, no_actuals),
         _rate_frame(cells, "predicted_rate", predicted, rows, np.where(rows == 0, "no_rows", "")),
     ]
+    table = np.stack([np.stack([tn, fn], 1), np.stack([fp, tp], 1)], 1)  # predicted x actual
+    balanced, correlation = estimate(table, balanced_accuracy), estimate(table, mcc, "fisher")
+    for metric, found in (("balanced_accuracy", balanced), ("mcc", correlation)):
+        frames.append(table_frame(cells, metric, *found, n, no_actuals, "delta-1"))
+    if costs is not None:
+        frames.append(_value_frame(cells, {"tn": tn, "fp": fp, "fn": fn, "tp": tp}, costs, n))
     if with_actual_rate:
         frames.append(_rate_frame(cells, "actual_rate", tp + fn, n, no_actuals))
     return frames
@@ -183,7 +260,7 @@ def _rate_frame(
     lower, upper = wilson(count, of)
     reason = np.where(reason == "", np.where(of == 0, empty, ""), reason)
     shown = of if n is None else n
-    return _frame(cells, metric, rate(count, of), lower, upper, shown, reason, "wilson-1")
+    return table_frame(cells, metric, rate(count, of), lower, upper, shown, reason, "wilson-1")
 
 
 def _f1_frame(
@@ -198,27 +275,20 @@ def _f1_frame(
     share = rate(tp, union)
     reason = np.where(reason == "", np.where(union == 0, "no_positives", ""), reason)
     value, low, high = (2 * x / (1 + x) for x in (share, lower, upper))
-    return _frame(cells, "f1", value, low, high, n, reason, "wilson-1")
+    return table_frame(cells, "f1", value, low, high, n, reason, "wilson-1")
 
 
-def _frame(
-    cells: pd.DataFrame,
-    metric: str,
-    value: Floats,
-    lower: Floats,
-    upper: Floats,
-    n: Ints,
-    reason: NDArray[np.str_],
-    method_version: str,
+def _value_frame(
+    cells: pd.DataFrame, counts: Mapping[str, Ints], costs: Mapping[str, float], n: Ints
 ) -> pd.DataFrame:
-    return metric_frame(
-        cells,
-        column_name=TABLE,
-        metric=metric,
-        value=value,
-        lower=lower,
-        upper=upper,
-        n=n,
-        reason=reason,
-        method_version=method_version,
+    """Mean value of a row: minus its cost."""
+    total = sum((-costs[name] * count for name, count in counts.items()), np.zeros(len(n)))
+    squares = sum((costs[name] ** 2 * count for name, count in counts.items()), np.zeros(len(n)))
+    value = rate(total, n)
+    variance = rate(np.maximum(squares - value * total, 0), n - 1)
+    half = t_factor(n) * np.sqrt(rate(variance, n))
+    reason = np.where(n == 0, "no_actuals", "")
+    version = "mean-1@" + ",".join(f"{name}={cost:g}" for name, cost in sorted(costs.items()))
+    return table_frame(
+        cells, "expected_value", value, value - half, value + half, n, reason, version
     )

@@ -23,7 +23,9 @@ ALL = "all"
 TABLE = ":table"
 UNSEEN_KEPT = 10
 
-Kind = Literal["numeric", "categorical", "score", "confusion", "latency", "status"]
+Kind = Literal[
+    "numeric", "categorical", "score", "confusion", "classes", "loss", "latency", "status"
+]
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,20 @@ class Binning:
         kind: What the codes mean. ``numeric``: fine bins, ``fine`` of them inside each coarse
             (quantile) bin. ``categorical``: one per baseline category, then ``other`` and
             ``unseen``. ``score``: logit-space bin x (unlabelled, negative, positive).
-            ``confusion``: (predicted 0/1) x (unlabelled, negative, positive). ``latency``:
+            ``confusion``: (predicted 0/1) x (unlabelled, negative, positive). ``classes``:
+            predicted x actual class. ``loss``: one code; its sums are what counts. ``latency``:
             log-spaced bins. ``status``: ok, error.
         edges: Inner edges of the coarse bins, ascending; a value belongs to bin ``i`` when
             ``edges[i-1] < value <= edges[i]``; the outer bins are open. Empty if not numeric.
         fine: Number of equal-width sub-bins inside each coarse bin (1 = none); the code is
             ``coarse * fine + sub``, so ``code // fine`` is the exact coarse bin.
         low: Smallest finite baseline value (left end of the first coarse bin for sub-bins).
-        high: Largest finite baseline value. For ``score`` and ``latency`` the ends of the scale.
+        high: Largest finite baseline value. For ``score`` and ``latency`` the ends of the scale;
+            for ``loss`` the power of two that its baseline values do not exceed.
         centre: Value subtracted before squares are summed (baseline mean, 6 digits).
         categories: Baseline categories that have a code of their own, most frequent first; the
-            code after the last is ``other``, the next ``unseen``. Empty if not categorical.
+            code after the last is ``other``, the next ``unseen``. For ``classes`` the classes,
+            sorted; for a ``score`` of a multiclass model the one class that is positive.
         tail: Further baseline categories, counted together as ``other``.
         is_open: The baseline had too many categories to keep them all by name, so that a value
             that is not among them counts as ``other`` and nothing is ever ``unseen``.

@@ -21,9 +21,9 @@ from mlmon_dagster.monitors.evidence import (
 )
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
 from mlmon_dagster.spec import PerformanceMonitor
+from mlmon_dagster.spec.metric_registry import is_loss
 
 WORST_SLICES = 5
-_LOSSES = ("brier", "log_loss", "calibration_error")
 _Z95 = 1.959963984540054
 _Q = 0.01
 
@@ -57,7 +57,7 @@ def judge(evidence: Evidence) -> list[Row]:
     `drop`: worse than the baseline by at least that much, and the 95 % interval of the difference
     (Newcombe's square-and-add of the two sides' intervals, so the baseline's own uncertainty
     counts) excludes 0. `above` or `below`: past the bound, and the window's 95 % interval excludes
-    it. For losses (brier, log_loss, calibration_error) worse is higher. Provisional windows are
+    it. For losses, such as log_loss or rmse, worse is higher. Provisional windows are
     NO_DATA. Slices (if `slices` is set) must also hold against Benjamini-Hochberg, q = .01.
     """
     monitors = evidence.spec.monitors.performance
@@ -148,7 +148,7 @@ def _no_data(window: Window, monitor: PerformanceMonitor, row: Row | None, base:
 def _change(monitor: PerformanceMonitor, row: Row, base: Row | None) -> _Change:
     value, lower, upper = row["value"], row["lower"], row["upper"]
     if monitor.drop is not None and base is not None:
-        if monitor.metric in _LOSSES:
+        if is_loss(monitor.metric):
             worse, here, there = value - base["value"], value - lower, base["upper"] - base["value"]
         else:
             worse, here, there = base["value"] - value, upper - value, base["value"] - base["lower"]

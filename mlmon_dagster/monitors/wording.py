@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlmon_dagster.spec import Condition
+from mlmon_dagster.spec.metric_registry import METRICS
 
 NAMES = {
     "null_rate": "Null share",
@@ -20,14 +21,7 @@ NAMES = {
     "jensen_shannon": "Jensen-Shannon distance",
     "ks": "KS distance",
     "chi_square": "Chi-square distance",
-    "roc_auc": "ROC AUC",
-    "f1": "F1",
-    "precision": "Precision",
-    "recall": "Recall",
-    "accuracy": "Accuracy",
-    "brier": "Brier score",
-    "log_loss": "Log loss",
-    "calibration_error": "Calibration error",
+    **{name: info.label for name, info in METRICS.items()},
 }
 REASONS = {
     "few_rows": "too few rows",
@@ -44,6 +38,11 @@ REASONS = {
     "no_predicted_positives": "nothing was predicted positive",
     "no_actual_positives": "no actual is positive",
     "no_positives": "nothing was predicted or actually positive",
+    "no_actual_negatives": "no actual is negative",
+    "zero_actuals": "every actual is 0",
+    "constant_actuals": "all actuals are equal",
+    "fully_covered": "every prediction has its ground truth",
+    "no_reference": "the reference group has no rows",
     "no_latency": "no latency was logged",
     "no_status": "no status was logged",
 }

@@ -18,6 +18,7 @@ from mlmon_dagster.profiles.build import build_profiles
 from mlmon_dagster.profiles.payload import decode_binnings, encode_binnings, stored_baseline
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.tasks import task_signature
 from mlmon_dagster.spec.windows import Window, window_containing
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.baselines import StoredBaseline
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.store.inference_records import WindowCounts
 
 KIND = "baseline_profiles"
-METHOD = "1"  # another way of choosing bins is another baseline
+METHOD = "2"  # another way of choosing bins is another baseline
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def _signature(spec: ModelSpec) -> list[object]:
         features,
         spec.slices,
         [spec.time.zone, spec.time.granularity],
+        task_signature(spec),
     ]
 
 

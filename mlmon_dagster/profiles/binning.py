@@ -6,31 +6,42 @@ bins are open, so whatever comes later has a bin. `metrics.binnings` says what t
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from mlmon_dagster.metrics.statistics import Binning, Kind
+from mlmon_dagster.profiles.bin_shapes import (
+    MAX_CATEGORIES,
+    MAX_TAIL,
+    categorical_binning,
+    class_binning,
+    class_score_binning,
+    discrete_binning,
+    loss_binning,
+    numeric_binning,
+    renamed,
+    role_binning,
+    size_binning,
+)
 from mlmon_dagster.profiles.codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.compiler import Engine
+from mlmon_dagster.profiles.losses import (
+    GROUPED,
+    LAG,
+    group_columns,
+    loss_columns,
+    resolve,
+    row_source,
+)
 from mlmon_dagster.spec.model import FeatureType, ModelSpec
+from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes
 from mlmon_dagster.store.sql import quote_identifier
 
 QUANTILE_BINS = 20
-SUB_BINS = 12
 MAX_VALUES = 32
-MAX_CATEGORIES = 1_000
-MAX_TAIL = 9_000
-SCORE_BINS = 1_024
-LOGIT_SPAN = 14.0
-LATENCY_RANGE = (1e-3, 1e7)  # ms: a microsecond to nearly three hours
-LATENCY_BINS = 1_163  # 2 % wide, so that the middle is within 1 % of every value
 _BOOLEANS = ("false", "true")
 
 _VALUES: dict[FeatureType, str] = {
@@ -40,11 +51,14 @@ _VALUES: dict[FeatureType, str] = {
     "datetime": "CAST(EXTRACT(EPOCH FROM {0}) AS DOUBLE PRECISION)",
     "text": "CAST(LENGTH({0}) AS DOUBLE PRECISION)",
 }
-_TARGETS: dict[str, FeatureType] = {
-    "multiclass_classification": "categorical",
+_OUTPUTS: dict[str, Kind] = {
+    "binary_classification": "confusion",
+    "multiclass_classification": "classes",
     "regression": "numeric",
     "ranking": "numeric",
 }
+# Losses that cannot be larger, so that their sums' unit does not depend on the baseline.
+_BOUNDED = {":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0, **dict.fromkeys(GROUPED, 1.0)}
 
 
 def value_expressions(spec: ModelSpec) -> dict[str, tuple[Kind, str]]:
@@ -52,25 +66,23 @@ def value_expressions(spec: ModelSpec) -> dict[str, tuple[Kind, str]]:
 
     Returns:
         Column name -> kind and SQL expression: the features, then the roles that the spec
-        declares. Times are epoch seconds, texts their length, booleans ``false`` and ``true``.
-        Score and prediction of a task that is not binary are profiled like features.
+        declares, then the losses of its task. Times are epoch seconds, texts their length,
+        booleans ``false`` and ``true``. The output of a regression is profiled like a feature.
     """
     found: dict[str, tuple[Kind, str]] = {}
     for name, feature in spec.features.items():
         found[name] = _read(name, feature.type)
-    binary = spec.task == "binary_classification"
     roles = spec.columns
     if roles.score is not None:
+        binary = spec.task == "binary_classification"
         found["score"] = ("score", "score") if binary else _read("score", "numeric")
     if roles.prediction is not None:
-        found["prediction"] = (
-            ("confusion", "prediction") if binary else _read("prediction", _TARGETS[spec.task])
-        )
+        found["prediction"] = (_OUTPUTS[spec.task], "prediction")
     if roles.latency_ms is not None:
         found["latency_ms"] = ("latency", "latency_ms")
     if roles.status is not None:
         found["status"] = ("status", "status")
-    return found
+    return found | loss_columns(spec)
 
 
 def _read(name: str, kind: FeatureType) -> tuple[Kind, str]:
@@ -96,9 +108,24 @@ def fit_binnings(
         give the same binnings. Without rows, or with nulls only, a numeric column has one bin
         for every value and a categorical one has only ``other`` and ``unseen``.
     """
-    binnings = {}
-    for name, (kind, value) in value_expressions(spec).items():
-        if kind == "numeric":
+    from_sql = row_source(spec, from_sql)
+    binnings: dict[str, Binning] = {}
+    for name, (kind, raw) in value_expressions(spec).items():
+        value = resolve(raw, binnings)
+        if name == ":labelled_prediction":
+            # The same bins, so that one taken from the other leaves the unlabelled rows.
+            binnings[name] = renamed(binnings["prediction"], name)
+        elif kind == "loss":
+            binnings[name] = _fit_loss(engine, from_sql, name, value, dialect)
+        elif kind == "latency" and name != "latency_ms":
+            binnings[name] = size_binning(name, _largest(engine, from_sql, value))
+        elif kind == "classes":
+            binnings[name] = _fit_classes(engine, spec, from_sql)
+        elif kind == "score" and name != "score":
+            scores = class_scores(spec)
+            label = next(label for label, column in scores.items() if column == name)
+            binnings[name] = class_score_binning(name, label, len(scores))
+        elif kind == "numeric":
             binnings[name] = _fit_numeric(engine, from_sql, name, value, dialect)
         elif kind == "categorical":
             feature = spec.features.get(name)
@@ -108,7 +135,38 @@ def fit_binnings(
                 binnings[name] = _fit_categorical(engine, from_sql, name, value)
         else:
             binnings[name] = role_binning(name, kind)
-    return binnings
+    return binnings | {name: loss_binning(name, 1.0) for name in group_columns(spec)}
+
+
+def _fit_loss(engine: Engine, from_sql: str, name: str, value: str, dialect: Dialect) -> Binning:
+    if name in _BOUNDED:
+        return loss_binning(name, _BOUNDED[name])
+    present = f"FROM (SELECT {value} AS x FROM {from_sql} AS records) AS v WHERE x IS NOT NULL"
+    largest = _largest(engine, from_sql, value)
+    lags = _quantiles(engine, present, [0.5], dialect) if name == LAG and largest else []
+    return loss_binning(name, largest, lags[0] if lags else 0.0)
+
+
+def _largest(engine: Engine, from_sql: str, value: str) -> float:
+    """Return the largest magnitude of an expression, 0 without values."""
+    sql = f"SELECT MAX(ABS({value})) AS x FROM {from_sql} AS records"
+    return float(engine.query(sql).to_pylist()[0]["x"] or 0.0)
+
+
+def _fit_classes(engine: Engine, spec: ModelSpec, from_sql: str) -> Binning:
+    """Use the declared classes, else the commonest that the baseline has."""
+    names: Sequence[str] = declared_classes(spec)
+    if not names:
+        both = " UNION ALL ".join(
+            f"SELECT {column} AS x FROM {from_sql} AS records"
+            for column in ("prediction", "actual")
+        )
+        found = engine.query(
+            f"SELECT x, COUNT(*) AS n FROM ({both}) AS v WHERE x IS NOT NULL "
+            f"GROUP BY x ORDER BY n DESC, x LIMIT {MAX_CLASSES}"
+        )
+        names = sorted(_column(found, "x"))
+    return class_binning("prediction", names)
 
 
 def _fit_numeric(engine: Engine, from_sql: str, name: str, value: str, dialect: Dialect) -> Binning:
@@ -162,117 +220,3 @@ def _column(table: pa.Table, name: str) -> list[Any]:
 def _rounded(mean: float | None) -> float:
     """Six digits of the mean: its last ones depend on the order in which rows were added."""
     return 0.0 if mean is None or not math.isfinite(mean) else float(f"{mean:.6g}")
-
-
-def numeric_binning(
-    column: str,
-    edges: Sequence[float],
-    *,
-    low: float,
-    high: float,
-    centre: float = 0.0,
-    fine: int = SUB_BINS,
-) -> Binning:
-    """Bins between given edges, each cut into equal-width sub-bins.
-
-    Codes: ``coarse * fine + sub``, ``(len(edges) + 1) * fine`` of them. Sub-bins of the outer
-    bins divide the way to ``low`` and ``high``; the outermost are open.
-
-    Args:
-        column: Column name.
-        edges: Inner edges in any order, repeated ones dropped, as are those at or above
-            ``high``: nothing of the baseline would be beyond them.
-        low: Smallest baseline value.
-        high: Largest baseline value.
-        centre: Value to subtract before squaring.
-        fine: Sub-bins per bin.
-    """
-    kept = tuple(sorted({float(edge) for edge in edges if edge < high}))
-    return _binning(
-        column, "numeric", (len(kept) + 1) * fine, edges=kept, fine=fine, low=float(low),
-        high=float(high), centre=centre,
-    )  # fmt: skip
-
-
-def discrete_binning(column: str, values: Sequence[float], *, centre: float = 0.0) -> Binning:
-    """One bin per value, from midpoint to midpoint, and one at either end for what is beyond.
-
-    Codes: 0 below all values, ``i + 1`` for value i, the last one above. A constant's own bin
-    holds nothing else. Without values there is one bin for everything.
-    """
-    known = sorted({float(value) for value in values})
-    if not known:
-        return _binning(column, "numeric", 1)
-    inner = [_between(a, b) for a, b in pairwise(known)]
-    if inner:
-        before = known[0] - (inner[0] - known[0])
-        after = known[-1] + (known[-1] - inner[-1])
-    else:
-        before, after = known[0], known[0]
-    # A gap may be so small that half of it vanishes in rounding.
-    first = min(before, math.nextafter(known[0], -math.inf))
-    edges = (first, *inner, max(after, known[-1]))
-    return _binning(
-        column, "numeric", len(known) + 2, edges=edges, low=known[0], high=known[-1],
-        centre=centre, values=(first, *known, edges[-1]),
-    )  # fmt: skip
-
-
-def _between(a: float, b: float) -> float:
-    middle = a / 2 + b / 2
-    return middle if a <= middle < b else a
-
-
-def categorical_binning(column: str, names: Sequence[str]) -> Binning:
-    """Codes for the first 1,000 names, then ``other`` (the next 9,000) and ``unseen``.
-
-    Args:
-        column: Column name.
-        names: Baseline categories, commonest first. With more than 10,000 of them the column is
-            open: everything beyond the first 1,000 is ``other`` and nothing is ``unseen``.
-    """
-    is_open = len(names) > MAX_CATEGORIES + MAX_TAIL
-    own = tuple(names[:MAX_CATEGORIES])
-    tail = () if is_open else tuple(names[MAX_CATEGORIES:])
-    return _binning(column, "categorical", len(own) + 2, categories=own, tail=tail, is_open=is_open)
-
-
-def role_binning(column: str, kind: Kind) -> Binning:
-    """Fixed bins of score, prediction, latency and status; the same for every model.
-
-    Codes of a score: ``logit_bin * 3 + state``, 1,024 bins between logits -14 and 14; of a
-    prediction: ``predicted * 3 + state`` (0 unlabelled, 1 negative, 2 positive); of a latency:
-    1,163 equal steps of ln(ms) from 1e-3 to 1e7; of a status: 0 ok, 1 error.
-    """
-    if kind == "score":
-        return _binning(column, kind, SCORE_BINS * 3, low=-LOGIT_SPAN, high=LOGIT_SPAN)
-    if kind == "confusion":
-        return _binning(column, kind, 6)
-    if kind == "latency":
-        low, high = LATENCY_RANGE
-        return _binning(column, kind, LATENCY_BINS, low=low, high=high)
-    if kind == "status":
-        return _binning(column, kind, 2)
-    raise ValueError(f"bins of kind {kind!r} are fitted, not fixed")
-
-
-def _binning(column: str, kind: Kind, size: int, **fields: Any) -> Binning:
-    draft = Binning(column, kind, size, "", **fields)
-    return dataclasses.replace(draft, binning_id=_digest(binning_to_json(draft)))
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def binning_to_json(binning: Binning) -> dict[str, Any]:
-    """Return a binning as JSON values; floats survive exactly."""
-    return json.loads(json.dumps(dataclasses.asdict(binning)))  # type: ignore[no-any-return]
-
-
-def binning_from_json(content: Mapping[str, Any]) -> Binning:
-    """Read what `binning_to_json` returned."""
-    lists = ("edges", "categories", "tail", "values")
-    fields: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in content.items()}
-    return Binning(**fields)

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlmon_dagster.errors import StoreError
 from mlmon_dagster.metrics.statistics import (
-    ALL,
-    CELL_KEYS,
     Binning,
     ColumnStatistics,
     commonest,
     empty,
 )
 from mlmon_dagster.profiles.binning import value_expressions
-from mlmon_dagster.profiles.codes import DUCKDB, NULL_CODE, Column, Dialect, list_bins
+from mlmon_dagster.profiles.cells import Cells, as_numpy
+from mlmon_dagster.profiles.codes import DUCKDB, NULL_CODE, Column, Dialect
 from mlmon_dagster.profiles.compiler import Engine, Statements
+from mlmon_dagster.profiles.losses import (
+    Values,
+    group_columns,
+    group_source,
+    resolve,
+    row_source,
+)
 from mlmon_dagster.spec.model import ModelSpec
 
 Ints = NDArray[np.int64]
-MAX_CELLS = 100_000  # dense score bins of so many cells are 2.4 GB
 
 
 def build_profiles(
@@ -53,17 +56,34 @@ def build_profiles(
     Raises:
         StoreError: If a slice has so many values that profiles would not be small any more.
     """
-    columns = profiled_columns(spec, binnings)
-    statements = Statements(from_sql, columns, spec.slices, dialect)
+    source = row_source(spec, from_sql)
+    columns = profiled_columns(binnings, value_expressions(spec), spec)
+    statements = Statements(source, columns, spec.slices, dialect)
+    found = _profile(engine, spec, statements)
+    if ":log_loss" in found and "score" in found:
+        log_loss, brier = found[":log_loss"].total, found[":brier"].total
+        found["score"] = replace(found["score"], total=log_loss, total_sq=brier)
+    grouped = profiled_columns(binnings, group_columns(spec), spec)
+    if grouped:
+        source = group_source(spec, from_sql)
+        statements = Statements(source, grouped, spec.slices, dialect)
+        found |= _profile(engine, spec, statements, of_rows=False)
+    return found
+
+
+def _profile(
+    engine: Engine, spec: ModelSpec, statements: Statements, *, of_rows: bool = True
+) -> dict[str, ColumnStatistics]:
+    columns = statements.columns
     parts = [engine.query(statements.moments(sliced=False))]
     if parts[0].num_rows == 0:
         return {column.binning.column: empty(column.binning) for column in columns}
     if spec.slices:
         parts.append(engine.query(statements.moments(sliced=True)))
-    cells = _Cells(parts, spec)
+    cells = Cells(parts, spec, sum(column.binning.size for column in columns))
     codes = _codes(engine, statements, cells)
-    nonfinite = _nonfinite(engine, statements, cells)
-    found = {}
+    nonfinite = _nonfinite(engine, statements, cells) if of_rows else {}
+    found: dict[str, ColumnStatistics] = {}
     for i, column in enumerate(columns):
         stats = _statistics(column, i, cells, parts, codes.get(i))
         stats = _count_nonfinite(stats, nonfinite)
@@ -71,10 +91,12 @@ def build_profiles(
     return found
 
 
-def profiled_columns(spec: ModelSpec, binnings: Mapping[str, Binning]) -> list[Column]:
-    """Say what to profile and how: the model's columns that have bins."""
+def profiled_columns(
+    binnings: Mapping[str, Binning], values: Values, spec: ModelSpec
+) -> list[Column]:
+    """Say what to profile and how: the given columns, as far as they have bins."""
     columns = []
-    for name, (_, value) in value_expressions(spec).items():
+    for name, (_, value) in values.items():
         if name not in binnings:
             continue
         feature = spec.features.get(name)
@@ -82,7 +104,7 @@ def profiled_columns(spec: ModelSpec, binnings: Mapping[str, Binning]) -> list[C
         columns.append(
             Column(
                 binnings[name],
-                value,
+                resolve(value, binnings),
                 low=feature.min if feature and ranged else None,
                 high=feature.max if feature and ranged else None,
                 names_unseen=not (feature is not None and feature.pii),
@@ -91,104 +113,29 @@ def profiled_columns(spec: ModelSpec, binnings: Mapping[str, Binning]) -> list[C
     return columns
 
 
-class _Cells:
-    """The cells of one source, and where a statement's rows belong among them."""
-
-    def __init__(self, parts: Sequence[pa.Table], spec: ModelSpec) -> None:
-        self._labels = pa.array([ALL, *(",".join(names) for names in spec.slices)])
-        size = sum(part.num_rows for part in parts)
-        if size > MAX_CELLS:
-            raise StoreError(
-                f"Model {spec.model!r}: {size:,} combinations of window, version and slice to "
-                f"profile, at most {MAX_CELLS:,} at once. A slice of {spec.slices} has too many "
-                "values; remove it from the spec, or profile fewer windows at a time."
-            )
-        frame = pa.concat_tables([self._keys(part) for part in parts]).to_pandas()
-        frame["window_start"] = frame["window_start"].astype("datetime64[us, UTC]")
-        self._order = frame.sort_values(list(CELL_KEYS), kind="stable").index.to_numpy()
-        self.frame = frame.iloc[self._order].reset_index(drop=True)
-        self._values = [pc.unique(pa.array(self.frame[key])) for key in CELL_KEYS]
-        codes = self._mixed(pa.table({key: pa.array(self.frame[key]) for key in CELL_KEYS}))
-        self._by_code = np.argsort(codes)
-        self._sorted_codes = codes[self._by_code]
-
-    def __len__(self) -> int:
-        return len(self.frame)
-
-    def _keys(self, table: pa.Table) -> pa.Table:
-        slices = pc.take(self._labels, pc.add(table.column("slice"), 1))
-        keys = table.select(["window_start", "dataset", "model_version", "slice_value"])
-        return keys.append_column("slice_key", slices).select(CELL_KEYS)
-
-    def _mixed(self, keys: pa.Table) -> Ints:
-        """One integer per row that is equal for equal keys."""
-        mixed = np.zeros(keys.num_rows, np.int64)
-        for name, values in zip(CELL_KEYS, self._values, strict=True):
-            column = keys.column(name).cast(values.type)
-            mixed = mixed * len(values) + _numpy(pc.index_in(column, value_set=values))
-        return mixed
-
-    def of(self, table: pa.Table) -> Ints:
-        """Return the cell of every row of a statement's result."""
-        codes = self._mixed(self._keys(table))
-        cells: Ints = self._by_code[np.searchsorted(self._sorted_codes, codes)]
-        return cells
-
-    def arrange(self, parts: Sequence[pa.Table], name: str, default: float) -> NDArray[Any]:
-        """Return one column of the moments statements, one value per cell."""
-        column = np.concatenate([_numpy(part.column(name), default) for part in parts])
-        arranged: NDArray[Any] = column[self._order]
-        return arranged
-
-    def counts(self, parts: Sequence[pa.Table], name: str, binning: Binning) -> Ints:
-        """Return the bins of a moments column, from lists to (cells, codes)."""
-        counts = np.zeros((len(self), binning.size), np.int64)
-        start = 0
-        for part, coarse in zip(parts, (False, True), strict=False):
-            lists = part.column(name).combine_chunks()
-            edges, codes = list_bins(binning, coarse)
-            filled = start + np.flatnonzero(_numpy(pc.is_valid(lists)))
-            flat = _numpy(pc.list_flatten(lists)).reshape(-1, len(edges) + 1)
-            counts[np.ix_(filled, codes)] = flat
-            start += part.num_rows
-        arranged: Ints = counts[self._order]
-        return arranged
-
-
 _Codes = tuple[Ints, Ints, Ints]
 
 
-def _numpy(column: Any, default: float | bool = 0) -> NDArray[Any]:
-    if column.null_count:
-        column = pc.fill_null(column, pa.scalar(default).cast(column.type))
-    values: NDArray[Any] = (
-        column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
-    )
-    return values
-
-
-def _codes(engine: Engine, statements: Statements, cells: _Cells) -> dict[int, _Codes]:
+def _codes(engine: Engine, statements: Statements, cells: Cells) -> dict[int, _Codes]:
     """Count codes: position of the column -> cells, codes and counts, one entry per code."""
     sql = statements.codes()
     if not sql:
         return {}
     table = engine.query(sql)
-    items = _numpy(table.column("item"))
+    items = as_numpy(table.column("item"))
     order = np.argsort(items, kind="stable")
-    columns = [cells.of(table), _numpy(table.column("code")), _numpy(table.column("n"))]
+    columns = [cells.of(table), as_numpy(table.column("code")), as_numpy(table.column("n"))]
     values, starts = np.unique(items[order], return_index=True)
     parts = [np.split(column[order].astype(np.int64), starts[1:]) for column in columns]
     return {int(item): (a, b, c) for item, a, b, c in zip(values, *parts, strict=True)}
 
 
-def _nonfinite(
-    engine: Engine, statements: Statements, cells: _Cells
-) -> dict[tuple[str, str], Ints]:
+def _nonfinite(engine: Engine, statements: Statements, cells: Cells) -> dict[tuple[str, str], Ints]:
     """Count values that were not finite: (column, nan or inf) -> one count per cell."""
     table = engine.query(statements.nonfinite())
     counts: dict[tuple[str, str], Ints] = {}
     entries = table.column("entry").to_pylist()
-    for entry, cell, n in zip(entries, cells.of(table), _numpy(table.column("n")), strict=True):
+    for entry, cell, n in zip(entries, cells.of(table), as_numpy(table.column("n")), strict=True):
         column, _, kind = entry.rpartition(":")
         key = (column, "nan" if kind == "nan" else "inf")
         counts.setdefault(key, np.zeros(len(cells), np.int64))[cell] += n
@@ -198,7 +145,7 @@ def _nonfinite(
 def _statistics(
     column: Column,
     i: int,
-    cells: _Cells,
+    cells: Cells,
     parts: Sequence[pa.Table],
     codes: _Codes | None,
 ) -> ColumnStatistics:
@@ -258,7 +205,7 @@ def _count_nonfinite(
 def _name_unseen(
     stats: ColumnStatistics,
     column: Column,
-    cells: _Cells,
+    cells: Cells,
     engine: Engine,
     statements: Statements,
 ) -> ColumnStatistics:
@@ -268,7 +215,7 @@ def _name_unseen(
     counts: list[dict[str, int]] = [{} for _ in range(len(cells))]
     if column.names_unseen and stats.counts[:, -1].any():
         table = _unseen_counts(column, engine, statements)
-        columns = (cells.of(table), table.column("name").to_pylist(), _numpy(table.column("n")))
+        columns = (cells.of(table), table.column("name").to_pylist(), as_numpy(table.column("n")))
         for cell, name, n in zip(*columns, strict=True):
             counts[cell][name] = int(n)
     return replace(stats, unseen=[commonest(names) for names in counts])

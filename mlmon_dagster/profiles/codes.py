@@ -62,7 +62,7 @@ class Column:
     @property
     def has_moments(self) -> bool:
         """Say whether sums, minimum and maximum mean something."""
-        return self.binning.kind in ("numeric", "score", "latency")
+        return self.binning.kind in ("numeric", "score", "latency", "loss")
 
 
 def number(value: float) -> str:
@@ -109,11 +109,34 @@ def code_expression(column: Column, dialect: Dialect, *, coarse: bool = False) -
         )
     if binning.kind == "confusion":
         return f"CASE {value} WHEN 0 THEN {_STATE} WHEN 1 THEN 3 + {_STATE} ELSE {NULL_CODE} END"
+    if binning.kind == "classes":
+        return _class_code(value, binning)
     ok = f"LOWER({value}) IN ('ok', 'success', '200')"
     return f"CASE WHEN {value} IS NULL THEN {NULL_CODE} WHEN {ok} THEN 0 ELSE 1 END"
 
 
 _STATE = "(CASE actual WHEN 0 THEN 1 WHEN 1 THEN 2 ELSE 0 END)"
+
+
+def _state(binning: Binning) -> str:
+    """Unlabelled, negative or positive; of a multiclass score one class against the rest."""
+    if not binning.categories:
+        return _STATE
+    positive = literal(binning.categories[0])
+    return f"(CASE WHEN actual IS NULL THEN 0 WHEN actual = {positive} THEN 2 ELSE 1 END)"
+
+
+def _class_code(value: str, binning: Binning) -> str:
+    """Predicted class x state of the actual; see `metrics.binnings`."""
+    classes, states = binning.categories, len(binning.categories) + 3
+    predicted = " ".join(f"WHEN {literal(c)} THEN {i * states}" for i, c in enumerate(classes))
+    actual = " ".join(f"WHEN {literal(c)} THEN {i + 1}" for i, c in enumerate(classes))
+    unseen = f"CASE WHEN actual = {value} THEN {len(classes) + 1} ELSE {len(classes) + 2} END"
+    return (
+        f"CASE WHEN {value} IS NULL THEN {NULL_CODE} ELSE "
+        f"CASE {value} {predicted} ELSE {len(classes) * states} END + "
+        f"CASE WHEN actual IS NULL THEN 0 ELSE CASE actual {actual} ELSE {unseen} END END END"
+    )
 
 
 def _floor(value: str, most: int) -> str:
@@ -127,7 +150,7 @@ def _score_bin(value: str, binning: Binning) -> str:
     return (
         f"(CASE WHEN {value} <= {number(least)} THEN 0 "
         f"WHEN {value} >= {number(1 - least)} THEN {bins - 1} "
-        f"ELSE {_floor(logit, bins - 1)} END) * 3 + {_STATE}"
+        f"ELSE {_floor(logit, bins - 1)} END) * 3 + {_state(binning)}"
     )
 
 

@@ -29,7 +29,6 @@ NO_VERSION = "none"
 KEYS = ("window_start", "dataset", "model_version")
 UNSEEN_CANDIDATES = 50
 UNSEEN_LENGTH = 120
-_CLIP = 1e-15  # of a score, before its logarithm
 
 
 class Engine(Protocol):
@@ -84,11 +83,11 @@ class Statements:
             sliced: The declared slices with their coarse bins, or the whole with its fine ones.
         """
         inner = [f"{c.value} AS v{i}" for i, c in enumerate(self.columns)]
-        if any(c.binning.kind == "score" for c in self.columns):
-            inner.append("actual AS actual")
         outer = ["COUNT(*) AS n"]
         for i, column in enumerate(self.columns):
             outer += _moments(column, f"v{i}", i)
+            if column.binning.kind == "loss":
+                outer.append(f"COUNT(v{i}) AS bins{i}")
             if column.binning.kind == "numeric" and self.dialect.is_duckdb:
                 edges = ", ".join(map(number, list_bins(column.binning, sliced)[0]))
                 edges += ", " * bool(edges) + "CAST('Infinity' AS DOUBLE)"
@@ -99,7 +98,8 @@ class Statements:
         """Rows per cell, column (its position as ``item``) and code, for the whole and slices."""
         inner, whole, sliced = [], [], []
         for i, column in enumerate(self.columns):
-            if column.binning.kind == "numeric" and self.dialect.is_duckdb:
+            is_numeric = column.binning.kind == "numeric" and self.dialect.is_duckdb
+            if is_numeric or column.binning.kind == "loss":
                 continue  # counted by the moments statement
             code, fine = code_expression(column, self.dialect), column.binning.fine
             inner.append(f"{code} AS b{i}")
@@ -177,11 +177,14 @@ def _moments(column: Column, value: str, i: int) -> list[str]:
         return []
     found = [f"MIN({value}) AS minimum{i}", f"MAX({value}) AS maximum{i}"]
     if column.binning.kind == "score":
-        total, total_sq = _losses(value)
+        return found  # its losses are columns of their own
+    total = f"({value} - {number(column.binning.centre)})"
+    if column.binning.kind == "loss":
+        high = column.binning.high
+        sums = _exact_sum(total, high), _exact_sum(f"{total} * {total}", high * high)
     else:
-        total = f"{value} - {number(column.binning.centre)}"
-        total_sq = f"({total}) * ({total})"
-    found += [f"SUM({total}) AS total{i}", f"SUM({total_sq}) AS total_sq{i}"]
+        sums = f"SUM({total})", f"SUM({total} * {total})"
+    found += [f"{sql} AS {name}{i}" for name, sql in zip(("total", "total_sq"), sums, strict=True)]
     limits = [f"{value} < {number(column.low)}"] if column.low is not None else []
     limits += [f"{value} > {number(column.high)}"] if column.high is not None else []
     if limits:
@@ -189,12 +192,19 @@ def _moments(column: Column, value: str, i: int) -> list[str]:
     return found
 
 
-def _losses(score: str) -> tuple[str, str]:
-    """Log loss and squared error of a row; NULL, so not summed, without ground truth."""
-    right = f"CASE WHEN actual = 1 THEN {score} WHEN actual = 0 THEN 1 - {score} END"
-    clipped = f"GREATEST({right}, {number(_CLIP)})"
-    log_loss = f"CASE WHEN actual IS NOT NULL AND {score} IS NOT NULL THEN -LN({clipped}) END"
-    return log_loss, f"(1 - ({right})) * (1 - ({right}))"
+def _exact_sum(value: str, high: float) -> str:
+    """Add values in whole multiples of 2**-50 of ``high``: equal whatever the order of the rows.
+
+    A sum of floats depends on how the engine splits the rows among its threads. Values beyond
+    4,096 times ``high``, which the baseline does not have, are added as floats.
+    """
+    scale, limit = 2.0**50 / high, high * 4096
+    whole = f"CAST(FLOOR({value} * {number(scale)} + 0.5e0) AS BIGINT)"
+    return (
+        f"CAST(COALESCE(SUM(CASE WHEN ABS({value}) < {number(limit)} THEN {whole} END), 0) "
+        f"AS DOUBLE PRECISION) * {number(1 / scale)} + "
+        f"COALESCE(SUM(CASE WHEN ABS({value}) >= {number(limit)} THEN {value} END), 0e0)"
+    )
 
 
 def _name(column: Column) -> str:

@@ -7,8 +7,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, ColumnStatistics, merge, select
+from mlmon_dagster.metrics.statistics import (
+    ALL,
+    CELL_KEYS,
+    TABLE,
+    ColumnStatistics,
+    merge,
+    select,
+)
+from mlmon_dagster.profiles.losses import group_columns, loss_columns
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.tasks import RESIDUAL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,10 +60,55 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
 
 
 def performance(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
-    """Return realized performance from score bins and confusion counts."""
-    from mlmon_dagster.metrics.performance import performance_metrics
+    """Return realized performance, the metrics of the model's task.
 
-    return performance_metrics(profiles.get("score"), profiles.get("prediction"))
+    Without a baseline there is no drift of the residuals.
+    """
+    from mlmon_dagster.metrics.fairness import fairness_metrics
+    from mlmon_dagster.metrics.multiclass import multiclass_metrics
+    from mlmon_dagster.metrics.performance import performance_metrics
+    from mlmon_dagster.metrics.ranking import ranking_metrics
+    from mlmon_dagster.metrics.regression import regression_metrics
+
+    if spec.task == "multiclass_classification":
+        return multiclass_metrics(profiles)
+    if spec.task == "ranking":
+        return ranking_metrics(profiles)
+    if spec.task == "regression":
+        drifted = _residual_drift(spec, profiles, baseline)
+        return concat_frames([regression_metrics(profiles), drifted])
+    costs = spec.costs.model_dump() if spec.costs else None
+    found = [
+        performance_metrics(
+            profiles.get("score"),
+            profiles.get("prediction"),
+            profiles,
+            top_share=spec.top_share,
+            costs=costs,
+        )
+    ]
+    if spec.fairness is not None and "prediction" in profiles:
+        references = {key: spec.fairness.reference.get(key) for key in spec.fairness.slices}
+        found.append(fairness_metrics(profiles["prediction"], references))
+    return concat_frames(found)
+
+
+def _residual_drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return the PSI of the residuals as a metric of the whole model."""
+    from mlmon_dagster.metrics.drift import drift_metrics
+
+    if baseline is None or RESIDUAL not in profiles or RESIDUAL not in baseline:
+        return concat_frames([])
+    then = _over_versions(_with_rows(baseline[RESIDUAL]))
+    frame = drift_metrics(_with_rows(profiles[RESIDUAL]), then, seed=DRIFT_SEED)
+    psi = frame[frame["metric"] == "psi"]
+    return psi.assign(metric="residual_drift", column_name=TABLE).reset_index(drop=True)
+
+
+def _with_rows(stats: ColumnStatistics) -> ColumnStatistics:
+    """Leave out rows without an actual, which are no change of the residuals."""
+    none = stats.n_null * 0
+    return replace(stats, n=stats.counts.sum(axis=1), n_null=none)
 
 
 def service(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
@@ -77,9 +131,17 @@ def columns_of(spec: ModelSpec, family: str) -> list[str]:
     return {
         "quality": [*spec.features],
         "drift": [*spec.features, "score"],
-        "performance": ["score", "prediction"],
+        "performance": performance_columns(spec),
         "service": ["latency_ms", "status"],
     }[family]
+
+
+def performance_columns(spec: ModelSpec) -> list[str]:
+    """Return the profiled columns that performance is computed from."""
+    if spec.task == "ranking":
+        return list(group_columns(spec))
+    outputs = [name for name in ("score", "prediction") if getattr(spec.columns, name) is not None]
+    return list(dict.fromkeys([*outputs, *loss_columns(spec), *group_columns(spec)]))
 
 
 def measure(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import Binning
-from mlmon_dagster.profiles.binning import binning_from_json, binning_to_json
+from mlmon_dagster.profiles.bin_shapes import binning_from_json, binning_to_json
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.baselines import StoredBaseline

@@ -14,6 +14,7 @@ from mlmon_dagster.report.episodes import AlertEpisode
 from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.report.trace import HIGHER_IS_BETTER
 from mlmon_dagster.spec import Granularity, ModelSpec, PerformanceMonitor, window_containing
+from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.store import Store, metric_log
 
 if TYPE_CHECKING:
@@ -169,8 +170,13 @@ class Curves:
                 for e in self._alerts(metric, column)
                 if e.state != "PENDING"
             ],
-            is_share=is_share or metric in HIGHER_IS_BETTER,
+            is_share=is_share or _is_share(metric),
         )
+
+
+def _is_share(metric: str) -> bool:
+    info = METRICS.get(metric)
+    return info is not None and (info.low, info.high) == (0.0, 1.0)
 
 
 def _limit(monitor: PerformanceMonitor, baseline: float | None) -> float | None:

@@ -8,16 +8,26 @@ from dataclasses import dataclass
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.metrics.statistics import ALL
 from mlmon_dagster.profiles.compiler import NULL_SLICE
-from mlmon_dagster.spec import ModelSpec, Predicate, Window, parse_predicate, predicate_columns
+from mlmon_dagster.spec import (
+    ModelSpec,
+    Predicate,
+    Task,
+    Window,
+    parse_predicate,
+    predicate_columns,
+)
 from mlmon_dagster.spec.predicate import Comparison, Every, NullTest, to_sql, to_text
 from mlmon_dagster.store import Store
 
 MAX_ROWS = 10_000
-# Wrong decisions first, then by how far the score was off; without ground truth, by id alone.
-_WORST_FIRST = (
-    "(prediction IS NOT NULL AND actual IS NOT NULL AND prediction <> actual) DESC, "
-    "abs(score - actual) DESC NULLS LAST, prediction_id"
-)
+# Wrong decisions first, then by how far the output was off; without ground truth, by id alone.
+_WRONG = "(prediction IS NOT NULL AND actual IS NOT NULL AND prediction <> actual) DESC"
+_WORST_FIRST: dict[Task, str] = {
+    "binary_classification": f"{_WRONG}, abs(score - actual) DESC NULLS LAST",
+    "multiclass_classification": _WRONG,
+    "regression": "abs(prediction - actual) DESC NULLS LAST",
+    "ranking": "actual DESC NULLS LAST, rank DESC NULLS LAST, score NULLS FIRST",
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,8 @@ def rows_behind(
     where = f" WHERE {to_sql(predicate)}" if predicate is not None else ""
     kept = max(0, min(limit, MAX_ROWS))
     ids = store.query(
-        f"SELECT prediction_id FROM {source}{where} ORDER BY {_WORST_FIRST} LIMIT {kept}"
+        f"SELECT prediction_id FROM {source}{where} ORDER BY {_WORST_FIRST[spec.task]}, "
+        f"prediction_id LIMIT {kept}"
     )
     counted = store.query(f"SELECT count(*) AS n FROM {source}{where}")
     return RowsBehind(

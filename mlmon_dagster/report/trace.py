@@ -18,28 +18,21 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
+from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.decomposition import decompose, ratio_parts
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.metrics.performance import performance_metrics
-from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, merge, select
+from mlmon_dagster.metrics.statistics import ALL, TABLE, ColumnStatistics, merge, select
 from mlmon_dagster.monitors.adjust import benjamini_hochberg
 from mlmon_dagster.profiles import load_baseline, load_profiles
-from mlmon_dagster.spec import Granularity, ModelSpec, window_containing
+from mlmon_dagster.profiles.measures import columns_of, performance
+from mlmon_dagster.spec import Granularity, ModelSpec, Task, window_containing
+from mlmon_dagster.spec.metric_registry import higher_is_better
 from mlmon_dagster.store import Store, window_steps
 
 Method = Literal["exact", "own_change"]
 Profiles = Mapping[str, ColumnStatistics]
 Floats = NDArray[np.float64]
-HIGHER_IS_BETTER = {
-    "roc_auc": True,
-    "f1": True,
-    "precision": True,
-    "recall": True,
-    "accuracy": True,
-    "brier": False,
-    "log_loss": False,
-    "calibration_error": False,
-}
+HIGHER_IS_BETTER = higher_is_better()
 MIN_ROWS = 30
 Q = 0.01  # false-discovery rate at which a slice's own change counts as real
 COLUMNS = (
@@ -48,7 +41,14 @@ COLUMNS = (
     "weight", "baseline_weight", "mix", "within", "effect", "share",
     "p_value", "p_adjusted", "is_real",
 )  # fmt: skip
+_PLAIN: dict[Task, tuple[str, ...]] = {
+    "binary_classification": ("f1", "accuracy", "actual_rate"),
+    "multiclass_classification": ("accuracy", "log_loss"),
+    "regression": ("mae", "me"),
+    "ranking": ("ndcg", "mrr"),
+}
 _SLICE = ("slice_key", "slice_value")
+_SAYS_LABELLED = ("score", "confusion", "classes", "loss")  # kinds that tell labelled rows apart
 _SMALL = ":small"  # ends a key; no name of a column has a colon
 _SPAN: dict[Granularity, int] = {"hour": 336, "day": 14, "week": 4, "month": 3}
 
@@ -69,8 +69,8 @@ def performance_trace(
         spec: The model.
         start: Windows that start at or after this moment, all of them taken together.
         end: Windows that start before this moment.
-        metrics: Names from performance_metrics; by default those that the spec monitors, then
-            f1, accuracy and actual_rate.
+        metrics: Names of the task's metrics; by default those that the spec monitors, then the
+            plainest ones of the task.
         min_rows: Slice values with fewer rows with ground truth on both sides are put together
             (note ``small``), so that the effects still add up; those with fewer on one side are
             listed without a test.
@@ -91,10 +91,10 @@ def performance_trace(
         BaselineMissingError: If the model has no baseline yet.
     """
     baseline = load_baseline(store, spec)
-    names = ["score", "prediction"]
+    names = columns_of(spec, "performance")
     now = load_profiles(store, spec, start=start, end=end, dataset="production", columns=names)
     then = {name: stats for name, stats in baseline.windows.items() if name in names}
-    sides = _Sides(_by_slice(now), _by_slice(then), min_rows)
+    sides = _Sides(spec, _by_slice(now), _by_slice(then), min_rows)
     frames = [sides.trace(metric) for metric in metrics or default_metrics(spec)]
     filled = [frame for frame in frames if len(frame)]
     empty = pd.DataFrame({name: [] for name in COLUMNS})
@@ -104,7 +104,7 @@ def performance_trace(
 def default_metrics(spec: ModelSpec) -> list[str]:
     """Return what is traced unless asked otherwise: monitored metrics first."""
     monitored = [str(monitor.metric) for monitor in spec.monitors.performance]
-    return list(dict.fromkeys([*monitored, "f1", "accuracy", "actual_rate"]))
+    return list(dict.fromkeys([*monitored, *_PLAIN[spec.task]]))
 
 
 def newest_mature(store: Store, spec: ModelSpec) -> tuple[dt.datetime, dt.datetime] | None:
@@ -133,7 +133,7 @@ def _by_slice(profiles: Profiles) -> dict[str, ColumnStatistics]:
 class _Sides:
     """The window's and the baseline's statistics, small slice values put together on both."""
 
-    def __init__(self, now: Profiles, then: Profiles, min_rows: int) -> None:
+    def __init__(self, spec: ModelSpec, now: Profiles, then: Profiles, min_rows: int) -> None:
         self.min_rows = min_rows
         rows = pd.concat(
             [_labelled(side).rename(name) for side, name in ((now, "now"), (then, "then"))], axis=1
@@ -142,7 +142,7 @@ class _Sides:
         small = pd.MultiIndex.from_tuples(few, names=_SLICE)
         self.now = {name: _put_together(stats, small) for name, stats in now.items()}
         self.then = {name: _put_together(stats, small) for name, stats in then.items()}
-        self.values = _performance(self.now), _performance(self.then)
+        self.values = _performance(spec, self.now), _performance(spec, self.then)
 
     def trace(self, metric: str) -> pd.DataFrame:
         """Return the rows of one metric."""
@@ -165,10 +165,10 @@ class _Sides:
         return _finished(frame, "exact", metric)
 
     def _parts(self, metric: str, side: Profiles) -> pd.DataFrame | None:
-        found = ratio_parts(metric, side.get("score"), side.get("prediction"))
+        found = ratio_parts(metric, side.get("score"), side.get("prediction"), side)
         if found is None:
             return None
-        # A ratio of score or prediction: both have the same cells.
+        # Whatever the ratio is of: all columns of performance have the same cells.
         cells = next(iter(side.values())).cells
         index = pd.MultiIndex.from_frame(cells[list(_SLICE)])
         return pd.DataFrame({"numerator": found[0], "denominator": found[1]}, index=index)
@@ -198,11 +198,16 @@ class _Sides:
 
 def _labelled(side: Profiles) -> pd.Series[float]:
     """Return the rows with ground truth per slice."""
-    if not side:
+    if not any(stats.binning.kind in _SAYS_LABELLED for stats in side.values()):
         index = pd.MultiIndex.from_arrays([[], []], names=_SLICE)
         return pd.Series(np.zeros(0), index=index)
-    stats = next(iter(side.values()))
-    counts = stats.counts.reshape(len(stats), -1, 3)[:, :, 1:].sum(axis=(1, 2))
+    stats = next(s for s in side.values() if s.binning.kind in _SAYS_LABELLED)
+    if stats.binning.kind == "loss":
+        counts = stats.counts[:, 0]
+    elif stats.binning.kind == "classes":
+        counts = class_counts(stats.binning, stats.counts)[0].sum(axis=(1, 2))
+    else:
+        counts = label_counts(stats.counts)[:, :, 1:].sum(axis=(1, 2))
     index = pd.MultiIndex.from_frame(stats.cells[list(_SLICE)])
     return pd.Series(counts.astype(np.float64), index=index)
 
@@ -226,8 +231,9 @@ def _rejoined(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(slice_key=frame["slice_key"].str.removesuffix(_SMALL))
 
 
-def _performance(side: Profiles) -> pd.DataFrame:
-    return performance_metrics(side.get("score"), side.get("prediction"))
+def _performance(spec: ModelSpec, side: Profiles) -> pd.DataFrame:
+    frame = performance(spec, side, None)
+    return frame[frame["column_name"] == TABLE]
 
 
 def _difference(both: pd.DataFrame) -> tuple[Floats, Floats, Floats, Floats]:

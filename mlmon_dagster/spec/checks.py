@@ -13,6 +13,7 @@ from mlmon_dagster.spec.alerting import policy_problems
 from mlmon_dagster.spec.retention import SHORTEST_VERSIONS
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS, format_duration
 from mlmon_dagster.spec.sources import source_problems
+from mlmon_dagster.spec.tasks import metric_problem, task_problems
 
 if TYPE_CHECKING:
     from mlmon_dagster.spec.model import ModelSpec
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 Path = tuple[str | int, ...]
 _MOST_SLICE_COLUMNS = 3
 _SLICEABLE = ("categorical", "boolean")
-_FROM_SCORE = ("roc_auc", "brier", "log_loss", "calibration_error")
 
 
 class Problem(NamedTuple):
@@ -55,8 +55,8 @@ def _model(spec: ModelSpec) -> Iterator[Problem]:
 
 
 def _task(spec: ModelSpec) -> Iterator[Problem]:
-    if spec.task != "binary_classification":
-        yield Problem(("task",), f"{spec.task} is not supported yet; only binary_classification is")
+    for path, message in task_problems(spec):
+        yield Problem(path, message)
 
 
 def _owners(spec: ModelSpec) -> Iterator[Problem]:
@@ -131,9 +131,8 @@ def _actuals(spec: ModelSpec) -> Iterator[Problem]:
 def _columns(spec: ModelSpec) -> Iterator[Problem]:
     roles = spec.columns.declared()
     for role, name in roles.items():
-        yield from _said(("columns", role), names.column_problem(name))
-    if spec.columns.score is None and spec.columns.prediction is None:
-        yield Problem(("columns",), "a binary model needs columns.score or columns.prediction")
+        if ":" not in role and role not in ("group", "rank"):
+            yield from _said(("columns", role), names.column_problem(name))
     for later, earlier in names.collisions([*spec.features, *roles.values()]):
         where = next((("columns", r) for r, name in roles.items() if name == later), None)
         yield Problem(
@@ -230,12 +229,7 @@ def _performance(spec: ModelSpec) -> Iterator[Problem]:
         if monitor.metric in seen:
             yield Problem(where, f"{monitor.metric} is monitored twice; keep one")
         seen.add(monitor.metric)
-        if monitor.metric in _FROM_SCORE and spec.columns.score is None:
-            yield Problem(where, f"{monitor.metric} is computed from columns.score; declare it")
-        if monitor.metric not in _FROM_SCORE and spec.columns.prediction is None:
-            yield Problem(
-                where, f"{monitor.metric} is computed from columns.prediction; declare it"
-            )
+        yield from _said(where, metric_problem(spec, monitor.metric))
     if spec.monitors.performance and not spec.has_actuals:
         yield Problem(
             ("monitors", "performance"),
@@ -256,7 +250,6 @@ def _service(spec: ModelSpec) -> Iterator[Problem]:
             )
 
 
-# Each rule, and the fields that it reads.
 def _retention(spec: ModelSpec) -> Iterator[Problem]:
     kept = spec.retention
     if kept.versions < SHORTEST_VERSIONS:
@@ -275,9 +268,14 @@ def _retention(spec: ModelSpec) -> Iterator[Problem]:
             )
 
 
+_TASK_FIELDS = (
+    "task", "columns", "features", "slices", "classes", "costs", "fairness", "top_k", "top_share",
+    "quantile",
+)  # fmt: skip
+# Each rule, and the fields that it reads.
 _RULES: dict[Callable[[ModelSpec], Iterator[Problem]], tuple[str, ...]] = {
     _model: ("model",),
-    _task: ("task",),
+    _task: _TASK_FIELDS,
     _owners: ("owners",),
     _time: ("time",),
     _source: ("source", "columns", "actuals"),
@@ -286,7 +284,7 @@ _RULES: dict[Callable[[ModelSpec], Iterator[Problem]], tuple[str, ...]] = {
     _features: ("columns", "features"),
     _baseline: ("columns", "baseline"),
     _slices: ("columns", "features", "slices"),
-    _monitors: ("source", "columns", "features", "monitors"),
+    _monitors: ("task", "source", "columns", "features", "monitors", "costs", "fairness"),
     _alerts: ("alerts",),
     _retention: ("actuals", "retention"),
 }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mlmon_dagster.spec.actuals import ActualsPolicy
 from mlmon_dagster.spec.alerting import AlertPolicy, SlackRoute
 from mlmon_dagster.spec.baseline import DATASETS, PRODUCTION, BaselineSpec, DatasetName
 from mlmon_dagster.spec.checks import find_problems
+from mlmon_dagster.spec.evaluation import Costs, Fairness
 from mlmon_dagster.spec.features import Feature, FeatureType
 from mlmon_dagster.spec.monitors import (
     Condition,
@@ -36,6 +37,7 @@ from mlmon_dagster.spec.scalars import (
     as_tuple,
 )
 from mlmon_dagster.spec.sources import Cursor, EpochUnit, FileSource, Source, Sources, SqlSource
+from mlmon_dagster.spec.tasks import default_performance, score_column
 
 __all__ = [
     "ALL",
@@ -47,11 +49,13 @@ __all__ = [
     "BaselineSpec",
     "Columns",
     "Condition",
+    "Costs",
     "Cursor",
     "DatasetName",
     "DriftMethod",
     "DriftMonitor",
     "EpochUnit",
+    "Fairness",
     "Feature",
     "FeatureType",
     "FileSource",
@@ -106,7 +110,10 @@ class Columns(Declared):
     prediction_id: str
     event_time: str
     score: str | None = None
+    scores: dict[str, str] | None = None
     prediction: str | None = None
+    group: str | None = None
+    rank: str | None = None
     actual: str | None = None
     actual_time: str | None = None
     dataset: str | None = None
@@ -117,8 +124,17 @@ class Columns(Declared):
     outcome: str | None = None
 
     def declared(self) -> dict[str, str]:
-        """Return role -> column of the files, for the roles that exist."""
-        return {role: name for role, name in self if name is not None}
+        """Return role -> column of the files, for the roles that exist.
+
+        The score of a class has a role of its own, ``score:<class>``.
+        """
+        found: dict[str, str] = {}
+        for role, name in self:
+            if isinstance(name, dict):
+                found |= {score_column(label): column for label, column in name.items()}
+            elif name is not None:
+                found[role] = name
+        return found
 
 
 class ModelSpec(Declared):
@@ -135,9 +151,24 @@ class ModelSpec(Declared):
     features: dict[str, Feature]
     baseline: BaselineSpec = BaselineSpec()
     slices: Annotated[tuple[SliceKey, ...], BeforeValidator(as_tuple)] = ()
+    classes: Annotated[tuple[str, ...] | None, BeforeValidator(as_tuple)] = None
+    costs: Costs | None = None
+    fairness: Fairness | None = None
+    top_k: int = Field(default=5, ge=1, le=1000)
+    top_share: float = Field(default=0.1, gt=0, lt=1)
+    quantile: float = Field(default=0.5, gt=0, lt=1)
     monitors: Monitors = Monitors()
     alerts: AlertPolicy = AlertPolicy()
     retention: RetentionPolicy = RetentionPolicy()
+
+    @model_validator(mode="after")
+    def _default_performance(self) -> Self:
+        if "performance" not in self.monitors.model_fields_set:
+            monitors = self.monitors.model_copy()
+            # Beside pydantic, so that the default still counts as not declared.
+            monitors.__dict__["performance"] = default_performance(self)
+            self.__dict__["monitors"] = monitors
+        return self
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:

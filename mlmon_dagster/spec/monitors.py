@@ -8,6 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from mlmon_dagster.spec.metric_registry import METRICS
+from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.scalars import (
     Declared,
     Duration,
@@ -19,9 +21,6 @@ from mlmon_dagster.spec.scalars import (
 
 Severity = Literal["WARN", "ERROR"]
 DriftMethod = Literal["psi", "jensen_shannon", "ks", "chi_square"]
-PerformanceMetric = Literal[
-    "roc_auc", "f1", "precision", "recall", "accuracy", "brier", "log_loss", "calibration_error"
-]
 
 
 class Condition(Declared):
@@ -67,6 +66,19 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, dict | PerformanceMonitor) else as_tuple(value)
 
 
+_ALSO_CALLED = {"auc": "roc_auc", "average_precision": "pr_auc", "ece": "calibration_error"}
+
+
+def _known_metric(metric: str) -> str:
+    if metric not in METRICS:
+        hint = did_you_mean(_ALSO_CALLED.get(metric, metric), METRICS) or "."
+        raise ValueError(f"{shown(metric)} is not a metric{hint} Known: {listed(METRICS, 60)}")
+    return metric
+
+
+PerformanceMetric = Annotated[
+    str, AfterValidator(_known_metric), WithJsonSchema({"enum": list(METRICS)})
+]
 RateCondition = Annotated[Condition, AfterValidator(_rate)]
 MonitoredColumns = Annotated[
     Literal["all"] | tuple[str, ...],
@@ -122,8 +134,8 @@ class DriftMonitor(_Monitor):
 class PerformanceMonitor(_Monitor):
     """Realized performance against the baseline (drop) or a fixed bound.
 
-    ``drop`` is how much worse than the baseline, so for losses (brier, log_loss,
-    calibration_error) it is a rise.
+    ``drop`` is how much worse than the baseline, so for losses such as log_loss or rmse it is a
+    rise; a metric that is best at 0 or has no better side takes only above and below.
     """
 
     metric: PerformanceMetric = "roc_auc"
@@ -137,6 +149,10 @@ class PerformanceMonitor(_Monitor):
     def _one_condition(self) -> Self:
         if [self.drop, self.above, self.below].count(None) != 2:
             raise ValueError("a performance monitor needs exactly one of drop, above and below")
+        if self.drop is not None and METRICS[self.metric].better == "neither":
+            raise ValueError(
+                f"{self.metric} has no better side to drop from; write above or below instead"
+            )
         return self
 
 

@@ -52,6 +52,8 @@ _KIND_OF_ROLE: Final[Mapping[str, ColumnKind]] = {
     "prediction_id": "text",
     "event_time": "datetime",
     "score": "numeric",
+    "group": "text",
+    "rank": "numeric",
     "prediction": "numeric",
     "actual": "numeric",
     "actual_time": "datetime",
@@ -72,6 +74,8 @@ class _Token(NamedTuple):
 def predicate_columns(spec: ModelSpec) -> dict[str, ColumnKind]:
     """Return the columns that a predicate on a model's inference records may use."""
     roles = {r: k for r, k in _KIND_OF_ROLE.items() if r in spec.columns.declared()}
+    if spec.task == "multiclass_classification":
+        roles |= {r: "text" for r in ("prediction", "actual") if r in roles}
     features = {name: _KIND_OF_FEATURE[f.type] for name, f in spec.features.items()}
     return {**roles, "dataset": "text", **features}
 

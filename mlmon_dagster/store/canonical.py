@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.tasks import class_scores
 
 Stream = Literal["predictions", "actuals"]
 
@@ -24,7 +25,13 @@ _FEATURES = {
     "boolean": pa.bool_(),
     "datetime": TIME,
 }
-_CLASS = pa.int64()  # predictions and actuals are 0 or 1: all tasks so far are binary
+# What predictions and actuals are: 0 or 1, a class's name, a number, a relevance.
+_OUTCOMES = {
+    "binary_classification": pa.int64(),
+    "multiclass_classification": pa.string(),
+    "regression": pa.float64(),
+    "ranking": pa.float64(),
+}
 _PROVENANCE = (
     pa.field("file_sha", pa.string()),
     pa.field("row_number", pa.int64()),
@@ -40,8 +47,10 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
             pa.field("dataset", pa.string()),
             pa.field("event_time", TIME),
             pa.field("model_version", pa.string()),
-            pa.field("prediction", _CLASS),
+            pa.field("prediction", _OUTCOMES[spec.task]),
             pa.field("score", pa.float64()),
+            *(pa.field(name, pa.float64()) for name in class_scores(spec).values()),
+            *_ranked(spec),
             pa.field("latency_ms", pa.float64()),
             pa.field("status", pa.string()),
             pa.field("trace_id", pa.string()),
@@ -55,13 +64,19 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
     )
 
 
-def actual_schema() -> pa.Schema:
+def _ranked(spec: ModelSpec) -> list[pa.Field]:
+    if spec.task != "ranking":
+        return []
+    return [pa.field("group", pa.string()), pa.field("rank", pa.float64())]
+
+
+def actual_schema(spec: ModelSpec) -> pa.Schema:
     """Return the columns of the log of actuals."""
     return pa.schema(
         [
             pa.field("prediction_id", pa.string()),
             pa.field("dataset", pa.string()),
-            pa.field("actual", _CLASS),
+            pa.field("actual", _OUTCOMES[spec.task]),
             pa.field("actual_time", TIME),
             pa.field("outcome", pa.float64()),
             pa.field("deleted", pa.bool_()),
@@ -82,7 +97,7 @@ def record_schema(spec: ModelSpec) -> pa.Schema:
     return pa.schema(
         [
             *(field for field in prediction_schema(spec) if field.name not in provenance),
-            pa.field("actual", _CLASS),
+            pa.field("actual", _OUTCOMES[spec.task]),
             pa.field("actual_time", TIME),
             pa.field("outcome", pa.float64()),
             pa.field("actual_row_hash", pa.int64()),
@@ -93,7 +108,7 @@ def record_schema(spec: ModelSpec) -> pa.Schema:
 
 def stream_schema(spec: ModelSpec, stream: Stream) -> pa.Schema:
     """Return the columns of one stream's log."""
-    return prediction_schema(spec) if stream == "predictions" else actual_schema()
+    return prediction_schema(spec) if stream == "predictions" else actual_schema(spec)
 
 
 def conform(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:

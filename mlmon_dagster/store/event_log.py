@@ -42,7 +42,7 @@ class EventLog:
         home = root / "event_log" / spec.model
         self._streams: dict[Stream, DeltaFolder] = {
             "predictions": DeltaFolder(home / "predictions", prediction_schema(spec), PARTITION_BY),
-            "actuals": DeltaFolder(home / "actuals", actual_schema(), PARTITION_BY),
+            "actuals": DeltaFolder(home / "actuals", actual_schema(spec), PARTITION_BY),
         }
         self._moved = DeltaFolder(home / "moved_ids", _MOVED)
 

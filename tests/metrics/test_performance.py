@@ -99,9 +99,9 @@ def test_calibration_error_is_near_zero_for_a_calibrated_model_and_found_otherwi
 
 
 def test_calibration_error_equals_its_definition_over_ten_equal_groups():
-    score = np.repeat(special.expit((np.arange(10) - 4.5) * 28 / BINS * 20 + 14 / BINS), 50)
-    actual = (np.arange(500) % 3 == 0).astype(int)
-    by_group = [np.arange(500) // 50 == g for g in range(10)]
+    score = np.repeat(special.expit((np.arange(10) - 4.5) * 28 / BINS * 20 + 14 / BINS), 3000)
+    actual = (np.arange(30_000) % 3 == 0).astype(int)
+    by_group = [np.arange(30_000) // 3000 == g for g in range(10)]
     expected = np.mean([abs(score[g].mean() - actual[g].mean()) for g in by_group])
     assert measured(score, actual).loc["calibration_error", "value"] == pytest.approx(
         expected, abs=0.005

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.binnings import representatives, upper_edges
+from mlmon_dagster.profiles import bin_shapes, fit_binnings
 from mlmon_dagster.profiles import binning as module
-from mlmon_dagster.profiles import fit_binnings
-from mlmon_dagster.profiles.binning import (
+from mlmon_dagster.profiles.bin_shapes import (
     binning_from_json,
     binning_to_json,
     categorical_binning,
@@ -99,8 +99,9 @@ def test_categories_are_ordered_by_count_then_name() -> None:
 def test_rare_categories_are_other_and_too_many_make_a_column_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MAX_CATEGORIES", 2)
-    monkeypatch.setattr(module, "MAX_TAIL", 2)
+    for place in (module, bin_shapes):
+        monkeypatch.setattr(place, "MAX_CATEGORIES", 2)
+        monkeypatch.setattr(place, "MAX_TAIL", 2)
     some = fit(carrier=["a", "a", "b", "b", "c", "d"])["carrier"]
     assert (some.categories, some.tail, some.is_open) == (("a", "b"), ("c", "d"), False)
     many = fit(carrier=["a", "a", "b", "b", "c", "d", "e"])["carrier"]

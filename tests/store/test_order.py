@@ -57,7 +57,10 @@ rows = st.builds(predicted, ids, datasets, hours, st.integers(0, 1)) | st.builds
 
 
 def append(store: Store, batch: Sequence[Row], sha: str) -> None:
-    for stream, schema in (("predictions", prediction_schema(SPEC)), ("actuals", actual_schema())):
+    for stream, schema in (
+        ("predictions", prediction_schema(SPEC)),
+        ("actuals", actual_schema(SPEC)),
+    ):
         found = [{**row, "file_sha": sha} for kind, row in batch if kind == stream]
         names = list(found[0]) if found else []
         if found:

@@ -1,0 +1,177 @@
+"""The shapes that bins can have: from edges, values, names or nothing to a binning.
+
+What is chosen from the baseline's rows is chosen in `binning`; here nothing is queried.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from mlmon_dagster.metrics.statistics import Binning, Kind
+
+SUB_BINS = 12
+MAX_CATEGORIES = 1_000
+MAX_TAIL = 9_000
+SCORE_BINS = 1_024
+LOGIT_SPAN = 14.0
+LATENCY_RANGE = (1e-3, 1e7)  # ms: a microsecond to nearly three hours
+LATENCY_BINS = 1_163  # 2 % wide, so that the middle is within 1 % of every value
+_FEW_CLASSES = 5
+
+
+def numeric_binning(
+    column: str,
+    edges: Sequence[float],
+    *,
+    low: float,
+    high: float,
+    centre: float = 0.0,
+    fine: int = SUB_BINS,
+) -> Binning:
+    """Bins between given edges, each cut into equal-width sub-bins.
+
+    Codes: ``coarse * fine + sub``, ``(len(edges) + 1) * fine`` of them. Sub-bins of the outer
+    bins divide the way to ``low`` and ``high``; the outermost are open.
+
+    Args:
+        column: Column name.
+        edges: Inner edges in any order, repeated ones dropped, as are those at or above
+            ``high``: nothing of the baseline would be beyond them.
+        low: Smallest baseline value.
+        high: Largest baseline value.
+        centre: Value to subtract before squaring.
+        fine: Sub-bins per bin.
+    """
+    kept = tuple(sorted({float(edge) for edge in edges if edge < high}))
+    return _binning(
+        column, "numeric", (len(kept) + 1) * fine, edges=kept, fine=fine, low=float(low),
+        high=float(high), centre=centre,
+    )  # fmt: skip
+
+
+def discrete_binning(column: str, values: Sequence[float], *, centre: float = 0.0) -> Binning:
+    """One bin per value, from midpoint to midpoint, and one at either end for what is beyond.
+
+    Codes: 0 below all values, ``i + 1`` for value i, the last one above. A constant's own bin
+    holds nothing else. Without values there is one bin for everything.
+    """
+    known = sorted({float(value) for value in values})
+    if not known:
+        return _binning(column, "numeric", 1)
+    inner = [_between(a, b) for a, b in pairwise(known)]
+    if inner:
+        before = known[0] - (inner[0] - known[0])
+        after = known[-1] + (known[-1] - inner[-1])
+    else:
+        before, after = known[0], known[0]
+    # A gap may be so small that half of it vanishes in rounding.
+    first = min(before, math.nextafter(known[0], -math.inf))
+    edges = (first, *inner, max(after, known[-1]))
+    return _binning(
+        column, "numeric", len(known) + 2, edges=edges, low=known[0], high=known[-1],
+        centre=centre, values=(first, *known, edges[-1]),
+    )  # fmt: skip
+
+
+def _between(a: float, b: float) -> float:
+    middle = a / 2 + b / 2
+    return middle if a <= middle < b else a
+
+
+def categorical_binning(column: str, names: Sequence[str]) -> Binning:
+    """Codes for the first 1,000 names, then ``other`` (the next 9,000) and ``unseen``.
+
+    Args:
+        column: Column name.
+        names: Baseline categories, commonest first. With more than 10,000 of them the column is
+            open: everything beyond the first 1,000 is ``other`` and nothing is ``unseen``.
+    """
+    is_open = len(names) > MAX_CATEGORIES + MAX_TAIL
+    own = tuple(names[:MAX_CATEGORIES])
+    tail = () if is_open else tuple(names[MAX_CATEGORIES:])
+    return _binning(column, "categorical", len(own) + 2, categories=own, tail=tail, is_open=is_open)
+
+
+def role_binning(column: str, kind: Kind) -> Binning:
+    """Fixed bins of score, prediction, latency and status; the same for every model.
+
+    Codes of a score: ``logit_bin * 3 + state``, 1,024 bins between logits -14 and 14; of a
+    prediction: ``predicted * 3 + state`` (0 unlabelled, 1 negative, 2 positive); of a latency:
+    1,163 equal steps of ln(ms) from 1e-3 to 1e7; of a status: 0 ok, 1 error.
+    """
+    if kind == "score":
+        return _binning(column, kind, SCORE_BINS * 3, low=-LOGIT_SPAN, high=LOGIT_SPAN)
+    if kind == "confusion":
+        return _binning(column, kind, 6)
+    if kind == "latency":
+        low, high = LATENCY_RANGE
+        return _binning(column, kind, LATENCY_BINS, low=low, high=high)
+    if kind == "status":
+        return _binning(column, kind, 2)
+    raise ValueError(f"bins of kind {kind!r} are fitted, not fixed")
+
+
+def class_binning(column: str, classes: Sequence[str]) -> Binning:
+    """Predicted x actual class; codes as in `metrics.binnings`."""
+    size = (len(classes) + 1) * (len(classes) + 3)
+    return _binning(column, "classes", size, categories=tuple(classes))
+
+
+def loss_binning(column: str, largest: float, centre: float = 0.0) -> Binning:
+    """One code, and the power of two that the baseline's values do not exceed.
+
+    Args:
+        column: Column name.
+        largest: Largest value of the baseline in magnitude; 0 if it has none.
+        centre: Value to subtract before summing.
+    """
+    exponent = math.frexp(largest)[1] if largest > 0 else 0
+    return _binning(column, "loss", 1, high=2.0 ** min(max(exponent, -200), 200), centre=centre)
+
+
+def renamed(binning: Binning, column: str) -> Binning:
+    """Return the same bins for another column."""
+    draft = dataclasses.replace(binning, column=column, binning_id="")
+    return dataclasses.replace(draft, binning_id=_digest(binning_to_json(draft)))
+
+
+def _binning(column: str, kind: Kind, size: int, **fields: Any) -> Binning:
+    draft = Binning(column, kind, size, "", **fields)
+    return dataclasses.replace(draft, binning_id=_digest(binning_to_json(draft)))
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def binning_to_json(binning: Binning) -> dict[str, Any]:
+    """Return a binning as JSON values; floats survive exactly."""
+    return json.loads(json.dumps(dataclasses.asdict(binning)))  # type: ignore[no-any-return]
+
+
+def binning_from_json(content: Mapping[str, Any]) -> Binning:
+    """Read what `binning_to_json` returned."""
+    lists = ("edges", "categories", "tail", "values")
+    fields: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in content.items()}
+    return Binning(**fields)
+
+
+def class_score_binning(column: str, label: str, classes: int) -> Binning:
+    """Bins of one class's score against the rest; coarser ones where there are many classes."""
+    bins = SCORE_BINS if classes <= _FEW_CLASSES else SCORE_BINS // 4
+    return _binning(
+        column, "score", bins * 3, low=-LOGIT_SPAN, high=LOGIT_SPAN, categories=(label,)
+    )
+
+
+def size_binning(column: str, largest: float) -> Binning:
+    """Logarithmic bins 2 % wide, from a millionth to ten thousand times the largest value."""
+    middle = loss_binning(column, largest).high
+    return _binning(column, "latency", LATENCY_BINS, low=middle * 1e-6, high=middle * 1e4)

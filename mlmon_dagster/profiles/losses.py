@@ -1,0 +1,232 @@
+"""What is profiled of a task besides its inputs and outputs: the loss of every row or group.
+
+A *loss column* is computed in SQL and profiled like any other, in one bin: its rows, its sum and
+the sum of its squares give every mean, with its interval, and merge exactly. Names start with a
+colon, which no feature's name does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from mlmon_dagster.metrics.statistics import Binning, Kind
+from mlmon_dagster.profiles.codes import number
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.tasks import RESIDUAL, class_scores
+from mlmon_dagster.store.sql import literal, quote_identifier
+
+LAG = ":lag"
+_CLIP = number(1e-15)  # of a probability, before its logarithm
+_HUGE = number(1e35)  # products of four of them, squared, are still numbers
+_PROBABILITY = '":probability"'
+_CENTRE, _MEDIAN_LAG = "<centre>", "<median lag>"
+Values = dict[str, tuple[Kind, str]]
+
+
+def loss_columns(spec: ModelSpec) -> Values:
+    """Return name -> kind and SQL expression over `row_source`; none without ground truth."""
+    if spec.columns.actual is None:
+        return {}
+    found = {
+        "binary_classification": _binary,
+        "multiclass_classification": _multiclass,
+        "regression": _regression,
+    }.get(spec.task, lambda _: {})(spec)
+    return found | _by_lag(spec)
+
+
+def resolve(value: str, binnings: Mapping[str, Binning]) -> str:
+    """Put into an expression what was fitted to the baseline: mean of the actual, median lag."""
+    for mark, column in ((_CENTRE, "actual"), (_MEDIAN_LAG, LAG)):
+        if mark in value:
+            value = value.replace(mark, number(binnings[column].centre))
+    return value
+
+
+def row_source(spec: ModelSpec, from_sql: str) -> str:
+    """Return the rows with the probability that a multiclass model gave to the actual class."""
+    scores = class_scores(spec)
+    if not scores:
+        return from_sql
+    known = " AND ".join(f"{quote_identifier(name)} IS NOT NULL" for name in scores.values())
+    whens = " ".join(
+        f"WHEN {literal(label)} THEN {quote_identifier(name)}" for label, name in scores.items()
+    )
+    given = f"CASE WHEN actual IS NOT NULL AND {known} THEN CASE actual {whens} ELSE 0e0 END END"
+    return f"(SELECT records.*, {given} AS {_PROBABILITY} FROM {from_sql} AS records)"
+
+
+def _binary(spec: ModelSpec) -> Values:
+    if spec.columns.score is None:
+        return {}
+    right = "(CASE WHEN actual = 1 THEN score WHEN actual = 0 THEN 1 - score END)"
+    return {
+        ":log_loss": ("loss", _log_loss(right)),
+        ":brier": ("loss", f"(1 - {right}) * (1 - {right})"),
+    }
+
+
+def _log_loss(right: str) -> str:
+    return f"CASE WHEN {right} IS NOT NULL THEN -LN(GREATEST({right}, {_CLIP})) END"
+
+
+def _multiclass(spec: ModelSpec) -> Values:
+    scores = class_scores(spec)
+    if not scores:
+        return {}
+    columns = [quote_identifier(name) for name in scores.values()]
+    squares = " + ".join(f"{column} * {column}" for column in columns)
+    above = " + ".join(
+        f"CASE WHEN {column} > {_PROBABILITY} THEN 1 ELSE 0 END" for column in columns
+    )
+    labels = ", ".join(map(literal, scores))
+    is_top = f"actual IN ({labels}) AND {above} < {spec.top_k}"
+    found: Values = {name: ("score", quote_identifier(name)) for name in scores.values()}
+    return found | {
+        ":log_loss": ("loss", _log_loss(_PROBABILITY)),
+        ":brier": ("loss", f"({squares}) - 2 * {_PROBABILITY} + 1"),
+        ":top_k": (
+            "loss",
+            f"CASE WHEN {_PROBABILITY} IS NULL THEN NULL WHEN {is_top} THEN 1e0 ELSE 0e0 END",
+        ),
+    }
+
+
+def _regression(spec: ModelSpec) -> Values:
+    if spec.columns.prediction is None:
+        return {}
+    # Where a side is missing there is no error; LEAST would ignore the null.
+    error = (
+        "(CASE WHEN prediction IS NOT NULL AND actual IS NOT NULL THEN "
+        f"LEAST(GREATEST(prediction - actual, -{_HUGE}), {_HUGE}) END)"
+    )
+    size = f"(CASE WHEN {error} IS NOT NULL THEN LEAST(ABS(actual), {_HUGE}) END)"
+    away = (
+        f"(CASE WHEN {error} IS NOT NULL THEN "
+        f"LEAST(GREATEST(actual - {_CENTRE}, -{_HUGE}), {_HUGE}) END)"
+    )
+    over, under = number(1 - spec.quantile), number(spec.quantile)
+    pinball = f"CASE WHEN {error} > 0 THEN {over} * {error} ELSE -{under} * {error} END"
+    symmetric = (
+        f"CASE WHEN ABS(actual) + ABS(prediction) = 0 THEN 0e0 "
+        f"ELSE 2 * ABS({error}) / (ABS(actual) + ABS(prediction)) END"
+    )
+    return {
+        "actual": ("numeric", "actual"),
+        RESIDUAL: ("numeric", f"-{error}"),
+        ":labelled_prediction": ("numeric", "CASE WHEN actual IS NOT NULL THEN prediction END"),
+        ":error_size": ("latency", f"ABS({error})"),
+        ":error": ("loss", error),
+        ":absolute_error": ("loss", f"ABS({error})"),
+        ":squared_error": ("loss", f"{error} * {error}"),
+        ":percentage_error": (
+            "loss",
+            f"CASE WHEN actual <> 0 THEN LEAST(ABS({error}) / ABS(actual), {_HUGE}) END",
+        ),
+        ":symmetric_error": ("loss", symmetric),
+        ":quantile_loss": ("loss", pinball),
+        ":actual_size": ("loss", size),
+        ":error_by_size": ("loss", f"ABS({error}) * {size}"),
+        ":away": ("loss", away),
+        ":away_squared": ("loss", f"{away} * {away}"),
+        ":away_cubed": ("loss", f"{away} * {away} * {away}"),
+        ":error_away": ("loss", f"{error} * {error} * {away}"),
+        ":error_away_squared": ("loss", f"{error} * {error} * {away} * {away}"),
+    }  # fmt: skip
+
+
+def _by_lag(spec: ModelSpec) -> Values:
+    """Loss of the rows whose actual came early and of those where it came late."""
+    loss = _row_loss(spec)
+    if spec.columns.actual_time is None or loss is None:
+        return {}
+    lag = (
+        "CAST(EXTRACT(EPOCH FROM actual_time) AS DOUBLE PRECISION)"
+        " - CAST(EXTRACT(EPOCH FROM event_time) AS DOUBLE PRECISION)"
+    )
+    known = f"CASE WHEN actual IS NOT NULL THEN {lag} END"
+    return {
+        LAG: ("loss", known),
+        ":early_loss": ("loss", f"CASE WHEN {known} <= {_MEDIAN_LAG} THEN {loss} END"),
+        ":late_loss": ("loss", f"CASE WHEN {known} > {_MEDIAN_LAG} THEN {loss} END"),
+    }
+
+
+def _row_loss(spec: ModelSpec) -> str | None:
+    if spec.task == "binary_classification" and spec.columns.score is not None:
+        return "(score - actual) * (score - actual)"
+    if spec.task == "regression":
+        return f"LEAST(ABS(prediction - actual), {_HUGE})"
+    if spec.columns.prediction is None:
+        return None
+    return "CASE WHEN prediction <> actual THEN 1e0 WHEN prediction = actual THEN 0e0 END"
+
+
+GROUPED = (":ndcg", ":reciprocal_rank", ":average_precision", ":hit")
+
+
+def group_columns(spec: ModelSpec) -> Values:
+    """Return what is profiled of every group of a ranking model, over `group_source`."""
+    if spec.task != "ranking" or spec.columns.actual is None:
+        return {}
+    return {name: ("loss", quote_identifier(name)) for name in GROUPED}
+
+
+def group_source(spec: ModelSpec, from_sql: str) -> str:
+    """Return one row per group: its window, slices and the metrics of its ranking.
+
+    Ranks are places among the group's rows, by ``rank`` or falling ``score``, equal ones by id. A
+    row without an actual, or with one below 0, counts as not relevant; a group without any actual
+    has nulls. A group with several values of a slice column has the value ``<mixed>`` there.
+    """
+    keys = 'window_start, dataset, model_version, "group"'
+    order = "rank" if spec.columns.rank is not None else "score DESC NULLS LAST"
+    over = f"OVER (PARTITION BY {keys} ORDER BY"
+    slices = sorted({name for key in spec.slices for name in key} - {"model_version"})
+    named = "".join(f", {quote_identifier(name)}" for name in slices)
+    gain = "(CASE WHEN actual > 0 THEN actual ELSE 0e0 END)"
+    ranked = (
+        f"SELECT {keys}{named}, actual, {gain} AS gain, "
+        f"ROW_NUMBER() {over} {order}, prediction_id) AS place, "
+        f"ROW_NUMBER() {over} {gain} DESC, prediction_id) AS ideal "
+        f'FROM {from_sql} AS records WHERE "group" IS NOT NULL'
+    )
+    found = f"SUM(CASE WHEN gain > 0 THEN 1 ELSE 0 END) {over} place)"
+    outer = ", ".join(f"{sql} AS {quote_identifier(name)}" for name, sql in _by_group(spec).items())
+    return (
+        f"(SELECT {keys}{''.join(map(_one_value, slices))}, {outer} FROM "
+        f"(SELECT ranked.*, {found} AS found FROM ({ranked}) AS ranked) AS counted GROUP BY {keys})"
+    )
+
+
+def _by_group(spec: ModelSpec) -> dict[str, str]:
+    k = spec.top_k
+    discount = f"{number(math.log(2))} / LN({{}} + 1)"
+    dcg, ideal = (
+        f"SUM(CASE WHEN {place} <= {k} THEN gain * {discount.format(place)} ELSE 0 END)"
+        for place in ("place", "ideal")
+    )
+    relevant = "SUM(CASE WHEN gain > 0 THEN 1 ELSE 0 END)"
+    first = "MIN(CASE WHEN gain > 0 THEN place END)"
+    precisions = (
+        f"SUM(CASE WHEN gain > 0 AND place <= {k} THEN CAST(found AS DOUBLE PRECISION) / place "
+        "ELSE 0 END)"
+    )
+    values = {
+        ":ndcg": f"{dcg} / {ideal}",
+        ":reciprocal_rank": f"1e0 / {first}",
+        ":average_precision": f"{precisions} / LEAST({k}, {relevant})",
+        ":hit": f"CASE WHEN {first} <= {k} THEN 1e0 ELSE 0e0 END",
+    }
+    none = f"WHEN COUNT(actual) = 0 THEN NULL WHEN {relevant} = 0 THEN 0e0"
+    return {name: f"CASE {none} ELSE {sql} END" for name, sql in values.items()}
+
+
+def _one_value(column: str) -> str:
+    name = quote_identifier(column)
+    text = f"CAST({name} AS VARCHAR)"
+    return (
+        f", CASE WHEN COUNT({name}) = 0 THEN NULL WHEN MIN({text}) = MAX({text}) "
+        f"AND COUNT({name}) = COUNT(*) THEN MIN({text}) ELSE '<mixed>' END AS {name}"
+    )

@@ -1,0 +1,230 @@
+"""Every metric of realized performance: name, tasks, formula, direction, unit and range.
+
+The one table that the spec's checks, the monitors, the reports and docs/metrics.md go by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Better = Literal["higher", "lower", "neither"]
+INF: Final = float("inf")
+BINARY, MULTICLASS, REGRESSION, RANKING = (
+    "binary_classification",
+    "multiclass_classification",
+    "regression",
+    "ranking",
+)
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """One metric.
+
+    Attributes:
+        name: As it is stored and as monitors name it.
+        label: As people read it.
+        tasks: For which it is computed.
+        formula: In one line; docs/metrics.md has conventions and degenerate cases.
+        better: Which way is better; ``neither`` for what only describes the data, and for
+            differences whose best value is 0.
+        unit: ``1`` for shares and indices, ``nat``, ``actual`` (the unit of the actual),
+            ``cost`` (the unit of the spec's costs) or ``row``.
+        low: Smallest value. high: Largest.
+        needs: Roles of ``columns``, or keys of the spec, without which it is not computed.
+        fallback: Roles that will do instead.
+    """
+
+    name: str
+    label: str
+    tasks: tuple[str, ...]
+    formula: str
+    better: Better
+    unit: str = "1"
+    low: float = 0.0
+    high: float = 1.0
+    needs: tuple[str, ...] = ()
+    fallback: tuple[str, ...] = ()
+
+
+_SCORED = ("score",)
+_SCORES = ("scores",)
+_DECIDED = ("prediction",)
+_CLASSES = (BINARY, MULTICLASS)
+_EVERY = (BINARY, MULTICLASS, REGRESSION)
+
+
+def _binary() -> list[MetricInfo]:
+    b = (BINARY,)
+    return [
+        MetricInfo("roc_auc", "ROC AUC", b,
+                   "P(score of a positive > of a negative) + P(equal) / 2", "higher",
+                   needs=_SCORED),
+        MetricInfo("pr_auc", "PR AUC", b,
+                   "average precision: sum of (R_i - R_i-1) P_i over descending thresholds",
+                   "higher", needs=_SCORED),
+        MetricInfo("ks_separation", "KS separation", b,
+                   "max over thresholds of |share of positives above - of negatives above|",
+                   "higher", needs=_SCORED),
+        MetricInfo("lift", "Lift", b,
+                   "share of positives among the top_share highest scores / share of positives",
+                   "higher", high=INF, needs=_SCORED),
+        MetricInfo("calibration_error", "Calibration error", b,
+                   "ECE over 10 groups of equal mass, less its mean for a calibrated model",
+                   "lower", needs=_SCORED),
+        MetricInfo("specificity", "Specificity", b, "TN / (TN + FP)", "higher", needs=_DECIDED),
+        MetricInfo("precision", "Precision", b, "TP / (TP + FP)", "higher", needs=_DECIDED),
+        MetricInfo("recall", "Recall", b, "TP / (TP + FN)", "higher", needs=_DECIDED),
+        MetricInfo("f1", "F1", b, "2 TP / (2 TP + FP + FN)", "higher", needs=_DECIDED),
+        MetricInfo("expected_value", "Expected value", b,
+                   "-(tp TP + fp FP + fn FN + tn TN) / n with the spec's costs", "higher",
+                   unit="cost", low=-INF, high=INF, needs=("prediction", "costs")),
+        MetricInfo("predicted_rate", "Share predicted positive", b, "predicted positives / rows",
+                   "neither", needs=_DECIDED),
+        MetricInfo("actual_rate", "Share of positives", b, "actual positives / n", "neither"),
+        *_fairness(),
+    ]  # fmt: skip
+
+
+def _fairness() -> list[MetricInfo]:
+    rates = {
+        "demographic_parity": "P(predicted positive)",
+        "equal_opportunity": "recall",
+        "predictive_parity": "precision",
+    }
+    found = []
+    for name, rate in rates.items():
+        label = name.replace("_", " ").capitalize()
+        found += [
+            MetricInfo(f"{name}_difference", f"{label} difference", (BINARY,),
+                       f"{rate} of the group - of the reference", "neither", low=-1.0,
+                       needs=("prediction", "fairness")),
+            MetricInfo(f"{name}_ratio", f"{label} ratio", (BINARY,),
+                       f"{rate} of the group / of the reference", "neither", high=INF,
+                       needs=("prediction", "fairness")),
+        ]  # fmt: skip
+    return found
+
+
+def _multiclass() -> list[MetricInfo]:
+    m = (MULTICLASS,)
+    found = []
+    for average, how in (
+        ("macro", "unweighted mean over the classes that occur"),
+        ("micro", "from the sums over the classes; equals accuracy"),
+        ("weighted", "mean over the classes by their actual rows"),
+    ):
+        found += [
+            MetricInfo(f"{average}_{name}", f"{average.capitalize()} {label}", m,
+                       f"{name}: {how}", "higher", needs=_DECIDED)
+            for name, label in (("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
+        ]  # fmt: skip
+    return [
+        *found,
+        MetricInfo("macro_roc_auc", "Macro ROC AUC", m,
+                   "one-vs-rest ROC AUC, unweighted mean over the classes", "higher",
+                   needs=_SCORES),
+        MetricInfo("weighted_roc_auc", "Weighted ROC AUC", m,
+                   "one-vs-rest ROC AUC, mean over the classes by their actual rows", "higher",
+                   needs=_SCORES),
+        MetricInfo("top_k_accuracy", "Top-k accuracy", m,
+                   "share of rows whose actual has fewer than top_k classes scored above it",
+                   "higher", needs=_SCORES),
+        MetricInfo("unseen_class_rate", "Share of unseen classes", m,
+                   "share of actuals that are no class of the model", "lower", needs=_DECIDED),
+    ]  # fmt: skip
+
+
+def _shared() -> list[MetricInfo]:
+    return [
+        MetricInfo("accuracy", "Accuracy", _CLASSES, "right decisions / n", "higher",
+                   needs=_DECIDED),
+        MetricInfo("balanced_accuracy", "Balanced accuracy", _CLASSES,
+                   "mean recall of the classes that occur", "higher", needs=_DECIDED),
+        MetricInfo("mcc", "Matthews correlation", _CLASSES,
+                   "correlation of decision and actual (R_K for several classes)", "higher",
+                   low=-1.0, needs=_DECIDED),
+        MetricInfo("brier", "Brier score", _CLASSES,
+                   "mean squared error of the probabilities (summed over several classes)",
+                   "lower", high=2.0, needs=_SCORED, fallback=_SCORES),
+        MetricInfo("log_loss", "Log loss", _CLASSES, "mean of -ln(probability of the actual)",
+                   "lower", unit="nat", high=INF, needs=_SCORED, fallback=_SCORES),
+        MetricInfo("actual_coverage_bias", "Coverage bias", _EVERY,
+                   "P(a row with an actual scores above one without) + P(equal) / 2 - 1/2",
+                   "neither", low=-0.5, high=0.5),
+        MetricInfo("early_actual_gap", "Gap of early actuals", _EVERY,
+                   "mean loss where the actual came within the baseline's median lag - where later",
+                   "neither", unit="actual", low=-INF, high=INF, needs=("actual_time",)),
+    ]  # fmt: skip
+
+
+def _regression() -> list[MetricInfo]:
+    r, needs = (REGRESSION,), _DECIDED
+
+    def metric(
+        name: str, label: str, formula: str, unit: str = "actual", high: float = INF
+    ) -> MetricInfo:
+        return MetricInfo(name, label, r, formula, "lower", unit, 0.0, high, needs)
+
+    return [
+        MetricInfo("me", "Mean error", r, "mean of prediction - actual", "neither", "actual",
+                   -INF, INF, needs),
+        metric("mae", "Mean absolute error", "mean of |prediction - actual|"),
+        metric("rmse", "Root mean squared error", "sqrt of mean of (prediction - actual)^2"),
+        metric("mape", "MAPE", "mean of |prediction - actual| / |actual| where actual is not 0",
+               "1"),
+        metric("smape", "sMAPE",
+               "mean of 2 |prediction - actual| / (|prediction| + |actual|), 0 where both are 0",
+               "1", 2.0),
+        metric("wape", "WAPE", "sum of |prediction - actual| / sum of |actual|", "1"),
+        metric("median_absolute_error", "Median absolute error",
+               "median of |prediction - actual|, from bins"),
+        metric("p90_absolute_error", "90th percentile of the absolute error",
+               "90 % quantile of |prediction - actual|, from bins"),
+        metric("quantile_loss", "Quantile loss",
+               "mean of max(q (actual - prediction), (q - 1) (actual - prediction))"),
+        MetricInfo("r2", "R squared", r, "1 - sum of squared errors / sum of (actual - mean)^2",
+                   "higher", "1", -INF, 1.0, needs),
+        metric("residual_drift", "Drift of the residuals",
+               "PSI of actual - prediction against the baseline's, less its mean without change",
+               "1"),
+    ]  # fmt: skip
+
+
+def _ranking() -> list[MetricInfo]:
+    needs = ("group",)
+
+    def metric(name: str, label: str, formula: str) -> MetricInfo:
+        return MetricInfo(name, label, (RANKING,), formula, "higher", needs=needs)
+
+    return [
+        metric("ndcg", "NDCG", "mean over groups of DCG / ideal DCG of the first top_k ranks"),
+        metric("mrr", "MRR", "mean over groups of 1 / rank of the first relevant row"),
+        metric("map", "MAP", "mean over groups of the average precision of the first top_k ranks"),
+        metric("hit_rate", "Hit rate", "share of groups with a relevant row in the first top_k"),
+    ]
+
+
+METRICS: Final[dict[str, MetricInfo]] = {
+    info.name: info
+    for info in (*_binary(), *_shared(), *_multiclass(), *_regression(), *_ranking())
+}
+
+
+def metrics_of(task: str) -> list[str]:
+    """Return the names of a task's metrics."""
+    return [name for name, info in METRICS.items() if task in info.tasks]
+
+
+def is_loss(metric: str) -> bool:
+    """Say whether a higher value is worse."""
+    info = METRICS.get(metric)
+    return info is not None and info.better == "lower"
+
+
+def higher_is_better() -> dict[str, bool]:
+    """Return the metrics that have a better direction, and whether it is up."""
+    return {
+        name: info.better == "higher" for name, info in METRICS.items() if info.better != "neither"
+    }

@@ -1,0 +1,183 @@
+"""What each task needs of a spec, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MULTICLASS, RANKING, REGRESSION
+from mlmon_dagster.spec.monitors import PerformanceMonitor
+from mlmon_dagster.spec.names import column_problem, did_you_mean, listed
+
+if TYPE_CHECKING:
+    from mlmon_dagster.spec.model import ModelSpec
+
+MAX_CLASSES = 100
+RESIDUAL = "residual"
+Found = Iterator[tuple[tuple[str | int, ...], str]]
+# Keys that only some tasks understand.
+_ONLY_FOR: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("columns", "scores"): (MULTICLASS,),
+    ("columns", "group"): (RANKING,),
+    ("columns", "rank"): (RANKING,),
+    ("classes",): (MULTICLASS,),
+    ("costs",): (BINARY,),
+    ("fairness",): (BINARY,),
+    ("top_k",): (MULTICLASS, RANKING),
+    ("top_share",): (BINARY,),
+    ("quantile",): (REGRESSION,),
+}
+_DEFAULTS = {
+    BINARY: ("roc_auc", 0.05),
+    MULTICLASS: ("accuracy", 0.05),
+    REGRESSION: ("r2", 0.1),
+    RANKING: ("ndcg", 0.05),
+}
+
+
+def score_column(label: str) -> str:
+    """Return the store's column of a class's score; free of characters that Delta refuses."""
+    return f"score:{quote(label, safe='')}"
+
+
+def class_scores(spec: ModelSpec) -> dict[str, str]:
+    """Return class -> the store's column of its score, in the order of the classes' names."""
+    return {label: score_column(label) for label in sorted(spec.columns.scores or {})}
+
+
+def declared_classes(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the classes that a multiclass spec names, sorted; none if they are to be learnt."""
+    return tuple(sorted({*(spec.classes or ()), *(spec.columns.scores or {})}))
+
+
+def default_performance(spec: ModelSpec) -> tuple[PerformanceMonitor, ...]:
+    """Return what is monitored of a model's performance unless it says otherwise."""
+    metric, drop = _DEFAULTS[spec.task]
+    if spec.task == BINARY and spec.columns.score is None:
+        metric = "f1"
+    return (PerformanceMonitor(metric=metric, drop=drop),)
+
+
+def task_signature(spec: ModelSpec) -> list[Any]:
+    """Return what of a spec decides how its task is profiled, besides features and slices."""
+    return [declared_classes(spec), sorted(spec.columns.scores or {}), spec.top_k, spec.quantile]
+
+
+def task_problems(spec: ModelSpec) -> Found:
+    """Find the roles that a task lacks and the keys that it has no use for."""
+    columns = spec.columns
+    for path, tasks in _ONLY_FOR.items():
+        holder: Any = columns if path[0] == "columns" else spec
+        if path[-1] in holder.model_fields_set and spec.task not in tasks:
+            yield path, f"{path[-1]} is for {' and '.join(tasks)}, not for {spec.task}"
+    yield from _ROLES[spec.task](spec)
+    for role, name in (("group", columns.group), ("rank", columns.rank)):
+        if name is not None and (problem := column_problem(name)):
+            yield ("columns", role), problem
+
+
+def _binary(spec: ModelSpec) -> Found:
+    if spec.columns.score is None and spec.columns.prediction is None:
+        yield ("columns",), "a binary model needs columns.score or columns.prediction"
+    if spec.costs is not None and spec.columns.prediction is None:
+        yield ("costs",), "costs are of decisions; declare columns.prediction"
+    if spec.fairness is not None:
+        yield from _fairness(spec)
+
+
+def _fairness(spec: ModelSpec) -> Found:
+    assert spec.fairness is not None
+    if spec.columns.prediction is None:
+        yield ("fairness",), "fairness compares rates of decisions; declare columns.prediction"
+    known = [",".join(key) for key in spec.slices]
+    for index, key in enumerate(spec.fairness.slices):
+        if key not in known:
+            hint = did_you_mean(key, known) or "."
+            yield (
+                ("fairness", "slices", index),
+                f"'{key}' is not among the slices{hint} Slices: {listed(known)}; add it there",
+            )
+    for key in spec.fairness.reference:
+        if key not in spec.fairness.slices:
+            yield ("fairness", "reference", key), f"'{key}' is not under fairness.slices"
+
+
+def _multiclass(spec: ModelSpec) -> Found:
+    if spec.columns.score is not None:
+        yield (
+            ("columns", "score"),
+            "a multiclass model has one score per class; write scores: {class: column, ...}",
+        )
+    if spec.columns.prediction is None:
+        yield ("columns",), "a multiclass model needs columns.prediction, the class it decided for"
+    scores = spec.columns.scores or {}
+    if spec.columns.scores is not None and len(scores) < 2:
+        yield ("columns", "scores"), "at least two classes are needed"
+    for label, name in scores.items():
+        if problem := column_problem(name):
+            yield ("columns", "scores", label), problem
+        if spec.classes is not None and label not in spec.classes:
+            yield ("columns", "scores", label), f"'{label}' is not among classes"
+    if len(set(scores.values())) < len(scores):
+        yield ("columns", "scores"), "two classes have the same column"
+    found = declared_classes(spec)
+    if len(found) > MAX_CLASSES:
+        yield ("classes",), f"{len(found)} classes; at most {MAX_CLASSES} are told apart"
+    if spec.classes is not None and len(set(spec.classes)) < max(len(spec.classes), 2):
+        yield ("classes",), "at least two different classes are needed, each listed once"
+
+
+def _regression(spec: ModelSpec) -> Found:
+    if spec.columns.score is not None:
+        yield ("columns", "score"), "a regression has no score; its output is columns.prediction"
+    if spec.columns.prediction is None:
+        yield ("columns",), "a regression model needs columns.prediction, the number it predicted"
+    if RESIDUAL in spec.features:
+        yield (
+            ("features", RESIDUAL),
+            f"'{RESIDUAL}' is what the errors are called; rename the feature",
+        )
+
+
+def _ranking(spec: ModelSpec) -> Found:
+    columns = spec.columns
+    if columns.group is None:
+        yield (
+            ("columns",),
+            "a ranking model needs columns.group, which rows were ranked together",
+        )
+    if columns.rank is None and columns.score is None:
+        yield ("columns",), "a ranking model needs columns.rank (1 is first) or columns.score"
+    if columns.prediction is not None:
+        yield (
+            ("columns", "prediction"),
+            "a ranking has no prediction; its output is columns.rank or columns.score",
+        )
+    for name in ("group", "rank"):
+        if name in spec.features:
+            yield (
+                ("features", name),
+                f"'{name}' is a column of the store itself; rename the feature",
+            )
+
+
+_ROLES = {BINARY: _binary, MULTICLASS: _multiclass, REGRESSION: _regression, RANKING: _ranking}
+
+
+def metric_problem(spec: ModelSpec, metric: str) -> str | None:
+    """Say why a model cannot have a metric, or None if it can."""
+    info = METRICS[metric]
+    if spec.task not in info.tasks:
+        return f"{metric} is for {' and '.join(info.tasks)}, not for {spec.task}"
+    missing = [need for need in info.needs if not _has(spec, need)]
+    if missing and not (info.fallback and all(_has(spec, role) for role in info.fallback)):
+        role = "scores" if spec.task == MULTICLASS and missing[0] == "score" else missing[0]
+        place = role if role in ("costs", "fairness") else f"columns.{role}"
+        return f"{metric} is computed from {place}; declare it"
+    return None
+
+
+def _has(spec: ModelSpec, need: str) -> bool:
+    holder: Any = spec if need in ("costs", "fairness") else spec.columns
+    return getattr(holder, need) is not None

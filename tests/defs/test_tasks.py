@@ -1,0 +1,44 @@
+"""Every task through the real graph: spec, files, records, profiles, metrics, verdicts."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlmon_dagster.defs.instance import open_instance
+from mlmon_dagster.defs.launch import Launcher
+from mlmon_dagster.defs.lineage import WINDOWED
+from mlmon_dagster.report.rows import rows_behind
+from mlmon_dagster.spec.metric_registry import metrics_of
+from mlmon_dagster.store import metric_log, monitor_results
+from tests.defs.small_model import make_project, windows_of_days
+from tests.defs.task_models import DAYS, DECLARATIONS, NOW, land
+
+
+@pytest.mark.parametrize("task", DECLARATIONS)
+def test_a_model_of_every_task_is_measured_and_its_bad_day_found(task, tmp_path):
+    spec = land(tmp_path, task)
+    project = make_project(tmp_path, lambda: NOW)
+    windows = windows_of_days(spec, DAYS)
+    with open_instance(project) as instance:
+        launcher = Launcher(project, [spec], instance)
+        for assets, days in (
+            (("event_log", "baseline"), ()),
+            (WINDOWED, windows),
+            (("performance_trace", "health_report"), ()),
+        ):
+            report = launcher.materialize(spec, assets, days)
+            assert report.is_success, report.errors
+    found = metric_log.newest(project.store.state, spec.model, slice_key="all")
+    assert set(metrics_of(task)) <= set(found["metric"])
+    verdicts = monitor_results.newest(
+        project.store.state, spec.model, windows[0].start, windows[-1].end, "performance"
+    )
+    first = verdicts[verdicts["metric"] == spec.monitors.performance[0].metric]
+    statuses = first.sort_values("window_start")["status"].tolist()
+    assert statuses == ["OK", "OK", "ERROR"]
+    sliced = metric_log.newest(project.store.state, spec.model, slice_key="site")
+    whole = found[found["metric"] == first["metric"].iloc[0]]
+    parts = sliced[sliced["metric"] == first["metric"].iloc[0]]
+    assert parts.groupby("window_start")["n"].sum().tolist() == whole["n"].tolist()
+    assert rows_behind(project.store, spec, windows[-1:], limit=5).n == 240
+    project.store.close()
