@@ -94,8 +94,6 @@ def as_numpy(column: Any, default: float | bool = 0) -> NDArray[Any]:
     if column.null_count:
         column = pc.fill_null(column, pa.scalar(default).cast(column.type))
     values: NDArray[Any] = (
-        column.to_numpy(zero_copy_only=False)
-        if isinstance(column, pa.Array)
-        else column.to_numpy()
+        column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
     )
     return values

@@ -75,7 +75,7 @@ def _settle_once(store: Store, spec: ModelSpec, now: datetime) -> int:
     rows = store.query(f"SELECT * FROM {_sql(folder.ensure(), set(_SET_ASIDE))}")
     held = rows.column("window_date")
     placed = log.place(rows.drop_columns(["window_date"]))
-    placed = conform(placed, actual_schema(), f"{spec.model}/actuals")
+    placed = conform(placed, actual_schema(spec), f"{spec.model}/actuals")
     is_placed = pc.not_equal(placed.column("window_date"), UNMATCHED)
     n_placed = int(pc.sum(is_placed).as_py() or 0)
     limit = pa.scalar(now - spec.actuals.unmatched_after, placed.schema.field("ingested_at").type)

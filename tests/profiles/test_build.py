@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, concat, merge
-from mlmon_dagster.profiles import build_profiles, cells, fit_binnings
+from mlmon_dagster.profiles import build_profiles, fit_binnings
+from mlmon_dagster.profiles import cells as cells_module
 from mlmon_dagster.profiles.codes import DUCKDB, STANDARD, Dialect
 from tests.profiles import oracle
 from tests.profiles.comparing import assert_equal, in_order
@@ -303,7 +304,7 @@ def test_hostile_names_and_values_are_data_not_sql() -> None:
 def test_a_slice_with_too_many_values_is_refused_with_the_way_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cells, "MAX_CELLS", 10)
+    monkeypatch.setattr(cells_module, "MAX_CELLS", 10)
     with pytest.raises(StoreError, match="has too many values; remove it from the spec"):
         profiles_of(RECORDS)
 
