@@ -88,7 +88,8 @@ def performance(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) 
         )
     ]
     if spec.fairness is not None and "prediction" in profiles:
-        references = {key: spec.fairness.reference.get(key) for key in spec.fairness.slices}
+        declared = spec.fairness.reference or {}
+        references = {key: declared.get(key) for key in spec.fairness.slices}
         found.append(fairness_metrics(profiles["prediction"], references))
     return concat_frames(found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from mlmon_dagster.spec.scalars import Declared, Names, as_tuple
 
@@ -26,4 +26,4 @@ class Fairness(Declared):
     """Slices whose rates are compared with those of a reference group."""
 
     slices: Annotated[Names, BeforeValidator(_one_or_more)]
-    reference: dict[str, str] = Field(default_factory=dict)
+    reference: dict[str, str] | None = None

@@ -98,7 +98,7 @@ def _fairness(spec: ModelSpec) -> Found:
                 ("fairness", "slices", index),
                 f"'{key}' is not among the slices{hint} Slices: {listed(known)}; add it there",
             )
-    for key in spec.fairness.reference:
+    for key in spec.fairness.reference or {}:
         if key not in spec.fairness.slices:
             yield ("fairness", "reference", key), f"'{key}' is not under fairness.slices"
 
