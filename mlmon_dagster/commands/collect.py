@@ -113,7 +113,17 @@ def _serve(project: Project, options: dict[str, Any]) -> None:
     for problem in problems:
         click.echo(f"not collected: {problem}", err=True)
     click.echo(f"Listening on {scheme}://{options['host']}:{options['port']}, see /docs")
-    make_server(App(collector, access, pressure), listening).run()
+    server = make_server(App(collector, access, pressure), listening)
+    try:
+        server.run()
+    except SystemExit:
+        if server.started:
+            raise
+        place = f"{options['host']}:{options['port']}"
+        raise ConfigError(
+            f"Cannot listen on {place}, as said above. Is another server there? "
+            "Then choose another --port."
+        ) from None
 
 
 @collect.group()

@@ -193,6 +193,17 @@ def test_a_project_is_collected_as_far_as_its_paths_fit(mlmon: Command, tmp_path
     assert (chosen.code, "landing/x/*.parquet" in chosen.err) == (2, True)
 
 
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with process(tmp_path, "--port", str(port)) as (server, _):
+            assert server.wait(60) == 2
+            assert server.stdout
+            assert f"Cannot listen on 127.0.0.1:{port}" in server.stdout.read()
+
+
 def test_a_landing_folder_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "landing").write_text("in the way")
     targets, _ = targets_of([push_spec()], tmp_path)
