@@ -111,7 +111,7 @@ def validate(project: Project) -> None:
 @click.option("--replay", metavar="HASH", help="Read a quarantined file of MODEL again.")
 @click.pass_obj
 def ingest(project: Project, models: tuple[str, ...], replay: str | None) -> None:
-    """Take in the landing files that are new (of all models, or of some)."""
+    """Take in the files and table rows that are new (of all models, or of some)."""
     from mlmon_dagster.ingest import ingest_new, render_report, replay_file
 
     if replay is not None:
@@ -120,9 +120,13 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None) -> Non
         replay_file(project.store, spec_of(project, models[0]), replay, now=project.now())
     is_clean = True
     for spec in [spec_of(project, name) for name in models] or specs_of(project):
-        report = ingest_new(project.store, spec, project.folder, now=project.now())
+        report = ingest_new(
+            project.store, spec, project.folder, now=project.now(), variables=project.variables
+        )
         click.echo(f"{spec.model}: {render_report(report)}")
-        is_clean &= not any(file.status == "quarantined" for file in report.files)
+        is_clean &= not any(
+            file.status == "quarantined" or file.reason == "source_failed" for file in report.files
+        )
     sys.exit(0 if is_clean else 1)
 
 

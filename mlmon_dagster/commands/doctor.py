@@ -8,9 +8,14 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlmon_dagster.defs.resources import Project, wall_clock
 from mlmon_dagster.errors import MlmonError
+
+if TYPE_CHECKING:
+    from mlmon_dagster.ingest.layout import Stream
+    from mlmon_dagster.spec import ModelSpec, SqlSource
 
 PACKAGES = (
     "mlmon-dagster",
@@ -47,7 +52,8 @@ class Finding:
 def examine(project: Project) -> list[Finding]:
     """Look at versions, models, Slack, store and database, the clock and Dagster's instance."""
     findings = [_safely(look, project) for look in (_versions, _models, _slack, _store)]
-    if findings[-1].is_fine:  # the others need the state database
+    findings += _sources(project)
+    if next(f.is_fine for f in findings if f.subject == "store"):  # the others need it
         findings += [_safely(look, project) for look in (_clock, _instance)]
     return findings
 
@@ -89,6 +95,33 @@ def _models(project: Project) -> Finding:
 
     names = [spec.model for spec in load_models(project.models_folder)]
     return Finding("models", True, f"{', '.join(names)} (in {project.models_folder})")
+
+
+def _sources(project: Project) -> list[Finding]:
+    """Connect to every database that events are read from."""
+    from mlmon_dagster.ingest.layout import STREAMS
+    from mlmon_dagster.spec import SqlSource, load_models
+
+    try:
+        specs = load_models(project.models_folder)
+    except MlmonError:
+        return []  # told by `_models`
+    return [
+        _source(project, spec, stream, source)
+        for spec in specs
+        for stream in STREAMS
+        if isinstance(source := getattr(spec.source, stream), SqlSource)
+    ]
+
+
+def _source(project: Project, spec: ModelSpec, stream: Stream, source: SqlSource) -> Finding:
+    from mlmon_dagster.ingest.sql_source import check_source
+
+    subject = f"source of {spec.model}/{stream}"
+    try:
+        return Finding(subject, True, check_source(spec, stream, source, project.variables))
+    except MlmonError as error:
+        return Finding(subject, False, str(error))
 
 
 def _store(project: Project) -> Finding:

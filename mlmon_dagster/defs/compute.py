@@ -80,6 +80,7 @@ def ingest(
         run_id=work.run_id,
         max_files=max_files,
         on_progress=on_progress,
+        variables=work.project.variables,
     )
     if work.spec.has_actuals and any(file.status == "done" for file in report.files):
         from mlmon_dagster.store.unmatched import settle_unmatched
@@ -102,6 +103,8 @@ def ingest_numbers(report: IngestReport) -> Numbers:
         "n_waiting": report.n_waiting,
         "n_windows": len(report.windows),
     }
+    if failed := [file.message for file in files if file.status == "failed"]:
+        totals["failed"] = "\n".join(failed[:20])
     if quarantined:
         totals["quarantined"] = "\n".join(file.message for file in quarantined[:20])
     return totals

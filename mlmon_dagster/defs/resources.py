@@ -87,6 +87,7 @@ class Project:
         ops_channel: Slack channel of alerts about Dagster itself; None for that of most models.
         environment: Name of this installation, part of every alert's identity.
         tick_seconds: Least time between two looks of a sensor.
+        variables: Looks up the variables that specs name, such as URLs of source databases.
     """
 
     folder: Path
@@ -102,6 +103,7 @@ class Project:
     ops_channel: str | None = None
     environment: str = "production"
     tick_seconds: int = 30
+    variables: Callable[[str], str | None] = read_variable
 
     @property
     def models_folder(self) -> Path:
@@ -168,4 +170,5 @@ def project_from_environment(
         ops_channel=env.get("MLMON_OPS_CHANNEL") or None,
         environment=env.get("MLMON_ENVIRONMENT") or "production",
         tick_seconds=_seconds("MLMON_TICK_SECONDS", env.get("MLMON_TICK_SECONDS") or "30"),
+        variables=read_variable if environ is None else environ.get,
     )

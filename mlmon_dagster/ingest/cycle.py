@@ -19,6 +19,7 @@ from mlmon_dagster.ingest.queue import Queued, find_work, source_of
 from mlmon_dagster.ingest.refuse import Refusals
 from mlmon_dagster.ingest.report import FileReport, IngestReport
 from mlmon_dagster.ingest.rows import draft_rows
+from mlmon_dagster.ingest.sql_source import Variables
 from mlmon_dagster.ingest.staging import StillChangingError, clear_incoming, stage, staging_folder
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.store import Store, erasures
@@ -39,8 +40,9 @@ def ingest_new(
     run_id: str = "",
     max_files: int | None = None,
     on_progress: Progress | None = None,
+    variables: Variables | None = None,
 ) -> IngestReport:
-    """Ingest the new and complete landing files of a model.
+    """Ingest the new and complete landing files of a model, and the new rows of its tables.
 
     Running it again, in another order, or after a crash at any point leads to the same store.
 
@@ -52,6 +54,7 @@ def ingest_new(
         run_id: Who asks, noted with files that fail.
         max_files: At most so many files, the oldest first; the rest is left for the next call.
         on_progress: Called with a line of text before each batch of files.
+        variables: Looks up the environment variables that hold the URLs of source databases.
 
     Returns:
         What became of each file, and the windows to compute again.
@@ -62,12 +65,17 @@ def ingest_new(
     if now.tzinfo is None:
         raise ValueError(f"naive time {now!r}; pass UTC")
     with writer_lock(store.state, f"ingest/{spec.model}"):
-        ingest = _Ingest(store, spec, project, now, run_id, on_progress or _silent)
+        known = variables or _no_variables
+        ingest = _Ingest(store, spec, project, now, run_id, on_progress or _silent, known)
         return ingest.run(max_files)
 
 
 def _silent(_text: str) -> None:
     """Report progress to nobody."""
+
+
+def _no_variables(_name: str) -> None:
+    """Know no variable."""
 
 
 @dataclass
@@ -78,6 +86,7 @@ class _Ingest:
     now: dt.datetime
     run_id: str
     on_progress: Progress
+    variables: Variables
     reports: list[FileReport] = field(default_factory=list)
     windows: set[Window] = field(default_factory=set)
     n_done: int = 0
@@ -85,7 +94,7 @@ class _Ingest:
 
     def run(self, max_files: int | None) -> IngestReport:
         self.refusals = Refusals(self.store, self.spec, self.now, self.run_id)
-        work = find_work(self.store, self.spec, self.project, self.now, max_files)
+        work = find_work(self.store, self.spec, self.project, self.now, max_files, self.variables)
         self.reports += work.reports
         self.n_total = len(work.queue)
         for stream in STREAMS:

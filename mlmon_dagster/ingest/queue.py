@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from mlmon_dagster.ingest.discover import Candidate, Listing, list_landing
 from mlmon_dagster.ingest.layout import STREAMS, Stream
 from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.ingest.sql_source import Variables, poll_table
 from mlmon_dagster.ingest.staging import Staged, clear_staging, find_staged, staging_folder
-from mlmon_dagster.spec import FileSource, ModelSpec, Source
+from mlmon_dagster.spec import FileSource, ModelSpec, Source, SqlSource
 from mlmon_dagster.store import Store, manifest
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def find_work(
     project: Path,
     now: dt.datetime,
     max_files: int | None,
+    variables: Variables,
 ) -> Work:
     """List what is to be ingested.
 
@@ -105,6 +107,9 @@ def find_work(
     for stream in STREAMS:
         if stream == "actuals" and not spec.has_actuals:
             continue
+        source = source_of(spec, stream)
+        if isinstance(source, SqlSource):
+            reports += poll_table(store, spec, stream, source, variables, now)
         found, told = _stream_work(store, spec, stream, project, now)
         queue += found
         reports += told
@@ -224,7 +229,9 @@ def _told(listing: Listing, stream: Stream) -> list[FileReport]:
 
 
 def _mark_missing(store: Store, spec: ModelSpec, stream: Stream, row: dict[str, Any]) -> FileReport:
-    message = f"{row['path']}: vanished before it was ingested. Write it again if it is needed."
+    is_table = str(row["path"]).startswith("sql:")
+    next_step = "Its rows are read again." if is_table else "Write it again if it is needed."
+    message = f"{row['path']}: vanished before it was ingested. {next_step}"
     with store.state.begin() as conn:
         manifest.update_file(
             conn, spec.model, stream, row["sha256"], status="missing", error=message

@@ -109,7 +109,7 @@ class SqlSource(Declared):
     sql: str
     url_env: str
     cursor: Cursor
-    batch_rows: int = Field(default=200_000, ge=1, le=5_000_000)
+    batch_rows: int = Field(default=100_000, ge=1, le=5_000_000)
     null_tokens: Names = ()
     epoch: EpochUnit | None = None
     columns: dict[str, str] | None = None

@@ -12,6 +12,8 @@ STEPS = (
     "deliver.claimed",
     "deliver.posted",
     "deliver.settled",
+    "source.staged",
+    "source.noted",
     "ingest.staged",
     "ingest.parsed",
     "ingest.validated",

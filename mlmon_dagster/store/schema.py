@@ -27,6 +27,7 @@ from mlmon_dagster.store.erasure_schema import (
     retention_mark,
 )
 from mlmon_dagster.store.life_schema import baseline_promotion, model_event, schema_change
+from mlmon_dagster.store.source_schema import source_cursor
 
 __all__ = [
     "ALL",
@@ -55,6 +56,7 @@ __all__ = [
     "retention_mark",
     "schema_change",
     "silence",
+    "source_cursor",
     "window_state",
     "window_step",
     "writer_lock",

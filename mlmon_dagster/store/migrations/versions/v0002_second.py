@@ -20,10 +20,12 @@ def upgrade() -> None:
     _add_life_of_a_model()
     v0002_erasure.upgrade()
     _add_alert_handling()
+    _add_source_cursor()
 
 
 def downgrade() -> None:
     """Take it away again."""
+    op.drop_table("source_cursor")
     v0002_erasure.downgrade()
     _drop_alert_handling()
     _drop_life_of_a_model()
@@ -47,6 +49,17 @@ def _add_tokens() -> None:
         sa.Column("expires_at", UtcDateTime(), nullable=True),
         sa.Column("revoked_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
+    )
+
+
+def _add_source_cursor() -> None:
+    op.create_table(
+        "source_cursor",
+        sa.Column("model", sa.Text(), server_default="", nullable=False, primary_key=True),
+        sa.Column("stream", sa.Text(), server_default="", nullable=False, primary_key=True),
+        _text("position", "{}"),
+        _text("pending"),
+        sa.Column("updated_at", UtcDateTime(), nullable=False),
     )
 
 
