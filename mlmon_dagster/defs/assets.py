@@ -1,6 +1,6 @@
 """Assets of one model; every body hands the run's windows to one function and reports numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,11 @@ from mlmon_dagster.defs.metadata import numbers_only, safe_metadata
 from mlmon_dagster.defs.partitions import partitions_of, windows_of
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.defs.stopwatch import computing
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window
+from mlmon_dagster.store import retention_marks
 
 BACKFILL_TAG = "mlmon/backfill"
+PAST = "rows are past retention; profiles and metrics stay as they were computed"
 AssetDecorator = Callable[[Callable[..., Any]], dg.AssetsDefinition]
 WindowNumbers = dict[str, dict[str, object]]
 
@@ -45,7 +47,16 @@ def work_of(project: Project, spec: ModelSpec, context: Any) -> Work:
     # One partition by a click in the UI is a key; a range of them is a pair of tags.
     is_windowed = context.has_partition_key or context.has_partition_key_range
     windows = windows_of(spec, context.partition_keys) if is_windowed else []
-    return Work(project, spec, tuple(windows), project.now(), run.run_id, is_backfill)
+    kept = _with_rows(project, spec, windows)
+    if len(kept) < len(windows):
+        context.log.warning(f"{len(windows) - len(kept)} of {len(windows)} windows: {PAST}")
+    return Work(project, spec, tuple(kept), project.now(), run.run_id, is_backfill)
+
+
+def _with_rows(project: Project, spec: ModelSpec, windows: Sequence[Window]) -> list[Window]:
+    """Return the windows whose rows were not deleted by age; the others keep their numbers."""
+    mark = retention_marks.rows_from(project.store.state, spec.model).get(PRODUCTION)
+    return [window for window in windows if mark is None or window.start >= mark]
 
 
 def _landing(spec: ModelSpec) -> dg.AssetSpec:
@@ -110,8 +121,11 @@ def _windowed(
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def windowed(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        work = work_of(project, spec, context)
+        if not work.windows:
+            return dg.MaterializeResult(metadata={"reason": PAST})
         with computing.running():
-            numbers_of = body(work_of(project, spec, context))
+            numbers_of = body(work)
         for key, numbers in numbers_of.items():
             context.add_asset_metadata(numbers_only(numbers), partition_key=key)
         return dg.MaterializeResult()

@@ -10,7 +10,8 @@ import dagster as dg
 from mlmon_dagster.defs.assets import model_assets
 from mlmon_dagster.defs.checks import model_checks
 from mlmon_dagster.defs.component import MonitoredModel
-from mlmon_dagster.defs.delivery_check import delivery_check
+        assets=[overview_asset(project, specs), maintenance_asset(project, specs)],
+        asset_checks=[delivery_check(project, specs)],
 from mlmon_dagster.defs.overview import overview_asset
 from mlmon_dagster.defs.resources import Project, project_from_environment
 from mlmon_dagster.defs.schedules import cadence_schedules
@@ -37,10 +38,10 @@ def build_definitions(
 def shared_definitions(project: Project, specs: Sequence[ModelSpec]) -> dg.Definitions:
     """Return what serves all models together: overview, planner, dispatcher, schedules."""
     return dg.Definitions(
-        assets=[overview_asset(project, specs)],
+        assets=[overview_asset(project, specs), maintenance_asset(project, specs)],
         asset_checks=[delivery_check(project, specs)],
         sensors=[planner_sensor(project, specs), dispatcher_sensor(project, specs)],
-        schedules=cadence_schedules(project, specs),
+        schedules=[*cadence_schedules(project, specs), maintenance_schedule()],
     )
 
 

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from mlmon_dagster.defs.compute import NO_BASELINE, baseline_windows
 from mlmon_dagster.defs.lineage import STEPS, WINDOWED
 from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.spec import ModelSpec, Window, complete_windows, maturity_of
-from mlmon_dagster.store import baselines, window_steps
+from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window, complete_windows, maturity_of
+from mlmon_dagster.store import baselines, retention_marks, window_steps
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 
 MAX_ATTEMPTS = 3
@@ -50,7 +50,7 @@ def plan(project: Project, spec: ModelSpec, now: dt.datetime) -> list[Request]:
     if first := _baseline_request(engine, spec, inputs):
         return [first]  # every window is compared with it, so the windows wait for one tick
     has_baseline = baselines.newest(engine, spec.model) is not None
-    order = complete_windows(spec.time, now)
+    order = _with_rows(engine, spec, complete_windows(spec.time, now))
     stale = [
         (w, assets) for w in order if (assets := stale_assets(spec, w, inputs, now, has_baseline))
     ]
@@ -65,6 +65,12 @@ def plan(project: Project, spec: ModelSpec, now: dt.datetime) -> list[Request]:
             assets = ("baseline", *WINDOWED)
         requests.append(Request(spec, windows, assets, key))
     return requests
+
+
+def _with_rows(engine: sa.Engine, spec: ModelSpec, windows: Sequence[Window]) -> list[Window]:
+    """Leave out windows whose rows were deleted by age: their numbers stay as they are."""
+    mark = retention_marks.rows_from(engine, spec.model).get(PRODUCTION)
+    return [window for window in windows if mark is None or window.start >= mark]
 
 
 def _baseline_request(

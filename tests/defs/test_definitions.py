@@ -91,7 +91,7 @@ def test_the_files_of_the_repository_are_the_packaged_ones(here: str, packaged: 
 def test_the_assets_of_a_model_are_its_lineage(project: Project) -> None:
     graph = build_definitions([spec_of()], project).resolve_asset_graph()
     keys = {key.path[-1]: key for key in graph.get_all_asset_keys()}
-    assert set(keys) == {*NAMES, "overview"}
+    assert set(keys) == {*NAMES, "overview", "maintenance"}
     for info in ASSETS:
         parents = graph.get(keys[info.name]).parent_keys
         assert {key.path[-1] for key in parents} == set(info.deps)
@@ -102,7 +102,7 @@ def test_every_asset_says_what_it_is_and_whose(project: Project) -> None:
     definitions = build_definitions([spec_of()], project)
     for spec in definitions.resolve_all_asset_specs():
         assert len(spec.description or "") > 20, spec.key
-        assert spec.owners == ["team:growth", "oncall@example.com"] or spec.key.path == ["overview"]
+        assert spec.owners == ["team:growth", "oncall@example.com"] or len(spec.key.path) == 1
         assert spec.kinds, spec.key
         assert spec.tags, spec.key
         assert spec.group_name == (MODEL if len(spec.key.path) > 1 else "overview")
@@ -165,7 +165,11 @@ def test_a_hundred_models_add_no_job_sensor_or_schedule(project: Project) -> Non
 def test_models_of_several_cadences_have_one_schedule_each(project: Project) -> None:
     models = [spec_of("a"), spec_of("b", granularity="week"), spec_of("c", granularity="week")]
     schedules = build_definitions(models, project).schedules or ()
-    assert sorted(schedule.name for schedule in schedules) == ["newest_day", "newest_week"]
+    assert sorted(schedule.name for schedule in schedules) == [
+        "daily_maintenance",
+        "newest_day",
+        "newest_week",
+    ]
 
 
 # Windows and partitions
@@ -226,7 +230,7 @@ def test_a_monitored_model_is_a_component_with_templates(
             assert component.spec.monitors.drift.above == 0.25
             dg.Definitions.validate_loadable(definitions)
             keys = {key.path[-1] for key in definitions.resolve_asset_graph().get_all_asset_keys()}
-            assert keys == {*NAMES, "overview"}
+            assert keys == {*NAMES, "overview", "maintenance"}
 
 
 @beta_inside
