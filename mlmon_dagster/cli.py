@@ -33,6 +33,7 @@ LAZY = {
     "erase": "mlmon_dagster.commands.erase:erase",
     "watchdog": "mlmon_dagster.commands.watchdog:watchdog",
     "collect": "mlmon_dagster.commands.collect:collect",
+    "store": "mlmon_dagster.commands.store:store",
     "metrics": "mlmon_dagster.commands.metrics:metrics",
 }
 

@@ -10,8 +10,8 @@ import dagster as dg
 from mlmon_dagster.defs.assets import model_assets
 from mlmon_dagster.defs.checks import model_checks
 from mlmon_dagster.defs.component import MonitoredModel
-        assets=[overview_asset(project, specs), maintenance_asset(project, specs)],
-        asset_checks=[delivery_check(project, specs)],
+from mlmon_dagster.defs.delivery_check import delivery_check
+from mlmon_dagster.defs.maintenance import maintenance_asset, maintenance_schedule
 from mlmon_dagster.defs.overview import overview_asset
 from mlmon_dagster.defs.resources import Project, project_from_environment
 from mlmon_dagster.defs.schedules import cadence_schedules

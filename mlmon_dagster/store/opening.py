@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.store.delta_rows import DeltaRows
     from mlmon_dagster.store.event_log import EventLog
     from mlmon_dagster.store.inference_records import InferenceRecords
+    from mlmon_dagster.store.looking import Rows
 
 
 class Store:
@@ -80,6 +82,48 @@ class Store:
         from mlmon_dagster.store.delta_rows import DeltaRows
 
         return DeltaRows(self.root / kind / model, self._queries)
+
+    def records(
+        self,
+        model: str,
+        *,
+        dataset: str | None = None,
+        since: dt.datetime | dt.date | None = None,
+        until: dt.datetime | dt.date | None = None,
+        as_of: dt.datetime | None = None,
+    ) -> Rows:
+        """Choose inference records of a model, to be read by ``to_pandas`` or ``to_arrow``.
+
+        Args:
+            model: The model's name; no spec is needed.
+            dataset: All by default.
+            since: Windows that start at or after this moment; without a zone it is UTC.
+            until: Windows that start before this moment.
+            as_of: As the table was at this moment, within ``retention.versions``.
+
+        Example:
+            >>> import tempfile
+            >>> store = open_store(tempfile.mkdtemp())
+            >>> store.records("churn", dataset="production").head(5).limit
+            5
+        """
+        from mlmon_dagster.store.looking import rows_of
+
+        return rows_of(
+            self, "records", model, dataset=dataset, since=since, until=until, as_of=as_of
+        )
+
+    def predictions(self, model: str, **chosen: Any) -> Rows:
+        """Choose logged predictions, as accepted; keywords as of `records`."""
+        from mlmon_dagster.store.looking import rows_of
+
+        return rows_of(self, "predictions", model, **chosen)
+
+    def actuals(self, model: str, **chosen: Any) -> Rows:
+        """Choose logged ground truth, as accepted; ``since`` goes by ``actual_time``."""
+        from mlmon_dagster.store.looking import rows_of
+
+        return rows_of(self, "actuals", model, **chosen)
 
     def vacuum(self, keep_days: int = 30) -> int:
         """Delete files of replaced table versions, of all models; return how many.

@@ -1,0 +1,195 @@
+"""``mlmon store``: look into the tables, query them, and keep them fit."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlmon_dagster.commands.options import as_of, period, spec_of, specs_of
+from mlmon_dagster.commands.period import moments_of
+from mlmon_dagster.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.spec import ModelSpec
+
+_DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\0")
+_format = click.option(
+    "--format", "format_", type=click.Choice(["table", "csv", "json"]), default="table"
+)
+
+
+@click.group()
+def store() -> None:
+    """Look into the tables of the store, query them, and keep them fit."""
+
+
+@store.command(epilog="Example: mlmon store describe flight_delay")
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.pass_obj
+def describe(project: Project, models: tuple[str, ...]) -> None:
+    """Show tables, rows, sizes, datasets and files of every model, or of some."""
+    import pandas as pd
+
+    from mlmon_dagster.store.describing import describe_state, describe_tables
+
+    for spec in [spec_of(project, name) for name in models] or specs_of(project):
+        tables = describe_tables(project.store, spec.model)
+        state = describe_state(project.store, spec.model)
+        click.echo(f"{spec.model}")
+        if tables:
+            click.echo(_render(pd.DataFrame(tables), "table"))
+        files = ", ".join(f"{n:,} {status}" for status, n in sorted(state["files"].items()))
+        click.echo(
+            f"  landing files: {files or 'none'}; rows refused {state['n_refused']:,}, "
+            f"duplicate {state['n_duplicate']:,}, conflicting {state['n_conflict']:,}"
+        )
+        newest = state["computed_at"]
+        moment = f", newest of {newest:%Y-%m-%d %H:%M} UTC" if newest else ""
+        click.echo(f"  metrics: {state['n_metrics']:,}{moment}")
+
+
+@store.command(epilog="Example: mlmon store head flight_delay --where \"origin = 'JFK'\" --limit 5")
+@click.argument("model")
+@click.option("--dataset", help="Only of this dataset.")
+@click.option("--window", "window", metavar="KEY", help="One window, such as 2013-12-29.")
+@period
+@click.option("--columns", metavar="A,B", help="Only these columns.")
+@click.option("--where", metavar="PREDICATE", help="Only rows that meet it.")
+@click.option("--limit", default=10, show_default=True, type=click.IntRange(0, 100_000))
+@click.option("--show-pii", is_flag=True, help="Show columns declared as pii, too.")
+@as_of
+@_format
+@click.pass_obj
+def head(project: Project, /, model: str, format_: str, **wanted: Any) -> None:
+    """Show some inference records of MODEL, also as of a past moment."""
+    frame = _head(project, spec_of(project, model), **wanted)
+    click.echo(_render(frame, format_))
+
+
+@store.command(epilog='Example: mlmon store sql flight_delay "SELECT count(*) FROM records"')
+@click.argument("model")
+@click.argument("query")
+@click.option("--limit", default=1000, show_default=True, type=click.IntRange(0, 1_000_000))
+@_format
+@click.pass_obj
+def sql(project: Project, model: str, query: str, limit: int, format_: str) -> None:
+    """Run one SELECT over the views predictions, actuals, records, profiles and metrics.
+
+    Nothing outside of the tables of MODEL can be read, and nothing can be written. Columns
+    declared as pii are not hidden here.
+    """
+    from mlmon_dagster.store.free_sql import select
+
+    spec = spec_of(project, model)
+    click.echo(_render(select(project.store, spec.model, query, limit).to_pandas(), format_))
+
+
+@store.command(epilog="Example: mlmon store maintain --dry-run")
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@click.pass_obj
+def maintain(project: Project, models: tuple[str, ...], dry_run: bool) -> None:
+    """Delete rows past their retention, merge small files, remove old versions.
+
+    The asset `maintenance` does the same every day.
+    """
+    import pandas as pd
+
+    from mlmon_dagster.store.maintenance import maintain as keep_fit
+
+    for spec in [spec_of(project, name) for name in models] or specs_of(project):
+        removals = keep_fit(project.store, spec, project.now(), dry_run=dry_run)
+        verb = "would be removed" if dry_run else "removed"
+        click.echo(f"{spec.model}: {'nothing to do' if not removals else verb}")
+        rows = [
+            {"what": r.what, "rows": r.rows, "files": r.files, "bytes": r.size} for r in removals
+        ]
+        if rows:
+            click.echo(_render(pd.DataFrame(rows), "table"))
+
+
+def _head(
+    project: Project,
+    spec: ModelSpec,
+    *,
+    dataset: str | None,
+    window: str | None,
+    first: dt.date | None,
+    last: dt.date | None,
+    columns: str | None,
+    where: str | None,
+    limit: int,
+    show_pii: bool,
+    as_of: dt.datetime | None,
+) -> pd.DataFrame:
+    from dataclasses import replace
+
+    from mlmon_dagster.spec import parse_predicate, predicate_columns, window_from_key
+    from mlmon_dagster.spec.predicate import columns_of, to_sql
+    from mlmon_dagster.store.canonical import record_schema
+
+    start, end = moments_of(spec, first, last)
+    if window is not None:
+        one = window_from_key(spec.time, window)
+        start, end = one.start, one.end
+    rows = project.store.records(spec.model, dataset=dataset, since=start, until=end, as_of=as_of)
+    pii = {name for name, feature in spec.features.items() if feature.pii and not show_pii}
+    names = [n.strip() for n in columns.split(",")] if columns else record_schema(spec).names
+    if columns and (hidden := sorted(pii & set(names))):
+        raise ConfigError(f"Columns {hidden} are declared as pii; add --show-pii to see them.")
+    if where is not None:
+        predicate = parse_predicate(where, predicate_columns(spec), spec.time.zone)
+        if hidden := sorted(pii & columns_of(predicate)):
+            raise ConfigError(f"Columns {hidden} are declared as pii; add --show-pii to use them.")
+        rows = replace(rows, conditions=(*rows.conditions, to_sql(predicate)))
+    return rows.select(*(n for n in names if n not in pii)).head(limit).to_pandas()
+
+
+def _render(frame: pd.DataFrame, format_: str) -> str:
+    if format_ == "csv":
+        text = frame.map(_harmless)
+        buffer = io.StringIO()
+        text.to_csv(buffer, index=False, lineterminator="\n")
+        return buffer.getvalue().rstrip("\n")
+    if format_ == "json":
+        records = json.loads(
+            frame.to_json(orient="records", double_precision=15, date_format="iso")
+        )
+        return "\n".join(json.dumps(record) for record in records)
+    return _table(frame)
+
+
+def _harmless(value: object) -> object:
+    is_formula = isinstance(value, str) and value.startswith(_DANGEROUS)
+    return f"'{value}" if is_formula else value
+
+
+def _table(frame: pd.DataFrame) -> str:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from mlmon_dagster.spec.scalars import printable
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in frame.columns:
+        is_number = frame[name].dtype.kind in "iuf"
+        table.add_column(Text(printable(str(name))), justify="right" if is_number else "left")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(Text(printable(_cell(value))) for value in row))
+    buffer = io.StringIO()
+    Console(file=buffer, width=max(160, 24 * len(frame.columns))).print(table)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
