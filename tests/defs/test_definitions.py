@@ -140,7 +140,8 @@ def test_the_sensors_and_schedules_run_without_being_switched_on(project: Projec
     sensors = {sensor.name: sensor.default_status for sensor in definitions.sensors or ()}
     assert set(sensors) == {"planner", "alert_dispatcher"}
     assert set(sensors.values()) == {dg.DefaultSensorStatus.RUNNING}
-    [schedule] = definitions.schedules or ()
+    [schedule, upkeep] = definitions.schedules or ()
+    assert upkeep.name == "daily_maintenance"
     assert isinstance(schedule, dg.ScheduleDefinition)
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
 
@@ -159,7 +160,7 @@ def test_a_hundred_models_add_no_job_sensor_or_schedule(project: Project) -> Non
         )
 
     assert counted(many) == counted(one)
-    assert len(many.resolve_asset_graph().get_all_asset_keys()) == 100 * len(NAMES) + 1
+    assert len(many.resolve_asset_graph().get_all_asset_keys()) == 100 * len(NAMES) + 2
 
 
 def test_models_of_several_cadences_have_one_schedule_each(project: Project) -> None:
