@@ -29,26 +29,33 @@ _KEYS: Final[dict[Stream, tuple[str, ...]]] = {
 }
 
 
-def classify(rows: pa.Table, known: pa.Table, stream: Stream) -> NDArray[np.int8]:
+def classify(
+    rows: pa.Table, known: pa.Table, stream: Stream, may_repeat: NDArray[np.bool_]
+) -> NDArray[np.int8]:
     """Classify each row by what came before it.
 
     Args:
         rows: Canonical rows of a batch, in a fixed order.
         known: Rows of the log with the same ids: key columns and row_hash.
         stream: Which key to use.
+        may_repeat: The rows whose id is in the batch or in ``known`` once more, and perhaps
+            others; all other rows are new without looking.
 
     Returns:
         One `Kind` per row. The counts add up to the same totals in any order of delivery.
     """
+    kinds = np.full(rows.num_rows, Kind.NEW, dtype=np.int8)
+    if not may_repeat.any():
+        return kinds
     keys = list(_KEYS[stream])
     columns = [*keys, "row_hash"]
-    frame = pa.concat_tables(
-        [known.select(columns).cast(rows.select(columns).schema), rows.select(columns)]
-    ).to_pandas()
-    kinds = np.full(len(frame), Kind.NEW, dtype=np.int8)
-    kinds[_repeated(frame, keys)] = Kind.CONFLICT
-    kinds[_repeated(frame, columns)] = Kind.DUPLICATE
-    return kinds[known.num_rows :]
+    asked = rows.select(columns).filter(pa.array(may_repeat))
+    frame = pa.concat_tables([known.select(columns).cast(asked.schema), asked]).to_pandas()
+    found = np.full(len(frame), Kind.NEW, dtype=np.int8)
+    found[_repeated(frame, keys)] = Kind.CONFLICT
+    found[_repeated(frame, columns)] = Kind.DUPLICATE
+    kinds[may_repeat] = found[known.num_rows :]
+    return kinds
 
 
 def _repeated(frame: pd.DataFrame, columns: list[str]) -> NDArray[np.bool_]:

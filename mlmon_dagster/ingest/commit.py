@@ -28,6 +28,7 @@ from mlmon_dagster.ingest.staging import Staged
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.store import Store, erasures, manifest, window_state
 from mlmon_dagster.store.checkpoints import reached
+from mlmon_dagster.store.id_index import may_repeat
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,10 @@ def commit_batch(
     rows = pa.concat_tables([file.rows for file in batch])
     ids = rows.select(["prediction_id"])
     known = log.known_ids(stream, ids, excluding=shas if is_in_log else ())
-    kinds = classify(rows, known, stream)
-    added = rows.filter(pa.array(kinds != Kind.DUPLICATE))
+    kinds = classify(rows, known, stream, may_repeat(store, ids, known))
+    added = _select(rows, kinds != Kind.DUPLICATE)
+    # What reading and judging freed is of use to the writer, which has its own allocator.
+    pa.default_memory_pool().release_unused()
     reached("ingest.before_append")
     if added.num_rows and not is_in_log:
         log.append(stream, added, shas)
@@ -119,10 +122,16 @@ def _arrivals(spec: ModelSpec, starts: pa.ChunkedArray) -> dict[Window, int]:
     return {window_containing(spec.time, row["values"]): row["counts"] for row in counted}
 
 
+def _select(rows: pa.Table, chosen: NDArray[np.bool_]) -> pa.Table:
+    """Return the chosen rows, without copying them if they are all."""
+    return rows if chosen.all() else rows.filter(pa.array(chosen))
+
+
 def _touched(rows: pa.Table, kinds: NDArray[np.int8], known: pa.Table) -> pa.ChunkedArray:
     """Return the window starts of new rows, and of all rows that they conflict with."""
-    starts = [rows.filter(pa.array(kinds != Kind.DUPLICATE))["window_start"]]
-    conflicting = rows.filter(pa.array(kinds == Kind.CONFLICT))
+    placed = rows.select(["prediction_id", "window_start"])
+    starts = [_select(placed, kinds != Kind.DUPLICATE)["window_start"]]
+    conflicting = _select(placed, kinds == Kind.CONFLICT)
     if conflicting.num_rows:
         same_id = pc.is_in(known["prediction_id"], conflicting["prediction_id"].combine_chunks())
         starts.append(known.filter(same_id)["window_start"].cast(starts[0].type))

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 _SIP_KEY = "mlmon row hash 1"  # 16 characters, as SipHash wants
+_SAMPLE = 2_000  # cells that tell whether a column of text repeats itself
 U64 = NDArray[np.uint64]
 
 
@@ -61,12 +62,24 @@ def _codes(values: pa.Array) -> U64:
 
 
 def _text_codes(values: pa.Array) -> U64:
+    if not _repeats(values):
+        return _word_hashes(pc.fill_null(values, ""))
     coded = values.dictionary_encode()
-    words = coded.dictionary.to_numpy(zero_copy_only=False).astype(object)
-    hashes = pd.util.hash_array(words, hash_key=_SIP_KEY, categorize=False)
+    hashes = _word_hashes(coded.dictionary)
     positions = pc.fill_null(coded.indices, 0).to_numpy(zero_copy_only=False)
-    found: U64 = hashes.astype(np.uint64)[positions]
+    found: U64 = hashes[positions]
     return found
+
+
+def _repeats(values: pa.Array) -> bool:
+    """Guess from the first cells whether hashing each distinct word once is cheaper."""
+    sample = values.slice(0, _SAMPLE)
+    return bool(2 * pc.count_distinct(sample).as_py() < len(sample))
+
+
+def _word_hashes(words: pa.Array) -> U64:
+    objects = words.to_numpy(zero_copy_only=False).astype(object)
+    return pd.util.hash_array(objects, hash_key=_SIP_KEY, categorize=False).astype(np.uint64)
 
 
 def _seed(name: str) -> np.uint64:

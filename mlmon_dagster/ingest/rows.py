@@ -83,7 +83,11 @@ def canonical_rows(draft: Draft, keep: Mask, spec: ModelSpec, ingested_at: dt.da
     stream = draft.parsed.staged.stream
     rows = np.flatnonzero(keep)
     chosen = pa.array(rows)
-    columns = {name: values.take(chosen) for name, values in draft.columns.items()}
+    columns = draft.columns
+    if len(rows) < draft.parsed.n_rows:
+        columns = {name: values.take(chosen) for name, values in columns.items()}
+    else:
+        columns = dict(columns)
     if outcome_kind(spec) == "label":
         for name in ("prediction", "actual"):
             if name in columns:

@@ -15,6 +15,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.encoding import ROW_GROUP, writer_properties
 from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.sql import literal, quote_identifier
 
@@ -101,18 +102,33 @@ class Snapshot:
         Raises:
             Conflict: If it is not; load a new snapshot, decide again and retry.
         """
-        self._write(rows, app_ids, mode="append")
+        self._write(rows, app_ids, sample=rows, mode="append")
 
-    def overwrite(self, rows: pa.Table | pa.RecordBatchReader, predicate: str) -> None:
+    def overwrite(
+        self,
+        rows: pa.Table | pa.RecordBatchReader,
+        predicate: str,
+        sample: pa.Table | None = None,
+    ) -> None:
         """Replace the rows that match a predicate, provided that this version is the newest.
+
+        Args:
+            rows: What takes their place.
+            predicate: A SQL condition, fastest on partition columns.
+            sample: The first of the rows, if they come one batch at a time.
 
         Raises:
             Conflict: If it is not.
         """
-        self._write(rows, (), mode="overwrite", predicate=predicate)
+        sample = rows if isinstance(rows, pa.Table) else sample
+        self._write(rows, (), sample=sample, mode="overwrite", predicate=predicate)
 
     def _write(
-        self, rows: pa.Table | pa.RecordBatchReader, app_ids: Sequence[str], **options: Any
+        self,
+        rows: pa.Table | pa.RecordBatchReader,
+        app_ids: Sequence[str],
+        sample: pa.Table | None,
+        **options: Any,
     ) -> None:
         properties = CommitProperties(
             app_transactions=[Transaction(app_id, 1) for app_id in app_ids],
@@ -121,6 +137,11 @@ class Snapshot:
         self._refuse_other_types(rows.schema)
         if set(rows.schema.names) != set(self._stored.names):
             options["schema_mode"] = "merge"
+        if sample is not None:
+            options["writer_properties"] = writer_properties(sample)
+        if isinstance(rows, pa.Table):
+            # The writer copies a batch for each partition that it has rows of.
+            rows = rows.to_reader(max_chunksize=ROW_GROUP)
         try:
             write_deltalake(self._table, rows, commit_properties=properties, **options)
         except CommitFailedError as error:

@@ -21,6 +21,7 @@ from mlmon_dagster.store.canonical import (
 )
 from mlmon_dagster.store.checkpoints import reached
 from mlmon_dagster.store.delta import DeltaFolder, Snapshot, retry, select_sql
+from mlmon_dagster.store.id_index import IdIndex, may_repeat
 from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.query import QueryEngine
 from mlmon_dagster.store.sql import literals
@@ -45,6 +46,7 @@ class EventLog:
             "actuals": DeltaFolder(home / "actuals", actual_schema(spec), PARTITION_BY),
         }
         self._moved = DeltaFolder(home / "moved_ids", _MOVED)
+        self._indexes = {s: IdIndex(spec.model, s, engine) for s in self._streams}
 
     def append(self, stream: Stream, rows: pa.Table, shas: Sequence[str]) -> bool:
         """Commit the rows of one or several files at once.
@@ -107,18 +109,21 @@ class EventLog:
         )
 
     def _note_moved(self, rows: pa.Table, snapshot: Snapshot) -> None:
+        columns = ["prediction_id", "window_date"]
+        source, ids = self._rows_of("predictions", snapshot, rows, columns)
+        mask = may_repeat(self._engine, rows, ids)
+        if not mask.any():
+            return
         pairs = self._engine.query(
             f"""WITH pairs AS (
                 SELECT prediction_id, window_date FROM incoming
                 UNION
-                SELECT prediction_id, window_date
-                FROM {snapshot.from_sql(["prediction_id", "window_date"])}
-                WHERE prediction_id IN (SELECT prediction_id FROM incoming)
+                SELECT prediction_id, window_date FROM {source}
             )
             SELECT prediction_id, window_date FROM pairs WHERE prediction_id IN (
                 SELECT prediction_id FROM pairs GROUP BY prediction_id HAVING COUNT(*) > 1
             )""",
-            {"incoming": rows.select(["prediction_id", "window_date"])},
+            {"incoming": rows.select(columns).filter(pa.array(mask)), "ids": ids},
         )
         if pairs.num_rows:
             retry(lambda: self._moved.ensure().append(pairs), "Noting moved ids")
@@ -193,11 +198,26 @@ class EventLog:
         columns = ["prediction_id", "dataset", "row_hash", "window_date"]
         columns += ["window_start"] if stream == "predictions" else ["actual_time"]
         others = f"file_sha NOT IN ({literals(excluding)})" if excluding else None
-        return self._engine.query(
-            f"SELECT DISTINCT * FROM {self._sql(stream, columns, None, others)} "
-            "WHERE prediction_id IN (SELECT prediction_id FROM ids)",
-            {"ids": ids.select(["prediction_id"])},
-        )
+        snapshot = self._streams[stream].snapshot()
+        source, asked = self._rows_of(stream, snapshot, ids, columns, others)
+        return self._engine.query(f"SELECT DISTINCT * FROM {source}", {"ids": asked})
+
+    def _rows_of(
+        self,
+        stream: Stream,
+        snapshot: Snapshot | None,
+        ids: pa.Table,
+        columns: Sequence[str],
+        where: str | None = None,
+    ) -> tuple[str, pa.Table]:
+        """Return the rows of some ids as a subquery, and the table ``ids`` that it refers to."""
+        is_asked = "prediction_id IN (SELECT prediction_id FROM ids)"
+        condition = is_asked if where is None else f"{where} AND {is_asked}"
+        if snapshot is None:
+            empty = select_sql([], stream_schema(self._spec, stream), columns, condition)
+            return empty, ids.select(["prediction_id"])
+        found = self._indexes[stream].candidates(snapshot, ids)
+        return select_sql(found.files, snapshot.schema, columns, condition), found.ids
 
     def windows_of_actuals(self, rows: pa.Table) -> pa.Table:
         """Find the windows that hold the predictions of some actuals.
@@ -212,14 +232,16 @@ class EventLog:
             several windows has all of them.
         """
         columns = ["prediction_id", "dataset", "window_start", "window_date"]
+        snapshot = self._streams["predictions"].snapshot()
+        source, ids = self._rows_of("predictions", snapshot, rows, columns)
         return self._engine.query(
             f"""WITH asked AS (
                 SELECT DISTINCT prediction_id, COALESCE(dataset, '{ALL}') AS dataset FROM incoming
             )
-            SELECT DISTINCT p.* FROM {self._sql("predictions", columns)} AS p
+            SELECT DISTINCT p.* FROM {source} AS p
             JOIN asked AS a ON a.prediction_id = p.prediction_id
                 AND (a.dataset = p.dataset OR a.dataset = '{ALL}')""",
-            {"incoming": rows.select(["prediction_id", "dataset"])},
+            {"incoming": rows.select(["prediction_id", "dataset"]), "ids": ids},
         )
 
     @property

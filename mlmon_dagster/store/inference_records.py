@@ -145,7 +145,8 @@ class InferenceRecords:
         batches = (
             batch for table in chain([first, second], tables) for batch in table.to_batches()
         )
-        target.overwrite(pa.RecordBatchReader.from_batches(self._schema, batches), predicate)
+        reader = pa.RecordBatchReader.from_batches(self._schema, batches)
+        target.overwrite(reader, predicate, sample=first)
 
     def _has(self, target: Snapshot, dates: set[str], datasets: set[str] | None) -> bool:
         return any(

@@ -26,6 +26,7 @@ class QueryEngine:
     def __init__(self, root: Location, spill: Path, memory_limit: str) -> None:
         self._root = root
         self._spill = spill
+        self.folder = spill.parent  # on this machine, for what can be made anew
         self._memory_limit = memory_limit
         self._lock = Lock()
         self._database: Any = None
