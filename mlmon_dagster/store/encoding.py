@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from deltalake import ColumnProperties, WriterProperties
 
 # Every partition being written keeps a row group in memory.
-ROW_GROUP = 65_536
+ROW_GROUP = 32_768
 _SAMPLE = 2_000
 
 

@@ -1,0 +1,127 @@
+"""The index of ids names every file that holds an id, whatever happened to it or to the log."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mlmon_dagster.store import Store, id_index
+from mlmon_dagster.store.id_index import IdIndex, may_repeat
+from tests.conftest import make_events, make_spec
+
+SPEC = make_spec()
+DAYS = [f"2024-01-0{day}" for day in range(1, 8)]
+
+
+@pytest.fixture(autouse=True)
+def indexed_from_the_first_row(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(id_index, "SMALL_LOG", 0)
+    return
+
+
+def fill(store: Store, days: list[str] = DAYS) -> None:
+    """Log six predictions a day, each day's file in a commit of its own and each looked up."""
+    log = store.event_log(SPEC)
+    for day in days:
+        predictions, _ = make_events(SPEC, day, 6)
+        log.append("predictions", predictions, [day])
+
+
+def known(store: Store, ids: list[str]) -> set[tuple[str, str]]:
+    found = store.event_log(SPEC).known_ids("predictions", pa.table({"prediction_id": ids}))
+    return {(row["prediction_id"], row["window_date"]) for row in found.to_pylist()}
+
+
+def folder_of(store: Store) -> Path:
+    return store.folder / "id_index" / SPEC.model / "predictions"
+
+
+ASKED = ["2024-01-01-0", "2024-01-07-5", "2024-01-03-3", "nowhere"]
+FOUND = {(name, name[:10]) for name in ASKED[:3]}
+
+
+def test_every_known_id_is_found_on_its_date_and_no_other(store: Store) -> None:
+    fill(store)
+
+    assert known(store, ASKED) == FOUND
+    assert known(store, ["nowhere"]) == set()
+
+
+def test_an_id_that_comes_again_on_another_date_is_found_on_both(store: Store) -> None:
+    fill(store)
+    again, _ = make_events(SPEC, "2024-02-01", 1)
+    again = again.set_column(0, "prediction_id", [["2024-01-02-4"]])
+
+    store.event_log(SPEC).append("predictions", again, ["again"])
+
+    both = {("2024-01-02-4", "2024-01-02"), ("2024-01-02-4", "2024-02-01")}
+    assert known(store, ["2024-01-02-4"]) == both
+    moved = store.event_log(SPEC).pinned().moved
+    assert moved is not None
+    assert store.query(f"SELECT COUNT(*) AS n FROM {moved.from_sql()}").to_pylist() == [{"n": 2}]
+
+
+def test_segments_of_one_size_are_merged(store: Store) -> None:
+    fill(store, [f"2024-0{1 + n // 28}-{1 + n % 28:02}" for n in range(30)])
+    known(store, ["nowhere"])
+
+    assert len(list(folder_of(store).glob("*"))) < 8
+
+
+@pytest.mark.parametrize("harm", ["lost", "cut off", "of another engine"])
+def test_the_index_is_made_anew_if_it_is(
+    harm: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+    known(store, ASKED)
+    for path in folder_of(store).glob("*"):
+        if harm == "cut off":
+            path.write_bytes(path.read_bytes()[:-20])
+    if harm == "lost":
+        shutil.rmtree(folder_of(store))
+    if harm == "of another engine":
+        monkeypatch.setattr(id_index, "_hash_name", lambda: "another")
+
+    assert known(store, ASKED) == FOUND
+
+
+def test_words_of_files_that_are_gone_are_dropped(store: Store) -> None:
+    fill(store)
+    known(store, ASKED)
+    folder = store.event_log(SPEC)._streams["predictions"]
+    snapshot = folder.snapshot()
+    assert snapshot is not None
+    none = store.query(f"SELECT * FROM {snapshot.from_sql(where='FALSE')}").cast(snapshot.schema)
+    snapshot.overwrite(none, "window_date = '2024-01-03'")
+
+    assert known(store, ASKED) == FOUND - {("2024-01-03-3", "2024-01-03")}
+    index = IdIndex(SPEC.model, "predictions", store._queries)
+    assert sum(segment.words.size for segment in index._stored()) == 6 * (len(DAYS) - 1)
+
+
+def test_only_files_that_may_hold_an_id_are_read(store: Store) -> None:
+    fill(store)
+    snapshot = store.event_log(SPEC)._streams["predictions"].snapshot()
+    assert snapshot is not None
+    ids = pa.table({"prediction_id": ASKED})
+
+    found = IdIndex(SPEC.model, "predictions", store._queries).candidates(snapshot, ids)
+
+    assert len(found.files) == 3
+    assert set(found.ids["prediction_id"].to_pylist()) == set(ASKED[:3])
+
+
+def test_an_id_that_occurs_twice_is_never_taken_for_single(store: Store) -> None:
+    rng = np.random.default_rng(5)
+    ids = [f"{n}" for n in rng.integers(0, 300, 400)]
+    others = [f"{n}" for n in rng.integers(0, 300, 40)]
+
+    mask = may_repeat(store, pa.table({"prediction_id": ids}), pa.table({"prediction_id": others}))
+
+    expected = [ids.count(name) > 1 or name in others for name in ids]
+    assert mask.tolist() == expected
