@@ -176,7 +176,8 @@ def _evaluate(
     ]
     results = _validate(frame, [rule for _, rule in asked])
     # The context lives on in cycles of references; the rows should not.
-    frame.drop(columns=list(frame.columns), inplace=True)
+    for name in list(frame.columns):
+        del frame[name]
     for (position, rule), result in zip(asked, results, strict=True):
         if result.exception_info.get("raised_exception") or "exception_message" not in (
             result.exception_info
