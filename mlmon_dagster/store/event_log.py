@@ -111,8 +111,7 @@ class EventLog:
     def _note_moved(self, rows: pa.Table, snapshot: Snapshot) -> None:
         columns = ["prediction_id", "window_date"]
         source, ids = self._rows_of("predictions", snapshot, rows, columns)
-        mask = may_repeat(self._engine, rows, ids)
-        if not mask.any():
+        if not (mask := may_repeat(self._engine, rows, ids)).any():
             return
         pairs = self._engine.query(
             f"""WITH pairs AS (
@@ -198,8 +197,9 @@ class EventLog:
         columns = ["prediction_id", "dataset", "row_hash", "window_date"]
         columns += ["window_start"] if stream == "predictions" else ["actual_time"]
         others = f"file_sha NOT IN ({literals(excluding)})" if excluding else None
-        snapshot = self._streams[stream].snapshot()
-        source, asked = self._rows_of(stream, snapshot, ids, columns, others)
+        source, asked = self._rows_of(
+            stream, self._streams[stream].snapshot(), ids, columns, others
+        )
         return self._engine.query(f"SELECT DISTINCT * FROM {source}", {"ids": asked})
 
     def _rows_of(
@@ -214,8 +214,8 @@ class EventLog:
         is_asked = "prediction_id IN (SELECT prediction_id FROM ids)"
         condition = is_asked if where is None else f"{where} AND {is_asked}"
         if snapshot is None:
-            empty = select_sql([], stream_schema(self._spec, stream), columns, condition)
-            return empty, ids.select(["prediction_id"])
+            schema = stream_schema(self._spec, stream)
+            return select_sql([], schema, columns, condition), ids.select(["prediction_id"])
         found = self._indexes[stream].candidates(snapshot, ids)
         return select_sql(found.files, snapshot.schema, columns, condition), found.ids
 
