@@ -25,6 +25,7 @@ def writer_properties(sample: pa.Table | pa.RecordBatch) -> WriterProperties:
     rows = sample.slice(0, _SAMPLE)
     return WriterProperties(
         max_row_group_size=ROW_GROUP,
+        compression="SNAPPY",
         column_properties={
             name: plain
             for name, values in zip(rows.schema.names, rows.columns, strict=True)

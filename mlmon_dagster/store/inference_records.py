@@ -17,8 +17,9 @@ from mlmon_dagster.store.canonical import PARTITION_BY, record_schema
 from mlmon_dagster.store.checkpoints import reached
 from mlmon_dagster.store.delta import DeltaFolder, Snapshot, retry, select_sql
 from mlmon_dagster.store.erasures import Erased
-from mlmon_dagster.store.event_log import EventLog, PinnedLog, window_date
+from mlmon_dagster.store.event_log import EventLog, window_date
 from mlmon_dagster.store.location import Location
+from mlmon_dagster.store.pinned_log import PinnedLog
 from mlmon_dagster.store.query import QueryEngine
 from mlmon_dagster.store.rebuild_sql import fingerprint_sql, records_sql
 from mlmon_dagster.store.sql import literals

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from mlmon_dagster.store.canonical import ALL, UNMATCHED
 from mlmon_dagster.store.erasures import Erased
-from mlmon_dagster.store.event_log import PinnedLog
+from mlmon_dagster.store.pinned_log import PinnedLog
 from mlmon_dagster.store.sql import quote_identifier
 
 _ACTUAL_COLUMNS = (

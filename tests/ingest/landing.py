@@ -160,8 +160,9 @@ def files_of(store: Store, spec: ModelSpec) -> list[dict[str, Any]]:
 
 
 def letters_of(store: Store, spec: ModelSpec) -> list[dict[str, Any]]:
-    """Return the dead letters."""
-    return manifest.refused_rows(store.state, spec.model).astype(str).to_dict("records")
+    """Return the dead letters, without the hash of the id, whose key each store draws."""
+    letters = manifest.refused_rows(store.state, spec.model).drop(columns="id_hash")
+    return letters.astype(str).to_dict("records")
 
 
 def revisions(store: Store, spec: ModelSpec) -> dict[str, int]:
