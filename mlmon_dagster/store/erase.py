@@ -31,6 +31,7 @@ from mlmon_dagster.store.erase_numbers import (
 )
 from mlmon_dagster.store.erase_places import copies_with, letters_of, look, purges_of
 from mlmon_dagster.store.erase_tables import purge_rows
+from mlmon_dagster.store.id_index import forget_index
 from mlmon_dagster.store.lock import writer_lock
 from mlmon_dagster.store.schema import ALL, erasure, erasure_request
 
@@ -189,6 +190,7 @@ def _finish(store: Store, spec: ModelSpec, request: Request, now: datetime) -> N
     reached("erase.records")
     for name in ("actuals", "moved_ids", "predictions"):
         purge_rows(store, purges[name])
+    forget_index(store.folder, spec.model)
     _note_step(store, request, "log")
     reached("erase.log")
     folders = [purge.folder for purge in purges.values()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ class _Segment:
     path: Path
     files: tuple[str, ...]
     words: Words
+
+
+def forget_index(folder: Path, model: str) -> None:
+    """Delete the index of a model, so that no hash of an erased id stays; it is made anew."""
+    shutil.rmtree(folder / "id_index" / model, ignore_errors=True)
 
 
 class IdIndex:

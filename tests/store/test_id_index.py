@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from mlmon_dagster.store.id_index import IdIndex, may_repeat
 from tests.conftest import make_events, make_spec
 
 SPEC = make_spec()
+NOW = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
 DAYS = [f"2024-01-0{day}" for day in range(1, 8)]
 
 
@@ -125,3 +127,15 @@ def test_an_id_that_occurs_twice_is_never_taken_for_single(store: Store) -> None
 
     expected = [ids.count(name) > 1 or name in others for name in ids]
     assert mask.tolist() == expected
+
+
+def test_an_erasure_leaves_no_hash_of_an_id_in_the_index(store: Store) -> None:
+    from mlmon_dagster.store.erase import erase
+
+    fill(store)
+    known(store, ASKED)
+
+    erase(store, SPEC, ["2024-01-03-3"], now=NOW)
+
+    assert not folder_of(store).exists()
+    assert known(store, ASKED) == FOUND - {("2024-01-03-3", "2024-01-03")}
