@@ -1,0 +1,57 @@
+"""Sources are refused with the line, the right keys and the next step."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import FileSource, SqlSource, parse_model
+
+YAML = """\
+model: churn
+task: binary_classification
+owners: [team:growth]
+time: {start: 2024-01-01}
+source:
+  predictions: %s
+columns: {prediction_id: id, event_time: at, score: s}
+features: {age: {type: numeric, from: input.age}}
+"""
+CURSOR = "cursor: {column: xmin, kind: xmin}"
+
+
+def test_a_source_is_files_or_a_table() -> None:
+    files = parse_model(YAML % "{path: a/*.csv, delimiter: tab}").source.predictions
+    table = parse_model(YAML % f"{{sql: a.b, url_env: X, {CURSOR}}}").source.predictions
+
+    assert isinstance(files, FileSource)
+    assert files.delimiter == "\t"
+    assert isinstance(table, SqlSource)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{path: a, delimitr: x}", "6: source.predictions.delimitr: unknown key; did you mean"),
+        ("{sql: a, url_env: X, cursr: 1}", "did you mean 'cursor'? Known keys: sql, url_env"),
+        (f"{{sql: select 1, url_env: X, {CURSOR}}}", "not the name of a table or view"),
+        (f"{{sql: a, url_env: a-b, {CURSOR}}}", "url_env is the name of an environment variable"),
+        ("{sql: a, url_env: X, cursor: {column: c, kind: id, lookback: 1h}}", "a number of ids"),
+        ("{sql: a, url_env: X, cursor: {column: c, kind: time, lookback: 5}}", "a duration"),
+        ("{sql: a, url_env: X, cursor: {column: c, kind: xmin, lookback: 5}}", "no lookback"),
+        ("{sql: a, url_env: X, cursor: {column: c, kind: xmi}}", "did you mean 'xmin'?"),
+        ("{path: a, format: jsonl, quote: tab}", "quote is for csv, not for jsonl"),
+        ("{path: a, inputs: [a]}", "inputs is for format: sagemaker only"),
+        ("{path: a, delimiter: ab}", "delimiter is one ASCII character"),
+        ("{path: a, header: [a, a]}", "header names 'a' twice"),
+        ("{path: a, epoch: m}", "'m' is not one of 's', 'ms', 'us' or 'ns'"),
+        ("{path: a, columns: {scor: x}}", "'scor' is not under 'columns'; did you mean 'score'?"),
+    ],
+)
+def test_a_wrong_source_is_told_with_its_place(source: str, said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_model(YAML % source)
+
+    assert said in str(raised.value)
+    assert "<text>:6: source.predictions" in str(raised.value)
+    assert "SqlSource" not in str(raised.value)
