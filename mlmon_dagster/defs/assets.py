@@ -94,7 +94,8 @@ def _event_log(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
         with computing.running():
             report = compute.ingest(work, context.log.info)
             judging.judge_quarantined(work)
-        return dg.MaterializeResult(metadata=safe_metadata(compute.ingest_numbers(report)))
+            numbers = {**compute.ingest_numbers(report), **compute.table_sizes(work)}
+        return dg.MaterializeResult(metadata=safe_metadata(numbers))
 
     return event_log
 

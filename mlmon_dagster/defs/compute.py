@@ -110,6 +110,16 @@ def ingest_numbers(report: IngestReport) -> Numbers:
     return totals
 
 
+def table_sizes(work: Work) -> Numbers:
+    """Return rows and bytes of the model's tables, as of their newest versions."""
+    from mlmon_dagster.store.describing import describe_tables
+
+    numbers: Numbers = {}
+    for row in describe_tables(work.project.store, work.spec.model):
+        numbers |= {f"rows/{row['table']}": row["rows"], f"bytes/{row['table']}": row["bytes"]}
+    return numbers
+
+
 def fit_baseline(work: Work) -> Numbers:
     """Fit the baseline if its events changed; return its size and identity.
 
