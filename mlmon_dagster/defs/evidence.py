@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from mlmon_dagster.defs.compute import PRODUCTION, Work
 from mlmon_dagster.defs.lineage import ASSETS
 from mlmon_dagster.defs.measuring import baseline_or_none
-from mlmon_dagster.spec import ModelSpec, Window, maturity_of
+from mlmon_dagster.spec import ModelSpec, Window, maturity_of, window_containing
+from mlmon_dagster.spec.model import TimeSpec
 from mlmon_dagster.store import manifest, metric_log
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# A date in a file's name: 2013-12-31, 2013_12_31 or 20131231.
+_DATE = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})[-_]?(\d{2})(?!\d)")
 # The step whose data version a family's verdict is about.
 STEP_OF = {info.family: info.name for info in ASSETS if info.family} | {
     "freshness": "inference_store"
@@ -101,7 +106,7 @@ def _describe(
         n_bad = sum(reasons.values())
         n = _arrived(state) if family == "freshness" else state.n
         share = n_bad / (n + n_bad) if n + n_bad else 0.0
-        quarantined = seen_after(files, window) if files is not None else []
+        quarantined = reported_in(files, window, spec.time) if files is not None else []
         rows.append(
             {
                 "window_start": window.start,
@@ -152,15 +157,38 @@ def quarantined_files(work: Work) -> pd.DataFrame:
     return manifest.files(work.project.store.state, work.spec.model, status="quarantined")
 
 
-def seen_after(files: pd.DataFrame, window: Window) -> list[str]:
-    """Return the files refused as a whole that were first seen in the window after this one.
+def reported_in(files: pd.DataFrame, window: Window, time: TimeSpec) -> list[str]:
+    """Return the files refused as a whole that a window reports.
 
-    A file that cannot be read does not say which window it belongs to; files land once their
-    window is over, so the last complete window before it was seen is where people look for it.
+    A file that cannot be read does not say which window its rows belong to. If its name holds one
+    date, that is the window; else the last complete one before the file was first seen, since
+    files land once their window is over.
     """
     length = window.end - window.start
-    seen = (files["first_seen"] >= window.end) & (files["first_seen"] < window.end + length)
-    return [str(path) for path in files.loc[seen, "path"]]
+    found = []
+    for path, seen in zip(files["path"], files["first_seen"], strict=True):
+        named = window_named_by(str(path), time)
+        if named is not None and named.end <= seen:
+            belongs = named.start == window.start
+        else:
+            belongs = window.end <= seen < window.end + length
+        if belongs:
+            found.append(str(path))
+    return found
+
+
+def window_named_by(path: str, time: TimeSpec) -> Window | None:
+    """Return the window of the one date in a file's name; None without one, or by the hour."""
+    dates = {"".join(match) for match in _DATE.findall(path.rsplit("/", 1)[-1])}
+    if len(dates) != 1 or time.granularity == "hour":
+        return None
+    try:
+        day = dt.datetime.strptime(dates.pop(), "%Y%m%d").replace(tzinfo=ZoneInfo(time.zone))
+    except ValueError:
+        return None
+    if day.date() < time.start:
+        return None
+    return window_containing(time, day.replace(hour=12).astimezone(dt.UTC))
 
 
 def _baseline_performance(work: Work) -> pd.DataFrame | None:

@@ -8,7 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.defs.compute import Work, mark_of, mark_step
-from mlmon_dagster.defs.evidence import STEP_OF, quarantined_files, seen_after, verdicts
+from mlmon_dagster.defs.evidence import (
+    STEP_OF,
+    quarantined_files,
+    reported_in,
+    verdicts,
+    window_named_by,
+)
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.store import monitor_results
 from mlmon_dagster.store.window_steps import WindowInputs, load
@@ -65,10 +71,16 @@ def judge_quarantined(work: Work) -> None:
 
     Such a file touches no window, so that nothing else would ask for the verdict.
     """
-    newest = complete_windows(work.spec.time, work.now)[-NEWS:]
+    time = work.spec.time
+    newest = complete_windows(time, work.now)[-NEWS:]
+    if not newest:
+        return
     files = quarantined_files(work)
-    for window in newest:
-        if seen_after(files, window):
+    files = files[files["first_seen"] >= newest[0].start]
+    named = [window_named_by(str(path), time) for path in files["path"]]
+    windows = {w.start: w for w in [*newest, *named] if w is not None and w.end <= work.now}
+    for _, window in sorted(windows.items()):
+        if reported_in(files, window, time):
             judge(replace(work, windows=(window,)), "schema")
 
 
