@@ -50,11 +50,12 @@ class Finding:
 
 
 def examine(project: Project) -> list[Finding]:
-    """Look at versions, models, Slack, store and database, the clock and Dagster's instance."""
+    """Look at versions, models, Slack, the store and where it is, the clock and Dagster."""
     findings = [_safely(look, project) for look in (_versions, _models, _slack, _store)]
     findings += _sources(project)
     if next(f.is_fine for f in findings if f.subject == "store"):  # the others need it
         findings += [_safely(look, project) for look in (_clock, _instance)]
+    findings.append(_safely(_object_storage, project))
     return findings
 
 
@@ -69,7 +70,7 @@ def render_findings(findings: list[Finding]) -> str:
 
 
 def _safely(look: Callable[[Project], Finding], project: Project) -> Finding:
-    subject = look.__name__.strip("_")
+    subject = look.__name__.strip("_").replace("_", " ")
     try:
         return look(project)
     except MlmonError as error:
@@ -131,6 +132,38 @@ def _store(project: Project) -> Finding:
         conn.execute(sa.text("SELECT 1"))
         dialect = conn.dialect.name
     return Finding("store", True, f"{project.store_root}, state in {dialect}")
+
+
+def _object_storage(project: Project) -> Finding:
+    """Try out every place in object storage: the store's, and those of landing files."""
+    from mlmon_dagster.ingest.discover_objects import listed_folder
+    from mlmon_dagster.spec import load_models
+    from mlmon_dagster.store import objects
+    from mlmon_dagster.store.location import Location
+
+    is_written = {project.store_root: True} if _is_remote(project.store_root) else {}
+    for spec in load_models(project.models_folder):
+        for source in (spec.source.predictions, spec.source.actuals):
+            if _is_remote(path := getattr(source, "path", "")):
+                is_written.setdefault(listed_folder(path), False)
+    if not is_written:
+        return Finding("object storage", True, "not used")
+    problems = [
+        problem
+        for url, written in is_written.items()
+        if (problem := objects.probe(Location(url, project.storage_options), is_written=written))
+    ]
+    return Finding(
+        "object storage",
+        not problems,
+        " ".join(problems) or f"{', '.join(is_written)} answers",
+        "See docs/object-storage.md; the variables are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+        "AWS_REGION and, for another server than Amazon's, AWS_ENDPOINT_URL.",
+    )
+
+
+def _is_remote(place: str) -> bool:
+    return "://" in place
 
 
 def _clock(project: Project) -> Finding:

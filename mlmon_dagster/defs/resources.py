@@ -1,13 +1,15 @@
 """The project a process works on; only this file and the command line read the environment.
 
 Variables: ``MLMON_PROJECT`` (folder with ``models/``), ``MLMON_STORE`` (root of the inference
-store), ``MLMON_DB_URL`` (PostgreSQL for the state and for Dagster itself), ``MLMON_SLACK_TOKEN``,
-``MLMON_SLACK_API_URL`` (another Slack endpoint, for tests), ``MLMON_SMTP_URL`` and
-``MLMON_MAIL_FROM`` (mail server and sender of alerts), ``MLMON_HEARTBEAT_URL`` (asked for after
-every healthy dispatch), ``MLMON_OPS_CHANNEL`` (Slack channel of alerts about Dagster itself),
-``MLMON_UI_URL`` (where people reach the Dagster UI), ``MLMON_ENVIRONMENT`` (part of an alert's
-identity), ``MLMON_TICK_SECONDS`` (how often the sensors look; 30), ``MLMON_NOW``, and the variables
-that webhooks of the specs name.
+store, a folder or a URL such as ``s3://bucket/prefix``), ``MLMON_DB_URL`` (PostgreSQL for the
+state and for Dagster itself), ``MLMON_S3_ENDPOINT`` (an S3-compatible server; credentials of
+object storage are in the standard ``AWS_``, ``GOOGLE_`` and ``AZURE_`` variables),
+``MLMON_SLACK_TOKEN``, ``MLMON_SLACK_API_URL`` (another Slack endpoint, for tests),
+``MLMON_SMTP_URL`` and ``MLMON_MAIL_FROM`` (mail server and sender of alerts),
+``MLMON_HEARTBEAT_URL`` (asked for after every healthy dispatch), ``MLMON_OPS_CHANNEL`` (Slack
+channel of alerts about Dagster itself), ``MLMON_UI_URL`` (where people reach the Dagster UI),
+``MLMON_ENVIRONMENT`` (part of an alert's identity), ``MLMON_TICK_SECONDS`` (how often the sensors
+look; 30), ``MLMON_NOW``, and the variables that webhooks of the specs name.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +28,24 @@ if TYPE_CHECKING:
     from mlmon_dagster.store import Store
 
 DB_URL_VARIABLE = "MLMON_DB_URL"
+_STORAGE_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+    "AWS_SKIP_SIGNATURE",
+    "GOOGLE_SERVICE_ACCOUNT",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "AZURE_STORAGE_ACCOUNT_NAME",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_CLIENT_ID",
+    "AZURE_STORAGE_CLIENT_SECRET",
+    "AZURE_STORAGE_TENANT_ID",
+)
 
 
 def wall_clock() -> dt.datetime:
@@ -59,6 +79,23 @@ def read_variable(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
+def storage_options(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what the environment says of object storage, in deltalake's words.
+
+    Commits rely on the server to refuse a second object of one name, which S3 has done since
+    2024; other protections, such as a lock table, are not needed.
+    """
+    found = {name.lower(): env[name] for name in _STORAGE_VARIABLES if env.get(name)}
+    endpoint = env.get("MLMON_S3_ENDPOINT") or env.get("AWS_ENDPOINT_URL_S3")
+    if endpoint:
+        found["aws_endpoint_url"] = endpoint
+    if found.get("aws_endpoint_url", "").startswith("http://"):
+        found["allow_http"] = "true"
+    if any(name.startswith("aws_") for name in found):
+        found.setdefault("aws_region", found.get("aws_default_region", "us-east-1"))
+    return found
+
+
 def set_dagster_home(folder: Path) -> None:
     """Tell Dagster, in this process, where its home is."""
     os.environ["DAGSTER_HOME"] = str(folder)
@@ -77,6 +114,7 @@ class Project:
         folder: Absolute path of the folder that holds ``models/`` and the state.
         store_root: Folder or URL of the inference store.
         db_url: State database; None is SQLite beside the store.
+        storage_options: How to reach object storage, for the store and for landing files.
         now: The one clock that windows, maturity, freshness and repeats go by.
         slack_token: Bot token; None shows alerts on the terminal.
         slack_api_url: Slack endpoint; None is Slack's own.
@@ -93,6 +131,7 @@ class Project:
     folder: Path
     store_root: str
     db_url: str | None = None
+    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
     now: Callable[[], dt.datetime] = wall_clock
     slack_token: str | None = None
     slack_api_url: str | None = None
@@ -125,7 +164,12 @@ class Project:
         from mlmon_dagster.store import open_store
 
         try:
-            return open_store(self.store_root, self.db_url)
+            return open_store(
+                self.store_root,
+                self.db_url,
+                storage_options=self.storage_options,
+                folder=self.state_folder / "work",
+            )
         except StoreError as error:
             if self.db_url is None:
                 raise
@@ -160,6 +204,7 @@ def project_from_environment(
         folder=home,
         store_root=env.get("MLMON_STORE") or str(home / ".mlmon" / "store"),
         db_url=env.get(DB_URL_VARIABLE) or None,
+        storage_options=storage_options(env),
         now=now or wall_clock,
         slack_token=env.get("MLMON_SLACK_TOKEN") or None,
         slack_api_url=env.get("MLMON_SLACK_API_URL") or None,

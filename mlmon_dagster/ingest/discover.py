@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.layout import Stream
 from mlmon_dagster.spec import FileSource
+from mlmon_dagster.store.location import Location
 
 _UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
 _MARKER = ".done"
@@ -27,19 +28,21 @@ class Candidate:
     """A landing file that is not known yet.
 
     Attributes:
-        path: Absolute path.
-        name: Path below the project folder, printable.
+        path: Absolute path, or the place of an object.
+        name: Path below the project folder, printable; of an object the URL.
+        mtime_ns: When it last changed; of an object also a mark of its content.
         age: Seconds since its last change, by the machine's clock.
         has_marker: The producer says that it is complete.
     """
 
     stream: Stream
-    path: Path
+    path: Path | Location
     name: str
     size: int
     mtime_ns: int
     age: float
     has_marker: bool
+    etag: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,11 @@ class Listing:
 
 
 def list_landing(
-    project: Path, source: FileSource, stream: Stream, known: Mapping[str, tuple[int, int]]
+    project: Path,
+    source: FileSource,
+    stream: Stream,
+    known: Mapping[str, tuple[int, int]],
+    storage_options: Mapping[str, str] | None = None,
 ) -> Listing:
     """List the files of a stream's glob that are not known.
 
@@ -67,10 +74,16 @@ def list_landing(
         source: The stream's source.
         stream: The stream's name.
         known: (size, mtime_ns) by name of the files that need no second look.
+        storage_options: How to reach object storage, if that is where the source is.
 
     Raises:
         ConfigError: If the glob is absolute or climbs out of the project folder.
+        StoreError: If object storage cannot be listed.
     """
+    if "://" in source.path:
+        from mlmon_dagster.ingest.discover_objects import list_objects
+
+        return list_objects(source, stream, known, storage_options or {})
     root = project.resolve()
     ready: list[Candidate] = []
     waiting: list[Candidate] = []
@@ -84,7 +97,12 @@ def list_landing(
             candidate = _candidate(stream, path, name, info)
             settled = candidate.has_marker or candidate.age >= source.settle.total_seconds()
             (ready if settled else waiting).append(candidate)
-    return Listing(_oldest_first(ready), _oldest_first(waiting), tuple(skipped))
+    return Listing(oldest_first(ready), oldest_first(waiting), tuple(skipped))
+
+
+def is_unfinished(name: str) -> bool:
+    """Say whether a file's name means that it is hidden, a marker, or still written to."""
+    return name.endswith((*_UNFINISHED, _MARKER)) or name.startswith((".", "_"))
 
 
 def printable(name: str) -> str:
@@ -101,7 +119,7 @@ def _matches(root: Path, pattern: str) -> Iterator[Path]:
         )
     for path in sorted(root.glob(pattern)):
         below = path.relative_to(root).parts
-        if path.name.endswith((*_UNFINISHED, _MARKER)) or path.name.startswith((".", "_")):
+        if is_unfinished(path.name):
             continue
         if any(part.startswith(".") for part in below[:-1]):
             continue
@@ -143,5 +161,6 @@ def _has_marker(path: Path, mtime_ns: int) -> bool:
     return False
 
 
-def _oldest_first(found: list[Candidate]) -> tuple[Candidate, ...]:
+def oldest_first(found: list[Candidate]) -> tuple[Candidate, ...]:
+    """Return files in the order in which they are ingested."""
     return tuple(sorted(found, key=lambda c: (c.mtime_ns, c.name)))

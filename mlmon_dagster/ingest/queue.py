@@ -134,7 +134,7 @@ def _stream_work(
     }
     source = source_of(spec, stream)
     listing = (
-        list_landing(project, source, stream, known)
+        list_landing(project, source, stream, known, store.storage_options)
         if isinstance(source, FileSource)
         else Listing()
     )

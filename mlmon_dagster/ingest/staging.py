@@ -19,6 +19,7 @@ from mlmon_dagster.ingest.discover import Candidate
 from mlmon_dagster.ingest.layout import Stream
 from mlmon_dagster.ingest.reasons import file_message
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.location import Location
 
 _BLOCK = 1 << 20
 _ENDINGS = (".csv.gz", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.zst", ".jsonl.zst",
@@ -56,7 +57,7 @@ class Staged:
 
 
 def stage(candidate: Candidate, folder: Path, max_bytes: int) -> Staged:
-    """Copy a landing file into ``folder`` as ``<sha256><ending>``.
+    """Copy a landing file, or object, into ``folder`` as ``<sha256><ending>``.
 
     A file above ``max_bytes`` is hashed and not copied.
 
@@ -65,8 +66,37 @@ def stage(candidate: Candidate, folder: Path, max_bytes: int) -> Staged:
     """
     folder.mkdir(parents=True, exist_ok=True)
     incoming = folder / f"incoming-{os.getpid()}"
+    if isinstance(candidate.path, Location):
+        copy = candidate.size <= max_bytes
+        sha256 = _download(candidate, candidate.path, incoming if copy else None)
+    else:
+        copy, sha256 = _read(candidate, candidate.path, incoming, max_bytes)
+    path = None
+    if copy:
+        path = folder / f"{sha256}{ending_of(candidate.name)}"
+        incoming.replace(path)
+    return Staged(
+        candidate.stream, candidate.name, path, sha256, candidate.size, candidate.mtime_ns,
+        candidate.age, candidate.has_marker,
+    )  # fmt: skip
+
+
+def _download(candidate: Candidate, place: Location, target: Path | None) -> str:
+    from mlmon_dagster.store.objects import ChangedError, fetch
+
     try:
-        with _opened(candidate.path) as landing:
+        sha256 = fetch(place, target, candidate.etag)
+    except ChangedError as error:
+        raise StillChangingError(str(error)) from error
+    if target is not None and target.stat().st_size != candidate.size:
+        raise StillChangingError(f"{candidate.name}: changed while it was read")
+    return sha256
+
+
+def _read(candidate: Candidate, path: Path, incoming: Path, max_bytes: int) -> tuple[bool, str]:
+    """Copy a file unless it is too large; return whether it was copied, and its hash."""
+    try:
+        with _opened(path) as landing:
             before = os.fstat(landing)
             copy = before.st_size <= max_bytes
             sha256 = _copy(landing, incoming if copy else None)
@@ -79,14 +109,7 @@ def stage(candidate: Candidate, folder: Path, max_bytes: int) -> Staged:
     if _version(before) != _version(after) or _version(after) != _listed(candidate):
         incoming.unlink(missing_ok=True)
         raise StillChangingError(f"{candidate.name}: changed while it was read")
-    path = None
-    if copy:
-        path = folder / f"{sha256}{ending_of(candidate.name)}"
-        incoming.replace(path)
-    return Staged(
-        candidate.stream, candidate.name, path, sha256, candidate.size, candidate.mtime_ns,
-        candidate.age, candidate.has_marker,
-    )  # fmt: skip
+    return copy, sha256
 
 
 def ending_of(name: str) -> str:

@@ -25,6 +25,7 @@ _FEATURE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 # Dagster's own rule for e-mail owners.
 _EMAIL = re.compile(r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}\b")
 _TEAM = re.compile(r"team:[A-Za-z0-9._-]{1,100}")
+OBJECT_SCHEMES = ("s3", "gs", "abfss")  # object storage that is read and written
 
 
 def model_problem(name: str) -> str | None:
@@ -87,15 +88,33 @@ def zone_problem(zone: str) -> str | None:
 
 
 def path_problem(path: str) -> str | None:
-    """Say why a text is not a glob below the project folder, or None if it is."""
+    """Say why a text is not a glob of landing files, or None if it is.
+
+    Either a path below the project folder, or a URL such as ``s3://bucket/landing/*.parquet``.
+    """
     if not path or not path.isprintable():
         return "a path is printable text such as landing/predictions/*.parquet"
     if "://" in path:
-        return f"{_cut(path)} is a URL; only files below the project folder are read"
+        return _url_problem(path)
     if path.startswith(("/", "~")) or "\\" in path or re.match(r"[A-Za-z]:", path):
         return f"{_cut(path)} must be relative to the project folder, with / between folders"
     if ".." in path.split("/"):
         return f"{_cut(path)} leaves the project folder; remove '..'"
+    return None
+
+
+def _url_problem(url: str) -> str | None:
+    scheme, _, rest = url.partition("://")
+    if scheme not in OBJECT_SCHEMES:
+        known = ", ".join(f"{name}://" for name in OBJECT_SCHEMES)
+        return (
+            f"{_cut(url)} cannot be read; files below the project folder can, and {known} objects"
+        )
+    bucket, _, key = rest.partition("/")
+    if not bucket or not key or set(bucket) & set("*?["):
+        return f"{_cut(url)} must name a bucket and a glob, as s3://bucket/landing/*.parquet does"
+    if any(part in ("", ".", "..") for part in key.split("/")):
+        return f"{_cut(url)} has an empty part or one of dots; an object's name has none"
     return None
 
 

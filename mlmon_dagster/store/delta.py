@@ -187,7 +187,9 @@ class DeltaFolder:
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:
-            raise StoreError(f"The table at {self.path} cannot be read: {error}") from error
+            raise StoreError(
+                f"The table at {self.path} cannot be read: {self.path.explain(error)}"
+            ) from error
 
     def ensure(self) -> Snapshot:
         """Pin the newest version, creating an empty table first if there is none."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.spec.names import OBJECT_SCHEMES
 
-SCHEMES = ("s3", "gs", "abfss")
 _FORBIDDEN = "[]^|\\"  # deltalake panics on them
 
 
@@ -43,10 +43,10 @@ class Location:
         is_remote = "://" in text
         if is_remote:
             scheme, _, rest = text.partition("://")
-            if scheme not in SCHEMES or not rest.strip("/"):
+            if scheme not in OBJECT_SCHEMES or not rest.strip("/"):
                 raise StoreError(
                     f"The store's place {text!r} cannot be used: expected a path on this machine, "
-                    f"or a URL of {', '.join(f'{s}://' for s in SCHEMES)} with a bucket, "
+                    f"or a URL of {', '.join(f'{s}://' for s in OBJECT_SCHEMES)} with a bucket, "
                     "such as s3://bucket/monitoring."
                 )
             text = f"{scheme}://{rest.strip('/')}"
@@ -85,6 +85,14 @@ class Location:
         if not self.is_local:
             raise StoreError(f"{self.url} is not on this machine.")
         return Path(self.url)
+
+    def explain(self, error: Exception) -> str:
+        """Return an error's text; of object storage, with the next step."""
+        if self.is_local:
+            return str(error)
+        from mlmon_dagster.store.objects import explanation
+
+        return explanation(error)
 
     def make(self) -> None:
         """Make the folder; object storage needs none."""

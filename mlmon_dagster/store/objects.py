@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +55,7 @@ def connect(location: Location) -> ObjectStore:
 
 
 @lru_cache(maxsize=256)
-def _connect(url: str, options: tuple[tuple[str, str], ...]) -> ObjectStore:
+def _connect(url: str, options: tuple[tuple[str, str], ...], patience: int = 60) -> ObjectStore:
     try:
         from obstore.store import from_url
     except ModuleNotFoundError as error:
@@ -64,7 +66,12 @@ def _connect(url: str, options: tuple[tuple[str, str], ...]) -> ObjectStore:
     client: Any = {k: _value(v) for k, v in options if k in _CLIENT_OPTIONS}
     config: Any = {k: v for k, v in options if k not in _CLIENT_OPTIONS}
     with explained(url):
-        return from_url(url, config=config, client_options=client)
+        return from_url(
+            url,
+            config=config,
+            client_options=client,
+            retry_config={"retry_timeout": dt.timedelta(seconds=patience)},
+        )
 
 
 def listed(location: Location) -> Iterator[Listed]:
@@ -78,12 +85,11 @@ def listed(location: Location) -> Iterator[Listed]:
     import obstore
 
     store = connect(location)
-    prefix = _prefix_length(location)
     with explained(location.url):
         for chunk in obstore.list(store):
             for meta in chunk:
                 yield Listed(
-                    meta["path"][prefix:],
+                    meta["path"],
                     meta["size"],
                     int(meta["last_modified"].timestamp()) * 1_000_000_000,
                     meta["e_tag"] or "",
@@ -113,22 +119,38 @@ def put(location: Location, source: Path) -> None:
         obstore.put(store, name, source)
 
 
-def put_new(location: Location, content: bytes) -> bool:
-    """Create an object unless there is one, atomically; say whether it was created.
+def probe(location: Location, *, is_written: bool) -> str:
+    """Try out what is needed of a place, within seconds; return what is wrong, or nothing.
 
-    Raises:
-        StoreError: If the server refuses, or does not know conditional requests.
+    Args:
+        location: A prefix of a bucket.
+        is_written: Tables are to be kept there: also write, twice under one name, and delete.
     """
     import obstore
     from obstore.exceptions import AlreadyExistsError
 
-    store, name = _object(location)
     try:
+        store = _connect(location.url, tuple(sorted(location.options.items())), patience=2)
         with explained(location.url):
-            obstore.put(store, name, content, mode="create")
-    except AlreadyExistsError:
-        return False
-    return True
+            next(iter(obstore.list(store)), None)
+            if not is_written:
+                return ""
+            name = f".probe-{uuid.uuid4().hex}"
+            obstore.put(store, name, b"1", mode="create")
+            try:
+                obstore.put(store, name, b"2", mode="create")
+            except AlreadyExistsError:
+                return ""
+            finally:
+                obstore.delete(store, name)
+    except StoreError as error:
+        return str(error)
+    return (
+        f"{location.url}: the server lets a second writer replace an object that was to be created "
+        "once (it ignores If-None-Match), so two runs at once could lose a commit. Use a server "
+        "with conditional writes: Amazon S3, Google Cloud Storage, Azure, or a recent MinIO, "
+        "Ceph or R2."
+    )
 
 
 def fetch(location: Location, target: Path | None, etag: str = "") -> str:
@@ -181,12 +203,6 @@ def _opened(target: Path | None) -> Iterator[Any]:
 def _object(location: Location) -> tuple[ObjectStore, str]:
     folder, _, name = location.url.rpartition("/")
     return connect(Location(folder, location.options)), name
-
-
-def _prefix_length(location: Location) -> int:
-    # A listing names the objects by their whole key in the bucket.
-    key = location.url.partition("://")[2].partition("/")[2]
-    return len(key) + 1 if key else 0
 
 
 def _value(text: str) -> str | bool:

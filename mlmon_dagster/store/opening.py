@@ -31,17 +31,24 @@ class Store:
         root: Where the tables and the refused files are: a folder, or a prefix of a bucket.
         folder: The folder on this machine for staging copies and spilled queries; the root
             itself, if that is a folder.
+        storage_options: How to reach object storage; landing files may be there too.
         state: The engine of the state database: ``begin()`` to write, ``connect()`` to read.
     """
 
     def __init__(
-        self, root: Location, folder: Path, engine: sa.Engine, memory_limit: str = "2GB"
+        self,
+        root: Location,
+        folder: Path,
+        engine: sa.Engine,
+        storage_options: Mapping[str, str] | None = None,
+        memory_limit: str = "2GB",
     ) -> None:
         # Imported here, so that reading the state database needs neither DuckDB nor Arrow.
         from mlmon_dagster.store.query import QueryEngine
 
         self.root = root
         self.folder = folder
+        self.storage_options = dict(storage_options or {})
         self.state = engine
         self._queries = QueryEngine(root, folder / ".spill", memory_limit)
 
@@ -153,7 +160,7 @@ def open_store(
         root: Folder of the tables, or a URL of object storage such as ``s3://bucket/prefix``.
         db_url: The state database; by default SQLite, in the file ``state.db`` of the folder.
         storage_options: How to reach object storage, in deltalake's words, such as
-            ``aws_endpoint_url``.
+            ``aws_endpoint_url``; for the tables and for landing files.
         folder: The folder on this machine that a root in object storage needs: staging copies,
             spilled queries and, without ``db_url``, the state.
 
@@ -177,4 +184,4 @@ def open_store(
         if db_url is None
         else state.normalise_url(db_url)
     )
-    return Store(place, home, state.connect(url))
+    return Store(place, home, state.connect(url), storage_options)
