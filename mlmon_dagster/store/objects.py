@@ -82,9 +82,9 @@ def listed(location: Location) -> Iterator[Listed]:
     Raises:
         StoreError: If the bucket cannot be listed.
     """
+    store = connect(location)
     import obstore
 
-    store = connect(location)
     with explained(location.url):
         for chunk in obstore.list(store):
             for meta in chunk:
@@ -98,10 +98,11 @@ def listed(location: Location) -> Iterator[Listed]:
 
 def tables(location: Location, depth: int = 3) -> list[Location]:
     """Return the Delta tables at and below a location, at most ``depth`` levels down."""
+    store = connect(location)
     import obstore
 
     with explained(location.url):
-        found = obstore.list_with_delimiter(connect(location))["common_prefixes"]
+        found = obstore.list_with_delimiter(store)["common_prefixes"]
     names = sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in found)
     if "_delta_log" in names:
         return [location]
@@ -112,9 +113,9 @@ def tables(location: Location, depth: int = 3) -> list[Location]:
 
 def put(location: Location, source: Path) -> None:
     """Upload a file of this machine as an object; it is whole or not there at all."""
+    store, name = _object(location)
     import obstore
 
-    store, name = _object(location)
     with explained(location.url):
         obstore.put(store, name, source)
 
@@ -126,11 +127,11 @@ def probe(location: Location, *, is_written: bool) -> str:
         location: A prefix of a bucket.
         is_written: Tables are to be kept there: also write, twice under one name, and delete.
     """
-    import obstore
-    from obstore.exceptions import AlreadyExistsError
-
     try:
         store = _connect(location.url, tuple(sorted(location.options.items())), patience=2)
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
         with explained(location.url):
             next(iter(obstore.list(store)), None)
             if not is_written:
@@ -165,10 +166,10 @@ def fetch(location: Location, target: Path | None, etag: str = "") -> str:
         ChangedError: If there is no such object, or not with that content.
         StoreError: If it cannot be read.
     """
+    store, name = _object(location)
     import obstore
     from obstore.exceptions import PreconditionError
 
-    store, name = _object(location)
     digest = hashlib.sha256()
     try:
         with explained(location.url), _opened(target) as write:
@@ -184,9 +185,9 @@ def fetch(location: Location, target: Path | None, etag: str = "") -> str:
 
 def delete(location: Location) -> None:
     """Delete an object; none is fine."""
+    store, name = _object(location)
     import obstore
 
-    store, name = _object(location)
     with explained(location.url):
         obstore.delete(store, name)
 
