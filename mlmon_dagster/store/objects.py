@@ -57,7 +57,7 @@ def connect(location: Location) -> ObjectStore:
 @lru_cache(maxsize=256)
 def _connect(url: str, options: tuple[tuple[str, str], ...], patience: int = 60) -> ObjectStore:
     try:
-        from obstore.store import from_url
+        import obstore.store
     except ModuleNotFoundError as error:
         raise StoreError(
             f"{url} is in object storage, which needs an extra package: "
@@ -66,7 +66,7 @@ def _connect(url: str, options: tuple[tuple[str, str], ...], patience: int = 60)
     client: Any = {k: _value(v) for k, v in options if k in _CLIENT_OPTIONS}
     config: Any = {k: v for k, v in options if k not in _CLIENT_OPTIONS}
     with explained(url):
-        return from_url(
+        return obstore.store.from_url(
             url,
             config=config,
             client_options=client,
@@ -129,7 +129,7 @@ def probe(location: Location, *, is_written: bool) -> str:
     """
     try:
         store = _connect(location.url, tuple(sorted(location.options.items())), patience=2)
-        import obstore
+        import obstore.store
         from obstore.exceptions import AlreadyExistsError
 
         with explained(location.url):
