@@ -75,7 +75,7 @@ def test_the_defaults_watch_everything() -> None:
         ({"time__allowed_lateness": 2}, "2 is not a duration"),
         ({"source__predictions": {"path": "/etc/*.parquet"}}, "must be relative"),
         ({"source__predictions": {"path": "a/../../b.csv"}}, "leaves the project folder"),
-        ({"source__predictions": {"path": "s3://bucket/*.parquet"}}, "is a URL"),
+        ({"source__predictions": {"path": "ftp://host/*.parquet"}}, "cannot be read"),
         ({"source__predictions": {"path": "C:\\x"}}, "must be relative"),
         ({"source__predictions": {"path": ""}}, "source.predictions.path: a path is printable"),
         ({"source__predictions": {"path": "a\x00b"}}, "a path is printable"),
