@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test check bench clean
+.PHONY: help demo ui test check bench calibrate clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -36,6 +36,9 @@ check: $(STAMP) ## What CI runs: format, lint, types, tests
 
 bench: $(STAMP) ## Measure speed as ratios and print a table
 	$(BIN)/python -m benchmarks
+
+calibrate: $(STAMP) ## Simulate how often 95 % intervals hold the truth
+	$(BIN)/python -m benchmarks calibrate
 
 clean: ## Remove what the demo and the tools made, keep .venv
 	rm -rf .mlmon landing .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,5 +1,6 @@
 """Every benchmark, one table each: `python -m benchmarks`, about ten minutes on a quiet machine.
 
+`python -m benchmarks calibrate` runs one of them, here how often intervals hold the truth.
 Each runs in a process of its own, so that the peak memory of one is not the other's.
 """
 
@@ -19,9 +20,11 @@ RUNS = (
 
 
 def main() -> int:
-    """Run all, also after one that failed; return how many failed."""
+    """Run all, also after one that failed, or the one that is named; return how many failed."""
+    named = sys.argv[1:]
+    runs = ((f"benchmarks.{named[0]}", *named[1:]),) if named else RUNS
     return sum(
-        subprocess.run([sys.executable, "-m", *run], check=False).returncode != 0 for run in RUNS
+        subprocess.run([sys.executable, "-m", *run], check=False).returncode != 0 for run in runs
     )
 
 

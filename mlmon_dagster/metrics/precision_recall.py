@@ -19,7 +19,8 @@ def average_precision(negatives: Ints, positives: Ints) -> RocAuc:
 
     Rows of one bin share a threshold. `bound`: the largest distance from the value that any order
     of the rows inside the bins would give. The interval is Student's at the positives' degrees of
-    freedom, on a logit scale, with the variance of the influence function; at least 30 % of the
+    freedom, on a logit scale, with the variance of the influence function (times p / (p - 2) for the
+    threshold's own noise at p positives); at least 30 % of the
     binomial one, as for a perfect ranking the former is 0.
 
     Args:
@@ -65,7 +66,7 @@ def _chunk(negatives: Ints, positives: Ints) -> tuple[Floats, Floats, Floats, Fl
         of_pos = precision - area[:, None] + right - seen
         squares = np.einsum("cs,cs,cs->c", pos, of_pos, of_pos)
         squares += np.einsum("cs,cs,cs->c", neg, seen, seen)
-        variance = squares / p**2
+        variance = squares / p / np.maximum(p - 2, 1)
     return area, variance, _bound(neg, pos, tp, fp, p, area), p
 
 

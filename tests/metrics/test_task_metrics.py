@@ -1,0 +1,226 @@
+"""Every metric of the other tasks, from rows through SQL profiles, against scikit-learn."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn import metrics as sk
+
+from mlmon_dagster.profiles import build_profiles, fit_binnings
+from mlmon_dagster.profiles.measures import performance
+from mlmon_dagster.spec import ModelSpec
+from tests.profiles.records import DuckEngine
+
+START = pd.Timestamp("2026-03-01", tz="UTC")
+EXACT = 1e-9
+CLASSES = ["a", "b b", "c"]
+ROLES = {"prediction_id": "id", "event_time": "at", "actual": "truth"}
+
+
+def make_spec(task: str, **changes: Any) -> ModelSpec:
+    columns = changes.pop("columns")
+    return ModelSpec.model_validate(
+        {
+            "model": "m",
+            "task": task,
+            "owners": ["team:ml"],
+            "time": {"start": dt.date(2026, 3, 1)},
+            "source": {"predictions": {"path": "x/*.parquet"}, "actuals": {"path": "y/*.parquet"}},
+            "columns": {**ROLES, **columns},
+            "features": {"site": {"type": "categorical"}},
+            **changes,
+        }
+    )
+
+
+def measured(spec: ModelSpec, n: int, **columns: Any) -> pd.Series:
+    """Values of slice `all` by metric, fitted on the very rows."""
+    table = pa.table(
+        {
+            "window_start": pa.array([START] * n, pa.timestamp("us", "UTC")),
+            "dataset": ["production"] * n,
+            "model_version": pa.array([None] * n, pa.string()),
+            "site": ["x"] * n,
+            "prediction_id": [f"{i:05}" for i in range(n)],
+            "nonfinite": pa.array([None] * n, pa.list_(pa.string())),
+            **columns,
+        }
+    )
+    engine = DuckEngine(records=table)
+    profiles = build_profiles(engine, spec, "records", fit_binnings(engine, spec, "records"))
+    frame = performance(spec, profiles, None)
+    frame = frame.assign(key=frame["metric"] + frame["column_name"].str.removeprefix(":table"))
+    return frame.set_index("key")
+
+
+def regression(actual: Any, prediction: Any, quantile: float = 0.5) -> pd.DataFrame:
+    spec = make_spec("regression", columns={"prediction": "p"}, quantile=quantile)
+    arrays = (pa.array(list(x), pa.float64()) for x in (actual, prediction))
+    return measured(spec, len(actual), **dict(zip(("actual", "prediction"), arrays, strict=True)))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_regression_metrics_are_scikit_learns(scale):
+    rng = np.random.default_rng(1)
+    actual = rng.normal(3, 2, 500) * scale
+    prediction = actual + rng.standard_t(4, 500) * scale
+    found = regression(actual, prediction, 0.8)["value"]
+    size = np.abs(prediction - actual)
+    expected = {
+        "me": (prediction - actual).mean(),
+        "mae": sk.mean_absolute_error(actual, prediction),
+        "rmse": sk.root_mean_squared_error(actual, prediction),
+        "mape": sk.mean_absolute_percentage_error(actual, prediction),
+        "smape": (2 * size / (np.abs(actual) + np.abs(prediction))).mean(),
+        "wape": size.sum() / np.abs(actual).sum(),
+        "r2": sk.r2_score(actual, prediction),
+        "quantile_loss": sk.mean_pinball_loss(actual, prediction, alpha=0.8),
+    }
+    for metric, value in expected.items():
+        assert found[metric] == pytest.approx(value, rel=EXACT, abs=EXACT * scale), metric
+    for metric, q in (("median_absolute_error", 0.5), ("p90_absolute_error", 0.9)):
+        exact = np.quantile(size, q, method="inverted_cdf")
+        assert found[metric] == pytest.approx(exact, rel=0.0101), metric
+
+
+@pytest.mark.parametrize(
+    ("actual", "prediction", "metric", "reason"),
+    [
+        ([None, None], [1.0, 2.0], "mae", "no_actuals"),
+        ([1.0, 2.0], [None, None], "rmse", "no_actuals"),
+        ([0.0] * 12, [1.0] * 12, "mape", "zero_actuals"),
+        ([0.0] * 12, [1.0] * 12, "wape", "zero_actuals"),
+        ([5.0] * 12, [4.0, 6.0] * 6, "r2", "constant_actuals"),
+        ([5.0], [4.0], "r2", "few_rows"),
+    ],
+)
+def test_degenerate_regressions_have_a_reason(actual, prediction, metric, reason):
+    row = regression(actual, prediction).loc[metric]
+    assert np.isnan(row["value"])
+    assert row["reason"] == reason
+
+
+def test_one_row_and_huge_errors_have_finite_values():
+    one = regression([2.0], [3.0])["value"]
+    assert (one["mae"], one["rmse"], one["median_absolute_error"]) == (
+        1,
+        1,
+        pytest.approx(1, rel=0.01),
+    )
+    huge = regression([1.0] * 20, [1e300] + [1.0] * 19)["value"]
+    assert huge["mae"] == pytest.approx(1e35 / 20)
+    assert huge["median_absolute_error"] == 0
+
+
+def multiclass(actual: Any, prediction: Any, scores: Any, top_k: int = 2) -> pd.DataFrame:
+    spec = make_spec(
+        "multiclass_classification",
+        columns={"prediction": "p", "scores": {c: f"s{c}" for c in CLASSES}},
+        top_k=top_k,
+    )
+    columns = {f"score:{c.replace(' ', '%20')}": scores[:, i] for i, c in enumerate(CLASSES)}
+    text = {"actual": actual, "prediction": prediction}
+    arrays = {name: pa.array(list(x), pa.string()) for name, x in text.items()}
+    return measured(spec, len(actual), **arrays, **columns)
+
+
+def test_multiclass_metrics_are_scikit_learns():
+    rng = np.random.default_rng(2)
+    truth = rng.choice(3, 900, p=[0.6, 0.3, 0.1])
+    logit = rng.normal(0, 1, (900, 3))
+    logit[np.arange(900), truth] += 1
+    scores = np.exp(logit) / np.exp(logit).sum(axis=1, keepdims=True)
+    actual, predicted = (np.array(CLASSES)[x] for x in (truth, scores.argmax(axis=1)))
+    found = multiclass(actual, predicted, scores)["value"]
+    one_hot = np.eye(3)[truth]
+    expected = {
+        "accuracy": sk.accuracy_score(actual, predicted),
+        "balanced_accuracy": sk.balanced_accuracy_score(actual, predicted),
+        "mcc": sk.matthews_corrcoef(actual, predicted),
+        "log_loss": sk.log_loss(actual, scores),
+        "brier": ((scores - one_hot) ** 2).sum(axis=1).mean(),
+        "top_k_accuracy": sk.top_k_accuracy_score(actual, scores, k=2, labels=CLASSES),
+    }
+    for average in ("macro", "micro", "weighted"):
+        values = sk.precision_recall_fscore_support(actual, predicted, average=average)
+        for name, value in zip(("precision", "recall", "f1"), values[:3], strict=True):
+            expected[f"{average}_{name}"] = value
+    for metric, value in expected.items():
+        assert found[metric] == pytest.approx(value, rel=EXACT), metric
+    for average in ("macro", "weighted"):
+        exact = sk.roc_auc_score(truth, scores, multi_class="ovr", average=average)
+        assert found[f"{average}_roc_auc"] == pytest.approx(exact, abs=2e-4)
+    each = sk.f1_score(actual, predicted, average=None)
+    assert [found[f"f1class:{c}"] for c in CLASSES] == pytest.approx(each, rel=EXACT)
+
+
+def test_unseen_classes_are_one_class_more_and_right_only_when_equal():
+    even = np.full((6, 3), 1 / 3)
+    found = multiclass(["a", "a", "x", "x", "y", None], ["a", "x", "x", "y", "b b", "a"], even)[
+        "value"
+    ]
+    assert found["accuracy"] == pytest.approx(2 / 5)
+    assert found["unseen_class_rate"] == pytest.approx(3 / 5)
+    assert found["recallclass:a"] == pytest.approx(1 / 2)
+    assert found["log_loss"] == pytest.approx((2 * np.log(3) - 3 * np.log(1e-15)) / 5)
+
+
+def test_constant_and_absent_actuals_of_several_classes_are_defined():
+    even = np.full((4, 3), 1 / 3)
+    same = multiclass(["a"] * 4, ["a"] * 4, even)
+    assert same.loc["macro_f1", "value"] == 1
+    assert same.loc["mcc", "value"] == 0
+    assert same.loc["macro_roc_auc", "reason"] == "few_of_rarer_class"
+    perfect = multiclass(["a", "c"] * 2, ["a", "c"] * 2, even).loc["macro_f1"]
+    assert perfect["value"] == 1
+    assert perfect["lower"] < 0.9
+    none = multiclass([None] * 4, ["a"] * 4, even)
+    assert set(none.loc[["accuracy", "macro_f1", "mcc", "log_loss"], "reason"]) == {"no_actuals"}
+
+
+def ranking(group: Any, rank: Any, relevance: Any, top_k: int = 5) -> pd.DataFrame:
+    spec = make_spec("ranking", columns={"group": "g", "rank": "r"}, top_k=top_k)
+    numbers = (pa.array(list(x), pa.float64()) for x in (rank, relevance))
+    return measured(
+        spec, len(group), group=pa.array([str(g) for g in group]),
+        **dict(zip(("rank", "actual"), numbers, strict=True)),
+        score=pa.array([None] * len(group), pa.float64()),
+    )  # fmt: skip
+
+
+def test_ranking_metrics_are_scikit_learns_and_the_textbooks():
+    rng = np.random.default_rng(3)
+    relevance = rng.integers(0, 4, (40, 8)) * (rng.random((40, 8)) < 0.4)
+    rank = np.argsort(rng.random((40, 8)), axis=1) + 1
+    found = ranking(np.repeat(np.arange(40), 8), rank.ravel(), relevance.ravel())
+    expected = {
+        "ndcg": sk.ndcg_score(relevance, -rank, k=5),
+        "mrr": 0.0,
+        "map": 0.0,
+        "hit_rate": 0.0,
+    }
+    for row, order in zip(relevance, rank, strict=True):
+        hits = row[np.argsort(order)] > 0
+        if not hits.any():
+            continue
+        precision = np.cumsum(hits) / np.arange(1, 9)
+        expected["mrr"] += 1 / (np.argmax(hits) + 1) / 40
+        expected["map"] += (precision * hits)[:5].sum() / min(5, hits.sum()) / 40
+        expected["hit_rate"] += hits[:5].any() / 40
+    for metric, value in expected.items():
+        assert found.loc[metric, "value"] == pytest.approx(value, rel=EXACT), metric
+    assert set(found["n"]) == {40}
+
+
+def test_groups_without_actuals_are_left_out_and_without_relevant_rows_count_as_0():
+    found = ranking([1, 1, 2, 2, 3, 3], [1, 2, 1, 2, 1, 2], [1, None, 0, 0, None, None])
+    assert found.loc["mrr", "value"] == pytest.approx(0.5)
+    assert found.loc["mrr", "n"] == 2
+    assert found.loc["ndcg", "value"] == pytest.approx(0.5)
+    none = ranking([1, 1], [1, 2], [None, None])
+    assert none.loc["ndcg", "reason"] == "no_actuals"
