@@ -19,9 +19,9 @@ def average_precision(negatives: Ints, positives: Ints) -> RocAuc:
 
     Rows of one bin share a threshold. `bound`: the largest distance from the value that any order
     of the rows inside the bins would give. The interval is Student's at the positives' degrees of
-    freedom, on a logit scale, with the variance of the influence function (times p / (p - 2) for the
-    threshold's own noise at p positives); at least 30 % of the
-    binomial one, as for a perfect ranking the former is 0.
+    freedom, on a logit scale, with the variance of the influence function, times p / (p - 2) of p
+    positives for what their own choice hides; at least 30 % of the binomial one, as for a perfect
+    ranking the former is 0.
 
     Args:
         negatives: Rows with actual 0 per score bin, ascending scores, shape (C, S).
