@@ -7,6 +7,7 @@ since a data file of a Delta table never changes once it is written.
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from functools import lru_cache
 from typing import Any
 
@@ -81,8 +82,8 @@ class ObjectFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no ty
             return bytes(obstore.get_range(self._store, key, start=start, end=end))
 
 
-class ObjectFile:
-    """One open file."""
+class ObjectFile(threading.local):
+    """One open file; several threads of a query share it, each at a position of its own."""
 
     def __init__(self, files: ObjectFiles, path: str) -> None:
         self._files = files

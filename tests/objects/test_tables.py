@@ -116,7 +116,7 @@ def test_large_files_are_read_in_pieces(remote: Store, s3: S3Server) -> None:
     found = remote.query(f"SELECT SUM(c3::HUGEINT)::VARCHAR AS s FROM {sql}").to_pylist()
 
     assert found == [{"s": str(sum(map(int, noise[3])))}]
-    assert s3.requests["GET"] <= 4
+    assert s3.requests["GET"] <= 8  # two threads, each with the footer and its pieces
 
 
 @pytest.mark.parametrize("text", ["ftp://bucket/x", "s3://", "s3:///", "s3://b/a[b]"])
