@@ -11,13 +11,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.defs.lineage import STEPS
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.spec import ModelSpec, Window, first_window
-from mlmon_dagster.store import window_state, window_steps
+from mlmon_dagster.store import promotions, window_state, window_steps
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 
 if TYPE_CHECKING:
@@ -256,14 +257,28 @@ def _record_numbers(state: WindowInputs, counts: Mapping[str, WindowCounts]) -> 
 
 
 def build_window_profiles(work: Work) -> dict[str, Numbers]:
-    """Profile the windows' records with the baseline's bins."""
+    """Profile the windows' records, each with the bins of the baseline in force for it."""
+    numbers: dict[str, Numbers] = {}
+    for part in parts_of(work):
+        numbers |= _build_part(part)
+    return numbers
+
+
+def parts_of(work: Work) -> list[Work]:
+    """Split a run's windows where another baseline comes into force."""
+    force = promotions.in_force(work.project.store.state, work.spec.model)
+    groups = groupby(work.windows, key=lambda window: force.at(window.start))
+    return [replace(work, windows=tuple(windows)) for _, windows in groups]
+
+
+def _build_part(work: Work) -> dict[str, Numbers]:
     from mlmon_dagster.profiles import build_profiles, load_baseline, save_profiles
 
     store, spec = work.project.store, work.spec
     before = work.states()
     marks = {w.start: mark_of(before, w, "inference_store") for w in work.windows}
     try:
-        baseline = load_baseline(store, spec)
+        baseline = load_baseline(store, spec, work.start)
     except BaselineMissingError:
         # Without bins there is nothing to count in; the monitors report NO_DATA with the reason,
         # and the planner asks again once there is a baseline.
@@ -273,7 +288,15 @@ def build_window_profiles(work: Work) -> dict[str, Numbers]:
     source = store.inference_records(spec).from_sql(work.windows, LIVE)
     profiles = build_profiles(store, spec, source, baseline.binnings)
     save_profiles(store, spec, profiles, work.windows)
-    mark_step(work, "profiles", marks)
+    made_with = {
+        k: replace(
+            mark,
+            data_version=f"{mark.data_version}:{baseline.baseline_id[:8]}",
+            maturity=baseline.baseline_id,
+        )
+        for k, mark in marks.items()
+    }
+    mark_step(work, "profiles", made_with)
     some = next(iter(profiles.values()))
     slices = some.cells.groupby("window_start")["slice_value"].nunique()
     return {

@@ -6,10 +6,11 @@ import datetime as dt
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.defs.compute import PRODUCTION, Work
+from mlmon_dagster.defs.compute import NO_BASELINE, PRODUCTION, Work, parts_of
 from mlmon_dagster.defs.lineage import ASSETS
 from mlmon_dagster.defs.measuring import baseline_or_none
 from mlmon_dagster.spec import ModelSpec, Window, maturity_of, window_containing
@@ -41,17 +42,20 @@ def verdicts(
     """
     from mlmon_dagster.monitors import evaluate
 
-    return evaluate(
-        work.spec,
-        _metrics(work, family, windows),
-        _describe(work, family, windows, states),
-        now=work.now,
-        run_id=work.run_id,
-        is_backfill=work.is_backfill,
-        baseline=_baseline_performance(work) if family == "performance" else None,
-        unseen=_unseen(work) if family == "quality" else None,
-        families=[family],
-    )
+    rows: list[dict[str, Any]] = []
+    for part in parts_of(replace(work, windows=windows)):
+        rows += evaluate(
+            part.spec,
+            _metrics(part, family, part.windows),
+            _describe(part, family, part.windows, states),
+            now=part.now,
+            run_id=part.run_id,
+            is_backfill=part.is_backfill,
+            baseline=_baseline_performance(part) if family == "performance" else None,
+            unseen=_unseen(part) if family == "quality" else None,
+            families=[family],
+        )
+    return rows
 
 
 def _metrics(work: Work, family: str, windows: tuple[Window, ...]) -> pd.DataFrame:
@@ -97,6 +101,7 @@ def _describe(
     import pandas as pd
 
     spec = work.spec
+    unknown = StepMark(0, "")
     bad = _refused(work)
     files = quarantined_files(work) if family == "schema" else None
     rows = []
@@ -121,6 +126,7 @@ def _describe(
                 "quarantined": quarantined,
                 "schema_broken": share > spec.source.predictions.max_bad_rate,
                 "actual_coverage": state.coverage,
+                "learning": state.steps.get("profiles", unknown).maturity == NO_BASELINE,
             }
         )
     return pd.DataFrame(rows)
@@ -223,5 +229,6 @@ def _unseen(work: Work) -> dict[tuple[str, pd.Timestamp], dict[str, int]]:
         dataset=PRODUCTION,
         columns=names,
         slices=[()],
+        at=work.start,
     )
     return {k: v for stats in profiles.values() for k, v in unseen_values(stats).items()}

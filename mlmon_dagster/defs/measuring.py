@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.defs.compute import PRODUCTION, Numbers, Work, mark_of, mark_step
+from mlmon_dagster.defs.compute import PRODUCTION, Numbers, Work, mark_of, mark_step, parts_of
 from mlmon_dagster.spec import ALL, maturity_of
 from mlmon_dagster.store import metric_log
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
@@ -26,11 +26,18 @@ FAMILY_OF = {
 
 
 def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
-    """Compute and store the metrics of one family for the run's windows.
+    """Compute and store the metrics of one family, with the baseline in force for each window.
 
     Returns:
         Window key -> the numbers of slice ``all``, named for the UI's plots.
     """
+    numbers: dict[str, Numbers] = {}
+    for part in parts_of(work):
+        numbers |= _measure_part(part, step)
+    return numbers
+
+
+def _measure_part(work: Work, step: str) -> dict[str, Numbers]:
     from mlmon_dagster.metrics.frames import concat_frames
     from mlmon_dagster.profiles import load_profiles
     from mlmon_dagster.profiles.measures import columns_of, measure, measure_versions
@@ -47,6 +54,7 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
         start=work.start,
         end=work.end,
         columns=columns_of(spec, family),
+        at=work.start,
     )
     windows = baseline.windows if baseline else None
     frame = concat_frames(
@@ -60,12 +68,13 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
 
 
 def baseline_or_none(work: Work) -> Baseline | None:
-    """Return the model's baseline, None while it has none."""
+    """Return the baseline in force for the first of the windows, None while there is none."""
     from mlmon_dagster.errors import BaselineMissingError
     from mlmon_dagster.profiles import load_baseline
 
     try:
-        return load_baseline(work.project.store, work.spec)
+        at = work.start if work.windows else None
+        return load_baseline(work.project.store, work.spec, at)
     except BaselineMissingError:
         return None
 

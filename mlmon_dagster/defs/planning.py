@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from mlmon_dagster.defs.compute import NO_BASELINE, baseline_windows
+from mlmon_dagster.defs.compute import baseline_windows
 from mlmon_dagster.defs.lineage import STEPS, WINDOWED
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window, complete_windows, maturity_of
-from mlmon_dagster.store import baselines, retention_marks, window_steps
+from mlmon_dagster.store import promotions, retention_marks, window_steps
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 
 MAX_ATTEMPTS = 3
@@ -49,10 +49,12 @@ def plan(project: Project, spec: ModelSpec, now: dt.datetime) -> list[Request]:
     inputs = window_steps.load(engine, spec.model)
     if first := _baseline_request(engine, spec, inputs):
         return [first]  # every window is compared with it, so the windows wait for one tick
-    has_baseline = baselines.newest(engine, spec.model) is not None
+    force = promotions.in_force(engine, spec.model)
     order = _with_rows(engine, spec, complete_windows(spec.time, now))
     stale = [
-        (w, assets) for w in order if (assets := stale_assets(spec, w, inputs, now, has_baseline))
+        (w, assets)
+        for w in order
+        if (assets := stale_assets(spec, w, inputs, now, force.at(w.start)))
     ]
     requests = []
     for windows, assets in _ranges(order, stale):
@@ -60,8 +62,9 @@ def plan(project: Project, spec: ModelSpec, now: dt.datetime) -> list[Request]:
         window_steps.count_attempt(engine, spec.model, [w.start for w in windows])
         revision = sum(inputs[w.start].input_revision for w in windows)
         key = f"{spec.model}:{windows[0].key}:{windows[-1].key}:{assets[0]}:{revision}"
-        key += f":{_maturities(spec, windows, inputs, now)}:{attempt}"
-        if assets == WINDOWED and not has_baseline:
+        baselines = sorted({(force.at(w.start) or "none")[:8] for w in windows})
+        key += f":{'+'.join(baselines)}:{_maturities(spec, windows, inputs, now)}:{attempt}"
+        if assets == WINDOWED and force.newest is None:
             assets = ("baseline", *WINDOWED)
         requests.append(Request(spec, windows, assets, key))
     return requests
@@ -107,13 +110,13 @@ def stale_assets(
     window: Window,
     inputs: dict[dt.datetime, WindowInputs],
     now: dt.datetime,
-    has_baseline: bool,
+    baseline_id: str | None,
 ) -> tuple[str, ...]:
     """Return the assets of a window that have to be computed again, () if none.
 
-    New events or actuals touch every asset, and so does a verdict that a crash prevented, or a
-    baseline where there was none. Where only time has passed, so that ground truth counts as mature
-    or closed now, the performance is judged again and nothing else.
+    New events or actuals touch every asset, and so does a verdict that a crash prevented, or
+    another baseline than the one the window was profiled with. Where only time has passed, so that
+    ground truth counts as mature or closed now, the performance is judged again and nothing else.
     """
     state = inputs.get(window.start)
     if state is None or state.attempts >= MAX_ATTEMPTS:
@@ -122,7 +125,8 @@ def stale_assets(
     marks = {name: state.steps.get(name, undone) for name in STEPS}
     if any(mark.revision < state.input_revision for mark in marks.values()):
         return WINDOWED
-    if has_baseline and marks["profiles"].maturity == NO_BASELINE:
+    # A window of schema version 1 does not say which baseline it was profiled with.
+    if baseline_id is not None and marks["profiles"].maturity not in ("", baseline_id):
         return WINDOWED
     maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now)
     judged = (marks["performance"].maturity, marks["performance_check"].maturity)

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlmon_dagster.monitors.adjust import benjamini_hochberg
-from mlmon_dagster.monitors.evidence import NO_DATA, OK, Evidence, Row, Window, finite, result_row
+from mlmon_dagster.monitors.evidence import (
+    NO_DATA,
+    OK,
+    Evidence,
+    Row,
+    Window,
+    finite,
+    not_measured,
+    result_row,
+)
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
 
 WORST_SLICES = 5
@@ -74,7 +83,7 @@ def _no_data(evidence: Evidence, row: Row | None, window: Window) -> str:
     if window["schema_broken"]:
         return "schema"
     if row is None:
-        return "no_rows" if window["n"] == 0 else "not_computed"
+        return not_measured(window)
     if row["reason"]:
         return str(row["reason"])
     if finite(row["p_value"]) is None:

@@ -29,6 +29,7 @@ _DEFAULTS: dict[str, Any] = {
     "maturity": "",
     "data_version": "",
     "schema_broken": False,
+    "learning": False,
 }
 _SLICE = ["dataset", "window_start", "metric", "column_name", "slice_key", "slice_value"]
 
@@ -226,6 +227,13 @@ def result_row(
     if not isinstance(row["details"], str):
         row["details"] = json.dumps(row["details"], sort_keys=True)
     return row
+
+
+def not_measured(window: Window) -> str:
+    """Say why a window has no metric: nothing happened, there is no baseline yet, or else."""
+    if window["n"] == 0:
+        return "no_rows"
+    return "learning" if window["learning"] else "not_computed"
 
 
 def production(evidence: Evidence) -> Iterator[Window]:

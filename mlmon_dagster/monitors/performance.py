@@ -17,6 +17,7 @@ from mlmon_dagster.monitors.evidence import (
     Row,
     Window,
     finite,
+    not_measured,
     result_row,
 )
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
@@ -135,7 +136,7 @@ def _no_data(window: Window, monitor: PerformanceMonitor, row: Row | None, base:
     if window["schema_broken"]:
         return "schema"
     if row is None:
-        return "no_rows" if window["n"] == 0 else "not_computed"
+        return not_measured(window)
     if row["reason"]:
         return str(row["reason"])
     if window["maturity"] == "provisional":

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlmon_dagster.monitors.evidence import NO_DATA, OK, Evidence, Row, Window, result_row
+from mlmon_dagster.monitors.evidence import (
+    NO_DATA,
+    OK,
+    Evidence,
+    Row,
+    Window,
+    not_measured,
+    result_row,
+)
 from mlmon_dagster.monitors.limits import rate_fails
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition, Feature
@@ -83,7 +91,7 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
 
 def _no_data(row: Row | None, window: Window, min_rows: int) -> str:
     if row is None:
-        return "no_rows" if window["n"] == 0 else "not_computed"
+        return not_measured(window)
     if row["reason"]:
         return str(row["reason"])
     return "few_rows" if row["n"] < min_rows else ""

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlmon_dagster.monitors.evidence import NO_DATA, OK, Evidence, Row, Window, result_row
+from mlmon_dagster.monitors.evidence import (
+    NO_DATA,
+    OK,
+    Evidence,
+    Row,
+    Window,
+    not_measured,
+    result_row,
+)
 from mlmon_dagster.monitors.limits import rate_fails
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition
@@ -40,7 +48,7 @@ def _judge_metric(evidence: Evidence, window: Window, metric: str, condition: Co
         "threshold": threshold(condition),
     }
     if row is None or row["reason"]:
-        missing = "no_rows" if window["n"] == 0 else "not_computed"
+        missing = not_measured(window)
         reason = str(row["reason"]) if row else missing
         message = no_verdict(subject(metric), reason, int(window["n"]))
         return result_row(

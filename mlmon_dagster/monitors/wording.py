@@ -27,6 +27,7 @@ REASONS = {
     "few_rows": "too few rows",
     "no_rows": "the window has no rows",
     "not_computed": "it was not computed",
+    "learning": "learning; there is no baseline yet to compare with",
     "no_baseline": "there is no baseline",
     "few_baseline_rows": "the baseline has too few rows",
     "all_null": "every value is null",

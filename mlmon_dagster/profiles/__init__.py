@@ -1,6 +1,6 @@
 """Profiles: mergeable statistics per window, slice and column, computed in the query engine."""
 
-from mlmon_dagster.profiles.baseline import Baseline, ensure_baseline, load_baseline
+from mlmon_dagster.profiles.baseline import Baseline, ensure_baseline, fit_period, load_baseline
 from mlmon_dagster.profiles.binning import fit_binnings
 from mlmon_dagster.profiles.build import build_profiles
 from mlmon_dagster.profiles.storage import load_profiles, save_profiles
@@ -10,6 +10,7 @@ __all__ = [
     "build_profiles",
     "ensure_baseline",
     "fit_binnings",
+    "fit_period",
     "load_baseline",
     "load_profiles",
     "save_profiles",

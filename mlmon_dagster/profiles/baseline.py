@@ -17,10 +17,10 @@ from mlmon_dagster.profiles.binning import fit_binnings
 from mlmon_dagster.profiles.build import build_profiles
 from mlmon_dagster.profiles.payload import decode_binnings, encode_binnings, stored_baseline
 from mlmon_dagster.profiles.storage import from_rows, to_rows
-from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
 from mlmon_dagster.spec.tasks import task_signature
 from mlmon_dagster.spec.windows import Window, window_containing
-from mlmon_dagster.store import Store, baselines
+from mlmon_dagster.store import Store, baselines, window_steps
 from mlmon_dagster.store.baselines import StoredBaseline
 from mlmon_dagster.store.sql import literal
 
@@ -47,7 +47,7 @@ class Baseline:
     """
 
     baseline_id: str
-    kind: Literal["dataset"]
+    kind: Literal["dataset", "promoted"]
     dataset: str
     n: int
     data_version: str
@@ -104,20 +104,61 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
     return _load(store, spec, saved)
 
 
-def load_baseline(store: Store, spec: ModelSpec) -> Baseline:
-    """Return the baseline that was fitted last.
+def fit_period(
+    store: Store, spec: ModelSpec, windows: Sequence[Window], now: dt.datetime
+) -> Baseline:
+    """Fit a baseline from production's own records of a period, and store it; nothing uses it yet.
+
+    Args:
+        store: The store.
+        spec: The model.
+        windows: The period's windows, computed.
+        now: When the baseline is stored; it does not affect its identity.
+
+    Raises:
+        BaselineMissingError: If the period has no predictions.
+    """
+    states = window_steps.load(store.state, spec.model, windows[0].start, windows[-1].end)
+    filled = [state for state in states.values() if state.n and "inference_store" in state.steps]
+    n = sum(state.n for state in filled)
+    if n == 0:
+        raise BaselineMissingError(
+            f"Model {spec.model!r} has no computed predictions from {windows[0].key} to "
+            f"{windows[-1].key}, so nothing can become the new normal. Run mlmon run "
+            f"{spec.model} first, or choose another period."
+        )
+    versions = [
+        [state.window_start.isoformat(), state.n, state.steps["inference_store"].data_version]
+        for state in sorted(filled, key=lambda state: state.window_start)
+    ]
+    data_version = _digest(versions)[:32]
+    baseline_id = _digest([METHOD, baselines.PROMOTED, data_version, *_signature(spec)])[:16]
+    source = store.inference_records(spec).from_sql(windows, [PRODUCTION])
+    binnings = fit_binnings(store, spec, source)
+    _save_windows(store, spec, baseline_id, build_profiles(store, spec, source, binnings))
+    baselines.save(
+        store.state, spec.model, baseline_id, baselines.PROMOTED, encode_binnings(binnings), now,
+        dataset=PRODUCTION, n=n, data_version=data_version,
+    )  # fmt: skip
+    saved = baselines.newest(store.state, spec.model, baseline_id)
+    assert saved is not None
+    return _load(store, spec, saved)
+
+
+def load_baseline(store: Store, spec: ModelSpec, at: dt.datetime | None = None) -> Baseline:
+    """Return the baseline in force for a window that starts at ``at``, or for windows to come.
 
     Raises:
         BaselineMissingError: If there is none.
     """
-    return _load(store, spec, stored_baseline(store, spec))
+    return _load(store, spec, stored_baseline(store, spec, at))
 
 
 def _load(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseline:
     binnings = decode_binnings(stored.payload)
     return Baseline(
         baseline_id=stored.baseline_id,
-        kind="dataset",
+        kind="promoted" if stored.kind == baselines.PROMOTED else "dataset",
         dataset=stored.dataset,
         n=stored.n,
         data_version=stored.data_version,

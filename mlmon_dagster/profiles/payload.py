@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Mapping
 
@@ -9,17 +10,24 @@ from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import Binning
 from mlmon_dagster.profiles.bin_shapes import binning_from_json, binning_to_json
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store import Store, baselines
+from mlmon_dagster.store import Store, baselines, promotions
 from mlmon_dagster.store.baselines import StoredBaseline
 
 
-def stored_baseline(store: Store, spec: ModelSpec) -> StoredBaseline:
-    """Return the newest baseline's row.
+def stored_baseline(store: Store, spec: ModelSpec, at: dt.datetime | None = None) -> StoredBaseline:
+    """Return the row of the baseline in force for a window.
+
+    Args:
+        store: The store.
+        spec: The model.
+        at: The window's start; by default that of windows to come.
 
     Raises:
         BaselineMissingError: If none was fitted yet.
     """
-    stored = baselines.newest(store.state, spec.model)
+    force = promotions.in_force(store.state, spec.model)
+    baseline_id = force.newest if at is None else force.at(at)
+    stored = baselines.newest(store.state, spec.model, baseline_id) if baseline_id else None
     if stored is None:
         raise BaselineMissingError(
             f"Model {spec.model!r} has no baseline yet. It is made from events of dataset "
@@ -28,13 +36,15 @@ def stored_baseline(store: Store, spec: ModelSpec) -> StoredBaseline:
     return stored
 
 
-def stored_binnings(store: Store, spec: ModelSpec) -> dict[str, Binning]:
-    """Return the bins of the newest baseline.
+def stored_binnings(
+    store: Store, spec: ModelSpec, at: dt.datetime | None = None
+) -> dict[str, Binning]:
+    """Return the bins of the baseline in force for a window, by default of windows to come.
 
     Raises:
         BaselineMissingError: If none was fitted yet.
     """
-    return decode_binnings(stored_baseline(store, spec).payload)
+    return decode_binnings(stored_baseline(store, spec, at).payload)
 
 
 def encode_binnings(binnings: Mapping[str, Binning]) -> str:

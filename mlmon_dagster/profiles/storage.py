@@ -71,6 +71,7 @@ def load_profiles(
     dataset: str | None = None,
     columns: Sequence[str] | None = None,
     slices: Sequence[SliceKey] | None = None,
+    at: dt.datetime | None = None,
 ) -> dict[str, ColumnStatistics]:
     """Read profiles that were made with the bins of the present baseline.
 
@@ -82,6 +83,8 @@ def load_profiles(
         dataset: Of this dataset only.
         columns: Of these columns only.
         slices: Of these slice keys only, such as ``("origin",)``; ``()`` is the whole.
+        at: Made with the bins of the baseline in force for a window that starts then; by default
+            of windows to come.
 
     Returns:
         Column -> statistics, cells sorted by `CELL_KEYS`. A column without any profile is
@@ -89,7 +92,7 @@ def load_profiles(
         earlier baseline are left out until they are profiled again.
     """
     try:
-        binnings = stored_binnings(store, spec)
+        binnings = stored_binnings(store, spec, at)
     except BaselineMissingError:
         return {}
     wanted = {name: b for name, b in binnings.items() if columns is None or name in columns}

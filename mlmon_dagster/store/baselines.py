@@ -61,3 +61,16 @@ def newest(engine: sa.Engine, model: str, baseline_id: str | None = None) -> Sto
     with engine.connect() as conn:
         row = conn.execute(query).mappings().first()
     return None if row is None else StoredBaseline(**row)
+
+
+PROMOTED = "promoted"
+
+
+def newest_declared(engine: sa.Engine, model: str) -> str | None:
+    """Return the id of the newest baseline that the spec declares, not one that was promoted."""
+    c = baseline.c
+    query = sa.select(c.baseline_id).where(c.model == model, c.kind != PROMOTED)
+    query = query.order_by(c.created_at.desc(), c.baseline_id).limit(1)
+    with engine.connect() as conn:
+        found: str | None = conn.scalar(query)
+    return found
