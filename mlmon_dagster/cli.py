@@ -28,6 +28,11 @@ Exit codes:
 
 # Commands that live in files of their own, by name; imported when asked for.
 LAZY = {
+    "backup": "mlmon_dagster.commands.backup:backup",
+    "baseline": "mlmon_dagster.commands.baseline:baseline",
+    "downgrade": "mlmon_dagster.commands.backup:downgrade",
+    "model": "mlmon_dagster.commands.model:model",
+    "restore": "mlmon_dagster.commands.backup:restore",
     "backtest": "mlmon_dagster.commands.backtest:backtest",
     "alerts": "mlmon_dagster.commands.alerts:alerts",
     "erase": "mlmon_dagster.commands.erase:erase",

@@ -180,7 +180,7 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
         state = before.get(window.start)
         if window in kept:
             assert state is not None
-            numbers[window.key] = _record_numbers(state, {})
+            numbers[window.key] = record_numbers(state, {})
             marks[window.start] = state.steps["inference_store"]
             continue
         of_dataset = counts[window.start]
@@ -191,7 +191,7 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
         now = WindowInputs(
             window.start, revision, 0, count.n, count.n_actual, lag.n_exempt, 0, lag.lags
         )
-        numbers[window.key] = _record_numbers(now, of_dataset)
+        numbers[window.key] = record_numbers(now, of_dataset)
         rows.append(
             {
                 "window_start": window.start,
@@ -245,7 +245,8 @@ def _version_of(counts: Mapping[str, WindowCounts]) -> str:
     return hashlib.sha256("|".join(listed).encode()).hexdigest()[:32]
 
 
-def _record_numbers(state: WindowInputs, counts: Mapping[str, WindowCounts]) -> Numbers:
+def record_numbers(state: WindowInputs, counts: Mapping[str, WindowCounts]) -> Numbers:
+    """Return what the inference store's metadata says of a window."""
     numbers: Numbers = {"n": state.n, "actual_coverage": state.coverage}
     numbers |= {f"n/{name}": c.n for name, c in counts.items() if name != PRODUCTION}
     for name in ("n_exempt", "n_late_after_close"):

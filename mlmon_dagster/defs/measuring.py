@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.defs.compute import PRODUCTION, Numbers, Work, mark_of, mark_step, parts_of
-from mlmon_dagster.spec import ALL, maturity_of
+from mlmon_dagster.spec import ALL, Window, maturity_of
 from mlmon_dagster.store import metric_log
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 
@@ -64,7 +64,7 @@ def _measure_part(work: Work, step: str) -> dict[str, Numbers]:
         stored = _with_provenance(work, frame, marks, states, baseline)
         metric_log.append(store.state, stored)
     mark_step(work, step, marks)
-    return _numbers(work, frame, PLOTTED[step])
+    return numbers_of(work.windows, frame, PLOTTED[step])
 
 
 def baseline_or_none(work: Work) -> Baseline | None:
@@ -151,10 +151,12 @@ PLOTTED: dict[str, Plotted] = {
 }
 
 
-def _numbers(work: Work, frame: pd.DataFrame, plotted: Plotted) -> dict[str, Numbers]:
+def numbers_of(
+    windows: Sequence[Window], frame: pd.DataFrame, plotted: Plotted
+) -> dict[str, Numbers]:
     """Return the numbers that the UI plots per window."""
-    numbers: dict[str, Numbers] = {window.key: {} for window in work.windows}
-    keys = {window.start: window.key for window in work.windows}
+    numbers: dict[str, Numbers] = {window.key: {} for window in windows}
+    keys = {window.start: window.key for window in windows}
     whole = frame[frame["slice_key"] == "all"]
     columns = ("window_start", "dataset", "model_version", "metric", "column_name", "value")
     rows: Iterable[tuple[pd.Timestamp, str, str, str, str, float]] = zip(

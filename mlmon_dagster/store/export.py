@@ -79,7 +79,8 @@ def _chunks(path: Path) -> Iterator[list[Mapping[str, Any]]]:
 
 def _move_counter(conn: sa.Connection, table: sa.Table) -> None:
     """Let the ids that PostgreSQL gives out go on behind those that were inserted."""
-    if conn.dialect.name != "postgresql" or table.primary_key.columns.keys() != ["id"]:
+    counted = "id" in table.c and isinstance(table.c.id.type, sa.Integer)
+    if conn.dialect.name != "postgresql" or not counted:
         return
     conn.execute(
         sa.text(

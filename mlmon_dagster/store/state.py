@@ -127,7 +127,23 @@ def _migrate(engine: sa.Engine) -> None:
             _upgrade(conn, _version(conn))
 
 
+def migrate_to(engine: sa.Engine, version: str) -> None:
+    """Bring the tables of a database to an older or newer version.
+
+    Raises:
+        StoreError: If there is no such version.
+    """
+    with engine.begin() as conn:
+        if conn.dialect.name == "postgresql":
+            conn.execute(sa.text("SELECT pg_advisory_xact_lock(:n)"), {"n": _MIGRATION_LOCK})
+        _move(conn, _version(conn), version)
+
+
 def _upgrade(conn: sa.Connection, version: str | None) -> None:
+    _move(conn, version, HEAD)
+
+
+def _move(conn: sa.Connection, version: str | None, target: str) -> None:
     from alembic import command  # a quarter of a second, and seldom needed
     from alembic.config import Config
     from alembic.script import ScriptDirectory
@@ -142,4 +158,9 @@ def _upgrade(conn: sa.Connection, version: str | None) -> None:
             f"The state database has version {version}, which this program does not know "
             f"(it knows {HEAD}). Install the mlmon-dagster that wrote it, or a newer one."
         )
-    command.upgrade(config, "head")
+    if target not in known:
+        raise StoreError(f"There is no schema version {target}; there are {sorted(known)}.")
+    if version is not None and target < version:
+        command.downgrade(config, target)
+    else:
+        command.upgrade(config, target)

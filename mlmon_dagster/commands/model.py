@@ -1,0 +1,189 @@
+"""``mlmon model``: how the models are, and what people do to their windows."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from mlmon_dagster.commands.options import author_option, period, spec_of, specs_of
+from mlmon_dagster.commands.period import complete_period
+from mlmon_dagster.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlmon_dagster.defs.resources import Project
+
+
+@click.group()
+def model() -> None:
+    """Look at the models, and change what has become of their windows."""
+
+
+@model.command("list", epilog="Example: mlmon model list")
+@click.pass_obj
+def list_models(project: Project) -> None:
+    """List the models and how they are, worst first."""
+    from mlmon_dagster.defs.status import status_of
+
+    for row in status_of(project, specs_of(project)):
+        firing = f", {row['firing']} firing" if row["firing"] else ""
+        click.echo(f"{row['status']!s:<8} {row['model']}  newest window {row['window']}{firing}")
+
+
+@model.command("status", epilog="Example: mlmon model status flight_delay")
+@click.argument("name", metavar="MODEL")
+@click.option("--last", default=14, show_default=True, help="So many windows.")
+@click.pass_obj
+def show_status(project: Project, name: str, last: int) -> None:
+    """Show how far the ground truth of MODEL's newest windows has come, and how late it was."""
+    from mlmon_dagster.spec import complete_windows, maturity_of
+    from mlmon_dagster.store import promotions, window_steps
+    from mlmon_dagster.store.unmatched import count_unmatched
+
+    spec, now = spec_of(project, name), project.now()
+    states = window_steps.load(project.store.state, name)
+    if promotions.in_force(project.store.state, name).newest is None:
+        click.echo(
+            f"learning: no events of dataset {spec.baseline.dataset!r} have come yet, so nothing "
+            "is compared and no alert is opened"
+        )
+    if not spec.has_actuals:
+        click.echo("no ground truth is declared: performance is not measured")
+    click.echo("window            n  exempt  coverage  maturity     after close  known p50/p99 h")
+    for window in complete_windows(spec.time, now)[-last:]:
+        state = states.get(window.start)
+        if state is None:
+            click.echo(f"{window.key:<10} {'-':>8}")
+            continue
+        maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now)
+        coverage = "-" if state.coverage is None else f"{state.coverage:.1%}"
+        known = json.loads(state.lags).get("known_hours")
+        lag = f"{known['p50']:g} / {known['p99']:g}" if known else "-"
+        click.echo(
+            f"{window.key:<10} {state.n:>8,} {state.n_exempt:>7,} {coverage:>9}  {maturity:<12} "
+            f"{state.n_late_after_close:>11,}  {lag}"
+        )
+    unmatched = count_unmatched(project.store, spec)
+    if unmatched.n_waiting or unmatched.n_expired:
+        click.echo(
+            f"ground truth without a prediction: {unmatched.n_waiting:,} rows waiting, "
+            f"{unmatched.n_expired:,} expired"
+        )
+
+
+@model.command("history", epilog="Example: mlmon model history flight_delay")
+@click.argument("name", metavar="MODEL")
+@click.pass_obj
+def show_history(project: Project, name: str) -> None:
+    """List what people did to MODEL, newest first."""
+    from mlmon_dagster.store.model_events import history
+
+    spec_of(project, name)
+    rows = history(project.store.state, name)
+    for row in rows:
+        note = f": {row['note']}" if row["note"] else ""
+        click.echo(f"{row['at']:%Y-%m-%d %H:%M} UTC  {row['kind']} by {row['author']}{note}")
+    if not rows:
+        click.echo(f"Nobody has changed anything of {name} yet.")
+
+
+@model.command(
+    "reopen", epilog="Example: mlmon model reopen flight_delay --from 2013-04-01 --to 2013-04-30"
+)
+@click.argument("name", metavar="MODEL")
+@period
+@click.option("--note", default="", help="Why, for those who look later.")
+@author_option
+@click.pass_obj
+def reopen_windows(
+    project: Project,
+    name: str,
+    first: dt.date | None,
+    last: dt.date | None,
+    note: str,
+    author: str,
+) -> None:
+    """Let closed windows of MODEL take in what arrived after they closed.
+
+    They stay open until they are closed again: mlmon model close MODEL --from --to.
+    """
+    _change(project, name, first, last, note, author, is_open=True)
+
+
+@model.command(
+    "close", epilog="Example: mlmon model close flight_delay --from 2013-04-01 --to 2013-04-30"
+)
+@click.argument("name", metavar="MODEL")
+@period
+@click.option("--note", default="", help="Why, for those who look later.")
+@author_option
+@click.pass_obj
+def close_windows(
+    project: Project,
+    name: str,
+    first: dt.date | None,
+    last: dt.date | None,
+    note: str,
+    author: str,
+) -> None:
+    """Freeze reopened windows of MODEL again."""
+    _change(project, name, first, last, note, author, is_open=False)
+
+
+@model.command("rebuild-history", epilog="Example: mlmon model rebuild-history flight_delay")
+@click.argument("name", metavar="MODEL")
+@click.pass_obj
+def rebuild_history(project: Project, name: str) -> None:
+    """Tell a new Dagster home what the store knows of MODEL: partitions, plots and checks.
+
+    Nothing is computed again. Safe to repeat.
+    """
+    from mlmon_dagster.defs.history import report_history
+    from mlmon_dagster.defs.instance import open_instance
+
+    spec = spec_of(project, name)
+    with open_instance(project) as instance:
+        told = report_history(project, spec, instance)
+    click.echo(
+        f"Told Dagster of {told.n_materializations:,} materializations and {told.n_checks:,} "
+        f"check results of {name}."
+    )
+    sys.exit(0)
+
+
+def _change(
+    project: Project,
+    name: str,
+    first: dt.date | None,
+    last: dt.date | None,
+    note: str,
+    author: str,
+    *,
+    is_open: bool,
+) -> None:
+    from mlmon_dagster.store import window_state
+    from mlmon_dagster.store.model_events import note_event
+
+    if first is None or last is None:
+        raise ConfigError("A period is needed: --from DAY --to DAY, both included.")
+    spec, now = spec_of(project, name), project.now()
+    windows = complete_period(spec, first, last, now)
+    kind, span = ("reopened" if is_open else "closed"), f"{windows[0].key} to {windows[-1].key}"
+    with project.store.state.begin() as conn:
+        n = (
+            window_state.reopen(conn, spec, windows, now)
+            if is_open
+            else window_state.close_again(conn, spec, windows)
+        )
+        if n:
+            text = f"{span}, {n} windows" + (f"; {note}" if note else "")
+            note_event(conn, name, kind, author=author, note=text, now=now)
+    if not n:
+        was = "is closed for good yet" if is_open else "was reopened"
+        click.echo(f"None of the windows {span} of {name} {was}; nothing changed.")
+        return
+    next_step = f" Take in what came late with: mlmon run {name}" if is_open else ""
+    click.echo(f"{n} windows of {name} are {'open' if is_open else 'closed'} again.{next_step}")

@@ -1,0 +1,114 @@
+"""Telling a new Dagster home what the store knows, so that its UI shows the past again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from mlmon_dagster.defs.checks import evaluation, is_watched
+from mlmon_dagster.defs.compute import LIVE, Numbers, record_numbers
+from mlmon_dagster.defs.lineage import ASSETS, MEASURED, AssetInfo, asset_key
+from mlmon_dagster.defs.measuring import PLOTTED, numbers_of
+from mlmon_dagster.defs.metadata import numbers_only
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.spec import ModelSpec, Window, complete_windows
+from mlmon_dagster.store import metric_log, monitor_results, window_steps
+
+REBUILT = {"mlmon": "told from the store, not computed"}
+
+
+@dataclass(frozen=True)
+class Told:
+    """How much was reported to Dagster."""
+
+    n_materializations: int
+    n_checks: int
+
+
+def report_history(project: Project, spec: ModelSpec, instance: dg.DagsterInstance) -> Told:
+    """Report every computed window of a model, with its numbers and its newest check results.
+
+    Reported as events without a run; repeating it only adds the same again.
+
+    Args:
+        project: Where the store is.
+        spec: The model.
+        instance: The Dagster home that has lost, or never had, the model's history.
+    """
+    states = window_steps.load(project.store.state, spec.model)
+    windows = [w for w in complete_windows(spec.time, project.now()) if w.start in states]
+    n_materializations = n_checks = 0
+    for info in ASSETS:
+        if not info.is_windowed:
+            continue
+        done = [w for w in windows if info.name in states[w.start].steps]
+        numbers = _numbers(project, spec, info, done, states)
+        for window in done:
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(
+                    asset_key(spec, info.name),
+                    partition=window.key,
+                    metadata={**REBUILT, **numbers_only(numbers.get(window.key, {}))},
+                )
+            )
+        n_materializations += len(done)
+        if info.family and done:
+            n_checks += _report_checks(project, spec, info, done, instance)
+    return Told(n_materializations, n_checks)
+
+
+def _numbers(
+    project: Project,
+    spec: ModelSpec,
+    info: AssetInfo,
+    windows: list[Window],
+    states: Mapping[Any, window_steps.WindowInputs],
+) -> Mapping[str, Numbers]:
+    if info.name == "inference_store":
+        return {window.key: record_numbers(states[window.start], {}) for window in windows}
+    if info.name not in MEASURED or not windows:
+        return {}
+    frame = metric_log.newest(
+        project.store.state,
+        spec.model,
+        dataset=None,
+        granularity=spec.time.granularity,
+        slice_key="all",
+        start=windows[0].start,
+        end=windows[-1].end,
+    )
+    frame = frame[frame["dataset"].isin(LIVE)]
+    return numbers_of(windows, frame, PLOTTED[info.name])
+
+
+def _report_checks(
+    project: Project,
+    spec: ModelSpec,
+    info: AssetInfo,
+    windows: list[Window],
+    instance: dg.DagsterInstance,
+) -> int:
+    assert info.family is not None
+    found = monitor_results.newest(
+        project.store.state, spec.model, windows[0].start, windows[-1].end, info.family
+    )
+    by_window: dict[Any, list[dict[str, Any]]] = {}
+    for row in found.to_dict("records"):
+        named = {str(name): value for name, value in row.items()}
+        by_window.setdefault(named["window_start"].to_pydatetime(), []).append(named)
+    watched = is_watched(spec, info.family)
+    for window in windows:
+        instance.report_runless_asset_event(
+            evaluation(
+                asset_key(spec, info.name),
+                info.family,
+                window.key,
+                by_window.get(window.start, []),
+                None,
+                watched,
+            )
+        )
+    return len(windows)

@@ -1,0 +1,115 @@
+"""Backups are whole, checked, portable between databases, and never overwrite anything."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store import Store, open_store, state, window_state, window_steps
+from mlmon_dagster.store.backup import make_backup, restore_backup, verify_backup
+from mlmon_dagster.store.export import exported_tables
+from mlmon_dagster.store.model_events import history, note_event
+from tests.conftest import make_events, make_spec, window
+
+NOW = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
+
+
+def fill(store: Store) -> None:
+    spec = make_spec()
+    predictions, actuals = make_events(spec)
+    log = store.event_log(spec)
+    log.append("predictions", predictions, ["p"])
+    log.append("actuals", actuals, ["a"])
+    day = window(spec, "2024-01-01")
+    store.inference_records(spec).rebuild([day])
+    with store.state.begin() as conn:
+        window_state.mark_inputs(conn, spec, [day], NOW)
+        note_event(conn, spec.model, "reopened", author="ann", note="why", now=NOW)
+
+
+def rows(store: Store) -> dict[str, list[tuple[object, ...]]]:
+    with store.state.connect() as conn:
+        return {
+            table.name: sorted((tuple(r) for r in conn.execute(sa.select(table))), key=str)
+            for table in exported_tables()
+        }
+
+
+@pytest.mark.parametrize("name", ["backup", "backup.tar.gz"])
+def test_a_restored_store_equals_the_one_that_was_backed_up(
+    any_store: Store, tmp_path: Path, name: str
+) -> None:
+    fill(any_store)
+    target = tmp_path / name
+    made = make_backup(any_store, target, NOW, None)
+    assert verify_backup(target) == made
+    restored = open_store(tmp_path / "restored")  # on SQLite, whatever it was made of
+    assert restore_backup(restored, target, None) == made
+    assert rows(restored) == rows(any_store)
+    spec = make_spec()
+    for stream in ("predictions", "actuals"):
+        assert restored.event_log(spec).has(stream, stream[0])
+    before, after = (s.inference_records(spec).read() for s in (any_store, restored))
+    assert before.sort_by("prediction_id") == after.sort_by("prediction_id")
+    restored.close()
+
+
+def test_ids_go_on_behind_the_restored_ones(store: Store, pg_url: str, tmp_path: Path) -> None:
+    fill(store)
+    make_backup(store, tmp_path / "backup", NOW, None)
+    restored = open_store(tmp_path / "restored", pg_url)
+    restore_backup(restored, tmp_path / "backup", None)
+    with restored.state.begin() as conn:
+        note_event(conn, "credit", "closed", author="bob", note="", now=NOW)
+    assert len(history(restored.state, "credit")) == 2
+    restored.close()
+
+
+def test_a_store_that_holds_anything_is_not_restored_into(store: Store, tmp_path: Path) -> None:
+    fill(store)
+    make_backup(store, tmp_path / "backup", NOW, None)
+    with pytest.raises(StoreError, match="is not empty, and a restore replaces nothing"):
+        restore_backup(store, tmp_path / "backup", None)
+
+
+def test_a_damaged_backup_is_refused_before_anything_is_written(
+    store: Store, tmp_path: Path
+) -> None:
+    fill(store)
+    make_backup(store, tmp_path / "backup", NOW, None)
+    (tmp_path / "backup" / "state" / "model_event.jsonl").write_text("")
+    with pytest.raises(StoreError, match="is damaged: 1 files"):
+        verify_backup(tmp_path / "backup")
+    restored = open_store(tmp_path / "restored")
+    with pytest.raises(StoreError, match="is damaged"):
+        restore_backup(restored, tmp_path / "backup", None)
+    assert not any(rows(restored).values())
+    restored.close()
+
+
+def test_an_existing_backup_is_not_overwritten(store: Store, tmp_path: Path) -> None:
+    make_backup(store, tmp_path / "backup", NOW, None)
+    with pytest.raises(StoreError, match="exists already"):
+        make_backup(store, tmp_path / "backup", NOW, None)
+
+
+def test_the_state_goes_a_version_back_and_forth_with_its_data(any_store: Store) -> None:
+    fill(any_store)
+    before = window_steps.load(any_store.state, "credit")
+    state.migrate_to(any_store.state, "0001")
+    names = sa.inspect(any_store.state).get_table_names()
+    assert "model_event" not in names
+    columns = {c["name"] for c in sa.inspect(any_store.state).get_columns("window_state")}
+    assert "n_late_after_close" not in columns
+    state.migrate_to(any_store.state, state.HEAD)
+    assert window_steps.load(any_store.state, "credit") == before
+    assert history(any_store.state, "credit") == []  # what version 1 has no room for is lost
+
+
+def test_an_unknown_version_is_refused(store: Store) -> None:
+    with pytest.raises(StoreError, match="There is no schema version 0000; there are"):
+        state.migrate_to(store.state, "0000")
