@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.table import Goal, Row, render
-from mlmon_dagster.defs import compute, judging, measuring
+from mlmon_dagster.defs import compute, judging, measuring, records
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
@@ -43,7 +43,7 @@ def seconds(work: Callable[[], object]) -> float:
 def without_dagster(project: Project, spec: ModelSpec, windows: Sequence[Window]) -> None:
     """Compute and judge windows in one pass, as the assets and checks do, without any event."""
     work = Work(project, spec, tuple(windows), NOW, "bench", True)
-    compute.rebuild_records(work)
+    records.rebuild_records(work)
     compute.build_window_profiles(work)
     for step in MEASURED:
         measuring.measure_windows(work, step)

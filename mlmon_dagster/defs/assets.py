@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from mlmon_dagster.defs import compute, judging, measuring, reports
+from mlmon_dagster.defs import compute, judging, measuring, records, reports
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.lineage import BY_NAME, MEASURED, AssetInfo, asset_key
 from mlmon_dagster.defs.liveness import MODEL_TAG, note_process
@@ -26,7 +26,7 @@ WindowNumbers = dict[str, dict[str, object]]
 def model_assets(project: Project, spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return the assets of one model, in lineage order."""
     windowed: dict[str, Callable[[Work], WindowNumbers]] = {
-        "inference_store": compute.rebuild_records,
+        "inference_store": records.rebuild_records,
         "profiles": compute.build_window_profiles,
         **{step: partial(measuring.measure_windows, step=step) for step in MEASURED},
     }

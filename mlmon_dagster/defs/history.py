@@ -9,10 +9,11 @@ from typing import Any
 import dagster as dg
 
 from mlmon_dagster.defs.checks import evaluation, is_watched
-from mlmon_dagster.defs.compute import LIVE, Numbers, record_numbers
+from mlmon_dagster.defs.compute import LIVE, Numbers
 from mlmon_dagster.defs.lineage import ASSETS, MEASURED, AssetInfo, asset_key
 from mlmon_dagster.defs.measuring import PLOTTED, numbers_of
 from mlmon_dagster.defs.metadata import numbers_only
+from mlmon_dagster.defs.records import record_numbers
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.store import metric_log, monitor_results, window_steps

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mlmon_dagster.store.column_types import METADATA, UtcDateTime
+from mlmon_dagster.store.schema import METADATA, UtcDateTime
 from mlmon_dagster.store.upsert import insert_or_ignore
 
 _CHUNK = 5_000

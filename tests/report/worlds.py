@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mlmon_dagster.alerts import fold_results
-from mlmon_dagster.defs import compute, judging, measuring
+from mlmon_dagster.defs import compute, judging, measuring, records
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import ModelSpec, Window, windows_between
@@ -107,7 +107,7 @@ def build(
         window_state.mark_inputs(conn, spec, windows, NOW)
     work = Work(project, spec, windows, NOW, "run", is_backfill=False)
     compute.fit_baseline(work)
-    compute.rebuild_records(work)
+    records.rebuild_records(work)
     compute.build_window_profiles(work)
     for step, family in measuring.FAMILY_OF.items():
         measuring.measure_windows(work, step)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,9 @@ def test_the_state_goes_a_version_back_and_forth_with_its_data(any_store: Store)
 def test_an_unknown_version_is_refused(store: Store) -> None:
     with pytest.raises(StoreError, match="There is no schema version 0000; there are"):
         state.migrate_to(store.state, "0000")
+
+
+def test_every_table_is_exported_whoever_imported_what() -> None:
+    code = "from mlmon_dagster.store.export import exported_tables; print(len(exported_tables()))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(out.stdout) == len(exported_tables())

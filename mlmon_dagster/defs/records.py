@@ -1,0 +1,113 @@
+"""Rebuilding the inference records of windows, and what their metadata says."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.defs.compute import LIVE, PRODUCTION, Numbers, Work
+from mlmon_dagster.spec import Window
+from mlmon_dagster.store import window_state, window_steps
+from mlmon_dagster.store.window_steps import StepMark, WindowInputs
+
+if TYPE_CHECKING:
+    from mlmon_dagster.store.inference_records import WindowCounts
+
+
+def rebuild_records(work: Work) -> dict[str, Numbers]:
+    """Rebuild the inference records of the windows from the event log.
+
+    A frozen window keeps the records it was closed with.
+    """
+    from mlmon_dagster.store.lags import GroundTruthLag, measure_lags
+
+    store, spec = work.project.store, work.spec
+    before = work.states()
+    kept = _kept(work, before)
+    rebuilt = [window for window in work.windows if window not in kept]
+    counts = _counted(store.inference_records(spec).rebuild(rebuilt))
+    lags = measure_lags(store, spec, rebuilt)
+    rows, marks = [], {}
+    numbers: dict[str, Numbers] = {}
+    for window in work.windows:
+        state = before.get(window.start)
+        if window in kept:
+            assert state is not None
+            numbers[window.key] = record_numbers(state, {})
+            marks[window.start] = state.steps["inference_store"]
+            continue
+        of_dataset = counts[window.start]
+        count, lag = of_dataset[PRODUCTION], lags.get(window.start, GroundTruthLag(0, "{}"))
+        version = _version_of(of_dataset)
+        revision = state.input_revision if state else 0
+        marks[window.start] = StepMark(revision, version)
+        now = WindowInputs(
+            window.start, revision, 0, count.n, count.n_actual, lag.n_exempt, 0, lag.lags
+        )
+        numbers[window.key] = record_numbers(now, of_dataset)
+        rows.append(
+            {
+                "window_start": window.start,
+                "window_end": window.end,
+                "data_version": version,
+                "n": count.n,
+                "n_actual": count.n_actual,
+                "n_exempt": lag.n_exempt,
+                "n_late_after_close": 0,
+                "lags": lag.lags,
+            }
+        )
+    with store.state.begin() as conn:
+        window_state.mark_computed(conn, spec.model, rows)
+        window_steps.mark(conn, spec.model, "inference_store", marks, work.now)
+    return numbers
+
+
+def _kept(work: Work, states: Mapping[dt.datetime, WindowInputs]) -> set[Window]:
+    """Return the frozen windows whose records are those they were closed with."""
+    with work.project.store.state.connect() as conn:
+        frozen = window_state.frozen_among(conn, work.spec, work.windows, work.now)
+    done = StepMark(-1, "")
+    kept = {
+        window
+        for window in frozen
+        if states[window.start].steps.get("inference_store", done).revision
+        >= states[window.start].input_revision
+    }
+    # Hours of one day are rebuilt together.
+    open_days = {window.key[:10] for window in work.windows if window not in kept}
+    return {window for window in kept if window.key[:10] not in open_days}
+
+
+def _counted(
+    counts: Sequence[WindowCounts],
+) -> dict[dt.datetime, dict[str, WindowCounts]]:
+    """Return the counts of the live datasets by window and dataset."""
+    found: dict[dt.datetime, dict[str, WindowCounts]] = {}
+    for count in counts:
+        if count.dataset in LIVE:
+            found.setdefault(count.window_start, {})[count.dataset] = count
+    return found
+
+
+def _version_of(counts: Mapping[str, WindowCounts]) -> str:
+    """Return one fingerprint of a window's records; that of production, if there is no other."""
+    if set(counts) == {PRODUCTION}:
+        return counts[PRODUCTION].data_version
+    listed = [f"{name}:{counts[name].data_version}" for name in sorted(counts)]
+    return hashlib.sha256("|".join(listed).encode()).hexdigest()[:32]
+
+
+def record_numbers(state: WindowInputs, counts: Mapping[str, WindowCounts]) -> Numbers:
+    """Return what the inference store's metadata says of a window."""
+    numbers: Numbers = {"n": state.n, "actual_coverage": state.coverage}
+    numbers |= {f"n/{name}": c.n for name, c in counts.items() if name != PRODUCTION}
+    for name in ("n_exempt", "n_late_after_close"):
+        if getattr(state, name):
+            numbers[name] = getattr(state, name)
+    for which, quantiles in json.loads(state.lags).items():
+        numbers |= {f"actual_{which}/{q}": hours for q, hours in quantiles.items()}
+    return numbers
