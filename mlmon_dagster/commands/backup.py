@@ -28,7 +28,7 @@ def backup(project: Project, target: Path) -> None:
     click.echo(f"{target}: {verify_backup(target).text()}, read back and right")
 
 
-@click.command(epilog="Example: mlmon --project /srv/new restore backups/2026-11-24.tar.gz")
+@click.command(epilog="Example: mlmon restore backups/2026-11-24.tar.gz")
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--verify", is_flag=True, help="Only read it and compare its checksums.")
 @click.pass_obj
