@@ -34,6 +34,7 @@ LAZY = {
     "model": "mlmon_dagster.commands.model:model",
     "restore": "mlmon_dagster.commands.backup:restore",
     "backtest": "mlmon_dagster.commands.backtest:backtest",
+    "init": "mlmon_dagster.commands.init:init",
     "alerts": "mlmon_dagster.commands.alerts:alerts",
     "erase": "mlmon_dagster.commands.erase:erase",
     "watchdog": "mlmon_dagster.commands.watchdog:watchdog",

@@ -22,6 +22,7 @@ ALLOWED = {
     "logger": {"landing_writer"},
     "spec": {"errors"},
     "metrics": {"errors", "spec"},
+    "scaffold": {"errors", "spec"},
     "store": {"errors", "spec"},
     "ingest": {"errors", "spec", "metrics", "store"},
     "profiles": {"errors", "spec", "metrics", "store"},

@@ -1,0 +1,1 @@
+"""A first spec, written from a sample of a model's events."""

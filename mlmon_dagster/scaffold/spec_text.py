@@ -1,0 +1,172 @@
+"""Write the spec of a model as commented YAML, from what a sample shows."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from mlmon_dagster.scaffold.columns import ColumnFacts
+from mlmon_dagster.scaffold.roles import Roles
+from mlmon_dagster.spec import PRODUCTION
+from mlmon_dagster.spec.names import feature_problem
+
+_SLICE_LEVELS = range(2, 13)
+_MOST_SLICES = 2
+_TYPES = {
+    "numeric": "numeric",
+    "integer": "numeric",
+    "boolean": "boolean",
+    "datetime": "datetime",
+    "category": "categorical",
+    "text": "text",
+}
+
+
+@dataclass(frozen=True)
+class Scaffold:
+    """What a spec is written from.
+
+    Attributes:
+        predictions: Glob of the landing files, relative to the project.
+        actuals: Glob of the files with ground truth; None for none.
+        start: First day of production.
+    """
+
+    model: str
+    predictions: str
+    actuals: str | None
+    start: dt.date
+    zone: str
+    granularity: str
+    owner: str
+    n_rows: int
+
+
+def spec_text(scaffold: Scaffold, roles: Roles, facts: Sequence[ColumnFacts]) -> str:
+    """Return the YAML; every guess has its reason beside it.
+
+    Args:
+        scaffold: What does not come from the columns.
+        roles: Which column is what.
+        facts: Every column of the sample.
+    """
+    n_seen = facts[0].n if facts else 0
+    lines = [
+        f"# Written from {n_seen:,} of {scaffold.n_rows:,} events by mlmon init. Each guess says "
+        "why: read it once, then delete",
+        "# the comments. Every key is explained in docs/spec.md; mlmon validate checks this file.",
+        f"model: {scaffold.model}",
+        f"task: {roles.task}",
+        f"owners: [{_quoted(scaffold.owner)}]  # who is told: team:<name> or an e-mail address",
+        "time:",
+        f"  zone: {scaffold.zone}  # windows are days (hours, weeks) of this time zone",
+        f"  granularity: {scaffold.granularity}",
+        f"  start: {scaffold.start}  # the first day in production; older events may be a baseline",
+        *_naive(roles, facts),
+        "source:",
+        f"  predictions: {{path: {_quoted(scaffold.predictions)}}}",
+        *([f"  actuals: {{path: {_quoted(scaffold.actuals)}}}"] if scaffold.actuals else []),
+        "columns:",
+        *_columns(roles, has_actuals=scaffold.actuals is not None),
+        "features:",
+        *(_feature(f) for f in facts if f.name not in roles.used()),
+        *_slices(roles, facts),
+        *_baseline(roles, facts),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _naive(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
+    times = {g.columns[0] for r, g in roles.found.items() if r in ("event_time", "actual_time")}
+    naive = [f.name for f in facts if f.name in times and not f.is_utc]
+    if naive:
+        yield f"  naive: zone  # {', '.join(naive)} has no offset; it is read as a time of the zone"
+
+
+def _columns(roles: Roles, *, has_actuals: bool) -> Iterator[str]:
+    order = ["prediction_id", "event_time", "dataset", "model_version", "score", "prediction",
+             "actual", "actual_time", "latency_ms", "status", "trace_id", "outcome"]  # fmt: skip
+    for role in order:
+        guess = roles.found.get(role)
+        if guess is None:
+            continue
+        if role in ("actual", "actual_time", "outcome") and not has_actuals:
+            yield f"  # {role}: {guess.columns[0]}  (needs source.actuals)"
+            continue
+        names = [_quoted(name) for name in guess.columns]
+        value = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
+        yield f"  {role}: {value}  # {guess.reason}"
+
+
+def _feature(facts: ColumnFacts) -> str:
+    problem = feature_problem(facts.name)
+    if facts.kind == "other":
+        problem = "its type is nested or binary, which no metric reads"
+    elif facts.is_unique and facts.kind in ("text", "integer"):
+        problem = "a different value in every row, like an id"
+    elif facts.is_constant:
+        problem = f"always {facts.values[0]}" if facts.values else "always null"
+    if problem:
+        return f"  # {_one_line(facts.name)}: left out: {_one_line(problem)}"
+    options = [f"type: {_TYPES[facts.kind]}"]
+    options += ["nullable: true"] if facts.n_null else []
+    options += ["pii: true"] if facts.pii else []
+    return f"  {_quoted(facts.name)}: {{{', '.join(options)}}}  # {_remark(facts)}"
+
+
+def _remark(facts: ColumnFacts) -> str:
+    parts = []
+    if facts.pii:
+        parts.append(f"{facts.pii}, so its values are shown nowhere")
+    elif facts.kind in ("numeric", "integer", "datetime"):
+        parts.append(f"{facts.lower} to {facts.upper}")
+    elif facts.kind == "category":
+        shown = ", ".join(facts.values[:5]) + (", ..." if facts.n_distinct > 5 else "")
+        parts.append(f"{facts.n_distinct:,} values: {shown}")
+    elif facts.kind == "text":
+        parts.append(f"{facts.n_distinct:,} different texts")
+    if facts.n_null:
+        parts.append(f"{facts.n_null / facts.n:.1%} null")
+    return _one_line("; ".join(parts) or "true and false")
+
+
+def _slices(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
+    fit = [
+        f
+        for f in facts
+        if f.kind in ("category", "boolean")
+        and f.n_distinct in _SLICE_LEVELS
+        and not f.pii
+        and f.name not in roles.used()
+        and feature_problem(f.name) is None
+    ]
+    if fit:
+        chosen = [f.name for f in sorted(fit, key=lambda f: f.n_distinct)[:_MOST_SLICES]]
+        yield f"slices: [{', '.join(map(_quoted, chosen))}]  # metrics by value of these as well"
+
+
+def _baseline(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
+    guess = roles.found.get("dataset")
+    if guess is None:
+        yield "# baseline: what windows are compared with. Give the events a dataset column with a"
+        yield "# validation part, or compare with the windows before; see docs/spec.md."
+        return
+    values = next(f.values for f in facts if f.name == guess.columns[0])
+    others = [name for name in ("validation", "training", "shadow", "canary") if name in values]
+    if others and PRODUCTION in values:
+        yield f"baseline: {{dataset: {others[0]}}}"
+
+
+def _quoted(text: str) -> str:
+    """Return a text as YAML would write it inside a flow collection."""
+    return yaml.safe_dump([text], default_flow_style=True, width=10_000, allow_unicode=True)[
+        1:-2
+    ].strip()
+
+
+def _one_line(text: str) -> str:
+    shown = "".join(char if char.isprintable() else "?" for char in text)
+    return shown if len(shown) <= 100 else shown[:99] + "…"
