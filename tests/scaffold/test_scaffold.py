@@ -1,0 +1,194 @@
+"""From a sample of events to a first spec."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.scaffold.columns import facts_of, unique_together
+from mlmon_dagster.scaffold.roles import Roles, guess_roles
+from mlmon_dagster.scaffold.sample import read_sample
+from mlmon_dagster.scaffold.spec_text import Scaffold, spec_text
+from mlmon_dagster.spec import ModelSpec, parse_model
+from tests.scaffold.events import N, churn
+
+PLAN = Scaffold(
+    model="churn",
+    predictions="landing/churn/*.parquet",
+    actuals="landing/churn/*.parquet",
+    start=dt.date(2026, 3, 1),
+    zone="Europe/Berlin",
+    granularity="day",
+    owner="team:growth",
+    n_rows=N,
+)
+
+
+def roles_of(table: pa.Table) -> Roles:
+    return guess_roles(table, facts_of(table))
+
+
+def written(table: pa.Table, plan: Scaffold = PLAN) -> tuple[str, ModelSpec]:
+    text = spec_text(plan, roles_of(table), facts_of(table))
+    return text, parse_model(text, "churn.yaml")
+
+
+def test_roles_are_found_by_name_and_values() -> None:
+    found = {role: guess.columns for role, guess in roles_of(churn()).found.items()}
+
+    assert found == {
+        "prediction_id": ("request_id",),
+        "event_time": ("scored_at",),
+        "dataset": ("dataset",),
+        "score": ("p_churn",),
+        "prediction": ("churn_predicted",),
+        "actual": ("label",),
+        "latency_ms": ("latency_ms",),
+    }
+
+
+def test_a_name_without_fitting_values_gets_no_role() -> None:
+    table = churn()
+    table = table.set_column(table.schema.get_field_index("p_churn"), "p_churn", pa.array(range(N)))
+
+    assert "score" not in roles_of(table).found
+
+
+@pytest.mark.parametrize(
+    ("actual", "task"),
+    [
+        ([i % 2 for i in range(N)], "binary_classification"),
+        (["a", "b", "c", "d"] * (N // 4), "multiclass_classification"),
+        ([i / 7 for i in range(N)], "regression"),
+    ],
+)
+def test_the_task_follows_from_the_ground_truth(actual: list[object], task: str) -> None:
+    table = churn().drop_columns(["p_churn", "churn_predicted", "label"])
+
+    assert roles_of(table.append_column("label", pa.array(actual))).task == task
+
+
+def test_ground_truth_without_a_telling_name_is_known_by_its_gaps() -> None:
+    table = churn().drop_columns(["label"])
+    known = pa.array([None if i % 9 == 0 else i % 2 for i in range(N)])
+    later = [None if i % 9 == 0 else t for i, t in enumerate(table.column("scored_at").to_pylist())]
+    table = table.append_column("left", known)
+    table = table.append_column("seen", pa.array(later, table.schema.field("scored_at").type))
+    found = roles_of(table).found
+
+    assert found["actual"].columns == ("left",)
+    assert found["actual_time"].columns == ("seen",)
+
+
+def test_without_an_id_the_fewest_columns_that_tell_rows_apart_are_taken() -> None:
+    table = pa.table(
+        {
+            "timestamp": [dt.datetime(2026, 3, 1, i // 4, tzinfo=dt.UTC) for i in range(80)],
+            "shop": [i % 2 for i in range(80)],
+            "till": [i % 4 // 2 for i in range(80)],
+            "amount": [1.5] * 80,
+        }
+    )
+    key = roles_of(table).found["prediction_id"].columns
+
+    assert key == ("timestamp", "shop", "till")
+    assert unique_together(table, key)
+
+
+def test_the_spec_loads_and_says_what_was_left_out() -> None:
+    text, spec = written(churn())
+
+    assert spec.baseline.dataset == "validation"
+    assert set(spec.features) == {"plan", "age", "balance", "contact", "is_new"}
+    assert {name: f.type for name, f in spec.features.items()} == {
+        "plan": "categorical",
+        "age": "numeric",
+        "balance": "numeric",
+        "contact": "categorical",
+        "is_new": "boolean",
+    }
+    assert spec.features["balance"].nullable
+    assert spec.slices == (("is_new",), ("plan",))
+    assert "# session: left out: a different value in every row" in text
+    assert "# always: left out: always x" in text
+    assert "# tags: left out: its type is nested" in text
+
+
+def test_personal_columns_are_marked_and_their_values_not_written() -> None:
+    text, spec = written(churn())
+
+    assert spec.features["contact"].pii
+    assert "@example.com" not in text
+
+
+def test_names_and_values_cannot_break_out_of_their_comment_or_key() -> None:
+    table = churn()
+    bad = pa.array((["x\n  evil: {type: numeric}", "y: z # no", "}"] * N)[:N])
+    table = table.append_column("odd", bad)
+    table = table.append_column("my: col\n", pa.array(range(N)))
+    text, spec = written(table)
+
+    assert "evil" not in yaml.safe_load(text)["features"]
+    assert "odd" in spec.features
+    assert set(yaml.safe_load(text)) <= set(ModelSpec.model_fields)
+
+
+def test_times_without_an_offset_are_said_to_be_local() -> None:
+    table = churn()
+    at = table.schema.get_field_index("scored_at")
+    table = table.set_column(at, "scored_at", table.column("scored_at").cast(pa.timestamp("us")))
+    text, spec = written(table)
+
+    assert spec.time.naive == "zone"
+    assert "scored_at has no offset" in text
+
+
+def test_a_sample_of_a_large_file_spans_all_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "big.parquet"
+    pq.write_table(pa.table({"i": range(100_000)}), file, row_group_size=1000)
+    sample = read_sample([file], max_rows=5000)
+
+    assert sample.n_rows == 100_000
+    assert 4000 <= sample.table.num_rows <= 6000
+    assert sample.table.column("i")[0].as_py() == 0
+    assert sample.table.column("i")[-1].as_py() >= 99_000
+
+
+def test_csv_is_read_with_inferred_types(tmp_path: Path) -> None:
+    file = tmp_path / "events.csv"
+    pyarrow.csv.write_csv(churn().drop_columns(["tags"]), file)
+    facts = {f.name: f.kind for f in facts_of(read_sample([file]).table)}
+
+    assert facts["scored_at"] == "datetime"
+    assert facts["age"] == "integer"
+    assert facts["is_new"] == "boolean"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.parquet", b"PAR1 no", "cannot be read as parquet"),
+        ("x.csv", b"a,b\n", "no rows"),
+        ("x.pickle", b"", "expected files of one format"),
+    ],
+)
+def test_a_file_that_cannot_be_sampled_is_an_error_that_says_why(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=said):
+        read_sample([file])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no file .*gone\.parquet"):
+        read_sample([tmp_path / "gone.parquet"])
