@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from mlmon_dagster.collect.problem import Problem
 from mlmon_dagster.errors import SchemaError
+from mlmon_dagster.ingest.derived_id import columns_to_read, with_derived_id
 from mlmon_dagster.ingest.expectations import Rule, rules_of
 from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, rows_at_fault
 from mlmon_dagster.ingest.layout import EXPECTED, Column, Stream, columns_of
@@ -89,7 +90,9 @@ class Judge:
         """
         if len(raw.present) > MAX_COLUMNS:
             raise Problem("too_large", f"More than {MAX_COLUMNS:,} columns.")
-        missing = [c for c in self.wanted if c.must_exist and c.source not in raw.columns]
+        reading = columns_to_read(self.wanted, self.spec)
+        missing = [c for c in reading if c.must_exist and c.source not in raw.columns]
+        raw = with_derived_id(raw, self.wanted, self.spec)
         if unread and len(unread) == raw.n_rows:
             missing = []
         try:

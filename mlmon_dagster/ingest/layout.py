@@ -118,10 +118,11 @@ def _declared(
     spec: ModelSpec, roles: tuple[tuple[str, Kind, bool], ...], source: Source | None
 ) -> tuple[Column, ...]:
     own = (source.columns if source else None) or {}
+    declared = spec.columns.declared()
     return tuple(
         Column(name, own.get(name, shared), kind, name not in _OPTIONAL, nullable)
         for name, kind, nullable in roles
-        if (shared := getattr(spec.columns, name)) is not None
+        if (shared := declared.get(name)) is not None
     )
 
 

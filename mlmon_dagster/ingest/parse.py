@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from mlmon_dagster.ingest.cast import ARROW_TYPES, cast_column
 from mlmon_dagster.ingest.decompress import decompressed
+from mlmon_dagster.ingest.derived_id import columns_to_read, with_derived_id
 from mlmon_dagster.ingest.epoch import from_epoch
 from mlmon_dagster.ingest.faults import Fault, Mask
 from mlmon_dagster.ingest.layout import STREAMS, Column, columns_of
@@ -87,7 +88,8 @@ def parse_file(staged: Staged, spec: ModelSpec, source: Source) -> Parsed:
     if plain.stat().st_size == 0:
         raise refused(staged.name, "empty_file", "0 bytes once decompressed; expected rows.")
     wanted = columns_of(spec, staged.stream)
-    raw = reader(plain, staged.name, wanted, _options(source))
+    raw = reader(plain, staged.name, columns_to_read(wanted, spec), _options(source))
+    raw = with_derived_id(raw, wanted, spec)
     return typed_columns(staged, raw, wanted, spec, source)
 
 
@@ -122,6 +124,7 @@ def typed_columns(
         if cast.not_finite:
             not_finite[column.name] = cast.not_finite
     declared = {column.source for stream in STREAMS for column in columns_of(spec, stream)}
+    declared |= set(spec.columns.id_parts)
     present = set(raw.present)
     return Parsed(
         staged=staged,

@@ -75,6 +75,7 @@ def spec_text(scaffold: Scaffold, roles: Roles, facts: Sequence[ColumnFacts]) ->
         *(_feature(f) for f in facts if f.name not in roles.used()),
         *_slices(roles, facts),
         *_baseline(roles, facts),
+        *_monitors(roles),
     ]
     return "\n".join(lines) + "\n"
 
@@ -158,6 +159,12 @@ def _baseline(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
     others = [name for name in ("validation", "training", "shadow", "canary") if name in values]
     if others and PRODUCTION in values:
         yield f"baseline: {{dataset: {others[0]}}}"
+
+
+def _monitors(roles: Roles) -> Iterator[str]:
+    if roles.task == "binary_classification" and not roles.found.keys() & {"score", "prediction"}:
+        yield "# No column looks like a score or a decision, so only the data is watched."
+        yield "monitors: {performance: []}"
 
 
 def _quoted(text: str) -> str:

@@ -133,6 +133,10 @@ def _columns(spec: ModelSpec) -> Iterator[Problem]:
     for role, name in roles.items():
         if ":" not in role and role not in ("group", "rank"):
             yield from _said(("columns", role), names.column_problem(name))
+    for index, part in enumerate(spec.columns.id_parts):
+        yield from _said(("columns", "prediction_id", index), names.column_problem(part))
+        if part in spec.columns.id_parts[:index]:
+            yield Problem(("columns", "prediction_id", index), f"'{part}' is listed twice")
     for later, earlier in names.collisions([*spec.features, *roles.values()]):
         where = next((("columns", r) for r, name in roles.items() if name == later), None)
         yield Problem(

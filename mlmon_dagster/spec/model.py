@@ -92,6 +92,9 @@ def _slice_tuple(value: object) -> object:
 SliceKey = Annotated[tuple[str, ...], BeforeValidator(_slice_tuple)]
 
 
+Key = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=2)]
+
+
 class TimeSpec(Declared):
     """When windows start and end, and how late events may come."""
 
@@ -107,7 +110,7 @@ class TimeSpec(Declared):
 class Columns(Declared):
     """Names of the roles in the user's files; a role left out does not exist there."""
 
-    prediction_id: str
+    prediction_id: str | Key
     event_time: str
     score: str | None = None
     scores: dict[str, str] | None = None
@@ -123,15 +126,23 @@ class Columns(Declared):
     trace_id: str | None = None
     outcome: str | None = None
 
+    @property
+    def id_parts(self) -> tuple[str, ...]:
+        """The columns that identify an event together; () if one column does."""
+        return () if isinstance(self.prediction_id, str) else self.prediction_id
+
     def declared(self) -> dict[str, str]:
         """Return role -> column of the files, for the roles that exist.
 
-        The score of a class has a role of its own, ``score:<class>``.
+        The score of a class has a role of its own, ``score:<class>``; the parts of an id are
+        joined.
         """
         found: dict[str, str] = {}
         for role, name in self:
             if isinstance(name, dict):
                 found |= {score_column(label): column for label, column in name.items()}
+            elif isinstance(name, tuple):
+                found[role] = " + ".join(name)
             elif name is not None:
                 found[role] = name
         return found

@@ -59,6 +59,11 @@ def default_performance(spec: ModelSpec) -> tuple[PerformanceMonitor, ...]:
     return (PerformanceMonitor(metric=metric, drop=drop),)
 
 
+def watches_only_data(spec: ModelSpec) -> bool:
+    """Say whether a binary model's events hold inputs, and no output to measure."""
+    return spec.columns.score is None and spec.columns.prediction is None
+
+
 def task_signature(spec: ModelSpec) -> list[Any]:
     """Return what of a spec decides how its task is profiled, besides features and slices."""
     return [declared_classes(spec), sorted(spec.columns.scores or {}), spec.top_k, spec.quantile]
@@ -78,8 +83,12 @@ def task_problems(spec: ModelSpec) -> Found:
 
 
 def _binary(spec: ModelSpec) -> Found:
-    if spec.columns.score is None and spec.columns.prediction is None:
-        yield ("columns",), "a binary model needs columns.score or columns.prediction"
+    if watches_only_data(spec) and spec.monitors.performance != ():
+        yield (
+            ("columns",),
+            "a binary model needs columns.score or columns.prediction; to watch only its data "
+            "write monitors: {performance: []}",
+        )
     if spec.costs is not None and spec.columns.prediction is None:
         yield ("costs",), "costs are of decisions; declare columns.prediction"
     if spec.fairness is not None:
