@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from mlmon_dagster.defs.resources import Project
 
+_ENDED = dt.timedelta(days=30)  # without events for so long, the files are history
 _BUSY_DAY = 50  # fewer events a day than this make daily windows too small to judge
 
 
@@ -52,7 +53,7 @@ def init(
     target = out or project.models_folder / f"{name}.yaml"
     if str(target) != "-" and target.exists() and not force:
         raise ConfigError(f"{target} exists. Use --force to replace it, or --out for another file.")
-    text = propose(project.folder, files, name, zone, owner)
+    text = propose(project.folder, files, name, zone, owner, project.now())
     if str(target) == "-":
         click.echo(text, nl=False)
         return
@@ -61,7 +62,9 @@ def init(
     click.echo(f"Wrote {target}. Read the comments, then: mlmon validate && mlmon run {name}")
 
 
-def propose(folder: Path, files: tuple[Path, ...], model: str, zone: str, owner: str) -> str:
+def propose(
+    folder: Path, files: tuple[Path, ...], model: str, zone: str, owner: str, now: dt.datetime
+) -> str:
     """Return the spec's text, which loads.
 
     Raises:
@@ -83,17 +86,16 @@ def propose(folder: Path, files: tuple[Path, ...], model: str, zone: str, owner:
             "a timestamp or ISO 8601 text."
         )
     path = _glob(folder, files)
-    start, granularity = _time(
-        sample.table, roles.found["event_time"].columns[0], zone, sample.n_rows
-    )
+    first, last = _ends(sample.table, roles.found["event_time"].columns[0])
     text = spec_text(
         Scaffold(
             model=model,
             predictions=path,
             actuals=path if "actual" in roles.found else None,
-            start=start,
+            start=first.astimezone(ZoneInfo(zone)).date(),
+            end=_end(last, now, zone),
             zone=zone,
-            granularity=granularity,
+            granularity=_granularity(first, last, sample.n_rows),
             owner=owner,
             n_rows=sample.n_rows,
         ),
@@ -120,13 +122,23 @@ def _glob(folder: Path, files: tuple[Path, ...]) -> str:
     return f"{inside}/*{suffix}" if inside != "." else f"*{suffix}"
 
 
-def _time(table: pa.Table, column: str, zone: str, n_rows: int) -> tuple[dt.date, str]:
-    """Return the first day and the length of windows that the rate of events allows."""
+def _ends(table: pa.Table, column: str) -> tuple[dt.datetime, dt.datetime]:
+    """Return the times of the first and the last event."""
     import pandas as pd
 
     times = pd.to_datetime(table.column(column).to_pandas(), utc=True)
-    first, last = times.min(), times.max()
-    days = max((last - first) / pd.Timedelta(days=1), 1)
-    per_day = n_rows / days
-    granularity = "day" if per_day >= _BUSY_DAY else "week" if 7 * per_day >= _BUSY_DAY else "month"
-    return first.tz_convert(ZoneInfo(zone)).date(), granularity
+    return times.min().to_pydatetime(), times.max().to_pydatetime()
+
+
+def _granularity(first: dt.datetime, last: dt.datetime, n_rows: int) -> str:
+    """Return the shortest windows that the rate of events fills."""
+    per_day = n_rows / max((last - first) / dt.timedelta(days=1), 1)
+    if per_day >= _BUSY_DAY:
+        return "day"
+    return "week" if 7 * per_day >= _BUSY_DAY else "month"
+
+
+def _end(last: dt.datetime, now: dt.datetime, zone: str) -> dt.date | None:
+    if now - last < _ENDED:
+        return None
+    return last.astimezone(ZoneInfo(zone)).date() + dt.timedelta(days=1)

@@ -33,12 +33,14 @@ class Scaffold:
         predictions: Glob of the landing files, relative to the project.
         actuals: Glob of the files with ground truth; None for none.
         start: First day of production.
+        end: First day after the last event of data that has ended; None for a live model.
     """
 
     model: str
     predictions: str
     actuals: str | None
     start: dt.date
+    end: dt.date | None
     zone: str
     granularity: str
     owner: str
@@ -65,6 +67,7 @@ def spec_text(scaffold: Scaffold, roles: Roles, facts: Sequence[ColumnFacts]) ->
         f"  zone: {scaffold.zone}  # windows are days (hours, weeks) of this time zone",
         f"  granularity: {scaffold.granularity}",
         f"  start: {scaffold.start}  # the first day in production; older events may be a baseline",
+        *_end(scaffold.end),
         *_naive(roles, facts),
         "source:",
         f"  predictions: {{path: {_quoted(scaffold.predictions)}}}",
@@ -78,6 +81,11 @@ def spec_text(scaffold: Scaffold, roles: Roles, facts: Sequence[ColumnFacts]) ->
         *_monitors(roles),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _end(end: dt.date | None) -> Iterator[str]:
+    if end is not None:
+        yield f"  end: {end}  # the events stop before; delete this line for a model that goes on"
 
 
 def _naive(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:

@@ -24,6 +24,7 @@ PLAN = Scaffold(
     predictions="landing/churn/*.parquet",
     actuals="landing/churn/*.parquet",
     start=dt.date(2026, 3, 1),
+    end=None,
     zone="Europe/Berlin",
     granularity="day",
     owner="team:growth",
