@@ -17,6 +17,7 @@ def project(tmp_path: Path) -> Path:
     landing = tmp_path / "empty" / "landing" / "churn"
     landing.mkdir(parents=True)
     pq.write_table(churn(), landing / "events.parquet")
+    (landing / "events.parquet.done").touch()  # complete, no need to wait
     return tmp_path / "empty"
 
 
