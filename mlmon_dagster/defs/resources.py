@@ -131,7 +131,7 @@ class Project:
     folder: Path
     store_root: str
     db_url: str | None = None
-    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     now: Callable[[], dt.datetime] = wall_clock
     slack_token: str | None = None
     slack_api_url: str | None = None
