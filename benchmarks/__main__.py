@@ -1,4 +1,4 @@
-"""Every benchmark, one table each: `python -m benchmarks`, about ten minutes on a quiet machine.
+"""Every benchmark, one table each: `python -m benchmarks`, a quarter of an hour.
 
 `python -m benchmarks calibrate` runs one of them, here how often intervals hold the truth.
 Each runs in a process of its own, so that the peak memory of one is not the other's.
@@ -12,6 +12,7 @@ import sys
 RUNS = (
     ("benchmarks.profile_vs_scan", "--rows", "1_000_000"),
     ("benchmarks.profile_vs_scan", "--rows", "10_000_000", "--repeats", "3"),
+    ("benchmarks.ingest", "--files", "10"),
     ("benchmarks.backfill", "--sample", "8"),
     ("benchmarks.logger",),
     ("benchmarks.collect", "--seconds", "20"),

@@ -34,7 +34,7 @@ class Goal:
     def __str__(self) -> str:
         bound = "at least" if self.is_least else "at most"
         text = f"{bound} {self.limit:g}{self.unit}"
-        return f"{text:<18}{'met' if self.is_met else 'NOT MET'}"
+        return f"{text:<17} {'met' if self.is_met else 'NOT MET'}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,147 @@
+"""Every proof in full, and one table of what was claimed and found: `make prove`.
+
+About half an hour on a quiet machine of two cores; `--examples`, `--kills`, `--every` and
+`--seconds` make it shorter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.table import Goal, Row, render
+from mlmon_dagster.store import open_store
+from tests.ingest.landing import events, land, truths
+from tests.proof import any_order, failing, killing, together, world
+
+SEED = 20_240_210
+
+
+def _land(project: Path) -> None:
+    land(project, "landing/predictions/a.parquet", events(8))
+    land(project, "landing/predictions/b.csv", events(6, first=4, day="2024-02-02"))
+    land(project, "landing/predictions/c.jsonl", events(2, score=[7.0, 0.5]))
+    land(project, "landing/actuals/a.csv", truths(9))
+
+
+def _examples(template: Path, n: int, start: int, told: Any) -> None:
+    try:
+        told.put(any_order.examples(template, n, start))
+    except BaseException:
+        told.put(traceback.format_exc())
+
+
+def prove_any_order(folder: Path, n: int) -> list[Row]:
+    """Run n examples of the property in two processes."""
+    template = world.make_template(folder / "template")
+    context = multiprocessing.get_context("forkserver")
+    told = context.Queue()
+    for worker in range(2):
+        context.Process(target=_examples, args=(template, -(-n // 2), SEED + worker, told)).start()
+    found = [told.get() for _ in range(2)]
+    hits: Counter[str] = Counter()
+    for part in found:
+        if isinstance(part, str):
+            raise AssertionError(part)
+        hits += part
+    examples = hits.pop("examples")
+    return [
+        Row(
+            "any order, split, repeated, killed",
+            (f"{examples:,}", f"{hits.total():,} kills", "0 differ"),
+            Goal(examples, n, is_least=True, unit=" examples"),
+        )
+    ]
+
+
+def prove_kills(folder: Path, n: int) -> list[Row]:
+    """Kill n processes with SIGKILL and recover."""
+    template = world.make_template(folder / "template")
+    killed = killing.kill_everywhere(killing.processes(), template, n)
+    return [
+        Row(
+            "SIGKILL at named steps",
+            (f"{killed.total():,}", f"{len(killed)} steps", "0 lost, 0 doubled"),
+            Goal(killed.total(), n, is_least=True, unit=" kills"),
+        )
+    ]
+
+
+def prove_failures(folder: Path, every: int) -> list[Row]:
+    """Let every call of an ingest fail once."""
+    calls, expected = failing.calls_of(folder / "clean", _land)
+    open_store(folder / "template").close()
+    context, wrong = killing.processes(), []
+    chosen = range(1, len(calls) + 1, every)
+    for n in chosen:
+        found = failing.fails_once(context, folder / "template", folder / "one", _land, n)
+        wrong += [] if found == expected else [f"call {n}: {calls[n - 1]}"]
+    if wrong:
+        raise AssertionError(f"not as the clean run after {wrong}")
+    rows = [
+        Row(f"  of them {kind}", (f"{count:,}",))
+        for kind, count in sorted(failing.kinds_of([calls[n - 1] for n in chosen]).items())
+    ]
+    total = Row(
+        "each call of an ingest fails once",
+        (f"{len(chosen):,}", f"of {len(calls):,}", "0 differ"),
+        Goal(len(chosen), len(calls), is_least=True, unit=" calls"),
+    )
+    return [total, *rows]
+
+
+def prove_together(folder: Path, seconds: float) -> list[Row]:
+    """Run two ingests and three readers at once."""
+    template = world.make_template(folder / "template")
+    found = together.all_at_once(killing.processes(), template, folder, seconds)
+    wrong = len(found["errors"]) + found["torn"] + len(found["unbalanced"])
+    missing = found["batches"] * together.ROWS - found["stored"]
+    if wrong or missing or found["stored"] != found["records"]:
+        raise AssertionError(str(found))
+    numbers = (f"{found['batches']:,} files", f"{found['reads']:,} reads", "0 errors, 0 torn")
+    return [Row(f"2 ingests, 3 readers, {seconds:g} s", numbers, Goal(wrong, 0))]
+
+
+def main() -> int:
+    """Run the proofs, print the table, return how many failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=int, default=2_000)
+    parser.add_argument("--kills", type=int, default=204)
+    parser.add_argument("--every", type=int, default=1, help="of so many calls one fails")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--only", choices=["order", "kills", "failures", "together"])
+    options = parser.parse_args()
+    proofs: dict[str, Callable[[Path], list[Row]]] = {
+        "kills": lambda folder: prove_kills(folder, options.kills),
+        "failures": lambda folder: prove_failures(folder, options.every),
+        "together": lambda folder: prove_together(folder, options.seconds),
+        "order": lambda folder: prove_any_order(folder, options.examples),
+    }
+    rows, failed = [], 0
+    for name, prove in proofs.items():
+        if options.only not in (None, name):
+            continue
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            try:
+                rows += prove(Path(folder))
+            except AssertionError:
+                failed += 1
+                rows.append(Row(f"{name}: FAILED", ("see below",), Goal(1, 0)))
+                traceback.print_exc()
+        sys.stderr.write(f"{name}: {time.monotonic() - start:.0f} s\n")
+    title = "Proofs of the inference store"
+    sys.stdout.write(render(title, ("found", "", ""), rows, seed=SEED) + "\n")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The proofs of the store, in small; `make prove` runs them in full and prints what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlmon_dagster.store import open_store
+from tests.ingest.landing import events, land, truths
+from tests.proof import any_order, failing, killing, together, world
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("proof")]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a baseline, to copy."""
+    return world.make_template(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture(scope="module")
+def context() -> Any:
+    """What forks processes."""
+    return killing.processes()
+
+
+def test_any_order_repetition_split_and_kill_end_in_the_fold_of_the_stream(template: Path) -> None:
+    assert any_order.examples(template, 4)["examples"] >= 4
+
+
+def test_killed_at_named_steps_nothing_is_lost_or_doubled(template: Path, context: Any) -> None:
+    steps = any_order.STEPS[::2]  # the other half is killed by the tests of the rooms
+
+    killed = killing.kill_round(context, template, 0, steps)
+
+    assert set(killed) == set(steps)
+
+
+def small(project: Path) -> None:
+    """Land one file of each stream."""
+    land(project, "landing/predictions/a.parquet", events(6))
+    land(project, "landing/actuals/a.parquet", truths(6))
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """The calls of an undisturbed ingest and what it leaves."""
+    return failing.calls_of(tmp_path_factory.mktemp("clean"), small)
+
+
+def test_a_call_that_fails_once_changes_nothing_in_the_end(
+    clean: tuple[list[str], dict[str, Any]], context: Any, tmp_path: Path
+) -> None:
+    calls, expected = clean
+    open_store(tmp_path / "template").close()
+
+    assert len(set(calls)) >= 8
+    for n in range(3, len(calls), len(calls) // 8):
+        found = failing.fails_once(context, tmp_path / "template", tmp_path / "one", small, n)
+        assert found == expected, f"call {n}, {calls[n - 1]}"
+
+
+def test_two_ingests_and_three_readers_at_once_see_whole_batches(
+    template: Path, context: Any, tmp_path: Path
+) -> None:
+    found = together.all_at_once(context, template, tmp_path, 4)
+
+    assert found["errors"] == []
+    assert found["torn"] == 0
+    assert found["batches"] >= 2
+    assert found["stored"] == found["records"] == found["batches"] * together.ROWS
+    assert found["unbalanced"] == []
