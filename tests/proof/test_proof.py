@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlmon_dagster.store import open_store
-from tests.ingest.landing import events, land, truths
+from mlmon_dagster.store import Store, open_store
+from tests.ingest.landing import credit_spec, events, ingest, land, record_content, truths
 from tests.proof import any_order, failing, killing, together, world
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("proof")]
@@ -73,3 +74,33 @@ def test_two_ingests_and_three_readers_at_once_see_whole_batches(
     assert found["batches"] >= 2
     assert found["stored"] == found["records"] == found["batches"] * together.ROWS
     assert found["unbalanced"] == []
+
+
+def taken_in(store: Store, project: Path) -> dict[str, Any]:
+    """Ingest some files that are in the landing folder; return what is left behind."""
+    small(project)
+    ingest(store, credit_spec(), project)
+    return failing.left_behind(store)
+
+
+def test_a_lost_state_database_is_filled_again_from_landing_files(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    before = taken_in(store, tmp_path / "project")
+    store.close()
+    for path in (tmp_path / "store").glob("state.db*"):
+        path.unlink()
+
+    store = open_store(tmp_path / "store")
+    after = taken_in(store, tmp_path / "project")
+    store.close()
+
+    assert after == before
+
+
+def test_lost_records_are_the_same_once_rebuilt(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    before = taken_in(store, tmp_path / "project")
+    shutil.rmtree(tmp_path / "store" / "inference_records")
+
+    assert record_content(store, credit_spec()) == before["records"]
+    store.close()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from mlmon_dagster.defs import compute, measuring
+from mlmon_dagster.defs import compute, measuring, records
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.ingest import ingest_new
@@ -196,7 +196,7 @@ def observed(store: Store, spec: ModelSpec, project: Path) -> dict[str, Any]:
 def measure(store: Store, spec: ModelSpec, project: Path) -> None:
     """Run the steps of all windows, as the assets do."""
     work = _work(store, spec, project)
-    compute.rebuild_records(work)
+    records.rebuild_records(work)
     compute.build_window_profiles(work)
     measuring.measure_windows(work, "performance")
 
