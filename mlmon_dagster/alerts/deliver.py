@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from mlmon_dagster.alerts.console import ConsoleReceiver
 from mlmon_dagster.alerts.receivers import Receiver
 from mlmon_dagster.alerts.worker import Clock, DeliveryPolicy, DeliveryReport, Worker
-from mlmon_dagster.store import Store
+from mlmon_dagster.store import Store, outbox
 from mlmon_dagster.store.outbox_health import outbox_health
 
 CONSOLE = "console"
@@ -37,10 +37,11 @@ def deliver(
         budget_seconds: Real time after which no further message is begun.
         max_messages: Attempts after which the call ends.
         policy: Waiting times.
-        clock: Real time; for tests.
+        clock: Real time; by default that of the database, whatever this machine's clock says.
         jitter: Numbers in [0, 1) that spread retries.
     """
-    worker = Worker(store, _complete(receivers), policy or DeliveryPolicy(), clock or _real_time)
+    by_database = partial(outbox.real_time, store.state)
+    worker = Worker(store, _complete(receivers), policy or DeliveryPolicy(), clock or by_database)
     worker.jitter = jitter
     deadline = time.monotonic() + budget_seconds
     attempts = 0
@@ -51,10 +52,6 @@ def deliver(
             break
     worker.report.n_waiting = outbox_health(store.state).n_waiting
     return worker.report
-
-
-def _real_time() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
 
 
 def _complete(receivers: Mapping[str, Receiver]) -> dict[str, Receiver]:

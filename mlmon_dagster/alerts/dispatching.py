@@ -15,9 +15,9 @@ from mlmon_dagster.alerts.links import Links
 from mlmon_dagster.alerts.outage import summarize_outages
 from mlmon_dagster.alerts.receivers import Receiver
 from mlmon_dagster.alerts.stand_ins import PLATFORM, platform_spec, stand_in
-from mlmon_dagster.alerts.worker import DeliveryReport
+from mlmon_dagster.alerts.worker import DeliveryPolicy, DeliveryReport
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store import Store
+from mlmon_dagster.store import Store, checkpoints
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def dispatch(
     ops_channel: str | None = None,
     budget_seconds: float = 40.0,
     max_messages: int = 20,
+    policy: DeliveryPolicy | None = None,
 ) -> DispatchReport:
     """Fold new results, write the messages that are due, deliver what waits.
 
@@ -64,6 +65,7 @@ def dispatch(
         ops_channel: Slack channel of alerts about Dagster itself; None for that of most models.
         budget_seconds: Real time after which no further message is begun.
         max_messages: Attempts after which delivering ends.
+        policy: Waiting times of the delivery.
     """
     platform = platform_spec(specs, ops_channel)
     specs = [*specs, *([platform] if platform else [])]
@@ -72,5 +74,12 @@ def dispatch(
     n_written = flush_groups(store, [*specs, *gone], now, links=links, backfilling=backfilling)
     n_written += write_digests(store, [s for s in specs if s.model != PLATFORM], now)
     n_written += summarize_outages(store, specs, now)
-    report = deliver(store, receivers, budget_seconds=budget_seconds, max_messages=max_messages)
+    checkpoints.reached("dispatch.written")
+    report = deliver(
+        store,
+        receivers,
+        budget_seconds=budget_seconds,
+        max_messages=max_messages,
+        policy=policy,
+    )
     return DispatchReport(n_folded, n_written, report)

@@ -21,7 +21,7 @@ from mlmon_dagster.alerts.no_verdict import family_results
 from mlmon_dagster.alerts.suppression import breaks_window, failing_causes, mute
 from mlmon_dagster.alerts.transitions import EventKind, Verdict, failed, resolve, step
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store import Store, alert_state
+from mlmon_dagster.store import Store, alert_state, checkpoints
 from mlmon_dagster.store.alert_state import Row
 
 WINDOWS_UNTIL_MISSING = 2
@@ -59,6 +59,8 @@ def fold_results(
         while more:
             with alert_state.exclusive(store.state, f"alerts:{spec.model}") as conn:
                 n_batch, more = _fold_batch(conn, spec, now, environment)
+                checkpoints.reached("fold.before_commit")
+            checkpoints.reached("fold.committed")
             n_folded += n_batch
         with alert_state.exclusive(store.state, f"alerts:{spec.model}") as conn:
             _resolve_missing(conn, spec.model, now)

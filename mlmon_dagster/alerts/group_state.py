@@ -15,7 +15,7 @@ from mlmon_dagster.alerts.notify import Told
 from mlmon_dagster.alerts.outgoing import outbox_row
 from mlmon_dagster.alerts.routing import Destination, destinations, fallback_of
 from mlmon_dagster.alerts.silencing import silenced_by
-from mlmon_dagster.alerts.view import AlertView, view_of
+from mlmon_dagster.alerts.view import AlertView, past_episode, view_of
 from mlmon_dagster.store import alert_state, outbox, silences
 from mlmon_dagster.store.alert_state import Row
 
@@ -113,6 +113,21 @@ class GroupState:
         fingerprints = dict.fromkeys(key.split(":")[0] for key in sorted(keys))
         return [self.views[f] for f in fingerprints if f in self.views]
 
+    def episodes(self, keys: Iterable[str]) -> list[AlertView]:
+        """Return episodes by key, also those after which the alert has fired again."""
+        history = alert_state.all_events(self.conn, self.context.spec.model)
+        zone, found = self.context.spec.time.zone, []
+        for key in sorted(keys):
+            fingerprint, number = key.split(":")
+            if fingerprint not in self.alerts:
+                continue
+            row: Row = self.alerts[fingerprint]
+            if row["episode"] != int(number):
+                of_it = [e for e in history.get(fingerprint, ()) if e["episode"] == int(number)]
+                row = past_episode(row, of_it)
+            found.append(view_of(row, zone))
+        return found
+
     def _group_key(self, destination: Destination, family: str) -> str:
         return "|".join((*destination, self.context.spec.model, family))
 
@@ -137,12 +152,19 @@ class GroupState:
         return self.groups[group_key]
 
     def enqueue(
-        self, group: dict[str, Any], key: str, kind: str, text: Message, *, head_key: str
+        self,
+        group: dict[str, Any],
+        key: str,
+        kind: str,
+        text: Message,
+        *,
+        head_key: str,
+        next_at: dt.datetime = outbox.AT_ONCE,
     ) -> None:
-        """Write a message into the outbox."""
+        """Write a message into the outbox, due at ``next_at``, which is real time."""
         fallback = fallback_of(self.context.spec, place_of(group))
         row = outbox_row(group, key, kind, text, head_key=head_key, now=self.now, fallback=fallback)
-        outbox.enqueue(self.conn, [row])
+        outbox.enqueue(self.conn, [{**row, "next_at": next_at}])
 
 
 def load(conn: sa.Connection, context: Context, now: dt.datetime) -> GroupState:

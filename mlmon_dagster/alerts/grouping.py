@@ -29,7 +29,7 @@ from mlmon_dagster.alerts.outgoing import row_key
 from mlmon_dagster.alerts.routing import Destination
 from mlmon_dagster.alerts.silencing import silenced_by
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, alert_state, outages, outbox
+from mlmon_dagster.store import Store, alert_state, checkpoints, outages, outbox
 from mlmon_dagster.store.alert_state import Row
 
 _KINDS: dict[Reason, str] = {
@@ -77,6 +77,8 @@ def flush_groups(
                 for place in state.destinations()
                 for family in families
             )
+            checkpoints.reached("flush.before_commit")
+        checkpoints.reached("flush.committed")
     return n_written
 
 
@@ -159,7 +161,10 @@ def _write(
         text = say.head_message(context, state.views_of(audible))
         state.enqueue(group, key, _KINDS[reason], text, head_key="")
     elif reason == "all_resolved" and _withdraw(state, group):
-        text = say.missed_message(context, state.views_of(ended))
+        # The thread's answers go with it: all that fired in it is said here, whenever it ended.
+        over = {episode_of(k) for k in told.firing} | told.resolved
+        silent = {episode_of(k) for k in told.firing} - {episode_of(k) for k in ended}
+        text = say.missed_message(context, state.episodes(over - silent))
         state.enqueue(group, key, _KINDS[reason], text, head_key="")
     else:
         text = _reply(state, context, reason, told, audible, ended)
@@ -218,6 +223,6 @@ def _write_head(state: GroupState, group: dict[str, Any]) -> None:
         text = render(context, firing)
     else:
         text = say.closed_message(context, resolved)
-    outbox.supersede_head_updates(state.conn, head_key)
+    due = outbox.supersede_head_updates(state.conn, head_key)
     key = row_key(group, "head")
-    state.enqueue(group, key, "head", text, head_key=head_key)
+    state.enqueue(group, key, "head", text, head_key=head_key, next_at=due)

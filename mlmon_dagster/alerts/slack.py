@@ -38,8 +38,8 @@ from mlmon_dagster.alerts.slack_errors import (
 TIMEOUT_SECONDS = 10
 DEFAULT_WAIT_SECONDS = 30.0
 SCOPES = ("chat:write", "channels:history")
-_CLOCK_SKEW_SECONDS = 300
-_MAX_PAGES = 10
+_CLOCK_SKEW_SECONDS = 3600  # by which our clock may be ahead of Slack's
+_MAX_PAGES = 25
 _CHANNEL_ID = re.compile(r"[CGD][A-Z0-9]{6,}")
 
 Call = Callable[[], SlackResponse]
@@ -118,14 +118,19 @@ class SlackReceiver:
         return Posted(str(answer.get("ts", "")), str(answer.get("channel", "")))
 
     def look_up(self, delivery: Delivery, since: float) -> Outcome:
-        """Search the channel's history, or the thread, for the message."""
+        """Search the channel's history, or the thread, for the message.
+
+        If frozen workers have left more than one copy, the oldest stays.
+        """
         if delivery.update_ts:
             return NotPosted("an update can be repeated")
         try:
             channel_id = delivery.channel_id or self._channel_id(delivery.channel)
-            for found in self._history(channel_id, delivery.thread_ts, since):
-                if _is_message(found, delivery.idempotency_key):
-                    return Posted(str(found["ts"]), channel_id)
+            copies = self._copies(delivery, channel_id, since)
+            for ts in copies[1:]:
+                self.retract(delivery, Posted(ts, channel_id))
+            if copies:
+                return Posted(copies[0], channel_id)
         except Exception as error:  # classified as above
             outcome = classify(error)
             if isinstance(outcome, Refused):
@@ -143,20 +148,34 @@ class SlackReceiver:
             return False
         return True
 
+    def _copies(self, delivery: Delivery, channel_id: str, since: float) -> list[str]:
+        """Return the names of the messages of one key, oldest first; more than one is a fault."""
+        found: list[str] = []
+        try:
+            found.extend(
+                str(message["ts"])
+                for message in self._history(channel_id, delivery.thread_ts, since)
+                if _is_message(message, delivery.idempotency_key)
+            )
+        except SlackClientError:
+            if not found:  # what follows cannot change that the message is there
+                raise
+        return sorted(found, key=float)
+
     def _history(self, channel_id: str, thread_ts: str, since: float) -> Iterator[dict[str, Any]]:
         cursor = ""
         for _ in range(_MAX_PAGES):
             query: dict[str, Any] = {
                 "channel": channel_id,
-                "oldest": f"{max(since - _CLOCK_SKEW_SECONDS, 0):.6f}",
                 "include_all_metadata": True,
                 "limit": 200,
                 "cursor": cursor or None,
             }
-            if thread_ts:
+            if thread_ts:  # searched whole, so that no clock matters
                 page = self._client.conversations_replies(ts=thread_ts, **query)
             else:
-                page = self._client.conversations_history(**query)
+                oldest = f"{max(since - _CLOCK_SKEW_SECONDS, 0):.6f}"
+                page = self._client.conversations_history(oldest=oldest, **query)
             yield from page.get("messages") or ()
             cursor = _next_cursor(page)
             if not cursor:

@@ -98,6 +98,26 @@ def view_of(row: Row, zone: str = "UTC") -> AlertView:
     return AlertView(row, json.loads(row["details"]), zone)
 
 
+def past_episode(row: Row, events: Sequence[Row]) -> Row:
+    """Return an alert as it was in an episode that is over.
+
+    Args:
+        row: The alert as it is now.
+        events: The episode's history, oldest first.
+    """
+    said = [event for event in events if event["message"]]
+    opened = next((e["window_start"] for e in events if e["kind"] == "opened"), None)
+    ended = next((e["window_start"] for e in events if e["kind"] == "resolved"), None)
+    last = said[-1] if said else row
+    return {
+        **row,
+        **{name: last[name] for name in ("severity", "value", "message")},
+        "opened_window": opened,
+        "last_window_start": ended,
+        "details": "{}",
+    }
+
+
 def worst_first(views: Sequence[AlertView]) -> list[AlertView]:
     """Sort: errors before warnings, the whole before its slices, then by name."""
     return sorted(

@@ -28,7 +28,8 @@ from mlmon_dagster.store.outbox import Claim
 
 Clock = Callable[[], dt.datetime]
 
-_LOOKS_AFTER_A_LOST_LEASE = 10
+# Longer together than another worker's request may take.
+_LOOKS_AFTER_A_LOST_LEASE, _LOOK_SECONDS = 50, 0.3
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,9 @@ class Worker:
         delivery = self._delivery(claim)
         if claim.is_lookup:
             since = claim.row["attempt_at"] or claim.row["created_at"]
-            return receiver.look_up(delivery, since.timestamp())
+            outcome = receiver.look_up(delivery, since.timestamp())
+            checkpoints.reached("deliver.looked_up")
+            return outcome
         if claim.row["kind"] == "head" and not delivery.update_ts:
             return Refused("the message to update was never posted")
         if not outbox.renew(self.store.state, claim, self.clock(), self.policy.lease):
@@ -168,10 +171,14 @@ class Worker:
             self._settle_late(claim, outcome, values)
 
     def _settle_late(self, claim: Claim, outcome: Posted, values: Mapping[str, Any]) -> None:
-        """Settle a post that ended after its lease: keep one copy, whoever posted it."""
+        """Settle a post that ended after its lease: keep one copy, whoever posted it.
+
+        While another worker is at the row, its outcome is waited for. A row of unclear fate will
+        be looked up, and whoever does that finds this copy too.
+        """
         for _ in range(_LOOKS_AFTER_A_LOST_LEASE):
             row = outbox.get_row(self.store.state, claim.row["id"])
-            if row is None or (row["status"] == "sent" and row["slack_ts"] == outcome.ts):
+            if row is None or row["status"] == "unknown" or row["slack_ts"] == outcome.ts:
                 return
             if row["status"] in ("sent", "superseded"):
                 if not self.receivers[claim.row["receiver"]].retract(
@@ -182,20 +189,17 @@ class Worker:
             if outbox.adopt(self.store.state, claim.row["id"], **values):
                 self.report.n_sent += 1
                 return
-            time.sleep(self.policy.pace_seconds / 2)
+            time.sleep(_LOOK_SECONDS)
         self._note("a message may be posted twice: a worker was frozen past its lease")
 
     def _refused(self, claim: Claim, outcome: Refused) -> None:
         self._count(claim, is_failure=False)
         # An update of a head that is gone is no loss: the thread has the news.
         status = "superseded" if claim.row["kind"] == "head" else "dead"
-        settled = self._write(claim, status, error=outcome.error)
+        copy = fallback_row(claim.row, outcome.error) if status == "dead" else None
+        settled = outbox.settle(self.store.state, claim, status, copy=copy, error=outcome.error)
         if settled and status == "dead":
             self.report.n_dead += 1
-            copy = fallback_row(claim.row, outcome.error)
-            if copy is not None:
-                with self.store.state.begin() as conn:
-                    outbox.enqueue(conn, [copy])
         self._note(outcome.error)
 
     def _not_posted(self, claim: Claim, outcome: NotPosted) -> None:
@@ -230,6 +234,7 @@ class Worker:
         """Count failures of the channel; from the third on its pause grows."""
         channel = claim.row["channel"]
         n = channel_gates.count_outcome(self.store.state, channel, is_failure=is_failure)
+        checkpoints.reached("deliver.counted")
         if n >= outbox.FAILING:
             pause = self.policy.pace_seconds * 2.0 ** min(n - outbox.FAILING, 20)
             self._close_gate(claim, min(pause, self.policy.longest_pause_seconds))

@@ -104,6 +104,8 @@ outbox = sa.Table(
     time("created_at", nullable=False),
     time("sent_at"),
     sa.Index("outbox_due", "status", "next_at"),
+    sa.Index("outbox_group", "group_key", "id"),
+    sa.Index("outbox_head", "head_key"),
 )
 
 channel_gate = sa.Table(

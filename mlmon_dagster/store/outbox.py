@@ -9,7 +9,8 @@ Before a worker calls the receiver it renews its lease, so that one which was fr
 what another has taken over. While a channel fails, only messages of unclear fate are tried: asking
 for them changes nothing, and what was never tried can still be summarised.
 A row that a newer one has made pointless before it was sent is ``superseded``. Leases and due
-times are real time; ``created_at`` is the time of the flush that wrote the row.
+times are real time by the clock of the database (``real_time``), so that a worker whose own clock
+is wrong takes nobody's lease away; ``created_at`` is the time of the flush that wrote the row.
 """
 
 from __future__ import annotations
@@ -44,6 +45,15 @@ class Claim:
     row: Row
     is_lookup: bool
     head: Row | None
+
+
+def real_time(engine: sa.Engine) -> dt.datetime:
+    """Return the time by the clock that workers share: the server's, on SQLite the machine's."""
+    if engine.dialect.name != "postgresql":
+        return dt.datetime.now(dt.UTC)
+    with engine.connect() as conn:
+        found: dt.datetime = conn.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+    return found.astimezone(dt.UTC)
 
 
 def enqueue(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -136,23 +146,27 @@ def _has_unclear(
 def next_due(engine: sa.Engine, receivers: Sequence[str]) -> dt.datetime | None:
     """Return the real time at which the next message may go, gates included; None if none waits."""
     o, gate = outbox.c, channel_gate.c
+    due = sa.case((gate.not_before > o.next_at, gate.not_before), else_=o.next_at)
     query = (
-        sa.select(o.next_at, gate.not_before)
+        sa.select(sa.func.min(due))
         .select_from(outbox.outerjoin(channel_gate, gate.channel == o.channel))
         .where(o.status.in_(("queued", "unknown")), o.receiver.in_(receivers))
     )
     with engine.connect() as conn:
-        times = [max(row[0], row[1] or row[0]) for row in conn.execute(query)]
-    return min(times, default=None)
+        found: dt.datetime | None = conn.scalar(query)
+    return found
 
 
-def settle(engine: sa.Engine, claim: Claim, status: str, **values: Any) -> bool:
+def settle(
+    engine: sa.Engine, claim: Claim, status: str, *, copy: Row | None = None, **values: Any
+) -> bool:
     """Record how an attempt ended; False if the lease was lost to another worker.
 
     Args:
         engine: The state database.
         claim: What ``claim_next`` gave.
         status: ``sent``, ``queued``, ``unknown``, ``dead`` or ``superseded``.
+        copy: A message that takes this one's place elsewhere, written in the same transaction.
         **values: Further columns, such as ``slack_ts``, ``error`` or ``next_at``.
     """
     o = outbox.c
@@ -166,11 +180,17 @@ def settle(engine: sa.Engine, claim: Claim, status: str, **values: Any) -> bool:
         .values(status=status, lease_owner="", lease_until=None, **values)
     )
     with engine.begin() as conn:
-        return conn.execute(statement).rowcount == 1
+        is_ours = conn.execute(statement).rowcount == 1
+        if is_ours and copy is not None:
+            enqueue(conn, [copy])
+        return is_ours
 
 
 def renew(engine: sa.Engine, claim: Claim, now: dt.datetime, lease: dt.timedelta) -> bool:
-    """Extend a lease just before the call it is for; False if it has run out or was lost."""
+    """Extend a lease just before the call it is for; False if it has run out or was lost.
+
+    That moment is also the one from which the channel's history is searched later.
+    """
     o = outbox.c
     statement = (
         outbox.update()
@@ -180,18 +200,21 @@ def renew(engine: sa.Engine, claim: Claim, now: dt.datetime, lease: dt.timedelta
             o.status == "sending",
             o.lease_until > now,
         )
-        .values(lease_until=now + lease)
+        .values(lease_until=now + lease, attempt_at=now)
     )
     with engine.begin() as conn:
         return conn.execute(statement).rowcount == 1
 
 
 def adopt(engine: sa.Engine, row_id: int, **values: Any) -> bool:
-    """Record a success that came after the lease was lost, unless another worker is at the row."""
+    """Record a success that came after the lease was lost, if the row waits to be tried again.
+
+    A row of unclear fate is left alone: whoever looks it up finds every copy.
+    """
     o = outbox.c
     statement = (
         outbox.update()
-        .where(o.id == row_id, o.status.in_(("queued", "unknown")))
+        .where(o.id == row_id, o.status == "queued")
         .values(status="sent", error="", **values)
     )
     with engine.begin() as conn:
@@ -226,11 +249,18 @@ def supersede_unsent_thread(conn: sa.Connection, head_key: str) -> bool:
     return True
 
 
-def supersede_head_updates(conn: sa.Connection, head_key: str) -> None:
-    """Withdraw the waiting updates of a head that a newer update makes pointless."""
+def supersede_head_updates(conn: sa.Connection, head_key: str) -> dt.datetime:
+    """Withdraw the waiting updates of a head that a newer update makes pointless.
+
+    Returns:
+        When the newer one may go: not before the last of the others would have been tried again,
+        since a request that was given up may still be on its way.
+    """
     o = outbox.c
-    waiting = outbox.update().where(o.head_key == head_key, o.kind == "head", o.status == "queued")
-    conn.execute(waiting.values(status="superseded"))
+    waiting = (o.head_key == head_key, o.kind == "head", o.status == "queued")
+    last = conn.scalar(sa.select(sa.func.max(o.next_at)).where(*waiting))
+    conn.execute(outbox.update().where(*waiting).values(status="superseded"))
+    return last or AT_ONCE
 
 
 def get_row(engine: sa.Engine, row_id: int) -> Row | None:

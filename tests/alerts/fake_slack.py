@@ -1,7 +1,8 @@
 """A Slack that keeps what was posted and breaks as told: a real HTTP server on a free port.
 
 A step of the script is one answer to one request of a method; without a step the answer is right.
-Faults named ``after_*`` happen when the message has already been posted.
+Faults named ``after_*`` happen when the message has already been posted; ``late`` posts it when the
+client has given up.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import struct
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -65,6 +66,10 @@ class FakeSlack:
         self.hang_seconds = 1.5
         self.strict = True
         self.is_down = False  # answers nothing but 503
+        self.channels = dict(CHANNELS)
+        self.page_size = 5  # small pages: paging is exercised
+        self.accepted: list[Message] = []  # also what was deleted later
+        self.storm: Callable[[str], str] | None = None  # a step where the script has none
         self._script: dict[str, deque[str]] = defaultdict(deque)
         self._lock = threading.Lock()
         self._n = 0
@@ -93,8 +98,8 @@ class FakeSlack:
             return {"ok": True, "team": "Team", "user": "mlmon", "url": "https://team.slack.com/"}
         if method == "conversations.list":
             return self._list(params)
-        channel = CHANNELS.get(params.get("channel", ""), params.get("channel", ""))
-        if channel not in CHANNELS.values() or not channel:
+        channel = self.channels.get(params.get("channel", ""), params.get("channel", ""))
+        if channel not in self.channels.values() or not channel:
             return {"ok": False, "error": "channel_not_found"}
         if method != "chat.postMessage" and params["channel"].startswith("#"):
             return {"ok": False, "error": "channel_not_found"}
@@ -107,12 +112,12 @@ class FakeSlack:
         return self._history(channel, params, replies=method == "conversations.replies")
 
     def _list(self, params: dict[str, Any]) -> dict[str, Any]:
-        found = [{"name": name[1:], "id": id_} for name, id_ in CHANNELS.items() if id_]
-        start = int(params.get("cursor") or 0)  # one channel a page: paging is exercised
-        following = str(start + 1) if start + 1 < len(found) else ""
+        found = [{"name": name[1:], "id": id_} for name, id_ in self.channels.items() if id_]
+        start, limit = int(params.get("cursor") or 0), max(self.page_size // 5, 1)
+        following = str(start + limit) if start + limit < len(found) else ""
         return {
             "ok": True,
-            "channels": found[start : start + 1],
+            "channels": found[start : start + limit],
             "response_metadata": {"next_cursor": following},
         }
 
@@ -123,6 +128,7 @@ class FakeSlack:
             self._n += 1
             message = Message(channel, f"{time.time():.0f}.{self._n:06d}", body)
             self.messages.append(message)
+            self.accepted.append(message)
         return {"ok": True, "ts": message.ts, "channel": channel, "message": body}
 
     def _update(self, channel: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +154,7 @@ class FakeSlack:
             and float(m.ts) >= float(params.get("oldest") or 0)
             and (params["ts"] in (m.thread_ts, m.ts) if replies else not m.thread_ts)
         ]
-        start, limit = int(params.get("cursor") or 0), 5  # small pages: paging is exercised
+        start, limit = int(params.get("cursor") or 0), self.page_size
         following = str(start + limit) if start + limit < len(found) else ""
         return {
             "ok": True,
@@ -175,8 +181,9 @@ class FakeSlack:
     def next_step(self, method: str) -> str:
         with self._lock:
             self.calls.append(method)
-            steps = self._script[method]
-            return steps.popleft() if steps else ""
+            if steps := self._script[method]:
+                return steps.popleft()
+            return self.storm(method) if self.storm else ""
 
     # HTTP
 
@@ -195,6 +202,10 @@ class FakeSlack:
                 if self.headers.get("Authorization") != f"Bearer {fake.token}":
                     self._reply(200, {"ok": False, "error": "invalid_auth"})
                     return
+                if step == "late":  # taken in when the client has given up already
+                    time.sleep(fake.hang_seconds)
+                    fake.answer(method, params)
+                    step = "eof"
                 if not step or step.startswith("after_"):
                     answer = fake.answer(method, params)
                     if not step:

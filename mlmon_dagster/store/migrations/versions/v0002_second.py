@@ -127,8 +127,13 @@ def _add_alert_handling() -> None:
         _text("note"),
     )
 
+    op.create_index("outbox_group", "outbox", ["group_key", "id"])
+    op.create_index("outbox_head", "outbox", ["head_key"])
+
 
 def _drop_alert_handling() -> None:
+    op.drop_index("outbox_head", "outbox")
+    op.drop_index("outbox_group", "outbox")
     op.drop_table("heartbeat")
     with op.batch_alter_table("silence") as batch:
         batch.drop_column("ended_by")

@@ -1,0 +1,1 @@
+"""Alerts under fire: killed dispatchers, a faulty Slack, a database that restarts."""

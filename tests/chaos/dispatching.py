@@ -1,0 +1,143 @@
+"""One dispatcher process that is killed or frozen at a named step."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from mlmon_dagster.alerts import DeliveryPolicy, dispatch
+from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.errors import MlmonError
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.store import Store, checkpoints, open_store
+from tests.alerts.worlds import day as start_of
+from tests.alerts.worlds import spec_of
+
+CHANNELS = {f"#c{i}": f"C100000{i}" for i in range(6)}
+TIMEOUT_SECONDS = 1
+LEASE = dt.timedelta(seconds=4)
+OVER = 0  # the round that ends the processes
+POLICY = DeliveryPolicy(
+    lease=LEASE,
+    first_backoff_seconds=0.05,
+    longest_backoff_seconds=0.5,
+    settle_seconds=1.5,
+    pace_seconds=0.0,
+    idle_seconds=0.3,
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dispatcher works.
+
+    Attributes:
+        folder: Of the store, and of the files by which the processes talk.
+        db_url: The state database.
+        slack_url: The fake Slack.
+        n_models: How many models there are.
+    """
+
+    folder: Path
+    db_url: str
+    slack_url: str
+    n_models: int
+
+    @property
+    def round(self) -> int:
+        """The day that is being played."""
+        try:
+            return int((self.folder / "round").read_text() or OVER)
+        except FileNotFoundError:
+            return OVER
+
+    def play(self, day: int) -> None:
+        """Tell every process which day it is."""
+        staged = self.folder / "round.new"
+        staged.write_text(str(day))
+        staged.replace(self.folder / "round")
+
+    def written(self, day: int) -> Path:
+        """Return the file that says that a dispatcher wrote all the messages of a day."""
+        return self.folder / f"written-{day}"
+
+    def specs(self) -> list[ModelSpec]:
+        """Return the models, spread over the channels, each message due at once."""
+        channels = list(CHANNELS)
+        return [
+            spec_of(
+                f"m{i:02d}",
+                slack={"channel": channels[i % len(channels)]},
+                group_wait="0s",
+                group_interval="0s",
+            )
+            for i in range(self.n_models)
+        ]
+
+
+def now_of(day: int) -> dt.datetime:
+    """Return the injected time: days in seconds, so that nothing repeats or counts as an outage."""
+    return start_of(100) + day * dt.timedelta(seconds=5)
+
+
+@dataclass
+class Fate:
+    """What becomes of a process: ``kill`` or ``freeze`` when it reaches a step the nth time."""
+
+    action: str = ""
+    step: str = ""
+    nth: int = 1
+    count: int = field(default=0)
+
+    def meet(self, reached: str, folder: Path) -> None:
+        """Die or freeze without any clean-up if the moment has come."""
+        if reached != self.step:
+            return
+        self.count += 1
+        if self.count != self.nth:
+            return
+        if self.action == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        (folder / f"frozen-{os.getpid()}").write_text(str(time.time()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def run(place: Place, fate: Fate) -> None:
+    """Dispatch until the run is over; an error ends one dispatch, as it ends one tick."""
+    written: list[Callable[[], None]] = []
+
+    def reached(step: str) -> None:
+        if step == "dispatch.written":
+            written[-1]()
+        fate.meet(step, place.folder)
+
+    checkpoints.on_reached = reached
+    receiver = SlackReceiver(
+        "xoxb-right", base_url=place.slack_url, timeout_seconds=TIMEOUT_SECONDS
+    )
+    store: Store | None = None
+    specs = place.specs()
+    while (day := place.round) != OVER:
+        written.append(place.written(day).touch)
+        try:
+            store = store or open_store(place.folder / "store", place.db_url or None)
+            report = dispatch(
+                store,
+                specs,
+                now_of(day),
+                {"slack": receiver},
+                policy=POLICY,
+                budget_seconds=2.0,
+            )
+        except (SQLAlchemyError, MlmonError):  # the database is down: the next tick tries again
+            time.sleep(0.2)
+            continue
+        if not (report.n_folded or report.n_written or report.delivery.n_sent):
+            time.sleep(0.05)

@@ -1,0 +1,50 @@
+"""The weather: what breaks how often, drawn from a seed."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+
+from mlmon_dagster.store import checkpoints
+from tests.alerts.fake_slack import FakeSlack
+from tests.chaos.dispatching import CHANNELS, Fate
+
+FAULT_RATE = 0.3
+FAULTS = ("429:1", "500", "503", "reset", "after_reset", "hang", "late", "truncated")
+FAULTS += ("after_truncated", "after_500")
+KILL_STEPS = tuple(
+    step
+    for step in checkpoints.STEPS
+    if step.startswith(("fold.", "flush.", "dispatch.", "deliver."))
+)
+FREEZE_STEPS = ("deliver.claimed", "deliver.fenced", "deliver.posted", "deliver.looked_up")
+
+
+def brew_storm(slack: FakeSlack, seed: int, rate: float = FAULT_RATE) -> Counter[str]:
+    """Let a share of all requests fail; return the faults by kind, counted as they happen."""
+    rng, counted = random.Random(seed), Counter[str]()
+    slack.channels, slack.page_size, slack.hang_seconds = dict(CHANNELS), 200, 1.2
+
+    def storm(_method: str) -> str:
+        if rng.random() >= rate:
+            return ""
+        counted[fault := rng.choice(FAULTS)] += 1
+        return fault
+
+    slack.storm = storm
+    return counted
+
+
+def fates(seed: int, freeze_share: float) -> Callable[[], Fate]:
+    """Return what deals the next process its fate; every step gets its turn."""
+    rng, steps = random.Random(seed), list[str]()
+
+    def deal() -> Fate:
+        if rng.random() < freeze_share:
+            return Fate("freeze", rng.choice(FREEZE_STEPS), rng.randint(1, 3))
+        if not steps:
+            steps.extend(rng.sample(KILL_STEPS, len(KILL_STEPS)))
+        return Fate("kill", steps.pop(), rng.randint(1, 3))
+
+    return deal

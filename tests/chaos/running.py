@@ -1,0 +1,180 @@
+"""One chaos run: feed days, keep dispatchers alive as long as fate lets them, judge the channel."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from mlmon_dagster.errors import MlmonError
+from mlmon_dagster.store import open_store
+from mlmon_dagster.store.outbox_health import outbox_health
+from tests.alerts.fake_slack import FakeSlack
+from tests.alerts.worlds import observe, result
+from tests.chaos.dispatching import LEASE, OVER, Fate, Place, run
+from tests.chaos.verdicts import Verdict, rule_of
+
+_PATIENCE_SECONDS = 3.0  # longest wait for one day's share of kills
+
+
+@dataclass
+class Toll:
+    """What the dispatchers went through."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    freezes: Counter[str] = field(default_factory=Counter)
+    n_restarts: int = 0
+    n_crashed: int = 0
+
+
+@dataclass
+class Dispatchers:
+    """The processes, each replaced when it dies."""
+
+    place: Place
+    deal: Callable[[], Fate]
+    toll: Toll
+    context: Any
+    running: list[tuple[Any, Fate]] = field(default_factory=list)
+
+    def start(self, n: int) -> None:
+        """Start the first ones."""
+        self.running = [self._one(self.deal()) for _ in range(n)]
+
+    def _one(self, fate: Fate) -> tuple[Any, Fate]:
+        process = self.context.Process(target=run, args=(self.place, fate), daemon=True)
+        process.start()
+        return process, fate
+
+    def look_after(self, *, spare: bool = False) -> None:
+        """Replace the dead and wake the frozen; with ``spare`` no new one is doomed."""
+        for i, (process, fate) in enumerate(self.running):
+            if process.is_alive():
+                continue
+            if process.exitcode == -signal.SIGKILL:
+                self.toll.kills[fate.step] += 1
+            else:
+                self.toll.n_crashed += 1
+            self.running[i] = self._one(Fate() if spare else self.deal())
+        for note in self.place.folder.glob("frozen-*"):
+            text = note.read_text()
+            # Past the lease, so that somebody else has taken the message over.
+            if text and time.time() - float(text) > LEASE.total_seconds() + 1.0:
+                pid = int(note.name.split("-")[1])
+                note.unlink()
+                os.kill(pid, signal.SIGCONT)
+                self.toll.freezes[next(f.step for p, f in self.running if p.pid == pid)] += 1
+
+    def end(self) -> None:
+        """Let all finish."""
+        self.place.play(OVER)
+        for process, _ in self.running:
+            process.join(20)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def play(
+    place: Place,
+    arriving: dict[int, list[Verdict]],
+    deal: Callable[[], Fate],
+    *,
+    n_dispatchers: int = 4,
+    n_kills: int = 100,
+    restart: Callable[[float], None] | None = None,
+    pauses: Sequence[float] = (),
+    limit_seconds: float = 1200.0,
+) -> Toll:
+    """Feed all days and wait until nothing waits.
+
+    Args:
+        place: Where everything is.
+        arriving: The verdicts by day.
+        deal: What gives the next process its fate.
+        n_dispatchers: Processes at once.
+        n_kills: How many are to be killed, spread over the days.
+        restart: Stops the database at once and starts it after some seconds.
+        pauses: Those seconds, one restart each, spread over the days.
+        limit_seconds: After so long what is left counts as lost.
+    """
+    deadline = time.monotonic() + limit_seconds
+    toll, days = Toll(), sorted(arriving)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.chaos.dispatching", "psycopg2", "alembic.command"])
+    down = {days[len(days) * (i + 1) // (len(pauses) + 1)]: p for i, p in enumerate(pauses)}
+    _feed(place, arriving[days[0]])
+    place.play(days[0])
+    crew = Dispatchers(place, deal, toll, context)
+    crew.start(n_dispatchers)
+    for day in days:
+        if day != days[0]:
+            _feed(place, arriving[day])
+            place.play(day)
+        if day in down and restart:
+            restart(down[day])
+            toll.n_restarts += 1
+        share, patience = n_kills * (day - days[0]) / len(days), time.monotonic()
+        while time.monotonic() < deadline:
+            crew.look_after()
+            waited = time.monotonic() - patience > _PATIENCE_SECONDS
+            if place.written(day).exists() and (toll.kills.total() >= share or waited):
+                break
+            time.sleep(0.02)
+    while time.monotonic() < deadline and (_waiting(place) or list(place.folder.glob("frozen-*"))):
+        crew.look_after(spare=toll.kills.total() >= n_kills)
+        time.sleep(0.1)
+    crew.end()
+    return toll
+
+
+def _feed(place: Place, verdicts: Sequence[Verdict]) -> None:
+    """Write verdicts the way checks do, and once more, as a run that is tried again does."""
+    rows = [_row(verdict) for verdict in verdicts]
+    while True:
+        try:
+            store = open_store(place.folder / "store", place.db_url or None)
+            observe(store, *rows)
+            observe(store, *rows)
+            store.close()
+        except (SQLAlchemyError, MlmonError):
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _row(verdict: Verdict) -> dict[str, Any]:
+    k, n = rule_of(verdict.column)
+    failed = verdict.status in ("WARN", "ERROR")
+    return result(
+        verdict.day,
+        verdict.status,
+        model=verdict.model,
+        column_name=verdict.column,
+        message=verdict.mark if failed else "",
+        data_version=verdict.version,
+        k=k,
+        of_n=n,
+    )
+
+
+def _waiting(place: Place) -> int:
+    store = open_store(place.folder / "store", place.db_url or None)
+    n = outbox_health(store.state).n_waiting
+    store.close()
+    return n
+
+
+def prepare(folder: Path, db_url: str, slack: FakeSlack, n_models: int) -> Place:
+    """Make the folder and the database of a run."""
+    place = Place(folder, db_url, slack.url, n_models)
+    open_store(place.folder / "store", db_url or None).close()
+    return place
