@@ -136,10 +136,12 @@ class Worker:
         head_ts = head["slack_ts"] if head else ""
         channel_id = head["slack_channel"] if head else ""
         is_update = row["kind"] == "head"
+        if claim.is_lookup and not channel_id:
+            channel_id = outbox.known_channel_id(self.store.state, row["channel"])
         return Delivery(
             idempotency_key=row["idempotency_key"],
             channel=row["channel"],
-            channel_id=channel_id or outbox.known_channel_id(self.store.state, row["channel"]),
+            channel_id=channel_id,
             payload=json.loads(row["payload"]),
             thread_ts="" if is_update else head_ts,
             update_ts=head_ts if is_update else "",

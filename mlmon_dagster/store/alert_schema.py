@@ -79,6 +79,10 @@ alert_group = sa.Table(
     time("next_flush_at"),
 )
 
+# Written out, for a database uses a partial index only where it can read the condition.
+WAITING = sa.text("status IN ('queued', 'sending', 'unknown')")
+UNCLEAR = sa.text("status IN ('sending', 'unknown')")
+
 outbox = sa.Table(
     "outbox",
     METADATA,
@@ -103,9 +107,11 @@ outbox = sa.Table(
     text("slack_channel"),  # the channel's id, which updates and history ask for
     time("created_at", nullable=False),
     time("sent_at"),
-    sa.Index("outbox_due", "status", "next_at"),
     sa.Index("outbox_group", "group_key", "id"),
     sa.Index("outbox_head", "head_key"),
+    # What waits, in the order in which it goes: a claim walks it and stops at the first that may.
+    sa.Index("outbox_waiting", "id", sqlite_where=WAITING, postgresql_where=WAITING),
+    sa.Index("outbox_unclear", "channel", sqlite_where=UNCLEAR, postgresql_where=UNCLEAR),
 )
 
 channel_gate = sa.Table(

@@ -82,20 +82,19 @@ def claim_next(
         lease: Must be longer than a request may take.
     """
     o = outbox.c
-    expired = sa.and_(o.status == "sending", o.lease_until <= now)
-    due = sa.and_(o.status.in_(("queued", "unknown")), o.next_at <= now)
-    query = (
-        sa.select(outbox)
-        .where(o.receiver.in_(receivers), sa.or_(due, expired), *_may_go(now))
+    due = sa.case((o.status == "sending", o.lease_until), else_=o.next_at) <= now
+    query = (  # of the key alone: what a long queue holds must not be sorted with it
+        sa.select(o.id)
+        .where(_is_one_of(o.status, *UNSETTLED), o.receiver.in_(receivers), due, *_may_go(now))
         .order_by(o.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=outbox)
     )
     with engine.begin() as conn:
-        found = fetch(conn, query)
-        if not found:
+        row_id = conn.scalar(query)
+        if row_id is None:
             return None
-        row = found[0]
+        row = fetch(conn, sa.select(outbox).where(o.id == row_id))[0]
         is_lookup = row["status"] != "queued"
         changes: dict[str, Any] = {"lease_owner": owner, "lease_until": now + lease}
         if not is_lookup:
@@ -106,6 +105,11 @@ def claim_next(
             is_lookup=is_lookup,
             head=get_message(conn, row["head_key"]) if row["head_key"] else None,
         )
+
+
+def _is_one_of(status: sa.ColumnElement[str], *names: str) -> sa.ColumnElement[bool]:
+    """Compare with names that are written out, as the partial indexes are declared."""
+    return status.in_([sa.literal_column(f"'{name}'") for name in names])
 
 
 def _may_go(now: dt.datetime) -> list[sa.ColumnElement[bool]]:
@@ -138,7 +142,7 @@ def _has_unclear(
     return sa.exists().where(
         other.c.receiver == receiver,
         other.c.channel == channel,
-        other.c.status.in_(("unknown", "sending")),
+        _is_one_of(other.c.status, "sending", "unknown"),
         other.c.attempts > 0,
     )
 

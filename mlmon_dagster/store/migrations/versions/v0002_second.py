@@ -127,13 +127,25 @@ def _add_alert_handling() -> None:
         _text("note"),
     )
 
+    _add_outbox_indexes()
+
+
+def _add_outbox_indexes() -> None:
+    op.drop_index("outbox_due", "outbox")
     op.create_index("outbox_group", "outbox", ["group_key", "id"])
     op.create_index("outbox_head", "outbox", ["head_key"])
+    for name, column, statuses in (
+        ("outbox_waiting", "id", "'queued', 'sending', 'unknown'"),
+        ("outbox_unclear", "channel", "'sending', 'unknown'"),
+    ):
+        where = sa.text(f"status IN ({statuses})")
+        op.create_index(name, "outbox", [column], sqlite_where=where, postgresql_where=where)
 
 
 def _drop_alert_handling() -> None:
-    op.drop_index("outbox_head", "outbox")
-    op.drop_index("outbox_group", "outbox")
+    for name in ("outbox_unclear", "outbox_waiting", "outbox_head", "outbox_group"):
+        op.drop_index(name, "outbox")
+    op.create_index("outbox_due", "outbox", ["status", "next_at"])
     op.drop_table("heartbeat")
     with op.batch_alter_table("silence") as batch:
         batch.drop_column("ended_by")
