@@ -5,16 +5,21 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from mlmon_dagster.alerts import deliver
+from mlmon_dagster.alerts import DeliveryPolicy, deliver
 from mlmon_dagster.alerts.receivers import Delivery, Outcome, Posted
 from mlmon_dagster.alerts.slack import SlackReceiver
-from mlmon_dagster.store import Store
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store import outbox as outbox_rows
 from mlmon_dagster.store.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import IMPATIENT, day, result, rows_of, settle, spec_of
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+PATIENT = DeliveryPolicy(settle_seconds=30, pace_seconds=0, idle_seconds=0)
 AFTER_THE_LEASE = NOW + dt.timedelta(minutes=5)
 
 
@@ -41,9 +46,14 @@ class Freezing:
         return self.inner.retract(delivery, posted)
 
 
-def wake_another(store: Store, receiver: SlackReceiver) -> None:
+def in_an_hour() -> dt.datetime:
+    return dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+
+
+def wake_another(store: Store, receiver: SlackReceiver, **changes: Any) -> None:
     """Let another worker take the row over: look it up, and post what is not there."""
-    deliver(store, {"slack": receiver}, policy=IMPATIENT, clock=lambda: AFTER_THE_LEASE)
+    options = {"policy": IMPATIENT, "clock": lambda: AFTER_THE_LEASE, **changes}
+    deliver(store, {"slack": receiver}, **options)
 
 
 def deliver_frozen(store: Store, receiver: SlackReceiver, *, before: bool) -> list[str]:
@@ -74,6 +84,92 @@ def test_a_post_that_another_worker_has_found_stays(
     assert rows_of(store, outbox)[0]["slack_ts"] == message.ts
     assert slack.calls.count("chat.postMessage") == 1
     assert errors == []
+
+
+def copies(slack: FakeSlack, n: int) -> list[str]:
+    """Post the only message of the channel again; return the names of all copies."""
+    (first,) = slack.messages
+    for _ in range(n):
+        slack.answer("chat.postMessage", {**first.body, "channel": first.channel})
+    return [message.ts for message in slack.messages]
+
+
+def test_looking_a_message_up_leaves_one_copy(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    settle(store, [spec_of()], day(2), result(1))
+    slack.script("chat.postMessage", "after_500")
+    deliver(store, {"slack": receiver}, policy=PATIENT)
+    oldest, *_ = copies(slack, 2)
+    deliver(store, {"slack": receiver}, policy=PATIENT, clock=in_an_hour)
+
+    (row,) = rows_of(store, outbox)
+    assert (row["status"], row["slack_ts"]) == ("sent", oldest)
+    assert [message.ts for message in slack.messages] == [oldest]
+
+
+def test_a_copy_is_found_though_the_history_breaks_off_after_it(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    settle(store, [spec_of()], day(2), result(1))
+    slack.script("chat.postMessage", "after_500")
+    deliver(store, {"slack": receiver}, policy=PATIENT)
+    copies(slack, 4)
+    slack.page_size = 1
+    slack.script("conversations.history", "", "500")
+    deliver(store, {"slack": receiver}, policy=PATIENT, clock=in_an_hour)
+
+    assert rows_of(store, outbox)[0]["status"] == "sent"
+    assert slack.calls.count("chat.postMessage") == 1
+
+
+def test_a_late_success_leaves_a_message_of_unclear_fate_to_who_looks_it_up(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    """The other worker's copy may be there too, and only the history knows."""
+    settle(store, [spec_of()], day(2), result(1))
+
+    def another_posts_and_hears_nothing() -> None:
+        wake_another(store, receiver, max_messages=1)  # looks it up: it is not there
+        slack.script("chat.postMessage", "after_500")
+        wake_another(store, receiver, policy=PATIENT, max_messages=1)
+
+    frozen = Freezing(receiver, another_posts_and_hears_nothing, before=True)
+    deliver(store, {"slack": frozen}, policy=IMPATIENT, clock=lambda: NOW, max_messages=1)
+    n_copies = len(slack.messages)
+    wake_another(store, receiver, clock=in_an_hour)
+
+    assert n_copies == 2
+    assert rows_of(store, outbox)[0]["slack_ts"] == slack.messages[0].ts
+    assert len(slack.messages) == 1
+
+
+def test_a_worker_whose_clock_is_wrong_takes_no_lease_away(
+    pg_url: str, tmp_path: Path, slack: FakeSlack, receiver: SlackReceiver, monkeypatch: Any
+) -> None:
+    """On PostgreSQL leases go by the server's clock; a machine's own is not asked."""
+    store = open_store(tmp_path, pg_url)
+    settle(store, [spec_of()], day(2), result(1))
+    minute = dt.timedelta(minutes=1)
+    claimed = outbox_rows.claim_next(
+        store.state,
+        owner="a",
+        receivers=["slack"],
+        now=outbox_rows.real_time(store.state),
+        lease=minute,
+    )
+
+    class Ahead(dt.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return dt.datetime.now(tz) + dt.timedelta(days=1)
+
+    monkeypatch.setattr(outbox_rows, "dt", SimpleNamespace(datetime=Ahead, UTC=dt.UTC))
+    report = deliver(store, {"slack": receiver}, policy=IMPATIENT)
+    store.close()
+
+    assert claimed is not None
+    assert (slack.calls, report.n_waiting) == ([], 1)
 
 
 def test_a_worker_frozen_between_its_claim_and_the_call_posts_nothing(

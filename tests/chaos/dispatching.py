@@ -140,4 +140,4 @@ def run(place: Place, fate: Fate) -> None:
             time.sleep(0.2)
             continue
         if not (report.n_folded or report.n_written or report.delivery.n_sent):
-            time.sleep(0.05)
+            time.sleep(0.2)

@@ -21,15 +21,22 @@ KILL_STEPS = tuple(
 FREEZE_STEPS = ("deliver.claimed", "deliver.fenced", "deliver.posted", "deliver.looked_up")
 
 
-def brew_storm(slack: FakeSlack, seed: int, rate: float = FAULT_RATE) -> Counter[str]:
-    """Let a share of all requests fail; return the faults by kind, counted as they happen."""
+def brew_storm(slack: FakeSlack, seed: int, *, slow: bool = True) -> Counter[str]:
+    """Let a share of all requests fail; return the faults by kind, counted as they happen.
+
+    Args:
+        slack: The server.
+        seed: Draws the faults.
+        slow: Whether some faults let the client wait until it gives up.
+    """
+    kinds = [fault for fault in FAULTS if slow or fault not in ("hang", "late")]
     rng, counted = random.Random(seed), Counter[str]()
     slack.channels, slack.page_size, slack.hang_seconds = dict(CHANNELS), 200, 1.2
 
     def storm(_method: str) -> str:
-        if rng.random() >= rate:
+        if rng.random() >= FAULT_RATE:
             return ""
-        counted[fault := rng.choice(FAULTS)] += 1
+        counted[fault := rng.choice(kinds)] += 1
         return fault
 
     slack.storm = storm
@@ -45,6 +52,6 @@ def fates(seed: int, freeze_share: float) -> Callable[[], Fate]:
             return Fate("freeze", rng.choice(FREEZE_STEPS), rng.randint(1, 3))
         if not steps:
             steps.extend(rng.sample(KILL_STEPS, len(KILL_STEPS)))
-        return Fate("kill", steps.pop(), rng.randint(1, 3))
+        return Fate("kill", steps.pop(), rng.randint(1, 2))
 
     return deal

@@ -22,8 +22,6 @@ from tests.alerts.worlds import observe, result
 from tests.chaos.dispatching import LEASE, OVER, Fate, Place, run
 from tests.chaos.verdicts import Verdict, rule_of
 
-_PATIENCE_SECONDS = 3.0  # longest wait for one day's share of kills
-
 
 @dataclass
 class Toll:
@@ -92,6 +90,7 @@ def play(
     n_kills: int = 100,
     restart: Callable[[float], None] | None = None,
     pauses: Sequence[float] = (),
+    patience_seconds: float = 8.0,
     limit_seconds: float = 1200.0,
 ) -> Toll:
     """Feed all days and wait until nothing waits.
@@ -104,6 +103,7 @@ def play(
         n_kills: How many are to be killed, spread over the days.
         restart: Stops the database at once and starts it after some seconds.
         pauses: Those seconds, one restart each, spread over the days.
+        patience_seconds: Longest wait for one day's share of kills.
         limit_seconds: After so long what is left counts as lost.
     """
     deadline = time.monotonic() + limit_seconds
@@ -125,7 +125,7 @@ def play(
         share, patience = n_kills * (day - days[0]) / len(days), time.monotonic()
         while time.monotonic() < deadline:
             crew.look_after()
-            waited = time.monotonic() - patience > _PATIENCE_SECONDS
+            waited = time.monotonic() - patience > patience_seconds
             if place.written(day).exists() and (toll.kills.total() >= share or waited):
                 break
             time.sleep(0.02)
