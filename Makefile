@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test check bench calibrate prove clean
+.PHONY: help demo ui test check bench calibrate prove chaos clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -42,6 +42,9 @@ calibrate: $(STAMP) ## Simulate how often 95 % intervals hold the truth
 
 prove: $(STAMP) ## Kill, fail and shuffle the store thousands of times and print what was found
 	$(BIN)/python -m tests.proof
+
+chaos: $(STAMP) ## Kill dispatchers while Slack and the database fail; print what arrived
+	$(BIN)/python -W ignore -m tests.chaos
 
 clean: ## Remove what the demo and the tools made, keep .venv
 	rm -rf .mlmon landing .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -105,7 +105,7 @@ def past_episode(row: Row, events: Sequence[Row]) -> Row:
         row: The alert as it is now.
         events: The episode's history, oldest first.
     """
-    said = [event for event in events if event["message"]]
+    said = [event for event in events if event["kind"] in ("opened", "escalated")]
     opened = next((e["window_start"] for e in events if e["kind"] == "opened"), None)
     ended = next((e["window_start"] for e in events if e["kind"] == "resolved"), None)
     last = said[-1] if said else row

@@ -44,3 +44,24 @@ def test_a_new_episode_opens_a_new_thread(
         send(any_store, receiver)
 
     assert [len(slack.replies(head)) for head in slack.heads()] == [1, 0]
+
+
+def test_a_thread_that_nobody_saw_is_told_whole_though_an_alert_fired_twice_in_it(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    """All of its messages are withdrawn, those about alerts that ended before the last one too."""
+    specs = [spec_of()]
+    for number, (age, income) in enumerate(
+        [("ERROR", "ERROR"), ("OK", "ERROR"), ("ERROR", "OK"), ("OK", "OK")], start=1
+    ):
+        rows = [
+            result(number, status, column_name=column, message=f"{column} on day {number}")
+            for column, status in (("age", age), ("income", income))
+        ]
+        settle(store, specs, day(number + 1), *rows)
+    send(store, receiver)
+
+    (message,) = slack.messages
+    said = str(message.body)
+    assert "3 alerts fired and recovered" in message.text
+    assert all(part in said for part in ("age on day 1", "income on day 2", "age on day 3"))
