@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.defs.compute import PRODUCTION, Numbers, Work, mark_of, mark_step, parts_of
+from mlmon_dagster.defs.emptied import void_emptied
 from mlmon_dagster.spec import ALL, Window, maturity_of
 from mlmon_dagster.store import metric_log
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
@@ -63,6 +64,7 @@ def _measure_part(work: Work, step: str) -> dict[str, Numbers]:
     if len(frame):
         stored = _with_provenance(work, frame, marks, states, baseline)
         metric_log.append(store.state, stored)
+    void_emptied(work, profiles, marks)
     mark_step(work, step, marks)
     return numbers_of(work.windows, frame, PLOTTED[step])
 

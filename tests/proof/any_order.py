@@ -84,7 +84,8 @@ def check(
                 store = open_store(Path(folder) / "store")
         everything = [event for part, _ in parts for event in part]
         # A request whose process died before it was noted was never acknowledged: asked again.
-        world.step(store, spec, project, [e.id for e in everything if isinstance(e, Erased)])
+        unsure = [e.id for part, kill in parts for e in part if kill and isinstance(e, Erased)]
+        world.step(store, spec, project, unsure)
         found = world.observed(store, spec, project)
         problems = world.unbalanced(store, spec)
         store.close()

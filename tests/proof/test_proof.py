@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ def context() -> Any:
 
 def test_any_order_repetition_split_and_kill_end_in_the_fold_of_the_stream(template: Path) -> None:
     assert any_order.examples(template, 3)["examples"] >= 3
+
+
+def test_a_window_that_loses_its_last_record_says_that_it_has_none(template: Path) -> None:
+    later, earlier = world.Predicted("a", 2, 1), world.Predicted("a", 1, 1)
+    measured = [later, world.Predicted("b", 3, 0), world.Predicted("c", 3, 0)]
+
+    any_order.check(template, [(measured, None), ([earlier], None)], Counter())
 
 
 def test_killed_at_named_steps_nothing_is_lost_or_doubled(template: Path, context: Any) -> None:
