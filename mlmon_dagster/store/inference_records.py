@@ -25,7 +25,7 @@ from mlmon_dagster.store.rebuild_sql import fingerprint_sql, records_sql
 from mlmon_dagster.store.sql import literals
 
 PRODUCTION = "production"
-_DATES_PER_COMMIT = 60
+_DATES_PER_COMMIT = 30
 _GROUP_ROWS = 250_000  # logged rows whose records are in memory at a time
 
 

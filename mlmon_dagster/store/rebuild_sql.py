@@ -18,7 +18,7 @@ _ACTUAL_COLUMNS = (
     "deleted",
     "row_hash",
 )
-_JOINED = ("actual", "actual_time", "outcome", "actual_row_hash", "n_prediction_rows")
+_JOINED = ("actual", "actual_time", "outcome", "actual_row_hash")
 
 
 def records_sql(
@@ -44,11 +44,9 @@ def records_sql(
         datasets: Only these; None for all.
         erased: Ids that must not be seen again; if any, their hashes are the table ``erased``.
     """
-    columns = [name for name in schema.names if name not in _JOINED]
+    columns = [name for name in schema.names if name not in (*_JOINED, "n_prediction_rows")]
     selected = ", ".join(
-        f"{'c' if name == 'n_prediction_rows' else 'a' if name in _JOINED else 'w'}"
-        f".{quote_identifier(name)}"
-        for name in schema.names
+        f"{'a' if name in _JOINED else 'w'}.{quote_identifier(name)}" for name in schema.names
     )
     predictions = log.sql("predictions", columns, dates, datasets)
     actuals = log.sql("actuals", _ACTUAL_COLUMNS, dates | {UNMATCHED})
@@ -61,14 +59,21 @@ def records_sql(
     on_dates = ", ".join(f"'{date}'" for date in sorted(dates))
     not_erased = f"AND NOT {erased.matches_sql('l')}" if erased else ""
     return f"""WITH logged AS MATERIALIZED (SELECT * FROM {predictions}),
-    winners AS MATERIALIZED (
-        SELECT l.* FROM logged AS l WHERE TRUE {not_erased}
-        QUALIFY ROW_NUMBER() OVER (
-            PARTITION BY dataset, prediction_id ORDER BY event_time, row_hash) = 1
+    repeated AS MATERIALIZED (
+        SELECT dataset, prediction_id, COUNT(DISTINCT row_hash) AS n_prediction_rows FROM logged
+        WHERE prediction_id IN (
+            SELECT prediction_id FROM logged GROUP BY prediction_id HAVING COUNT(*) > 1)
+        GROUP BY dataset, prediction_id
     ),
-    contents AS (
-        SELECT dataset, prediction_id, COUNT(DISTINCT row_hash) AS n_prediction_rows
-        FROM logged GROUP BY dataset, prediction_id
+    winners AS MATERIALIZED (
+        SELECT l.*, 1::BIGINT AS n_prediction_rows FROM logged AS l
+        WHERE prediction_id NOT IN (SELECT prediction_id FROM repeated) {not_erased}
+        UNION ALL
+        SELECT l.*, r.n_prediction_rows FROM logged AS l
+        JOIN repeated AS r ON r.dataset = l.dataset AND r.prediction_id = l.prediction_id
+        WHERE TRUE {not_erased}
+        QUALIFY ROW_NUMBER() OVER (
+            PARTITION BY l.dataset, l.prediction_id ORDER BY l.event_time, l.row_hash) = 1
     ),
     known AS (
         SELECT w.dataset, w.prediction_id, k.actual, k.actual_time, k.outcome, k.deleted,
@@ -80,7 +85,6 @@ def records_sql(
             ORDER BY k.actual_time DESC NULLS LAST, k.row_hash DESC) = 1
     )
     SELECT {selected} FROM winners AS w
-    JOIN contents AS c ON c.dataset = w.dataset AND c.prediction_id = w.prediction_id
     LEFT JOIN known AS a ON a.dataset = w.dataset AND a.prediction_id = w.prediction_id
         AND NOT COALESCE(a.deleted, FALSE)
     WHERE w.window_date IN ({on_dates})"""
