@@ -11,6 +11,7 @@ from mlmon_dagster.store import Store
 from mlmon_dagster.store.delta import Conflict, DeltaFolder, duckdb_type, retry
 from mlmon_dagster.store.location import Location
 from tests.conftest import make_spec, window
+from tests.store.test_query import ENGINE
 
 SCHEMA = pa.schema([("dataset", pa.string()), ("window_date", pa.string()), ("v", pa.int64())])
 names = st.text(
@@ -170,7 +171,6 @@ def test_replacing_by_predicate_touches_nothing_else(store: Store) -> None:
 @example("[a]")
 def test_names_of_columns_may_have_any_characters(name: str) -> None:
     from mlmon_dagster.store.delta import select_sql
-    from tests.store.test_query import ENGINE
 
     sql = select_sql([], pa.schema([(name, pa.int64())]), [name], None)
     assert ENGINE.query(f"SELECT * FROM {sql}").column_names == [name]
