@@ -1,0 +1,96 @@
+"""One look at the landing folder, as the planner and the dispatcher take it, without Dagster.
+
+The same functions that assets, checks and sensors call, in the same order, in this process: the
+drill is about what is noticed, not about the runs' bookkeeping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mlmon_dagster.alerts.deliver import deliver
+from mlmon_dagster.alerts.fold import fold_results
+from mlmon_dagster.alerts.grouping import flush_groups
+from mlmon_dagster.alerts.receivers import Delivery, NotPosted, Outcome, Posted
+from mlmon_dagster.alerts.worker import DeliveryPolicy
+from mlmon_dagster.defs import compute, judging, measuring, records
+from mlmon_dagster.defs.compute import Work
+from mlmon_dagster.defs.lineage import ASSETS, MEASURED
+from mlmon_dagster.defs.planning import plan
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.spec import ModelSpec
+
+_FAMILY: Mapping[str, str | None] = {info.name: info.family for info in ASSETS}
+_UNPACED = DeliveryPolicy(pace_seconds=0.0)
+
+
+@dataclass
+class Inbox:
+    """A channel that only counts.
+
+    Attributes:
+        n_threads: Messages that opened a thread.
+        n_messages: Messages in all; a first message brought up to date is not a new one.
+        titles: First lines, in order.
+    """
+
+    n_threads: int = 0
+    n_messages: int = 0
+    titles: list[str] = field(default_factory=list)
+
+    def send(self, delivery: Delivery) -> Outcome:
+        """Take a message."""
+        if not delivery.update_ts:
+            self.n_messages += 1
+            self.n_threads += not delivery.thread_ts
+            self.titles.append(str(delivery.payload["plain"]).splitlines()[0])
+        return Posted(ts=delivery.update_ts or f"{self.n_messages}.0", channel_id="C1")
+
+    def look_up(self, delivery: Delivery, since: float) -> Outcome:
+        """Nothing is ever unclear here."""
+        return NotPosted("not asked for")
+
+    def retract(self, delivery: Delivery, posted: Posted) -> bool:
+        """Nothing is posted twice."""
+        return False
+
+
+def take_in(project: Project, spec: ModelSpec, inbox: Inbox) -> None:
+    """Ingest what is new, compute and judge what that touches, and send what is due."""
+    idle = Work(project, spec, (), project.now(), "drill", False)
+    compute.ingest(idle)
+    judging.judge(idle, "freshness")
+    judging.judge_quarantined(idle)
+    requests = plan(project, spec, project.now())
+    while requests:
+        for request in requests:
+            _compute(replace(idle, windows=request.windows), request.assets)
+        # The baseline comes alone, and the windows at the next look.
+        again = not any(request.windows for request in requests)
+        requests = plan(project, spec, project.now()) if again else []
+    send_due(project, spec, inbox)
+
+
+def send_due(project: Project, spec: ModelSpec, inbox: Inbox) -> None:
+    """Turn verdicts into alerts and messages, and deliver them to the inbox."""
+    store, now = project.store, project.now()
+    fold_results(store, [spec], now)
+    flush_groups(store, [spec], now)
+    deliver(store, {"slack": inbox}, max_messages=100, policy=_UNPACED)
+
+
+def _compute(work: Work, assets: Sequence[str]) -> None:
+    for name in assets:
+        if name == "baseline":
+            compute.fit_baseline(work)
+        elif name == "inference_store":
+            records.rebuild_records(work)
+        elif name == "profiles":
+            compute.build_window_profiles(work)
+        elif name in MEASURED:
+            measuring.measure_windows(work, name)
+    for name in assets:
+        family = _FAMILY[name]
+        if family and name != "event_log":
+            judging.judge(work, family)
