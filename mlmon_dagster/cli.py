@@ -30,6 +30,7 @@ Exit codes:
 LAZY = {
     "backup": "mlmon_dagster.commands.backup:backup",
     "baseline": "mlmon_dagster.commands.baseline:baseline",
+    "drill": "mlmon_dagster.demo.drill.command:drill",
     "downgrade": "mlmon_dagster.commands.backup:downgrade",
     "model": "mlmon_dagster.commands.model:model",
     "restore": "mlmon_dagster.commands.backup:restore",

@@ -1,8 +1,9 @@
-"""Suppression: a broken window explains its own drift and performance.
+"""Suppression: a broken window explains its own drift and performance, a broken column its drift.
 
 A window is broken when its rows did not arrive (freshness fails), or when what arrived is not
 what the model saw: files refused as a whole, more bad rows than a file may have, or another
 failing ERROR of the schema. A few bad rows, or a WARN, leave the rest of the window fit to judge.
+A column whose values are missing, unseen or out of range has drifted for that reason.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from mlmon_dagster.alerts.transitions import failed
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import ALL, ModelSpec
 from mlmon_dagster.store import alert_state
 from mlmon_dagster.store.alert_state import Row
 
 CAUSES = ("schema", "freshness")
+QUALITY = "quality"
 SUPPRESSED = ("drift", "performance", "estimated_performance")
 
-Causes = Mapping[tuple[dt.datetime, str], str]
+WHOLE = ""  # instead of a column: the cause concerns the window
+
+Causes = Mapping[tuple[dt.datetime, str, str], str]
 
 
 def breaks_window(result: Row, max_bad_rate: float) -> bool:
@@ -33,7 +37,7 @@ def breaks_window(result: Row, max_bad_rate: float) -> bool:
         max_bad_rate: The share of bad rows from which a window counts as broken.
     """
     if result["family"] == "freshness":
-        return failed(result["status"])
+        return failed(result["status"]) and result["metric"] != "actuals_missing"
     if result["family"] != "schema" or result["status"] != "ERROR":
         return False
     if result["metric"] != "bad_rate":
@@ -44,13 +48,26 @@ def breaks_window(result: Row, max_bad_rate: float) -> bool:
 
 def failing_causes(
     conn: sa.Connection, spec: ModelSpec, windows: Sequence[dt.datetime]
-) -> dict[tuple[dt.datetime, str], str]:
-    """Return a monitor that says a window is broken, by (window, dataset)."""
+) -> dict[tuple[dt.datetime, str, str], str]:
+    """Return a monitor that says a window or column is broken, by (window, dataset, column)."""
     limit = spec.source.predictions.max_bad_rate
-    results = alert_state.newest_results(conn, spec.model, CAUSES, windows)
-    breaking = [row for row in results if breaks_window(row, limit)]
-    ordered = sorted(breaking, key=lambda row: str(row["monitor"]), reverse=True)
-    return {(row["window_start"], row["dataset"]): row["monitor"] for row in ordered}
+    results = alert_state.newest_results(conn, spec.model, (*CAUSES, QUALITY), windows)
+    causes: dict[tuple[dt.datetime, str, str], str] = {}
+    for row in sorted(results, key=lambda row: str(row["monitor"]), reverse=True):
+        place = row["window_start"], row["dataset"]
+        if row["family"] == QUALITY:
+            if failed(row["status"]) and row["slice_key"] == ALL:
+                causes[(*place, row["column_name"])] = row["monitor"]
+        elif breaks_window(row, limit):
+            causes[(*place, WHOLE)] = row["monitor"]
+    return causes
+
+
+def _cause(causes: Causes, window: dt.datetime, row: Row) -> str | None:
+    """Return the monitor that explains an alert's failure in a window."""
+    place = window, row["dataset"]
+    of_column = row["column_name"] if row["family"] == "drift" else WHOLE
+    return causes.get((*place, WHOLE)) or causes.get((*place, of_column))
 
 
 def mute(
@@ -59,21 +76,27 @@ def mute(
     causes: Causes,
     windows: Collection[dt.datetime],
 ) -> set[str]:
-    """Mute or unmute what schema and freshness explain; return the changed fingerprints."""
-    judged, suppressible, changed = set(windows), {}, set()
+    """Mute or unmute what schema, freshness and quality explain; return the changed fingerprints.
+
+    What was muted stays so while it recovers: it is told once it fails without an explanation.
+    """
+    judged, changed = set(windows), set()
+    suppressible: dict[str, dict[str, Any]] = {}
     for row in alerts:
         if row["family"] not in SUPPRESSED or row["muted_reason"] == "backfill":
             continue
-        suppressible[row["fingerprint"]] = row["dataset"]
+        suppressible[row["fingerprint"]] = row
         if row["last_window_start"] in judged:
-            cause = causes.get((row["last_window_start"], row["dataset"]))
+            cause = _cause(causes, row["last_window_start"], row)
+            if cause is None and row["state"] == "RECOVERING":
+                continue
             reason = f"suppressed:{cause}" if cause else _without_suppression(row["muted_reason"])
             if reason != row["muted_reason"]:
                 row["muted_reason"] = reason
                 changed.add(row["fingerprint"])
     for event in events:
-        dataset = suppressible.get(event["fingerprint"])
-        cause = causes.get((event["window_start"], dataset)) if dataset else None
+        alert = suppressible.get(event["fingerprint"])
+        cause = _cause(causes, event["window_start"], alert) if alert else None
         if cause:
             event["muted_reason"] = f"suppressed:{cause}"
     return changed

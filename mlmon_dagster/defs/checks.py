@@ -63,7 +63,7 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
         targets = _targets(context.instance, key, keys)
         for partition in keys:
             results = judged.get(partition, [])
-            watched = is_watched(spec, family)
+            watched = is_watched(spec, family) or bool(results)
             yield evaluation(key, family, partition, results, targets.get(partition), watched)
 
     return family_check

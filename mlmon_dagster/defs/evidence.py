@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.defs.compute import NO_BASELINE, PRODUCTION, Work, parts_of
+from mlmon_dagster.defs.earlier import is_waiting, repeating_files, sent_again, volumes
 from mlmon_dagster.defs.lineage import ASSETS
 from mlmon_dagster.defs.measuring import baseline_or_none
 from mlmon_dagster.spec import ModelSpec, Window, maturity_of, window_containing
@@ -104,28 +105,36 @@ def _describe(
     unknown = StepMark(0, "")
     bad = _refused(work)
     files = quarantined_files(work) if family == "schema" else None
+    taken = repeating_files(work, windows[0].end) if family == "schema" else None
+    usual = volumes(work, windows) if family == "service" else [{}] * len(windows)
     rows = []
-    for window in windows:
+    for window, earlier in zip(windows, usual, strict=True):
         state = states.get(window.start) or WindowInputs(window.start, 0, 0, 0, 0)
         reasons = bad.get(window.start, {})
         n_bad = sum(reasons.values())
         n = _arrived(state) if family == "freshness" else state.n
         share = n_bad / (n + n_bad) if n + n_bad else 0.0
         quarantined = reported_in(files, window, spec.time) if files is not None else []
+        again = (
+            sent_again(taken, reported_in(taken, window, spec.time)) if taken is not None else {}
+        )
         rows.append(
             {
                 "window_start": window.start,
                 "window_end": window.end,
                 "n": n,
                 "n_actual": state.n_actual,
+                "n_expected": 0 if is_waiting(state) else state.n_expected,
                 "maturity": maturity_of(spec, window, state.n_expected, state.n_actual, work.now),
-                "data_version": _version(family, state, n_bad, len(quarantined)),
+                "data_version": _version(family, state, n_bad, len(quarantined), again),
                 "n_bad": n_bad,
                 "bad_reasons": json.dumps(reasons),
                 "n_quarantined": len(quarantined),
                 "quarantined": quarantined,
                 "schema_broken": share > spec.source.predictions.max_bad_rate,
                 "actual_coverage": state.coverage,
+                **again,
+                **earlier,
                 "learning": state.steps.get("profiles", unknown).maturity == NO_BASELINE,
             }
         )
@@ -134,15 +143,22 @@ def _describe(
 
 def _arrived(state: WindowInputs) -> int:
     """Count the rows of a window for freshness: events that still wait to be computed are there."""
-    rebuilt = state.steps.get("inference_store", StepMark(0, "")).revision
-    return max(state.n, 1) if rebuilt < state.input_revision else state.n
+    return max(state.n, 1) if is_waiting(state) else state.n
 
 
-def _version(family: str, state: WindowInputs, n_bad: int, n_quarantined: int) -> str:
+def _version(
+    family: str,
+    state: WindowInputs,
+    n_bad: int,
+    n_quarantined: int,
+    again: Mapping[str, int],
+) -> str:
     """Return the version of what was judged: the same inputs give the same verdict once."""
     version = state.steps.get(STEP_OF[family], StepMark(0, "")).data_version
     if family == "schema":
-        return f"{version}:{n_bad}:{n_quarantined}"
+        repeats = [again.get("n_duplicate", 0), again.get("n_conflict", 0)]
+        tail = f":{repeats[0]}:{repeats[1]}" if any(repeats) else ""
+        return f"{version}:{n_bad}:{n_quarantined}{tail}"
     if family == "freshness":
         return "arrived" if _arrived(state) else "silent"
     return version

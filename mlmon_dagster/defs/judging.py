@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.defs.compute import Work, mark_of, mark_step
+from mlmon_dagster.defs.earlier import repeating_files
 from mlmon_dagster.defs.evidence import (
     STEP_OF,
     quarantined_files,
@@ -51,8 +52,8 @@ def judge(work: Work, family: str) -> Judged:
     )
     found = [{str(k): v for k, v in row.items()} for row in newest.to_dict("records")]
     if family == "freshness":
-        last = max((row["window_start"] for row in found), default=None)
-        return {None: [row for row in found if row["window_start"] == last]}
+        last = {row["monitor"]: row for row in found}  # ordered by window
+        return {None: list(last.values())}
     keys = {window.start: window.key for window in windows}
     judged: Judged = {window.key: [] for window in windows}
     for row in found:
@@ -67,16 +68,22 @@ def _mark_judged(work: Work, family: str, states: Mapping[dt.datetime, WindowInp
 
 
 def judge_quarantined(work: Work) -> None:
-    """Judge the schema of the newest windows that files refused as a whole are reported in.
+    """Judge the schema of the newest windows that files refused or sent again are reported in.
 
-    Such a file touches no window, so that nothing else would ask for the verdict.
+    A file refused as a whole, or one without a new row, touches no window, so that nothing else
+    would ask for the verdict.
     """
     time = work.spec.time
     newest = complete_windows(time, work.now)[-NEWS:]
     if not newest:
         return
-    files = quarantined_files(work)
-    files = files[files["first_seen"] >= newest[0].start]
+    import pandas as pd
+
+    since = newest[0].start
+    refused = quarantined_files(work)
+    taken = repeating_files(work, since)
+    again = taken[taken["n_duplicate"] + taken["n_conflict"] > 0]
+    files = pd.concat([refused[refused["first_seen"] >= since], again])
     named = [window_named_by(str(path), time) for path in files["path"]]
     windows = {w.start: w for w in [*newest, *named] if w is not None and w.end <= work.now}
     for _, window in sorted(windows.items()):
@@ -110,7 +117,11 @@ def describe_thresholds(spec: ModelSpec, family: str) -> str:
         return f"Fails above a share of {monitors.schema_.bad_rate.bound:g} of bad rows."
     if family == "freshness":
         hours = monitors.freshness.no_data_for.total_seconds() / 3600
-        return f"Fails after {hours:g} hours without data."
+        missing = monitors.freshness.actuals_missing
+        late = (
+            f", or if over {missing.bound:.0%} of the usual actuals is overdue" if missing else ""
+        )
+        return f"Fails after {hours:g} hours without data{late}."
     if family == "quality":
         q = monitors.quality
         return (
@@ -127,7 +138,7 @@ def describe_thresholds(spec: ModelSpec, family: str) -> str:
         return "Limits: " + "; ".join(_performance_limit(m) for m in monitors.performance) + "."
     limits = {
         name: getattr(monitors.service, name)
-        for name in ("p95_latency_ms", "p99_latency_ms", "error_rate", "n")
+        for name in ("p95_latency_ms", "p99_latency_ms", "error_rate", "n", "volume_drop")
     }
     stated = [
         f"{name} {'above' if c.above is not None else 'below'} {c.bound:g}"

@@ -1,4 +1,4 @@
-"""Family freshness: predictions that stopped coming."""
+"""Family freshness: predictions that stopped coming, and overdue ground truth."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import datetime as dt
 import pandas as pd
 
 from mlmon_dagster.monitors.evidence import OK, Evidence, Row, Window, production, result_row
+from mlmon_dagster.monitors.overdue import judge_actuals
 from mlmon_dagster.spec.scalars import format_duration
 
 
@@ -17,6 +18,7 @@ def judge(evidence: Evidence) -> list[Row]:
     of the last window that has data; unless that is known, from that window's start). A window
     fails if the silence reaches `no_data_for` and as much time has passed since the silent windows
     began, so that rows on their way have their chance; before that there is no row for it.
+    Overdue ground truth: see `overdue`.
     """
     rows = []
     last_event: pd.Timestamp | None = None
@@ -29,7 +31,7 @@ def judge(evidence: Evidence) -> list[Row]:
         silent_since = window["window_start"] if silent_since is None else silent_since
         row = _silent(evidence, window, last_event, silent_since)
         rows += [row] if row else []
-    return rows
+    return rows + judge_actuals(evidence)
 
 
 def _last_event(window: Window) -> pd.Timestamp:

@@ -3,19 +3,54 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from mlmon_dagster.monitors.evidence import NO_DATA, OK, Evidence, Row, Window, result_row
+from mlmon_dagster.monitors.limits import MIN_COUNT
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, threshold
 
 
 def judge(evidence: Evidence) -> list[Row]:
     """Fail on a share of refused rows past `bad_rate`, or on any quarantined file.
 
+    Rows that came before under the same id (`duplicate_rate`), or with another content
+    (`conflict_rate`), are warned of: what is stored stays right.
+
     The share is refused rows / (refused + accepted). A window without either, and without
     quarantined files, is NO_DATA.
     """
-    return [_judge_window(evidence, window) for window in evidence.windows]
+    rows = [_judge_window(evidence, window) for window in evidence.windows]
+    for window in evidence.windows:
+        rows += _judge_repeats(evidence, window)
+    return rows
+
+
+def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[Row]:
+    """Judge rows that were there before, as a share of the rows sent; no row if none was sent."""
+    monitor, sent = evidence.spec.monitors.schema_, int(window["n_sent"])
+    judged = (
+        ("duplicate_rate", monitor.duplicate_rate, window["n_duplicate"], "had come before"),
+        ("conflict_rate", monitor.conflict_rate, window["n_conflict"], "contradict others"),
+    )
+    for metric, condition, found, said in judged:
+        if condition is None or not sent:
+            continue
+        share = int(found) / sent
+        failed = condition.fails(share) and found >= MIN_COUNT
+        yield result_row(
+            evidence,
+            window,
+            monitor,
+            family="schema",
+            metric=metric,
+            status="WARN" if failed else OK,
+            message=f"{int(found):,} of {sent:,} rows ({number(share)}) {said}"
+            f" of the same id, {compared(condition, failed)}.",
+            value=share,
+            n=sent,
+            threshold=threshold(condition),
+        )
 
 
 def _judge_window(evidence: Evidence, window: Window) -> Row:

@@ -11,9 +11,11 @@ from mlmon_dagster.monitors.evidence import (
     Row,
     Window,
     not_measured,
+    production,
     result_row,
 )
 from mlmon_dagster.monitors.limits import rate_fails
+from mlmon_dagster.monitors.volume import judge_volume
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition
 
@@ -21,18 +23,23 @@ _ROLES = {"p95_latency_ms": "latency_ms", "p99_latency_ms": "latency_ms", "error
 
 
 def judge(evidence: Evidence) -> list[Row]:
-    """Fail declared conditions; those on columns that the model does not log are left out."""
+    """Fail declared conditions; those on columns that the model does not log are left out.
+
+    The volume is judged against its own past (see `volume`).
+    """
     spec = evidence.spec
     conditions: dict[str, Condition | None] = {
         metric: getattr(spec.monitors.service, metric) for metric in (*_ROLES, "n")
     }
-    return [
+    rows = [
         _judge_metric(evidence, window, metric, condition)
         for window in evidence.windows
         for metric, condition in conditions.items()
         if condition is not None
         and (metric == "n" or getattr(spec.columns, _ROLES[metric]) is not None)
     ]
+    volumes = (judge_volume(evidence, window) for window in production(evidence))
+    return rows + [row for row in volumes if row is not None]
 
 
 def _judge_metric(evidence: Evidence, window: Window, metric: str, condition: Condition) -> Row:

@@ -98,12 +98,15 @@ class SchemaMonitor(_Monitor):
     """Rows or files that break the declared schema."""
 
     bad_rate: RateCondition = Condition(above=0.0)
+    duplicate_rate: RateCondition | None = Condition(above=0.2)
+    conflict_rate: RateCondition | None = Condition(above=0.01)
 
 
 class FreshnessMonitor(_Monitor):
-    """Predictions that stopped coming."""
+    """Predictions that stopped coming, and ground truth that is overdue."""
 
     no_data_for: Duration = dt.timedelta(hours=26)
+    actuals_missing: RateCondition | None = Condition(above=0.5)
 
 
 class QualityMonitor(_Monitor):
@@ -163,6 +166,7 @@ class ServiceMonitor(_Monitor):
     p99_latency_ms: Condition | None = None
     error_rate: RateCondition = Condition(above=0.01)
     n: Condition | None = None
+    volume_drop: RateCondition | None = Condition(above=0.5)
 
 
 class Monitors(Declared):

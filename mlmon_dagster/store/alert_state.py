@@ -85,7 +85,7 @@ def newest_results(
     rows: dict[tuple[Any, ...], Row] = {}
     for batch in _batches(windows):
         query = (
-            sa.select(*identity, r.family, r.metric, r.status, r.value, r.details)
+            sa.select(*identity, r.family, r.metric, r.column_name, r.status, r.value, r.details)
             .where(r.model == model, r.family.in_(families), r.window_start.in_(batch))
             .order_by(r.id)
         )

@@ -85,6 +85,7 @@ def files(
     *,
     status: str | Sequence[str] | None = None,
     shas: Sequence[str] | None = None,
+    seen_from: datetime | None = None,
 ) -> pd.DataFrame:
     """Return rows of ``ingest_file``, oldest first.
 
@@ -94,6 +95,7 @@ def files(
         stream: Both by default.
         status: One status or several; all by default.
         shas: Only files with these content hashes.
+        seen_from: Only files first seen at or after this time.
     """
     table = ingest_file
     query = sa.select(table).where(table.c.model == model)
@@ -103,6 +105,8 @@ def files(
         query = query.where(table.c.status.in_([status] if isinstance(status, str) else status))
     if shas is not None:
         query = query.where(table.c.sha256.in_(shas))
+    if seen_from is not None:
+        query = query.where(table.c.first_seen >= seen_from)
     return read_frame(engine, query.order_by(table.c.first_seen, table.c.path, table.c.sha256))
 
 

@@ -154,6 +154,28 @@ def test_a_cause_that_late_data_mends_lets_the_alert_out(store: Store) -> None:
     assert alerts_by_metric(store)["psi"]["muted_reason"] == ""
 
 
+def test_a_broken_column_mutes_its_own_drift_until_that_has_recovered(store: Store) -> None:
+    broken = {"family": "quality", "metric": "null_rate", "column_name": "a"}
+    twice = {"k": 2, "of_n": 3}
+    fold(store, result(1, **broken), *(result(1, column_name=c, **twice) for c in "ab"))
+    fold(store, result(2, **broken), *(result(2, column_name=c, **twice) for c in "ab"))
+    muted = {row["column_name"]: row["muted_reason"] for row in drift_alerts(store)}
+
+    assert muted == {"a": "suppressed:quality/null_rate/a", "b": ""}
+
+    fold(store, result(3, "OK", **broken), result(3, "OK", column_name="a", **twice))
+    (recovering,) = (row for row in drift_alerts(store) if row["column_name"] == "a")
+    assert (recovering["state"], recovering["muted_reason"]) == ("RECOVERING", muted["a"])
+
+    fold(store, result(4, "OK", **broken), result(4, column_name="a", **twice))
+    (firing,) = (row for row in drift_alerts(store) if row["column_name"] == "a")
+    assert (firing["state"], firing["muted_reason"]) == ("FIRING", "")
+
+
+def drift_alerts(store: Store) -> list[dict[str, Any]]:
+    return [row for row in rows_of(store, alert) if row["family"] == "drift"]
+
+
 def test_quality_and_other_datasets_are_not_muted(store: Store) -> None:
     cause = {"family": "schema", "metric": "m"}
     fold(

@@ -58,4 +58,5 @@ def to_parquet(frame: pd.DataFrame) -> bytes:
         table = table.set_column(table.schema.get_field_index(name), name, values)
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(), sink)
-    return sink.getvalue().to_pybytes()
+    content: bytes = sink.getvalue().to_pybytes()
+    return content

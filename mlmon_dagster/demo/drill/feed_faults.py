@@ -77,11 +77,11 @@ FEED_FAULTS = (
     Fault("feed_stops", "no predictions at all", ("freshness/no_data_for",), send=_stopped),
     Fault("late_feed", "predictions come two days late", ("freshness/no_data_for",), send=_late),
     Fault(
-        "actuals_late", "ground truth comes four days late", ("freshness/actual_coverage",),
+        "actuals_late", "ground truth comes four days late", ("freshness/actuals_missing",),
         actuals_delay=4,
     ),
     Fault(
-        "actuals_stop", "ground truth never comes", ("freshness/actual_coverage",),
+        "actuals_stop", "ground truth never comes", ("freshness/actuals_missing",),
         actuals_delay=None,
     ),
     Fault(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from zlib import crc32
@@ -30,7 +31,7 @@ from mlmon_dagster.demo.drill.traffic import (
 from mlmon_dagster.store import alert_state
 
 WARM_UP = 21
-RECOVERY = 6
+RECOVERY, NIGHTLY = 6, 2
 BUSY = 600
 HEALTHY = Fault("none", "nothing goes wrong", ())
 OnDay = Callable[[str], None]
@@ -94,7 +95,12 @@ class _Clock:
 
 
 def live(
-    names: Sequence[str], seed: int, *, busy: int = BUSY, on_day: OnDay = lambda _text: None
+    names: Sequence[str],
+    seed: int,
+    *,
+    busy: int = BUSY,
+    warm_up: int = WARM_UP,
+    on_day: OnDay = lambda _text: None,
 ) -> Lane:
     """Let a project in a temporary folder live through some faults.
 
@@ -102,30 +108,27 @@ def live(
         names: Faults, in order.
         seed: Of all randomness.
         busy: Rows of a weekday.
+        warm_up: Healthy days before the first fault; 14 or more for the volume to have a past.
         on_day: Told before each fault.
     """
     faults = {fault.name: fault for fault in FAULTS}
     with tempfile.TemporaryDirectory(prefix="mlmon-drill-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         world = World(Path(folder), seed, busy)
-        world.warm_up(WARM_UP)
+        world.warm_up(warm_up)
         episodes = [Episode("none", START, START, world.today)]
         _note(world, episodes[0])
         for name in names:
             on_day(name)
             fault = faults[name]
             start = world.today
-            for date, doing, nth in _schedule(fault, start):
-                world.live_a_day(date, doing, nth)
+            for nth in range(fault.days):
+                world.live_a_day(start + nth * DAY, fault, nth)
+            world.recover(RECOVERY)
             episode = Episode(name, start, start + fault.days * DAY, world.today)
             _note(world, episode)
             episodes.append(episode)
         return Lane(episodes, world.events())
-
-
-def _schedule(fault: Fault, start: dt.date) -> Iterator[tuple[dt.date, Fault, int]]:
-    for i in range(fault.days + RECOVERY):
-        yield start + i * DAY, fault if i < fault.days else HEALTHY, i
 
 
 def _note(world: World, episode: Episode) -> None:
@@ -165,6 +168,14 @@ class World:
         """Send a day's traffic, and look at it in the night after it."""
         self.send(date, fault, nth)
         self.pass_night(date + DAY)
+
+    def recover(self, days: int) -> None:
+        """Live some healthy days: the first ones night by night, the rest at a stretch."""
+        for _ in range(NIGHTLY):
+            self.live_a_day(self.today, HEALTHY, 0)
+        for i in range(days - NIGHTLY):
+            self.send(self.today + i * DAY, HEALTHY, 0)
+        self.pass_night(self.today + (days - NIGHTLY) * DAY)
 
     def send(self, date: dt.date, fault: Fault, nth: int, n: int | None = None) -> None:
         """Send a day's traffic: predictions in the night, ground truth a night later."""
@@ -207,3 +218,9 @@ class World:
             for row in rows
             if row["kind"] in ("opened", "resolved")
         ]
+
+
+def live_lane(task: tuple[Sequence[str], int]) -> Lane:
+    """Do `live` in a process of its own: (faults, seed)."""
+    names, seed = task
+    return live(names, seed, on_day=lambda text: print(f"  {text}", file=sys.stderr, flush=True))

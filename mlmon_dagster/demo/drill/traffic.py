@@ -15,7 +15,7 @@ from mlmon_dagster.spec import ModelSpec, load_model
 
 MODEL = "drill"
 START = dt.date(2024, 1, 1)
-BASELINE_DAYS = 28
+BASELINE_DAYS = 20
 DAY = dt.timedelta(days=1)
 NUMERIC = ("age", "height_in", "income", "temp_f", "balance")
 REGIONS, DEVICES = ("north", "south", "east", "west"), ("phone", "laptop", "tablet")

@@ -1,0 +1,86 @@
+"""What a window is usually like, and what files brought a second time, for the monitors."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from mlmon_dagster.defs.compute import Work
+from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.store import manifest, window_steps
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.store.window_steps import WindowInputs
+
+# Windows to look back: four weeks of hours or days, a season of weeks, a year of months.
+_LOOK_BACK = {
+    "hour": dt.timedelta(days=28),
+    "day": dt.timedelta(days=28),
+    "week": dt.timedelta(weeks=26),
+    "month": dt.timedelta(days=3 * 366),
+}
+
+
+def volumes(work: Work, windows: Sequence[Window]) -> list[dict[str, Any]]:
+    """Return for each window its place in the week, and places and sizes of the earlier ones."""
+    import numpy as np
+
+    spec = work.spec
+    back = _LOOK_BACK[spec.time.granularity]
+    states = window_steps.load(
+        work.project.store.state, spec.model, windows[0].start - back, windows[-1].end
+    )
+    known = sorted((s for s in states.values() if s.n), key=lambda s: s.window_start)
+    starts = [state.window_start for state in known]
+    places = np.array([_place(spec, start) for start in starts], dtype=np.int64)
+    sizes = np.array([state.n for state in known], dtype=np.int64)
+    found = []
+    for window in windows:
+        mine = np.array([window.start - back <= s < window.start for s in starts], dtype=bool)
+        found.append(
+            {
+                "place": _place(spec, window.start),
+                "earlier_places": places[mine],
+                "earlier_sizes": sizes[mine],
+            }
+        )
+    return found
+
+
+def _place(spec: ModelSpec, start: dt.datetime) -> int:
+    """Return which of the windows of a week one is; 0 for weeks and months."""
+    local = start.astimezone(ZoneInfo(spec.time.zone))
+    if spec.time.granularity == "hour":
+        return local.weekday() * 24 + local.hour
+    return local.weekday() if spec.time.granularity == "day" else 0
+
+
+def repeating_files(work: Work, seen_from: dt.datetime) -> pd.DataFrame:
+    """Return the files of predictions that were taken in since a moment."""
+    return manifest.files(
+        work.project.store.state,
+        work.spec.model,
+        "predictions",
+        status="done",
+        seen_from=seen_from,
+    )
+
+
+def sent_again(files: pd.DataFrame, paths: Sequence[str]) -> dict[str, int]:
+    """Count the rows of some files: all, those that had come before, those that contradict."""
+    mine = files[files["path"].isin(list(paths))]
+    return {
+        "n_sent": int(mine["rows_in"].sum()),
+        "n_duplicate": int(mine["n_duplicate"].sum()),
+        "n_conflict": int(mine["n_conflict"].sum()),
+    }
+
+
+def is_waiting(state: WindowInputs) -> bool:
+    """Tell whether a window has inputs that its records do not hold yet."""
+    rebuilt = state.steps.get("inference_store")
+    return (rebuilt.revision if rebuilt else 0) < state.input_revision

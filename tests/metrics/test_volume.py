@@ -1,0 +1,39 @@
+"""The usual volume of a window, and how unusual its own is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlmon_dagster.metrics.volume import chance_of_so_few, volume_drop
+
+WEEK = np.tile(np.arange(7), 4)
+
+
+def test_a_window_is_compared_with_its_own_weekday() -> None:
+    sizes = np.where(WEEK >= 5, 200, 600)
+
+    assert volume_drop(200, 6, WEEK, sizes).drop == pytest.approx(0, abs=1e-9)
+    assert volume_drop(200, 2, WEEK, sizes).drop == pytest.approx(2 / 3)
+
+
+def test_traffic_that_varies_a_hundred_times_has_no_unusual_day() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        sizes = np.exp(rng.uniform(np.log(20), np.log(2000), 29)).astype(int)
+
+        assert volume_drop(int(sizes[-1]), 0, WEEK, sizes[:-1]).z < 4
+
+
+def test_steady_traffic_makes_a_drop_strange_and_counting_noise_does_not() -> None:
+    assert volume_drop(300, 0, WEEK, np.full(28, 1000)).z > 4
+    assert volume_drop(1, 0, WEEK, np.full(28, 3)).z < 4
+
+
+def test_without_earlier_windows_there_is_nothing_to_compare_with() -> None:
+    with pytest.raises(ValueError, match="no earlier windows"):
+        volume_drop(3, 0, np.zeros(0, dtype=int), np.zeros(0, dtype=int))
+
+
+def test_few_of_few_are_no_evidence() -> None:
+    assert chance_of_so_few(2, 5, 0.9) > 1e-4 > chance_of_so_few(20, 100, 0.9)
