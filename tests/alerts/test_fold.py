@@ -173,7 +173,7 @@ def test_a_broken_column_mutes_its_own_drift_until_that_has_recovered(store: Sto
 
 
 def drift_alerts(store: Store) -> list[dict[str, Any]]:
-    return [row for row in rows_of(store, alert) if row["family"] == "drift"]
+    return [row for row in rows_of(store, alert) if row["metric"] == "psi"]
 
 
 def test_quality_and_other_datasets_are_not_muted(store: Store) -> None:

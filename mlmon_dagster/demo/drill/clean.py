@@ -54,7 +54,6 @@ def live_cleanly(seed: int, days: int) -> CleanRun:
             world.send(first + i * DAY, HEALTHY, 0, n=int(n))
             if i % AT_ONCE == AT_ONCE - 1 or i == days - 1:
                 world.pass_night(first + (i + 1) * DAY)
-        world.pass_night(world.today + 2 * DAY)
         opened = [e for e in world.events() if e.kind == "opened"]
         return CleanRun(
             seed=seed,
