@@ -9,7 +9,7 @@ import numpy as np
 
 from mlmon_dagster.metrics.volume import chance_of_so_few
 from mlmon_dagster.monitors.evidence import OK, Evidence, Row, Window, production, result_row
-from mlmon_dagster.monitors.wording import number, threshold
+from mlmon_dagster.monitors.wording import threshold
 
 MIN_WINDOWS = 7  # earlier windows from which the usual coverage is known
 MIN_ROWS = 30  # before that, only windows of this size without any ground truth fail
@@ -48,7 +48,7 @@ def _judge(evidence: Evidence, window: Window, n: int, earlier: Sequence[float])
     if usual > 0:
         missing = 1 - k / n / usual
         failed = condition.fails(missing) and chance_of_so_few(k, n, usual) < CHANCE
-        known = f"usually {number(usual * 100)} %"
+        known = f"usually {usual * 100:.0f} %"
     else:
         missing = 1.0 if k == 0 else 0.0
         failed = k == 0 and n >= MIN_ROWS

@@ -6,7 +6,7 @@ import numpy as np
 
 from mlmon_dagster.metrics.volume import MIN_WINDOWS, volume_drop
 from mlmon_dagster.monitors.evidence import OK, Evidence, Row, Window, result_row
-from mlmon_dagster.monitors.wording import number, threshold
+from mlmon_dagster.monitors.wording import threshold
 
 STRANGE = 4.0  # usual deviations below the usual
 
@@ -28,7 +28,7 @@ def judge_volume(evidence: Evidence, window: Window) -> Row | None:
     n = int(window["n"])
     found = volume_drop(n, int(window["place"]), window["earlier_places"], np.asarray(sizes))
     failed = condition.fails(found.drop) and found.z > STRANGE
-    share = number(abs(found.drop) * 100)
+    share = f"{abs(found.drop) * 100:.0f}"
     message = (
         f"{n:,} predictions, {share} % {'less' if found.drop >= 0 else 'more'} than the usual "
         f"{found.usual:,.0f} of such a window"
