@@ -122,7 +122,8 @@ class GroupState:
             if fingerprint not in self.alerts:
                 continue
             row: Row = self.alerts[fingerprint]
-            if row["episode"] != int(number):
+            # An alert that is not active may have failed since without opening another episode.
+            if row["episode"] != int(number) or row["state"] not in alert_state.ACTIVE:
                 of_it = [e for e in history.get(fingerprint, ()) if e["episode"] == int(number)]
                 row = past_episode(row, of_it)
             found.append(view_of(row, zone))

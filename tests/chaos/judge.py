@@ -73,7 +73,6 @@ def judge(
             n_missed += 1
         elif n == 0:
             lost.append(event)
-            doubled.append(f"{event.kind} {event.mark}")
     doubled += [key for key, n in Counter(m.key for m in shown).items() if n > 1]
     return Finding(
         n_expected=len(events),
