@@ -6,7 +6,6 @@ bins are open, so whatever comes later has a bin. `metrics.binnings` says what t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -36,12 +35,15 @@ from mlmon_dagster.profiles.losses import (
     resolve,
     row_source,
 )
+from mlmon_dagster.profiles.order_statistics import (
+    OrderStatistics,
+    order_statistics,
+    quantiles_of,
+)
 from mlmon_dagster.spec.model import FeatureType, ModelSpec
 from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes
 from mlmon_dagster.store.sql import quote_identifier
 
-QUANTILE_BINS = 20
-MAX_VALUES = 32
 _BOOLEANS = ("false", "true")
 
 _VALUES: dict[FeatureType, str] = {
@@ -110,7 +112,10 @@ def fit_binnings(
     """
     from_sql = row_source(spec, from_sql)
     binnings: dict[str, Binning] = {}
-    for name, (kind, raw) in value_expressions(spec).items():
+    expressions = value_expressions(spec)
+    numeric = {name: value for name, (kind, value) in expressions.items() if kind == "numeric"}
+    ordered = order_statistics(engine, from_sql, numeric, dialect)
+    for name, (kind, raw) in expressions.items():
         value = resolve(raw, binnings)
         if name == ":labelled_prediction":
             # The same bins, so that one taken from the other leaves the unlabelled rows.
@@ -126,7 +131,7 @@ def fit_binnings(
             label = next(label for label, column in scores.items() if column == name)
             binnings[name] = class_score_binning(name, label, len(scores))
         elif kind == "numeric":
-            binnings[name] = _fit_numeric(engine, from_sql, name, value, dialect)
+            binnings[name] = _numeric_binning(name, ordered[name])
         elif kind == "categorical":
             feature = spec.features.get(name)
             if feature is not None and feature.type == "boolean":
@@ -143,7 +148,7 @@ def _fit_loss(engine: Engine, from_sql: str, name: str, value: str, dialect: Dia
         return loss_binning(name, _BOUNDED[name])
     present = f"FROM (SELECT {value} AS x FROM {from_sql} AS records) AS v WHERE x IS NOT NULL"
     largest = _largest(engine, from_sql, value)
-    lags = _quantiles(engine, present, [0.5], dialect) if name == LAG and largest else []
+    lags = quantiles_of(engine, present, [0.5], dialect) if name == LAG and largest else []
     return loss_binning(name, largest, lags[0] if lags else 0.0)
 
 
@@ -169,38 +174,12 @@ def _fit_classes(engine: Engine, spec: ModelSpec, from_sql: str) -> Binning:
     return class_binning("prediction", names)
 
 
-def _fit_numeric(engine: Engine, from_sql: str, name: str, value: str, dialect: Dialect) -> Binning:
-    present = f"FROM (SELECT {value} AS x FROM {from_sql} AS records) AS v WHERE x IS NOT NULL"
-    # One more than allowed is enough to know, and cheaper than counting them all.
-    distinct = _column(engine.query(f"SELECT DISTINCT x {present} LIMIT {MAX_VALUES + 1}"), "x")
-    row = engine.query(
-        f"SELECT AVG(x) AS mean, MIN(x) AS low, MAX(x) AS high {present}"
-    ).to_pylist()[0]
-    centre = _rounded(row["mean"])
-    if len(distinct) <= MAX_VALUES:
-        return discrete_binning(name, distinct, centre=centre)
-    shares = [i / QUANTILE_BINS for i in range(1, QUANTILE_BINS)]
-    edges = _quantiles(engine, present, shares, dialect)
-    return numeric_binning(name, edges, low=row["low"], high=row["high"], centre=centre)
-
-
-def _quantiles(
-    engine: Engine, present: str, shares: Sequence[float], dialect: Dialect
-) -> list[float]:
-    """Values of the column (not between two of them) at the given shares, per column at a time.
-
-    One column after the other, so that only one has to be held and sorted.
-    """
-    if dialect.is_duckdb:
-        sql = f"SELECT UNNEST(quantile_disc(x, {list(shares)!r})) AS x {present}"
-        return _column(engine.query(sql), "x")
-    inside = ", ".join(
-        f"PERCENTILE_DISC({share!r}) WITHIN GROUP (ORDER BY x) AS q{i}"
-        for i, share in enumerate(shares)
-    )
-    return [
-        float(edge) for edge in engine.query(f"SELECT {inside} {present}").to_pylist()[0].values()
-    ]
+def _numeric_binning(name: str, found: OrderStatistics) -> Binning:
+    # Six digits of the mean: its last ones depend on the order in which rows were added.
+    centre = float(f"{found.mean:.6g}")
+    if found.values is not None:
+        return discrete_binning(name, found.values, centre=centre)
+    return numeric_binning(name, found.quantiles, low=found.low, high=found.high, centre=centre)
 
 
 def _fit_categorical(engine: Engine, from_sql: str, name: str, value: str) -> Binning:
@@ -215,8 +194,3 @@ def _fit_categorical(engine: Engine, from_sql: str, name: str, value: str) -> Bi
 def _column(table: pa.Table, name: str) -> list[Any]:
     values: list[Any] = table.column(name).to_pylist()
     return values
-
-
-def _rounded(mean: float | None) -> float:
-    """Six digits of the mean: its last ones depend on the order in which rows were added."""
-    return 0.0 if mean is None or not math.isfinite(mean) else float(f"{mean:.6g}")
