@@ -49,7 +49,11 @@ class Engine:
 
     def __init__(self) -> None:
         self._connection = duckdb.connect()
-        self._connection.execute("SET threads = 2; SET TimeZone = 'UTC'")
+        self.execute("SET threads = 2; SET TimeZone = 'UTC'")
+
+    def execute(self, sql: str) -> None:
+        """Run statements that return nothing."""
+        self._connection.execute(sql)
 
     def query(self, sql: str, /) -> pa.Table:
         """Run one statement."""

@@ -1,0 +1,125 @@
+"""What we are asked to do beside the peers, and for goals of our own; one task, in this process.
+
+    python -m benchmarks.ours TASK FOLDER
+
+The clock starts after imports; reading Parquet is within it. The last line printed is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import mlmon_dagster.metrics.drift
+import mlmon_dagster.metrics.performance  # noqa: F401  (imports are not timed)
+from benchmarks.profile_vs_scan import DAYS, START, Engine, generate, make_spec
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.profiles import build_profiles, fit_binnings
+from mlmon_dagster.profiles.measures import drift, measure, measure_versions
+from mlmon_dagster.spec import ModelSpec
+
+STORED = "baseline.pickle"
+MEMORY = "250MB"  # that DuckDB may take, besides the libraries and what numpy holds
+SEED = 2
+Profiles = dict[str, ColumnStatistics]
+
+
+def prepare(folder: Path, rows: int) -> None:
+    """Write the baseline's and the current rows, scored rows, and the baseline's profile."""
+    generate(folder / "baseline.parquet", rows, seed=0, shift=0.0)
+    generate(folder / "current.parquet", rows, seed=1, shift=0.2)
+    pq.write_table(_scored(rows), folder / "scored.parquet", compression="zstd")
+    (folder / STORED).write_bytes(pickle.dumps(_baseline(_engine(), make_spec(), folder)))
+
+
+def _scored(rows: int) -> pa.Table:
+    rng = np.random.default_rng(SEED)
+    day = np.sort(rng.integers(0, DAYS, rows))
+    score = 1 / (1 + np.exp(-1.5 * rng.standard_normal(rows)))
+    return pa.table(
+        {
+            "window_start": pa.array(
+                START + day * np.timedelta64(1, "D"), pa.timestamp("us", "UTC")
+            ),
+            "dataset": pa.repeat("production", rows),
+            "model_version": pa.array(np.where(day < DAYS // 2, "1", "2")),
+            "score": score,
+            "prediction": (score > 0.5).astype(np.int64),
+            "actual": (rng.random(rows) < score).astype(np.int64),
+            "nonfinite": pa.nulls(rows, pa.list_(pa.string())),
+        }
+    )
+
+
+def _engine() -> Engine:
+    engine = Engine()
+    engine.execute(f"SET memory_limit = '{MEMORY}'")
+    return engine
+
+
+def _source(folder: Path, name: str) -> str:
+    return f"read_parquet('{folder / name}.parquet')"
+
+
+def _baseline(engine: Engine, spec: ModelSpec, folder: Path) -> Profiles:
+    source = _source(folder, "baseline")
+    binnings = fit_binnings(engine, spec, source)
+    binnings.pop("score", None)  # features only, as the peers
+    return build_profiles(engine, spec, source, binnings)
+
+
+def _compare(engine: Engine, spec: ModelSpec, folder: Path, baseline: Profiles) -> int:
+    binnings = {name: stats.binning for name, stats in baseline.items()}
+    profiles = build_profiles(engine, spec, _source(folder, "current"), binnings)
+    return len(drift(spec, profiles, baseline))
+
+
+def drift_cold(folder: Path) -> int:
+    """Fit the edges, profile both sides, and test 30 windows of 28 columns: everything."""
+    engine, spec = _engine(), make_spec()
+    return _compare(engine, spec, folder, _baseline(engine, spec, folder))
+
+
+def drift_stored(folder: Path) -> int:
+    """The same with the baseline's profile at hand, as in every run but the first."""
+    baseline = pickle.loads((folder / STORED).read_bytes())
+    return _compare(_engine(), make_spec(), folder, baseline)
+
+
+def performance(folder: Path) -> int:
+    """Area under both curves, confusion, losses and the rest by day and version."""
+    roles = make_spec().columns.model_copy(update={"prediction": "prediction", "actual": "actual"})
+    spec = make_spec().model_copy(update={"columns": roles, "features": {}})
+    engine, source = _engine(), _source(folder, "scored")
+    binnings = fit_binnings(engine, spec, source)
+    profiles = build_profiles(engine, spec, source, binnings)
+    found = (work(spec, "performance", profiles, None) for work in (measure, measure_versions))
+    return sum(map(len, found))
+
+
+TASKS: dict[str, Callable[[Path], int]] = {
+    "drift_cold": drift_cold,
+    "drift_stored": drift_stored,
+    "performance": performance,
+}
+
+
+def main(task: str, folder: str) -> None:
+    begin, begin_cpu = time.perf_counter(), time.process_time()
+    numbers = TASKS[task](Path(folder))
+    found = {"seconds": time.perf_counter() - begin, "cpu": time.process_time() - begin_cpu}
+    found |= {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "n": numbers}
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
