@@ -1,6 +1,7 @@
 """Every benchmark, one table each: `python -m benchmarks`, a quarter of an hour.
 
-`python -m benchmarks calibrate` runs one of them, here how often intervals hold the truth.
+`python -m benchmarks calibrate` runs one of them, here how often intervals hold the truth. Only by
+name runs `peers`: the same work beside other tools, which it first installs in their environment.
 Each runs in a process of its own, so that the peak memory of one is not the other's.
 """
 
@@ -12,6 +13,8 @@ import sys
 RUNS = (
     ("benchmarks.profile_vs_scan", "--rows", "1_000_000"),
     ("benchmarks.profile_vs_scan", "--rows", "10_000_000", "--repeats", "3"),
+    ("benchmarks.drift",),
+    ("benchmarks.window",),
     ("benchmarks.ingest", "--files", "10"),
     ("benchmarks.backfill", "--sample", "8"),
     ("benchmarks.logger",),

@@ -56,9 +56,7 @@ def measure(python: Path, folder: Path, pairs: Sequence[Pair], repeats: int) -> 
             theirs = run_task((str(python), str(THEIRS)), pair.task, folder, env=variables())
             found.setdefault(f"{pair.task}/{pair.own}", []).append(mine)
             found.setdefault(pair.task, []).append(theirs)
-            sys.stderr.write(
-                f"{pair.task}: {theirs['seconds']:.1f} s, ours {mine['seconds']:.1f}\n"
-            )
+            sys.stderr.write(f"{pair.task}: {theirs}\n  ours: {mine}\n")
     return found
 
 

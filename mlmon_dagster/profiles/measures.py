@@ -44,17 +44,18 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     if baseline is None:
         return concat_frames([])
     monitor = spec.monitors.drift
+    columns = [c for c in (*spec.features, "score") if c in profiles and c in baseline]
+    then = _all_over_versions({column: baseline[column] for column in columns})
     return concat_frames(
         [
             drift_metrics(
                 profiles[column],
-                _over_versions(baseline[column]),
+                then[column],
                 seed=DRIFT_SEED,
                 min_rows=monitor.min_rows,
                 test_slices=monitor.slices,
             )
-            for column in (*spec.features, "score")
-            if column in profiles and column in baseline
+            for column in columns
         ]
     )
 
@@ -149,8 +150,7 @@ def measure(
     spec: ModelSpec, family: str, profiles: Profiles, baseline: Profiles | None
 ) -> pd.DataFrame:
     """Return the MetricFrame of one family over all model versions together."""
-    merged = {column: _over_versions(stats) for column, stats in profiles.items()}
-    return MEASURES[family](spec, merged, baseline)
+    return MEASURES[family](spec, _all_over_versions(profiles), baseline)
 
 
 def measure_versions(
@@ -169,8 +169,22 @@ def _side_by_side(stats: ColumnStatistics) -> ColumnStatistics:
     return select(stats, several)
 
 
+def _all_over_versions(profiles: Profiles) -> dict[str, ColumnStatistics]:
+    """Do that for all columns; those that share their cells' frame are looked at once."""
+    single: dict[int, pd.DataFrame | None] = {}
+    found = {}
+    for column, stats in profiles.items():
+        key = id(stats.cells)
+        if key not in single:
+            several = stats.cells.duplicated(list(_WITHOUT_VERSION)).any()
+            single[key] = None if several else stats.cells.assign(model_version=ALL)
+        cells = single[key]
+        found[column] = (
+            merge(stats, _WITHOUT_VERSION) if cells is None else replace(stats, cells=cells)
+        )
+    return found
+
+
 def _over_versions(stats: ColumnStatistics) -> ColumnStatistics:
     """Return the statistics of all model versions together, adding up only where there are two."""
-    if stats.cells.duplicated(list(_WITHOUT_VERSION)).any():
-        return merge(stats, _WITHOUT_VERSION)
-    return replace(stats, cells=stats.cells.assign(model_version=ALL))
+    return _all_over_versions({"": stats})[""]

@@ -143,22 +143,31 @@ def from_rows(rows: pa.Table, binnings: Mapping[str, Binning]) -> dict[str, Colu
     if rows.num_rows == 0:
         return {}
     rows = rows.sort_by([("column_name", "ascending"), *((k, "ascending") for k in CELL_KEYS)])
-    found = {}
+    found: dict[str, ColumnStatistics] = {}
+    shared: tuple[pa.Table, pd.DataFrame] | None = None
     for name, binning in binnings.items():
         mine = pc.and_(
             pc.equal(rows.column("column_name"), name),
             pc.equal(rows.column("binning_id"), binning.binning_id),
         )
         part = rows.filter(mine).combine_chunks()
-        if part.num_rows:
-            found[name] = _from_column_rows(part, binning)
+        if part.num_rows == 0:
+            continue
+        keys = part.select(CELL_KEYS)
+        if shared is None or not shared[0].equals(keys):
+            shared = keys, _cells(keys)  # one frame for all columns, which nearly always agree
+        found[name] = _from_column_rows(part, binning, shared[1])
     return found
 
 
-def _from_column_rows(rows: pa.Table, binning: Binning) -> ColumnStatistics:
-    size = rows.num_rows
-    cells = rows.select(CELL_KEYS).to_pandas()
+def _cells(keys: pa.Table) -> pd.DataFrame:
+    cells = keys.to_pandas()
     cells["window_start"] = cells["window_start"].astype("datetime64[us, UTC]")
+    return cells
+
+
+def _from_column_rows(rows: pa.Table, binning: Binning, cells: pd.DataFrame) -> ColumnStatistics:
+    size = rows.num_rows
     counts = np.zeros((size, binning.size), np.int64)
     lengths = pc.list_value_length(rows.column("codes")).to_numpy()
     codes = pc.list_flatten(rows.column("codes")).to_numpy()

@@ -1,0 +1,46 @@
+"""Windows and months are compared with the baseline from stored profiles alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks import drift, peers, window
+from mlmon_dagster.store import open_store
+
+
+def test_drift_of_a_window_and_of_a_month_reads_no_raw_row(tmp_path: Path) -> None:
+    """The answers are the same after the event log and the records are deleted."""
+    spec, store = window.make_spec(), open_store(tmp_path / "store")
+    windows = window.prepare(store, spec, days=3, rows=60)
+    before = window.judge_window(store, spec, windows[-1]), window.judge_month(store, spec)
+    window.delete_raw_rows(tmp_path / "store")
+
+    day, month = window.judge_window(store, spec, windows[-1]), window.judge_month(store, spec)
+
+    pd.testing.assert_frame_equal(day, before[0])
+    pd.testing.assert_frame_equal(month, before[1])
+    assert {"all", window.SLICE} <= set(month["slice_key"])
+    assert month.loc[(month["slice_key"] == "all") & (month["metric"] == "psi"), "n"].eq(180).all()
+    assert day["column_name"].nunique() == 28
+    left = store.inference_records(spec).rebuild(windows, ["production"])
+    assert [count.n for count in left] == [0, 0, 0]
+    store.close()
+
+
+def test_reports_of_the_benchmarks_say_which_goals_are_met() -> None:
+    """A slow run is reported as such, beside the processor's seconds."""
+    fast = [{"seconds": 1.0, "cpu": 2.0, "peak": 400.0}]
+    slow = [{"seconds": 30.0, "cpu": 44.0, "peak": 900.0}]
+    pair = peers.PAIRS[0]
+
+    own = drift.report(1_000, {"drift_cold": fast, "drift_stored": slow})
+    ratios = peers.report(
+        1_000, [pair], {pair.task: slow, f"{pair.task}/{pair.own}": fast}
+    ).splitlines()[-1]
+
+    assert own.count("NOT MET") == 2  # seconds with the stored profile, and memory
+    assert ratios.startswith(pair.label)
+    assert "22.0" in ratios  # times of the processor's seconds
+    assert ratios.endswith("met") and "NOT" not in ratios
