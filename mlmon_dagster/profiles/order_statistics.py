@@ -1,8 +1,8 @@
 """What the bins of a numeric column are made from: range, mean, few values or quantiles.
 
-An engine in this process hands over two columns at a time, and numpy selects the quantiles: half
-the time of asking for values, moments and quantiles with a statement each. Any other engine is
-asked, so that no column has to travel, and so is DuckDB where a column is large to hold.
+An engine in this process hands over two columns at a time, and numpy selects the quantiles: that
+takes two thirds of asking for values, moments and quantiles with a statement each. Any other engine
+is asked, so that no column has to travel, and so is DuckDB where a column is large to hold.
 """
 
 from __future__ import annotations

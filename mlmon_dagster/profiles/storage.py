@@ -161,7 +161,7 @@ def from_rows(rows: pa.Table, binnings: Mapping[str, Binning]) -> dict[str, Colu
 
 
 def _cells(keys: pa.Table) -> pd.DataFrame:
-    cells = keys.to_pandas()
+    cells: pd.DataFrame = keys.to_pandas()
     cells["window_start"] = cells["window_start"].astype("datetime64[us, UTC]")
     return cells
 

@@ -43,4 +43,5 @@ def test_reports_of_the_benchmarks_say_which_goals_are_met() -> None:
     assert own.count("NOT MET") == 2  # seconds with the stored profile, and memory
     assert ratios.startswith(pair.label)
     assert "22.0" in ratios  # times of the processor's seconds
-    assert ratios.endswith("met") and "NOT" not in ratios
+    assert ratios.endswith("met")
+    assert "NOT" not in ratios
