@@ -24,6 +24,7 @@ from mlmon_dagster.ingest.layout import EXPECTED, Column, Stream, columns_of
 from mlmon_dagster.ingest.parse import Parsed, typed_columns
 from mlmon_dagster.ingest.raw import MAX_COLUMNS, RawFile
 from mlmon_dagster.ingest.reasons import FILE_REASONS, ROW_REASONS, did_you_mean, names
+from mlmon_dagster.ingest.renamed import with_aliases
 from mlmon_dagster.ingest.rows import Draft, draft_rows
 from mlmon_dagster.ingest.staging import Staged
 from mlmon_dagster.spec import ModelSpec
@@ -69,7 +70,8 @@ class Judge:
 
     def __init__(self, spec: ModelSpec, stream: Stream) -> None:
         self.spec, self.stream = spec, stream
-        self.wanted = columns_of(spec, stream)
+        self._columns = columns_of(spec, stream)
+        self.wanted = with_aliases(self._columns)
         source = spec.source.predictions if stream == "predictions" else spec.source.actuals
         if source is None:
             raise ValueError(f"model {spec.model} has no source of {stream}")
@@ -90,13 +92,17 @@ class Judge:
         """
         if len(raw.present) > MAX_COLUMNS:
             raise Problem("too_large", f"More than {MAX_COLUMNS:,} columns.")
-        reading = columns_to_read(self.wanted, self.spec)
-        missing = [c for c in reading if c.must_exist and c.source not in raw.columns]
-        raw = with_derived_id(raw, self.wanted, self.spec)
+        known = set(raw.columns)
+        missing = [
+            column
+            for column in columns_to_read(self._columns, self.spec)
+            if column.must_exist and not known & {column.source, *column.aliases}
+        ]
+        raw = with_derived_id(raw, self._columns, self.spec)
         if unread and len(unread) == raw.n_rows:
             missing = []
         try:
-            parsed = typed_columns(self._staged, raw, self.wanted, self.spec, self._source)
+            parsed = typed_columns(self._staged, raw, self._columns, self.spec, self._source)
             draft = draft_rows(parsed, self.spec, now)
         except SchemaError as error:
             raise Problem("rows_refused", str(error), [{"reason": error.reason}]) from None

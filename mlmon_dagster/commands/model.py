@@ -78,14 +78,15 @@ def show_status(project: Project, name: str, last: int) -> None:
 @click.argument("name", metavar="MODEL")
 @click.pass_obj
 def show_history(project: Project, name: str) -> None:
-    """List what people did to MODEL, newest first."""
+    """List what people did to MODEL and how the columns of its files changed, newest first."""
     from mlmon_dagster.store.model_events import history
 
     spec_of(project, name)
     rows = history(project.store.state, name)
     for row in rows:
         note = f": {row['note']}" if row["note"] else ""
-        click.echo(f"{row['at']:%Y-%m-%d %H:%M} UTC  {row['kind']} by {row['author']}{note}")
+        by = f" by {row['author']}" if row["author"] else ""
+        click.echo(f"{row['at']:%Y-%m-%d %H:%M} UTC  {row['kind']}{by}{note}")
     if not rows:
         click.echo(f"Nobody has changed anything of {name} yet.")
 

@@ -95,6 +95,7 @@ def _event_log(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
             report = compute.ingest(work, context.log.info)
             judging.judge_quarantined(work)
             numbers = {**compute.ingest_numbers(report), **compute.table_sizes(work)}
+            numbers |= compute.schema_changes_now(work)
         return dg.MaterializeResult(metadata=safe_metadata(numbers))
 
     return event_log

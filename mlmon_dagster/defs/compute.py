@@ -16,7 +16,8 @@ from mlmon_dagster.defs.lineage import STEPS
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.spec import ModelSpec, Window, first_window
-from mlmon_dagster.store import promotions, window_steps
+from mlmon_dagster.spec.features import features_digest
+from mlmon_dagster.store import promotions, schema_changes, window_steps
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 
 if TYPE_CHECKING:
@@ -108,6 +109,13 @@ def ingest_numbers(report: IngestReport) -> Numbers:
     return totals
 
 
+def schema_changes_now(work: Work) -> Numbers:
+    """Return the changes of the files' columns that this ingest saw first; nothing if none."""
+    seen = schema_changes.changes(work.project.store.state, work.spec.model, since=work.now)
+    lines = [f"{item.change.text()} ({item.stream}, {item.path})" for item in seen]
+    return {"schema_changes": "\n".join(lines[:20])} if lines else {}
+
+
 def table_sizes(work: Work) -> Numbers:
     """Return rows and bytes of the model's tables, as of their newest versions."""
     from mlmon_dagster.store.describing import describe_tables
@@ -134,7 +142,9 @@ def fit_baseline(work: Work) -> Numbers:
         numbers: Numbers = {"n": 0, "reason": str(error)}
     else:
         numbers = _described(baseline)
-    marks = {start: StepMark(state.input_revision, "") for start, state in older.items()}
+    # Another set of features needs another baseline, although no event came; see `planning`.
+    digest = features_digest(work.spec.features)
+    marks = {start: StepMark(state.input_revision, digest) for start, state in older.items()}
     with store.state.begin() as conn:
         window_steps.mark(conn, model, "baseline", marks, work.now)
         window_steps.forget_attempts(conn, model, list(marks))

@@ -16,7 +16,7 @@ from mlmon_dagster.defs.lineage import ASSETS
 from mlmon_dagster.defs.measuring import baseline_or_none
 from mlmon_dagster.spec import ModelSpec, Window, maturity_of, window_containing
 from mlmon_dagster.spec.model import TimeSpec
-from mlmon_dagster.store import manifest, metric_log
+from mlmon_dagster.store import manifest, metric_log, schema_changes
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 
 if TYPE_CHECKING:
@@ -101,12 +101,13 @@ def _describe(
     """Return what the monitors must know of each window beside its metrics."""
     import pandas as pd
 
-    spec = work.spec
+    spec, engine = work.spec, work.project.store.state
     unknown = StepMark(0, "")
     bad = _refused(work)
     files = quarantined_files(work) if family == "schema" else None
     taken = repeating_files(work, windows[0].end) if family == "schema" else None
     usual = volumes(work, windows) if family == "service" else [{}] * len(windows)
+    found = schema_changes.changes(engine, spec.model) if family == "schema" else []
     rows = []
     for window, earlier in zip(windows, usual, strict=True):
         state = states.get(window.start) or WindowInputs(window.start, 0, 0, 0, 0)
@@ -118,6 +119,7 @@ def _describe(
         again = (
             sent_again(taken, reported_in(taken, window, spec.time)) if taken is not None else {}
         )
+        changed = schema_changes.warned_in(found, window.start)
         rows.append(
             {
                 "window_start": window.start,
@@ -126,11 +128,14 @@ def _describe(
                 "n_actual": state.n_actual,
                 "n_expected": 0 if is_waiting(state) else state.n_expected,
                 "maturity": maturity_of(spec, window, state.n_expected, state.n_actual, work.now),
-                "data_version": _version(family, state, n_bad, len(quarantined), again),
+                "data_version": _version(
+                    family, state, n_bad, len(quarantined), again, len(changed)
+                ),
                 "n_bad": n_bad,
                 "bad_reasons": json.dumps(reasons),
                 "n_quarantined": len(quarantined),
                 "quarantined": quarantined,
+                "changes": [f"{seen.change.text()} ({seen.path})" for seen in changed],
                 "schema_broken": share > spec.source.predictions.max_bad_rate,
                 "actual_coverage": state.coverage,
                 **again,
@@ -152,12 +157,14 @@ def _version(
     n_bad: int,
     n_quarantined: int,
     again: Mapping[str, int],
+    n_changes: int,
 ) -> str:
     """Return the version of what was judged: the same inputs give the same verdict once."""
     version = state.steps.get(STEP_OF[family], StepMark(0, "")).data_version
     if family == "schema":
         repeats = [again.get("n_duplicate", 0), again.get("n_conflict", 0)]
         tail = f":{repeats[0]}:{repeats[1]}" if any(repeats) else ""
+        tail += f":columns:{n_changes}" if n_changes else ""
         return f"{version}:{n_bad}:{n_quarantined}{tail}"
     if family == "freshness":
         return "arrived" if _arrived(state) else "silent"

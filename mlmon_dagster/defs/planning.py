@@ -16,6 +16,7 @@ from mlmon_dagster.defs.compute import baseline_windows
 from mlmon_dagster.defs.lineage import STEPS, WINDOWED
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window, complete_windows, maturity_of
+from mlmon_dagster.spec.features import features_digest
 from mlmon_dagster.store import promotions, retention_marks, window_steps
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 
@@ -79,20 +80,23 @@ def _with_rows(engine: sa.Engine, spec: ModelSpec, windows: Sequence[Window]) ->
 def _baseline_request(
     engine: sa.Engine, spec: ModelSpec, inputs: dict[dt.datetime, WindowInputs]
 ) -> Request | None:
-    """Return a request for the baseline if older events came since it was fitted."""
-    undone = StepMark(-1, "")
+    """Return a request for the baseline if older events, or other features, came since its fit."""
+    undone, digest = StepMark(-1, ""), features_digest(spec.features)
     due = {
         start: state
         for start, state in baseline_windows(spec, inputs).items()
-        if state.steps.get("baseline", undone).revision < state.input_revision
-        and state.attempts < MAX_ATTEMPTS
+        if state.attempts < MAX_ATTEMPTS
+        and (
+            (mark := state.steps.get("baseline", undone)).revision < state.input_revision
+            or mark.data_version not in ("", digest)  # empty: fitted by schema version 1
+        )
     }
     if not due:
         return None
     attempt = max(state.attempts for state in due.values()) + 1
     window_steps.count_attempt(engine, spec.model, list(due))
     revision = sum(state.input_revision for state in due.values())
-    key = f"{spec.model}:baseline:{len(due)}:{revision}:{attempt}"
+    key = f"{spec.model}:baseline:{len(due)}:{revision}:{digest}:{attempt}"
     return Request(spec, (), ("baseline",), key)
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.ingest.classify import Kind, classify
 from mlmon_dagster.ingest.layout import Stream
+from mlmon_dagster.ingest.note_changes import note_changes
 from mlmon_dagster.ingest.prepare import Prepared
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.staging import Staged
@@ -206,6 +207,7 @@ def _settle(
                 ),
                 finished_at=now,
             )  # fmt: skip
+        note_changes(conn, spec, batch, now)
         window_state.mark_arrivals(conn, spec, windows, now)
 
 

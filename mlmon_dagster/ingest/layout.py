@@ -42,6 +42,7 @@ class Column:
         must_exist: A file without it is refused.
         nullable: A row may leave it empty.
         is_feature: It is a model input, not a role.
+        aliases: Its earlier names, in landing files and in the store, oldest first.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Column:
     must_exist: bool = True
     nullable: bool = True
     is_feature: bool = False
+    aliases: tuple[str, ...] = ()
 
 
 def columns_of(spec: ModelSpec, stream: Stream) -> tuple[Column, ...]:
@@ -129,4 +131,4 @@ def _declared(
 def _feature_column(name: str, feature: Feature) -> Column:
     kind = _FEATURE_KINDS[feature.type]
     source = feature.from_ or name
-    return Column(name, source, kind, not feature.nullable, feature.nullable, is_feature=True)
+    return Column(name, source, kind, not feature.nullable, feature.nullable, True, feature.alias)

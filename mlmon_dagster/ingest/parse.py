@@ -16,6 +16,7 @@ from mlmon_dagster.ingest.decompress import decompressed
 from mlmon_dagster.ingest.derived_id import columns_to_read, with_derived_id
 from mlmon_dagster.ingest.epoch import from_epoch
 from mlmon_dagster.ingest.faults import Fault, Mask
+from mlmon_dagster.ingest.file_layout import Layout, layout_of
 from mlmon_dagster.ingest.layout import STREAMS, Column, columns_of
 from mlmon_dagster.ingest.raw import Options, RawFile, Refusal, refused
 from mlmon_dagster.ingest.read_csv import read_csv
@@ -23,6 +24,7 @@ from mlmon_dagster.ingest.read_jsonl import read_jsonl
 from mlmon_dagster.ingest.read_kserve import read_kserve
 from mlmon_dagster.ingest.read_parquet import read_parquet
 from mlmon_dagster.ingest.read_sagemaker import read_sagemaker
+from mlmon_dagster.ingest.renamed import check_renamed, values_of, with_aliases
 from mlmon_dagster.ingest.staging import Staged, too_large
 from mlmon_dagster.spec import FileSource, ModelSpec, Source
 
@@ -56,6 +58,7 @@ class Parsed:
         not_finite: By column, the masks of its ``nan``, ``inf`` and ``-inf`` cells.
         absent: Declared columns that the file lacks and may lack.
         extra: Columns of the file that the spec does not declare; they are not kept.
+        layout: What the file's columns are, to be compared with the files before it.
         place_of: Turns row numbers into ``line 7`` or ``row 6``.
     """
 
@@ -66,6 +69,7 @@ class Parsed:
     not_finite: dict[str, dict[str, Mask]]
     absent: tuple[str, ...]
     extra: tuple[str, ...]
+    layout: Layout
     place_of: Callable[[Sequence[int]], list[str]]
 
 
@@ -88,7 +92,9 @@ def parse_file(staged: Staged, spec: ModelSpec, source: Source) -> Parsed:
     if plain.stat().st_size == 0:
         raise refused(staged.name, "empty_file", "0 bytes once decompressed; expected rows.")
     wanted = columns_of(spec, staged.stream)
-    raw = reader(plain, staged.name, columns_to_read(wanted, spec), _options(source))
+    reading = with_aliases(columns_to_read(wanted, spec))
+    raw = reader(plain, staged.name, reading, _options(source))
+    check_renamed(staged.name, raw, wanted)
     raw = with_derived_id(raw, wanted, spec)
     return typed_columns(staged, raw, wanted, spec, source)
 
@@ -114,18 +120,21 @@ def typed_columns(
     faults = _refusals(raw.refusals, wanted)
     not_finite: dict[str, dict[str, Mask]] = {}
     for column in wanted:
-        if column.source not in raw.columns:
+        found = values_of(raw, column)
+        if found is None:
             columns[column.name] = pa.nulls(raw.n_rows, ARROW_TYPES[column.kind])
             continue
-        written = _as_declared(raw.columns[column.source], column, source)
+        written = _as_declared(found, column, source)
         cast = cast_column(written, column, spec.time, staged.name)
         columns[column.name] = cast.values
         faults += cast.faults
         if cast.not_finite:
             not_finite[column.name] = cast.not_finite
-    declared = {column.source for stream in STREAMS for column in columns_of(spec, stream)}
+    every = [column for stream in STREAMS for column in columns_of(spec, stream)]
+    declared = {name for column in every for name in (column.source, *column.aliases)}
     declared |= set(spec.columns.id_parts)
     present = set(raw.present)
+    extra = _undeclared(raw.present, declared)
     return Parsed(
         staged=staged,
         columns=columns,
@@ -136,9 +145,12 @@ def typed_columns(
             c.source
             for c in wanted
             # An actual needs no dataset: without one it applies to all.
-            if raw.present and c.source not in present and (staged.stream, c.name) != _UNNAMED
+            if raw.present
+            and not present & {c.source, *c.aliases}
+            and (staged.stream, c.name) != _UNNAMED
         ),
-        extra=_undeclared(raw.present, declared),
+        extra=extra,
+        layout=layout_of(raw, wanted, extra),
         place_of=raw.place_of,
     )
 

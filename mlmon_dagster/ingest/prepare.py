@@ -13,6 +13,7 @@ import pyarrow as pa
 from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.expectations import Verdict, judge
 from mlmon_dagster.ingest.faults import Fault, Mask, rows_at_fault
+from mlmon_dagster.ingest.file_layout import Layout
 from mlmon_dagster.ingest.layout import Stream, columns_of
 from mlmon_dagster.ingest.raw import refused
 from mlmon_dagster.ingest.reasons import names
@@ -44,6 +45,7 @@ class Prepared:
         report: The suite's short result.
         warnings: For people.
         examples: Messages of the first bad rows.
+        layout: The file's columns; None if it was not read.
     """
 
     staged: Staged
@@ -55,6 +57,7 @@ class Prepared:
     report: Mapping[str, Any]
     warnings: tuple[str, ...]
     examples: tuple[str, ...]
+    layout: Layout | None = None
 
 
 class TooManyBadError(SchemaError):
@@ -115,6 +118,7 @@ def prepare(
         report=verdict.report,
         warnings=_warnings(draft, verdict, bad),
         examples=tuple(letter["message"] for letter in letters[:MAX_EXAMPLES]),
+        layout=draft.parsed.layout,
     )
 
 

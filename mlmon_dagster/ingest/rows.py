@@ -101,7 +101,7 @@ def canonical_rows(draft: Draft, keep: Mask, spec: ModelSpec, ingested_at: dt.da
     content = [name for name in table.column_names if name not in _NOT_CONTENT]
     n = len(rows)
     added = {
-        "row_hash": pa.array(row_hashes(table, content)),
+        "row_hash": pa.array(row_hashes(*_first_names(table, content, spec))),
         "file_sha": pa.repeat(draft.parsed.staged.sha256, n),
         "row_number": chosen.cast(pa.int64()),
         "ingested_at": pa.repeat(pa.scalar(ingested_at, TIME), n),
@@ -109,6 +109,17 @@ def canonical_rows(draft: Draft, keep: Mask, spec: ModelSpec, ingested_at: dt.da
     for name, values in added.items():
         table = table.append_column(name, values)
     return table
+
+
+def _first_names(
+    table: pa.Table, content: list[str], spec: ModelSpec
+) -> tuple[pa.Table, list[str]]:
+    """Name renamed features as they were first, so that a row delivered again hashes the same."""
+    first = {name: f.alias[0] for name, f in spec.features.items() if f.alias}
+    if not first:
+        return table, content
+    named = table.rename_columns([first.get(name, name) for name in table.column_names])
+    return named, [first.get(name, name) for name in content]
 
 
 def moments_of(times: pa.Array) -> Times:

@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest.derived_id import columns_to_read
 from mlmon_dagster.ingest.layout import Stream, columns_of
+from mlmon_dagster.ingest.renamed import with_aliases
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.sql_cells import cells_of
 from mlmon_dagster.ingest.staging import find_staged, staging_folder
@@ -132,7 +133,7 @@ def _url(source: SqlSource, variables: Variables) -> str:
 
 
 def _names(spec: ModelSpec, stream: Stream) -> tuple[list[str], list[str]]:
-    columns = columns_to_read(columns_of(spec, stream), spec)
+    columns = with_aliases(columns_to_read(columns_of(spec, stream), spec))
     wanted = list(dict.fromkeys(column.source for column in columns))
     return wanted, [column.source for column in columns if column.must_exist]
 

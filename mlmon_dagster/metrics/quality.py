@@ -19,15 +19,16 @@ def quality_metrics(stats: ColumnStatistics) -> pd.DataFrame:
 
     Returns:
         MetricFrame with null_rate for every column; nan_rate, inf_rate and out_of_range_rate for
-        numeric ones; unseen_rate for categorical ones. Each is a share of all rows of the cell,
-        0 to 1, with Wilson's interval and `n` rows; NaN with reason `no_rows` for an empty cell.
+        numeric ones; unseen_rate for categorical ones that the baseline has values of. Each is a
+        share of all rows of the cell, 0 to 1, with Wilson's interval and `n` rows; NaN with reason `no_rows` for an empty cell.
     """
     counted = {"null_rate": stats.n_null}
     if stats.binning.kind == "numeric":
         counted["nan_rate"] = stats.n_nan
         counted["inf_rate"] = stats.n_inf
         counted["out_of_range_rate"] = stats.n_out_of_range
-    if stats.binning.kind == "categorical":
+    # A baseline that holds no value of the column cannot say what is unseen.
+    if stats.binning.kind == "categorical" and stats.binning.categories:
         counted["unseen_rate"] = stats.counts[:, len(stats.binning.categories) + 1]
     frames = []
     for metric, count in counted.items():

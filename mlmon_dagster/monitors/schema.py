@@ -15,7 +15,8 @@ def judge(evidence: Evidence) -> list[Row]:
     """Fail on a share of refused rows past `bad_rate`, or on any quarantined file.
 
     Rows that came before under the same id (`duplicate_rate`), or with another content
-    (`conflict_rate`), are warned of: what is stored stays right.
+    (`conflict_rate`), are warned of: what is stored stays right. Columns that became others are a
+    WARN of the one window in which they were seen first.
 
     The share is refused rows / (refused + accepted). A window without either, and without
     quarantined files, is NO_DATA.
@@ -75,22 +76,31 @@ def _judge_window(evidence: Evidence, window: Window) -> Row:
     if files:
         refused = f"{files:,} file{'s' if files > 1 else ''} quarantined"
         message = f"{refused}; {message}" if bad else f"{refused}; of {rows:,} rows none is bad."
-    names = window.get("quarantined")
+    changes = _texts(window.get("changes"))
+    if changes:
+        told = f"Columns changed: {'; '.join(changes[:3])}"
+        told += f"; and {len(changes) - 3} more." if len(changes) > 3 else "."
+        message = f"{message} {told}" if past or files else told
     return result_row(
         evidence,
         window,
         monitor,
-        status=monitor.severity if past or files else OK,
+        status=monitor.severity if past or files else "WARN" if changes else OK,
         message=message,
         value=share,
         details={
             "n_bad": bad,
             "n_quarantined": files,
             "bad_reasons": reasons,
-            "quarantined": [str(name) for name in names] if isinstance(names, list) else [],
+            "quarantined": _texts(window.get("quarantined")),
+            **({"changes": changes} if changes else {}),
         },
         **common,
     )
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(text) for text in value] if isinstance(value, list) else []
 
 
 def _reasons(value: Any) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Profiles = Mapping[str, ColumnStatistics]
+_COMPARED = ("numeric", "categorical", "boolean")
 DRIFT_SEED = 20130101
 _WITHOUT_VERSION = tuple(key for key in CELL_KEYS if key != "model_version")
 
@@ -44,7 +45,8 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     if baseline is None:
         return concat_frames([])
     monitor = spec.monitors.drift
-    columns = [c for c in (*spec.features, "score") if c in profiles and c in baseline]
+    known = {column for column, stats in baseline.items() if _has_values(stats)}
+    columns = [c for c in (*spec.features, "score") if c in profiles and c in known]
     then = _all_over_versions({column: baseline[column] for column in columns})
     return concat_frames(
         [
@@ -57,7 +59,37 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
             )
             for column in columns
         ]
+        + _learning(spec, profiles, known)
     )
+
+
+def _has_values(stats: ColumnStatistics) -> bool:
+    """Say whether a baseline knows a column: a feature that came later is null in all of it."""
+    return bool((stats.n > stats.n_null).any()) or not stats.n.sum()
+
+
+def _learning(spec: ModelSpec, profiles: Profiles, known: Collection[str]) -> list[pd.DataFrame]:
+    """Return rows without a value for features that the baseline does not know yet."""
+    from mlmon_dagster.metrics.frames import metric_frame
+
+    some = next(iter(profiles.values()), None)
+    if some is None:
+        return []
+    whole = (some.cells["slice_key"] == ALL).to_numpy()
+    return [
+        metric_frame(
+            some.cells[whole],
+            column_name=name,
+            metric=metric,
+            value=float("nan"),
+            n=some.n[whole],
+            reason="learning",
+            method_version="learning-1",
+        )
+        for name, feature in spec.features.items()
+        if feature.type in _COMPARED and name not in known
+        for metric in sorted({"psi", str(spec.monitors.drift.method)})
+    ]
 
 
 def performance(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:

@@ -34,12 +34,14 @@ from mlmon_dagster.report.summary import (
 from mlmon_dagster.report.trace import HIGHER_IS_BETTER, newest_mature, performance_trace
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.schema_changes import SeenChange, changes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MAX_ALERTS = 25
 MAX_SLICES = 12
+MAX_CHANGES = 10
 _RANK = ("ERROR", "WARN", "OK", "NO_DATA", "-")
 _NOTES = {
     "": "",
@@ -100,6 +102,7 @@ def health_report(
         newest=_newest(standings),
         alerts=[_alert(spec, episode) for episode in current[:MAX_ALERTS]],
         n_alerts=len(current),
+        changes=[_change(seen) for seen in changes(store.state, spec.model)[:MAX_CHANGES]],
         periods=periods_of(store, spec, baseline),
         sections=[s for s in sections if s["pictures"]],
         trace=_trace(store, spec, baseline),
@@ -167,6 +170,10 @@ def _alert(spec: ModelSpec, episode: AlertEpisode) -> dict[str, str]:
         "since": moment(spec, episode.opened_window),
         "monitor": episode.monitor,
     }
+
+
+def _change(seen: SeenChange) -> dict[str, str]:
+    return {"seen": moment_text(seen.seen_at), "text": seen.change.text(), "path": seen.path}
 
 
 def _trace(store: Store, spec: ModelSpec, baseline: Baseline | None) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.actuals import no_actual_problem
 from mlmon_dagster.spec.alerting import policy_problems
+from mlmon_dagster.spec.features import alias_problems
 from mlmon_dagster.spec.retention import SHORTEST_VERSIONS
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS, format_duration
 from mlmon_dagster.spec.sources import source_problems
@@ -148,6 +149,8 @@ def _columns(spec: ModelSpec) -> Iterator[Problem]:
 def _features(spec: ModelSpec) -> Iterator[Problem]:
     if not spec.features:
         yield Problem(("features",), "at least one feature is needed")
+    for path, message in alias_problems(spec.features, spec.columns.declared().values()):
+        yield Problem(("features", *path), message)
     for name in spec.features:
         yield from _said(("features", name), names.feature_problem(name))
         if (source := spec.features[name].from_) is not None:

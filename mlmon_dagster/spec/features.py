@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from mlmon_dagster.spec.scalars import Declared
+from mlmon_dagster.spec import names
+from mlmon_dagster.spec.scalars import Declared, as_tuple
 
 FeatureType = Literal["numeric", "categorical", "boolean", "datetime", "text"]
 
@@ -16,6 +20,7 @@ class Feature(Declared):
 
     type: FeatureType
     from_: str | None = Field(default=None, alias="from")
+    alias: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     min: float | None = None
     max: float | None = None
     unit: str | None = None
@@ -30,3 +35,24 @@ class Feature(Declared):
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is greater than max {self.max:g}")
         return self
+
+
+def alias_problems(
+    features: Mapping[str, Feature], roles: Iterable[str]
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Return what is wrong with the features' earlier names, by their path in ``features``."""
+    taken = {*features, *roles, *(f.from_ for f in features.values() if f.from_)}
+    for name, feature in features.items():
+        for index, old in enumerate(feature.alias):
+            problem = names.column_problem(old)
+            if old in taken:
+                problem = f"'{old}' is in use; an alias is a name that the feature had before"
+            if problem:
+                yield (name, "alias", index), problem
+            taken.add(old)
+
+
+def features_digest(features: Mapping[str, Feature]) -> str:
+    """Return a short text that changes when a feature is added, removed, renamed or retyped."""
+    content = [[name, f.type, f.from_, f.alias] for name, f in sorted(features.items())]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

@@ -106,6 +106,11 @@ def record_schema(spec: ModelSpec) -> pa.Schema:
     )
 
 
+def aliases_of(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
+    """Return the earlier names of renamed features, under which older rows have them."""
+    return {name: feature.alias for name, feature in spec.features.items() if feature.alias}
+
+
 def stream_schema(spec: ModelSpec, stream: Stream) -> pa.Schema:
     """Return the columns of one stream's log."""
     return prediction_schema(spec) if stream == "predictions" else actual_schema(spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -15,9 +15,9 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.delta_sql import NO_ALIASES, Aliases, duckdb_type, select_sql
 from mlmon_dagster.store.encoding import ROW_GROUP, writer_properties
 from mlmon_dagster.store.location import Location
-from mlmon_dagster.store.sql import literal, quote_identifier
 
 T = TypeVar("T")
 Partition = Mapping[str, str]
@@ -52,14 +52,22 @@ class Snapshot:
         version: The table version.
         schema: The table's columns, partition columns included, and then the declared ones
             that it has not got yet; those read as null.
+        aliases: Column -> its earlier names, under which older rows have it.
     """
 
-    def __init__(self, table: DeltaTable, folder: Location, declared: pa.Schema) -> None:
+    def __init__(
+        self,
+        table: DeltaTable,
+        folder: Location,
+        declared: pa.Schema,
+        aliases: Aliases = NO_ALIASES,
+    ) -> None:
         self._table = table
         self._folder = folder
+        self.aliases = aliases
         self.version: int = table.version()
         self._stored = pa.schema(table.schema().to_arrow())
-        missing = [field for field in declared if field.name not in self._stored.names]
+        missing = [column for column in declared if column.name not in self._stored.names]
         self.schema: pa.Schema = pa.schema([*self._stored, *missing])
 
     @cached_property
@@ -94,7 +102,7 @@ class Snapshot:
             where: A SQL condition on the rows.
         """
         files = [file.path for file in self.files if keep is None or keep(file.partition)]
-        return select_sql(files, self.schema, columns, where)
+        return select_sql(files, self.schema, columns, where, self.aliases)
 
     def append(self, rows: pa.Table, app_ids: Sequence[str] = ()) -> None:
         """Add rows, provided that this version is still the newest.
@@ -151,13 +159,13 @@ class Snapshot:
 
     def _refuse_other_types(self, schema: pa.Schema) -> None:
         # The writer would cast text to numbers and back without a word.
-        for field in schema:
-            if field.name in self._stored.names:
-                stored = duckdb_type(self._stored.field(field.name).type)
-                if duckdb_type(field.type) != stored:
+        for column in schema:
+            if column.name in self._stored.names:
+                stored = duckdb_type(self._stored.field(column.name).type)
+                if duckdb_type(column.type) != stored:
                     raise StoreError(
-                        f"Column {field.name!r} of the table at {self._folder} holds {stored}, "
-                        f"not {duckdb_type(field.type)}. A column keeps its type; "
+                        f"Column {column.name!r} of the table at {self._folder} holds {stored}, "
+                        f"not {duckdb_type(column.type)}. A column keeps its type; "
                         "declare the new one under another name."
                     )
 
@@ -170,11 +178,13 @@ class DeltaFolder:
         path: The folder.
         schema: Columns that the table has, or will have with the next commit.
         partition_by: Partition columns, used when the table is created.
+        aliases: Column -> its earlier names.
     """
 
     path: Location
     schema: pa.Schema
     partition_by: tuple[str, ...] = ()
+    aliases: Aliases = field(default_factory=dict)
 
     def snapshot(self) -> Snapshot | None:
         """Pin the newest version; None if nothing was ever written.
@@ -183,7 +193,7 @@ class DeltaFolder:
             StoreError: If the folder holds something that is not a readable table.
         """
         try:
-            return Snapshot(open_table(self.path), self.path, self.schema)
+            return Snapshot(open_table(self.path), self.path, self.schema, self.aliases)
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:
@@ -244,50 +254,6 @@ def retry(attempt: Callable[[], T], what: str) -> T:
         except Conflict:
             _pause(n)
     raise StoreError(f"{what} met {_ATTEMPTS} conflicting commits; too many writers at once.")
-
-
-def select_sql(
-    files: Sequence[str], schema: pa.Schema, columns: Sequence[str] | None, where: str | None
-) -> str:
-    """Return a subquery that selects typed columns from Parquet files, an empty one for none."""
-    fields = [schema.field(name) for name in columns] if columns is not None else list(schema)
-    names = ", ".join(quote_identifier(field.name) for field in fields)
-    condition = f" WHERE {where}" if where else ""
-    # The empty branch gives the columns their types, and those that no file has their nulls.
-    typed = ", ".join(f"NULL::{duckdb_type(f.type)} AS {quote_identifier(f.name)}" for f in schema)
-    source = f"SELECT {typed} WHERE FALSE"
-    if files:
-        listed = ", ".join(literal(escape_glob(file)) for file in files)
-        source += (
-            f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], union_by_name=true, "
-            "hive_partitioning=true, hive_types_autocast=false)"
-        )
-    return f"(SELECT {names} FROM ({source}){condition})"
-
-
-def duckdb_type(type_: pa.DataType) -> str:
-    """Name DuckDB's type for an Arrow type of the store's tables.
-
-    Raises:
-        StoreError: If the store has no tables with such columns.
-    """
-    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
-        return f"{duckdb_type(type_.value_type)}[]"
-    if pa.types.is_timestamp(type_):
-        return "TIMESTAMPTZ" if type_.tz else "TIMESTAMP"
-    names = {
-        "string": "VARCHAR", "large_string": "VARCHAR", "string_view": "VARCHAR", "bool": "BOOLEAN",
-        "int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT",
-        "float": "REAL", "double": "DOUBLE", "date32[day]": "DATE", "binary": "BLOB",
-    }  # fmt: skip
-    if str(type_) not in names:
-        raise StoreError(f"The store's tables have no columns of type {type_}.")
-    return names[str(type_)]
-
-
-def escape_glob(path: str) -> str:
-    """Write a path so that the engine takes it as it is."""
-    return "".join(f"[{char}]" if char in "*?[" else char for char in path)
 
 
 def _pause(n: int) -> None:

@@ -116,7 +116,7 @@ def _with_matches(store: Store, purge: Purge, paths: list[str]) -> set[str]:
 
 
 def _scan(folder: DeltaFolder, paths: list[str]) -> str:
-    from mlmon_dagster.store.delta import escape_glob
+    from mlmon_dagster.store.delta_sql import escape_glob
 
     listed = ", ".join(literal(escape_glob(path)) for path in paths)
     return (

@@ -15,12 +15,14 @@ from mlmon_dagster.store.canonical import (
     UNMATCHED,
     Stream,
     actual_schema,
+    aliases_of,
     conform,
     prediction_schema,
     stream_schema,
 )
 from mlmon_dagster.store.checkpoints import reached
-from mlmon_dagster.store.delta import DeltaFolder, Snapshot, retry, select_sql
+from mlmon_dagster.store.delta import DeltaFolder, Snapshot, retry
+from mlmon_dagster.store.delta_sql import select_sql
 from mlmon_dagster.store.id_index import IdIndex, may_repeat
 from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.pinned_log import PinnedLog
@@ -43,7 +45,9 @@ class EventLog:
         self._engine = engine
         home = root / "event_log" / spec.model
         self._streams: dict[Stream, DeltaFolder] = {
-            "predictions": DeltaFolder(home / "predictions", prediction_schema(spec), PARTITION_BY),
+            "predictions": DeltaFolder(
+                home / "predictions", prediction_schema(spec), PARTITION_BY, aliases_of(spec)
+            ),
             "actuals": DeltaFolder(home / "actuals", actual_schema(spec), PARTITION_BY),
         }
         self._moved = DeltaFolder(home / "moved_ids", _MOVED)
@@ -218,7 +222,9 @@ class EventLog:
             schema = stream_schema(self._spec, stream)
             return select_sql([], schema, columns, condition), ids.select(["prediction_id"])
         found = self._indexes[stream].candidates(snapshot, ids)
-        return select_sql(found.files, snapshot.schema, columns, condition), found.ids
+        schema = snapshot.schema
+        sql = select_sql(found.files, schema, columns, condition, snapshot.aliases)
+        return sql, found.ids
 
     def windows_of_actuals(self, rows: pa.Table) -> pa.Table:
         """Find the windows that hold the predictions of some actuals.

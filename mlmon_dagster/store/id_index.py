@@ -22,7 +22,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store.delta import LiveFile, Snapshot, escape_glob
+from mlmon_dagster.store.delta import LiveFile, Snapshot
+from mlmon_dagster.store.delta_sql import escape_glob
 from mlmon_dagster.store.query import QueryEngine
 from mlmon_dagster.store.sql import literal
 

@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.windows import Window
-from mlmon_dagster.store.canonical import PARTITION_BY, record_schema
+from mlmon_dagster.store.canonical import PARTITION_BY, aliases_of, record_schema
 from mlmon_dagster.store.checkpoints import reached
-from mlmon_dagster.store.delta import DeltaFolder, Snapshot, retry, select_sql
+from mlmon_dagster.store.delta import DeltaFolder, Snapshot, retry
+from mlmon_dagster.store.delta_sql import select_sql
 from mlmon_dagster.store.erasures import Erased
 from mlmon_dagster.store.event_log import EventLog, window_date
 from mlmon_dagster.store.location import Location
@@ -68,7 +69,7 @@ class InferenceRecords:
         self._erased = erased
         self._schema = record_schema(spec)
         self._folder = DeltaFolder(
-            root / "inference_records" / spec.model, self._schema, PARTITION_BY
+            root / "inference_records" / spec.model, self._schema, PARTITION_BY, aliases_of(spec)
         )
 
     @property

@@ -30,7 +30,7 @@ schema_change = sa.Table(
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     text("model"),
     text("stream"),
-    text("kind"),  # added | removed | renamed | retyped | extra
+    text("kind"),  # layout, or what `schema_changes.Change` lists
     text("column_name"),
     text("before"),
     text("after"),

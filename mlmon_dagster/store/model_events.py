@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mlmon_dagster.store import schema_changes
 from mlmon_dagster.store.life_schema import baseline_promotion, model_event
 
 
@@ -23,7 +24,11 @@ def note_event(
 
 
 def history(engine: sa.Engine, model: str) -> list[Mapping[str, Any]]:
-    """Return what people did to a model, newest first: mappings of at, kind, author and note."""
+    """Return what people did to a model, and how its files changed, newest first.
+
+    Returns:
+        Mappings of at, kind, author (empty for changes of files) and note.
+    """
     e, p = model_event.c, baseline_promotion.c
     with engine.connect() as conn:
         events = conn.execute(sa.select(model_event).where(e.model == model)).mappings().all()
@@ -52,4 +57,7 @@ def history(engine: sa.Engine, model: str) -> list[Mapping[str, Any]]:
                         "note": span,
                     }
                 )
+    for seen in schema_changes.changes(engine, model):
+        note = f"{seen.stream}: {seen.change.text()}; {seen.path}"
+        found.append({"at": seen.seen_at, "kind": "columns changed", "author": "", "note": note})
     return sorted(found, key=lambda row: row["at"], reverse=True)

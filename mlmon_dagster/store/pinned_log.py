@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.canonical import Stream, stream_schema
-from mlmon_dagster.store.delta import Snapshot, select_sql
+from mlmon_dagster.store.delta import Snapshot
+from mlmon_dagster.store.delta_sql import select_sql
 
 
 class PinnedLog:
