@@ -88,10 +88,17 @@ def retire_undeclared(store: Store, specs: Sequence[ModelSpec], now: dt.datetime
             last = alert_state.last_result(conn, model)
             if last is not None and last > now - RETIRED_AFTER:
                 continue
-            for row in alert_state.load_alerts(conn, model, states=alert_state.ACTIVE).values():
-                _end(conn, dict(row), "model_removed", row["last_window_start"], now)
+            end_all(conn, model, "model_removed", now)
         gone.append(model)
     return gone
+
+
+def end_all(conn: sa.Connection, model: str, reason: str, now: dt.datetime) -> int:
+    """End every active alert of a model; return how many those were."""
+    rows = alert_state.load_alerts(conn, model, states=alert_state.ACTIVE).values()
+    for row in rows:
+        _end(conn, dict(row), reason, row["last_window_start"], now)
+    return len(rows)
 
 
 def _fold_batch(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlmon_dagster.commands import model_life
 from mlmon_dagster.commands.options import author_option, period, spec_of, specs_of
 from mlmon_dagster.commands.period import complete_period
 from mlmon_dagster.errors import ConfigError
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 @click.group()
 def model() -> None:
     """Look at the models, and change what has become of their windows."""
+
+
+for _command in (model_life.rename, model_life.remove, model_life.restore, model_life.trash):
+    model.add_command(_command)
 
 
 @model.command("list", epilog="Example: mlmon model list")

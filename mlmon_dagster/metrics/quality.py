@@ -20,7 +20,8 @@ def quality_metrics(stats: ColumnStatistics) -> pd.DataFrame:
     Returns:
         MetricFrame with null_rate for every column; nan_rate, inf_rate and out_of_range_rate for
         numeric ones; unseen_rate for categorical ones that the baseline has values of. Each is a
-        share of all rows of the cell, 0 to 1, with Wilson's interval and `n` rows; NaN with reason `no_rows` for an empty cell.
+        share of all rows of the cell, 0 to 1, with Wilson's interval and `n` rows; NaN with the
+        reason `no_rows` for an empty cell.
     """
     counted = {"null_rate": stats.n_null}
     if stats.binning.kind == "numeric":

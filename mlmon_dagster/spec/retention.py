@@ -12,7 +12,7 @@ SHORTEST_VERSIONS = dt.timedelta(days=1)
 
 
 class RetentionPolicy(Declared):
-    """How long rows of each dataset, old versions, profiles and refused data are kept."""
+    """How long rows of each dataset, old versions, refused data and so on are kept."""
 
     production: Duration | None = None
     training: Duration | None = None
@@ -23,6 +23,7 @@ class RetentionPolicy(Declared):
     profiles: Duration | None = None
     dead_letter: Duration | None = None
     quarantine: Duration | None = None
+    trash: Duration = dt.timedelta(days=30)
     min_cell: int = Field(default=10, ge=0)
 
     def of_dataset(self, dataset: str) -> dt.timedelta | None:

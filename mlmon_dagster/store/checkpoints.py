@@ -37,6 +37,17 @@ STEPS = (
     "erase.records",
     "erase.log",
     "erase.scrubbed",
+    "rename.noted",
+    "rename.parked",
+    "rename.folder",
+    "rename.rows",
+    "rename.declared",
+    "remove.parked",
+    "remove.exported",
+    "remove.rows",
+    "remove.folder",
+    "restore.folder",
+    "restore.rows",
 )
 
 on_reached: Callable[[str], None] | None = None

@@ -30,11 +30,21 @@ def tables_of_models() -> list[sa.Table]:
     return [table for table in exported_tables() if "model" in table.c]
 
 
-def export_rows(conn: sa.Connection, table: sa.Table, path: Path, model: str | None = None) -> int:
+def export_rows(
+    conn: sa.Connection,
+    table: sa.Table,
+    path: Path,
+    model: str | None = None,
+    where: sa.ColumnElement[bool] | None = None,
+) -> int:
     """Write the rows of a table, or those of one model, to a file; return how many."""
     query = sa.select(table)
     if model is not None:
         query = query.where(table.c.model == model)
+    if where is not None:
+        query = query.where(where)
+    if "id" in table.c:
+        query = query.order_by(table.c.id)
     n_rows = 0
     with path.open("w", encoding="utf-8") as file:
         for row in conn.execution_options(yield_per=_CHUNK).execute(query).mappings():
@@ -43,11 +53,13 @@ def export_rows(conn: sa.Connection, table: sa.Table, path: Path, model: str | N
     return n_rows
 
 
-def import_rows(conn: sa.Connection, table: sa.Table, path: Path) -> int:
+def import_rows(conn: sa.Connection, table: sa.Table, path: Path, *, keep_ids: bool = True) -> int:
     """Insert the rows of a file that are not there yet; return how many were read.
 
-    Columns that the table has not got (of a newer program) are left out.
+    Columns that the table has not got (of a newer program) are left out. Without ``keep_ids``
+    rows get new numbers, since their old ones may be another's by now.
     """
+    dropped = set() if keep_ids or not _is_counted(table) else {"id"}
     times = {column.name for column in table.c if isinstance(column.type, UtcDateTime)}
     n_rows = 0
     for chunk in _chunks(path):
@@ -55,7 +67,7 @@ def import_rows(conn: sa.Connection, table: sa.Table, path: Path) -> int:
             {
                 name: dt.datetime.fromisoformat(value) if name in times and value else value
                 for name, value in row.items()
-                if name in table.c
+                if name in table.c and name not in dropped
             }
             for row in chunk
         ]
@@ -79,8 +91,7 @@ def _chunks(path: Path) -> Iterator[list[Mapping[str, Any]]]:
 
 def _move_counter(conn: sa.Connection, table: sa.Table) -> None:
     """Let the ids that PostgreSQL gives out go on behind those that were inserted."""
-    counted = "id" in table.c and isinstance(table.c.id.type, sa.Integer)
-    if conn.dialect.name != "postgresql" or not counted:
+    if conn.dialect.name != "postgresql" or not _is_counted(table):
         return
     conn.execute(
         sa.text(
@@ -88,6 +99,10 @@ def _move_counter(conn: sa.Connection, table: sa.Table) -> None:
             f"GREATEST((SELECT MAX(id) FROM {table.name}), 1))"
         )
     )
+
+
+def _is_counted(table: sa.Table) -> bool:
+    return "id" in table.c and isinstance(table.c.id.type, sa.Integer)
 
 
 def _written(value: object) -> object:
