@@ -32,7 +32,8 @@ class Told:
 def report_history(project: Project, spec: ModelSpec, instance: dg.DagsterInstance) -> Told:
     """Report every computed window of a model, with its numbers and its newest check results.
 
-    Reported as events without a run; repeating it only adds the same again.
+    Reported as events without a run; repeated, it adds the same materializations again, and no
+    check result that was reported before.
 
     Args:
         project: Where the store is.
@@ -85,6 +86,13 @@ def _numbers(
     return numbers_of(windows, frame, PLOTTED[info.name])
 
 
+def _told_before(spec: ModelSpec, info: AssetInfo, instance: dg.DagsterInstance) -> set[str | None]:
+    """Return the partitions whose check was reported without a run: Dagster takes one of those."""
+    key = dg.AssetCheckKey(asset_key(spec, info.name), str(info.family))
+    history = instance.event_log_storage.get_asset_check_execution_history(key, limit=1_000_000)
+    return {record.partition for record in history if not record.run_id}
+
+
 def _report_checks(
     project: Project,
     spec: ModelSpec,
@@ -101,6 +109,8 @@ def _report_checks(
         named = {str(name): value for name, value in row.items()}
         by_window.setdefault(named["window_start"].to_pydatetime(), []).append(named)
     watched = is_watched(spec, info.family)
+    told = _told_before(spec, info, instance)
+    windows = [window for window in windows if window.key not in told]
     for window in windows:
         instance.report_runless_asset_event(
             evaluation(

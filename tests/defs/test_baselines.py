@@ -87,6 +87,8 @@ def test_a_new_dagster_home_is_told_every_partition_and_check(own_fortnight: Wor
         assert not instance.get_materialized_partitions(key)
         told = report_history(world.project, world.spec, instance)
         assert told.n_materializations
+        again = report_history(world.project, world.spec, instance)
+        assert (again.n_materializations, again.n_checks) == (told.n_materializations, 0)
         assert instance.get_materialized_partitions(key) == {str(day) for day in DAYS}
         performance = asset_key(world.spec, "performance")
         record = instance.fetch_materializations(performance, limit=100).records
