@@ -52,10 +52,10 @@ def _columns(evidence: Evidence) -> dict[str, str]:
     method = str(monitor.method)
     computed = set(evidence.columns_with(method))
     skipped = {name for name, feature in spec.features.items() if feature.type not in _PROFILED}
-    declared = [name for name, feature in spec.features.items() if feature.type in _PROFILED]
-    names = sorted((computed | set(evidence.columns_with("psi")) | set(declared)) - skipped)
-    if not evidence.columns_with(method, "psi"):
-        names, computed = declared, set(declared)
+    names = sorted((computed | set(evidence.columns_with("psi"))) - skipped)
+    if not names:
+        names = [name for name, feature in spec.features.items() if feature.type in _PROFILED]
+        computed = set(names)
     if monitor.columns != "all":
         names = list(monitor.columns)
     return {name: method if name in computed or method != "ks" else "psi" for name in names}
@@ -83,10 +83,7 @@ def _no_data(evidence: Evidence, row: Row | None, window: Window) -> str:
     if window["schema_broken"]:
         return "schema"
     if row is None:
-        reason = not_measured(window)
-        # Others were compared: it is this column that the baseline does not know yet.
-        is_new = reason == "not_computed" and evidence.columns_with("psi")
-        return "learning" if is_new else reason
+        return not_measured(window)
     if row["reason"]:
         return str(row["reason"])
     if finite(row["p_value"]) is None:
