@@ -33,6 +33,7 @@ LAZY = {
     "drill": "mlmon_dagster.demo.drill.command:drill",
     "downgrade": "mlmon_dagster.commands.backup:downgrade",
     "model": "mlmon_dagster.commands.model:model",
+    "upgrade": "mlmon_dagster.commands.backup:upgrade",
     "restore": "mlmon_dagster.commands.backup:restore",
     "backtest": "mlmon_dagster.commands.backtest:backtest",
     "init": "mlmon_dagster.commands.init:init",

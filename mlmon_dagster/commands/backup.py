@@ -1,4 +1,4 @@
-"""``mlmon backup``, ``mlmon restore`` and ``mlmon downgrade``."""
+"""``mlmon backup``, ``mlmon restore``, ``mlmon upgrade`` and ``mlmon downgrade``."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def restore(project: Project, source: Path, verify: bool) -> None:
 def downgrade(project: Project, version: str, target: Path) -> None:
     """Take the state database back to an older VERSION, before installing an older program.
 
-    Upgrading needs no command: a newer program upgrades when it first opens the store. Stop all
+    The way back up is mlmon upgrade, or whatever opens the store. Stop all
     processes first, since this program upgrades again as soon as one of them opens it.
     """
     from mlmon_dagster.store.backup import make_backup
@@ -73,3 +73,49 @@ def downgrade(project: Project, version: str, target: Path) -> None:
         f"{target}: {summary.text()}\nThe state database has version {version} now. "
         "Install the mlmon-dagster that knows it before anything opens the store."
     )
+
+
+@click.command(epilog="Example: mlmon upgrade --backup backups/before-upgrade.db")
+@click.option(
+    "--backup",
+    "target",
+    type=click.Path(path_type=Path),
+    help="SQLite: where a copy of the state database is put first.",
+)
+@click.option("--dumped", is_flag=True, help="PostgreSQL: pg_dump has made a copy already.")
+@click.pass_obj
+def upgrade(project: Project, target: Path | None, dumped: bool) -> None:
+    """Bring the state database to this program's version, after making a copy of it.
+
+    Run it first after installing a newer mlmon-dagster, with all processes stopped: whatever else
+    opens the store upgrades it too, without a copy.
+    """
+    from sqlalchemy.engine import URL
+
+    from mlmon_dagster.store.state import (
+        HEAD,
+        copy_before_upgrade,
+        engine_of,
+        normalise_url,
+        version_of,
+    )
+
+    if project.db_url is not None:
+        url = normalise_url(project.db_url)
+    else:
+        is_remote = "://" in project.store_root
+        home = project.state_folder / "work" if is_remote else Path(project.store_root)
+        url = URL.create("sqlite", database=str(home / "state.db"))
+    if url.drivername == "sqlite":
+        if target is None:
+            raise ConfigError("Where to copy the state first: --backup FILE.db")
+        found = copy_before_upgrade(url, target)
+        copied = f"Copied to {target}. " if found else ""
+    else:
+        if not dumped:
+            raise ConfigError(
+                "The state is in PostgreSQL. Make a copy with pg_dump first, then say --dumped."
+            )
+        found, copied = version_of(engine_of(url)), ""
+    after = version_of(project.store.state)
+    click.echo(f"{copied}Schema version {found or 'none'} before, {after} now (newest: {HEAD}).")

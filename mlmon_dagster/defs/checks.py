@@ -22,7 +22,8 @@ from mlmon_dagster.defs.stopwatch import computing
 from mlmon_dagster.spec import ModelSpec
 
 Result = Mapping[str, Any]
-UNWATCHED = "The model declares nothing that this family could watch."
+NOTHING_TO_WATCH = "The model declares nothing that this family could watch."
+UNWATCHED = {"performance": "No ground truth is declared, so there is nothing to judge."}
 SHOWN = ("column", "slice", "metric", "value", "baseline", "threshold", "n", "status", "message")
 
 
@@ -107,7 +108,9 @@ def evaluation(
         passed=not watched or (bool(decided) and not failing),
         severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
         blocking=False,
-        description=_sentence(results, failing, decided) if watched else UNWATCHED,
+        description=_sentence(results, failing, decided)
+        if watched
+        else UNWATCHED.get(family, NOTHING_TO_WATCH),
         metadata=safe_metadata(
             {
                 "failing": len(failing),

@@ -53,7 +53,7 @@ def connect(url: URL) -> sa.Engine:
     Raises:
         StoreError: If the database cannot be reached, or is newer than this program.
     """
-    engine = _sqlite_engine(url) if url.drivername == "sqlite" else _postgres_engine(url)
+    engine = engine_of(url)
     try:
         _migrate(engine)
     except SQLAlchemyError as error:
@@ -62,6 +62,46 @@ def connect(url: URL) -> sa.Engine:
             f"{error.__cause__ or error}"
         ) from error
     return engine
+
+
+def copy_before_upgrade(url: URL, target: Path) -> str | None:
+    """Copy a SQLite state database as it is, for the program that wrote it.
+
+    Args:
+        url: The database, which may be in use.
+        target: A file that does not exist yet.
+
+    Returns:
+        The schema version of the copy; None if there is no database yet, and nothing to copy.
+
+    Raises:
+        StoreError: If the target exists.
+    """
+    import sqlite3
+
+    if target.exists():
+        raise StoreError(f"{target} exists already; name a file that does not.")
+    if not url.database or not Path(url.database).is_file():
+        return None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source, copy = sqlite3.connect(url.database), sqlite3.connect(target)
+    try:
+        source.backup(copy)
+    finally:
+        source.close()
+        copy.close()
+    return version_of(engine_of(URL.create("sqlite", database=str(target))))
+
+
+def version_of(engine: sa.Engine) -> str | None:
+    """Return the schema version of a database, which stays as it is; None if it is empty."""
+    with engine.connect() as conn:
+        return _version(conn)
+
+
+def engine_of(url: URL) -> sa.Engine:
+    """Make the engine of a database without touching its tables."""
+    return _sqlite_engine(url) if url.drivername == "sqlite" else _postgres_engine(url)
 
 
 def _postgres_engine(url: URL) -> sa.Engine:
