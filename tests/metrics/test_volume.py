@@ -30,6 +30,12 @@ def test_steady_traffic_makes_a_drop_strange_and_counting_noise_does_not() -> No
     assert volume_drop(1, 0, WEEK, np.full(28, 3)).z < 4
 
 
+def test_an_incident_of_some_days_does_not_hide_itself() -> None:
+    sizes = np.where(np.arange(28) < 23, 600, 180)
+
+    assert volume_drop(180, 3, WEEK, sizes).z > 4
+
+
 def test_without_earlier_windows_there_is_nothing_to_compare_with() -> None:
     with pytest.raises(ValueError, match="no earlier windows"):
         volume_drop(3, 0, np.zeros(0, dtype=int), np.zeros(0, dtype=int))

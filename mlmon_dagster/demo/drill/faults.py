@@ -160,7 +160,7 @@ FEATURE_FAULTS = (
     ),
     Fault(
         "nan_burst", "10 % of temp_f is not a number", ("quality/nan_rate/temp_f",),
-        ("drift/*/temp_f", *_SCORES), features=_with_nan,
+        ("drift/*/temp_f", *_SCORES), rows=_with_nan,
     ),
     Fault(
         "unit_change", "height in cm instead of inches, x 2.54",
