@@ -74,6 +74,8 @@ def is_watched(spec: ModelSpec, family: str) -> bool:
     """Tell whether a family has anything to judge in a model; not every model logs everything."""
     if family == "performance":
         return spec.has_actuals and bool(spec.monitors.performance)
+    if family == "estimated_performance":
+        return bool(spec.monitors.estimated_performance)
     if family == "service":
         service, columns = spec.monitors.service, spec.columns
         latency = service.p95_latency_ms or service.p99_latency_ms

@@ -15,6 +15,7 @@ from mlmon_dagster.defs.earlier import is_waiting, repeating_files, sent_again, 
 from mlmon_dagster.defs.lineage import ASSETS
 from mlmon_dagster.defs.measuring import baseline_or_none
 from mlmon_dagster.spec import ModelSpec, Window, maturity_of, window_containing
+from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.model import TimeSpec
 from mlmon_dagster.store import manifest, metric_log, schema_changes
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
@@ -54,7 +55,7 @@ def verdicts(
             now=part.now,
             run_id=part.run_id,
             is_backfill=part.is_backfill,
-            baseline=_baseline_performance(part) if family == "performance" else None,
+            baseline=_baseline_metrics(part, family),
             unseen=_unseen(part) if family == "quality" else None,
             families=[family],
         )
@@ -89,6 +90,9 @@ def _metric_names(spec: ModelSpec, family: str) -> list[str]:
         return sorted({"psi", spec.monitors.drift.method})
     if family == "performance":
         return sorted({monitor.metric for monitor in spec.monitors.performance})
+    if family == "estimated_performance":
+        named = (monitor.metric for monitor in spec.monitors.estimated_performance)
+        return sorted({name(metric) for metric in named for name in (estimated, residual)})
     if family == "service":
         return ["n", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate"]
     return []
@@ -222,8 +226,21 @@ def window_named_by(path: str, time: TimeSpec) -> Window | None:
     return window_containing(time, day.replace(hour=12).astimezone(dt.UTC))
 
 
+def _baseline_metrics(work: Work, family: str) -> pd.DataFrame | None:
+    """Return the baseline's own performance, or its estimate, a row per metric and slice."""
+    if family == "performance":
+        return _baseline_performance(work)
+    if family != "estimated_performance" or not work.spec.monitors.estimated_performance:
+        return None
+    from mlmon_dagster.profiles.estimates import estimate_baseline
+
+    baseline = baseline_or_none(work)
+    if baseline is None:
+        return None
+    return estimate_baseline(work.project.store, work.spec, baseline)
+
+
 def _baseline_performance(work: Work) -> pd.DataFrame | None:
-    """Return the baseline's own performance, one row per metric and slice."""
     from mlmon_dagster.metrics.statistics import merge
     from mlmon_dagster.profiles.measures import columns_of, measure
 

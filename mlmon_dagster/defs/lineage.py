@@ -91,6 +91,16 @@ ASSETS: tuple[AssetInfo, ...] = (
         check="Realized performance fell below the baseline or a fixed bound.",
     ),
     AssetInfo(
+        "estimated_performance",
+        ("profiles", "baseline"),
+        frozenset({"scipy", "pandas"}),
+        "Performance without ground truth, from what the baseline's scores meant, with the band "
+        "that the truth will lie in; once the truth is there, how far the estimate was off.",
+        family="estimated_performance",
+        check="The estimate fell below the baseline's, or the truth turned out worse than the "
+        "estimate: concept drift.",
+    ),
+    AssetInfo(
         "service_health",
         ("profiles",),
         frozenset({"pandas"}),
@@ -108,7 +118,14 @@ ASSETS: tuple[AssetInfo, ...] = (
     ),
     AssetInfo(
         "health_report",
-        ("data_quality", "drift", "performance", "service_health", "performance_trace"),
+        (
+            "data_quality",
+            "drift",
+            "performance",
+            "estimated_performance",
+            "service_health",
+            "performance_trace",
+        ),
         frozenset({"html", "matplotlib"}),
         "One HTML file for people: status, firing alerts, months, curves and what explains them.",
         is_windowed=False,
@@ -121,7 +138,9 @@ STEPS = WINDOWED + tuple(
     f"{info.family}_check" for info in ASSETS if info.is_windowed and info.family
 )
 REPORTED = ("performance_trace", "health_report")
-MEASURED = ("data_quality", "drift", "performance", "service_health")
+MEASURED = ("data_quality", "drift", "performance", "estimated_performance", "service_health")
+# What is judged differently once ground truth counts as mature or closed.
+OF_ACTUALS = ("performance", "estimated_performance")
 
 
 def asset_key(spec: ModelSpec, name: str) -> dg.AssetKey:

@@ -7,8 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.defs.compute import PRODUCTION, Numbers, Work, mark_of, mark_step, parts_of
+from mlmon_dagster.defs.compute import (
+    LIVE,
+    PRODUCTION,
+    Numbers,
+    Work,
+    mark_of,
+    mark_step,
+    parts_of,
+)
 from mlmon_dagster.defs.emptied import void_emptied
+from mlmon_dagster.defs.lineage import OF_ACTUALS
 from mlmon_dagster.spec import ALL, Window, maturity_of
 from mlmon_dagster.store import metric_log
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
@@ -22,6 +31,7 @@ FAMILY_OF = {
     "data_quality": "quality",
     "drift": "drift",
     "performance": "performance",
+    "estimated_performance": "estimated_performance",
     "service_health": "service",
 }
 
@@ -41,26 +51,34 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
 def _measure_part(work: Work, step: str) -> dict[str, Numbers]:
     from mlmon_dagster.metrics.frames import concat_frames
     from mlmon_dagster.profiles import load_profiles
+    from mlmon_dagster.profiles.estimates import estimate, estimate_columns
     from mlmon_dagster.profiles.measures import columns_of, measure, measure_versions
 
     family = FAMILY_OF[step]
     store, spec = work.project.store, work.spec
     states = work.states()
     marks = _marks(work, step, states)
-    compared = family == "drift" or (family == "performance" and spec.task == "regression")
+    compared = family in ("drift", "estimated_performance") or (
+        family == "performance" and spec.task == "regression"
+    )
     baseline = baseline_or_none(work) if compared else None
+    is_estimate = family == "estimated_performance"
     profiles = load_profiles(
         store,
         spec,
         start=work.start,
         end=work.end,
-        columns=columns_of(spec, family),
+        columns=estimate_columns(spec) if is_estimate else columns_of(spec, family),
+        slices=[()] if is_estimate else None,
         at=work.start,
     )
     windows = baseline.windows if baseline else None
-    frame = concat_frames(
-        [part(spec, family, profiles, windows) for part in (measure, measure_versions)]
-    )
+    if is_estimate:
+        frame = estimate(store, spec, profiles, baseline, work.windows, LIVE)
+    else:
+        frame = concat_frames(
+            [part(spec, family, profiles, windows) for part in (measure, measure_versions)]
+        )
     if len(frame):
         stored = _with_provenance(work, frame, marks, states, baseline)
         metric_log.append(store.state, stored)
@@ -84,11 +102,11 @@ def baseline_or_none(work: Work) -> Baseline | None:
 def _marks(
     work: Work, step: str, states: Mapping[dt.datetime, WindowInputs]
 ) -> dict[dt.datetime, StepMark]:
-    """Return what this step of each window is made from; only performance depends on maturity."""
+    """Return what this step of each window is made from; of those about actuals also maturity."""
     marks = {}
     for window in work.windows:
         mark = replace(mark_of(states, window, "profiles"), maturity="")
-        if step == "performance":
+        if step in OF_ACTUALS:
             state = states.get(window.start)
             n, n_actual = (state.n_expected, state.n_actual) if state else (0, 0)
             maturity = maturity_of(work.spec, window, n, n_actual, work.now)
@@ -149,6 +167,7 @@ PLOTTED: dict[str, Plotted] = {
     "data_quality": _per_column("null_rate", "unseen_rate"),
     "drift": _per_column("psi"),
     "performance": _of_table,
+    "estimated_performance": _of_table,
     "service_health": _of_table,
 }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mlmon_dagster.defs.compute import baseline_windows
-from mlmon_dagster.defs.lineage import STEPS, WINDOWED
+from mlmon_dagster.defs.lineage import OF_ACTUALS, STEPS, WINDOWED
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window, complete_windows, maturity_of
 from mlmon_dagster.spec.features import features_digest
@@ -120,7 +120,7 @@ def stale_assets(
 
     New events or actuals touch every asset, and so does a verdict that a crash prevented, or
     another baseline than the one the window was profiled with. Where only time has passed, so that
-    ground truth counts as mature or closed now, the performance is judged again and nothing else.
+    ground truth counts as mature or closed now, what is about it is judged again and nothing else.
     """
     state = inputs.get(window.start)
     if state is None or state.attempts >= MAX_ATTEMPTS:
@@ -133,8 +133,8 @@ def stale_assets(
     if baseline_id is not None and marks["profiles"].maturity not in ("", baseline_id):
         return WINDOWED
     maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now)
-    judged = (marks["performance"].maturity, marks["performance_check"].maturity)
-    return () if judged == (maturity, maturity) else ("performance",)
+    judged = {marks[step].maturity for name in OF_ACTUALS for step in (name, f"{name}_check")}
+    return () if judged == {maturity} else OF_ACTUALS
 
 
 def _maturities(

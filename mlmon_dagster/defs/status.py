@@ -21,10 +21,19 @@ COLUMNS = (
     "quality",
     "drift",
     "performance",
+    "estimated_performance",
     "service",
     "owners",
 )
-FAMILIES = ("schema", "freshness", "quality", "drift", "performance", "service")
+FAMILIES = (
+    "schema",
+    "freshness",
+    "quality",
+    "drift",
+    "performance",
+    "estimated_performance",
+    "service",
+)
 
 
 def status_of(project: Project, specs: Sequence[ModelSpec]) -> list[dict[str, object]]:

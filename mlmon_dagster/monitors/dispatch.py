@@ -8,7 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from mlmon_dagster.monitors import drift, freshness, performance, quality, schema, service
+from mlmon_dagster.monitors import (
+    drift,
+    estimated_performance,
+    freshness,
+    performance,
+    quality,
+    schema,
+    service,
+)
 from mlmon_dagster.monitors.evidence import Evidence, Row, gather
 from mlmon_dagster.spec import ModelSpec
 
@@ -18,6 +26,7 @@ _JUDGES: dict[str, Callable[[Evidence], list[Row]]] = {
     "quality": quality.judge,
     "drift": drift.judge,
     "performance": performance.judge,
+    "estimated_performance": estimated_performance.judge,
     "service": service.judge,
 }
 FAMILIES = tuple(_JUDGES)

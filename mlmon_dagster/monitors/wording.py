@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlmon_dagster.spec import Condition
+from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import METRICS
 
 NAMES = {
@@ -26,6 +27,8 @@ NAMES = {
     "ks": "KS distance",
     "chi_square": "Chi-square distance",
     **{name: info.label for name, info in METRICS.items()},
+    **{estimated(name): f"Estimated {info.label}" for name, info in METRICS.items()},
+    **{residual(name): f"{info.label}, estimated - realized," for name, info in METRICS.items()},
 }
 REASONS = {
     "few_rows": "too few rows",
@@ -34,6 +37,9 @@ REASONS = {
     "learning": "learning; there is no baseline yet to compare with",
     "no_baseline": "there is no baseline",
     "few_baseline_rows": "the baseline has too few rows",
+    "baseline_single_class": "all actuals of the baseline are of one class",
+    "no_scikit_learn": "scikit-learn is not installed; see the extra [estimate]",
+    "no_estimate": "there is no estimate to compare with",
     "all_null": "every value is null",
     "schema": "the window broke the schema",
     "provisional": "too little ground truth has arrived yet",

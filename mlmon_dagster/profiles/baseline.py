@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow.compute as pc
@@ -15,6 +15,7 @@ from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, empty, merge
 from mlmon_dagster.profiles.binning import fit_binnings
 from mlmon_dagster.profiles.build import build_profiles
+from mlmon_dagster.profiles.halves import half_binnings, profile_half, split_halves
 from mlmon_dagster.profiles.payload import decode_binnings, encode_binnings, stored_baseline
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.store.inference_records import WindowCounts
 
 KIND = "baseline_profiles"
-METHOD = "2"  # another way of choosing bins is another baseline
+METHOD = "3"  # another way of choosing bins is another baseline
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Baseline:
         binnings: Column -> bins.
         windows: Column -> statistics of the baseline's own windows, so that the spread between
             unchanged windows is known; the whole baseline is `pooled`.
+        halves: Column -> statistics of a random half of the rows, for the columns that
+            performance is estimated from.
     """
 
     baseline_id: str
@@ -53,6 +56,7 @@ class Baseline:
     data_version: str
     binnings: dict[str, Binning]
     windows: dict[str, ColumnStatistics]
+    halves: dict[str, ColumnStatistics] = field(default_factory=dict)
 
     def pooled(self, column: str) -> ColumnStatistics:
         """Return a column's statistics over all windows and versions, one cell per slice."""
@@ -90,7 +94,7 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
     if stored is None:
         source = records.from_sql(windows, [dataset])
         binnings = fit_binnings(store, spec, source)
-        _save_windows(store, spec, baseline_id, build_profiles(store, spec, source, binnings))
+        _save_windows(store, spec, baseline_id, source, binnings)
         payload = encode_binnings(binnings)
     else:
         payload = stored.payload
@@ -135,7 +139,7 @@ def fit_period(
     baseline_id = _digest([METHOD, baselines.PROMOTED, data_version, *_signature(spec)])[:16]
     source = store.inference_records(spec).from_sql(windows, [PRODUCTION])
     binnings = fit_binnings(store, spec, source)
-    _save_windows(store, spec, baseline_id, build_profiles(store, spec, source, binnings))
+    _save_windows(store, spec, baseline_id, source, binnings)
     baselines.save(
         store.state, spec.model, baseline_id, baselines.PROMOTED, encode_binnings(binnings), now,
         dataset=PRODUCTION, n=n, data_version=data_version,
@@ -156,6 +160,9 @@ def load_baseline(store: Store, spec: ModelSpec, at: dt.datetime | None = None) 
 
 def _load(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseline:
     binnings = decode_binnings(stored.payload)
+    where = f"baseline_id = {literal(stored.baseline_id)}"
+    rows = store.table(KIND, spec.model).read(where=where)
+    found = from_rows(rows, binnings | half_binnings(spec, binnings))
     return Baseline(
         baseline_id=stored.baseline_id,
         kind="promoted" if stored.kind == baselines.PROMOTED else "dataset",
@@ -163,7 +170,8 @@ def _load(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseline:
         n=stored.n,
         data_version=stored.data_version,
         binnings=binnings,
-        windows=_load_windows(store, spec, stored, binnings),
+        windows={name: found.get(name, empty(binning)) for name, binning in binnings.items()},
+        halves=split_halves(spec, found, binnings),
     )
 
 
@@ -197,16 +205,9 @@ def _digest(content: object) -> str:
 
 
 def _save_windows(
-    store: Store, spec: ModelSpec, baseline_id: str, profiles: dict[str, ColumnStatistics]
+    store: Store, spec: ModelSpec, baseline_id: str, source: str, binnings: dict[str, Binning]
 ) -> None:
-    rows = to_rows(profiles)
+    whole = build_profiles(store, spec, source, binnings)
+    rows = to_rows(whole | profile_half(store, spec, source, binnings))
     rows = rows.append_column("baseline_id", [[baseline_id] * rows.num_rows])
     store.table(KIND, spec.model).replace(rows, None, f"baseline_id = {literal(baseline_id)}")
-
-
-def _load_windows(
-    store: Store, spec: ModelSpec, stored: StoredBaseline, binnings: dict[str, Binning]
-) -> dict[str, ColumnStatistics]:
-    where = f"baseline_id = {literal(stored.baseline_id)}"
-    found = from_rows(store.table(KIND, spec.model).read(where=where), binnings)
-    return {name: found.get(name, empty(binning)) for name, binning in binnings.items()}

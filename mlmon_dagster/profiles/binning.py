@@ -28,6 +28,8 @@ from mlmon_dagster.profiles.bin_shapes import (
 from mlmon_dagster.profiles.codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.compiler import Engine
 from mlmon_dagster.profiles.losses import (
+    CONFIDENCE,
+    DECIDED,
     GROUPED,
     LAG,
     group_columns,
@@ -126,7 +128,7 @@ def fit_binnings(
             binnings[name] = size_binning(name, _largest(engine, from_sql, value))
         elif kind == "classes":
             binnings[name] = _fit_classes(engine, spec, from_sql)
-        elif kind == "score" and name != "score":
+        elif kind == "score" and name not in ("score", DECIDED, CONFIDENCE):
             scores = class_scores(spec)
             label = next(label for label, column in scores.items() if column == name)
             binnings[name] = class_score_binning(name, label, len(scores))

@@ -119,7 +119,12 @@ _STATE = "(CASE actual WHEN 0 THEN 1 WHEN 1 THEN 2 ELSE 0 END)"
 
 
 def _state(binning: Binning) -> str:
-    """Unlabelled, negative or positive; of a multiclass score one class against the rest."""
+    """Unlabelled, negative or positive; of a multiclass score one class against the rest.
+
+    Of the score of the class that was decided for, positive is that the decision was right.
+    """
+    if binning.column == ":confidence":
+        return "(CASE WHEN actual IS NULL THEN 0 WHEN actual = prediction THEN 2 ELSE 1 END)"
     if not binning.categories:
         return _STATE
     positive = literal(binning.categories[0])

@@ -17,6 +17,8 @@ from mlmon_dagster.spec.tasks import RESIDUAL, class_scores
 from mlmon_dagster.store.sql import literal, quote_identifier
 
 LAG = ":lag"
+DECIDED = ":decided_score"  # the score of the rows that were decided positive
+CONFIDENCE = ":confidence"  # the score of the class that was decided for
 _CLIP = number(1e-15)  # of a probability, before its logarithm
 _HUGE = number(1e35)  # products of four of them, squared, are still numbers
 _PROBABILITY = '":probability"'
@@ -61,10 +63,13 @@ def _binary(spec: ModelSpec) -> Values:
     if spec.columns.score is None:
         return {}
     right = "(CASE WHEN actual = 1 THEN score WHEN actual = 0 THEN 1 - score END)"
-    return {
+    found: Values = {
         ":log_loss": ("loss", _log_loss(right)),
         ":brier": ("loss", f"(1 - {right}) * (1 - {right})"),
     }
+    if spec.columns.prediction is not None:
+        found[DECIDED] = ("score", "CASE WHEN prediction = 1 THEN score END")
+    return found
 
 
 def _log_loss(right: str) -> str:
@@ -82,8 +87,12 @@ def _multiclass(spec: ModelSpec) -> Values:
     )
     labels = ", ".join(map(literal, scores))
     is_top = f"actual IN ({labels}) AND {above} < {spec.top_k}"
+    whens = " ".join(
+        f"WHEN {literal(label)} THEN {quote_identifier(name)}" for label, name in scores.items()
+    )
     found: Values = {name: ("score", quote_identifier(name)) for name in scores.values()}
     return found | {
+        CONFIDENCE: ("score", f"(CASE prediction {whens} END)"),
         ":log_loss": ("loss", _log_loss(_PROBABILITY)),
         ":brier": ("loss", f"({squares}) - 2 * {_PROBABILITY} + 1"),
         ":top_k": (

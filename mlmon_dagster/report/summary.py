@@ -19,7 +19,15 @@ from mlmon_dagster.store import Store, monitor_results
 if TYPE_CHECKING:
     import pandas as pd
 
-FAMILIES = ("schema", "freshness", "quality", "drift", "performance", "service")
+FAMILIES = (
+    "schema",
+    "freshness",
+    "quality",
+    "drift",
+    "performance",
+    "estimated_performance",
+    "service",
+)
 NONE = "\N{EN DASH}"
 _LOOK_BACK = 40  # windows in which a family's last verdict is looked for
 _LENGTH: dict[Granularity, dt.timedelta] = {

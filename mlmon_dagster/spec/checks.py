@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.actuals import no_actual_problem
 from mlmon_dagster.spec.alerting import policy_problems
+from mlmon_dagster.spec.estimates import estimate_problems
 from mlmon_dagster.spec.features import alias_problems
 from mlmon_dagster.spec.retention import SHORTEST_VERSIONS
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS, format_duration
@@ -206,6 +207,8 @@ def _monitors(spec: ModelSpec) -> Iterator[Problem]:
         yield Problem(("monitors", "freshness", "no_data_for"), "must be longer than 0s")
     if "performance" in spec.monitors.model_fields_set:
         yield from _performance(spec)
+    if "estimated_performance" in spec.monitors.model_fields_set:
+        yield from (Problem(path, said) for path, said in estimate_problems(spec))
     yield from _service(spec)
 
 

@@ -12,12 +12,14 @@ from mlmon_dagster.spec.actuals import ActualsPolicy
 from mlmon_dagster.spec.alerting import AlertPolicy, SlackRoute
 from mlmon_dagster.spec.baseline import DATASETS, PRODUCTION, BaselineSpec, DatasetName
 from mlmon_dagster.spec.checks import find_problems
+from mlmon_dagster.spec.estimates import default_estimates
 from mlmon_dagster.spec.evaluation import Costs, Fairness
 from mlmon_dagster.spec.features import Feature, FeatureType
 from mlmon_dagster.spec.monitors import (
     Condition,
     DriftMethod,
     DriftMonitor,
+    EstimateMonitor,
     FreshnessMonitor,
     Monitors,
     PerformanceMetric,
@@ -55,6 +57,7 @@ __all__ = [
     "DriftMethod",
     "DriftMonitor",
     "EpochUnit",
+    "EstimateMonitor",
     "Fairness",
     "Feature",
     "FeatureType",
@@ -178,6 +181,10 @@ class ModelSpec(Declared):
             monitors = self.monitors.model_copy()
             # Beside pydantic, so that the default still counts as not declared.
             monitors.__dict__["performance"] = default_performance(self)
+            self.__dict__["monitors"] = monitors
+        if "estimated_performance" not in self.monitors.model_fields_set:
+            monitors = self.monitors.model_copy()
+            monitors.__dict__["estimated_performance"] = default_estimates(self)
             self.__dict__["monitors"] = monitors
         return self
 

@@ -63,7 +63,11 @@ def _rate(condition: Condition) -> Condition:
 
 
 def _listed(value: object) -> object:
-    return (value,) if isinstance(value, dict | PerformanceMonitor) else as_tuple(value)
+    return (
+        (value,)
+        if isinstance(value, dict | PerformanceMonitor | EstimateMonitor)
+        else as_tuple(value)
+    )
 
 
 _ALSO_CALLED = {"auc": "roc_auc", "average_precision": "pr_auc", "ece": "calibration_error"}
@@ -159,6 +163,20 @@ class PerformanceMonitor(_Monitor):
         return self
 
 
+class EstimateMonitor(_Monitor):
+    """Performance estimated without ground truth, and the estimate's distance from the truth.
+
+    ``drop`` is how much worse than the baseline's the estimate may be, and ``residual`` how much
+    worse than the estimate the realized value may turn out.
+    """
+
+    metric: PerformanceMetric = "roc_auc"
+    severity: Severity = "WARN"
+    windows: WindowCount = KOfN(2, 3)
+    drop: float = Field(default=0.05, gt=0)
+    residual: float = Field(default=0.05, gt=0)
+
+
 class ServiceMonitor(_Monitor):
     """Latency, errors and volume of the serving system."""
 
@@ -179,6 +197,7 @@ class Monitors(Declared):
     performance: Annotated[tuple[PerformanceMonitor, ...], BeforeValidator(_listed)] = (
         PerformanceMonitor(drop=0.05),
     )
+    estimated_performance: Annotated[tuple[EstimateMonitor, ...], BeforeValidator(_listed)] = ()
     service: ServiceMonitor = ServiceMonitor()
 
     def each(self) -> Iterator[tuple[tuple[str | int, ...], _Monitor]]:
@@ -187,3 +206,5 @@ class Monitors(Declared):
             yield (name,), getattr(self, "schema_" if name == "schema" else name)
         for index, monitor in enumerate(self.performance):
             yield ("performance", index), monitor
+        for index, estimate in enumerate(self.estimated_performance):
+            yield ("estimated_performance", index), estimate

@@ -1,0 +1,165 @@
+"""Family estimated_performance: what scores alone say, and whether the truth then agrees."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from scipy import special
+
+from mlmon_dagster.monitors.evidence import (
+    NO_DATA,
+    OK,
+    Evidence,
+    Row,
+    Window,
+    finite,
+    not_measured,
+    result_row,
+)
+from mlmon_dagster.monitors.wording import NAMES, no_verdict, number
+from mlmon_dagster.spec import EstimateMonitor
+from mlmon_dagster.spec.estimates import estimated, residual
+from mlmon_dagster.spec.metric_registry import is_loss
+
+FAMILY = "estimated_performance"
+_Z95 = 1.959963984540054
+
+
+def judge(evidence: Evidence) -> list[Row]:
+    """Fail windows whose estimate fell, and those that turned out worse than estimated.
+
+    Two monitors per declared metric. ``estimated_performance/<metric>``: the estimate is worse than
+    the baseline's by `drop`, and its band excludes the baseline's. It needs no actuals.
+    ``estimated_performance/<metric>_residual``: once actuals are there, the realized value is worse
+    than the estimate by `residual`, and the 95 % interval of the difference excludes 0: the score
+    no longer means what it meant, which is concept drift. Windows that turn out better than
+    estimated pass. Provisional windows are NO_DATA for the second.
+    """
+    rows: list[Row] = []
+    for window in evidence.windows:
+        for monitor in evidence.spec.monitors.estimated_performance:
+            rows.append(_judge_estimate(evidence, window, monitor))
+            rows.append(_judge_residual(evidence, window, monitor))
+    return rows
+
+
+def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor) -> Row:
+    metric = estimated(monitor.metric)
+    row = evidence.whole(window, metric)
+    base = evidence.baseline_row(metric, row)
+    reason = _no_data(window, row)
+    if not reason and (base is None or finite(base["value"]) is None):
+        reason = "no_baseline"
+    fields = {
+        "family": FAMILY, "metric": metric, "monitor": f"{FAMILY}/{monitor.metric}",
+        "source": row, "threshold": f"drop {number(monitor.drop)}",
+        "baseline_value": finite(base["value"]) if base else None,
+    }  # fmt: skip
+    if row is None or base is None or reason:
+        return _without(evidence, window, monitor, metric, reason, fields)
+    worse, margin = _worse(monitor.metric, row, base)
+    failed = worse >= monitor.drop - 1e-12 and worse > margin
+    direction = "worse" if worse > 0 else "better"
+    text = (
+        f"{NAMES.get(metric, metric)} is {number(row['value'])}{_band(row)}, "
+        f"{number(abs(worse))} {direction} than the baseline's {number(base['value'])}; the limit "
+        f"is {number(monitor.drop)}"
+    )
+    past = worse >= monitor.drop and not failed
+    return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
+
+
+def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor) -> Row:
+    metric = residual(monitor.metric)
+    row = evidence.whole(window, metric)
+    reason = _no_data(window, row)
+    if not reason and window["maturity"] == "provisional":
+        reason = "provisional"
+    guess = evidence.whole(window, estimated(monitor.metric))
+    fields = {
+        "family": FAMILY, "metric": metric, "source": row,
+        "threshold": f"above {number(monitor.residual)}", "baseline_value": None,
+    }  # fmt: skip
+    if row is None or reason:
+        return _without(evidence, window, monitor, metric, reason, fields)
+    sign = -1 if is_loss(monitor.metric) else 1
+    worse = sign * row["value"]
+    margin = (row["upper"] - row["lower"]) / 2
+    failed = worse >= monitor.residual - 1e-12 and worse > margin
+    name = NAMES.get(monitor.metric, monitor.metric)
+    against = f" (estimate {number(guess['value'])})" if guess and finite(guess["value"]) else ""
+    text = (
+        f"{name} turned out {number(abs(worse))} {'worse' if worse > 0 else 'better'} than its "
+        f"estimate{against}, give or take {number(margin)} (n {int(row['n']):,}); the limit is "
+        f"{number(monitor.residual)}"
+    )
+    if failed:
+        text += ". The scores no longer mean what they meant in the baseline"
+    past = worse >= monitor.residual and not failed
+    return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
+
+
+def _no_data(window: Window, row: Row | None) -> str:
+    if window["schema_broken"]:
+        return "schema"
+    if row is None:
+        return not_measured(window)
+    return str(row["reason"])
+
+
+def _worse(metric: str, row: Row, base: Row) -> tuple[float, float]:
+    """How much worse than the baseline's the estimate is, and how much of that may be chance."""
+    if is_loss(metric):
+        worse, here, there = row["value"] - base["value"], row["value"] - row["lower"], "upper"
+    else:
+        worse, here, there = base["value"] - row["value"], row["upper"] - row["value"], "lower"
+    known = finite(base[there])
+    return worse, math.hypot(here, abs(base["value"] - known) if known is not None else 0.0)
+
+
+def _band(row: Row) -> str:
+    if finite(row["lower"]) is None or finite(row["upper"]) is None:
+        return f" (n {int(row['n']):,})"
+    return f" ({number(row['lower'])} to {number(row['upper'])}, n {int(row['n']):,})"
+
+
+def _without(
+    evidence: Evidence,
+    window: Window,
+    monitor: EstimateMonitor,
+    metric: str,
+    reason: str,
+    fields: dict[str, Any],
+) -> Row:
+    row = fields["source"]
+    n = int(row["n"]) if row else int(window["n"])
+    message = no_verdict(NAMES.get(metric, metric), reason, n)
+    return result_row(
+        evidence, window, monitor, status=NO_DATA, reason=reason, message=message, **fields
+    )
+
+
+def _with(
+    evidence: Evidence,
+    window: Window,
+    monitor: EstimateMonitor,
+    text: str,
+    past: bool,
+    failed: bool,
+    worse: float,
+    margin: float,
+    fields: dict[str, Any],
+) -> Row:
+    p = float(special.ndtr(-worse / margin * _Z95)) if margin > 0 else None
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        status=monitor.severity if failed else OK,
+        message=text + (", but this may be chance." if past else "."),
+        p_value=p,
+        p_adjusted=p,
+        details={"worse_by": finite(worse), "margin": finite(margin)},
+        **fields,
+    )

@@ -1,0 +1,176 @@
+"""Performance without ground truth, of stored windows: binary and multiclass classification.
+
+The windows' side is their stored profiles. Of the baseline the profiles of its halves are stored;
+its rows are read once per run where a window's inputs have shifted, to weigh them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlmon_dagster.metrics.calibration_curve import Curves
+from mlmon_dagster.metrics.estimated import (
+    baseline_estimates,
+    estimated_performance,
+    residuals,
+)
+from mlmon_dagster.metrics.estimated_calibration import Calibration, Scored, calibrate, scored
+from mlmon_dagster.metrics.estimated_classes import estimated_classes
+from mlmon_dagster.metrics.frames import concat_frames
+from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, ColumnStatistics, merge, select
+from mlmon_dagster.profiles.baseline import Baseline
+from mlmon_dagster.profiles.baseline_rows import BaselineRows, reweighted_curves
+from mlmon_dagster.profiles.halves import SEED, scored_columns
+from mlmon_dagster.profiles.losses import DECIDED
+from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window
+from mlmon_dagster.spec.estimates import estimated, estimated_metrics
+from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
+from mlmon_dagster.spec.tasks import class_scores
+from mlmon_dagster.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Profiles = Mapping[str, ColumnStatistics]
+_WITHOUT_VERSION = tuple(key for key in CELL_KEYS if key != "model_version")
+
+
+def estimate_columns(spec: ModelSpec) -> list[str]:
+    """Return the profiled columns that estimates read: scores, and inputs that may shift."""
+    mine = scored_columns(spec)
+    if not mine or spec.task != BINARY:
+        return mine
+    return [*mine, *shifting_inputs(spec)]
+
+
+def shifting_inputs(spec: ModelSpec) -> list[str]:
+    """Return the features whose shift is corrected for; times and texts are not."""
+    return [n for n, f in spec.features.items() if f.type in ("numeric", "categorical", "boolean")]
+
+
+def estimate(
+    store: Store,
+    spec: ModelSpec,
+    profiles: Profiles,
+    baseline: Baseline | None,
+    windows: Sequence[Window] = (),
+    live: Sequence[str] = (PRODUCTION,),
+) -> pd.DataFrame:
+    """Estimate the performance of windows, and compare with what is realized.
+
+    Args:
+        store: Where the baseline's rows are.
+        spec: The model.
+        profiles: Column -> statistics of the windows, see `estimate_columns`.
+        baseline: The baseline in force; without one there is nothing to learn from, and no rows.
+        windows: The windows, whose rows are read for a regression alone.
+        live: The datasets that are measured.
+
+    Returns:
+        MetricFrame of ``estimated_<metric>`` and ``<metric>_residual`` at slice `all`, all model
+        versions together. No rows for a model whose performance cannot be estimated.
+    """
+    if baseline is None or not estimated_metrics(spec):
+        return concat_frames([])
+    if spec.task == REGRESSION:
+        from mlmon_dagster.profiles.loss_estimates import estimate_losses
+
+        return estimate_losses(store, spec, windows, baseline, live)
+    whole = {name: _whole(stats) for name, stats in profiles.items()}
+    if spec.task == BINARY and "score" in whole:
+        return _binary(store, spec, whole, baseline)
+    return _classes(spec, whole, baseline)
+
+
+def estimate_baseline(store: Store, spec: ModelSpec, baseline: Baseline) -> pd.DataFrame:
+    """Return the MetricFrame of the baseline's own estimates, each half by what the other taught.
+
+    A window's estimate is compared with it: both are estimates, so that what calibration cannot
+    do for either is no difference.
+    """
+    if not estimated_metrics(spec):
+        return concat_frames([])
+    if spec.task == REGRESSION:
+        from mlmon_dagster.profiles.loss_estimates import baseline_losses
+
+        return baseline_losses(store, spec, baseline)
+    one = ("dataset",)
+    if spec.task == MULTICLASS:
+        pooled = {n: merge(_whole(baseline.windows[n]), one) for n in scored_columns(spec)}
+        return _classes(spec, pooled, baseline)
+    learnt = baseline_calibration(spec, baseline)
+    if learnt is None or learnt[0].reason:
+        return concat_frames([])
+    pooled = {
+        n: merge(_whole(baseline.windows[n]), one) for n in ("score", DECIDED)
+        if n in baseline.windows
+    }  # fmt: skip
+    counts = scored(pooled["score"], pooled.get(DECIDED))
+    frame = estimated_performance(counts, learnt[0])
+    held_out = baseline_estimates(learnt[0], counts.middles)
+    own = frame["metric"].map({estimated(name): value for name, value in held_out.items()})
+    moved = own - frame["value"]
+    return frame.assign(value=own, lower=frame["lower"] + moved, upper=frame["upper"] + moved)
+
+
+def _classes(spec: ModelSpec, whole: Profiles, baseline: Baseline) -> pd.DataFrame:
+    names = scored_columns(spec)
+    if not all(name in whole and name in baseline.windows for name in names):
+        return concat_frames([])
+    halves = {name: _whole(stats) for name, stats in baseline.halves.items()}
+    base = {name: _whole(baseline.windows[name]) for name in names}
+    return estimated_classes(whole, base, halves, list(class_scores(spec).values()), SEED)
+
+
+def baseline_calibration(spec: ModelSpec, baseline: Baseline) -> tuple[Calibration, Scored] | None:
+    """Return what the baseline says about a binary model's score, and its own counts."""
+    if "score" not in baseline.windows or "score" not in baseline.halves:
+        return None
+
+    def of(columns: Profiles) -> Scored:
+        decided = columns.get(DECIDED)
+        return scored(_whole(columns["score"]), None if decided is None else _whole(decided))
+
+    whole = of(baseline.windows)
+    return calibrate(whole, of(baseline.halves), SEED), whole
+
+
+def _binary(store: Store, spec: ModelSpec, whole: Profiles, baseline: Baseline) -> pd.DataFrame:
+    learnt = baseline_calibration(spec, baseline)
+    if learnt is None:
+        return concat_frames([])
+    calibration, _ = learnt
+    counts = scored(whole["score"], whole.get(DECIDED))
+    if calibration.reason:
+        return _both(counts, calibration)
+    rows = BaselineRows(store, spec, baseline, shifting_inputs(spec))
+    found = reweighted_curves(rows, whole)
+    shifted = np.array(sorted(found), dtype=np.int64)
+    plain = np.setdiff1d(np.arange(len(counts.cells)), shifted)
+    frames = [_both(counts.part(np.isin(np.arange(len(counts.cells)), plain)), calibration)]
+    if len(shifted):
+        curves = [found[int(i)] for i in shifted]
+        own = Curves(
+            np.array([c.curve for c in curves]),
+            np.stack([c.replicates for c in curves], axis=1),
+            curves[0].scale,
+        )
+        weighted = replace(calibration, curves=own, method="iw-cbpe-1")
+        frames.append(_both(counts.part(np.isin(np.arange(len(counts.cells)), shifted)), weighted))
+    return concat_frames(frames)
+
+
+def _both(counts: Scored, calibration: Calibration) -> pd.DataFrame:
+    return concat_frames([f(counts, calibration) for f in (estimated_performance, residuals)])
+
+
+def _whole(stats: ColumnStatistics) -> ColumnStatistics:
+    """Return the statistics of slice `all`, over all model versions."""
+    found = select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
+    if found.cells.duplicated(list(_WITHOUT_VERSION)).any():
+        return merge(found, _WITHOUT_VERSION)
+    return replace(found, cells=found.cells.assign(model_version=ALL))
