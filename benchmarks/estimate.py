@@ -55,3 +55,40 @@ def counted(score: Floats, actual: Floats, threshold: float = 0.5) -> Scored:
 
     everything = np.ones(score.shape, bool)
     return Scored(cells, table(everything), table(score >= threshold), middles())
+
+
+def half_of(score: Floats, actual: Floats, rng: np.random.Generator) -> Scored:
+    """Count a random half of the rows; the rest is left out as if it had not been logged."""
+    chosen = rng.random(score.shape) < 0.5
+    whole = counted(score, actual)
+    state = np.where(np.isnan(actual), 0, np.where(actual > 0, 2, 1)).astype(np.int64)
+    flat = (np.arange(len(score))[:, None] * SCORE_BINS + bin_of(score)) * 3 + state
+
+    def table(mine: NDArray[np.bool_]) -> Floats:
+        found = np.bincount(flat[mine], minlength=whole.rows.size)
+        return found.reshape(whole.rows.shape).astype(np.float64)
+
+    return whole._replace(rows=table(chosen), decided=table(chosen & (score >= 0.5)))
+
+
+def logistic(x: Floats | float) -> Floats:
+    """Return 1 / (1 + exp(-x))."""
+    return np.asarray(1 / (1 + np.exp(-np.asarray(x))))
+
+
+def world(
+    rng: np.random.Generator, windows: int, rows: int, *, shift: float = 0.0, concept: float = 0.0
+) -> tuple[Floats, Floats]:
+    """Draw scores and actuals of a model that sees its input with noise and is miscalibrated.
+
+    Args:
+        rng: Draws.
+        windows: Windows.
+        rows: Rows of each.
+        shift: Of the input's mean.
+        concept: How much less the input means than it did, 0 to 1.
+    """
+    x = rng.normal(shift, 1, (windows, rows))
+    actual = rng.random(x.shape) < logistic(-1.0 + 1.3 * (1 - concept) * x)
+    seen = x + rng.normal(0, 0.1, x.shape)
+    return logistic(-0.8 + 1.6 * seen), actual.astype(np.float64)

@@ -39,7 +39,8 @@ def judge(evidence: Evidence) -> list[Row]:
     rows: list[Row] = []
     for window in evidence.windows:
         for monitor in evidence.spec.monitors.estimated_performance:
-            rows.append(_judge_estimate(evidence, window, monitor))
+            name = f"{FAMILY}/{monitor.metric}"
+            rows.append(_judge_estimate(evidence, window, monitor) | {"monitor": name})
             rows.append(_judge_residual(evidence, window, monitor))
     return rows
 
@@ -52,10 +53,12 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     if not reason and (base is None or finite(base["value"]) is None):
         reason = "no_baseline"
     fields = {
-        "family": FAMILY, "metric": metric, "monitor": f"{FAMILY}/{monitor.metric}",
-        "source": row, "threshold": f"drop {number(monitor.drop)}",
+        "family": FAMILY,
+        "metric": metric,
+        "source": row,
+        "threshold": f"drop {number(monitor.drop)}",
         "baseline_value": finite(base["value"]) if base else None,
-    }  # fmt: skip
+    }
     if row is None or base is None or reason:
         return _without(evidence, window, monitor, metric, reason, fields)
     worse, margin = _worse(monitor.metric, row, base)
@@ -78,9 +81,12 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
         reason = "provisional"
     guess = evidence.whole(window, estimated(monitor.metric))
     fields = {
-        "family": FAMILY, "metric": metric, "source": row,
-        "threshold": f"above {number(monitor.residual)}", "baseline_value": None,
-    }  # fmt: skip
+        "family": FAMILY,
+        "metric": metric,
+        "source": row,
+        "threshold": f"above {number(monitor.residual)}",
+        "baseline_value": None,
+    }
     if row is None or reason:
         return _without(evidence, window, monitor, metric, reason, fields)
     sign = -1 if is_loss(monitor.metric) else 1

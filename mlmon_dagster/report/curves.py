@@ -14,7 +14,8 @@ from mlmon_dagster.report.episodes import AlertEpisode
 from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.report.trace import HIGHER_IS_BETTER
 from mlmon_dagster.spec import Granularity, ModelSpec, PerformanceMonitor, window_containing
-from mlmon_dagster.spec.metric_registry import METRICS
+from mlmon_dagster.spec.estimates import estimated, residual
+from mlmon_dagster.spec.metric_registry import METRICS, is_loss
 from mlmon_dagster.store import Store, metric_log
 
 if TYPE_CHECKING:
@@ -63,6 +64,27 @@ class Curves:
             )
             for metric, monitor in monitors.items()
         ]
+
+    def estimates(self) -> list[Curve]:
+        """Return a curve per monitored estimate and one of its residual.
+
+        An estimate needs no ground truth. Where it and the truth part, scores have changed
+        their meaning.
+        """
+        monitors = {str(m.metric): m for m in self._spec.monitors.estimated_performance}
+        names = [name(metric) for metric in monitors for name in (estimated, residual)]
+        frame = self._stored(names)
+        curves = []
+        for metric, monitor in monitors.items():
+            sign = -1 if is_loss(metric) else 1
+            for name, baseline, limit in (
+                (estimated(metric), None, None),
+                (residual(metric), 0.0, sign * monitor.residual),
+            ):
+                part = frame[(frame["metric"] == name) & frame["value"].notna()]
+                if len(part):
+                    curves.append(self._curve(part, name, baseline=baseline, limit=limit))
+        return curves
 
     def drift(self) -> list[Curve]:
         """Return curves of the columns with drift alerts, then of those that drifted most."""

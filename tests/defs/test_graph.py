@@ -17,6 +17,7 @@ CHECKS = {
     "data_quality": "quality",
     "drift": "drift",
     "performance": "performance",
+    "estimated_performance": "estimated_performance",
     "service_health": "service",
 }
 GOOD = dt.date(2024, 3, 3)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from mlmon_dagster.defs.lineage import WINDOWED, asset_key
+from mlmon_dagster.defs.lineage import OF_ACTUALS, WINDOWED, asset_key
 from mlmon_dagster.defs.liveness import PROCESS_TAG
 from mlmon_dagster.defs.partitions import RANGE_END, RANGE_START
 from mlmon_dagster.store import monitor_results
@@ -86,7 +86,7 @@ def test_time_alone_asks_for_performance_alone(own_fortnight: World) -> None:
     assert set(own_fortnight.verdicts("performance", LATE[0])["reason"]) == {"provisional"}
     own_fortnight.clock.moment = NOW + dt.timedelta(days=2)
     requests = own_fortnight.requests()
-    assert asked(requests) == [(str(LATE[0]), str(LATE[0]), {"performance"})]
+    assert asked(requests) == [(str(LATE[0]), str(LATE[0]), {*OF_ACTUALS})]
     for request in requests:
         own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
     assert set(own_fortnight.verdicts("performance", LATE[0])["status"]) == {"OK"}

@@ -1,0 +1,141 @@
+"""Performance without ground truth: against brute force, simulation and degenerate inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import metrics as oracle
+
+from benchmarks.estimate import bin_of, counted, half_of, logistic, middles, world
+from mlmon_dagster.metrics.calibration_curve import isotonic_curve, learn_curves
+from mlmon_dagster.metrics.estimated import estimated_performance, residuals
+from mlmon_dagster.metrics.estimated_calibration import calibrate
+from mlmon_dagster.metrics.expected import (
+    BINARY_METRICS,
+    Table,
+    expected_table,
+    sampling_variances,
+    values_of,
+)
+
+RNG = np.random.default_rng(8)
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    score, actual = world(np.random.default_rng(1), 40, 400)
+    whole = counted(score, actual)
+    return calibrate(whole, half_of(score, actual, np.random.default_rng(2)), SEED)
+
+
+def test_the_curve_is_scikit_learns_isotonic_regression():
+    from sklearn.isotonic import IsotonicRegression
+
+    pos, neg = RNG.integers(0, 9, (2, 50)).astype(float) + 0.5
+    known = IsotonicRegression().fit_transform(np.arange(50), pos / (pos + neg), pos + neg)
+    np.testing.assert_allclose(isotonic_curve(pos, neg), known, atol=1e-2 / 50)
+
+
+def test_metrics_of_whole_counts_are_scikit_learns():
+    score, actual = world(RNG, 1, 500)
+    counts = counted(score, actual)
+    mid = middles()[bin_of(score[0])]
+    decided, truth = score[0] >= 0.5, actual[0]
+    table = Table(counts.rows[:, :, 2], counts.rows[:, :, 1], counts.decided[:, :, 2],
+                  counts.decided[:, :, 1])  # fmt: skip
+    known = {
+        "roc_auc": oracle.roc_auc_score(truth, mid),
+        "pr_auc": oracle.average_precision_score(truth, mid),
+        "brier": oracle.brier_score_loss(truth, mid),
+        "log_loss": oracle.log_loss(truth, mid),
+        "actual_rate": truth.mean(),
+        "accuracy": oracle.accuracy_score(truth, decided),
+        "balanced_accuracy": oracle.balanced_accuracy_score(truth, decided),
+        "precision": oracle.precision_score(truth, decided),
+        "recall": oracle.recall_score(truth, decided),
+        "specificity": oracle.recall_score(truth, decided, pos_label=0),
+        "f1": oracle.f1_score(truth, decided),
+    }
+    found = values_of(table, middles())
+    assert set(found) == set(BINARY_METRICS)
+    for metric, value in known.items():
+        assert found[metric][0] == pytest.approx(value, abs=1e-9), metric
+
+
+def test_expected_values_and_variances_are_those_of_drawn_actuals():
+    """3,000 draws of the actuals of one window; the mean within 4 %, the spread within 12 %."""
+    score, _ = world(RNG, 1, 800)
+    rows = counted(score, np.full_like(score, np.nan))
+    curve = np.clip(middles(), 0.02, 0.98)
+    all_rows, decided = rows.rows.sum(axis=2), rows.decided.sum(axis=2)
+    value = values_of(expected_table(all_rows, decided, curve), middles())
+    noise = curve * (1 - curve)
+    table = expected_table(all_rows, decided, curve)
+    variance = sampling_variances(table, all_rows * noise, decided * noise, middles())
+    draws = 3000
+    yes = RNG.binomial(decided[0].astype(int), curve, (draws, len(curve))).astype(float)
+    no = RNG.binomial((all_rows - decided)[0].astype(int), curve, (draws, len(curve)))
+    drawn = values_of(Table(yes + no, all_rows - yes - no, yes, decided - yes), middles())
+    for metric in BINARY_METRICS:
+        assert value[metric][0] == pytest.approx(drawn[metric].mean(), rel=0.04), metric
+        assert variance[metric][0] ** 0.5 == pytest.approx(drawn[metric].std(), rel=0.12), metric
+
+
+def test_bands_hold_the_truth_and_a_new_meaning_of_the_score_leaves_them(learnt):
+    """300 windows of 300 rows; nominal .95, and three binomial standard errors below it."""
+    for shift, concept, expected in ((0.0, 0.0, True), (0.4, 0.0, True), (0.0, 0.7, False)):
+        counts = counted(*world(np.random.default_rng(5), 300, 300, shift=shift, concept=concept))
+        frame = residuals(counts, learnt)
+        auc = frame[(frame["metric"] == "roc_auc_residual") & frame["value"].notna()]
+        held = ((auc["lower"] <= 0) & (auc["upper"] >= 0)).mean()
+        assert (held >= 0.95 - 0.038) == expected
+
+
+def test_actuals_do_not_change_an_estimate(learnt):
+    score, actual = world(RNG, 3, 200)
+    with_them, without = (
+        estimated_performance(counted(score, known), learnt)
+        for known in (actual, np.full_like(actual, np.nan))
+    )
+    assert with_them.equals(without)
+
+
+def test_degenerate_windows_have_reasons(learnt):
+    empty, few = np.zeros((1, 0)), np.full((1, 5), 0.4)
+    sure = np.full((1, 100), 1e-4)
+    for score, metric, reason in (
+        (empty, "estimated_roc_auc", "no_rows"),
+        (few, "estimated_f1", "few_rows"),
+        (sure, "estimated_roc_auc", "few_of_rarer_class"),
+        (sure, "estimated_precision", "no_predicted_positives"),
+    ):
+        frame = estimated_performance(counted(score, np.full_like(score, np.nan)), learnt)
+        row = frame[frame["metric"] == metric].iloc[0]
+        assert np.isnan(row["value"])
+        assert row["reason"] == reason
+    gap = residuals(counted(few, np.full_like(few, np.nan)), learnt)
+    assert set(gap["reason"]) == {"no_actuals"}
+    flat = estimated_performance(counted(np.full((1, 400), 0.4), np.full((1, 400), np.nan)), learnt)
+    auc = flat[flat["metric"] == "estimated_roc_auc"].iloc[0]
+    assert auc["value"] == pytest.approx(0.5, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("actual", "reason"),
+    [(0.0, "baseline_single_class"), (np.nan, "few_baseline_rows")],
+)
+def test_a_baseline_that_teaches_nothing_says_why(actual, reason):
+    score, _ = world(RNG, 3, 100)
+    truth = np.full_like(score, actual)
+    calibration = calibrate(counted(score, truth), counted(score[:1], truth[:1]), SEED)
+    frame = estimated_performance(counted(score, truth), calibration)
+    assert set(frame["reason"]) == {reason}
+
+
+def test_curves_of_few_windows_are_drawn_again_with_the_seed():
+    pos, neg = RNG.integers(0, 9, (2, 3, 30)).astype(float)
+    one, same = (learn_curves(pos, neg, SEED) for _ in range(2))
+    assert np.array_equal(one.replicates, same.replicates)
+    assert not np.array_equal(one.replicates, learn_curves(pos, neg, SEED + 1).replicates)
+    assert logistic(0.0) == 0.5

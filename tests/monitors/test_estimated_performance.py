@@ -1,0 +1,72 @@
+"""Estimates and residuals: which windows fail, and what is said of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.monitors.cases import frame, metric, only, spec, verdicts, window
+
+FAMILY = "estimated_performance"
+MODEL = spec(estimated_performance={"metric": "roc_auc"})
+LOSSES = spec(estimated_performance={"metric": "brier"})
+BASELINE = frame([metric("estimated_roc_auc", 0.72, lower=0.715, upper=0.725)])
+
+
+def judged(monitor, rows, windows=None, model=MODEL, baseline=BASELINE):
+    found = verdicts(FAMILY, rows, windows, model=model, baseline=baseline)
+    return only(found, f"{FAMILY}/{monitor}")
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "status"),
+    [(0.66, 0.03, "WARN"), (0.66, 0.08, "OK"), (0.70, 0.005, "OK"), (0.8, 0.01, "OK")],
+)
+def test_an_estimate_fails_when_its_fall_is_large_and_more_than_chance(value, half, status):
+    row = metric("estimated_roc_auc", value, lower=value - half, upper=value + half)
+    assert judged("roc_auc", [row])["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "status"),
+    [(0.07, 0.04, "WARN"), (0.07, 0.09, "OK"), (0.03, 0.01, "OK"), (-0.2, 0.01, "OK")],
+)
+def test_a_truth_worse_than_estimated_fails_and_a_better_one_passes(value, half, status):
+    row = metric("roc_auc_residual", value, lower=value - half, upper=value + half)
+    assert judged("roc_auc_residual", [row])["status"] == status
+
+
+def test_losses_turn_out_worse_when_the_estimate_is_too_low():
+    row = metric("brier_residual", -0.1, lower=-0.12, upper=-0.08)
+    assert judged("brier_residual", [row], model=LOSSES)["status"] == "WARN"
+
+
+def test_the_message_says_estimate_truth_and_what_it_means():
+    rows = [
+        metric("estimated_roc_auc", 0.72, lower=0.69, upper=0.75),
+        metric("roc_auc_residual", 0.07, lower=0.03, upper=0.11, n=900),
+    ]
+    assert judged("roc_auc_residual", rows)["message"] == (
+        "ROC AUC turned out 0.07 worse than its estimate (estimate 0.72), give or take 0.04 "
+        "(n 900); the limit is 0.05. The scores no longer mean what they meant in the baseline."
+    )
+
+
+def test_few_actuals_or_no_baseline_give_no_verdict():
+    row = metric("roc_auc_residual", 0.2, lower=0.1, upper=0.3)
+    early = [window(maturity="provisional")]
+    assert judged("roc_auc_residual", [row], early)["reason"] == "provisional"
+    estimate = metric("estimated_roc_auc", 0.6, lower=0.59, upper=0.61)
+    assert judged("roc_auc", [estimate], baseline=None)["reason"] == "no_baseline"
+    assert judged("roc_auc", [], [window(learning=True)])["reason"] == "learning"
+
+
+@pytest.mark.parametrize(
+    ("monitor", "said"),
+    [
+        ({"metric": "lift"}, "lift cannot be estimated"),
+        ([{"metric": "f1"}, {"metric": "f1"}], "f1 is monitored twice"),
+    ],
+)
+def test_a_spec_cannot_watch_what_is_not_estimated(monitor, said):
+    with pytest.raises(ValueError, match=said):
+        spec(estimated_performance=monitor)
