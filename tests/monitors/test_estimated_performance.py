@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mlmon_dagster.errors import ConfigError
 from tests.monitors.cases import frame, metric, only, spec, verdicts, window
 
 FAMILY = "estimated_performance"
@@ -68,5 +69,5 @@ def test_few_actuals_or_no_baseline_give_no_verdict():
     ],
 )
 def test_a_spec_cannot_watch_what_is_not_estimated(monitor, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ConfigError, match=said):
         spec(estimated_performance=monitor)
