@@ -76,10 +76,18 @@ def _metrics(work: Work, family: str, windows: tuple[Window, ...]) -> pd.DataFra
         dataset=PRODUCTION,
         granularity=spec.time.granularity,
         slice_key=None if family in ("drift", "performance") else "all",
-        start=windows[0].start,
+        start=_since(spec, family, windows[0]),
         end=windows[-1].end,
     )
     return frame[list(METRIC_COLUMNS)]
+
+
+def _since(spec: ModelSpec, family: str, first: Window) -> dt.datetime:
+    """Return from when on metrics are read: residuals are averaged over some windows."""
+    if family != "estimated_performance":
+        return first.start
+    most = max((m.over for m in spec.monitors.estimated_performance), default=1)
+    return first.start - (most - 1) * (first.end - first.start) - dt.timedelta(hours=1)
 
 
 def _metric_names(spec: ModelSpec, family: str) -> list[str]:

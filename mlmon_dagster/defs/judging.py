@@ -138,7 +138,8 @@ def describe_thresholds(spec: ModelSpec, family: str) -> str:
         return "Limits: " + "; ".join(_performance_limit(m) for m in monitors.performance) + "."
     if family == "estimated_performance":
         return "; ".join(
-            f"{m.metric}: estimate drop {m.drop:g}, realized worse than estimated by {m.residual:g}"
+            f"{m.metric}: estimate drop {m.drop:g}, realized worse than estimated "
+            f"by {m.residual:g} over {m.over} windows"
             for m in monitors.estimated_performance
         )
     limits = {

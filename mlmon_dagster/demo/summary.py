@@ -10,7 +10,6 @@ from mlmon_dagster.alerts import AlertEpisode, list_alerts
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.report.rollup import rolled_up_metrics
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import metric_log
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,32 +38,14 @@ def render_months(project: Project, spec: ModelSpec) -> str:
         table.add_column(name, justify="right")
     whole = frame[frame["slice_key"] == "all"]
     local = whole["window_start"].dt.tz_convert(spec.time.zone).dt.strftime("%Y-%m")
-    estimates = _estimates(project, spec)
     for name, month in whole.groupby(local):
-        table.add_row(str(name), *_cells(month, estimates.get(str(name), "-")))
+        table.add_row(str(name), *_cells(month))
     buffer = io.StringIO()
     Console(file=buffer, width=110).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
-def _estimates(project: Project, spec: ModelSpec) -> dict[str, str]:
-    """Return month -> mean of the days' estimates, which need no ground truth, by their rows."""
-    frame = metric_log.newest(
-        project.store.state,
-        spec.model,
-        metric=["estimated_roc_auc"],
-        slice_key="all",
-        model_version="all",
-        dataset="production",
-        granularity=spec.time.granularity,
-    )
-    frame = frame[frame["value"].notna()]
-    local = frame["window_start"].dt.tz_convert(spec.time.zone).dt.strftime("%Y-%m")
-    sums = frame.assign(total=frame["value"] * frame["n"]).groupby(local)[["total", "n"]].sum()
-    return {str(name): f"{row['total'] / row['n']:.3f}" for name, row in sums.iterrows()}
-
-
-def _cells(month: pd.DataFrame, estimate: str) -> list[str]:
+def _cells(month: pd.DataFrame) -> list[str]:
     def row(metric: str, column: str = ":table") -> pd.Series[float]:
         return month[(month["metric"] == metric) & (month["column_name"] == column)].iloc[0]
 
@@ -74,7 +55,7 @@ def _cells(month: pd.DataFrame, estimate: str) -> list[str]:
         f"{auc['n'] / n:.3f}",
         f"{row('actual_rate')['value']:.3f}",
         f"{auc['value']:.3f} ({auc['lower']:.3f}-{auc['upper']:.3f})",
-        estimate,
+        f"{row('estimated_roc_auc')['value']:.3f}",
         f"{row('f1')['value']:.3f}",
         f"{row('accuracy')['value']:.3f}",
         f"{row('psi', 'score')['value']:.3f}",

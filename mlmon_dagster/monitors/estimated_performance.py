@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from scipy import special
@@ -31,10 +32,10 @@ def judge(evidence: Evidence) -> list[Row]:
 
     Two monitors per declared metric. ``estimated_performance/<metric>``: the estimate is worse than
     the baseline's by `drop`, and its band excludes the baseline's. It needs no actuals.
-    ``estimated_performance/<metric>_residual``: once actuals are there, the realized value is worse
-    than the estimate by `residual`, and the 95 % interval of the difference excludes 0: the score
-    no longer means what it meant, which is concept drift. Windows that turn out better than
-    estimated pass. Provisional windows are NO_DATA for the second.
+    ``estimated_performance/<metric>_residual``: once actuals are there, the realized values of the
+    last `over` windows are worse than the estimates by `residual` on average, and the 95 % interval
+    of that excludes 0: the score no longer means what it meant, which is concept drift. Windows
+    that turn out better than estimated pass. Provisional windows are NO_DATA for the second.
     """
     rows: list[Row] = []
     for window in evidence.windows:
@@ -79,8 +80,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     reason = _no_data(window, row)
     if not reason and window["maturity"] == "provisional":
         reason = "provisional"
-    guess = evidence.whole(window, estimated(monitor.metric))
-    fields = {
+    fields: dict[str, Any] = {
         "family": FAMILY,
         "metric": metric,
         "source": row,
@@ -89,21 +89,38 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     }
     if row is None or reason:
         return _without(evidence, window, monitor, metric, reason, fields)
-    sign = -1 if is_loss(monitor.metric) else 1
-    worse = sign * row["value"]
-    margin = (row["upper"] - row["lower"]) / 2
+    recent = evidence.recent(window, metric, monitor.over)
+    mean, margin = _pooled(recent, evidence.baseline_row(estimated(monitor.metric), row))
+    worse = -mean if is_loss(monitor.metric) else mean
     failed = worse >= monitor.residual - 1e-12 and worse > margin
     name = NAMES.get(monitor.metric, monitor.metric)
-    against = f" (estimate {number(guess['value'])})" if guess and finite(guess["value"]) else ""
+    span = f" over {len(recent)} windows" if len(recent) > 1 else ""
+    n = sum(int(one["n"]) for one in recent)
     text = (
-        f"{name} turned out {number(abs(worse))} {'worse' if worse > 0 else 'better'} than its "
-        f"estimate{against}, give or take {number(margin)} (n {int(row['n']):,}); the limit is "
+        f"{name}{span} turned out {number(abs(worse))} {'worse' if worse > 0 else 'better'} than "
+        f"estimated, give or take {number(margin)} (n {n:,}); the limit is "
         f"{number(monitor.residual)}"
     )
     if failed:
         text += ". The scores no longer mean what they meant in the baseline"
     past = worse >= monitor.residual and not failed
+    fields |= {"value": mean, "lower": mean - margin, "upper": mean + margin, "n": n}
     return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
+
+
+def _pooled(rows: Sequence[Row], base: Row | None) -> tuple[float, float]:
+    """Mean of some windows' residuals, each by its precision, and half its 95 % interval.
+
+    The windows' own chance averages out; that of the baseline, which they share, does not.
+    """
+    widths = [max((row["upper"] - row["lower"]) / 2, 1e-12) for row in rows]
+    weights = [width**-2 for width in widths]
+    total = sum(weights)
+    mean = sum(w * row["value"] for w, row in zip(weights, rows, strict=True)) / total
+    shared = (base["upper"] - base["lower"]) / 2 if base is not None else 0.0
+    own = total**-0.5
+    widest = max(widths)
+    return mean, min(math.hypot(own, shared if math.isfinite(shared) else 0.0), max(widest, own))
 
 
 def _no_data(window: Window, row: Row | None) -> str:

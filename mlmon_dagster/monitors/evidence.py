@@ -96,6 +96,21 @@ class Evidence:
         """Metric row of a window at slice `all`, None if it was not computed."""
         return self._whole.get((window["dataset"], window["window_start"], metric, column))
 
+    def recent(self, window: Window, metric: str, most: int) -> list[Row]:
+        """Metric rows of a window and of those before it that have a value, the newest `most`."""
+        mine = self._by_metric.get((window["dataset"], metric), [])
+        until = [row for row in mine if row["window_start"] <= window["window_start"]]
+        return until[-most:]
+
+    @cached_property
+    def _by_metric(self) -> dict[tuple[str, str], list[Row]]:
+        found: dict[tuple[str, str], list[Row]] = {}
+        for key in sorted(self._whole, key=lambda key: key[1]):
+            row = self._whole[key]
+            if finite(row["value"]) is not None and key[3] == TABLE:
+                found.setdefault((key[0], key[2]), []).append(row)
+        return found
+
     def slices(self, window: Window, metric: str, column: str = TABLE) -> list[Row]:
         """Metric rows of a window's slices that have a value, largest first."""
         key = (window["dataset"], window["window_start"], metric, column)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, merge
 from mlmon_dagster.profiles import load_baseline, load_profiles
+from mlmon_dagster.profiles.estimates import estimate, estimate_columns
 from mlmon_dagster.profiles.measures import MEASURES, columns_of, measure
 from mlmon_dagster.spec import Granularity, ModelSpec, granularity_windows
 from mlmon_dagster.store import Store
@@ -52,6 +53,14 @@ def rolled_up_metrics(
         coarse = {c: coarsen(spec, stats, granularity) for c, stats in profiles.items()}
         if coarse:
             frames.append(measure(spec, family, coarse, baseline.windows if baseline else None))
+    if spec.task in ("binary_classification", "multiclass_classification"):
+        profiles = load_profiles(
+            store, spec, start=start, end=end, dataset="production",
+            columns=estimate_columns(spec), slices=[()],
+        )  # fmt: skip
+        coarse = {c: coarsen(spec, stats, granularity) for c, stats in profiles.items()}
+        if coarse:
+            frames.append(estimate(store, spec, coarse, baseline))
     return concat_frames(frames)
 
 

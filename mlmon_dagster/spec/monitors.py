@@ -167,14 +167,15 @@ class EstimateMonitor(_Monitor):
     """Performance estimated without ground truth, and the estimate's distance from the truth.
 
     ``drop`` is how much worse than the baseline's the estimate may be, and ``residual`` how much
-    worse than the estimate the realized value may turn out.
+    worse than the estimate the realized value may turn out, over the last ``over`` windows.
     """
 
     metric: PerformanceMetric = "roc_auc"
     severity: Severity = "WARN"
     windows: WindowCount = KOfN(2, 3)
     drop: float = Field(default=0.05, gt=0)
-    residual: float = Field(default=0.05, gt=0)
+    residual: float = Field(default=0.03, gt=0)
+    over: int = Field(default=7, ge=1, le=60)
 
 
 class ServiceMonitor(_Monitor):
