@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from benchmarks.estimate import bin_of, counted, half_of, logistic, middles, world
+from benchmarks.estimate import bin_of, counted, halved, logistic, middles, world
 from mlmon_dagster.metrics.calibration_curve import isotonic_curve, learn_curves
 from mlmon_dagster.metrics.estimated import estimated_performance, residuals
 from mlmon_dagster.metrics.estimated_calibration import calibrate
@@ -26,7 +26,7 @@ SEED = 3
 def learnt():
     score, actual = world(np.random.default_rng(1), 40, 400)
     whole = counted(score, actual)
-    return calibrate(whole, half_of(score, actual, np.random.default_rng(2)), SEED)
+    return calibrate(whole, halved(score, actual, 0.5), SEED)
 
 
 def test_the_curve_is_scikit_learns_isotonic_regression():
