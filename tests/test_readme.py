@@ -125,6 +125,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`monitors.quality`", families.QualityMonitor),
     ("`monitors.drift`", families.DriftMonitor),
     ("`monitors.performance`", families.PerformanceMonitor),
+    ("`monitors.estimated_performance`", families.EstimateMonitor),
     ("`monitors.service`", families.ServiceMonitor),
     ("`alerts`", declared.AlertPolicy),
     ("`retention`", declared.RetentionPolicy),
