@@ -28,7 +28,10 @@ NAMES = {
     "chi_square": "Chi-square distance",
     **{name: info.label for name, info in METRICS.items()},
     **{estimated(name): f"Estimated {info.label}" for name, info in METRICS.items()},
-    **{residual(name): f"{info.label}, estimated - realized," for name, info in METRICS.items()},
+    **{
+        residual(name): f"Distance of the estimated {info.label} from the truth"
+        for name, info in METRICS.items()
+    },
 }
 REASONS = {
     "few_rows": "too few rows",
