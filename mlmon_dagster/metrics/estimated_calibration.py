@@ -18,6 +18,7 @@ from mlmon_dagster.metrics.expected import (
     sampling_variances,
     values_of,
 )
+from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.roc import MIN_RARER
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
@@ -65,10 +66,9 @@ class Calibration:
     Attributes:
         curves: P(positive) per bin.
         dispersion: Metric -> how much further the realized values of the baseline's own windows
-            lie from their estimates than independent rows would (a ratio of variances, at least
-            1). Each half of the baseline is estimated with the curve of the other.
+            lie from their estimates than independent rows would, see `stretch`. Each half of the
+            baseline is estimated with the curve of the other.
         table: The baseline's own expected counts, each half with the curve of the other, (1, S).
-        spread: ``rows * p * (1 - p)`` of that, and of the decided rows.
         n: Labelled rows of the baseline.
         reason: Why nothing can be estimated; empty if something can.
         method: Version of the method.
@@ -180,8 +180,24 @@ def _dispersion(
             squares = (truth[metric] - guess[metric]) ** 2 / variance
         squares = squares[~thin & np.isfinite(squares)]
         known = len(squares) >= MIN_WINDOWS
-        found[metric] = max(1.0, float(squares.mean())) if known else 1.0
+        found[metric] = stretch(squares) if known else 1.0
     return found
+
+
+def stretch(squares: Floats) -> float:
+    """Return the factor of the sampling variance that a 95 % band needs, at least 1.
+
+    Args:
+        squares: Squared distance of truth and estimate in sampling variances, one per window of
+            the baseline, held out.
+
+    Returns:
+        The larger of their mean and of what makes the band hold 95 % of them, counted as if one
+        more window were to come (conformal prediction): the windows may have heavy tails.
+    """
+    rank = min(int(np.ceil(0.95 * (len(squares) + 1))), len(squares))
+    quantile = float(np.sort(squares)[rank - 1]) / Z95**2
+    return max(1.0, float(squares.mean()), quantile)
 
 
 def realized(counts: Scored) -> Table:

@@ -21,6 +21,7 @@ from mlmon_dagster.metrics.estimated_calibration import (
     aligned,
     less,
     scored,
+    stretch,
 )
 from mlmon_dagster.metrics.expected import Table, expected_table, sampling_variances, values_of
 from mlmon_dagster.metrics.frames import concat_frames, table_frame
@@ -194,7 +195,7 @@ def _dispersion(base: Mapping[str, Scored], half: Mapping[str, Scored]) -> dict[
             squares = (truth[metric] - guess[metric]) ** 2 / _variance(tables, rows, base, metric)
         squares = squares[np.isfinite(squares) & (rows[CONFIDENCE].sum(axis=1) >= MIN_ROWS)]
         if len(squares) >= MIN_WINDOWS:
-            found[metric] = max(1.0, float(squares.mean()))
+            found[metric] = stretch(squares)
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.estimated_calibration import MIN_ROWS, MIN_WINDOWS
+from mlmon_dagster.metrics.estimated_calibration import MIN_ROWS, MIN_WINDOWS, stretch
 from mlmon_dagster.metrics.frames import concat_frames, table_frame
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.statistics import ALL
@@ -85,7 +85,7 @@ def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
         for power in range(2):
             mean = np.bincount(place, away[power], minlength=len(cells)) / np.maximum(rows, 1)
             squares = mean[used] ** 2 * rows[used] / max(variance[power], 1e-300)
-            dispersion[power] = max(1.0, float(squares.mean()))
+            dispersion[power] = stretch(squares)
     return LossCalibration(variance, dispersion, np.sqrt(variance * dispersion / n), n, "", losses)
 
 
