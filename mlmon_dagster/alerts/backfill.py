@@ -45,7 +45,7 @@ def _summarize(state: GroupState, place: Destination, rows: Sequence[Row]) -> No
     summary["head_key"] = key
     views = [state.views[row["fingerprint"]] for row in rows]
     text = say.summary_message(state.context_of(summary), views)
-    state.enqueue(summary, key, SUMMARY, text, head_key="")
+    state.enqueue(summary, key, SUMMARY, text, head_key="", pictured=views)
     alert_state.save_group(state.conn, summary)
     for row in rows:
         _count_as_told(state, place, row, key)

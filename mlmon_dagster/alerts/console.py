@@ -10,7 +10,7 @@ from mlmon_dagster.alerts.receivers import Delivery, NotPosted, Outcome, Posted
 
 HOW_TO_CONNECT = (
     "These messages went to the terminal only. To send them to Slack: set MLMON_SLACK_TOKEN to a "
-    "bot token with the scopes chat:write and channels:history, add\n"
+    "bot token with the scopes chat:write, channels:history and files:write, add\n"
     '  alerts: {slack: {channel: "#ml-alerts"}}\n'
     "to the model's file, invite the bot to the channel, and run: mlmon alerts test"
 )
@@ -29,8 +29,8 @@ class ConsoleReceiver:
     hint: str = HOW_TO_CONNECT
 
     def send(self, delivery: Delivery) -> Outcome:
-        """Print a message; an update of an earlier one is not printed again."""
-        if not delivery.update_ts:
+        """Print a message; an update of an earlier one is not printed again, a plot never."""
+        if delivery.payload["plain"] and not delivery.update_ts:
             print(delivery.payload["plain"], file=self.stream, flush=True)
             if self.hint:
                 print(self.hint, file=self.stream, flush=True)

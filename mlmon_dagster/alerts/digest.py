@@ -110,19 +110,19 @@ def compose_digest(
         title=f"{cadence.capitalize()} digest: {', '.join(counts)}",
         mood="ERROR" if firing and worst == "ERROR" else "WARN" if firing else "OK",
         items=tuple(
-            Item(f"{v.row['model']}: {v.sentence}", f"since {v.since}; {v.numbers}".rstrip("; "))
-            for v in firing[:MAX_LISTED]
+            Item(f"{v.row['model']}: {v.sentence}", f"since {v.since}") for v in firing[:MAX_LISTED]
         ),
         more=f"and {len(rest)} more" if rest else "",
         notes=(
-            ("Quiet", f"{len(quiet)} of {len(specs)} models: {_named(quiet)}"),
+            ("Quiet", _quiet(quiet, len(specs))),
             ("Delivery", _delivery(store)),
             (
                 "Period",
-                f"{start.astimezone(zone):%Y-%m-%d %H:%M} to {end.astimezone(zone):%Y-%m-%d %H:%M}",
+                f"{start.astimezone(zone):%Y-%m-%d %H:%M} to "
+                f"{end.astimezone(zone):%Y-%m-%d %H:%M %Z}",
             ),
         ),
-        command="mlmon alerts list --firing",
+        commands=("mlmon alerts list --firing",),
     )
 
 
@@ -160,6 +160,11 @@ def _delivery(store: Store) -> str:
     return f"{said}: {health.last_error}" if health.last_error else said
 
 
+def _quiet(names: Sequence[str], n: int) -> str:
+    models = f"of {n} model{'s' if n > 1 else ''}"
+    return f"{len(names)} {models}: {_named(names)}" if names else f"none {models}"
+
+
 def _named(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    return (", ".join(names[:_MAX_NAMED]) + more) or "none"
+    return ", ".join(names[:_MAX_NAMED]) + more

@@ -48,6 +48,7 @@ def dispatch(
     links: Links | None = None,
     backfilling: Collection[str] = (),
     ops_channel: str | None = None,
+    with_plots: bool = False,
     budget_seconds: float = 40.0,
     max_messages: int = 20,
     policy: DeliveryPolicy | None = None,
@@ -63,6 +64,7 @@ def dispatch(
         links: Addresses shown for an alert.
         backfilling: Models of which a backfill is known to run still.
         ops_channel: Slack channel of alerts about Dagster itself; None for that of most models.
+        with_plots: Whether messages get plots; the receivers must be able to draw them.
         budget_seconds: Real time after which no further message is begun.
         max_messages: Attempts after which delivering ends.
         policy: Waiting times of the delivery.
@@ -71,7 +73,14 @@ def dispatch(
     specs = [*specs, *([platform] if platform else [])]
     n_folded = fold_results(store, specs, now, environment=environment)
     gone = [stand_in(model, specs) for model in retire_undeclared(store, specs, now) if specs]
-    n_written = flush_groups(store, [*specs, *gone], now, links=links, backfilling=backfilling)
+    n_written = flush_groups(
+        store,
+        [*specs, *gone],
+        now,
+        links=links,
+        backfilling=backfilling,
+        with_plots=with_plots,
+    )
     n_written += write_digests(store, [s for s in specs if s.model != PLATFORM], now)
     n_written += summarize_outages(store, specs, now)
     checkpoints.reached("dispatch.written")

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from mlmon_dagster.alerts.message import Context, Message
 from mlmon_dagster.alerts.notify import Told
-from mlmon_dagster.alerts.outgoing import outbox_row
+from mlmon_dagster.alerts.outgoing import outbox_row, plot_row
+from mlmon_dagster.alerts.plotting import plot_of
 from mlmon_dagster.alerts.routing import Destination, destinations, fallback_of
 from mlmon_dagster.alerts.silencing import silenced_by
 from mlmon_dagster.alerts.view import AlertView, past_episode, view_of
@@ -20,6 +21,7 @@ from mlmon_dagster.store import alert_state, outbox, silences
 from mlmon_dagster.store.alert_state import Row
 
 SUMMARY = "summary"  # the group of the message that ends a backfill
+IN_THREAD, INLINE = "slack", ("email",)  # how a receiver shows plots; others show none
 
 
 @dataclass
@@ -36,6 +38,7 @@ class GroupState:
         n_changes: How often each alert's episode was escalated or revised.
         routes: Where each alert goes now, and who is mentioned there, by fingerprint.
         views: The alerts as people read them.
+        with_plots: Whether messages that tell something new get a picture of it.
     """
 
     conn: sa.Connection
@@ -47,6 +50,7 @@ class GroupState:
     n_changes: dict[str, int]
     routes: dict[str, dict[Destination, str]]
     views: dict[str, AlertView] = field(default_factory=dict)
+    with_plots: bool = False
 
     def apply_silences(self) -> None:
         """Mute what a silence matches, and unmute what none matches any more."""
@@ -161,14 +165,35 @@ class GroupState:
         *,
         head_key: str,
         next_at: dt.datetime = outbox.AT_ONCE,
+        pictured: Sequence[AlertView] = (),
     ) -> None:
-        """Write a message into the outbox, due at ``next_at``, which is real time."""
-        fallback = fallback_of(self.context.spec, place_of(group))
-        row = outbox_row(group, key, kind, text, head_key=head_key, now=self.now, fallback=fallback)
-        outbox.enqueue(self.conn, [{**row, "next_at": next_at}])
+        """Write a message into the outbox, and a plot of some alerts where plots are shown.
+
+        It is due at ``next_at``, which is real time.
+        """
+        receiver = group["receiver"]
+        wanted = self.with_plots and pictured and receiver in (IN_THREAD, *INLINE)
+        plot = plot_of(self.conn, pictured) if wanted else None
+        rows = [
+            outbox_row(
+                group,
+                key,
+                kind,
+                text,
+                head_key=head_key,
+                now=self.now,
+                fallback=fallback_of(self.context.spec, place_of(group)),
+                plot=plot if receiver in INLINE else None,
+            )
+        ]
+        if plot and receiver == IN_THREAD:
+            rows.append(plot_row(group, key, plot, thread=head_key or key, now=self.now))
+        outbox.enqueue(self.conn, [{**row, "next_at": next_at} for row in rows])
 
 
-def load(conn: sa.Connection, context: Context, now: dt.datetime) -> GroupState:
+def load(
+    conn: sa.Connection, context: Context, now: dt.datetime, *, with_plots: bool = False
+) -> GroupState:
     """Read the state of one model, with the silences of this moment applied."""
     model = context.spec.model
     groups = {key: dict(row) for key, row in alert_state.load_groups(conn, model).items()}
@@ -192,6 +217,7 @@ def load(conn: sa.Connection, context: Context, now: dt.datetime) -> GroupState:
             for key, row in alerts.items()
             if row["state"] in alert_state.ACTIVE
         },
+        with_plots=with_plots,
     )
     state.apply_silences()
     state.views = {key: view_of(row, context.spec.time.zone) for key, row in alerts.items()}

@@ -28,6 +28,7 @@ from mlmon_dagster.alerts.notify import Reason, Told, needs_update
 from mlmon_dagster.alerts.outgoing import row_key
 from mlmon_dagster.alerts.routing import Destination
 from mlmon_dagster.alerts.silencing import silenced_by
+from mlmon_dagster.alerts.view import AlertView
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, alert_state, checkpoints, outages, outbox
 from mlmon_dagster.store.alert_state import Row
@@ -48,6 +49,7 @@ def flush_groups(
     *,
     links: Links | None = None,
     backfilling: Collection[str] = (),
+    with_plots: bool = False,
 ) -> int:
     """Write the messages that are due into the outbox.
 
@@ -58,6 +60,7 @@ def flush_groups(
         links: Addresses shown for an alert; none by default.
         backfilling: Models of which a backfill is known to run still. Without that, one has ended
             when no ended window waits for its metrics, or after half an hour without a result.
+        with_plots: Whether messages get plots; the receivers must be able to draw them.
 
     Returns:
         How many messages were written, updates of heads not counted.
@@ -69,7 +72,7 @@ def flush_groups(
             continue
         context = Context(declared[model], links) if links else Context(declared[model])
         with alert_state.exclusive(store.state, f"alerts:{model}") as conn:
-            state = load(conn, context, now)
+            state = load(conn, context, now, with_plots=with_plots)
             n_written += summarize_backfill(state, is_running=model in backfilling)
             families = sorted({row["family"] for row in state.alerts.values()})
             n_written += sum(
@@ -158,8 +161,9 @@ def _write(
     key, context = row_key(group), state.context_of(group)
     if reason == "first":
         group |= {"head_key": key, "resolved": "[]"}
-        text = say.head_message(context, state.views_of(audible))
-        state.enqueue(group, key, _KINDS[reason], text, head_key="")
+        views = state.views_of(audible)
+        text = say.head_message(context, views)
+        state.enqueue(group, key, _KINDS[reason], text, head_key="", pictured=views)
     elif reason == "all_resolved" and _withdraw(state, group):
         # The thread's answers go with it: all that fired in it is said here, whenever it ended.
         over = {episode_of(k) for k in told.firing} | told.resolved
@@ -168,7 +172,14 @@ def _write(
         state.enqueue(group, key, _KINDS[reason], text, head_key="")
     else:
         text = _reply(state, context, reason, told, audible, ended)
-        state.enqueue(group, key, _KINDS[reason], text, head_key=group["head_key"])
+        state.enqueue(
+            group,
+            key,
+            _KINDS[reason],
+            text,
+            head_key=group["head_key"],
+            pictured=_pictured(state, reason, told, audible, ended),
+        )
         if reason != "repeat":
             _write_head(state, group)
     alert_state.save_group(state.conn, group)
@@ -198,6 +209,15 @@ def _reply(
     )
     mention = bool(changes.opened or changes.escalated)
     return say.change_message(context, changes, state.views_of(audible), mention=mention)
+
+
+def _pictured(
+    state: GroupState, reason: Reason, told: Told, audible: set[str], ended: set[str]
+) -> Sequence[AlertView]:
+    """Return the alerts that a reply is about, if a picture says more than the last one."""
+    if reason == "all_resolved":
+        return state.views_of(ended)
+    return state.views_of(audible - told.firing) if reason == "new_alerts" else ()
 
 
 def _withdraw(state: GroupState, group: dict[str, Any]) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 from mlmon_dagster.alerts.view import AlertView
 
+_OF_RUNS = ("failed_run", "failed_check", "failed_stuck")
+_RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Links = Callable[[AlertView], Sequence[tuple[str, str]]]
 
 # The asset whose page shows a family's checks.
@@ -29,10 +32,39 @@ def dagster_links(base_url: str) -> Links:
         base, model = base_url.rstrip("/"), quote(view.row["model"])
         if not base:
             return ()
+        run_id = str(view.details.get("run_id", ""))
+        if not (_RUN_ID.fullmatch(run_id) or view.row["metric"] in _OF_RUNS):
+            run_id = ""
         if view.row["family"] == "pipeline":
-            run_id = quote(str(view.details.get("run_id", "")))
-            return (("Run in Dagster", f"{base}/runs/{run_id}"),)
+            page = f"runs/{quote(run_id)}" if run_id else "automation"
+            return (("Run" if run_id else "Automation", f"{base}/{page}"),)
         asset = _ASSETS.get(view.row["family"], "health_report")
-        return (("Asset in Dagster", f"{base}/assets/{model}/{asset}?view=checks"),)
+        page = f"{base}/assets/{model}/{asset}"
+        check = quote(view.row["family"])
+        found = [("Asset", page), ("Check", f"{page}?view=checks&checkDetail={check}")]
+        if run_id:
+            found.append(("Run", f"{base}/runs/{run_id}"))
+        return found
 
     return links
+
+
+def links_of(links: Links, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:
+    """Return one address for each label; the checks of several families are named by family.
+
+    Args:
+        links: Addresses of one alert.
+        views: The alerts that a message is about.
+    """
+    found: dict[str, str] = {}
+    several = len({view.row["family"] for view in views}) > 1
+    for view in views:
+        for label, address in links(view):
+            if several and label == "Check":
+                label = f"Check {view.row['family']}"
+            if not several or label not in ("Asset", "Run"):
+                found.setdefault(label, address)
+        if view.row["runbook"] and view.row["runbook"] not in found.values():
+            n = sum(label.startswith("Runbook") for label in found)
+            found[f"Runbook {n + 1}" if n else "Runbook"] = view.row["runbook"]
+    return tuple(found.items())[:8]

@@ -13,8 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import formatdate
+from html import escape
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
+from mlmon_dagster.alerts.plotting import Draw, draw_or_none, read_plot
 from mlmon_dagster.alerts.receivers import (
     Delivery,
     NotPosted,
@@ -85,12 +88,13 @@ def parse_mail_server(url: str, sender: str | None = None) -> MailServer:
 
 
 class MailReceiver:
-    """Sends plain text mails; the channel is the list of addresses.
+    """Sends mails as plain text and HTML with its plot inside; the channel is the addresses.
 
     Args:
         server: Where mails are handed in; None refuses them and says what to set.
         timeout_seconds: Of one step of the conversation.
         tls: Makes the TLS context; for tests.
+        draw: Makes the picture of a plot; None shows none.
     """
 
     def __init__(
@@ -99,7 +103,9 @@ class MailReceiver:
         *,
         timeout_seconds: float = TIMEOUT_SECONDS,
         tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+        draw: Draw | None = None,
     ) -> None:
+        self._draw = draw
         self._server = server
         self._timeout = timeout_seconds
         self._tls = tls
@@ -110,7 +116,8 @@ class MailReceiver:
             return Refused(HOW_TO_SET)
         if delivery.update_ts:
             return Posted()
-        mail = compose(delivery, self._server.sender)
+        picture = draw_or_none(self._draw, delivery.payload)
+        mail = compose(delivery, self._server.sender, picture)
         is_connected = False
         try:
             with self._connect(self._server) as smtp:
@@ -152,8 +159,14 @@ class MailReceiver:
         return True
 
 
-def compose(delivery: Delivery, sender: str) -> EmailMessage:
-    """Write the mail of a message; the subject of an answer is its own, the thread by reference."""
+def compose(delivery: Delivery, sender: str, picture: bytes | None = None) -> EmailMessage:
+    """Write the mail of a message; the subject of an answer is its own, the thread by reference.
+
+    Args:
+        delivery: The message.
+        sender: The address that it comes from.
+        picture: PNG of its plot, shown inside the HTML.
+    """
     event = delivery.payload["event"]
     mail = EmailMessage()
     mail["Subject"] = clean(f"[{event['severity']}] {event['title']}", _MAX_SUBJECT)
@@ -167,7 +180,19 @@ def compose(delivery: Delivery, sender: str) -> EmailMessage:
         mail["In-Reply-To"] = delivery.thread_ts
         mail["References"] = delivery.thread_ts
     mail.set_content(delivery.payload["plain"] + "\n")
+    if html := delivery.payload.get("html"):
+        _add_html(mail, html, picture, read_plot(delivery.payload).get("alt", ""))
     return mail
+
+
+def _add_html(mail: EmailMessage, html: str, picture: bytes | None, alt: str) -> None:
+    name = f"plot.{mail['Message-ID'][1:-1]}"
+    shown = f'<p><img src="cid:{name}" alt="{escape(alt)}" width="720" style="max-width:100%"></p>'
+    mail.add_alternative(html + (shown if picture else ""), subtype="html")
+    if picture:
+        page = cast("EmailMessage", mail.get_payload(1))
+        page.add_related(picture, "image", "png", cid=f"<{name}>", filename="plot.png",
+                         disposition="inline")  # fmt: skip
 
 
 def _refused_recipients(recipients: dict[str, tuple[int, bytes]]) -> Outcome:

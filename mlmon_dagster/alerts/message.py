@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mlmon_dagster.alerts.links import Links
+from mlmon_dagster.alerts.commands import commands_of
+from mlmon_dagster.alerts.links import Links, links_of
 from mlmon_dagster.alerts.view import AlertView, number, worst_first
 from mlmon_dagster.spec.model import ModelSpec
 
@@ -37,7 +38,7 @@ class Message:
         notes: Label and text of the lines after that: since, explained by, owner.
         mentions: Who is notified, as the spec says.
         links: Label and address.
-        command: A shell command that shows more.
+        commands: Shell commands that show more: the numbers, and the rows.
     """
 
     title: str
@@ -47,7 +48,7 @@ class Message:
     notes: tuple[tuple[str, str], ...] = ()
     mentions: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
-    command: str = ""
+    commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ def head_message(context: Context, firing: Sequence[AlertView]) -> Message:
         more=_and_more(views[MAX_LISTED:]),
         notes=_notes(context, views),
         mentions=_mentions(context, views),
-        links=_links(context, views),
-        command=_command(views),
+        links=links_of(context.links, views),
+        commands=commands_of(views),
     )
 
 
@@ -112,12 +113,12 @@ def closed_message(context: Context, resolved: Sequence[AlertView]) -> Message:
     """Say that everything in a thread has ended: the last update of its head."""
     views = worst_first(resolved)
     return Message(
-        title=f"{context.spec.model}: resolved, {_count(views)} back to normal",
+        title=f"{context.spec.model}: resolved, {_back(views)}",
         mood="OK",
-        items=tuple(Item(f"was: {v.sentence}", _episode(v)) for v in views[:MAX_LISTED]),
+        items=tuple(_was(v) for v in views[:MAX_LISTED]),
         more=_and_more(views[MAX_LISTED:]),
         notes=(("Owner", _owners(context, views)),),
-        links=_links(context, views),
+        links=links_of(context.links, views),
     )
 
 
@@ -135,6 +136,9 @@ def change_message(
     views = [view for _, group in changes.labelled for view in group]
     items = [_change_item(label, v) for label, group in changes.labelled for v in group]
     counts = [f"{len(group)} {label.lower()}" for label, group in changes.labelled]
+    if len(views) == 1:  # the title says all of it; of what has ended, the item says what it was
+        counts = [f"{counts[0]}: {_change_text(views[0], changes)}"]
+        items = [_was(v) for v in changes.resolved]
     still = f"; {len(firing)} still firing" if firing else "; nothing else fires"
     return Message(
         title=f"{context.spec.model}: {', '.join(counts)}{still}",
@@ -142,7 +146,7 @@ def change_message(
         items=tuple(items[:MAX_LISTED]),
         more=f"and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else "",
         mentions=_mentions(context, views) if mention else (),
-        links=_links(context, views),
+        links=links_of(context.links, views),
     )
 
 
@@ -156,7 +160,7 @@ def repeat_message(context: Context, firing: Sequence[AlertView]) -> Message:
         more=head.more,
         notes=head.notes,
         mentions=head.mentions,
-        command=head.command,
+        commands=head.commands,
     )
 
 
@@ -180,28 +184,31 @@ def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
     families = sorted({v.row["family"] for v in views})
     return Message(
         title=f"{context.spec.model}: {_count(views)} firing after the backfill "
-        f"({', '.join(families)})",
+        f"({', '.join(families)}); since {_since(views)}",
         mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
         items=tuple(Item(v.sentence) for v in views[:MAX_LISTED]),
         more=_and_more(views[MAX_LISTED:]),
         notes=_notes(context, views),
         mentions=_mentions(context, views),
-        links=_links(context, views),
-        command=f"mlmon alerts list --model {shlex.quote(context.spec.model)}",
+        links=links_of(context.links, views),
+        commands=(f"mlmon alerts list --model {shlex.quote(context.spec.model)}",),
     )
 
 
 def _title(context: Context, views: Sequence[AlertView]) -> str:
-    others = len(views) - 1
-    rest = f" (and {others} more {views[0].row['family']} alerts)" if others > 1 else ""
-    rest = f" (and 1 more {views[0].row['family']} alert)" if others == 1 else rest
-    return f"{context.spec.model}: {views[0].sentence.rstrip('.')}{rest}"
+    others, family = len(views) - 1, views[0].row["family"]
+    rest = f" (and {others} more {family} alert{'s' if others > 1 else ''})" if others else ""
+    return f"{context.spec.model}: {views[0].sentence.rstrip('.')}{rest}; since {_since(views)}"
+
+
+def _since(views: Sequence[AlertView]) -> str:
+    return min(views, key=lambda v: str(v.row["opened_window"])).since
 
 
 def _items(views: Sequence[AlertView]) -> tuple[Item, ...]:
-    """List the alerts; the sentence of a single one is the title already."""
+    """List the alerts; what a single one says is in the title already."""
     if len(views) == 1:
-        return (Item(views[0].numbers),) if views[0].numbers else ()
+        return ()
     return tuple(Item(v.sentence) for v in views[:MAX_LISTED])
 
 
@@ -212,15 +219,16 @@ def _count(views: Sequence[AlertView]) -> str:
 def _and_more(rest: Sequence[AlertView]) -> str:
     if not rest:
         return ""
-    named = ", ".join(v.name for v in rest[:MAX_NAMED])
+    names = [v.name for v in rest[:MAX_NAMED]]
+    if len({v.row["metric"] for v in rest}) == 1:  # the metric is said once
+        names[1:] = [v.part for v in rest[1:MAX_NAMED]]
+    named = ", ".join(names)
     return f"and {len(rest)} more: {named}{', …' if len(rest) > MAX_NAMED else ''}"
 
 
 def _notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:
     explained = list(dict.fromkeys(line for v in views[:MAX_LISTED] for line in v.explained_by))
-    first = min(views, key=lambda v: str(v.row["opened_window"]))
     notes = [
-        ("Since", first.since),
         ("Explained by", "; ".join(explained[:4])),
         ("Not sent", _not_sent(context, views)),
         ("Owner", _owners(context, views)),
@@ -248,34 +256,28 @@ def _mentions(context: Context, views: Sequence[AlertView]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _links(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:
-    found: dict[str, str] = {}
-    for view in views:
-        for label, address in context.links(view):
-            found.setdefault(address, label)
-        if view.row["runbook"]:
-            found.setdefault(view.row["runbook"], "Runbook")
-    return tuple((label, address) for address, label in found.items())[:8]
-
-
-def _command(views: Sequence[AlertView]) -> str:
-    model, family = views[0].row["model"], views[0].row["family"]
-    if family == "pipeline":
-        return ""
-    metrics = {v.row["metric"] for v in views}
-    columns = {v.row["column_name"] for v in views} - {":table"}
-    words = ["mlmon", "metrics", model]
-    words += ["--metric", metrics.pop()] if len(metrics) == 1 else []
-    words += ["--column", columns.pop()] if len(columns) == 1 else []
-    words += ["--from", min(v.first_day for v in views), "--to", max(v.last_day for v in views)]
-    return " ".join(shlex.quote(word) for word in words)
-
-
 def _change_item(label: str, view: AlertView) -> Item:
-    if label != "Resolved":
-        newest = view.details.get("newest_message") if label.startswith("Revised") else ""
-        return Item(f"{label}: {newest or view.sentence}")
-    return Item(f"Resolved: {view.name}{_now(view)}; was: {view.sentence}", _episode(view))
+    if label == "Resolved":
+        return Item(f"Resolved: {view.name}{_now(view)}; was: {view.sentence}", _episode(view))
+    newest = view.details.get("newest_message") if label.startswith("Revised") else ""
+    return Item(f"{label}: {newest or view.sentence}")
+
+
+def _change_text(view: AlertView, changes: Changes) -> str:
+    if changes.resolved:
+        return f"{view.name}{_now(view)}"
+    newest = view.details.get("newest_message") if changes.revised else ""
+    return str(newest or view.sentence).rstrip(".")
+
+
+def _was(view: AlertView) -> Item:
+    return Item(f"Was: {view.sentence}", _episode(view))
+
+
+def _back(views: Sequence[AlertView]) -> str:
+    if len(views) == 1:
+        return f"{views[0].name}{_now(views[0])}"
+    return f"{_count(views)} back to normal"
 
 
 def _now(view: AlertView) -> str:

@@ -126,7 +126,7 @@ def _message(
         more=f"and {len(rest)} more: {', '.join(rest[:20])}" if rest else "",
         notes=tuple(note for note in notes if ended or note[0] != "Ended"),
         mentions=_mentions(firing, place, declared),
-        command="mlmon alerts list --firing",
+        commands=("mlmon alerts list --firing",),
     )
 
 

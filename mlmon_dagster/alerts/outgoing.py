@@ -9,7 +9,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from mlmon_dagster.alerts.html import html_text
 from mlmon_dagster.alerts.message import Message
+from mlmon_dagster.alerts.plotting import dump_plot
 from mlmon_dagster.alerts.rendering import (
     declared_mentions,
     plain_text,
@@ -19,6 +21,7 @@ from mlmon_dagster.alerts.rendering import (
 from mlmon_dagster.alerts.routing import Destination
 from mlmon_dagster.alerts.slack_text import clean, cut, escape, problems
 
+PLOT = "plot"
 _TITLE = 500
 _NOTE = 200
 
@@ -38,6 +41,7 @@ def outbox_row(
     head_key: str,
     now: dt.datetime,
     fallback: Destination | None = None,
+    plot: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Render a message for the outbox.
 
@@ -52,6 +56,7 @@ def outbox_row(
         head_key: Key of the message that opened the thread; empty to open one.
         now: The time of the flush.
         fallback: Where it goes if this place refuses it for good.
+        plot: A picture that goes with the text in one piece, where the place takes that.
     """
     mark = head_key if kind == "head" else key
     payload = slack_payload(message, mark)
@@ -70,8 +75,36 @@ def outbox_row(
                 "plain": plain_text(message),
                 "event": _event(group, key, kind, message, head_key),
                 "fallback": list(fallback) if fallback else [],
+                **({"html": html_text(message)} if group["receiver"] == "email" else {}),
+                **({"plot": dict(plot)} if plot else {}),
             }
         ),
+        "created_at": now,
+    }
+
+
+def plot_row(
+    group: Mapping[str, Any], key: str, plot: Mapping[str, Any], *, thread: str, now: dt.datetime
+) -> dict[str, Any]:
+    """Return the row that uploads a plot into a thread.
+
+    It is a message of its own, and in a group of its own: while it fails, no text waits for it.
+
+    Args:
+        group: The group whose message it goes with.
+        key: The idempotency key of that message.
+        plot: What to draw.
+        thread: Key of the message that opened the thread; it waits until that has arrived.
+        now: The time of the flush.
+    """
+    return {
+        "idempotency_key": hashlib.sha256(f"{key}|{PLOT}".encode()).hexdigest(),
+        "group_key": f"{group['group_key']}|{PLOT}",
+        "receiver": group["receiver"],
+        "channel": group["channel"],
+        "head_key": thread,
+        "kind": PLOT,
+        "payload": dump_plot(plot),
         "created_at": now,
     }
 
@@ -97,6 +130,7 @@ def fallback_row(row: Mapping[str, Any], error: str) -> dict[str, Any] | None:
         "metadata": {**slack["metadata"], "event_payload": {"idempotency_key": key}},
     }
     event = {**payload["event"], "id": key, "thread": key, "note": note}
+    rest = {name: payload[name] for name in ("html", "plot") if name in payload}
     return {
         "idempotency_key": key,
         "group_key": f"{row['group_key']}|fallback",
@@ -105,7 +139,7 @@ def fallback_row(row: Mapping[str, Any], error: str) -> dict[str, Any] | None:
         "head_key": "",
         "kind": row["kind"],
         "payload": json.dumps(
-            {"slack": again, "plain": f"{payload['plain']}\n  {note}", "event": event}
+            {"slack": again, "plain": f"{payload['plain']}\n  {note}", "event": event} | rest
         ),
         "created_at": row["created_at"],
     }
@@ -131,5 +165,5 @@ def _event(
         "more": clean(message.more, _TITLE),
         "notes": {label: clean(text, _TITLE) for label, text in message.notes},
         "links": [{"label": clean(label), "url": url} for label, url in message.links],
-        "command": clean(message.command, _TITLE),
+        "commands": [clean(command, _TITLE) for command in message.commands],
     }

@@ -10,7 +10,7 @@ from mlmon_dagster.alerts.message import Item, Message
 from mlmon_dagster.alerts.slack_text import clean, cut, escape, link, mention, safe
 
 EVENT_TYPE = "mlmon_alert"
-_COLOURS = {"ERROR": "#d1242f", "WARN": "#bf8700", "OK": "#1a7f37"}
+COLOURS = {"ERROR": "#d1242f", "WARN": "#bf8700", "OK": "#1a7f37"}
 _EMOJI = {"ERROR": ":red_circle:", "WARN": ":large_yellow_circle:", "OK": ":white_check_mark:"}
 _PLAIN = {"ERROR": "ERROR", "WARN": "WARN ", "OK": "OK   "}
 _SENTENCE = 300
@@ -43,7 +43,7 @@ def slack_payload(message: Message, idempotency_key: str) -> dict[str, Any]:
         "text": headline,
         "attachments": [
             {
-                "color": _COLOURS[message.mood],
+                "color": COLOURS[message.mood],
                 "fallback": safe(message.title, _SENTENCE),
                 "blocks": [*_sections(message), _context(short_id(idempotency_key))],
             }
@@ -73,8 +73,8 @@ def plain_text(message: Message) -> str:
         lines.append(f"    {clean(message.more, _MORE)}")
     for label, text in (*message.notes, *message.links):
         lines.append(f"  {clean(label) + ':':<14} {clean(text, _NOTE)}")
-    if message.command:
-        lines.append(f"  {'More:':<14} {clean(message.command, _NOTE)}")
+    for label, command in zip(("More:", ""), message.commands, strict=False):
+        lines.append(f"  {label:<14} {clean(command, _NOTE)}")
     return "\n".join(lines)
 
 
@@ -84,12 +84,13 @@ def _sections(message: Message) -> list[dict[str, Any]]:
     if message.more:
         items.append(safe(message.more, _MORE))
     notes = [f"*{safe(label)}:* {safe(text, _NOTE)}" for label, text in message.notes]
-    command = cut(escape(clean(message.command, _NOTE)), _ROOM_COMMAND)
+    room = _ROOM_COMMAND // max(len(message.commands), 1)
+    commands = [cut(escape(clean(command, _NOTE)), room) for command in message.commands]
     parts = (
         cut("\n".join(items), _ROOM_ITEMS),
         cut("\n".join(notes), _ROOM_NOTES),
         _links(message),
-        f"`{command}`" if command else "",
+        "\n".join(f"`{command}`" for command in commands if command),
     )
     return [{"type": "section", "text": _markdown(part)} for part in parts if part]
 

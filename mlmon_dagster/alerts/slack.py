@@ -7,7 +7,6 @@ Slack has no idempotency key, so what is unclear is looked up in the channel's h
 from __future__ import annotations
 
 import http.client
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web import SlackResponse
 
+from mlmon_dagster.alerts.plotting import Draw, draw_or_none, read_plot
 from mlmon_dagster.alerts.receivers import (
     Delivery,
     NotPosted,
@@ -27,17 +27,19 @@ from mlmon_dagster.alerts.receivers import (
     Refused,
     Unclear,
 )
-from mlmon_dagster.alerts.rendering import short_id, short_payload
+from mlmon_dagster.alerts.rendering import short_payload
 from mlmon_dagster.alerts.slack_errors import (
     PAYLOAD_ERRORS,
     UNCLEAR_ERRORS,
     UNREACHABLE,
     explain,
 )
+from mlmon_dagster.alerts.slack_files import file_name, name_in, send_bytes
 
 TIMEOUT_SECONDS = 10
 DEFAULT_WAIT_SECONDS = 30.0
 SCOPES = ("chat:write", "channels:history")
+PLOT_SCOPE = "files:write"
 _CLOCK_SKEW_SECONDS = 3600  # by which our clock may be ahead of Slack's
 _MAX_PAGES = 25
 _CHANNEL_ID = re.compile(r"[CGD][A-Z0-9]{6,}")
@@ -58,10 +60,11 @@ class SlackReceiver:
 
     Args:
         token: Bot token (``xoxb-``) with the scopes chat:write and channels:history
-            (groups:history for private channels).
+            (groups:history for private channels), and files:write for plots.
         base_url: Another address of the API; for tests.
         proxy: Address of an HTTP proxy; the environment's is used if None.
         timeout_seconds: Of one request.
+        draw: Makes the picture of a plot; None shows none.
     """
 
     def __init__(
@@ -71,7 +74,9 @@ class SlackReceiver:
         base_url: str = WebClient.BASE_URL,
         proxy: str | None = None,
         timeout_seconds: int = TIMEOUT_SECONDS,
+        draw: Draw | None = None,
     ) -> None:
+        self._draw = draw
         logger = logging.getLogger(__name__)
         logger.setLevel(logging.CRITICAL)  # outcomes are kept in the outbox; DEBUG prints bodies
         self._client = WebClient(
@@ -86,11 +91,38 @@ class SlackReceiver:
 
     def send(self, delivery: Delivery) -> Outcome:
         """Post or update once, with plain text in a second try if the blocks are refused."""
+        if read_plot(delivery.payload):
+            return self._upload(delivery)
         payload = delivery.payload["slack"]
         outcome = self._try(lambda: self._call(delivery, payload))
         if isinstance(outcome, Refused) and outcome.error.split(":")[0] in PAYLOAD_ERRORS:
             outcome = self._try(lambda: self._call(delivery, short_payload(payload)))
         return outcome
+
+    def _upload(self, delivery: Delivery) -> Outcome:
+        """Upload a plot into its thread; only the last of the three steps can be seen."""
+        plot, picture = read_plot(delivery.payload), draw_or_none(self._draw, delivery.payload)
+        if picture is None:
+            return Refused("the plot could not be drawn")
+        try:
+            ticket = self._client.files_getUploadURLExternal(
+                filename=file_name(delivery.idempotency_key),
+                length=len(picture),
+                alt_txt=plot["alt"],
+            )
+            file_id = str(ticket["file_id"])
+            send_bytes(str(ticket["upload_url"]), picture, self._client.timeout, self._client.proxy)
+        except Exception as error:  # classified, and begun again: nobody has seen anything
+            outcome = classify(error)
+            return NotPosted(outcome.error) if isinstance(outcome, Unclear) else outcome
+        outcome = self._try(
+            lambda: self._client.files_completeUploadExternal(
+                files=[{"id": file_id, "title": plot["title"]}],
+                channel_id=delivery.channel_id,
+                thread_ts=delivery.thread_ts,
+            )
+        )
+        return Posted(file_id, delivery.channel_id) if isinstance(outcome, Posted) else outcome
 
     def _call(self, delivery: Delivery, payload: Mapping[str, Any]) -> SlackResponse:
         # A name is resolved by Slack each time; threads and updates need the id of back then.
@@ -140,8 +172,11 @@ class SlackReceiver:
         return NotPosted("not in the channel's history")
 
     def retract(self, delivery: Delivery, posted: Posted) -> bool:
-        """Delete a message of ours that is there twice."""
+        """Delete a message or plot of ours that is there twice."""
         try:
+            if read_plot(delivery.payload):
+                self._client.files_delete(file=posted.ts)
+                return True
             self._client.chat_delete(channel=posted.channel_id, ts=posted.ts)
         except Exception as error:  # classified as above: a second copy stays, which is no loss
             classify(error)
@@ -150,17 +185,17 @@ class SlackReceiver:
 
     def _copies(self, delivery: Delivery, channel_id: str, since: float) -> list[str]:
         """Return the names of the messages of one key, oldest first; more than one is a fault."""
-        found: list[str] = []
+        found: list[tuple[float, str]] = []
         try:
             found.extend(
-                str(message["ts"])
+                (float(message["ts"]), name)
                 for message in self._history(channel_id, delivery.thread_ts, since)
-                if _is_message(message, delivery.idempotency_key)
+                if (name := name_in(message, delivery))
             )
         except SlackClientError:
             if not found:  # what follows cannot change that the message is there
                 raise
-        return sorted(found, key=float)
+        return [name for _, name in sorted(found)]
 
     def _history(self, channel_id: str, thread_ts: str, since: float) -> Iterator[dict[str, Any]]:
         cursor = ""
@@ -211,7 +246,8 @@ class SlackReceiver:
         missing = [scope for scope in SCOPES if granted and scope not in granted]
         who = f"Connected to {answer.get('team')} as {answer.get('user')}."
         if not missing:
-            return SlackCheck(True, who)
+            without = f" Alerts come without plots: the scope {PLOT_SCOPE} is missing."
+            return SlackCheck(True, who + without * bool(granted and PLOT_SCOPE not in granted))
         return SlackCheck(False, f"{who} {explain('missing_scope', missing)}")
 
 
@@ -263,12 +299,3 @@ def _header(headers: Mapping[str, Any], name: str) -> str:
 def _next_cursor(page: SlackResponse) -> str:
     metadata = cast("Mapping[str, Any]", page.get("response_metadata") or {})
     return str(metadata.get("next_cursor") or "")
-
-
-def _is_message(found: Mapping[str, Any], idempotency_key: str) -> bool:
-    """Recognise a message by its metadata, or by the mark people can see."""
-    event = (found.get("metadata") or {}).get("event_payload") or {}
-    if event.get("idempotency_key") == idempotency_key:
-        return True
-    seen = [found.get("text", ""), found.get("attachments", []), found.get("blocks", [])]
-    return short_id(idempotency_key) in json.dumps(seen)

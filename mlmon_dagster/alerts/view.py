@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from mlmon_dagster.monitors import wording
 from mlmon_dagster.store.alert_state import Row
 
 TABLE = ":table"
@@ -33,12 +34,16 @@ class AlertView:
 
     @property
     def name(self) -> str:
-        """The metric with its column and slice, such as ``psi of temp where origin = JFK``."""
-        column = self.row["column_name"]
-        name = self.row["metric"] if column == TABLE else f"{self.row['metric']} of {column}"
-        if self.row["slice_key"] == "all":
-            return str(name)
-        return f"{name} where {self.row['slice_key']} = {self.row['slice_value']}"
+        """The metric with its column and slice, such as ``PSI of temp for origin = JFK``."""
+        return wording.subject(self.row["metric"], self.row["column_name"], self.row)
+
+    @property
+    def part(self) -> str:
+        """What of the model the metric is about: column and slice, such as ``temp``."""
+        column, is_whole = self.row["column_name"], self.row["slice_key"] == "all"
+        where = "" if is_whole else f"{self.row['slice_key']} = {self.row['slice_value']}"
+        named = "" if column == TABLE else column
+        return " for ".join(text for text in (named, where) if text) or "everything"
 
     @property
     def sentence(self) -> str:
@@ -58,7 +63,7 @@ class AlertView:
         if d.get("threshold"):
             parts.append(f"limit {d['threshold']}")
         if d.get("n"):
-            parts.append(f"n = {d['n']:,}")
+            parts.append(f"n {d['n']:,}")
         return ", ".join(parts)
 
     @property
@@ -127,17 +132,18 @@ def worst_first(views: Sequence[AlertView]) -> list[AlertView]:
 
 
 def number(value: float | None) -> str:
-    """Write a number with four significant digits; ``-`` for none."""
-    return "-" if value is None else f"{value:.4g}"
+    """Write a number as the monitors' sentences do; ``-`` for none."""
+    return "-" if value is None else wording.number(value)
 
 
 def _slice_text(item: object) -> str:
     if not isinstance(item, Mapping):
         return str(item)
     text = f"{item.get('slice_key')} = {item.get('slice_value')}"
-    extra = [number(item["value"])] if item.get("value") is not None else []
+    text += f": {number(item['value'])}" if item.get("value") is not None else ""
+    extra = []
     if item.get("baseline_value") is not None:
         extra.append(f"baseline {number(item['baseline_value'])}")
     if item.get("n") is not None:
-        extra.append(f"n = {item['n']:,}")
+        extra.append(f"n {item['n']:,}")
     return f"{text} ({', '.join(extra)})" if extra else text

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlmon_dagster.alerts.outgoing import fallback_row
+from mlmon_dagster.alerts.outgoing import PLOT, fallback_row
 from mlmon_dagster.alerts.receivers import (
     Delivery,
     NotPosted,
@@ -30,6 +30,9 @@ Clock = Callable[[], dt.datetime]
 
 # Longer together than another worker's request may take.
 _LOOKS_AFTER_A_LOST_LEASE, _LOOK_SECONDS = 50, 0.3
+_MAX_PLOT_ATTEMPTS = 5
+# What goes with a message: nothing that waits is held up by it, and losing it loses no news.
+_COMPANIONS = ("head", PLOT)
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,8 @@ class Worker:
             outcome = receiver.look_up(delivery, since.timestamp())
             checkpoints.reached("deliver.looked_up")
             return outcome
-        if claim.row["kind"] == "head" and not delivery.update_ts:
-            return Refused("the message to update was never posted")
+        if claim.row["kind"] in _COMPANIONS and not (delivery.update_ts or delivery.thread_ts):
+            return Refused("the message that it goes with was never posted")
         if not outbox.renew(self.store.state, claim, self.clock(), self.policy.lease):
             return None  # frozen since the claim: another worker has it now
         checkpoints.reached("deliver.fenced")
@@ -197,7 +200,7 @@ class Worker:
     def _refused(self, claim: Claim, outcome: Refused) -> None:
         self._count(claim, is_failure=False)
         # An update of a head that is gone is no loss: the thread has the news.
-        status = "superseded" if claim.row["kind"] == "head" else "dead"
+        status = "superseded" if claim.row["kind"] in _COMPANIONS else "dead"
         copy = fallback_row(claim.row, outcome.error) if status == "dead" else None
         settled = outbox.settle(self.store.state, claim, status, copy=copy, error=outcome.error)
         if settled and status == "dead":
@@ -205,14 +208,17 @@ class Worker:
         self._note(outcome.error)
 
     def _not_posted(self, claim: Claim, outcome: NotPosted) -> None:
+        if self._gives_up(claim):
+            self._refused(claim, Refused(outcome.error))
+            return
         if outcome.wait_seconds is not None:
             self._close_gate(claim, outcome.wait_seconds)
         else:
             self._count(claim, is_failure=not claim.is_lookup)
         # Absent from the history: nothing failed just now, so it can go at once.
         wait = 0.0 if claim.is_lookup else self._backoff(claim)
-        if outcome.wait_seconds is not None:
-            wait = 0.0  # the gate holds it
+        if outcome.wait_seconds is not None:  # the gate holds it, but a plot closes none
+            wait = outcome.wait_seconds if claim.row["kind"] == PLOT else 0.0
         self._write(claim, "queued", error=outcome.error, next_at=self._after(wait))
         self.report.n_retry += 1
         self._note(outcome.error)
@@ -234,12 +240,17 @@ class Worker:
 
     def _count(self, claim: Claim, *, is_failure: bool) -> None:
         """Count failures of the channel; from the third on its pause grows."""
+        if claim.row["kind"] == PLOT:
+            return
         channel = claim.row["channel"]
         n = channel_gates.count_outcome(self.store.state, channel, is_failure=is_failure)
         checkpoints.reached("deliver.counted")
         if n >= outbox.FAILING:
             pause = self.policy.pace_seconds * 2.0 ** min(n - outbox.FAILING, 20)
             self._close_gate(claim, min(pause, self.policy.longest_pause_seconds))
+
+    def _gives_up(self, claim: Claim) -> bool:
+        return bool(claim.row["kind"] == PLOT and claim.row["attempts"] >= _MAX_PLOT_ATTEMPTS)
 
     def _backoff(self, claim: Claim) -> float:
         exponent: int = min(claim.row["attempts"] - 1, 20)
@@ -250,7 +261,7 @@ class Worker:
         return self.clock() + dt.timedelta(seconds=seconds)
 
     def _close_gate(self, claim: Claim, seconds: float) -> None:
-        if seconds > 0:
+        if seconds > 0 and claim.row["kind"] != PLOT:
             channel_gates.close_gate(self.store.state, claim.row["channel"], self._after(seconds))
 
     def _note(self, error: str) -> None:

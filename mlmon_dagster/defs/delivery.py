@@ -50,6 +50,7 @@ def dispatch_alerts(
         links=dagster_links(project.ui_url),
         backfilling=backfilling,
         ops_channel=project.ops_channel,
+        with_plots=True,
     )
     # The real clock: whoever watches this process lives in real time.
     heartbeats.beat(project.store.state, heartbeats.DISPATCHER, dt.datetime.now(dt.UTC))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from mlmon_dagster.defs.plots import draw_plot
 from mlmon_dagster.defs.resources import Project, read_variable
 from mlmon_dagster.spec import ModelSpec
 
@@ -39,7 +40,7 @@ def receivers(project: Project, specs: Sequence[ModelSpec] = ()) -> dict[str, Re
         "console": console,
         "slack": slack_receiver(project) or console,
         "webhook": WebhookReceiver(endpoints),
-        "email": MailReceiver(server),
+        "email": MailReceiver(server, draw=draw_plot),
     }
 
 
@@ -51,8 +52,8 @@ def slack_receiver(project: Project) -> SlackReceiver | None:
     if project.slack_token is None:
         return None
     if project.slack_api_url is None:
-        return SlackReceiver(project.slack_token)
-    return SlackReceiver(project.slack_token, base_url=project.slack_api_url)
+        return SlackReceiver(project.slack_token, draw=draw_plot)
+    return SlackReceiver(project.slack_token, base_url=project.slack_api_url, draw=draw_plot)
 
 
 @cache

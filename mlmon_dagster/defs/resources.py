@@ -130,15 +130,15 @@ class Project:
 
     folder: Path
     store_root: str
-    db_url: str | None = None
+    db_url: str | None = field(default=None, repr=False)  # may hold a password, as some below
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     now: Callable[[], dt.datetime] = wall_clock
-    slack_token: str | None = None
+    slack_token: str | None = field(default=None, repr=False)
     slack_api_url: str | None = None
     ui_url: str = "http://127.0.0.1:3000"
-    smtp_url: str | None = None
+    smtp_url: str | None = field(default=None, repr=False)
     mail_from: str | None = None
-    heartbeat_url: str | None = None
+    heartbeat_url: str | None = field(default=None, repr=False)
     ops_channel: str | None = None
     environment: str = "production"
     tick_seconds: int = 30

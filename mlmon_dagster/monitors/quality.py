@@ -75,9 +75,10 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
         message = f"{text} is {number(row['value'])} ({count}), too few rows to be above the limit."
     details: dict[str, Any] = {"count": round(row["value"] * row["n"]), "n": int(row["n"])}
     names = evidence.unseen.get((column, window["window_start"]))
-    if failed and metric == "unseen_rate" and names and not evidence.spec.features[column].pii:
+    if failed and metric == "unseen_rate" and names and evidence.spec.shows_values_of(column):
         details["unseen"] = dict(names)
-        message = message[:-1] + ": " + ", ".join(list(names)[:3]) + "."
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        message = message[:-1] + ": " + ", ".join(list(names)[:3]) + more + "."
     return result_row(
         evidence,
         window,

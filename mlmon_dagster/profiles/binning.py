@@ -44,7 +44,7 @@ from mlmon_dagster.profiles.order_statistics import (
 )
 from mlmon_dagster.spec.model import FeatureType, ModelSpec
 from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes
-from mlmon_dagster.store.sql import quote_identifier
+from mlmon_dagster.store.sql import literal, quote_identifier
 
 _BOOLEANS = ("false", "true")
 
@@ -71,11 +71,14 @@ def value_expressions(spec: ModelSpec) -> dict[str, tuple[Kind, str]]:
     Returns:
         Column name -> kind and SQL expression: the features, then the roles that the spec
         declares, then the losses of its task. Times are epoch seconds, texts their length,
-        booleans ``false`` and ``true``. The output of a regression is profiled like a feature.
+        booleans ``false`` and ``true``, personal categories a digest. The output of a regression is
+        profiled like a feature.
     """
     found: dict[str, tuple[Kind, str]] = {}
     for name, feature in spec.features.items():
         found[name] = _read(name, feature.type)
+        if feature.type == "categorical" and feature.pii:
+            found[name] = ("categorical", _digest(spec.model, name))
     roles = spec.columns
     if roles.score is not None:
         binary = spec.task == "binary_classification"
@@ -94,6 +97,11 @@ def _read(name: str, kind: FeatureType) -> tuple[Kind, str]:
         "categorical" if kind in ("categorical", "boolean") else "numeric"
     )
     return counted, _VALUES[kind].format(quote_identifier(name))
+
+
+def _digest(model: str, name: str) -> str:
+    """Return what stands for a personal category: bins and profiles must not hold the value."""
+    return f"MD5({literal(f'{model}:')} || {quote_identifier(name)})"
 
 
 def fit_binnings(

@@ -46,6 +46,7 @@ class Curve:
         limit: Threshold of the monitor, None if there is none.
         episodes: Alerts to shade.
         is_share: Whether values are shares, so that the axis ends at 0 and 1 at most.
+        failing: Which windows failed, one per window; empty marks none.
     """
 
     title: str
@@ -59,27 +60,31 @@ class Curve:
     limit: float | None = None
     episodes: Sequence[Episode] = ()
     is_share: bool = False
+    failing: Sequence[bool] = ()
 
 
-def draw(curve: Curve) -> bytes:
-    """Return a PNG of a curve, about 1,000 pixels wide and 20 to 40 kB.
+def draw(*curves: Curve) -> bytes:
+    """Return a PNG of curves one below the other, about 1,000 pixels wide and 20 to 40 kB each.
 
-    Intervals are a band, the baseline a dashed grey line, the threshold a dotted orange one, and
-    alert episodes red shades. Without any finite value the picture says so.
+    Intervals are a band, the baseline a dashed grey line, the threshold a dotted orange one, alert
+    episodes red shades, and windows that failed red dots. Without any finite value the picture
+    says so.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # Not through pyplot, whose figures are global: reports are made in threads too.
-    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained", facecolor="white")
+    size = (WIDTH, HEIGHT * len(curves))
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    _frame(axes, curve)
-    _shade(axes, curve)
-    _line(axes, curve)
-    _references(axes, curve)
-    _dates(axes, curve)
-    _limits(axes, curve)
+    for row, curve in enumerate(curves, start=1):
+        axes = figure.add_subplot(len(curves), 1, row)
+        _frame(axes, curve)
+        _shade(axes, curve)
+        _line(axes, curve)
+        _references(axes, curve)
+        _dates(axes, curve)
+        _limits(axes, curve)
     canvas.draw()  # type: ignore[no-untyped-call]  # as are its canvases
     return _compressed(canvas)
 
@@ -132,6 +137,13 @@ def _line(axes: Axes, curve: Curve) -> None:
         marker="o",
         markersize=1.8 if many else 3.5,
     )
+    failed = [
+        (middle, value)
+        for middle, value, fails in zip(middles, curve.values, curve.failing, strict=False)
+        if fails
+    ]
+    if failed:
+        axes.plot(*zip(*failed, strict=True), "o", color=ALERT, markersize=3 if many else 5.5)
     if not _finite(curve.values):
         axes.text(
             0.5, 0.5, "no values yet", transform=axes.transAxes, ha="center", va="center",

@@ -25,7 +25,7 @@ class Feature(Declared):
     max: float | None = None
     unit: str | None = None
     nullable: bool = False
-    pii: bool = False
+    pii: bool | None = None  # None: nobody has said that its values may be shown
     description: str | None = None
 
     @model_validator(mode="after")

@@ -175,6 +175,15 @@ class ModelSpec(Declared):
     alerts: AlertPolicy = AlertPolicy()
     retention: RetentionPolicy = RetentionPolicy()
 
+    def shows_values_of(self, column: str) -> bool:
+        """Tell whether values of a feature may be in messages: its spec says so, or it is a slice.
+
+        A feature that nobody has marked may be personal; its values are shown on demand only.
+        """
+        feature = self.features.get(column)
+        is_slice = any(column in key for key in self.slices)
+        return feature is not None and not feature.pii and (feature.pii is False or is_slice)
+
     @model_validator(mode="after")
     def _default_performance(self) -> Self:
         if "performance" not in self.monitors.model_fields_set:

@@ -94,7 +94,7 @@ outbox = sa.Table(
     text("head_key"),  # the row that opened the thread; '' for a row that opens one itself
     text(
         "kind"
-    ),  # opened | updated | repeated | resolved | summary | outage | digest | head | test
+    ),  # opened | updated | repeated | resolved | summary | outage | digest | head | test | plot
     text("payload", "{}"),  # JSON: rendered and frozen
     text("status", "queued"),  # queued | sending | unknown | sent | dead | superseded
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from mlmon_dagster.store.alert_state import Row, fetch
 from mlmon_dagster.store.frames import read_frame
 from mlmon_dagster.store.schema import monitor_result
 from mlmon_dagster.store.upsert import insert_or_ignore
@@ -72,3 +73,30 @@ def newest(
             table.c.window_start, table.c.monitor, table.c.slice_key, table.c.slice_value
         ),
     )
+
+
+def series(
+    conn: sa.Connection, identity: Mapping[str, str], until: datetime, limit: int
+) -> list[Row]:
+    """Return the last verdict on each of the newest windows of one monitor and slice.
+
+    Args:
+        conn: A connection to the state database.
+        identity: ``model``, ``monitor``, ``dataset``, ``slice_key`` and ``slice_value``.
+        until: Windows that start at or before this time.
+        limit: At most so many windows, the newest.
+
+    Returns:
+        Rows of ``monitor_result``, ordered by window.
+    """
+    table = monitor_result
+    mine = [table.c[name] == value for name, value in identity.items()]
+    last = (
+        sa.select(sa.func.max(table.c.id))
+        .where(*mine, table.c.window_start <= until)
+        .group_by(table.c.window_start)
+        .order_by(table.c.window_start.desc())
+        .limit(limit)
+    )
+    query = sa.select(table).where(table.c.id.in_(last)).order_by(table.c.window_start)
+    return fetch(conn, query)

@@ -51,9 +51,11 @@ def unseen_threads(conn: sa.Connection, receiver: str, channel: str) -> list[Row
 
 
 def waiting_replies(conn: sa.Connection, head_keys: Sequence[str]) -> list[Row]:
-    """Return the queued answers in some threads, oldest first."""
+    """Return the queued answers in some threads, oldest first; plots are none."""
     o = outbox.c
-    query = sa.select(outbox).where(o.head_key.in_(head_keys), o.status == "queued")
+    query = sa.select(outbox).where(
+        o.head_key.in_(head_keys), o.status == "queued", o.kind != "plot"
+    )
     return fetch(conn, query.order_by(o.id))
 
 

@@ -142,6 +142,7 @@ def _has_unclear(
     return sa.exists().where(
         other.c.receiver == receiver,
         other.c.channel == channel,
+        other.c.kind != "plot",  # no text waits for a picture
         _is_one_of(other.c.status, "sending", "unknown"),
         other.c.attempts > 0,
     )

@@ -18,10 +18,24 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 CHANNELS = {"#ml-alerts": "C0000001", "#other": "C0000002", "#ghost": ""}
 _SILENT = ("reset", "eof", "hang", "truncated")
+
+
+@dataclass
+class File:
+    """One picture in a thread."""
+
+    id: str
+    name: str
+    title: str
+    alt: str
+    channel: str
+    thread_ts: str
+    ts: str
+    content: bytes
 
 
 @dataclass
@@ -60,9 +74,11 @@ class FakeSlack:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.files: list[File] = []
+        self.uploads: dict[str, dict[str, Any]] = {}
         self.calls: list[str] = []
         self.token = "xoxb-right"
-        self.scopes = "chat:write,channels:history,channels:read"
+        self.scopes = "chat:write,channels:history,channels:read,files:write"
         self.hang_seconds = 1.5
         self.strict = True
         self.is_down = False  # answers nothing but 503
@@ -98,6 +114,8 @@ class FakeSlack:
             return {"ok": True, "team": "Team", "user": "mlmon", "url": "https://team.slack.com/"}
         if method == "conversations.list":
             return self._list(params)
+        if method.startswith("files."):
+            return self._file(method, params)
         channel = self.channels.get(params.get("channel", ""), params.get("channel", ""))
         if channel not in self.channels.values() or not channel:
             return {"ok": False, "error": "channel_not_found"}
@@ -131,6 +149,31 @@ class FakeSlack:
             self.accepted.append(message)
         return {"ok": True, "ts": message.ts, "channel": channel, "message": body}
 
+    def _file(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        if method == "files.getUploadURLExternal":
+            with self._lock:
+                self._n += 1
+                file_id = f"F{self._n:07d}"
+            self.uploads[file_id] = params
+            url = self.url.replace("/api/", f"/upload/{file_id}")
+            return {"ok": True, "upload_url": url, "file_id": file_id}
+        if method == "files.delete":
+            self.files = [file for file in self.files if file.id != params["file"]]
+            return {"ok": True}
+        (shared,) = json.loads(params["files"])
+        upload, thread = self.uploads[shared["id"]], params["thread_ts"]
+        if thread not in {m.ts for m in self.messages if m.channel == params["channel_id"]}:
+            return {"ok": False, "error": "thread_not_found"}
+        with self._lock:
+            self._n += 1
+            file = File(
+                shared["id"], upload["filename"], shared["title"], upload["alt_txt"],
+                params["channel_id"], thread, f"{time.time():.0f}.{self._n:06d}",
+                upload["content"],
+            )  # fmt: skip
+            self.files.append(file)
+        return {"ok": True, "files": [{"id": file.id, "title": file.title}]}
+
     def _update(self, channel: str, body: dict[str, Any]) -> dict[str, Any]:
         if error := self._limits(body):
             return {"ok": False, "error": error}
@@ -154,6 +197,12 @@ class FakeSlack:
             and float(m.ts) >= float(params.get("oldest") or 0)
             and (params["ts"] in (m.thread_ts, m.ts) if replies else not m.thread_ts)
         ]
+        if replies:
+            found += [
+                {"ts": f.ts, "text": "", "files": [{"id": f.id, "name": f.name}]}
+                for f in self.files
+                if (f.channel, f.thread_ts) == (channel, params["ts"])
+            ]
         start, limit = int(params.get("cursor") or 0), self.page_size
         following = str(start + limit) if start + limit < len(found) else ""
         return {
@@ -193,8 +242,13 @@ class FakeSlack:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
-                params = _params(self.rfile.read(length), self.headers.get("Content-Type", ""))
-                method = self.path.rsplit("/", 1)[-1]
+                body = self.rfile.read(length)
+                if self.path.startswith("/upload/"):
+                    self._take_bytes(body)
+                    return
+                params = _params(body, self.headers.get("Content-Type", ""))
+                params |= {k: v[0] for k, v in parse_qs(urlsplit(self.path).query).items()}
+                method = urlsplit(self.path).path.rsplit("/", 1)[-1]
                 step = fake.next_step(method)
                 if fake.is_down:
                     self._break("503")
@@ -214,6 +268,15 @@ class FakeSlack:
                 self._break(step.removeprefix("after_"))
 
             do_GET = do_POST
+
+            def _take_bytes(self, body: bytes) -> None:
+                step = fake.next_step("upload")
+                upload = fake.uploads[self.path.rsplit("/", 1)[-1]]
+                if not step and len(body) == int(upload["length"]):
+                    upload["content"] = body
+                    self._send(200, b"OK", "text/plain", {})
+                else:
+                    self._break(step or "400")
 
             def _break(self, step: str) -> None:
                 name, _, argument = step.partition(":")

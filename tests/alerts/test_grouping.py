@@ -50,7 +50,7 @@ def test_many_columns_are_one_message_with_a_limit(store: Store) -> None:
 
     (text,) = texts(store)
     assert "(and 12 more drift alerts)" in text
-    assert "and 7 more: psi of c3" in text
+    assert "and 7 more: PSI of c3, c4, c5" in text
     assert "mlmon metrics credit --metric psi --from 2024-01-01 --to 2024-01-02" in text
 
 
@@ -60,6 +60,7 @@ def test_a_message_says_what_since_when_why_whose_and_how_to_see_more(store: Sto
         lower=0.3,
         upper=0.5,
         runbook="https://wiki/psi",
+        run_id="0f0f0f0f-1111-2222-3333-444444444444",
         details={
             "worst_slices": [
                 {"slice_key": "region", "slice_value": "north", "value": 0.9, "n": 700}
@@ -71,15 +72,16 @@ def test_a_message_says_what_since_when_why_whose_and_how_to_see_more(store: Sto
 
     (text,) = texts(store)
     assert text.splitlines() == [
-        "ERROR credit: psi of age is high",
-        "  - value 0.4 (0.3 to 0.5), baseline 0, limit above 0.1, n = 1,200",
-        "  Since:         2024-01-01",
-        "  Explained by:  region = north (0.9, n = 700); unseen values XYZ",
+        "ERROR credit: psi of age is high; since 2024-01-01",
+        "  Explained by:  region = north: 0.90 (n 700); unseen values XYZ",
         "  Owner:         team:risk",
-        "  Asset in Dagster: http://ui/assets/credit/drift?view=checks",
+        "  Asset:         http://ui/assets/credit/drift",
+        "  Check:         http://ui/assets/credit/drift?view=checks&checkDetail=drift",
+        "  Run:           http://ui/runs/0f0f0f0f-1111-2222-3333-444444444444",
         "  Runbook:       https://wiki/psi",
         "  More:          mlmon metrics credit --metric psi --column age "
         "--from 2024-01-01 --to 2024-01-02",
+        "                 mlmon store head credit --from 2024-01-01 --to 2024-01-02",
     ]
 
 
@@ -101,9 +103,9 @@ def test_a_new_alert_and_a_partial_end_are_replies(
     (head,) = slack.heads()
     new, ended = slack.replies(head)
     assert kinds(any_store) == ["opened", "updated", "head", "updated", "head"]
-    assert "1 new; 2 still firing" in new.text
+    assert "1 new: psi of c1 is high; 2 still firing" in new.text
     assert new.text.startswith("<!here>")
-    assert "1 resolved; 1 still firing" in ended.text
+    assert "1 resolved: PSI of c1 is 0.01 again; 1 still firing" in ended.text
     assert "<!here>" not in ended.text
     assert head.colour == "#d1242f"
 
@@ -117,7 +119,7 @@ def test_escalation_and_revision_are_told(store: Store) -> None:
 
     replies = [text for text in texts(store) if "still firing" in text]
     assert ["1 worse" in replies[0], "1 revised after late data" in replies[1]] == [True, True]
-    assert "Revised after late data: c1 fine" in replies[1]
+    assert "1 revised after late data: c1 fine; 2 still firing" in replies[1]
 
 
 def test_an_unchanged_group_repeats_only_when_it_is_time(store: Store) -> None:
@@ -213,7 +215,7 @@ def test_the_end_under_a_silence_shows_only_in_the_head(store: Store) -> None:
     settle(store, SPECS, day(10))
 
     assert kinds(store) == ["opened", "head"]
-    assert "resolved, 1 alert back to normal" in texts(store)[1]
+    assert "resolved, PSI of age is 0.01 again" in texts(store)[1]
 
 
 @pytest.mark.parametrize("labels", [{}, {"colour": "red"}])

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -16,41 +13,16 @@ from mlmon_dagster.alerts.routing import webhook_channel
 from mlmon_dagster.alerts.webhook import Endpoint, WebhookReceiver, sign
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.schema import outbox
+from tests.alerts.fake_webhook import Hook, fake_webhook
 from tests.alerts.worlds import day, deliver, result, rows_of, settle, spec_of
 
 SECRET = "shared"
 
 
-@dataclass
-class Hook:
-    url: str = ""
-    answers: list[int] = field(default_factory=list)
-    requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-
-
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    found = Hook()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            found.requests.append((dict(self.headers.items()), body))
-            self.send_response(found.answers.pop(0) if found.answers else 200)
-            self.send_header("Location", "http://127.0.0.1:1/elsewhere")
-            self.send_header("Retry-After", "7")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    found.url = f"http://127.0.0.1:{server.server_port}/hook"
-    yield found
-    server.shutdown()
-    server.server_close()
+    with fake_webhook() as found:
+        yield found
 
 
 def receiver_of(url: str, **kw: Any) -> WebhookReceiver:

@@ -17,7 +17,8 @@ NOW = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
 DAY = pd.Timestamp("2024-01-10", tz="UTC")
 FEATURES = {
     "age": {"type": "numeric", "min": 0},
-    "region": {"type": "categorical"},
+    "region": {"type": "categorical", "pii": False},
+    "city": {"type": "categorical"},
     "name": {"type": "categorical", "pii": True},
     "signed_up": {"type": "datetime"},
 }

@@ -44,14 +44,19 @@ def test_few_rows_are_no_data():
     assert (row["status"], row["reason"]) == ("NO_DATA", "few_rows")
 
 
-def test_unseen_values_are_named_unless_they_are_personal():
-    metrics = [rate("unseen_rate", column, 50, 500) for column in ("region", "name")]
-    unseen = {("region", DAY): {"XX": 40, "YY": 10}, ("name", DAY): {"Jane Doe": 50}}
+def test_unseen_values_are_named_only_if_the_spec_says_that_they_are_not_personal():
+    metrics = [rate("unseen_rate", column, 50, 500) for column in ("region", "name", "city")]
+    unseen = {
+        ("region", DAY): {"XX": 40, "YY": 10},
+        ("name", DAY): {"Jane Doe": 50},
+        ("city", DAY): {"12 Elm St": 50},
+    }
     rows = verdicts("quality", metrics, unseen=unseen)
     assert json.loads(only(rows, "quality/unseen_rate/region")["details"])["unseen"] == {
         "XX": 40, "YY": 10,
     }  # fmt: skip
     assert "Jane" not in str(only(rows, "quality/unseen_rate/name"))
+    assert "Elm" not in str(only(rows, "quality/unseen_rate/city"))
 
 
 def test_ranges_are_judged_only_where_declared_and_columns_only_where_chosen():

@@ -1,0 +1,202 @@
+"""Draw the pictures of docs/alerts.md: ``python -m tests.alerts.pictures``.
+
+Alerts go their whole way, from monitor results through the real Slack client to a fake Slack; what
+it was sent is drawn in a browser (Chromium). The sentences are those of the demo's monitors.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlmon_dagster.alerts import RunFailure, dagster_links, observe_run_failures
+from mlmon_dagster.alerts.digest import write_digests
+from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.defs.plots import draw_plot
+from mlmon_dagster.spec import ModelSpec, load_model
+from mlmon_dagster.store import Store, open_store
+from tests.alerts.block_kit import draw_thread
+from tests.alerts.fake_slack import FakeSlack, fake_slack
+from tests.alerts.worlds import observe, result, send, settle
+
+ROOT = Path(__file__).parent.parent.parent
+IMAGES = ROOT / "docs" / "images"
+DEMO = ROOT / "mlmon_dagster" / "demo" / "flight_delay.yaml"
+RUN = "5f1c8a70-6c1f-4b0e-9a9f-3a1d2c9b7e44"
+WEATHER = ("dewp", "humid", "precip", "pressure", "temp", "visib", "wind_speed")
+NOISE = np.random.default_rng(7)
+
+
+def moment(day: int) -> dt.datetime:
+    """Midnight in New York of a day of December 2013."""
+    return dt.datetime(2013, 12, 1, 5, tzinfo=dt.UTC) + dt.timedelta(days=day - 1)
+
+
+def row(day: int, status: str = "OK", **changes: Any) -> dict[str, Any]:
+    start = moment(day)
+    times = {"window_start": start, "window_end": moment(day + 1), "created_at": moment(day + 1)}
+    common = {"model": "flight_delay", "run_id": RUN, "n": 776, "owner": "team:ml-platform"}
+    return result(1, status, **{**common, **times, **changes})
+
+
+def roc_auc(day: int, status: str = "OK", value: float = 0.72, **changes: Any) -> dict[str, Any]:
+    low, high = value - 0.05, value + 0.05
+    message = (
+        f"ROC AUC is {value:.2f} ({low:.2f} to {high:.2f}, n 739), {0.73 - value:.2f} worse than "
+        "the baseline's 0.73; the limit is 0.05."
+    )
+    slices = [
+        {"slice_key": k, "slice_value": v, "value": x, "baseline_value": b, "n": n}
+        for k, v, x, b, n in (
+            ("origin", "EWR", value - 0.08, 0.74, 260),
+            ("origin", "LGA", value - 0.04, 0.73, 228),
+            ("carrier", "B6", value + 0.03, 0.7, 127),
+        )
+    ]
+    numbers = {"value": value, "lower": low, "upper": high, "baseline_value": 0.73, "n": 739}
+    return row(
+        day, status, family="performance", metric="roc_auc", column_name=":table",
+        message=message, details={"worst_slices": slices} if status != "OK" else {},
+        threshold="drop 0.05", monitor="performance/roc_auc", **{**numbers, **changes},
+    )  # fmt: skip
+
+
+def drift(day: int, column: str, status: str, value: float) -> dict[str, Any]:
+    message = (
+        f"PSI of {column} is {value:.2f} beyond sampling noise (n 776, baseline n 30,214), "
+        f"{'above' if status != 'OK' else 'not above'} 0.10."
+    )
+    slices = [
+        {"slice_key": "origin", "slice_value": v, "value": value * f, "n": n}
+        for v, f, n in (("JFK", 1.6, 288), ("EWR", 0.9, 260), ("LGA", 0.7, 228))
+    ]
+    return row(
+        day, status, column_name=column, message=message, value=value, baseline_value=None,
+        threshold="above 0.10", details={"worst_slices": slices} if status != "OK" else {},
+    )  # fmt: skip
+
+
+def nulls(day: int, column: str, share: float) -> dict[str, Any]:
+    status = "WARN" if share > 0.6 else "OK"
+    message = f"Null share of {column} is {share:.2f} (n 776), above 0.60."
+    return row(
+        day, status, family="quality", metric="null_rate", column_name=column, message=message,
+        value=share, baseline_value=None, threshold="above 0.60",
+    )  # fmt: skip
+
+
+class Stage:
+    """One model, one Slack, and what happens on it."""
+
+    def __init__(self, store: Store, slack: FakeSlack, spec: ModelSpec) -> None:
+        self.store, self.slack, self.spec = store, slack, spec
+        self.receiver = SlackReceiver(slack.token, base_url=slack.url, draw=draw_plot)
+
+    def tell(self, day: float, *rows: dict[str, Any]) -> None:
+        now = moment(1) + dt.timedelta(days=day - 1)
+        links = dagster_links("https://dagster.example.com")
+        settle(self.store, [self.spec], now, *rows, links=links, with_plots=True)
+        for _ in range(3):
+            send(self.store, self.receiver)
+
+    def picture(self, **kw: Any) -> bytes:
+        return draw_thread(self.slack, self.slack.heads()[-1], **kw)
+
+
+def opened(stage: Stage) -> None:
+    days = [roc_auc(d, value=0.72 + NOISE.normal(0, 0.015)) for d in range(1, 25)]
+    bad = [roc_auc(25, "ERROR", 0.63), roc_auc(26, "ERROR", 0.59)]
+    stage.tell(27, *days, *bad)
+
+
+def escalated(stage: Stage) -> None:
+    columns = ("hour", "distance")
+    history = [
+        drift(d, c, "OK", abs(NOISE.normal(0.01, 0.01))) for d in range(1, 25) for c in columns
+    ]
+    stage.tell(26, *history, drift(25, "hour", "WARN", 0.24))
+    stage.tell(27, drift(26, "hour", "ERROR", 0.71), drift(26, "distance", "OK", 0.02))
+
+
+def grouped(stage: Stage) -> None:
+    more = ("seats", "plane_age", "carrier", "dest", "distance")
+    days = [
+        nulls(d, c, abs(NOISE.normal(0.02, 0.01))) for d in range(1, 31) for c in (*WEATHER, *more)
+    ]
+    stage.tell(32, *days, *(nulls(31, c, 1.0) for c in (*WEATHER, *more)))
+
+
+def resolved(stage: Stage) -> None:
+    opened(stage)
+    stage.tell(28, roc_auc(27, value=0.71))
+    stage.tell(29, roc_auc(28, value=0.73))
+
+
+def digest(stage: Stage) -> None:
+    opened(stage)
+    grouped_days = [nulls(d, "temp", 1.0) for d in range(26, 29)]
+    stage.tell(29, *grouped_days)
+    policy = stage.spec.alerts.digest.model_copy(update={"every": "daily"})
+    alerts = stage.spec.alerts.model_copy(update={"digest": policy})
+    write_digests(stage.store, [stage.spec.model_copy(update={"alerts": alerts})], moment(30))
+    stage.tell(30)
+
+
+def run_failure(stage: Stage) -> None:
+    message = "StoreError: No space left on device while writing profiles of 2013-12-30."
+    failure = RunFailure("flight_delay", RUN, moment(31), message)
+    observe_run_failures(stage.store, [failure], now=moment(31))
+    stage.tell(31.02)
+
+
+def no_data(stage: Stage) -> None:
+    message = "No prediction in this window, silent for about 29 h; the limit is 26h."
+    silent = row(
+        30, "ERROR", family="freshness", metric="no_data_for", column_name=":table",
+        message=message,
+        value=None, baseline_value=None, threshold="26h", n=0,
+    )  # fmt: skip
+    observe(stage.store, drift(29, "hour", "OK", 0.01))
+    stage.tell(32.1, silent)
+
+
+SCENES: dict[str, Callable[[Stage], None]] = {
+    "opened": opened,
+    "escalated": escalated,
+    "grouped": grouped,
+    "resolved": resolved,
+    "digest": digest,
+    "run-failure": run_failure,
+    "no-data": no_data,
+}
+
+
+def draw_scene(name: str) -> bytes:
+    """Play one scene in a store and a Slack of its own, and return its picture."""
+    spec = load_model(DEMO)
+    route = spec.alerts.slack.model_copy(update={"mention": "@here"}) if spec.alerts.slack else None
+    alerts = spec.alerts.model_copy(update={"slack": route})
+    with tempfile.TemporaryDirectory() as folder, fake_slack() as slack:
+        store = open_store(folder)
+        stage = Stage(store, slack, spec.model_copy(update={"alerts": alerts}))
+        SCENES[name](stage)
+        picture = stage.picture()
+        store.close()
+    return picture
+
+
+def main(names: list[str]) -> None:
+    for name in names or SCENES:
+        path = IMAGES / f"slack-{name}.png"
+        path.write_bytes(draw_scene(name))
+        print(path, path.stat().st_size)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,225 @@
+"""Secrets and personal values: put in everywhere, looked for wherever they must not be.
+
+Rows live in the store; ids and values are shown on demand. Everywhere else (the state database,
+Dagster's own, reports, messages, what runs print) there are numbers, names of columns, values of
+declared slices and names of files, and nothing more.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlmon_dagster.defs.delivery import dispatch_alerts
+from mlmon_dagster.defs.instance import open_instance
+from mlmon_dagster.defs.launch import Launcher
+from mlmon_dagster.defs.lineage import ASSETS, WINDOWED
+from mlmon_dagster.defs.maintenance import MAINTENANCE_KEY
+from mlmon_dagster.defs.overview import OVERVIEW_KEY
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.spec import ModelSpec, load_model
+from tests.alerts.fake_slack import fake_slack
+from tests.alerts.fake_smtp import fake_smtp
+from tests.alerts.fake_webhook import fake_webhook
+from tests.defs.small_model import MODEL, YAML, customers, drop, landing, windows_of_days
+
+FIRST = dt.date(2024, 3, 1)
+DAYS = tuple(FIRST + dt.timedelta(days=i) for i in range(3))
+NOW = dt.datetime(2024, 3, 5, 16, tzinfo=dt.UTC)
+SECRETS = {name: f"SECRET{name}SECRET" for name in ("TOKEN", "SMTP", "HOOKURL", "HOOKKEY", "S3")}
+PERSONAL = {
+    name: f"CANARY{name}CANARY"
+    for name in (
+        "ID", "TRACE", "EMAIL", "NAME", "NEWNAME", "CITY", "NEWCITY", "NOTE", "CELL", "UNDECLARED",
+        "LINE", "LABEL", "TIME",
+    )
+}  # fmt: skip
+DECLARED = {name: f"SHOWN{name}SHOWN" for name in ("REGION", "FILE")}
+# Drift is measured between categories, so the baseline knows those of features that nobody has
+# declared personal.
+KEPT = {("CITY", ".mlmon/store/state.db")}
+FEATURES = """\
+  region:  {type: categorical}
+  email:   {type: text, pii: true}
+  name:    {type: categorical, pii: true}
+  city:    {type: categorical}
+  note:    {type: text}
+"""
+
+
+def declare(folder: Path) -> ModelSpec:
+    text = YAML.format(model=MODEL, start=FIRST, zone="UTC")
+    text = text.replace("  region:  {type: categorical}\n", FEATURES)
+    text = text.replace("/*.parquet", "/*")
+    text = text.replace("dataset: dataset,", "dataset: dataset, trace_id: trace,")
+    text = text.replace(
+        'mention: "@oncall"}',
+        'mention: "@oncall"}, email: {to: [a@example.com]}, '
+        "webhook: {url_env: HOOK_URL, secret_env: HOOK_KEY}, digest: daily",
+    )
+    path = folder / "models" / f"{MODEL}.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    return load_model(path)
+
+
+def personal(day: dt.date, dataset: str = "production") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a day's events with a canary in every column that can hold one."""
+    predictions, actuals = customers(day, dataset, 100, age=40 if dataset != "production" else 70)
+    is_new = dataset == "production"
+    for frame in (predictions, actuals):
+        frame["id"] = PERSONAL["ID"] + frame["id"]
+    predictions["trace"] = [f"{PERSONAL['TRACE']}{i}" for i in range(len(predictions))]
+    predictions["email"] = [f"{PERSONAL['EMAIL']}{i}@example.com" for i in range(len(predictions))]
+    predictions["name"] = PERSONAL["NEWNAME" if is_new else "NAME"]
+    predictions["city"] = PERSONAL["NEWCITY" if is_new else "CITY"]
+    predictions["note"] = PERSONAL["NOTE"]
+    predictions["region"] = DECLARED["REGION"]
+    predictions["undeclared"] = PERSONAL["UNDECLARED"]
+    if day == DAYS[-1]:
+        predictions["balance"] = np.nan
+    return predictions, actuals
+
+
+def land(folder: Path) -> None:
+    first = dt.date(2024, 2, 1)
+    days = [personal(first + dt.timedelta(days=i), "validation") for i in range(4)]
+    frames = dict(zip(("predictions", "actuals"), zip(*days, strict=True), strict=True))
+    for stream, parts in frames.items():
+        drop(pd.concat(parts), landing(folder, stream) / "validation.parquet")
+    for day in DAYS[:-1]:
+        for stream, frame in zip(frames, personal(day), strict=True):
+            drop(frame, landing(folder, stream) / f"{day}.parquet")
+    land_broken(folder)
+
+
+def land_broken(folder: Path) -> None:
+    """Land files in which something is wrong with a row, a line, or all of it."""
+    predictions, actuals = personal(DAYS[-1])
+    actuals = actuals.assign(left=actuals["left"].astype(object))
+    predictions = predictions.assign(age=predictions["age"].astype(object))
+    predictions.loc[0, "age"] = PERSONAL["CELL"]
+    predictions["at"] = predictions["at"].astype(str).astype(object)
+    predictions.loc[1, "at"] = PERSONAL["TIME"]
+    actuals.loc[0, "left"] = PERSONAL["LABEL"]
+    place = landing(folder, "predictions")
+    predictions.to_csv(place / f"{DAYS[-1]}.csv", index=False)
+    actuals.to_csv(landing(folder, "actuals") / f"{DAYS[-1]}.csv", index=False)
+    line = json.dumps({"id": PERSONAL["ID"], "note": PERSONAL["LINE"]})
+    (place / f"{DECLARED['FILE']}.jsonl").write_text(f"{line}\n{line[:-9]}\n")
+    (place / "garbage.parquet").write_text(PERSONAL["LINE"])
+    (place / "ragged.csv").write_text(f"id,at,score\n{PERSONAL['LINE']},1,2,3,4,5\n")
+    (place / "columns.csv").write_text(f"id,at\n{PERSONAL['LINE']},2024-03-01T00:00:00Z\n")
+
+
+def sinks(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield everything below the project that is neither a row of the store nor a landing file."""
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        is_rows = parts[0] == "landing" or parts[:2] == (".mlmon", "work")
+        is_rows |= parts[:2] == (".mlmon", "store") and not path.name.startswith("state.db")
+        if path.is_file() and not is_rows:
+            yield str(path.relative_to(folder)), path.read_bytes()
+            if path.suffix == ".db":
+                yield f"{path.name} unpacked", _unpacked(path)
+
+
+def _unpacked(path: Path) -> bytes:
+    """Return the compressed values of a SQLite database, such as Dagster's snapshots."""
+    found = []
+    with closing(sqlite3.connect(path)) as conn:
+        tables = conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in tables:
+            for row in conn.execute(f'SELECT * FROM "{table}"'):
+                packed = [v for v in row if isinstance(v, bytes) and v[:1] == b"x"]
+                found += [zlib.decompress(value) for value in packed]
+    return b"\n".join(found)
+
+
+def run_everything(project: Project, spec: ModelSpec) -> None:
+    with open_instance(project) as instance:
+        launcher = Launcher(project, [spec], instance)
+        others = [a.name for a in ASSETS if not a.is_windowed]
+        first = [name for name in others if name in ("event_log", "baseline")]
+        later = [name for name in others if name not in first]
+        reports = [launcher.materialize(spec, first)]
+        reports.append(launcher.materialize(spec, WINDOWED, windows_of_days(spec, DAYS)))
+        keys = [OVERVIEW_KEY, MAINTENANCE_KEY]
+        reports.append(launcher.materialize(spec, later, keys=keys))
+        assert [report.errors for report in reports] == [[]] * 3
+        for hours in (0, 24):
+            now = NOW + dt.timedelta(hours=hours)
+            delivered = dispatch_alerts(project, [spec], instance, now)
+            assert delivered.delivery.n_dead == 0, delivered.text()
+
+
+def test_secrets_and_personal_values_reach_no_sink(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = declare(tmp_path)
+    land(tmp_path)
+    with fake_slack() as slack, fake_smtp() as smtp, fake_webhook() as hook:
+        slack.token = SECRETS["TOKEN"]
+        monkeypatch.setenv("HOOK_URL", f"{hook.url}/{SECRETS['HOOKURL']}")
+        monkeypatch.setenv("HOOK_KEY", SECRETS["HOOKKEY"])
+        project = Project(
+            tmp_path,
+            str(tmp_path / ".mlmon" / "store"),
+            now=lambda: NOW,
+            slack_token=slack.token,
+            slack_api_url=slack.url,
+            smtp_url=f"smtp://127.0.0.1:{smtp.port}/{SECRETS['SMTP']}",
+            mail_from="mlmon@example.com",
+            storage_options={"aws_secret_access_key": SECRETS["S3"]},
+        )
+        run_everything(project, spec)
+        project.store.close()
+        bodies = [json.dumps([m.shown, m.body]) for m in slack.messages]
+        bodies += [f"{f.name} {f.title} {f.alt}" for f in slack.files]
+        mails = [part for mail in smtp.mails for part in mail.walk() if not part.is_multipart()]
+        found: list[tuple[str, bytes]] = [
+            *sinks(tmp_path),
+            ("slack", "\n".join(bodies).encode()),
+            ("mail", b"\n".join(bytes(part.get_payload(decode=True)) for part in mails)),
+            ("webhook", b"\n".join(body for _, body in hook.requests)),
+            ("printed", "".join(capfd.readouterr()).encode()),
+            ("repr", repr(project).encode()),
+        ]
+    hits = {
+        (place, name)
+        for place, content in found
+        for name, canary in (SECRETS | PERSONAL).items()
+        if canary.encode() in content and (name, place) not in KEPT
+    }
+    shown: dict[str, set[str]] = {
+        name: {place for place, content in found if canary.encode() in content}
+        for name, canary in DECLARED.items()
+    }
+
+    assert hits == set()
+    assert {"slack", "mail", "webhook"} <= shown["REGION"] & {p for p, c in found if c}
+    assert "slack" in shown["FILE"]
+    assert len(slack.files) > 0
+
+
+def test_the_search_would_find_what_is_there(tmp_path: Path) -> None:
+    path: Any = tmp_path / ".mlmon" / "store" / "state.db"
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("CREATE TABLE t (a TEXT, b BLOB)")
+        conn.execute("INSERT INTO t VALUES ('plain', ?)", (zlib.compress(b"packed"),))
+        conn.commit()
+    contents = b"".join(content for _, content in sinks(tmp_path))
+
+    assert b"plain" in contents
+    assert b"packed" in contents
