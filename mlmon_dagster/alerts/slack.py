@@ -128,8 +128,7 @@ class SlackReceiver:
         # A name is resolved by Slack each time; threads and updates need the id of back then.
         is_new = not (delivery.thread_ts or delivery.update_ts)
         channel = delivery.channel if is_new else delivery.channel_id or delivery.channel
-        content: dict[str, Any] = {"text": payload["text"]}
-        content["attachments"] = payload.get("attachments", [])
+        content = {"text": payload["text"], "attachments": payload.get("attachments", [])}
         if delivery.update_ts:
             return self._client.chat_update(channel=channel, ts=delivery.update_ts, **content)
         return self._client.chat_postMessage(
@@ -246,8 +245,8 @@ class SlackReceiver:
         missing = [scope for scope in SCOPES if granted and scope not in granted]
         who = f"Connected to {answer.get('team')} as {answer.get('user')}."
         if not missing:
-            without = f" Alerts come without plots: the scope {PLOT_SCOPE} is missing."
-            return SlackCheck(True, who + without * bool(granted and PLOT_SCOPE not in granted))
+            lacks = bool(granted) and PLOT_SCOPE not in granted
+            return SlackCheck(True, who + f" No plots: scope {PLOT_SCOPE} is missing." * lacks)
         return SlackCheck(False, f"{who} {explain('missing_scope', missing)}")
 
 
