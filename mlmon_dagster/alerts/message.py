@@ -136,9 +136,8 @@ def change_message(
     views = [view for _, group in changes.labelled for view in group]
     items = [_change_item(label, v) for label, group in changes.labelled for v in group]
     counts = [f"{len(group)} {label.lower()}" for label, group in changes.labelled]
-    if len(views) == 1:  # the title says all of it; of what has ended, the item says what it was
+    if len(views) == 1:
         counts = [f"{counts[0]}: {_change_text(views[0], changes)}"]
-        items = [_was(v) for v in changes.resolved]
     still = f"; {len(firing)} still firing" if firing else "; nothing else fires"
     return Message(
         title=f"{context.spec.model}: {', '.join(counts)}{still}",
