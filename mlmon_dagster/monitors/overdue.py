@@ -8,7 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlmon_dagster.metrics.volume import chance_of_so_few
-from mlmon_dagster.monitors.evidence import OK, Evidence, Row, Window, production, result_row
+from mlmon_dagster.monitors.evidence import (
+    NO_DATA,
+    OK,
+    Evidence,
+    Row,
+    Window,
+    production,
+    result_row,
+)
 from mlmon_dagster.monitors.wording import threshold
 
 MIN_WINDOWS = 7  # earlier windows from which the usual coverage is known
@@ -21,7 +29,7 @@ def judge_actuals(evidence: Evidence) -> list[Row]:
 
     Due is a window's end plus `actuals.expected_within` plus `time.allowed_lateness`. The value is
     the missing share of the usual coverage, the median of the earlier due windows; it fails past
-    `actuals_missing`, unless so few can be chance. Windows that are not due have no row.
+    `actuals_missing`, unless so few can be chance. Windows that are not due are NO_DATA.
     """
     spec = evidence.spec
     condition = spec.monitors.freshness.actuals_missing
@@ -32,11 +40,30 @@ def judge_actuals(evidence: Evidence) -> list[Row]:
     earlier: list[float] = []
     for window in production(evidence):
         n = int(window["n_expected"])
-        if not n or window["window_end"] + wait > evidence.now:
+        if not n:
+            continue
+        if window["window_end"] + wait > evidence.now:
+            rows.append(_not_due(evidence, window, n))
             continue
         rows.append(_judge(evidence, window, n, earlier))
         earlier.append(int(window["n_actual"]) / n)
     return rows
+
+
+def _not_due(evidence: Evidence, window: Window, n: int) -> Row:
+    return result_row(
+        evidence,
+        window,
+        evidence.spec.monitors.freshness,
+        family="freshness",
+        metric="actuals_missing",
+        status=NO_DATA,
+        reason="provisional",
+        message="Ground truth is not due yet.",
+        n=n,
+        data_version="actuals:not_due",
+        method_version="actuals-1",
+    )
 
 
 def _judge(evidence: Evidence, window: Window, n: int, earlier: Sequence[float]) -> Row:

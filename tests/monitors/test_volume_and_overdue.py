@@ -77,11 +77,11 @@ def test_ground_truth_that_never_came_is_overdue_and_sparse_one_is_not() -> None
     assert {row["status"] for row in overdue([0.0] * 3, n=20)} == {"OK"}
 
 
-def test_windows_that_are_not_due_have_no_row() -> None:
+def test_windows_that_are_not_due_have_no_verdict() -> None:
     now = (DAY + pd.Timedelta(days=2)).to_pydatetime()
     rows = verdicts("freshness", [], [window(n_expected=100, n_actual=0)], now=now)
 
-    assert [row["metric"] for row in rows] == ["no_data_for"]
+    assert [row["status"] for row in rows] == ["OK", "NO_DATA"]
 
 
 def test_rows_sent_again_are_a_warning_and_two_rows_are_none() -> None:
