@@ -23,6 +23,7 @@ from tests.alerts.worlds import spec_of
 CHANNELS = {f"#c{i}": f"C100000{i}" for i in range(6)}
 TIMEOUT_SECONDS = 1
 LEASE = dt.timedelta(seconds=4)
+AFTERWARDS = "dispatch.written"  # where a worker dies that was frozen once
 OVER = 0  # the round that ends the processes
 POLICY = DeliveryPolicy(
     lease=LEASE,
@@ -107,6 +108,8 @@ class Fate:
             os.kill(os.getpid(), signal.SIGKILL)
         (folder / f"frozen-{os.getpid()}").write_text(str(time.time()))
         os.kill(os.getpid(), signal.SIGSTOP)
+        # Woken again it ends what it was at, and makes room for one with a fate of its own.
+        self.action, self.step, self.nth, self.count = "kill", AFTERWARDS, 1, 0
 
 
 def run(place: Place, fate: Fate) -> None:

@@ -19,7 +19,7 @@ from mlmon_dagster.store import open_store
 from mlmon_dagster.store.outbox_health import outbox_health
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import observe, result
-from tests.chaos.dispatching import LEASE, OVER, Fate, Place, run
+from tests.chaos.dispatching import AFTERWARDS, LEASE, OVER, Fate, Place, run
 from tests.chaos.verdicts import Verdict, rule_of
 
 
@@ -58,7 +58,7 @@ class Dispatchers:
             if process.is_alive():
                 continue
             if process.exitcode == -signal.SIGKILL:
-                self.toll.kills[fate.step] += 1
+                self.toll.kills[fate.step if fate.action == "kill" else AFTERWARDS] += 1
             else:
                 self.toll.n_crashed += 1
             self.running[i] = self._one(Fate() if spare else self.deal())
