@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.alerts.fake_slack import fake_slack
 from tests.chaos.database import own_postgres
+from tests.chaos.drain import drain
 from tests.chaos.faults import brew_storm, fates
 from tests.chaos.inline import post_inline
 from tests.chaos.judge import Finding, judge
@@ -37,6 +38,9 @@ def main() -> int:
     names = (options.only,) if options.only else ("postgres", "sqlite", "inline")
     findings = {name: _run(name, options) for name in names}
     is_right = all(found.is_clean != (name == "inline") for name, found in findings.items())
+    for n_rows in () if options.only else (300, 10_000):
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"\n{n_rows:,} messages waiting, SQLite: {drain(Path(folder), n_rows)}")
     print("As guaranteed." if is_right else "NOT as guaranteed.")
     return 0 if is_right else 1
 

@@ -47,8 +47,8 @@ class Drained:
     n_wrong: int
 
 
-def drain(folder: Path, n_rows: int) -> Drained:
-    """Fill an outbox and deliver all of it in one call."""
+def drain(folder: Path, n_rows: int, n_messages: int = 150) -> Drained:
+    """Fill an outbox and deliver the first messages of it in one call."""
     store = open_store(folder)
     with store.state.begin() as conn:
         for first in range(0, n_rows, 1000):
@@ -58,7 +58,7 @@ def drain(folder: Path, n_rows: int) -> Drained:
     tracemalloc.start()
     began = time.monotonic()
     report = deliver(
-        store, {"slack": receiver}, policy=IMPATIENT, budget_seconds=600, max_messages=n_rows
+        store, {"slack": receiver}, policy=IMPATIENT, budget_seconds=600, max_messages=n_messages
     )
     seconds, peak = time.monotonic() - began, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
