@@ -137,11 +137,12 @@ def describe_thresholds(spec: ModelSpec, family: str) -> str:
     if family == "performance":
         return "Limits: " + "; ".join(_performance_limit(m) for m in monitors.performance) + "."
     if family == "estimated_performance":
-        return "; ".join(
+        stated = [
             f"{m.metric}: estimate drop {m.drop:g}, realized worse than estimated "
             f"by {m.residual:g} over {m.over} windows"
             for m in monitors.estimated_performance
-        )
+        ]
+        return f"Limits: {'; '.join(stated)}." if stated else ""
     limits = {
         name: getattr(monitors.service, name)
         for name in ("p95_latency_ms", "p99_latency_ms", "error_rate", "n", "volume_drop")
