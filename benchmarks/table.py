@@ -51,7 +51,7 @@ def render(title: str, columns: Sequence[str], rows: Sequence[Row], *, seed: obj
     lines = ["", title, _machine(), _versions(), f"seed {seed}"]
     lines.append(f"{'':36}" + "".join(f"{name:>14}" for name in columns) + "  goal")
     for row in rows:
-        numbers = "".join(f"{number:>14}" for number in row.numbers)
+        numbers = "".join(f" {number:>13}" for number in row.numbers)
         goal = "-" if row.goal is None else str(row.goal)
         lines.append(f"{row.name:36}{numbers:<{14 * len(columns)}}  {goal}")
     return "\n".join(lines)

@@ -69,7 +69,7 @@ def prove_kills(folder: Path, n: int) -> list[Row]:
     return [
         Row(
             "SIGKILL at named steps",
-            (f"{killed.total():,}", f"{len(killed)} steps", "0 lost, 0 doubled"),
+            (f"{killed.total():,}", f"{len(killed)} steps", "0 differ"),
             Goal(killed.total(), n, is_least=True, unit=" kills"),
         )
     ]
@@ -106,7 +106,7 @@ def prove_together(folder: Path, seconds: float) -> list[Row]:
     missing = found["batches"] * together.ROWS - found["stored"]
     if wrong or missing or found["stored"] != found["records"]:
         raise AssertionError(str(found))
-    numbers = (f"{found['batches']:,} files", f"{found['reads']:,} reads", "0 errors, 0 torn")
+    numbers = (f"{found['batches']:,} files", f"{found['reads']:,} reads", "0 errors")
     return [Row(f"2 ingests, 3 readers, {seconds:g} s", numbers, Goal(wrong, 0))]
 
 

@@ -58,7 +58,8 @@ def part_of(number: int) -> list[Event]:
         Known(b, number % 7, None),
         Known(own, 1, 1),
     ]
-    return [*events, Erased(gone)]
+    # One that was logged by then, so that its partitions are written anew, and one that was not.
+    return [*events, Erased(f"gone-{number - 2}"), Erased(f"never-{number}")]
 
 
 def kill_round(context: Any, template: Path, first: int, steps: Sequence[str]) -> Counter[str]:
@@ -99,4 +100,5 @@ def kill_everywhere(context: Any, template: Path, n: int) -> Counter[str]:
         order = (*STEPS[turn:], *STEPS[:turn])[: max(1, min(len(STEPS), n - killed.total()))]
         killed += kill_round(context, template, first, order)
         first += len(STEPS) + 5
+    assert n < len(STEPS) or set(killed) == set(STEPS), set(STEPS) - set(killed)
     return killed
