@@ -80,12 +80,11 @@ def list_baselines(project: Project, model: str) -> None:
     declared = baselines.newest_declared(engine, model)
     stored = baselines.newest(engine, model, declared) if declared else None
     if stored is None:
-        click.echo(
-            f"declared   learning: no events of dataset {spec.baseline.dataset!r} have come yet"
-        )
+        click.echo(f"declared   learning: {spec.baseline.described()}; too few have come yet")
     else:
         click.echo(
-            f"declared   {stored.baseline_id}  dataset {stored.dataset}, {stored.n:,} rows, "
+            f"declared   {stored.baseline_id}  {spec.baseline.described()}; bins of "
+            f"dataset {stored.dataset}, {stored.n:,} rows, "
             f"fitted {stored.created_at:%Y-%m-%d %H:%M} UTC"
         )
     for row in promotions.list_promotions(engine, model):

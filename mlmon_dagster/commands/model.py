@@ -52,8 +52,8 @@ def show_status(project: Project, name: str, last: int) -> None:
     states = window_steps.load(project.store.state, name)
     if promotions.in_force(project.store.state, name).newest is None:
         click.echo(
-            f"learning: no events of dataset {spec.baseline.dataset!r} have come yet, so nothing "
-            "is compared and no alert is opened"
+            f"learning: windows are compared with {spec.baseline.described()}; too few have come "
+            "yet, so nothing is compared and no alert is opened"
         )
     if not spec.has_actuals:
         click.echo("no ground truth is declared: performance is not measured")

@@ -18,7 +18,7 @@ from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.spec import ModelSpec, Window, first_window
 from mlmon_dagster.spec.features import features_digest
 from mlmon_dagster.store import promotions, schema_changes, window_steps
-from mlmon_dagster.store.window_steps import StepMark, WindowInputs
+from mlmon_dagster.store.window_steps import NO_BASELINE, StepMark, WindowInputs
 
 if TYPE_CHECKING:
     from mlmon_dagster.ingest import IngestReport
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 PRODUCTION = "production"
 LIVE = (PRODUCTION, "shadow", "canary")  # measured in every window; production alone is judged
-NO_BASELINE = "no_baseline"  # instead of a maturity: the profiles wait for a baseline
 Numbers = dict[str, object]
 
 
@@ -164,6 +163,7 @@ def _described(baseline: Baseline) -> Numbers:
         "n": baseline.n,
         "n_columns": len(baseline.binnings),
         "dataset": baseline.dataset,
+        "kind": baseline.kind,
         "baseline_id": baseline.baseline_id,
     }
 
@@ -184,13 +184,14 @@ def parts_of(work: Work) -> list[Work]:
 
 
 def _build_part(work: Work) -> dict[str, Numbers]:
-    from mlmon_dagster.profiles import build_profiles, load_baseline, save_profiles
+    from mlmon_dagster.profiles import build_profiles, save_profiles
+    from mlmon_dagster.profiles.payload import decode_binnings, stored_baseline
 
     store, spec = work.project.store, work.spec
     before = work.states()
     marks = {w.start: mark_of(before, w, "inference_store") for w in work.windows}
     try:
-        baseline = load_baseline(store, spec, work.start)
+        baseline = stored_baseline(store, spec, work.start)
     except BaselineMissingError:
         # Without bins there is nothing to count in; the monitors report NO_DATA with the reason,
         # and the planner asks again once there is a baseline.
@@ -198,7 +199,7 @@ def _build_part(work: Work) -> dict[str, Numbers]:
         mark_step(work, "profiles", unprofiled)
         return {}
     source = store.inference_records(spec).from_sql(work.windows, LIVE)
-    profiles = build_profiles(store, spec, source, baseline.binnings)
+    profiles = build_profiles(store, spec, source, decode_binnings(baseline.payload))
     save_profiles(store, spec, profiles, work.windows)
     made_with = {
         k: replace(

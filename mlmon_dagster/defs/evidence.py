@@ -10,18 +10,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.defs.compute import NO_BASELINE, PRODUCTION, Work, parts_of
+from mlmon_dagster.defs.comparing import Comparison, comparisons
+from mlmon_dagster.defs.compute import PRODUCTION, Work, parts_of
 from mlmon_dagster.defs.earlier import is_waiting, repeating_files, sent_again, volumes
 from mlmon_dagster.defs.lineage import ASSETS
-from mlmon_dagster.defs.measuring import baseline_or_none
 from mlmon_dagster.spec import ModelSpec, Window, maturity_of, window_containing
 from mlmon_dagster.spec.estimates import estimated, residual
+from mlmon_dagster.spec.metric_registry import AUTO
 from mlmon_dagster.spec.model import TimeSpec
 from mlmon_dagster.store import manifest, metric_log, schema_changes
-from mlmon_dagster.store.window_steps import StepMark, WindowInputs
+from mlmon_dagster.store.window_steps import NO_BASELINE, StepMark, WindowInputs
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from mlmon_dagster.profiles import Baseline
 
 # A date in a file's name: 2013-12-31, 2013_12_31 or 20131231.
 _DATE = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})[-_]?(\d{2})(?!\d)")
@@ -47,7 +50,14 @@ def verdicts(
     if family == "performance" and not work.spec.has_actuals:
         return []  # no verdict is ever to come, which is no news
     rows: list[dict[str, Any]] = []
-    for part in parts_of(replace(work, windows=windows)):
+    asked = replace(work, windows=windows)
+    compared = (family == "performance" and _against_baseline(work.spec)) or (
+        family == "estimated_performance" and bool(work.spec.monitors.estimated_performance)
+    )
+    columns = _columns_of(work.spec) if compared else []
+    found = comparisons(asked, family, columns) if compared else map(Comparison, parts_of(asked))
+    for comparison in found:
+        part = comparison.work
         rows += evaluate(
             part.spec,
             _metrics(part, family, part.windows),
@@ -55,7 +65,7 @@ def verdicts(
             now=part.now,
             run_id=part.run_id,
             is_backfill=part.is_backfill,
-            baseline=_baseline_metrics(part, family),
+            baseline=_baseline_metrics(part, family, comparison.baseline),
             unseen=_unseen(part) if family == "quality" else None,
             families=[family],
         )
@@ -95,7 +105,8 @@ def _metric_names(spec: ModelSpec, family: str) -> list[str]:
         return ["null_rate", "nan_rate", "inf_rate", "unseen_rate", "out_of_range_rate"]
     if family == "drift":
         # Columns without an order have no ks; psi also explains by slice.
-        return sorted({"psi", spec.monitors.drift.method})
+        method = spec.monitors.drift.method
+        return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}"})
     if family == "performance":
         return sorted({monitor.metric for monitor in spec.monitors.performance})
     if family == "estimated_performance":
@@ -116,7 +127,6 @@ def _describe(
     import pandas as pd
 
     spec, engine = work.spec, work.project.store.state
-    unknown = StepMark(0, "")
     bad = _refused(work)
     files = quarantined_files(work) if family == "schema" else None
     taken = repeating_files(work, windows[0].end) if family == "schema" else None
@@ -154,10 +164,17 @@ def _describe(
                 "actual_coverage": state.coverage,
                 **again,
                 **earlier,
-                "learning": state.steps.get("profiles", unknown).maturity == NO_BASELINE,
+                "learning": _is_learning(state, family),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _is_learning(state: WindowInputs, family: str) -> bool:
+    """Tell whether a window waits for bins, or for earlier windows to be compared with."""
+    steps = ("profiles", "drift") if family in ("drift", "performance") else ("profiles",)
+    unknown = StepMark(0, "")
+    return any(state.steps.get(s, unknown).maturity.startswith(NO_BASELINE) for s in steps)
 
 
 def _arrived(state: WindowInputs) -> int:
@@ -234,34 +251,42 @@ def window_named_by(path: str, time: TimeSpec) -> Window | None:
     return window_containing(time, day.replace(hour=12).astimezone(dt.UTC))
 
 
-def _baseline_metrics(work: Work, family: str) -> pd.DataFrame | None:
+def _baseline_metrics(work: Work, family: str, baseline: Baseline | None) -> pd.DataFrame | None:
     """Return the baseline's own performance, or its estimate, a row per metric and slice."""
     if family == "performance":
-        return _baseline_performance(work)
+        return _baseline_performance(work.spec, baseline)
     if family != "estimated_performance" or not work.spec.monitors.estimated_performance:
         return None
     from mlmon_dagster.profiles.estimates import estimate_baseline
 
-    baseline = baseline_or_none(work)
-    if baseline is None:
+    if baseline is None or not baseline.halves:
         return None
     return estimate_baseline(work.project.store, work.spec, baseline)
 
 
-def _baseline_performance(work: Work) -> pd.DataFrame | None:
-    from mlmon_dagster.metrics.statistics import merge
-    from mlmon_dagster.profiles.measures import columns_of, measure
+def _against_baseline(spec: ModelSpec) -> bool:
+    return any(monitor.is_relative for monitor in spec.monitors.performance)
 
-    baseline = baseline_or_none(work)
+
+def _columns_of(spec: ModelSpec) -> list[str]:
+    from mlmon_dagster.profiles.measures import performance_columns
+
+    return performance_columns(spec)
+
+
+def _baseline_performance(spec: ModelSpec, baseline: Baseline | None) -> pd.DataFrame | None:
+    """Return the baseline's own performance, one row per metric and slice."""
+    from mlmon_dagster.metrics.statistics import merge
+    from mlmon_dagster.profiles.measures import measure, performance_columns
+
     if baseline is None:
         return None
-    names = columns_of(work.spec, "performance")
     pooled = {
         name: merge(baseline.windows[name], ("dataset", "slice_key", "slice_value"))
-        for name in names
+        for name in performance_columns(spec)
         if name in baseline.windows
     }
-    return measure(work.spec, "performance", pooled, None)
+    return measure(spec, "performance", pooled, None)
 
 
 def _unseen(work: Work) -> dict[tuple[str, pd.Timestamp], dict[str, int]]:

@@ -130,8 +130,9 @@ def describe_thresholds(spec: ModelSpec, family: str) -> str:
         )
     if family == "drift":
         d = monitors.drift
+        limit = "its own usual distance" if d.auto else f"{d.above:g}"
         return (
-            f"Fails above {d.above:g} ({d.method}, bias taken off) if also significant "
+            f"Fails above {limit} ({d.method}, bias taken off) if also significant "
             f"(q = {d.q:g} over the columns)."
         )
     if family == "performance":
@@ -156,7 +157,7 @@ def describe_thresholds(spec: ModelSpec, family: str) -> str:
 
 
 def _performance_limit(monitor: Any) -> str:
-    for side in ("drop", "above", "below"):
+    for side in ("drop", "change", "above", "below"):
         bound = getattr(monitor, side)
         if bound is not None:
             return f"{monitor.metric} {side} {bound:g}"

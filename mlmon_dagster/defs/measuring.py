@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mlmon_dagster.defs.comparing import Comparison, comparisons
 from mlmon_dagster.defs.compute import (
     LIVE,
     PRODUCTION,
@@ -25,6 +26,7 @@ from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlmon_dagster.metrics.statistics import ColumnStatistics
     from mlmon_dagster.profiles import Baseline
 
 FAMILY_OF = {
@@ -58,45 +60,51 @@ def _measure_part(work: Work, step: str) -> dict[str, Numbers]:
     store, spec = work.project.store, work.spec
     states = work.states()
     marks = _marks(work, step, states)
-    compared = family in ("drift", "estimated_performance") or (
-        family == "performance" and spec.task == "regression"
-    )
-    baseline = baseline_or_none(work) if compared else None
     is_estimate = family == "estimated_performance"
+    columns = estimate_columns(spec) if is_estimate else columns_of(spec, family)
     profiles = load_profiles(
         store,
         spec,
         start=work.start,
         end=work.end,
-        columns=estimate_columns(spec) if is_estimate else columns_of(spec, family),
+        columns=columns,
         slices=[()] if is_estimate else None,
         at=work.start,
     )
-    windows = baseline.windows if baseline else None
-    if is_estimate:
-        frame = estimate(store, spec, profiles, baseline, work.windows, LIVE)
-    else:
-        frame = concat_frames(
-            [part(spec, family, profiles, windows) for part in (measure, measure_versions)]
-        )
-    if len(frame):
-        stored = _with_provenance(work, frame, marks, states, baseline)
-        metric_log.append(store.state, stored)
+    compared = family in ("drift", "estimated_performance") or (
+        family == "performance" and spec.task == "regression"
+    )
+    frames = []
+    for comparison in comparisons(work, family, columns) if compared else [Comparison(work)]:
+        part, baseline = comparison.work, comparison.baseline
+        marks |= comparison.marked(marks)
+        mine = profiles if len(part.windows) == len(work.windows) else _of(profiles, part)
+        if is_estimate:
+            # Earlier windows were not split in halves, so they cannot teach and be measured on.
+            learnt = None if comparison.mark else baseline
+            frame = estimate(store, spec, mine, learnt, part.windows, LIVE)
+        else:
+            windows = baseline.windows if baseline else None
+            found = [m(spec, family, mine, windows) for m in (measure, measure_versions)]
+            frame = concat_frames(found)
+        if len(frame):
+            stored = _with_provenance(part, frame, marks, states, baseline)
+            metric_log.append(store.state, stored)
+            frames.append(frame)
     void_emptied(work, profiles, marks)
     mark_step(work, step, marks)
-    return numbers_of(work.windows, frame, PLOTTED[step])
+    return numbers_of(work.windows, concat_frames(frames), PLOTTED[step])
 
 
-def baseline_or_none(work: Work) -> Baseline | None:
-    """Return the baseline in force for the first of the windows, None while there is none."""
-    from mlmon_dagster.errors import BaselineMissingError
-    from mlmon_dagster.profiles import load_baseline
+def _of(profiles: Mapping[str, ColumnStatistics], work: Work) -> dict[str, ColumnStatistics]:
+    """Return the cells of some windows."""
+    from mlmon_dagster.metrics.statistics import select
 
-    try:
-        at = work.start if work.windows else None
-        return load_baseline(work.project.store, work.spec, at)
-    except BaselineMissingError:
-        return None
+    wanted = [window.start for window in work.windows]
+    return {
+        name: select(stats, stats.cells["window_start"].isin(wanted).to_numpy())
+        for name, stats in profiles.items()
+    }
 
 
 def _marks(

@@ -7,21 +7,33 @@ that each step was computed from, and the maturity of its ground truth now again
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from mlmon_dagster.defs.comparing import baseline_of
 from mlmon_dagster.defs.compute import baseline_windows
 from mlmon_dagster.defs.lineage import OF_ACTUALS, STEPS, WINDOWED
 from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window, complete_windows, maturity_of
+from mlmon_dagster.spec import (
+    PRODUCTION,
+    ModelSpec,
+    Window,
+    complete_windows,
+    maturity_of,
+    window_containing,
+)
 from mlmon_dagster.spec.features import features_digest
+from mlmon_dagster.spec.rolling import EarlierWindows, mark_of_windows
 from mlmon_dagster.store import promotions, retention_marks, window_steps
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 
 MAX_ATTEMPTS = 3
 MAX_WINDOWS_PER_RUN = 400
+LOOK_BACK = 1_000  # newest windows; older ones keep what they were compared with
+COMPARED = ("drift", "performance")
 
 
 @dataclass(frozen=True)
@@ -52,10 +64,12 @@ def plan(project: Project, spec: ModelSpec, now: dt.datetime) -> list[Request]:
         return [first]  # every window is compared with it, so the windows wait for one tick
     force = promotions.in_force(engine, spec.model)
     order = _with_rows(engine, spec, complete_windows(spec.time, now))
+    moved = _moved(spec, order, inputs, force)
     stale = [
         (w, assets)
         for w in order
         if (assets := stale_assets(spec, w, inputs, now, force.at(w.start)))
+        or (assets := moved.get(w.start, ()))
     ]
     requests = []
     for windows, assets in _ranges(order, stale):
@@ -64,6 +78,7 @@ def plan(project: Project, spec: ModelSpec, now: dt.datetime) -> list[Request]:
         revision = sum(inputs[w.start].input_revision for w in windows)
         key = f"{spec.model}:{windows[0].key}:{windows[-1].key}:{assets[0]}:{revision}"
         baselines = sorted({(force.at(w.start) or "none")[:8] for w in windows})
+        key += "" if assets != COMPARED else f":{_compared_with(spec, windows, inputs)}"
         key += f":{'+'.join(baselines)}:{_maturities(spec, windows, inputs, now)}:{attempt}"
         if assets == WINDOWED and force.newest is None:
             assets = ("baseline", *WINDOWED)
@@ -135,6 +150,51 @@ def stale_assets(
     maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now)
     judged = {marks[step].maturity for name in OF_ACTUALS for step in (name, f"{name}_check")}
     return () if judged == {maturity} else OF_ACTUALS
+
+
+def _moved(
+    spec: ModelSpec,
+    order: Sequence[Window],
+    inputs: Mapping[dt.datetime, WindowInputs],
+    force: promotions.BaselinesInForce,
+) -> dict[dt.datetime, tuple[str, ...]]:
+    """Return the windows whose earlier windows changed after they were compared with them."""
+    choice = baseline_of(spec, "drift")
+    if not choice.is_rolling or force.declared is None:
+        return {}
+    recent = order[-LOOK_BACK:]
+    if all(force.at(w.start) != force.declared for w in recent):
+        return {}
+    marks = _marks(spec, recent, inputs)
+    unknown = StepMark(0, "")
+    found: dict[dt.datetime, tuple[str, ...]] = {}
+    for window in recent:
+        state = inputs.get(window.start)
+        if state is None or state.attempts >= MAX_ATTEMPTS or not state.n:
+            continue
+        known = state.steps.get("drift", unknown).maturity.rpartition(":")[2]
+        if known != marks[window.start] and force.at(window.start) == force.declared:
+            found[window.start] = COMPARED
+    return found
+
+
+def _marks(
+    spec: ModelSpec, windows: Sequence[Window], inputs: Mapping[dt.datetime, WindowInputs]
+) -> dict[dt.datetime, str]:
+    """Return the fingerprint of what each window would be compared with now."""
+    usable = [window_containing(spec.time, s) for s in window_steps.with_profiles(inputs)]
+    versions = {w.start: inputs[w.start].steps["profiles"].data_version for w in usable}
+    earlier = EarlierWindows(baseline_of(spec, "drift"), spec.time, usable)
+    return {w.start: mark_of_windows(earlier.before(w.start), versions) for w in windows}
+
+
+def _compared_with(
+    spec: ModelSpec,
+    windows: Sequence[Window],
+    inputs: Mapping[dt.datetime, WindowInputs],
+) -> str:
+    marks = _marks(spec, windows, inputs)
+    return hashlib.sha256("".join(marks.values()).encode()).hexdigest()[:8]
 
 
 def _maturities(

@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 from scipy import special
 
 from mlmon_dagster.metrics.moments import Moments
+from mlmon_dagster.metrics.robust import biweight
 
 MIN_WINDOWS = 14
 _EFFICIENCY = 0.8  # of the biweight scale; what it costs in degrees of freedom
+_Z95 = 1.6448536269514722
 _Z90 = 1.2815515655446004
+_USUAL, _LEAST_LIMIT = 4.0, 0.01
+_LEAST = 0.25  # of the mean without change
 _COMMON = 0.05  # what this share of the baseline's windows reaches is not extreme
 Floats = NDArray[np.float64]
 
@@ -65,47 +69,41 @@ def between_window_p(
     return np.where(np.isnan(value), np.nan, p)
 
 
+def usual_limit(null: Moments, baseline: Floats, baseline_null: Moments, power: float) -> Floats:
+    """Return the largest usual effect at the sizes of C windows, (C,).
+
+    Four robust spreads (of the median absolute deviation) above the median of the baseline's own
+    windows, their mean without change taken off; at least 0.01.
+    """
+    effect = (
+        reference_distances(null, baseline, baseline_null) ** (1 / power) - null.bias[..., None]
+    )
+    median = np.median(effect, axis=-1)
+    spread = 1.4826 * np.median(np.abs(effect - median[..., None]), axis=-1)
+    return np.maximum(median + _USUAL * spread, _LEAST_LIMIT)
+
+
 def reference_distances(null: Moments, baseline: Floats, baseline_null: Moments) -> Floats:
     """What the W baseline windows' distances would be at the sizes of C windows, shape (C, W).
 
-    None is lower than sampling alone would make it (two spreads below the mean, and not below 0).
+    Baseline windows count as further apart than rows alone make them, and as more spread, only by
+    what 19 of 20 sets of independent windows would not show: windows of 50 rows say little about
+    windows of 5,000, and less than that would hide every change of those.
+
+    None is lower than sampling alone would make it (two spreads below the mean, and not below a
+    quarter of it: near 0 their roots would be far from all others).
     """
     mean = null.mean[..., None]
     growth = np.maximum(1.0, mean / np.maximum(baseline_null.mean, 1e-300))
     excess = (baseline - baseline_null.mean) * growth
     centre, scale = biweight(excess)
     noise = ((baseline_null.noise * growth) ** 2).mean(axis=-1)
-    real = np.maximum(scale**2 - noise, 0.0)
+    # What so few windows show by chance is no spread and no distance of their own.
+    freedom = max(_EFFICIENCY * (baseline.shape[-1] - 1), 1.0)
+    real = np.maximum(scale**2 - noise * (1 + _Z95 * np.sqrt(2 / freedom)), 0.0)
+    chance = _Z95 * np.sqrt(noise / freedom)
+    shown = np.sign(centre) * np.maximum(np.abs(centre) - chance, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         shrink = np.where(scale > 0, np.sqrt((real + null.noise**2) / scale**2), 1.0)
-    moved: Floats = mean + centre[..., None] + (excess - centre[..., None]) * shrink[..., None]
-    return np.maximum(moved, np.maximum(mean - 2 * null.noise[..., None], 0.0))
-
-
-def biweight(values: Floats) -> tuple[Floats, Floats]:
-    """Tukey's biweight centre and scale over the last axis.
-
-    Robust, yet nearly as efficient as mean and standard deviation. The scale is 0 if more than
-    half of the values are equal.
-
-    Example:
-        >>> centre, scale = biweight(np.array([1.0, 2.0, 3.0, 4.0, 1000.0]))
-        >>> bool(2 < centre < 3.5), bool(scale < 3)
-        (True, True)
-    """
-    median = np.median(values, axis=-1, keepdims=True)
-    deviation = values - median
-    mad = np.median(np.abs(deviation), axis=-1, keepdims=True)
-    safe = np.where(mad > 0, mad, 1.0)
-    near = np.abs(deviation / (6 * safe)) < 1
-    weight = np.where(near, (1 - (deviation / (6 * safe)) ** 2) ** 2, 0.0)
-    centre = median + (weight * deviation).sum(axis=-1, keepdims=True) / weight.sum(
-        axis=-1, keepdims=True
-    )
-    u = deviation / (9 * safe)
-    inside = np.abs(u) < 1
-    above = np.where(inside, deviation**2 * (1 - u**2) ** 4, 0.0).sum(axis=-1)
-    below = np.where(inside, (1 - u**2) * (1 - 5 * u**2), 0.0).sum(axis=-1)
-    scale = np.sqrt(values.shape[-1] * above) / np.abs(below)
-    flat = mad[..., 0] == 0
-    return np.where(flat, median[..., 0], centre[..., 0]), np.where(flat, 0.0, scale)
+    moved: Floats = mean + shown[..., None] + (excess - centre[..., None]) * shrink[..., None]
+    return np.maximum(moved, np.maximum(mean - 2 * null.noise[..., None], _LEAST * mean))

@@ -160,6 +160,76 @@ def chi_square_test(current: ArrayLike, baseline: ArrayLike) -> tuple[Floats, Fl
     return statistic, np.where(np.isnan(statistic), np.nan, p)
 
 
+def hellinger(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Hellinger distance of smoothed shares: sqrt(sum of (sqrt p - sqrt q)^2 / 2), 0 to 1."""
+    p, q = smoothed_shares(current), smoothed_shares(baseline)
+    result: Floats = np.sqrt(((np.sqrt(p) - np.sqrt(q)) ** 2).sum(axis=-1) / 2)
+    return result
+
+
+def total_variation(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Half the sum of |p - q| of plain shares, 0 to 1: the share of rows that would have to move.
+
+    Example:
+        >>> float(total_variation([9, 1], [5, 5]).round(4))
+        0.4
+    """
+    result: Floats = np.abs(_shares(current) - _shares(baseline)).sum(axis=-1) / 2
+    return result
+
+
+def l_infinity(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Largest |p - q| of any bin, plain shares, 0 to 1."""
+    result: Floats = np.abs(_shares(current) - _shares(baseline)).max(axis=-1)
+    return result
+
+
+def kl(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Kullback-Leibler divergence of the window from the baseline, sum of p ln(p / q), in nats.
+
+    Of smoothed shares, so never infinite; >= 0; not symmetric.
+    """
+    p, q = smoothed_shares(current), smoothed_shares(baseline)
+    result: Floats = (p * np.log(p / q)).sum(axis=-1)
+    return result
+
+
+def cramers_v(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Cramer's V of the table of side by bin: sqrt(chi-square statistic / (n + N)), 0 to 1.
+
+    It shrinks as the sides' sizes differ: the most that n of N + n rows can show is sqrt(n / N).
+    """
+    n = np.asarray(current, dtype=np.float64).sum(axis=-1)
+    total = np.asarray(baseline, dtype=np.float64).sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result: Floats = np.sqrt(chi_square(current, baseline) * n * total) / (n + total)
+    return result
+
+
+def wasserstein(current: ArrayLike, baseline: ArrayLike, positions: ArrayLike) -> Floats:
+    """Area between the cumulative shares of values at ascending positions, in their unit.
+
+    Exact where every value has a bin of its own; else each row is moved to its bin's middle, so
+    the result is off by at most the mean width of the rows' bins.
+
+    Example:
+        >>> float(wasserstein([4, 0], [0, 4], [1.0, 3.5]))
+        2.5
+    """
+    gap = np.abs(_cumulative_share(current) - _cumulative_share(baseline))[..., :-1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        result: Floats = (gap * np.diff(np.asarray(positions, dtype=np.float64))).sum(axis=-1)
+    return result
+
+
+def _shares(counts: ArrayLike) -> Floats:
+    values = np.asarray(counts, dtype=np.float64)
+    total = values.sum(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share: Floats = values / total
+    return np.where(total > 0, share, np.nan)
+
+
 def _cumulative_share(counts: ArrayLike) -> Floats:
     cumulative = np.cumsum(np.asarray(counts, dtype=np.float64), axis=-1)
     total = cumulative[..., -1:]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.between import MIN_WINDOWS, between_window_p
+from mlmon_dagster.metrics.between import MIN_WINDOWS, between_window_p, usual_limit
 from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.bins import DriftBins, drift_bins, is_ordered, merge_bins, score_groups
 from mlmon_dagster.metrics.distances import ks, psi_variance, smoothed_shares
 from mlmon_dagster.metrics.drift_results import DriftResult, results_frame
 from mlmon_dagster.metrics.frames import concat_frames
+from mlmon_dagster.metrics.further_drift import further_results
 from mlmon_dagster.metrics.null import (
     DISTANCES,
     POWER,
@@ -24,8 +26,9 @@ from mlmon_dagster.metrics.null import (
     grid_floor,
     grid_size,
 )
+from mlmon_dagster.metrics.rare_bins import chi_square_p
 from mlmon_dagster.metrics.slice_drift import pool_slices, slice_effects, slice_names
-from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
+from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, select
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -38,6 +41,8 @@ def drift_metrics(
     seed: int,
     min_rows: int = 30,
     test_slices: bool = False,
+    further: Sequence[str] = (),
+    limits: bool = False,
 ) -> pd.DataFrame:
     """Distances of every window from the baseline, with the chance of them without a change.
 
@@ -49,6 +54,8 @@ def drift_metrics(
         baseline: The same column; its cells are the baseline's windows.
         seed: Seed of the draws behind the mean of ks; the other distances draw nothing.
         min_rows: Fewest rows of a window, and of the baseline, for a value.
+        limits: Whether to add what is usual among the baseline's windows, as `<metric>_auto`.
+        further: Distances, shifts and deltas beside those, of `further_drift.FURTHER`; slice `all`.
         test_slices: Whether the cells of slices get a p-value too, which costs far more.
 
     Returns:
@@ -70,7 +77,7 @@ def drift_metrics(
             f"({stats.binning.binning_id} and {baseline.binning.binning_id}). "
             "Profile the windows again with the baseline's bins."
         )
-    context = _Context(stats, baseline, seed, min_rows)
+    context = _Context(stats, baseline, seed, min_rows, tuple(further), limits)
     whole = (stats.cells["slice_key"] == ALL).to_numpy()
     results = _slice_drift(context, np.flatnonzero(whole), ALL, ALL) if whole.any() else []
     slices = np.flatnonzero(~whole)
@@ -89,8 +96,16 @@ class _Context:
     """What all slices of one call share."""
 
     def __init__(
-        self, stats: ColumnStatistics, baseline: ColumnStatistics, seed: int, min_rows: int
+        self,
+        stats: ColumnStatistics,
+        baseline: ColumnStatistics,
+        seed: int,
+        min_rows: int,
+        further: tuple[str, ...],
+        limits: bool,
     ) -> None:
+        self.stats, self.baseline = stats, baseline
+        self.further, self.limits = further, limits
         self.column = stats.binning.column
         self.cells = stats.cells
         self.seed, self.min_rows = seed, min_rows
@@ -141,6 +156,12 @@ def _slice_drift(
     found = list(results.values())
     if whole and side.current.fine is not None:
         found.append(_ks(context, side, reason))
+    if whole and context.limits:
+        found += [result.as_limit() for result in found]
+    if whole and context.further:
+        bins, then = (side.current.counts, side.pooled), select(context.baseline, base)
+        known = results["psi"]
+        found += further_results(context.further, context.stats, then, bins, known, context.seed)
     return found
 
 
@@ -218,6 +239,9 @@ def _fill(
         own = distance(grown, pooled - windows) ** power
         own_null = null.moments(metric, plan, sizes)
         p = np.maximum(p, between_window_p(raw**power, moments, own, own_null, root=ROOT[metric]))
+        result.limit[rows] = usual_limit(moments, own, own_null, power)
+    if metric == "chi_square":
+        p = chi_square_p(current, pooled, windows, size, null.ordered)
     result.p[rows] = p
     if metric == "psi":
         shares = smoothed_shares(current), smoothed_shares(pooled)
@@ -260,5 +284,6 @@ def _ks(context: _Context, side: _Side, reason: NDArray[np.str_]) -> DriftResult
             own = ks(windows, pooled - windows) ** 2
             own_null = null.moments(windows.sum(axis=1))
             p = np.maximum(p, between_window_p(raw**2, moments, own, own_null, root=ROOT["ks"]))
+            result.limit[rows] = usual_limit(moments, own, own_null, 2.0)
         result.p[rows] = p
     return result

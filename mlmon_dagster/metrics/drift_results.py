@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.frames import metric_frame
+from mlmon_dagster.spec.metric_registry import AUTO
 
 Ints = NDArray[np.int64]
 VERSION = "1"
@@ -23,7 +24,7 @@ class DriftResult:
         n: Rows of each cell. total: rows of its baseline. reason: why it has no value, else empty.
         method: What the p-values rest on: rows, windows, or untested.
         effect: Distance less its mean without change. p: p-value. half_width: of the 95 %
-            interval. Each (C,), NaN until computed.
+            interval. limit: the largest usual effect. Each (C,), NaN until computed.
     """
 
     def __init__(
@@ -40,6 +41,15 @@ class DriftResult:
         self.effect = np.full(len(rows), np.nan)
         self.p = np.full(len(rows), np.nan)
         self.half_width = np.full(len(rows), np.nan)
+        self.limit = np.full(len(rows), np.nan)
+
+    def as_limit(self) -> DriftResult:
+        """Return the distance that would be unusual among the baseline's windows, as a metric."""
+        found = DriftResult(f"{self.metric}{AUTO}", self.rows, self.n, self.total, self.reason)
+        found.effect, found.method = self.limit, "windows"
+        few = np.isnan(self.limit) & (self.reason == "")
+        found.reason = np.where(few, "few_baseline_windows", self.reason)
+        return found
 
 
 def results_frame(column: str, cells: pd.DataFrame, results: Sequence[DriftResult]) -> pd.DataFrame:

@@ -17,9 +17,11 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
 )
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
+from mlmon_dagster.spec.metric_registry import AUTO
 
 WORST_SLICES = 5
-_PROFILED = ("numeric", "categorical", "boolean")
+_ALWAYS = ("psi", "jensen_shannon", "chi_square")  # of columns of any kind
+_PROFILED = ("numeric", "categorical", "boolean", "text")
 
 
 def judge(evidence: Evidence) -> list[Row]:
@@ -28,11 +30,11 @@ def judge(evidence: Evidence) -> list[Row]:
     Real: the p-value, adjusted by Benjamini-Hochberg over the columns of the window at slice `all`
     (a column's slices are a family of their own, judged if `slices` is set), is at most q. Large:
     the distance less its sampling mean is above the threshold. Columns without order have no KS
-    distance; with `method: ks` they are judged by psi. Times move on by themselves and texts have
-    no distribution here, so features of these types are not judged.
+    distance; with `method: ks` they are judged by psi, and so are all columns that have no value
+    of a method. Times move on by themselves and are not judged; of texts it is the length.
     """
     rows: list[Row] = []
-    methods = _columns(evidence)
+    methods = _by_importance(evidence, _columns(evidence))
     for window in evidence.windows:
         found = [
             (column, method, evidence.whole(window, method, column))
@@ -58,7 +60,14 @@ def _columns(evidence: Evidence) -> dict[str, str]:
         computed = set(names)
     if monitor.columns != "all":
         names = list(monitor.columns)
-    return {name: method if name in computed or method != "ks" else "psi" for name in names}
+    return {name: method if name in computed or method in _ALWAYS else "psi" for name in names}
+
+
+def _by_importance(evidence: Evidence, methods: dict[str, str]) -> dict[str, str]:
+    """Put the most important features first; outputs and features without importance follow."""
+    features = evidence.spec.features
+    known = {name: f.importance for name, f in features.items() if f.importance is not None}
+    return dict(sorted(methods.items(), key=lambda item: -known.get(item[0], 0.0)))
 
 
 def _judge_family(
@@ -115,22 +124,27 @@ def _judged(
     evidence: Evidence, window: Window, column: str, row: Row, adjusted: float, size: int
 ) -> Row:
     monitor = evidence.spec.monitors.drift
-    large, real = row["value"] > monitor.above, adjusted <= monitor.q
+    above = _limit(evidence, window, column, row)
+    large, real = abs(row["value"]) > above, adjusted <= monitor.q
     failed = large and real
     verdict = "above" if large else "not above"
     message = (
         f"{subject(row['metric'], column, row)} is {number(row['value'])} beyond sampling noise "
         f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,}), "
-        f"{verdict} {number(monitor.above)}"
+        f"{verdict} {number(above)}"
     )
     if large and not real:
         message += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
     details: dict[str, Any] = {"n_baseline": int(row["n_baseline"]), "q": monitor.q}
+    if column in evidence.spec.features and evidence.spec.features[column].importance is not None:
+        details["importance"] = evidence.spec.features[column].importance
     if failed and row["slice_key"] == "all":
         details["worst_slices"] = [
             {key: part[key] for key in ("slice_key", "slice_value", "value", "n")}
             for part in evidence.slices(window, "psi", column)[:WORST_SLICES]
         ]
+    is_error = monitor.error_at is not None and abs(row["value"]) > monitor.error_at
+    status = ("ERROR" if is_error else monitor.severity) if failed else OK
     return result_row(
         evidence,
         window,
@@ -139,10 +153,18 @@ def _judged(
         metric=row["metric"],
         column=column,
         source=row,
-        status=monitor.severity if failed else OK,
+        status=status,
         message=message + ".",
-        threshold=f"above {number(monitor.above)}",
+        threshold=f"above {number(above)}",
         p_adjusted=finite(adjusted),
         family_size=size,
         details=details,
     )
+
+
+def _limit(evidence: Evidence, window: Window, column: str, row: Row) -> float:
+    """Return the declared limit, or with `above: auto` the column's own, where that is known."""
+    monitor = evidence.spec.monitors.drift
+    found = evidence.whole(window, f"{row['metric']}{AUTO}", column) if monitor.auto else None
+    usual = finite(found["value"]) if found else None
+    return monitor.above if usual is None else usual

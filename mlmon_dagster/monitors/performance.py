@@ -73,12 +73,17 @@ def judge(evidence: Evidence) -> list[Row]:
 
 
 def _side(monitor: PerformanceMonitor) -> str:
-    return next(s for s in ("drop", "above", "below") if getattr(monitor, s) is not None)
+    return next(s for s in ("drop", "change", "above", "below") if getattr(monitor, s) is not None)
 
 
 def _threshold(monitor: PerformanceMonitor) -> str:
     side = _side(monitor)
-    return f"{side} {number(getattr(monitor, side))}"
+    bound = getattr(monitor, side)
+    return (
+        f"{side} {bound:.3g}".replace("change ", "change of ")
+        if side == "change"
+        else f"{side} {number(bound)}"
+    )
 
 
 def _judge_cell(
@@ -88,7 +93,7 @@ def _judge_cell(
     row: Row | None,
 ) -> Row:
     base = evidence.baseline_row(monitor.metric, row)
-    reason = _no_data(window, monitor, row, base)
+    reason = _no_data(evidence, window, monitor, row, base)
     if row is None or reason:
         n = int(row["n"]) if row else int(window["n_actual"])
         message = no_verdict(subject(monitor.metric, "", row), reason, n)
@@ -122,7 +127,7 @@ def _judge_cell(
         family="performance",
         metric=monitor.metric,
         source=row,
-        status=monitor.severity if change.failed else OK,
+        status=_status(monitor, row, base, change),
         message=_message(monitor, row, base, change),
         threshold=_threshold(monitor),
         baseline_value=finite(base["value"]) if base else None,
@@ -132,7 +137,20 @@ def _judge_cell(
     )
 
 
-def _no_data(window: Window, monitor: PerformanceMonitor, row: Row | None, base: Row | None) -> str:
+def _status(monitor: PerformanceMonitor, row: Row, base: Row | None, change: _Change) -> str:
+    if not change.failed:
+        return OK
+    there = finite(base["value"]) if base else None
+    return "ERROR" if monitor.is_error(row["value"], change.worse, there) else monitor.severity
+
+
+def _no_data(
+    evidence: Evidence,
+    window: Window,
+    monitor: PerformanceMonitor,
+    row: Row | None,
+    base: Row | None,
+) -> str:
     if window["schema_broken"]:
         return "schema"
     if row is None:
@@ -141,19 +159,20 @@ def _no_data(window: Window, monitor: PerformanceMonitor, row: Row | None, base:
         return str(row["reason"])
     if window["maturity"] == "provisional":
         return "provisional"
-    if monitor.drop is not None and (base is None or finite(base["value"]) is None):
-        return "no_baseline"
+    if monitor.is_relative and (base is None or finite(base["value"]) is None):
+        none_yet = evidence.baseline is None and evidence.spec.baseline.is_rolling
+        return "learning" if none_yet else "no_baseline"
     return ""
 
 
 def _change(monitor: PerformanceMonitor, row: Row, base: Row | None) -> _Change:
     value, lower, upper = row["value"], row["lower"], row["upper"]
-    if monitor.drop is not None and base is not None:
+    if monitor.is_relative and base is not None:
         if is_loss(monitor.metric):
             worse, here, there = value - base["value"], value - lower, base["upper"] - base["value"]
         else:
             worse, here, there = base["value"] - value, upper - value, base["value"] - base["lower"]
-        return _tested(worse, monitor.drop, math.hypot(here, there))
+        return _tested(worse, monitor.allowed(base["value"]), math.hypot(here, there))
     if monitor.above is not None:
         return _tested(value - monitor.above, 0.0, value - lower)
     assert monitor.below is not None
@@ -174,10 +193,10 @@ def _message(monitor: PerformanceMonitor, row: Row, base: Row | None, change: _C
         text += f" ({number(row['lower'])} to {number(row['upper'])}, n {int(row['n']):,})"
     else:
         text += f" (n {int(row['n']):,})"
-    if base is not None and monitor.drop is not None:
+    if base is not None and monitor.is_relative:
         direction = "worse" if change.worse > 0 else "better"
         text += f", {number(abs(change.worse))} {direction} than the baseline's"
-        text += f" {number(base['value'])}; the limit is {number(monitor.drop)}"
+        text += f" {number(base['value'])}; the limit is {number(change.limit)}"
     else:
         text += f"; the limit is {_threshold(monitor)}"
     past = change.worse >= change.limit if change.limit else change.worse > 0
@@ -192,7 +211,7 @@ def worst_slices(
     for row in evidence.slices(window, monitor.metric):
         base = evidence.baseline_row(monitor.metric, row)
         known = base is not None and finite(base["value"]) is not None
-        if monitor.drop is not None and not known:
+        if monitor.is_relative and not known:
             continue
         worse = _change(monitor, row, base).worse
         part = {key: row[key] for key in ("slice_key", "slice_value", "value", "n")}

@@ -79,11 +79,13 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
         details["unseen"] = dict(names)
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         message = message[:-1] + ": " + ", ".join(list(names)[:3]) + more + "."
+    is_error = failed and condition.is_error(row["value"])
+    status = ("ERROR" if is_error else monitor.severity) if failed else OK
     return result_row(
         evidence,
         window,
         monitor,
-        status=monitor.severity if failed else OK,
+        status=status,
         message=message,
         details=details,
         **common,

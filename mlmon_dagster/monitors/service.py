@@ -66,11 +66,13 @@ def _judge_metric(evidence: Evidence, window: Window, metric: str, condition: Co
     message = f"{subject(metric)} is {number(row['value'])}{count}, {compared(condition, failed)}."
     if not failed and condition.fails(row["value"]):
         message = f"{subject(metric)} is {number(row['value'])}{count}, too few errors to tell."
+    is_error = failed and condition.is_error(row["value"])
+    status = ("ERROR" if is_error else monitor.severity) if failed else OK
     return result_row(
         evidence,
         window,
         monitor,
-        status=monitor.severity if failed else OK,
+        status=status,
         message=message,
         **common,
     )

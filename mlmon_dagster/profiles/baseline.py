@@ -16,11 +16,16 @@ from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, empty, m
 from mlmon_dagster.profiles.binning import fit_binnings
 from mlmon_dagster.profiles.build import build_profiles
 from mlmon_dagster.profiles.halves import half_binnings, profile_half, split_halves
-from mlmon_dagster.profiles.payload import decode_binnings, encode_binnings, stored_baseline
+from mlmon_dagster.profiles.payload import (
+    decode_binnings,
+    encode_binnings,
+    no_baseline,
+    stored_baseline,
+)
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
 from mlmon_dagster.spec.tasks import task_signature
-from mlmon_dagster.spec.windows import Window, window_containing
+from mlmon_dagster.spec.windows import Window, complete_windows, window_containing
 from mlmon_dagster.store import Store, baselines, window_steps
 from mlmon_dagster.store.baselines import StoredBaseline
 from mlmon_dagster.store.sql import literal
@@ -29,7 +34,13 @@ if TYPE_CHECKING:
     from mlmon_dagster.store.inference_records import WindowCounts
 
 KIND = "baseline_profiles"
+FIRST_WINDOWS = "first_windows"
+MIN_FIRST_ROWS = 500
 METHOD = "3"  # another way of choosing bins is another baseline
+
+
+BaselineKind = Literal["dataset", "promoted", "moving", "previous", "same", "model_version"]
+_KINDS: dict[str, BaselineKind] = {"dataset": "dataset", baselines.PROMOTED: "promoted"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,8 @@ class Baseline:
 
     Attributes:
         baseline_id: Equal for equal rows and an equal spec.
-        kind: How it was chosen; ``dataset`` is the events of another dataset.
+        kind: How it was chosen; ``dataset`` is the events of another dataset, ``promoted`` an
+            accepted period, the others are earlier windows of production.
         dataset: That dataset.
         n: Rows.
         data_version: Fingerprint of the rows.
@@ -50,7 +62,7 @@ class Baseline:
     """
 
     baseline_id: str
-    kind: Literal["dataset", "promoted"]
+    kind: BaselineKind
     dataset: str
     n: int
     data_version: str
@@ -67,7 +79,8 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
     """Fit the baseline from the events of its dataset, unless that was done for these very rows.
 
     The records of that dataset are rebuilt first, so events and ground truth that arrived since
-    are in.
+    are in. Where windows are compared with earlier ones, only bins are fitted, once, from the
+    first windows of production.
 
     Args:
         store: The store.
@@ -75,8 +88,10 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
         now: When the baseline is stored; it does not affect its identity.
 
     Raises:
-        BaselineMissingError: If the dataset has no events.
+        BaselineMissingError: If the dataset has no events, or production too few windows yet.
     """
+    if spec.baseline.is_rolling:
+        return _ensure_bins(store, spec, now)
     dataset = spec.baseline.dataset
     windows = _windows_of(store, spec, dataset)
     records = store.inference_records(spec)
@@ -149,13 +164,15 @@ def fit_period(
     return _load(store, spec, saved)
 
 
-def load_baseline(store: Store, spec: ModelSpec, at: dt.datetime | None = None) -> Baseline:
-    """Return the baseline in force for a window that starts at ``at``, or for windows to come.
+def load_stored(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseline:
+    """Return a baseline that has rows of its own, with their profiles.
 
     Raises:
-        BaselineMissingError: If there is none.
+        BaselineMissingError: If it is bins only, since windows are compared with earlier ones.
     """
-    return _load(store, spec, stored_baseline(store, spec, at))
+    if stored.kind == FIRST_WINDOWS:
+        raise no_baseline(spec)
+    return _load(store, spec, stored)
 
 
 def _load(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseline:
@@ -165,13 +182,61 @@ def _load(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseline:
     found = from_rows(rows, binnings | half_binnings(spec, binnings))
     return Baseline(
         baseline_id=stored.baseline_id,
-        kind="promoted" if stored.kind == baselines.PROMOTED else "dataset",
+        kind=_KINDS.get(stored.kind, spec.baseline.kind),
         dataset=stored.dataset,
         n=stored.n,
         data_version=stored.data_version,
         binnings=binnings,
         windows={name: found.get(name, empty(binning)) for name, binning in binnings.items()},
         halves=split_halves(spec, found, binnings),
+    )
+
+
+def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
+    """Fit the bins that profiles are counted in, from the first windows of production, once.
+
+    As many windows as a comparison needs, and more if they hold fewer than 500 rows. Later rows
+    do not change them: profiles in other bins could not be compared.
+    """
+    baseline_id = _digest([METHOD, FIRST_WINDOWS, *_signature(spec)])[:16]
+    stored = baselines.newest(store.state, spec.model, baseline_id)
+    if stored is None:
+        counts = _first_windows(store, spec, now)
+        source = store.inference_records(spec).from_sql(list(counts), [PRODUCTION])
+        payload, n = encode_binnings(fit_binnings(store, spec, source)), sum(counts.values())
+        data_version = _digest([[w.start.isoformat(), n] for w, n in counts.items()])[:32]
+    else:
+        payload, n, data_version = stored.payload, stored.n, stored.data_version
+    baselines.save(
+        store.state, spec.model, baseline_id, FIRST_WINDOWS, payload, now,
+        dataset=PRODUCTION, n=n, data_version=data_version,
+    )  # fmt: skip
+    saved = baselines.newest(store.state, spec.model, baseline_id)
+    assert saved is not None
+    return _load(store, spec, saved)
+
+
+def _first_windows(store: Store, spec: ModelSpec, now: dt.datetime) -> dict[Window, int]:
+    """Return the first complete windows of production that bins are fitted from, and their rows."""
+    states = window_steps.load(store.state, spec.model)
+    needed = spec.baseline.windows_needed(spec.time.granularity)
+    kept: dict[Window, int] = {}
+    for window in complete_windows(spec.time, now):
+        state = states.get(window.start)
+        if state is None:
+            continue
+        n = state.n
+        if "inference_store" not in state.steps:
+            n = sum(c.n for c in store.inference_records(spec).rebuild([window], [PRODUCTION]))
+        if n:
+            kept[window] = n
+        if len(kept) >= needed and sum(kept.values()) >= MIN_FIRST_ROWS:
+            return kept
+    raise BaselineMissingError(
+        f"Model {spec.model!r} is learning: windows are compared with "
+        f"{spec.baseline.described()}, and bins for that are chosen from the first {needed} "
+        f"complete windows with at least {MIN_FIRST_ROWS} predictions. There are {len(kept)}, with "
+        f"{sum(kept.values()):,}."
     )
 
 
@@ -188,7 +253,9 @@ def _data_version(counts: Sequence[WindowCounts]) -> str:
 
 def _signature(spec: ModelSpec) -> list[object]:
     """What of the spec decides about bins and profiles, besides the rows."""
-    features = {name: feature.model_dump() for name, feature in spec.features.items()}
+    features = {
+        name: feature.model_dump(exclude={"importance"}) for name, feature in spec.features.items()
+    }
     return [
         spec.baseline.dataset,
         spec.task,

@@ -36,26 +36,31 @@ def quality(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
 
 
 def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
-    """Return the distances of features, score and prediction from the baseline's windows.
+    """Return the distances of features, outputs and actuals from the baseline's windows.
 
     Without a baseline there is nothing to compare with, and no rows.
     """
     from mlmon_dagster.metrics.drift import drift_metrics
+    from mlmon_dagster.metrics.further_drift import FURTHER
+    from mlmon_dagster.metrics.outputs import with_outputs
 
     if baseline is None:
         return concat_frames([])
     monitor = spec.monitors.drift
-    known = {column for column, stats in baseline.items() if _has_values(stats)}
-    columns = [c for c in (*spec.features, "score") if c in profiles and c in known]
-    then = _all_over_versions({column: baseline[column] for column in columns})
+    now, outputs = with_outputs(profiles), with_outputs(baseline)
+    known = {column for column, stats in outputs.items() if _has_values(stats)}
+    columns = [c for c in (*spec.features, *drifting_outputs(spec)) if c in now and c in known]
+    then = _all_over_versions({column: outputs[column] for column in columns})
     return concat_frames(
         [
             drift_metrics(
-                profiles[column],
+                now[column],
                 then[column],
                 seed=DRIFT_SEED,
                 min_rows=monitor.min_rows,
                 test_slices=monitor.slices,
+                further=[name for name in FURTHER if name in (monitor.method, *monitor.also)],
+                limits=monitor.auto,
             )
             for column in columns
         ]
@@ -89,6 +94,21 @@ def _learning(spec: ModelSpec, profiles: Profiles, known: Collection[str]) -> li
         for name, feature in spec.features.items()
         if feature.type in _COMPARED and name not in known
         for metric in sorted({"psi", str(spec.monitors.drift.method)})
+    ]
+
+
+def drifting_outputs(spec: ModelSpec) -> list[str]:
+    """Return the outputs whose drift is computed: the score, else the prediction.
+
+    With a score, the prediction is the same news twice. It, and the actuals, whose drift comes as
+    late as they do, are compared where the monitor names them.
+    """
+    named = spec.monitors.drift.columns
+    first = "score" if spec.columns.score is not None else "prediction"
+    return [
+        role
+        for role in ("score", "prediction", "actual")
+        if getattr(spec.columns, role) is not None and (role == first or role in named)
     ]
 
 
@@ -164,7 +184,7 @@ def columns_of(spec: ModelSpec, family: str) -> list[str]:
     """Return the profiled columns that a family reads."""
     return {
         "quality": [*spec.features],
-        "drift": [*spec.features, "score"],
+        "drift": [*spec.features, "score", "prediction", "actual"],
         "performance": performance_columns(spec),
         "service": ["latency_ms", "status"],
     }[family]

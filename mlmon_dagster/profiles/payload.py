@@ -29,11 +29,20 @@ def stored_baseline(store: Store, spec: ModelSpec, at: dt.datetime | None = None
     baseline_id = force.newest if at is None else force.at(at)
     stored = baselines.newest(store.state, spec.model, baseline_id) if baseline_id else None
     if stored is None:
-        raise BaselineMissingError(
-            f"Model {spec.model!r} has no baseline yet. It is made from events of dataset "
-            f"{spec.baseline.dataset!r}: land them, then materialize the asset 'baseline'."
-        )
+        raise no_baseline(spec)
     return stored
+
+
+def no_baseline(spec: ModelSpec) -> BaselineMissingError:
+    """Return the error that says what is still missing."""
+    step = (
+        "windows of production come first"
+        if spec.baseline.is_rolling
+        else "land them, then materialize the asset 'baseline'"
+    )
+    return BaselineMissingError(
+        f"Model {spec.model!r} has no baseline yet. It is {spec.baseline.described()}: {step}."
+    )
 
 
 def stored_binnings(

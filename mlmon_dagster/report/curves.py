@@ -203,9 +203,13 @@ def _is_share(metric: str) -> bool:
 
 def _limit(monitor: PerformanceMonitor, baseline: float | None) -> float | None:
     """Return the value past which a monitor fires; a drop is counted from the baseline."""
-    if monitor.drop is None:
+    if not monitor.is_relative:
         return monitor.above if monitor.above is not None else monitor.below
     if baseline is None:
         return None
     is_better_high = HIGHER_IS_BETTER[str(monitor.metric)]
-    return baseline - monitor.drop if is_better_high else baseline + monitor.drop
+    return (
+        baseline - monitor.allowed(baseline)
+        if is_better_high
+        else baseline + monitor.allowed(baseline)
+    )

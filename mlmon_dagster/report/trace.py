@@ -90,7 +90,7 @@ def performance_trace(
     Raises:
         BaselineMissingError: If the model has no baseline yet.
     """
-    baseline = load_baseline(store, spec)
+    baseline = load_baseline(store, spec, start if spec.baseline.is_rolling else None)
     names = columns_of(spec, "performance")
     now = load_profiles(store, spec, start=start, end=end, dataset="production", columns=names)
     then = {name: stats for name, stats in baseline.windows.items() if name in names}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Path = tuple[str | int, ...]
 _MOST_SLICE_COLUMNS = 3
-_SLICEABLE = ("categorical", "boolean")
+_SLICEABLE, _OUTPUTS = ("categorical", "boolean"), ("score", "prediction", "actual")
 
 
 class Problem(NamedTuple):
@@ -161,11 +161,15 @@ def _features(spec: ModelSpec) -> Iterator[Problem]:
 
 
 def _baseline(spec: ModelSpec) -> Iterator[Problem]:
-    if "baseline" in spec.model_fields_set and spec.columns.dataset is None:
+    yield from _said(("baseline",), spec.baseline.problem(spec.time.granularity))
+    kind, declared = spec.baseline.kind, "baseline" in spec.model_fields_set
+    if kind == "model_version" and spec.columns.model_version is None:
+        yield Problem(("baseline", "model_version"), "needs columns.model_version")
+    if declared and kind == "dataset" and spec.columns.dataset is None:
         yield Problem(
             ("baseline",),
             f"a baseline of the dataset '{spec.baseline.dataset}' needs columns.dataset, the "
-            "column that tells validation from production",
+            "column that tells validation from production; or write {moving: 28d}",
         )
 
 
@@ -203,6 +207,9 @@ def _monitors(spec: ModelSpec) -> Iterator[Problem]:
             yield Problem(("monitors", *path, "runbook"), "a runbook is an http(s) address")
     for family in ("quality", "drift"):
         yield from _monitored_columns(spec, family)
+    if (other := spec.monitors.drift.baseline) is not None:
+        said = other.problem(spec.time.granularity, own=True)
+        yield from _said(("monitors", "drift", "baseline"), said)
     if not spec.monitors.freshness.no_data_for:
         yield Problem(("monitors", "freshness", "no_data_for"), "must be longer than 0s")
     if "performance" in spec.monitors.model_fields_set:
@@ -214,22 +221,18 @@ def _monitors(spec: ModelSpec) -> Iterator[Problem]:
 
 def _monitored_columns(spec: ModelSpec, family: str) -> Iterator[Problem]:
     monitor = getattr(spec.monitors, family)
-    known = [*spec.features, *(r for r in ("score", "prediction") if getattr(spec.columns, r))]
+    known = [*spec.features, *(r for r in _OUTPUTS if getattr(spec.columns, r))]
     where: Path = ("monitors", family, "columns")
     columns = () if monitor.columns == "all" else monitor.columns
     for index, column in enumerate(columns):
         if column in columns[:index]:
             yield Problem((*where, index), f"'{column}' is listed twice")
         elif column not in known:
-            yield Problem(
-                (*where, index),
-                f"'{column}' is not a feature"
-                f"{names.did_you_mean(column, known) or '.'} Known: {names.listed(known)}",
-            )
-        elif family == "drift" and column in spec.features:
-            kind = spec.features[column].type
-            if kind in ("text", "datetime"):
-                yield Problem((*where, index), f"'{column}' is {kind}; drift cannot compare it")
+            hint = names.did_you_mean(column, known) or "."
+            message = f"'{column}' is not a feature{hint} Known: {names.listed(known)}"
+            yield Problem((*where, index), message)
+        elif family == "drift" and getattr(spec.features.get(column), "type", "") == "datetime":
+            yield Problem((*where, index), f"'{column}' is datetime; drift cannot compare it")
 
 
 def _performance(spec: ModelSpec) -> Iterator[Problem]:
@@ -282,6 +285,9 @@ _TASK_FIELDS = (
     "task", "columns", "features", "slices", "classes", "costs", "fairness", "top_k", "top_share",
     "quantile",
 )  # fmt: skip
+_MONITOR_FIELDS = (
+    "task", "time", "source", "columns", "features", "monitors", "costs", "fairness",
+)  # fmt: skip
 # Each rule, and the fields that it reads.
 _RULES: dict[Callable[[ModelSpec], Iterator[Problem]], tuple[str, ...]] = {
     _model: ("model",),
@@ -292,9 +298,9 @@ _RULES: dict[Callable[[ModelSpec], Iterator[Problem]], tuple[str, ...]] = {
     _actuals: ("actuals", "columns", "features", "time"),
     _columns: ("columns", "features"),
     _features: ("columns", "features"),
-    _baseline: ("columns", "baseline"),
+    _baseline: ("columns", "baseline", "time"),
     _slices: ("columns", "features", "slices"),
-    _monitors: ("task", "source", "columns", "features", "monitors", "costs", "fairness"),
+    _monitors: _MONITOR_FIELDS,
     _alerts: ("alerts",),
     _retention: ("actuals", "retention"),
 }

@@ -26,6 +26,7 @@ class Feature(Declared):
     unit: str | None = None
     nullable: bool = False
     pii: bool | None = None  # None: nobody has said that its values may be shown
+    importance: float | None = Field(default=None, ge=0)
     description: str | None = None
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Better = Literal["higher", "lower", "neither"]
+AUTO: Final = "_auto"  # ends the name of the limit that a drift distance's baseline suggests
 INF: Final = float("inf")
 BINARY, MULTICLASS, REGRESSION, RANKING = (
     "binary_classification",

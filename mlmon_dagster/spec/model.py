@@ -10,7 +10,14 @@ from pydantic_core import PydanticCustomError
 
 from mlmon_dagster.spec.actuals import ActualsPolicy
 from mlmon_dagster.spec.alerting import AlertPolicy, SlackRoute
-from mlmon_dagster.spec.baseline import DATASETS, PRODUCTION, BaselineSpec, DatasetName
+from mlmon_dagster.spec.baseline import (
+    DATASETS,
+    PRODUCTION,
+    BaselineSpec,
+    DatasetName,
+    DeclaredBaseline,
+    default_baseline,
+)
 from mlmon_dagster.spec.checks import find_problems
 from mlmon_dagster.spec.estimates import default_estimates
 from mlmon_dagster.spec.evaluation import Costs, Fairness
@@ -163,7 +170,7 @@ class ModelSpec(Declared):
     columns: Columns
     actuals: ActualsPolicy = ActualsPolicy()
     features: dict[str, Feature]
-    baseline: BaselineSpec = BaselineSpec()
+    baseline: DeclaredBaseline = BaselineSpec()
     slices: Annotated[tuple[SliceKey, ...], BeforeValidator(as_tuple)] = ()
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(as_tuple)] = None
     costs: Costs | None = None
@@ -185,10 +192,13 @@ class ModelSpec(Declared):
         return feature is not None and not feature.pii and (feature.pii is False or is_slice)
 
     @model_validator(mode="after")
-    def _default_performance(self) -> Self:
+    def _defaults_of_the_whole(self) -> Self:
+        # Beside pydantic, so that a default still counts as not declared.
+        if "baseline" not in self.model_fields_set:
+            has_dataset = self.columns.dataset is not None
+            self.__dict__["baseline"] = default_baseline(has_dataset, self.time.granularity)
         if "performance" not in self.monitors.model_fields_set:
             monitors = self.monitors.model_copy()
-            # Beside pydantic, so that the default still counts as not declared.
             monitors.__dict__["performance"] = default_performance(self)
             self.__dict__["monitors"] = monitors
         if "estimated_performance" not in self.monitors.model_fields_set:

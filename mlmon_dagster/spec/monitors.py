@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from mlmon_dagster.spec.baseline import DeclaredBaseline
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.scalars import (
@@ -20,19 +21,40 @@ from mlmon_dagster.spec.scalars import (
 )
 
 Severity = Literal["WARN", "ERROR"]
-DriftMethod = Literal["psi", "jensen_shannon", "ks", "chi_square"]
+DriftMethod = Literal[
+    "psi",
+    "jensen_shannon",
+    "ks",
+    "chi_square",
+    "hellinger",
+    "total_variation",
+    "l_infinity",
+    "kl",
+    "cramers_v",
+    "wasserstein",
+    "wasserstein_scaled",
+    "mean_shift",
+    "median_shift",
+    "p90_shift",
+    "null_rate_delta",
+    "zero_rate_delta",
+    "unseen_rate_delta",
+    "distinct_delta",
+]
 
 
 class Condition(Declared):
-    """A threshold; exactly one of the two sides."""
+    """A threshold; exactly one of the two sides, and where it becomes an error."""
 
     above: float | None = None
     below: float | None = None
+    error_at: float | None = None
 
     @model_validator(mode="after")
     def _one_side(self) -> Self:
         if (self.above is None) == (self.below is None):
             raise ValueError("a condition needs exactly one of above and below")
+        _check_ladder(self.error_at, above=self.above, below=self.below)
         return self
 
     @property
@@ -45,6 +67,29 @@ class Condition(Declared):
     def fails(self, value: float) -> bool:
         """Tell whether a value is past the threshold (equal to it is still fine)."""
         return value > self.bound if self.above is not None else value < self.bound
+
+    def is_error(self, value: float) -> bool:
+        """Tell whether a value is past the second threshold, if there is one."""
+        if self.error_at is None:
+            return False
+        return value > self.error_at if self.above is not None else value < self.error_at
+
+
+def _check_ladder(error_at: float | None, *, above: float | None, below: float | None) -> None:
+    if error_at is None:
+        return
+    if (above is not None and error_at < above) or (below is not None and error_at > below):
+        raise ValueError(f"error_at {error_at:g} must be further out than the first threshold")
+
+
+def _share(value: object) -> object:
+    """Read 20% as 0.2."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        try:
+            return float(value.strip()[:-1]) / 100
+        except ValueError:
+            raise ValueError(f"{shown(value)} is not a share; write 20% or 0.2") from None
+    return value
 
 
 def _columns(value: object) -> object:
@@ -131,11 +176,36 @@ class DriftMonitor(_Monitor):
     severity: Severity = "WARN"
     windows: WindowCount = KOfN(2, 3)
     columns: MonitoredColumns = "all"
+    baseline: DeclaredBaseline | None = None
     method: DriftMethod = "psi"
+    also: Annotated[tuple[DriftMethod, ...], BeforeValidator(as_tuple)] = ()
     above: float = Field(default=0.1, gt=0)
+    auto: bool = False
+    error_at: float | None = None
     q: float = Field(default=0.01, gt=0, lt=1)
     min_rows: int = Field(default=30, ge=1)
     slices: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("above") == "auto":
+            return {name: value for name, value in data.items() if name != "above"} | {"auto": True}
+        return data
+
+    @model_validator(mode="after")
+    def _threshold_in_the_unit(self) -> Self:
+        _check_ladder(self.error_at, above=self.above, below=None)
+        if self.auto and self.method not in ("psi", "jensen_shannon", "ks", "chi_square"):
+            raise ValueError(
+                f"above: auto goes with psi, jensen_shannon, ks, chi_square, not {self.method}"
+            )
+        if (
+            self.method in ("wasserstein", "distinct_delta")
+            and "above" not in self.model_fields_set
+        ):
+            raise ValueError(f"{self.method} has no unit-free default; write above as well")
+        return self
 
 
 class PerformanceMonitor(_Monitor):
@@ -148,19 +218,45 @@ class PerformanceMonitor(_Monitor):
     metric: PerformanceMetric = "roc_auc"
     windows: WindowCount = KOfN(2, 3)
     drop: float | None = Field(default=None, gt=0)
+    change: Annotated[float, BeforeValidator(_share), Field(gt=0)] | None = None
     above: float | None = None
     below: float | None = None
+    error_at: Annotated[float, BeforeValidator(_share)] | None = None
     slices: bool = False
 
     @model_validator(mode="after")
     def _one_condition(self) -> Self:
-        if [self.drop, self.above, self.below].count(None) != 2:
-            raise ValueError("a performance monitor needs exactly one of drop, above and below")
-        if self.drop is not None and METRICS[self.metric].better == "neither":
+        if [self.drop, self.change, self.above, self.below].count(None) != 3:
+            raise ValueError(
+                "a performance monitor needs exactly one of drop, change, above and below"
+            )
+        if self.is_relative and METRICS[self.metric].better == "neither":
             raise ValueError(
                 f"{self.metric} has no better side to drop from; write above or below instead"
             )
+        worse = next((v for v in (self.drop, self.change, self.above) if v is not None), None)
+        _check_ladder(self.error_at, above=worse, below=self.below)
         return self
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether the bound depends on the baseline's value."""
+        return self.drop is not None or self.change is not None
+
+    def allowed(self, baseline: float) -> float:
+        """Return how much worse than the baseline's value is still fine."""
+        return self.drop if self.drop is not None else (self.change or 0.0) * abs(baseline)
+
+    def is_error(self, value: float, worse: float, baseline: float | None) -> bool:
+        """Tell whether a value, or how much worse it is, is past the second threshold."""
+        if self.error_at is None:
+            return False
+        if self.above is not None:
+            return value > self.error_at
+        if self.below is not None:
+            return value < self.error_at
+        scale = 1.0 if self.change is None or baseline is None else abs(baseline)
+        return worse >= self.error_at * scale
 
 
 class EstimateMonitor(_Monitor):

@@ -78,6 +78,7 @@ class BaselinesInForce:
 
     def __init__(self, declared: str | None, promotions: Sequence[Promotion]) -> None:
         ends = {p.period_end: p.baseline_id for p in promotions if p.undone_at is None}
+        self.declared = declared
         self._from = [_BEGINNING, *sorted(ends)]
         self._ids = [declared, *(ends[end] for end in sorted(ends))]
 

@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from mlmon_dagster.store.schema import window_state, window_step
 from mlmon_dagster.store.upsert import upsert
 
+NO_BASELINE = "no_baseline"  # instead of a maturity: the step waits for a baseline
+
 
 @dataclass(frozen=True)
 class StepMark:
@@ -56,6 +58,16 @@ class WindowInputs:
     def coverage(self) -> float | None:
         """Share of the expected ground truth that has arrived; None if none is expected."""
         return self.n_actual / self.n_expected if self.n_expected else None
+
+
+def with_profiles(states: Mapping[datetime, WindowInputs]) -> list[datetime]:
+    """Return the starts of the windows that have profiles of production's rows, in order."""
+    waiting = StepMark(0, "", NO_BASELINE)
+    return [
+        start
+        for start, state in sorted(states.items())
+        if state.n and state.steps.get("profiles", waiting).maturity != NO_BASELINE
+    ]
 
 
 def load(

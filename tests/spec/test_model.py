@@ -117,7 +117,7 @@ def test_the_defaults_watch_everything() -> None:
         ({"slices": [1]}, "expected a list, found 1"),
         ({"monitors": {"drift": {"columns": ["agee"]}}}, "monitors.drift.columns.0: 'agee' is not"),
         ({"monitors": {"drift": {"columns": ["age", "age"]}}}, "is listed twice"),
-        ({"monitors": {"drift": {"columns": ["comment"]}}}, "drift cannot compare it"),
+        ({"monitors": {"drift": {"columns": ["signed_up"]}}}, "drift cannot compare it"),
         ({"monitors": {"drift": {"columns": []}}}, "write 'all' or a list of column names"),
         ({"monitors": {"drift": {"columns": "age"}}}, "write 'all' or a list of column names"),
         ({"monitors": {"drift": {"above": 0}}}, "monitors.drift.above: should be greater than 0"),
@@ -128,8 +128,14 @@ def test_the_defaults_watch_everything() -> None:
             "monitors.quality.null_rate: a condition needs exactly one of above and below",
         ),
         ({"monitors": {"quality": {"null_rate": {"above": 5}}}}, "a rate is between 0 and 1"),
-        ({"monitors": {"performance": {"metric": "f1"}}}, "exactly one of drop, above and below"),
-        ({"monitors": {"performance": {"drop": 0.1, "below": 0.5}}}, "exactly one of drop, above"),
+        (
+            {"monitors": {"performance": {"metric": "f1"}}},
+            "exactly one of drop, change, above and below",
+        ),
+        (
+            {"monitors": {"performance": {"drop": 0.1, "below": 0.5}}},
+            "exactly one of drop, change, above",
+        ),
         ({"monitors": {"performance": {"metric": "auc", "drop": 0.1}}}, "did you mean 'roc_auc'?"),
         ({"monitors": {"performance": [{"drop": 0.1}, {"drop": 0.2}]}}, "roc_auc is monitored twi"),
         (

@@ -1,0 +1,81 @@
+"""Which baseline each window of a run is compared with: one for many, or one for each."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.defs.compute import Work, parts_of
+from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.spec import BaselineSpec, ModelSpec
+from mlmon_dagster.store.window_steps import NO_BASELINE, StepMark
+
+if TYPE_CHECKING:
+    from mlmon_dagster.profiles import Baseline
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Some windows and what they are compared with.
+
+    Attributes:
+        work: The windows.
+        baseline: None while there is none, or for metrics that need none.
+        mark: Fingerprint of a baseline of earlier windows; empty for others.
+    """
+
+    work: Work
+    baseline: Baseline | None = None
+    mark: str = ""
+
+    def marked(self, marks: Mapping[dt.datetime, StepMark]) -> dict[dt.datetime, StepMark]:
+        """Return the windows' marks with what they were compared with, if that moves on."""
+        if not self.mark:
+            return {}
+        found = {}
+        for window in self.work.windows:
+            mark = marks[window.start]
+            mark = replace(mark, data_version=f"{mark.data_version}:{self.mark[:8]}")
+            if not mark.maturity:
+                prefix = "" if self.baseline else f"{NO_BASELINE}:"
+                mark = replace(mark, maturity=f"{prefix}{self.mark}")
+            found[window.start] = mark
+        return found
+
+
+def baseline_of(spec: ModelSpec, family: str) -> BaselineSpec:
+    """Return what a family of metrics is compared with: its own choice, or the spec's."""
+    own = spec.monitors.drift.baseline if family == "drift" else None
+    return own or spec.baseline
+
+
+def comparisons(work: Work, family: str, columns: Sequence[str]) -> Iterator[Comparison]:
+    """Yield the run's windows in parts, each with the baseline it is compared with."""
+    from mlmon_dagster.profiles.payload import stored_baseline
+    from mlmon_dagster.profiles.rolling import RollingBaselines, is_rolling, load_baseline
+
+    store, spec, choice = work.project.store, work.spec, baseline_of(work.spec, family)
+    for part in parts_of(work) if work.windows else []:
+        try:
+            stored = stored_baseline(store, spec, part.start)
+        except BaselineMissingError:
+            yield Comparison(part)
+            continue
+        if not is_rolling(stored, choice):
+            yield Comparison(part, _or_none(partial(load_baseline, store, spec, part.start)))
+            continue
+        last = part.windows[-1].start
+        rolling = RollingBaselines(store, spec, stored, choice, part.start, last, columns)
+        for window in part.windows:
+            found = _or_none(partial(rolling.of, window.start))
+            yield Comparison(replace(part, windows=(window,)), found, rolling.mark(window.start))
+
+
+def _or_none(load: Callable[[], Baseline]) -> Baseline | None:
+    try:
+        return load()
+    except BaselineMissingError:
+        return None

@@ -1,0 +1,151 @@
+"""Baselines that are earlier windows of production, answered from stored profiles alone."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, empty, select
+from mlmon_dagster.profiles.baseline import Baseline, load_stored
+from mlmon_dagster.profiles.payload import decode_binnings, stored_baseline
+from mlmon_dagster.profiles.storage import load_profiles
+from mlmon_dagster.spec.baseline import BaselineSpec
+from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
+from mlmon_dagster.spec.rolling import EarlierWindows, mark_of_windows
+from mlmon_dagster.spec.windows import Window, window_containing
+from mlmon_dagster.store import Store, baselines, window_steps
+from mlmon_dagster.store.baselines import StoredBaseline
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def load_baseline(
+    store: Store,
+    spec: ModelSpec,
+    at: dt.datetime | None = None,
+    choice: BaselineSpec | None = None,
+) -> Baseline:
+    """Return what a window that starts at ``at`` is compared with, by default windows to come.
+
+    Args:
+        store: The store.
+        spec: The model.
+        at: The window's start.
+        choice: Compare with this instead of the spec's baseline; rolling, or the spec's own.
+
+    Raises:
+        BaselineMissingError: If there is none, or too few earlier windows yet.
+    """
+    stored = stored_baseline(store, spec, at)
+    choice = choice or spec.baseline
+    if not is_rolling(stored, choice):
+        return load_stored(store, spec, stored)
+    rolling = RollingBaselines(store, spec, stored, choice, at, at)
+    return rolling.of(at or rolling.to_come)
+
+
+def is_rolling(stored: StoredBaseline, choice: BaselineSpec) -> bool:
+    """Tell whether windows are compared with earlier ones; a promoted period goes before that."""
+    return choice.is_rolling and stored.kind != baselines.PROMOTED
+
+
+class RollingBaselines:
+    """The baselines of some windows, whose profiles are read once for all of them.
+
+    Args:
+        store: The store.
+        spec: The model.
+        stored: Where the bins are.
+        choice: Which earlier windows.
+        first: Start of the first window to be compared; None for windows to come.
+        last: Start of the last one.
+        columns: Profiled columns wanted; all by default.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        spec: ModelSpec,
+        stored: StoredBaseline,
+        choice: BaselineSpec,
+        first: dt.datetime | None,
+        last: dt.datetime | None,
+        columns: Sequence[str] | None = None,
+    ) -> None:
+        self._spec, self._stored, self._choice = spec, stored, choice
+        self._binnings = decode_binnings(stored.payload)
+        states = window_steps.load(store.state, spec.model, None, last)
+        windows = [
+            window_containing(spec.time, start) for start in window_steps.with_profiles(states)
+        ]
+        self._versions = {w.start: states[w.start].steps["profiles"].data_version for w in windows}
+        self._earlier = EarlierWindows(choice, spec.time, windows)
+        self.to_come = windows[-1].end if windows else _EPOCH
+        oldest = self._earlier.before(first or self.to_come)
+        self._profiles = load_profiles(
+            store,
+            spec,
+            start=oldest[0].start if oldest else first,
+            end=last,
+            dataset=PRODUCTION,
+            columns=columns,
+            at=first,
+        )
+        self._starts = {
+            name: _seconds(stats.cells["window_start"]) for name, stats in self._profiles.items()
+        }
+
+    def of(self, start: dt.datetime) -> Baseline:
+        """Return the baseline of the window that starts then.
+
+        Raises:
+            BaselineMissingError: If too few earlier windows have rows.
+        """
+        windows = self._earlier.before(start)
+        found = {name: self._select(name, windows) for name in self._profiles}
+        some = next(iter(found.values()), None)
+        present = 0 if some is None else some.cells["window_start"].nunique()
+        if present < self._earlier.needed:
+            raise BaselineMissingError(
+                f"Model {self._spec.model!r} is learning: windows are compared with "
+                f"{self._choice.described()}, of which {present} are there and "
+                f"{self._earlier.needed} are needed."
+            )
+        mark = self.mark(start)
+        whole = None if some is None else (some.cells["slice_key"] == ALL).to_numpy()
+        n = 0 if some is None else int(some.n[whole].sum())
+        return Baseline(
+            baseline_id=f"{self._stored.baseline_id[:8]}{mark[:8]}",
+            kind=self._choice.kind,
+            dataset=PRODUCTION,
+            n=n,
+            data_version=mark,
+            binnings=self._binnings,
+            windows={
+                name: found.get(name, empty(binning)) for name, binning in self._binnings.items()
+            },
+        )
+
+    def mark(self, start: dt.datetime) -> str:
+        """Return the fingerprint of what the window that starts then is compared with."""
+        return mark_of_windows(self._earlier.before(start), self._versions)
+
+    def _select(self, name: str, windows: Sequence[Window]) -> ColumnStatistics:
+        stats, starts = self._profiles[name], self._starts[name]
+        wanted = np.array([int(w.start.timestamp()) for w in windows], dtype=np.int64)
+        keep = np.isin(starts, wanted)
+        version = self._choice.model_version
+        if version is not None:
+            keep &= (stats.cells["model_version"] == version).to_numpy()
+        kept = select(stats, keep)
+        return replace(kept, cells=kept.cells.assign(model_version=ALL)) if version else kept
+
+
+def _seconds(starts: pd.Series) -> NDArray[np.int64]:
+    return np.asarray(starts.astype("datetime64[s, UTC]").astype("int64"), dtype=np.int64)

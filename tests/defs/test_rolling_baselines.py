@@ -1,0 +1,88 @@
+"""A model without a baseline dataset is compared with its own earlier windows, from profiles."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.defs.small_model import (
+    DAYS,
+    NOW,
+    ROWS,
+    customers,
+    drop,
+    landing,
+    write_declaration,
+)
+from tests.defs.worlds import World, opened
+
+LAST = DAYS[6]
+JUDGED = DAYS[4]  # the first with four earlier windows
+
+
+@pytest.fixture
+def moving(tmp_path: Path) -> Iterator[World]:
+    """Eight days of a model that is compared with the eight days before."""
+    folder = tmp_path / "moving"
+    path = folder / "models" / "churn.yaml"
+    write_declaration(folder)
+    path.write_text(
+        path.read_text()
+        .replace("slices: [region]", "baseline: {moving: 8d}\nslices: [region]")
+        .replace("dataset: dataset, ", "")
+    )
+    for day in DAYS[:8]:
+        frames = customers(day)
+        for stream, frame in zip(("predictions", "actuals"), frames, strict=True):
+            drop(
+                frame.drop(columns="dataset", errors="ignore"),
+                landing(folder, stream) / f"{day}.parquet",
+            )
+    with opened(folder, NOW) as world:
+        world.launcher.materialize(world.spec, ("event_log",))
+        yield world
+
+
+def psi(world: World, day: dt.date) -> pd.DataFrame:
+    frame = world.metrics(day)
+    return frame[(frame["metric"] == "psi") & (frame["slice_key"] == "all")]
+
+
+def test_windows_are_learning_until_there_are_enough_and_then_judged(moving: World) -> None:
+    moving.work()
+    assert set(moving.verdicts("drift", DAYS[3])["reason"]) == {"learning"}
+    assert set(moving.verdicts("performance", DAYS[3])["reason"]) == {"learning"}
+    judged = psi(moving, JUDGED)
+    assert set(judged["baseline_kind"]) == {"moving"}
+    assert set(judged["n_baseline"]) == {4 * ROWS}
+    assert set(psi(moving, DAYS[7])["n_baseline"]) == {7 * ROWS}
+    assert set(moving.verdicts("drift", JUDGED)["status"]) == {"OK"}
+    assert set(moving.verdicts("performance", JUDGED)["status"]) == {"OK"}
+    assert moving.requests() == []
+
+
+def test_baselines_of_earlier_windows_are_answered_without_reading_a_row(moving: World) -> None:
+    moving.work()
+    before = moving.metrics()
+    store = Path(moving.project.store_root)
+    for rows in ("inference_records", "event_log"):
+        shutil.rmtree(store / rows)
+    assert moving.compute(DAYS[:8], ("drift", "performance")).is_success
+    names = ["window_start", "column_name", "metric", "slice_value", "value", "baseline_id"]
+    assert moving.metrics()[names].equals(before[names])
+
+
+def test_late_rows_of_an_earlier_window_judge_the_later_ones_again(moving: World) -> None:
+    moving.work()
+    frame = customers(DAYS[2], n=90)[0].drop(columns="dataset")
+    frame["id"] = "late-" + frame["id"]
+    drop(frame, landing(moving.folder, "predictions") / "late.parquet")
+    moving.launcher.materialize(moving.spec, ("event_log",))
+    moving.work()
+    assert set(psi(moving, JUDGED)["n_baseline"]) == {4 * ROWS + 90}
+    assert moving.requests() == []
