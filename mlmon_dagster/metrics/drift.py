@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.between import MIN_WINDOWS, between_window_p, usual_limit
+from mlmon_dagster.metrics.between import MIN_WINDOWS, between_window_p, rows_per_value, usual_limit
 from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.bins import DriftBins, drift_bins, is_ordered, merge_bins, score_groups
 from mlmon_dagster.metrics.distances import ks, psi_variance, smoothed_shares
@@ -238,6 +238,9 @@ def _fill(
         grown = windows * _growth(sizes, size, windows.shape[1])
         own = distance(grown, pooled - windows) ** power
         own_null = null.moments(metric, plan, sizes)
+        shared = rows_per_value(own, own_null)
+        fewer = null.moments(metric, plan, current.sum(axis=1) / shared)
+        p = np.maximum(p, gamma_tail(raw**power, fewer))
         p = np.maximum(p, between_window_p(raw**power, moments, own, own_null, root=ROOT[metric]))
         result.limit[rows] = usual_limit(moments, own, own_null, power)
     if metric == "chi_square":

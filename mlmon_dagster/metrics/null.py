@@ -55,8 +55,12 @@ class NullModel:
     _known: dict[tuple[bytes, int], Floats] = field(default_factory=dict)
 
     def plan(self, n: int) -> Ints:
-        """Merging of the bins for windows of grid size number `n` (see `grid_floor`)."""
-        return merge_plan(self.counts, float(grid_size(n)), ordered=self.ordered)
+        """Merging of the bins for windows of grid size number `n` (see `grid_floor`).
+
+        A baseline smaller than the window decides: of a bin with few rows there it knows little.
+        """
+        size = min(float(grid_size(n)), float(self.counts.sum()))
+        return merge_plan(self.counts, size, ordered=self.ordered)
 
     def moments(self, metric: str, plan: Ints, n: ArrayLike) -> Moments:
         """Moments of a distance for windows of n rows whose bins are merged by `plan`."""
