@@ -240,7 +240,8 @@ def _fill(
         own_null = null.moments(metric, plan, sizes)
         shared = rows_per_value(own, own_null)
         fewer = null.moments(metric, plan, current.sum(axis=1) / shared)
-        p = np.maximum(p, gamma_tail(raw**power, fewer))
+        spread = distance(current / shared, pooled)  # with the smoothing of so many rows
+        p = np.maximum(p, gamma_tail(spread**power, fewer))
         p = np.maximum(p, between_window_p(raw**power, moments, own, own_null, root=ROOT[metric]))
         result.limit[rows] = usual_limit(moments, own, own_null, power)
     if metric == "chi_square":

@@ -166,11 +166,8 @@ def _baseline(spec: ModelSpec) -> Iterator[Problem]:
     if kind == "model_version" and spec.columns.model_version is None:
         yield Problem(("baseline", "model_version"), "needs columns.model_version")
     if declared and kind == "dataset" and spec.columns.dataset is None:
-        yield Problem(
-            ("baseline",),
-            f"a baseline of the dataset '{spec.baseline.dataset}' needs columns.dataset, the "
-            "column that tells validation from production; or write {moving: 28d}",
-        )
+        message = f"a baseline of the dataset '{spec.baseline.dataset}' needs columns.dataset"
+        yield Problem(("baseline",), message + "; or write {moving: 28d}")
 
 
 def _slices(spec: ModelSpec) -> Iterator[Problem]:
@@ -207,9 +204,9 @@ def _monitors(spec: ModelSpec) -> Iterator[Problem]:
             yield Problem(("monitors", *path, "runbook"), "a runbook is an http(s) address")
     for family in ("quality", "drift"):
         yield from _monitored_columns(spec, family)
-    if (other := spec.monitors.drift.baseline) is not None:
-        said = other.problem(spec.time.granularity, own=True)
-        yield from _said(("monitors", "drift", "baseline"), said)
+    other = spec.monitors.drift.baseline
+    said = other.problem(spec.time.granularity, own=True) if other else None
+    yield from _said(("monitors", "drift", "baseline"), said)
     if not spec.monitors.freshness.no_data_for:
         yield Problem(("monitors", "freshness", "no_data_for"), "must be longer than 0s")
     if "performance" in spec.monitors.model_fields_set:
@@ -228,9 +225,8 @@ def _monitored_columns(spec: ModelSpec, family: str) -> Iterator[Problem]:
         if column in columns[:index]:
             yield Problem((*where, index), f"'{column}' is listed twice")
         elif column not in known:
-            hint = names.did_you_mean(column, known) or "."
-            message = f"'{column}' is not a feature{hint} Known: {names.listed(known)}"
-            yield Problem((*where, index), message)
+            hint = f"{names.did_you_mean(column, known) or '.'} Known: {names.listed(known)}"
+            yield Problem((*where, index), f"'{column}' is not a feature{hint}")
         elif family == "drift" and getattr(spec.features.get(column), "type", "") == "datetime":
             yield Problem((*where, index), f"'{column}' is datetime; drift cannot compare it")
 
