@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 from mlmon_dagster.defs.comparing import Comparison, comparisons
 from mlmon_dagster.defs.compute import PRODUCTION, Work, parts_of
 from mlmon_dagster.defs.earlier import is_waiting, repeating_files, sent_again, volumes
 from mlmon_dagster.defs.lineage import ASSETS
-from mlmon_dagster.spec import ModelSpec, Window, maturity_of, window_containing
+from mlmon_dagster.defs.refused import quarantined_files, reported_in
+from mlmon_dagster.spec import ModelSpec, Window, maturity_of
 from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import AUTO
-from mlmon_dagster.spec.model import TimeSpec
 from mlmon_dagster.store import manifest, metric_log, schema_changes
 from mlmon_dagster.store.window_steps import NO_BASELINE, StepMark, WindowInputs
 
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
 
 # A date in a file's name: 2013-12-31, 2013_12_31 or 20131231.
-_DATE = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})[-_]?(\d{2})(?!\d)")
 # The step whose data version a family's verdict is about.
 STEP_OF = {info.family: info.name for info in ASSETS if info.family} | {
     "freshness": "inference_store"
@@ -210,45 +207,6 @@ def _refused(work: Work) -> dict[dt.datetime, dict[str, int]]:
         name = f"{row['reason']}:{row['column_name']}" if row["column_name"] else row["reason"]
         reasons[name] = reasons.get(name, 0) + int(row["n_bad"])
     return found
-
-
-def quarantined_files(work: Work) -> pd.DataFrame:
-    """Return the files of the model that were refused as a whole."""
-    return manifest.files(work.project.store.state, work.spec.model, status="quarantined")
-
-
-def reported_in(files: pd.DataFrame, window: Window, time: TimeSpec) -> list[str]:
-    """Return the files refused as a whole that a window reports.
-
-    A file that cannot be read does not say which window its rows belong to. If its name holds one
-    date, that is the window; else the last complete one before the file was first seen, since
-    files land once their window is over.
-    """
-    length = window.end - window.start
-    found = []
-    for path, seen in zip(files["path"], files["first_seen"], strict=True):
-        named = window_named_by(str(path), time)
-        if named is not None and named.end <= seen:
-            belongs = named.start == window.start
-        else:
-            belongs = window.end <= seen < window.end + length
-        if belongs:
-            found.append(str(path))
-    return found
-
-
-def window_named_by(path: str, time: TimeSpec) -> Window | None:
-    """Return the window of the one date in a file's name; None without one, or by the hour."""
-    dates = {"".join(match) for match in _DATE.findall(path.rsplit("/", 1)[-1])}
-    if len(dates) != 1 or time.granularity == "hour":
-        return None
-    try:
-        day = dt.datetime.strptime(dates.pop(), "%Y%m%d").replace(tzinfo=ZoneInfo(time.zone))
-    except ValueError:
-        return None
-    if day.date() < time.start:
-        return None
-    return window_containing(time, day.replace(hour=12).astimezone(dt.UTC))
 
 
 def _baseline_metrics(work: Work, family: str, baseline: Baseline | None) -> pd.DataFrame | None:

@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.defs.compute import Work, mark_of, mark_step
 from mlmon_dagster.defs.earlier import repeating_files
-from mlmon_dagster.defs.evidence import (
-    STEP_OF,
-    quarantined_files,
-    reported_in,
-    verdicts,
-    window_named_by,
-)
+from mlmon_dagster.defs.evidence import STEP_OF, verdicts
+from mlmon_dagster.defs.refused import quarantined_files, reported_in, window_named_by
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.store import monitor_results
 from mlmon_dagster.store.window_steps import WindowInputs, load

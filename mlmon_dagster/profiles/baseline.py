@@ -20,7 +20,6 @@ from mlmon_dagster.profiles.payload import (
     decode_binnings,
     encode_binnings,
     no_baseline,
-    stored_baseline,
 )
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec

@@ -12,8 +12,8 @@ from mlmon_dagster.spec.actuals import no_actual_problem
 from mlmon_dagster.spec.alerting import policy_problems
 from mlmon_dagster.spec.estimates import estimate_problems
 from mlmon_dagster.spec.features import alias_problems
-from mlmon_dagster.spec.retention import SHORTEST_VERSIONS
-from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS, format_duration
+from mlmon_dagster.spec.retention import retention_problems
+from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
 from mlmon_dagster.spec.sources import source_problems
 from mlmon_dagster.spec.tasks import metric_problem, task_problems
 
@@ -260,21 +260,8 @@ def _service(spec: ModelSpec) -> Iterator[Problem]:
 
 
 def _retention(spec: ModelSpec) -> Iterator[Problem]:
-    kept = spec.retention
-    if kept.versions < SHORTEST_VERSIONS:
-        yield Problem(
-            ("retention", "versions"),
-            "must be at least 1d: readers hold lists of files, which must not vanish under them",
-        )
-    for name in ("production", "profiles"):
-        age = getattr(kept, name)
-        if age is not None and age < spec.actuals.closed_after:
-            yield Problem(
-                ("retention", name),
-                "is shorter than actuals.closed_after "
-                f"({format_duration(spec.actuals.closed_after)}); windows would lose their rows "
-                "while their ground truth is still awaited",
-            )
+    found = retention_problems(spec.retention, spec.actuals.closed_after)
+    yield from (Problem(("retention", name), said) for name, said in found)
 
 
 _TASK_FIELDS = (

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from mlmon_dagster.spec.baseline import DeclaredBaseline
+from mlmon_dagster.spec.conditions import Condition, RateCondition, check_ladder
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.scalars import (
@@ -43,45 +44,6 @@ DriftMethod = Literal[
 ]
 
 
-class Condition(Declared):
-    """A threshold; exactly one of the two sides, and where it becomes an error."""
-
-    above: float | None = None
-    below: float | None = None
-    error_at: float | None = None
-
-    @model_validator(mode="after")
-    def _one_side(self) -> Self:
-        if (self.above is None) == (self.below is None):
-            raise ValueError("a condition needs exactly one of above and below")
-        _check_ladder(self.error_at, above=self.above, below=self.below)
-        return self
-
-    @property
-    def bound(self) -> float:
-        """The threshold, whichever side it is on."""
-        bound = self.above if self.above is not None else self.below
-        assert bound is not None  # the validator saw to it
-        return bound
-
-    def fails(self, value: float) -> bool:
-        """Tell whether a value is past the threshold (equal to it is still fine)."""
-        return value > self.bound if self.above is not None else value < self.bound
-
-    def is_error(self, value: float) -> bool:
-        """Tell whether a value is past the second threshold, if there is one."""
-        if self.error_at is None:
-            return False
-        return value > self.error_at if self.above is not None else value < self.error_at
-
-
-def _check_ladder(error_at: float | None, *, above: float | None, below: float | None) -> None:
-    if error_at is None:
-        return
-    if (above is not None and error_at < above) or (below is not None and error_at > below):
-        raise ValueError(f"error_at {error_at:g} must be further out than the first threshold")
-
-
 def _share(value: object) -> object:
     """Read 20% as 0.2."""
     if isinstance(value, str) and value.strip().endswith("%"):
@@ -99,12 +61,6 @@ def _columns(value: object) -> object:
     ):
         return value
     raise ValueError(f"write 'all' or a list of column names, not {shown(value)}")
-
-
-def _rate(condition: Condition) -> Condition:
-    if not 0 <= condition.bound <= 1:
-        raise ValueError(f"a rate is between 0 and 1, not {condition.bound:g}; write 5 % as 0.05")
-    return condition
 
 
 def _listed(value: object) -> object:
@@ -128,7 +84,6 @@ def _known_metric(metric: str) -> str:
 PerformanceMetric = Annotated[
     str, AfterValidator(_known_metric), WithJsonSchema({"enum": list(METRICS)})
 ]
-RateCondition = Annotated[Condition, AfterValidator(_rate)]
 MonitoredColumns = Annotated[
     Literal["all"] | tuple[str, ...],
     BeforeValidator(_columns),
@@ -195,7 +150,7 @@ class DriftMonitor(_Monitor):
 
     @model_validator(mode="after")
     def _threshold_in_the_unit(self) -> Self:
-        _check_ladder(self.error_at, above=self.above, below=None)
+        check_ladder(self.error_at, above=self.above, below=None)
         if self.auto and self.method not in ("psi", "jensen_shannon", "ks", "chi_square"):
             raise ValueError(
                 f"above: auto goes with psi, jensen_shannon, ks, chi_square, not {self.method}"
@@ -235,7 +190,7 @@ class PerformanceMonitor(_Monitor):
                 f"{self.metric} has no better side to drop from; write above or below instead"
             )
         worse = next((v for v in (self.drop, self.change, self.above) if v is not None), None)
-        _check_ladder(self.error_at, above=worse, below=self.below)
+        check_ladder(self.error_at, above=worse, below=self.below)
         return self
 
     @property

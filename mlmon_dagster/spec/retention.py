@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 
 from pydantic import Field
 
-from mlmon_dagster.spec.scalars import Declared, Duration
+from mlmon_dagster.spec.scalars import Declared, Duration, format_duration
 
 SHORTEST_VERSIONS = dt.timedelta(days=1)
 
@@ -30,3 +31,27 @@ class RetentionPolicy(Declared):
         """Return how long rows of a dataset are kept; None is for ever."""
         kept: dt.timedelta | None = getattr(self, dataset)
         return kept
+
+
+def retention_problems(
+    kept: RetentionPolicy, closed_after: dt.timedelta
+) -> Iterator[tuple[str, str]]:
+    """Yield the keys that are too short, and why.
+
+    Args:
+        kept: The declared policy.
+        closed_after: Until when ground truth is awaited.
+    """
+    if kept.versions < SHORTEST_VERSIONS:
+        yield (
+            "versions",
+            "must be at least 1d: readers hold lists of files, which must not vanish under them",
+        )
+    for name in ("production", "profiles"):
+        age = getattr(kept, name)
+        if age is not None and age < closed_after:
+            yield (
+                name,
+                f"is shorter than actuals.closed_after ({format_duration(closed_after)}); windows "
+                "would lose their rows while their ground truth is still awaited",
+            )

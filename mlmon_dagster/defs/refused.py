@@ -1,0 +1,57 @@
+"""Files refused as a whole, and the windows that they are reported in."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from mlmon_dagster.defs.compute import Work
+from mlmon_dagster.spec import Window, window_containing
+from mlmon_dagster.spec.model import TimeSpec
+from mlmon_dagster.store import manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DATE = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})[-_]?(\d{2})(?!\d)")
+
+
+def quarantined_files(work: Work) -> pd.DataFrame:
+    """Return the files of the model that were refused as a whole."""
+    return manifest.files(work.project.store.state, work.spec.model, status="quarantined")
+
+
+def reported_in(files: pd.DataFrame, window: Window, time: TimeSpec) -> list[str]:
+    """Return the files refused as a whole that a window reports.
+
+    A file that cannot be read does not say which window its rows belong to. If its name holds one
+    date, that is the window; else the last complete one before the file was first seen, since
+    files land once their window is over.
+    """
+    length = window.end - window.start
+    found = []
+    for path, seen in zip(files["path"], files["first_seen"], strict=True):
+        named = window_named_by(str(path), time)
+        if named is not None and named.end <= seen:
+            belongs = named.start == window.start
+        else:
+            belongs = window.end <= seen < window.end + length
+        if belongs:
+            found.append(str(path))
+    return found
+
+
+def window_named_by(path: str, time: TimeSpec) -> Window | None:
+    """Return the window of the one date in a file's name; None without one, or by the hour."""
+    dates = {"".join(match) for match in _DATE.findall(path.rsplit("/", 1)[-1])}
+    if len(dates) != 1 or time.granularity == "hour":
+        return None
+    try:
+        day = dt.datetime.strptime(dates.pop(), "%Y%m%d").replace(tzinfo=ZoneInfo(time.zone))
+    except ValueError:
+        return None
+    if day.date() < time.start:
+        return None
+    return window_containing(time, day.replace(hour=12).astimezone(dt.UTC))
