@@ -19,11 +19,11 @@ from mlmon_dagster.spec.baseline import (
     default_baseline,
 )
 from mlmon_dagster.spec.checks import find_problems
+from mlmon_dagster.spec.conditions import Condition
 from mlmon_dagster.spec.estimates import default_estimates
 from mlmon_dagster.spec.evaluation import Costs, Fairness
 from mlmon_dagster.spec.features import Feature, FeatureType
 from mlmon_dagster.spec.monitors import (
-    Condition,
     DriftMethod,
     DriftMonitor,
     EstimateMonitor,
