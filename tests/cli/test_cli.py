@@ -159,7 +159,7 @@ def test_run_with_a_period_computes_it_again(folder: Path, mlmon: Command) -> No
     ended = mlmon("--project", folder, *AT, "run", MODEL, *period)
     assert ended.code == 0
     assert f"{MODEL}: 2024-03-11 to {NULLED}, 2 windows" in ended.out
-    assert "10 checks: 0 errors, 2 warnings" in ended.out
+    assert "12 checks: 0 errors, 2 warnings" in ended.out
 
 
 def test_a_period_without_windows_changes_nothing(folder: Path, mlmon: Command) -> None:
