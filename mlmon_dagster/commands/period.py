@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
@@ -22,20 +23,27 @@ def moments_of(
 
 
 def complete_period(
-    spec: ModelSpec, first: dt.date, last: dt.date, now: dt.datetime
-) -> list[Window]:
-    """Return the windows of a period that are over, oldest first.
+    spec: ModelSpec, first: dt.date | None, last: dt.date | None, now: dt.datetime
+) -> tuple[Window, ...]:
+    """Return the windows of a period that are over, oldest first; an end left out is open.
 
     Raises:
         ConfigError: If there are none.
     """
     start, end = moments_of(spec, first, last)
-    assert start is not None
-    assert end is not None
-    windows = [w for w in complete_windows(spec.time, now) if w.start >= start and w.end <= end]
+    complete = complete_windows(spec.time, now)
+    windows = tuple(
+        w for w in complete if (not start or w.start >= start) and (not end or w.end <= end)
+    )
     if not windows:
+        known = window_range(complete) if complete else "none yet"
         raise ConfigError(
-            f"Model {spec.model!r} has no complete window from {first} to {last}; it begins on "
-            f"{spec.time.start} and it is {now.isoformat(timespec='seconds')}."
+            f"Model {spec.model!r} has no complete window from {first or 'its start'} to "
+            f"{last or 'now'}; complete by {now.isoformat(timespec='seconds')}: {known}."
         )
     return windows
+
+
+def window_range(windows: Sequence[Window]) -> str:
+    """Name the first and the last of some windows."""
+    return f"{windows[0].key} to {windows[-1].key}"

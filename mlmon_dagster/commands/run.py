@@ -7,15 +7,14 @@ from collections.abc import Sequence
 
 import click
 
-from mlmon_dagster.commands.period import moments_of
+from mlmon_dagster.commands.period import complete_period, window_range
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
 from mlmon_dagster.defs.lineage import REPORTED, WINDOWED
 from mlmon_dagster.defs.liveness import fail_dead_runs
 from mlmon_dagster.defs.planning import plan, try_again
 from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec import ModelSpec, Window, complete_windows
+from mlmon_dagster.spec import ModelSpec, Window
 
 HISTORY = 7  # more windows than this in one run of a person are history, not news
 
@@ -31,14 +30,15 @@ def run_model(
     Raises:
         ConfigError: If the period holds no complete window.
     """
-    period = _period(project, spec, first, last)
+    named = first is not None or last is not None
+    period = complete_period(spec, first, last, project.now()) if named else ()
     with open_instance(project) as instance:
         fail_dead_runs(instance, spec.model)
         launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"  {step}"))
         click.echo(f"{spec.model}: taking in new files")
         reports = [launcher.materialize(spec, ("event_log", "baseline"))]
         for windows, assets in [(period, WINDOWED)] if period else _stale(project, spec):
-            click.echo(f"{spec.model}: {_range(windows)}, {len(windows)} windows")
+            click.echo(f"{spec.model}: {window_range(windows)}, {len(windows)} windows")
             history = len(windows) > HISTORY
             reports.append(launcher.materialize(spec, assets, windows, is_backfill=history))
         if len(reports) == 1:
@@ -65,26 +65,3 @@ def _stale(project: Project, spec: ModelSpec) -> Sequence[tuple[Sequence[Window]
     requests = plan(project, spec, project.now())
     # One without windows asks for the baseline, which was tried a moment ago.
     return [(request.windows, request.assets) for request in requests if request.windows]
-
-
-def _period(
-    project: Project, spec: ModelSpec, first: dt.date | None, last: dt.date | None
-) -> Sequence[Window]:
-    """Return the complete windows of a period; () if none is named."""
-    if first is None and last is None:
-        return ()
-    now = project.now()
-    start, end = moments_of(spec, first, last)
-    complete = complete_windows(spec.time, now)
-    windows = [w for w in complete if (not start or w.start >= start) and (not end or w.end <= end)]
-    if not windows:
-        known = _range(complete) if complete else "none yet"
-        raise ConfigError(
-            f"Model {spec.model!r} has no complete window from {first or 'its start'} to "
-            f"{last or 'now'}; complete by {now.isoformat(timespec='seconds')}: {known}."
-        )
-    return windows
-
-
-def _range(windows: Sequence[Window]) -> str:
-    return f"{windows[0].key} to {windows[-1].key}"
