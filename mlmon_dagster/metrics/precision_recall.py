@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics.roc import RocAuc
+from mlmon_dagster.metrics.roc import Floats, Ints, RocAuc, by_chunks
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 _FLOOR = 0.3  # share of the binomial variance that is the least
-_CHUNK = 128
 
 
 def average_precision(negatives: Ints, positives: Ints) -> RocAuc:
@@ -35,14 +31,10 @@ def average_precision(negatives: Ints, positives: Ints) -> RocAuc:
         >>> round(float(found.value[0]), 4)  # 1/2 * 1/1 + 1/2 * 2/3
         0.8333
     """
-    parts = [
-        _chunk(negatives[i : i + _CHUNK], positives[i : i + _CHUNK])
-        for i in range(0, len(negatives), _CHUNK)
-    ]
-    if not parts:
-        empty = np.empty(0)
-        return RocAuc(empty, empty, empty, empty)
-    area, variance, bound, p = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return by_chunks(_chunk, _interval, negatives, positives)
+
+
+def _interval(area: Floats, variance: Floats, bound: Floats, p: Floats) -> RocAuc:
     with np.errstate(invalid="ignore", divide="ignore"):
         shrunk = (area * p + 0.5) / (p + 1)
         spread = np.sqrt(np.maximum(variance, _FLOOR * shrunk * (1 - shrunk) / p))

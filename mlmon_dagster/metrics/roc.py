@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 MIN_RARER = 10
 _FLOOR = 0.3  # share of Hanley and McNeil's variance that is the least
 _CHUNK = 128  # cells whose arrays stay in the processor's cache
@@ -26,7 +28,7 @@ class RocAuc(NamedTuple):
     bound: Floats
 
 
-def roc_auc(negatives: NDArray[np.int64], positives: NDArray[np.int64]) -> RocAuc:
+def roc_auc(negatives: Ints, positives: Ints) -> RocAuc:
     """Chance that a random positive scores above a random negative, ties counting half.
 
     The interval is DeLong's on a logit scale, with Student's t at the degrees of freedom of the
@@ -44,17 +46,34 @@ def roc_auc(negatives: NDArray[np.int64], positives: NDArray[np.int64]) -> RocAu
         >>> round(float(roc_auc(np.array([[2, 1, 0]]), np.array([[0, 1, 2]])).value[0]), 4)
         0.9444
     """
+    return by_chunks(_chunk, _interval, negatives, positives)
+
+
+def by_chunks(
+    chunk: Callable[[Ints, Ints], tuple[Floats, ...]],
+    finish: Callable[..., RocAuc],
+    negatives: Ints,
+    positives: Ints,
+) -> RocAuc:
+    """Measure the curves of many cells, a few at a time, so that no large matrix is made.
+
+    Args:
+        chunk: Measures some cells.
+        finish: Makes the result of the measurements of all.
+        negatives: Rows with actual 0 per score bin, shape (C, S).
+        positives: Rows with actual 1, shape (C, S).
+    """
     parts = [
-        _chunk(negatives[i : i + _CHUNK], positives[i : i + _CHUNK])
+        chunk(negatives[i : i + _CHUNK], positives[i : i + _CHUNK])
         for i in range(0, len(negatives), _CHUNK)
     ]
     if not parts:
         empty = np.empty(0)
         return RocAuc(empty, empty, empty, empty)
-    return _interval(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return finish(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _chunk(negatives: NDArray[np.int64], positives: NDArray[np.int64]) -> tuple[Floats, ...]:
+def _chunk(negatives: Ints, positives: Ints) -> tuple[Floats, ...]:
     """Return area, DeLong variance, binning bound and the class sizes of some cells."""
     neg, pos = negatives.astype(np.float64), positives.astype(np.float64)
     n, p = neg.sum(axis=1), pos.sum(axis=1)
