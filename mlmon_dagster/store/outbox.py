@@ -174,14 +174,9 @@ def settle(
         copy: A message that takes this one's place elsewhere, written in the same transaction.
         **values: Further columns, such as ``slack_ts``, ``error`` or ``next_at``.
     """
-    o = outbox.c
     statement = (
         outbox.update()
-        .where(
-            o.id == claim.row["id"],
-            o.lease_owner == claim.row["lease_owner"],
-            o.status == "sending",
-        )
+        .where(_still_held(claim))
         .values(status=status, lease_owner="", lease_until=None, **values)
     )
     with engine.begin() as conn:
@@ -196,19 +191,20 @@ def renew(engine: sa.Engine, claim: Claim, now: dt.datetime, lease: dt.timedelta
 
     That moment is also the one from which the channel's history is searched later.
     """
-    o = outbox.c
     statement = (
         outbox.update()
-        .where(
-            o.id == claim.row["id"],
-            o.lease_owner == claim.row["lease_owner"],
-            o.status == "sending",
-            o.lease_until > now,
-        )
+        .where(_still_held(claim), outbox.c.lease_until > now)
         .values(lease_until=now + lease, attempt_at=now)
     )
     with engine.begin() as conn:
         return conn.execute(statement).rowcount == 1
+
+
+def _still_held(claim: Claim) -> sa.ColumnElement[bool]:
+    """Match the claimed message while no other worker has taken it."""
+    o = outbox.c
+    row = claim.row
+    return sa.and_(o.id == row["id"], o.lease_owner == row["lease_owner"], o.status == "sending")
 
 
 def adopt(engine: sa.Engine, row_id: int, **values: Any) -> bool:
