@@ -13,15 +13,14 @@ from zoneinfo import ZoneInfo
 import click
 
 from mlmon_dagster.commands.options import period, spec_of
-from mlmon_dagster.commands.period import moments_of
+from mlmon_dagster.commands.period import complete_period, window_range
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import FAMILIES
 
 if TYPE_CHECKING:
     from mlmon_dagster.alerts.backtest import Backtest
     from mlmon_dagster.defs.resources import Project
     from mlmon_dagster.spec import ModelSpec, Window
-
-_FAMILIES = ("schema", "quality", "drift", "performance", "estimated_performance", "service")
 
 
 @click.command(epilog="Example: mlmon backtest flight_delay --from 2013-04-01 --to 2013-12-31")
@@ -49,7 +48,7 @@ def backtest(
     from mlmon_dagster.alerts.backtest import opened_by_week
 
     spec = spec_of(project, model)
-    windows = _windows(project, spec, first, last)
+    windows = complete_period(spec, first, last, project.now())
     tests = fold(_verdicts(project, spec, windows))
     weeks = opened_by_week(tests, windows[0].start, windows[-1].end)
     shown = [t for t in tests if show_all or t.opened or t.n_failed]
@@ -58,31 +57,11 @@ def backtest(
     )
 
 
-def _windows(
-    project: Project, spec: ModelSpec, first: dt.date | None, last: dt.date | None
-) -> tuple[Window, ...]:
-    from mlmon_dagster.spec import complete_windows
-
-    start, end = moments_of(spec, first, last)
-    windows = tuple(
-        w
-        for w in complete_windows(spec.time, project.now())
-        if (not start or w.start >= start) and (not end or w.end <= end)
-    )
-    if not windows:
-        raise ConfigError(
-            f"Model {spec.model!r} has no complete window from {first or 'its start'} to "
-            f"{last or 'now'}; mlmon metrics {spec.model} shows which there are."
-        )
-    return windows
-
-
 def _verdicts(
     project: Project, spec: ModelSpec, windows: tuple[Window, ...]
 ) -> list[dict[str, Any]]:
     from mlmon_dagster.defs.compute import Work
     from mlmon_dagster.defs.evidence import verdicts
-    from mlmon_dagster.monitors.dispatch import FAMILIES
 
     work = Work(project, spec, windows, project.now(), f"backtest-{uuid.uuid4()}", is_backfill=True)
     states = work.states()
@@ -92,8 +71,8 @@ def _verdicts(
         )
     return [
         row
-        for family in _FAMILIES
-        if family in FAMILIES
+        for family in FAMILIES
+        if family != "freshness"  # which looks at the present, not at the period
         for row in verdicts(work, family, windows, states)
     ]
 
@@ -130,7 +109,7 @@ def _text(
     lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
     n_opened = sum(len(test.opened) for test in tests)
     summary = (
-        f"{spec.model}: {windows[0].key} to {windows[-1].key}, {len(windows)} windows: "
+        f"{spec.model}: {window_range(windows)}, {len(windows)} windows: "
         f"{n_opened} alerts would have opened, {n_opened / len(weeks):.2g} a week."
     )
     per_week = "Opened per week: " + " ".join(map(str, weeks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import FAMILIES, ModelSpec
 from mlmon_dagster.store import monitor_results, window_steps
 
 ORDER = ("ERROR", "WARN", "NO_DATA", "OK")
@@ -16,23 +16,8 @@ COLUMNS = (
     "n",
     "actual_coverage",
     "firing",
-    "schema",
-    "freshness",
-    "quality",
-    "drift",
-    "performance",
-    "estimated_performance",
-    "service",
+    *FAMILIES,
     "owners",
-)
-FAMILIES = (
-    "schema",
-    "freshness",
-    "quality",
-    "drift",
-    "performance",
-    "estimated_performance",
-    "service",
 )
 
 

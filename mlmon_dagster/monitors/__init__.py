@@ -4,6 +4,6 @@
 family; none of them reads a clock, a store or the environment.
 """
 
-from mlmon_dagster.monitors.dispatch import FAMILIES, evaluate
+from mlmon_dagster.monitors.dispatch import evaluate
 
-__all__ = ["FAMILIES", "evaluate"]
+__all__ = ["evaluate"]

@@ -18,7 +18,7 @@ from mlmon_dagster.monitors import (
     service,
 )
 from mlmon_dagster.monitors.evidence import Evidence, Row, gather
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import FAMILIES, ModelSpec
 
 _JUDGES: dict[str, Callable[[Evidence], list[Row]]] = {
     "schema": schema.judge,
@@ -29,7 +29,6 @@ _JUDGES: dict[str, Callable[[Evidence], list[Row]]] = {
     "estimated_performance": estimated_performance.judge,
     "service": service.judge,
 }
-FAMILIES = tuple(_JUDGES)
 
 
 def evaluate(

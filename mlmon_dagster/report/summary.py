@@ -13,21 +13,12 @@ from mlmon_dagster.monitors.wording import NAMES
 from mlmon_dagster.profiles import Baseline, load_profiles
 from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.report.rollup import coarsen
-from mlmon_dagster.spec import Granularity, ModelSpec, window_containing
+from mlmon_dagster.spec import FAMILIES, Granularity, ModelSpec, window_containing
 from mlmon_dagster.store import Store, monitor_results
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FAMILIES = (
-    "schema",
-    "freshness",
-    "quality",
-    "drift",
-    "performance",
-    "estimated_performance",
-    "service",
-)
 NONE = "\N{EN DASH}"
 _LOOK_BACK = 40  # windows in which a family's last verdict is looked for
 _LENGTH: dict[Granularity, dt.timedelta] = {

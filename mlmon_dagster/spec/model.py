@@ -24,6 +24,7 @@ from mlmon_dagster.spec.estimates import default_estimates
 from mlmon_dagster.spec.evaluation import Costs, Fairness
 from mlmon_dagster.spec.features import Feature, FeatureType
 from mlmon_dagster.spec.monitors import (
+    FAMILIES,
     DriftMethod,
     DriftMonitor,
     EstimateMonitor,
@@ -51,6 +52,7 @@ from mlmon_dagster.spec.tasks import default_performance, score_column
 __all__ = [
     "ALL",
     "DATASETS",
+    "FAMILIES",
     "MAX_HOURLY_WINDOWS",
     "PRODUCTION",
     "ActualsPolicy",

@@ -21,6 +21,16 @@ from mlmon_dagster.spec.scalars import (
     shown,
 )
 
+# In the order in which people look at them.
+FAMILIES = (
+    "schema",
+    "freshness",
+    "quality",
+    "drift",
+    "performance",
+    "estimated_performance",
+    "service",
+)
 Severity = Literal["WARN", "ERROR"]
 DriftMethod = Literal[
     "psi",

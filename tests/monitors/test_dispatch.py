@@ -6,7 +6,8 @@ import json
 import pandas as pd
 import sqlalchemy as sa
 
-from mlmon_dagster.monitors import FAMILIES, evaluate
+from mlmon_dagster.monitors import evaluate
+from mlmon_dagster.spec import FAMILIES
 from mlmon_dagster.store import schema
 from tests.monitors.cases import DAY, NOW, frame, metric, spec, verdicts, window
 
