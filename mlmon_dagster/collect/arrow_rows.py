@@ -53,8 +53,13 @@ def read_stream(body: bytes, wanted: Sequence[Column], max_bytes: int, max_rows:
     return RawFile(columns, table.num_rows, tuple(schema.names), rows_of)
 
 
-def lines_of(parsed: Parsed, wanted: Sequence[Column], kept: Sequence[int]) -> list[bytes]:
-    """Write the kept rows as JSON Lines; cells that were not finite by their names."""
+def lines_of(
+    raw: RawFile, parsed: Parsed, wanted: Sequence[Column], kept: Sequence[int]
+) -> list[bytes]:
+    """Write the kept rows as JSON Lines; cells that were not finite by their names.
+
+    Columns that only identify an event have no type; they are written as text.
+    """
     names, columns = [], []
     chosen = pa.array(kept, pa.int64())
     for column in wanted:
@@ -62,7 +67,9 @@ def lines_of(parsed: Parsed, wanted: Sequence[Column], kept: Sequence[int]) -> l
             continue
         names.append(column.source)
         masks = parsed.not_finite.get(column.name, {})
-        columns.append(_cells(parsed.columns[column.name].take(chosen), column, masks, kept))
+        typed = parsed.columns.get(column.name)
+        values = raw.columns[column.source].cast(pa.string()) if typed is None else typed
+        columns.append(_cells(values.take(chosen), column, masks, kept))
     encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
     return [
         encode(dict(zip(names, row, strict=True))).encode() + b"\n"

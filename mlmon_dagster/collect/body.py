@@ -100,7 +100,7 @@ def read_batch(
     """
     if media_type == ARROW:
         raw = arrow_rows.read_stream(plain, wanted, max_bytes, max_rows)
-        batch = Batch(raw, lambda parsed, kept: arrow_rows.lines_of(parsed, wanted, kept))
+        batch = Batch(raw, lambda parsed, kept: arrow_rows.lines_of(raw, parsed, wanted, kept))
     else:
         batch = _json_batch(plain, media_type, wanted)
     if batch.raw.n_rows > max_rows:

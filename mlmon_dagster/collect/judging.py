@@ -71,7 +71,8 @@ class Judge:
     def __init__(self, spec: ModelSpec, stream: Stream) -> None:
         self.spec, self.stream = spec, stream
         self._columns = columns_of(spec, stream)
-        self.wanted = with_aliases(self._columns)
+        self._read = columns_to_read(self._columns, spec)
+        self.wanted = with_aliases(self._read)
         source = spec.source.predictions if stream == "predictions" else spec.source.actuals
         if source is None:
             raise ValueError(f"model {spec.model} has no source of {stream}")
@@ -95,7 +96,7 @@ class Judge:
         known = set(raw.columns)
         missing = [
             column
-            for column in columns_to_read(self._columns, self.spec)
+            for column in self._read
             if column.must_exist and not known & {column.source, *column.aliases}
         ]
         raw = with_derived_id(raw, self._columns, self.spec)

@@ -22,6 +22,7 @@ from mlmon_dagster.ingest.read_jsonl import read_jsonl
 from mlmon_dagster.ingest.rows import draft_rows
 from mlmon_dagster.store import Store
 from tests.push.collecting import ACTUALS, PREDICTIONS, Running, actual, row, running
+from tests.push.test_collect_bodies import ARROW, arrow
 from tests.push.worlds import NOW, push_spec
 
 SPEC = push_spec(
@@ -164,6 +165,32 @@ def test_columns_inside_objects_are_found_and_written_under_their_dotted_names(
     assert store.event_log(spec).rows("predictions")["age"].to_pylist() == [1.5]
     (path,) = (tmp_path / "landing/predictions").iterdir()
     assert '"inputs.age": 1.50' in path.read_text()
+
+
+@pytest.mark.parametrize("form", ["json", "arrow"])
+def test_events_may_be_identified_by_columns_that_are_no_features(
+    store: Store, tmp_path: Path, form: str
+) -> None:
+    columns = {"prediction_id": ["shop", "till"], "event_time": "at", "score": "score",
+               "actual": "bad", "actual_time": "known"}  # fmt: skip
+    spec = push_spec(columns=columns)
+    sent = [{**row(i), "shop": "north", "till": i} for i in range(3)]
+    for event in sent:
+        del event["id"]
+    with running(store, tmp_path, spec=spec) as collector:
+        if form == "json":
+            answer = collector.post(sent)
+        else:
+            answer = collector.post(arrow(sent), content_type=ARROW)
+        assert (answer.status, answer.json) == (202, {"accepted": 3, "refused": 0})
+        without = [{name: cell for name, cell in sent[0].items() if name != "till"}]
+        errors = collector.post(without).json["errors"]
+        assert ("till", "missing_column") in {(e["column"], e["reason"]) for e in errors}, errors
+        report = ingest_new(store, spec, tmp_path, now=NOW)
+
+    assert [(f.status, f.n_new) for f in report.files] == [("done", 3)]
+    ids = store.event_log(spec).rows("predictions")["prediction_id"].to_pylist()
+    assert len(set(ids)) == 3
 
 
 def test_times_ahead_of_the_clock_are_judged_by_the_clock_that_is_given() -> None:
