@@ -7,15 +7,15 @@ About half an hour on a quiet machine of two cores; `--examples`, `--kills`, `--
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
-from typing import Any
 
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.store import open_store
@@ -32,26 +32,12 @@ def _land(project: Path) -> None:
     land(project, "landing/actuals/a.csv", truths(9))
 
 
-def _examples(template: Path, n: int, start: int, told: Any) -> None:
-    try:
-        told.put(any_order.examples(template, n, start))
-    except BaseException:
-        told.put(traceback.format_exc())
-
-
 def prove_any_order(folder: Path, n: int) -> list[Row]:
     """Run n examples of the property in two processes."""
     template = world.make_template(folder / "template")
-    context = multiprocessing.get_context("forkserver")
-    told = context.Queue()
-    for worker in range(2):
-        context.Process(target=_examples, args=(template, -(-n // 2), SEED + worker, told)).start()
-    found = [told.get() for _ in range(2)]
-    hits: Counter[str] = Counter()
-    for part in found:
-        if isinstance(part, str):
-            raise AssertionError(part)
-        hits += part
+    each = repeat(template), repeat(-(-n // 2)), (SEED, SEED + 1)
+    with ProcessPoolExecutor(2, mp_context=killing.processes()) as pool:
+        hits = sum(pool.map(any_order.examples, *each), Counter())
     examples = hits.pop("examples")
     return [
         Row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -106,6 +107,8 @@ def examples(template: Path, n: int, start: int = 0) -> Counter[str]:
     def any_order(parts: list[tuple[list[Event], Kill]]) -> None:
         hits["examples"] += 1
         check(template, parts, hits)
+        if hits["examples"] % 100 == 0:
+            sys.stderr.write(f"  {hits['examples']:,} of {n:,} examples, none differs\n")
 
     test: Callable[[], None] = any_order
     test()
