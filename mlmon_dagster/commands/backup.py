@@ -63,11 +63,13 @@ def downgrade(project: Project, version: str, target: Path) -> None:
     processes first, since this program upgrades again as soon as one of them opens it.
     """
     from mlmon_dagster.store.backup import make_backup
+    from mlmon_dagster.store.baseline_files import move_into_rows
     from mlmon_dagster.store.state import HEAD, migrate_to
 
     if version >= HEAD:
         raise ConfigError(f"The state database has version {HEAD}; --to must be an older one.")
     summary = make_backup(project.store, target, project.now(), project.models_folder)
+    move_into_rows(project.store)
     migrate_to(project.store.state, version)
     click.echo(
         f"{target}: {summary.text()}\nThe state database has version {version} now. "

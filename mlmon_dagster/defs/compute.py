@@ -185,7 +185,7 @@ def parts_of(work: Work) -> list[Work]:
 
 def _build_part(work: Work) -> dict[str, Numbers]:
     from mlmon_dagster.profiles import build_profiles, save_profiles
-    from mlmon_dagster.profiles.payload import decode_binnings, stored_baseline
+    from mlmon_dagster.profiles.payload import binnings_of, stored_baseline
 
     store, spec = work.project.store, work.spec
     before = work.states()
@@ -199,7 +199,7 @@ def _build_part(work: Work) -> dict[str, Numbers]:
         mark_step(work, "profiles", unprofiled)
         return {}
     source = store.inference_records(spec).from_sql(work.windows, LIVE)
-    profiles = build_profiles(store, spec, source, decode_binnings(baseline.payload))
+    profiles = build_profiles(store, spec, source, binnings_of(store, baseline))
     save_profiles(store, spec, profiles, work.windows)
     made_with = {
         k: replace(

@@ -17,7 +17,7 @@ from mlmon_dagster.profiles.binning import fit_binnings
 from mlmon_dagster.profiles.build import build_profiles
 from mlmon_dagster.profiles.halves import half_binnings, profile_half, split_halves
 from mlmon_dagster.profiles.payload import (
-    decode_binnings,
+    binnings_of,
     encode_binnings,
     no_baseline,
 )
@@ -104,17 +104,17 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
         )
     data_version = _data_version(counts)
     baseline_id = _digest([METHOD, data_version, *_signature(spec)])[:16]
-    stored = baselines.newest(store.state, spec.model, baseline_id)
-    if stored is None:
+    payload = baselines.payload_if_whole(
+        store, baselines.newest(store.state, spec.model, baseline_id)
+    )
+    if payload is None:
         source = records.from_sql(windows, [dataset])
         binnings = fit_binnings(store, spec, source)
         _save_windows(store, spec, baseline_id, source, binnings)
         payload = encode_binnings(binnings)
-    else:
-        payload = stored.payload
     # Also if it was stored before: rows that went back to an earlier state make it the newest.
     baselines.save(
-        store.state, spec.model, baseline_id, "dataset", payload, now,
+        store, spec.model, baseline_id, "dataset", payload, now,
         dataset=dataset, n=n, data_version=data_version,
     )  # fmt: skip
     saved = baselines.newest(store.state, spec.model, baseline_id)
@@ -155,7 +155,7 @@ def fit_period(
     binnings = fit_binnings(store, spec, source)
     _save_windows(store, spec, baseline_id, source, binnings)
     baselines.save(
-        store.state, spec.model, baseline_id, baselines.PROMOTED, encode_binnings(binnings), now,
+        store, spec.model, baseline_id, baselines.PROMOTED, encode_binnings(binnings), now,
         dataset=PRODUCTION, n=n, data_version=data_version,
     )  # fmt: skip
     saved = baselines.newest(store.state, spec.model, baseline_id)
@@ -175,7 +175,7 @@ def load_stored(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseli
 
 
 def _load(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseline:
-    binnings = decode_binnings(stored.payload)
+    binnings = binnings_of(store, stored)
     where = f"baseline_id = {literal(stored.baseline_id)}"
     rows = store.table(KIND, spec.model).read(where=where)
     found = from_rows(rows, binnings | half_binnings(spec, binnings))
@@ -199,15 +199,16 @@ def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
     """
     baseline_id = _digest([METHOD, FIRST_WINDOWS, *_signature(spec)])[:16]
     stored = baselines.newest(store.state, spec.model, baseline_id)
-    if stored is None:
+    payload = baselines.payload_if_whole(store, stored)
+    if stored is None or payload is None:
         counts = _first_windows(store, spec, now)
         source = store.inference_records(spec).from_sql(list(counts), [PRODUCTION])
         payload, n = encode_binnings(fit_binnings(store, spec, source)), sum(counts.values())
         data_version = _digest([[w.start.isoformat(), n] for w, n in counts.items()])[:32]
     else:
-        payload, n, data_version = stored.payload, stored.n, stored.data_version
+        n, data_version = stored.n, stored.data_version
     baselines.save(
-        store.state, spec.model, baseline_id, FIRST_WINDOWS, payload, now,
+        store, spec.model, baseline_id, FIRST_WINDOWS, payload, now,
         dataset=PRODUCTION, n=n, data_version=data_version,
     )  # fmt: skip
     saved = baselines.newest(store.state, spec.model, baseline_id)

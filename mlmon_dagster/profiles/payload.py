@@ -1,4 +1,4 @@
-"""The bins of the present baseline as they are kept in the state database: JSON text."""
+"""The bins of the present baseline as they are kept in a file of the store: JSON text."""
 
 from __future__ import annotations
 
@@ -53,12 +53,22 @@ def stored_binnings(
     Raises:
         BaselineMissingError: If none was fitted yet.
     """
-    return decode_binnings(stored_baseline(store, spec, at).payload)
+    return binnings_of(store, stored_baseline(store, spec, at))
+
+
+def binnings_of(store: Store, stored: StoredBaseline) -> dict[str, Binning]:
+    """Return the bins of a stored baseline.
+
+    Raises:
+        StoreError: If the file that has them is gone.
+    """
+    return decode_binnings(baselines.payload_of(store, stored))
 
 
 def encode_binnings(binnings: Mapping[str, Binning]) -> str:
-    """Write bins as JSON."""
-    return json.dumps({"binnings": [binning_to_json(b) for b in binnings.values()]})
+    """Write bins as JSON; names in their own letters, so that a search for one finds it."""
+    content = {"binnings": [binning_to_json(b) for b in binnings.values()]}
+    return json.dumps(content, ensure_ascii=False)
 
 
 def decode_binnings(payload: str) -> dict[str, Binning]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, empty, select
 from mlmon_dagster.profiles.baseline import Baseline, load_stored
-from mlmon_dagster.profiles.payload import decode_binnings, stored_baseline
+from mlmon_dagster.profiles.payload import binnings_of, stored_baseline
 from mlmon_dagster.profiles.storage import load_profiles
 from mlmon_dagster.spec.baseline import BaselineSpec
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
@@ -79,7 +79,7 @@ class RollingBaselines:
         columns: Sequence[str] | None = None,
     ) -> None:
         self._spec, self._stored, self._choice = spec, stored, choice
-        self._binnings = decode_binnings(stored.payload)
+        self._binnings = binnings_of(store, stored)
         states = window_steps.load(store.state, spec.model, None, last)
         windows = [
             window_containing(spec.time, start) for start in window_steps.with_profiles(states)

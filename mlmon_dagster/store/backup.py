@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "backup.json"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
-_KEPT_FILES = ("quarantine",)  # folders of files beside the tables
+_KEPT_FILES = ("quarantine", "baselines")  # folders of files beside the tables
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ def _fill(store: Store, folder: Path, now: datetime, models: Path | None) -> Bac
         versions[name] = _copy_table(table, folder / "tables" / name)
     for kept in _KEPT_FILES:
         if (store.root.path / kept).is_dir():
-            shutil.copytree(store.root.path / kept, folder / "files" / kept)
+            unfinished = shutil.ignore_patterns(".*.partial")
+            shutil.copytree(store.root.path / kept, folder / "files" / kept, ignore=unfinished)
     if models is not None and models.is_dir():
         shutil.copytree(models, folder / "models")
     files = {

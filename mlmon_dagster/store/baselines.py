@@ -1,19 +1,28 @@
-"""Fitted baselines, kept as JSON that profiles writes and reads."""
+"""Fitted baselines: a row of the state database, and a file with JSON that profiles writes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store import baseline_files
+from mlmon_dagster.store.checkpoints import reached
 from mlmon_dagster.store.schema import baseline
 from mlmon_dagster.store.upsert import upsert
+
+if TYPE_CHECKING:
+    from mlmon_dagster.store.opening import Store
+
+PROMOTED = "promoted"
 
 
 @dataclass(frozen=True)
 class StoredBaseline:
-    """A row of the table ``baseline``; ``payload`` is JSON text."""
+    """A row of the table ``baseline``; what its ``payload`` stands for, `payload_of` reads."""
 
     model: str
     baseline_id: str
@@ -26,7 +35,7 @@ class StoredBaseline:
 
 
 def save(
-    engine: sa.Engine,
+    store: Store,
     model: str,
     baseline_id: str,
     kind: str,
@@ -37,19 +46,54 @@ def save(
     n: int = 0,
     data_version: str = "",
 ) -> None:
-    """Store a baseline and make it the newest, also if it was stored before."""
+    """Store a baseline and make it the newest, also if it was stored before.
+
+    First its file, then the row that names the file; killed in between, the file is deleted by
+    the next upkeep.
+    """
     row = {
         "model": model,
         "baseline_id": baseline_id,
         "kind": kind,
         "dataset": dataset,
-        "payload": payload_json,
         "n": n,
         "data_version": data_version,
         "created_at": now,
     }
-    with engine.begin() as conn:
-        upsert(conn, baseline, [row])
+    with baseline_files.changing(store, model):
+        row["payload"] = baseline_files.write(store, model, payload_json)
+        reached("baseline.written")
+        with store.state.begin() as conn:
+            upsert(conn, baseline, [row])
+    reached("baseline.named")
+
+
+def payload_of(store: Store, stored: StoredBaseline) -> str:
+    """Return what profiles wrote.
+
+    Raises:
+        StoreError: If the file is gone, or has other content than it was written with.
+    """
+    payload = payload_if_whole(store, stored)
+    if payload is not None:
+        return payload
+    place = baseline_files.place_of(store, stored.model, stored.payload)
+    found = "there is none" if place.read() is None else "its content is not what was written"
+    again = "materialize the asset 'baseline'"
+    if stored.kind == PROMOTED:
+        again = (
+            f"promote its period once more (mlmon baseline list {stored.model} shows it, "
+            f"mlmon baseline promote {stored.model} --from DAY --to DAY takes it)"
+        )
+    raise StoreError(
+        f"The bins of baseline {stored.baseline_id} of model {stored.model!r} cannot be read. "
+        f"Expected the file {place}: {found}. Bring that file back from a backup, or {again}."
+    )
+
+
+def payload_if_whole(store: Store, stored: StoredBaseline | None) -> str | None:
+    """Return what profiles wrote; None if there is no such baseline, or its file is not whole."""
+    return None if stored is None else baseline_files.read(store, stored.model, stored.payload)
 
 
 def newest(engine: sa.Engine, model: str, baseline_id: str | None = None) -> StoredBaseline | None:
@@ -61,9 +105,6 @@ def newest(engine: sa.Engine, model: str, baseline_id: str | None = None) -> Sto
     with engine.connect() as conn:
         row = conn.execute(query).mappings().first()
     return None if row is None else StoredBaseline(**row)
-
-
-PROMOTED = "promoted"
 
 
 def newest_declared(engine: sa.Engine, model: str) -> str | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
-from mlmon_dagster.store import erasures, retention_marks, schema, window_state
+from mlmon_dagster.store import baseline_files, erasures, retention_marks, schema, window_state
 from mlmon_dagster.store.checkpoints import reached
 from mlmon_dagster.store.erase_log import scrub_log
 from mlmon_dagster.store.erase_numbers import (
@@ -34,6 +34,7 @@ from mlmon_dagster.store.erase_tables import purge_rows
 from mlmon_dagster.store.id_index import forget_index
 from mlmon_dagster.store.lock import writer_lock
 from mlmon_dagster.store.schema import ALL, erasure, erasure_request
+from mlmon_dagster.store.state import overwrite_deleted
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.opening import Store
@@ -172,8 +173,10 @@ def _finish(store: Store, spec: ModelSpec, request: Request, now: datetime) -> N
     trace = trace_of(store, spec, purges["predictions"])
     windows = telling_windows(store, spec, trace, recompute=request.recompute)
     mark = retention_marks.rows_from(store.state, spec.model).get(PRODUCTION)
+    baseline_files.redact(store, spec.model, trace.datasets, trace.telling)
+    reached("erase.baselines")
     with store.state.begin() as conn:
-        _secure(conn)
+        overwrite_deleted(conn)
         for _, id_hash in hashes:
             conn.execute(sa.delete(schema.dead_letter).where(*letters_of(spec, id_hash)))
         forget_numbers(conn, spec, windows)
@@ -209,11 +212,6 @@ def _note_step(store: Store, request: Request, step: str, **values: object) -> N
         conn.execute(sa.update(erasure_request).where(mine).values(steps=steps, **values))
 
 
-def _secure(conn: sa.Connection) -> None:
-    if conn.dialect.name == "sqlite":
-        conn.exec_driver_sql("PRAGMA secure_delete=ON")
-
-
 def _clean_database(store: Store) -> None:
     """Let the database forget deleted rows, which it otherwise only marks as free."""
     if store.state.dialect.name == "sqlite":
@@ -223,6 +221,7 @@ def _clean_database(store: Store) -> None:
         finally:
             raw.close()
         return
-    tables = ", ".join(t.name for t in (schema.metric, schema.monitor_result, schema.dead_letter))
+    cleared = (schema.metric, schema.monitor_result, schema.dead_letter, schema.baseline)
+    tables = ", ".join(t.name for t in cleared)
     with store.state.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         conn.exec_driver_sql(f"VACUUM {tables}")

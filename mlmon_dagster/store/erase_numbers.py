@@ -20,13 +20,13 @@ import sqlalchemy as sa
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
 from mlmon_dagster.spec.windows import Window, window_containing
 from mlmon_dagster.store import schema
+from mlmon_dagster.store.baseline_files import REDACTED
 from mlmon_dagster.store.erase_tables import Mask, Purge
 from mlmon_dagster.store.sql import literal, literals, quote_identifier
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.opening import Store
 
-REDACTED = "[erased]"
 SHORTEST = 3  # texts shorter than this tell nobody apart, and occur inside of others
 _TEXTS: tuple[tuple[sa.Table, tuple[str, ...]], ...] = (
     (schema.monitor_result, ("message", "details")),
@@ -46,12 +46,19 @@ class Trace:
         rare: Texts of theirs that fewer than the minimum of other rows share.
         extremes: Feature -> their values, of which one may be the smallest or largest.
         in_baseline: Whether the baseline was fitted on some of them.
+        datasets: Those that they are in.
     """
 
     windows: Mapping[Window, int]
     rare: tuple[str, ...]
     extremes: Mapping[str, tuple[float, ...]]
     in_baseline: bool
+    datasets: frozenset[str] = frozenset()
+
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """The rare texts that are long enough to be told apart."""
+        return tuple(value for value in self.rare if len(value) >= SHORTEST)
 
 
 def trace_of(store: Store, spec: ModelSpec, predictions: Purge) -> Trace:
@@ -81,8 +88,9 @@ def trace_of(store: Store, spec: ModelSpec, predictions: Purge) -> Trace:
             rare |= set(values) - common
     numeric = [n for n, f in spec.features.items() if f.type == "numeric"] + ["score", "latency_ms"]
     extremes = {n: tuple(set(gone.column(n).drop_null().to_pylist())) for n in numeric}
-    datasets = set(gone.column("dataset").to_pylist())
-    return Trace(windows, tuple(sorted(rare)), extremes, spec.baseline.dataset in datasets)
+    datasets = frozenset(gone.column("dataset").to_pylist())
+    in_baseline = spec.baseline.dataset in datasets
+    return Trace(windows, tuple(sorted(rare)), extremes, in_baseline, datasets)
 
 
 def telling_windows(
@@ -166,14 +174,11 @@ def forget_numbers(conn: sa.Connection, spec: ModelSpec, windows: Mapping[Window
 
 def redact(conn: sa.Connection, spec: ModelSpec, trace: Trace) -> int:
     """Replace rare texts of erased rows in verdicts, alerts and messages; return how many."""
-    values = [value for value in trace.rare if len(value) >= SHORTEST]
+    values = trace.telling
     if not values:
         return 0
     _forget_slices(conn, spec, values)
-    tables = list(_TEXTS)
-    if trace.in_baseline:
-        tables.append((schema.baseline, ("payload",)))
-    return sum(_redact_table(conn, table, names, values) for table, names in tables)
+    return sum(_redact_table(conn, table, names, values) for table, names in _TEXTS)
 
 
 def _forget_slices(conn: sa.Connection, spec: ModelSpec, values: Sequence[str]) -> None:

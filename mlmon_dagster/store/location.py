@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,6 +132,40 @@ class Location:
             os.link(source, self.path)
         except OSError:  # a file system without hard links
             shutil.copyfile(source, self.path)
+
+    def read(self) -> bytes | None:
+        """Return the content of the file at this place; None if there is none."""
+        if not self.is_local:
+            from mlmon_dagster.store import objects
+
+            return objects.read(self)
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, content: bytes) -> None:
+        """Make or replace the file at this place: it is there whole, for good, or not at all."""
+        if not self.is_local:
+            from mlmon_dagster.store import objects
+
+            objects.put(self, content)
+            return
+        folder = self.path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.name}.{uuid.uuid4().hex}.partial")
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path)
+        # Else a power cut may take the new name away again, after a row that needs it is written.
+        for changed in (folder, *folder.parents[:2]):
+            handle = os.open(changed, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
     def fetch(self, target: Path) -> str:
         """Copy the file at this place to one on this machine; return its SHA-256.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from deltalake.exceptions import CommitFailedError
 
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store import erase
+from mlmon_dagster.store import baseline_files, erase
 from mlmon_dagster.store.delta import DeltaFolder, open_table
 from mlmon_dagster.store.retention import Removal, let_go, live_files
 
@@ -47,6 +47,8 @@ def maintain(
             continue
         removals.append(_merge(name, folder, dry_run=dry_run))
         removals.append(_remove_versions(name, folder, spec.retention.versions, dry_run=dry_run))
+    unnamed = baseline_files.tidy(store, spec.model, dry_run=dry_run)
+    removals.append(Removal("files of baselines that nothing names", files=len(unnamed)))
     return [removal for removal in removals if removal.rows or removal.files]
 
 

@@ -111,8 +111,8 @@ def tables(location: Location, depth: int = 3) -> list[Location]:
     return [table for name in names for table in tables(location / name, depth - 1)]
 
 
-def put(location: Location, source: Path) -> None:
-    """Upload a file of this machine as an object; it is whole or not there at all."""
+def put(location: Location, source: Path | bytes) -> None:
+    """Upload a file of this machine, or bytes, as an object: whole or not there at all."""
     store, name = _object(location)
     import obstore
 
@@ -181,6 +181,18 @@ def fetch(location: Location, target: Path | None, etag: str = "") -> str:
         what = "vanished" if isinstance(error, FileNotFoundError) else "changed"
         raise ChangedError(f"{location.url}: {what}") from error
     return digest.hexdigest()
+
+
+def read(location: Location) -> bytes | None:
+    """Return the content of a small object; None if there is none."""
+    store, name = _object(location)
+    import obstore
+
+    try:
+        with explained(location.url):
+            return bytes(obstore.get(store, name).bytes())
+    except FileNotFoundError:
+        return None
 
 
 def delete(location: Location) -> None:

@@ -280,7 +280,7 @@ baseline = sa.Table(
     text("baseline_id", primary_key=True),
     text("kind"),
     text("dataset"),
-    text("payload", "{}"),  # payload: JSON, written by profiles
+    text("payload", "{}"),  # JSON: the SHA-256 of the file with its bins, see baseline_files
     count("n"),
     text("data_version"),
     time("created_at", nullable=False),

@@ -104,6 +104,12 @@ def engine_of(url: URL) -> sa.Engine:
     return _sqlite_engine(url) if url.drivername == "sqlite" else _postgres_engine(url)
 
 
+def overwrite_deleted(conn: sa.Connection) -> None:
+    """Have SQLite overwrite what this connection deletes, which it otherwise marks as free."""
+    if conn.dialect.name == "sqlite":
+        conn.exec_driver_sql("PRAGMA secure_delete=ON")
+
+
 def _postgres_engine(url: URL) -> sa.Engine:
     return sa.create_engine(
         url, pool_pre_ping=True, connect_args={"options": "-c timezone=UTC", "connect_timeout": 10}
