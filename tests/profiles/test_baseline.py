@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.errors import BaselineMissingError, StoreError
 from mlmon_dagster.profiles import (
     build_profiles,
     ensure_baseline,
@@ -17,7 +17,7 @@ from mlmon_dagster.profiles import (
     save_profiles,
 )
 from mlmon_dagster.profiles.payload import decode_binnings, encode_binnings
-from mlmon_dagster.store import Store, baselines
+from mlmon_dagster.store import Store, baseline_files, baselines
 from tests.conftest import make_events, make_spec, window
 from tests.profiles.comparing import assert_equal
 
@@ -178,6 +178,38 @@ def test_profiles_of_an_earlier_baseline_are_not_mixed_with_the_present_one(stor
     left = load_profiles(store, spec)
     assert "age" not in left
     assert "score" in left  # fixed bins are the same for every baseline
+
+
+def test_a_baseline_whose_file_is_lost_is_fitted_again_to_the_same(store: Store) -> None:
+    land(store, "validation")
+    spec = make_spec()
+    first = ensure_baseline(store, spec, NOW)
+    [file] = (store.root.path / "baselines" / spec.model).iterdir()
+    file.unlink()
+    with pytest.raises(StoreError, match="there is none"):
+        load_baseline(store, spec)
+
+    again = ensure_baseline(store, spec, NOW)
+
+    assert (again.baseline_id, again.binnings) == (first.baseline_id, first.binnings)
+    assert file.exists()  # equal bins are an equal file
+    assert load_baseline(store, spec).binnings == first.binnings
+
+
+def test_bins_whose_names_were_erased_count_those_names_as_unseen(store: Store) -> None:
+    land(store, "validation")
+    spec = make_spec()
+    before = ensure_baseline(store, spec, NOW)
+    names = before.binnings["region"].categories
+    baseline_files.redact(store, spec.model, ["validation"], names)
+
+    bins = load_baseline(store, spec).binnings["region"]
+    source = store.inference_records(spec).from_sql([window(spec, DAYS[0])], ["validation"])
+    counts = build_profiles(store, spec, source, {"region": bins})["region"].counts.sum(axis=0)
+
+    assert bins.categories == ("[erased]", "[erased 2]")
+    assert bins.binning_id == before.binnings["region"].binning_id
+    assert counts[:4].tolist() == [0, 0, 0, 60]
 
 
 def test_a_baseline_of_nulls_only_is_defined(store: Store) -> None:

@@ -11,13 +11,14 @@ import pytest
 import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store import Store, open_store, state, window_state, window_steps
+from mlmon_dagster.store import Store, baselines, open_store, state, window_state, window_steps
 from mlmon_dagster.store.backup import make_backup, restore_backup, verify_backup
 from mlmon_dagster.store.export import exported_tables
 from mlmon_dagster.store.model_events import history, note_event
 from tests.conftest import make_events, make_spec, window
 
 NOW = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
+BINS = '{"binnings": ["north", "south"]}'
 
 
 def fill(store: Store) -> None:
@@ -31,6 +32,11 @@ def fill(store: Store) -> None:
     with store.state.begin() as conn:
         window_state.mark_inputs(conn, spec, [day], NOW)
         note_event(conn, spec.model, "reopened", author="ann", note="why", now=NOW)
+    baselines.save(store, spec.model, "b", "dataset", BINS, NOW)
+
+
+def bins(store: Store, model: str) -> str | None:
+    return baselines.payload_if_whole(store, baselines.newest(store.state, model, "b"))
 
 
 def rows(store: Store) -> dict[str, list[tuple[object, ...]]]:
@@ -57,6 +63,7 @@ def test_a_restored_store_equals_the_one_that_was_backed_up(
         assert restored.event_log(spec).has(stream, stream[0])
     before, after = (s.inference_records(spec).read() for s in (any_store, restored))
     assert before.sort_by("prediction_id") == after.sort_by("prediction_id")
+    assert bins(restored, spec.model) == BINS
     restored.close()
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from mlmon_dagster.store import Store, checkpoints, erase, erasures, open_store
+from mlmon_dagster.store import Store, baselines, checkpoints, erase, erasures, open_store
 from mlmon_dagster.store.delta import DeltaFolder
 from mlmon_dagster.store.erase_log import scrub_log
 from mlmon_dagster.store.erase_places import look
@@ -45,6 +45,8 @@ def fill(store: Store, datasets: tuple[str, ...] = ("production",)) -> None:
             if dataset == datasets[0]:
                 log.append("actuals", actuals, [f"actuals-{day}"])
             store.inference_records(SPEC).rebuild(WINDOWS)
+        payload = f'{{"binnings": [{{"column": "region", "categories": ["north", "{VALUE}"]}}]}}'
+        baselines.save(store, SPEC.model, dataset, "promoted", payload, NOW, dataset=dataset)
 
 
 def with_canary(rows: pa.Table) -> pa.Table:
@@ -77,6 +79,9 @@ def test_no_file_and_no_table_holds_an_erased_id_or_its_rare_value(any_store: St
     assert any_store.event_log(SPEC).rows("predictions").num_rows == 23
     assert any_store.event_log(SPEC).rows("actuals").num_rows == 23
     assert any_store.inference_records(SPEC).read().num_rows == 23
+    kept = baselines.newest(any_store.state, SPEC.model)
+    assert kept is not None
+    assert '["north", "[erased]"]' in baselines.payload_of(any_store, kept)
 
 
 def test_erasing_counts_before_and_keeps_only_counts_after(store: Store) -> None:

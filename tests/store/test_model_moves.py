@@ -36,7 +36,7 @@ from mlmon_dagster.store.trash import (
     restore_model,
 )
 from tests.conftest import make_spec
-from tests.store.test_backup import NOW, fill
+from tests.store.test_backup import BINS, NOW, bins, fill
 
 OLD, NEW = "credit", "loans"
 DAY = dt.timedelta(days=1)
@@ -175,6 +175,7 @@ def test_a_renamed_model_keeps_rows_tables_threads_tokens_and_silences(tmp_path:
     rename(tmp_path, store)
     spec = make_spec(model=NEW)
     assert store.inference_records(spec).read().sort_by("prediction_id") == before
+    assert bins(store, NEW) == BINS
     assert not count_rows(store, OLD)
     after = count_rows(store, NEW)
     assert after.pop("model_event") == counted.pop("model_event") + 1
@@ -200,12 +201,14 @@ def test_a_removed_model_comes_back_whole_until_its_time_is_up(tmp_path: Path) -
     remove(tmp_path, store)
     assert not count_rows(store, OLD)
     assert not store.root.tables()
+    assert not (store.root / "baselines").below()
     assert not list((tmp_path / "models").iterdir())
     [silence] = silences.every(store.state)
     assert (silence["ends_at"], silence["ended_by"]) == (NOW + DAY, "ann")
     assert purge_expired(store, NOW + 30 * DAY) == []
     restore(tmp_path, store)
     assert store.inference_records(spec).read().sort_by("prediction_id") == before
+    assert bins(store, OLD) == BINS
     after = count_rows(store, OLD)
     assert after.pop("model_event") == counted.pop("model_event") + 1
     assert after == counted

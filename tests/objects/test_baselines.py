@@ -1,0 +1,32 @@
+"""The files of baselines in a bucket behave as those in a folder do."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store import Store, baseline_files, baselines
+
+NOW = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
+
+
+def test_a_baseline_in_a_bucket_is_written_read_tidied_and_missed(remote: Store) -> None:
+    for payload in ('{"binnings": [1]}', '{"binnings": ["Wien"]}'):
+        baselines.save(remote, "credit", "a", "dataset", payload, NOW, dataset="v")
+    stored = baselines.newest(remote.state, "credit")
+    assert stored is not None
+    assert baselines.payload_of(remote, stored) == '{"binnings": ["Wien"]}'
+
+    assert len((remote.root / "baselines" / "credit").below()) == 2
+    assert len(baseline_files.tidy(remote, "credit")) == 1
+    assert baseline_files.redact(remote, "credit", ["v"], ["Wien"]) == 1
+    stored = baselines.newest(remote.state, "credit")
+    assert stored is not None
+    assert baselines.payload_of(remote, stored) == '{"binnings": ["[erased]"]}'
+    [name] = (remote.root / "baselines" / "credit").below()
+
+    (remote.root / "baselines" / "credit" / name).delete()
+    with pytest.raises(StoreError, match=rf"s3://.*{name}: there is none"):
+        baselines.payload_of(remote, stored)

@@ -1,0 +1,202 @@
+"""What a baseline is made of lies in a file that its row names; no crash parts the two."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store import Store, baseline_files, baselines, checkpoints, open_store, state
+from mlmon_dagster.store.baselines import StoredBaseline
+from mlmon_dagster.store.maintenance import maintain
+from mlmon_dagster.store.schema import baseline
+from tests.conftest import make_spec
+
+SPEC = make_spec()
+NOW = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
+PAYLOAD = json.dumps({"binnings": [{"column": "region", "categories": ["Ströbeck", "Wien"]}]})
+ROOT = Path(__file__).parents[2]
+
+
+def save(store: Store, baseline_id: str = "a", payload: str = PAYLOAD, **more: str) -> None:
+    kind = more.pop("kind", "dataset")
+    baselines.save(store, SPEC.model, baseline_id, kind, payload, NOW, **more)  # type: ignore[arg-type]
+
+
+def save_inline(store: Store, baseline_id: str = "a") -> None:
+    """Write a row as earlier versions did."""
+    row = {"model": SPEC.model, "baseline_id": baseline_id, "payload": PAYLOAD, "created_at": NOW}
+    with store.state.begin() as conn:
+        conn.execute(sa.insert(baseline).values(row))
+
+
+def stored(store: Store, baseline_id: str = "a") -> StoredBaseline:
+    found = baselines.newest(store.state, SPEC.model, baseline_id)
+    assert found is not None
+    return found
+
+
+def files(store: Store) -> list[Path]:
+    return sorted((store.root.path / "baselines" / SPEC.model).glob("*"))
+
+
+def test_a_row_holds_the_hash_of_a_file_and_nothing_of_what_is_in_it(any_store: Store) -> None:
+    save(any_store)
+    [file] = files(any_store)
+
+    assert stored(any_store).payload == json.dumps({"sha256": file.stem})
+    assert file.read_text() == PAYLOAD
+    assert baselines.payload_of(any_store, stored(any_store)) == PAYLOAD
+    save(any_store)
+    assert files(any_store) == [file]  # equal content is one file
+
+
+KILLED = """
+import os, signal, sys
+from mlmon_dagster.store import checkpoints, open_store
+from tests.store.test_baseline_files import save
+
+def kill(reached):
+    if reached == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints.on_reached = kill
+save(open_store(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("step", "n_rows"), [("baseline.written", 0), ("baseline.named", 1)])
+def test_killed_after_the_file_there_is_a_file_more_and_never_one_too_few(
+    store: Store, step: str, n_rows: int
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(store.folder), step]
+    ended = subprocess.run(command, cwd=ROOT, check=False, env={**os.environ})
+
+    assert ended.returncode == -signal.SIGKILL
+    assert len(files(store)) == 1
+    found = baselines.newest(store.state, SPEC.model, "a")
+    assert (found is not None) == n_rows
+    assert len(baseline_files.tidy(store, SPEC.model)) == 1 - n_rows
+    assert len(files(store)) == n_rows
+    save(store)
+    assert baselines.payload_of(store, stored(store)) == PAYLOAD
+
+
+def test_the_upkeep_waits_for_a_row_that_is_about_to_name_its_file(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted: list[str] = []
+    upkeep = Thread(target=lambda: deleted.extend(baseline_files.tidy(store, SPEC.model)))
+
+    def meanwhile(step: str) -> None:
+        if step == "baseline.written":
+            upkeep.start()
+            upkeep.join(0.5)  # time enough to delete the file, were it not for the lock
+
+    monkeypatch.setattr(checkpoints, "on_reached", meanwhile)
+    save(store)
+    upkeep.join()
+
+    assert deleted == []
+    assert baselines.payload_of(store, stored(store)) == PAYLOAD
+
+
+def test_maintenance_tells_and_deletes_what_no_row_names(store: Store) -> None:
+    save(store)
+    save(store, payload='{"binnings": []}')  # the same baseline; its first file has no row now
+    folder = store.root.path / "baselines" / SPEC.model
+    (folder / ".0.json.1.partial").write_text("of a writer that died")
+    what = "files of baselines that nothing names"
+
+    told = {removal.what: removal.files for removal in maintain(store, SPEC, NOW, dry_run=True)}
+    assert (told[what], len(list(folder.iterdir()))) == (2, 3)
+    assert {r.what: r.files for r in maintain(store, SPEC, NOW)} == told
+    assert [file.read_text() for file in folder.iterdir()] == ['{"binnings": []}']
+    assert maintain(store, SPEC, NOW) == []
+
+
+@pytest.mark.parametrize("content", [None, "{}"])
+def test_a_file_that_is_not_whole_is_named_with_the_way_back(
+    store: Store, content: str | None
+) -> None:
+    save(store)
+    save(store, "p", '{"binnings": []}', kind=baselines.PROMOTED)
+    for file in files(store):
+        file.unlink() if content is None else file.write_text(content)
+
+    assert baselines.payload_if_whole(store, stored(store)) is None
+    with pytest.raises(StoreError) as caught:
+        baselines.payload_of(store, stored(store))
+    assert str(caught.value) == (
+        f"The bins of baseline a of model 'credit' cannot be read. Expected the file "
+        f"{baseline_files.place_of(store, SPEC.model, stored(store).payload)}: "
+        f"{'there is none' if content is None else 'its content is not what was written'}. "
+        "Bring that file back from a backup, or materialize the asset 'baseline'."
+    )
+    with pytest.raises(StoreError, match=r"or promote its period once more \(mlmon baseline list"):
+        baselines.payload_of(store, stored(store, "p"))
+
+
+def test_a_row_of_an_earlier_version_is_read_and_moved_out_by_the_upkeep(store: Store) -> None:
+    save_inline(store)
+    assert baselines.payload_of(store, stored(store)) == PAYLOAD
+    maintain(store, SPEC, NOW)
+
+    assert [file.read_text() for file in files(store)] == [PAYLOAD]
+    assert baselines.payload_of(store, stored(store)) == PAYLOAD
+    store.close()
+    database = store.folder / "state.db"
+    assert b"Wien" not in database.read_bytes()  # nor in pages that are free now
+
+
+def test_an_older_program_finds_what_baselines_are_made_of_in_their_rows(any_store: Store) -> None:
+    save(any_store)
+    save_inline(any_store, "b")
+    baseline_files.move_into_rows(any_store)
+    assert [stored(any_store, id_).payload for id_ in "ab"] == [PAYLOAD] * 2
+
+    save(any_store, "c")
+    state.migrate_to(any_store.state, "0001")
+    with any_store.state.connect() as conn:
+        left = dict(conn.execute(sa.text("SELECT baseline_id, payload FROM baseline")).all())  # type: ignore[arg-type]
+    assert left == {"a": PAYLOAD, "b": PAYLOAD}  # what it cannot read it fits again
+    url = make_url(any_store.state.url)
+    again = open_store(any_store.folder, url.render_as_string(hide_password=False))
+    assert baselines.payload_of(again, stored(again)) == PAYLOAD
+    again.close()
+
+
+def test_erased_names_leave_every_baseline_of_the_dataset_and_no_key(any_store: Store) -> None:
+    content = {
+        "binnings": [
+            {"column": "Ann", "categories": ["Ann", "Bob", "Annabel"], "tail": ["Cid"]},
+            {"column": "Ann", "edges": [0.1, 2e-300]},
+        ]
+    }
+    save(any_store, payload=json.dumps(content), dataset="production")
+    save(any_store, "other", json.dumps(content), dataset="validation")
+    assert baseline_files.redact(any_store, SPEC.model, ["production"], ["Ann", "Cid"]) == 1
+    assert baseline_files.redact(any_store, SPEC.model, ["production"], ["Bob"]) == 1
+
+    left = json.loads(baselines.payload_of(any_store, stored(any_store)))
+    assert left["binnings"] == [
+        {
+            "column": "Ann",
+            "categories": ["[erased]", "[erased 2]", "Annabel"],
+            "tail": ["[erased]"],
+        },
+        content["binnings"][1],
+    ]
+    assert json.loads(baselines.payload_of(any_store, stored(any_store, "other"))) == content
+    assert len(files(any_store)) == 2
+    assert baseline_files.redact(any_store, SPEC.model, ["production"], ["Bob"]) == 0
