@@ -79,7 +79,7 @@ def payload_of(store: Store, stored: StoredBaseline) -> str:
         return payload
     place = baseline_files.place_of(store, stored.model, stored.payload)
     found = "there is none" if place.read() is None else "its content is not what was written"
-    again = "materialize the asset 'baseline'"
+    again = f"materialize the asset 'baseline' again (mlmon run {stored.model} does)"
     if stored.kind == PROMOTED:
         again = (
             f"promote its period once more (mlmon baseline list {stored.model} shows it, "

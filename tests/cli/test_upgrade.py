@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from mlmon_dagster.store import baselines, open_store
 from mlmon_dagster.store.state import HEAD
 from tests.cli.conftest import Command
 
@@ -48,3 +52,19 @@ def test_a_database_of_sqlite_is_copied_before_it_is_upgraded(
     )
     assert copy.stat().st_size > 0
     assert mlmon(*at, "downgrade", "--to", HEAD, "--backup", tmp_path / "b.tar.gz").code == 2
+
+
+def test_a_downgrade_gives_the_older_program_the_bins_that_it_reads_from_rows(
+    mlmon: Command, at: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "project" / ".mlmon" / "store"
+    store = open_store(folder)
+    moment = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
+    baselines.save(store, "churn", "b", "dataset", '{"binnings": []}', moment)
+    store.close()
+
+    down = mlmon(*at, "downgrade", "--to", "0001", "--backup", tmp_path / "before.tar.gz")
+
+    assert down.code == 0, down.err
+    with closing(sqlite3.connect(folder / "state.db")) as conn:
+        assert conn.execute("SELECT payload FROM baseline").fetchall() == [('{"binnings": []}',)]

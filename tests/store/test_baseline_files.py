@@ -141,7 +141,8 @@ def test_a_file_that_is_not_whole_is_named_with_the_way_back(
         f"The bins of baseline a of model 'credit' cannot be read. Expected the file "
         f"{baseline_files.place_of(store, SPEC.model, stored(store).payload)}: "
         f"{'there is none' if content is None else 'its content is not what was written'}. "
-        "Bring that file back from a backup, or materialize the asset 'baseline'."
+        "Bring that file back from a backup, or materialize the asset 'baseline' again "
+        "(mlmon run credit does)."
     )
     with pytest.raises(StoreError, match=r"or promote its period once more \(mlmon baseline list"):
         baselines.payload_of(store, stored(store, "p"))
