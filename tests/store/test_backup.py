@@ -53,6 +53,8 @@ def test_a_restored_store_equals_the_one_that_was_backed_up(
 ) -> None:
     fill(any_store)
     target = tmp_path / name
+    files = any_store.root / "baselines" / "credit"
+    (files / ".0.json.1.partial").path.write_text("of a writer that is at work")
     made = make_backup(any_store, target, NOW, None)
     assert verify_backup(target) == made
     restored = open_store(tmp_path / "restored")  # on SQLite, whatever it was made of
@@ -64,6 +66,7 @@ def test_a_restored_store_equals_the_one_that_was_backed_up(
     before, after = (s.inference_records(spec).read() for s in (any_store, restored))
     assert before.sort_by("prediction_id") == after.sort_by("prediction_id")
     assert bins(restored, spec.model) == BINS
+    assert len((restored.root / "baselines" / "credit").below()) == len(files.below()) - 1
     restored.close()
 
 
