@@ -28,6 +28,7 @@ from mlmon_dagster.metrics.statistics import ColumnStatistics, select
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _DRAWS = 200
+_LARGEST = float(np.finfo(np.float64).max)
 
 OF_BINS: dict[str, Callable[[ArrayLike, ArrayLike], Floats]] = {
     "hellinger": hellinger,
@@ -150,7 +151,10 @@ def _of_values(
         value[some] = _quantiles(positions, counts[some], level) - _quantiles(
             positions, pooled[None], level
         )
-    return (value if name == "wasserstein" else value / spread), "all_null"
+    if name != "wasserstein":
+        with np.errstate(over="ignore"):
+            value = np.clip(value / spread, -_LARGEST, _LARGEST)
+    return value, "all_null"
 
 
 def _wasserstein(positions: Floats, counts: Ints, pooled: Ints, seed: int) -> Floats:
@@ -172,25 +176,31 @@ def _mean_and_spread(positions: Floats, counts: Ints) -> tuple[float, float]:
     if total == 0:
         return 0.0, 0.0
     share = counts / total
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(share @ positions)
-        spread = float(np.sqrt(share @ (positions - mean) ** 2))
-    return mean, spread if np.isfinite(spread) else 0.0
+    mean = float(share @ positions)
+    away = positions - mean
+    unit = max(float(np.abs(away).max()), 1e-300)  # the square of 1e300 is no number
+    return mean, unit * float(np.sqrt(share @ (away / unit) ** 2))
 
 
 def _exact_means(stats: ColumnStatistics, rows: NDArray[np.intp], binned: Floats) -> Floats:
-    """Return means from the exact sums where there are such; of a score its sums are losses."""
+    """Return means from the exact sums where there are such; of a score its sums are losses.
+
+    No mean is beyond the largest value, although the sum may be beyond all numbers.
+    """
     if stats.binning.kind != "numeric":
         return binned
     n = stats.counts[rows].sum(axis=1)
     means: Floats = stats.total[rows] / n + stats.binning.centre
-    return means
+    means = np.clip(means, stats.minimum[rows], stats.maximum[rows])
+    return np.where(np.isnan(means), binned, means)
 
 
 def _exact_mean(stats: ColumnStatistics, binned: float) -> float:
     if stats.binning.kind != "numeric":
         return binned
-    return float(stats.total.sum() / stats.counts.sum() + stats.binning.centre)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(stats.total.sum() / stats.counts.sum() + stats.binning.centre)
+    return mean if np.isfinite(mean) else binned
 
 
 def _quantiles(positions: Floats, counts: Ints, level: float) -> Floats:

@@ -193,18 +193,25 @@ def _moments(column: Column, value: str, i: int) -> list[str]:
 
 
 def _exact_sum(value: str, high: float) -> str:
-    """Add values in whole multiples of 2**-50 of ``high``: equal whatever the order of the rows.
+    """Add values in whole multiples of a unit: equal whatever the order of the rows.
 
-    A sum of floats depends on how the engine splits the rows among its threads. Values beyond
-    4,096 times ``high``, which the baseline does not have, are added as floats.
+    A sum of floats depends on how the engine splits the rows among its threads. The unit is
+    2**-50 of ``high``, and 2**-18 of it for values from 4,096 times ``high`` on, so that one of
+    them does not take its digits from all others. Only those of 2**44 times ``high`` are added as
+    floats.
     """
-    scale, limit = 2.0**50 / high, high * 4096
-    whole = f"CAST(FLOOR({value} * {number(scale)} + 0.5e0) AS BIGINT)"
-    return (
-        f"CAST(COALESCE(SUM(CASE WHEN ABS({value}) < {number(limit)} THEN {whole} END), 0) "
-        f"AS DOUBLE PRECISION) * {number(1 / scale)} + "
-        f"COALESCE(SUM(CASE WHEN ABS({value}) >= {number(limit)} THEN {value} END), 0e0)"
+    size, ends = f"ABS({value})", (high * 2.0**12, high * 2.0**44)
+    small, large = (
+        f"CAST(COALESCE(SUM(CASE WHEN {test} THEN "
+        f"CAST(FLOOR({value} * {number(1 / unit)} + 0.5e0) AS BIGINT) END), 0) "
+        f"AS DOUBLE PRECISION) * {number(unit)}"
+        for test, unit in (
+            (f"{size} < {number(ends[0])}", high * 2.0**-50),
+            (f"{size} >= {number(ends[0])} AND {size} < {number(ends[1])}", high * 2.0**-18),
+        )
     )
+    rest = f"COALESCE(SUM(CASE WHEN {size} >= {number(ends[1])} THEN {value} END), 0e0)"
+    return f"{small} + {large} + {rest}"
 
 
 def _name(column: Column) -> str:
