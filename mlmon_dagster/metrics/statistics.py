@@ -47,7 +47,7 @@ class Binning:
             ``coarse * fine + sub``, so ``code // fine`` is the exact coarse bin.
         low: Smallest finite baseline value (left end of the first coarse bin for sub-bins).
         high: Largest finite baseline value. For ``score`` and ``latency`` the ends of the scale;
-            for ``loss`` a power of two that few of its baseline values exceed.
+            for ``loss`` the power of two just above its typical baseline value.
         centre: Value subtracted before squares are summed (baseline median, 6 digits).
         categories: Baseline categories that have a code of their own, most frequent first; the
             code after the last is ``other``, the next ``unseen``. For ``classes`` the classes,

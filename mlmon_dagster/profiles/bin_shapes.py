@@ -24,7 +24,6 @@ LOGIT_SPAN = 14.0
 LATENCY_RANGE = (1e-3, 1e7)  # ms: a microsecond to nearly three hours
 LATENCY_BINS = 1_163  # 2 % wide, so that the middle is within 1 % of every value
 _LARGEST = sys.float_info.max
-_HEADROOM = 2.0**10  # of a loss's unit above its typical value
 _FEW_CLASSES = 5
 
 
@@ -127,20 +126,15 @@ def class_binning(column: str, classes: Sequence[str]) -> Binning:
     return _binning(column, "classes", size, categories=tuple(classes))
 
 
-def loss_binning(column: str, usual: float, centre: float = 0.0) -> Binning:
-    """One code, and the power of two that sums are counted in: the first that `usual` is below.
+def loss_binning(column: str, typical: float, centre: float = 0.0) -> Binning:
+    """One code, and the power of two in parts of which sums are counted.
 
     Args:
         column: Column name.
-        usual: A magnitude that few values of the baseline exceed; 0 if it has none.
+        typical: Typical magnitude in the baseline; 0 if it has none.
         centre: Value to subtract before summing.
     """
-    return _binning(column, "loss", 1, high=_power_above(usual), centre=centre)
-
-
-def fitted_loss_binning(column: str, typical: float, centre: float = 0.0) -> Binning:
-    """As `loss_binning`, with a thousand times the typical magnitude for the usual one."""
-    return loss_binning(column, typical * _HEADROOM, centre)
+    return _binning(column, "loss", 1, high=_power_above(typical), centre=centre)
 
 
 def _power_above(magnitude: float) -> float:

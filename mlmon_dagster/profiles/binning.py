@@ -20,7 +20,6 @@ from mlmon_dagster.profiles.bin_shapes import (
     class_binning,
     class_score_binning,
     discrete_binning,
-    fitted_loss_binning,
     loss_binning,
     numeric_binning,
     renamed,
@@ -161,7 +160,7 @@ def _fit_loss(engine: Engine, from_sql: str, name: str, value: str, dialect: Dia
     present = f"FROM (SELECT {value} AS x FROM {from_sql} AS records) AS v WHERE x IS NOT NULL"
     typical = _typical(engine, from_sql, value)
     lags = quantiles_of(engine, present, [0.5], dialect) if name == LAG and typical else []
-    return fitted_loss_binning(name, typical, lags[0] if lags else 0.0)
+    return loss_binning(name, typical, lags[0] if lags else 0.0)
 
 
 def _typical(engine: Engine, from_sql: str, value: str) -> float:

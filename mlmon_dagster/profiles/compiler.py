@@ -181,7 +181,9 @@ def _moments(column: Column, value: str, i: int) -> list[str]:
     total = f"({value} - {number(column.binning.centre)})"
     if column.binning.kind == "loss":
         high = column.binning.high
-        sums = _exact_sum(total, high), _exact_sum(f"{total} * {total}", high * high)
+        # A mean to 1e-9 of what is typical, and less of its error, which has the longer tail.
+        units = high * 2.0**-60, high * high * 2.0**-44
+        sums = _exact_sum(total, units[0]), _exact_sum(f"{total} * {total}", units[1])
     else:
         sums = f"SUM({total})", f"SUM({total} * {total})"
     found += [f"{sql} AS {name}{i}" for name, sql in zip(("total", "total_sq"), sums, strict=True)]
@@ -192,22 +194,21 @@ def _moments(column: Column, value: str, i: int) -> list[str]:
     return found
 
 
-def _exact_sum(value: str, high: float) -> str:
+def _exact_sum(value: str, unit: float) -> str:
     """Add values in whole multiples of a unit: equal whatever the order of the rows.
 
-    A sum of floats depends on how the engine splits the rows among its threads. The unit is
-    2**-50 of ``high``, and 2**-18 of it for values from 4,096 times ``high`` on, so that one of
-    them does not take its digits from all others. Only those of 2**44 times ``high`` are added as
-    floats.
+    A sum of floats depends on how the engine splits the rows among its threads. Values from 2**62
+    units on are counted in units 2**32 times as large, so that one of them takes no digits from
+    the others; only those of 2**94 units are added as floats.
     """
-    size, ends = f"ABS({value})", (high * 2.0**12, high * 2.0**44)
+    size, ends = f"ABS({value})", (unit * 2.0**62, unit * 2.0**94)
     small, large = (
         f"CAST(COALESCE(SUM(CASE WHEN {test} THEN "
-        f"CAST(FLOOR({value} * {number(1 / unit)} + 0.5e0) AS BIGINT) END), 0) "
-        f"AS DOUBLE PRECISION) * {number(unit)}"
-        for test, unit in (
-            (f"{size} < {number(ends[0])}", high * 2.0**-50),
-            (f"{size} >= {number(ends[0])} AND {size} < {number(ends[1])}", high * 2.0**-18),
+        f"CAST(FLOOR({value} * {number(1 / each)} + 0.5e0) AS BIGINT) END), 0) "
+        f"AS DOUBLE PRECISION) * {number(each)}"
+        for test, each in (
+            (f"{size} < {number(ends[0])}", unit),
+            (f"{size} >= {number(ends[0])} AND {size} < {number(ends[1])}", unit * 2.0**32),
         )
     )
     rest = f"COALESCE(SUM(CASE WHEN {size} >= {number(ends[1])} THEN {value} END), 0e0)"

@@ -50,7 +50,7 @@ def midpoint(score: Floats) -> Floats:
 def labelled(rows: pd.DataFrame, role: str) -> tuple[Floats, Floats]:
     """Return an output and the actual of the rows that have both."""
     known = rows[rows[role].notna() & rows["actual"].notna()]
-    return known[role].to_numpy(), known["actual"].to_numpy()
+    return tuple(known[name].infer_objects().to_numpy() for name in (role, "actual"))
 
 
 def scarce(is_positive: NDArray[np.bool_]) -> str:

@@ -60,7 +60,9 @@ def records(spec: ModelSpec, rows: pd.DataFrame, dataset: str = "production") ->
     }
     odd: list[list[str]] = [[] for _ in range(n)]
     for name in rows.columns.intersection(list(declared)):
-        values = pa.array(rows[name].tolist()) if n else pa.nulls(0)
+        is_text = rows[name].map(lambda value: isinstance(value, str)).any()
+        # A number that is none stays one; pandas also writes a missing text so.
+        values = pa.array(rows[name].tolist(), from_pandas=bool(is_text))
         cast = cast_column(values, declared[name], spec.time, "rows")
         assert not cast.faults, (name, cast.faults)
         columns[name] = cast.values
