@@ -62,7 +62,7 @@ def further_results(
 
     Returns:
         One result per name. Distances have their mean without change at that n taken off, shifts
-        and deltas are signed differences. NaN with reason `not_ordered`, `no_zero_bin` or
+        and deltas are signed differences. NaN with reason `not_ordered`, `no_own_bins` or
         `constant_baseline` where a name means nothing for the column, and `all_null` without
         values.
     """
@@ -158,6 +158,10 @@ def _of_values(
 
 
 def _wasserstein(positions: Floats, counts: Ints, pooled: Ints, seed: int) -> Floats:
+    # In a unit in which the draws' sum is a number; of a power of two, so that it changes no digit.
+    unit = 2.0 ** (np.frexp(np.abs(positions).max())[1] - 1)
+    positions = positions / unit
+
     def distance(a: ArrayLike, b: ArrayLike) -> Floats:
         return wasserstein(a, b, positions)
 
@@ -168,7 +172,7 @@ def _wasserstein(positions: Floats, counts: Ints, pooled: Ints, seed: int) -> Fl
         pooled[used],
         seed,
     )
-    return distance(counts, pooled) - mean
+    return unit * (distance(counts, pooled) - mean)
 
 
 def _mean_and_spread(positions: Floats, counts: Ints) -> tuple[float, float]:

@@ -118,7 +118,7 @@ def calibration_error(rows: pd.DataFrame) -> Expected:
     if len(actual) < 50:
         return "few_rows" if len(actual) else "no_actuals"
     middles, n = midpoint(score.astype(float)), len(actual)
-    places, which, sizes = np.unique(middles, return_inverse=True, return_counts=True)
+    _, which, sizes = np.unique(middles, return_inverse=True, return_counts=True)
     group = np.minimum((np.cumsum(sizes) - sizes / 2) / n * 10, 9).astype(int)[which]
     total = bias = 0.0
     for k in range(10):

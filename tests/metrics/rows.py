@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -95,11 +96,14 @@ def profiled(
     return sides[0], sides[1]
 
 
-def measured(spec: ModelSpec, current: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """Return the metrics of all families, with ``day`` and ``family``."""
+def measured(
+    spec: ModelSpec,
+    current: pd.DataFrame,
+    baseline: pd.DataFrame,
+    families: Collection[str] = tuple(MEASURES),
+) -> pd.DataFrame:
+    """Return the metrics of some families, with ``day`` and ``family``."""
     mine, then = profiled(spec, current, baseline)
-    frames = []
-    for family in MEASURES:
-        frames.append(measure(spec, family, mine, then).assign(family=family))
+    frames = [measure(spec, name, mine, then).assign(family=name) for name in families]
     frame = concat_frames([frame for frame in frames if len(frame)])
     return frame.assign(day=(frame["window_start"] - START).dt.days) if len(frame) else frame
