@@ -10,6 +10,7 @@ from scipy import stats
 from mlmon_dagster.metrics.further_drift import FURTHER, OF_BINS
 from mlmon_dagster.metrics.null import DISTANCES
 from tests.metrics.data_windows import (
+    LATENCIES,
     NOTHING,
     NUMBERS,
     WORDS,
@@ -22,10 +23,9 @@ from tests.metrics.data_windows import (
 )
 from tests.metrics.oracles import EXACT
 
-WINDOWS = tuple(data_world().windows)
+WINDOWS = tuple(LATENCIES)
 OF_NUMBERS = ("ks", "wasserstein", "mean_shift", "median_shift", "p90_shift", "wasserstein_scaled")
 SCALED = {"wasserstein_scaled", "mean_shift", "median_shift", "p90_shift"}
-ENOUGH = [name for name in WINDOWS if name != "one_row"]
 
 
 @pytest.mark.parametrize("window", WINDOWS)

@@ -195,6 +195,16 @@ _LOSS = {
 }
 
 
+def window_names(task: str) -> list[str]:
+    """Return the names of a task's windows, without measuring them."""
+    return list(_MODELS[task][3])
+
+
+def oracle_names(task: str) -> list[str]:
+    """Return the metrics of a task that have an oracle, without measuring them."""
+    return [*_MODELS[task][4], *(["early_actual_gap"] if task in _LOSS else [])]
+
+
 def baseline(task: str) -> pd.DataFrame:
     """Return 16 windows of 60 rows."""
     rng = np.random.default_rng(7)
