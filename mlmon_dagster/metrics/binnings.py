@@ -25,7 +25,7 @@ from mlmon_dagster.metrics.statistics import Binning
 
 LABEL_STATES = 3
 UNLABELLED, NEGATIVE, POSITIVE = range(LABEL_STATES)
-_LARGEST = 8e307
+_LARGEST = 8e307  # less than half of the largest number
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -66,7 +66,8 @@ def representatives(binning: Binning) -> Floats:
     upper = upper_edges(binning)
     upper[-1] = max(binning.high, binning.low, *upper[:-1])
     lower = np.minimum(np.concatenate([[binning.low], upper[:-1]]), upper)
-    return np.clip(lower / 2 + upper / 2, -_LARGEST, _LARGEST)
+    middle: Floats = np.clip(lower / 2 + upper / 2, -_LARGEST, _LARGEST)
+    return middle
 
 
 def coarse_counts(binning: Binning, counts: Counts) -> Counts:

@@ -159,7 +159,7 @@ def _of_values(
 
 def _wasserstein(positions: Floats, counts: Ints, pooled: Ints, seed: int) -> Floats:
     # In a unit in which the draws' sum is a number; of a power of two, so that it changes no digit.
-    unit = 2.0 ** (np.frexp(np.abs(positions).max())[1] - 1)
+    unit = 2.0 ** (int(np.frexp(np.abs(positions).max())[1]) - 1)
     positions = positions / unit
 
     def distance(a: ArrayLike, b: ArrayLike) -> Floats:
@@ -172,7 +172,8 @@ def _wasserstein(positions: Floats, counts: Ints, pooled: Ints, seed: int) -> Fl
         pooled[used],
         seed,
     )
-    return unit * (distance(counts, pooled) - mean)
+    found: Floats = unit * (distance(counts, pooled) - mean)
+    return found
 
 
 def _mean_and_spread(positions: Floats, counts: Ints) -> tuple[float, float]:
