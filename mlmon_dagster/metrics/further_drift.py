@@ -190,13 +190,14 @@ def _mean_and_spread(positions: Floats, counts: Ints) -> tuple[float, float]:
 def _exact_means(stats: ColumnStatistics, rows: NDArray[np.intp], binned: Floats) -> Floats:
     """Return means from the exact sums where there are such; of a score its sums are losses.
 
-    No mean is beyond the largest value, although the sum may be beyond all numbers.
+    Where the sum is beyond all numbers the largest value stands for the mean, which is below it.
     """
     if stats.binning.kind != "numeric":
         return binned
     n = stats.counts[rows].sum(axis=1)
     means: Floats = stats.total[rows] / n + stats.binning.centre
-    means = np.clip(means, stats.minimum[rows], stats.maximum[rows])
+    ends = np.clip(means, stats.minimum[rows], stats.maximum[rows])
+    means = np.where(np.isinf(means), ends, means)
     return np.where(np.isnan(means), binned, means)
 
 
