@@ -25,6 +25,7 @@ from mlmon_dagster.metrics.statistics import Binning
 
 LABEL_STATES = 3
 UNLABELLED, NEGATIVE, POSITIVE = range(LABEL_STATES)
+_LARGEST = 8e307  # less than half of the largest number
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -57,14 +58,15 @@ def representatives(binning: Binning) -> Floats:
 
     Returns:
         Shape (size,), ascending, finite: the open outer bins end at the baseline's range. A
-        column without baseline values has the single representative 0.
+        column without baseline values has the single representative 0. At most 8e307 in magnitude,
+        so that the difference of two is a number.
     """
     if binning.values:
-        return np.array(binning.values)
+        return np.clip(binning.values, -_LARGEST, _LARGEST)
     upper = upper_edges(binning)
     upper[-1] = max(binning.high, binning.low, *upper[:-1])
     lower = np.minimum(np.concatenate([[binning.low], upper[:-1]]), upper)
-    middle: Floats = lower / 2 + upper / 2
+    middle: Floats = np.clip(lower / 2 + upper / 2, -_LARGEST, _LARGEST)
     return middle
 
 

@@ -222,9 +222,12 @@ def few(metric: str, table: Table) -> Reasons:
         conditions.append((np.minimum(p, n) < MIN_RARER, "few_of_rarer_class"))
     if metric in ("recall", "balanced_accuracy"):
         conditions.append((p < 1, "no_actual_positives"))
-    if metric == "specificity":
+    if metric in ("specificity", "balanced_accuracy"):
         conditions.append((n < 1, "no_actual_negatives"))
-    if metric == "precision" and table.hit is not None and table.false is not None:
+    if table.hit is not None and table.false is not None:
         decided = table.hit.sum(axis=1) + table.false.sum(axis=1)
-        conditions.append((decided < 1, "no_predicted_positives"))
+        if metric == "precision":
+            conditions.append((decided < 1, "no_predicted_positives"))
+        if metric == "f1":
+            conditions.append((decided + p <= 0, "no_positives"))
     return np.select([c for c, _ in conditions], [reason for _, reason in conditions], "")

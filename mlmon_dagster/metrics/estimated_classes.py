@@ -80,8 +80,9 @@ def estimated_classes(
             t = t_of(curves[CONFIDENCE])
             half_width = np.sqrt(sampling + t**2 * learning[metric])
             value = _combined(found, counts)[metric]
-            why = _why(value if not is_residual else truth[metric], size, is_residual, reason)
-            value = np.where(why == "", value - truth[metric] if is_residual else value, np.nan)
+            shown = value - truth[metric] if is_residual else value
+            why = _why(shown, size, is_residual, reason)
+            value = np.where(why == "", shown, np.nan)
             ends = value - half_width, value + half_width
             if not is_residual:
                 info = METRICS[metric]

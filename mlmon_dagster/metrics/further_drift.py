@@ -28,6 +28,7 @@ from mlmon_dagster.metrics.statistics import ColumnStatistics, select
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _DRAWS = 200
+_LARGEST = float(np.finfo(np.float64).max)
 
 OF_BINS: dict[str, Callable[[ArrayLike, ArrayLike], Floats]] = {
     "hellinger": hellinger,
@@ -61,7 +62,7 @@ def further_results(
 
     Returns:
         One result per name. Distances have their mean without change at that n taken off, shifts
-        and deltas are signed differences. NaN with reason `not_ordered`, `no_zero_bin` or
+        and deltas are signed differences. NaN with reason `not_ordered`, `no_own_bins` or
         `constant_baseline` where a name means nothing for the column, and `all_null` without
         values.
     """
@@ -150,10 +151,17 @@ def _of_values(
         value[some] = _quantiles(positions, counts[some], level) - _quantiles(
             positions, pooled[None], level
         )
-    return (value if name == "wasserstein" else value / spread), "all_null"
+    if name != "wasserstein":
+        with np.errstate(over="ignore"):
+            value = np.clip(value / spread, -_LARGEST, _LARGEST)
+    return value, "all_null"
 
 
 def _wasserstein(positions: Floats, counts: Ints, pooled: Ints, seed: int) -> Floats:
+    # In a unit in which the draws' sum is a number; of a power of two, so that it changes no digit.
+    unit = 2.0 ** (int(np.frexp(np.abs(positions).max())[1]) - 1)
+    positions = positions / unit
+
     def distance(a: ArrayLike, b: ArrayLike) -> Floats:
         return wasserstein(a, b, positions)
 
@@ -164,7 +172,8 @@ def _wasserstein(positions: Floats, counts: Ints, pooled: Ints, seed: int) -> Fl
         pooled[used],
         seed,
     )
-    return distance(counts, pooled) - mean
+    found: Floats = unit * (distance(counts, pooled) - mean)
+    return found
 
 
 def _mean_and_spread(positions: Floats, counts: Ints) -> tuple[float, float]:
@@ -172,25 +181,32 @@ def _mean_and_spread(positions: Floats, counts: Ints) -> tuple[float, float]:
     if total == 0:
         return 0.0, 0.0
     share = counts / total
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(share @ positions)
-        spread = float(np.sqrt(share @ (positions - mean) ** 2))
-    return mean, spread if np.isfinite(spread) else 0.0
+    mean = float(share @ positions)
+    away = positions - mean
+    unit = max(float(np.abs(away).max()), 1e-300)  # the square of 1e300 is no number
+    return mean, unit * float(np.sqrt(share @ (away / unit) ** 2))
 
 
 def _exact_means(stats: ColumnStatistics, rows: NDArray[np.intp], binned: Floats) -> Floats:
-    """Return means from the exact sums where there are such; of a score its sums are losses."""
+    """Return means from the exact sums where there are such; of a score its sums are losses.
+
+    Where the sum is beyond all numbers the largest value stands for the mean, which is below it.
+    """
     if stats.binning.kind != "numeric":
         return binned
     n = stats.counts[rows].sum(axis=1)
     means: Floats = stats.total[rows] / n + stats.binning.centre
-    return means
+    ends = np.clip(means, stats.minimum[rows], stats.maximum[rows])
+    means = np.where(np.isinf(means), ends, means)
+    return np.where(np.isnan(means), binned, means)
 
 
 def _exact_mean(stats: ColumnStatistics, binned: float) -> float:
     if stats.binning.kind != "numeric":
         return binned
-    return float(stats.total.sum() / stats.counts.sum() + stats.binning.centre)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(stats.total.sum() / stats.counts.sum() + stats.binning.centre)
+    return mean if np.isfinite(mean) else binned
 
 
 def _quantiles(positions: Floats, counts: Ints, level: float) -> Floats:

@@ -22,7 +22,6 @@ Profiles = Mapping[str, ColumnStatistics]
 _MEANS = {
     "me": (":error", -np.inf, np.inf),
     "mae": (":absolute_error", 0.0, np.inf),
-    "mape": (":percentage_error", 0.0, np.inf),
     "smape": (":symmetric_error", 0.0, 2.0),
     "quantile_loss": (":quantile_loss", 0.0, np.inf),
 }
@@ -45,11 +44,10 @@ def regression_metrics(profiles: Profiles) -> pd.DataFrame:
     if ":error" not in profiles:
         return concat_frames([])
     frames = [
-        mean_frame(metric, profiles[column], low=low, high=high,
-                   empty="zero_actuals" if metric == "mape" else "no_actuals")
+        mean_frame(metric, profiles[column], low=low, high=high)
         for metric, (column, low, high) in _MEANS.items()
-    ]  # fmt: skip
-    frames += [_rmse(profiles[":squared_error"]), _wape(profiles), _r2(profiles)]
+    ]
+    frames += [_mape(profiles), _rmse(profiles[":squared_error"]), _wape(profiles), _r2(profiles)]
     frames += [_quantile(m, profiles[":error_size"], q) for m, q in _QUANTILES.items()]
     labelled = profiles.get(":labelled_prediction")
     if labelled is not None and "prediction" in profiles:
@@ -58,6 +56,12 @@ def regression_metrics(profiles: Profiles) -> pd.DataFrame:
     if ":early_loss" in profiles:
         frames.append(early_actual_gap(profiles[":early_loss"], profiles[":late_loss"]))
     return concat_frames(frames)
+
+
+def _mape(profiles: Profiles) -> pd.DataFrame:
+    frame = mean_frame("mape", profiles[":percentage_error"], empty="zero_actuals")
+    known = (profiles[":error"].counts[:, 0] > 0) | frame["value"].notna()
+    return frame.assign(reason=frame["reason"].where(known, "no_actuals"))
 
 
 def _rmse(squared: ColumnStatistics) -> pd.DataFrame:

@@ -47,8 +47,8 @@ class Binning:
             ``coarse * fine + sub``, so ``code // fine`` is the exact coarse bin.
         low: Smallest finite baseline value (left end of the first coarse bin for sub-bins).
         high: Largest finite baseline value. For ``score`` and ``latency`` the ends of the scale;
-            for ``loss`` the power of two that its baseline values do not exceed.
-        centre: Value subtracted before squares are summed (baseline mean, 6 digits).
+            for ``loss`` the power of two just above its typical baseline value.
+        centre: Value subtracted before squares are summed (baseline median, 6 digits).
         categories: Baseline categories that have a code of their own, most frequent first; the
             code after the last is ``other``, the next ``unseen``. For ``classes`` the classes,
             sorted; for a ``score`` of a multiclass model the one class that is positive.

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -22,6 +23,7 @@ SCORE_BINS = 1_024
 LOGIT_SPAN = 14.0
 LATENCY_RANGE = (1e-3, 1e7)  # ms: a microsecond to nearly three hours
 LATENCY_BINS = 1_163  # 2 % wide, so that the middle is within 1 % of every value
+_LARGEST = sys.float_info.max
 _FEW_CLASSES = 5
 
 
@@ -70,9 +72,10 @@ def discrete_binning(column: str, values: Sequence[float], *, centre: float = 0.
         after = known[-1] + (known[-1] - inner[-1])
     else:
         before, after = known[0], known[0]
-    # A gap may be so small that half of it vanishes in rounding.
-    first = min(before, math.nextafter(known[0], -math.inf))
-    edges = (first, *inner, max(after, known[-1]))
+    # A gap may be so small that half of it vanishes in rounding, or so large that no number is
+    # beyond it.
+    first = min(max(before, -_LARGEST), math.nextafter(known[0], -math.inf))
+    edges = (first, *inner, max(min(after, _LARGEST), known[-1]))
     return _binning(
         column, "numeric", len(known) + 2, edges=edges, low=known[0], high=known[-1],
         centre=centre, values=(first, *known, edges[-1]),
@@ -123,16 +126,20 @@ def class_binning(column: str, classes: Sequence[str]) -> Binning:
     return _binning(column, "classes", size, categories=tuple(classes))
 
 
-def loss_binning(column: str, largest: float, centre: float = 0.0) -> Binning:
-    """One code, and the power of two that the baseline's values do not exceed.
+def loss_binning(column: str, typical: float, centre: float = 0.0) -> Binning:
+    """One code, and the power of two in parts of which sums are counted.
 
     Args:
         column: Column name.
-        largest: Largest value of the baseline in magnitude; 0 if it has none.
+        typical: Typical magnitude in the baseline; 0 if it has none.
         centre: Value to subtract before summing.
     """
-    exponent = math.frexp(largest)[1] if largest > 0 else 0
-    return _binning(column, "loss", 1, high=2.0 ** min(max(exponent, -200), 200), centre=centre)
+    return _binning(column, "loss", 1, high=_power_above(typical), centre=centre)
+
+
+def _power_above(magnitude: float) -> float:
+    exponent = math.frexp(magnitude)[1] if magnitude > 0 else 0
+    return 2.0 ** min(max(exponent, -200), 200)
 
 
 def renamed(binning: Binning, column: str) -> Binning:
@@ -171,7 +178,10 @@ def class_score_binning(column: str, label: str, classes: int) -> Binning:
     )
 
 
-def size_binning(column: str, largest: float) -> Binning:
-    """Logarithmic bins 2 % wide, from a millionth to ten thousand times the largest value."""
-    middle = loss_binning(column, largest).high
-    return _binning(column, "latency", LATENCY_BINS, low=middle * 1e-6, high=middle * 1e4)
+def size_binning(column: str, typical: float) -> Binning:
+    """Logarithmic bins 2 % wide, from 1e-4 to 1e6 times the typical value, or up to twice that.
+
+    A largest value would not do: one row of it would put all others into the lowest bin.
+    """
+    middle = _power_above(typical)
+    return _binning(column, "latency", LATENCY_BINS, low=middle * 1e-4, high=middle * 1e6)

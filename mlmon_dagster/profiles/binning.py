@@ -6,6 +6,7 @@ bins are open, so whatever comes later has a bin. `metrics.binnings` says what t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -133,7 +134,7 @@ def fit_binnings(
         elif kind == "loss":
             binnings[name] = _fit_loss(engine, from_sql, name, value, dialect)
         elif kind == "latency" and name != "latency_ms":
-            binnings[name] = size_binning(name, _largest(engine, from_sql, value))
+            binnings[name] = size_binning(name, _typical(engine, from_sql, value))
         elif kind == "classes":
             binnings[name] = _fit_classes(engine, spec, from_sql)
         elif kind == "score" and name not in ("score", DECIDED, CONFIDENCE):
@@ -157,15 +158,20 @@ def _fit_loss(engine: Engine, from_sql: str, name: str, value: str, dialect: Dia
     if name in _BOUNDED:
         return loss_binning(name, _BOUNDED[name])
     present = f"FROM (SELECT {value} AS x FROM {from_sql} AS records) AS v WHERE x IS NOT NULL"
-    largest = _largest(engine, from_sql, value)
-    lags = quantiles_of(engine, present, [0.5], dialect) if name == LAG and largest else []
-    return loss_binning(name, largest, lags[0] if lags else 0.0)
+    typical = _typical(engine, from_sql, value)
+    lags = quantiles_of(engine, present, [0.5], dialect) if name == LAG and typical else []
+    return loss_binning(name, typical, lags[0] if lags else 0.0)
 
 
-def _largest(engine: Engine, from_sql: str, value: str) -> float:
-    """Return the largest magnitude of an expression, 0 without values."""
-    sql = f"SELECT MAX(ABS({value})) AS x FROM {from_sql} AS records"
-    return float(engine.query(sql).to_pylist()[0]["x"] or 0.0)
+def _typical(engine: Engine, from_sql: str, value: str) -> float:
+    """Return the geometric mean of the magnitudes that are not 0; 0 without any.
+
+    One row that is far off, such as an error of 1e35, moves it by little.
+    """
+    sql = f"SELECT AVG(LN(ABS(NULLIF({value}, 0e0)))) AS x FROM {from_sql} AS records"
+    found = engine.query(sql).to_pylist()[0]["x"]
+    # Four digits: the last ones of a mean depend on the order in which rows were added.
+    return 0.0 if found is None else float(f"{math.exp(found):.4g}")
 
 
 def _fit_classes(engine: Engine, spec: ModelSpec, from_sql: str) -> Binning:
@@ -185,8 +191,7 @@ def _fit_classes(engine: Engine, spec: ModelSpec, from_sql: str) -> Binning:
 
 
 def _numeric_binning(name: str, found: OrderStatistics) -> Binning:
-    # Six digits of the mean: its last ones depend on the order in which rows were added.
-    centre = float(f"{found.mean:.6g}")
+    centre = float(f"{found.median:.6g}")
     if found.values is not None:
         return discrete_binning(name, found.values, centre=centre)
     return numeric_binning(name, found.quantiles, low=found.low, high=found.high, centre=centre)

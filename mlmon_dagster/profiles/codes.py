@@ -5,6 +5,7 @@ All dialects give the same codes: `metrics.binnings` is the definition.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -66,7 +67,9 @@ class Column:
 
 
 def number(value: float) -> str:
-    """Spell a finite float so that every engine reads the very same double, not a decimal."""
+    """Spell a float so that every engine reads the very same double, not a decimal."""
+    if math.isinf(value):
+        return f"CAST('{'-' if value < 0 else ''}Infinity' AS DOUBLE PRECISION)"
     text = repr(float(value))
     return f"({text})" if "e" in text else f"({text}e0)"
 

@@ -181,7 +181,9 @@ def _moments(column: Column, value: str, i: int) -> list[str]:
     total = f"({value} - {number(column.binning.centre)})"
     if column.binning.kind == "loss":
         high = column.binning.high
-        sums = _exact_sum(total, high), _exact_sum(f"{total} * {total}", high * high)
+        # A mean to 1e-9 of what is typical, and less of its error, which has the longer tail.
+        units = high * 2.0**-60, high * high * 2.0**-44
+        sums = _exact_sum(total, units[0]), _exact_sum(f"{total} * {total}", units[1])
     else:
         sums = f"SUM({total})", f"SUM({total} * {total})"
     found += [f"{sql} AS {name}{i}" for name, sql in zip(("total", "total_sq"), sums, strict=True)]
@@ -192,19 +194,25 @@ def _moments(column: Column, value: str, i: int) -> list[str]:
     return found
 
 
-def _exact_sum(value: str, high: float) -> str:
-    """Add values in whole multiples of 2**-50 of ``high``: equal whatever the order of the rows.
+def _exact_sum(value: str, unit: float) -> str:
+    """Add values in whole multiples of a unit: equal whatever the order of the rows.
 
-    A sum of floats depends on how the engine splits the rows among its threads. Values beyond
-    4,096 times ``high``, which the baseline does not have, are added as floats.
+    A sum of floats depends on how the engine splits the rows among its threads. Values from 2**62
+    units on are counted in units 2**32 times as large, so that one of them takes no digits from
+    the others; only those of 2**94 units are added as floats.
     """
-    scale, limit = 2.0**50 / high, high * 4096
-    whole = f"CAST(FLOOR({value} * {number(scale)} + 0.5e0) AS BIGINT)"
-    return (
-        f"CAST(COALESCE(SUM(CASE WHEN ABS({value}) < {number(limit)} THEN {whole} END), 0) "
-        f"AS DOUBLE PRECISION) * {number(1 / scale)} + "
-        f"COALESCE(SUM(CASE WHEN ABS({value}) >= {number(limit)} THEN {value} END), 0e0)"
+    size, ends = f"ABS({value})", (unit * 2.0**62, unit * 2.0**94)
+    small, large = (
+        f"CAST(COALESCE(SUM(CASE WHEN {test} THEN "
+        f"CAST(FLOOR({value} * {number(1 / each)} + 0.5e0) AS BIGINT) END), 0) "
+        f"AS DOUBLE PRECISION) * {number(each)}"
+        for test, each in (
+            (f"{size} < {number(ends[0])}", unit),
+            (f"{size} >= {number(ends[0])} AND {size} < {number(ends[1])}", unit * 2.0**32),
+        )
     )
+    rest = f"COALESCE(SUM(CASE WHEN {size} >= {number(ends[1])} THEN {value} END), 0e0)"
+    return f"{small} + {large} + {rest}"
 
 
 def _name(column: Column) -> str:

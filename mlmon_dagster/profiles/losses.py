@@ -117,9 +117,13 @@ def _regression(spec: ModelSpec) -> Values:
     )
     over, under = number(1 - spec.quantile), number(spec.quantile)
     pinball = f"CASE WHEN {error} > 0 THEN {over} * {error} ELSE -{under} * {error} END"
-    symmetric = (
-        f"CASE WHEN ABS(actual) + ABS(prediction) = 0 THEN 0e0 "
-        f"ELSE 2 * ABS({error}) / (ABS(actual) + ABS(prediction)) END"
+    # Halves, so that neither the difference nor the sum of two numbers is beyond all numbers.
+    half_error = "ABS(prediction / 2 - actual / 2)"
+    half_sizes = "(ABS(actual / 2) + ABS(prediction / 2))"
+    symmetric = f"CASE WHEN {half_sizes} = 0 THEN 0e0 ELSE {half_error} / {half_sizes} * 2 END"
+    relative = (
+        f"CASE WHEN {error} IS NOT NULL AND actual / 2 <> 0 "
+        f"THEN LEAST({half_error} / ABS(actual / 2), {_HUGE}) END"
     )
     return {
         "actual": ("numeric", "actual"),
@@ -129,10 +133,7 @@ def _regression(spec: ModelSpec) -> Values:
         ":error": ("loss", error),
         ":absolute_error": ("loss", f"ABS({error})"),
         ":squared_error": ("loss", f"{error} * {error}"),
-        ":percentage_error": (
-            "loss",
-            f"CASE WHEN actual <> 0 THEN LEAST(ABS({error}) / ABS(actual), {_HUGE}) END",
-        ),
+        ":percentage_error": ("loss", relative),
         ":symmetric_error": ("loss", symmetric),
         ":quantile_loss": ("loss", pinball),
         ":actual_size": ("loss", size),
@@ -166,7 +167,8 @@ def _row_loss(spec: ModelSpec) -> str | None:
     if spec.task == "binary_classification" and spec.columns.score is not None:
         return "(score - actual) * (score - actual)"
     if spec.task == "regression":
-        return f"LEAST(ABS(prediction - actual), {_HUGE})"
+        error = "ABS(prediction - actual)"
+        return f"(CASE WHEN {error} IS NOT NULL THEN LEAST({error}, {_HUGE}) END)"
     if spec.columns.prediction is None:
         return None
     return "CASE WHEN prediction <> actual THEN 1e0 WHEN prediction = actual THEN 0e0 END"
@@ -194,7 +196,7 @@ def group_source(spec: ModelSpec, from_sql: str) -> str:
     over = f"OVER (PARTITION BY {keys} ORDER BY"
     slices = sorted({name for key in spec.slices for name in key} - {"model_version"})
     named = "".join(f", {quote_identifier(name)}" for name in slices)
-    gain = "(CASE WHEN actual > 0 THEN actual ELSE 0e0 END)"
+    gain = f"(CASE WHEN actual > 0 THEN LEAST(actual, {_HUGE}) ELSE 0e0 END)"
     ranked = (
         f"SELECT {keys}{named}, actual, {gain} AS gain, "
         f"ROW_NUMBER() {over} {order}, prediction_id) AS place, "

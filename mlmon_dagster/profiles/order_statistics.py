@@ -1,4 +1,4 @@
-"""What the bins of a numeric column are made from: range, mean, few values or quantiles.
+"""What the bins of a numeric column are made from: range, median, few values or quantiles.
 
 An engine in this process hands over two columns at a time, and numpy selects the quantiles: that
 takes two thirds of asking for values, moments and quantiles with a statement each. Any other engine
@@ -7,7 +7,6 @@ is asked, so that no column has to travel, and so is DuckDB where a column is la
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,14 +34,14 @@ class OrderStatistics:
         values: All distinct values, ascending, if there are at most 32; else None.
         quantiles: The values (not between two of them) at 1/20, 2/20, ... 19/20, if there are more.
         low, high: Smallest and largest; 0 without values.
-        mean: 0 without values, or where it is no finite number.
+        median: The lower one of an even number of values; 0 without values.
     """
 
     values: tuple[float, ...] | None
     quantiles: tuple[float, ...]
     low: float
     high: float
-    mean: float
+    median: float
 
 
 def order_statistics(
@@ -99,43 +98,42 @@ def _selected(column: pa.ChunkedArray) -> OrderStatistics:
     n = len(values)
     if n == 0:
         return OrderStatistics((), (), 0.0, 0.0, 0.0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(values.mean())
     few = np.unique(values[:_SAMPLE])
     if len(few) <= MAX_VALUES and n > _SAMPLE:
         few = np.unique(values)
     if len(few) <= MAX_VALUES:
-        return _of_values(few.tolist(), mean)
+        middle = (n - 1) // 2
+        return _of_values(few.tolist(), float(np.partition(values, middle)[middle]))
     # The smallest value with at least i / 20 of the rows at or below it, in whole numbers.
     places = [(i * n + QUANTILE_BINS - 1) // QUANTILE_BINS - 1 for i in range(1, QUANTILE_BINS)]
     quantiles = tuple(np.partition(values, places)[places].tolist())
-    return OrderStatistics(None, quantiles, *_range(values), _finite(mean))
+    return OrderStatistics(None, quantiles, *_range(values), _median(quantiles))
 
 
 def _range(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def _of_values(values: Sequence[float], mean: float) -> OrderStatistics:
+def _of_values(values: Sequence[float], median: float) -> OrderStatistics:
     low, high = (values[0], values[-1]) if values else (0.0, 0.0)
-    return OrderStatistics(tuple(map(float, values)), (), float(low), float(high), _finite(mean))
+    return OrderStatistics(tuple(map(float, values)), (), float(low), float(high), median)
 
 
-def _finite(mean: float | None) -> float:
-    return 0.0 if mean is None or not math.isfinite(mean) else float(mean)
+def _median(quantiles: Sequence[float]) -> float:
+    return quantiles[QUANTILE_BINS // 2 - 1]
 
 
 def _asked(engine: Engine, from_sql: str, value: str, dialect: Dialect) -> OrderStatistics:
     present = f"FROM (SELECT {value} AS x FROM {from_sql} AS records) AS v WHERE x IS NOT NULL"
     # One more than allowed is enough to know, and cheaper than counting them all.
     distinct = engine.query(f"SELECT DISTINCT x {present} LIMIT {MAX_VALUES + 1}").column("x")
-    row = engine.query(
-        f"SELECT AVG(x) AS mean, MIN(x) AS low, MAX(x) AS high {present}"
-    ).to_pylist()[0]
     if len(distinct) <= MAX_VALUES:
-        return _of_values(sorted(distinct.to_pylist()), row["mean"])
+        values = sorted(distinct.to_pylist())
+        middle = quantiles_of(engine, present, [0.5], dialect) if values else [0.0]
+        return _of_values(values, middle[0])
+    row = engine.query(f"SELECT MIN(x) AS low, MAX(x) AS high {present}").to_pylist()[0]
     shares = [i / QUANTILE_BINS for i in range(1, QUANTILE_BINS)]
     quantiles = tuple(quantiles_of(engine, present, shares, dialect))
     return OrderStatistics(
-        None, quantiles, float(row["low"]), float(row["high"]), _finite(row["mean"])
+        None, quantiles, float(row["low"]), float(row["high"]), _median(quantiles)
     )

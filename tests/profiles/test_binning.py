@@ -37,7 +37,7 @@ def test_edges_are_values_at_the_twentieths_of_the_baseline() -> None:
     values = np.random.default_rng(0).permutation(np.arange(1000.0))
     binning = fit(hour=values)["hour"]
     assert binning.edges == tuple(np.arange(49.0, 999, 50))
-    assert (binning.low, binning.high, binning.centre, binning.fine) == (0, 999, 499.5, 12)
+    assert (binning.low, binning.high, binning.centre, binning.fine) == (0, 999, 499, 12)
     assert binning.size == 240
     coarse = np.bincount(np.searchsorted(binning.edges, values, side="left"))
     assert coarse.tolist() == [50] * 20

@@ -24,7 +24,7 @@ COLUMNS = {
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_numpy_selects_what_the_engine_would_answer(share, monkeypatch):
-    """With ties, few values, none, and values whose mean is no number."""
+    """With ties, few values, none, and values whose sum is no number."""
     table = pa.table(
         {name: pa.array(x, mask=RNG.random(len(x)) < share) for name, x in COLUMNS.items()}
     )
@@ -34,8 +34,7 @@ def test_numpy_selects_what_the_engine_would_answer(share, monkeypatch):
     asked = order_statistics(engine, "records", names, DUCKDB)
 
     for name in COLUMNS:
-        for field in ("values", "quantiles", "low", "high"):
+        for field in ("values", "quantiles", "low", "high", "median"):
             assert getattr(selected[name], field) == getattr(asked[name], field), (name, field)
-        assert selected[name].mean == pytest.approx(asked[name].mean, rel=1e-12)
     assert (selected["few"].values is None) is False
     assert (selected["late"].values is None) is (share == 0)

@@ -1,0 +1,194 @@
+"""Drift, quality and service of random and degenerate rows, against scipy and counting."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mlmon_dagster.metrics.further_drift import FURTHER, OF_BINS
+from mlmon_dagster.metrics.null import DISTANCES
+from tests.metrics.data_windows import (
+    LATENCIES,
+    NOTHING,
+    NUMBERS,
+    WORDS,
+    data_world,
+    deltas,
+    distances,
+    finite,
+    quantile_counts,
+    word_counts,
+)
+from tests.metrics.oracles import EXACT
+
+WINDOWS = tuple(LATENCIES)
+OF_NUMBERS = ("ks", "wasserstein", "mean_shift", "median_shift", "p90_shift", "wasserstein_scaled")
+SCALED = {"wasserstein_scaled", "mean_shift", "median_shift", "p90_shift"}
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("column", [*NUMBERS, *WORDS, *NOTHING])
+def test_quality_rates_are_shares_of_the_rows(window, column):
+    world = data_world()
+    values, found = world.windows[window][column], world.rows(window, column, "quality")
+    expected = {"null_rate": values.isna().mean()}
+    if column in (*NUMBERS, "no_number"):
+        numbers = np.asarray(pd.to_numeric(values), dtype=float)
+        missing = np.array([v is None for v in values])
+        expected["null_rate"] = missing.mean()
+        nan = np.isnan(numbers) & ~missing
+        expected |= {"nan_rate": nan.mean(), "inf_rate": np.isinf(numbers).mean()}
+        known = np.where(np.isfinite(numbers), numbers, 0)
+        expected["out_of_range_rate"] = (np.abs(known) > 2).mean() if column == "x" else 0.0
+    elif column != "no_word":
+        expected["unseen_rate"] = word_counts(values, world.baseline[column])[-2] / len(values)
+    assert found["value"].to_dict() == pytest.approx(expected, abs=EXACT)
+    assert set(found["reason"]) == {""}
+
+
+@pytest.mark.parametrize("column", ["x", "c"])
+@pytest.mark.parametrize("metric", [*DISTANCES, *OF_BINS])
+def test_distances_over_bins_differ_between_windows_as_scipys_do(column, metric):
+    """Of equal sizes, so that what is taken off for chance is the same."""
+    world, count = data_world(), quantile_counts if column == "x" else word_counts
+    then = world.baseline[column]
+    raw = [
+        distances(count(world.windows[name][column], then), count(then, then))[metric]
+        for name in ("random", "changed")
+    ]
+    found = [world.rows(name, column, "drift").loc[metric] for name in ("random", "changed")]
+    assert found[1]["value"] - found[0]["value"] == pytest.approx(raw[1] - raw[0], abs=EXACT)
+    assert found[0]["value"] < raw[0]
+    assert found[1]["p_value"] < 0.01
+
+
+@pytest.mark.parametrize("window", ["random", "changed"])
+def test_shifts_and_deltas_of_a_column_of_few_values_are_exact(window):
+    world = data_world()
+    found = world.rows(window, "k", "drift")["value"]
+    expected = deltas(world.windows[window]["k"], world.baseline["k"])
+    for metric, value in expected.items():
+        assert found[metric] == pytest.approx(value, abs=EXACT), metric
+    words = [world.windows[window]["c"], world.baseline["c"]]
+    rates = [word_counts(side, words[1])[-2] / len(side) for side in words]
+    unseen = world.rows(window, "c", "drift").loc["unseen_rate_delta", "value"]
+    assert unseen == pytest.approx(rates[0] - rates[1], abs=EXACT)
+
+
+@pytest.mark.parametrize("column", ["k", "x"])
+def test_ks_is_scipys_exactly_for_few_values_and_within_the_bins_for_many(column):
+    world = data_world()
+    then, mine = finite(world.baseline[column]), {}
+    for name in ("random", "changed"):
+        now = finite(world.windows[name][column])
+        bound = 1 / 12 if column == "x" else 0.0  # more than any of 240 bins holds
+        mine[name] = stats.ks_2samp(now, then).statistic, bound
+        assert world.rows(name, column, "drift").loc["ks", "n"] == len(now)
+    found = [world.rows(name, column, "drift").loc["ks", "value"] for name in mine]
+    # Sizes differ by the nulls, and with them what is taken off: by less than .02 at 300 rows.
+    bound = sum(b for _, b in mine.values()) + 0.02
+    assert found[1] - found[0] == pytest.approx(mine["changed"][0] - mine["random"][0], abs=bound)
+
+
+def test_wasserstein_of_few_values_is_scipys():
+    """Up to its mean without change, which is below a standard error of the mean."""
+    world = data_world()
+    then, now = (finite(side["k"]) for side in (world.baseline, world.windows["changed"]))
+    exact = stats.wasserstein_distance(np.minimum(now, then.max()), then)
+    found = world.rows("changed", "k", "drift")["value"]
+    chance = then.std() / np.sqrt(len(now))
+    assert exact - 2 * chance < found["wasserstein"] < exact
+    scaled = found["wasserstein"] / then.std()
+    assert found["wasserstein_scaled"] == pytest.approx(scaled, rel=EXACT)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("column", [*NUMBERS, *WORDS])
+def test_drift_of_any_window_has_a_finite_value_or_the_documented_reason(window, column):
+    world = data_world()
+    found = world.rows(window, column, "drift")
+    values, is_number = world.windows[window][column], column in NUMBERS
+    names = {*DISTANCES, *FURTHER} | ({"ks"} if is_number else set())
+    assert set(found.index) == names | {
+        f"{name}_auto" for name in (*DISTANCES, "ks") if name in names
+    }
+    missing = found[found["value"].isna()]
+    assert np.isfinite(found["value"].dropna()).all()
+    assert not np.isinf(found[["lower", "upper"]]).any(axis=None)
+    reasons = missing["reason"].to_dict()
+    if window == "one_row":
+        assert set(reasons.values()) == {"few_rows"}
+        assert len(missing) == len(found)
+        return
+    expected = {}
+    if not is_number:
+        expected |= dict.fromkeys(OF_NUMBERS[1:], "not_ordered") | {
+            "zero_rate_delta": "no_own_bins"
+        }
+    else:
+        expected["unseen_rate_delta"] = "no_own_bins"
+        if column != "k":
+            expected["zero_rate_delta"] = "no_own_bins"
+        if column == "x":
+            expected["distinct_delta"] = "no_own_bins"
+        if not len(finite(values)):
+            expected |= dict.fromkeys((*OF_NUMBERS, "ks_auto"), "all_null")
+        if column == "constant":
+            expected |= dict.fromkeys(SCALED, "constant_baseline")
+    assert reasons == expected
+
+
+@pytest.mark.parametrize("window", ["all_null", "not_a_number", "infinite", "1e300", "largest"])
+@pytest.mark.parametrize("column", ["x", "k", "constant"])
+def test_a_window_that_has_nothing_of_the_baseline_is_far_from_it(window, column):
+    found = data_world().rows(window, column, "drift")
+    assert found.loc["psi", "value"] > 1
+    assert found.loc["psi", "p_value"] < 1e-6
+
+
+@pytest.mark.parametrize("column", NOTHING)
+def test_a_feature_that_the_baseline_does_not_know_is_being_learnt(column):
+    for window in WINDOWS:
+        found = data_world().rows(window, column, "drift")
+        assert set(found["reason"]) == {"learning"}
+        assert found["value"].isna().all()
+
+
+def test_limits_of_the_baseline_are_those_of_the_windows_size():
+    for column in ("x", "c"):
+        sides = [data_world().rows(name, column, "drift") for name in ("random", "changed")]
+        limits = [side.loc[[f"{m}_auto" for m in DISTANCES], "value"] for side in sides]
+        assert limits[0].tolist() == limits[1].tolist()
+        assert (limits[0] >= 0.01).all()
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_latency_quantiles_are_within_one_percent_or_have_a_reason(window):
+    world = data_world()
+    rows, found = world.windows[window], world.rows(window, ":table", "service")
+    assert found.loc["n", "value"] == len(rows)
+    known = finite(rows["latency_ms"])
+    for level, metric in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99")):
+        row = found.loc[f"{metric}_latency_ms"]
+        if len(known) < round(1 / (1 - level)):
+            assert row["reason"] == ("few_rows" if len(known) else "no_latency")
+            assert np.isnan(row["value"])
+            continue
+        exact = np.quantile(known, level, method="inverted_cdf")
+        # Below the scale of a microsecond everything is about one.
+        assert row["value"] == pytest.approx(exact, rel=0.0101, abs=0.00102)
+        assert row["lower"] <= row["value"] <= row["upper"]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_error_rate_is_the_share_of_other_statuses(window):
+    world = data_world()
+    words = world.windows[window]["status"].dropna().str.lower()
+    row = world.rows(window, ":table", "service").loc["error_rate"]
+    if not len(words):
+        assert (row["reason"], np.isnan(row["value"])) == ("no_status", True)
+        return
+    share = (~words.isin(["ok", "success", "200"])).mean()
+    assert row["value"] == pytest.approx(share, abs=EXACT)
