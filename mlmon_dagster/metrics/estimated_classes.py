@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.calibration_curve import Curves, isotonic_curve, learn_curves, t_of
 from mlmon_dagster.metrics.estimated_calibration import (
+    LEAST_STRETCH,
     MIN_BASELINE_RARER,
     MIN_ROWS,
-    MIN_WINDOWS,
     Scored,
     aligned,
     less,
@@ -76,7 +76,9 @@ def estimated_classes(
         size = rows[CONFIDENCE].sum(axis=1)
         learning = _learning(rows, counts, curves)
         for metric in _NAMES:
-            sampling = Z95**2 * wide.get(metric, 1.0) * _variance(found, rows, counts, metric)
+            sampling = (
+                Z95**2 * wide.get(metric, LEAST_STRETCH) * _variance(found, rows, counts, metric)
+            )
             t = t_of(curves[CONFIDENCE])
             half_width = np.sqrt(sampling + t**2 * learning[metric])
             value = _combined(found, counts)[metric]
@@ -194,8 +196,7 @@ def _dispersion(base: Mapping[str, Scored], half: Mapping[str, Scored]) -> dict[
         with np.errstate(invalid="ignore", divide="ignore"):
             squares = (truth[metric] - guess[metric]) ** 2 / _variance(tables, rows, base, metric)
         squares = squares[np.isfinite(squares) & (rows[CONFIDENCE].sum(axis=1) >= MIN_ROWS)]
-        if len(squares) >= MIN_WINDOWS:
-            found[metric] = stretch(squares)
+        found[metric] = stretch(squares)
     return found
 
 
