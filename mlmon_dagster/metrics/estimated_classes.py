@@ -141,17 +141,25 @@ def _variance(
     counts: Mapping[str, Scored],
     metric: str,
 ) -> Floats:
-    """Variance of the realized value if the classes' actuals were independent."""
+    """Variance of the realized value if the classes' actuals were independent.
+
+    Of the Brier score the slopes ``1 - 2 score`` are moved to have mean 0 over the classes, which
+    changes nothing, since a row has one actual, and multiplied by k / (k - 1): exact for two
+    classes, and for equal chances of k.
+    """
     parts, known = [], []
+    k = len(tables) - 1
     for name, table in tables.items():
         if (name == CONFIDENCE) != (metric == "accuracy"):
             continue
         with np.errstate(invalid="ignore", divide="ignore"):
             spread = np.where(rows[name] > 0, table.positives * table.negatives / rows[name], 0)
             found = sampling_variances(table, spread, None, counts[name].middles)
+            total, middles = rows[name].sum(axis=1), counts[name].middles
             if metric == "log_loss":
-                total = rows[name].sum(axis=1)
-                parts.append(spread @ np.log(counts[name].middles) ** 2 / total**2)
+                parts.append(spread @ np.log(middles) ** 2 / total**2)
+            elif metric == "brier":
+                parts.append(spread @ (2 / k - 2 * middles) ** 2 / total**2 * k / (k - 1))
             else:
                 parts.append(found[{"accuracy": "actual_rate", "macro_roc_auc": "roc_auc"}.get(
                     metric, metric)])  # fmt: skip
