@@ -6,7 +6,7 @@ import datetime as dt
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -133,7 +133,11 @@ def _line(axes: Axes, curve: Curve) -> None:
             alpha=0.1 if curve.realized else 0.18, linewidth=0,
         )  # fmt: skip
     many = len(curve.values) > _DOTS
-    style = {"linewidth": 1.1 if many else 1.5, "marker": "o", "markersize": 1.8 if many else 3.5}
+    style: dict[str, Any] = {
+        "linewidth": 1.1 if many else 1.5,
+        "marker": "o",
+        "markersize": 1.8 if many else 3.5,
+    }
     axes.plot(middles, list(curve.values), color=LINE, label="estimated", **style)
     if curve.realized:
         axes.plot(middles, list(curve.realized), color=INK, label="realized", **style)
