@@ -19,22 +19,31 @@ class Goal:
     Attributes:
         value: What was measured. limit: The goal. is_least: The goal is a least value.
         unit: Written after the limit.
+        best: The value's other end, where it is the worse end of an interval of chance; a goal
+            between the two is neither reached nor missed.
     """
 
     value: float
     limit: float
     is_least: bool = False
     unit: str = ""
+    best: float | None = None
 
     @property
     def is_met(self) -> bool:
         """Say whether the value is on the right side of the limit."""
-        return self.value >= self.limit if self.is_least else self.value <= self.limit
+        return self._is_right(self.value)
+
+    def _is_right(self, value: float) -> bool:
+        return value >= self.limit if self.is_least else value <= self.limit
 
     def __str__(self) -> str:
         bound = "at least" if self.is_least else "at most"
         text = f"{bound} {self.limit:g}{self.unit}"
-        return f"{text:<17} {'met' if self.is_met else 'NOT MET'}"
+        missed = "NOT MET"
+        if self.best is not None and self._is_right(self.best):
+            missed = "not shown"
+        return f"{text:<17} {'met' if self.is_met else missed}"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.calibration_curve import Curves, t_of
 from mlmon_dagster.metrics.estimated_calibration import (
+    LEAST_STRETCH,
     Calibration,
     Reasons,
     Scored,
@@ -64,8 +65,8 @@ def _expect(rows: Floats, decided: Floats | None, middles: Floats, curves: Curve
 
 
 def _margin(found: _Expected, metric: str, calibration: Calibration) -> Floats:
-    """Half the width of the 95 % band of the realized value."""
-    wide = calibration.dispersion.get(metric, 1.0)
+    """Half the width of a band that holds the realized value in 95 % of windows or more."""
+    wide = calibration.dispersion.get(metric, LEAST_STRETCH)
     sampling = Z95**2 * wide * found.sampling[metric]
     learning = t_of(calibration.curves) ** 2 * found.learning[metric]
     return np.asarray(np.sqrt(sampling + learning))

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.calibration_curve import Curves, isotonic_curve, learn_curves, t_of
 from mlmon_dagster.metrics.estimated_calibration import (
+    LEAST_STRETCH,
     MIN_BASELINE_RARER,
     MIN_ROWS,
-    MIN_WINDOWS,
     Scored,
     aligned,
     less,
@@ -76,7 +76,9 @@ def estimated_classes(
         size = rows[CONFIDENCE].sum(axis=1)
         learning = _learning(rows, counts, curves)
         for metric in _NAMES:
-            sampling = Z95**2 * wide.get(metric, 1.0) * _variance(found, rows, counts, metric)
+            sampling = (
+                Z95**2 * wide.get(metric, LEAST_STRETCH) * _variance(found, rows, counts, metric)
+            )
             t = t_of(curves[CONFIDENCE])
             half_width = np.sqrt(sampling + t**2 * learning[metric])
             value = _combined(found, counts)[metric]
@@ -140,17 +142,25 @@ def _variance(
     counts: Mapping[str, Scored],
     metric: str,
 ) -> Floats:
-    """Variance of the realized value if the classes' actuals were independent."""
+    """Variance of the realized value if the classes' actuals were independent.
+
+    Of the Brier score the slopes ``1 - 2 score`` are moved to have mean 0 over the classes, which
+    changes nothing, since a row has one actual, and multiplied by k / (k - 1): exact for two
+    classes, and for equal chances of k.
+    """
     parts, known = [], []
+    k = len(tables) - 1
     for name, table in tables.items():
         if (name == CONFIDENCE) != (metric == "accuracy"):
             continue
         with np.errstate(invalid="ignore", divide="ignore"):
             spread = np.where(rows[name] > 0, table.positives * table.negatives / rows[name], 0)
             found = sampling_variances(table, spread, None, counts[name].middles)
+            total, middles = rows[name].sum(axis=1), counts[name].middles
             if metric == "log_loss":
-                total = rows[name].sum(axis=1)
-                parts.append(spread @ np.log(counts[name].middles) ** 2 / total**2)
+                parts.append(spread @ np.log(middles) ** 2 / total**2)
+            elif metric == "brier":
+                parts.append(spread @ (2 / k - 2 * middles) ** 2 / total**2 * k / (k - 1))
             else:
                 parts.append(found[{"accuracy": "actual_rate", "macro_roc_auc": "roc_auc"}.get(
                     metric, metric)])  # fmt: skip
@@ -195,8 +205,7 @@ def _dispersion(base: Mapping[str, Scored], half: Mapping[str, Scored]) -> dict[
         with np.errstate(invalid="ignore", divide="ignore"):
             squares = (truth[metric] - guess[metric]) ** 2 / _variance(tables, rows, base, metric)
         squares = squares[np.isfinite(squares) & (rows[CONFIDENCE].sum(axis=1) >= MIN_ROWS)]
-        if len(squares) >= MIN_WINDOWS:
-            found[metric] = stretch(squares)
+        found[metric] = stretch(squares)
     return found
 
 

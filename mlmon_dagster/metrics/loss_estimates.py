@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.estimated_calibration import MIN_ROWS, MIN_WINDOWS, stretch
+from mlmon_dagster.metrics.estimated_calibration import MIN_ROWS, stretch
 from mlmon_dagster.metrics.frames import concat_frames, table_frame
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.statistics import ALL
@@ -18,6 +18,7 @@ from mlmon_dagster.spec.estimates import estimated, residual
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 VERSION = "dle-1"
+_TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class LossCalibration(NamedTuple):
     """What held-out rows of the baseline say about predicted losses.
 
     Attributes:
-        variance: Of realized - predicted loss of a row, per power.
-        dispersion: How much further the baseline's windows stray than independent rows would.
+        variance: Of realized - predicted loss of a row, per power, per unit of its `_spread`.
+        dispersion: Factor of it that the baseline's windows ask for, see `stretch`.
         error: Standard error of the predicted losses' mean over the baseline.
         n: Rows.
         reason: Why nothing can be estimated, if so.
@@ -76,17 +77,29 @@ def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
         none = np.full(2, np.nan)
         return LossCalibration(none, none, none, n, reason, losses)
     away = losses.realized - losses.predicted[:, 0]
-    variance = away.var(axis=1, ddof=1)
+    overall = away.var(axis=1, ddof=1)
+    spread = _spread(losses.predicted)
+    variance = overall / np.maximum(spread.mean(axis=1), _TINY)
     cells, place = _cells(losses.keys)
     rows = np.bincount(place, minlength=len(cells))
     used = rows >= MIN_ROWS
     dispersion = np.ones(2)
-    if used.sum() >= MIN_WINDOWS:
-        for power in range(2):
-            mean = np.bincount(place, away[power], minlength=len(cells)) / np.maximum(rows, 1)
-            squares = mean[used] ** 2 * rows[used] / max(variance[power], 1e-300)
-            dispersion[power] = stretch(squares)
-    return LossCalibration(variance, dispersion, np.sqrt(variance * dispersion / n), n, "", losses)
+    for power in range(2):
+        strayed = np.bincount(place, away[power], minlength=len(cells))
+        expected = variance[power] * np.bincount(place, spread[power], minlength=len(cells))
+        dispersion[power] = stretch(strayed[used] ** 2 / np.maximum(expected[used], _TINY))
+    return LossCalibration(variance, dispersion, np.sqrt(overall * dispersion / n), n, "", losses)
+
+
+def _spread(predicted: Floats) -> Floats:
+    """Return what the variance of a row's loss goes with, (2, 2, n) -> (2, n).
+
+    Errors of one shape but of different size: the variance of the absolute error goes with the
+    expected square, that of the square with the square of this. So a window with more of the rows
+    that are hard to predict has a wider band.
+    """
+    square = np.maximum(predicted[1].mean(axis=0), 0)
+    return np.stack([square, square**2])
 
 
 def _cells(keys: pd.DataFrame) -> tuple[pd.DataFrame, Ints]:
@@ -116,6 +129,7 @@ def estimated_losses(losses: Losses, calibration: LossCalibration) -> pd.DataFra
         return concat_frames([])
     cells, place = _cells(losses.keys)
     labelled = np.isfinite(losses.realized[0])
+    spread = _spread(losses.predicted)
     frames = []
     for is_residual, chosen in ((False, np.ones(len(labelled), bool)), (True, labelled)):
         n = np.bincount(place[chosen], minlength=len(cells))
@@ -131,7 +145,9 @@ def estimated_losses(losses: Losses, calibration: LossCalibration) -> pd.DataFra
             ]
             guess = np.maximum((halves[0] + halves[1]) / 2, 0)
             learning = ((halves[0] - halves[1]) / 2) ** 2 + calibration.error[power] ** 2
-            sampling = calibration.variance[power] * calibration.dispersion[power] / size
+            around = np.bincount(place[chosen], spread[power][chosen], minlength=len(cells))
+            variance = calibration.variance[power] * calibration.dispersion[power]
+            sampling = variance * around / size**2
             half = Z95 * np.sqrt(learning + sampling)
             low, high = np.maximum(guess - half, 0), guess + half
             if metric == "rmse":

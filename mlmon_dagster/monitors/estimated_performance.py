@@ -90,7 +90,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     if row is None or reason:
         return _without(evidence, window, monitor, metric, reason, fields)
     recent = evidence.recent(window, metric, monitor.over)
-    mean, margin = _pooled(recent, evidence.baseline_row(estimated(monitor.metric), row))
+    mean, margin = pooled(recent, evidence.baseline_row(estimated(monitor.metric), row))
     worse = -mean if is_loss(monitor.metric) else mean
     failed = worse >= monitor.residual - 1e-12 and worse > margin
     name = NAMES.get(monitor.metric, monitor.metric)
@@ -108,7 +108,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
 
 
-def _pooled(rows: Sequence[Row], base: Row | None) -> tuple[float, float]:
+def pooled(rows: Sequence[Row], base: Row | None) -> tuple[float, float]:
     """Mean of some windows' residuals, each by its precision, and half its 95 % interval.
 
     The windows' own chance averages out; that of the baseline, which they share, does not.

@@ -36,7 +36,16 @@ MIN_TRAINING = 200  # labelled rows of the baseline, in each half 100
 
 
 @dataclass(frozen=True)
-class _Rows:
+class LossRows:
+    """Rows of a regression: what its errors are predicted from, and the errors.
+
+    Attributes:
+        inputs: Prediction and features as numbers, (n, p); NaN where missing.
+        error: Prediction - actual, NaN without an actual.
+        is_first: The half of the baseline that a row is in.
+        keys: ``window_start`` and ``dataset`` of every row.
+    """
+
     inputs: Floats
     error: Floats
     is_first: NDArray[np.bool_]
@@ -78,7 +87,7 @@ def baseline_losses(store: Store, spec: ModelSpec, baseline: Baseline) -> pd.Dat
 
 
 def _learn(
-    store: Store, spec: ModelSpec, baseline: Baseline, mine: _Rows
+    store: Store, spec: ModelSpec, baseline: Baseline, mine: LossRows
 ) -> tuple[Losses, LossCalibration]:
     starts = baseline.windows["prediction"].cells["window_start"].drop_duplicates()
     windows = [window_containing(spec.time, start) for start in starts.dt.to_pydatetime()]
@@ -87,6 +96,19 @@ def _learn(
         store, spec, baseline, source, "prediction IS NOT NULL AND actual IS NOT NULL",
         f"ORDER BY MD5(prediction_id) LIMIT {MOST_ROWS}" if baseline.n > MOST_ROWS else "",
     )  # fmt: skip
+    return learn_losses(known, mine)
+
+
+def learn_losses(known: LossRows, mine: LossRows) -> tuple[Losses, LossCalibration]:
+    """Learn the losses of labelled rows and predict those of others.
+
+    Args:
+        known: Labelled rows of the baseline, in two halves.
+        mine: The rows to estimate, with or without actuals.
+
+    Returns:
+        The losses of `mine`, and what each half says of the model that the other half taught.
+    """
     reason = ""
     first = known.is_first
     if min(first.sum(), (~first).sum()) < MIN_TRAINING / 2:
@@ -137,7 +159,7 @@ def _regressor() -> Any:
 
 def _read(
     store: Store, spec: ModelSpec, baseline: Baseline, source: str, where: str, limit: str = ""
-) -> _Rows:
+) -> LossRows:
     values = value_expressions(spec)
     inputs = []
     for name in ("prediction", *spec.features):
@@ -159,7 +181,7 @@ def _read(
         "datetime64[us, UTC]"
     )
     is_first = as_numpy(table.column("first_half")).astype(bool)
-    return _Rows(matrix, _floats(table.column("error")), is_first, keys)
+    return LossRows(matrix, _floats(table.column("error")), is_first, keys)
 
 
 def _floats(column: pa.ChunkedArray) -> Floats:

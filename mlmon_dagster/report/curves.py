@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.statistics import ALL, TABLE, merge
@@ -68,22 +69,28 @@ class Curves:
     def estimates(self) -> list[Curve]:
         """Return a curve per monitored estimate and one of its residual.
 
-        An estimate needs no ground truth. Where it and the truth part, scores have changed
-        their meaning.
+        An estimate needs no ground truth. Where it and the truth, drawn over it with the truth of
+        the baseline, part, scores have changed their meaning.
         """
         monitors = {str(m.metric): m for m in self._spec.monitors.estimated_performance}
-        names = [name(metric) for metric in monitors for name in (estimated, residual)]
-        frame = self._stored(names)
+        names = [name(metric) for metric in monitors for name in (str, estimated, residual)]
+        frame, known = self._stored(names), self._baseline_of("performance") if names else {}
         curves = []
         for metric, monitor in monitors.items():
             sign = -1 if is_loss(metric) else 1
+            truth = frame[frame["metric"] == metric].set_index("window_start")["value"]
             for name, baseline, limit in (
-                (estimated(metric), None, None),
+                (estimated(metric), known.get((metric, TABLE)), None),
                 (residual(metric), 0.0, sign * monitor.residual),
             ):
                 part = frame[(frame["metric"] == name) & frame["value"].notna()]
-                if len(part):
-                    curves.append(self._curve(part, name, baseline=baseline, limit=limit))
+                if not len(part):
+                    continue
+                curve = self._curve(part, name, baseline=baseline, limit=limit)
+                if name == estimated(metric) and len(truth):
+                    realized = truth.reindex(part["window_start"]).astype(float)
+                    curve = replace(curve, realized=realized.tolist())
+                curves.append(curve)
         return curves
 
     def drift(self) -> list[Curve]:

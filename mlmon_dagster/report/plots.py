@@ -6,7 +6,7 @@ import datetime as dt
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -47,6 +47,8 @@ class Curve:
         episodes: Alerts to shade.
         is_share: Whether values are shares, so that the axis ends at 0 and 1 at most.
         failing: Which windows failed, one per window; empty marks none.
+        realized: Of an estimate, what the actuals gave, one per window, NaN where they are not
+            there yet; empty draws none.
     """
 
     title: str
@@ -61,14 +63,15 @@ class Curve:
     episodes: Sequence[Episode] = ()
     is_share: bool = False
     failing: Sequence[bool] = ()
+    realized: Sequence[float] = ()
 
 
 def draw(*curves: Curve) -> bytes:
     """Return a PNG of curves one below the other, about 1,000 pixels wide and 20 to 40 kB each.
 
     Intervals are a band, the baseline a dashed grey line, the threshold a dotted orange one, alert
-    episodes red shades, and windows that failed red dots. Without any finite value the picture
-    says so.
+    episodes red shades, and windows that failed red dots. What an estimate is of is a dark line
+    over it. Without any finite value the picture says so.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -126,17 +129,22 @@ def _line(axes: Axes, curve: Curve) -> None:
     middles = [_number(moment) for moment in _middles(curve)]
     if curve.lower and curve.upper:
         axes.fill_between(
-            middles, list(curve.lower), list(curve.upper), color=LINE, alpha=0.18, linewidth=0
-        )
+            middles, list(curve.lower), list(curve.upper), color=LINE,
+            alpha=0.1 if curve.realized else 0.18, linewidth=0,
+        )  # fmt: skip
     many = len(curve.values) > _DOTS
-    axes.plot(
-        middles,
-        list(curve.values),
-        color=LINE,
-        linewidth=1.1 if many else 1.5,
-        marker="o",
-        markersize=1.8 if many else 3.5,
-    )
+    style: dict[str, Any] = {
+        "linewidth": 1.1 if many else 1.5,
+        "marker": "o",
+        "markersize": 1.8 if many else 3.5,
+    }
+    axes.plot(middles, list(curve.values), color=LINE, label="estimated", **style)
+    if curve.realized:
+        axes.plot(middles, list(curve.realized), color=INK, label="realized", **style)
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8,
+            labelcolor=SOFT, borderaxespad=0.2,
+        )  # fmt: skip
     failed = [
         (middle, value)
         for middle, value, fails in zip(middles, curve.values, curve.failing, strict=False)
@@ -191,7 +199,7 @@ def _dates(axes: Axes, curve: Curve) -> None:
 
 def _limits(axes: Axes, curve: Curve) -> None:
     """Show every value and reference; a wide interval may leave the picture."""
-    shown = _finite([*curve.values, curve.baseline, curve.limit])
+    shown = _finite([*curve.values, *curve.realized, curve.baseline, curve.limit])
     if not shown:
         return
     low, high = min(shown), max(shown)

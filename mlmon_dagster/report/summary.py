@@ -11,9 +11,13 @@ from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import TABLE
 from mlmon_dagster.monitors.wording import NAMES
 from mlmon_dagster.profiles import Baseline, load_profiles
+from mlmon_dagster.profiles.estimates import estimate
+from mlmon_dagster.profiles.halves import scored_columns
 from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.report.rollup import coarsen
 from mlmon_dagster.spec import FAMILIES, Granularity, ModelSpec, window_containing
+from mlmon_dagster.spec.estimates import estimated
+from mlmon_dagster.spec.metric_registry import BINARY
 from mlmon_dagster.store import Store, monitor_results
 
 if TYPE_CHECKING:
@@ -105,18 +109,26 @@ class Period:
     coverage: str
     actual_rate: str
     roc_auc: str
+    estimated: str
     f1: str
     accuracy: str
     psi_score: str
 
 
 def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list[Period]:
-    """Return the newest 13 months (or weeks), oldest first, merged from the stored profiles."""
+    """Return the newest 13 months (or weeks), oldest first, merged from the stored profiles.
+
+    The estimate is by plain CBPE, without weights, which would need the baseline's rows.
+    """
     grain = _PERIOD[spec.time.granularity]
+    realized, scored = ["score", "prediction"], []
+    if spec.task == BINARY:
+        scored = scored_columns(spec)
     profiles = load_profiles(
-        store, spec, dataset="production", columns=["score", "prediction"], slices=[()]
+        store, spec, dataset="production", columns=[*realized, *scored], slices=[()]
     )
-    coarse = {name: coarsen(spec, stats, grain) for name, stats in profiles.items()}
+    merged = {name: coarsen(spec, stats, grain) for name, stats in profiles.items()}
+    coarse = {name: merged[name] for name in realized if name in merged}
     if not coarse:
         return []
     whole = {} if baseline is None else baseline.windows
@@ -126,6 +138,10 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
         [
             measure(spec, "performance", coarse, None),
             measure(drift_spec, "drift", score, {k: whole[k] for k in score if k in whole}),
+            # Without the inputs' profiles nothing is weighted, so that no rows are read.
+            estimate(store, spec, {n: merged[n] for n in scored if n in merged}, baseline)
+            if scored
+            else concat_frames([]),
         ]
     )
     frame = frame[frame["slice_key"] == "all"]
@@ -158,6 +174,7 @@ def _period(
         coverage=f"{max(labelled, default=0) / n:.1%}" if n else NONE,
         actual_rate=value("actual_rate"),
         roc_auc=auc,
+        estimated=value(estimated("roc_auc")),
         f1=value("f1"),
         accuracy=value("accuracy"),
         psi_score=value("psi"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from benchmarks.estimate import bin_of, counted, halved, logistic, middles, world
+from benchmarks.scored_worlds import bin_of, counted, halved, logistic, middles, world
 from mlmon_dagster.metrics.calibration_curve import isotonic_curve, learn_curves
 from mlmon_dagster.metrics.estimated import estimated_performance, residuals
 from mlmon_dagster.metrics.estimated_calibration import calibrate

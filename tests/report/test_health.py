@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from mlmon_dagster.alerts import AlertEpisode, fold_results, list_alerts
+from mlmon_dagster.profiles import load_baseline
+from mlmon_dagster.report.curves import Curves
 from mlmon_dagster.report.episodes import sentence_of
 from mlmon_dagster.report.health import health_report, write_report
 from mlmon_dagster.spec import ModelSpec
@@ -191,6 +193,21 @@ def test_months_are_counted_from_the_rows(world: World, html: str) -> None:
     assert month is not None
     assert month[0].startswith(f"2024-01 {len(rows):,} {coverage} {known['actual'].mean():.3f}")
     assert accuracy in month[0]
+    # The area with its interval, and its estimate without ground truth.
+    assert re.search(r"0\.\d{3} \(0\.\d{3} to 0\.\d{3}\) 0\.\d{3} ", month[0])
+
+
+def test_an_estimates_curve_has_the_realized_values_over_it(world: World) -> None:
+    baseline = load_baseline(world.store, world.spec)
+    curves = Curves(world.store, world.spec, baseline, [], NOW)
+    estimated = {curve.title: curve for curve in curves.estimates()}
+    realized = next(c for c in curves.performance() if c.title == "ROC AUC")
+
+    drawn = estimated["Estimated ROC AUC"]
+    assert len(drawn.starts) == len(world.windows)
+    assert list(drawn.realized) == pytest.approx(list(realized.values), nan_ok=True)
+    assert drawn.baseline == realized.baseline
+    assert not estimated["Distance of the estimated ROC AUC from the truth"].realized
 
 
 def test_the_trace_shows_the_broken_slice_with_its_effects(html: str) -> None:

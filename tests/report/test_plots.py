@@ -66,16 +66,17 @@ def test_alert_episodes_are_shaded_as_wide_as_they_are_long() -> None:
     assert half / tenth == pytest.approx(5, rel=0.2)
 
 
-def test_values_intervals_baseline_and_limit_all_change_the_picture() -> None:
+def test_values_intervals_baseline_limit_and_realized_values_all_change_the_picture() -> None:
     plain = curve([0.7, 0.8, 0.6])
     more = [
         replace(plain, lower=[0.6, 0.7, 0.5], upper=[0.8, 0.9, 0.7]),
         replace(plain, baseline=0.75),
         replace(plain, limit=0.65),
+        replace(plain, realized=[0.72, 0.5, NAN]),
         curve([0.7, 0.8, 0.61]),
     ]
 
-    assert len({draw(c) for c in (plain, *more)}) == 5
+    assert len({draw(c) for c in (plain, *more)}) == 6
 
 
 def test_pictures_stay_small_enough_for_many_in_one_file() -> None:

@@ -1,0 +1,92 @@
+"""Simulated scores and actuals, counted by score bin as profiles count them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmon_dagster.metrics.estimated_calibration import Scored
+
+Floats = NDArray[np.float64]
+SCORE_BINS = 1024
+SPAN = 14.0
+
+
+def middles() -> Floats:
+    """Return the middle of every score bin."""
+    step = 2 * SPAN / SCORE_BINS
+    return np.asarray(1 / (1 + np.exp(-(-SPAN + step * (np.arange(SCORE_BINS) + 0.5)))))
+
+
+def bin_of(score: Floats) -> NDArray[np.int64]:
+    """Return the score bin of every score."""
+    score = np.where(np.isfinite(score), score, 0.5)  # of no row; not counted
+    logit = np.log(score / (1 - score))
+    place = np.floor((logit + SPAN) * SCORE_BINS / (2 * SPAN))
+    return np.clip(place, 0, SCORE_BINS - 1).astype(np.int64)
+
+
+def counted(score: Floats, actual: Floats, threshold: float = 0.5) -> Scored:
+    """Count rows by score bin and actual.
+
+    Args:
+        score: Scores, (windows, rows).
+        actual: 1, 0, or NaN where unknown.
+        threshold: Of the decision.
+    """
+    windows = len(score)
+    cells = pd.DataFrame(
+        {
+            "window_start": pd.date_range("2024-01-01", periods=windows, freq="D", tz="UTC"),
+            "dataset": "production", "model_version": "all", "slice_key": "all",
+            "slice_value": "all",
+        }
+    )  # fmt: skip
+    state = np.where(np.isnan(actual), 0, np.where(actual > 0, 2, 1)).astype(np.int64)
+    flat = (np.arange(windows)[:, None] * SCORE_BINS + bin_of(score)) * 3 + state
+
+    def table(chosen: NDArray[np.bool_]) -> Floats:
+        found = np.bincount(flat[chosen], minlength=windows * SCORE_BINS * 3)
+        return found.reshape(windows, SCORE_BINS, 3).astype(np.float64)
+
+    known = np.isfinite(score)
+    return Scored(cells, table(known), table(known & (score >= threshold)), middles())
+
+
+def logistic(x: Floats | float) -> Floats:
+    """Return 1 / (1 + exp(-x))."""
+    return np.asarray(1 / (1 + np.exp(-np.asarray(x))))
+
+
+def world(
+    rng: np.random.Generator, windows: int, rows: int, *, shift: float = 0.0, concept: float = 0.0
+) -> tuple[Floats, Floats]:
+    """Draw scores and actuals of a model that sees its input with noise and is miscalibrated.
+
+    Args:
+        rng: Draws.
+        windows: Windows.
+        rows: Rows of each.
+        shift: Of the input's mean.
+        concept: How much less the input means than it did, 0 to 1.
+    """
+    x = rng.normal(shift, 1, (windows, rows))
+    actual = rng.random(x.shape) < logistic(-1.0 + 1.3 * (1 - concept) * x)
+    seen = x + rng.normal(0, 0.1, x.shape)
+    return logistic(-0.8 + 1.6 * seen), actual.astype(np.float64)
+
+
+def halved(score: Floats, actual: Floats, threshold: float) -> Scored:
+    """Count one half of the rows, by a hash of their place."""
+    kept = np.where(in_half(score.size).reshape(score.shape), score, np.nan)
+    return counted(kept, actual, threshold)
+
+
+@functools.cache
+def in_half(size: int) -> NDArray[np.bool_]:
+    """Say of every place whether its hash is in the first half."""
+    return np.array([hashlib.md5(str(i).encode()).digest()[0] < 128 for i in range(size)])

@@ -1,0 +1,84 @@
+"""Bands of estimates: held by simulation for every task, wider where rows are harder to predict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.coverage import Size, coverage
+from benchmarks.estimate_tasks import multiclass
+from benchmarks.scored_worlds import counted, halved, world
+from benchmarks.table import Goal
+from mlmon_dagster.metrics.estimated import residuals
+from mlmon_dagster.metrics.estimated_calibration import LEAST_STRETCH, calibrate, stretch
+from mlmon_dagster.metrics.loss_estimates import Losses, estimated_losses, loss_calibration
+
+
+def held(frame: pd.DataFrame, metric: str) -> pd.Series:
+    rows = frame[(frame["metric"] == f"{metric}_residual") & frame["value"].notna()]
+    return (rows["lower"] <= 0) & (rows["upper"] >= 0)
+
+
+def test_bands_hold_95_percent_of_windows_over_baselines_drawn_again():
+    """20 baselines of 30 days, 20 windows of 300 rows each; the design is 97 %."""
+    rng = np.random.default_rng(4)
+    found = {"roc_auc": [], "f1": [], "brier": []}
+    for _ in range(20):
+        score, actual = world(rng, 30, 300)
+        learnt = calibrate(counted(score, actual), halved(score, actual, 0.5), 1)
+        frame = residuals(counted(*world(rng, 20, 300, shift=0.3)), learnt)
+        for metric, shares in found.items():
+            shares.append(held(frame, metric).mean())
+    for metric, shares in found.items():
+        assert np.mean(shares) >= 0.95, metric
+
+
+def test_bands_of_many_classes_hold_with_shifted_inputs():
+    """100 windows of 200 rows: .95 less two binomial standard errors, and not every one."""
+    found = multiclass(np.random.default_rng(2), (0.5,), Size(1, 100, 30, 200))[0]
+    for metric in ("accuracy", "brier", "macro_roc_auc", "log_loss"):
+        assert held(found.frame, metric).mean() >= 0.95 - 0.044, metric
+
+
+def test_few_windows_teach_no_stretch_and_wild_ones_more():
+    assert stretch(np.full(13, 50.0)) == LEAST_STRETCH
+    assert stretch(np.full(14, 0.1)) == LEAST_STRETCH
+    wild = np.append(np.full(19, 0.5), 30.0)
+    assert stretch(wild) == pytest.approx(30 / 1.96**2, rel=1e-3)
+
+
+def losses(rows: int, predicted_square: float, seed: int) -> Losses:
+    """One day of errors with this variance, predicted as they are by both halves' models."""
+    error = np.random.default_rng(seed).normal(0, predicted_square**0.5, rows)
+    absolute = np.full(rows, (2 * predicted_square / np.pi) ** 0.5)
+    predicted = np.stack([absolute, np.full(rows, predicted_square)])
+    keys = pd.DataFrame(
+        {"window_start": pd.Timestamp("2024-01-01", tz="UTC"), "dataset": "production"},
+        index=range(rows),
+    )
+    return Losses(keys, np.stack([np.abs(error), error**2]), np.stack([predicted] * 2, axis=1))
+
+
+def test_a_window_of_rows_harder_to_predict_has_a_wider_band():
+    """Noise twice as large: a band twice as wide, but for the part that comes from the baseline."""
+    learnt = loss_calibration(losses(50_000, 1.0, seed=1))
+    widths = []
+    for square in (1.0, 4.0):
+        frame = estimated_losses(losses(400, square, seed=2), learnt)
+        mae = frame[frame["metric"] == "mae_residual"].iloc[0]
+        widths.append(mae["upper"] - mae["lower"])
+    assert widths[1] / widths[0] == pytest.approx(2, rel=0.03)
+
+
+def test_windows_that_share_a_baseline_count_for_fewer_and_chance_alone_meets_no_goal():
+    baseline = pd.Series(np.repeat(np.arange(20), 20))
+    mixed = pd.Series(np.tile(np.append(np.ones(19), 0), 20))
+    clustered = pd.Series(np.append(np.ones(380), np.zeros(20)))
+    alone, together = coverage(mixed, baseline), coverage(clustered, baseline)
+    assert alone[0] == together[0] == 0.95
+    assert together[2] - together[1] > 2 * (alone[2] - alone[1])
+    goal = Goal(alone[1], 0.95, is_least=True, best=alone[2])
+    assert not goal.is_met
+    assert str(goal).endswith("not shown")
+    assert str(Goal(0.9, 0.95, is_least=True, best=0.94)).endswith("NOT MET")
