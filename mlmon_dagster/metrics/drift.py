@@ -25,7 +25,7 @@ from mlmon_dagster.metrics.null import (
     grid_floor,
     grid_size,
 )
-from mlmon_dagster.metrics.significance import Comparison, Merged
+from mlmon_dagster.metrics.significance import Comparison, Merged, either
 from mlmon_dagster.metrics.slice_drift import pool_slices, slice_effects, slice_names
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, select
 
@@ -61,11 +61,15 @@ def drift_metrics(
         MetricFrame. `value`: the distance less its mean without change at this n, so 0 means
         "no more than sampling" and negative values occur. `lower`, `upper` (psi): 95 % interval
         for independent rows. `p_value`: row-level (gamma tail on the moments without change,
-        Kolmogorov's for ks) and, if the slice has at least 14 baseline windows, the larger of that
-        and the between-window p; `method_version` ends in `rows` or `windows` accordingly, and in
-        `untested` for cells of slices without `test_slices`, which have no p. `reason` of
-        a NaN: few_rows, no_baseline (slice not in the baseline), few_baseline_rows, all_null (ks of
-        a window without values; the other distances see nulls as a bin).
+        Kolmogorov's for ks) and, if the slice has at least 14 baseline windows, the largest of
+        that, the same with rows that share a value counted once, and the between-window p; of
+        ordered columns at slice `all`, psi and jensen_shannon take twice the smaller of their own
+        and that of ks, which sees shifts that many bins dilute. `method_version` ends in `rows` or
+        `windows` accordingly, and in `untested` for cells of slices without `test_slices`, which
+        have no p. `reason` of a NaN: few_rows, no_baseline (slice not in the baseline),
+        few_baseline_rows, few_independent_rows (too many rows share values, see
+        `design_effect`), all_null (ks of a window without values; the other distances see nulls as
+        a bin).
 
     Raises:
         ValueError: If the two sides have different binnings.
@@ -157,7 +161,10 @@ def _slice_drift(
     _binned_distances(results, side, null, windows, independence)
     found = list(results.values())
     if whole and side.current.fine is not None:
-        found.append(_ks(context, side, reason, independence))
+        shape = _ks(context, side, reason, independence)
+        for metric in ("psi", "jensen_shannon"):
+            results[metric].p = either(results[metric].p, shape.p)
+        found.append(shape)
     if whole and context.limits:
         found += [result.as_limit() for result in found]
     if whole and context.further:
@@ -209,13 +216,14 @@ def _binned_distances(
     for node in np.unique(nodes):
         rows = usable[nodes == node]
         size = round(float(grid_size(node)))  # not of these windows: others may be with them
-        plans = [null.plan(int(node))]
-        if independence.rows_per_value > 1:
-            plans.append(null.plan(independence.plan_node(size)))
-        bins = [Merged(plan, side.current.counts[rows], side.pooled, windows) for plan in plans]
+        plan, finer = null.plan(int(node)), null.plan(independence.plan_node(size, null.ordered))
+        bins = Merged(plan, side.current.counts[rows], side.pooled, windows)
+        other = bins
+        if not np.array_equal(plan, finer):
+            other = Merged(finer, side.current.counts[rows], side.pooled, windows)
         for result in results.values():
-            shown = Comparison(result.metric, bins[0], null, size)
-            tested = shown if len(bins) == 1 else Comparison(result.metric, bins[1], null, size)
+            shown = Comparison(result.metric, bins, null, size)
+            tested = shown if other is bins else Comparison(result.metric, other, null, size)
             _fill(result, rows, shown)
             result.p[rows] = tested.p_value(independence)
 
@@ -263,7 +271,8 @@ def _ks(
             result.method = "windows"
             own = ks(windows, pooled - windows) ** 2
             own_null = null.moments(windows.sum(axis=1))
-            p = np.maximum(p, between_window_p(raw**2, moments, own, own_null, root=ROOT["ks"]))
+            between = between_window_p(raw**2, moments, own, own_null, root=ROOT["ks"])
+            p = np.where(independence.needs_windows(n[rows]), np.maximum(p, between), p)
             result.limit[rows] = usual_limit(moments, own, own_null, 2.0)
         result.p[rows] = p
     return result

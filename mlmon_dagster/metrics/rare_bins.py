@@ -66,13 +66,14 @@ def _of_common(
     p = gamma_tail(value, moments)
     sizes = windows.sum(axis=1)
     windows, sizes = windows[sizes > 0], sizes[sizes > 0]
-    if len(windows):
+    needed = independence.needs_windows(n)
+    if len(windows) and needed.any():
         null = NullModel(pooled, ordered, ("chi_square",))
         value = np.where(n > 0, chi_square(current, pooled), 0.0)
         own = chi_square(windows, pooled - windows)
         own_null = null.moments("chi_square", same, sizes)
         between = between_window_p(value, null.moments("chi_square", same, n), own, own_null)
-        p = np.maximum(p, between)
+        p = np.where(needed, np.maximum(p, between), p)
     return p
 
 

@@ -71,23 +71,20 @@ class Comparison:
         return self.null.moments(self.metric, self.bins.plan, n)
 
     def p_value(self, independence: Independence) -> Floats:
-        """Return p-values (C,): the largest of those by rows, by values and by windows."""
+        """Return p-values (C,): the largest of those by values and by windows."""
         bins = self.bins
         if self.metric == "chi_square":
             return chi_square_p(
                 bins.current, bins.pooled, bins.windows, self.size, self.null.ordered, independence
             )
-        p = gamma_tail(self.raw**self.power, self.moments)
-        if len(bins.windows):
-            between = between_window_p(
-                self.raw**self.power,
-                self.moments,
-                self.own,
-                self.own_moments,
-                root=ROOT[self.metric],
-            )
-            p = np.maximum(p, between)
-        if independence.rows_per_value > 1:
+        value = self.raw**self.power
+        p = gamma_tail(value / independence.rows_per_value, self.moments)
+        needed = independence.needs_windows(bins.current.sum(axis=1))
+        if len(bins.windows) and needed.any():
+            root = ROOT[self.metric]
+            between = between_window_p(value, self.moments, self.own, self.own_moments, root=root)
+            p = np.where(needed, np.maximum(p, between), p)
+        if independence.is_shared:
             p = np.maximum(p, self._of_values(independence))
         return np.maximum(p, self._rank()) if independence.is_coarse else p
 
@@ -110,6 +107,17 @@ class Comparison:
         null = NullModel(pooled, self.null.ordered, (self.metric,))
         moments = null.moments(self.metric, np.arange(len(pooled)), rows)
         return np.where(rows >= FEWEST_VALUES, gamma_tail(value, moments), 0.0)
+
+
+def either(first: Floats, second: Floats) -> Floats:
+    """Return p-values of two tests taken together (Bonferroni); the first's where one is missing.
+
+    Example:
+        >>> either(np.array([0.04, 0.9, 0.3]), np.array([0.01, 0.8, np.nan])).tolist()
+        [0.02, 1.0, 0.3]
+    """
+    both = np.minimum(2 * np.fmin(first, second), 1.0)
+    return np.where(np.isnan(first) | np.isnan(second), first, both)
 
 
 def _growth(sizes: Ints, n: int, bins: int) -> Floats:
