@@ -220,16 +220,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--windows", type=int, default=200, help="changed windows a cell")
     parser.add_argument("--same", type=int, default=300, help="unchanged windows a cell")
     parser.add_argument("--no-peers", action="store_true", help="exact tests only")
+    parser.add_argument("--theirs", type=Path, help="file of the peers' scores, made if missing")
     parser.add_argument("--cache", type=Path, default=CACHE, help="for the peers' environment")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cells = measure(folder, options.windows, options.same)
-        theirs: dict[str, Any] = {}
-        if not options.no_peers:
-            command = [str(peer_python(options.cache)), str(THEIRS), name]
+        scores = options.theirs or folder / "theirs.json"
+        if not options.no_peers and not scores.exists():
+            command = [str(peer_python(options.cache)), str(THEIRS), name, str(scores)]
             subprocess.run(command, check=True, env=variables())
-            theirs = json.loads((folder / "theirs.json").read_text())
+        theirs = {} if options.no_peers else json.loads(scores.read_text())
     table = [
         rows_of(cell, theirs.get(f"{i:02}", {}), options.windows) for i, cell in enumerate(cells, 1)
     ]

@@ -1,9 +1,9 @@
 """What the peers' drift methods say of given windows; runs in their environment.
 
-    python benchmarks/power_theirs.py FOLDER
+    python benchmarks/power_theirs.py FOLDER SCORES
 
-Reads the rows that `power` wrote, calls each method's own function, and writes a score per window:
-p-values where the method has one, else its distance, with the threshold it has by default.
+Reads the rows that `power` wrote, calls each method's own function, and writes to the file a score
+per window: p-values where the method has one, else its distance, with its default threshold.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def nannyml(baseline: pd.Series, kind: str) -> Iterator[tuple[str, Score, float]
         yield f"nannyml {name}", score, limit
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, scores: Path) -> None:
     """Score the windows of every file."""
     warnings.simplefilter("ignore")
     found: dict[str, dict[str, Any]] = {}
@@ -85,8 +85,8 @@ def main(folder: Path) -> None:
                     for side in ("same", "moved")
                 }
                 found.setdefault(path.stem, {})[name] = scores | {"limit": limit}
-    (folder / "theirs.json").write_text(json.dumps(found))
+    scores.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
