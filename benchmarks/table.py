@@ -55,14 +55,16 @@ class Row:
     goal: Goal | None = None
 
 
-def render(title: str, columns: Sequence[str], rows: Sequence[Row], *, seed: object) -> str:
+def render(
+    title: str, columns: Sequence[str], rows: Sequence[Row], *, seed: object, width: int = 14
+) -> str:
     """Return the table as text, headed by the machine, the versions and the seed."""
     lines = ["", title, _machine(), _versions(), f"seed {seed}"]
-    lines.append(f"{'':36}" + "".join(f"{name:>14}" for name in columns) + "  goal")
+    lines.append(f"{'':36}" + "".join(f"{name:>{width}}" for name in columns) + "  goal")
     for row in rows:
-        numbers = "".join(f" {number:>13}" for number in row.numbers)
+        numbers = "".join(f" {number:>{width - 1}}" for number in row.numbers)
         goal = "-" if row.goal is None else str(row.goal)
-        lines.append(f"{row.name:36}{numbers:<{14 * len(columns)}}  {goal}")
+        lines.append(f"{row.name:36}{numbers:<{width * len(columns)}}  {goal}")
     return "\n".join(lines)
 
 

@@ -18,8 +18,7 @@ from mlmon_dagster.metrics.robust import biweight
 MIN_WINDOWS = 14
 _EFFICIENCY = 0.8  # of the biweight scale; what it costs in degrees of freedom
 _Z95 = 1.6448536269514722
-_Z90 = 1.2815515655446004
-_NOT_CHANCE = 1.25
+_UPPER = (0.9, 0.95)
 _USUAL, _LEAST_LIMIT = 4.0, 0.01
 _LEAST = 0.25  # of the mean without change
 _COMMON = 0.05  # what this share of the baseline's windows reaches is not extreme
@@ -57,9 +56,11 @@ def between_window_p(
     reference = reference_distances(null, baseline, baseline_null)
     roots = reference**root
     centre, scale = biweight(roots)
-    upper = (np.quantile(roots, 0.9, axis=-1) - np.median(roots, axis=-1)) / _Z90
-    scale = np.maximum(scale, upper)  # day effects make the upper half wider than the lower
     windows = reference.shape[-1]
+    for quantile in _UPPER:  # day effects make the upper half wider than the lower
+        level = min(quantile, (windows - 2) / (windows - 1))  # never the one window furthest off
+        spread = np.quantile(roots, level, axis=-1) - np.median(roots, axis=-1)
+        scale = np.maximum(scale, spread / special.ndtri(level))
     with np.errstate(invalid="ignore", divide="ignore"):
         beyond = value**root - centre
         t = beyond / (scale * np.sqrt(1 + 1 / windows))
@@ -68,15 +69,6 @@ def between_window_p(
     share = (reference >= value[..., None]).mean(axis=-1)
     p: Floats = np.where(share > _COMMON, np.maximum(tail, share), tail)
     return np.where(np.isnan(value), np.nan, p)
-
-
-def rows_per_value(baseline: Floats, baseline_null: Moments) -> float:
-    """Return how many rows count as one, from how far baseline windows lie from the rest.
-
-    1 where that is at most a quarter more than independent rows would make it.
-    """
-    ratio = float(biweight(baseline / np.maximum(baseline_null.mean, 1e-300))[0])
-    return ratio if ratio > _NOT_CHANCE else 1.0
 
 
 def usual_limit(null: Moments, baseline: Floats, baseline_null: Moments, power: float) -> Floats:

@@ -142,7 +142,9 @@ def _merge_neighbours(expected: Floats) -> Ints:
         mass += expected[i]
         if mass >= MIN_EXPECTED:
             label, mass = label + 1, 0.0
-    labels = np.minimum(labels, max(label - 1, 0))  # what is left over joins the last full bin
+    if mass < MIN_EXPECTED / 2:  # so little joins the last full bin: it may be half of all rows
+        label -= 1
+    labels = np.minimum(labels, max(label, 0))
     labels[expected == 0] = labels[seen].max() + 1 if len(seen) else 0
     return labels
 

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.between import MIN_WINDOWS, between_window_p, rows_per_value, usual_limit
+from mlmon_dagster.metrics.between import MIN_WINDOWS, between_window_p, usual_limit
 from mlmon_dagster.metrics.binnings import label_counts
-from mlmon_dagster.metrics.bins import DriftBins, drift_bins, is_ordered, merge_bins, score_groups
+from mlmon_dagster.metrics.bins import DriftBins, drift_bins, is_ordered, score_groups
+from mlmon_dagster.metrics.design_effect import Independence
 from mlmon_dagster.metrics.distances import ks, psi_variance, smoothed_shares
 from mlmon_dagster.metrics.drift_results import DriftResult, results_frame
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.further_drift import further_results
 from mlmon_dagster.metrics.null import (
     DISTANCES,
-    POWER,
     ROOT,
     KsNull,
     NullModel,
-    gamma_tail,
     grid_floor,
     grid_size,
 )
-from mlmon_dagster.metrics.rare_bins import chi_square_p
+from mlmon_dagster.metrics.significance import Comparison, Merged, either
 from mlmon_dagster.metrics.slice_drift import pool_slices, slice_effects, slice_names
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, select
 
@@ -62,11 +61,15 @@ def drift_metrics(
         MetricFrame. `value`: the distance less its mean without change at this n, so 0 means
         "no more than sampling" and negative values occur. `lower`, `upper` (psi): 95 % interval
         for independent rows. `p_value`: row-level (gamma tail on the moments without change,
-        Kolmogorov's for ks) and, if the slice has at least 14 baseline windows, the larger of that
-        and the between-window p; `method_version` ends in `rows` or `windows` accordingly, and in
-        `untested` for cells of slices without `test_slices`, which have no p. `reason` of
-        a NaN: few_rows, no_baseline (slice not in the baseline), few_baseline_rows, all_null (ks of
-        a window without values; the other distances see nulls as a bin).
+        Kolmogorov's for ks) and, if the slice has at least 14 baseline windows, the largest of
+        that, the same with rows that share a value counted once, and the between-window p; of
+        ordered columns at slice `all`, psi and jensen_shannon take twice the smaller of their own
+        and that of ks, which sees shifts that many bins dilute. `method_version` ends in `rows` or
+        `windows` accordingly, and in `untested` for cells of slices without `test_slices`, which
+        have no p. `reason` of a NaN: few_rows, no_baseline (slice not in the baseline),
+        few_baseline_rows, few_independent_rows (too many rows share values, see
+        `design_effect`), all_null (ks of a window without values; the other distances see nulls as
+        a bin).
 
     Raises:
         ValueError: If the two sides have different binnings.
@@ -149,13 +152,19 @@ def _slice_drift(
     )
     n, total = side.current.counts.sum(axis=1), int(side.pooled.sum())
     reason = _reasons(n, np.full(len(n), total), context.min_rows)
+    windows = _enough_windows(side.windows.counts, context.min_rows)
+    independence = Independence.fit(windows, ordered=context.ordered)
+    reason = np.where((reason == "") & independence.too_few(n), "few_independent_rows", reason)
     metrics = tuple(DISTANCES) if whole else ("psi",)
     results = {metric: DriftResult(metric, rows, n, total, reason) for metric in metrics}
     null = NullModel(side.pooled, context.ordered, metrics)
-    _binned_distances(results, side, null, context.min_rows)
+    _binned_distances(results, side, null, windows, independence)
     found = list(results.values())
     if whole and side.current.fine is not None:
-        found.append(_ks(context, side, reason))
+        shape = _ks(context, side, reason, independence)
+        for metric in ("psi", "jensen_shannon"):
+            results[metric].p = either(results[metric].p, shape.p)
+        found.append(shape)
     if whole and context.limits:
         found += [result.as_limit() for result in found]
     if whole and context.further:
@@ -194,21 +203,29 @@ def _take(bins: DriftBins, rows: NDArray[np.intp]) -> DriftBins:
 
 
 def _binned_distances(
-    results: dict[str, DriftResult], side: _Side, null: NullModel, min_rows: int
+    results: dict[str, DriftResult],
+    side: _Side,
+    null: NullModel,
+    windows: Ints,
+    independence: Independence,
 ) -> None:
     """Fill in the distances of the null model, batching the cells of about equal size."""
     psi = results["psi"]
     usable = np.flatnonzero(psi.reason == "")
-    windows = _enough_windows(side.windows.counts, min_rows)
     nodes = grid_floor(psi.n[usable])
     for node in np.unique(nodes):
-        plan, rows = null.plan(int(node)), usable[nodes == node]
-        current = merge_bins(side.current.counts[rows], plan)
-        pooled = merge_bins(side.pooled, plan)
-        reference = merge_bins(windows, plan)
+        rows = usable[nodes == node]
         size = round(float(grid_size(node)))  # not of these windows: others may be with them
+        plan, finer = null.plan(int(node)), null.plan(independence.plan_node(size, null.ordered))
+        bins = Merged(plan, side.current.counts[rows], side.pooled, windows)
+        other = bins
+        if not np.array_equal(plan, finer):
+            other = Merged(finer, side.current.counts[rows], side.pooled, windows)
         for result in results.values():
-            _fill(result, rows, null, plan, size, current, pooled, reference)
+            shown = Comparison(result.metric, bins, null, size)
+            tested = shown if other is bins else Comparison(result.metric, other, null, size)
+            _fill(result, rows, shown)
+            result.p[rows] = tested.p_value(independence)
 
 
 def _enough_windows(counts: Ints, min_rows: int) -> Ints:
@@ -216,55 +233,21 @@ def _enough_windows(counts: Ints, min_rows: int) -> Ints:
     return kept if len(kept) >= MIN_WINDOWS else kept[:0]
 
 
-def _fill(
-    result: DriftResult,
-    rows: NDArray[np.intp],
-    null: NullModel,
-    plan: Ints,
-    size: int,
-    current: Ints,
-    pooled: Ints,
-    windows: Ints,
-) -> None:
-    metric = result.metric
-    distance, power = DISTANCES[metric], POWER[metric]
-    raw = distance(current, pooled)
-    moments = null.moments(metric, plan, current.sum(axis=1))
-    result.effect[rows] = raw - moments.bias
-    p = gamma_tail(raw**power, moments)
-    if len(windows):
+def _fill(result: DriftResult, rows: NDArray[np.intp], found: Comparison) -> None:
+    moments, bins = found.moments, found.bins
+    result.effect[rows] = found.raw - moments.bias
+    if len(bins.windows):
         result.method = "windows"
-        sizes = windows.sum(axis=1)
-        grown = windows * _growth(sizes, size, windows.shape[1])
-        own = distance(grown, pooled - windows) ** power
-        own_null = null.moments(metric, plan, sizes)
-        shared = rows_per_value(own, own_null)
-        fewer = null.moments(metric, plan, current.sum(axis=1) / shared)
-        spread = distance(current / shared, pooled)  # with the smoothing of so many rows
-        p = np.maximum(p, gamma_tail(spread**power, fewer))
-        p = np.maximum(p, between_window_p(raw**power, moments, own, own_null, root=ROOT[metric]))
-        result.limit[rows] = usual_limit(moments, own, own_null, power)
-    if metric == "chi_square":
-        p = chi_square_p(current, pooled, windows, size, null.ordered)
-    result.p[rows] = p
-    if metric == "psi":
-        shares = smoothed_shares(current), smoothed_shares(pooled)
-        variance = psi_variance(*shares, current.sum(axis=1), pooled.sum())
+        result.limit[rows] = usual_limit(moments, found.own, found.own_moments, found.power)
+    if result.metric == "psi":
+        shares = smoothed_shares(bins.current), smoothed_shares(bins.pooled)
+        variance = psi_variance(*shares, bins.current.sum(axis=1), bins.pooled.sum())
         result.half_width[rows] = 1.96 * np.sqrt(moments.sd**2 + variance)
 
 
-def _growth(sizes: Ints, n: int, bins: int) -> Floats:
-    """Factor by which baseline windows are blown up, so that they are smoothed like n rows.
-
-    Where all rows of a window share few values, its bins stay empty at any size, and the distance
-    depends on how small the smoothing leaves them. Not for windows of under 5 rows a bin, whose
-    empty bins are chance.
-    """
-    factor = np.where(sizes >= 5 * bins, np.maximum(n / sizes, 1.0), 1.0)
-    return factor[:, None]
-
-
-def _ks(context: _Context, side: _Side, reason: NDArray[np.str_]) -> DriftResult:
+def _ks(
+    context: _Context, side: _Side, reason: NDArray[np.str_], independence: Independence
+) -> DriftResult:
     current, windows = side.current.fine, side.windows.fine
     assert current is not None
     assert windows is not None
@@ -281,13 +264,15 @@ def _ks(context: _Context, side: _Side, reason: NDArray[np.str_]) -> DriftResult
         raw = ks(current[rows], pooled)
         moments = null.moments(n[rows])
         result.effect[rows] = raw - moments.bias
-        p = null.p_value(raw, n[rows])
+        fewer = replace(null, n_baseline=round(total / independence.rows_per_value))
+        p = fewer.p_value(raw, independence.rows(n[rows]))
         windows = _enough_windows(windows, context.min_rows)
         if len(windows):
             result.method = "windows"
             own = ks(windows, pooled - windows) ** 2
             own_null = null.moments(windows.sum(axis=1))
-            p = np.maximum(p, between_window_p(raw**2, moments, own, own_null, root=ROOT["ks"]))
+            between = between_window_p(raw**2, moments, own, own_null, root=ROOT["ks"])
+            p = np.where(independence.needs_windows(n[rows]), np.maximum(p, between), p)
             result.limit[rows] = usual_limit(moments, own, own_null, 2.0)
         result.p[rows] = p
     return result

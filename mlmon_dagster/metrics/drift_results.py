@@ -12,7 +12,7 @@ from mlmon_dagster.metrics.frames import metric_frame
 from mlmon_dagster.spec.metric_registry import AUTO
 
 Ints = NDArray[np.int64]
-VERSION = "1"
+VERSION = "2"
 
 
 class DriftResult:

@@ -11,63 +11,80 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.between import between_window_p
+from mlmon_dagster.metrics.design_effect import Independence
 from mlmon_dagster.metrics.distances import chi_square
 from mlmon_dagster.metrics.null import NullModel, gamma_tail
-from mlmon_dagster.metrics.robust import biweight
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _RARE = 1.0  # rows that a window expects
 
 
-def chi_square_p(current: Ints, pooled: Ints, windows: Ints, size: int, ordered: bool) -> Floats:
+def chi_square_p(
+    current: Ints,
+    pooled: Ints,
+    windows: Ints,
+    size: int,
+    ordered: bool,
+    independence: Independence,
+) -> Floats:
     """Return p-values of windows against a baseline, over bins merged for about `size` rows.
 
     Args:
         current: Rows per bin of C windows, (C, B).
         pooled: Rows per bin of the baseline, (B,).
         windows: Rows per bin of the baseline's windows, (W, B); none if there are too few.
-        size: Rows that decide which bins are rare: those that expect fewer than 1 of them.
+        size: Rows that decide which bins are rare: those that expect fewer than 1 value of them.
         ordered: Whether the bins are intervals of numbers.
+        independence: How many rows share a value: so many of them count as one.
 
     Returns:
-        (C,): twice the smaller p-value of the two tests, at most 1. Where baseline windows show
-        that rows share values, so many rows of rare bins count as one.
+        (C,): twice the smaller p-value of the two tests, at most 1.
     """
-    common = pooled * (size / max(int(pooled.sum()), 1)) >= _RARE
-    main, shared = _of_common(current[:, common], pooled[common], windows[:, common], ordered)
+    expected = float(independence.rows(np.asarray(size)))
+    common = pooled * (expected / max(int(pooled.sum()), 1)) >= _RARE
+    main = _of_common(current[:, common], pooled[common], windows[:, common], ordered, independence)
     if common.all():
         return main
-    rare = _of_rare(current, pooled, common, shared)
+    rare = _of_rare(current, pooled, common, independence)
     p: Floats = np.minimum(2 * np.minimum(main, rare), 1.0)
     return p
 
 
-def _of_common(current: Ints, pooled: Ints, windows: Ints, ordered: bool) -> tuple[Floats, float]:
-    """Return the p-values over common bins, and how many rows share a value."""
+def _of_common(
+    current: Ints, pooled: Ints, windows: Ints, ordered: bool, independence: Independence
+) -> Floats:
+    """Return the p-values over common bins."""
     n = current.sum(axis=1)
     if len(pooled) < 2:
-        return np.ones(len(current)), 1.0
-    null, same = NullModel(pooled, ordered, ("chi_square",)), np.arange(len(pooled))
-    moments = null.moments("chi_square", same, n)
-    value = np.where(n > 0, chi_square(current, pooled), 0.0)
-    p, shared = gamma_tail(value, moments), 1.0
+        return np.ones(len(current))
+    same = np.arange(len(pooled))
+    rows = np.maximum(independence.rows(n), 1.0)
+    fewer = np.round(pooled / independence.rows_per_value).astype(np.int64)
+    moments = NullModel(fewer, ordered, ("chi_square",)).moments("chi_square", same, rows)
+    value = np.where(n > 0, chi_square(independence.thinned(current), fewer), 0.0)
+    p = gamma_tail(value, moments)
     sizes = windows.sum(axis=1)
     windows, sizes = windows[sizes > 0], sizes[sizes > 0]
-    if len(windows):
+    needed = independence.needs_windows(n)
+    if len(windows) and needed.any():
+        null = NullModel(pooled, ordered, ("chi_square",))
+        value = np.where(n > 0, chi_square(current, pooled), 0.0)
         own = chi_square(windows, pooled - windows)
         own_null = null.moments("chi_square", same, sizes)
-        between = between_window_p(value, moments, own, own_null)
-        p = np.maximum(p, between)
-        shared = max(float(biweight(own / np.maximum(own_null.mean, 1e-300))[0]), 1.0)
-    return p, shared
+        between = between_window_p(value, null.moments("chi_square", same, n), own, own_null)
+        p = np.where(needed, np.maximum(p, between), p)
+    return p
 
 
-def _of_rare(current: Ints, pooled: Ints, common: NDArray[np.bool_], shared: float) -> Floats:
+def _of_rare(
+    current: Ints, pooled: Ints, common: NDArray[np.bool_], independence: Independence
+) -> Floats:
     """Return the chance of so many rows in rare bins, the baseline's share being uncertain."""
     from scipy import stats
 
-    n, total, seen = current.sum(axis=1), int(pooled.sum()), int(pooled[~common].sum())
-    found = np.ceil(current[:, ~common].sum(axis=1) / round(shared))
+    n = np.ceil(independence.rows(current.sum(axis=1)))
+    total, seen = int(pooled.sum()), int(pooled[~common].sum())
+    found = np.ceil(independence.thinned(current)[:, ~common].sum(axis=1))
     tail = stats.betabinom.sf(found - 1, n, seen + 0.5, total - seen + 0.5)
     return np.where(found > 0, tail, 1.0)

@@ -53,6 +53,7 @@ REASONS = {
     "not_computed": "it was not computed",
     "learning": "learning; there is no baseline yet to compare with",
     "no_baseline": "there is no baseline",
+    "few_independent_rows": "too many of its rows share values",
     "few_baseline_rows": "the baseline has too few rows",
     "baseline_single_class": "all actuals of the baseline are of one class",
     "no_scikit_learn": "scikit-learn is not installed; see the extra [estimate]",

@@ -35,12 +35,14 @@ def test_merging_keeps_every_row_and_the_null_bin_apart(baseline, n, ordered):
 
 
 @given(BASELINES, st.integers(1, 100_000))
-def test_merged_numeric_bins_expect_five_rows_unless_only_one_is_left(baseline, n):
+def test_merged_numeric_bins_expect_five_rows_and_the_highest_half_of_that(baseline, n):
     counts = np.array(baseline)
     plan = merge_plan(counts, n, ordered=True)
     expected = merge_bins(counts, plan)[:-1] * (n / counts.sum())
     seen = expected[expected > 0]
-    assert len(seen) <= 1 or (seen >= MIN_EXPECTED - 1e-9).all()
+    if len(seen) > 1:
+        assert (seen[:-1] >= MIN_EXPECTED - 1e-9).all()
+        assert seen[-1] >= MIN_EXPECTED / 2 - 1e-9
     assert (np.diff(plan[:-1][counts[:-1] > 0]) >= 0).all()
 
 

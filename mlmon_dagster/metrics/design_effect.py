@@ -1,0 +1,131 @@
+"""How many rows of a window count as one, where rows share values.
+
+All flights of an hour share one weather, all requests of a user one country. A window of n such
+rows strays from the baseline like one of n / d independent rows; d is the design effect of survey
+statistics, and dividing all counts by it the first-order correction of Rao and Scott (1981).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmon_dagster.metrics.bins import merge_bins, merge_plan
+from mlmon_dagster.metrics.distances import chi_square
+from mlmon_dagster.metrics.null import grid_floor
+from mlmon_dagster.metrics.robust import biweight
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+_Z95 = 1.6448536269514722
+_BINS_FOR = (1.0, 4.0)  # times the usual rows: few values hide in few bins, many in fine ones
+_COARSE = 3.0
+_PRECISE = 0.1
+_CATEGORIES = 4.0  # times the rows: five expected in each become one and a quarter
+_RESOLVED = 20.0  # independent rows that the bins of a small window are made for: four bins
+FEWEST_VALUES = 8.0  # independent rows, in a window of under half the baseline's usual rows
+
+
+@dataclass(frozen=True)
+class Independence:
+    """How many independent rows windows hold; depends on the baseline alone.
+
+    Attributes:
+        rows_per_value: Design effect d, at least 1; 1 without windows.
+        usual: Median rows of the baseline's windows; infinite without windows.
+        is_shared: Whether rows share values: d is more than 19 of 20 sets of independent rows show.
+        is_precise: Whether d is known within a tenth or so.
+    """
+
+    rows_per_value: float = 1.0
+    usual: float = np.inf
+    is_shared: bool = False
+    is_precise: bool = False
+
+    @classmethod
+    def fit(cls, windows: Ints, *, ordered: bool) -> Independence:
+        """Estimate it from how far the baseline's windows lie from each other.
+
+        A window's chi-square statistic against the rest is about d times a chi-square variable, and
+        the cube root of that nearly normal (Wilson and Hilferty), so that a robust centre of the
+        roots gives d whatever the number of bins, and a bad day of the baseline does not count.
+
+        Args:
+            windows: Rows per drift bin of the baseline's windows, (W, B), nulls last.
+            ordered: Whether the bins are intervals of numbers.
+        """
+        if not len(windows):
+            return cls()
+        sizes = windows.sum(axis=1)
+        usual = float(np.median(sizes))
+        found = [_design_effect(windows, size * usual, ordered) for size in _BINS_FOR]
+        shared = [d for d, error in found if d > 1 + _Z95 * error]
+        if shared:
+            return cls(max(shared), usual, is_shared=True)
+        return cls(max(found[0][0], 1.0), usual, is_precise=found[0][1] < _PRECISE)
+
+    def rows(self, n: Floats | Ints) -> Floats:
+        """Independent rows of windows of n rows, (...): at most those of a usual window, if shared.
+
+        Twice the rows may be twice the users, or the same 24 hours with twice the flights; nothing
+        in the baseline says which.
+        """
+        size = np.asarray(n, dtype=np.float64)
+        most = np.minimum(size, self.usual) if self.is_shared else size
+        return most / self.rows_per_value
+
+    def too_few(self, n: Ints) -> NDArray[np.bool_]:
+        """Say where windows of n rows hold too few independent rows to tell a change from chance.
+
+        Windows as large as the baseline's can be compared with those, however alike their rows are;
+        smaller ones have to be reasoned about, which fails for fewer than eight values.
+        """
+        rows = self.rows(n)
+        small = (rows < FEWEST_VALUES) & (n < self.usual / 2)
+        return np.asarray(small & self.is_shared, dtype=np.bool_)
+
+    def needs_windows(self, n: Ints) -> NDArray[np.bool_]:
+        """Say where only the baseline's windows tell how far windows of n rows stray.
+
+        Not of windows as small as those, once d is known: more rows can show an effect of the day
+        that fewer hide, fewer cannot.
+        """
+        return np.asarray((n > self.usual) | self.is_shared | (not self.is_precise), dtype=np.bool_)
+
+    def plan_node(self, size: float, ordered: bool) -> int:
+        """Grid number of the rows by which bins of windows of `size` rows are merged for a test.
+
+        Categories are tested with fewer expected rows in each than intervals, whose neighbours know
+        of their change.
+        """
+        rows = size
+        if self.is_shared:
+            rows = max(float(self.rows(np.asarray(size))), min(size, _RESOLVED))
+        return int(grid_floor(rows if ordered else rows * _CATEGORIES))
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether a usual window holds fewer than three values, so that distances are few, too."""
+        return self.is_shared and self.usual / self.rows_per_value < _COARSE
+
+    def thinned(self, counts: Ints) -> Floats:
+        """Scale windows (C, B) down to their independent rows."""
+        n = counts.sum(axis=-1)
+        thinned: Floats = counts * (self.rows(n) / np.maximum(n, 1))[..., None]
+        return thinned
+
+
+def _design_effect(windows: Ints, size: float, ordered: bool) -> tuple[float, float]:
+    """Return d by the bins for windows of `size` rows, and its standard error if d is 1."""
+    merged = merge_bins(windows, merge_plan(windows.sum(axis=0), size, ordered=ordered))
+    pooled, sizes = merged.sum(axis=0), windows.sum(axis=1)
+    freedom = int((pooled > 0).sum()) - 1
+    rest = int(pooled.sum()) - sizes
+    if freedom < 1 or not rest.all():
+        return 1.0, np.inf
+    statistic = chi_square(merged, pooled - merged) / (1 / sizes + 1 / rest)
+    centre = float(biweight(np.cbrt(statistic / freedom))[0])
+    found = (centre / (1 - 2 / (9 * freedom))) ** 3
+    return found, float(np.sqrt(2 / (freedom * len(windows))))
