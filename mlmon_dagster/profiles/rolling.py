@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, empty, select
 from mlmon_dagster.profiles.baseline import Baseline, load_stored
+from mlmon_dagster.profiles.baseline_windows import BaselineWindows
 from mlmon_dagster.profiles.payload import decode_binnings, stored_baseline
 from mlmon_dagster.profiles.storage import load_profiles
 from mlmon_dagster.spec.baseline import BaselineSpec
@@ -127,9 +128,9 @@ class RollingBaselines:
             n=n,
             data_version=mark,
             binnings=self._binnings,
-            windows={
-                name: found.get(name, empty(binning)) for name, binning in self._binnings.items()
-            },
+            windows=BaselineWindows(
+                {name: found.get(name, empty(binning)) for name, binning in self._binnings.items()}
+            ),
         )
 
     def mark(self, start: dt.datetime) -> str:
