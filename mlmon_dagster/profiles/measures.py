@@ -12,7 +12,7 @@ from mlmon_dagster.metrics.statistics import (
     CELL_KEYS,
     TABLE,
     ColumnStatistics,
-    merge,
+    merge_columns,
     select,
 )
 from mlmon_dagster.profiles.baseline_windows import derived
@@ -250,17 +250,19 @@ def _side_by_side(stats: ColumnStatistics) -> ColumnStatistics:
 def _all_over_versions(profiles: Profiles) -> dict[str, ColumnStatistics]:
     """Do that for all columns; those that share their cells' frame are looked at once."""
     single: dict[int, pd.DataFrame | None] = {}
-    found = {}
+    several = {}
+    found = dict(profiles)
     for column, stats in profiles.items():
         key = id(stats.cells)
         if key not in single:
-            several = stats.cells.duplicated(list(_WITHOUT_VERSION)).any()
-            single[key] = None if several else stats.cells.assign(model_version=ALL)
+            is_several = stats.cells.duplicated(list(_WITHOUT_VERSION)).any()
+            single[key] = None if is_several else stats.cells.assign(model_version=ALL)
         cells = single[key]
-        found[column] = (
-            merge(stats, _WITHOUT_VERSION) if cells is None else replace(stats, cells=cells)
-        )
-    return found
+        if cells is None:
+            several[column] = stats
+        else:
+            found[column] = replace(stats, cells=cells)
+    return found | merge_columns(several, _WITHOUT_VERSION)
 
 
 def _over_versions(stats: ColumnStatistics) -> ColumnStatistics:
