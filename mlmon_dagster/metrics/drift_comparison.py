@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlmon_dagster.metrics.distances import ks
 from mlmon_dagster.metrics.drift_baseline import ColumnBaseline, DriftBaseline, References
 from mlmon_dagster.metrics.drift_results import Cases, DriftResult
-from mlmon_dagster.metrics.drift_tests import fill_binned, fill_ks
+from mlmon_dagster.metrics.drift_values import fill_binned, fill_ks
 from mlmon_dagster.metrics.further_drift import further_results
 from mlmon_dagster.metrics.null import DISTANCES, grid_floor
 from mlmon_dagster.metrics.slice_index import SliceIndex
