@@ -21,7 +21,9 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.tasks import RESIDUAL
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from mlmon_dagster.metrics.drift_baseline import DriftBaseline
 
@@ -235,16 +237,22 @@ def measure_versions(
     spec: ModelSpec, family: str, profiles: Profiles, baseline: Profiles | None
 ) -> pd.DataFrame:
     """Return the MetricFrame of each model version alone, where a window has several."""
+    several: dict[int, NDArray[np.bool_]] = {}
+    for stats in profiles.values():
+        if id(stats.cells) not in several:
+            several[id(stats.cells)] = _side_by_side(stats.cells)
     parts = {
-        column: kept for column, stats in profiles.items() if len(kept := _side_by_side(stats))
+        column: select(stats, several[id(stats.cells)])
+        for column, stats in profiles.items()
+        if several[id(stats.cells)].any()
     }
     return MEASURES[family](spec, parts, baseline) if parts else concat_frames([])
 
 
-def _side_by_side(stats: ColumnStatistics) -> ColumnStatistics:
-    """Keep the cells of windows that hold several versions of the same slice."""
-    several = stats.cells.duplicated(list(_WITHOUT_VERSION), keep=False).to_numpy()
-    return select(stats, several)
+def _side_by_side(cells: pd.DataFrame) -> NDArray[np.bool_]:
+    """Say which cells are of windows that hold several versions of the same slice."""
+    several: NDArray[np.bool_] = cells.duplicated(list(_WITHOUT_VERSION), keep=False).to_numpy()
+    return several
 
 
 def _all_over_versions(profiles: Profiles) -> dict[str, ColumnStatistics]:
