@@ -28,7 +28,7 @@ from mlmon_dagster.profiles.measures import drift, measure, measure_versions
 from mlmon_dagster.spec import ModelSpec
 
 STORED = "baseline.pickle"
-MEMORY = "250MB"  # that DuckDB may take, besides the libraries and what numpy holds
+MEMORY = "200MB"  # that DuckDB may take, besides the libraries and what numpy holds
 SEED = 2
 Profiles = dict[str, ColumnStatistics]
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from benchmarks.profile_vs_scan import CATEGORICAL, LEVELS, NUMERIC
 from benchmarks.table import Goal, Row, render
-from mlmon_dagster.metrics.statistics import merge
+from mlmon_dagster.metrics.statistics import merge_columns
 from mlmon_dagster.profiles import (
     Baseline,
     build_profiles,
@@ -136,8 +136,7 @@ def judge_month(store: Store, spec: ModelSpec, baseline: Baseline | None = None)
     columns = columns_of(spec, "drift")
     days = load_profiles(store, spec, dataset="production", columns=columns)
     keys = ("dataset", "model_version", "slice_key", "slice_value")
-    month = {name: merge(stats, keys) for name, stats in days.items()}
-    return measure(spec, "drift", month, baseline.windows)
+    return measure(spec, "drift", merge_columns(days, keys), baseline.windows)
 
 
 def milliseconds(work: Callable[[], object], repeats: int) -> tuple[float, float, float]:

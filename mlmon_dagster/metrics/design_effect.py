@@ -7,7 +7,8 @@ statistics, and dividing all counts by it the first-order correction of Rao and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ FEWEST_VALUES = 8.0  # independent rows, in a window of under half the baseline'
 class Independence:
     """How many independent rows windows hold; depends on the baseline alone.
 
+    Of one baseline, or of one for each of P windows, (P,), as `stack` gives it.
+
     Attributes:
         rows_per_value: Design effect d, at least 1; 1 without windows.
         usual: Median rows of the baseline's windows; infinite without windows.
@@ -39,10 +42,10 @@ class Independence:
         is_precise: Whether d is known within a tenth or so.
     """
 
-    rows_per_value: float = 1.0
-    usual: float = np.inf
-    is_shared: bool = False
-    is_precise: bool = False
+    rows_per_value: float | Floats = 1.0
+    usual: float | Floats = np.inf
+    is_shared: bool | NDArray[np.bool_] = False
+    is_precise: bool | NDArray[np.bool_] = False
 
     @classmethod
     def fit(cls, windows: Ints, *, ordered: bool) -> Independence:
@@ -66,6 +69,18 @@ class Independence:
             return cls(max(shared), usual, is_shared=True)
         return cls(max(found[0][0], 1.0), usual, is_precise=found[0][1] < _PRECISE)
 
+    @classmethod
+    def stack(cls, some: Sequence[Independence], place: Ints) -> Independence:
+        """Put those of K baselines side by side, in the order of `place`, (P,)."""
+        parts = ([getattr(one, field.name) for one in some] for field in fields(cls))
+        return cls(*(np.array(part)[place] for part in parts))
+
+    def take(self, windows: NDArray[np.intp]) -> Independence:
+        """Return those of some of P windows."""
+        return Independence(
+            *(np.asarray(getattr(self, field.name))[windows] for field in fields(self))
+        )
+
     def rows(self, n: Floats | Ints) -> Floats:
         """Independent rows of windows of n rows, (...): at most those of a usual window, if shared.
 
@@ -73,8 +88,8 @@ class Independence:
         in the baseline says which.
         """
         size = np.asarray(n, dtype=np.float64)
-        most = np.minimum(size, self.usual) if self.is_shared else size
-        return most / self.rows_per_value
+        most = np.where(self.is_shared, np.minimum(size, self.usual), size)
+        return np.asarray(most / self.rows_per_value, dtype=np.float64)
 
     def too_few(self, n: Ints) -> NDArray[np.bool_]:
         """Say where windows of n rows hold too few independent rows to tell a change from chance.
@@ -86,13 +101,14 @@ class Independence:
         small = (rows < FEWEST_VALUES) & (n < self.usual / 2)
         return np.asarray(small & self.is_shared, dtype=np.bool_)
 
-    def needs_windows(self, n: Ints) -> NDArray[np.bool_]:
+    def needs_windows(self, n: Floats | Ints) -> NDArray[np.bool_]:
         """Say where only the baseline's windows tell how far windows of n rows stray.
 
         Not of windows as small as those, once d is known: more rows can show an effect of the day
         that fewer hide, fewer cannot.
         """
-        return np.asarray((n > self.usual) | self.is_shared | (not self.is_precise), dtype=np.bool_)
+        unknown = self.is_shared | np.logical_not(self.is_precise)
+        return np.asarray((n > self.usual) | unknown, dtype=np.bool_)
 
     def plan_node(self, size: float, ordered: bool) -> int:
         """Grid number of the rows by which bins of windows of `size` rows are merged for a test.
@@ -106,15 +122,10 @@ class Independence:
         return int(grid_floor(rows if ordered else rows * _CATEGORIES))
 
     @property
-    def is_coarse(self) -> bool:
+    def is_coarse(self) -> NDArray[np.bool_]:
         """Whether a usual window holds fewer than three values, so that distances are few, too."""
-        return self.is_shared and self.usual / self.rows_per_value < _COARSE
-
-    def thinned(self, counts: Ints) -> Floats:
-        """Scale windows (C, B) down to their independent rows."""
-        n = counts.sum(axis=-1)
-        thinned: Floats = counts * (self.rows(n) / np.maximum(n, 1))[..., None]
-        return thinned
+        few = np.asarray(self.usual) / self.rows_per_value < _COARSE
+        return np.asarray(few & self.is_shared, dtype=np.bool_)
 
 
 def _design_effect(windows: Ints, size: float, ordered: bool) -> tuple[float, float]:

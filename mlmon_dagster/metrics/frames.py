@@ -28,7 +28,7 @@ METRIC_COLUMNS = (
 def metric_frame(
     cells: pd.DataFrame,
     *,
-    column_name: str,
+    column_name: str | Sequence[str],
     metric: str | Sequence[str],
     value: ArrayLike,
     n: ArrayLike,
@@ -43,7 +43,7 @@ def metric_frame(
 
     Args:
         cells: Frame of C rows with the columns ``CELL_KEYS``.
-        column_name: Column that the metric is about, or ``:table``.
+        column_name: Column that the metric is about, or ``:table``; or one per cell.
         metric: Name of the metric, or one per cell.
         value: Floats (C,), NaN where it is undefined.
         n: Rows that the value rests on, (C,).

@@ -54,7 +54,7 @@ def further_results(
 
     Args:
         names: Some of `FURTHER`.
-        stats: The column; the cells are the rows of `known`.
+        stats: The column; the cells are those of `known`.
         baseline: The baseline's windows of the same slice.
         bins: Rows per drift bin: of the cells (C, B) and of the whole baseline (B,).
         known: The psi of these cells, whose p-values and reasons are taken over.
@@ -66,12 +66,10 @@ def further_results(
         `constant_baseline` where a name means nothing for the column, and `all_null` without
         values.
     """
-    current = select(stats, known.rows)
+    current = select(stats, known.cases.rows)
     results = []
     for name in names:
-        result = DriftResult(
-            name, known.rows, known.n, known.total, known.reason.copy(), known.method
-        )
+        result = DriftResult(name, known.cases, known.method)
         rows = np.flatnonzero(known.reason == "")
         if len(rows):
             if name in OF_BINS:
@@ -83,7 +81,7 @@ def further_results(
             result.effect[rows] = value
             result.p[rows] = np.where(np.isnan(value), np.nan, known.p[rows])
             why = np.where(np.isnan(value), reason or "all_null", "")
-            result.reason = result.reason.astype(object)
+            result.reason = known.reason.astype(object)
             result.reason[rows] = why
         results.append(result)
     return results

@@ -43,6 +43,10 @@ class Moments(NamedTuple):
     skew: Floats
     noise: Floats
 
+    def take(self, rows: NDArray[np.intp]) -> Moments:
+        """Return those of some of the sizes."""
+        return Moments(*(part[rows] for part in self))
+
 
 class Counts(NamedTuple):
     """What one bin of a window can hold: (G, B, K) possible counts and their chances.

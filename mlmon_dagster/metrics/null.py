@@ -9,15 +9,15 @@ fixed, so a window's result does not depend on which other windows are computed 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from mlmon_dagster.metrics.bins import merge_bins, merge_plan
+from mlmon_dagster.metrics.bins import merge_plan
 from mlmon_dagster.metrics.distances import chi_square, jensen_shannon, psi
 from mlmon_dagster.metrics.moments import Moments, null_moments
 from mlmon_dagster.metrics.robust import biweight
@@ -37,51 +37,80 @@ ROOT = {"psi": 1 / 3, "jensen_shannon": 1 / 3, "chi_square": 1 / 6, "ks": 1 / 6}
 _GRID_STEP = 0.5  # in powers of two
 _GRID_START = 4.0
 _BRIDGES = 500
+_NODES = 128  # more than there are grid sizes of 64 bits
+_PAD = 8
 
 
-@dataclass
-class NullModel:
-    """Null distributions of one baseline column, computed when asked for and kept.
+class NullTables:
+    """Null moments of many baselines at grid sizes, computed when first asked for and kept.
 
-    Attributes:
-        counts: Rows of the baseline per drift bin, int64 (B,), nulls last.
-        ordered: Whether the bins are intervals of numbers.
+    Args:
         metrics: The distances wanted, of `DISTANCES`.
     """
 
-    counts: Ints
-    ordered: bool
-    metrics: tuple[str, ...] = tuple(DISTANCES)
-    _known: dict[tuple[bytes, int], Floats] = field(default_factory=dict)
+    def __init__(self, metrics: tuple[str, ...] = tuple(DISTANCES)) -> None:
+        self.metrics = metrics
+        self._bins: list[Ints] = []
+        self._numbers: dict[bytes, int] = {}
+        self._keys = np.zeros(0, np.int64)  # baseline and node, ascending
+        self._values = np.zeros((0, len(metrics), len(Moments._fields)))
 
-    def plan(self, n: int) -> Ints:
-        """Merging of the bins for windows of grid size number `n` (see `grid_floor`).
+    def add(self, bins: Ints) -> int:
+        """Add a baseline's rows per merged bin, (B,); return its number, the same of the same."""
+        number = self._numbers.setdefault(bins.tobytes(), len(self._bins))
+        if number == len(self._bins):
+            self._bins.append(bins)
+        return number
 
-        A baseline smaller than the window decides: of a bin with few rows there it knows little.
+    def moments(self, metric: str, baselines: Ints, n: ArrayLike) -> Moments:
+        """Moments of a distance of windows of n rows from the baselines of these numbers.
+
+        Both broadcast; what is returned for one pair does not depend on the others.
         """
-        size = min(float(grid_size(n)), float(self.counts.sum()))
-        return merge_plan(self.counts, size, ordered=self.ordered)
-
-    def moments(self, metric: str, plan: Ints, n: ArrayLike) -> Moments:
-        """Moments of a distance for windows of n rows whose bins are merged by `plan`."""
         sizes = np.maximum(np.asarray(n, dtype=np.float64), 1.0)
         below = grid_floor(sizes)
-        nodes = np.unique(np.concatenate([below.ravel(), below.ravel() + 1]))
-        table = self._at(plan, nodes)[:, self.metrics.index(metric)]
-        first = table[np.searchsorted(nodes, below)]
-        second = table[np.searchsorted(nodes, below + 1)]
-        return Moments(*np.moveaxis(between_sizes(sizes, below, first, second), -1, 0))
+        keys = baselines * _NODES + below
+        self._compute(np.unique(np.concatenate([keys.ravel(), keys.ravel() + 1])))
+        which = self.metrics.index(metric)
+        first = self._values[np.searchsorted(self._keys, keys), which]
+        second = self._values[np.searchsorted(self._keys, keys + 1), which]
+        found = between_sizes(sizes, below, first, second)
+        return Moments(*(found[..., i] for i in range(found.shape[-1])))
 
-    def _at(self, plan: Ints, nodes: Ints) -> Floats:
-        name = plan.tobytes()
-        new = [node for node in nodes.tolist() if (name, node) not in self._known]
-        if new:
-            merged = merge_bins(self.counts, plan)
-            baseline = np.broadcast_to(merged, (len(new), len(merged)))
-            bins = np.full(len(new), len(merged))
-            found = null_moments(baseline, bins, grid_size(new), self.metrics)
-            self._known |= {(name, node): found[i] for i, node in enumerate(new)}
-        return np.stack([self._known[name, node] for node in nodes.tolist()])
+    def _compute(self, keys: Ints) -> None:
+        at = np.searchsorted(self._keys, keys)
+        known = at < len(self._keys)
+        known[known] = self._keys[at[known]] == keys[known]
+        new = keys[~known]
+        if not len(new):
+            return
+        baselines, nodes = np.divmod(new, _NODES)
+        bins = np.array([len(self._bins[i]) for i in baselines.tolist()])
+        widths = -(-bins // _PAD) * _PAD  # padded alike whichever others are asked for
+        values = np.empty((len(new), *self._values.shape[1:]))
+        for width in np.unique(widths):
+            rows = np.flatnonzero(widths == width)
+            padded = np.zeros((len(rows), width), np.int64)
+            for row, i in enumerate(rows.tolist()):
+                padded[row, : bins[i]] = self._bins[baselines[i]]
+            values[rows] = null_moments(padded, bins[rows], grid_size(nodes[rows]), self.metrics)
+        places = at[~known]
+        self._keys = np.insert(self._keys, places, new)
+        self._values = np.insert(self._values, places, values, axis=0)
+
+
+def plan_at(counts: Ints, node: int, *, ordered: bool) -> Ints:
+    """Merging of a baseline's bins for windows of grid size number `node` (see `grid_floor`).
+
+    A baseline smaller than the window decides: of a bin with few rows there it knows little.
+
+    Args:
+        counts: Rows of the baseline per drift bin, (B,), nulls last.
+        node: Number of the grid size.
+        ordered: Whether the bins are intervals of numbers.
+    """
+    size = min(float(grid_size(node)), float(counts.sum()))
+    return merge_plan(counts, size, ordered=ordered)
 
 
 def between_sizes(n: Floats, below: Ints, first: Floats, second: Floats) -> Floats:
@@ -137,7 +166,7 @@ class KsNull:
     """
 
     bridge: Moments
-    n_baseline: int
+    n_baseline: int | Ints
 
     @classmethod
     def fit(cls, baseline: Ints, seed: int) -> KsNull:
@@ -148,6 +177,12 @@ class KsNull:
         walk = np.cumsum(steps, axis=1)
         bridge = np.abs(walk - np.cumsum(share) * walk[:, -1:]).max(axis=1, initial=0.0)
         return cls(Moments(*map(np.asarray, _moments_of(bridge, POWER["ks"]))), int(baseline.sum()))
+
+    @classmethod
+    def stack(cls, nulls: Sequence[KsNull], place: Ints) -> KsNull:
+        """Put those of K baselines side by side, in the order of `place`, (P,)."""
+        bridges = np.array([null.bridge for null in nulls])[place]
+        return cls(Moments(*bridges.T), np.array([null.n_baseline for null in nulls])[place])
 
     def moments(self, n: ArrayLike) -> Moments:
         """Moments for windows of n rows with a value (Stephens' correction for small n)."""
@@ -162,9 +197,9 @@ class KsNull:
         return p
 
     @staticmethod
-    def _scale(n: ArrayLike, n_baseline: int) -> Floats:
+    def _scale(n: ArrayLike, n_baseline: int | Ints) -> Floats:
         size = np.maximum(np.asarray(n, dtype=np.float64), 1)
-        root = np.sqrt(size * n_baseline / (size + max(n_baseline, 1)))
+        root = np.sqrt(size * n_baseline / (size + np.maximum(n_baseline, 1)))
         scale: Floats = root + 0.12 + 0.11 / np.maximum(root, 1e-9)
         return scale
 

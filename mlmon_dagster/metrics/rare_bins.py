@@ -7,84 +7,126 @@ tested apart: the former by the distance, the latter by how many rows they hold 
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.between import between_window_p
 from mlmon_dagster.metrics.design_effect import Independence
 from mlmon_dagster.metrics.distances import chi_square
-from mlmon_dagster.metrics.null import NullModel, gamma_tail
+from mlmon_dagster.metrics.merged_baselines import LEFT_OUT, MergedBaselines, Pairs
+from mlmon_dagster.metrics.null import gamma_tail
+from mlmon_dagster.metrics.own_windows import OwnWindows, larger_of_windows
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _RARE = 1.0  # rows that a window expects
 
 
-def chi_square_p(
-    current: Ints,
-    pooled: Ints,
-    windows: Ints,
-    size: int,
-    ordered: bool,
-    independence: Independence,
-) -> Floats:
-    """Return p-values of windows against a baseline, over bins merged for about `size` rows.
+class CommonBins:
+    """The bins of baselines that a window expects at least one value of; the others are rare."""
+
+    def __init__(self) -> None:
+        self.merged = MergedBaselines(("chi_square",))
+        self._own = OwnWindows()
+        self._windows: list[Ints] = []
+        self._rows: list[tuple[int, int, bool]] = []
+
+    def add(
+        self, labels: Ints, counts: Ints, windows: Ints, size: int, independence: Independence
+    ) -> None:
+        """Add a baseline.
+
+        Args:
+            labels: Merged bin of each bin, (B,).
+            counts: Its rows per bin, (B,).
+            windows: Rows per bin of its windows, (W, B); none if there are too few.
+            size: Rows that decide which merged bins are rare: those that expect fewer than 1 value
+                of them.
+            independence: How many rows share a value: so many of them count as one.
+        """
+        bins, total = np.bincount(labels, counts), int(counts.sum())
+        expected = float(independence.rows(np.asarray(size)))
+        common = bins * (expected / max(total, 1)) >= _RARE
+        kept_labels = np.where(common, np.cumsum(common) - 1, LEFT_OUT)[labels]
+        number = self.merged.add(kept_labels, counts, independence.rows_per_value)
+        kept = self.merged.merge(windows, number)
+        self._windows.append(kept[kept.sum(axis=1) > 0] if common.sum() > 1 else kept[:0])
+        seen = total - int(self.merged.bins(number).sum())
+        self._rows.append((total, seen, not common.all()))
+
+    def rows(self, baselines: Ints) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+        """Return the rows of baselines, those in rare bins, and whether any bin is rare, (P,)."""
+        found = np.array([self._rows[i] for i in baselines.tolist()], dtype=np.int64).reshape(-1, 3)
+        return found[:, 0], found[:, 1], found[:, 2] > 0
+
+    def own(self, baselines: Ints) -> OwnWindows:
+        """Return the distances of the own windows over common bins, of these at least."""
+        new = self._own.missing(baselines)
+        windows = [self._windows[number] for number in new]
+        self._own.extend(
+            new,
+            [
+                chi_square(mine, self.merged.bins(number) - mine)
+                for number, mine in zip(new, windows, strict=True)
+            ],
+            [mine.sum(axis=1) for mine in windows],
+            partial(self.merged.moments, "chi_square"),
+        )
+        return self._own
+
+
+def chi_square_p(common: CommonBins, pairs: Pairs, n: Floats, independence: Independence) -> Floats:
+    """Return p-values of windows of n rows against their baselines.
 
     Args:
-        current: Rows per bin of C windows, (C, B).
-        pooled: Rows per bin of the baseline, (B,).
-        windows: Rows per bin of the baseline's windows, (W, B); none if there are too few.
-        size: Rows that decide which bins are rare: those that expect fewer than 1 value of them.
-        ordered: Whether the bins are intervals of numbers.
-        independence: How many rows share a value: so many of them count as one.
+        common: The baselines.
+        pairs: Windows and baselines, of common bins.
+        n: Rows of the windows in all bins, (P,).
+        independence: Of each window's baseline, (P,).
 
     Returns:
-        (C,): twice the smaller p-value of the two tests, at most 1.
+        (P,): twice the smaller p-value of the two tests, at most 1; that of the common bins where
+        none is rare.
     """
-    expected = float(independence.rows(np.asarray(size)))
-    common = pooled * (expected / max(int(pooled.sum()), 1)) >= _RARE
-    main = _of_common(current[:, common], pooled[common], windows[:, common], ordered, independence)
-    if common.all():
-        return main
-    rare = _of_rare(current, pooled, common, independence)
-    p: Floats = np.minimum(2 * np.minimum(main, rare), 1.0)
+    p = np.ones(len(n))
+    some = np.flatnonzero(common.merged.sizes(pairs.baselines) > 1)
+    if len(some):
+        p[some] = _of_common(common, pairs.take(some), independence.take(some))
+    total, seen, has_rare = common.rows(pairs.baselines)
+    some = np.flatnonzero(has_rare)
+    mine = independence.take(some)
+    rare = _of_rare((n - pairs.n)[some], n[some], seen[some], total[some], mine)
+    p[some] = np.minimum(2 * np.minimum(p[some], rare), 1.0)
     return p
 
 
-def _of_common(
-    current: Ints, pooled: Ints, windows: Ints, ordered: bool, independence: Independence
-) -> Floats:
-    """Return the p-values over common bins."""
-    n = current.sum(axis=1)
-    if len(pooled) < 2:
-        return np.ones(len(current))
-    same = np.arange(len(pooled))
-    rows = np.maximum(independence.rows(n), 1.0)
-    fewer = np.round(pooled / independence.rows_per_value).astype(np.int64)
-    moments = NullModel(fewer, ordered, ("chi_square",)).moments("chi_square", same, rows)
-    value = np.where(n > 0, chi_square(independence.thinned(current), fewer), 0.0)
-    p = gamma_tail(value, moments)
-    sizes = windows.sum(axis=1)
-    windows, sizes = windows[sizes > 0], sizes[sizes > 0]
-    needed = independence.needs_windows(n)
-    if len(windows) and needed.any():
-        null = NullModel(pooled, ordered, ("chi_square",))
-        value = np.where(n > 0, chi_square(current, pooled), 0.0)
-        own = chi_square(windows, pooled - windows)
-        own_null = null.moments("chi_square", same, sizes)
-        between = between_window_p(value, null.moments("chi_square", same, n), own, own_null)
-        p = np.where(needed, np.maximum(p, between), p)
-    return p
+def _of_common(common: CommonBins, pairs: Pairs, independence: Independence) -> Floats:
+    """Return the p-values over common bins, of which there are at least two."""
+    baselines, n = pairs.baselines, pairs.n
+    fewer = pairs.thinned(independence)
+    value = np.where(n > 0, fewer.each(chi_square), 0.0)
+    rows = np.maximum(fewer.n, 1.0)
+    p = gamma_tail(value, common.merged.moments_of_values("chi_square", baselines, rows))
+    needed = np.flatnonzero(independence.needs_windows(n))
+    if not len(needed):
+        return p
+    value = np.where(n > 0, pairs.each(chi_square), 0.0)
+    moments = common.merged.moments("chi_square", baselines, n)
+    own = common.own(baselines[needed])
+    return larger_of_windows(p, own, baselines, value, moments, needed)
 
 
 def _of_rare(
-    current: Ints, pooled: Ints, common: NDArray[np.bool_], independence: Independence
+    current: Floats, n: Floats, seen: Ints, total: Ints, independence: Independence
 ) -> Floats:
     """Return the chance of so many rows in rare bins, the baseline's share being uncertain."""
     from scipy import stats
 
-    n = np.ceil(independence.rows(current.sum(axis=1)))
-    total, seen = int(pooled.sum()), int(pooled[~common].sum())
-    found = np.ceil(independence.thinned(current)[:, ~common].sum(axis=1))
-    tail = stats.betabinom.sf(found - 1, n, seen + 0.5, total - seen + 0.5)
-    return np.where(found > 0, tail, 1.0)
+    rows = independence.rows(n)
+    found, rows = np.ceil(current * (rows / np.maximum(n, 1))), np.ceil(rows)
+    tail, some = np.ones(len(found)), np.flatnonzero(found > 0)
+    if len(some):
+        a, b = seen[some] + 0.5, (total - seen)[some] + 0.5
+        tail[some] = stats.betabinom.sf(found[some] - 1, rows[some], a, b)
+    return tail

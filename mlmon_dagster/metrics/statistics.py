@@ -184,34 +184,81 @@ def merge(stats: ColumnStatistics, by: Sequence[str]) -> ColumnStatistics:
     Returns:
         One cell per combination present in ``stats``, sorted by ``by``; no cells give no cells.
     """
-    if len(stats) == 0:
-        return stats
-    # Floating-point sums depend on their order, so the order is made a function of the content.
-    frame = stats.cells.assign(total=stats.total, total_sq=stats.total_sq, n=stats.n)
-    rest = [key for key in (*CELL_KEYS, "n", "total", "total_sq") if key not in by]
-    order = frame.sort_values([*by, *rest], kind="stable").index.to_numpy()
-    ordered = select(stats, order)
-    keys = ordered.cells[list(by)] if by else pd.DataFrame(index=ordered.cells.index)
-    starts = np.flatnonzero(~keys.duplicated().to_numpy()) if by else np.zeros(1, np.intp)
-    cells = ordered.cells.iloc[starts].reset_index(drop=True)
-    for key in CELL_KEYS:
-        if key not in by:
-            earliest = ordered.cells["window_start"].groupby(_group_of(starts, len(stats))).min()
-            cells[key] = earliest.array if key == "window_start" else ALL
-    sums: dict[str, Any] = {name: np.add.reduceat(getattr(ordered, name), starts) for name in _SUMS}
+    return merge_columns({"": stats}, by)[""]
+
+
+def merge_columns(
+    columns: Mapping[str, ColumnStatistics], by: Sequence[str]
+) -> dict[str, ColumnStatistics]:
+    """Do what `merge` does to every column; cells that columns share are looked at once."""
+    groups: dict[int, _Groups] = {}
+    found = {}
+    for name, stats in columns.items():
+        if len(stats) and id(stats.cells) not in groups:
+            groups[id(stats.cells)] = _Groups(stats.cells, by)
+        found[name] = _merge(stats, groups[id(stats.cells)]) if len(stats) else stats
+    return found
+
+
+class _Groups:
+    """Which of C cells, at least one, are added up.
+
+    Attributes:
+        cells: The frame of the sums; columns that share it shared theirs before.
+    """
+
+    def __init__(self, cells: pd.DataFrame, by: Sequence[str]) -> None:
+        rest = [key for key in CELL_KEYS if key not in by]
+        ranks, values = {}, {}
+        for key in (*by, *rest):
+            ranks[key], values[key] = pd.factorize(cells[key], sort=True)
+        self._keys = list(ranks.values())
+        self._order = np.lexsort(self._keys[::-1])
+        self._starts = _starts(self._keys[: len(by)], self._order)
+        self._are_unique = len(_starts(self._keys, self._order)) == len(cells)
+        self.cells = cells.iloc[self._order[self._starts]].reset_index(drop=True)
+        for key in rest:
+            if key == "window_start":
+                earliest = np.minimum.reduceat(ranks[key][self._order], self._starts)
+                self.cells[key] = values[key].take(earliest)
+            else:
+                self.cells[key] = ALL
+
+    def of(self, stats: ColumnStatistics) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the order of a column's cells, and where in it the groups start.
+
+        Floating-point sums depend on their order, so it is made a function of the content.
+        """
+        if self._are_unique:
+            return self._order, self._starts
+        content = [*self._keys, stats.n, stats.total, stats.total_sq]
+        return np.lexsort(content[::-1]), self._starts
+
+
+def _starts(keys: Sequence[NDArray[np.intp]], order: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return where in an order of the cells the keys change, beginning with 0."""
+    changes = np.zeros(len(order), dtype=bool)
+    changes[0] = True
+    for key in keys:
+        changes[1:] |= np.diff(key[order]) != 0
+    return np.flatnonzero(changes)
+
+
+def _merge(stats: ColumnStatistics, groups: _Groups) -> ColumnStatistics:
+    order, starts = groups.of(stats)
+    sums: dict[str, Any] = {
+        name: np.add.reduceat(getattr(stats, name)[order], starts) for name in _SUMS
+    }
+    unseen = [stats.unseen[row] for row in order.tolist()] if stats.unseen else []
     return replace(
         stats,
-        cells=cells,
-        counts=np.add.reduceat(ordered.counts, starts, axis=0),
-        minimum=np.fmin.reduceat(ordered.minimum, starts),
-        maximum=np.fmax.reduceat(ordered.maximum, starts),
-        unseen=_merge_unseen(ordered.unseen, starts),
+        cells=groups.cells,
+        counts=np.add.reduceat(stats.counts[order], starts, axis=0),
+        minimum=np.fmin.reduceat(stats.minimum[order], starts),
+        maximum=np.fmax.reduceat(stats.maximum[order], starts),
+        unseen=_merge_unseen(unseen, starts),
         **sums,
     )
-
-
-def _group_of(starts: NDArray[np.intp], size: int) -> NDArray[np.intp]:
-    return np.searchsorted(starts, np.arange(size), side="right")
 
 
 def _merge_unseen(names: list[dict[str, int]], starts: NDArray[np.intp]) -> list[dict[str, int]]:

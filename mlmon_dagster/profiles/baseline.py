@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, empty, merge
+from mlmon_dagster.profiles.baseline_windows import BaselineWindows
 from mlmon_dagster.profiles.binning import fit_binnings
 from mlmon_dagster.profiles.build import build_profiles
 from mlmon_dagster.profiles.halves import half_binnings, profile_half, split_halves
@@ -66,7 +67,7 @@ class Baseline:
     n: int
     data_version: str
     binnings: dict[str, Binning]
-    windows: dict[str, ColumnStatistics]
+    windows: BaselineWindows
     halves: dict[str, ColumnStatistics] = field(default_factory=dict)
 
     def pooled(self, column: str) -> ColumnStatistics:
@@ -186,7 +187,9 @@ def _load(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseline:
         n=stored.n,
         data_version=stored.data_version,
         binnings=binnings,
-        windows={name: found.get(name, empty(binning)) for name, binning in binnings.items()},
+        windows=BaselineWindows(
+            {name: found.get(name, empty(binning)) for name, binning in binnings.items()}
+        ),
         halves=split_halves(spec, found, binnings),
     )
 

@@ -12,15 +12,20 @@ from mlmon_dagster.metrics.statistics import (
     CELL_KEYS,
     TABLE,
     ColumnStatistics,
-    merge,
+    merge_columns,
     select,
 )
+from mlmon_dagster.profiles.baseline_windows import derived
 from mlmon_dagster.profiles.losses import group_columns, loss_columns
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.tasks import RESIDUAL
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
+
+    from mlmon_dagster.metrics.drift_baseline import DriftBaseline
 
 Profiles = Mapping[str, ColumnStatistics]
 _COMPARED = ("numeric", "categorical", "boolean")
@@ -40,32 +45,48 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
 
     Without a baseline there is nothing to compare with, and no rows.
     """
-    from mlmon_dagster.metrics.drift import drift_metrics
+    from mlmon_dagster.metrics.drift import columns_drift
     from mlmon_dagster.metrics.further_drift import FURTHER
     from mlmon_dagster.metrics.outputs import with_outputs
 
     if baseline is None:
         return concat_frames([])
     monitor = spec.monitors.drift
-    now, outputs = with_outputs(profiles), with_outputs(baseline)
-    known = {column for column, stats in outputs.items() if _has_values(stats)}
-    columns = [c for c in (*spec.features, *drifting_outputs(spec)) if c in now and c in known]
-    then = _all_over_versions({column: outputs[column] for column in columns})
-    return concat_frames(
-        [
-            drift_metrics(
-                now[column],
-                then[column],
-                seed=DRIFT_SEED,
-                min_rows=monitor.min_rows,
-                test_slices=monitor.slices,
-                further=[name for name in FURTHER if name in (monitor.method, *monitor.also)],
-                limits=monitor.auto,
-            )
-            for column in columns
-        ]
-        + _learning(spec, profiles, known)
+    now, known = with_outputs(profiles), derived(baseline, "known", lambda: _known(baseline))
+    wanted = (*spec.features, *drifting_outputs(spec))
+    columns = {c: now[c] for c in wanted if c in now and c in known}
+    then = derived(
+        baseline,
+        ("drift", *columns, monitor.min_rows),
+        lambda: _drift_baseline(columns, baseline, monitor.min_rows),
     )
+    found = columns_drift(
+        columns,
+        then,
+        test_slices=monitor.slices,
+        further=[name for name in FURTHER if name in (monitor.method, *monitor.also)],
+        limits=monitor.auto,
+    )
+    learning = _learning(spec, profiles, known)
+    return concat_frames([found, *learning]) if learning else found
+
+
+def _drift_baseline(columns: Collection[str], baseline: Profiles, min_rows: int) -> DriftBaseline:
+    """Return the columns of a baseline over all model versions together."""
+    from mlmon_dagster.metrics.drift_baseline import DriftBaseline
+    from mlmon_dagster.metrics.outputs import with_outputs
+
+    outputs = with_outputs(baseline)
+    then = _all_over_versions({column: outputs[column] for column in columns})
+    return DriftBaseline(then, seed=DRIFT_SEED, min_rows=min_rows)
+
+
+def _known(baseline: Profiles) -> frozenset[str]:
+    """Return the columns that a baseline has values of."""
+    from mlmon_dagster.metrics.outputs import with_outputs
+
+    outputs = with_outputs(baseline)
+    return frozenset(column for column, stats in outputs.items() if _has_values(stats))
 
 
 def _has_values(stats: ColumnStatistics) -> bool:
@@ -149,12 +170,19 @@ def performance(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) 
 
 def _residual_drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
     """Return the PSI of the residuals as a metric of the whole model."""
-    from mlmon_dagster.metrics.drift import drift_metrics
+    from mlmon_dagster.metrics.drift import columns_drift
+    from mlmon_dagster.metrics.drift_baseline import DriftBaseline
 
     if baseline is None or RESIDUAL not in profiles or RESIDUAL not in baseline:
         return concat_frames([])
-    then = _over_versions(_with_rows(baseline[RESIDUAL]))
-    frame = drift_metrics(_with_rows(profiles[RESIDUAL]), then, seed=DRIFT_SEED)
+    then = derived(
+        baseline,
+        RESIDUAL,
+        lambda: DriftBaseline(
+            {RESIDUAL: _over_versions(_with_rows(baseline[RESIDUAL]))}, seed=DRIFT_SEED
+        ),
+    )
+    frame = columns_drift({RESIDUAL: _with_rows(profiles[RESIDUAL])}, then)
     psi = frame[frame["metric"] == "psi"]
     return psi.assign(metric="residual_drift", column_name=TABLE).reset_index(drop=True)
 
@@ -209,32 +237,40 @@ def measure_versions(
     spec: ModelSpec, family: str, profiles: Profiles, baseline: Profiles | None
 ) -> pd.DataFrame:
     """Return the MetricFrame of each model version alone, where a window has several."""
+    several: dict[int, NDArray[np.bool_]] = {}
+    for stats in profiles.values():
+        if id(stats.cells) not in several:
+            several[id(stats.cells)] = _side_by_side(stats.cells)
     parts = {
-        column: kept for column, stats in profiles.items() if len(kept := _side_by_side(stats))
+        column: select(stats, several[id(stats.cells)])
+        for column, stats in profiles.items()
+        if several[id(stats.cells)].any()
     }
     return MEASURES[family](spec, parts, baseline) if parts else concat_frames([])
 
 
-def _side_by_side(stats: ColumnStatistics) -> ColumnStatistics:
-    """Keep the cells of windows that hold several versions of the same slice."""
-    several = stats.cells.duplicated(list(_WITHOUT_VERSION), keep=False).to_numpy()
-    return select(stats, several)
+def _side_by_side(cells: pd.DataFrame) -> NDArray[np.bool_]:
+    """Say which cells are of windows that hold several versions of the same slice."""
+    several: NDArray[np.bool_] = cells.duplicated(list(_WITHOUT_VERSION), keep=False).to_numpy()
+    return several
 
 
 def _all_over_versions(profiles: Profiles) -> dict[str, ColumnStatistics]:
     """Do that for all columns; those that share their cells' frame are looked at once."""
     single: dict[int, pd.DataFrame | None] = {}
-    found = {}
+    several = {}
+    found = dict(profiles)
     for column, stats in profiles.items():
         key = id(stats.cells)
         if key not in single:
-            several = stats.cells.duplicated(list(_WITHOUT_VERSION)).any()
-            single[key] = None if several else stats.cells.assign(model_version=ALL)
+            is_several = stats.cells.duplicated(list(_WITHOUT_VERSION)).any()
+            single[key] = None if is_several else stats.cells.assign(model_version=ALL)
         cells = single[key]
-        found[column] = (
-            merge(stats, _WITHOUT_VERSION) if cells is None else replace(stats, cells=cells)
-        )
-    return found
+        if cells is None:
+            several[column] = stats
+        else:
+            found[column] = replace(stats, cells=cells)
+    return found | merge_columns(several, _WITHOUT_VERSION)
 
 
 def _over_versions(stats: ColumnStatistics) -> ColumnStatistics:

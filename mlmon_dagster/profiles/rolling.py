@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, empty, select
 from mlmon_dagster.profiles.baseline import Baseline, load_stored
+from mlmon_dagster.profiles.baseline_windows import BaselineWindows
 from mlmon_dagster.profiles.payload import binnings_of, stored_baseline
 from mlmon_dagster.profiles.storage import load_profiles
 from mlmon_dagster.spec.baseline import BaselineSpec
@@ -97,9 +98,8 @@ class RollingBaselines:
             columns=columns,
             at=first,
         )
-        self._starts = {
-            name: _seconds(stats.cells["window_start"]) for name, stats in self._profiles.items()
-        }
+        frames = {id(stats.cells): stats.cells for stats in self._profiles.values()}
+        self._starts = {key: _seconds(cells["window_start"]) for key, cells in frames.items()}
 
     def of(self, start: dt.datetime) -> Baseline:
         """Return the baseline of the window that starts then.
@@ -108,7 +108,7 @@ class RollingBaselines:
             BaselineMissingError: If too few earlier windows have rows.
         """
         windows = self._earlier.before(start)
-        found = {name: self._select(name, windows) for name in self._profiles}
+        found = self._of_windows(windows)
         some = next(iter(found.values()), None)
         present = 0 if some is None else some.cells["window_start"].nunique()
         if present < self._earlier.needed:
@@ -127,24 +127,33 @@ class RollingBaselines:
             n=n,
             data_version=mark,
             binnings=self._binnings,
-            windows={
-                name: found.get(name, empty(binning)) for name, binning in self._binnings.items()
-            },
+            windows=BaselineWindows(
+                {name: found.get(name, empty(binning)) for name, binning in self._binnings.items()}
+            ),
         )
 
     def mark(self, start: dt.datetime) -> str:
         """Return the fingerprint of what the window that starts then is compared with."""
         return mark_of_windows(self._earlier.before(start), self._versions)
 
-    def _select(self, name: str, windows: Sequence[Window]) -> ColumnStatistics:
-        stats, starts = self._profiles[name], self._starts[name]
+    def _of_windows(self, windows: Sequence[Window]) -> dict[str, ColumnStatistics]:
+        """Return the cells of some windows; columns that share their frame share it again."""
         wanted = np.array([int(w.start.timestamp()) for w in windows], dtype=np.int64)
-        keep = np.isin(starts, wanted)
         version = self._choice.model_version
-        if version is not None:
-            keep &= (stats.cells["model_version"] == version).to_numpy()
-        kept = select(stats, keep)
-        return replace(kept, cells=kept.cells.assign(model_version=ALL)) if version else kept
+        rows: dict[int, NDArray[np.bool_]] = {}
+        frames: dict[int, pd.DataFrame] = {}
+        found = {}
+        for name, stats in self._profiles.items():
+            key = id(stats.cells)
+            if key not in rows:
+                rows[key] = np.isin(self._starts[key], wanted)
+                if version is not None:
+                    rows[key] &= (stats.cells["model_version"] == version).to_numpy()
+            kept = select(stats, rows[key])
+            if key not in frames:
+                frames[key] = kept.cells.assign(model_version=ALL) if version else kept.cells
+            found[name] = replace(kept, cells=frames[key])
+        return found
 
 
 def _seconds(starts: pd.Series) -> NDArray[np.int64]:

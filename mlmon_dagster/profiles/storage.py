@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, Binning, ColumnStatistics
+from mlmon_dagster.profiles.cells import as_numpy
 from mlmon_dagster.profiles.payload import stored_binnings
 from mlmon_dagster.spec.model import ModelSpec, SliceKey
 from mlmon_dagster.spec.windows import Window
@@ -105,8 +109,19 @@ def load_profiles(
         conditions.append(f"dataset = {literal(dataset)}")
     if slices is not None:
         conditions.append(f"slice_key IN ({literals(','.join(key) or ALL for key in slices)})")
-    rows = store.table(KIND, spec.model).read(where=" AND ".join(conditions))
+    keep = partial(_has_dates, _date(start, spec.time.zone), _date(end, spec.time.zone))
+    rows = store.table(KIND, spec.model).read(where=" AND ".join(conditions), keep=keep)
     return from_rows(rows, wanted)
+
+
+def _date(moment: dt.datetime | None, zone: str) -> str | None:
+    return None if moment is None else moment.astimezone(ZoneInfo(zone)).date().isoformat()
+
+
+def _has_dates(first: str | None, last: str | None, partition: Mapping[str, str]) -> bool:
+    """Say whether a partition may hold windows that start on these dates or between them."""
+    date = partition["window_date"]
+    return (first is None or first <= date) and (last is None or date <= last)
 
 
 def to_rows(profiles: Mapping[str, ColumnStatistics]) -> pa.Table:
@@ -142,45 +157,89 @@ def from_rows(rows: pa.Table, binnings: Mapping[str, Binning]) -> dict[str, Colu
     """
     if rows.num_rows == 0:
         return {}
-    rows = rows.sort_by([("column_name", "ascending"), *((k, "ascending") for k in CELL_KEYS)])
-    found: dict[str, ColumnStatistics] = {}
-    shared: tuple[pa.Table, pd.DataFrame] | None = None
-    for name, binning in binnings.items():
-        mine = pc.and_(
-            pc.equal(rows.column("column_name"), name),
-            pc.equal(rows.column("binning_id"), binning.binning_id),
+    place = {name: i for i, name in enumerate(binnings)}
+    ids = pa.array([binning.binning_id for binning in binnings.values()], pa.string())
+    column = pc.index_in(rows.column("column_name"), pa.array(list(place), pa.string()))
+    mine = pc.fill_null(pc.equal(pc.take(ids, column), rows.column("binning_id")), False)
+    kept = rows.filter(mine)
+    places = as_numpy(column.filter(mine))
+    ranks = [_ranks(kept.column(key)) for key in CELL_KEYS]
+    order = np.lexsort([*reversed(ranks), places])
+    cells = np.column_stack(ranks)[order]
+    return _Rows(kept.take(pa.array(order)).combine_chunks(), places[order], cells).statistics(
+        binnings
+    )
+
+
+class _Rows:
+    """Rows of several columns, in the order of the columns and of the cells, as arrays.
+
+    Everything is taken out of Arrow once for all columns: a call a column costs more than the rows.
+
+    Args:
+        rows: R rows.
+        places: Position of each row's column among the binnings, ascending, (R,).
+        cells: Integers that are equal for rows of equal cells, (R, keys).
+    """
+
+    def __init__(self, rows: pa.Table, places: NDArray[Any], cells: NDArray[Any]) -> None:
+        self._rows, self._places, self._cells = rows, places, cells
+        self._keys = rows.select(CELL_KEYS)
+        self._arrays: dict[str, NDArray[Any]] = {n: as_numpy(rows.column(n)) for n in _COUNTS}
+        self._arrays |= {n: as_numpy(rows.column(n), float("nan")) for n in _FLOATS}
+        lengths = as_numpy(pc.list_value_length(rows.column("codes")))
+        self._ends = np.concatenate([[0], np.cumsum(lengths)])
+        self._codes, self._counts = (
+            as_numpy(pc.list_flatten(rows.column(name))) for name in ("codes", "counts")
         )
-        part = rows.filter(mine).combine_chunks()
-        if part.num_rows == 0:
-            continue
-        keys = part.select(CELL_KEYS)
-        if shared is None or not shared[0].equals(keys):
-            shared = keys, _cells(keys)  # one frame for all columns, which nearly always agree
-        found[name] = _from_column_rows(part, binning, shared[1])
-    return found
+        self._has_unseen = as_numpy(pc.list_value_length(rows.column("unseen"))) > 0
+
+    def statistics(self, binnings: Mapping[str, Binning]) -> dict[str, ColumnStatistics]:
+        """Return those of every column that has rows."""
+        bounds = np.searchsorted(self._places, np.arange(len(binnings) + 1)).tolist()
+        found: dict[str, ColumnStatistics] = {}
+        shared: tuple[NDArray[Any], pd.DataFrame] | None = None
+        for (name, binning), (begin, end) in zip(binnings.items(), pairwise(bounds), strict=True):
+            if begin == end:
+                continue
+            keys = self._cells[begin:end]
+            if shared is None or not np.array_equal(shared[0], keys):
+                # one frame for all columns, which nearly always agree
+                shared = keys, _cells(self._keys.slice(begin, end - begin))
+            found[name] = self._column(binning, slice(begin, end), shared[1])
+        return found
+
+    def _column(self, binning: Binning, rows: slice, cells: pd.DataFrame) -> ColumnStatistics:
+        size = rows.stop - rows.start
+        counts = np.zeros((size, binning.size), np.int64)
+        ends = self._ends[rows.start : rows.stop + 1]
+        mine = slice(ends[0], ends[-1])
+        counts[np.repeat(np.arange(size), np.diff(ends)), self._codes[mine]] = self._counts[mine]
+        unseen = self._unseen(rows) if binning.kind == "categorical" else []
+        arrays: dict[str, Any] = {name: values[rows] for name, values in self._arrays.items()}
+        return ColumnStatistics(binning, cells, counts, unseen=unseen, **arrays)
+
+    def _unseen(self, rows: slice) -> list[dict[str, int]]:
+        found: list[dict[str, int]] = [{} for _ in range(rows.start, rows.stop)]
+        for row in np.flatnonzero(self._has_unseen[rows]).tolist():
+            names, numbers = (
+                self._rows.column(name)[rows.start + row].as_py()
+                for name in ("unseen", "unseen_counts")
+            )
+            found[row] = dict(zip(names, numbers, strict=True))
+        return found
+
+
+def _ranks(column: pa.ChunkedArray) -> NDArray[Any]:
+    """Return integers in the order of the values."""
+    values = pc.unique(column)
+    return as_numpy(pc.index_in(column, values.take(pc.sort_indices(values))))
 
 
 def _cells(keys: pa.Table) -> pd.DataFrame:
     cells: pd.DataFrame = keys.to_pandas()
     cells["window_start"] = cells["window_start"].astype("datetime64[us, UTC]")
     return cells
-
-
-def _from_column_rows(rows: pa.Table, binning: Binning, cells: pd.DataFrame) -> ColumnStatistics:
-    size = rows.num_rows
-    counts = np.zeros((size, binning.size), np.int64)
-    lengths = pc.list_value_length(rows.column("codes")).to_numpy()
-    codes = pc.list_flatten(rows.column("codes")).to_numpy()
-    counts[np.repeat(np.arange(size), lengths), codes] = pc.list_flatten(
-        rows.column("counts")
-    ).to_numpy()
-    arrays: dict[str, Any] = {key: rows.column(key).to_numpy() for key in _COUNTS}
-    arrays |= {key: pc.fill_null(rows.column(key), float("nan")).to_numpy() for key in _FLOATS}
-    unseen: list[dict[str, int]] = []
-    if binning.kind == "categorical":
-        names, numbers = rows.column("unseen").to_pylist(), rows.column("unseen_counts").to_pylist()
-        unseen = [dict(zip(a, b, strict=True)) for a, b in zip(names, numbers, strict=True)]
-    return ColumnStatistics(binning, cells, counts, unseen=unseen, **arrays)
 
 
 def _window_dates(starts: pa.ChunkedArray, zone: str) -> pa.Array:

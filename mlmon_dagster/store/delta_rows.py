@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
 from mlmon_dagster.spec.windows import Window
-from mlmon_dagster.store.delta import DeltaFolder, Snapshot, retry
+from mlmon_dagster.store.delta import DeltaFolder, Partition, Snapshot, retry
 from mlmon_dagster.store.event_log import window_date
 from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.query import QueryEngine
@@ -56,18 +56,24 @@ class DeltaRows:
         folder = DeltaFolder(self._path, rows.schema, partition_by)
         retry(lambda: folder.ensure().overwrite(rows, where), f"Writing {self._path.name}")
 
-    def read(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+    def read(
+        self,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        keep: Callable[[Partition], bool] | None = None,
+    ) -> pa.Table:
         """Read rows, in no particular order; no rows and no columns if nothing was written.
 
         Args:
             columns: All by default; one that the table has not got is an error.
             where: A SQL condition.
+            keep: Which partitions to look into, all by default; the files of others stay closed.
         """
         snapshot = self.snapshot()
         if snapshot is None:
             return pa.table({})
         names = "*" if columns is None else ", ".join(map(quote_identifier, columns))
-        return self._engine.query(f"SELECT {names} FROM {snapshot.from_sql(None, None, where)}")
+        return self._engine.query(f"SELECT {names} FROM {snapshot.from_sql(None, keep, where)}")
 
     def snapshot(self) -> Snapshot | None:
         """Pin the newest version; None if nothing was written."""

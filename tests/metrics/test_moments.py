@@ -11,7 +11,7 @@ import pytest
 from mlmon_dagster.metrics.bins import merge_bins, merge_plan
 from mlmon_dagster.metrics.drift import drift_metrics
 from mlmon_dagster.metrics.moments import TERMS, Counts, null_moments
-from mlmon_dagster.metrics.null import DISTANCES, POWER, NullModel, gamma_tail
+from mlmon_dagster.metrics.null import DISTANCES, POWER, NullTables, gamma_tail
 from mlmon_dagster.metrics.statistics import concat
 from tests.metrics.samples import cells, count, numeric_binning
 
@@ -88,10 +88,11 @@ def test_a_column_that_rarely_varies_has_the_mean_of_its_jumps(name, n):
 @pytest.mark.parametrize("n", [300, 700, 5000])
 def test_moments_between_two_sizes_are_close_to_those_computed_there(n):
     for counts, ordered in BASELINES.values():
-        model = NullModel(counts, ordered)
         plan = merge_plan(counts, n, ordered=ordered)
+        tables = NullTables()
+        number = np.array(tables.add(merge_bins(counts, plan)))
         for metric in ("psi", "jensen_shannon"):
-            between = model.moments(metric, plan, n)
+            between = tables.moments(metric, number, n)
             exact = computed(merge_bins(counts, plan), n, metric)
             assert float(between.mean) == pytest.approx(exact[1], rel=0.02)
             assert float(between.sd) == pytest.approx(exact[2], rel=0.03)
@@ -102,7 +103,8 @@ def test_the_gamma_tail_is_that_of_drawn_windows():
     rng = np.random.default_rng(5)
     shares = rng.standard_gamma(counts + 0.5, size=(DRAWS, len(counts)))
     windows = rng.multinomial(1000, shares / shares.sum(axis=1, keepdims=True))
-    moments = NullModel(counts, True).moments("psi", np.arange(len(counts)), np.full(DRAWS, 1000))
+    tables = NullTables(("psi",))
+    moments = tables.moments("psi", np.array(tables.add(counts)), np.full(DRAWS, 1000))
     p = gamma_tail(DISTANCES["psi"](windows, counts), moments)
     for level in (0.5, 0.1, 0.01):
         assert (p <= level).mean() == pytest.approx(level, rel=0.15)

@@ -31,6 +31,7 @@ from mlmon_dagster.metrics.statistics import (
     concat,
     empty,
     merge,
+    merge_columns,
     select,
 )
 
@@ -107,6 +108,18 @@ def test_merge_sums_what_pandas_sums() -> None:
     np.testing.assert_array_equal(merged.minimum, expected["low"])
     np.testing.assert_array_equal(merged.maximum, expected["high"])
     assert merged.counts.sum() == stats.counts.sum()
+
+
+@pytest.mark.parametrize("by", [(), ("window_start",), ("model_version", "window_start")])
+def test_columns_that_share_their_cells_share_them_once_merged(by: tuple[str, ...]) -> None:
+    one, two = make_statistics(30, 1), make_statistics(30, 2)
+    unique = one.cells.assign(slice_value=[str(i % 7) for i in range(30)], dataset=one.cells.index)
+    for cells in (one.cells, unique.astype({"dataset": str})):
+        columns = {"one": replace(one, cells=cells), "two": replace(two, cells=cells)}
+        merged = merge_columns(columns, by)
+        assert merged["one"].cells is merged["two"].cells
+        for name, stats in columns.items():
+            assert_identical(merged[name], merge(stats, by))
 
 
 def test_keys_that_were_merged_away_read_all_and_the_earliest_start() -> None:

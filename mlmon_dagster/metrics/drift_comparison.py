@@ -1,0 +1,215 @@
+"""Columns beside their baselines: which cells are compared with what, and why some are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmon_dagster.metrics.column_baseline import ColumnBaseline
+from mlmon_dagster.metrics.distances import ks
+from mlmon_dagster.metrics.drift_baseline import DriftBaseline
+from mlmon_dagster.metrics.drift_references import References
+from mlmon_dagster.metrics.drift_results import Cases, DriftResult
+from mlmon_dagster.metrics.drift_values import Sides, fill_binned, fill_ks
+from mlmon_dagster.metrics.further_drift import further_results
+from mlmon_dagster.metrics.merged_baselines import MergedBaselines, Pairs
+from mlmon_dagster.metrics.null import DISTANCES, grid_floor
+from mlmon_dagster.metrics.significance import either
+from mlmon_dagster.metrics.slice_index import SliceIndex
+from mlmon_dagster.metrics.statistics import ColumnStatistics, select
+
+Ints = NDArray[np.int64]
+Positions = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a call, with its baseline.
+
+    Attributes:
+        number: Among the call's columns.
+        stats: Its statistics, C cells. baseline: those of the baseline.
+        cells: Positions of the cells by slice.
+        slices: Number of each cell's slice in the baseline, (C,).
+    """
+
+    number: int
+    stats: ColumnStatistics
+    baseline: ColumnBaseline
+    cells: SliceIndex
+    slices: Ints
+
+
+class Comparison:
+    """Some columns beside their baselines."""
+
+    def __init__(self, columns: Sequence[Column], baseline: DriftBaseline, limits: bool) -> None:
+        self._columns, self._baseline, self._limits = columns, baseline, limits
+        self._bins = [column.baseline.drift_bins(column.stats) for column in columns]
+
+    def results(self, test_slices: bool, further: Sequence[str]) -> list[DriftResult]:
+        """Compute everything, in the order in which a column's results stand in the frame."""
+        found = []
+        whole = [column.cells.whole for column in self._columns]
+        if any(map(len, whole)):
+            found = self._binned(whole, self._baseline.whole, tuple(DISTANCES))
+            known = found[0]
+            shape = self._ks(known)
+            _see_shape(found, shape)
+            found += shape
+            found += [result.as_limit() for result in found if self._limits]
+            found += self._further(further, known) if further else []
+        slices = [column.cells.slices for column in self._columns]
+        if any(map(len, slices)):
+            references = self._baseline.tested if test_slices else self._baseline.untested
+            found += self._binned(slices, references, ("psi",))
+        return found
+
+    def _binned(
+        self, rows: Sequence[Positions], references: References, metrics: tuple[str, ...]
+    ) -> list[DriftResult]:
+        """Return the distances of merged bins of some cells of every column."""
+        counts = [bins.counts[mine] for bins, mine in zip(self._bins, rows, strict=True)]
+        n = np.concatenate([mine.sum(axis=1) for mine in counts])
+        which = [column.slices[mine] for column, mine in zip(self._columns, rows, strict=True)]
+        total = [c.baseline.total[mine] for c, mine in zip(self._columns, which, strict=True)]
+        cases = self._cases(rows, n, np.concatenate(total))
+        slices = self._slices(which, cases.reason == "", references)
+        cases = _refuse_few_values(cases, slices, references)
+        method = np.full(len(n), "rows" if references.is_tested else "untested", dtype="<U8")
+        usable = cases.reason == ""
+        places = np.flatnonzero(usable)
+        method[places[references.windows(slices[places]) > 0]] = "windows"
+        results = [DriftResult(metric, cases, method) for metric in metrics]
+        if len(places):
+            kept = [mine[keep] for mine, keep in zip(counts, _split(usable, counts), strict=True)]
+            sides = _sides(references, kept, slices[places], grid_floor(n[places]))
+            for result in results:
+                fill_binned(result, places, sides, limits=self._limits)
+        return results
+
+    def _slices(
+        self, which: Sequence[Ints], usable: NDArray[np.bool_], references: References
+    ) -> Ints:
+        """Return the numbers of the cells' slices among the references, -1 where not usable."""
+        found = []
+        for column, mine, keep in zip(self._columns, which, _split(usable, which), strict=True):
+            numbers = np.full(len(mine), -1, dtype=np.int64)
+            numbers[keep] = references.slices(column.baseline, mine[keep])
+            found.append(numbers)
+        return np.concatenate(found)
+
+    def _cases(self, rows: Sequence[Positions], n: Ints, total: Ints) -> Cases:
+        numbers = np.array([column.number for column in self._columns], dtype=np.int64)
+        reason = np.select(
+            [n < self._baseline.min_rows, total == 0, total < self._baseline.min_rows],
+            ["few_rows", "no_baseline", "few_baseline_rows"],
+            "",
+        )
+        columns = np.repeat(numbers, [len(mine) for mine in rows])
+        return Cases(columns, np.concatenate(rows), n, total, reason)
+
+    def _ks(self, known: DriftResult) -> list[DriftResult]:
+        """Return the KS distance of the ordered columns; `known` is the psi of all."""
+        ordered = [
+            (column, bins.fine[column.cells.whole])
+            for column, bins in zip(self._columns, self._bins, strict=True)
+            if bins.fine is not None
+        ]
+        if not ordered:
+            return []
+        cases, references = self._ks_cases(known.cases, ordered), self._baseline.ks
+        result = DriftResult("ks", cases, np.full(len(cases.n), "rows", dtype="<U8"))
+        kept = _split(cases.reason == "", [fine for _, fine in ordered])
+        raw, numbers, slices = [], [], []
+        for (column, fine), keep in zip(ordered, kept, strict=True):
+            if keep.any():
+                number, own = references.number(column.baseline), column.baseline
+                numbers.append(np.full(int(keep.sum()), number))
+                raw.append(ks(fine[keep], references.pooled(number)))
+                slices.append(self._baseline.whole.slices(own, np.full(keep.sum(), own.whole)))
+        if raw:
+            places, mine = np.flatnonzero(cases.reason == ""), np.concatenate(numbers)
+            result.method[places[references.own.sizes(mine) > 0]] = "windows"
+            independence = self._baseline.whole.independence(np.concatenate(slices))
+            distances = np.concatenate(raw)
+            fill_ks(result, places, references, mine, distances, independence, limits=self._limits)
+        return [result]
+
+    def _ks_cases(self, cases: Cases, ordered: Sequence[tuple[Column, Ints]]) -> Cases:
+        """Count the rows with a value only, which is what this distance sees."""
+        kept = cases.take(np.isin(cases.columns, [column.number for column, _ in ordered]))
+        n = np.concatenate([fine.sum(axis=1) for _, fine in ordered])
+        valued = [column.baseline.n_valued for column, _ in ordered]
+        total = np.repeat(np.array(valued, np.int64), [len(fine) for _, fine in ordered])
+        reason, least = kept.reason, self._baseline.min_rows
+        for is_so, why in (
+            (n == 0, "all_null"),
+            (n < least, "few_rows"),
+            (total < least, "few_baseline_rows"),
+        ):
+            reason = np.where((reason == "") & is_so, why, reason)
+        return Cases(kept.columns, kept.rows, n, total, reason)
+
+    def _further(self, names: Sequence[str], known: DriftResult) -> list[DriftResult]:
+        found = []
+        for column, bins in zip(self._columns, self._bins, strict=True):
+            mine = known.take(known.cases.columns == column.number)
+            if len(mine.p):
+                own = column.baseline
+                counts = bins.counts[column.cells.whole], own.pooled[own.whole]
+                then = select(own.stats, own.pool.rows(own.whole))
+                found += further_results(
+                    names, column.stats, then, counts, mine, self._baseline.seed
+                )
+        return found
+
+
+def _see_shape(binned: Sequence[DriftResult], shape: Sequence[DriftResult]) -> None:
+    """Let psi and jensen_shannon see what ks does, whose p-values are of ordered columns only."""
+    for ks_result in shape:
+        ordered = np.flatnonzero(np.isin(binned[0].cases.columns, ks_result.cases.columns))
+        for result in binned:
+            if result.metric in ("psi", "jensen_shannon"):
+                result.p[ordered] = either(result.p[ordered], ks_result.p)
+
+
+def _refuse_few_values(cases: Cases, slices: Ints, references: References) -> Cases:
+    """Give no value to windows of too few independent rows."""
+    places = np.flatnonzero(cases.reason == "")
+    if not references.is_tested or not len(places):
+        return cases
+    few = references.independence(slices[places]).too_few(cases.n[places])
+    reason = cases.reason.astype(object)
+    reason[places[few]] = "few_independent_rows"
+    return replace(cases, reason=reason.astype(str))
+
+
+def _sides(references: References, counts: Sequence[Ints], slices: Ints, nodes: Ints) -> Sides:
+    """Put the windows of all columns beside their baselines.
+
+    Args:
+        references: The baselines.
+        counts: Per column the windows' rows per bin, P windows in all.
+        slices: Numbers of their slices, (P,).
+        nodes: Numbers of their grid sizes, (P,).
+    """
+
+    def pairs(merged: MergedBaselines, numbers: Ints) -> Pairs:
+        return merged.pairs(list(zip(counts, _split(numbers, counts), strict=True)))
+
+    numbers, finer = references.plans(slices, nodes)
+    shown = tested = pairs(references.merged, numbers)
+    if not np.array_equal(numbers, finer):
+        tested = pairs(references.merged, finer)
+    common = pairs(references.common.merged, finer) if references.has_common else None
+    return Sides(references, shown, tested, common, references.independence(slices))
+
+
+def _split(values: NDArray[Any], parts: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Cut values of all columns into those of each."""
+    return np.split(values, np.cumsum([len(part) for part in parts])[:-1])
