@@ -120,7 +120,7 @@ class MergedBaselines:
 
     def merge(self, counts: Ints, number: int) -> Ints:
         """Merge the bins of windows (W, B) like those of a baseline."""
-        flat = self._merged(counts, np.full(len(counts), number))
+        flat = self._merged([counts], np.full(len(counts), number))
         return flat.reshape(len(counts), len(self._bins[number]))
 
     def pairs(self, blocks: Sequence[tuple[Ints, Ints]]) -> Pairs:
@@ -131,7 +131,7 @@ class MergedBaselines:
                 baselines, (C,).
         """
         baselines = np.concatenate([numbers for _, numbers in blocks])
-        flat = np.concatenate([self._merged(*block) for block in blocks])
+        flat = self._merged([counts for counts, _ in blocks], baselines)
         sizes = self.sizes(baselines)
         starts = np.cumsum(sizes) - sizes
         groups, n = [], np.zeros(len(baselines))
@@ -148,14 +148,19 @@ class MergedBaselines:
         """Return the number of merged bins of baselines."""
         return np.array([len(self._bins[i]) for i in numbers.tolist()], dtype=np.int64)
 
-    def _merged(self, counts: Ints, numbers: Ints) -> Ints:
-        """Return the merged rows of windows (C, B) one after another, each with its own bins."""
-        if not len(counts):
+    def _merged(self, counts: Sequence[Ints], numbers: Ints) -> Ints:
+        """Return the merged rows of P windows one after another, each with its own bins.
+
+        Args:
+            counts: Rows per old bin, of windows that have as many of them, P in all.
+            numbers: Of their baselines, (P,).
+        """
+        if not len(numbers):
             return np.zeros(0, np.int64)
-        some, place = np.unique(numbers, return_inverse=True)
-        labels = np.stack([self._labels[i] for i in some.tolist()])[place]
-        sizes = self.sizes(some)[place]
+        found = [self._labels[i] for i in numbers.tolist()]
+        labels, sizes = np.concatenate(found), self.sizes(numbers)
         ends = np.cumsum(sizes)
-        at = np.where(labels == LEFT_OUT, ends[-1], labels + (ends - sizes)[:, None])
-        flat = np.bincount(at.ravel(), counts.ravel(), minlength=ends[-1] + 1)
+        at = labels + np.repeat(ends - sizes, [len(mine) for mine in found])
+        at[labels == LEFT_OUT] = ends[-1]
+        flat = np.bincount(at, np.concatenate([part.ravel() for part in counts]), ends[-1] + 1)
         return flat[:-1].astype(np.int64)
