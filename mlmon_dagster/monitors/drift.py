@@ -16,6 +16,7 @@ from mlmon_dagster.monitors.evidence import (
     not_measured,
     result_row,
 )
+from mlmon_dagster.monitors.multivariate import judge_multivariate
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
 from mlmon_dagster.spec.metric_registry import AUTO
 
@@ -45,6 +46,7 @@ def judge(evidence: Evidence) -> list[Row]:
             for column in methods:
                 parts = evidence.slices(window, "psi", column)
                 rows += _judge_family(evidence, window, [(column, "psi", part) for part in parts])
+        rows += judge_multivariate(evidence, window)
     return rows
 
 

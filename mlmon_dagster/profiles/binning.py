@@ -27,6 +27,7 @@ from mlmon_dagster.profiles.bin_shapes import (
 )
 from mlmon_dagster.profiles.codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.compiler import Engine
+from mlmon_dagster.profiles.joint import fit_joint
 from mlmon_dagster.profiles.losses import (
     CONFIDENCE,
     DECIDED,
@@ -150,6 +151,7 @@ def fit_binnings(
                 binnings[name] = _fit_categorical(engine, from_sql, name, value)
         else:
             binnings[name] = role_binning(name, kind)
+    binnings |= fit_joint(engine, spec, from_sql, binnings, expressions, dialect)
     return binnings | {name: loss_binning(name, 1.0) for name in group_columns(spec)}
 
 

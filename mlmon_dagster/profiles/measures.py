@@ -64,8 +64,19 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
             )
             for column in columns
         ]
+        + _multivariate(profiles, baseline)
         + _learning(spec, profiles, known)
     )
+
+
+def _multivariate(profiles: Profiles, baseline: Profiles) -> list[pd.DataFrame]:
+    """Return how the columns hang together, where that is profiled on both sides."""
+    from mlmon_dagster.metrics.joint import JOINT
+    from mlmon_dagster.metrics.multivariate import multivariate_metrics
+
+    if JOINT not in profiles or JOINT not in baseline:
+        return []
+    return [multivariate_metrics(profiles[JOINT], _over_versions(baseline[JOINT]))]
 
 
 def _has_values(stats: ColumnStatistics) -> bool:
@@ -184,7 +195,7 @@ def columns_of(spec: ModelSpec, family: str) -> list[str]:
     """Return the profiled columns that a family reads."""
     return {
         "quality": [*spec.features],
-        "drift": [*spec.features, "score", "prediction", "actual"],
+        "drift": [*spec.features, "score", "prediction", "actual", ":joint"],
         "performance": performance_columns(spec),
         "service": ["latency_ms", "status"],
     }[family]
