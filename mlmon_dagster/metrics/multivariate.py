@@ -256,24 +256,24 @@ def _changes(
     usable: Flags,
     version: str,
 ) -> list[pd.DataFrame]:
-    """Return the pairs of each usable cell that changed most for sure, one frame per pair."""
-    pairs, places = reference.pairs, [cell for cell in np.flatnonzero(usable)]
-    order = np.argsort(-found.sure[places], axis=1, kind="stable")[:, :NAMED]
-    frames = []
-    for cell, best in zip(places, order, strict=True):
-        for pair in best[np.isfinite(found.sure[cell, best])]:
-            change, half = found.change[cell, pair], 1.96 * found.error[cell, pair]
-            frames.append(
-                metric_frame(
-                    cells.cells.iloc[[cell]],
-                    column_name=f"{names[pairs.i[pair]]} x {names[pairs.j[pair]]}",
-                    metric=CHANGE,
-                    value=[change],
-                    lower=[change - half],
-                    upper=[change + half],
-                    n=cells.counts[[cell], 0],
-                    n_baseline=int(reference.n),
-                    method_version=version,
-                )
-            )
+    """Return the pairs of each usable cell that changed most for sure, one frame per place."""
+    pairs, frames = reference.pairs, []
+    order = np.argsort(-found.sure, axis=1, kind="stable")[:, :NAMED]
+    titles = np.array([f"{names[i]} x {names[j]}" for i, j in zip(pairs.i, pairs.j, strict=True)])
+    for best in order.T:
+        rows = np.flatnonzero(usable & np.isfinite(found.sure[np.arange(len(best)), best]))
+        chosen = rows, best[rows]
+        change, half = found.change[chosen], 1.96 * found.error[chosen]
+        frame = metric_frame(
+            cells.cells.iloc[rows],
+            column_name=TABLE,
+            metric=CHANGE,
+            value=change,
+            lower=change - half,
+            upper=change + half,
+            n=cells.counts[rows, 0],
+            n_baseline=int(reference.n),
+            method_version=version,
+        )
+        frames.append(frame.assign(column_name=titles[best[rows]]))
     return frames

@@ -34,7 +34,6 @@ from mlmon_dagster.store.sql import literal, literals, quote_identifier
 
 Codes = dict[str, NDArray[np.int64]]
 Scores = NDArray[np.int8]
-SEED = 20130401  # of the draw of rows
 MOST_ROWS = 5_000  # of a window; what is above it is halved until it is not
 MOST_COLUMNS = 40  # the sums grow with their square
 _AT_ONCE = 400_000  # rows held
@@ -270,6 +269,6 @@ def _condition(group: Mapping[tuple[str | None, int], Sequence[dt.datetime]]) ->
         part = f"{mine} AND window_start IN ({literals(starts)})"
         if halvings:
             bound = f"{2 ** (32 - halvings):08x}"
-            part += f" AND SUBSTR(MD5(prediction_id || ':{SEED}'), 1, 8) < '{bound}'"
+            part += f" AND MD5(prediction_id) < '{bound}'"
         parts.append(f"({part})")
     return " OR ".join(parts)
