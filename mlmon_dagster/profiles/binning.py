@@ -53,7 +53,11 @@ _VALUES: dict[FeatureType, str] = {
     "numeric": "{0}",
     "categorical": "{0}",
     "boolean": "LOWER(CAST({0} AS VARCHAR))",
-    "datetime": "CAST(EXTRACT(EPOCH FROM {0}) AS DOUBLE PRECISION)",
+    # Its age: the time itself is later in every window.
+    "datetime": (
+        "CAST(EXTRACT(EPOCH FROM event_time) AS DOUBLE PRECISION)"
+        " - CAST(EXTRACT(EPOCH FROM {0}) AS DOUBLE PRECISION)"
+    ),
     "text": "CAST(LENGTH({0}) AS DOUBLE PRECISION)",
 }
 _OUTPUTS: dict[str, Kind] = {
@@ -71,9 +75,9 @@ def value_expressions(spec: ModelSpec) -> dict[str, tuple[Kind, str]]:
 
     Returns:
         Column name -> kind and SQL expression: the features, then the roles that the spec
-        declares, then the losses of its task. Times are epoch seconds, texts their length,
-        booleans ``false`` and ``true``, personal categories a digest. The output of a regression is
-        profiled like a feature.
+        declares, then the losses of its task. Of a time the seconds from then to the event
+        (negative for what is to come), of a text its length; booleans ``false`` and ``true``,
+        personal categories a digest. The output of a regression is profiled like a feature.
     """
     found: dict[str, tuple[Kind, str]] = {}
     for name, feature in spec.features.items():

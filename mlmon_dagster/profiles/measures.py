@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Profiles = Mapping[str, ColumnStatistics]
-_COMPARED = ("numeric", "categorical", "boolean")
 DRIFT_SEED = 20130101
 _WITHOUT_VERSION = tuple(key for key in CELL_KEYS if key != "model_version")
 
@@ -102,8 +101,8 @@ def _learning(spec: ModelSpec, profiles: Profiles, known: Collection[str]) -> li
             reason="learning",
             method_version="learning-1",
         )
-        for name, feature in spec.features.items()
-        if feature.type in _COMPARED and name not in known
+        for name in spec.features
+        if name not in known
         for metric in sorted({"psi", str(spec.monitors.drift.method)})
     ]
 

@@ -10,8 +10,11 @@ if TYPE_CHECKING:
 
 def profiled_besides(spec: ModelSpec) -> list[object]:
     """Return it as plain values; a change makes another baseline. Empty for most models."""
+    found: list[object] = []
+    if any(feature.type == "datetime" for feature in spec.features.values()):
+        found.append("ages")  # before, of a time the time itself was profiled
     monitor = spec.monitors.drift
-    if monitor.multivariate is None:
-        return []
-    importance = [feature.importance for feature in spec.features.values()]
-    return [["joint", monitor.columns, importance]]
+    if monitor.multivariate is not None:
+        importance = [feature.importance for feature in spec.features.values()]
+        found.append(["joint", monitor.columns, importance])
+    return found
