@@ -45,7 +45,8 @@ def folded_scores(counts: Ints) -> NDArray[np.int8]:
     distance = np.round(np.abs(_middle_ranks(counts) - 0.5), 6)
     _, place = np.unique(distance, return_inverse=True)
     by_place = np.bincount(place, counts).astype(np.int64)
-    return normal_scores(by_place)[place]
+    scores: NDArray[np.int8] = normal_scores(by_place)[place]
+    return scores
 
 
 def _middle_ranks(counts: Ints) -> Floats:

@@ -95,9 +95,9 @@ def fit_joint(
     for name in names:
         if binnings[name].kind == "categorical":
             ranked[name] = _category_scores(name, codes, counts[name], scores)
-    found: list[tuple[str, str, Scores]] = [(name, name, ranked[name]) for name in names]
+    found = [(name, name, ranked[name].tolist()) for name in names]
     found += [
-        (f"|{name}|", name, folded_scores(counts[name]))
+        (f"|{name}|", name, folded_scores(counts[name]).tolist())
         for name in names
         if binnings[name].kind == "numeric" and (counts[name] > 0).sum() >= _FOLDED
     ]
