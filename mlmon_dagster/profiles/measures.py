@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Profiles = Mapping[str, ColumnStatistics]
-_COMPARED = ("numeric", "categorical", "boolean")
 DRIFT_SEED = 20130101
 _WITHOUT_VERSION = tuple(key for key in CELL_KEYS if key != "model_version")
 
@@ -64,8 +63,19 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
             )
             for column in columns
         ]
+        + _multivariate(profiles, baseline)
         + _learning(spec, profiles, known)
     )
+
+
+def _multivariate(profiles: Profiles, baseline: Profiles) -> list[pd.DataFrame]:
+    """Return how the columns hang together, where that is profiled on both sides."""
+    from mlmon_dagster.metrics.joint import JOINT
+    from mlmon_dagster.metrics.multivariate import multivariate_metrics
+
+    if JOINT not in profiles or JOINT not in baseline:
+        return []
+    return [multivariate_metrics(profiles[JOINT], _over_versions(baseline[JOINT]))]
 
 
 def _has_values(stats: ColumnStatistics) -> bool:
@@ -91,8 +101,8 @@ def _learning(spec: ModelSpec, profiles: Profiles, known: Collection[str]) -> li
             reason="learning",
             method_version="learning-1",
         )
-        for name, feature in spec.features.items()
-        if feature.type in _COMPARED and name not in known
+        for name in spec.features
+        if name not in known
         for metric in sorted({"psi", str(spec.monitors.drift.method)})
     ]
 
@@ -184,7 +194,7 @@ def columns_of(spec: ModelSpec, family: str) -> list[str]:
     """Return the profiled columns that a family reads."""
     return {
         "quality": [*spec.features],
-        "drift": [*spec.features, "score", "prediction", "actual"],
+        "drift": [*spec.features, "score", "prediction", "actual", ":joint"],
         "performance": performance_columns(spec),
         "service": ["latency_ms", "status"],
     }[family]
