@@ -61,7 +61,10 @@ def standard_scores(values: Floats, counts: Ints) -> NDArray[np.int8]:
     spread = np.sqrt((centred**2 @ counts) / total)
     if not spread > 1e-9:
         return np.zeros(len(counts), np.int8)
-    return np.clip(np.rint(centred / spread * UNIT), -MOST, MOST).astype(np.int8)
+    scores: NDArray[np.int8] = np.clip(np.rint(centred / spread * UNIT), -MOST, MOST).astype(
+        np.int8
+    )
+    return scores
 
 
 def size_of(columns: int) -> int:
