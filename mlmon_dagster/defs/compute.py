@@ -17,6 +17,7 @@ from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.spec import ModelSpec, Window, first_window
 from mlmon_dagster.spec.features import features_digest
+from mlmon_dagster.spec.profiling import profiled_besides
 from mlmon_dagster.store import promotions, schema_changes, window_steps
 from mlmon_dagster.store.window_steps import NO_BASELINE, StepMark, WindowInputs
 
@@ -142,7 +143,7 @@ def fit_baseline(work: Work) -> Numbers:
     else:
         numbers = _described(baseline)
     # Another set of features needs another baseline, although no event came; see `planning`.
-    digest = features_digest(work.spec.features)
+    digest = features_digest(work.spec.features, profiled_besides(work.spec))
     marks = {start: StepMark(state.input_revision, digest) for start, state in older.items()}
     with store.state.begin() as conn:
         window_steps.mark(conn, model, "baseline", marks, work.now)

@@ -16,6 +16,7 @@ from mlmon_dagster.defs.refused import quarantined_files, reported_in
 from mlmon_dagster.spec import ModelSpec, Window, maturity_of
 from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import AUTO
+from mlmon_dagster.spec.multivariate import CHANGE, SHIFT
 from mlmon_dagster.store import manifest, metric_log, schema_changes
 from mlmon_dagster.store.window_steps import NO_BASELINE, StepMark, WindowInputs
 
@@ -103,7 +104,8 @@ def _metric_names(spec: ModelSpec, family: str) -> list[str]:
     if family == "drift":
         # Columns without an order have no ks; psi also explains by slice.
         method = spec.monitors.drift.method
-        return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}"})
+        joint = (SHIFT, CHANGE) if spec.monitors.drift.multivariate else ()
+        return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *joint})
     if family == "performance":
         return sorted({monitor.metric for monitor in spec.monitors.performance})
     if family == "estimated_performance":

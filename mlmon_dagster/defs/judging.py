@@ -126,9 +126,10 @@ def describe_thresholds(spec: ModelSpec, family: str) -> str:
     if family == "drift":
         d = monitors.drift
         limit = "its own usual distance" if d.auto else f"{d.above:g}"
+        joint = f" Correlations may change by {d.multivariate.above:g}." if d.multivariate else ""
         return (
             f"Fails above {limit} ({d.method}, bias taken off) if also significant "
-            f"(q = {d.q:g} over the columns)."
+            f"(q = {d.q:g} over the columns).{joint}"
         )
     if family == "performance":
         return "Limits: " + "; ".join(_performance_limit(m) for m in monitors.performance) + "."

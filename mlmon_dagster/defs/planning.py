@@ -26,6 +26,7 @@ from mlmon_dagster.spec import (
     window_containing,
 )
 from mlmon_dagster.spec.features import features_digest
+from mlmon_dagster.spec.profiling import profiled_besides
 from mlmon_dagster.spec.rolling import EarlierWindows, mark_of_windows
 from mlmon_dagster.store import promotions, retention_marks, window_steps
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
@@ -96,7 +97,8 @@ def _baseline_request(
     engine: sa.Engine, spec: ModelSpec, inputs: dict[dt.datetime, WindowInputs]
 ) -> Request | None:
     """Return a request for the baseline if older events, or other features, came since its fit."""
-    undone, digest = StepMark(-1, ""), features_digest(spec.features)
+    undone = StepMark(-1, "")
+    digest = features_digest(spec.features, profiled_besides(spec))
     due = {
         start: state
         for start, state in baseline_windows(spec, inputs).items()

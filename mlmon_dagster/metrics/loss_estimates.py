@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 VERSION = "dle-1"
 _TINY = 1e-300
+_LARGEST_SQUARE = 1e150  # whose square is a number, too
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _spread(predicted: Floats) -> Floats:
     expected square, that of the square with the square of this. So a window with more of the rows
     that are hard to predict has a wider band.
     """
-    square = np.maximum(predicted[1].mean(axis=0), 0)
+    square = np.clip(predicted[1].mean(axis=0), 0, _LARGEST_SQUARE)
     return np.stack([square, square**2])
 
 

@@ -24,7 +24,7 @@ TABLE = ":table"
 UNSEEN_KEPT = 10
 
 Kind = Literal[
-    "numeric", "categorical", "score", "confusion", "classes", "loss", "latency", "status"
+    "numeric", "categorical", "score", "confusion", "classes", "loss", "latency", "status", "joint"
 ]
 
 
@@ -40,7 +40,8 @@ class Binning:
             ``unseen``. ``score``: logit-space bin x (unlabelled, negative, positive).
             ``confusion``: (predicted 0/1) x (unlabelled, negative, positive). ``classes``:
             predicted x actual class. ``loss``: one code; its sums are what counts. ``latency``:
-            log-spaced bins. ``status``: ok, error.
+            log-spaced bins. ``status``: ok, error. ``joint``: no codes but sums of products of
+            scores, see `metrics.joint`.
         edges: Inner edges of the coarse bins, ascending; a value belongs to bin ``i`` when
             ``edges[i-1] < value <= edges[i]``; the outer bins are open. Empty if not numeric.
         fine: Number of equal-width sub-bins inside each coarse bin (1 = none); the code is
@@ -51,12 +52,15 @@ class Binning:
         centre: Value subtracted before squares are summed (baseline median, 6 digits).
         categories: Baseline categories that have a code of their own, most frequent first; the
             code after the last is ``other``, the next ``unseen``. For ``classes`` the classes,
-            sorted; for a ``score`` of a multiclass model the one class that is positive.
-        tail: Further baseline categories, counted together as ``other``.
+            sorted; for a ``score`` of a multiclass model the one class that is positive; for
+            ``joint`` the names of the scores.
+        tail: Further baseline categories, counted together as ``other``; for ``joint`` the column
+            that each score is of.
         is_open: The baseline had too many categories to keep them all by name, so that a value
             that is not among them counts as ``other`` and nothing is ever ``unseen``.
         values: One value per code when every distinct baseline value has a bin of its own (then
-            ``fine`` is 1 and the first and last bin are for values outside the baseline's range).
+            ``fine`` is 1 and the first and last bin are for values outside the baseline's range);
+            for ``joint`` the scores of each column's coarse codes, one score after another.
         size: Number of codes.
         binning_id: Hash of all the above; statistics with another id refuse to merge.
     """

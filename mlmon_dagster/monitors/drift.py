@@ -16,12 +16,12 @@ from mlmon_dagster.monitors.evidence import (
     not_measured,
     result_row,
 )
+from mlmon_dagster.monitors.multivariate import judge_multivariate
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
 from mlmon_dagster.spec.metric_registry import AUTO
 
 WORST_SLICES = 5
 _ALWAYS = ("psi", "jensen_shannon", "chi_square")  # of columns of any kind
-_PROFILED = ("numeric", "categorical", "boolean", "text")
 
 
 def judge(evidence: Evidence) -> list[Row]:
@@ -31,7 +31,7 @@ def judge(evidence: Evidence) -> list[Row]:
     (a column's slices are a family of their own, judged if `slices` is set), is at most q. Large:
     the distance less its sampling mean is above the threshold. Columns without order have no KS
     distance; with `method: ks` they are judged by psi, and so are all columns that have no value
-    of a method. Times move on by themselves and are not judged; of texts it is the length.
+    of a method. Of times it is the age at the event, of texts the length.
     """
     rows: list[Row] = []
     methods = _by_importance(evidence, _columns(evidence))
@@ -45,6 +45,7 @@ def judge(evidence: Evidence) -> list[Row]:
             for column in methods:
                 parts = evidence.slices(window, "psi", column)
                 rows += _judge_family(evidence, window, [(column, "psi", part) for part in parts])
+        rows += judge_multivariate(evidence, window)
     return rows
 
 
@@ -53,10 +54,9 @@ def _columns(evidence: Evidence) -> dict[str, str]:
     monitor, spec = evidence.spec.monitors.drift, evidence.spec
     method = str(monitor.method)
     computed = set(evidence.columns_with(method))
-    skipped = {name for name, feature in spec.features.items() if feature.type not in _PROFILED}
-    names = sorted((computed | set(evidence.columns_with("psi"))) - skipped)
+    names = sorted(computed | set(evidence.columns_with("psi")))
     if not names:
-        names = [name for name, feature in spec.features.items() if feature.type in _PROFILED]
+        names = list(spec.features)
         computed = set(names)
     if monitor.columns != "all":
         names = list(monitor.columns)

@@ -24,6 +24,7 @@ from mlmon_dagster.profiles.payload import (
 )
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
+from mlmon_dagster.spec.profiling import profiled_besides
 from mlmon_dagster.spec.tasks import task_signature
 from mlmon_dagster.spec.windows import Window, complete_windows, window_containing
 from mlmon_dagster.store import Store, baselines, window_steps
@@ -267,6 +268,7 @@ def _signature(spec: ModelSpec) -> list[object]:
         spec.slices,
         [spec.time.zone, spec.time.granularity],
         task_signature(spec),
+        *profiled_besides(spec),
     ]
 
 

@@ -178,6 +178,24 @@ def class_score_binning(column: str, label: str, classes: int) -> Binning:
     )
 
 
+def joint_binning(
+    column: str, size: int, scores: Sequence[tuple[str, str, Sequence[int]]]
+) -> Binning:
+    """Sums of products of scores.
+
+    Args:
+        column: Column name.
+        size: Number of sums.
+        scores: Name, column, and the score of each of the column's coarse codes.
+    """
+    return _binning(
+        column, "joint", size,
+        categories=tuple(name for name, _, _ in scores),
+        tail=tuple(of for _, of, _ in scores),
+        values=tuple(float(value) for _, _, by_code in scores for value in by_code),
+    )  # fmt: skip
+
+
 def size_binning(column: str, typical: float) -> Binning:
     """Logarithmic bins 2 % wide, from 1e-4 to 1e6 times the typical value, or up to twice that.
 

@@ -28,6 +28,7 @@ from mlmon_dagster.profiles.bin_shapes import (
 )
 from mlmon_dagster.profiles.codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.compiler import Engine
+from mlmon_dagster.profiles.joint import fit_joint
 from mlmon_dagster.profiles.losses import (
     CONFIDENCE,
     DECIDED,
@@ -53,7 +54,11 @@ _VALUES: dict[FeatureType, str] = {
     "numeric": "{0}",
     "categorical": "{0}",
     "boolean": "LOWER(CAST({0} AS VARCHAR))",
-    "datetime": "CAST(EXTRACT(EPOCH FROM {0}) AS DOUBLE PRECISION)",
+    # Its age: the time itself is later in every window.
+    "datetime": (
+        "CAST(EXTRACT(EPOCH FROM event_time) AS DOUBLE PRECISION)"
+        " - CAST(EXTRACT(EPOCH FROM {0}) AS DOUBLE PRECISION)"
+    ),
     "text": "CAST(LENGTH({0}) AS DOUBLE PRECISION)",
 }
 _OUTPUTS: dict[str, Kind] = {
@@ -71,9 +76,9 @@ def value_expressions(spec: ModelSpec) -> dict[str, tuple[Kind, str]]:
 
     Returns:
         Column name -> kind and SQL expression: the features, then the roles that the spec
-        declares, then the losses of its task. Times are epoch seconds, texts their length,
-        booleans ``false`` and ``true``, personal categories a digest. The output of a regression is
-        profiled like a feature.
+        declares, then the losses of its task. Of a time the seconds from then to the event
+        (negative for what is to come), of a text its length; booleans ``false`` and ``true``,
+        personal categories a digest. The output of a regression is profiled like a feature.
     """
     found: dict[str, tuple[Kind, str]] = {}
     for name, feature in spec.features.items():
@@ -151,6 +156,7 @@ def fit_binnings(
                 binnings[name] = _fit_categorical(engine, from_sql, name, value)
         else:
             binnings[name] = role_binning(name, kind)
+    binnings |= fit_joint(engine, spec, from_sql, binnings, expressions, dialect)
     return binnings | {name: loss_binning(name, 1.0) for name in group_columns(spec)}
 
 

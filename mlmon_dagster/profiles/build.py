@@ -20,6 +20,7 @@ from mlmon_dagster.profiles.binning import value_expressions
 from mlmon_dagster.profiles.cells import Cells, as_numpy
 from mlmon_dagster.profiles.codes import DUCKDB, NULL_CODE, Column, Dialect
 from mlmon_dagster.profiles.compiler import Engine, Statements
+from mlmon_dagster.profiles.joint import profile_joint
 from mlmon_dagster.profiles.losses import (
     Values,
     group_columns,
@@ -49,9 +50,10 @@ def build_profiles(
         dialect: How the engine wants its SQL.
 
     Returns:
-        Column -> statistics; all columns have the same cells, sorted by `CELL_KEYS`. A slice's
-        key is ``origin,carrier``, its value ``EWR,UA``; a null is ``<null>``, a version that is
-        not logged ``none``. No rows give no cells.
+        Column -> statistics; all columns have the same cells, sorted by `CELL_KEYS`; only
+        `:joint`, where it is profiled, has none of slices. A slice's key is ``origin,carrier``,
+        its value ``EWR,UA``; a null is ``<null>``, a version that is not logged ``none``. No rows
+        give no cells.
 
     Raises:
         StoreError: If a slice has so many values that profiles would not be small any more.
@@ -60,6 +62,7 @@ def build_profiles(
     columns = profiled_columns(binnings, value_expressions(spec), spec)
     statements = Statements(source, columns, spec.slices, dialect)
     found = _profile(engine, spec, statements)
+    found |= profile_joint(engine, source, binnings, value_expressions(spec), dialect)
     if ":log_loss" in found and "score" in found:
         log_loss, brier = found[":log_loss"].total, found[":brier"].total
         found["score"] = replace(found["score"], total=log_loss, total_sq=brier)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mlmon_dagster.metrics.drift_baseline import DriftBaseline
 
 Profiles = Mapping[str, ColumnStatistics]
-_COMPARED = ("numeric", "categorical", "boolean")
 DRIFT_SEED = 20130101
 _WITHOUT_VERSION = tuple(key for key in CELL_KEYS if key != "model_version")
 
@@ -67,8 +66,8 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
         further=[name for name in FURTHER if name in (monitor.method, *monitor.also)],
         limits=monitor.auto,
     )
-    learning = _learning(spec, profiles, known)
-    return concat_frames([found, *learning]) if learning else found
+    others = _multivariate(profiles, baseline) + _learning(spec, profiles, known)
+    return concat_frames([found, *others]) if others else found
 
 
 def _drift_baseline(columns: Collection[str], baseline: Profiles, min_rows: int) -> DriftBaseline:
@@ -87,6 +86,17 @@ def _known(baseline: Profiles) -> frozenset[str]:
 
     outputs = with_outputs(baseline)
     return frozenset(column for column, stats in outputs.items() if _has_values(stats))
+
+
+def _multivariate(profiles: Profiles, baseline: Profiles) -> list[pd.DataFrame]:
+    """Return how the columns hang together, where that is profiled on both sides."""
+    from mlmon_dagster.metrics.joint import JOINT
+    from mlmon_dagster.metrics.multivariate import multivariate_metrics
+
+    if JOINT not in profiles or JOINT not in baseline:
+        return []
+    then = derived(baseline, JOINT, lambda: _over_versions(baseline[JOINT]))
+    return [multivariate_metrics(profiles[JOINT], then)]
 
 
 def _has_values(stats: ColumnStatistics) -> bool:
@@ -112,8 +122,8 @@ def _learning(spec: ModelSpec, profiles: Profiles, known: Collection[str]) -> li
             reason="learning",
             method_version="learning-1",
         )
-        for name, feature in spec.features.items()
-        if feature.type in _COMPARED and name not in known
+        for name in spec.features
+        if name not in known
         for metric in sorted({"psi", str(spec.monitors.drift.method)})
     ]
 
@@ -212,7 +222,7 @@ def columns_of(spec: ModelSpec, family: str) -> list[str]:
     """Return the profiled columns that a family reads."""
     return {
         "quality": [*spec.features],
-        "drift": [*spec.features, "score", "prediction", "actual"],
+        "drift": [*spec.features, "score", "prediction", "actual", ":joint"],
         "performance": performance_columns(spec),
         "service": ["latency_ms", "status"],
     }[family]

@@ -227,8 +227,6 @@ def _monitored_columns(spec: ModelSpec, family: str) -> Iterator[Problem]:
         elif column not in known:
             hint = f"{names.did_you_mean(column, known) or '.'} Known: {names.listed(known)}"
             yield Problem((*where, index), f"'{column}' is not a feature{hint}")
-        elif family == "drift" and getattr(spec.features.get(column), "type", "") == "datetime":
-            yield Problem((*where, index), f"'{column}' is datetime; drift cannot compare it")
 
 
 def _performance(spec: ModelSpec) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -53,7 +53,13 @@ def alias_problems(
             taken.add(old)
 
 
-def features_digest(features: Mapping[str, Feature]) -> str:
-    """Return a short text that changes when a feature is added, removed, renamed or retyped."""
-    content = [[name, f.type, f.from_, f.alias] for name, f in sorted(features.items())]
+def features_digest(features: Mapping[str, Feature], besides: Sequence[object] = ()) -> str:
+    """Return a short text that changes when a feature is added, removed, renamed or retyped.
+
+    Args:
+        features: Of the model.
+        besides: What else decides about profiles, as `profiling.profiled_besides` says.
+    """
+    content: list[object] = [[n, f.type, f.from_, f.alias] for n, f in sorted(features.items())]
+    content += besides
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

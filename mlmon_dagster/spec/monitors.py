@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from mlmon_dagster.spec.baseline import DeclaredBaseline
 from mlmon_dagster.spec.conditions import Condition, RateCondition, check_ladder
 from mlmon_dagster.spec.metric_registry import METRICS
+from mlmon_dagster.spec.multivariate import DeclaredMultivariate
 from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.scalars import (
     Declared,
@@ -150,6 +151,7 @@ class DriftMonitor(_Monitor):
     q: float = Field(default=0.01, gt=0, lt=1)
     min_rows: int = Field(default=30, ge=1)
     slices: bool = False
+    multivariate: DeclaredMultivariate = None
 
     @model_validator(mode="before")
     @classmethod

@@ -101,9 +101,11 @@ def test_ks_is_replaced_by_psi_for_columns_without_order():
     assert found == {"drift/ks/age": "WARN", "drift/psi/region": "WARN"}
 
 
-def test_times_are_not_judged():
-    metrics = [psi(9.0, 0.0, "signed_up"), psi(0.0, 0.5)]
-    assert {row["column_name"] for row in verdicts("drift", metrics)} == {"age"}
+def test_the_age_of_a_time_is_judged_like_any_number():
+    rows = verdicts("drift", [psi(9.0, 0.0, "signed_up"), psi(0.0, 0.5)])
+    assert only(rows, "drift/psi/signed_up")["status"] == "WARN"
+    declared = {row["column_name"] for row in verdicts("drift", [])}
+    assert "signed_up" in declared
 
 
 def test_severity_is_the_declared_one():

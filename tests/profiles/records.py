@@ -17,6 +17,7 @@ SCHEMA = pa.schema(
     [
         ("window_start", pa.timestamp("us", "UTC")),
         ("window_date", pa.string()),
+        ("event_time", pa.timestamp("us", "UTC")),
         ("dataset", pa.string()),
         ("model_version", pa.string()),
         ("prediction", pa.int64()),
@@ -83,6 +84,7 @@ def make_records(
     found = {
         "window_start": [START + pd.Timedelta(days=int(d)) for d in day],
         "window_date": [f"{START + pd.Timedelta(days=int(d)):%Y-%m-%d}" for d in day],
+        "event_time": [START + pd.Timedelta(days=int(d), seconds=7 * i) for i, d in enumerate(day)],
         "dataset": [dataset] * n,
         "model_version": maybe(rng.choice(["1", "2"], n), 0.1),
         "prediction": maybe(rng.integers(0, 2, n).tolist()),

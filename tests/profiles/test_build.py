@@ -82,14 +82,18 @@ def test_numeric_counts_are_fine_for_the_whole_and_coarse_for_slices(
         check_counts(profiles[name], cells, code)
 
 
-def test_times_are_counted_as_seconds_and_texts_by_their_length(profiles: Any, cells: Any) -> None:
-    values: dict[str, Any] = {"booked_at": lambda x: x.timestamp(), "note": len}
+def test_times_are_counted_by_their_age_and_texts_by_their_length(
+    profiles: Any, cells: Any
+) -> None:
+    values: dict[str, Any] = {
+        "booked_at": lambda row: (row["event_time"] - row["booked_at"]).total_seconds(),
+        "note": lambda row: len(row["note"]),
+    }
     for name, value in values.items():
         stats = profiles[name]
 
         def code(row: Any, coarse: bool, name: str = name, stats: Any = stats) -> Any:
-            x = row[name]
-            number = None if x is None else values[name](x)
+            number = None if row[name] is None else values[name](row)
             return (
                 None
                 if number is None
@@ -97,8 +101,9 @@ def test_times_are_counted_as_seconds_and_texts_by_their_length(profiles: Any, c
             )
 
         check_counts(stats, cells, code)
+        first = next(iter(cells.values()))
         assert stats.maximum[0] == max(
-            value(x) for x in next(iter(cells.values()))[name] if x is not None
+            value(row) for _, row in first.iterrows() if row[name] is not None
         )
 
 
