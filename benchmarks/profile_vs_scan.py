@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import pickle
-import resource
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.memory import peak_megabytes
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.metrics.joint import JOINT
 from mlmon_dagster.metrics.statistics import ColumnStatistics
@@ -162,7 +162,7 @@ def measure(folder: Path, repeats: int) -> dict[str, float]:
             run()
             times[name].append(time.perf_counter() - begin)
     found = {name: statistics.median(values[1:]) for name, values in times.items()}
-    found["peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found["peak MB"] = peak_megabytes()
     return found
 
 

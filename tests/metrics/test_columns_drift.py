@@ -16,6 +16,7 @@ from mlmon_dagster.metrics.statistics import ColumnStatistics, concat, select
 from tests.metrics.samples import (
     CATEGORICAL_LAWS,
     NUMERIC_LAWS,
+    Law,
     categorical_binning,
     cells,
     count,
@@ -25,21 +26,33 @@ from tests.metrics.samples import (
 
 SEED = 3
 ROUNDING = 1e-12
-LAWS = NUMERIC_LAWS | CATEGORICAL_LAWS
+
+
+def sharing(law: Law, rows: int) -> Law:
+    """So many rows in turn have the same value."""
+    return lambda rng, size: np.repeat(law(rng, size), rows, axis=1)[:, : size[1]]
+
+
+NUMERIC = NUMERIC_LAWS | {
+    "five_share": sharing(NUMERIC_LAWS["normal"], 5),
+    "hundreds_share": sharing(NUMERIC_LAWS["normal"], 180),
+}
+CATEGORICAL = CATEGORICAL_LAWS | {"ten_share": sharing(CATEGORICAL_LAWS["hundred"], 10)}
+LAWS = NUMERIC | CATEGORICAL
 WINDOWS = {"whole": (20, 400), "a": (20, 60), "b": (20, 8), "few": (5, 200)}
 KEYS = ["column_name", "metric", "slice_value", "window_start"]
 
 
 def sides() -> tuple[dict[str, ColumnStatistics], dict[str, ColumnStatistics]]:
-    """Windows of 3, 400, and 3,000 rows of every law, with slices, and their baselines."""
+    """Windows of 3, 100, 400, and 3,000 rows of every law, with slices, and their baselines."""
     rng = np.random.default_rng(11)
     now, then = {}, {}
     for name, law in LAWS.items():
         drawn = {part: law(rng, size) for part, size in WINDOWS.items()}
-        make = numeric_binning if name in NUMERIC_LAWS else categorical_binning
+        make = numeric_binning if name in NUMERIC else categorical_binning
         binning = make(drawn["whole"], name)
         then[name] = concat([part_of(count(binning, v), part) for part, v in drawn.items()])
-        fresh = [("whole", law(rng, (1, n))) for n in (3, 400, 3000)]
+        fresh = [("whole", law(rng, (1, n))) for n in (3, 100, 400, 3000)]
         fresh += [(part, law(rng, (2, 70))) for part in ("a", "b", "few", "new")]
         now[name] = concat([part_of(count(binning, v), part) for part, v in fresh])
     return shared(now), shared(then)
@@ -73,6 +86,8 @@ def test_columns_together_have_the_results_of_each_alone(test_slices: bool) -> N
     alone = [drift_metrics(NOW[name], THEN[name], seed=SEED, **options) for name in NOW]
     assert_same(together, pd.concat(alone))
     assert list(dict.fromkeys(together["column_name"])) == list(NOW)
+    few = together["reason"] == "few_independent_rows"
+    assert set(together.loc[few, "column_name"]) == {"hundreds_share"}
 
 
 def test_columns_in_small_batches_have_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
