@@ -35,7 +35,7 @@ class Independence:
     Attributes:
         rows_per_value: Design effect d, at least 1; 1 without windows.
         usual: Median rows of the baseline's windows; infinite without windows.
-        is_shared: Whether rows share values: d is more than 99 of 100 sets of independent rows show.
+        is_shared: Whether rows share values: d is above that of 99 of 100 sets of independent rows.
         is_precise: Whether d is known within a tenth or so.
     """
 
