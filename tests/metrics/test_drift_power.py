@@ -79,8 +79,8 @@ def categories(rng: np.random.Generator, shape: tuple[int, int], moved: float) -
     return rng.choice(12, shape, p=SHARES + moved * (np.arange(12) == 6) - moved * np.eye(12)[0])
 
 
-# Of 200 windows each: three standard errors of a difference at a power of one half are 0.15. The
-# exact chi-square test of 50 rows has 2 to 3 times its alpha in false alarms, ours has not.
+# Of 200 windows each: three standard errors of a difference at a power of one half are 0.15. Beyond
+# that, rows are not known to be independent as exact tests assume, which costs some power.
 @pytest.mark.slow
 @pytest.mark.parametrize(("rows", "by"), [(50, 0.6), (200, 0.3), (500, 0.2)])
 def test_a_shifted_mean_is_seen_as_often_as_by_the_exact_ks_test(rng, rows, by):
@@ -94,16 +94,14 @@ def test_a_shifted_mean_is_seen_as_often_as_by_the_exact_ks_test(rng, rows, by):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("rows", "by"), [(50, 0.15), (200, 0.07), (500, 0.05)])
-def test_a_moved_share_is_seen_as_often_as_by_the_exact_chi_square_test(rng, rows, by):
-    then, now = categories(rng, (30, 500), 0), categories(rng, (200, rows), by)
-    baseline = count(categorical_binning(then), then)
-    frame = drift_metrics(count(baseline.binning, now), baseline, seed=1)
-    found = {name: (part["p_value"] <= 0.01).mean() for name, part in frame.groupby("metric")}
-    known = np.bincount(then.ravel(), minlength=12)
-    exact = np.mean(
-        [
-            stats.chi2_contingency(np.stack([known, np.bincount(row, minlength=12)])).pvalue <= 0.01
-            for row in now
-        ]
-    )
-    assert max(found["chi_square"], found["psi"]) >= exact - (0.25 if rows == 50 else 0.15)
+def test_a_moved_share_is_seen_nearly_as_often_as_by_the_exact_chi_square_test(rng, rows, by):
+    found, exact = [], []
+    for _ in range(4):
+        then, now = categories(rng, (30, 500), 0), categories(rng, (60, rows), by)
+        baseline = count(categorical_binning(then), then)
+        frame = drift_metrics(count(baseline.binning, now), baseline, seed=1)
+        found += (frame.loc[frame["metric"] == "chi_square", "p_value"] <= 0.01).tolist()
+        known = np.bincount(then.ravel(), minlength=12)
+        tables = [np.stack([known, np.bincount(row, minlength=12)]) for row in now]
+        exact += [stats.chi2_contingency(table).pvalue <= 0.01 for table in tables]
+    assert np.mean(found) >= np.mean(exact) - 0.2
