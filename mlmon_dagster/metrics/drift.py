@@ -216,7 +216,10 @@ def _binned_distances(
     for node in np.unique(nodes):
         rows = usable[nodes == node]
         size = round(float(grid_size(node)))  # not of these windows: others may be with them
-        plan, finer = null.plan(int(node)), null.plan(independence.plan_node(size, null.ordered))
+        plan, finer = (
+            null.plan(int(node)),
+            null.plan(independence.plan_node(int(node), null.ordered)),
+        )
         bins = Merged(plan, side.current.counts[rows], side.pooled, windows)
         other = bins
         if not np.array_equal(plan, finer):
@@ -271,8 +274,8 @@ def _ks(
             result.method = "windows"
             own = ks(windows, pooled - windows) ** 2
             own_null = null.moments(windows.sum(axis=1))
-            between = between_window_p(raw**2, moments, own, own_null, root=ROOT["ks"])
-            p = np.where(independence.needs_windows(n[rows]), np.maximum(p, between), p)
+            # always: days that differ only in their mean hardly show in the other bins
+            p = np.maximum(p, between_window_p(raw**2, moments, own, own_null, root=ROOT["ks"]))
             result.limit[rows] = usual_limit(moments, own, own_null, 2.0)
         result.p[rows] = p
     return result
