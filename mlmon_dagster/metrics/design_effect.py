@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.bins import merge_bins, merge_plan
 from mlmon_dagster.metrics.distances import chi_square
-from mlmon_dagster.metrics.null import grid_floor
+from mlmon_dagster.metrics.null import grid_floor, grid_size
 from mlmon_dagster.metrics.robust import biweight
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-_Z95 = 1.6448536269514722
+_Z99 = 2.3263478740408408
 _BINS_FOR = (1.0, 4.0)  # times the usual rows: few values hide in few bins, many in fine ones
 _COARSE = 3.0
 _PRECISE = 0.1
-_CATEGORIES = 4.0  # times the rows: five expected in each become one and a quarter
+_CATEGORIES = 4  # grid steps, so four times the rows: five expected become one and a quarter
 _RESOLVED = 20.0  # independent rows that the bins of a small window are made for: four bins
 FEWEST_VALUES = 8.0  # independent rows, in a window of under half the baseline's usual rows
 
@@ -38,7 +38,7 @@ class Independence:
     Attributes:
         rows_per_value: Design effect d, at least 1; 1 without windows.
         usual: Median rows of the baseline's windows; infinite without windows.
-        is_shared: Whether rows share values: d is more than 19 of 20 sets of independent rows show.
+        is_shared: Whether rows share values: d is above that of 99 of 100 sets of independent rows.
         is_precise: Whether d is known within a tenth or so.
     """
 
@@ -64,7 +64,7 @@ class Independence:
         sizes = windows.sum(axis=1)
         usual = float(np.median(sizes))
         found = [_design_effect(windows, size * usual, ordered) for size in _BINS_FOR]
-        shared = [d for d, error in found if d > 1 + _Z95 * error]
+        shared = [d for d, error in found if d > 1 + _Z99 * error]
         if shared:
             return cls(max(shared), usual, is_shared=True)
         return cls(max(found[0][0], 1.0), usual, is_precise=found[0][1] < _PRECISE)
@@ -110,16 +110,17 @@ class Independence:
         unknown = self.is_shared | np.logical_not(self.is_precise)
         return np.asarray((n > self.usual) | unknown, dtype=np.bool_)
 
-    def plan_node(self, size: float, ordered: bool) -> int:
-        """Grid number of the rows by which bins of windows of `size` rows are merged for a test.
+    def plan_node(self, node: int, ordered: bool) -> int:
+        """Grid number of the rows by which bins are merged to test windows of grid number `node`.
 
         Categories are tested with fewer expected rows in each than intervals, whose neighbours know
         of their change.
         """
-        rows = size
         if self.is_shared:
+            size = float(grid_size(node))
             rows = max(float(self.rows(np.asarray(size))), min(size, _RESOLVED))
-        return int(grid_floor(rows if ordered else rows * _CATEGORIES))
+            node = int(grid_floor(rows))
+        return node if ordered else node + _CATEGORIES
 
     @property
     def is_coarse(self) -> NDArray[np.bool_]:

@@ -115,7 +115,7 @@ class References:
         if not self.is_tested:
             return (self._merge(mine, merge_plan(pooled, rows, ordered=ordered), size),) * 2
         shown = plan_at(pooled, node, ordered=ordered)
-        tested = plan_at(pooled, mine.independence.plan_node(size, ordered), ordered=ordered)
+        tested = plan_at(pooled, mine.independence.plan_node(node, ordered), ordered=ordered)
         number = self._merge(mine, shown, size)
         is_same = np.array_equal(shown, tested)
         return number, number if is_same else self._merge(mine, tested, size)

@@ -100,10 +100,10 @@ def fill_ks(
     result.effect[rows] = raw - moments.bias
     fewer = replace(null, n_baseline=np.round(null.n_baseline / independence.rows_per_value))
     p = fewer.p_value(raw, independence.rows(n))
-    needed = np.flatnonzero(independence.needs_windows(n))
     value, root = raw ** POWER["ks"], ROOT["ks"]
+    always = np.arange(len(raw))  # days that differ only in their mean hardly show in other bins
     result.p[rows] = larger_of_windows(
-        p, references.own, columns, value, moments, needed, root=root
+        p, references.own, columns, value, moments, always, root=root
     )
     if limits:
         result.limit[rows] = usual_limits(references.own, columns, moments, POWER["ks"])
