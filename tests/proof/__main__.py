@@ -1,6 +1,6 @@
 """Every proof in full, and one table of what was claimed and found: `make prove`.
 
-About half an hour on a quiet machine of two cores; `--examples`, `--kills`, `--every` and
+An hour and more on two cores; `--examples`, `--kills`, `--every` and
 `--seconds` make it shorter.
 """
 
