@@ -82,17 +82,19 @@ class Worker:
     clock: Clock
     jitter: Callable[[], float] = random.random
     report: DeliveryReport = field(default_factory=DeliveryReport)
+    looked_at: dt.datetime | None = None  # when the queue was last asked
     owner: str = field(
         default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     )
 
     def attempt_next(self) -> bool:
         """Take one message to an end; False if none may go now."""
+        self.looked_at = self.clock()
         claim = outbox.claim_next(
             self.store.state,
             owner=self.owner,
             receivers=sorted(self.receivers),
-            now=self.clock(),
+            now=self.looked_at,
             lease=self.policy.lease,
         )
         if claim is None:
@@ -109,12 +111,12 @@ class Worker:
     def wait_for_next(self, deadline: float) -> bool:
         """Wait a moment if a message becomes due soon, such as the next of a paced channel."""
         due = outbox.next_due(self.store.state, sorted(self.receivers))
-        if due is None:
+        # Due then and yet not claimed: it waits for another worker or for its thread's head.
+        if due is None or (self.looked_at is not None and due <= self.looked_at):
             return False
-        seconds = (due - self.clock()).total_seconds()
+        seconds = max((due - self.clock()).total_seconds(), 0.0)
         left = deadline - time.monotonic()
-        # Already due and yet not claimed: it waits for another worker or for its thread's head.
-        if not 0 < seconds <= min(self.policy.idle_seconds, left):
+        if seconds > min(self.policy.idle_seconds, left):
             return False
         time.sleep(seconds)
         return True

@@ -25,6 +25,7 @@ from mlmon_dagster.spec.metric_registry import is_loss
 
 FAMILY = "estimated_performance"
 _Z95 = 1.959963984540054
+_NEWEST = 3  # windows that must be as bad as all of them: fewer would flap by chance
 
 
 def judge(evidence: Evidence) -> list[Row]:
@@ -33,9 +34,10 @@ def judge(evidence: Evidence) -> list[Row]:
     Two monitors per declared metric. ``estimated_performance/<metric>``: the estimate is worse than
     the baseline's by `drop`, and its band excludes the baseline's. It needs no actuals.
     ``estimated_performance/<metric>_residual``: once actuals are there, the realized values of the
-    last `over` windows are worse than the estimates by `residual` on average, and the 95 % interval
-    of that excludes 0: the score no longer means what it meant, which is concept drift. Windows
-    that turn out better than estimated pass. Provisional windows are NO_DATA for the second.
+    last `over` windows are worse than the estimates by `residual` on average, the 95 % interval
+    of that excludes 0, and the newest three of them are that much worse too, so that what is over
+    is forgotten: the score no longer means what it meant, which is concept drift. Windows that
+    turn out better than estimated pass. Provisional windows are NO_DATA for the second.
     """
     rows: list[Row] = []
     for window in evidence.windows:
@@ -90,9 +92,14 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     if row is None or reason:
         return _without(evidence, window, monitor, metric, reason, fields)
     recent = evidence.recent(window, metric, monitor.over)
-    mean, margin = pooled(recent, evidence.baseline_row(estimated(monitor.metric), row))
-    worse = -mean if is_loss(monitor.metric) else mean
-    failed = worse >= monitor.residual - 1e-12 and worse > margin
+    base = evidence.baseline_row(estimated(monitor.metric), row)
+    mean, margin = pooled(recent, base)
+    newest, _ = pooled(recent[-_NEWEST:], base)
+    sign = -1 if is_loss(monitor.metric) else 1
+    worse = sign * mean
+    is_past = worse >= monitor.residual - 1e-12
+    lasts = sign * newest >= monitor.residual - 1e-12
+    failed = is_past and lasts and worse > margin
     name = NAMES.get(monitor.metric, monitor.metric)
     span = f" over {len(recent)} windows" if len(recent) > 1 else ""
     n = sum(int(one["n"]) for one in recent)
@@ -103,7 +110,9 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     )
     if failed:
         text += ". The scores no longer mean what they meant in the baseline"
-    past = worse >= monitor.residual and not failed
+    if is_past and not lasts:
+        text += f"; the newest {_NEWEST} windows are within it"
+    past = is_past and lasts and not failed
     fields |= {"value": mean, "lower": mean - margin, "upper": mean + margin, "n": n}
     return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
 

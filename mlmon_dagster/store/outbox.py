@@ -85,7 +85,10 @@ def claim_next(
     due = sa.case((o.status == "sending", o.lease_until), else_=o.next_at) <= now
     query = (  # of the key alone: what a long queue holds must not be sorted with it
         sa.select(o.id)
-        .where(_is_one_of(o.status, *UNSETTLED), o.receiver.in_(receivers), due, *_may_go(now))
+        .where(_is_one_of(o.status, *UNSETTLED), o.receiver.in_(receivers), due, *_in_turn())
+        .where(
+            ~sa.exists().where(channel_gate.c.channel == o.channel, channel_gate.c.not_before > now)
+        )
         .order_by(o.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=outbox)
@@ -112,7 +115,8 @@ def _is_one_of(status: sa.ColumnElement[str], *names: str) -> sa.ColumnElement[b
     return status.in_([sa.literal_column(f"'{name}'") for name in names])
 
 
-def _may_go(now: dt.datetime) -> list[sa.ColumnElement[bool]]:
+def _in_turn() -> list[sa.ColumnElement[bool]]:
+    """Leave out what waits for other messages, rather than for a time."""
     o, earlier, head = outbox.c, outbox.alias("earlier"), outbox.alias("head")
     return [
         ~sa.exists().where(
@@ -125,13 +129,12 @@ def _may_go(now: dt.datetime) -> list[sa.ColumnElement[bool]]:
             head.c.id != o.id,
             head.c.status.in_(UNSETTLED),
         ),
-        ~sa.exists().where(channel_gate.c.channel == o.channel, channel_gate.c.not_before > now),
         ~sa.and_(o.status == "queued", _is_down(o.channel), _has_unclear(o.receiver, o.channel)),
     ]
 
 
 def _is_down(channel: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-    gate = channel_gate.c
+    gate = channel_gate.alias("failing").c
     return sa.exists().where(gate.channel == channel, gate.n_failures >= FAILING)
 
 
@@ -149,13 +152,16 @@ def _has_unclear(
 
 
 def next_due(engine: sa.Engine, receivers: Sequence[str]) -> dt.datetime | None:
-    """Return the real time at which the next message may go, gates included; None if none waits."""
+    """Return the real time at which the next message may go, gates included; None if none waits.
+
+    Messages that wait for others are not among them: their turn comes when those are settled.
+    """
     o, gate = outbox.c, channel_gate.c
     due = sa.case((gate.not_before > o.next_at, gate.not_before), else_=o.next_at)
     query = (
         sa.select(sa.func.min(due))
         .select_from(outbox.outerjoin(channel_gate, gate.channel == o.channel))
-        .where(o.status.in_(("queued", "unknown")), o.receiver.in_(receivers))
+        .where(o.status.in_(("queued", "unknown")), o.receiver.in_(receivers), *_in_turn())
     )
     with engine.connect() as conn:
         found: dt.datetime | None = conn.scalar(query)

@@ -59,11 +59,12 @@ def expected_keys(store: Store) -> list[str]:
 @pytest.mark.parametrize("when", ["", "after_"])
 @pytest.mark.parametrize("fault", ["500", "reset", "eof", "truncated", "hang"])
 def test_an_unclear_attempt_is_settled_by_looking(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver, when: str, fault: str
+    store: Store, slack: FakeSlack, when: str, fault: str
 ) -> None:
     open_threads(store)
     slack.script("chat.postMessage", when + fault)
-    report = send(store, receiver)
+    slack.hang_seconds = 3
+    report = send(store, SlackReceiver(slack.token, base_url=slack.url, timeout_seconds=2))
 
     assert keys(slack) == expected_keys(store)
     assert statuses(store) == ["sent"]
@@ -382,6 +383,23 @@ def test_nothing_is_lost_doubled_or_out_of_order_among_faults(
     assert all(ids == sorted(ids) for ids in by_group.values())
     assert {r["status"] for r in rows_of(any_store, outbox)} <= {"sent", "superseded"}
     assert len(sent) >= 4 * 3
+
+
+# Waiting
+
+
+def test_what_becomes_due_while_the_worker_looks_is_not_left_for_the_next_call(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    open_threads(store)
+    due = NOW + dt.timedelta(milliseconds=1)
+    with store.state.begin() as conn:
+        conn.execute(outbox.update().values(next_at=due))
+    times = iter([NOW])
+    clock = lambda: next(times, due + dt.timedelta(milliseconds=1))  # noqa: E731
+    report = deliver(store, {"slack": receiver}, clock=clock)
+
+    assert report.n_sent == 1
 
 
 # The whole way

@@ -24,7 +24,7 @@ PICTURE = b"\x89PNG a picture"
 
 
 def plotted(slack: FakeSlack, draw: Any = lambda _plot: PICTURE) -> SlackReceiver:
-    return SlackReceiver(slack.token, base_url=slack.url, timeout_seconds=1, draw=draw)
+    return SlackReceiver(slack.token, base_url=slack.url, timeout_seconds=10, draw=draw)
 
 
 def incident(store: Store, **changes: Any) -> None:
@@ -98,8 +98,8 @@ def test_a_plot_that_fails_for_good_is_given_up_and_no_text_waits_for_it(
     slack.script("files.getUploadURLExternal", *[step] * 20)
     send(store, plotted(slack), max_messages=2)
     settle(store, SPECS, day(7), result(6, "OK"), with_plots=True)
-    for _ in range(12):
-        report = send(store, plotted(slack))
+    # One call sees all of it through: what waits for the first plot does not hide when that is due.
+    report = send(store, plotted(slack))
 
     assert len(slack.messages) == 2
     assert slack.files == []
