@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mlmon_dagster.metrics.column_baseline import ColumnBaseline
-from mlmon_dagster.metrics.drift_references import KsReferences, References
+from mlmon_dagster.metrics.drift_references import FineReferences, References
 from mlmon_dagster.metrics.null import DISTANCES
 from mlmon_dagster.metrics.slice_index import SliceIndex, SlicePool
 from mlmon_dagster.metrics.statistics import ColumnStatistics
@@ -32,7 +32,7 @@ class DriftBaseline:
         self.whole = References(tuple(DISTANCES), min_rows)
         self.tested = References(("psi",), min_rows)
         self.untested = References(("psi",), None)
-        self.ks = KsReferences(seed, min_rows)
+        self.fine = FineReferences(seed, min_rows)
         self._stats = dict(columns)
         self._columns: dict[str, ColumnBaseline] = {}
         self._pools: dict[int, SlicePool] = {}

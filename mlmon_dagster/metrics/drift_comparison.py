@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.column_baseline import ColumnBaseline
-from mlmon_dagster.metrics.distances import ks
 from mlmon_dagster.metrics.drift_baseline import DriftBaseline
-from mlmon_dagster.metrics.drift_references import References
+from mlmon_dagster.metrics.drift_references import FINE, References
 from mlmon_dagster.metrics.drift_results import Cases, DriftResult
-from mlmon_dagster.metrics.drift_values import Sides, fill_binned, fill_ks
+from mlmon_dagster.metrics.drift_values import Sides, fill_binned, fill_fine
 from mlmon_dagster.metrics.further_drift import further_results
 from mlmon_dagster.metrics.merged_baselines import MergedBaselines, Pairs
 from mlmon_dagster.metrics.null import DISTANCES, grid_floor
@@ -22,6 +21,7 @@ from mlmon_dagster.metrics.significance import either
 from mlmon_dagster.metrics.slice_index import SliceIndex
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Positions = NDArray[np.intp]
 
@@ -57,12 +57,11 @@ class Comparison:
         whole = [column.cells.whole for column in self._columns]
         if any(map(len, whole)):
             found = self._binned(whole, self._baseline.whole, tuple(DISTANCES))
-            known = found[0]
-            shape = self._ks(known)
-            _see_shape(found, shape)
-            found += shape
+            known, fine = found[0], self._fine(found[0])
+            _see_shape(found, fine.get("smooth"))
+            found += [fine["ks"]] if fine else []
             found += [result.as_limit() for result in found if self._limits]
-            found += self._further(further, known) if further else []
+            found += self._further(further, known, fine.get("area")) if further else []
         slices = [column.cells.slices for column in self._columns]
         if any(map(len, slices)):
             references = self._baseline.tested if test_slices else self._baseline.untested
@@ -113,35 +112,40 @@ class Comparison:
         columns = np.repeat(numbers, [len(mine) for mine in rows])
         return Cases(columns, np.concatenate(rows), n, total, reason)
 
-    def _ks(self, known: DriftResult) -> list[DriftResult]:
-        """Return the KS distance of the ordered columns; `known` is the psi of all."""
+    def _fine(self, known: DriftResult) -> dict[str, DriftResult]:
+        """Return the distances on the fine bins of the ordered columns; `known` is psi of all."""
         ordered = [
             (column, bins.fine[column.cells.whole])
             for column, bins in zip(self._columns, self._bins, strict=True)
             if bins.fine is not None
         ]
         if not ordered:
-            return []
-        cases, references = self._ks_cases(known.cases, ordered), self._baseline.ks
-        result = DriftResult("ks", cases, np.full(len(cases.n), "rows", dtype="<U8"))
+            return {}
+        cases, references = self._fine_cases(known.cases, ordered), self._baseline.fine
         kept = _split(cases.reason == "", [fine for _, fine in ordered])
-        raw, numbers, slices = [], [], []
+        numbers, slices = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        raw: dict[str, list[Floats]] = {metric: [] for metric in FINE}
         for (column, fine), keep in zip(ordered, kept, strict=True):
             if keep.any():
                 number, own = references.number(column.baseline), column.baseline
                 numbers.append(np.full(int(keep.sum()), number))
-                raw.append(ks(fine[keep], references.pooled(number)))
                 slices.append(self._baseline.whole.slices(own, np.full(keep.sum(), own.whole)))
-        if raw:
-            places, mine = np.flatnonzero(cases.reason == ""), np.concatenate(numbers)
-            result.method[places[references.own.sizes(mine) > 0]] = "windows"
+                for metric, found in raw.items():
+                    found.append(references.distances(metric, number, fine[keep]))
+        places, mine = np.flatnonzero(cases.reason == ""), np.concatenate(numbers)
+        method = np.full(len(cases.n), "rows", dtype="<U8")
+        results = {metric: DriftResult(metric, cases, method) for metric in FINE}
+        if len(places):
+            method[places[references.own["ks"].sizes(mine) > 0]] = "windows"
             independence = self._baseline.whole.independence(np.concatenate(slices))
-            distances = np.concatenate(raw)
-            fill_ks(result, places, references, mine, distances, independence, limits=self._limits)
-        return [result]
+            for metric, result in results.items():
+                distances = np.concatenate(raw[metric])
+                limits = self._limits and metric == "ks"
+                fill_fine(result, places, references, mine, distances, independence, limits=limits)
+        return results
 
-    def _ks_cases(self, cases: Cases, ordered: Sequence[tuple[Column, Ints]]) -> Cases:
-        """Count the rows with a value only, which is what this distance sees."""
+    def _fine_cases(self, cases: Cases, ordered: Sequence[tuple[Column, Ints]]) -> Cases:
+        """Count the rows with a value only, which is what these distances see."""
         kept = cases.take(np.isin(cases.columns, [column.number for column, _ in ordered]))
         n = np.concatenate([fine.sum(axis=1) for _, fine in ordered])
         valued = [column.baseline.n_valued for column, _ in ordered]
@@ -155,27 +159,34 @@ class Comparison:
             reason = np.where((reason == "") & is_so, why, reason)
         return Cases(kept.columns, kept.rows, n, total, reason)
 
-    def _further(self, names: Sequence[str], known: DriftResult) -> list[DriftResult]:
+    def _further(
+        self, names: Sequence[str], known: DriftResult, area: DriftResult | None
+    ) -> list[DriftResult]:
         found = []
         for column, bins in zip(self._columns, self._bins, strict=True):
             mine = known.take(known.cases.columns == column.number)
+            of_values = mine.p
+            if area is not None and bins.fine is not None:
+                alone = area.p[area.cases.columns == column.number]
+                of_values = np.where(np.isnan(alone), mine.p, alone)
             if len(mine.p):
                 own = column.baseline
                 counts = bins.counts[column.cells.whole], own.pooled[own.whole]
                 then = select(own.stats, own.pool.rows(own.whole))
                 found += further_results(
-                    names, column.stats, then, counts, mine, self._baseline.seed
+                    names, column.stats, then, counts, mine, of_values, self._baseline.seed
                 )
         return found
 
 
-def _see_shape(binned: Sequence[DriftResult], shape: Sequence[DriftResult]) -> None:
-    """Let psi and jensen_shannon see what ks does, whose p-values are of ordered columns only."""
-    for ks_result in shape:
-        ordered = np.flatnonzero(np.isin(binned[0].cases.columns, ks_result.cases.columns))
-        for result in binned:
-            if result.metric in ("psi", "jensen_shannon"):
-                result.p[ordered] = either(result.p[ordered], ks_result.p)
+def _see_shape(binned: Sequence[DriftResult], smooth: DriftResult | None) -> None:
+    """Let psi and jensen_shannon see changes of place and width, of ordered columns."""
+    if smooth is None:
+        return
+    ordered = np.flatnonzero(np.isin(binned[0].cases.columns, smooth.cases.columns))
+    for result in binned:
+        if result.metric in ("psi", "jensen_shannon"):
+            result.p[ordered] = either(result.p[ordered], smooth.p)
 
 
 def _refuse_few_values(cases: Cases, slices: Ints, references: References) -> Cases:

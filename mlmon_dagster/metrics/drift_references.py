@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +19,11 @@ from mlmon_dagster.metrics.merged_baselines import MergedBaselines
 from mlmon_dagster.metrics.null import DISTANCES, POWER, KsNull, grid_size, plan_at
 from mlmon_dagster.metrics.own_windows import OwnWindows
 from mlmon_dagster.metrics.rare_bins import CommonBins
+from mlmon_dagster.metrics.shape import SHAPES, Shape, ShapeNull
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+FINE = ("ks", *SHAPES)  # distances on fine bins
 
 
 @dataclass(frozen=True)
@@ -136,39 +140,48 @@ class References:
         return found
 
 
-class KsReferences:
-    """The fine bins of columns, by name; numbered as asked for."""
+class FineReferences:
+    """The fine bins of columns, by name, and distances on them; numbered as asked for."""
 
     def __init__(self, seed: int, min_rows: int) -> None:
-        self.own = OwnWindows()
+        self.own = {metric: OwnWindows() for metric in FINE}
         self._seed, self._min_rows = seed, min_rows
         self._numbers: dict[str, int] = {}
         self._pooled: list[Ints] = []
-        self._null: list[KsNull] = []
+        self._distances: list[dict[str, Callable[[Ints, Ints], Floats]]] = []
+        self._nulls: list[dict[str, KsNull | ShapeNull]] = []
 
     def number(self, column: ColumnBaseline) -> int:
         """Return the number of a column with fine bins."""
         if column.name not in self._numbers:
             fine = column.bins.fine
             assert fine is not None
-            windows = fine[column.pool.rows(column.whole)]
-            pooled = windows.sum(axis=0)
-            number = self._numbers[column.name] = len(self._null)
-            self._pooled.append(pooled)
-            self._null.append(KsNull.fit(pooled, self._seed))
-            windows = enough(windows, self._min_rows)
-            null = self._null[-1].moments(windows.sum(axis=1))
-            self.own.add(number, ks(windows, pooled - windows) ** POWER["ks"], null)
+            self._numbers[column.name] = len(self._nulls)
+            self._add(fine[column.pool.rows(column.whole)])
         return self._numbers[column.name]
 
-    def pooled(self, number: int) -> Ints:
-        """Return the rows per fine bin of the whole baseline, (F,)."""
-        return self._pooled[number]
+    def _add(self, windows: Ints) -> None:
+        pooled, number = windows.sum(axis=0), len(self._nulls)
+        shape = Shape(pooled)
+        self._pooled.append(pooled)
+        self._distances.append({"ks": ks, "smooth": shape.smooth, "area": shape.area})
+        self._nulls.append({"ks": KsNull.fit(pooled, self._seed), **shape.nulls()})
+        windows = enough(windows, self._min_rows)
+        for metric, null in self._nulls[-1].items():
+            own = self._distances[-1][metric](windows, pooled - windows) ** POWER[metric]
+            self.own[metric].add(number, own, null.moments(windows.sum(axis=1)))
 
-    def null(self, numbers: Ints) -> KsNull:
+    def distances(self, metric: str, number: int, fine: Ints) -> Floats:
+        """Return the distances of windows' rows per fine bin, (P, F), from a column."""
+        return self._distances[number][metric](fine, self._pooled[number])
+
+    def null(self, metric: str, numbers: Ints) -> KsNull | ShapeNull:
         """Return the null distributions of columns side by side."""
         some, place = np.unique(numbers, return_inverse=True)
-        return KsNull.stack([self._null[i] for i in some.tolist()], place)
+        nulls = [self._nulls[i][metric] for i in some.tolist()]
+        kind: Any = type(nulls[0])
+        found: KsNull | ShapeNull = kind.stack(nulls, place)
+        return found
 
 
 def enough(windows: Ints, min_rows: int) -> Ints:

@@ -13,7 +13,7 @@ from mlmon_dagster.metrics.frames import metric_frame
 from mlmon_dagster.spec.metric_registry import AUTO
 
 Ints = NDArray[np.int64]
-VERSION = "2"
+VERSION = "3"
 
 
 @dataclass(frozen=True)

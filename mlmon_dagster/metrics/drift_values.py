@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.design_effect import Independence
 from mlmon_dagster.metrics.distances import psi_variance, smoothed_shares
-from mlmon_dagster.metrics.drift_references import KsReferences, References
+from mlmon_dagster.metrics.drift_references import FineReferences, References
 from mlmon_dagster.metrics.drift_results import DriftResult
 from mlmon_dagster.metrics.merged_baselines import Pairs
 from mlmon_dagster.metrics.null import POWER, ROOT
@@ -74,20 +74,20 @@ def _psi_variance(current: NDArray[np.generic], pooled: Ints) -> Floats:
     return psi_variance(*shares, np.sum(current, axis=1), pooled.sum(axis=1))
 
 
-def fill_ks(
+def fill_fine(
     result: DriftResult,
     rows: Positions,
-    references: KsReferences,
+    references: FineReferences,
     columns: Ints,
     raw: Floats,
     independence: Independence,
     *,
     limits: bool,
 ) -> None:
-    """Fill in the KS distance.
+    """Fill in a distance of fine bins.
 
     Args:
-        result: Of ks.
+        result: Of one of `FINE`.
         rows: Which of its cases have a value, (P,).
         references: Their baselines.
         columns: Numbers of their columns there, (P,).
@@ -95,15 +95,14 @@ def fill_ks(
         independence: Of each one's baseline, (P,).
         limits: Whether the largest usual effect is wanted.
     """
-    null, n = references.null(columns), result.cases.n[rows]
+    metric, n = result.metric, result.cases.n[rows]
+    null, own = references.null(metric, columns), references.own[metric]
     moments = null.moments(n)
     result.effect[rows] = raw - moments.bias
     fewer = replace(null, n_baseline=np.round(null.n_baseline / independence.rows_per_value))
     p = fewer.p_value(raw, independence.rows(n))
-    value, root = raw ** POWER["ks"], ROOT["ks"]
+    value = raw ** POWER[metric]
     always = np.arange(len(raw))  # days that differ only in their mean hardly show in other bins
-    result.p[rows] = larger_of_windows(
-        p, references.own, columns, value, moments, always, root=root
-    )
+    result.p[rows] = larger_of_windows(p, own, columns, value, moments, always, root=ROOT[metric])
     if limits:
-        result.limit[rows] = usual_limits(references.own, columns, moments, POWER["ks"])
+        result.limit[rows] = usual_limits(own, columns, moments, POWER[metric])

@@ -1,7 +1,8 @@
 """Distances, shifts and deltas beside those that are always computed; on demand.
 
 They describe a change. Whether it is real is for the significance of psi, of the same column and
-window, to say: a change of the bins that psi counts, nulls included, is what all of them see.
+window, to say: a change of the bins that psi counts, nulls included, is what most of them see.
+Distances and shifts of values have that of ``area`` (see `shape`), which is made for these.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def further_results(
     baseline: ColumnStatistics,
     bins: tuple[Ints, Ints],
     known: DriftResult,
+    of_values: Floats,
     seed: int,
 ) -> list[DriftResult]:
     """Compute further distances of C cells from one baseline.
@@ -58,6 +60,7 @@ def further_results(
         baseline: The baseline's windows of the same slice.
         bins: Rows per drift bin: of the cells (C, B) and of the whole baseline (B,).
         known: The psi of these cells, whose p-values and reasons are taken over.
+        of_values: The p-values of distances and shifts of values, (C,).
         seed: Of the draws behind the mean of a distance without change.
 
     Returns:
@@ -79,7 +82,8 @@ def further_results(
             else:
                 value, reason = _delta(name, select(current, rows), baseline)
             result.effect[rows] = value
-            result.p[rows] = np.where(np.isnan(value), np.nan, known.p[rows])
+            p = of_values if name in OF_VALUES else known.p
+            result.p[rows] = np.where(np.isnan(value), np.nan, p[rows])
             why = np.where(np.isnan(value), reason or "all_null", "")
             result.reason = known.reason.astype(object)
             result.reason[rows] = why

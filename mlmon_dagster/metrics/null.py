@@ -31,9 +31,14 @@ DISTANCES: dict[str, Callable[[ArrayLike, ArrayLike], Floats]] = {
     "chi_square": chi_square,
 }
 # The distance to this power behaves like a sum of squares, so a gamma tail fits it.
-POWER = {"psi": 1.0, "jensen_shannon": 2.0, "chi_square": 1.0, "ks": 2.0}
+POWER = {
+    "psi": 1.0, "jensen_shannon": 2.0, "chi_square": 1.0, "ks": 2.0, "smooth": 1.0, "area": 1.0,
+}  # fmt: skip
 # Power under which the references between windows are about normal, and no lighter in the tail.
-ROOT = {"psi": 1 / 3, "jensen_shannon": 1 / 3, "chi_square": 1 / 6, "ks": 1 / 6}
+ROOT = {
+    "psi": 1 / 3, "jensen_shannon": 1 / 3, "chi_square": 1 / 6, "ks": 1 / 6, "smooth": 1 / 3,
+    "area": 1 / 3,
+}  # fmt: skip
 _GRID_STEP = 0.5  # in powers of two
 _GRID_START = 4.0
 _BRIDGES = 500
@@ -166,7 +171,7 @@ class KsNull:
     """
 
     bridge: Moments
-    n_baseline: int | Ints
+    n_baseline: float | Floats | Ints
 
     @classmethod
     def fit(cls, baseline: Ints, seed: int) -> KsNull:
@@ -197,7 +202,7 @@ class KsNull:
         return p
 
     @staticmethod
-    def _scale(n: ArrayLike, n_baseline: int | Ints) -> Floats:
+    def _scale(n: ArrayLike, n_baseline: float | Floats | Ints) -> Floats:
         size = np.maximum(np.asarray(n, dtype=np.float64), 1)
         root = np.sqrt(size * n_baseline / (size + np.maximum(n_baseline, 1)))
         scale: Floats = root + 0.12 + 0.11 / np.maximum(root, 1e-9)

@@ -31,11 +31,12 @@ class Volume:
 def volume_drop(n: int, place: int, places: NDArray[np.int64], sizes: NDArray[np.int64]) -> Volume:
     """Compare a window's rows with those of earlier windows.
 
-    The spread is that of log(size / usual size of its place) over the earlier windows, robustly
-    (the larger of 1.48 MAD and the 80th percentile / 1.28, so that an incident of some days does
-    not hide itself) and never less than counting noise. So
-    traffic that varies 100 times from day to day has no unusual day, and steady traffic has one
-    at a small drop; how large a drop matters is for the caller to say.
+    The spread is that of log(size / usual size of its place) over the earlier windows, each against
+    the others, since of three windows one is always the usual one. It is robust (the larger of 1.48
+    MAD and the 80th percentile / 1.28, so that an incident of some days does not hide itself) and
+    never less than counting noise. So traffic that varies 100 times from day to day has no unusual
+    day, and steady traffic has one at a small drop; how large a drop matters is for the caller to
+    say.
 
     Args:
         n: Rows of the window, 0 or more.
@@ -55,8 +56,11 @@ def volume_drop(n: int, place: int, places: NDArray[np.int64], sizes: NDArray[np
     if not len(sizes):
         raise ValueError("no earlier windows to compare with")
     logs = np.log(sizes + 0.5)
-    usual = np.array([_usual(int(p), places, logs) for p in places])
-    mine = _usual(place, places, logs)
+    others = ~np.eye(len(logs), dtype=bool) if len(logs) > 1 else np.ones((1, 1), dtype=bool)
+    usual = np.array(
+        [_usual(int(p), places[o], logs[o], 1) for p, o in zip(places, others, strict=True)]
+    )
+    mine = _usual(place, places, logs, _MIN_ALIKE)
     strayed = np.abs(logs - usual)
     spread = max(
         _MAD * float(np.median(strayed)),
@@ -67,9 +71,11 @@ def volume_drop(n: int, place: int, places: NDArray[np.int64], sizes: NDArray[np
     return Volume(size, 1 - n / size, (mine - float(np.log(n + 0.5))) / spread)
 
 
-def _usual(place: int, places: NDArray[np.int64], logs: NDArray[np.float64]) -> float:
+def _usual(
+    place: int, places: NDArray[np.int64], logs: NDArray[np.float64], at_least: int
+) -> float:
     alike = logs[places == place]
-    return float(np.median(alike if len(alike) >= _MIN_ALIKE else logs))
+    return float(np.median(alike if len(alike) >= at_least else logs))
 
 
 def chance_of_so_few(k: int, n: int, share: float) -> float:

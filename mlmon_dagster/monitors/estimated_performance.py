@@ -25,7 +25,7 @@ from mlmon_dagster.spec.metric_registry import is_loss
 
 FAMILY = "estimated_performance"
 _Z95 = 1.959963984540054
-_NEWEST = 3  # windows that must be as bad as all of them: fewer would flap by chance
+_NEWEST = 0.5  # of the limit, that the newest window itself must be past: by chance it may be less
 
 
 def judge(evidence: Evidence) -> list[Row]:
@@ -35,9 +35,9 @@ def judge(evidence: Evidence) -> list[Row]:
     the baseline's by `drop`, and its band excludes the baseline's. It needs no actuals.
     ``estimated_performance/<metric>_residual``: once actuals are there, the realized values of the
     last `over` windows are worse than the estimates by `residual` on average, the 95 % interval
-    of that excludes 0, and the newest three of them are that much worse too, so that what is over
-    is forgotten: the score no longer means what it meant, which is concept drift. Windows that
-    turn out better than estimated pass. Provisional windows are NO_DATA for the second.
+    of that excludes 0, and the newest of them is worse by half of it, so that what is over is
+    forgotten: the score no longer means what it meant, which is concept drift. Windows that turn
+    out better than estimated pass. Provisional windows are NO_DATA for the second.
     """
     rows: list[Row] = []
     for window in evidence.windows:
@@ -92,13 +92,11 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     if row is None or reason:
         return _without(evidence, window, monitor, metric, reason, fields)
     recent = evidence.recent(window, metric, monitor.over)
-    base = evidence.baseline_row(estimated(monitor.metric), row)
-    mean, margin = pooled(recent, base)
-    newest, _ = pooled(recent[-_NEWEST:], base)
+    mean, margin = pooled(recent, evidence.baseline_row(estimated(monitor.metric), row))
     sign = -1 if is_loss(monitor.metric) else 1
     worse = sign * mean
     is_past = worse >= monitor.residual - 1e-12
-    lasts = sign * newest >= monitor.residual - 1e-12
+    lasts = sign * row["value"] >= _NEWEST * monitor.residual
     failed = is_past and lasts and worse > margin
     name = NAMES.get(monitor.metric, monitor.metric)
     span = f" over {len(recent)} windows" if len(recent) > 1 else ""
@@ -111,7 +109,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     if failed:
         text += ". The scores no longer mean what they meant in the baseline"
     if is_past and not lasts:
-        text += f"; the newest {_NEWEST} windows are within it"
+        text += f", and the newest window, by {number(sign * row['value'])}, is well within it"
     past = is_past and lasts and not failed
     fields |= {"value": mean, "lower": mean - margin, "upper": mean + margin, "n": n}
     return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)

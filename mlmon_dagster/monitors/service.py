@@ -14,7 +14,6 @@ from mlmon_dagster.monitors.evidence import (
     production,
     result_row,
 )
-from mlmon_dagster.monitors.limits import rate_fails
 from mlmon_dagster.monitors.volume import judge_volume
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition
@@ -61,7 +60,10 @@ def _judge_metric(evidence: Evidence, window: Window, metric: str, condition: Co
         return result_row(
             evidence, window, monitor, status=NO_DATA, message=message, reason=reason, **common
         )
-    failed = rate_fails(condition, row) if metric == "error_rate" else condition.fails(row["value"])
+    failed = condition.fails(row["value"])
+    if metric == "error_rate" and condition.above is not None:
+        # Three errors of 200 rows are 1.5 %, and no evidence for more than 1 %.
+        failed = failed and row["lower"] > condition.above
     count = "" if metric == "n" else f" (n {int(row['n']):,})"
     message = f"{subject(metric)} is {number(row['value'])}{count}, {compared(condition, failed)}."
     if not failed and condition.fails(row["value"]):

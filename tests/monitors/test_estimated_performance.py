@@ -92,9 +92,9 @@ def test_windows_before_are_averaged_so_that_small_differences_add_up():
     assert row["value"] - row["lower"] == pytest.approx(math.hypot(half / 7**0.5, 0.005))
 
 
-def test_what_is_over_is_forgotten_once_three_windows_agree_with_the_estimates():
-    def after(n_clean: int) -> dict:
-        worse = [0.0] * n_clean + [0.4, 0.4, 0.4]
+def test_what_is_over_is_forgotten_once_a_window_agrees_with_its_estimate():
+    def after(*newest: float) -> dict:
+        worse = [*newest, 0.4, 0.4, 0.4]
         days = [DAY - pd.Timedelta(days=i) for i in range(len(worse))]
         rows = [
             metric("roc_auc_residual", v, lower=v - 0.06, upper=v + 0.06, window_start=day)
@@ -102,6 +102,8 @@ def test_what_is_over_is_forgotten_once_three_windows_agree_with_the_estimates()
         ]
         return judged("roc_auc_residual", rows)
 
-    assert [after(n)["status"] for n in range(5)] == ["WARN", "WARN", "WARN", "OK", "OK"]
-    assert after(3)["value"] == pytest.approx(0.2)
-    assert after(3)["message"].endswith("the limit is 0.03; the newest 3 windows are within it.")
+    assert [after(v)["status"] for v in (0.4, 0.02, 0.01, -0.05)] == ["WARN", "WARN", "OK", "OK"]
+    assert after(0.01)["value"] == pytest.approx(0.3025)
+    assert after(0.01)["message"].endswith(
+        "the limit is 0.03, and the newest window, by 0.01, is well within it."
+    )

@@ -6,6 +6,7 @@ import json
 import pandas as pd
 import pytest
 
+from mlmon_dagster.metrics.intervals import wilson
 from tests.monitors.cases import DAY, NOW, metric, only, spec, verdicts, window
 
 ONE_DAY = pd.Timedelta(days=1)
@@ -103,9 +104,13 @@ def test_too_few_rows_for_a_quantile_are_no_data():
     assert (row["status"], row["reason"]) == ("NO_DATA", "few_rows")
 
 
-@pytest.mark.parametrize(("errors", "n", "status"), [(1, 40, "OK"), (30, 1000, "ERROR")])
-def test_one_error_is_no_evidence_of_many(errors, n, status):
-    rows = [metric("error_rate", errors / n, n=n, lower=0.001, upper=0.9)]
+@pytest.mark.parametrize(
+    ("errors", "n", "status"),
+    [(1, 40, "OK"), (6, 589, "OK"), (3, 200, "OK"), (4, 60, "ERROR"), (30, 1000, "ERROR")],
+)
+def test_a_few_errors_are_no_evidence_of_many(errors, n, status):
+    lower, upper = (float(bound) for bound in wilson(errors, n))
+    rows = [metric("error_rate", errors / n, n=n, lower=lower, upper=upper)]
     assert only(verdicts("service", rows), "service/error_rate")["status"] == status
 
 

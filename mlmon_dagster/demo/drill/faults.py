@@ -24,7 +24,8 @@ Send = Callable[[Feed, dt.date, pd.DataFrame], None]
 Truth = Callable[[pd.DataFrame], NDArray[np.float64]]
 
 # A model that sees something else than the world has other scores, and is wrong more often.
-_SCORES = ("drift/*/score", "drift/*/prediction", "performance/*")
+WORSE = ("performance/*", "estimated_performance/*")
+_SCORES = ("drift/*/score", "drift/*/prediction", *WORSE)
 
 
 def send_as_it_is(feed: Feed, date: dt.date, frame: pd.DataFrame) -> None:
@@ -119,11 +120,11 @@ def _rescored(new: Callable[[pd.Series], Any]) -> Change:
 
 MODEL_FAULTS = (
     Fault(
-        "actual_flip", "the ground truth is logged inverted", ("performance/*",),
+        "actual_flip", "the ground truth is logged inverted", WORSE,
         actuals=_set(truth=lambda f, r, i: 1 - f["truth"]),
     ),
     Fault(
-        "concept_drift", "the world changes, the inputs do not", ("performance/*",),
+        "concept_drift", "the world changes, the inputs do not", WORSE,
         truth=lambda real: probability(real, age_effect=-1.5),
     ),
     Fault(
@@ -140,16 +141,16 @@ MODEL_FAULTS = (
     ),
     Fault(
         "one_version_bad", "version 8 scores at random",
-        ("performance/*@model_version", "drift/*@model_version"), ("performance/*",),
+        ("performance/*@model_version", "drift/*@model_version"), WORSE,
         rows=_where("version", "8"),
     ),
     Fault(
         "one_slice_bad", "the scores of one region of four are random",
-        ("performance/*@region",), ("performance/*",), rows=_where("region", "south"), days=4,
+        ("performance/*@region",), WORSE, rows=_where("region", "south"), days=4,
     ),
     Fault(
         "stale_feature", "age belongs to another customer: same distribution, wrong rows",
-        ("performance/*",), features=_shuffled,
+        WORSE, features=_shuffled,
     ),
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ import pandas as pd
 from mlmon_dagster.demo.drill.faults import (
     FEATURE_FAULTS,
     MODEL_FAULTS,
+    WORSE,
     Fault,
     Rng,
     _set,
@@ -111,7 +112,7 @@ FEED_FAULTS = (
     ),
     Fault(
         "conflicting_ids", "a tenth of the rows under the id of another",
-        ("schema/conflict_rate",), ("performance/*",), send=_conflicting,
+        ("schema/conflict_rate",), WORSE, send=_conflicting,
     ),
 )  # fmt: skip
 

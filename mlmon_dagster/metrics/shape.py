@@ -1,0 +1,161 @@
+"""Changes of place and width, which many bins dilute: two distances on normal scores.
+
+A baseline's ordered bins are put into up to 60 groups of about as many rows, and a group's score is
+the normal quantile of its middle rank (van der Waerden), so that neither a heavy tail nor the unit
+counts. ``smooth`` is Neyman's smooth statistic of order two: the squared length of the difference
+in the means of two standardised, uncorrelated scores, one for place and one for width. ``area`` is
+the area between the cumulative shares over the scores: of a normal column Wasserstein's distance in
+standard deviations. Both are of rows with a value, so no null bin is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from mlmon_dagster.metrics.bins import merge_bins, score_groups
+from mlmon_dagster.metrics.moments import Moments
+from mlmon_dagster.metrics.null import gamma_tail
+from mlmon_dagster.metrics.robust import biweight
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+SHAPES = ("smooth", "area")
+_GROUPS = 60
+_FURTHEST = 3.0  # score: one row must not count as many
+_LEAST = 1e-9  # share of a score's variance that is rounding
+_QUANTILES = (np.arange(200) + 0.5) / 200
+
+
+@dataclass(frozen=True)
+class ShapeNull:
+    """A distance without change: gamma laws, whose moments depend on s = 1/n + 1/N.
+
+    Attributes:
+        mean: Of the distance / s ** power. variance: of the same.
+        excess: What the variance has more, / (1/n ** 3 + 1/N ** 3), by the scores' fourth moment.
+        power: Of s.
+        noise: Spread of the law's inner part / its standard deviation, see `Moments`.
+        n_baseline: Rows with a value of the baseline, N.
+    """
+
+    mean: float | Floats
+    variance: float | Floats
+    excess: float | Floats
+    power: float | Floats
+    noise: float | Floats
+    n_baseline: float | Floats
+
+    @classmethod
+    def stack(cls, nulls: Sequence[ShapeNull], place: Ints) -> ShapeNull:
+        """Put those of K baselines side by side, in the order of `place`, (P,)."""
+        parts = ([getattr(null, field.name) for null in nulls] for field in fields(cls))
+        return cls(*(np.array(part, dtype=np.float64)[place] for part in parts))
+
+    def moments(self, n: ArrayLike) -> Moments:
+        """Moments for windows of n rows with a value."""
+        size = np.maximum(np.asarray(n, dtype=np.float64), 1)
+        total = np.maximum(self.n_baseline, 1)
+        s = 1 / size + 1 / total
+        mean = self.mean * s**self.power
+        variance = self.variance * s ** (2 * self.power)
+        sd = np.sqrt(np.maximum(variance + self.excess * (size**-3 + total**-3.0), 0))
+        return Moments(mean, mean, sd, np.zeros_like(mean), self.noise * sd)
+
+    def p_value(self, distance: ArrayLike, n: ArrayLike) -> Floats:
+        """Chance of at least this distance; 1 where there is only one group."""
+        return gamma_tail(distance, self.moments(n))
+
+
+class Shape:
+    """The scores of one baseline.
+
+    Args:
+        baseline: Its rows per ordered bin, (F,).
+    """
+
+    def __init__(self, baseline: Ints) -> None:
+        self._groups = score_groups(baseline, _GROUPS)
+        counts = merge_bins(baseline, self._groups).astype(np.float64)
+        self._n = int(counts.sum())
+        share = counts / max(self._n, 1)
+        ranks = np.clip(np.cumsum(share) - share / 2, 1e-12, 1 - 1e-12)
+        scores = np.clip(special.ndtri(ranks), -_FURTHEST, _FURTHEST)
+        self._steps = np.diff(scores)
+        self._scores, self._fourth = _standardised(scores, share)
+        self._inner = np.cumsum(share)[:-1]
+
+    def smooth(self, current: Ints, baseline: Ints) -> Floats:
+        """Squared length of the scores' difference in means, of rows (C, F) from (F,) or (C, F)."""
+        gap = self._shares(current) @ self._scores.T - self._shares(baseline) @ self._scores.T
+        found: Floats = (gap**2).sum(axis=-1)
+        return found
+
+    def area(self, current: Ints, baseline: Ints) -> Floats:
+        """Area between the cumulative shares over the scores, likewise."""
+        gap = np.cumsum(self._shares(current) - self._shares(baseline), axis=-1)[..., :-1]
+        found: Floats = np.abs(gap) @ self._steps
+        return found
+
+    def nulls(self) -> dict[str, ShapeNull]:
+        """Return how both are distributed without change.
+
+        Two means of standardised scores: the sum of their squares has mean 2 and variance 4 in
+        units of s, and by their fourth moment a little more. The area is that under the magnitude
+        of a Brownian bridge, whose mean and variance are those of correlated half-normal variables.
+        """
+        kinds = len(self._scores)
+        mean, variance = _bridge_area(self._inner, self._steps)
+        excess = self._fourth - kinds**2 - 2 * kinds if kinds else 0.0
+        shape = mean**2 / variance if variance > 0 else 1.0
+        n = float(self._n)
+        return {
+            "smooth": ShapeNull(kinds, 2.0 * kinds, excess, 1.0, _inner_spread(kinds / 2), n),
+            "area": ShapeNull(mean, variance, 0.0, 0.5, _inner_spread(shape), n),
+        }
+
+    def _shares(self, counts: Ints) -> Floats:
+        merged = merge_bins(counts, self._groups).astype(np.float64)
+        found: Floats = merged / np.maximum(merged.sum(axis=-1, keepdims=True), 1)
+        return found
+
+
+def _standardised(scores: Floats, share: Floats) -> tuple[Floats, float]:
+    """Return uncorrelated scores of mean 0 and variance 1, (at most 2, G), and E |scores| ** 4."""
+    found: list[Floats] = []
+    for power in (1, 2):
+        score = scores**power
+        score = score - share @ score
+        size = share @ score**2
+        for other in found:
+            score = score - (share @ (score * other)) * other
+        left = share @ score**2
+        if left > _LEAST * (size + _LEAST):
+            found.append(score / np.sqrt(left))
+    both = np.array(found).reshape(len(found), len(scores))
+    return both, float(share @ (both**2).sum(axis=0) ** 2)
+
+
+def _bridge_area(inner: Floats, steps: Floats) -> tuple[float, float]:
+    """Mean and variance of the area under |Brownian bridge|, looked at at the shares `inner`."""
+    sd = np.sqrt(np.maximum(inner * (1 - inner), 0))
+    weight = sd * steps
+    kept = weight > 0
+    inner, sd, weight = inner[kept], sd[kept], weight[kept]
+    covariance = np.minimum.outer(inner, inner) - np.outer(inner, inner)
+    rho = np.clip(covariance / np.outer(sd, sd), -1, 1)
+    product = np.sqrt(1 - rho**2) + rho * np.arcsin(rho)  # E |x y| of half-normal pairs, / (2 / pi)
+    mean = np.sqrt(2 / np.pi) * weight.sum()
+    return float(mean), float(2 / np.pi * (weight @ product @ weight) - mean**2)
+
+
+def _inner_spread(shape: float) -> float:
+    """Biweight scale of a gamma law / its standard deviation."""
+    if shape <= 0:
+        return 0.0
+    law = np.asarray(special.gammaincinv(shape, _QUANTILES), dtype=np.float64)
+    return float(biweight(law)[1] / np.sqrt(shape))
