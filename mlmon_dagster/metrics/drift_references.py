@@ -19,7 +19,7 @@ from mlmon_dagster.metrics.merged_baselines import MergedBaselines
 from mlmon_dagster.metrics.null import DISTANCES, POWER, KsNull, grid_size, plan_at
 from mlmon_dagster.metrics.own_windows import OwnWindows
 from mlmon_dagster.metrics.rare_bins import CommonBins
-from mlmon_dagster.metrics.shape import SHAPES, Shape, ShapeNull
+from mlmon_dagster.metrics.shape import SHAPES, Shape, ShapeNull, Spread
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -144,12 +144,13 @@ class FineReferences:
     """The fine bins of columns, by name, and distances on them; numbered as asked for."""
 
     def __init__(self, seed: int, min_rows: int) -> None:
-        self.own = {metric: OwnWindows() for metric in FINE}
+        self.own = {metric: OwnWindows() for metric in ("ks", "area")}
         self._seed, self._min_rows = seed, min_rows
         self._numbers: dict[str, int] = {}
         self._pooled: list[Ints] = []
         self._distances: list[dict[str, Callable[[Ints, Ints], Floats]]] = []
         self._nulls: list[dict[str, KsNull | ShapeNull]] = []
+        self._spreads: list[Spread] = []
 
     def number(self, column: ColumnBaseline) -> int:
         """Return the number of a column with fine bins."""
@@ -167,9 +168,20 @@ class FineReferences:
         self._distances.append({"ks": ks, "smooth": shape.smooth, "area": shape.area})
         self._nulls.append({"ks": KsNull.fit(pooled, self._seed), **shape.nulls()})
         windows = enough(windows, self._min_rows)
-        for metric, null in self._nulls[-1].items():
-            own = self._distances[-1][metric](windows, pooled - windows) ** POWER[metric]
-            self.own[metric].add(number, own, null.moments(windows.sum(axis=1)))
+        self._spreads.append(shape.spread(windows, pooled))
+        for metric, own in self.own.items():
+            distances = self._distances[-1][metric](windows, pooled - windows) ** POWER[metric]
+            own.add(number, distances, self._nulls[-1][metric].moments(windows.sum(axis=1)))
+
+    def spread_p(self, numbers: Ints, distances: Floats, n: Ints) -> Floats:
+        """Return the chance of ``smooth`` distances of windows by the spread of the own windows."""
+        found = np.zeros(len(distances))
+        for number in np.unique(numbers).tolist():
+            mine = numbers == number
+            null, rows = self._nulls[number]["smooth"], n[mine].astype(np.float64)
+            assert isinstance(null, ShapeNull)
+            found[mine] = self._spreads[number].p_value(distances[mine], null.s(rows), rows)
+        return found
 
     def distances(self, metric: str, number: int, fine: Ints) -> Floats:
         """Return the distances of windows' rows per fine bin, (P, F), from a column."""

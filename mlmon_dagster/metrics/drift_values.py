@@ -96,11 +96,15 @@ def fill_fine(
         limits: Whether the largest usual effect is wanted.
     """
     metric, n = result.metric, result.cases.n[rows]
-    null, own = references.null(metric, columns), references.own[metric]
+    null = references.null(metric, columns)
     moments = null.moments(n)
     result.effect[rows] = raw - moments.bias
     fewer = replace(null, n_baseline=np.round(null.n_baseline / independence.rows_per_value))
     p = fewer.p_value(raw, independence.rows(n))
+    if metric == "smooth":
+        result.p[rows] = np.maximum(p, references.spread_p(columns, raw, n))
+        return
+    own = references.own[metric]
     value = raw ** POWER[metric]
     always = np.arange(len(raw))  # days that differ only in their mean hardly show in other bins
     result.p[rows] = larger_of_windows(p, own, columns, value, moments, always, root=ROOT[metric])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +29,9 @@ SHAPES = ("smooth", "area")
 _GROUPS = 60
 _FURTHEST = 3.0  # score: one row must not count as many
 _LEAST = 1e-9  # share of a score's variance that is rounding
+_EFFICIENCY = 0.8  # of the biweight centre; what it costs in degrees of freedom
+_COMMON = 0.05  # what this share of the baseline's windows reaches is not extreme
+_Z95 = 1.6448536269514722
 _QUANTILES = (np.arange(200) + 0.5) / 200
 
 
@@ -60,15 +64,70 @@ class ShapeNull:
         """Moments for windows of n rows with a value."""
         size = np.maximum(np.asarray(n, dtype=np.float64), 1)
         total = np.maximum(self.n_baseline, 1)
-        s = 1 / size + 1 / total
+        s = self.s(n)
         mean = self.mean * s**self.power
         variance = self.variance * s ** (2 * self.power)
         sd = np.sqrt(np.maximum(variance + self.excess * (size**-3 + total**-3.0), 0))
         return Moments(mean, mean, sd, np.zeros_like(mean), self.noise * sd)
 
+    def s(self, n: ArrayLike) -> Floats:
+        """Return 1/n + 1/N."""
+        size = np.maximum(np.asarray(n, dtype=np.float64), 1)
+        found: Floats = 1 / size + 1 / np.maximum(self.n_baseline, 1)
+        return found
+
     def p_value(self, distance: ArrayLike, n: ArrayLike) -> Floats:
         """Chance of at least this distance; 1 where there is only one group."""
         return gamma_tail(distance, self.moments(n))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far a baseline's own windows stray by ``smooth``.
+
+    Attributes:
+        strayed: Distances / s of its W windows, each from the rest; their mean without change is
+            `kinds`.
+        kinds: Number of scores. usual: median rows of a window with a value.
+    """
+
+    strayed: Floats
+    kinds: int
+    usual: float
+
+    @cached_property
+    def freedom(self) -> float:
+        """Degrees of freedom of `design_effect`."""
+        return max(_EFFICIENCY * self.kinds * (len(self.strayed) - 1), 1.0)
+
+    @cached_property
+    def design_effect(self) -> float:
+        """How many times further the windows lie than independent rows make them; at least 1.
+
+        The cube roots' robust centre (Wilson and Hilferty), so that a bad day does not count; and
+        only what 19 of 20 sets of windows of independent rows would not show.
+        """
+        centre = float(biweight(np.cbrt(self.strayed / self.kinds))[0])
+        found = (centre / (1 - 2 / (9 * self.kinds))) ** 3
+        return found if found > 1 + _Z95 * np.sqrt(2 / self.freedom) else 1.0
+
+    def p_value(self, distance: Floats, s: Floats, n: Floats) -> Floats:
+        """Chance of at least this distance in windows of n rows, without a change.
+
+        Snedecor's F, since the spread is known from few windows. Days that differ do so whatever
+        their rows, so that their part of the effect grows with n. At least the share of the
+        baseline's windows that are as far off, when that is above 5 %: a weekday or season that
+        the baseline has seen is no drift.
+        """
+        if not self.kinds or not len(self.strayed):
+            return np.zeros_like(distance)
+        effect = 1 + (self.design_effect - 1) * np.maximum(n / max(self.usual, 1.0), 1.0)
+        strayed = distance / s
+        p = special.fdtrc(self.kinds, self.freedom, strayed / (self.kinds * effect))
+        beyond = self.strayed[None, :] >= strayed[:, None]
+        share = beyond.mean(axis=1)
+        found: Floats = np.where(share > _COMMON, np.maximum(p, share), p)
+        return found
 
 
 class Shape:
@@ -100,6 +159,14 @@ class Shape:
         gap = np.cumsum(self._shares(current) - self._shares(baseline), axis=-1)[..., :-1]
         found: Floats = np.abs(gap) @ self._steps
         return found
+
+    def spread(self, windows: Ints, baseline: Ints) -> Spread:
+        """Measure how far the baseline's windows, (W, F), lie from the rest of it."""
+        n = windows.sum(axis=1).astype(np.float64)
+        rest = np.maximum(baseline.sum() - n, 1)
+        strayed = self.smooth(windows, baseline - windows) / (1 / np.maximum(n, 1) + 1 / rest)
+        usual = float(np.median(n)) if len(n) else 0.0
+        return Spread(strayed, len(self._scores), usual)
 
     def nulls(self) -> dict[str, ShapeNull]:
         """Return how both are distributed without change.
