@@ -23,6 +23,7 @@ from mlmon_dagster.metrics.shape import SHAPES, Shape, ShapeNull, Spread
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Positions = NDArray[np.intp]
 FINE = ("ks", *SHAPES)  # distances on fine bins
 
 
@@ -144,7 +145,7 @@ class FineReferences:
     """The fine bins of columns, by name, and distances on them; numbered as asked for."""
 
     def __init__(self, seed: int, min_rows: int) -> None:
-        self.own = {metric: OwnWindows() for metric in ("ks", "area")}
+        self.own = {metric: OwnWindows() for metric in FINE}
         self._seed, self._min_rows = seed, min_rows
         self._numbers: dict[str, int] = {}
         self._pooled: list[Ints] = []
@@ -173,15 +174,20 @@ class FineReferences:
             distances = self._distances[-1][metric](windows, pooled - windows) ** POWER[metric]
             own.add(number, distances, self._nulls[-1][metric].moments(windows.sum(axis=1)))
 
-    def spread_p(self, numbers: Ints, distances: Floats, n: Ints) -> Floats:
-        """Return the chance of ``smooth`` distances of windows by the spread of the own windows."""
-        found = np.zeros(len(distances))
+    def spread_p(self, numbers: Ints, distances: Floats, n: Ints) -> tuple[Floats, Positions]:
+        """Return the chance of ``smooth`` distances, (P,), by how well own windows know the spread.
+
+        Returns:
+            p-values, and for which of the windows the baseline's own stray too far for these.
+        """
+        p, is_wider = np.zeros(len(distances)), np.zeros(len(distances), dtype=bool)
         for number in np.unique(numbers).tolist():
-            mine = numbers == number
-            null, rows = self._nulls[number]["smooth"], n[mine].astype(np.float64)
+            mine, spread = numbers == number, self._spreads[number]
+            null = self._nulls[number]["smooth"]
             assert isinstance(null, ShapeNull)
-            found[mine] = self._spreads[number].p_value(distances[mine], null.s(rows), rows)
-        return found
+            p[mine] = spread.p_value(distances[mine] / null.s(n[mine]))
+            is_wider[mine] = spread.is_wider
+        return p, np.flatnonzero(is_wider)
 
     def distances(self, metric: str, number: int, fine: Ints) -> Floats:
         """Return the distances of windows' rows per fine bin, (P, F), from a column."""

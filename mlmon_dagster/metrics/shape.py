@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,7 +29,6 @@ _GROUPS = 60
 _FURTHEST = 3.0  # score: one row must not count as many
 _LEAST = 1e-9  # share of a score's variance that is rounding
 _EFFICIENCY = 0.8  # of the biweight centre; what it costs in degrees of freedom
-_COMMON = 0.05  # what this share of the baseline's windows reaches is not extreme
 _Z95 = 1.6448536269514722
 _QUANTILES = (np.arange(200) + 0.5) / 200
 
@@ -83,51 +81,41 @@ class ShapeNull:
 
 @dataclass(frozen=True)
 class Spread:
-    """How far a baseline's own windows stray by ``smooth``.
+    """Whether a baseline's own windows stray by ``smooth`` as independent rows do.
 
     Attributes:
-        strayed: Distances / s of its W windows, each from the rest; their mean without change is
-            `kinds`.
-        kinds: Number of scores. usual: median rows of a window with a value.
+        kinds: Number of scores.
+        freedom: Degrees of freedom with which the spread is known; 0 without windows.
+        is_wider: Whether they lie further apart than 19 of 20 sets of such windows: days differ.
     """
 
-    strayed: Floats
     kinds: int
-    usual: float
+    freedom: float
+    is_wider: bool
 
-    @cached_property
-    def freedom(self) -> float:
-        """Degrees of freedom of `design_effect`."""
-        return max(_EFFICIENCY * self.kinds * (len(self.strayed) - 1), 1.0)
+    @classmethod
+    def fit(cls, strayed: Floats, kinds: int) -> Spread:
+        """Measure it by the distances / s of W windows, each from the rest.
 
-    @cached_property
-    def design_effect(self) -> float:
-        """How many times further the windows lie than independent rows make them; at least 1.
-
-        The cube roots' robust centre (Wilson and Hilferty), so that a bad day does not count; and
-        only what 19 of 20 sets of windows of independent rows would not show.
+        Their mean without change is `kinds`, their cube roots are about normal (Wilson and
+        Hilferty), and of these the robust centre counts, so that a bad day does not.
         """
-        centre = float(biweight(np.cbrt(self.strayed / self.kinds))[0])
-        found = (centre / (1 - 2 / (9 * self.kinds))) ** 3
-        return found if found > 1 + _Z95 * np.sqrt(2 / self.freedom) else 1.0
+        if not kinds or not len(strayed):
+            return cls(kinds, 0.0, is_wider=False)
+        freedom = _EFFICIENCY * kinds * (len(strayed) - 1)
+        centre = float(biweight(np.cbrt(strayed / kinds))[0])
+        found = (centre / (1 - 2 / (9 * kinds))) ** 3
+        return cls(kinds, freedom, is_wider=found > 1 + _Z95 * np.sqrt(2 / freedom))
 
-    def p_value(self, distance: Floats, s: Floats, n: Floats) -> Floats:
-        """Chance of at least this distance in windows of n rows, without a change.
+    def p_value(self, strayed: Floats) -> Floats:
+        """Chance of at least these distances / s by Snedecor's F, as few windows know the spread.
 
-        Snedecor's F, since the spread is known from few windows. Days that differ do so whatever
-        their rows, so that their part of the effect grows with n. At least the share of the
-        baseline's windows that are as far off, when that is above 5 %: a weekday or season that
-        the baseline has seen is no drift.
+        0, so no objection, without windows.
         """
-        if not self.kinds or not len(self.strayed):
-            return np.zeros_like(distance)
-        effect = 1 + (self.design_effect - 1) * np.maximum(n / max(self.usual, 1.0), 1.0)
-        strayed = distance / s
-        p = special.fdtrc(self.kinds, self.freedom, strayed / (self.kinds * effect))
-        beyond = self.strayed[None, :] >= strayed[:, None]
-        share = beyond.mean(axis=1)
-        found: Floats = np.where(share > _COMMON, np.maximum(p, share), p)
-        return found
+        if not self.freedom:
+            return np.zeros_like(strayed)
+        p: Floats = special.fdtrc(self.kinds, self.freedom, strayed / self.kinds)
+        return p
 
 
 class Shape:
@@ -161,12 +149,10 @@ class Shape:
         return found
 
     def spread(self, windows: Ints, baseline: Ints) -> Spread:
-        """Measure how far the baseline's windows, (W, F), lie from the rest of it."""
-        n = windows.sum(axis=1).astype(np.float64)
-        rest = np.maximum(baseline.sum() - n, 1)
-        strayed = self.smooth(windows, baseline - windows) / (1 / np.maximum(n, 1) + 1 / rest)
-        usual = float(np.median(n)) if len(n) else 0.0
-        return Spread(strayed, len(self._scores), usual)
+        """Measure how far the baseline's windows, (W, F), lie from the rest of it, (F,)."""
+        n = windows.sum(axis=1)
+        s = 1 / np.maximum(n, 1) + 1 / np.maximum(baseline.sum() - n, 1)
+        return Spread.fit(self.smooth(windows, baseline - windows) / s, len(self._scores))
 
     def nulls(self) -> dict[str, ShapeNull]:
         """Return how both are distributed without change.
