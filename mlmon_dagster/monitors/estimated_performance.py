@@ -25,7 +25,7 @@ from mlmon_dagster.spec.metric_registry import is_loss
 
 FAMILY = "estimated_performance"
 _Z95 = 1.959963984540054
-_NEWEST = 0.5  # of the limit, that the newest window itself must be past: by chance it may be less
+NEWEST = 0.5  # of the limit, that the newest window itself must be past: by chance it may be less
 
 
 def judge(evidence: Evidence) -> list[Row]:
@@ -96,7 +96,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     sign = -1 if is_loss(monitor.metric) else 1
     worse = sign * mean
     is_past = worse >= monitor.residual - 1e-12
-    lasts = sign * row["value"] >= _NEWEST * monitor.residual
+    lasts = sign * row["value"] >= NEWEST * monitor.residual
     failed = is_past and lasts and worse > margin
     name = NAMES.get(monitor.metric, monitor.metric)
     span = f" over {len(recent)} windows" if len(recent) > 1 else ""
