@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,7 +58,7 @@ class Comparison:
         if any(map(len, whole)):
             found = self._binned(whole, self._baseline.whole, tuple(DISTANCES))
             known, fine = found[0], self._fine(found[0])
-            _see_shape(found, fine.get("smooth"))
+            _see_shape(found, fine)
             found += [fine["ks"]] if fine else []
             found += [result.as_limit() for result in found if self._limits]
             found += self._further(further, known, fine.get("area")) if further else []
@@ -179,14 +179,19 @@ class Comparison:
         return found
 
 
-def _see_shape(binned: Sequence[DriftResult], smooth: DriftResult | None) -> None:
-    """Let psi and jensen_shannon see changes of place and width, of ordered columns."""
-    if smooth is None:
+def _see_shape(binned: Sequence[DriftResult], fine: Mapping[str, DriftResult]) -> None:
+    """Let psi and jensen_shannon see changes of place and width, of ordered columns.
+
+    By `smooth`; where the windows of the baseline stray by it, by ks, which is the more careful there.
+    """
+    if not fine:
         return
-    ordered = np.flatnonzero(np.isin(binned[0].cases.columns, smooth.cases.columns))
+    smooth, ks = fine["smooth"], fine["ks"]
+    p = np.where(np.isnan(smooth.p), ks.p, smooth.p)
+    ordered = np.flatnonzero(np.isin(binned[0].cases.columns, ks.cases.columns))
     for result in binned:
         if result.metric in ("psi", "jensen_shannon"):
-            result.p[ordered] = either(result.p[ordered], smooth.p)
+            result.p[ordered] = either(result.p[ordered], p)
 
 
 def _refuse_few_values(cases: Cases, slices: Ints, references: References) -> Cases:

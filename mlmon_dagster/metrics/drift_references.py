@@ -23,7 +23,7 @@ from mlmon_dagster.metrics.shape import SHAPES, Shape, ShapeNull, Spread
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Positions = NDArray[np.intp]
+Flags = NDArray[np.bool_]
 FINE = ("ks", *SHAPES)  # distances on fine bins
 
 
@@ -145,7 +145,7 @@ class FineReferences:
     """The fine bins of columns, by name, and distances on them; numbered as asked for."""
 
     def __init__(self, seed: int, min_rows: int) -> None:
-        self.own = {metric: OwnWindows() for metric in FINE}
+        self.own = {metric: OwnWindows() for metric in ("ks", "area")}
         self._seed, self._min_rows = seed, min_rows
         self._numbers: dict[str, int] = {}
         self._pooled: list[Ints] = []
@@ -174,11 +174,11 @@ class FineReferences:
             distances = self._distances[-1][metric](windows, pooled - windows) ** POWER[metric]
             own.add(number, distances, self._nulls[-1][metric].moments(windows.sum(axis=1)))
 
-    def spread_p(self, numbers: Ints, distances: Floats, n: Ints) -> tuple[Floats, Positions]:
+    def spread_p(self, numbers: Ints, distances: Floats, n: Ints) -> tuple[Floats, Flags]:
         """Return the chance of ``smooth`` distances, (P,), by how well own windows know the spread.
 
         Returns:
-            p-values, and for which of the windows the baseline's own stray too far for these.
+            p-values, and whether the own windows of each stray too far for these, (P,).
         """
         p, is_wider = np.zeros(len(distances)), np.zeros(len(distances), dtype=bool)
         for number in np.unique(numbers).tolist():
@@ -187,7 +187,7 @@ class FineReferences:
             assert isinstance(null, ShapeNull)
             p[mine] = spread.p_value(distances[mine] / null.s(n[mine]))
             is_wider[mine] = spread.is_wider
-        return p, np.flatnonzero(is_wider)
+        return p, is_wider
 
     def distances(self, metric: str, number: int, fine: Ints) -> Floats:
         """Return the distances of windows' rows per fine bin, (P, F), from a column."""

@@ -84,7 +84,7 @@ def fill_fine(
     *,
     limits: bool,
 ) -> None:
-    """Fill in a distance of fine bins.
+    """Fill in a distance of fine bins; `smooth` has no p where the baseline's windows stray by it.
 
     Args:
         result: Of one of `FINE`.
@@ -101,11 +101,13 @@ def fill_fine(
     result.effect[rows] = raw - moments.bias
     fewer = replace(null, n_baseline=np.round(null.n_baseline / independence.rows_per_value))
     p = fewer.p_value(raw, independence.rows(n))
+    if metric == "smooth":
+        by_spread, is_wider = references.spread_p(columns, raw, n)
+        strays = is_wider | independence.is_shared
+        result.p[rows] = np.where(strays, np.nan, np.maximum(p, by_spread))
+        return
     own, value = references.own[metric], raw ** POWER[metric]
-    needed = np.arange(len(raw))  # days that differ only in their mean hardly show in other bins
-    if metric == "smooth":  # but in this one they do
-        by_spread, needed = references.spread_p(columns, raw, n)
-        p = np.maximum(p, by_spread)
-    result.p[rows] = larger_of_windows(p, own, columns, value, moments, needed, root=ROOT[metric])
+    always = np.arange(len(raw))  # days that differ only in their mean hardly show in other bins
+    result.p[rows] = larger_of_windows(p, own, columns, value, moments, always, root=ROOT[metric])
     if limits:
         result.limit[rows] = usual_limits(own, columns, moments, POWER[metric])

@@ -32,12 +32,11 @@ DISTANCES: dict[str, Callable[[ArrayLike, ArrayLike], Floats]] = {
 }
 # The distance to this power behaves like a sum of squares, so a gamma tail fits it.
 POWER = {
-    "psi": 1.0, "jensen_shannon": 2.0, "chi_square": 1.0, "ks": 2.0, "smooth": 1.0, "area": 1.0,
+    "psi": 1.0, "jensen_shannon": 2.0, "chi_square": 1.0, "ks": 2.0, "area": 1.0,
 }  # fmt: skip
 # Power under which the references between windows are about normal, and no lighter in the tail.
 ROOT = {
-    "psi": 1 / 3, "jensen_shannon": 1 / 3, "chi_square": 1 / 6, "ks": 1 / 6, "smooth": 1 / 3,
-    "area": 1 / 3,
+    "psi": 1 / 3, "jensen_shannon": 1 / 3, "chi_square": 1 / 6, "ks": 1 / 6, "area": 1 / 3,
 }  # fmt: skip
 _GRID_STEP = 0.5  # in powers of two
 _GRID_START = 4.0
