@@ -182,7 +182,7 @@ class Comparison:
 def _see_shape(binned: Sequence[DriftResult], fine: Mapping[str, DriftResult]) -> None:
     """Let psi and jensen_shannon see changes of place and width, of ordered columns.
 
-    By `smooth`; where the windows of the baseline stray by it, by ks, which is the more careful there.
+    By `smooth`; where the baseline's windows stray by it, by ks, which is the more careful there.
     """
     if not fine:
         return
