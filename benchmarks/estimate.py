@@ -22,7 +22,7 @@ from benchmarks.weighted_baseline import Baseline
 from mlmon_dagster.metrics.estimated import baseline_estimates, estimated_performance, residuals
 from mlmon_dagster.metrics.estimated_calibration import calibrate, realized
 from mlmon_dagster.metrics.expected import values_of
-from mlmon_dagster.monitors.estimated_performance import NEWEST, pooled
+from mlmon_dagster.monitors.estimated_performance import pooled, still
 
 Floats = NDArray[np.float64]
 Drawn = tuple[Floats, Floats, dict[str, Floats]]
@@ -106,7 +106,8 @@ def power(size: Size) -> Iterator[Row]:
             rows = _records(residuals(windows, calibration), "roc_auc_residual")
             mean, margin = pooled(rows, own)
             alone = float(np.mean([row["lower"] > 0 for row in rows]))
-            fires = mean >= LARGE and mean > margin and rows[-1]["value"] >= NEWEST * LARGE
+            lasts = still([row["value"] for row in rows], LARGE)
+            fires = mean >= LARGE and mean > margin and lasts
             found[concept].append((mean, alone, float(fires)))
     for concept, values in found.items():
         mean, alone, fires = np.mean(values, axis=0)

@@ -25,7 +25,6 @@ from mlmon_dagster.spec.metric_registry import is_loss
 
 FAMILY = "estimated_performance"
 _Z95 = 1.959963984540054
-NEWEST = 0.5  # of the limit, that the newest window itself must be past: by chance it may be less
 
 
 def judge(evidence: Evidence) -> list[Row]:
@@ -35,9 +34,10 @@ def judge(evidence: Evidence) -> list[Row]:
     the baseline's by `drop`, and its band excludes the baseline's. It needs no actuals.
     ``estimated_performance/<metric>_residual``: once actuals are there, the realized values of the
     last `over` windows are worse than the estimates by `residual` on average, the 95 % interval
-    of that excludes 0, and the newest of them is worse by half of it, so that what is over is
-    forgotten: the score no longer means what it meant, which is concept drift. Windows that turn
-    out better than estimated pass. Provisional windows are NO_DATA for the second.
+    of that excludes 0, and it lasts: the newest three are worse by two thirds of `residual`, the
+    newest one by half, so that a large fault is forgotten when it is over. Then the score no longer
+    means what it meant, which is concept drift. Windows that turn out better than estimated pass.
+    Provisional windows are NO_DATA for the second.
     """
     rows: list[Row] = []
     for window in evidence.windows:
@@ -93,10 +93,10 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
         return _without(evidence, window, monitor, metric, reason, fields)
     recent = evidence.recent(window, metric, monitor.over)
     mean, margin = pooled(recent, evidence.baseline_row(estimated(monitor.metric), row))
-    sign = -1 if is_loss(monitor.metric) else 1
-    worse = sign * mean
+    worse = -mean if is_loss(monitor.metric) else mean
     is_past = worse >= monitor.residual - 1e-12
-    lasts = sign * row["value"] >= NEWEST * monitor.residual
+    values = [-one["value"] if is_loss(monitor.metric) else one["value"] for one in recent]
+    lasts = still(values, monitor.residual)
     failed = is_past and lasts and worse > margin
     name = NAMES.get(monitor.metric, monitor.metric)
     span = f" over {len(recent)} windows" if len(recent) > 1 else ""
@@ -109,10 +109,19 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     if failed:
         text += ". The scores no longer mean what they meant in the baseline"
     if is_past and not lasts:
-        text += f", and the newest window, by {number(sign * row['value'])}, is well within it"
+        text += ", but it is over: the newest windows are within it"
     past = is_past and lasts and not failed
     fields |= {"value": mean, "lower": mean - margin, "upper": mean + margin, "n": n}
     return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
+
+
+def still(worse: Sequence[float], limit: float) -> bool:
+    """Say whether a change of about `limit` lasts, by how much worse windows are, newest last.
+
+    By chance the newest window may lie further within the limit than the mean of three.
+    """
+    newest = worse[-3:]
+    return newest[-1] >= limit / 2 and sum(newest) / len(newest) >= limit * 2 / 3
 
 
 def pooled(rows: Sequence[Row], base: Row | None) -> tuple[float, float]:
