@@ -34,10 +34,10 @@ def judge(evidence: Evidence) -> list[Row]:
     the baseline's by `drop`, and its band excludes the baseline's. It needs no actuals.
     ``estimated_performance/<metric>_residual``: once actuals are there, the realized values of the
     last `over` windows are worse than the estimates by `residual` on average, the 95 % interval
-    of that excludes 0, and it lasts: the newest three are worse by two thirds of `residual`, the
-    newest one by half, so that a large fault is forgotten when it is over. Then the score no longer
-    means what it meant, which is concept drift. Windows that turn out better than estimated pass.
-    Provisional windows are NO_DATA for the second.
+    of that excludes 0, and it lasts: the newest three are worse by two thirds of `residual`, so
+    that a large fault is forgotten when it is over. Then the score no longer means what it meant,
+    which is concept drift. Windows that turn out better than estimated pass. Provisional windows
+    are NO_DATA for the second.
     """
     rows: list[Row] = []
     for window in evidence.windows:
@@ -118,10 +118,10 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
 def still(worse: Sequence[float], limit: float) -> bool:
     """Say whether a change of about `limit` lasts, by how much worse windows are, newest last.
 
-    By chance the newest window may lie further within the limit than the mean of three.
+    Two thirds, since by chance three windows of a change that lasts may be that much less.
     """
     newest = worse[-3:]
-    return newest[-1] >= limit / 2 and sum(newest) / len(newest) >= limit * 2 / 3
+    return sum(newest) / len(newest) >= limit * 2 / 3
 
 
 def pooled(rows: Sequence[Row], base: Row | None) -> tuple[float, float]:
