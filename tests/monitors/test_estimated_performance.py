@@ -100,7 +100,7 @@ def test_windows_before_are_averaged_so_that_small_differences_add_up():
         ((0.0, 0.0, 0.0), "OK"),
         ((0.019, 0.019, 0.019), "OK"),
         ((0.021, 0.021, 0.021), "WARN"),
-        ((-0.5,), "OK"),
+        ((-1.0,), "OK"),
     ],
 )
 def test_a_large_fault_is_forgotten_when_it_is_over(newest, status):
