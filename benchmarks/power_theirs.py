@@ -80,11 +80,11 @@ def main(folder: Path, scores: Path) -> None:
         baseline = series(sides["baseline"]).rename("x")
         for peer in (evidently, nannyml):
             for name, score, limit in peer(baseline, kind):
-                scores = {
+                by_side = {
                     side: [score(series(window).rename("x")) for window in sides[side]]
                     for side in ("same", "moved")
                 }
-                found.setdefault(path.stem, {})[name] = scores | {"limit": limit}
+                found.setdefault(path.stem, {})[name] = by_side | {"limit": limit}
     scores.write_text(json.dumps(found))
 
 

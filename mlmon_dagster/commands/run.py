@@ -37,6 +37,11 @@ def run_model(
         launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"  {step}"))
         click.echo(f"{spec.model}: taking in new files")
         reports = [launcher.materialize(spec, ("event_log", "baseline"))]
+        if waiting := reports[0].n_waiting:
+            click.echo(
+                f"  {waiting} files left for later: they have just changed and may not be "
+                "complete. They are read once they have settled, or have a .done file beside them."
+            )
         for windows, assets in [(period, WINDOWED)] if period else _stale(project, spec):
             click.echo(f"{spec.model}: {window_range(windows)}, {len(windows)} windows")
             history = len(windows) > HISTORY

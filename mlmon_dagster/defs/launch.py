@@ -34,6 +34,7 @@ class RunReport:
         n_checks: Check evaluations.
         n_failed_checks: Those that failed, by severity.
         errors: One message per failed step.
+        n_waiting: Landing files that an ingest left for later, as they may not be complete.
     """
 
     run_id: str
@@ -43,6 +44,7 @@ class RunReport:
     n_checks: int
     n_failed_checks: dict[str, int]
     errors: list[str]
+    n_waiting: int = 0
 
 
 class Launcher:
@@ -107,8 +109,11 @@ class Launcher:
 def _report(
     result: dg.ExecuteInProcessResult, seconds: float, computing_seconds: float
 ) -> RunReport:
-    failed, errors = {"WARN": 0, "ERROR": 0}, []
+    failed, errors, n_waiting = {"WARN": 0, "ERROR": 0}, [], 0
     for event in result.all_events:
+        if event.is_step_materialization:
+            waiting = event.step_materialization_data.materialization.metadata.get("n_waiting")
+            n_waiting += int(str(waiting.value)) if waiting else 0
         if event.is_step_failure:
             error = event.step_failure_data.error
             cause = error.cause if error and error.cause else error
@@ -126,6 +131,7 @@ def _report(
         n_checks=len(evaluations),
         n_failed_checks=failed,
         errors=errors,
+        n_waiting=n_waiting,
     )
 
 

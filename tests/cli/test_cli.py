@@ -154,6 +154,18 @@ def test_run_computes_what_is_out_of_date_and_then_nothing(folder: Path, mlmon: 
     assert "every window is computed from its newest inputs" in again.out
 
 
+def test_run_says_which_files_it_left_because_they_may_not_be_complete(
+    folder: Path, mlmon: Command
+) -> None:
+    path = folder / "models" / f"{MODEL}.yaml"
+    path.write_text(path.read_text().replace("settle: 0s", "settle: 1h", 1))
+    predictions, _ = customers(LATE[0])
+    drop(predictions, landing(folder, "predictions") / "just_now.parquet")
+    ended = mlmon("--project", folder, *AT, "run", MODEL)
+    assert ended.code == 0
+    assert "  1 files left for later: they have just changed and may not be complete." in ended.out
+
+
 def test_run_with_a_period_computes_it_again(folder: Path, mlmon: Command) -> None:
     period = ("--from", "2024-03-11", "--to", NULLED)
     ended = mlmon("--project", folder, *AT, "run", MODEL, *period)
