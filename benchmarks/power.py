@@ -169,7 +169,7 @@ COLUMNS = {
 
 def rows_of(cell: Cell, theirs: dict[str, Any], windows: int) -> tuple[Row, Row]:
     """Return the cell's lines in the tables of power and of false alarms."""
-    moved = {name: float((p <= ALPHA).mean()) for name, p in cell.moved.items()}
+    moved = _rejected(cell.moved)
     powers, alarms = {}, {}
     for column, names in COLUMNS.items():
         for name in names:
@@ -179,11 +179,16 @@ def rows_of(cell: Cell, theirs: dict[str, Any], windows: int) -> tuple[Row, Row]
     own = max(moved.get(name, 0.0) for name in METHODS)
     best = max([*powers.values(), moved["exact"]])
     error = 1.96 * np.sqrt((own * (1 - own) + best * (1 - best)) / windows)
-    same = {name: float((p <= ALPHA).mean()) for name, p in cell.same.items()}
+    same = _rejected(cell.same)
     return (
         Row(cell.name, _texts(moved | powers), Goal(own, round(best - error, 3), is_least=True)),
         Row(cell.name, _texts(same | alarms)),
     )
+
+
+def _rejected(scores: Scores) -> dict[str, float]:
+    """Return the share of windows that each method rejects; methods without p-values left out."""
+    return {name: float((p <= ALPHA).mean()) for name, p in scores.items() if not np.isnan(p).all()}
 
 
 def _texts(numbers: dict[str, float]) -> tuple[str, ...]:
