@@ -14,6 +14,7 @@ from mlmon_dagster.monitors.evidence import (
     production,
     result_row,
 )
+from mlmon_dagster.monitors.limits import MIN_COUNT
 from mlmon_dagster.monitors.volume import judge_volume
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition
@@ -41,6 +42,16 @@ def judge(evidence: Evidence) -> list[Row]:
     return rows + [row for row in volumes if row is not None]
 
 
+def _is_evident(condition: Condition, row: Row) -> bool:
+    """Say whether errors are more than chance: 3 of 200 are 1.5 %, and no evidence for above 1 %.
+
+    Nor are 2 of 30, whose interval lies above that: of many quiet days one has them.
+    """
+    if not condition.above:  # none at all are allowed
+        return True
+    return bool(row["lower"] > condition.above and round(row["value"] * row["n"]) >= MIN_COUNT)
+
+
 def _judge_metric(evidence: Evidence, window: Window, metric: str, condition: Condition) -> Row:
     monitor = evidence.spec.monitors.service
     row = evidence.whole(window, metric)
@@ -61,9 +72,8 @@ def _judge_metric(evidence: Evidence, window: Window, metric: str, condition: Co
             evidence, window, monitor, status=NO_DATA, message=message, reason=reason, **common
         )
     failed = condition.fails(row["value"])
-    if metric == "error_rate" and condition.above is not None:
-        # Three errors of 200 rows are 1.5 %, and no evidence for more than 1 %.
-        failed = failed and row["lower"] > condition.above
+    if metric == "error_rate":
+        failed = failed and _is_evident(condition, row)
     count = "" if metric == "n" else f" (n {int(row['n']):,})"
     message = f"{subject(metric)} is {number(row['value'])}{count}, {compared(condition, failed)}."
     if not failed and condition.fails(row["value"]):

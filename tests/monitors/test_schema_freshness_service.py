@@ -106,12 +106,26 @@ def test_too_few_rows_for_a_quantile_are_no_data():
 
 @pytest.mark.parametrize(
     ("errors", "n", "status"),
-    [(1, 40, "OK"), (6, 589, "OK"), (3, 200, "OK"), (4, 60, "ERROR"), (30, 1000, "ERROR")],
+    [
+        (1, 40, "OK"),
+        (2, 30, "OK"),
+        (6, 589, "OK"),
+        (3, 200, "OK"),
+        (3, 30, "ERROR"),
+        (30, 1000, "ERROR"),
+    ],
 )
 def test_a_few_errors_are_no_evidence_of_many(errors, n, status):
     lower, upper = (float(bound) for bound in wilson(errors, n))
     rows = [metric("error_rate", errors / n, n=n, lower=lower, upper=upper)]
     assert only(verdicts("service", rows), "service/error_rate")["status"] == status
+
+
+def test_one_error_is_one_too_many_where_none_are_allowed():
+    lower, upper = (float(bound) for bound in wilson(1, 5000))
+    rows = [metric("error_rate", 1 / 5000, n=5000, lower=lower, upper=upper)]
+    model = spec(service={"error_rate": {"above": 0}})
+    assert only(verdicts("service", rows, model=model), "service/error_rate")["status"] == "ERROR"
 
 
 def test_too_little_traffic_fails_even_when_there_is_none():
