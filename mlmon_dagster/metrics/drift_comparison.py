@@ -14,7 +14,7 @@ from mlmon_dagster.metrics.drift_baseline import DriftBaseline
 from mlmon_dagster.metrics.drift_references import FINE, References
 from mlmon_dagster.metrics.drift_results import Cases, DriftResult
 from mlmon_dagster.metrics.drift_values import Sides, fill_binned, fill_fine
-from mlmon_dagster.metrics.further_drift import further_results
+from mlmon_dagster.metrics.further_drift import OF_VALUES, further_results
 from mlmon_dagster.metrics.merged_baselines import MergedBaselines, Pairs
 from mlmon_dagster.metrics.null import DISTANCES, grid_floor
 from mlmon_dagster.metrics.significance import either
@@ -57,7 +57,8 @@ class Comparison:
         whole = [column.cells.whole for column in self._columns]
         if any(map(len, whole)):
             found = self._binned(whole, self._baseline.whole, tuple(DISTANCES))
-            known, fine = found[0], self._fine(found[0])
+            metrics = FINE if set(further) & set(OF_VALUES) else FINE[:-1]
+            known, fine = found[0], self._fine(found[0], metrics)
             _see_shape(found, fine)
             found += [fine["ks"]] if fine else []
             found += [result.as_limit() for result in found if self._limits]
@@ -112,7 +113,7 @@ class Comparison:
         columns = np.repeat(numbers, [len(mine) for mine in rows])
         return Cases(columns, np.concatenate(rows), n, total, reason)
 
-    def _fine(self, known: DriftResult) -> dict[str, DriftResult]:
+    def _fine(self, known: DriftResult, metrics: Sequence[str]) -> dict[str, DriftResult]:
         """Return the distances on the fine bins of the ordered columns; `known` is psi of all."""
         ordered = [
             (column, bins.fine[column.cells.whole])
@@ -124,7 +125,7 @@ class Comparison:
         cases, references = self._fine_cases(known.cases, ordered), self._baseline.fine
         kept = _split(cases.reason == "", [fine for _, fine in ordered])
         numbers, slices = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        raw: dict[str, list[Floats]] = {metric: [] for metric in FINE}
+        raw: dict[str, list[Floats]] = {metric: [] for metric in metrics}
         for (column, fine), keep in zip(ordered, kept, strict=True):
             if keep.any():
                 number, own = references.number(column.baseline), column.baseline
@@ -134,7 +135,7 @@ class Comparison:
                     found.append(references.distances(metric, number, fine[keep]))
         places, mine = np.flatnonzero(cases.reason == ""), np.concatenate(numbers)
         method = np.full(len(cases.n), "rows", dtype="<U8")
-        results = {metric: DriftResult(metric, cases, method) for metric in FINE}
+        results = {metric: DriftResult(metric, cases, method) for metric in metrics}
         if len(places):
             method[places[references.own["ks"].sizes(mine) > 0]] = "windows"
             independence = self._baseline.whole.independence(np.concatenate(slices))

@@ -24,7 +24,7 @@ from mlmon_dagster.metrics.shape import SHAPES, Shape, ShapeNull, Spread
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-FINE = ("ks", *SHAPES)  # distances on fine bins
+FINE = ("ks", *SHAPES)  # distances on fine bins; the last one for distances of values only
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,7 @@ class Shape:
         scores = np.clip(special.ndtri(ranks), -_FURTHEST, _FURTHEST)
         self._steps = np.diff(scores)
         self._scores, self._fourth = _standardised(scores, share)
+        self._baseline, self._share = baseline, share
         self._inner = np.cumsum(share)[:-1]
 
     def smooth(self, current: Ints, baseline: Ints) -> Floats:
@@ -172,6 +173,8 @@ class Shape:
         }
 
     def _shares(self, counts: Ints) -> Floats:
+        if counts is self._baseline:
+            return self._share
         merged = merge_bins(counts, self._groups).astype(np.float64)
         found: Floats = merged / np.maximum(merged.sum(axis=-1, keepdims=True), 1)
         return found

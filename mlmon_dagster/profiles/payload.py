@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import Binning
@@ -73,5 +74,9 @@ def encode_binnings(binnings: Mapping[str, Binning]) -> str:
 
 def decode_binnings(payload: str) -> dict[str, Binning]:
     """Read what `encode_binnings` wrote; floats are the same to the last bit."""
-    binnings = map(binning_from_json, json.loads(payload)["binnings"])
-    return {binning.column: binning for binning in binnings}
+    return {binning.column: binning for binning in _decoded(payload)}
+
+
+@lru_cache(maxsize=16)  # every window of a model is read with the same bins
+def _decoded(payload: str) -> tuple[Binning, ...]:
+    return tuple(map(binning_from_json, json.loads(payload)["binnings"]))
