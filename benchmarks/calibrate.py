@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mlmon_dagster.metrics.class_tables import averaged, balanced_accuracy, estimate, mcc
-from mlmon_dagster.metrics.means import mean_frame
+from mlmon_dagster.metrics.means import mean_rows
 from mlmon_dagster.metrics.performance import performance_metrics
 from mlmon_dagster.metrics.precision_recall import average_precision
 from mlmon_dagster.metrics.regression import regression_metrics
@@ -147,8 +147,8 @@ def probabilities(n: int, runs: int) -> Iterator[Coverage]:
     actual = rng.random((runs, n)) < score
     right = np.where(actual, score, 1 - score)
     for metric, values in (("brier", (1 - right) ** 2), ("log_loss", -np.log(right))):
-        frame = mean_frame(metric, loss(values), high=1.0 if metric == "brier" else np.inf)
-        held = _held(frame["lower"].to_numpy(), frame["upper"].to_numpy(), truths[metric])
+        found = mean_rows(metric, loss(values), high=1.0 if metric == "brier" else np.inf)
+        held = _held(np.asarray(found.lower), np.asarray(found.upper), truths[metric])
         yield Coverage(metric, f"n {n:,}", held, runs)
 
 

@@ -37,7 +37,9 @@ def prepare(folder: Path, rows: int) -> None:
     """Write the baseline's and the current rows, scored rows, and the baseline's profile."""
     generate(folder / "baseline.parquet", rows, seed=0, shift=0.0)
     generate(folder / "current.parquet", rows, seed=1, shift=0.2)
-    pq.write_table(_scored(rows), folder / "scored.parquet", compression="zstd")
+    pq.write_table(
+        _scored(rows), folder / "scored.parquet", compression="zstd", row_group_size=122_880
+    )
     (folder / STORED).write_bytes(pickle.dumps(_baseline(_engine(), make_spec(), folder)))
 
 

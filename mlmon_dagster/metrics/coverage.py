@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from mlmon_dagster.metrics.frames import table_frame
+from mlmon_dagster.metrics.frames import MetricRows, table_rows
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.means import mean_of
 from mlmon_dagster.metrics.roc import MIN_RARER, roc_auc
@@ -18,7 +18,7 @@ from mlmon_dagster.metrics.statistics import ColumnStatistics
 Ints = NDArray[np.int64]
 
 
-def coverage_bias(cells: pd.DataFrame, outputs: Sequence[tuple[Ints, Ints]]) -> pd.DataFrame:
+def coverage_bias(cells: pd.DataFrame, outputs: Sequence[tuple[Ints, Ints]]) -> MetricRows:
     """Chance that a row with an actual has a higher output than one without, less a half.
 
     0 if actuals arrive regardless of what the model said; above 0 if rows with high outputs get
@@ -31,7 +31,7 @@ def coverage_bias(cells: pd.DataFrame, outputs: Sequence[tuple[Ints, Ints]]) -> 
             counts, with intervals at 95 % for all of them together (Bonferroni).
 
     Returns:
-        MetricFrame of ``actual_coverage_bias``, -1/2 to 1/2, n = rows with an actual; `reason` of
+        Rows of ``actual_coverage_bias``, -1/2 to 1/2, n = rows with an actual; `reason` of
         a NaN: no_actuals, fully_covered (no row is without an actual), few_rows (under 10 on a
         side).
     """
@@ -50,20 +50,20 @@ def coverage_bias(cells: pd.DataFrame, outputs: Sequence[tuple[Ints, Ints]]) -> 
     upper = np.array([area.value - 0.5 + widen * (area.upper - area.value) for area in found])
     at = (place, np.arange(len(cells)))
     shown = np.where(reason == "", value[at], np.nan)
-    return table_frame(
+    return table_rows(
         cells, "actual_coverage_bias", shown, np.maximum(lower[at], -0.5),
         np.minimum(upper[at], 0.5), n1, reason, "delong-1",
     )  # fmt: skip
 
 
-def early_actual_gap(early: ColumnStatistics, late: ColumnStatistics) -> pd.DataFrame:
+def early_actual_gap(early: ColumnStatistics, late: ColumnStatistics) -> MetricRows:
     """Mean loss of rows whose actual came early, less that of rows whose actual came late.
 
     Early is within the median lag of the baseline's actuals. Below 0: the early ones flatter. The
     interval is Welch's.
 
     Returns:
-        MetricFrame of ``early_actual_gap``, n = rows of both; few_rows under 10 on a side.
+        Rows of ``early_actual_gap``, n = rows of both; few_rows under 10 on a side.
     """
     a, b = mean_of(early), mean_of(late)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -73,6 +73,6 @@ def early_actual_gap(early: ColumnStatistics, late: ColumnStatistics) -> pd.Data
     n = a.n + b.n
     reason = np.select([n == 0, np.minimum(a.n, b.n) < MIN_RARER], ["no_actuals", "few_rows"], "")
     value = np.where(reason == "", a.value - b.value, np.nan)
-    return table_frame(
+    return table_rows(
         early.cells, "early_actual_gap", value, value - half, value + half, n, reason, "welch-1"
     )

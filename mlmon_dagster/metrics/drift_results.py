@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.frames import metric_frame
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.spec.metric_registry import AUTO
 
 Ints = NDArray[np.int64]
@@ -105,7 +105,7 @@ def results_frame(
     versions = [f"{m}-{VERSION}:{method}" for m, method in zip(metrics, methods, strict=True)]
     reasons = np.concatenate([result.reason.astype(object) for result in results])
     places, of_case = order.tolist(), columns.tolist()
-    return metric_frame(
+    found = MetricRows(
         cells.take(rows[order]),
         column_name=[names[of_case[i]] for i in places],
         metric=[metrics[i] for i in places],
@@ -118,3 +118,4 @@ def results_frame(
         reason=reasons[order],
         method_version=[versions[i] for i in places],
     )
+    return stack_rows([found])

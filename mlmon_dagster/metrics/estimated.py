@@ -31,7 +31,7 @@ from mlmon_dagster.metrics.expected import (
     sampling_variances,
     values_of,
 )
-from mlmon_dagster.metrics.frames import concat_frames, table_frame
+from mlmon_dagster.metrics.frames import stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import METRICS
@@ -97,7 +97,7 @@ def estimated_performance(counts: Scored, calibration: Calibration) -> pd.DataFr
         no_actual_positives, no_actual_negatives (fewer than 1 expected), no_positives (f1),
         baseline_single_class, few_baseline_rows (under 20 of the rarer class).
     """
-    frames = []
+    metrics = []
     for part, curves in _chunks(counts, calibration.curves):
         rows = part.rows.sum(axis=2)
         decided = None if part.decided is None else part.decided.sum(axis=2)
@@ -106,14 +106,14 @@ def estimated_performance(counts: Scored, calibration: Calibration) -> pd.DataFr
             reason = _reason(few(metric, found.table), calibration)
             half = _margin(found, metric, calibration)
             low, high = _range(metric)
-            frames.append(
-                table_frame(
+            metrics.append(
+                table_rows(
                     part.cells, estimated(metric), np.where(reason == "", value, np.nan),
                     np.maximum(value - half, low), np.minimum(value + half, high),
                     rows.sum(axis=1), reason, calibration.method,
                 )
             )  # fmt: skip
-    return _of_baseline(concat_frames(frames), calibration)
+    return _of_baseline(stack_rows(metrics), calibration)
 
 
 def residuals(counts: Scored, calibration: Calibration) -> pd.DataFrame:
@@ -125,7 +125,7 @@ def residuals(counts: Scored, calibration: Calibration) -> pd.DataFrame:
         they meant in the baseline. `reason` of a NaN: no_actuals, and as `estimated_performance`
         of the actuals.
     """
-    frames = []
+    metrics = []
     for part, curves in _chunks(counts, calibration.curves):
         rows = labelled(part.rows)
         decided = None if part.decided is None else labelled(part.decided)
@@ -137,13 +137,13 @@ def residuals(counts: Scored, calibration: Calibration) -> pd.DataFrame:
             reason = np.where(reason == "no_rows", "no_actuals", reason)
             gap = np.where(reason == "", value - values[metric], np.nan)
             half = _margin(found, metric, calibration)
-            frames.append(
-                table_frame(
+            metrics.append(
+                table_rows(
                     part.cells, residual(metric), gap, gap - half, gap + half, rows.sum(axis=1),
                     reason, calibration.method,
                 )
             )  # fmt: skip
-    return _of_baseline(concat_frames(frames), calibration)
+    return _of_baseline(stack_rows(metrics), calibration)
 
 
 def _of_baseline(frame: pd.DataFrame, calibration: Calibration) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from mlmon_dagster.metrics.estimated_calibration import (
     stretch,
 )
 from mlmon_dagster.metrics.expected import Table, expected_table, sampling_variances, values_of
-from mlmon_dagster.metrics.frames import concat_frames, table_frame
+from mlmon_dagster.metrics.frames import stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.roc import MIN_RARER
 from mlmon_dagster.metrics.statistics import ColumnStatistics
@@ -68,7 +68,7 @@ def estimated_classes(
     reason = "few_baseline_rows" if min(confident[1:]) < MIN_BASELINE_RARER else ""
     wide = _dispersion(base, half) if not reason and len(half) == len(base) else {}
     cells, n_baseline = counts[CONFIDENCE].cells, int(confident[1:].sum())
-    frames = []
+    metrics = []
     for is_residual in (False, True):
         rows = {k: _rows(one, is_residual) for k, one in counts.items()}
         found = _expected(rows, counts, {name: c.curve for name, c in curves.items()})
@@ -90,8 +90,8 @@ def estimated_classes(
                 info = METRICS[metric]
                 ends = np.maximum(ends[0], info.low), np.minimum(ends[1], info.high)
             name = residual(metric) if is_residual else estimated(metric)
-            frames.append(table_frame(cells, name, value, *ends, size, why, VERSION))
-    return concat_frames(frames).assign(n_baseline=n_baseline)
+            metrics.append(table_rows(cells, name, value, *ends, size, why, VERSION))
+    return stack_rows(metrics).assign(n_baseline=n_baseline)
 
 
 def _rows(counts: Scored, is_labelled: bool) -> Floats:

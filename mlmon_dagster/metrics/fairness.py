@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from mlmon_dagster.metrics.binnings import label_counts
-from mlmon_dagster.metrics.frames import concat_frames, table_frame
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, rate, wilson
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
 
@@ -39,7 +39,7 @@ def fairness_metrics(
         holds for all groups together (Bonferroni). n = rows of the group and the reference
         that the rate is of. `reason` of a NaN: no_reference, few_rows (under 10 on a side).
     """
-    frames = []
+    metrics = []
     for window in _windows(confusion.cells):
         compared = [
             gap
@@ -47,8 +47,8 @@ def fairness_metrics(
             for gap in _of_key(confusion, window, key, reference)
         ]
         if compared:
-            frames += [*compared, _largest(confusion.cells, window, compared)]
-    return concat_frames(frames)
+            metrics += [*compared, *_largest(confusion.cells, window, compared)]
+    return stack_rows(metrics)
 
 
 def _windows(cells: pd.DataFrame) -> list[NDArray[np.intp]]:
@@ -57,7 +57,7 @@ def _windows(cells: pd.DataFrame) -> list[NDArray[np.intp]]:
 
 def _of_key(
     confusion: ColumnStatistics, window: NDArray[np.intp], key: str, reference: str | None
-) -> list[pd.DataFrame]:
+) -> list[MetricRows]:
     cells = confusion.cells
     rows = window[(cells["slice_key"].iloc[window] == key).to_numpy()]
     if len(rows) < 2:
@@ -68,12 +68,12 @@ def _of_key(
         reference = str(names[np.argmax(sizes)])
     mine = rows[names == reference]
     others = rows[names != reference]
-    frames = []
+    metrics = []
     for name, (count, of) in _rates(label_counts(confusion.counts)).items():
         known = len(mine) > 0
         base = (count[mine[0]], of[mine[0]]) if known else (np.int64(0), np.int64(0))
-        frames += _gaps(cells.iloc[others], name, (count[others], of[others]), base, known)
-    return frames
+        metrics += _gaps(cells.iloc[others], name, (count[others], of[others]), base, known)
+    return metrics
 
 
 def _rates(counts: Ints) -> dict[str, tuple[Ints, Ints]]:
@@ -93,7 +93,7 @@ def _gaps(
     groups: tuple[Ints, Ints],
     reference: tuple[np.int64, np.int64],
     known: bool,
-) -> list[pd.DataFrame]:
+) -> list[MetricRows]:
     (k, n), (base_k, base_n) = groups, reference
     reason = np.select(
         [np.full(len(k), not known), np.minimum(n, base_n) < MIN_GROUP],
@@ -124,23 +124,23 @@ def _gaps(
         ),
     ):
         shown = np.where(why == "", value, np.nan)
-        found.append(table_frame(cells, metric, shown, a, b, n + base_n, why, version))
+        found.append(table_rows(cells, metric, shown, a, b, n + base_n, why, version))
     return found
 
 
 def _largest(
-    cells: pd.DataFrame, window: NDArray[np.intp], gaps: list[pd.DataFrame]
-) -> pd.DataFrame:
+    cells: pd.DataFrame, window: NDArray[np.intp], gaps: list[MetricRows]
+) -> list[MetricRows]:
     """Return the rows at slice `all`: of every metric the group that is furthest from parity."""
-    rows = pd.concat(gaps, ignore_index=True)
+    rows = stack_rows(gaps)
     whole = cells.iloc[window[:1]].assign(slice_key=ALL, slice_value=ALL)
-    frames = []
+    metrics = []
     for metric, part in rows.groupby("metric", sort=True):
         known = part[part["value"].notna()]
         if known.empty:
             first = part.iloc[0]
-            frames.append(
-                table_frame(whole, str(metric), np.nan, np.nan, np.nan, int(first["n"]),
+            metrics.append(
+                table_rows(whole, str(metric), np.nan, np.nan, np.nan, int(first["n"]),
                             first["reason"], f"{first['method_version']}-max")
             )  # fmt: skip
             continue
@@ -156,5 +156,5 @@ def _largest(
         shown = np.exp([value, low, high]) if is_ratio else np.array([value, low, high])
         n = int(known["n"].iloc[worst])
         version = f"{known['method_version'].iloc[worst]}-max"
-        frames.append(table_frame(whole, str(metric), shown[0], shown[1], shown[2], n, "", version))
-    return concat_frames(frames)
+        metrics.append(table_rows(whole, str(metric), shown[0], shown[1], shown[2], n, "", version))
+    return metrics

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mlmon_dagster.metrics.statistics import CELL_KEYS, TABLE
 
@@ -23,25 +24,13 @@ METRIC_COLUMNS = (
     "reason",
     "method_version",
 )
+Texts = str | Sequence[str]
 
 
-def metric_frame(
-    cells: pd.DataFrame,
-    *,
-    column_name: str | Sequence[str],
-    metric: str | Sequence[str],
-    value: ArrayLike,
-    n: ArrayLike,
-    method_version: str | Sequence[str],
-    lower: ArrayLike = np.nan,
-    upper: ArrayLike = np.nan,
-    n_baseline: ArrayLike = 0,
-    p_value: ArrayLike = np.nan,
-    reason: ArrayLike = "",
-) -> pd.DataFrame:
-    """Put one metric of C cells into a MetricFrame.
+class MetricRows(NamedTuple):
+    """One metric of C cells, before it is stacked into a MetricFrame; a frame each costs far more.
 
-    Args:
+    Attributes:
         cells: Frame of C rows with the columns ``CELL_KEYS``.
         column_name: Column that the metric is about, or ``:table``; or one per cell.
         metric: Name of the metric, or one per cell.
@@ -53,25 +42,22 @@ def metric_frame(
         n_baseline: Rows of the baseline.
         p_value: Chance of a value at least this far without a change, NaN if not tested.
         reason: Why the value is NaN; kept only on rows where it is.
-
-    Returns:
-        Frame with the columns ``METRIC_COLUMNS`` and C rows.
     """
-    size = len(cells)
-    undefined = np.isnan(np.broadcast_to(np.asarray(value, dtype=np.float64), size))
-    columns: dict[str, object] = {key: cells[key].array for key in CELL_KEYS}
-    columns |= {"column_name": column_name, "metric": metric}
-    for name, data in (("value", value), ("lower", lower), ("upper", upper)):
-        columns[name] = _floats(data, size, undefined)
-    columns["n"] = np.broadcast_to(np.asarray(n, dtype=np.int64), size)
-    columns["n_baseline"] = np.broadcast_to(np.asarray(n_baseline, dtype=np.int64), size)
-    columns["p_value"] = _floats(p_value, size, undefined)
-    columns["reason"] = np.where(undefined, np.asarray(reason, dtype=object), "")
-    columns["method_version"] = method_version
-    return pd.DataFrame(columns, columns=list(METRIC_COLUMNS), index=range(size))
+
+    cells: pd.DataFrame
+    column_name: Texts
+    metric: Texts
+    value: ArrayLike
+    n: ArrayLike
+    method_version: Texts
+    lower: ArrayLike = np.nan
+    upper: ArrayLike = np.nan
+    n_baseline: ArrayLike = 0
+    p_value: ArrayLike = np.nan
+    reason: ArrayLike = ""
 
 
-def table_frame(
+def table_rows(
     cells: pd.DataFrame,
     metric: str,
     value: ArrayLike,
@@ -81,19 +67,44 @@ def table_frame(
     reason: ArrayLike,
     method_version: str,
     column_name: str = TABLE,
-) -> pd.DataFrame:
-    """Return a MetricFrame of one metric of the whole model; arguments as `metric_frame`."""
-    return metric_frame(
-        cells,
-        column_name=column_name,
-        metric=metric,
-        value=value,
-        lower=lower,
-        upper=upper,
-        n=n,
-        reason=reason,
-        method_version=method_version,
+) -> MetricRows:
+    """Return one metric of the whole model; arguments as `MetricRows`."""
+    return MetricRows(
+        cells, column_name, metric, value, n, method_version, lower, upper, reason=reason
     )
+
+
+def stack_rows(rows: Sequence[MetricRows]) -> pd.DataFrame:
+    """Put metrics one below the other.
+
+    Args:
+        rows: Each of its own cells; those that share the cells' frame are stacked fastest.
+
+    Returns:
+        MetricFrame: the columns ``METRIC_COLUMNS``, one row per metric and cell; only the columns
+        without any.
+    """
+    rows = [one for one in rows if len(one.cells)]
+    if not rows:
+        return pd.DataFrame(columns=list(METRIC_COLUMNS))
+    sizes = np.array([len(one.cells) for one in rows])
+    columns = _stack_cells([one.cells for one in rows])
+    value = _stack([one.value for one in rows], sizes, np.float64)
+    undefined = np.isnan(value)
+    columns["column_name"] = _stack([one.column_name for one in rows], sizes, object)
+    columns["metric"] = _stack([one.metric for one in rows], sizes, object)
+    columns["value"] = value
+    for name in ("lower", "upper"):
+        ends = _stack([getattr(one, name) for one in rows], sizes, np.float64)
+        columns[name] = np.where(undefined, np.nan, ends)
+    columns["n"] = _stack([one.n for one in rows], sizes, np.int64)
+    columns["n_baseline"] = _stack([one.n_baseline for one in rows], sizes, np.int64)
+    p_value = _stack([one.p_value for one in rows], sizes, np.float64)
+    columns["p_value"] = np.where(undefined, np.nan, p_value)
+    reason = _stack([one.reason for one in rows], sizes, object)
+    columns["reason"] = np.where(undefined, reason, "")
+    columns["method_version"] = _stack([one.method_version for one in rows], sizes, object)
+    return pd.DataFrame(columns, columns=list(METRIC_COLUMNS))
 
 
 def concat_frames(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -101,8 +112,23 @@ def concat_frames(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     filled = [frame for frame in frames if len(frame)]
     if not filled:
         return pd.DataFrame(columns=list(METRIC_COLUMNS))
+    if len(filled) == 1:
+        return filled[0].reset_index(drop=True)
     return pd.concat(filled, ignore_index=True)
 
 
-def _floats(data: ArrayLike, size: int, undefined: np.ndarray) -> np.ndarray:
-    return np.where(undefined, np.nan, np.broadcast_to(np.asarray(data, dtype=np.float64), size))
+def _stack_cells(frames: Sequence[pd.DataFrame]) -> dict[str, object]:
+    distinct = {id(frame): frame for frame in frames}
+    starts = dict(zip(distinct, np.cumsum([0, *map(len, distinct.values())]), strict=False))
+    places = np.concatenate([starts[id(frame)] + np.arange(len(frame)) for frame in frames])
+    cells = pd.concat(distinct.values()) if len(distinct) > 1 else frames[0]
+    return {key: cells[key].array.take(places) for key in CELL_KEYS}
+
+
+def _stack(parts: Sequence[ArrayLike], sizes: NDArray[np.int64], dtype: type) -> NDArray[Any]:
+    return np.concatenate(
+        [
+            np.broadcast_to(np.asarray(part, dtype=dtype), size)
+            for part, size in zip(parts, sizes, strict=True)
+        ]
+    )

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.estimated_calibration import MIN_ROWS, stretch
-from mlmon_dagster.metrics.frames import concat_frames, table_frame
+from mlmon_dagster.metrics.frames import stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.statistics import ALL
 from mlmon_dagster.spec.estimates import estimated, residual
@@ -127,11 +127,11 @@ def estimated_losses(losses: Losses, calibration: LossCalibration) -> pd.DataFra
         30), no_actuals, or why the baseline is of no use.
     """
     if not len(losses.keys):
-        return concat_frames([])
+        return stack_rows([])
     cells, place = _cells(losses.keys)
     labelled = np.isfinite(losses.realized[0])
     spread = _spread(losses.predicted)
-    frames = []
+    metrics = []
     for is_residual, chosen in ((False, np.ones(len(labelled), bool)), (True, labelled)):
         n = np.bincount(place[chosen], minlength=len(cells))
         size = np.maximum(n, 1)
@@ -160,7 +160,7 @@ def estimated_losses(losses: Losses, calibration: LossCalibration) -> pd.DataFra
                 truth = np.sqrt(truth) if metric == "rmse" else truth
             name = residual(metric) if is_residual else estimated(metric)
             value = np.where(reason == "", guess - truth, np.nan)
-            frames.append(
-                table_frame(cells, name, value, low - truth, high - truth, n, reason, VERSION)
+            metrics.append(
+                table_rows(cells, name, value, low - truth, high - truth, n, reason, VERSION)
             )
-    return concat_frames(frames).assign(n_baseline=calibration.n)
+    return stack_rows(metrics).assign(n_baseline=calibration.n)

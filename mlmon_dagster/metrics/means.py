@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from mlmon_dagster.metrics.frames import table_frame
+from mlmon_dagster.metrics.frames import MetricRows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, rate, wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
@@ -78,7 +77,7 @@ def positive_interval(value: Floats, error: Floats, n: Ints) -> tuple[Floats, Fl
 Scale = Literal["mean", "share"]
 
 
-def mean_frame(
+def mean_rows(
     metric: str,
     stats: ColumnStatistics,
     *,
@@ -86,8 +85,8 @@ def mean_frame(
     low: float = 0.0,
     high: float = np.inf,
     empty: str = "no_actuals",
-) -> pd.DataFrame:
-    """Return a MetricFrame of the mean of a loss column.
+) -> MetricRows:
+    """Return the mean of a loss column.
 
     Args:
         metric: Name of the metric.
@@ -104,4 +103,4 @@ def mean_frame(
         lower, upper = mean_interval(mean, low, high)
     reason = np.where(mean.n == 0, empty, "")
     version = "wilson-1" if scale == "share" else "mean-2"
-    return table_frame(stats.cells, metric, mean.value, lower, upper, mean.n, reason, version)
+    return table_rows(stats.cells, metric, mean.value, lower, upper, mean.n, reason, version)

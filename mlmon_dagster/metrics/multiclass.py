@@ -17,9 +17,9 @@ from mlmon_dagster.metrics.class_tables import (
     mcc,
 )
 from mlmon_dagster.metrics.coverage import coverage_bias, early_actual_gap
-from mlmon_dagster.metrics.frames import concat_frames, table_frame
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import rate, wilson
-from mlmon_dagster.metrics.means import mean_frame
+from mlmon_dagster.metrics.means import mean_rows
 from mlmon_dagster.metrics.roc import MIN_RARER, roc_auc
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
@@ -49,46 +49,44 @@ def multiclass_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame
         single_class and few_of_rarer_class (roc_auc), no_predicted_positives, no_actual_positives,
         no_positives.
     """
-    frames: list[pd.DataFrame] = []
+    metrics: list[MetricRows] = []
     if "prediction" in profiles:
-        frames += _from_table(profiles["prediction"])
+        metrics += _from_table(profiles["prediction"])
     for metric, high in (("log_loss", np.inf), ("brier", 2.0)):
         if f":{metric}" in profiles:
-            frames.append(mean_frame(metric, profiles[f":{metric}"], high=high))
+            metrics.append(mean_rows(metric, profiles[f":{metric}"], high=high))
     if ":top_k" in profiles:
-        frames.append(mean_frame("top_k_accuracy", profiles[":top_k"], scale="share"))
+        metrics.append(mean_rows("top_k_accuracy", profiles[":top_k"], scale="share"))
     scores = [s for s in profiles.values() if s.binning.kind == "score" and s.binning.categories]
     if scores:
-        frames += _areas(scores)
+        metrics += _areas(scores)
     if ":early_loss" in profiles:
-        frames.append(early_actual_gap(profiles[":early_loss"], profiles[":late_loss"]))
-    return concat_frames(frames)
+        metrics.append(early_actual_gap(profiles[":early_loss"], profiles[":late_loss"]))
+    return stack_rows(metrics)
 
 
-def _from_table(stats: ColumnStatistics) -> list[pd.DataFrame]:
+def _from_table(stats: ColumnStatistics) -> list[MetricRows]:
     cells, (table, unlabelled) = stats.cells, class_counts(stats.binning, stats.counts)
     n, right = table.sum(axis=(1, 2)), np.trace(table, axis1=1, axis2=2)
     reason = np.where(n == 0, "no_actuals", "")
     lower, upper = wilson(right, n)
-    frames = [
-        table_frame(cells, metric, rate(right, n), lower, upper, n, reason, "wilson-1")
+    metrics = [
+        table_rows(cells, metric, rate(right, n), lower, upper, n, reason, "wilson-1")
         for metric in ("accuracy", *_MICRO)
     ]
     merged = _one_unseen(table)
     for metric, of in (*_DELTA.items(), ("balanced_accuracy", balanced_accuracy)):
-        frames.append(table_frame(cells, metric, *estimate(merged, of), n, reason, "delta-1"))
-    frames.append(table_frame(cells, "mcc", *estimate(merged, mcc, "fisher"), n, reason, "delta-1"))
+        metrics.append(table_rows(cells, metric, *estimate(merged, of), n, reason, "delta-1"))
+    metrics.append(table_rows(cells, "mcc", *estimate(merged, mcc, "fisher"), n, reason, "delta-1"))
     unseen = table[:, :, -2:].sum(axis=(1, 2))
     lower, upper = wilson(unseen, n)
-    frames.append(
-        table_frame(
-            cells, "unseen_class_rate", rate(unseen, n), lower, upper, n, reason, "wilson-1"
-        )
+    metrics.append(
+        table_rows(cells, "unseen_class_rate", rate(unseen, n), lower, upper, n, reason, "wilson-1")
     )
-    frames += _per_class(cells, stats.binning.categories, table, n, reason)
+    metrics += _per_class(cells, stats.binning.categories, table, n, reason)
     predicted = table.sum(axis=2)[:, : unlabelled.shape[1]]
-    frames.append(coverage_bias(cells, _indicators(unlabelled, predicted)))
-    return frames
+    metrics.append(coverage_bias(cells, _indicators(unlabelled, predicted)))
+    return metrics
 
 
 def _one_unseen(table: Ints) -> Ints:
@@ -110,9 +108,9 @@ def _indicators(without: Ints, with_actual: Ints) -> list[tuple[Ints, Ints]]:
 
 def _per_class(
     cells: pd.DataFrame, classes: tuple[str, ...], table: Ints, n: Ints, reason: NDArray[np.str_]
-) -> list[pd.DataFrame]:
+) -> list[MetricRows]:
     predicted, actual = table.sum(axis=2), table.sum(axis=1)
-    frames = []
+    metrics = []
     for k, label in enumerate(classes):
         tp = table[:, k, k]
         union = predicted[:, k] + actual[:, k] - tp
@@ -125,18 +123,18 @@ def _per_class(
             if metric == "f1":
                 share, low, high = (2 * x / (1 + x) for x in (share, low, high))
             why = np.where(reason == "", np.where(of == 0, empty, ""), reason)
-            frames.append(
-                table_frame(cells, metric, share, low, high, n, why, "wilson-1", CLASS + label)
+            metrics.append(
+                table_rows(cells, metric, share, low, high, n, why, "wilson-1", CLASS + label)
             )
-    return frames
+    return metrics
 
 
-def _areas(scores: list[ColumnStatistics]) -> list[pd.DataFrame]:
+def _areas(scores: list[ColumnStatistics]) -> list[MetricRows]:
     """One-vs-rest areas and their averages over the classes that have enough rows of both kinds.
 
     The interval of an average takes the areas as fully correlated, so it is rather too wide.
     """
-    found, sizes, frames = [], [], []
+    found, sizes, metrics = [], [], []
     for stats in scores:
         counts = label_counts(stats.counts)
         area = roc_auc(counts[:, :, 1], counts[:, :, 2])
@@ -149,8 +147,8 @@ def _areas(scores: list[ColumnStatistics]) -> list[pd.DataFrame]:
         )
         value = np.where(why == "", area.value, np.nan)
         name = CLASS + stats.binning.categories[0]
-        frames.append(
-            table_frame(stats.cells, "roc_auc", value, area.lower, area.upper, n_neg + n_pos, why,
+        metrics.append(
+            table_rows(stats.cells, "roc_auc", value, area.lower, area.upper, n_neg + n_pos, why,
                         "delong-1", name)
         )  # fmt: skip
         found.append(np.array([value, area.lower, area.upper]))
@@ -169,7 +167,7 @@ def _areas(scores: list[ColumnStatistics]) -> list[pd.DataFrame]:
         value, low, high = (
             rate((weight * np.nan_to_num(areas[:, i])).sum(axis=0), total) for i in range(3)
         )
-        frames.append(
-            table_frame(scores[0].cells, metric, value, low, high, n, reason, "delong-mean-1")
+        metrics.append(
+            table_rows(scores[0].cells, metric, value, low, high, n, reason, "delong-mean-1")
         )
-    return frames
+    return metrics

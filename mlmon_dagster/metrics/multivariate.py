@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from mlmon_dagster.metrics.between import MIN_WINDOWS
-from mlmon_dagster.metrics.frames import concat_frames, metric_frame
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.joint import JointMoments, joint_moments
 from mlmon_dagster.metrics.statistics import ALL, TABLE, ColumnStatistics, select
 from mlmon_dagster.spec.multivariate import CHANGE, SHIFT
@@ -103,7 +103,7 @@ def multivariate_metrics(
     cells = select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
     then = select(baseline, (baseline.cells["slice_key"] == ALL).to_numpy())
     if len(cells) == 0:
-        return concat_frames([])
+        return stack_rows([])
     names = stats.binning.categories
     n = cells.counts[:, 0]
     total = int(then.counts[:, 0].sum())
@@ -118,7 +118,7 @@ def multivariate_metrics(
     reason[(reason == "") & (found.pairs == 0)] = "no_pairs"
     usable = reason == ""
     version = f"{_VERSION}:{'windows' if reference.rows_share else 'rows'}"
-    whole = metric_frame(
+    whole = MetricRows(
         cells.cells,
         column_name=TABLE,
         metric=SHIFT,
@@ -132,7 +132,7 @@ def multivariate_metrics(
         method_version=version,
     )
     named = _changes(cells, names, reference, found, usable, version)
-    return concat_frames([whole, *named])
+    return stack_rows([whole, *named])
 
 
 def _reference(then: ColumnStatistics, min_rows: int) -> _Reference:
@@ -255,18 +255,18 @@ def _changes(
     found: _Found,
     usable: Flags,
     version: str,
-) -> list[pd.DataFrame]:
-    """Return the pairs of each usable cell that changed most for sure, one frame per place."""
-    pairs, frames = reference.pairs, []
+) -> list[MetricRows]:
+    """Return the pairs of each usable cell that changed most for sure, in the order of places."""
+    pairs, metrics = reference.pairs, []
     order = np.argsort(-found.sure, axis=1, kind="stable")[:, :NAMED]
     titles = np.array([f"{names[i]} x {names[j]}" for i, j in zip(pairs.i, pairs.j, strict=True)])
     for best in order.T:
         rows = np.flatnonzero(usable & np.isfinite(found.sure[np.arange(len(best)), best]))
         chosen = rows, best[rows]
         change, half = found.change[chosen], 1.96 * found.error[chosen]
-        frame = metric_frame(
+        found_rows = MetricRows(
             cells.cells.iloc[rows],
-            column_name=TABLE,
+            column_name=titles[best[rows]].tolist(),
             metric=CHANGE,
             value=change,
             lower=change - half,
@@ -275,5 +275,5 @@ def _changes(
             n_baseline=int(reference.n),
             method_version=version,
         )
-        frames.append(frame.assign(column_name=titles[best[rows]]))
-    return frames
+        metrics.append(found_rows)
+    return metrics

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.class_tables import balanced_accuracy, estimate, mcc
 from mlmon_dagster.metrics.coverage import coverage_bias, early_actual_gap
-from mlmon_dagster.metrics.frames import concat_frames, table_frame
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, rate, wilson
-from mlmon_dagster.metrics.means import mean_frame, t_factor
+from mlmon_dagster.metrics.means import mean_rows, t_factor
 from mlmon_dagster.metrics.precision_recall import average_precision
 from mlmon_dagster.metrics.roc import MIN_RARER, roc_auc
 from mlmon_dagster.metrics.separation import ks_separation, lift
@@ -56,24 +56,24 @@ def performance_metrics(
         no_actual_negatives (specificity), no_positives (f1: neither predicted nor actual).
     """
     losses = losses or {}
-    frames = []
+    metrics = []
     if score is not None:
-        frames += _score_metrics(score, losses, top_share)
+        metrics += _score_metrics(score, losses, top_share)
     if confusion is not None:
-        frames += _confusion_metrics(confusion, costs, with_actual_rate=score is None)
+        metrics += _confusion_metrics(confusion, costs, with_actual_rate=score is None)
     either = score if score is not None else confusion
     if either is not None:
         counts = label_counts(either.counts)
         outputs = [(counts[:, :, 0], counts[:, :, 1:].sum(axis=2))]
-        frames.append(coverage_bias(either.cells, outputs))
+        metrics.append(coverage_bias(either.cells, outputs))
     if ":early_loss" in losses:
-        frames.append(early_actual_gap(losses[":early_loss"], losses[":late_loss"]))
-    return concat_frames(frames)
+        metrics.append(early_actual_gap(losses[":early_loss"], losses[":late_loss"]))
+    return stack_rows(metrics)
 
 
 def _score_metrics(
     score: ColumnStatistics, losses: Mapping[str, ColumnStatistics], top_share: float
-) -> list[pd.DataFrame]:
+) -> list[MetricRows]:
     cells = score.cells
     counts = label_counts(score.counts)
     negatives, positives = counts[:, :, 1], counts[:, :, 2]
@@ -84,30 +84,30 @@ def _score_metrics(
     return [
         *_area_frames(cells, negatives, positives, n_neg, n_pos),
         *_separation_frames(cells, negatives, positives, top_share),
-        mean_frame("brier", losses[":brier"], high=1.0)
+        mean_rows("brier", losses[":brier"], high=1.0)
         if ":brier" in losses
-        else _loss_frame(cells, "brier", score.total_sq, n, *_losses(middles, "brier"), counts),
-        mean_frame("log_loss", losses[":log_loss"])
+        else _loss_rows(cells, "brier", score.total_sq, n, *_losses(middles, "brier"), counts),
+        mean_rows("log_loss", losses[":log_loss"])
         if ":log_loss" in losses
-        else _loss_frame(cells, "log_loss", score.total, n, *_losses(middles, "log_loss"), counts),
-        _calibration_frame(cells, negatives, positives, middles, n),
-        _rate_frame(cells, "actual_rate", n_pos, n, no_actuals),
+        else _loss_rows(cells, "log_loss", score.total, n, *_losses(middles, "log_loss"), counts),
+        _calibration_rows(cells, negatives, positives, middles, n),
+        _rate_rows(cells, "actual_rate", n_pos, n, no_actuals),
     ]
 
 
 def _area_frames(
     cells: pd.DataFrame, negatives: Ints, positives: Ints, n_neg: Ints, n_pos: Ints
-) -> list[pd.DataFrame]:
+) -> list[MetricRows]:
     reason = _of_classes(n_neg, n_pos)
-    frames = []
+    metrics = []
     for metric, result, version in (
         ("roc_auc", roc_auc(negatives, positives), "delong-1"),
         ("pr_auc", average_precision(negatives, positives), "influence-1"),
     ):
         value = np.where(reason == "", result.value, np.nan)
         ends = result.lower, result.upper
-        frames.append(table_frame(cells, metric, value, *ends, n_neg + n_pos, reason, version))
-    return frames
+        metrics.append(table_rows(cells, metric, value, *ends, n_neg + n_pos, reason, version))
+    return metrics
 
 
 def _of_classes(n_neg: Ints, n_pos: Ints) -> NDArray[np.str_]:
@@ -121,7 +121,7 @@ def _of_classes(n_neg: Ints, n_pos: Ints) -> NDArray[np.str_]:
 
 def _separation_frames(
     cells: pd.DataFrame, negatives: Ints, positives: Ints, top_share: float
-) -> list[pd.DataFrame]:
+) -> list[MetricRows]:
     n_neg, n_pos = negatives.sum(axis=1), positives.sum(axis=1)
     n = n_neg + n_pos
     few = np.select(
@@ -129,17 +129,17 @@ def _separation_frames(
         ["no_actuals", "no_actual_positives", "few_rows"],
         "",
     )
-    frames = []
+    metrics = []
     for metric, result, reason, version in (
         ("ks_separation", ks_separation(negatives, positives), _of_classes(n_neg, n_pos),
          "newcombe-1"),
         ("lift", lift(negatives, positives, top_share), few, f"wilson-1@{top_share:g}"),
     ):  # fmt: skip
         value = np.where(reason == "", result.value, np.nan)
-        frames.append(
-            table_frame(cells, metric, value, result.lower, result.upper, n, reason, version)
+        metrics.append(
+            table_rows(cells, metric, value, result.lower, result.upper, n, reason, version)
         )
-    return frames
+    return metrics
 
 
 def _losses(middles: Floats, metric: str) -> tuple[Floats, Floats]:
@@ -149,7 +149,7 @@ def _losses(middles: Floats, metric: str) -> tuple[Floats, Floats]:
     return -np.log1p(-middles), -np.log(middles)
 
 
-def _loss_frame(
+def _loss_rows(
     cells: pd.DataFrame,
     metric: str,
     total: Floats,
@@ -157,7 +157,7 @@ def _loss_frame(
     of_negative: Floats,
     of_positive: Floats,
     counts: Ints,
-) -> pd.DataFrame:
+) -> MetricRows:
     """Mean of a loss: exact from its sum; its standard error from the bins."""
     value = rate(total, n)
     first = counts[:, :, 1] @ of_negative + counts[:, :, 2] @ of_positive
@@ -166,12 +166,12 @@ def _loss_frame(
     half = Z95 * np.sqrt(rate(variance, n))
     reason = np.where(n == 0, "no_actuals", "")
     lower, upper = np.maximum(value - half, 0), value + half
-    return table_frame(cells, metric, value, lower, upper, n, reason, "mean-1")
+    return table_rows(cells, metric, value, lower, upper, n, reason, "mean-1")
 
 
-def _calibration_frame(
+def _calibration_rows(
     cells: pd.DataFrame, negatives: Ints, positives: Ints, middles: Floats, n: Ints
-) -> pd.DataFrame:
+) -> MetricRows:
     parts = [
         _calibration_error(negatives[i : i + _CHUNK], positives[i : i + _CHUNK], middles)
         for i in range(0, len(cells), _CHUNK)
@@ -185,7 +185,7 @@ def _calibration_frame(
     lower = np.maximum(value - most - Z95 * spread, 0)
     upper = np.minimum(value + Z95 * spread, 1)
     value = np.where(reason == "", np.maximum(value - bias, 0), np.nan)
-    return table_frame(cells, "calibration_error", value, lower, upper, n, reason, "ece10-2")
+    return table_rows(cells, "calibration_error", value, lower, upper, n, reason, "ece10-2")
 
 
 def _calibration_error(
@@ -221,7 +221,7 @@ def _calibration_error(
 
 def _confusion_metrics(
     confusion: ColumnStatistics, costs: Mapping[str, float] | None, *, with_actual_rate: bool
-) -> list[pd.DataFrame]:
+) -> list[MetricRows]:
     cells = confusion.cells
     counts = label_counts(confusion.counts)
     tn, tp = counts[:, 0, 1], counts[:, 1, 2]
@@ -229,26 +229,26 @@ def _confusion_metrics(
     n = tn + tp + fn + fp
     no_actuals = np.where(n == 0, "no_actuals", "")
     predicted, rows = counts[:, 1].sum(axis=1), counts.sum(axis=(1, 2))
-    frames = [
-        _rate_frame(cells, "precision", tp, tp + fp, no_actuals, "no_predicted_positives", n),
-        _rate_frame(cells, "recall", tp, tp + fn, no_actuals, "no_actual_positives", n),
-        _rate_frame(cells, "specificity", tn, tn + fp, no_actuals, "no_actual_negatives", n),
-        _f1_frame(cells, tp, tp + fp + fn, n, no_actuals),
-        _rate_frame(cells, "accuracy", tp + tn, n, no_actuals),
-        _rate_frame(cells, "predicted_rate", predicted, rows, np.where(rows == 0, "no_rows", "")),
+    metrics = [
+        _rate_rows(cells, "precision", tp, tp + fp, no_actuals, "no_predicted_positives", n),
+        _rate_rows(cells, "recall", tp, tp + fn, no_actuals, "no_actual_positives", n),
+        _rate_rows(cells, "specificity", tn, tn + fp, no_actuals, "no_actual_negatives", n),
+        _f1_rows(cells, tp, tp + fp + fn, n, no_actuals),
+        _rate_rows(cells, "accuracy", tp + tn, n, no_actuals),
+        _rate_rows(cells, "predicted_rate", predicted, rows, np.where(rows == 0, "no_rows", "")),
     ]
     table = np.stack([np.stack([tn, fn], 1), np.stack([fp, tp], 1)], 1)  # predicted x actual
     balanced, correlation = estimate(table, balanced_accuracy), estimate(table, mcc, "fisher")
     for metric, found in (("balanced_accuracy", balanced), ("mcc", correlation)):
-        frames.append(table_frame(cells, metric, *found, n, no_actuals, "delta-1"))
+        metrics.append(table_rows(cells, metric, *found, n, no_actuals, "delta-1"))
     if costs is not None:
-        frames.append(_value_frame(cells, {"tn": tn, "fp": fp, "fn": fn, "tp": tp}, costs, n))
+        metrics.append(_value_rows(cells, {"tn": tn, "fp": fp, "fn": fn, "tp": tp}, costs, n))
     if with_actual_rate:
-        frames.append(_rate_frame(cells, "actual_rate", tp + fn, n, no_actuals))
-    return frames
+        metrics.append(_rate_rows(cells, "actual_rate", tp + fn, n, no_actuals))
+    return metrics
 
 
-def _rate_frame(
+def _rate_rows(
     cells: pd.DataFrame,
     metric: str,
     count: Ints,
@@ -256,16 +256,16 @@ def _rate_frame(
     reason: NDArray[np.str_],
     empty: str = "no_rows",
     n: Ints | None = None,
-) -> pd.DataFrame:
+) -> MetricRows:
     lower, upper = wilson(count, of)
     reason = np.where(reason == "", np.where(of == 0, empty, ""), reason)
     shown = of if n is None else n
-    return table_frame(cells, metric, rate(count, of), lower, upper, shown, reason, "wilson-1")
+    return table_rows(cells, metric, rate(count, of), lower, upper, shown, reason, "wilson-1")
 
 
-def _f1_frame(
+def _f1_rows(
     cells: pd.DataFrame, tp: Ints, union: Ints, n: Ints, reason: NDArray[np.str_]
-) -> pd.DataFrame:
+) -> MetricRows:
     """F1 = 2J / (1 + J) with J = TP / (TP + FP + FN), a plain share: Wilson's ends of J, mapped.
 
     Given the number of rows that are predicted or actual positives, TP is binomial, so the interval
@@ -275,12 +275,12 @@ def _f1_frame(
     share = rate(tp, union)
     reason = np.where(reason == "", np.where(union == 0, "no_positives", ""), reason)
     value, low, high = (2 * x / (1 + x) for x in (share, lower, upper))
-    return table_frame(cells, "f1", value, low, high, n, reason, "wilson-1")
+    return table_rows(cells, "f1", value, low, high, n, reason, "wilson-1")
 
 
-def _value_frame(
+def _value_rows(
     cells: pd.DataFrame, counts: Mapping[str, Ints], costs: Mapping[str, float], n: Ints
-) -> pd.DataFrame:
+) -> MetricRows:
     """Mean value of a row: minus its cost."""
     total = sum((-costs[name] * count for name, count in counts.items()), np.zeros(len(n)))
     squares = sum((costs[name] ** 2 * count for name, count in counts.items()), np.zeros(len(n)))
@@ -289,6 +289,6 @@ def _value_frame(
     half = t_factor(n) * np.sqrt(rate(variance, n))
     reason = np.where(n == 0, "no_actuals", "")
     version = "mean-1@" + ",".join(f"{name}={cost:g}" for name, cost in sorted(costs.items()))
-    return table_frame(
+    return table_rows(
         cells, "expected_value", value, value - half, value + half, n, reason, version
     )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mlmon_dagster.metrics.frames import concat_frames, metric_frame
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import rate, wilson
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
 
 VERSION = "rate-1"
 
 
-def quality_metrics(stats: ColumnStatistics) -> pd.DataFrame:
-    """Quality rates of one column.
+def quality_metrics(*columns: ColumnStatistics) -> pd.DataFrame:
+    """Quality rates of columns.
 
     Args:
-        stats: One column over C cells.
+        columns: Each over its own C cells.
 
     Returns:
         MetricFrame with null_rate for every column; nan_rate, inf_rate and out_of_range_rate for
@@ -23,6 +23,10 @@ def quality_metrics(stats: ColumnStatistics) -> pd.DataFrame:
         share of all rows of the cell, 0 to 1, with Wilson's interval and `n` rows; NaN with the
         reason `no_rows` for an empty cell.
     """
+    return stack_rows([rates for stats in columns for rates in _rates(stats)])
+
+
+def _rates(stats: ColumnStatistics) -> list[MetricRows]:
     counted = {"null_rate": stats.n_null}
     if stats.binning.kind == "numeric":
         counted["nan_rate"] = stats.n_nan
@@ -31,11 +35,11 @@ def quality_metrics(stats: ColumnStatistics) -> pd.DataFrame:
     # A baseline that holds no value of the column cannot say what is unseen.
     if stats.binning.kind == "categorical" and stats.binning.categories:
         counted["unseen_rate"] = stats.counts[:, len(stats.binning.categories) + 1]
-    frames = []
+    metrics = []
     for metric, count in counted.items():
         lower, upper = wilson(count, stats.n)
-        frames.append(
-            metric_frame(
+        metrics.append(
+            MetricRows(
                 stats.cells,
                 column_name=stats.binning.column,
                 metric=metric,
@@ -47,7 +51,7 @@ def quality_metrics(stats: ColumnStatistics) -> pd.DataFrame:
                 method_version=VERSION,
             )
         )
-    return concat_frames(frames)
+    return metrics
 
 
 def unseen_values(stats: ColumnStatistics) -> dict[tuple[str, pd.Timestamp], dict[str, int]]:

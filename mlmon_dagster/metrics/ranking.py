@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.means import Scale, mean_frame
+from mlmon_dagster.metrics.frames import stack_rows
+from mlmon_dagster.metrics.means import Scale, mean_rows
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 _COLUMNS: dict[str, tuple[str, Scale]] = {
@@ -30,9 +30,9 @@ def ranking_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame:
     Returns:
         MetricFrame, column `:table`; `reason` of a NaN: no_actuals (no group has any).
     """
-    return concat_frames(
+    return stack_rows(
         [
-            mean_frame(metric, profiles[column], high=1.0, scale=scale)
+            mean_rows(metric, profiles[column], high=1.0, scale=scale)
             for metric, (column, scale) in _COLUMNS.items()
             if column in profiles
         ]

@@ -11,9 +11,9 @@ from scipy import special
 
 from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.coverage import coverage_bias, early_actual_gap
-from mlmon_dagster.metrics.frames import concat_frames, table_frame
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, quantile_ranks, rate
-from mlmon_dagster.metrics.means import mean_frame, mean_of, positive_interval
+from mlmon_dagster.metrics.means import mean_of, mean_rows, positive_interval
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 Floats = NDArray[np.float64]
@@ -42,34 +42,34 @@ def regression_metrics(profiles: Profiles) -> pd.DataFrame:
         where every actual is 0), constant_actuals (r2), few_rows (r2 under 10 rows).
     """
     if ":error" not in profiles:
-        return concat_frames([])
-    frames = [
-        mean_frame(metric, profiles[column], low=low, high=high)
+        return stack_rows([])
+    metrics = [
+        mean_rows(metric, profiles[column], low=low, high=high)
         for metric, (column, low, high) in _MEANS.items()
     ]
-    frames += [_mape(profiles), _rmse(profiles[":squared_error"]), _wape(profiles), _r2(profiles)]
-    frames += [_quantile(m, profiles[":error_size"], q) for m, q in _QUANTILES.items()]
+    metrics += [_mape(profiles), _rmse(profiles[":squared_error"]), _wape(profiles), _r2(profiles)]
+    metrics += [_quantile(m, profiles[":error_size"], q) for m, q in _QUANTILES.items()]
     labelled = profiles.get(":labelled_prediction")
     if labelled is not None and "prediction" in profiles:
         without = profiles["prediction"].counts - labelled.counts
-        frames.append(coverage_bias(labelled.cells, [(without, labelled.counts)]))
+        metrics.append(coverage_bias(labelled.cells, [(without, labelled.counts)]))
     if ":early_loss" in profiles:
-        frames.append(early_actual_gap(profiles[":early_loss"], profiles[":late_loss"]))
-    return concat_frames(frames)
+        metrics.append(early_actual_gap(profiles[":early_loss"], profiles[":late_loss"]))
+    return stack_rows(metrics)
 
 
-def _mape(profiles: Profiles) -> pd.DataFrame:
-    frame = mean_frame("mape", profiles[":percentage_error"], empty="zero_actuals")
-    known = (profiles[":error"].counts[:, 0] > 0) | frame["value"].notna()
-    return frame.assign(reason=frame["reason"].where(known, "no_actuals"))
+def _mape(profiles: Profiles) -> MetricRows:
+    found = mean_rows("mape", profiles[":percentage_error"])
+    known = profiles[":error"].counts[:, 0] > 0
+    return found._replace(reason=np.where(known, "zero_actuals", "no_actuals"))
 
 
-def _rmse(squared: ColumnStatistics) -> pd.DataFrame:
+def _rmse(squared: ColumnStatistics) -> MetricRows:
     mean = mean_of(squared)
     lower, upper = positive_interval(mean.value, mean.error, mean.n)
     value = np.sqrt(mean.value)
     reason = np.where(mean.n == 0, "no_actuals", "")
-    return table_frame(
+    return table_rows(
         squared.cells, "rmse", value, np.sqrt(lower), np.sqrt(upper), mean.n, reason, "log-1"
     )
 
@@ -78,7 +78,7 @@ def _raw(stats: ColumnStatistics) -> Floats:
     return mean_of(stats).value
 
 
-def _wape(profiles: Profiles) -> pd.DataFrame:
+def _wape(profiles: Profiles) -> MetricRows:
     size, error = profiles[":actual_size"], profiles[":absolute_error"]
     n = size.counts[:, 0]
     below, above = _raw(size), _raw(error)
@@ -92,10 +92,10 @@ def _wape(profiles: Profiles) -> pd.DataFrame:
         half = Z95 * rate(np.sqrt(np.maximum(spread, 0) / np.maximum(n - 1, 1)), below)
     reason = np.select([n == 0, below == 0], ["no_actuals", "zero_actuals"], "")
     lower, upper = np.maximum(value - half, 0), value + half
-    return table_frame(size.cells, "wape", value, lower, upper, n, reason, "ratio-1")
+    return table_rows(size.cells, "wape", value, lower, upper, n, reason, "ratio-1")
 
 
-def _r2(profiles: Profiles) -> pd.DataFrame:
+def _r2(profiles: Profiles) -> MetricRows:
     """1 - MSE / variance; the variance of its influence function from moments of both."""
     away, squared = profiles[":away"], profiles[":squared_error"]
     n = away.counts[:, 0]
@@ -123,10 +123,10 @@ def _r2(profiles: Profiles) -> pd.DataFrame:
         [n == 0, n < MIN_ROWS, flat], ["no_actuals", "few_rows", "constant_actuals"], ""
     )
     value = np.where(reason == "", value, np.nan)
-    return table_frame(away.cells, "r2", value, lower, np.minimum(upper, 1), n, reason, "delta-1")
+    return table_rows(away.cells, "r2", value, lower, np.minimum(upper, 1), n, reason, "delta-1")
 
 
-def _quantile(metric: str, sizes: ColumnStatistics, q: float) -> pd.DataFrame:
+def _quantile(metric: str, sizes: ColumnStatistics, q: float) -> MetricRows:
     """Quantile of the absolute error from logarithmic bins, within 1 % of the row's own value."""
     n = sizes.counts.sum(axis=1)
     low, high = quantile_ranks(q, n)
@@ -142,4 +142,4 @@ def _quantile(metric: str, sizes: ColumnStatistics, q: float) -> pd.DataFrame:
 
     reason = np.where(n == 0, "no_actuals", "")
     value = at(np.ceil(q * n).astype(np.int64))
-    return table_frame(sizes.cells, metric, value, at(low), at(high), n, reason, "log-bins-1")
+    return table_rows(sizes.cells, metric, value, at(low), at(high), n, reason, "log-bins-1")

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.binnings import latency_representatives
-from mlmon_dagster.metrics.frames import concat_frames, metric_frame
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import quantile_ranks, rate, wilson
 from mlmon_dagster.metrics.statistics import TABLE, ColumnStatistics
 
@@ -31,11 +31,11 @@ def service_metrics(
         error_rate (0 to 1, of rows with a status) with Wilson's. `reason` of a NaN: no_rows,
         no_latency, no_status, few_rows (a p95 of under 20 rows is only the maximum, p99: 100).
     """
-    frames = []
+    metrics = []
     source = latency if latency is not None else status
     if source is not None:
-        frames.append(
-            metric_frame(
+        metrics.append(
+            MetricRows(
                 source.cells,
                 column_name=TABLE,
                 metric="n",
@@ -45,13 +45,13 @@ def service_metrics(
             )
         )
     if latency is not None:
-        frames += [_quantile_frame(latency, name, q) for name, q in QUANTILES.items()]
+        metrics += [_quantile_rows(latency, name, q) for name, q in QUANTILES.items()]
     if status is not None:
-        frames.append(_error_frame(status))
-    return concat_frames(frames)
+        metrics.append(_error_rows(status))
+    return stack_rows(metrics)
 
 
-def _quantile_frame(latency: ColumnStatistics, metric: str, q: float) -> pd.DataFrame:
+def _quantile_rows(latency: ColumnStatistics, metric: str, q: float) -> MetricRows:
     n = latency.counts.sum(axis=1)
     fewest = round(1 / (1 - q))
     reason = np.select(
@@ -66,7 +66,7 @@ def _quantile_frame(latency: ColumnStatistics, metric: str, q: float) -> pd.Data
         return np.clip(value, latency.minimum, latency.maximum)
 
     low, high = quantile_ranks(q, n)
-    return metric_frame(
+    return MetricRows(
         latency.cells,
         column_name=TABLE,
         metric=metric,
@@ -79,10 +79,10 @@ def _quantile_frame(latency: ColumnStatistics, metric: str, q: float) -> pd.Data
     )
 
 
-def _error_frame(status: ColumnStatistics) -> pd.DataFrame:
+def _error_rows(status: ColumnStatistics) -> MetricRows:
     n, errors = status.counts.sum(axis=1), status.counts[:, 1]
     lower, upper = wilson(errors, n)
-    return metric_frame(
+    return MetricRows(
         status.cells,
         column_name=TABLE,
         metric="error_rate",

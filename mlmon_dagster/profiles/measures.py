@@ -36,7 +36,7 @@ def quality(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
     """Return null, not-a-number, unseen and out-of-range rates of every feature."""
     from mlmon_dagster.metrics.quality import quality_metrics
 
-    return concat_frames([quality_metrics(profiles[c]) for c in spec.features if c in profiles])
+    return quality_metrics(*(profiles[c] for c in spec.features if c in profiles))
 
 
 def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
@@ -66,8 +66,8 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
         further=[name for name in FURTHER if name in (monitor.method, *monitor.also)],
         limits=monitor.auto,
     )
-    others = _multivariate(profiles, baseline) + _learning(spec, profiles, known)
-    return concat_frames([found, *others]) if others else found
+    others = (_multivariate(profiles, baseline), _learning(spec, profiles, known))
+    return concat_frames([found, *others])
 
 
 def _drift_baseline(columns: Collection[str], baseline: Profiles, min_rows: int) -> DriftBaseline:
@@ -88,15 +88,15 @@ def _known(baseline: Profiles) -> frozenset[str]:
     return frozenset(column for column, stats in outputs.items() if _has_values(stats))
 
 
-def _multivariate(profiles: Profiles, baseline: Profiles) -> list[pd.DataFrame]:
+def _multivariate(profiles: Profiles, baseline: Profiles) -> pd.DataFrame:
     """Return how the columns hang together, where that is profiled on both sides."""
     from mlmon_dagster.metrics.joint import JOINT
     from mlmon_dagster.metrics.multivariate import multivariate_metrics
 
     if JOINT not in profiles or JOINT not in baseline:
-        return []
+        return concat_frames([])
     then = derived(baseline, JOINT, lambda: _over_versions(baseline[JOINT]))
-    return [multivariate_metrics(profiles[JOINT], then)]
+    return multivariate_metrics(profiles[JOINT], then)
 
 
 def _has_values(stats: ColumnStatistics) -> bool:
@@ -104,28 +104,31 @@ def _has_values(stats: ColumnStatistics) -> bool:
     return bool((stats.n > stats.n_null).any()) or not stats.n.sum()
 
 
-def _learning(spec: ModelSpec, profiles: Profiles, known: Collection[str]) -> list[pd.DataFrame]:
+def _learning(spec: ModelSpec, profiles: Profiles, known: Collection[str]) -> pd.DataFrame:
     """Return rows without a value for features that the baseline does not know yet."""
-    from mlmon_dagster.metrics.frames import metric_frame
+    from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 
     some = next(iter(profiles.values()), None)
     if some is None:
-        return []
+        return stack_rows([])
     whole = (some.cells["slice_key"] == ALL).to_numpy()
-    return [
-        metric_frame(
-            some.cells[whole],
-            column_name=name,
-            metric=metric,
-            value=float("nan"),
-            n=some.n[whole],
-            reason="learning",
-            method_version="learning-1",
-        )
-        for name in spec.features
-        if name not in known
-        for metric in sorted({"psi", str(spec.monitors.drift.method)})
-    ]
+    cells, n = some.cells[whole], some.n[whole]
+    return stack_rows(
+        [
+            MetricRows(
+                cells,
+                column_name=name,
+                metric=metric,
+                value=float("nan"),
+                n=n,
+                reason="learning",
+                method_version="learning-1",
+            )
+            for name in spec.features
+            if name not in known
+            for metric in sorted({"psi", str(spec.monitors.drift.method)})
+        ]
+    )
 
 
 def drifting_outputs(spec: ModelSpec) -> list[str]:

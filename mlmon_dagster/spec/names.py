@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import re
 import zoneinfo
 from collections.abc import Iterable
@@ -25,6 +24,8 @@ _FEATURE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 # Dagster's own rule for e-mail owners.
 _EMAIL = re.compile(r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}\b")
 _TEAM = re.compile(r"team:[A-Za-z0-9._-]{1,100}")
+# Files beside the zones, and folders that hold every zone once more.
+_NO_ZONES = frozenset({"localtime", "posixrules", "Factory", "posix", "right"})
 OBJECT_SCHEMES = ("s3", "gs", "abfss")  # object storage that is read and written
 
 
@@ -82,9 +83,10 @@ def channel_problem(channel: str) -> str | None:
 
 def zone_problem(zone: str) -> str | None:
     """Say why a text is not an IANA time zone, or None if it is."""
-    if zone in _zones():
+    if _is_zone(zone):
         return None
-    return f"{_cut(zone)} is not a time zone{did_you_mean(zone, _zones())}"
+    known = zoneinfo.available_timezones() - _NO_ZONES
+    return f"{_cut(zone)} is not a time zone{did_you_mean(zone, known)}"
 
 
 def path_problem(path: str) -> str | None:
@@ -154,6 +156,11 @@ def _cut(name: str) -> str:
     return repr(name if len(name) <= 60 else name[:59] + "…")
 
 
-@functools.cache
-def _zones() -> frozenset[str]:
-    return frozenset(zoneinfo.available_timezones()) - {"localtime", "posixrules", "Factory"}
+def _is_zone(zone: str) -> bool:
+    if zone.partition("/")[0] in _NO_ZONES:
+        return False
+    try:
+        zoneinfo.ZoneInfo(zone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):  # OSError: names a folder
+        return False
+    return True
