@@ -66,8 +66,8 @@ def report(rows: int, pairs: Sequence[Pair], found: dict[str, Runs]) -> str:
         theirs, mine = found[pair.task], found[f"{pair.task}/{pair.own}"]
         seconds, own_seconds = median(theirs, "seconds"), median(mine, "seconds")
         ratio, of_cpu = seconds / own_seconds, median(theirs, "cpu") / median(mine, "cpu")
-        numbers = (seconds, own_seconds, ratio, of_cpu, median(theirs, "peak"))
-        texts = tuple(f"{number:.1f}" for number in (*numbers, median(mine, "peak")))
+        texts = (f"{seconds:.2f}", f"{own_seconds:.3f}", f"{ratio:.1f}", f"{of_cpu:.1f}")
+        texts += tuple(f"{median(runs, 'peak'):.0f}" for runs in (theirs, mine))
         table.append(Row(pair.label, texts, Goal(ratio, pair.least, is_least=True, unit=" times")))
     peers = ", ".join(f"{name} {version}" for name, version in PEERS.items())
     title = f"Peers: {rows:,} rows each side, median of {len(found[pairs[0].task])}; {peers}"

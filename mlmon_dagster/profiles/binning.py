@@ -30,9 +30,9 @@ from mlmon_dagster.profiles.codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.compiler import Engine
 from mlmon_dagster.profiles.joint import fit_joint
 from mlmon_dagster.profiles.losses import (
+    BOUNDED,
     CONFIDENCE,
     DECIDED,
-    GROUPED,
     LAG,
     group_columns,
     loss_columns,
@@ -67,8 +67,6 @@ _OUTPUTS: dict[str, Kind] = {
     "regression": "numeric",
     "ranking": "numeric",
 }
-# Losses that cannot be larger, so that their sums' unit does not depend on the baseline.
-_BOUNDED = {":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0, **dict.fromkeys(GROUPED, 1.0)}
 
 
 def value_expressions(spec: ModelSpec) -> dict[str, tuple[Kind, str]]:
@@ -161,8 +159,8 @@ def fit_binnings(
 
 
 def _fit_loss(engine: Engine, from_sql: str, name: str, value: str, dialect: Dialect) -> Binning:
-    if name in _BOUNDED:
-        return loss_binning(name, _BOUNDED[name])
+    if name in BOUNDED:
+        return loss_binning(name, BOUNDED[name])
     present = f"FROM (SELECT {value} AS x FROM {from_sql} AS records) AS v WHERE x IS NOT NULL"
     typical = _typical(engine, from_sql, value)
     lags = quantiles_of(engine, present, [0.5], dialect) if name == LAG and typical else []

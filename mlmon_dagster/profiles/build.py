@@ -28,6 +28,7 @@ from mlmon_dagster.profiles.losses import (
     resolve,
     row_source,
 )
+from mlmon_dagster.profiles.paired import Codes
 from mlmon_dagster.spec.model import ModelSpec
 
 Ints = NDArray[np.int64]
@@ -78,14 +79,15 @@ def _profile(
     engine: Engine, spec: ModelSpec, statements: Statements, *, of_rows: bool = True
 ) -> dict[str, ColumnStatistics]:
     columns = statements.columns
-    parts = [engine.query(statements.moments(sliced=False))]
+    parts = [engine.query(statements.moments(sliced=False, of_rows=of_rows))]
     if parts[0].num_rows == 0:
         return {column.binning.column: empty(column.binning) for column in columns}
     if spec.slices:
         parts.append(engine.query(statements.moments(sliced=True)))
     cells = Cells(parts, spec, sum(column.binning.size for column in columns))
     codes = _codes(engine, statements, cells)
-    nonfinite = _nonfinite(engine, statements, cells) if of_rows else {}
+    has_nonfinite = of_rows and pc.any(pc.greater(parts[0].column("n_nonfinite"), 0)).as_py()
+    nonfinite = _nonfinite(engine, statements, cells) if has_nonfinite else {}
     found: dict[str, ColumnStatistics] = {}
     for i, column in enumerate(columns):
         stats = _statistics(column, i, cells, parts, codes.get(i))
@@ -116,11 +118,8 @@ def profiled_columns(
     return columns
 
 
-_Codes = tuple[Ints, Ints, Ints]
-
-
-def _codes(engine: Engine, statements: Statements, cells: Cells) -> dict[int, _Codes]:
-    """Count codes: position of the column -> cells, codes and counts, one entry per code."""
+def _codes(engine: Engine, statements: Statements, cells: Cells) -> dict[int, Codes]:
+    """Count codes, by the position of the column."""
     sql = statements.codes()
     if not sql:
         return {}
@@ -130,7 +129,9 @@ def _codes(engine: Engine, statements: Statements, cells: Cells) -> dict[int, _C
     columns = [cells.of(table), as_numpy(table.column("code")), as_numpy(table.column("n"))]
     values, starts = np.unique(items[order], return_index=True)
     parts = [np.split(column[order].astype(np.int64), starts[1:]) for column in columns]
-    return {int(item): (a, b, c) for item, a, b, c in zip(values, *parts, strict=True)}
+    found = {int(item): Codes(*mine) for item, *mine in zip(values, *parts, strict=True)}
+    paired = statements.paired
+    return found if paired is None else found | paired.split(found[paired.score])
 
 
 def _nonfinite(engine: Engine, statements: Statements, cells: Cells) -> dict[tuple[str, str], Ints]:
@@ -150,7 +151,7 @@ def _statistics(
     i: int,
     cells: Cells,
     parts: Sequence[pa.Table],
-    codes: _Codes | None,
+    codes: Codes | None,
 ) -> ColumnStatistics:
     binning, names = column.binning, parts[0].column_names
 
@@ -186,12 +187,11 @@ def _statistics(
     )
 
 
-def _dense(codes: _Codes | None, cells: int, size: int) -> Ints:
+def _dense(codes: Codes | None, cells: int, size: int) -> Ints:
     counts = np.zeros((cells, size), np.int64)
     if codes is not None:
-        cell, code, n = codes
-        known = code != NULL_CODE
-        counts[cell[known], code[known]] = n[known]
+        known = codes.codes != NULL_CODE
+        np.add.at(counts, (codes.cells[known], codes.codes[known]), codes.n[known])
     return counts
 
 

@@ -33,12 +33,14 @@ class Cells:
                 f"profile, at most {most:,} at once. A slice of {spec.slices} has too many "
                 "values; remove it from the spec, or profile fewer windows at a time."
             )
-        frame = pa.concat_tables([self._keys(part) for part in parts]).to_pandas()
-        frame["window_start"] = frame["window_start"].astype("datetime64[us, UTC]")
-        self._order = frame.sort_values(list(CELL_KEYS), kind="stable").index.to_numpy()
-        self.frame = frame.iloc[self._order].reset_index(drop=True)
-        self._values = [pc.unique(pa.array(self.frame[key])) for key in CELL_KEYS]
-        codes = self._mixed(pa.table({key: pa.array(self.frame[key]) for key in CELL_KEYS}))
+        keys = pa.concat_tables([self._keys(part) for part in parts])
+        order = pc.sort_indices(keys, [(key, "ascending") for key in CELL_KEYS])
+        self._order = order.to_numpy()
+        keys = keys.take(order)
+        self.frame = keys.to_pandas()
+        self.frame["window_start"] = self.frame["window_start"].astype("datetime64[us, UTC]")
+        self._values = [pc.unique(keys.column(key)) for key in CELL_KEYS]
+        codes = self._mixed(keys)
         self._by_code = np.argsort(codes)
         self._sorted_codes = codes[self._by_code]
 

@@ -61,9 +61,14 @@ class Column:
     names_unseen: bool = True
 
     @property
-    def has_moments(self) -> bool:
-        """Say whether sums, minimum and maximum mean something."""
-        return self.binning.kind in ("numeric", "score", "latency", "loss")
+    def has_range(self) -> bool:
+        """Say whether minimum and maximum tell more than the bins; of a score or a loss, hardly."""
+        return self.binning.kind in ("numeric", "latency")
+
+    @property
+    def has_sums(self) -> bool:
+        """Say whether sums mean something; a score's losses are columns of their own."""
+        return self.binning.kind in ("numeric", "latency", "loss")
 
 
 def number(value: float) -> str:

@@ -22,6 +22,8 @@ from mlmon_dagster.profiles.codes import (
     list_bins,
     number,
 )
+from mlmon_dagster.profiles.losses import BOUNDED
+from mlmon_dagster.profiles.paired import paired_outputs
 from mlmon_dagster.store.sql import literal, quote_identifier
 
 NULL_SLICE = "<null>"
@@ -67,6 +69,7 @@ class Statements:
         dialect: Dialect = DUCKDB,
     ) -> None:
         self.columns = tuple(columns)
+        self.paired = paired_outputs(self.columns)
         self.dialect = dialect
         self._source = source
         self._keys = {
@@ -76,14 +79,18 @@ class Statements:
         }
         self._slices = {f"s{i}": slice_expression(names) for i, names in enumerate(slices)}
 
-    def moments(self, *, sliced: bool) -> str:
+    def moments(self, *, sliced: bool, of_rows: bool = False) -> str:
         """Rows, nulls, range and sums per cell; on DuckDB also the numeric bins, as lists.
 
         Args:
             sliced: The declared slices with their coarse bins, or the whole with its fine ones.
+            of_rows: Count the rows that have values to be told by `nonfinite`, ``n_nonfinite``.
         """
         inner = [f"{c.value} AS v{i}" for i, c in enumerate(self.columns)]
         outer = ["COUNT(*) AS n"]
+        if of_rows:
+            inner.append("nonfinite")
+            outer.append("COUNT(nonfinite) AS n_nonfinite")
         for i, column in enumerate(self.columns):
             outer += _moments(column, f"v{i}", i)
             if column.binning.kind == "loss":
@@ -96,13 +103,21 @@ class Statements:
         return self._grouped(inner, outer, [[]], sliced, whole=not sliced)
 
     def codes(self) -> str:
-        """Rows per cell, column (its position as ``item``) and code, for the whole and slices."""
+        """Rows per cell, column (its position as ``item``) and code, for the whole and slices.
+
+        Of outputs that are counted together there are the pairs only, as the score's.
+        """
         inner, whole, sliced = [], [], []
+        paired = self.paired
         for i, column in enumerate(self.columns):
             is_numeric = column.binning.kind == "numeric" and self.dialect.is_duckdb
             if is_numeric or column.binning.kind == "loss":
                 continue  # counted by the moments statement
+            if paired is not None and i in paired[1:]:
+                continue
             code, fine = code_expression(column, self.dialect), column.binning.fine
+            if paired is not None and i == paired.score:
+                code = paired.expression(self.columns, self.dialect)
             inner.append(f"{code} AS b{i}")
             whole.append(f"b{i}")
             if fine > 1 and self._slices:
@@ -174,17 +189,18 @@ class Statements:
 
 
 def _moments(column: Column, value: str, i: int) -> list[str]:
-    if not column.has_moments:
-        return []
-    found = [f"MIN({value}) AS minimum{i}", f"MAX({value}) AS maximum{i}"]
-    if column.binning.kind == "score":
-        return found  # its losses are columns of their own
+    found = []
+    if column.has_range:
+        found += [f"MIN({value}) AS minimum{i}", f"MAX({value}) AS maximum{i}"]
+    if not column.has_sums:
+        return found
     total = f"({value} - {number(column.binning.centre)})"
     if column.binning.kind == "loss":
         high = column.binning.high
         # A mean to 1e-9 of what is typical, and less of its error, which has the longer tail.
         units = high * 2.0**-60, high * high * 2.0**-44
-        sums = _exact_sum(total, units[0]), _exact_sum(f"{total} * {total}", units[1])
+        square, bounded = f"{total} * {total}", column.binning.column in BOUNDED
+        sums = _exact_sum(total, units[0], bounded), _exact_sum(square, units[1], bounded)
     else:
         sums = f"SUM({total})", f"SUM({total} * {total})"
     found += [f"{sql} AS {name}{i}" for name, sql in zip(("total", "total_sq"), sums, strict=True)]
@@ -195,13 +211,16 @@ def _moments(column: Column, value: str, i: int) -> list[str]:
     return found
 
 
-def _exact_sum(value: str, unit: float) -> str:
+def _exact_sum(value: str, unit: float, bounded: bool) -> str:
     """Add values in whole multiples of a unit: equal whatever the order of the rows.
 
     A sum of floats depends on how the engine splits the rows among its threads. Values from 2**62
     units on are counted in units 2**32 times as large, so that one of them takes no digits from
-    the others; only those of 2**94 units are added as floats.
+    the others; only those of 2**94 units are added as floats. Bounded values never reach that.
     """
+    if bounded:
+        counted = f"SUM(CAST(FLOOR({value} * {number(1 / unit)} + 0.5e0) AS BIGINT))"
+        return f"CAST(COALESCE({counted}, 0) AS DOUBLE PRECISION) * {number(unit)}"
     size, ends = f"ABS({value})", (unit * 2.0**62, unit * 2.0**94)
     small, large = (
         f"CAST(COALESCE(SUM(CASE WHEN {test} THEN "

@@ -18,6 +18,9 @@ from mlmon_dagster.store.sql import literal, quote_identifier
 
 LAG = ":lag"
 DECIDED = ":decided_score"  # the score of the rows that were decided positive
+GROUPED = (":ndcg", ":reciprocal_rank", ":average_precision", ":hit")
+# Losses that cannot be larger, so that their sums' unit does not depend on the baseline.
+BOUNDED = {":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0, **dict.fromkeys(GROUPED, 1.0)}
 CONFIDENCE = ":confidence"  # the score of the class that was decided for
 _CLIP = number(1e-15)  # of a probability, before its logarithm
 _HUGE = number(1e35)  # products of four of them, squared, are still numbers
@@ -172,9 +175,6 @@ def _row_loss(spec: ModelSpec) -> str | None:
     if spec.columns.prediction is None:
         return None
     return "CASE WHEN prediction <> actual THEN 1e0 WHEN prediction = actual THEN 0e0 END"
-
-
-GROUPED = (":ndcg", ":reciprocal_rank", ":average_precision", ":hit")
 
 
 def group_columns(spec: ModelSpec) -> Values:
