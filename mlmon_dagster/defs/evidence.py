@@ -13,7 +13,7 @@ from mlmon_dagster.defs.compute import PRODUCTION, Work, parts_of
 from mlmon_dagster.defs.earlier import is_waiting, repeating_files, sent_again, volumes
 from mlmon_dagster.defs.lineage import ASSETS
 from mlmon_dagster.defs.refused import quarantined_files, reported_in
-from mlmon_dagster.spec import ModelSpec, Window, maturity_of
+from mlmon_dagster.spec import ModelSpec, Window, attribution, maturity_of
 from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import AUTO
 from mlmon_dagster.spec.multivariate import CHANGE, SHIFT
@@ -105,7 +105,8 @@ def _metric_names(spec: ModelSpec, family: str) -> list[str]:
         # Columns without an order have no ks; psi also explains by slice.
         method = spec.monitors.drift.method
         joint = (SHIFT, CHANGE) if spec.monitors.drift.multivariate else ()
-        return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *joint})
+        shap = (attribution.ATTRIBUTION, attribution.SHIFT) if spec.columns.shap else ()
+        return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *joint, *shap})
     if family == "performance":
         return sorted({monitor.metric for monitor in spec.monitors.performance})
     if family == "estimated_performance":

@@ -127,9 +127,12 @@ def describe_thresholds(spec: ModelSpec, family: str) -> str:
         d = monitors.drift
         limit = "its own usual distance" if d.auto else f"{d.above:g}"
         joint = f" Correlations may change by {d.multivariate.above:g}." if d.multivariate else ""
+        shares = ""
+        if spec.columns.shap and d.attribution:
+            shares = f" Shares of the attributions may change by {d.attribution.above:g}."
         return (
             f"Fails above {limit} ({d.method}, bias taken off) if also significant "
-            f"(q = {d.q:g} over the columns).{joint}"
+            f"(q = {d.q:g} over the columns).{joint}{shares}"
         )
     if family == "performance":
         return "Limits: " + "; ".join(_performance_limit(m) for m in monitors.performance) + "."

@@ -20,6 +20,7 @@ from mlmon_dagster.defs.compute import (
 from mlmon_dagster.defs.emptied import void_emptied
 from mlmon_dagster.defs.lineage import OF_ACTUALS
 from mlmon_dagster.spec import ALL, Window, maturity_of
+from mlmon_dagster.spec.attribution import ATTRIBUTION
 from mlmon_dagster.spec.multivariate import SHIFT
 from mlmon_dagster.store import metric_log
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
@@ -175,7 +176,7 @@ def _of_table(metric: str, column: str) -> str | None:
 PLOTTED: dict[str, Plotted] = {
     "data_quality": _per_column("null_rate", "unseen_rate"),
     "drift": lambda metric, column: (
-        SHIFT if metric == SHIFT else _per_column("psi")(metric, column)
+        SHIFT if metric == SHIFT else _per_column("psi", ATTRIBUTION)(metric, column)
     ),
     "performance": _of_table,
     "estimated_performance": _of_table,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from mlmon_dagster.spec import Feature, FeatureType, ModelSpec, Source
+from mlmon_dagster.spec.attribution import attributed, shap_columns
 from mlmon_dagster.spec.tasks import class_scores
 
 Stream = Literal["predictions", "actuals"]
@@ -96,8 +97,13 @@ def _prediction_columns(spec: ModelSpec) -> tuple[Column, ...]:
         Column(name, own.get(name, scores[label]), "number", nullable=False)
         for label, name in class_scores(spec).items()
     )
+    shap = shap_columns(spec.columns.shap, spec.features)
+    by_feature = tuple(
+        Column(name, own.get(name, shap[feature]), "number")
+        for feature, name in attributed(spec).items()
+    )
     features = tuple(_feature_column(name, feature) for name, feature in spec.features.items())
-    return (*_declared(spec, roles, spec.source.predictions), *by_class, *features)
+    return (*_declared(spec, roles, spec.source.predictions), *by_class, *by_feature, *features)
 
 
 def _actual_columns(spec: ModelSpec) -> tuple[Column, ...]:

@@ -21,6 +21,7 @@ from mlmon_dagster.metrics.own_windows import OwnWindows, larger_of_windows
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _RARE = 1.0  # rows that a window expects
+_LEAST_LEVEL = 0.1  # share of the level for rare bins
 
 
 class CommonBins:
@@ -86,8 +87,9 @@ def chi_square_p(common: CommonBins, pairs: Pairs, n: Floats, independence: Inde
         independence: Of each window's baseline, (P,).
 
     Returns:
-        (P,): twice the smaller p-value of the two tests, at most 1; that of the common bins where
-        none is rare.
+        (P,): of both tests together (Bonferroni), at most 1; that of the common bins where none is
+        rare. Of the level rare bins get a tenth, and as much more as they hold of the baseline, at
+        most half: hardly a row is expected there, and a few are far out.
     """
     p = np.ones(len(n))
     some = np.flatnonzero(common.merged.sizes(pairs.baselines) > 1)
@@ -97,7 +99,8 @@ def chi_square_p(common: CommonBins, pairs: Pairs, n: Floats, independence: Inde
     some = np.flatnonzero(has_rare)
     mine = independence.take(some)
     rare = _of_rare((n - pairs.n)[some], n[some], seen[some], total[some], mine)
-    p[some] = np.minimum(2 * np.minimum(p[some], rare), 1.0)
+    weight = np.minimum(_LEAST_LEVEL + seen[some] / np.maximum(total[some], 1), 0.5)
+    p[some] = np.minimum(np.minimum(p[some] / (1 - weight), rare / weight), 1.0)
     return p
 
 

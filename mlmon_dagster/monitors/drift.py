@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlmon_dagster.monitors.adjust import benjamini_hochberg
+from mlmon_dagster.monitors.attribution import attributions, judge_attribution
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
@@ -46,6 +47,7 @@ def judge(evidence: Evidence) -> list[Row]:
                 parts = evidence.slices(window, "psi", column)
                 rows += _judge_family(evidence, window, [(column, "psi", part) for part in parts])
         rows += judge_multivariate(evidence, window)
+        rows += judge_attribution(evidence, window)
     return rows
 
 
@@ -64,9 +66,13 @@ def _columns(evidence: Evidence) -> dict[str, str]:
 
 
 def _by_importance(evidence: Evidence, methods: dict[str, str]) -> dict[str, str]:
-    """Put the most important features first; outputs and features without importance follow."""
+    """Put the most important features first; outputs and features without importance follow.
+
+    Where the spec names no importance at all, the newest window's attributions say it.
+    """
     features = evidence.spec.features
     known = {name: f.importance for name, f in features.items() if f.importance is not None}
+    known = known or attributions(evidence)
     return dict(sorted(methods.items(), key=lambda item: -known.get(item[0], 0.0)))
 
 

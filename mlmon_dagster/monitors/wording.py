@@ -40,6 +40,8 @@ NAMES = {
     "zero_rate_delta": "Change of the share of zeros",
     "unseen_rate_delta": "Change of the share of unseen values",
     "correlation_shift": "Change of the correlation between columns",
+    "attribution": "Share of the attributions",
+    "attribution_shift": "Change of the share of the attributions",
     "distinct_delta": "Change of the number of distinct values",
     **{name: info.label for name, info in METRICS.items()},
     **{estimated(name): f"Estimated {info.label}" for name, info in METRICS.items()},
@@ -80,6 +82,7 @@ REASONS = {
     "no_reference": "the reference group has no rows",
     "no_latency": "no latency was logged",
     "no_status": "no status was logged",
+    "no_attributions": "no row has SHAP values of all features",
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from mlmon_dagster.metrics.statistics import Binning, Kind
+from mlmon_dagster.profiles.attributions import attribution_columns
 from mlmon_dagster.profiles.bin_shapes import (
     MAX_CATEGORIES,
     MAX_TAIL,
@@ -30,10 +31,10 @@ from mlmon_dagster.profiles.codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.compiler import Engine
 from mlmon_dagster.profiles.joint import fit_joint
 from mlmon_dagster.profiles.losses import (
-    BOUNDED,
     CONFIDENCE,
     DECIDED,
     LAG,
+    bound_of,
     group_columns,
     loss_columns,
     resolve,
@@ -93,7 +94,7 @@ def value_expressions(spec: ModelSpec) -> dict[str, tuple[Kind, str]]:
         found["latency_ms"] = ("latency", "latency_ms")
     if roles.status is not None:
         found["status"] = ("status", "status")
-    return found | loss_columns(spec)
+    return found | loss_columns(spec) | attribution_columns(spec)
 
 
 def _read(name: str, kind: FeatureType) -> tuple[Kind, str]:
@@ -159,8 +160,8 @@ def fit_binnings(
 
 
 def _fit_loss(engine: Engine, from_sql: str, name: str, value: str, dialect: Dialect) -> Binning:
-    if name in BOUNDED:
-        return loss_binning(name, BOUNDED[name])
+    if (bound := bound_of(name)) is not None:
+        return loss_binning(name, bound)
     present = f"FROM (SELECT {value} AS x FROM {from_sql} AS records) AS v WHERE x IS NOT NULL"
     typical = _typical(engine, from_sql, value)
     lags = quantiles_of(engine, present, [0.5], dialect) if name == LAG and typical else []

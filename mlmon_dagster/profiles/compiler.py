@@ -22,7 +22,7 @@ from mlmon_dagster.profiles.codes import (
     list_bins,
     number,
 )
-from mlmon_dagster.profiles.losses import BOUNDED
+from mlmon_dagster.profiles.losses import bound_of
 from mlmon_dagster.profiles.paired import paired_outputs
 from mlmon_dagster.store.sql import literal, quote_identifier
 
@@ -199,7 +199,7 @@ def _moments(column: Column, value: str, i: int) -> list[str]:
         high = column.binning.high
         # A mean to 1e-9 of what is typical, and less of its error, which has the longer tail.
         units = high * 2.0**-60, high * high * 2.0**-44
-        square, bounded = f"{total} * {total}", column.binning.column in BOUNDED
+        square, bounded = f"{total} * {total}", bound_of(column.binning.column) is not None
         sums = _exact_sum(total, units[0], bounded), _exact_sum(square, units[1], bounded)
     else:
         sums = f"SUM({total})", f"SUM({total} * {total})"

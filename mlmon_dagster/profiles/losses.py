@@ -21,6 +21,7 @@ DECIDED = ":decided_score"  # the score of the rows that were decided positive
 GROUPED = (":ndcg", ":reciprocal_rank", ":average_precision", ":hit")
 # Losses that cannot be larger, so that their sums' unit does not depend on the baseline.
 BOUNDED = {":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0, **dict.fromkeys(GROUPED, 1.0)}
+ATTRIBUTED = ":shap:"  # before a feature's name: its share of a row's attributions
 CONFIDENCE = ":confidence"  # the score of the class that was decided for
 _CLIP = number(1e-15)  # of a probability, before its logarithm
 _HUGE = number(1e35)  # products of four of them, squared, are still numbers
@@ -39,6 +40,11 @@ def loss_columns(spec: ModelSpec) -> Values:
         "regression": _regression,
     }.get(spec.task, lambda _: {})(spec)
     return found | _by_lag(spec)
+
+
+def bound_of(loss: str) -> float | None:
+    """Return what a loss cannot exceed; None if that depends on the data."""
+    return 1.0 if loss.startswith(ATTRIBUTED) else BOUNDED.get(loss)
 
 
 def resolve(value: str, binnings: Mapping[str, Binning]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import pyarrow as pa
@@ -36,10 +36,12 @@ class Roles:
 
     found: dict[str, Guess]
     task: str
+    shap: dict[str, str] = field(default_factory=dict)  # column -> that of its SHAP values
 
     def used(self) -> set[str]:
         """Return the columns that have a role, and cannot be features; keys of several can."""
-        return {g.columns[0] for g in self.found.values() if len(g.columns) == 1}
+        single = {g.columns[0] for g in self.found.values() if len(g.columns) == 1}
+        return single | set(self.shap.values())
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,9 @@ _RULES = (
     _Rule("actual", r"(actual|label|target|y|y_true|ground_?truth|truth)(_value)?", _is_any),
     _Rule("outcome", r"(outcome|revenue|profit)", _is_number),
 )  # fmt: skip
+_SHAP_NAME = re.compile(
+    r"shap(_values?)?[_.](?P<after>.+)|(?P<before>.+)[_.]shap(_values?)?", re.IGNORECASE
+)
 _ID_NAME = re.compile(r"(prediction|inference|request|event|transaction|row)?_?(id|uuid|key)", re.I)
 
 
@@ -106,6 +111,9 @@ def guess_roles(table: pa.Table, facts: Sequence[ColumnFacts]) -> Roles:
     """
     found: dict[str, Guess] = {}
     free = {f.name: f for f in facts}
+    shap = _shap(free)
+    for column in shap.values():
+        del free[column]
 
     def take(role: str, name: str, reason: str) -> None:
         found[role] = Guess((name,), reason)
@@ -120,7 +128,18 @@ def guess_roles(table: pa.Table, facts: Sequence[ColumnFacts]) -> Roles:
     _times(table, free, found, take)
     _actual(table, free, found, take)
     found["prediction_id"] = _key(table, free, found)
-    return Roles(found, _task({f.name: f for f in facts}, found))
+    return Roles(found, _task({f.name: f for f in facts}, found), shap)
+
+
+def _shap(free: dict[str, ColumnFacts]) -> dict[str, str]:
+    """Find columns named like another column's SHAP values."""
+    found: dict[str, str] = {}
+    for name, fact in free.items():
+        match = _SHAP_NAME.fullmatch(name)
+        feature = (match["after"] or match["before"]) if match else None
+        if feature in free and _is_number(fact):
+            found[feature] = name
+    return found if len(found) > 1 else {}
 
 
 _Take = Callable[[str, str, str], None]

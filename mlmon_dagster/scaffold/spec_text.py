@@ -74,6 +74,7 @@ def spec_text(scaffold: Scaffold, roles: Roles, facts: Sequence[ColumnFacts]) ->
         *([f"  actuals: {{path: {_quoted(scaffold.actuals)}}}"] if scaffold.actuals else []),
         "columns:",
         *_columns(roles, has_actuals=scaffold.actuals is not None),
+        *_shap(roles, facts),
         "features:",
         *(_feature(f) for f in facts if f.name not in roles.used()),
         *_slices(roles, facts),
@@ -110,15 +111,26 @@ def _columns(roles: Roles, *, has_actuals: bool) -> Iterator[str]:
         yield f"  {role}: {value}  # {guess.reason}"
 
 
-def _feature(facts: ColumnFacts) -> str:
-    problem = feature_problem(facts.name)
+def _shap(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
+    kept = [f.name for f in facts if f.name not in roles.used() and _left_out(f) is None]
+    pairs = [f"{_quoted(f)}: {_quoted(roles.shap[f])}" for f in kept if f in roles.shap]
+    if len(pairs) > 1:
+        yield f"  shap: {{{', '.join(pairs)}}}  # SHAP values, by their names"
+
+
+def _left_out(facts: ColumnFacts) -> str | None:
+    """Say why a column is no feature; None if it is one."""
     if facts.kind == "other":
-        problem = "its type is nested or binary, which no metric reads"
-    elif facts.is_unique and facts.kind in ("text", "integer"):
-        problem = "a different value in every row, like an id"
-    elif facts.is_constant:
-        problem = f"always {facts.values[0]}" if facts.values else "always null"
-    if problem:
+        return "its type is nested or binary, which no metric reads"
+    if facts.is_unique and facts.kind in ("text", "integer"):
+        return "a different value in every row, like an id"
+    if facts.is_constant:
+        return f"always {facts.values[0]}" if facts.values else "always null"
+    return feature_problem(facts.name)
+
+
+def _feature(facts: ColumnFacts) -> str:
+    if problem := _left_out(facts):
         return f"  # {_one_line(facts.name)}: left out: {_one_line(problem)}"
     options = [f"type: {_TYPES[facts.kind]}"]
     options += ["nullable: true"] if facts.n_null else []

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.actuals import no_actual_problem
 from mlmon_dagster.spec.alerting import policy_problems
+from mlmon_dagster.spec.attribution import attribution_problems
 from mlmon_dagster.spec.estimates import estimate_problems
 from mlmon_dagster.spec.features import alias_problems
 from mlmon_dagster.spec.retention import retention_problems
@@ -128,6 +129,11 @@ def _source(spec: ModelSpec) -> Iterator[Problem]:
 
 def _actuals(spec: ModelSpec) -> Iterator[Problem]:
     yield from _said(("actuals", "no_actual_when"), no_actual_problem(spec))
+
+
+def _attribution(spec: ModelSpec) -> Iterator[Problem]:
+    for path, message in attribution_problems(spec):
+        yield Problem(path, message)
 
 
 def _columns(spec: ModelSpec) -> Iterator[Problem]:
@@ -278,6 +284,7 @@ _RULES: dict[Callable[[ModelSpec], Iterator[Problem]], tuple[str, ...]] = {
     _source: ("source", "columns", "actuals"),
     _actuals: ("actuals", "columns", "features", "time"),
     _columns: ("columns", "features"),
+    _attribution: ("columns", "features", "monitors"),
     _features: ("columns", "features"),
     _baseline: ("columns", "baseline", "time"),
     _slices: ("columns", "features", "slices"),

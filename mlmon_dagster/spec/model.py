@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from mlmon_dagster.spec.actuals import ActualsPolicy
 from mlmon_dagster.spec.alerting import AlertPolicy, SlackRoute
+from mlmon_dagster.spec.attribution import ShapColumns, attribution_column, shap_columns
 from mlmon_dagster.spec.baseline import (
     DATASETS,
     PRODUCTION,
@@ -126,6 +127,7 @@ class Columns(Declared):
     event_time: str
     score: str | None = None
     scores: dict[str, str] | None = None
+    shap: ShapColumns = None
     prediction: str | None = None
     group: str | None = None
     rank: str | None = None
@@ -146,12 +148,15 @@ class Columns(Declared):
     def declared(self) -> dict[str, str]:
         """Return role -> column of the files, for the roles that exist.
 
-        The score of a class has a role of its own, ``score:<class>``; the parts of an id are
-        joined.
+        The score of a class has a role of its own, ``score:<class>``, and so have the SHAP values
+        of a feature, ``shap:<feature>``; the parts of an id are joined.
         """
         found: dict[str, str] = {}
         for role, name in self:
-            if isinstance(name, dict):
+            if role == "shap":
+                shap = shap_columns(name, {})
+                found |= {attribution_column(feature): column for feature, column in shap.items()}
+            elif isinstance(name, dict):
                 found |= {score_column(label): column for label, column in name.items()}
             elif isinstance(name, tuple):
                 found[role] = " + ".join(name)
@@ -195,6 +200,9 @@ class ModelSpec(Declared):
 
     @model_validator(mode="after")
     def _defaults_of_the_whole(self) -> Self:
+        if isinstance(self.columns.shap, str):
+            shap = shap_columns(self.columns.shap, self.features)
+            self.__dict__["columns"] = self.columns.model_copy(update={"shap": shap})
         # Beside pydantic, so that a default still counts as not declared.
         if "baseline" not in self.model_fields_set:
             has_dataset = self.columns.dataset is not None

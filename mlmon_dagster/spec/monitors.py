@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from mlmon_dagster.spec.attribution import Attribution, DeclaredAttribution
 from mlmon_dagster.spec.baseline import DeclaredBaseline
 from mlmon_dagster.spec.conditions import Condition, RateCondition, check_ladder
 from mlmon_dagster.spec.metric_registry import METRICS
@@ -152,6 +153,7 @@ class DriftMonitor(_Monitor):
     min_rows: int = Field(default=30, ge=1)
     slices: bool = False
     multivariate: DeclaredMultivariate = None
+    attribution: DeclaredAttribution = Attribution()
 
     @model_validator(mode="before")
     @classmethod

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mlmon_dagster.spec.attribution import attributed
+
 if TYPE_CHECKING:
     from mlmon_dagster.spec.model import ModelSpec
 
@@ -13,6 +15,8 @@ def profiled_besides(spec: ModelSpec) -> list[object]:
     found: list[object] = []
     if any(feature.type == "datetime" for feature in spec.features.values()):
         found.append("ages")  # before, of a time the time itself was profiled
+    if spec.columns.shap is not None:
+        found.append(["shap", *attributed(spec)])
     monitor = spec.monitors.drift
     if monitor.multivariate is not None:
         importance = [feature.importance for feature in spec.features.values()]

@@ -7,6 +7,7 @@ from typing import Literal
 import pyarrow as pa
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.spec.attribution import attributed
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.tasks import class_scores
 
@@ -50,6 +51,7 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
             pa.field("prediction", _OUTCOMES[spec.task]),
             pa.field("score", pa.float64()),
             *(pa.field(name, pa.float64()) for name in class_scores(spec).values()),
+            *(pa.field(name, pa.float64()) for name in attributed(spec).values()),
             *_ranked(spec),
             pa.field("latency_ms", pa.float64()),
             pa.field("status", pa.string()),

@@ -12,7 +12,7 @@ import mlmon_dagster
 from mlmon_dagster.metrics.further_drift import FURTHER
 from mlmon_dagster.metrics.null import DISTANCES
 from mlmon_dagster.metrics.service import QUANTILES
-from mlmon_dagster.spec import multivariate
+from mlmon_dagster.spec import attribution, multivariate
 from mlmon_dagster.spec.estimates import ESTIMATED, estimated, residual
 from mlmon_dagster.spec.metric_registry import (
     AUTO,
@@ -58,6 +58,7 @@ ORACLES: dict[str, str] = {
         for name in (estimated, residual)
     },
     **dict.fromkeys((multivariate.SHIFT, multivariate.CHANGE), "test_multivariate"),
+    **dict.fromkeys((attribution.ATTRIBUTION, attribution.SHIFT), "test_attribution"),
     "residual_drift": "test_data_oracles",  # it is the psi of a column
     "volume_drop": "test_estimate_oracles",
     # Of windows, not of rows: counted by tests/monitors.
@@ -101,6 +102,7 @@ def _declared() -> set[str]:
     limits = {f"{name}{AUTO}" for name in (*DISTANCES, "ks")}
     named = {*METRICS, *DISTANCES, "ks", *FURTHER, *QUANTILES}
     named |= {multivariate.SHIFT, multivariate.CHANGE}
+    named |= {attribution.ATTRIBUTION, attribution.SHIFT}
     return named | estimates | limits | _literal_names() | _limited()
 
 

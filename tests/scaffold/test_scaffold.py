@@ -193,3 +193,16 @@ def test_a_file_that_cannot_be_sampled_is_an_error_that_says_why(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no file .*gone\.parquet"):
         read_sample([tmp_path / "gone.parquet"])
+
+
+def test_columns_named_like_another_ones_shap_values_are_no_features() -> None:
+    values = pa.array([i / N for i in range(N)])
+    table = churn()
+    for name in ("shap_age", "plan_SHAP_value", "shap_nothing", "shap_email"):
+        table = table.append_column(name, values)
+    text, spec = written(table)
+
+    assert spec.columns.shap == {"plan": "plan_SHAP_value", "age": "shap_age"}
+    assert not {"shap_age", "plan_SHAP_value", "shap_email"} & set(spec.features)
+    assert "shap_nothing" in spec.features
+    assert "SHAP values, by their names" in text

@@ -1,0 +1,176 @@
+"""From profiles to drift: of columns, of how they hang together, of attributions, of residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.metrics.frames import concat_frames
+from mlmon_dagster.metrics.statistics import ALL, TABLE, ColumnStatistics
+from mlmon_dagster.profiles.attributions import loss_of
+from mlmon_dagster.profiles.baseline_windows import derived
+from mlmon_dagster.profiles.versions import all_over_versions, over_versions
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.attribution import attributed
+from mlmon_dagster.spec.tasks import RESIDUAL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.metrics.drift_baseline import DriftBaseline
+
+Profiles = Mapping[str, ColumnStatistics]
+DRIFT_SEED = 20130101
+
+
+def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return the distances of features, outputs and actuals from the baseline's windows.
+
+    Without a baseline there is nothing to compare with: no rows but of attributions.
+    """
+    from mlmon_dagster.metrics.drift import columns_drift
+    from mlmon_dagster.metrics.further_drift import FURTHER
+    from mlmon_dagster.metrics.outputs import with_outputs
+
+    if baseline is None:
+        return _attribution(spec, profiles, None)
+    monitor = spec.monitors.drift
+    now, known = with_outputs(profiles), derived(baseline, "known", lambda: _known(baseline))
+    wanted = (*spec.features, *drifting_outputs(spec))
+    columns = {c: now[c] for c in wanted if c in now and c in known}
+    then = derived(
+        baseline,
+        ("drift", *columns, monitor.min_rows),
+        lambda: _drift_baseline(columns, baseline, monitor.min_rows),
+    )
+    found = columns_drift(
+        columns,
+        then,
+        test_slices=monitor.slices,
+        further=[name for name in FURTHER if name in (monitor.method, *monitor.also)],
+        limits=monitor.auto,
+    )
+    others = (_multivariate(profiles, baseline), _learning(spec, profiles, known))
+    return concat_frames([found, *others, _attribution(spec, profiles, baseline)])
+
+
+def _drift_baseline(columns: Collection[str], baseline: Profiles, min_rows: int) -> DriftBaseline:
+    """Return the columns of a baseline over all model versions together."""
+    from mlmon_dagster.metrics.drift_baseline import DriftBaseline
+    from mlmon_dagster.metrics.outputs import with_outputs
+
+    outputs = with_outputs(baseline)
+    then = all_over_versions({column: outputs[column] for column in columns})
+    return DriftBaseline(then, seed=DRIFT_SEED, min_rows=min_rows)
+
+
+def _known(baseline: Profiles) -> frozenset[str]:
+    """Return the columns that a baseline has values of."""
+    from mlmon_dagster.metrics.outputs import with_outputs
+
+    outputs = with_outputs(baseline)
+    return frozenset(column for column, stats in outputs.items() if _has_values(stats))
+
+
+def _multivariate(profiles: Profiles, baseline: Profiles) -> pd.DataFrame:
+    """Return how the columns hang together, where that is profiled on both sides."""
+    from mlmon_dagster.metrics.joint import JOINT
+    from mlmon_dagster.metrics.multivariate import multivariate_metrics
+
+    if JOINT not in profiles or JOINT not in baseline:
+        return concat_frames([])
+    then = derived(baseline, JOINT, lambda: over_versions(baseline[JOINT]))
+    return multivariate_metrics(profiles[JOINT], then)
+
+
+def _attribution(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return how much each feature counts, where SHAP values are logged."""
+    names = {f: loss_of(f) for f in attributed(spec) if loss_of(f) in profiles}
+    if not names:
+        return concat_frames([])
+    from mlmon_dagster.metrics.attribution import attribution_metrics, attribution_references
+
+    least = spec.monitors.drift.min_rows
+    references = None
+    if baseline is not None:
+        then = {f: baseline[name] for f, name in names.items() if name in baseline}
+        references = derived(
+            baseline,
+            ("attribution", *then, least),
+            lambda: attribution_references(then, min_rows=least),
+        )
+    columns = {feature: profiles[name] for feature, name in names.items()}
+    return attribution_metrics(columns, references, min_rows=least)
+
+
+def _has_values(stats: ColumnStatistics) -> bool:
+    """Say whether a baseline knows a column: a feature that came later is null in all of it."""
+    return bool((stats.n > stats.n_null).any()) or not stats.n.sum()
+
+
+def _learning(spec: ModelSpec, profiles: Profiles, known: Collection[str]) -> pd.DataFrame:
+    """Return rows without a value for features that the baseline does not know yet."""
+    from mlmon_dagster.metrics.frames import MetricRows, stack_rows
+
+    some = next(iter(profiles.values()), None)
+    if some is None:
+        return stack_rows([])
+    whole = (some.cells["slice_key"] == ALL).to_numpy()
+    cells, n = some.cells[whole], some.n[whole]
+    return stack_rows(
+        [
+            MetricRows(
+                cells,
+                column_name=name,
+                metric=metric,
+                value=float("nan"),
+                n=n,
+                reason="learning",
+                method_version="learning-1",
+            )
+            for name in spec.features
+            if name not in known
+            for metric in sorted({"psi", str(spec.monitors.drift.method)})
+        ]
+    )
+
+
+def drifting_outputs(spec: ModelSpec) -> list[str]:
+    """Return the outputs whose drift is computed: the score, else the prediction.
+
+    With a score, the prediction is the same news twice. It, and the actuals, whose drift comes as
+    late as they do, are compared where the monitor names them.
+    """
+    named = spec.monitors.drift.columns
+    first = "score" if spec.columns.score is not None else "prediction"
+    return [
+        role
+        for role in ("score", "prediction", "actual")
+        if getattr(spec.columns, role) is not None and (role == first or role in named)
+    ]
+
+
+def residual_drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return the PSI of the residuals as a metric of the whole model."""
+    from mlmon_dagster.metrics.drift import columns_drift
+    from mlmon_dagster.metrics.drift_baseline import DriftBaseline
+
+    if baseline is None or RESIDUAL not in profiles or RESIDUAL not in baseline:
+        return concat_frames([])
+    then = derived(
+        baseline,
+        RESIDUAL,
+        lambda: DriftBaseline(
+            {RESIDUAL: over_versions(_with_rows(baseline[RESIDUAL]))}, seed=DRIFT_SEED
+        ),
+    )
+    frame = columns_drift({RESIDUAL: _with_rows(profiles[RESIDUAL])}, then)
+    psi = frame[frame["metric"] == "psi"]
+    return psi.assign(metric="residual_drift", column_name=TABLE).reset_index(drop=True)
+
+
+def _with_rows(stats: ColumnStatistics) -> ColumnStatistics:
+    """Leave out rows without an actual, which are no change of the residuals."""
+    none = stats.n_null * 0
+    return replace(stats, n=stats.counts.sum(axis=1), n_null=none)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mlmon_dagster.spec.attribution import ATTRIBUTION, SHIFT
+from tests.conftest import SPEC, make_spec
+from tests.monitors.cases import FEATURES, metric, only, verdicts, window
+
+COLUMNS = SPEC["columns"] | {"shap": "shap_{feature}"}
+
+
+def model(**drift):
+    return make_spec(
+        features=FEATURES, columns=COLUMNS, slices=[],
+        monitors={"performance": [], "drift": drift},
+    )  # fmt: skip
+
+
+def shift(value, p, feature="age", **fields):
+    return metric(SHIFT, value, feature, p_value=p, **fields)
+
+
+def judged(rows, windows=None, **attribution):
+    found = verdicts("drift", rows, windows, model=model(attribution=attribution or True))
+    return only(found, f"drift/{SHIFT}/age")
+
+
+@pytest.mark.parametrize(
+    ("value", "p", "status"),
+    [(0.2, 1e-8, "WARN"), (-0.2, 1e-8, "WARN"), (0.2, 0.02, "OK"), (0.05, 1e-8, "OK")],
+)
+def test_a_feature_fires_only_if_its_change_is_real_and_large(value, p, status):
+    assert judged([shift(value, p)])["status"] == status
+
+
+def test_the_sentence_says_how_much_it_counts_now_and_counted_before():
+    row = judged([shift(-0.31, 1e-8), metric(ATTRIBUTION, 0.12, "age")])
+    assert row["message"] == (
+        "Share of the attributions of age is 0.12 (n 1,000), 0.31 less than in the baseline "
+        "(n 5,000), beyond 0.10."
+    )
+    assert json.loads(row["details"])["attribution"] == 0.12
+
+
+def test_past_error_at_it_is_an_error():
+    assert judged([shift(-0.4, 0.0)], above=0.1, error_at=0.3)["status"] == "ERROR"
+    assert judged([shift(-0.2, 0.0)], above=0.1, error_at=0.3)["status"] == "WARN"
+
+
+def test_the_features_of_a_window_are_one_family():
+    rows = [shift(0.3, 0.012), shift(0.0, 0.5, "region"), shift(0.0, 0.9, "city")]
+    row = judged(rows)
+    assert row["family_size"] == 3
+    assert row["p_adjusted"] == pytest.approx(0.036)
+    assert row["status"] == "OK"
+    assert "an unchanged window can be as far (adjusted p 0.04)" in row["message"]
+
+
+@pytest.mark.parametrize("reason", ["no_attributions", "few_rows", "no_baseline"])
+def test_without_a_value_it_is_no_data_with_its_reason(reason):
+    row = judged([shift(None, None, reason=reason)])
+    assert (row["status"], row["reason"]) == ("NO_DATA", reason)
+
+
+def test_not_computed_and_broken_windows_are_no_data():
+    assert judged([])["status"] == "NO_DATA"
+    broken = judged([shift(0.4, 0.0)], [window(schema_broken=True)])
+    assert (broken["status"], broken["reason"]) == ("NO_DATA", "schema")
+
+
+def test_switched_off_or_without_shap_values_it_says_nothing():
+    rows = [shift(0.4, 0.0)]
+    for spec in (model(attribution=False), make_spec(features=FEATURES, slices=[])):
+        found = verdicts("drift", rows, model=spec)
+        assert not [row for row in found if SHIFT in row["monitor"]]
+
+
+def test_columns_are_listed_by_attribution_unless_the_spec_says_how_important_they_are():
+    rows = [metric("psi", 0.0, name, p_value=0.9) for name in ("age", "city", "region")]
+    rows += [metric(ATTRIBUTION, share, name) for name, share in (("city", 0.6), ("region", 0.3))]
+
+    def order(spec):
+        found = verdicts("drift", rows, model=spec)
+        return [row["column_name"] for row in found if row["metric"] == "psi"]
+
+    assert order(model()) == ["city", "region", "age"]
+    told = FEATURES | {"region": FEATURES["region"] | {"importance": 1.0}}
+    spec = make_spec(features=told, columns=COLUMNS, slices=[], monitors={"performance": []})
+    assert order(spec)[0] == "region"
