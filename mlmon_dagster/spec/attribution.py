@@ -70,11 +70,6 @@ def attribution_column(feature: str) -> str:
     return f"{_PREFIX}{feature}"
 
 
-def is_attribution(column: str) -> bool:
-    """Say whether a column of the store holds SHAP values."""
-    return column.startswith(_PREFIX)
-
-
 def shap_columns(
     declared: Mapping[str, str] | str | None, features: Mapping[str, object]
 ) -> dict[str, str]:
