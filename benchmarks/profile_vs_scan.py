@@ -51,7 +51,7 @@ DAYS, NULL_SHARE, CHUNK = 30, 0.03, 1_000_000
 SEEDS = (0, 1)  # of the baseline and of the current rows
 RUNS = ("plain scan", "profile", "profile + drift", "profile, multivariate")
 MOST_TIMES_SCAN, MOST_MEMORY, LARGE = 6.0, 700.0, 10_000_000
-MOST_TIMES_PROFILE = 1.5  # with the columns taken together, which is off by default
+MOST_SCANS_MORE = 2.5  # with the columns taken together, which is off by default
 START = np.datetime64("2026-01-01", "us")
 
 
@@ -156,14 +156,15 @@ def measure(folder: Path, repeats: int) -> dict[str, float]:
     )
     runs = dict(zip(RUNS, works, strict=True))
     times: dict[str, list[float]] = {name: [] for name in runs}
+    peaks: dict[str, float] = {}
     for _ in range(repeats + 1):  # the first round warms the file cache
         for name, run in runs.items():
             begin = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - begin)
+            peaks.setdefault(name, peak_megabytes())
     found = {name: statistics.median(values[1:]) for name, values in times.items()}
-    found["peak MB"] = peak_megabytes()
-    return found
+    return found | {"peak MB": peaks[RUNS[2]], "all MB": peak_megabytes()}
 
 
 def prepare(folder: Path, rows: int) -> None:
@@ -181,10 +182,12 @@ def report(rows: int, repeats: int, found: dict[str, float]) -> str:
     scanned = found["plain scan"]
     table = [Row(name, (f"{found[name]:.3f}", f"{found[name] / scanned:.2f}")) for name in RUNS]
     both = Goal(found[RUNS[2]] / scanned, MOST_TIMES_SCAN)
-    jointly = Goal(found[RUNS[3]] / found[RUNS[1]], MOST_TIMES_PROFILE, unit=" x profile")
+    more = (found[RUNS[3]] - found[RUNS[1]]) / scanned
+    jointly = Goal(more, MOST_SCANS_MORE, unit=" x scan more")
     table[2:4] = replace(table[2], goal=both), replace(table[3], goal=jointly)
     memory = Goal(found["peak MB"], MOST_MEMORY, unit=" MB") if rows >= LARGE else None
     table.append(Row("peak memory, MB", (f"{found['peak MB']:.0f}",), memory))
+    table.append(Row("the same, with multivariate", (f"{found['all MB']:.0f}",)))
     title = f"Profile against scan: {rows:,} rows x 28 columns, {DAYS} days, median of {repeats}"
     return render(title, ("seconds", "x scan"), table, seed=f"{SEEDS[0]}, {SEEDS[1]}")
 

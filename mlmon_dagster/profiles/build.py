@@ -29,6 +29,7 @@ from mlmon_dagster.profiles.losses import (
     row_source,
 )
 from mlmon_dagster.profiles.paired import Codes
+from mlmon_dagster.profiles.sorted_columns import with_numeric
 from mlmon_dagster.spec.model import ModelSpec
 
 Ints = NDArray[np.int64]
@@ -79,14 +80,15 @@ def _profile(
     engine: Engine, spec: ModelSpec, statements: Statements, *, of_rows: bool = True
 ) -> dict[str, ColumnStatistics]:
     columns = statements.columns
-    parts = [engine.query(statements.moments(sliced=False, of_rows=of_rows))]
-    if parts[0].num_rows == 0:
+    moments = engine.query(statements.moments(sliced=False, of_rows=of_rows))
+    if moments.num_rows == 0:
         return {column.binning.column: empty(column.binning) for column in columns}
+    has_nonfinite = of_rows and pc.any(pc.greater(moments.column("n_nonfinite"), 0)).as_py()
+    parts = [with_numeric(engine, statements, moments.sort_by("window_start"))]
     if spec.slices:
         parts.append(engine.query(statements.moments(sliced=True)))
     cells = Cells(parts, spec, sum(column.binning.size for column in columns))
     codes = _codes(engine, statements, cells)
-    has_nonfinite = of_rows and pc.any(pc.greater(parts[0].column("n_nonfinite"), 0)).as_py()
     nonfinite = _nonfinite(engine, statements, cells) if has_nonfinite else {}
     found: dict[str, ColumnStatistics] = {}
     for i, column in enumerate(columns):

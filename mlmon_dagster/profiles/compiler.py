@@ -7,6 +7,7 @@ declared slice at once. What engines do differently is in `Dialect`; the codes a
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from itertools import chain
 from typing import Protocol
@@ -29,6 +30,7 @@ from mlmon_dagster.store.sql import literal, quote_identifier
 NULL_SLICE = "<null>"
 NO_VERSION = "none"
 KEYS = ("window_start", "dataset", "model_version")
+CELL = "cell"  # a hash of those, which is quicker to hand over
 UNSEEN_CANDIDATES = 50
 UNSEEN_LENGTH = 120
 
@@ -71,6 +73,11 @@ class Statements:
         self.columns = tuple(columns)
         self.paired = paired_outputs(self.columns)
         self.dialect = dialect
+        self.numeric = tuple(
+            i
+            for i, column in enumerate(self.columns)
+            if column.binning.kind == "numeric" and dialect.is_duckdb
+        )
         self._source = source
         self._keys = {
             "window_start": "window_start",
@@ -80,10 +87,13 @@ class Statements:
         self._slices = {f"s{i}": slice_expression(names) for i, names in enumerate(slices)}
 
     def moments(self, *, sliced: bool, of_rows: bool = False) -> str:
-        """Rows, nulls, range and sums per cell; on DuckDB also the numeric bins, as lists.
+        """Rows, nulls, range and sums per cell.
+
+        On DuckDB those of slices have the numeric bins too, as lists, and the whole has nothing of
+        numeric columns: see `values`.
 
         Args:
-            sliced: The declared slices with their coarse bins, or the whole with its fine ones.
+            sliced: The declared slices, with coarse bins, or the whole.
             of_rows: Count the rows that have values to be told by `nonfinite`, ``n_nonfinite``.
         """
         inner = [f"{c.value} AS v{i}" for i, c in enumerate(self.columns)]
@@ -91,16 +101,29 @@ class Statements:
         if of_rows:
             inner.append("nonfinite")
             outer.append("COUNT(nonfinite) AS n_nonfinite")
+        if self.numeric and not sliced:
+            outer.append(f"hash({', '.join(KEYS)}) AS {CELL}")
         for i, column in enumerate(self.columns):
+            if i in self.numeric and not sliced:
+                continue
             outer += _moments(column, f"v{i}", i)
             if column.binning.kind == "loss":
                 outer.append(f"COUNT(v{i}) AS bins{i}")
-            if column.binning.kind == "numeric" and self.dialect.is_duckdb:
+            if i in self.numeric:
                 # As one text: thousands of numbers take the optimizer longer than a cast.
-                edges = ", ".join([*map(repr, list_bins(column.binning, sliced)[0]), "Infinity"])
-                bins = f"CAST('[{edges}]' AS DOUBLE[])"
+                edges = [*map(repr, list_bins(column.binning, coarse=True)[0]), "Infinity"]
+                bins = f"CAST('[{', '.join(edges)}]' AS DOUBLE[])"
                 outer.append(f"map_values(histogram(v{i}, {bins})) AS bins{i}")
         return self._grouped(inner, outer, [[]], sliced, whole=not sliced)
+
+    def values(self, places: Sequence[int], first: dt.datetime, last: dt.datetime) -> str:
+        """Cells and values, as they are, of the columns at these places in a range of windows."""
+        keys = ", ".join(self._keys.values())
+        columns = [f"CAST({self.columns[i].value} AS DOUBLE) AS v{i}" for i in places]
+        return (
+            f"SELECT hash({keys}) AS {CELL}, {', '.join(columns)} FROM {self._source} AS records "
+            f"WHERE window_start BETWEEN {literal(first)} AND {literal(last)}"
+        )
 
     def codes(self) -> str:
         """Rows per cell, column (its position as ``item``) and code, for the whole and slices.
@@ -110,9 +133,8 @@ class Statements:
         inner, whole, sliced = [], [], []
         paired = self.paired
         for i, column in enumerate(self.columns):
-            is_numeric = column.binning.kind == "numeric" and self.dialect.is_duckdb
-            if is_numeric or column.binning.kind == "loss":
-                continue  # counted by the moments statement
+            if i in self.numeric or column.binning.kind == "loss":
+                continue  # counted elsewhere
             if paired is not None and i in paired[1:]:
                 continue
             code, fine = code_expression(column, self.dialect), column.binning.fine

@@ -275,7 +275,7 @@ def test_names_of_unseen_values_are_asked_for_only_if_there_are_any() -> None:
     binnings = fit_binnings(engine, SPEC, "baseline")
     engine.statements.clear()
     build_profiles(engine, SPEC, "records", binnings)
-    assert len(engine.statements) == 4
+    assert len(engine.statements) == 5
 
 
 def test_values_that_are_not_finite_are_asked_for_only_if_there_are_any() -> None:

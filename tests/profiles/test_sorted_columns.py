@@ -1,0 +1,72 @@
+"""Numeric columns by sorting: the same numbers in any order of the rows, however they are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlmon_dagster.metrics.binnings import upper_edges
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.profiles import build_profiles, fit_binnings, sorted_columns
+from tests.profiles.records import DuckEngine, make_records, make_spec
+
+NUMERIC = ("temp", "hour", "booked_at", "note")
+ARRAYS = ("counts", "n_null", "n_out_of_range", "minimum", "maximum", "total", "total_sq")
+SPEC = make_spec(slices=[])
+
+
+def numeric(records: pa.Table, baseline: pa.Table) -> dict[str, ColumnStatistics]:
+    engine = DuckEngine(records=records, baseline=baseline)
+    binnings = fit_binnings(engine, SPEC, "baseline")
+    found = build_profiles(engine, SPEC, "records", binnings)
+    return {name: found[name] for name in NUMERIC}
+
+
+def same_to_the_bit(a: dict[str, ColumnStatistics], b: dict[str, ColumnStatistics]) -> None:
+    for name in NUMERIC:
+        assert a[name].cells.equals(b[name].cells)
+        for array in ARRAYS:
+            one, other = getattr(a[name], array), getattr(b[name], array)
+            assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f"), (name, array)
+
+
+@given(seed=st.integers(0, 1000))
+def test_the_order_of_the_rows_changes_no_bit(seed: int) -> None:
+    records = make_records(400, seed)
+    order = np.random.default_rng(seed).permutation(len(records))
+    same_to_the_bit(numeric(records, records), numeric(records.take(order), records))
+
+
+@pytest.mark.parametrize(("rows", "values"), [(1, 1), (150, 1), (1, 10_000), (10_000, 500)])
+def test_reading_in_parts_changes_no_bit(monkeypatch: Any, rows: int, values: int) -> None:
+    records = make_records(500, days=6)
+    whole = numeric(records, records)
+    monkeypatch.setattr(sorted_columns, "_ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(sorted_columns, "_VALUES_AT_ONCE", values)
+    monkeypatch.setattr(sorted_columns, "_FEWEST_COLUMNS", 1)
+    same_to_the_bit(whole, numeric(records, records))
+
+
+@given(
+    values=st.lists(
+        st.none() | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=60
+    )
+)
+def test_a_value_is_in_the_first_bin_whose_upper_edge_it_does_not_exceed(
+    values: list[float | None],
+) -> None:
+    n = len(values)
+    records = make_records(n, days=1, temp=values, nonfinite=[None] * n, model_version=["1"] * n)
+    stats = numeric(records, records)["temp"]
+    known = np.array([v for v in values if v is not None])
+    codes = np.searchsorted(upper_edges(stats.binning), known, side="left")
+    assert stats.counts[0].tolist() == np.bincount(codes, minlength=stats.binning.size).tolist()
+    assert stats.n_null[0] == n - len(known)
+    if len(known):
+        assert (stats.minimum[0], stats.maximum[0]) == (known.min(), known.max())
+        assert stats.n_out_of_range[0] == ((known < -20) | (known > 100)).sum()
