@@ -12,7 +12,7 @@ from mlmon_dagster.monitors.evidence import (
     Row,
     Window,
     finite,
-    not_measured,
+    not_tested,
     result_row,
 )
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
@@ -43,7 +43,7 @@ def judge_attribution(evidence: Evidence, window: Window) -> Iterator[Row]:
     if declared is None or not features:
         return
     found = [(feature, evidence.whole(window, SHIFT, feature)) for feature in features]
-    reasons = [_no_data(window, row) for _, row in found]
+    reasons = [not_tested(window, row) for _, row in found]
     p = [
         float(row["p_value"]) if row is not None and not reason else float("nan")
         for (_, row), reason in zip(found, reasons, strict=True)
@@ -55,16 +55,6 @@ def judge_attribution(evidence: Evidence, window: Window) -> Iterator[Row]:
             yield _unjudged(evidence, window, declared, feature, row, reason)
         else:
             yield _judged(evidence, window, declared, feature, row, each, size)
-
-
-def _no_data(window: Window, row: Row | None) -> str:
-    if window["schema_broken"]:
-        return "schema"
-    if row is None:
-        return not_measured(window)
-    if row["reason"]:
-        return str(row["reason"])
-    return "not_computed" if finite(row["p_value"]) is None else ""
 
 
 def _unjudged(

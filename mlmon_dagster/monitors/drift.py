@@ -14,7 +14,7 @@ from mlmon_dagster.monitors.evidence import (
     Row,
     Window,
     finite,
-    not_measured,
+    not_tested,
     result_row,
 )
 from mlmon_dagster.monitors.multivariate import judge_multivariate
@@ -95,14 +95,9 @@ def _judge_family(
 
 
 def _no_data(evidence: Evidence, row: Row | None, window: Window) -> str:
-    if window["schema_broken"]:
-        return "schema"
-    if row is None:
-        return not_measured(window)
-    if row["reason"]:
-        return str(row["reason"])
-    if finite(row["p_value"]) is None:
-        return "not_computed"
+    reason = not_tested(window, row)
+    if reason or row is None:
+        return reason
     return "few_rows" if row["n"] < evidence.spec.monitors.drift.min_rows else ""
 
 

@@ -255,6 +255,17 @@ def not_measured(window: Window) -> str:
     return "learning" if window["learning"] else "not_computed"
 
 
+def not_tested(window: Window, row: Row | None) -> str:
+    """Say why a metric of a window has no p-value; empty if it has one."""
+    if window["schema_broken"]:
+        return "schema"
+    if row is None:
+        return not_measured(window)
+    if row["reason"]:
+        return str(row["reason"])
+    return "not_computed" if finite(row["p_value"]) is None else ""
+
+
 def production(evidence: Evidence) -> Iterator[Window]:
     """Windows of the dataset `production`, ascending."""
     return (window for window in evidence.windows if window["dataset"] == "production")

@@ -11,7 +11,7 @@ from mlmon_dagster.monitors.evidence import (
     Row,
     Window,
     finite,
-    not_measured,
+    not_tested,
     result_row,
 )
 from mlmon_dagster.monitors.wording import NAMES, no_verdict, number
@@ -28,7 +28,7 @@ def judge_multivariate(evidence: Evidence, window: Window) -> Iterator[Row]:
     if declared is None:
         return
     row = evidence.whole(window, SHIFT)
-    reason = _no_data(window, row)
+    reason = not_tested(window, row)
     if row is None or reason:
         yield result_row(
             evidence,
@@ -44,16 +44,6 @@ def judge_multivariate(evidence: Evidence, window: Window) -> Iterator[Row]:
         )
     else:
         yield _judged(evidence, window, declared, row)
-
-
-def _no_data(window: Window, row: Row | None) -> str:
-    if window["schema_broken"]:
-        return "schema"
-    if row is None:
-        return not_measured(window)
-    if row["reason"]:
-        return str(row["reason"])
-    return "not_computed" if finite(row["p_value"]) is None else ""
 
 
 def _judged(evidence: Evidence, window: Window, declared: Multivariate, row: Row) -> Row:

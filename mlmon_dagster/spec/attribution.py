@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from mlmon_dagster.spec.conditions import check_ladder
 from mlmon_dagster.spec.names import column_problem, did_you_mean, listed
-from mlmon_dagster.spec.scalars import Declared, shown
+from mlmon_dagster.spec.scalars import Declared, shown, switched
 
 if TYPE_CHECKING:
     from mlmon_dagster.spec.model import ModelSpec
@@ -33,13 +33,6 @@ class Attribution(Declared):
         return self
 
 
-def _switched(value: object) -> object:
-    """Read ``true`` as the defaults and ``false`` as none."""
-    if value is True:
-        return {}
-    return None if value is False else value
-
-
 def _pattern(value: object) -> object:
     if isinstance(value, str) and value.count(FEATURE) != 1:
         raise ValueError(
@@ -49,7 +42,7 @@ def _pattern(value: object) -> object:
     return value
 
 
-DeclaredAttribution = Annotated[Attribution | None, BeforeValidator(_switched)]
+DeclaredAttribution = Annotated[Attribution | None, BeforeValidator(switched)]
 ShapColumns = Annotated[
     dict[str, str] | str | None,
     BeforeValidator(_pattern),

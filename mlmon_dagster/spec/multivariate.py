@@ -7,7 +7,7 @@ from typing import Annotated, Final, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from mlmon_dagster.spec.conditions import check_ladder
-from mlmon_dagster.spec.scalars import Declared
+from mlmon_dagster.spec.scalars import Declared, switched
 
 SHIFT: Final = "correlation_shift"  # of a window, at column `:table`
 CHANGE: Final = "correlation_change"  # of one of its pairs
@@ -25,11 +25,4 @@ class Multivariate(Declared):
         return self
 
 
-def _switched(value: object) -> object:
-    """Read ``true`` as the defaults and ``false`` as none."""
-    if value is True:
-        return {}
-    return None if value is False else value
-
-
-DeclaredMultivariate = Annotated[Multivariate | None, BeforeValidator(_switched)]
+DeclaredMultivariate = Annotated[Multivariate | None, BeforeValidator(switched)]

@@ -106,6 +106,13 @@ def as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def switched(value: object) -> object:
+    """Read ``true`` as the defaults and ``false`` as none."""
+    if value is True:
+        return {}
+    return None if value is False else value
+
+
 def shown(value: object, width: int = 80) -> str:
     """Write a value for a message, cut to ``width`` characters."""
     if not isinstance(value, str | int | float | bool | dt.date | None):
