@@ -125,7 +125,10 @@ def _badness(row: Row) -> float | None:
     value = json.loads(row["details"]).get("worse_by") if side == "drop" else row["value"]
     if value is None or not math.isfinite(value):
         return None
-    return -float(value) if side == "below" else float(value)
+    if side == "below":
+        return -float(value)
+    # Shifts are judged in either direction.
+    return abs(float(value)) if row["monitor"].startswith("drift/") else float(value)
 
 
 def _suggest(

@@ -89,6 +89,14 @@ def test_a_lower_limit_is_moved_down() -> None:
     assert found.suggested == 45
 
 
+def test_a_shift_downwards_is_as_bad_as_one_upwards() -> None:
+    values = [-0.3, 0.01, -0.2, 0.02, -0.25]
+    statuses = ["WARN" if abs(v) > 0.1 else "OK" for v in values]
+    [found] = backtest(verdicts(statuses, values, "beyond 0.10"))
+
+    assert (found.worst, found.suggested) == (0.3, 0.25)
+
+
 def test_a_threshold_that_is_no_number_gets_no_suggestion() -> None:
     [found] = backtest(verdicts(["ERROR", "OK", "ERROR"], None, "26 hours"))
 
