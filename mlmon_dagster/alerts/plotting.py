@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ Draw = Callable[[Mapping[str, Any]], bytes]
 MAX_CURVES = 3
 MAX_WINDOWS = 60
 _FAILED = ("WARN", "ERROR")
-_THRESHOLD = re.compile(r"(above|below|drop) (-?[\d,.]+(?:e[+-]?\d+)?)")
+_THRESHOLD = re.compile(r"(above|below|beyond|drop) (-?[\d,.]+(?:e[+-]?\d+)?)")
 _TITLE = 120
 _ALT = 900
 
@@ -89,13 +90,15 @@ def limit_of(result: Row) -> float | None:
     """Return the value beyond which a result would have failed; None if that is no value.
 
     Args:
-        result: ``threshold`` as text, such as ``above 0.10`` or ``drop 0.05``; a drop is held
-            against ``baseline_value``.
+        result: ``threshold`` as text, such as ``above 0.10``, ``beyond 0.10`` (on the side of
+            ``value``) or ``drop 0.05``, which is held against ``baseline_value``.
     """
     match = _THRESHOLD.fullmatch(result["threshold"])
     if match is None:
         return None
     bound = float(match[2].replace(",", ""))
+    if match[1] == "beyond":
+        return math.copysign(bound, result["value"])
     if match[1] != "drop":
         return bound
     if result["baseline_value"] is None:

@@ -149,11 +149,12 @@ def test_a_mail_shows_its_plot_inside_and_reads_without_it(store: Store) -> None
         ("n", "below 1,200", None, 1200.0),
         ("null_rate", "above 1e-05", None, 1e-5),
         ("no_data", "26 h", None, None),
+        ("attribution_shift", "beyond 0.10", None, -0.1),
     ],
 )
 def test_the_limit_is_drawn_where_it_is_a_value(
     metric: str, threshold: str, baseline: float | None, limit: float | None
 ) -> None:
-    found = {"metric": metric, "threshold": threshold, "baseline_value": baseline}
+    found = {"metric": metric, "threshold": threshold, "baseline_value": baseline, "value": -0.3}
 
     assert limit_of(found) == pytest.approx(limit, abs=1e-12)
