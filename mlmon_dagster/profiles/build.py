@@ -80,10 +80,12 @@ def _profile(
     engine: Engine, spec: ModelSpec, statements: Statements, *, of_rows: bool = True
 ) -> dict[str, ColumnStatistics]:
     columns = statements.columns
-    moments = engine.query(statements.moments(sliced=False, of_rows=of_rows))
+    # What is not finite is stored as null; of a score it is refused.
+    can_be = of_rows and any(c.binning.kind in ("numeric", "latency") for c in columns)
+    moments = engine.query(statements.moments(sliced=False, count_nonfinite=can_be))
     if moments.num_rows == 0:
         return {column.binning.column: empty(column.binning) for column in columns}
-    has_nonfinite = of_rows and pc.any(pc.greater(moments.column("n_nonfinite"), 0)).as_py()
+    has_nonfinite = can_be and pc.any(pc.greater(moments.column("n_nonfinite"), 0)).as_py()
     parts = [with_numeric(engine, statements, moments.sort_by("window_start"))]
     if spec.slices:
         parts.append(engine.query(statements.moments(sliced=True)))

@@ -86,7 +86,7 @@ class Statements:
         }
         self._slices = {f"s{i}": slice_expression(names) for i, names in enumerate(slices)}
 
-    def moments(self, *, sliced: bool, of_rows: bool = False) -> str:
+    def moments(self, *, sliced: bool, count_nonfinite: bool = False) -> str:
         """Rows, nulls, range and sums per cell.
 
         On DuckDB those of slices have the numeric bins too, as lists, and the whole has nothing of
@@ -94,13 +94,16 @@ class Statements:
 
         Args:
             sliced: The declared slices, with coarse bins, or the whole.
-            of_rows: Count the rows that have values to be told by `nonfinite`, ``n_nonfinite``.
+            count_nonfinite: Count the rows that `nonfinite` may tell something of, ``n_nonfinite``.
         """
         inner = [f"{c.value} AS v{i}" for i, c in enumerate(self.columns)]
         outer = ["COUNT(*) AS n"]
-        if of_rows:
+        is_duckdb = self.dialect.is_duckdb
+        if count_nonfinite:
             inner.append("nonfinite")
-            outer.append("COUNT(nonfinite) AS n_nonfinite")
+            # Lists are empty, not null, where every number of a row is finite.
+            test = "CASE WHEN len(nonfinite) > 0 THEN 1 END" if is_duckdb else "nonfinite"
+            outer.append(f"COUNT({test}) AS n_nonfinite")
         if self.numeric and not sliced:
             outer.append(f"hash({', '.join(KEYS)}) AS {CELL}")
         for i, column in enumerate(self.columns):
