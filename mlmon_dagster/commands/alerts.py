@@ -38,9 +38,17 @@ for command in (ack, digest, requeue, silence, silences, test, unsilence):
 def list_(project: Project, model: str | None, firing: bool, format_: str) -> None:
     """List alerts and their episodes, newest first."""
     from mlmon_dagster.alerts import list_alerts, render_alerts
+    from mlmon_dagster.store.alert_state import models_with_new_results
 
     found = list_alerts(project.store, model, "FIRING" if firing else None)
     click.echo(render_alerts(found) if format_ == "table" else as_json(found))
+    waiting = [m for m in models_with_new_results(project.store.state) if model in (None, m)]
+    if waiting:
+        click.echo(
+            f"New verdicts of {', '.join(sorted(waiting))} are not in this list yet. The daemon "
+            "takes them in within a minute, and so does: mlmon alerts deliver",
+            err=True,
+        )
 
 
 def as_json(episodes: Any) -> str:

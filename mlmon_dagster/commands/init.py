@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.defs.resources import Project
 
 _ENDED = dt.timedelta(days=30)  # without events for so long, the files are history
+_STREAMS = ("predictions", "actuals", "landing", "data")  # folders that are named after no model
 _BUSY_DAY = 50  # fewer events a day than this make daily windows too small to judge
 
 
@@ -107,8 +108,13 @@ def propose(
 
 
 def _model_name(file: Path) -> str:
-    name = re.sub(r"[^a-z0-9]+", "_", file.stem.lower()).strip("_")
-    return name if name[:1].isalpha() else f"model_{name}"
+    """Name a model after its file, or after the folder of files that are named by day."""
+    names = [
+        re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+        for name in (file.stem, *(folder.name for folder in file.absolute().parents[:2]))
+    ]
+    told = (name for name in names if name[:1].isalpha() and name not in _STREAMS)
+    return next(told, f"model_{names[0]}")
 
 
 def _glob(folder: Path, files: tuple[Path, ...]) -> str:
@@ -126,7 +132,7 @@ def _ends(table: pa.Table, column: str) -> tuple[dt.datetime, dt.datetime]:
     """Return the times of the first and the last event."""
     import pandas as pd
 
-    times = pd.to_datetime(table.column(column).to_pandas(), utc=True)
+    times = pd.to_datetime(table.column(column).to_pandas(), utc=True).dt.floor("us")
     return times.min().to_pydatetime(), times.max().to_pydatetime()
 
 

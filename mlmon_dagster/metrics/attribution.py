@@ -18,6 +18,7 @@ from mlmon_dagster.metrics.between import MIN_WINDOWS
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.means import Mean, mean_interval, mean_of
+from mlmon_dagster.metrics.robust import EFFICIENCY, biweight
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, merge_columns, select
 from mlmon_dagster.spec.attribution import ATTRIBUTION, SHIFT
 
@@ -31,7 +32,8 @@ class Reference(NamedTuple):
     """A feature in a baseline: mean share, its standard error and rows; and what windows show.
 
     Attributes:
-        between: Standard deviation of the windows' means; NaN of under 14 windows.
+        between: Spread of the windows' means, of which a few changed ones are not part (Tukey's
+            biweight); NaN of under 14 windows.
         within: What of their variance is of rows. windows: How many there are.
     """
 
@@ -106,7 +108,7 @@ def _reference(windows: Mean, pooled: Mean, min_rows: int) -> Reference:
     if enough.sum() < MIN_WINDOWS:
         return known
     return known._replace(
-        between=float(np.std(windows.value[enough], ddof=1)),
+        between=float(biweight(windows.value[enough])[1]),
         within=float(np.mean(windows.error[enough] ** 2)),
         windows=int(enough.sum()),
     )
@@ -166,4 +168,4 @@ def _among_windows(value: Floats, mean: Mean, reference: Reference) -> Floats:
     spread = np.sqrt(reference.between**2 * (1 + 1 / reference.windows) + more)
     t = rate(np.abs(value), spread)
     t = np.where(spread > 0, t, np.where(value == 0, 0.0, np.inf))
-    return np.asarray(2 * special.stdtr(float(reference.windows - 1), -t), np.float64)
+    return np.asarray(2 * special.stdtr(EFFICIENCY * (reference.windows - 1), -t), np.float64)

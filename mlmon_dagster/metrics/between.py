@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from mlmon_dagster.metrics.intervals import Z90
 from mlmon_dagster.metrics.moments import Moments
-from mlmon_dagster.metrics.robust import biweight
+from mlmon_dagster.metrics.robust import EFFICIENCY, biweight
 
 MIN_WINDOWS = 14
-_EFFICIENCY = 0.8  # of the biweight scale; what it costs in degrees of freedom
-_Z95 = 1.6448536269514722
 _UPPER = (0.9, 0.95)
 _USUAL, _LEAST_LIMIT = 4.0, 0.01
 _LEAST = 0.25  # of the mean without change
@@ -64,7 +63,7 @@ def between_window_p(
     with np.errstate(invalid="ignore", divide="ignore"):
         beyond = value**root - centre
         t = beyond / (scale * np.sqrt(1 + 1 / windows))
-    tail = special.stdtr(_EFFICIENCY * (windows - 1), -t)
+    tail = special.stdtr(EFFICIENCY * (windows - 1), -t)
     tail = np.where(scale > 0, tail, np.where(beyond > 0, 0.0, 1.0))
     share = (reference >= value[..., None]).mean(axis=-1)
     p: Floats = np.where(share > _COMMON, np.maximum(tail, share), tail)
@@ -101,9 +100,9 @@ def reference_distances(null: Moments, baseline: Floats, baseline_null: Moments)
     centre, scale = biweight(excess)
     noise = ((baseline_null.noise * growth) ** 2).mean(axis=-1)
     # What so few windows show by chance is no spread and no distance of their own.
-    freedom = max(_EFFICIENCY * (baseline.shape[-1] - 1), 1.0)
-    real = np.maximum(scale**2 - noise * (1 + _Z95 * np.sqrt(2 / freedom)), 0.0)
-    chance = _Z95 * np.sqrt(noise / freedom)
+    freedom = max(EFFICIENCY * (baseline.shape[-1] - 1), 1.0)
+    real = np.maximum(scale**2 - noise * (1 + Z90 * np.sqrt(2 / freedom)), 0.0)
+    chance = Z90 * np.sqrt(noise / freedom)
     shown = np.sign(centre) * np.maximum(np.abs(centre) - chance, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         shrink = np.where(scale > 0, np.sqrt((real + null.noise**2) / scale**2), 1.0)

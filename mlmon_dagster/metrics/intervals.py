@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 Z95 = 1.959963984540054
+Z90 = 1.6448536269514722  # also the one-sided 95 % quantile
 Floats = NDArray[np.float64]
 
 

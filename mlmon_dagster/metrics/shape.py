@@ -18,9 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from mlmon_dagster.metrics.bins import merge_bins, score_groups
+from mlmon_dagster.metrics.intervals import Z90
 from mlmon_dagster.metrics.moments import Moments
 from mlmon_dagster.metrics.null import gamma_tail
-from mlmon_dagster.metrics.robust import biweight
+from mlmon_dagster.metrics.robust import EFFICIENCY, biweight
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -28,8 +29,6 @@ SHAPES = ("smooth", "area")
 _GROUPS = 60
 _FURTHEST = 3.0  # score: one row must not count as many
 _LEAST = 1e-9  # share of a score's variance that is rounding
-_EFFICIENCY = 0.8  # of the biweight centre; what it costs in degrees of freedom
-_Z95 = 1.6448536269514722
 _QUANTILES = (np.arange(200) + 0.5) / 200
 
 
@@ -102,10 +101,10 @@ class Spread:
         """
         if not kinds or not len(strayed):
             return cls(kinds, 0.0, is_wider=False)
-        freedom = _EFFICIENCY * kinds * (len(strayed) - 1)
+        freedom = EFFICIENCY * kinds * (len(strayed) - 1)
         centre = float(biweight(np.cbrt(strayed / kinds))[0])
         found = (centre / (1 - 2 / (9 * kinds))) ** 3
-        return cls(kinds, freedom, is_wider=found > 1 + _Z95 * np.sqrt(2 / freedom))
+        return cls(kinds, freedom, is_wider=found > 1 + Z90 * np.sqrt(2 / freedom))
 
     def p_value(self, strayed: Floats) -> Floats:
         """Chance of at least these distances / s by Snedecor's F, as few windows know the spread.
