@@ -264,16 +264,17 @@ def _changes(
         rows = np.flatnonzero(usable & np.isfinite(found.sure[np.arange(len(best)), best]))
         chosen = rows, best[rows]
         change, half = found.change[chosen], 1.96 * found.error[chosen]
-        found_rows = MetricRows(
-            cells.cells.iloc[rows],
-            column_name=titles[best[rows]].tolist(),
-            metric=CHANGE,
-            value=change,
-            lower=change - half,
-            upper=change + half,
-            n=cells.counts[rows, 0],
-            n_baseline=int(reference.n),
-            method_version=version,
+        metrics.append(
+            MetricRows(
+                cells.cells.iloc[rows],
+                column_name=titles[best[rows]].tolist(),
+                metric=CHANGE,
+                value=change,
+                lower=change - half,
+                upper=change + half,
+                n=cells.counts[rows, 0],
+                n_baseline=int(reference.n),
+                method_version=version,
+            )
         )
-        metrics.append(found_rows)
     return metrics

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlmon_dagster.store import Store, heartbeats, open_store
+from mlmon_dagster.store import Store, heartbeats, monitor_results, open_store
 from tests.alerts.worlds import day, result, settle, spec_of
 from tests.cli.conftest import Command
 
@@ -74,6 +74,19 @@ def test_an_alert_is_acknowledged_by_the_id_that_the_list_shows(
     assert "acked by ana" in mlmon("--project", home, "alerts", "list").out
     assert "acknowledged" in mlmon("--project", home, "alerts", "history").out
     assert mlmon("--project", home, "alerts", "requeue").out == "No message was refused.\n"
+
+
+def test_the_list_says_whose_verdicts_no_delivery_has_taken_in(home: Path, mlmon: Command) -> None:
+    assert mlmon("--project", home, "alerts", "list").err == ""
+    store = state_of(home)
+    model = result(2)["model"]
+    monitor_results.append(store.state, [result(2)])
+    store.close()
+
+    assert f"New verdicts of {model} are not in this list yet" in (
+        mlmon("--project", home, "alerts", "list").err
+    )
+    assert mlmon("--project", home, "alerts", "list", "--model", "other").err == ""
 
 
 def test_the_watchdog_barks_when_nobody_dispatches(home: Path, mlmon: Command) -> None:

@@ -50,6 +50,27 @@ def test_an_existing_spec_is_not_replaced_unasked(project: Path, mlmon: Command)
     assert path.read_text() != "mine"
 
 
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("landing/churn/2026-03-01.parquet", "churn"),
+        ("landing/churn/predictions/2026-03-01.parquet", "churn"),
+        ("landing/churn/predictions.parquet", "churn"),
+        ("landing/2026-03/2026-03-01.parquet", "model_2026_03_01"),
+        ("landing/churn/late flights.parquet", "late_flights"),
+    ],
+)
+def test_a_model_is_named_after_its_file_or_else_its_folder(
+    project: Path, mlmon: Command, path: str, model: str
+) -> None:
+    file = project / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(churn(), file)
+
+    assert mlmon("--project", project, "init", file).code == 0
+    assert [p.stem for p in (project / "models").iterdir()] == [model]
+
+
 def test_files_without_a_time_are_refused_with_the_reason(project: Path, mlmon: Command) -> None:
     file = project / "timeless.parquet"
     pq.write_table(churn().drop_columns(["scored_at"]), file)
