@@ -38,7 +38,10 @@ Profiles = dict[str, ColumnStatistics]
 
 
 def prepare(folder: Path, rows: int) -> None:
-    """Write the baseline's and the current rows, scored rows, and the baseline's profile."""
+    """Write the baseline's and the current rows, scored rows, and the baseline's profile.
+
+    All files have row groups that both threads can share, as those of a store have.
+    """
     generate(folder / "baseline.parquet", rows, seed=0, shift=0.0)
     generate(folder / "current.parquet", rows, seed=1, shift=0.2)
     pq.write_table(
