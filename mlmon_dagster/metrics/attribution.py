@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from mlmon_dagster.metrics.between import MIN_WINDOWS
@@ -144,18 +144,14 @@ def _welch(value: Floats, mean: Mean, reference: Reference) -> tuple[Floats, Flo
         total = own + other
         degrees = total**2 / (own**2 / (mean.n - 1) + other**2 / max(reference.n - 1, 1))
         degrees = np.maximum(np.nan_to_num(degrees, nan=1.0, posinf=1e9), 1.0)
-        t = np.where(total > 0, np.abs(value) / np.sqrt(total), np.where(value == 0, 0.0, np.inf))
     half: Floats = np.asarray(special.stdtrit(degrees, 0.975) * np.sqrt(total), np.float64)
-    p: Floats = np.asarray(2 * special.stdtr(degrees, -t), np.float64)
-    return p, half
+    return _two_sided(value, np.sqrt(total), degrees), half
 
 
 def _by_known_spread(value: Floats, mean: Mean, reference: Reference) -> Floats:
     """Chance of the difference if the window's rows scatter as the baseline's do."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        spread = reference.error * np.sqrt(reference.n / np.maximum(mean.n, 1) + 1)
-        t = np.where(spread > 0, np.abs(value) / spread, np.where(value == 0, 0.0, np.inf))
-    return np.asarray(2 * special.stdtr(float(max(reference.n - 1, 1)), -t), np.float64)
+    spread = reference.error * np.sqrt(reference.n / np.maximum(mean.n, 1) + 1)
+    return _two_sided(value, spread, max(reference.n - 1, 1))
 
 
 def _among_windows(value: Floats, mean: Mean, reference: Reference) -> Floats:
@@ -166,6 +162,11 @@ def _among_windows(value: Floats, mean: Mean, reference: Reference) -> Floats:
     """
     more = np.maximum(mean.error**2 - reference.within, 0)
     spread = np.sqrt(reference.between**2 * (1 + 1 / reference.windows) + more)
-    t = rate(np.abs(value), spread)
-    t = np.where(spread > 0, t, np.where(value == 0, 0.0, np.inf))
-    return np.asarray(2 * special.stdtr(EFFICIENCY * (reference.windows - 1), -t), np.float64)
+    return _two_sided(value, spread, EFFICIENCY * (reference.windows - 1))
+
+
+def _two_sided(value: Floats, spread: Floats, degrees: ArrayLike) -> Floats:
+    """Return Student's p-values; without any spread every difference but none is for sure."""
+    beyond = np.where(value == 0, 0.0, np.inf)
+    t = np.where(spread > 0, rate(np.abs(value), spread), beyond)
+    return np.asarray(2 * special.stdtr(np.asarray(degrees, np.float64), -t), np.float64)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.frames import MetricRows, stack_rows
+from mlmon_dagster.metrics.frames import MetricRows, joined_cells, stack_rows
 from mlmon_dagster.spec.metric_registry import AUTO
 
 Ints = NDArray[np.int64]
@@ -93,11 +93,8 @@ def results_frame(
     sizes = [len(result.effect) for result in results]
     columns = np.concatenate([result.cases.columns for result in results])
     order = np.argsort(columns, kind="stable")
-    distinct = {id(frame): frame for frame in frames}
-    starts = dict(zip(distinct, np.cumsum([0, *map(len, distinct.values())]), strict=False))
-    offsets = np.array([starts[id(frame)] for frame in frames])
+    cells, offsets = joined_cells(frames)
     rows = np.concatenate([result.cases.rows for result in results]) + offsets[columns]
-    cells = pd.concat(distinct.values()) if len(distinct) > 1 else frames[0]
     effect = np.concatenate([result.effect for result in results])
     half_width = np.concatenate([result.half_width for result in results])
     metrics = [r.metric for r, size in zip(results, sizes, strict=True) for _ in range(size)]

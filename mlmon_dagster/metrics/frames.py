@@ -117,11 +117,21 @@ def concat_frames(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=True)
 
 
-def _stack_cells(frames: Sequence[pd.DataFrame]) -> dict[str, object]:
+def joined_cells(frames: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """Put frames of cells below each other, the same one only once.
+
+    Returns:
+        All cells, and where those of each of `frames`, of which there is at least one, begin.
+    """
     distinct = {id(frame): frame for frame in frames}
     starts = dict(zip(distinct, np.cumsum([0, *map(len, distinct.values())]), strict=False))
-    places = np.concatenate([starts[id(frame)] + np.arange(len(frame)) for frame in frames])
     cells = pd.concat(distinct.values()) if len(distinct) > 1 else frames[0]
+    return cells, np.array([starts[id(frame)] for frame in frames], dtype=np.int64)
+
+
+def _stack_cells(frames: Sequence[pd.DataFrame]) -> dict[str, object]:
+    cells, starts = joined_cells(frames)
+    places = np.concatenate([s + np.arange(len(f)) for s, f in zip(starts, frames, strict=True)])
     return {key: cells[key].array.take(places) for key in CELL_KEYS}
 
 

@@ -15,7 +15,7 @@ from mlmon_dagster.monitors.evidence import (
     Row,
     Window,
     finite,
-    not_measured,
+    not_valued,
     result_row,
 )
 from mlmon_dagster.monitors.wording import NAMES, no_verdict, number
@@ -52,7 +52,7 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     metric = estimated(monitor.metric)
     row = evidence.whole(window, metric)
     base = evidence.baseline_row(metric, row)
-    reason = _no_data(window, row)
+    reason = not_valued(window, row)
     if not reason and (base is None or finite(base["value"]) is None):
         reason = "no_baseline"
     fields = {
@@ -79,7 +79,7 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
 def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor) -> Row:
     metric = residual(monitor.metric)
     row = evidence.whole(window, metric)
-    reason = _no_data(window, row)
+    reason = not_valued(window, row)
     if not reason and window["maturity"] == "provisional":
         reason = "provisional"
     fields: dict[str, Any] = {
@@ -137,14 +137,6 @@ def pooled(rows: Sequence[Row], base: Row | None) -> tuple[float, float]:
     own = total**-0.5
     widest = max(widths)
     return mean, min(math.hypot(own, shared if math.isfinite(shared) else 0.0), max(widest, own))
-
-
-def _no_data(window: Window, row: Row | None) -> str:
-    if window["schema_broken"]:
-        return "schema"
-    if row is None:
-        return not_measured(window)
-    return str(row["reason"])
 
 
 def _worse(metric: str, row: Row, base: Row) -> tuple[float, float]:

@@ -255,14 +255,20 @@ def not_measured(window: Window) -> str:
     return "learning" if window["learning"] else "not_computed"
 
 
-def not_tested(window: Window, row: Row | None) -> str:
-    """Say why a metric of a window has no p-value; empty if it has one."""
+def not_valued(window: Window, row: Row | None) -> str:
+    """Say why a metric of a window has no value that counts; empty if it has one."""
     if window["schema_broken"]:
         return "schema"
     if row is None:
         return not_measured(window)
-    if row["reason"]:
-        return str(row["reason"])
+    return str(row["reason"])
+
+
+def not_tested(window: Window, row: Row | None) -> str:
+    """Say why a metric of a window has no p-value; empty if it has one."""
+    reason = not_valued(window, row)
+    if reason or row is None:
+        return reason
     return "not_computed" if finite(row["p_value"]) is None else ""
 
 

@@ -17,7 +17,7 @@ from mlmon_dagster.monitors.evidence import (
     Row,
     Window,
     finite,
-    not_measured,
+    not_valued,
     result_row,
 )
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
@@ -151,12 +151,9 @@ def _no_data(
     row: Row | None,
     base: Row | None,
 ) -> str:
-    if window["schema_broken"]:
-        return "schema"
-    if row is None:
-        return not_measured(window)
-    if row["reason"]:
-        return str(row["reason"])
+    reason = not_valued(window, row)
+    if reason:
+        return reason
     if window["maturity"] == "provisional":
         return "provisional"
     if monitor.is_relative and (base is None or finite(base["value"]) is None):
