@@ -26,8 +26,8 @@ _HOW = "Send it as 'Authorization: Bearer TOKEN'; 'mlmon collect token create' m
 class Access:
     """Decides whether a request may push to a model.
 
-    On the loopback address everybody may, until there is a token; elsewhere every request needs
-    one.
+    On the loopback address everybody may, until a token was ever made: one that is revoked or
+    over closes the server as much as one that is not. Elsewhere every request needs one.
 
     Args:
         engine: The state database.
@@ -54,7 +54,7 @@ class Access:
     @property
     def needs_token(self) -> bool:
         """Whether a request without a token is refused."""
-        return not self._is_local or any(token.revoked_at is None for token in self._known)
+        return not self._is_local or bool(self._known)
 
     async def check(self, authorization: str, host: str, model: str | None) -> str:
         """Let a request through; return the id of its token, empty if it needs none.

@@ -65,6 +65,17 @@ def test_with_a_token_every_request_needs_one_of_its_model(collector: Running) -
     assert status_with(collector, ours) == 401
 
 
+def test_once_there_was_a_token_the_server_stays_closed(store: Store, tmp_path: Path) -> None:
+    token = collect_tokens.create(store.state, "*", now=NOW)
+    with running(store, tmp_path) as collector:
+        assert status_with(collector, token) == 202
+        collect_tokens.revoke(store.state, token.split("_")[1], NOW)
+        assert collector.post(row()).status == 401
+        assert status_with(collector, token) == 401
+    with running(store, tmp_path) as restarted:
+        assert restarted.post(row()).status == 401
+
+
 def test_a_page_in_a_browser_cannot_push(collector: Running) -> None:
     # A simple request of a form needs no permission of the server, but is no JSON.
     assert collector.post(row(), content_type="text/plain").status == 415
