@@ -1,7 +1,9 @@
 """Find the landing files of a stream that are new and complete.
 
-A file is never judged by name or time alone: the listing only leaves out what is known by
-(path, size, mtime) together, and content decides the rest.
+A file is never judged by name or time alone: the listing only leaves out a file whose path, size,
+modification time and mark are all as they were; content decides the rest. The mark is what a writer
+does not choose: the file's number and the moment of its last change on this machine, or an
+object's ETag and version. It changes when a file is replaced, however its times are set.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from mlmon_dagster.store.location import Location
 _UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
 _MARKER = ".done"
 _FOLDER_MARKER = "_SUCCESS"
+Look = tuple[int, int, str]
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Candidate:
     Attributes:
         path: Absolute path, or the place of an object.
         name: Path below the project folder, printable; of an object the URL.
-        mtime_ns: When it last changed; of an object also a mark of its content.
+        mtime_ns: When it last changed, as its writer says.
+        mark: What else tells it from the file that was there before, see the module.
         age: Seconds since its last change, by the machine's clock.
         has_marker: The producer says that it is complete.
     """
@@ -42,6 +46,7 @@ class Candidate:
     mtime_ns: int
     age: float
     has_marker: bool
+    mark: str = ""
     etag: str = ""
 
 
@@ -64,7 +69,7 @@ def list_landing(
     project: Path,
     source: FileSource,
     stream: Stream,
-    known: Mapping[str, tuple[int, int]],
+    known: Mapping[str, Look],
     storage_options: Mapping[str, str] | None = None,
 ) -> Listing:
     """List the files of a stream's glob that are not known.
@@ -73,7 +78,7 @@ def list_landing(
         project: The folder that the glob is relative to; nothing outside it is read.
         source: The stream's source.
         stream: The stream's name.
-        known: (size, mtime_ns) by name of the files that need no second look.
+        known: (size, mtime_ns, mark) by name of the files that need no second look.
         storage_options: How to reach object storage, if that is where the source is.
 
     Raises:
@@ -93,7 +98,7 @@ def list_landing(
         problem, info = _inspect(root, path)
         if problem or info is None:
             skipped.append((name, problem))
-        elif known.get(name) != (info.st_size, info.st_mtime_ns):
+        elif known.get(name) != (info.st_size, info.st_mtime_ns, mark_of(info)):
             candidate = _candidate(stream, path, name, info)
             settled = candidate.has_marker or candidate.age >= source.settle.total_seconds()
             (ready if settled else waiting).append(candidate)
@@ -146,7 +151,12 @@ def _candidate(stream: Stream, path: Path, name: str, info: os.stat_result) -> C
     changed_ns = min(info.st_mtime_ns, info.st_ctime_ns)
     age = time.time() - changed_ns / 1e9
     marked = _has_marker(path, info.st_mtime_ns)
-    return Candidate(stream, path, name, info.st_size, info.st_mtime_ns, age, marked)
+    return Candidate(stream, path, name, info.st_size, info.st_mtime_ns, age, marked, mark_of(info))
+
+
+def mark_of(info: os.stat_result) -> str:
+    """Return what tells a file from another one of the same size and modification time."""
+    return f"{info.st_ino}.{info.st_ctime_ns}"
 
 
 def _has_marker(path: Path, mtime_ns: int) -> bool:

@@ -1,12 +1,11 @@
 """Find the landing files of a stream in object storage.
 
 An object is there as a whole or not at all, so that nothing has to settle. It is known again by
-its name, size, time and ETag together; as everywhere, the content decides.
+its name, size, time, ETag and version together; as everywhere, the content decides.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.discover import (
     Candidate,
     Listing,
+    Look,
     is_unfinished,
     oldest_first,
     printable,
@@ -24,7 +24,7 @@ from mlmon_dagster.ingest.layout import Stream
 from mlmon_dagster.spec import FileSource
 from mlmon_dagster.spec.names import path_problem
 from mlmon_dagster.store.location import Location
-from mlmon_dagster.store.objects import Listed, listed
+from mlmon_dagster.store.objects import listed
 
 _WILD = re.compile(r"[*?[]")
 
@@ -32,7 +32,7 @@ _WILD = re.compile(r"[*?[]")
 def list_objects(
     source: FileSource,
     stream: Stream,
-    known: Mapping[str, tuple[int, int]],
+    known: Mapping[str, Look],
     storage_options: Mapping[str, str],
 ) -> Listing:
     """List the objects of a stream's glob that are not known.
@@ -42,7 +42,7 @@ def list_objects(
     Args:
         source: The stream's source; its ``settle`` counts only if it is declared.
         stream: The stream's name.
-        known: (size, mtime_ns) by name of the objects that need no second look.
+        known: (size, mtime_ns, mark) by name of the objects that need no second look.
         storage_options: How to reach the storage.
 
     Raises:
@@ -58,14 +58,15 @@ def list_objects(
     waiting: list[Candidate] = []
     for found in listed(place):
         name = printable(f"{folder}/{found.key}")
-        version = (found.size, _version(found))
-        if known.get(name) == version or _is_hidden(found.key):
+        mark = f"{found.etag}.{found.version}"
+        if known.get(name) == (found.size, found.mtime_ns, mark) or _is_hidden(found.key):
             continue
         if not name_matches(found.key, pattern):
             continue
         candidate = Candidate(
-            stream, place / found.key, name, *version,
-            age=time.time() - found.mtime_ns / 1e9, has_marker=not settle, etag=found.etag,
+            stream, place / found.key, name, found.size, found.mtime_ns,
+            age=time.time() - found.mtime_ns / 1e9, has_marker=not settle, mark=mark,
+            etag=found.etag,
         )  # fmt: skip
         (ready if candidate.age >= settle or not settle else waiting).append(candidate)
     return Listing(oldest_first(ready), oldest_first(waiting))
@@ -74,16 +75,6 @@ def list_objects(
 def listed_folder(url: str) -> str:
     """Return the URL below which a glob's objects are listed."""
     return _split(url)[0]
-
-
-def _version(found: Listed) -> int:
-    """Return the time of an object in whole seconds, and a mark of its ETag in the rest.
-
-    Two contents of one size within a second differ in their ETag only.
-    """
-    mark = hashlib.sha256(found.etag.encode()).digest()[:4]
-    seconds = found.mtime_ns // 1_000_000_000
-    return seconds * 1_000_000_000 + int.from_bytes(mark, "big") % 1_000_000_000
 
 
 def _split(url: str) -> tuple[str, str]:

@@ -128,7 +128,7 @@ def _stream_work(
     }
     seen = manifest.paths(store.state, spec.model, stream)
     known = {
-        name: (path.size_bytes, path.mtime_ns)
+        name: (path.size_bytes, path.mtime_ns, path.mark)
         for name, path in seen.items()
         if path.sha256 not in unfinished
     }
@@ -142,11 +142,11 @@ def _stream_work(
     clear_staging(folder, unfinished)
     committed = store.event_log(spec).committed(stream, list(unfinished)) if unfinished else set()
     resumed = _resumed(stream, folder, unfinished, committed)
-    landing = {(c.name, c.size, c.mtime_ns) for c in (*listing.ready, *listing.waiting)}
+    landing = {c.name: c for c in (*listing.ready, *listing.waiting)}
     reports = _told(listing, stream)
     for sha, row in unfinished.items():
-        place = (row["path"], row["size_bytes"], row["mtime_ns"])
-        is_gone = sha not in resumed and place not in landing
+        place = landing.get(row["path"])
+        is_gone = sha not in resumed and not (place and _is_as_seen(place, seen, sha))
         if is_gone and sha in committed:
             resumed[sha] = _from_row(stream, row, None, is_in_log=True)
         elif is_gone and row["status"] != "missing":
@@ -161,11 +161,25 @@ def _stream_work(
 
 
 def _before(
-    candidate: Candidate, seen: dict[str, Any], unfinished: dict[str, dict[str, Any]]
+    candidate: Candidate,
+    seen: dict[str, manifest.SeenPath],
+    unfinished: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     path = seen.get(candidate.name)
-    is_same = path and (path.size_bytes, path.mtime_ns) == (candidate.size, candidate.mtime_ns)
-    return unfinished.get(path.sha256, {}) if path and is_same else {}
+    return unfinished.get(path.sha256, {}) if path and _is_as_seen(candidate, seen) else {}
+
+
+def _is_as_seen(
+    candidate: Candidate, seen: dict[str, manifest.SeenPath], sha256: str | None = None
+) -> bool:
+    """Say whether a landing file is what its path held before, of a certain content if given."""
+    path = seen.get(candidate.name)
+    look = (candidate.size, candidate.mtime_ns, candidate.mark)
+    return (
+        path is not None
+        and (path.size_bytes, path.mtime_ns, path.mark) == look
+        and sha256 in (None, path.sha256)
+    )
 
 
 def _queued(candidate: Candidate, now: dt.datetime, before: dict[str, Any]) -> Queued:

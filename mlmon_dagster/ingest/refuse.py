@@ -138,7 +138,10 @@ class Refusals:
 
     def _note_path(self, conn: Any, item: Queued) -> None:
         assert item.staged is not None
-        seen = manifest.SeenPath(item.staged.size, item.staged.mtime_ns, item.staged.sha256)
+        if item.candidate is None:
+            return  # a copy that an earlier run made, and noted with what it saw of the file
+        staged = item.staged
+        seen = manifest.SeenPath(staged.size, staged.mtime_ns, staged.sha256, staged.mark)
         manifest.note_paths(conn, self.spec.model, item.stream, {item.name: seen})
 
     def _known(self, item: Queued, row: dict[str, Any]) -> FileReport:

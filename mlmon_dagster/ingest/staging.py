@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlmon_dagster.errors import SchemaError
-from mlmon_dagster.ingest.discover import Candidate
+from mlmon_dagster.ingest.discover import Candidate, Look, mark_of
 from mlmon_dagster.ingest.layout import Stream
 from mlmon_dagster.ingest.reasons import file_message
 from mlmon_dagster.store import Store
@@ -40,6 +40,7 @@ class Staged:
         name: The landing file's name, for messages.
         has_marker: The producer said that it is complete.
         age: Seconds since the landing file's last change.
+        mark: Tells the landing file from one that replaces it; empty if it was not looked at now.
     """
 
     stream: Stream
@@ -50,6 +51,7 @@ class Staged:
     mtime_ns: int
     age: float = float("inf")
     has_marker: bool = False
+    mark: str = ""
 
     def is_final(self, patience: float) -> bool:
         """Say whether nobody is likely to complete the file: it is marked, or old enough."""
@@ -77,7 +79,7 @@ def stage(candidate: Candidate, folder: Path, max_bytes: int) -> Staged:
         incoming.replace(path)
     return Staged(
         candidate.stream, candidate.name, path, sha256, candidate.size, candidate.mtime_ns,
-        candidate.age, candidate.has_marker,
+        candidate.age, candidate.has_marker, candidate.mark,
     )  # fmt: skip
 
 
@@ -178,9 +180,9 @@ def _copy(landing: int, target: Path | None) -> str:
     return digest.hexdigest()
 
 
-def _version(info: os.stat_result) -> tuple[int, int]:
-    return info.st_size, info.st_mtime_ns
+def _version(info: os.stat_result) -> Look:
+    return info.st_size, info.st_mtime_ns, mark_of(info)
 
 
-def _listed(candidate: Candidate) -> tuple[int, int]:
-    return candidate.size, candidate.mtime_ns
+def _listed(candidate: Candidate) -> Look:
+    return candidate.size, candidate.mtime_ns, candidate.mark

@@ -24,16 +24,18 @@ class SeenPath:
     size_bytes: int
     mtime_ns: int
     sha256: str
+    mark: str = ""
 
 
 def paths(engine: sa.Engine, model: str, stream: str) -> dict[str, SeenPath]:
     """Return what every path of a stream held when it was last looked at."""
     table = ingest_path
-    query = sa.select(table.c.path, table.c.size_bytes, table.c.mtime_ns, table.c.sha256).where(
-        table.c.model == model, table.c.stream == stream
+    c = table.c
+    query = sa.select(c.path, c.size_bytes, c.mtime_ns, c.sha256, c.mark).where(
+        c.model == model, c.stream == stream
     )
     with engine.connect() as conn:
-        return {path: SeenPath(size, mtime, sha) for path, size, mtime, sha in conn.execute(query)}
+        return {path: SeenPath(*seen) for path, *seen in conn.execute(query)}
 
 
 def note_paths(conn: sa.Connection, model: str, stream: str, seen: Mapping[str, SeenPath]) -> None:
@@ -49,6 +51,7 @@ def note_paths(conn: sa.Connection, model: str, stream: str, seen: Mapping[str, 
                 "size_bytes": s.size_bytes,
                 "mtime_ns": s.mtime_ns,
                 "sha256": s.sha256,
+                "mark": s.mark,
             }
             for path, s in seen.items()
         ],

@@ -37,12 +37,14 @@ class Listed:
         size: Bytes.
         mtime_ns: Its last change, by the server's clock; most servers know whole seconds.
         etag: Another content has another one; empty if the server has none.
+        version: Another upload has another one; empty if the bucket keeps no versions.
     """
 
     key: str
     size: int
     mtime_ns: int
     etag: str
+    version: str = ""
 
 
 def connect(location: Location) -> ObjectStore:
@@ -93,6 +95,7 @@ def listed(location: Location) -> Iterator[Listed]:
                     meta["size"],
                     int(meta["last_modified"].timestamp()) * 1_000_000_000,
                     meta["e_tag"] or "",
+                    meta["version"] or "",
                 )
 
 

@@ -86,7 +86,7 @@ ingest_file = sa.Table(
     time("finished_at"),
 )
 
-# Every (path, size, mtime) ever listed, so that a file already known is not hashed again.
+# What every path ever listed looked like, so that a file already known is not hashed again.
 ingest_path = sa.Table(
     "ingest_path",
     METADATA,
@@ -96,6 +96,7 @@ ingest_path = sa.Table(
     count("size_bytes"),
     sa.Column("mtime_ns", sa.BigInteger, nullable=False, server_default="0"),
     text("sha256"),
+    text("mark"),  # inode and change time, or ETag and version: what a writer does not set
 )
 
 # One row per refused row; values are kept only as a hash.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,8 +191,11 @@ def everything(store: Store, spec: ModelSpec) -> dict[str, Any]:
         "letters": letters_of(store, spec),
         "revisions": revisions(store, spec),
         "records": record_content(store, spec),
-        "paths": manifest.paths(store.state, spec.model, "predictions")
-        | manifest.paths(store.state, spec.model, "actuals"),
+        "paths": {
+            name: replace(seen, mark="")  # each file system numbers its files by itself
+            for stream in ("predictions", "actuals")
+            for name, seen in manifest.paths(store.state, spec.model, stream).items()
+        },
         "staging": sorted(p.name for p in (store.folder / "staging").rglob("*") if p.is_file()),
         "quarantine": sorted(p.name for p in (store.folder / "quarantine").rglob("*.*")),
     }

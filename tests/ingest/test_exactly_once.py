@@ -13,6 +13,7 @@ from mlmon_dagster.store import Store, checkpoints, open_store
 from tests.ingest.crashing import ingest_until
 from tests.ingest.landing import (
     ACTUALS,
+    LANDED,
     PREDICTIONS,
     credit_spec,
     csv_bytes,
@@ -112,7 +113,8 @@ def test_same_bytes_under_other_names_add_nothing(
     _land_all(project)
     ingest(store, credit_spec(), project)
     for name, content in FILES.items():
-        land(project, name.replace("/a.", "/copy_a.").replace("/b.", "/copy_b."), content)
+        if "/a." in name or "/b." in name:
+            land(project, name.replace("/a.", "/copy_a.").replace("/b.", "/copy_b."), content)
 
     report = ingest(store, credit_spec(), project)
 
@@ -133,6 +135,26 @@ def test_touched_file_with_the_same_bytes_adds_nothing(store: Store, project: Pa
     (file,) = ingest(store, credit_spec(), project).files
 
     assert file.status == "duplicate"
+
+
+@pytest.mark.parametrize("how", ["written in place", "renamed over it"])
+def test_replaced_file_of_the_same_size_and_time_is_read(
+    store: Store, project: Path, how: str
+) -> None:
+    path = land(project, f"{PREDICTIONS}/a.csv", events(5))
+    ingest(store, credit_spec(), project)
+    other = csv_bytes(events(5, version=["8"] * 5, id=[f"q{i}" for i in range(5)]))
+    assert len(other) == path.stat().st_size
+    if how == "renamed over it":
+        land(project, "elsewhere.csv", other).rename(path)
+    else:
+        land(project, f"{PREDICTIONS}/a.csv", other)
+    assert path.stat().st_mtime == LANDED
+
+    (file,) = ingest(store, credit_spec(), project).files
+
+    assert (file.status, file.n_new) == ("done", 5)
+    assert ingest(store, credit_spec(), project).files == ()
 
 
 def test_overwritten_file_is_a_new_file(store: Store, project: Path) -> None:

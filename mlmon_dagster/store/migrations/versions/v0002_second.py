@@ -21,10 +21,14 @@ def upgrade() -> None:
     v0002_erasure.upgrade()
     _add_alert_handling()
     _add_source_cursor()
+    with op.batch_alter_table("ingest_path") as batch:
+        batch.add_column(_text("mark"))
 
 
 def downgrade() -> None:
     """Take it away again."""
+    with op.batch_alter_table("ingest_path") as batch:
+        batch.drop_column("mark")
     _drop_baselines_in_files()
     op.drop_table("source_cursor")
     v0002_erasure.downgrade()
