@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import random
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from mlmon_dagster.alerts import DeliveryPolicy, deliver, dispatch, send_test
 from mlmon_dagster.alerts.slack import SlackReceiver
-from mlmon_dagster.store import Store
+from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.outbox import claim_next, settle
 from mlmon_dagster.store.outbox_health import outbox_health, requeue_dead
 from mlmon_dagster.store.schema import channel_gate, outbox
+from tests import forked
 from tests.alerts import worlds
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import day, observe, result, rows_of, send, spec_of
@@ -289,17 +286,11 @@ def test_a_worker_that_lost_its_lease_settles_nothing(any_store: Store) -> None:
 # Death
 
 
-KILLED = """
-import os, signal, sys
-from mlmon_dagster.alerts import deliver
-from mlmon_dagster.alerts.slack import SlackReceiver
-from mlmon_dagster.store import checkpoints, open_store
-
-root, db_url, slack_url, step = sys.argv[1:]
-checkpoints.on_reached = lambda at: os.kill(os.getpid(), signal.SIGKILL) if at == step else None
-receiver = SlackReceiver("xoxb-right", base_url=slack_url)
-deliver(open_store(root, db_url), {"slack": receiver})
-"""
+def deliver_until(root: str, db_url: str, slack_url: str, step: str) -> None:
+    """Deliver what waits, and die when the step is reached."""
+    forked.die_at(step)
+    receiver = SlackReceiver("xoxb-right", base_url=slack_url)
+    deliver(open_store(root, db_url), {"slack": receiver})
 
 
 @pytest.mark.parametrize("step", ["deliver.claimed", "deliver.posted", "deliver.settled"])
@@ -308,16 +299,10 @@ def test_a_worker_killed_at_any_step_leaves_exactly_one_message(
 ) -> None:
     open_threads(any_store)
     url = any_store.state.url.render_as_string(hide_password=False)
-    arguments = [str(any_store.root), url, slack.url, step]
-    died = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments],
-        check=False,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-    )
+    ended = forked.ended(deliver_until, str(any_store.root), url, slack.url, step)
     send(any_store, receiver, clock=lambda: after(61))
 
-    assert died.returncode == -signal.SIGKILL
+    assert ended == -signal.SIGKILL
     assert keys(slack) == expected_keys(any_store)
     assert statuses(any_store) == ["sent"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -17,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.store import open_store
 from mlmon_dagster.store.outbox_health import outbox_health
+from tests import forked
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import observe, result
 from tests.chaos.dispatching import AFTERWARDS, LEASE, OVER, Fate, Place, run
@@ -108,12 +108,10 @@ def play(
     """
     deadline = time.monotonic() + limit_seconds
     toll, days = Toll(), sorted(arriving)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.chaos.dispatching", "psycopg2", "alembic.command"])
     down = {days[len(days) * (i + 1) // (len(pauses) + 1)]: p for i, p in enumerate(pauses)}
     _feed(place, arriving[days[0]])
     place.play(days[0])
-    crew = Dispatchers(place, deal, toll, context)
+    crew = Dispatchers(place, deal, toll, forked.processes())
     crew.start(n_dispatchers)
     for day in days:
         if day != days[0]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlmon_dagster.store import Store, checkpoints, open_store
-from tests.ingest.crashing import ingest_until
+from tests import forked
 from tests.ingest.landing import (
     ACTUALS,
     LANDED,
@@ -257,29 +256,22 @@ def test_late_actual_marks_the_window_of_its_prediction(store: Store, project: P
     assert list(revisions(store, spec).values()) == [2, 1]
 
 
-@pytest.fixture(scope="module")
-def processes() -> Any:
-    """Processes that have imported the heavy libraries once, before any thread was started."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["great_expectations.expectations", "tests.ingest.crashing"])
-    return context
-
-
-def _kill_at(processes: Any, root: Path, step: str, hit: int, **options: Any) -> int | None:
-    process = processes.Process(target=ingest_until, args=(str(root), step, hit, options))
-    process.start()
-    process.join()
-    return process.exitcode  # type: ignore[no-any-return]
+def ingest_until(root: Path, step: str, hit: int = 1) -> None:
+    """Ingest below ``root`` and die, without any clean-up, when a step is reached again."""
+    forked.die_at(step, hit)
+    store = open_store(root / "store")
+    ingest(store, credit_spec(), root / "project")
+    store.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_ingest_killed_at_any_step_and_repeated_equals_an_undisturbed_one(
-    tmp_path: Path, clean: dict[str, Any], processes: Any, step: str
+    tmp_path: Path, clean: dict[str, Any], step: str
 ) -> None:
     for hit in (1, 2):  # the predictions' batch, then the actuals'
         _land_all(tmp_path / "project")
-        assert _kill_at(processes, tmp_path, step, hit) == -9
+        assert forked.ended(ingest_until, tmp_path, step, hit) == -9
 
         store = open_store(tmp_path / "store")
         ingest(store, credit_spec(), tmp_path / "project")
@@ -292,10 +284,10 @@ def test_ingest_killed_at_any_step_and_repeated_equals_an_undisturbed_one(
 
 @pytest.mark.slow
 def test_ingest_killed_at_every_step_in_turn_equals_an_undisturbed_one(
-    tmp_path: Path, clean: dict[str, Any], processes: Any
+    tmp_path: Path, clean: dict[str, Any]
 ) -> None:
     _land_all(tmp_path / "project")
-    killed = [_kill_at(processes, tmp_path, step, 1) for step in STEPS]
+    killed = [forked.ended(ingest_until, tmp_path, step) for step in STEPS]
     assert killed.count(-9) >= 6
 
     store = open_store(tmp_path / "store")
@@ -309,10 +301,10 @@ def test_ingest_killed_at_every_step_in_turn_equals_an_undisturbed_one(
 
 @pytest.mark.slow
 def test_landing_folder_emptied_after_a_crash_loses_nothing(
-    tmp_path: Path, clean: dict[str, Any], processes: Any
+    tmp_path: Path, clean: dict[str, Any]
 ) -> None:
     _land_all(tmp_path / "project")
-    assert _kill_at(processes, tmp_path, "ingest.after_append", 2) == -9
+    assert forked.ended(ingest_until, tmp_path, "ingest.after_append", 2) == -9
     shutil.rmtree(tmp_path / "project" / "landing")
 
     store = open_store(tmp_path / "store")
@@ -323,14 +315,11 @@ def test_landing_folder_emptied_after_a_crash_loses_nothing(
 
 
 @pytest.mark.slow
-def test_two_ingests_at_once_equal_one(
-    tmp_path: Path, clean: dict[str, Any], processes: Any
-) -> None:
+def test_two_ingests_at_once_equal_one(tmp_path: Path, clean: dict[str, Any]) -> None:
     _land_all(tmp_path / "project")
     open_store(tmp_path / "store").close()
     both = [
-        processes.Process(target=ingest_until, args=(str(tmp_path), "never", 1, {}))
-        for _ in range(2)
+        forked.processes().Process(target=ingest_until, args=(tmp_path, "never")) for _ in range(2)
     ]
     for process in both:
         process.start()
@@ -346,11 +335,11 @@ def test_two_ingests_at_once_equal_one(
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["copies lost", "spec changed"])
 def test_rows_in_the_log_are_settled_even_if_their_file_cannot_be_read_again(
-    tmp_path: Path, processes: Any, loss: str
+    tmp_path: Path, loss: str
 ) -> None:
     project, spec = tmp_path / "project", credit_spec()
     land(project, f"{PREDICTIONS}/a.parquet", events(12))
-    assert _kill_at(processes, tmp_path, "ingest.after_append", 1) == -9
+    assert forked.ended(ingest_until, tmp_path, "ingest.after_append") == -9
     shutil.rmtree(project / "landing")
     store = open_store(tmp_path / "store")
     if loss == "copies lost":

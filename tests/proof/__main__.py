@@ -19,6 +19,8 @@ from pathlib import Path
 
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.store import open_store
+from tests import forked
+from tests.defs.killed import STEPS, kill_at_each
 from tests.ingest.landing import events, land, truths
 from tests.proof import any_order, failing, killing, together, world
 
@@ -36,7 +38,7 @@ def prove_any_order(folder: Path, n: int) -> list[Row]:
     """Run n examples of the property in two processes."""
     template = world.make_template(folder / "template")
     each = repeat(template), repeat(-(-n // 2)), (SEED, SEED + 1)
-    with ProcessPoolExecutor(2, mp_context=killing.processes()) as pool:
+    with ProcessPoolExecutor(2, mp_context=forked.processes()) as pool:
         hits = sum(pool.map(any_order.examples, *each), Counter())
     examples = hits.pop("examples")
     return [
@@ -51,7 +53,7 @@ def prove_any_order(folder: Path, n: int) -> list[Row]:
 def prove_kills(folder: Path, n: int) -> list[Row]:
     """Kill n processes with SIGKILL and recover."""
     template = world.make_template(folder / "template")
-    killed = killing.kill_everywhere(killing.processes(), template, n)
+    killed = killing.kill_everywhere(forked.processes(), template, n)
     return [
         Row(
             "SIGKILL at named steps",
@@ -65,7 +67,7 @@ def prove_failures(folder: Path, every: int) -> list[Row]:
     """Let every call of an ingest fail once."""
     calls, expected = failing.calls_of(folder / "clean", _land)
     open_store(folder / "template").close()
-    context, wrong = killing.processes(), []
+    context, wrong = forked.processes(), []
     chosen = range(1, len(calls) + 1, every)
     for n in chosen:
         found = failing.fails_once(context, folder / "template", folder / "one", _land, n)
@@ -87,13 +89,19 @@ def prove_failures(folder: Path, every: int) -> list[Row]:
 def prove_together(folder: Path, seconds: float) -> list[Row]:
     """Run two ingests and three readers at once."""
     template = world.make_template(folder / "template")
-    found = together.all_at_once(killing.processes(), template, folder, seconds)
+    found = together.all_at_once(forked.processes(), template, folder, seconds)
     wrong = len(found["errors"]) + found["torn"] + len(found["unbalanced"])
     missing = found["batches"] * together.ROWS - found["stored"]
     if wrong or missing or found["stored"] != found["records"]:
         raise AssertionError(str(found))
     numbers = (f"{found['batches']:,} files", f"{found['reads']:,} reads", "0 errors")
     return [Row(f"2 ingests, 3 readers, {seconds:g} s", numbers, Goal(wrong, 0))]
+
+
+def prove_pipeline(folder: Path) -> list[Row]:
+    """Kill a run of all assets at each step and feed it the same rows in another order."""
+    kill_at_each(folder, STEPS)
+    return [Row("pipeline killed at each step", (f"{len(STEPS)} kills", "", "0 differ"))]
 
 
 def main() -> int:
@@ -103,12 +111,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=204)
     parser.add_argument("--every", type=int, default=1, help="of so many calls one fails")
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--only", choices=["order", "kills", "failures", "together"])
+    parser.add_argument("--only", choices=["order", "kills", "failures", "together", "pipeline"])
     options = parser.parse_args()
     proofs: dict[str, Callable[[Path], list[Row]]] = {
         "kills": lambda folder: prove_kills(folder, options.kills),
         "failures": lambda folder: prove_failures(folder, options.every),
         "together": lambda folder: prove_together(folder, options.seconds),
+        "pipeline": prove_pipeline,
         "order": lambda folder: prove_any_order(folder, options.examples),
     }
     rows, failed = [], 0

@@ -5,8 +5,6 @@ Imported by the killed processes too; they are forked from one that has the libr
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 import tempfile
 from collections import Counter
@@ -14,27 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlmon_dagster.store import checkpoints, open_store
+from mlmon_dagster.store import open_store
+from tests import forked
 from tests.proof import world
 from tests.proof.any_order import STEPS
 from tests.proof.world import DAYS, Erased, Event, Known, Predicted
 
 
-def processes() -> Any:
-    """Return a server that forks processes with the heavy libraries loaded."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["great_expectations.expectations", __name__])
-    return context
-
-
 def run_until(folder: str, name: str, part: Sequence[Event], step: str) -> None:
     """Let a part arrive, run the pipeline and die, without any clean-up, at a step."""
-
-    def die(reached: str) -> None:
-        if reached == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    checkpoints.on_reached = die
+    forked.die_at(step)
     home = Path(folder)
     world.land(home / "project", name, part)
     store = open_store(home / "store")

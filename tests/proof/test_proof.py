@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mlmon_dagster.store import Store, open_store
+from tests import forked
 from tests.ingest.landing import credit_spec, events, ingest, land, record_content, truths
 from tests.proof import any_order, failing, killing, together, world
 
@@ -26,7 +27,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def context() -> Any:
     """What forks processes."""
-    return killing.processes()
+    return forked.processes()
 
 
 def test_any_order_repetition_split_and_kill_end_in_the_fold_of_the_stream(template: Path) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from threading import Thread
 
@@ -20,12 +17,12 @@ from mlmon_dagster.store import Store, baseline_files, baselines, checkpoints, o
 from mlmon_dagster.store.baselines import StoredBaseline
 from mlmon_dagster.store.maintenance import maintain
 from mlmon_dagster.store.schema import baseline
+from tests import forked
 from tests.conftest import make_spec
 
 SPEC = make_spec()
 NOW = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
 PAYLOAD = json.dumps({"binnings": [{"column": "region", "categories": ["Ströbeck", "Wien"]}]})
-ROOT = Path(__file__).parents[2]
 
 
 def save(store: Store, baseline_id: str = "a", payload: str = PAYLOAD, **more: str) -> None:
@@ -61,28 +58,18 @@ def test_a_row_holds_the_hash_of_a_file_and_nothing_of_what_is_in_it(any_store: 
     assert files(any_store) == [file]  # equal content is one file
 
 
-KILLED = """
-import os, signal, sys
-from mlmon_dagster.store import checkpoints, open_store
-from tests.store.test_baseline_files import save
-
-def kill(reached):
-    if reached == sys.argv[2]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-checkpoints.on_reached = kill
-save(open_store(sys.argv[1]))
-"""
+def save_until(folder: Path, step: str) -> None:
+    """Save a baseline, and die when the step is reached."""
+    forked.die_at(step)
+    save(open_store(folder))
 
 
 @pytest.mark.parametrize(("step", "n_rows"), [("baseline.written", 0), ("baseline.named", 1)])
 def test_killed_after_the_file_there_is_a_file_more_and_never_one_too_few(
     store: Store, step: str, n_rows: int
 ) -> None:
-    command = [sys.executable, "-c", KILLED, str(store.folder), step]
-    ended = subprocess.run(command, cwd=ROOT, check=False, env={**os.environ})
+    assert forked.ended(save_until, store.folder, step) == -signal.SIGKILL
 
-    assert ended.returncode == -signal.SIGKILL
     assert len(files(store)) == 1
     found = baselines.newest(store.state, SPEC.model, "a")
     assert (found is not None) == n_rows

@@ -1,41 +1,22 @@
 """A process may be killed anywhere, and several may write at once."""
 
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mlmon_dagster.store import Store, checkpoints, open_store
-from tests.conftest import make_spec, window
+from tests import forked
+from tests.conftest import make_events, make_spec, window
 
 SPEC = make_spec()
 WINDOWS = [window(SPEC, f"2024-01-0{day}") for day in (1, 2, 3)]
 STEPS = [step for step in checkpoints.STEPS if step.startswith(("append.", "rebuild."))]
-ROOT = Path(__file__).parents[2]
-
-WRITER = """
-import os, signal, sys
-from mlmon_dagster.store import checkpoints, open_store
-from tests.conftest import make_events, make_spec
-from tests.store.test_crashes import WINDOWS, work
-
-folder, step, start, n_files = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-
-def kill(reached):
-    if reached == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-checkpoints.on_reached = kill
-work(open_store(folder), range(start, start + n_files))
-"""
 
 
 def work(store: Store, numbers: range) -> None:
     """Append files of overlapping ids, rebuilding after each."""
-    from tests.conftest import make_events
-
     log, records = store.event_log(SPEC), store.inference_records(SPEC)
     for number in numbers:
         day = f"2024-01-0{1 + number % 3}"
@@ -51,15 +32,11 @@ def work(store: Store, numbers: range) -> None:
         records.rebuild(WINDOWS)
 
 
-def start(folder: Path, step: str, first: int, n_files: int) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-c", WRITER, str(folder), step, str(first), str(n_files)]
-    return subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Return how a process ended and what it complained about."""
-    _, errors = process.communicate()
-    return process.returncode, errors
+def work_until(folder: Path, step: str, numbers: range, complaints: Path) -> None:
+    """Work in a process of its own, which dies at the step and complains into a file."""
+    os.dup2(os.open(complaints, os.O_CREAT | os.O_WRONLY), 2)
+    forked.die_at(step)
+    work(open_store(folder), numbers)
 
 
 def outcome(store: Store) -> tuple[object, object]:
@@ -81,7 +58,9 @@ def never_killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, obje
 def test_killed_at_any_step_and_run_again_is_as_if_never_killed(
     step: str, never_killed: tuple[object, object], tmp_path: Path
 ) -> None:
-    assert finish(start(tmp_path / "killed", step, 0, 3)) == (-signal.SIGKILL, "")
+    said = tmp_path / "complaints"
+    ended = forked.ended(work_until, tmp_path / "killed", step, range(3), said)
+    assert (ended, said.read_text()) == (-signal.SIGKILL, "")
     killed = open_store(tmp_path / "killed")
     work(killed, range(3))
     assert outcome(killed) == never_killed
@@ -92,8 +71,19 @@ def test_killed_at_any_step_and_run_again_is_as_if_never_killed(
 @pytest.mark.slow
 def test_two_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     open_store(tmp_path / "shared").close()
-    processes = [start(tmp_path / "shared", "", first, 5) for first in (0, 5)]
-    assert [finish(process) for process in processes] == [(0, "")] * 2
+    said = [tmp_path / f"complaints-{first}" for first in (0, 5)]
+    processes = [
+        forked.processes().Process(
+            target=work_until, args=(tmp_path / "shared", "", range(first, first + 5), file)
+        )
+        for first, file in zip((0, 5), said, strict=True)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert [file.read_text() for file in said] == ["", ""]
     shared, alone = open_store(tmp_path / "shared"), open_store(tmp_path / "alone")
     work(alone, range(10))
     records = shared.inference_records(SPEC).read().sort_by("prediction_id").to_pylist()

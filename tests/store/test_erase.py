@@ -2,8 +2,6 @@
 
 import datetime as dt
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +15,7 @@ from mlmon_dagster.store.erase_places import look
 from mlmon_dagster.store.erase_proof import file_holds, find_traces
 from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.window_steps import load
+from tests import forked
 from tests.conftest import make_events, make_spec, window
 
 SPEC = make_spec(
@@ -29,7 +28,6 @@ NOW = dt.datetime(2024, 2, 1, tzinfo=dt.UTC)
 WINDOWS = [window(SPEC, f"2024-01-0{day}") for day in (1, 2)]
 CANARY, VALUE = "canary-4711", "Atlantis-4711"
 STEPS = [step for step in checkpoints.STEPS if step.startswith("erase.")]
-ROOT = Path(__file__).parents[2]
 
 
 def fill(store: Store, datasets: tuple[str, ...] = ("production",)) -> None:
@@ -141,18 +139,10 @@ def test_records_stay_without_an_erased_row_that_is_logged_again(store: Store) -
     assert CANARY not in store.inference_records(SPEC).read().column("prediction_id").to_pylist()
 
 
-KILLED = """
-import os, signal, sys
-from mlmon_dagster.store import checkpoints, erase, open_store
-from tests.store.test_erase import CANARY, NOW, SPEC
-
-def kill(reached):
-    if reached == sys.argv[2]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-checkpoints.on_reached = kill
-erase.erase(open_store(sys.argv[1]), SPEC, [CANARY], now=NOW)
-"""
+def erase_until(folder: Path, step: str) -> None:
+    """Erase the canary in a store, and die when the step is reached."""
+    forked.die_at(step)
+    erase.erase(open_store(folder), SPEC, [CANARY], now=NOW)
 
 
 QUICK = ("erase.noted", "erase.partition")
@@ -167,10 +157,7 @@ def test_an_erasure_killed_at_any_step_is_finished_by_the_next(step: str, tmp_pa
     copy = tmp_path / "store" / "quarantine" / SPEC.model / "abc.csv"
     copy.parent.mkdir(parents=True)
     copy.write_text(CANARY)
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "store"), step], cwd=ROOT, check=False
-    )
-    assert ended.returncode == -signal.SIGKILL
+    assert forked.ended(erase_until, tmp_path / "store", step) == -signal.SIGKILL
     assert len(erase.resume(store, SPEC, NOW)) == 1
     assert find_traces(store, [CANARY, VALUE]).traces == ()
     assert store.inference_records(SPEC).read().num_rows == 23

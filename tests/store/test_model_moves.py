@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import multiprocessing
-import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -35,6 +33,7 @@ from mlmon_dagster.store.trash import (
     removed_models,
     restore_model,
 )
+from tests import forked
 from tests.conftest import make_spec
 from tests.store.test_backup import BINS, NOW, bins, fill
 
@@ -101,12 +100,7 @@ STEPS = [s for s in checkpoints.STEPS if s.split(".")[0] in ACTIONS]
 
 def act_until(folder: Path, step: str) -> None:
     """Do what the step is one of, and die without any clean-up when it is reached."""
-
-    def die(reached: str) -> None:
-        if reached == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    checkpoints.on_reached = die
+    forked.die_at(step)
     ACTIONS[step.split(".")[0]](folder, open_store(folder / "store"))
 
 
@@ -137,8 +131,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_at_any_step_and_repeated_it_is_as_if_never_killed(
     base: Path, tmp_path: Path
 ) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.store.test_model_moves"])
     clean: dict[str, tuple[object, list[str]]] = {}
     for action, act in ACTIONS.items():
         folder = tmp_path / action
@@ -158,10 +150,7 @@ def test_killed_at_any_step_and_repeated_it_is_as_if_never_killed(
         store = open_store(folder / "store")
         if action == "restore":
             remove(folder, store)
-        process = context.Process(target=act_until, args=(folder, step))
-        process.start()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL, step
+        assert forked.ended(act_until, folder, step) == -signal.SIGKILL, step
         ACTIONS[action](folder, store)
         store.close()
         assert content(folder) == clean[action], step
