@@ -20,11 +20,12 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from mlmon_dagster.ingest.classify import Kind, classify
+from mlmon_dagster.ingest.classify import Kind, classify, is_by_arrival
 from mlmon_dagster.ingest.layout import Stream
 from mlmon_dagster.ingest.note_changes import note_changes
 from mlmon_dagster.ingest.prepare import Prepared
 from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.ingest.rows import TIME
 from mlmon_dagster.ingest.staging import Staged
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.store import Store, erasures, manifest, window_state
@@ -60,13 +61,15 @@ def commit_batch(
         now: The moment to note.
     """
     log = store.event_log(spec)
-    # A fixed order, so that a repeated run gives each file the same counters.
-    batch = sorted(batch, key=lambda file: file.staged.sha256)
+    # A fixed order, so that a repeated run gives each file the same counters: that of arrival.
+    batch = sorted(batch, key=lambda file: file.staged.order)
     shas = [file.staged.sha256 for file in batch]
     rows = pa.concat_tables([file.rows for file in batch])
     ids = rows.select(["prediction_id"])
     known = log.known_ids(stream, ids, excluding=shas if is_in_log else ())
     kinds = classify(rows, known, stream, may_repeat(store, ids, known))
+    if is_by_arrival(rows, stream):
+        rows = _arriving_after(known, rows, batch, now)
     added = _select(rows, kinds != Kind.DUPLICATE)
     # What reading and judging freed is of use to the writer, which has its own allocator.
     pa.default_memory_pool().release_unused()
@@ -115,6 +118,24 @@ def settle_from_log(
     file = Prepared(staged, rows, rows.num_rows, 0, (), (), {}, report.warnings, ())
     _settle(store, spec, [file], [report], windows, now)
     return Committed((report,), tuple(sorted(windows)))
+
+
+def _arriving_after(
+    known: pa.Table, rows: pa.Table, batch: Sequence[Prepared], now: dt.datetime
+) -> pa.Table:
+    """Let each file arrive a microsecond after the one before it, and all of them after the known.
+
+    Files that are taken in together have one moment, and clocks are set back: neither may put a
+    correction before what it corrects.
+    """
+    newest = pc.max(known["ingested_at"]).as_py()
+    start = now if newest is None else max(now, newest + dt.timedelta(microseconds=1))
+    moments = [
+        pa.repeat(pa.scalar(start + dt.timedelta(microseconds=n), TIME), file.rows.num_rows)
+        for n, file in enumerate(batch)
+    ]
+    place = rows.schema.get_field_index("ingested_at")
+    return rows.set_column(place, rows.schema.field(place), pa.chunked_array(moments, TIME))
 
 
 def _arrivals(spec: ModelSpec, starts: pa.ChunkedArray) -> dict[Window, int]:

@@ -53,6 +53,11 @@ class Staged:
     has_marker: bool = False
     mark: str = ""
 
+    @property
+    def order(self) -> tuple[int, str, str]:
+        """Its place in the order of arrival of files that are taken in together: oldest first."""
+        return self.mtime_ns, self.name, self.sha256
+
     def is_final(self, patience: float) -> bool:
         """Say whether nobody is likely to complete the file: it is marked, or old enough."""
         return self.has_marker or self.age >= patience

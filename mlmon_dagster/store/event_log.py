@@ -196,11 +196,12 @@ class EventLog:
 
         Returns:
             The distinct prediction_id, dataset, row_hash, window_date (and window_start, for
-            predictions, or actual_time, for actuals) of every row of those ids in the log; no
-            rows if none is known.
+            predictions, or actual_time, ingested_at and row_number, for actuals) of every row of
+            those ids in the log; no rows if none is known.
         """
         columns = ["prediction_id", "dataset", "row_hash", "window_date"]
-        columns += ["window_start"] if stream == "predictions" else ["actual_time"]
+        times = ["actual_time", "ingested_at", "row_number"]
+        columns += ["window_start"] if stream == "predictions" else times
         others = f"file_sha NOT IN ({literals(excluding)})" if excluding else None
         source, asked = self._rows_of(
             stream, self._streams[stream].snapshot(), ids, columns, others

@@ -162,7 +162,10 @@ class InferenceRecords:
         erased = self._erased()
         if erased:
             tables["erased"] = erased.hashes
-        sql = records_sql(self._schema, log, dates, other_dates, datasets, erased)
+        by_arrival = self._spec.columns.actual_time is None
+        sql = records_sql(
+            self._schema, log, dates, other_dates, datasets, erased, by_arrival=by_arrival
+        )
         return self._engine.query(sql, tables).cast(self._schema)
 
     def _moved(self, log: PinnedLog, dates: set[str]) -> tuple[set[str], dict[str, pa.Table]]:

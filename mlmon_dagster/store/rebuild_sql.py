@@ -17,7 +17,11 @@ _ACTUAL_COLUMNS = (
     "outcome",
     "deleted",
     "row_hash",
+    "ingested_at",
+    "row_number",
 )
+_BY_TIME = "k.actual_time DESC NULLS LAST, k.row_hash DESC"
+_BY_ARRIVAL = "k.ingested_at DESC, k.row_number DESC, k.row_hash DESC"
 _JOINED = ("actual", "actual_time", "outcome", "actual_row_hash")
 
 
@@ -28,13 +32,16 @@ def records_sql(
     other_dates: set[str],
     datasets: set[str] | None,
     erased: Erased,
+    *,
+    by_arrival: bool = False,
 ) -> str:
     """Return the statement that computes the records of some window dates.
 
     The winner of several prediction rows with one dataset and prediction_id is the one with the
     smallest (event_time, row_hash); the newest ground truth is the one with the largest
-    (actual_time, row_hash). Both are found among all rows of an id, wherever they lie: an id
-    with rows on ``other_dates`` too is in the table ``moved``.
+    (actual_time, row_hash), or the one that arrived last where it has no time. Both are found
+    among all rows of an id, wherever they lie: an id with rows on ``other_dates`` too is in the
+    table ``moved``.
 
     Args:
         schema: Columns of the records.
@@ -43,6 +50,7 @@ def records_sql(
         other_dates: Further dates on which ids of the table ``moved`` have rows.
         datasets: Only these; None for all.
         erased: Ids that must not be seen again; if any, their hashes are the table ``erased``.
+        by_arrival: Ground truth has no time of its own.
     """
     columns = [name for name in schema.names if name not in (*_JOINED, "n_prediction_rows")]
     selected = ", ".join(
@@ -82,7 +90,7 @@ def records_sql(
         JOIN winners AS w ON w.prediction_id = k.prediction_id
             AND (k.dataset = '{ALL}' OR k.dataset = w.dataset)
         QUALIFY ROW_NUMBER() OVER (PARTITION BY w.dataset, w.prediction_id
-            ORDER BY k.actual_time DESC NULLS LAST, k.row_hash DESC) = 1
+            ORDER BY {_BY_ARRIVAL if by_arrival else _BY_TIME}) = 1
     )
     SELECT {selected} FROM winners AS w
     LEFT JOIN known AS a ON a.dataset = w.dataset AND a.prediction_id = w.prediction_id
