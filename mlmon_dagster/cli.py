@@ -97,11 +97,17 @@ def main() -> None:
     try:
         cli(prog_name="mlmon")
     except ConfigError as error:
-        click.echo(f"mlmon: {error}", err=True)
+        click.echo(f"mlmon: {_said(error)}", err=True)
         sys.exit(2)
     except MlmonError as error:
-        click.echo(f"mlmon: {error}", err=True)
+        click.echo(f"mlmon: {_said(error)}", err=True)
         sys.exit(1)
+
+
+def _said(error: MlmonError) -> str:
+    from mlmon_dagster.spec.scalars import printable
+
+    return "\n".join(map(printable, str(error).split("\n")))
 
 
 @cli.command(epilog="Example: mlmon validate")

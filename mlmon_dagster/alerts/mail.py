@@ -29,6 +29,7 @@ from mlmon_dagster.alerts.receivers import (
 from mlmon_dagster.alerts.slack_text import clean
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.alerting import LOOPBACK
+from mlmon_dagster.spec.urls import url_problem
 
 TIMEOUT_SECONDS = 10
 HOW_TO_SET = (
@@ -71,8 +72,10 @@ def parse_mail_server(url: str, sender: str | None = None) -> MailServer:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(f"MLMON_SMTP_URL cannot be parsed; {expected}.") from error
+    except ValueError:
+        raise ConfigError(f"MLMON_SMTP_URL cannot be parsed; {expected}.") from None
+    if problem := url_problem(url):
+        raise ConfigError(f"MLMON_SMTP_URL cannot be used: {problem}; {expected}.")
     if parts.scheme not in ("smtp", "smtps") or not host:
         raise ConfigError(f"MLMON_SMTP_URL is not the address of a mail server; {expected}.")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")

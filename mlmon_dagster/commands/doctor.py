@@ -151,7 +151,7 @@ def _object_storage(project: Project) -> Finding:
     problems = [
         problem
         for url, written in is_written.items()
-        if (problem := objects.probe(Location(url, project.storage_options), is_written=written))
+        if (problem := objects.probe(Location.of(url, project.storage_options), is_written=written))
     ]
     return Finding(
         "object storage",

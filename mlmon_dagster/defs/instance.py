@@ -14,6 +14,8 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from mlmon_dagster.defs.resources import Project, read_variable, set_dagster_home
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.urls import url_problem
 
 
 def psycopg2_url(url: str) -> str:
@@ -44,7 +46,10 @@ class EnvStorage(DagsterStorage, ConfigurableClass):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> DagsterStorage[dg.DagsterInstance]:
         """Open the PostgreSQL that ``url_env``'s variable names, else SQLite in ``sqlite_dir``."""
-        url = psycopg2_url(read_variable(config_value["url_env"]) or "")
+        name = config_value["url_env"]
+        url = psycopg2_url(read_variable(name) or "")
+        if url and (problem := url_problem(url)):
+            raise ConfigError(f"{name} cannot be used: {problem}.")
         if url.startswith("postgresql"):
             from dagster_postgres import DagsterPostgresStorage
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.errors import ConfigError, StoreError
+from mlmon_dagster.spec.urls import has_user, secret_keys, shown_url, url_problem
 
 if TYPE_CHECKING:
     from mlmon_dagster.store import Store
@@ -72,6 +73,15 @@ def _seconds(name: str, text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise ConfigError(f"{name} is {text!r}; expected a whole number of seconds, such as 30.")
     return int(text)
+
+
+def _public_url(name: str, url: str) -> str:
+    if url_problem(url) or has_user(url) or secret_keys(url):
+        raise ConfigError(
+            f"{name} ({shown_url(url)}) is put into every message, so it may hold no user, "
+            "password or token. Write it as https://dagster.example.com."
+        )
+    return url
 
 
 def read_variable(name: str) -> str | None:
@@ -129,12 +139,12 @@ class Project:
     """
 
     folder: Path
-    store_root: str
+    store_root: str = field(repr=False)
     db_url: str | None = field(default=None, repr=False)  # may hold a password, as some below
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     now: Callable[[], dt.datetime] = wall_clock
     slack_token: str | None = field(default=None, repr=False)
-    slack_api_url: str | None = None
+    slack_api_url: str | None = field(default=None, repr=False)
     ui_url: str = "http://127.0.0.1:3000"
     smtp_url: str | None = field(default=None, repr=False)
     mail_from: str | None = None
@@ -193,7 +203,8 @@ def project_from_environment(
         environ: Variables to read; default the process environment.
 
     Raises:
-        ConfigError: If ``MLMON_NOW`` is not a time or ``MLMON_TICK_SECONDS`` not a number.
+        ConfigError: If ``MLMON_NOW`` is not a time, ``MLMON_TICK_SECONDS`` not a number, or
+            ``MLMON_UI_URL`` an address that messages may not show.
     """
     env = os.environ if environ is None else environ
     home = Path(folder or env.get("MLMON_PROJECT") or ".").resolve()
@@ -208,7 +219,7 @@ def project_from_environment(
         now=now or wall_clock,
         slack_token=env.get("MLMON_SLACK_TOKEN") or None,
         slack_api_url=env.get("MLMON_SLACK_API_URL") or None,
-        ui_url=env.get("MLMON_UI_URL") or "http://127.0.0.1:3000",
+        ui_url=_public_url("MLMON_UI_URL", env.get("MLMON_UI_URL") or "http://127.0.0.1:3000"),
         smtp_url=env.get("MLMON_SMTP_URL") or None,
         mail_from=env.get("MLMON_MAIL_FROM") or None,
         heartbeat_url=env.get("MLMON_HEARTBEAT_URL") or None,

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.layout import Stream
 from mlmon_dagster.spec import FileSource
+from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.store.location import Location
 
 _UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
@@ -108,11 +109,6 @@ def list_landing(
 def is_unfinished(name: str) -> bool:
     """Say whether a file's name means that it is hidden, a marker, or still written to."""
     return name.endswith((*_UNFINISHED, _MARKER)) or name.startswith((".", "_"))
-
-
-def printable(name: str) -> str:
-    """Return a file name that any database and terminal accepts; ordinary names are unchanged."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
 def _matches(root: Path, pattern: str) -> Iterator[Path]:

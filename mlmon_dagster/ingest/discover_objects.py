@@ -18,11 +18,11 @@ from mlmon_dagster.ingest.discover import (
     Look,
     is_unfinished,
     oldest_first,
-    printable,
 )
 from mlmon_dagster.ingest.layout import Stream
 from mlmon_dagster.spec import FileSource
 from mlmon_dagster.spec.names import path_problem
+from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.objects import listed
 

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field
 
 from mlmon_dagster.spec import names
-from mlmon_dagster.spec.scalars import Declared, Duration, as_tuple
+from mlmon_dagster.spec.scalars import Declared, Duration, as_tuple, shown
+from mlmon_dagster.spec.urls import secret_keys, url_problem
 
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -156,6 +157,12 @@ def _webhook_problems(
         yield where, "a webhook needs url, or url_env if the address is a secret; not both"
     if webhook.url is not None and (problem := address_problem(webhook.url)):
         yield (*where, "url"), problem
+    elif webhook.url is not None and (keys := secret_keys(webhook.url)):
+        yield (
+            (*where, "url"),
+            f"the query of this address holds {', '.join(map(shown, keys))}, which looks like a "
+            "secret; put the address into an environment variable and name that in url_env",
+        )
     for name in ("url_env", "secret_env"):
         value = getattr(webhook, name)
         if value is not None and not _ENV_NAME.fullmatch(value):
@@ -175,6 +182,8 @@ def address_problem(url: str) -> str | None:
         return "this is not an address such as https://hooks.example.com/mlmon"
     if parts.scheme not in ("http", "https") or not host:
         return "an address starts with https://"
+    if problem := url_problem(url):
+        return problem
     if parts.username or parts.password:
         return "user and password do not belong in an address; use url_env or secret_env"
     if parts.scheme == "http" and host not in LOOPBACK:

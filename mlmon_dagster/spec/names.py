@@ -113,6 +113,12 @@ def _url_problem(url: str) -> str | None:
             f"{_cut(url)} cannot be read; files below the project folder can, and {known} objects"
         )
     bucket, _, key = rest.partition("/")
+    user, at, _ = bucket.rpartition("@")
+    if (at and (scheme != "abfss" or ":" in user)) or ("@" in key and ":" in bucket):
+        return (
+            f"this {scheme}:// address holds credentials; they belong into environment variables "
+            "such as AWS_SECRET_ACCESS_KEY, and this one should be revoked"
+        )
     if not bucket or not key or set(bucket) & set("*?["):
         return f"{_cut(url)} must name a bucket and a glob, as s3://bucket/landing/*.parquet does"
     if any(part in ("", ".", "..") for part in key.split("/")):

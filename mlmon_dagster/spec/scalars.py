@@ -122,8 +122,23 @@ def shown(value: object, width: int = 80) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace what could break a line of a log or steer a terminal: controls, bidi marks."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """Escape what could break a line or steer a terminal: controls, line ends, bidi marks.
+
+    Ordinary text is unchanged; a byte of a file name that is no UTF-8 is written in hex.
+
+    Example:
+        >>> printable("red" + chr(27) + "[31m.csv") == "red" + chr(92) + "x1b[31m.csv"
+        True
+    """
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(char: str) -> str:
+    if char.isprintable():
+        return char
+    if "\udc80" <= char <= "\udcff":  # how Python spells an undecodable byte
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
 
 
 Duration = Annotated[

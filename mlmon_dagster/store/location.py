@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlmon_dagster.errors import StoreError
+from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.names import OBJECT_SCHEMES
+from mlmon_dagster.spec.urls import holds_credentials, shown_url
 
 _FORBIDDEN = "[]^|\\"  # deltalake panics on them
 
@@ -39,16 +40,24 @@ class Location:
 
         Raises:
             StoreError: If it cannot hold a store.
+            ConfigError: If it is a URL that holds credentials; they are not repeated.
         """
         text = str(place)
         is_remote = "://" in text
         if is_remote:
             scheme, _, rest = text.partition("://")
+            if holds_credentials(text):
+                raise ConfigError(
+                    f"The place {shown_url(text)} (MLMON_STORE, or the path of a source) holds "
+                    "credentials or a query, which would be shown wherever it is. Take them out "
+                    "and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN "
+                    "or another of the variables in docs/object-storage.md."
+                )
             if scheme not in OBJECT_SCHEMES or not rest.strip("/"):
                 raise StoreError(
-                    f"The store's place {text!r} cannot be used: expected a path on this machine, "
-                    f"or a URL of {', '.join(f'{s}://' for s in OBJECT_SCHEMES)} with a bucket, "
-                    "such as s3://bucket/monitoring."
+                    f"The store's place {shown_url(text)} cannot be used: expected a path on this "
+                    f"machine, or a URL of {', '.join(f'{s}://' for s in OBJECT_SCHEMES)} with "
+                    "a bucket, such as s3://bucket/monitoring."
                 )
             text = f"{scheme}://{rest.strip('/')}"
         else:

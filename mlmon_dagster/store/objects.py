@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.spec.urls import without_secrets
 from mlmon_dagster.store.location import Location
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def explained(url: str) -> Iterator[None]:
 
 def explanation(error: Exception) -> str:
     """Say in one line what the server or the client complains about, and what to do."""
-    text = " ".join(str(error).split("Debug source:")[0].split())
+    text = " ".join(without_secrets(str(error).split("Debug source:")[0]).split())
     advice: Mapping[str, str] = {
         "NoSuchBucket": "The bucket does not exist. Create it, or correct its name.",
         "InvalidAccessKeyId": "The server does not know the access key. Check AWS_ACCESS_KEY_ID.",

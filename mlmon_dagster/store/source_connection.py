@@ -11,6 +11,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
 from mlmon_dagster.errors import ConfigError, StoreError
+from mlmon_dagster.spec.urls import shown_url, url_problem, without_secrets
 
 _CONNECT_SECONDS = 10
 
@@ -25,13 +26,16 @@ def parse_source_url(text: str, variable: str) -> URL:
     Raises:
         ConfigError: If it is no URL; the URL itself, which may hold a password, is not repeated.
     """
+    problem = url_problem(text)
     try:
         url = make_url(text)
     except (SQLAlchemyError, ValueError):
+        url, problem = URL.create("unknown"), problem or "it cannot be parsed"
+    if problem:
         raise ConfigError(
-            f"{variable} is not a database URL; write it like "
+            f"{variable} is not a database URL: {problem}. Write it like "
             "postgresql://user:password@host:5432/database."
-        ) from None
+        )
     if url.drivername in ("postgres", "postgresql"):
         return url.set(drivername="postgresql+psycopg2")
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
@@ -63,9 +67,9 @@ def source_connection(text: str, variable: str) -> Iterator[sa.Connection]:
             yield conn
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
-        found = " ".join(_scrubbed(str(cause), url).split())[:500]
+        found = " ".join(without_secrets(str(cause), text).split())[:500]
         raise StoreError(
-            f"The database of {variable} ({url.render_as_string(hide_password=True)}): {found}. "
+            f"The database of {variable} ({shown_url(text)}): {found}. "
             "Check that it runs, that the variable is right and that its user may read the table."
         ) from None
     finally:
@@ -95,10 +99,3 @@ def _engine(url: URL, variable: str) -> sa.Engine:
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
     return engine
-
-
-def _scrubbed(text: str, url: URL) -> str:
-    for secret in (url.render_as_string(hide_password=False), str(url.password or "")):
-        if secret:
-            text = text.replace(secret, "***")
-    return text

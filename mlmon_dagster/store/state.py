@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlmon_dagster.errors import ConfigError, StoreError
+from mlmon_dagster.spec.urls import shown_url, url_problem, without_secrets
 
 HEAD = "0002"  # the newest migration; a test compares it with the migration files
 VERSION_TABLE = "mlmon_alembic_version"  # Dagster's own alembic_version may be in the same database
@@ -24,16 +25,19 @@ def normalise_url(db_url: str) -> URL:
     """Parse a database URL and name the driver of PostgreSQL, whatever the URL's spelling.
 
     Raises:
-        ConfigError: If it is no URL, or neither SQLite nor PostgreSQL.
+        ConfigError: If it is no URL, not a clear one, or neither SQLite nor PostgreSQL; the URL,
+            which may hold a password, is not repeated.
     """
+    problem = url_problem(db_url)
     try:
         url = make_url(db_url)
-    except SQLAlchemyError:
-        # The URL may hold a password, so it is not repeated.
+    except (SQLAlchemyError, ValueError):
+        url, problem = URL.create("unknown"), problem or "it cannot be parsed"
+    if problem:
         raise ConfigError(
-            "The state database's URL cannot be parsed; "
-            "write postgresql://user:password@host:5432/database or sqlite:////path/state.db"
-        ) from None
+            f"The state database's URL (MLMON_DB_URL) cannot be used: {problem}. "
+            "Write postgresql://user:password@host:5432/database or sqlite:////path/state.db"
+        )
     backend = url.drivername.split("+")[0]
     if backend in ("postgres", "postgresql"):
         return url.set(drivername="postgresql+psycopg2")
@@ -57,10 +61,12 @@ def connect(url: URL) -> sa.Engine:
     try:
         _migrate(engine)
     except SQLAlchemyError as error:
+        whole = url.render_as_string(hide_password=False)
+        found = without_secrets(str(error.__cause__ or error), whole)
+        # Not from the error: what it holds would be printed and stored with this one.
         raise StoreError(
-            f"The state database at {url.render_as_string(hide_password=True)} cannot be opened: "
-            f"{error.__cause__ or error}"
-        ) from error
+            f"The state database at {shown_url(whole)} cannot be opened: {found}"
+        ) from None
     return engine
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.ingest import render_report
 from mlmon_dagster.ingest.discover import Listing, list_landing
 from mlmon_dagster.ingest.staging import StillChangingError, find_staged, stage
 from mlmon_dagster.spec import FileSource
@@ -161,6 +162,7 @@ def test_cut_line_may_still_be_completed_for_a_while(store: Store, project: Path
 
 def test_names_of_any_kind_are_read(store: Store, project: Path) -> None:
     names = ["a b[1]*?.csv", "Zoë.csv", "new\nline.csv", "'; DROP TABLE x; --.csv", "-rf.csv"]
+    names += ["red\x1b[31m.csv", "txt\u202evsc.csv"]
     for number, name in enumerate(names):
         land(project, f"{PREDICTIONS}/{name}", events(2, first=10 * number))
     odd = os.fsdecode(b"bad\xff.csv")
@@ -168,8 +170,13 @@ def test_names_of_any_kind_are_read(store: Store, project: Path) -> None:
 
     report = ingest(store, credit_spec(), project)
 
-    assert report.total("n_new") == 12
+    assert report.total("n_new") == 16
     assert ingest(store, credit_spec(), project).files == ()
+    # Neither a terminal nor a line of a log takes harm from them.
+    shown = {file.path.rpartition("/")[2] for file in report.files}
+    assert "".join(shown).isprintable()
+    assert {"Zoë.csv", r"new\nline.csv", r"bad\xff.csv", r"red\x1b[31m.csv"} <= shown
+    assert all(line.isprintable() for line in render_report(report).splitlines())
 
 
 def test_oldest_files_come_first_up_to_the_limit(store: Store, project: Path) -> None:
