@@ -7,11 +7,18 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import AUTHOR, period, spec_of, specs_of
+from mlmon_dagster.commands.options import (
+    AUTHOR,
+    LEFT_OUT,
+    models_of,
+    period,
+    spec_of,
+    specs_of,
+)
 from mlmon_dagster.errors import ConfigError, MlmonError
 
 if TYPE_CHECKING:
@@ -60,6 +67,18 @@ class LazyGroup(click.Group):
         module, _, name = LAZY[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; one that left models out, since they do not load, does not end with 0."""
+        try:
+            result = super().invoke(ctx)
+        except SystemExit as end:
+            if end.code or not ctx.meta.get(LEFT_OUT):
+                raise
+        else:
+            if not ctx.meta.get(LEFT_OUT):
+                return result
+        sys.exit(1)
 
 
 @click.group(
@@ -114,11 +133,14 @@ def _said(error: MlmonError) -> str:
 @click.pass_obj
 def validate(project: Project) -> None:
     """Check models/*.yaml; every mistake with its file and line."""
-    for spec in specs_of(project):
+    found = models_of(project)
+    for spec in found.specs:
         click.echo(
             f"{spec.model}: ok ({spec.task}, {len(spec.features)} features, "
             f"{spec.time.granularity} windows from {spec.time.start})"
         )
+    if found.broken:
+        raise ConfigError("\n".join(broken.problems for broken in found.broken))
 
 
 @cli.command(epilog="Example: mlmon ingest flight_delay")

@@ -1,4 +1,7 @@
-"""The code location that ``workspace.yaml`` names: every model in the project's ``models/``."""
+"""The code location that ``workspace.yaml`` names: every model in the project's ``models/``.
+
+A file that does not load is an asset that says why; the others are monitored.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import dagster as dg
 
 from mlmon_dagster.defs.build import build_definitions
 from mlmon_dagster.defs.resources import project_from_environment
-from mlmon_dagster.spec import load_models
+from mlmon_dagster.spec import read_models
 
 project = project_from_environment()
-defs: dg.Definitions = build_definitions(load_models(project.models_folder), project)
+defs: dg.Definitions = build_definitions(read_models(project.models_folder, project.now()), project)

@@ -16,6 +16,7 @@ from mlmon_dagster.alerts.outage import summarize_outages
 from mlmon_dagster.alerts.receivers import Receiver
 from mlmon_dagster.alerts.stand_ins import PLATFORM, platform_spec, stand_in
 from mlmon_dagster.alerts.worker import DeliveryPolicy, DeliveryReport
+from mlmon_dagster.spec.loader import BrokenModel
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store import Store, checkpoints
 
@@ -48,6 +49,7 @@ def dispatch(
     links: Links | None = None,
     backfilling: Collection[str] = (),
     ops_channel: str | None = None,
+    broken: Sequence[BrokenModel] = (),
     with_plots: bool = False,
     budget_seconds: float = 40.0,
     max_messages: int = 20,
@@ -64,15 +66,17 @@ def dispatch(
         links: Addresses shown for an alert.
         backfilling: Models of which a backfill is known to run still.
         ops_channel: Slack channel of alerts about Dagster itself; None for that of most models.
+        broken: Declarations that do not load; their models' alerts wait, and do not end.
         with_plots: Whether messages get plots; the receivers must be able to draw them.
         budget_seconds: Real time after which no further message is begun.
         max_messages: Attempts after which delivering ends.
         policy: Waiting times of the delivery.
     """
-    platform = platform_spec(specs, ops_channel)
+    platform = platform_spec(specs, ops_channel, broken)
     specs = [*specs, *([platform] if platform else [])]
     n_folded = fold_results(store, specs, now, environment=environment)
-    gone = [stand_in(model, specs) for model in retire_undeclared(store, specs, now) if specs]
+    retired = retire_undeclared(store, specs, now, waiting={b.name for b in broken})
+    gone = [stand_in(model, specs) for model in retired if specs]
     n_written = flush_groups(
         store,
         [*specs, *gone],

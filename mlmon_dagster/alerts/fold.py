@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -67,7 +67,13 @@ def fold_results(
     return n_folded
 
 
-def retire_undeclared(store: Store, specs: Sequence[ModelSpec], now: dt.datetime) -> list[str]:
+def retire_undeclared(
+    store: Store,
+    specs: Sequence[ModelSpec],
+    now: dt.datetime,
+    *,
+    waiting: Collection[str] = (),
+) -> list[str]:
     """End the alerts of models that are not monitored any more.
 
     A model that another project declares on the same state database still gets verdicts; one that
@@ -77,11 +83,13 @@ def retire_undeclared(store: Store, specs: Sequence[ModelSpec], now: dt.datetime
         store: Where the state database is.
         specs: All the monitored models, not a selection.
         now: The time written beside the changes.
+        waiting: Models whose declaration does not load; they are not gone.
 
     Returns:
         The models that are gone and of which a receiver has still to be told.
     """
-    undeclared = set(alert_state.models_to_flush(store.state)) - {spec.model for spec in specs}
+    declared = {spec.model for spec in specs} | set(waiting)
+    undeclared = set(alert_state.models_to_flush(store.state)) - declared
     gone = []
     for model in sorted(undeclared):
         with alert_state.exclusive(store.state, f"alerts:{model}") as conn:

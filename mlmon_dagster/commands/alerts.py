@@ -10,7 +10,7 @@ import click
 from mlmon_dagster.commands.alert_handling import ack, digest, requeue, silence, silences, unsilence
 from mlmon_dagster.commands.alert_test import test
 from mlmon_dagster.commands.moments import past
-from mlmon_dagster.commands.options import specs_of
+from mlmon_dagster.commands.options import models_of
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -68,7 +68,7 @@ def show(project: Project, alert: str) -> None:
     from mlmon_dagster.alerts.history import render_alert
 
     model = find_alert(project.store, alert)["model"]
-    zones = {spec.model: spec.time.zone for spec in specs_of(project)}
+    zones = {spec.model: spec.time.zone for spec in models_of(project).specs}
     click.echo(render_alert(project.store, alert, zones.get(model, "UTC")))
 
 
@@ -91,8 +91,10 @@ def deliver(project: Project) -> None:
     from mlmon_dagster.defs.delivery import dispatch_alerts
     from mlmon_dagster.defs.instance import open_instance
 
-    specs = specs_of(project)
+    found = models_of(project)
+    for broken in found.broken:
+        click.echo(f"mlmon: does not load: {broken.summary()}", err=True)
     with open_instance(project) as instance:
-        report = dispatch_alerts(project, specs, instance, project.now())
+        report = dispatch_alerts(project, found.specs, instance, project.now(), found.broken)
     click.echo(report.text())
-    sys.exit(0 if report.delivery.n_dead == 0 else 1)
+    sys.exit(0 if report.delivery.n_dead == 0 and not found.broken else 1)

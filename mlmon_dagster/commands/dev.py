@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from mlmon_dagster.commands.reload import start_watching
 from mlmon_dagster.defs.instance import dagster_home
 from mlmon_dagster.defs.resources import Project, process_environment
 
@@ -24,6 +25,9 @@ def start_dagster(project: Project, host: str, port: int) -> None:
         "MLMON_PROJECT": str(project.folder),
     }
     click.echo(f"Dagster UI on http://{host}:{port} for {home}; Ctrl-C ends it.")
+    click.echo(f"What changes in {project.models_folder} is taken in by itself.")
+    reachable = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    start_watching(project.models_folder, f"http://{reachable}:{port}", environment)
     arguments = [sys.executable, "-m", "dagster", "dev", *code, "-h", host, "-p", str(port)]
     os.chdir(home)
     os.execve(sys.executable, arguments, environment)

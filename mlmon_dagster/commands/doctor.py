@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlmon_dagster.commands.options import models_of
 from mlmon_dagster.defs.resources import Project, wall_clock
 from mlmon_dagster.errors import MlmonError
 
@@ -92,19 +93,27 @@ def _versions(_project: Project) -> Finding:
 
 
 def _models(project: Project) -> Finding:
-    from mlmon_dagster.spec import load_models
-
-    names = [spec.model for spec in load_models(project.models_folder)]
-    return Finding("models", True, f"{', '.join(names)} (in {project.models_folder})")
+    found = models_of(project)
+    names = ", ".join(spec.model for spec in found.specs) or "none loads"
+    said = f"{names} (in {project.models_folder})"
+    if not found.broken:
+        return Finding("models", True, said)
+    problems = "\n".join(broken.problems for broken in found.broken)
+    return Finding(
+        "models",
+        False,
+        f"{said}\nnot monitored, since they do not load:\n{problems}",
+        "Mend the files; mlmon validate says when they are right. The other models go on.",
+    )
 
 
 def _sources(project: Project) -> list[Finding]:
     """Connect to every database that events are read from."""
     from mlmon_dagster.ingest.layout import STREAMS
-    from mlmon_dagster.spec import SqlSource, load_models
+    from mlmon_dagster.spec import SqlSource
 
     try:
-        specs = load_models(project.models_folder)
+        specs = models_of(project).specs
     except MlmonError:
         return []  # told by `_models`
     return [
@@ -137,12 +146,11 @@ def _store(project: Project) -> Finding:
 def _object_storage(project: Project) -> Finding:
     """Try out every place in object storage: the store's, and those of landing files."""
     from mlmon_dagster.ingest.discover_objects import listed_folder
-    from mlmon_dagster.spec import load_models
     from mlmon_dagster.store import objects
     from mlmon_dagster.store.location import Location
 
     is_written = {project.store_root: True} if _is_remote(project.store_root) else {}
-    for spec in load_models(project.models_folder):
+    for spec in models_of(project).specs:
         for source in (spec.source.predictions, spec.source.actuals):
             if _is_remote(path := getattr(source, "path", "")):
                 is_written.setdefault(listed_folder(path), False)

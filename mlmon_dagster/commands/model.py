@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlmon_dagster.commands import model_life
-from mlmon_dagster.commands.options import author_option, period, spec_of, specs_of
+from mlmon_dagster.commands.options import author_option, models_of, period, spec_of
 from mlmon_dagster.commands.period import complete_period
 from mlmon_dagster.errors import ConfigError
 
@@ -33,9 +33,14 @@ def list_models(project: Project) -> None:
     """List the models and how they are, worst first."""
     from mlmon_dagster.defs.status import status_of
 
-    for row in status_of(project, specs_of(project)):
+    found = models_of(project)
+    for row in status_of(project, found.specs, found.broken):
+        if row["status"] == "BROKEN":
+            click.echo(f"{row['status']!s:<8} {row['model']}  does not load; see: mlmon validate")
+            continue
         firing = f", {row['firing']} firing" if row["firing"] else ""
         click.echo(f"{row['status']!s:<8} {row['model']}  newest window {row['window']}{firing}")
+    sys.exit(1 if found.broken else 0)
 
 
 @model.command("status", epilog="Example: mlmon model status flight_delay")

@@ -12,9 +12,10 @@ from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
     from mlmon_dagster.defs.resources import Project
-    from mlmon_dagster.spec import ModelSpec
+    from mlmon_dagster.spec import Models, ModelSpec
 
 
+LEFT_OUT = "mlmon.left_out"  # of the context: whether models were, since they do not load
 AUTHOR = "mlmon.author"  # of the context: who types, as the environment says
 
 
@@ -32,25 +33,58 @@ def _author(context: click.Context, _option: click.Parameter, name: str | None) 
     return author
 
 
-def specs_of(project: Project) -> list[ModelSpec]:
-    """Return every model of a project."""
-    from mlmon_dagster.spec import load_models
+def models_of(project: Project) -> Models:
+    """Return what a project declares, and the files that do not load.
 
-    return load_models(project.models_folder)
+    Raises:
+        ConfigError: If it declares nothing at all.
+    """
+    from mlmon_dagster.spec import read_models
+    from mlmon_dagster.spec.loader import no_models
+
+    found = read_models(project.models_folder, project.now())
+    if not found.specs and not found.broken:
+        raise no_models(project.models_folder)
+    return found
+
+
+def specs_of(project: Project) -> list[ModelSpec]:
+    """Return every model of a project that loads.
+
+    Of the others it is said that they are left out, and the command's exit code is at least 1.
+
+    Raises:
+        ConfigError: If none loads.
+    """
+    found = models_of(project)
+    if not found.specs:
+        raise ConfigError("\n".join(broken.problems for broken in found.broken))
+    for broken in found.broken:
+        click.echo(f"mlmon: left out, does not load: {broken.summary()}", err=True)
+    if found.broken and (context := click.get_current_context(silent=True)):
+        context.meta[LEFT_OUT] = True
+    return list(found.specs)
 
 
 def spec_of(project: Project, model: str) -> ModelSpec:
-    """Return one model of a project.
+    """Return one model of a project, whatever is wrong with others.
 
     Raises:
-        ConfigError: If there is none of that name.
+        ConfigError: If there is none of that name, or it does not load.
     """
-    specs = {spec.model: spec for spec in specs_of(project)}
-    if model not in specs:
-        raise ConfigError(
-            f"No model {model!r} in {project.models_folder}. There are: {', '.join(sorted(specs))}."
-        )
-    return specs[model]
+    found = models_of(project)
+    for spec in found.specs:
+        if spec.model == model:
+            return spec
+    for broken in found.broken:
+        if model in (broken.name, broken.path.stem):
+            raise ConfigError(f"{model} does not load:\n{broken.problems}")
+    said = f"No model {model!r} in {project.models_folder}."
+    if found.specs:
+        said += f" There are: {', '.join(spec.model for spec in found.specs)}."
+    if found.broken:
+        said += f" Not loaded: {', '.join(broken.path.name for broken in found.broken)}."
+    raise ConfigError(said)
 
 
 def period(command: Callable[..., Any]) -> Callable[..., Any]:

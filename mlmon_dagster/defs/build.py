@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from mlmon_dagster.defs.assets import model_assets
+from mlmon_dagster.defs.broken import broken_definitions, refused_by_dagster
 from mlmon_dagster.defs.checks import model_checks
 from mlmon_dagster.defs.component import MonitoredModel
 from mlmon_dagster.defs.delivery_check import delivery_check
@@ -16,31 +17,45 @@ from mlmon_dagster.defs.overview import overview_asset
 from mlmon_dagster.defs.resources import Project, project_from_environment
 from mlmon_dagster.defs.schedules import cadence_schedules
 from mlmon_dagster.defs.sensors import dispatcher_sensor, planner_sensor
-from mlmon_dagster.spec import ModelSpec, check_window_count
+from mlmon_dagster.spec import Models, ModelSpec, check_window_count
 
 
 def build_definitions(
-    models: Sequence[ModelSpec | MonitoredModel], project: Project | None = None
+    models: Sequence[ModelSpec | MonitoredModel] | Models, project: Project | None = None
 ) -> dg.Definitions:
     """Return everything Dagster needs to monitor some models.
 
     Args:
-        models: The models, as specs or components.
+        models: The models, as specs or components; or what a folder declares, of which a file
+            that is wrong stops no other.
         project: Where their state lives; default: what the environment names.
+
+    Raises:
+        ConfigError: If one of models that are not read from a folder cannot be monitored.
     """
     project = project or project_from_environment()
-    specs = [m.spec if isinstance(m, MonitoredModel) else m for m in models]
-    parts = [model_definitions(project, spec) for spec in specs]
+    if not isinstance(models, Models):
+        models = Models(tuple(m.spec if isinstance(m, MonitoredModel) else m for m in models))
+    parts = []
+    for spec in models.specs:
+        try:
+            parts.append(model_definitions(project, spec))
+        except Exception as error:
+            if models.folder is None:
+                raise
+            models = models.without(refused_by_dagster(models.folder, spec, error))
     executor = dg.Definitions(executor=dg.in_process_executor)
-    return dg.Definitions.merge(*parts, shared_definitions(project, specs), executor)
+    shared = shared_definitions(project, models)
+    return dg.Definitions.merge(*parts, shared, broken_definitions(project, models), executor)
 
 
-def shared_definitions(project: Project, specs: Sequence[ModelSpec]) -> dg.Definitions:
+def shared_definitions(project: Project, models: Models) -> dg.Definitions:
     """Return what serves all models together: overview, planner, dispatcher, schedules."""
+    specs = models.specs
     return dg.Definitions(
-        assets=[overview_asset(project, specs), maintenance_asset(project, specs)],
+        assets=[overview_asset(project, models), maintenance_asset(project, specs)],
         asset_checks=[delivery_check(project, specs)],
-        sensors=[planner_sensor(project, specs), dispatcher_sensor(project, specs)],
+        sensors=[planner_sensor(project, models), dispatcher_sensor(project, models)],
         schedules=[*cadence_schedules(project, specs), maintenance_schedule()],
     )
 

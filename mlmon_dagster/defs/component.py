@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from mlmon_dagster.defs.resources import project_from_environment
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import Models, ModelSpec
 
 
 class MonitoredModel(dg.Component):
@@ -46,4 +46,4 @@ class MonitoredModel(dg.Component):
         specs = sorted((component.spec for component in declared), key=lambda spec: spec.model)
         if self.spec.model != specs[0].model:
             return mine
-        return dg.Definitions.merge(mine, shared_definitions(project, specs))
+        return dg.Definitions.merge(mine, shared_definitions(project, Models(tuple(specs))))

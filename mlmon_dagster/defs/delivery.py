@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mlmon_dagster.defs.assets import BACKFILL_TAG
-from mlmon_dagster.defs.failures import models_of, observe_dagster
+from mlmon_dagster.defs.failures import models_of, observe_dagster, observe_declarations
 from mlmon_dagster.defs.liveness import UNFINISHED
 from mlmon_dagster.defs.receivers import receivers
 from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import BrokenModel, ModelSpec
 
 if TYPE_CHECKING:
     from mlmon_dagster.alerts import DispatchReport
@@ -24,6 +24,7 @@ def dispatch_alerts(
     specs: Sequence[ModelSpec],
     instance: dg.DagsterInstance | None,
     now: dt.datetime,
+    broken: Sequence[BrokenModel] | None = None,
 ) -> DispatchReport:
     """Note what failed in Dagster, fold verdicts into alerts and deliver what is due.
 
@@ -32,12 +33,16 @@ def dispatch_alerts(
         specs: All the models.
         instance: Dagster's instance, to find what failed; None leaves it out.
         now: The time for repeats and silences.
+        broken: Declarations that do not load, all of them; what is known of their models waits.
+            None if nobody looked.
     """
     from mlmon_dagster.alerts import dagster_links, dispatch
     from mlmon_dagster.alerts.dead_man import ping
     from mlmon_dagster.store import heartbeats
 
     backfilling: set[str] = set()
+    if broken is not None:
+        observe_declarations(project, broken, now)
     if instance is not None:
         observe_dagster(project, specs, instance, now)
         backfilling = set(_backfilling(instance))
@@ -50,6 +55,7 @@ def dispatch_alerts(
         links=dagster_links(project.ui_url),
         backfilling=backfilling,
         ops_channel=project.ops_channel,
+        broken=broken or (),
         with_plots=True,
     )
     # The real clock: whoever watches this process lives in real time.

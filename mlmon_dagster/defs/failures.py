@@ -16,7 +16,7 @@ import dagster as dg
 
 from mlmon_dagster.defs.liveness import MODEL_TAG
 from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import BrokenModel, ModelSpec
 
 if TYPE_CHECKING:
     from mlmon_dagster.alerts import RunFailure, RunSuccess
@@ -58,6 +58,31 @@ def observe_dagster(
     return observe_run_failures(
         project.store, failures, [f for f in found if isinstance(f, RunSuccess)], now=now
     )
+
+
+def observe_declarations(project: Project, broken: Sequence[BrokenModel], now: dt.datetime) -> int:
+    """Record which declarations do not load, each once, and which do again or are gone."""
+    from mlmon_dagster.alerts import RunFailure, RunSuccess, observe_run_failures
+    from mlmon_dagster.alerts.failures import unsettled
+    from mlmon_dagster.alerts.stand_ins import PLATFORM
+
+    known = {
+        subject: state
+        for (_, kind, subject), state in unsettled(project.store, PLATFORM).items()
+        if kind == "spec"
+    }
+    real_now = dt.datetime.now(dt.UTC)
+    moment = f"{real_now:%Y%m%dT%H%M%S%f}"
+    failures = [
+        RunFailure(PLATFORM, f"broken {moment}", real_now, b.summary(), "spec", subject=b.path.name)
+        for b in broken
+        if known.get(b.path.name) != "FIRING"  # what fires is told
+    ]
+    well = [
+        RunSuccess(PLATFORM, f"loads {moment}", real_now, "spec", name)
+        for name in sorted(set(known) - {b.path.name for b in broken})
+    ]
+    return observe_run_failures(project.store, failures, well, now=now)
 
 
 def failed_plannings(project: Project) -> dict[str, str]:

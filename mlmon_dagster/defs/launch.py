@@ -17,7 +17,7 @@ from mlmon_dagster.defs.overview import OVERVIEW_KEY
 from mlmon_dagster.defs.partitions import range_tags
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.defs.stopwatch import computing
-from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.spec import Models, ModelSpec, Window
 
 OnStep = Callable[[str], None]
 
@@ -53,12 +53,12 @@ class Launcher:
     def __init__(
         self,
         project: Project,
-        specs: Sequence[ModelSpec],
+        models: Sequence[ModelSpec] | Models,
         instance: dg.DagsterInstance,
         on_step: OnStep | None = None,
     ) -> None:
         self.definitions = dg.Definitions.merge(
-            build_definitions(specs, project),
+            build_definitions(models, project),
             dg.Definitions(loggers={"console": _step_logger(on_step)}),
         )
         self.instance = instance

@@ -1,20 +1,19 @@
 """One asset across all models, since collapsed groups in the UI hide failing checks."""
 
-from collections.abc import Sequence
-
 import dagster as dg
 
 from mlmon_dagster.defs.lineage import MEASURED, asset_key
 from mlmon_dagster.defs.metadata import safe_metadata, table
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.defs.status import COLUMNS, status_of
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import Models
 
 OVERVIEW_KEY = dg.AssetKey(["overview"])
 
 
-def overview_asset(project: Project, specs: Sequence[ModelSpec]) -> dg.AssetsDefinition:
+def overview_asset(project: Project, models: Models) -> dg.AssetsDefinition:
     """Return the asset that shows every model's status, worst first."""
+    specs = models.specs
 
     @dg.asset(
         key=OVERVIEW_KEY,
@@ -27,10 +26,10 @@ def overview_asset(project: Project, specs: Sequence[ModelSpec]) -> dg.AssetsDef
         tags={"mlmon/scope": "all"},
     )
     def overview() -> dg.MaterializeResult[None]:
-        rows = status_of(project, specs)
+        rows = status_of(project, specs, models.broken)
         worst: dict[str, object] = {
             "models": len(rows),
-            "models failing": sum(row["status"] in ("ERROR", "WARN") for row in rows),
+            "models failing": sum(row["status"] in ("BROKEN", "ERROR", "WARN") for row in rows),
             "status": table(rows, COLUMNS),
         }
         return dg.MaterializeResult(metadata=safe_metadata(worst))

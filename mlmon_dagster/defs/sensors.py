@@ -1,10 +1,8 @@
 """The planner and the dispatcher: one sensor each for all models; and what they ask of Dagster."""
 
-from collections.abc import Sequence
-
 import dagster as dg
 
-from mlmon_dagster.defs import compute, delivery, failures, judging
+from mlmon_dagster.defs import broken, compute, delivery, failures, judging
 from mlmon_dagster.defs.checks import evaluation
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.delivery_check import report_delivery
@@ -14,7 +12,7 @@ from mlmon_dagster.defs.metadata import safe_metadata
 from mlmon_dagster.defs.partitions import range_tags
 from mlmon_dagster.defs.planning import Request, plan
 from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import Models, ModelSpec
 
 ASSET_JOB = (
     "__ASSET_JOB"  # Dagster's own job over all assets: the only one whose partitions may differ
@@ -22,12 +20,14 @@ ASSET_JOB = (
 FILES_PER_TICK = 50
 
 
-def planner_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.SensorDefinition:
+def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
     """Return the sensor that takes in new files and requests the windows they touched.
 
     It is level-triggered: what has to be computed follows from our store alone, never from a
-    cursor, so nothing is lost when a tick dies.
+    cursor, so nothing is lost when a tick dies. The declarations are read again at every tick: one
+    that does not load any more waits, and so does one that Dagster has to be told of first.
     """
+    known = {spec.model: spec.time for spec in models.specs}
 
     @dg.sensor(
         name="planner",
@@ -40,7 +40,11 @@ def planner_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.SensorDef
     def planner(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         requests: list[dg.RunRequest] = []
         failing = failures.failed_plannings(project)
-        for spec in specs:
+        declared = models.again(project.now())
+        waiting = [s.model for s in declared.specs if known.get(s.model) != s.time]
+        for spec in declared.specs:
+            if spec.model in waiting:
+                continue
             try:
                 requests += _plan_model(context, project, spec)
                 if spec.model in failing:
@@ -50,9 +54,12 @@ def planner_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.SensorDef
                 context.log.exception(f"planning of model {spec.model!r} failed")
                 if failing.get(spec.model) != "FIRING":  # what fires is told
                     failures.note_planning(project, spec.model, error)
+        if waiting:
+            context.log.info(f"{', '.join(waiting)}: {broken.UNKNOWN}")
         if not requests:
             return dg.SkipReason(
                 "every window is computed from its newest inputs, or failed too often"
+                + (f"; {', '.join(waiting)}: {broken.UNKNOWN}" if waiting else "")
             )
         return dg.SensorResult(run_requests=requests)
 
@@ -97,7 +104,7 @@ def run_request(request: Request) -> dg.RunRequest:
     )
 
 
-def dispatcher_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.SensorDefinition:
+def dispatcher_sensor(project: Project, models: Models) -> dg.SensorDefinition:
     """Return the sensor that turns new verdicts into alerts and delivers what is due.
 
     Nothing depends on its cursor: alert state and outbox are tables, so any number of these may
@@ -112,7 +119,12 @@ def dispatcher_sensor(project: Project, specs: Sequence[ModelSpec]) -> dg.Sensor
         description="Turns monitor results into alerts and delivers them: none lost, none twice.",
     )
     def alert_dispatcher(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        summary = delivery.dispatch_alerts(project, specs, context.instance, project.now())
+        now = project.now()
+        declared = models.again(now)
+        broken.report_broken(context.instance, declared.broken)
+        summary = delivery.dispatch_alerts(
+            project, declared.specs, context.instance, now, declared.broken
+        )
         context.update_cursor(report_delivery(context.instance, project, context.cursor))
         return dg.SkipReason(summary.text())
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.spec import FAMILIES, ModelSpec
+from mlmon_dagster.spec import FAMILIES, BrokenModel, ModelSpec
 from mlmon_dagster.store import monitor_results, window_steps
 
-ORDER = ("ERROR", "WARN", "NO_DATA", "OK")
+ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")
 COLUMNS = (
     "model",
     "status",
@@ -21,13 +21,19 @@ COLUMNS = (
 )
 
 
-def status_of(project: Project, specs: Sequence[ModelSpec]) -> list[dict[str, object]]:
-    """Return one row per model, worst first.
+def status_of(
+    project: Project, specs: Sequence[ModelSpec], broken: Sequence[BrokenModel] = ()
+) -> list[dict[str, object]]:
+    """Return one row per model, worst first; a file that does not load is worse than any.
 
     A family's status is the worst verdict on the newest window that it has any for: NO_DATA where
     nothing could be judged, ``-`` where nothing was. A model without windows is NO_DATA.
     """
     rows = [_status(project, spec) for spec in specs]
+    rows += [
+        {"model": b.name, "status": "BROKEN", "window": "does not load", "firing": 0}
+        for b in broken
+    ]
     return sorted(rows, key=lambda row: (ORDER.index(str(row["status"])), str(row["model"])))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import dagster as dg
 
+from mlmon_dagster.commands.options import spec_of
 from mlmon_dagster.commands.run import show_report
 from mlmon_dagster.defs.delivery import dispatch_alerts
 from mlmon_dagster.defs.instance import open_instance
@@ -24,7 +25,7 @@ from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.demo import flights
 from mlmon_dagster.demo.summary import render_episodes, render_months
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec import ModelSpec, complete_windows, load_models
+from mlmon_dagster.spec import ModelSpec, complete_windows
 
 MODEL = "flight_delay"
 FIRST, LAST_OF_HISTORY = dt.date(2013, 4, 1), dt.date(2013, 12, 28)
@@ -105,7 +106,7 @@ def declare(project: Project, again: bool = False) -> ModelSpec:
         target.parent.mkdir(parents=True, exist_ok=True)
         shipped = resources.files("mlmon_dagster.demo").joinpath(f"{MODEL}.yaml")
         target.write_text(shipped.read_text())
-    return next(spec for spec in load_models(project.models_folder) if spec.model == MODEL)
+    return spec_of(project, MODEL)
 
 
 def _remove_earlier(project: Project) -> None:

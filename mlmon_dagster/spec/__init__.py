@@ -1,6 +1,14 @@
 """What a user declares about a model: types, loading, windows, maturity, predicates."""
 
-from mlmon_dagster.spec.loader import load_model, load_models, parse_model, spec_from_mapping
+from mlmon_dagster.spec.loader import (
+    BrokenModel,
+    Models,
+    load_model,
+    load_models,
+    parse_model,
+    read_models,
+    spec_from_mapping,
+)
 from mlmon_dagster.spec.maturity import (
     Maturity,
     actual_coverage,
@@ -28,8 +36,10 @@ from mlmon_dagster.spec.windows import (
 
 __all__ = [
     *_types,
+    "BrokenModel",
     "ColumnKind",
     "Maturity",
+    "Models",
     "Predicate",
     "Window",
     "actual_coverage",
@@ -47,6 +57,7 @@ __all__ = [
     "parse_predicate",
     "predicate_columns",
     "production_end",
+    "read_models",
     "spec_from_mapping",
     "window_containing",
     "window_date",

@@ -2,22 +2,128 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.explain import explain
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.names import RESERVED_MODELS, model_problem
 from mlmon_dagster.spec.scalars import printable
+from mlmon_dagster.spec.windows import check_window_count
 from mlmon_dagster.spec.yaml_tree import MAX_BYTES, Tree, read_tree, redact
 
 _Finding = tuple[int, str]
+_BEGINNING = dt.datetime(1, 1, 8, tzinfo=dt.UTC)  # before which there is no window to count
+
+
+@dataclass(frozen=True)
+class BrokenModel:
+    """A file of the models' folder that declares no model that can be monitored.
+
+    Attributes:
+        name: What it is called where people look: the name that it declares if that is a good one
+            and no other file has it, else made of the file's name. Unique in its folder.
+        path: The file.
+        problems: Lines ``file:line: message``.
+        alerts: Where the model's alerts should go, if at least that part could be read.
+        spec: What it declares, where only Dagster cannot take it.
+    """
+
+    name: str
+    path: Path
+    problems: str
+    alerts: AlertPolicy | None = None
+    spec: ModelSpec | None = None
+
+    def summary(self) -> str:
+        """Say in one line what is wrong, and what lists the rest."""
+        first, *others = self.problems.splitlines()
+        first = first.replace(str(self.path), f"{self.path.parent.name}/{self.path.name}")
+        more = f" ({len(others)} more)" if others else ""
+        return f"{first}{more}. mlmon validate lists every problem."
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that are declared, and the files that declare none.
+
+    Attributes:
+        specs: The models that can be monitored, sorted by name.
+        broken: What cannot, sorted by file.
+        folder: Where they were read; None for models that a program declares.
+    """
+
+    specs: tuple[ModelSpec, ...]
+    broken: tuple[BrokenModel, ...] = ()
+    folder: Path | None = None
+
+    def again(self, now: dt.datetime) -> Models:
+        """Return what the folder says now; models without a folder never change.
+
+        Raises:
+            ConfigError: If the folder is gone.
+        """
+        if self.folder is None:
+            return self
+        found = read_models(self.folder, now)
+        for broken in self.broken:
+            if broken.spec in found.specs:
+                found = found.without(broken)
+        return found
+
+    def without(self, broken: BrokenModel) -> Models:
+        """Return the same with a model that turned out to be broken after it was read."""
+        specs = tuple(spec for spec in self.specs if spec != broken.spec)
+        return Models(specs, (*self.broken, broken), self.folder)
+
+
+def read_models(models_dir: Path, now: dt.datetime) -> Models:
+    """Read every model of a folder; a file that is wrong stops no other.
+
+    Of two files that declare one model the one that is named after it counts, else the first.
+
+    Args:
+        models_dir: Folder with one ``.yaml`` or ``.yml`` file per model; it may be empty.
+        now: The present moment, up to which windows are counted.
+
+    Raises:
+        ConfigError: If there is no such folder.
+    """
+    failed: list[tuple[Path, str]] = []
+    good: list[tuple[Path, ModelSpec]] = []
+    for path in _files(models_dir):
+        try:
+            spec = load_model(path)
+            check_window_count(spec.time, now)
+        except ConfigError as error:
+            said = str(error)
+            failed.append((path, said if said.startswith(f"{path}:") else f"{path}:1: {said}"))
+        else:
+            good.append((path, spec))
+    specs: dict[str, tuple[Path, ModelSpec]] = {}
+    for path, spec in sorted(good, key=lambda found: (found[0].stem != found[1].model, found[0])):
+        if spec.model in specs:
+            said = f"{path}:1: model '{spec.model}' is already in {specs[spec.model][0]}"
+            failed.append((path, f"{said}; give this one another name, or remove the file"))
+        else:
+            specs[spec.model] = (path, spec)
+    taken = set(specs)
+    broken = [_broken(path, problems, taken) for path, problems in sorted(failed)]
+    found = tuple(spec for _, (_, spec) in sorted(specs.items()))
+    return Models(found, tuple(broken), models_dir)
 
 
 def load_models(models_dir: Path) -> list[ModelSpec]:
-    """Load every model of a folder, sorted by name.
+    """Load every model of a folder, sorted by name, or none if one is wrong.
 
     Args:
         models_dir: Folder with one ``.yaml`` or ``.yml`` file per model.
@@ -26,29 +132,54 @@ def load_models(models_dir: Path) -> list[ModelSpec]:
         ConfigError: If the folder has no spec, a file is wrong, or two files declare one model.
             The message lists every problem of every file.
     """
+    found = read_models(models_dir, _BEGINNING)
+    if found.broken:
+        raise ConfigError("\n".join(broken.problems for broken in found.broken))
+    if not found.specs:
+        raise no_models(models_dir)
+    return list(found.specs)
+
+
+def no_models(models_dir: Path) -> ConfigError:
+    """Return what to say where a folder declares nothing at all."""
+    return ConfigError(
+        f"{models_dir} has no *.yaml file; write one per model; "
+        "docs/getting-started.md shows a small one"
+    )
+
+
+def _files(models_dir: Path) -> list[Path]:
     if not models_dir.is_dir():
         raise ConfigError(f"{models_dir} is not a folder; put one YAML file per model there.")
-    files = sorted(p for p in models_dir.iterdir() if p.suffix in (".yaml", ".yml"))
-    if not files:
-        raise ConfigError(
-            f"{models_dir} has no *.yaml file; write one per model; "
-            "docs/getting-started.md shows a small one"
-        )
-    found: dict[str, tuple[Path, ModelSpec]] = {}
-    messages: list[str] = []
-    for path in files:
-        try:
-            spec = load_model(path)
-        except ConfigError as error:
-            messages.append(str(error))
-            continue
-        if spec.model in found:
-            messages.append(f"{path}:1: model '{spec.model}' is already in {found[spec.model][0]}")
-            continue
-        found[spec.model] = (path, spec)
-    if messages:
-        raise ConfigError("\n".join(messages))
-    return [spec for _, (_, spec) in sorted(found.items())]
+    try:
+        return sorted(p for p in models_dir.iterdir() if p.suffix in (".yaml", ".yml"))
+    except OSError as error:
+        raise ConfigError(f"{models_dir} cannot be read: {error.strerror or error}") from None
+
+
+def _broken(path: Path, problems: str, taken: set[str]) -> BrokenModel:
+    """Describe a file that cannot be used, and take its name."""
+    declared = _declared(path)
+    name = str(declared.get("model", ""))
+    if model_problem(name) or name in taken:
+        name = re.sub(r"[^A-Za-z0-9_]+", "_", path.stem)[:50] or "model"
+    while name in taken or name in RESERVED_MODELS:
+        name += "_file"
+    taken.add(name)
+    try:
+        alerts = AlertPolicy.model_validate(declared["alerts"])
+    except (KeyError, ValidationError):
+        alerts = None
+    return BrokenModel(name, path, problems, alerts)
+
+
+def _declared(path: Path) -> Mapping[Any, object]:
+    """Return as much of a file as is a mapping at all."""
+    try:
+        value = read_tree(_read_text(path)).value
+    except ConfigError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def load_model(path: Path) -> ModelSpec:
@@ -58,7 +189,19 @@ def load_model(path: Path) -> ModelSpec:
         ConfigError: If the file cannot be read or is wrong; one line ``file:line: message`` per
             problem, all of them at once.
     """
-    return parse_model(_read_text(path), str(path))
+    found = _known(_read_text(path), str(path))
+    if isinstance(found, str):
+        raise ConfigError(found)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _known(text: str, origin: str) -> ModelSpec | str:
+    """Parse a file once for each content, since sensors look at the folder again and again."""
+    try:
+        return parse_model(text, origin)
+    except ConfigError as error:
+        return str(error)
 
 
 def parse_model(text: str, origin: str = "<text>") -> ModelSpec:

@@ -18,7 +18,7 @@ from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
 from mlmon_dagster.defs.lineage import WINDOWED, asset_key
 from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.spec import ModelSpec, load_models
+from mlmon_dagster.spec import ModelSpec, read_models
 from mlmon_dagster.store import metric_log, monitor_results
 from tests.defs.small_model import (
     DAYS,
@@ -119,9 +119,10 @@ def opened(folder: Path, moment: dt.datetime = NOW) -> Iterator[World]:
     """Open the project of a folder with all models that it declares."""
     clock = Clock(moment)
     project = make_project(folder, clock)
-    specs = load_models(project.models_folder)
+    models = read_models(project.models_folder, moment)
     with open_instance(project) as instance:
-        yield World(project, clock, specs, instance, Launcher(project, specs, instance))
+        launcher = Launcher(project, models, instance)
+        yield World(project, clock, list(models.specs), instance, launcher)
     project.store.close()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,13 @@ from mlmon_dagster.spec import (
     load_model,
     load_models,
     parse_model,
+    read_models,
     spec_from_mapping,
 )
 from tests.spec.specs import YAML, mapping
 
 REPOSITORY = Path(__file__).parents[2]
+LATER = dt.datetime(2034, 1, 1, tzinfo=dt.UTC)
 TOKEN = "-".join(["xoxb", "123456789012", "abcDEF"])
 
 
@@ -333,3 +337,82 @@ def test_a_named_pipe_does_not_make_us_wait(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="is not a file"):
         load_models(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"model: caf\xe9\n", "not UTF-8"),
+        (b"model: [", "not valid YAML"),
+        (b"- a\n- b\n", "a spec is a mapping"),
+        (YAML.replace("score:", "scor:").encode(), "columns.scor: unknown key"),
+        (YAML.encode(), "model 'churn' is already in"),
+        (
+            YAML.replace("model: churn", "model: old")
+            .replace("time: {", "time: {granularity: hour, ")
+            .encode(),
+            "hourly windows since",
+        ),
+        (None, "cannot be read"),
+        ("folder", "is not a file"),
+        ("dangling", "is not a file"),
+    ],
+)
+def test_a_file_that_does_not_load_stops_no_other(
+    tmp_path: Path, content: bytes | str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "churn.yaml").write_text(YAML)
+    bad = tmp_path / "bad.yaml"
+    if content == "folder":
+        bad.mkdir()
+    elif content == "dangling":
+        bad.symlink_to(tmp_path / "gone")
+    else:
+        bad.write_bytes(content if isinstance(content, bytes) else b"model: x")
+    if content is None:
+        really = Path.open
+
+        def refuse(path: Path, *args: object, **more: object) -> object:
+            if path == bad:
+                raise PermissionError(13, "Permission denied")
+            return really(path, *args, **more)  # type: ignore[call-overload]
+
+        monkeypatch.setattr(Path, "open", refuse)
+
+    models = read_models(tmp_path, LATER)
+
+    assert [spec.model for spec in models.specs] == ["churn"]
+    [broken] = models.broken
+    assert broken.path == bad
+    assert said in broken.summary()
+    assert broken.problems.startswith(f"{bad}:")
+    assert broken.name not in ("churn", "")
+
+
+def test_of_two_files_of_one_model_the_one_named_after_it_counts(tmp_path: Path) -> None:
+    (tmp_path / "a_copy.yaml").write_text(YAML.replace("owners: [", "owners: [team:copy, "))
+    (tmp_path / "churn.yaml").write_text(YAML)
+
+    models = read_models(tmp_path, LATER)
+
+    assert models.specs == (parse_model(YAML),)
+    assert [(b.name, b.path.name) for b in models.broken] == [("a_copy", "a_copy.yaml")]
+    (tmp_path / "churn.yaml").unlink()
+    assert models.again(LATER).specs[0].owners[0] == "team:copy"
+    assert models.again(LATER).broken == ()
+    (tmp_path / "a_copy.yaml").unlink()
+    assert models.again(LATER).specs == ()
+
+
+def test_broken_files_have_names_that_dagster_takes_and_that_differ(tmp_path: Path) -> None:
+    for name in ("b d!", "b_d_", "overview", "ü"):
+        (tmp_path / f"{name}.yaml").write_text("model: [")
+    (tmp_path / "other.yaml").write_text(YAML.replace("score:", "scor:"))
+
+    names = [broken.name for broken in read_models(tmp_path, LATER).broken]
+
+    assert len(set(names)) == 5
+    assert "churn" in names  # what the file says it is
+    assert all(re.fullmatch("[A-Za-z0-9_]+", name) for name in names)
+    assert "overview" not in names
