@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.layout import Column
 from mlmon_dagster.ingest.reasons import did_you_mean, file_message, names, shown
 
+_NAME = re.compile(r"[^\W\d][\w .\[\]:/-]{0,79}")  # a column's, and few values'
 MAX_COLUMNS = 10_000
 MAX_CELLS = 2_000_000_000
 
@@ -70,8 +72,19 @@ def rows_of(rows: Sequence[int]) -> list[str]:
     return [f"row {row + 1}" for row in rows]
 
 
-def check_header(place: str, present: Sequence[str], wanted: Sequence[Column]) -> None:
+def check_header(
+    place: str, present: Sequence[str], wanted: Sequence[Column], *, has_schema: bool = False
+) -> None:
     """Refuse a file whose columns are ambiguous, missing or too many.
+
+    The first line of a file without a header is a row, and somebody's: names are repeated only
+    if the file has a schema, or some of them are declared and the name looks like one.
+
+    Args:
+        place: The file.
+        present: The names found.
+        wanted: The declared columns.
+        has_schema: The names cannot be values.
 
     Raises:
         SchemaError: With every missing column named.
@@ -79,16 +92,28 @@ def check_header(place: str, present: Sequence[str], wanted: Sequence[Column]) -
     if len(present) > MAX_COLUMNS:
         found = f"{len(present):,} columns are more than {MAX_COLUMNS:,}."
         raise refused(place, "too_large", found)
-    _check_unique(place, present)
+    is_header = has_schema or _is_header(present, wanted)
+    if is_header:
+        _check_unique(place, present)
     missing = [c for c in wanted if c.must_exist and c.source not in set(present)]
     if missing:
-        hints = "".join(did_you_mean(column.source, present) for column in missing[:3])
         noun = "column" if len(missing) == 1 else "columns"
-        found = (
-            f"{noun} {names(c.source for c in missing)} not found. "
-            f"Present: {names(present) or 'nothing'}.{hints or _separator_hint(present)}"
-        )
+        found = f"{noun} {names(c.source for c in missing)} not found. "
+        if is_header:
+            told = [name for name in present if has_schema or _NAME.fullmatch(name)]
+            n_more = len(present) - len(told)
+            more = f" and {n_more} that are no plain names" if n_more else ""
+            hints = "".join(did_you_mean(column.source, told) for column in missing[:3])
+            found += f"Present: {names(told) or 'nothing'}{more}.{hints}"
+        else:
+            found += (
+                f"None of the declared columns is among the {len(present)} of the file, which "
+                "seems to have no header; their names are not shown, since they may be values."
+                f"{_separator_hint(present)}"
+            )
         raise refused(place, "missing_column", found)
+    if not is_header:
+        _check_unique(place, present)
 
 
 def check_size(place: str, n_rows: int, n_columns: int, max_rows: int) -> None:
@@ -133,6 +158,16 @@ def _check_unique(place: str, present: Sequence[str]) -> None:
             how = "twice" if other == name else f"and, in other case, as {shown(other)}"
             found = f"column {shown(name)} is present {how}; names must differ."
             raise refused(place, "duplicate_column", found)
+
+
+def _is_header(present: Sequence[str], wanted: Sequence[Column]) -> bool:
+    """Say whether any declared name is there, in whatever case and with whatever signs in it."""
+    declared = {_plain(name) for column in wanted for name in (column.source, *column.aliases)}
+    return not present or any(_plain(name) in declared for name in present)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold()) or name
 
 
 def _separator_hint(present: Sequence[str]) -> str:

@@ -114,7 +114,9 @@ def _read(
             raise _ragged(path, place, ragged[0], options) from error
         if "UTF8" in str(error):
             raise _not_utf8(path, place) from error
-        found = f"unreadable CSV ({str(error).splitlines()[0][:160]})."
+        # What follows the second colon quotes the row.
+        said = ":".join(str(error).splitlines()[0].split(":")[:2])
+        found = f"unreadable CSV ({said[:160]})."
         raise refused(place, "malformed_line", found) from error
 
 

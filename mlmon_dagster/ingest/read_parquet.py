@@ -26,7 +26,7 @@ def read_parquet(path: Path, place: str, wanted: Sequence[Column], options: Opti
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             present = tuple(file.schema_arrow.names)
-            check_header(place, present, wanted)
+            check_header(place, present, wanted, has_schema=True)
             columns = [c.source for c in wanted if c.source in present]
             check_size(place, file.metadata.num_rows, len(columns), options.max_rows)
             chosen = file.read(columns=columns, use_threads=True)

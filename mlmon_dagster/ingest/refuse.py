@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from mlmon_dagster.errors import ConfigError, SchemaError
+from mlmon_dagster.errors import ConfigError, MlmonError, SchemaError
 from mlmon_dagster.ingest.commit import letter_rows
 from mlmon_dagster.ingest.layout import Stream
 from mlmon_dagster.ingest.prepare import TooManyBadError
@@ -91,7 +93,7 @@ class Refusals:
         """Record an unexpected exception; the third one quarantines the file."""
         assert item.staged is not None
         count = item.error.count(_MARK) + 1
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        text = _described(error)
         run = f" in run {self.run_id}" if self.run_id else ""
         errors = "\n".join(filter(None, [item.error, f"{_MARK}{count}{run}: {text}"]))
         if count >= MAX_FAILURES and not item.is_in_log:
@@ -227,3 +229,16 @@ def replay_file(store: Store, spec: ModelSpec, sha256: str, *, now: dt.datetime)
         for name in copies:
             (refused_files / name).delete()
     return str(row["path"])
+
+
+def _described(error: Exception) -> str:
+    """Say what failed and where; the message of an unforeseen error may quote a value of a row."""
+    kind = type(error).__name__
+    if isinstance(error, MlmonError):
+        return " ".join(f"{kind}: {error}".split())[:500]
+    if isinstance(error, OSError) and error.strerror:
+        return f"{kind}: {error.strerror}"
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "mlmon_dagster" in frame.filename] or frames
+    at = f" at {Path(ours[-1].filename).stem}:{ours[-1].lineno}" if ours else ""
+    return f"{kind}{at}"

@@ -30,7 +30,8 @@ def check_renamed(place: str, raw: RawFile, wanted: Sequence[Column]) -> None:
     present = set(raw.present)
     missing = [c for c in wanted if c.aliases and not present & {c.source, *c.aliases}]
     if missing:
-        check_header(place, raw.present, missing)
+        is_header = bool(present & {column.source for column in wanted})
+        check_header(place, raw.present, missing, has_schema=is_header)
 
 
 def source_in(present: Sequence[str], column: Column) -> str:

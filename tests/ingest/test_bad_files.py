@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest import (
@@ -171,6 +172,52 @@ def test_broken_file_is_quarantined_with_reason_place_and_next_step(
     assert (landed.project / PREDICTIONS / name).read_bytes() == content, "landing is not ours"
 
 
+ROW = "anna,anna,2024-02-01T00:00:00Z,0.25,anna@example.com\n"
+HEADERLESS = {
+    "headerless.csv": ROW * 2,
+    "semicolons.csv": ROW.replace(",", ";") * 2,
+    "keys.jsonl": '{"anna@example.com": 1, "anna": 2}\n',
+    # A header in which somebody's value stands where a name belongs.
+    "mixed.csv": "id,at,anna@example.com,31\n",
+}
+
+
+def test_a_row_that_stands_where_a_header_belongs_is_never_quoted(
+    store: Store, project: Path
+) -> None:
+    for name, content in HEADERLESS.items():
+        land(project, f"{PREDICTIONS}/{name}", content.encode())
+
+    report = ingest(store, credit_spec(), project)
+
+    with store.state.connect() as conn:
+        kept = repr(conn.execute(sa.text("SELECT * FROM ingest_file")).all())
+    assert "anna" not in render_report(report) + kept
+    by_name = {Path(file.path).name: file for file in report.files}
+    assert {file.reason for file in report.files} == {"missing_column"}
+    message = by_name["headerless.csv"].message
+    assert "columns 'id', 'at', 'dataset', 'version'" in message
+    assert "among the 5 of the file, which seems to have no header" in message
+    assert "separated by ';'" in by_name["semicolons.csv"].message
+    assert "Present: 'id', 'at' and 2 that are no plain names" in by_name["mixed.csv"].message
+
+
+def test_the_message_of_an_unforeseen_error_is_not_kept(
+    store: Store, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("cannot read 'anna@example.com'")
+
+    monkeypatch.setattr("mlmon_dagster.ingest.cycle.parse_file", fails)
+    land(project, f"{PREDICTIONS}/a.parquet", GOOD)
+    for _ in range(3):
+        report = ingest(store, credit_spec(), project)
+        assert "ValueError at cycle:" in report.files[0].message
+        assert "anna" not in report.files[0].message
+
+    assert report.files[0].status == "quarantined"
+
+
 def test_good_file_among_broken_ones_is_ingested_whole(landed: Landed) -> None:
     good = landed.by_name["good.parquet"]
 
@@ -294,7 +341,7 @@ def test_file_that_breaks_the_program_is_quarantined_after_three_attempts(
     (file,) = third.files
     assert (file.status, file.reason) == ("quarantined", "failed")
     assert "3 attempts" in file.message
-    assert "ZeroDivisionError: of all things" in file.message
+    assert "ZeroDivisionError at cycle:" in file.message
 
 
 def test_refused_content_under_another_name_is_refused_by_that_name(
