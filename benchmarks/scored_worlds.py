@@ -80,6 +80,41 @@ def world(
     return logistic(-0.8 + 1.6 * seen), actual.astype(np.float64)
 
 
+def mixture(
+    rng: np.random.Generator, windows: int, rows: int, share: float = 0.5
+) -> tuple[Floats, Floats, dict[str, Floats]]:
+    """Draw scores that say the truth, most near 0 or 1, their actuals, and an input beside them.
+
+    Args:
+        rng: Draws.
+        windows: Windows.
+        rows: Rows of each.
+        share: Of the high scores.
+    """
+    size = (windows, rows)
+    high = rng.random(size) < share
+    score = np.where(high, rng.beta(60, 2, size), rng.beta(2, 30, size))
+    actual = (rng.random(size) < score).astype(np.float64)
+    return score, actual, {"x": np.log(score / (1 - score)) + rng.normal(0, 0.3, size)}
+
+
+SHAPES = ("continuous", "3 decimals", "2 decimals", "1 decimal", "64 values", "16 values",
+          "constant in part")  # fmt: skip
+
+
+def shaped(score: Floats, shape: str) -> Floats:
+    """Give scores the ties that models give them; see `SHAPES`."""
+    kept = np.clip(score, 1e-6, 1 - 1e-6)
+    if shape == "continuous":
+        return kept
+    if shape == "constant in part":
+        return np.where(kept < 0.3, 0.2, kept)
+    number = int(shape.split()[0])
+    if shape.endswith("values"):
+        return np.asarray((np.floor(kept * number) + 0.5) / number)
+    return np.clip(np.round(kept, number), 1e-6, 1 - 1e-6)
+
+
 def halved(score: Floats, actual: Floats, threshold: float) -> Scored:
     """Count one half of the rows, by a hash of their place."""
     kept = np.where(in_half(score.size).reshape(score.shape), score, np.nan)

@@ -9,14 +9,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.scored_worlds import SCORE_BINS, bin_of, counted, halved
-from mlmon_dagster.metrics.calibration_curve import MIN_BLOCKS, Curves
+from mlmon_dagster.metrics.calibration_curve import Curves, per_cell
 from mlmon_dagster.metrics.estimated import residuals
 from mlmon_dagster.metrics.estimated_calibration import calibrate
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.reweighting import Margin, rake, weighted_curves
+from mlmon_dagster.metrics.reweighting import LabelledRows, Margin, Target, grouping
+from mlmon_dagster.metrics.statistics import Binning
+from mlmon_dagster.profiles.bin_shapes import numeric_binning, role_binning
 
 Floats = NDArray[np.float64]
-GROUPS = 20  # of every column, as in `profiles.baseline_rows`
+Ints = NDArray[np.int64]
+BINS = 20  # of every input
 
 
 class Baseline:
@@ -38,45 +41,49 @@ class Baseline:
         self.calibration = calibrate(whole, half, seed=1)
         self.whole = whole
         known = np.isfinite(score) & np.isfinite(actual)
-        self._bins = bin_of(score[known])
-        self._positive = actual[known] > 0
-        self._blocks = np.nonzero(known)[0] % MIN_BLOCKS
-        self._inputs = {name: values[known] for name, values in (inputs | {"": score}).items()}
-        shares = np.arange(1, GROUPS) / GROUPS
-        self._edges = {name: np.quantile(v, shares) for name, v in self._inputs.items()}
+        bins, positive = bin_of(score[known]), actual[known] > 0
+        self._binnings = {name: _binning(name, values[known]) for name, values in inputs.items()}
+        codes = {n: _codes(self._binnings[n], values[known]) for n, values in inputs.items()}
+        groupings = {name: grouping(self._binnings[name], codes[name]) for name in codes}
+        groupings["score"] = grouping(role_binning("score", "score"), bins * 3 + 1 + positive)
+        targets = {"score": Target(bins, positive, SCORE_BINS)}
+        self._rows = LabelledRows(targets, np.nonzero(known)[0], groupings)
 
     def chosen(self, score: Floats, actual: Floats, inputs: dict[str, Floats]) -> pd.DataFrame:
-        """Residuals of windows, with the curve of weighted rows where the weights are fit."""
+        """Residuals of windows, with the curve of weighted rows where that helps."""
         counts = counted(score, actual, self.threshold)
         fit: dict[int, Curves] = {}
         for i in range(len(score)):
             here = np.isfinite(score[i])
-            margins = [
-                self._margin(name, values[i][here])
-                for name, values in (inputs | {"": score}).items()
-            ]
-            weights = rake(margins, len(self._bins))
-            if not weights.reason:
-                fit[i] = self._curves(weights.values)
+            columns = {name: values[i][here] for name, values in inputs.items()}
+            found = self._rows.curves_like(self._margins(score[i][here], columns))
+            if found is not None:
+                fit[i] = found["score"]
         mask = np.isin(np.arange(len(score)), list(fit))
         frames = [residuals(counts.part(~mask), self.calibration)]
         if fit:
-            own = Curves(
-                np.array([c.curve for c in fit.values()]),
-                np.stack([c.replicates for c in fit.values()], axis=1),
-                next(iter(fit.values())).scale,
-            )
-            weighted = replace(self.calibration, curves=own, method="iw-cbpe-1")
+            own = per_cell(list(fit.values()))
+            weighted = replace(self.calibration, curves=own, method="iw-cbpe-2")
             frames.append(residuals(counts.part(mask), weighted))
         return concat_frames(frames)
 
-    def _margin(self, name: str, values: Floats) -> Margin:
-        edges = self._edges[name]
-        place = np.searchsorted(edges, values)
-        low, high = self._inputs[name].min(), self._inputs[name].max()
-        outside = float(((values < low) | (values > high)).mean())
-        groups = np.searchsorted(edges, self._inputs[name])
-        return Margin(groups, np.bincount(place, minlength=GROUPS).astype(np.float64), outside)
+    def _margins(self, score: Floats, inputs: dict[str, Floats]) -> list[Margin]:
+        codes = {name: _codes(self._binnings[name], values) for name, values in inputs.items()}
+        codes["score"] = bin_of(score) * 3
+        sizes = {name: binning.size for name, binning in self._binnings.items()}
+        sizes["score"] = SCORE_BINS * 3
+        return [
+            self._rows.groupings[name].margin(
+                np.bincount(found, minlength=sizes[name]).astype(np.float64), 0.0
+            )
+            for name, found in codes.items()
+        ]
 
-    def _curves(self, weights: Floats) -> Curves:
-        return weighted_curves(self._bins, self._positive, self._blocks, weights, SCORE_BINS)
+
+def _binning(name: str, values: Floats) -> Binning:
+    edges = np.quantile(values, np.arange(1, BINS) / BINS)
+    return numeric_binning(name, edges.tolist(), low=values.min(), high=values.max(), fine=1)
+
+
+def _codes(binning: Binning, values: Floats) -> Ints:
+    return np.searchsorted(np.array(binning.edges), values).astype(np.int64)

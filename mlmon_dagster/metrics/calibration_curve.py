@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +57,16 @@ class Curves(NamedTuple):
         """Return the variance of what was computed once per replicate, (R, C) -> (C,)."""
         away = replicated - replicated.mean(axis=0)
         return np.asarray(self.scale * (away**2).sum(axis=0))
+
+
+def per_cell(curves: Sequence[Curves]) -> Curves:
+    """Put the curves of C cells side by side: curve (C, S), replicates (R, C, S).
+
+    Args:
+        curves: At least one, all with as many replicates.
+    """
+    replicates = np.stack([one.replicates for one in curves], axis=1)
+    return Curves(np.array([one.curve for one in curves]), replicates, curves[0].scale)
 
 
 def learn_curves(positives: Floats, negatives: Floats, seed: int) -> Curves:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import special
 
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.calibration_curve import Curves, isotonic_curve, learn_curves
@@ -195,17 +196,21 @@ def stretch(squares: Floats) -> float:
     Returns:
         The larger of their mean and of what makes the band hold 95 % of them, counted as if one
         more window were to come (conformal prediction): the windows may have heavy tails. The
-        least factor with fewer than 14 windows, which say too little.
+        mean is of so many windows only, so it counts by Student's quantile instead of the normal
+        one, and 1.25 times like any variance here. The least factor with fewer than 14 windows,
+        which say too little.
 
     Example:
-        >>> stretch(np.full(20, 0.5)), stretch(np.full(20, 8.0)), stretch(np.full(3, 8.0))
-        (1.25, 8.0, 1.25)
+        >>> stretch(np.full(20, 0.5)), round(stretch(np.full(20, 8.0)), 2), stretch(np.full(3, 8.0))
+        (1.25, 11.4, 1.25)
     """
-    if len(squares) < MIN_WINDOWS:
+    n = len(squares)
+    if n < MIN_WINDOWS:
         return LEAST_STRETCH
-    rank = min(int(np.ceil(0.95 * (len(squares) + 1))), len(squares))
+    rank = min(int(np.ceil(0.95 * (n + 1))), n)
     quantile = float(np.sort(squares)[rank - 1]) / Z95**2
-    return max(LEAST_STRETCH, float(squares.mean()), quantile)
+    mean = float(squares.mean() * (special.stdtrit(n - 1, 0.975) / Z95) ** 2)
+    return max(LEAST_STRETCH, LEAST_STRETCH * mean, quantile)
 
 
 def realized(counts: Scored) -> Table:

@@ -1,7 +1,9 @@
 """Performance of a multiclass model without ground truth, from one-vs-rest score bins.
 
 Every class's score has its own curve, and so has the score of the class decided for, whose
-"positive" is that the decision was right. See `metrics.estimated` for what that rests on.
+"positive" is that the decision was right. See `metrics.estimated` for what that rests on. One score
+of several does not say what the others are, so that its curve moves with their law: under a shift
+the curves come from weighted rows, see `metrics.reweighting`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.calibration_curve import Curves, isotonic_curve, learn_curves, t_of
+from mlmon_dagster.metrics.calibration_curve import (
+    Curves,
+    isotonic_curve,
+    learn_curves,
+    per_cell,
+    t_of,
+)
 from mlmon_dagster.metrics.estimated_calibration import (
     LEAST_STRETCH,
     MIN_BASELINE_RARER,
@@ -24,7 +32,7 @@ from mlmon_dagster.metrics.estimated_calibration import (
     stretch,
 )
 from mlmon_dagster.metrics.expected import Table, expected_table, sampling_variances, values_of
-from mlmon_dagster.metrics.frames import stack_rows, table_rows
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.roc import MIN_RARER
 from mlmon_dagster.metrics.statistics import ColumnStatistics
@@ -34,12 +42,17 @@ from mlmon_dagster.spec.metric_registry import METRICS
 Floats = NDArray[np.float64]
 Profiles = Mapping[str, ColumnStatistics]
 CONFIDENCE = ":confidence"
-VERSION = "ovr-cbpe-1"
+PLAIN, WEIGHTED = "ovr-cbpe-2", "iw-ovr-cbpe-2"
 _NAMES = ("accuracy", "macro_roc_auc", "brier", "log_loss")
 
 
 def estimated_classes(
-    windows: Profiles, baseline: Profiles, halves: Profiles, labels: Sequence[str], seed: int
+    windows: Profiles,
+    baseline: Profiles,
+    halves: Profiles,
+    labels: Sequence[str],
+    seed: int,
+    reweighted: Mapping[int, Mapping[str, Curves]] | None = None,
 ) -> pd.DataFrame:
     """Estimate accuracy, macro ROC AUC, Brier score and log loss, and compare with the truth.
 
@@ -49,6 +62,7 @@ def estimated_classes(
         halves: The same of a random half of its rows.
         labels: The classes' score columns.
         seed: Of the replicates, where there are too few windows for a jackknife.
+        reweighted: Cell -> curves of the baseline's rows weighted like it, where they are better.
 
     Returns:
         MetricFrame of ``estimated_<metric>`` and ``<metric>_residual``, column `:table`; intervals
@@ -67,7 +81,25 @@ def estimated_classes(
     confident = base[CONFIDENCE].rows.sum(axis=(0, 1))
     reason = "few_baseline_rows" if min(confident[1:]) < MIN_BASELINE_RARER else ""
     wide = _dispersion(base, half) if not reason and len(half) == len(base) else {}
-    cells, n_baseline = counts[CONFIDENCE].cells, int(confident[1:].sum())
+    found = {} if reason or not reweighted else reweighted
+    is_shifted = np.isin(np.arange(len(counts[CONFIDENCE].cells)), list(found))
+    plain = {name: one.part(~is_shifted) for name, one in counts.items()}
+    metrics = _compared(plain, curves, wide, reason, PLAIN)
+    if found:
+        own = {name: per_cell([found[i][name] for i in sorted(found)]) for name in names}
+        shifted = {name: one.part(is_shifted) for name, one in counts.items()}
+        metrics += _compared(shifted, own, wide, reason, WEIGHTED)
+    return stack_rows(metrics).assign(n_baseline=int(confident[1:].sum()))
+
+
+def _compared(
+    counts: Mapping[str, Scored],
+    curves: Mapping[str, Curves],
+    wide: Mapping[str, float],
+    reason: str,
+    method: str,
+) -> list[MetricRows]:
+    cells = counts[CONFIDENCE].cells
     metrics = []
     for is_residual in (False, True):
         rows = {k: _rows(one, is_residual) for k, one in counts.items()}
@@ -90,8 +122,8 @@ def estimated_classes(
                 info = METRICS[metric]
                 ends = np.maximum(ends[0], info.low), np.minimum(ends[1], info.high)
             name = residual(metric) if is_residual else estimated(metric)
-            metrics.append(table_rows(cells, name, value, *ends, size, why, VERSION))
-    return stack_rows(metrics).assign(n_baseline=n_baseline)
+            metrics.append(table_rows(cells, name, value, *ends, size, why, method))
+    return metrics
 
 
 def _rows(counts: Scored, is_labelled: bool) -> Floats:

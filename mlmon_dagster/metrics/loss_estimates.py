@@ -17,7 +17,7 @@ from mlmon_dagster.spec.estimates import estimated, residual
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-VERSION = "dle-1"
+VERSION = "dle-2"
 _TINY = 1e-300
 _LARGEST_SQUARE = 1e150  # whose square is a number, too
 

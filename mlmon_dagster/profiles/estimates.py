@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlmon_dagster.metrics.calibration_curve import Curves
+from mlmon_dagster.metrics.calibration_curve import Curves, per_cell
 from mlmon_dagster.metrics.estimated import (
     baseline_estimates,
     estimated_performance,
@@ -23,7 +23,7 @@ from mlmon_dagster.metrics.estimated_classes import estimated_classes
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, ColumnStatistics, merge, select
 from mlmon_dagster.profiles.baseline import Baseline
-from mlmon_dagster.profiles.baseline_rows import BaselineRows, reweighted_curves
+from mlmon_dagster.profiles.baseline_rows import labelled_rows, reweighted_curves
 from mlmon_dagster.profiles.halves import SEED, scored_columns
 from mlmon_dagster.profiles.losses import DECIDED
 from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window
@@ -42,7 +42,7 @@ _WITHOUT_VERSION = tuple(key for key in CELL_KEYS if key != "model_version")
 def estimate_columns(spec: ModelSpec) -> list[str]:
     """Return the profiled columns that estimates read: scores, and inputs that may shift."""
     mine = scored_columns(spec)
-    if not mine or spec.task != BINARY:
+    if not mine or spec.task not in (BINARY, MULTICLASS):
         return mine
     return [*mine, *shifting_inputs(spec)]
 
@@ -83,7 +83,7 @@ def estimate(
     whole = {name: _whole(stats) for name, stats in profiles.items()}
     if spec.task == BINARY and "score" in whole:
         return _binary(store, spec, whole, baseline)
-    return _classes(spec, whole, baseline)
+    return _classes(store, spec, whole, baseline)
 
 
 def estimate_baseline(store: Store, spec: ModelSpec, baseline: Baseline) -> pd.DataFrame:
@@ -101,7 +101,7 @@ def estimate_baseline(store: Store, spec: ModelSpec, baseline: Baseline) -> pd.D
     one = ("dataset",)
     if spec.task == MULTICLASS:
         pooled = {n: merge(_whole(baseline.windows[n]), one) for n in scored_columns(spec)}
-        return _classes(spec, pooled, baseline)
+        return _classes(store, spec, pooled, baseline)
     learnt = baseline_calibration(spec, baseline)
     if learnt is None or learnt[0].reason:
         return concat_frames([])
@@ -117,13 +117,15 @@ def estimate_baseline(store: Store, spec: ModelSpec, baseline: Baseline) -> pd.D
     return frame.assign(value=own, lower=frame["lower"] + moved, upper=frame["upper"] + moved)
 
 
-def _classes(spec: ModelSpec, whole: Profiles, baseline: Baseline) -> pd.DataFrame:
+def _classes(store: Store, spec: ModelSpec, whole: Profiles, baseline: Baseline) -> pd.DataFrame:
     names = scored_columns(spec)
     if not all(name in whole and name in baseline.windows for name in names):
         return concat_frames([])
     halves = {name: _whole(stats) for name, stats in baseline.halves.items()}
     base = {name: _whole(baseline.windows[name]) for name in names}
-    return estimated_classes(whole, base, halves, list(class_scores(spec).values()), SEED)
+    found = _reweighted(store, spec, whole, baseline)
+    labels = list(class_scores(spec).values())
+    return estimated_classes(whole, base, halves, labels, SEED, found)
 
 
 def baseline_calibration(spec: ModelSpec, baseline: Baseline) -> tuple[Calibration, Scored] | None:
@@ -147,21 +149,23 @@ def _binary(store: Store, spec: ModelSpec, whole: Profiles, baseline: Baseline) 
     counts = scored(whole["score"], whole.get(DECIDED))
     if calibration.reason:
         return _both(counts, calibration)
-    rows = BaselineRows(store, spec, baseline, shifting_inputs(spec))
-    found = reweighted_curves(rows, whole)
-    shifted = np.array(sorted(found), dtype=np.int64)
-    plain = np.setdiff1d(np.arange(len(counts.cells)), shifted)
-    frames = [_both(counts.part(np.isin(np.arange(len(counts.cells)), plain)), calibration)]
-    if len(shifted):
-        curves = [found[int(i)] for i in shifted]
-        own = Curves(
-            np.array([c.curve for c in curves]),
-            np.stack([c.replicates for c in curves], axis=1),
-            curves[0].scale,
-        )
-        weighted = replace(calibration, curves=own, method="iw-cbpe-1")
-        frames.append(_both(counts.part(np.isin(np.arange(len(counts.cells)), shifted)), weighted))
+    found = _reweighted(store, spec, whole, baseline)
+    is_shifted = np.isin(np.arange(len(counts.cells)), list(found))
+    frames = [_both(counts.part(~is_shifted), calibration)]
+    if found:
+        own = per_cell([found[i]["score"] for i in sorted(found)])
+        weighted = replace(calibration, curves=own, method="iw-cbpe-2")
+        frames.append(_both(counts.part(is_shifted), weighted))
     return concat_frames(frames)
+
+
+def _reweighted(
+    store: Store, spec: ModelSpec, whole: Profiles, baseline: Baseline
+) -> dict[int, dict[str, Curves]]:
+    inputs = shifting_inputs(spec)
+    if not any(name in whole for name in inputs):
+        return {}
+    return reweighted_curves(labelled_rows(store, spec, baseline, inputs), whole)
 
 
 def _both(counts: Scored, calibration: Calibration) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from benchmarks.table import Goal
 from mlmon_dagster.metrics.estimated import residuals
 from mlmon_dagster.metrics.estimated_calibration import LEAST_STRETCH, calibrate, stretch
 from mlmon_dagster.metrics.loss_estimates import Losses, estimated_losses, loss_calibration
+from mlmon_dagster.profiles.loss_estimates import LossRows, learn_losses
 
 
 def held(frame: pd.DataFrame, metric: str) -> pd.Series:
@@ -46,6 +47,31 @@ def test_few_windows_teach_no_stretch_and_wild_ones_more():
     assert stretch(np.full(14, 0.1)) == LEAST_STRETCH
     wild = np.append(np.full(19, 0.5), 30.0)
     assert stretch(wild) == pytest.approx(30 / 1.96**2, rel=1e-3)
+
+
+def days(rng: np.random.Generator, windows: int, rows: int) -> LossRows:
+    """Days with errors of their own size, and an input that names the day."""
+    day = np.repeat(np.arange(windows), rows)
+    size = np.exp(rng.normal(0, 0.2, windows))[day]
+    weather = rng.normal(0, 1, windows)[day]
+    x = rng.normal(0, 1, len(day))
+    error = size * np.exp(0.3 * x) * rng.normal(0, 1, len(day))
+    starts = pd.Timestamp("2024-01-01", tz="UTC") + pd.to_timedelta(day, unit="D")
+    keys = pd.DataFrame({"window_start": starts, "dataset": "production"})
+    inputs = np.column_stack([x, weather])
+    return LossRows(inputs, error, rng.random(len(day)) < 0.5, keys)
+
+
+def test_bands_of_a_regression_hold_where_inputs_name_days_with_errors_of_their_own():
+    """6 baselines of 40 days, 60 new days each: 95 % less two binomial standard errors."""
+    rng = np.random.default_rng(5)
+    found = {"mae": [], "rmse": []}
+    for _ in range(6):
+        frame = estimated_losses(*learn_losses(days(rng, 40, 150), days(rng, 60, 150)))
+        for metric, shares in found.items():
+            shares.append(held(frame, metric).mean())
+    for metric, shares in found.items():
+        assert np.mean(shares) >= 0.95 - 0.023, metric
 
 
 def losses(rows: int, predicted_square: float, seed: int) -> Losses:
