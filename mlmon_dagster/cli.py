@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import importlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -19,7 +20,7 @@ from mlmon_dagster.commands.options import (
     spec_of,
     specs_of,
 )
-from mlmon_dagster.errors import ConfigError, MlmonError
+from mlmon_dagster.errors import ConfigError, MlmonError, StoreError
 
 if TYPE_CHECKING:
     from mlmon_dagster.defs.resources import Project
@@ -29,7 +30,8 @@ EXIT_CODES = """
 Exit codes:
   0  done, and nothing is wrong
   1  done, but something needs attention (files quarantined, a run failed, an alert not delivered)
-  2  the command, the spec or the environment is wrong; nothing was changed
+  2  the command, the spec or the environment is wrong (a full disk, a database that does not
+     answer); mend it and run the command again
 """
 
 
@@ -116,17 +118,31 @@ def main() -> None:
     try:
         cli(prog_name="mlmon")
     except ConfigError as error:
-        click.echo(f"mlmon: {_said(error)}", err=True)
-        sys.exit(2)
+        _end(str(error))
     except MlmonError as error:
-        click.echo(f"mlmon: {_said(error)}", err=True)
-        sys.exit(1)
+        if not isinstance(error, StoreError):
+            _end(str(error), code=1)
+        from mlmon_dagster.commands.outside import sentence
+
+        _end(sentence(error) or str(error))
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of native code is no Exception
+        from mlmon_dagster.commands.outside import sentence
+
+        text = sentence(error)
+        if text is None:
+            raise
+        _end(text)
 
 
-def _said(error: MlmonError) -> str:
+def _end(text: str, code: int = 2) -> NoReturn:
+    """Say what is wrong, if there is somebody to say it to, and exit."""
     from mlmon_dagster.spec.scalars import printable
 
-    return "\n".join(map(printable, str(error).split("\n")))
+    with contextlib.suppress(OSError):
+        click.echo("mlmon: " + "\n".join(map(printable, text.split("\n"))), err=True)
+    sys.exit(code)
 
 
 @cli.command(epilog="Example: mlmon validate")
@@ -219,13 +235,15 @@ def dev(project: Project, port: int, host: str) -> None:
     start_dagster(project, host, port)
 
 
-@cli.command(epilog="Example: mlmon doctor")
+@cli.command(epilog="Example: mlmon doctor --deep")
+@click.option("--deep", is_flag=True, help="Also read every table's log and open every live file.")
 @click.pass_obj
-def doctor(project: Project) -> None:
-    """Say what is wrong with the installation, and how to mend it."""
-    from mlmon_dagster.commands.doctor import examine, render_findings
+def doctor(project: Project, deep: bool) -> None:
+    """Say what is wrong with the installation and what is kept, and how to mend it."""
+    from mlmon_dagster.commands.doctor import examine
+    from mlmon_dagster.commands.findings import render_findings
 
-    findings = examine(project)
+    findings = examine(project, is_deep=deep)
     click.echo(render_findings(findings))
     sys.exit(0 if all(finding.is_fine for finding in findings) else 1)
 

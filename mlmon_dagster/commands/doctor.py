@@ -7,10 +7,12 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlmon_dagster.commands import kept
+from mlmon_dagster.commands.findings import Finding
 from mlmon_dagster.commands.options import models_of
+from mlmon_dagster.commands.outside import sentence
 from mlmon_dagster.defs.resources import Project, wall_clock
 from mlmon_dagster.errors import MlmonError
 
@@ -33,51 +35,33 @@ PACKAGES = (
 MAX_CLOCK_SKEW = dt.timedelta(seconds=30)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
+def examine(project: Project, *, is_deep: bool = False) -> list[Finding]:
+    """Look at versions, models, Slack, the store and what it keeps, the clock and Dagster.
 
-    Attributes:
-        subject: What it is.
-        is_fine: Whether it works.
-        found: What was found.
-        cure: The next step, if it does not work.
+    Args:
+        project: The project.
+        is_deep: Also read every table's log, and open every file that is live.
     """
-
-    subject: str
-    is_fine: bool
-    found: str
-    cure: str = ""
-
-
-def examine(project: Project) -> list[Finding]:
-    """Look at versions, models, Slack, the store and where it is, the clock and Dagster."""
     findings = [_safely(look, project) for look in (_versions, _models, _slack, _store)]
+    findings.append(_safely(kept.disk, project))
     findings += _sources(project)
     if next(f.is_fine for f in findings if f.subject == "store"):  # the others need it
-        findings += [_safely(look, project) for look in (_clock, _instance)]
+        findings += [_safely(look, project) for look in (_clock, _instance, kept.baselines)]
+        findings.append(_safely(kept.all_quarantined if is_deep else kept.quarantine, project))
+        if is_deep:
+            findings += kept.kept(project)
     findings.append(_safely(_object_storage, project))
     return findings
 
 
-def render_findings(findings: list[Finding]) -> str:
-    """Return the findings as lines, with a cure under each that is not fine."""
-    lines = []
-    for finding in findings:
-        lines.append(f"{'ok  ' if finding.is_fine else 'FIX '} {finding.subject}: {finding.found}")
-        if not finding.is_fine and finding.cure:
-            lines.append(f"     -> {finding.cure}")
-    return "\n".join(lines)
-
-
 def _safely(look: Callable[[Project], Finding], project: Project) -> Finding:
-    subject = look.__name__.strip("_").replace("_", " ")
+    subject = look.__name__.strip("_").removeprefix("all_").replace("_", " ")
     try:
         return look(project)
-    except MlmonError as error:
-        return Finding(subject, False, str(error))
-    except Exception as error:  # the doctor must get through the whole list
-        return Finding(subject, False, f"{type(error).__name__}: {error}")
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the doctor must get through the whole list, panics too
+        return Finding(subject, False, sentence(error) or f"{type(error).__name__}: {error}")
 
 
 def _versions(_project: Project) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -113,6 +114,38 @@ def maintain(project: Project, models: tuple[str, ...], dry_run: bool) -> None:
         ]
         if rows:
             click.echo(_render(pd.DataFrame(rows), "table"))
+
+
+@store.command(epilog="Example: mlmon store repair flight_delay --dry-run")
+@click.argument("model")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@click.pass_obj
+def repair(project: Project, model: str, dry_run: bool) -> None:
+    """Mend the damaged tables of MODEL that mlmon doctor --deep names.
+
+    Rows that are whole stay; landing files whose rows are missing are read again by the next
+    ingest, and windows whose records or profiles are damaged are computed again. What is replaced
+    is moved to a folder beside the store, named at the end; delete it when all is well.
+    """
+    from mlmon_dagster.store.repair import repair as mend
+
+    spec = spec_of(project, model)
+    told = mend(project.store, spec, project.folder, project.now(), dry_run=dry_run)
+    for line in told.done or ["nothing is damaged"]:
+        click.echo(f"{model}: {line}")
+    if told.lost:
+        click.echo(
+            f"{model}: rows of {len(told.lost)} files are missing that are not in the landing "
+            "folder any more; put these files back and repair again, or restore a backup:",
+            err=True,
+        )
+        for path in told.lost:
+            click.echo(f"  {path}", err=True)
+    if told.moved:
+        click.echo(f"What was replaced is in {told.moved}")
+    if told.done and not dry_run:
+        click.echo(f"Next: mlmon run {model}")
+    sys.exit(1 if told.lost else 0)
 
 
 def _head(

@@ -51,6 +51,9 @@ STEPS = (
     "remove.folder",
     "restore.folder",
     "restore.rows",
+    "repair.marked",
+    "repair.moved",
+    "repair.replaced",
 )
 
 on_reached: Callable[[str], None] | None = None

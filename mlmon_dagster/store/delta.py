@@ -43,6 +43,7 @@ class LiveFile:
     path: str
     partition: Partition
     n_rows: int
+    size: int | None = None
 
 
 class Snapshot:
@@ -77,11 +78,14 @@ class Snapshot:
         actions = pa.table(self._table.get_add_actions(flatten=True))
         columns = [actions.column(f"partition.{key}").to_pylist() for key in keys]
         values = zip(*columns, strict=True) if keys else iter([()] * actions.num_rows)
-        paths, counts = (actions.column(c).to_pylist() for c in ("path", "num_records"))
+        wanted = ("path", "num_records", "size_bytes")
+        paths, counts, sizes = (actions.column(c).to_pylist() for c in wanted)
         return [
             # The log's paths are percent-encoded once more than the names of the folders.
-            LiveFile(f"{self._folder}/{unquote(path)}", dict(zip(keys, value, strict=True)), n or 0)
-            for path, value, n in zip(paths, values, counts, strict=True)
+            LiveFile(
+                f"{self._folder}/{unquote(path)}", dict(zip(keys, value, strict=True)), n or 0, size
+            )
+            for path, value, n, size in zip(paths, values, counts, sizes, strict=True)
         ]
 
     def has_transaction(self, app_id: str) -> bool:

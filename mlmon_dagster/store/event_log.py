@@ -29,7 +29,9 @@ from mlmon_dagster.store.pinned_log import PinnedLog
 from mlmon_dagster.store.query import QueryEngine
 from mlmon_dagster.store.sql import literals
 
-_MOVED = pa.schema([pa.field("prediction_id", pa.string()), pa.field("window_date", pa.string())])
+MOVED_IDS = pa.schema(
+    [pa.field("prediction_id", pa.string()), pa.field("window_date", pa.string())]
+)
 
 
 class EventLog:
@@ -50,7 +52,7 @@ class EventLog:
             ),
             "actuals": DeltaFolder(home / "actuals", actual_schema(spec), PARTITION_BY),
         }
-        self._moved = DeltaFolder(home / "moved_ids", _MOVED)
+        self._moved = DeltaFolder(home / "moved_ids", MOVED_IDS)
         self._indexes = {s: IdIndex(spec.model, s, engine) for s in self._streams}
 
     def append(self, stream: Stream, rows: pa.Table, shas: Sequence[str]) -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.urls import shown_url, url_problem, without_secrets
+from mlmon_dagster.store import disk
 
 HEAD = "0002"  # the newest migration; a test compares it with the migration files
 VERSION_TABLE = "mlmon_alembic_version"  # Dagster's own alembic_version may be in the same database
@@ -65,9 +66,21 @@ def connect(url: URL) -> sa.Engine:
         found = without_secrets(str(error.__cause__ or error), whole)
         # Not from the error: what it holds would be printed and stored with this one.
         raise StoreError(
-            f"The state database at {shown_url(whole)} cannot be opened: {found}"
+            f"The state database at {shown_url(whole)} cannot be opened: "
+            f"{' '.join(found.split())}.{_reason(url)}"
         ) from None
     return engine
+
+
+def _reason(url: URL) -> str:
+    """Return what SQLite does not say: that the disk is full, or that nobody may write there."""
+    if url.drivername != "sqlite" or not url.database:
+        return ""
+    folder = Path(url.database).parent
+    if why := disk.why_not_writable(folder):
+        return f" {why}."
+    free = disk.free_bytes(folder)
+    return f" The disk has {free / 1e6:.1f} MB left." if free < disk.LEAST_FREE else ""
 
 
 def copy_before_upgrade(url: URL, target: Path) -> str | None:

@@ -1,0 +1,151 @@
+"""``mlmon doctor`` names what is wrong with what is kept; every other command says one sentence."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.defs.small_model import MODEL, NOW, landing, write_declaration
+
+AT = ("--now", NOW.isoformat())
+STORE = Path(".mlmon") / "store"
+
+
+def _cut_commit(store: Path) -> None:
+    commit = max((store / "event_log" / MODEL / "predictions" / "_delta_log").glob("*.json"))
+    commit.write_bytes(b"")
+
+
+def _lose_file(store: Path) -> None:
+    next((store / "inference_records" / MODEL).rglob("*.parquet")).unlink()
+
+
+def _damage_state(store: Path) -> None:
+    (store / "state.db-wal").unlink(missing_ok=True)
+    path = store / "state.db"
+    content = bytearray(path.read_bytes())
+    for page in range(20, len(content) // 4096):
+        content[page * 4096 : page * 4096 + 64] = b"\xff" * 64
+    path.write_bytes(content)
+
+
+def test_deep_finds_a_cut_commit_and_a_lost_file_which_repair_and_ingest_mend(
+    folder: Path, mlmon: Command
+) -> None:
+    count = ("store", "sql", MODEL, "SELECT count(*), sum(row_hash % 9973) FROM predictions")
+    before = mlmon("--project", folder, *count).out
+    _cut_commit(folder / STORE)
+    _lose_file(folder / STORE)
+
+    found = mlmon("--project", folder, "doctor", "--deep")
+    assert found.code == 1
+    assert "commit 00000000000000000001.json is empty" in found.out
+    assert "4,875 rows of 12 files that the manifest calls done are missing" in found.out
+    assert f"-> Run mlmon store repair {MODEL}" in found.out
+
+    mended = mlmon("--project", folder, *AT, "store", "repair", MODEL)
+    assert (mended.code, mended.err) == (0, "")
+    assert f"Next: mlmon run {MODEL}" in mended.out
+    assert mlmon("--project", folder, *AT, "ingest", MODEL).code == 0
+
+    assert mlmon("--project", folder, "doctor", "--deep").code == 0
+    assert mlmon("--project", folder, *count).out == before
+
+
+def test_a_damaged_state_database_is_found_and_named(folder: Path, mlmon: Command) -> None:
+    _damage_state(folder / STORE)
+
+    found = mlmon("--project", folder, "doctor", "--deep")
+
+    assert found.code == 1
+    assert "malformed" in found.out
+    assert "mlmon restore" in found.out
+    ended = mlmon("--project", folder, "ingest")
+    assert ended.code == 2
+    assert "mlmon restore" in ended.err
+
+
+def test_a_lost_state_database_is_not_taken_for_a_new_store(folder: Path, mlmon: Command) -> None:
+    for path in (folder / STORE).glob("state.db*"):
+        path.unlink()
+
+    found = mlmon("--project", folder, "doctor", "--deep")
+
+    assert found.code == 1
+    assert "the log has rows of 12 files that the state database does not know" in found.out
+    assert f"mlmon ingest {MODEL}" in found.out
+
+
+@pytest.mark.parametrize("damage", [_cut_commit, _lose_file])
+def test_every_command_on_a_damaged_table_ends_with_a_sentence_or_as_usual(
+    damage: Callable[[Path], None], folder: Path, mlmon: Command
+) -> None:
+    damage(folder / STORE)
+    for command in (("store", "describe"), ("store", "head", MODEL), ("ingest", MODEL)):
+        ended = mlmon("--project", folder, *AT, *command)
+        assert ended.code in (0, 2), ended
+        assert "panicked" not in ended.err
+        assert ended.code == 0 or ended.err.startswith("mlmon: ")
+
+
+def test_refused_files_are_named_until_a_corrected_one_is_taken_in(
+    folder: Path, mlmon: Command
+) -> None:
+    path = landing(folder, "predictions") / "2024-03-15.parquet"
+    path.write_bytes(b"PAR1 nothing")
+    assert mlmon("--project", folder, *AT, "ingest", MODEL).code == 1
+
+    found = mlmon("--project", folder, *AT, "doctor")
+    assert found.code == 1
+    assert "FIX  quarantine: 1 refused files since 2024-02-14" in found.out
+    assert f"mlmon ingest {MODEL} --replay" in found.out
+
+    with sqlite3.connect(folder / STORE / "state.db") as conn:  # as if it had come under that name
+        conn.execute("UPDATE ingest_file SET path = ? WHERE path LIKE '%/predictions/2024-03-14%'",
+                     (f"landing/{MODEL}/predictions/2024-03-15.parquet",))  # fmt: skip
+    assert "ok   quarantine: no refused files" in mlmon("--project", folder, *AT, "doctor").out
+
+
+def test_a_model_with_events_and_no_baseline_is_named(folder: Path, mlmon: Command) -> None:
+    with sqlite3.connect(folder / STORE / "state.db") as conn:
+        conn.execute("DELETE FROM baseline")
+
+    found = mlmon("--project", folder, *AT, "doctor")
+
+    assert found.code == 1
+    assert f"FIX  baselines: {MODEL} has events and no baseline" in found.out
+    assert f"mlmon run {MODEL}" in found.out
+
+
+def test_a_disk_that_is_nearly_full_is_told_before_it_is_full(
+    folder: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 9 * 10**6, 9 * 10**6),
+    )
+    found = mlmon("--project", folder, "doctor")
+    assert found.code == 1
+    assert "FIX  disk: 9 MB free" in found.out
+    assert "mlmon store maintain" in found.out
+
+
+def test_a_store_that_cannot_be_written_is_a_sentence_and_exit_code_2_everywhere(
+    tmp_path: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_declaration(tmp_path)
+    monkeypatch.setenv("MLMON_STORE", "/proc/mlmon")  # where not even root makes a folder
+    doctor = mlmon("--project", tmp_path, "doctor")
+    assert doctor.code == 1
+    assert "FIX  disk: /proc/mlmon cannot be written" in doctor.out
+    for command in (("ingest",), ("run", MODEL), ("alerts", "deliver"), ("store", "describe")):
+        ended = mlmon("--project", tmp_path, *command)
+        assert ended.code == 2
+        assert ended.err.startswith("mlmon: The store's folder /proc/mlmon cannot be made")
+        assert ended.err.count("\n") == 1
