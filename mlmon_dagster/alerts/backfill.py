@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 
 from mlmon_dagster.alerts import message as say
-from mlmon_dagster.alerts.group_state import SUMMARY, GroupState, dump
+from mlmon_dagster.alerts.group_state import SUMMARY, GroupState, dump, episode_of
 from mlmon_dagster.alerts.outgoing import row_key
 from mlmon_dagster.alerts.routing import Destination
 from mlmon_dagster.alerts.silencing import silenced_by
@@ -45,7 +45,8 @@ def _summarize(state: GroupState, place: Destination, rows: Sequence[Row]) -> No
     summary["head_key"] = key
     views = [state.views[row["fingerprint"]] for row in rows]
     text = say.summary_message(state.context_of(summary), views)
-    state.enqueue(summary, key, SUMMARY, text, head_key="", pictured=views)
+    tells = [state.key(row) for row in rows]
+    state.enqueue(summary, key, SUMMARY, text, head_key="", tells=tells, pictured=views)
     alert_state.save_group(state.conn, summary)
     for row in rows:
         _count_as_told(state, place, row, key)
@@ -69,6 +70,7 @@ def _count_as_told(state: GroupState, place: Destination, row: Row, head_key: st
         group |= {"head_key": head_key, "resolved": "[]"}
     group |= {
         "firing": dump(firing | {state.key(row)}),
+        "owed": dump(set(json.loads(group["owed"])) - {episode_of(state.key(row))}),
         "version": max(group["version"], 1),
         "last_sent_at": state.now,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Collection, Sequence
+from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ from mlmon_dagster.alerts.no_verdict import family_results
 from mlmon_dagster.alerts.suppression import breaks_window, failing_causes, mute
 from mlmon_dagster.alerts.transitions import EventKind, Verdict, failed, resolve, step
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store import Store, alert_state, checkpoints
+from mlmon_dagster.store import Store, alert_state, checkpoints, told_events
 from mlmon_dagster.store.alert_state import Row
 
 WINDOWS_UNTIL_MISSING = 2
@@ -89,7 +90,7 @@ def retire_undeclared(
         The models that are gone and of which a receiver has still to be told.
     """
     declared = {spec.model for spec in specs} | set(waiting)
-    undeclared = set(alert_state.models_to_flush(store.state)) - declared
+    undeclared = set(told_events.models_to_flush(store.state)) - declared
     gone = []
     for model in sorted(undeclared):
         with alert_state.exclusive(store.state, f"alerts:{model}") as conn:
@@ -121,16 +122,21 @@ def _fold_batch(
     }
     touched: set[str] = set()
     events: list[dict[str, Any]] = []
-    for result in [*results, *family_results(results)]:
-        if result["status"] == "NO_DATA":
-            continue
-        key = fingerprint(result, environment)
-        row = alerts.setdefault(key, new_row(result, environment, now))
-        events += _take_in(row, result, now, breaks=breaks_window(result, limit))
-        touched.add(key)
     windows = sorted({result["window_start"] for result in results})
     causes = failing_causes(conn, spec, windows)
-    touched |= mute(alerts.values(), events, causes, windows)
+    judged = sorted([*results, *family_results(results)], key=lambda r: r["window_start"])
+    # Window by window, so that many at once are told as if each had been looked at when it came.
+    for window, of_window in groupby(judged, key=lambda r: r["window_start"]):
+        happened: list[dict[str, Any]] = []
+        for result in of_window:
+            if result["status"] == "NO_DATA":
+                continue
+            key = fingerprint(result, environment)
+            row = alerts.setdefault(key, new_row(result, environment, now))
+            happened += _take_in(row, result, now, breaks=breaks_window(result, limit))
+            touched.add(key)
+        touched |= mute(alerts.values(), happened, causes, [window])
+        events += happened
     alert_state.save_alerts(conn, [alerts[key] for key in sorted(touched)])
     alert_state.append_events(conn, events)
     alert_state.mark_folded(conn, [result["id"] for result in results], now)
@@ -166,6 +172,8 @@ def _take_in(row: AlertRow, result: Row, now: dt.datetime, *, breaks: bool) -> l
     if "resolved" in kinds:
         reason = "revised" if "revised" in kinds else "recovered"
         row |= {"resolved_at": now, "resolved_reason": reason}
+    if "resolved" in kinds and row["muted_reason"] == "backfill" and not result["is_backfill"]:
+        row["muted_reason"] = ""  # it outlived the backfill that it came with
     return [_event(row, kind, result["window_start"], result, now) for kind in kinds]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from mlmon_dagster.alerts.plotting import plot_of
 from mlmon_dagster.alerts.routing import Destination, destinations, fallback_of
 from mlmon_dagster.alerts.silencing import silenced_by
 from mlmon_dagster.alerts.view import AlertView, past_episode, view_of
-from mlmon_dagster.store import alert_state, outbox, silences
+from mlmon_dagster.store import alert_state, outbox, silences, told_events
 from mlmon_dagster.store.alert_state import Row
 
 SUMMARY = "summary"  # the group of the message that ends a backfill
@@ -39,6 +39,7 @@ class GroupState:
         routes: Where each alert goes now, and who is mentioned there, by fingerprint.
         views: The alerts as people read them.
         with_plots: Whether messages that tell something new get a picture of it.
+        untold: Episodes of which something is in no message, by fingerprint.
     """
 
     conn: sa.Connection
@@ -51,6 +52,7 @@ class GroupState:
     routes: dict[str, dict[Destination, str]]
     views: dict[str, AlertView] = field(default_factory=dict)
     with_plots: bool = False
+    untold: Mapping[str, Collection[int]] = field(default_factory=dict)
 
     def apply_silences(self) -> None:
         """Mute what a silence matches, and unmute what none matches any more."""
@@ -64,15 +66,31 @@ class GroupState:
                 row["muted_reason"] = reason
                 alert_state.set_muted(self.conn, fingerprint, reason)
 
+    def is_active(self, episode: str) -> bool:
+        """Tell whether an episode goes on."""
+        fingerprint, number = episode.split(":")
+        row = self.alerts.get(fingerprint)
+        return (
+            row is not None and row["episode"] == int(number) and row["state"] in alert_state.ACTIVE
+        )
+
     def key(self, row: Row) -> str:
         """Name what is told of an alert: its episode and how often that changed."""
         return f"{row['fingerprint']}:{row['episode']}:{self.n_changes[row['fingerprint']]}"
 
     def destinations(self) -> list[Destination]:
-        """Return the places that an alert goes to, or that were told of one that has not ended."""
+        """Return the places that an alert goes to, or that have still to hear of one."""
         routed = {place for places in self.routes.values() for place in places}
-        told = {place_of(g) for g in self.groups.values() if json.loads(g["firing"])}
-        return sorted(routed | told)
+        waiting = {
+            place_of(g)
+            for g in self.groups.values()
+            if json.loads(g["firing"]) or json.loads(g["owed"])
+        }
+        return sorted(routed | waiting)
+
+    def families(self) -> list[str]:
+        """Return the families of the alerts."""
+        return sorted({row["family"] for row in self.alerts.values()})
 
     def active(self, destination: Destination, family: str) -> dict[str, dict[str, Any]]:
         """Return by key the active alerts of a family that go to a place or were told of there.
@@ -133,6 +151,12 @@ class GroupState:
             found.append(view_of(row, zone))
         return found
 
+    def ended_views(self, keys: Iterable[str]) -> list[AlertView]:
+        """Return episodes that have ended: as they are now, or as they were if they fire again."""
+        named = {episode_of(key) for key in keys}
+        again = {k for k in named if self.alerts[k.split(":")[0]]["episode"] != int(split(k)[1])}
+        return self.views_of(named - again) + self.episodes(again)
+
     def _group_key(self, destination: Destination, family: str) -> str:
         return "|".join((*destination, self.context.spec.model, family))
 
@@ -150,6 +174,7 @@ class GroupState:
                 "version": 0,
                 "firing": "[]",
                 "resolved": "[]",
+                "owed": "[]",
                 "last_sent_at": None,
                 "first_dirty_at": None,
                 "next_flush_at": None,
@@ -164,13 +189,23 @@ class GroupState:
         text: Message,
         *,
         head_key: str,
+        tells: Iterable[str] = (),
         next_at: dt.datetime = outbox.AT_ONCE,
         pictured: Sequence[AlertView] = (),
     ) -> None:
         """Write a message into the outbox, and a plot of some alerts where plots are shown.
 
-        It is due at ``next_at``, which is real time.
+        Args:
+            group: The notification log that it belongs to.
+            key: Its idempotency key.
+            kind: What kind of message it is.
+            text: What it says.
+            head_key: Key of the message that opened the thread; empty to open one.
+            tells: The episodes of which it tells all that has happened so far.
+            next_at: When it is due, in real time.
+            pictured: The alerts to draw.
         """
+        episodes = sorted({episode_of(k) for k in tells})
         receiver = group["receiver"]
         wanted = self.with_plots and pictured and receiver in (IN_THREAD, *INLINE)
         plot = plot_of(self.conn, pictured) if wanted else None
@@ -183,12 +218,14 @@ class GroupState:
                 head_key=head_key,
                 now=self.now,
                 fallback=fallback_of(self.context.spec, place_of(group)),
+                tells=episodes,
                 plot=plot if receiver in INLINE else None,
             )
         ]
         if plot and receiver == IN_THREAD:
             rows.append(plot_row(group, key, plot, thread=head_key or key, now=self.now))
         outbox.enqueue(self.conn, [{**row, "next_at": next_at} for row in rows])
+        told_events.mark_told(self.conn, map(split, episodes), key)
 
 
 def load(
@@ -197,8 +234,9 @@ def load(
     """Read the state of one model, with the silences of this moment applied."""
     model = context.spec.model
     groups = {key: dict(row) for key, row in alert_state.load_groups(conn, model).items()}
-    told = [json.loads(g["firing"]) + json.loads(g["resolved"]) for g in groups.values()]
-    fingerprints = sorted({key.split(":")[0] for keys in told for key in keys})
+    untold = told_events.untold_episodes(conn, model)
+    told = [json.loads(g[name]) for g in groups.values() for name in ("firing", "resolved", "owed")]
+    fingerprints = sorted({key.split(":")[0] for keys in told for key in keys} | set(untold))
     rows = alert_state.load_alerts(
         conn, model, states=alert_state.ACTIVE, fingerprints=fingerprints
     )
@@ -218,6 +256,7 @@ def load(
             if row["state"] in alert_state.ACTIVE
         },
         with_plots=with_plots,
+        untold=untold,
     )
     state.apply_silences()
     state.views = {key: view_of(row, context.spec.time.zone) for key, row in alerts.items()}
@@ -246,6 +285,12 @@ def episode_of(key: str) -> str:
 def dump(keys: Iterable[str]) -> str:
     """Write keys the way the notification log keeps them."""
     return json.dumps(sorted(keys))
+
+
+def split(episode: str) -> tuple[str, int]:
+    """Return the fingerprint and the number that name an episode."""
+    fingerprint, number = episode.split(":")
+    return fingerprint, int(number)
 
 
 def _is_silence(reason: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mlmon_dagster.alerts import message as say
@@ -26,11 +27,12 @@ from mlmon_dagster.alerts.links import Links
 from mlmon_dagster.alerts.message import Changes, Context, Message
 from mlmon_dagster.alerts.notify import Reason, Told, needs_update
 from mlmon_dagster.alerts.outgoing import row_key
+from mlmon_dagster.alerts.owing import is_told, mute_ended, note_owed
 from mlmon_dagster.alerts.routing import Destination
 from mlmon_dagster.alerts.silencing import silenced_by
 from mlmon_dagster.alerts.view import AlertView
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, alert_state, checkpoints, outages, outbox
+from mlmon_dagster.store import Store, alert_state, checkpoints, outages, outbox, told_events
 from mlmon_dagster.store.alert_state import Row
 
 _KINDS: dict[Reason, str] = {
@@ -38,6 +40,7 @@ _KINDS: dict[Reason, str] = {
     "new_alerts": "updated",
     "some_resolved": "updated",
     "all_resolved": "resolved",
+    "missed": "resolved",
     "repeat": "repeated",
 }
 
@@ -67,14 +70,15 @@ def flush_groups(
     """
     declared = {spec.model: spec for spec in specs}
     n_written = 0
-    for model in alert_state.models_to_flush(store.state):
+    for model in told_events.models_to_flush(store.state):
         if model not in declared:
             continue
         context = Context(declared[model], links) if links else Context(declared[model])
         with alert_state.exclusive(store.state, f"alerts:{model}") as conn:
             state = load(conn, context, now, with_plots=with_plots)
+            note_owed(state)
             n_written += summarize_backfill(state, is_running=model in backfilling)
-            families = sorted({row["family"] for row in state.alerts.values()})
+            families = state.families()
             n_written += sum(
                 _flush_family(state, place, family)
                 for place in state.destinations()
@@ -87,21 +91,25 @@ def flush_groups(
 
 def _flush_family(state: GroupState, place: Destination, family: str) -> int:
     group = state.group(place, family)
-    told = told_of(group)
+    told, owed = told_of(group), set(json.loads(group["owed"]))
     active = state.active(place, family)
-    audible = {key for key, row in active.items() if not row["muted_reason"]}
+    audible = {k for k, row in active.items() if is_told(row, is_owed=episode_of(k) in owed)}
     episodes = {episode_of(key): key for key in active}
     # Muted after it was announced: neither told again nor taken for resolved.
     held = {k for k in told.firing if episode_of(k) in episodes} - audible
     held = {k for k in held if active[episodes[episode_of(k)]]["muted_reason"]}
     ended = {k for k in told.firing if episode_of(k) not in episodes}
-    quiet = {k for k in ended if silenced_by(state.alerts[k.split(":")[0]], state.silences)}
-    resolved = told.resolved | {episode_of(k) for k in ended - quiet}
-    known = Told(told.firing - quiet, told.resolved, told.at)
+    missed = {k for k in owed if not state.is_active(k)} - {episode_of(k) for k in ended}
+    over = {episode_of(k) for k in ended} | missed
+    quiet = {k for k in over if silenced_by(state.alerts[k.split(":")[0]], state.silences)}
+    ended_quietly, ended = _split(ended, quiet)
+    missed -= quiet
+    resolved = told.resolved | {episode_of(k) for k in ended}
+    known = Told(told.firing - ended_quietly, told.resolved, told.at)
     firing = frozenset(audible | held)
     policy = state.context.spec.alerts
     reason = needs_update(
-        known if group["version"] else None, firing, resolved, now=state.now, repeat=policy.repeat
+        known, firing, resolved, missed=missed, now=state.now, repeat=policy.repeat
     )
     audible_rows = [active[key] for key in audible]
     if reason == "repeat" and not any(_reminds(state, row, place) for row in audible_rows):
@@ -112,15 +120,26 @@ def _flush_family(state: GroupState, place: Destination, family: str) -> int:
         return 0
     if _too_soon(state, group):
         return 0
-    over = resolved | {episode_of(k) for k in quiet}
-    group |= {"firing": dump(firing), "resolved": dump(over)}
+    mute_ended(state, quiet)
+    silenced = {episode_of(k) for k in active.keys() - audible} & owed
+    group |= {
+        "firing": dump(firing),
+        "resolved": dump(resolved | {episode_of(k) for k in ended_quietly}),
+        "owed": dump(silenced),
+    }
     if reason is None:  # they ended under a silence: only the head says so
         group["version"] += 1
-        _write_head(state, group)
+        if ended_quietly:
+            _write_head(state, group)
         alert_state.save_group(state.conn, group)
         return 0
-    _write(state, group, reason, told, audible, ended - quiet)
-    return 1
+    return _write(state, group, reason, News(told, audible, ended, missed))
+
+
+def _split(keys: set[str], episodes: set[str]) -> tuple[set[str], set[str]]:
+    """Split keys into those of some episodes and the others."""
+    inside = {key for key in keys if episode_of(key) in episodes}
+    return inside, keys - inside
 
 
 def _reminds(state: GroupState, row: Row, place: Destination) -> bool:
@@ -144,55 +163,80 @@ def _too_soon(state: GroupState, group: dict[str, Any]) -> bool:
     return True
 
 
-def _write(
-    state: GroupState,
-    group: dict[str, Any],
-    reason: Reason,
-    told: Told,
-    audible: set[str],
-    ended: set[str],
-) -> None:
+@dataclass(frozen=True)
+class News:
+    """What a group has to say.
+
+    Attributes:
+        told: What was said before.
+        audible: Keys of the alerts that fire.
+        ended: Keys of those that were announced and have ended.
+        missed: Episodes that were over before anybody was told.
+    """
+
+    told: Told
+    audible: set[str]
+    ended: set[str]
+    missed: set[str]
+
+    @property
+    def tells(self) -> set[str]:
+        """The episodes that a message about all of it tells."""
+        return {episode_of(key) for key in self.audible | self.ended} | self.missed
+
+
+def _write(state: GroupState, group: dict[str, Any], reason: Reason, news: News) -> int:
+    """Write what there is to say; return in how many messages."""
     group |= {
         "version": group["version"] + 1,
         "last_sent_at": state.now,
         "first_dirty_at": None,
         "next_flush_at": state.now + state.context.spec.alerts.group_interval,
     }
-    key, context = row_key(group), state.context_of(group)
+    key, context, n_written = row_key(group), state.context_of(group), 1
     if reason == "first":
+        if news.missed:  # what is over does not belong into the thread of what begins
+            _write_missed(state, group, row_key(group, "missed"), news.missed)
+            n_written = 2
         group |= {"head_key": key, "resolved": "[]"}
-        views = state.views_of(audible)
+        views = state.views_of(news.audible)
         text = say.head_message(context, views)
-        state.enqueue(group, key, _KINDS[reason], text, head_key="", pictured=views)
+        state.enqueue(
+            group, key, _KINDS[reason], text, head_key="", tells=news.audible, pictured=views
+        )
+    elif reason == "missed" and not news.told.firing:
+        _write_missed(state, group, key, news.missed)
     elif reason == "all_resolved" and _withdraw(state, group):
         # The thread's answers go with it: all that fired in it is said here, whenever it ended.
-        over = {episode_of(k) for k in told.firing} | told.resolved
-        silent = {episode_of(k) for k in told.firing} - {episode_of(k) for k in ended}
-        text = say.missed_message(context, state.episodes(over - silent))
-        state.enqueue(group, key, _KINDS[reason], text, head_key="")
+        over = {episode_of(k) for k in news.told.firing} | news.told.resolved
+        silent = {episode_of(k) for k in news.told.firing} - {episode_of(k) for k in news.ended}
+        _write_missed(state, group, key, over - silent | news.missed)
+        told_events.hand_over(state.conn, group["head_key"], key)
     else:
-        text = _reply(state, context, reason, told, audible, ended)
+        text = _reply(state, context, reason, news)
         state.enqueue(
             group,
             key,
             _KINDS[reason],
             text,
             head_key=group["head_key"],
-            pictured=_pictured(state, reason, told, audible, ended),
+            tells=news.tells,
+            pictured=_pictured(state, reason, news),
         )
         if reason != "repeat":
             _write_head(state, group)
     alert_state.save_group(state.conn, group)
+    return n_written
 
 
-def _reply(
-    state: GroupState,
-    context: Context,
-    reason: Reason,
-    told: Told,
-    audible: set[str],
-    ended: set[str],
-) -> Message:
+def _write_missed(state: GroupState, group: dict[str, Any], key: str, over: set[str]) -> None:
+    """Say of what is over that it was, in a message of its own."""
+    text = say.missed_message(state.context_of(group), state.episodes(over))
+    state.enqueue(group, key, _KINDS["missed"], text, head_key="", tells=over)
+
+
+def _reply(state: GroupState, context: Context, reason: Reason, news: News) -> Message:
+    told, audible = news.told, news.audible
     if reason == "repeat":
         return say.repeat_message(context, state.views_of(audible))
     known = {episode_of(key) for key in told.firing}
@@ -205,19 +249,18 @@ def _reply(
         opened=state.views_of(key for key in audible if episode_of(key) not in known),
         escalated=state.views_of(worse),
         revised=state.views_of(changed - worse),
-        resolved=state.views_of(ended),
+        resolved=state.ended_views(news.ended),
+        missed=state.episodes(news.missed),
     )
     mention = bool(changes.opened or changes.escalated)
     return say.change_message(context, changes, state.views_of(audible), mention=mention)
 
 
-def _pictured(
-    state: GroupState, reason: Reason, told: Told, audible: set[str], ended: set[str]
-) -> Sequence[AlertView]:
+def _pictured(state: GroupState, reason: Reason, news: News) -> Sequence[AlertView]:
     """Return the alerts that a reply is about, if a picture says more than the last one."""
     if reason == "all_resolved":
-        return state.views_of(ended)
-    return state.views_of(audible - told.firing) if reason == "new_alerts" else ()
+        return state.views_of(news.ended)
+    return state.views_of(news.audible - news.told.firing) if reason == "new_alerts" else ()
 
 
 def _withdraw(state: GroupState, group: dict[str, Any]) -> bool:

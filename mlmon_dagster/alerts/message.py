@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mlmon_dagster.alerts.commands import commands_of
@@ -16,6 +16,8 @@ Mood = Literal["ERROR", "WARN", "OK"]
 
 MAX_LISTED = 6
 MAX_NAMED = 20
+OVER = "Opened and resolved"  # before anybody was told
+LATE = ("Told late", "it was over before this message could be sent")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Changes:
     escalated: Sequence[AlertView] = ()
     revised: Sequence[AlertView] = ()
     resolved: Sequence[AlertView] = ()
+    missed: Sequence[AlertView] = ()
 
     @property
     def labelled(self) -> list[tuple[str, Sequence[AlertView]]]:
@@ -68,6 +71,7 @@ class Changes:
             ("Worse", self.escalated),
             ("Revised after late data", self.revised),
             ("Resolved", self.resolved),
+            (OVER, self.missed),
         )
         return [(label, views) for label, views in every if views]
 
@@ -152,28 +156,23 @@ def change_message(
 def repeat_message(context: Context, firing: Sequence[AlertView]) -> Message:
     """Remind of what still fires."""
     head = head_message(context, firing)
-    return Message(
-        title=f"Still firing: {head.title}",
-        mood=head.mood,
-        items=head.items,
-        more=head.more,
-        notes=head.notes,
-        mentions=head.mentions,
-        commands=head.commands,
-    )
+    return replace(head, title=f"Still firing: {head.title}", links=())
 
 
-def missed_message(context: Context, resolved: Sequence[AlertView]) -> Message:
-    """Say that alerts fired and ended before their first message could be delivered."""
-    closed = closed_message(context, resolved)
+def missed_message(context: Context, over: Sequence[AlertView]) -> Message:
+    """Say that alerts opened and ended before anybody was told: nobody needs to come running."""
+    views = worst_first(over)
+    said = f"{_count(views)} {OVER.lower()}"
+    if len(views) == 1:
+        said = f"{OVER.lower()}: {views[0].sentence.rstrip('.')}; {_episode(views[0])}"
     return Message(
-        title=f"{context.spec.model}: {_count(resolved)} fired and recovered "
-        "while messages could not be delivered",
+        title=f"{context.spec.model}: {said}",
         mood="OK",
-        items=closed.items,
-        more=closed.more,
-        notes=closed.notes,
-        links=closed.links,
+        items=tuple(_was(v) for v in views[:MAX_LISTED]) if len(views) > 1 else (),
+        more=_and_more(views[MAX_LISTED:]),
+        notes=(LATE, ("Owner", _owners(context, views))),
+        links=links_of(context.links, views),
+        commands=commands_of(views),
     )
 
 
@@ -258,6 +257,8 @@ def _mentions(context: Context, views: Sequence[AlertView]) -> tuple[str, ...]:
 def _change_item(label: str, view: AlertView) -> Item:
     if label == "Resolved":
         return Item(f"Resolved: {view.name}{_now(view)}; was: {view.sentence}", _episode(view))
+    if label == OVER:
+        return Item(f"{OVER}: {view.sentence}", _episode(view))
     newest = view.details.get("newest_message") if label.startswith("Revised") else ""
     return Item(f"{label}: {newest or view.sentence}")
 
@@ -265,6 +266,8 @@ def _change_item(label: str, view: AlertView) -> Item:
 def _change_text(view: AlertView, changes: Changes) -> str:
     if changes.resolved:
         return f"{view.name}{_now(view)}"
+    if changes.missed:
+        return f"{view.sentence.rstrip('.')}, {_episode(view)}"
     newest = view.details.get("newest_message") if changes.revised else ""
     return str(newest or view.sentence).rstrip(".")
 

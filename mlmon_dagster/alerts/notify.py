@@ -1,4 +1,7 @@
-"""Whether a group of alerts has something new to say; the order is Alertmanager's."""
+"""Whether a group of alerts has something new to say; the order is Alertmanager's.
+
+Unlike there, what fired and ended between two looks is told: nobody may have been looking.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Literal
 
-Reason = Literal["first", "new_alerts", "all_resolved", "some_resolved", "repeat"]
+Reason = Literal["first", "new_alerts", "all_resolved", "some_resolved", "missed", "repeat"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ def needs_update(
     firing: Set[str],
     resolved: Set[str],
     *,
+    missed: Set[str] = frozenset(),
     now: dt.datetime,
     repeat: dt.timedelta,
 ) -> Reason | None:
@@ -39,18 +43,22 @@ def needs_update(
         told: What was said last; None for a group never notified about.
         firing: Keys of the alerts firing now.
         resolved: Keys of the alerts that ended.
+        missed: Episodes that began and ended without anybody having been told.
         now: The time of this flush.
         repeat: How long an unchanged group stays silent.
 
     Returns:
         The first reason that holds, in this order; None to stay silent.
     """
-    if told is None:
-        return "first" if firing else None
+    told = told or Told()
     if not firing <= told.firing:
         return "new_alerts" if told.firing else "first"
-    if not firing:
-        return "all_resolved" if told.firing else None
-    if not resolved <= told.resolved:
+    if not firing and told.firing:
+        return "all_resolved"
+    if firing and not resolved <= told.resolved:
         return "some_resolved"
+    if missed:
+        return "missed"
+    if not firing:
+        return None
     return "repeat" if told.at is None or told.at <= now - repeat else None

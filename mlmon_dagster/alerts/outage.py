@@ -19,7 +19,7 @@ from mlmon_dagster.alerts.outgoing import outbox_row
 from mlmon_dagster.alerts.routing import Destination, destinations
 from mlmon_dagster.alerts.view import AlertView, view_of, worst_first
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, alert_state, outages, outbox
+from mlmon_dagster.store import Store, alert_state, outages, outbox, told_events
 from mlmon_dagster.store.alert_state import Row
 from mlmon_dagster.store.outages import OUTAGE
 
@@ -70,9 +70,13 @@ def _summarize(
         "channel": place.channel,
     }
     text = _message(firing, ended, since, place, declared)
-    row = outbox_row(group, key, OUTAGE, text, head_key="", now=since)
+    told = [*taken, *(row for row in replies if row["head_key"] in heads)]
+    tells = sorted({key for row in told for key in json.loads(row["payload"])["tells"]})
+    row = outbox_row(group, key, OUTAGE, text, head_key="", now=since, tells=tells)
     payload = json.loads(row["payload"]) | {"ended": ended}
     outbox.enqueue(conn, [{**row, "payload": json.dumps(payload)}])
+    for head_key in sorted(heads):
+        told_events.hand_over(conn, head_key, key)
     for found in groups:
         alert_state.save_group(conn, {**found, "head_key": key})
     return 1

@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlmon_dagster.alerts.html import html_text
@@ -41,6 +41,7 @@ def outbox_row(
     head_key: str,
     now: dt.datetime,
     fallback: Destination | None = None,
+    tells: Sequence[str] = (),
     plot: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Render a message for the outbox.
@@ -56,6 +57,7 @@ def outbox_row(
         head_key: Key of the message that opened the thread; empty to open one.
         now: The time of the flush.
         fallback: Where it goes if this place refuses it for good.
+        tells: The episodes that it is about, to say them again should it be refused.
         plot: A picture that goes with the text in one piece, where the place takes that.
     """
     mark = head_key if kind == "head" else key
@@ -75,6 +77,7 @@ def outbox_row(
                 "plain": plain_text(message),
                 "event": _event(group, key, kind, message, head_key),
                 "fallback": list(fallback) if fallback else [],
+                "tells": list(tells),
                 **({"html": html_text(message)} if group["receiver"] == "email" else {}),
                 **({"plot": dict(plot)} if plot else {}),
             }
@@ -139,7 +142,13 @@ def fallback_row(row: Mapping[str, Any], error: str) -> dict[str, Any] | None:
         "head_key": "",
         "kind": row["kind"],
         "payload": json.dumps(
-            {"slack": again, "plain": f"{payload['plain']}\n  {note}", "event": event} | rest
+            {
+                "slack": again,
+                "plain": f"{payload['plain']}\n  {note}",
+                "event": event,
+                "tells": payload["tells"],
+            }
+            | rest
         ),
         "created_at": row["created_at"],
     }

@@ -119,7 +119,9 @@ def past_episode(row: Row, events: Sequence[Row]) -> Row:
         **{name: last[name] for name in ("severity", "value", "message")},
         "opened_window": opened,
         "last_window_start": ended,
-        "details": "{}",
+        "details": json.dumps(
+            {"newest_window_end": (ended or row["last_window_start"]).isoformat()}
+        ),
     }
 
 

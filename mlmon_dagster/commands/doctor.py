@@ -46,7 +46,8 @@ def examine(project: Project, *, is_deep: bool = False) -> list[Finding]:
     findings.append(_safely(kept.disk, project))
     findings += _sources(project)
     if next(f.is_fine for f in findings if f.subject == "store"):  # the others need it
-        findings += [_safely(look, project) for look in (_clock, _instance, kept.baselines)]
+        findings += [_safely(look, project) for look in (_alerts, _clock, _instance)]
+        findings.append(_safely(kept.baselines, project))
         findings.append(_safely(kept.all_quarantined if is_deep else kept.quarantine, project))
         if is_deep:
             findings += kept.kept(project)
@@ -156,6 +157,21 @@ def _object_storage(project: Project) -> Finding:
 
 def _is_remote(place: str) -> bool:
     return "://" in place
+
+
+def _alerts(project: Project) -> Finding:
+    """Count what alerts should have told and did not; see docs/alerts.md."""
+    from mlmon_dagster.alerts.owing import count_untold
+    from mlmon_dagster.store.outbox_health import outbox_health
+
+    n = count_untold(project.store, models_of(project).specs, project.now())
+    health = outbox_health(project.store.state)
+    found = (
+        f"{n} events without a message, {health.n_waiting} messages waiting, "
+        f"{health.n_dead} refused for good"
+    )
+    cure = "Run mlmon alerts deliver." if n else "Mend the cause, then: mlmon alerts requeue --all"
+    return Finding("alerts", not (n or health.n_dead), found, cure)
 
 
 def _clock(project: Project) -> Finding:

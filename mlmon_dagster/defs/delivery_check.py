@@ -11,6 +11,7 @@ from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import ModelSpec
 
 NAME = "alert_delivery"
+CURE = "Run mlmon alerts deliver; if they stay, mlmon alerts list shows what it should have told."
 TOO_LONG = dt.timedelta(hours=24)
 
 
@@ -21,11 +22,12 @@ def delivery_check(project: Project, specs: Sequence[ModelSpec]) -> dg.AssetChec
         asset=OVERVIEW_KEY,
         name=NAME,
         metadata={"owners": ", ".join(dict.fromkeys(o for spec in specs for o in spec.owners))},
-        description="Fails when a message was refused for good, or has waited for a day. The "
+        description="Fails when a message was refused for good or has waited for a day, or when "
+        "something that an alert should have told is in no message. The "
         "dispatcher evaluates it too, as soon as that changes.",
     )
     def alert_delivery() -> dg.AssetCheckResult:
-        passed, said, numbers = _look(project)
+        passed, said, numbers = _look(project, specs)
         return dg.AssetCheckResult(
             passed=passed,
             severity=dg.AssetCheckSeverity.ERROR,
@@ -36,18 +38,21 @@ def delivery_check(project: Project, specs: Sequence[ModelSpec]) -> dg.AssetChec
     return alert_delivery
 
 
-def report_delivery(instance: dg.DagsterInstance, project: Project, known: str | None) -> str:
+def report_delivery(
+    instance: dg.DagsterInstance, project: Project, specs: Sequence[ModelSpec], known: str | None
+) -> str:
     """Evaluate the check outside of a run if its answer has changed.
 
     Args:
         instance: Where the evaluation is shown.
         project: Whose outbox it is.
+        specs: All the models.
         known: The answer that was shown last; None if that is not known.
 
     Returns:
         The answer now.
     """
-    passed, said, numbers = _look(project)
+    passed, said, numbers = _look(project, specs)
     answer = "delivered" if passed else said
     if answer != (known or "delivered"):
         instance.report_runless_asset_event(
@@ -63,13 +68,19 @@ def report_delivery(instance: dg.DagsterInstance, project: Project, known: str |
     return answer
 
 
-def _look(project: Project) -> tuple[bool, str, dict[str, object]]:
+def _look(project: Project, specs: Sequence[ModelSpec]) -> tuple[bool, str, dict[str, object]]:
+    from mlmon_dagster.alerts.owing import count_untold
     from mlmon_dagster.store.outbox_health import outbox_health
 
     health = outbox_health(project.store.state)
     oldest = health.oldest_waiting_at
     waits = oldest is not None and project.now() - oldest > TOO_LONG
-    numbers: dict[str, object] = {"waiting": health.n_waiting, "dead": health.n_dead}
+    n_untold = count_untold(project.store, specs, project.now())
+    numbers: dict[str, object] = {
+        "waiting": health.n_waiting,
+        "dead": health.n_dead,
+        "events without a message": n_untold,
+    }
     if oldest is not None:
         numbers["oldest waiting since"] = f"{oldest:%Y-%m-%d %H:%M} UTC"
     if health.last_error:
@@ -84,6 +95,8 @@ def _look(project: Project) -> tuple[bool, str, dict[str, object]]:
             f"{health.n_waiting} messages wait, the oldest since {oldest:%Y-%m-%d %H:%M} UTC. "
             f"{health.last_error}"
         )
+    elif n_untold:
+        said = f"{n_untold} events of alerts are in no message, though nothing mutes them. {CURE}"
     else:
         said = "Every message was delivered, or is on its way."
-    return not (health.n_dead or waits), said.strip(), numbers
+    return not (health.n_dead or waits or n_untold), said.strip(), numbers

@@ -125,7 +125,9 @@ def dispatcher_sensor(project: Project, models: Models) -> dg.SensorDefinition:
         summary = delivery.dispatch_alerts(
             project, declared.specs, context.instance, now, declared.broken
         )
-        context.update_cursor(report_delivery(context.instance, project, context.cursor))
+        context.update_cursor(
+            report_delivery(context.instance, project, declared.specs, context.cursor)
+        )
         return dg.SkipReason(summary.text())
 
     return alert_dispatcher

@@ -41,6 +41,9 @@ alert = sa.Table(
     time("updated_at", nullable=False),
 )
 
+# Written out, for a database uses a partial index only where it can read the condition.
+UNTOLD = sa.text("message_key = '' AND muted_reason = '' AND kind <> 'acknowledged'")
+
 # Every transition of every alert: the history that `mlmon alerts list` shows.
 alert_event = sa.Table(
     "alert_event",
@@ -55,7 +58,9 @@ alert_event = sa.Table(
     sa.Column("value", sa.Float),
     text("message"),
     text("muted_reason"),
+    text("message_key"),  # the outbox row that first told it; '' while nobody has been told
     time("created_at", nullable=False),
+    sa.Index("alert_event_untold", "fingerprint", sqlite_where=UNTOLD, postgresql_where=UNTOLD),
     sa.UniqueConstraint(
         "fingerprint", "episode", "kind", "window_start", "data_version", name="alert_event_once"
     ),
@@ -74,12 +79,12 @@ alert_group = sa.Table(
     sa.Column("version", sa.Integer, nullable=False, server_default="0"),
     text("firing", "[]"),
     text("resolved", "[]"),
+    text("owed", "[]"),  # episodes that this place must still hear of, also when they are over
     time("last_sent_at"),
     time("first_dirty_at"),
     time("next_flush_at"),
 )
 
-# Written out, for a database uses a partial index only where it can read the condition.
 WAITING = sa.text("status IN ('queued', 'sending', 'unknown')")
 UNCLEAR = sa.text("status IN ('sending', 'unknown')")
 

@@ -247,14 +247,6 @@ def worst_value(
 # Groups: what receivers were told
 
 
-def models_to_flush(engine: sa.Engine) -> list[str]:
-    """Return the models with an active alert, or with one that a receiver believes active."""
-    firing = sa.select(alert.c.model).where(alert.c.state.in_(ACTIVE))
-    told = sa.select(alert_group.c.model).where(alert_group.c.firing != "[]")
-    with engine.connect() as conn:
-        return sorted(conn.scalars(firing.union(told)))
-
-
 def load_groups(conn: sa.Connection, model: str) -> dict[str, Row]:
     """Return the notification log of a model by group key."""
     query = sa.select(alert_group).where(alert_group.c.model == model)

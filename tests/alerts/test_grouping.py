@@ -13,7 +13,7 @@ from mlmon_dagster.alerts import ConsoleReceiver, dagster_links, deliver, flush_
 from mlmon_dagster.alerts.silencing import matcher
 from mlmon_dagster.alerts.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.store import Store, silences
+from mlmon_dagster.store import Store, silences, told_events
 from mlmon_dagster.store.schema import outbox, window_state
 from mlmon_dagster.store.upsert import upsert
 from tests.alerts.fake_slack import FakeSlack
@@ -39,6 +39,10 @@ def columns(number: int, status: str = "ERROR", n: int = 3, **kw: Any) -> list[d
         result(number, status, column_name=f"c{i}", message=f"psi of c{i} is high", **kw)
         for i in range(n)
     ]
+
+
+def untold(store: Store) -> int:
+    return told_events.count_untold(store.state, ["credit"], day(99))
 
 
 def texts(store: Store) -> list[str]:
@@ -138,9 +142,98 @@ def test_messages_of_a_group_keep_five_minutes_apart(store: Store) -> None:
     assert (too_soon, later) == (0, 1)
 
 
-def test_what_fires_and_ends_between_two_flushes_is_not_told(store: Store) -> None:
+def test_what_opens_and_ends_between_two_looks_is_told_once_as_over(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    written = settle(any_store, SPECS, day(3), result(1), result(2, "OK"))
+    again = flush_groups(any_store, SPECS, day(3) + HOUR)
+    send(any_store, receiver)
+
+    (message,) = slack.messages
+    assert (written, again, untold(any_store)) == (1, 0, 0)
+    assert message.text.endswith(
+        "credit: opened and resolved: psi of age is high; from 2024-01-01 to 2024-01-02*"
+    )
+    assert (message.colour, "<!here>" in message.text) == ("#1a7f37", False)
+
+
+def test_each_of_several_episodes_between_two_looks_is_told(store: Store) -> None:
+    settle(store, SPECS, day(2), result(1, column_name="seen"))
+    history = [result(i, "ERROR" if i % 2 else "OK", message=f"day {i}") for i in range(1, 9)]
+    still = result(8, column_name="seen")
+    settle(store, SPECS, day(9), *history, still, result(8, column_name="new"))
+
+    _, reply, _ = texts(store)
+    assert reply.count("Opened and resolved: day") == 4
+    assert "1 new, 4 opened and resolved; 2 still firing" in reply
+    assert untold(store) == 0
+
+
+def test_what_is_over_is_told_before_the_next_episode_and_in_no_thread_of_it(
+    store: Store,
+) -> None:
+    settle(store, SPECS, day(4), result(1), result(2, "OK"), result(3))
+
+    over, head = rows_of(store, outbox)
+    assert (over["kind"], head["kind"]) == ("resolved", "opened")
+    assert over["head_key"] == head["head_key"] == ""
+    assert over["group_key"] == head["group_key"]
+    assert untold(store) == 0
+
+
+def test_windows_taken_in_at_once_are_muted_one_by_one(store: Store) -> None:
+    """Day 1 drifts, day 2 has a refused file that explains it, day 3 is well again."""
+    cause = {"family": "schema", "metric": "bad_rate"}
+    drift = [result(1), result(2), result(3, "OK")]
+    settle(store, SPECS, day(4), *drift, result(2, **cause), result(3, "OK", **cause))
+    explained = [result(5, column_name="b"), result(6, "OK", column_name="b")]
+    settle(store, SPECS, day(7), *explained, result(5, **cause), result(6, "OK", **cause))
+
+    told = [json.loads(row["payload"])["event"] for row in rows_of(store, outbox)]
+    assert [event["family"] for event in told] == ["drift", "schema", "schema"]
+    assert untold(store) == 0
+
+
+def test_an_episode_is_told_though_a_broken_window_follows_before_the_next_look(
+    store: Store,
+) -> None:
+    broken = result(2, family="schema", metric="bad_rate")
+    settle(store, SPECS, day(3), result(1), result(2), broken)
+    settle(
+        store, SPECS, day(4), result(3, "OK"), result(3, "OK", family="schema", metric="bad_rate")
+    )
+
+    families = [row["group_key"].split("|")[-1] for row in rows_of(store, outbox)]
+    assert sorted(families) == ["drift"] * 2 + ["schema"] * 2  # opened, and over before it was sent
+    assert untold(store) == 0
+
+
+def test_every_place_hears_of_what_is_over(store: Store) -> None:
+    other = {"severity": "ERROR", "slack": {"channel": "#other"}, "continue": True}
+    specs = [spec_of(routes=[other])]
+    settle(store, specs, day(2), result(1, column_name="b"))
+    settle(store, specs, day(3), result(2, "OK", column_name="b"), result(1), result(2, "OK"))
+
+    over = [row for row in rows_of(store, outbox) if "psi of age" in row["payload"]]
+    assert {row["channel"] for row in over} == {"#ml-alerts", "#other"}
+
+
+def test_what_was_over_before_a_silence_began_to_be_looked_at_is_not_told(store: Store) -> None:
+    silence(store, day(1), day(9), model="credit")
+
     assert settle(store, SPECS, day(3), result(1), result(2, "OK")) == 0
-    assert kinds(store) == []
+    assert flush_groups(store, SPECS, day(10)) == 0
+    assert untold(store) == 0
+
+
+def test_an_event_whose_message_was_withdrawn_counts_as_untold_until_another_tells_it(
+    store: Store,
+) -> None:
+    settle(store, SPECS, day(2), result(1))
+    with store.state.begin() as conn:
+        conn.execute(outbox.update().values(status="superseded"))
+
+    assert untold(store) == 1
 
 
 def test_an_end_before_delivery_is_one_message(
@@ -152,7 +245,7 @@ def test_an_end_before_delivery_is_one_message(
     send(any_store, receiver)
 
     (message,) = slack.messages
-    assert "2 alerts fired and recovered while messages could not be delivered" in message.text
+    assert "2 alerts opened and resolved" in message.text
     assert [row["status"] for row in rows_of(any_store, outbox)] == ["superseded"] * 3 + ["sent"]
 
 
@@ -275,6 +368,16 @@ def test_a_backfill_that_leaves_gaps_ends_after_half_an_hour(store: Store) -> No
 
     assert flush_groups(store, SPECS, day(9) + 29 * MINUTE) == 0
     assert flush_groups(store, SPECS, day(9) + 30 * MINUTE) == 1
+
+
+def test_an_episode_that_outlives_its_backfill_is_told_also_when_it_ends_at_once(
+    store: Store,
+) -> None:
+    history = [backfill(1), backfill(1, column_name="b"), backfill(2, "OK", column_name="b")]
+    settle(store, SPECS, day(9), *history, backfill(2), result(3, "OK"))
+
+    (text,) = texts(store)
+    assert "credit: opened and resolved: psi of age is high; from 2024-01-01 to 2024-01-03" in text
 
 
 def test_an_alert_that_was_told_stays_in_its_thread_when_a_backfill_goes_on(store: Store) -> None:

@@ -63,7 +63,7 @@ def test_a_thread_that_nobody_saw_is_told_whole_though_an_alert_fired_twice_in_i
 
     (message,) = slack.messages
     said = str(message.body)
-    assert "3 alerts fired and recovered" in message.text
+    assert "3 alerts opened and resolved" in message.text
     assert all(part in said for part in ("age on day 1", "income on day 1", "age on day 3"))
 
 

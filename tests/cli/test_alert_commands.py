@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mlmon_dagster.alerts import fold_results
 from mlmon_dagster.store import Store, heartbeats, monitor_results, open_store
-from tests.alerts.worlds import day, result, settle, spec_of
+from tests.alerts.worlds import day, observe, result, settle, spec_of
 from tests.cli.conftest import Command
 
 
@@ -103,3 +104,30 @@ def test_the_watchdog_barks_when_nobody_dispatches(home: Path, mlmon: Command) -
     assert "never dispatched" in never.err
     assert "more than 10m ago" in late.err
     assert fine.out.startswith("Alerts were dispatched at")
+
+
+SPEC = """
+model: credit
+task: binary_classification
+owners: [team:risk]
+time: {zone: UTC, start: 2024-01-01}
+source: {predictions: {path: landing/*.csv}}
+columns: {prediction_id: id, event_time: at, score: p}
+features: {age: {type: numeric}}
+"""
+
+
+def test_the_doctor_counts_events_that_no_message_tells_of(home: Path, mlmon: Command) -> None:
+    (home / "models").mkdir()
+    (home / "models" / "credit.yaml").write_text(SPEC)
+    store = state_of(home)
+    observe(store, result(2, column_name="b"), result(3, "OK", column_name="b"))
+    fold_results(store, [spec_of()], day(4))  # age is gone; and then the dispatcher dies
+    store.close()
+
+    base = ("--project", home, "--now", "2024-01-09T00:00:00Z")
+    sick = mlmon(*base, "doctor").out
+    mlmon(*base, "alerts", "deliver")
+    well = mlmon(*base, "doctor").out
+    assert "FIX  alerts: 3 events without a message" in sick
+    assert "ok   alerts: 0 events without a message" in well

@@ -34,6 +34,7 @@ from mlmon_dagster.defs.liveness import MODEL_TAG
 from mlmon_dagster.defs.overview import OVERVIEW_KEY
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.store.outbox import enqueue
+from tests.alerts.worlds import observe, result, spec_of
 from tests.conftest import make_spec
 
 SPECS = [make_spec()]
@@ -164,6 +165,17 @@ def test_new_data_that_cannot_be_looked_at_is_told_after_the_second_time(
     assert look(project, instance) == {"pipeline/planning": "RESOLVED"}
 
 
+def test_events_without_a_message_fail_the_check(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    specs = [spec_of()]
+    observe(project.store, result(1), result(2, "OK"))
+    fold_results(project.store, specs, project.now() - dt.timedelta(days=1))
+
+    said = report_delivery(instance, project, specs, None)
+    assert said.startswith("2 events of alerts are in no message, though nothing mutes them.")
+
+
 def test_a_refused_message_fails_a_check_that_is_evaluated_on_change_only(
     project: Project, instance: dg.DagsterInstance
 ) -> None:
@@ -176,15 +188,15 @@ def test_a_refused_message_fails_a_check_that_is_evaluated_on_change_only(
             for r in records
         ]
 
-    fine = report_delivery(instance, project, None)
+    fine = report_delivery(instance, project, [], None)
     row = {"idempotency_key": "k", "group_key": "g", "receiver": "slack", "channel": "#c"}
     with project.store.state.begin() as conn:
         enqueue(
             conn,
             [{**row, "kind": "test", "status": "dead", "error": "is_archived", "created_at": NOW}],
         )
-    bad = report_delivery(instance, project, fine)
-    assert report_delivery(instance, project, bad) == bad
+    bad = report_delivery(instance, project, [], fine)
+    assert report_delivery(instance, project, [], bad) == bad
 
     assert fine == "delivered"
     assert "mlmon alerts requeue" in bad

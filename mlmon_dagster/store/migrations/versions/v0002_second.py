@@ -143,6 +143,24 @@ def _add_alert_handling() -> None:
     )
 
     _add_outbox_indexes()
+    _add_what_was_told()
+
+
+def _add_what_was_told() -> None:
+    with op.batch_alter_table("alert_group") as batch:
+        batch.add_column(_text("owed", "[]"))
+    with op.batch_alter_table("alert_event") as batch:
+        batch.add_column(_text("message_key"))
+    # Which message told what is not known of the past; it is not told again.
+    op.execute("UPDATE alert_event SET message_key = 'unknown'")
+    where = sa.text("message_key = '' AND muted_reason = '' AND kind <> 'acknowledged'")
+    op.create_index(
+        "alert_event_untold",
+        "alert_event",
+        ["fingerprint"],
+        sqlite_where=where,
+        postgresql_where=where,
+    )
 
 
 def _add_outbox_indexes() -> None:
@@ -158,6 +176,11 @@ def _add_outbox_indexes() -> None:
 
 
 def _drop_alert_handling() -> None:
+    op.drop_index("alert_event_untold", "alert_event")
+    with op.batch_alter_table("alert_event") as batch:
+        batch.drop_column("message_key")
+    with op.batch_alter_table("alert_group") as batch:
+        batch.drop_column("owed")
     for name in ("outbox_unclear", "outbox_waiting", "outbox_head", "outbox_group"):
         op.drop_index(name, "outbox")
     op.create_index("outbox_due", "outbox", ["status", "next_at"])
