@@ -19,6 +19,7 @@ import uuid
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ class LoggerStats:
     Attributes:
         n_written: Rows in landing files, durable.
         n_queued: Rows in memory, not durable yet.
+        n_queued_bytes: What they take there, estimated.
         n_dropped: Rows given up: the queue was full, the logger closed, or no folder was named.
         n_bad_values: Values that are no single cell; null was written instead.
         n_files: Landing files written.
@@ -48,6 +50,7 @@ class LoggerStats:
 
     n_written: int = 0
     n_queued: int = 0
+    n_queued_bytes: int = 0
     n_dropped: int = 0
     n_bad_values: int = 0
     n_files: int = 0
@@ -56,8 +59,11 @@ class LoggerStats:
 
 
 # Stream (0 predictions, 1 actuals), prediction_id, the caller's time or None, the moment of the
-# call in nanoseconds since 1970, features, columns; a tuple, since the caller waits for it.
-Entry = tuple[int, Any, Any, int, Mapping[str, Any] | None, Mapping[str, Any]]
+# call in nanoseconds since 1970, features, columns, bytes; a tuple, since the caller waits for it.
+Entry = tuple[int, Any, Any, int, Mapping[str, Any] | None, Mapping[str, Any], int]
+_PLAIN = frozenset({float, int, str, bool, bytes, type(None)})
+_ENTRY_BYTES = 200  # of the tuple and what hangs on it, besides the values
+_SAMPLED = 100  # elements of a list or mapping that are looked at
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,35 @@ class _File:
     folder: Path
     name: str
     lines: list[bytes]
+
+
+def size_of(
+    prediction_id: object, features: Mapping[str, Any] | None, columns: Mapping[str, Any]
+) -> int:
+    """Estimate what a row takes in memory; of lists and arrays also what they hold."""
+    size = _ENTRY_BYTES + _bytes_of(prediction_id)
+    for values in (features, columns):
+        if values:
+            size += sys.getsizeof(values)
+            if _PLAIN.issuperset(map(type, values.values())):
+                size += sum(map(sys.getsizeof, values.values()))
+            else:
+                size += sum(map(_bytes_of, values.values()))
+    return size
+
+
+def _bytes_of(value: Any, depth: int = 2) -> int:
+    size = sys.getsizeof(value, _ENTRY_BYTES)
+    if type(value) in _PLAIN:
+        return size
+    held = getattr(value, "nbytes", 0)  # an array or a tensor, which may be a view
+    if isinstance(held, int):
+        size = max(size, held)
+    if depth and isinstance(value, list | tuple | set | frozenset | dict):
+        elements = value.values() if isinstance(value, dict) else value
+        some = [_bytes_of(element, depth - 1) for element in islice(elements, _SAMPLED)]
+        size += sum(some) * len(value) // max(len(some), 1)
+    return size
 
 
 class LandingWriter:
@@ -75,6 +110,7 @@ class LandingWriter:
         names: Role -> column name.
         max_rows: Rows of a file.
         max_seconds: The longest that a row waits while the disk works.
+        max_bytes: What the rows in memory may take; a quarter of it is written at once.
     """
 
     def __init__(
@@ -83,7 +119,12 @@ class LandingWriter:
         names: Mapping[str, str],
         max_rows: int,
         max_seconds: float,
+        max_bytes: int,
     ) -> None:
+        # Callers add without a lock, and what they may lose to each other is put right whenever
+        # rows are taken; only those who hold the lock add to what left.
+        self.n_bytes_in = self._n_bytes_out = 0
+        self._max_bytes = max_bytes
         self.queue: deque[Entry] = deque()
         self.wake = threading.Event()
         self.is_started = False
@@ -95,6 +136,7 @@ class LandingWriter:
         self._stop = threading.Event()
         self._is_urgent = False
         self._unwritten: list[_File] = []
+        self._n_bytes_unwritten = 0
         self._n_taken = self._n_settled = 0
         self._n_written = self._n_dropped = self._n_bad_values = 0
         self._n_files = self._n_write_errors = 0
@@ -123,13 +165,29 @@ class LandingWriter:
         with self._lock:
             self._n_dropped += 1
 
-    def drop_oldest(self) -> None:
-        """Give up the row that waits longest."""
-        with self._lock, contextlib.suppress(IndexError):
-            self.queue.popleft()
-            self._n_taken += 1
-            self._n_settled += 1
-            self._n_dropped += 1
+    @property
+    def n_bytes(self) -> int:
+        """What the rows in memory take, estimated."""
+        return self.n_bytes_in - self._n_bytes_out
+
+    def is_due(self, n_rows: int) -> bool:
+        """Say whether what waits is enough for a file."""
+        return n_rows >= self._max_rows or self.n_bytes >= self._max_bytes // 4
+
+    def make_room(self, max_queue: int, size: int) -> bool:
+        """Give up the rows that wait longest until one more fits; return whether it does."""
+        with self._lock:
+            if size + self._n_bytes_unwritten > self._max_bytes:
+                return False
+            while self.queue and (
+                len(self.queue) >= max_queue or self.n_bytes + size > self._max_bytes
+            ):
+                with contextlib.suppress(IndexError):
+                    self._n_bytes_out += self.queue.popleft()[-1]
+                    self._n_taken += 1
+                    self._n_settled += 1
+                    self._n_dropped += 1
+            return self.n_bytes + size <= self._max_bytes
 
     def flush(self, timeout: float) -> bool:
         """Wait until every row that is queued now is durable; return whether it is."""
@@ -160,7 +218,7 @@ class LandingWriter:
         """Return the counts so far."""
         with self._lock:
             return LoggerStats(
-                self._n_written, len(self.queue) + self._n_taken - self._n_settled,
+                self._n_written, len(self.queue) + self._n_taken - self._n_settled, self.n_bytes,
                 self._n_dropped, self._n_bad_values, self._n_files, self._n_write_errors,
                 self._last_error,
             )  # fmt: skip
@@ -187,24 +245,37 @@ class LandingWriter:
     def _write_all(self, least: int) -> bool:
         """Write as long as ``least`` rows wait; return False as soon as the disk fails."""
         with self._writing:
-            while self._unwritten or len(self.queue) >= least:
+            while self._unwritten or self._has(least):
                 if not self._unwritten:
                     self._unwritten = self._take()
                 while self._unwritten:
                     if not self._write(self._unwritten[0]):
                         return False
                     del self._unwritten[0]
+                with self._lock:
+                    self._n_bytes_out += self._n_bytes_unwritten
+                    self._n_bytes_unwritten = 0
         return True
+
+    def _has(self, least: int) -> bool:
+        n_rows = len(self.queue)
+        return n_rows >= least or (n_rows > 0 and self.is_due(n_rows))
 
     def _take(self) -> list[_File]:
         with self._lock:
-            n = min(len(self.queue), self._max_rows)
-            entries = [self.queue.popleft() for _ in range(n)]
-            self._n_taken += n
+            entries: list[Entry] = []
+            n_bytes = 0
+            while self.queue and len(entries) < self._max_rows and n_bytes < self._max_bytes // 4:
+                entries.append(self.queue.popleft())
+                n_bytes += entries[-1][-1]
+            self._n_taken += len(entries)
+            self._n_bytes_unwritten = n_bytes
+            waiting = sum(entry[-1] for entry in self.queue.copy())
+            self.n_bytes_in = self._n_bytes_out + n_bytes + waiting
         lines: tuple[list[bytes], list[bytes]] = ([], [])
         for entry in entries:
             try:
-                lines[entry[0]].append(encode_row(self._row(*entry), self._on_bad))
+                lines[entry[0]].append(encode_row(self._row(*entry[:-1]), self._on_bad))
             except Exception as error:  # an integer of 5,000 digits, a name without a text
                 self._give_up(error)
         return [

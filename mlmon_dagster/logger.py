@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from mlmon_dagster.landing_writer import LandingWriter, LoggerStats
+from mlmon_dagster.landing_writer import LandingWriter, LoggerStats, size_of
 
 OnFull = Literal["drop_newest", "drop_oldest"]
 _LOG = logging.getLogger("mlmon_dagster.logger")
@@ -25,7 +25,8 @@ class PredictionLogger:
 
     One object serves all threads of a process, and a forked process goes on with its own queue,
     thread and files. A row that is not durable yet is lost when the process is killed: those of
-    the last ``max_seconds``, at most ``max_rows`` plus what comes while a batch is written.
+    the last ``max_seconds``, at most ``max_rows`` plus what comes while a batch is written. Its
+    memory is bounded, also while the disk is full: by ``max_queue`` rows and ``max_bytes``.
 
     Args:
         predictions: Landing folder of predictions, as under ``source`` in the spec.
@@ -34,7 +35,9 @@ class PredictionLogger:
             written under their own names.
         max_rows: A file is written once so many rows wait,
         max_seconds: or one of them waits so long.
-        max_queue: So many rows are kept in memory; then rows are dropped and counted.
+        max_queue: So many rows are kept in memory,
+        max_bytes: and so many bytes of them, estimated; then rows are dropped and counted. One
+            batch on its way to the disk is in memory a second time, as text.
         on_full: Which ones: ``drop_newest`` or ``drop_oldest``.
 
     Raises:
@@ -55,10 +58,13 @@ class PredictionLogger:
         max_rows: int = 1_000,
         max_seconds: float = 5.0,
         max_queue: int = 100_000,
+        max_bytes: int = 64 << 20,
         on_full: OnFull = "drop_newest",
     ) -> None:
         if not 1 <= max_rows <= max_queue or not 0 < max_seconds < math.inf:
             raise ValueError("expected 1 <= max_rows <= max_queue and a positive max_seconds")
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes is {max_bytes!r}; expected a positive number of bytes")
         if on_full not in get_args(OnFull):
             raise ValueError(f"on_full is {on_full!r}; expected one of {get_args(OnFull)}")
         # Absolute, since a server may change its folder after the start.
@@ -67,6 +73,7 @@ class PredictionLogger:
         )  # fmt: skip
         self._names = dict(columns or {})
         self._max_rows, self._max_seconds, self._max_queue = max_rows, max_seconds, max_queue
+        self._max_bytes = max_bytes
         self._drops_newest = on_full == "drop_newest"
         self._is_closed = False
         self._writer = self._new_writer()
@@ -146,18 +153,19 @@ class PredictionLogger:
                 writer.drop()
                 return False
             queue = writer.queue
+            logged_ns = time.time_ns() if moment is None else 0
+            copied = dict(features) if features else None
+            size = size_of(prediction_id, copied, columns)
             # Without a lock, since callers must not wait: appending is atomic, and a few rows
             # above the limit do no harm.
             n_waiting = len(queue)
-            if n_waiting >= self._max_queue:
-                if self._drops_newest:
-                    writer.drop()
-                    return False
-                writer.drop_oldest()
-            logged_ns = time.time_ns() if moment is None else 0
-            copied = dict(features) if features else None
-            queue.append((stream, prediction_id, moment, logged_ns, copied, columns))
-            if n_waiting + 1 >= self._max_rows and not writer.wake.is_set():
+            is_full = n_waiting >= self._max_queue or writer.n_bytes + size > self._max_bytes
+            if is_full and (self._drops_newest or not writer.make_room(self._max_queue, size)):
+                writer.drop()
+                return False
+            queue.append((stream, prediction_id, moment, logged_ns, copied, columns, size))
+            writer.n_bytes_in += size
+            if not writer.wake.is_set() and writer.is_due(n_waiting + 1):
                 writer.wake.set()
             if not writer.is_started:
                 writer.start()
@@ -168,7 +176,9 @@ class PredictionLogger:
         return True
 
     def _new_writer(self) -> LandingWriter:
-        return LandingWriter(self._folders, self._names, self._max_rows, self._max_seconds)
+        return LandingWriter(
+            self._folders, self._names, self._max_rows, self._max_seconds, self._max_bytes
+        )
 
     def _after_fork(self) -> None:
         """Start from nothing in the child: what the parent has queued, the parent writes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import errno
 import json
 import logging
 import math
@@ -132,6 +133,35 @@ def test_nothing_reaches_the_caller_whatever_is_logged(tmp_path: Path) -> None:
         assert not logger.log_actual(prediction_id=1, actual=1)  # no folder for actuals
     assert not logger.log(prediction_id=1)  # closed
     assert logger.stats().n_dropped == 3
+
+
+@pytest.mark.parametrize("on_full", ["drop_newest", "drop_oldest"])
+@pytest.mark.parametrize(
+    "value", ["x" * 10_000, [str(i) * 100 for i in range(39)], np.zeros(1250)], ids=type
+)
+def test_memory_is_bounded_in_bytes_while_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: object, on_full: Any
+) -> None:
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlmon_dagster.landing_writer.publish", is_full)
+        logger = PredictionLogger(tmp_path, max_bytes=1_000_000, on_full=on_full)
+        n_logged = sum(logger.log(prediction_id=i, features={"x": value}) for i in range(300))
+        assert not logger.flush(0.2)
+        stats = logger.stats()
+        assert stats.n_queued + stats.n_dropped == 300
+        assert 30 < stats.n_queued <= 110
+        assert stats.n_queued_bytes <= 1_000_000
+        assert n_logged == (300 if on_full == "drop_oldest" else stats.n_queued)
+        assert not logger.log(prediction_id=1, features={"x": "x" * 2_000_000})
+        # What could not be written yet goes once there is room again.
+    assert logger.close()
+    ids = [row["prediction_id"] for row in rows_in(tmp_path)]
+    assert len(ids) == len(set(ids)) == logger.stats().n_written
+    assert logger.stats().n_queued_bytes == 0
+    assert (max(ids) == 299) is (on_full == "drop_oldest")
 
 
 def test_features_changed_after_the_call_are_logged_as_they_were(tmp_path: Path) -> None:
