@@ -10,12 +10,17 @@ import decimal
 import enum
 import json
 import math
+import sys
 import uuid
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, Final
 
 Cell = str | int | float | bool | None
 Row = dict[str, Any]
+_SIMPLE = frozenset({float, int, str, bool, bytes, type(None)})
+_ROW_BYTES = 200  # of a row, besides the values
+_SAMPLED = 100  # elements of a list or mapping that are looked at
 _MIDNIGHT = "T00:00:00+00:00"
 
 
@@ -107,3 +112,32 @@ _CONVERSIONS: Final[tuple[tuple[type, Callable[[Any], Cell]], ...]] = (
     (bytes, lambda value: value.decode("utf-8")),
 )
 _ENCODER = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":"))
+
+
+def size_of(
+    prediction_id: object, features: Mapping[str, Any] | None, columns: Mapping[str, Any]
+) -> int:
+    """Estimate what a row takes in memory; of lists and arrays also what they hold."""
+    size = _ROW_BYTES + _bytes_of(prediction_id)
+    for values in (features, columns):
+        if values:
+            size += sys.getsizeof(values)
+            if _SIMPLE.issuperset(map(type, values.values())):
+                size += sum(map(sys.getsizeof, values.values()))
+            else:
+                size += sum(map(_bytes_of, values.values()))
+    return size
+
+
+def _bytes_of(value: Any, depth: int = 2) -> int:
+    size = sys.getsizeof(value, _ROW_BYTES)
+    if type(value) in _SIMPLE:
+        return size
+    held = getattr(value, "nbytes", 0)  # an array or a tensor, which may be a view
+    if isinstance(held, int):
+        size = max(size, held)
+    if depth and isinstance(value, list | tuple | set | frozenset | dict):
+        elements = value.values() if isinstance(value, dict) else value
+        some = [_bytes_of(element, depth - 1) for element in islice(elements, _SAMPLED)]
+        size += sum(some) * len(value) // max(len(some), 1)
+    return size

@@ -1,7 +1,4 @@
-"""The background half of the prediction logger: a bounded queue, and a thread that writes files.
-
-Standard library only.
-"""
+"""The logger's background half (standard library only): a bounded queue, a thread that writes."""
 
 from __future__ import annotations
 
@@ -19,7 +16,6 @@ import uuid
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,9 +57,6 @@ class LoggerStats:
 # Stream (0 predictions, 1 actuals), prediction_id, the caller's time or None, the moment of the
 # call in nanoseconds since 1970, features, columns, bytes; a tuple, since the caller waits for it.
 Entry = tuple[int, Any, Any, int, Mapping[str, Any] | None, Mapping[str, Any], int]
-_PLAIN = frozenset({float, int, str, bool, bytes, type(None)})
-_ENTRY_BYTES = 200  # of the tuple and what hangs on it, besides the values
-_SAMPLED = 100  # elements of a list or mapping that are looked at
 
 
 @dataclass(frozen=True)
@@ -71,35 +64,6 @@ class _File:
     folder: Path
     name: str
     lines: list[bytes]
-
-
-def size_of(
-    prediction_id: object, features: Mapping[str, Any] | None, columns: Mapping[str, Any]
-) -> int:
-    """Estimate what a row takes in memory; of lists and arrays also what they hold."""
-    size = _ENTRY_BYTES + _bytes_of(prediction_id)
-    for values in (features, columns):
-        if values:
-            size += sys.getsizeof(values)
-            if _PLAIN.issuperset(map(type, values.values())):
-                size += sum(map(sys.getsizeof, values.values()))
-            else:
-                size += sum(map(_bytes_of, values.values()))
-    return size
-
-
-def _bytes_of(value: Any, depth: int = 2) -> int:
-    size = sys.getsizeof(value, _ENTRY_BYTES)
-    if type(value) in _PLAIN:
-        return size
-    held = getattr(value, "nbytes", 0)  # an array or a tensor, which may be a view
-    if isinstance(held, int):
-        size = max(size, held)
-    if depth and isinstance(value, list | tuple | set | frozenset | dict):
-        elements = value.values() if isinstance(value, dict) else value
-        some = [_bytes_of(element, depth - 1) for element in islice(elements, _SAMPLED)]
-        size += sum(some) * len(value) // max(len(some), 1)
-    return size
 
 
 class LandingWriter:
@@ -121,9 +85,8 @@ class LandingWriter:
         max_seconds: float,
         max_bytes: int,
     ) -> None:
-        # Callers add without a lock, and what they may lose to each other is put right whenever
-        # rows are taken; only those who hold the lock add to what left.
-        self.n_bytes_in = self._n_bytes_out = 0
+        # Callers add without a lock; what they lose to each other is put right by `_take`.
+        self.n_bytes_in = self._n_bytes_out = self._n_bytes_unwritten = 0
         self._max_bytes = max_bytes
         self.queue: deque[Entry] = deque()
         self.wake = threading.Event()
@@ -136,10 +99,8 @@ class LandingWriter:
         self._stop = threading.Event()
         self._is_urgent = False
         self._unwritten: list[_File] = []
-        self._n_bytes_unwritten = 0
-        self._n_taken = self._n_settled = 0
-        self._n_written = self._n_dropped = self._n_bad_values = 0
-        self._n_files = self._n_write_errors = 0
+        self._n_taken = self._n_settled = self._n_written = self._n_dropped = 0
+        self._n_bad_values = self._n_files = self._n_write_errors = 0
         self._last_error = ""
         self._pid = os.getpid()
         self._reported = (0, -math.inf)
@@ -172,22 +133,20 @@ class LandingWriter:
 
     def is_due(self, n_rows: int) -> bool:
         """Say whether what waits is enough for a file."""
-        return n_rows >= self._max_rows or self.n_bytes >= self._max_bytes // 4
+        return n_rows >= self._max_rows or self._is_much()
 
     def make_room(self, max_queue: int, size: int) -> bool:
         """Give up the rows that wait longest until one more fits; return whether it does."""
         with self._lock:
-            if size + self._n_bytes_unwritten > self._max_bytes:
+            most = self._max_bytes - size
+            if self._n_bytes_unwritten > most:
                 return False
-            while self.queue and (
-                len(self.queue) >= max_queue or self.n_bytes + size > self._max_bytes
-            ):
-                with contextlib.suppress(IndexError):
-                    self._n_bytes_out += self.queue.popleft()[-1]
-                    self._n_taken += 1
-                    self._n_settled += 1
-                    self._n_dropped += 1
-            return self.n_bytes + size <= self._max_bytes
+            while self.queue and (len(self.queue) >= max_queue or self.n_bytes > most):
+                self._n_bytes_out += self.queue.popleft()[-1]
+                self._n_taken += 1
+                self._n_settled += 1
+                self._n_dropped += 1
+            return True
 
     def flush(self, timeout: float) -> bool:
         """Wait until every row that is queued now is durable; return whether it is."""
@@ -242,10 +201,13 @@ class LandingWriter:
             n_failed = 0
             self._report()
 
+    def _is_much(self) -> bool:
+        return bool(self.queue) and self.n_bytes >= self._max_bytes // 4
+
     def _write_all(self, least: int) -> bool:
         """Write as long as ``least`` rows wait; return False as soon as the disk fails."""
         with self._writing:
-            while self._unwritten or self._has(least):
+            while self._unwritten or len(self.queue) >= least or self._is_much():
                 if not self._unwritten:
                     self._unwritten = self._take()
                 while self._unwritten:
@@ -256,10 +218,6 @@ class LandingWriter:
                     self._n_bytes_out += self._n_bytes_unwritten
                     self._n_bytes_unwritten = 0
         return True
-
-    def _has(self, least: int) -> bool:
-        n_rows = len(self.queue)
-        return n_rows >= least or (n_rows > 0 and self.is_due(n_rows))
 
     def _take(self) -> list[_File]:
         with self._lock:

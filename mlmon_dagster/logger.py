@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from mlmon_dagster.landing_writer import LandingWriter, LoggerStats, size_of
+from mlmon_dagster.json_cells import size_of
+from mlmon_dagster.landing_writer import LandingWriter, LoggerStats
 
 OnFull = Literal["drop_newest", "drop_oldest"]
 _LOG = logging.getLogger("mlmon_dagster.logger")

@@ -19,7 +19,7 @@ ALLOWED = {
     "json_cells": set(),
     "landing_file": set(),
     "landing_writer": {"json_cells", "landing_file"},
-    "logger": {"landing_writer"},
+    "logger": {"json_cells", "landing_writer"},
     "spec": {"errors"},
     "metrics": {"errors", "spec"},
     "scaffold": {"errors", "spec"},

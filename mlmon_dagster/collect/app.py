@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -88,10 +88,13 @@ class App:
         key = headers.get("idempotency-key", "")
         if len(key) > _MOST_KEY:
             raise Problem("malformed", f"Idempotency-Key is longer than {_MOST_KEY} characters.")
-        with self._pressure.room_for(target):
-            body = await self._body(request)
-            ask = Ask(target, form, body, caller, key, takes_part)
-            answer, is_repeat = await self._collector.take(ask)
+        self._pressure.check(target)  # before the body comes
+        who = caller or (request.client.host if request.client else "")
+        with self._pressure.receiving(who) as count:
+            body = await self._body(request, count)
+            with self._pressure.room_for(target, who):
+                ask = Ask(target, form, body, caller, key, takes_part)
+                answer, is_repeat = await self._collector.take(ask)
         return json_response(answer, 202, {"idempotent-replayed": "true"} if is_repeat else None)
 
     def _target(self, model: str, stream: str) -> Target:
@@ -103,7 +106,7 @@ class App:
             raise Problem("not_found", f"The model has no landing files of {stream}.")
         raise Problem("not_found", "There is no such model or stream.")
 
-    async def _body(self, request: Request) -> bytes:
+    async def _body(self, request: Request, count: Callable[[int], None]) -> bytes:
         limits = self._collector.limits
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > limits.max_body:
@@ -112,9 +115,10 @@ class App:
         try:
             async with asyncio.timeout(limits.body_seconds):
                 async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > limits.max_body:
+                    if len(body) + len(chunk) > limits.max_body:
                         raise _too_large(limits.max_body)
+                    count(len(chunk))
+                    body += chunk
         except TimeoutError:
             found = f"The body took longer than {limits.body_seconds:g} seconds."
             raise Problem("too_slow", found, headers={"connection": "close"}) from None

@@ -19,6 +19,7 @@ ARRAY: Final = "application/json"
 LINES: Final = ("application/x-ndjson", "application/jsonl", "application/ndjson")
 MEDIA_TYPES: Final = (ARRAY, *LINES, ARROW)
 ENCODINGS: Final = ("identity", "gzip", "zstd")
+_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,17 @@ def unpacked(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """
     if encoding == "identity":
         return body
+    plain = bytearray()
     try:
         with pa.CompressedInputStream(pa.BufferReader(body), encoding) as stream:
-            plain: bytes = stream.read(max_bytes + 1)
+            while block := stream.read(_BLOCK):
+                plain += block
+                if len(plain) > max_bytes:
+                    found = f"More than {max_bytes:,} bytes once unpacked; send fewer rows at once."
+                    raise Problem("too_large", found)
     except OSError:
         raise Problem("malformed", f"The body is cut off, or no {encoding}.") from None
-    if len(plain) > max_bytes:
-        found = f"More than {max_bytes:,} bytes once unpacked; send fewer rows at once."
-        raise Problem("too_large", found)
-    return plain
+    return bytes(plain)
 
 
 def read_batch(
@@ -102,7 +105,7 @@ def read_batch(
         raw = arrow_rows.read_stream(plain, wanted, max_bytes, max_rows)
         batch = Batch(raw, lambda parsed, kept: arrow_rows.lines_of(raw, parsed, wanted, kept))
     else:
-        batch = _json_batch(plain, media_type, wanted)
+        batch = _json_batch(plain, media_type, wanted, max_rows)
     if batch.raw.n_rows > max_rows:
         raise Problem("too_large", f"More than {max_rows:,} rows; send fewer at once.")
     if not batch.raw.n_rows:
@@ -110,12 +113,13 @@ def read_batch(
     return batch
 
 
-def _json_batch(plain: bytes, media_type: str, wanted: Sequence[Column]) -> Batch:
+def _json_batch(plain: bytes, media_type: str, wanted: Sequence[Column], max_rows: int) -> Batch:
     try:
         text = plain.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Problem("malformed", f"Byte {error.start + 1} is not UTF-8.") from None
-    rows = json_rows.read_array(text) if media_type == ARRAY else json_rows.read_lines(text)
+    read = json_rows.read_array if media_type == ARRAY else json_rows.read_lines
+    rows = read(text, max_rows)
     raw = json_rows.raw_file(rows, wanted)
     return Batch(
         raw,

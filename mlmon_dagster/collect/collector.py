@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import datetime as dt
 import errno
 import hashlib
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from mlmon_dagster.collect.body import Form, read_batch, unpacked
 from mlmon_dagster.collect.committing import Committer
@@ -24,6 +28,7 @@ from mlmon_dagster.ingest.layout import Stream
 from mlmon_dagster.spec import ModelSpec
 
 _LOG = logging.getLogger("mlmon_dagster.collect")
+_LARGE = 2 << 20  # bytes of a batch once unpacked
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -97,6 +102,7 @@ class Collector:
         self._committer, self._now = committer, now
         self._repeats = Repeats()
         self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix="mlmon-judge")
+        self._large = threading.Lock()
 
     async def take(self, ask: Ask) -> tuple[dict[str, Any], bool]:
         """Take in a batch; return the answer, and whether it is that of an earlier request.
@@ -124,9 +130,20 @@ class Collector:
         self._committer.close()
 
     def _judged(self, ask: Ask) -> _Accepted:
+        plain = unpacked(ask.body, ask.form.encoding, self.limits.max_plain)
+        if len(plain) < _LARGE:
+            return self._judged_plain(ask, plain)
+        # Rows take several times the memory of their text: one large batch at a time.
+        with self._large:
+            try:
+                return self._judged_plain(ask, plain)
+            finally:
+                del plain
+                _give_back()
+
+    def _judged_plain(self, ask: Ask, plain: bytes) -> _Accepted:
         target, limits = ask.target, self.limits
         judge = self.judges[target.model, target.stream]
-        plain = unpacked(ask.body, ask.form.encoding, limits.max_plain)
         max_rows = min(limits.max_rows, target.max_rows)
         batch = read_batch(plain, ask.form.media_type, judge.wanted, limits.max_plain, max_rows)
         judged = judge.judge(batch.raw, batch.unread, self._now())
@@ -158,6 +175,13 @@ class Collector:
                 raise Problem("overloaded", found, headers={"retry-after": "30"}) from None
             found = f"The landing file cannot be written ({reason}). Nothing was accepted."
             raise Problem("not_stored", found, headers={"retry-after": "5"}) from None
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, which the allocators else keep for good."""
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _key_of(ask: Ask) -> tuple[Key, str]:

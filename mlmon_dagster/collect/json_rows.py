@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import pyarrow as pa
@@ -41,14 +42,15 @@ class JsonRow:
     fault: str = ""
 
 
-def read_array(text: str) -> list[JsonRow]:
-    """Read an object or an array of objects.
+def read_array(text: str, max_rows: int) -> list[JsonRow]:
+    """Read an object or an array of objects, one more than the limit at most.
 
     Raises:
         Problem: If the text is not JSON, or neither of the two.
     """
     try:
-        rows = list(_elements(text))
+        # A row takes a hundred times the memory of the two characters that it may come as.
+        rows = list(islice(_elements(text), max_rows + 1))
     except json.JSONDecodeError as error:
         found = f"Not JSON at line {error.lineno}, column {error.colno}: {error.msg}."
         raise Problem("malformed", found) from None
@@ -57,9 +59,21 @@ def read_array(text: str) -> list[JsonRow]:
     return rows
 
 
-def read_lines(text: str) -> list[JsonRow]:
-    """Read one object a line; blank lines are no rows, a bad line is a row with a fault."""
-    return [_line(line) for line in text.split("\n") if line and not line.isspace()]
+def read_lines(text: str, max_rows: int) -> list[JsonRow]:
+    """Read one object a line, one more than the limit at most.
+
+    Blank lines are no rows, a bad line is a row with a fault.
+    """
+    lines = (line for line in _split(text) if line and not line.isspace())
+    return [_line(line) for line in islice(lines, max_rows + 1)]
+
+
+def _split(text: str) -> Iterator[str]:
+    begin = 0
+    while (end := text.find("\n", begin)) >= 0:
+        yield text[begin:end]
+        begin = end + 1
+    yield text[begin:]
 
 
 def raw_file(rows: Sequence[JsonRow], wanted: Sequence[Column]) -> RawFile:

@@ -7,7 +7,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,6 +32,9 @@ class Pressure:
         max_in_flight: Requests at work at once.
         min_free: Bytes that must stay free on the disk of each landing folder.
         max_files: Collected files of one stream that wait for ingest.
+        max_held: Bytes of bodies in memory, as they come. One caller (a token, or without tokens
+            an address) has at most half of them, and three quarters of the requests at work, so
+            that it does not shut out the others; slow bodies are not at work yet.
     """
 
     def __init__(
@@ -41,28 +45,60 @@ class Pressure:
         max_in_flight: int,
         min_free: int,
         max_files: int,
+        max_held: int = 128 << 20,
     ) -> None:
         self._targets, self._engine = list(targets), engine
         self._max_in_flight, self._min_free, self._max_files = max_in_flight, min_free, max_files
-        self._n_in_flight = 0
+        self._max_held = max_held
+        self._n_in_flight: Counter[str] = Counter()
+        self._n_held: Counter[str] = Counter()
         self._free: dict[Path, tuple[float, int]] = {}
         self._n_files: dict[Target, int] = {}
 
     @contextmanager
-    def room_for(self, target: Target) -> Iterator[None]:
+    def receiving(self, caller: str) -> Iterator[Callable[[int], None]]:
+        """Yield what counts the bytes of a body that is coming; they are let go at the end.
+
+        Raises:
+            Problem: Once they are more than memory is kept for.
+        """
+        n_mine = 0
+
+        def count(n_bytes: int) -> None:
+            nonlocal n_mine
+            n_held = self._n_held.total() + n_bytes
+            mine = self._n_held[caller] + n_bytes
+            # A body alone always has room, however small the limit is.
+            if n_held > self._max_held and n_held > n_mine + n_bytes:
+                raise _overloaded(f"{n_held:,} bytes of bodies are in memory already.", 1)
+            if mine > self._max_held // 2 and mine > n_mine + n_bytes:
+                raise _overloaded(f"{mine:,} bytes of your bodies are in memory already.", 1)
+            n_mine += n_bytes
+            self._n_held[caller] += n_bytes
+
+        try:
+            yield count
+        finally:
+            self._n_held = +(self._n_held - Counter({caller: n_mine}))
+
+    @contextmanager
+    def room_for(self, target: Target, caller: str) -> Iterator[None]:
         """Count a request as at work.
 
         Raises:
             Problem: If there is no room for it.
         """
-        if self._n_in_flight >= self._max_in_flight:
-            raise _overloaded(f"{self._n_in_flight} requests are at work already.", 1)
+        n_in_flight, mine = self._n_in_flight.total(), self._n_in_flight[caller]
+        if n_in_flight >= self._max_in_flight:
+            raise _overloaded(f"{n_in_flight} requests are at work already.", 1)
+        if mine >= max(1, self._max_in_flight * 3 // 4):
+            raise _overloaded(f"{mine} requests of yours are at work already.", 1)
         self.check(target)
-        self._n_in_flight += 1
+        self._n_in_flight[caller] += 1
         try:
             yield
         finally:
-            self._n_in_flight -= 1
+            self._n_in_flight = +(self._n_in_flight - Counter({caller: 1}))
 
     def check(self, target: Target) -> None:
         """Refuse if the disk is nearly full, or ingest does not keep up.

@@ -91,6 +91,7 @@ def running(
     max_files: int = 20_000,
     linger: float = 0.0,
     drain: float = 0.0,
+    max_connections: int = 1_000,
 ) -> Iterator[Running]:
     """Run a collector."""
     spec = spec or push_spec()
@@ -105,7 +106,8 @@ def running(
     )  # fmt: skip
     app = App(collector, access, pressure)
     head = limits.head_seconds if limits else 10.0
-    server = make_server(app, Listening(host, 0, head, drain_seconds=drain))
+    listening = Listening(host, 0, head, max_connections, drain_seconds=drain)
+    server = make_server(app, listening)
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_until(lambda: server.started)

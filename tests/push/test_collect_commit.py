@@ -127,7 +127,7 @@ def test_little_space_many_files_or_many_requests_are_answered_429(
     with running(store, tmp_path, linger=3.0, max_in_flight=1) as collector:
         first = threading.Thread(target=collector.post, args=([row(1)],))
         first.start()
-        wait_until(lambda: collector.app._pressure._n_in_flight == 1)
+        wait_until(lambda: collector.app._pressure._n_in_flight.total() == 1)
         answer = collector.post([row(2)])
         first.join()
         assert (answer.status, answer.headers["retry-after"]) == (429, "1")
