@@ -23,7 +23,6 @@ from mlmon_dagster.json_cells import encode_row
 from mlmon_dagster.landing_file import ENDING, clear_leftovers, publish
 
 RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
-_REPORT_SECONDS = 60.0
 _LOG = logging.getLogger("mlmon_dagster.logger")
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _TIME_ROLES = ("event_time", "actual_time")
@@ -293,7 +292,7 @@ class LandingWriter:
         """Say at most once a minute that rows are dropped or cannot be written."""
         found = self._n_dropped + self._n_write_errors
         known, when = self._reported
-        if found > known and time.monotonic() - when > _REPORT_SECONDS:
+        if found > known and time.monotonic() - when > 60:
             self._reported = (found, time.monotonic())
             _LOG.warning(
                 "%d rows dropped, %d queued, %d failed writes so far %s",
