@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,38 +93,42 @@ def run(folder: Path, seconds: float, connections: int, rows: int, *, kill: bool
     (folder / "models").mkdir(parents=True)
     features = "".join(f"  f{i}: {{type: numeric}}\n" for i in range(N_FEATURES))
     (folder / "models/load.yaml").write_text(SPEC + features)
-    port, load = _free_port(), Load()
+    port, load, over = _free_port(), Load(), threading.Event()
     with _server(folder, port) as server:
         begun = time.monotonic()
         clients = [
-            threading.Thread(target=_client, args=(port, f"c{i}", rows, begun + seconds, load))
+            threading.Thread(target=_client, args=(port, f"c{i}", rows, over, load))
             for i in range(connections)
         ]
         for client in clients:
             client.start()
+        time.sleep(seconds / 2)
         if kill:
-            time.sleep(seconds / 2)
             server.send_signal(signal.SIGKILL)
             server.wait()
-            with _server(folder, port):
-                for client in clients:
-                    client.join()
-        for client in clients:
-            client.join()
+        with _server(folder, port) if kill else nullcontext():
+            time.sleep(seconds / 2)
+            over.set()
+            for client in clients:
+                client.join()
     return _compared(folder, load, time.monotonic() - begun)
 
 
-def _client(port: int, name: str, rows: int, end: float, load: Load) -> None:
+def _client(port: int, name: str, rows: int, over: threading.Event, load: Load) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     with closing(connection):
-        _push(connection, name, rows, end, load)
+        _push(connection, name, rows, over, load)
 
 
 def _push(
-    connection: http.client.HTTPConnection, name: str, rows: int, end: float, load: Load
+    connection: http.client.HTTPConnection,
+    name: str,
+    rows: int,
+    over: threading.Event,
+    load: Load,
 ) -> None:
     n = 0
-    while time.monotonic() < end:
+    while not over.is_set():
         ids = [f"{name}-{n + i}" for i in range(rows)]
         n += rows
         body = json.dumps([_row(i) for i in ids]).encode()

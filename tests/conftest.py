@@ -9,6 +9,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +74,23 @@ SPEC = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow tests, so that no worker ends with one while the others are idle."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds nothing, to copy: making its tables takes longer than most tests."""
+    folder = tmp_path_factory.mktemp("empty") / "store"
+    open_store(folder).close()
+    return folder
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path, empty_store: Path) -> Iterator[Store]:
     """A fresh store on SQLite."""
+    shutil.copytree(empty_store, tmp_path / "store")
     opened = open_store(tmp_path / "store")
     yield opened
     opened.close()
@@ -96,26 +111,50 @@ def postgres_server() -> Iterator[str]:
     server.cleanup()
 
 
-@pytest.fixture
-def pg_url(postgres_server: str) -> Iterator[str]:
-    """The URL of a new, empty database."""
-    url = sa.make_url(postgres_server).set(drivername="postgresql+psycopg2")
+@contextmanager
+def new_database(server: str, template: str = "template1") -> Iterator[str]:
+    """Copy a database, which nobody may be connected to; give the URL of the copy."""
+    url = sa.make_url(server).set(drivername="postgresql+psycopg2")
     admin = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     name = f"test_{uuid.uuid4().hex[:12]}"
     with admin.connect() as conn:
-        conn.exec_driver_sql(f"CREATE DATABASE {name}")
+        conn.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
     yield url.set(database=name).render_as_string(hide_password=False)
     with admin.connect() as conn:
         conn.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+@pytest.fixture
+def pg_url(postgres_server: str) -> Iterator[str]:
+    """The URL of a new, empty database."""
+    with new_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_template(
+    postgres_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The name of a database that has the tables of a store, to copy."""
+    with new_database(postgres_server) as url:
+        open_store(tmp_path_factory.mktemp("empty") / "store", url).close()
+        yield str(sa.make_url(url).database)
+
+
+@pytest.fixture
+def postgres_store(postgres_server: str, postgres_template: str, tmp_path: Path) -> Iterator[Store]:
+    """A fresh store on PostgreSQL."""
+    with new_database(postgres_server, postgres_template) as url:
+        opened = open_store(tmp_path / "store", url)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(params=["store", "postgres_store"], ids=["sqlite", "postgres"])
+def any_store(request: pytest.FixtureRequest) -> Store:
     """A fresh store on SQLite, and one on PostgreSQL."""
-    url = request.getfixturevalue("pg_url") if request.param == "postgres" else None
-    opened = open_store(tmp_path / "store", url)
-    yield opened
-    opened.close()
+    found: Store = request.getfixturevalue(request.param)
+    return found
 
 
 def make_spec(**changes: object) -> ModelSpec:

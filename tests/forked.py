@@ -18,6 +18,7 @@ from mlmon_dagster.store import checkpoints
 
 PRELOADED = (
     "alembic.command",
+    "duckdb",
     "great_expectations.expectations",
     "psycopg2",
     "scipy.stats",

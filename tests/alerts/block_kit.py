@@ -112,7 +112,7 @@ def screenshot(html: str, size: Sequence[int] = (712, 2400)) -> bytes:
             f"--user-data-dir={folder}/profile", "--force-device-scale-factor=1.5",
             f"--window-size={size[0]},{size[1]}", f"--screenshot={picture}", page.as_uri(),
         ]  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
         shown = Image.open(picture).convert("RGB")
         blank = Image.new("RGB", shown.size, "white")
         box = ImageChops.difference(shown, blank).getbbox() or (0, 0, 1, 1)

@@ -18,4 +18,4 @@ def slack() -> Iterator[FakeSlack]:
 
 @pytest.fixture
 def receiver(slack: FakeSlack) -> SlackReceiver:
-    return SlackReceiver(slack.token, base_url=slack.url, timeout_seconds=10)
+    return SlackReceiver(slack.token, base_url=slack.url, timeout_seconds=30)

@@ -8,6 +8,7 @@ client has given up.
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
 import threading
@@ -257,7 +258,7 @@ class FakeSlack:
                     self._reply(200, {"ok": False, "error": "invalid_auth"})
                     return
                 if step == "late":  # taken in when the client has given up already
-                    time.sleep(fake.hang_seconds)
+                    self._wait_until_the_client_gives_up()
                     fake.answer(method, params)
                     step = "eof"
                 if not step or step.startswith("after_"):
@@ -278,10 +279,14 @@ class FakeSlack:
                 else:
                     self._break(step or "400")
 
+            def _wait_until_the_client_gives_up(self) -> None:
+                # Its end of the connection is closed then, however long it took on a busy machine.
+                select.select([self.connection], [], [], fake.hang_seconds)
+
             def _break(self, step: str) -> None:
                 name, _, argument = step.partition(":")
                 if name == "hang":
-                    time.sleep(fake.hang_seconds)
+                    self._wait_until_the_client_gives_up()
                 if name == "truncated":
                     self.send_response(200)
                     self.send_header("Content-Length", "1000")

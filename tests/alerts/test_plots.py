@@ -24,7 +24,7 @@ PICTURE = b"\x89PNG a picture"
 
 
 def plotted(slack: FakeSlack, draw: Any = lambda _plot: PICTURE) -> SlackReceiver:
-    return SlackReceiver(slack.token, base_url=slack.url, timeout_seconds=10, draw=draw)
+    return SlackReceiver(slack.token, base_url=slack.url, timeout_seconds=30, draw=draw)
 
 
 def incident(store: Store, **changes: Any) -> None:

@@ -26,7 +26,7 @@ def hook() -> Iterator[Hook]:
 
 
 def receiver_of(url: str, **kw: Any) -> WebhookReceiver:
-    return WebhookReceiver({"$HOOK": Endpoint(url, **kw)}, timeout_seconds=2, clock=lambda: 1700.0)
+    return WebhookReceiver({"$HOOK": Endpoint(url, **kw)}, timeout_seconds=30, clock=lambda: 1700.0)
 
 
 DELIVERY = Delivery("k" * 64, "$HOOK", "", {"event": {"id": "k" * 64, "title": "psi is high"}})

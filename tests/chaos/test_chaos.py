@@ -122,7 +122,7 @@ def test_whatever_dies_everybody_is_told_once_and_in_order(
             restart=restart,
             pauses=(0.5,) if restart else (),
             patience_seconds=0.5,
-            limit_seconds=120,
+            limit_seconds=600,
         )
     finding = judge(events, slack.accepted, slack.messages)
 

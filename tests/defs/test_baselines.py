@@ -19,6 +19,8 @@ from mlmon_dagster.store import promotions
 from tests.defs.small_model import DAYS, FIRST, NOW, land_days, windows_of_days, write_declaration
 from tests.defs.worlds import World, opened
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cold(tmp_path: Path) -> Iterator[World]:

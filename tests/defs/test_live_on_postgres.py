@@ -38,7 +38,7 @@ from tests.defs.small_model import (
 )
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 120.0  # of each wait; a slow machine fails no test
+DEADLINE = 300.0  # of each wait; a slow machine fails no test
 T = TypeVar("T")
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
 from mlmon_dagster.alerts import fold_results, list_alerts
@@ -13,6 +14,8 @@ from mlmon_dagster.defs.checks import UNWATCHED
 from mlmon_dagster.store.alert_state import ACTIVE
 from tests.defs.small_model import DAYS, MODEL, customers, drop, landing, write_declaration
 from tests.defs.worlds import opened
+
+pytestmark = pytest.mark.slow
 
 SOME = DAYS[:2]
 MOMENT = dt.datetime(2024, 3, 3, 12, tzinfo=dt.UTC)

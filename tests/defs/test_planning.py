@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import dagster as dg
+import pytest
 
 from mlmon_dagster.defs.lineage import OF_ACTUALS, WINDOWED, asset_key
 from mlmon_dagster.defs.liveness import PROCESS_TAG
@@ -25,6 +26,8 @@ from tests.defs.small_model import (
     windows_of_days,
 )
 from tests.defs.worlds import World
+
+pytestmark = pytest.mark.slow
 
 SOME_DAY = dt.date(2024, 3, 3)
 

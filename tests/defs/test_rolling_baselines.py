@@ -21,6 +21,8 @@ from tests.defs.small_model import (
 )
 from tests.defs.worlds import World, opened
 
+pytestmark = pytest.mark.slow
+
 LAST = DAYS[6]
 JUDGED = DAYS[4]  # the first with four earlier windows
 

@@ -14,6 +14,8 @@ from mlmon_dagster.store.model_events import history
 from tests.defs.small_model import DAYS, NOW, customers, drop, landing, windows_of_days
 from tests.defs.worlds import World, opened
 
+pytestmark = pytest.mark.slow
+
 DAY = dt.timedelta(days=1)
 NEXT = DAYS[-1] + DAY
 

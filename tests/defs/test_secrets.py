@@ -33,6 +33,8 @@ from tests.alerts.fake_smtp import fake_smtp
 from tests.alerts.fake_webhook import fake_webhook
 from tests.defs.small_model import MODEL, YAML, customers, drop, landing, windows_of_days
 
+pytestmark = pytest.mark.slow
+
 FIRST = dt.date(2024, 3, 1)
 DAYS = tuple(FIRST + dt.timedelta(days=i) for i in range(3))
 NOW = dt.datetime(2024, 3, 5, 16, tzinfo=dt.UTC)

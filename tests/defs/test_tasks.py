@@ -13,6 +13,8 @@ from mlmon_dagster.store import metric_log, monitor_results
 from tests.defs.small_model import make_project, windows_of_days
 from tests.defs.task_models import DAYS, DECLARATIONS, NOW, land
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("task", DECLARATIONS)
 def test_a_model_of_every_task_is_measured_and_its_bad_day_found(task, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -128,8 +130,19 @@ def opened(folder: Path, moment: dt.datetime = NOW) -> Iterator[World]:
 
 @cache
 def processed_fortnight(base: Path) -> Path:
-    """Land and compute the fortnight, once per process; return its folder."""
-    folder = base / "fortnight"
+    """Return this process's copy of the processed fortnight, which one worker of all makes."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return _process_fortnight(base / "fortnight")
+    made = base.parent / "fortnight"  # of all workers of this run of the tests
+    with (base.parent / "fortnight.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            _process_fortnight(base / "in-the-making").rename(made)
+    shutil.copytree(made, base / "fortnight")
+    return base / "fortnight"
+
+
+def _process_fortnight(folder: Path) -> Path:
     write_declaration(folder)
     land_fortnight(folder)
     with opened(folder) as world:

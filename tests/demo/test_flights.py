@@ -17,6 +17,8 @@ from mlmon_dagster.demo import flights
 from mlmon_dagster.demo.flights import FEATURES, THRESHOLD, ZONE, FlightModel
 from mlmon_dagster.spec import ModelSpec, load_model
 
+pytestmark = pytest.mark.xdist_group("flights")  # they share a model
+
 REPOSITORY = Path(__file__).parents[2]
 SPEC = load_model(REPOSITORY / "models" / "flight_delay.yaml")
 APRIL_1, DECEMBER_31 = dt.date(2013, 4, 1), dt.date(2013, 12, 31)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.binnings import upper_edges
@@ -35,6 +35,7 @@ def same_to_the_bit(a: dict[str, ColumnStatistics], b: dict[str, ColumnStatistic
             assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f"), (name, array)
 
 
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000))
 def test_the_order_of_the_rows_changes_no_bit(seed: int) -> None:
     records = make_records(400, seed)
@@ -52,6 +53,7 @@ def test_reading_in_parts_changes_no_bit(monkeypatch: Any, rows: int, values: in
     same_to_the_bit(whole, numeric(records, records))
 
 
+@settings(max_examples=50)
 @given(
     values=st.lists(
         st.none() | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=60

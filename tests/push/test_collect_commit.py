@@ -54,7 +54,7 @@ def test_a_group_ends_at_the_limits_of_the_source_and_a_large_request_is_alone(
 ) -> None:
     monkeypatch.setattr(committing, "_LARGE", 40)
     target = Target("loan", "predictions", tmp_path, "", max_rows=3, max_bytes=30)
-    committer = Committer(linger=0.2)
+    committer = Committer(linger=1.0)  # time enough to submit all, on a busy machine too
     pieces = [[b"1\n"], [b"2\n", b"3\n"], [b"4\n"], [b"5" * 28 + b"\n"], [b"6" * 50 + b"\n"]]
     futures = [committer.submit(target, piece) for piece in pieces]
     files = [(tmp_path / future.result(10)).read_bytes() for future in futures]

@@ -128,7 +128,7 @@ def client_of(folder: Path, port: int) -> Running:
 
 
 def test_sigterm_finishes_what_is_at_work_and_turns_new_requests_away(tmp_path: Path) -> None:
-    with process(tmp_path, "--drain", "1.5", "--linger", "0") as (server, port):
+    with process(tmp_path, "--drain", "4", "--linger", "0") as (server, port):
         client = client_of(tmp_path, port)
         assert pushed(client, 0) == 202
         server.send_signal(signal.SIGTERM)

@@ -196,10 +196,10 @@ def test_a_disk_that_fails_for_a_while_loses_nothing(tmp_path: Path) -> None:
     with PredictionLogger(folder, max_seconds=0.01, max_rows=5) as logger:
         for i in range(20):
             logger.log(prediction_id=i)
-        assert not logger.flush(0.3)
+        while not logger.stats().n_write_errors:
+            assert not logger.flush(0.1)
         failing = logger.stats()
         assert (failing.n_written, failing.n_queued) == (0, 20)
-        assert failing.n_write_errors > 0
         assert "landing" in failing.last_error
         folder.unlink()
         assert logger.flush(30)

@@ -22,6 +22,8 @@ from mlmon_dagster.defs.resources import Project
 from tests.conftest import SPEC
 from tests.report.worlds import MODEL, NOW, REGIONS, SECRET, World, declare
 
+pytestmark = pytest.mark.xdist_group("report")  # they share a world
+
 Metadata = dict[str, dg.MetadataValue]
 
 

@@ -19,6 +19,8 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, monitor_results
 from tests.report.worlds import BROKEN, DAY, NOW, REGIONS, SECRET, START, World, build, declare
 
+pytestmark = pytest.mark.xdist_group("report")  # they share a world
+
 PAYLOADS = (
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',

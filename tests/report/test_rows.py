@@ -14,6 +14,8 @@ from mlmon_dagster.spec import parse_predicate, predicate_columns
 from mlmon_dagster.spec.predicate import to_callable
 from tests.report.worlds import World, build, declare
 
+pytestmark = pytest.mark.xdist_group("report")  # they share a world
+
 # What a slice value can hold to confuse SQL, the predicate language or the joining of values.
 AWKWARD = ("O'Hare", "D,L", "back\\slash", None, "'; DROP TABLE x --", 'a"b')
 ALL_ROWS = 10_000

@@ -12,6 +12,8 @@ from mlmon_dagster.report.trace import COLUMNS, newest_mature, performance_trace
 from mlmon_dagster.store import Store
 from tests.report.worlds import BROKEN, DAY, DAYS, REGIONS, START, World, build, declare
 
+pytestmark = pytest.mark.xdist_group("report")  # they share a world
+
 EXACT = ("accuracy", "f1", "precision", "recall", "actual_rate", "brier", "log_loss")
 
 

@@ -86,7 +86,7 @@ def database() -> duckdb.DuckDBPyConnection:
 
 
 @given(predicate=PREDICATES, rows=ROWS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 def test_sql_and_python_pick_the_same_rows(
     database: duckdb.DuckDBPyConnection, predicate: Predicate, rows: list[dict[str, object]]
 ) -> None:
@@ -110,6 +110,7 @@ def test_sql_and_python_pick_the_same_rows(
     assert [n for (n,) in found] == [n for n, row in enumerate(rows) if picks(row)]
 
 
+@settings(max_examples=50)
 @given(predicate=PREDICATES)
 def test_what_is_written_reads_back_equal(predicate: Predicate) -> None:
     assert parse_predicate(to_text(predicate), COLUMNS) == predicate

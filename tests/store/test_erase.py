@@ -1,6 +1,7 @@
 """An erased prediction leaves no trace in the store, whatever happens on the way."""
 
 import datetime as dt
+import shutil
 import signal
 from pathlib import Path
 
@@ -139,6 +140,16 @@ def test_records_stay_without_an_erased_row_that_is_logged_again(store: Store) -
     assert CANARY not in store.inference_records(SPEC).read().column("prediction_id").to_pylist()
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store that is filled, to copy."""
+    folder = tmp_path_factory.mktemp("filled") / "store"
+    store = open_store(folder)
+    fill(store)
+    store.close()
+    return folder
+
+
 def erase_until(folder: Path, step: str) -> None:
     """Erase the canary in a store, and die when the step is reached."""
     forked.die_at(step)
@@ -151,9 +162,11 @@ QUICK = ("erase.noted", "erase.partition")
 @pytest.mark.parametrize(
     "step", [s if s in QUICK else pytest.param(s, marks=pytest.mark.slow) for s in STEPS]
 )
-def test_an_erasure_killed_at_any_step_is_finished_by_the_next(step: str, tmp_path: Path) -> None:
+def test_an_erasure_killed_at_any_step_is_finished_by_the_next(
+    step: str, filled: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(filled, tmp_path / "store")
     store = open_store(tmp_path / "store")
-    fill(store)
     copy = tmp_path / "store" / "quarantine" / SPEC.model / "abc.csv"
     copy.parent.mkdir(parents=True)
     copy.write_text(CANARY)
