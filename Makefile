@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test check bench calibrate prove chaos clean
+.PHONY: help demo ui test check bench calibrate prove chaos soak clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -45,6 +45,9 @@ prove: $(STAMP) ## Kill, fail and shuffle the store thousands of times and print
 
 chaos: $(STAMP) ## Kill dispatchers while Slack and the database fail; print what arrived
 	$(BIN)/python -W ignore -m tests.chaos
+
+soak: $(STAMP) ## Write 5 files a second for ten minutes under the daemon and print what became of them
+	$(BIN)/python -W ignore -m tests.soak
 
 clean: ## Remove what the demo and the tools made, keep .venv
 	rm -rf .mlmon landing .pytest_cache .mypy_cache .ruff_cache .hypothesis

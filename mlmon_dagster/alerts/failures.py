@@ -14,7 +14,7 @@ from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.schema import monitor_result
 from mlmon_dagster.store.upsert import insert_or_ignore
 
-Kind = Literal["run", "check", "file", "stuck", "planning", "tick", "daemon", "spec"]
+Kind = Literal["run", "check", "file", "stuck", "planning", "backlog", "tick", "daemon", "spec"]
 
 Unsettled = dict[tuple[str, str, str], str]
 
@@ -25,6 +25,7 @@ _SENTENCES: dict[Kind, str] = {
     "file": "A file was quarantined",
     "stuck": "A run does not get on",
     "planning": "New data could not be looked at",
+    "backlog": "Landing files pile up",
     "tick": "A sensor or schedule fails",
     "daemon": "A daemon of Dagster is silent",
     "spec": "A model does not load and is not monitored",

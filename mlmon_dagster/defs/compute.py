@@ -66,9 +66,13 @@ class Work:
 
 
 def ingest(
-    work: Work, on_progress: Callable[[str], None] | None = None, max_files: int | None = None
+    work: Work,
+    on_progress: Callable[[str], None] | None = None,
+    max_bytes: int | None = None,
+    time_is_up: Callable[[], bool] | None = None,
+    wait_seconds: float = 600,
 ) -> IngestReport:
-    """Take in the landing files that are new."""
+    """Take in the landing files that are new, as many as there is time for."""
     from mlmon_dagster.ingest import ingest_new
 
     report = ingest_new(
@@ -77,9 +81,11 @@ def ingest(
         work.project.folder,
         now=work.now,
         run_id=work.run_id,
-        max_files=max_files,
+        max_bytes=max_bytes,
+        time_is_up=time_is_up,
         on_progress=on_progress,
         variables=work.project.variables,
+        wait_seconds=wait_seconds,
     )
     if work.spec.has_actuals and any(file.status == "done" for file in report.files):
         from mlmon_dagster.store.unmatched import settle_unmatched

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mlmon_dagster.defs import silence
 from mlmon_dagster.defs.comparing import Comparison, comparisons
 from mlmon_dagster.defs.compute import PRODUCTION, Work, parts_of
 from mlmon_dagster.defs.earlier import is_waiting, repeating_files, sent_again, volumes
@@ -132,12 +133,14 @@ def _describe(
     taken = repeating_files(work, windows[0].end) if family == "schema" else None
     usual = volumes(work, windows) if family == "service" else [{}] * len(windows)
     found = schema_changes.changes(engine, spec.model) if family == "schema" else []
+    unread = silence.unread_files(work, windows) if family == "freshness" else {}
+    before = silence.last_before(work, windows[0]) if family == "freshness" else None
     rows = []
     for window, earlier in zip(windows, usual, strict=True):
         state = states.get(window.start) or WindowInputs(window.start, 0, 0, 0, 0)
         reasons = bad.get(window.start, {})
         n_bad = sum(reasons.values())
-        n = _arrived(state) if family == "freshness" else state.n
+        n = silence.arrived(state) if family == "freshness" else state.n
         share = n_bad / (n + n_bad) if n + n_bad else 0.0
         quarantined = reported_in(files, window, spec.time) if files is not None else []
         again = (
@@ -165,6 +168,8 @@ def _describe(
                 **again,
                 **earlier,
                 "learning": _is_learning(state, family),
+                "last_before": before,
+                **unread.get(window.start, {}),
             }
         )
     return pd.DataFrame(rows)
@@ -175,11 +180,6 @@ def _is_learning(state: WindowInputs, family: str) -> bool:
     steps = ("profiles", "drift") if family in ("drift", "performance") else ("profiles",)
     unknown = StepMark(0, "")
     return any(state.steps.get(s, unknown).maturity.startswith(NO_BASELINE) for s in steps)
-
-
-def _arrived(state: WindowInputs) -> int:
-    """Count the rows of a window for freshness: events that still wait to be computed are there."""
-    return max(state.n, 1) if is_waiting(state) else state.n
 
 
 def _version(
@@ -198,7 +198,7 @@ def _version(
         tail += f":columns:{n_changes}" if n_changes else ""
         return f"{version}:{n_bad}:{n_quarantined}{tail}"
     if family == "freshness":
-        return "arrived" if _arrived(state) else "silent"
+        return silence.ARRIVED if silence.arrived(state) else silence.SILENT
     return version
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mlmon_dagster.defs import silence
 from mlmon_dagster.defs.compute import Work, mark_of, mark_step
 from mlmon_dagster.defs.earlier import repeating_files
 from mlmon_dagster.defs.evidence import STEP_OF, verdicts
@@ -19,29 +20,37 @@ if TYPE_CHECKING:
     pass
 
 Judged = dict[str | None, list[dict[str, Any]]]
-FRESHNESS_LOOK_BACK = 30
 NEWS = 2  # windows: what is older than this, beyond what lateness explains, is history
 
 
-def judge(work: Work, family: str) -> Judged:
+def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> Judged:
     """Judge the run's windows by one family, store the verdicts and return the newest ones.
+
+    Args:
+        work: What the run works on.
+        family: One of `spec.FAMILIES`.
+        windows: Others than the run's. Freshness judges, by default, all windows whose verdict is
+            out of date, and the newest ones in any case.
 
     Returns:
         Window key -> rows of ``monitor_result``; for freshness, which looks at the newest windows
         whatever the run's are, one list under None.
     """
-    windows = _fresh_windows(work) if family == "freshness" else work.windows
+    if windows is None:
+        windows = silence.unjudged_windows(work) if family == "freshness" else work.windows
     if not windows:
         return {}
     store, spec = work.project.store, work.spec
     states = load(store.state, spec.model, windows[0].start, windows[-1].end)
-    rows = verdicts(work, family, windows, states)
+    rows = verdicts(work, family, tuple(windows), states)
     for row in rows:
         row["is_backfill"] = work.is_backfill or is_history(spec, row["window_end"], work.now)
         row["created_at"] = work.now
     monitor_results.append(store.state, rows)
     if family != "freshness":
         _mark_judged(work, family, states)
+    if family == "schema":
+        judge_older(work)
     newest = monitor_results.newest(
         store.state, spec.model, windows[0].start, windows[-1].end, family
     )
@@ -86,15 +95,18 @@ def judge_quarantined(work: Work) -> None:
             judge(replace(work, windows=(window,)), "schema")
 
 
+def judge_older(work: Work) -> None:
+    """Judge the freshness of windows that no look at the newest ones reaches, once computed."""
+    newest = silence.newest_windows(work)
+    if work.windows and newest and work.start < newest[0].start:
+        judge(work, "freshness")
+
+
 def is_history(spec: ModelSpec, window_end: dt.datetime, now: dt.datetime) -> bool:
     """Tell whether a window is too old for its verdict to be news."""
     length = {"hour": 1, "day": 24, "week": 168, "month": 744}[spec.time.granularity]
     expected = spec.actuals.expected_within + spec.time.allowed_lateness
     return window_end + expected + NEWS * dt.timedelta(hours=length) < now
-
-
-def _fresh_windows(work: Work) -> tuple[Window, ...]:
-    return tuple(complete_windows(work.spec.time, work.now)[-FRESHNESS_LOOK_BACK:])
 
 
 def why_no_verdict(reasons: Sequence[str]) -> str:

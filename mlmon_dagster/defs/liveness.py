@@ -22,6 +22,8 @@ UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+STARTED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+KILLED = "The process of this run was killed."
 _noted: set[str] = set()
 
 
@@ -38,11 +40,10 @@ def fail_dead_runs(instance: dg.DagsterInstance, model: str) -> int:
     Returns:
         How many those were.
     """
-    started = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-    records = instance.get_run_records(dg.RunsFilter(tags={MODEL_TAG: model}, statuses=started))
+    records = instance.get_run_records(dg.RunsFilter(tags={MODEL_TAG: model}, statuses=STARTED))
     dead = [r.dagster_run for r in records if _is_dead(r.dagster_run.tags.get(PROCESS_TAG, ""))]
     for run in dead:
-        instance.report_run_failed(run, "The process of this run was killed.")
+        instance.report_run_failed(run, KILLED)
     return len(dead)
 
 
@@ -50,6 +51,21 @@ def is_in_flight(instance: dg.DagsterInstance, model: str) -> bool:
     """Tell whether a run of a model is queued or going on."""
     wanted = dg.RunsFilter(tags={MODEL_TAG: model}, statuses=UNFINISHED)
     return bool(instance.get_run_records(wanted, limit=1))
+
+
+def models_in_flight(instance: dg.DagsterInstance) -> set[str]:
+    """Return the models of which a run is queued or going on, with one query for all.
+
+    Runs whose process is gone are marked as failed, as by `fail_dead_runs`, and do not count.
+    """
+    busy = set()
+    for record in instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED)):
+        run = record.dagster_run
+        if run.status in STARTED and _is_dead(run.tags.get(PROCESS_TAG, "")):
+            instance.report_run_failed(run, KILLED)
+        elif MODEL_TAG in run.tags:
+            busy.add(run.tags[MODEL_TAG])
+    return busy
 
 
 def _is_dead(process: str) -> bool:

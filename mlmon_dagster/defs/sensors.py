@@ -1,23 +1,36 @@
 """The planner and the dispatcher: one sensor each for all models; and what they ask of Dagster."""
 
+import datetime as dt
+import time
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Self
+
 import dagster as dg
 
-from mlmon_dagster.defs import broken, compute, delivery, failures, judging
+from mlmon_dagster.defs import broken, compute, delivery, failures, judging, silence
 from mlmon_dagster.defs.checks import evaluation
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.delivery_check import report_delivery
 from mlmon_dagster.defs.lineage import asset_key, keys_of
-from mlmon_dagster.defs.liveness import MODEL_TAG, fail_dead_runs, is_in_flight
+from mlmon_dagster.defs.liveness import MODEL_TAG, models_in_flight
 from mlmon_dagster.defs.metadata import safe_metadata
 from mlmon_dagster.defs.partitions import range_tags
 from mlmon_dagster.defs.planning import Request, plan
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import Models, ModelSpec
+from mlmon_dagster.store import backlog
+from mlmon_dagster.store.backlog import Backlog
+from mlmon_dagster.store.lock import BusyError
 
 ASSET_JOB = (
     "__ASSET_JOB"  # Dagster's own job over all assets: the only one whose partitions may differ
 )
-FILES_PER_TICK = 50
+# Dagster cuts a tick off after 60 s. Files are taken in for the first 20 of them; what is left is
+# left for the next tick, and a file that alone may take longer for a run of its own.
+TICK_SECONDS = 20.0
+LEAST_SECONDS = 3.0  # of a model, so that one with many files leaves something to the others
+LARGE_FILE = 32 * 1024**2
 
 
 def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
@@ -25,7 +38,8 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
 
     It is level-triggered: what has to be computed follows from our store alone, never from a
     cursor, so nothing is lost when a tick dies. The declarations are read again at every tick: one
-    that does not load any more waits, and so does one that Dagster has to be told of first.
+    that does not load any more waits, and so does one that Dagster has to be told of first. The
+    cursor only names the model that a tick had no time for, with which the next one begins.
     """
     known = {spec.model: spec.time for spec in models.specs}
 
@@ -42,11 +56,14 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
         failing = failures.failed_plannings(project)
         declared = models.again(project.now())
         waiting = [s.model for s in declared.specs if known.get(s.model) != s.time]
-        for spec in declared.specs:
-            if spec.model in waiting:
-                continue
+        ready = [s for s in declared.specs if s.model not in waiting]
+        tick = Tick.begin(project, context)
+        for n, spec in enumerate(beginning_with(context.cursor, ready)):
+            if n and tick.seconds_left() <= 0:
+                context.update_cursor(spec.model)
+                break
             try:
-                requests += _plan_model(context, project, spec)
+                requests += _plan_model(tick, spec, len(ready) - n)
                 if spec.model in failing:
                     failures.note_planning(project, spec.model, None)
             except Exception as error:
@@ -66,29 +83,92 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
     return planner
 
 
-def _plan_model(
-    context: dg.SensorEvaluationContext, project: Project, spec: ModelSpec
-) -> list[dg.RunRequest]:
-    fail_dead_runs(context.instance, spec.model)
-    if is_in_flight(context.instance, spec.model):
-        return []
+@dataclass(frozen=True)
+class Tick:
+    """One evaluation of the planner.
+
+    Attributes:
+        ends: When it has to come to an end, on the monotonic clock.
+        busy: Models of which a run is going on.
+        backlogs: What the tick before left of the landing files, by model and stream.
+    """
+
+    project: Project
+    context: dg.SensorEvaluationContext
+    ends: float
+    busy: Set[str]
+    backlogs: Mapping[str, Mapping[str, Backlog]]
+
+    @classmethod
+    def begin(cls, project: Project, context: dg.SensorEvaluationContext) -> Self:
+        """Look up what all models need to know, with one query each."""
+        ends = time.monotonic() + TICK_SECONDS
+        busy = models_in_flight(context.instance)
+        return cls(project, context, ends, busy, backlog.load_all(project.store.state))
+
+    def seconds_left(self) -> float:
+        """Return how much time is left for taking in files."""
+        return self.ends - time.monotonic()
+
+
+def beginning_with(model: str | None, specs: Sequence[ModelSpec]) -> list[ModelSpec]:
+    """Return the specs in their order, beginning with that of a model, if it is among them."""
+    first = next((n for n, spec in enumerate(specs) if spec.model == model), 0)
+    return [*specs[first:], *specs[:first]]
+
+
+def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> list[dg.RunRequest]:
+    """Take in a model's files and request what they touched; a run going on is waited for."""
+    project, instance = tick.project, tick.context.instance
     work = Work(project, spec, (), project.now(), "", False)
-    report = compute.ingest(work, context.log.debug, max_files=FILES_PER_TICK)
-    if report.files:
-        context.instance.report_runless_asset_event(
+    left = tick.seconds_left()
+    ends = time.monotonic() + min(left, max(left / n_models, LEAST_SECONDS))
+    try:
+        report = compute.ingest(
+            work,
+            tick.context.log.debug,
+            max_bytes=LARGE_FILE,
+            time_is_up=lambda: time.monotonic() >= ends,
+            wait_seconds=0,
+        )
+    except BusyError as error:
+        tick.context.log.info(str(error))
+        return []
+    before = tick.backlogs.get(spec.model, {})
+    if before or report.n_left:
+        now = backlog.load(project.store.state, spec.model)
+        failures.note_backlog(project, spec.model, before, now)
+    news = [file for file in report.files if file.status not in ("waiting", "skipped")]
+    if news:
+        instance.report_runless_asset_event(
             dg.AssetMaterialization(
                 asset_key(spec, "event_log"),
                 metadata=safe_metadata(compute.ingest_numbers(report)),
             )
         )
-    fresh = judging.judge(work, "freshness")
-    if report.files:
+    if spec.model in tick.busy:
+        return []
+    newest = silence.newest_windows(work)
+    touches_older = bool(newest and report.windows and report.windows[0] < newest[0])
+    fresh = judging.judge(work, "freshness", None if touches_older else newest)
+    if news:
         key = asset_key(spec, "event_log")
-        context.instance.report_runless_asset_event(
+        instance.report_runless_asset_event(
             evaluation(key, "freshness", None, fresh.get(None, []), None)
         )
     judging.judge_quarantined(work)
+    if report.n_large:
+        return [take_in_request(spec)]
     return [run_request(request) for request in plan(project, spec, project.now())]
+
+
+def take_in_request(spec: ModelSpec) -> dg.RunRequest:
+    """Ask for a run that takes in a model's files, however long it takes."""
+    return dg.RunRequest(
+        run_key=f"{spec.model}:files:{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}",
+        asset_selection=[asset_key(spec, "event_log")],
+        tags={MODEL_TAG: spec.model},
+    )
 
 
 def run_request(request: Request) -> dg.RunRequest:

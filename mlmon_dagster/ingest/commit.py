@@ -213,21 +213,30 @@ def _settle(
     windows: Mapping[Window, int],
     now: dt.datetime,
 ) -> None:
+    stream = batch[0].staged.stream
+    rows = [
+        {
+            "sha256": report.sha256,
+            "reason": report.reason,
+            "rows_in": report.rows_in,
+            "n_new": report.n_new,
+            "n_duplicate": report.n_duplicate,
+            "n_conflict": report.n_conflict,
+            "n_bad": report.n_bad,
+            "schema_report": json.dumps(
+                {**file.report, "warnings": report.warnings, "n_unmatched": report.n_unmatched},
+                allow_nan=False,
+            ),
+        }
+        for file, report in zip(batch, reports, strict=True)
+    ]
     with store.state.begin() as conn:
+        manifest.forget_refused(conn, spec.model, stream, *(file.staged.sha256 for file in batch))
         for file, report in zip(batch, reports, strict=True):
-            key = (spec.model, report.stream, report.sha256)
-            manifest.forget_refused(conn, *key)
             manifest.refuse_rows(conn, letter_rows(conn, spec, report, file.letters, now))
-            manifest.update_file(
-                conn, *key, status="done", reason=report.reason, error="",
-                rows_in=report.rows_in, n_new=report.n_new, n_duplicate=report.n_duplicate,
-                n_conflict=report.n_conflict, n_bad=report.n_bad, attempts=0,
-                schema_report=json.dumps(
-                    {**file.report, "warnings": report.warnings, "n_unmatched": report.n_unmatched},
-                    allow_nan=False,
-                ),
-                finished_at=now,
-            )  # fmt: skip
+        manifest.update_files(
+            conn, spec.model, stream, rows, status="done", error="", attempts=0, finished_at=now
+        )
         note_changes(conn, spec, batch, now)
         window_state.mark_arrivals(conn, spec, windows, now)
 

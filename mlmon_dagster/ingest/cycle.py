@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mlmon_dagster.errors import SchemaError, StoreError
 from mlmon_dagster.ingest.commit import Committed, commit_batch, settle_from_log
+from mlmon_dagster.ingest.discover import Candidate
 from mlmon_dagster.ingest.layout import STREAMS, Stream
 from mlmon_dagster.ingest.parse import Parsed, parse_file
 from mlmon_dagster.ingest.prepare import Prepared, drop_erased, judge_batch, prepare
@@ -21,14 +22,16 @@ from mlmon_dagster.ingest.report import FileReport, IngestReport
 from mlmon_dagster.ingest.rows import draft_rows
 from mlmon_dagster.ingest.sql_source import Variables
 from mlmon_dagster.ingest.staging import StillChangingError, clear_incoming, stage, staging_folder
-from mlmon_dagster.spec import ModelSpec, Window
-from mlmon_dagster.store import Store, erasures
+from mlmon_dagster.spec import FileSource, ModelSpec, Window
+from mlmon_dagster.store import Store, backlog, erasures
+from mlmon_dagster.store.backlog import Backlog
 from mlmon_dagster.store.checkpoints import reached
 from mlmon_dagster.store.lock import writer_lock
 
 BATCH_BYTES = 4 * 1024**2
-BATCH_FILES = 50
+BATCH_FILES = 500
 Progress = Callable[[str], None]
+TimeIsUp = Callable[[], bool]
 
 
 def ingest_new(
@@ -39,8 +42,11 @@ def ingest_new(
     now: dt.datetime,
     run_id: str = "",
     max_files: int | None = None,
+    max_bytes: int | None = None,
+    time_is_up: TimeIsUp | None = None,
     on_progress: Progress | None = None,
     variables: Variables | None = None,
+    wait_seconds: float = 600,
 ) -> IngestReport:
     """Ingest the new and complete landing files of a model, and the new rows of its tables.
 
@@ -53,21 +59,28 @@ def ingest_new(
         now: The present moment, aware; event times may not lie ahead of it.
         run_id: Who asks, noted with files that fail.
         max_files: At most so many files, the oldest first; the rest is left for the next call.
+        max_bytes: Files larger than this are left for a call that has the time for them.
+        time_is_up: Asked before each batch of files but the first; what is left when it says so
+            is left for the next call. The stream that has waited longest then comes first.
         on_progress: Called with a line of text before each batch of files.
         variables: Looks up the environment variables that hold the URLs of source databases.
+        wait_seconds: How long to wait for another ingest of the model.
 
     Returns:
         What became of each file, and the windows to compute again.
 
     Raises:
-        StoreError: If another ingest of the model goes on for ten minutes, or the store fails.
+        BusyError: If another ingest of the model goes on for longer than that.
+        StoreError: If the store fails.
     """
     if now.tzinfo is None:
         raise ValueError(f"naive time {now!r}; pass UTC")
-    with writer_lock(store.state, f"ingest/{spec.model}"):
+    with writer_lock(store.state, f"ingest/{spec.model}", wait_seconds=wait_seconds):
         known = variables or _no_variables
-        ingest = _Ingest(store, spec, project, now, run_id, on_progress or _silent, known)
-        return ingest.run(max_files)
+        ingest = _Ingest(
+            store, spec, project, now, run_id, on_progress or _silent, known, time_is_up
+        )
+        return ingest.run(max_files, max_bytes)
 
 
 def _silent(_text: str) -> None:
@@ -87,25 +100,73 @@ class _Ingest:
     run_id: str
     on_progress: Progress
     variables: Variables
+    time_is_up: TimeIsUp | None
     reports: list[FileReport] = field(default_factory=list)
+    unsettled: list[Candidate] = field(default_factory=list)  # they were thought complete
     windows: set[Window] = field(default_factory=set)
     n_done: int = 0
     n_total: int = 0
 
-    def run(self, max_files: int | None) -> IngestReport:
+    def run(self, max_files: int | None, max_bytes: int | None) -> IngestReport:
         self.refusals = Refusals(self.store, self.spec, self.now, self.run_id)
         work = find_work(self.store, self.spec, self.project, self.now, max_files, self.variables)
+        looked_at = dt.datetime.now(dt.UTC)  # ages of files are of the real clock
         self.reports += work.reports
         self.n_total = len(work.queue)
-        for stream in STREAMS:
-            mine = [item for item in work.queue if item.stream == stream]
-            interrupted = [item for item in mine if item.is_in_log]
-            for batch in ([interrupted] if interrupted else []) + list(_batches(
-                [item for item in mine if not item.is_in_log]
-            )):  # fmt: skip
+        large = [f for f in work.queue if max_bytes is not None and f.size > max_bytes]
+        left = [*work.left, *large]
+        queue = [item for item in work.queue if item not in large] if large else work.queue
+        for n, (stream, batch) in enumerate(self._in_batches(queue)):
+            if n and self.time_is_up is not None and self.time_is_up():
+                left += batch
+            else:
                 self._batch(stream, batch)
         n_waiting = sum(report.status == "waiting" for report in self.reports)
-        return IngestReport(tuple(self.reports), sorted(self.windows), n_waiting, work.n_left)
+        backlog.note(
+            self.store.state, self.spec.model, self._backlog(left, work.waiting, looked_at)
+        )
+        return IngestReport(
+            tuple(self.reports), sorted(self.windows), n_waiting, len(left), len(large)
+        )
+
+    def _in_batches(self, queue: Sequence[Queued]) -> Iterator[tuple[Stream, list[Queued]]]:
+        streams: Sequence[Stream] = STREAMS
+        if self.time_is_up is not None:
+            oldest = {item.stream: item.order for item in reversed(queue)}
+            streams = sorted(oldest, key=lambda stream: oldest[stream])
+        for stream in streams:
+            mine = [item for item in queue if item.stream == stream]
+            if interrupted := [item for item in mine if item.is_in_log]:
+                yield stream, interrupted
+            for batch in _batches([item for item in mine if not item.is_in_log]):
+                yield stream, batch
+
+    def _backlog(
+        self, left: Sequence[Queued], waiting: Sequence[Candidate], looked_at: dt.datetime
+    ) -> dict[str, Backlog]:
+        """Return what this look leaves, by stream; a file that failed has its own report."""
+        waiting = [*waiting, *self.unsettled]
+        found: dict[str, Backlog] = {}
+        for stream in STREAMS:
+            source = source_of(self.spec, stream) if self._has(stream) else None
+            settle = source.settle if isinstance(source, FileSource) else dt.timedelta()
+            late = [
+                looked_at - dt.timedelta(seconds=item.candidate.age)
+                for item in left
+                if item.stream == stream and item.candidate is not None
+            ]
+            new = [looked_at - dt.timedelta(seconds=c.age) for c in waiting if c.stream == stream]
+            found[stream] = Backlog(
+                n_waiting=len(new),
+                n_left=sum(item.stream == stream for item in left),
+                oldest_at=min([*late, *new], default=None),
+                newest_at=max([*late, *new], default=None),
+                left_since=min(late, default=looked_at) + settle if late else None,
+            )
+        return found
+
+    def _has(self, stream: Stream) -> bool:
+        return stream == "predictions" or self.spec.has_actuals
 
     def _batch(self, stream: Stream, queued: Sequence[Queued]) -> None:
         self.on_progress(
@@ -150,6 +211,7 @@ class _Ingest:
         except StillChangingError as error:
             waiting = FileReport(item.stream, item.name, "waiting", message=f"{error}.")
             self.reports.append(waiting)
+            self.unsettled.append(item.candidate)
             return None
 
     def _prepare(self, stream: Stream, items: Sequence[Queued]) -> list[Prepared]:
@@ -169,6 +231,7 @@ class _Ingest:
             patience = 10 * source.settle.total_seconds()
             if error.reason == "cut_line" and not item.staged.is_final(patience):
                 self.reports.append(self.refusals.postpone(item, error))
+                self.unsettled += [item.candidate] if item.candidate else []
             else:
                 self._refuse(item, error)
         except Exception as error:

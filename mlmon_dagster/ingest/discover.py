@@ -94,9 +94,10 @@ def list_landing(
     ready: list[Candidate] = []
     waiting: list[Candidate] = []
     skipped: list[tuple[str, str]] = []
+    inside: dict[Path, bool] = {}
     for path in _matches(root, source.path):
         name = printable(path.relative_to(root).as_posix())
-        problem, info = _inspect(root, path)
+        problem, info = _inspect(root, path, inside)
         if problem or info is None:
             skipped.append((name, problem))
         elif known.get(name) != (info.st_size, info.st_mtime_ns, mark_of(info)):
@@ -127,15 +128,17 @@ def _matches(root: Path, pattern: str) -> Iterator[Path]:
         yield path
 
 
-def _inspect(root: Path, path: Path) -> tuple[str, os.stat_result | None]:
+def _inspect(root: Path, path: Path, inside: dict[Path, bool]) -> tuple[str, os.stat_result | None]:
+    folder = path.parent
     try:
         info = path.lstat()
-        inside = path.parent.resolve().is_relative_to(root)
+        if folder not in inside:  # resolved once a look: it takes longer than all the rest
+            inside[folder] = folder.resolve().is_relative_to(root)
     except OSError:
         return "it vanished while the folder was listed", None
     if stat.S_ISLNK(info.st_mode):
         return "it is a symbolic link; links are not followed", None
-    if not inside:
+    if not inside[folder]:
         return "it lies outside the project folder", None
     if not stat.S_ISREG(info.st_mode):
         return "it is not a regular file", None

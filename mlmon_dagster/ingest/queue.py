@@ -69,11 +69,19 @@ class Queued:
 
 @dataclass(frozen=True)
 class Work:
-    """The queue of one ingest, and what is known of the files that are not in it."""
+    """The queue of one ingest, and what is known of the files that are not in it.
+
+    Attributes:
+        queue: What is to be ingested, in this order.
+        reports: What became of files that need no ingest.
+        left: Complete files beyond the limit.
+        waiting: Files that may still be written to.
+    """
 
     queue: tuple[Queued, ...]
     reports: tuple[FileReport, ...]
-    n_left: int
+    left: tuple[Queued, ...]
+    waiting: tuple[Candidate, ...]
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -104,24 +112,26 @@ def find_work(
     """
     queue: list[Queued] = []
     reports: list[FileReport] = []
+    waiting: list[Candidate] = []
     for stream in STREAMS:
         if stream == "actuals" and not spec.has_actuals:
             continue
         source = source_of(spec, stream)
         if isinstance(source, SqlSource):
             reports += poll_table(store, spec, stream, source, variables, now)
-        found, told = _stream_work(store, spec, stream, project, now)
+        found, told, unsettled = _stream_work(store, spec, stream, project, now)
         queue += found
         reports += told
+        waiting += unsettled
     queue.sort(key=lambda item: (not item.is_in_log, item.attempts > 1, item.order))
     n_certain = sum(item.is_in_log for item in queue)
     limit = len(queue) if max_files is None else max(max_files, n_certain)
-    return Work(tuple(queue[:limit]), tuple(reports), max(0, len(queue) - limit))
+    return Work(tuple(queue[:limit]), tuple(reports), tuple(queue[limit:]), tuple(waiting))
 
 
 def _stream_work(
     store: Store, spec: ModelSpec, stream: Stream, project: Path, now: dt.datetime
-) -> tuple[list[Queued], list[FileReport]]:
+) -> tuple[list[Queued], list[FileReport], tuple[Candidate, ...]]:
     unfinished = {
         row["sha256"]: row
         for row in rows_of(manifest.files(store.state, spec.model, stream, status=UNFINISHED))
@@ -157,7 +167,7 @@ def _stream_work(
         if (candidate.name, candidate.size, candidate.mtime_ns) not in taken:
             before = _before(candidate, seen, unfinished)
             queue.append(_queued(candidate, now, before))
-    return queue, reports
+    return queue, reports, listing.waiting
 
 
 def _before(

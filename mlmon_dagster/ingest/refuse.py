@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from mlmon_dagster.errors import ConfigError, MlmonError, SchemaError
 from mlmon_dagster.ingest.commit import letter_rows
-from mlmon_dagster.ingest.layout import Stream
 from mlmon_dagster.ingest.prepare import TooManyBadError
 from mlmon_dagster.ingest.queue import UNFINISHED, Queued, rows_of
 from mlmon_dagster.ingest.raw import refused
@@ -49,9 +48,10 @@ class Refusals:
         """
         admitted: dict[str, Queued] = {}
         twins = []
+        known = self._rows(items)
         for item in items:
             assert item.staged is not None
-            row = self._row(item.stream, item.staged.sha256)
+            row = known.get(item.staged.sha256, {})
             if item.staged.sha256 in admitted:
                 twins.append(item.without_copy())
             elif row and not _is_open(row, item):
@@ -114,43 +114,57 @@ class Refusals:
             item.stream, item.name, "waiting", item.staged.sha256, error.reason, message
         )
 
-    def _row(self, stream: Stream, sha256: str) -> dict[str, Any]:
-        found = manifest.files(self.store.state, self.spec.model, stream, shas=[sha256])
-        return next(iter(rows_of(found)), {})
+    def _rows(self, items: Sequence[Queued]) -> dict[str, dict[str, Any]]:
+        """Return what the manifest says of the contents of some files of one stream."""
+        shas = [item.staged.sha256 for item in items if item.staged is not None]
+        if not shas:
+            return {}
+        stream = items[0].stream
+        found = manifest.files(self.store.state, self.spec.model, stream, shas=shas)
+        return {row["sha256"]: row for row in rows_of(found)}
 
     def _note(self, items: Sequence[Queued]) -> None:
-        with self.store.state.begin() as conn:
-            for item in items:
-                assert item.staged is not None
-                row = {
+        if not items:
+            return
+        stream = items[0].stream
+        rows: list[dict[str, Any]] = []
+        paths: dict[str, manifest.SeenPath] = {}
+        for item in items:
+            assert item.staged is not None
+            rows.append(
+                {
                     "model": self.spec.model,
-                    "stream": item.stream,
+                    "stream": stream,
                     "sha256": item.staged.sha256,
                     "path": item.name,
                     "size_bytes": item.staged.size,
                     "mtime_ns": item.staged.mtime_ns,
                     "first_seen": item.first_seen,
                 }
-                manifest.discover(conn, [row])
-                manifest.update_file(
-                    conn, self.spec.model, item.stream, item.staged.sha256,
-                    status="loading", attempts=item.attempts + 1, path=item.name,
-                )  # fmt: skip
-                self._note_path(conn, item)
+            )
+            paths |= self._seen(item)
+        begun = [
+            {"sha256": row["sha256"], "path": row["path"], "attempts": item.attempts + 1}
+            for row, item in zip(rows, items, strict=True)
+        ]
+        with self.store.state.begin() as conn:
+            manifest.discover(conn, rows)
+            manifest.update_files(conn, self.spec.model, stream, begun, status="loading")
+            manifest.note_paths(conn, self.spec.model, stream, paths)
 
-    def _note_path(self, conn: Any, item: Queued) -> None:
-        assert item.staged is not None
-        if item.candidate is None:
-            return  # a copy that an earlier run made, and noted with what it saw of the file
+    def _seen(self, item: Queued) -> dict[str, manifest.SeenPath]:
+        """Return what was seen of a landing file, by its path."""
+        if item.candidate is None or item.staged is None:
+            return {}  # a copy that an earlier run made, and noted with what it saw of the file
         staged = item.staged
         seen = manifest.SeenPath(staged.size, staged.mtime_ns, staged.sha256, staged.mark)
-        manifest.note_paths(conn, self.spec.model, item.stream, {item.name: seen})
+        return {item.name: seen}
 
     def _known(self, item: Queued, row: dict[str, Any]) -> FileReport:
         """Report a file whose content was settled under this or another name."""
         assert item.staged is not None
         with self.store.state.begin() as conn:
-            self._note_path(conn, item)
+            manifest.note_paths(conn, self.spec.model, item.stream, self._seen(item))
         if item.staged.path is not None:
             item.staged.path.unlink(missing_ok=True)
         if row["status"] == "quarantined":

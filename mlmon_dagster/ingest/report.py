@@ -57,12 +57,14 @@ class IngestReport:
         windows: Windows whose records, counts or ground truth changed, ascending.
         n_waiting: Files that are not complete yet.
         n_left: Complete files beyond the limit, for the next ingest.
+        n_large: Those of them that are too large for a call like this one.
     """
 
     files: tuple[FileReport, ...] = ()
     windows: list[Window] = field(default_factory=list)
     n_waiting: int = 0
     n_left: int = 0
+    n_large: int = 0
 
     def total(self, counter: str) -> int:
         """Sum a counter, such as ``n_new``, over the files that are done."""

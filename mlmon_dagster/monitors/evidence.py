@@ -34,6 +34,10 @@ _DEFAULTS: dict[str, Any] = {
     "data_version": "",
     "schema_broken": False,
     "learning": False,
+    "n_unread": 0,
+    "unread_until": "",
+    "n_unread_actuals": 0,
+    "unread_actuals_until": "",
 }
 _SLICE = ["dataset", "window_start", "metric", "column_name", "slice_key", "slice_value"]
 

@@ -17,7 +17,7 @@ from mlmon_dagster.monitors.evidence import (
     production,
     result_row,
 )
-from mlmon_dagster.monitors.wording import threshold
+from mlmon_dagster.monitors.wording import no_verdict, threshold
 
 MIN_WINDOWS = 7  # earlier windows from which the usual coverage is known
 MIN_ROWS = 30  # before that, only windows of this size without any ground truth fail
@@ -29,7 +29,8 @@ def judge_actuals(evidence: Evidence) -> list[Row]:
 
     Due is a window's end plus `actuals.expected_within` plus `time.allowed_lateness`. The value is
     the missing share of the usual coverage, the median of the earlier due windows; it fails past
-    `actuals_missing`, unless so few can be chance. Windows that are not due are NO_DATA.
+    `actuals_missing`, unless so few can be chance. Windows that are not due are NO_DATA, and so is
+    one that would fail while files of actuals are not read yet (`n_unread_actuals`).
     """
     spec = evidence.spec
     condition = spec.monitors.freshness.actuals_missing
@@ -80,6 +81,21 @@ def _judge(evidence: Evidence, window: Window, n: int, earlier: Sequence[float])
         missing = 1.0 if k == 0 else 0.0
         failed = k == 0 and n >= MIN_ROWS
         known = "how many are usual is not known yet"
+    if failed and window["n_unread_actuals"]:
+        return result_row(
+            evidence,
+            window,
+            monitor,
+            family="freshness",
+            metric="actuals_missing",
+            status=NO_DATA,
+            reason="files_unread",
+            message=no_verdict("ground truth", "files_unread", n),
+            n=n,
+            data_version="actuals:unread",
+            method_version="actuals-1",
+            details={"unread_until": window["unread_actuals_until"]},
+        )
     return result_row(
         evidence,
         window,

@@ -53,6 +53,7 @@ NAMES = {
 REASONS = {
     "few_rows": "too few rows",
     "no_rows": "the window has no rows",
+    "files_unread": "files that may hold its rows have landed and are not read yet",
     "not_computed": "it was not computed",
     "learning": "learning; there is no baseline yet to compare with",
     "no_baseline": "there is no baseline",

@@ -19,6 +19,10 @@ from mlmon_dagster.store.schema import writer_lock as lock_table
 from mlmon_dagster.store.upsert import insert_or_ignore
 
 
+class BusyError(StoreError):
+    """Another process holds the lock."""
+
+
 @contextmanager
 def writer_lock(
     engine: sa.Engine, name: str, *, wait_seconds: float = 600, lease_seconds: float = 60
@@ -35,13 +39,13 @@ def writer_lock(
         lease_seconds: How long a holder on another host is believed to live without renewing.
 
     Raises:
-        StoreError: If the lock was not free in time; it names the holder.
+        BusyError: If the lock was not free in time; it names the holder.
     """
     owner = uuid.uuid4().hex
     deadline = time.monotonic() + wait_seconds
     while not _take(engine, name, owner, lease_seconds):
         if time.monotonic() >= deadline:
-            raise StoreError(f"{_holder(engine, name)}; waited {wait_seconds:g} s for it.")
+            raise BusyError(f"{_holder(engine, name)}; waited {wait_seconds:g} s for it.")
         time.sleep(random.uniform(0.02, 0.2))
     released = Event()
     renewing = Thread(

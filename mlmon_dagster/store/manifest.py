@@ -81,6 +81,43 @@ def update_file(
     )
 
 
+def update_files(
+    conn: sa.Connection,
+    model: str,
+    stream: str,
+    rows: Sequence[Mapping[str, Any]],
+    **same: object,
+) -> None:
+    """Change columns of many files' rows in one statement.
+
+    Args:
+        conn: A write transaction.
+        model: The model's name.
+        stream: The files' stream.
+        rows: ``sha256`` and the new values of a file; all with the same keys.
+        same: New values that all of them have in common.
+    """
+    if not rows:
+        return
+    table = ingest_file
+    changed: dict[str, Any] = {
+        name: sa.bindparam(f"new_{name}") for name in rows[0] if name != "sha256"
+    }
+    conn.execute(
+        sa.update(table)
+        .where(
+            table.c.model == model,
+            table.c.stream == stream,
+            table.c.sha256 == sa.bindparam("the_sha256"),
+        )
+        .values({**same, **changed}),
+        [
+            {"the_sha256" if name == "sha256" else f"new_{name}": v for name, v in row.items()}
+            for row in rows
+        ],
+    )
+
+
 def files(
     engine: sa.Engine,
     model: str,
@@ -121,12 +158,12 @@ def refuse_rows(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
     return insert_or_ignore(conn, dead_letter, rows)
 
 
-def forget_refused(conn: sa.Connection, model: str, stream: str, sha256: str) -> None:
-    """Delete the refused rows of a file that is judged anew."""
+def forget_refused(conn: sa.Connection, model: str, stream: str, *shas: str) -> None:
+    """Delete the refused rows of files that are judged anew."""
     table = dead_letter
     conn.execute(
         sa.delete(table).where(
-            table.c.model == model, table.c.stream == stream, table.c.sha256 == sha256
+            table.c.model == model, table.c.stream == stream, table.c.sha256.in_(shas)
         )
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from mlmon_dagster.spec.model import PRODUCTION
 from mlmon_dagster.store.alert_state import Row, fetch
 from mlmon_dagster.store.frames import read_frame
 from mlmon_dagster.store.schema import monitor_result
@@ -73,6 +74,46 @@ def newest(
             table.c.window_start, table.c.monitor, table.c.slice_key, table.c.slice_value
         ),
     )
+
+
+def versions(
+    engine: sa.Engine,
+    model: str,
+    monitors: Sequence[str],
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> dict[tuple[str, datetime], tuple[str, str]]:
+    """Return what the last verdict of some monitors on each window was about.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        monitors: Monitors of whole windows of production.
+        start: Windows that start at or after this time.
+        end: Windows that start before this time.
+
+    Returns:
+        (monitor, window start) -> data version and details.
+    """
+    table = monitor_result
+    query = (
+        sa.select(table.c.monitor, table.c.window_start, table.c.data_version, table.c.details)
+        .where(
+            table.c.model == model,
+            table.c.monitor.in_(monitors),
+            table.c.dataset == PRODUCTION,
+            table.c.slice_key == "all",
+        )
+        .order_by(table.c.id)
+    )
+    if start is not None:
+        query = query.where(table.c.window_start >= start)
+    if end is not None:
+        query = query.where(table.c.window_start < end)
+    with engine.connect() as conn:
+        return {
+            (m, window): (version, details) for m, window, version, details in conn.execute(query)
+        }
 
 
 def series(

@@ -46,6 +46,7 @@ __all__ = [
     "erasure_key",
     "erasure_request",
     "heartbeat",
+    "ingest_backlog",
     "ingest_file",
     "ingest_path",
     "metric",
@@ -97,6 +98,19 @@ ingest_path = sa.Table(
     sa.Column("mtime_ns", sa.BigInteger, nullable=False, server_default="0"),
     text("sha256"),
     text("mark"),  # inode and change time, or ETag and version: what a writer does not set
+)
+
+# What the last look at a stream's landing files left unread; see `backlog`.
+ingest_backlog = sa.Table(
+    "ingest_backlog",
+    METADATA,
+    text("model", primary_key=True),
+    text("stream", primary_key=True),
+    count("n_waiting"),
+    count("n_left"),
+    time("oldest_at"),
+    time("newest_at"),
+    time("left_since"),
 )
 
 # One row per refused row; values are kept only as a hash.

@@ -113,6 +113,17 @@ def load(
     return found
 
 
+def last_with_rows(engine: sa.Engine, model: str, before: datetime) -> datetime | None:
+    """Return the start of a model's last window before a moment that has production records."""
+    table = window_state
+    query = sa.select(sa.func.max(table.c.window_start)).where(
+        table.c.model == model, table.c.window_start < before, table.c.n > 0
+    )
+    with engine.connect() as conn:
+        found: datetime | None = conn.scalar(query)
+    return found
+
+
 def mark(
     conn: sa.Connection,
     model: str,

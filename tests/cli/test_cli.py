@@ -157,13 +157,19 @@ def test_run_computes_what_is_out_of_date_and_then_nothing(folder: Path, mlmon: 
 def test_run_says_which_files_it_left_because_they_may_not_be_complete(
     folder: Path, mlmon: Command
 ) -> None:
+    mlmon("--project", folder, *AT, "ingest")  # the copied files are others than the originals
     path = folder / "models" / f"{MODEL}.yaml"
     path.write_text(path.read_text().replace("settle: 0s", "settle: 1h", 1))
     predictions, _ = customers(LATE[0])
     drop(predictions, landing(folder, "predictions") / "just_now.parquet")
-    ended = mlmon("--project", folder, *AT, "run", MODEL)
+    two_days_on = ("--now", "2024-03-17T16:00:00Z")  # of which nothing is known but this file
+    ended = mlmon("--project", folder, *two_days_on, "run", MODEL)
     assert ended.code == 0
     assert "  1 files left for later: they have just changed and may not be complete." in ended.out
+    told = mlmon("--project", folder, *two_days_on, "alerts", "deliver")
+    assert told.code == 0
+    assert "Ground truth is due" in told.out
+    assert "No prediction in this window" not in told.out
 
 
 def test_run_with_a_period_computes_it_again(folder: Path, mlmon: Command) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,10 +30,16 @@ from dagster._utils.error import SerializableErrorInfo
 from mlmon_dagster.alerts import fold_results, list_alerts
 from mlmon_dagster.alerts.stand_ins import platform_spec
 from mlmon_dagster.defs.delivery_check import report_delivery
-from mlmon_dagster.defs.failures import failed_plannings, note_planning, observe_dagster
+from mlmon_dagster.defs.failures import (
+    failed_plannings,
+    note_backlog,
+    note_planning,
+    observe_dagster,
+)
 from mlmon_dagster.defs.liveness import MODEL_TAG
 from mlmon_dagster.defs.overview import OVERVIEW_KEY
 from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.store.backlog import Backlog
 from mlmon_dagster.store.outbox import enqueue
 from tests.alerts.worlds import observe, result, spec_of
 from tests.conftest import make_spec
@@ -99,6 +106,29 @@ def test_a_run_that_does_not_start_is_told_until_it_has_gone(
     assert look(project, instance) == {"pipeline/stuck": "FIRING"}
     instance.delete_run(run.run_id)
     assert look(project, instance) == {"pipeline/stuck": "RESOLVED"}
+
+
+def test_a_backlog_that_does_not_shrink_is_told_with_its_age_until_it_is_gone(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    def left(n: int, minutes: int) -> dict[str, Backlog]:
+        since = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=minutes)
+        return {"predictions": Backlog(0, n, since, since, since)}
+
+    def looked(*looks: dict[str, Backlog]) -> dict[str, str]:
+        for before, now in itertools.pairwise(looks):
+            note_backlog(project, "credit", before, now)
+        return look(project, instance)
+
+    assert looked(left(900, 12), left(700, 12), left(400, 12)) == {}  # it is worked off
+    assert looked(left(400, 9), left(800, 9), left(1_600, 9)) == {}  # not for long
+    growing = looked(left(800, 12), left(1_500, 13), left(1_900, 14))
+    assert growing == {"pipeline/backlog/predictions": "FIRING"}
+    [alert] = list_alerts(project.store)
+    assert alert.message.startswith(
+        "Landing files pile up: 1,900 complete files of predictions wait, the oldest for 14 min"
+    )
+    assert looked(left(10, 1), {}, {})["pipeline/backlog/predictions"] != "FIRING"
 
 
 def test_a_silent_daemon_is_told_until_it_is_heard_again(

@@ -6,26 +6,32 @@ import datetime as dt
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from mlmon_dagster.defs import sensors
 from mlmon_dagster.defs.lineage import OF_ACTUALS, WINDOWED, asset_key
 from mlmon_dagster.defs.liveness import PROCESS_TAG
 from mlmon_dagster.defs.partitions import RANGE_END, RANGE_START
-from mlmon_dagster.store import monitor_results
+from mlmon_dagster.store import manifest, monitor_results
 from tests.defs.small_model import (
     DAYS,
     LATE,
+    MODEL,
     NOW,
+    SILENT,
     customers,
     drop,
     land_truth,
     landing,
     windows_of_days,
+    write_declaration,
 )
-from tests.defs.worlds import World
+from tests.defs.worlds import World, copied_fortnight, opened
 
 pytestmark = pytest.mark.slow
 
@@ -204,6 +210,102 @@ def test_events_that_wait_to_be_computed_are_no_silence(own_fortnight: World) ->
         family="freshness",
     )
     assert list(newest["status"]) == ["OK"]
+
+
+def test_silence_waits_for_the_files_that_were_there_and_for_no_later_ones(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path / "project"
+    with copied_fortnight(tmp_path_factory.getbasetemp(), folder) as world:
+        world.requests()  # the copied files are others than the originals
+    declaration = folder / "models" / f"{MODEL}.yaml"
+    declaration.write_text(declaration.read_text().replace("settle: 0s", "settle: 1h"))
+    predictions, _ = customers(NOW.date())
+    older, newer = (landing(folder, "predictions") / f"{n}.parquet" for n in ("older", "newer"))
+    with opened(folder, NOW + dt.timedelta(days=2)) as world:
+
+        def judged() -> list[tuple[str, str]]:
+            world.requests()
+            start = windows_of_days(world.spec, [DAYS[-1]])[0].end
+            newest = monitor_results.newest(
+                world.project.store.state, MODEL, start, family="freshness"
+            )
+            return list(zip(newest["status"], newest["reason"], strict=True))
+
+        drop(predictions, older)
+        ten_minutes_ago = time.time() - 600
+        os.utime(older, (ten_minutes_ago, ten_minutes_ago))
+        assert judged() == [("NO_DATA", "files_unread")] * 2
+        older.unlink()
+        drop(predictions, newer)
+        assert judged() == [("ERROR", "")] * 2
+        drop(predictions, older)
+        os.utime(older, (ten_minutes_ago, ten_minutes_ago))
+        assert judged() == [("ERROR", "")] * 2
+
+
+def test_every_window_is_judged_for_freshness_however_old(own_fortnight: World) -> None:
+    silent_day = own_fortnight.verdicts("freshness", SILENT)
+    assert set(silent_day["status"]) == {"ERROR"}
+    own_fortnight.clock.moment = NOW + dt.timedelta(days=60)
+    predictions, _ = customers(SILENT)
+    drop(predictions, landing(own_fortnight.folder, "predictions") / "found.parquet")
+    own_fortnight.work()
+    assert set(own_fortnight.verdicts("freshness", SILENT)["status"]) == {"OK", "ERROR"}
+    newest = monitor_results.newest(
+        own_fortnight.project.store.state, MODEL, family="freshness"
+    ).set_index("monitor")
+    silence = newest.loc["freshness/no_data_for"]
+    assert list(silence["status"]) == ["OK"] * 14 + ["ERROR"] * 60
+    assert silence["message"].iloc[-1] == (
+        "No prediction in this window, the last before it came on 2024-03-14; the limit is 26h."
+    )
+    overdue = newest.loc[["freshness/actuals_missing"]]
+    assert set(overdue["window_start"]) >= {windows_of_days(own_fortnight.spec, [SILENT])[0].start}
+
+
+def test_a_tick_without_time_left_hands_on_the_models_it_did_not_reach(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "TICK_SECONDS", 0.0)
+    folder = tmp_path / "project"
+    with copied_fortnight(tmp_path_factory.getbasetemp(), folder):
+        write_declaration(folder, "second")
+    with opened(folder) as world:
+        sensor = world.launcher.definitions.resolve_sensor_def("planner")
+
+        def known() -> dict[str, int]:
+            engine = world.project.store.state
+            return {s.model: len(manifest.paths(engine, s.model, "actuals")) for s in world.specs}
+
+        reached, cursor = [], None
+        for n in range(3):
+            for model in (MODEL, "second"):
+                some = landing(folder, "actuals", model) / f"{n}.parquet"
+                drop(customers(SOME_DAY, n=5 + n)[1], some)
+            before = known()
+            context = dg.build_sensor_context(
+                instance=world.instance,
+                definitions=world.launcher.definitions,
+                sensor_name="planner",
+                cursor=cursor,
+            )
+            sensor.evaluate_tick(context)
+            cursor = context.cursor
+            reached.append([model for model, count in known().items() if count > before[model]])
+        assert reached == [[MODEL], ["second"], [MODEL]]
+
+
+def test_a_large_file_is_taken_in_by_a_run_of_its_own(
+    own_fortnight: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_fortnight.requests()  # the copied files are others than the originals
+    monkeypatch.setattr(sensors, "LARGE_FILE", 100)
+    land_truth(own_fortnight.folder, LATE[0])
+    [request] = own_fortnight.requests()
+    assert request.asset_selection == [asset_key(own_fortnight.spec, "event_log")]
+    assert own_fortnight.launcher.run(dict(request.tags), request.asset_selection).is_success
+    assert asked(own_fortnight.requests()) == [(str(LATE[0]), str(LATE[0]), set(WINDOWED))]
 
 
 def test_taking_in_files_is_on_the_event_log_in_the_ui(own_fortnight: World) -> None:

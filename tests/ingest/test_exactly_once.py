@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlmon_dagster.store import Store, checkpoints, open_store
+from mlmon_dagster.store import Store, backlog, checkpoints, open_store
 from tests import forked
 from tests.ingest.landing import (
     ACTUALS,
@@ -165,6 +166,46 @@ def test_overwritten_file_is_a_new_file(store: Store, project: Path) -> None:
 
     assert (file.n_new, file.n_duplicate) == (3, 5)
     assert len(files_of(store, credit_spec())) == 2
+
+
+def test_many_small_files_are_one_commit_with_counters_of_their_own(
+    store: Store, project: Path
+) -> None:
+    for n in range(120):
+        land(project, f"{PREDICTIONS}/{n:03}.csv", events(2, first=2 * n))
+    land(project, f"{PREDICTIONS}/twice.csv", events(3))
+    spec = credit_spec()
+
+    report = ingest(store, spec, project)
+
+    snapshot = store.event_log(spec).table("predictions").snapshot()
+    assert snapshot is not None
+    assert snapshot.version == 1  # after the empty one
+    assert all(snapshot.has_transaction(file.sha256) for file in report.files)
+    balance = [f.n_new + f.n_duplicate + f.n_conflict + f.n_bad == f.rows_in for f in report.files]
+    assert all(balance)
+    assert (len(balance), report.total("n_new"), report.total("n_duplicate")) == (121, 240, 3)
+
+
+def test_a_call_that_runs_out_of_time_leaves_the_rest_and_says_so(
+    store: Store, project: Path
+) -> None:
+    spec = credit_spec()
+    for n in range(3):
+        land(project, f"{PREDICTIONS}/{n}.csv", events(4, first=4 * n))
+        later = land(project, f"{ACTUALS}/{n}.csv", truths(4, first=4 * n))
+        os.utime(later, (LANDED + 60, LANDED + 60))
+
+    first = ingest(store, spec, project, time_is_up=lambda: True)
+    left = backlog.load(store.state, spec.model)
+    second = ingest(store, spec, project, time_is_up=lambda: True)
+
+    assert {file.stream for file in first.files} == {"predictions"}  # which landed first
+    assert (first.n_left, left["actuals"].n_left) == (3, 3)
+    assert left["actuals"].left_since is not None
+    assert {file.stream for file in second.files} == {"actuals"}
+    assert second.n_left == 0
+    assert backlog.load(store.state, spec.model) == {}
 
 
 ORDERS = [

@@ -65,6 +65,41 @@ def test_a_model_that_may_be_silent_for_three_days_may_be_so():
     assert freshness([10, 0, 0, 0], model=model) == ["OK", "OK", "ERROR", "ERROR"]
 
 
+def test_an_empty_day_waits_for_files_that_may_hold_its_rows():
+    windows = [window(n=0, n_unread=3, unread_until="2024-01-11T00:00:00+00:00")]
+    [row] = verdicts("freshness", [], windows)
+    assert (row["status"], row["reason"]) == ("NO_DATA", "files_unread")
+    assert row["message"] == (
+        "No verdict on freshness: files that may hold its rows have landed and are not read yet "
+        "(n 0)."
+    )
+
+
+def test_overdue_ground_truth_waits_for_files_that_may_hold_it():
+    rows = verdicts("freshness", [], [window(n_expected=1000, n_actual=0, n_unread_actuals=1)])
+    assert [(r["monitor"], r["status"]) for r in rows] == [
+        ("freshness/no_data_for", "OK"),
+        ("freshness/actuals_missing", "NO_DATA"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("windows", "said"),
+    [
+        ([window(n=0)], "and none was taken in before it"),
+        ([window(), window(DAY + ONE_DAY, n=0)], "the last before it came on 2024-01-10"),
+        (
+            [window(n=0, last_before=DAY - 90 * ONE_DAY)],
+            "the last before it came on 2023-10-12",
+        ),
+    ],
+)
+def test_an_empty_window_says_when_the_last_prediction_before_it_came(windows, said):
+    row = verdicts("freshness", [], windows)[-1]
+    assert row["message"] == f"No prediction in this window, {said}; the limit is 26h."
+    assert row["status"] == "ERROR"
+
+
 def test_hours_without_data_add_up():
     model = spec(freshness={"no_data_for": "4h"})
     assert freshness([5, 0, 0, 0, 0, 5, 0], model=model, hours=1) == [

@@ -23,6 +23,7 @@ def upgrade() -> None:
     _add_source_cursor()
     with op.batch_alter_table("ingest_path") as batch:
         batch.add_column(_text("mark"))
+    _add_backlog()
 
 
 def downgrade() -> None:
@@ -30,6 +31,7 @@ def downgrade() -> None:
     with op.batch_alter_table("ingest_path") as batch:
         batch.drop_column("mark")
     _drop_baselines_in_files()
+    op.drop_table("ingest_backlog")
     op.drop_table("source_cursor")
     v0002_erasure.downgrade()
     _drop_alert_handling()
@@ -75,6 +77,19 @@ def _add_source_cursor() -> None:
         _text("position", "{}"),
         _text("pending"),
         sa.Column("updated_at", UtcDateTime(), nullable=False),
+    )
+
+
+def _add_backlog() -> None:
+    op.create_table(
+        "ingest_backlog",
+        sa.Column("model", sa.Text(), server_default="", nullable=False, primary_key=True),
+        sa.Column("stream", sa.Text(), server_default="", nullable=False, primary_key=True),
+        *(_count(name) for name in ("n_waiting", "n_left")),
+        *(
+            sa.Column(name, UtcDateTime(), nullable=True)
+            for name in ("oldest_at", "newest_at", "left_since")
+        ),
     )
 
 
