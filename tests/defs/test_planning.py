@@ -267,11 +267,12 @@ def test_every_window_is_judged_for_freshness_however_old(own_fortnight: World) 
 def test_a_tick_without_time_left_hands_on_the_models_it_did_not_reach(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sensors, "TICK_SECONDS", 0.0)
     folder = tmp_path / "project"
     with copied_fortnight(tmp_path_factory.getbasetemp(), folder):
         write_declaration(folder, "second")
     with opened(folder) as world:
+        world.requests()  # the copied files are others than the originals
+        monkeypatch.setattr(sensors, "TICK_SECONDS", 0.0)
         sensor = world.launcher.definitions.resolve_sensor_def("planner")
 
         def known() -> dict[str, int]:
