@@ -9,6 +9,7 @@ from typing import Self
 import dagster as dg
 
 from mlmon_dagster.defs import broken, compute, delivery, failures, judging, silence
+from mlmon_dagster.defs.backlogs import note_backlog
 from mlmon_dagster.defs.checks import evaluation
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.delivery_check import report_delivery
@@ -137,7 +138,7 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> list[dg.RunReques
     before = tick.backlogs.get(spec.model, {})
     if before or report.n_left:
         now = backlog.load(project.store.state, spec.model)
-        failures.note_backlog(project, spec.model, before, now)
+        note_backlog(project, spec.model, before, now)
     news = [file for file in report.files if file.status not in ("waiting", "skipped")]
     if news:
         instance.report_runless_asset_event(
