@@ -27,7 +27,7 @@ from mlmon_dagster.store.erasure_schema import (
     retention_mark,
 )
 from mlmon_dagster.store.life_schema import baseline_promotion, model_event, schema_change
-from mlmon_dagster.store.source_schema import source_cursor
+from mlmon_dagster.store.source_schema import ingest_backlog, source_cursor
 
 __all__ = [
     "ALL",
@@ -98,19 +98,6 @@ ingest_path = sa.Table(
     sa.Column("mtime_ns", sa.BigInteger, nullable=False, server_default="0"),
     text("sha256"),
     text("mark"),  # inode and change time, or ETag and version: what a writer does not set
-)
-
-# What the last look at a stream's landing files left unread; see `backlog`.
-ingest_backlog = sa.Table(
-    "ingest_backlog",
-    METADATA,
-    text("model", primary_key=True),
-    text("stream", primary_key=True),
-    count("n_waiting"),
-    count("n_left"),
-    time("oldest_at"),
-    time("newest_at"),
-    time("left_since"),
 )
 
 # One row per refused row; values are kept only as a hash.
