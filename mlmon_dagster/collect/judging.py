@@ -22,7 +22,7 @@ from mlmon_dagster.ingest.expectations import Rule, rules_of
 from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, rows_at_fault
 from mlmon_dagster.ingest.layout import EXPECTED, Column, Stream, columns_of
 from mlmon_dagster.ingest.parse import Parsed, typed_columns
-from mlmon_dagster.ingest.raw import MAX_COLUMNS, RawFile
+from mlmon_dagster.ingest.raw import MAX_COLUMNS, RawFile, with_nulls
 from mlmon_dagster.ingest.reasons import FILE_REASONS, ROW_REASONS, did_you_mean, names
 from mlmon_dagster.ingest.renamed import with_aliases
 from mlmon_dagster.ingest.rows import Draft, draft_rows
@@ -99,6 +99,7 @@ class Judge:
             for column in self._read
             if column.must_exist and not known & {column.source, *column.aliases}
         ]
+        raw = with_nulls(raw, self._source.null_tokens)
         raw = with_derived_id(raw, self._columns, self.spec)
         if unread and len(unread) == raw.n_rows:
             missing = []

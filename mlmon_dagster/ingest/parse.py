@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mlmon_dagster.ingest.cast import ARROW_TYPES, cast_column
 from mlmon_dagster.ingest.decompress import decompressed
@@ -18,7 +17,7 @@ from mlmon_dagster.ingest.epoch import from_epoch
 from mlmon_dagster.ingest.faults import Fault, Mask
 from mlmon_dagster.ingest.file_layout import Layout, layout_of
 from mlmon_dagster.ingest.layout import STREAMS, Column, columns_of
-from mlmon_dagster.ingest.raw import Options, RawFile, Refusal, refused
+from mlmon_dagster.ingest.raw import Options, RawFile, Refusal, refused, with_nulls
 from mlmon_dagster.ingest.read_csv import read_csv
 from mlmon_dagster.ingest.read_jsonl import read_jsonl
 from mlmon_dagster.ingest.read_kserve import read_kserve
@@ -95,7 +94,7 @@ def parse_file(staged: Staged, spec: ModelSpec, source: Source) -> Parsed:
     reading = with_aliases(columns_to_read(wanted, spec))
     raw = reader(plain, staged.name, reading, _options(source))
     check_renamed(staged.name, raw, wanted)
-    raw = with_derived_id(raw, wanted, spec)
+    raw = with_derived_id(with_nulls(raw, source.null_tokens), wanted, spec)
     return typed_columns(staged, raw, wanted, spec, source)
 
 
@@ -124,7 +123,8 @@ def typed_columns(
         if found is None:
             columns[column.name] = pa.nulls(raw.n_rows, ARROW_TYPES[column.kind])
             continue
-        written = _as_declared(found, column, source)
+        is_counted = source.epoch and column.kind == "time"
+        written = from_epoch(found, source.epoch) if is_counted else found
         cast = cast_column(written, column, spec.time, staged.name)
         columns[column.name] = cast.values
         faults += cast.faults
@@ -164,14 +164,6 @@ def _undeclared(present: Sequence[str], declared: Collection[str]) -> tuple[str,
 def _list_of(name: str) -> str:
     head, _, last = name.rpartition(".")
     return head if head and last.isdecimal() else name
-
-
-def _as_declared(values: pa.Array, column: Column, source: Source) -> pa.Array:
-    """Apply what the source declares of its cells: words for null, and the unit of its times."""
-    if source.null_tokens and pa.types.is_string(values.type):
-        is_null = pc.is_in(values, pa.array(source.null_tokens, pa.string()))
-        values = pc.if_else(is_null, None, values)
-    return from_epoch(values, source.epoch) if source.epoch and column.kind == "time" else values
 
 
 def _refusals(found: Sequence[Refusal], wanted: Sequence[Column]) -> list[Fault]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.layout import Column
@@ -65,6 +66,24 @@ class RawFile:
     present: tuple[str, ...]
     place_of: Callable[[Sequence[int]], list[str]]
     refusals: tuple[Refusal, ...] = ()
+
+
+def with_nulls(raw: RawFile, tokens: Sequence[str]) -> RawFile:
+    """Return the file without the texts that its source declares to mean null.
+
+    Before anything else looks at the cells: an id made of several columns has no part that is null.
+    """
+    if not tokens:
+        return raw
+    return replace(raw, columns={n: _with_nulls(v, tokens) for n, v in raw.columns.items()})
+
+
+def _with_nulls(values: pa.Array, tokens: Sequence[str]) -> pa.Array:
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    if kind not in (pa.string(), pa.large_string(), pa.string_view()):
+        return values
+    text = values.cast(kind).cast(pa.string())
+    return pc.if_else(pc.is_in(text, pa.array(tokens, pa.string())), None, text)
 
 
 def rows_of(rows: Sequence[int]) -> list[str]:

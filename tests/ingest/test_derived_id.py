@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.derived_id import columns_to_read, with_derived_id
 from mlmon_dagster.ingest.layout import columns_of
-from mlmon_dagster.ingest.raw import RawFile, rows_of
+from mlmon_dagster.ingest.raw import RawFile, rows_of, with_nulls
 from mlmon_dagster.spec import ModelSpec, parse_model
 
 YAML = """
@@ -51,6 +51,22 @@ def test_the_id_is_pinned_and_does_not_depend_on_the_order_of_the_columns() -> N
 
     assert one == ids(day=["2026-01-01"], till=["1"], shop=["a"])[0]
     assert one == "0469adefba14b4b1078cfa67626b263d"
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]
+)
+def test_a_word_for_null_is_no_part_of_an_id(kind: pa.DataType) -> None:
+    cells = {"shop": pa.array(["a", "-"]), "till": pa.array(["-", "-"]), "day": pa.array(["-"] * 2)}
+    raw = RawFile({n: v.cast(kind) for n, v in cells.items()}, 2, tuple(cells), rows_of)
+    wanted = columns_of(SPEC, "predictions")
+
+    found = with_derived_id(with_nulls(raw, ["-"]), wanted, SPEC)
+
+    assert found.columns["shop + till + day"].to_pylist() == [
+        *ids(shop=["a"], till=[None], day=[None]),
+        None,
+    ]
 
 
 def test_swapped_cells_and_gaps_are_other_events_and_an_empty_row_has_no_id() -> None:
