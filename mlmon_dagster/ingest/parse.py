@@ -123,9 +123,9 @@ def typed_columns(
         if found is None:
             columns[column.name] = pa.nulls(raw.n_rows, ARROW_TYPES[column.kind])
             continue
-        is_counted = source.epoch and column.kind == "time"
-        written = from_epoch(found, source.epoch) if is_counted else found
-        cast = cast_column(written, column, spec.time, staged.name)
+        if source.epoch and column.kind == "time":
+            found = from_epoch(found, source.epoch)
+        cast = cast_column(found, column, spec.time, staged.name)
         columns[column.name] = cast.values
         faults += cast.faults
         if cast.not_finite:

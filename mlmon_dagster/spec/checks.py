@@ -213,6 +213,8 @@ def _monitors(spec: ModelSpec) -> Iterator[Problem]:
     other = spec.monitors.drift.baseline
     said = other.problem(spec.time.granularity, own=True) if other else None
     yield from _said(("monitors", "drift", "baseline"), said)
+    if other and other.kind == "model_version" and spec.columns.model_version is None:
+        yield Problem(("monitors", "drift", "baseline"), "needs columns.model_version")
     if not spec.monitors.freshness.no_data_for:
         yield Problem(("monitors", "freshness", "no_data_for"), "must be longer than 0s")
     if "performance" in spec.monitors.model_fields_set:

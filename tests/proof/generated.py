@@ -43,7 +43,7 @@ from tests.proof.generated_files import Cells, Producer
 from tests.proof.generated_spec import CLASSES, ROLES, VARIABLE, features_of, outputs_of, spec_of
 from tests.proof.spec_space import BINARY, MULTICLASS, Choice
 
-N = 90  # rows of a window
+N = 180  # rows of a window
 COUNTERS = ("n_new", "n_duplicate", "n_conflict", "n_bad")
 KINDS = ("tracebacks", "blocked", "unbalanced", "differences")
 STATES = {"OK", "WARN", "ERROR", "NO_DATA"}
@@ -267,7 +267,7 @@ class Generated:
         for w in range(3):
             self.predict(f"w{w}", self.rows[w])
         for w in range(2):
-            self.tell(f"w{w}", [self.truth(row, 1) for row in self.rows[w][:85]])
+            self.tell(f"w{w}", [self.truth(row, 1) for row in self.rows[w][:170]])
 
     def second_round(self) -> None:
         """Corrections, deliveries once more, conflicts, bad rows, a broken file, late truths."""
@@ -341,7 +341,7 @@ class Generated:
             try:
                 step()
                 self._compute()
-                self._check()
+                self.check()
             except Exception:
                 self.found.note("tracebacks", traceback.format_exc())
             self.found.n_rounds += 1
@@ -360,7 +360,8 @@ class Generated:
                 return
         self.found.note("blocked", f"still planned after {_LOOKS} looks: {left[0].run_key}")
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Compare what the store says with the oracle, and look for what no model may show."""
         self._check_files()
         self._check_records()
         self._check_numbers()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import cache
 from itertools import combinations
 
 BINARY, MULTICLASS, REGRESSION, RANKING = (
@@ -75,6 +76,8 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
     "null_tokens": ("none", "some"),
 }  # fmt: skip
 
+_ORDER = {name: number for number, name in enumerate(DIMENSIONS)}
+
 # (dimension, option) -> the only options of another dimension that go with it.
 _NEEDS: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
     ("classes", "yes"): {"task": (MULTICLASS,)},
@@ -121,15 +124,16 @@ def clash(a: str, option_a: str, b: str, option_b: str) -> bool:
     return False
 
 
-def every_pair() -> set[Pair]:
+@cache
+def every_pair() -> frozenset[Pair]:
     """Return the pairs of options that can be in one spec."""
-    return {
+    return frozenset(
         (a, x, b, y)
         for a, b in combinations(DIMENSIONS, 2)
         for x in DIMENSIONS[a]
         for y in DIMENSIONS[b]
         if not clash(a, x, b, y) and _can_be_completed({a: x, b: y})
-    }
+    )
 
 
 def _can_be_completed(choice: Choice) -> bool:
@@ -152,7 +156,7 @@ def pairs_of(choice: Choice) -> set[Pair]:
 def choices(n: int, seed: int) -> Iterator[Choice]:
     """Yield n choices; the first ones cover as many new pairs each as a greedy search finds."""
     rng = random.Random(seed)
-    left = every_pair()
+    left = set(every_pair())
     made = 0
     while made < n:
         choice = _greedy(left, rng)
@@ -181,12 +185,10 @@ def _greedy(left: set[Pair], rng: random.Random) -> Choice | None:
 
 
 def _gain(choice: Choice, name: str, option: str, left: set[Pair]) -> int:
-    order = list(DIMENSIONS)
-    place = order.index(name)
     return sum(
         (
             (other, chosen, name, option)
-            if order.index(other) < place
+            if _ORDER[other] < _ORDER[name]
             else (name, option, other, chosen)
         )
         in left

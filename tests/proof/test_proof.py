@@ -13,7 +13,7 @@ import pytest
 from mlmon_dagster.store import Store, open_store
 from tests import forked
 from tests.ingest.landing import credit_spec, events, ingest, land, record_content, truths
-from tests.proof import any_order, failing, killing, together, world
+from tests.proof import any_order, failing, generated, killing, spec_space, together, world
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("proof")]
 
@@ -83,6 +83,35 @@ def test_two_ingests_and_three_readers_at_once_see_whole_batches(
     assert found["batches"] >= 2
     assert found["stored"] == found["records"] == found["batches"] * together.ROWS
     assert found["unbalanced"] == []
+
+
+def test_a_generated_model_takes_in_three_rounds_of_files_as_its_events_say(
+    tmp_path: Path,
+) -> None:
+    [choice] = spec_space.choices(1, 7)
+    (tmp_path / "project").mkdir()
+    store = open_store(tmp_path / "store")
+    model = generated.Generated(choice, 0, store, tmp_path / "project")
+
+    found = model.run()
+    model.oracle.predictions.popitem()  # it would be seen
+    model.check()
+    store.close()
+
+    assert found.problems.keys() == {"differences"}
+    assert len(found.problems["differences"]) == 1
+    assert (found.n_rounds, found.n_refused > 0, found.n_verdicts > 0) == (3, True, True)
+    assert found.n_back == 3
+
+
+def test_generated_specs_combine_every_option_and_nothing_that_clashes() -> None:
+    chosen = list(spec_space.choices(12, 3))
+
+    assert all(
+        {choice[name] for choice in chosen} == set(options)
+        for name, options in spec_space.DIMENSIONS.items()
+    )
+    assert set().union(*map(spec_space.pairs_of, chosen)) <= spec_space.every_pair()
 
 
 def taken_in(store: Store, project: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tests.conftest import make_spec
 
 DAYS = TimeSpec(zone="America/New_York", granularity="day", start=dt.date(2024, 1, 1))
 HOURS = TimeSpec(zone="America/New_York", granularity="hour", start=dt.date(2024, 3, 1))
+BY_VERSION = {"model_version": "3"}
 ALL_DAYS = complete_windows(DAYS, dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC))
 
 
@@ -98,3 +99,10 @@ def test_a_model_whose_events_name_no_dataset_is_compared_with_its_last_28_days(
     )
     assert spec.baseline.moving == dt.timedelta(days=28)
     assert spec.baseline.windows_needed("day") == 14
+
+
+def test_a_baseline_of_a_version_needs_versions_wherever_it_is_declared():
+    columns = {"prediction_id": "id", "event_time": "at", "score": "p"}
+    for where in ({"baseline": BY_VERSION}, {"monitors": {"drift": {"baseline": BY_VERSION}}}):
+        with pytest.raises(ConfigError, match=r"needs columns\.model_version"):
+            make_spec(columns=columns, slices=[], **where)
