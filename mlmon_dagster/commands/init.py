@@ -11,11 +11,13 @@ from zoneinfo import ZoneInfo
 import click
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.names import RESERVED_MODELS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.scaffold.roles import Roles
 
 _ENDED = dt.timedelta(days=30)  # without events for so long, the files are history
 _STREAMS = ("predictions", "actuals", "landing", "data")  # folders that are named after no model
@@ -24,6 +26,13 @@ _BUSY_DAY = 50  # fewer events a day than this make daily windows too small to j
 
 @click.command(epilog="Example: mlmon init landing/churn/predictions/*.parquet --model churn")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--actuals",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A file of ground truth; repeat for more. [default: told from FILES by their columns]",
+)
 @click.option("--model", help="The model's name. [default: from the name of the file]")
 @click.option("--zone", default="UTC", show_default=True, help="Time zone of the windows.")
 @click.option("--owner", default="team:ml", show_default=True, help="Who is told of alerts.")
@@ -38,23 +47,24 @@ _BUSY_DAY = 50  # fewer events a day than this make daily windows too small to j
 def init(
     project: Project,
     files: tuple[Path, ...],
+    actuals: tuple[Path, ...],
     model: str | None,
     zone: str,
     owner: str,
     out: Path | None,
     force: bool,
 ) -> None:
-    """Write the spec of a model from FILES of its events.
+    """Write the spec of a model from FILES of its events, and of their ground truth.
 
     Roles, types, categories and personal columns are guessed from names and values; each guess
-    is written with its reason. Parquet, CSV and JSON Lines are read. Ground truth in the same
-    files is used from there; for separate files, complete source.actuals by hand.
+    is written with its reason. Parquet, CSV and JSON Lines are read. Ground truth is used from the
+    same files, or from files of its own, which are told by their columns.
     """
     name = model or _model_name(files[0])
     target = out or project.models_folder / f"{name}.yaml"
     if str(target) != "-" and target.exists() and not force:
         raise ConfigError(f"{target} exists. Use --force to replace it, or --out for another file.")
-    text = propose(project.folder, files, name, zone, owner, project.now())
+    text = propose(project.folder, files, name, zone, owner, project.now(), actuals)
     if str(target) == "-":
         click.echo(text, nl=False)
         return
@@ -64,7 +74,13 @@ def init(
 
 
 def propose(
-    folder: Path, files: tuple[Path, ...], model: str, zone: str, owner: str, now: dt.datetime
+    folder: Path,
+    files: tuple[Path, ...],
+    model: str,
+    zone: str,
+    owner: str,
+    now: dt.datetime,
+    actuals: tuple[Path, ...] = (),
 ) -> str:
     """Return the spec's text, which loads.
 
@@ -73,26 +89,33 @@ def propose(
             suggest would not load (every reason is listed).
     """
     from mlmon_dagster.scaffold.columns import facts_of
-    from mlmon_dagster.scaffold.roles import guess_roles
+    from mlmon_dagster.scaffold.roles import guess_roles, with_actuals
     from mlmon_dagster.scaffold.sample import read_sample
     from mlmon_dagster.scaffold.spec_text import Scaffold, spec_text
+    from mlmon_dagster.scaffold.streams import split_streams
     from mlmon_dagster.spec import parse_model
 
-    sample = read_sample(files)
+    streams = split_streams(files, actuals)
+    sample = read_sample(streams.predictions)
     facts = facts_of(sample.table)
-    roles = guess_roles(sample.table, facts)
+    roles = guess_roles(sample.table, facts, streams.shared if streams.actuals else None)
     if "event_time" not in roles.found:
         raise ConfigError(
-            f"{files[0]}: no column of times. Every event needs the moment of its prediction, as "
-            "a timestamp or ISO 8601 text."
+            f"{streams.predictions[0]}: no column of times. Every event needs the moment of its "
+            "prediction, as a timestamp or ISO 8601 text."
         )
-    path = _glob(folder, files)
-    first, last = _ends(sample.table, roles.found["event_time"].columns[0])
+    path = _glob(folder, streams.predictions)
+    truth = path if "actual" in roles.found else None
+    if streams.actuals:
+        roles = with_actuals(roles, facts_of(read_sample(streams.actuals).table))
+        truth = _glob(folder, streams.actuals)
+    time = roles.found["event_time"].columns[0]
+    first, last = _ends(_in_production(sample.table, roles), time)
     text = spec_text(
         Scaffold(
             model=model,
             predictions=path,
-            actuals=path if "actual" in roles.found else None,
+            actuals=truth,
             start=first.astimezone(ZoneInfo(zone)).date(),
             end=_end(last, now, zone),
             zone=zone,
@@ -113,7 +136,8 @@ def _model_name(file: Path) -> str:
         re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
         for name in (file.stem, *(folder.name for folder in file.absolute().parents[:2]))
     ]
-    told = (name for name in names if name[:1].isalpha() and name not in _STREAMS)
+    taken = {*_STREAMS, *RESERVED_MODELS}
+    told = (name for name in names if name[:1].isalpha() and name not in taken)
     return next(told, f"model_{names[0]}")
 
 
@@ -126,6 +150,18 @@ def _glob(folder: Path, files: tuple[Path, ...]) -> str:
     except ValueError:
         return f"landing/{_model_name(first)}/*{suffix}"
     return f"{inside}/*{suffix}" if inside != "." else f"*{suffix}"
+
+
+def _in_production(table: pa.Table, roles: Roles) -> pa.Table:
+    """Return the rows of production, which windows start with; all where none are named so."""
+    import pyarrow.compute as pc
+
+    from mlmon_dagster.spec import PRODUCTION
+
+    if "dataset" not in roles.found:
+        return table
+    kept = table.filter(pc.equal(table.column(roles.found["dataset"].columns[0]), PRODUCTION))
+    return kept if kept.num_rows else table
 
 
 def _ends(table: pa.Table, column: str) -> tuple[dt.datetime, dt.datetime]:

@@ -25,6 +25,20 @@ _PII_VALUE = {
     "card numbers": r"^(\d{4}[ -]?){3}\d{4}$",
     "IBANs": r"^[A-Z]{2}\d{2}[A-Z0-9]{11,30}$",
 }
+_CALENDAR_NAME = re.compile(
+    r"(\w+_)?(month|season|quarter|weekday|day_?of_?week|dow|hour(_?of_?day)?|week(_?of_?year)?|"
+    r"day(_?of_?month)?)",
+    re.IGNORECASE,
+)
+_YEAR_NAME = re.compile(r"(\w+_)?(year|yr)", re.IGNORECASE)
+_DATE_NAME = re.compile(r"(\w+_)?(date|day|ymd|yyyymmdd)(_\w+)?", re.IGNORECASE)
+_SPLIT_NAME = re.compile(
+    r"(\w+_)?(partition|period|split|subset|set|fold|dataset|data_?set|sample)", re.IGNORECASE
+)
+_SPLITS = {
+    "reference", "analysis", "baseline", "current", "train", "training", "test", "testing", "val",
+    "valid", "validation", "holdout", "dev", "prod", "production", "live", "monitoring", "serving",
+}  # fmt: skip
 _TIME_TEXT = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}"
 _MOST_CATEGORIES = 1000
 _LONG_TEXT = 40  # characters on average
@@ -65,6 +79,30 @@ class ColumnFacts:
     def is_constant(self) -> bool:
         """Whether there is at most one value."""
         return self.n_distinct <= 1
+
+    @property
+    def is_calendar(self) -> bool:
+        """Whether whole numbers name a place in the year, week or day, and are no quantity."""
+        return (
+            self.kind == "integer"
+            and _CALENDAR_NAME.fullmatch(self.name) is not None
+            and 0 <= int(self.lower or -1) <= int(self.upper or 99) <= 53
+        )
+
+    @property
+    def not_of_model(self) -> str:
+        """Why the column describes the data and not the case, so that it is no feature; or ""."""
+        shown = ", ".join(self.values[:4])
+        is_split = self.kind in ("category", "text") and _SPLIT_NAME.fullmatch(self.name)
+        if is_split and {value.lower() for value in self.values} <= _SPLITS:
+            return f"its values ({shown}) say which part of the data a row is in"
+        if self.kind == "integer" and self.lower:
+            low, high = int(self.lower), int(self.upper)
+            if 1900 <= low <= high <= 2100 and _YEAR_NAME.fullmatch(self.name):
+                return "a year, which only goes up: every new one would be drift"
+            if 19000101 <= low <= high <= 21001231 and _DATE_NAME.fullmatch(self.name):
+                return "a date written as a number; write it as a timestamp to use its age"
+        return ""
 
 
 def facts_of(table: pa.Table) -> list[ColumnFacts]:

@@ -26,6 +26,15 @@ class Sample:
     suffix: str
 
 
+def columns_of(file: Path) -> tuple[str, ...]:
+    """Return the names of a file's columns.
+
+    Raises:
+        ConfigError: As `read_sample`.
+    """
+    return tuple(read_sample([file], max_rows=1_000).table.column_names)
+
+
 def read_sample(files: Sequence[Path], max_rows: int = 200_000) -> Sample:
     """Read rows of each file in turn, an equal share of each.
 

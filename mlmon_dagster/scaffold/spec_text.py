@@ -71,9 +71,10 @@ def spec_text(scaffold: Scaffold, roles: Roles, facts: Sequence[ColumnFacts]) ->
         *_naive(roles, facts),
         "source:",
         f"  predictions: {{path: {_quoted(scaffold.predictions)}}}",
-        *([f"  actuals: {{path: {_quoted(scaffold.actuals)}}}"] if scaffold.actuals else []),
+        *_actuals(scaffold),
         "columns:",
         *_columns(roles, has_actuals=scaffold.actuals is not None),
+        *_scores(roles),
         *_shap(roles, facts),
         "features:",
         *(_feature(f) for f in facts if f.name not in roles.used()),
@@ -82,6 +83,15 @@ def spec_text(scaffold: Scaffold, roles: Roles, facts: Sequence[ColumnFacts]) ->
         *_monitors(roles),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _actuals(scaffold: Scaffold) -> Iterator[str]:
+    if scaffold.actuals is not None:
+        yield f"  actuals: {{path: {_quoted(scaffold.actuals)}}}"
+        return
+    yield "  # Ground truth, once there is some: files with the prediction's id, the truth and when"
+    yield "  # it was known; name these two below: actual: ..., actual_time: ..."
+    yield f"  # actuals: {{path: landing/{scaffold.model}/actuals/*.parquet}}"
 
 
 def _end(end: dt.date | None) -> Iterator[str]:
@@ -97,8 +107,10 @@ def _naive(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
 
 
 def _columns(roles: Roles, *, has_actuals: bool) -> Iterator[str]:
-    order = ["prediction_id", "event_time", "dataset", "model_version", "score", "prediction",
-             "actual", "actual_time", "latency_ms", "status", "trace_id", "outcome"]  # fmt: skip
+    order = (
+        "prediction_id", "event_time", "dataset", "model_version", "group", "rank", "score",
+        "prediction", "actual", "actual_time", "latency_ms", "status", "trace_id", "outcome",
+    )  # fmt: skip
     for role in order:
         guess = roles.found.get(role)
         if guess is None:
@@ -111,6 +123,12 @@ def _columns(roles: Roles, *, has_actuals: bool) -> Iterator[str]:
         yield f"  {role}: {value}  # {guess.reason}"
 
 
+def _scores(roles: Roles) -> Iterator[str]:
+    if roles.scores:
+        pairs = [f"{_quoted(label)}: {_quoted(name)}" for label, name in roles.scores.items()]
+        yield f"  scores: {{{', '.join(pairs)}}}  # named alike, and they add up to 1 in every row"
+
+
 def _shap(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
     kept = [f.name for f in facts if f.name not in roles.used() and _left_out(f) is None]
     pairs = [f"{_quoted(f)}: {_quoted(roles.shap[f])}" for f in kept if f in roles.shap]
@@ -120,6 +138,8 @@ def _shap(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
 
 def _left_out(facts: ColumnFacts) -> str | None:
     """Say why a column is no feature; None if it is one."""
+    if facts.not_of_model:
+        return facts.not_of_model
     if facts.kind == "other":
         return "its type is nested or binary, which no metric reads"
     if facts.is_unique and facts.kind in ("text", "integer"):
@@ -132,7 +152,8 @@ def _left_out(facts: ColumnFacts) -> str | None:
 def _feature(facts: ColumnFacts) -> str:
     if problem := _left_out(facts):
         return f"  # {_one_line(facts.name)}: left out: {_one_line(problem)}"
-    options = [f"type: {_TYPES[facts.kind]}"]
+    kind = "categorical" if facts.is_calendar else _TYPES[facts.kind]
+    options = [f"type: {kind}"]
     options += ["nullable: true"] if facts.n_null else []
     options += ["pii: true"] if facts.pii else []
     return f"  {_quoted(facts.name)}: {{{', '.join(options)}}}  # {_remark(facts)}"
@@ -142,6 +163,8 @@ def _remark(facts: ColumnFacts) -> str:
     parts = []
     if facts.pii:
         parts.append(f"{facts.pii}, so its values are shown nowhere")
+    elif facts.is_calendar:
+        parts.append(f"{facts.lower} to {facts.upper}, a place in the calendar and no quantity")
     elif facts.kind in ("numeric", "integer", "datetime"):
         parts.append(f"{facts.lower} to {facts.upper}")
     elif facts.kind == "category":
@@ -162,7 +185,7 @@ def _slices(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
         and f.n_distinct in _SLICE_LEVELS
         and not f.pii
         and f.name not in roles.used()
-        and feature_problem(f.name) is None
+        and _left_out(f) is None
     ]
     if fit:
         chosen = [f.name for f in sorted(fit, key=lambda f: f.n_distinct)[:_MOST_SLICES]]
@@ -172,8 +195,9 @@ def _slices(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
 def _baseline(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
     guess = roles.found.get("dataset")
     if guess is None:
-        yield "# baseline: what windows are compared with. Give the events a dataset column with a"
-        yield "# validation part, or compare with the windows before; see docs/spec.md."
+        yield "# baseline: no column names a dataset, so windows are compared with those before."
+        yield "# Better: events of a validation set, and a column that says validation or"
+        yield "# production; see docs/spec.md."
         return
     values = next(f.values for f in facts if f.name == guess.columns[0])
     others = [name for name in ("validation", "training", "shadow", "canary") if name in values]
