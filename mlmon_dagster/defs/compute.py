@@ -18,7 +18,7 @@ from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.spec import ModelSpec, Window, first_window
 from mlmon_dagster.spec.features import features_digest
 from mlmon_dagster.spec.profiling import profiled_besides
-from mlmon_dagster.store import promotions, schema_changes, window_steps
+from mlmon_dagster.store import personal, promotions, schema_changes, window_steps
 from mlmon_dagster.store.window_steps import NO_BASELINE, StepMark, WindowInputs
 
 if TYPE_CHECKING:
@@ -206,7 +206,8 @@ def _build_part(work: Work) -> dict[str, Numbers]:
         mark_step(work, "profiles", unprofiled)
         return {}
     source = store.inference_records(spec).from_sql(work.windows, LIVE)
-    profiles = build_profiles(store, spec, source, binnings_of(store, baseline))
+    key = personal.key_of(store.state, spec.model)
+    profiles = build_profiles(store, spec, source, binnings_of(store, baseline), key=key)
     save_profiles(store, spec, profiles, work.windows)
     made_with = {
         k: replace(

@@ -27,7 +27,7 @@ from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
 from mlmon_dagster.spec.profiling import profiled_besides
 from mlmon_dagster.spec.tasks import task_signature
 from mlmon_dagster.spec.windows import Window, complete_windows, window_containing
-from mlmon_dagster.store import Store, baselines, window_steps
+from mlmon_dagster.store import Store, baselines, personal, window_steps
 from mlmon_dagster.store.baselines import StoredBaseline
 from mlmon_dagster.store.sql import literal
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 KIND = "baseline_profiles"
 FIRST_WINDOWS = "first_windows"
 MIN_FIRST_ROWS = 500
-METHOD = "4"  # another way of choosing bins is another baseline
+METHOD = "5"  # another way of choosing bins is another baseline
 
 
 BaselineKind = Literal["dataset", "promoted", "moving", "previous", "same", "model_version"]
@@ -111,7 +111,7 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
     )
     if payload is None:
         source = records.from_sql(windows, [dataset])
-        binnings = fit_binnings(store, spec, source)
+        binnings = fit_binnings(store, spec, source, key=_key(store, spec))
         _save_windows(store, spec, baseline_id, source, binnings)
         payload = encode_binnings(binnings)
     # Also if it was stored before: rows that went back to an earlier state make it the newest.
@@ -154,7 +154,7 @@ def fit_period(
     data_version = _digest(versions)[:32]
     baseline_id = _digest([METHOD, baselines.PROMOTED, data_version, *_signature(spec)])[:16]
     source = store.inference_records(spec).from_sql(windows, [PRODUCTION])
-    binnings = fit_binnings(store, spec, source)
+    binnings = fit_binnings(store, spec, source, key=_key(store, spec))
     _save_windows(store, spec, baseline_id, source, binnings)
     baselines.save(
         store, spec.model, baseline_id, baselines.PROMOTED, encode_binnings(binnings), now,
@@ -207,7 +207,10 @@ def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
     if stored is None or payload is None:
         counts = _first_windows(store, spec, now)
         source = store.inference_records(spec).from_sql(list(counts), [PRODUCTION])
-        payload, n = encode_binnings(fit_binnings(store, spec, source)), sum(counts.values())
+        payload, n = (
+            encode_binnings(fit_binnings(store, spec, source, key=_key(store, spec))),
+            sum(counts.values()),
+        )
         data_version = _digest([[w.start.isoformat(), n] for w, n in counts.items()])[:32]
     else:
         n, data_version = stored.n, stored.data_version
@@ -276,10 +279,15 @@ def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def _key(store: Store, spec: ModelSpec) -> str:
+    return personal.key_of(store.state, spec.model)
+
+
 def _save_windows(
     store: Store, spec: ModelSpec, baseline_id: str, source: str, binnings: dict[str, Binning]
 ) -> None:
-    whole = build_profiles(store, spec, source, binnings)
-    rows = to_rows(whole | profile_half(store, spec, source, binnings))
+    key = _key(store, spec)
+    whole = build_profiles(store, spec, source, binnings, key=key)
+    rows = to_rows(whole | profile_half(store, spec, source, binnings, key=key))
     rows = rows.append_column("baseline_id", [[baseline_id] * rows.num_rows])
     store.table(KIND, spec.model).replace(rows, None, f"baseline_id = {literal(baseline_id)}")

@@ -19,7 +19,7 @@ from mlmon_dagster.profiles.codes import DUCKDB, Column, code_expression
 from mlmon_dagster.profiles.halves import scored_columns
 from mlmon_dagster.profiles.losses import DECIDED, resolve
 from mlmon_dagster.spec import ModelSpec, window_containing
-from mlmon_dagster.store import Store
+from mlmon_dagster.store import Store, personal
 from mlmon_dagster.store.sql import quote_identifier
 
 MOST_ROWS = 100_000
@@ -44,7 +44,7 @@ def labelled_rows(
     starts = baseline.windows[scores[0]].cells["window_start"].drop_duplicates()
     windows = [window_containing(spec.time, start) for start in starts.dt.to_pydatetime()]
     source = store.inference_records(spec).from_sql(windows, [baseline.dataset])
-    values = value_expressions(spec)
+    values = value_expressions(spec, personal.key_of(store.state, spec.model))
     names = [*scores, *(name for name in inputs if name in binnings)]
     parts = ["window_start"]
     for name in names:

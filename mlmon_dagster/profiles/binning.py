@@ -23,6 +23,7 @@ from mlmon_dagster.profiles.bin_shapes import (
     discrete_binning,
     loss_binning,
     numeric_binning,
+    personal_binning,
     renamed,
     role_binning,
     size_binning,
@@ -47,7 +48,8 @@ from mlmon_dagster.profiles.order_statistics import (
 )
 from mlmon_dagster.spec.model import FeatureType, ModelSpec
 from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes
-from mlmon_dagster.store.sql import literal, quote_identifier
+from mlmon_dagster.store.personal import digest_sql
+from mlmon_dagster.store.sql import quote_identifier
 
 _BOOLEANS = ("false", "true")
 
@@ -70,20 +72,29 @@ _OUTPUTS: dict[str, Kind] = {
 }
 
 
-def value_expressions(spec: ModelSpec) -> dict[str, tuple[Kind, str]]:
+def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, str]]:
     """Say how every profiled column of a model is read.
+
+    Args:
+        spec: The model.
+        key: Of its personal values, see `store.personal`; needed if it has personal categories.
 
     Returns:
         Column name -> kind and SQL expression: the features, then the roles that the spec
         declares, then the losses of its task. Of a time the seconds from then to the event
         (negative for what is to come), of a text its length; booleans ``false`` and ``true``,
-        personal categories a digest. The output of a regression is profiled like a feature.
+        personal categories a keyed digest. The output of a regression is profiled like a feature.
+
+    Raises:
+        ValueError: If the key is needed and missing.
     """
     found: dict[str, tuple[Kind, str]] = {}
     for name, feature in spec.features.items():
         found[name] = _read(name, feature.type)
         if feature.type == "categorical" and feature.pii:
-            found[name] = ("categorical", _digest(spec.model, name))
+            if not key:
+                raise ValueError(f"{name} of {spec.model} is personal; expected the model's key")
+            found[name] = ("categorical", digest_sql(key, quote_identifier(name)))
     roles = spec.columns
     if roles.score is not None:
         binary = spec.task == "binary_classification"
@@ -104,13 +115,8 @@ def _read(name: str, kind: FeatureType) -> tuple[Kind, str]:
     return counted, _VALUES[kind].format(quote_identifier(name))
 
 
-def _digest(model: str, name: str) -> str:
-    """Return what stands for a personal category: bins and profiles must not hold the value."""
-    return f"MD5({literal(f'{model}:')} || {quote_identifier(name)})"
-
-
 def fit_binnings(
-    engine: Engine, spec: ModelSpec, from_sql: str, dialect: Dialect = DUCKDB
+    engine: Engine, spec: ModelSpec, from_sql: str, dialect: Dialect = DUCKDB, key: str = ""
 ) -> dict[str, Binning]:
     """Choose the bins of every profiled column of a model.
 
@@ -119,6 +125,7 @@ def fit_binnings(
         spec: The model.
         from_sql: The rows of the baseline, to stand after FROM.
         dialect: How the engine wants its SQL.
+        key: Of personal values, see `value_expressions`.
 
     Returns:
         Column name -> binning, in the order of `value_expressions`. The same rows in any order
@@ -127,7 +134,7 @@ def fit_binnings(
     """
     from_sql = row_source(spec, from_sql)
     binnings: dict[str, Binning] = {}
-    expressions = value_expressions(spec)
+    expressions = value_expressions(spec, key)
     numeric = {name: value for name, (kind, value) in expressions.items() if kind == "numeric"}
     ordered = order_statistics(engine, from_sql, numeric, dialect)
     for name, (kind, raw) in expressions.items():
@@ -146,7 +153,7 @@ def fit_binnings(
             label = next(label for label, column in scores.items() if column == name)
             binnings[name] = class_score_binning(name, label, len(scores))
         elif kind == "numeric":
-            binnings[name] = _numeric_binning(name, ordered[name])
+            binnings[name] = _numeric_binning(name, ordered[name], is_personal(spec, name))
         elif kind == "categorical":
             feature = spec.features.get(name)
             if feature is not None and feature.type == "boolean":
@@ -195,7 +202,15 @@ def _fit_classes(engine: Engine, spec: ModelSpec, from_sql: str) -> Binning:
     return class_binning("prediction", names)
 
 
-def _numeric_binning(name: str, found: OrderStatistics) -> Binning:
+def is_personal(spec: ModelSpec, name: str) -> bool:
+    """Say whether a column is a feature whose values are somebody's."""
+    feature = spec.features.get(name)
+    return feature is not None and bool(feature.pii)
+
+
+def _numeric_binning(name: str, found: OrderStatistics, personal: bool) -> Binning:
+    if personal:
+        return personal_binning(name, found.quantiles)
     centre = float(f"{found.median:.6g}")
     if found.values is not None:
         return discrete_binning(name, found.values, centre=centre)

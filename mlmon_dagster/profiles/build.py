@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlmon_dagster.metrics.binnings import representatives, upper_edges
 from mlmon_dagster.metrics.statistics import (
     Binning,
     ColumnStatistics,
     commonest,
     empty,
 )
-from mlmon_dagster.profiles.binning import value_expressions
+from mlmon_dagster.profiles.binning import is_personal, value_expressions
 from mlmon_dagster.profiles.cells import Cells, as_numpy
 from mlmon_dagster.profiles.codes import DUCKDB, NULL_CODE, Column, Dialect
 from mlmon_dagster.profiles.compiler import Engine, Statements
@@ -41,6 +42,7 @@ def build_profiles(
     from_sql: str,
     binnings: Mapping[str, Binning],
     dialect: Dialect = DUCKDB,
+    key: str = "",
 ) -> dict[str, ColumnStatistics]:
     """Profile all windows of a source: per window, dataset, model version and slice.
 
@@ -50,6 +52,7 @@ def build_profiles(
         from_sql: The inference records, to stand after FROM.
         binnings: Column -> bins; columns without any are left out.
         dialect: How the engine wants its SQL.
+        key: Of personal values, see `binning.value_expressions`.
 
     Returns:
         Column -> statistics; all columns have the same cells, sorted by `CELL_KEYS`; only
@@ -61,10 +64,11 @@ def build_profiles(
         StoreError: If a slice has so many values that profiles would not be small any more.
     """
     source = row_source(spec, from_sql)
-    columns = profiled_columns(binnings, value_expressions(spec), spec)
+    values = value_expressions(spec, key)
+    columns = profiled_columns(binnings, values, spec)
     statements = Statements(source, columns, spec.slices, dialect)
     found = _profile(engine, spec, statements)
-    found |= profile_joint(engine, source, binnings, value_expressions(spec), dialect)
+    found |= profile_joint(engine, source, binnings, values, dialect)
     if ":log_loss" in found and "score" in found:
         log_loss, brier = found[":log_loss"].total, found[":brier"].total
         found["score"] = replace(found["score"], total=log_loss, total_sq=brier)
@@ -95,6 +99,8 @@ def _profile(
     found: dict[str, ColumnStatistics] = {}
     for i, column in enumerate(columns):
         stats = _statistics(column, i, cells, parts, codes.get(i))
+        if column.is_personal and column.binning.kind == "numeric":
+            stats = _coarsened(stats)
         stats = _count_nonfinite(stats, nonfinite)
         found[column.binning.column] = _name_unseen(stats, column, cells, engine, statements)
     return found
@@ -116,7 +122,7 @@ def profiled_columns(
                 resolve(value, binnings),
                 low=feature.min if feature and ranged else None,
                 high=feature.max if feature and ranged else None,
-                names_unseen=not (feature is not None and feature.pii),
+                is_personal=is_personal(spec, name),
             )
         )
     return columns
@@ -191,6 +197,28 @@ def _statistics(
     )
 
 
+def _coarsened(stats: ColumnStatistics) -> ColumnStatistics:
+    """Take range and sums from the bins: of one row they would be somebody's value."""
+    binning, counts = stats.binning, stats.counts
+    typical = representatives(binning) - binning.centre
+    upper = upper_edges(binning)
+    upper[-1] = max(binning.high, binning.low)
+    lower = np.concatenate([[binning.low], upper[:-1]])
+    is_filled = counts > 0
+    some = is_filled.any(axis=1)
+    last = counts.shape[1] - 1 - is_filled[:, ::-1].argmax(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = counts.astype(np.float64)
+        total, total_sq = rows @ typical, rows @ np.square(typical)
+    return replace(
+        stats,
+        minimum=np.where(some, lower[is_filled.argmax(axis=1)], np.nan),
+        maximum=np.where(some, upper[last], np.nan),
+        total=total,
+        total_sq=total_sq,
+    )
+
+
 def _dense(codes: Codes | None, cells: int, size: int) -> Ints:
     counts = np.zeros((cells, size), np.int64)
     if codes is not None:
@@ -220,7 +248,7 @@ def _name_unseen(
     if column.binning.kind != "categorical":
         return stats
     counts: list[dict[str, int]] = [{} for _ in range(len(cells))]
-    if column.names_unseen and stats.counts[:, -1].any():
+    if not column.is_personal and stats.counts[:, -1].any():
         table = _unseen_counts(column, engine, statements)
         columns = (cells.of(table), table.column("name").to_pylist(), as_numpy(table.column("n")))
         for cell, name, n in zip(*columns, strict=True):

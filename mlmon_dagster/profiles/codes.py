@@ -51,14 +51,14 @@ class Column:
         value: SQL expression of its value over the records.
         low: Declared minimum; smaller values are out of range.
         high: Declared maximum.
-        names_unseen: Whether unseen categories may be listed by name.
+        is_personal: No value of it may be kept: neither a name, nor a smallest or largest.
     """
 
     binning: Binning
     value: str
     low: float | None = None
     high: float | None = None
-    names_unseen: bool = True
+    is_personal: bool = False
 
     @property
     def has_range(self) -> bool:

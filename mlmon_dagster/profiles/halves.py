@@ -42,6 +42,7 @@ def profile_half(
     from_sql: str,
     binnings: Mapping[str, Binning],
     dialect: Dialect = DUCKDB,
+    key: str = "",
 ) -> dict[str, ColumnStatistics]:
     """Profile one half of the baseline, of the whole alone and not of its slices.
 
@@ -51,6 +52,7 @@ def profile_half(
         from_sql: The rows of the baseline, to stand after FROM.
         binnings: Their bins.
         dialect: How the engine wants its SQL.
+        key: Of personal values, see `binning.value_expressions`.
 
     Returns:
         Statistics by the name that they are stored under beside those of the whole baseline.
@@ -60,7 +62,7 @@ def profile_half(
         return {}
     half = f"(SELECT records.* FROM {from_sql} AS records WHERE {in_half()})"
     whole = spec.model_copy(update={"slices": ()})
-    found = build_profiles(engine, whole, half, mine, dialect)
+    found = build_profiles(engine, whole, half, mine, dialect, key)
     return {f"{_PREFIX}{name}": stats for name, stats in found.items()}
 
 

@@ -25,7 +25,7 @@ from mlmon_dagster.profiles.codes import DUCKDB, Column, code_expression
 from mlmon_dagster.profiles.halves import SEED, in_half
 from mlmon_dagster.profiles.losses import resolve
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
-from mlmon_dagster.store import Store
+from mlmon_dagster.store import Store, personal
 from mlmon_dagster.store.sql import quote_identifier
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _regressor() -> Any:
 def _read(
     store: Store, spec: ModelSpec, baseline: Baseline, source: str, where: str, limit: str = ""
 ) -> LossRows:
-    values = value_expressions(spec)
+    values = value_expressions(spec, personal.key_of(store.state, spec.model))
     inputs = []
     for name in ("prediction", *spec.features):
         if name not in baseline.binnings:

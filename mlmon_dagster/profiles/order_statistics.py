@@ -31,7 +31,7 @@ class OrderStatistics:
 
     Attributes:
         values: All distinct values, ascending, if there are at most 32; else None.
-        quantiles: The values (not between two of them) at 1/20, 2/20, ... 19/20, if there are more.
+        quantiles: The values (not between two of them) at 1/20, 2/20, ... 19/20; () without any.
         low, high: Smallest and largest; 0 without values.
         median: The lower one of an even number of values; 0 without values.
     """
@@ -99,17 +99,18 @@ def _sorted(column: pa.ChunkedArray) -> OrderStatistics:
     if n == 0:
         return OrderStatistics((), (), 0.0, 0.0, 0.0)
     first = np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)
-    if len(first) <= MAX_VALUES:
-        return _of_values(values[first].tolist(), float(values[(n - 1) // 2]))
     # The smallest value with at least i / 20 of the rows at or below it, in whole numbers.
     places = [(i * n + QUANTILE_BINS - 1) // QUANTILE_BINS - 1 for i in range(1, QUANTILE_BINS)]
     quantiles = tuple(values[places].tolist())
+    if len(first) <= MAX_VALUES:
+        return _of_values(values[first].tolist(), quantiles)
     return OrderStatistics(None, quantiles, float(values[0]), float(values[-1]), _median(quantiles))
 
 
-def _of_values(values: Sequence[float], median: float) -> OrderStatistics:
+def _of_values(values: Sequence[float], quantiles: tuple[float, ...]) -> OrderStatistics:
     low, high = (values[0], values[-1]) if values else (0.0, 0.0)
-    return OrderStatistics(tuple(map(float, values)), (), float(low), float(high), median)
+    median = _median(quantiles) if quantiles else 0.0
+    return OrderStatistics(tuple(map(float, values)), quantiles, float(low), float(high), median)
 
 
 def _median(quantiles: Sequence[float]) -> float:
@@ -118,14 +119,14 @@ def _median(quantiles: Sequence[float]) -> float:
 
 def _asked(engine: Engine, from_sql: str, value: str, dialect: Dialect) -> OrderStatistics:
     present = f"FROM (SELECT {value} AS x FROM {from_sql} AS records) AS v WHERE x IS NOT NULL"
+    shares = [i / QUANTILE_BINS for i in range(1, QUANTILE_BINS)]
     # One more than allowed is enough to know, and cheaper than counting them all.
     distinct = engine.query(f"SELECT DISTINCT x {present} LIMIT {MAX_VALUES + 1}").column("x")
     if len(distinct) <= MAX_VALUES:
         values = sorted(distinct.to_pylist())
-        middle = quantiles_of(engine, present, [0.5], dialect) if values else [0.0]
-        return _of_values(values, middle[0])
+        quantiles = tuple(quantiles_of(engine, present, shares, dialect)) if values else ()
+        return _of_values(values, quantiles)
     row = engine.query(f"SELECT MIN(x) AS low, MAX(x) AS high {present}").to_pylist()[0]
-    shares = [i / QUANTILE_BINS for i in range(1, QUANTILE_BINS)]
     quantiles = tuple(quantiles_of(engine, present, shares, dialect))
     return OrderStatistics(
         None, quantiles, float(row["low"]), float(row["high"]), _median(quantiles)

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
-from mlmon_dagster.store import baseline_files, erasures, retention_marks, schema, window_state
+from mlmon_dagster.store import (
+    baseline_files,
+    erasures,
+    personal,
+    retention_marks,
+    schema,
+    window_state,
+)
 from mlmon_dagster.store.checkpoints import reached
 from mlmon_dagster.store.erase_log import scrub_log
 from mlmon_dagster.store.erase_numbers import (
@@ -173,7 +180,9 @@ def _finish(store: Store, spec: ModelSpec, request: Request, now: datetime) -> N
     trace = trace_of(store, spec, purges["predictions"])
     windows = telling_windows(store, spec, trace, recompute=request.recompute)
     mark = retention_marks.rows_from(store.state, spec.model).get(PRODUCTION)
-    baseline_files.redact(store, spec.model, trace.datasets, trace.telling)
+    key = personal.key_of(store.state, spec.model)
+    digests = [personal.digest(key, value) for value in trace.rare]
+    baseline_files.redact(store, spec.model, trace.datasets, (*trace.telling, *digests))
     reached("erase.baselines")
     with store.state.begin() as conn:
         overwrite_deleted(conn)

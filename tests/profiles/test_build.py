@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +21,7 @@ from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, concat
 from mlmon_dagster.profiles import build_profiles, fit_binnings
 from mlmon_dagster.profiles import cells as cells_module
 from mlmon_dagster.profiles.codes import DUCKDB, STANDARD, Dialect
+from mlmon_dagster.store import personal
 from tests.profiles import oracle
 from tests.profiles.comparing import assert_equal, in_order
 from tests.profiles.records import START, DuckEngine, make_records, make_spec
@@ -29,11 +32,15 @@ BASELINE = make_records(1500, seed=1)
 
 
 def profiles_of(
-    records: pa.Table, baseline: pa.Table = BASELINE, dialect: Dialect = DUCKDB, spec: Any = SPEC
+    records: pa.Table,
+    baseline: pa.Table = BASELINE,
+    dialect: Dialect = DUCKDB,
+    spec: Any = SPEC,
+    key: str = "",
 ) -> dict[str, ColumnStatistics]:
     engine = DuckEngine(records=records, baseline=baseline)
-    binnings = fit_binnings(engine, spec, "baseline")
-    return build_profiles(engine, spec, "records", binnings, dialect)
+    binnings = fit_binnings(engine, spec, "baseline", key=key)
+    return build_profiles(engine, spec, "records", binnings, dialect, key)
 
 
 @pytest.fixture(scope="module")
@@ -298,9 +305,63 @@ def test_unseen_values_of_personal_columns_are_counted_but_never_named() -> None
     features["carrier"]["pii"] = True
     spec = make_spec(features=features, slices=[])
     records = make_records(30, carrier=["secret"] * 30)
-    stats = profiles_of(records, spec=spec)["carrier"]
+    stats = profiles_of(records, spec=spec, key="k")["carrier"]
     assert stats.counts[:, -1].sum() == 30
     assert not any(stats.unseen)
+
+
+@pytest.mark.parametrize("n", [1, 7, 400])
+@pytest.mark.parametrize("column", ["temp", "hour", "booked_at", "note"])
+def test_no_number_of_a_personal_column_is_one_persons_value(column: str, n: int) -> None:
+    features = make_spec().model_dump(mode="json")["features"]
+    features[column]["pii"] = True
+    spec = make_spec(features=features)
+    open_spec = make_spec()
+    random = np.random.default_rng(n)
+    values: Any = {
+        "temp": (random.normal(40, 9, n) + 0.123456).tolist(),
+        "hour": (random.integers(1, 7, n) + 0.123456).tolist(),
+        "booked_at": [START + pd.Timedelta(seconds=int(s)) for s in random.integers(0, 10**6, n)],
+        "note": ["x" * (10 * int(i) + 7) for i in random.integers(10, 99, n)],
+    }
+    rows = make_records(n, **{column: values[column]})
+    kept, exact = (profiles_of(rows, baseline=rows, spec=s)[column] for s in (spec, open_spec))
+    people = set(exact.minimum[np.isfinite(exact.minimum)]) | set(exact.maximum) | {
+        *exact.binning.edges, *exact.binning.values, exact.binning.low, exact.binning.high
+    }  # fmt: skip
+    bins = kept.binning
+    shown = [kept.minimum, kept.maximum, kept.total + bins.centre, bins.edges, bins.values,
+             [bins.low, bins.high, bins.centre]]  # fmt: skip
+
+    assert not people & {float(number) for numbers in shown for number in numbers} - {0.0}
+    assert (kept.minimum <= kept.maximum).all()
+    assert kept.counts.sum() == exact.counts.sum()
+    whole = merge(kept, ("slice_key", "slice_value"))
+    mean = whole.total[-1] / whole.counts[-1].sum() + kept.binning.centre
+    step = max(kept.binning.high - kept.binning.low, 1.0)
+    truth = merge(exact, ("slice_key", "slice_value"))
+    assert abs(mean - truth.total[-1] / truth.counts[-1].sum() - exact.binning.centre) <= step
+
+
+def test_the_digest_of_a_personal_category_has_a_key() -> None:
+    features = make_spec().model_dump(mode="json")["features"]
+    features["carrier"]["pii"] = True
+    spec = make_spec(features=features, slices=[])
+    names = ["anna", "bert", "carl", "dora", "emil"]
+    engine = DuckEngine(baseline=make_records(50, carrier=names * 10))
+    with pytest.raises(ValueError, match="expected the model's key"):
+        fit_binnings(engine, spec, "baseline")
+    kept, other = (fit_binnings(engine, spec, "baseline", key=k)["carrier"] for k in ("k", "l"))
+
+    assert set(kept.categories) == {personal.digest("k", name) for name in names}
+    assert not set(kept.categories) & set(other.categories)
+    guesses = {
+        make(f"{before}{name}".encode()).hexdigest()[:32]
+        for name in names
+        for before in ("", "late:", "late")
+        for make in (hashlib.md5, hashlib.sha256)
+    }
+    assert not guesses & set(kept.categories)
 
 
 def test_hostile_names_and_values_are_data_not_sql() -> None:
