@@ -78,9 +78,11 @@ def head(project: Project, /, model: str, format_: str, **wanted: Any) -> None:
 @click.argument("model")
 @click.argument("query")
 @click.option("--limit", default=1000, show_default=True, type=click.IntRange(0, 1_000_000))
+@click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS",
+              type=click.FloatRange(0.1), help="When the query is broken off.")  # fmt: skip
 @_format
 @click.pass_obj
-def sql(project: Project, model: str, query: str, limit: int, format_: str) -> None:
+def sql(project: Project, model: str, query: str, limit: int, timeout: float, format_: str) -> None:
     """Run one SELECT over the views predictions, actuals, records, profiles and metrics.
 
     Nothing outside of the tables of MODEL can be read, and nothing can be written. Columns
@@ -89,7 +91,8 @@ def sql(project: Project, model: str, query: str, limit: int, format_: str) -> N
     from mlmon_dagster.store.free_sql import select
 
     spec = spec_of(project, model)
-    click.echo(_render(select(project.store, spec.model, query, limit).to_pandas(), format_))
+    found = select(project.store, spec.model, query, limit, timeout)
+    click.echo(_render(found.to_pandas(), format_))
 
 
 @store.command(epilog="Example: mlmon store maintain --dry-run")

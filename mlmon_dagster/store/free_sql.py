@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
 VIEWS: tuple[Kind, ...] = ("predictions", "actuals", "records", "profiles")
 
 
-def select(store: Store, model: str, text: str, limit: int | None = None) -> pa.Table:
+def select(
+    store: Store, model: str, text: str, limit: int | None = None, seconds: float | None = None
+) -> pa.Table:
     """Run one SELECT over the views predictions, actuals, records, profiles and metrics.
 
     The engine reads files below the tables of this model only, reaches no network, loads no
@@ -27,9 +32,10 @@ def select(store: Store, model: str, text: str, limit: int | None = None) -> pa.
         model: The model's name.
         text: One SELECT statement; the session's zone is UTC.
         limit: At most so many rows.
+        seconds: It is broken off after so long; None lets it run.
 
     Raises:
-        ConfigError: If it is not exactly one SELECT, or the engine refuses it.
+        ConfigError: If it is not exactly one SELECT, the engine refuses it, or it takes too long.
         StoreError: If the store is in object storage.
     """
     import duckdb
@@ -46,15 +52,37 @@ def select(store: Store, model: str, text: str, limit: int | None = None) -> pa.
         _make_views(database, store, model)
         database.execute("SET enable_external_access = false")
         database.execute("SET lock_configuration = true")
-        relation = database.sql(text)
-        if relation is None:
-            raise ConfigError("The statement returned no rows to show; expected one SELECT.")
-        found: pa.Table = (relation if limit is None else relation.limit(limit)).to_arrow_table()
+        with _time_limit(database, seconds):
+            relation = database.sql(text)
+            if relation is None:
+                raise ConfigError("The statement returned no rows to show; expected one SELECT.")
+            some = relation if limit is None else relation.limit(limit)
+            found: pa.Table = some.to_arrow_table()
         return found
+    except duckdb.InterruptException:
+        raise ConfigError(
+            f"The query was broken off after {seconds:g} seconds. Select less, such as one window "
+            "with WHERE, or give it longer with --timeout."
+        ) from None
     except duckdb.Error as error:
         raise ConfigError(f"The query failed: {error}") from error
     finally:
         database.close()
+
+
+@contextmanager
+def _time_limit(database: Any, seconds: float | None) -> Iterator[None]:
+    """Interrupt what the database does once the time is over."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, database.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _refuse_other_statements(text: str) -> None:

@@ -126,3 +126,11 @@ def test_a_store_is_described_in_numbers(store: Store) -> None:
     )
     assert tables["predictions"]["datasets"] == "production 8"
     assert describe_state(store, MODEL)["computed_at"] is None
+
+
+def test_a_query_is_broken_off_when_its_time_is_over(store: Store) -> None:
+    many = "range(10000000)"
+    endless = f"SELECT count(*) FROM {many} AS a, {many} AS b WHERE a.range * b.range = 7"
+    with pytest.raises(ConfigError, match=r"broken off after 0\.3 seconds.*--timeout"):
+        select(store, "credit", endless, 10, 0.3)
+    assert select(store, "credit", "SELECT 1 AS one", 10, 60).to_pylist() == [{"one": 1}]
