@@ -8,6 +8,7 @@ declared slices and names of files, and nothing more.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import sqlite3
 import zlib
@@ -38,16 +39,24 @@ pytestmark = pytest.mark.slow
 FIRST = dt.date(2024, 3, 1)
 DAYS = tuple(FIRST + dt.timedelta(days=i) for i in range(3))
 NOW = dt.datetime(2024, 3, 5, 16, tzinfo=dt.UTC)
-SECRETS = {name: f"SECRET{name}SECRET" for name in ("TOKEN", "SMTP", "HOOKURL", "HOOKKEY", "S3")}
+SECRETS = {
+    name: f"SECRET{name}SECRET"
+    for name in (
+        "TOKEN", "SMTP", "HOOKURL", "HOOKQUERY", "HOOKKEY", "S3", "BEATPATH", "BEATQUERY"
+    )
+}  # fmt: skip
 PERSONAL = {
     name: f"CANARY{name}CANARY"
     for name in (
         "ID", "TRACE", "EMAIL", "NAME", "NEWNAME", "CITY", "NEWCITY", "NOTE", "CELL", "UNDECLARED",
-        "LINE", "LABEL", "TIME",
+        "LINE", "LABEL", "TIME", "HEADER",
     )
 }  # fmt: skip
 DECLARED = {name: f"SHOWN{name}SHOWN" for name in ("REGION", "FILE")}
+# Numbers of one person each, in the baseline and after it; no other column has such digits.
+FIRST_WEIGHT, NEW_WEIGHT = 71.364912, 83.917254
 FEATURES = """\
+  weight:  {type: numeric, pii: true}
   region:  {type: categorical}
   email:   {type: text, pii: true}
   name:    {type: categorical, pii: true}
@@ -81,6 +90,9 @@ def personal(day: dt.date, dataset: str = "production") -> tuple[pd.DataFrame, p
     predictions["trace"] = [f"{PERSONAL['TRACE']}{i}" for i in range(len(predictions))]
     predictions["email"] = [f"{PERSONAL['EMAIL']}{i}@example.com" for i in range(len(predictions))]
     predictions["name"] = PERSONAL["NEWNAME" if is_new else "NAME"]
+    weights = np.linspace(60.0, 70.0, len(predictions))
+    weights[-1] = NEW_WEIGHT if is_new else FIRST_WEIGHT
+    predictions["weight"] = weights
     predictions["city"] = PERSONAL["NEWCITY" if is_new else "CITY"]
     predictions["note"] = PERSONAL["NOTE"]
     predictions["region"] = DECLARED["REGION"]
@@ -118,6 +130,8 @@ def land_broken(folder: Path) -> None:
     (place / f"{DECLARED['FILE']}.jsonl").write_text(f"{line}\n{line[:-9]}\n")
     (place / "garbage.parquet").write_text(PERSONAL["LINE"])
     (place / "ragged.csv").write_text(f"id,at,score\n{PERSONAL['LINE']},1,2,3,4,5\n")
+    headerless = ",".join([PERSONAL["HEADER"], "2024-03-01", PERSONAL["HEADER"], "0.5"])
+    (place / "headerless.csv").write_text(f"{headerless}\n{headerless}\n")
     (place / "columns.csv").write_text(f"id,at\n{PERSONAL['LINE']},2024-03-01T00:00:00Z\n")
 
 
@@ -145,6 +159,29 @@ def _unpacked(path: Path) -> bytes:
     return b"\n".join(found)
 
 
+def numbers_kept(project: Project, spec: ModelSpec) -> Iterator[tuple[str, bytes]]:
+    """Yield profiles and baselines, which hold numbers of all columns, and names of open ones."""
+    for kind in ("profiles", "baseline_profiles"):
+        rows = project.store.table(kind, spec.model).read().to_pylist()
+        assert {"name", "weight"} <= {row["column_name"] for row in rows}
+        yield kind, repr([row for row in rows if row["column_name"] in ("name", "weight")]).encode()
+    folder = project.folder / ".mlmon" / "store" / "baselines" / spec.model
+    files = list(folder.glob("*.json"))
+    assert files
+    for path in files:
+        kept = json.loads(path.read_text())
+        own = [bins for bins in kept["binnings"] if bins["column"] in ("name", "weight")]
+        assert len(own) == 2
+        yield path.name, json.dumps(own).encode()
+
+
+def guesses(name: str) -> list[str]:
+    """Return digests of a value that need no key."""
+    texts = (name, f"{MODEL}:{name}")
+    makers = (hashlib.md5, hashlib.sha1, hashlib.sha256)
+    return [make(text.encode()).hexdigest()[:32] for text in texts for make in makers]
+
+
 def run_everything(project: Project, spec: ModelSpec) -> None:
     with open_instance(project) as instance:
         launcher = Launcher(project, [spec], instance)
@@ -169,7 +206,8 @@ def test_secrets_and_personal_values_reach_no_sink(
     land(tmp_path)
     with fake_slack() as slack, fake_smtp() as smtp, fake_webhook() as hook:
         slack.token = SECRETS["TOKEN"]
-        monkeypatch.setenv("HOOK_URL", f"{hook.url}/{SECRETS['HOOKURL']}")
+        secret_path = f"{SECRETS['HOOKURL']}?token={SECRETS['HOOKQUERY']}"
+        monkeypatch.setenv("HOOK_URL", f"{hook.url}/{secret_path}")
         monkeypatch.setenv("HOOK_KEY", SECRETS["HOOKKEY"])
         project = Project(
             tmp_path,
@@ -178,10 +216,12 @@ def test_secrets_and_personal_values_reach_no_sink(
             slack_token=slack.token,
             slack_api_url=slack.url,
             smtp_url=f"smtp://127.0.0.1:{smtp.port}/{SECRETS['SMTP']}",
+            heartbeat_url=f"http://127.0.0.1:1/{SECRETS['BEATPATH']}?k={SECRETS['BEATQUERY']}",
             mail_from="mlmon@example.com",
             storage_options={"aws_secret_access_key": SECRETS["S3"]},
         )
         run_everything(project, spec)
+        kept = list(numbers_kept(project, spec))
         project.store.close()
         bodies = [json.dumps([m.shown, m.body]) for m in slack.messages]
         bodies += [f"{f.name} {f.title} {f.alt}" for f in slack.files]
@@ -193,6 +233,7 @@ def test_secrets_and_personal_values_reach_no_sink(
             ("webhook", b"\n".join(body for _, body in hook.requests)),
             ("printed", "".join(capfd.readouterr()).encode()),
             ("repr", repr(project).encode()),
+            *kept,
         ]
     hits = {
         (place, name)
@@ -206,6 +247,10 @@ def test_secrets_and_personal_values_reach_no_sink(
     }
 
     assert hits == set()
+    one_persons = [repr(FIRST_WEIGHT), repr(NEW_WEIGHT)]
+    for name in ("NAME", "NEWNAME"):
+        one_persons += guesses(PERSONAL[name])
+    assert [(p, s) for p, c in found for s in one_persons if s.encode() in c] == []
     assert {"slack", "mail", "webhook"} <= shown["REGION"] & {p for p, c in found if c}
     assert "slack" in shown["FILE"]
     assert len(slack.files) > 0
