@@ -73,6 +73,35 @@ def test_every_make_target_exists(page: str, command: str) -> None:
     assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE), f"{page}: {command}"
 
 
+@pytest.mark.parametrize(("page", "command"), commands("python -m"))
+def test_every_module_named_to_be_run_exists_and_knows_its_words(page: str, command: str) -> None:
+    module, *words = shlex.split(command)[2:]
+    if module == "pytest":
+        assert all((ROOT / word).exists() for word in words), f"{page}: {command}"
+        return
+    path = ROOT / module.replace(".", "/")
+    assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file() or module in (
+        "venv", "pip",
+    ), f"{page}: {command}"  # fmt: skip
+    if path.is_dir():
+        known = "".join(file.read_text() for file in path.glob("*.py"))
+        for word in words:
+            assert word.strip("[]").lstrip("-").split("=")[0] in known or not word[0].isalpha(), (
+                f"{page}: {command}: {module} does not know {word}"
+            )
+
+
+def test_every_promise_names_a_command_that_checks_it() -> None:
+    text = (ROOT / "docs/guarantees.md").read_text().partition("## What is not promised")[0]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    promises = [row for row in rows if row[0] != "| promise"]
+
+    assert len(promises) >= 15
+    for promise, command, found in promises:
+        assert command == "the same" or "`" in command, promise
+        assert found.strip(" |"), promise
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
 def test_the_minimal_declaration_is_valid(page: str) -> None:
     block = re.search(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)

@@ -22,7 +22,7 @@ from mlmon_dagster.store import open_store
 from tests import forked
 from tests.defs.killed import STEPS, kill_at_each
 from tests.ingest.landing import events, land, truths
-from tests.proof import any_order, failing, generated, killing, spec_space, together, world
+from tests.proof import any_order, failing, faults, generated, killing, spec_space, together, world
 
 SEED = 20_240_210
 
@@ -84,6 +84,26 @@ def prove_failures(folder: Path, every: int) -> list[Row]:
         Goal(len(chosen), len(calls), is_least=True, unit=" calls"),
     )
     return [total, *rows]
+
+
+def prove_faults(folder: Path, every: int) -> list[Row]:
+    """Let every call to files, and every statement, of a day of a model fail once."""
+    if why := faults.why_not():
+        return [Row("each call of a day fails once", ("not run", why))]
+    rows, wrong = [], []
+    for number, kind in enumerate(faults.KINDS):
+        (home := folder / f"{number}").mkdir()
+        found = faults.run_faults(home, kind, None, every)
+        wrong += [f"{kind}: {text}" for text in (*found["different"], *found["traceback"])]
+        numbers = (
+            f"{found['tried']:,} of {found['calls']:,}",
+            f"{found['failed']:,} days failed",
+            f"{len(found['different'])} differ, {len(found['traceback'])} raw",
+        )
+        rows.append(Row(f"{kind} at the nth call of a day", numbers, Goal(len(wrong), 0)))
+    if wrong:
+        raise AssertionError("\n".join(wrong))
+    return rows
 
 
 def prove_together(folder: Path, seconds: float) -> list[Row]:
@@ -149,12 +169,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--specs", type=int, default=500, help="so many generated specs")
     parser.add_argument(
-        "--only", choices=["order", "kills", "failures", "together", "pipeline", "specs"]
+        "--only",
+        choices=["order", "kills", "failures", "faults", "together", "pipeline", "specs"],
     )
     options = parser.parse_args()
     proofs: dict[str, Callable[[Path], list[Row]]] = {
         "kills": lambda folder: prove_kills(folder, options.kills),
         "failures": lambda folder: prove_failures(folder, options.every),
+        "faults": lambda folder: prove_faults(folder, options.every),
         "together": lambda folder: prove_together(folder, options.seconds),
         "pipeline": prove_pipeline,
         "specs": lambda folder: prove_specs(folder, options.specs),

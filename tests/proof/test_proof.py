@@ -13,7 +13,7 @@ import pytest
 from mlmon_dagster.store import Store, open_store
 from tests import forked
 from tests.ingest.landing import credit_spec, events, ingest, land, record_content, truths
-from tests.proof import any_order, failing, generated, killing, spec_space, together, world
+from tests.proof import any_order, failing, faults, generated, killing, spec_space, together, world
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("proof")]
 
@@ -71,6 +71,16 @@ def test_a_call_that_fails_once_changes_nothing_in_the_end(
     for n in range(3, len(calls), len(calls) // 5):
         found = failing.fails_once(context, tmp_path / "template", tmp_path / "one", small, n)
         assert found == expected, f"call {n}, {calls[n - 1]}"
+
+
+@pytest.mark.skipif(bool(faults.why_not()), reason=faults.why_not() or "never")
+def test_a_full_disk_at_a_call_of_native_code_changes_nothing_in_the_end(tmp_path: Path) -> None:
+    found = faults.run_faults(tmp_path, "ENOSPC", [90])
+
+    assert found["calls"] > 150
+    assert found["tried"] == found["failed"] == 1
+    assert found["different"] == []
+    assert found["traceback"] == []
 
 
 def test_two_ingests_and_three_readers_at_once_see_whole_batches(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,8 +16,15 @@ ROWS = 40  # of each batch
 N_WRITERS, N_READERS = 2, 3
 
 
+def _keep_errors(folder: str) -> None:
+    """Let everything that this process says of errors go to a file that is looked at later."""
+    said = os.open(f"{folder}/stderr-{os.getpid()}", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(said, 2)
+
+
 def write(folder: str, writer: int, seconds: float, told: Any) -> None:
     """Land batches of one file each and ingest them until the time is over."""
+    _keep_errors(folder)
     n_batches = 0
     try:
         store, spec = open_store(Path(folder) / "store"), world.make_spec()
@@ -37,6 +45,7 @@ def write(folder: str, writer: int, seconds: float, told: Any) -> None:
 
 def read(folder: str, seconds: float, told: Any) -> None:
     """Read the log, the records and the manifest; every batch must be whole or absent."""
+    _keep_errors(folder)
     n_reads = n_torn = 0
     try:
         store, spec = open_store(Path(folder) / "store"), world.make_spec()
@@ -55,6 +64,10 @@ def read(folder: str, seconds: float, told: Any) -> None:
         told.put(("error", f"reader: {type(error).__name__}: {error}"))
     told.put(("reads", n_reads))
     told.put(("torn", n_torn))
+
+
+def _is_raw(line: str) -> bool:
+    return "Traceback" in line or "panicked at" in line
 
 
 def _torn(counts: Counter[str]) -> int:
@@ -83,6 +96,8 @@ def all_at_once(context: Any, template: Path, folder: Path, seconds: float) -> d
         n_messages -= 1
     for process in running:
         process.join()
+    said = "\n".join(path.read_text() for path in folder.glob("stderr-*"))
+    found["errors"] += [line for line in said.splitlines() if _is_raw(line)]
     store, spec = open_store(folder / "store"), world.make_spec()
     predictions = store.event_log(spec).rows("predictions", ["dataset"])["dataset"].to_pylist()
     found["stored"] = predictions.count(world.PRODUCTION)

@@ -1,0 +1,306 @@
+"""Calls to files below a day of a model, native libraries included, made to fail one by one.
+
+A small library is compiled and preloaded into one process, which has everything imported; each
+failing day, and each clean day after it, runs in a fork of that process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+SOURCE = Path(__file__).with_name("faults.c")
+ROOT = Path(__file__).parents[2]
+# Name -> errno, and what happens instead of an error.
+KINDS = {
+    "ENOSPC": (28, 0),
+    "EIO": (5, 0),
+    "permission": (13, 0),
+    "short write": (0, 1),
+    "torn write and death": (0, 2),
+    "lost fsync": (0, 3),
+    "connection reset": (-1, 0),
+}
+
+
+def why_not() -> str:
+    """Return why files cannot be made to fail here; nothing if they can."""
+    if shutil.which("gcc") is None:
+        return "no gcc to compile the library that stands before files"
+    return "" if sys.platform == "linux" else "only Linux preloads libraries"
+
+
+def compiled(folder: Path) -> Path:
+    """Compile the library; return where it is."""
+    library = folder / "faults.so"
+    command = ["gcc", "-O1", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"]
+    subprocess.run(command, check=True, capture_output=True)
+    return library
+
+
+def run_faults(folder: Path, kind: str, chosen: Sequence[int] | None, every: int = 1) -> Any:
+    """Let chosen calls of a day fail, one a day; all that there are by default.
+
+    Returns:
+        ``calls`` of a clean day, ``tried``, ``failed`` (days that ended early), and lists of what
+        was wrong: ``different``, ``traceback``, ``silent``.
+    """
+    library = compiled(folder)
+    asked = json.dumps({"kind": kind, "chosen": chosen, "every": every, "folder": str(folder)})
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.proof.faults", asked],
+        env={**os.environ, "LD_PRELOAD": str(library), "MLMON_NOW": "2024-02-10T00:00:00Z"},
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _serve(asked: dict[str, Any]) -> dict[str, Any]:
+    """Run the days, in the preloaded process."""
+    from tests.proof import world
+
+    home = Path(asked["folder"])
+    error, how = KINDS[asked["kind"]]
+    _forked(lambda: _prepare(home / "template"))
+    world_clean = home / "clean"
+    shutil.copytree(home / "template", world_clean)
+    first = _forked(lambda: _day(world_clean, -1 if error == -1 else 0, error, how))
+    expected = _forked(lambda: _left(world_clean))
+    assert first["said"] == [], first
+    found: dict[str, Any] = {"calls": first["calls"], "tried": 0, "failed": 0, "by_stage": {}}
+    wrong: dict[str, list[str]] = {"different": [], "traceback": [], "silent": []}
+    stages: Counter[str] = Counter()
+    del world
+    for n in asked["chosen"] or range(1, first["calls"] + 1, asked["every"]):
+        day = home / "day"
+        shutil.rmtree(day, ignore_errors=True)
+        shutil.copytree(home / "template", day)
+        told = _forked(lambda: _day(day, n, error, how))  # noqa: B023
+        found["tried"] += 1
+        if told is None:  # it died, as a torn write does
+            stages["died"] += 1
+        elif told["said"]:
+            stages[told["stage"]] += 1
+        if told and any("Traceback" in text or not text for text in told["said"]):
+            wrong["traceback"].append(f"{n}: {told['said'][-1][-300:]}")
+        left = _forked(lambda: {**_day(day, 0, 0, 0), **_left(day)})  # noqa: B023
+        if left is None or left["said"] or any(left[k] != expected[k] for k in expected):
+            why = left["said"] if left and left["said"] else _first_difference(left, expected)
+            wrong["different"].append(f"{n}: {str(why)[:400]}")
+        sys.stderr.write(f"  {asked['kind']}: {n} of {first['calls']}\n")
+    found["failed"] = stages.total()
+    return {**found, **wrong, "by_stage": dict(stages)}
+
+
+def _first_difference(found: Any, expected: dict[str, Any]) -> str:
+    if found is None:
+        return "the next process died"
+    names = [name for name in expected if found.get(name) != expected[name]]
+    return "; ".join(f"{n}: {str(found.get(n))[:150]} != {str(expected[n])[:150]}" for n in names)
+
+
+def _forked(call: Callable[[], Any]) -> Any:
+    """Call in a fork of this process; return what it returns, None if it died."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.close(reading)
+            with os.fdopen(writing, "w") as pipe:
+                json.dump(call(), pipe, default=str)
+            code = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    os.waitpid(pid, 0)
+    return json.loads(text) if text else None
+
+
+def _prepare(folder: Path) -> None:
+    """Make a project with a baseline, and landing files of a day that are not taken in yet."""
+    import yaml
+
+    from tests.proof import world
+    from tests.proof.world import Known, Predicted
+
+    store = folder / ".mlmon" / "store"
+    store.parent.mkdir(parents=True)
+    made = world.make_template(folder / "made")
+    made.rename(store)
+    shutil.rmtree(folder / "made")
+    declared = world.make_spec().model_dump(mode="json", by_alias=True, exclude_unset=True)
+    (folder / "models").mkdir()
+    (folder / "models" / "tiny.yaml").write_text(yaml.safe_dump(declared))
+    ids = [f"{n}" for n in range(60)]
+    events = [Predicted(id_, 2, 3 + n % 2) for n, id_ in enumerate(ids)]
+    world.land(folder, "day", [*events, *(Known(id_, 1, n % 2) for n, id_ in enumerate(ids))])
+
+
+def _day(folder: Path, n: int, error: int, how: int) -> dict[str, Any]:
+    """Take in, compute, judge and deliver a day, with call n failing; say how each stage ended."""
+    from mlmon_dagster.commands.outside import sentence
+    from mlmon_dagster.defs.resources import project_from_environment
+    from mlmon_dagster.errors import MlmonError
+
+    project = project_from_environment(folder)
+    said: list[str] = []
+    ended_in = ""
+    with _failing(project, folder, n, error, how) as calls:
+        for stage, call in _stages(project, folder):
+            try:
+                problem = call()
+            except BaseException as failure:
+                text = sentence(failure)
+                own = isinstance(failure, MlmonError)
+                problem = text or (str(failure) if own else f"Traceback {failure!r}")
+            if problem:
+                said.append(problem)
+                ended_in = stage
+                break
+        n_calls = calls()
+    return {"calls": n_calls, "said": said, "stage": ended_in}
+
+
+@contextlib.contextmanager
+def _failing(
+    project: Any, folder: Path, n: int, error: int, how: int
+) -> Iterator[Callable[[], int]]:
+    if error == -1:
+        with _resetting(project, n) as calls:
+            yield calls
+        return
+    library = ctypes.CDLL(None)
+    library.faults_arm(str(folder).encode(), ctypes.c_long(n), error, how)
+    try:
+        yield lambda: int(library.faults_count())
+    finally:
+        library.faults_disarm()
+
+
+@contextlib.contextmanager
+def _resetting(project: Any, n: int) -> Iterator[Callable[[], int]]:
+    """Take the connection away at the nth statement or commit, and let the next one be new."""
+    import sqlalchemy as sa
+
+    calls = 0
+
+    def listen(conn: sa.Connection, *_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == n:
+            conn.invalidate()
+            cause = Exception("server closed the connection unexpectedly")
+            raise sa.exc.OperationalError("statement", {}, cause)
+
+    engine = project.store.state
+    for event in ("before_cursor_execute", "commit"):
+        sa.event.listen(engine, event, listen)
+    try:
+        yield lambda: calls
+    finally:
+        for event in ("before_cursor_execute", "commit"):
+            sa.event.remove(engine, event, listen)
+
+
+def _stages(project: Any, folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
+    from mlmon_dagster.defs import compute, judging, measuring, records
+    from mlmon_dagster.defs.compute import Work
+    from mlmon_dagster.defs.delivery import dispatch_alerts
+    from mlmon_dagster.defs.evidence import STEP_OF
+    from mlmon_dagster.defs.lineage import MEASURED
+    from tests.proof import world
+
+    spec = world.make_spec()
+    yield "ingest", lambda: _ingest(project, spec, folder)
+    windows = tuple(world.windows(spec)[1:2])
+    work = Work(project, spec, windows, world.NOW, "proof", False)
+    yield "rebuild", lambda: records.rebuild_records(work) and ""
+    yield "profiles", lambda: compute.build_window_profiles(work) and ""
+    for step in MEASURED:
+        yield f"measure {step}", lambda step=step: measuring.measure_windows(work, step) and ""  # type: ignore[misc]
+    for family in STEP_OF:
+        yield f"judge {family}", lambda family=family: judging.judge(work, family) and ""  # type: ignore[misc]
+    yield "deliver", lambda: dispatch_alerts(project, [spec], None, world.NOW) and ""
+    project.store.close()
+
+
+def _ingest(project: Any, spec: Any, folder: Path) -> str:
+    from mlmon_dagster.ingest import ingest_new
+    from tests.proof import world
+
+    report = ingest_new(project.store, spec, folder, now=world.NOW)
+    failed = [f.message for f in report.files if f.status in ("failed", "quarantined")]
+    return "; ".join(failed)
+
+
+def _left(folder: Path) -> dict[str, Any]:
+    """Return what the day left behind."""
+    import sqlalchemy as sa
+
+    from mlmon_dagster.defs.resources import project_from_environment
+    from mlmon_dagster.store.integrity import examine_store
+    from tests.proof import world
+
+    store, spec = project_from_environment(folder).store, world.make_spec()
+    asked = {
+        "metrics": "SELECT metric, dataset, slice_key, value, n FROM metric "
+        "WHERE dataset = 'production' ORDER BY 1, 2, 3",
+        "verdicts": "SELECT DISTINCT window_start, monitor, status FROM monitor_result",
+        "alerts": "SELECT monitor, state FROM alert ORDER BY 1, 2",
+        "messages": "SELECT kind, status FROM outbox ORDER BY 1, 2",
+        "files": "SELECT stream, sha256, status, rows_in, n_new, n_duplicate, n_bad "
+        "FROM ingest_file ORDER BY 1, 2",
+    }
+    found: dict[str, Any] = {}
+    with store.state.connect() as conn:
+        for name, sql in asked.items():
+            found[name] = sorted(str(tuple(row)) for row in conn.execute(sa.text(sql)))
+    log = store.event_log(spec)
+    found["log"] = {
+        stream: sorted(log.rows(stream, ["row_hash"])["row_hash"].to_pylist())
+        for stream in ("predictions", "actuals")  # type: ignore[arg-type]
+    }
+    found["damage"] = [f"{d.place}: {d.found}" for d in examine_store(store)]
+    records = store.inference_records(spec).read(columns=["prediction_id", "actual"])
+    found["records"] = sorted(map(str, records.to_pylist()))
+    store.close()
+    return json.loads(json.dumps(found, default=str))  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    """Run what the argument asks for, and print what was found as JSON."""
+    import great_expectations.expectations
+
+    from tests.proof import world
+
+    assert great_expectations.expectations
+    assert world
+    print(json.dumps(_serve(json.loads(sys.argv[1]))))
+
+
+def run(kind: str, every: int = 1, chosen: Sequence[int] | None = None) -> Any:
+    """Run the days in a folder of their own."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return run_faults(Path(folder), kind, chosen, every)
+
+
+if __name__ == "__main__":
+    main()
