@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import sqlalchemy as sa
 
 from benchmarks.table import Goal, Row, render
@@ -80,7 +81,7 @@ def soak(folder: Path, minutes: float, rate: float, n_models: int) -> int:
     rows = [
         Row("files written", (f"{len(stream.written):,}",)),
         Row("files taken in by the end", (f"{len(stream.written) - len(left):,}",)),
-        *_about_left(left, ended, rate),
+        *_about_left(left, rate),
         *_about_ticks(ticks_of(folder, "planner", began, ended)),
         *_about_rows(project, stream, rest.returncode),
         *_about_memory(samples, began, ended),
@@ -92,7 +93,7 @@ def soak(folder: Path, minutes: float, rate: float, n_models: int) -> int:
     return 1 if broken else 0
 
 
-def _write(stream: Stream, seconds: float, rate: float, dev: object) -> list[Sample]:
+def _write(stream: Stream, seconds: float, rate: float, dev: psutil.Process) -> list[Sample]:
     """Write files at an even rate, and look at the processes' memory every five seconds."""
     samples: list[Sample] = []
     began = time.monotonic()
@@ -102,7 +103,7 @@ def _write(stream: Stream, seconds: float, rate: float, dev: object) -> list[Sam
             stream.write_one()
             n += 1
         if passed >= next_look:
-            samples += memory_of(dev, time.time())  # type: ignore[arg-type]
+            samples += memory_of(dev, time.time())
             next_look = passed + 5
         time.sleep(0.02)
     return samples
@@ -150,7 +151,7 @@ def ticks_of(folder: Path, sensor: str, start: float, end: float) -> Ticks:
     return Ticks(tuple(seconds), tuple(failed))
 
 
-def _about_left(left: dict[str, float], ended: float, rate: float) -> list[Row]:
+def _about_left(left: dict[str, float], rate: float) -> list[Row]:
     oldest = max(left.values(), default=0.0) - SETTLE
     seconds = len(left) / rate
     return [
@@ -173,7 +174,11 @@ def _about_ticks(ticks: Ticks) -> list[Row]:
     for message in ticks.failed[:3]:
         print(f"a tick failed: {message[:300]}")
     return [
-        Row("ticks of the planner", (f"{len(ticks.seconds)}",), Goal(len(spent), 1, is_least=True)),
+        Row(
+            "ticks of the planner",
+            (f"{len(ticks.seconds)}",),
+            Goal(len(ticks.seconds), 1, is_least=True),
+        ),
         Row("their seconds, median and longest", (f"{middle:.1f}, {spent[-1]:.1f}",)),
         Row("cut off or failed", (f"{len(ticks.failed)}",), Goal(len(ticks.failed), 0)),
         Row("longest tick", (f"{spent[-1]:.1f} s",), Goal(spent[-1], TICK_LIMIT, unit=" s")),
