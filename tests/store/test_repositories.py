@@ -7,6 +7,7 @@ import pytest
 
 from mlmon_dagster.store import (
     Store,
+    backlog,
     baselines,
     manifest,
     monitor_results,
@@ -177,6 +178,28 @@ def test_a_file_goes_through_its_states(any_store: Store) -> None:
     assert manifest.files(any_store.state, SPEC.model, "actuals").empty
     several = manifest.files(any_store.state, SPEC.model, status=["done", "discovered"], shas=["b"])
     assert several["sha256"].tolist() == ["b"]
+
+
+def test_many_files_are_updated_at_once_each_with_its_own_values(any_store: Store) -> None:
+    with any_store.state.begin() as conn:
+        manifest.discover(conn, [file(sha) for sha in "abc"])
+        rows = [{"sha256": sha, "rows_in": n, "reason": sha} for n, sha in enumerate("ab")]
+        manifest.update_files(conn, SPEC.model, "predictions", rows, status="done", finished_at=T0)
+    found = manifest.files(any_store.state, SPEC.model).set_index("sha256")
+    assert found["status"].to_dict() == {"a": "done", "b": "done", "c": "discovered"}
+    assert found["rows_in"].to_dict() == {"a": 0, "b": 1, "c": 0}
+    assert found["finished_at"].isna().to_dict() == {"a": False, "b": False, "c": True}
+
+
+def test_what_a_look_left_of_the_landing_files_is_kept_by_stream(any_store: Store) -> None:
+    left = backlog.Backlog(2, 3, T0, T0 + DAY, T0)
+    backlog.note(any_store.state, SPEC.model, {"predictions": left, "actuals": backlog.Backlog()})
+    assert backlog.load(any_store.state, SPEC.model) == {"predictions": left}
+    assert backlog.load_all(any_store.state) == {SPEC.model: {"predictions": left}}
+    assert left.holds_any_until(T0)
+    assert not left.holds_any_until(T0 - DAY)
+    backlog.note(any_store.state, SPEC.model, {"predictions": backlog.Backlog()})
+    assert backlog.load(any_store.state, SPEC.model) == backlog.load_all(any_store.state) == {}
 
 
 def test_paths_are_remembered_as_last_seen(any_store: Store) -> None:
