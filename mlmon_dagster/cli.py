@@ -19,6 +19,7 @@ from mlmon_dagster.commands.options import (
     period,
     spec_of,
     specs_of,
+    told_of_strays,
 )
 from mlmon_dagster.errors import ConfigError, MlmonError, StoreError
 
@@ -29,7 +30,8 @@ EXIT_CODES = """
 \b
 Exit codes:
   0  done, and nothing is wrong
-  1  done, but something needs attention (files quarantined, a run failed, an alert not delivered)
+  1  done, but something needs attention (files or rows refused, a run failed, an alert not
+     delivered)
   2  the command, the spec or the environment is wrong (a full disk, a database that does not
      answer); mend it and run the command again
 """
@@ -161,10 +163,15 @@ def validate(project: Project) -> None:
 
 @cli.command(epilog="Example: mlmon ingest flight_delay")
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--replay", metavar="HASH", help="Read a quarantined file of MODEL again.")
+@click.option("--replay", metavar="HASH", help="Read one refused file, or its refused rows, again.")
+@click.option("--retry", is_flag=True, help="Read everything again that was refused.")
 @click.pass_obj
-def ingest(project: Project, models: tuple[str, ...], replay: str | None) -> None:
-    """Take in the files and table rows that are new (of all models, or of some)."""
+def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry: bool) -> None:
+    """Take in the files and table rows that are new (of all models, or of some).
+
+    Refused files and rows are kept. They are read again by themselves once the spec changes how
+    they are read.
+    """
     from mlmon_dagster.ingest import ingest_new, render_report, replay_file
 
     if replay is not None:
@@ -172,14 +179,16 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None) -> Non
             raise ConfigError("--replay needs the one MODEL whose file it is.")
         replay_file(project.store, spec_of(project, models[0]), replay, now=project.now())
     is_clean = True
-    for spec in [spec_of(project, name) for name in models] or specs_of(project):
+    specs = [spec_of(project, name) for name in models] or specs_of(project)
+    for spec in specs:
         report = ingest_new(
-            project.store, spec, project.folder, now=project.now(), variables=project.variables
-        )
+            project.store, spec, project.folder, now=project.now(), variables=project.variables,
+            retry=retry,
+        )  # fmt: skip
         click.echo(f"{spec.model}: {render_report(report)}")
-        is_clean &= not any(
-            file.status == "quarantined" or file.reason == "source_failed" for file in report.files
-        )
+        is_clean &= not report.has_refusals
+    if strays := told_of_strays(project, specs):
+        click.echo(strays)
     sys.exit(0 if is_clean else 1)
 
 

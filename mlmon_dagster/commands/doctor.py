@@ -46,7 +46,9 @@ def examine(project: Project, *, is_deep: bool = False) -> list[Finding]:
     findings.append(_safely(kept.disk, project))
     findings += _sources(project)
     if next(f.is_fine for f in findings if f.subject == "store"):  # the others need it
-        findings += [_safely(look, project) for look in (_alerts, _clock, _instance)]
+        findings += [
+            _safely(look, project) for look in (_alerts, _clock, _instance, _landing_files)
+        ]
         findings.append(_safely(kept.baselines, project))
         findings.append(_safely(kept.all_quarantined if is_deep else kept.quarantine, project))
         if is_deep:
@@ -117,6 +119,15 @@ def _source(project: Project, spec: ModelSpec, stream: Stream, source: SqlSource
         return Finding(subject, True, check_source(spec, stream, source, project.variables))
     except MlmonError as error:
         return Finding(subject, False, str(error))
+
+
+def _landing_files(project: Project) -> Finding:
+    """Look for files beside the landing files that no source matches."""
+    from mlmon_dagster.commands.options import models_of, told_of_strays
+
+    told = told_of_strays(project, list(models_of(project).specs))
+    cure = "Correct 'path' under 'source', or move the files where it looks, or delete them."
+    return Finding("landing files", not told, told or "a source matches every one", cure)
 
 
 def _store(project: Project) -> Finding:

@@ -23,6 +23,7 @@ _PLACES = {
     "actuals": "rows of the log of actuals",
     "records": "inference records",
     "dead_letter": "notes of refused rows",
+    "refused_rows": "refused rows, kept to be read again",
 }
 
 

@@ -71,8 +71,8 @@ def _refused_files(project: Project, since: dt.datetime | None) -> Finding:
         "quarantine",
         False,
         f"{len(found)} refused files{period}: {shown}{more}",
-        "Land the corrected file under the same name, or correct the spec and read the same one "
-        f"again: mlmon ingest {model} --replay {row['sha256'][:12]}",
+        "Land the corrected file under the same name, or correct the spec: then the next ingest "
+        f"reads it again by itself. By hand: mlmon ingest {model} --replay {row['sha256'][:12]}",
     )
 
 

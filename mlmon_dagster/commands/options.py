@@ -66,6 +66,14 @@ def specs_of(project: Project) -> list[ModelSpec]:
     return list(found.specs)
 
 
+def told_of_strays(project: Project, specs: list[ModelSpec]) -> str:
+    """Say which files beside the landing files of some models nobody reads; empty if none."""
+    from mlmon_dagster.ingest import stray_files, told_of
+
+    every = models_of(project).specs
+    return told_of(stray_files(project.store, project.folder, specs, every), specs)
+
+
 def spec_of(project: Project, model: str) -> ModelSpec:
     """Return one model of a project, whatever is wrong with others.
 

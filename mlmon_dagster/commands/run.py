@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from mlmon_dagster.commands.options import told_of_strays
 from mlmon_dagster.commands.period import complete_period, window_range
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
@@ -42,6 +43,10 @@ def run_model(
                 f"  {waiting} files left for later: they have just changed and may not be "
                 "complete. They are read once they have settled, or have a .done file beside them."
             )
+        if again := reports[0].read_again:
+            click.echo(f"  {again}.")
+        if strays := told_of_strays(project, [spec]):
+            click.echo(f"  {strays}")
         for windows, assets in [(period, WINDOWED)] if period else _stale(project, spec):
             click.echo(f"{spec.model}: {window_range(windows)}, {len(windows)} windows")
             history = len(windows) > HISTORY

@@ -108,6 +108,8 @@ def ingest_numbers(report: IngestReport) -> Numbers:
         "n_waiting": report.n_waiting,
         "n_windows": len(report.windows),
     }
+    if report.again:
+        totals["read_again"] = report.again
     if failed := [file.message for file in files if file.status == "failed"]:
         totals["failed"] = "\n".join(failed[:20])
     if quarantined:

@@ -35,6 +35,7 @@ class RunReport:
         n_failed_checks: Those that failed, by severity.
         errors: One message per failed step.
         n_waiting: Landing files that an ingest left for later, as they may not be complete.
+        read_again: What an ingest read again that was refused before, and why; empty if nothing.
     """
 
     run_id: str
@@ -45,6 +46,7 @@ class RunReport:
     n_failed_checks: dict[str, int]
     errors: list[str]
     n_waiting: int = 0
+    read_again: str = ""
 
 
 class Launcher:
@@ -109,11 +111,13 @@ class Launcher:
 def _report(
     result: dg.ExecuteInProcessResult, seconds: float, computing_seconds: float
 ) -> RunReport:
-    failed, errors, n_waiting = {"WARN": 0, "ERROR": 0}, [], 0
+    failed, errors, n_waiting, read_again = {"WARN": 0, "ERROR": 0}, [], 0, ""
     for event in result.all_events:
         if event.is_step_materialization:
-            waiting = event.step_materialization_data.materialization.metadata.get("n_waiting")
+            metadata = event.step_materialization_data.materialization.metadata
+            waiting, again = metadata.get("n_waiting"), metadata.get("read_again")
             n_waiting += int(str(waiting.value)) if waiting else 0
+            read_again = str(again.value) if again else read_again
         if event.is_step_failure:
             error = event.step_failure_data.error
             cause = error.cause if error and error.cause else error
@@ -132,6 +136,7 @@ def _report(
         n_failed_checks=failed,
         errors=errors,
         n_waiting=n_waiting,
+        read_again=read_again,
     )
 
 

@@ -21,14 +21,14 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from mlmon_dagster.ingest.classify import Kind, classify, is_by_arrival
-from mlmon_dagster.ingest.layout import Stream
+from mlmon_dagster.ingest.layout import Stream, reading_of
 from mlmon_dagster.ingest.note_changes import note_changes
 from mlmon_dagster.ingest.prepare import Prepared
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.rows import TIME
 from mlmon_dagster.ingest.staging import Staged
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
-from mlmon_dagster.store import Store, erasures, manifest, window_state
+from mlmon_dagster.store import Store, erasures, kept_rows, manifest, window_state
 from mlmon_dagster.store.checkpoints import reached
 from mlmon_dagster.store.id_index import may_repeat
 
@@ -63,7 +63,7 @@ def commit_batch(
     log = store.event_log(spec)
     # A fixed order, so that a repeated run gives each file the same counters: that of arrival.
     batch = sorted(batch, key=lambda file: file.staged.order)
-    shas = [file.staged.sha256 for file in batch]
+    shas = [file.staged.log_id for file in batch]
     rows = pa.concat_tables([file.rows for file in batch])
     ids = rows.select(["prediction_id"])
     known = log.known_ids(stream, ids, excluding=shas if is_in_log else ())
@@ -80,7 +80,8 @@ def commit_batch(
     # Looked up only now, so that a prediction that came meanwhile is not missed.
     matched = log.windows_of_actuals(added) if stream == "actuals" else None
     starts = _touched(rows, kinds, known) if matched is None else matched["window_start"]
-    windows = dict.fromkeys((window for file in batch for window in file.bad_windows), 0)
+    told = [w for file in batch for w in (*file.bad_windows, *_told_before(spec, file.staged))]
+    windows = dict.fromkeys(told, 0)
     windows |= _arrivals(spec, starts)
     reports = _reports(batch, kinds, _unmatched(added, kinds, matched))
     reached("ingest.before_manifest")
@@ -106,7 +107,7 @@ def settle_from_log(
     """
     log = store.event_log(spec)
     columns = ["prediction_id", "dataset"]
-    rows = log.rows(staged.stream, columns, shas=[staged.sha256])
+    rows = log.rows(staged.stream, columns, shas=[staged.log_id])
     find = log.windows_of_actuals(rows) if staged.stream == "actuals" else None
     touched = log.known_ids(staged.stream, rows) if find is None else find
     windows = _arrivals(spec, touched["window_start"])
@@ -126,16 +127,28 @@ def _arriving_after(
     """Let each file arrive a microsecond after the one before it, and all of them after the known.
 
     Files that are taken in together have one moment, and clocks are set back: neither may put a
-    correction before what it corrects.
+    correction before what it corrects. Rows that were refused at first arrived with their file.
     """
     newest = pc.max(known["ingested_at"]).as_py()
     start = now if newest is None else max(now, newest + dt.timedelta(microseconds=1))
-    moments = [
-        pa.repeat(pa.scalar(start + dt.timedelta(microseconds=n), TIME), file.rows.num_rows)
+    arrived = [
+        again.arrived if (again := file.staged.again) else start + dt.timedelta(microseconds=n)
         for n, file in enumerate(batch)
+    ]
+    moments = [
+        pa.repeat(pa.scalar(moment, TIME), file.rows.num_rows)
+        for moment, file in zip(arrived, batch, strict=True)
     ]
     place = rows.schema.get_field_index("ingested_at")
     return rows.set_column(place, rows.schema.field(place), pa.chunked_array(moments, TIME))
+
+
+def _told_before(spec: ModelSpec, staged: Staged) -> list[Window]:
+    """Return the windows in which rows that are read again were counted as refused."""
+    if staged.again is None:
+        return []
+    starts = staged.again.kept.rows["window_start"].drop_null().unique().to_pylist()
+    return [window_containing(spec.time, start) for start in starts]
 
 
 def _arrivals(spec: ModelSpec, starts: pa.ChunkedArray) -> dict[Window, int]:
@@ -197,6 +210,8 @@ def _reports(
                 n_duplicate=counts[Kind.DUPLICATE],
                 n_conflict=counts[Kind.CONFLICT],
                 n_bad=file.n_bad,
+                n_erased=file.n_erased,
+                is_again=file.staged.again is not None,
                 n_unmatched=int(unmatched[start:end].sum()),
                 warnings=file.warnings,
                 bad_rows=file.examples,
@@ -213,32 +228,63 @@ def _settle(
     windows: Mapping[Window, int],
     now: dt.datetime,
 ) -> None:
+    # Before the row that names it, so that no row names a file that is not there.
+    kept = [_keep_rows(store, spec, file) for file in batch]
+    reached("ingest.kept")
     stream = batch[0].staged.stream
+    first_read = [file.staged.sha256 for file in batch if not file.staged.again]
     rows = [
         {
             "sha256": report.sha256,
             "reason": report.reason,
-            "rows_in": report.rows_in,
-            "n_new": report.n_new,
-            "n_duplicate": report.n_duplicate,
-            "n_conflict": report.n_conflict,
-            "n_bad": report.n_bad,
+            **_counters(report),
             "schema_report": json.dumps(
                 {**file.report, "warnings": report.warnings, "n_unmatched": report.n_unmatched},
                 allow_nan=False,
             ),
+            "kept": name,
         }
-        for file, report in zip(batch, reports, strict=True)
+        for file, report, name in zip(batch, reports, kept, strict=True)
+        if not file.staged.again
     ]
+    same: dict[str, Any] = {
+        "status": "done", "error": "", "attempts": 0, "read_with": reading_of(spec, stream),
+    }  # fmt: skip
     with store.state.begin() as conn:
-        manifest.forget_refused(conn, spec.model, stream, *(file.staged.sha256 for file in batch))
-        for file, report in zip(batch, reports, strict=True):
+        manifest.forget_refused(conn, spec.model, stream, *first_read)
+        for file, report, name in zip(batch, reports, kept, strict=True):
+            if again := file.staged.again:
+                key = (spec.model, stream, report.sha256)
+                manifest.forget_rows(conn, *key, again.row_numbers())
+                less = again.kept.n_refused
+                changed: dict[str, Any] = {
+                    **same,
+                    **manifest.counters_with(conn, *key, _counters(report), less),
+                    "kept": name,
+                    "again_at": None,
+                }
+                manifest.update_file(conn, *key, **changed)
             manifest.refuse_rows(conn, letter_rows(conn, spec, report, file.letters, now))
-        manifest.update_files(
-            conn, spec.model, stream, rows, status="done", error="", attempts=0, finished_at=now
-        )
+        manifest.update_files(conn, spec.model, stream, rows, **same, finished_at=now)
         note_changes(conn, spec, batch, now)
         window_state.mark_arrivals(conn, spec, windows, now)
+
+
+def _counters(report: FileReport) -> dict[str, int]:
+    names = ("rows_in", "n_new", "n_duplicate", "n_conflict", "n_bad")
+    return {name: getattr(report, name) for name in names}
+
+
+def _keep_rows(store: Store, spec: ModelSpec, file: Prepared) -> str:
+    """Write the refused rows of a file; return the name of what was written, empty if nothing."""
+    if file.kept is None:
+        return ""
+    with store.state.begin() as conn:
+        salt = erasures.salt_of(conn, spec.model)
+    name = kept_rows.name_of(file.staged.log_id, file.staged.stream)
+    place = kept_rows.folder_of(store, spec.model) / name
+    place.write(file.kept.with_hashed_ids(salt).content())
+    return name
 
 
 def letter_rows(
@@ -257,5 +303,7 @@ def letter_rows(
         row = {**letter, "model": spec.model, "stream": report.stream, "sha256": report.sha256}
         prediction_id = row.pop("prediction_id")
         row["id_hash"] = erasures.id_hash(salt, prediction_id) if prediction_id else ""
+        # So is the hash of its values, which could be tried out otherwise.
+        row["row_hash"] = erasures.id_hash(salt, row["row_hash"]) if row["row_hash"] else ""
         rows.append({**row, "created_at": now})
     return rows

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlmon_dagster.errors import SchemaError, StoreError
+from mlmon_dagster.ingest.again import reopen, stage_again
 from mlmon_dagster.ingest.commit import Committed, commit_batch, settle_from_log
 from mlmon_dagster.ingest.discover import Candidate
 from mlmon_dagster.ingest.layout import STREAMS, Stream
@@ -23,7 +24,7 @@ from mlmon_dagster.ingest.rows import draft_rows
 from mlmon_dagster.ingest.sql_source import Variables
 from mlmon_dagster.ingest.staging import StillChangingError, clear_incoming, stage, staging_folder
 from mlmon_dagster.spec import FileSource, ModelSpec, Window
-from mlmon_dagster.store import Store, backlog, erasures
+from mlmon_dagster.store import Store, backlog, erasures, kept_rows
 from mlmon_dagster.store.backlog import Backlog
 from mlmon_dagster.store.checkpoints import reached
 from mlmon_dagster.store.lock import writer_lock
@@ -47,6 +48,7 @@ def ingest_new(
     on_progress: Progress | None = None,
     variables: Variables | None = None,
     wait_seconds: float = 600,
+    retry: bool = False,
 ) -> IngestReport:
     """Ingest the new and complete landing files of a model, and the new rows of its tables.
 
@@ -65,6 +67,7 @@ def ingest_new(
         on_progress: Called with a line of text before each batch of files.
         variables: Looks up the environment variables that hold the URLs of source databases.
         wait_seconds: How long to wait for another ingest of the model.
+        retry: Read all again that was refused, even if the spec is what it was.
 
     Returns:
         What became of each file, and the windows to compute again.
@@ -80,7 +83,7 @@ def ingest_new(
         ingest = _Ingest(
             store, spec, project, now, run_id, on_progress or _silent, known, time_is_up
         )
-        return ingest.run(max_files, max_bytes)
+        return ingest.run(max_files, max_bytes, retry=retry)
 
 
 def _silent(_text: str) -> None:
@@ -106,10 +109,14 @@ class _Ingest:
     windows: set[Window] = field(default_factory=set)
     n_done: int = 0
     n_total: int = 0
+    again: str = ""
 
-    def run(self, max_files: int | None, max_bytes: int | None) -> IngestReport:
+    def run(self, max_files: int | None, max_bytes: int | None, *, retry: bool) -> IngestReport:
         self.refusals = Refusals(self.store, self.spec, self.now, self.run_id)
-        work = find_work(self.store, self.spec, self.project, self.now, max_files, self.variables)
+        again = self._reopen(retry)
+        work = find_work(
+            self.store, self.spec, self.project, self.now, max_files, self.variables, again
+        )
         looked_at = dt.datetime.now(dt.UTC)  # ages of files are of the real clock
         self.reports += work.reports
         self.n_total = len(work.queue)
@@ -121,12 +128,20 @@ class _Ingest:
                 left += batch
             else:
                 self._batch(stream, batch)
+        is_resuming = any(item.staged for item in work.queue)
+        if self.again or is_resuming or self.store.root.is_local:  # else the daily upkeep does it
+            kept_rows.sweep(self.store, self.spec.model)
         n_waiting = sum(report.status == "waiting" for report in self.reports)
         backlog.note(
             self.store.state, self.spec.model, self._backlog(left, work.waiting, looked_at)
         )
         return IngestReport(
-            tuple(self.reports), sorted(self.windows), n_waiting, len(left), len(large)
+            tuple(self.reports),
+            sorted(self.windows),
+            n_waiting,
+            len(left),
+            len(large),
+            self.again,
         )
 
     def _in_batches(self, queue: Sequence[Queued]) -> Iterator[tuple[Stream, list[Queued]]]:
@@ -168,6 +183,24 @@ class _Ingest:
     def _has(self, stream: Stream) -> bool:
         return stream == "predictions" or self.spec.has_actuals
 
+    def _reopen(self, retry: bool) -> list[Queued]:
+        """Let what was refused be read again, and say so."""
+        opened = 0
+        items: list[Queued] = []
+        for stream in STREAMS:
+            if self._has(stream):
+                n, found = reopen(self.store, self.spec, stream, self.project, self.now, all_=retry)
+                opened += n
+                items += found
+        if opened or items:
+            why = "as asked" if retry else "since the spec changed"
+            self.again = (
+                f"reading again what was refused, {why}: {opened} whole files, and the refused "
+                f"rows of {len(items)} files"
+            )
+            self.on_progress(f"{self.spec.model}: {self.again}")
+        return items
+
     def _batch(self, stream: Stream, queued: Sequence[Queued]) -> None:
         self.on_progress(
             f"{self.spec.model}: {len(queued)} files of {stream} "
@@ -178,10 +211,10 @@ class _Ingest:
         reached("ingest.staged")
         prepared = self._prepare(stream, ready)
         clear_incoming(staging_folder(self.store, self.spec.model, stream))
-        shas = [file.staged.sha256 for file in prepared]
+        shas = [file.staged.log_id for file in prepared]
         committed = self.store.event_log(self.spec).committed(stream, shas) if shas else set()
         for is_in_log in (True, False):
-            mine = [f for f in prepared if (f.staged.sha256 in committed) == is_in_log]
+            mine = [f for f in prepared if (f.staged.log_id in committed) == is_in_log]
             if mine:
                 self._commit(stream, mine, is_in_log=is_in_log)
         self.n_done += len(queued) - len(twins)
@@ -202,6 +235,8 @@ class _Ingest:
 
     def _stage(self, item: Queued) -> Queued | None:
         """Copy a landing file, unless an interrupted run left its copy."""
+        if item.kept:
+            return stage_again(self.store, self.spec, item)
         if item.staged is not None or item.candidate is None:
             return item
         source = source_of(self.spec, item.stream)
@@ -241,7 +276,8 @@ class _Ingest:
     def _refuse(self, item: Queued, error: SchemaError) -> None:
         """Quarantine a file, unless its rows are in the log already."""
         assert item.staged is not None
-        if self.store.event_log(self.spec).committed(item.stream, [item.staged.sha256]):
+        log = self.store.event_log(self.spec)
+        if not item.kept and log.committed(item.stream, [item.staged.sha256]):
             self._settled(settle_from_log(self.store, self.spec, item.staged, str(error), self.now))
         else:
             self.reports.append(self.refusals.quarantine(item, error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -58,6 +59,18 @@ class Column:
 def columns_of(spec: ModelSpec, stream: Stream) -> tuple[Column, ...]:
     """Return the declared columns of a stream, roles first."""
     return _prediction_columns(spec) if stream == "predictions" else _actual_columns(spec)
+
+
+def reading_of(spec: ModelSpec, stream: Stream) -> str:
+    """Return a digest of all that is declared of how a stream's files are read and judged.
+
+    With the same digest, the same file is refused for the same reasons.
+    """
+    source = spec.source.predictions if stream == "predictions" else spec.source.actuals
+    said = source.model_dump(mode="json", exclude={"path", "settle"}) if source else None
+    time = spec.time.model_dump(mode="json", include={"zone", "start", "naive", "skew_tolerance"})
+    parts = (spec.task, columns_of(spec, stream), spec.columns.id_parts, said, time)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def outcome_kind(spec: ModelSpec) -> Kind:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlmon_dagster.ingest.cast import ARROW_TYPES, cast_column
+from mlmon_dagster.ingest.cut import Cut, cut_rows
 from mlmon_dagster.ingest.decompress import decompressed
 from mlmon_dagster.ingest.derived_id import columns_to_read, with_derived_id
 from mlmon_dagster.ingest.epoch import from_epoch
@@ -59,6 +60,7 @@ class Parsed:
         extra: Columns of the file that the spec does not declare; they are not kept.
         layout: What the file's columns are, to be compared with the files before it.
         place_of: Turns row numbers into ``line 7`` or ``row 6``.
+        cut: Takes rows out as they were written; None if the file is not there to be cut.
     """
 
     staged: Staged
@@ -70,6 +72,7 @@ class Parsed:
     extra: tuple[str, ...]
     layout: Layout
     place_of: Callable[[Sequence[int]], list[str]]
+    cut: Callable[[Sequence[int]], Cut] | None = None
 
 
 def parse_file(staged: Staged, spec: ModelSpec, source: Source) -> Parsed:
@@ -95,7 +98,14 @@ def parse_file(staged: Staged, spec: ModelSpec, source: Source) -> Parsed:
     raw = reader(plain, staged.name, reading, _options(source))
     check_renamed(staged.name, raw, wanted)
     raw = with_derived_id(with_nulls(raw, source.null_tokens), wanted, spec)
-    return typed_columns(staged, raw, wanted, spec, source)
+    typed = typed_columns(staged, raw, wanted, spec, source)
+    known = staged.again.about("place", raw.n_rows) if staged.again else None
+    shape = replace(raw, columns={})  # the cells are not to be held any longer
+    return replace(
+        typed,
+        place_of=(lambda rows: [known[row] for row in rows]) if known else shape.place_of,
+        cut=lambda rows: cut_rows(plain, shape, rows),
+    )
 
 
 def _options(source: Source) -> Options:

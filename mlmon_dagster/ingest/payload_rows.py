@@ -44,15 +44,16 @@ class PayloadRows:
         self._options = options
         self._cells: dict[str, list[str | None]] = {column.source: [] for column in wanted}
         self._places: list[str] = []
+        self._lines: list[tuple[int, ...]] = []
         self._refused: dict[tuple[str, str], list[int]] = {}
         self._present: dict[str, None] = {}
         self._known: set[str] = set()
         self._id = next((c.source for c in wanted if c.name == "prediction_id"), "")
         self._n_good = 0
 
-    def add(self, line: int, number: int, row: Mapping[str, Any]) -> None:
-        """Take the wanted cells of one row."""
-        self._begin(f"line {line}, row {number + 1}")
+    def add(self, lines: tuple[int, ...], number: int, row: Mapping[str, Any]) -> None:
+        """Take the wanted cells of one row; the first of its lines is that of the request."""
+        self._begin(f"line {lines[0]}, row {number + 1}", lines)
         self._n_good += 1
         if not row.keys() <= self._known:
             self._note_names(row)
@@ -60,9 +61,15 @@ class PayloadRows:
             full = name if name in row else f"inputs.{name}"
             cells.append(cell_text(row.get(full)))
 
-    def refuse(self, line: int, reason: str, expected: str, request_id: str | None = None) -> None:
+    def refuse(
+        self,
+        lines: tuple[int, ...],
+        reason: str,
+        expected: str,
+        request_id: str | None = None,
+    ) -> None:
         """Keep the place of what cannot be read as one bad row."""
-        self._begin(f"line {line}")
+        self._begin(f"line {lines[0]}", lines)
         self._refused.setdefault((reason, expected), []).append(len(self._places) - 1)
         for name, cells in self._cells.items():
             cells.append(request_id if name == self._id else None)
@@ -80,12 +87,13 @@ class PayloadRows:
         refusals = tuple(Refusal(*why, tuple(rows)) for why, rows in self._refused.items())
         return RawFile(
             arrays, len(places), tuple(self._present), lambda rows: [places[r] for r in rows],
-            refusals,
+            refusals, lambda rows: [self._lines[r] for r in rows], shares_lines=True,
         )  # fmt: skip
 
-    def _begin(self, place: str) -> None:
+    def _begin(self, place: str, lines: tuple[int, ...]) -> None:
         check_size(self._place, len(self._places) + 1, len(self._cells), self._options.max_rows)
         self._places.append(place)
+        self._lines.append(lines)
 
     def _note_names(self, row: Mapping[str, Any]) -> None:
         self._known |= row.keys()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.expectations import Verdict, judge
@@ -23,6 +24,7 @@ from mlmon_dagster.ingest.staging import Staged
 from mlmon_dagster.ingest.windows import place
 from mlmon_dagster.spec import ModelSpec, Source, Window
 from mlmon_dagster.store.erasures import Erased, Query
+from mlmon_dagster.store.kept_rows import ABOUT, KeptRows
 
 FEW_BAD_ROWS = 10  # so many are never too many
 MAX_LETTERS = 10_000  # dead letters kept per file; all bad rows are counted
@@ -39,13 +41,16 @@ class Prepared:
         rows: Canonical rows, the bad ones left out.
         n_rows: Rows read, the bad ones included.
         n_bad: Bad rows.
+        n_erased: Of these, rows of erased predictions.
         letters: Dead letters, without the columns model, stream, sha256 and created_at, and with
             the prediction_id that is stored as its hash.
         bad_windows: Windows of bad rows whose time is readable.
         report: The suite's short result.
         warnings: For people.
         examples: Messages of the first bad rows.
-        layout: The file's columns; None if it was not read.
+        layout: The file's columns; None if it was not read, or not as a whole.
+        kept: The refused rows as they were written, the ``id_hash`` still being the id itself;
+            None if there are none. Erased rows are not kept.
     """
 
     staged: Staged
@@ -58,6 +63,8 @@ class Prepared:
     warnings: tuple[str, ...]
     examples: tuple[str, ...]
     layout: Layout | None = None
+    kept: KeptRows | None = None
+    n_erased: int = 0
 
 
 class TooManyBadError(SchemaError):
@@ -105,21 +112,52 @@ def prepare(
     Raises:
         TooManyBadError: If more than ``max_bad_rate`` of the rows, and more than ten, are bad.
     """
-    bad = draft.bad()
-    letters, bad_windows = _dead_letters(draft, bad, spec)
-    _check_bad_rate(draft, letters, source)
+    staged = draft.parsed.staged
+    wanted = ~staged.passed_over(draft.parsed.n_rows)
+    bad = draft.bad() & wanted
+    windows = _windows_of(draft, np.flatnonzero(bad), spec)
+    letters = _dead_letters(draft, bad, windows)
+    if staged.again is None:
+        _check_bad_rate(draft, letters, source)
+    is_erased = draft.erased() & bad
     return Prepared(
-        staged=draft.parsed.staged,
-        rows=canonical_rows(draft, ~bad, spec, now),
-        n_rows=draft.parsed.n_rows,
+        staged=staged,
+        rows=canonical_rows(draft, ~bad & wanted, spec, now),
+        n_rows=int(wanted.sum()),
         n_bad=int(bad.sum()),
+        n_erased=int(is_erased.sum()),
         letters=letters,
-        bad_windows=bad_windows,
+        bad_windows=tuple(sorted(set(windows.values()))),
         report=verdict.report,
         warnings=_warnings(draft, verdict, bad),
         examples=tuple(letter["message"] for letter in letters[:MAX_EXAMPLES]),
-        layout=draft.parsed.layout,
+        layout=draft.parsed.layout if staged.again is None else None,
+        kept=_kept(draft, bad & ~is_erased, windows),
     )
+
+
+def _kept(draft: Draft, refused_rows: Mask, windows: Mapping[int, Window]) -> KeptRows | None:
+    """Take the refused rows out of the file as they were written."""
+    rows = np.flatnonzero(refused_rows)
+    parsed, cut_out = draft.parsed, draft.parsed.cut
+    if not rows.size or cut_out is None:
+        return None
+    cut = cut_out(rows.tolist())
+    numbers = parsed.staged.row_numbers(parsed.n_rows)
+    starts = [window.start if (window := windows.get(row)) else None for row in cut.numbers]
+    about = pa.table(
+        [
+            pa.array(numbers[cut.numbers], pa.int64()),
+            pa.array(parsed.place_of(cut.numbers), pa.string()),
+            pc.fill_null(draft.columns[_ID].take(pa.array(cut.numbers)), ""),
+            pa.array(refused_rows[cut.numbers]),
+            pa.array(starts, ABOUT.field("window_start").type),
+        ],
+        schema=ABOUT,
+    )
+    for name in cut.columns.column_names:
+        about = about.append_column(name, cut.columns[name])
+    return KeptRows(about, cut.head)
 
 
 def _check_bad_rate(draft: Draft, letters: Sequence[dict[str, Any]], source: Source) -> None:
@@ -144,25 +182,29 @@ def _by_reason(faults: Iterable[Fault]) -> str:
 
 
 def _dead_letters(
-    draft: Draft, bad: Mask, spec: ModelSpec
-) -> tuple[tuple[dict[str, Any], ...], tuple[Window, ...]]:
+    draft: Draft, bad: Mask, windows: Mapping[int, Window]
+) -> tuple[dict[str, Any], ...]:
     rows = np.flatnonzero(bad)
     if not rows.size:
-        return (), ()
+        return ()
     hashes = _hashes(draft, rows)
-    windows = _windows_of(draft, rows, spec)
     ids = dict(zip(rows.tolist(), draft.columns[_ID].take(pa.array(rows)).to_pylist(), strict=True))
     pairs = sorted(
-        ((int(row), fault) for fault in draft.faults for row in fault.rows[:MAX_LETTERS]),
+        (
+            (int(row), fault)
+            for fault in draft.faults
+            for row in fault.rows[bad[fault.rows]][:MAX_LETTERS]
+        ),
         key=lambda pair: (pair[0], pair[1].reason, pair[1].name),
     )[:MAX_LETTERS]
     places = dict(
         zip((r for r, _ in pairs), draft.parsed.place_of([r for r, _ in pairs]), strict=True)
     )
     file = draft.parsed.staged.name
+    numbers = draft.parsed.staged.row_numbers(draft.parsed.n_rows)
     letters = {
         (row, fault.reason, fault.name): {
-            "row_number": row,
+            "row_number": int(numbers[row]),
             "reason": fault.reason,
             "column_name": fault.name,
             "message": fault.message(f"{file}, {places[row]}"),
@@ -172,7 +214,7 @@ def _dead_letters(
         }
         for row, fault in pairs
     }
-    return tuple(letters.values()), tuple(sorted(set(windows.values())))
+    return tuple(letters.values())
 
 
 def _hashes(draft: Draft, rows: np.ndarray) -> dict[int, str]:
@@ -183,7 +225,7 @@ def _hashes(draft: Draft, rows: np.ndarray) -> dict[int, str]:
 
 def _windows_of(draft: Draft, rows: np.ndarray, spec: ModelSpec) -> dict[int, Window]:
     """Return the window of each bad row whose time can be believed."""
-    if draft.parsed.staged.stream == "actuals":
+    if not rows.size or draft.parsed.staged.stream == "actuals":
         return {}
     doubted = np.zeros(draft.parsed.n_rows, dtype=bool)
     for fault in draft.faults:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,15 @@ from mlmon_dagster.ingest.discover import Candidate, Listing, list_landing
 from mlmon_dagster.ingest.layout import STREAMS, Stream
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.sql_source import Variables, poll_table
-from mlmon_dagster.ingest.staging import Staged, clear_staging, find_staged, staging_folder
+from mlmon_dagster.ingest.staging import (
+    Staged,
+    clear_staging,
+    ending_of,
+    find_staged,
+    staging_folder,
+)
 from mlmon_dagster.spec import FileSource, ModelSpec, Source, SqlSource
-from mlmon_dagster.store import Store, manifest
+from mlmon_dagster.store import Store, kept_rows, manifest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +41,8 @@ class Queued:
         candidate: The landing file; None if only the private copy is left.
         staged: The private copy; None until it is made.
         error: What was recorded of earlier attempts.
+        kept: Where the refused rows are, if only these are to be read, for the second time.
+        arrived: When the file was taken in, of which these are the rows.
     """
 
     stream: Stream
@@ -46,6 +55,8 @@ class Queued:
     candidate: Candidate | None = None
     staged: Staged | None = None
     error: str = ""
+    kept: str = ""
+    arrived: dt.datetime | None = None
 
     def with_copy(self, staged: Staged) -> Queued:
         """Return it with its private copy."""
@@ -104,13 +115,14 @@ def find_work(
     now: dt.datetime,
     max_files: int | None,
     variables: Variables,
+    again: Sequence[Queued] = (),
 ) -> Work:
     """List what is to be ingested.
 
     Rows that are in the log already come first and always; files that failed before come last,
-    so that they hold up nobody; the rest by age.
+    so that they hold up nobody; the rest by age, with the refused rows that are read again.
     """
-    queue: list[Queued] = []
+    queue = list(again)
     reports: list[FileReport] = []
     waiting: list[Candidate] = []
     for stream in STREAMS:
@@ -151,6 +163,7 @@ def _stream_work(
     folder = staging_folder(store, spec.model, stream)
     clear_staging(folder, unfinished)
     committed = store.event_log(spec).committed(stream, list(unfinished)) if unfinished else set()
+    _fetch_refused(store, spec, folder, unfinished)
     resumed = _resumed(stream, folder, unfinished, committed)
     landing = {c.name: c for c in (*listing.ready, *listing.waiting)}
     reports = _told(listing, stream)
@@ -203,6 +216,22 @@ def _queued(candidate: Candidate, now: dt.datetime, before: dict[str, Any]) -> Q
         candidate=candidate,
         error=str(before.get("error", "")),
     )
+
+
+def _fetch_refused(
+    store: Store, spec: ModelSpec, folder: Path, unfinished: dict[str, dict[str, Any]]
+) -> None:
+    """Copy refused files that are to be read again into the staging folder, if they are kept."""
+    lost = {sha for sha in unfinished if find_staged(folder, sha) is None}
+    refused = kept_rows.folder_of(store, spec.model)
+    for name in refused.below() if lost else []:
+        sha, ending = name.split(".")[0], ending_of(name)
+        if sha in lost and name == f"{sha}{ending}":
+            folder.mkdir(parents=True, exist_ok=True)
+            # A copy that was damaged is of no use; the landing file is looked for instead.
+            if (refused / name).fetch(folder / name) != sha:
+                (folder / name).unlink()
+                (refused / name).delete()
 
 
 def _resumed(

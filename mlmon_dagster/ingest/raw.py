@@ -59,6 +59,10 @@ class RawFile:
         present: Every column of the file, in its order.
         place_of: Turns row numbers (0-based) into places such as ``line 7`` or ``row 6``.
         refusals: Rows that cannot be read although the file can.
+        lines_of: Turns row numbers into the numbers of the lines that each row is made of, the
+            first line is 1; None if the file has no lines.
+        n_head: Lines before the first row.
+        shares_lines: One line may belong to several rows.
     """
 
     columns: dict[str, pa.Array]
@@ -66,6 +70,9 @@ class RawFile:
     present: tuple[str, ...]
     place_of: Callable[[Sequence[int]], list[str]]
     refusals: tuple[Refusal, ...] = ()
+    lines_of: Callable[[Sequence[int]], list[Sequence[int]]] | None = None
+    n_head: int = 0
+    shares_lines: bool = False
 
 
 def with_nulls(raw: RawFile, tokens: Sequence[str]) -> RawFile:

@@ -40,9 +40,11 @@ def read_csv(path: Path, place: str, wanted: Sequence[Column], options: Options)
     chosen = [c.source for c in wanted if c.source in present]
     table = _read(path, place, present, chosen, options)
     columns = {present[int(n[1:])]: table.column(n).combine_chunks() for n in table.column_names}
+    n_head = 0 if options.header else next(_spans(path, [0], options), range(1, 2)).stop - 1
     return RawFile(
-        columns, table.num_rows, present, _places(path, n_lines, table.num_rows, options)
-    )
+        columns, table.num_rows, present, _places(path, n_lines, table.num_rows, options),
+        lines_of=_lines_of(path, n_lines, table.num_rows, n_head, options), n_head=n_head,
+    )  # fmt: skip
 
 
 def _scan(path: Path, quote: bytes) -> tuple[int, int, bool]:
@@ -121,7 +123,8 @@ def _read(
 
 
 def _ragged(path: Path, place: str, row: arrow_csv.InvalidRow, options: Options) -> Exception:
-    line = next(_lines(path, [row.number - 1], options), row.number) if row.number else None
+    span = next(_spans(path, [row.number - 1], options), None) if row.number else None
+    line = span.start if span else row.number
     where = f"{place}, line {line}" if line else place
     told = "as declared under 'header'" if options.header else "as in the header"
     found = f"{row.actual_columns} cells; expected {row.expected_columns}, {told}."
@@ -149,14 +152,42 @@ def _places(
             return [f"line {row + first + 1}" for row in rows]
         # Blank lines or line ends inside quotes: count as the parser does.
         numbers = sorted({row + first for row in rows})
-        found = dict(zip(sorted(set(rows)), _lines(path, numbers, options), strict=False))
-        return [f"line {found[row]}" if row in found else f"row {row + 1}" for row in rows]
+        spans = _spans(path, numbers, options)
+        found = dict(zip(sorted(set(rows)), spans, strict=False))
+        return [f"line {found[row].start}" if row in found else f"row {row + 1}" for row in rows]
 
     return place_of
 
 
-def _lines(path: Path, wanted: Sequence[int], options: Options) -> Iterator[int]:
-    """Yield the physical line on which each wanted row (ascending, the first = 0) begins."""
+def _lines_of(
+    path: Path, n_lines: int, n_rows: int, n_head: int, options: Options
+) -> Callable[[Sequence[int]], list[Sequence[int]]]:
+    first = 0 if options.header else 1
+
+    def lines_of(rows: Sequence[int]) -> list[Sequence[int]]:
+        if n_lines == n_rows + first:
+            return [(row + first + 1,) for row in rows]
+        numbers = sorted({row + first for row in rows})
+        # Lone carriage returns end lines too, for the parser: then all lines count as the row's.
+        found = {} if _has_lone_returns(path) else dict(
+            zip(numbers, _spans(path, numbers, options), strict=False)
+        )  # fmt: skip
+        every = range(n_head + 1, n_lines + 1)
+        return [found.get(row + first, every) for row in rows]
+
+    return lines_of
+
+
+def _has_lone_returns(path: Path) -> bool:
+    with path.open("rb") as file:
+        return any(
+            line.count(b"\r") > line.endswith(b"\r\n")
+            for line in iter(lambda: file.readline(_BLOCK), b"")
+        )
+
+
+def _spans(path: Path, wanted: Sequence[int], options: Options) -> Iterator[range]:
+    """Yield the physical lines of each wanted row (ascending, the first = 0)."""
     remaining = iter(wanted)
     want = next(remaining, None)
     row = -1
@@ -167,7 +198,7 @@ def _lines(path: Path, wanted: Sequence[int], options: Options) -> Iterator[int]
             begins, before = before + 1, reader.line_num
             row += bool(cells)
             if cells and row == want:
-                yield begins
+                yield range(begins, reader.line_num + 1)
                 want = next(remaining, None)
                 if want is None:
                     return

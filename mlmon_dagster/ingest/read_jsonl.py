@@ -51,7 +51,10 @@ def read_any(path: Path, place: str, wanted: Sequence[Column], options: Options)
     if numbers:
         check_header(place, tuple(present), wanted)
     arrays = {name: text_array(cells) for name, cells in columns.items() if name in present}
-    return RawFile(arrays, len(numbers), tuple(present), _places(numbers))
+    return RawFile(
+        arrays, len(numbers), tuple(present), _places(numbers),
+        lines_of=lambda rows: [(numbers[row],) for row in rows],
+    )  # fmt: skip
 
 
 def _names(row: dict[str, Any], roots: set[str]) -> list[str]:

@@ -46,7 +46,10 @@ def read_flat(path: Path, place: str, wanted: Sequence[Column], options: Options
         return None
     check_header(place, present, wanted)
     arrays = {name: _as_written(table.column(name)) for name in types}
-    return RawFile(arrays, n_rows, present, lambda rows: [f"line {row + 1}" for row in rows])
+    return RawFile(
+        arrays, n_rows, present, lambda rows: [f"line {row + 1}" for row in rows],
+        lines_of=lambda rows: [(row + 1,) for row in rows],
+    )  # fmt: skip
 
 
 def _count_lines(path: Path) -> int | None:

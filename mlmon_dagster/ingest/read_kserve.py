@@ -54,7 +54,7 @@ def read_kserve(path: Path, place: str, wanted: Sequence[Column], options: Optio
             try:
                 event = _event(item, line)
             except PayloadError as error:
-                rows.refuse(line, "malformed_payload", str(error))
+                rows.refuse((line,), "malformed_payload", str(error))
                 continue
             other = half.pop(event.id, None)
             if other is None or other.end == event.end:
@@ -69,7 +69,7 @@ def read_kserve(path: Path, place: str, wanted: Sequence[Column], options: Optio
 
 
 def _refuse_half(rows: PayloadRows, event: _Event) -> None:
-    rows.refuse(event.line, "unpaired", "a request and its response in one file", event.id)
+    rows.refuse((event.line,), "unpaired", "a request and its response in one file", event.id)
 
 
 def _event(item: Any, line: int) -> _Event:
@@ -100,6 +100,7 @@ def _body(fields: Row) -> Row:
 
 
 def _add_pair(rows: PayloadRows, request: _Event, response: _Event) -> None:
+    lines = (request.line, response.line)
     try:
         shared = _shared(request, response)
         inputs = list(_tensors(request.body, "inputs"))
@@ -110,7 +111,7 @@ def _add_pair(rows: PayloadRows, request: _Event, response: _Event) -> None:
         if not inputs or len(lengths) != 1:
             raise PayloadError("tensors with the same first dimension, the number of rows")
     except PayloadError as error:
-        rows.refuse(request.line, "malformed_payload", str(error), request.id)
+        rows.refuse(lines, "malformed_payload", str(error), request.id)
         return
     n_rows = lengths.pop()
     for number in range(n_rows):
@@ -121,7 +122,7 @@ def _add_pair(rows: PayloadRows, request: _Event, response: _Event) -> None:
             else:
                 start = number * width
                 row.update((f"{name}.{k}", values[start + k]) for k in range(width))
-        rows.add(request.line, number, row)
+        rows.add(lines, number, row)
 
 
 def _shared(request: _Event, response: _Event) -> Row:

@@ -45,7 +45,7 @@ def read_sagemaker(path: Path, place: str, wanted: Sequence[Column], options: Op
         try:
             _add(rows, line, captured, shared, options)
         except PayloadError as error:
-            rows.refuse(line, "malformed_payload", str(error), shared.get("id"))
+            rows.refuse((line,), "malformed_payload", str(error), shared.get("id"))
     return rows.finish()
 
 
@@ -55,7 +55,7 @@ def _add(rows: PayloadRows, line: int, captured: Cells, shared: Cells, options: 
     ends = [end for name in _ENDS if isinstance(end := found.get(name), dict)]
     if len(ends) != len(_ENDS):
         expected = "captureData with endpointInput and endpointOutput; capture both"
-        rows.refuse(line, "unpaired", expected, shared.get("id"))
+        rows.refuse((line,), "unpaired", expected, shared.get("id"))
         return
     if not shared.get("id"):
         raise PayloadError("eventMetadata with an eventId or inferenceId")
@@ -67,7 +67,7 @@ def _add(rows: PayloadRows, line: int, captured: Cells, shared: Cells, options: 
         row = {**shared, "id": row_id(shared["id"], number, len(inputs))}
         row.update((f"inputs.{name}", cell) for name, cell in taken.items())
         row.update((f"outputs.{name}", cell) for name, cell in given.items())
-        rows.add(line, number, row)
+        rows.add((line,), number, row)
 
 
 def _shared(meta: Cells) -> Cells:

@@ -1,4 +1,4 @@
-"""The manifest's part of an ingest: admit files, quarantine them, record failures, replay."""
+"""The manifest's part of an ingest: admit files, quarantine them, record failures."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from mlmon_dagster.errors import ConfigError, MlmonError, SchemaError
+from mlmon_dagster.errors import MlmonError, SchemaError
 from mlmon_dagster.ingest.commit import letter_rows
+from mlmon_dagster.ingest.layout import reading_of
 from mlmon_dagster.ingest.prepare import TooManyBadError
 from mlmon_dagster.ingest.queue import UNFINISHED, Queued, rows_of
 from mlmon_dagster.ingest.raw import refused
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.ingest.staging import ending_of, staging_folder
+from mlmon_dagster.ingest.staging import ending_of
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, manifest
-from mlmon_dagster.store.location import Location
-from mlmon_dagster.store.lock import writer_lock
+from mlmon_dagster.store import Store, kept_rows, manifest
+from mlmon_dagster.store.checkpoints import reached
 
 MAX_FAILURES: Final = 3  # recorded exceptions
 MAX_ATTEMPTS: Final = 10  # begun and never ended, as when the machine runs out of memory
@@ -51,6 +51,9 @@ class Refusals:
         known = self._rows(items)
         for item in items:
             assert item.staged is not None
+            if item.kept:
+                admitted[item.staged.log_id] = item
+                continue
             row = known.get(item.staged.sha256, {})
             if item.staged.sha256 in admitted:
                 twins.append(item.without_copy())
@@ -59,6 +62,7 @@ class Refusals:
             else:
                 admitted[item.staged.sha256] = item.as_noted(row)
         self._note(list(admitted.values()))
+        reached("ingest.admitted")
         crashing = [i for i in admitted.values() if i.attempts >= MAX_ATTEMPTS and not i.is_in_log]
         for item in crashing:
             found = f"the program ended {item.attempts} times while it read this file."
@@ -66,8 +70,10 @@ class Refusals:
         return [item for item in admitted.values() if item not in crashing], twins
 
     def quarantine(self, item: Queued, error: SchemaError) -> FileReport:
-        """Refuse a whole file: keep a copy, say why, and never look at it again."""
+        """Refuse a whole file: keep a copy, say why, and leave it until it is read differently."""
         assert item.staged is not None
+        if item.kept:
+            return self._leave(item, error.reason, str(error))
         letters = error.letters if isinstance(error, TooManyBadError) else ()
         n_rows = error.n_rows if isinstance(error, TooManyBadError) else 0
         report = FileReport(
@@ -83,7 +89,7 @@ class Refusals:
             manifest.update_file(
                 conn, *key, status="quarantined", reason=error.reason, error=str(error),
                 rows_in=n_rows, n_bad=n_rows, n_new=0, n_duplicate=0, n_conflict=0, attempts=0,
-                finished_at=self.now,
+                finished_at=self.now, read_with=reading_of(self.spec, item.stream),
             )  # fmt: skip
         if item.staged.path is not None:
             item.staged.path.unlink(missing_ok=True)
@@ -94,6 +100,8 @@ class Refusals:
         assert item.staged is not None
         count = item.error.count(_MARK) + 1
         text = _described(error)
+        if item.kept:
+            return self._leave(item, "failed", f"{item.name}: {text}.")
         run = f" in run {self.run_id}" if self.run_id else ""
         errors = "\n".join(filter(None, [item.error, f"{_MARK}{count}{run}: {text}"]))
         if count >= MAX_FAILURES and not item.is_in_log:
@@ -102,6 +110,20 @@ class Refusals:
         self._update(item, error=errors)
         message = f"{item.name}: {text}. It is tried again at the next ingest."
         return FileReport(item.stream, item.name, "failed", item.staged.sha256, "failed", message)
+
+    def _leave(self, item: Queued, reason: str, why: str) -> FileReport:
+        """Leave refused rows that cannot be read again where they are kept."""
+        assert item.staged is not None
+        self._update(item, again_at=None, attempts=0, read_with=reading_of(self.spec, item.stream))
+        if item.staged.path is not None:
+            item.staged.path.unlink(missing_ok=True)
+        message = (
+            f"{why} Its refused rows stay as they are, and are read again once the spec changes, "
+            "or with --retry."
+        )
+        return FileReport(
+            item.stream, item.name, "failed", item.staged.sha256, reason, message, is_again=True
+        )
 
     def postpone(self, item: Queued, error: SchemaError) -> FileReport:
         """Forget a file that looks unfinished, so that it is looked at again."""
@@ -124,6 +146,13 @@ class Refusals:
         return {row["sha256"]: row for row in rows_of(found)}
 
     def _note(self, items: Sequence[Queued]) -> None:
+        for item in items:
+            if item.kept:
+                self._update(
+                    item, again_at=item.first_seen, attempts=item.attempts + 1,
+                    read_with=reading_of(self.spec, item.stream),
+                )  # fmt: skip
+        items = [item for item in items if not item.kept]
         if not items:
             return
         stream = items[0].stream
@@ -173,6 +202,11 @@ class Refusals:
                 item.stream, item.name, "quarantined", item.staged.sha256, row["reason"], message
             )
         message = f"{item.name}: the content of {row['path']}, known already; nothing to do."
+        if row["kept"]:
+            message += (
+                f" {row['n_bad']:,} of its rows were refused and are kept: correct the spec, or "
+                "write the corrected rows into another file."
+            )
         return FileReport(item.stream, item.name, "duplicate", item.staged.sha256, "", message)
 
     def _update(self, item: Queued, **values: object) -> None:
@@ -184,7 +218,7 @@ class Refusals:
         if item.staged is None or item.staged.path is None:
             return
         name = f"{item.staged.sha256}{ending_of(item.name)}"
-        (quarantine_folder(self.store, self.spec.model) / name).keep(item.staged.path)
+        (kept_rows.folder_of(self.store, self.spec.model) / name).keep(item.staged.path)
 
 
 def _is_open(row: dict[str, Any], item: Queued) -> bool:
@@ -193,56 +227,6 @@ def _is_open(row: dict[str, Any], item: Queued) -> bool:
         # Another ending may be another format: the file was renamed to what it is.
         return ending_of(row["path"]) != ending_of(item.name)
     return row["status"] in UNFINISHED
-
-
-def quarantine_folder(store: Store, model: str) -> Location:
-    """Return the folder of a model's refused files, each named by its content."""
-    return store.root / "quarantine" / model
-
-
-def replay_file(store: Store, spec: ModelSpec, sha256: str, *, now: dt.datetime) -> str:
-    """Let a quarantined file be ingested anew by the next ingest, after its cause is removed.
-
-    Args:
-        store: The store.
-        spec: The model, as corrected.
-        sha256: The file's content hash, or its beginning.
-        now: The moment that its event times may not lie ahead of.
-
-    Returns:
-        The file's name.
-
-    Raises:
-        ConfigError: If no quarantined file, or more than one, begins with that hash.
-    """
-    with writer_lock(store.state, f"ingest/{spec.model}"):
-        found = manifest.files(store.state, spec.model, status="quarantined")
-        rows = [row for row in rows_of(found) if row["sha256"].startswith(sha256)]
-        if len(rows) != 1 or not sha256:
-            raise ConfigError(
-                f"{len(rows)} quarantined files of {spec.model} have a hash that begins with "
-                f"{sha256!r}; expected exactly one. They are named by their "
-                f"hash in {quarantine_folder(store, spec.model)}."
-            )
-        row = rows[0]
-        staging = staging_folder(store, spec.model, row["stream"])
-        staging.mkdir(parents=True, exist_ok=True)
-        refused_files = quarantine_folder(store, spec.model)
-        copies = [name for name in refused_files.below() if name.startswith(row["sha256"])]
-        for name in copies:
-            # A copy that was damaged is of no use; the landing file is looked for instead.
-            if (refused_files / name).fetch(staging / name) != row["sha256"]:
-                (staging / name).unlink()
-        with store.state.begin() as conn:
-            manifest.forget_refused(conn, spec.model, row["stream"], row["sha256"])
-            manifest.update_file(
-                conn, spec.model, row["stream"], row["sha256"], status="discovered",
-                reason="", error="", attempts=0, rows_in=0, n_bad=0,
-                first_seen=now, finished_at=None,
-            )  # fmt: skip
-        for name in copies:
-            (refused_files / name).delete()
-    return str(row["path"])
 
 
 def _described(error: Exception) -> str:

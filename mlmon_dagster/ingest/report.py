@@ -28,6 +28,8 @@ class FileReport:
         message: The file, line, column, what was expected and the next step.
         rows_in: Rows read = n_new + n_duplicate + n_conflict + n_bad.
         n_unmatched: Of the new actuals, those whose prediction has not arrived; they are kept.
+        n_erased: Of the bad rows, those whose prediction was erased on request.
+        is_again: These are rows of the file that were refused before, read again.
         warnings: What is odd but not refused.
         bad_rows: Messages of the first bad rows.
     """
@@ -44,6 +46,8 @@ class FileReport:
     n_conflict: int = 0
     n_bad: int = 0
     n_unmatched: int = 0
+    n_erased: int = 0
+    is_again: bool = False
     warnings: tuple[str, ...] = ()
     bad_rows: tuple[str, ...] = ()
 
@@ -58,6 +62,7 @@ class IngestReport:
         n_waiting: Files that are not complete yet.
         n_left: Complete files beyond the limit, for the next ingest.
         n_large: Those of them that are too large for a call like this one.
+        again: Why what was refused before is read again, and how much; empty if nothing is.
     """
 
     files: tuple[FileReport, ...] = ()
@@ -65,6 +70,15 @@ class IngestReport:
     n_waiting: int = 0
     n_left: int = 0
     n_large: int = 0
+    again: str = ""
+
+    @property
+    def has_refusals(self) -> bool:
+        """Whether rows or files were refused or failed, save rows of erased predictions."""
+        return any(
+            file.status in ("quarantined", "failed") or file.n_bad > file.n_erased
+            for file in self.files
+        )
 
     def total(self, counter: str) -> int:
         """Sum a counter, such as ``n_new``, over the files that are done."""
@@ -78,6 +92,8 @@ class IngestReport:
 def render_report(report: IngestReport) -> str:
     """Write a report as plain text for people, problems with their next step."""
     lines = [_summary(report)]
+    if report.again:
+        lines.append(f"  {report.again}.")
     for file in report.files:
         lines += _file_lines(file)
     return "\n".join(lines) + "\n"
@@ -108,7 +124,7 @@ def _summary(report: IngestReport) -> str:
 def _file_lines(file: FileReport) -> list[str]:
     head = f"  {file.status:<11} {file.stream:<11} {file.path}"
     if file.status == "done":
-        head += f": {_counts(file)}"
+        head += f"{', refused rows read again' if file.is_again else ''}: {_counts(file)}"
     lines = [head]
     if file.message and file.status != "done":
         code = f"[{file.reason}] " if file.reason else ""

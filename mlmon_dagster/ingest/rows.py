@@ -48,6 +48,11 @@ class Draft:
         """Return the draft with further faults."""
         return replace(self, faults=self.faults + more)
 
+    def erased(self) -> Mask:
+        """Return which rows are those of erased predictions, whatever else is wrong with them."""
+        found = [fault for fault in self.faults if fault.reason == "erased"]
+        return rows_at_fault(found, self.parsed.n_rows)
+
     def bad(self) -> Mask:
         """Return which rows are bad."""
         return rows_at_fault(self.faults, self.parsed.n_rows)
@@ -98,12 +103,13 @@ def canonical_rows(draft: Draft, keep: Mask, spec: ModelSpec, ingested_at: dt.da
     else:
         columns["deleted"] = columns["actual"].is_null()
     table = pa.table(columns)
+    numbers = draft.parsed.staged.row_numbers(draft.parsed.n_rows)[rows]
     content = [name for name in table.column_names if name not in _NOT_CONTENT]
     n = len(rows)
     added = {
         "row_hash": pa.array(row_hashes(*_first_names(table, content, spec))),
-        "file_sha": pa.repeat(draft.parsed.staged.sha256, n),
-        "row_number": chosen.cast(pa.int64()),
+        "file_sha": pa.repeat(draft.parsed.staged.log_id, n),
+        "row_number": pa.array(numbers, pa.int64()),
         "ingested_at": pa.repeat(pa.scalar(ingested_at, TIME), n),
     }
     for name, values in added.items():

@@ -6,6 +6,7 @@ check and the use. Copies are named by content, never by the landing name.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import os
 import stat
@@ -13,12 +14,16 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.discover import Candidate, Look, mark_of
 from mlmon_dagster.ingest.layout import Stream
 from mlmon_dagster.ingest.reasons import file_message
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.kept_rows import KeptRows, Mask
 from mlmon_dagster.store.location import Location
 
 _BLOCK = 1 << 20
@@ -32,6 +37,31 @@ class StillChangingError(Exception):
 
 
 @dataclass(frozen=True)
+class Again:
+    """The refused rows of a file that was taken in otherwise, to be read again.
+
+    Attributes:
+        kept: The rows.
+        moment: When that was begun; their times may not lie ahead of it.
+        arrived: When the file was taken in.
+    """
+
+    kept: KeptRows
+    moment: dt.datetime
+    arrived: dt.datetime
+
+    def about(self, name: str, n_rows: int) -> list[Any] | None:
+        """Return what is known of each row; None if the rows are not the same ones any more."""
+        rows = self.kept.rows
+        return rows[name].to_pylist() if rows.num_rows == n_rows else None
+
+    def row_numbers(self) -> list[int]:
+        """Return the numbers of the rows in the landing file."""
+        found: list[int] = self.kept.rows["row"].to_pylist()
+        return found
+
+
+@dataclass(frozen=True)
 class Staged:
     """A private copy of a landing file.
 
@@ -41,6 +71,7 @@ class Staged:
         has_marker: The producer said that it is complete.
         age: Seconds since the landing file's last change.
         mark: Tells the landing file from one that replaces it; empty if it was not looked at now.
+        again: Its refused rows, if only these are read; the copy holds no others.
     """
 
     stream: Stream
@@ -52,6 +83,24 @@ class Staged:
     age: float = float("inf")
     has_marker: bool = False
     mark: str = ""
+    again: Again | None = None
+
+    @property
+    def log_id(self) -> str:
+        """By which the log knows its rows; each reading of refused rows has one of its own."""
+        if self.again is None:
+            return self.sha256
+        return f"{self.sha256}.{round(self.again.moment.timestamp() * 1_000_000)}"
+
+    def passed_over(self, n_rows: int) -> Mask:
+        """Return which rows of the copy are only there because they share a line."""
+        refused = self.again.about("is_refused", n_rows) if self.again else None
+        return ~np.array(refused, dtype=bool) if refused else np.zeros(n_rows, dtype=bool)
+
+    def row_numbers(self, n_rows: int) -> np.ndarray:
+        """Return the number of each row of the copy in the landing file."""
+        numbers = self.again.about("row", n_rows) if self.again else None
+        return np.arange(n_rows) if numbers is None else np.array(numbers, dtype=np.int64)
 
     @property
     def order(self) -> tuple[int, str, str]:

@@ -21,6 +21,7 @@ from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
 from mlmon_dagster.store import (
     baseline_files,
     erasures,
+    kept_rows,
     personal,
     retention_marks,
     schema,
@@ -174,6 +175,8 @@ def _finish(store: Store, spec: ModelSpec, request: Request, now: datetime) -> N
         ]
     for copy in copies_with(store, spec, request.ids):
         copy.delete()
+    reached("erase.whole_copies")
+    kept_rows.erase_ids(store, spec.model, {id_hash for _, id_hash in hashes}, request.ids)
     _note_step(store, request, "copies")
     reached("erase.copies")
     purges = purges_of(store, spec, str(salt), hashes)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store import erasures, schema
+from mlmon_dagster.store import erasures, kept_rows, schema
 from mlmon_dagster.store.erase_numbers import trace_of
 from mlmon_dagster.store.erase_proof import file_holds
 from mlmon_dagster.store.erase_tables import Purge, count_rows
@@ -29,7 +29,8 @@ class Places:
     """Where rows of some ids are.
 
     Attributes:
-        rows: Place -> rows of the newest version: predictions, actuals, records, dead_letter.
+        rows: Place -> rows of the newest version: predictions, actuals, records, dead_letter, and
+            refused_rows, which are kept to be read again.
         copies: Where private copies of landing files are that hold an id.
         landing: Names of the landing files that rows came from; they are never touched.
         n_windows: Windows with such predictions.
@@ -59,6 +60,9 @@ def look(store: Store, spec: ModelSpec, ids: Sequence[str], dataset: str = ALL) 
             conn.scalar(sa.select(sa.func.count()).where(*letters_of(spec, h))) or 0
             for _, h in hashes
         )
+    rows["refused_rows"] = kept_rows.count_of_ids(
+        store, spec.model, {h for _, h in hashes}, list(ids)
+    )
     trace = trace_of(store, spec, purges["predictions"])
     return Places(
         rows,
@@ -113,12 +117,17 @@ def letters_of(spec: ModelSpec, id_hash: str) -> list[sa.ColumnElement[bool]]:
 
 
 def copies_with(store: Store, spec: ModelSpec, ids: Sequence[str] | None) -> list[Location]:
-    """Return private copies that hold an id; all of them where the ids are not known any more."""
+    """Return private copies that hold an id; all of them where the ids are not known any more.
+
+    Not those of refused rows, out of which `kept_rows` takes single ones.
+    """
     places = [
-        store.root / "quarantine" / spec.model,
+        kept_rows.folder_of(store, spec.model),
         Location(f"{store.folder}/staging/{spec.model}"),
     ]
-    copies = [place / name for place in places for name in place.below()]
+    rows = {place.url for place in kept_rows.places_of(store, spec.model)}
+    found = [place / name for place in places for name in place.below()]
+    copies = [copy for copy in found if copy.url not in rows]
     if ids is None:
         return copies
     return [copy for copy in copies if ids and _holds(store, copy, ids)]
@@ -143,7 +152,8 @@ def _landing_files(store: Store, spec: ModelSpec, purges: dict[str, Purge]) -> t
                 f"WHERE {purges[name].condition}",
                 purges[name].tables,
             )
-            shas |= set(found.column(0).to_pylist())
+            # Rows that were refused at first have a longer name, see `Staged.log_id`.
+            shas |= {sha.split(".")[0] for sha in found.column(0).to_pylist()}
     table = schema.ingest_file
     query = sa.select(table.c.path).where(table.c.model == spec.model, table.c.sha256.in_(shas))
     with store.state.connect() as conn:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
+from mlmon_dagster.store.kept_rows import needles_of
 from mlmon_dagster.store.schema import METADATA
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def file_holds(file: Path, texts: Sequence[str]) -> bool:
         content = file.read_bytes()
     except FileNotFoundError:
         return False  # a writer's temporary file
-    needles = [text.encode() for text in texts]
+    needles = [needle for text in texts for needle in needles_of(text)]
     if any(needle in content for needle in needles):
         return True
     if content[:2] == b"\x1f\x8b":
@@ -92,7 +93,7 @@ def _parquet_holds(file: Path, texts: Sequence[str]) -> bool:
             for batch in source.iter_batches():
                 for column in batch.columns:
                     for values in _texts_in(column):
-                        for text in texts:
+                        for text in (n for t in texts for n in needles_of(t)):
                             if pc.any(pc.match_substring(values, text)).as_py():
                                 return True
     except (pa.ArrowInvalid, OSError):
@@ -113,7 +114,12 @@ def _texts_in(array: pa.Array) -> Iterator[pa.Array]:
         yield from _texts_in(array.items)
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
         yield from _texts_in(array.values)
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    elif (
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+    ):
         yield array
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
         yield array.cast(pa.string())

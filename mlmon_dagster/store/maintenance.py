@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from deltalake.exceptions import CommitFailedError
 
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store import baseline_files, erase
+from mlmon_dagster.store import baseline_files, erase, kept_rows
 from mlmon_dagster.store.delta import DeltaFolder, open_table
+from mlmon_dagster.store.lock import writer_lock
 from mlmon_dagster.store.retention import Removal, let_go, live_files
 
 if TYPE_CHECKING:
@@ -41,7 +42,12 @@ def maintain(
     """
     if not dry_run:
         erase.resume(store, spec, now)
-    removals = let_go(store, spec, now, dry_run=dry_run)
+    with writer_lock(store.state, f"ingest/{spec.model}"):
+        # Not beside an ingest, which reads refused rows and writes what is left of them.
+        removals = let_go(store, spec, now, dry_run=dry_run)
+        if not dry_run:
+            n_swept = kept_rows.sweep(store, spec.model)
+            removals.append(Removal("refused files and rows taken in meanwhile", files=n_swept))
     for name, folder in tables_of(store, spec).items():
         if folder.snapshot() is None:
             continue

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_AT_ONCE = 500
+
+
 @dataclass(frozen=True)
 class SeenPath:
     """What a path held when it was last looked at."""
@@ -118,6 +121,34 @@ def update_files(
     )
 
 
+def counters_with(
+    conn: sa.Connection,
+    model: str,
+    stream: str,
+    sha256: str,
+    more: Mapping[str, Any],
+    less: int,
+) -> dict[str, int]:
+    """Return the counters of a file once refused rows of it were read again.
+
+    Args:
+        conn: A write transaction.
+        model: The model's name.
+        stream: ``predictions`` or ``actuals``.
+        sha256: The file's content.
+        more: What the rows count as now.
+        less: How many rows these are, that counted as bad.
+    """
+    c = ingest_file.c
+    names = ("rows_in", "n_new", "n_duplicate", "n_conflict", "n_bad")
+    query = sa.select(*(c[name] for name in names)).where(
+        c.model == model, c.stream == stream, c.sha256 == sha256
+    )
+    before = conn.execute(query).one()._mapping
+    gone = {"rows_in": less, "n_bad": less}
+    return {name: before[name] - gone.get(name, 0) + more[name] for name in names}
+
+
 def files(
     engine: sa.Engine,
     model: str,
@@ -158,6 +189,14 @@ def refuse_rows(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
     return insert_or_ignore(conn, dead_letter, rows)
 
 
+def with_refusals(engine: sa.Engine, model: str, stream: str) -> pd.DataFrame:
+    """Return the files that were refused, or whose refused rows are kept, oldest first."""
+    c = ingest_file.c
+    refused = sa.or_(c.status == "quarantined", c.kept != "")
+    query = sa.select(ingest_file).where(c.model == model, c.stream == stream, refused)
+    return read_frame(engine, query.order_by(c.first_seen, c.path, c.sha256))
+
+
 def forget_refused(conn: sa.Connection, model: str, stream: str, *shas: str) -> None:
     """Delete the refused rows of files that are judged anew."""
     table = dead_letter
@@ -166,6 +205,17 @@ def forget_refused(conn: sa.Connection, model: str, stream: str, *shas: str) -> 
             table.c.model == model, table.c.stream == stream, table.c.sha256.in_(shas)
         )
     )
+
+
+def forget_rows(
+    conn: sa.Connection, model: str, stream: str, sha256: str, rows: Sequence[int]
+) -> None:
+    """Delete what is noted of refused rows of a file, by number, that are judged anew."""
+    c = dead_letter.c
+    mine = (c.model == model, c.stream == stream, c.sha256 == sha256)
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
+        conn.execute(sa.delete(dead_letter).where(*mine, c.row_number.in_(some)))
 
 
 def refused_rows(

@@ -15,9 +15,9 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import sqlalchemy as sa
 
-from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
 from mlmon_dagster.spec.windows import window_containing
-from mlmon_dagster.store import retention_marks
+from mlmon_dagster.store import kept_rows, retention_marks
 from mlmon_dagster.store.delta import DeltaFolder, open_table, retry
 from mlmon_dagster.store.location import Location
 from mlmon_dagster.store.schema import ALL, dead_letter, ingest_file
@@ -73,6 +73,7 @@ def let_go(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) ->
         *_profiles(store, spec, now, dry_run=dry_run),
         _letters(store, spec, now, dry_run=dry_run),
         _quarantine(store, spec, now, dry_run=dry_run),
+        _refused_rows(store, spec, dates, dry_run=dry_run),
     ]
     return [removal for removal in removals if removal.rows or removal.files]
 
@@ -174,18 +175,40 @@ def _letters(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) 
 
 
 def _quarantine(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> Removal:
-    age = spec.retention.quarantine
-    if age is None:
-        return Removal("quarantined files")
+    # What was refused holds people's data as the rows do, and is not kept any longer than these.
+    ages = [a for a in (spec.retention.quarantine, spec.retention.production) if a is not None]
+    if not ages:
+        return Removal("refused files and rows")
+    age = min(ages)
     c = ingest_file.c
+    refused = sa.or_(c.status == "quarantined", c.kept != "")
     query = sa.select(c.sha256, c.size_bytes).where(
-        c.model == spec.model, c.status == "quarantined", c.finished_at < now - age
+        c.model == spec.model, refused, c.finished_at < now - age
     )
     with store.state.connect() as conn:
         sizes = {row.sha256: row.size_bytes for row in conn.execute(query)}
-    folder: Location = store.root / "quarantine" / spec.model
+    folder: Location = kept_rows.folder_of(store, spec.model)
     old = {name: sizes[sha] for name in folder.below() if (sha := name.split(".")[0]) in sizes}
     for name in [] if dry_run else old:
         (folder / name).delete()
-    what = f"quarantined files before {now - age:%Y-%m-%d}"
+    what = f"refused files and rows before {now - age:%Y-%m-%d}"
     return Removal(what, files=len(old), size=sum(old.values()))
+
+
+def _refused_rows(
+    store: Store, spec: ModelSpec, dates: Mapping[str, str], *, dry_run: bool
+) -> Removal:
+    """Let refused rows go with the rows of their windows, however late they came."""
+    if PRODUCTION not in dates:
+        return Removal("refused rows")
+    first = _start_of(spec, dates[PRODUCTION])
+    n_rows = 0
+    for place in kept_rows.places_of(store, spec.model):
+        kept = kept_rows.read(place)
+        if kept is None:
+            continue
+        left = kept.without(kept.before(first))
+        n_rows += kept.n_refused - left.n_refused
+        if not dry_run:
+            kept_rows.replace(place, kept, left)
+    return Removal(f"refused rows of windows before {first:%Y-%m-%d}", rows=n_rows)

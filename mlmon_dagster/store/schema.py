@@ -85,6 +85,9 @@ ingest_file = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     time("first_seen", nullable=False),
     time("finished_at"),
+    text("kept"),  # name of the file with its refused rows, see kept_rows; empty without
+    text("read_with"),  # digest of the declarations it was read with last
+    time("again_at"),  # when its refused rows began to be read again; null once they are settled
 )
 
 # What every path ever listed looked like, so that a file already known is not hashed again.
@@ -100,7 +103,7 @@ ingest_path = sa.Table(
     text("mark"),  # inode and change time, or ETag and version: what a writer does not set
 )
 
-# One row per refused row; values are kept only as a hash.
+# One row per refused row and reason; its values are kept only as keyed hashes.
 dead_letter = sa.Table(
     "dead_letter",
     METADATA,

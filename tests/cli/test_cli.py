@@ -137,6 +137,53 @@ def test_a_file_in_quarantine_is_code_1_and_says_why(folder: Path, mlmon: Comman
     assert "broken.parquet" in ended.out
 
 
+@pytest.mark.parametrize("command", ["ingest", "run"])
+def test_refused_rows_are_code_1_until_the_spec_is_mended(
+    folder: Path, mlmon: Command, command: str
+) -> None:
+    landed = landing(folder, "predictions")
+    rows, _ = customers(LATE[1], n=3)
+    rows.assign(id=["a", "b", "c"], balance="none").to_parquet(landed / "late.parquet")
+    refused = mlmon("--project", folder, *AT, "ingest")
+    assert (refused.code, "3 bad rows" in refused.out) == (1, True)
+    model = folder / "models" / f"{MODEL}.yaml"
+    model.write_text(
+        model.read_text().replace("max_bad_rate: 0.2", "max_bad_rate: 0.2, null_tokens: [none]")
+    )
+
+    mended = mlmon("--project", folder, *AT, command, MODEL)
+
+    assert "reading again what was refused, since the spec changed" in mended.out
+    said = "late.parquet, refused rows read again: 3 rows = 3 new"
+    assert (said in mended.out) == (command == "ingest")
+    after = mlmon("--project", folder, *AT, "ingest")
+    assert (after.code, "reading again" in after.out) == (0, False)
+    retried = mlmon("--project", folder, *AT, "ingest", "--retry")
+    assert "reading again what was refused, as asked" in retried.out  # of the broken day
+
+
+def test_files_that_no_source_matches_are_named(folder: Path, mlmon: Command) -> None:
+    assert "no source matches" not in mlmon("--project", folder, *AT, "ingest").out
+    landed = landing(folder, "predictions")
+    for path in (landed / "x\x1b[31m.csv", landed / "deep" / "y.parquet", landed.parent / "z.csv"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("id\n1\n")
+    (landed / ".hidden.csv").touch()
+    (landed.parent / "notes.txt").touch()
+
+    said = [
+        mlmon("--project", folder, *AT, *command)
+        for command in (("ingest",), ("run", MODEL), ("doctor",))
+    ]
+
+    for ended in said:
+        (line,) = [line for line in ended.out.splitlines() if "no source matches" in line]
+        assert "3 files are not read" in line
+        assert "\x1b" not in ended.out
+        assert "predictions/deep/y.parquet'" in line
+        assert "x1b[31m.csv'" in line
+
+
 def test_an_unknown_model_is_named_with_the_known_ones(folder: Path, mlmon: Command) -> None:
     for command in (("run", "chrun"), ("metrics", "chrun"), ("ingest", "chrun")):
         ended = mlmon("--project", folder, *command)

@@ -160,9 +160,11 @@ def files_of(store: Store, spec: ModelSpec) -> list[dict[str, Any]]:
     return frame.sort_values(["stream", "sha256"]).astype(str).to_dict("records")
 
 
-def letters_of(store: Store, spec: ModelSpec) -> list[dict[str, Any]]:
-    """Return the dead letters, without the hash of the id, whose key each store draws."""
-    letters = manifest.refused_rows(store.state, spec.model).drop(columns="id_hash")
+def letters_of(store: Store, spec: ModelSpec, with_hashes: bool = False) -> list[dict[str, Any]]:
+    """Return the dead letters, by default without the hashes, whose key each store draws."""
+    letters = manifest.refused_rows(store.state, spec.model)
+    if not with_hashes:
+        letters = letters.drop(columns=["id_hash", "row_hash"])
     return letters.astype(str).to_dict("records")
 
 

@@ -15,12 +15,12 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest import (
     FileReport,
     IngestReport,
-    quarantine_folder,
     render_report,
     replay_file,
 )
 from mlmon_dagster.ingest.reasons import FILE_REASONS
 from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.kept_rows import folder_of
 from tests.ingest.landing import (
     NOW,
     PREDICTIONS,
@@ -167,7 +167,7 @@ def test_broken_file_is_quarantined_with_reason_place_and_next_step(
     for text in [f"{PREDICTIONS}/{name}", FILE_REASONS[reason], *said]:
         assert text in broken.message
     assert f"[{reason}] {broken.message}" in render_report(landed.report)
-    copies = quarantine_folder(landed.store, "credit").path.glob(f"{broken.sha256}.*")
+    copies = folder_of(landed.store, "credit").path.glob(f"{broken.sha256}.*")
     assert {copy.read_bytes() for copy in copies} == {content}
     assert (landed.project / PREDICTIONS / name).read_bytes() == content, "landing is not ours"
 
@@ -383,5 +383,5 @@ def test_replayed_file_is_ingested_once_its_cause_is_removed(store: Store, proje
 
 
 def test_replay_refuses_a_hash_that_names_no_file(store: Store) -> None:
-    with pytest.raises(ConfigError, match="0 quarantined files"):
+    with pytest.raises(ConfigError, match="0 files of credit"):
         replay_file(store, credit_spec(), "abc", now=NOW)

@@ -104,7 +104,7 @@ def test_bad_row_is_refused_by_line_and_the_others_kept(
     letters = manifest.refused_rows(store.state, spec.model)
     assert sorted(letters["reason"]) == sorted(reason for reason, _, _ in wanted.values())
     assert set(letters["row_number"]) == {BAD}
-    assert letters["row_hash"].str.fullmatch("[0-9a-f]{16}").all()
+    assert letters["row_hash"].str.fullmatch("[0-9a-f]{64}").all()
 
 
 def test_bad_row_of_a_parquet_is_named_by_row(store: Store, project: Path) -> None:

@@ -9,12 +9,20 @@ from pathlib import Path
 import pytest
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.ingest import render_report
+from mlmon_dagster.ingest import render_report, stray_files, told_of
 from mlmon_dagster.ingest.discover import Listing, list_landing
 from mlmon_dagster.ingest.staging import StillChangingError, find_staged, stage
 from mlmon_dagster.spec import FileSource
 from mlmon_dagster.store import Store
-from tests.ingest.landing import PREDICTIONS, credit_spec, csv_bytes, events, ingest, land
+from tests.ingest.landing import (
+    PREDICTIONS,
+    credit_spec,
+    csv_bytes,
+    events,
+    ingest,
+    land,
+    truths,
+)
 
 SOURCE = FileSource(path=f"{PREDICTIONS}/*", settle="0s")  # type: ignore[arg-type]
 
@@ -192,3 +200,44 @@ def test_oldest_files_come_first_up_to_the_limit(store: Store, project: Path) ->
 
 def test_missing_landing_folder_is_no_error(store: Store, project: Path) -> None:
     assert ingest(store, credit_spec(), project).files == ()
+
+
+def test_files_beside_the_landing_files_that_no_source_matches_are_found(
+    store: Store, project: Path
+) -> None:
+    spec = credit_spec(
+        source__predictions__path="landing/credit/predictions/*.csv",
+        source__actuals__path="landing/credit/predictions/*/truth.jsonl",
+    )
+    land(project, "landing/credit/predictions/a.csv", events(2))
+    land(project, "landing/credit/predictions/b.parquet", events(2))
+    land(project, "landing/credit/predictions/2024/truth.jsonl", truths(2))
+    land(project, "landing/credit/predictions/2024/deep.csv", events(2))
+    land(project, "landing/credit/up.jsonl", events(2))
+    land(project, "landing/credit/readme.txt", b"x")
+    land(project, "landing/credit/predictions/_x.parquet", b"x")
+    land(project, "two_up.csv", b"x")
+
+    found = stray_files(store, project, [spec], [spec])
+
+    assert found == [
+        "landing/credit/predictions/2024/deep.csv",
+        "landing/credit/predictions/b.parquet",
+        "landing/credit/up.jsonl",
+    ]
+    assert "3 files are not read" in told_of(found, [spec])
+    ingest(store, spec, project)
+    moved = credit_spec(
+        source__predictions__path="landing/credit/predictions/*.parquet",
+        source__actuals__path="landing/credit/predictions/*/truth.jsonl",
+    )
+    assert stray_files(store, project, [moved], [moved])[1:] == ["landing/credit/up.jsonl"]
+    other = credit_spec(model="other", source__predictions__path="landing/credit/**/*")
+    assert stray_files(store, project, [spec], [spec, other]) == []
+
+
+def test_a_glob_in_the_project_folder_itself_has_no_strays(store: Store, project: Path) -> None:
+    spec = credit_spec(source__predictions__path="*.csv", source__actuals__path="a.csv")
+    land(project, "b.parquet", b"x")
+
+    assert stray_files(store, project, [spec], [spec]) == []

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from mlmon_dagster.store import Store, backlog, checkpoints, open_store
+from mlmon_dagster.store.erase import erase
 from tests import forked
 from tests.ingest.landing import (
     ACTUALS,
     LANDED,
+    NOW,
     PREDICTIONS,
     credit_spec,
     csv_bytes,
@@ -267,6 +269,26 @@ def test_repeated_rows_within_one_file_are_counted_once(store: Store, project: P
     (file,) = ingest(store, credit_spec(), project).files
 
     assert (file.rows_in, file.n_new, file.n_duplicate, file.n_conflict) == (6, 3, 1, 2)
+
+
+def test_ids_that_differ_in_their_normal_form_are_two(store: Store, project: Path) -> None:
+    spec = credit_spec()
+    ids = ["caf\u00e9", "cafe\u0301"]  # the same to the eye
+    land(project, f"{PREDICTIONS}/a.jsonl", events(2, id=ids, region=ids))
+    land(project, f"{ACTUALS}/a.csv", truths(2, id=ids))
+
+    report = ingest(store, spec, project)
+
+    assert (report.total("n_new"), report.total("n_conflict")) == (4, 0)
+    store.inference_records(spec).rebuild(report.windows)
+    rows = store.inference_records(spec).read().to_pylist()
+    assert {row["prediction_id"]: row["actual"] for row in rows} == dict(
+        zip(ids, (0, 1), strict=True)
+    )
+    assert {row["region"] for row in rows} == {ids[0]}  # one category, however it is written
+    erase(store, spec, ids[1:], now=NOW)
+    left = store.event_log(spec).rows("predictions", ["prediction_id"])
+    assert left["prediction_id"].to_pylist() == ids[:1]
 
 
 def test_actual_before_its_prediction_waits_and_is_counted(store: Store, project: Path) -> None:

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlmon_dagster.errors import ConfigError, StoreError
-from mlmon_dagster.ingest import IngestReport, quarantine_folder, replay_file
+from mlmon_dagster.ingest import IngestReport, replay_file
 from mlmon_dagster.ingest.discover import Listing, list_landing
 from mlmon_dagster.ingest.discover_objects import listed_folder, name_matches
 from mlmon_dagster.ingest.staging import StillChangingError, stage
 from mlmon_dagster.spec import FileSource, ModelSpec
 from mlmon_dagster.store import Store, manifest
+from mlmon_dagster.store.kept_rows import folder_of
 from tests.ingest.landing import (
     NOW,
     credit_spec,
@@ -157,7 +158,7 @@ def test_refused_object_is_kept_in_the_bucket_and_can_be_replayed_by_another_mac
     (refused,) = _ingest(remote, spec).files
     assert refused.status == "quarantined"
     s3.delete(bucket, "landing/predictions/bad.csv")
-    kept = quarantine_folder(remote, spec.model)
+    kept = folder_of(remote, spec.model)
     assert kept.below() == [f"{refused.sha256}.csv"]
 
     # The other machine shares the bucket and the state database, not the disk.
@@ -187,6 +188,32 @@ def test_damaged_copy_of_a_refused_object_is_not_used(
 
     (again,) = _ingest(remote, spec).files
     assert (again.status, again.sha256) == ("quarantined", refused.sha256)
+
+
+def test_refused_rows_are_kept_in_the_bucket_and_read_again_by_another_machine(
+    remote: Store, spec: ModelSpec, s3: S3Server, bucket: str, tmp_path: Path
+) -> None:
+    from mlmon_dagster.store import open_store
+
+    _put(s3, bucket, "predictions/a.csv", csv_bytes(events(4, age=["1", "old", "3", "old"])))
+    assert [(f.n_new, f.n_bad) for f in _ingest(remote, spec).files] == [(2, 2)]
+    s3.delete(bucket, "landing/predictions/a.csv")
+    assert len(folder_of(remote, spec.model).below()) == 1
+    other = open_store(
+        str(remote.root),
+        remote.state.url.render_as_string(hide_password=False),
+        storage_options=s3.options,
+        folder=tmp_path / "other",
+    )
+    mended = credit_spec(
+        source__predictions={**spec.source.predictions.model_dump(exclude_unset=True),
+                             "null_tokens": ["old"]},
+        source__actuals=spec.source.actuals.model_dump(exclude_unset=True),
+    )  # fmt: skip
+
+    assert [(f.is_again, f.n_new) for f in _ingest(other, mended).files] == [(True, 2)]
+    assert folder_of(remote, spec.model).below() == []
+    other.close()
 
 
 def test_store_lost_on_disk_loses_no_event(

@@ -24,12 +24,19 @@ def upgrade() -> None:
     with op.batch_alter_table("ingest_path") as batch:
         batch.add_column(_text("mark"))
     _add_backlog()
+    with op.batch_alter_table("ingest_file") as batch:
+        batch.add_column(_text("kept"))
+        batch.add_column(_text("read_with"))
+        batch.add_column(sa.Column("again_at", UtcDateTime(), nullable=True))
 
 
 def downgrade() -> None:
     """Take it away again."""
     with op.batch_alter_table("ingest_path") as batch:
         batch.drop_column("mark")
+    with op.batch_alter_table("ingest_file") as batch:
+        for name in ("again_at", "read_with", "kept"):
+            batch.drop_column(name)
     _drop_baselines_in_files()
     op.drop_table("ingest_backlog")
     op.drop_table("source_cursor")

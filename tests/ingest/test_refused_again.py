@@ -1,0 +1,419 @@
+"""What was refused keeps its bytes, and is read again once the spec that refused it changed."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import gzip
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mlmon_dagster.ingest import render_report, replay_file
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.store import Store, checkpoints, kept_rows, open_store
+from mlmon_dagster.store.erase import erase
+from mlmon_dagster.store.erase_places import look
+from mlmon_dagster.store.erase_proof import find_traces
+from mlmon_dagster.store.retention import let_go
+from tests import forked
+from tests.ingest.landing import (
+    ACTUALS,
+    NOW,
+    PREDICTIONS,
+    credit_spec,
+    csv_bytes,
+    events,
+    everything,
+    files_of,
+    ingest,
+    jsonl_bytes,
+    land,
+    letters_of,
+    log_content,
+    parquet_bytes,
+    record_content,
+    truths,
+)
+from tests.ingest.test_exactly_once import ingest_until
+
+COUNTERS = ("n_new", "n_duplicate", "n_conflict", "n_bad")
+OLD = 'old,\n"'  # an age that is no number, until it is declared to stand for none
+
+
+def _spec(mended: bool = False, **source: Any) -> ModelSpec:
+    nulls = {"null_tokens": [OLD]} if mended else {}
+    found = {"max_bad_rate": 0.3, **nulls, **source}
+    return credit_spec(**{f"source__predictions__{name}": v for name, v in found.items()})
+
+
+def _frame(n: int = 200, every: int = 7) -> pd.DataFrame:
+    """Return events of which each seventh has an age that is no number, over two lines."""
+    ages = [OLD if i % every == 0 else str(i) for i in range(n)]
+    return events(n, age=ages)
+
+
+def _headless(frame: pd.DataFrame) -> bytes:
+    return csv_bytes(frame).split(b"\n", 1)[1]
+
+
+def _kserve(frame: pd.DataFrame) -> bytes:
+    """Write requests of two rows each, all requests first, then all responses."""
+    rows = [json.loads(line) for line in jsonl_bytes(frame).splitlines()]
+    requests, responses = [], []
+    for start in range(0, len(rows), 2):
+        pair = rows[start : start + 2]
+        inputs = [
+            {"name": name, "shape": [len(pair)], "datatype": "BYTES",
+             "data": [row[name] for row in pair]}
+            for name in ("age", "region", "member", "dataset", "version")
+        ]  # fmt: skip
+        outputs = [
+            {"name": name, "shape": [len(pair)], "datatype": "FP64",
+             "data": [row[name] for row in pair]}
+            for name in ("score", "decision")
+        ]  # fmt: skip
+        request = {"type": "org.kubeflow.serving.inference.request", "id": f"r{start}",
+                   "time": pair[0]["at"], "data": {"inputs": inputs}}  # fmt: skip
+        response = {"type": "org.kubeflow.serving.inference.response", "id": f"r{start}",
+                    "time": pair[0]["at"], "data": {"outputs": outputs}}  # fmt: skip
+        requests.append(json.dumps(request))
+        responses.append(json.dumps(response))
+    return ("\n".join(requests + responses) + "\n").encode()
+
+
+def _kserve_spec(mended: bool) -> ModelSpec:
+    columns = {
+        "prediction_id": "id", "event_time": "time", "score": "outputs.score",
+        "prediction": "outputs.decision", "actual": "defaulted", "actual_time": "known_at",
+        "dataset": "inputs.dataset",
+    }  # fmt: skip
+    return _spec(mended, format="kserve").model_copy(
+        update={"columns": type(credit_spec().columns).model_validate(columns)}
+    )
+
+
+def _sagemaker(frame: pd.DataFrame) -> bytes:
+    lines = []
+    for row in (json.loads(line) for line in jsonl_bytes(frame).splitlines()):
+        inputs = {n: row[n] for n in ("age", "region", "member", "dataset")}
+        outputs = {n: row[n] for n in ("score", "decision")}
+        data = {
+            "endpointInput": {"observedContentType": "application/json", "mode": "INPUT",
+                              "encoding": "BASE64",
+                              "data": base64.b64encode(json.dumps(inputs).encode()).decode()},
+            "endpointOutput": {"observedContentType": "application/json", "mode": "OUTPUT",
+                               "encoding": "JSON", "data": json.dumps(outputs)},
+        }  # fmt: skip
+        meta = {"eventId": row["id"], "inferenceTime": row["at"]}
+        lines.append(json.dumps({"captureData": data, "eventMetadata": meta}))
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _sagemaker_spec(mended: bool) -> ModelSpec:
+    return _kserve_spec(mended).model_copy(
+        update={"source": _spec(mended, format="sagemaker").source}
+    )
+
+
+HEADER = tuple(events(1).columns)
+FORMATS: dict[str, tuple[str, Callable[[pd.DataFrame], bytes], Callable[[bool], ModelSpec]]] = {
+    "csv": ("a.csv", csv_bytes, _spec),
+    "headerless csv": ("a.csv", _headless, lambda mended: _spec(mended, header=list(HEADER))),
+    "gzipped csv": ("a.csv.gz", lambda f: gzip.compress(csv_bytes(f)), _spec),
+    "json lines": ("a.jsonl", jsonl_bytes, _spec),
+    "parquet": ("a.parquet", parquet_bytes, _spec),
+    "kserve": ("a.json", _kserve, _kserve_spec),
+    "sagemaker": ("a.jsonl", _sagemaker, _sagemaker_spec),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_refused_rows_of_any_format_are_taken_in_once_the_spec_is_mended(
+    tmp_path: Path, kind: str
+) -> None:
+    name, written, spec_of = FORMATS[kind]
+    content, project = written(_frame()), tmp_path / "project"
+    land(project, f"{PREDICTIONS}/{name}", content)
+    store, clean = open_store(tmp_path / "store"), open_store(tmp_path / "clean")
+    before = ingest(store, spec_of(False), project)
+    assert [(f.status, f.rows_in, f.n_bad) for f in before.files] == [("done", 200, 29)]
+    shutil.rmtree(project / "landing")
+
+    after = ingest(store, spec_of(True), project)
+
+    (file,) = after.files
+    assert (file.is_again, file.rows_in, file.n_new, file.n_bad) == (True, 29, 29, 0)
+    assert "since the spec changed" in render_report(after).splitlines()[1]
+    land(project, f"{PREDICTIONS}/{name}", content)
+    ingest(clean, spec_of(True), project)
+    assert log_content(store, spec_of(True), provenance=False) == log_content(
+        clean, spec_of(True), provenance=False
+    )
+    numbers = store.event_log(spec_of(True)).rows("predictions", ["row_number"])
+    assert sorted(numbers["row_number"].to_pylist()) == list(range(200))
+    assert record_content(store, spec_of(True)) == record_content(clean, spec_of(True))
+    (row,) = files_of(store, spec_of(True))
+    assert [row[c] for c in ("rows_in", *COUNTERS)] == ["200", "200", "0", "0", "0"]
+    assert letters_of(store, spec_of(True)) == []
+    assert [f.status for f in ingest(store, spec_of(True), project).files] == ["duplicate"]
+    assert kept_rows.folder_of(store, "credit").below() == []
+    store.close()
+    clean.close()
+
+
+def test_small_file_of_bad_rows_alone_is_not_lost(store: Store, project: Path) -> None:
+    land(project, f"{PREDICTIONS}/a.csv", events(6, age=[OLD] * 6))
+    strict, mended = credit_spec(), _spec(mended=True)
+    report = ingest(store, strict, project)
+    assert report.has_refusals
+    land(project, f"{PREDICTIONS}/b.csv", events(6, age=[OLD] * 6))
+
+    (again,) = ingest(store, strict, project).files
+    assert "6 of its rows were refused and are kept" in again.message
+    (file,) = [f for f in ingest(store, mended, project).files if f.is_again]
+
+    assert (file.n_new, file.n_bad) == (6, 0)
+    assert not ingest(store, mended, project).has_refusals
+
+
+def test_rows_that_stay_bad_stay_kept_and_keep_their_places(store: Store, project: Path) -> None:
+    spec = _spec()
+    frame = _frame(60)
+    frame["score"] = frame["score"].astype(object)
+    frame.loc[14, "score"] = "high"
+    land(project, f"{PREDICTIONS}/a.jsonl", jsonl_bytes(frame))
+    ingest(store, spec, project)
+
+    report = ingest(store, _spec(mended=True), project)
+
+    (file,) = report.files
+    assert (file.rows_in, file.n_new, file.n_bad) == (9, 8, 1)
+    assert report.has_refusals
+    assert "a.jsonl, line 15, column 'score'" in file.bad_rows[0]
+    (letter,) = letters_of(store, spec)
+    assert (letter["row_number"], letter["reason"]) == ("14", "wrong_type")
+    other = _spec(mended=True, null_tokens=["none"])
+    (row,) = files_of(store, spec)
+    assert [row[c] for c in ("rows_in", *COUNTERS)] == ["60", "59", "0", "0", "1"]
+    assert ingest(store, _spec(mended=True), project).files == ()
+    (last,) = ingest(store, other, project).files  # read differently, and refused once more
+    assert (last.n_new, last.n_bad) == (0, 1)
+
+
+def test_rows_taken_in_meanwhile_are_duplicates(store: Store, project: Path) -> None:
+    land(project, f"{PREDICTIONS}/a.csv", _frame(60))
+    ingest(store, _spec(), project)
+    sound = _frame(60)
+    sound["age"] = [str(i) for i in range(60)]
+    land(project, f"{PREDICTIONS}/mended.csv", sound)
+    ingest(store, _spec(), project)
+
+    (file,) = ingest(store, _spec(mended=True), project).files
+
+    assert (file.n_new, file.n_duplicate, file.n_conflict) == (0, 0, 9)
+    assert log_content(store, _spec(), provenance=False)
+
+
+def test_whole_files_are_read_again_by_themselves_too(store: Store, project: Path) -> None:
+    path = land(project, f"{PREDICTIONS}/a.csv", events(20).rename(columns={"score": "p"}))
+    land(project, f"{ACTUALS}/a.csv", truths(12, defaulted=["x"] * 12))
+    report = ingest(store, credit_spec(), project)
+    assert [f.reason for f in report.files] == ["missing_column", "too_many_bad"]
+    path.unlink()
+
+    assert ingest(store, credit_spec(), project).files == ()
+    (file,) = ingest(store, credit_spec(columns__score="p"), project).files
+
+    assert (file.path, file.n_new) == (f"{PREDICTIONS}/a.csv", 20)
+    assert len(kept_rows.folder_of(store, "credit").below()) == 1
+
+
+def test_retry_reads_again_what_the_clock_refused(store: Store, project: Path) -> None:
+    late = [pd.Timestamp("2024-03-01T18:00:00Z")] * 3
+    land(project, f"{PREDICTIONS}/a.csv", events(3, at=late))
+    ingest(store, credit_spec(), project)
+    tomorrow = NOW + pd.Timedelta(days=1).to_pytimedelta()
+    assert ingest(store, credit_spec(), project, now=tomorrow).files == ()
+
+    (file,) = ingest(store, credit_spec(), project, now=tomorrow, retry=True).files
+
+    assert (file.n_new, file.n_bad) == (3, 0)
+
+
+def test_replay_takes_the_refused_rows_of_one_file(store: Store, project: Path) -> None:
+    land(project, f"{PREDICTIONS}/a.csv", events(3, score=[7.0] * 3))
+    (file,) = ingest(store, credit_spec(), project).files
+    replay_file(store, credit_spec(), file.sha256[:12], now=NOW)
+
+    (again,) = ingest(store, credit_spec(), project).files
+
+    assert (again.is_again, again.n_bad) == (True, 3)
+
+
+def test_rows_that_the_mended_spec_cannot_read_at_all_stay_kept(
+    store: Store, project: Path
+) -> None:
+    land(project, f"{PREDICTIONS}/a.csv", events(3, score=[7.0] * 3))
+    ingest(store, credit_spec(), project)
+    worse = credit_spec(features__colour={"type": "categorical"})
+
+    report = ingest(store, worse, project)
+
+    assert report.has_refusals
+    (file,) = report.files
+    assert (file.status, file.reason) == ("failed", "missing_column")
+    assert "stay as they are" in file.message
+    assert ingest(store, worse, project).files == ()
+    (row,) = files_of(store, worse)
+    assert (row["status"], row["n_bad"]) == ("done", "3")
+    assert ingest(store, credit_spec(), project).files[0].n_bad == 3
+
+
+def test_no_value_and_no_guessable_hash_of_a_refused_row_leaves_its_bytes(tmp_path: Path) -> None:
+    frame = events(3, age=["CANARY-age"] * 3, id=["CANARY-1", "CANARY-2", "CANARY-3"])
+    found = []
+    for name in ("one", "two"):
+        store, project = open_store(tmp_path / name), tmp_path / f"project-{name}"
+        land(project, f"{PREDICTIONS}/a.csv", frame)
+        report = ingest(store, credit_spec(), project)
+        assert "CANARY" not in render_report(report)
+        assert {Path(t).parts[0] for t in find_traces(store, ["CANARY"]).traces} == {"quarantine"}
+        found.append({letter["row_hash"] for letter in letters_of(store, credit_spec(), True)})
+        store.close()
+
+    assert len(found[0]) == 3
+    assert found[0].isdisjoint(found[1])
+
+
+ERASED = ("csv", "json lines", "parquet", "kserve", "sagemaker")
+
+
+@pytest.mark.parametrize("kind", ERASED)
+def test_erasure_takes_single_rows_out_and_leaves_the_others(
+    store: Store, project: Path, kind: str
+) -> None:
+    name, written, spec_of = FORMATS[kind]
+    land(project, f"{PREDICTIONS}/{name}", written(_frame()))
+    ingest(store, spec_of(False), project)
+    gone = "r154-0" if kind == "kserve" else "p154"
+    assert look(store, spec_of(False), [gone]).rows["refused_rows"] == 1
+
+    erase(store, spec_of(False), [gone], now=NOW)
+
+    # Of a request of several rows, the line goes with all of them; only one of these was refused.
+    assert find_traces(store, [gone]).traces == ()
+    in_quarantine = [t for t in find_traces(store, ["r154", "p154"]).traces if t[:2] == "qu"]
+    assert in_quarantine == []
+    (file,) = [f for f in ingest(store, spec_of(True), project).files if f.is_again]
+    assert (file.rows_in, file.n_new, file.n_bad) == (28, 28, 0)
+
+
+def test_erasure_finds_ids_that_no_spec_could_read(store: Store, project: Path) -> None:
+    frame = events(4, score=[7.0] * 4, id=["a-1", "a-11", "b", None])
+    frame["customer"] = ["x", "y", "z", "a-1"]
+    land(project, f"{PREDICTIONS}/a.csv", frame)
+    ingest(store, credit_spec(), project)
+
+    erase(store, credit_spec(), ["a-1"], now=NOW)
+
+    [place] = kept_rows.places_of(store, "credit")
+    kept = kept_rows.read(place)
+    assert kept is not None
+    assert kept.rows["row"].to_pylist() == [1, 2]
+
+
+def test_erased_rows_are_not_kept_and_are_no_fault(store: Store, project: Path) -> None:
+    erase(store, credit_spec(), ["p1"], now=NOW)
+    land(project, f"{PREDICTIONS}/a.csv", events(3))
+
+    report = ingest(store, credit_spec(), project)
+
+    assert (report.files[0].n_bad, report.has_refusals) == (1, False)
+    assert kept_rows.folder_of(store, "credit").below() == []
+    assert ingest(store, credit_spec(), project, retry=True).files == ()
+
+
+@pytest.mark.parametrize("how", ["by the window", "by age", "not yet"])
+def test_retention_lets_refused_rows_go_with_the_rows(
+    store: Store, project: Path, how: str
+) -> None:
+    days = {"by the window": "20d", "by age": "20d", "not yet": "60d"}
+    spec = credit_spec(retention={"production": days[how]}, actuals={"closed_after": "10d"})
+    land(project, f"{PREDICTIONS}/a.csv", events(3, score=[7.0] * 3))
+    ingest(store, spec, project)
+    now = NOW + pd.Timedelta(days=30 if how == "by age" else 0).to_pytimedelta()
+
+    let_go(store, spec, now, dry_run=False)
+
+    assert len(kept_rows.places_of(store, "credit")) == (how == "not yet")
+    report = ingest(store, spec, project, retry=True)
+    assert len(report.files) == (how == "not yet")
+
+
+def _refuse_all(root: Path) -> None:
+    """Let a spec refuse a whole file, and rows of two others."""
+    project = root / "project"
+    spec = credit_spec(features__age={"type": "numeric", "nullable": True},
+                       columns__score="p")  # fmt: skip
+    land(project, f"{PREDICTIONS}/whole.csv", events(20))
+    store = open_store(root / "store")
+    ingest(store, spec, project)
+    land(project, f"{PREDICTIONS}/a.csv", events(9, first=40, score=[7.0] + [0.5] * 8))
+    land(project, f"{ACTUALS}/a.csv", truths(5, known_at=[pd.NaT] + [NOW] * 4))
+    late = credit_spec(time__start="2024-02-15", columns__score="score")
+    ingest(store, late, project)
+    store.close()
+
+
+STEPS = [s for s in checkpoints.STEPS if s.startswith(("ingest.", "append."))]
+
+
+def _settled(root: Path) -> dict[str, Any]:
+    store = open_store(root / "store")
+    ingest(store, credit_spec(), root / "project")
+    found = everything(store, credit_spec())
+    found["revisions"] = sorted(found["revisions"])  # how often they rose depends on the batches
+    store.close()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_reading_again_killed_at_any_step_and_repeated_equals_an_undisturbed_one(
+    tmp_path: Path, step: str
+) -> None:
+    _refuse_all(tmp_path)
+    shutil.copytree(tmp_path, clean := tmp_path.with_name(f"{tmp_path.name}-clean"))
+    assert forked.ended(ingest_until, tmp_path, step) == -9
+
+    assert _settled(tmp_path) == _settled(clean)
+
+
+def test_csv_rows_of_any_shape_are_cut_out_as_they_were_written(
+    store: Store, project: Path
+) -> None:
+    out = io.StringIO()
+    frame = events(5, score=[7.0, 0.5, 7.0, 0.5, 7.0], region=['"a"\r\n', "b\n\nb", "c", "d", "\n"])
+    frame["at"] = [t.isoformat() for t in frame["at"]]
+    writer = csv.writer(out, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
+    writer.writerows([list(frame.columns), *frame.values.tolist()])
+    text = out.getvalue().replace('\r\n"p3', '\r\n\r\n\r\n"p3')
+    land(project, f"{PREDICTIONS}/a.csv", b"\xef\xbb\xbf" + text.encode())
+
+    ingest(store, credit_spec(), project)
+
+    [place] = kept_rows.places_of(store, "credit")
+    kept = kept_rows.read(place)
+    assert kept is not None
+    target = project / "cut.csv"
+    kept.write_as_landed(target)
+    rows = list(csv.reader(target.read_bytes().decode("utf-8-sig").splitlines(keepends=True)))
+    assert [row[0] for row in rows if row] == ["id", "p0", "p2", "p4"]
+    assert [row[9] for row in rows if row][1:] == ['"a"\r\n', "c", "\n"]
