@@ -16,7 +16,7 @@ from mlmon_dagster.defs.lineage import ASSETS
 from mlmon_dagster.defs.refused import quarantined_files, reported_in
 from mlmon_dagster.spec import ModelSpec, Window, attribution, maturity_of
 from mlmon_dagster.spec.estimates import estimated, residual
-from mlmon_dagster.spec.metric_registry import AUTO
+from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 from mlmon_dagster.spec.multivariate import CHANGE, SHIFT
 from mlmon_dagster.store import manifest, metric_log, schema_changes
 from mlmon_dagster.store.window_steps import NO_BASELINE, StepMark, WindowInputs
@@ -107,7 +107,8 @@ def _metric_names(spec: ModelSpec, family: str) -> list[str]:
         method = spec.monitors.drift.method
         joint = (SHIFT, CHANGE) if spec.monitors.drift.multivariate else ()
         shap = (attribution.ATTRIBUTION, attribution.SHIFT) if spec.columns.shap else ()
-        return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *joint, *shap})
+        novel = (NOVEL, f"{NOVEL}{AUTO}")
+        return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, *joint, *shap})
     if family == "performance":
         return sorted({monitor.metric for monitor in spec.monitors.performance})
     if family == "estimated_performance":

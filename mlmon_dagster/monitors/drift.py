@@ -19,9 +19,11 @@ from mlmon_dagster.monitors.evidence import (
 )
 from mlmon_dagster.monitors.multivariate import judge_multivariate
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
-from mlmon_dagster.spec.metric_registry import AUTO
+from mlmon_dagster.spec import ALL
+from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 
 WORST_SLICES = 5
+_MOST = 0.5  # of the rows of a window, outside the baseline's range, is drift whatever the distance
 _ALWAYS = ("psi", "jensen_shannon", "chi_square")  # of columns of any kind
 
 
@@ -29,8 +31,9 @@ def judge(evidence: Evidence) -> list[Row]:
     """Fail columns that changed significantly and by more than `above`.
 
     Real: the p-value, adjusted by Benjamini-Hochberg over the columns of the window at slice `all`
-    (a column's slices are a family of their own, judged if `slices` is set), is at most q. Large:
-    the distance less its sampling mean is above the threshold. Columns without order have no KS
+    (a column's slices are a family of their own, judged if `slices` is set), is at most q; or most
+    of the rows lie outside everything that the baseline holds, see `_novel`. Large: the distance
+    less its sampling mean is above the threshold. Columns without order have no KS
     distance; with `method: ks` they are judged by psi, and so are all columns that have no value
     of a method. Of times it is the age at the event, of texts the length.
     """
@@ -126,10 +129,14 @@ def _judged(
 ) -> Row:
     monitor = evidence.spec.monitors.drift
     above = _limit(evidence, window, column, row)
-    large, real = abs(row["value"]) > above, adjusted <= monitor.q
+    novel = _novel(evidence, window, column, row)
+    large, real = abs(row["value"]) > above, adjusted <= monitor.q or novel > 0
     failed = large and real
     verdict = "above" if large else "not above"
+    share = f"{100 * novel:.1f}".removesuffix(".0")
     message = (
+        f"{share} % of {column} lies outside everything in the baseline; " if novel else ""
+    ) + (
         f"{subject(row['metric'], column, row)} is {number(row['value'])} beyond sampling noise "
         f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,}), "
         f"{verdict} {number(above)}"
@@ -137,6 +144,8 @@ def _judged(
     if large and not real:
         message += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
     details: dict[str, Any] = {"n_baseline": int(row["n_baseline"]), "q": monitor.q}
+    if novel:
+        details[NOVEL] = novel
     if column in evidence.spec.features and evidence.spec.features[column].importance is not None:
         details["importance"] = evidence.spec.features[column].importance
     if failed and row["slice_key"] == "all":
@@ -161,6 +170,25 @@ def _judged(
         family_size=size,
         details=details,
     )
+
+
+def _novel(evidence: Evidence, window: Window, column: str, row: Row) -> float:
+    """Return the share of a window's rows outside the baseline's range, 0 if that is no news.
+
+    It is news when most rows lie there, more than twice as many as is usual among the baseline's
+    own windows, and the window's mean is extreme among theirs, too. The distance says no more
+    then: it is as large as it can be, as that of any other narrow day.
+    """
+    if row["slice_key"] != ALL:
+        return 0.0
+    found = evidence.whole(window, NOVEL, column)
+    usual = evidence.whole(window, f"{NOVEL}{AUTO}", column)
+    share, most = (finite(one["value"]) if one else None for one in (found, usual))
+    if found is None or share is None or most is None:
+        return 0.0
+    p = finite(found["p_value"])
+    is_far = p is not None and p <= evidence.spec.monitors.drift.q
+    return share if is_far and share >= _MOST and share > 2 * most else 0.0
 
 
 def _limit(evidence: Evidence, window: Window, column: str, row: Row) -> float:

@@ -31,6 +31,7 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     """
     from mlmon_dagster.metrics.drift import columns_drift
     from mlmon_dagster.metrics.further_drift import FURTHER
+    from mlmon_dagster.metrics.novelty import novelty_metrics
     from mlmon_dagster.metrics.outputs import with_outputs
 
     if baseline is None:
@@ -51,18 +52,28 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
         further=[name for name in FURTHER if name in (monitor.method, *monitor.also)],
         limits=monitor.auto,
     )
-    others = (_multivariate(profiles, baseline), _learning(spec, profiles, known))
-    return concat_frames([found, *others, _attribution(spec, profiles, baseline)])
+    own = derived(baseline, ("novelty", *columns), lambda: _over_versions(columns, baseline))
+    others = (
+        novelty_metrics(columns, own, min_rows=monitor.min_rows),
+        _multivariate(profiles, baseline),
+        _learning(spec, profiles, known),
+        _attribution(spec, profiles, baseline),
+    )
+    return concat_frames([found, *others])
 
 
 def _drift_baseline(columns: Collection[str], baseline: Profiles, min_rows: int) -> DriftBaseline:
-    """Return the columns of a baseline over all model versions together."""
     from mlmon_dagster.metrics.drift_baseline import DriftBaseline
+
+    return DriftBaseline(_over_versions(columns, baseline), seed=DRIFT_SEED, min_rows=min_rows)
+
+
+def _over_versions(columns: Collection[str], baseline: Profiles) -> dict[str, ColumnStatistics]:
+    """Return the columns of a baseline over all model versions together."""
     from mlmon_dagster.metrics.outputs import with_outputs
 
     outputs = with_outputs(baseline)
-    then = all_over_versions({column: outputs[column] for column in columns})
-    return DriftBaseline(then, seed=DRIFT_SEED, min_rows=min_rows)
+    return dict(all_over_versions({column: outputs[column] for column in columns}))
 
 
 def _known(baseline: Profiles) -> frozenset[str]:

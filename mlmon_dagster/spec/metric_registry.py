@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 Better = Literal["higher", "lower", "neither"]
 AUTO: Final = "_auto"  # ends the name of the limit that a drift distance's baseline suggests
+NOVEL: Final = "novel_rate"  # share of rows outside the baseline's range
 INF: Final = float("inf")
 BINARY, MULTICLASS, REGRESSION, RANKING = (
     "binary_classification",

@@ -19,6 +19,7 @@ from mlmon_dagster.spec.metric_registry import (
     BINARY,
     METRICS,
     MULTICLASS,
+    NOVEL,
     REGRESSION,
     metrics_of,
 )
@@ -57,6 +58,7 @@ ORACLES: dict[str, str] = {
         for metric in metrics
         for name in (estimated, residual)
     },
+    **dict.fromkeys((NOVEL, f"{NOVEL}{AUTO}"), "test_novelty"),
     **dict.fromkeys((multivariate.SHIFT, multivariate.CHANGE), "test_multivariate"),
     **dict.fromkeys((attribution.ATTRIBUTION, attribution.SHIFT), "test_attribution"),
     "residual_drift": "test_data_oracles",  # it is the psi of a column
@@ -102,7 +104,7 @@ def _declared() -> set[str]:
     limits = {f"{name}{AUTO}" for name in (*DISTANCES, "ks")}
     named = {*METRICS, *DISTANCES, "ks", *FURTHER, *QUANTILES}
     named |= {multivariate.SHIFT, multivariate.CHANGE}
-    named |= {attribution.ATTRIBUTION, attribution.SHIFT}
+    named |= {attribution.ATTRIBUTION, attribution.SHIFT, NOVEL, f"{NOVEL}{AUTO}"}
     return named | estimates | limits | _literal_names() | _limited()
 
 

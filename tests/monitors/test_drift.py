@@ -113,3 +113,27 @@ def test_severity_is_the_declared_one():
     assert (
         only(verdicts("drift", [psi(1.0, 0.0)], model=model), "drift/psi/age")["status"] == "ERROR"
     )
+
+
+@pytest.mark.parametrize(
+    ("share", "usual", "p", "status"),
+    [
+        (0.998, 0.1, 1e-6, "WARN"),
+        (0.4, 0.0, 1e-6, "OK"),  # not most of the rows
+        (0.998, 0.6, 1e-6, "OK"),  # the baseline's own windows are as novel
+        (0.998, 0.1, 0.2, "OK"),  # and lie as far from each other
+    ],
+)
+def test_rows_outside_everything_in_the_baseline_are_drift_whatever_the_distance_says(
+    share, usual, p, status
+):
+    rows = [
+        psi(7.35, 0.29),
+        metric("novel_rate", share, "age", p_value=p),
+        metric("novel_rate_auto", usual, "age"),
+    ]
+    row = only(verdicts("drift", rows), "drift/psi/age")
+    assert row["status"] == status
+    is_novel = status == "WARN"
+    assert ("99.8 % of age lies outside everything in the baseline" in row["message"]) == is_novel
+    assert ("an unchanged window can be as far" in row["message"]) != is_novel
