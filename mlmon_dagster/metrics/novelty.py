@@ -49,8 +49,8 @@ def novelty_metrics(
         of a window whose mean lies as far from those of the baseline's windows (Student's t on
         their biweight centre and scale), NaN with fewer than 14 of these. `novel_rate_auto`: what
         nine of ten of the baseline's windows do not exceed, each against the others; reason
-        `few_baseline_windows` with fewer than 14. Reasons of no value: few_rows, no_baseline
-        (nothing but nulls in it).
+        `few_baseline_windows` with fewer than 14. Reasons of no value: few_rows, all_null,
+        no_baseline (nothing but nulls in it).
     """
     found: list[MetricRows] = []
     for name, stats in columns.items():
@@ -74,7 +74,9 @@ def _of_column(mine: ColumnStatistics, own: ColumnStatistics, min_rows: int) -> 
     is_known = len(windows) >= MIN_WINDOWS
     usual = float(np.quantile(own_novelty(windows.counts), _USUAL)) if is_known else np.nan
     total = int(then.sum())
-    reason = np.select([np.full(len(n), total == 0), n < min_rows], ["no_baseline", "few_rows"], "")
+    is_null = (n == 0) & (mine.n >= min_rows)
+    reasons = ["no_baseline", "all_null", "few_rows"]
+    reason = np.select([np.full(len(n), total == 0), is_null, n < min_rows], reasons, "")
     common = {"column_name": mine.binning.column, "n": n, "n_baseline": total}
     no_usual = np.where((reason == "") & (not is_known), "few_baseline_windows", reason)
     shares = np.where(reason == "", rate(outside, n), np.nan)

@@ -9,6 +9,7 @@ from scipy import stats
 
 from mlmon_dagster.metrics.further_drift import FURTHER, OF_BINS
 from mlmon_dagster.metrics.null import DISTANCES
+from mlmon_dagster.spec.metric_registry import NOVEL
 from tests.metrics.data_windows import (
     LATENCIES,
     NOTHING,
@@ -24,6 +25,7 @@ from tests.metrics.data_windows import (
 from tests.metrics.oracles import EXACT
 
 WINDOWS = tuple(LATENCIES)
+NOVELTY = (NOVEL, f"{NOVEL}_auto")
 OF_NUMBERS = ("ks", "wasserstein", "mean_shift", "median_shift", "p90_shift", "wasserstein_scaled")
 SCALED = {"wasserstein_scaled", "mean_shift", "median_shift", "p90_shift"}
 
@@ -110,9 +112,9 @@ def test_drift_of_any_window_has_a_finite_value_or_the_documented_reason(window,
     world = data_world()
     found = world.rows(window, column, "drift")
     values, is_number = world.windows[window][column], column in NUMBERS
-    names = {*DISTANCES, *FURTHER} | ({"ks"} if is_number else set())
+    names = {*DISTANCES, *FURTHER} | ({"ks", NOVEL} if is_number else set())
     assert set(found.index) == names | {
-        f"{name}_auto" for name in (*DISTANCES, "ks") if name in names
+        f"{name}_auto" for name in (*DISTANCES, "ks", NOVEL) if name in names
     }
     missing = found[found["value"].isna()]
     assert np.isfinite(found["value"].dropna()).all()
@@ -134,7 +136,7 @@ def test_drift_of_any_window_has_a_finite_value_or_the_documented_reason(window,
         if column == "x":
             expected["distinct_delta"] = "no_own_bins"
         if not len(finite(values)):
-            expected |= dict.fromkeys((*OF_NUMBERS, "ks_auto"), "all_null")
+            expected |= dict.fromkeys((*OF_NUMBERS, "ks_auto", *NOVELTY), "all_null")
         if column == "constant":
             expected |= dict.fromkeys(SCALED, "constant_baseline")
     assert reasons == expected
