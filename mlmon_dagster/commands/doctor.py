@@ -14,7 +14,7 @@ from mlmon_dagster.commands.findings import Finding
 from mlmon_dagster.commands.options import models_of
 from mlmon_dagster.commands.outside import sentence
 from mlmon_dagster.defs.resources import Project, wall_clock
-from mlmon_dagster.errors import MlmonError
+from mlmon_dagster.errors import ConfigError, MlmonError
 
 if TYPE_CHECKING:
     from mlmon_dagster.ingest.layout import Stream
@@ -46,9 +46,8 @@ def examine(project: Project, *, is_deep: bool = False) -> list[Finding]:
     findings.append(_safely(kept.disk, project))
     findings += _sources(project)
     if next(f.is_fine for f in findings if f.subject == "store"):  # the others need it
-        findings += [
-            _safely(look, project) for look in (_alerts, _clock, _instance, _landing_files)
-        ]
+        looks = (_declarations, _alerts, _clock, _instance, _landing_files)
+        findings += [_safely(look, project) for look in looks]
         findings.append(_safely(kept.baselines, project))
         findings.append(_safely(kept.all_quarantined if is_deep else kept.quarantine, project))
         if is_deep:
@@ -183,6 +182,21 @@ def _alerts(project: Project) -> Finding:
     )
     cure = "Run mlmon alerts deliver." if n else "Mend the cause, then: mlmon alerts requeue --all"
     return Finding("alerts", not (n or health.n_dead), found, cure)
+
+
+def _declarations(project: Project) -> Finding:
+    """Compare what is declared with what the stored events rest on."""
+    from mlmon_dagster.store.declared import check_declared
+
+    specs = models_of(project).specs
+    problems = []
+    for spec in specs:
+        try:
+            check_declared(project.store.state, spec)
+        except ConfigError as error:
+            problems.append(str(error))
+    found = "\n".join(problems) or f"{len(specs)} fit the events that are stored"
+    return Finding("declarations", not problems, found)
 
 
 def _clock(project: Project) -> Finding:

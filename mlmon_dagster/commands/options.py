@@ -51,19 +51,36 @@ def models_of(project: Project) -> Models:
 def specs_of(project: Project) -> list[ModelSpec]:
     """Return every model of a project that loads.
 
-    Of the others it is said that they are left out, and the command's exit code is at least 1.
+    Of the others, and of those that were changed as their stored events do not allow, it is said
+    that they are left out, and the command's exit code is at least 1.
 
     Raises:
-        ConfigError: If none loads.
+        ConfigError: If none is left.
     """
     found = models_of(project)
     if not found.specs:
         raise ConfigError("\n".join(broken.problems for broken in found.broken))
-    for broken in found.broken:
-        click.echo(f"mlmon: left out, does not load: {broken.summary()}", err=True)
-    if found.broken and (context := click.get_current_context(silent=True)):
+    problems = [f"does not load: {broken.summary()}" for broken in found.broken]
+    specs = []
+    for spec in found.specs:
+        try:
+            specs.append(_checked(project, spec))
+        except ConfigError as error:
+            problems.append(str(error))
+    if not specs:
+        raise ConfigError("\n".join(problems))
+    for problem in problems:
+        click.echo(f"mlmon: left out, {problem}", err=True)
+    if problems and (context := click.get_current_context(silent=True)):
         context.meta[LEFT_OUT] = True
-    return list(found.specs)
+    return specs
+
+
+def _checked(project: Project, spec: ModelSpec) -> ModelSpec:
+    from mlmon_dagster.store.declared import check_declared
+
+    check_declared(project.store.state, spec)
+    return spec
 
 
 def told_of_strays(project: Project, specs: list[ModelSpec]) -> str:
@@ -78,12 +95,13 @@ def spec_of(project: Project, model: str) -> ModelSpec:
     """Return one model of a project, whatever is wrong with others.
 
     Raises:
-        ConfigError: If there is none of that name, or it does not load.
+        ConfigError: If there is none of that name, it does not load, or it was changed in a way
+            that its stored events do not allow.
     """
     found = models_of(project)
     for spec in found.specs:
         if spec.model == model:
-            return spec
+            return _checked(project, spec)
     for broken in found.broken:
         if model in (broken.name, broken.path.stem):
             raise ConfigError(f"{model} does not load:\n{broken.problems}")

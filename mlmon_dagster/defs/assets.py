@@ -16,6 +16,7 @@ from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.defs.stopwatch import computing
 from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window
 from mlmon_dagster.store import retention_marks
+from mlmon_dagster.store.declared import check_declared
 
 BACKFILL_TAG = "mlmon/backfill"
 PAST = "rows are past retention; profiles and metrics stay as they were computed"
@@ -41,6 +42,7 @@ def model_assets(project: Project, spec: ModelSpec) -> list[dg.AssetsDefinition 
 
 def work_of(project: Project, spec: ModelSpec, context: Any) -> Work:
     """Return what this run works on: its windows, the present moment, and whether it is history."""
+    check_declared(project.store.state, spec)
     run = context.run
     note_process(context.instance, run.run_id)
     is_backfill = BACKFILL_TAG in run.tags or "dagster/backfill" in run.tags

@@ -16,8 +16,7 @@ from mlmon_dagster.defs.lineage import STEPS
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.spec import ModelSpec, Window, first_window
-from mlmon_dagster.spec.features import features_digest
-from mlmon_dagster.spec.profiling import profiled_besides
+from mlmon_dagster.spec.profiling import profile_digest
 from mlmon_dagster.store import personal, promotions, schema_changes, window_steps
 from mlmon_dagster.store.window_steps import NO_BASELINE, StepMark, WindowInputs
 
@@ -143,16 +142,18 @@ def fit_baseline(work: Work) -> Numbers:
     from mlmon_dagster.profiles import ensure_baseline
 
     store, model = work.project.store, work.spec.model
-    older = baseline_windows(work.spec, window_steps.load(store.state, model))
+    states = window_steps.load(store.state, model)
     try:
         baseline = ensure_baseline(store, work.spec, work.now)
     except BaselineMissingError as error:
         numbers: Numbers = {"n": 0, "reason": str(error)}
     else:
         numbers = _described(baseline)
-    # Another set of features needs another baseline, although no event came; see `planning`.
-    digest = features_digest(work.spec.features, profiled_besides(work.spec))
-    marks = {start: StepMark(state.input_revision, digest) for start, state in older.items()}
+    # Other features, slices and the like need another baseline, although no event came; see
+    # `planning`.
+    digest = profile_digest(work.spec)
+    noted = baseline_windows(work.spec, states) or first_of(states)
+    marks = {start: StepMark(state.input_revision, digest) for start, state in noted.items()}
     with store.state.begin() as conn:
         window_steps.mark(conn, model, "baseline", marks, work.now)
         window_steps.forget_attempts(conn, model, list(marks))
@@ -165,6 +166,11 @@ def baseline_windows(
     """Return the windows before production began, which only other datasets have events of."""
     first = first_window(spec.time).start
     return {start: state for start, state in states.items() if start < first}
+
+
+def first_of(states: Mapping[dt.datetime, WindowInputs]) -> dict[dt.datetime, WindowInputs]:
+    """Return the first window alone: where a model without older ones notes its baseline."""
+    return {start: states[start] for start in sorted(states)[:1]}
 
 
 def _described(baseline: Baseline) -> Numbers:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mlmon_dagster.defs.comparing import baseline_of
-from mlmon_dagster.defs.compute import baseline_windows
+from mlmon_dagster.defs.compute import baseline_windows, first_of
 from mlmon_dagster.defs.lineage import OF_ACTUALS, STEPS, WINDOWED
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import (
@@ -25,8 +25,7 @@ from mlmon_dagster.spec import (
     maturity_of,
     window_containing,
 )
-from mlmon_dagster.spec.features import features_digest
-from mlmon_dagster.spec.profiling import profiled_besides
+from mlmon_dagster.spec.profiling import profile_digest
 from mlmon_dagster.spec.rolling import EarlierWindows, mark_of_windows
 from mlmon_dagster.store import promotions, retention_marks, window_steps
 from mlmon_dagster.store.window_steps import StepMark, WindowInputs
@@ -96,12 +95,19 @@ def _with_rows(engine: sa.Engine, spec: ModelSpec, windows: Sequence[Window]) ->
 def _baseline_request(
     engine: sa.Engine, spec: ModelSpec, inputs: dict[dt.datetime, WindowInputs]
 ) -> Request | None:
-    """Return a request for the baseline if older events, or other features, came since its fit."""
+    """Return a request for the baseline if older events came, or the spec changed, since its fit.
+
+    A model without older events notes what its bins were made for at its first window.
+    """
     undone = StepMark(-1, "")
-    digest = features_digest(spec.features, profiled_besides(spec))
+    digest = profile_digest(spec)
+    older = baseline_windows(spec, inputs)
+    if not older:
+        fitted = {start: s for start, s in first_of(inputs).items() if "baseline" in s.steps}
+        older = {s: i for s, i in fitted.items() if i.steps["baseline"].data_version != digest}
     due = {
         start: state
-        for start, state in baseline_windows(spec, inputs).items()
+        for start, state in older.items()
         if state.attempts < MAX_ATTEMPTS
         and (
             (mark := state.steps.get("baseline", undone)).revision < state.input_revision

@@ -30,6 +30,7 @@ from mlmon_dagster.ingest.staging import Staged
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.store import Store, erasures, kept_rows, manifest, window_state
 from mlmon_dagster.store.checkpoints import reached
+from mlmon_dagster.store.declared import remember_declared
 from mlmon_dagster.store.id_index import may_repeat
 
 
@@ -267,6 +268,7 @@ def _settle(
             manifest.refuse_rows(conn, letter_rows(conn, spec, report, file.letters, now))
         manifest.update_files(conn, spec.model, stream, rows, **same, finished_at=now)
         note_changes(conn, spec, batch, now)
+        remember_declared(conn, spec, now)
         window_state.mark_arrivals(conn, spec, windows, now)
 
 

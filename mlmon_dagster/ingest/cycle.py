@@ -27,6 +27,7 @@ from mlmon_dagster.spec import FileSource, ModelSpec, Window
 from mlmon_dagster.store import Store, backlog, erasures, kept_rows
 from mlmon_dagster.store.backlog import Backlog
 from mlmon_dagster.store.checkpoints import reached
+from mlmon_dagster.store.declared import check_declared
 from mlmon_dagster.store.lock import writer_lock
 
 BATCH_BYTES = 4 * 1024**2
@@ -73,12 +74,14 @@ def ingest_new(
         What became of each file, and the windows to compute again.
 
     Raises:
+        ConfigError: If the spec was changed in a way that the stored events do not allow.
         BusyError: If another ingest of the model goes on for longer than that.
         StoreError: If the store fails.
     """
     if now.tzinfo is None:
         raise ValueError(f"naive time {now!r}; pass UTC")
     with writer_lock(store.state, f"ingest/{spec.model}", wait_seconds=wait_seconds):
+        check_declared(store.state, spec)
         known = variables or _no_variables
         ingest = _Ingest(
             store, spec, project, now, run_id, on_progress or _silent, known, time_is_up

@@ -24,8 +24,7 @@ from mlmon_dagster.profiles.payload import (
 )
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
-from mlmon_dagster.spec.profiling import profiled_besides
-from mlmon_dagster.spec.tasks import task_signature
+from mlmon_dagster.spec.profiling import profile_signature
 from mlmon_dagster.spec.windows import Window, complete_windows, window_containing
 from mlmon_dagster.store import Store, baselines, personal, window_steps
 from mlmon_dagster.store.baselines import StoredBaseline
@@ -105,7 +104,7 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
             f"'baseline' in models/{spec.model}.yaml."
         )
     data_version = _data_version(counts)
-    baseline_id = _digest([METHOD, data_version, *_signature(spec)])[:16]
+    baseline_id = _digest([METHOD, data_version, *profile_signature(spec)])[:16]
     payload = baselines.payload_if_whole(
         store, baselines.newest(store.state, spec.model, baseline_id)
     )
@@ -152,7 +151,7 @@ def fit_period(
         for state in sorted(filled, key=lambda state: state.window_start)
     ]
     data_version = _digest(versions)[:32]
-    baseline_id = _digest([METHOD, baselines.PROMOTED, data_version, *_signature(spec)])[:16]
+    baseline_id = _digest([METHOD, baselines.PROMOTED, data_version, *profile_signature(spec)])[:16]
     source = store.inference_records(spec).from_sql(windows, [PRODUCTION])
     binnings = fit_binnings(store, spec, source, key=_key(store, spec))
     _save_windows(store, spec, baseline_id, source, binnings)
@@ -201,7 +200,7 @@ def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
     As many windows as a comparison needs, and more if they hold fewer than 500 rows. Later rows
     do not change them: profiles in other bins could not be compared.
     """
-    baseline_id = _digest([METHOD, FIRST_WINDOWS, *_signature(spec)])[:16]
+    baseline_id = _digest([METHOD, FIRST_WINDOWS, *profile_signature(spec)])[:16]
     stored = baselines.newest(store.state, spec.model, baseline_id)
     payload = baselines.payload_if_whole(store, stored)
     if stored is None or payload is None:
@@ -256,23 +255,6 @@ def _windows_of(store: Store, spec: ModelSpec, dataset: str) -> list[Window]:
 
 def _data_version(counts: Sequence[WindowCounts]) -> str:
     return _digest([[c.window_start.isoformat(), c.n, c.data_version] for c in counts if c.n])[:32]
-
-
-def _signature(spec: ModelSpec) -> list[object]:
-    """What of the spec decides about bins and profiles, besides the rows."""
-    features = {
-        name: feature.model_dump(exclude={"importance"}) for name, feature in spec.features.items()
-    }
-    return [
-        spec.baseline.dataset,
-        spec.task,
-        sorted(spec.columns.model_dump(exclude_none=True)),
-        features,
-        spec.slices,
-        [spec.time.zone, spec.time.granularity],
-        task_signature(spec),
-        *profiled_besides(spec),
-    ]
 
 
 def _digest(content: object) -> str:

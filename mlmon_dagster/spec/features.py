@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -51,15 +49,3 @@ def alias_problems(
             if problem:
                 yield (name, "alias", index), problem
             taken.add(old)
-
-
-def features_digest(features: Mapping[str, Feature], besides: Sequence[object] = ()) -> str:
-    """Return a short text that changes when a feature is added, removed, renamed or retyped.
-
-    Args:
-        features: Of the model.
-        besides: What else decides about profiles, as `profiling.profiled_besides` says.
-    """
-    content: list[object] = [[n, f.type, f.from_, f.alias] for n, f in sorted(features.items())]
-    content += besides
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

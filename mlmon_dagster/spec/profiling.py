@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.spec.attribution import attributed
+from mlmon_dagster.spec.tasks import task_signature
 
 if TYPE_CHECKING:
     from mlmon_dagster.spec.model import ModelSpec
+
+
+def profile_signature(spec: ModelSpec) -> list[object]:
+    """Return all of a spec that decides about bins and profiles, as plain values.
+
+    A change makes another baseline, and every window is computed again.
+    """
+    people = {"importance", "description", "unit", "nullable"}  # decide about no number
+    return [
+        spec.baseline.dataset,
+        spec.task,
+        sorted(spec.columns.model_dump(exclude_none=True)),
+        {name: feature.model_dump(exclude=people) for name, feature in spec.features.items()},
+        spec.slices,
+        [spec.time.zone, spec.time.granularity],
+        task_signature(spec),
+        *profiled_besides(spec),
+    ]
+
+
+def profile_digest(spec: ModelSpec) -> str:
+    """Return a short text that changes when a baseline of another kind or content is needed."""
+    content = json.dumps([spec.baseline.is_rolling, *profile_signature(spec)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def profiled_besides(spec: ModelSpec) -> list[object]:

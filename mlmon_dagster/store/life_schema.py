@@ -43,6 +43,16 @@ schema_change = sa.Table(
     ),
 )
 
+# Keys of the spec that the model's stored events rest on, as they were when events came first.
+declared_key = sa.Table(
+    "declared_key",
+    METADATA,
+    text("model", primary_key=True),
+    text("key", primary_key=True),
+    text("value"),
+    time("since", nullable=False),
+)
+
 # What people did to a model; `started` without `finished_at` is what a crash interrupted.
 model_event = sa.Table(
     "model_event",

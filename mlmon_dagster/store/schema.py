@@ -26,7 +26,12 @@ from mlmon_dagster.store.erasure_schema import (
     erasure_request,
     retention_mark,
 )
-from mlmon_dagster.store.life_schema import baseline_promotion, model_event, schema_change
+from mlmon_dagster.store.life_schema import (
+    baseline_promotion,
+    declared_key,
+    model_event,
+    schema_change,
+)
 from mlmon_dagster.store.source_schema import ingest_backlog, source_cursor
 
 __all__ = [
@@ -42,6 +47,7 @@ __all__ = [
     "channel_gate",
     "collect_token",
     "dead_letter",
+    "declared_key",
     "erasure",
     "erasure_key",
     "erasure_request",

@@ -70,6 +70,23 @@ def test_what_concerns_another_model_works_as_if_nothing_were_broken(
     assert "second" not in ended.out + ended.err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", MODEL, "--from", "2024-03-01", "--to", "2024-03-02"), ("ingest",), ("metrics", MODEL)],
+    ids=" ".join,
+)
+def test_another_zone_after_the_first_events_is_refused_with_the_way_to_do_it(
+    folder: Path, mlmon: Command, arguments: tuple[str, ...]
+) -> None:
+    write_declaration(folder, zone="UTC")
+
+    ended = mlmon("--project", folder, *AT, *arguments)
+
+    assert ended.code == 2, ended
+    assert "time.zone is 'UTC', but events are stored with 'America/New_York'" in ended.err
+    assert "declare it under another model's name" in ended.err
+
+
 @pytest.fixture
 def web_server() -> Iterator[tuple[str, list[str]]]:
     """A web server that answers as Dagster's does after a reload, and what it was asked."""

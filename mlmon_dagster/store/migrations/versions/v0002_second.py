@@ -131,6 +131,13 @@ def _add_life_of_a_model() -> None:
         ),
     )
     op.create_table(
+        "declared_key",
+        sa.Column("model", sa.Text(), server_default="", nullable=False, primary_key=True),
+        sa.Column("key", sa.Text(), server_default="", nullable=False, primary_key=True),
+        _text("value"),
+        sa.Column("since", UtcDateTime(), nullable=False),
+    )
+    op.create_table(
         "model_event",
         sa.Column("id", Id, primary_key=True, autoincrement=True),
         *(_text(name) for name in ("model", "kind", "other", "author", "note")),
@@ -142,7 +149,7 @@ def _add_life_of_a_model() -> None:
 
 
 def _drop_life_of_a_model() -> None:
-    for table in ("model_event", "schema_change", "baseline_promotion"):
+    for table in ("model_event", "declared_key", "schema_change", "baseline_promotion"):
         op.drop_table(table)
     with op.batch_alter_table("window_state") as batch:
         for name in ("lags", "reopened_at", "first_input_at", "n_late_after_close", "n_exempt"):

@@ -1,0 +1,193 @@
+"""What follows when a key of a spec changes after the first events: one table for all keys.
+
+A key is followed (what it decides is computed again), kept (it holds from now on, what is stored
+stays), or refused, with the way to do it. Whether each does so is tested through a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from mlmon_dagster.spec.model import ModelSpec
+
+Effect = Literal["followed", "kept", "refused"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of some keys.
+
+    Attributes:
+        where: Their place, ``""`` for the top level.
+        keys: The last parts of their names; each stands for all that is below it.
+        effect: What becomes of a change.
+        how: In words.
+    """
+
+    where: str
+    keys: tuple[str, ...]
+    effect: Effect
+    how: str
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Return the keys in full."""
+        return tuple(f"{self.where}.{key}" if self.where else key for key in self.keys)
+
+
+_PLACE: Final = "stored rows lie in windows of the old value, and alerts are about those"
+_SEND: Final = "the next message goes there"
+_JUDGED: Final = "windows judged from now on; earlier ones with `mlmon run MODEL --from --to`"
+_FILES: Final = "the next file or batch"
+_REFIT: Final = "the baseline is fitted again and every window with rows is computed again"
+_MATURITY: Final = "windows whose maturity changes by it are judged again"
+_UPKEEP: Final = "the next daily upkeep"
+
+RULES: Final[tuple[Rule, ...]] = (
+    Rule("", ("model",), "kept", "what is stored stays under the old name: another name is another "
+         "model, which reads every file anew. `mlmon model rename OLD NEW` takes all of it along"),
+    Rule("", ("task",), "refused", "stored predictions and ground truth have the task's type"),
+    Rule("time", ("zone", "granularity"), "refused", _PLACE),
+    Rule("columns", ("prediction_id",), "refused", "it is what events are told apart by; "
+         "where new files merely call it otherwise, say so under `source.<stream>.columns`"),
+    Rule("features.<name>", ("type",), "refused", "a stored column keeps its type; between "
+         "`categorical` and `text`, which are stored alike, it is followed: the baseline is fitted "
+         "and windows are computed again. For another type give the feature another name"),
+    Rule("", ("description", "owners"), "kept", "pages, reports and messages written from now on"),
+    Rule("time", ("start",), "followed", "windows that begin with it are computed; those before it "
+         "keep their numbers and are not looked at any more"),
+    Rule("time", ("end",), "followed", "windows after it are not computed; their numbers stay"),
+    Rule("time", ("allowed_lateness",), "followed", _MATURITY),
+    Rule("time", ("naive", "skew_tolerance"), "kept", _FILES),
+    Rule("source.predictions", ("path", "format", "delimiter", "quote", "header", "inputs",
+         "outputs", "null_tokens", "epoch", "columns", "settle", "max_bad_rate", "max_bytes",
+         "max_rows", "sql", "url_env", "cursor", "batch_rows"), "kept",
+         "the next file or batch; content that was taken in once is not taken in again"),
+    Rule("source.actuals", ("path", "format", "delimiter", "quote", "header", "inputs", "outputs",
+         "null_tokens", "epoch", "columns", "settle", "max_bad_rate", "max_bytes", "max_rows",
+         "sql", "url_env", "cursor", "batch_rows"), "kept",
+         "the next file or batch; content that was taken in once is not taken in again"),
+    Rule("columns", ("event_time", "dataset", "actual", "actual_time"), "kept",
+         "the next file or batch; stored rows keep their time, dataset and ground truth"),
+    Rule("columns", ("score", "scores", "shap", "prediction", "group", "rank", "model_version",
+         "latency_ms", "status", "trace_id", "outcome"), "kept", "the next file or batch; where a "
+         "role comes or goes the baseline is fitted and windows are computed again"),
+    Rule("actuals", ("expected_within", "closed_after", "min_coverage", "min_rows"), "followed",
+         _MATURITY),
+    Rule("actuals", ("no_actual_when",), "kept", "windows computed from now on; earlier ones with "
+         "`mlmon run MODEL --from --to`"),
+    Rule("actuals", ("unmatched_after",), "kept", "the next ingest that brings ground truth"),
+    Rule("features.<name>", ("from", "alias"), "followed", f"the next file; {_REFIT}"),
+    Rule("features.<name>", ("min", "max", "pii"), "followed", _REFIT),
+    Rule("features.<name>", ("nullable",), "kept", _FILES),
+    Rule("features.<name>", ("unit", "importance", "description"), "kept",
+         "pages, reports and messages written from now on"),
+    Rule("baseline", ("dataset", "moving", "gap", "previous", "same", "weeks", "model_version"),
+         "followed", "windows with rows are compared again; of another kind the bins are fitted "
+         "anew. A promoted baseline goes on until it is undone"),
+    Rule("", ("slices", "classes", "top_k", "quantile"), "followed", _REFIT),
+    Rule("", ("costs", "fairness", "top_share"), "kept", "windows measured from now on; earlier "
+         "ones with `mlmon run MODEL --from --to`"),
+    Rule("monitors.schema", ("severity", "windows", "owner", "runbook", "bad_rate",
+         "duplicate_rate", "conflict_rate"), "kept", _JUDGED),
+    Rule("monitors.freshness", ("severity", "windows", "owner", "runbook", "no_data_for",
+         "actuals_missing"), "kept", _JUDGED),
+    Rule("monitors.quality", ("severity", "windows", "owner", "runbook", "columns", "null_rate",
+         "nan_rate", "unseen_rate", "out_of_range_rate", "min_rows"), "kept", _JUDGED),
+    Rule("monitors.drift", ("severity", "windows", "owner", "runbook", "columns", "method", "also",
+         "above", "auto", "error_at", "q", "min_rows", "slices", "attribution"), "kept", _JUDGED),
+    Rule("monitors.drift", ("baseline",), "followed", "the newest 1,000 windows are judged again"),
+    Rule("monitors.drift", ("multivariate",), "followed", f"declared or taken away: {_REFIT}; its "
+         "limits: windows judged from now on"),
+    Rule("monitors.performance", ("severity", "windows", "owner", "runbook", "metric", "drop",
+         "change", "above", "below", "error_at", "slices"), "kept", _JUDGED),
+    Rule("monitors.estimated_performance", ("severity", "windows", "owner", "runbook", "metric",
+         "drop", "residual", "over"), "kept", _JUDGED),
+    Rule("monitors.service", ("severity", "windows", "owner", "runbook", "p95_latency_ms",
+         "p99_latency_ms", "error_rate", "n", "volume_drop"), "kept", _JUDGED),
+    Rule("alerts", ("slack", "webhook", "email", "routes", "fallback"), "kept", _SEND),
+    Rule("alerts", ("repeat", "group_wait", "group_interval", "digest"), "kept",
+         "the next message or digest"),
+    Rule("retention", ("production", "training", "validation", "shadow", "canary", "versions",
+         "profiles", "dead_letter", "quarantine"), "kept", _UPKEEP),
+    Rule("retention", ("trash",), "kept", "the next `mlmon model remove`"),
+    Rule("retention", ("min_cell",), "kept", "the next erasure"),
+)  # fmt: skip
+
+_ANOTHER_MODEL = (
+    "To have it otherwise, declare it under another model's name with the same source: everything "
+    "is read again, under the new declaration; then remove the old one (mlmon model remove)."
+)
+_WAY: Final = {
+    "features": "Write the old type back, or give the feature another name.",
+    "columns": "Write it back; if new files merely call it otherwise, name it under "
+    "source.predictions.columns and source.actuals.columns: {prediction_id: NAME}. "
+    + _ANOTHER_MODEL,
+}
+_STORED_AS: Final = {"categorical": "text"}
+
+
+def fixed_values(spec: ModelSpec) -> dict[str, str]:
+    """Return the keys that cannot change after the first events, and their values.
+
+    The type of a feature is what it is stored as.
+    """
+    parts = spec.columns.id_parts or (str(spec.columns.prediction_id),)
+    found = {
+        "task": spec.task,
+        "time.zone": spec.time.zone,
+        "time.granularity": spec.time.granularity,
+        "columns.prediction_id": " + ".join(parts),
+    }
+    for name, feature in spec.features.items():
+        found[f"features.{name}.type"] = _STORED_AS.get(feature.type, feature.type)
+    return found
+
+
+def refused_changes(spec: ModelSpec, stored: Mapping[str, str]) -> Iterator[str]:
+    """Yield what a spec says otherwise than the events of its model were stored, and the way.
+
+    Args:
+        spec: As it is declared now.
+        stored: The fixed values when events came, of features that are gone too.
+    """
+    now = fixed_values(spec)
+    for name, feature in spec.features.items():
+        for old in feature.alias:  # rows stored under an earlier name are read as this feature
+            now[f"features.{old}.type"] = now[f"features.{name}.type"]
+    for key, before in sorted(stored.items()):
+        after = now.get(key, before)
+        if after != before:
+            way = _WAY.get(key.partition(".")[0], f"Write {before!r} back. {_ANOTHER_MODEL}")
+            why = rule_of(key).how.partition(";")[0]
+            yield f"{key} is {after!r}, but events are stored with {before!r}: {why}. {way}"
+
+
+def rule_of(key: str) -> Rule:
+    """Return what becomes of a key, such as ``time.zone`` or ``features.age.type``.
+
+    Raises:
+        KeyError: If the table has no row for it.
+    """
+    parts = key.split(".")
+    if parts[0] == "features" and len(parts) > 1:
+        parts[1] = "<name>"
+    for n in range(len(parts), 0, -1):
+        if rule := _BY_PATH.get(".".join(parts[:n])):
+            return rule
+    raise KeyError(key)
+
+
+_BY_PATH: Final = {path: rule for rule in RULES for path in rule.paths}
+
+
+def render_rules() -> str:
+    """Return the table as Markdown, as docs/spec.md shows it."""
+    lines = ["| key | a change is | that means |", "|---|---|---|"]
+    for rule in RULES:
+        keys = ", ".join(f"`{key}`" for key in rule.keys)
+        place = f"`{rule.where}`: " if rule.where else ""
+        lines.append(f"| {place}{keys} | {rule.effect} | {rule.how}. |")
+    return "\n".join(lines)

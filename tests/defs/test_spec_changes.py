@@ -1,0 +1,340 @@
+"""A spec that changes after the first events does what the table of the docs says, key by key."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mlmon_dagster.defs import compute, judging, measuring, records
+from mlmon_dagster.defs.compute import Work
+from mlmon_dagster.defs.lineage import OF_ACTUALS, WINDOWED
+from mlmon_dagster.defs.planning import COMPARED, Request, plan, try_again
+from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import ModelSpec, spec_from_mapping
+from mlmon_dagster.spec.changes import RULES, rule_of
+from mlmon_dagster.store import metric_log
+from tests.defs.small_model import (
+    FIRST,
+    MODEL,
+    YAML,
+    customers,
+    drop,
+    landing,
+    make_project,
+    windows_of_days,
+)
+from tests.defs.worlds import Clock
+
+DAY = dt.timedelta(days=1)
+DAYS = (FIRST, FIRST + DAY)
+NEXT = FIRST + 2 * DAY
+FIRST_LOOK = dt.datetime(2024, 3, 3, 1, tzinfo=dt.UTC)  # half of the second day's truth is there
+NOW = dt.datetime(2024, 3, 5, 12, tzinfo=dt.UTC)
+ROWS = 60
+BASE = yaml.safe_load(YAML.format(model=MODEL, zone="UTC", start=FIRST))
+
+
+class Many(dict[str, Any]):
+    """Several keys that change together."""
+
+
+EMAIL = {"to": "a@example.com"}
+
+# Key -> its new value; None takes the key away. Several keys, where one needs another.
+CHANGES: dict[str, Any] = {
+    "model": "attrition",
+    "task": Many(
+        {
+            "task": "regression",
+            "columns.score": None,
+            "monitors": {},
+            "columns.prediction": "score",
+        }
+    ),
+    "description": "Another sentence.",
+    "owners": ["team:other"],
+    "time.zone": "Asia/Tokyo",
+    "time.granularity": "week",
+    "time.start": dt.date(2024, 2, 29),
+    "time.end": dt.date(2024, 3, 2),
+    "time.allowed_lateness": "1h",
+    "time.naive": "zone",
+    "time.skew_tolerance": "1h",
+    "columns.prediction_id": ["id", "version"],
+    "columns.event_time": "moment",
+    "columns.dataset": Many({"columns.dataset": None, "baseline": {"moving": "7d"}}),
+    "columns.actual": "gone",
+    "columns.actual_time": None,
+    "columns.score": Many(
+        {"columns.score": None, "monitors.performance": {"metric": "f1", "drop": 0.1}}
+    ),
+    "columns.prediction": None,
+    "columns.model_version": None,
+    "columns.latency_ms": None,
+    "columns.status": "status",
+    "columns.trace_id": "trace",
+    "columns.outcome": "revenue",
+    "columns.shap": {"age": "shap_age", "balance": "shap_balance"},
+    "actuals.expected_within": "1h",
+    "actuals.closed_after": "2d",
+    "actuals.min_coverage": 0.5,
+    "actuals.min_rows": 10,
+    "actuals.no_actual_when": "region = 'west'",
+    "actuals.unmatched_after": "10d",
+    "features.age.type": Many({"features.age": {"type": "categorical"}}),
+    "features.region.type": Many({"features.region": {"type": "text"}, "slices": None}),
+    "features.age.from": "years",
+    "features.age.alias": ["years"],
+    "features.age.min": 10,
+    "features.age.max": 90,
+    "features.age.pii": False,
+    "features.age.nullable": True,
+    "features.age.unit": "years",
+    "features.age.importance": 2,
+    "features.age.description": "How old.",
+    "baseline.moving": Many({"baseline": {"moving": "7d"}}),
+    "slices": [],
+    "costs": {"fp": 1},
+    "fairness": {"slices": ["region"]},
+    "top_share": 0.2,
+    "monitors.schema.bad_rate": {"above": 0.5},
+    "monitors.freshness.no_data_for": "100h",
+    "monitors.quality.null_rate": {"above": 0.5},
+    "monitors.drift.above": 0.5,
+    "monitors.drift.baseline": {"previous": True},
+    "monitors.drift.multivariate": True,
+    "monitors.performance.metric": Many({"monitors.performance": {"metric": "f1", "drop": 0.1}}),
+    "monitors.estimated_performance.drop": Many({"monitors.estimated_performance": []}),
+    "monitors.service.volume_drop": {"above": 0.9},
+    "alerts.slack": {"channel": "#other"},
+    "alerts.webhook": {"url": "https://example.com/hook"},
+    "alerts.email": EMAIL,
+    "alerts.routes": [{"family": "drift", "email": EMAIL}],
+    "alerts.fallback": {"email": EMAIL},
+    "alerts.repeat": "12h",
+    "alerts.group_wait": "1m",
+    "alerts.group_interval": "1m",
+    "alerts.digest": "daily",
+    "retention.production": "90d",
+    "retention.versions": "10d",
+    "retention.trash": "10d",
+    "retention.min_cell": 5,
+    "source.predictions.settle": "1s",
+    "source.predictions.path": "landing/churn/elsewhere/*.parquet",
+    "source.predictions.null_tokens": ["NA"],
+    "source.predictions.max_bad_rate": 0.5,
+    "source.predictions.columns": {"latency_ms": "latency"},
+    "source.actuals.settle": "1s",
+    "source.actuals.path": "landing/churn/truth/*.parquet",
+}
+# What a new file calls a column, where that changed.
+RENAMED = {
+    "columns.event_time": {"at": "moment"},
+    "columns.actual": {"left": "gone"},
+    "features.age.from": {"age": "years"},
+}
+REFIT = ("baseline",)  # and then every window
+# What the planner asks for; nothing for all others.
+EXPECTED: dict[str, tuple[str, ...]] = {
+    "time.end": (),
+    "features.region.type": REFIT,
+    "features.age.from": REFIT,
+    "features.age.alias": REFIT,
+    "features.age.min": REFIT,
+    "features.age.max": REFIT,
+    "features.age.pii": REFIT,
+    "slices": REFIT,
+    "baseline.moving": REFIT,
+    "monitors.drift.baseline": COMPARED,
+    "monitors.drift.multivariate": REFIT,
+    "columns.dataset": REFIT,
+    "columns.actual_time": REFIT,
+    "columns.score": REFIT,
+    "columns.prediction": REFIT,
+    "columns.model_version": REFIT,
+    "columns.latency_ms": REFIT,
+    "columns.status": REFIT,
+    "columns.trace_id": REFIT,
+    "columns.outcome": REFIT,
+    "columns.shap": REFIT,
+    "actuals.expected_within": OF_ACTUALS,
+    "actuals.min_coverage": OF_ACTUALS,
+    "actuals.closed_after": OF_ACTUALS,
+    "actuals.min_rows": (),
+    "time.allowed_lateness": OF_ACTUALS,
+}
+
+
+def changed(key: str) -> ModelSpec:
+    """Return the base spec with one key changed, and what that needs."""
+    values, value = copy.deepcopy(BASE), CHANGES[key]
+    for path, new in (value if isinstance(value, Many) else {key: value}).items():
+        *above, last = path.split(".")
+        place = values
+        for part in above:
+            place = place.setdefault(part, {})
+        if new is None:
+            place.pop(last, None)
+        else:
+            place[last] = new
+    return spec_from_mapping(values)
+
+
+def work(project: Project, spec: ModelSpec, days: tuple[dt.date, ...] = DAYS) -> Work:
+    return Work(project, spec, tuple(windows_of_days(spec, days)), project.now(), "run", False)
+
+
+def land(
+    folder: Path, day: dt.date, renamed: dict[str, str] | None = None, n_known: int = ROWS
+) -> None:
+    predictions, actuals = (frame.rename(columns=renamed or {}) for frame in customers(day, n=ROWS))
+    actuals = actuals.head(n_known)
+    drop(predictions, landing(folder, "predictions") / f"{day}.parquet")
+    drop(actuals, landing(folder, "actuals") / f"{day}.parquet")
+
+
+def run(project: Project, spec: ModelSpec, days: tuple[dt.date, ...] = DAYS) -> None:
+    """Do what a run of some windows does, without Dagster."""
+    here = work(project, spec, days)
+    compute.fit_baseline(here)
+    records.rebuild_records(here)
+    judging.judge(here, "schema")
+    compute.build_window_profiles(here)
+    for step, family in measuring.FAMILY_OF.items():
+        measuring.measure_windows(here, step)
+        judging.judge(here, family)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project whose first two days are computed; what is asked of it changes nothing."""
+    folder = tmp_path_factory.mktemp("changes")
+    clock = Clock(FIRST_LOOK)
+    project, spec = make_project(folder, clock), spec_from_mapping(BASE)
+    predictions, actuals = customers(dt.date(2024, 2, 1), "validation", n=300)
+    drop(predictions, landing(folder, "predictions") / "validation.parquet")
+    drop(actuals, landing(folder, "actuals") / "validation.parquet")
+    for day, n_known in zip(DAYS, (ROWS, ROWS // 2), strict=True):
+        land(folder, day, n_known=n_known)
+    assert compute.ingest(work(project, spec), print).files
+    run(project, spec)
+    clock.moment = NOW
+    assert plan(project, spec, NOW) == []
+    yield project
+    project.store.close()
+
+
+@pytest.fixture
+def own(shared: Project, tmp_path: Path) -> Iterator[Project]:
+    """A copy of it to change, with the files of a third day."""
+    shutil.copytree(shared.folder, tmp_path / "project")
+    found = make_project(tmp_path / "project", lambda: NOW)
+    yield found
+    found.store.close()
+
+
+def ingested(project: Project, spec: ModelSpec) -> dict[str, str]:
+    """Take in what is new; return what became of each file, those of a copied folder left out."""
+    files = compute.ingest(work(project, spec, ()), print).files
+    return {f"{f.stream}/{Path(f.path).stem}": f.status for f in files if f.status != "duplicate"}
+
+
+def test_every_rule_is_tried_through_a_store() -> None:
+    tried = {rule_of(key) for key in CHANGES}
+
+    assert [rule.paths for rule in RULES if rule not in tried] == []
+
+
+REFUSED = [key for key in CHANGES if rule_of(key).effect == "refused" and key not in EXPECTED]
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_a_refused_key_says_what_is_stored_and_changes_nothing(shared: Project, key: str) -> None:
+    before = metric_log.newest(shared.store.state, MODEL)
+
+    with pytest.raises(ConfigError) as caught:
+        compute.ingest(work(shared, changed(key), ()), print)
+
+    said = str(caught.value)
+    assert f"  {key} is " in said
+    assert "but events are stored with" in said
+    assert "declare it under another" in said or "give the feature another name" in said
+    assert metric_log.newest(shared.store.state, MODEL).equals(before)
+
+
+@pytest.mark.parametrize("key", [key for key in CHANGES if key not in REFUSED])
+def test_the_planner_asks_for_what_the_table_says(shared: Project, key: str) -> None:
+    spec, expected = changed(key), EXPECTED.get(key, ())
+
+    requests = plan(shared, spec, NOW)
+    try_again(shared, spec)  # what was asked for is not done here
+
+    assert {request.assets for request in requests} == ({expected} if expected else set())
+    if expected and expected != REFIT:
+        assert _days(requests) <= set(map(str, DAYS))
+    allowed = {"kept": {(), REFIT}, "followed": {(), REFIT, COMPARED, OF_ACTUALS}}
+    assert expected in allowed.get(rule_of(key).effect, {REFIT})
+
+
+def _days(requests: list[Request]) -> set[str]:
+    return {window.key for request in requests for window in request.windows}
+
+
+@pytest.mark.parametrize("key", ["columns.event_time", "columns.dataset", "columns.actual",
+                                 "columns.actual_time", "columns.score", "features.age.from",
+                                 "source.predictions.path", "model"])  # fmt: skip
+def test_what_is_kept_holds_for_the_next_file(own: Project, key: str) -> None:
+    spec = changed(key)
+    land(own.folder, NEXT, RENAMED.get(key))
+
+    found = ingested(own, spec)
+
+    expected = {f"{stream}/{NEXT}" for stream in ("predictions", "actuals")}
+    if key == "source.predictions.path":
+        expected = {f"actuals/{NEXT}"}
+    assert expected <= set(found)
+    assert set(found.values()) == {"done"}
+    assert key == "model" or expected == set(found)
+
+
+@pytest.mark.parametrize("key", ["slices", "features.age.max", "columns.status", "time.start",
+                                 "baseline.moving", "monitors.drift.baseline"])  # fmt: skip
+def test_what_is_followed_is_computed_once(own: Project, key: str) -> None:
+    spec = changed(key)
+    compute.fit_baseline(work(own, spec))
+    if key not in ("time.start", "baseline.moving"):
+        requests = plan(own, spec, NOW)
+        wanted = COMPARED if key.startswith("monitors") else WINDOWED
+        assert {(r.assets, *sorted(_days([r]))) for r in requests} == {(wanted, *map(str, DAYS))}
+
+    run(own, spec)
+
+    assert plan(own, spec, NOW) == []
+
+
+def test_kept_keys_hold_for_the_next_window_and_leave_the_others_alone(own: Project) -> None:
+    values = copy.deepcopy(BASE)
+    values["monitors"] |= {"drift": {"above": 0.9}, "quality": {"null_rate": {"above": 0.5}}}
+    values |= {"costs": {"fp": 1}, "owners": ["team:other"]}
+    spec = spec_from_mapping(values)
+    before = metric_log.newest(own.store.state, MODEL)
+    land(own.folder, NEXT)
+    ingested(own, spec)
+
+    [request] = plan(own, spec, NOW)
+    assert _days([request]) == {str(NEXT)}
+    run(own, spec, (NEXT,))
+
+    after = metric_log.newest(own.store.state, MODEL)
+    start = windows_of_days(spec, [NEXT])[0].start
+    assert len(after[after["window_start"] < start]) == len(before)
+    assert "expected_value" in set(after[after["window_start"] == start]["metric"])
+    assert "expected_value" not in set(before["metric"])
