@@ -27,13 +27,18 @@ _NOBODY = spec_from_mapping(
 )
 
 
-def stand_in(model: str, specs: Sequence[ModelSpec]) -> ModelSpec:
+def stand_in(
+    model: str, specs: Sequence[ModelSpec], alerts: AlertPolicy | None = None
+) -> ModelSpec:
     """Return a spec for a model that is gone: it is told where its alerts were told, then silent.
 
     Args:
         model: Its name.
-        specs: The models that are declared; not empty.
+        specs: The models that are declared; not empty, unless it is known where alerts go.
+        alerts: What can still be read of its own declaration.
     """
+    if alerts is not None:
+        return _NOBODY.model_copy(update={"model": model, "alerts": alerts})
     policy = specs[0].alerts.model_copy(update={"routes": ()})
     return specs[0].model_copy(update={"model": model, "alerts": policy})
 

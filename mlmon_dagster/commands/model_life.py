@@ -44,6 +44,7 @@ def rename(project: Project, old: str, new: str, yes: bool, author: str) -> None
     renamed = declaration.with_name(f"{new}{declaration.suffix}")
     text = _renamed_text(source if source.exists() else renamed, old, new)
     if not goes_on:
+        spec_of(project, old)  # the new name would meet what its stored events do not allow
         _check_free(project, new)
     click.echo(_contents(project, old))
     click.echo(f"{old} becomes {new}, and {declaration.name} becomes {renamed.name}.")
@@ -71,10 +72,9 @@ def remove(project: Project, name: str, is_purged: bool, yes: bool, author: str)
 
     Open alerts end, and their threads say why; silences that name it end. Within
     retention.trash (30 days) it comes back with: mlmon model restore MODEL. Its landing files are
-    left alone.
+    left alone. A declaration that does not load is no obstacle.
     """
     from mlmon_dagster.alerts.leaving import end_alerts
-    from mlmon_dagster.spec import load_model
     from mlmon_dagster.spec.retention import RetentionPolicy
     from mlmon_dagster.store.lock import writer_lock
     from mlmon_dagster.store.model_rename import parked
@@ -93,7 +93,7 @@ def remove(project: Project, name: str, is_purged: bool, yes: bool, author: str)
     with writer_lock(project.store.state, f"ingest/{name}"):
         spec = None
         for path in (declaration, parked(declaration)):
-            spec = load_model(path) if path.exists() else spec
+            spec = _last_word(project, name, path) if path.exists() else spec
         if spec is not None:
             end_alerts(project.store, spec, project.now())
         kept_for = (spec.retention if spec else RetentionPolicy()).trash
@@ -124,8 +124,8 @@ def restore(project: Project, name: str, author: str) -> None:
         raise ConfigError(f"{name} is not in the trash. There is: {there}.")
     models = project.models_folder
     n_rows = restore_model(project.store, models, removed, author=author, now=project.now())
-    _tell_dagster(project, spec_of(project, name))
     click.echo(f"{name} is back, with {n_rows:,} rows of state.")
+    _tell_dagster(project, spec_of(project, name))
 
 
 @click.command(epilog="Example: mlmon model trash")
@@ -155,6 +155,23 @@ def _declaration(project: Project, model: str, goes_on: bool) -> Path:
         paths = [project.models_folder / f"{model}{ending}" for ending in (".yaml", ".yml")]
         return next((path for path in paths if parked(path).exists()), paths[0])
     return declaration_of(project.models_folder, model)
+
+
+def _last_word(project: Project, model: str, declaration: Path) -> ModelSpec:
+    """Return how the end of a model's alerts is told, also where its declaration does not load."""
+    from mlmon_dagster.alerts.stand_ins import stand_in
+    from mlmon_dagster.spec import load_model, read_models
+    from mlmon_dagster.spec.alerting import AlertPolicy
+    from mlmon_dagster.spec.loader import alerts_of
+    from mlmon_dagster.spec.retention import RetentionPolicy
+
+    try:
+        return load_model(declaration)
+    except ConfigError:
+        others = read_models(project.models_folder, project.now()).specs
+        alerts = alerts_of(declaration) or (None if others else AlertPolicy())
+        gone = stand_in(model, others, alerts)
+        return gone.model_copy(update={"retention": RetentionPolicy()})
 
 
 def _renamed_text(path: Path, old: str, new: str) -> str:

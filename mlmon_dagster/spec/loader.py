@@ -166,11 +166,15 @@ def _broken(path: Path, problems: str, taken: set[str]) -> BrokenModel:
     while name in taken or name in RESERVED_MODELS:
         name += "_file"
     taken.add(name)
+    return BrokenModel(name, path, problems, alerts_of(path))
+
+
+def alerts_of(path: Path) -> AlertPolicy | None:
+    """Return where a file says alerts go, whatever else of it is wrong; None if it does not."""
     try:
-        alerts = AlertPolicy.model_validate(declared["alerts"])
+        return AlertPolicy.model_validate(_declared(path)["alerts"])
     except (KeyError, ValidationError):
-        alerts = None
-    return BrokenModel(name, path, problems, alerts)
+        return None
 
 
 def _declared(path: Path) -> Mapping[Any, object]:

@@ -27,7 +27,8 @@ def check_declared(engine: sa.Engine, spec: ModelSpec) -> None:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ConfigError(
             f"models/{spec.model}.yaml was changed in a way that its stored events do not allow:\n"
-            f"{lines}\nNothing was changed. docs/spec.md lists what may change."
+            f"{lines}\nUntil then nothing of it is read or computed. "
+            "docs/spec.md lists what may change."
         )
 
 
