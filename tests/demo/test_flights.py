@@ -51,7 +51,7 @@ def test_performance_falls_in_april_and_again_in_autumn(year: pd.DataFrame) -> N
         if m >= 4
     }
 
-    expected = [0.645, 0.718, 0.713, 0.709, 0.695, 0.661, 0.650, 0.655, 0.699]
+    expected = [0.636, 0.722, 0.727, 0.727, 0.681, 0.667, 0.626, 0.651, 0.698]
     assert list(auc.values()) == pytest.approx(expected, abs=0.01)
 
 
@@ -60,16 +60,16 @@ def test_the_validation_auc_is_what_production_is_compared_with(
 ) -> None:
     rows = year.loc[model.validation]
 
-    assert roc_auc_score(rows["late"].astype(int), rows["p_late"]) == pytest.approx(0.73, abs=0.01)
+    assert roc_auc_score(rows["late"].astype(int), rows["p_late"]) == pytest.approx(0.691, abs=0.01)
 
 
-def test_september_has_the_worst_f1_though_its_accuracy_is_high(year: pd.DataFrame) -> None:
+def test_september_has_a_low_f1_though_its_accuracy_is_high(year: pd.DataFrame) -> None:
     known = year[year["late"].notna()]
     september = known[pd.to_datetime(known["day"]).dt.month == 9]
     late, decided = september["late"].astype(int), september["p_late"] >= THRESHOLD
 
-    assert f1_score(late, decided) == pytest.approx(0.281, abs=0.01)
-    assert (late == (september["p_late"] >= 0.5)).mean() == pytest.approx(0.865, abs=0.01)
+    assert f1_score(late, decided) == pytest.approx(0.317, abs=0.01)
+    assert (late == (september["p_late"] >= 0.5)).mean() == pytest.approx(0.842, abs=0.01)
     assert late.mean() == pytest.approx(0.137, abs=0.005)
 
 
@@ -83,13 +83,16 @@ def test_the_last_day_has_no_weather_and_some_destinations_are_new(model: Flight
     assert len(later - winter) == 9
 
 
-def test_validation_is_the_forty_percent_that_training_never_saw(model: FlightModel) -> None:
+def test_validation_is_forty_percent_of_the_days_none_of_which_training_saw(
+    model: FlightModel,
+) -> None:
     rows = model.flights
-    known = rows.index[(rows["day"] < APRIL_1) & rows["late"].notna()]
+    known = rows[(rows["day"] < APRIL_1) & rows["late"].notna()]
+    days = set(rows.loc[model.validation, "day"])
 
-    assert len(model.validation) / len(known) == pytest.approx(0.4, abs=1e-4)
+    assert len(days) / known["day"].nunique() == pytest.approx(0.4, abs=0.01)
     assert model.validation.is_unique
-    assert model.validation.isin(known).all()
+    assert set(model.validation) == set(known.index[known["day"].isin(days)])
 
 
 def test_one_file_per_local_day_holds_that_days_flights(model: FlightModel, tmp_path: Path) -> None:
