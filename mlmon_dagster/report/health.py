@@ -182,7 +182,10 @@ def _trace(store: Store, spec: ModelSpec, baseline: Baseline | None) -> dict[str
     period = newest_mature(store, spec)
     if period is None or baseline is None:
         return None
-    frame = performance_trace(store, spec, *period)
+    try:
+        frame = performance_trace(store, spec, *period)
+    except BaselineMissingError:  # the period begins while the model was learning
+        return None
     metrics = [
         _traced(metric, part) for metric, part in frame.groupby("metric", sort=False) if len(part)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -64,6 +64,12 @@ def save(
         row["payload"] = baseline_files.write(store, model, payload_json)
         reached("baseline.written")
         with store.state.begin() as conn:
+            c = baseline.c
+            others = sa.select(sa.func.max(c.created_at))
+            others = others.where(c.model == model, c.baseline_id != baseline_id)
+            last: datetime | None = conn.scalar(others)
+            if last is not None and last >= now:  # at one moment, or the clock went back
+                row["created_at"] = last + timedelta(microseconds=1)
             upsert(conn, baseline, [row])
     reached("baseline.named")
 

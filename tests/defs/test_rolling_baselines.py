@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mlmon_dagster.report.health import health_report
 from tests.defs.small_model import (
     DAYS,
     NOW,
@@ -66,6 +67,8 @@ def test_windows_are_learning_until_there_are_enough_and_then_judged(moving: Wor
     assert set(moving.verdicts("drift", JUDGED)["status"]) == {"OK"}
     assert set(moving.verdicts("performance", JUDGED)["status"]) == {"OK"}
     assert moving.requests() == []
+    # The newest windows with ground truth begin while the model was learning.
+    assert moving.spec.model in health_report(moving.project.store, moving.spec, NOW).html
 
 
 def test_baselines_of_earlier_windows_are_answered_without_reading_a_row(moving: World) -> None:

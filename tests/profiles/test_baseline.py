@@ -92,6 +92,10 @@ def test_fitting_again_changes_nothing_until_rows_or_spec_change(store: Store) -
     later = NOW + dt.timedelta(days=2)
     changed = ensure_baseline(store, make_spec(features=ranged), later)
     assert changed.baseline_id != first.baseline_id
+    for features, wanted in ((None, first), (ranged, changed)):  # at the very same moment
+        spec = make_spec(features=features) if features else make_spec()
+        ensure_baseline(store, spec, later)
+        assert load_baseline(store, spec).baseline_id == wanted.baseline_id
     land(store, "validation", ["2024-01-04"])
     grown = ensure_baseline(store, make_spec(), NOW + dt.timedelta(days=3))
     assert grown.baseline_id != first.baseline_id
