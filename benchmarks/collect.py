@@ -88,13 +88,18 @@ class Outcome:
     ingest_seconds: float
 
 
-def run(folder: Path, seconds: float, connections: int, rows: int, *, kill: bool) -> Outcome:
-    """Start a server, load it, stop it, ingest, compare."""
+def declare(folder: Path) -> None:
+    """Write the model that is pushed to."""
     (folder / "models").mkdir(parents=True)
     features = "".join(f"  f{i}: {{type: numeric}}\n" for i in range(N_FEATURES))
     (folder / "models/load.yaml").write_text(SPEC + features)
-    port, load, over = _free_port(), Load(), threading.Event()
-    with _server(folder, port) as server:
+
+
+def run(folder: Path, seconds: float, connections: int, rows: int, *, kill: bool) -> Outcome:
+    """Start a server, load it, stop it, ingest, compare."""
+    declare(folder)
+    port, load, over = free_port(), Load(), threading.Event()
+    with serving(folder, port) as server:
         begun = time.monotonic()
         clients = [
             threading.Thread(target=_client, args=(port, f"c{i}", rows, over, load))
@@ -106,7 +111,7 @@ def run(folder: Path, seconds: float, connections: int, rows: int, *, kill: bool
         if kill:
             server.send_signal(signal.SIGKILL)
             server.wait()
-        with _server(folder, port) if kill else nullcontext():
+        with serving(folder, port) if kill else nullcontext():
             time.sleep(seconds / 2)
             over.set()
             for client in clients:
@@ -181,7 +186,8 @@ def _compared(folder: Path, load: Load, elapsed: float) -> Outcome:
 
 
 @contextmanager
-def _server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def serving(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server of the model that `declare` wrote."""
     command = [sys.executable, "-m", "mlmon_dagster.cli", "--project", str(folder), "collect"]
     command += ["--port", str(port), "--min-free", "100M", "--drain", "0"]
     with (folder / "server.log").open("ab") as log:
@@ -206,7 +212,8 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError("the server did not start")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

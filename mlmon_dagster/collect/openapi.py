@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from mlmon_dagster.collect.body import ARROW, LINES
@@ -30,7 +30,9 @@ def describe(judges: Sequence[Judge], limits: Limits, *, needs_token: bool) -> d
         limits: Of one request.
         needs_token: Every request needs a token.
     """
-    schemas: dict[str, Any] = {"Problem": _problem_schema(), "Accepted": _accepted_schema()}
+    schemas: dict[str, Any] = {
+        "Problem": _problem_schema(), "Accepted": _accepted_schema(), "Probed": _probed_schema()
+    }  # fmt: skip
     paths: dict[str, Any] = {}
     for judge in judges:
         name = f"{judge.spec.model}.{judge.stream}"
@@ -43,8 +45,8 @@ def describe(judges: Sequence[Judge], limits: Limits, *, needs_token: bool) -> d
         paths["/v1/models/{model}/{stream}"] = {"post": _operation("Row", "", limits) | {
             "parameters": [_path("model"), _path("stream"), *_PARAMETERS]
         }}  # fmt: skip
-    for path, summary in (("/healthz", "Does the server live?"), ("/readyz", "Is there room?")):
-        paths[path] = {"get": {"summary": summary, "responses": {"200": {"description": "Yes"}}}}
+    paths["/healthz"] = {"get": _probe("Does the server live?")}
+    paths["/readyz"] = {"get": _probe("Is there room?", {"503": _answer("No", "Probed")})}
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -76,6 +78,23 @@ _PARAMETERS: Final = [
     },
 ]
 
+_REPLAYED: Final = {
+    "description": "The answer is that of an earlier request with this key.",
+    "schema": {"type": "string", "enum": ["true"]},
+}
+_AFTER: Final = {
+    "Retry-After": {
+        "description": "Seconds to wait before the request is sent again.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+_HEADERS: Final[dict[str, dict[str, Any]]] = {
+    "401": {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
+    "429": _AFTER,
+    "503": _AFTER,
+}
+
 
 def _operation(schema: str, description: str, limits: Limits) -> dict[str, Any]:
     one = {"$ref": f"#/components/schemas/{schema}"}
@@ -84,7 +103,6 @@ def _operation(schema: str, description: str, limits: Limits) -> dict[str, Any]:
         **{name: {"schema": one} for name in LINES},
         ARROW: {"schema": {"type": "string", "format": "binary"}},
     }
-    accepted = {"application/json": {"schema": {"$ref": "#/components/schemas/Accepted"}}}
     return {
         "summary": f"Push {schema.rpartition('.')[2]}",
         "description": description,
@@ -98,10 +116,21 @@ def _operation(schema: str, description: str, limits: Limits) -> dict[str, Any]:
             "content": bodies,
         },
         "responses": {
-            "202": {"description": "Durable", "content": accepted},
+            "202": _answer("Durable", "Accepted") | {"headers": {"Idempotent-Replayed": _REPLAYED}},
             **_problem_responses(),
         },
     }
+
+
+def _answer(description: str, schema: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"description": description, "content": content}
+
+
+def _probe(summary: str, others: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    # Probes of load balancers have no token; an empty list takes the document's demand back.
+    responses = {"200": _answer("Yes", "Probed"), **(others or {})}
+    return {"summary": summary, "security": [], "responses": responses}
 
 
 def _problem_responses() -> dict[str, Any]:
@@ -110,10 +139,13 @@ def _problem_responses() -> dict[str, Any]:
         if code not in _HEADERS_ONLY:
             titles.setdefault(status, []).append(title)
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {
+    responses: dict[str, Any] = {
         str(status): {"description": "; ".join(found), "content": content}
         for status, found in titles.items()
     }
+    for status_text, header in _HEADERS.items():
+        responses[status_text]["headers"] = header
+    return responses
 
 
 def _path(name: str) -> dict[str, Any]:
@@ -164,6 +196,18 @@ def _problem_schema() -> dict[str, Any]:
             "detail": text,
             "n_errors": {"type": "integer"},
             "errors": {"type": "array", "items": _error_schema()},
+        },
+    }
+
+
+def _probed_schema() -> dict[str, Any]:
+    reasons = {"type": "array", "items": {"type": "string"}, "description": "why not"}
+    return {
+        "type": "object",
+        "required": ["status"],
+        "properties": {
+            "status": {"type": "string", "enum": ["ok", "not ready"]},
+            "reasons": reasons,
         },
     }
 

@@ -84,6 +84,16 @@ def _public_url(name: str, url: str) -> str:
     return url
 
 
+def _asked_url(name: str, url: str | None) -> str | None:
+    # A user would be taken for a part of the host, and be asked of name servers in the clear.
+    if url and has_user(url):
+        raise ConfigError(
+            f"{name} ({shown_url(url)}) holds a user or a password, which do not belong in an "
+            "address. Write it without what comes before the @."
+        )
+    return url or None
+
+
 def read_variable(name: str) -> str | None:
     """Return an environment variable, or None if it is unset or empty."""
     return os.environ.get(name) or None
@@ -204,7 +214,8 @@ def project_from_environment(
 
     Raises:
         ConfigError: If ``MLMON_NOW`` is not a time, ``MLMON_TICK_SECONDS`` not a number, or
-            ``MLMON_UI_URL`` an address that messages may not show.
+            ``MLMON_UI_URL`` an address that messages may not show, or an address that is asked
+            holds a user.
     """
     env = os.environ if environ is None else environ
     home = Path(folder or env.get("MLMON_PROJECT") or ".").resolve()
@@ -218,11 +229,11 @@ def project_from_environment(
         storage_options=storage_options(env),
         now=now or wall_clock,
         slack_token=env.get("MLMON_SLACK_TOKEN") or None,
-        slack_api_url=env.get("MLMON_SLACK_API_URL") or None,
+        slack_api_url=_asked_url("MLMON_SLACK_API_URL", env.get("MLMON_SLACK_API_URL")),
         ui_url=_public_url("MLMON_UI_URL", env.get("MLMON_UI_URL") or "http://127.0.0.1:3000"),
         smtp_url=env.get("MLMON_SMTP_URL") or None,
         mail_from=env.get("MLMON_MAIL_FROM") or None,
-        heartbeat_url=env.get("MLMON_HEARTBEAT_URL") or None,
+        heartbeat_url=_asked_url("MLMON_HEARTBEAT_URL", env.get("MLMON_HEARTBEAT_URL")),
         ops_channel=env.get("MLMON_OPS_CHANNEL") or None,
         environment=env.get("MLMON_ENVIRONMENT") or "production",
         tick_seconds=_seconds("MLMON_TICK_SECONDS", env.get("MLMON_TICK_SECONDS") or "30"),

@@ -43,3 +43,16 @@ def test_the_address_that_messages_link_to_holds_no_secret(
     assert ended.code == 2
     assert "MLMON_UI_URL (https://dagster.example.com/…)" in ended.err
     assert "CANARY1" not in ended.err
+
+
+@pytest.mark.parametrize("name", ["MLMON_SLACK_API_URL", "MLMON_HEARTBEAT_URL"])
+def test_an_address_with_a_user_is_refused_before_a_name_server_is_asked_for_it(
+    mlmon: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "http://CANARY1:CANARY2@127.0.0.1:1/CANARY3?k=CANARY4")
+
+    ended = mlmon("--project", tmp_path, "validate")
+
+    assert ended.code == 2
+    assert f"{name} (http://127.0.0.1:1/…)" in ended.err
+    assert "CANARY" not in ended.err

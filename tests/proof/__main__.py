@@ -1,7 +1,7 @@
 """Every proof in full, and one table of what was claimed and found: `make prove`.
 
 Two hours and more on two cores; `--examples`, `--kills`, `--every`,
-`--seconds` and `--specs` make it shorter.
+`--seconds`, `--specs` and `--requests` make it shorter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,17 @@ from mlmon_dagster.store import open_store
 from tests import forked
 from tests.defs.killed import STEPS, kill_at_each
 from tests.ingest.landing import events, land, truths
-from tests.proof import any_order, failing, faults, generated, killing, spec_space, together, world
+from tests.proof import (
+    any_order,
+    documented,
+    failing,
+    faults,
+    generated,
+    killing,
+    spec_space,
+    together,
+    world,
+)
 
 SEED = 20_240_210
 
@@ -160,6 +170,23 @@ def prove_specs(folder: Path, n: int) -> list[Row]:
     ]
 
 
+def prove_documented(folder: Path, n: int) -> list[Row]:
+    """Ask servers of several worlds about n generated requests of each operation."""
+    rows, wrong = [], []
+    for name in documented.WORLDS:
+        (home := folder / name).mkdir()
+        found = documented.ask(home, name, n, SEED)
+        wrong += [f"{name}: {check}: {text}" for check, text in found.problems.items()]
+        answers = ", ".join(
+            f"{count} x {status}" for status, count in sorted(found.statuses.items())
+        )
+        numbers = (f"{found.statuses.total():,} requests", answers)
+        rows.append(Row(f"mlmon collect, {name}", numbers, Goal(len(found.problems), 0)))
+    if wrong:
+        raise AssertionError("\n".join(wrong))
+    return rows
+
+
 def main() -> int:
     """Run the proofs, print the table, return how many failed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -168,9 +195,10 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="of so many calls one fails")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--specs", type=int, default=500, help="so many generated specs")
+    parser.add_argument("--requests", type=int, default=300, help="so many of each operation")
     parser.add_argument(
         "--only",
-        choices=["order", "kills", "failures", "faults", "together", "pipeline", "specs"],
+        choices=["order", "kills", "failures", "faults", "together", "pipeline", "specs", "http"],
     )
     options = parser.parse_args()
     proofs: dict[str, Callable[[Path], list[Row]]] = {
@@ -179,6 +207,7 @@ def main() -> int:
         "faults": lambda folder: prove_faults(folder, options.every),
         "together": lambda folder: prove_together(folder, options.seconds),
         "pipeline": prove_pipeline,
+        "http": lambda folder: prove_documented(folder, options.requests),
         "specs": lambda folder: prove_specs(folder, options.specs),
         "order": lambda folder: prove_any_order(folder, options.examples),
     }

@@ -10,10 +10,21 @@ from typing import Any
 
 import pytest
 
+from mlmon_dagster.collect import openapi
 from mlmon_dagster.store import Store, open_store
 from tests import forked
 from tests.ingest.landing import credit_spec, events, ingest, land, record_content, truths
-from tests.proof import any_order, failing, faults, generated, killing, spec_space, together, world
+from tests.proof import (
+    any_order,
+    documented,
+    failing,
+    faults,
+    generated,
+    killing,
+    spec_space,
+    together,
+    world,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("proof")]
 
@@ -152,3 +163,24 @@ def test_lost_records_are_the_same_once_rebuilt(tmp_path: Path) -> None:
 
     assert record_content(store, credit_spec()) == before["records"]
     store.close()
+
+
+@pytest.mark.parametrize(("world", "corners"), [("token", True), ("full", False)])
+def test_collect_answers_nothing_that_its_document_does_not_have(
+    tmp_path: Path, world: str, corners: bool
+) -> None:
+    found = documented.ask(tmp_path, world, 4, 1, corners=corners)
+
+    assert found.problems == {}
+    assert {400, 422, 415, 401, 202} <= set(found.statuses) or not corners
+    assert found.statuses[429] > 0 or corners
+
+
+def test_an_answer_that_the_document_does_not_have_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openapi, "_HEADERS_ONLY", openapi._HEADERS_ONLY | {"malformed"})
+
+    found = documented.ask(tmp_path, "full", 4, 1, corners=False)
+
+    assert "POST /v1/models/loan/predictions: status_code_conformance" in found.problems
