@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import FAMILIES, BrokenModel, ModelSpec
-from mlmon_dagster.store import monitor_results, window_steps
+from mlmon_dagster.store import window_steps
 
 ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")
 COLUMNS = (
@@ -26,8 +26,9 @@ def status_of(
 ) -> list[dict[str, object]]:
     """Return one row per model, worst first; a file that does not load is worse than any.
 
-    A family's status is the worst verdict on the newest window that it has any for: NO_DATA where
-    nothing could be judged, ``-`` where nothing was. A model without windows is NO_DATA.
+    A family's status is the worst verdict on the newest window that it could judge: NO_DATA where
+    it could judge none, and then the model is NO_DATA too unless something fails; ``-`` where there
+    is nothing to judge. A model without windows is NO_DATA.
     """
     rows = [_status(project, spec) for spec in specs]
     rows += [
@@ -37,19 +38,9 @@ def status_of(
     return sorted(rows, key=lambda row: (ORDER.index(str(row["status"])), str(row["model"])))
 
 
-def worst(statuses: Sequence[str]) -> str:
-    """Return the worst of some verdicts; of none, NO_DATA.
-
-    Some NO_DATA beside passing verdicts does not hide that something was judged and passed.
-    """
-    for status in ("ERROR", "WARN", "OK"):
-        if status in statuses:
-            return status
-    return "NO_DATA"
-
-
 def _status(project: Project, spec: ModelSpec) -> dict[str, object]:
     from mlmon_dagster.alerts import list_alerts
+    from mlmon_dagster.report.summary import overall, standing_of
 
     engine = project.store.state
     windows = {k: v for k, v in window_steps.load(engine, spec.model).items() if v.n}
@@ -64,11 +55,6 @@ def _status(project: Project, spec: ModelSpec) -> dict[str, object]:
         "n": newest.n,
         "actual_coverage": round(newest.coverage or 0.0, 4),
     }
-    verdicts = {}
-    for family in FAMILIES:
-        results = monitor_results.newest(
-            engine, spec.model, start=newest.window_start, family=family
-        )
-        last = results[results["window_start"] == results["window_start"].max()]
-        verdicts[family] = worst(list(last["status"])) if len(last) else "-"
-    return row | verdicts | {"status": worst(list(verdicts.values()))}
+    standings = standing_of(project.store, spec, project.now())
+    row |= {standing.family: standing.status for standing in standings}
+    return row | {"status": overall(standings)}

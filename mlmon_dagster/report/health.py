@@ -28,6 +28,7 @@ from mlmon_dagster.report.summary import (
     decimal,
     last_day,
     moment,
+    overall,
     periods_of,
     standing_of,
 )
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 MAX_ALERTS = 25
 MAX_SLICES = 12
 MAX_CHANGES = 10
-_RANK = ("ERROR", "WARN", "OK", "NO_DATA", "-")
 _NOTES = {
     "": "",
     "small": "too small to tell apart",
@@ -94,7 +94,7 @@ def health_report(
         _pictures("Drift: the worst columns", curves.drift()),
         _pictures("Null shares: the worst columns", curves.null_rates()),
     ]
-    status = min((s.status for s in standings), key=_RANK.index)
+    status = overall(standings)
     html = _template().render(
         spec=spec,
         now=moment_text(now),

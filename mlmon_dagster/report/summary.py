@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -62,17 +63,41 @@ def standing_of(store: Store, spec: ModelSpec, now: dt.datetime) -> list[Standin
     """Return the worst verdict of each family on the newest window that it could judge.
 
     A newest window without a verdict, such as one whose ground truth is still to come, does not
-    hide the last one that has; if none of the newest 40 windows has, the family is NO_DATA.
+    hide the last one that has; if none of the family's newest 40 windows has, it is NO_DATA. A
+    family keeps its last verdict when its data has ended.
     """
-    start = now - _LOOK_BACK * _LENGTH[spec.time.granularity]
-    rows = monitor_results.newest(store.state, spec.model, start=start, end=now)
-    rows = rows[(rows["slice_key"] == "all") & (rows["dataset"] == "production")]
-    return [_standing(spec, family, rows[rows["family"] == family]) for family in FAMILIES]
+    last = monitor_results.last_windows(store.state, spec.model, end=now)
+    back = _LOOK_BACK * _LENGTH[spec.time.granularity]
+    found = []
+    for family in FAMILIES:
+        if family not in last:
+            found.append(Standing(family, "-", "", "nothing to judge"))
+            continue
+        rows = monitor_results.newest(
+            store.state, spec.model, start=last[family] - back, end=now, family=family
+        )
+        rows = rows[(rows["slice_key"] == "all") & (rows["dataset"] == "production")]
+        found.append(_standing(spec, family, rows))
+    return found
+
+
+def overall(standings: Sequence[Standing]) -> str:
+    """Return a model's status from its families': the worst verdict.
+
+    A family that could judge none of its newest windows is NO_DATA, and then so is the model,
+    unless something is failing: what was not judged is not healthy.
+
+    Example:
+        >>> overall([Standing("drift", "NO_DATA", "", ""), Standing("quality", "OK", "", "")])
+        'NO_DATA'
+    """
+    statuses = {standing.status for standing in standings}
+    return next((s for s in ("ERROR", "WARN", "NO_DATA", "OK") if s in statuses), "NO_DATA")
 
 
 def _standing(spec: ModelSpec, family: str, rows: pd.DataFrame) -> Standing:
     if rows.empty:
-        return Standing(family, "-", "", "not judged lately")
+        return Standing(family, "-", "", "nothing to judge")
     judged = rows[rows["status"] != "NO_DATA"]
     pool = judged if len(judged) else rows
     newest = pool[pool["window_start"] == pool["window_start"].max()]
@@ -80,7 +105,9 @@ def _standing(spec: ModelSpec, family: str, rows: pd.DataFrame) -> Standing:
     status = next((s for s in ("ERROR", "WARN", "OK") if s in statuses), "NO_DATA")
     window = moment(spec, newest["window_start"].iloc[0].to_pydatetime())
     if status == "NO_DATA":
-        return Standing(family, status, window, "nothing could be judged")
+        reasons = newest["reason"].dropna().value_counts()
+        why = f": {reasons.index[0]}" if len(reasons) and reasons.index[0] else ""
+        return Standing(family, status, window, f"nothing could be judged{why}")
     failing = newest[newest["status"].isin(["ERROR", "WARN"])]
     if failing.empty:
         return Standing(family, status, window, f"{_counted(len(newest), 'verdict')}, all passed")

@@ -35,6 +35,22 @@ def append(engine: sa.Engine, rows: Sequence[Mapping[str, Any]]) -> int:
         return insert_or_ignore(conn, monitor_result, rows)
 
 
+def last_windows(engine: sa.Engine, model: str, end: datetime | None = None) -> dict[str, datetime]:
+    """Return family -> start of the newest window that it has a verdict on, NO_DATA included.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        end: Windows that start before this time.
+    """
+    table = monitor_result
+    last = sa.select(table.c.family, sa.func.max(table.c.window_start)).where(
+        table.c.model == model, *(() if end is None else (table.c.window_start < end,))
+    )
+    with engine.connect() as connection:
+        return {family: when for family, when in connection.execute(last.group_by(table.c.family))}
+
+
 def newest(
     engine: sa.Engine,
     model: str,

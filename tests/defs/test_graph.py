@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.defs.lineage import WINDOWED, asset_key, keys_of
+from mlmon_dagster.report.summary import overall, standing_of
 from tests.defs.small_model import BROKEN, DAYS, LATE, MODEL, NOW, NULLED, SILENT, write_declaration
 from tests.defs.worlds import World, opened
 
@@ -150,6 +151,8 @@ def test_a_model_without_a_baseline_says_so_and_is_judged_once_it_has_one(tmp_pa
         verdicts = world.verdicts("drift", days[0])
         assert set(verdicts["status"]) == {"NO_DATA"}
         assert not evaluation(world, "drift", days[0]).passed
+        standings = standing_of(world.project.store, world.spec, NOW)
+        assert overall([s for s in standings if s.family != "freshness"]) == "NO_DATA"
         land_validation(tmp_path)
         assert all(report.is_success for report in world.work())
         assert set(world.verdicts("drift", days[0])["status"]) == {"OK"}
