@@ -23,7 +23,7 @@ def call_times(n_rows: int, n_features: int, folder: Path) -> tuple[list[int], i
     at = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     took = []
     clock = time.perf_counter_ns
-    with PredictionLogger(folder, max_rows=2_000, max_queue=n_rows) as logger:
+    with PredictionLogger(folder, max_rows=2_000, max_queue=n_rows, max_bytes=1 << 30) as logger:
         begun = time.perf_counter()
         for i in range(n_rows):
             before = clock()
