@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
-from mlmon_dagster.errors import MlmonError
+from mlmon_dagster.errors import MlmonError, StoreError
 
 _STEPS = {
     errno.ENOSPC: "The disk is full. Make room, for example with mlmon store maintain",
@@ -72,11 +72,35 @@ def sentence(error: BaseException) -> str | None:
     if cure := _cure(chain):
         return f"The store is damaged: {found} {cure}."
     if _module(told).startswith(_DATABASE):
-        return (
-            "The state database failed or went away; nothing half done was kept. Check that it "
-            f"runs (mlmon doctor), then run the command again. ({found})"
-        )
+        return _gone(found)
     return f"{found} Run mlmon doctor --deep; what was taken in before is still there."
+
+
+def sentence_of_failure(text: str) -> str | None:
+    """Say in one line what failed outside, if only a traceback's last line is left of it.
+
+    Args:
+        text: The error's class with its module, and what it says, as a failed step tells them.
+
+    Returns:
+        The sentence; None if it is an error of what was to be computed.
+    """
+    found = _short(Exception(text.partition("\n")[0]))
+    error = Exception(text)
+    if text.startswith(f"{StoreError.__module__}.{StoreError.__name__}: "):
+        return _with_step(found.partition(": ")[2], _step(error) or _cure([error]))
+    if step := _step(error):
+        return f"{step}, then run the command again. ({found})"
+    if text.startswith(_DATABASE):
+        return _cure([error]) or _gone(found)
+    return None
+
+
+def _gone(found: str) -> str:
+    return (
+        "The state database failed or went away; nothing half done was kept. Check that it "
+        f"runs (mlmon doctor), then run the command again. ({found})"
+    )
 
 
 def _with_step(text: str, step: str | None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from mlmon_dagster.commands.options import told_of_strays
+from mlmon_dagster.commands.outside import sentence_of_failure
 from mlmon_dagster.commands.period import complete_period, window_range
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
@@ -15,6 +16,7 @@ from mlmon_dagster.defs.lineage import REPORTED, WINDOWED
 from mlmon_dagster.defs.liveness import fail_dead_runs
 from mlmon_dagster.defs.planning import plan, try_again
 from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec import ModelSpec, Window
 
 HISTORY = 7  # more windows than this in one run of a person are history, not news
@@ -30,6 +32,7 @@ def run_model(
 
     Raises:
         ConfigError: If the period holds no complete window.
+        StoreError: If a step failed as the disk, the database or a table did.
     """
     named = first is not None or last is not None
     period = complete_period(spec, first, last, project.now()) if named else ()
@@ -56,6 +59,9 @@ def run_model(
         reports.append(launcher.materialize(spec, REPORTED, keys=launcher.overview_keys))
     for report in reports:
         show_report(report)
+    for error in (error for report in reports for error in report.errors):
+        if text := sentence_of_failure(error.partition(": ")[2]):
+            raise StoreError(text)
     return all(report.is_success for report in reports)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -201,9 +202,9 @@ class DeltaFolder:
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:
-            raise StoreError(
-                f"The table at {self.path} cannot be read: {self.path.explain(error)}"
-            ) from error
+            # The lines after the first are where in native code it was found.
+            found = self.path.explain(error).strip().partition("\n")[0]
+            raise StoreError(f"The table at {self.path} cannot be read: {found}") from error
 
     def ensure(self) -> Snapshot:
         """Pin the newest version, creating an empty table first if there is none."""
@@ -230,8 +231,44 @@ def open_table(path: Location) -> DeltaTable:
 
     Raises:
         TableNotFoundError: If there is none.
+        StoreError: If the newest commit is not whole, as after a power cut: the table's library
+            takes an empty commit for one that changed nothing, and its rows would be missing
+            without a word.
     """
-    return DeltaTable(path.url, storage_options=dict(path.options))
+    table = DeltaTable(path.url, storage_options=dict(path.options))
+    commit = f"{table.version():020}.json"
+    content = (path / "_delta_log" / commit).read()
+    # None: a checkpoint of that version stands for it.
+    if content is not None and (why := why_commit_is_bad(content)):
+        raise StoreError(
+            f"The table at {path} cannot be read: its newest commit {commit} {why}. "
+            f"Run mlmon store repair {_model_of(path)}."
+        )
+    return table
+
+
+def why_commit_is_bad(content: bytes) -> str:
+    """Say what is wrong with the content of a commit; nothing if it is whole."""
+    if not content.strip():
+        return "is empty"
+    try:
+        actions = [json.loads(line) for line in content.splitlines() if line.strip()]
+    except ValueError:
+        return "is cut off or damaged"
+    if not all(isinstance(action, dict) and len(action) == 1 for action in actions):
+        return "holds something else than actions"
+    told: dict[str, Any] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
+    metrics = told.get("operationMetrics", {})
+    for key, action in (("num_added_files", "add"), ("num_removed_files", "remove")):
+        said, there = metrics.get(key), sum(action in a for a in actions)
+        if isinstance(said, int) and there < said:
+            return f"is cut off: {there} of {said} files"
+    return ""
+
+
+def _model_of(path: Location) -> str:
+    _, is_log, rest = str(path).rpartition("/event_log/")
+    return rest.split("/")[0] if is_log else path.name
 
 
 def vacuum(path: Location, keep_days: int) -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store.delta import DeltaFolder, LiveFile
+from mlmon_dagster.store.delta import DeltaFolder, LiveFile, why_commit_is_bad
 from mlmon_dagster.store.location import Location
 
 LOG = "_delta_log/"
@@ -28,8 +27,9 @@ _OURS = (
 
 def faults(table: Location, sizes: dict[str, int]) -> Iterator[str]:
     """Say what is wrong with a table, a line each; nothing if it is whole."""
-    yield from _faults_of_log(table, sizes)
-    yield from _faults_of_files(table, sizes)
+    of_log = list(_faults_of_log(table, sizes))
+    yield from of_log
+    yield from _faults_of_files(table, sizes, is_told=bool(of_log))
 
 
 def strangers(sizes: dict[str, int]) -> tuple[str, ...]:
@@ -100,24 +100,8 @@ def _faults_of_log(table: Location, sizes: dict[str, int]) -> Iterator[str]:
 
 
 def _why_bad(table: Location, version: int) -> str:
-    text = (table / f"{LOG}{version:020}.json").read()
-    if text is None:
-        return "is missing"
-    if not text.strip():
-        return "is empty"
-    try:
-        actions = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError:
-        return "is cut off or damaged"
-    if not all(isinstance(action, dict) and len(action) == 1 for action in actions):
-        return "holds something else than actions"
-    told: dict[str, Any] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
-    metrics = told.get("operationMetrics", {})
-    for key, action in (("num_added_files", "add"), ("num_removed_files", "remove")):
-        said, there = metrics.get(key), sum(action in a for a in actions)
-        if isinstance(said, int) and there < said:
-            return f"is cut off: {there} of {said} files"
-    return ""
+    content = (table / f"{LOG}{version:020}.json").read()
+    return "is missing" if content is None else why_commit_is_bad(content)
 
 
 def _newest_checkpoint(table: Location, sizes: dict[str, int]) -> int:
@@ -150,12 +134,13 @@ def _why_no_parquet(place: Location) -> str:
     return ""
 
 
-def _faults_of_files(table: Location, sizes: dict[str, int]) -> Iterator[str]:
+def _faults_of_files(table: Location, sizes: dict[str, int], is_told: bool) -> Iterator[str]:
     try:
         snapshot = DeltaFolder(table, pa.schema([])).snapshot()
         files = [] if snapshot is None else snapshot.files
     except StoreError as error:
-        yield f"cannot be opened: {str(error).partition('cannot be read: ')[2] or error}"
+        if not is_told:
+            yield f"cannot be opened: {str(error).partition('cannot be read: ')[2] or error}"
         return
     for file in files:
         if why := _why_unreadable(table, file, sizes):

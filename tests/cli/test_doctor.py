@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from tests.defs.small_model import MODEL, NOW, landing, write_declaration
+from tests.defs.small_model import MODEL, NOW, land_days, landing, write_declaration
 
 AT = ("--now", NOW.isoformat())
 STORE = Path(".mlmon") / "store"
@@ -45,7 +45,7 @@ def test_deep_finds_a_cut_commit_and_a_lost_file_which_repair_and_ingest_mend(
     found = mlmon("--project", folder, "doctor", "--deep")
     assert found.code == 1
     assert "commit 00000000000000000001.json is empty" in found.out
-    assert "4,875 rows of 12 files that the manifest calls done are missing" in found.out
+    assert "cannot be opened" not in found.out  # the same, said twice
     assert f"-> Run mlmon store repair {MODEL}" in found.out
 
     mended = mlmon("--project", folder, *AT, "store", "repair", MODEL)
@@ -56,6 +56,31 @@ def test_deep_finds_a_cut_commit_and_a_lost_file_which_repair_and_ingest_mend(
 
     assert mlmon("--project", folder, "doctor", "--deep").code == 0
     assert mlmon("--project", folder, *count).out == before
+
+
+@pytest.mark.parametrize("content", [b"", b'{"add": {"pa'], ids=["empty", "cut"])
+def test_no_command_reads_past_a_newest_commit_that_is_not_whole(
+    content: bytes, folder: Path, mlmon: Command
+) -> None:
+    for kind in (f"event_log/{MODEL}/predictions", f"inference_records/{MODEL}"):
+        log = folder / STORE / kind / "_delta_log"
+        max(log.glob("*.json")).write_bytes(content)
+    land_days(folder, NOW.date())
+    query = "SELECT count(*) FROM predictions"
+    for command in (
+        ("ingest", MODEL),
+        ("store", "describe"),
+        ("store", "head", MODEL),
+        ("store", "sql", MODEL, query),
+        ("metrics", MODEL, "--granularity", "week"),
+    ):
+        ended = mlmon("--project", folder, *AT, *command)
+        assert ended.code == 2, (command, ended)
+        assert ended.err.startswith("mlmon: The table at "), (command, ended)
+        assert ended.err.count("\n") == 1
+        assert (
+            f"mlmon store repair {MODEL}" if not content else "mlmon doctor --deep"
+        ) in ended.err
 
 
 def test_a_damaged_state_database_is_found_and_named(folder: Path, mlmon: Command) -> None:
@@ -150,3 +175,26 @@ def test_a_store_that_cannot_be_written_is_a_sentence_and_exit_code_2_everywhere
         assert ended.code == 2
         assert ended.err.startswith("mlmon: The store's folder /proc/mlmon cannot be made")
         assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        ("database or disk is full", "mlmon: The disk is full. Make room"),
+        ("server closed the connection", "mlmon: The state database failed or went away"),
+    ],
+)
+def test_a_run_that_a_disk_or_database_breaks_off_ends_with_the_sentence_and_2(
+    failure: str, said: str, folder: Path, mlmon: Command
+) -> None:
+    land_days(folder, NOW.date())
+    with sqlite3.connect(folder / STORE / "state.db") as state:
+        state.execute(
+            "CREATE TRIGGER broken BEFORE INSERT ON ingest_file "
+            f"BEGIN SELECT RAISE(FAIL, '{failure}'); END"
+        )
+
+    ended = mlmon("--project", folder, *AT, "run", MODEL)
+
+    assert ended.code == 2
+    assert ended.err.splitlines()[-1].startswith(said)

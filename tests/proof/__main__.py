@@ -104,13 +104,15 @@ def prove_faults(folder: Path, every: int) -> list[Row]:
     for number, kind in enumerate(faults.KINDS):
         (home := folder / f"{number}").mkdir()
         found = faults.run_faults(home, kind, None, every)
-        wrong += [f"{kind}: {text}" for text in (*found["different"], *found["traceback"])]
+        bad = [text for how in ("different", "traceback", "silent") for text in found[how]]
+        wrong += [f"{kind}: {text}" for text in bad]
         numbers = (
             f"{found['tried']:,} of {found['calls']:,}",
             f"{found['failed']:,} days failed",
-            f"{len(found['different'])} differ, {len(found['traceback'])} raw",
+            f"{len(found['different'])} differ, {len(found['traceback'])} raw, "
+            f"{len(found['silent'])} died without a sentence",
         )
-        rows.append(Row(f"{kind} at the nth call of a day", numbers, Goal(len(wrong), 0)))
+        rows.append(Row(f"{kind} at the nth call of a day", numbers, Goal(len(bad), 0)))
     if wrong:
         raise AssertionError("\n".join(wrong))
     return rows

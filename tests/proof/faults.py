@@ -32,6 +32,8 @@ KINDS = {
     "connection reset": (-1, 0),
 }
 
+TORN = 137  # the exit code of a process that dies in the middle of a write, see faults.c
+
 
 def why_not() -> str:
     """Return why files cannot be made to fail here; nothing if they can."""
@@ -53,7 +55,7 @@ def run_faults(folder: Path, kind: str, chosen: Sequence[int] | None, every: int
 
     Returns:
         ``calls`` of a clean day, ``tried``, ``failed`` (days that ended early), and lists of what
-        was wrong: ``different``, ``traceback``, ``silent``.
+        was wrong: ``different``, ``traceback``, and ``silent``, days that died without a sentence.
     """
     library = compiled(folder)
     asked = json.dumps({"kind": kind, "chosen": chosen, "every": every, "folder": str(folder)})
@@ -88,50 +90,59 @@ def _serve(asked: dict[str, Any]) -> dict[str, Any]:
         shutil.copytree(home / "template", day)
         told = _forked(lambda: _day(day, n, error, how))  # noqa: B023
         found["tried"] += 1
-        if told is None:  # it died, as a torn write does
+        if "died" in told:
             stages["died"] += 1
+            if told["died"] != TORN:
+                wrong["silent"].append(f"{n}: {told['died']}: {told['stderr']}")
         elif told["said"]:
             stages[told["stage"]] += 1
-        if told and any("Traceback" in text or not text for text in told["said"]):
+        if "died" not in told and any("Traceback" in text or not text for text in told["said"]):
             wrong["traceback"].append(f"{n}: {told['said'][-1][-300:]}")
         left = _forked(lambda: {**_day(day, 0, 0, 0), **_left(day)})  # noqa: B023
-        if left is None or left["said"] or any(left[k] != expected[k] for k in expected):
-            why = left["said"] if left and left["said"] else _first_difference(left, expected)
-            wrong["different"].append(f"{n}: {str(why)[:400]}")
+        if left.get("said") != [] or any(left.get(k) != expected[k] for k in expected):
+            why = left.get("said") or _first_difference(left, expected)
+            wrong["different"].append(f"{n}: {str(why)[:2000]}")
         sys.stderr.write(f"  {asked['kind']}: {n} of {first['calls']}\n")
     found["failed"] = stages.total()
     return {**found, **wrong, "by_stage": dict(stages)}
 
 
 def _first_difference(found: Any, expected: dict[str, Any]) -> str:
-    if found is None:
-        return "the next process died"
+    if "died" in found:
+        return f"the next process died: {found['died']}: {found['stderr']}"
     names = [name for name in expected if found.get(name) != expected[name]]
     return "; ".join(f"{n}: {str(found.get(n))[:150]} != {str(expected[n])[:150]}" for n in names)
 
 
 def _forked(call: Callable[[], Any]) -> Any:
-    """Call in a fork of this process; return what it returns, None if it died."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.close(reading)
-            with os.fdopen(writing, "w") as pipe:
-                json.dump(call(), pipe, default=str)
-            code = 0
-        except BaseException:
-            import traceback
+    """Call in a fork of this process; return what it returns.
 
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        text = pipe.read()
-    os.waitpid(pid, 0)
-    return json.loads(text) if text else None
+    Of one that died: ``died``, its exit code (the signal, negative), and the end of its ``stderr``.
+    """
+    reading, writing = os.pipe()
+    with tempfile.TemporaryFile() as errors:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                os.close(reading)
+                os.dup2(errors.fileno(), 2)
+                with os.fdopen(writing, "w") as pipe:
+                    pipe.write(json.dumps(call(), default=str))
+                code = 0
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            text = pipe.read()
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        errors.seek(0)
+        said = errors.read().decode(errors="replace")
+    return json.loads(text) if text else {"died": code, "stderr": said[-1500:]}
 
 
 def _prepare(folder: Path) -> None:
