@@ -20,7 +20,9 @@ _STEPS = {
     "store",
     errno.EPERM: "This user may not do that there. Give it the rights, or run as the owner of the "
     "store",
-    errno.EIO: "The disk failed. Look at the system's log, then run mlmon doctor --deep",
+    # SQLite says so of a full disk, too, if it is the index of its journal that has no room.
+    errno.EIO: "The disk failed or is full. Make room, or look at the system's log and run "
+    "mlmon doctor --deep",
     errno.EMFILE: "Too many files are open. Raise the limit (ulimit -n)",
 }
 _SIGNS = (

@@ -60,7 +60,10 @@ def _raised(error: BaseException) -> Callable[[Path], None]:
     [
         (_raised(OSError(errno.ENOSPC, "No space left on device")), "The disk is full. Make room"),
         (_raised(OSError(errno.EROFS, "Read-only file system")), "The file system is read-only"),
-        (_raised(OSError(errno.EIO, "Input/output error")), "The disk failed. Look at"),
+        (
+            _raised(OSError(errno.EIO, "Input/output error")),
+            "The disk failed or is full. Make room",
+        ),
         (_full, "The disk is full. Make room"),
         (_no_database, "The state database is damaged"),
         (_no_file, "mlmon doctor --deep"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import shutil
@@ -50,15 +51,21 @@ def compiled(folder: Path) -> Path:
     return library
 
 
-def run_faults(folder: Path, kind: str, chosen: Sequence[int] | None, every: int = 1) -> Any:
+def run_faults(
+    folder: Path, kind: str, chosen: Sequence[int] | None, every: int = 1, until: str = "deliver"
+) -> Any:
     """Let chosen calls of a day fail, one a day; all that there are by default.
+
+    The day ends with the stage ``until``.
 
     Returns:
         ``calls`` of a clean day, ``tried``, ``failed`` (days that ended early), and lists of what
         was wrong: ``different``, ``traceback``, and ``silent``, days that died without a sentence.
     """
     library = compiled(folder)
-    asked = json.dumps({"kind": kind, "chosen": chosen, "every": every, "folder": str(folder)})
+    asked = json.dumps(
+        {"kind": kind, "chosen": chosen, "every": every, "folder": str(folder), "until": until}
+    )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.proof.faults", asked],
         env={**os.environ, "LD_PRELOAD": str(library), "MLMON_NOW": "2024-02-10T00:00:00Z"},
@@ -73,11 +80,11 @@ def _serve(asked: dict[str, Any]) -> dict[str, Any]:
     from tests.proof import world
 
     home = Path(asked["folder"])
-    error, how = KINDS[asked["kind"]]
+    (error, how), until = KINDS[asked["kind"]], asked["until"]
     _forked(lambda: _prepare(home / "template"))
     world_clean = home / "clean"
     shutil.copytree(home / "template", world_clean)
-    first = _forked(lambda: _day(world_clean, -1 if error == -1 else 0, error, how))
+    first = _forked(lambda: _day(world_clean, -1 if error == -1 else 0, error, how, until))
     expected = _forked(lambda: _left(world_clean))
     assert first["said"] == [], first
     found: dict[str, Any] = {"calls": first["calls"], "tried": 0, "failed": 0, "by_stage": {}}
@@ -88,7 +95,7 @@ def _serve(asked: dict[str, Any]) -> dict[str, Any]:
         day = home / "day"
         shutil.rmtree(day, ignore_errors=True)
         shutil.copytree(home / "template", day)
-        told = _forked(lambda: _day(day, n, error, how))  # noqa: B023
+        told = _forked(lambda: _day(day, n, error, how, until))  # noqa: B023
         found["tried"] += 1
         if "died" in told:
             stages["died"] += 1
@@ -98,7 +105,7 @@ def _serve(asked: dict[str, Any]) -> dict[str, Any]:
             stages[told["stage"]] += 1
         if "died" not in told and any("Traceback" in text or not text for text in told["said"]):
             wrong["traceback"].append(f"{n}: {told['said'][-1][-300:]}")
-        left = _forked(lambda: {**_day(day, 0, 0, 0), **_left(day)})  # noqa: B023
+        left = _forked(lambda: {**_day(day, 0, 0, 0, until), **_left(day)})  # noqa: B023
         if left.get("said") != [] or any(left.get(k) != expected[k] for k in expected):
             why = left.get("said") or _first_difference(left, expected)
             wrong["different"].append(f"{n}: {str(why)[:2000]}")
@@ -165,7 +172,7 @@ def _prepare(folder: Path) -> None:
     world.land(folder, "day", [*events, *(Known(id_, 1, n % 2) for n, id_ in enumerate(ids))])
 
 
-def _day(folder: Path, n: int, error: int, how: int) -> dict[str, Any]:
+def _day(folder: Path, n: int, error: int, how: int, until: str) -> dict[str, Any]:
     """Take in, compute, judge and deliver a day, with call n failing; say how each stage ended."""
     from mlmon_dagster.commands.outside import sentence
     from mlmon_dagster.defs.resources import project_from_environment
@@ -185,6 +192,7 @@ def _day(folder: Path, n: int, error: int, how: int) -> dict[str, Any]:
             if problem:
                 said.append(problem)
                 ended_in = stage
+            if problem or stage == until:
                 break
         n_calls = calls()
     return {"calls": n_calls, "said": said, "stage": ended_in}
@@ -232,10 +240,8 @@ def _resetting(project: Any, n: int) -> Iterator[Callable[[], int]]:
 
 
 def _stages(project: Any, folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
-    from mlmon_dagster.defs import compute, judging, measuring, records
+    from mlmon_dagster.defs import compute, measuring, records
     from mlmon_dagster.defs.compute import Work
-    from mlmon_dagster.defs.delivery import dispatch_alerts
-    from mlmon_dagster.defs.evidence import STEP_OF
     from mlmon_dagster.defs.lineage import MEASURED
     from tests.proof import world
 
@@ -247,6 +253,10 @@ def _stages(project: Any, folder: Path) -> Iterator[tuple[str, Callable[[], str]
     yield "profiles", lambda: compute.build_window_profiles(work) and ""
     for step in MEASURED:
         yield f"measure {step}", lambda step=step: measuring.measure_windows(work, step) and ""  # type: ignore[misc]
+    from mlmon_dagster.defs import judging  # takes seconds, which a day cut short need not pay
+    from mlmon_dagster.defs.delivery import dispatch_alerts
+    from mlmon_dagster.defs.evidence import STEP_OF
+
     for family in STEP_OF:
         yield f"judge {family}", lambda family=family: judging.judge(work, family) and ""  # type: ignore[misc]
     yield "deliver", lambda: dispatch_alerts(project, [spec], None, world.NOW) and ""
@@ -298,13 +308,10 @@ def _left(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Run what the argument asks for, and print what was found as JSON."""
-    import great_expectations.expectations
-
-    from tests.proof import world
-
-    assert great_expectations.expectations
-    assert world
-    print(json.dumps(_serve(json.loads(sys.argv[1]))))
+    asked = json.loads(sys.argv[1])
+    for module in ("great_expectations.expectations", "scipy.stats", "tests.proof.world"):
+        importlib.import_module(module)  # once for all days, as it takes seconds
+    print(json.dumps(_serve(asked)))
 
 
 def run(kind: str, every: int = 1, chosen: Sequence[int] | None = None) -> Any:
