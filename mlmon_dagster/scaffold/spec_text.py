@@ -15,6 +15,7 @@ from mlmon_dagster.spec.names import feature_problem
 
 _SLICE_LEVELS = range(2, 13)
 _MOST_SLICES = 2
+_SHARED = 10  # rows a value on average, from which on values are written into the spec
 _TYPES = {
     "numeric": "numeric",
     "integer": "numeric",
@@ -167,6 +168,8 @@ def _remark(facts: ColumnFacts) -> str:
         parts.append(f"{facts.lower} to {facts.upper}, a place in the calendar and no quantity")
     elif facts.kind in ("numeric", "integer", "datetime"):
         parts.append(f"{facts.lower} to {facts.upper}")
+    elif facts.kind == "category" and facts.n_distinct * _SHARED > facts.n:
+        parts.append(f"{facts.n_distinct:,} values, not shown, since few rows share one")
     elif facts.kind == "category":
         shown = ", ".join(facts.values[:5]) + (", ..." if facts.n_distinct > 5 else "")
         parts.append(f"{facts.n_distinct:,} values: {shown}")

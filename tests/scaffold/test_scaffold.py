@@ -129,6 +129,14 @@ def test_personal_columns_are_marked_and_their_values_not_written() -> None:
     assert "@example.com" not in text
 
 
+def test_values_that_few_rows_share_are_not_written() -> None:
+    names = pa.array([f"visitor {i % (N // 5)}" for i in range(N)])
+    text, _ = written(churn().append_column("visitor", names))
+
+    assert "400 values, not shown, since few rows share one" in text
+    assert "visitor 1" not in text
+
+
 def test_names_and_values_cannot_break_out_of_their_comment_or_key() -> None:
     table = churn()
     bad = pa.array((["x\n  evil: {type: numeric}", "y: z # no", "}"] * N)[:N])
