@@ -15,7 +15,7 @@ from mlmon_dagster.spec.model import ModelSpec
 Mood = Literal["ERROR", "WARN", "OK"]
 
 MAX_LISTED = 6
-MAX_NAMED = 20
+MAX_NAMED, MAX_OVER = 20, 12  # what is over is told nowhere else
 OVER = "Opened and resolved"  # before anybody was told
 LATE = ("Told late", "it was over before this message could be sent")
 
@@ -146,8 +146,8 @@ def change_message(
     return Message(
         title=f"{context.spec.model}: {', '.join(counts)}{still}",
         mood=head_message(context, firing).mood if firing else "OK",
-        items=tuple(items[:MAX_LISTED]),
-        more=f"and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else "",
+        items=tuple(items[:MAX_OVER]),
+        more=_and_more(views[MAX_OVER:]),
         mentions=_mentions(context, views) if mention else (),
         links=links_of(context.links, views),
     )
@@ -168,8 +168,8 @@ def missed_message(context: Context, over: Sequence[AlertView]) -> Message:
     return Message(
         title=f"{context.spec.model}: {said}",
         mood="OK",
-        items=tuple(_was(v) for v in views[:MAX_LISTED]) if len(views) > 1 else (),
-        more=_and_more(views[MAX_LISTED:]),
+        items=tuple(_was(v) for v in views[:MAX_OVER]) if len(views) > 1 else (),
+        more=_and_more(views[MAX_OVER:]),
         notes=(LATE, ("Owner", _owners(context, views))),
         links=links_of(context.links, views),
         commands=commands_of(views),

@@ -5,149 +5,192 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tests.alerts.fake_slack import Message
-from tests.chaos.verdicts import Event, Kind
+from tests.chaos.verdicts import Episode
 
-_MARK = re.compile(r"m\d\d/c\d/day \d+/(?:WARN|ERROR)")
-_LABELS: dict[str, Kind] = {"New": "opened", "Worse": "escalated", "Resolved": "resolved"}
-_LABEL = re.compile(r"(New|Worse|Resolved): ")
-_MISSED = "fired and recovered"
-_OVER = "resolved, "
+_MARK = re.compile(r"(m\d\d)/(c\d)/day (\d+)/(WARN|ERROR)")
+_LABEL = re.compile(r"(New|Worse|Revised after late data|Resolved|Opened and resolved): ")
+_PHASE = {
+    "New": "open",
+    "Worse": "worse",
+    "Revised after late data": "revised",
+    "Resolved": "end",
+    "Opened and resolved": "over",
+}
+_MISSED = re.compile(r"(m\d\d): .*opened and resolved")
+_REST = re.compile(r"and \d+ more: ([^\n\"]*)")
+_CLOSED = "resolved, "
+_AS_IF_OPEN = ("open", "worse")
 
 
 @dataclass(frozen=True)
+class Saying:
+    """One thing that a message says of an episode: that it is open, worse, revised, at its end,
+    or over before anybody was told.
+    """
+
+    phase: str
+    order: int
+    thread: str
+    look: int
+    is_error: bool = False
+
+
+@dataclass
 class Finding:
-    """How far the messages are from what was expected.
+    """How far the messages are from what was expected; everything but the counts must be empty.
 
     Attributes:
         n_expected: Events that people had to be told.
+        n_episodes: Episodes that they belong to.
         n_messages: Messages that are in the channels at the end, updates not counted.
+        n_over: Episodes told by one message after they were over.
+        n_taken_back: Second copies that were deleted again.
         lost: Events that nobody was told.
         duplicated: Messages that are there twice, and events told twice.
-        out_of_order: Messages after a later one of their model, or in the wrong thread.
+        out_of_order: Episodes told in a wrong order, or partly in another thread.
+        as_if_open: Episodes told as going on after they were over.
         stale: First messages of ended threads that do not say so.
-        n_taken_back: Second copies that were deleted again.
-        n_missed: Events told by one message after they were over.
     """
 
-    n_expected: int
-    n_messages: int
-    lost: list[Event]
-    duplicated: list[str]
-    out_of_order: list[str]
-    stale: list[str]
-    n_taken_back: int
-    n_missed: int
+    n_expected: int = 0
+    n_episodes: int = 0
+    n_messages: int = 0
+    n_over: int = 0
+    n_taken_back: int = 0
+    lost: list[str] = field(default_factory=list)
+    duplicated: list[str] = field(default_factory=list)
+    out_of_order: list[str] = field(default_factory=list)
+    as_if_open: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> tuple[list[str], ...]:
+        """All that must be empty."""
+        return self.lost, self.duplicated, self.out_of_order, self.as_if_open, self.stale
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was lost, doubled, out of order or left standing."""
-        return not (self.lost or self.duplicated or self.out_of_order or self.stale)
+        """Whether nothing was lost, doubled, out of order, told as if it were not over, or left."""
+        return not any(self.wrong)
 
 
 def judge(
-    events: Sequence[Event], accepted: Sequence[Message], shown: Sequence[Message]
+    episodes: Sequence[Episode],
+    accepted: Sequence[Message],
+    shown: Sequence[Message],
+    look_of: Mapping[str, int],
 ) -> Finding:
     """Read the messages as people do.
 
     Args:
-        events: What had to be told.
+        episodes: What had to be told.
         accepted: Every post the server took, in that order.
         shown: Those that are in the channels at the end.
+        look_of: At which look a message was written, by its key.
     """
-    direct: Counter[tuple[Kind, str]] = Counter()
-    missed = [message for message in shown if _MISSED in _text(message)]
-    for message in shown:
-        if message not in missed:
-            direct.update(_told(message))
-    lost, doubled, n_missed = [], [], 0
-    for event in events:
-        n = direct[event.kind, event.mark]
-        n_summed = sum(bool(set(_marks(m)) & set(event.episode)) for m in missed)
-        if n + n_summed > 1:
-            doubled.append(f"{event.kind} {event.mark}")
-        elif n == 0 and (n_summed or any(_names(m, event) for m in missed)):
-            n_missed += 1
-        elif n == 0:
-            lost.append(event)
-    doubled += [key for key, n in Counter(m.key for m in shown).items() if n > 1]
-    return Finding(
-        n_expected=len(events),
+    found = Finding(
+        n_expected=sum(len(e.events) for e in episodes),
+        n_episodes=len(episodes),
         n_messages=len(shown),
-        lost=lost,
-        duplicated=doubled,
-        out_of_order=_disorder(events, shown),
-        stale=[m.text for m in shown if _is_stale(m)],
         n_taken_back=len(accepted) - len(shown),
-        n_missed=n_missed,
+        duplicated=[key for key, n in Counter(m.key for m in shown).items() if n > 1],
+        stale=[m.text for m in shown if _is_stale(m)],
     )
+    of_alert: dict[tuple[str, str], list[Episode]] = {}
+    for episode in episodes:
+        of_alert.setdefault((episode.model, episode.column), []).append(episode)
+    for alert, its in of_alert.items():
+        sayings = _sayings(alert, its, shown, look_of)
+        for episode in its:
+            _judge_episode(found, episode, sayings[episode.number])
+        orders = [s.order for e in its for s in sayings[e.number]]
+        if orders != sorted(orders):
+            found.out_of_order.append(f"{'/'.join(alert)}: {orders}")
+    return found
 
 
-def _told(message: Message) -> set[tuple[Kind, str]]:
-    if not message.thread_ts and not _LABEL.search(_text(message)):
-        return {("opened", mark) for mark in _marks(message)}
-    told: set[tuple[Kind, str]] = set()
-    for line in _text(message).splitlines():
-        label, mark = _LABEL.search(line), _MARK.search(line)
-        if label and mark:
-            told.add((_LABELS[label[1]], mark[0]))
+def _sayings(
+    alert: tuple[str, str],
+    episodes: Sequence[Episode],
+    shown: Sequence[Message],
+    look_of: Mapping[str, int],
+) -> dict[int, list[Saying]]:
+    """Return what is said of each episode of an alert, in the order of the channel."""
+    said: dict[int, list[Saying]] = {episode.number: [] for episode in episodes}
+    for order, message in enumerate(sorted(shown, key=lambda m: m.ts.split(".")[1])):
+        where = order, message.thread_ts or message.ts, look_of.get(message.key, 0)
+        for phase, day, is_error in _told(message, alert):
+            for e in episodes:
+                here = {s.phase for s in said[e.number] if s.order == order}
+                if e.first_day <= day <= e.last_day and phase not in here:
+                    said[e.number].append(Saying(phase, *where, is_error))
+        # What there is no room for is named by its column alone, once for each episode.
+        for _ in range(_rest(message, alert)):
+            unlisted = [e for e in episodes if not said[e.number] and e.end_look <= where[2]]
+            if unlisted:
+                said[unlisted[0].number].append(Saying("over", *where))
+    return said
+
+
+def _told(message: Message, alert: tuple[str, str]) -> list[tuple[str, int, bool]]:
+    """Return what a message says of an alert: phase, day and severity of the sentence."""
+    text = _text(message)
+    default = ""
+    if not message.thread_ts and not _LABEL.search(text):
+        default = "over" if _MISSED.search(text) else "open"
+    told = []
+    for line in text.splitlines():
+        label = _LABEL.search(line)
+        for model, column, day, status in _MARK.findall(line):
+            phase = default or (_PHASE[label[1]] if label else "")
+            if phase and (model, column) == alert:
+                told.append((phase, int(day), status == "ERROR"))
     return told
 
 
-def _names(message: Message, event: Event) -> bool:
-    """Tell whether a message that cannot list all names the event's column among the rest."""
-    text = _text(message)
-    rest = re.search(r"and \d+ more: (.*)", text)
-    is_named = rest is not None and re.search(rf"\b{event.column}\b", rest[1]) is not None
-    return is_named and f"{event.model}: " in text
+def _rest(message: Message, alert: tuple[str, str]) -> int:
+    rest, (model, column) = _REST.search(_text(message)), alert
+    if rest is None or f"{model}: " not in _text(message):
+        return 0
+    return len(re.findall(rf"\b{column}\b", rest[1]))
 
 
-def _disorder(events: Sequence[Event], shown: Sequence[Message]) -> list[str]:
-    """Return the messages that tell of an earlier day than one before them, or out of thread."""
-    day_of = {(event.kind, event.mark): event.day for event in events}
-    wrong, newest, thread = [], dict[str, int](), dict[str, str]()
-    for message in sorted(shown, key=lambda m: m.ts.split(".")[1]):
-        told = _told(message)
-        if _MISSED in _text(message):
-            told = {(kind, mark) for mark in _marks(message) for kind in _LABELS.values()}
-        days = [day_of[found] for found in told if found in day_of]
-        if not days:
-            continue
-        model = next(iter(told))[1].split("/")[0]
-        if max(days) < newest.get(model, 0):
-            wrong.append(message.text)
-        newest[model] = max(*days, newest.get(model, 0))
-        if not message.thread_ts:
-            thread[model] = message.ts
-        elif message.thread_ts != thread.get(model):
-            wrong.append(message.text)
-    return wrong
+def _judge_episode(found: Finding, episode: Episode, said: Sequence[Saying]) -> None:
+    name = f"{episode.model}/{episode.column} days {episode.first_day} to {episode.last_day}"
+    phases = Counter(s.phase for s in said)
+    found.duplicated += [f"{name}: {p}" for p, n in phases.items() if n > 1 and p != "revised"]
+    if phases["over"]:
+        found.n_over += 1
+        found.duplicated += [f"{name}: {p} and over" for p in ("open", "end") if phases[p]]
+        return
+    found.lost += [f"{name}: {p}" for p in ("open", "end") if not phases[p]]
+    for event in episode.events:
+        going_on = [s for s in said if s.phase in _AS_IF_OPEN]
+        is_aware = any(s.is_error or s.look >= event.look for s in going_on)
+        if event.kind == "escalated" and event.look < episode.end_look and not is_aware:
+            found.lost.append(f"{name}: escalated")
+    ends = [s.order for s in said if s.phase == "end"]
+    for saying in said:
+        late = saying.look >= episode.end_look or any(o < saying.order for o in ends)
+        if saying.phase in _AS_IF_OPEN and late:
+            found.as_if_open.append(f"{name}: {saying.phase} at look {saying.look}")
+    if len({s.thread for s in said}) > 1:
+        found.out_of_order.append(f"{name}: in several threads")
 
 
 def _is_stale(message: Message) -> bool:
-    is_thread = not message.thread_ts and _MISSED not in _text(message)
-    return is_thread and bool(message.updates or _is_head(message)) and _OVER not in _now(message)
-
-
-def _is_head(message: Message) -> bool:
-    return "updates" in vars(message) and "attachments" in message.body
-
-
-def _marks(message: Message) -> list[str]:
-    return _MARK.findall(_text(message))
+    is_head = not message.thread_ts and not _MISSED.search(_text(message))
+    return is_head and "attachments" in message.body and _CLOSED not in _strings(message.shown)
 
 
 def _text(message: Message) -> str:
     return _strings(message.body)
 
 
-def _now(message: Message) -> str:
-    return _strings(message.shown)
-
-
-def _strings(body: dict[str, object]) -> str:
+def _strings(body: Mapping[str, object]) -> str:
     attached = json.dumps(body.get("attachments") or [], ensure_ascii=False)
     return f"{body['text']}\n{attached}".replace("\\n", "\n")

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from mlmon_dagster.alerts import dispatch
+from mlmon_dagster.alerts.owing import count_untold
+from mlmon_dagster.alerts.slack import SlackReceiver
 from mlmon_dagster.errors import MlmonError
-from mlmon_dagster.store import open_store
+from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.outbox_health import outbox_health
-from tests import forked
+from mlmon_dagster.store.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
-from tests.alerts.worlds import observe, result
-from tests.chaos.dispatching import AFTERWARDS, LEASE, OVER, Fate, Place, run
-from tests.chaos.verdicts import Verdict, rule_of
+from tests.alerts.worlds import observe, result, rows_of
+from tests.chaos.dispatching import (
+    ABSENT,
+    AFTERWARDS,
+    LEASE,
+    OVER,
+    POLICY,
+    Fate,
+    Place,
+    look_of,
+    now_of,
+    run,
+)
+from tests.chaos.verdicts import Arriving, Verdict
 
 
 @dataclass
@@ -83,7 +99,8 @@ class Dispatchers:
 
 def play(
     place: Place,
-    arriving: dict[int, list[Verdict]],
+    arriving: Arriving,
+    looked: Sequence[int],
     deal: Callable[[], Fate],
     *,
     n_dispatchers: int = 4,
@@ -98,6 +115,7 @@ def play(
     Args:
         place: Where everything is.
         arriving: The verdicts by day.
+        looked: The days on which dispatchers look; they take in all days since the last at once.
         deal: What gives the next process its fate.
         n_dispatchers: Processes at once.
         n_kills: How many are to be killed, spread over the days.
@@ -107,20 +125,21 @@ def play(
         limit_seconds: After so long what is left counts as lost.
     """
     deadline = time.monotonic() + limit_seconds
-    toll, days = Toll(), sorted(arriving)
+    toll, days = Toll(), list(looked)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.chaos.dispatching", "psycopg2", "alembic.command"])
     down = {days[len(days) * (i + 1) // (len(pauses) + 1)]: p for i, p in enumerate(pauses)}
-    _feed(place, arriving[days[0]])
-    place.play(days[0])
-    crew = Dispatchers(place, deal, toll, forked.processes())
+    crew = Dispatchers(place, deal, toll, context)
+    place.play(ABSENT)
     crew.start(n_dispatchers)
-    for day in days:
-        if day != days[0]:
-            _feed(place, arriving[day])
-            place.play(day)
+    for i, (before, day) in enumerate(pairwise([0, *days])):
+        place.play(ABSENT)
+        _feed(place, [v for late in range(before + 1, day + 1) for v in arriving[late]])
+        place.play(day)
         if day in down and restart:
             restart(down[day])
             toll.n_restarts += 1
-        share, patience = n_kills * (day - days[0]) / len(days), time.monotonic()
+        share, patience = n_kills * i / len(days), time.monotonic()
         while time.monotonic() < deadline:
             crew.look_after()
             waited = time.monotonic() - patience > patience_seconds
@@ -132,6 +151,22 @@ def play(
         time.sleep(0.1)
     crew.end()
     return toll
+
+
+def look_through(store: Store, place: Place, arriving: Arriving, looked: Sequence[int]) -> None:
+    """Play the looks one after the other in this process, with nothing that breaks."""
+    receiver = SlackReceiver("xoxb-right", base_url=place.slack_url, timeout_seconds=10)
+    for before, day in pairwise([0, *looked]):
+        late = range(before + 1, day + 1)
+        observe(store, *(_row(v) for of_day in late for v in arriving[of_day]))
+        dispatch(
+            store,
+            place.specs(),
+            now_of(day),
+            {"slack": receiver},
+            policy=POLICY,
+            max_messages=1000,
+        )
 
 
 def _feed(place: Place, verdicts: Sequence[Verdict]) -> None:
@@ -150,7 +185,6 @@ def _feed(place: Place, verdicts: Sequence[Verdict]) -> None:
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:
-    k, n = rule_of(verdict.column)
     failed = verdict.status in ("WARN", "ERROR")
     return result(
         verdict.day,
@@ -159,8 +193,8 @@ def _row(verdict: Verdict) -> dict[str, Any]:
         column_name=verdict.column,
         message=verdict.mark if failed else "",
         data_version=verdict.version,
-        k=k,
-        of_n=n,
+        k=verdict.k,
+        of_n=verdict.n,
     )
 
 
@@ -171,8 +205,26 @@ def _waiting(place: Place) -> int:
     return n
 
 
-def prepare(folder: Path, db_url: str, slack: FakeSlack, n_models: int) -> Place:
+def looks_of(place: Place) -> dict[str, int]:
+    """Return at which look each message was written, by its key."""
+    store = open_store(place.folder / "store", place.db_url or None)
+    found = {row["idempotency_key"]: look_of(row["created_at"]) for row in rows_of(store, outbox)}
+    store.close()
+    return found
+
+
+def untold(place: Place) -> int:
+    """Count the unmuted events without a message, as the product does."""
+    store = open_store(place.folder / "store", place.db_url or None)
+    n = count_untold(store, place.specs(), now_of(10**6))
+    store.close()
+    return n
+
+
+def prepare(
+    folder: Path, db_url: str, slack: FakeSlack, n_models: int, *, forgets: bool = False
+) -> Place:
     """Make the folder and the database of a run."""
-    place = Place(folder, db_url, slack.url, n_models)
+    place = Place(folder, db_url, slack.url, n_models, forgets)
     open_store(place.folder / "store", db_url or None).close()
     return place

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +10,18 @@ from typing import Any
 
 import pytest
 
+from mlmon_dagster.alerts import grouping
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.schema import outbox
 from tests.alerts.fake_slack import FakeSlack, Message, fake_slack
+from tests.alerts.worlds import rows_of
 from tests.chaos.database import own_postgres
+from tests.chaos.dispatching import CHANNELS, Place, look_of
 from tests.chaos.faults import brew_storm, fates
 from tests.chaos.inline import post_inline
 from tests.chaos.judge import judge
-from tests.chaos.running import play, prepare
-from tests.chaos.verdicts import Event, Verdict, expected, verdicts
+from tests.chaos.running import look_through, looks_of, play, prepare, untold
+from tests.chaos.verdicts import Verdict, expected, looks, rule_of, verdicts
 
 
 @pytest.fixture
@@ -26,20 +31,24 @@ def slack() -> Iterator[FakeSlack]:
 
 
 def said(day: int, status: str, column: str = "c0") -> Verdict:
-    return Verdict("m00", column, day, status)
+    k, n = rule_of(column)
+    return Verdict("m00", column, day, status, "v1", k, n)
 
 
-def stream(column: str, *statuses: str) -> list[tuple[str, int]]:
+def stream(column: str, *statuses: str, looked: Sequence[int] = ()) -> list[tuple[str, int]]:
     days = {day: [said(day, status, column)] for day, status in enumerate(statuses, start=1)}
-    return [(event.kind, event.day) for event in expected(days)]
+    found = expected(days, looked or sorted(days))
+    return [(event.kind, event.look) for episode in found for event in episode.events]
 
 
 def test_the_fold_of_the_harness_follows_the_documented_rules() -> None:
-    one = stream("c0", "OK", "WARN", "ERROR", "NO_DATA", "ERROR", "OK", "ERROR")
+    one = stream("c0", "OK", "WARN", "ERROR", "NO_DATA", "ERROR", "OK", "OK", "ERROR", "OK")
     two = stream("c1", "ERROR", "OK", "ERROR", "OK", "ERROR", "OK", "OK", "ERROR")
+    seldom = stream("c0", "WARN", "OK", "ERROR", "OK", looked=[3, 4])
 
-    assert one == [("opened", 2), ("escalated", 3), ("resolved", 6), ("opened", 7)]
+    assert one == [("opened", 2), ("escalated", 3), ("resolved", 6), ("opened", 8), ("resolved", 9)]
     assert two == [("opened", 3), ("resolved", 7)]
+    assert seldom == [("opened", 3), ("resolved", 3), ("opened", 3), ("resolved", 4)]
 
 
 # What a judge sees
@@ -56,52 +65,74 @@ def post(text: str, key: str, ts: str, thread: str = "") -> Message:
     return Message("C1", f"1.{ts}", body, updates)
 
 
-EVENTS = expected({1: [said(1, "WARN")], 2: [said(2, "ERROR")], 3: [said(3, "OK")]})
+EPISODES = expected(
+    {1: [said(1, "WARN")], 2: [said(2, "ERROR")], 3: [said(3, "OK")], 4: []}, [1, 2, 3, 4]
+)
 SEEN = [
     post("m00/c0/day 1/WARN", "a", "000001"),
     post("Worse: m00/c0/day 2/ERROR", "b", "000002", "1.000001"),
     post("Resolved: psi; was: m00/c0/day 2/ERROR", "c", "000003", "1.000001"),
 ]
+WRITTEN = {"a": 1, "b": 2, "c": 3, "d": 4}
+MISSED = post("m00: opened and resolved: m00/c0/day 2/ERROR; from 1 to 3", "d", "000004")
 
 
-def found(shown: list[Message], events: list[Event] = EVENTS) -> tuple[int, int, int, int]:
-    finding = judge(events, shown, shown)
-    wrong = (finding.lost, finding.duplicated, finding.out_of_order, finding.stale)
-    lost, doubled, disorder, stale = map(len, wrong)
-    assert finding.is_clean == (lost == doubled == disorder == stale == 0)
-    return lost, doubled, disorder, stale
+def found(shown: list[Message], written: dict[str, int] = WRITTEN) -> list[int]:
+    """Return how much is lost, doubled, out of order, told as if not over, stale."""
+    finding = judge(EPISODES, shown, shown, written)
+    numbers = [len(wrong) for wrong in finding.wrong]
+    assert finding.is_clean == (not any(numbers))
+    return numbers
 
 
 def test_the_judge_sees_what_is_lost_doubled_out_of_order_or_stale() -> None:
     head, worse, over = SEEN
-    swapped = [head, replace(worse, ts=over.ts), replace(over, ts=worse.ts)]
     elsewhere = replace(worse, body={**worse.body, "thread_ts": "1.000009"})
+    again = replace(head, ts="1.000009")
 
-    assert found(SEEN) == (0, 0, 0, 0)
+    assert found(SEEN) == [0, 0, 0, 0, 0]
     assert found([head, over])[0] == 1
+    assert found([worse, over])[0] == 1
+    assert found([head, worse])[0] == 1
     assert found([head, worse, worse, over])[1] == 2  # the event, and the message
-    assert found(swapped)[2] == 1
     assert found([head, elsewhere, over])[2] == 1
-    assert found([replace(head, updates=[]), worse, over])[3] == 1
+    assert found([worse, over, again])[3] == 1  # red after its own end
+    assert found(SEEN, WRITTEN | {"a": 3})[3] == 1  # written when its end was known
+    assert found([replace(head, updates=[]), worse, over])[4] == 1
 
 
 def test_one_message_about_what_is_over_tells_the_whole_episode() -> None:
-    text = "m00: 1 alert fired and recovered while messages could not be delivered: "
-    missed = post(f"{text}was: m00/c0/day 2/ERROR", "d", "000001")
-
-    assert found([missed]) == (0, 0, 0, 0)
-    assert found([*SEEN, missed])[1] == 3
+    assert found([MISSED]) == [0, 0, 0, 0, 0]
+    assert found([*SEEN, MISSED])[1] == 2
 
 
 def test_an_inline_poster_loses_and_doubles_and_the_harness_says_so(slack: FakeSlack) -> None:
-    events = expected(verdicts(n_models=4, n_days=7, seed=5))
+    episodes = expected(verdicts(n_models=4, n_days=12, seed=5), list(range(1, 13)))
     brew_storm(slack, seed=4, slow=False)
-    n_errors = post_inline(events, slack.url)
-    finding = judge(events, slack.accepted, slack.messages)
+    n_errors = post_inline(episodes, slack.url)
+    finding = judge(episodes, slack.accepted, slack.messages, {})
 
     assert n_errors > 0
     assert finding.lost
     assert finding.duplicated
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_looks_at_random_days_lose_nothing_but_under_the_rule_of_old(
+    store: Store, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch, forgets: bool
+) -> None:
+    slack.channels = dict(CHANNELS)
+    if forgets:
+        monkeypatch.setattr(grouping, "note_owed", lambda _state: None)
+    arriving, looked = verdicts(n_models=1, n_days=30, seed=3), looks(30, seed=3)
+    look_through(store, Place(Path(), "", slack.url, 1), arriving, looked)
+    episodes = expected(arriving, looked)
+    written = {row["idempotency_key"]: look_of(row["created_at"]) for row in rows_of(store, outbox)}
+    finding = judge(episodes, slack.accepted, slack.messages, written)
+
+    assert finding.is_clean != forgets, finding
+    assert bool(finding.lost) == forgets
+    assert finding.n_over > 0 or forgets
 
 
 @pytest.mark.slow
@@ -109,14 +140,14 @@ def test_an_inline_poster_loses_and_doubles_and_the_harness_says_so(slack: FakeS
 def test_whatever_dies_everybody_is_told_once_and_in_order(
     slack: FakeSlack, database: str, tmp_path: Path
 ) -> None:
-    arriving = verdicts(n_models=2, n_days=6, seed=6)
-    events = expected(arriving)
+    arriving, looked = verdicts(n_models=2, n_days=12, seed=6), looks(12, seed=6)
     faults = brew_storm(slack, seed=1)
     with own_postgres() if database == "postgres" else nullcontext(("", None)) as (url, restart):
         place = prepare(tmp_path, url, slack, 2)
         toll = play(
             place,
             arriving,
+            looked,
             fates(seed=1, freeze_share=0.15),
             n_kills=4,
             restart=restart,
@@ -124,9 +155,11 @@ def test_whatever_dies_everybody_is_told_once_and_in_order(
             patience_seconds=0.5,
             limit_seconds=600,
         )
-    finding = judge(events, slack.accepted, slack.messages)
+        finding = judge(expected(arriving, looked), slack.accepted, slack.messages, looks_of(place))
+        n_untold = untold(place)
 
     assert finding.is_clean, finding
+    assert n_untold == 0
     assert (toll.n_restarts, toll.n_crashed) == (int(restart is not None), 0)
     assert toll.kills.total() > 0
     assert faults.total() > 0

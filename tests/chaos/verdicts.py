@@ -1,61 +1,80 @@
 """What is injected, and what people must be told of it: a fold of its own over the verdicts.
 
-Nothing here uses the alerts' own code: the expected events follow from the rules as documented.
+Nothing here uses the alerts' own code: the expected episodes follow from the rules as documented.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 Kind = Literal["opened", "escalated", "resolved"]
-QUIET_DAYS = 3  # at the end, so that every episode is over
+QUIET_DAYS = 4  # at the end, so that every episode is over
 COLUMNS = 4
 LATE = 0.1  # share of verdicts on windows long past
+EDITED, REMOVED = 0.15, 0.1  # shares of the monitors
+EDIT = {(1, 1): (2, 3), (2, 3): (1, 1)}
+LONGEST_ABSENCE = 21
+Arriving = dict[int, list["Verdict"]]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one monitor says of one day; ``version`` tells a second opinion from a repetition."""
+    """What one monitor says of one day; ``version`` tells a second opinion from a repetition.
+
+    ``k`` of ``n`` windows open an alert; an edit of the monitor changes them.
+    """
 
     model: str
     column: str
     day: int
     status: str
     version: str = "v1"
+    k: int = 1
+    n: int = 1
 
     @property
     def mark(self) -> str:
         """The sentence by which the verdict is recognised in a message."""
         return f"{self.model}/{self.column}/day {self.day}/{self.status}"
 
-    @property
-    def is_late(self) -> bool:
-        """Whether it comes after a newer window of its monitor."""
-        return self.version != "v1"
-
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that people must be told once.
+    """One thing that people must be told once: what happened, and at which look it was found."""
+
+    kind: Kind
+    look: int
+    mark: str
+
+
+@dataclass(frozen=True)
+class Episode:
+    """An alert from its opening to its end.
 
     Attributes:
         model: The model.
         column: The column, which stands for the alert.
-        kind: What happened.
-        day: On which day.
-        mark: The sentence that the message holds.
-        episode: The sentences of all that happened from the opening to the end.
+        number: Which episode of the alert it is.
+        first_day: The window that opened it.
+        last_day: The last window that it failed in.
+        events: All that happened in it.
     """
 
     model: str
     column: str
-    kind: Kind
-    day: int
-    mark: str
-    episode: tuple[str, ...] = ()
+    number: int
+    first_day: int
+    last_day: int
+    events: tuple[Event, ...]
+
+    @property
+    def end_look(self) -> int:
+        """At which look its end was found."""
+        return self.events[-1].look
 
 
 def rule_of(column: str) -> tuple[int, int]:
@@ -63,61 +82,100 @@ def rule_of(column: str) -> tuple[int, int]:
     return (1, 1) if int(column[1:]) % 2 == 0 else (2, 3)
 
 
-def verdicts(n_models: int, n_days: int, seed: int) -> dict[int, list[Verdict]]:
-    """Return by day what arrives on it, late second opinions on past days included."""
+def looks(n_days: int, seed: int, *, daily: bool = False) -> list[int]:
+    """Return the days on which a dispatcher looks: often late, twice after weeks; the last always.
+
+    Args:
+        n_days: How many days there are.
+        seed: Draws the gaps.
+        daily: Whether somebody looks every day instead.
+    """
+    rng, days = random.Random(seed), [1]
+    absences = {n_days // 4, n_days * 5 // 8}
+    while days[-1] < n_days:
+        gap = 1 if daily or rng.random() < 0.35 else rng.randint(2, 10)
+        if not daily and any(days[-1] < day <= days[-1] + gap for day in absences):
+            gap = min(LONGEST_ABSENCE, n_days // 3)
+        days.append(min(days[-1] + gap, n_days))
+    return days
+
+
+def verdicts(n_models: int, n_days: int, seed: int) -> Arriving:
+    """Return by day what arrives on it, late second opinions on past days included.
+
+    Some monitors are edited on the way (``k of n``), some are removed.
+    """
     rng = random.Random(seed)
-    arriving: dict[int, list[Verdict]] = {day: [] for day in range(1, n_days + 1)}
+    arriving: Arriving = {day: [] for day in range(1, n_days + 1)}
     for model in (f"m{i:02d}" for i in range(n_models)):
         for column in (f"c{i}" for i in range(COLUMNS)):
-            failing = False
-            for day in arriving:
-                failing = rng.random() < (0.55 if failing else 0.45)
-                if day > n_days - QUIET_DAYS:
-                    failing = False
-                status = rng.choice(["WARN", "ERROR"]) if failing else "OK"
-                if rng.random() < 0.05 and day <= n_days - QUIET_DAYS:
-                    status = "NO_DATA"
-                arriving[day].append(Verdict(model, column, day, status))
-                if day > 3 and rule_of(column) == (1, 1) and rng.random() < LATE:
-                    late = Verdict(model, column, day - 3, rng.choice(["OK", "ERROR"]), f"v{day}")
-                    arriving[day].append(late)
+            _stream(rng, arriving, model, column)
     return arriving
 
 
-def expected(arriving: dict[int, list[Verdict]]) -> list[Event]:
-    """Fold the verdicts into what people must be told."""
-    streams: dict[tuple[str, str], list[Verdict]] = {}
-    for day in sorted(arriving):
-        for verdict in arriving[day]:
-            # A window long past moves nothing where one window decides.
-            if verdict.status != "NO_DATA" and not verdict.is_late:
-                streams.setdefault((verdict.model, verdict.column), []).append(verdict)
-    return [event for stream in streams.values() for event in _events(stream)]
+def _stream(rng: random.Random, arriving: Arriving, model: str, column: str) -> None:
+    n_days, rule, failing = len(arriving), rule_of(column), False
+    fate, moment = rng.random(), rng.randint(n_days // 3, n_days * 2 // 3)
+    is_edited = fate < EDITED
+    is_removed = EDITED <= fate < EDITED + REMOVED and column != "c0"
+    for day in arriving:
+        if is_removed and day > moment:
+            return
+        k, n = EDIT[rule] if is_edited and day > moment else rule
+        failing = rng.random() < (0.55 if failing else 0.45)
+        if day > n_days - QUIET_DAYS:
+            failing = False
+        status = rng.choice(["WARN", "ERROR"]) if failing else "OK"
+        if rng.random() < 0.05 and day <= n_days - QUIET_DAYS:
+            status = "NO_DATA"
+        arriving[day].append(Verdict(model, column, day, status, "v1", k, n))
+        may_be_late = day > 3 and rule == (1, 1) and not is_edited
+        if may_be_late and day <= n_days - QUIET_DAYS and rng.random() < LATE:
+            late = rng.choice(["OK", "ERROR"])
+            arriving[day].append(Verdict(model, column, day - 3, late, f"v{day}"))
 
 
-def _events(stream: Sequence[Verdict]) -> Iterator[Event]:
-    k, n = rule_of(stream[0].column)
-    episode: list[Event] = []
-    worst = last = ""
-    bad = [verdict.status in ("WARN", "ERROR") for verdict in stream]
-    for i, verdict in enumerate(stream):
+def expected(arriving: Arriving, looked: Sequence[int]) -> list[Episode]:
+    """Fold the verdicts into what people must be told, if these are the looks."""
+    streams: dict[tuple[str, str], list[tuple[int, Verdict]]] = {}
+    for before, look in pairwise([0, *looked]):
+        found = [v for day in range(before + 1, look + 1) for v in arriving[day]]
+        for verdict in sorted(found, key=lambda v: v.day):  # of one window: as they arrived
+            streams.setdefault((verdict.model, verdict.column), []).append((look, verdict))
+    return [e for stream in streams.values() for e in _episodes(stream, list(looked))]
+
+
+def _episodes(stream: Sequence[tuple[int, Verdict]], looked: list[int]) -> Iterator[Episode]:
+    """Tell the episodes of one alert."""
+    recent: list[tuple[int, str]] = []  # day and status of the last n windows
+    events: list[Event] = []
+    number, first, last, worst = 0, 0, 0, ""
+    for look, verdict in stream:
+        if verdict.status == "NO_DATA" or (recent and verdict.day < recent[-1][0]):
+            continue  # where one window decides, one long past moves nothing
+        if recent and recent[-1] == (verdict.day, verdict.status):
+            continue
+        kept = [(day, status) for day, status in recent if day != verdict.day]
+        recent = [*kept, (verdict.day, verdict.status)][-verdict.n :]
+        bad = [status != "OK" for _, status in recent]
         kind: Kind | None = None
-        if bad[i]:
-            last = verdict.mark
-            if not episode and sum(bad[max(0, i - n + 1) : i + 1]) >= k:
-                kind, worst = "opened", verdict.status
-            elif episode and (worst, verdict.status) == ("WARN", "ERROR"):
+        if bad[-1]:
+            if not events and sum(bad) >= verdict.k:
+                kind, worst, first = "opened", verdict.status, verdict.day
+                number += 1
+            elif events and (worst, verdict.status) == ("WARN", "ERROR"):
                 kind, worst = "escalated", "ERROR"
-        elif episode and not any(bad[max(0, i - (n - k)) : i + 1]):
-            kind = "resolved"
+            last = verdict.day
+        elif events:
+            passes = next((i for i, failed in enumerate(reversed(bad)) if failed), len(bad))
+            kind = "resolved" if passes > verdict.n - verdict.k else None
         if kind:
-            episode.append(Event(verdict.model, verdict.column, kind, verdict.day, last))
+            events.append(Event(kind, look, verdict.mark))
         if kind == "resolved":
-            yield from _whole(episode)
-            episode = []
-    yield from _whole(episode)
-
-
-def _whole(episode: Sequence[Event]) -> Iterator[Event]:
-    marks = tuple(dict.fromkeys(event.mark for event in episode))
-    return (replace(event, episode=marks) for event in episode)
+            yield Episode(verdict.model, verdict.column, number, first, last, tuple(events))
+            events = []
+    if events:  # its monitor is gone: two windows later so is the alert
+        removed = stream[-1][1].day
+        gone = next(look for look in looked if look >= removed + 2)
+        events.append(Event("resolved", gone, ""))
+        yield Episode(verdict.model, verdict.column, number, first, last, tuple(events))
