@@ -81,11 +81,8 @@ class GroupState:
     def destinations(self) -> list[Destination]:
         """Return the places that an alert goes to, or that have still to hear of one."""
         routed = {place for places in self.routes.values() for place in places}
-        waiting = {
-            place_of(g)
-            for g in self.groups.values()
-            if json.loads(g["firing"]) or json.loads(g["owed"])
-        }
+        open_ = [g for g in self.groups.values() if (g["firing"], g["owed"]) != ("[]", "[]")]
+        waiting = {place_of(group) for group in open_}
         return sorted(routed | waiting)
 
     def families(self) -> list[str]:
@@ -229,14 +226,19 @@ class GroupState:
 
 
 def load(
-    conn: sa.Connection, context: Context, now: dt.datetime, *, with_plots: bool = False
+    conn: sa.Connection,
+    context: Context,
+    now: dt.datetime,
+    *,
+    with_plots: bool = False,
+    also: Collection[str] = (),
 ) -> GroupState:
-    """Read the state of one model, with the silences of this moment applied."""
+    """Read the state of one model and ``also`` some alerts, with today's silences applied."""
     model = context.spec.model
     groups = {key: dict(row) for key, row in alert_state.load_groups(conn, model).items()}
     untold = told_events.untold_episodes(conn, model)
     told = [json.loads(g[name]) for g in groups.values() for name in ("firing", "resolved", "owed")]
-    fingerprints = sorted({key.split(":")[0] for keys in told for key in keys} | set(untold))
+    fingerprints = sorted({key.split(":")[0] for keys in told for key in keys} | {*untold, *also})
     rows = alert_state.load_alerts(
         conn, model, states=alert_state.ACTIVE, fingerprints=fingerprints
     )

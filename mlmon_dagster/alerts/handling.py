@@ -102,5 +102,9 @@ def _replies(groups: Iterable[Row], row: Row, said: str) -> list[dict[str, Any]]
             mark = "|".join((group["group_key"], "ack", told, now.isoformat()))
             key = hashlib.sha256(mark.encode()).hexdigest()
             head = group["head_key"]
-            replies.append(outbox_row(group, key, "acknowledged", text, head_key=head, now=now))
+            replies.append(
+                outbox_row(
+                    group, key, "acknowledged", text, head_key=head, now=now, tells=[told[:-1]]
+                )
+            )
     return replies

@@ -22,6 +22,7 @@ from mlmon_dagster.alerts.routing import Destination
 from mlmon_dagster.alerts.slack_text import clean, cut, escape, problems
 
 PLOT = "plot"
+FALLBACK = "|fallback"  # ends the group of a copy
 _TITLE = 500
 _NOTE = 200
 
@@ -136,7 +137,7 @@ def fallback_row(row: Mapping[str, Any], error: str) -> dict[str, Any] | None:
     rest = {name: payload[name] for name in ("html", "plot") if name in payload}
     return {
         "idempotency_key": key,
-        "group_key": f"{row['group_key']}|fallback",
+        "group_key": f"{row['group_key']}{FALLBACK}",
         "receiver": receiver,
         "channel": channel,
         "head_key": "",

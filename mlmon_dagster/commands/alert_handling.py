@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlmon_dagster.commands.moments import future
-from mlmon_dagster.commands.options import author_option, specs_of
+from mlmon_dagster.commands.options import author_option, models_of, specs_of
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -130,21 +130,27 @@ def ack(project: Project, alert: str, comment: str, author: str) -> None:
 @click.option("--all", "everything", is_flag=True, help="Every message that was refused.")
 @click.pass_obj
 def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> None:
-    """Send messages again that were refused for good, after the cause was mended.
+    """Tell again what messages told that were refused for good, after the cause was mended.
 
-    Without ID and --all: list them.
+    What still fires is told as firing, what is over as over. Without ID and --all: list them.
     """
+    from mlmon_dagster.alerts.requeue import requeue as tell_again
     from mlmon_dagster.alerts.silencing import render_dead_letters
-    from mlmon_dagster.store.outbox_health import dead_letters, requeue_dead
+    from mlmon_dagster.alerts.stand_ins import platform_spec
+    from mlmon_dagster.store.outbox_health import dead_letters
 
     if not ids and not everything:
         rows = dead_letters(project.store.state)
         click.echo(render_dead_letters(rows))
         sys.exit(1 if rows else 0)
-    n = requeue_dead(project.store.state, ids)
-    if ids and not n:
-        raise ConfigError("None of these was refused. See: mlmon alerts requeue")
-    click.echo(f"{n} messages wait to be sent again. Next: mlmon alerts deliver")
+    specs = models_of(project).specs
+    platform = platform_spec(specs, project.ops_channel)
+    every = [*specs, *([platform] if platform else [])]
+    n_refused, n_waiting = tell_again(project.store, every, project.now(), ids)
+    click.echo(
+        f"{n_refused} refused messages are told again in {n_waiting}, as things stand now. "
+        "Next: mlmon alerts deliver"
+    )
 
 
 @click.command(epilog="Example: mlmon alerts digest --print --every weekly")

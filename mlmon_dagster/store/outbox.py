@@ -256,6 +256,19 @@ def supersede_unsent_thread(conn: sa.Connection, head_key: str) -> bool:
     return True
 
 
+def take_back(conn: sa.Connection, group_key: str) -> list[Row]:
+    """Withdraw what waits in a group and surely was not posted; return it."""
+    o = outbox.c
+    waiting = (
+        o.group_key == group_key,
+        o.status == "queued",
+        o.kind.not_in(("acknowledged", "repeated")),
+    )
+    rows = fetch(conn, sa.select(outbox).where(*waiting).order_by(o.id))
+    conn.execute(outbox.update().where(*waiting).values(status="superseded"))
+    return [row for row in rows if row["kind"] != "head"]
+
+
 def supersede_head_updates(conn: sa.Connection, head_key: str) -> dt.datetime:
     """Withdraw the waiting updates of a head that a newer update makes pointless.
 

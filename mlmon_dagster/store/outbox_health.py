@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -39,18 +40,23 @@ def dead_letters(engine: sa.Engine) -> list[Row]:
         return fetch(conn, query)
 
 
-def requeue_dead(engine: sa.Engine, ids: Sequence[int] = ()) -> int:
-    """Give dead messages another chance, after the cause was mended; return how many.
+def requeue_dead(conn: sa.Connection, ids: Sequence[int]) -> int:
+    """Give dead messages another chance as they are; return how many."""
+    values = {"status": "queued", "next_at": AT_ONCE, "attempts": 0}
+    return _settle_dead(conn, ids, values)
 
-    Args:
-        engine: The state database.
-        ids: Only these; all dead messages if empty.
-    """
-    dead = outbox.update().where(outbox.c.status == "dead")
-    if ids:
-        dead = dead.where(outbox.c.id.in_(ids))
-    with engine.begin() as conn:
-        return conn.execute(dead.values(status="queued", next_at=AT_ONCE, attempts=0)).rowcount
+
+def supersede_dead(conn: sa.Connection, ids: Sequence[int]) -> int:
+    """Take dead messages out of the way, for others say what they said; return how many."""
+    return _settle_dead(conn, ids, {"status": "superseded"})
+
+
+def _settle_dead(conn: sa.Connection, ids: Sequence[int], values: dict[str, Any]) -> int:
+    o, n = outbox.c, 0
+    for row_id in ids:
+        dead = outbox.update().where(o.id == row_id, o.status == "dead")
+        n += conn.execute(dead.values(values)).rowcount
+    return n
 
 
 def outbox_health(engine: sa.Engine) -> OutboxHealth:

@@ -31,6 +31,17 @@ def models_to_flush(engine: sa.Engine) -> list[str]:
         return sorted(conn.scalars(firing.union(told, untold)))
 
 
+def models_of(conn: sa.Connection, fingerprints: Collection[str]) -> list[str]:
+    """Return the models of some alerts."""
+    wanted = sorted(fingerprints)
+    found: set[str] = set()
+    for start in range(0, len(wanted), _BATCH):
+        batch = wanted[start : start + _BATCH]
+        query = sa.select(alert.c.model).where(alert.c.fingerprint.in_(batch))
+        found.update(conn.scalars(query))
+    return sorted(found)
+
+
 def untold_episodes(conn: sa.Connection, model: str) -> dict[str, set[int]]:
     """Return the episodes with an unmuted event that is in no message, by fingerprint."""
     e = alert_event.c

@@ -10,10 +10,11 @@ import threading
 import pytest
 
 from mlmon_dagster.alerts import DeliveryPolicy, deliver, dispatch, send_test
+from mlmon_dagster.alerts.requeue import requeue
 from mlmon_dagster.alerts.slack import SlackReceiver
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.outbox import claim_next, settle
-from mlmon_dagster.store.outbox_health import outbox_health, requeue_dead
+from mlmon_dagster.store.outbox_health import outbox_health
 from mlmon_dagster.store.schema import channel_gate, outbox
 from tests import forked
 from tests.alerts import worlds
@@ -96,9 +97,11 @@ def test_a_message_refused_for_good_is_dead_until_a_person_retries(
     assert (report.n_dead, statuses(store)) == (1, ["dead"])
     assert health.n_dead == 1
     assert "/invite" in health.last_error
-    assert requeue_dead(store.state) == 1
+    assert requeue(store, [spec_of("m00")], day(2)) == (1, 1)
     send(store, receiver)
-    assert keys(slack) == expected_keys(store)
+    (message,) = slack.messages
+    assert message.colour == "#d1242f"  # it fires still
+    assert statuses(store) == ["superseded", "sent"]
 
 
 def test_a_dead_message_blocks_no_other(
