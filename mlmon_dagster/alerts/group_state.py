@@ -16,7 +16,7 @@ from mlmon_dagster.alerts.outgoing import outbox_row, plot_row
 from mlmon_dagster.alerts.plotting import plot_of
 from mlmon_dagster.alerts.routing import Destination, destinations, fallback_of
 from mlmon_dagster.alerts.silencing import silenced_by
-from mlmon_dagster.alerts.view import AlertView, past_episode, view_of
+from mlmon_dagster.alerts.view import AlertView, failed_since, past_episode, view_of
 from mlmon_dagster.store import alert_state, outbox, silences, told_events
 from mlmon_dagster.store.alert_state import Row
 
@@ -149,10 +149,11 @@ class GroupState:
         return found
 
     def ended_views(self, keys: Iterable[str]) -> list[AlertView]:
-        """Return episodes that have ended: as they are now, or as they were if they fire again."""
+        """Return episodes that have ended: as they are, or as they were if it failed since."""
         named = {episode_of(key) for key in keys}
-        again = {k for k in named if self.alerts[k.split(":")[0]]["episode"] != int(split(k)[1])}
-        return self.views_of(named - again) + self.episodes(again)
+        as_it_was = {view.row["fingerprint"]: view for view in self.episodes(named)}
+        since = [f for f, view in as_it_was.items() if failed_since(self.alerts[f], view)]
+        return [as_it_was[f] if f in since else self.views[f] for f in as_it_was]
 
     def _group_key(self, destination: Destination, family: str) -> str:
         return "|".join((*destination, self.context.spec.model, family))

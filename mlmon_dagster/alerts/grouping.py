@@ -122,9 +122,11 @@ def _flush_family(state: GroupState, place: Destination, family: str) -> int:
         return 0
     mute_ended(state, quiet)
     silenced = {episode_of(k) for k in active.keys() - audible} & owed
+    over = {episode_of(k) for k in ended_quietly}
     group |= {
         "firing": dump(firing),
-        "resolved": dump(resolved | {episode_of(k) for k in ended_quietly}),
+        # Also what the thread tells as over: should nobody have seen it, all of it is said anew.
+        "resolved": dump(resolved | over | (missed if told.firing else set())),
         "owed": dump(silenced),
     }
     if reason is None:  # they ended under a silence: only the head says so

@@ -125,6 +125,13 @@ def past_episode(row: Row, events: Sequence[Row]) -> Row:
     }
 
 
+def failed_since(row: Row, past: AlertView) -> bool:
+    """Tell whether an alert has failed since an episode of it ended."""
+    last = json.loads(row["details"]).get("window_start")
+    ended = past.row["last_window_start"]
+    return bool(last and ended and dt.datetime.fromisoformat(last) >= ended)
+
+
 def worst_first(views: Sequence[AlertView]) -> list[AlertView]:
     """Sort: errors before warnings, the whole before its slices, then by name."""
     return sorted(

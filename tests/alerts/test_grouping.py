@@ -181,6 +181,31 @@ def test_what_is_over_is_told_before_the_next_episode_and_in_no_thread_of_it(
     assert untold(store) == 0
 
 
+def test_what_a_withdrawn_thread_told_as_over_is_told_by_what_takes_its_place(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    settle(store, SPECS, day(2), result(1, column_name="seen"))
+    history = [result(2, message="in between"), result(3, "OK"), result(3, column_name="seen")]
+    settle(store, SPECS, day(4), *history)
+    settle(store, SPECS, day(5), result(4, "OK", column_name="seen"))
+    send(store, receiver)
+
+    (message,) = slack.messages
+    assert "2 alerts opened and resolved" in message.text
+    assert "in between" in json.dumps(message.body)
+    assert untold(store) == 0
+
+
+def test_an_end_quotes_its_own_episode_though_the_alert_has_failed_since(store: Store) -> None:
+    two = {"k": 2, "of_n": 3}
+    settle(store, SPECS, day(3), result(1, **two), result(2, message="first", **two))
+    deliver(store, {"console": ConsoleReceiver(io.StringIO())})
+    passing = [result(i, "OK", **two) for i in (3, 4, 5)]
+    settle(store, SPECS, day(7), *passing, result(6, message="later", **two))
+
+    assert "was: first" in texts(store)[1]
+
+
 def test_windows_taken_in_at_once_are_muted_one_by_one(store: Store) -> None:
     """Day 1 drifts, day 2 has a refused file that explains it, day 3 is well again."""
     cause = {"family": "schema", "metric": "bad_rate"}
