@@ -21,6 +21,7 @@ from mlmon_dagster.alerts.group_state import (
     dump,
     episode_of,
     load,
+    split,
     told_of,
 )
 from mlmon_dagster.alerts.links import Links
@@ -213,7 +214,9 @@ def _write(state: GroupState, group: dict[str, Any], reason: Reason, news: News)
         over = {episode_of(k) for k in news.told.firing} | news.told.resolved
         silent = {episode_of(k) for k in news.told.firing} - {episode_of(k) for k in news.ended}
         _write_missed(state, group, key, over - silent | news.missed)
-        told_events.hand_over(state.conn, group["head_key"], key)
+        # Only what the new message says, so that anything else would be seen to be untold.
+        said = map(split, over | news.missed)
+        told_events.hand_over(state.conn, group["head_key"], key, episodes=said)
     else:
         text = _reply(state, context, reason, news)
         state.enqueue(

@@ -73,12 +73,28 @@ def mute_untold(conn: sa.Connection, episodes: Iterable[tuple[str, int]], reason
         conn.execute(alert_event.update().where(*mine).values(muted_reason=reason))
 
 
-def hand_over(conn: sa.Connection, head_key: str, message_key: str) -> None:
-    """Let a message take the place of a thread that was withdrawn: it tells what that told."""
+def hand_over(
+    conn: sa.Connection,
+    head_key: str,
+    message_key: str,
+    *,
+    episodes: Iterable[tuple[str, int]] | None = None,
+) -> None:
+    """Let a message take the place of a thread that was withdrawn: it tells what that told.
+
+    Args:
+        conn: The transaction.
+        head_key: The message that opened the thread.
+        message_key: The message that takes its place.
+        episodes: What that tells; None for all that the thread told.
+    """
     o = outbox.c
     withdrawn = sa.select(o.idempotency_key).where(
         sa.or_(o.idempotency_key == head_key, o.head_key == head_key), o.status == "superseded"
     )
+    if episodes is not None:
+        retell(conn, episodes, list(conn.scalars(withdrawn)), message_key)
+        return
     told_there = alert_event.c.message_key.in_(withdrawn)
     conn.execute(alert_event.update().where(told_there).values(message_key=message_key))
 
