@@ -81,6 +81,7 @@ def _run(name: str, options: argparse.Namespace) -> Finding:
                 )
                 look_of, n_untold = looks_of(place), untold(place)
         found = judge(episodes, slack.accepted, slack.messages, look_of)
+        found.n_untold = n_untold
         n_calls = len(slack.calls)
     print(f"\n{name}, seed {options.seed}, load average {load:.1f}")
     _print(found, toll, faults, n_calls, time.monotonic() - began)

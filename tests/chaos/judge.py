@@ -54,6 +54,7 @@ class Finding:
         out_of_order: Episodes told in a wrong order, or partly in another thread.
         as_if_open: Episodes told as going on after they were over.
         stale: First messages of ended threads that do not say so.
+        n_untold: Unmuted events without a message, as the product counts them.
     """
 
     n_expected: int = 0
@@ -61,6 +62,7 @@ class Finding:
     n_messages: int = 0
     n_over: int = 0
     n_taken_back: int = 0
+    n_untold: int = 0
     lost: list[str] = field(default_factory=list)
     duplicated: list[str] = field(default_factory=list)
     out_of_order: list[str] = field(default_factory=list)
@@ -75,7 +77,7 @@ class Finding:
     @property
     def is_clean(self) -> bool:
         """Whether nothing was lost, doubled, out of order, told as if it were not over, or left."""
-        return not any(self.wrong)
+        return not any(self.wrong) and not self.n_untold
 
 
 def judge(
