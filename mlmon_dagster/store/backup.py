@@ -141,10 +141,10 @@ def _log_order(table: Location) -> tuple[bool, str]:
 
 def _copy_table(table: Location, target: Path) -> int:
     """Copy the live files of the newest version and the log up to it; return the version."""
-    from deltalake import DeltaTable
+    from mlmon_dagster.store.delta import open_table
 
     source = table.path
-    pinned = DeltaTable(table.url)
+    pinned = open_table(table)
     version: int = pinned.version()
     for uri in pinned.file_uris():
         path = Path(uri.removeprefix("file://"))

@@ -201,10 +201,6 @@ class DeltaFolder:
             return Snapshot(open_table(self.path), self.path, self.schema, self.aliases)
         except TableNotFoundError:
             return None
-        except (DeltaError, OSError) as error:
-            # The lines after the first are where in native code it was found.
-            found = self.path.explain(error).strip().partition("\n")[0]
-            raise StoreError(f"The table at {self.path} cannot be read: {found}") from error
 
     def ensure(self) -> Snapshot:
         """Pin the newest version, creating an empty table first if there is none."""
@@ -231,11 +227,18 @@ def open_table(path: Location) -> DeltaTable:
 
     Raises:
         TableNotFoundError: If there is none.
-        StoreError: If the newest commit is not whole, as after a power cut: the table's library
-            takes an empty commit for one that changed nothing, and its rows would be missing
-            without a word.
+        StoreError: If it cannot be read, or the newest commit is not whole, as after a power
+            cut: the table's library takes an empty commit for one that changed nothing, and its
+            rows would be missing without a word.
     """
-    table = DeltaTable(path.url, storage_options=dict(path.options))
+    try:
+        table = DeltaTable(path.url, storage_options=dict(path.options))
+    except TableNotFoundError:
+        raise
+    except (DeltaError, OSError) as error:
+        # The lines after the first are where in native code it was found.
+        found = path.explain(error).strip().partition("\n")[0]
+        raise StoreError(f"The table at {path} cannot be read: {found}") from error
     commit = f"{table.version():020}.json"
     content = (path / "_delta_log" / commit).read()
     # None: a checkpoint of that version stands for it.

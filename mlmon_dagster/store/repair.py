@@ -258,7 +258,7 @@ def _last_whole(table: Location, work: Path, schema: pa.Schema, spec: ModelSpec)
     try:
         opened = open_table(Location(str(work)))
         return Snapshot(opened, table, schema, aliases_of(spec))
-    except (TableNotFoundError, DeltaError, OSError):
+    except (TableNotFoundError, DeltaError, StoreError, OSError):
         return None
 
 

@@ -73,6 +73,7 @@ def test_no_command_reads_past_a_newest_commit_that_is_not_whole(
         ("store", "head", MODEL),
         ("store", "sql", MODEL, query),
         ("metrics", MODEL, "--granularity", "week"),
+        ("backup", folder / "backup.tar.gz"),
     ):
         ended = mlmon("--project", folder, *AT, *command)
         assert ended.code == 2, (command, ended)

@@ -132,3 +132,12 @@ def test_bucket_needs_a_folder_on_this_machine_beside_it(tmp_path: Path) -> None
 
 def test_secrets_are_not_shown(remote: Store) -> None:
     assert "not-a-secret" not in repr(remote.root) + str(remote.root / "x")
+
+
+def test_an_empty_newest_commit_in_the_bucket_is_refused(remote: Store) -> None:
+    table = _table(remote)
+    table.ensure().append(_rows("a", 1))
+    (table.path / "_delta_log" / f"{1:020}.json").write(b"")
+
+    with pytest.raises(StoreError, match=r"newest commit 0+1\.json is empty"):
+        table.snapshot()

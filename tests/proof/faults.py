@@ -140,7 +140,7 @@ def _forked(call: Callable[[], Any]) -> Any:
             except BaseException:
                 import traceback
 
-                traceback.print_exc()
+                os.write(2, traceback.format_exc().encode())
             finally:
                 os._exit(code)
         os.close(writing)

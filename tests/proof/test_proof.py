@@ -95,6 +95,13 @@ def test_a_full_disk_at_a_call_of_native_code_changes_nothing_in_the_end(tmp_pat
     assert found["silent"] == []
 
 
+def test_a_day_that_dies_is_told_with_its_last_words() -> None:
+    died = faults._forked(lambda: [][0])
+
+    assert died["died"] == 1
+    assert "IndexError: list index out of range" in died["stderr"]
+
+
 def test_two_ingests_and_three_readers_at_once_see_whole_batches(
     template: Path, context: Any, tmp_path: Path
 ) -> None:
