@@ -12,7 +12,11 @@ from mlmon_dagster.metrics.novelty import novelty_metrics, own_novelty, place_p
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from tests.metrics.samples import count, numeric_binning
 
-RNG = np.random.default_rng(21)
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Draws that no other test has a part in."""
+    return np.random.default_rng(21)
 
 
 def profile(windows: np.ndarray, baseline: np.ndarray) -> ColumnStatistics:
@@ -33,56 +37,56 @@ def novel(windows: np.ndarray, baseline: np.ndarray) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("shift", [-6.0, -2.0, 0.0, 1.5, 3.0, 6.0])
-def test_the_share_is_that_of_the_rows_outside_the_baselines_range(shift):
+def test_the_share_is_that_of_the_rows_outside_the_baselines_range(shift, rng):
     """Within .02: rows on the way to the baseline's ends are estimated from the bins beside."""
-    baseline = RNG.normal(0, 1, (20, 500))
-    windows = RNG.normal(shift, 1, (4, 1000))
+    baseline = rng.normal(0, 1, (20, 500))
+    windows = rng.normal(shift, 1, (4, 1000))
     outside = ((windows < baseline.min()) | (windows > baseline.max())).mean(axis=1)
     np.testing.assert_allclose(novel(windows, baseline)["value"], outside, atol=0.02)
 
 
-def test_a_heap_at_the_end_of_the_range_is_not_novel_however_high():
+def test_a_heap_at_the_end_of_the_range_is_not_novel_however_high(rng):
     """Rain: nine of ten rows are 0, which is the smallest value."""
-    baseline = np.where(RNG.random((20, 500)) < 0.9, 0.0, RNG.gamma(1, 1, (20, 500)))
+    baseline = np.where(rng.random((20, 500)) < 0.9, 0.0, rng.gamma(1, 1, (20, 500)))
     assert novel(np.zeros((1, 500)), baseline)["value"].tolist() == [0.0]
     assert novel(np.full((1, 500), -1.0), baseline)["value"].tolist() == [1.0]
 
 
-def test_own_windows_are_as_novel_as_the_others_say():
+def test_own_windows_are_as_novel_as_the_others_say(rng):
     """Against the rows: within what a bin holds, .1 of them."""
-    level = np.repeat(RNG.normal(0, 3, 16), 400).reshape(16, 400)
-    rows = level + RNG.normal(0, 1, level.shape)
+    level = np.repeat(rng.normal(0, 3, 16), 400).reshape(16, 400)
+    rows = level + rng.normal(0, 1, level.shape)
     binning = numeric_binning(rows.ravel())
     others = [np.delete(rows, i, axis=0) for i in range(16)]
     known = [((r < o.min()) | (r > o.max())).mean() for r, o in zip(rows, others, strict=True)]
     np.testing.assert_allclose(own_novelty(count(binning, rows).counts), known, atol=0.1)
 
 
-def test_unchanged_means_are_rarely_extreme_where_days_differ():
+def test_unchanged_means_are_rarely_extreme_where_days_differ(rng):
     """2,000 days beside 28, each with a mean of its own: .01 of them within .004 to .02."""
     found = []
     for _ in range(40):
-        days = RNG.normal(0, 2, (78, 1)) + RNG.normal(0, 1, (78, 50))
+        days = rng.normal(0, 2, (78, 1)) + rng.normal(0, 1, (78, 50))
         found.append(place_p(profile(days[28:], days[:28]), profile(days[:28], days[:28])))
     assert 0.004 <= np.mean(np.concatenate(found) <= 0.01) <= 0.02
 
 
-def test_a_summer_beside_the_days_of_a_winter_is_far_and_novel():
-    winter = RNG.normal(37, 9, (36, 1)) + RNG.normal(0, 4, (36, 800))
-    july = RNG.normal(80, 4, (5, 1)) + RNG.normal(0, 4, (5, 800))
+def test_a_summer_beside_the_days_of_a_winter_is_far_and_novel(rng):
+    winter = rng.normal(37, 9, (36, 1)) + rng.normal(0, 4, (36, 800))
+    july = rng.normal(80, 4, (5, 1)) + rng.normal(0, 4, (5, 800))
     found = novel(july, winter)
     assert found["value"].min() > 0.9
     assert found["p_value"].max() < 0.01
 
 
-def test_few_windows_know_no_usual_share_and_few_rows_none():
-    baseline = RNG.normal(0, 1, (13, 500))
+def test_few_windows_know_no_usual_share_and_few_rows_none(rng):
+    baseline = rng.normal(0, 1, (13, 500))
     found = novelty_metrics(
         {"x": profile(baseline[:1] + 9, baseline)}, {"x": profile(baseline, baseline)}
     )
     assert found["reason"].tolist() == ["", "few_baseline_windows"]
     assert found["p_value"].isna().all()
-    few = novel(RNG.normal(0, 1, (1, 29)), RNG.normal(0, 1, (20, 500)))
+    few = novel(rng.normal(0, 1, (1, 29)), rng.normal(0, 1, (20, 500)))
     assert few["reason"].tolist() == ["few_rows"]
 
 
