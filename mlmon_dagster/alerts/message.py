@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -215,13 +216,20 @@ def _count(views: Sequence[AlertView]) -> str:
 
 
 def _and_more(rest: Sequence[AlertView]) -> str:
+    """Name what there is no room for, each alert once, with the number of its episodes."""
     if not rest:
         return ""
-    names = [v.name for v in rest[:MAX_NAMED]]
+    times = Counter(v.name for v in rest)
+    firsts = {v.name: v for v in reversed(rest)}
+    parts = list(times)
     if len({v.row["metric"] for v in rest}) == 1:  # the metric is said once
-        names[1:] = [v.part for v in rest[1:MAX_NAMED]]
-    named = ", ".join(names)
-    return f"and {len(rest)} more: {named}{', …' if len(rest) > MAX_NAMED else ''}"
+        parts[1:] = [firsts[name].part for name in parts[1:]]
+    named = [
+        part if n == 1 else f"{part} ({n} times)"
+        for part, n in zip(parts, times.values(), strict=True)
+    ]
+    more = ", …" if len(named) > MAX_NAMED else ""
+    return f"and {len(rest)} more: {', '.join(named[:MAX_NAMED])}{more}"
 
 
 def _notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:

@@ -169,6 +169,17 @@ def test_each_of_several_episodes_between_two_looks_is_told(store: Store) -> Non
     assert untold(store) == 0
 
 
+def test_however_many_episodes_are_over_each_is_named_or_counted(store: Store) -> None:
+    """Of 40, twelve have a sentence; the others are counted by their alert."""
+    history = [result(i, "ERROR" if i % 2 else "OK", message=f"day {i}") for i in range(1, 81)]
+    settle(store, SPECS, day(81), *history)
+
+    (text,) = texts(store)
+    assert text.count("day ") - text.count("days ") >= 12
+    assert "and 28 more: PSI of age (28 times)" in text
+    assert untold(store) == 0
+
+
 def test_what_is_over_is_told_before_the_next_episode_and_in_no_thread_of_it(
     store: Store,
 ) -> None:

@@ -130,7 +130,7 @@ def _sayings(
                 here = {s.phase for s in said[e.number] if s.order == order}
                 if e.first_day <= day <= e.last_day and phase not in here:
                     said[e.number].append(Saying(phase, *where, is_error))
-        # What there is no room for is named by its column alone, once for each episode.
+        # What there is no room for is named by its column alone, with the number of episodes.
         for _ in range(_rest(message, alert)):
             unlisted = [e for e in episodes if not said[e.number] and e.end_look <= where[2]]
             if unlisted:
@@ -158,7 +158,8 @@ def _rest(message: Message, alert: tuple[str, str]) -> int:
     rest, (model, column) = _REST.search(_text(message)), alert
     if rest is None or f"{model}: " not in _text(message):
         return 0
-    return len(re.findall(rf"\b{column}\b", rest[1]))
+    named = re.findall(rf"\b{column}\b(?: \((\d+) times\))?", rest[1])
+    return sum(int(times or 1) for times in named)
 
 
 def _judge_episode(found: Finding, episode: Episode, said: Sequence[Saying]) -> None:
