@@ -74,6 +74,18 @@ SPEC = {
 }
 
 
+_FIRST_STATES: dict[str, object] = {}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let every test draw from its module's ``RNG`` as if it ran first, whatever the order."""
+    module = getattr(item, "module", None)
+    generator = getattr(module, "RNG", None)
+    if module is not None and isinstance(generator, np.random.Generator):
+        first = _FIRST_STATES.setdefault(module.__name__, generator.bit_generator.state)
+        generator.bit_generator.state = first
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow tests, so that no worker ends with one while the others are idle."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -124,7 +124,7 @@ def _fold_batch(
     events: list[dict[str, Any]] = []
     windows = sorted({result["window_start"] for result in results})
     causes = failing_causes(conn, spec, windows)
-    judged = sorted([*results, *family_results(results)], key=lambda r: r["window_start"])
+    judged = sorted([*results, *family_results(results, spec)], key=lambda r: r["window_start"])
     # Window by window, so that many at once are told as if each had been looked at when it came.
     for window, of_window in groupby(judged, key=lambda r: r["window_start"]):
         happened: list[dict[str, Any]] = []

@@ -48,7 +48,7 @@ def examine(project: Project, *, is_deep: bool = False) -> list[Finding]:
     if next(f.is_fine for f in findings if f.subject == "store"):  # the others need it
         looks = (_declarations, _alerts, _clock, _instance, _landing_files)
         findings += [_safely(look, project) for look in looks]
-        findings.append(_safely(kept.baselines, project))
+        findings += [_safely(look, project) for look in (kept.baselines, _verdicts)]
         findings.append(_safely(kept.all_quarantined if is_deep else kept.quarantine, project))
         if is_deep:
             findings += kept.kept(project)
@@ -182,6 +182,24 @@ def _alerts(project: Project) -> Finding:
     )
     cure = "Run mlmon alerts deliver." if n else "Mend the cause, then: mlmon alerts requeue --all"
     return Finding("alerts", not (n or health.n_dead), found, cure)
+
+
+def _verdicts(project: Project) -> Finding:
+    """Name families that could judge none of their newest windows: nothing of them is healthy."""
+    from mlmon_dagster.report.summary import standing_of
+
+    unjudged = [
+        f"{spec.model}/{standing.family}: {standing.text} (newest window {standing.window})"
+        for spec in models_of(project).specs
+        for standing in standing_of(project.store, spec, project.now())
+        if standing.status == "NO_DATA"
+    ]
+    cure = (
+        "docs/monitors.md says what each reason needs: a baseline, more rows a window, ground truth"
+    )
+    return Finding(
+        "verdicts", not unjudged, "; ".join(unjudged) or "every family that looks can judge", cure
+    )
 
 
 def _declarations(project: Project) -> Finding:

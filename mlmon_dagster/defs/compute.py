@@ -200,28 +200,23 @@ def parts_of(work: Work) -> list[Work]:
 
 def _build_part(work: Work) -> dict[str, Numbers]:
     from mlmon_dagster.profiles import build_profiles, save_profiles
-    from mlmon_dagster.profiles.payload import binnings_of, stored_baseline
+    from mlmon_dagster.profiles.payload import binnings_in_force
 
     store, spec = work.project.store, work.spec
     before = work.states()
-    marks = {w.start: mark_of(before, w, "inference_store") for w in work.windows}
-    try:
-        baseline = stored_baseline(store, spec, work.start)
-    except BaselineMissingError:
-        # Without bins there is nothing to count in; the monitors report NO_DATA with the reason,
-        # and the planner asks again once there is a baseline.
-        unprofiled = {k: replace(mark, maturity=NO_BASELINE) for k, mark in marks.items()}
-        mark_step(work, "profiles", unprofiled)
-        return {}
+    baseline_id = promotions.in_force(store.state, spec.model).at(work.start)
     source = store.inference_records(spec).from_sql(work.windows, LIVE)
+    binnings = binnings_in_force(store, spec, work.start)
     key = personal.key_of(store.state, spec.model)
-    profiles = build_profiles(store, spec, source, binnings_of(store, baseline), key=key)
+    profiles = build_profiles(store, spec, source, binnings, key=key)
     save_profiles(store, spec, profiles, work.windows)
+    marks = {w.start: mark_of(before, w, "inference_store") for w in work.windows}
+    # Without a baseline the planner asks again once there is one.
     made_with = {
         k: replace(
             mark,
-            data_version=f"{mark.data_version}:{baseline.baseline_id[:8]}",
-            maturity=baseline.baseline_id,
+            data_version=f"{mark.data_version}:{(baseline_id or 'none')[:8]}",
+            maturity=baseline_id or NO_BASELINE,
         )
         for k, mark in marks.items()
     }

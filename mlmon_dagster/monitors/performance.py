@@ -157,8 +157,7 @@ def _no_data(
     if window["maturity"] == "provisional":
         return "provisional"
     if monitor.is_relative and (base is None or finite(base["value"]) is None):
-        none_yet = evidence.baseline is None and evidence.spec.baseline.is_rolling
-        return "learning" if none_yet else "no_baseline"
+        return "learning" if evidence.baseline is None else "no_baseline"
     return ""
 
 

@@ -130,7 +130,8 @@ def fit_binnings(
     Returns:
         Column name -> binning, in the order of `value_expressions`. The same rows in any order
         give the same binnings. Without rows, or with nulls only, a numeric column has one bin
-        for every value and a categorical one has only ``other`` and ``unseen``.
+        for every value and a categorical one has only ``other`` and ``unseen``; classes that
+        nobody declared have no bins.
     """
     from_sql = row_source(spec, from_sql)
     binnings: dict[str, Binning] = {}
@@ -147,7 +148,8 @@ def fit_binnings(
         elif kind == "latency" and name != "latency_ms":
             binnings[name] = size_binning(name, _typical(engine, from_sql, value))
         elif kind == "classes":
-            binnings[name] = _fit_classes(engine, spec, from_sql)
+            if classes := _classes(engine, spec, from_sql):
+                binnings[name] = class_binning(name, classes)
         elif kind == "score" and name not in ("score", DECIDED, CONFIDENCE):
             scores = class_scores(spec)
             label = next(label for label, column in scores.items() if column == name)
@@ -186,20 +188,18 @@ def _typical(engine: Engine, from_sql: str, value: str) -> float:
     return 0.0 if found is None else float(f"{math.exp(found):.4g}")
 
 
-def _fit_classes(engine: Engine, spec: ModelSpec, from_sql: str) -> Binning:
-    """Use the declared classes, else the commonest that the baseline has."""
-    names: Sequence[str] = declared_classes(spec)
-    if not names:
-        both = " UNION ALL ".join(
-            f"SELECT {column} AS x FROM {from_sql} AS records"
-            for column in ("prediction", "actual")
-        )
-        found = engine.query(
-            f"SELECT x, COUNT(*) AS n FROM ({both}) AS v WHERE x IS NOT NULL "
-            f"GROUP BY x ORDER BY n DESC, x LIMIT {MAX_CLASSES}"
-        )
-        names = sorted(_column(found, "x"))
-    return class_binning("prediction", names)
+def _classes(engine: Engine, spec: ModelSpec, from_sql: str) -> Sequence[str]:
+    """Return the declared classes, else the commonest that the baseline has; () if it has none."""
+    if names := declared_classes(spec):
+        return names
+    both = " UNION ALL ".join(
+        f"SELECT {column} AS x FROM {from_sql} AS records" for column in ("prediction", "actual")
+    )
+    found = engine.query(
+        f"SELECT x, COUNT(*) AS n FROM ({both}) AS v WHERE x IS NOT NULL "
+        f"GROUP BY x ORDER BY n DESC, x LIMIT {MAX_CLASSES}"
+    )
+    return sorted(_column(found, "x"))
 
 
 def is_personal(spec: ModelSpec, name: str) -> bool:

@@ -10,8 +10,9 @@ from functools import lru_cache
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import Binning
 from mlmon_dagster.profiles.bin_shapes import binning_from_json, binning_to_json
+from mlmon_dagster.profiles.binning import fit_binnings
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store import Store, baselines, promotions
+from mlmon_dagster.store import Store, baselines, personal, promotions
 from mlmon_dagster.store.baselines import StoredBaseline
 
 
@@ -55,6 +56,21 @@ def stored_binnings(
         BaselineMissingError: If none was fitted yet.
     """
     return binnings_of(store, stored_baseline(store, spec, at))
+
+
+def binnings_in_force(
+    store: Store, spec: ModelSpec, at: dt.datetime | None = None
+) -> dict[str, Binning]:
+    """Return the bins that a window is profiled with: the baseline's, blank ones without it.
+
+    Blank bins are those of no rows: one for all values of a feature, so that rows and nulls are
+    counted from the first day on, and the usual ones for what has fixed bins, such as a score.
+    """
+    try:
+        return stored_binnings(store, spec, at)
+    except BaselineMissingError:
+        nothing = store.inference_records(spec).from_sql(datasets=[])
+        return fit_binnings(store, spec, nothing, key=personal.key_of(store.state, spec.model))
 
 
 def binnings_of(store: Store, stored: StoredBaseline) -> dict[str, Binning]:

@@ -15,10 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, Binning, ColumnStatistics
 from mlmon_dagster.profiles.cells import as_numpy
-from mlmon_dagster.profiles.payload import stored_binnings
+from mlmon_dagster.profiles.payload import binnings_in_force
 from mlmon_dagster.spec.model import ModelSpec, SliceKey
 from mlmon_dagster.spec.windows import Window
 from mlmon_dagster.store import Store
@@ -77,7 +76,7 @@ def load_profiles(
     slices: Sequence[SliceKey] | None = None,
     at: dt.datetime | None = None,
 ) -> dict[str, ColumnStatistics]:
-    """Read profiles that were made with the bins of the present baseline.
+    """Read profiles that were made with the bins in force.
 
     Args:
         store: The store.
@@ -92,13 +91,10 @@ def load_profiles(
 
     Returns:
         Column -> statistics, cells sorted by `CELL_KEYS`. A column without any profile is
-        absent, and so is everything as long as there is no baseline. Windows profiled with an
-        earlier baseline are left out until they are profiled again.
+        absent. As long as there is no baseline, the profiles are those with blank bins. Windows
+        profiled with an earlier baseline are left out until they are profiled again.
     """
-    try:
-        binnings = stored_binnings(store, spec, at)
-    except BaselineMissingError:
-        return {}
+    binnings = binnings_in_force(store, spec, at)
     wanted = {name: b for name, b in binnings.items() if columns is None or name in columns}
     conditions = [f"column_name IN ({literals(wanted)})"]
     if start is not None:

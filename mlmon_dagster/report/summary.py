@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import TABLE
-from mlmon_dagster.monitors.wording import NAMES
+from mlmon_dagster.monitors.wording import NAMES, REASONS
 from mlmon_dagster.profiles import Baseline, load_profiles
 from mlmon_dagster.profiles.estimates import estimate
 from mlmon_dagster.profiles.halves import scored_columns
@@ -106,7 +106,8 @@ def _standing(spec: ModelSpec, family: str, rows: pd.DataFrame) -> Standing:
     window = moment(spec, newest["window_start"].iloc[0].to_pydatetime())
     if status == "NO_DATA":
         reasons = newest["reason"].dropna().value_counts()
-        why = f": {reasons.index[0]}" if len(reasons) and reasons.index[0] else ""
+        known = REASONS.get(str(reasons.index[0]), str(reasons.index[0])) if len(reasons) else ""
+        why = f": {known}" if known else ""
         return Standing(family, status, window, f"nothing could be judged{why}")
     failing = newest[newest["status"].isin(["ERROR", "WARN"])]
     if failing.empty:

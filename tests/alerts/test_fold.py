@@ -255,6 +255,26 @@ def test_no_data_is_an_alert_only_if_somebody_must_act(
     assert [row["metric"] for row in alerts_of(store)] == (["no_verdict"] if raised else [])
 
 
+@pytest.mark.parametrize("reason", ["learning", "few_rows", "few_of_rarer_class"])
+def test_a_family_that_judges_nothing_for_a_week_is_one_alert_until_it_judges(
+    store: Store, reason: str
+) -> None:
+    for number in range(1, 7):
+        fold(store, no_data(number, reason))
+    assert [kind for kind, _ in history(store)] == []
+    for number in range(7, 20):
+        fold(store, no_data(number, reason))
+    assert [kind for kind, _ in history(store)] == ["opened"]
+    fold(store, result(20, "OK"))
+    assert [kind for kind, _ in history(store)] == ["opened", "resolved"]
+
+
+def test_empty_windows_do_not_count_as_windows_that_could_not_be_judged(store: Store) -> None:
+    for number in range(1, 20):
+        fold(store, no_data(number, "few_rows", n=0))
+    assert [kind for kind, _ in history(store)] == []
+
+
 def test_the_alert_of_a_family_without_verdict_is_one_and_ends_with_a_verdict(store: Store) -> None:
     fold(store, no_data(1, "no_baseline"), no_data(1, "no_baseline", column_name="b"))
     opened = only_alert(store)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -86,21 +86,26 @@ def rows_of(
     return predictions, actuals
 
 
-def frames_of(task: str) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
+def frames_of(
+    task: str, datasets: Collection[str]
+) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
     """Yield name, predictions and actuals of every file: the last day's model is bad."""
-    days = [rows_of(task, dt.date(2024, 2, day), "validation", 0.0) for day in range(1, 16)]
-    yield "validation", pd.concat(p for p, _ in days), pd.concat(a for _, a in days)
+    if "validation" in datasets:
+        days = [rows_of(task, dt.date(2024, 2, day), "validation", 0.0) for day in range(1, 16)]
+        yield "validation", pd.concat(p for p, _ in days), pd.concat(a for _, a in days)
     for day in DAYS:
         yield str(day), *rows_of(task, day, "production", float(day == DAYS[-1]))
 
 
-def land(folder: Path, task: str) -> ModelSpec:
+def land(
+    folder: Path, task: str, datasets: Collection[str] = ("validation", "production")
+) -> ModelSpec:
     """Write the declaration and the files; return what is declared."""
     model = task.partition("_")[0]
     path = folder / "models" / f"{model}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(DECLARATIONS[task].replace("MODEL", model).replace("TASK", task))
-    for name, predictions, actuals in frames_of(task):
+    for name, predictions, actuals in frames_of(task, datasets):
         drop(predictions, landing(folder, "predictions", model) / f"{name}.parquet")
         drop(actuals, landing(folder, "actuals", model) / f"{name}.parquet")
     return load_model(path)

@@ -35,12 +35,19 @@ def cold(tmp_path: Path) -> Iterator[World]:
 
 
 def test_a_cold_start_says_learning_and_opens_no_alert(cold: World) -> None:
-    for family in ("drift", "performance", "quality"):
+    for family in ("drift", "performance", "estimated_performance"):
         found = cold.verdicts(family, FIRST)
         assert set(found["status"]) == {"NO_DATA"}, family
         assert set(found["reason"]) == {"learning"}, family
+    quality = cold.verdicts("quality", FIRST).groupby("metric")["status"].unique()
+    assert {name: list(found) for name, found in quality.items()} == {
+        "nan_rate": ["OK"],
+        "null_rate": ["OK"],
+        "out_of_range_rate": ["OK"],
+        "unseen_rate": ["NO_DATA"],  # nothing is known yet that a value could be new against
+    }
     fold_results(cold.project.store, cold.specs, NOW)
-    firing = [alert for alert in list_alerts(cold.project.store) if alert.state != "OK"]
+    firing = [alert for alert in list_alerts(cold.project.store) if alert.state == "FIRING"]
     assert not [alert for alert in firing if alert.family != "freshness"]
 
 

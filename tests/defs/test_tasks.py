@@ -44,3 +44,31 @@ def test_a_model_of_every_task_is_measured_and_its_bad_day_found(task, tmp_path)
     assert parts.groupby("window_start")["n"].sum().tolist() == whole["n"].tolist()
     assert rows_behind(project.store, spec, windows[-1:], limit=5).n == 240
     project.store.close()
+
+
+def test_without_a_baseline_nulls_are_judged_and_undeclared_classes_wait(tmp_path, monkeypatch):
+    task = "multiclass_classification"
+    declared = DECLARATIONS[task].replace(
+        ', scores: {cat: p_cat, dog: p_dog, "red fox": p_fox}', ""
+    )
+    declared = declared.replace("top_k: 2\n", "").replace(
+        ", {metric: top_k_accuracy, below: 0.9}", ""
+    )
+    monkeypatch.setitem(DECLARATIONS, task, declared)
+    spec = land(tmp_path, task, datasets=("production",))
+    project = make_project(tmp_path, lambda: NOW)
+    windows = windows_of_days(spec, DAYS)
+    with open_instance(project) as instance:
+        launcher = Launcher(project, [spec], instance)
+        for assets, days in ((("event_log", "baseline"), ()), (WINDOWED, windows)):
+            report = launcher.materialize(spec, assets, days)
+            assert report.is_success, report.errors
+    rows = monitor_results.newest(
+        project.store.state, spec.model, windows[0].start, windows[-1].end
+    )
+    found = {m: set(s) for m, s in rows.groupby("metric")["status"]}
+    reasons = {m: set(s) for m, s in rows.groupby("metric")["reason"]}
+    assert found["null_rate"] == {"OK"}
+    for metric in ("psi", "unseen_rate", "macro_f1"):
+        assert (found[metric], reasons[metric]) == ({"NO_DATA"}, {"learning"}), metric
+    project.store.close()

@@ -59,7 +59,7 @@ def test_provisional_windows_are_not_judged():
 
 def test_without_a_baseline_a_drop_is_no_data():
     row = only(verdicts("performance", [auc(0.1)]), AUC)
-    assert (row["status"], row["reason"]) == ("NO_DATA", "no_baseline")
+    assert (row["status"], row["reason"]) == ("NO_DATA", "learning")
 
 
 @pytest.mark.parametrize("reason", ["no_actuals", "single_class", "few_of_rarer_class"])
