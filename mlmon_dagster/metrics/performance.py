@@ -16,8 +16,9 @@ from mlmon_dagster.metrics.intervals import Z95, rate, wilson
 from mlmon_dagster.metrics.means import mean_rows, t_factor
 from mlmon_dagster.metrics.precision_recall import average_precision
 from mlmon_dagster.metrics.roc import MIN_RARER, roc_auc
+from mlmon_dagster.metrics.score_order import SCORE_ORDER, by_node
 from mlmon_dagster.metrics.separation import ks_separation, lift
-from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -41,7 +42,8 @@ def performance_metrics(
         confusion: Predictions by actual, over its own C' cells; None if it logs no prediction.
         losses: The loss columns ``:log_loss``, ``:brier``, ``:early_loss`` and ``:late_loss`` over
             the same cells, for exact intervals; without the first two they come from the score's
-            bins.
+            bins. ``:score_order`` of the cells whose areas are to be those of the rows; of others
+            they come from the score's bins, within the bound that is part of their interval.
         top_share: Share of the rows that counts as the top for lift.
         costs: Cost of a row by outcome (tp, fp, fn, tn); without it no expected_value.
 
@@ -82,7 +84,7 @@ def _score_metrics(
     middles = score_midpoints(score.binning)
     no_actuals = np.where(n == 0, "no_actuals", "")
     return [
-        *_area_frames(cells, negatives, positives, n_neg, n_pos),
+        *_area_frames(cells, negatives, positives, losses.get(SCORE_ORDER)),
         *_separation_frames(cells, negatives, positives, top_share),
         mean_rows("brier", losses[":brier"], high=1.0)
         if ":brier" in losses
@@ -96,18 +98,38 @@ def _score_metrics(
 
 
 def _area_frames(
-    cells: pd.DataFrame, negatives: Ints, positives: Ints, n_neg: Ints, n_pos: Ints
+    cells: pd.DataFrame, negatives: Ints, positives: Ints, order: ColumnStatistics | None
 ) -> list[MetricRows]:
+    """Areas from the order of the scores where that is known, of the whole; else from the bins."""
+    n_neg, n_pos = negatives.sum(axis=1), positives.sum(axis=1)
     reason = _of_classes(n_neg, n_pos)
+    place, ordered = _ordered(cells, order)
     metrics = []
-    for metric, result, version in (
-        ("roc_auc", roc_auc(negatives, positives), "delong-1"),
-        ("pr_auc", average_precision(negatives, positives), "influence-1"),
+    for metric, area, version in (
+        ("roc_auc", roc_auc, "delong-2"),
+        ("pr_auc", average_precision, "influence-2"),
     ):
-        value = np.where(reason == "", result.value, np.nan)
-        ends = result.lower, result.upper
-        metrics.append(table_rows(cells, metric, value, *ends, n_neg + n_pos, reason, version))
+        result = np.array(area(negatives, positives))
+        for cell, counts in zip(place, ordered, strict=True):
+            result[:, cell] = np.array(area(*counts))[:, 0]
+        value = np.where(reason == "", result[0], np.nan)
+        metrics.append(
+            table_rows(cells, metric, value, result[1], result[2], n_neg + n_pos, reason, version)
+        )
     return metrics
+
+
+def _ordered(
+    cells: pd.DataFrame, order: ColumnStatistics | None
+) -> tuple[list[int], list[tuple[Ints, Ints]]]:
+    """Return the cells whose labelled scores' order is known, and their rows per class and node."""
+    if order is None:
+        return [], []
+    known = pd.MultiIndex.from_frame(order.cells[list(CELL_KEYS)])
+    place = pd.MultiIndex.from_frame(cells[list(CELL_KEYS)]).get_indexer(known)
+    counts = [by_node(scores) for scores in order.order]
+    kept = [i for i, at in enumerate(place.tolist()) if at >= 0]
+    return [int(place[i]) for i in kept], [(counts[i][0][None], counts[i][1][None]) for i in kept]
 
 
 def _of_classes(n_neg: Ints, n_pos: Ints) -> NDArray[np.str_]:

@@ -73,8 +73,17 @@ def _bound(neg: Floats, pos: Floats, tp: Floats, fp: Floats, p: Floats, area: Fl
     ends = []
     for false in (before_fp, fp):
         start = before_tp + false
-        lost = false * (special.digamma(start + pos + 1) - special.digamma(start + 1))
+        lost = false * _harmonic(start, pos)
         with np.errstate(invalid="ignore", divide="ignore"):
             ends.append((pos - lost).sum(axis=1) / p)
     found: Floats = np.maximum(np.abs(ends[0] - area), np.abs(ends[1] - area))
+    return found
+
+
+def _harmonic(start: Floats, terms: Floats) -> Floats:
+    """Return the sums of 1 / (start + 1), 1 / (start + 2) and so on; one term is the usual case."""
+    found: Floats = np.where(terms > 0, 1 / (start + 1), 0.0)
+    several = terms > 1
+    first, end = start[several] + 1, (start + terms)[several] + 1
+    found[several] = special.digamma(end) - special.digamma(first)
     return found

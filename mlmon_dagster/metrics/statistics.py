@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.metrics.score_order import NO_SCORES, ScoreOrder, add_up
 
 CELL_KEYS = ("window_start", "dataset", "model_version", "slice_key", "slice_value")
 ALL = "all"
@@ -24,8 +25,9 @@ TABLE = ":table"
 UNSEEN_KEPT = 10
 
 Kind = Literal[
-    "numeric", "categorical", "score", "confusion", "classes", "loss", "latency", "status", "joint"
-]
+    "numeric", "categorical", "score", "order", "confusion", "classes", "loss", "latency", "status",
+    "joint",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Binning:
             and ``status`` for the roles, a feature's own name otherwise).
         kind: What the codes mean. ``numeric``: fine bins, ``fine`` of them inside each coarse
             (quantile) bin. ``categorical``: one per baseline category, then ``other`` and
-            ``unseen``. ``score``: logit-space bin x (unlabelled, negative, positive).
+            ``unseen``. ``score``: logit-space bin x (unlabelled, negative, positive). ``order``:
+            negative, positive; where on the scale they are, see `metrics.score_order`.
             ``confusion``: (predicted 0/1) x (unlabelled, negative, positive). ``classes``:
             predicted x actual class. ``loss``: one code; its sums are what counts. ``latency``:
             log-spaced bins. ``status``: ok, error. ``joint``: no codes but sums of products of
@@ -96,6 +99,7 @@ class ColumnStatistics:
             sums over labelled rows of log loss and of squared error.
         unseen: One dict per cell: commonest unseen categories by name (bounded, for people to
             read; the exact number is in ``counts``). Empty list if not categorical.
+        order: The labelled scores of each cell. Empty list if not of kind ``order``.
     """
 
     binning: Binning
@@ -111,6 +115,7 @@ class ColumnStatistics:
     total: NDArray[np.float64]
     total_sq: NDArray[np.float64]
     unseen: list[dict[str, int]] = field(default_factory=list)
+    order: list[ScoreOrder] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Count the cells."""
@@ -146,6 +151,7 @@ def select(
         stats,
         cells=stats.cells.iloc[rows].reset_index(drop=True),
         unseen=[stats.unseen[row] for row in rows] if stats.unseen else [],
+        order=[stats.order[row] for row in rows] if stats.order else [],
         **arrays,
     )
 
@@ -166,10 +172,12 @@ def concat(parts: Sequence[ColumnStatistics]) -> ColumnStatistics:
         name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS
     }
     unseen = [names for part in parts for names in part.unseen or [{} for _ in range(len(part))]]
+    ordered = [scores for part in parts for scores in part.order or [NO_SCORES] * len(part)]
     return replace(
         first,
         cells=pd.concat([part.cells for part in parts], ignore_index=True),
         unseen=unseen if any(unseen) else [],
+        order=ordered if first.binning.kind == "order" else [],
         **arrays,
     )
 
@@ -254,6 +262,7 @@ def _merge(stats: ColumnStatistics, groups: _Groups) -> ColumnStatistics:
         name: np.add.reduceat(getattr(stats, name)[order], starts) for name in _SUMS
     }
     unseen = [stats.unseen[row] for row in order.tolist()] if stats.unseen else []
+    ordered = [stats.order[row] for row in order.tolist()] if stats.order else []
     return replace(
         stats,
         cells=groups.cells,
@@ -261,15 +270,18 @@ def _merge(stats: ColumnStatistics, groups: _Groups) -> ColumnStatistics:
         minimum=np.fmin.reduceat(stats.minimum[order], starts),
         maximum=np.fmax.reduceat(stats.maximum[order], starts),
         unseen=_merge_unseen(unseen, starts),
+        order=[add_up(ordered[a:b]) for a, b in _groups_of(ordered, starts)],
         **sums,
     )
 
 
+def _groups_of(ragged: Sequence[object], starts: NDArray[np.intp]) -> list[tuple[int, int]]:
+    return list(pairwise([*starts.tolist(), len(ragged)])) if ragged else []
+
+
 def _merge_unseen(names: list[dict[str, int]], starts: NDArray[np.intp]) -> list[dict[str, int]]:
-    if not names:
-        return []
     merged = []
-    for begin, end in pairwise([*starts.tolist(), len(names)]):
+    for begin, end in _groups_of(names, starts):
         total: Counter[str] = Counter()
         for cell in names[begin:end]:
             total.update(cell)

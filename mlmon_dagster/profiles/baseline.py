@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 KIND = "baseline_profiles"
 FIRST_WINDOWS = "first_windows"
 MIN_FIRST_ROWS = 500
-METHOD = "5"  # another way of choosing bins is another baseline
+METHOD = "6"  # another way of choosing bins is another baseline
 
 
 BaselineKind = Literal["dataset", "promoted", "moving", "previous", "same", "model_version"]

@@ -140,10 +140,13 @@ def role_binning(column: str, kind: Kind) -> Binning:
 
     Codes of a score: ``logit_bin * 3 + state``, 1,024 bins between logits -14 and 14; of a
     prediction: ``predicted * 3 + state`` (0 unlabelled, 1 negative, 2 positive); of a latency:
-    1,163 equal steps of ln(ms) from 1e-3 to 1e7; of a status: 0 ok, 1 error.
+    1,163 equal steps of ln(ms) from 1e-3 to 1e7; of a status: 0 ok, 1 error; of the order of
+    scores: 0 negative, 1 positive.
     """
     if kind == "score":
         return _binning(column, kind, SCORE_BINS * 3, low=-LOGIT_SPAN, high=LOGIT_SPAN)
+    if kind == "order":
+        return _binning(column, kind, 2, low=-LOGIT_SPAN, high=LOGIT_SPAN)
     if kind == "confusion":
         return _binning(column, kind, 6)
     if kind == "latency":

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.binnings import representatives, upper_edges
+from mlmon_dagster.metrics.binnings import label_counts, representatives, upper_edges
+from mlmon_dagster.metrics.score_order import DEEPEST, ScoreOrder, add_up, depth_of
 from mlmon_dagster.metrics.statistics import (
+    ALL,
     Binning,
     ColumnStatistics,
     commonest,
     empty,
+    select,
 )
 from mlmon_dagster.profiles.binning import is_personal, value_expressions
 from mlmon_dagster.profiles.cells import Cells, as_numpy
@@ -56,9 +60,9 @@ def build_profiles(
 
     Returns:
         Column -> statistics; all columns have the same cells, sorted by `CELL_KEYS`; only
-        `:joint`, where it is profiled, has none of slices. A slice's key is ``origin,carrier``,
-        its value ``EWR,UA``; a null is ``<null>``, a version that is not logged ``none``. No rows
-        give no cells.
+        `:joint`, where it is profiled, and `:score_order` have none of slices. A slice's key is
+        ``origin,carrier``, its value ``EWR,UA``; a null is ``<null>``, a version that is not logged
+        ``none``. No rows give no cells.
 
     Raises:
         StoreError: If a slice has so many values that profiles would not be small any more.
@@ -98,12 +102,41 @@ def _profile(
     nonfinite = _nonfinite(engine, statements, cells) if has_nonfinite else {}
     found: dict[str, ColumnStatistics] = {}
     for i, column in enumerate(columns):
+        if column.binning.kind == "order":
+            found[column.binning.column] = _score_order(engine, statements, column, cells, found)
+            continue
         stats = _statistics(column, i, cells, parts, codes.get(i))
         if column.is_personal and column.binning.kind == "numeric":
             stats = _coarsened(stats)
         stats = _count_nonfinite(stats, nonfinite)
         found[column.binning.column] = _name_unseen(stats, column, cells, engine, statements)
     return found
+
+
+def _score_order(
+    engine: Engine,
+    statements: Statements,
+    column: Column,
+    cells: Cells,
+    found: Mapping[str, ColumnStatistics],
+) -> ColumnStatistics:
+    """Read the order of the labelled scores, of the cells of the whole."""
+    score = found["score"]
+    whole = np.flatnonzero(score.cells["slice_key"] == ALL)
+    counts = label_counts(score.counts[whole]).sum(axis=1)[:, 1:]
+    n, none = counts.sum(axis=1), np.zeros(len(whole), np.int64)
+    depth = max(map(depth_of, n.tolist()))
+    table = engine.query(statements.score_order(column, depth))
+    cell, codes, rows = (
+        part.astype(np.int64)
+        for part in (cells.of(table), as_numpy(table.column("code")), as_numpy(table.column("n")))
+    )
+    order = np.argsort(cell * 2 ** (DEEPEST + 2) + codes)
+    ends = np.append(np.searchsorted(cell[order], whole), len(order)).tolist()
+    ordered = [add_up([ScoreOrder(codes[order[a:b]], rows[order[a:b]])]) for a, b in pairwise(ends)]
+    return replace(
+        select(score, whole), binning=column.binning, counts=counts, n=n, n_null=none, order=ordered
+    )
 
 
 def profiled_columns(

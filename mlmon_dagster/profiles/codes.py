@@ -157,14 +157,23 @@ def _floor(value: str, most: int) -> str:
 
 
 def _score_bin(value: str, binning: Binning) -> str:
-    bins, low, high = binning.size // 3, binning.low, binning.high
+    return f"{_logit_step(value, binning, binning.size // 3)} * 3 + {_state(binning)}"
+
+
+def _logit_step(value: str, binning: Binning, steps: int) -> str:
+    low, high = binning.low, binning.high
     least = 1 / (1 + np.exp(-low))
-    logit = f"(LN({value} / (1 - {value})) - {number(low)}) * {number(bins / (high - low))}"
+    logit = f"(LN({value} / (1 - {value})) - {number(low)}) * {number(steps / (high - low))}"
     return (
         f"(CASE WHEN {value} <= {number(least)} THEN 0 "
-        f"WHEN {value} >= {number(1 - least)} THEN {bins - 1} "
-        f"ELSE {_floor(logit, bins - 1)} END) * 3 + {_state(binning)}"
+        f"WHEN {value} >= {number(1 - least)} THEN {steps - 1} "
+        f"ELSE {_floor(logit, steps - 1)} END)"
     )
+
+
+def order_code(value: str, binning: Binning, depth: int) -> str:
+    """Return the code of a labelled score in `metrics.score_order`, at a depth of its tree."""
+    return f"({2**depth} + {_logit_step(value, binning, 2**depth)}) * 2 + actual"
 
 
 def _numeric_code(value: str, binning: Binning, coarse: bool) -> str:

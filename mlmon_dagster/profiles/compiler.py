@@ -22,6 +22,7 @@ from mlmon_dagster.profiles.codes import (
     code_expression,
     list_bins,
     number,
+    order_code,
 )
 from mlmon_dagster.profiles.losses import bound_of
 from mlmon_dagster.profiles.paired import paired_outputs
@@ -136,7 +137,7 @@ class Statements:
         inner, whole, sliced = [], [], []
         paired = self.paired
         for i, column in enumerate(self.columns):
-            if i in self.numeric or column.binning.kind == "loss":
+            if i in self.numeric or column.binning.kind in ("loss", "order"):
                 continue  # counted elsewhere
             if paired is not None and i in paired[1:]:
                 continue
@@ -155,6 +156,13 @@ class Statements:
         outer = [f"CASE {items} END AS item", f"COALESCE({', '.join(names)}) AS code"]
         outer.append("COUNT(*) AS n")
         return self._grouped(inner, outer, [[n] for n in whole], True, True, [[n] for n in sliced])
+
+    def score_order(self, column: Column, depth: int) -> str:
+        """Labelled rows per cell of the whole and code of a score, at a depth of the tree."""
+        inner = [f"{order_code(column.value, column.binning, depth)} AS code"]
+        where = f"{column.value} IS NOT NULL AND actual IN (0, 1)"
+        outer = ["code", "COUNT(*) AS n"]
+        return self._grouped(inner, outer, [["code"]], False, True, where=where)
 
     def nonfinite(self) -> str:
         """Rows per cell and entry of the list column ``nonfinite`` (``temp:nan``)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from mlmon_dagster.metrics.score_order import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import Binning, Kind
 from mlmon_dagster.profiles.codes import number
 from mlmon_dagster.spec.model import ModelSpec
@@ -75,6 +76,7 @@ def _binary(spec: ModelSpec) -> Values:
     found: Values = {
         ":log_loss": ("loss", _log_loss(right)),
         ":brier": ("loss", f"(1 - {right}) * (1 - {right})"),
+        SCORE_ORDER: ("order", "score"),
     }
     if spec.columns.prediction is not None:
         found[DECIDED] = ("score", "CASE WHEN prediction = 1 THEN score END")

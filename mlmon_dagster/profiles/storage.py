@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlmon_dagster.metrics.score_order import ScoreOrder
 from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, Binning, ColumnStatistics
 from mlmon_dagster.profiles.cells import as_numpy
 from mlmon_dagster.profiles.payload import binnings_in_force
@@ -128,7 +129,7 @@ def to_rows(profiles: Mapping[str, ColumnStatistics]) -> pa.Table:
 
 def _column_rows(name: str, stats: ColumnStatistics) -> pa.Table:
     size = len(stats)
-    cells, codes = np.nonzero(stats.counts)
+    cells, codes, counts = _filled(stats)
     offsets = np.searchsorted(cells, np.arange(size + 1)).astype(np.int32)
     unseen = stats.unseen or [{}] * size
     columns: dict[str, Any] = {key: pa.array(stats.cells[key]) for key in CELL_KEYS}
@@ -136,10 +137,22 @@ def _column_rows(name: str, stats: ColumnStatistics) -> pa.Table:
     columns |= {key: getattr(stats, key) for key in _COUNTS}
     columns |= {key: pa.array(getattr(stats, key), from_pandas=True) for key in _FLOATS}
     columns["codes"] = _lists(offsets, pa.array(codes.astype(np.int32)))
-    columns["counts"] = _lists(offsets, pa.array(stats.counts[cells, codes]))
+    columns["counts"] = _lists(offsets, pa.array(counts))
     columns["unseen"] = [list(names) for names in unseen]
     columns["unseen_counts"] = [list(names.values()) for names in unseen]
     return pa.table(columns, schema=SCHEMA)
+
+
+def _filled(stats: ColumnStatistics) -> tuple[NDArray[np.int64], ...]:
+    """Return cell, code and rows of what is not empty."""
+    if stats.order:
+        sizes = [len(scores.codes) for scores in stats.order]
+        # Steps from code to code: small numbers, which compress to a third.
+        steps = np.concatenate([np.diff(scores.codes, prepend=0) for scores in stats.order])
+        rows = np.concatenate([scores.rows for scores in stats.order])
+        return np.repeat(np.arange(len(stats)), sizes), steps, rows
+    cells, codes = np.nonzero(stats.counts)
+    return cells, codes, stats.counts[cells, codes]
 
 
 def _lists(offsets: NDArray[np.int32], values: pa.Array) -> pa.Array:
@@ -210,10 +223,20 @@ class _Rows:
         counts = np.zeros((size, binning.size), np.int64)
         ends = self._ends[rows.start : rows.stop + 1]
         mine = slice(ends[0], ends[-1])
-        counts[np.repeat(np.arange(size), np.diff(ends)), self._codes[mine]] = self._counts[mine]
+        cell, codes, filled = np.repeat(np.arange(size), np.diff(ends)), self._codes, self._counts
+        ordered: list[ScoreOrder] = []
+        if binning.kind == "order":
+            ordered = [
+                ScoreOrder(np.cumsum(codes[a:b], dtype=np.int64), filled[a:b])
+                for a, b in pairwise(ends.tolist())
+            ]
+            for place, (of_cell, rows_of) in enumerate(ordered):
+                np.add.at(counts[place], of_cell & 1, rows_of)
+        else:
+            counts[cell, codes[mine]] = filled[mine]
         unseen = self._unseen(rows) if binning.kind == "categorical" else []
         arrays: dict[str, Any] = {name: values[rows] for name, values in self._arrays.items()}
-        return ColumnStatistics(binning, cells, counts, unseen=unseen, **arrays)
+        return ColumnStatistics(binning, cells, counts, unseen=unseen, order=ordered, **arrays)
 
     def _unseen(self, rows: slice) -> list[dict[str, int]]:
         found: list[dict[str, int]] = [{} for _ in range(rows.start, rows.stop)]

@@ -35,5 +35,8 @@ def assert_equal(
         np.testing.assert_allclose(
             getattr(left, name), getattr(right, name), rtol=sums, atol=sums, err_msg=name
         )
+    assert len(left.order) == len(right.order)
+    for mine, other in zip(left.order, right.order, strict=True):
+        np.testing.assert_array_equal(mine, other, err_msg="order")
     if names:
         assert left.unseen == right.unseen

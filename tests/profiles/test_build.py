@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.metrics.binnings import latency_representatives
+from mlmon_dagster.metrics.score_order import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, concat, merge
 from mlmon_dagster.profiles import build_profiles, fit_binnings
 from mlmon_dagster.profiles import cells as cells_module
@@ -72,7 +73,9 @@ def test_cells_are_window_version_and_slice_sorted_and_shared_by_all_columns(
     assert list(frame.columns) == list(CELL_KEYS)
     assert [tuple(row) for row in frame.itertuples(index=False)] == list(cells)
     assert str(frame["window_start"].dtype) == "datetime64[us, UTC]"
-    assert all(stats.cells is frame for stats in profiles.values())
+    assert all(profiles[name].cells is frame for name in profiles if name != SCORE_ORDER)
+    whole = frame[frame["slice_key"] == "all"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(profiles[SCORE_ORDER].cells, whole)
     assert {"EWR,D\\,L", "L\\\\GA,<null>", "<null>,"} <= set(frame["slice_value"])
 
 
@@ -282,7 +285,7 @@ def test_names_of_unseen_values_are_asked_for_only_if_there_are_any() -> None:
     binnings = fit_binnings(engine, SPEC, "baseline")
     engine.statements.clear()
     build_profiles(engine, SPEC, "records", binnings)
-    assert len(engine.statements) == 5
+    assert len(engine.statements) == 6
 
 
 def test_values_that_are_not_finite_are_asked_for_only_if_there_are_any() -> None:
