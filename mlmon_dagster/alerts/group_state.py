@@ -10,9 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts.message import Context, Message
+from mlmon_dagster.alerts.message import Context, Message, missed_message
 from mlmon_dagster.alerts.notify import Told
-from mlmon_dagster.alerts.outgoing import outbox_row, plot_row
+from mlmon_dagster.alerts.outgoing import outbox_row, plot_row, row_key
 from mlmon_dagster.alerts.plotting import plot_of
 from mlmon_dagster.alerts.routing import Destination, destinations, fallback_of
 from mlmon_dagster.alerts.silencing import silenced_by
@@ -144,7 +144,7 @@ class GroupState:
             # An alert that is not active may have failed since without opening another episode.
             if row["episode"] != int(number) or row["state"] not in alert_state.ACTIVE:
                 of_it = [e for e in history.get(fingerprint, ()) if e["episode"] == int(number)]
-                row = past_episode(row, of_it)
+                row = {**past_episode(row, of_it), "episode": int(number)}
             found.append(view_of(row, zone))
         return found
 
@@ -224,6 +224,29 @@ class GroupState:
             rows.append(plot_row(group, key, plot, thread=head_key or key, now=self.now))
         outbox.enqueue(self.conn, [{**row, "next_at": next_at} for row in rows])
         told_events.mark_told(self.conn, map(split, episodes), key)
+
+    def enqueue_over(
+        self, group: dict[str, Any], part: str, over: Collection[str]
+    ) -> dict[str, list[str]]:
+        """Say of episodes that they are over, in as many messages as it takes to name them all.
+
+        Args:
+            group: The notification log that they belong to.
+            part: Tells these messages from others of the same version.
+            over: The episodes.
+
+        Returns:
+            By the key of each message the episodes that it tells.
+        """
+        left, told = self.episodes(over), dict[str, list[str]]()
+        while left:
+            key = row_key(group, f"{part}{len(told) or ''}")
+            text, rest = missed_message(self.context_of(group), left)
+            untold = {view.episode for view in rest}
+            told[key] = [view.episode for view in left if view.episode not in untold]
+            self.enqueue(group, key, "resolved", text, head_key="", tells=told[key])
+            left = list(rest)
+        return told
 
 
 def load(

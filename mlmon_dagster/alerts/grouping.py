@@ -182,11 +182,6 @@ class News:
     ended: set[str]
     missed: set[str]
 
-    @property
-    def tells(self) -> set[str]:
-        """The episodes that a message about all of it tells."""
-        return {episode_of(key) for key in self.audible | self.ended} | self.missed
-
 
 def _write(state: GroupState, group: dict[str, Any], reason: Reason, news: News) -> int:
     """Write what there is to say; return in how many messages."""
@@ -199,8 +194,7 @@ def _write(state: GroupState, group: dict[str, Any], reason: Reason, news: News)
     key, context, n_written = row_key(group), state.context_of(group), 1
     if reason == "first":
         if news.missed:  # what is over does not belong into the thread of what begins
-            _write_missed(state, group, row_key(group, "missed"), news.missed)
-            n_written = 2
+            n_written += len(state.enqueue_over(group, "missed", news.missed))
         group |= {"head_key": key, "resolved": "[]"}
         views = state.views_of(news.audible)
         text = say.head_message(context, views)
@@ -208,42 +202,47 @@ def _write(state: GroupState, group: dict[str, Any], reason: Reason, news: News)
             group, key, _KINDS[reason], text, head_key="", tells=news.audible, pictured=views
         )
     elif reason == "missed" and not news.told.firing:
-        _write_missed(state, group, key, news.missed)
+        n_written = len(state.enqueue_over(group, "", news.missed))
     elif reason == "all_resolved" and _withdraw(state, group):
         # The thread's answers go with it: all that fired in it is said here, whenever it ended.
         over = {episode_of(k) for k in news.told.firing} | news.told.resolved
         silent = {episode_of(k) for k in news.told.firing} - {episode_of(k) for k in news.ended}
-        _write_missed(state, group, key, over - silent | news.missed)
-        # Only what the new message says, so that anything else would be seen to be untold.
-        said = map(split, over | news.missed)
-        told_events.hand_over(state.conn, group["head_key"], key, episodes=said)
+        told = state.enqueue_over(group, "", over - silent | news.missed)
+        n_written = len(told)
+        # Only what a new message says, so that anything else would be seen to be untold.
+        for said, episodes in told.items():
+            if said == key:
+                episodes = [*episodes, *silent]
+            told_events.hand_over(
+                state.conn, group["head_key"], said, episodes=map(split, episodes)
+            )
     else:
-        text = _reply(state, context, reason, news)
-        state.enqueue(
-            group,
-            key,
-            _KINDS[reason],
-            text,
-            head_key=group["head_key"],
-            tells=news.tells,
-            pictured=_pictured(state, reason, news),
-        )
+        replies = _replies(state, context, reason, news)
+        n_written = len(replies)
+        for n_left, (text, tells) in zip(range(n_written - 1, -1, -1), replies, strict=True):
+            state.enqueue(
+                group,
+                row_key(group, f"{n_left or ''}"),
+                _KINDS[reason],
+                text,
+                head_key=group["head_key"],
+                tells=tells,
+                pictured=() if n_left else _pictured(state, reason, news),
+            )
         if reason != "repeat":
             _write_head(state, group)
     alert_state.save_group(state.conn, group)
     return n_written
 
 
-def _write_missed(state: GroupState, group: dict[str, Any], key: str, over: set[str]) -> None:
-    """Say of what is over that it was, in a message of its own."""
-    text = say.missed_message(state.context_of(group), state.episodes(over))
-    state.enqueue(group, key, _KINDS["missed"], text, head_key="", tells=over)
-
-
-def _reply(state: GroupState, context: Context, reason: Reason, news: News) -> Message:
+def _replies(
+    state: GroupState, context: Context, reason: Reason, news: News
+) -> list[tuple[Message, Collection[str]]]:
+    """Return the answers in a thread, mostly one, and the episodes that each tells."""
     told, audible = news.told, news.audible
+    firing = state.views_of(audible)
     if reason == "repeat":
-        return say.repeat_message(context, state.views_of(audible))
+        return [(say.repeat_message(context, firing), audible)]
     known = {episode_of(key) for key in told.firing}
     changed = {key for key in audible - told.firing if episode_of(key) in known}
     events = alert_state.last_events(
@@ -257,8 +256,12 @@ def _reply(state: GroupState, context: Context, reason: Reason, news: News) -> M
         resolved=state.ended_views(news.ended),
         missed=state.episodes(news.missed),
     )
-    mention = bool(changes.opened or changes.escalated)
-    return say.change_message(context, changes, state.views_of(audible), mention=mention)
+    found = list[tuple[Message, Collection[str]]]()
+    for part in changes.in_parts():
+        mention = bool(part.opened or part.escalated)
+        text = say.change_message(context, part, firing, mention=mention)
+        found.append((text, {view.episode for _, group in part.labelled for view in group}))
+    return found
 
 
 def _pictured(state: GroupState, reason: Reason, news: News) -> Sequence[AlertView]:
@@ -271,7 +274,7 @@ def _pictured(state: GroupState, reason: Reason, news: News) -> Sequence[AlertVi
 def _withdraw(state: GroupState, group: dict[str, Any]) -> bool:
     """Withdraw a thread of this group alone that was never posted."""
     shared = [g for g in state.groups.values() if g["head_key"] == group["head_key"]]
-    if outages.kind_of(state.conn, group["head_key"]) == outages.OUTAGE:
+    if outages.kind_of(state.conn, group["head_key"]) == outbox.OUTAGE:
         return False
     return len(shared) == 1 and outbox.supersede_unsent_thread(state.conn, group["head_key"])
 
@@ -279,7 +282,7 @@ def _withdraw(state: GroupState, group: dict[str, Any]) -> bool:
 def _write_head(state: GroupState, group: dict[str, Any]) -> None:
     """Bring the first message of the thread up to date; a summary's thread has many groups."""
     head_key = group["head_key"]
-    if not head_key or outages.kind_of(state.conn, head_key) == outages.OUTAGE:
+    if not head_key or outages.kind_of(state.conn, head_key) == outbox.OUTAGE:
         return  # a summary of many models is not one model's to change
     sharing = [g for g in state.groups.values() if g["head_key"] == head_key]
     firing = state.views_of(key for g in sharing for key in json.loads(g["firing"]))

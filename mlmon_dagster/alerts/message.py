@@ -10,6 +10,7 @@ from typing import Literal
 
 from mlmon_dagster.alerts.commands import commands_of
 from mlmon_dagster.alerts.links import Links, links_of
+from mlmon_dagster.alerts.slack_text import safe
 from mlmon_dagster.alerts.view import AlertView, number, worst_first
 from mlmon_dagster.spec.model import ModelSpec
 
@@ -17,6 +18,8 @@ Mood = Literal["ERROR", "WARN", "OK"]
 
 MAX_LISTED = 6
 MAX_NAMED, MAX_OVER = 20, 12  # what is over is told nowhere else
+# Characters that are shown of a sentence, its numbers, what is left out, and the list of all three.
+MAX_SENTENCE, MAX_NOTE, MAX_MORE, MAX_LIST = 300, 500, 1000, 2400
 OVER = "Opened and resolved"  # before anybody was told
 LATE = ("Told late", "it was over before this message could be sent")
 
@@ -55,6 +58,21 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """What one message says of some alerts.
+
+    Attributes:
+        items: A sentence each.
+        more: The names of the others.
+        left: Those that there is no room for.
+    """
+
+    items: tuple[Item, ...]
+    more: str
+    left: tuple[AlertView, ...]
+
+
+@dataclass(frozen=True)
 class Changes:
     """What happened to a group since its last message."""
 
@@ -75,6 +93,22 @@ class Changes:
             (OVER, self.missed),
         )
         return [(label, views) for label, views in every if views]
+
+    def in_parts(self) -> list[Changes]:
+        """Spread them over as many messages as it takes to name all that is over, oldest first."""
+        if not _change_listing(self).left:
+            return [self]
+        parts, past = list[Changes](), Changes(resolved=self.resolved, missed=self.missed)
+        while past.labelled:
+            left = {id(view) for view in _change_listing(past).left}
+            later = [[v for v in group if id(v) in left] for group in (past.resolved, past.missed)]
+            now = [
+                [v for v in group if id(v) not in left] for group in (past.resolved, past.missed)
+            ]
+            parts.append(Changes(resolved=now[0], missed=now[1]))
+            past = Changes(resolved=later[0], missed=later[1])
+        present = replace(self, resolved=(), missed=())
+        return [*parts, present] if present.labelled else parts
 
 
 @dataclass(frozen=True)
@@ -102,11 +136,12 @@ def head_message(context: Context, firing: Sequence[AlertView]) -> Message:
         firing: Alerts of one family that fire; not empty.
     """
     views = worst_first(firing)
+    said = listing(views, [Item(v.sentence) for v in views])
     return Message(
         title=_title(context, views),
         mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
-        items=_items(views),
-        more=_and_more(views[MAX_LISTED:]),
+        items=said.items if len(views) > 1 else (),  # what a single one says is in the title
+        more=said.more,
         notes=_notes(context, views),
         mentions=_mentions(context, views),
         links=links_of(context.links, views),
@@ -117,11 +152,12 @@ def head_message(context: Context, firing: Sequence[AlertView]) -> Message:
 def closed_message(context: Context, resolved: Sequence[AlertView]) -> Message:
     """Say that everything in a thread has ended: the last update of its head."""
     views = worst_first(resolved)
+    said = listing(views, [_was(v) for v in views])
     return Message(
         title=f"{context.spec.model}: resolved, {_back(views)}",
         mood="OK",
-        items=tuple(_was(v) for v in views[:MAX_LISTED]),
-        more=_and_more(views[MAX_LISTED:]),
+        items=said.items,
+        more=said.more,
         notes=(("Owner", _owners(context, views)),),
         links=links_of(context.links, views),
     )
@@ -139,7 +175,7 @@ def change_message(
         mention: Whether the change is worth notifying the people declared.
     """
     views = [view for _, group in changes.labelled for view in group]
-    items = [_change_item(label, v) for label, group in changes.labelled for v in group]
+    said = _change_listing(changes)
     counts = [f"{len(group)} {label.lower()}" for label, group in changes.labelled]
     if len(views) == 1:
         counts = [f"{counts[0]}: {_change_text(views[0], changes)}"]
@@ -147,8 +183,8 @@ def change_message(
     return Message(
         title=f"{context.spec.model}: {', '.join(counts)}{still}",
         mood=head_message(context, firing).mood if firing else "OK",
-        items=tuple(items[:MAX_OVER]),
-        more=_and_more(views[MAX_OVER:]),
+        items=said.items,
+        more=said.more,
         mentions=_mentions(context, views) if mention else (),
         links=links_of(context.links, views),
     )
@@ -160,33 +196,46 @@ def repeat_message(context: Context, firing: Sequence[AlertView]) -> Message:
     return replace(head, title=f"Still firing: {head.title}", links=())
 
 
-def missed_message(context: Context, over: Sequence[AlertView]) -> Message:
-    """Say that alerts opened and ended before anybody was told: nobody needs to come running."""
+def missed_message(
+    context: Context, over: Sequence[AlertView]
+) -> tuple[Message, tuple[AlertView, ...]]:
+    """Say that alerts opened and ended before anybody was told: nobody needs to come running.
+
+    Args:
+        context: The model.
+        over: The episodes; not empty.
+
+    Returns:
+        The message, and the episodes that it has no room for: they are told in another one.
+    """
     views = worst_first(over)
-    said = f"{_count(views)} {OVER.lower()}"
+    said = listing(views, [_was(v) for v in views], MAX_OVER)
+    told = f"{_count(len(views) - len(said.left))} {OVER.lower()}"
     if len(views) == 1:
-        said = f"{OVER.lower()}: {views[0].sentence.rstrip('.')}; {_episode(views[0])}"
-    return Message(
-        title=f"{context.spec.model}: {said}",
+        told = f"{OVER.lower()}: {views[0].sentence.rstrip('.')}; {episode_text(views[0])}"
+    text = Message(
+        title=f"{context.spec.model}: {told}",
         mood="OK",
-        items=tuple(_was(v) for v in views[:MAX_OVER]) if len(views) > 1 else (),
-        more=_and_more(views[MAX_OVER:]),
+        items=said.items if len(views) > 1 else (),
+        more=said.more,
         notes=(LATE, ("Owner", _owners(context, views))),
         links=links_of(context.links, views),
         commands=commands_of(views),
     )
+    return text, said.left
 
 
 def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
     """Say in one message what fires after a backfill, across families."""
     views = worst_first(firing)
     families = sorted({v.row["family"] for v in views})
+    said = listing(views, [Item(v.sentence) for v in views])
     return Message(
-        title=f"{context.spec.model}: {_count(views)} firing after the backfill "
+        title=f"{context.spec.model}: {_count(len(views))} firing after the backfill "
         f"({', '.join(families)}); since {_since(views)}",
         mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
-        items=tuple(Item(v.sentence) for v in views[:MAX_LISTED]),
-        more=_and_more(views[MAX_LISTED:]),
+        items=said.items,
+        more=said.more,
         notes=_notes(context, views),
         mentions=_mentions(context, views),
         links=links_of(context.links, views),
@@ -204,32 +253,58 @@ def _since(views: Sequence[AlertView]) -> str:
     return min(views, key=lambda v: str(v.row["opened_window"])).since
 
 
-def _items(views: Sequence[AlertView]) -> tuple[Item, ...]:
-    """List the alerts; what a single one says is in the title already."""
-    if len(views) == 1:
-        return ()
-    return tuple(Item(v.sentence) for v in views[:MAX_LISTED])
+def _count(n: int) -> str:
+    return "1 alert" if n == 1 else f"{n} alerts"
 
 
-def _count(views: Sequence[AlertView]) -> str:
-    return "1 alert" if len(views) == 1 else f"{len(views)} alerts"
+def listing(
+    views: Sequence[AlertView],
+    items: Sequence[Item],
+    limit: int = MAX_LISTED,
+    names: Sequence[str] = (),
+) -> Listing:
+    """Say as much of some alerts as surely is shown: nothing of it is cut off later.
+
+    Args:
+        views: What there is to say, the most important first; episodes of one alert may repeat.
+        items: The sentence about each.
+        limit: The most sentences.
+        names: What to call each where there is no room for its sentence; by default the metric,
+            column and slice.
+    """
+    for n_items in range(min(limit, len(views)), -1, -1):
+        rest, kept = views[n_items:], items[:n_items]
+        more, left = _and_more(rest, names[n_items:] or _names(rest))
+        if sum(map(_width, kept)) + len(safe(more, MAX_MORE)) <= MAX_LIST:
+            break
+    return Listing(tuple(kept), more, left)
 
 
-def _and_more(rest: Sequence[AlertView]) -> str:
-    """Name what there is no room for, each alert once, with the number of its episodes."""
+def _width(item: Item) -> int:
+    numbers = safe(item.numbers, MAX_NOTE)
+    return len(safe(item.sentence, MAX_SENTENCE)) + len(numbers) + 10  # bullet, indent, line ends
+
+
+def _and_more(rest: Sequence[AlertView], names: Sequence[str]) -> tuple[str, tuple[AlertView, ...]]:
+    """Name what has no sentence, each alert once, with the number of its episodes."""
     if not rest:
-        return ""
-    times = Counter(v.name for v in rest)
-    firsts = {v.name: v for v in reversed(rest)}
-    parts = list(times)
-    if len({v.row["metric"] for v in rest}) == 1:  # the metric is said once
-        parts[1:] = [firsts[name].part for name in parts[1:]]
-    named = [
-        part if n == 1 else f"{part} ({n} times)"
-        for part, n in zip(parts, times.values(), strict=True)
-    ]
-    more = ", …" if len(named) > MAX_NAMED else ""
-    return f"and {len(rest)} more: {', '.join(named[:MAX_NAMED])}{more}"
+        return "", ()
+    text, named, kept = "", set[str](), f"and {len(rest)} more: , …"
+    for name, n in Counter(names).items():
+        part = name if n == 1 else f"{name} ({n} times)"
+        longer = f"{text}, {part}" if text else part
+        if len(named) == MAX_NAMED or (text and len(safe(kept + longer, MAX_LIST)) > MAX_MORE):
+            break
+        text, named = longer, named | {name}
+    left = tuple(view for view, name in zip(rest, names, strict=True) if name not in named)
+    return f"and {len(rest)} more: {text}{', …' if left else ''}", left
+
+
+def _names(views: Sequence[AlertView]) -> list[str]:
+    """Call each alert by its name; the metric is said once where all have the same."""
+    if len({view.row["metric"] for view in views}) > 1:
+        return [view.name for view in views]
+    return [view.name if view.name == views[0].name else view.part for view in views]
 
 
 def _notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:
@@ -262,11 +337,17 @@ def _mentions(context: Context, views: Sequence[AlertView]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
+def _change_listing(changes: Changes) -> Listing:
+    views = [view for _, group in changes.labelled for view in group]
+    items = [_change_item(label, v) for label, group in changes.labelled for v in group]
+    return listing(views, items, MAX_OVER)
+
+
 def _change_item(label: str, view: AlertView) -> Item:
     if label == "Resolved":
-        return Item(f"Resolved: {view.name}{_now(view)}; was: {view.sentence}", _episode(view))
+        return Item(f"Resolved: {view.name}{_now(view)}; was: {view.sentence}", episode_text(view))
     if label == OVER:
-        return Item(f"{OVER}: {view.sentence}", _episode(view))
+        return Item(f"{OVER}: {view.sentence}", episode_text(view))
     newest = view.details.get("newest_message") if label.startswith("Revised") else ""
     return Item(f"{label}: {newest or view.sentence}")
 
@@ -275,19 +356,19 @@ def _change_text(view: AlertView, changes: Changes) -> str:
     if changes.resolved:
         return f"{view.name}{_now(view)}"
     if changes.missed:
-        return f"{view.sentence.rstrip('.')}, {_episode(view)}"
+        return f"{view.sentence.rstrip('.')}, {episode_text(view)}"
     newest = view.details.get("newest_message") if changes.revised else ""
     return str(newest or view.sentence).rstrip(".")
 
 
 def _was(view: AlertView) -> Item:
-    return Item(f"Was: {view.sentence}", _episode(view))
+    return Item(f"Was: {view.sentence}", episode_text(view))
 
 
 def _back(views: Sequence[AlertView]) -> str:
     if len(views) == 1:
         return f"{views[0].name}{_now(views[0])}"
-    return f"{_count(views)} back to normal"
+    return f"{_count(len(views))} back to normal"
 
 
 def _now(view: AlertView) -> str:
@@ -299,6 +380,7 @@ def _now(view: AlertView) -> str:
     return f" is {number(value)} again{late}" if value is not None else late
 
 
-def _episode(view: AlertView) -> str:
+def episode_text(view: AlertView) -> str:
+    """Say how long an episode lasts, or lasted."""
     last = view.row["last_window_start"]
     return f"from {view.since} to {view.moment(last)}" if last else f"since {view.since}"

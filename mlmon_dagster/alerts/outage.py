@@ -2,7 +2,8 @@
 
 Answers in threads that people have seen stay as they are and in order. Everything else that waits
 for the channel is taken back; when it answers again, one message says what fires now and what
-fired and ended meanwhile.
+fired and ended meanwhile. What that has no room for comes in a next one: what counts as told is
+named.
 """
 
 from __future__ import annotations
@@ -10,22 +11,33 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts.message import MAX_LISTED, Item, Message
+from mlmon_dagster.alerts.group_state import GroupState, dump, episode_of, load, place_of, split
+from mlmon_dagster.alerts.message import (
+    MAX_OVER,
+    OVER,
+    Context,
+    Item,
+    Listing,
+    Message,
+    Mood,
+    episode_text,
+    listing,
+)
 from mlmon_dagster.alerts.outgoing import outbox_row
-from mlmon_dagster.alerts.routing import Destination, destinations
-from mlmon_dagster.alerts.view import AlertView, view_of, worst_first
+from mlmon_dagster.alerts.routing import Destination
+from mlmon_dagster.alerts.stand_ins import stand_in
+from mlmon_dagster.alerts.view import AlertView, worst_first
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, alert_state, outages, outbox, told_events
 from mlmon_dagster.store.alert_state import Row
-from mlmon_dagster.store.outages import OUTAGE
+from mlmon_dagster.store.outbox import OUTAGE
 
 OUTAGE_AFTER = dt.timedelta(minutes=15)
 FEW = 3  # up to so many messages are no storm
-_MAX_ENDED = 200
 _MAX_MENTIONS = 5
 
 
@@ -39,17 +51,33 @@ def summarize_outages(store: Store, specs: Sequence[ModelSpec], now: dt.datetime
     """
     declared = {spec.model: spec for spec in specs}
     n_written = 0
-    for receiver, channel in outages.channels_down(store.state, now - OUTAGE_AFTER):
+    down = outages.channels_down(store.state, now - OUTAGE_AFTER) if specs else []
+    for receiver, channel in down:
         place = Destination(receiver, channel)
-        models = outages.models_waiting(store.state, *place)
+        with store.state.connect() as conn:
+            models = _models(conn, place)
         locks = [f"alerts:{model}" for model in models]
+        contexts = [Context(declared.get(model) or stand_in(model, specs)) for model in models]
         with alert_state.exclusive(store.state, *locks) as conn:
-            n_written += _summarize(conn, place, declared, now)
+            if _models(conn, place) == models:  # else the next flush sees to it
+                n_written += _summarize(conn, place, contexts, now)
     return n_written
 
 
+def _models(conn: sa.Connection, place: Destination) -> list[str]:
+    """Return the models that what waits is about; copies for a fallback are of any model."""
+    waiting = outages.unseen_threads(conn, *place)
+    rows = waiting + outages.waiting_replies(conn, [row["idempotency_key"] for row in waiting])
+    told = told_events.models_of(conn, {split(key)[0] for key in _tells(rows)})
+    return sorted({*told, *outages.models_waiting(conn, *place)})
+
+
+def _tells(rows: Sequence[Row]) -> set[str]:
+    return {key for row in rows for key in json.loads(row["payload"])["tells"]}
+
+
 def _summarize(
-    conn: sa.Connection, place: Destination, declared: dict[str, ModelSpec], now: dt.datetime
+    conn: sa.Connection, place: Destination, contexts: Sequence[Context], now: dt.datetime
 ) -> int:
     waiting = outages.unseen_threads(conn, *place)
     replies = outages.waiting_replies(conn, [row["idempotency_key"] for row in waiting])
@@ -59,87 +87,106 @@ def _summarize(
         return 0
     taken = [row for row in waiting if outbox.supersede_unsent_thread(conn, row["idempotency_key"])]
     heads = {row["idempotency_key"] for row in taken}
-    ended = _ended([*taken, *(row for row in replies if row["head_key"] in heads)])
-    groups = outages.groups_of_threads(conn, sorted(heads))
-    firing = _firing(conn, groups, declared)
+    taken += [row for row in replies if row["head_key"] in heads]
+    tells = _tells(taken)
+    also = {split(key)[0] for key in tells}
+    states = [load(conn, context, now, also=also) for context in contexts]
+    firing = {key for state in states for key in tells if state.is_active(key)}
+    views = [view for state in states for view in state.episodes(tells)]
+    routes = {f: places for state in states for f, places in state.routes.items()}
+    mentions = {key: routes.get(split(key)[0], {}).get(place, "") for key in firing}
+    parts = _parts(
+        worst_first(view for view in views if view.episode in firing),
+        worst_first(view for view in views if view.episode not in firing),
+    )
     since = min((row["created_at"] for row in taken), default=now)
-    key = hashlib.sha256("|".join((*place, OUTAGE, *sorted(heads))).encode()).hexdigest()
     group = {
         "group_key": "|".join((*place, OUTAGE)),
         "receiver": place.receiver,
         "channel": place.channel,
     }
-    text = _message(firing, ended, since, place, declared)
-    told = [*taken, *(row for row in replies if row["head_key"] in heads)]
-    tells = sorted({key for row in told for key in json.loads(row["payload"])["tells"]})
-    row = outbox_row(group, key, OUTAGE, text, head_key="", now=since, tells=tells)
-    payload = json.loads(row["payload"]) | {"ended": ended}
-    outbox.enqueue(conn, [{**row, "payload": json.dumps(payload)}])
-    for head_key in sorted(heads):
-        told_events.hand_over(conn, head_key, key)
-    for found in groups:
-        alert_state.save_group(conn, {**found, "head_key": key})
-    return 1
+    withdrawn = [row["idempotency_key"] for row in taken]
+    told: dict[str, str] = {}
+    for number, (part, listed) in enumerate(parts):
+        text = _message(part, firing, listed, since, mentions, f"{number + 1} of {len(parts)}")
+        named = "|".join((*place, OUTAGE, *sorted(heads), str(number)))
+        key = hashlib.sha256(named.encode()).hexdigest()
+        episodes = sorted(view.episode for view in part)
+        row = outbox_row(group, key, OUTAGE, text, head_key="", now=since, tells=episodes)
+        outbox.enqueue(conn, [row])
+        told_events.retell(conn, map(split, episodes), withdrawn, key)
+        over = [split(episode) for episode in episodes if episode not in firing]
+        told_events.mark_told(conn, over, key)  # also an end that was still to be told
+        told |= dict.fromkeys(episodes, key)
+    for state in states:
+        _note_told(state, place, heads, firing, told)
+    return len(parts)
 
 
-def _ended(rows: Iterable[Row]) -> list[str]:
-    """Return in words what fired and ended unseen."""
-    found: list[str] = []
-    for row in rows:
-        payload = json.loads(row["payload"])
-        found += payload.get("ended", [])
-        if row["kind"] == "resolved":
-            event = payload["event"]
-            found += [item["sentence"] for item in event["items"]] or [event["title"]]
-    return found[:_MAX_ENDED]
+def _note_told(
+    state: GroupState, place: Destination, heads: set[str], firing: set[str], told: dict[str, str]
+) -> None:
+    """Write into the notification logs that the summaries are the threads now."""
+    for group in state.groups.values():
+        if place_of(group) != place:
+            continue
+        still = {
+            k for k in json.loads(group["firing"]) if episode_of(k) not in told.keys() - firing
+        }
+        changes = {
+            "firing": dump(still),
+            "owed": dump(set(json.loads(group["owed"])) - told.keys()),
+        }
+        if group["head_key"] in heads:
+            threads = [told[episode_of(k)] for k in sorted(still) if episode_of(k) in told]
+            changes["head_key"] = next(iter(threads or told.values()), "")
+        if any(group[name] != value for name, value in changes.items()):
+            alert_state.save_group(state.conn, {**group, **changes})
 
 
-def _firing(
-    conn: sa.Connection, groups: Sequence[Row], declared: dict[str, ModelSpec]
-) -> list[AlertView]:
-    views = []
-    for model in sorted({group["model"] for group in groups}):
-        told = [key for g in groups if g["model"] == model for key in json.loads(g["firing"])]
-        wanted = {key.split(":")[0] for key in told}
-        rows = alert_state.load_alerts(conn, model, states=alert_state.ACTIVE)
-        zone = declared[model].time.zone if model in declared else "UTC"
-        views += [view_of(row, zone) for key, row in rows.items() if key in wanted]
-    return worst_first(views)
+def _parts(
+    firing: Sequence[AlertView], over: Sequence[AlertView]
+) -> list[tuple[list[AlertView], Listing]]:
+    """Spread what there is to say over messages that name all of it: what fires comes first."""
+    left, parts = [*firing, *over], list[tuple[list[AlertView], Listing]]()
+    n_firing = len(firing)
+    items = {v.episode: Item(f"Firing: {v.row['model']}: {v.sentence}") for v in firing}
+    items |= {
+        v.episode: Item(f"{OVER}: {v.row['model']}: {v.sentence}", episode_text(v)) for v in over
+    }
+    names = {v.episode: f"{v.row['model']}: {v.name}" for v in left}
+    names |= {v.episode: f"{names[v.episode]} (firing)" for v in left[:n_firing]}
+    while left:
+        listed = listing(
+            left, [items[v.episode] for v in left], MAX_OVER, [names[v.episode] for v in left]
+        )
+        untold = {view.episode for view in listed.left}
+        parts.append(([view for view in left if view.episode not in untold], listed))
+        left = list(listed.left)
+    return parts
 
 
 def _message(
-    firing: Sequence[AlertView],
-    ended: Sequence[str],
+    views: Sequence[AlertView],
+    firing: set[str],
+    listed: Listing,
     since: dt.datetime,
-    place: Destination,
-    declared: dict[str, ModelSpec],
+    mentions: dict[str, str],
+    part: str,
 ) -> Message:
-    models = sorted({view.row["model"] for view in firing})
+    fires = [view for view in views if view.episode in firing]
+    models = {view.row["model"] for view in fires}
     where = f" in {len(models)} model{'s' if len(models) > 1 else ''}" if models else ""
-    rest = [f"{view.row['model']}: {view.name}" for view in firing[MAX_LISTED:]]
-    notes = [
-        ("Ended", f"{len(ended)} while nothing could be delivered: {'; '.join(ended[:4])}"),
-        ("Silent since", f"{since:%Y-%m-%d %H:%M} UTC"),
-    ]
-    worst = "ERROR" if any(v.row["severity"] == "ERROR" for v in firing) else "WARN"
+    worst: Mood = "ERROR" if any(v.row["severity"] == "ERROR" for v in fires) else "WARN"
+    names = [mentions[view.episode] for view in fires]
     return Message(
-        title=f"{len(firing)} firing{where} after an outage; "
-        f"{len(ended)} fired and ended while messages could not be delivered",
-        mood="ERROR" if firing and worst == "ERROR" else "WARN" if firing else "OK",
-        items=tuple(Item(f"{v.row['model']}: {v.sentence}") for v in firing[:MAX_LISTED]),
-        more=f"and {len(rest)} more: {', '.join(rest[:20])}" if rest else "",
-        notes=tuple(note for note in notes if ended or note[0] != "Ended"),
-        mentions=_mentions(firing, place, declared),
+        title=f"{len(fires)} firing{where} after an outage; {len(views) - len(fires)} "
+        "fired and ended while messages could not be delivered"
+        + (f" ({part})" if part != "1 of 1" else ""),
+        mood=worst if fires else "OK",
+        items=listed.items,
+        more=listed.more,
+        notes=(("Silent since", f"{since:%Y-%m-%d %H:%M} UTC"),),
+        mentions=tuple(dict.fromkeys(name for name in names if name))[:_MAX_MENTIONS],
         commands=("mlmon alerts list --firing",),
     )
-
-
-def _mentions(
-    firing: Sequence[AlertView], place: Destination, declared: dict[str, ModelSpec]
-) -> tuple[str, ...]:
-    found = [
-        destinations(declared[view.row["model"]], view.row).get(place, "")
-        for view in firing
-        if view.row["model"] in declared
-    ]
-    return tuple(dict.fromkeys(name for name in found if name))[:_MAX_MENTIONS]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlmon_dagster.alerts.html import html_text
-from mlmon_dagster.alerts.message import Message
+from mlmon_dagster.alerts.message import MAX_MORE, Message
 from mlmon_dagster.alerts.plotting import dump_plot
 from mlmon_dagster.alerts.rendering import (
     declared_mentions,
@@ -172,7 +172,7 @@ def _event(
             {"sentence": clean(i.sentence, _TITLE), "numbers": clean(i.numbers, _TITLE)}
             for i in message.items
         ],
-        "more": clean(message.more, _TITLE),
+        "more": clean(message.more, MAX_MORE),
         "notes": {label: clean(text, _TITLE) for label, text in message.notes},
         "links": [{"label": clean(label), "url": url} for label, url in message.links],
         "commands": [clean(command, _TITLE) for command in message.commands],

@@ -6,18 +6,22 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlmon_dagster.alerts.message import Item, Message
+from mlmon_dagster.alerts.message import (
+    MAX_LIST,
+    MAX_MORE,
+    MAX_NOTE,
+    MAX_SENTENCE,
+    Item,
+    Message,
+)
 from mlmon_dagster.alerts.slack_text import clean, cut, escape, link, mention, safe
 
 EVENT_TYPE = "mlmon_alert"
 COLOURS = {"ERROR": "#d1242f", "WARN": "#bf8700", "OK": "#1a7f37"}
 _EMOJI = {"ERROR": ":red_circle:", "WARN": ":large_yellow_circle:", "OK": ":white_check_mark:"}
 _PLAIN = {"ERROR": "ERROR", "WARN": "WARN ", "OK": "OK   "}
-_SENTENCE = 300
-_NOTE = 500
-_MORE = 1000
 # Room of the parts; JSON may double them, and Slack refuses more than about 13,000 together.
-_ROOM_ITEMS, _ROOM_NOTES, _ROOM_LINKS, _ROOM_COMMAND = 2400, 1000, 800, 500
+_ROOM_NOTES, _ROOM_LINKS, _ROOM_COMMAND = 1000, 800, 500
 
 
 def short_id(idempotency_key: str) -> str:
@@ -36,7 +40,7 @@ def slack_payload(message: Message, idempotency_key: str) -> dict[str, Any]:
         idempotency_key: Written into the metadata and, shortened, into the footer, so that a
             message can be found again in the channel's history.
     """
-    headline = f"{_EMOJI[message.mood]} *{safe(message.title, _SENTENCE)}*"
+    headline = f"{_EMOJI[message.mood]} *{safe(message.title, MAX_SENTENCE)}*"
     if message.mentions:
         headline = f"{' '.join(mention(name) for name in message.mentions)} {headline}"
     return {
@@ -44,7 +48,7 @@ def slack_payload(message: Message, idempotency_key: str) -> dict[str, Any]:
         "attachments": [
             {
                 "color": COLOURS[message.mood],
-                "fallback": safe(message.title, _SENTENCE),
+                "fallback": safe(message.title, MAX_SENTENCE),
                 "blocks": [*_sections(message), _context(short_id(idempotency_key))],
             }
         ],
@@ -65,16 +69,16 @@ def short_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 def plain_text(message: Message) -> str:
     """Render for a terminal, a digest or a log; one alert a line, values cleaned."""
-    lines = [f"{_PLAIN[message.mood]} {clean(message.title, _SENTENCE)}"]
+    lines = [f"{_PLAIN[message.mood]} {clean(message.title, MAX_SENTENCE)}"]
     for item in message.items:
-        numbers = f"  [{clean(item.numbers, _NOTE)}]" if item.numbers else ""
-        lines.append(f"  - {clean(item.sentence, _SENTENCE)}{numbers}")
+        numbers = f"  [{clean(item.numbers, MAX_NOTE)}]" if item.numbers else ""
+        lines.append(f"  - {clean(item.sentence, MAX_SENTENCE)}{numbers}")
     if message.more:
-        lines.append(f"    {clean(message.more, _MORE)}")
+        lines.append(f"    {clean(message.more, MAX_MORE)}")
     for label, text in (*message.notes, *message.links):
-        lines.append(f"  {clean(label) + ':':<14} {clean(text, _NOTE)}")
+        lines.append(f"  {clean(label) + ':':<14} {clean(text, MAX_NOTE)}")
     for label, command in zip(("More:", ""), message.commands, strict=False):
-        lines.append(f"  {label:<14} {clean(command, _NOTE)}")
+        lines.append(f"  {label:<14} {clean(command, MAX_NOTE)}")
     return "\n".join(lines)
 
 
@@ -82,12 +86,12 @@ def _sections(message: Message) -> list[dict[str, Any]]:
     """Put the parts into sections; no part can take the room of another."""
     items = [_item(item) for item in message.items]
     if message.more:
-        items.append(safe(message.more, _MORE))
-    notes = [f"*{safe(label)}:* {safe(text, _NOTE)}" for label, text in message.notes]
+        items.append(safe(message.more, MAX_MORE))
+    notes = [f"*{safe(label)}:* {safe(text, MAX_NOTE)}" for label, text in message.notes]
     room = _ROOM_COMMAND // max(len(message.commands), 1)
-    commands = [cut(escape(clean(command, _NOTE)), room) for command in message.commands]
+    commands = [cut(escape(clean(command, MAX_NOTE)), room) for command in message.commands]
     parts = (
-        cut("\n".join(items), _ROOM_ITEMS),
+        cut("\n".join(items), MAX_LIST),
         cut("\n".join(notes), _ROOM_NOTES),
         _links(message),
         "\n".join(f"`{command}`" for command in commands if command),
@@ -105,8 +109,8 @@ def _links(message: Message) -> str:
 
 
 def _item(item: Item) -> str:
-    numbers = f"\n      {safe(item.numbers, _NOTE)}" if item.numbers else ""
-    return f"• {safe(item.sentence, _SENTENCE)}{numbers}"
+    numbers = f"\n      {safe(item.numbers, MAX_NOTE)}" if item.numbers else ""
+    return f"• {safe(item.sentence, MAX_SENTENCE)}{numbers}"
 
 
 def _context(*texts: str) -> dict[str, Any]:

@@ -108,31 +108,29 @@ def _one_group(state: GroupState, place: Destination, family: str, dead: Sequenc
     keys = {k for k in keys if state.alerts.get(split(k)[0], {}).get("family") == family}
     firing = {key for key in keys if state.is_active(key)}
     over = keys - firing
-    told = {k for k in json.loads(group["firing"]) if episode_of(k) not in over}
+    still = {k for k in json.loads(group["firing"]) if episode_of(k) not in over}
     group |= {
         "version": group["version"] + 1,
-        "firing": dump(told),
+        "firing": dump(still),
         "owed": dump(set(json.loads(group["owed"])) - keys),
     }
-    for part, episodes in (("over", over), ("firing", firing)):
-        if episodes:
-            _say(state, group, part, episodes, [row["idempotency_key"] for row in taken])
+    told = {key: set(its) for key, its in state.enqueue_over(group, "over", over).items()}
+    if firing:
+        told[_say_firing(state, group, firing)] = firing
+    for key, episodes in told.items():
+        withdrawn = [row["idempotency_key"] for row in taken]
+        told_events.retell(state.conn, map(split, episodes), withdrawn, key)
     alert_state.save_group(state.conn, group)
-    return bool(over) + bool(firing)
+    return len(told)
 
 
-def _say(
-    state: GroupState, group: dict[str, Any], part: str, episodes: set[str], taken: Sequence[str]
-) -> None:
-    """Write one message: in the thread if people can see that, else as the first of one."""
-    key, context = row_key(group, part), state.context_of(group)
+def _say_firing(state: GroupState, group: dict[str, Any], episodes: set[str]) -> str:
+    """Write in the thread if people can see that, else open one; return the message's key."""
+    key, context = row_key(group, "firing"), state.context_of(group)
     head = outbox.get_message(state.conn, group["head_key"]) if group["head_key"] else None
     thread = group["head_key"] if head is not None and head["status"] == "sent" else ""
     views = state.episodes(episodes)
-    if part == "over":
-        text, kind = say.missed_message(context, views), "resolved"
-        thread = ""  # the thread may be about what fires now
-    elif thread:
+    if thread:
         changes = Changes(opened=views)
         text, kind = say.change_message(context, changes, views, mention=True), "updated"
     else:
@@ -141,4 +139,4 @@ def _say(
         told = set(json.loads(group["firing"])) | exact
         group |= {"head_key": key, "firing": dump(told), "last_sent_at": state.now}
     state.enqueue(group, key, kind, text, head_key=thread, tells=episodes)
-    told_events.retell(state.conn, map(split, episodes), taken, key)
+    return key

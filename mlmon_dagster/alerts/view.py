@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -31,6 +31,11 @@ class AlertView:
     row: Row
     details: Mapping[str, Any]
     zone: str = "UTC"
+
+    @property
+    def episode(self) -> str:
+        """The key of its episode."""
+        return f"{self.row['fingerprint']}:{self.row['episode']}"
 
     @property
     def name(self) -> str:
@@ -132,7 +137,7 @@ def failed_since(row: Row, past: AlertView) -> bool:
     return bool(last and ended and dt.datetime.fromisoformat(last) >= ended)
 
 
-def worst_first(views: Sequence[AlertView]) -> list[AlertView]:
+def worst_first(views: Iterable[AlertView]) -> list[AlertView]:
     """Sort: errors before warnings, the whole before its slices, then by name."""
     return sorted(
         views,

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from mlmon_dagster.store.alert_state import Row, fetch
-from mlmon_dagster.store.outbox import FAILING
+from mlmon_dagster.store.outbox import FAILING, OUTAGE
 from mlmon_dagster.store.schema import alert_group, channel_gate, outbox
 
-OUTAGE = "outage"
 _NEWS = ("opened", "resolved", "summary", OUTAGE)
 
 
@@ -29,12 +28,11 @@ def channels_down(engine: sa.Engine, since: dt.datetime) -> list[tuple[str, str]
         return sorted((row[0], row[1]) for row in conn.execute(query))
 
 
-def models_waiting(engine: sa.Engine, receiver: str, channel: str) -> list[str]:
+def models_waiting(conn: sa.Connection, receiver: str, channel: str) -> list[str]:
     """Return the models with a group at a place."""
     g = alert_group.c
     query = sa.select(g.model).where(g.receiver == receiver, g.channel == channel).distinct()
-    with engine.connect() as conn:
-        return sorted(conn.scalars(query))
+    return sorted(conn.scalars(query))
 
 
 def unseen_threads(conn: sa.Connection, receiver: str, channel: str) -> list[Row]:
@@ -57,11 +55,6 @@ def waiting_replies(conn: sa.Connection, head_keys: Sequence[str]) -> list[Row]:
         o.head_key.in_(head_keys), o.status == "queued", o.kind != "plot"
     )
     return fetch(conn, query.order_by(o.id))
-
-
-def groups_of_threads(conn: sa.Connection, head_keys: Sequence[str]) -> list[Row]:
-    """Return the notification logs whose thread is one of these."""
-    return fetch(conn, sa.select(alert_group).where(alert_group.c.head_key.in_(head_keys)))
 
 
 def kind_of(conn: sa.Connection, idempotency_key: str) -> str:

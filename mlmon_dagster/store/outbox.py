@@ -28,6 +28,7 @@ from mlmon_dagster.store.upsert import insert_or_ignore
 
 AT_ONCE = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # due whatever the clocks say
 UNSETTLED = ("queued", "sending", "unknown")
+OUTAGE = "outage"  # the kind of a summary, and the end of its group
 FAILING = 3  # failures in a row after which a channel counts as down
 
 
@@ -118,6 +119,7 @@ def _is_one_of(status: sa.ColumnElement[str], *names: str) -> sa.ColumnElement[b
 def _in_turn() -> list[sa.ColumnElement[bool]]:
     """Leave out what waits for other messages, rather than for a time."""
     o, earlier, head = outbox.c, outbox.alias("earlier"), outbox.alias("head")
+    summary = outbox.alias("summary")
     return [
         ~sa.exists().where(
             earlier.c.group_key == o.group_key,
@@ -128,6 +130,22 @@ def _in_turn() -> list[sa.ColumnElement[bool]]:
             head.c.idempotency_key == o.head_key,
             head.c.id != o.id,
             head.c.status.in_(UNSETTLED),
+        ),
+        # A summary is about many groups: what came before it goes first, what came after it later.
+        ~sa.exists().where(
+            summary.c.group_key == o.receiver + "|" + o.channel + f"|{OUTAGE}",
+            summary.c.id < o.id,
+            summary.c.status.in_(UNSETTLED),
+        ),
+        ~sa.and_(
+            o.kind == OUTAGE,
+            sa.exists().where(
+                earlier.c.receiver == o.receiver,
+                earlier.c.channel == o.channel,
+                earlier.c.id < o.id,
+                earlier.c.kind != "plot",
+                earlier.c.status.in_(UNSETTLED),
+            ),
         ),
         ~sa.and_(o.status == "queued", _is_down(o.channel), _has_unclear(o.receiver, o.channel)),
     ]

@@ -102,6 +102,10 @@ class FakeSlack:
         with self._lock:
             self._script[method].extend(steps)
 
+    def fall_silent(self, is_silent: bool = True) -> None:
+        """Answer nothing but 503 from now on, or answer again."""
+        self.is_down = is_silent
+
     def heads(self) -> list[Message]:
         return [message for message in self.messages if not message.thread_ts]
 

@@ -14,7 +14,7 @@ from mlmon_dagster.alerts.silencing import matcher
 from mlmon_dagster.alerts.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store, silences, told_events
-from mlmon_dagster.store.schema import outbox, window_state
+from mlmon_dagster.store.schema import alert, alert_event, outbox, window_state
 from mlmon_dagster.store.upsert import upsert
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import (
@@ -177,6 +177,31 @@ def test_however_many_episodes_are_over_each_is_named_or_counted(store: Store) -
     (text,) = texts(store)
     assert text.count("day ") - text.count("days ") >= 12
     assert "and 28 more: PSI of age (28 times)" in text
+    assert untold(store) == 0
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_what_has_no_room_in_one_message_comes_in_the_next(store: Store, is_open: bool) -> None:
+    """Of 70 alerts with long sentences, in a thread that goes on or in none."""
+    many = [f"feature_{i:02}_of_many_features" for i in range(70)]
+    first = [result(1, column_name="seen")] if is_open else []
+    settle(store, SPECS, day(2), *first)
+    news = [
+        result(n, "ERROR" if n % 2 else "OK", column_name=c, message=f"PSI of {c} <{'x' * 200}>")
+        for c in many
+        for n in (3, 4)
+    ]
+    settle(store, SPECS, day(5), *news, *(result(4, column_name="seen") for _ in first))
+
+    rows = {row["idempotency_key"]: row["payload"] for row in rows_of(store, outbox)}
+    names = {row["fingerprint"]: row["column_name"] for row in rows_of(store, alert)}
+    events = rows_of(store, alert_event)
+    assert len(events) == 2 * 70 + is_open
+    assert all(
+        names[e["fingerprint"]] in json.dumps(json.loads(rows[e["message_key"]])["slack"])
+        for e in events
+    )
+    assert len(rows) <= 6
     assert untold(store) == 0
 
 

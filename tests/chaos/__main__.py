@@ -2,7 +2,8 @@
 
 Four dispatchers, a Slack of which 30 % of the requests fail, more than a hundred kills, workers
 frozen past their lease and, on PostgreSQL, three immediate restarts, one with a minute of darkness.
-They look at random days only, twice after weeks; monitors are edited and removed in between. The
+They look at random days only, twice after weeks; monitors are edited and removed in between;
+for a sixth of the looks Slack answers nothing, which counts as an outage after ten days. The
 rule of old, by which what is over at the next look is not told, and a poster without an outbox are
 run too: the harness must find them wanting.
 """
@@ -53,6 +54,7 @@ def main() -> int:
 def _run(name: str, options: argparse.Namespace) -> Finding:
     arriving = verdicts(options.models, options.days, options.seed)
     looked = looks(options.days, options.seed, daily=name == "inline")
+    silent = range(len(looked) // 3, len(looked) // 2)
     episodes = expected(arriving, looked)
     began, load, toll = time.monotonic(), os.getloadavg()[0], Toll()
     look_of: dict[str, int] = {}
@@ -65,7 +67,15 @@ def _run(name: str, options: argparse.Namespace) -> Finding:
         elif name in ("sqlite", "forgetful"):
             forgets = name == "forgetful"
             place = prepare(Path(folder), "", slack, options.models, forgets=forgets)
-            toll = play(place, arriving, looked, deal, n_kills=0 if forgets else options.kills)
+            toll = play(
+                place,
+                arriving,
+                looked,
+                deal,
+                n_kills=0 if forgets else options.kills,
+                silence=slack.fall_silent,
+                silent=silent,
+            )
             look_of, n_untold = looks_of(place), untold(place)
         else:
             with own_postgres() as (url, restart):
@@ -78,6 +88,8 @@ def _run(name: str, options: argparse.Namespace) -> Finding:
                     n_kills=options.kills,
                     restart=restart,
                     pauses=PAUSES,
+                    silence=slack.fall_silent,
+                    silent=silent,
                 )
                 look_of, n_untold = looks_of(place), untold(place)
         found = judge(episodes, slack.accepted, slack.messages, look_of)
@@ -88,6 +100,11 @@ def _run(name: str, options: argparse.Namespace) -> Finding:
     gaps = [after - before for before, after in pairwise([0, *looked])]
     print(f"  {'looks, and the most days taken in by one':<50} {len(looked)}, {max(gaps)}")
     if name != "inline":
+        days = looked[silent[-1] + 1] - looked[silent[0]]
+        print(
+            f"  {'days without an answer of Slack, and summaries of it':<50} "
+            f"{days}, {found.n_summaries}"
+        )
         print(f"  {'unmuted events without a message':<50} {n_untold}")
     return found
 

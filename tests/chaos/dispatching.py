@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from mlmon_dagster.alerts import DeliveryPolicy, dispatch, grouping
+from mlmon_dagster.alerts import DeliveryPolicy, dispatch, grouping, outage
 from mlmon_dagster.alerts.slack import SlackReceiver
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.spec import ModelSpec
@@ -20,7 +20,7 @@ from mlmon_dagster.store import Store, checkpoints, open_store
 from tests.alerts.worlds import day as start_of
 from tests.alerts.worlds import spec_of
 
-CHANNELS = {f"#c{i}": f"C100000{i}" for i in range(6)}
+CHANNELS = {f"#c{i}": f"C100000{i}" for i in range(2)}
 TIMEOUT_SECONDS = 1
 LEASE = dt.timedelta(seconds=4)
 AFTERWARDS = "dispatch.written"  # where a worker dies that was frozen once
@@ -73,6 +73,10 @@ class Place:
         """Return the file that says that a dispatcher wrote all the messages of a day."""
         return self.folder / f"written-{day}"
 
+    def looking(self, pid: int) -> Path:
+        """Return the file that is there while a dispatcher may look."""
+        return self.folder / f"looking-{pid}"
+
     def specs(self) -> list[ModelSpec]:
         """Return the models, spread over the channels, each message due at once."""
         channels = list(CHANNELS)
@@ -93,8 +97,16 @@ def look_of(moment: dt.datetime) -> int:
 
 
 def now_of(day: int) -> dt.datetime:
-    """Return the injected time: days in seconds, so that nothing repeats or counts as an outage."""
+    """Return the injected time: days in seconds, so that nothing repeats."""
     return start_of(100) + day * dt.timedelta(seconds=5)
+
+
+OUTAGE_AFTER = now_of(10) - now_of(0)
+
+
+def count_outages_in_days() -> None:
+    """Let a Slack that is silent for ten injected days be an outage."""
+    outage.OUTAGE_AFTER = OUTAGE_AFTER
 
 
 @dataclass
@@ -136,16 +148,20 @@ def run(place: Place, fate: Fate) -> None:
         fate.meet(step, place.folder)
 
     checkpoints.on_reached = reached
+    count_outages_in_days()
     if place.forgets:
         forget_the_unseen()
     receiver = SlackReceiver(
         "xoxb-right", base_url=place.slack_url, timeout_seconds=TIMEOUT_SECONDS
     )
     store: Store | None = None
-    specs = place.specs()
+    specs, looking = place.specs(), place.looking(os.getpid())
+    looking.touch()
     while (day := place.round) != OVER:
         if day == ABSENT:
+            looking.unlink(missing_ok=True)
             time.sleep(0.02)
+            looking.touch()
             continue
         written.append(place.written(day).touch)
         try:

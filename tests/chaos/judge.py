@@ -12,9 +12,10 @@ from tests.alerts.fake_slack import Message
 from tests.chaos.verdicts import Episode
 
 _MARK = re.compile(r"(m\d\d)/(c\d)/day (\d+)/(WARN|ERROR)")
-_LABEL = re.compile(r"(New|Worse|Revised after late data|Resolved|Opened and resolved): ")
+_LABEL = re.compile(r"(New|Firing|Worse|Revised after late data|Resolved|Opened and resolved): ")
 _PHASE = {
     "New": "open",
+    "Firing": "open",
     "Worse": "worse",
     "Revised after late data": "revised",
     "Resolved": "end",
@@ -23,6 +24,7 @@ _PHASE = {
 _MISSED = re.compile(r"(m\d\d): .*opened and resolved")
 _REST = re.compile(r"and \d+ more: ([^\n\"]*)")
 _CLOSED = "resolved, "
+_OUTAGE = "after an outage; "
 _AS_IF_OPEN = ("open", "worse")
 
 
@@ -49,6 +51,7 @@ class Finding:
         n_messages: Messages that are in the channels at the end, updates not counted.
         n_over: Episodes told by one message after they were over.
         n_taken_back: Second copies that were deleted again.
+        n_summaries: Messages about what happened while Slack was silent.
         lost: Events that nobody was told.
         duplicated: Messages that are there twice, and events told twice.
         out_of_order: Episodes told in a wrong order, or partly in another thread.
@@ -62,6 +65,7 @@ class Finding:
     n_messages: int = 0
     n_over: int = 0
     n_taken_back: int = 0
+    n_summaries: int = 0
     n_untold: int = 0
     lost: list[str] = field(default_factory=list)
     duplicated: list[str] = field(default_factory=list)
@@ -99,6 +103,7 @@ def judge(
         n_episodes=len(episodes),
         n_messages=len(shown),
         n_taken_back=len(accepted) - len(shown),
+        n_summaries=sum(_OUTAGE in m.text for m in shown),
         duplicated=[key for key, n in Counter(m.key for m in shown).items() if n > 1],
         stale=[m.text for m in shown if _is_stale(m)],
     )
@@ -131,10 +136,16 @@ def _sayings(
                 if e.first_day <= day <= e.last_day and phase not in here:
                     said[e.number].append(Saying(phase, *where, is_error))
         # What there is no room for is named by its column alone, with the number of episodes.
-        for _ in range(_rest(message, alert)):
-            unlisted = [e for e in episodes if not said[e.number] and e.end_look <= where[2]]
+        for phase in _rest(message, alert):
+            unlisted = [
+                e
+                for e in episodes
+                if not said[e.number]
+                and e.events[0].look <= where[2]
+                and (e.end_look <= where[2]) == (phase == "over")
+            ]
             if unlisted:
-                said[unlisted[0].number].append(Saying("over", *where))
+                said[unlisted[0].number].append(Saying(phase, *where))
     return said
 
 
@@ -154,12 +165,14 @@ def _told(message: Message, alert: tuple[str, str]) -> list[tuple[str, int, bool
     return told
 
 
-def _rest(message: Message, alert: tuple[str, str]) -> int:
+def _rest(message: Message, alert: tuple[str, str]) -> list[str]:
+    """Return the phases of the episodes of an alert that a message only names."""
     rest, (model, column) = _REST.search(_text(message)), alert
     if rest is None or f"{model}: " not in _text(message):
-        return 0
-    named = re.findall(rf"\b{column}\b(?: \((\d+) times\))?", rest[1])
-    return sum(int(times or 1) for times in named)
+        return []
+    whose = f"{model}: PSI of " if _OUTAGE in message.text else ""  # of many models
+    named = re.findall(rf"{whose}\b{column}\b( \(firing\))?(?: \((\d+) times\))?", rest[1])
+    return ["open" if fires else "over" for fires, times in named for _ in range(int(times or 1))]
 
 
 def _judge_episode(found: Finding, episode: Episode, said: Sequence[Saying]) -> None:
@@ -186,7 +199,10 @@ def _judge_episode(found: Finding, episode: Episode, said: Sequence[Saying]) -> 
 
 
 def _is_stale(message: Message) -> bool:
+    """Whether a first message says that what is over goes on; a summary is one moment's."""
     is_head = not message.thread_ts and not _MISSED.search(_text(message))
+    if _OUTAGE in message.text:
+        return False
     return is_head and "attachments" in message.body and _CLOSED not in _strings(message.shown)
 
 

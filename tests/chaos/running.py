@@ -8,7 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from mlmon_dagster.alerts.owing import count_untold
 from mlmon_dagster.alerts.slack import SlackReceiver
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.outbox import OUTAGE
 from mlmon_dagster.store.outbox_health import outbox_health
 from mlmon_dagster.store.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
@@ -87,6 +88,17 @@ class Dispatchers:
                 os.kill(pid, signal.SIGCONT)
                 self.toll.freezes[next(f.step for p, f in self.running if p.pid == pid)] += 1
 
+    def wait_until_nobody_looks(self) -> None:
+        """Wait for those that began before all were sent away; what comes is not theirs to see."""
+        while any(
+            process.is_alive()
+            and self.place.looking(process.pid).exists()
+            and not (self.place.folder / f"frozen-{process.pid}").exists()
+            for process, _ in self.running
+        ):
+            self.look_after()
+            time.sleep(0.02)
+
     def end(self) -> None:
         """Let all finish."""
         self.place.play(OVER)
@@ -107,6 +119,8 @@ def play(
     n_kills: int = 100,
     restart: Callable[[float], None] | None = None,
     pauses: Sequence[float] = (),
+    silence: Callable[[bool], None] = lambda _is_silent: None,
+    silent: range = range(0),
     patience_seconds: float = 8.0,
     limit_seconds: float = 1200.0,
 ) -> Toll:
@@ -121,6 +135,8 @@ def play(
         n_kills: How many are to be killed, spread over the days.
         restart: Stops the database at once and starts it after some seconds.
         pauses: Those seconds, one restart each, spread over the days.
+        silence: Lets Slack answer nothing, or answer again.
+        silent: The looks, counted from 0, at which it answers nothing.
         patience_seconds: Longest wait for one day's share of kills.
         limit_seconds: After so long what is left counts as lost.
     """
@@ -134,7 +150,9 @@ def play(
     crew.start(n_dispatchers)
     for i, (before, day) in enumerate(pairwise([0, *days])):
         place.play(ABSENT)
+        crew.wait_until_nobody_looks()
         _feed(place, [v for late in range(before + 1, day + 1) for v in arriving[late]])
+        silence(i in silent)
         place.play(day)
         if day in down and restart:
             restart(down[day])
@@ -153,10 +171,19 @@ def play(
     return toll
 
 
-def look_through(store: Store, place: Place, arriving: Arriving, looked: Sequence[int]) -> None:
-    """Play the looks one after the other in this process, with nothing that breaks."""
+def look_through(
+    store: Store,
+    place: Place,
+    arriving: Arriving,
+    looked: Sequence[int],
+    silence: Callable[[bool], None] = lambda _is_silent: None,
+    silent: range = range(0),
+) -> None:
+    """Play the looks one after the other in this process; nothing breaks but Slack, as in play."""
     receiver = SlackReceiver("xoxb-right", base_url=place.slack_url, timeout_seconds=10)
-    for before, day in pairwise([0, *looked]):
+    policy = replace(POLICY, settle_seconds=0.0, longest_backoff_seconds=0.05)
+    for i, (before, day) in enumerate(pairwise([0, *looked])):
+        silence(i in silent)
         late = range(before + 1, day + 1)
         observe(store, *(_row(v) for of_day in late for v in arriving[of_day]))
         dispatch(
@@ -164,7 +191,8 @@ def look_through(store: Store, place: Place, arriving: Arriving, looked: Sequenc
             place.specs(),
             now_of(day),
             {"slack": receiver},
-            policy=POLICY,
+            policy=policy,
+            budget_seconds=0.2 if i in silent else 40.0,
             max_messages=1000,
         )
 
@@ -208,8 +236,21 @@ def _waiting(place: Place) -> int:
 def looks_of(place: Place) -> dict[str, int]:
     """Return at which look each message was written, by its key."""
     store = open_store(place.folder / "store", place.db_url or None)
-    found = {row["idempotency_key"]: look_of(row["created_at"]) for row in rows_of(store, outbox)}
+    found = written_at(store)
     store.close()
+    return found
+
+
+def written_at(store: Store) -> dict[str, int]:
+    """Return at which look each message was written; a summary bears the date of what it replaces,
+    and was written no earlier than the messages before it.
+    """
+    found, newest = dict[str, int](), 0
+    for row in rows_of(store, outbox):
+        newest = max(newest, look_of(row["created_at"]))
+        found[row["idempotency_key"]] = (
+            newest if row["kind"] == OUTAGE else look_of(row["created_at"])
+        )
     return found
 
 

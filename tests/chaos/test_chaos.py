@@ -10,17 +10,15 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts import grouping
+from mlmon_dagster.alerts import grouping, outage
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.schema import outbox
 from tests.alerts.fake_slack import FakeSlack, Message, fake_slack
-from tests.alerts.worlds import rows_of
 from tests.chaos.database import own_postgres
-from tests.chaos.dispatching import CHANNELS, Place, look_of
+from tests.chaos.dispatching import CHANNELS, OUTAGE_AFTER, Place
 from tests.chaos.faults import brew_storm, fates
 from tests.chaos.inline import post_inline
 from tests.chaos.judge import judge
-from tests.chaos.running import look_through, looks_of, play, prepare, untold
+from tests.chaos.running import look_through, looks_of, play, prepare, untold, written_at
 from tests.chaos.verdicts import Verdict, expected, looks, rule_of, verdicts
 
 
@@ -127,12 +125,26 @@ def test_looks_at_random_days_lose_nothing_but_under_the_rule_of_old(
     arriving, looked = verdicts(n_models=1, n_days=30, seed=3), looks(30, seed=3)
     look_through(store, Place(Path(), "", slack.url, 1), arriving, looked)
     episodes = expected(arriving, looked)
-    written = {row["idempotency_key"]: look_of(row["created_at"]) for row in rows_of(store, outbox)}
-    finding = judge(episodes, slack.accepted, slack.messages, written)
+    finding = judge(episodes, slack.accepted, slack.messages, written_at(store))
 
     assert finding.is_clean != forgets, finding
     assert bool(finding.lost) == forgets
     assert finding.n_over > 0 or forgets
+
+
+def test_weeks_without_an_answer_of_slack_lose_nothing(
+    store: Store, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slack.channels = dict(CHANNELS)
+    monkeypatch.setattr(outage, "OUTAGE_AFTER", OUTAGE_AFTER)
+    arriving, looked = verdicts(n_models=6, n_days=40, seed=3), looks(40, seed=3)
+    place = Place(Path(), "", slack.url, 6)
+    look_through(store, place, arriving, looked, slack.fall_silent, range(5))
+    finding = judge(expected(arriving, looked), slack.accepted, slack.messages, written_at(store))
+
+    assert finding.is_clean, finding
+    assert finding.n_summaries > 0
+    assert any("more: m0" in str(m.body) for m in slack.messages)  # not all had room
 
 
 @pytest.mark.slow
