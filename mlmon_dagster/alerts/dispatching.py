@@ -16,6 +16,7 @@ from mlmon_dagster.alerts.outage import summarize_outages
 from mlmon_dagster.alerts.receivers import Receiver
 from mlmon_dagster.alerts.stand_ins import PLATFORM, platform_spec, stand_in
 from mlmon_dagster.alerts.worker import DeliveryPolicy, DeliveryReport
+from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.loader import BrokenModel
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store import Store, checkpoints
@@ -76,7 +77,9 @@ def dispatch(
     specs = [*specs, *([platform] if platform else [])]
     n_folded = fold_results(store, specs, now, environment=environment)
     retired = retire_undeclared(store, specs, now, waiting={b.name for b in broken})
-    gone = [stand_in(model, specs) for model in retired if specs]
+    # Where nothing is declared any more, what is over is told in the threads that there are.
+    nobody = None if specs else AlertPolicy()
+    gone = [stand_in(model, specs, nobody) for model in retired]
     n_written = flush_groups(
         store,
         [*specs, *gone],

@@ -32,6 +32,7 @@ from mlmon_dagster.alerts.routing import Destination
 from mlmon_dagster.alerts.stand_ins import stand_in
 from mlmon_dagster.alerts.view import AlertView, worst_first
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.store import Store, alert_state, outages, outbox, told_events
 from mlmon_dagster.store.alert_state import Row
 from mlmon_dagster.store.outbox import OUTAGE
@@ -51,13 +52,15 @@ def summarize_outages(store: Store, specs: Sequence[ModelSpec], now: dt.datetime
     """
     declared = {spec.model: spec for spec in specs}
     n_written = 0
-    down = outages.channels_down(store.state, now - OUTAGE_AFTER) if specs else []
-    for receiver, channel in down:
+    nobody = None if specs else AlertPolicy()
+    for receiver, channel in outages.channels_down(store.state, now - OUTAGE_AFTER):
         place = Destination(receiver, channel)
         with store.state.connect() as conn:
             models = _models(conn, place)
         locks = [f"alerts:{model}" for model in models]
-        contexts = [Context(declared.get(model) or stand_in(model, specs)) for model in models]
+        contexts = [
+            Context(declared.get(model) or stand_in(model, specs, nobody)) for model in models
+        ]
         with alert_state.exclusive(store.state, *locks) as conn:
             if _models(conn, place) == models:  # else the next flush sees to it
                 n_written += _summarize(conn, place, contexts, now)

@@ -11,7 +11,7 @@ from mlmon_dagster.alerts.routing import Destination, destinations
 from mlmon_dagster.alerts.silencing import silenced_by
 from mlmon_dagster.alerts.stand_ins import PLATFORM
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, alert_state, told_events
+from mlmon_dagster.store import Store, alert_state, outbox_health, told_events
 from mlmon_dagster.store.alert_state import Row
 
 GRACE = dt.timedelta(minutes=15)
@@ -49,6 +49,12 @@ def mute_ended(state: GroupState, episodes: Collection[str]) -> None:
     for key in episodes:
         silence = silenced_by(state.alerts[split(key)[0]], state.silences)
         told_events.mute_untold(state.conn, [split(key)], f"silence:{silence}")
+
+
+def something_waits(store: Store) -> bool:
+    """Whether a message waits to be delivered, or an alert to be told of, whatever is declared."""
+    waits = outbox_health.outbox_health(store.state).n_waiting > 0
+    return waits or bool(told_events.models_to_flush(store.state))
 
 
 def count_untold(store: Store, specs: Sequence[ModelSpec], now: dt.datetime) -> int:

@@ -88,10 +88,15 @@ def history(project: Project, model: str | None, since: dt.datetime | None, limi
 @click.pass_obj
 def deliver(project: Project) -> None:
     """Turn new verdicts into alerts and send what is due, as the dispatcher sensor does."""
+    from mlmon_dagster.alerts.owing import something_waits
     from mlmon_dagster.defs.delivery import dispatch_alerts
     from mlmon_dagster.defs.instance import open_instance
+    from mlmon_dagster.spec import read_models
+    from mlmon_dagster.spec.loader import no_models
 
-    found = models_of(project)
+    found = read_models(project.models_folder, project.now())
+    if not found.specs and not found.broken and not something_waits(project.store):
+        raise no_models(project.models_folder)
     for broken in found.broken:
         click.echo(f"mlmon: does not load: {broken.summary()}", err=True)
     with open_instance(project) as instance:

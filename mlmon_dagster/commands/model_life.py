@@ -72,31 +72,30 @@ def remove(project: Project, name: str, is_purged: bool, yes: bool, author: str)
 
     Open alerts end, and their threads say why; silences that name it end. Within
     retention.trash (30 days) it comes back with: mlmon model restore MODEL. Its landing files are
-    left alone. A declaration that does not load is no obstacle.
+    left alone. A declaration that does not load, or was deleted by hand, is no obstacle.
     """
     from mlmon_dagster.alerts.leaving import end_alerts
-    from mlmon_dagster.spec.retention import RetentionPolicy
     from mlmon_dagster.store.lock import writer_lock
     from mlmon_dagster.store.model_rename import parked
     from mlmon_dagster.store.trash import find_removed, purge, remove_model
 
     before = find_removed(project.store, name)
     goes_on = before is not None and not before.is_whole
-    declaration = _declaration(project, name, goes_on)
+    declaration = _declaration(project, name, goes_on or _is_orphan(project, name))
     click.echo(_contents(project, name))
+    if not declaration.exists() and not goes_on:
+        click.echo(f"{declaration} is gone already: this is about what is stored of {name}.")
     if is_purged and not yes:
         click.confirm(f"Delete all this of {name} for good?", abort=True)
     elif not yes:
         click.echo("This would go to the trash. Nothing was changed; do it with --yes.")
         return
     _refuse_while_running(project, name)
+    paths = (parked(declaration), declaration)
     with writer_lock(project.store.state, f"ingest/{name}"):
-        spec = None
-        for path in (declaration, parked(declaration)):
-            spec = _last_word(project, name, path) if path.exists() else spec
-        if spec is not None:
-            end_alerts(project.store, spec, project.now())
-        kept_for = (spec.retention if spec else RetentionPolicy()).trash
+        spec = _last_word(project, name, next(filter(Path.exists, paths), declaration))
+        end_alerts(project.store, spec, project.now())
+        kept_for = spec.retention.trash
         removed = remove_model(
             project.store, declaration, name, kept_for, author=author, now=project.now()
         )
@@ -125,6 +124,12 @@ def restore(project: Project, name: str, author: str) -> None:
     models = project.models_folder
     n_rows = restore_model(project.store, models, removed, author=author, now=project.now())
     click.echo(f"{name} is back, with {n_rows:,} rows of state.")
+    if _is_orphan(project, name):
+        click.echo(
+            f"Its declaration was gone before it was removed. Write {models / name}.yaml again, "
+            f"then: mlmon run {name}"
+        )
+        return
     _tell_dagster(project, spec_of(project, name))
 
 
@@ -155,6 +160,17 @@ def _declaration(project: Project, model: str, goes_on: bool) -> Path:
         paths = [project.models_folder / f"{model}{ending}" for ending in (".yaml", ".yml")]
         return next((path for path in paths if parked(path).exists()), paths[0])
     return declaration_of(project.models_folder, model)
+
+
+def _is_orphan(project: Project, model: str) -> bool:
+    """Whether something is stored of a model that no file declares, under any file's name."""
+    from mlmon_dagster.spec import read_models
+    from mlmon_dagster.store.model_rename import count_rows, folders_of
+
+    found = read_models(project.models_folder, project.now())
+    declared = {spec.model for spec in found.specs} | {broken.name for broken in found.broken}
+    is_stored = count_rows(project.store, model) or folders_of(project.store, model)
+    return model not in declared and bool(is_stored)
 
 
 def _last_word(project: Project, model: str, declaration: Path) -> ModelSpec:

@@ -80,12 +80,15 @@ def ingest_new(
     """
     if now.tzinfo is None:
         raise ValueError(f"naive time {now!r}; pass UTC")
-    with writer_lock(store.state, f"ingest/{spec.model}", wait_seconds=wait_seconds):
+    with writer_lock(store.state, f"ingest/{spec.model}", wait_seconds=wait_seconds) as lease:
         check_declared(store.state, spec)
         known = variables or _no_variables
-        ingest = _Ingest(
-            store, spec, project, now, run_id, on_progress or _silent, known, time_is_up
-        )
+
+        def progress(text: str) -> None:
+            lease.check()  # before each batch
+            (on_progress or _silent)(text)
+
+        ingest = _Ingest(store, spec, project, now, run_id, progress, known, time_is_up)
         return ingest.run(max_files, max_bytes, retry=retry)
 
 

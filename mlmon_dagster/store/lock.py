@@ -9,10 +9,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.schema import writer_lock as lock_table
@@ -23,14 +25,39 @@ class BusyError(StoreError):
     """Another process holds the lock."""
 
 
+@dataclass
+class Lease:
+    """What the holder of a lock has.
+
+    Attributes:
+        name: What is locked.
+        ends: Until when it is held for sure, by the monotonic clock.
+        is_lost: Whether it ended without having been renewed, or another process has it.
+    """
+
+    name: str
+    ends: float
+    is_lost: bool = False
+
+    def check(self) -> None:
+        """Raise StoreError if the lock is lost; a holder asks before a new piece of work."""
+        if self.is_lost:
+            raise StoreError(
+                f"The lock {self.name!r} was lost: the state database could not be reached for the "
+                "length of its lease, or another process took it over. What was begun is whole or "
+                "not there; run the command again."
+            )
+
+
 @contextmanager
 def writer_lock(
     engine: sa.Engine, name: str, *, wait_seconds: float = 600, lease_seconds: float = 60
-) -> Iterator[None]:
+) -> Iterator[Lease]:
     """Hold the lock ``name`` while the block runs; the lease is renewed in the background.
 
     A holder that died is displaced: at once if it ran on this host, else when its lease ends.
-    Not reentrant.
+    While the database cannot be reached, renewing is tried again until the lease is over. A block
+    that outlives its lease does not end well. Not reentrant.
 
     Args:
         engine: The state database.
@@ -40,6 +67,7 @@ def writer_lock(
 
     Raises:
         BusyError: If the lock was not free in time; it names the holder.
+        StoreError: At the end of the block, if the lock was lost in it.
     """
     owner = uuid.uuid4().hex
     deadline = time.monotonic() + wait_seconds
@@ -47,13 +75,14 @@ def writer_lock(
         if time.monotonic() >= deadline:
             raise BusyError(f"{_holder(engine, name)}; waited {wait_seconds:g} s for it.")
         time.sleep(random.uniform(0.02, 0.2))
-    released = Event()
+    released, lease = Event(), Lease(name, time.monotonic() + lease_seconds)
     renewing = Thread(
-        target=_renew, args=(engine, name, owner, lease_seconds, released), daemon=True
+        target=_renew, args=(engine, lease, owner, lease_seconds, released), daemon=True
     )
     renewing.start()
     try:
-        yield
+        yield lease
+        lease.check()
     finally:
         released.set()
         renewing.join()
@@ -85,14 +114,26 @@ def _take(engine: sa.Engine, name: str, owner: str, lease_seconds: float) -> boo
         return insert_or_ignore(conn, lock_table, [row]) == 1
 
 
-def _renew(engine: sa.Engine, name: str, owner: str, lease_seconds: float, released: Event) -> None:
-    while not released.wait(lease_seconds / 3):
-        with engine.begin() as conn:
-            conn.execute(
-                sa.update(lock_table)
-                .where(lock_table.c.name == name, lock_table.c.owner == owner)
-                .values(expires_at=_after(lease_seconds))
-            )
+def _renew(
+    engine: sa.Engine, lease: Lease, owner: str, lease_seconds: float, released: Event
+) -> None:
+    mine = (lock_table.c.name == lease.name, lock_table.c.owner == owner)
+    pause = lease_seconds / 3
+    while not released.wait(pause):
+        until = time.monotonic() + lease_seconds
+        try:
+            with engine.begin() as conn:
+                renewed = sa.update(lock_table).where(*mine)
+                is_ours = conn.execute(renewed.values(expires_at=_after(lease_seconds))).rowcount
+        except (SQLAlchemyError, StoreError):
+            pause = lease_seconds / 30
+            if time.monotonic() < lease.ends:
+                continue
+            is_ours = 0
+        if not is_ours:
+            lease.is_lost = True
+            return
+        lease.ends, pause = until, lease_seconds / 3
 
 
 def process_died(host: str, pid: int) -> bool:

@@ -102,6 +102,11 @@ class FakeSlack:
         with self._lock:
             self._script[method].extend(steps)
 
+    def script_ends(self) -> None:
+        """Forget the steps that have not been taken."""
+        with self._lock:
+            self._script.clear()
+
     def fall_silent(self, is_silent: bool = True) -> None:
         """Answer nothing but 503 from now on, or answer again."""
         self.is_down = is_silent

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mlmon_dagster.alerts import fold_results
-from mlmon_dagster.store import Store, heartbeats, monitor_results, open_store
+from mlmon_dagster.store import Store, heartbeats, monitor_results, open_store, told_events
+from tests.alerts.fake_slack import FakeSlack, fake_slack
 from tests.alerts.worlds import day, observe, result, settle, spec_of
 from tests.cli.conftest import Command
 
@@ -131,3 +133,93 @@ def test_the_doctor_counts_events_that_no_message_tells_of(home: Path, mlmon: Co
     well = mlmon(*base, "doctor").out
     assert "FIX  alerts: 3 events without a message" in sick
     assert "ok   alerts: 0 events without a message" in well
+
+
+# Through Slack and back
+
+
+@pytest.fixture
+def slack(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlack]:
+    with fake_slack() as fake:
+        monkeypatch.setenv("MLMON_SLACK_TOKEN", fake.token)
+        monkeypatch.setenv("MLMON_SLACK_API_URL", fake.url)
+        yield fake
+
+
+@pytest.fixture
+def declared(tmp_path: Path) -> Path:
+    """A project that declares a model whose alerts go to Slack at once."""
+    folder = tmp_path / "declared"
+    (folder / "models").mkdir(parents=True)
+    alerts = (
+        "alerts: {slack: {channel: '#ml-alerts', mention: '@here'}, "
+        "group_wait: 0s, group_interval: 0s}\n"
+    )
+    (folder / "models" / "credit.yaml").write_text(SPEC + alerts)
+    return folder
+
+
+def at(project: Path, number: int, *verdicts: dict[str, object]) -> tuple[object, ...]:
+    """Let monitors say something, and return how to type a command on that day."""
+    store = state_of(project)
+    observe(store, *verdicts)
+    store.close()
+    return ("--project", project, "--now", day(number).isoformat(), "alerts")
+
+
+def test_requeue_all_tells_what_is_over_as_over_and_calls_only_for_what_still_fires(
+    declared: Path, mlmon: Command, slack: FakeSlack
+) -> None:
+    """Two alerts were refused; one of them is over by the time the channel is mended."""
+    slack.script("chat.postMessage", *["not_in_channel"] * 9)
+    two = [result(1, column_name=c, message=f"PSI of {c} is high") for c in ("age", "income")]
+    refused = mlmon(*at(declared, 2, *two), "deliver")
+    day_3 = [
+        result(2, "OK"),
+        result(2, column_name="income", message="PSI of income is higher"),
+    ]
+    again = mlmon(*at(declared, 3, *day_3), "deliver")
+    listed = mlmon(*at(declared, 3), "requeue")
+    assert (refused.code, again.code, listed.code) == (1, 1, 1)
+    assert "not_in_channel" in listed.out
+    assert slack.messages == []
+
+    slack.script_ends()
+    queued = mlmon(*at(declared, 4), "requeue", "--all")
+    sent = mlmon(*at(declared, 4), "deliver")
+    ended = mlmon(*at(declared, 4, result(3, "OK", column_name="income")), "deliver")
+
+    assert (queued.code, sent.code, ended.code) == (0, 0, 0)
+    assert "are told again in 2, as things stand now" in queued.out
+    over, firing, closed = slack.messages
+    assert "opened and resolved: PSI of age is high" in over.text
+    assert "<!here>" not in over.text
+    assert over.colour == "#1a7f37"
+    assert firing.text.startswith("<!here>")
+    assert "PSI of income is higher" in firing.text
+    assert closed.thread_ts == firing.ts
+    assert "1 resolved" in closed.text
+    assert mlmon(*at(declared, 4), "requeue").out == "No message was refused.\n"
+    store = state_of(declared)
+    assert told_events.count_untold(store.state, ["credit"], day(99)) == 0
+
+
+@pytest.mark.parametrize("way", ["model remove", "deleted by hand"])
+def test_the_end_of_the_last_model_is_delivered(
+    declared: Path, mlmon: Command, slack: FakeSlack, way: str
+) -> None:
+    mlmon(*at(declared, 2, result(1)), "deliver")
+    if way == "deleted by hand":
+        (declared / "models" / "credit.yaml").unlink()
+    removed = mlmon(*at(declared, 2)[:-1], "model", "remove", "credit", "--author", "a", "--yes")
+    delivered = mlmon(*at(declared, 2), "deliver")
+    nothing = mlmon(*at(declared, 2), "deliver")
+
+    assert (removed.code, delivered.code, nothing.code) == (0, 0, 2), removed.err + delivered.err
+    assert ("is gone already" in removed.out) == (way == "deleted by hand")
+    (head,) = slack.heads()
+    (reply,) = slack.replies(head)
+    assert "model removed" in reply.text
+    assert "has no *.yaml file" in nothing.err
+    back = mlmon(*at(declared, 2)[:-1], "model", "restore", "credit", "--author", "a")
+    assert (back.code, "Write " in back.out) == (0, way == "deleted by hand"), back.err

@@ -3,6 +3,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, schema
-from mlmon_dagster.store.lock import writer_lock
+from mlmon_dagster.store.lock import Lease, writer_lock
 
 
 def hold_as(store: Store, host: str, pid: int, seconds: float) -> None:
@@ -95,3 +98,67 @@ def test_only_one_of_many_holds_a_lock_at_a_time(any_store: Store) -> None:
     for thread in threads:
         thread.join()
     assert most == 1
+
+
+@contextmanager
+def failing_renewals(engine: sa.Engine, n: int) -> Iterator[None]:
+    """Let the first n renewals of a lease fail as if the connection had gone."""
+    left = [n]
+
+    def fail(_conn: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.startswith("UPDATE writer_lock") and left[0] > 0:
+            left[0] -= 1
+            raise sa.exc.OperationalError(statement, {}, Exception("connection reset by peer"))
+
+    sa.event.listen(engine, "before_cursor_execute", fail)
+    try:
+        yield
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", fail)
+
+
+def expiry(store: Store) -> dt.datetime:
+    with store.state.connect() as conn:
+        found: dt.datetime = conn.scalar(sa.select(schema.writer_lock.c.expires_at))
+    return found
+
+
+def test_renewing_goes_on_after_errors_of_the_database(any_store: Store) -> None:
+    engine = any_store.state
+    with failing_renewals(engine, 2), writer_lock(engine, "a", lease_seconds=0.6) as lease:
+        first, deadline = expiry(any_store), time.monotonic() + 30
+        while expiry(any_store) == first and not lease.is_lost:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    assert not lease.is_lost
+
+
+def test_a_holder_that_cannot_renew_its_lease_is_told(any_store: Store) -> None:
+    engine = any_store.state
+    with (
+        pytest.raises(StoreError, match="'a' was lost"),
+        failing_renewals(engine, 10**6),
+        writer_lock(engine, "a", lease_seconds=0.3) as lease,
+    ):
+        await_loss(lease)
+    with pytest.raises(StoreError, match="run the command again"):
+        lease.check()
+
+
+def test_a_holder_whose_lock_was_taken_over_is_told(any_store: Store) -> None:
+    def hold() -> None:
+        with writer_lock(any_store.state, "a", lease_seconds=0.3) as lease:
+            with any_store.state.begin() as conn:
+                conn.execute(sa.update(schema.writer_lock).values(owner="other"))
+            await_loss(lease)
+
+    with pytest.raises(StoreError, match="'a' was lost"):
+        hold()
+    assert holders(any_store) == ["a"]  # the other's
+
+
+def await_loss(lease: Lease) -> None:
+    deadline = time.monotonic() + 30
+    while not lease.is_lost:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
