@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test check bench calibrate prove chaos soak clean
+.PHONY: help demo ui test check bench calibrate drill prove chaos soak clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -39,6 +39,9 @@ bench: $(STAMP) ## Measure speed as ratios and print a table
 
 calibrate: $(STAMP) ## Simulate how often 95 % intervals hold the truth
 	$(BIN)/python -m benchmarks calibrate
+
+drill: $(STAMP) ## Break a model of known truth in 35 ways and print what its monitors noticed
+	$(BIN)/python -m benchmarks.drill
 
 prove: $(STAMP) ## Kill, fail and shuffle the store thousands of times and print what was found
 	$(BIN)/python -m tests.proof

@@ -41,7 +41,6 @@ Exit codes:
 LAZY = {
     "backup": "mlmon_dagster.commands.backup:backup",
     "baseline": "mlmon_dagster.commands.baseline:baseline",
-    "drill": "mlmon_dagster.demo.drill.command:drill",
     "downgrade": "mlmon_dagster.commands.backup:downgrade",
     "model": "mlmon_dagster.commands.model:model",
     "upgrade": "mlmon_dagster.commands.backup:upgrade",

@@ -24,12 +24,12 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 
+from benchmarks.drill.passes import Inbox, take_in
 from mlmon_dagster.defs import compute, judging, measuring, records
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.lineage import MEASURED
 from mlmon_dagster.defs.planning import plan
 from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.demo.drill.passes import Inbox, take_in
 from mlmon_dagster.spec import Window, spec_from_mapping, window_containing
 from mlmon_dagster.store import (
     Store,

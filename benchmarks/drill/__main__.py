@@ -1,4 +1,4 @@
-"""``mlmon drill``: break a model on purpose and see what is noticed."""
+"""``make drill``: break a model whose truth is known, and see what is noticed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
-@click.command(epilog="Example: mlmon drill --only null_burst --only feed_stops")
+@click.command(epilog="Example: python -m benchmarks.drill --only null_burst --only feed_stops")
 @click.option("--list", "is_list", is_flag=True, help="Show the faults, and do nothing.")
 @click.option("--only", multiple=True, metavar="FAULT", help="This fault alone; may be repeated.")
 @click.option("--quick", is_flag=True, help="A few faults of different kinds.")
@@ -49,27 +49,27 @@ def drill(
 
 
 def _list() -> None:
-    from mlmon_dagster.demo.drill.feed_faults import FAULTS
+    from benchmarks.drill.feed_faults import FAULTS
 
     for fault in FAULTS:
         click.echo(f"{fault.name:<20} {fault.days} days  {fault.says}")
 
 
 def _chosen(only: Sequence[str], quick: bool) -> list[str]:
-    from mlmon_dagster.demo.drill.feed_faults import FAULTS, QUICK
+    from benchmarks.drill.feed_faults import FAULTS, QUICK
     from mlmon_dagster.errors import ConfigError
 
     names = [fault.name for fault in FAULTS]
     if unknown := [name for name in only if name not in names]:
-        raise ConfigError(f"No fault {unknown[0]!r}. mlmon drill --list shows them.")
+        raise ConfigError(f"No fault {unknown[0]!r}. python -m benchmarks.drill --list shows them.")
     wanted = only or (QUICK if quick else names)
     return [name for name in names if name in wanted]
 
 
 def _faults(names: Sequence[str], seed: int, jobs: int, is_json: bool) -> bool:
-    from mlmon_dagster.demo.drill.feed_faults import FAULTS
-    from mlmon_dagster.demo.drill.lane import live_lane
-    from mlmon_dagster.demo.drill.score import render, score
+    from benchmarks.drill.feed_faults import FAULTS
+    from benchmarks.drill.lane import live_lane
+    from benchmarks.drill.score import render, score
 
     lanes = [(names[i::jobs], seed + i) for i in range(min(jobs, len(names)))]
     found = score(_each(live_lane, lanes, jobs), FAULTS)
@@ -80,7 +80,7 @@ def _faults(names: Sequence[str], seed: int, jobs: int, is_json: bool) -> bool:
 def _clean(seeds: int, days: int, jobs: int, is_json: bool) -> bool:
     from dataclasses import asdict
 
-    from mlmon_dagster.demo.drill.clean import live_seed, render_clean
+    from benchmarks.drill.clean import live_seed, render_clean
 
     runs = list(_each(live_seed, [(seed, days) for seed in range(1, seeds + 1)], jobs))
     listed = json.dumps([asdict(run) for run in runs], indent=2)
@@ -98,3 +98,12 @@ def _each(work: Callable[[_In], _Out], items: Sequence[_In], jobs: int) -> Itera
 
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         yield from pool.map(work, items)
+
+
+if __name__ == "__main__":
+    from mlmon_dagster.errors import MlmonError
+
+    try:
+        drill(standalone_mode=True)
+    except MlmonError as error:
+        sys.exit(f"benchmarks.drill: {error}")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlmon_dagster.demo.drill.lane import HEALTHY, World
-from mlmon_dagster.demo.drill.traffic import DAY
+from benchmarks.drill.lane import HEALTHY, World
+from benchmarks.drill.traffic import DAY
 
 FEWEST, MOST = 20, 2000  # rows of a day: 100 times
 AT_ONCE = 5  # days that are taken in with one look

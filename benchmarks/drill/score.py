@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 
-from mlmon_dagster.demo.drill.faults import Fault
-from mlmon_dagster.demo.drill.lane import Episode, Event, Lane
+from benchmarks.drill.faults import Fault
+from benchmarks.drill.lane import Episode, Event, Lane
 
 MIN_PRECISION, MIN_RECALL = 0.9, 0.95
 NO_VERDICT = "*/no_verdict"  # says that a family could not judge, and why; true while a fault lasts

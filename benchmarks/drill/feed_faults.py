@@ -7,7 +7,7 @@ import datetime as dt
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.demo.drill.faults import (
+from benchmarks.drill.faults import (
     FEATURE_FAULTS,
     MODEL_FAULTS,
     WORSE,
@@ -16,7 +16,7 @@ from mlmon_dagster.demo.drill.faults import (
     _set,
     _some,
 )
-from mlmon_dagster.demo.drill.feed import Feed, to_parquet
+from benchmarks.drill.feed import Feed, to_parquet
 
 
 def _stopped(_feed: Feed, _date: dt.date, _frame: pd.DataFrame) -> None:

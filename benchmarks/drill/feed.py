@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlmon_dagster.demo.drill.traffic import DAY, MODEL
+from benchmarks.drill.traffic import DAY, MODEL
 
 
 @dataclass

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.demo.drill.feed import Feed
-from mlmon_dagster.demo.drill.traffic import Change, probability, unchanged
+from benchmarks.drill.feed import Feed
+from benchmarks.drill.traffic import Change, probability, unchanged
 
 Rng = np.random.Generator
 Send = Callable[[Feed, dt.date, pd.DataFrame], None]

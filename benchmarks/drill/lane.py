@@ -14,12 +14,11 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.demo.drill.faults import Fault
-from mlmon_dagster.demo.drill.feed import Feed
-from mlmon_dagster.demo.drill.feed_faults import FAULTS
-from mlmon_dagster.demo.drill.passes import Inbox, take_in
-from mlmon_dagster.demo.drill.traffic import (
+from benchmarks.drill.faults import Fault
+from benchmarks.drill.feed import Feed
+from benchmarks.drill.feed_faults import FAULTS
+from benchmarks.drill.passes import Inbox, take_in
+from benchmarks.drill.traffic import (
     BASELINE_DAYS,
     DAY,
     MODEL,
@@ -28,6 +27,7 @@ from mlmon_dagster.demo.drill.traffic import (
     make_day,
     volume,
 )
+from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.store import alert_state
 
 WARM_UP = 21

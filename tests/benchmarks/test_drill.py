@@ -1,4 +1,4 @@
-"""The drill: what it counts, and one fault through the whole pipeline."""
+"""The drill on a model of known truth: what it counts, and one fault through the whole pipeline."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from mlmon_dagster.cli import cli
-from mlmon_dagster.demo.drill.faults import Fault
-from mlmon_dagster.demo.drill.feed_faults import FAULTS, QUICK
-from mlmon_dagster.demo.drill.lane import Episode, Event, Lane, live
-from mlmon_dagster.demo.drill.score import render, score
+from benchmarks.drill.__main__ import drill
+from benchmarks.drill.faults import Fault
+from benchmarks.drill.feed_faults import FAULTS, QUICK
+from benchmarks.drill.lane import Episode, Event, Lane, live
+from benchmarks.drill.score import render, score
 from mlmon_dagster.spec.monitors import Monitors
 
 START = dt.date(2024, 1, 10)
@@ -75,10 +75,10 @@ def test_every_fault_names_monitors_of_families_that_exist() -> None:
 
 
 def test_the_faults_can_be_listed_and_an_unknown_one_is_refused() -> None:
-    listed = CliRunner().invoke(cli, ["drill", "--list"]).output.splitlines()
+    listed = CliRunner().invoke(drill, ["--list"]).output.splitlines()
 
     assert len(listed) == len(FAULTS)
-    assert "No fault 'rain'" in str(CliRunner().invoke(cli, ["drill", "--only", "rain"]).exception)
+    assert "No fault 'rain'" in str(CliRunner().invoke(drill, ["--only", "rain"]).exception)
 
 
 @pytest.mark.slow
