@@ -41,6 +41,7 @@ Exit codes:
 LAZY = {
     "backup": "mlmon_dagster.commands.backup:backup",
     "baseline": "mlmon_dagster.commands.baseline:baseline",
+    "drill": "mlmon_dagster.commands.drill:drill",
     "downgrade": "mlmon_dagster.commands.backup:downgrade",
     "model": "mlmon_dagster.commands.model:model",
     "upgrade": "mlmon_dagster.commands.backup:upgrade",

@@ -34,8 +34,9 @@ ALLOWED = {
 LOWER = set(ALLOWED)
 ALLOWED |= {
     "defs": LOWER,
+    "drill": LOWER | {"defs"},
     "definitions": LOWER | {"defs"},
-    "commands": LOWER | {"defs"},
+    "commands": LOWER | {"defs", "drill"},
     "demo": LOWER | {"defs", "commands"},
     "cli": LOWER | {"defs", "commands", "demo"},
     "__init__": LOWER | {"defs"},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.defs import silence
@@ -33,6 +33,44 @@ STEP_OF = {info.family: info.name for info in ASSETS if info.family} | {
 }
 
 
+@dataclass(frozen=True)
+class JudgeInputs:
+    """What a family's judges are given of some windows that share a baseline.
+
+    Attributes:
+        comparison: The windows and what they are compared with.
+        family: The family.
+        metrics: MetricFrame of the windows.
+        windows: What is known of each window beside its metrics, one row each.
+        baseline: MetricFrame of the baseline's own performance, or its estimate.
+        unseen: Unseen values, as `monitors.evaluate` takes them.
+    """
+
+    comparison: Comparison
+    family: str
+    metrics: pd.DataFrame
+    windows: pd.DataFrame
+    baseline: pd.DataFrame | None
+    unseen: dict[tuple[str, pd.Timestamp], dict[str, int]] | None
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Return rows of ``monitor_result``; nothing is stored."""
+        from mlmon_dagster.monitors import evaluate
+
+        work = self.comparison.work
+        return evaluate(
+            work.spec,
+            self.metrics,
+            self.windows,
+            now=work.now,
+            run_id=work.run_id,
+            is_backfill=work.is_backfill,
+            baseline=self.baseline,
+            unseen=self.unseen,
+            families=[self.family],
+        )
+
+
 def verdicts(
     work: Work,
     family: str,
@@ -44,11 +82,19 @@ def verdicts(
     Returns:
         Rows of ``monitor_result``.
     """
-    from mlmon_dagster.monitors import evaluate
+    inputs = judge_inputs(work, family, windows, states)
+    return [row for one in inputs for row in one.verdicts()]
 
+
+def judge_inputs(
+    work: Work,
+    family: str,
+    windows: tuple[Window, ...],
+    states: Mapping[dt.datetime, WindowInputs],
+) -> Iterator[JudgeInputs]:
+    """Yield what windows are judged by: stored metrics, in parts that share a baseline."""
     if family == "performance" and not work.spec.has_actuals:
-        return []  # no verdict is ever to come, which is no news
-    rows: list[dict[str, Any]] = []
+        return  # no verdict is ever to come, which is no news
     asked = replace(work, windows=windows)
     compared = (family == "performance" and _against_baseline(work.spec)) or (
         family == "estimated_performance" and bool(work.spec.monitors.estimated_performance)
@@ -57,18 +103,14 @@ def verdicts(
     found = comparisons(asked, family, columns) if compared else map(Comparison, parts_of(asked))
     for comparison in found:
         part = comparison.work
-        rows += evaluate(
-            part.spec,
+        yield JudgeInputs(
+            comparison,
+            family,
             _metrics(part, family, part.windows),
             _describe(part, family, part.windows, states),
-            now=part.now,
-            run_id=part.run_id,
-            is_backfill=part.is_backfill,
-            baseline=_baseline_metrics(part, family, comparison.baseline),
-            unseen=_unseen(part) if family == "quality" else None,
-            families=[family],
+            _baseline_metrics(part, family, comparison.baseline),
+            _unseen(part) if family == "quality" else None,
         )
-    return rows
 
 
 def _metrics(work: Work, family: str, windows: tuple[Window, ...]) -> pd.DataFrame:

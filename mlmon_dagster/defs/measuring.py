@@ -55,8 +55,8 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
 def _measure_part(work: Work, step: str) -> dict[str, Numbers]:
     from mlmon_dagster.metrics.frames import concat_frames
     from mlmon_dagster.profiles import load_profiles
-    from mlmon_dagster.profiles.estimates import estimate, estimate_columns
-    from mlmon_dagster.profiles.measures import columns_of, measure, measure_versions
+    from mlmon_dagster.profiles.estimates import estimate_columns
+    from mlmon_dagster.profiles.measures import columns_of
 
     family = FAMILY_OF[step]
     store, spec = work.project.store, work.spec
@@ -73,22 +73,12 @@ def _measure_part(work: Work, step: str) -> dict[str, Numbers]:
         slices=[()] if is_estimate else None,
         at=work.start,
     )
-    compared = family in ("drift", "estimated_performance") or (
-        family == "performance" and spec.task == "regression"
-    )
     frames = []
-    for comparison in comparisons(work, family, columns) if compared else [Comparison(work)]:
+    for comparison in compared(work, family, columns):
         part, baseline = comparison.work, comparison.baseline
         marks |= comparison.marked(marks)
         mine = profiles if len(part.windows) == len(work.windows) else _of(profiles, part)
-        if is_estimate:
-            # Earlier windows were not split in halves, so they cannot teach and be measured on.
-            learnt = None if comparison.mark else baseline
-            frame = estimate(store, spec, mine, learnt, part.windows, LIVE)
-        else:
-            windows = baseline.windows if baseline else None
-            found = [m(spec, family, mine, windows) for m in (measure, measure_versions)]
-            frame = concat_frames(found)
+        frame = measured(comparison, family, mine)
         if len(frame):
             stored = _with_provenance(part, frame, marks, states, baseline)
             metric_log.append(store.state, stored)
@@ -96,6 +86,38 @@ def _measure_part(work: Work, step: str) -> dict[str, Numbers]:
     void_emptied(work, profiles, marks)
     mark_step(work, step, marks)
     return numbers_of(work.windows, concat_frames(frames), PLOTTED[step])
+
+
+def compared(work: Work, family: str, columns: Sequence[str]) -> Iterable[Comparison]:
+    """Return a run's windows in parts, each with the baseline if a family's metrics need one."""
+    needs_baseline = family in ("drift", "estimated_performance") or (
+        family == "performance" and work.spec.task == "regression"
+    )
+    return comparisons(work, family, columns) if needs_baseline else [Comparison(work)]
+
+
+def measured(
+    comparison: Comparison, family: str, profiles: Mapping[str, ColumnStatistics]
+) -> pd.DataFrame:
+    """Return one family's metrics of some windows that share a baseline, and store nothing.
+
+    Args:
+        comparison: The windows and what they are compared with.
+        family: One of those that are computed from profiles.
+        profiles: Column -> statistics of the windows.
+    """
+    from mlmon_dagster.metrics.frames import concat_frames
+    from mlmon_dagster.profiles.estimates import estimate
+    from mlmon_dagster.profiles.measures import measure, measure_versions
+
+    work, baseline = comparison.work, comparison.baseline
+    if family == "estimated_performance":
+        # Earlier windows were not split in halves, so they cannot teach and be measured on.
+        learnt = None if comparison.mark else baseline
+        return estimate(work.project.store, work.spec, profiles, learnt, work.windows, LIVE)
+    windows = baseline.windows if baseline else None
+    found = [m(work.spec, family, profiles, windows) for m in (measure, measure_versions)]
+    return concat_frames(found)
 
 
 def _of(profiles: Mapping[str, ColumnStatistics], work: Work) -> dict[str, ColumnStatistics]:

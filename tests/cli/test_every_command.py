@@ -41,6 +41,8 @@ report churn
 backtest churn PERIOD
 metrics churn
 metrics churn --format json
+drill churn --windows 4 --faults unseen,shift,unit,stuck,one_slice
+drill churn --windows 4 --faults nulls,volume --json
 watchdog
 init LANDED --model other --out OUT
 model list

@@ -1,0 +1,293 @@
+"""The smallest size of each standard fault that a model's monitors notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mlmon_dagster.defs.compute import Work
+from mlmon_dagster.drill import absent
+from mlmon_dagster.drill.faults import (
+    FAULTS,
+    LABEL_FLIP,
+    LATE_FEED,
+    MISSING_TRUTH,
+    NULLS,
+    ONE_SLICE,
+    VOLUME,
+    Fault,
+    fits,
+)
+from mlmon_dagster.drill.noticed import Notice
+from mlmon_dagster.drill.past import TABLE, Past
+from mlmon_dagster.drill.trial import Probe, Slice, Trial, slices_of
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.spec.metric_registry import REGRESSION
+
+FEWEST = 3  # healthy windows
+_BY_NAME = {fault.name: fault for fault in FAULTS}
+Notices = Callable[[Sequence[Probe]], Mapping[Probe, Notice]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """From which size on one family notices one fault.
+
+    Attributes:
+        subject: The column, the slice, or empty for the whole model.
+        fault: Name of the fault.
+        family: The family of monitors.
+        size: The smallest size tried that is noticed, in the fault's unit; None if none is.
+        largest: The largest size tried.
+        after: Windows until it is noticed, 1 being the first faulty one, wherever it begins.
+        monitor: The monitor that notices it.
+        slice_name: The slice that it notices it in; empty for the whole.
+        reason: Why it could not be tried; empty if it was.
+    """
+
+    subject: str
+    fault: str
+    family: str
+    size: float | None = None
+    largest: float = 0.0
+    after: int = 0
+    monitor: str = ""
+    slice_name: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What faults were tried on.
+
+    Attributes:
+        name: The column, the slice, ``ground truth``, ``service`` or ``feed``.
+        findings: One per fault and family.
+        windows: Family -> the healthy windows it was tried in.
+        rows: Rows of a window, on average.
+        share_read: Share of them that was looked at.
+        sd: Standard deviation of a number; 0.0 of others.
+        unit_mistaken: What is wrong with a number in another unit, in words.
+    """
+
+    name: str
+    findings: list[Finding]
+    windows: dict[str, tuple[Window, ...]] = field(default_factory=dict)
+    rows: int = 0
+    share_read: float = 1.0
+    sd: float = 0.0
+    unit_mistaken: str = ""
+
+
+class Drill:
+    """A drill of one model.
+
+    Args:
+        work: The model and the moment; its windows do not matter.
+        n_windows: Healthy windows that a fault is tried in, at most.
+        seed: Of which rows are hit.
+        faults: Names of faults; all by default.
+
+    Raises:
+        ConfigError: If nothing of the model is computed yet.
+    """
+
+    def __init__(self, work: Work, n_windows: int, seed: int, faults: Sequence[str] = ()) -> None:
+        self._past, self._n, self._seed = Past(work), n_windows, seed
+        self._spec = work.spec
+        self._faults = [f for f in FAULTS if not faults or f.name in faults]
+        if not self._past.windows:
+            raise ConfigError(
+                f"Nothing of {work.spec.model!r} is computed yet, so there are no healthy windows "
+                f"to put faults in. mlmon run {work.spec.model} computes them."
+            )
+
+    def columns(self, names: Sequence[str] = ()) -> Iterator[Subject]:
+        """Try the faults of features, of all by default, one column after the other."""
+        for name in names or self._spec.features:
+            kind = self._spec.features[name].type
+            faults = [fault for fault in self._faults if kind in fault.types]
+            if faults:
+                yield self._column(name, faults, kind)
+
+    def whole(self) -> Iterator[Subject]:
+        """Try the faults of ground truth, of the service and of the feed."""
+        spec = self._spec
+        if spec.has_actuals:
+            yield from self._truth(LABEL_FLIP, _truth_families(spec))
+            if self._fault(ONE_SLICE):
+                windows = self._past.healthy("performance", TABLE, self._n)
+                for slice_ in slices_of(self._past, windows):
+                    yield from self._truth(ONE_SLICE, ("performance",), slice_)
+        for role, name, metrics in (
+            ("latency_ms", "latency", ("p95_latency_ms", "p99_latency_ms")),
+            ("status", "errors", ("error_rate",)),
+        ):
+            watched = any(getattr(spec.monitors.service, metric) for metric in metrics)
+            if getattr(spec.columns, role) is not None and (fault := self._fault(name)):
+                reason = "" if watched else f"no limit is set for {' or '.join(metrics)}"
+                yield self._tried(role, "", [fault], {"service": reason})
+        for name, family, metric in (
+            (VOLUME, "service", "volume_drop"),
+            (LATE_FEED, "freshness", absent.SILENCE),
+            (MISSING_TRUTH, "freshness", absent.OVERDUE),
+        ):
+            fault = self._fault(name)
+            if fault and (name != MISSING_TRUTH or spec.has_actuals):
+                yield self._absent(fault, family, metric)
+
+    def _fault(self, name: str) -> Fault | None:
+        return next((fault for fault in self._faults if fault.name == name), None)
+
+    def _column(self, name: str, faults: Sequence[Fault], kind: str) -> Subject:
+        families = dict.fromkeys(("quality", "drift"), "")
+        others = [fault for fault in faults if fault.name != NULLS]
+        if self._spec.features[name].nullable or len(others) == len(faults):
+            return self._tried(name, name, faults, families, kind)
+        # A null never comes in: the row is refused.
+        refused = self._absent(_BY_NAME[NULLS], "schema", "bad_rate", name)
+        if not others:
+            return refused
+        rest = self._tried(name, name, others, families, kind)
+        findings = [*refused.findings, *rest.findings]
+        return replace(rest, findings=findings, windows=refused.windows | rest.windows)
+
+    def _truth(
+        self, name: str, families: Sequence[str], slice_: Slice | None = None
+    ) -> Iterator[Subject]:
+        if fault := self._fault(name):
+            named = str(slice_) if slice_ else ""
+            yield self._tried("actual", named, [fault], dict.fromkeys(families, ""), slice_=slice_)
+
+    def _tried(
+        self,
+        column: str,
+        named: str,
+        faults: Sequence[Fault],
+        families: Mapping[str, str],
+        kind: str = "",
+        slice_: Slice | None = None,
+    ) -> Subject:
+        """Try faults of one column in its healthy windows.
+
+        Args:
+            column: The feature or role.
+            named: What the findings are about.
+            faults: The faults.
+            families: Families that may notice -> why they cannot; empty if they can.
+            kind: Type of the feature; empty for a role.
+            slice_: The slice whose rows are hit.
+        """
+        judged = column if kind else TABLE
+        windows, reasons = {}, dict(families)
+        for family in families:
+            if reasons[family]:
+                continue
+            found = self._past.healthy(family, judged, self._n)
+            if len(found) < FEWEST:
+                reasons[family] = self._past.why_not(family, judged)
+            else:
+                windows[family] = found
+        title = named or ("ground truth" if column == "actual" else "service")
+        pairs = [(f, family) for f in faults for family in f.families if family in families]
+        untried = [
+            Finding(named, fault.name, family, reason=reasons[family])
+            for fault, family in pairs
+            if family not in windows
+        ]
+        if not windows:
+            return Subject(title, untried)
+        trial = Trial(self._past, column, windows, self._seed, slice_)
+        possible = [
+            (fault, family)
+            for fault, family in pairs
+            if family in windows and (not kind or fits(fault, trial.facts, kind))
+        ]
+        found_ = smallest(possible, trial.notices)
+        findings = [_finding(named, *pair, *found_[pair]) for pair in possible]
+        unit = trial.facts.unit[0] if kind else ""
+        rows = round(trial.rows_per_window / trial.share_read)
+        return Subject(
+            title,
+            [*findings, *untried],
+            windows,
+            rows,
+            trial.share_read,
+            trial.facts.sd,
+            unit,
+        )
+
+    def _absent(self, fault: Fault, family: str, metric: str, named: str = "") -> Subject:
+        if fault.name == LATE_FEED:
+            fault = replace(fault, sizes=absent.hours_tried(self._past, fault.sizes))
+        title = named or ("service" if family == "service" else "feed")
+        windows = self._past.healthy(family, TABLE, self._n, metric)
+        if len(windows) < FEWEST or not fault.sizes:
+            reason = self._past.why_not(family, TABLE)
+            return Subject(title, [Finding(named, fault.name, family, reason=reason)])
+        pair = (fault, family)
+        found = smallest([pair], lambda probes: absent.notices(self._past, windows, probes))
+        n = sum(self._past.states[w.start].n for w in windows) // len(windows)
+        finding = _finding(named, *pair, *found[pair])
+        return Subject(title, [finding], {family: windows}, n)
+
+
+def _truth_families(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the families that wrong ground truth shows in.
+
+    Errors of a regression are estimated from the rows that the store holds, not from profiles, so
+    that a faulty copy cannot be put in their place.
+    """
+    estimated = spec.monitors.estimated_performance and spec.task != REGRESSION
+    return ("performance", "estimated_performance") if estimated else ("performance",)
+
+
+def smallest(
+    pairs: Sequence[tuple[Fault, str]], notices: Notices
+) -> dict[tuple[Fault, str], tuple[float | None, Notice]]:
+    """Search the sizes of some faults by bisection, all of them in the same rounds.
+
+    Args:
+        pairs: Faults and the family that may notice each.
+        notices: Tells how faults of some size are noticed.
+
+    Returns:
+        Pair -> the smallest size that is surely noticed and how; None if the largest one is not.
+    """
+    none: tuple[float | None, Notice] = (None, Notice())
+    best = dict.fromkeys(pairs, none)
+    # Places of the largest size known to be missed, and of the smallest known to be noticed.
+    bounds = {pair: (-1, len(pair[0].sizes)) for pair in pairs}
+    active = list(pairs)
+    while active:
+        places = {}
+        for pair in active:
+            low, high = bounds[pair]
+            n = len(pair[0].sizes)
+            places[pair] = n - 1 if high == n else (low + high) // 2
+        probes = {p: Probe(p[0], p[1], p[0].sizes[place]) for p, place in places.items()}
+        found = notices(list(probes.values()))
+        for pair, place in places.items():
+            low, high = bounds[pair]
+            notice = found[probes[pair]]
+            if notice.is_sure:
+                best[pair] = (pair[0].sizes[place], notice)
+                bounds[pair] = (low, place)
+            else:
+                bounds[pair] = (place, high)
+        active = [p for p in active if bounds[p][1] - bounds[p][0] > 1]
+    return best
+
+
+def _finding(named: str, fault: Fault, family: str, size: float | None, notice: Notice) -> Finding:
+    return Finding(
+        named,
+        fault.name,
+        family,
+        size,
+        fault.sizes[-1],
+        notice.after,
+        notice.monitor,
+        notice.slice_name,
+    )

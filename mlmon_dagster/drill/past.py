@@ -1,0 +1,110 @@
+"""The windows that a drill happens in: the newest ones that the monitors call healthy."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from mlmon_dagster.defs.compute import Work
+from mlmon_dagster.defs.evidence import JudgeInputs, judge_inputs
+from mlmon_dagster.spec import ALL, PRODUCTION, ModelSpec, Window, complete_windows
+from mlmon_dagster.store import retention_marks, window_steps
+from mlmon_dagster.store.window_steps import WindowInputs
+
+LOOK_BACK = 120  # newest windows among which healthy ones are looked for
+TABLE = ":table"
+Row = dict[str, Any]
+
+
+def judges_slices(spec: ModelSpec) -> bool:
+    """Tell whether any monitor of a model has verdicts on slices."""
+    judged = spec.monitors.drift.slices or any(m.slices for m in spec.monitors.performance)
+    return judged or spec.fairness is not None
+
+
+class Past:
+    """What is stored of a model's newest windows, read once.
+
+    Args:
+        work: The model, the moment, and no windows.
+    """
+
+    def __init__(self, work: Work) -> None:
+        states = window_steps.load(work.project.store.state, work.spec.model)
+        profiled = set(window_steps.with_profiles(states))
+        complete = complete_windows(work.spec.time, work.now)
+        kept = retention_marks.rows_from(work.project.store.state, work.spec.model).get(PRODUCTION)
+        newest = [w for w in complete if w.start in profiled and (not kept or w.start >= kept)]
+        self.states: dict[dt.datetime, WindowInputs] = states
+        self.work = replace(work, windows=tuple(newest[-LOOK_BACK:]))
+        self._verdicts: dict[str, list[Row]] = {}
+        self._inputs: dict[tuple[str, tuple[Window, ...]], list[JudgeInputs]] = {}
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """The newest windows that have profiles and all their rows, oldest first."""
+        return self.work.windows
+
+    def inputs(self, family: str, windows: Sequence[Window]) -> list[JudgeInputs]:
+        """Return what the judges of a family are given of some windows, and of no others."""
+        key = (family, tuple(windows))
+        if key not in self._inputs:
+            inputs = judge_inputs(self.work, family, key[1], self.states)
+            self._inputs[key] = [self._only(one, windows) for one in inputs]
+        return self._inputs[key]
+
+    def _only(self, inputs: JudgeInputs, windows: Sequence[Window]) -> JudgeInputs:
+        metrics = inputs.metrics
+        mine = metrics["window_start"].isin([window.start for window in windows])
+        if not judges_slices(self.work.spec):
+            mine &= metrics["slice_key"] == ALL  # the others only explain
+        return replace(inputs, metrics=metrics[mine])
+
+    def verdicts(self, family: str) -> list[Row]:
+        """Return the verdicts of a family on all the windows, as the spec declares it now."""
+        if family not in self._verdicts:
+            inputs = judge_inputs(self.work, family, self.windows, self.states)
+            self._verdicts[family] = [row for one in inputs for row in one.verdicts()]
+        return self._verdicts[family]
+
+    def healthy(
+        self, family: str, column: str, n: int, metric: str | None = None
+    ) -> tuple[Window, ...]:
+        """Return the newest windows on which no monitor of a family fails a column, oldest first.
+
+        At least one must have judged it; a window without a verdict is not healthy. With a metric
+        its monitor alone counts.
+        """
+        statuses: dict[dt.datetime, set[str]] = {}
+        for row in self.verdicts(family):
+            is_mine = row["column_name"] == column and row["slice_key"] == ALL
+            if is_mine and metric in (None, row["metric"]):
+                statuses.setdefault(row["window_start"], set()).add(row["status"])
+        fine = [
+            window
+            for window in self.windows
+            if "OK" in (found := statuses.get(window.start, set())) and found <= {"OK", "NO_DATA"}
+        ]
+        return tuple(fine[-n:])
+
+    def why_not(self, family: str, column: str) -> str:
+        """Say why a family has no healthy windows of a column."""
+        mine = [row for row in self.verdicts(family) if row["column_name"] == column]
+        if not mine:
+            return "it has no verdict yet"
+        if any(row["status"] in ("WARN", "ERROR") for row in mine):
+            return f"it fails in most of the newest {len(self.windows)} windows"
+        reasons = sorted({str(row["reason"]) for row in mine if row["reason"]})
+        return f"it could not be judged: {', '.join(reasons)}"
+
+    @cached_property
+    def contiguous(self) -> tuple[Window, ...]:
+        """All complete windows from the first of `windows` to the last, also empty ones."""
+        if not self.windows:
+            return ()
+        first, last = self.windows[0].start, self.windows[-1].start
+        known = complete_windows(self.work.spec.time, self.work.now)
+        return tuple(window for window in known if first <= window.start <= last)

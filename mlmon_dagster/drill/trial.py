@@ -1,0 +1,347 @@
+"""Faulty copies of healthy rows, and what the product's own steps make of them.
+
+The rows are read once. A copy with a fault in one column is profiled, measured and judged by the
+functions that a run calls; nothing of it is stored. Everything else of a window (other columns'
+metrics, the baseline, what is known of the window) is what the store holds.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mlmon_dagster.defs.comparing import Comparison, baseline_of
+from mlmon_dagster.defs.compute import PRODUCTION, Work, parts_of
+from mlmon_dagster.defs.evidence import JudgeInputs
+from mlmon_dagster.defs.measuring import compared, measured
+from mlmon_dagster.drill.faults import Fault, facts_of, inject
+from mlmon_dagster.drill.noticed import Notice, notice
+from mlmon_dagster.drill.past import Past, Row, judges_slices
+from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.spec.attribution import attributed
+from mlmon_dagster.store import personal
+from mlmon_dagster.store.canonical import record_schema
+from mlmon_dagster.store.sql import literal, quote_identifier
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.metrics.statistics import ColumnStatistics
+    from mlmon_dagster.store import Store
+
+MOST_ROWS = 20_000  # of a window; larger ones are sampled
+_ROWS_AT_ONCE = 3_000_000  # faulty rows that are profiled together
+_COPIES = "drilled"
+Profiles = dict[str, "ColumnStatistics"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fault of some size, and the family that may notice it."""
+
+    fault: Fault
+    family: str
+    size: float
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A declared slice of one column."""
+
+    column: str
+    value: str
+
+    def __str__(self) -> str:
+        """Name it as alerts do."""
+        return f"{self.column}={self.value}"
+
+
+class _Copies:
+    """Runs SQL over a table in memory, which it calls ``drilled``."""
+
+    def __init__(self, store: Store, table: pa.Table) -> None:
+        self._store, self._table = store, table
+
+    def query(self, sql: str, /) -> pa.Table:
+        return self._store.query(sql, {_COPIES: self._table})
+
+
+class Trial:
+    """One column of a model's healthy rows, with faults in it.
+
+    Args:
+        past: The newest windows as they are.
+        column: A feature, or the role ``actual``, ``latency_ms`` or ``status``.
+        windows: Family -> healthy windows, oldest first.
+        seed: Of which rows are hit.
+        slice_: Only rows of this slice are hit.
+    """
+
+    def __init__(
+        self,
+        past: Past,
+        column: str,
+        windows: Mapping[str, tuple[Window, ...]],
+        seed: int,
+        slice_: Slice | None = None,
+    ) -> None:
+        self.past, self.column, self.windows, self.slice = past, column, dict(windows), slice_
+        every = sorted({window for mine in self.windows.values() for window in mine})
+        self._work = replace(past.work, windows=tuple(every))
+        spec = past.work.spec
+        # Slices double the work; without a verdict on them they only explain.
+        self._spec = spec if judges_slices(spec) else spec.model_copy(update={"slices": ()})
+        self.share_read, self._rows = self._read()
+        self.values: pd.Series = self._rows.column(column).to_pandas()
+        self.facts = facts_of(past.work.spec, column, self.values)
+        self._luck = self._hits(seed)
+        self._profiles: list[tuple[Work, Profiles]] = []
+        self._faulty: dict[tuple[str, str], list[Row]] = {}
+        self._measured: dict[str, pd.DataFrame] = {}
+
+    @cached_property
+    def rows_per_window(self) -> int:
+        """Rows of a window that were looked at, on average."""
+        n: int = self._rows.num_rows
+        return round(n / max(len(self._work.windows), 1))
+
+    def notices(self, probes: Sequence[Probe]) -> dict[Probe, Notice]:
+        """Tell how each of some faults is noticed; their copies are profiled together."""
+        copies = sorted({(p.fault.name, s) for p in probes for s in _signed(p)})
+        labels = {copy: str(i) for i, copy in enumerate(copies)}
+        faults = {p.fault.name: p.fault for p in probes}
+        found: dict[Probe, list[Notice]] = {probe: [] for probe in probes}
+        most = max(1, _ROWS_AT_ONCE // max(self._rows.num_rows, 1))
+        for begin in range(0, len(copies), most):
+            some = copies[begin : begin + most]
+            self._profile({labels[c]: (faults[c[0]], c[1]) for c in some})
+            self._faulty, self._measured = {}, {}
+            for probe in probes:
+                for size in _signed(probe):
+                    if (copy := (probe.fault.name, size)) in some:
+                        found[probe].append(self._notice(probe.family, labels[copy]))
+        # Of two directions the one that is harder to see.
+        return {p: min(mine, key=lambda n: (n.share, -n.after)) for p, mine in found.items()}
+
+    def _notice(self, family: str, label: str) -> Notice:
+        windows = self.windows[family]
+        healthy = [r for r in self.past.verdicts(family) if self._is_about(r)]
+        if family == "estimated_performance":  # it looks back over several windows
+            return notice(windows, healthy, lambda place: self._judge(family, label, place))
+        faulty = self._judge(family, label, 0)
+        if not _is_previous(self.past.work.spec, family):
+            return notice(windows, healthy, lambda _: faulty)
+
+        def only_first(place: int) -> list[Row]:
+            # From the second window on the fault is what windows are compared with.
+            start = windows[place].start
+            mine = [row for row in faulty if row["window_start"] == start]
+            return mine + [row for row in healthy if row["window_start"] > start]
+
+        return notice(windows, healthy, only_first)
+
+    def _judge(self, family: str, label: str, place: int) -> list[Row]:
+        """Return the verdicts on a family's windows if a fault begins in a place of them."""
+        begin = self.windows[family][place].start
+        frame = self._measure(family)
+        mine = frame[(frame["dataset"] == label) & (frame["window_start"] >= begin)]
+        mine = mine.assign(dataset=PRODUCTION)
+        rows = [r for one in self._inputs[family] for r in _with(one, mine, self._scope).verdicts()]
+        return [row for row in rows if self._is_about(row)]
+
+    @cached_property
+    def _inputs(self) -> dict[str, list[JudgeInputs]]:
+        return {family: self.past.inputs(family, mine) for family, mine in self.windows.items()}
+
+    @property
+    def _scope(self) -> str | None:
+        """The feature whose metrics are replaced; None for those of the whole model."""
+        return self.column if self.column in self.past.work.spec.features else None
+
+    def _is_about(self, row: Row) -> bool:
+        return self._scope is None or bool(row["column_name"] == self._scope)
+
+    @cached_property
+    def _comparisons(self) -> dict[str, list[Comparison]]:
+        return {
+            family: list(
+                compared(replace(self._work, windows=mine), family, self._columns_of(family))
+            )
+            for family, mine in self.windows.items()
+        }
+
+    def _measure(self, family: str) -> pd.DataFrame:
+        """Return a family's metrics of all copies, which are datasets of their own."""
+        if family not in self._measured:
+            from mlmon_dagster.metrics.frames import concat_frames
+
+            frames = []
+            for comparison in self._comparisons[family]:
+                profiles = self._profiles_of(family, comparison.work)
+                frames.append(measured(comparison, family, profiles))
+            self._measured[family] = concat_frames(frames)
+        return self._measured[family]
+
+    def _profiles_of(self, family: str, work: Work) -> Profiles:
+        """Return the copies' profiles of some windows; of other columns those in the store."""
+        starts = [window.start for window in work.windows]
+        columns = self._columns_of(family)
+        found: Profiles = {}
+        for part, profiles in self._profiles:
+            if part.windows[0].start <= starts[0] <= part.windows[-1].start:
+                found = {n: _of_windows(s, starts) for n, s in profiles.items() if n in columns}
+        missing = [name for name in columns if name not in found]
+        if not missing or self._scope is not None or not found:
+            return found
+        labels = sorted(next(iter(found.values())).cells["dataset"].unique())
+        stored = self._stored(tuple(missing), work)
+        return found | {name: _for_each(stats, labels) for name, stats in stored.items()}
+
+    def _stored(self, columns: tuple[str, ...], work: Work) -> Profiles:
+        from mlmon_dagster.profiles import load_profiles
+
+        loaded = load_profiles(
+            work.project.store,
+            work.spec,
+            start=work.start,
+            end=work.end,
+            dataset=PRODUCTION,
+            columns=columns,
+            slices=[()],
+            at=work.start,
+        )
+        starts = [window.start for window in work.windows]
+        return {name: _of_windows(stats, starts) for name, stats in loaded.items()}
+
+    def _columns_of(self, family: str) -> list[str]:
+        from mlmon_dagster.profiles.estimates import estimate_columns
+        from mlmon_dagster.profiles.measures import columns_of
+
+        if self._scope is not None:
+            return [self._scope]
+        spec = self.past.work.spec
+        estimate = family == "estimated_performance"
+        return estimate_columns(spec) if estimate else columns_of(spec, family)
+
+    def _profile(self, copies: Mapping[str, tuple[Fault, float]]) -> None:
+        """Profile copies of the rows, each as a dataset that its label names."""
+        from mlmon_dagster.profiles import build_profiles
+        from mlmon_dagster.profiles.payload import binnings_of, stored_baseline
+
+        store = self._work.project.store
+        table = pa.concat_tables(self._copy(label, *copy) for label, copy in copies.items())
+        wanted = {name for family in self.windows for name in self._columns_of(family)}
+        if self._scope is None:
+            wanted -= set(self.past.work.spec.features)
+        self._profiles = []
+        for part in parts_of(self._work):
+            binnings = binnings_of(store, stored_baseline(store, part.spec, part.start))
+            mine = {name: binning for name, binning in binnings.items() if name in wanted}
+            starts = pa.array(
+                [w.start for w in part.windows], table.schema.field("window_start").type
+            )
+            rows = table.filter(pc.is_in(table.column("window_start"), starts))
+            key = personal.key_of(store.state, part.spec.model)
+            engine = _Copies(store, rows)
+            self._profiles.append(
+                (part, build_profiles(engine, self._spec, _COPIES, mine, key=key))
+            )
+
+    def _copy(self, label: str, fault: Fault, size: float) -> pa.Table:
+        values = inject(self.values, fault, self.facts, size, self._luck)
+        table = self._rows
+        place = table.schema.get_field_index(self.column)
+        field = table.schema.field(place)
+        changed = pa.array(values, type=field.type, from_pandas=True)
+        table = table.set_column(place, field, changed)
+        dataset = table.schema.get_field_index("dataset")
+        named = pa.repeat(pa.scalar(label, pa.string()), table.num_rows)
+        return table.set_column(dataset, pa.field("dataset", pa.string()), named)
+
+    def _hits(self, seed: int) -> NDArray[np.float64]:
+        """Draw the luck of each row; rows of other slices, or without a truth, are never hit."""
+        luck: NDArray[np.float64] = np.random.default_rng(seed).uniform(size=len(self.values))
+        if self.column == "actual":
+            luck[self.values.isna().to_numpy()] = 2.0
+        if self.slice is not None:
+            mine = self._rows.column(self.slice.column).to_pandas().astype(str) == self.slice.value
+            luck[~mine.to_numpy()] = 2.0
+        return luck
+
+    def _read(self) -> tuple[float, pa.Table]:
+        """Read the columns that profiles need, of all rows or of a share of them."""
+        spec, store = self.past.work.spec, self._work.project.store
+        unneeded = {*spec.features, *attributed(spec).values()} - {self.column}
+        unneeded -= {name for key in self._spec.slices for name in key}
+        if self.slice is not None:
+            unneeded -= {self.slice.column}
+        names = [n for n in record_schema(spec).names if n not in unneeded and "hash" not in n]
+        most = max((self.past.states[w.start].n for w in self._work.windows), default=0)
+        share = min(1.0, MOST_ROWS / most) if most else 1.0
+        source = store.inference_records(spec).from_sql(self._work.windows, [PRODUCTION])
+        starts = ", ".join(literal(window.start) for window in self._work.windows)
+        sql = (
+            f"SELECT {', '.join(map(quote_identifier, names))} FROM {source} AS records "
+            f"WHERE window_start IN ({starts}) AND hash(prediction_id) % 1000000 "
+            f"< {round(share * 1e6)} ORDER BY window_start, prediction_id"
+        )
+        return share, store.query(sql)
+
+
+def _signed(probe: Probe) -> tuple[float, ...]:
+    return (probe.size, -probe.size) if probe.fault.is_signed else (probe.size,)
+
+
+def _is_previous(spec: ModelSpec, family: str) -> bool:
+    return family in ("drift", "performance") and bool(baseline_of(spec, family).previous)
+
+
+def _with(inputs: JudgeInputs, metrics: pd.DataFrame, column: str | None) -> JudgeInputs:
+    """Return what judges are given with other metrics of a column, or of the whole model."""
+    from mlmon_dagster.metrics.frames import METRIC_COLUMNS, concat_frames
+
+    known = inputs.metrics
+    windows = [start.to_pydatetime() for start in inputs.windows["window_start"]]
+    mine = metrics[metrics["window_start"].isin(windows)]
+    begin = mine["window_start"].min() if len(mine) else None
+    replaced = known["window_start"] >= begin if begin is not None else known["n"] < 0
+    if column is not None:
+        replaced &= known["column_name"] == column
+    kept = [known[~replaced], mine[list(METRIC_COLUMNS)]]
+    return replace(inputs, metrics=concat_frames(kept))
+
+
+def _of_windows(stats: ColumnStatistics, starts: Sequence[dt.datetime]) -> ColumnStatistics:
+    from mlmon_dagster.metrics.statistics import select
+
+    return select(stats, stats.cells["window_start"].isin(starts).to_numpy())
+
+
+def _for_each(stats: ColumnStatistics, labels: Sequence[str]) -> ColumnStatistics:
+    from mlmon_dagster.metrics.statistics import concat
+
+    return concat([replace(stats, cells=stats.cells.assign(dataset=name)) for name in labels])
+
+
+def slices_of(past: Past, windows: Sequence[Window]) -> Iterator[Slice]:
+    """Yield the commonest value of every column that rows are sliced by."""
+    spec, store = past.work.spec, past.work.project.store
+    source = store.inference_records(spec).from_sql(list(windows), [PRODUCTION])
+    for key in spec.slices:
+        if len(key) != 1 or not windows:
+            continue
+        text = f"CAST({quote_identifier(key[0])} AS VARCHAR)"
+        found = store.query(
+            f"SELECT {text} AS value, COUNT(*) AS n FROM {source} AS records "
+            "WHERE value IS NOT NULL GROUP BY value ORDER BY n DESC, value LIMIT 1"
+        )
+        for value in found.column("value").to_pylist():
+            yield Slice(key[0], value)

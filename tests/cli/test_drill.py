@@ -1,0 +1,53 @@
+"""``mlmon drill`` on a processed fortnight."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.defs.small_model import MODEL, NOW
+
+AT = ("--now", NOW.isoformat())
+
+
+def test_the_smallest_fault_that_is_noticed_is_said_in_words(folder: Path, mlmon: Command) -> None:
+    given = ("--columns", "balance", "--faults", "nulls,stuck", "--windows", "8")
+    ended = mlmon("--project", folder, *AT, "drill", MODEL, *given)
+
+    assert ended.code == 0, ended.err
+    assert "Nothing was stored or sent." in ended.out
+    assert "balance: 8 days from " in ended.out
+    assert "You would notice balance null in " in ended.out
+    assert "balance (1 of 1)" in ended.err
+
+
+def test_the_json_holds_every_fault_and_family(folder: Path, mlmon: Command) -> None:
+    given = ("--faults", "late_feed,volume,latency,missing_truth", "--json")
+    ended = mlmon("--project", folder, *AT, "drill", MODEL, *given)
+    subjects = json.loads(ended.out)["subjects"]
+    found = {f["fault"]: f for subject in subjects for f in subject["findings"]}
+
+    assert set(found) == {"late_feed", "volume", "latency", "missing_truth"}
+    assert found["late_feed"]["size"] == 4  # a day after the window's start, and two hours more
+    assert "no limit is set for p95_latency_ms" in found["latency"]["reason"]
+    assert found["volume"]["reason"]  # it takes fourteen earlier windows
+    assert found["missing_truth"]["monitor"] == "freshness/actuals_missing"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--columns", "agee"), "No feature of churn 'agee'; did you mean 'age'?"),
+        (("--faults", "null"), "No fault 'null'; did you mean 'nulls'?"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_those_that_there_are(
+    folder: Path, mlmon: Command, given: tuple[str, ...], said: str
+) -> None:
+    ended = mlmon("--project", folder, *AT, "drill", MODEL, *given)
+
+    assert ended.code == 2
+    assert said in ended.err
