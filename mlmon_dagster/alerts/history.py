@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
-from zoneinfo import ZoneInfo
+from collections.abc import Mapping, Sequence
 
 from mlmon_dagster.alerts.handling import SHORT_ID, find_alert
 from mlmon_dagster.alerts.slack_text import clean
 from mlmon_dagster.alerts.table import text_table
-from mlmon_dagster.alerts.view import view_of
+from mlmon_dagster.alerts.view import local_moment, view_of
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import Row
 
@@ -18,12 +17,17 @@ _SENTENCE = 110
 
 
 def render_history(
-    store: Store, model: str | None = None, since: dt.datetime | None = None, limit: int = 200
+    store: Store,
+    zones: Mapping[str, str],
+    model: str | None = None,
+    since: dt.datetime | None = None,
+    limit: int = 200,
 ) -> str:
     """Return what happened to alerts as a table, the newest last.
 
     Args:
         store: Where the state database is.
+        zones: Model -> its time zone, in which its windows are named; UTC for others.
         model: Only of this model.
         since: Only what was written after this time.
         limit: At most so many lines, the newest.
@@ -36,13 +40,15 @@ def render_history(
     if not wanted:
         return "Nothing happened."
     head = ("WHEN", "WHAT", "SEVERITY", "MODEL", "MONITOR", "SLICE", "WINDOW", "MUTED", "SAID")
-    lines = [_line(e, rows[e["fingerprint"]]) for e in wanted[-limit:] if e["fingerprint"] in rows]
+    lines = [
+        _line(e, rows[e["fingerprint"]], zones) for e in wanted[-limit:] if e["fingerprint"] in rows
+    ]
     left_out = len(wanted) - len(lines)
     note = f"\n({left_out} older ones left out)" if left_out else ""
     return text_table(head, lines) + note
 
 
-def _line(event: Row, row: Row) -> tuple[str, ...]:
+def _line(event: Row, row: Row, zones: Mapping[str, str]) -> tuple[str, ...]:
     return (
         f"{event['created_at']:%Y-%m-%d %H:%M}",
         event["kind"],
@@ -50,7 +56,7 @@ def _line(event: Row, row: Row) -> tuple[str, ...]:
         row["model"],
         clean(row["monitor"]),
         _slice(row),
-        f"{event['window_start']:%Y-%m-%d %H:%M}",
+        local_moment(event["window_start"], zones.get(row["model"], "UTC")),
         event["muted_reason"],
         clean(event["message"], _SENTENCE),
     )
@@ -96,9 +102,9 @@ def render_alert(store: Store, short_id: str, zone: str = "UTC") -> str:
 
 def _recent(row: Row, zone: str) -> list[str]:
     recent = json.loads(row["recent"])
-    days = [dt.datetime.fromisoformat(start).astimezone(ZoneInfo(zone)) for start, *_ in recent]
     return [
-        f"{day:%Y-%m-%d %H:%M} {status}" for day, (_, status, _) in zip(days, recent, strict=True)
+        f"{local_moment(dt.datetime.fromisoformat(start), zone)} {status}"
+        for start, status, _ in recent
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from mlmon_dagster.alerts.handling import SHORT_ID
 from mlmon_dagster.alerts.slack_text import clean
 from mlmon_dagster.alerts.table import text_table
-from mlmon_dagster.alerts.view import number, view_of
+from mlmon_dagster.alerts.view import local_moment, number, view_of
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import Row
 
@@ -144,15 +144,20 @@ def _listed(
     )
 
 
-def render_alerts(episodes: Sequence[AlertEpisode]) -> str:
-    """Return a text table; one line that says so if there are no alerts."""
+def render_alerts(episodes: Sequence[AlertEpisode], zones: Mapping[str, str]) -> str:
+    """Return a text table; one line that says so if there are no alerts.
+
+    Args:
+        episodes: What to show.
+        zones: Model -> its time zone, in which its windows are named; UTC for others.
+    """
     if not episodes:
         return "No alerts."
     head = ("ID", "STATE", "SEVERITY", "MODEL", "MONITOR", "SLICE", "FROM", "TO", "WORST", "MUTED")
-    return text_table(head, [_cells(episode) for episode in episodes])
+    return text_table(head, [_cells(e, zones.get(e.model, "UTC")) for e in episodes])
 
 
-def _cells(episode: AlertEpisode) -> tuple[str, ...]:
+def _cells(episode: AlertEpisode, zone: str) -> tuple[str, ...]:
     where = f"{episode.slice_key}={episode.slice_value}" if episode.slice_key != "all" else "all"
     return (
         episode.fingerprint[:SHORT_ID],
@@ -161,8 +166,8 @@ def _cells(episode: AlertEpisode) -> tuple[str, ...]:
         episode.model,
         clean(episode.monitor),
         clean(where),
-        f"{episode.opened_window:%Y-%m-%d %H:%M}",
-        f"{episode.resolved_window:%Y-%m-%d %H:%M}" if episode.resolved_window else "",
+        local_moment(episode.opened_window, zone),
+        local_moment(episode.resolved_window, zone) if episode.resolved_window else "",
         number(episode.worst_value),
         episode.muted_reason or (f"acked by {episode.acked_by}" if episode.acked_by else ""),
     )

@@ -92,15 +92,34 @@ class AlertView:
     @property
     def explained_by(self) -> list[str]:
         """Slices, unseen values or files that explain it, the most important first."""
-        explain = self.details.get("explain", {})
-        lines = [_slice_text(item) for item in explain.get("worst_slices", ())[:MAX_SLICES]]
+        explain, column = self.details.get("explain", {}), self.row["column_name"]
+        lines = [self._slice(item) for item in explain.get("worst_slices", ())[:MAX_SLICES]]
+        where = "" if column == TABLE else f" of {column}"
         named = [(label, explain[key]) for key, label in _NAMED.items() if explain.get(key)]
-        return lines + [f"{label} {', '.join(list(map(str, v))[:5])}" for label, v in named]
+        return lines + [f"{label}{where} {', '.join(list(map(str, v))[:5])}" for label, v in named]
+
+    def _slice(self, item: Mapping[str, Any]) -> str:
+        """Write a slice with the metric that it is worse in, its baseline and size."""
+        metric = item.get("metric", self.row["metric"])
+        text = (
+            f"{wording.subject(metric, self.row['column_name'], item)} is {number(item['value'])}"
+        )
+        extra = []
+        if item.get("baseline_value") is not None:
+            extra.append(f"baseline {number(item['baseline_value'])}")
+        if item.get("n") is not None:
+            extra.append(f"n {item['n']:,}")
+        return f"{text} ({', '.join(extra)})" if extra else text
 
     def moment(self, when: dt.datetime) -> str:
-        """Write a time in the model's zone: as a date if it is the start of one."""
-        local = when.astimezone(ZoneInfo(self.zone))
-        return local.strftime("%Y-%m-%d" if local.time() == dt.time() else "%Y-%m-%d %H:%M %Z")
+        """Write a time in the model's zone."""
+        return local_moment(when, self.zone)
+
+
+def local_moment(when: dt.datetime, zone: str) -> str:
+    """Write a time as its zone has it: as a date if it is the start of one."""
+    local = when.astimezone(ZoneInfo(zone))
+    return local.strftime("%Y-%m-%d" if local.time() == dt.time() else "%Y-%m-%d %H:%M %Z")
 
 
 def view_of(row: Row, zone: str = "UTC") -> AlertView:
@@ -148,16 +167,3 @@ def worst_first(views: Iterable[AlertView]) -> list[AlertView]:
 def number(value: float | None) -> str:
     """Write a number as the monitors' sentences do; ``-`` for none."""
     return "-" if value is None else wording.number(value)
-
-
-def _slice_text(item: object) -> str:
-    if not isinstance(item, Mapping):
-        return str(item)
-    text = f"{item.get('slice_key')} = {item.get('slice_value')}"
-    text += f": {number(item['value'])}" if item.get("value") is not None else ""
-    extra = []
-    if item.get("baseline_value") is not None:
-        extra.append(f"baseline {number(item['baseline_value'])}")
-    if item.get("n") is not None:
-        extra.append(f"n {item['n']:,}")
-    return f"{text} ({', '.join(extra)})" if extra else text

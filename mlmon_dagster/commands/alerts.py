@@ -11,6 +11,7 @@ from mlmon_dagster.commands.alert_handling import ack, digest, requeue, silence,
 from mlmon_dagster.commands.alert_test import test
 from mlmon_dagster.commands.moments import past
 from mlmon_dagster.commands.options import models_of
+from mlmon_dagster.errors import MlmonError
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -41,7 +42,7 @@ def list_(project: Project, model: str | None, firing: bool, format_: str) -> No
     from mlmon_dagster.store.alert_state import models_with_new_results
 
     found = list_alerts(project.store, model, "FIRING" if firing else None)
-    click.echo(render_alerts(found) if format_ == "table" else as_json(found))
+    click.echo(render_alerts(found, zones(project)) if format_ == "table" else as_json(found))
     waiting = [m for m in models_with_new_results(project.store.state) if model in (None, m)]
     if waiting:
         click.echo(
@@ -49,6 +50,14 @@ def list_(project: Project, model: str | None, firing: bool, format_: str) -> No
             "takes them in within a minute, and so does: mlmon alerts deliver",
             err=True,
         )
+
+
+def zones(project: Project) -> dict[str, str]:
+    """Return the time zone of every model that is declared, in which its windows are named."""
+    try:
+        return {spec.model: spec.time.zone for spec in models_of(project).specs}
+    except MlmonError:  # alerts outlive their models
+        return {}
 
 
 def as_json(episodes: Any) -> str:
@@ -68,8 +77,7 @@ def show(project: Project, alert: str) -> None:
     from mlmon_dagster.alerts.history import render_alert
 
     model = find_alert(project.store, alert)["model"]
-    zones = {spec.model: spec.time.zone for spec in models_of(project).specs}
-    click.echo(render_alert(project.store, alert, zones.get(model, "UTC")))
+    click.echo(render_alert(project.store, alert, zones(project).get(model, "UTC")))
 
 
 @alerts.command(epilog="Example: mlmon alerts history --model flight_delay --since 7d")
@@ -81,7 +89,7 @@ def history(project: Project, model: str | None, since: dt.datetime | None, limi
     """Show what happened to alerts: opened, escalated, acknowledged, resolved."""
     from mlmon_dagster.alerts.history import render_history
 
-    click.echo(render_history(project.store, model, since, limit))
+    click.echo(render_history(project.store, zones(project), model, since, limit))
 
 
 @alerts.command(epilog="Example: mlmon alerts deliver")

@@ -112,8 +112,16 @@ def _text(
         f"{spec.model}: {window_range(windows)}, {len(windows)} windows: "
         f"{n_opened} alerts would have opened, {n_opened / len(weeks):.2g} a week."
     )
-    per_week = "Opened per week: " + " ".join(map(str, weeks))
-    return "\n".join([summary, *(lines if tests else ["No monitor failed."]), per_week])
+    said = _weeks_said(weeks, windows[0].start.astimezone(zone).date())
+    return "\n".join([summary, *(lines if tests else ["No monitor failed."]), said])
+
+
+def _weeks_said(weeks: Sequence[int], start: dt.date) -> str:
+    """Say how many weeks were quiet, and which were the busiest."""
+    busiest = sorted(range(len(weeks)), key=lambda i: (-weeks[i], i))[:3]
+    named = [f"{start + dt.timedelta(weeks=i)} ({weeks[i]})" for i in busiest if weeks[i]]
+    quiet = f"Weeks in which nothing opened: {weeks.count(0)} of {len(weeks)}"
+    return f"{quiet}; most opened in the weeks from {', '.join(named)}." if named else f"{quiet}."
 
 
 def _json(spec: ModelSpec, tests: Sequence[Backtest], weeks: Sequence[int]) -> str:

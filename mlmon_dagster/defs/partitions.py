@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -11,6 +12,7 @@ from mlmon_dagster.spec import (
     ModelSpec,
     Window,
     complete_windows,
+    first_window,
     production_end,
     window_from_key,
 )
@@ -29,7 +31,8 @@ def partitions_of(spec: ModelSpec) -> dg.PartitionsDefinition:
     end = production_end(time)
     if end is not None:
         return dg.StaticPartitionsDefinition([w.key for w in complete_windows(time, end)])
-    start = dt.datetime.combine(time.start, dt.time())
+    first = first_window(time).start.astimezone(ZoneInfo(time.zone))
+    start = dt.datetime.combine(first.date(), dt.time())
     if time.granularity == "hour":
         return dg.HourlyPartitionsDefinition(start, timezone=time.zone)
     if time.granularity == "day":

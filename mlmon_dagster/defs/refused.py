@@ -52,6 +52,6 @@ def window_named_by(path: str, time: TimeSpec) -> Window | None:
         day = dt.datetime.strptime(dates.pop(), "%Y%m%d").replace(tzinfo=ZoneInfo(time.zone))
     except ValueError:
         return None
-    if day.date() < time.start:
+    if day.date() < time.start:  # of the baseline
         return None
     return window_containing(time, day.replace(hour=12).astimezone(dt.UTC))

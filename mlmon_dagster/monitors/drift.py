@@ -150,8 +150,8 @@ def _judged(
         details["importance"] = evidence.spec.features[column].importance
     if failed and row["slice_key"] == "all":
         details["worst_slices"] = [
-            {key: part[key] for key in ("slice_key", "slice_value", "value", "n")}
-            for part in evidence.slices(window, "psi", column)[:WORST_SLICES]
+            {key: part[key] for key in ("metric", "slice_key", "slice_value", "value", "n")}
+            for part in _farther_slices(evidence, window, column)[:WORST_SLICES]
         ]
     is_error = monitor.error_at is not None and abs(row["value"]) > monitor.error_at
     status = ("ERROR" if is_error else monitor.severity) if failed else OK
@@ -170,6 +170,17 @@ def _judged(
         family_size=size,
         details=details,
     )
+
+
+def _farther_slices(evidence: Evidence, window: Window, column: str) -> list[Row]:
+    """Return the slices that drifted more than the whole, the farthest first."""
+    whole = evidence.whole(window, "psi", column)
+    least = finite(whole["value"]) if whole else None
+    return [
+        part
+        for part in evidence.slices(window, "psi", column)
+        if least is None or part["value"] > least
+    ]
 
 
 def _novel(evidence: Evidence, window: Window, column: str, row: Row) -> float:

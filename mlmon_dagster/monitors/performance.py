@@ -119,7 +119,7 @@ def _judge_cell(
             "n_baseline": int(base["n"]),
         }
     if change.failed and row["slice_key"] == ALL:
-        details["worst_slices"] = worst_slices(evidence, window, monitor)
+        details["worst_slices"] = worst_slices(evidence, window, monitor, change.worse)
     return result_row(
         evidence,
         window,
@@ -200,9 +200,12 @@ def _message(monitor: PerformanceMonitor, row: Row, base: Row | None, change: _C
 
 
 def worst_slices(
-    evidence: Evidence, window: Window, monitor: PerformanceMonitor
+    evidence: Evidence, window: Window, monitor: PerformanceMonitor, whole: float
 ) -> list[dict[str, Any]]:
-    """Slices of the window that are furthest below their own baseline, worst first."""
+    """Return slices of the window that are furthest below their own baseline, worst first.
+
+    Only those that got worse by more than the whole did: the others are no cause of it.
+    """
     found = []
     for row in evidence.slices(window, monitor.metric):
         base = evidence.baseline_row(monitor.metric, row)
@@ -210,6 +213,8 @@ def worst_slices(
         if monitor.is_relative and not known:
             continue
         worse = _change(monitor, row, base).worse
+        if not worse > max(whole, 0.0):
+            continue
         part = {key: row[key] for key in ("slice_key", "slice_value", "value", "n")}
         found.append(
             part | {"worse_by": worse, "baseline_value": finite(base["value"]) if base else None}

@@ -29,6 +29,7 @@ from mlmon_dagster.report.summary import (
     last_day,
     moment,
     overall,
+    period_names,
     periods_of,
     standing_of,
 )
@@ -105,6 +106,7 @@ def health_report(
         n_alerts=len(current),
         changes=[_change(seen) for seen in changes(store.state, spec.model)[:MAX_CHANGES]],
         periods=periods_of(store, spec, baseline),
+        period_names=period_names(spec),
         sections=[s for s in sections if s["pictures"]],
         trace=_trace(store, spec, baseline),
         baseline=baseline,

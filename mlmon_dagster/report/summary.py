@@ -14,12 +14,12 @@ from mlmon_dagster.monitors.wording import NAMES, REASONS
 from mlmon_dagster.profiles import Baseline, load_profiles
 from mlmon_dagster.profiles.estimates import estimate
 from mlmon_dagster.profiles.halves import scored_columns
-from mlmon_dagster.profiles.measures import measure
+from mlmon_dagster.profiles.measures import measure, performance_columns
 from mlmon_dagster.report.rollup import coarsen
 from mlmon_dagster.spec import FAMILIES, Granularity, ModelSpec, window_containing
 from mlmon_dagster.spec.estimates import estimated
 from mlmon_dagster.spec.metric_registry import BINARY
-from mlmon_dagster.store import Store, monitor_results
+from mlmon_dagster.store import Store, monitor_results, window_steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,19 +128,39 @@ def _subject(row: dict[object, object]) -> str:
     return name if column in (TABLE, "") else f"{name} of {column}"
 
 
+# What a row says of a task; the first has its interval beside it.
+_SHOWN = {
+    "binary_classification": ("roc_auc", estimated("roc_auc"), "f1", "accuracy", "actual_rate"),
+    "multiclass_classification": (
+        "accuracy", estimated("accuracy"), "macro_f1", "macro_roc_auc", "unseen_class_rate",
+    ),
+    "regression": ("mae", estimated("mae"), "rmse", "me", "r2"),
+    "ranking": ("ndcg", "map", "mrr", "hit_rate"),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Period:
-    """Numbers of one month, or of one week for a model with weekly windows; texts to be shown."""
+    """Numbers of one month, or of one week for a model with weekly windows; texts to be shown.
+
+    Attributes:
+        name: Such as ``2013-04``.
+        n: Predictions.
+        coverage: Share of them with ground truth.
+        values: A text for each of `period_names`.
+    """
 
     name: str
     n: str
     coverage: str
-    actual_rate: str
-    roc_auc: str
-    estimated: str
-    f1: str
-    accuracy: str
-    psi_score: str
+    values: tuple[str, ...]
+
+
+def period_names(spec: ModelSpec) -> list[str]:
+    """Return what the values of a `Period` are called."""
+    first, *others = (NAMES.get(metric, metric) for metric in _SHOWN[spec.task])
+    drift = [f"PSI of the {name}" for name in _outputs(spec)]
+    return [f"{first} (95 %)", *others, *drift]
 
 
 def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list[Period]:
@@ -149,23 +169,27 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
     The estimate is by plain CBPE, without weights, which would need the baseline's rows.
     """
     grain = _PERIOD[spec.time.granularity]
-    realized, scored = ["score", "prediction"], []
+    realized, scored = performance_columns(spec), scored_columns(spec)
     if spec.task == BINARY:
-        scored = scored_columns(spec)
+        realized = ["score", "prediction"]
     profiles = load_profiles(
-        store, spec, dataset="production", columns=[*realized, *scored], slices=[()]
+        store,
+        spec,
+        dataset="production",
+        columns=[*realized, *scored, *_outputs(spec)],
+        slices=[()],
     )
     merged = {name: coarsen(spec, stats, grain) for name, stats in profiles.items()}
     coarse = {name: merged[name] for name in realized if name in merged}
     if not coarse:
         return []
     whole = {} if baseline is None else baseline.windows
-    drift_spec = spec.model_copy(update={"features": {}})  # of the score alone
-    score = {name: coarse[name] for name in ("score",) if name in coarse}
+    drift_spec = spec.model_copy(update={"features": {}})  # of the output alone
+    output = {name: merged[name] for name in _outputs(spec) if name in merged}
     frame = concat_frames(
         [
             measure(spec, "performance", coarse, None),
-            measure(drift_spec, "drift", score, {k: whole[k] for k in score if k in whole}),
+            measure(drift_spec, "drift", output, {k: whole[k] for k in output if k in whole}),
             # Without the inputs' profiles nothing is weighted, so that no rows are read.
             estimate(store, spec, {n: merged[n] for n in scored if n in merged}, baseline)
             if scored
@@ -175,37 +199,62 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
     frame = frame[frame["slice_key"] == "all"]
     some = next(iter(coarse.values()))
     sizes = some.cells.assign(n=some.n).groupby("window_start")["n"].sum()
+    covered = _coverage(store, spec, grain)
     newest = sorted(frame["window_start"].unique())[-PERIODS_SHOWN:]
     return [
-        _period(spec, grain, start, int(sizes[start]), frame[frame["window_start"] == start])
+        _period(
+            spec,
+            grain,
+            start,
+            (int(sizes.get(start, 0)), covered.get(start.to_pydatetime())),
+            frame[frame["window_start"] == start],
+        )
         for start in newest
     ]
 
 
+def _outputs(spec: ModelSpec) -> list[str]:
+    """Return the output whose drift a row says, if the model logs one."""
+    return [r for r in ("score", "prediction") if getattr(spec.columns, r) is not None][:1]
+
+
+def _coverage(store: Store, spec: ModelSpec, grain: Granularity) -> dict[dt.datetime, float]:
+    """Return start of a month or week -> share of its predictions that have ground truth."""
+    sums: dict[dt.datetime, list[int]] = {}
+    for start, state in window_steps.load(store.state, spec.model).items():
+        period = sums.setdefault(window_containing(spec.time, start, grain).start, [0, 0])
+        period[0] += state.n_actual
+        period[1] += state.n_expected
+    return {start: known / due for start, (known, due) in sums.items() if due}
+
+
 def _period(
-    spec: ModelSpec, grain: Granularity, start: pd.Timestamp, n: int, frame: pd.DataFrame
+    spec: ModelSpec,
+    grain: Granularity,
+    start: pd.Timestamp,
+    size: tuple[int, float | None],
+    frame: pd.DataFrame,
 ) -> Period:
-    rows = {str(row["metric"]): row for row in frame.to_dict("records")}
-    labelled = [int(rows[name]["n"]) for name in ("actual_rate", "accuracy") if name in rows]
+    rows = {
+        str(row["metric"]): row
+        for row in frame.to_dict("records")
+        if row["column_name"] in (TABLE, *_outputs(spec))
+    }
     local = start.to_pydatetime().astimezone(ZoneInfo(spec.time.zone))
-
-    def value(metric: str, places: int = 3) -> str:
-        return decimal(rows[metric]["value"], places) if metric in rows else NONE
-
-    auc = value("roc_auc")
-    if "roc_auc" in rows and auc != NONE:
-        ends = (decimal(rows["roc_auc"][end]) for end in ("lower", "upper"))
-        auc = f"{auc} ({' to '.join(ends)})"
+    first, *others = (
+        decimal(rows[metric]["value"]) if metric in rows else NONE
+        for metric in (*_SHOWN[spec.task], *(["psi"] if _outputs(spec) else []))
+    )
+    if first != NONE:
+        found = rows[_SHOWN[spec.task][0]]
+        ends = [decimal(found[end]) for end in ("lower", "upper")]
+        first += f" ({' to '.join(ends)})" if NONE not in ends else ""
+    n, coverage = size
     return Period(
         name=local.strftime("%Y-%m" if grain == "month" else "%Y-%m-%d"),
         n=f"{n:,}",
-        coverage=f"{max(labelled, default=0) / n:.1%}" if n else NONE,
-        actual_rate=value("actual_rate"),
-        roc_auc=auc,
-        estimated=value(estimated("roc_auc")),
-        f1=value("f1"),
-        accuracy=value("accuracy"),
-        psi_score=value("psi"),
+        coverage=f"{coverage:.1%}" if coverage is not None else NONE,
+        values=(first, *others),
     )
 
 

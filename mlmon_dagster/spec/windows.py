@@ -131,9 +131,11 @@ def window_from_key(time: TimeSpec, key: str) -> Window:
 
 
 def first_window(time: TimeSpec) -> Window:
-    """Return the first production window: the first one that starts at or after ``time.start``."""
-    start = _midnight(time.start, ZoneInfo(time.zone))
-    return next(w for w in _windows_from(time, start, time.granularity) if w.start >= start)
+    """Return the first production window: the one that ``time.start`` lies in.
+
+    A week or month that begins before ``time.start`` holds the events from then on.
+    """
+    return window_containing(time, _midnight(time.start, ZoneInfo(time.zone)))
 
 
 def production_end(time: TimeSpec) -> dt.datetime | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 from mlmon_dagster.alerts import (
     RunFailure,
     RunSuccess,
@@ -10,6 +12,7 @@ from mlmon_dagster.alerts import (
     observe_run_failures,
     render_alerts,
 )
+from mlmon_dagster.alerts.history import render_history
 from mlmon_dagster.alerts.slack import SlackReceiver
 from mlmon_dagster.store import Store
 from tests.alerts.fake_slack import FakeSlack
@@ -111,7 +114,16 @@ def test_muted_episodes_say_why(store: Store) -> None:
 def test_the_table_is_plain_text(store: Store) -> None:
     settle(store, SPECS, day(9), result(1, slice_key="region", slice_value="a\nb"))
 
-    table = render_alerts(list_alerts(store)).splitlines()
-    assert render_alerts([]) == "No alerts."
+    table = render_alerts(list_alerts(store), {}).splitlines()
+    assert render_alerts([], {}) == "No alerts."
     assert len(table) == 2
-    assert "FIRING  ERROR     credit  drift/psi/age  region=a b  2024-01-01 00:00" in table[1]
+    assert "FIRING  ERROR     credit  drift/psi/age  region=a b  2024-01-01  " in table[1]
+
+
+def test_windows_are_named_as_the_models_zone_has_them(store: Store) -> None:
+    midnight = dt.datetime(2024, 1, 5, 5, tzinfo=dt.UTC)
+    settle(store, SPECS, day(9), result(1, window_start=midnight))
+
+    zones = {"credit": "America/New_York"}
+    assert "all    2024-01-05  " in render_alerts(list_alerts(store), zones)
+    assert "all    2024-01-05  " in render_history(store, zones)

@@ -67,7 +67,13 @@ def test_a_message_says_what_since_when_why_whose_and_how_to_see_more(store: Sto
         run_id="0f0f0f0f-1111-2222-3333-444444444444",
         details={
             "worst_slices": [
-                {"slice_key": "region", "slice_value": "north", "value": 0.9, "n": 700}
+                {
+                    "metric": "psi",
+                    "slice_key": "region",
+                    "slice_value": "north",
+                    "value": 0.9,
+                    "n": 700,
+                }
             ],
             "unseen": {"XYZ": 12},
         },
@@ -77,7 +83,7 @@ def test_a_message_says_what_since_when_why_whose_and_how_to_see_more(store: Sto
     (text,) = texts(store)
     assert text.splitlines() == [
         "ERROR credit: psi of age is high; since 2024-01-01",
-        "  Explained by:  region = north: 0.90 (n 700); unseen values XYZ",
+        "  Explained by:  PSI of age for region = north is 0.90 (n 700); unseen values of age XYZ",
         "  Owner:         team:risk",
         "  Asset:         http://ui/assets/credit/drift",
         "  Check:         http://ui/assets/credit/drift?view=checks&checkDetail=drift",

@@ -7,7 +7,9 @@ import pytest
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.defs.lineage import WINDOWED
+from mlmon_dagster.profiles.rolling import load_baseline
 from mlmon_dagster.report.rows import rows_behind
+from mlmon_dagster.report.summary import NONE, period_names, periods_of
 from mlmon_dagster.spec.metric_registry import metrics_of
 from mlmon_dagster.store import metric_log, monitor_results
 from tests.defs.small_model import make_project, windows_of_days
@@ -43,6 +45,11 @@ def test_a_model_of_every_task_is_measured_and_its_bad_day_found(task, tmp_path)
     parts = sliced[sliced["metric"] == first["metric"].iloc[0]]
     assert parts.groupby("window_start")["n"].sum().tolist() == whole["n"].tolist()
     assert rows_behind(project.store, spec, windows[-1:], limit=5).n == 240
+    [month] = periods_of(project.store, spec, load_baseline(project.store, spec))
+    said = dict(zip(period_names(spec), month.values, strict=True))
+    unsaid = {name for name, value in said.items() if value == NONE}
+    assert month.coverage == "100.0%"
+    assert unsaid <= {"Estimated Mean absolute error"}, said  # its spec wants none
     project.store.close()
 
 

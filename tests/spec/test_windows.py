@@ -35,6 +35,7 @@ MOMENTS = st.timedeltas(dt.timedelta(0), dt.timedelta(days=40 * 365)).map(
 
 def dagster_partitions(time: TimeSpec) -> dg.TimeWindowPartitionsDefinition:
     end = time.end.isoformat() if time.end else None
+    start = first_window(time).key
     match time.granularity:
         case "hour":
             return dg.HourlyPartitionsDefinition(
@@ -43,11 +44,9 @@ def dagster_partitions(time: TimeSpec) -> dg.TimeWindowPartitionsDefinition:
         case "day":
             return dg.DailyPartitionsDefinition(time.start.isoformat(), end, timezone=time.zone)
         case "week":
-            return dg.WeeklyPartitionsDefinition(
-                time.start.isoformat(), end, timezone=time.zone, day_offset=1
-            )
+            return dg.WeeklyPartitionsDefinition(start, end, timezone=time.zone, day_offset=1)
         case "month":
-            return dg.MonthlyPartitionsDefinition(time.start.isoformat(), end, timezone=time.zone)
+            return dg.MonthlyPartitionsDefinition(start, end, timezone=time.zone)
 
 
 # Hours of Lord Howe are refused by the spec: Dagster's drift off the clock there.
@@ -121,6 +120,16 @@ def test_the_repeated_hour_is_two_windows_and_the_second_names_its_offset() -> N
         "2024-11-03-01:00-0500",
         "2024-11-03-02:00",
     ]
+
+
+@pytest.mark.parametrize(
+    ("granularity", "first"),
+    [("day", "2024-02-21"), ("week", "2024-02-19"), ("month", "2024-02-01")],
+)
+def test_the_first_window_holds_the_first_day_of_production(granularity: str, first: str) -> None:
+    time = time_spec("Europe/Berlin", granularity, "2024-02-21")
+    assert first_window(time).key == first
+    assert complete_windows(time, dt.datetime(2024, 4, 1, tzinfo=UTC))[0].key == first
 
 
 def test_weeks_begin_on_monday() -> None:
