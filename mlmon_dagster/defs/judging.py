@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.defs import silence
 from mlmon_dagster.defs.compute import Work, mark_of, mark_step
-from mlmon_dagster.defs.earlier import repeating_files
 from mlmon_dagster.defs.evidence import STEP_OF, verdicts
-from mlmon_dagster.defs.refused import quarantined_files, reported_in, window_named_by
+from mlmon_dagster.defs.refused import reported_in, window_named_by
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
-from mlmon_dagster.store import monitor_results
+from mlmon_dagster.store import manifest, monitor_results
 from mlmon_dagster.store.window_steps import WindowInputs, load
 
 if TYPE_CHECKING:
@@ -81,13 +80,13 @@ def judge_quarantined(work: Work) -> None:
     newest = complete_windows(time, work.now)[-NEWS:]
     if not newest:
         return
+    engine, model = work.project.store.state, work.spec.model
+    found = manifest.refused_or_repeated(engine, model, newest[0].start)
+    if not found:
+        return
     import pandas as pd
 
-    since = newest[0].start
-    refused = quarantined_files(work)
-    taken = repeating_files(work, since)
-    again = taken[taken["n_duplicate"] + taken["n_conflict"] > 0]
-    files = pd.concat([refused[refused["first_seen"] >= since], again])
+    files = pd.DataFrame(found)
     named = [window_named_by(str(path), time) for path in files["path"]]
     windows = {w.start: w for w in [*newest, *named] if w is not None and w.end <= work.now}
     for _, window in sorted(windows.items()):

@@ -32,6 +32,7 @@ from mlmon_dagster.store.window_steps import StepMark, WindowInputs
 
 MAX_ATTEMPTS = 3
 MAX_WINDOWS_PER_RUN = 400
+REVISED_EVERY = dt.timedelta(minutes=5)  # at most, while files of the model keep coming
 LOOK_BACK = 1_000  # newest windows; older ones keep what they were compared with
 COMPARED = ("drift", "performance")
 
@@ -53,10 +54,19 @@ class Request:
     run_key: str
 
 
-def plan(project: Project, spec: ModelSpec, now: dt.datetime) -> list[Request]:
+def plan(
+    project: Project, spec: ModelSpec, now: dt.datetime, *, more_is_coming: bool = False
+) -> list[Request]:
     """Return the runs that bring every complete window up to date, and count the attempt.
 
     A window is tried at most `MAX_ATTEMPTS` times for the same inputs; new inputs start anew.
+
+    Args:
+        project: Where the state is.
+        spec: The model.
+        now: The present moment.
+        more_is_coming: Landing files of the model are still to be taken in. What was computed
+            less than `REVISED_EVERY` ago then waits, to be computed once for many of them.
     """
     engine = project.store.state
     inputs = window_steps.load(engine, spec.model)
@@ -68,6 +78,7 @@ def plan(project: Project, spec: ModelSpec, now: dt.datetime) -> list[Request]:
     stale = [
         (w, assets)
         for w in order
+        if not (more_is_coming and _is_fresh(inputs.get(w.start), now))
         if (assets := stale_assets(spec, w, inputs, now, force.at(w.start)))
         or (assets := moved.get(w.start, ()))
     ]
@@ -84,6 +95,13 @@ def plan(project: Project, spec: ModelSpec, now: dt.datetime) -> list[Request]:
             assets = ("baseline", *WINDOWED)
         requests.append(Request(spec, windows, assets, key))
     return requests
+
+
+def _is_fresh(state: WindowInputs | None, now: dt.datetime) -> bool:
+    """Tell whether a window was computed a moment ago, and no run failed on it since."""
+    if state is None or state.computed_at is None or state.attempts:
+        return False
+    return now - state.computed_at < REVISED_EVERY
 
 
 def _with_rows(engine: sa.Engine, spec: ModelSpec, windows: Sequence[Window]) -> list[Window]:

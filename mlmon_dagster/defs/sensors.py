@@ -160,7 +160,9 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> list[dg.RunReques
     judging.judge_quarantined(work)
     if report.n_large:
         return [take_in_request(spec)]
-    return [run_request(request) for request in plan(project, spec, project.now())]
+    more_is_coming = bool(report.n_waiting or report.n_left)
+    requests = plan(project, spec, project.now(), more_is_coming=more_is_coming)
+    return [run_request(request) for request in requests]
 
 
 def take_in_request(spec: ModelSpec) -> dg.RunRequest:

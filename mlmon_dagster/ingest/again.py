@@ -14,7 +14,7 @@ from typing import Any
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.layout import Stream, reading_of
-from mlmon_dagster.ingest.queue import Queued, rows_of
+from mlmon_dagster.ingest.queue import Queued
 from mlmon_dagster.ingest.staging import Again, Staged, staging_folder
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, kept_rows, manifest
@@ -40,8 +40,8 @@ def reopen(
     reading = reading_of(spec, stream)
     due = [
         row
-        for row in rows_of(manifest.with_refusals(store.state, spec.model, stream))
-        if all_ or row["read_with"] != reading or not _is_null(row["again_at"])
+        for row in manifest.with_refusals(store.state, spec.model, stream)
+        if all_ or row["read_with"] != reading or row["again_at"] is not None
     ]
     whole = [row for row in due if row["status"] == "quarantined"]
     if whole:
@@ -71,13 +71,13 @@ def open_again(store: Store, spec: ModelSpec, row: dict[str, Any], now: dt.datet
 
 def _queued(stream: Stream, row: dict[str, Any], reading: str, now: dt.datetime) -> Queued:
     # What a crash interrupted goes on as it began, unless it is read differently by now.
-    is_same = row["read_with"] == reading and not _is_null(row["again_at"])
-    moment = row["again_at"].to_pydatetime() if is_same else now
+    is_same = row["read_with"] == reading and row["again_at"] is not None
+    moment = row["again_at"] if is_same else now
     size, mtime_ns = int(row["size_bytes"]), int(row["mtime_ns"])
     staged = Staged(stream, row["path"], None, row["sha256"], size, mtime_ns)
     return Queued(
         stream, row["path"], size, (mtime_ns, row["path"]), moment, int(row["attempts"]),
-        staged=staged, kept=row["kept"], arrived=row["finished_at"].to_pydatetime(),
+        staged=staged, kept=row["kept"], arrived=row["finished_at"],
     )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def replay_file(store: Store, spec: ModelSpec, sha256: str, *, now: dt.datetime)
         rows = [
             row
             for stream in ("predictions", "actuals")
-            for row in rows_of(manifest.with_refusals(store.state, spec.model, stream))
+            for row in manifest.with_refusals(store.state, spec.model, stream)
             if row["sha256"].startswith(sha256)
         ]
         if len(rows) != 1 or not sha256:
@@ -138,7 +138,3 @@ def replay_file(store: Store, spec: ModelSpec, sha256: str, *, now: dt.datetime)
 def _note(store: Store, spec: ModelSpec, row: dict[str, Any], **values: object) -> None:
     with store.state.begin() as conn:
         manifest.update_file(conn, spec.model, row["stream"], row["sha256"], **values)
-
-
-def _is_null(moment: Any) -> bool:
-    return moment is None or moment != moment  # NaT

@@ -32,6 +32,7 @@ from mlmon_dagster.store.lock import writer_lock
 
 BATCH_BYTES = 4 * 1024**2
 BATCH_FILES = 500
+HURRIED_FILES = 100  # of a batch where time is short: it is asked for between batches only
 Progress = Callable[[str], None]
 TimeIsUp = Callable[[], bool]
 
@@ -152,14 +153,16 @@ class _Ingest:
 
     def _in_batches(self, queue: Sequence[Queued]) -> Iterator[tuple[Stream, list[Queued]]]:
         streams: Sequence[Stream] = STREAMS
+        at_most = BATCH_FILES
         if self.time_is_up is not None:
+            at_most = HURRIED_FILES
             oldest = {item.stream: item.order for item in reversed(queue)}
             streams = sorted(oldest, key=lambda stream: oldest[stream])
         for stream in streams:
             mine = [item for item in queue if item.stream == stream]
             if interrupted := [item for item in mine if item.is_in_log]:
                 yield stream, interrupted
-            for batch in _batches([item for item in mine if not item.is_in_log]):
+            for batch in _batches([item for item in mine if not item.is_in_log], at_most):
                 yield stream, batch
 
     def _backlog(
@@ -318,13 +321,13 @@ class _Ingest:
         return prepared
 
 
-def _batches(items: Sequence[Queued]) -> Iterator[list[Queued]]:
+def _batches(items: Sequence[Queued], at_most: int) -> Iterator[list[Queued]]:
     """Group small files; large ones, and those that failed before, go alone."""
     batch: list[Queued] = []
     size = 0
     for item in items:
         is_alone = item.attempts > 1 or item.size > BATCH_BYTES
-        if batch and (is_alone or size + item.size > BATCH_BYTES or len(batch) >= BATCH_FILES):
+        if batch and (is_alone or size + item.size > BATCH_BYTES or len(batch) >= at_most):
             yield batch
             batch, size = [], 0
         if is_alone:

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlmon_dagster.ingest.discover import Candidate, Listing, list_landing
 from mlmon_dagster.ingest.layout import STREAMS, Stream
@@ -21,9 +21,6 @@ from mlmon_dagster.ingest.staging import (
 )
 from mlmon_dagster.spec import FileSource, ModelSpec, Source, SqlSource
 from mlmon_dagster.store import Store, kept_rows, manifest
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 UNFINISHED = ("discovered", "loading", "missing")
 
@@ -72,7 +69,7 @@ class Queued:
             return self
         return replace(
             self,
-            first_seen=row["first_seen"].to_pydatetime(),
+            first_seen=row["first_seen"],
             attempts=int(row["attempts"]),
             error=str(row["error"]),
         )
@@ -93,11 +90,6 @@ class Work:
     reports: tuple[FileReport, ...]
     left: tuple[Queued, ...]
     waiting: tuple[Candidate, ...]
-
-
-def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a frame's rows as mappings by column name."""
-    return [{str(name): cell for name, cell in row.items()} for row in frame.to_dict("records")]
 
 
 def source_of(spec: ModelSpec, stream: Stream) -> Source:
@@ -146,7 +138,7 @@ def _stream_work(
 ) -> tuple[list[Queued], list[FileReport], tuple[Candidate, ...]]:
     unfinished = {
         row["sha256"]: row
-        for row in rows_of(manifest.files(store.state, spec.model, stream, status=UNFINISHED))
+        for row in manifest.file_rows(store.state, spec.model, stream, status=UNFINISHED)
     }
     seen = manifest.paths(store.state, spec.model, stream)
     known = {
@@ -253,7 +245,7 @@ def _from_row(stream: Stream, row: dict[str, Any], copy: Path | None, *, is_in_l
         name=row["path"],
         size=size,
         order=(mtime_ns, row["path"]),
-        first_seen=row["first_seen"].to_pydatetime(),
+        first_seen=row["first_seen"],
         attempts=int(row["attempts"]),
         is_in_log=is_in_log,
         staged=Staged(stream, row["path"], copy, row["sha256"], size, mtime_ns),

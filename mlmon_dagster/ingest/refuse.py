@@ -13,7 +13,7 @@ from mlmon_dagster.errors import MlmonError, SchemaError
 from mlmon_dagster.ingest.commit import letter_rows
 from mlmon_dagster.ingest.layout import reading_of
 from mlmon_dagster.ingest.prepare import TooManyBadError
-from mlmon_dagster.ingest.queue import UNFINISHED, Queued, rows_of
+from mlmon_dagster.ingest.queue import UNFINISHED, Queued
 from mlmon_dagster.ingest.raw import refused
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.staging import ending_of
@@ -142,8 +142,8 @@ class Refusals:
         if not shas:
             return {}
         stream = items[0].stream
-        found = manifest.files(self.store.state, self.spec.model, stream, shas=shas)
-        return {row["sha256"]: row for row in rows_of(found)}
+        found = manifest.file_rows(self.store.state, self.spec.model, stream, shas=shas)
+        return {row["sha256"]: row for row in found}
 
     def _note(self, items: Sequence[Queued]) -> None:
         for item in items:

@@ -142,10 +142,10 @@ def _sure(store: Store, spec: ModelSpec, stream: Stream, cursor: SourceCursor) -
     """Return the position to read on from; None while batches are still on their way."""
     if cursor.pending is None:
         return cursor.position
-    open_rows = manifest.files(
+    open_rows = manifest.file_rows(
         store.state, spec.model, stream, status=UNSETTLED, shas=list(cursor.batches)
     )
-    unsettled = open_rows["sha256"].tolist()
+    unsettled = [row["sha256"] for row in open_rows]
     if not unsettled:
         return cursor.pending
     folder = staging_folder(store, spec.model, stream)

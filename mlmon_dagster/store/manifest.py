@@ -168,6 +168,17 @@ def files(
         shas: Only files with these content hashes.
         seen_from: Only files first seen at or after this time.
     """
+    return read_frame(engine, _files(model, stream, status=status, shas=shas, seen_from=seen_from))
+
+
+def _files(
+    model: str,
+    stream: str | None,
+    *,
+    status: str | Sequence[str] | None = None,
+    shas: Sequence[str] | None = None,
+    seen_from: datetime | None = None,
+) -> sa.Select[Any]:
     table = ingest_file
     query = sa.select(table).where(table.c.model == model)
     if stream is not None:
@@ -178,7 +189,32 @@ def files(
         query = query.where(table.c.sha256.in_(shas))
     if seen_from is not None:
         query = query.where(table.c.first_seen >= seen_from)
-    return read_frame(engine, query.order_by(table.c.first_seen, table.c.path, table.c.sha256))
+    return query.order_by(table.c.first_seen, table.c.path, table.c.sha256)
+
+
+def file_rows(
+    engine: sa.Engine,
+    model: str,
+    stream: str,
+    *,
+    status: Sequence[str] | None = None,
+    shas: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """As `files`, by column name; a hundred times cheaper than a frame where there are none."""
+    return _rows(engine, _files(model, stream, status=status, shas=shas))
+
+
+def _rows(engine: sa.Engine, query: sa.Select[Any]) -> list[dict[str, Any]]:
+    with engine.connect() as conn:
+        return [dict(row) for row in conn.execute(query).mappings()]
+
+
+def refused_or_repeated(engine: sa.Engine, model: str, seen_from: datetime) -> list[dict[str, Any]]:
+    """Return the files since a moment that were refused, or of predictions sent before."""
+    c = ingest_file.c
+    is_repeated = (c.stream == "predictions") & (c.status == "done")
+    wanted = (c.status == "quarantined") | (is_repeated & (c.n_duplicate + c.n_conflict > 0))
+    return _rows(engine, _files(model, None, seen_from=seen_from).where(wanted))
 
 
 def refuse_rows(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -189,12 +225,12 @@ def refuse_rows(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
     return insert_or_ignore(conn, dead_letter, rows)
 
 
-def with_refusals(engine: sa.Engine, model: str, stream: str) -> pd.DataFrame:
+def with_refusals(engine: sa.Engine, model: str, stream: str) -> list[dict[str, Any]]:
     """Return the files that were refused, or whose refused rows are kept, oldest first."""
     c = ingest_file.c
     refused = sa.or_(c.status == "quarantined", c.kept != "")
     query = sa.select(ingest_file).where(c.model == model, c.stream == stream, refused)
-    return read_frame(engine, query.order_by(c.first_seen, c.path, c.sha256))
+    return _rows(engine, query.order_by(c.first_seen, c.path, c.sha256))
 
 
 def forget_refused(conn: sa.Connection, model: str, stream: str, *shas: str) -> None:

@@ -36,6 +36,7 @@ class WindowInputs:
         n_exempt: Those without any, of which none is expected (``actuals.no_actual_when``).
         n_late_after_close: Rows that arrived after the window closed and are not in its numbers.
         lags: JSON: how many hours after the event ground truth was known, and arrived here.
+        computed_at: When all of its steps were last done; None before that.
         steps: Step -> its mark.
     """
 
@@ -47,6 +48,7 @@ class WindowInputs:
     n_exempt: int = 0
     n_late_after_close: int = 0
     lags: str = "{}"
+    computed_at: datetime | None = None
     steps: dict[str, StepMark] = field(default_factory=dict)
 
     @property
@@ -103,6 +105,7 @@ def load(
             row.n_exempt,
             row.n_late_after_close,
             row.lags,
+            row.computed_at,
         )
         for row in states
     }

@@ -17,6 +17,8 @@ from mlmon_dagster.defs import sensors
 from mlmon_dagster.defs.lineage import OF_ACTUALS, WINDOWED, asset_key
 from mlmon_dagster.defs.liveness import PROCESS_TAG
 from mlmon_dagster.defs.partitions import RANGE_END, RANGE_START
+from mlmon_dagster.defs.planning import REVISED_EVERY
+from mlmon_dagster.ingest import cycle
 from mlmon_dagster.store import manifest, monitor_results
 from tests.defs.small_model import (
     DAYS,
@@ -295,6 +297,40 @@ def test_a_tick_without_time_left_hands_on_the_models_it_did_not_reach(
             cursor = context.cursor
             reached.append([model for model, count in known().items() if count > before[model]])
         assert reached == [[MODEL], ["second"], [MODEL]]
+
+
+def test_a_window_computed_a_moment_ago_waits_while_more_files_come(
+    own_fortnight: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_fortnight.requests()  # the copied files are others than the originals
+    monkeypatch.setattr(cycle, "HURRIED_FILES", 1)
+    monkeypatch.setattr(sensors, "TICK_SECONDS", 0.0)
+    _, actuals = customers(LATE[0])
+    for n in range(4):
+        drop(actuals[n::4], landing(own_fortnight.folder, "actuals") / f"{n}.parquet")
+    day = [(str(LATE[0]), str(LATE[0]), set(WINDOWED))]
+    assert own_fortnight.requests() == []  # the first of four files
+    own_fortnight.clock.moment = NOW + REVISED_EVERY
+    [request] = own_fortnight.requests()
+    assert asked([request]) == day
+    assert own_fortnight.launcher.run(dict(request.tags), request.asset_selection or []).is_success
+    assert own_fortnight.requests() == []  # the third
+    assert asked(own_fortnight.requests()) == day  # the last: nothing more to wait for
+
+
+def test_what_failed_is_tried_again_while_more_files_come(
+    own_fortnight: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land_truth(own_fortnight.folder, LATE[0])
+    assert len(own_fortnight.requests()) == 1  # its run comes to nothing
+    monkeypatch.setattr(cycle, "HURRIED_FILES", 1)
+    monkeypatch.setattr(sensors, "TICK_SECONDS", 0.0)
+    for n in range(2):
+        some = landing(own_fortnight.folder, "actuals") / f"{n}.parquet"
+        drop(customers(LATE[1], n=5 + n)[1], some)
+    assert [(first, last) for first, last, _ in asked(own_fortnight.requests())] == [
+        (str(LATE[0]), str(LATE[0]))
+    ]
 
 
 def test_a_large_file_is_taken_in_by_a_run_of_its_own(

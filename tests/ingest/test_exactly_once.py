@@ -210,6 +210,17 @@ def test_a_call_that_runs_out_of_time_leaves_the_rest_and_says_so(
     assert backlog.load(store.state, spec.model) == {}
 
 
+def test_a_call_with_little_time_asks_for_it_after_a_hundred_small_files(
+    store: Store, project: Path
+) -> None:
+    for n in range(110):
+        land(project, f"{PREDICTIONS}/{n:03}.csv", events(1, first=n))
+    spec = credit_spec()
+
+    assert ingest(store, spec, project, time_is_up=lambda: True).n_left == 10
+    assert ingest(store, spec, project, time_is_up=lambda: True).n_left == 0
+
+
 ORDERS = [
     list(reversed(FILES)),
     sorted(FILES, key=lambda n: n[-5:]),

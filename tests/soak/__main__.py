@@ -85,6 +85,7 @@ def soak(folder: Path, minutes: float, rate: float, n_models: int) -> int:
         *_about_ticks(ticks_of(folder, "planner", began, ended)),
         *_about_rows(project, stream, rest.returncode),
         *_about_memory(samples, began, ended),
+        *_about_cpu(samples, began, ended),
     ]
     title = f"Soak: {minutes:g} min, {rate:g} files/s of {ROWS} rows, {n_models} models"
     print(render(title, ["found"], rows, seed=7, width=26))
@@ -225,6 +226,23 @@ def _about_memory(samples: Sequence[Sample], began: float, ended: float) -> list
     runs = {sample.pid for sample in samples if sample.role == RUN}
     peak = max((sample.mib for sample in samples if sample.role == RUN), default=0.0)
     rows.append(Row("processes of runs seen, largest", (f"{len(runs)}, {peak:.0f} MiB",)))
+    return rows
+
+
+def _about_cpu(samples: Sequence[Sample], began: float, ended: float) -> list[Row]:
+    """Say what the processes of each kind took; of one that ends, what was seen last."""
+    spent: dict[str, dict[int, list[float]]] = {}
+    for sample in samples:
+        spent.setdefault(sample.role, {}).setdefault(sample.pid, []).append(sample.cpu)
+    rows = []
+    for role, by_process in sorted(spent.items()):
+        # A run begins within the soak, what lasts began before.
+        seconds = sum(max(s) - (0.0 if role == RUN else min(s)) for s in by_process.values())
+        share = seconds / (ended - began)
+        if role != HELPER:
+            rows.append(Row(f"CPU of {role}", (f"{seconds:.0f} s, {share:.0%} of a core",)))
+    load = os.getloadavg()
+    rows.append(Row("load of the machine, 1 and 15 min", (f"{load[0]:.0f}, {load[2]:.0f}",)))
     return rows
 
 

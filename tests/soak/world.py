@@ -20,7 +20,7 @@ import psutil
 
 ROWS = 20
 SETTLE = 5  # seconds
-LATE = 20  # one file in so many is of an hour that is over, so that windows are computed again
+LATE = 20  # of each model's files, one in so many is of an hour that is over, to be computed again
 HOURS = 3  # of history
 DECLARATION = """\
 model: {model}
@@ -83,7 +83,7 @@ class Stream:
         now = dt.datetime.now(dt.UTC)
         if turn % 4 == 3 and len(self._known[model]) >= ROWS:
             self._actuals(model, now)
-        elif self._n % LATE == 0:
+        elif turn % LATE == 0:
             hour = now.replace(minute=0, second=0, microsecond=0)
             self._predictions(model, hour - dt.timedelta(hours=1), 3600)
         else:
@@ -156,24 +156,26 @@ RUN, HELPER = "run", "helper"  # processes that come and go
 
 @dataclass(frozen=True)
 class Sample:
-    """The memory of one process at one moment."""
+    """The memory of one process at one moment, and its CPU seconds until then."""
 
     at: float
     pid: int
     role: str
     mib: float
+    cpu: float = 0.0
 
 
 def memory_of(parent: psutil.Process, at: float) -> list[Sample]:
-    """Return the memory of all processes of ``mlmon dev``, with what each is for."""
+    """Return memory and CPU of all processes of ``mlmon dev``, with what each is for."""
     found = []
     for process in [parent, *parent.children(recursive=True)]:
         try:
             role = _role(process.cmdline())
             mib = process.memory_info().rss / 2**20
+            times = process.cpu_times()
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
-        found.append(Sample(at, process.pid, role, mib))
+        found.append(Sample(at, process.pid, role, mib, times.user + times.system))
     return found
 
 
