@@ -200,7 +200,7 @@ def file_rows(
     status: Sequence[str] | None = None,
     shas: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """As `files`, by column name; a hundred times cheaper than a frame where there are none."""
+    """As `files`, one mapping by column name for each: no frame is built at every look."""
     return _rows(engine, _files(model, stream, status=status, shas=shas))
 
 
