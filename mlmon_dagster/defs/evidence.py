@@ -258,7 +258,9 @@ def _refused(work: Work) -> dict[dt.datetime, dict[str, int]]:
 def _baseline_metrics(work: Work, family: str, baseline: Baseline | None) -> pd.DataFrame | None:
     """Return the baseline's own performance, or its estimate, a row per metric and slice."""
     if family == "performance":
-        return _baseline_performance(work.spec, baseline)
+        from mlmon_dagster.profiles.measures import baseline_performance
+
+        return baseline_performance(work.spec, baseline.windows) if baseline else None
     if family != "estimated_performance" or not work.spec.monitors.estimated_performance:
         return None
     from mlmon_dagster.profiles.estimates import estimate_baseline
@@ -276,21 +278,6 @@ def _columns_of(spec: ModelSpec) -> list[str]:
     from mlmon_dagster.profiles.measures import performance_columns
 
     return performance_columns(spec)
-
-
-def _baseline_performance(spec: ModelSpec, baseline: Baseline | None) -> pd.DataFrame | None:
-    """Return the baseline's own performance, one row per metric and slice."""
-    from mlmon_dagster.metrics.statistics import merge
-    from mlmon_dagster.profiles.measures import measure, performance_columns
-
-    if baseline is None:
-        return None
-    pooled = {
-        name: merge(baseline.windows[name], ("dataset", "slice_key", "slice_value"))
-        for name in performance_columns(spec)
-        if name in baseline.windows
-    }
-    return measure(spec, "performance", pooled, None)
 
 
 def _unseen(work: Work) -> dict[tuple[str, pd.Timestamp], dict[str, int]]:

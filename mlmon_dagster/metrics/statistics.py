@@ -212,6 +212,22 @@ def merge_columns(
     return found
 
 
+def without(stats: ColumnStatistics, part: ColumnStatistics) -> ColumnStatistics:
+    """Take the rows of a part off, cell by cell.
+
+    Args:
+        stats: Statistics of C cells.
+        part: Statistics of some of each cell's rows, C cells in the same order.
+
+    Returns:
+        The cells of `part`. Smallest and largest values stay those of `stats`, as they cannot be
+        taken off; unseen categories and the order of scores are not kept.
+    """
+    _refuse_other_bins(stats.binning, part.binning)
+    rest = {name: getattr(stats, name) - getattr(part, name) for name in ("counts", *_SUMS)}
+    return replace(stats, cells=part.cells, unseen=[], order=[], **rest)
+
+
 class _Groups:
     """Which of C cells, at least one, are added up.
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from scipy import special
 
+from mlmon_dagster.metrics.clusters import USUAL, beyond_usual
+from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.monitors.adjust import benjamini_hochberg
 from mlmon_dagster.monitors.evidence import (
     ALL,
@@ -22,11 +24,11 @@ from mlmon_dagster.monitors.evidence import (
 )
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
 from mlmon_dagster.spec import PerformanceMonitor
-from mlmon_dagster.spec.metric_registry import is_loss
+from mlmon_dagster.spec.metric_registry import METRICS, is_loss
 
 WORST_SLICES = 5
-_Z95 = 1.959963984540054
 _Q = 0.01
+_SURE = 0.025  # the value lies outside a 95 % interval, on the bad side
 
 
 @dataclass(frozen=True)
@@ -37,28 +39,39 @@ class _Change:
         worse: By how much; negative if better.
         limit: What `worse` must exceed: the declared drop, or 0 for a fixed bound.
         p: One-sided chance of so bad a value if nothing were worse.
-        surely: Whether the 95 % interval of `worse` is above 0.
+        usual: The baseline's value that `worse` is counted from: what its windows have on average,
+            or all its rows together where they are too few; NaN for a fixed bound.
+        margin: Half of the 95 % interval of `worse`, on the side of 0.
+        n_windows: The baseline's windows whose spread counts; 0 if rows were counted.
     """
 
     worse: float
     limit: float
     p: float
-    surely: bool
+    usual: float = math.nan
+    margin: float = math.nan
+    n_windows: int = 0
+
+    @property
+    def is_large(self) -> bool:
+        # a drop of exactly the limit counts, whatever the rounding
+        return self.worse >= self.limit - 1e-12 if self.limit else self.worse > 0
 
     @property
     def failed(self) -> bool:
-        # a drop of exactly the limit counts, whatever the rounding
-        large = self.worse >= self.limit - 1e-12 if self.limit else self.worse > 0
-        return large and self.surely
+        return self.is_large and self.p <= _SURE
 
 
 def judge(evidence: Evidence) -> list[Row]:
     """Fail windows that are worse by the declared amount, and significantly so.
 
-    `drop`: worse than the baseline by at least that much, and the 95 % interval of the difference
-    (Newcombe's square-and-add of the two sides' intervals, so the baseline's own uncertainty
-    counts) excludes 0. `above` or `below`: past the bound, and the window's 95 % interval excludes
-    it. For losses, such as log_loss or rmse, worse is higher. Provisional windows are
+    `drop`: worse by at least that much than the baseline's windows on average, and outside the 95 %
+    prediction interval of one more of those (`metrics.clusters.beyond_usual`), since rows of a
+    window share more than they show. A baseline of fewer than eight windows with a value does not
+    say how far they stray: then rows count as independent, worse is worse than all of its rows
+    together, and the interval is Newcombe's; `method_version` ends in `windows` or `rows`
+    accordingly. `above` or `below`: past the bound, and the window's 95 % interval, by its rows,
+    excludes it. For losses, such as log_loss or rmse, worse is higher. Provisional windows are
     NO_DATA. Slices (if `slices` is set) must also hold against Benjamini-Hochberg, q = .01.
     """
     monitors = evidence.spec.monitors.performance
@@ -114,12 +127,14 @@ def _judge_cell(
     details: dict[str, Any] = {"worse_by": finite(change.worse), "p": finite(change.p)}
     if base:
         details |= {
-            "baseline_lower": finite(base["lower"]),
-            "baseline_upper": finite(base["upper"]),
+            "baseline_lower": finite(change.usual - change.margin),
+            "baseline_upper": finite(change.usual + change.margin),
             "n_baseline": int(base["n"]),
+            "n_windows": change.n_windows,
         }
     if change.failed and row["slice_key"] == ALL:
         details["worst_slices"] = worst_slices(evidence, window, monitor, change.worse)
+    counted = f":{'windows' if change.n_windows else 'rows'}" if monitor.is_relative else ""
     return result_row(
         evidence,
         window,
@@ -127,21 +142,22 @@ def _judge_cell(
         family="performance",
         metric=monitor.metric,
         source=row,
-        status=_status(monitor, row, base, change),
-        message=_message(monitor, row, base, change),
+        status=_status(monitor, row, change),
+        message=_message(monitor, row, change),
         threshold=_threshold(monitor),
-        baseline_value=finite(base["value"]) if base else None,
+        baseline_value=finite(change.usual),
         p_value=finite(change.p),
         p_adjusted=finite(change.p),
         details=details,
+        method_version=f"{row['method_version']}{counted}",
     )
 
 
-def _status(monitor: PerformanceMonitor, row: Row, base: Row | None, change: _Change) -> str:
+def _status(monitor: PerformanceMonitor, row: Row, change: _Change) -> str:
     if not change.failed:
         return OK
-    there = finite(base["value"]) if base else None
-    return "ERROR" if monitor.is_error(row["value"], change.worse, there) else monitor.severity
+    is_error = monitor.is_error(row["value"], change.worse, finite(change.usual))
+    return "ERROR" if is_error else monitor.severity
 
 
 def _no_data(
@@ -164,39 +180,71 @@ def _no_data(
 def _change(monitor: PerformanceMonitor, row: Row, base: Row | None) -> _Change:
     value, lower, upper = row["value"], row["lower"], row["upper"]
     if monitor.is_relative and base is not None:
+        towards = value - lower if is_loss(monitor.metric) else upper - value
+        if finite(base.get("usual")) is not None:
+            return _among_windows(monitor, value, towards, base)
         if is_loss(monitor.metric):
-            worse, here, there = value - base["value"], value - lower, base["upper"] - base["value"]
+            worse, there = value - base["value"], base["upper"] - base["value"]
         else:
-            worse, here, there = base["value"] - value, upper - value, base["value"] - base["lower"]
-        return _tested(worse, monitor.allowed(base["value"]), math.hypot(here, there))
+            worse, there = base["value"] - value, base["value"] - base["lower"]
+        limit = monitor.allowed(base["value"])
+        return _by_rows(worse, limit, math.hypot(towards, there), base["value"])
     if monitor.above is not None:
-        return _tested(value - monitor.above, 0.0, value - lower)
+        return _by_rows(value - monitor.above, 0.0, value - lower)
     assert monitor.below is not None
-    return _tested(monitor.below - value, 0.0, upper - value)
+    return _by_rows(monitor.below - value, 0.0, upper - value)
 
 
-def _tested(worse: float, limit: float, margin: float) -> _Change:
+def _among_windows(monitor: PerformanceMonitor, value: float, towards: float, base: Row) -> _Change:
+    """Compare a window with the baseline's windows."""
+    usual = base["usual"]
+    worse = value - usual if is_loss(monitor.metric) else usual - value
+    found = beyond_usual([value], [towards / Z95], {name: [base[name]] for name in USUAL})
+    half = float(found.p_value[0]) / 2
+    return _Change(
+        worse,
+        monitor.allowed(usual),
+        half if worse > 0 else 1 - half,
+        usual,
+        float(found.margin[0]),
+        int(base["n_windows"]),
+    )
+
+
+def _by_rows(worse: float, limit: float, margin: float, usual: float = math.nan) -> _Change:
     """Test `worse` > 0, `margin` being the distance to the lower end of its 95 % interval."""
     if not math.isfinite(margin):
-        return _Change(worse, limit, math.nan, surely=False)
-    z = worse / margin * _Z95 if margin > 0 else math.copysign(math.inf, worse)
-    return _Change(worse, limit, float(special.ndtr(-z)), surely=worse > margin)
+        return _Change(worse, limit, math.nan, usual)
+    z = worse / margin * Z95 if margin > 0 else math.copysign(math.inf, worse)
+    return _Change(worse, limit, float(special.ndtr(-z)), usual, margin)
 
 
-def _message(monitor: PerformanceMonitor, row: Row, base: Row | None, change: _Change) -> str:
+def _message(monitor: PerformanceMonitor, row: Row, change: _Change) -> str:
     text = f"{subject(monitor.metric, '', row)} is {number(row['value'])}"
     if math.isfinite(row["lower"]):
         text += f" ({number(row['lower'])} to {number(row['upper'])}, n {int(row['n']):,})"
     else:
         text += f" (n {int(row['n']):,})"
-    if base is not None and monitor.is_relative:
+    if monitor.is_relative:
         direction = "worse" if change.worse > 0 else "better"
         text += f", {number(abs(change.worse))} {direction} than the baseline's"
-        text += f" {number(base['value'])}; the limit is {number(change.limit)}"
+        if change.n_windows:
+            text += f" windows, usually {number(change.usual)}{_usual_range(monitor, change)}"
+        else:
+            text += f" {number(change.usual)}"
+        text += f"; the limit is {number(change.limit)}"
     else:
         text += f"; the limit is {_threshold(monitor)}"
-    past = change.worse >= change.limit if change.limit else change.worse > 0
-    return text + (", but this may be chance." if past and not change.failed else ".")
+    return text + (", but this may be chance." if change.is_large and not change.failed else ".")
+
+
+def _usual_range(monitor: PerformanceMonitor, change: _Change) -> str:
+    if not math.isfinite(change.margin):
+        return ""
+    info = METRICS[monitor.metric]
+    low = max(change.usual - change.margin, info.low)
+    high = min(change.usual + change.margin, info.high)
+    return f" ({number(low)} to {number(high)})"
 
 
 def worst_slices(

@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.statistics import (
-    ColumnStatistics,
-    select,
-)
+from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, merge, select
 from mlmon_dagster.profiles.attributions import loss_of
 from mlmon_dagster.profiles.drift import drift, residual_drift
 from mlmon_dagster.profiles.losses import group_columns, loss_columns
@@ -129,3 +126,26 @@ def measure_versions(
         if several[id(stats.cells)].any()
     }
     return MEASURES[family](spec, parts, baseline) if parts else concat_frames([])
+
+
+def baseline_performance(spec: ModelSpec, baseline: Profiles) -> pd.DataFrame:
+    """Return a baseline's own performance: of all its rows, and how its windows usually are.
+
+    Args:
+        spec: The model.
+        baseline: Column -> statistics of the baseline's windows.
+
+    Returns:
+        MetricFrame, one row per metric and slice, with the columns `metrics.clusters.USUAL`: NaN
+        where too few windows have a value, and of slices unless a monitor judges them.
+    """
+    from mlmon_dagster.metrics.clusters import SERIES, usual_windows
+
+    columns = {c: baseline[c] for c in performance_columns(spec) if c in baseline}
+    pooled = {c: merge(s, ("dataset", "slice_key", "slice_value")) for c, s in columns.items()}
+    if not any(m.slices for m in spec.monitors.performance if m.is_relative):
+        columns = {
+            c: select(s, (s.cells["slice_key"] == ALL).to_numpy()) for c, s in columns.items()
+        }
+    usual = usual_windows(measure(spec, "performance", columns, None))
+    return measure(spec, "performance", pooled, None).join(usual, on=list(SERIES))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.metrics.statistics import ALL, TABLE, merge
 from mlmon_dagster.monitors.wording import NAMES
 from mlmon_dagster.profiles import Baseline
-from mlmon_dagster.profiles.measures import columns_of, measure
+from mlmon_dagster.profiles.measures import baseline_performance, columns_of, measure
 from mlmon_dagster.report.episodes import AlertEpisode
 from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.report.trace import HIGHER_IS_BETTER
@@ -158,15 +158,19 @@ class Curves:
         return frame[frame["window_start"] >= drawn[0]] if drawn else frame
 
     def _baseline_of(self, family: str) -> dict[tuple[str, str], float]:
-        """Return the baseline's own metrics by name and column."""
+        """Return the baseline's own metrics by name and column, as monitors compare with them."""
         if self._baseline is None:
             return {}
-        pooled = {
-            name: merge(self._baseline.windows[name], ("dataset", "slice_key", "slice_value"))
-            for name in columns_of(self._spec, family)
-            if name in self._baseline.windows
-        }
-        frame = measure(self._spec, family, pooled, None)
+        if family == "performance":
+            frame = baseline_performance(self._spec, self._baseline.windows)
+            frame = frame.assign(value=frame["usual"].fillna(frame["value"]))
+        else:
+            pooled = {
+                name: merge(self._baseline.windows[name], ("dataset", "slice_key", "slice_value"))
+                for name in columns_of(self._spec, family)
+                if name in self._baseline.windows
+            }
+            frame = measure(self._spec, family, pooled, None)
         whole = frame[frame["slice_key"] == ALL]
         keys = zip(whole["metric"], whole["column_name"], strict=True)
         return dict(zip(keys, whole["value"].astype(float), strict=True))

@@ -50,6 +50,7 @@ _NOTES = {
     "new": "not in the baseline",
     "gone": "no longer there",
     "few_rows": "too few rows to test",
+    "few_windows": "too few windows to test",
 }
 
 

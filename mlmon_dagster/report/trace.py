@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 from scipy import special
 
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
+from mlmon_dagster.metrics.clusters import SERIES, change, standard_errors
 from mlmon_dagster.metrics.decomposition import decompose, ratio_parts
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.metrics.statistics import ALL, TABLE, ColumnStatistics, merge, select
+from mlmon_dagster.metrics.statistics import ALL, TABLE, ColumnStatistics, merge_columns
 from mlmon_dagster.monitors.adjust import benjamini_hochberg
 from mlmon_dagster.profiles import load_baseline, load_profiles
 from mlmon_dagster.profiles.measures import columns_of, performance
@@ -39,7 +41,7 @@ COLUMNS = (
     "metric", "slice_key", "slice_value", "note", "method", "n", "n_baseline",
     "value", "lower", "upper", "baseline_value", "change", "change_lower", "change_upper",
     "weight", "baseline_weight", "mix", "within", "effect", "share",
-    "p_value", "p_adjusted", "is_real",
+    "n_windows", "n_baseline_windows", "p_value", "p_adjusted", "is_real",
 )  # fmt: skip
 _PLAIN: dict[Task, tuple[str, ...]] = {
     "binary_classification": ("f1", "accuracy", "actual_rate"),
@@ -49,8 +51,9 @@ _PLAIN: dict[Task, tuple[str, ...]] = {
 }
 _SLICE = ("slice_key", "slice_value")
 _SAYS_LABELLED = ("score", "confusion", "classes", "loss")  # kinds that tell labelled rows apart
+_COMPARED = ("n", "value", "lower", "upper", "error", "n_windows")
 _SMALL = ":small"  # ends a key; no name of a column has a colon
-_SPAN: dict[Granularity, int] = {"hour": 336, "day": 14, "week": 4, "month": 3}
+_SPAN: dict[Granularity, int] = {"hour": 336, "day": 14, "week": 8, "month": 3}
 
 
 def performance_trace(
@@ -82,9 +85,13 @@ def performance_trace(
         if nothing changed); sorted by effect, the most harmful first, for metrics that are neither
         good nor bad by share. Of ``method`` own_change: effects are NaN; sorted by the slice's own
         change, those that hold against chance (``is_real``) first. ``p_value`` tests the slice's
-        own change (Newcombe's interval of it inverted), two-sided; ``p_adjusted`` by
-        Benjamini-Hochberg over the slices of the metric. ``note``: new and gone for values on one
-        side only, small, few_rows. Empty if the windows have no ground truth, and for metrics that
+        own change, two-sided; ``p_adjusted`` by Benjamini-Hochberg over the slices of the metric.
+        Rows of a window share more than they show, so windows are counted (``n_windows``, those
+        that hold rows of the slice): see `metrics.clusters`; the interval is never narrower, and
+        the p-value never smaller, than by the rows alone (Newcombe). ``note``: new and gone for
+        values on one side only, small, few_rows, and few_windows: fewer than eight on a side, or no
+        value without one of them; the interval is then by the rows alone, so too narrow, and
+        nothing is tested. Empty if the windows have no ground truth, and for metrics that
         the model's logs do not give.
 
     Raises:
@@ -94,7 +101,7 @@ def performance_trace(
     names = columns_of(spec, "performance")
     now = load_profiles(store, spec, start=start, end=end, dataset="production", columns=names)
     then = {name: stats for name, stats in baseline.windows.items() if name in names}
-    sides = _Sides(spec, _by_slice(now), _by_slice(then), min_rows)
+    sides = _Sides(spec, _by_window(now), _by_window(then), min_rows)
     frames = [sides.trace(metric) for metric in metrics or default_metrics(spec)]
     filled = [frame for frame in frames if len(frame)]
     empty = pd.DataFrame({name: [] for name in COLUMNS})
@@ -110,7 +117,7 @@ def default_metrics(spec: ModelSpec) -> list[str]:
 def newest_mature(store: Store, spec: ModelSpec) -> tuple[dt.datetime, dt.datetime] | None:
     """Return start and end of the newest windows whose performance may be trusted.
 
-    Two weeks of days or hours, four weeks, or three months, as far as there are so many; the
+    Two weeks of days or hours, eight weeks, or three months, as far as there are so many; the
     windows between the oldest and the newest of them. None if there is none.
     """
     states = window_steps.load(store.state, spec.model)
@@ -126,8 +133,10 @@ def newest_mature(store: Store, spec: ModelSpec) -> tuple[dt.datetime, dt.dateti
     return mature[0], window_containing(spec.time, mature[-1]).end
 
 
-def _by_slice(profiles: Profiles) -> dict[str, ColumnStatistics]:
-    return {name: merge(stats, _SLICE) for name, stats in profiles.items() if len(stats)}
+def _by_window(profiles: Profiles) -> dict[str, ColumnStatistics]:
+    """Add up versions and datasets."""
+    found = {name: stats for name, stats in profiles.items() if len(stats)}
+    return merge_columns(found, ("window_start", *_SLICE))
 
 
 class _Sides:
@@ -140,9 +149,13 @@ class _Sides:
         ).fillna(0)
         few = rows[rows.max(axis=1) < min_rows].index
         small = pd.MultiIndex.from_tuples(few, names=_SLICE)
-        self.now = {name: _put_together(stats, small) for name, stats in now.items()}
-        self.then = {name: _put_together(stats, small) for name, stats in then.items()}
-        self.values = _performance(spec, self.now), _performance(spec, self.then)
+        windows = [_put_together(side, small) for side in (now, then)]
+        self.now, self.then = (merge_columns(side, _SLICE) for side in windows)
+        measure = partial(_performance, spec)
+        self.values = [
+            measure(whole).join(standard_errors(side, measure), on=list(SERIES))
+            for whole, side in zip((self.now, self.then), windows, strict=True)
+        ]
 
     def trace(self, metric: str) -> pd.DataFrame:
         """Return the rows of one metric."""
@@ -176,18 +189,22 @@ class _Sides:
     def _compared(self, metric: str) -> pd.DataFrame:
         """Return the slices of either side with both values and the test of their difference."""
         now, then = (
-            side[side["metric"] == metric].set_index(list(_SLICE))[["n", "value", "lower", "upper"]]
+            side[side["metric"] == metric].set_index(list(_SLICE))[list(_COMPARED)]
             for side in self.values
         )
         both = now.join(then.add_suffix("0"), how="outer").reset_index()
-        both[["n", "n0"]] = both[["n", "n0"]].fillna(0).astype(np.int64)
-        _, low, high, p = _difference(both)
+        counts = ["n", "n0", "n_windows", "n_windows0"]
+        both[counts] = both[counts].fillna(0).astype(np.int64)
+        low, high, p = _difference(both)
         thin = both[["n", "n0"]].min(axis=1) < self.min_rows
-        notes = [both["slice_key"].str.endswith(_SMALL), both["n0"] == 0, both["n"] == 0, thin]
+        small = both["slice_key"].str.endswith(_SMALL)
+        known = (small, both["n0"] == 0, both["n"] == 0, thin)
+        notes = [*(note.to_numpy() for note in known), np.isnan(p)]
         return both.assign(
             metric=metric,
-            note=np.select(notes, ["small", "new", "gone", "few_rows"], ""),
+            note=np.select(notes, ["small", "new", "gone", "few_rows", "few_windows"], ""),
             n_baseline=both["n0"],
+            n_baseline_windows=both["n_windows0"],
             baseline_value=both["value0"],
             change=both["value"] - both["value0"],
             change_lower=low,
@@ -209,21 +226,27 @@ def _labelled(side: Profiles) -> pd.Series[float]:
     else:
         counts = label_counts(stats.counts)[:, :, 1:].sum(axis=(1, 2))
     index = pd.MultiIndex.from_frame(stats.cells[list(_SLICE)])
-    return pd.Series(counts.astype(np.float64), index=index)
+    return pd.Series(counts.astype(np.float64), index=index).groupby(level=[0, 1]).sum()
 
 
-def _put_together(stats: ColumnStatistics, small: pd.MultiIndex) -> ColumnStatistics:
-    index = pd.MultiIndex.from_frame(stats.cells[list(_SLICE)])
-    is_small = index.isin(small) & (stats.cells["slice_key"] != ALL).to_numpy()
+def _put_together(profiles: Profiles, small: pd.MultiIndex) -> dict[str, ColumnStatistics]:
+    """Make one slice value of the small ones of a slice key, in each window."""
+    frames = {id(stats.cells): stats.cells for stats in profiles.values()}
+    renamed = {key: _renamed(cells, small) for key, cells in frames.items()}
+    found = {n: replace(stats, cells=renamed[id(stats.cells)]) for n, stats in profiles.items()}
+    return merge_columns(found, ("window_start", *_SLICE))
+
+
+def _renamed(cells: pd.DataFrame, small: pd.MultiIndex) -> pd.DataFrame:
     n_values = small.get_level_values(0).value_counts()
-    keys = stats.cells["slice_key"]
+    keys = cells["slice_key"]
+    index = pd.MultiIndex.from_frame(cells[list(_SLICE)])
+    is_small = index.isin(small) & (keys != ALL).to_numpy()
     named = keys.map(lambda key: f"({n_values.get(key, 0)} smaller)")
-    cells = stats.cells.assign(
+    return cells.assign(
         slice_key=keys.where(~is_small, keys + _SMALL),
-        slice_value=stats.cells["slice_value"].where(~is_small, named),
+        slice_value=cells["slice_value"].where(~is_small, named),
     )
-    merged = merge(replace(stats, cells=cells), _SLICE)
-    return select(merged, np.arange(len(merged)))
 
 
 def _rejoined(frame: pd.DataFrame) -> pd.DataFrame:
@@ -236,19 +259,27 @@ def _performance(spec: ModelSpec, side: Profiles) -> pd.DataFrame:
     return frame[frame["column_name"] == TABLE]
 
 
-def _difference(both: pd.DataFrame) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return the change, Newcombe's 95 % interval of it and the p-value of no change."""
+def _difference(both: pd.DataFrame) -> tuple[Floats, Floats, Floats]:
+    """Return the 95 % interval of the change and the p-value of no change.
+
+    Of Newcombe's by the rows and Student's by the windows the wider one.
+    """
 
     def side(name: str) -> Floats:
         return both[name].to_numpy(np.float64)
 
-    change = side("value") - side("value0")
+    difference = side("value") - side("value0")
     down = np.hypot(side("value") - side("lower"), side("upper0") - side("value0"))
     up = np.hypot(side("upper") - side("value"), side("value0") - side("lower0"))
-    margin = np.where(change > 0, down, up)
+    margin = np.where(difference > 0, down, up)
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.where(change == 0, 0.0, np.abs(change) / margin * Z95)
-    return change, change - down, change + up, 2 * special.ndtr(-z)
+        z = np.where(difference == 0, 0.0, np.abs(difference) / margin * Z95)
+    windows = change(
+        difference, side("error"), side("n_windows"), side("error0"), side("n_windows0")
+    )
+    down, up = np.fmax(down, windows.margin), np.fmax(up, windows.margin)
+    p_value = np.maximum(2 * special.ndtr(-z), windows.p_value)
+    return difference - down, difference + up, p_value
 
 
 def _finished(frame: pd.DataFrame, method: Method, metric: str) -> pd.DataFrame:

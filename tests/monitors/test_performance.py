@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
 from tests.monitors.cases import frame, metric, only, spec, verdicts, window
@@ -88,6 +89,47 @@ def test_a_loss_is_worse_when_it_rises():
 def test_a_fixed_bound_must_be_outside_the_interval(half, status):
     model = spec(performance=[{"metric": "roc_auc", "below": 0.7}])
     assert only(verdicts("performance", [auc(0.65, half)], model=model), AUC)["status"] == status
+
+
+def among(n_windows: int = 30, spread: float = 0.05, **fields) -> dict:
+    """A baseline of 0.80 whose windows have 0.78 on average and stray by `spread`."""
+    usual = {"usual": 0.78, "usual_error": 0.01, "spread": spread, "row_error": 0.01}
+    return auc(0.80, 0.005, n=20_000) | usual | {"n_windows": n_windows} | fields
+
+
+def usually(row: dict) -> pd.DataFrame:
+    return pd.DataFrame([row])
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "status"),
+    [
+        (0.70, 0.005, "ERROR"),  # the windows hardly stray
+        (0.70, 0.05, "OK"),  # one of the baseline's windows would be as low
+        (0.60, 0.05, "ERROR"),  # none would
+        (0.74, 0.005, "OK"),  # only 0.04 below what its windows have
+    ],
+)
+def test_a_drop_must_be_beyond_what_the_baselines_windows_stray(value, spread, status):
+    base = usually(among(spread=spread))
+    row = only(verdicts("performance", [auc(value, 0.01)], baseline=base), AUC)
+    assert row["status"] == status
+    assert row["baseline_value"] == 0.78
+    assert row["method_version"] == "roc_auc-1:windows"
+
+
+def test_a_baseline_of_too_few_windows_is_compared_by_rows():
+    row = only(verdicts("performance", [auc(0.7)], baseline=BASELINE), AUC)
+    assert row["method_version"] == "roc_auc-1:rows"
+    assert row["baseline_value"] == 0.80
+
+
+def test_the_sentence_says_what_is_usual_of_the_baselines_windows():
+    row = only(verdicts("performance", [auc(0.70, 0.01)], baseline=usually(among())), AUC)
+    assert row["message"] == (
+        "ROC AUC is 0.70 (0.69 to 0.71, n 1,000), 0.08 worse than the baseline's windows, "
+        "usually 0.78 (0.67 to 0.89); the limit is 0.05, but this may be chance."
+    )
 
 
 def sliced(name: str, value: float, half: float = 0.02) -> dict:

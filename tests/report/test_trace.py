@@ -9,7 +9,7 @@ import pytest
 
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.report.trace import COLUMNS, newest_mature, performance_trace
-from mlmon_dagster.store import Store
+from mlmon_dagster.store import Store, monitor_results
 from tests.report.worlds import BROKEN, DAY, DAYS, REGIONS, START, World, build, declare
 
 pytestmark = pytest.mark.xdist_group("report")  # they share a world
@@ -122,6 +122,34 @@ def test_a_change_is_unlikely_just_when_its_interval_leaves_out_zero(trace: pd.D
 
     assert ((tested["p_value"] < 0.05) == excludes).all()
     assert (tested["p_adjusted"] >= tested["p_value"] - 1e-15).all()
+
+
+def test_few_windows_are_shown_and_never_called_real(world: World) -> None:
+    frame = performance_trace(world.store, world.spec, START, START + 7 * DAY, ["accuracy"])
+
+    assert set(frame["n_windows"]) <= {0, 7}
+    assert not frame["is_real"].any()
+    assert frame["p_value"].isna().all()
+    assert of(frame, "accuracy").loc["north", "note"] == "few_windows"
+    assert np.isfinite(of(frame, "accuracy").loc["north", "change_lower"])
+
+
+def test_windows_are_counted_and_the_interval_is_no_narrower_than_by_rows(trace) -> None:
+    north = of(trace, "accuracy").loc["north"]
+
+    assert (north["n_windows"], north["n_baseline_windows"]) == (DAYS, DAYS)
+    assert north["change_upper"] - north["change"] >= (north["upper"] - north["value"])
+
+
+def test_monitors_compare_with_the_baselines_windows_once_there_are_eight(world: World) -> None:
+    found = monitor_results.newest(
+        world.store.state, world.spec.model, *world.period, "performance"
+    )
+    judged = found[(found["status"] != "NO_DATA") & (found["metric"] == "accuracy")]
+
+    assert set(judged["method_version"]) == {"wilson-1:windows"}
+    daily = [accuracy(day) for _, day in world.side("validation").groupby("window_start")]
+    assert judged["baseline_value"].iloc[0] == pytest.approx(np.mean(daily), abs=2e-3)
 
 
 def test_a_base_rate_has_no_worse_side_and_is_sorted_by_its_share(trace: pd.DataFrame) -> None:

@@ -24,7 +24,7 @@ from tests.conftest import make_spec
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
-DAYS, ROWS = 6, 240
+DAYS, ROWS = 8, 240
 NOW = START + (DAYS + 2) * DAY
 BROKEN, GROWN, STEADY, NEW, GONE, TINY = range(6)
 REGIONS = ("north", "south", "east", "fresh", "former", "tiny")

@@ -1,0 +1,235 @@
+"""How far a metric strays between windows, whose rows share more than they show.
+
+All flights of a day share its weather, all orders of a week its campaign. The windows, not the
+rows, are what is drawn anew; so they are the unit of every comparison of periods. Two questions,
+two answers:
+
+- `standard_errors`, of a period of several windows: the jackknife that leaves out one window at a
+  time. A window's influence is the change of the metric without it, whatever the metric (an area,
+  a ratio, F1, a quantile) and however large the window; the variance is that of the influences. Of
+  the cluster-robust variances it is the one that holds with few and unequal clusters (CV3 of
+  MacKinnon, Nielsen and Webb, 2023). Two periods are compared by `changes`, with Student's t.
+- `usual_windows`, of one window: the mean of a baseline's windows and their spread beyond what
+  their rows explain, the random effects of meta-analysis (Paule and Mandel, 1982), from which
+  `beyond_usual` takes the prediction interval of one more window (Higgins, Thompson and
+  Spiegelhalter, 2009).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from mlmon_dagster.metrics.intervals import Z95
+from mlmon_dagster.metrics.statistics import ColumnStatistics, merge, select, without
+
+Floats = NDArray[np.float64]
+Profiles = Mapping[str, ColumnStatistics]
+FEWEST_WINDOWS = 8  # fewer do not say how far windows stray
+SERIES = ("metric", "column_name", "slice_key", "slice_value")
+USUAL = ("usual", "usual_error", "spread", "row_error", "n_windows")
+_SLICE = ("slice_key", "slice_value")
+_CELLS = 1_000  # at once, so that no large table of counts is made
+_STEPS = 20
+_LEAST = 1e-300  # variance, where no window strays
+
+
+class Tested(NamedTuple):
+    """Half of the 95 % interval of a change and the two-sided chance of it without one, (C,)."""
+
+    margin: Floats
+    p_value: Floats
+
+
+def standard_errors(windows: Profiles, measure: Callable[[Profiles], pd.DataFrame]) -> pd.DataFrame:
+    """Return the jackknife's standard error of every metric of a period, by slice.
+
+    ``sqrt((G - 1) / G * sum of (T without window w - T) ** 2)`` over the G windows that hold rows
+    of the slice that the metric is of.
+
+    Args:
+        windows: Column -> statistics of the period, a cell per window and slice.
+        measure: Gives the MetricFrame of such cells.
+
+    Returns:
+        Index `SERIES`; ``error`` and ``n_windows`` (G). The error is NaN of a single window, and
+        where the metric is undefined without one of them.
+    """
+    found = [_influences(part, measure) for part in _by_slices(windows)]
+    if not found:
+        return _no_series("error", "n_windows")
+    sums = pd.concat(found).groupby(list(SERIES))["square"]
+    g = sums.size()
+    spread = sums.sum().mask(sums.count() < g)  # undefined without one of the windows
+    error = ((g - 1) / g * spread).pow(0.5).where(g > 1)
+    return pd.DataFrame({"error": error, "n_windows": g})
+
+
+def _influences(windows: Profiles, measure: Callable[[Profiles], pd.DataFrame]) -> pd.DataFrame:
+    """Return the squared change of each metric without each window that holds rows of it."""
+    # The order of all scores is no sum to take a window off; areas come from the bins.
+    windows = {n: stats for n, stats in windows.items() if stats.binning.kind != "order"}
+    whole = {name: merge(stats, _SLICE) for name, stats in windows.items()}
+    rest = {name: without(_beside(whole[name], one), one) for name, one in windows.items()}
+    of_all = measure(whole).set_index(list(SERIES))[["value", "n"]].add_suffix("_of_all")
+    left = measure(rest).join(of_all, on=list(SERIES))
+    left = left[left["n"] < left["n_of_all"]]
+    return left.assign(square=(left["value"] - left["value_of_all"]) ** 2)
+
+
+def change(
+    difference: ArrayLike,
+    error: ArrayLike,
+    windows: ArrayLike,
+    baseline_error: ArrayLike,
+    baseline_windows: ArrayLike,
+) -> Tested:
+    """Test differences of two periods whose windows differ.
+
+    Student's t at the degrees of freedom of Welch and Satterthwaite, each side having one less than
+    it has windows.
+
+    Args:
+        difference: Of two values, (C,).
+        error: Standard errors between windows, see `standard_errors`.
+        windows: Windows that they rest on.
+        baseline_error: As ``error``, of the other side.
+        baseline_windows: As ``windows``, of the other side.
+
+    Returns:
+        NaN where a side has fewer than `FEWEST_WINDOWS` or no error. A p-value of 1 where nothing
+        differs.
+
+    Example:
+        >>> found = change([0.06], [0.02], [14], [0.015], [30])
+        >>> found.margin.round(4).tolist(), found.p_value.round(4).tolist()
+        ([0.0515], [0.0241])
+    """
+    first, second = np.asarray(error, np.float64) ** 2, np.asarray(baseline_error, np.float64) ** 2
+    g, h = np.asarray(windows, np.float64), np.asarray(baseline_windows, np.float64)
+    enough = np.fmin(g, h) >= FEWEST_WINDOWS
+    with np.errstate(invalid="ignore", divide="ignore"):
+        degrees = (first + second) ** 2 / (first**2 / (g - 1) + second**2 / (h - 1))
+    return _tested(
+        np.asarray(difference, np.float64),
+        np.where(enough, np.sqrt(first + second), np.nan),
+        np.where(first + second > 0, degrees, g + h - 2),
+    )
+
+
+def usual_windows(windows: pd.DataFrame) -> pd.DataFrame:
+    """Return what a metric usually is in one window of a baseline, and how far windows stray.
+
+    The random effects of meta-analysis: a window's value is the mean of all windows, plus what its
+    rows share (of variance ``spread ** 2``, by Paule and Mandel), plus the error of its rows. That
+    is taken as inversely proportional to its rows, the same for all windows else, since a window's
+    own error depends on its value (a share near 1 seems certain).
+
+    The mean of the windows' values is not the value of all rows together, which has pairs of rows
+    of different windows in it: a model may tell days apart better than flights of one day.
+
+    Args:
+        windows: MetricFrame of the baseline's windows, one model version per window and slice.
+
+    Returns:
+        Index `SERIES`, columns `USUAL`: the mean and its standard error, the spread, the usual
+        error of a window's rows, and the windows that have a value and an interval. No row of a
+        metric with fewer than `FEWEST_WINDOWS`.
+    """
+    known = windows[np.isfinite(windows["upper"] - windows["lower"]) & (windows["n"] > 0)]
+    groups = known.groupby(list(SERIES))
+    known = known[groups["n"].transform("size") >= FEWEST_WINDOWS]
+    if known.empty:
+        return _no_series(*USUAL)
+    known = known.assign(place=known.groupby(list(SERIES)).cumcount())
+    wide = known.pivot(index=list(SERIES), columns="place", values=["value", "lower", "upper", "n"])
+    value, lower, upper, n = (
+        wide[name].to_numpy(np.float64) for name in ("value", "lower", "upper", "n")
+    )
+    error = (upper - lower) / (2 * Z95)
+    variance = np.nanmean(error**2 * n, axis=1, keepdims=True) / n
+    mean, spread, of_mean = _random_effects(value, variance)
+    rows, count = np.sqrt(np.nanmean(variance, axis=1)), np.isfinite(value).sum(axis=1)
+    columns = np.column_stack([mean, of_mean, spread, rows, count])
+    return pd.DataFrame(columns, index=wide.index, columns=list(USUAL))
+
+
+def _random_effects(value: Floats, variance: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return mean, spread beyond `variance` and the mean's standard error of (C, W) windows."""
+    known = np.isfinite(value)
+    freedom = known.sum(axis=1) - 1
+    between = np.maximum(np.nanvar(value, axis=1, ddof=1) - np.nanmean(variance, axis=1), 0.0)
+    value, variance = np.where(known, value, 0.0), np.where(known, variance, 1.0)
+    for _ in range(_STEPS):  # Newton's, towards the spread that explains the windows' distances
+        weight = np.where(known, 1 / np.maximum(variance + between[:, None], _LEAST), 0.0)
+        total = weight.sum(axis=1)
+        mean = (weight * value).sum(axis=1) / total
+        squares = weight * (value - mean[:, None]) ** 2
+        slope = (weight * squares).sum(axis=1)
+        excess = squares.sum(axis=1) - freedom
+        between = np.maximum(between + excess / np.where(slope > 0, slope, np.inf), 0.0)
+    return mean, np.sqrt(between), np.sqrt(1 / total)
+
+
+def beyond_usual(value: ArrayLike, error: ArrayLike, usual: Mapping[str, ArrayLike]) -> Tested:
+    """Test single windows against what is usual, by the prediction interval of one more window.
+
+    Its variance is that of the windows (``spread``), of their mean, and of the window's own rows.
+    Student's t at Satterthwaite's degrees of freedom: what is known of the spread was seen
+    through the errors of the baseline's rows, and says the less of a window the larger it is
+    beside them.
+
+    Args:
+        value: Of C windows.
+        error: Standard errors by their rows.
+        usual: What `usual_windows` found for each, by the names `USUAL`.
+
+    Returns:
+        Margin about ``value - usual`` and p-values.
+    """
+    centre, of_mean, spread, rows, n = (np.asarray(usual[name], np.float64) for name in USUAL)
+    variance = spread**2 + of_mean**2 + np.asarray(error, np.float64) ** 2
+    seen = spread**2 + of_mean**2 + rows**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        degrees = (variance / seen) ** 2 * (n - 1)
+    degrees = np.where(seen > 0, np.maximum(degrees, 1.0), n - 1)
+    return _tested(np.asarray(value, np.float64) - centre, np.sqrt(variance), degrees)
+
+
+def _tested(difference: Floats, error: Floats, degrees: Floats) -> Tested:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.where(difference == 0, 0.0, np.abs(difference) / error)
+    margin = special.stdtrit(degrees, 0.975) * error
+    p_value = np.where(np.isnan(error), np.nan, 2 * special.stdtr(degrees, -t))
+    return Tested(margin, p_value)
+
+
+def _no_series(*columns: str) -> pd.DataFrame:
+    index = pd.MultiIndex.from_arrays([[]] * len(SERIES), names=SERIES)
+    return pd.DataFrame(index=index, columns=list(columns), dtype=np.float64)
+
+
+def _by_slices(profiles: Profiles) -> Iterator[dict[str, ColumnStatistics]]:
+    """Yield the statistics of some slices at a time."""
+    slices = {name: _index(stats) for name, stats in profiles.items() if len(stats)}
+    if not slices:
+        return
+    counts = [pd.Series(1, index).groupby(level=[0, 1]).sum() for index in slices.values()]
+    batches = (pd.concat(counts).groupby(level=[0, 1]).max().cumsum() - 1) // _CELLS
+    for _, batch in batches.groupby(batches):
+        chosen = {n: select(profiles[n], i.isin(batch.index)) for n, i in slices.items()}
+        yield {name: stats for name, stats in chosen.items() if len(stats)}
+
+
+def _beside(whole: ColumnStatistics, windows: ColumnStatistics) -> ColumnStatistics:
+    """Return the slice of each window, whole."""
+    return select(whole, _index(whole).get_indexer(_index(windows)))
+
+
+def _index(stats: ColumnStatistics) -> pd.MultiIndex:
+    return pd.MultiIndex.from_frame(stats.cells[list(_SLICE)])
