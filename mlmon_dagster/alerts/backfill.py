@@ -67,7 +67,7 @@ def _count_as_told(state: GroupState, place: Destination, row: Row, head_key: st
     group = state.group(place, row["family"])
     firing = set(json.loads(group["firing"]))
     if not firing:
-        group |= {"head_key": head_key, "resolved": "[]"}
+        group |= {"head_key": head_key, "resolved": "[]", "n_reminders": 0}
     group |= {
         "firing": dump(firing | {state.key(row)}),
         "owed": dump(set(json.loads(group["owed"])) - {episode_of(state.key(row))}),

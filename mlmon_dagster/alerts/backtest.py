@@ -5,15 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from mlmon_dagster.alerts.joint import join_columns
 from mlmon_dagster.alerts.transitions import AlertState, Status, Verdict, failed, step
+from mlmon_dagster.monitors.evidence import finite
 
 WEEK = dt.timedelta(weeks=1)
 TOLERABLE = 4 * WEEK  # one alert of a monitor in so long is what a person will still read
-Row = dict[str, Any]
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def backtest(results: Iterable[Row]) -> list[Backtest]:
         One entry per alert, the ones that would have opened most often first; [] for no rows.
     """
     by_alert: dict[tuple[str, str], list[Row]] = {}
-    for row in results:
+    for row in join_columns(results):
         name = "" if row["slice_key"] == "all" else f"{row['slice_key']}={row['slice_value']}"
         by_alert.setdefault((row["monitor"], name), []).append(row)
     found = [
@@ -77,7 +79,7 @@ def _one(monitor: str, name: str, rows: Sequence[Row]) -> Backtest:
     k, n = int(rows[0]["k"]), int(rows[0]["of_n"])
     starts = [row["window_start"] for row in rows]
     statuses = [str(row["status"]) for row in rows]
-    opened, n_firing = _fold(starts, statuses, k, n)
+    opened, n_firing = _fold([_verdict(row, i) for i, row in enumerate(rows)], k, n)
     scored = [(row, _badness(row)) for row in rows]
     known = [(row, bad) for row, bad in scored if bad is not None]
     side, _ = _threshold(rows[-1])
@@ -96,15 +98,20 @@ def _one(monitor: str, name: str, rows: Sequence[Row]) -> Backtest:
     )
 
 
-def _fold(
-    starts: Sequence[dt.datetime], statuses: Sequence[str], k: int, n: int
-) -> tuple[tuple[dt.datetime, ...], int]:
+def _verdict(row: Row, position: int) -> Verdict:
+    status = cast("Status", str(row["status"]))
+    return Verdict(
+        row["window_start"], status, position, finite(row["excess"]), finite(row["excess_error"])
+    )
+
+
+def _fold(verdicts: Sequence[Verdict], k: int, n: int) -> tuple[tuple[dt.datetime, ...], int]:
     state, opened, n_firing = AlertState(), [], 0
-    for position, (start, status) in enumerate(zip(starts, statuses, strict=True)):
-        taken = step(state, Verdict(start, cast("Status", status), position + 1), k=k, n=n)
+    for verdict in verdicts:
+        taken = step(state, verdict, k=k, n=n)
         state = taken.after
         if "opened" in taken.events:
-            opened.append(start)
+            opened.append(verdict.window_start)
         n_firing += state.active
     return tuple(opened), n_firing
 
@@ -142,12 +149,19 @@ def _suggest(
     allowed = max(int((starts[-1] - starts[0]) / TOLERABLE), 1)
     if len(opened) <= allowed or not known:
         return None
-    moments = [row["window_start"] for row, _ in known]
     for limit in sorted(_rounded_up(bad) for _, bad in known):
-        statuses = ["OK" if bad <= limit else str(row["status"]) for row, bad in known]
-        if len(_fold(moments, statuses, k, n)[0]) <= allowed:
+        judged = [_under(limit, row, bad, i) for i, (row, bad) in enumerate(known)]
+        if len(_fold(judged, k, n)[0]) <= allowed:
             return sign * limit
     return None
+
+
+def _under(limit: float, row: Row, bad: float, position: int) -> Verdict:
+    """Return the verdict that a window would have had under another limit."""
+    before = _verdict(row, position)
+    excess = None if before.excess is None else (bad - limit) / (abs(limit) or 1.0)
+    status: Status = "OK" if bad <= limit else before.status
+    return before._replace(status=status, excess=excess, excess_error=None)
 
 
 def _rounded_up(value: float) -> float:

@@ -18,6 +18,7 @@ from mlmon_dagster.alerts.identity import (
     state_columns,
     state_of,
 )
+from mlmon_dagster.alerts.joint import join_columns
 from mlmon_dagster.alerts.no_verdict import family_results
 from mlmon_dagster.alerts.suppression import breaks_window, failing_causes, mute
 from mlmon_dagster.alerts.transitions import EventKind, Verdict, failed, resolve, step
@@ -124,7 +125,8 @@ def _fold_batch(
     events: list[dict[str, Any]] = []
     windows = sorted({result["window_start"] for result in results})
     causes = failing_causes(conn, spec, windows)
-    judged = sorted([*results, *family_results(results, spec)], key=lambda r: r["window_start"])
+    found = [*join_columns(results), *family_results(results, spec)]
+    judged = sorted(found, key=lambda r: r["window_start"])
     # Window by window, so that many at once are told as if each had been looked at when it came.
     for window, of_window in groupby(judged, key=lambda r: r["window_start"]):
         happened: list[dict[str, Any]] = []
@@ -153,7 +155,8 @@ def _whole_windows(results: Sequence[Row]) -> Sequence[Row]:
 
 def _take_in(row: AlertRow, result: Row, now: dt.datetime, *, breaks: bool) -> list[dict[str, Any]]:
     """Change the alert row by one result and return the events to write."""
-    verdict = Verdict(result["window_start"], result["status"], result["id"])
+    evidence = result["excess"], result["excess_error"]
+    verdict = Verdict(result["window_start"], result["status"], result["id"], *evidence)
     before = state_of(row)
     after, kinds, is_newest = step(before, verdict, k=result["k"], n=result["of_n"])
     row |= state_columns(after)
@@ -195,6 +198,8 @@ def _remember(row: AlertRow, result: Row, now: dt.datetime, breaks: bool) -> Non
         details["explain"] = json.loads(result["details"] or "{}")
     details["newest_value"], details["newest_message"] = result["value"], result["message"]
     details["newest_window_end"] = result["window_end"].isoformat()
+    if not result["is_backfill"]:
+        details["judged_at"] = now.isoformat()  # history is no reason to remind of anything
     row["details"] = json.dumps(details)
 
 

@@ -173,6 +173,7 @@ class GroupState:
                 "firing": "[]",
                 "resolved": "[]",
                 "owed": "[]",
+                "n_reminders": 0,
                 "last_sent_at": None,
                 "first_dirty_at": None,
                 "next_flush_at": None,

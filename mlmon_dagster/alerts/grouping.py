@@ -26,13 +26,14 @@ from mlmon_dagster.alerts.group_state import (
 )
 from mlmon_dagster.alerts.links import Links
 from mlmon_dagster.alerts.message import Changes, Context, Message
-from mlmon_dagster.alerts.notify import Reason, Told, needs_update
+from mlmon_dagster.alerts.notify import Reason, Told, distance, needs_update
 from mlmon_dagster.alerts.outgoing import row_key
 from mlmon_dagster.alerts.owing import is_told, mute_ended, note_owed
 from mlmon_dagster.alerts.routing import Destination
 from mlmon_dagster.alerts.silencing import silenced_by
 from mlmon_dagster.alerts.view import AlertView
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store import Store, alert_state, checkpoints, outages, outbox, told_events
 from mlmon_dagster.store.alert_state import Row
 
@@ -109,11 +110,12 @@ def _flush_family(state: GroupState, place: Destination, family: str) -> int:
     known = Told(told.firing - ended_quietly, told.resolved, told.at)
     firing = frozenset(audible | held)
     policy = state.context.spec.alerts
-    reason = needs_update(
-        known, firing, resolved, missed=missed, now=state.now, repeat=policy.repeat
-    )
+    length = GRAINS[state.context.spec.time.granularity]
+    repeat = distance(group["n_reminders"], length, policy.repeat)
+    reason = needs_update(known, firing, resolved, missed=missed, now=state.now, repeat=repeat)
     audible_rows = [active[key] for key in audible]
-    if reason == "repeat" and not any(_reminds(state, row, place) for row in audible_rows):
+    reminding = [row for row in audible_rows if _reminds(state, row, place, told.at)]
+    if reason == "repeat" and not reminding:
         reason = None
     if reason is None and not quiet:
         return 0
@@ -145,9 +147,19 @@ def _split(keys: set[str], episodes: set[str]) -> tuple[set[str], set[str]]:
     return inside, keys - inside
 
 
-def _reminds(state: GroupState, row: Row, place: Destination) -> bool:
-    """Whether an alert is repeated: nobody has taken it on, and it still goes to this place."""
-    return not row["acked_by"] and state.goes_to(row, place)
+def _reminds(state: GroupState, row: Row, place: Destination, since: dt.datetime | None) -> bool:
+    """Whether an alert is repeated: its newest window failed after the last message.
+
+    Nobody has taken it on, and it still goes to this place. What breaks outside the data follows
+    the clock instead of windows.
+    """
+    if row["acked_by"] or not state.goes_to(row, place):
+        return False
+    if row["family"] == "pipeline" or since is None:
+        return True
+    judged = state.views[row["fingerprint"]].details.get("judged_at")
+    is_new = judged is not None and dt.datetime.fromisoformat(judged) > since
+    return is_new and row["state"] == "FIRING"
 
 
 def _waited(rows: Sequence[Row], since: dt.datetime) -> bool:
@@ -192,10 +204,12 @@ def _write(state: GroupState, group: dict[str, Any], reason: Reason, news: News)
         "next_flush_at": state.now + state.context.spec.alerts.group_interval,
     }
     key, context, n_written = row_key(group), state.context_of(group), 1
+    if reason == "repeat":
+        group["n_reminders"] += 1
     if reason == "first":
         if news.missed:  # what is over does not belong into the thread of what begins
             n_written += len(state.enqueue_over(group, "missed", news.missed))
-        group |= {"head_key": key, "resolved": "[]"}
+        group |= {"head_key": key, "resolved": "[]", "n_reminders": 0}
         views = state.views_of(news.audible)
         text = say.head_message(context, views)
         state.enqueue(

@@ -104,7 +104,7 @@ def _recent(row: Row, zone: str) -> list[str]:
     recent = json.loads(row["recent"])
     return [
         f"{local_moment(dt.datetime.fromisoformat(start), zone)} {status}"
-        for start, status, _ in recent
+        for start, status, *_ in recent
     ]
 
 

@@ -61,15 +61,15 @@ def new_row(result: Row, environment: str, now: dt.datetime) -> dict[str, Any]:
 def state_of(row: Row) -> AlertState:
     """Read the state machine's part of an alert row."""
     recent = tuple(
-        Verdict(dt.datetime.fromisoformat(window), status, result_id)
-        for window, status, result_id in json.loads(row["recent"])
+        Verdict(dt.datetime.fromisoformat(window), *said)
+        for window, *said in json.loads(row["recent"])
     )
     return AlertState(row["state"], row["severity"], row["episode"], recent)
 
 
 def state_columns(state: AlertState) -> dict[str, Any]:
     """Write the state machine's part of an alert row."""
-    recent = [[v.window_start.isoformat(), v.status, v.result_id] for v in state.recent]
+    recent = [[v.window_start.isoformat(), *v[1:]] for v in state.recent]
     return {
         "state": state.state,
         "severity": state.severity,

@@ -69,6 +69,8 @@ def _family_result(rows: Sequence[Row], spec: ModelSpec) -> dict[str, Any] | Non
         "column_name": ":table",
         "status": "WARN" if mute else "OK",
         "value": None,
+        "excess": None,
+        "excess_error": None,
         "threshold": "",
         "message": _message(mute, spec) if mute else "",
         "details": "{}",

@@ -1,6 +1,7 @@
 """Whether a group of alerts has something new to say; the order is Alertmanager's.
 
-Unlike there, what fired and ended between two looks is told: nobody may have been looking.
+Unlike there, what fired and ended between two looks is told: nobody may have been looking. And
+reminders follow news: they come after a window that has been judged since, at growing distances.
 """
 
 from __future__ import annotations
@@ -11,6 +12,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 Reason = Literal["first", "new_alerts", "all_resolved", "some_resolved", "missed", "repeat"]
+
+DISTANCES = (1, 2, 4, 8, 30)  # of the reminders in a thread; the last one goes on
+_DAY = dt.timedelta(days=1)
+
+
+def distance(n_reminders: int, window: dt.timedelta, least: dt.timedelta) -> dt.timedelta:
+    """Return how long after a thread's last message the next reminder may come.
+
+    Args:
+        n_reminders: How many the thread has had.
+        window: Length of a window; the distances are counted in these, or in days if it is shorter.
+        least: The declared least distance, ``alerts.repeat``.
+    """
+    times = DISTANCES[min(n_reminders, len(DISTANCES) - 1)]
+    return max(times * max(window, _DAY), least)
 
 
 @dataclass(frozen=True)
@@ -45,7 +61,7 @@ def needs_update(
         resolved: Keys of the alerts that ended.
         missed: Episodes that began and ended without anybody having been told.
         now: The time of this flush.
-        repeat: How long an unchanged group stays silent.
+        repeat: How long an unchanged group stays silent, see `distance`.
 
     Returns:
         The first reason that holds, in this order; None to stay silent.

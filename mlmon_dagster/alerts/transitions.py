@@ -2,23 +2,37 @@
 
 | from      | the newest window fails              | the newest window passes                     |
 |-----------|--------------------------------------|----------------------------------------------|
-| OK        | FIRING if k of the last n failed,    | OK                                           |
-|           | else PENDING                         |                                              |
-| PENDING   | FIRING if k of the last n failed     | OK once earlier failures cannot count        |
+| OK        | FIRING if k of the last n failed, or | OK                                           |
+|           | it is severe, else PENDING           |                                              |
+| PENDING   | as OK                                | OK once earlier failures cannot count        |
 |           |                                      | towards k any more                           |
-| FIRING    | FIRING; escalated if it is an ERROR  | OK (resolved) after n-k+1 passes in a row,   |
-|           | and only a WARN was announced        | else RECOVERING                              |
+| FIRING    | FIRING; escalated if it is an ERROR  | OK (resolved) if it is over, else RECOVERING |
+|           | and only a WARN was announced        |                                              |
 | RECOVERING| FIRING                               | as FIRING                                    |
 
+A window is severe that is half as far again past the limit, its whole interval beyond it.
+
+An episode is over on evidence, not on a lucky window. At least n-k+1 windows pass in a row, and
+
+- the failures came in one stretch, and the passes together, with their 95 % interval, are nearer
+  to nothing than to the limit; or
+- `SPAN` windows pass in a row, and together, with their standard error, they are that; or
+- `MEMORY` windows pass in a row, or nothing is measured that could be evidence.
+
+So a fault that is mended ends at once or after `SPAN` windows, and what comes and goes is one
+episode. Near the limit seven passes are no evidence: of windows that fail every other time, seven
+in a row pass some times a year.
+
 NO_DATA changes nothing: it is neither a pass nor a failure. Only the newest window moves the
-state. An older one that comes late corrects the memory of the last n windows; it opens an episode
-if the newest window fails and the late one makes k of n, and moves nothing else. A revised verdict
-on the newest window is judged again and, inside an episode, said so.
+state. An older one that comes late corrects the memory; it opens an episode if the newest window
+fails and the late one makes k of n, and moves nothing else. A revised verdict on the newest window
+is judged again and, inside an episode, said so.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -27,15 +41,38 @@ State = Literal["OK", "PENDING", "FIRING", "RECOVERING"]
 Status = Literal["OK", "WARN", "ERROR", "NO_DATA"]
 EventKind = Literal["opened", "escalated", "revised", "resolved"]
 
+SPAN = 7  # passes in a row after which what came and went may be over
+MEMORY = 2 * SPAN  # windows
+SEVERE = 0.5  # past the limit, in units of it
+CLEAR = -0.5
+_Z95 = 1.959963984540054
 _RANK = {"": 0, "OK": 0, "WARN": 1, "ERROR": 2}
 
 
 class Verdict(NamedTuple):
-    """What one window said, and the result row that said it."""
+    """What one window said, and the result row that said it.
+
+    Attributes:
+        window_start: The window.
+        status: What the monitor said.
+        result_id: The row of ``monitor_result``; a higher one is a newer opinion.
+        excess: How far past the limit the value is, in units of the limit: 0 at the limit, 1 twice
+            as far, -1 nothing at all. None if nothing is measured, or what is measured is chance.
+        excess_error: Half the 95 % interval of that; None if it is not known.
+    """
 
     window_start: dt.datetime
     status: Status
     result_id: int
+    excess: float | None = None
+    excess_error: float | None = None
+
+    @property
+    def is_severe(self) -> bool:
+        """Whether it needs no second window: far past the limit, with its whole interval."""
+        if not failed(self.status) or self.excess is None or self.excess_error is None:
+            return False
+        return self.excess >= SEVERE and self.excess > self.excess_error
 
 
 @dataclass(frozen=True)
@@ -46,7 +83,7 @@ class AlertState:
         state: Where the alert is in its life.
         severity: Highest severity announced in this episode; empty before the first.
         episode: How many times the alert has opened.
-        recent: Verdicts of the last n windows that had one, oldest first.
+        recent: Verdicts of the last `MEMORY` windows that had one (or n), oldest first.
     """
 
     state: State = "OK"
@@ -73,11 +110,6 @@ def failed(status: str) -> bool:
     return status in ("WARN", "ERROR")
 
 
-def passes_to_resolve(k: int, n: int) -> int:
-    """Passing windows in a row that end an episode: fewer than k of n can then be failing."""
-    return n - k + 1
-
-
 def step(before: AlertState, verdict: Verdict, *, k: int = 1, n: int = 1) -> Step:
     """Take in one verdict.
 
@@ -100,12 +132,12 @@ def step(before: AlertState, verdict: Verdict, *, k: int = 1, n: int = 1) -> Ste
         return Step(before, (), False)
     is_newest = all(start <= verdict.window_start for start in known)
     known[verdict.window_start] = verdict
-    recent = tuple(sorted(known.values()))[-n:]
+    recent = tuple(sorted(known.values(), key=lambda v: v.window_start))[-max(n, MEMORY) :]
     remembered = replace(before, recent=recent)
-    if old is not None and old.status == verdict.status:
+    if old is not None and old._replace(result_id=verdict.result_id) == verdict:
         return Step(remembered, (), is_newest)
     if not is_newest:
-        return _judge_late(remembered, k)
+        return _judge_late(remembered, k, n)
     after, events = _judge(remembered, k=k, n=n)
     flipped = old is not None and failed(old.status) != failed(verdict.status)
     if flipped and before.active:
@@ -113,12 +145,12 @@ def step(before: AlertState, verdict: Verdict, *, k: int = 1, n: int = 1) -> Ste
     return Step(after, events, True)
 
 
-def _judge_late(alert: AlertState, k: int) -> Step:
+def _judge_late(alert: AlertState, k: int, n: int) -> Step:
     """Take in an older window: it can complete k of n, and end or worsen nothing."""
-    statuses = [verdict.status for verdict in alert.recent]
-    if alert.active or not failed(statuses[-1]) or _failures(statuses) < k:
+    newest = alert.recent[-1]
+    if alert.active or not failed(newest.status) or _failures(alert.recent[-n:]) < k:
         return Step(alert, (), False)
-    after, events = _judge_failure(alert, statuses, k)
+    after, events = _judge_failure(alert, k, n)
     return Step(after, events, False)
 
 
@@ -130,41 +162,81 @@ def resolve(before: AlertState) -> Step:
 
 
 def _judge(alert: AlertState, *, k: int, n: int) -> tuple[AlertState, tuple[EventKind, ...]]:
-    statuses = [verdict.status for verdict in alert.recent]
-    if failed(statuses[-1]):
-        return _judge_failure(alert, statuses, k)
+    if failed(alert.recent[-1].status):
+        return _judge_failure(alert, k, n)
     if alert.active:
-        if _trailing_passes(statuses) >= passes_to_resolve(k, n):
+        if is_over(alert.recent, k, n):
             return replace(alert, state="OK"), ("resolved",)
         return replace(alert, state="RECOVERING"), ()
-    return replace(alert, state="PENDING" if _may_still_count(statuses, k, n) else "OK"), ()
+    may_count = _may_still_count(alert.recent[-n:], k, n)
+    return replace(alert, state="PENDING" if may_count else "OK"), ()
 
 
-def _judge_failure(
-    alert: AlertState, statuses: Sequence[Status], k: int
-) -> tuple[AlertState, tuple[EventKind, ...]]:
-    severity = statuses[-1]
+def _judge_failure(alert: AlertState, k: int, n: int) -> tuple[AlertState, tuple[EventKind, ...]]:
+    newest = alert.recent[-1]
     if alert.active:
-        if _RANK[severity] > _RANK[alert.severity]:
-            return replace(alert, state="FIRING", severity=severity), ("escalated",)
+        if _RANK[newest.status] > _RANK[alert.severity]:
+            return replace(alert, state="FIRING", severity=newest.status), ("escalated",)
         return replace(alert, state="FIRING"), ()
-    if _failures(statuses) < k:
+    if _failures(alert.recent[-n:]) < k and not newest.is_severe:
         return replace(alert, state="PENDING"), ()
-    opened = replace(alert, state="FIRING", severity=severity, episode=alert.episode + 1)
+    opened = replace(alert, state="FIRING", severity=newest.status, episode=alert.episode + 1)
     return opened, ("opened",)
 
 
-def _failures(statuses: Sequence[Status]) -> int:
-    return sum(failed(status) for status in statuses)
+def _failures(verdicts: Sequence[Verdict]) -> int:
+    return sum(failed(verdict.status) for verdict in verdicts)
 
 
-def _trailing_passes(statuses: Sequence[Status]) -> int:
-    for n_passes, status in enumerate(reversed(statuses)):
-        if failed(status):
-            return n_passes
-    return len(statuses)
-
-
-def _may_still_count(statuses: Sequence[Status], k: int, n: int) -> bool:
+def _may_still_count(verdicts: Sequence[Verdict], k: int, n: int) -> bool:
     """Whether j < k more failures would make k of n together with the failures at hand."""
-    return any(_failures(statuses[-(n - j) :]) >= k - j for j in range(1, k))
+    return any(_failures(verdicts[-(n - j) :]) >= k - j for j in range(1, k))
+
+
+def is_over(recent: Sequence[Verdict], k: int, n: int) -> bool:
+    """Tell whether the newest windows are evidence that an episode has ended.
+
+    Args:
+        recent: Verdicts of the last windows, oldest first; the newest one passes.
+        k: Failures among the last ``n`` windows that open an episode.
+        n: Windows looked at for that.
+    """
+    failures = [i for i, verdict in enumerate(recent) if failed(verdict.status)]
+    if not failures:
+        return True
+    passes = recent[failures[-1] + 1 :]
+    if len(passes) < n - k + 1:
+        return False
+    if all(recent[i].excess is None for i in failures):
+        return True
+    if len(passes) >= SPAN:
+        together = _pooled(passes[-SPAN:])
+        return together is None or together.value + together.error < CLEAR
+    is_one_stretch = failures[-1] - failures[0] + 1 == len(failures)
+    if not is_one_stretch or any(verdict.excess is None for verdict in passes):
+        return False
+    together = _pooled(passes)
+    return together is not None and together.value + _Z95 * together.error < CLEAR
+
+
+class _Pooled(NamedTuple):
+    """The mean excess of some windows, and its standard error."""
+
+    value: float
+    error: float
+
+
+def _pooled(verdicts: Sequence[Verdict]) -> _Pooled | None:
+    """Pool the windows that have evidence; None if none has.
+
+    The error is the larger of what their own intervals say and of what they differ among
+    themselves, since windows vary by more than their rows do.
+    """
+    values = [v.excess for v in verdicts if v.excess is not None]
+    if not values:
+        return None
+    m = len(values)
+    mean = math.fsum(values) / m
+    spread = math.fsum((value - mean) ** 2 for value in values) / (m - 1) if m > 1 else 0.0
+    own = math.fsum((v.excess_error / _Z95) ** 2 for v in verdicts if v.excess_error is not None)
+    return _Pooled(mean, max(math.sqrt(spread / m), math.sqrt(own) / m))

@@ -12,6 +12,7 @@ from mlmon_dagster.defs.compute import Work, mark_of, mark_step
 from mlmon_dagster.defs.evidence import STEP_OF, verdicts
 from mlmon_dagster.defs.refused import reported_in, window_named_by
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
+from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store import manifest, monitor_results
 from mlmon_dagster.store.window_steps import WindowInputs, load
 
@@ -103,9 +104,8 @@ def judge_older(work: Work) -> None:
 
 def is_history(spec: ModelSpec, window_end: dt.datetime, now: dt.datetime) -> bool:
     """Tell whether a window is too old for its verdict to be news."""
-    length = {"hour": 1, "day": 24, "week": 168, "month": 744}[spec.time.granularity]
     expected = spec.actuals.expected_within + spec.time.allowed_lateness
-    return window_end + expected + NEWS * dt.timedelta(hours=length) < now
+    return window_end + expected + NEWS * GRAINS[spec.time.granularity] < now
 
 
 def why_no_verdict(reasons: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from mlmon_dagster.monitors.evidence import (
     not_tested,
     result_row,
 )
+from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
 from mlmon_dagster.spec.attribution import ATTRIBUTION, SHIFT, Attribution, attributed
 
@@ -118,4 +119,5 @@ def _judged(
         p_adjusted=finite(adjusted),
         family_size=size,
         details={"n_baseline": int(row["n_baseline"]), "q": monitor.q, "attribution": share},
+        **(excess(abs(shift), declared.above) if real or not large else {}),
     )

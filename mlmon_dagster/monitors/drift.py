@@ -17,6 +17,7 @@ from mlmon_dagster.monitors.evidence import (
     not_tested,
     result_row,
 )
+from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.monitors.multivariate import judge_multivariate
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
 from mlmon_dagster.spec import ALL
@@ -169,6 +170,7 @@ def _judged(
         p_adjusted=finite(adjusted),
         family_size=size,
         details=details,
+        **(excess(abs(row["value"]), above) if real or not large else {}),
     )
 
 

@@ -18,6 +18,7 @@ from mlmon_dagster.monitors.evidence import (
     not_valued,
     result_row,
 )
+from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.monitors.wording import NAMES, no_verdict, number
 from mlmon_dagster.spec import EstimateMonitor
 from mlmon_dagster.spec.estimates import estimated, residual
@@ -73,6 +74,7 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
         f"is {number(monitor.drop)}"
     )
     past = worse >= monitor.drop and not failed
+    fields |= excess(worse, monitor.drop, margin)
     return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
 
 
@@ -112,6 +114,8 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
         text += ", but it is over: the newest windows are within it"
     past = is_past and lasts and not failed
     fields |= {"value": mean, "lower": mean - margin, "upper": mean + margin, "n": n}
+    # Of this window alone: what the ones before it were does not say whether it is over.
+    fields |= excess(values[-1], monitor.residual, (row["upper"] - row["lower"]) / 2)
     return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
 
 

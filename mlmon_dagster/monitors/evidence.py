@@ -229,6 +229,8 @@ def result_row(
         "baseline_value": None,
         "n": int(known["n"] if known else window["n"]),
         "threshold": "",
+        "excess": None,
+        "excess_error": None,
         "p_value": finite(known.get("p_value")),
         "p_adjusted": None,
         "family_size": 1,

@@ -14,6 +14,7 @@ from mlmon_dagster.monitors.evidence import (
     not_tested,
     result_row,
 )
+from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.monitors.wording import NAMES, no_verdict, number
 from mlmon_dagster.spec.multivariate import CHANGE, SHIFT, Multivariate
 
@@ -74,6 +75,7 @@ def _judged(evidence: Evidence, window: Window, declared: Multivariate, row: Row
         threshold=f"above {number(declared.above)}",
         p_adjusted=finite(row["p_value"]),
         details={"n_baseline": int(row["n_baseline"]), "q": monitor.q, "changes": changes},
+        **(excess(row["value"], declared.above) if real or not large else {}),
     )
 
 

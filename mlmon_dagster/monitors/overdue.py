@@ -17,6 +17,7 @@ from mlmon_dagster.monitors.evidence import (
     production,
     result_row,
 )
+from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.monitors.wording import no_verdict, threshold
 
 MIN_WINDOWS = 7  # earlier windows from which the usual coverage is known
@@ -105,6 +106,7 @@ def _judge(evidence: Evidence, window: Window, n: int, earlier: Sequence[float])
         status=monitor.severity if failed else OK,
         message=f"Ground truth is due, and {k:,} of {n:,} predictions have it ({known}).",
         value=missing,
+        **excess(missing, condition.bound),
         n=n,
         threshold=threshold(condition),
         data_version=f"actuals:{k}:{n}",

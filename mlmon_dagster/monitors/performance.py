@@ -22,6 +22,7 @@ from mlmon_dagster.monitors.evidence import (
     not_valued,
     result_row,
 )
+from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
 from mlmon_dagster.spec import PerformanceMonitor
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
@@ -150,7 +151,19 @@ def _judge_cell(
         p_adjusted=finite(change.p),
         details=details,
         method_version=f"{row['method_version']}{counted}",
+        **_excess(monitor, change, base),
     )
+
+
+def _excess(monitor: PerformanceMonitor, change: _Change, base: Row | None) -> Row:
+    """Say how far past its limit a window is; a fixed bound's unit is its way to the baseline."""
+    if change.limit:
+        return excess(change.worse, change.limit, change.margin)
+    known = finite(base["value"]) if base else None
+    bound = monitor.above if monitor.above is not None else monitor.below
+    assert bound is not None or monitor.is_relative
+    unit = abs(bound - known if known is not None else bound) if bound is not None else 0.0
+    return excess(change.worse + unit, unit, change.margin)
 
 
 def _status(monitor: PerformanceMonitor, row: Row, change: _Change) -> str:

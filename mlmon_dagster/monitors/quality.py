@@ -13,7 +13,7 @@ from mlmon_dagster.monitors.evidence import (
     not_measured,
     result_row,
 )
-from mlmon_dagster.monitors.limits import rate_fails
+from mlmon_dagster.monitors.limits import excess_of, rate_fails
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition, Feature
 
@@ -88,6 +88,7 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
         status=status,
         message=message,
         details=details,
+        **excess_of(condition, row),
         **common,
     )
 

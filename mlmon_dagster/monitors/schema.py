@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlmon_dagster.monitors.evidence import NO_DATA, OK, Evidence, Row, Window, result_row
-from mlmon_dagster.monitors.limits import MIN_COUNT
+from mlmon_dagster.monitors.limits import MIN_COUNT, excess
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, threshold
 
 
@@ -49,6 +49,7 @@ def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[Row]:
             message=f"{int(found):,} of {sent:,} rows ({number(share)}) {said}"
             f" of the same id, {compared(condition, failed)}.",
             value=share,
+            **excess(share, condition.bound),
             n=sent,
             threshold=threshold(condition),
         )
@@ -88,6 +89,7 @@ def _judge_window(evidence: Evidence, window: Window) -> Row:
         status=monitor.severity if past or files else "WARN" if changes else OK,
         message=message,
         value=share,
+        **(excess(share, monitor.bad_rate.bound) if past or not (files or changes) else {}),
         details={
             "n_bad": bad,
             "n_quarantined": files,

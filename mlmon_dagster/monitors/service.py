@@ -14,7 +14,7 @@ from mlmon_dagster.monitors.evidence import (
     production,
     result_row,
 )
-from mlmon_dagster.monitors.limits import MIN_COUNT
+from mlmon_dagster.monitors.limits import MIN_COUNT, excess_of
 from mlmon_dagster.monitors.volume import judge_volume
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition
@@ -86,5 +86,6 @@ def _judge_metric(evidence: Evidence, window: Window, metric: str, condition: Co
         monitor,
         status=status,
         message=message,
+        **excess_of(condition, row),
         **common,
     )

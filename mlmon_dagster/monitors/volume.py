@@ -6,6 +6,7 @@ import numpy as np
 
 from mlmon_dagster.metrics.volume import MIN_WINDOWS, volume_drop
 from mlmon_dagster.monitors.evidence import OK, Evidence, Row, Window, result_row
+from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.monitors.wording import threshold
 
 STRANGE = 4.0  # usual deviations below the usual
@@ -48,4 +49,5 @@ def judge_volume(evidence: Evidence, window: Window) -> Row | None:
         threshold=threshold(condition),
         method_version="volume-1",
         details={"usual": round(found.usual, 1), "z": round(found.z, 2)},
+        **excess(found.drop, condition.bound),
     )

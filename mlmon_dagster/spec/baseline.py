@@ -15,7 +15,7 @@ BaselineKind = Literal["dataset", "moving", "previous", "same", "model_version"]
 PRODUCTION = "production"
 DATASETS: tuple[str, ...] = get_args(DatasetName)
 _KINDS: tuple[BaselineKind, ...] = ("moving", "previous", "same", "model_version")
-_GRAINS = {
+GRAINS: dict[str, dt.timedelta] = {
     "hour": dt.timedelta(hours=1),
     "day": dt.timedelta(days=1),
     "week": dt.timedelta(weeks=1),
@@ -74,7 +74,7 @@ class BaselineSpec(Declared):
         """Say what does not fit windows of a granularity, or a monitor's own baseline."""
         if own and not self.is_rolling:
             return "another dataset goes under the model's baseline, not a monitor's"
-        grain = _GRAINS[granularity]
+        grain = GRAINS[granularity]
         if self.moving is not None and self.moving < grain:
             return f"moving {format_duration(self.moving)} holds no window of a {granularity}"
         if self.same == "hour" and granularity != "hour":
@@ -89,7 +89,7 @@ class BaselineSpec(Declared):
         Half of those that a moving baseline spans, but no more than 14 and a full week. Until
         then the model is learning.
         """
-        grain = _GRAINS[granularity]
+        grain = GRAINS[granularity]
         if self.kind == "moving":
             assert self.moving is not None  # that is its kind
             spanned = max(int(self.moving / grain), 1)

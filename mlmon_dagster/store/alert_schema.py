@@ -22,7 +22,7 @@ alert = sa.Table(
     text("state", "OK"),  # OK | PENDING | FIRING | RECOVERING
     text("severity"),
     sa.Column("episode", sa.Integer, nullable=False, server_default="0"),
-    text("recent", "[]"),  # JSON: [window, status, result id] of the last n, oldest first
+    text("recent", "[]"),  # JSON: the verdicts of the last windows, oldest first
     time("last_window_start"),
     text("last_data_version"),
     text("last_status"),
@@ -80,6 +80,7 @@ alert_group = sa.Table(
     text("firing", "[]"),
     text("resolved", "[]"),
     text("owed", "[]"),  # episodes that this place must still hear of, also when they are over
+    sa.Column("n_reminders", sa.Integer, nullable=False, server_default="0"),  # of the thread
     time("last_sent_at"),
     time("first_dirty_at"),
     time("next_flush_at"),

@@ -251,6 +251,10 @@ monitor_result = sa.Table(
     sa.Column("baseline_value", sa.Float),
     count("n"),
     text("threshold"),
+    # How far past the limit, in units of it (0: at it, 1: twice as far, -1: nothing), and half the
+    # 95 % interval of that; null where nothing is measured, or what is measured is chance.
+    sa.Column("excess", sa.Float),
+    sa.Column("excess_error", sa.Float),
     sa.Column("p_value", sa.Float),
     sa.Column("p_adjusted", sa.Float),
     sa.Column("family_size", sa.Integer, nullable=False, server_default="1"),

@@ -27,12 +27,15 @@ def verdicts(
     return [
         {
             "monitor": "drift/psi/age",
+            "family": "drift",
             "slice_key": "all",
             "slice_value": "all",
             "window_start": START + i * DAY,
             "status": status,
             "value": values[i] if values else None,
             "threshold": threshold,
+            "excess": None,
+            "excess_error": None,
             "details": "{}",
             "k": k,
             "of_n": n,

@@ -197,7 +197,7 @@ def test_a_reply_waits_for_the_reply_before_it(
     worlds.settle(any_store, SPECS, day(2), result(1))
     deliver(any_store, {"slack": receiver}, policy=patient)
     slack.script("chat.postMessage", "500")
-    worlds.settle(any_store, SPECS, day(4))
+    worlds.settle(any_store, SPECS, day(4), result(3))
     deliver(any_store, {"slack": receiver}, policy=patient)
     worlds.settle(any_store, SPECS, day(5), result(4, "OK"))
     deliver(any_store, {"slack": receiver}, policy=patient)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts import ConsoleReceiver, dagster_links, deliver, flush_groups
+from mlmon_dagster.alerts import ConsoleReceiver, dagster_links, deliver, flush_groups, fold_results
 from mlmon_dagster.alerts.silencing import matcher
 from mlmon_dagster.alerts.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
@@ -135,9 +135,12 @@ def test_escalation_and_revision_are_told(store: Store) -> None:
 def test_an_unchanged_group_repeats_only_when_it_is_time(store: Store) -> None:
     specs = [spec_of(repeat="12h")]
     settle(store, specs, day(2), result(1))
-    written = [flush_groups(store, specs, day(2) + hours * HOUR) for hours in (1, 11, 12, 13, 24)]
+    without_news = [flush_groups(store, specs, day(2) + hours * HOUR) for hours in (1, 13, 25)]
+    observe(store, result(2))
+    fold_results(store, specs, day(2) + 26 * HOUR)
+    written = [flush_groups(store, specs, day(2) + hours * HOUR) for hours in (26, 27, 51)]
 
-    assert written == [0, 0, 1, 0, 1]
+    assert (without_news, written) == ([0, 0, 0], [1, 0, 0])
 
 
 def test_messages_of_a_group_keep_five_minutes_apart(store: Store) -> None:
@@ -351,7 +354,7 @@ def test_a_silenced_alert_is_listed_and_told_when_the_silence_ends(any_store: St
 def test_a_silence_holds_repeats_and_the_end_but_not_other_alerts(store: Store) -> None:
     settle(store, SPECS, day(2), result(1))
     silence(store, day(2), day(9), column_name="age")
-    repeated = flush_groups(store, SPECS, day(4))
+    repeated = settle(store, SPECS, day(4), result(3))
     other = settle(store, SPECS, day(5), *columns(4, n=1))
     ended = settle(store, SPECS, day(5) + HOUR, result(5, "OK"))
 
@@ -504,4 +507,5 @@ def test_models_that_were_not_asked_for_are_left_alone(store: Store) -> None:
     observe(store, result(1), result(1, model="other"))
     settle(store, [spec_of(), spec_of("other")], day(2))
 
-    assert flush_groups(store, [spec_of("other")], day(9)) == 1
+    news = result(2), result(2, model="other")
+    assert settle(store, [spec_of("other")], day(9), *news) == 1

@@ -6,7 +6,6 @@ import datetime as dt
 
 import pytest
 
-from mlmon_dagster.alerts import flush_groups
 from mlmon_dagster.alerts.digest import compose_digest, period_end, write_digests
 from mlmon_dagster.alerts.handling import acknowledge, find_alert
 from mlmon_dagster.alerts.history import render_alert, render_history
@@ -39,9 +38,9 @@ def test_an_acknowledged_alert_repeats_only_once_it_gets_worse(
     settle(store, SPECS, day(2), result(1, "WARN"))
     send(store, receiver)
     acknowledge(store, only_alert(store)["fingerprint"][:6], "ana", day(2) + HOUR, "on it")
-    quiet = flush_groups(store, SPECS, day(5))
+    quiet = settle(store, SPECS, day(5), result(4, "WARN"))
     settle(store, SPECS, day(6), result(5, "ERROR"))
-    repeated = flush_groups(store, SPECS, day(9))
+    repeated = settle(store, SPECS, day(9), result(8, "ERROR"))
     send(store, receiver)
 
     (head,) = slack.heads()

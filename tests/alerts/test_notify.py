@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from mlmon_dagster.alerts.notify import Reason, Told, needs_update
+from mlmon_dagster.alerts.notify import Reason, Told, distance, needs_update
 
 NOW = dt.datetime(2024, 1, 10, tzinfo=dt.UTC)
 REPEAT = dt.timedelta(hours=24)
@@ -41,3 +41,24 @@ def test_a_group_speaks_for_the_first_reason_that_holds(
     log: Told | None, firing: str, resolved: str, reason: Reason | None
 ) -> None:
     assert needs_update(log, set(firing), set(resolved), now=NOW, repeat=REPEAT) == reason
+
+
+DAY, WEEK = dt.timedelta(days=1), dt.timedelta(weeks=1)
+
+
+@pytest.mark.parametrize(
+    ("window", "least", "days"),
+    [
+        (DAY, DAY, [1, 3, 7, 15, 45, 75, 105]),
+        (dt.timedelta(hours=1), DAY, [1, 3, 7, 15, 45, 75, 105]),
+        (WEEK, DAY, [7, 21, 49, 105, 315, 525, 735]),
+        (DAY, 6 * DAY, [6, 12, 18, 26, 56, 86, 116]),
+    ],
+    ids=["days", "hours", "weeks", "a declared least distance"],
+)
+def test_reminders_come_at_growing_distances(
+    window: dt.timedelta, least: dt.timedelta, days: list[int]
+) -> None:
+    distances = [distance(n, window, least) for n in range(len(days))]
+
+    assert [sum(distances[: n + 1], dt.timedelta(0)).days for n in range(len(days))] == days

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 
 from mlmon_dagster.alerts.slack import SlackReceiver
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
-from tests.alerts.worlds import day, kinds, result, rows_of, send, settle, spec_of
+from tests.alerts.worlds import alerts_of, day, kinds, result, rows_of, send, settle, spec_of
 
 HOUR = dt.timedelta(hours=1)
 
@@ -81,3 +82,69 @@ def test_an_episode_told_late_is_not_mixed_up_with_a_failure_after_its_end(
     (message,) = slack.messages
     assert "age on day 2" in str(message.body)
     assert "age on day 5" not in str(message.body)
+
+
+def test_reminders_follow_windows_that_fail_anew_and_grow_rare(store: Store) -> None:
+    specs, said = [spec_of()], []
+    settle(store, specs, day(2), result(1))
+    for number in range(2, 20):
+        status = "OK" if number == 8 else "NO_DATA" if number in (3, 4) else "ERROR"
+        rows = [] if number in (11, 12) else [result(number, status, k=1, of_n=3)]
+        before = len(kinds(store))
+        settle(store, specs, day(number + 1), *rows)
+        settle(store, specs, day(number + 1) + 12 * HOUR)
+        said += [number] if len(kinds(store)) > before else []
+
+    # The second would be due on day 4, without a verdict; the third on day 9; none for history.
+    assert said == [2, 5, 9, 17]
+    assert set(kinds(store)) == {"opened", "repeated"}
+
+
+def test_history_reminds_of_nothing(store: Store) -> None:
+    settle(store, [spec_of()], day(2), result(1))
+    settle(store, [spec_of()], day(9), *(result(n, is_backfill=True) for n in range(2, 8)))
+
+    assert kinds(store) == ["opened"]
+
+
+def test_a_feed_that_is_down_is_one_alert_and_one_message(store: Store) -> None:
+    names = ["dewp", "humid", "pressure", "temp", "visib"]
+    quality = {"family": "quality", "metric": "null_rate", "threshold": "above 0.60", "n": 776}
+
+    def of_day(number: int, *failing: str) -> list[dict[str, object]]:
+        shares = {name: 1.0 if name in failing else 0.0 for name in names}
+        return [
+            result(
+                number,
+                "WARN" if share else "OK",
+                column_name=name,
+                value=share,
+                excess=0.66 if share else -1.0,
+                excess_error=0.01,
+                message=f"Null share of {name} is {share}.",
+                **quality,
+            )
+            for name, share in shares.items()
+        ]
+
+    specs = [spec_of()]
+    settle(store, specs, day(2), *of_day(1, "pressure"))
+    settle(store, specs, day(3), *of_day(2, *names), result(2, column_name="temp"))
+    settle(store, specs, day(4), *of_day(3))
+
+    episodes = {
+        (row["monitor"], row["episode"], row["state"], row["muted_reason"])
+        for row in alerts_of(store)
+        if row["episode"]
+    }
+    said = [json.loads(row["payload"])["plain"] for row in rows_of(store, outbox)]
+    assert episodes == {
+        ("quality/null_rate/pressure", 1, "OK", ""),
+        ("quality/null_rate", 1, "OK", ""),
+        ("drift/psi/temp", 1, "FIRING", "suppressed:quality/null_rate/temp"),
+    }
+    assert kinds(store)[:3] == ["opened", "updated", "head"]
+    assert (
+        "Null share of 5 columns is above 0.60: dewp, humid, pressure, temp, visib; "
+        "at worst 1.00 (n 776)." in said[1]
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -194,3 +196,97 @@ def test_opened_and_resolved_alternate(letters: list[str], kn: tuple[int, int]) 
 
     assert ends == ["opened", "resolved"] * (len(ends) // 2) + ["opened"] * (len(ends) % 2)
     assert alert.active == bool(len(ends) % 2)
+
+
+# Evidence: how far past the limit a window is, in units of it
+
+Told = tuple[str, float | None, float | None]
+
+
+def measured(windows: Sequence[Told], k: int = 1, n: int = 1) -> list[tuple[str, int]]:
+    """Return what happened in which window; each is (letter, excess, half its 95 % interval)."""
+    alert, happened = AlertState(), []
+    for window, (letter, excess, error) in enumerate(windows):
+        told = verdict(window, letter)._replace(excess=excess, excess_error=error)
+        alert, events, _ = step(alert, told, k=k, n=n)
+        happened += [(event, window) for event in events]
+    return happened
+
+
+BAD, JUST, NEAR, GOOD = ("E", 1.0, 0.2), ("E", 0.1, 0.2), ("P", -0.2, 0.3), ("P", -0.9, 0.2)
+NOTHING = ("-", None, None)
+BLIND_BAD, BLIND_GOOD = ("E", 3.0, None), ("P", None, None)
+
+
+@pytest.mark.parametrize(
+    ("windows", "happened"),
+    [
+        # one stretch of failures, then clear passes: over at once
+        ([BAD, BAD, BAD, GOOD], [("opened", 0), ("resolved", 3)]),
+        # one lucky window is no evidence, nor are some near the limit
+        ([BAD, BAD, NEAR, NEAR, BAD], [("opened", 0)]),
+        # what comes and goes is one episode, even every seventh window
+        ([BAD, GOOD, GOOD, BAD, *[GOOD] * 6, BAD, *[GOOD] * 6], [("opened", 0), ("resolved", 1),
+          ("opened", 3)]),
+        ([BAD, NEAR, BAD, *[GOOD] * 7], [("opened", 0), ("resolved", 9)]),
+        # seven passes near the limit are not over; fourteen are
+        ([BAD, *[("P", -0.45, 0.6)] * 13], [("opened", 0)]),
+        ([BAD, *[("P", -0.45, 0.6)] * 14], [("opened", 0), ("resolved", 14)]),
+        # windows that differ among themselves are as uncertain as wide ones
+        ([BAD, BAD, NEAR, *[("P", -1.6, 0.1), ("P", 0.6, 0.1)] * 6], [("opened", 0)]),
+        # without evidence on either side the passes are counted
+        ([BLIND_BAD, *[BLIND_GOOD] * 6], [("opened", 0)]),
+        ([BLIND_BAD, *[BLIND_GOOD] * 7], [("opened", 0), ("resolved", 7)]),
+        # no verdict is no evidence
+        ([BAD, *[NOTHING] * 20], [("opened", 0)]),
+        ([BAD, NEAR, NOTHING, BAD, NOTHING, *[GOOD] * 6, NOTHING], [("opened", 0)]),
+    ],
+)  # fmt: skip
+def test_an_episode_ends_on_evidence(windows: list[Told], happened: list[tuple[str, int]]) -> None:
+    assert measured(windows) == happened
+
+
+@pytest.mark.parametrize(
+    ("first", "opens"),
+    [
+        (BAD, True),
+        (("E", 0.6, 0.5), True),
+        (JUST, False),  # just past the limit
+        (("E", 0.6, 0.7), False),  # its interval reaches back
+        (BLIND_BAD, False),  # it has none
+        (("P", 1.0, 0.2), False),  # the monitor says that it passes
+    ],
+)
+def test_a_severe_window_needs_no_second(first: Told, opens: bool) -> None:
+    assert measured([GOOD, first], k=2, n=3) == ([("opened", 1)] if opens else [])
+
+
+def test_a_lasting_drop_at_the_limit_is_one_episode() -> None:
+    noise = np.random.default_rng(1).normal(0, 0.6, 365)
+    windows = [("E" if x > 0 else "P", float(x), 0.6) for x in noise]
+
+    assert [event for event, _ in measured(windows, k=2, n=3)] == ["opened"]
+
+
+def test_a_mended_fault_ends_within_seven_windows() -> None:
+    late = []
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        fault, health = rng.normal(0.4, 0.5, 20), rng.normal(-0.95, 0.3, 40)
+        windows = [("E" if x > 0 else "P", float(x), 0.6) for x in [*fault, *health]]
+        ends = [at for event, at in measured(windows, k=2, n=3) if event == "resolved"]
+        late.append(ends[-1] - 19 if ends else 99)
+
+    assert max(late) <= 7
+
+
+def test_a_late_opinion_changes_the_evidence_and_moves_nothing() -> None:
+    alert = AlertState()
+    for window, (letter, excess, error) in enumerate([BAD, BAD, BAD]):
+        told = verdict(window, letter)._replace(excess=excess, excess_error=error)
+        alert, _, _ = step(alert, told)
+    late, events, _ = step(alert, verdict(1, "P", result_id=50)._replace(excess=-0.9))
+    after, ended, _ = step(late, verdict(3, "P")._replace(excess=-0.9, excess_error=0.1))
+
+    assert (events, ended) == ((), ())  # now it came and went
+    assert after.state == "RECOVERING"

@@ -62,6 +62,8 @@ def result(number: int, status: str = "ERROR", **changes: Any) -> dict[str, Any]
         "baseline_value": 0.0,
         "lower": None,
         "upper": None,
+        "excess": None,
+        "excess_error": None,
         "n": 1200,
         "threshold": "above 0.1",
         "message": "psi of age is high" if status in ("WARN", "ERROR") else "",

@@ -36,7 +36,7 @@ def main() -> int:
     """Run what is asked for and print one table each; the exit code is 1 if anything went wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--only", choices=("postgres", "sqlite", "inline", "forgetful"))
-    parser.add_argument("--models", type=int, default=7)
+    parser.add_argument("--models", type=int, default=8)
     parser.add_argument("--days", type=int, default=160)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)

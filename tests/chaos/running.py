@@ -37,7 +37,7 @@ from tests.chaos.dispatching import (
     now_of,
     run,
 )
-from tests.chaos.verdicts import Arriving, Verdict
+from tests.chaos.verdicts import ERROR, Arriving, Verdict
 
 
 @dataclass
@@ -223,6 +223,8 @@ def _row(verdict: Verdict) -> dict[str, Any]:
         data_version=verdict.version,
         k=verdict.k,
         of_n=verdict.n,
+        excess=verdict.excess,
+        excess_error=None if verdict.excess is None else ERROR,
     )
 
 

@@ -105,7 +105,7 @@ def test_one_message_about_what_is_over_tells_the_whole_episode() -> None:
 
 
 def test_an_inline_poster_loses_and_doubles_and_the_harness_says_so(slack: FakeSlack) -> None:
-    episodes = expected(verdicts(n_models=4, n_days=12, seed=5), list(range(1, 13)))
+    episodes = expected(verdicts(n_models=4, n_days=16, seed=5), list(range(1, 17)))
     brew_storm(slack, seed=4, slow=False)
     n_errors = post_inline(episodes, slack.url)
     finding = judge(episodes, slack.accepted, slack.messages, {})
@@ -152,7 +152,7 @@ def test_weeks_without_an_answer_of_slack_lose_nothing(
 def test_whatever_dies_everybody_is_told_once_and_in_order(
     slack: FakeSlack, database: str, tmp_path: Path
 ) -> None:
-    arriving, looked = verdicts(n_models=2, n_days=12, seed=6), looks(12, seed=6)
+    arriving, looked = verdicts(n_models=2, n_days=16, seed=6), looks(16, seed=6)
     faults = brew_storm(slack, seed=1)
     with own_postgres() if database == "postgres" else nullcontext(("", None)) as (url, restart):
         place = prepare(tmp_path, url, slack, 2)

@@ -9,11 +9,15 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import mean, stdev
 from typing import Literal
 
 Kind = Literal["opened", "escalated", "resolved"]
-QUIET_DAYS = 4  # at the end, so that every episode is over
+QUIET_DAYS = 7  # at the end, so that every episode is over
 COLUMNS = 4
+MEASURED = ("c2", "c3")  # whose verdicts carry evidence; the others say only yes or no
+CLEAR, NEAR, PAST, FAR = -1.0, -0.2, 0.1, 1.0  # beyond the limit, in units of it
+ERROR = 0.3  # half the 95 % interval of that
 LATE = 0.1  # share of verdicts on windows long past
 EDITED, REMOVED = 0.15, 0.1  # shares of the monitors
 EDIT = {(1, 1): (2, 3), (2, 3): (1, 1)}
@@ -25,7 +29,8 @@ Arriving = dict[int, list["Verdict"]]
 class Verdict:
     """What one monitor says of one day; ``version`` tells a second opinion from a repetition.
 
-    ``k`` of ``n`` windows open an alert; an edit of the monitor changes them.
+    ``k`` of ``n`` windows open an alert; an edit of the monitor changes them. ``excess`` says how
+    far past the limit the day was, give or take `ERROR`; None where nothing is measured.
     """
 
     model: str
@@ -35,6 +40,7 @@ class Verdict:
     version: str = "v1"
     k: int = 1
     n: int = 1
+    excess: float | None = None
 
     @property
     def mark(self) -> str:
@@ -122,17 +128,30 @@ def _stream(rng: random.Random, arriving: Arriving, model: str, column: str) -> 
         if is_removed and day > moment:
             return
         k, n = EDIT[rule] if is_edited and day > moment else rule
-        failing = rng.random() < (0.55 if failing else 0.45)
+        failing = rng.random() < (0.6 if failing else 0.15 if column in MEASURED else 0.45)
         if day > n_days - QUIET_DAYS:
             failing = False
         status = rng.choice(["WARN", "ERROR"]) if failing else "OK"
         if rng.random() < 0.05 and day <= n_days - QUIET_DAYS:
             status = "NO_DATA"
-        arriving[day].append(Verdict(model, column, day, status, "v1", k, n))
+        excess = _excess(rng, column, status, is_quiet=day > n_days - QUIET_DAYS)
+        arriving[day].append(Verdict(model, column, day, status, "v1", k, n, excess))
         may_be_late = day > 3 and rule == (1, 1) and not is_edited
         if may_be_late and day <= n_days - QUIET_DAYS and rng.random() < LATE:
             late = rng.choice(["OK", "ERROR"])
-            arriving[day].append(Verdict(model, column, day - 3, late, f"v{day}"))
+            excess = _excess(rng, column, late)
+            arriving[day].append(Verdict(model, column, day - 3, late, f"v{day}", 1, 1, excess))
+
+
+def _excess(
+    rng: random.Random, column: str, status: str, *, is_quiet: bool = False
+) -> float | None:
+    """Draw how far past its limit a day is; that of the others is not used."""
+    if column not in MEASURED:
+        return None
+    if status in ("WARN", "ERROR"):
+        return rng.choice([PAST, PAST, FAR])
+    return CLEAR if is_quiet else rng.choice([CLEAR, CLEAR, CLEAR, NEAR])
 
 
 def expected(arriving: Arriving, looked: Sequence[int]) -> list[Episode]:
@@ -147,28 +166,29 @@ def expected(arriving: Arriving, looked: Sequence[int]) -> list[Episode]:
 
 def _episodes(stream: Sequence[tuple[int, Verdict]], looked: list[int]) -> Iterator[Episode]:
     """Tell the episodes of one alert."""
-    recent: list[tuple[int, str]] = []  # day and status of the last n windows
+    known: dict[int, Verdict] = {}  # the newest opinion on each of the last 14 days with one
     events: list[Event] = []
     number, first, last, worst = 0, 0, 0, ""
     for look, verdict in stream:
-        if verdict.status == "NO_DATA" or (recent and verdict.day < recent[-1][0]):
-            continue  # where one window decides, one long past moves nothing
-        if recent and recent[-1] == (verdict.day, verdict.status):
+        if verdict.status == "NO_DATA":
             continue
-        kept = [(day, status) for day, status in recent if day != verdict.day]
-        recent = [*kept, (verdict.day, verdict.status)][-verdict.n :]
-        bad = [status != "OK" for _, status in recent]
+        newest = max(known, default=0)
+        known[verdict.day] = verdict
+        known = dict(sorted(known.items())[-14:])
+        if verdict.day < newest:
+            continue  # where one window decides, one long past is remembered and moves nothing
+        days = list(known.values())
         kind: Kind | None = None
-        if bad[-1]:
-            if not events and sum(bad) >= verdict.k:
+        if _bad(verdict):
+            enough = sum(map(_bad, days[-verdict.n :])) >= verdict.k
+            if not events and (enough or verdict.excess == FAR):
                 kind, worst, first = "opened", verdict.status, verdict.day
                 number += 1
             elif events and (worst, verdict.status) == ("WARN", "ERROR"):
                 kind, worst = "escalated", "ERROR"
             last = verdict.day
-        elif events:
-            passes = next((i for i, failed in enumerate(reversed(bad)) if failed), len(bad))
-            kind = "resolved" if passes > verdict.n - verdict.k else None
+        elif events and _is_over(days, verdict.n - verdict.k + 1):
+            kind = "resolved"
         if kind:
             events.append(Event(kind, look, verdict.mark))
         if kind == "resolved":
@@ -179,3 +199,26 @@ def _episodes(stream: Sequence[tuple[int, Verdict]], looked: list[int]) -> Itera
         gone = next(look for look in looked if look >= removed + 2)
         events.append(Event("resolved", gone, ""))
         yield Episode(verdict.model, verdict.column, number, first, last, tuple(events))
+
+
+def _bad(verdict: Verdict) -> bool:
+    return verdict.status != "OK"
+
+
+def _is_over(days: Sequence[Verdict], least: int) -> bool:
+    """Say whether the days that pass after the last failure are evidence of its end."""
+    text = "".join("F" if _bad(day) else "p" for day in days)
+    passes = len(text) - len(text.rstrip("p"))
+    if "F" not in text:
+        return True
+    if passes < least:
+        return False
+    if days[0].column not in MEASURED:
+        return True
+    came_and_went = "p" in text.strip("p")
+    if passes < 7 and came_and_went:
+        return False
+    pooled = [day.excess for day in days[-min(passes, 7) :] if day.excess is not None]
+    spread = stdev(pooled) if len(pooled) > 1 else 0.0
+    error = max(spread, ERROR / 1.96) / len(pooled) ** 0.5
+    return mean(pooled) + (1 if passes >= 7 else 1.96) * error < -0.5

@@ -24,6 +24,9 @@ def upgrade() -> None:
     with op.batch_alter_table("ingest_path") as batch:
         batch.add_column(_text("mark"))
     _add_backlog()
+    with op.batch_alter_table("monitor_result") as batch:
+        batch.add_column(sa.Column("excess", sa.Float(), nullable=True))
+        batch.add_column(sa.Column("excess_error", sa.Float(), nullable=True))
     with op.batch_alter_table("ingest_file") as batch:
         batch.add_column(_text("kept"))
         batch.add_column(_text("read_with"))
@@ -37,6 +40,9 @@ def downgrade() -> None:
     with op.batch_alter_table("ingest_file") as batch:
         for name in ("again_at", "read_with", "kept"):
             batch.drop_column(name)
+    with op.batch_alter_table("monitor_result") as batch:
+        batch.drop_column("excess_error")
+        batch.drop_column("excess")
     _drop_baselines_in_files()
     op.drop_table("ingest_backlog")
     op.drop_table("source_cursor")
@@ -178,6 +184,7 @@ def _add_alert_handling() -> None:
 def _add_what_was_told() -> None:
     with op.batch_alter_table("alert_group") as batch:
         batch.add_column(_text("owed", "[]"))
+        batch.add_column(sa.Column("n_reminders", sa.Integer(), server_default="0", nullable=False))
     with op.batch_alter_table("alert_event") as batch:
         batch.add_column(_text("message_key"))
     # Which message told what is not known of the past; it is not told again.
@@ -209,6 +216,7 @@ def _drop_alert_handling() -> None:
     with op.batch_alter_table("alert_event") as batch:
         batch.drop_column("message_key")
     with op.batch_alter_table("alert_group") as batch:
+        batch.drop_column("n_reminders")
         batch.drop_column("owed")
     for name in ("outbox_unclear", "outbox_waiting", "outbox_head", "outbox_group"):
         op.drop_index(name, "outbox")
