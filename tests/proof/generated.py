@@ -23,8 +23,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pandas as pd
+import yaml
+from click.testing import CliRunner
 
 from benchmarks.drill.passes import Inbox, take_in
+from mlmon_dagster.cli import cli
 from mlmon_dagster.defs import compute, judging, measuring, records
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.lineage import MEASURED
@@ -59,6 +62,7 @@ class Found:
         problems: One of KINDS -> sentences.
         n_rows: Rows written.
         n_refused: Refused rows. n_back: Those that came back after their correction.
+        n_early: Rows refused as their time had not come. n_retried: Those that `--retry` took in.
         seconds: Processor time.
     """
 
@@ -68,6 +72,8 @@ class Found:
     n_rows: int = 0
     n_refused: int = 0
     n_back: int = 0
+    n_early: int = 0
+    n_retried: int = 0
     n_metrics: int = 0
     n_verdicts: int = 0
     seconds: float = 0.0
@@ -229,7 +235,7 @@ class Generated:
             self.n_broken += 1
             return
         for row in rows:
-            if row["at"] is None:
+            if row["at"] is None or row["at"] > self.now:
                 self.refused.add(name_of(row))
                 self.found.n_refused += 1
             else:
@@ -286,6 +292,13 @@ class Generated:
         self.predict("mixed", [*w0[:5], *later, *moved, *spoilt, *w1[:2]])
         self.lost = [self.prediction(1, 450 + k) for k in range(20)]
         self.predict("broken", self.lost, broken=True)
+        # A producer whose clock is ahead: right rows, whose time has not come.
+        soon = self.now + dt.timedelta(hours=2)
+        self.early = [
+            self.prediction(3, 300 + k, at=soon + dt.timedelta(seconds=k)) for k in range(3)
+        ]
+        self.predict("early", [*w2[:60], *self.early])
+        self.found.n_early = len(self.early)
         self.predict("unseen", [self._strange(k) for k in range(40)])
         late = [self.truth(row, 2) for row in w2]
         late += [self.truth(row, 2) for row in self.rows[3][:10]]  # before their predictions
@@ -314,6 +327,7 @@ class Generated:
     def third_round(self) -> None:
         """Two more windows, what was refused once more without its faults, corrections undone."""
         self.enter(5)
+        self.retry()
         for w in (3, 4):
             self.predict(f"w{w}", self.rows[w])
         self.predict("mended", self.bad)
@@ -322,6 +336,23 @@ class Generated:
         self.tell("w3", [self.truth(row, 4) for row in self.rows[3][10:]])
         self.tell("w4", [self.truth(row, 4) for row in self.rows[4][:20]])
         self.tell("undone", [self.truth(row, 5) for row in self.rows[0][:8]])
+
+    def retry(self) -> None:
+        """Type `mlmon ingest MODEL --retry`, now that the time of the early rows has come."""
+        folder = self.project.folder
+        (folder / "models").mkdir()
+        declared = yaml.safe_dump(spec_of(self.choice))
+        (folder / "models" / f"{self.spec.model}.yaml").write_text(declared)
+        at = ("--project", str(folder), "--now", self.now.isoformat())
+        done = CliRunner().invoke(
+            cli, [*at, "ingest", self.spec.model, "--retry"],
+            env={"MLMON_STORE": str(self.store.folder), VARIABLE: self.producer.url},
+        )  # fmt: skip
+        if done.exit_code != 1:  # rows without a time are refused again
+            self.found.note("tracebacks", f"--retry: {done.exit_code}: {done.output[-800:]}")
+        for row in self.early:
+            self.oracle.predicted(name_of(row), row)
+        self.found.n_refused -= len(self.early)
 
     def enter(self, n_windows: int) -> None:
         """Let the time come when some windows are over."""
@@ -420,6 +451,10 @@ class Generated:
                 self.found.note("differences", f"{key}: {wrong}")
         names = {name for _, name in rows}
         self.found.n_back = len(names & {name_of(row) for row in getattr(self, "bad", ())})
+        self.found.n_retried = sum(
+            name_of(row) in names or _moment(row["at"]) in names
+            for row in getattr(self, "early", ())
+        )
 
     def _unlike(self, row: Cells, expected: Cells, is_open: bool) -> dict[str, Any]:
         own = {**{v: k for k, v in ROLES.items()}, **{f"p_{c}": f"score:{c}" for c in CLASSES}}
