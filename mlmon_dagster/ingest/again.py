@@ -65,7 +65,7 @@ def open_again(store: Store, spec: ModelSpec, row: dict[str, Any], now: dt.datet
         manifest.forget_refused(conn, spec.model, row["stream"], row["sha256"])
         manifest.update_file(
             conn, spec.model, row["stream"], row["sha256"], status="discovered", reason="",
-            error="", attempts=0, rows_in=0, n_bad=0, first_seen=now, finished_at=None,
+            error="", attempts=0, rows_in=0, n_bad=0, again_at=now, finished_at=None,
         )  # fmt: skip
 
 

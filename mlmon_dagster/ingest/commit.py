@@ -249,7 +249,8 @@ def _settle(
         if not file.staged.again
     ]
     same: dict[str, Any] = {
-        "status": "done", "error": "", "attempts": 0, "read_with": reading_of(spec, stream),
+        "status": "done", "error": "", "attempts": 0, "again_at": None,
+        "read_with": reading_of(spec, stream),
     }  # fmt: skip
     with store.state.begin() as conn:
         manifest.forget_refused(conn, spec.model, stream, *first_read)
@@ -262,7 +263,6 @@ def _settle(
                     **same,
                     **manifest.counters_with(conn, *key, _counters(report), less),
                     "kept": name,
-                    "again_at": None,
                 }
                 manifest.update_file(conn, *key, **changed)
             manifest.refuse_rows(conn, letter_rows(conn, spec, report, file.letters, now))

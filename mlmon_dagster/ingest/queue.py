@@ -69,7 +69,7 @@ class Queued:
             return self
         return replace(
             self,
-            first_seen=row["first_seen"],
+            first_seen=moment_of(row),
             attempts=int(row["attempts"]),
             error=str(row["error"]),
         )
@@ -238,6 +238,12 @@ def _resumed(
     }
 
 
+def moment_of(row: dict[str, Any]) -> dt.datetime:
+    """Return the moment that a file is read under: it came, or it was let be read again."""
+    found: dt.datetime = row["again_at"] or row["first_seen"]
+    return found
+
+
 def _from_row(stream: Stream, row: dict[str, Any], copy: Path | None, *, is_in_log: bool) -> Queued:
     size, mtime_ns = int(row["size_bytes"]), int(row["mtime_ns"])
     return Queued(
@@ -245,7 +251,7 @@ def _from_row(stream: Stream, row: dict[str, Any], copy: Path | None, *, is_in_l
         name=row["path"],
         size=size,
         order=(mtime_ns, row["path"]),
-        first_seen=row["first_seen"],
+        first_seen=moment_of(row),
         attempts=int(row["attempts"]),
         is_in_log=is_in_log,
         staged=Staged(stream, row["path"], copy, row["sha256"], size, mtime_ns),

@@ -89,7 +89,7 @@ class Refusals:
             manifest.update_file(
                 conn, *key, status="quarantined", reason=error.reason, error=str(error),
                 rows_in=n_rows, n_bad=n_rows, n_new=0, n_duplicate=0, n_conflict=0, attempts=0,
-                finished_at=self.now, read_with=reading_of(self.spec, item.stream),
+                again_at=None, finished_at=self.now, read_with=reading_of(self.spec, item.stream),
             )  # fmt: skip
         if item.staged.path is not None:
             item.staged.path.unlink(missing_ok=True)

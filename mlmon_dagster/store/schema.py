@@ -93,7 +93,7 @@ ingest_file = sa.Table(
     time("finished_at"),
     text("kept"),  # name of the file with its refused rows, see kept_rows; empty without
     text("read_with"),  # digest of the declarations it was read with last
-    time("again_at"),  # when its refused rows began to be read again; null once they are settled
+    time("again_at"),  # when it, or its refused rows, began to be read again; null once settled
 )
 
 # What every path ever listed looked like, so that a file already known is not hashed again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import datetime as dt
 import gzip
 import io
 import json
@@ -245,6 +246,21 @@ def test_retry_reads_again_what_the_clock_refused(store: Store, project: Path) -
     (file,) = ingest(store, credit_spec(), project, now=tomorrow, retry=True).files
 
     assert (file.n_new, file.n_bad) == (3, 0)
+
+
+def test_a_file_refused_twice_came_when_it_came_first(store: Store, project: Path) -> None:
+    """The window that reports it is the last complete one before it came."""
+    land(project, f"{PREDICTIONS}/cut.csv", b"id,ti")
+    ingest(store, credit_spec(), project)
+    (first,) = files_of(store, credit_spec())
+    ingest(store, credit_spec(), project, now=NOW + dt.timedelta(days=40), retry=True)
+    (again,) = files_of(store, credit_spec())
+
+    assert (first["status"], again["status"]) == ("quarantined", "quarantined")
+    assert again["finished_at"] > first["finished_at"]
+    assert again["first_seen"] == first["first_seen"]
+    ingest(store, credit_spec(), project, now=NOW + dt.timedelta(days=41))
+    assert files_of(store, credit_spec()) == [again]  # and is not read at every look
 
 
 def test_replay_takes_the_refused_rows_of_one_file(store: Store, project: Path) -> None:
