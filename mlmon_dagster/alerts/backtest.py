@@ -27,7 +27,7 @@ class Backtest:
         n_no_data: Windows without.
         n_failed: Windows past the threshold.
         opened: Starts of the windows in which it would have opened, oldest first.
-        n_firing: Windows during which it would have been open.
+        firing: Starts of the windows after which it would have been open.
         threshold: As declared, such as ``above 0.1``.
         worst: The value furthest towards the failing side; None if there is no value.
         suggested: A threshold under which it opens at most once in four weeks; None if it does
@@ -40,7 +40,7 @@ class Backtest:
     n_no_data: int
     n_failed: int
     opened: tuple[dt.datetime, ...]
-    n_firing: int
+    firing: tuple[dt.datetime, ...]
     threshold: str
     worst: float | None
     suggested: float | None
@@ -79,7 +79,7 @@ def _one(monitor: str, name: str, rows: Sequence[Row]) -> Backtest:
     k, n = int(rows[0]["k"]), int(rows[0]["of_n"])
     starts = [row["window_start"] for row in rows]
     statuses = [str(row["status"]) for row in rows]
-    opened, n_firing = _fold([_verdict(row, i) for i, row in enumerate(rows)], k, n)
+    opened, firing = _fold([_verdict(row, i) for i, row in enumerate(rows)], k, n)
     scored = [(row, _badness(row)) for row in rows]
     known = [(row, bad) for row, bad in scored if bad is not None]
     side, _ = _threshold(rows[-1])
@@ -91,7 +91,7 @@ def _one(monitor: str, name: str, rows: Sequence[Row]) -> Backtest:
         n_no_data=statuses.count("NO_DATA"),
         n_failed=sum(map(failed, statuses)),
         opened=opened,
-        n_firing=n_firing,
+        firing=firing,
         threshold=str(rows[-1]["threshold"]),
         worst=sign * max(bad for _, bad in known) if known else None,
         suggested=_suggest(known, opened, starts, sign, k, n),
@@ -105,15 +105,18 @@ def _verdict(row: Row, position: int) -> Verdict:
     )
 
 
-def _fold(verdicts: Sequence[Verdict], k: int, n: int) -> tuple[tuple[dt.datetime, ...], int]:
-    state, opened, n_firing = AlertState(), [], 0
+def _fold(
+    verdicts: Sequence[Verdict], k: int, n: int
+) -> tuple[tuple[dt.datetime, ...], tuple[dt.datetime, ...]]:
+    state, opened, firing = AlertState(), [], []
     for verdict in verdicts:
         taken = step(state, verdict, k=k, n=n)
         state = taken.after
         if "opened" in taken.events:
             opened.append(verdict.window_start)
-        n_firing += state.active
-    return tuple(opened), n_firing
+        if state.active:
+            firing.append(verdict.window_start)
+    return tuple(opened), tuple(firing)
 
 
 def _threshold(row: Row) -> tuple[str, float | None]:

@@ -99,7 +99,7 @@ def _text(
             "-" if test.worst is None else f"{test.worst:.3g}",
             f"{test.n_failed} of {test.n_judged}",
             str(len(test.opened)),
-            str(test.n_firing),
+            str(len(test.firing)),
             f"{test.opened[0].astimezone(zone):%Y-%m-%d}" if test.opened else "-",
             "-" if test.suggested is None else f"{test.suggested:g}",
         ]
@@ -126,6 +126,8 @@ def _weeks_said(weeks: Sequence[int], start: dt.date) -> str:
 
 def _json(spec: ModelSpec, tests: Sequence[Backtest], weeks: Sequence[int]) -> str:
     found = [
-        {**vars(test), "opened": [moment.isoformat() for moment in test.opened]} for test in tests
+        vars(test)
+        | {name: [m.isoformat() for m in getattr(test, name)] for name in ("opened", "firing")}
+        for test in tests
     ]
     return json.dumps({"model": spec.model, "opened_by_week": weeks, "monitors": found}, indent=2)

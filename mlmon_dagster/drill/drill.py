@@ -248,36 +248,51 @@ def smallest(
 ) -> dict[tuple[Fault, str], tuple[float | None, Notice]]:
     """Search the sizes of some faults by bisection, all of them in the same rounds.
 
+    A size counts if the next larger one is noticed, too: a distance can saturate, so that what is
+    noticed in most rows is not in all of them.
+
     Args:
         pairs: Faults and the family that may notice each.
         notices: Tells how faults of some size are noticed.
 
     Returns:
-        Pair -> the smallest size that is surely noticed and how; None if the largest one is not.
+        Pair -> the smallest size that is surely noticed and how, with the most windows that this or
+        a larger size tried took; None if the largest one is not noticed.
     """
-    none: tuple[float | None, Notice] = (None, Notice())
-    best = dict.fromkeys(pairs, none)
-    # Places of the largest size known to be missed, and of the smallest known to be noticed.
-    bounds = {pair: (-1, len(pair[0].sizes)) for pair in pairs}
-    active = list(pairs)
-    while active:
-        places = {}
-        for pair in active:
-            low, high = bounds[pair]
-            n = len(pair[0].sizes)
-            places[pair] = n - 1 if high == n else (low + high) // 2
+    known: dict[tuple[Fault, str], dict[int, Notice]] = {pair: {} for pair in pairs}
+    while places := {p: place for p in pairs if (place := _to_try(known[p], p[0])) is not None}:
         probes = {p: Probe(p[0], p[1], p[0].sizes[place]) for p, place in places.items()}
         found = notices(list(probes.values()))
         for pair, place in places.items():
-            low, high = bounds[pair]
-            notice = found[probes[pair]]
-            if notice.is_sure:
-                best[pair] = (pair[0].sizes[place], notice)
-                bounds[pair] = (low, place)
-            else:
-                bounds[pair] = (place, high)
-        active = [p for p in active if bounds[p][1] - bounds[p][0] > 1]
-    return best
+            known[pair][place] = found[probes[pair]]
+    return {pair: _answer(known[pair], pair[0]) for pair in pairs}
+
+
+def _to_try(known: Mapping[int, Notice], fault: Fault) -> int | None:
+    """Return the place of the next size to try; None if the answer is known."""
+    last = len(fault.sizes) - 1
+    if last not in known:
+        return last
+    low, high = _bounds(known)
+    if high > last:
+        return None
+    if high - low > 1:
+        return (low + high) // 2
+    return high + 1 if high < last and high + 1 not in known else None
+
+
+def _bounds(known: Mapping[int, Notice]) -> tuple[int, int]:
+    """Return the largest place that is missed, and the next tried one, which is noticed."""
+    low = max((place for place, notice in known.items() if not notice.is_sure), default=-1)
+    return low, min((place for place in known if place > low), default=low + 1)
+
+
+def _answer(known: Mapping[int, Notice], fault: Fault) -> tuple[float | None, Notice]:
+    _, high = _bounds(known)
+    if high not in known:
+        return None, Notice()
+    after = max(notice.after for place, notice in known.items() if place >= high)
+    return fault.sizes[high], replace(known[high], after=after)
 
 
 def _finding(named: str, fault: Fault, family: str, size: float | None, notice: Notice) -> Finding:

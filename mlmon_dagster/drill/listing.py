@@ -18,9 +18,10 @@ def headline(spec: ModelSpec, n_windows: int) -> str:
     unit = spec.time.granularity
     return (
         f"{spec.model}: faults of growing size in copies of its newest healthy {unit}s, "
-        f"{n_windows} at most,\njudged by its own monitors and baseline. Noticed: an alert opens "
-        f"within {HORIZON} {unit}s, whichever {unit} the\nfault begins with. Nothing was stored or "
-        "sent."
+        f"{n_windows} at most,\njudged by its own monitors and baseline. Healthy: the family "
+        f"judged the column, did not fail it, and no\nalert about it was firing. Noticed: an "
+        f"alert opens within {HORIZON} {unit}s, whichever {unit} the fault begins\nwith. "
+        "Nothing was stored or sent."
     )
 
 

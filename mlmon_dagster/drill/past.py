@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from mlmon_dagster.alerts.backtest import backtest
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.evidence import JudgeInputs, judge_inputs
 from mlmon_dagster.spec import ALL, PRODUCTION, ModelSpec, Window, complete_windows
@@ -73,20 +74,28 @@ class Past:
     def healthy(
         self, family: str, column: str, n: int, metric: str | None = None
     ) -> tuple[Window, ...]:
-        """Return the newest windows on which no monitor of a family fails a column, oldest first.
+        """Return the newest windows in which a family has nothing to say of a column, oldest first.
 
-        At least one must have judged it; a window without a verdict is not healthy. With a metric
-        its monitor alone counts.
+        A monitor has judged it, none fails it, and no alert about it fires, as from a fold of all
+        the verdicts. With a metric its monitor alone counts.
         """
+        rows = [
+            row
+            for row in self.verdicts(family)
+            if row["column_name"] == column
+            and row["slice_key"] == ALL
+            and metric in (None, row["metric"])
+        ]
         statuses: dict[dt.datetime, set[str]] = {}
-        for row in self.verdicts(family):
-            is_mine = row["column_name"] == column and row["slice_key"] == ALL
-            if is_mine and metric in (None, row["metric"]):
-                statuses.setdefault(row["window_start"], set()).add(row["status"])
+        for row in rows:
+            statuses.setdefault(row["window_start"], set()).add(row["status"])
+        firing = {moment for test in backtest(rows) for moment in test.firing}
         fine = [
             window
             for window in self.windows
-            if "OK" in (found := statuses.get(window.start, set())) and found <= {"OK", "NO_DATA"}
+            if "OK" in (found := statuses.get(window.start, set()))
+            and found <= {"OK", "NO_DATA"}
+            and window.start not in firing
         ]
         return tuple(fine[-n:])
 
@@ -96,7 +105,7 @@ class Past:
         if not mine:
             return "it has no verdict yet"
         if any(row["status"] in ("WARN", "ERROR") for row in mine):
-            return f"it fails in most of the newest {len(self.windows)} windows"
+            return f"it fails or fires in nearly all of the newest {len(self.windows)} windows"
         reasons = sorted({str(row["reason"]) for row in mine if row["reason"]})
         return f"it could not be judged: {', '.join(reasons)}"
 

@@ -133,7 +133,7 @@ class Trial:
 
     def _notice(self, family: str, label: str) -> Notice:
         windows = self.windows[family]
-        healthy = [r for r in self.past.verdicts(family) if self._is_about(r)]
+        healthy = self._healthy[family]
         if family == "estimated_performance":  # it looks back over several windows
             return notice(windows, healthy, lambda place: self._judge(family, label, place))
         faulty = self._judge(family, label, 0)
@@ -160,6 +160,13 @@ class Trial:
     @cached_property
     def _inputs(self) -> dict[str, list[JudgeInputs]]:
         return {family: self.past.inputs(family, mine) for family, mine in self.windows.items()}
+
+    @cached_property
+    def _healthy(self) -> dict[str, list[Row]]:
+        return {
+            family: [row for row in self.past.verdicts(family) if self._is_about(row)]
+            for family in self.windows
+        }
 
     @property
     def _scope(self) -> str | None:

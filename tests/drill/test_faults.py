@@ -92,7 +92,35 @@ def test_bisection_finds_the_smallest_size_that_is_noticed(limit: float) -> None
 
     expected = next((s for s in fault.sizes if s >= limit), None)
     assert (size, found.after) == (expected, 0 if expected is None else 2)
-    assert len(asked) == len(set(asked)) <= 1 + np.ceil(np.log2(len(fault.sizes)))
+    assert len(asked) == len(set(asked)) <= 2 + np.ceil(np.log2(len(fault.sizes)))
+
+
+def test_the_windows_said_are_those_of_any_larger_size_too() -> None:
+    pair = (BY_NAME["nulls"], "drift")
+
+    def notices(probes: Sequence[Probe]) -> dict[Probe, Notice]:
+        return {p: Notice(float(p.size >= 0.1), 5 if p.size == 1.0 else 2) for p in probes}
+
+    assert smallest([pair], notices)[pair] == (0.12, Notice(1.0, 5))
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.name))
+def test_a_size_counts_only_if_the_next_one_is_noticed_too(fault: Fault) -> None:
+    """A search may step over a hole, but never call the edge of one it knows noticed."""
+    for hole in range(len(fault.sizes) - 1):
+        tried: dict[int, bool] = {}
+
+        def notices(probes: Sequence[Probe]) -> dict[Probe, Notice]:
+            places = [fault.sizes.index(probe.size) for probe in probes]
+            tried.update({place: place > 1 and place != hole for place in places})  # noqa: B023
+            found = zip(probes, places, strict=True)
+            return {p: Notice(float(tried[place]), 1) for p, place in found}  # noqa: B023
+
+        size, _ = smallest([(fault, "drift")], notices)[(fault, "drift")]
+        assert size is not None
+        place = fault.sizes.index(size)
+        assert tried[place]
+        assert tried.get(place + 1, place == len(fault.sizes) - 1)
 
 
 def row(window: int, status: str, monitor: str = "drift/psi/age", k: int = 2) -> dict[str, Any]:

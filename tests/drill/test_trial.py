@@ -144,6 +144,20 @@ def test_a_model_without_computed_windows_cannot_be_drilled(tmp_path: Path) -> N
     project.store.close()
 
 
+def test_windows_in_which_an_alert_fires_are_not_healthy(work: Work) -> None:
+    past = Past(work)
+    failed = {r["window_start"] for r in past.verdicts("quality") if r["status"] == "WARN"}
+    two_to_end = [{**row, "k": 1, "of_n": 2} for row in past.verdicts("quality")]
+    before = past.healthy("quality", "balance", 14)
+    past._verdicts["quality"] = two_to_end
+    after = past.healthy("quality", "balance", 14)
+
+    assert len(failed) == 1
+    assert not failed & {window.start for window in before}
+    # One pass does not end it: the window after the failure is left out as well.
+    assert [w for w in before if w not in after] == [w for w in before if w.start > max(failed)][:1]
+
+
 def test_a_null_that_is_not_allowed_is_a_row_refused(work: Work) -> None:
     (subject,) = Drill(work, 14, 0, ["nulls"]).columns(["region"])
 
