@@ -127,7 +127,8 @@ def row(window: int, status: str, monitor: str = "drift/psi/age", k: int = 2) ->
     return {
         "monitor": monitor, "slice_key": "all", "slice_value": "all", "status": status, "k": k,
         "of_n": 3, "window_start": WINDOWS[window].start, "window_end": WINDOWS[window].end,
-        "value": 1.0, "threshold": "above 0.1", "details": "{}",
+        "value": 1.0, "threshold": "above 0.1", "details": "{}", "family": "drift", "metric": "psi",
+        "dataset": "production", "column_name": "age", "excess": None, "excess_error": None,
     }  # fmt: skip
 
 
