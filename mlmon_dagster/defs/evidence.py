@@ -43,6 +43,7 @@ class JudgeInputs:
         metrics: MetricFrame of the windows.
         windows: What is known of each window beside its metrics, one row each.
         baseline: MetricFrame of the baseline's own performance, or its estimate.
+        baseline_windows: MetricFrame of its windows one by one, of what is judged by its level.
         unseen: Unseen values, as `monitors.evaluate` takes them.
     """
 
@@ -51,6 +52,7 @@ class JudgeInputs:
     metrics: pd.DataFrame
     windows: pd.DataFrame
     baseline: pd.DataFrame | None
+    baseline_windows: pd.DataFrame | None
     unseen: dict[tuple[str, pd.Timestamp], dict[str, int]] | None
 
     def verdicts(self) -> list[dict[str, Any]]:
@@ -66,6 +68,7 @@ class JudgeInputs:
             run_id=work.run_id,
             is_backfill=work.is_backfill,
             baseline=self.baseline,
+            baseline_windows=self.baseline_windows,
             unseen=self.unseen,
             families=[self.family],
         )
@@ -109,6 +112,7 @@ def judge_inputs(
             _metrics(part, family, part.windows),
             _describe(part, family, part.windows, states),
             _baseline_metrics(part, family, comparison.baseline),
+            _baseline_windows(part, family, comparison.baseline),
             _unseen(part) if family == "quality" else None,
         )
 
@@ -134,10 +138,16 @@ def _metrics(work: Work, family: str, windows: tuple[Window, ...]) -> pd.DataFra
 
 
 def _since(spec: ModelSpec, family: str, first: Window) -> dt.datetime:
-    """Return from when on metrics are read: residuals are averaged over some windows."""
-    if family != "estimated_performance":
+    """Return from when on metrics are read: residuals and levels are of several windows."""
+    if family == "estimated_performance":
+        most = max((m.over for m in spec.monitors.estimated_performance), default=1)
+    elif family == "performance":
+        levels = (m.over for m in spec.monitors.performance if m.shift is not None)
+        most = max(levels, default=1)
+    else:
+        most = 1
+    if most == 1:
         return first.start
-    most = max((m.over for m in spec.monitors.estimated_performance), default=1)
     return first.start - (most - 1) * (first.end - first.start) - dt.timedelta(hours=1)
 
 
@@ -152,7 +162,9 @@ def _metric_names(spec: ModelSpec, family: str) -> list[str]:
         novel = (NOVEL, f"{NOVEL}{AUTO}")
         return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, *joint, *shap})
     if family == "performance":
-        return sorted({monitor.metric for monitor in spec.monitors.performance})
+        judged = {monitor.metric for monitor in spec.monitors.performance}
+        beside = {"calibration_gap": "actual_rate", "bias": "me"}  # what the sentence says
+        return sorted(judged | {name for metric, name in beside.items() if metric in judged})
     if family == "estimated_performance":
         named = (monitor.metric for monitor in spec.monitors.estimated_performance)
         return sorted({name(metric) for metric in named for name in (estimated, residual)})
@@ -268,6 +280,25 @@ def _baseline_metrics(work: Work, family: str, baseline: Baseline | None) -> pd.
     if baseline is None or not baseline.halves:
         return None
     return estimate_baseline(work.project.store, work.spec, baseline)
+
+
+def _baseline_windows(work: Work, family: str, baseline: Baseline | None) -> pd.DataFrame | None:
+    """Return the performance of each window of the baseline, of what is judged by its level."""
+    from mlmon_dagster.metrics.score_order import SCORE_ORDER
+    from mlmon_dagster.metrics.statistics import select
+    from mlmon_dagster.profiles.measures import measure, performance_columns
+
+    levels = [m.metric for m in work.spec.monitors.performance if m.shift is not None]
+    if family != "performance" or baseline is None or not levels:
+        return None
+    whole = {
+        name: select(stats, (stats.cells["slice_key"] == "all").to_numpy())
+        for name in performance_columns(work.spec)
+        if name != SCORE_ORDER  # areas are not judged by their level, and take long
+        and (stats := baseline.windows.get(name)) is not None
+    }
+    found = measure(work.spec, "performance", whole, None)
+    return found[found["metric"].isin(levels)]
 
 
 def _against_baseline(spec: ModelSpec) -> bool:

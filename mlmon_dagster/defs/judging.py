@@ -167,7 +167,7 @@ def describe_thresholds(spec: ModelSpec, family: str) -> str:
 
 
 def _performance_limit(monitor: Any) -> str:
-    for side in ("drop", "change", "above", "below"):
+    for side in ("drop", "change", "shift", "above", "below"):
         bound = getattr(monitor, side)
         if bound is not None:
             return f"{monitor.metric} {side} {bound:g}"

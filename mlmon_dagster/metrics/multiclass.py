@@ -21,11 +21,12 @@ from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import rate, wilson
 from mlmon_dagster.metrics.means import mean_rows
 from mlmon_dagster.metrics.roc import MIN_RARER, roc_auc
-from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.metrics.statistics import TABLE, ColumnStatistics
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 CLASS = "class:"
+GAP = ":calibration_gap"
 _DELTA: dict[str, Metric] = {
     f"{weighting}_{of}": averaged(of, weighting)
     for weighting in ("macro", "weighted")
@@ -43,9 +44,9 @@ def multiclass_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame
 
     Returns:
         MetricFrame, n = rows with an actual. Column `:table` for the model, ``class:<name>`` for
-        precision, recall, f1 and roc_auc of one class. What is none of the model's classes is one
-        class more, on either side: it counts as an error unless predicted and actual are the same
-        name, and in the averages as a class. `reason` of a NaN: no_actuals,
+        precision, recall, f1, roc_auc and calibration_gap of one class. What is none of the
+        model's classes is one class more, on either side: it counts as an error unless predicted
+        and actual are the same name, and in the averages as a class. `reason` of a NaN: no_actuals,
         single_class and few_of_rarer_class (roc_auc), no_predicted_positives, no_actual_positives,
         no_positives.
     """
@@ -60,9 +61,35 @@ def multiclass_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame
     scores = [s for s in profiles.values() if s.binning.kind == "score" and s.binning.categories]
     if scores:
         metrics += _areas(scores)
+    metrics += _gaps(profiles, scores)
     if ":early_loss" in profiles:
         metrics.append(early_actual_gap(profiles[":early_loss"], profiles[":late_loss"]))
     return stack_rows(metrics)
+
+
+def _gaps(
+    profiles: Mapping[str, ColumnStatistics], scores: list[ColumnStatistics]
+) -> list[MetricRows]:
+    """Mean score of each class less its share; of the whole that of the class furthest off."""
+    named = {
+        CLASS + score.binning.categories[0]: profiles[f"{GAP}/{score.binning.column}"]
+        for score in scores
+        if f"{GAP}/{score.binning.column}" in profiles
+    }
+    each = [
+        mean_rows("calibration_gap", stats, low=-1.0, high=1.0)._replace(column_name=name)
+        for name, stats in named.items()
+    ]
+    if not each:
+        return []
+    values = np.array([rows.value for rows in each])
+    furthest = np.argmax(np.abs(np.nan_to_num(values)), axis=0), np.arange(values.shape[1])
+    ends = [np.array([getattr(r, name) for r in each])[furthest] for name in ("lower", "upper")]
+    one = each[0]
+    return [
+        *each,
+        one._replace(value=values[furthest], lower=ends[0], upper=ends[1], column_name=TABLE),
+    ]
 
 
 def _from_table(stats: ColumnStatistics) -> list[MetricRows]:

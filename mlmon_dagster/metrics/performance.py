@@ -40,16 +40,18 @@ def performance_metrics(
     Args:
         score: Score bins by actual, over C cells; None if the model logs no score.
         confusion: Predictions by actual, over its own C' cells; None if it logs no prediction.
-        losses: The loss columns ``:log_loss``, ``:brier``, ``:early_loss`` and ``:late_loss`` over
-            the same cells, for exact intervals; without the first two they come from the score's
-            bins. ``:score_order`` of the cells whose areas are to be those of the rows; of others
-            they come from the score's bins, within the bound that is part of their interval.
+        losses: The loss columns ``:log_loss``, ``:brier``, ``:calibration_gap``, ``:early_loss``
+            and ``:late_loss`` over the same cells, for exact intervals; without the first two they
+            come from the score's bins. ``:score_order`` of the cells whose areas are to be those
+            of the rows; of others they come from the score's bins, within the bound that is part
+            of their interval.
         top_share: Share of the rows that counts as the top for lift.
         costs: Cost of a row by outcome (tp, fp, fn, tn); without it no expected_value.
 
     Returns:
         MetricFrame, column `:table`, `n` = rows with an actual (all rows for predicted_rate).
-        From the score: roc_auc, pr_auc, ks_separation, lift, brier, log_loss, calibration_error.
+        From the score: roc_auc, pr_auc, ks_separation, lift, brier, log_loss, calibration_error,
+        calibration_gap.
         From the confusion counts, at the model's own decision: precision, recall, specificity, f1,
         accuracy, balanced_accuracy, mcc, expected_value, predicted_rate. From either: actual_rate,
         actual_coverage_bias. `reason` of a NaN: no_actuals, no_rows, single_class,
@@ -93,6 +95,11 @@ def _score_metrics(
         if ":log_loss" in losses
         else _loss_rows(cells, "log_loss", score.total, n, *_losses(middles, "log_loss"), counts),
         _calibration_rows(cells, negatives, positives, middles, n),
+        *(
+            [mean_rows("calibration_gap", losses[":calibration_gap"], low=-1.0, high=1.0)]
+            if ":calibration_gap" in losses
+            else []
+        ),
         _rate_rows(cells, "actual_rate", n_pos, n, no_actuals),
     ]
 

@@ -13,7 +13,7 @@ from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.coverage import coverage_bias, early_actual_gap
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, quantile_ranks, rate
-from mlmon_dagster.metrics.means import mean_of, mean_rows, positive_interval
+from mlmon_dagster.metrics.means import mean_of, mean_rows, positive_interval, t_factor
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 Floats = NDArray[np.float64]
@@ -47,6 +47,7 @@ def regression_metrics(profiles: Profiles) -> pd.DataFrame:
         mean_rows(metric, profiles[column], low=low, high=high)
         for metric, (column, low, high) in _MEANS.items()
     ]
+    metrics.append(_bias(profiles[":error"], profiles[":absolute_error"]))
     metrics += [_mape(profiles), _rmse(profiles[":squared_error"]), _wape(profiles), _r2(profiles)]
     metrics += [_quantile(m, profiles[":error_size"], q) for m, q in _QUANTILES.items()]
     labelled = profiles.get(":labelled_prediction")
@@ -56,6 +57,19 @@ def regression_metrics(profiles: Profiles) -> pd.DataFrame:
     if ":early_loss" in profiles:
         metrics.append(early_actual_gap(profiles[":early_loss"], profiles[":late_loss"]))
     return stack_rows(metrics)
+
+
+def _bias(error: ColumnStatistics, size: ColumnStatistics) -> MetricRows:
+    """Mean error in mean absolute errors; Student's interval of the former, the latter as known."""
+    mean, typical = mean_of(error), mean_of(size).value
+    half = t_factor(mean.n) * mean.error
+    exact = (mean.n > 0) & (typical == 0)
+    value, lower, upper = (
+        np.where(exact, 0.0, np.clip(rate(x, typical), -1, 1))
+        for x in (mean.value, mean.value - half, mean.value + half)
+    )
+    reason = np.where(mean.n == 0, "no_actuals", "")
+    return table_rows(error.cells, "bias", value, lower, upper, mean.n, reason, "mean-1")
 
 
 def _mape(profiles: Profiles) -> MetricRows:

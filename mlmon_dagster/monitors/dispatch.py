@@ -40,6 +40,7 @@ def evaluate(
     run_id: str,
     is_backfill: bool,
     baseline: pd.DataFrame | None = None,
+    baseline_windows: pd.DataFrame | None = None,
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None = None,
     families: Sequence[str] = FAMILIES,
 ) -> list[dict[str, Any]]:
@@ -59,6 +60,8 @@ def evaluate(
         is_backfill: Handed through to the alerts.
         baseline: MetricFrame of the baseline's performance, one row per metric and slice; without
             it, monitors with `drop` are NO_DATA.
+        baseline_windows: MetricFrame of the baseline's whole windows one by one; without it,
+            monitors with `shift` are NO_DATA.
         unseen: Names and counts of unseen values by (column, window_start), as made by
             `metrics.quality.unseen_values`; shown unless the feature is `pii`.
         families: Families to judge.
@@ -70,5 +73,7 @@ def evaluate(
     Raises:
         KeyError: If a family is unknown.
     """
-    evidence = gather(spec, metrics, windows, now, run_id, is_backfill, baseline, unseen)
+    evidence = gather(
+        spec, metrics, windows, now, run_id, is_backfill, baseline, unseen, baseline_windows
+    )
     return [row for family in families for row in _JUDGES[family](evidence)]

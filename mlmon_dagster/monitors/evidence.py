@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from mlmon_dagster.metrics.level import UsualLevel, usual_level
 from mlmon_dagster.spec import ModelSpec, Severity
 from mlmon_dagster.spec.scalars import KOfN
 
@@ -70,6 +71,8 @@ class Evidence:
         windows: One mapping per window and dataset, ascending in time, all defaults filled in.
         metrics: MetricFrame, one model version per cell.
         baseline: MetricFrame of the baseline's performance, or None.
+        baseline_windows: MetricFrame of the baseline's whole windows one by one, of what is judged
+            by its level, or None.
         unseen: Unseen values by (column, window start).
     """
 
@@ -77,6 +80,7 @@ class Evidence:
     windows: list[Window]
     metrics: pd.DataFrame
     baseline: pd.DataFrame | None
+    baseline_windows: pd.DataFrame | None
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]]
     now: dt.datetime
     run_id: str
@@ -100,20 +104,34 @@ class Evidence:
         """Metric row of a window at slice `all`, None if it was not computed."""
         return self._whole.get((window["dataset"], window["window_start"], metric, column))
 
-    def recent(self, window: Window, metric: str, most: int) -> list[Row]:
+    def recent(self, window: Window, metric: str, most: int, column: str = TABLE) -> list[Row]:
         """Metric rows of a window and of those before it that have a value, the newest `most`."""
-        mine = self._by_metric.get((window["dataset"], metric), [])
+        mine = self._by_metric.get((window["dataset"], metric, column), [])
         until = [row for row in mine if row["window_start"] <= window["window_start"]]
         return until[-most:]
 
     @cached_property
-    def _by_metric(self) -> dict[tuple[str, str], list[Row]]:
-        found: dict[tuple[str, str], list[Row]] = {}
+    def _by_metric(self) -> dict[tuple[str, str, str], list[Row]]:
+        found: dict[tuple[str, str, str], list[Row]] = {}
         for key in sorted(self._whole, key=lambda key: key[1]):
             row = self._whole[key]
-            if finite(row["value"]) is not None and key[3] == TABLE:
-                found.setdefault((key[0], key[2]), []).append(row)
+            if finite(row["value"]) is not None:
+                found.setdefault((key[0], key[2], key[3]), []).append(row)
         return found
+
+    def usual_level(self, metric: str, column: str = TABLE) -> UsualLevel | None:
+        """How a metric of whole windows is in the baseline's; None if it has too few."""
+        return self._usual_levels.get((metric, column))
+
+    @cached_property
+    def _usual_levels(self) -> dict[tuple[Any, ...], UsualLevel | None]:
+        if self.baseline_windows is None:
+            return {}
+        ordered = self.baseline_windows.sort_values("window_start")
+        return {
+            key: usual_level(part["value"], part["lower"], part["upper"], part["n"])
+            for key, part in ordered.groupby(["metric", "column_name"])
+        }
 
     def slices(self, window: Window, metric: str, column: str = TABLE) -> list[Row]:
         """Metric rows of a window's slices that have a value, largest first."""
@@ -123,12 +141,14 @@ class Evidence:
     def baseline_row(self, metric: str, like: Row | None) -> Row | None:
         """Baseline's row of a metric and the slice of `like` (None: `all`), None if unknown."""
         key, value = (like["slice_key"], like["slice_value"]) if like else (ALL, ALL)
-        return self._baseline.get((metric, key, value))
+        column = like["column_name"] if like else TABLE
+        return self._baseline.get((metric, column, key, value))
 
     @cached_property
     def _baseline(self) -> dict[tuple[Any, ...], Row]:
         rows = [] if self.baseline is None else records(self.baseline)
-        return {(r["metric"], r["slice_key"], r["slice_value"]): r for r in rows}
+        keys = ("metric", "column_name", "slice_key", "slice_value")
+        return {tuple(r[key] for key in keys): r for r in rows}
 
     def columns_with(self, *metrics: str) -> list[str]:
         """Names of the columns that have any of the metrics in any window, sorted."""
@@ -145,6 +165,7 @@ def gather(
     is_backfill: bool,
     baseline: pd.DataFrame | None,
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None,
+    baseline_windows: pd.DataFrame | None = None,
 ) -> Evidence:
     """Normalise what `evaluate` was given."""
     frame = windows.copy()
@@ -162,6 +183,7 @@ def gather(
         windows=records(frame),
         metrics=one_version(mine, _SLICE),
         baseline=None if baseline is None else one_version(baseline, _SLICE[2:]),
+        baseline_windows=baseline_windows,
         unseen=unseen or {},
         now=now,
         run_id=run_id,

@@ -22,6 +22,7 @@ from mlmon_dagster.monitors.evidence import (
     not_valued,
     result_row,
 )
+from mlmon_dagster.monitors.levels import judge_level
 from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
 from mlmon_dagster.spec import PerformanceMonitor
@@ -72,13 +73,17 @@ def judge(evidence: Evidence) -> list[Row]:
     say how far they stray: then rows count as independent, worse is worse than all of its rows
     together, and the interval is Newcombe's; `method_version` ends in `windows` or `rows`
     accordingly. `above` or `below`: past the bound, and the window's 95 % interval, by its rows,
-    excludes it. For losses, such as log_loss or rmse, worse is higher. Provisional windows are
-    NO_DATA. Slices (if `slices` is set) must also hold against Benjamini-Hochberg, q = .01.
+    excludes it. `shift`: see `monitors.levels`. For losses, such as log_loss or rmse, worse is
+    higher. Provisional windows are NO_DATA. Slices (if `slices` is set) must also hold against
+    Benjamini-Hochberg, q = .01.
     """
     monitors = evidence.spec.monitors.performance
     rows: list[Row] = []
     for window in evidence.windows:
         for monitor in monitors:
+            if monitor.shift is not None:
+                rows.append(judge_level(evidence, window, monitor))
+                continue
             row = evidence.whole(window, monitor.metric)
             rows.append(_judge_cell(evidence, window, monitor, row))
             if monitor.slices:

@@ -59,6 +59,7 @@ REASONS = {
     "no_baseline": "there is no baseline",
     "few_independent_rows": "too many of its rows share values",
     "few_baseline_rows": "the baseline has too few rows",
+    "few_windows": "the baseline has fewer than eight windows, which do not say how far they stray",
     "baseline_single_class": "all actuals of the baseline are of one class",
     "no_scikit_learn": "scikit-learn is not installed; see the extra [estimate]",
     "no_estimate": "there is no estimate to compare with",

@@ -18,10 +18,11 @@ from mlmon_dagster.spec.tasks import RESIDUAL, class_scores
 from mlmon_dagster.store.sql import literal, quote_identifier
 
 LAG = ":lag"
+GAP = ":calibration_gap"  # score less what came true; of a class with its score's column after it
 DECIDED = ":decided_score"  # the score of the rows that were decided positive
 GROUPED = (":ndcg", ":reciprocal_rank", ":average_precision", ":hit")
 # Losses that cannot be larger, so that their sums' unit does not depend on the baseline.
-BOUNDED = {":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0, **dict.fromkeys(GROUPED, 1.0)}
+BOUNDED = {GAP: 1.0, ":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0, **dict.fromkeys(GROUPED, 1.0)}
 ATTRIBUTED = ":shap:"  # before a feature's name: its share of a row's attributions
 CONFIDENCE = ":confidence"  # the score of the class that was decided for
 _CLIP = number(1e-15)  # of a probability, before its logarithm
@@ -45,7 +46,7 @@ def loss_columns(spec: ModelSpec) -> Values:
 
 def bound_of(loss: str) -> float | None:
     """Return what a loss cannot exceed; None if that depends on the data."""
-    return 1.0 if loss.startswith(ATTRIBUTED) else BOUNDED.get(loss)
+    return 1.0 if loss.startswith((ATTRIBUTED, GAP)) else BOUNDED.get(loss)
 
 
 def resolve(value: str, binnings: Mapping[str, Binning]) -> str:
@@ -76,6 +77,7 @@ def _binary(spec: ModelSpec) -> Values:
     found: Values = {
         ":log_loss": ("loss", _log_loss(right)),
         ":brier": ("loss", f"(1 - {right}) * (1 - {right})"),
+        GAP: ("loss", "CASE WHEN actual IN (0, 1) THEN score - actual END"),
         SCORE_ORDER: ("order", "score"),
     }
     if spec.columns.prediction is not None:
@@ -102,6 +104,14 @@ def _multiclass(spec: ModelSpec) -> Values:
         f"WHEN {literal(label)} THEN {quote_identifier(name)}" for label, name in scores.items()
     )
     found: Values = {name: ("score", quote_identifier(name)) for name in scores.values()}
+    found |= {
+        f"{GAP}/{name}": (
+            "loss",
+            f"CASE WHEN actual IS NOT NULL THEN {quote_identifier(name)} - "
+            f"CASE WHEN actual = {literal(label)} THEN 1e0 ELSE 0e0 END END",
+        )
+        for label, name in scores.items()
+    }
     return found | {
         CONFIDENCE: ("score", f"(CASE prediction {whens} END)"),
         ":log_loss": ("loss", _log_loss(_PROBABILITY)),

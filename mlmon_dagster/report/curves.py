@@ -218,6 +218,8 @@ def _limit(monitor: PerformanceMonitor, baseline: float | None) -> float | None:
         return monitor.above if monitor.above is not None else monitor.below
     if baseline is None:
         return None
+    if monitor.shift is not None:
+        return None  # on either side
     is_better_high = HIGHER_IS_BETTER[str(monitor.metric)]
     return (
         baseline - monitor.allowed(baseline)

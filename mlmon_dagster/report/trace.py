@@ -110,7 +110,8 @@ def performance_trace(
 
 def default_metrics(spec: ModelSpec) -> list[str]:
     """Return what is traced unless asked otherwise: monitored metrics first."""
-    monitored = [str(monitor.metric) for monitor in spec.monitors.performance]
+    declared = (m for m in spec.monitors.performance if m.shift is None)
+    monitored = [str(monitor.metric) for monitor in declared]
     return list(dict.fromkeys([*monitored, *_PLAIN[spec.task]]))
 
 

@@ -102,7 +102,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("monitors.drift", ("multivariate",), "followed", f"declared or taken away: {_REFIT}; its "
          "limits: windows judged from now on"),
     Rule("monitors.performance", ("severity", "windows", "owner", "runbook", "metric", "drop",
-         "change", "above", "below", "error_at", "slices"), "kept", _JUDGED),
+         "change", "shift", "over", "above", "below", "error_at", "slices"), "kept", _JUDGED),
     Rule("monitors.estimated_performance", ("severity", "windows", "owner", "runbook", "metric",
          "drop", "residual", "over"), "kept", _JUDGED),
     Rule("monitors.service", ("severity", "windows", "owner", "runbook", "p95_latency_ms",

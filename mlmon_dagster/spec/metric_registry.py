@@ -155,6 +155,9 @@ def _shared() -> list[MetricInfo]:
         MetricInfo("actual_coverage_bias", "Coverage bias", _EVERY,
                    "P(a row with an actual scores above one without) + P(equal) / 2 - 1/2",
                    "neither", low=-0.5, high=0.5),
+        MetricInfo("calibration_gap", "Calibration gap", _CLASSES,
+                   "mean score - share that came true (of several classes: the furthest off)",
+                   "neither", low=-1.0, needs=_SCORED, fallback=_SCORES),
         MetricInfo("early_actual_gap", "Gap of early actuals", _EVERY,
                    "mean loss where the actual came within the baseline's median lag - where later",
                    "neither", unit="actual", low=-INF, high=INF, needs=("actual_time",)),
@@ -172,6 +175,8 @@ def _regression() -> list[MetricInfo]:
     return [
         MetricInfo("me", "Mean error", r, "mean of prediction - actual", "neither", "actual",
                    -INF, INF, needs),
+        MetricInfo("bias", "Bias", r, "mean error / mean absolute error", "neither", "1",
+                   -1.0, 1.0, needs),
         metric("mae", "Mean absolute error", "mean of |prediction - actual|"),
         metric("rmse", "Root mean squared error", "sqrt of mean of (prediction - actual)^2"),
         metric("mape", "MAPE", "mean of |prediction - actual| / |actual| where actual is not 0",

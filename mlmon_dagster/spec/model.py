@@ -48,7 +48,7 @@ from mlmon_dagster.spec.scalars import (
     as_tuple,
 )
 from mlmon_dagster.spec.sources import Cursor, EpochUnit, FileSource, Source, Sources, SqlSource
-from mlmon_dagster.spec.tasks import default_performance, score_column
+from mlmon_dagster.spec.tasks import default_levels, default_performance, score_column
 
 __all__ = [
     "ALL",
@@ -207,10 +207,11 @@ class ModelSpec(Declared):
         if "baseline" not in self.model_fields_set:
             has_dataset = self.columns.dataset is not None
             self.__dict__["baseline"] = default_baseline(has_dataset, self.time.granularity)
+        monitors = self.monitors.model_copy()
         if "performance" not in self.monitors.model_fields_set:
-            monitors = self.monitors.model_copy()
             monitors.__dict__["performance"] = default_performance(self)
-            self.__dict__["monitors"] = monitors
+        monitors.__dict__["performance"] += default_levels(self, monitors.performance)
+        self.__dict__["monitors"] = monitors
         if "estimated_performance" not in self.monitors.model_fields_set:
             monitors = self.monitors.model_copy()
             monitors.__dict__["estimated_performance"] = default_estimates(self)

@@ -181,13 +181,16 @@ class PerformanceMonitor(_Monitor):
     """Realized performance against the baseline (drop) or a fixed bound.
 
     ``drop`` is how much worse than the baseline, so for losses such as log_loss or rmse it is a
-    rise; a metric that is best at 0 or has no better side takes only above and below.
+    rise; a metric that is best at 0 or has no better side takes only shift, above and below.
+    ``shift`` is how far the newest ``over`` windows may be from the baseline's, either way.
     """
 
     metric: PerformanceMetric = "roc_auc"
     windows: WindowCount = KOfN(2, 3)
     drop: float | None = Field(default=None, gt=0)
     change: Annotated[float, BeforeValidator(_share), Field(gt=0)] | None = None
+    shift: float | None = Field(default=None, gt=0)
+    over: int = Field(default=5, ge=1, le=60)
     above: float | None = None
     below: float | None = None
     error_at: Annotated[float, BeforeValidator(_share)] | None = None
@@ -195,22 +198,28 @@ class PerformanceMonitor(_Monitor):
 
     @model_validator(mode="after")
     def _one_condition(self) -> Self:
-        if [self.drop, self.change, self.above, self.below].count(None) != 3:
+        if [self.drop, self.change, self.shift, self.above, self.below].count(None) != 4:
             raise ValueError(
-                "a performance monitor needs exactly one of drop, change, above and below"
+                "a performance monitor needs exactly one of drop, change, shift, above and below"
             )
-        if self.is_relative and METRICS[self.metric].better == "neither":
+        if self.shift is None and "over" in self.model_fields_set:
+            raise ValueError("over goes with shift, which is of the newest windows together")
+        if self.shift is not None and self.slices:
+            raise ValueError("shift is of whole windows; slices cannot be judged by it")
+        if (self.drop or self.change) is not None and METRICS[self.metric].better == "neither":
             raise ValueError(
-                f"{self.metric} has no better side to drop from; write above or below instead"
+                f"{self.metric} has no better side to drop from; write shift, above or below "
+                "instead"
             )
-        worse = next((v for v in (self.drop, self.change, self.above) if v is not None), None)
+        limits = (self.drop, self.change, self.shift, self.above)
+        worse = next((v for v in limits if v is not None), None)
         check_ladder(self.error_at, above=worse, below=self.below)
         return self
 
     @property
     def is_relative(self) -> bool:
         """Whether the bound depends on the baseline's value."""
-        return self.drop is not None or self.change is not None
+        return (self.drop or self.change or self.shift) is not None
 
     def allowed(self, baseline: float) -> float:
         """Return how much worse than the baseline's value is still fine."""

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MULTICLASS, RANKING, REGRESSION
 from mlmon_dagster.spec.monitors import PerformanceMonitor
 from mlmon_dagster.spec.names import column_problem, did_you_mean, listed
+from mlmon_dagster.spec.scalars import KOfN
 
 if TYPE_CHECKING:
     from mlmon_dagster.spec.model import ModelSpec
@@ -57,6 +58,28 @@ def default_performance(spec: ModelSpec) -> tuple[PerformanceMonitor, ...]:
     if spec.task == BINARY and spec.columns.score is None:
         metric = "f1"
     return (PerformanceMonitor(metric=metric, drop=drop),)
+
+
+def default_levels(
+    spec: ModelSpec, declared: tuple[PerformanceMonitor, ...]
+) -> tuple[PerformanceMonitor, ...]:
+    """Return what is monitored of where predictions lie, unless the spec has its own limit of it.
+
+    Scores that mean what they say may be 2 points off, as decisions at a threshold and sums of
+    scores are off by as much; predictions of a regression may lean to one side by a twentieth
+    of their usual error, and the error may grow by a quarter. Nothing without other monitors.
+    """
+    if not declared or not spec.has_actuals:
+        return ()
+    columns, found = spec.columns, []
+    at_once: dict[str, Any] = {"severity": "WARN", "windows": KOfN(1, 1)}
+    if (spec.task == BINARY and columns.score is not None) or columns.scores is not None:
+        found.append(PerformanceMonitor(metric="calibration_gap", shift=0.02, **at_once))
+    if spec.task == REGRESSION:
+        found.append(PerformanceMonitor(metric="bias", shift=0.05, **at_once))
+        found.append(PerformanceMonitor(metric="mae", change=0.25, severity="WARN"))
+    named = {monitor.metric for monitor in declared}
+    return tuple(monitor for monitor in found if monitor.metric not in named)
 
 
 def watches_only_data(spec: ModelSpec) -> bool:

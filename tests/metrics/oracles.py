@@ -132,6 +132,11 @@ def calibration_error(rows: pd.DataFrame) -> Expected:
     return float(max(total - bias, 0))
 
 
+def calibration_gap(rows: pd.DataFrame) -> Expected:
+    score, actual = labelled(rows, "score")
+    return float((score.astype(float) - actual).mean()) if len(actual) else "no_actuals"
+
+
 def probability_loss(loss: Callable[[Floats], Floats]) -> Oracle:
     """Return the mean of a loss of the probability that the actual was given."""
 
@@ -227,6 +232,7 @@ BINARY: dict[str, Oracle] = {
     "ks_separation": ks_separation,
     "lift": lift,
     "calibration_error": calibration_error,
+    "calibration_gap": calibration_gap,
     "brier": probability_loss(lambda right: (1 - right) ** 2),
     "log_loss": probability_loss(lambda right: -np.log(np.maximum(right, 1e-15))),
     "actual_rate": rate_of("score", of_actuals=True),

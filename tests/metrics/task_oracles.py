@@ -84,6 +84,17 @@ def _top_k(scores: Floats, actual: Any, given: Floats) -> Floats:
     return ((above < TOP_K) & np.isin(actual.astype(str), CLASSES)).astype(float)
 
 
+def class_gap(rows: pd.DataFrame) -> Expected:
+    """The gap of the class whose mean score is furthest from its share."""
+    gaps = []
+    for name, column in zip(CLASSES, SCORES, strict=True):
+        score, actual = labelled(rows, column)
+        gaps.append((score.astype(float) - (actual == name)).mean() if len(actual) else np.nan)
+    if np.isnan(gaps).all():
+        return "no_actuals"
+    return float(gaps[int(np.argmax(np.abs(np.nan_to_num(gaps))))])
+
+
 def mean_area(weighted: bool) -> Oracle:
     def oracle(rows: pd.DataFrame) -> Expected:
         found, weights, labels = [], [], 0
@@ -123,6 +134,7 @@ MULTICLASS: dict[str, Oracle] = {
     "accuracy": of_decisions(sk.accuracy_score),
     "balanced_accuracy": of_decisions(_balanced),
     "mcc": of_decisions(_mcc),
+    "calibration_gap": class_gap,
     "brier": of_scores(lambda s, a, g: (s**2).sum(axis=1) - 2 * g + 1),
     "log_loss": of_scores(lambda s, a, g: -np.log(np.maximum(g, 1e-15))),
     "top_k_accuracy": of_scores(_top_k),
@@ -171,6 +183,11 @@ def _symmetric(rows: pd.DataFrame) -> Expected:
     half = np.abs(prediction / 2) + np.abs(actual / 2)
     shares = np.abs(prediction / 2 - actual / 2) / np.where(half > 0, half, 1)
     return float(2 * shares.mean()) if len(actual) else "no_actuals"
+
+
+def _bias(error: Floats, actual: Floats) -> Expected:
+    size = np.abs(error).mean()
+    return float(np.clip(error.mean() / size, -1, 1)) if size > 1e-300 else 0.0
 
 
 def _wape(error: Floats, actual: Floats) -> Expected:
@@ -222,6 +239,7 @@ def absolute_loss(rows: pd.DataFrame) -> pd.Series:
 
 REGRESSION: dict[str, Oracle] = {
     "me": of_errors(lambda e, a: float(e.mean())),
+    "bias": of_errors(_bias),
     "mae": of_errors(lambda e, a: float(np.abs(e).mean())),
     "rmse": of_errors(lambda e, a: float(np.sqrt((e**2).mean()))),
     "mape": _percentage,

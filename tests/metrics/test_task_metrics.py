@@ -73,6 +73,7 @@ def test_regression_metrics_are_scikit_learns(scale):
     size = np.abs(prediction - actual)
     expected = {
         "me": (prediction - actual).mean(),
+        "bias": (prediction - actual).mean() / size.mean(),
         "mae": sk.mean_absolute_error(actual, prediction),
         "rmse": sk.root_mean_squared_error(actual, prediction),
         "mape": sk.mean_absolute_percentage_error(actual, prediction),

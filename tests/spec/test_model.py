@@ -33,7 +33,12 @@ def test_the_defaults_watch_everything() -> None:
 
     assert declared.monitors.drift.columns == "all"
     assert declared.monitors.drift.windows == KOfN(2, 3)
-    assert declared.monitors.performance == (PerformanceMonitor(drop=0.05),)
+    assert declared.monitors.performance == (
+        PerformanceMonitor(drop=0.05),
+        PerformanceMonitor(
+            metric="calibration_gap", shift=0.02, severity="WARN", windows=KOfN(1, 1)
+        ),
+    )
     assert declared.baseline.dataset == "validation"
     assert declared.has_actuals
 
@@ -129,11 +134,11 @@ def test_the_defaults_watch_everything() -> None:
         ({"monitors": {"quality": {"null_rate": {"above": 5}}}}, "a rate is between 0 and 1"),
         (
             {"monitors": {"performance": {"metric": "f1"}}},
-            "exactly one of drop, change, above and below",
+            "exactly one of drop, change, shift, above and below",
         ),
         (
             {"monitors": {"performance": {"drop": 0.1, "below": 0.5}}},
-            "exactly one of drop, change, above",
+            "exactly one of drop, change, shift",
         ),
         ({"monitors": {"performance": {"metric": "auc", "drop": 0.1}}}, "did you mean 'roc_auc'?"),
         ({"monitors": {"performance": [{"drop": 0.1}, {"drop": 0.2}]}}, "roc_auc is monitored twi"),

@@ -1,0 +1,263 @@
+"""Of family performance: predictions that lie elsewhere, beside what came true, than they did.
+
+Calibration of scores and bias of a regression have no better side: they should stay what they were.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from mlmon_dagster.metrics.intervals import Z95
+from mlmon_dagster.metrics.level import LevelShift, UsualLevel, level_shift
+from mlmon_dagster.monitors.evidence import (
+    NO_DATA,
+    OK,
+    TABLE,
+    Evidence,
+    Row,
+    Window,
+    finite,
+    not_valued,
+    result_row,
+)
+from mlmon_dagster.monitors.limits import excess
+from mlmon_dagster.monitors.wording import NAMES, no_verdict, number
+from mlmon_dagster.spec import PerformanceMonitor
+
+_LEVEL = 0.0003  # of the test: a year of days has some 150 independent runs of five
+_NEWEST = 3  # windows whose middle one must still be off
+_CLASS = "class:"
+
+
+class Moved(NamedTuple):
+    """How far the newest windows are from the usual level, and what speaks for a verdict."""
+
+    change: LevelShift
+    is_large: bool
+    is_real: bool
+    lasts: bool
+
+    @property
+    def failed(self) -> bool:
+        """Whether all of it holds."""
+        return self.is_large and self.is_real and self.lasts
+
+
+def moved(
+    values: Sequence[float],
+    n: Sequence[int],
+    usual: UsualLevel,
+    monitor: PerformanceMonitor,
+    tests: int = 1,
+) -> Moved:
+    """Judge the newest windows of a metric together; see `judge_level`.
+
+    Args:
+        values: Of at least one window and at most the monitor's `over`, newest last.
+        n: Their rows.
+        usual: The baseline's level.
+        monitor: One with a `shift`.
+        tests: How many are made of these windows.
+    """
+    assert monitor.shift is not None
+    change = level_shift(values, n, usual)
+    side = 1 if change.shift > 0 else -1
+    away = [side * (value - usual.mean) for value in values]
+    rest = sorted(away)[:-1] or away
+    lasts = (
+        len(away) >= min(_NEWEST, monitor.over)
+        and statistics.mean(rest) >= monitor.shift
+        and statistics.median(away[-_NEWEST:]) >= monitor.shift / 2
+    )
+    is_large = abs(change.shift) >= monitor.shift - 1e-12
+    return Moved(change, is_large, change.p_value * tests <= _LEVEL, lasts)
+
+
+class _Found(NamedTuple):
+    """The level of one column: of the model, or of one of its classes."""
+
+    column: str
+    rows: list[Row]
+    usual: UsualLevel
+    moved: Moved
+
+    @property
+    def change(self) -> LevelShift:
+        return self.moved.change
+
+
+def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor) -> Row:
+    """Fail a window when the newest `over` windows lie really and largely elsewhere.
+
+    Largely: their mean is at least `shift` from the mean of the baseline's windows, either way.
+    Really: by Student's test at .0003, with the baseline's spread between windows and its
+    autocorrelation (`metrics.level`). And it lasts: there are three windows, they are off by
+    `shift` without the one that is furthest off, and the middle one of the newest three by half of
+    it; so one odd window does not fail, and what is over is forgotten.
+
+    Of several classes each is judged, at .0003 over their number; the row is of the one that is
+    furthest off. Provisional windows, and baselines of fewer than eight windows, are NO_DATA.
+    """
+    assert monitor.shift is not None
+    row = evidence.whole(window, monitor.metric)
+    found = [] if row is None else _levels(evidence, window, monitor)
+    reason = _no_data(evidence, window, row, found)
+    if row is None or reason:
+        n = int(row["n"]) if row else int(window["n_actual"])
+        message = no_verdict(NAMES.get(monitor.metric, monitor.metric), reason, n)
+        return _result(evidence, window, monitor, row, NO_DATA, message, reason=reason)
+    worst = max(found, key=lambda one: abs(one.change.shift))
+    change, of_several = worst.change, len(found)
+    text = _sentence(evidence, window, monitor, worst)
+    failed = worst.moved.failed
+    if worst.moved.is_large and not failed:
+        why = "not in the newest windows alike" if worst.moved.is_real else "this may be chance"
+        text = f"{text[:-1]}, but {why}."
+    n = sum(int(one["n"]) for one in worst.rows)
+    fields = {
+        "value": change.value,
+        "lower": change.value - change.margin,
+        "upper": change.value + change.margin,
+        "n": n,
+        "baseline_value": worst.usual.mean,
+        "p_value": change.p_value,
+        "p_adjusted": min(change.p_value * of_several, 1.0),
+        "family_size": of_several,
+        "method_version": "level-1",
+        "details": {
+            "shift": change.shift,
+            "margin": change.margin,
+            "n_windows": len(worst.rows),
+            "n_baseline_windows": worst.usual.windows,
+            "spread": worst.usual.spread,
+            "class": worst.column.removeprefix(_CLASS) if worst.column != TABLE else None,
+        },
+    }
+    if worst.moved.is_real or not worst.moved.is_large:
+        fields |= _excess(worst, monitor)
+    status = _status(monitor, change) if failed else OK
+    return _result(evidence, window, monitor, row, status, text, **fields)
+
+
+def _excess(worst: _Found, monitor: PerformanceMonitor) -> Row:
+    """Say how far past the limit the newest window alone is, whether the shift is over or not."""
+    assert monitor.shift is not None
+    row, usual = worst.rows[-1], worst.usual
+    away = (row["value"] - usual.mean) * (1 if worst.change.shift > 0 else -1)
+    margin = math.hypot((row["upper"] - row["lower"]) / 2, Z95 * usual.spread)
+    return excess(away, monitor.shift, margin)
+
+
+def _status(monitor: PerformanceMonitor, change: LevelShift) -> str:
+    is_error = monitor.error_at is not None and abs(change.shift) >= monitor.error_at
+    return "ERROR" if is_error else monitor.severity
+
+
+def _levels(evidence: Evidence, window: Window, monitor: PerformanceMonitor) -> list[_Found]:
+    columns = [c for c in evidence.columns_with(monitor.metric) if c.startswith(_CLASS)] or [TABLE]
+    found = []
+    for column in columns:
+        rows = evidence.recent(window, monitor.metric, monitor.over, column)
+        usual = evidence.usual_level(monitor.metric, column)
+        if usual is not None and rows and rows[-1]["window_start"] == window["window_start"]:
+            values, n = [row["value"] for row in rows], [int(row["n"]) for row in rows]
+            judged = moved(values, n, usual, monitor, len(columns))
+            found.append(_Found(column, rows, usual, judged))
+    return found
+
+
+def _no_data(evidence: Evidence, window: Window, row: Row | None, found: Sequence[_Found]) -> str:
+    reason = not_valued(window, row)
+    if reason:
+        return reason
+    if window["maturity"] == "provisional":
+        return "provisional"
+    if found:
+        return ""
+    return "learning" if evidence.baseline_windows is None else "few_windows"
+
+
+def _sentence(
+    evidence: Evidence, window: Window, monitor: PerformanceMonitor, worst: _Found
+) -> str:
+    """What is off in plain words, then by how much more than usual, then the statistics."""
+    change, usual, rows = worst.change, worst.usual, worst.rows
+    n = sum(int(row["n"]) for row in rows)
+    span = f"in the last {len(rows)} windows" if len(rows) > 1 else "in this window"
+    first = f"{_level(evidence, window, monitor, worst)} {span} (n {n:,})"
+    return (
+        f"{first}. {NAMES.get(monitor.metric, monitor.metric)} {_signed(change.value)}, in the "
+        f"baseline {_signed(usual.mean)}: moved by {_signed(change.shift)}, give or take "
+        f"{number(change.margin)} for {usual.windows} windows' own spread; the limit is "
+        f"{number(monitor.shift or 0.0)}."
+    )
+
+
+def _level(evidence: Evidence, window: Window, monitor: PerformanceMonitor, worst: _Found) -> str:
+    value, over = worst.change.value, monitor.over
+    if worst.column != TABLE:
+        much = "too often" if value > 0 else "too rarely"
+        name = worst.column.removeprefix(_CLASS)
+        return f"The model expects {name!r} {_points(value)} {much}"
+    if monitor.metric == "calibration_gap":
+        came = _mean(evidence.recent(window, "actual_rate", over))
+        if came is not None:
+            expected = min(max(came + value, 0.0), 1.0)
+            return (
+                f"The model expects {_percent(expected)} on average where {_percent(came)} "
+                "come true"
+            )
+    if monitor.metric == "bias":
+        error = _mean(evidence.recent(window, "me", over))
+        if error is not None:
+            side = "too high" if error > 0 else "too low"
+            return f"Predictions are {number(abs(error))} {side} on average"
+    return f"{NAMES.get(monitor.metric, monitor.metric)} is {_signed(value)} on average"
+
+
+def _mean(rows: Sequence[Row]) -> float | None:
+    n = sum(row["n"] for row in rows)
+    return sum(row["value"] * row["n"] for row in rows) / n if n else None
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * abs(share):.2g} points"
+
+
+def _signed(value: float) -> str:
+    return "0" if abs(value) < 5e-4 else f"{'-' if value < 0 else '+'}{number(abs(value))}"
+
+
+def _result(
+    evidence: Evidence,
+    window: Window,
+    monitor: PerformanceMonitor,
+    row: Row | None,
+    status: str,
+    message: str,
+    **fields: Any,
+) -> Row:
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        family="performance",
+        metric=monitor.metric,
+        source=row,
+        status=status,
+        message=message,
+        threshold=f"shift {number(monitor.shift or 0.0)}",
+        **({"baseline_value": _baseline(evidence, monitor, row)} | fields),
+    )
+
+
+def _baseline(evidence: Evidence, monitor: PerformanceMonitor, row: Row | None) -> float | None:
+    base = evidence.baseline_row(monitor.metric, row)
+    return finite(base["value"]) if base else None
