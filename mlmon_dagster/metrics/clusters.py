@@ -122,6 +122,24 @@ def change(
     )
 
 
+def interval(value: ArrayLike, error: ArrayLike, windows: ArrayLike) -> tuple[Floats, Floats]:
+    """Return Student's 95 % interval of a period's value between its windows.
+
+    Args:
+        value: Of C periods.
+        error: Standard errors between windows, see `standard_errors`.
+        windows: Windows that they rest on.
+
+    Returns:
+        Both ends, NaN of a period with fewer than `FEWEST_WINDOWS`.
+    """
+    g = np.asarray(windows, np.float64)
+    half = special.stdtrit(np.maximum(g - 1, 1), 0.975) * np.asarray(error, np.float64)
+    half = np.where(g >= FEWEST_WINDOWS, half, np.nan)
+    middle = np.asarray(value, np.float64)
+    return middle - half, middle + half
+
+
 def usual_windows(windows: pd.DataFrame) -> pd.DataFrame:
     """Return what a metric usually is in one window of a baseline, and how far windows stray.
 

@@ -15,7 +15,7 @@ from mlmon_dagster.profiles import Baseline, load_profiles
 from mlmon_dagster.profiles.estimates import estimate
 from mlmon_dagster.profiles.halves import scored_columns
 from mlmon_dagster.profiles.measures import measure, performance_columns
-from mlmon_dagster.report.rollup import coarsen
+from mlmon_dagster.report.rollup import by_windows, coarsen
 from mlmon_dagster.spec import FAMILIES, Granularity, ModelSpec, window_containing
 from mlmon_dagster.spec.estimates import estimated
 from mlmon_dagster.spec.metric_registry import BINARY
@@ -188,7 +188,12 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
     output = {name: merged[name] for name in _outputs(spec) if name in merged}
     frame = concat_frames(
         [
-            measure(spec, "performance", coarse, None),
+            by_windows(
+                spec,
+                {name: profiles[name] for name in coarse},
+                grain,
+                measure(spec, "performance", coarse, None),
+            ),
             measure(drift_spec, "drift", output, {k: whole[k] for k in output if k in whole}),
             # Without the inputs' profiles nothing is weighted, so that no rows are read.
             estimate(store, spec, {n: merged[n] for n in scored if n in merged}, baseline)

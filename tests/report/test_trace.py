@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.metrics.intervals import wilson
+from mlmon_dagster.report.rollup import rolled_up_metrics
 from mlmon_dagster.report.trace import COLUMNS, newest_mature, performance_trace
 from mlmon_dagster.store import Store, monitor_results
 from tests.report.worlds import BROKEN, DAY, DAYS, REGIONS, START, World, build, declare
@@ -150,6 +153,24 @@ def test_monitors_compare_with_the_baselines_windows_once_there_are_eight(world:
     assert set(judged["method_version"]) == {"wilson-1:windows"}
     daily = [accuracy(day) for _, day in world.side("validation").groupby("window_start")]
     assert judged["baseline_value"].iloc[0] == pytest.approx(np.mean(daily), abs=2e-3)
+
+
+def test_a_months_interval_is_as_wide_as_its_days_stray(world: World) -> None:
+    frame = rolled_up_metrics(world.store, world.spec, "month")
+    found = frame[(frame["metric"] == "accuracy") & (frame["slice_key"] == "all")].iloc[0]
+    now = world.side("production")
+    left = [
+        accuracy(now[now["window_start"] != day]) - accuracy(now)
+        for day in now["window_start"].unique()
+    ]
+    half = stats.t.ppf(0.975, DAYS - 1) * np.sqrt((DAYS - 1) / DAYS * np.sum(np.square(left)))
+
+    assert found["method_version"] == "wilson-1:windows"
+    lower, upper = wilson(np.round(found["value"] * found["n"]), found["n"])
+    assert found["lower"] == pytest.approx(min(found["value"] - half, lower), abs=1e-12)
+    assert found["upper"] == pytest.approx(max(found["value"] + half, upper), abs=1e-12)
+    sliced = frame[(frame["metric"] == "accuracy") & (frame["slice_key"] != "all")]
+    assert set(sliced["method_version"]) == {"wilson-1"}
 
 
 def test_a_base_rate_has_no_worse_side_and_is_sorted_by_its_share(trace: pd.DataFrame) -> None:
