@@ -108,11 +108,12 @@ def prove_faults(folder: Path, every: int) -> list[Row]:
         wrong += [f"{kind}: {text}" for text in bad]
         numbers = (
             f"{found['tried']:,} of {found['calls']:,}",
-            f"{found['failed']:,} days failed",
+            f"{found['failed']:,} days failed, {found['seconds'] / found['tried']:.1f} s each",
             f"{len(found['different'])} differ, {len(found['traceback'])} raw, "
             f"{len(found['silent'])} died without a sentence",
         )
         rows.append(Row(f"{kind} at the nth call of a day", numbers, Goal(len(bad), 0)))
+        sys.stderr.write(f"{kind}: {'; '.join(numbers)}\n")
     if wrong:
         raise AssertionError("\n".join(wrong))
     return rows

@@ -1,5 +1,6 @@
 /* Stands between a process and the files below one folder, native libraries included: counts the
-   calls that may fail there, and lets one of them fail. Preloaded; armed from Python. */
+   calls that may fail there in the way asked for, and lets one of them fail. Preloaded; armed from
+   Python. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -53,9 +54,8 @@ static ssize_t half(ssize_t done) { if (kind == TORN) _exit(137); return done; }
 
 #define REAL(name) static __typeof__(&name) real; if (!real) real = dlsym(RTLD_NEXT, #name)
 #define WRITE(call_all, call_half, length) \
-    if (!fd_below(fd) || !crossed()) return call_all; \
+    if (kind == LOST || !fd_below(fd) || !crossed()) return call_all; \
     if (kind == SHORT || kind == TORN) return (length) < 2 && kind == SHORT ? call_all : half(call_half); \
-    if (kind == LOST) return call_all; \
     errno = failing_errno; return -1
 
 ssize_t write(int fd, const void *data, size_t n) {
@@ -70,10 +70,10 @@ ssize_t pwrite64(int fd, const void *data, size_t n, off64_t at) {
 ssize_t writev(int fd, const struct iovec *v, int n) {
     REAL(writev); WRITE(real(fd, v, n), write(fd, v[0].iov_base, v[0].iov_len / 2), 2);
 }
-#define FAIL(is_below) if ((is_below) && crossed() && kind == ERRNO) { errno = failing_errno; return -1; }
+#define FAIL(is_below) if (kind == ERRNO && (is_below) && crossed()) { errno = failing_errno; return -1; }
 #define SYNC(name) int name(int fd) { \
     REAL(name); \
-    if (fd_below(fd) && crossed()) { \
+    if (kind != SHORT && fd_below(fd) && crossed()) { \
         if (kind == LOST) return 0; \
         if (kind == TORN) _exit(137); \
         if (kind == ERRNO) { errno = failing_errno; return -1; } } \

@@ -1,22 +1,26 @@
 """Calls to files below a day of a model, native libraries included, made to fail one by one.
 
-A small library is compiled and preloaded into one process, which has everything imported; each
-failing day, and each clean day after it, runs in a fork of that process.
+A small library is compiled and preloaded into one process, which has everything imported that a
+day imports; each failing day, and each clean day after it, runs in a fork of that process. A
+failing day begins with the stage of that call, in a copy of what the stages before it left.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +63,9 @@ def run_faults(
     The day ends with the stage ``until``.
 
     Returns:
-        ``calls`` of a clean day, ``tried``, ``failed`` (days that ended early), and lists of what
-        was wrong: ``different``, ``traceback``, and ``silent``, days that died without a sentence.
+        ``calls`` of a clean day that can fail so, ``tried``, ``failed`` (days that ended early),
+        ``seconds`` of processor time, and lists of what was wrong: ``different``, ``traceback``,
+        and ``silent``, days that died without a sentence.
     """
     library = compiled(folder)
     asked = json.dumps(
@@ -69,33 +74,29 @@ def run_faults(
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.proof.faults", asked],
         env={**os.environ, "LD_PRELOAD": str(library), "MLMON_NOW": "2024-02-10T00:00:00Z"},
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0, "see what it wrote to stderr"
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def _serve(asked: dict[str, Any]) -> dict[str, Any]:
     """Run the days, in the preloaded process."""
-    from tests.proof import world
-
-    home = Path(asked["folder"])
-    (error, how), until = KINDS[asked["kind"]], asked["until"]
+    home, kind = Path(asked["folder"]), asked["kind"]
+    (error, how), until = KINDS[kind], asked["until"]
     _forked(lambda: _prepare(home / "template"))
-    world_clean = home / "clean"
-    shutil.copytree(home / "template", world_clean)
-    first = _forked(lambda: _day(world_clean, -1 if error == -1 else 0, error, how, until))
-    expected = _forked(lambda: _left(world_clean))
-    assert first["said"] == [], first
-    found: dict[str, Any] = {"calls": first["calls"], "tried": 0, "failed": 0, "by_stage": {}}
+    begins = _stages_of(home, error, how, until)
+    expected = _forked(lambda: _left(begins[-1].folder))
+    calls = begins[-1].first - 1
+    found: dict[str, Any] = {"calls": calls, "tried": 0}
     wrong: dict[str, list[str]] = {"different": [], "traceback": [], "silent": []}
     stages: Counter[str] = Counter()
-    del world
-    for n in asked["chosen"] or range(1, first["calls"] + 1, asked["every"]):
-        day = home / "day"
+    for n in asked["chosen"] or range(1, calls + 1, asked["every"]):
+        day, begin = home / "day", next(b for b in reversed(begins) if b.first <= n)
         shutil.rmtree(day, ignore_errors=True)
-        shutil.copytree(home / "template", day)
-        told = _forked(lambda: _day(day, n, error, how, until))  # noqa: B023
+        shutil.copytree(begin.folder, day)
+        nth = n - begin.first + 1
+        told = _forked(lambda: _day(day, nth, error, how, until, begin.stage))  # noqa: B023
         found["tried"] += 1
         if "died" in told:
             stages["died"] += 1
@@ -109,9 +110,52 @@ def _serve(asked: dict[str, Any]) -> dict[str, Any]:
         if left.get("said") != [] or any(left.get(k) != expected[k] for k in expected):
             why = left.get("said") or _first_difference(left, expected)
             wrong["different"].append(f"{n}: {str(why)[:2000]}")
-        sys.stderr.write(f"  {asked['kind']}: {n} of {first['calls']}\n")
-    found["failed"] = stages.total()
-    return {**found, **wrong, "by_stage": dict(stages)}
+        if found["tried"] % 25 == 0:
+            bad = [text for texts in wrong.values() for text in texts]
+            sys.stderr.write(f"  {kind}: {n} of {calls}, {_seconds():.0f} s, wrong: {bad}\n")
+    found |= {"failed": stages.total(), "by_stage": dict(stages), "seconds": _seconds()}
+    return {**found, **wrong}
+
+
+@dataclass(frozen=True)
+class Begin:
+    """What there is before a stage of a clean day, and the number of the stage's first call."""
+
+    stage: str
+    folder: Path
+    first: int
+
+
+def _stages_of(home: Path, error: int, how: int, until: str) -> list[Begin]:
+    """Run a clean day, then each of its stages in a fork of its own; the last begins nothing.
+
+    What the day has imported is imported here, so that no other day needs to.
+    """
+    shutil.copytree(home / "template", home / "clean")
+    day = _forked(
+        lambda: {**_day(home / "clean", 0, error, how, until), "modules": sorted(sys.modules)}
+    )
+    assert day["said"] == [], day
+    for module in day["modules"]:
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)
+    gc.freeze()  # forks share what is not looked through
+    begins, folder, first = list[Begin](), home / "template", 1
+    for number, stage in enumerate(day["stages"]):
+        begins.append(Begin(stage, folder, first))
+        folder = home / f"after-{number}"
+        shutil.copytree(begins[-1].folder, folder)
+        ran = _forked(lambda: _day(folder, 0, error, how, stage, stage))  # noqa: B023
+        assert ran["said"] == [], ran
+        first += ran["calls"]
+    assert _forked(lambda: _left(folder)) == _forked(lambda: _left(home / "clean"))
+    return [*begins, Begin("", folder, first)]
+
+
+def _seconds() -> float:
+    """Return the processor time of this process and of those that have ended."""
+    used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 def _first_difference(found: Any, expected: dict[str, Any]) -> str:
@@ -172,17 +216,25 @@ def _prepare(folder: Path) -> None:
     world.land(folder, "day", [*events, *(Known(id_, 1, n % 2) for n, id_ in enumerate(ids))])
 
 
-def _day(folder: Path, n: int, error: int, how: int, until: str) -> dict[str, Any]:
-    """Take in, compute, judge and deliver a day, with call n failing; say how each stage ended."""
+def _day(folder: Path, n: int, error: int, how: int, until: str, since: str = "") -> dict[str, Any]:
+    """Take in, compute, judge and deliver a day, with call n failing; say how each stage ended.
+
+    It begins with the stage ``since``, by default with the first, and ends with ``until``.
+    """
     from mlmon_dagster.commands.outside import sentence
     from mlmon_dagster.defs.resources import project_from_environment
     from mlmon_dagster.errors import MlmonError
 
     project = project_from_environment(folder)
-    said: list[str] = []
+    if since:  # opened by the stages before
+        project.store.state.connect().close()
+    said, stages = list[str](), list[str]()
     ended_in = ""
     with _failing(project, folder, n, error, how) as calls:
         for stage, call in _stages(project, folder):
+            if since not in ("", stage, *stages):
+                continue
+            stages.append(stage)
             try:
                 problem = call()
             except BaseException as failure:
@@ -195,7 +247,7 @@ def _day(folder: Path, n: int, error: int, how: int, until: str) -> dict[str, An
             if problem or stage == until:
                 break
         n_calls = calls()
-    return {"calls": n_calls, "said": said, "stage": ended_in}
+    return {"calls": n_calls, "said": said, "stage": ended_in, "stages": stages}
 
 
 @contextlib.contextmanager
