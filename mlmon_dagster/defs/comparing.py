@@ -74,6 +74,23 @@ def comparisons(work: Work, family: str, columns: Sequence[str]) -> Iterator[Com
             yield Comparison(replace(part, windows=(window,)), found, rolling.mark(window.start))
 
 
+def fixed_comparisons(work: Work) -> Iterator[Comparison]:
+    """Yield the run's windows in parts, each with its baseline where that does not move on."""
+    from mlmon_dagster.profiles.payload import stored_baseline
+    from mlmon_dagster.profiles.rolling import is_rolling, load_baseline
+
+    store, spec = work.project.store, work.spec
+    for part in parts_of(work) if work.windows else []:
+        try:
+            stored = stored_baseline(store, spec, part.start)
+        except BaselineMissingError:
+            yield Comparison(part)
+            continue
+        moves = is_rolling(stored, spec.baseline)
+        found = None if moves else _or_none(partial(load_baseline, store, spec, part.start))
+        yield Comparison(part, found)
+
+
 def _or_none(load: Callable[[], Baseline]) -> Baseline | None:
     try:
         return load()

@@ -153,7 +153,8 @@ def _since(spec: ModelSpec, family: str, first: Window) -> dt.datetime:
 
 def _metric_names(spec: ModelSpec, family: str) -> list[str]:
     if family == "quality":
-        return ["null_rate", "nan_rate", "inf_rate", "unseen_rate", "out_of_range_rate"]
+        unseen = ("unseen_rate", f"unseen_rate{AUTO}")
+        return ["null_rate", "nan_rate", "inf_rate", *unseen, "out_of_range_rate"]
     if family == "drift":
         # Columns without an order have no ks; psi also explains by slice.
         method = spec.monitors.drift.method

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.defs.comparing import Comparison, comparisons
+from mlmon_dagster.defs.comparing import Comparison, comparisons, fixed_comparisons
 from mlmon_dagster.defs.compute import (
     LIVE,
     PRODUCTION,
@@ -93,7 +93,10 @@ def compared(work: Work, family: str, columns: Sequence[str]) -> Iterable[Compar
     needs_baseline = family in ("drift", "estimated_performance") or (
         family == "performance" and work.spec.task == "regression"
     )
-    return comparisons(work, family, columns) if needs_baseline else [Comparison(work)]
+    if needs_baseline:
+        return comparisons(work, family, columns)
+    # Quality asks which share of unseen values is usual.
+    return fixed_comparisons(work) if family == "quality" else [Comparison(work)]
 
 
 def measured(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.binnings import label_counts
@@ -11,6 +12,7 @@ from mlmon_dagster.metrics.slice_index import SlicePool
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
 
 Ints = NDArray[np.int64]
+Positions = NDArray[np.intp]
 WHOLE = f"{ALL}\0{ALL}"
 
 
@@ -39,6 +41,10 @@ class ColumnBaseline:
         self.total = self.pooled.sum(axis=1)
         fine = self.bins.fine
         self.n_valued = 0 if fine is None else int(fine[pool.rows(self.whole)].sum())
+
+    def starts(self, cells: Positions) -> pd.Series:
+        """Return the starts of the windows of some of its cells."""
+        return self.stats.cells["window_start"].iloc[cells]
 
     def drift_bins(self, stats: ColumnStatistics) -> DriftBins:
         """Collapse the codes of windows into the bins of this baseline."""

@@ -91,6 +91,15 @@ class Independence:
         most = np.where(self.is_shared, np.minimum(size, self.usual), size)
         return np.asarray(most / self.rows_per_value, dtype=np.float64)
 
+    def growth(self, n: Floats | Ints) -> Floats:
+        """How much more windows of n rows stray than the baseline's, where rows share values.
+
+        The fewer the rows, the fewer their values; but not the more values, the more rows.
+        """
+        with np.errstate(invalid="ignore"):
+            fewer = np.asarray(self.usual) / np.maximum(n, 1)
+        return np.where(self.is_shared, np.maximum(fewer, 1.0), 1.0)
+
     def too_few(self, n: Ints) -> NDArray[np.bool_]:
         """Say where windows of n rows hold too few independent rows to tell a change from chance.
 

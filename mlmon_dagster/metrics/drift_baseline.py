@@ -29,10 +29,10 @@ class DriftBaseline:
         self, columns: Mapping[str, ColumnStatistics], *, seed: int, min_rows: int = 30
     ) -> None:
         self.seed, self.min_rows = seed, min_rows
-        self.whole = References(tuple(DISTANCES), min_rows)
+        self.fine = FineReferences(seed, min_rows)
+        self.whole = References(tuple(DISTANCES), min_rows, self.fine)
         self.tested = References(("psi",), min_rows)
         self.untested = References(("psi",), None)
-        self.fine = FineReferences(seed, min_rows)
         self._stats = dict(columns)
         self._columns: dict[str, ColumnBaseline] = {}
         self._pools: dict[int, SlicePool] = {}

@@ -87,10 +87,28 @@ class Comparison:
         results = [DriftResult(metric, cases, method) for metric in metrics]
         if len(places):
             kept = [mine[keep] for mine, keep in zip(counts, _split(usable, counts), strict=True)]
-            sides = _sides(references, kept, slices[places], grid_floor(n[places]))
+            is_whole = references is self._baseline.whole
+            by_place = self._by_place(rows, usable, metrics) if is_whole else {}
+            sides = _sides(references, kept, slices[places], grid_floor(n[places]), by_place)
             for result in results:
                 fill_binned(result, places, sides, limits=self._limits)
         return results
+
+    def _by_place(
+        self, rows: Sequence[Positions], usable: NDArray[np.bool_], metrics: Sequence[str]
+    ) -> dict[str, Floats]:
+        """Return what of each distance is a mere move of the usable cells, (P,)."""
+        found: dict[str, list[Floats]] = {metric: [] for metric in metrics}
+        parts = zip(self._columns, self._bins, rows, _split(usable, rows), strict=True)
+        for column, bins, mine, keep in parts:
+            cells = mine[keep]
+            for metric, values in found.items():
+                values.append(
+                    np.zeros(len(cells))
+                    if bins.fine is None
+                    else self._baseline.whole.by_place(metric, column.baseline, bins.fine[cells])
+                )
+        return {metric: np.concatenate(values) for metric, values in found.items()}
 
     def _slices(
         self, which: Sequence[Ints], usable: NDArray[np.bool_], references: References
@@ -125,12 +143,17 @@ class Comparison:
         cases, references = self._fine_cases(known.cases, ordered), self._baseline.fine
         kept = _split(cases.reason == "", [fine for _, fine in ordered])
         numbers, slices = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        among = [np.zeros(0)]
         raw: dict[str, list[Floats]] = {metric: [] for metric in metrics}
         for (column, fine), keep in zip(ordered, kept, strict=True):
             if keep.any():
                 number, own = references.number(column.baseline), column.baseline
                 numbers.append(np.full(int(keep.sum()), number))
                 slices.append(self._baseline.whole.slices(own, np.full(keep.sum(), own.whole)))
+                starts = column.stats.cells["window_start"].iloc[column.cells.whole[keep]]
+                n = fine[keep].sum(axis=1)
+                growth = self._baseline.whole.independence(slices[-1]).growth(n)
+                among.append(references.stray_p(number, fine[keep], starts, growth))
                 for metric, found in raw.items():
                     found.append(references.distances(metric, number, fine[keep]))
         places, mine = np.flatnonzero(cases.reason == ""), np.concatenate(numbers)
@@ -143,6 +166,10 @@ class Comparison:
                 distances = np.concatenate(raw[metric])
                 limits = self._limits and metric == "ks"
                 fill_fine(result, places, references, mine, distances, independence, limits=limits)
+            smooth = results["smooth"]
+            smooth.p[places] = np.where(
+                np.isnan(smooth.p[places]), np.concatenate(among), smooth.p[places]
+            )
         return results
 
     def _fine_cases(self, cases: Cases, ordered: Sequence[tuple[Column, Ints]]) -> Cases:
@@ -183,7 +210,7 @@ class Comparison:
 def _see_shape(binned: Sequence[DriftResult], fine: Mapping[str, DriftResult]) -> None:
     """Let psi and jensen_shannon see changes of place and width, of ordered columns.
 
-    By `smooth`; where the baseline's windows stray by it, by ks, which is the more careful there.
+    By `smooth`, place and width among the baseline's windows; else by ks.
     """
     if not fine:
         return
@@ -206,7 +233,13 @@ def _refuse_few_values(cases: Cases, slices: Ints, references: References) -> Ca
     return replace(cases, reason=reason.astype(str))
 
 
-def _sides(references: References, counts: Sequence[Ints], slices: Ints, nodes: Ints) -> Sides:
+def _sides(
+    references: References,
+    counts: Sequence[Ints],
+    slices: Ints,
+    nodes: Ints,
+    by_place: Mapping[str, Floats],
+) -> Sides:
     """Put the windows of all columns beside their baselines.
 
     Args:
@@ -214,6 +247,7 @@ def _sides(references: References, counts: Sequence[Ints], slices: Ints, nodes: 
         counts: Per column the windows' rows per bin, P windows in all.
         slices: Numbers of their slices, (P,).
         nodes: Numbers of their grid sizes, (P,).
+        by_place: What of each distance is a mere move, (P,).
     """
 
     def pairs(merged: MergedBaselines, numbers: Ints) -> Pairs:
@@ -224,7 +258,7 @@ def _sides(references: References, counts: Sequence[Ints], slices: Ints, nodes: 
     if not np.array_equal(numbers, finer):
         tested = pairs(references.merged, finer)
     common = pairs(references.common.merged, finer) if references.has_common else None
-    return Sides(references, shown, tested, common, references.independence(slices))
+    return Sides(references, shown, tested, common, references.independence(slices), by_place)
 
 
 def _split(values: NDArray[Any], parts: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.between import MIN_WINDOWS
-from mlmon_dagster.metrics.bins import merge_plan
+from mlmon_dagster.metrics.autocorrelation import Persistence, persistence_of_counts
+from mlmon_dagster.metrics.between import MIN_WINDOWS, Strays
+from mlmon_dagster.metrics.bins import merge_bins, merge_plan, score_groups
 from mlmon_dagster.metrics.column_baseline import ColumnBaseline
 from mlmon_dagster.metrics.design_effect import Independence
 from mlmon_dagster.metrics.distances import ks
@@ -19,11 +21,12 @@ from mlmon_dagster.metrics.merged_baselines import MergedBaselines
 from mlmon_dagster.metrics.null import DISTANCES, POWER, KsNull, grid_size, plan_at
 from mlmon_dagster.metrics.own_windows import OwnWindows
 from mlmon_dagster.metrics.rare_bins import CommonBins
-from mlmon_dagster.metrics.shape import SHAPES, Shape, ShapeNull, Spread
+from mlmon_dagster.metrics.shape import SHAPES, Shape, ShapeNull, Spread, WidthByPlace
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Positions = NDArray[np.intp]
 FINE = ("ks", *SHAPES)  # distances on fine bins; the last one for distances of values only
 
 
@@ -33,12 +36,17 @@ class _Slice:
 
     Attributes:
         independence: How many of its rows count as one.
+        persistence: Of its windows in time.
+        by_place: Of each distance what of it is a mere move of these windows, (W,); none where
+            they do not differ in place.
         ordered: Whether its bins are intervals of numbers.
     """
 
     pooled: Ints
     windows: Ints
     independence: Independence
+    persistence: Persistence
+    by_place: Mapping[str, Floats]
     ordered: bool
 
 
@@ -48,9 +56,16 @@ class References:
     Args:
         metrics: The distances wanted.
         min_rows: Fewest rows of a baseline's window that counts; None if none is to be tested.
+        fine: Knows of the slice `all` of ordered columns whether its windows differ in place.
     """
 
-    def __init__(self, metrics: tuple[str, ...], min_rows: int | None) -> None:
+    def __init__(
+        self,
+        metrics: tuple[str, ...],
+        min_rows: int | None,
+        fine: FineReferences | None = None,
+    ) -> None:
+        self._fine = fine
         self.merged = MergedBaselines(metrics)
         self.common = CommonBins()
         self.is_tested = min_rows is not None
@@ -60,8 +75,11 @@ class References:
         self._slices: list[_Slice] = []
         self._plans: dict[tuple[int, int], tuple[int, int]] = {}
         self._windows: list[Ints] = []
+        self._persistence: list[Persistence] = []
         self._sizes: list[int] = []
+        self._of_slice: list[_Slice] = []
         self._own = {metric: OwnWindows() for metric in metrics}
+        self._beyond_place = {metric: OwnWindows() for metric in metrics}
 
     def slices(self, column: ColumnBaseline, which: Ints) -> Ints:
         """Return the numbers of slices of a column, (C,)."""
@@ -86,14 +104,21 @@ class References:
         found = np.array([self._plan(*key) for key in keys], dtype=np.int64).reshape(-1, 2)
         return found[:, 0], found[:, 1]
 
-    def own(self, metric: str, numbers: Ints) -> OwnWindows:
-        """Return the distances of the own windows of merged baselines, of these at least."""
-        own = self._own[metric]
+    def own(self, metric: str, numbers: Ints, *, beyond_place: bool = False) -> OwnWindows:
+        """Return the distances of the own windows of merged baselines, of these at least.
+
+        Args:
+            metric: The distance.
+            numbers: Of the baselines.
+            beyond_place: Whether what a mere move makes is taken off.
+        """
+        own = (self._beyond_place if beyond_place else self._own)[metric]
         new = own.missing(numbers)
         own.extend(
             new,
-            [self._own_distance(metric, number) for number in new],
+            [self._own_distance(metric, number, beyond_place) for number in new],
             [self._windows[number].sum(axis=1) for number in new],
+            [self._persistence[number] for number in new],
             partial(self.merged.moments, metric),
         )
         return own
@@ -102,10 +127,23 @@ class References:
         key = column.name, which
         if key not in self._numbers:
             self._numbers[key] = len(self._slices)
-            windows = column.bins.counts[column.pool.rows(which)]
-            windows = windows[:0] if self._min_rows is None else enough(windows, self._min_rows)
+            rows = column.pool.rows(which)
+            counts = column.bins.counts[rows]
+            by_place: dict[str, Floats] = {}
+            kept = rows[:0] if self._min_rows is None else enough(counts, self._min_rows)
+            windows, starts = counts[kept], column.starts(rows[kept])
             independence = Independence.fit(windows, ordered=column.ordered)
-            found = _Slice(column.pooled[which], windows, independence, column.ordered)
+            fine = column.bins.fine
+            if self._fine is not None and which == column.whole and fine is not None and len(kept):
+                by_place = self._fine.by_place(column, fine[rows[kept]], independence)
+            found = _Slice(
+                column.pooled[which],
+                windows,
+                independence,
+                persistence_of_counts(windows, starts, ordered=column.ordered),
+                by_place,
+                column.ordered,
+            )
             self._slices.append(found)
         return self._numbers[key]
 
@@ -130,15 +168,30 @@ class References:
         number = self.merged.add(labels, mine.pooled, by)
         self._windows.append(self.merged.merge(mine.windows, number))
         self._sizes.append(size)
+        self._persistence.append(mine.persistence)
+        self._of_slice.append(mine)
         if self.has_common:
-            self.common.add(labels, mine.pooled, mine.windows, size, mine.independence)
+            self.common.add(
+                labels, mine.pooled, mine.windows, size, mine.independence, mine.persistence
+            )
         return number
 
-    def _own_distance(self, metric: str, number: int) -> Floats:
+    def by_place(self, metric: str, column: ColumnBaseline, fine: Ints) -> Floats:
+        """Return what of a distance is a mere move of windows, (C, F), of a column's whole: (C,).
+
+        0 where the baseline's windows do not differ in place.
+        """
+        mine = self._slices[self._slice(column, column.whole)]
+        if metric not in mine.by_place or self._fine is None:
+            return np.zeros(len(fine))
+        return self._fine.by_place(column, fine, mine.independence)[metric]
+
+    def _own_distance(self, metric: str, number: int, beyond_place: bool) -> Floats:
         windows, pooled = self._windows[number], self.merged.bins(number)
         grown = windows * _growth(windows.sum(axis=1), self._sizes[number], windows.shape[1])
         found: Floats = DISTANCES[metric](grown, pooled - windows) ** POWER[metric]
-        return found
+        by_place = self._of_slice[number].by_place.get(metric) if beyond_place else None
+        return found if by_place is None else np.maximum(found - by_place, 0.0)
 
 
 class FineReferences:
@@ -152,6 +205,8 @@ class FineReferences:
         self._distances: list[dict[str, Callable[[Ints, Ints], Floats]]] = []
         self._nulls: list[dict[str, KsNull | ShapeNull]] = []
         self._spreads: list[Spread] = []
+        self._shapes: list[Shape] = []
+        self._places: list[_Places | None] = []
 
     def number(self, column: ColumnBaseline) -> int:
         """Return the number of a column with fine bins."""
@@ -159,20 +214,28 @@ class FineReferences:
             fine = column.bins.fine
             assert fine is not None
             self._numbers[column.name] = len(self._nulls)
-            self._add(fine[column.pool.rows(column.whole)])
+            rows = column.pool.rows(column.whole)
+            self._add(fine[rows], column.starts(rows))
         return self._numbers[column.name]
 
-    def _add(self, windows: Ints) -> None:
+    def _add(self, windows: Ints, starts: pd.Series) -> None:
         pooled, number = windows.sum(axis=0), len(self._nulls)
         shape = Shape(pooled)
         self._pooled.append(pooled)
         self._distances.append({"ks": ks, "smooth": shape.smooth, "area": shape.area})
         self._nulls.append({"ks": KsNull.fit(pooled, self._seed), **shape.nulls()})
-        windows = enough(windows, self._min_rows)
+        kept = enough(windows, self._min_rows)
+        windows = windows[kept]
+        starts = starts.iloc[kept]
+        coarse = merge_bins(windows, score_groups(pooled))
+        persistence = persistence_of_counts(coarse, starts, ordered=True)
+        self._shapes.append(shape)
+        self._places.append(_Places(shape, windows, starts) if len(windows) else None)
         self._spreads.append(shape.spread(windows, pooled))
         for metric, own in self.own.items():
             distances = self._distances[-1][metric](windows, pooled - windows) ** POWER[metric]
-            own.add(number, distances, self._nulls[-1][metric].moments(windows.sum(axis=1)))
+            null = self._nulls[-1][metric].moments(windows.sum(axis=1))
+            own.add(number, distances, null, persistence)
 
     def spread_p(self, numbers: Ints, distances: Floats, n: Ints) -> tuple[Floats, Flags]:
         """Return the chance of ``smooth`` distances, (P,), by how well own windows know the spread.
@@ -189,6 +252,37 @@ class FineReferences:
             is_wider[mine] = spread.is_wider
         return p, is_wider
 
+    def by_place(
+        self, column: ColumnBaseline, fine: Ints, independence: Independence
+    ) -> dict[str, Floats]:
+        """Return of each distance what a mere move of windows, (C, F), makes, to its power: (C,).
+
+        Nothing where the column's own windows do not differ in place, or are too few to tell.
+        """
+        number = self.number(column)
+        differs = self._spreads[number].is_wider or bool(independence.is_shared)
+        if not differs or self._places[number] is None:
+            return {}
+        shape = self._shapes[number]
+        return {m: shape.by_place(f, fine) ** POWER[m] for m, f in DISTANCES.items()}
+
+    def stray_p(self, number: int, fine: Ints, starts: pd.Series, growth: Floats | float) -> Floats:
+        """Return the chance of a place or width as far from those of a column's own windows.
+
+        Args:
+            number: Of the column.
+            fine: Rows per fine bin of P windows, (P, F).
+            starts: Their starts.
+            growth: As of `Strays`.
+
+        Returns:
+            (P,), of both together (Bonferroni); NaN without own windows.
+        """
+        places = self._places[number]
+        if places is None:
+            return np.full(len(fine), np.nan)
+        return places.p_value(fine, starts, growth)
+
     def distances(self, metric: str, number: int, fine: Ints) -> Floats:
         """Return the distances of windows' rows per fine bin, (P, F), from a column."""
         return self._distances[number][metric](fine, self._pooled[number])
@@ -202,9 +296,45 @@ class FineReferences:
         return found
 
 
-def enough(windows: Ints, min_rows: int) -> Ints:
-    """Return the windows with at least `min_rows` rows; none if they are too few to judge by."""
-    kept: Ints = windows[windows.sum(axis=1) >= min_rows]
+class _Places:
+    """Place and width of a column's own windows, and the chance of others as far off.
+
+    Args:
+        shape: Of the baseline.
+        windows: Rows per fine bin, (W, F).
+        starts: Their starts.
+    """
+
+    def __init__(self, shape: Shape, windows: Ints, starts: pd.Series) -> None:
+        self._shape = shape
+        scores, noise = shape.place_and_width(windows).T, _score_noise(windows)
+        self._strays = [Strays(values, noise, starts) for values in scores[:1]]
+        if len(scores) > 1:
+            self._by_place = WidthByPlace(*scores)
+            self._strays.append(Strays(self._by_place.beside(*scores), noise, starts))
+
+    def p_value(self, fine: Ints, starts: pd.Series, growth: Floats | float) -> Floats:
+        """Do what `FineReferences.stray_p` says, of one column."""
+        scores, noise = self._shape.place_and_width(fine).T, _score_noise(fine)
+        found = [own.p_value(scores[0], noise, starts, growth) for own in self._strays[:1]]
+        for own in self._strays[1:]:
+            width = self._by_place.beside(*scores)
+            unsure = growth * (1 + self._by_place.uncertainty(scores[0]))
+            found.append(own.p_value(width, noise, starts, unsure))
+        if not found:
+            return np.ones(len(fine))
+        both: Floats = np.minimum(np.min(found, axis=0) * len(found), 1.0)
+        return both
+
+
+def _score_noise(fine: Ints) -> Floats:
+    """Return the variance of a mean of standardised scores of independent rows, (C,)."""
+    return 1 / np.maximum(fine.sum(axis=1), 1)
+
+
+def enough(windows: Ints, min_rows: int) -> Positions:
+    """Return which windows have at least `min_rows` rows; none if those are too few to judge by."""
+    kept = np.flatnonzero(windows.sum(axis=1) >= min_rows)
     return kept if len(kept) >= MIN_WINDOWS else kept[:0]
 
 

@@ -13,7 +13,7 @@ from mlmon_dagster.metrics.frames import MetricRows, joined_cells, stack_rows
 from mlmon_dagster.spec.metric_registry import AUTO
 
 Ints = NDArray[np.int64]
-VERSION = "3"
+VERSION = "4"
 
 
 @dataclass(frozen=True)

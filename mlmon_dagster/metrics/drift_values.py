@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,6 +33,7 @@ class Sides:
         tested: Merged as it is tested; the same object if no window differs.
         common: Of those the common bins; None where chi_square is not wanted.
         independence: Of each window's baseline, (P,).
+        by_place: What of each distance is a mere move, to its power, (P,); see `Shape.by_place`.
     """
 
     references: References
@@ -39,6 +41,7 @@ class Sides:
     tested: Pairs
     common: Pairs | None
     independence: Independence
+    by_place: Mapping[str, Floats]
 
 
 def fill_binned(result: DriftResult, rows: Positions, sides: Sides, *, limits: bool) -> None:
@@ -51,7 +54,8 @@ def fill_binned(result: DriftResult, rows: Positions, sides: Sides, *, limits: b
         limits: Whether the largest usual effect is wanted.
     """
     metric, references = result.metric, sides.references
-    shown = Distances(metric, references, sides.shown)
+    by_place = sides.by_place.get(metric)
+    shown = Distances(metric, references, sides.shown, by_place)
     result.effect[rows] = shown.raw - shown.moments.bias
     if metric == "psi":
         variance = sides.shown.each(_psi_variance)
@@ -63,7 +67,7 @@ def fill_binned(result: DriftResult, rows: Positions, sides: Sides, *, limits: b
         result.p[rows] = chi_square_p(references.common, sides.common, n, sides.independence)
     else:
         is_same = sides.tested is sides.shown
-        tested = shown if is_same else Distances(metric, references, sides.tested)
+        tested = shown if is_same else Distances(metric, references, sides.tested, by_place)
         result.p[rows] = tested.p_value(sides.independence)
     if limits:
         result.limit[rows] = shown.limits()

@@ -1,4 +1,4 @@
-"""How much of a window lies outside everything that the baseline holds: the support of numbers.
+"""How much of a window lies outside everything that the baseline holds: its support.
 
 A distance saturates: once every row lies above all of the baseline, it is no larger than that of
 any other narrow day, and the baseline's own days can be as far from each other. The share of rows
@@ -25,7 +25,9 @@ from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 VERSION = "novel-1"
+UNSEEN_VERSION = "unseen-auto-1"
 _USUAL = 0.9  # of the baseline's windows are no more novel than what is called usual
+_TIMES = 2.0  # of that is far above it
 # An outer bin that holds more of the baseline's rows than this does not tell which are beyond it.
 _MOST_AT_THE_END = 0.01
 
@@ -135,6 +137,50 @@ def own_novelty(counts: Ints) -> Floats:
     last = counts.shape[1] - 1 - filled[:, ::-1].argmax(axis=1)
     beyond = (bins < first[:, None]) | (bins > last[:, None])
     return np.asarray(rate(np.where(beyond, counts, 0).sum(axis=1), counts.sum(axis=1)))
+
+
+def unseen_limits(
+    mine: ColumnStatistics, own: ColumnStatistics, *, min_rows: int = 30
+) -> list[MetricRows]:
+    """Return the share of unseen values far above what is usual among the baseline's windows.
+
+    Ids of agents, aeroplanes or customers are new by nature: each of the baseline's windows, too,
+    had values that no other one has.
+
+    Args:
+        mine: A categorical column over C cells.
+        own: The same column; its cells are the baseline's windows.
+        min_rows: Fewest rows of a window of the baseline that counts.
+
+    Returns:
+        `unseen_rate_auto` at slice `all`: twice what nine of ten of the baseline's windows do not
+        exceed, each against the others, at most 1; nothing with fewer than 14 of these.
+    """
+    mine, own = _whole(mine), _whole(own)
+    windows = select(own, own.n >= min_rows)
+    if len(windows) < MIN_WINDOWS:
+        return []
+    usual = min(_TIMES * float(np.quantile(own_unseen(windows), _USUAL)), 1.0)
+    return [
+        MetricRows(
+            mine.cells, column_name=mine.binning.column, metric=f"unseen_rate{AUTO}",
+            value=np.full(len(mine), usual), n=mine.n, n_baseline=int(own.n.sum()),
+            method_version=UNSEEN_VERSION,
+        )
+    ]  # fmt: skip
+
+
+def own_unseen(windows: ColumnStatistics) -> Floats:
+    """Return the share of each window's rows whose value no other window has, (W,).
+
+    Of the values that are counted together as `other` the profile of a baseline knows that, too:
+    it counts those that only one window has as unseen.
+    """
+    known = windows.counts[:, : len(windows.binning.categories)]
+    elsewhere = known.sum(axis=0) - known > 0
+    alone = np.where(elsewhere, 0, known).sum(axis=1)
+    unseen = windows.counts[:, len(windows.binning.categories) + 1]
+    return np.asarray(rate(alone + unseen, windows.n), np.float64)
 
 
 def place_p(mine: ColumnStatistics, windows: ColumnStatistics) -> Floats:

@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmon_dagster.metrics.autocorrelation import Persistence
 from mlmon_dagster.metrics.design_effect import Independence
 from mlmon_dagster.metrics.distances import chi_square
 from mlmon_dagster.metrics.merged_baselines import LEFT_OUT, MergedBaselines, Pairs
@@ -31,10 +32,17 @@ class CommonBins:
         self.merged = MergedBaselines(("chi_square",))
         self._own = OwnWindows()
         self._windows: list[Ints] = []
+        self._persistence: list[Persistence] = []
         self._rows: list[tuple[int, int, bool]] = []
 
     def add(
-        self, labels: Ints, counts: Ints, windows: Ints, size: int, independence: Independence
+        self,
+        labels: Ints,
+        counts: Ints,
+        windows: Ints,
+        size: int,
+        independence: Independence,
+        persistence: Persistence,
     ) -> None:
         """Add a baseline.
 
@@ -45,7 +53,9 @@ class CommonBins:
             size: Rows that decide which merged bins are rare: those that expect fewer than 1 value
                 of them.
             independence: How many rows share a value: so many of them count as one.
+            persistence: Of its windows in time.
         """
+        self._persistence.append(persistence)
         bins, total = np.bincount(labels, counts), int(counts.sum())
         expected = float(independence.rows(np.asarray(size)))
         common = bins * (expected / max(total, 1)) >= _RARE
@@ -72,6 +82,7 @@ class CommonBins:
                 for number, mine in zip(new, windows, strict=True)
             ],
             [mine.sum(axis=1) for mine in windows],
+            [self._persistence[number] for number in new],
             partial(self.merged.moments, "chi_square"),
         )
         return self._own

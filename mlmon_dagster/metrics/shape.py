@@ -10,7 +10,7 @@ standard deviations. Both are of rows with a value, so no null bin is given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -25,10 +25,12 @@ from mlmon_dagster.metrics.robust import EFFICIENCY, biweight
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Distance = Callable[[Floats, Floats], Floats]
 SHAPES = ("smooth", "area")
 _GROUPS = 60
 _FURTHEST = 3.0  # score: one row must not count as many
 _LEAST = 1e-9  # share of a score's variance that is rounding
+_TILTS = np.linspace(-4, 4, 81)
 _QUANTILES = (np.arange(200) + 0.5) / 200
 
 
@@ -117,6 +119,37 @@ class Spread:
         return p
 
 
+class WidthByPlace:
+    """How the width of a baseline's windows goes with their place: a parabola.
+
+    Days narrower than all of them together are the further out the wider in scores.
+
+    Args:
+        place: Places of W windows, (W,).
+        width: Their widths.
+    """
+
+    def __init__(self, place: Floats, width: Floats) -> None:
+        terms = _parabola(place)
+        self._inverse = np.linalg.pinv(terms.T @ terms)
+        self._by_place = self._inverse @ (terms.T @ width)
+
+    def beside(self, place: Floats, width: Floats) -> Floats:
+        """Return the widths of windows beside what goes with their place, (C,)."""
+        found: Floats = width - _parabola(place) @ self._by_place
+        return found
+
+    def uncertainty(self, place: Floats) -> Floats:
+        """Return how badly that is known at these places, in units of a window's variance, (C,)."""
+        terms = _parabola(place)
+        found: Floats = ((terms @ self._inverse) * terms).sum(axis=1)
+        return found
+
+
+def _parabola(place: Floats) -> Floats:
+    return np.column_stack([np.ones(len(place)), place, place**2])
+
+
 class Shape:
     """The scores of one baseline.
 
@@ -135,10 +168,41 @@ class Shape:
         self._scores, self._fourth = _standardised(scores, share)
         self._baseline, self._share = baseline, share
         self._inner = np.cumsum(share)[:-1]
+        self._moved = _moved(self._scores, share)
+
+    def scores(self, counts: Ints) -> Floats:
+        """Return the means of the scores of rows per fine bin, (C, F): (C, at most 2)."""
+        found: Floats = self._shares(counts) @ self._scores.T
+        return found
+
+    def place_and_width(self, counts: Ints) -> Floats:
+        """Return the scores of rows per fine bin, (C, F), with widths beside those of a mere move.
+
+        What moves far gets another mean of the second score, too: the square of the first.
+        """
+        found = self.scores(counts)
+        if found.shape[1] > 1:
+            found[:, 1] -= np.interp(found[:, 0], *(self._moved @ self._scores.T).T)
+        return found
+
+    def by_place(self, distance: Distance, counts: Ints) -> Floats:
+        """Return the distance that a mere move to the place of windows, (C, F), makes: (C,).
+
+        Such a move is a tilt: rows are weighted by exp(t x score), of a normal column a shift. Of
+        all laws with that mean it is the nearest, and what a window is further off than that comes
+        on top (Csiszar, 1975, exactly so for the Kullback-Leibler divergence).
+        """
+        if not len(self._scores):
+            return np.zeros(len(counts))
+        size = max(self._n, 1)
+        made = distance(self._moved * size, np.broadcast_to(self._share, self._moved.shape) * size)
+        places = self._moved @ self._scores[0]
+        found: Floats = np.interp(self.scores(counts)[:, 0], places, made)
+        return found
 
     def smooth(self, current: Ints, baseline: Ints) -> Floats:
         """Squared length of the scores' difference in means, of rows (C, F) from (F,) or (C, F)."""
-        gap = self._shares(current) @ self._scores.T - self._shares(baseline) @ self._scores.T
+        gap = self.scores(current) - self.scores(baseline)
         found: Floats = (gap**2).sum(axis=-1)
         return found
 
@@ -177,6 +241,15 @@ class Shape:
         merged = merge_bins(counts, self._groups).astype(np.float64)
         found: Floats = merged / np.maximum(merged.sum(axis=-1, keepdims=True), 1)
         return found
+
+
+def _moved(scores: Floats, share: Floats) -> Floats:
+    """Return the baseline's shares moved by tilts, (T, G), from far below to far above."""
+    first = scores[0] if len(scores) else np.zeros(len(share))
+    most = np.where(_TILTS > 0, first.max(), first.min())[:, None]
+    weight = share * np.exp(_TILTS[:, None] * (first - most))
+    found: Floats = weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
+    return found
 
 
 def _standardised(scores: Floats, share: Floats) -> tuple[Floats, float]:

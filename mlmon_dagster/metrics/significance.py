@@ -24,8 +24,11 @@ class Distances:
     Everything but `raw` is on the scale distance ** POWER.
     """
 
-    def __init__(self, metric: str, references: References, pairs: Pairs) -> None:
+    def __init__(
+        self, metric: str, references: References, pairs: Pairs, by_place: Floats | None = None
+    ) -> None:
         self.metric, self.references, self.pairs = metric, references, pairs
+        self._by_place = np.zeros(len(pairs.baselines)) if by_place is None else by_place
 
     @cached_property
     def raw(self) -> Floats:
@@ -55,12 +58,13 @@ class Distances:
         Args:
             independence: Of each window's baseline, (P,).
         """
-        p = gamma_tail(self.value / independence.rows_per_value, self.moments)
+        beyond = np.maximum(self.value - self._by_place, 0.0)
+        p = gamma_tail(beyond / independence.rows_per_value, self.moments)
         needed = np.flatnonzero(independence.needs_windows(self.pairs.n))
         baselines = self.pairs.baselines
-        own = self.references.own(self.metric, baselines[needed])
+        own = self.references.own(self.metric, baselines[needed], beyond_place=True)
         root = ROOT[self.metric]
-        p = larger_of_windows(p, own, baselines, self.value, self.moments, needed, root=root)
+        p = larger_of_windows(p, own, baselines, beyond, self.moments, needed, root=root)
         of_values = self._of_values(independence)
         return np.maximum(np.maximum(p, of_values), self._rank(independence))
 
@@ -75,6 +79,7 @@ class Distances:
         if len(some):
             pairs = self.pairs.take(some).thinned(independence.take(some))
             value = pairs.each(DISTANCES[self.metric]) ** POWER[self.metric]
+            value = np.maximum(value - self._by_place[some], 0.0)
             merged = self.references.merged
             null = merged.moments_of_values(self.metric, pairs.baselines, pairs.n)
             found[some] = gamma_tail(value, null)
@@ -88,9 +93,11 @@ class Distances:
         found = np.zeros(len(self.value))
         coarse = np.flatnonzero(np.broadcast_to(independence.is_coarse, found.shape))
         baselines = self.pairs.baselines[coarse]
-        for rows, distances, null in self.references.own(self.metric, baselines).beside(baselines):
+        own = self.references.own(self.metric, baselines)
+        for rows, distances, null, persistence in own.beside(baselines):
             mine = coarse[rows]
-            references = reference_distances(self.moments.take(mine), distances, null)
+            moments = self.moments.take(mine)
+            references = reference_distances(moments, distances, null, persistence)
             beyond = (references >= self.value[mine, None]).sum(axis=-1)
             found[mine] = (1 + beyond) / (1 + references.shape[-1])
         return found

@@ -10,12 +10,14 @@ from mlmon_dagster.monitors.evidence import (
     Evidence,
     Row,
     Window,
+    finite,
     not_measured,
     result_row,
 )
 from mlmon_dagster.monitors.limits import excess_of, rate_fails
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition, Feature
+from mlmon_dagster.spec.metric_registry import AUTO
 
 _TYPES = {
     "null_rate": ("numeric", "categorical", "boolean", "datetime", "text"),
@@ -26,7 +28,11 @@ _TYPES = {
 
 
 def judge(evidence: Evidence) -> list[Row]:
-    """Fail columns whose share of broken values is past its limit (see `limits.rate_fails`)."""
+    """Fail columns whose share of broken values is past its limit (see `limits.rate_fails`).
+
+    Of unseen values, unless the spec declares a limit, it must also be surely above twice what is
+    usual among the baseline's own windows: some columns are new by nature.
+    """
     chosen = evidence.spec.monitors.quality.columns
     computed = {metric: set(evidence.columns_with(metric)) for metric in _TYPES}
     pairs = [
@@ -53,6 +59,9 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
     monitor = evidence.spec.monitors.quality
     condition: Condition = getattr(monitor, metric)
     row = evidence.whole(window, metric, column)
+    usual = _usual(evidence, window, metric, column)
+    if usual > condition.bound:
+        condition = condition.model_copy(update={"above": usual})
     text = subject(metric, column)
     common: dict[str, Any] = {
         "family": "quality",
@@ -68,7 +77,7 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
         return result_row(
             evidence, window, monitor, status=NO_DATA, message=message, reason=reason, **common
         )
-    failed = rate_fails(condition, row)
+    failed = rate_fails(condition, row) and (usual < condition.bound or row["lower"] > usual)
     count = f"n {int(row['n']):,}"
     message = f"{text} is {number(row['value'])} ({count}), {compared(condition, failed)}."
     if not failed and condition.fails(row["value"]):
@@ -91,6 +100,14 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
         **excess_of(condition, row),
         **common,
     )
+
+
+def _usual(evidence: Evidence, window: Window, metric: str, column: str) -> float:
+    """Return the share that is far above the usual, 0 where that is not known or not asked for."""
+    if metric != "unseen_rate" or metric in evidence.spec.monitors.quality.model_fields_set:
+        return 0.0
+    found = evidence.whole(window, f"{metric}{AUTO}", column)
+    return (finite(found["value"]) or 0.0) if found else 0.0
 
 
 def _no_data(row: Row | None, window: Window, min_rows: int) -> str:

@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow.compute as pc
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, empty, merge
 from mlmon_dagster.profiles.baseline_windows import BaselineWindows
-from mlmon_dagster.profiles.binning import fit_binnings
+from mlmon_dagster.profiles.binning import fit_binnings, value_expressions
 from mlmon_dagster.profiles.build import build_profiles
 from mlmon_dagster.profiles.halves import half_binnings, profile_half, split_halves
 from mlmon_dagster.profiles.payload import (
@@ -269,7 +269,30 @@ def _save_windows(
     store: Store, spec: ModelSpec, baseline_id: str, source: str, binnings: dict[str, Binning]
 ) -> None:
     key = _key(store, spec)
-    whole = build_profiles(store, spec, source, binnings, key=key)
+    recurring = _with_recurring_tails(store, spec, source, binnings, key)
+    whole = build_profiles(store, spec, source, recurring, key=key)
     rows = to_rows(whole | profile_half(store, spec, source, binnings, key=key))
     rows = rows.append_column("baseline_id", [[baseline_id] * rows.num_rows])
     store.table(KIND, spec.model).replace(rows, None, f"baseline_id = {literal(baseline_id)}")
+
+
+def _with_recurring_tails(
+    store: Store, spec: ModelSpec, source: str, binnings: dict[str, Binning], key: str
+) -> dict[str, Binning]:
+    """Leave only names that several windows have in the tails, so that others count as unseen.
+
+    Drift pools both. How many of a window's rows have a value that no other window has is what
+    the monitor of unseen values expects, see `metrics.novelty.own_unseen`.
+    """
+    values = value_expressions(spec, key)
+    found = dict(binnings)
+    for name, binning in binnings.items():
+        if binning.kind == "categorical" and binning.tail:
+            rows = store.query(
+                f"SELECT x FROM (SELECT {values[name][1]} AS x, window_start FROM {source} "
+                "AS records) AS v WHERE x IS NOT NULL GROUP BY x "
+                "HAVING COUNT(DISTINCT window_start) > 1"
+            )
+            several = set(rows.column("x").to_pylist())
+            found[name] = replace(binning, tail=tuple(n for n in binning.tail if n in several))
+    return found

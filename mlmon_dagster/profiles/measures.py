@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, merge, select
 from mlmon_dagster.profiles.attributions import loss_of
+from mlmon_dagster.profiles.baseline_windows import derived
 from mlmon_dagster.profiles.drift import drift, residual_drift
 from mlmon_dagster.profiles.losses import group_columns, loss_columns
 from mlmon_dagster.profiles.versions import all_over_versions, side_by_side
@@ -24,10 +25,35 @@ Profiles = Mapping[str, ColumnStatistics]
 
 
 def quality(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
-    """Return null, not-a-number, unseen and out-of-range rates of every feature."""
+    """Return null, not-a-number, unseen and out-of-range rates of every feature.
+
+    With a baseline also what is usual of unseen values among its windows.
+    """
+    from mlmon_dagster.metrics.frames import stack_rows
+    from mlmon_dagster.metrics.novelty import unseen_limits
     from mlmon_dagster.metrics.quality import quality_metrics
 
-    return quality_metrics(*(profiles[c] for c in spec.features if c in profiles))
+    columns = [profiles[c] for c in spec.features if c in profiles]
+    found = quality_metrics(*columns)
+    if baseline is None:
+        return found
+    least, names = spec.monitors.quality.min_rows, [stats.binning.column for stats in columns]
+    own = derived(baseline, ("unseen", *names), lambda: _categorical(names, baseline))
+    usual = [
+        limit
+        for name, stats in zip(names, columns, strict=True)
+        if name in own and own[name].binning.binning_id == stats.binning.binning_id
+        for limit in unseen_limits(stats, own[name], min_rows=least)
+    ]
+    return concat_frames([found, stack_rows(usual)])
+
+
+def _categorical(names: Sequence[str], baseline: Profiles) -> dict[str, ColumnStatistics]:
+    """Return the categorical columns of a baseline over all versions together."""
+    mine = {c: baseline[c] for c in names if c in baseline}
+    return all_over_versions(
+        {c: stats for c, stats in mine.items() if stats.binning.kind == "categorical"}
+    )
 
 
 def performance(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:

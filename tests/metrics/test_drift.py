@@ -140,8 +140,8 @@ def test_one_unseen_category_in_many_rows_is_no_drift():
 def test_the_method_says_whether_the_baseline_had_windows():
     current = count(BINNING, RNG.normal(size=(1, 200)))
     few = drift(current, count(BINNING, NORMAL[:13]))
-    assert set(drift(current).loc["psi", "method_version"]) == {"psi-3:windows"}
-    assert set(few.loc["psi", "method_version"]) == {"psi-3:rows"}
+    assert set(drift(current).loc["psi", "method_version"]) == {"psi-4:windows"}
+    assert set(few.loc["psi", "method_version"]) == {"psi-4:rows"}
 
 
 def test_day_effects_that_the_baseline_has_too_are_not_significant():

@@ -8,9 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.metrics.novelty import novelty_metrics, own_novelty, place_p
-from mlmon_dagster.metrics.statistics import ColumnStatistics
-from tests.metrics.samples import count, numeric_binning
+from mlmon_dagster.metrics.novelty import (
+    novelty_metrics,
+    own_novelty,
+    place_p,
+    unseen_limits,
+)
+from mlmon_dagster.metrics.statistics import ColumnStatistics, select
+from tests.metrics.samples import UNSEEN, categorical_binning, count, numeric_binning
 
 
 @pytest.fixture
@@ -95,3 +100,19 @@ def test_a_constant_baseline_calls_every_other_value_novel():
     found = novel(np.array([[7.0] * 50, [8.0] * 50]), baseline)
     assert found["value"].tolist() == [0.0, 1.0]
     assert found["p_value"].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("once", [0.0, 0.02, 0.2])
+def test_the_limit_of_unseen_values_is_twice_what_the_baselines_windows_have(once, rng):
+    """Against the rows: values that no other window has, of nine of ten windows, to 1e-12."""
+    words = rng.integers(0, 20, (20, 500))
+    ids = np.where(
+        rng.random(words.shape) < once, 1_000 + np.arange(words.size).reshape(20, 500), words
+    )
+    ids = np.where(ids > UNSEEN, 20 + ids % 9_000, ids)
+    own = count(categorical_binning(ids), ids)
+    alone = [np.mean(~np.isin(day, np.delete(ids, i, axis=0))) for i, day in enumerate(ids)]
+    (found,) = unseen_limits(own, own)
+    assert found.value[0] == pytest.approx(min(2 * np.quantile(alone, 0.9), 1), abs=1e-12)
+    few = select(own, np.arange(13))
+    assert unseen_limits(own, few) == []

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from mlmon_dagster.metrics.shape import Shape
+from mlmon_dagster.metrics.distances import psi
+from mlmon_dagster.metrics.shape import Shape, WidthByPlace
 
 PER_MILLE = 0.004  # two standard errors of a share of .01 of 2,500 draws
 LAWS = {
@@ -84,3 +85,26 @@ def test_a_constant_or_empty_baseline_has_no_place_and_no_width(counts):
         value = getattr(shape, metric)(baseline[None], baseline)
         assert value.tolist() == [0.0]
         assert null.p_value(value, 30).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("shift", [0.2, 0.5, 1.0])
+def test_a_mere_move_explains_the_distance_of_a_shifted_normal_column(shift):
+    """Within 12 %: bins and the clipped tail cost some. A wider law of the same mean is no move."""
+    rng = np.random.default_rng(4)
+    baseline = of_normals(rng, rows=400_000)[0]
+    shape = Shape(baseline)
+    moved = of_normals(rng, mean=shift, rows=400_000)
+    assert shape.by_place(psi, moved)[0] == pytest.approx(psi(moved, baseline)[0], rel=0.12)
+    assert shape.place_and_width(moved)[0, 1] == pytest.approx(0, abs=0.05)
+    wider = of_normals(rng, sd=1.5, rows=400_000)
+    assert shape.by_place(psi, wider)[0] < 0.001
+    assert shape.place_and_width(wider)[0, 1] > 0.5
+
+
+def test_widths_that_go_with_the_place_are_no_change_of_width():
+    place = np.linspace(-1, 1, 30)
+    found = WidthByPlace(place, 0.3 + 0.2 * place + 0.5 * place**2)
+    further = np.array([-1.5, 0.2, 2.0])
+    width = 0.3 + 0.2 * further + 0.5 * further**2
+    np.testing.assert_allclose(found.beside(further, width + 0.1), 0.1, atol=1e-9)
+    assert found.uncertainty(further)[2] > found.uncertainty(further)[1]

@@ -39,6 +39,16 @@ def test_with_a_limit_of_zero_one_row_fails():
     assert only(rows, "quality/unseen_rate/region")["status"] == "WARN"
 
 
+@pytest.mark.parametrize(("count", "status"), [(60, "OK"), (115, "OK"), (150, "WARN")])
+def test_new_values_are_news_only_where_they_are_surely_far_above_the_usual(count, status):
+    metrics = [rate("unseen_rate", "city", count, 1000), metric("unseen_rate_auto", 0.1, "city")]
+    row = only(verdicts("quality", metrics), "quality/unseen_rate/city")
+    assert (row["status"], row["threshold"]) == (status, "above 0.10")
+    declared = spec(quality={"unseen_rate": {"above": 0.05}})
+    row = only(verdicts("quality", metrics, model=declared), "quality/unseen_rate/city")
+    assert (row["status"], row["threshold"]) == ("WARN", "above 0.05")
+
+
 def test_few_rows_are_no_data():
     row = only(verdicts("quality", [rate("null_rate", "age", 29, 29)]), "quality/null_rate/age")
     assert (row["status"], row["reason"]) == ("NO_DATA", "few_rows")

@@ -216,6 +216,23 @@ def test_bins_whose_names_were_erased_count_those_names_as_unseen(store: Store) 
     assert counts[:4].tolist() == [0, 0, 0, 60]
 
 
+def test_of_the_rarest_names_those_that_one_window_has_count_as_unseen_there(store: Store) -> None:
+    """1,000 names have codes; of the 250 further ones each day has 50 alone and 150 with others."""
+    spec, log = make_spec(), store.event_log(make_spec())
+    common = [f"common {i}" for i in range(1_000)] * 3
+    for number, day in enumerate(DAYS[:2]):
+        names = [*common, *(f"shared {i}" for i in range(150))]
+        names += [f"day {number}, {i}" for i in range(50)]
+        events, _ = make_events(spec, day, len(names), dataset="validation")
+        place = events.column_names.index("region")
+        log.append("predictions", events.set_column(place, "region", [names]), [day])
+
+    region = ensure_baseline(store, spec, NOW).windows["region"]
+
+    assert len(region.binning.tail) == 250
+    assert region.counts[:, -2:].tolist() == [[150, 50], [150, 50]]
+
+
 def test_a_baseline_of_nulls_only_is_defined(store: Store) -> None:
     spec = make_spec()
     events, _ = make_events(spec, DAYS[0], 40, dataset="validation")

@@ -1,0 +1,333 @@
+"""Healthy years in which days wander, and lasting faults in them: `python -m benchmarks living`.
+
+Every world is judged by the metrics, monitors and alert states of the product with the defaults:
+30 columns, a score and its ground truth, 45 days of baseline, 365 days of production. An incident
+is a time during which alerts of one family are open, as a thread in a channel is one. Then the same
+worlds with ten lasting faults, one after the other, each 14 days long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter as Tally
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+
+from benchmarks.living_worlds import (
+    BASELINE,
+    CATEGORICAL,
+    FEATURES,
+    FIRST,
+    IDS,
+    KINDS,
+    NUMERIC,
+    YEAR,
+    Counter,
+    Floats,
+    Ints,
+    Kind,
+    World,
+    bins_of,
+    categories,
+    numeric_codes,
+    score_codes,
+)
+from benchmarks.table import Goal, Row, render
+from mlmon_dagster.alerts.transitions import AlertState, Verdict, step
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.monitors import evaluate
+from mlmon_dagster.profiles.baseline_windows import BaselineWindows
+from mlmon_dagster.profiles.measures import measure
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.loader import spec_from_mapping
+
+FAMILIES = ("quality", "drift", "performance", "service")
+LENGTH, EVERY, FROM = 14, 32, 30  # days of a fault, between two starts, and before the first
+RECOVERED = 7  # windows after which an alert should have ended
+MOST_LIVING, MOST_QUIET, RECALL = 2.0, 0.2, 0.95
+Flags = NDArray[np.bool_]
+Statistics = tuple[dict[str, ColumnStatistics], dict[str, ColumnStatistics]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A lasting fault.
+
+    Attributes:
+        column: What it changes: a feature, ``score``, ``actual`` or ``n``.
+        found_by: Pattern of the monitors that name it.
+        change: Values of the faulty rows and draws of [0, 1) in, faulty values out.
+    """
+
+    name: str
+    column: str
+    found_by: str
+    change: Callable[[Any, Floats], Any]
+
+
+FAULTS = (
+    Fault(
+        "30 % null", "normal_1", "quality/null_rate/*",
+        lambda v, u: np.where(u < 0.3, np.nan, v),
+    ),
+    Fault("a tenth of the unit", "skewed_1", "drift/psi/*", lambda v, u: v / 10),
+    Fault("shift of 4 sd", "normal_2", "drift/psi/*", lambda v, u: v + 40),
+    Fault("spread x 2", "normal_3", "drift/psi/*", lambda v, u: 50 + 2 * (v - 50)),
+    Fault("stuck value", "normal_4", "drift/psi/*", lambda v, u: np.full(len(v), 50.0)),
+    Fault(
+        "two codes swapped", "few_1", "drift/psi/*",
+        lambda v, u: np.where(v == 1, 2, np.where(v == 2, 1, v)),
+    ),
+    Fault("10 % unseen code", "flag_1", "*/flag_1", lambda v, u: np.where(u < 0.1, 9, v)),
+    Fault("score stuck", "score", "drift/psi/*", lambda v, u: np.full(len(v), -1.0)),
+    Fault("30 % labels flipped", "actual", "performance/*", lambda v, u: v ^ (u < 0.3)),
+    Fault("a third of the rows", "n", "service/volume_drop", lambda v, u: v // 3),
+)  # fmt: skip
+
+
+def spec() -> ModelSpec:
+    """Return the model of all worlds, with default monitors."""
+    kinds = {**dict.fromkeys(NUMERIC, "numeric"), **dict.fromkeys(CATEGORICAL, "categorical")}
+    return spec_from_mapping(
+        {
+            "model": "living",
+            "task": "binary_classification",
+            "owners": ["team:risk"],
+            "time": {"start": "2024-01-01"},
+            "source": {"predictions": {"path": "*.parquet"}, "actuals": {"path": "*.csv"}},
+            "columns": {
+                "prediction_id": "id", "event_time": "at", "score": "score", "actual": "late",
+                "actual_time": "known_at", "dataset": "dataset",
+            },
+            "features": {
+                **{name: {"type": kind} for name, kind in kinds.items()},
+                **{name: {"type": "categorical"} for name in IDS},
+            },
+            "slices": [],
+            "monitors": {"performance": {"metric": "roc_auc", "drop": 0.05}},
+        }
+    )  # fmt: skip
+
+
+class Life:
+    """One world and what is computed of it; faults change single columns."""
+
+    def __init__(self, kind: Kind, seed: int) -> None:
+        self.world, self.spec = World(kind, seed), spec()
+        self._counter = Counter(self.world)
+        self._in_baseline = self.world.day < BASELINE
+        self._healthy = {name: self.column(name) for name in (*FEATURES, "score")}
+
+    def column(self, name: str, faults: Sequence[tuple[int, Fault]] = ()) -> Any:
+        """Count one column; `faults` are those that change it, with their first days."""
+        world = self.world
+        if name == "score":
+            logit = -1 + 1.5 * world.latent(len(FEATURES))
+            draws = np.random.default_rng([world.seed, 3]).random(len(logit))
+            label = draws < special.expit(logit)
+            logit, label = (
+                self._faulty(logit, "score", faults),
+                self._faulty(label, "actual", faults),
+            )
+            return self._counter.count(*score_codes(logit, label))
+        if name in IDS:
+            return self._counter.count(*categories(name, world.ids(name), world.day))
+        latent = world.latent(FEATURES.index(name))
+        values = {**NUMERIC, **CATEGORICAL}[name](latent)
+        values = self._faulty(values, name, faults)
+        if name in CATEGORICAL:
+            return self._counter.count(*categories(name, values.astype(np.int64), world.day))
+        binning = bins_of(name, values[self._in_baseline])
+        return self._counter.count(binning, numeric_codes(binning, values), values)
+
+    def _faulty(self, values: Any, column: str, faults: Sequence[tuple[int, Fault]]) -> Any:
+        values = values.copy()
+        for start, fault in faults:
+            if fault.column == column:
+                mine = (self.world.day >= start) & (self.world.day < start + LENGTH)
+                draws = np.random.default_rng([self.world.seed, 4]).random(int(mine.sum()))
+                values[mine] = fault.change(values[mine], draws)
+        return values
+
+    def results(self, faults: Sequence[tuple[int, Fault]] = ()) -> list[dict[str, Any]]:
+        """Return rows of `monitor_result` of the year."""
+        both = dict(self._healthy)
+        for _, fault in faults:
+            name = "score" if fault.column == "actual" else fault.column
+            if name in both:
+                both[name] = self.column(name, faults)
+        baseline = BaselineWindows({name: then for name, (then, _) in both.items()})
+        now = {name: year for name, (_, year) in both.items()}
+        sizes = self._counter.sizes.copy()
+        for start, fault in faults:
+            if fault.column == "n":
+                sizes[start : start + LENGTH] = fault.change(sizes[start : start + LENGTH], sizes)
+        found: list[dict[str, Any]] = []
+        for family in FAMILIES:
+            frame = measure(self.spec, family, now, baseline)
+            found += evaluate(
+                self.spec, frame[frame["metric"].isin(_names(self.spec, family))],
+                _windows(sizes), now=FIRST.to_pydatetime(), run_id="living", is_backfill=False,
+                baseline=self._baseline_metrics(baseline) if family == "performance" else None,
+                families=[family],
+            )  # fmt: skip
+        return found
+
+    def _baseline_metrics(self, baseline: Mapping[str, ColumnStatistics]) -> pd.DataFrame:
+        from mlmon_dagster.metrics.statistics import merge
+
+        whole = {"score": merge(baseline["score"], ("dataset", "slice_key", "slice_value"))}
+        return measure(self.spec, "performance", whole, None)
+
+
+def _names(model: ModelSpec, family: str) -> list[str]:
+    from mlmon_dagster.defs.evidence import _metric_names
+
+    return _metric_names(model, family)
+
+
+def _windows(sizes: Ints) -> pd.DataFrame:
+    days = np.arange(BASELINE, BASELINE + YEAR)
+    starts = FIRST + pd.to_timedelta(days, unit="D")
+    before = [np.arange(day - 28, day) for day in days]
+    return pd.DataFrame(
+        {
+            "window_start": starts, "window_end": starts + pd.Timedelta(days=1),
+            "n": sizes[days], "n_actual": sizes[days], "n_expected": sizes[days],
+            "maturity": "mature", "data_version": "1", "place": days % 7,
+            "earlier_places": [mine % 7 for mine in before],
+            "earlier_sizes": [sizes[mine] for mine in before],
+        }
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One opening of an alert, in days since the baseline's first; `end` is None if it is open."""
+
+    monitor: str
+    start: int
+    end: int | None
+
+
+def episodes(results: Sequence[dict[str, Any]]) -> list[Episode]:
+    """Let the alerts live through the verdicts."""
+    by_alert: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in results:
+        key = (row["monitor"], row["slice_key"], row["slice_value"])
+        by_alert.setdefault(key, []).append(row)
+    found = []
+    for (monitor, _, _), rows in by_alert.items():
+        state, opened = AlertState(), 0
+        for i, row in enumerate(sorted(rows, key=lambda row: row["window_start"])):
+            verdict = Verdict(row["window_start"], row["status"], i + 1)
+            taken = step(state, verdict, k=row["k"], n=row["of_n"])
+            state, day = taken.after, (row["window_start"] - FIRST.to_pydatetime()).days
+            if "opened" in taken.events:
+                opened = day
+            if "resolved" in taken.events:
+                found.append(Episode(monitor, opened, day))
+        if state.active:
+            found.append(Episode(monitor, opened, None))
+    return found
+
+
+def incidents(found: Sequence[Episode]) -> dict[str, int]:
+    """Count the threads of each family: episodes that overlap are told in one."""
+    counts: Tally[str] = Tally()
+    for family in {episode.monitor.split("/")[0] for episode in found}:
+        until = -1.0
+        mine = [episode for episode in found if episode.monitor.startswith(f"{family}/")]
+        for episode in sorted(mine, key=lambda episode: episode.start):
+            counts[family] += episode.start > until
+            until = max(until, np.inf if episode.end is None else episode.end)
+    return dict(counts)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print both tables; 1 if a goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20, help="years of each world")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--only", default="", help="worlds with this text in their name")
+    parser.add_argument("--show", action="store_true", help="list every episode of healthy years")
+    options = parser.parse_args(arguments)
+    seeds = range(options.first, options.first + options.seeds)
+    healthy, faulty = [], []
+    for kind in (kind for kind in KINDS if options.only in kind.name):
+        quiet: Tally[str] = Tally()
+        noticed: dict[str, list[tuple[int | None, int, bool]]] = {f.name: [] for f in FAULTS}
+        began = time.perf_counter()
+        for seed in seeds:
+            life = Life(kind, seed)
+            usual = episodes(life.results())
+            quiet.update(incidents(usual))
+            if options.show:
+                print(seed, *usual, sep="\n  ", flush=True)
+            starts = [BASELINE + FROM + EVERY * i for i in range(len(FAULTS))]
+            planted = list(zip(starts, FAULTS, strict=True))
+            found = episodes(life.results(planted))
+            for start, fault in planted:
+                noticed[fault.name].append(_noticed(found, fault, start))
+        seconds = (time.perf_counter() - began) / len(seeds)
+        total = quiet.total() / len(seeds)
+        limit = MOST_LIVING if kind.wander else MOST_QUIET
+        numbers = [f"{quiet[family] / len(seeds):.2f}" for family in FAMILIES]
+        healthy.append(Row(kind.name, (*numbers, f"{total:.2f}"), Goal(total, limit)))
+        faulty += _fault_rows(kind, noticed)
+        print(f"{kind.name}: {seconds:.0f} s a seed", flush=True)
+    title = "Incidents a model-year of healthy worlds"
+    print(render(title, (*FAMILIES, "all"), healthy, seed=seeds, width=13))
+    title = "Ten lasting faults in the same worlds"
+    columns = ("noticed", "delay", "episodes", "ended in 7")
+    print(render(title, columns, faulty, seed=seeds, width=13))
+    return int(any(row.goal and not row.goal.is_met for row in (*healthy, *faulty)))
+
+
+Noticed = tuple[int | None, int, bool]  # after how many windows, in how many episodes, ended
+
+
+def _noticed(found: Sequence[Episode], fault: Fault, start: int) -> Noticed:
+    """Return after how many windows a fault was noticed, in how many episodes, if these ended."""
+    column = fault.column if fault.column in FEATURES else None
+    mine = [
+        episode
+        for episode in found
+        if fnmatchcase(episode.monitor, fault.found_by)
+        and (column is None or episode.monitor.endswith(f"/{column}"))
+        and (fault.column != "score" or episode.monitor.endswith("/score"))
+        and start <= episode.start < start + LENGTH
+    ]
+    first = min((episode.start for episode in mine), default=None)
+    last = start + LENGTH + RECOVERED
+    ended = all(episode.end is not None and episode.end < last for episode in mine)
+    return None if first is None else first - start, len(mine), ended
+
+
+def _fault_rows(
+    kind: Kind, noticed: Mapping[str, Sequence[tuple[int | None, int, bool]]]
+) -> list[Row]:
+    rows, seen = [], []
+    for name, found in noticed.items():
+        delays = [delay for delay, _, _ in found if delay is not None]
+        seen += [delay is not None for delay, _, _ in found]
+        share = f"{len(delays)} of {len(found)}"
+        usual = f"{np.mean(delays):.1f}" if delays else "-"
+        per = f"{np.mean([n for delay, n, _ in found if delay is not None]):.1f}" if delays else "-"
+        ended = f"{sum(e for d, _, e in found if d is not None)} of {len(delays)}"
+        rows.append(Row(f"{kind.name}, {name}"[:36], (share, usual, per, ended)))
+    recall = float(np.mean(seen))
+    whole = Row(f"{kind.name}, all", (f"{recall:.3f}", "", "", ""), Goal(recall, RECALL, True))
+    return [*rows, whole]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

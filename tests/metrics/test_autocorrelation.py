@@ -1,0 +1,106 @@
+"""Windows that hang together in time: how far later ones stray, against formulas and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlmon_dagster.metrics.autocorrelation import Persistence, Season, correlation
+from mlmon_dagster.metrics.between import Strays
+
+WINDOWS = 45
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Draws that no other test has a part in."""
+    return np.random.default_rng(5)
+
+
+def days(count: int, first: str = "2024-01-01") -> pd.Series:
+    return pd.Series(pd.date_range(first, periods=count, freq="D", tz="UTC"))
+
+
+def autoregressive(rng, coefficient: float, repeats: int, count: int = WINDOWS) -> np.ndarray:
+    """Windows of variance 1, (repeats, count)."""
+    found = rng.normal(size=(repeats, count))
+    for i in range(1, count):
+        found[:, i] *= np.sqrt(1 - coefficient**2)
+        found[:, i] += coefficient * found[:, i - 1]
+    return found
+
+
+@pytest.mark.parametrize("coefficient", [0.0, 0.5, 0.9])
+def test_the_widening_is_that_of_simulated_windows(coefficient, rng):
+    """Squares of later windows from the mean / squares inside: within 4 %."""
+    values = autoregressive(rng, coefficient, 20_000)
+    centre = values.mean(axis=1)
+    inside = ((values - centre[:, None]) ** 2).mean()
+    later = ((rng.normal(size=20_000) - centre) ** 2).mean()
+    found = Persistence.of(coefficient, days(WINDOWS), np.zeros(WINDOWS, np.int64))
+    assert found.widening == pytest.approx(later / inside, rel=0.04)
+
+
+def test_windows_far_apart_in_time_are_independent_again():
+    weeks = pd.Series(pd.date_range("2024-01-01", periods=20, freq="28D", tz="UTC"))
+    both = pd.concat([weeks, weeks.iloc[:1] + pd.Timedelta(days=1)])
+    found = Persistence.of(0.8, both, np.zeros(21, np.int64))
+    assert found.effective == pytest.approx(20, abs=0.5)
+
+
+@pytest.mark.parametrize("coefficient", [0.0, 0.5, 0.9])
+def test_the_correlation_is_found_also_below_sampling_noise_and_a_week(coefficient, rng):
+    """On average within .07, with as much noise as there is to find."""
+    week = np.tile([0, 0, 0, 0, 0, 3, 3], 7)[:WINDOWS]
+    noise = np.full(WINDOWS, 1.0)
+    found, starts = [], days(WINDOWS)
+    season = Season.fit(starts)
+    places = season.of(starts)
+    for values in autoregressive(rng, coefficient, 150):
+        seen = (values + week + rng.normal(size=WINDOWS))[:, None]
+        found.append(correlation(seen - season.course(seen, places)[places], noise, starts))
+    assert np.median(found) == pytest.approx(coefficient, abs=0.12)
+
+
+def test_the_course_of_a_season_is_not_moved_by_one_bad_day(rng):
+    starts = days(63)
+    season = Season.fit(starts)
+    values = np.tile(np.arange(7.0), 9)[:, None] + rng.normal(0, 0.1, (63, 1))
+    values[10] += 50
+    np.testing.assert_allclose(
+        season.course(values, season.of(starts))[:, 0], np.roll(np.arange(7.0), -3), atol=0.15
+    )
+
+
+@pytest.mark.parametrize(("windows", "step", "places"), [(27, "D", 1), (28, "D", 7), (96, "h", 24)])
+def test_a_season_is_known_after_four_of_them(windows, step, places):
+    starts = pd.Series(pd.date_range("2024-01-01", periods=windows, freq=step, tz="UTC"))
+    assert Season.fit(starts).places == places
+
+
+@pytest.mark.parametrize(("coefficient", "most"), [(0.0, 0.012), (0.5, 0.013), (0.9, 0.03)])
+def test_later_windows_are_rarely_called_far_however_the_baseline_wandered(coefficient, most, rng):
+    """At the level .01, over 300 baselines of 45 days; without their order .16 at .9."""
+    later = days(40, "2024-09-02")
+    found = [
+        Strays(values, np.zeros(WINDOWS), days(WINDOWS)).p_value(
+            rng.normal(size=40), np.zeros(40), later
+        )
+        for values in autoregressive(rng, coefficient, 300)
+    ]
+    assert np.mean(np.array(found) <= 0.01) <= most
+
+
+def test_a_weekend_is_compared_with_weekends(rng):
+    week = np.tile([0, 0, 0, 0, 0, 5, 5], 8)[:49]
+    own = Strays(week + rng.normal(0, 0.1, 49), np.zeros(49), days(49))
+    saturday, monday = own.p_value(np.array([5.0, 5.0]), np.zeros(2), days(7).iloc[[5, 0]])
+    assert saturday > 0.05
+    assert monday < 1e-6
+
+
+def test_equal_windows_make_every_other_value_far():
+    own = Strays(np.full(20, 3.0), np.zeros(20), days(20))
+    found = own.p_value(np.array([3.0, 3.1, np.nan]), np.zeros(3), days(3))
+    np.testing.assert_array_equal(found, [1.0, 0.0, np.nan])
