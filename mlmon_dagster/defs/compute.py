@@ -174,7 +174,11 @@ def first_of(states: Mapping[dt.datetime, WindowInputs]) -> dict[dt.datetime, Wi
 
 
 def _described(baseline: Baseline) -> Numbers:
+    from mlmon_dagster.profiles.seasons import season_notice
+
+    notice = season_notice(baseline.windows)
     return {
+        **({"one_season": notice} if notice else {}),
         "n": baseline.n,
         "n_columns": len(baseline.binnings),
         "dataset": baseline.dataset,

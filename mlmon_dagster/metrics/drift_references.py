@@ -329,7 +329,8 @@ class _Places:
 
 def _score_noise(fine: Ints) -> Floats:
     """Return the variance of a mean of standardised scores of independent rows, (C,)."""
-    return 1 / np.maximum(fine.sum(axis=1), 1)
+    found: Floats = 1 / np.maximum(fine.sum(axis=1), 1)
+    return found
 
 
 def enough(windows: Ints, min_rows: int) -> Positions:

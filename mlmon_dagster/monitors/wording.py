@@ -57,6 +57,7 @@ REASONS = {
     "not_computed": "it was not computed",
     "learning": "learning; there is no baseline yet to compare with",
     "no_baseline": "there is no baseline",
+    "given_by_window": "its value follows from when the window is, so it cannot drift",
     "few_independent_rows": "too many of its rows share values",
     "few_baseline_rows": "the baseline has too few rows",
     "few_windows": "the baseline has fewer than eight windows, which do not say how far they stray",

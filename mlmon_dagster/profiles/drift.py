@@ -37,9 +37,10 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     if baseline is None:
         return _attribution(spec, profiles, None)
     monitor = spec.monitors.drift
+    given = derived(baseline, "given", lambda: _given_by_window(spec, baseline))
     now, known = with_outputs(profiles), derived(baseline, "known", lambda: _known(baseline))
     wanted = (*spec.features, *drifting_outputs(spec))
-    columns = {c: now[c] for c in wanted if c in now and c in known}
+    columns = {c: now[c] for c in wanted if c in now and c in known and c not in given}
     then = derived(
         baseline,
         ("drift", *columns, monitor.min_rows),
@@ -56,7 +57,8 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     others = (
         novelty_metrics(columns, own, min_rows=monitor.min_rows),
         _multivariate(profiles, baseline),
-        _learning(spec, profiles, known),
+        _unjudged(spec, profiles, [c for c in spec.features if c not in known], "learning"),
+        _unjudged(spec, profiles, [c for c in spec.features if c in given], "given_by_window"),
         _attribution(spec, profiles, baseline),
     )
     return concat_frames([found, *others])
@@ -120,8 +122,18 @@ def _has_values(stats: ColumnStatistics) -> bool:
     return bool((stats.n > stats.n_null).any()) or not stats.n.sum()
 
 
-def _learning(spec: ModelSpec, profiles: Profiles, known: Collection[str]) -> pd.DataFrame:
-    """Return rows without a value for features that the baseline does not know yet."""
+def _given_by_window(spec: ModelSpec, baseline: Profiles) -> frozenset[str]:
+    """Return the features whose value follows from when a window is; they cannot drift."""
+    from mlmon_dagster.metrics.seasons import follows_from_window
+
+    mine = all_over_versions({c: baseline[c] for c in spec.features if c in baseline})
+    return frozenset(name for name, stats in mine.items() if follows_from_window(stats))
+
+
+def _unjudged(
+    spec: ModelSpec, profiles: Profiles, names: Collection[str], reason: str
+) -> pd.DataFrame:
+    """Return rows without a value for features that are not compared, with the reason."""
     from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 
     some = next(iter(profiles.values()), None)
@@ -137,11 +149,10 @@ def _learning(spec: ModelSpec, profiles: Profiles, known: Collection[str]) -> pd
                 metric=metric,
                 value=float("nan"),
                 n=n,
-                reason="learning",
-                method_version="learning-1",
+                reason=reason,
+                method_version="unjudged-1",
             )
-            for name in spec.features
-            if name not in known
+            for name in names
             for metric in sorted({"psi", str(spec.monitors.drift.method)})
         ]
     )
