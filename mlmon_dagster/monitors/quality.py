@@ -30,8 +30,8 @@ _TYPES = {
 def judge(evidence: Evidence) -> list[Row]:
     """Fail columns whose share of broken values is past its limit (see `limits.rate_fails`).
 
-    Of unseen values, unless the spec declares a limit, it must also be surely above twice what is
-    usual among the baseline's own windows: some columns are new by nature.
+    Of unseen values, unless the spec declares a limit, the share must also be above twice what is
+    usual among the baseline's own windows, and surely so: some columns are new by nature.
     """
     chosen = evidence.spec.monitors.quality.columns
     computed = {metric: set(evidence.columns_with(metric)) for metric in _TYPES}
@@ -77,7 +77,7 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
         return result_row(
             evidence, window, monitor, status=NO_DATA, message=message, reason=reason, **common
         )
-    failed = rate_fails(condition, row) and (usual < condition.bound or row["lower"] > usual)
+    failed = rate_fails(condition, row) and (not usual or row["lower"] > condition.bound)
     count = f"n {int(row['n']):,}"
     message = f"{text} is {number(row['value'])} ({count}), {compared(condition, failed)}."
     if not failed and condition.fails(row["value"]):
