@@ -6,6 +6,7 @@ import datetime as dt
 import io
 import json
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -20,6 +21,7 @@ from mlmon_dagster.spec import FAMILIES
 if TYPE_CHECKING:
     from mlmon_dagster.alerts.backtest import Backtest
     from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.monitors.budget import Budget
     from mlmon_dagster.spec import ModelSpec, Window
 
 
@@ -46,14 +48,18 @@ def backtest(
     """
     from mlmon_dagster.alerts.backtest import backtest as fold
     from mlmon_dagster.alerts.backtest import opened_by_week
+    from mlmon_dagster.monitors.budget import alarm_budget
 
     spec = spec_of(project, model)
     windows = complete_period(spec, first, last, project.now())
     tests = fold(_verdicts(project, spec, windows))
     weeks = opened_by_week(tests, windows[0].start, windows[-1].end)
     shown = [t for t in tests if show_all or t.opened or t.n_failed]
+    expected = alarm_budget(spec, Counter(t.monitor.split("/")[0] for t in tests if t.n_judged))
     click.echo(
-        _json(spec, shown, weeks) if format_ == "json" else _text(spec, windows, shown, weeks)
+        _json(spec, shown, weeks, expected)
+        if format_ == "json"
+        else _text(spec, windows, shown, weeks, expected)
     )
 
 
@@ -78,7 +84,11 @@ def _verdicts(
 
 
 def _text(
-    spec: ModelSpec, windows: Sequence[Window], tests: Sequence[Backtest], weeks: Sequence[int]
+    spec: ModelSpec,
+    windows: Sequence[Window],
+    tests: Sequence[Backtest],
+    weeks: Sequence[int],
+    expected: Sequence[Budget],
 ) -> str:
     from rich.console import Console
     from rich.table import Table
@@ -113,7 +123,27 @@ def _text(
         f"{n_opened} alerts would have opened, {n_opened / len(weeks):.2g} a week."
     )
     said = _weeks_said(weeks, windows[0].start.astimezone(zone).date())
-    return "\n".join([summary, *(lines if tests else ["No monitor failed."]), said])
+    shown = lines if tests else ["No monitor failed."]
+    return "\n".join([summary, *shown, said, _expected_said(expected)])
+
+
+def _expected_said(expected: Sequence[Budget]) -> str:
+    """Say how many incidents a year are false by chance, and when a lasting fault is told."""
+    if not expected:
+        return "No monitor tests, so that no incident is false by chance."
+    independent = sum(budget.independent for budget in expected)
+    wandering = sum(budget.wandering for budget in expected)
+    lines = [
+        "Expected of an unchanged model, false incidents a year: at most "
+        f"{independent:.2g} if windows are independent, {wandering:.2g} if each is much like the "
+        "one before."
+    ]
+    lines += [
+        f"  {budget.family}: {budget.independent:.2g} and {budget.wandering:.2g}; a lasting fault "
+        f"is told after {budget.delay} windows"
+        for budget in expected
+    ]
+    return "\n".join(lines)
 
 
 def _weeks_said(weeks: Sequence[int], start: dt.date) -> str:
@@ -124,10 +154,20 @@ def _weeks_said(weeks: Sequence[int], start: dt.date) -> str:
     return f"{quiet}; most opened in the weeks from {', '.join(named)}." if named else f"{quiet}."
 
 
-def _json(spec: ModelSpec, tests: Sequence[Backtest], weeks: Sequence[int]) -> str:
+def _json(
+    spec: ModelSpec, tests: Sequence[Backtest], weeks: Sequence[int], expected: Sequence[Budget]
+) -> str:
     found = [
         vars(test)
         | {name: [m.isoformat() for m in getattr(test, name)] for name in ("opened", "firing")}
         for test in tests
     ]
-    return json.dumps({"model": spec.model, "opened_by_week": weeks, "monitors": found}, indent=2)
+    whole = {
+        "model": spec.model,
+        "opened_by_week": weeks,
+        "expected_a_year": {
+            b.family: {"independent": b.independent, "wandering": b.wandering} for b in expected
+        },
+        "monitors": found,
+    }
+    return json.dumps(whole, indent=2)

@@ -46,6 +46,7 @@ def test_a_threshold_may_be_tried_without_computing_anything(folder: Path, mlmon
     loose = mlmon("--project", folder, *AT, "backtest", MODEL).out
 
     assert "quality/null_rate" in strict
+    assert "Expected of an unchanged model, false incidents a year: at most" in strict
     assert "quality/null_rate" not in loose
 
 

@@ -1,0 +1,89 @@
+"""The alarm budget: how many false incidents a year tests make, and what rarer ones cost in time.
+
+Only tests can be wrong by chance. Limits on broken values, freshness, the schema and the volume are
+far above chance and habit, and count as 0 here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import comb
+from typing import Final
+
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.scalars import KOfN
+
+_A_YEAR: Final = {"hour": 8_766.0, "day": 365.25, "week": 52.2, "month": 12.0}
+_ONE_SIDED = 0.025  # of a 95 % interval
+# Windows in a row that wander with a coefficient of .9: (1 + .9) / (1 - .9) of them count as one.
+_ALIKE = 19.0
+# What an autocorrelation that is only estimated, from 45 windows, adds so far out in the tail:
+# simulated, between 5 and 12 (`python -m benchmarks living` counts the incidents).
+_UNKNOWN = 10.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a family of tests is expected to do.
+
+    Attributes:
+        family: Name of the family.
+        alerts: Columns, metrics and slices that can alert.
+        level: Chance that a window of an unchanged model fails, for any of `shared` alerts.
+        windows: k of n.
+        independent: At most so many false incidents a year, where windows are independent.
+        wandering: The same where a window is much like the one before it, with a baseline of 45.
+    """
+
+    family: str
+    alerts: int
+    level: float
+    windows: KOfN
+    independent: float
+    wandering: float
+
+    @property
+    def delay(self) -> int:
+        """Windows that a fault which each of them shows has lasted when it is told."""
+        return self.windows.k
+
+
+def alarm_budget(spec: ModelSpec, alerts: Mapping[str, int]) -> list[Budget]:
+    """Return what is expected of the families that test.
+
+    An alert that fails with probability p in each of independent windows opens in at most
+    C(n - 1, k - 1) p^k of them. Of drift p is q / m for m columns, since Benjamini-Hochberg keeps
+    the chance that any of them fails at q. Windows that wander fail together: `k of n` is no help
+    then, and 19 in a row count as one.
+
+    Args:
+        spec: The model.
+        alerts: How many alerts each family judged; families that are not there have none.
+
+    Returns:
+        Families with alerts: drift, performance, estimated_performance. An upper bound for the
+        latter two, which must also be worse by their `drop`.
+    """
+    year = _A_YEAR[spec.time.granularity]
+    drift = spec.monitors.drift
+    declared = {
+        "drift": [(drift.q, drift.windows, True)],
+        "performance": [(_ONE_SIDED, m.windows, False) for m in spec.monitors.performance],
+        "estimated_performance": [
+            (_ONE_SIDED, m.windows, False) for m in spec.monitors.estimated_performance
+        ],
+    }
+    found = []
+    for family, monitors in declared.items():
+        count = alerts.get(family, 0)
+        if not count or not monitors:
+            continue
+        level, rule, is_shared = max(monitors, key=lambda one: (-one[1].k, one[1].n))
+        each = level / count if is_shared else level
+        opening = min(comb(rule.n - 1, rule.k - 1) * each**rule.k, each)
+        together = level if is_shared else level * count
+        wandering = year / _ALIKE * together * (_UNKNOWN if is_shared else 1.0)
+        independent = year * count * opening
+        found.append(Budget(family, count, level, rule, independent, max(independent, wandering)))
+    return found
