@@ -44,6 +44,7 @@ from benchmarks.table import Goal, Row, render
 from mlmon_dagster.alerts.transitions import AlertState, Verdict, step
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.monitors import evaluate
+from mlmon_dagster.monitors.evidence import finite
 from mlmon_dagster.profiles.baseline_windows import BaselineWindows
 from mlmon_dagster.profiles.measures import measure
 from mlmon_dagster.spec import ModelSpec
@@ -228,7 +229,8 @@ def episodes(results: Sequence[dict[str, Any]]) -> list[Episode]:
     for (monitor, _, _), rows in by_alert.items():
         state, opened = AlertState(), 0
         for i, row in enumerate(sorted(rows, key=lambda row: row["window_start"])):
-            verdict = Verdict(row["window_start"], row["status"], i + 1)
+            evidence = finite(row["excess"]), finite(row["excess_error"])
+            verdict = Verdict(row["window_start"], row["status"], i + 1, *evidence)
             taken = step(state, verdict, k=row["k"], n=row["of_n"])
             state, day = taken.after, (row["window_start"] - FIRST.to_pydatetime()).days
             if "opened" in taken.events:
