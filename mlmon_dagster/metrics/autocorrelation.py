@@ -27,7 +27,7 @@ _LAGS = (1, 2, 3)  # steps: of a baseline of some days in the month few follow e
 _FEWEST = 8  # windows, and pairs of them, that a correlation is taken from
 _FURTHEST = 3.0  # robust spreads
 _LEAST = 0.25  # of the windows' variance is no sampling noise
-_LARGEST = 0.95  # correlation: beyond it a short baseline knows nothing of later windows
+_LARGEST = 0.9  # correlation: beyond it a short baseline would tell no change from its wandering
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Persistence:
     Of one baseline, or of one for each of P windows, (P,), as `stack` gives it.
 
     Attributes:
-        coefficient: Correlation of neighbouring windows, 0 to .95; 0 if they are independent.
+        coefficient: Correlation of neighbouring windows, 0 to .9; 0 if they are independent.
         widening: How much larger the squares of later windows' strays are than those inside the
             baseline, each from the mean (of its place in the season), at least 1.
         effective: How many independent windows know the spread as well, at most W.
@@ -130,7 +130,7 @@ class Persistence:
 
 
 def correlation(strays: Floats, noise: Floats, starts: pd.Series) -> float:
-    """Return the correlation of neighbouring windows, 0 to .95.
+    """Return the correlation of neighbouring windows, 0 to .9.
 
     Products of strays a step apart know no sampling noise; the squares are cleared of it, and the
     whole of the bias of a short series (Kendall, 1954).
