@@ -16,6 +16,7 @@ from mlmon_dagster.spec.scalars import KOfN
 
 _A_YEAR: Final = {"hour": 8_766.0, "day": 365.25, "week": 52.2, "month": 12.0}
 _ONE_SIDED = 0.025  # of a 95 % interval
+_OF_SHIFT = 0.0003  # of several windows together, see `levels`
 # Windows in a row that wander with a coefficient of .9: (1 + .9) / (1 - .9) of them count as one.
 _ALIKE = 19.0
 # What an autocorrelation that is only estimated, from 45 windows, adds so far out in the tail:
@@ -66,24 +67,30 @@ def alarm_budget(spec: ModelSpec, alerts: Mapping[str, int]) -> list[Budget]:
         latter two, which must also be worse by their `drop`.
     """
     year = _A_YEAR[spec.time.granularity]
-    drift = spec.monitors.drift
+    drift, estimates = spec.monitors.drift, spec.monitors.estimated_performance
     declared = {
-        "drift": [(drift.q, drift.windows, True)],
-        "performance": [(_ONE_SIDED, m.windows, False) for m in spec.monitors.performance],
-        "estimated_performance": [
-            (_ONE_SIDED, m.windows, False) for m in spec.monitors.estimated_performance
+        "drift": [(drift.q, drift.windows, year)],
+        "performance": [
+            (_ONE_SIDED, m.windows, year)
+            if m.shift is None
+            else (_OF_SHIFT, m.windows, year / m.over)
+            for m in spec.monitors.performance
         ],
+        "estimated_performance": [(_ONE_SIDED, m.windows, year) for m in estimates],
     }
     found = []
     for family, monitors in declared.items():
         count = alerts.get(family, 0)
         if not count or not monitors:
             continue
-        level, rule, is_shared = max(monitors, key=lambda one: (-one[1].k, one[1].n))
-        each = level / count if is_shared else level
-        opening = min(comb(rule.n - 1, rule.k - 1) * each**rule.k, each)
-        together = level if is_shared else level * count
-        wandering = year / _ALIKE * together * (_UNKNOWN if is_shared else 1.0)
-        independent = year * count * opening
-        found.append(Budget(family, count, level, rule, independent, max(independent, wandering)))
+        is_shared, independent, wandering = family == "drift", 0.0, 0.0
+        for level, rule, tests in monitors:
+            mine = count / len(monitors)
+            each = level / mine if is_shared else level
+            opening = tests * mine * min(comb(rule.n - 1, rule.k - 1) * each**rule.k, each)
+            together = min(tests, year / _ALIKE) * each * mine * (_UNKNOWN if is_shared else 1.0)
+            independent += opening
+            wandering += max(opening, together)
+        level, rule, _ = monitors[0]
+        found.append(Budget(family, count, level, rule, independent, wandering))
     return found
