@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import io
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,11 +95,12 @@ def episodes(store: Store, model: str) -> list[str]:
     return sorted(found)
 
 
-def main() -> None:
-    """Print the episodes and messages of a made project, lived day by day."""
+def main() -> int:
+    """Print the episodes and messages of a made project; return 1 if there are too many."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks alerts", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("model", nargs="?", default="flight_delay")
+    parser.add_argument("--most", type=int, nargs=2, metavar=("EPISODES", "MESSAGES"))
     options = parser.parse_args()
     project = project_from_environment(options.folder)
     spec = spec_of(project, options.model)
@@ -111,7 +113,9 @@ def main() -> None:
     print("\n".join(found))
     said = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
     print(f"\n{len(found)} episodes, {kinds.total()} messages ({said})")
+    most = options.most or (len(found), kinds.total())
+    return int(len(found) > most[0] or kinds.total() > most[1])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -40,7 +40,8 @@ def _where(views: Sequence[AlertView]) -> list[str]:
     if any(v.row["slice_key"] != first["slice_key"] for v in views):
         return []
     if first["slice_key"] == "all":
-        is_null = len(views) == 1 and first["metric"] == "null_rate"
+        is_column = len(views) == 1 and first["column_name"] != TABLE
+        is_null = is_column and first["metric"] == "null_rate"
         return ["--where", f"{first['column_name']} is null"] if is_null else []
     values = {v.row["slice_value"] for v in views}
     if "," in first["slice_key"] or len(values) > 1 or not first["slice_value"].isprintable():

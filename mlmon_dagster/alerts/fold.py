@@ -172,6 +172,9 @@ def _take_in(row: AlertRow, result: Row, now: dt.datetime, *, breaks: bool) -> l
             "resolved_reason": "",
             "muted_reason": "backfill" if result["is_backfill"] else "",
         }
+        if sum(failed(known.status) for known in after.recent[-result["of_n"] :]) < result["k"]:
+            severe = {"severe": f"{result['k']} of {result['of_n']}"}
+            row["details"] = json.dumps(json.loads(row["details"]) | severe)
     if "resolved" in kinds:
         reason = "revised" if "revised" in kinds else "recovered"
         row |= {"resolved_at": now, "resolved_reason": reason}

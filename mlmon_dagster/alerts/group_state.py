@@ -35,7 +35,7 @@ class GroupState:
         groups: Rows of the notification log by group key.
         alerts: Rows of the alerts that are active or were told about, by fingerprint.
         silences: The silences in force.
-        n_changes: How often each alert's episode was escalated or revised.
+        changes: The escalations and revisions of each alert's episode, oldest first.
         routes: Where each alert goes now, and who is mentioned there, by fingerprint.
         views: The alerts as people read them.
         with_plots: Whether messages that tell something new get a picture of it.
@@ -48,7 +48,7 @@ class GroupState:
     groups: dict[str, dict[str, Any]]
     alerts: dict[str, dict[str, Any]]
     silences: Sequence[Row]
-    n_changes: dict[str, int]
+    changes: dict[str, list[str]]
     routes: dict[str, dict[Destination, str]]
     views: dict[str, AlertView] = field(default_factory=dict)
     with_plots: bool = False
@@ -76,7 +76,12 @@ class GroupState:
 
     def key(self, row: Row) -> str:
         """Name what is told of an alert: its episode and how often that changed."""
-        return f"{row['fingerprint']}:{row['episode']}:{self.n_changes[row['fingerprint']]}"
+        return f"{row['fingerprint']}:{row['episode']}:{len(self.changes[row['fingerprint']])}"
+
+    def changes_since(self, key: str) -> list[str]:
+        """Return what has happened in an episode since it was told under a key."""
+        fingerprint, _, n_told = key.split(":")
+        return self.changes[fingerprint][int(n_told) :]
 
     def destinations(self) -> list[Destination]:
         """Return the places that an alert goes to, or that have still to hear of one."""
@@ -276,7 +281,7 @@ def load(
         groups=groups,
         alerts=alerts,
         silences=silences.in_force(conn, now),
-        n_changes=alert_state.changes_announced(conn, episodes),
+        changes=alert_state.changes_announced(conn, episodes),
         routes={
             key: destinations(context.spec, row)
             for key, row in alerts.items()

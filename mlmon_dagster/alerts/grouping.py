@@ -257,12 +257,9 @@ def _replies(
     firing = state.views_of(audible)
     if reason == "repeat":
         return [(say.repeat_message(context, firing), audible)]
-    known = {episode_of(key) for key in told.firing}
+    known = {episode_of(key): key for key in told.firing}
     changed = {key for key in audible - told.firing if episode_of(key) in known}
-    events = alert_state.last_events(
-        state.conn, {k.split(":")[0]: int(k.split(":")[1]) for k in changed}
-    )
-    worse = {k for k in changed if events[k.split(":")[0]]["kind"] == "escalated"}
+    worse = {key for key in changed if "escalated" in state.changes_since(known[episode_of(key)])}
     changes = Changes(
         opened=state.views_of(key for key in audible if episode_of(key) not in known),
         escalated=state.views_of(worse),

@@ -311,10 +311,19 @@ def _notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str
     explained = list(dict.fromkeys(line for v in views[:MAX_LISTED] for line in v.explained_by))
     notes = [
         ("Explained by", "; ".join(explained[:4])),
+        ("At once", _at_once(views)),
         ("Not sent", _not_sent(context, views)),
         ("Owner", _owners(context, views)),
     ]
     return tuple((label, text) for label, text in notes if text)
+
+
+def _at_once(views: Sequence[AlertView]) -> str:
+    """Say why an alert did not wait for the windows that its monitor usually waits for."""
+    waived = dict.fromkeys(str(v.details["severe"]) for v in views if v.details.get("severe"))
+    if not waived:
+        return ""
+    return f"one window so far past the limit needs no second (windows: {', '.join(waived)})"
 
 
 def _not_sent(context: Context, views: Sequence[AlertView]) -> str:

@@ -171,29 +171,17 @@ def append_events(conn: sa.Connection, rows: Sequence[Row]) -> None:
     insert_or_ignore(conn, alert_event, rows)
 
 
-def changes_announced(conn: sa.Connection, episodes: Mapping[str, int]) -> dict[str, int]:
-    """Count the escalations and revisions of each alert's given episode, by fingerprint."""
+def changes_announced(conn: sa.Connection, episodes: Mapping[str, int]) -> dict[str, list[str]]:
+    """Return the escalations and revisions of each alert's given episode, oldest first."""
     e = alert_event.c
-    counted: dict[str, int] = dict.fromkeys(episodes, 0)
+    found: dict[str, list[str]] = {fingerprint: [] for fingerprint in episodes}
     for batch in _batches(list(episodes)):
-        query = sa.select(e.fingerprint, e.episode).where(
+        query = sa.select(e.fingerprint, e.episode, e.kind).where(
             e.fingerprint.in_(batch), e.kind.in_(("escalated", "revised"))
         )
-        for fingerprint, episode in conn.execute(query):
-            counted[fingerprint] += episode == episodes[fingerprint]
-    return counted
-
-
-def last_events(conn: sa.Connection, episodes: Mapping[str, int]) -> dict[str, Row]:
-    """Return the latest transition of each alert's given episode, by fingerprint."""
-    e = alert_event.c
-    found: dict[str, Row] = {}
-    for batch in _batches(list(episodes)):
-        query = sa.select(alert_event).where(e.fingerprint.in_(batch)).order_by(e.id)
-        for row in fetch(conn, query):
-            known = row["kind"] != "acknowledged"
-            if known and row["episode"] == episodes[row["fingerprint"]]:
-                found[row["fingerprint"]] = row
+        for fingerprint, episode, kind in conn.execute(query.order_by(e.id)):
+            if episode == episodes[fingerprint]:
+                found[fingerprint].append(kind)
     return found
 
 

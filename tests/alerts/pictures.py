@@ -19,6 +19,7 @@ from mlmon_dagster.alerts import RunFailure, dagster_links, observe_run_failures
 from mlmon_dagster.alerts.digest import write_digests
 from mlmon_dagster.alerts.slack import SlackReceiver
 from mlmon_dagster.defs.plots import draw_plot
+from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.spec import ModelSpec, load_model
 from mlmon_dagster.store import Store, open_store
 from tests.alerts.block_kit import draw_thread
@@ -51,6 +52,7 @@ def roc_auc(day: int, status: str = "OK", value: float = 0.72, **changes: Any) -
         f"ROC AUC is {value:.2f} ({low:.2f} to {high:.2f}, n 739), {0.73 - value:.2f} worse than "
         "the baseline's 0.73; the limit is 0.05."
     )
+    changes = {**excess(0.73 - value, 0.05, 0.055), "k": 2, "of_n": 3, **changes}
     slices = [
         {"slice_key": k, "slice_value": v, "value": x, "baseline_value": b, "n": n}
         for k, v, x, b, n in (
@@ -79,6 +81,7 @@ def drift(day: int, column: str, status: str, value: float) -> dict[str, Any]:
     return row(
         day, status, column_name=column, message=message, value=value, baseline_value=None,
         threshold="above 0.10", details={"worst_slices": slices} if status != "OK" else {},
+        **excess(value, 0.1),
     )  # fmt: skip
 
 
@@ -87,7 +90,7 @@ def nulls(day: int, column: str, share: float) -> dict[str, Any]:
     message = f"Null share of {column} is {share:.2f} (n 776), above 0.60."
     return row(
         day, status, family="quality", metric="null_rate", column_name=column, message=message,
-        value=share, baseline_value=None, threshold="above 0.60",
+        value=share, baseline_value=None, threshold="above 0.60", **excess(share, 0.6, 0.01),
     )  # fmt: skip
 
 
@@ -132,10 +135,15 @@ def grouped(stage: Stage) -> None:
     stage.tell(32, *days, *(nulls(31, c, 1.0) for c in (*WEATHER, *more)))
 
 
+def severe(stage: Stage) -> None:
+    days = [roc_auc(d, value=0.72 + NOISE.normal(0, 0.015)) for d in range(1, 26)]
+    stage.tell(27, *days, roc_auc(26, "ERROR", 0.52))
+
+
 def resolved(stage: Stage) -> None:
     opened(stage)
-    stage.tell(28, roc_auc(27, value=0.71))
-    stage.tell(29, roc_auc(28, value=0.73))
+    for day, value in enumerate((0.71, 0.73, 0.74, 0.72, 0.73, 0.73), start=27):
+        stage.tell(day + 1, roc_auc(day, value=value))
 
 
 def digest(stage: Stage) -> None:
@@ -168,6 +176,7 @@ def no_data(stage: Stage) -> None:
 
 SCENES: dict[str, Callable[[Stage], None]] = {
     "opened": opened,
+    "severe": severe,
     "escalated": escalated,
     "grouped": grouped,
     "resolved": resolved,

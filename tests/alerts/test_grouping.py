@@ -503,6 +503,15 @@ def test_a_thread_begun_on_the_terminal_goes_on_in_slack(
     assert report.n_waiting == report.n_dead == 0
 
 
+def test_what_got_worse_and_was_revised_since_is_told_as_worse(store: Store) -> None:
+    rule = {"k": 1, "of_n": 3}
+    settle(store, SPECS, day(2), result(1, "WARN", **rule))
+    worse = result(2, "ERROR", message="far too high", **rule)
+    settle(store, SPECS, day(4), worse, result(2, "OK", data_version="v2", **rule))
+
+    assert "Worse: far too high" in texts(store)[1]
+
+
 def test_models_that_were_not_asked_for_are_left_alone(store: Store) -> None:
     observe(store, result(1), result(1, model="other"))
     settle(store, [spec_of(), spec_of("other")], day(2))
