@@ -23,10 +23,11 @@ def distance(n_reminders: int, window: dt.timedelta, least: dt.timedelta) -> dt.
     Args:
         n_reminders: How many the thread has had.
         window: Length of a window; the distances are counted in these, or in days if it is shorter.
-        least: The declared least distance, ``alerts.repeat``.
+        least: The declared least distance, ``alerts.repeat``; shorter ones are left out.
     """
-    times = DISTANCES[min(n_reminders, len(DISTANCES) - 1)]
-    return max(times * max(window, _DAY), least)
+    unit = max(window, _DAY)
+    far = [times * unit for times in DISTANCES if times * unit >= least] or [least]
+    return far[min(n_reminders, len(far) - 1)]
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@
 |           | and only a WARN was announced        |                                              |
 | RECOVERING| FIRING                               | as FIRING                                    |
 
-A window is severe that is half as far again past the limit, its whole interval beyond it.
+A window is severe that is half as far again past the limit, its 99.9 % interval beyond it.
 
 An episode is over on evidence, not on a lucky window. At least n-k+1 windows pass in a row, and
 
 - the failures came in one stretch, and the passes together, with their 95 % interval, are nearer
   to nothing than to the limit; or
-- `SPAN` windows pass in a row, and together, with their standard error, they are that; or
+- `SPAN` windows with evidence pass, and together, with their standard error, they are that; or
 - `MEMORY` windows pass in a row, or nothing is measured that could be evidence.
 
 So a fault that is mended ends at once or after `SPAN` windows, and what comes and goes is one
@@ -46,6 +46,7 @@ MEMORY = 2 * SPAN  # windows
 SEVERE = 0.5  # past the limit, in units of it
 CLEAR = -0.5
 _Z95 = 1.959963984540054
+_SURE = 1.68  # from a 95 % interval to one of 99.9 %: each window of a year is looked at alone
 _RANK = {"": 0, "OK": 0, "WARN": 1, "ERROR": 2}
 
 
@@ -72,7 +73,7 @@ class Verdict(NamedTuple):
         """Whether it needs no second window: far past the limit, with its whole interval."""
         if not failed(self.status) or self.excess is None or self.excess_error is None:
             return False
-        return self.excess >= SEVERE and self.excess > self.excess_error
+        return self.excess >= SEVERE and self.excess > _SURE * self.excess_error
 
 
 @dataclass(frozen=True)
@@ -209,11 +210,13 @@ def is_over(recent: Sequence[Verdict], k: int, n: int) -> bool:
         return False
     if all(recent[i].excess is None for i in failures):
         return True
-    if len(passes) >= SPAN:
-        together = _pooled(passes[-SPAN:])
-        return together is None or together.value + together.error < CLEAR
+    # What is past the limit and may be chance is no evidence of recovery either.
+    clear = [verdict for verdict in passes if verdict.excess is not None]
+    if len(clear) >= SPAN:
+        together = _pooled(clear[-SPAN:])
+        return together is not None and together.value + together.error < CLEAR
     is_one_stretch = failures[-1] - failures[0] + 1 == len(failures)
-    if not is_one_stretch or any(verdict.excess is None for verdict in passes):
+    if not is_one_stretch or len(clear) < len(passes):
         return False
     together = _pooled(passes)
     return together is not None and together.value + _Z95 * together.error < CLEAR

@@ -52,7 +52,7 @@ DAY, WEEK = dt.timedelta(days=1), dt.timedelta(weeks=1)
         (DAY, DAY, [1, 3, 7, 15, 45, 75, 105]),
         (dt.timedelta(hours=1), DAY, [1, 3, 7, 15, 45, 75, 105]),
         (WEEK, DAY, [7, 21, 49, 105, 315, 525, 735]),
-        (DAY, 6 * DAY, [6, 12, 18, 26, 56, 86, 116]),
+        (DAY, 6 * DAY, [8, 38, 68, 98, 128, 158, 188]),
     ],
     ids=["days", "hours", "weeks", "a declared least distance"],
 )

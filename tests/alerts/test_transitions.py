@@ -234,9 +234,12 @@ BLIND_BAD, BLIND_GOOD = ("E", 3.0, None), ("P", None, None)
         ([BAD, *[("P", -0.45, 0.6)] * 14], [("opened", 0), ("resolved", 14)]),
         # windows that differ among themselves are as uncertain as wide ones
         ([BAD, BAD, NEAR, *[("P", -1.6, 0.1), ("P", 0.6, 0.1)] * 6], [("opened", 0)]),
-        # without evidence on either side the passes are counted
-        ([BLIND_BAD, *[BLIND_GOOD] * 6], [("opened", 0)]),
-        ([BLIND_BAD, *[BLIND_GOOD] * 7], [("opened", 0), ("resolved", 7)]),
+        # without evidence the passes are counted
+        ([BLIND_BAD, *[BLIND_GOOD] * 13], [("opened", 0)]),
+        ([BLIND_BAD, *[BLIND_GOOD] * 14], [("opened", 0), ("resolved", 14)]),
+        # what passes because it may be chance is no evidence beside what passes clearly
+        ([BAD, NEAR, BAD, *[BLIND_GOOD] * 3, *[GOOD] * 6], [("opened", 0)]),
+        ([BAD, NEAR, BAD, *[BLIND_GOOD] * 3, *[GOOD] * 7], [("opened", 0), ("resolved", 12)]),
         # no verdict is no evidence
         ([BAD, *[NOTHING] * 20], [("opened", 0)]),
         ([BAD, NEAR, NOTHING, BAD, NOTHING, *[GOOD] * 6, NOTHING], [("opened", 0)]),
@@ -250,7 +253,8 @@ def test_an_episode_ends_on_evidence(windows: list[Told], happened: list[tuple[s
     ("first", "opens"),
     [
         (BAD, True),
-        (("E", 0.6, 0.5), True),
+        (("E", 0.6, 0.35), True),
+        (("E", 0.6, 0.4), False),  # its 95 % interval is beyond the limit, that of 99.9 % is not
         (JUST, False),  # just past the limit
         (("E", 0.6, 0.7), False),  # its interval reaches back
         (BLIND_BAD, False),  # it has none
