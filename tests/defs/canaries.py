@@ -94,6 +94,8 @@ def personal(day: dt.date, dataset: str = "production") -> tuple[pd.DataFrame, p
     predictions["city"] = PERSONAL["NEWCITY" if is_new else "CITY"]
     predictions["note"] = PERSONAL["NOTE"]
     predictions["region"] = DECLARED["REGION"]
+    if is_new:  # a part is as old as ever, so that the rest explains what is told
+        predictions.loc[60:, ["region", "age"]] = ["north", 40.0]
     predictions["undeclared"] = PERSONAL["UNDECLARED"]
     if day == DAYS[-1]:
         predictions["balance"] = np.nan

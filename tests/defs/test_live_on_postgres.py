@@ -199,25 +199,29 @@ def test_a_bad_day_is_told_in_slack_and_corrected_ground_truth_resolves_it(
             tell(f"ground truth of {yesterday} lands, with the labels the wrong way round")
             wrong = actuals.assign(left=1 - actuals["left"])
             drop(wrong, landing(folder, "actuals") / f"{yesterday}.parquet")
-            wait_for("a second thread", lambda: len(slack.heads()) == 2, log)
+            wait_for("two more threads", lambda: len(slack.heads()) == 3, log)
             said = seen.failed_check(spec, "performance", "performance", yesterday)
             tell(f"check performance/performance failed: {said}")
-            incident = slack.heads()[1]
-            tell(f"Slack: {incident.text}")
-            assert "ROC AUC" in incident.text
-            assert len(slack.messages) == 2
+            threads = slack.heads()[1:]
+            for thread in threads:
+                tell(f"Slack: {thread.text}")
+            # What came true, and that the estimate without ground truth did not see it.
+            told = sorted("ROC AUC is 0." in thread.text for thread in threads)
+            assert told == [False, True]
+            assert any("worse than estimated" in thread.text for thread in threads)
+            assert len(slack.messages) == 3
 
             tell("the corrected ground truth lands")
             later = actuals.assign(known_at=actuals["known_at"] + pd.Timedelta(minutes=10))
             drop(later, landing(folder, "actuals") / f"{yesterday}-corrected.parquet")
-            wait_for("a reply", lambda: seen.replies(incident), log)
-            [reply] = seen.replies(incident)
-            tell(f"Slack, in the same thread: {reply.text}")
-            assert "resolved" in reply.text.lower()
-            assert len(slack.messages) == 3
-
-            wait_for("the thread's head", lambda: incident.updates, log)
-            tell(f"Slack, the thread's head now: {incident.shown['text']}")
+            for thread in threads:
+                wait_for("a reply", lambda of=thread: seen.replies(of), log)
+                [reply] = seen.replies(thread)
+                tell(f"Slack, in the same thread: {reply.text}")
+                assert "resolved" in reply.text.lower()
+                wait_for("the thread's head", lambda of=thread: of.updates, log)
+                tell(f"Slack, the thread's head now: {thread.shown['text']}")
+            assert len(slack.messages) == 5, [message.text for message in slack.messages]
 
             after = seen.computed_at("roc_auc")
             assert {d: t for d, t in after.items() if d != yesterday} == performance

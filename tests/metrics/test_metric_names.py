@@ -58,7 +58,7 @@ ORACLES: dict[str, str] = {
         for metric in metrics
         for name in (estimated, residual)
     },
-    **dict.fromkeys((NOVEL, f"{NOVEL}{AUTO}"), "test_novelty"),
+    **dict.fromkeys((NOVEL, f"{NOVEL}{AUTO}", f"unseen_rate{AUTO}"), "test_novelty"),
     **dict.fromkeys((multivariate.SHIFT, multivariate.CHANGE), "test_multivariate"),
     **dict.fromkeys((attribution.ATTRIBUTION, attribution.SHIFT), "test_attribution"),
     "residual_drift": "test_data_oracles",  # it is the psi of a column
