@@ -56,6 +56,11 @@ class AlertEpisode:
     muted_reason: str
     acked_by: str = ""
 
+    @property
+    def is_explained(self) -> bool:
+        """Whether another alert is the cause of it, which is told instead."""
+        return self.muted_reason.startswith("suppressed:")
+
 
 def list_alerts(
     store: Store,

@@ -45,7 +45,11 @@ def _status(project: Project, spec: ModelSpec) -> dict[str, object]:
     engine = project.store.state
     windows = {k: v for k, v in window_steps.load(engine, spec.model).items() if v.n}
     row: dict[str, object] = {"model": spec.model, "owners": ", ".join(spec.owners)}
-    firing = [a for a in list_alerts(project.store, model=spec.model) if a.state == "FIRING"]
+    firing = [
+        a
+        for a in list_alerts(project.store, model=spec.model)
+        if a.state == "FIRING" and not a.is_explained
+    ]
     row["firing"] = len(firing)
     if not windows:
         return row | {"status": "NO_DATA", "window": "none yet"}

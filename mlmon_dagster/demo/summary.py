@@ -66,13 +66,13 @@ def render_episodes(project: Project, spec: ModelSpec) -> str:
     """Return the year's alerts: a line per monitor, what still fires first."""
     groups: dict[str, list[AlertEpisode]] = defaultdict(list)
     for episode in list_alerts(project.store, spec.model):
-        if episode.state != "PENDING":
+        if episode.state != "PENDING" and not episode.is_explained:
             groups[episode.monitor].append(episode)
     lines = [f"Alerts of the year ({sum(map(len, groups.values()))} episodes):"]
     order = sorted(groups.items(), key=lambda item: (_rank(item[1]), item[0]))
     width = max((len(monitor) for monitor in groups), default=0)
     for monitor, episodes in order:
-        firing = any(e.state == "FIRING" for e in episodes)
+        firing = _rank(episodes) == 0
         days = [_days(e, spec) for e in sorted(episodes, key=lambda e: e.opened_window)]
         more = f" and {len(days) - MOST_SHOWN} more" if len(days) > MOST_SHOWN else ""
         state = "FIRING  " if firing else "resolved"
@@ -81,7 +81,7 @@ def render_episodes(project: Project, spec: ModelSpec) -> str:
 
 
 def _rank(episodes: list[AlertEpisode]) -> int:
-    return 0 if any(e.state == "FIRING" for e in episodes) else 1
+    return 0 if any(e.state in ("FIRING", "RECOVERING") for e in episodes) else 1
 
 
 def _days(episode: AlertEpisode, spec: ModelSpec) -> str:

@@ -53,10 +53,14 @@ class AlertEpisode(Protocol):
     def message(self) -> str:
         """The last sentence."""
 
+    @property
+    def is_explained(self) -> bool:
+        """Whether another alert is the cause of it, which is told instead."""
+
 
 def firing(episodes: Iterable[AlertEpisode]) -> Sequence[AlertEpisode]:
-    """Return what fires now, errors first, then the longest."""
-    now = [e for e in episodes if e.state in ("FIRING", "RECOVERING")]
+    """Return what fires now and no other alert explains, errors first, then the longest."""
+    now = [e for e in episodes if e.state in ("FIRING", "RECOVERING") and not e.is_explained]
     return sorted(now, key=lambda e: (e.severity != "ERROR", e.opened_window, e.monitor))
 
 
