@@ -3,9 +3,9 @@
 `python -m benchmarks calibrate` runs one of them, here how often intervals hold the truth;
 `calibrate drift` counts false alarms of drift, `clusters` those of periods that are compared, and
 `multivariate` what sees which change of the joint distribution. `living` counts the incidents of
-healthy years and the faults noticed in them, `levels` those of calibration and bias. `alerts FOLDER`
-lives the history of a made project day by day, `drill_claims` puts the drill's faults into raw
-files. Only by name run `peers`, the same work beside other tools, which it
+healthy years and the faults noticed in them, `levels` those of calibration and bias. `alerts
+FOLDER` lives the history of a made project day by day, `drill_claims` puts the drill's faults into
+raw files. Only by name run `peers`, the same work beside other tools, which it
 first installs in their environment, and `power`, which changes both see.
 Each runs in a process of its own, so that the peak memory of one is not the other's.
 """
