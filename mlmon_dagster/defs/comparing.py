@@ -15,6 +15,7 @@ from mlmon_dagster.store.window_steps import NO_BASELINE, StepMark
 
 if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
+    from mlmon_dagster.store.baselines import StoredBaseline
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,12 @@ def baseline_of(spec: ModelSpec, family: str) -> BaselineSpec:
 
 def comparisons(work: Work, family: str, columns: Sequence[str]) -> Iterator[Comparison]:
     """Yield the run's windows in parts, each with the baseline it is compared with."""
-    from mlmon_dagster.profiles.payload import stored_baseline
-    from mlmon_dagster.profiles.rolling import RollingBaselines, is_rolling, load_baseline
+    from mlmon_dagster.profiles.rolling import RollingBaselines, is_rolling
 
     store, spec, choice = work.project.store, work.spec, baseline_of(work.spec, family)
-    for part in parts_of(work) if work.windows else []:
-        try:
-            stored = stored_baseline(store, spec, part.start)
-        except BaselineMissingError:
-            yield Comparison(part)
-            continue
-        if not is_rolling(stored, choice):
-            yield Comparison(part, _or_none(partial(load_baseline, store, spec, part.start)))
+    for part, stored in _parts(work):
+        if stored is None or not is_rolling(stored, choice):
+            yield Comparison(part, None if stored is None else _own(part))
             continue
         last = part.windows[-1].start
         rolling = RollingBaselines(store, spec, stored, choice, part.start, last, columns)
@@ -76,19 +71,29 @@ def comparisons(work: Work, family: str, columns: Sequence[str]) -> Iterator[Com
 
 def fixed_comparisons(work: Work) -> Iterator[Comparison]:
     """Yield the run's windows in parts, each with its baseline where that does not move on."""
-    from mlmon_dagster.profiles.payload import stored_baseline
-    from mlmon_dagster.profiles.rolling import is_rolling, load_baseline
+    from mlmon_dagster.profiles.rolling import is_rolling
 
-    store, spec = work.project.store, work.spec
+    for part, stored in _parts(work):
+        is_fixed = stored is not None and not is_rolling(stored, work.spec.baseline)
+        yield Comparison(part, _own(part) if is_fixed else None)
+
+
+def _parts(work: Work) -> Iterator[tuple[Work, StoredBaseline | None]]:
+    """Yield the run's windows in parts that share a stored baseline; None while there is none."""
+    from mlmon_dagster.profiles.payload import stored_baseline
+
     for part in parts_of(work) if work.windows else []:
         try:
-            stored = stored_baseline(store, spec, part.start)
+            yield part, stored_baseline(work.project.store, work.spec, part.start)
         except BaselineMissingError:
-            yield Comparison(part)
-            continue
-        moves = is_rolling(stored, spec.baseline)
-        found = None if moves else _or_none(partial(load_baseline, store, spec, part.start))
-        yield Comparison(part, found)
+            yield part, None
+
+
+def _own(part: Work) -> Baseline | None:
+    """Return the baseline in force for a part, which has rows of its own."""
+    from mlmon_dagster.profiles.rolling import load_baseline
+
+    return _or_none(partial(load_baseline, part.project.store, part.spec, part.start))
 
 
 def _or_none(load: Callable[[], Baseline]) -> Baseline | None:

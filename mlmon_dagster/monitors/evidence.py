@@ -292,6 +292,12 @@ def not_valued(window: Window, row: Row | None) -> str:
     return str(row["reason"])
 
 
+def not_mature(window: Window, row: Row | None) -> str:
+    """Say why a metric of ground truth has no value that counts yet; empty if it has one."""
+    reason = not_valued(window, row)
+    return reason or ("provisional" if window["maturity"] == "provisional" else "")
+
+
 def not_tested(window: Window, row: Row | None) -> str:
     """Say why a metric of a window has no p-value; empty if it has one."""
     reason = not_valued(window, row)

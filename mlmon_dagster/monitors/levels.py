@@ -20,7 +20,7 @@ from mlmon_dagster.monitors.evidence import (
     Row,
     Window,
     finite,
-    not_valued,
+    not_mature,
     result_row,
 )
 from mlmon_dagster.monitors.limits import excess
@@ -170,11 +170,8 @@ def _levels(evidence: Evidence, window: Window, monitor: PerformanceMonitor) -> 
 
 
 def _no_data(evidence: Evidence, window: Window, row: Row | None, found: Sequence[_Found]) -> str:
-    reason = not_valued(window, row)
-    if reason:
+    if reason := not_mature(window, row):
         return reason
-    if window["maturity"] == "provisional":
-        return "provisional"
     if found:
         return ""
     return "learning" if evidence.baseline_windows is None else "few_windows"

@@ -19,7 +19,7 @@ from mlmon_dagster.monitors.evidence import (
     Row,
     Window,
     finite,
-    not_valued,
+    not_mature,
     result_row,
 )
 from mlmon_dagster.monitors.levels import judge_level
@@ -113,6 +113,12 @@ def _judge_cell(
 ) -> Row:
     base = evidence.baseline_row(monitor.metric, row)
     reason = _no_data(evidence, window, monitor, row, base)
+    common: dict[str, Any] = {
+        "family": "performance",
+        "metric": monitor.metric,
+        "source": row,
+        "threshold": _threshold(monitor),
+    }
     if row is None or reason:
         n = int(row["n"]) if row else int(window["n_actual"])
         message = no_verdict(subject(monitor.metric, "", row), reason, n)
@@ -120,14 +126,11 @@ def _judge_cell(
             evidence,
             window,
             monitor,
-            family="performance",
-            metric=monitor.metric,
-            source=row,
             status=NO_DATA,
             reason=reason,
             message=message,
-            threshold=_threshold(monitor),
             baseline_value=finite(base["value"]) if base else None,
+            **common,
         )
     change = _change(monitor, row, base)
     details: dict[str, Any] = {"worse_by": finite(change.worse), "p": finite(change.p)}
@@ -145,17 +148,14 @@ def _judge_cell(
         evidence,
         window,
         monitor,
-        family="performance",
-        metric=monitor.metric,
-        source=row,
         status=_status(monitor, row, change),
         message=_message(monitor, row, change),
-        threshold=_threshold(monitor),
         baseline_value=finite(change.usual),
         p_value=finite(change.p),
         p_adjusted=finite(change.p),
         details=details,
         method_version=f"{row['method_version']}{counted}",
+        **common,
         **_excess(monitor, change, base),
     )
 
@@ -185,11 +185,8 @@ def _no_data(
     row: Row | None,
     base: Row | None,
 ) -> str:
-    reason = not_valued(window, row)
-    if reason:
+    if reason := not_mature(window, row):
         return reason
-    if window["maturity"] == "provisional":
-        return "provisional"
     if monitor.is_relative and (base is None or finite(base["value"]) is None):
         return "learning" if evidence.baseline is None else "no_baseline"
     return ""
