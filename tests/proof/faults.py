@@ -3,6 +3,7 @@
 A small library is compiled and preloaded into one process, which has everything imported that a
 day imports; each failing day, and each clean day after it, runs in a fork of that process. A
 failing day begins with the stage of that call, in a copy of what the stages before it left.
+The clean day after it ends with a second look for messages, as if the waiting times were over.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def _serve(asked: dict[str, Any]) -> dict[str, Any]:
             stages[told["stage"]] += 1
         if "died" not in told and any("Traceback" in text or not text for text in told["said"]):
             wrong["traceback"].append(f"{n}: {told['said'][-1][-300:]}")
-        left = _forked(lambda: {**_day(day, 0, 0, 0, until), **_left(day)})  # noqa: B023
+        left = _forked(lambda: {**_day(day, 0, 0, 0, until), **_waited(day), **_left(day)})  # noqa: B023
         if left.get("said") != [] or any(left.get(k) != expected[k] for k in expected):
             why = left.get("said") or _first_difference(left, expected)
             wrong["different"].append(f"{n}: {str(why)[:2000]}")
@@ -306,13 +307,20 @@ def _stages(project: Any, folder: Path) -> Iterator[tuple[str, Callable[[], str]
     for step in MEASURED:
         yield f"measure {step}", lambda step=step: measuring.measure_windows(work, step) and ""  # type: ignore[misc]
     from mlmon_dagster.defs import judging  # takes seconds, which a day cut short need not pay
-    from mlmon_dagster.defs.delivery import dispatch_alerts
     from mlmon_dagster.defs.evidence import STEP_OF
 
     for family in STEP_OF:
         yield f"judge {family}", lambda family=family: judging.judge(work, family) and ""  # type: ignore[misc]
-    yield "deliver", lambda: dispatch_alerts(project, [spec], None, world.NOW) and ""
+    yield "deliver", lambda: _delivered(project, spec)
     project.store.close()
+
+
+def _delivered(project: Any, spec: Any) -> str:
+    from mlmon_dagster.defs.delivery import dispatch_alerts
+    from tests.proof import world
+
+    dispatch_alerts(project, [spec], None, world.NOW)
+    return ""
 
 
 def _ingest(project: Any, spec: Any, folder: Path) -> str:
@@ -322,6 +330,34 @@ def _ingest(project: Any, spec: Any, folder: Path) -> str:
     report = ingest_new(project.store, spec, folder, now=world.NOW)
     failed = [f.message for f in report.files if f.status in ("failed", "quarantined")]
     return "; ".join(failed)
+
+
+def _waited(folder: Path) -> dict[str, Any]:
+    """Look for messages as one does minutes later; return what it said, if anything waits.
+
+    Leases and waits are real time, so they are ended by hand here.
+    """
+    import sqlalchemy as sa
+
+    from mlmon_dagster.defs.resources import project_from_environment
+    from mlmon_dagster.store.outbox import AT_ONCE, UNSETTLED
+    from mlmon_dagster.store.schema import outbox
+    from tests.proof import world
+
+    project = project_from_environment(folder)
+    is_waiting = outbox.c.status.in_(UNSETTLED)
+    over = sa.update(outbox).where(is_waiting).values(next_at=AT_ONCE)
+    leases = sa.update(outbox).where(outbox.c.status == "sending").values(lease_until=AT_ONCE)
+    said = list[str]()
+    for _ in range(3):  # its lease is over; it is looked up; it is sent
+        with project.store.state.begin() as conn:
+            conn.execute(leases)
+            n_waiting = conn.execute(over).rowcount
+        if not n_waiting:
+            break
+        said += [text for text in [_delivered(project, world.make_spec())] if text]
+    project.store.close()
+    return {"said": said} if said else {}
 
 
 def _left(folder: Path) -> dict[str, Any]:
