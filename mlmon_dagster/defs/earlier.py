@@ -70,13 +70,12 @@ def repeating_files(work: Work, seen_from: dt.datetime) -> pd.DataFrame:
     )
 
 
-def sent_again(files: pd.DataFrame, paths: Sequence[str]) -> dict[str, int]:
-    """Count the rows of some files: all, those that had come before, those that contradict."""
-    mine = files[files["path"].isin(list(paths))]
+def sent_again(files: pd.DataFrame) -> dict[str, int]:
+    """Count the rows of files: all, those that had come before, those that contradict."""
     return {
-        "n_sent": int(mine["rows_in"].sum()),
-        "n_duplicate": int(mine["n_duplicate"].sum()),
-        "n_conflict": int(mine["n_conflict"].sum()),
+        "n_sent": int(files["rows_in"].sum()),
+        "n_duplicate": int(files["n_duplicate"].sum()),
+        "n_conflict": int(files["n_conflict"].sum()),
     }
 
 

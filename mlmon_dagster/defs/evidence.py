@@ -198,10 +198,10 @@ def _describe(
         n_bad = sum(reasons.values())
         n = silence.arrived(state) if family == "freshness" else state.n
         share = n_bad / (n + n_bad) if n + n_bad else 0.0
-        quarantined = reported_in(files, window, spec.time) if files is not None else []
-        again = (
-            sent_again(taken, reported_in(taken, window, spec.time)) if taken is not None else {}
-        )
+        quarantined, again = list[str](), dict[str, int]()
+        if files is not None and taken is not None:
+            quarantined = reported_in(files, window, spec.time)["path"].astype(str).tolist()
+            again = sent_again(reported_in(taken, window, spec.time))
         changed = schema_changes.warned_in(found, window.start)
         rows.append(
             {

@@ -91,7 +91,7 @@ def judge_quarantined(work: Work) -> None:
     named = [window_named_by(str(path), time) for path in files["path"]]
     windows = {w.start: w for w in [*newest, *named] if w is not None and w.end <= work.now}
     for _, window in sorted(windows.items()):
-        if reported_in(files, window, time):
+        if not reported_in(files, window, time).empty:
             judge(replace(work, windows=(window,)), "schema")
 
 

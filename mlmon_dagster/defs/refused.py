@@ -7,6 +7,8 @@ import re
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+import numpy as np
+
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.spec import Window, window_containing
 from mlmon_dagster.spec.model import TimeSpec
@@ -23,24 +25,22 @@ def quarantined_files(work: Work) -> pd.DataFrame:
     return manifest.files(work.project.store.state, work.spec.model, status="quarantined")
 
 
-def reported_in(files: pd.DataFrame, window: Window, time: TimeSpec) -> list[str]:
-    """Return the files refused as a whole that a window reports.
+def reported_in(files: pd.DataFrame, window: Window, time: TimeSpec) -> pd.DataFrame:
+    """Return the files that a window reports: refused as a whole, or sent again.
 
     A file that cannot be read does not say which window its rows belong to. If its name holds one
     date, that is the window; else the last complete one before the file was first seen, since
     files land once their window is over.
     """
     length = window.end - window.start
-    found = []
-    for path, seen in zip(files["path"], files["first_seen"], strict=True):
+    found = np.zeros(len(files), dtype=bool)
+    for place, (path, seen) in enumerate(zip(files["path"], files["first_seen"], strict=True)):
         named = window_named_by(str(path), time)
         if named is not None and named.end <= seen:
-            belongs = named.start == window.start
+            found[place] = named.start == window.start
         else:
-            belongs = window.end <= seen < window.end + length
-        if belongs:
-            found.append(str(path))
-    return found
+            found[place] = window.end <= seen < window.end + length
+    return files[found]
 
 
 def window_named_by(path: str, time: TimeSpec) -> Window | None:

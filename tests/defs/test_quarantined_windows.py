@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from mlmon_dagster.defs.earlier import sent_again
 from mlmon_dagster.defs.refused import reported_in, window_named_by
 from tests.conftest import make_spec, window
 
@@ -36,6 +37,22 @@ def test_a_file_is_reported_by_its_named_window_else_by_the_last_one_before_it_c
         {"path": ["in/2024-02-03.csv", "in/a.csv", "in/2024-06-01.csv"], "first_seen": [seen] * 3}
     )
 
-    assert reported_in(files, window(SPEC, "2024-02-03T17:00:00"), TIME) == ["in/2024-02-03.csv"]
+    named = reported_in(files, window(SPEC, "2024-02-03T17:00:00"), TIME)
     last = reported_in(files, window(SPEC, "2024-02-09T17:00:00"), TIME)
-    assert last == ["in/a.csv", "in/2024-06-01.csv"]
+
+    assert list(named["path"]) == ["in/2024-02-03.csv"]
+    assert list(last["path"]) == ["in/a.csv", "in/2024-06-01.csv"]
+
+
+def test_a_file_that_is_rewritten_counts_what_it_repeats_once_in_the_window_before_each() -> None:
+    came = [pd.Timestamp("2024-02-10T06:00Z"), pd.Timestamp("2024-02-20T06:00Z")]
+    counts = {"rows_in": [60, 11], "n_duplicate": [50, 1], "n_conflict": [3, 0]}
+    files = pd.DataFrame({"path": ["in/newest.csv"] * 2, "first_seen": came, **counts})
+
+    found = [
+        sent_again(reported_in(files, window(SPEC, f"{day}T17:00:00"), TIME))
+        for day in ("2024-02-08", "2024-02-09", "2024-02-19")
+    ]
+
+    assert [one["n_sent"] for one in found] == [0, 60, 11]
+    assert [one["n_duplicate"] for one in found] == [0, 50, 1]
