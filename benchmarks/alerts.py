@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mlmon_dagster.alerts import dispatch
-from mlmon_dagster.alerts.console import ConsoleReceiver
+from mlmon_dagster.alerts.receivers.console import ConsoleReceiver
 from mlmon_dagster.commands.options import spec_of
 from mlmon_dagster.defs.resources import project_from_environment
 from mlmon_dagster.spec import ModelSpec

@@ -41,7 +41,7 @@ from benchmarks.living_worlds import (
     score_codes,
 )
 from benchmarks.table import Goal, Row, render
-from mlmon_dagster.alerts.transitions import AlertState, Verdict, step
+from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.monitors import evaluate
 from mlmon_dagster.monitors.evidence import finite

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mlmon_dagster.alerts.deliver import deliver
-from mlmon_dagster.alerts.fold import fold_results
-from mlmon_dagster.alerts.grouping import flush_groups
-from mlmon_dagster.alerts.receivers import Delivery, NotPosted, Outcome, Posted
-from mlmon_dagster.alerts.worker import DeliveryPolicy
+from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
+from mlmon_dagster.alerts.messages.incidents import flush_groups
+from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted
+from mlmon_dagster.alerts.receivers.deliver import deliver
+from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy
 from mlmon_dagster.defs import compute, judging, measuring, records
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.lineage import ASSETS, MEASURED

@@ -1,16 +1,20 @@
 """Alerts: from monitor results to messages that arrive once."""
 
-from mlmon_dagster.alerts.console import ConsoleReceiver
-from mlmon_dagster.alerts.deliver import deliver
 from mlmon_dagster.alerts.dispatching import DispatchReport, dispatch
-from mlmon_dagster.alerts.failures import RunFailure, RunSuccess, observe_run_failures
-from mlmon_dagster.alerts.fold import fold_results, retire_undeclared
-from mlmon_dagster.alerts.grouping import flush_groups
-from mlmon_dagster.alerts.links import Links, dagster_links
-from mlmon_dagster.alerts.listing import AlertEpisode, list_alerts, render_alerts
-from mlmon_dagster.alerts.receivers import Receiver
-from mlmon_dagster.alerts.trial import send_test
-from mlmon_dagster.alerts.worker import DeliveryPolicy, DeliveryReport
+from mlmon_dagster.alerts.lifecycle.apply_results import fold_results, retire_undeclared
+from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
+    RunFailure,
+    RunSuccess,
+    observe_run_failures,
+)
+from mlmon_dagster.alerts.messages.incidents import flush_groups
+from mlmon_dagster.alerts.messages.links import Links, dagster_links
+from mlmon_dagster.alerts.people.listing import AlertEpisode, list_alerts, render_alerts
+from mlmon_dagster.alerts.people.sample_message import send_test
+from mlmon_dagster.alerts.receivers.base import Receiver
+from mlmon_dagster.alerts.receivers.console import ConsoleReceiver
+from mlmon_dagster.alerts.receivers.deliver import deliver
+from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, DeliveryReport
 
 __all__ = [
     "AlertEpisode",

@@ -6,16 +6,16 @@ import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from mlmon_dagster.alerts.deliver import deliver
-from mlmon_dagster.alerts.digest import write_digests
-from mlmon_dagster.alerts.fold import fold_results, retire_undeclared
-from mlmon_dagster.alerts.grouping import flush_groups
-from mlmon_dagster.alerts.identity import DEFAULT_ENVIRONMENT
-from mlmon_dagster.alerts.links import Links
-from mlmon_dagster.alerts.outage import summarize_outages
-from mlmon_dagster.alerts.receivers import Receiver
-from mlmon_dagster.alerts.stand_ins import PLATFORM, platform_spec, stand_in
-from mlmon_dagster.alerts.worker import DeliveryPolicy, DeliveryReport
+from mlmon_dagster.alerts.lifecycle.apply_results import fold_results, retire_undeclared
+from mlmon_dagster.alerts.lifecycle.identity import DEFAULT_ENVIRONMENT
+from mlmon_dagster.alerts.lifecycle.undeclared_models import PLATFORM, platform_spec, stand_in
+from mlmon_dagster.alerts.messages.digest import write_digests
+from mlmon_dagster.alerts.messages.incidents import flush_groups
+from mlmon_dagster.alerts.messages.links import Links
+from mlmon_dagster.alerts.messages.outage import summarize_outages
+from mlmon_dagster.alerts.receivers.base import Receiver
+from mlmon_dagster.alerts.receivers.deliver import deliver
+from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, DeliveryReport
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.loader import BrokenModel
 from mlmon_dagster.spec.model import ModelSpec

@@ -43,8 +43,8 @@ def silence(
     **labels: str | None,
 ) -> None:
     """Keep alerts from being sent for a while; they are still listed."""
-    from mlmon_dagster.alerts.handling import LONGEST_SILENCE
-    from mlmon_dagster.alerts.silencing import matcher
+    from mlmon_dagster.alerts.lifecycle.silences import matcher
+    from mlmon_dagster.alerts.people.handling import LONGEST_SILENCE
     from mlmon_dagster.store import silences as stored
 
     if (until is None) == (until_too is None):
@@ -76,7 +76,7 @@ def silence(
 
 
 def _count_matching(project: Project, wanted: dict[str, str]) -> int:
-    from mlmon_dagster.alerts.silencing import matcher, silenced_by
+    from mlmon_dagster.alerts.lifecycle.silences import matcher, silenced_by
     from mlmon_dagster.store import alert_state
 
     with project.store.state.connect() as conn:
@@ -104,7 +104,7 @@ def unsilence(project: Project, silence_id: int, author: str) -> None:
 @click.pass_obj
 def silences(project: Project, everything: bool) -> None:
     """List silences: what they match, until when, by whom and why."""
-    from mlmon_dagster.alerts.silencing import render_silences
+    from mlmon_dagster.alerts.lifecycle.silences import render_silences
     from mlmon_dagster.store import silences as stored
 
     now = project.now()
@@ -119,7 +119,7 @@ def silences(project: Project, everything: bool) -> None:
 @click.pass_obj
 def ack(project: Project, alert: str, comment: str, author: str) -> None:
     """Take ALERT on: no reminders until it gets worse or ends, and its thread says who."""
-    from mlmon_dagster.alerts.handling import acknowledge
+    from mlmon_dagster.alerts.people.handling import acknowledge
 
     row = acknowledge(project.store, alert, author, project.now(), comment)
     click.echo(f"{row['model']}, {row['monitor']}: acknowledged by {author}.")
@@ -134,9 +134,9 @@ def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> None:
 
     What still fires is told as firing, what is over as over. Without ID and --all: list them.
     """
-    from mlmon_dagster.alerts.requeue import requeue as tell_again
-    from mlmon_dagster.alerts.silencing import render_dead_letters
-    from mlmon_dagster.alerts.stand_ins import platform_spec
+    from mlmon_dagster.alerts.lifecycle.silences import render_dead_letters
+    from mlmon_dagster.alerts.lifecycle.undeclared_models import platform_spec
+    from mlmon_dagster.alerts.people.requeue import requeue as tell_again
     from mlmon_dagster.store.outbox_health import dead_letters
 
     if not ids and not everything:
@@ -160,8 +160,8 @@ def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> None:
 @click.pass_obj
 def digest(project: Project, printed: bool, every: Any, model: str | None) -> None:
     """Show the digest of the day or week until now, or write the ones that are due."""
-    from mlmon_dagster.alerts.digest import compose_digest, write_digests
-    from mlmon_dagster.alerts.rendering import plain_text
+    from mlmon_dagster.alerts.messages.digest import compose_digest, write_digests
+    from mlmon_dagster.alerts.messages.rendering import plain_text
     from mlmon_dagster.commands.options import spec_of
 
     specs = [spec_of(project, model)] if model else specs_of(project)

@@ -13,7 +13,7 @@ from mlmon_dagster.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlmon_dagster.alerts.routing import Destination
+    from mlmon_dagster.alerts.lifecycle.routing import Destination
     from mlmon_dagster.defs.resources import Project
     from mlmon_dagster.spec import ModelSpec
 
@@ -35,7 +35,7 @@ def test(project: Project, channel: str | None, model: str | None) -> None:
 
 
 def _try_all(project: Project, specs: list[ModelSpec], channel: str | None) -> Iterator[str]:
-    from mlmon_dagster.alerts.routing import Destination, every_destination
+    from mlmon_dagster.alerts.lifecycle.routing import Destination, every_destination
     from mlmon_dagster.defs.receivers import slack_receiver
 
     places = every_destination(specs)
@@ -62,7 +62,7 @@ def _try(
 ) -> str:
     """Send one message; return what is wrong, empty if nothing."""
     from mlmon_dagster.alerts import send_test
-    from mlmon_dagster.alerts.routing import every_destination
+    from mlmon_dagster.alerts.lifecycle.routing import every_destination
     from mlmon_dagster.defs.receivers import receivers
 
     spec = next((s for s in specs if place in every_destination([s])), specs[0])

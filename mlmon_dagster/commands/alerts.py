@@ -73,8 +73,8 @@ def as_json(episodes: Any) -> str:
 @click.pass_obj
 def show(project: Project, alert: str) -> None:
     """Show everything that is known of ALERT."""
-    from mlmon_dagster.alerts.handling import find_alert
-    from mlmon_dagster.alerts.history import render_alert
+    from mlmon_dagster.alerts.people.handling import find_alert
+    from mlmon_dagster.alerts.people.history import render_alert
 
     model = find_alert(project.store, alert)["model"]
     click.echo(render_alert(project.store, alert, zones(project).get(model, "UTC")))
@@ -87,7 +87,7 @@ def show(project: Project, alert: str) -> None:
 @click.pass_obj
 def history(project: Project, model: str | None, since: dt.datetime | None, limit: int) -> None:
     """Show what happened to alerts: opened, escalated, acknowledged, resolved."""
-    from mlmon_dagster.alerts.history import render_history
+    from mlmon_dagster.alerts.people.history import render_history
 
     click.echo(render_history(project.store, zones(project), model, since, limit))
 
@@ -96,7 +96,7 @@ def history(project: Project, model: str | None, since: dt.datetime | None, limi
 @click.pass_obj
 def deliver(project: Project) -> None:
     """Turn new verdicts into alerts and send what is due, as the dispatcher sensor does."""
-    from mlmon_dagster.alerts.owing import something_waits
+    from mlmon_dagster.alerts.messages.owed import something_waits
     from mlmon_dagster.defs.delivery import dispatch_alerts
     from mlmon_dagster.defs.instance import open_instance
     from mlmon_dagster.spec import read_models

@@ -19,7 +19,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import FAMILIES
 
 if TYPE_CHECKING:
-    from mlmon_dagster.alerts.backtest import Backtest
+    from mlmon_dagster.alerts.lifecycle.backtest import Backtest
     from mlmon_dagster.defs.resources import Project
     from mlmon_dagster.monitors.budget import Budget
     from mlmon_dagster.spec import ModelSpec, Window
@@ -46,8 +46,8 @@ def backtest(
     edit a threshold, look, and edit again. A monitor that opens more than once in four weeks gets
     a suggested threshold at which it would not have.
     """
-    from mlmon_dagster.alerts.backtest import backtest as fold
-    from mlmon_dagster.alerts.backtest import opened_by_week
+    from mlmon_dagster.alerts.lifecycle.backtest import backtest as fold
+    from mlmon_dagster.alerts.lifecycle.backtest import opened_by_week
     from mlmon_dagster.monitors.budget import alarm_budget
 
     spec = spec_of(project, model)

@@ -171,7 +171,7 @@ def _is_remote(place: str) -> bool:
 
 def _alerts(project: Project) -> Finding:
     """Count what alerts should have told and did not; see docs/alerts.md."""
-    from mlmon_dagster.alerts.owing import count_untold
+    from mlmon_dagster.alerts.messages.owed import count_untold
     from mlmon_dagster.store.outbox_health import outbox_health
 
     n = count_untold(project.store, models_of(project).specs, project.now())
@@ -245,7 +245,7 @@ def _instance(project: Project) -> Finding:
 
 def _slack(project: Project) -> Finding:
     if project.slack_token is None:
-        from mlmon_dagster.alerts.console import HOW_TO_CONNECT
+        from mlmon_dagster.alerts.receivers.console import HOW_TO_CONNECT
 
         return Finding("slack", True, f"not connected. {HOW_TO_CONNECT}")
     from mlmon_dagster.defs.receivers import receivers

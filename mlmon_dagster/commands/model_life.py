@@ -33,7 +33,7 @@ def rename(project: Project, old: str, new: str, yes: bool, author: str) -> None
     Interrupted at any point, the same command goes on. Dagster keeps the old name's assets; under
     the new name it is told the history again.
     """
-    from mlmon_dagster.alerts.leaving import rename_alerts
+    from mlmon_dagster.alerts.people.rename_and_end import rename_alerts
     from mlmon_dagster.store.lock import writer_lock
     from mlmon_dagster.store.model_rename import parked, pending_rename, rename_model
 
@@ -74,7 +74,7 @@ def remove(project: Project, name: str, is_purged: bool, yes: bool, author: str)
     retention.trash (30 days) it comes back with: mlmon model restore MODEL. Its landing files are
     left alone. A declaration that does not load, or was deleted by hand, is no obstacle.
     """
-    from mlmon_dagster.alerts.leaving import end_alerts
+    from mlmon_dagster.alerts.people.rename_and_end import end_alerts
     from mlmon_dagster.store.lock import writer_lock
     from mlmon_dagster.store.model_rename import parked
     from mlmon_dagster.store.trash import find_removed, purge, remove_model
@@ -175,7 +175,7 @@ def _is_orphan(project: Project, model: str) -> bool:
 
 def _last_word(project: Project, model: str, declaration: Path) -> ModelSpec:
     """Return how the end of a model's alerts is told, also where its declaration does not load."""
-    from mlmon_dagster.alerts.stand_ins import stand_in
+    from mlmon_dagster.alerts.lifecycle.undeclared_models import stand_in
     from mlmon_dagster.spec import load_model, read_models
     from mlmon_dagster.spec.alerting import AlertPolicy
     from mlmon_dagster.spec.loader import alerts_of
@@ -211,7 +211,7 @@ def _check_free(project: Project, new: str) -> None:
 
 
 def _contents(project: Project, model: str) -> str:
-    from mlmon_dagster.alerts.leaving import count_open
+    from mlmon_dagster.alerts.people.rename_and_end import count_open
     from mlmon_dagster.store.model_rename import count_rows, folders_of
 
     counts = count_rows(project.store, model)

@@ -26,7 +26,7 @@ def note_backlog(
         now: What this look left.
     """
     from mlmon_dagster.alerts import RunFailure, RunSuccess, observe_run_failures
-    from mlmon_dagster.alerts.failures import unsettled
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import unsettled
 
     real_now = dt.datetime.now(dt.UTC)
     late = {

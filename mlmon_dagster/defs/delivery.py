@@ -37,7 +37,7 @@ def dispatch_alerts(
             None if nobody looked.
     """
     from mlmon_dagster.alerts import dagster_links, dispatch
-    from mlmon_dagster.alerts.dead_man import ping
+    from mlmon_dagster.alerts.receivers.deliver import ping
     from mlmon_dagster.store import heartbeats
 
     backfilling: set[str] = set()

@@ -69,7 +69,7 @@ def report_delivery(
 
 
 def _look(project: Project, specs: Sequence[ModelSpec]) -> tuple[bool, str, dict[str, object]]:
-    from mlmon_dagster.alerts.owing import count_untold
+    from mlmon_dagster.alerts.messages.owed import count_untold
     from mlmon_dagster.store.outbox_health import outbox_health
 
     health = outbox_health(project.store.state)

@@ -20,7 +20,7 @@ from mlmon_dagster.spec import BrokenModel, ModelSpec
 
 if TYPE_CHECKING:
     from mlmon_dagster.alerts import RunFailure, RunSuccess
-    from mlmon_dagster.alerts.failures import Kind, Unsettled
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import Kind, Unsettled
 
     Observed = RunFailure | RunSuccess
 
@@ -41,7 +41,7 @@ def observe_dagster(
 ) -> int:
     """Record what failed in Dagster, and what is well again; return how much of it is new."""
     from mlmon_dagster.alerts import RunFailure, RunSuccess, observe_run_failures
-    from mlmon_dagster.alerts.failures import unsettled
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import unsettled
 
     if not specs:
         return 0
@@ -63,8 +63,8 @@ def observe_dagster(
 def observe_declarations(project: Project, broken: Sequence[BrokenModel], now: dt.datetime) -> int:
     """Record which declarations do not load, each once, and which do again or are gone."""
     from mlmon_dagster.alerts import RunFailure, RunSuccess, observe_run_failures
-    from mlmon_dagster.alerts.failures import unsettled
-    from mlmon_dagster.alerts.stand_ins import PLATFORM
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import unsettled
+    from mlmon_dagster.alerts.lifecycle.undeclared_models import PLATFORM
 
     known = {
         subject: state
@@ -87,7 +87,7 @@ def observe_declarations(project: Project, broken: Sequence[BrokenModel], now: d
 
 def failed_plannings(project: Project) -> dict[str, str]:
     """Return the models whose new data could not be looked at lately, and their alert's state."""
-    from mlmon_dagster.alerts.failures import unsettled
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import unsettled
 
     found = unsettled(project.store)
     return {model: state for (model, kind, _), state in found.items() if kind == "planning"}
@@ -205,7 +205,7 @@ def _ticks(
     from dagster._core.scheduler.instigation import TickStatus
 
     from mlmon_dagster.alerts import RunFailure, RunSuccess
-    from mlmon_dagster.alerts.stand_ins import PLATFORM
+    from mlmon_dagster.alerts.lifecycle.undeclared_models import PLATFORM
 
     ours = {*SENSORS, *(f"newest_{spec.time.granularity}" for spec in specs)}
     for state in instance.all_instigator_state():
@@ -241,7 +241,7 @@ def _daemons(
 ) -> Iterator[Observed]:
     """Yield the daemons that have run once and are silent; one that never ran is not missed."""
     from mlmon_dagster.alerts import RunFailure, RunSuccess
-    from mlmon_dagster.alerts.stand_ins import PLATFORM
+    from mlmon_dagster.alerts.lifecycle.undeclared_models import PLATFORM
 
     for name, status in instance.get_daemon_statuses().items():
         if status.last_heartbeat is None or not status.required:

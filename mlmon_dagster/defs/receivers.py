@@ -12,8 +12,8 @@ from mlmon_dagster.spec import ModelSpec
 
 if TYPE_CHECKING:
     from mlmon_dagster.alerts import ConsoleReceiver, Receiver
-    from mlmon_dagster.alerts.slack import SlackReceiver
-    from mlmon_dagster.alerts.webhook import Endpoint
+    from mlmon_dagster.alerts.receivers.slack import SlackReceiver
+    from mlmon_dagster.alerts.receivers.webhook import Endpoint
 
 
 def receivers(project: Project, specs: Sequence[ModelSpec] = ()) -> dict[str, Receiver]:
@@ -26,9 +26,9 @@ def receivers(project: Project, specs: Sequence[ModelSpec] = ()) -> dict[str, Re
     Raises:
         ConfigError: If ``MLMON_SMTP_URL`` cannot be used.
     """
-    from mlmon_dagster.alerts.mail import MailReceiver, parse_mail_server
-    from mlmon_dagster.alerts.routing import webhooks
-    from mlmon_dagster.alerts.webhook import WebhookReceiver
+    from mlmon_dagster.alerts.lifecycle.routing import webhooks
+    from mlmon_dagster.alerts.receivers.mail import MailReceiver, parse_mail_server
+    from mlmon_dagster.alerts.receivers.webhook import WebhookReceiver
 
     console = _console(project)
     server = parse_mail_server(project.smtp_url, project.mail_from) if project.smtp_url else None
@@ -47,7 +47,7 @@ def receivers(project: Project, specs: Sequence[ModelSpec] = ()) -> dict[str, Re
 @cache
 def slack_receiver(project: Project) -> SlackReceiver | None:
     """Return the Slack workspace of the project's token; None without a token."""
-    from mlmon_dagster.alerts.slack import SlackReceiver
+    from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 
     if project.slack_token is None:
         return None
@@ -65,7 +65,7 @@ def _console(_project: Project) -> ConsoleReceiver:
 
 
 def _endpoint(url: str | None, url_env: str | None, secret_env: str | None) -> Endpoint:
-    from mlmon_dagster.alerts.webhook import Endpoint
+    from mlmon_dagster.alerts.receivers.webhook import Endpoint
 
     address = url if url_env is None else read_variable(url_env)
     secret = read_variable(secret_env) if secret_env else None

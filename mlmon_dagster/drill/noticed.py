@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlmon_dagster.alerts.backtest import backtest
+from mlmon_dagster.alerts.lifecycle.backtest import backtest
 from mlmon_dagster.spec import Window
 
 HORIZON = 7  # windows that a fault lasts; what is noticed later counts as not noticed

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from mlmon_dagster.alerts.backtest import backtest
+from mlmon_dagster.alerts.lifecycle.backtest import backtest
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.evidence import JudgeInputs, judge_inputs
 from mlmon_dagster.spec import ALL, PRODUCTION, ModelSpec, Window, complete_windows

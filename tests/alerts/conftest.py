@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from tests.alerts.fake_slack import FakeSlack, fake_slack
 
 

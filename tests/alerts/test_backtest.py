@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlmon_dagster.alerts.backtest import backtest, opened_by_week
+from mlmon_dagster.alerts.lifecycle.backtest import backtest, opened_by_week
 
 START = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)

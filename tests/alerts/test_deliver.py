@@ -9,9 +9,10 @@ import threading
 
 import pytest
 
-from mlmon_dagster.alerts import DeliveryPolicy, deliver, dispatch, send_test
-from mlmon_dagster.alerts.requeue import requeue
-from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.alerts import DeliveryPolicy, dispatch, send_test
+from mlmon_dagster.alerts.people.requeue import requeue
+from mlmon_dagster.alerts.receivers.base import deliver
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.outbox import claim_next, settle
 from mlmon_dagster.store.outbox_health import outbox_health

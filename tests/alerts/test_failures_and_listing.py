@@ -12,8 +12,8 @@ from mlmon_dagster.alerts import (
     observe_run_failures,
     render_alerts,
 )
-from mlmon_dagster.alerts.history import render_history
-from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.alerts.people.history import render_history
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import day, only_alert, result, send, settle, spec_of

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlmon_dagster.alerts import fold_results, retire_undeclared
-from mlmon_dagster.alerts.identity import fingerprint
+from mlmon_dagster.alerts.lifecycle.identity import fingerprint
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.schema import alert, alert_event, monitor_result
 from tests.alerts.worlds import alerts_of, day, observe, only_alert, result, rows_of, spec_of
@@ -293,7 +293,7 @@ def test_no_data_ends_no_alert(store: Store) -> None:
 
 
 def test_a_batch_does_not_cut_a_window(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlmon_dagster.alerts.fold._BATCH", 3)
+    monkeypatch.setattr("mlmon_dagster.alerts.lifecycle.apply_results._BATCH", 3)
     columns = ["a", "b"]
     observe(store, *(result(i, column_name=c) for i in range(1, 6) for c in columns))
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts import ConsoleReceiver, dagster_links, deliver, flush_groups, fold_results
-from mlmon_dagster.alerts.silencing import matcher
-from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.alerts import ConsoleReceiver, dagster_links, flush_groups, fold_results
+from mlmon_dagster.alerts.lifecycle.silences import matcher
+from mlmon_dagster.alerts.receivers.base import deliver
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store, silences, told_events
 from mlmon_dagster.store.schema import alert, alert_event, outbox, window_state

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts import DeliveryPolicy, deliver
-from mlmon_dagster.alerts.outage import summarize_outages
-from mlmon_dagster.alerts.owing import count_untold
-from mlmon_dagster.alerts.receivers import Delivery, Outcome, Posted
-from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.alerts import DeliveryPolicy
+from mlmon_dagster.alerts.messages.outage import summarize_outages
+from mlmon_dagster.alerts.messages.owed import count_untold
+from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted, deliver
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.schema import alert, alert_event, outbox

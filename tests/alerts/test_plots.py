@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mlmon_dagster.alerts.mail import MailReceiver, MailServer
-from mlmon_dagster.alerts.plotting import limit_of
-from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.alerts.messages.plot_data import limit_of
+from mlmon_dagster.alerts.receivers.mail import MailReceiver, MailServer
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.defs.plots import draw_plot
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.schema import outbox

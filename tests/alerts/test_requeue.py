@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlmon_dagster.alerts.requeue import requeue
-from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.alerts.people.requeue import requeue
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store, told_events
 from mlmon_dagster.store.schema import outbox

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mlmon_dagster.alerts import flush_groups
-from mlmon_dagster.alerts.routing import Destination, destinations, fallback_of
-from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.alerts.lifecycle.routing import Destination, destinations, fallback_of
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.schema import outbox

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts.message import Item, Message
-from mlmon_dagster.alerts.receivers import Delivery, NotPosted, Posted, Refused, Unclear
-from mlmon_dagster.alerts.rendering import slack_payload
-from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.alerts.messages.message import Item, Message
+from mlmon_dagster.alerts.messages.rendering import slack_payload
+from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Posted, Refused, Unclear
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from tests.alerts.fake_slack import FakeSlack
 
 KEY = "a1b2" * 16

@@ -8,14 +8,22 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mlmon_dagster.alerts.message import Item, Message
-from mlmon_dagster.alerts.rendering import (
+from mlmon_dagster.alerts.messages.message import Item, Message
+from mlmon_dagster.alerts.messages.rendering import (
     declared_mentions,
     plain_text,
     short_payload,
     slack_payload,
 )
-from mlmon_dagster.alerts.slack_text import clean, cut, escape, link, mention, problems, safe
+from mlmon_dagster.alerts.messages.slack_text import (
+    clean,
+    cut,
+    escape,
+    link,
+    mention,
+    problems,
+    safe,
+)
 
 KEY = "f" * 64
 NASTY = "<!channel> <@U012ABCDEF> <https://evil|click> &lt; </script> `\u202egnp.exe\n"

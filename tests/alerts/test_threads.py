@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 
-from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.schema import outbox
 from tests.alerts.fake_slack import FakeSlack

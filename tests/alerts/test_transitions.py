@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlmon_dagster.alerts.transitions import AlertState, Status, Step, Verdict, resolve, step
+from mlmon_dagster.alerts.lifecycle.transitions import (
+    AlertState,
+    Status,
+    Step,
+    Verdict,
+    resolve,
+    step,
+)
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 NAMES: dict[str, Status] = {"P": "OK", "W": "WARN", "E": "ERROR", "-": "NO_DATA"}

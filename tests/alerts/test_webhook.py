@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts.receivers import Delivery, NotPosted, Posted, Refused, Unclear
-from mlmon_dagster.alerts.routing import webhook_channel
-from mlmon_dagster.alerts.webhook import Endpoint, WebhookReceiver, sign
+from mlmon_dagster.alerts.lifecycle.routing import webhook_channel
+from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Posted, Refused, Unclear
+from mlmon_dagster.alerts.receivers.webhook import Endpoint, WebhookReceiver, sign
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.schema import outbox
 from tests.alerts.fake_webhook import Hook, fake_webhook

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from mlmon_dagster.alerts import DeliveryPolicy, dispatch, grouping, outage
-from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.alerts import DeliveryPolicy, dispatch
+from mlmon_dagster.alerts.messages import incidents, outage
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, checkpoints, open_store
@@ -135,7 +136,7 @@ class Fate:
 
 def forget_the_unseen() -> None:
     """Put the rule of old in force: only what fires when somebody looks is told."""
-    grouping.note_owed = lambda _state: None  # type: ignore[assignment]
+    incidents.note_owed = lambda _state: None  # type: ignore[assignment]
 
 
 def run(place: Place, fate: Fate) -> None:

@@ -7,10 +7,9 @@ import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlmon_dagster.alerts import deliver
-from mlmon_dagster.alerts.message import Item, Message
-from mlmon_dagster.alerts.outgoing import outbox_row, row_key
-from mlmon_dagster.alerts.receivers import Delivery, Outcome, Posted
+from mlmon_dagster.alerts.messages.message import Item, Message
+from mlmon_dagster.alerts.messages.outbox_rows import outbox_row, row_key
+from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted, deliver
 from mlmon_dagster.store import open_store, outbox
 from tests.alerts.worlds import IMPATIENT, day
 

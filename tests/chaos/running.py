@@ -16,8 +16,8 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlmon_dagster.alerts import dispatch
-from mlmon_dagster.alerts.owing import count_untold
-from mlmon_dagster.alerts.slack import SlackReceiver
+from mlmon_dagster.alerts.messages.owed import count_untold
+from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.outbox import OUTAGE

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts import grouping, outage
+from mlmon_dagster.alerts.messages import incidents, outage
 from mlmon_dagster.store import Store
 from tests.alerts.fake_slack import FakeSlack, Message, fake_slack
 from tests.chaos.database import own_postgres
@@ -121,7 +121,7 @@ def test_looks_at_random_days_lose_nothing_but_under_the_rule_of_old(
 ) -> None:
     slack.channels = dict(CHANNELS)
     if forgets:
-        monkeypatch.setattr(grouping, "note_owed", lambda _state: None)
+        monkeypatch.setattr(incidents, "note_owed", lambda _state: None)
     arriving, looked = verdicts(n_models=1, n_days=30, seed=3), looks(30, seed=3)
     look_through(store, Place(Path(), "", slack.url, 1), arriving, looked)
     episodes = expected(arriving, looked)

@@ -28,7 +28,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 
 from mlmon_dagster.alerts import fold_results, list_alerts
-from mlmon_dagster.alerts.stand_ins import platform_spec
+from mlmon_dagster.alerts.lifecycle.undeclared_models import platform_spec
 from mlmon_dagster.defs.backlogs import note_backlog
 from mlmon_dagster.defs.delivery_check import report_delivery
 from mlmon_dagster.defs.failures import (

@@ -7,7 +7,7 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from mlmon_dagster.alerts.transitions import AlertState, Verdict, step
+from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
 from mlmon_dagster.monitors.budget import alarm_budget
 from tests.monitors.cases import spec
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from mlmon_dagster.alerts.transitions import AlertState, Verdict, step
+from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
 from mlmon_dagster.monitors.limits import excess, excess_of
 from mlmon_dagster.spec import Condition
 from tests.monitors.cases import DAY, frame, metric, only, verdicts, window

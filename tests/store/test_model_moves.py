@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts.identity import fingerprint, new_row
-from mlmon_dagster.alerts.leaving import rename_alerts
+from mlmon_dagster.alerts.lifecycle.identity import fingerprint, new_row
+from mlmon_dagster.alerts.people.rename_and_end import rename_alerts
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import (
     Store,

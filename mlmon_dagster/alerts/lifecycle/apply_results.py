@@ -1,0 +1,338 @@
+"""Monitor results in, alerts and their history out."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Collection, Sequence
+from itertools import groupby
+from typing import Any
+
+import sqlalchemy as sa
+
+from mlmon_dagster.alerts.lifecycle.identity import (
+    DEFAULT_ENVIRONMENT,
+    fingerprint,
+    new_row,
+    state_columns,
+    state_of,
+)
+from mlmon_dagster.alerts.lifecycle.joint import join_columns
+from mlmon_dagster.alerts.lifecycle.suppression import breaks_window, failing_causes, mute
+from mlmon_dagster.alerts.lifecycle.transitions import EventKind, Verdict, failed, resolve, step
+from mlmon_dagster.spec import Granularity
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.store import Store, alert_state, checkpoints, told_events
+from mlmon_dagster.store.alert_state import Row
+
+WINDOWS_UNTIL_MISSING = 2
+RETIRED_AFTER = dt.timedelta(days=1)
+_BATCH = 5000
+
+AlertRow = dict[str, Any]
+
+
+def fold_results(
+    store: Store,
+    specs: Sequence[ModelSpec],
+    now: dt.datetime,
+    *,
+    environment: str = DEFAULT_ENVIRONMENT,
+) -> int:
+    """Take the new monitor results of some models into their alerts.
+
+    Safe to run in several processes at once and to be killed: results, alerts and history change
+    in one transaction, and a result is taken in once.
+
+    Args:
+        store: Where the state database is.
+        specs: The models; results of other models wait.
+        now: The time written beside the changes.
+        environment: Part of an alert's identity, such as ``production`` or ``staging``.
+
+    Returns:
+        How many results were taken in.
+    """
+    n_folded = 0
+    waiting = set(alert_state.models_with_new_results(store.state))
+    for spec in [spec for spec in specs if spec.model in waiting]:
+        more = True
+        while more:
+            with alert_state.exclusive(store.state, f"alerts:{spec.model}") as conn:
+                n_batch, more = _fold_batch(conn, spec, now, environment)
+                checkpoints.reached("fold.before_commit")
+            checkpoints.reached("fold.committed")
+            n_folded += n_batch
+        with alert_state.exclusive(store.state, f"alerts:{spec.model}") as conn:
+            _resolve_missing(conn, spec.model, now)
+    return n_folded
+
+
+def retire_undeclared(
+    store: Store,
+    specs: Sequence[ModelSpec],
+    now: dt.datetime,
+    *,
+    waiting: Collection[str] = (),
+) -> list[str]:
+    """End the alerts of models that are not monitored any more.
+
+    A model that another project declares on the same state database still gets verdicts; one that
+    has been taken away does not. So only models without a verdict for a day are ended.
+
+    Args:
+        store: Where the state database is.
+        specs: All the monitored models, not a selection.
+        now: The time written beside the changes.
+        waiting: Models whose declaration does not load; they are not gone.
+
+    Returns:
+        The models that are gone and of which a receiver has still to be told.
+    """
+    declared = {spec.model for spec in specs} | set(waiting)
+    undeclared = set(told_events.models_to_flush(store.state)) - declared
+    gone = []
+    for model in sorted(undeclared):
+        with alert_state.exclusive(store.state, f"alerts:{model}") as conn:
+            last = alert_state.last_result(conn, model)
+            if last is not None and last > now - RETIRED_AFTER:
+                continue
+            end_all(conn, model, "model_removed", now)
+        gone.append(model)
+    return gone
+
+
+def end_all(conn: sa.Connection, model: str, reason: str, now: dt.datetime) -> int:
+    """End every active alert of a model; return how many those were."""
+    rows = alert_state.load_alerts(conn, model, states=alert_state.ACTIVE).values()
+    for row in rows:
+        _end(conn, dict(row), reason, row["last_window_start"], now)
+    return len(rows)
+
+
+def _fold_batch(
+    conn: sa.Connection, spec: ModelSpec, now: dt.datetime, environment: str
+) -> tuple[int, bool]:
+    """Take in one batch; return its size and whether there may be more."""
+    model, limit = spec.model, spec.source.predictions.max_bad_rate
+    read = alert_state.new_results(conn, model, _BATCH)
+    results = _whole_windows(read)
+    alerts: dict[str, AlertRow] = {
+        key: dict(row) for key, row in alert_state.load_alerts(conn, model).items()
+    }
+    touched: set[str] = set()
+    events: list[dict[str, Any]] = []
+    windows = sorted({result["window_start"] for result in results})
+    causes = failing_causes(conn, spec, windows)
+    found = [*join_columns(results), *family_results(results, spec)]
+    judged = sorted(found, key=lambda r: r["window_start"])
+    # Window by window, so that many at once are told as if each had been looked at when it came.
+    for window, of_window in groupby(judged, key=lambda r: r["window_start"]):
+        happened: list[dict[str, Any]] = []
+        for result in of_window:
+            if result["status"] == "NO_DATA":
+                continue
+            key = fingerprint(result, environment)
+            row = alerts.setdefault(key, new_row(result, environment, now))
+            happened += _take_in(row, result, now, breaks=breaks_window(result, limit))
+            touched.add(key)
+        touched |= mute(alerts.values(), happened, causes, [window])
+        events += happened
+    alert_state.save_alerts(conn, [alerts[key] for key in sorted(touched)])
+    alert_state.append_events(conn, events)
+    alert_state.mark_folded(conn, [result["id"] for result in results], now)
+    return len(results), len(read) == _BATCH
+
+
+def _whole_windows(results: Sequence[Row]) -> Sequence[Row]:
+    """Leave a last window that the batch's end may have cut for the next batch."""
+    if len(results) < _BATCH:
+        return results
+    last = results[-1]["window_start"]
+    return [result for result in results if result["window_start"] != last] or results
+
+
+def _take_in(row: AlertRow, result: Row, now: dt.datetime, *, breaks: bool) -> list[dict[str, Any]]:
+    """Change the alert row by one result and return the events to write."""
+    evidence = result["excess"], result["excess_error"]
+    verdict = Verdict(result["window_start"], result["status"], result["id"], *evidence)
+    before = state_of(row)
+    after, kinds, is_newest = step(before, verdict, k=result["k"], n=result["of_n"])
+    row |= state_columns(after)
+    if is_newest:
+        _remember(row, result, now, breaks)
+    if {"opened", "escalated", "resolved"} & set(kinds):
+        row |= {"acked_by": "", "acked_at": None}
+    if "opened" in kinds:
+        row |= {
+            "opened_window": result["window_start"],
+            "opened_at": now,
+            "resolved_at": None,
+            "resolved_reason": "",
+            "muted_reason": "backfill" if result["is_backfill"] else "",
+        }
+        if sum(failed(known.status) for known in after.recent[-result["of_n"] :]) < result["k"]:
+            severe = {"severe": f"{result['k']} of {result['of_n']}"}
+            row["details"] = json.dumps(json.loads(row["details"]) | severe)
+    if "resolved" in kinds:
+        reason = "revised" if "revised" in kinds else "recovered"
+        row |= {"resolved_at": now, "resolved_reason": reason}
+    if "resolved" in kinds and row["muted_reason"] == "backfill" and not result["is_backfill"]:
+        row["muted_reason"] = ""  # it outlived the backfill that it came with
+    return [_event(row, kind, result["window_start"], result, now) for kind in kinds]
+
+
+def _remember(row: AlertRow, result: Row, now: dt.datetime, breaks: bool) -> None:
+    """Keep what the newest window said; the sentence and numbers stay the last failure's."""
+    row |= {
+        "last_window_start": result["window_start"],
+        "last_data_version": result["data_version"],
+        "last_status": result["status"],
+        "updated_at": now,
+    }
+    details = json.loads(row["details"])
+    if failed(result["status"]):
+        row |= {name: result[name] for name in ("value", "message", "owner", "runbook")}
+        same = ("baseline_value", "lower", "upper", "n", "threshold", "granularity", "run_id")
+        details = {name: result[name] for name in same}
+        details["window_start"] = result["window_start"].isoformat()
+        details["breaks_window"] = breaks
+        details["explain"] = json.loads(result["details"] or "{}")
+    details["newest_value"], details["newest_message"] = result["value"], result["message"]
+    details["newest_window_end"] = result["window_end"].isoformat()
+    if not result["is_backfill"]:
+        details["judged_at"] = now.isoformat()  # history is no reason to remind of anything
+    row["details"] = json.dumps(details)
+
+
+def _event(
+    row: AlertRow, kind: EventKind, window: dt.datetime, result: Row | None, now: dt.datetime
+) -> dict[str, Any]:
+    return {
+        "fingerprint": row["fingerprint"],
+        "episode": row["episode"],
+        "kind": kind,
+        "window_start": window,
+        "data_version": result["data_version"] if result else row["last_data_version"],
+        "severity": row["severity"],
+        "value": result["value"] if result else row["value"],
+        "message": result["message"] if result else row["message"],
+        "muted_reason": row["muted_reason"],
+        "created_at": now,
+    }
+
+
+# Alerts whose slice or monitor is gone
+
+
+def _resolve_missing(conn: sa.Connection, model: str, now: dt.datetime) -> None:
+    """End the alerts that had no result at all in the last windows their family was judged in."""
+    coverage: dict[tuple[str, str], dict[dt.datetime, set[tuple[str, str, str]]]] = {}
+    for row in alert_state.load_alerts(conn, model, states=alert_state.ACTIVE).values():
+        if row["family"] == "pipeline" or row["metric"] == METRIC:
+            continue
+        stream = (row["family"], row["dataset"])
+        if stream not in coverage:
+            coverage[stream] = alert_state.recent_coverage(conn, model, *stream)
+        newer = {w: keys for w, keys in coverage[stream].items() if w > row["last_window_start"]}
+        key = (row["monitor"], row["slice_key"], row["slice_value"])
+        if len(newer) >= WINDOWS_UNTIL_MISSING and not any(key in keys for keys in newer.values()):
+            reason = "monitor_removed" if row["slice_key"] == "all" else "slice_missing"
+            _end(conn, dict(row), reason, max(newer), now)
+
+
+def _end(
+    conn: sa.Connection, row: AlertRow, reason: str, window: dt.datetime, now: dt.datetime
+) -> None:
+    after, kinds, _ = resolve(state_of(row))
+    row |= {**state_columns(after), "resolved_at": now, "resolved_reason": reason}
+    row |= {"acked_by": "", "acked_at": None, "updated_at": now}
+    alert_state.save_alerts(conn, [row])
+    alert_state.append_events(conn, [_event(row, kind, window, None, now) for kind in kinds])
+
+
+METRIC = "no_verdict"
+_AT_ONCE = ("no_baseline",)
+_WHEN_MATURE = ("no_actuals",)
+# Told by other alerts, over by themselves, or known to whoever installed it.
+_EXPLAINED = (
+    "no_rows", "no_records", "files_unread", "provisional", "schema", "fully_covered",
+    "no_actuals", "no_scikit_learn",
+)  # fmt: skip
+# Windows with predictions in a row without a verdict: a week of days, two days of hours.
+_PATIENCE: dict[Granularity, int] = {"hour": 48, "day": 7, "week": 3, "month": 2}
+_NEXT = {
+    "few_rows": "Choose a coarser time.granularity, or lower the monitor's min_rows.",
+    "few_of_rarer_class": "Choose a coarser time.granularity, so that a window holds more of them.",
+}
+
+
+def family_results(results: Sequence[Row], spec: ModelSpec) -> list[dict[str, Any]]:
+    """Return one more result per window, dataset and family: whether it could be judged.
+
+    Args:
+        results: Rows of ``monitor_result``; only those of whole windows (slice ``all``) count.
+        spec: The model that they are of.
+
+    Returns:
+        WARN where no monitor of a family could judge, or one could not and somebody must act; OK
+        where others did; nothing where there was no verdict for a reason that needs no one. What
+        may pass by itself fires only if it lasts: a week of days, or two days of hours.
+    """
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in results:
+        if row["slice_key"] == "all" and row["family"] != "pipeline":
+            key = (row["window_start"], row["family"], row["dataset"])
+            groups.setdefault(key, []).append(row)
+    return [found for rows in groups.values() if (found := _family_result(rows, spec))]
+
+
+def _family_result(rows: Sequence[Row], spec: ModelSpec) -> dict[str, Any] | None:
+    unjudged = [row for row in rows if row["status"] == "NO_DATA"]
+    judged = [row for row in rows if row["status"] != "NO_DATA"]
+    mute = [row for row in unjudged if _needs_someone(row)]
+    patience = _patience(spec)
+    k = 1 if mute else patience
+    if not mute and not judged:
+        mute = [row for row in unjudged if row["reason"] not in _EXPLAINED and row["n"]]
+    if not mute and not judged:
+        return None
+    example = (mute or judged)[0]
+    return {
+        **example,
+        "id": max(row["id"] for row in rows),
+        "monitor": f"{example['family']}/{METRIC}",
+        "metric": METRIC,
+        "column_name": ":table",
+        "status": "WARN" if mute else "OK",
+        "value": None,
+        "excess": None,
+        "excess_error": None,
+        "threshold": "",
+        "message": _message(mute, spec) if mute else "",
+        "details": "{}",
+        "k": k,
+        "of_n": patience,
+    }
+
+
+def _needs_someone(row: Row) -> bool:
+    if row["reason"] in _AT_ONCE:
+        return True
+    return row["reason"] in _WHEN_MATURE and row["maturity"] in ("mature", "closed")
+
+
+def _patience(spec: ModelSpec) -> int:
+    """Return how many windows without a verdict are borne, beside those that are learnt from."""
+    grain = spec.time.granularity
+    learnt = spec.baseline.windows_needed(grain) if spec.baseline.is_rolling else 0
+    return _PATIENCE[grain] + learnt
+
+
+def _message(mute: Sequence[Row], spec: ModelSpec) -> str:
+    first = mute[0]
+    others = f" The same holds for {len(mute) - 1} more." if len(mute) > 1 else ""
+    step = _NEXT.get(first["reason"], "")
+    if first["reason"] == "learning":
+        step = f"The baseline is {spec.baseline.described()}."
+    return f"{first['message']}{others}" + (f" {step}" if step else "")

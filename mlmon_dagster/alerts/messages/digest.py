@@ -1,0 +1,170 @@
+"""The digest: once a day or week, what fires, what changed, and whether messages arrive.
+
+A digest is one message per place, whatever the number of models that it is about. Its idempotency
+key is made of the place and the period, so any number of dispatchers write it once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Sequence
+from typing import Literal, get_args
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+
+from mlmon_dagster.alerts.lifecycle.routing import Destination, default_destinations, fallback_of
+from mlmon_dagster.alerts.messages.message import MAX_LISTED, Item, Message
+from mlmon_dagster.alerts.messages.outbox_rows import outbox_row
+from mlmon_dagster.alerts.messages.view import AlertView, view_of, worst_first
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.alerting import DigestPolicy, Weekday
+from mlmon_dagster.store import Store, alert_state, outbox
+from mlmon_dagster.store.outbox_health import outbox_health
+
+Cadence = Literal["daily", "weekly"]
+_DAYS: dict[Cadence, int] = {"daily": 1, "weekly": 7}
+_WEEKDAYS = get_args(Weekday)
+_MAX_NAMED = 12
+
+
+def write_digests(store: Store, specs: Sequence[ModelSpec], now: dt.datetime) -> int:
+    """Write the digests that are due and not written yet; return how many.
+
+    Args:
+        store: Where the state database is.
+        specs: The models.
+        now: The time that decides which period has ended; missed periods are not made up for.
+    """
+    due: dict[tuple[Destination, Cadence, dt.datetime], list[ModelSpec]] = {}
+    for spec in specs:
+        cadence = spec.alerts.digest.every
+        if cadence != "off":
+            end = period_end(spec.alerts.digest, cadence, spec.time.zone, now)
+            for place in default_destinations(spec):
+                due.setdefault((place, cadence, end), []).append(spec)
+    written = [
+        _write(store, place, cadence, end, models)
+        for (place, cadence, end), models in sorted(due.items(), key=lambda item: item[0])
+    ]
+    return sum(written)
+
+
+def period_end(policy: DigestPolicy, cadence: Cadence, zone: str, now: dt.datetime) -> dt.datetime:
+    """Return the last moment at which a digest was due, at or before now."""
+    local = now.astimezone(ZoneInfo(zone))
+    day = local.date()
+    if cadence == "weekly":
+        day -= dt.timedelta(days=(day.weekday() - _WEEKDAYS.index(policy.weekday)) % 7)
+    due = dt.datetime.combine(day, dt.time(policy.hour), ZoneInfo(zone))
+    if due > local:
+        due = dt.datetime.combine(
+            day - dt.timedelta(days=_DAYS[cadence]), dt.time(policy.hour), ZoneInfo(zone)
+        )
+    return due.astimezone(dt.UTC)
+
+
+def _write(
+    store: Store, place: Destination, cadence: Cadence, end: dt.datetime, specs: list[ModelSpec]
+) -> int:
+    key = hashlib.sha256("|".join((*place, cadence, end.isoformat())).encode()).hexdigest()
+    with store.state.connect() as conn:
+        if outbox.get_message(conn, key) is not None:
+            return 0
+    text = compose_digest(store, specs, cadence, end)
+    group = {
+        "group_key": "|".join((*place, "digest", cadence)),
+        "receiver": place.receiver,
+        "channel": place.channel,
+    }
+    fallback = fallback_of(specs[0], place)
+    row = outbox_row(group, key, "digest", text, head_key="", now=end, fallback=fallback)
+    with store.state.begin() as conn:
+        return outbox.enqueue(conn, [row])
+
+
+def compose_digest(
+    store: Store, specs: Sequence[ModelSpec], cadence: Cadence, end: dt.datetime
+) -> Message:
+    """Say how some models fared in the day or week before a moment.
+
+    Args:
+        store: Where the state database is.
+        specs: The models; not empty.
+        cadence: How long the period is.
+        end: Where it ends.
+    """
+    start = end - dt.timedelta(days=_DAYS[cadence])
+    with store.state.connect() as conn:
+        firing, silenced = _active(conn, specs)
+        opened, resolved = _changes(conn, specs, start, end)
+    zone = ZoneInfo(specs[0].time.zone)
+    affected = sorted({view.row["model"] for view in firing})
+    quiet = [spec.model for spec in specs if spec.model not in affected]
+    counts = [f"{len(firing)} firing", f"{opened} opened", f"{resolved} resolved"]
+    counts += [f"{silenced} silenced"] if silenced else []
+    rest = firing[MAX_LISTED:]
+    worst = "ERROR" if any(v.row["severity"] == "ERROR" for v in firing) else "WARN"
+    return Message(
+        title=f"{cadence.capitalize()} digest: {', '.join(counts)}",
+        mood="ERROR" if firing and worst == "ERROR" else "WARN" if firing else "OK",
+        items=tuple(
+            Item(f"{v.row['model']}: {v.sentence}", f"since {v.since}") for v in firing[:MAX_LISTED]
+        ),
+        more=f"and {len(rest)} more" if rest else "",
+        notes=(
+            ("Quiet", _quiet(quiet, len(specs))),
+            ("Delivery", _delivery(store)),
+            (
+                "Period",
+                f"{start.astimezone(zone):%Y-%m-%d %H:%M} to "
+                f"{end.astimezone(zone):%Y-%m-%d %H:%M %Z}",
+            ),
+        ),
+        commands=("mlmon alerts list --firing",),
+    )
+
+
+def _active(conn: sa.Connection, specs: Sequence[ModelSpec]) -> tuple[list[AlertView], int]:
+    """Return the alerts that fire and are told, the worst first, and how many are silenced."""
+    views, n_silenced = [], 0
+    for spec in specs:
+        for row in alert_state.load_alerts(conn, spec.model, states=alert_state.ACTIVE).values():
+            if row["muted_reason"].startswith("silence:"):
+                n_silenced += 1
+            elif not row["muted_reason"]:
+                views.append(view_of(row, spec.time.zone))
+    return worst_first(views), n_silenced
+
+
+def _changes(
+    conn: sa.Connection, specs: Sequence[ModelSpec], start: dt.datetime, end: dt.datetime
+) -> tuple[int, int]:
+    """Count what opened and what was resolved in a period, history of backfills left out."""
+    kinds = [
+        event["kind"]
+        for spec in specs
+        for events in alert_state.all_events(conn, spec.model).values()
+        for event in events
+        if start < event["created_at"] <= end and event["muted_reason"] != "backfill"
+    ]
+    return kinds.count("opened"), kinds.count("resolved")
+
+
+def _delivery(store: Store) -> str:
+    health = outbox_health(store.state)
+    if not health.n_dead and not health.n_waiting:
+        return "every message was delivered"
+    said = f"{health.n_waiting} waiting, {health.n_dead} refused for good"
+    return f"{said}: {health.last_error}" if health.last_error else said
+
+
+def _quiet(names: Sequence[str], n: int) -> str:
+    models = f"of {n} model{'s' if n > 1 else ''}"
+    return f"{len(names)} {models}: {_named(names)}" if names else f"none {models}"
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more

@@ -1,0 +1,329 @@
+"""What a flush knows of one model: its alerts, and what receivers were told about them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from mlmon_dagster.alerts.lifecycle.routing import Destination, destinations, fallback_of
+from mlmon_dagster.alerts.lifecycle.silences import silenced_by
+from mlmon_dagster.alerts.messages.message import Context, Message, missed_message
+from mlmon_dagster.alerts.messages.needs_update import Told
+from mlmon_dagster.alerts.messages.outbox_rows import outbox_row, plot_row, row_key
+from mlmon_dagster.alerts.messages.plot_data import plot_of
+from mlmon_dagster.alerts.messages.view import AlertView, failed_since, past_episode, view_of
+from mlmon_dagster.store import alert_state, outbox, silences, told_events
+from mlmon_dagster.store.alert_state import Row
+
+SUMMARY = "summary"  # the group of the message that ends a backfill
+IN_THREAD, INLINE = "slack", ("email",)  # how a receiver shows plots; others show none
+
+
+@dataclass
+class GroupState:
+    """The alerts and groups of one model, inside one transaction.
+
+    Attributes:
+        conn: The transaction.
+        context: The model.
+        now: The time of the flush.
+        groups: Rows of the notification log by group key.
+        alerts: Rows of the alerts that are active or were told about, by fingerprint.
+        silences: The silences in force.
+        changes: The escalations and revisions of each alert's episode, oldest first.
+        routes: Where each alert goes now, and who is mentioned there, by fingerprint.
+        views: The alerts as people read them.
+        with_plots: Whether messages that tell something new get a picture of it.
+        untold: Episodes of which something is in no message, by fingerprint.
+    """
+
+    conn: sa.Connection
+    context: Context
+    now: dt.datetime
+    groups: dict[str, dict[str, Any]]
+    alerts: dict[str, dict[str, Any]]
+    silences: Sequence[Row]
+    changes: dict[str, list[str]]
+    routes: dict[str, dict[Destination, str]]
+    views: dict[str, AlertView] = field(default_factory=dict)
+    with_plots: bool = False
+    untold: Mapping[str, Collection[int]] = field(default_factory=dict)
+
+    def apply_silences(self) -> None:
+        """Mute what a silence matches, and unmute what none matches any more."""
+        for fingerprint, row in self.alerts.items():
+            muted = row["muted_reason"]
+            if row["state"] not in alert_state.ACTIVE or not (muted == "" or _is_silence(muted)):
+                continue
+            silence = silenced_by(row, self.silences)
+            reason = "" if silence is None else f"silence:{silence}"
+            if reason != muted:
+                row["muted_reason"] = reason
+                alert_state.set_muted(self.conn, fingerprint, reason)
+
+    def is_active(self, episode: str) -> bool:
+        """Tell whether an episode goes on."""
+        fingerprint, number = episode.split(":")
+        row = self.alerts.get(fingerprint)
+        return (
+            row is not None and row["episode"] == int(number) and row["state"] in alert_state.ACTIVE
+        )
+
+    def key(self, row: Row) -> str:
+        """Name what is told of an alert: its episode and how often that changed."""
+        return f"{row['fingerprint']}:{row['episode']}:{len(self.changes[row['fingerprint']])}"
+
+    def changes_since(self, key: str) -> list[str]:
+        """Return what has happened in an episode since it was told under a key."""
+        fingerprint, _, n_told = key.split(":")
+        return self.changes[fingerprint][int(n_told) :]
+
+    def destinations(self) -> list[Destination]:
+        """Return the places that an alert goes to, or that have still to hear of one."""
+        routed = {place for places in self.routes.values() for place in places}
+        open_ = [g for g in self.groups.values() if (g["firing"], g["owed"]) != ("[]", "[]")]
+        waiting = {place_of(group) for group in open_}
+        return sorted(routed | waiting)
+
+    def families(self) -> list[str]:
+        """Return the families of the alerts."""
+        return sorted({row["family"] for row in self.alerts.values()})
+
+    def active(self, destination: Destination, family: str) -> dict[str, dict[str, Any]]:
+        """Return by key the active alerts of a family that go to a place or were told of there.
+
+        An alert that escalates onto another route is new there, and stays in the thread where it
+        was told of until it ends.
+        """
+        group = self.groups.get(self._group_key(destination, family))
+        told = {episode_of(key) for key in json.loads(group["firing"])} if group else set()
+        found = {
+            self.key(row): row
+            for row in self.alerts.values()
+            if row["family"] == family and row["state"] in alert_state.ACTIVE
+        }
+        return {
+            key: row
+            for key, row in found.items()
+            if self.goes_to(row, destination) or episode_of(key) in told
+        }
+
+    def goes_to(self, row: Row, destination: Destination) -> bool:
+        """Tell whether the spec sends an alert to a place now."""
+        return destination in self.routes.get(row["fingerprint"], {})
+
+    def context_of(self, group: Row) -> Context:
+        """Return what a message for a group needs to know."""
+        place = place_of(group)
+
+        def mention(view: AlertView) -> str:
+            return self.routes.get(view.row["fingerprint"], {}).get(place, "")
+
+        return replace(self.context, mention_of=mention, n_suppressed=self.count_suppressed())
+
+    def count_suppressed(self) -> dict[str, int]:
+        """Count the alerts that each schema or freshness monitor keeps from being sent."""
+        reasons = [row["muted_reason"] for row in self.alerts.values()]
+        causes = [r.removeprefix("suppressed:") for r in reasons if r.startswith("suppressed:")]
+        return {cause: causes.count(cause) for cause in causes}
+
+    def views_of(self, keys: Iterable[str]) -> list[AlertView]:
+        """Return the alerts that keys name, each once."""
+        fingerprints = dict.fromkeys(key.split(":")[0] for key in sorted(keys))
+        return [self.views[f] for f in fingerprints if f in self.views]
+
+    def episodes(self, keys: Iterable[str]) -> list[AlertView]:
+        """Return episodes by key, also those after which the alert has fired again."""
+        history = alert_state.all_events(self.conn, self.context.spec.model)
+        zone, found = self.context.spec.time.zone, []
+        for key in sorted(keys):
+            fingerprint, number = key.split(":")
+            if fingerprint not in self.alerts:
+                continue
+            row: Row = self.alerts[fingerprint]
+            # An alert that is not active may have failed since without opening another episode.
+            if row["episode"] != int(number) or row["state"] not in alert_state.ACTIVE:
+                of_it = [e for e in history.get(fingerprint, ()) if e["episode"] == int(number)]
+                row = {**past_episode(row, of_it), "episode": int(number)}
+            found.append(view_of(row, zone))
+        return found
+
+    def ended_views(self, keys: Iterable[str]) -> list[AlertView]:
+        """Return episodes that have ended: as they are, or as they were if it failed since."""
+        named = {episode_of(key) for key in keys}
+        as_it_was = {view.row["fingerprint"]: view for view in self.episodes(named)}
+        since = [f for f, view in as_it_was.items() if failed_since(self.alerts[f], view)]
+        return [as_it_was[f] if f in since else self.views[f] for f in as_it_was]
+
+    def _group_key(self, destination: Destination, family: str) -> str:
+        return "|".join((*destination, self.context.spec.model, family))
+
+    def group(self, destination: Destination, family: str) -> dict[str, Any]:
+        """Return a place's notification log of a family, a new one if it was never told of it."""
+        group_key = self._group_key(destination, family)
+        if group_key not in self.groups:
+            self.groups[group_key] = {
+                "group_key": group_key,
+                "receiver": destination.receiver,
+                "channel": destination.channel,
+                "model": self.context.spec.model,
+                "family": family,
+                "head_key": "",
+                "version": 0,
+                "firing": "[]",
+                "resolved": "[]",
+                "owed": "[]",
+                "n_reminders": 0,
+                "last_sent_at": None,
+                "first_dirty_at": None,
+                "next_flush_at": None,
+            }
+        return self.groups[group_key]
+
+    def enqueue(
+        self,
+        group: dict[str, Any],
+        key: str,
+        kind: str,
+        text: Message,
+        *,
+        head_key: str,
+        tells: Iterable[str] = (),
+        next_at: dt.datetime = outbox.AT_ONCE,
+        pictured: Sequence[AlertView] = (),
+    ) -> None:
+        """Write a message into the outbox, and a plot of some alerts where plots are shown.
+
+        Args:
+            group: The notification log that it belongs to.
+            key: Its idempotency key.
+            kind: What kind of message it is.
+            text: What it says.
+            head_key: Key of the message that opened the thread; empty to open one.
+            tells: The episodes of which it tells all that has happened so far.
+            next_at: When it is due, in real time.
+            pictured: The alerts to draw.
+        """
+        episodes = sorted({episode_of(k) for k in tells})
+        receiver = group["receiver"]
+        wanted = self.with_plots and pictured and receiver in (IN_THREAD, *INLINE)
+        plot = plot_of(self.conn, pictured) if wanted else None
+        rows = [
+            outbox_row(
+                group,
+                key,
+                kind,
+                text,
+                head_key=head_key,
+                now=self.now,
+                fallback=fallback_of(self.context.spec, place_of(group)),
+                tells=episodes,
+                plot=plot if receiver in INLINE else None,
+            )
+        ]
+        if plot and receiver == IN_THREAD:
+            rows.append(plot_row(group, key, plot, thread=head_key or key, now=self.now))
+        outbox.enqueue(self.conn, [{**row, "next_at": next_at} for row in rows])
+        told_events.mark_told(self.conn, map(split, episodes), key)
+
+    def enqueue_over(
+        self, group: dict[str, Any], part: str, over: Collection[str]
+    ) -> dict[str, list[str]]:
+        """Say of episodes that they are over, in as many messages as it takes to name them all.
+
+        Args:
+            group: The notification log that they belong to.
+            part: Tells these messages from others of the same version.
+            over: The episodes.
+
+        Returns:
+            By the key of each message the episodes that it tells.
+        """
+        left, told = self.episodes(over), dict[str, list[str]]()
+        while left:
+            key = row_key(group, f"{part}{len(told) or ''}")
+            text, rest = missed_message(self.context_of(group), left)
+            untold = {view.episode for view in rest}
+            told[key] = [view.episode for view in left if view.episode not in untold]
+            self.enqueue(group, key, "resolved", text, head_key="", tells=told[key])
+            left = list(rest)
+        return told
+
+
+def load(
+    conn: sa.Connection,
+    context: Context,
+    now: dt.datetime,
+    *,
+    with_plots: bool = False,
+    also: Collection[str] = (),
+) -> GroupState:
+    """Read the state of one model and ``also`` some alerts, with today's silences applied."""
+    model = context.spec.model
+    groups = {key: dict(row) for key, row in alert_state.load_groups(conn, model).items()}
+    untold = told_events.untold_episodes(conn, model)
+    told = [json.loads(g[name]) for g in groups.values() for name in ("firing", "resolved", "owed")]
+    fingerprints = sorted({key.split(":")[0] for keys in told for key in keys} | {*untold, *also})
+    rows = alert_state.load_alerts(
+        conn, model, states=alert_state.ACTIVE, fingerprints=fingerprints
+    )
+    alerts = {key: dict(row) for key, row in rows.items()}
+    episodes = {key: row["episode"] for key, row in alerts.items()}
+    state = GroupState(
+        conn=conn,
+        context=context,
+        now=now,
+        groups=groups,
+        alerts=alerts,
+        silences=silences.in_force(conn, now),
+        changes=alert_state.changes_announced(conn, episodes),
+        routes={
+            key: destinations(context.spec, row)
+            for key, row in alerts.items()
+            if row["state"] in alert_state.ACTIVE
+        },
+        with_plots=with_plots,
+        untold=untold,
+    )
+    state.apply_silences()
+    state.views = {key: view_of(row, context.spec.time.zone) for key, row in alerts.items()}
+    return state
+
+
+def place_of(group: Row) -> Destination:
+    """Return the place that a group's messages go to."""
+    return Destination(group["receiver"], group["channel"])
+
+
+def told_of(group: Row) -> Told:
+    """Read what was told about a group."""
+    return Told(
+        frozenset(json.loads(group["firing"])),
+        frozenset(json.loads(group["resolved"])),
+        group["last_sent_at"],
+    )
+
+
+def episode_of(key: str) -> str:
+    """Strip how often the episode changed: a key of ``resolved``."""
+    return ":".join(key.split(":")[:2])
+
+
+def dump(keys: Iterable[str]) -> str:
+    """Write keys the way the notification log keeps them."""
+    return json.dumps(sorted(keys))
+
+
+def split(episode: str) -> tuple[str, int]:
+    """Return the fingerprint and the number that name an episode."""
+    fingerprint, number = episode.split(":")
+    return fingerprint, int(number)
+
+
+def _is_silence(reason: str) -> bool:
+    return reason.startswith("silence:")

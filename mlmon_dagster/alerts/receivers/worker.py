@@ -1,0 +1,271 @@
+"""One worker that takes messages from the outbox to their receivers."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import random
+import socket
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlmon_dagster.alerts.messages.outbox_rows import PLOT, fallback_row
+from mlmon_dagster.alerts.receivers.base import (
+    Delivery,
+    NotPosted,
+    Outcome,
+    Posted,
+    Receiver,
+    Refused,
+    Unclear,
+)
+from mlmon_dagster.store import Store, channel_gates, checkpoints, outbox
+from mlmon_dagster.store.outbox import Claim
+
+Clock = Callable[[], dt.datetime]
+
+# Longer together than another worker's request may take.
+_LOOKS_AFTER_A_LOST_LEASE, _LOOK_SECONDS = 50, 0.3
+_MAX_PLOT_ATTEMPTS = 5
+# What goes with a message: nothing that waits is held up by it, and losing it loses no news.
+_COMPANIONS = ("head", PLOT)
+
+
+@dataclass(frozen=True)
+class DeliveryPolicy:
+    """Waiting times, all real time.
+
+    Attributes:
+        lease: How long a claimed message is left to its worker; longer than any request.
+        first_backoff_seconds: Wait after the first failure; doubles, with full jitter.
+        longest_backoff_seconds: Where doubling ends.
+        settle_seconds: Wait before a message of unclear fate is looked up, since a channel's
+            history may lag.
+        pace_seconds: Least time between two messages of a channel; Slack asks for one second.
+        idle_seconds: Longest wait for the next message inside one call.
+        longest_pause_seconds: Longest pause of a channel that fails; it begins at the pace and
+            doubles with each failure.
+    """
+
+    lease: dt.timedelta = dt.timedelta(seconds=60)
+    first_backoff_seconds: float = 5.0
+    longest_backoff_seconds: float = 900.0
+    settle_seconds: float = 10.0
+    pace_seconds: float = 1.0
+    idle_seconds: float = 1.5
+    longest_pause_seconds: float = 60.0
+
+
+@dataclass
+class DeliveryReport:
+    """What one call of ``deliver`` did."""
+
+    n_sent: int = 0
+    n_retry: int = 0
+    n_unclear: int = 0
+    n_dead: int = 0
+    n_waiting: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Worker:
+    """Takes one message at a time; see ``deliver``."""
+
+    store: Store
+    receivers: Mapping[str, Receiver]
+    policy: DeliveryPolicy
+    clock: Clock
+    jitter: Callable[[], float] = random.random
+    report: DeliveryReport = field(default_factory=DeliveryReport)
+    looked_at: dt.datetime | None = None  # when the queue was last asked
+    owner: str = field(
+        default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    )
+
+    def attempt_next(self) -> bool:
+        """Take one message to an end; False if none may go now."""
+        self.looked_at = self.clock()
+        claim = outbox.claim_next(
+            self.store.state,
+            owner=self.owner,
+            receivers=sorted(self.receivers),
+            now=self.looked_at,
+            lease=self.policy.lease,
+        )
+        if claim is None:
+            return False
+        checkpoints.reached("deliver.claimed")
+        outcome = self._try(claim)
+        if outcome is None:
+            return True
+        checkpoints.reached("deliver.posted")
+        self._settle(claim, outcome)
+        checkpoints.reached("deliver.settled")
+        return True
+
+    def wait_for_next(self, deadline: float) -> bool:
+        """Wait a moment if a message becomes due soon, such as the next of a paced channel."""
+        due = outbox.next_due(self.store.state, sorted(self.receivers))
+        # Due then and yet not claimed: it waits for another worker or for its thread's head.
+        if due is None or (self.looked_at is not None and due <= self.looked_at):
+            return False
+        seconds = max((due - self.clock()).total_seconds(), 0.0)
+        left = deadline - time.monotonic()
+        if seconds > min(self.policy.idle_seconds, left):
+            return False
+        time.sleep(seconds)
+        return True
+
+    def _try(self, claim: Claim) -> Outcome | None:
+        receiver = self.receivers[claim.row["receiver"]]
+        delivery = self._delivery(claim)
+        if claim.is_lookup:
+            since = claim.row["attempt_at"] or claim.row["created_at"]
+            outcome = receiver.look_up(delivery, since.timestamp())
+            checkpoints.reached("deliver.looked_up")
+            return outcome
+        if claim.row["kind"] in _COMPANIONS and not (delivery.update_ts or delivery.thread_ts):
+            return Refused("the message that it goes with was never posted")
+        if not outbox.renew(self.store.state, claim, self.clock(), self.policy.lease):
+            return None  # frozen since the claim: another worker has it now
+        checkpoints.reached("deliver.fenced")
+        return receiver.send(delivery)
+
+    def _delivery(self, claim: Claim) -> Delivery:
+        row, head = claim.row, claim.head
+        head_ts = head["slack_ts"] if head else ""
+        channel_id = head["slack_channel"] if head else ""
+        is_update = row["kind"] == "head"
+        if claim.is_lookup and not channel_id:
+            channel_id = outbox.known_channel_id(self.store.state, row["channel"])
+        return Delivery(
+            idempotency_key=row["idempotency_key"],
+            channel=row["channel"],
+            channel_id=channel_id,
+            payload=json.loads(row["payload"]),
+            thread_ts="" if is_update else head_ts,
+            update_ts=head_ts if is_update else "",
+        )
+
+    def _settle(self, claim: Claim, outcome: Outcome) -> None:
+        match outcome:
+            case Posted():
+                self._posted(claim, outcome)
+            case NotPosted():
+                self._not_posted(claim, outcome)
+            case Unclear():
+                self._unclear(claim, outcome)
+            case Refused():
+                self._refused(claim, outcome)
+
+    def _posted(self, claim: Claim, outcome: Posted) -> None:
+        self._count(claim, is_failure=False)
+        if outcome.ts:
+            self._close_gate(claim, self.policy.pace_seconds)
+        values = {
+            "slack_ts": outcome.ts,
+            "slack_channel": outcome.channel_id,
+            "sent_at": self.clock(),
+        }
+        if self._write(claim, "sent", error="", **values):
+            self.report.n_sent += 1
+        elif outcome.ts and claim.row["kind"] != "head":
+            self._settle_late(claim, outcome, values)
+
+    def _settle_late(self, claim: Claim, outcome: Posted, values: Mapping[str, Any]) -> None:
+        """Settle a post that ended after its lease: keep one copy, whoever posted it.
+
+        While another worker is at the row, its outcome is waited for. A row of unclear fate will
+        be looked up, and whoever does that finds this copy too.
+        """
+        for _ in range(_LOOKS_AFTER_A_LOST_LEASE):
+            row = outbox.get_row(self.store.state, claim.row["id"])
+            if row is None or row["status"] == "unknown" or row["slack_ts"] == outcome.ts:
+                return
+            if row["status"] in ("sent", "superseded"):
+                if not self.receivers[claim.row["receiver"]].retract(
+                    self._delivery(claim), outcome
+                ):
+                    self._note("a message was posted twice after a worker had been frozen")
+                return
+            if outbox.adopt(self.store.state, claim.row["id"], **values):
+                self.report.n_sent += 1
+                return
+            time.sleep(_LOOK_SECONDS)
+        self._note("a message may be posted twice: a worker was frozen past its lease")
+
+    def _refused(self, claim: Claim, outcome: Refused) -> None:
+        self._count(claim, is_failure=False)
+        # An update of a head that is gone is no loss: the thread has the news.
+        status = "superseded" if claim.row["kind"] in _COMPANIONS else "dead"
+        copy = fallback_row(claim.row, outcome.error) if status == "dead" else None
+        settled = outbox.settle(self.store.state, claim, status, copy=copy, error=outcome.error)
+        if settled and status == "dead":
+            self.report.n_dead += 1
+        self._note(outcome.error)
+
+    def _not_posted(self, claim: Claim, outcome: NotPosted) -> None:
+        if self._gives_up(claim):
+            self._refused(claim, Refused(outcome.error))
+            return
+        if outcome.wait_seconds is not None:
+            self._close_gate(claim, outcome.wait_seconds)
+        else:
+            self._count(claim, is_failure=not claim.is_lookup)
+        # Absent from the history: nothing failed just now, so it can go at once.
+        wait = 0.0 if claim.is_lookup else self._backoff(claim)
+        if outcome.wait_seconds is not None:  # the gate holds it, but a plot closes none
+            wait = outcome.wait_seconds if claim.row["kind"] == PLOT else 0.0
+        self._write(claim, "queued", error=outcome.error, next_at=self._after(wait))
+        self.report.n_retry += 1
+        self._note(outcome.error)
+
+    def _unclear(self, claim: Claim, outcome: Unclear) -> None:
+        if outcome.wait_seconds is not None:
+            self._close_gate(claim, outcome.wait_seconds)
+        else:
+            self._count(claim, is_failure=True)
+        # An update may be repeated freely; what was posted must be looked up.
+        status = "queued" if claim.row["kind"] == "head" else "unknown"
+        wait = self._backoff(claim) if claim.is_lookup else self.policy.settle_seconds
+        self._write(claim, status, error=outcome.error, next_at=self._after(wait))
+        self.report.n_unclear += 1
+        self._note(outcome.error)
+
+    def _write(self, claim: Claim, status: str, **values: Any) -> bool:
+        return outbox.settle(self.store.state, claim, status, **values)
+
+    def _count(self, claim: Claim, *, is_failure: bool) -> None:
+        """Count failures of the channel; from the third on its pause grows."""
+        if claim.row["kind"] == PLOT:
+            return
+        channel = claim.row["channel"]
+        n = channel_gates.count_outcome(self.store.state, channel, is_failure=is_failure)
+        checkpoints.reached("deliver.counted")
+        if n >= outbox.FAILING:
+            pause = self.policy.pace_seconds * 2.0 ** min(n - outbox.FAILING, 20)
+            self._close_gate(claim, min(pause, self.policy.longest_pause_seconds))
+
+    def _gives_up(self, claim: Claim) -> bool:
+        return bool(claim.row["kind"] == PLOT and claim.row["attempts"] >= _MAX_PLOT_ATTEMPTS)
+
+    def _backoff(self, claim: Claim) -> float:
+        exponent: int = min(claim.row["attempts"] - 1, 20)
+        doubled = self.policy.first_backoff_seconds * 2.0**exponent
+        return min(doubled, self.policy.longest_backoff_seconds) * self.jitter()
+
+    def _after(self, seconds: float) -> dt.datetime:
+        return self.clock() + dt.timedelta(seconds=seconds)
+
+    def _close_gate(self, claim: Claim, seconds: float) -> None:
+        if seconds > 0 and claim.row["kind"] != PLOT:
+            channel_gates.close_gate(self.store.state, claim.row["channel"], self._after(seconds))
+
+    def _note(self, error: str) -> None:
+        if error not in self.report.errors:
+            self.report.errors.append(error)
