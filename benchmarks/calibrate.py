@@ -16,12 +16,17 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from mlmon_dagster.metrics.class_tables import averaged, balanced_accuracy, estimate, mcc
-from mlmon_dagster.metrics.means import mean_rows
-from mlmon_dagster.metrics.performance import performance_metrics
-from mlmon_dagster.metrics.precision_recall import average_precision
-from mlmon_dagster.metrics.regression import regression_metrics
-from mlmon_dagster.metrics.roc import MIN_RARER, roc_auc
+from mlmon_dagster.metrics.performance.binary import performance_metrics
+from mlmon_dagster.metrics.performance.class_tables import (
+    averaged,
+    balanced_accuracy,
+    estimate,
+    mcc,
+)
+from mlmon_dagster.metrics.performance.loss_means import mean_rows
+from mlmon_dagster.metrics.performance.regression import regression_metrics
+from mlmon_dagster.metrics.performance.roc import MIN_RARER, roc_auc
+from mlmon_dagster.metrics.performance.score_curves import average_precision
 from mlmon_dagster.metrics.statistics import ALL, Binning, ColumnStatistics
 
 Floats = NDArray[np.float64]

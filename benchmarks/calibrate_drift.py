@@ -34,7 +34,7 @@ from benchmarks.drift_laws import (
 )
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
-from mlmon_dagster.metrics.drift import drift_metrics
+from mlmon_dagster.metrics.drift.columns import drift_metrics
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.monitors.adjust import benjamini_hochberg
 from mlmon_dagster.spec import DriftMonitor

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from benchmarks.coverage import Size
 from benchmarks.scored_worlds import SCORE_BINS, SPAN, counted, in_half
-from mlmon_dagster.metrics.estimated_classes import CONFIDENCE, estimated_classes
-from mlmon_dagster.metrics.loss_estimates import estimated_losses
+from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, estimated_classes
+from mlmon_dagster.metrics.estimated.regression import estimated_losses
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from mlmon_dagster.profiles.loss_estimates import LossRows, learn_losses
 

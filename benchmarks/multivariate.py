@@ -25,16 +25,16 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.table import Goal, Row, render
-from mlmon_dagster.metrics.distances import psi
-from mlmon_dagster.metrics.joint import (
+from mlmon_dagster.metrics.drift.distances import psi
+from mlmon_dagster.metrics.drift.joint import multivariate_metrics
+from mlmon_dagster.metrics.drift.joint_sums import (
     JOINT,
     folded_scores,
     joint_sums,
     normal_scores,
     size_of,
 )
-from mlmon_dagster.metrics.multivariate import multivariate_metrics
-from mlmon_dagster.metrics.null import NullTables, gamma_tail
+from mlmon_dagster.metrics.drift.null_distribution import NullTables, gamma_tail
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from mlmon_dagster.monitors.adjust import benjamini_hochberg
 

@@ -29,7 +29,7 @@ from benchmarks.drift_laws import Floats, Generator, Law, categorical_law, colum
 from benchmarks.peer_environment import CACHE, PEERS, peer_python, variables
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.metrics.binnings import upper_edges
-from mlmon_dagster.metrics.drift import drift_metrics
+from mlmon_dagster.metrics.drift.columns import drift_metrics
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec import DriftMonitor

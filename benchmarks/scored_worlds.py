@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.estimated_calibration import Scored
+from mlmon_dagster.metrics.estimated.calibration import Scored
 
 Floats = NDArray[np.float64]
 SCORE_BINS = 1024

@@ -9,11 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.scored_worlds import SCORE_BINS, bin_of, counted, halved
-from mlmon_dagster.metrics.calibration_curve import Curves, per_cell
-from mlmon_dagster.metrics.estimated import residuals
-from mlmon_dagster.metrics.estimated_calibration import calibrate
+from mlmon_dagster.metrics.estimated.binary import residuals
+from mlmon_dagster.metrics.estimated.calibration import calibrate
+from mlmon_dagster.metrics.estimated.calibration_curve import Curves, per_cell
+from mlmon_dagster.metrics.estimated.reweighting import LabelledRows, Margin, Target, grouping
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.reweighting import LabelledRows, Margin, Target, grouping
 from mlmon_dagster.metrics.statistics import Binning
 from mlmon_dagster.profiles.bin_shapes import numeric_binning, role_binning
 

@@ -285,7 +285,7 @@ def _baseline_metrics(work: Work, family: str, baseline: Baseline | None) -> pd.
 
 def _baseline_windows(work: Work, family: str, baseline: Baseline | None) -> pd.DataFrame | None:
     """Return the performance of each window of the baseline, of what is judged by its level."""
-    from mlmon_dagster.metrics.score_order import SCORE_ORDER
+    from mlmon_dagster.metrics.performance.score_order import SCORE_ORDER
     from mlmon_dagster.metrics.statistics import select
     from mlmon_dagster.profiles.measures import measure, performance_columns
 

@@ -21,13 +21,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.statistics import Binning
 
 LABEL_STATES = 3
 UNLABELLED, NEGATIVE, POSITIVE = range(LABEL_STATES)
 _LARGEST = 8e307  # less than half of the largest number
 
-Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 

@@ -22,13 +22,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
+from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge, select, without
 
-Floats = NDArray[np.float64]
 Profiles = Mapping[str, ColumnStatistics]
 FEWEST_WINDOWS = 8  # fewer do not say how far windows stray
 SERIES = ("metric", "column_name", "slice_key", "slice_value")

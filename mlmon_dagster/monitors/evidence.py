@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from mlmon_dagster.metrics.level import UsualLevel, usual_level
+from mlmon_dagster.metrics.performance.level import UsualLevel, usual_level
 from mlmon_dagster.spec import ModelSpec, Severity
 from mlmon_dagster.spec.scalars import KOfN
 

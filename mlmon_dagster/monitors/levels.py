@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.metrics.level import LevelShift, UsualLevel, level_shift
+from mlmon_dagster.metrics.performance.level import LevelShift, UsualLevel, level_shift
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlmon_dagster.metrics.arrays import Ints
 from mlmon_dagster.metrics.binnings import label_counts, representatives, upper_edges
-from mlmon_dagster.metrics.score_order import DEEPEST, ScoreOrder, add_up, depth_of
+from mlmon_dagster.metrics.performance.score_order import DEEPEST, ScoreOrder, add_up, depth_of
 from mlmon_dagster.metrics.statistics import (
     ALL,
     Binning,
@@ -36,8 +37,6 @@ from mlmon_dagster.profiles.losses import (
 from mlmon_dagster.profiles.paired import Codes
 from mlmon_dagster.profiles.sorted_columns import with_numeric
 from mlmon_dagster.spec.model import ModelSpec
-
-Ints = NDArray[np.int64]
 
 
 def build_profiles(

@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.metrics.arrays import Ints
 from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, Binning
 from mlmon_dagster.profiles.codes import list_bins
 from mlmon_dagster.spec.model import ModelSpec
 
-Ints = NDArray[np.int64]
 MAX_CELLS = 100_000  # dense score bins of so many cells are 2.4 GB
 _USUAL_CODES = 10_000  # a model of a few dozen columns has so many; more allow fewer cells
 

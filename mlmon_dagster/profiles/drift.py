@@ -18,7 +18,7 @@ from mlmon_dagster.spec.tasks import RESIDUAL
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.metrics.drift_baseline import DriftBaseline
+    from mlmon_dagster.metrics.drift.baseline import DriftBaseline
 
 Profiles = Mapping[str, ColumnStatistics]
 DRIFT_SEED = 20130101
@@ -29,10 +29,10 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
 
     Without a baseline there is nothing to compare with: no rows but of attributions.
     """
-    from mlmon_dagster.metrics.drift import columns_drift
-    from mlmon_dagster.metrics.further_drift import FURTHER
-    from mlmon_dagster.metrics.novelty import novelty_metrics
-    from mlmon_dagster.metrics.outputs import with_outputs
+    from mlmon_dagster.metrics.drift.class_columns import with_outputs
+    from mlmon_dagster.metrics.drift.columns import columns_drift
+    from mlmon_dagster.metrics.drift.novelty import novelty_metrics
+    from mlmon_dagster.metrics.drift.optional_distances import FURTHER
 
     if baseline is None:
         return _attribution(spec, profiles, None)
@@ -65,14 +65,14 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
 
 
 def _drift_baseline(columns: Collection[str], baseline: Profiles, min_rows: int) -> DriftBaseline:
-    from mlmon_dagster.metrics.drift_baseline import DriftBaseline
+    from mlmon_dagster.metrics.drift.baseline import DriftBaseline
 
     return DriftBaseline(_over_versions(columns, baseline), seed=DRIFT_SEED, min_rows=min_rows)
 
 
 def _over_versions(columns: Collection[str], baseline: Profiles) -> dict[str, ColumnStatistics]:
     """Return the columns of a baseline over all model versions together."""
-    from mlmon_dagster.metrics.outputs import with_outputs
+    from mlmon_dagster.metrics.drift.class_columns import with_outputs
 
     outputs = with_outputs(baseline)
     return dict(all_over_versions({column: outputs[column] for column in columns}))
@@ -80,7 +80,7 @@ def _over_versions(columns: Collection[str], baseline: Profiles) -> dict[str, Co
 
 def _known(baseline: Profiles) -> frozenset[str]:
     """Return the columns that a baseline has values of."""
-    from mlmon_dagster.metrics.outputs import with_outputs
+    from mlmon_dagster.metrics.drift.class_columns import with_outputs
 
     outputs = with_outputs(baseline)
     return frozenset(column for column, stats in outputs.items() if _has_values(stats))
@@ -88,8 +88,8 @@ def _known(baseline: Profiles) -> frozenset[str]:
 
 def _multivariate(profiles: Profiles, baseline: Profiles) -> pd.DataFrame:
     """Return how the columns hang together, where that is profiled on both sides."""
-    from mlmon_dagster.metrics.joint import JOINT
-    from mlmon_dagster.metrics.multivariate import multivariate_metrics
+    from mlmon_dagster.metrics.drift.joint import multivariate_metrics
+    from mlmon_dagster.metrics.drift.joint_sums import JOINT
 
     if JOINT not in profiles or JOINT not in baseline:
         return concat_frames([])
@@ -102,7 +102,7 @@ def _attribution(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None)
     names = {f: loss_of(f) for f in attributed(spec) if loss_of(f) in profiles}
     if not names:
         return concat_frames([])
-    from mlmon_dagster.metrics.attribution import attribution_metrics, attribution_references
+    from mlmon_dagster.metrics.drift.attribution import attribution_metrics, attribution_references
 
     least = spec.monitors.drift.min_rows
     references = None
@@ -124,7 +124,7 @@ def _has_values(stats: ColumnStatistics) -> bool:
 
 def _given_by_window(spec: ModelSpec, baseline: Profiles) -> frozenset[str]:
     """Return the features whose value follows from when a window is; they cannot drift."""
-    from mlmon_dagster.metrics.seasons import follows_from_window
+    from mlmon_dagster.metrics.drift.seasons import follows_from_window
 
     mine = all_over_versions({c: baseline[c] for c in spec.features if c in baseline})
     return frozenset(name for name, stats in mine.items() if follows_from_window(stats))
@@ -175,8 +175,8 @@ def drifting_outputs(spec: ModelSpec) -> list[str]:
 
 def residual_drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
     """Return the PSI of the residuals as a metric of the whole model."""
-    from mlmon_dagster.metrics.drift import columns_drift
-    from mlmon_dagster.metrics.drift_baseline import DriftBaseline
+    from mlmon_dagster.metrics.drift.baseline import DriftBaseline
+    from mlmon_dagster.metrics.drift.columns import columns_drift
 
     if baseline is None or RESIDUAL not in profiles or RESIDUAL not in baseline:
         return concat_frames([])

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlmon_dagster.metrics.calibration_curve import Curves, per_cell
-from mlmon_dagster.metrics.estimated import (
+from mlmon_dagster.metrics.estimated.binary import (
     baseline_estimates,
     estimated_performance,
     residuals,
 )
-from mlmon_dagster.metrics.estimated_calibration import Calibration, Scored, calibrate, scored
-from mlmon_dagster.metrics.estimated_classes import estimated_classes
+from mlmon_dagster.metrics.estimated.calibration import Calibration, Scored, calibrate, scored
+from mlmon_dagster.metrics.estimated.calibration_curve import Curves, per_cell
+from mlmon_dagster.metrics.estimated.multiclass import estimated_classes
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, ColumnStatistics, merge, select
 from mlmon_dagster.profiles.baseline import Baseline

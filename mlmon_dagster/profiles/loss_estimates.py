@@ -15,9 +15,10 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.estimated_calibration import MIN_WINDOWS
+from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics.estimated.calibration import MIN_WINDOWS
+from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.loss_estimates import Losses, estimated_losses, loss_calibration
 from mlmon_dagster.profiles.baseline import Baseline
 from mlmon_dagster.profiles.binning import value_expressions
 from mlmon_dagster.profiles.cells import as_numpy
@@ -29,9 +30,8 @@ from mlmon_dagster.store import Store, personal
 from mlmon_dagster.store.sql import quote_identifier
 
 if TYPE_CHECKING:
-    from mlmon_dagster.metrics.loss_estimates import LossCalibration
+    from mlmon_dagster.metrics.estimated.regression import LossCalibration
 
-Floats = NDArray[np.float64]
 MOST_ROWS = 100_000
 MIN_TRAINING = 200  # labelled rows of the baseline, in each half 100
 _STRETCHES = 10  # of time, of a baseline

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from mlmon_dagster.metrics.score_order import SCORE_ORDER
+from mlmon_dagster.metrics.performance.score_order import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import Binning, Kind
 from mlmon_dagster.profiles.codes import number
 from mlmon_dagster.spec.model import ModelSpec

@@ -29,8 +29,8 @@ def quality(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
 
     With a baseline also what is usual of unseen values among its windows.
     """
+    from mlmon_dagster.metrics.drift.novelty import unseen_limits
     from mlmon_dagster.metrics.frames import stack_rows
-    from mlmon_dagster.metrics.novelty import unseen_limits
     from mlmon_dagster.metrics.quality import quality_metrics
 
     columns = [profiles[c] for c in spec.features if c in profiles]
@@ -61,11 +61,11 @@ def performance(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) 
 
     Without a baseline there is no drift of the residuals.
     """
-    from mlmon_dagster.metrics.fairness import fairness_metrics
-    from mlmon_dagster.metrics.multiclass import multiclass_metrics
-    from mlmon_dagster.metrics.performance import performance_metrics
-    from mlmon_dagster.metrics.ranking import ranking_metrics
-    from mlmon_dagster.metrics.regression import regression_metrics
+    from mlmon_dagster.metrics.performance.binary import performance_metrics
+    from mlmon_dagster.metrics.performance.fairness import fairness_metrics
+    from mlmon_dagster.metrics.performance.multiclass import multiclass_metrics
+    from mlmon_dagster.metrics.performance.ranking import ranking_metrics
+    from mlmon_dagster.metrics.performance.regression import regression_metrics
 
     if spec.task == "multiclass_classification":
         return multiclass_metrics(profiles)

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mlmon_dagster.metrics.arrays import Ints
 from mlmon_dagster.metrics.binnings import LABEL_STATES
 from mlmon_dagster.profiles.codes import NULL_CODE, Column, Dialect, code_expression
 from mlmon_dagster.profiles.losses import DECIDED
 
-Ints = NDArray[np.int64]
 _DECISIONS = 2 * LABEL_STATES + 1  # codes of a confusion, and none
 
 

@@ -12,7 +12,7 @@ _SHOWN = 8
 
 def season_notice(windows: Mapping[str, ColumnStatistics]) -> str:
     """Say which columns of a baseline may have a season that it misses; empty if none has."""
-    from mlmon_dagster.metrics.seasons import may_miss_a_season
+    from mlmon_dagster.metrics.drift.seasons import may_miss_a_season
 
     kept = {name: stats for name, stats in windows.items() if not name.startswith(":")}
     found = may_miss_a_season(all_over_versions(kept))

@@ -18,11 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.profiles.codes import Column, list_bins
 from mlmon_dagster.profiles.compiler import CELL, Engine, Statements
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 _ROWS_AT_ONCE = 2_000_000  # of windows read together, unless one window has more
 _VALUES_AT_ONCE = 4_000_000
 _FEWEST_COLUMNS = 2  # read together

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.score_order import ScoreOrder
+from mlmon_dagster.metrics.performance.score_order import ScoreOrder
 from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, Binning, ColumnStatistics
 from mlmon_dagster.profiles.cells import as_numpy
 from mlmon_dagster.profiles.payload import binnings_in_force

@@ -16,13 +16,13 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import special
 
+from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.clusters import SERIES, change, standard_errors
-from mlmon_dagster.metrics.decomposition import decompose, ratio_parts
 from mlmon_dagster.metrics.intervals import Z95
+from mlmon_dagster.metrics.performance.decomposition import decompose, ratio_parts
 from mlmon_dagster.metrics.statistics import ALL, TABLE, ColumnStatistics, merge_columns
 from mlmon_dagster.monitors.adjust import benjamini_hochberg
 from mlmon_dagster.profiles import load_baseline, load_profiles
@@ -33,7 +33,6 @@ from mlmon_dagster.store import Store, window_steps
 
 Method = Literal["exact", "own_change"]
 Profiles = Mapping[str, ColumnStatistics]
-Floats = NDArray[np.float64]
 HIGHER_IS_BETTER = higher_is_better()
 MIN_ROWS = 30
 Q = 0.01  # false-discovery rate at which a slice's own change counts as real

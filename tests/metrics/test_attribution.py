@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats as tests
 
-from mlmon_dagster.metrics.attribution import attribution_metrics, attribution_references
-from mlmon_dagster.metrics.robust import biweight
+from mlmon_dagster.metrics.drift.attribution import attribution_metrics, attribution_references
+from mlmon_dagster.metrics.intervals import biweight
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
 from mlmon_dagster.profiles.attributions import loss_of
 from mlmon_dagster.profiles.bin_shapes import loss_binning

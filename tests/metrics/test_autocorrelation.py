@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.metrics.autocorrelation import Persistence, Season, correlation
-from mlmon_dagster.metrics.between import Strays
+from mlmon_dagster.metrics.drift.autocorrelation import Persistence, Season, correlation
+from mlmon_dagster.metrics.drift.between_windows import Strays
 
 WINDOWS = 45
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.metrics import drift
-from mlmon_dagster.metrics.drift import columns_drift, drift_metrics
-from mlmon_dagster.metrics.drift_baseline import DriftBaseline
+from mlmon_dagster.metrics.drift import columns
+from mlmon_dagster.metrics.drift.baseline import DriftBaseline
+from mlmon_dagster.metrics.drift.columns import columns_drift, drift_metrics
 from mlmon_dagster.metrics.statistics import ColumnStatistics, concat, select
 from tests.metrics.samples import (
     CATEGORICAL_LAWS,
@@ -93,7 +93,7 @@ def test_columns_together_have_the_results_of_each_alone(test_slices: bool) -> N
 def test_columns_in_small_batches_have_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
     known = DriftBaseline(THEN, seed=SEED)
     before = columns_drift(NOW, known)
-    monkeypatch.setattr(drift, "_AT_ONCE", 1)
+    monkeypatch.setattr(columns, "_AT_ONCE", 1)
     assert_same(columns_drift(NOW, known), before)
 
 

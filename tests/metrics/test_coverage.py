@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlmon_dagster.metrics.performance import performance_metrics
-from mlmon_dagster.metrics.roc import roc_auc
+from mlmon_dagster.metrics.performance.binary import performance_metrics
+from mlmon_dagster.metrics.performance.roc import roc_auc
 from tests.metrics.samples import confusion_statistics
 
 RUNS = 4000

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.bins import drift_bins
-from mlmon_dagster.metrics.design_effect import Independence
-from mlmon_dagster.metrics.drift import drift_metrics
+from mlmon_dagster.metrics.drift.columns import drift_metrics
+from mlmon_dagster.metrics.drift.drift_bins import drift_bins
+from mlmon_dagster.metrics.drift.shared_values import Independence
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec import DriftMonitor
 from tests.metrics.samples import categorical_binning, count, numeric_binning, zipf

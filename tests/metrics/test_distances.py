@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from mlmon_dagster.metrics.distances import (
+from mlmon_dagster.metrics.drift.distances import (
     chi_square,
     chi_square_test,
     jensen_shannon,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlmon_dagster.metrics.drift import drift_metrics
+from mlmon_dagster.metrics.drift.columns import drift_metrics
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.monitors.adjust import benjamini_hochberg
 from mlmon_dagster.spec import DriftMonitor

@@ -10,9 +10,9 @@ from benchmarks.coverage import Size, coverage
 from benchmarks.estimate_tasks import multiclass
 from benchmarks.scored_worlds import counted, halved, world
 from benchmarks.table import Goal
-from mlmon_dagster.metrics.estimated import residuals
-from mlmon_dagster.metrics.estimated_calibration import LEAST_STRETCH, calibrate, stretch
-from mlmon_dagster.metrics.loss_estimates import Losses, estimated_losses, loss_calibration
+from mlmon_dagster.metrics.estimated.binary import residuals
+from mlmon_dagster.metrics.estimated.calibration import LEAST_STRETCH, calibrate, stretch
+from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
 from mlmon_dagster.profiles.loss_estimates import LossRows, learn_losses
 
 

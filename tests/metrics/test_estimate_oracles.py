@@ -14,11 +14,11 @@ import pytest
 from sklearn import metrics as sk
 from sklearn.isotonic import IsotonicRegression
 
-from mlmon_dagster.metrics.estimated import estimated_performance, residuals
-from mlmon_dagster.metrics.estimated_calibration import calibrate, scored
-from mlmon_dagster.metrics.estimated_classes import CONFIDENCE, estimated_classes
+from mlmon_dagster.metrics.estimated.binary import estimated_performance, residuals
+from mlmon_dagster.metrics.estimated.calibration import calibrate, scored
+from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, estimated_classes
+from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.loss_estimates import Losses, estimated_losses, loss_calibration
 from mlmon_dagster.metrics.volume import volume_drop
 from mlmon_dagster.profiles.losses import DECIDED
 from mlmon_dagster.spec.estimates import ESTIMATED, estimated, residual

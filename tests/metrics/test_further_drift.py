@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlmon_dagster.metrics.distances import (
+from mlmon_dagster.metrics.drift.columns import drift_metrics
+from mlmon_dagster.metrics.drift.distances import (
     cramers_v,
     hellinger,
     kl,
@@ -15,8 +16,7 @@ from mlmon_dagster.metrics.distances import (
     total_variation,
     wasserstein,
 )
-from mlmon_dagster.metrics.drift import drift_metrics
-from mlmon_dagster.metrics.further_drift import FURTHER
+from mlmon_dagster.metrics.drift.optional_distances import FURTHER
 from mlmon_dagster.metrics.statistics import Binning
 from tests.metrics.samples import count, numeric_binning, statistics
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import mlmon_dagster
-from mlmon_dagster.metrics.further_drift import FURTHER
-from mlmon_dagster.metrics.null import DISTANCES
+from mlmon_dagster.metrics.drift.null_distribution import DISTANCES
+from mlmon_dagster.metrics.drift.optional_distances import FURTHER
 from mlmon_dagster.metrics.service import QUANTILES
 from mlmon_dagster.spec import attribution, multivariate
 from mlmon_dagster.spec.estimates import ESTIMATED, estimated, residual

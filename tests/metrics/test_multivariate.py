@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mlmon_dagster.metrics.joint import (
+from mlmon_dagster.metrics.drift.joint import multivariate_metrics
+from mlmon_dagster.metrics.drift.joint_sums import (
     JOINT,
     MOST,
     UNIT,
@@ -19,7 +20,6 @@ from mlmon_dagster.metrics.joint import (
     normal_scores,
     size_of,
 )
-from mlmon_dagster.metrics.multivariate import multivariate_metrics
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge
 from mlmon_dagster.spec.multivariate import CHANGE, SHIFT
 

@@ -8,12 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.metrics.novelty import (
-    novelty_metrics,
-    own_novelty,
-    place_p,
-    unseen_limits,
-)
+from mlmon_dagster.metrics.drift.novelty import novelty_metrics, own_novelty, place_p, unseen_limits
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select
 from tests.metrics.samples import UNSEEN, categorical_binning, count, numeric_binning
 

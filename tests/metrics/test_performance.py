@@ -6,8 +6,8 @@ import pytest
 from scipy import special
 from sklearn import metrics as sk
 
-from mlmon_dagster.metrics.performance import performance_metrics
-from mlmon_dagster.metrics.roc import roc_auc
+from mlmon_dagster.metrics.performance.binary import performance_metrics
+from mlmon_dagster.metrics.performance.roc import roc_auc
 from tests.metrics.samples import confusion_statistics, score_statistics
 
 BINS = 1024

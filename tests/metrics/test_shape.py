@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from mlmon_dagster.metrics.distances import psi
-from mlmon_dagster.metrics.shape import Shape, WidthByPlace
+from mlmon_dagster.metrics.drift.distances import psi
+from mlmon_dagster.metrics.drift.smooth_distances import Shape, WidthByPlace
 
 PER_MILLE = 0.004  # two standard errors of a share of .01 of 2,500 draws
 LAWS = {

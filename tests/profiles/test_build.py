@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.metrics.binnings import latency_representatives
-from mlmon_dagster.metrics.score_order import SCORE_ORDER
+from mlmon_dagster.metrics.performance.score_order import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, concat, merge
 from mlmon_dagster.profiles import build_profiles, fit_binnings
 from mlmon_dagster.profiles import cells as cells_module

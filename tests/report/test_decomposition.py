@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.decomposition import decompose, ratio_parts
-from mlmon_dagster.metrics.performance import performance_metrics
+from mlmon_dagster.metrics.performance.binary import performance_metrics
+from mlmon_dagster.metrics.performance.decomposition import decompose, ratio_parts
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from tests.metrics.samples import statistics
 

@@ -1,0 +1,293 @@
+"""How far the baselines' own windows lie from the rest of each: what depends on no other window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from mlmon_dagster.metrics.arrays import Floats, Ints, Positions
+from mlmon_dagster.metrics.drift.autocorrelation import Persistence, Season, correlation
+from mlmon_dagster.metrics.drift.null_moments import Moments
+from mlmon_dagster.metrics.intervals import EFFICIENCY, Z90, biweight
+
+
+class Beside(NamedTuple):
+    """Some windows, and beside each the W windows of its own baseline.
+
+    Attributes:
+        rows: Which windows, (P,).
+        own: Distances of the baseline's windows to the power that makes them sums of squares, each
+            window against the pooled rest, (P, W).
+        null: Their moments without change, (P, W).
+        persistence: Of these windows in time, (P,).
+    """
+
+    rows: Positions
+    own: Floats
+    null: Moments
+    persistence: Persistence
+
+
+class OwnWindows:
+    """Distances of the own windows of numbered baselines by one metric; some may have none."""
+
+    def __init__(self) -> None:
+        self._own: dict[int, Floats] = {}
+        self._null: dict[int, Floats] = {}
+        self._persistence: dict[int, Persistence] = {}
+
+    def missing(self, baselines: Ints) -> list[int]:
+        """Return which of these baselines are still to be added."""
+        return [i for i in np.unique(baselines).tolist() if i not in self._own]
+
+    def add(self, number: int, own: Floats, null: Moments, persistence: Persistence) -> None:
+        """Add the W windows of a baseline, (W,); W may be 0."""
+        self._persistence[number] = persistence
+        self._own[number] = own
+        self._null[number] = np.array([np.broadcast_to(part, own.shape) for part in null])
+
+    def extend(
+        self,
+        numbers: Sequence[int],
+        own: Sequence[Floats],
+        sizes: Sequence[Ints],
+        persistence: Sequence[Persistence],
+        moments: Callable[[Ints, Ints], Moments],
+    ) -> None:
+        """Add baselines, whose moments are asked for together.
+
+        Args:
+            numbers: Of the baselines.
+            own: Distances of the windows of each, (W,).
+            sizes: Rows of these windows.
+            persistence: Of the windows of each.
+            moments: Gives those of windows of so many rows of baselines of these numbers.
+        """
+        if not numbers:
+            return
+        lengths = [len(windows) for windows in own]
+        null = moments(np.repeat(numbers, lengths), np.concatenate(sizes))
+        ends = np.cumsum(lengths).tolist()
+        for number, windows, lasting, end in zip(numbers, own, persistence, ends, strict=True):
+            mine = Moments(*(part[end - len(windows) : end] for part in null))
+            self.add(number, windows, mine, lasting)
+
+    def sizes(self, baselines: Ints) -> Ints:
+        """Return the number of windows of each baseline."""
+        return np.array([len(self._own[i]) for i in baselines.tolist()], dtype=np.int64)
+
+    def beside(self, baselines: Ints) -> Iterator[Beside]:
+        """Put baselines' windows beside windows of these baselines; those without any left out.
+
+        Args:
+            baselines: Number of each window's baseline, (P,).
+        """
+        sizes = self.sizes(baselines)
+        for size in np.unique(sizes[sizes > 0]):
+            rows = np.flatnonzero(sizes == size)
+            some, place = np.unique(baselines[rows], return_inverse=True)
+            own = np.stack([self._own[i] for i in some.tolist()])[place]
+            null = np.stack([self._null[i] for i in some.tolist()])[place]
+            lasting = Persistence.stack([self._persistence[i] for i in some.tolist()], place)
+            yield Beside(rows, own, Moments(*(null[:, i] for i in range(null.shape[1]))), lasting)
+
+
+def larger_of_windows(
+    p: Floats,
+    own: OwnWindows,
+    baselines: Ints,
+    value: Floats,
+    moments: Moments,
+    needed: Positions,
+    *,
+    root: float = 1 / 3,
+) -> Floats:
+    """Return the larger of p and the p-value between windows, where that is needed, (P,).
+
+    Args:
+        p: Of P windows.
+        own: Distances of their baselines' windows; p stays where there are none.
+        baselines: Numbers of their baselines.
+        value: Their distances to the power that makes them sums of squares.
+        moments: Those without change.
+        needed: For which windows.
+        root: As of `between_window_p`.
+    """
+    found = p.copy()
+    for rows, distances, null, persistence in own.beside(baselines[needed]):
+        mine = needed[rows]
+        between = between_window_p(
+            value[mine], moments.take(mine), distances, null, persistence=persistence, root=root
+        )
+        found[mine] = np.maximum(p[mine], between)
+    return found
+
+
+def usual_limits(own: OwnWindows, baselines: Ints, moments: Moments, power: float) -> Floats:
+    """Return the largest usual effects of P windows, NaN where baselines have no own windows."""
+    found = np.full(len(baselines), np.nan)
+    for rows, distances, null, persistence in own.beside(baselines):
+        found[rows] = usual_limit(moments.take(rows), distances, null, persistence, power)
+    return found
+
+
+MIN_WINDOWS = 14
+_UPPER = (0.9, 0.95)
+_USUAL, _LEAST_LIMIT = 4.0, 0.01
+_LEAST = 0.25  # of the mean without change
+_COMMON = 0.05  # what this share of the baseline's windows reaches is not extreme
+
+
+def between_window_p(
+    value: Floats,
+    null: Moments,
+    baseline: Floats,
+    baseline_null: Moments,
+    *,
+    persistence: Persistence,
+    root: float = 1 / 3,
+) -> Floats:
+    """P-value of windows against the spread between baseline windows.
+
+    All values are on the scale distance ** POWER (see `null`). A baseline window's excess over its
+    own sampling mean is carried to a window of n rows: multiplied by mean(n) / mean(n_w) if that is
+    above 1 (fewer rows, larger excess, as with clusters of fixed size), and with the part of its
+    spread that is only the sampling noise of n_w rows replaced by that of n rows. The roots
+    of these references are about normal; their biweight centre and scale give a Student tail.
+    Where the baseline's windows hang together in time, references are further away and know less
+    (see `Persistence`).
+
+    Args:
+        value: Distances of C windows.
+        null: Moments without change at the windows' sizes, (C,).
+        baseline: Distances of W baseline windows, each against the pooled rest.
+        baseline_null: Moments at the baseline windows' sizes, (W,).
+        persistence: Of each window's baseline, (C,).
+        root: Power that makes the references about normal: a cube root for sums of squares.
+
+    Returns:
+        p-values (C,). 1 for everything if the references have no spread and the value is not above
+        them, 0 above. At least the share of references as far away, when that is above 5 %: a
+        season or weekday that the baseline has seen is no drift.
+    """
+    reference = reference_distances(null, baseline, baseline_null, persistence)
+    roots = reference**root
+    centre, scale = biweight(roots)
+    windows = reference.shape[-1]
+    for quantile in _UPPER:  # day effects make the upper half wider than the lower
+        level = min(quantile, (windows - 2) / (windows - 1))  # never the one window furthest off
+        spread = np.quantile(roots, level, axis=-1) - np.median(roots, axis=-1)
+        scale = np.maximum(scale, spread / special.ndtri(level))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        beyond = value**root - centre
+        t = beyond / (scale * np.sqrt(1 + 1 / windows))
+    tail = special.stdtr(freedom_of(np.minimum(persistence.effective, windows)), -t)
+    tail = np.where(scale > 0, tail, np.where(beyond > 0, 0.0, 1.0))
+    share = (reference >= value[..., None]).mean(axis=-1)
+    p: Floats = np.where(share > _COMMON, np.maximum(tail, share), tail)
+    return np.where(np.isnan(value), np.nan, p)
+
+
+def freedom_of(windows: Floats | float) -> Floats:
+    """Return the degrees of freedom with which so many independent windows know a spread."""
+    return np.maximum(EFFICIENCY * (np.asarray(windows, dtype=np.float64) - 1), 1.0)
+
+
+def usual_limit(
+    null: Moments, baseline: Floats, baseline_null: Moments, persistence: Persistence, power: float
+) -> Floats:
+    """Return the largest usual effect at the sizes of C windows, (C,).
+
+    Four robust spreads (of the median absolute deviation) above the median of the baseline's own
+    windows, their mean without change taken off; at least 0.01.
+    """
+    reference = reference_distances(null, baseline, baseline_null, persistence)
+    effect = reference ** (1 / power) - null.bias[..., None]
+    median = np.median(effect, axis=-1)
+    spread = 1.4826 * np.median(np.abs(effect - median[..., None]), axis=-1)
+    return np.maximum(median + _USUAL * spread, _LEAST_LIMIT)
+
+
+def reference_distances(
+    null: Moments, baseline: Floats, baseline_null: Moments, persistence: Persistence
+) -> Floats:
+    """What the W baseline windows' distances would be at the sizes of C windows, shape (C, W).
+
+    Baseline windows count as further apart than rows alone make them, and as more spread, only by
+    what 19 of 20 sets of independent windows would not show: windows of 50 rows say little about
+    windows of 5,000, and less than that would hide every change of those. What they are apart is
+    widened to what later windows will be.
+
+    None is lower than sampling alone would make it (two spreads below the mean, and not below a
+    quarter of it: near 0 their roots would be far from all others).
+    """
+    mean = null.mean[..., None]
+    growth = np.maximum(1.0, mean / np.maximum(baseline_null.mean, 1e-300))
+    excess = (baseline - baseline_null.mean) * growth
+    centre, scale = biweight(excess)
+    noise = ((baseline_null.noise * growth) ** 2).mean(axis=-1)
+    # What so few windows show by chance is no spread and no distance of their own.
+    freedom = freedom_of(baseline.shape[-1])
+    # Each of these against the rest, of which it is no part.
+    widening = np.asarray(persistence.widening) * (1 - 1 / baseline.shape[-1]) ** 2
+    real = np.maximum(scale**2 - noise * (1 + Z90 * np.sqrt(2 / freedom)), 0.0)
+    chance = Z90 * np.sqrt(noise / freedom)
+    shown = np.sign(centre) * np.maximum(np.abs(centre) - chance, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shrink = np.where(scale > 0, np.sqrt((real * widening**2 + null.noise**2) / scale**2), 1.0)
+    moved: Floats = (
+        mean + (shown * widening)[..., None] + (excess - centre[..., None]) * shrink[..., None]
+    )
+    return np.maximum(moved, np.maximum(mean - 2 * null.noise[..., None], _LEAST * mean))
+
+
+class Strays:
+    """How far a value of a baseline's windows strays, such as a mean, by their season and order.
+
+    Args:
+        values: Of W windows, (W,), finite.
+        noise: Their variances by sampling alone, (W,).
+        starts: Their starts.
+    """
+
+    def __init__(self, values: Floats, noise: Floats, starts: pd.Series) -> None:
+        self._season = Season.fit(starts)
+        places = self._season.of(starts)
+        self._course = self._season.course(values[:, None], places)[:, 0]
+        strays = values - self._course[places]
+        self._centre, self._scale = (float(part) for part in biweight(strays))
+        self._strays = np.abs(strays - self._centre)
+        for quantile in _UPPER:  # what strays seldom, but far
+            level = min(quantile, (len(strays) - 2) / (len(strays) - 1))
+            far = float(np.quantile(self._strays, level)) / special.ndtri((1 + level) / 2)
+            self._scale = max(self._scale, far)
+        self._between = max(self._scale**2 - float(np.median(noise)), 0.0)
+        coefficient = correlation(strays[:, None], noise, starts)
+        self._persistence = Persistence.of(coefficient, starts, places)
+
+    def p_value(
+        self, values: Floats, noise: Floats, starts: pd.Series, growth: Floats | float = 1.0
+    ) -> Floats:
+        """Return the chance of values as far from the usual of their place in the season, (C,).
+
+        Args:
+            values: Of C windows.
+            noise: Their variances by sampling alone.
+            starts: Their starts.
+            growth: How much larger the variances of such windows are, at least 1.
+
+        Returns:
+            Two-sided, by Student's law. Where the baseline's values are all the same: 1 for that
+            value, else 0. NaN for values that are not finite.
+        """
+        away = np.abs(values - self._course[self._season.of(starts)] - self._centre)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            variance = np.fmax(self._between + noise, self._scale**2) * growth
+            spread = np.sqrt(variance * self._persistence.widening)
+            p = 2 * special.stdtr(freedom_of(self._persistence.effective), -away / spread)
+        p = np.where(spread > 0, p, np.where(away == 0, 1.0, 0.0))
+        return np.where(np.isfinite(values) & np.isfinite(spread), p, np.nan)

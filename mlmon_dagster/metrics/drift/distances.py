@@ -1,0 +1,238 @@
+"""Distances between two binned distributions, and the conventions behind their names.
+
+Every function takes *counts*, not shares, with the bins on the last axis, and broadcasts over the
+leading axes: ``current`` (..., B) against ``baseline`` (B,) or (..., B) gives the shape (...).
+Rows without a value are expected as a bin of their own. A side without rows gives NaN.
+
+Smoothing (psi, jensen_shannon): both sides become (count + 1/2) / (n + B/2), so an empty bin has a
+small share that depends on n and no distance is infinite. ks and chi_square need no smoothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+from mlmon_dagster.metrics.arrays import Floats
+
+
+def smoothed_shares(counts: ArrayLike) -> Floats:
+    """Turn counts into shares that are never zero.
+
+    Args:
+        counts: Rows per bin, shape (..., B).
+
+    Returns:
+        (count + 1/2) / (n + B/2), shape (..., B); every row sums to 1. NaN where n is 0.
+
+    Example:
+        >>> smoothed_shares([0, 1, 2]).round(4).tolist()
+        [0.1111, 0.3333, 0.5556]
+    """
+    values = np.asarray(counts, dtype=np.float64)
+    total = values.sum(axis=-1, keepdims=True)
+    shares: Floats = (values + 0.5) / (total + values.shape[-1] / 2)
+    return np.where(total > 0, shares, np.nan)
+
+
+def psi(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Population stability index: sum of (p - q) ln(p / q) over smoothed shares.
+
+    Symmetric, >= 0, unbounded; 0 when both sides have equal shares and sizes. With few rows it is
+    far above 0 without any change: about (B - 1) (1/n + 1/N); `drift_metrics` takes that off.
+
+    Example:
+        By hand, with shares .9/.1 against .5/.5: .4 ln 1.8 + (-.4) ln .2 = .8789.
+
+        >>> float(psi([900_000, 100_000], [500_000, 500_000]).round(4))
+        0.8789
+    """
+    p, q = smoothed_shares(current), smoothed_shares(baseline)
+    result: Floats = ((p - q) * np.log(p / q)).sum(axis=-1)
+    return result
+
+
+def psi_variance(p: Floats, q: Floats, n: ArrayLike, total: ArrayLike) -> Floats:
+    """First-order variance of psi, the rows of both sides being independent (delta method).
+
+    Args:
+        p: Smoothed shares of the window, (..., B); 0 in bins that are padding.
+        q: Smoothed shares of the baseline, likewise.
+        n: Rows of the window, (...).
+        total: Rows of the baseline, (...).
+
+    Returns:
+        At least 0, shape (...). 0 where both sides are equal: there the second order rules.
+    """
+    used = (p > 0) & (q > 0)
+    p, q = np.where(used, p, 1.0), np.where(used, q, 1.0)
+    log = np.log(p / q)
+    by_p, by_q = log + 1 - q / p, -log + 1 - p / q
+    mine, other = np.where(used, p, 0.0), np.where(used, q, 0.0)
+    spread_p = (mine * by_p**2).sum(axis=-1) - (mine * by_p).sum(axis=-1) ** 2
+    spread_q = (other * by_q**2).sum(axis=-1) - (other * by_q).sum(axis=-1) ** 2
+    variance: Floats = spread_p / n + spread_q / total
+    return np.maximum(variance, 0)
+
+
+def jensen_shannon(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Jensen-Shannon *distance* in base 2: the square root of the divergence.
+
+    Symmetric, between 0 (equal) and 1 (no bin in common, up to the smoothing).
+
+    Example:
+        By hand, .9/.1 against .5/.5 with the middle .7/.3: the divergence is
+        (.9 log2(.9/.7) + .1 log2(.1/.3) + .5 log2(.5/.7) + .5 log2(.5/.3)) / 2 = .1468.
+
+        >>> float((jensen_shannon([900_000, 100_000], [500_000, 500_000]) ** 2).round(4))
+        0.1468
+    """
+    p, q = smoothed_shares(current), smoothed_shares(baseline)
+    middle = (p + q) / 2
+    divergence = (p * np.log2(p / middle) + q * np.log2(q / middle)).sum(axis=-1) / 2
+    result: Floats = np.sqrt(np.maximum(divergence, 0))
+    return result
+
+
+def ks(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Kolmogorov-Smirnov distance of two ordered histograms: the largest gap of the two CDFs.
+
+    Between 0 and 1, over rows with a value only (give no null bin). The gap is looked at on bin
+    edges, so it is at most the true one, short of it by at most the largest bin's share.
+
+    Example:
+        >>> float(ks([1, 1, 0, 0], [0, 0, 1, 1]))
+        1.0
+        >>> float(ks([3, 1], [1, 3]))
+        0.5
+    """
+    gap = np.abs(_cumulative_share(current) - _cumulative_share(baseline))
+    result: Floats = gap.max(axis=-1)
+    return result
+
+
+def chi_square(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Two-sample chi-square distance: Pearson's statistic times (1/n + 1/N).
+
+    The scaling makes it an effect size: sum of (p - q)^2 / pooled share, >= 0, near psi for small
+    changes, and not growing with n. Both sides are samples (a contingency table, not a goodness of
+    fit), so a category that the baseline lacks is no division by zero. Bins empty on both sides
+    count nothing.
+
+    Example:
+        Shares .6/.4 against .5/.5, 10 rows each, pooled .55/.45: .01/.55 + .01/.45 = .0404.
+
+        >>> float(chi_square([6, 4], [5, 5]).round(4))
+        0.0404
+    """
+    a = np.asarray(current, dtype=np.float64)
+    b = np.asarray(baseline, dtype=np.float64)
+    n, m = a.sum(axis=-1, keepdims=True), b.sum(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pooled = (a + b) / (n + m)
+        terms = np.where(pooled > 0, (a / n - b / m) ** 2 / np.where(pooled > 0, pooled, 1), 0.0)
+    result: Floats = terms.sum(axis=-1)
+    return np.where((n[..., 0] > 0) & (m[..., 0] > 0), result, np.nan)
+
+
+def chi_square_test(current: ArrayLike, baseline: ArrayLike) -> tuple[Floats, Floats]:
+    """Pearson's two-sample statistic and its asymptotic p-value.
+
+    Valid where expected counts are about 5 or more; `drift_metrics` uses `null` instead.
+
+    Returns:
+        Statistic and p-value, each of the leading shape; the degrees of freedom are the number of
+        bins that are not empty on both sides, less one.
+
+    Example:
+        >>> statistic, p = chi_square_test([10, 20], [20, 20])
+        >>> round(float(statistic), 4), round(float(p), 4)
+        (1.9444, 0.1632)
+    """
+    a = np.asarray(current, dtype=np.float64)
+    b = np.asarray(baseline, dtype=np.float64)
+    n, m = a.sum(axis=-1), b.sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        statistic = chi_square(a, b) / (1 / n + 1 / m)
+    freedom = np.maximum(((a + b) > 0).sum(axis=-1) - 1, 0)
+    p = np.where(freedom > 0, special.chdtrc(np.maximum(freedom, 1), statistic), 1.0)
+    return statistic, np.where(np.isnan(statistic), np.nan, p)
+
+
+def hellinger(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Hellinger distance of smoothed shares: sqrt(sum of (sqrt p - sqrt q)^2 / 2), 0 to 1."""
+    p, q = smoothed_shares(current), smoothed_shares(baseline)
+    result: Floats = np.sqrt(((np.sqrt(p) - np.sqrt(q)) ** 2).sum(axis=-1) / 2)
+    return result
+
+
+def total_variation(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Half the sum of |p - q| of plain shares, 0 to 1: the share of rows that would have to move.
+
+    Example:
+        >>> float(total_variation([9, 1], [5, 5]).round(4))
+        0.4
+    """
+    result: Floats = np.abs(_shares(current) - _shares(baseline)).sum(axis=-1) / 2
+    return result
+
+
+def l_infinity(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Largest |p - q| of any bin, plain shares, 0 to 1."""
+    result: Floats = np.abs(_shares(current) - _shares(baseline)).max(axis=-1)
+    return result
+
+
+def kl(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Kullback-Leibler divergence of the window from the baseline, sum of p ln(p / q), in nats.
+
+    Of smoothed shares, so never infinite; >= 0; not symmetric.
+    """
+    p, q = smoothed_shares(current), smoothed_shares(baseline)
+    result: Floats = (p * np.log(p / q)).sum(axis=-1)
+    return result
+
+
+def cramers_v(current: ArrayLike, baseline: ArrayLike) -> Floats:
+    """Cramer's V of the table of side by bin: sqrt(chi-square statistic / (n + N)), 0 to 1.
+
+    It shrinks as the sides' sizes differ: the most that n of N + n rows can show is sqrt(n / N).
+    """
+    n = np.asarray(current, dtype=np.float64).sum(axis=-1)
+    total = np.asarray(baseline, dtype=np.float64).sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result: Floats = np.sqrt(chi_square(current, baseline) * n * total) / (n + total)
+    return result
+
+
+def wasserstein(current: ArrayLike, baseline: ArrayLike, positions: ArrayLike) -> Floats:
+    """Area between the cumulative shares of values at ascending positions, in their unit.
+
+    Exact where every value has a bin of its own; else each row is moved to its bin's middle, so
+    the result is off by at most the mean width of the rows' bins.
+
+    Example:
+        >>> float(wasserstein([4, 0], [0, 4], [1.0, 3.5]))
+        2.5
+    """
+    gap = np.abs(_cumulative_share(current) - _cumulative_share(baseline))[..., :-1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        result: Floats = (gap * np.diff(np.asarray(positions, dtype=np.float64))).sum(axis=-1)
+    return result
+
+
+def _shares(counts: ArrayLike) -> Floats:
+    values = np.asarray(counts, dtype=np.float64)
+    total = values.sum(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share: Floats = values / total
+    return np.where(total > 0, share, np.nan)
+
+
+def _cumulative_share(counts: ArrayLike) -> Floats:
+    cumulative = np.cumsum(np.asarray(counts, dtype=np.float64), axis=-1)
+    total = cumulative[..., -1:]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share: Floats = cumulative / total
+    return np.where(total > 0, share, np.nan)

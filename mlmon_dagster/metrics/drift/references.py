@@ -1,0 +1,404 @@
+"""Slices of a baseline as windows of about one size are compared with them, and tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlmon_dagster.metrics.arrays import Flags, Floats, Ints, Positions
+from mlmon_dagster.metrics.binnings import label_counts
+from mlmon_dagster.metrics.drift.autocorrelation import Persistence, persistence_of_counts
+from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS, OwnWindows, Strays
+from mlmon_dagster.metrics.drift.distances import ks
+from mlmon_dagster.metrics.drift.drift_bins import (
+    DriftBins,
+    drift_bins,
+    is_ordered,
+    merge_bins,
+    merge_plan,
+    score_groups,
+)
+from mlmon_dagster.metrics.drift.merged_bins import MergedBaselines
+from mlmon_dagster.metrics.drift.null_distribution import (
+    DISTANCES,
+    POWER,
+    KsNull,
+    grid_size,
+    plan_at,
+)
+from mlmon_dagster.metrics.drift.shared_values import Independence
+from mlmon_dagster.metrics.drift.slice_index import SlicePool
+from mlmon_dagster.metrics.drift.smooth_distances import (
+    SHAPES,
+    Shape,
+    ShapeNull,
+    Spread,
+    WidthByPlace,
+)
+from mlmon_dagster.metrics.drift.sparse_bins import CommonBins
+from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
+
+FINE = ("ks", *SHAPES)  # distances on fine bins; the last one for distances of values only
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """A slice of a column: its rows per bin (B,), and windows that are enough to judge by, (W, B).
+
+    Attributes:
+        independence: How many of its rows count as one.
+        persistence: Of its windows in time.
+        by_place: Of each distance what of it is a mere move of these windows, (W,); none where
+            they do not differ in place.
+        ordered: Whether its bins are intervals of numbers.
+    """
+
+    pooled: Ints
+    windows: Ints
+    independence: Independence
+    persistence: Persistence
+    by_place: Mapping[str, Floats]
+    ordered: bool
+
+
+class References:
+    """Slices of columns, with bins merged for windows of about one size; numbered as asked for.
+
+    Args:
+        metrics: The distances wanted.
+        min_rows: Fewest rows of a baseline's window that counts; None if none is to be tested.
+        fine: Knows of the slice `all` of ordered columns whether its windows differ in place.
+    """
+
+    def __init__(
+        self,
+        metrics: tuple[str, ...],
+        min_rows: int | None,
+        fine: FineReferences | None = None,
+    ) -> None:
+        self._fine = fine
+        self.merged = MergedBaselines(metrics)
+        self.common = CommonBins()
+        self.is_tested = min_rows is not None
+        self.has_common = "chi_square" in metrics
+        self._min_rows = min_rows
+        self._numbers: dict[tuple[str, int], int] = {}
+        self._slices: list[_Slice] = []
+        self._plans: dict[tuple[int, int], tuple[int, int]] = {}
+        self._windows: list[Ints] = []
+        self._persistence: list[Persistence] = []
+        self._sizes: list[int] = []
+        self._of_slice: list[_Slice] = []
+        self._own = {metric: OwnWindows() for metric in metrics}
+        self._beyond_place = {metric: OwnWindows() for metric in metrics}
+
+    def slices(self, column: ColumnBaseline, which: Ints) -> Ints:
+        """Return the numbers of slices of a column, (C,)."""
+        return np.array([self._slice(column, i) for i in which.tolist()], dtype=np.int64)
+
+    def independence(self, slices: Ints) -> Independence:
+        """Return how many rows count as one, in the slice of each of P windows."""
+        some, place = np.unique(slices, return_inverse=True)
+        return Independence.stack([self._slices[i].independence for i in some.tolist()], place)
+
+    def windows(self, slices: Ints) -> Ints:
+        """Return how many windows of its own each has that are enough to judge by, (P,)."""
+        return np.array([len(self._slices[i].windows) for i in slices.tolist()], dtype=np.int64)
+
+    def plans(self, slices: Ints, nodes: Ints) -> tuple[Ints, Ints]:
+        """Return the numbers among `merged` of slices for windows of grid sizes `nodes`.
+
+        Returns:
+            By which an effect is shown, and by which it is tested, (P,) each; often the same.
+        """
+        keys = zip(slices.tolist(), nodes.tolist(), strict=True)
+        found = np.array([self._plan(*key) for key in keys], dtype=np.int64).reshape(-1, 2)
+        return found[:, 0], found[:, 1]
+
+    def own(self, metric: str, numbers: Ints, *, beyond_place: bool = False) -> OwnWindows:
+        """Return the distances of the own windows of merged baselines, of these at least.
+
+        Args:
+            metric: The distance.
+            numbers: Of the baselines.
+            beyond_place: Whether what a mere move makes is taken off.
+        """
+        own = (self._beyond_place if beyond_place else self._own)[metric]
+        new = own.missing(numbers)
+        own.extend(
+            new,
+            [self._own_distance(metric, number, beyond_place) for number in new],
+            [self._windows[number].sum(axis=1) for number in new],
+            [self._persistence[number] for number in new],
+            partial(self.merged.moments, metric),
+        )
+        return own
+
+    def _slice(self, column: ColumnBaseline, which: int) -> int:
+        key = column.name, which
+        if key not in self._numbers:
+            self._numbers[key] = len(self._slices)
+            rows = column.pool.rows(which)
+            counts = column.bins.counts[rows]
+            by_place: dict[str, Floats] = {}
+            kept = rows[:0] if self._min_rows is None else enough(counts, self._min_rows)
+            windows, starts = counts[kept], column.starts(rows[kept])
+            independence = Independence.fit(windows, ordered=column.ordered)
+            fine = column.bins.fine
+            if self._fine is not None and which == column.whole and fine is not None and len(kept):
+                by_place = self._fine.by_place(column, fine[rows[kept]], independence)
+            found = _Slice(
+                column.pooled[which],
+                windows,
+                independence,
+                persistence_of_counts(windows, starts, ordered=column.ordered),
+                by_place,
+                column.ordered,
+            )
+            self._slices.append(found)
+        return self._numbers[key]
+
+    def _plan(self, number: int, node: int) -> tuple[int, int]:
+        if (number, node) not in self._plans:
+            self._plans[number, node] = self._add(self._slices[number], node)
+        return self._plans[number, node]
+
+    def _add(self, mine: _Slice, node: int) -> tuple[int, int]:
+        pooled, ordered, rows = mine.pooled, mine.ordered, float(grid_size(node))
+        size = round(rows)  # not of these windows: others may be with them
+        if not self.is_tested:
+            return (self._merge(mine, merge_plan(pooled, rows, ordered=ordered), size),) * 2
+        shown = plan_at(pooled, node, ordered=ordered)
+        tested = plan_at(pooled, mine.independence.plan_node(node, ordered), ordered=ordered)
+        number = self._merge(mine, shown, size)
+        is_same = np.array_equal(shown, tested)
+        return number, number if is_same else self._merge(mine, tested, size)
+
+    def _merge(self, mine: _Slice, labels: Ints, size: int) -> int:
+        by = mine.independence.rows_per_value
+        number = self.merged.add(labels, mine.pooled, by)
+        self._windows.append(self.merged.merge(mine.windows, number))
+        self._sizes.append(size)
+        self._persistence.append(mine.persistence)
+        self._of_slice.append(mine)
+        if self.has_common:
+            self.common.add(
+                labels, mine.pooled, mine.windows, size, mine.independence, mine.persistence
+            )
+        return number
+
+    def by_place(self, metric: str, column: ColumnBaseline, fine: Ints) -> Floats:
+        """Return what of a distance is a mere move of windows, (C, F), of a column's whole: (C,).
+
+        0 where the baseline's windows do not differ in place.
+        """
+        mine = self._slices[self._slice(column, column.whole)]
+        if metric not in mine.by_place or self._fine is None:
+            return np.zeros(len(fine))
+        return self._fine.by_place(column, fine, mine.independence)[metric]
+
+    def _own_distance(self, metric: str, number: int, beyond_place: bool) -> Floats:
+        windows, pooled = self._windows[number], self.merged.bins(number)
+        grown = windows * _growth(windows.sum(axis=1), self._sizes[number], windows.shape[1])
+        found: Floats = DISTANCES[metric](grown, pooled - windows) ** POWER[metric]
+        by_place = self._of_slice[number].by_place.get(metric) if beyond_place else None
+        return found if by_place is None else np.maximum(found - by_place, 0.0)
+
+
+class FineReferences:
+    """The fine bins of columns, by name, and distances on them; numbered as asked for."""
+
+    def __init__(self, seed: int, min_rows: int) -> None:
+        self.own = {metric: OwnWindows() for metric in ("ks", "area")}
+        self._seed, self._min_rows = seed, min_rows
+        self._numbers: dict[str, int] = {}
+        self._pooled: list[Ints] = []
+        self._distances: list[dict[str, Callable[[Ints, Ints], Floats]]] = []
+        self._nulls: list[dict[str, KsNull | ShapeNull]] = []
+        self._spreads: list[Spread] = []
+        self._shapes: list[Shape] = []
+        self._places: list[_Places | None] = []
+
+    def number(self, column: ColumnBaseline) -> int:
+        """Return the number of a column with fine bins."""
+        if column.name not in self._numbers:
+            fine = column.bins.fine
+            assert fine is not None
+            self._numbers[column.name] = len(self._nulls)
+            rows = column.pool.rows(column.whole)
+            self._add(fine[rows], column.starts(rows))
+        return self._numbers[column.name]
+
+    def _add(self, windows: Ints, starts: pd.Series) -> None:
+        pooled, number = windows.sum(axis=0), len(self._nulls)
+        shape = Shape(pooled)
+        self._pooled.append(pooled)
+        self._distances.append({"ks": ks, "smooth": shape.smooth, "area": shape.area})
+        self._nulls.append({"ks": KsNull.fit(pooled, self._seed), **shape.nulls()})
+        kept = enough(windows, self._min_rows)
+        windows = windows[kept]
+        starts = starts.iloc[kept]
+        coarse = merge_bins(windows, score_groups(pooled))
+        persistence = persistence_of_counts(coarse, starts, ordered=True)
+        self._shapes.append(shape)
+        self._places.append(_Places(shape, windows, starts) if len(windows) else None)
+        self._spreads.append(shape.spread(windows, pooled))
+        for metric, own in self.own.items():
+            distances = self._distances[-1][metric](windows, pooled - windows) ** POWER[metric]
+            null = self._nulls[-1][metric].moments(windows.sum(axis=1))
+            own.add(number, distances, null, persistence)
+
+    def spread_p(self, numbers: Ints, distances: Floats, n: Ints) -> tuple[Floats, Flags]:
+        """Return the chance of ``smooth`` distances, (P,), by how well own windows know the spread.
+
+        Returns:
+            p-values, and whether the own windows of each stray too far for these, (P,).
+        """
+        p, is_wider = np.zeros(len(distances)), np.zeros(len(distances), dtype=bool)
+        for number in np.unique(numbers).tolist():
+            mine, spread = numbers == number, self._spreads[number]
+            null = self._nulls[number]["smooth"]
+            assert isinstance(null, ShapeNull)
+            p[mine] = spread.p_value(distances[mine] / null.s(n[mine]))
+            is_wider[mine] = spread.is_wider
+        return p, is_wider
+
+    def by_place(
+        self, column: ColumnBaseline, fine: Ints, independence: Independence
+    ) -> dict[str, Floats]:
+        """Return of each distance what a mere move of windows, (C, F), makes, to its power: (C,).
+
+        Nothing where the column's own windows do not differ in place, or are too few to tell.
+        """
+        number = self.number(column)
+        differs = self._spreads[number].is_wider or bool(independence.is_shared)
+        if not differs or self._places[number] is None:
+            return {}
+        shape = self._shapes[number]
+        return {m: shape.by_place(f, fine) ** POWER[m] for m, f in DISTANCES.items()}
+
+    def stray_p(self, number: int, fine: Ints, starts: pd.Series, growth: Floats | float) -> Floats:
+        """Return the chance of a place or width as far from those of a column's own windows.
+
+        Args:
+            number: Of the column.
+            fine: Rows per fine bin of P windows, (P, F).
+            starts: Their starts.
+            growth: As of `Strays`.
+
+        Returns:
+            (P,), of both together (Bonferroni); NaN without own windows.
+        """
+        places = self._places[number]
+        if places is None:
+            return np.full(len(fine), np.nan)
+        return places.p_value(fine, starts, growth)
+
+    def distances(self, metric: str, number: int, fine: Ints) -> Floats:
+        """Return the distances of windows' rows per fine bin, (P, F), from a column."""
+        return self._distances[number][metric](fine, self._pooled[number])
+
+    def null(self, metric: str, numbers: Ints) -> KsNull | ShapeNull:
+        """Return the null distributions of columns side by side."""
+        some, place = np.unique(numbers, return_inverse=True)
+        nulls = [self._nulls[i][metric] for i in some.tolist()]
+        kind: Any = type(nulls[0])
+        found: KsNull | ShapeNull = kind.stack(nulls, place)
+        return found
+
+
+class _Places:
+    """Place and width of a column's own windows, and the chance of others as far off.
+
+    Args:
+        shape: Of the baseline.
+        windows: Rows per fine bin, (W, F).
+        starts: Their starts.
+    """
+
+    def __init__(self, shape: Shape, windows: Ints, starts: pd.Series) -> None:
+        self._shape = shape
+        scores, noise = shape.place_and_width(windows).T, _score_noise(windows)
+        self._strays = [Strays(values, noise, starts) for values in scores[:1]]
+        if len(scores) > 1:
+            self._by_place = WidthByPlace(*scores)
+            self._strays.append(Strays(self._by_place.beside(*scores), noise, starts))
+
+    def p_value(self, fine: Ints, starts: pd.Series, growth: Floats | float) -> Floats:
+        """Do what `FineReferences.stray_p` says, of one column."""
+        scores, noise = self._shape.place_and_width(fine).T, _score_noise(fine)
+        found = [own.p_value(scores[0], noise, starts, growth) for own in self._strays[:1]]
+        for own in self._strays[1:]:
+            width = self._by_place.beside(*scores)
+            unsure = growth * (1 + self._by_place.uncertainty(scores[0]))
+            found.append(own.p_value(width, noise, starts, unsure))
+        if not found:
+            return np.ones(len(fine))
+        both: Floats = np.minimum(np.min(found, axis=0) * len(found), 1.0)
+        return both
+
+
+def _score_noise(fine: Ints) -> Floats:
+    """Return the variance of a mean of standardised scores of independent rows, (C,)."""
+    found: Floats = 1 / np.maximum(fine.sum(axis=1), 1)
+    return found
+
+
+def enough(windows: Ints, min_rows: int) -> Positions:
+    """Return which windows have at least `min_rows` rows; none if those are too few to judge by."""
+    kept = np.flatnonzero(windows.sum(axis=1) >= min_rows)
+    return kept if len(kept) >= MIN_WINDOWS else kept[:0]
+
+
+def _growth(sizes: Ints, n: int, bins: int) -> Floats:
+    """Factor by which baseline windows are blown up, so that they are smoothed like n rows.
+
+    Where all rows of a window share few values, its bins stay empty at any size, and the distance
+    depends on how small the smoothing leaves them. Not for windows of under 5 rows a bin, whose
+    empty bins are chance.
+    """
+    factor = np.where(sizes >= 5 * bins, np.maximum(n / sizes, 1.0), 1.0)
+    return factor[:, None]
+
+
+WHOLE = f"{ALL}\0{ALL}"
+
+
+class ColumnBaseline:
+    """One column of a baseline.
+
+    Attributes:
+        stats: Its statistics, W cells.
+        pool: Its slices.
+        ordered: Whether its bins are intervals of numbers.
+        bins: Rows per drift bin of its cells, (W, B).
+        pooled: Rows per drift bin of each slice, (S + 1, B). total: their sums, (S + 1,).
+        n_valued: Rows with a value of the whole, 0 for columns without an order.
+    """
+
+    def __init__(self, name: str, stats: ColumnStatistics, pool: SlicePool) -> None:
+        self.name, self.stats, self.pool = name, stats, pool
+        self.ordered = is_ordered(stats.binning)
+        self.whole = int(pool.numbers([WHOLE])[0])
+        self._groups: Ints | None = None
+        if stats.binning.kind == "score":
+            whole = label_counts(stats.counts[pool.rows(self.whole)])
+            self._groups = score_groups(whole.sum(axis=(0, 2)))
+        self.bins = self.drift_bins(stats)
+        self.pooled = pool.pool(self.bins.counts)
+        self.total = self.pooled.sum(axis=1)
+        fine = self.bins.fine
+        self.n_valued = 0 if fine is None else int(fine[pool.rows(self.whole)].sum())
+
+    def starts(self, cells: Positions) -> pd.Series:
+        """Return the starts of the windows of some of its cells."""
+        return self.stats.cells["window_start"].iloc[cells]
+
+    def drift_bins(self, stats: ColumnStatistics) -> DriftBins:
+        """Collapse the codes of windows into the bins of this baseline."""
+        return drift_bins(stats, self._groups)

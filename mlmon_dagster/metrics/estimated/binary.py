@@ -1,0 +1,164 @@
+"""Performance of a binary classifier without ground truth, from score bins (CBPE).
+
+A row of a bin is positive with the share that the baseline's rows of that score had. So a window's
+expected counts, and from them every metric, follow from its scores and decisions alone. That holds
+while the score means what it meant: under covariate shift roughly (see `metrics.reweighting`),
+under concept drift not at all, so the estimate is compared with the truth once that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics.estimated.calibration import (
+    LEAST_STRETCH,
+    Calibration,
+    Reasons,
+    Scored,
+    few,
+    labelled,
+    realized,
+)
+from mlmon_dagster.metrics.estimated.calibration_curve import Curves, t_of
+from mlmon_dagster.metrics.estimated.expected_counts import (
+    Table,
+    expected_table,
+    sampling_variances,
+    values_of,
+)
+from mlmon_dagster.metrics.frames import stack_rows, table_rows
+from mlmon_dagster.metrics.intervals import Z95
+from mlmon_dagster.spec.estimates import estimated, residual
+from mlmon_dagster.spec.metric_registry import METRICS
+
+_CHUNK = 256
+
+
+class _Expected(NamedTuple):
+    table: Table
+    value: dict[str, Floats]
+    sampling: dict[str, Floats]
+    learning: dict[str, Floats]
+
+
+def _expect(rows: Floats, decided: Floats | None, middles: Floats, curves: Curves) -> _Expected:
+    curve = curves.curve
+    table = expected_table(rows, decided, curve)
+    noise = curve * (1 - curve)
+    sampling = sampling_variances(
+        table, rows * noise, None if decided is None else decided * noise, middles
+    )
+    value = values_of(table, middles)
+    replicated = [
+        values_of(expected_table(rows, decided, one), middles) for one in curves.replicates
+    ]
+    learning = {
+        metric: curves.variance(np.array([one[metric] for one in replicated])) for metric in value
+    }
+    return _Expected(table, value, sampling, learning)
+
+
+def _margin(found: _Expected, metric: str, calibration: Calibration) -> Floats:
+    """Half the width of a band that holds the realized value in 95 % of windows or more."""
+    wide = calibration.dispersion.get(metric, LEAST_STRETCH)
+    sampling = Z95**2 * wide * found.sampling[metric]
+    learning = t_of(calibration.curves) ** 2 * found.learning[metric]
+    return np.asarray(np.sqrt(sampling + learning))
+
+
+def _chunks(counts: Scored, curves: Curves) -> Iterator[tuple[Scored, Curves]]:
+    for start in range(0, len(counts.cells), _CHUNK):
+        mine = slice(start, start + _CHUNK)
+        if curves.curve.ndim == 1:
+            yield counts.part(mine), curves
+        else:
+            own = curves._replace(curve=curves.curve[mine], replicates=curves.replicates[:, mine])
+            yield counts.part(mine), own
+
+
+def estimated_performance(counts: Scored, calibration: Calibration) -> pd.DataFrame:
+    """Estimate every metric of the windows from their scores and decisions.
+
+    Args:
+        counts: The windows, with or without actuals, which are not looked at.
+        calibration: Of the baseline; its curve may also be one per cell, (C, S).
+
+    Returns:
+        MetricFrame of ``estimated_<metric>``, column `:table`, n = rows with a score. `lower` and
+        `upper`: the 95 % band of the value that the actuals will give, from their own chance and
+        from that of the baseline. `reason` of a NaN: no_rows, few_rows (under 30),
+        few_of_rarer_class (fewer than 10 expected; areas), no_predicted_positives,
+        no_actual_positives, no_actual_negatives (fewer than 1 expected), no_positives (f1),
+        baseline_single_class, few_baseline_rows (under 20 of the rarer class).
+    """
+    metrics = []
+    for part, curves in _chunks(counts, calibration.curves):
+        rows = part.rows.sum(axis=2)
+        decided = None if part.decided is None else part.decided.sum(axis=2)
+        found = _expect(rows, decided, part.middles, curves)
+        for metric, value in found.value.items():
+            reason = _reason(few(metric, found.table), calibration)
+            half = _margin(found, metric, calibration)
+            low, high = _range(metric)
+            metrics.append(
+                table_rows(
+                    part.cells, estimated(metric), np.where(reason == "", value, np.nan),
+                    np.maximum(value - half, low), np.minimum(value + half, high),
+                    rows.sum(axis=1), reason, calibration.method,
+                )
+            )  # fmt: skip
+    return _of_baseline(stack_rows(metrics), calibration)
+
+
+def residuals(counts: Scored, calibration: Calibration) -> pd.DataFrame:
+    """Compare estimates with the truth, over the same rows: those that have an actual.
+
+    Returns:
+        MetricFrame of ``<metric>_residual`` = estimated - realized, column `:table`, n = rows with
+        an actual; `lower` and `upper`: its 95 % interval, which holds 0 while scores mean what
+        they meant in the baseline. `reason` of a NaN: no_actuals, and as `estimated_performance`
+        of the actuals.
+    """
+    metrics = []
+    for part, curves in _chunks(counts, calibration.curves):
+        rows = labelled(part.rows)
+        decided = None if part.decided is None else labelled(part.decided)
+        found = _expect(rows, decided, part.middles, curves)
+        truth = realized(part)
+        values = values_of(truth, part.middles)
+        for metric, value in found.value.items():
+            reason = _reason(few(metric, truth), calibration)
+            reason = np.where(reason == "no_rows", "no_actuals", reason)
+            gap = np.where(reason == "", value - values[metric], np.nan)
+            half = _margin(found, metric, calibration)
+            metrics.append(
+                table_rows(
+                    part.cells, residual(metric), gap, gap - half, gap + half, rows.sum(axis=1),
+                    reason, calibration.method,
+                )
+            )  # fmt: skip
+    return _of_baseline(stack_rows(metrics), calibration)
+
+
+def _of_baseline(frame: pd.DataFrame, calibration: Calibration) -> pd.DataFrame:
+    return frame.assign(n_baseline=calibration.n)
+
+
+def _reason(found: Reasons, calibration: Calibration) -> Reasons:
+    return np.full(len(found), calibration.reason) if calibration.reason else found
+
+
+def _range(metric: str) -> tuple[float, float]:
+    return METRICS[metric].low, METRICS[metric].high
+
+
+def baseline_estimates(calibration: Calibration, middles: Floats) -> dict[str, float]:
+    """Return metric -> estimate of the baseline itself, each half by the other half's curve."""
+    return {
+        metric: float(value[0]) for metric, value in values_of(calibration.table, middles).items()
+    }

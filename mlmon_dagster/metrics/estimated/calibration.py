@@ -1,0 +1,246 @@
+"""What a baseline's labelled score bins teach: the chance of being positive, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+
+from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
+from mlmon_dagster.metrics.estimated.calibration_curve import Curves, isotonic_curve, learn_curves
+from mlmon_dagster.metrics.estimated.expected_counts import (
+    Table,
+    expected_table,
+    sampling_variances,
+    values_of,
+)
+from mlmon_dagster.metrics.intervals import Z95
+from mlmon_dagster.metrics.performance.roc import MIN_RARER
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+
+Reasons = NDArray[np.str_]
+MIN_ROWS = 30
+MIN_BASELINE_RARER = 20
+MIN_WINDOWS = 14  # of the baseline, to know how far the truth strays from the estimate
+# Of the sampling variance. Bands that were exact would miss 95 % half of the time, for what they
+# leave out: weights that are learnt, metrics that bend. With independent rows this holds 97 %.
+LEAST_STRETCH = 1.25
+_RANKED = ("roc_auc", "pr_auc")
+
+
+class Scored(NamedTuple):
+    """Rows by score bin and actual, over C cells.
+
+    Attributes:
+        cells: Frame of C rows with the cells' keys.
+        rows: (C, S, 3): unlabelled, negative, positive.
+        decided: Of these, the rows that were decided positive; None without decisions.
+        middles: A typical score per bin, (S,).
+    """
+
+    cells: pd.DataFrame
+    rows: Floats
+    decided: Floats | None
+    middles: Floats
+
+    def part(self, chosen: NDArray[np.bool_] | slice) -> Scored:
+        """Keep some cells."""
+        cells = self.cells[chosen].reset_index(drop=True)
+        decided = None if self.decided is None else self.decided[chosen]
+        return Scored(cells, self.rows[chosen], decided, self.middles)
+
+
+def scored(score: ColumnStatistics, decided: ColumnStatistics | None) -> Scored:
+    """Return what estimates are made of: a score, and the same of rows decided positive."""
+    both = None if decided is None else label_counts(decided.counts).astype(np.float64)
+    rows = label_counts(score.counts).astype(np.float64)
+    return Scored(score.cells, rows, both, score_midpoints(score.binning))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a baseline says about scores.
+
+    Attributes:
+        curves: P(positive) per bin.
+        dispersion: Metric -> factor of the sampling variance, from how far the realized values of
+            the baseline's own windows lie from their estimates, see `stretch`. Each half of the
+            baseline is estimated with the curve of the other.
+        table: The baseline's own expected counts, each half with the curve of the other, (1, S).
+        n: Labelled rows of the baseline.
+        reason: Why nothing can be estimated; empty if something can.
+        method: Version of the method.
+    """
+
+    curves: Curves
+    dispersion: Mapping[str, float]
+    table: Table
+    n: int
+    reason: str = ""
+    method: str = "cbpe-1"
+
+
+def calibrate(whole: Scored, half: Scored, seed: int) -> Calibration:
+    """Learn from a baseline what its scores mean.
+
+    Args:
+        whole: The baseline by window.
+        half: A random half of the same rows; windows may be missing.
+        seed: Of the replicates, where there are too few windows for a jackknife.
+
+    Returns:
+        With a `reason` where the baseline has fewer than 20 actuals of the rarer class.
+    """
+    first = aligned(half, whole)
+    rest = less(whole, first)
+    pos, neg = whole.rows[:, :, 2], whole.rows[:, :, 1]
+    n_pos, n_neg = pos.sum(), neg.sum()
+    curves = learn_curves(pos, neg, seed)
+    reason = ""
+    if min(n_pos, n_neg) < MIN_BASELINE_RARER:
+        both = n_pos > 0 and n_neg > 0
+        reason = "few_baseline_rows" if both or n_pos + n_neg == 0 else "baseline_single_class"
+    crossed = _crossed(whole, first, rest)
+    one = _mapped(lambda c: c.sum(axis=0, keepdims=True), crossed[0])
+    dispersion = {} if reason else _dispersion(whole, *crossed)
+    return Calibration(curves, dispersion, one, int(n_pos + n_neg), reason)
+
+
+def aligned(half: Scored, whole: Scored) -> Scored:
+    """Return a part's counts over the windows of the whole; 0 where it has none."""
+    place = pd.Index(whole.cells["window_start"]).get_indexer(half.cells["window_start"])
+    rows = np.zeros_like(whole.rows)
+    rows[place] = half.rows
+    decided = None
+    if whole.decided is not None and half.decided is not None:
+        decided = np.zeros_like(whole.decided)
+        decided[place] = half.decided
+    return Scored(whole.cells, rows, decided, whole.middles)
+
+
+def less(whole: Scored, part: Scored) -> Scored:
+    """Return what is left of the whole without a part over the same windows."""
+    decided = None
+    if whole.decided is not None and part.decided is not None:
+        decided = whole.decided - part.decided
+    return whole._replace(rows=whole.rows - part.rows, decided=decided)
+
+
+def _curve_of(part: Scored) -> Floats:
+    return isotonic_curve(part.rows[:, :, 2].sum(axis=0), part.rows[:, :, 1].sum(axis=0))
+
+
+def labelled(counts: Floats) -> Floats:
+    """Count the rows that have an actual, (C, S, 3) -> (C, S)."""
+    return np.asarray(counts[:, :, 1] + counts[:, :, 2])
+
+
+def _crossed(whole: Scored, first: Scored, rest: Scored) -> tuple[Table, Floats, Floats | None]:
+    """Expected counts of the labelled rows per window, each half by the other half's curve."""
+    parts = []
+    for mine, other in ((first, rest), (rest, first)):
+        curve = _curve_of(other)
+        rows = labelled(mine.rows)
+        decided = None if mine.decided is None else labelled(mine.decided)
+        parts.append((rows, decided, curve, expected_table(rows, decided, curve)))
+    tables = [part[3] for part in parts]
+    table = _mapped(np.add, *tables)
+    spread = sum((r * c * (1 - c) for r, _, c, _ in parts), np.zeros(()))
+    decided_spread = None
+    if whole.decided is not None:
+        both = (d * c * (1 - c) for _, d, c, _ in parts if d is not None)
+        decided_spread = sum(both, np.zeros(()))
+    return table, spread, decided_spread
+
+
+def _mapped(function: Callable[..., Floats], *tables: Table) -> Table:
+    """Apply a function to the counts of some tables, side by side."""
+    first = tables[0]
+    positives = function(*(t.positives for t in tables))
+    negatives = function(*(t.negatives for t in tables))
+    if first.hit is None:
+        return Table(positives, negatives)
+    hit, false = (function(*(t[i] for t in tables)) for i in (2, 3))
+    return Table(positives, negatives, hit, false)
+
+
+def _dispersion(
+    whole: Scored, table: Table, spread: Floats, decided_spread: Floats | None
+) -> dict[str, float]:
+    """Mean squared distance of truth and estimate over the windows, in sampling variances."""
+    truth = values_of(realized(whole), whole.middles)
+    guess = values_of(table, whole.middles)
+    variances = sampling_variances(table, spread, decided_spread, whole.middles)
+    found = {}
+    for metric, variance in variances.items():
+        thin = few(metric, realized(whole)) != ""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            squares = (truth[metric] - guess[metric]) ** 2 / variance
+        found[metric] = stretch(squares[~thin & np.isfinite(squares)])
+    return found
+
+
+def stretch(squares: Floats) -> float:
+    """Return the factor of the sampling variance that a 95 % band needs, at least 1.25.
+
+    Args:
+        squares: Squared distance of truth and estimate in sampling variances, one per window of
+            the baseline, held out.
+
+    Returns:
+        The larger of their mean and of what makes the band hold 95 % of them, counted as if one
+        more window were to come (conformal prediction): the windows may have heavy tails. The
+        mean is of so many windows only, so it counts by Student's quantile instead of the normal
+        one, and 1.25 times like any variance here. The least factor with fewer than 14 windows,
+        which say too little.
+
+    Example:
+        >>> stretch(np.full(20, 0.5)), round(stretch(np.full(20, 8.0)), 2), stretch(np.full(3, 8.0))
+        (1.25, 11.4, 1.25)
+    """
+    n = len(squares)
+    if n < MIN_WINDOWS:
+        return LEAST_STRETCH
+    rank = min(int(np.ceil(0.95 * (n + 1))), n)
+    quantile = float(np.sort(squares)[rank - 1]) / Z95**2
+    mean = float(squares.mean() * (special.stdtrit(n - 1, 0.975) / Z95) ** 2)
+    return max(LEAST_STRETCH, LEAST_STRETCH * mean, quantile)
+
+
+def realized(counts: Scored) -> Table:
+    """Return the counts by actual."""
+    decided = counts.decided
+    return Table(
+        counts.rows[:, :, 2],
+        counts.rows[:, :, 1],
+        None if decided is None else decided[:, :, 2],
+        None if decided is None else decided[:, :, 1],
+    )
+
+
+def few(metric: str, table: Table) -> Reasons:
+    """Say per cell why a metric cannot be trusted, or is not defined."""
+    p, n = table.positives.sum(axis=1), table.negatives.sum(axis=1)
+    conditions: list[tuple[NDArray[np.bool_], str]] = [
+        (p + n <= 0, "no_rows"),
+        (p + n < MIN_ROWS, "few_rows"),
+    ]
+    if metric in _RANKED:
+        conditions.append((np.minimum(p, n) < MIN_RARER, "few_of_rarer_class"))
+    if metric in ("recall", "balanced_accuracy"):
+        conditions.append((p < 1, "no_actual_positives"))
+    if metric in ("specificity", "balanced_accuracy"):
+        conditions.append((n < 1, "no_actual_negatives"))
+    if table.hit is not None and table.false is not None:
+        decided = table.hit.sum(axis=1) + table.false.sum(axis=1)
+        if metric == "precision":
+            conditions.append((decided < 1, "no_predicted_positives"))
+        if metric == "f1":
+            conditions.append((decided + p <= 0, "no_positives"))
+    return np.select([c for c, _ in conditions], [reason for _, reason in conditions], "")

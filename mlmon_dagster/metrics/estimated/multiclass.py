@@ -1,0 +1,256 @@
+"""Performance of a multiclass model without ground truth, from one-vs-rest score bins.
+
+Every class's score has its own curve, and so has the score of the class decided for, whose
+"positive" is that the decision was right. See `metrics.estimated` for what that rests on. One score
+of several does not say what the others are, so that its curve moves with their law: under a shift
+the curves come from weighted rows, see `metrics.reweighting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics.estimated.calibration import (
+    LEAST_STRETCH,
+    MIN_BASELINE_RARER,
+    MIN_ROWS,
+    Scored,
+    aligned,
+    less,
+    scored,
+    stretch,
+)
+from mlmon_dagster.metrics.estimated.calibration_curve import (
+    Curves,
+    isotonic_curve,
+    learn_curves,
+    per_cell,
+    t_of,
+)
+from mlmon_dagster.metrics.estimated.expected_counts import (
+    Table,
+    expected_table,
+    sampling_variances,
+    values_of,
+)
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
+from mlmon_dagster.metrics.intervals import Z95
+from mlmon_dagster.metrics.performance.roc import MIN_RARER
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.spec.estimates import estimated, residual
+from mlmon_dagster.spec.metric_registry import METRICS
+
+Profiles = Mapping[str, ColumnStatistics]
+CONFIDENCE = ":confidence"
+PLAIN, WEIGHTED = "ovr-cbpe-2", "iw-ovr-cbpe-2"
+_NAMES = ("accuracy", "macro_roc_auc", "brier", "log_loss")
+
+
+def estimated_classes(
+    windows: Profiles,
+    baseline: Profiles,
+    halves: Profiles,
+    labels: Sequence[str],
+    seed: int,
+    reweighted: Mapping[int, Mapping[str, Curves]] | None = None,
+) -> pd.DataFrame:
+    """Estimate accuracy, macro ROC AUC, Brier score and log loss, and compare with the truth.
+
+    Args:
+        windows: The classes' score columns and ``:confidence`` over C cells.
+        baseline: The same of the baseline, by window.
+        halves: The same of a random half of its rows.
+        labels: The classes' score columns.
+        seed: Of the replicates, where there are too few windows for a jackknife.
+        reweighted: Cell -> curves of the baseline's rows weighted like it, where they are better.
+
+    Returns:
+        MetricFrame of ``estimated_<metric>`` and ``<metric>_residual``, column `:table`; intervals
+        as `estimated_performance`, with the classes' actuals taken as independent and then
+        widened to what the baseline's own windows show. `reason` of a NaN: no_rows (of a residual
+        no_actuals), few_rows (under 30), few_of_rarer_class (no class with 10 expected rows of
+        either kind), few_baseline_rows (under 20 right or wrong decisions).
+    """
+    names = [*labels, CONFIDENCE]
+    counts = {name: scored(windows[name], None) for name in names}
+    base = {name: scored(baseline[name], None) for name in names}
+    half = {n: aligned(scored(halves[n], None), base[n]) for n in names if n in halves}
+    curves = {
+        name: learn_curves(one.rows[:, :, 2], one.rows[:, :, 1], seed) for name, one in base.items()
+    }
+    confident = base[CONFIDENCE].rows.sum(axis=(0, 1))
+    reason = "few_baseline_rows" if min(confident[1:]) < MIN_BASELINE_RARER else ""
+    wide = _dispersion(base, half) if not reason and len(half) == len(base) else {}
+    found = {} if reason or not reweighted else reweighted
+    is_shifted = np.isin(np.arange(len(counts[CONFIDENCE].cells)), list(found))
+    plain = {name: one.part(~is_shifted) for name, one in counts.items()}
+    metrics = _compared(plain, curves, wide, reason, PLAIN)
+    if found:
+        own = {name: per_cell([found[i][name] for i in sorted(found)]) for name in names}
+        shifted = {name: one.part(is_shifted) for name, one in counts.items()}
+        metrics += _compared(shifted, own, wide, reason, WEIGHTED)
+    return stack_rows(metrics).assign(n_baseline=int(confident[1:].sum()))
+
+
+def _compared(
+    counts: Mapping[str, Scored],
+    curves: Mapping[str, Curves],
+    wide: Mapping[str, float],
+    reason: str,
+    method: str,
+) -> list[MetricRows]:
+    cells = counts[CONFIDENCE].cells
+    metrics = []
+    for is_residual in (False, True):
+        rows = {k: _rows(one, is_residual) for k, one in counts.items()}
+        found = _expected(rows, counts, {name: c.curve for name, c in curves.items()})
+        truth = _combined({k: _truth(one) for k, one in counts.items()}, counts)
+        size = rows[CONFIDENCE].sum(axis=1)
+        learning = _learning(rows, counts, curves)
+        for metric in _NAMES:
+            sampling = (
+                Z95**2 * wide.get(metric, LEAST_STRETCH) * _variance(found, rows, counts, metric)
+            )
+            t = t_of(curves[CONFIDENCE])
+            half_width = np.sqrt(sampling + t**2 * learning[metric])
+            value = _combined(found, counts)[metric]
+            shown = value - truth[metric] if is_residual else value
+            why = _why(shown, size, is_residual, reason)
+            value = np.where(why == "", shown, np.nan)
+            ends = value - half_width, value + half_width
+            if not is_residual:
+                info = METRICS[metric]
+                ends = np.maximum(ends[0], info.low), np.minimum(ends[1], info.high)
+            name = residual(metric) if is_residual else estimated(metric)
+            metrics.append(table_rows(cells, name, value, *ends, size, why, method))
+    return metrics
+
+
+def _rows(counts: Scored, is_labelled: bool) -> Floats:
+    kept = counts.rows[:, :, 1:] if is_labelled else counts.rows
+    return np.asarray(kept.sum(axis=2))
+
+
+def _truth(counts: Scored) -> Table:
+    return Table(counts.rows[:, :, 2], counts.rows[:, :, 1])
+
+
+def _expected(
+    rows: Mapping[str, Floats], counts: Mapping[str, Scored], curves: Mapping[str, Floats]
+) -> dict[str, Table]:
+    return {name: expected_table(rows[name], None, curves[name]) for name in counts}
+
+
+def _combined(tables: Mapping[str, Table], counts: Mapping[str, Scored]) -> dict[str, Floats]:
+    """From one table per class, and that of the decisions, to the metrics of the model."""
+    values = {name: values_of(table, counts[name].middles) for name, table in tables.items()}
+    labels = [name for name in tables if name != CONFIDENCE]
+    ranked = np.array([values[n]["roc_auc"] for n in labels])
+    known = np.array([_is_ranked(tables[n]) for n in labels]) & np.isfinite(ranked)
+    n_known = known.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area = np.where(known, ranked, 0).sum(axis=0) / n_known
+        losses = [
+            -(tables[n].positives @ np.log(counts[n].middles))
+            / (tables[n].positives + tables[n].negatives).sum(axis=1)
+            for n in labels
+        ]
+    return {
+        "accuracy": values[CONFIDENCE]["actual_rate"],
+        "macro_roc_auc": np.where(n_known > 0, area, np.nan),
+        "brier": np.sum([values[n]["brier"] for n in labels], axis=0),
+        "log_loss": np.sum(losses, axis=0),
+    }
+
+
+def _is_ranked(table: Table) -> NDArray[np.bool_]:
+    rarer = np.minimum(table.positives.sum(axis=1), table.negatives.sum(axis=1))
+    return np.asarray(rarer >= MIN_RARER)
+
+
+def _variance(
+    tables: Mapping[str, Table],
+    rows: Mapping[str, Floats],
+    counts: Mapping[str, Scored],
+    metric: str,
+) -> Floats:
+    """Variance of the realized value if the classes' actuals were independent.
+
+    Of the Brier score the slopes ``1 - 2 score`` are moved to have mean 0 over the classes, which
+    changes nothing, since a row has one actual, and multiplied by k / (k - 1): exact for two
+    classes, and for equal chances of k.
+    """
+    parts, known = [], []
+    k = len(tables) - 1
+    for name, table in tables.items():
+        if (name == CONFIDENCE) != (metric == "accuracy"):
+            continue
+        with np.errstate(invalid="ignore", divide="ignore"):
+            spread = np.where(rows[name] > 0, table.positives * table.negatives / rows[name], 0)
+            found = sampling_variances(table, spread, None, counts[name].middles)
+            total, middles = rows[name].sum(axis=1), counts[name].middles
+            if metric == "log_loss":
+                parts.append(spread @ np.log(middles) ** 2 / total**2)
+            elif metric == "brier":
+                parts.append(spread @ (2 / k - 2 * middles) ** 2 / total**2 * k / (k - 1))
+            else:
+                parts.append(found[{"accuracy": "actual_rate", "macro_roc_auc": "roc_auc"}.get(
+                    metric, metric)])  # fmt: skip
+        known.append(_is_ranked(table))
+    if metric != "macro_roc_auc":
+        return np.asarray(np.sum(parts, axis=0))
+    used = np.array(known)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(used, parts, 0).sum(axis=0) / used.sum(axis=0) ** 2)
+
+
+def _learning(
+    rows: Mapping[str, Floats], counts: Mapping[str, Scored], curves: Mapping[str, Curves]
+) -> dict[str, Floats]:
+    """Variance from the baseline's chance: the same windows are left out of every class."""
+    some = curves[CONFIDENCE]
+    replicated = []
+    for i in range(len(some.replicates)):
+        one = {name: c.replicates[min(i, len(c.replicates) - 1)] for name, c in curves.items()}
+        replicated.append(_combined(_expected(rows, counts, one), counts))
+    return {
+        metric: some.variance(np.array([found[metric] for found in replicated]))
+        for metric in _NAMES
+    }
+
+
+def _dispersion(base: Mapping[str, Scored], half: Mapping[str, Scored]) -> dict[str, float]:
+    """Mean squared distance of truth and estimate over the baseline's windows, held out."""
+    tables = {}
+    for name, whole in base.items():
+        first, rest = half[name], less(whole, half[name])
+        parts = []
+        for mine, other in ((first, rest), (rest, first)):
+            curve = isotonic_curve(*(other.rows[:, :, state].sum(axis=0) for state in (2, 1)))
+            parts.append(expected_table(_rows(mine, True), None, curve))
+        tables[name] = Table(*(a + b for a, b in zip(parts[0][:2], parts[1][:2], strict=True)))
+    rows = {name: _rows(whole, True) for name, whole in base.items()}
+    guess = _combined(tables, base)
+    truth = _combined({name: _truth(whole) for name, whole in base.items()}, base)
+    found = {}
+    for metric in _NAMES:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            squares = (truth[metric] - guess[metric]) ** 2 / _variance(tables, rows, base, metric)
+        squares = squares[np.isfinite(squares) & (rows[CONFIDENCE].sum(axis=1) >= MIN_ROWS)]
+        found[metric] = stretch(squares)
+    return found
+
+
+def _why(value: Floats, size: Floats, is_residual: bool, reason: str) -> NDArray[np.str_]:
+    if reason:
+        return np.full(len(value), reason)
+    return np.select(
+        [size <= 0, size < MIN_ROWS, np.isnan(value)],
+        ["no_actuals" if is_residual else "no_rows", "few_rows", "few_of_rarer_class"],
+        "",
+    )

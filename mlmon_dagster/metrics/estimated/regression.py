@@ -1,0 +1,164 @@
+"""From predicted losses of rows to estimated MAE and RMSE of windows, with intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics.estimated.calibration import MIN_ROWS, stretch
+from mlmon_dagster.metrics.frames import stack_rows, table_rows
+from mlmon_dagster.metrics.intervals import Z95
+from mlmon_dagster.metrics.statistics import ALL
+from mlmon_dagster.spec.estimates import estimated, residual
+
+VERSION = "dle-2"
+_TINY = 1e-300
+_LARGEST_SQUARE = 1e150  # whose square is a number, too
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of rows, realized and predicted.
+
+    Attributes:
+        keys: ``window_start`` and ``dataset`` of every row.
+        realized: Loss, NaN without an actual; (n,), or (2, n) of absolute and squared errors.
+        predicted: By either half's model, (2, n) or (2, 2, n): power first.
+    """
+
+    keys: pd.DataFrame
+    realized: Floats
+    predicted: Floats
+
+    @classmethod
+    def paired(cls, absolute: Losses, squared: Losses) -> Losses:
+        """Put the two losses of the same rows together."""
+        return cls(
+            absolute.keys,
+            np.stack([absolute.realized, squared.realized]),
+            np.stack([absolute.predicted, squared.predicted]),
+        )
+
+
+class LossCalibration(NamedTuple):
+    """What held-out rows of the baseline say about predicted losses.
+
+    Attributes:
+        variance: Of realized - predicted loss of a row, per power, per unit of its `_spread`.
+        dispersion: Factor of it that the baseline's windows ask for, see `stretch`.
+        error: Standard error of the predicted losses' mean over the baseline.
+        n: Rows.
+        reason: Why nothing can be estimated, if so.
+        losses: The baseline's own.
+    """
+
+    variance: Floats
+    dispersion: Floats
+    error: Floats
+    n: int
+    reason: str
+    losses: Losses
+
+    def own(self) -> tuple[Losses, LossCalibration]:
+        """Return what estimates the baseline itself, as one window."""
+        keys = self.losses.keys.assign(window_start=self.losses.keys["window_start"].min())
+        return Losses(keys, self.losses.realized, self.losses.predicted), self
+
+
+def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
+    """Learn from the baseline's held-out rows how far predicted losses are off."""
+    n = losses.realized.shape[1]
+    if reason:
+        none = np.full(2, np.nan)
+        return LossCalibration(none, none, none, n, reason, losses)
+    away = losses.realized - losses.predicted[:, 0]
+    overall = away.var(axis=1, ddof=1)
+    spread = _spread(losses.predicted)
+    variance = overall / np.maximum(spread.mean(axis=1), _TINY)
+    cells, place = _cells(losses.keys)
+    rows = np.bincount(place, minlength=len(cells))
+    used = rows >= MIN_ROWS
+    dispersion = np.ones(2)
+    for power in range(2):
+        strayed = np.bincount(place, away[power], minlength=len(cells))
+        expected = variance[power] * np.bincount(place, spread[power], minlength=len(cells))
+        dispersion[power] = stretch(strayed[used] ** 2 / np.maximum(expected[used], _TINY))
+    return LossCalibration(variance, dispersion, np.sqrt(overall * dispersion / n), n, "", losses)
+
+
+def _spread(predicted: Floats) -> Floats:
+    """Return what the variance of a row's loss goes with, (2, 2, n) -> (2, n).
+
+    Errors of one shape but of different size: the variance of the absolute error goes with the
+    expected square, that of the square with the square of this. So a window with more of the rows
+    that are hard to predict has a wider band.
+    """
+    square = np.clip(predicted[1].mean(axis=0), 0, _LARGEST_SQUARE)
+    return np.stack([square, square**2])
+
+
+def _cells(keys: pd.DataFrame) -> tuple[pd.DataFrame, Ints]:
+    """Return the cells that rows belong to, sorted, and the place of every row."""
+    groups = keys.groupby(["dataset", "window_start"], sort=True)
+    cells = groups.size().reset_index()[["window_start", "dataset"]]
+    cells = cells.assign(model_version=ALL, slice_key=ALL, slice_value=ALL)
+    return cells, groups.ngroup().to_numpy().astype(np.int64)
+
+
+def estimated_losses(losses: Losses, calibration: LossCalibration) -> pd.DataFrame:
+    """Estimate MAE and RMSE per window and compare them with the truth.
+
+    Args:
+        losses: Of the windows' rows.
+        calibration: Of the baseline.
+
+    Returns:
+        MetricFrame of ``estimated_mae``, ``estimated_rmse`` (n = rows with a prediction),
+        ``mae_residual`` and ``rmse_residual`` (estimated - realized over the n rows with an
+        actual), column `:table`. Bands of 95 %: from the rows' own chance, widened to what the
+        baseline's windows show; from how far the models of the two halves disagree; and from
+        the held-out rows. Windows without rows have no cell. `reason` of a NaN: few_rows (under
+        30), no_actuals, or why the baseline is of no use.
+    """
+    if not len(losses.keys):
+        return stack_rows([])
+    cells, place = _cells(losses.keys)
+    labelled = np.isfinite(losses.realized[0])
+    spread = _spread(losses.predicted)
+    metrics = []
+    for is_residual, chosen in ((False, np.ones(len(labelled), bool)), (True, labelled)):
+        n = np.bincount(place[chosen], minlength=len(cells))
+        size = np.maximum(n, 1)
+        reason = np.select(
+            [n == 0, n < MIN_ROWS], ["no_actuals" if is_residual else "no_rows", "few_rows"], ""
+        )
+        reason = np.full(len(n), calibration.reason) if calibration.reason else reason
+        for power, metric in enumerate(("mae", "rmse")):
+            halves = [
+                np.bincount(place[chosen], one[chosen], minlength=len(cells)) / size
+                for one in losses.predicted[power]
+            ]
+            guess = np.maximum((halves[0] + halves[1]) / 2, 0)
+            learning = ((halves[0] - halves[1]) / 2) ** 2 + calibration.error[power] ** 2
+            around = np.bincount(place[chosen], spread[power][chosen], minlength=len(cells))
+            variance = calibration.variance[power] * calibration.dispersion[power]
+            sampling = variance * around / size**2
+            half = Z95 * np.sqrt(learning + sampling)
+            low, high = np.maximum(guess - half, 0), guess + half
+            if metric == "rmse":
+                guess, low, high = np.sqrt(guess), np.sqrt(low), np.sqrt(high)
+            truth = 0 * guess
+            if is_residual:
+                kept = losses.realized[power][chosen]
+                truth = np.bincount(place[chosen], kept, minlength=len(cells)) / size
+                truth = np.sqrt(truth) if metric == "rmse" else truth
+            name = residual(metric) if is_residual else estimated(metric)
+            value = np.where(reason == "", guess - truth, np.nan)
+            metrics.append(
+                table_rows(cells, name, value, low - truth, high - truth, n, reason, VERSION)
+            )
+    return stack_rows(metrics).assign(n_baseline=calibration.n)

@@ -1,0 +1,199 @@
+"""Realized performance of a classifier of several classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmon_dagster.metrics.arrays import Ints
+from mlmon_dagster.metrics.binnings import class_counts, label_counts
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
+from mlmon_dagster.metrics.intervals import rate, wilson
+from mlmon_dagster.metrics.performance.class_tables import (
+    Metric,
+    averaged,
+    balanced_accuracy,
+    estimate,
+    mcc,
+)
+from mlmon_dagster.metrics.performance.label_coverage import coverage_bias, early_actual_gap
+from mlmon_dagster.metrics.performance.loss_means import mean_rows
+from mlmon_dagster.metrics.performance.roc import MIN_RARER, roc_auc
+from mlmon_dagster.metrics.statistics import TABLE, ColumnStatistics
+
+CLASS = "class:"
+GAP = ":calibration_gap"
+_DELTA: dict[str, Metric] = {
+    f"{weighting}_{of}": averaged(of, weighting)
+    for weighting in ("macro", "weighted")
+    for of in ("precision", "recall", "f1")
+}
+_MICRO = ("micro_precision", "micro_recall", "micro_f1")
+
+
+def multiclass_metrics(profiles: Mapping[str, ColumnStatistics]) -> pd.DataFrame:
+    """Every metric of realized performance, per cell, and per class for some.
+
+    Args:
+        profiles: `prediction` (kind classes), one-vs-rest score bins and loss columns; what a model
+            does not log may be missing.
+
+    Returns:
+        MetricFrame, n = rows with an actual. Column `:table` for the model, ``class:<name>`` for
+        precision, recall, f1, roc_auc and calibration_gap of one class. What is none of the
+        model's classes is one class more, on either side: it counts as an error unless predicted
+        and actual are the same name, and in the averages as a class. `reason` of a NaN: no_actuals,
+        single_class and few_of_rarer_class (roc_auc), no_predicted_positives, no_actual_positives,
+        no_positives.
+    """
+    metrics: list[MetricRows] = []
+    if "prediction" in profiles:
+        metrics += _from_table(profiles["prediction"])
+    for metric, high in (("log_loss", np.inf), ("brier", 2.0)):
+        if f":{metric}" in profiles:
+            metrics.append(mean_rows(metric, profiles[f":{metric}"], high=high))
+    if ":top_k" in profiles:
+        metrics.append(mean_rows("top_k_accuracy", profiles[":top_k"], scale="share"))
+    scores = [s for s in profiles.values() if s.binning.kind == "score" and s.binning.categories]
+    if scores:
+        metrics += _areas(scores)
+    metrics += _gaps(profiles, scores)
+    if ":early_loss" in profiles:
+        metrics.append(early_actual_gap(profiles[":early_loss"], profiles[":late_loss"]))
+    return stack_rows(metrics)
+
+
+def _gaps(
+    profiles: Mapping[str, ColumnStatistics], scores: list[ColumnStatistics]
+) -> list[MetricRows]:
+    """Mean score of each class less its share; of the whole that of the class furthest off."""
+    named = {
+        CLASS + score.binning.categories[0]: profiles[f"{GAP}/{score.binning.column}"]
+        for score in scores
+        if f"{GAP}/{score.binning.column}" in profiles
+    }
+    each = [
+        mean_rows("calibration_gap", stats, low=-1.0, high=1.0)._replace(column_name=name)
+        for name, stats in named.items()
+    ]
+    if not each:
+        return []
+    values = np.array([rows.value for rows in each])
+    furthest = np.argmax(np.abs(np.nan_to_num(values)), axis=0), np.arange(values.shape[1])
+    ends = [np.array([getattr(r, name) for r in each])[furthest] for name in ("lower", "upper")]
+    one = each[0]
+    return [
+        *each,
+        one._replace(value=values[furthest], lower=ends[0], upper=ends[1], column_name=TABLE),
+    ]
+
+
+def _from_table(stats: ColumnStatistics) -> list[MetricRows]:
+    cells, (table, unlabelled) = stats.cells, class_counts(stats.binning, stats.counts)
+    n, right = table.sum(axis=(1, 2)), np.trace(table, axis1=1, axis2=2)
+    reason = np.where(n == 0, "no_actuals", "")
+    lower, upper = wilson(right, n)
+    metrics = [
+        table_rows(cells, metric, rate(right, n), lower, upper, n, reason, "wilson-1")
+        for metric in ("accuracy", *_MICRO)
+    ]
+    merged = _one_unseen(table)
+    for metric, of in (*_DELTA.items(), ("balanced_accuracy", balanced_accuracy)):
+        metrics.append(table_rows(cells, metric, *estimate(merged, of), n, reason, "delta-1"))
+    metrics.append(table_rows(cells, "mcc", *estimate(merged, mcc, "fisher"), n, reason, "delta-1"))
+    unseen = table[:, :, -2:].sum(axis=(1, 2))
+    lower, upper = wilson(unseen, n)
+    metrics.append(
+        table_rows(cells, "unseen_class_rate", rate(unseen, n), lower, upper, n, reason, "wilson-1")
+    )
+    metrics += _per_class(cells, stats.binning.categories, table, n, reason)
+    predicted = table.sum(axis=2)[:, : unlabelled.shape[1]]
+    metrics.append(coverage_bias(cells, _indicators(unlabelled, predicted)))
+    return metrics
+
+
+def _one_unseen(table: Ints) -> Ints:
+    """Make all unseen actuals one class, but for pairs of two different unseen names."""
+    merged = table.copy()
+    merged[:, :-2, -2] += merged[:, :-2, -1]
+    merged[:, :-2, -1] = 0
+    return merged
+
+
+def _indicators(without: Ints, with_actual: Ints) -> list[tuple[Ints, Ints]]:
+    """Every class as an output of its own: decided for it or not."""
+
+    def two(counts: Ints, k: int) -> Ints:
+        return np.column_stack([counts.sum(axis=1) - counts[:, k], counts[:, k]])
+
+    return [(two(without, k), two(with_actual, k)) for k in range(without.shape[1])]
+
+
+def _per_class(
+    cells: pd.DataFrame, classes: tuple[str, ...], table: Ints, n: Ints, reason: NDArray[np.str_]
+) -> list[MetricRows]:
+    predicted, actual = table.sum(axis=2), table.sum(axis=1)
+    metrics = []
+    for k, label in enumerate(classes):
+        tp = table[:, k, k]
+        union = predicted[:, k] + actual[:, k] - tp
+        for metric, of, empty in (
+            ("precision", predicted[:, k], "no_predicted_positives"),
+            ("recall", actual[:, k], "no_actual_positives"),
+            ("f1", union, "no_positives"),
+        ):
+            share, (low, high) = rate(tp, of), wilson(tp, of)
+            if metric == "f1":
+                share, low, high = (2 * x / (1 + x) for x in (share, low, high))
+            why = np.where(reason == "", np.where(of == 0, empty, ""), reason)
+            metrics.append(
+                table_rows(cells, metric, share, low, high, n, why, "wilson-1", CLASS + label)
+            )
+    return metrics
+
+
+def _areas(scores: list[ColumnStatistics]) -> list[MetricRows]:
+    """One-vs-rest areas and their averages over the classes that have enough rows of both kinds.
+
+    The interval of an average takes the areas as fully correlated, so it is rather too wide.
+    """
+    found, sizes, metrics = [], [], []
+    for stats in scores:
+        counts = label_counts(stats.counts)
+        area = roc_auc(counts[:, :, 1], counts[:, :, 2])
+        n_neg, n_pos = counts[:, :, 1].sum(axis=1), counts[:, :, 2].sum(axis=1)
+        rarer = np.minimum(n_neg, n_pos)
+        why = np.select(
+            [n_neg + n_pos == 0, rarer == 0, rarer < MIN_RARER],
+            ["no_actuals", "single_class", "few_of_rarer_class"],
+            "",
+        )
+        value = np.where(why == "", area.value, np.nan)
+        name = CLASS + stats.binning.categories[0]
+        metrics.append(
+            table_rows(stats.cells, "roc_auc", value, area.lower, area.upper, n_neg + n_pos, why,
+                        "delong-1", name)
+        )  # fmt: skip
+        found.append(np.array([value, area.lower, area.upper]))
+        sizes.append((n_pos, n_neg + n_pos))
+    areas = np.array(found)  # (K, 3, C)
+    known = ~np.isnan(areas[:, 0])
+    n = np.max([size[1] for size in sizes], axis=0)
+    reason = np.select([n == 0, ~known.any(axis=0)], ["no_actuals", "few_of_rarer_class"], "")
+    positives = np.array([size[0] for size in sizes]).astype(np.float64)
+    for metric, each in (
+        ("macro_roc_auc", np.ones_like(positives)),
+        ("weighted_roc_auc", positives),
+    ):
+        weight = np.where(known, each, 0)
+        total = weight.sum(axis=0)
+        value, low, high = (
+            rate((weight * np.nan_to_num(areas[:, i])).sum(axis=0), total) for i in range(3)
+        )
+        metrics.append(
+            table_rows(scores[0].cells, metric, value, low, high, n, reason, "delong-mean-1")
+        )
+    return metrics

@@ -1,0 +1,162 @@
+"""Realized performance of a regression, from sums over rows and bins of the errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics.binnings import latency_representatives
+from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
+from mlmon_dagster.metrics.intervals import Z95, quantile_ranks, rate
+from mlmon_dagster.metrics.performance.label_coverage import coverage_bias, early_actual_gap
+from mlmon_dagster.metrics.performance.loss_means import (
+    mean_of,
+    mean_rows,
+    positive_interval,
+    t_factor,
+)
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+
+Profiles = Mapping[str, ColumnStatistics]
+_MEANS = {
+    "me": (":error", -np.inf, np.inf),
+    "mae": (":absolute_error", 0.0, np.inf),
+    "smape": (":symmetric_error", 0.0, 2.0),
+    "quantile_loss": (":quantile_loss", 0.0, np.inf),
+}
+_QUANTILES = {"median_absolute_error": 0.5, "p90_absolute_error": 0.9}
+MIN_ROWS = 10
+
+
+def regression_metrics(profiles: Profiles) -> pd.DataFrame:
+    """Every metric of realized performance of a regression, per cell.
+
+    Args:
+        profiles: `residual` and the loss columns of the task, all over the same C cells.
+
+    Returns:
+        MetricFrame, column `:table`, n = rows with an actual and a prediction. Intervals: Student's
+        for means, on a logarithmic scale for rmse, by the delta method for wape and r2, between
+        order statistics for quantiles. `reason` of a NaN: no_actuals, zero_actuals (mape and wape
+        where every actual is 0), constant_actuals (r2), few_rows (r2 under 10 rows).
+    """
+    if ":error" not in profiles:
+        return stack_rows([])
+    metrics = [
+        mean_rows(metric, profiles[column], low=low, high=high)
+        for metric, (column, low, high) in _MEANS.items()
+    ]
+    metrics.append(_bias(profiles[":error"], profiles[":absolute_error"]))
+    metrics += [_mape(profiles), _rmse(profiles[":squared_error"]), _wape(profiles), _r2(profiles)]
+    metrics += [_quantile(m, profiles[":error_size"], q) for m, q in _QUANTILES.items()]
+    labelled = profiles.get(":labelled_prediction")
+    if labelled is not None and "prediction" in profiles:
+        without = profiles["prediction"].counts - labelled.counts
+        metrics.append(coverage_bias(labelled.cells, [(without, labelled.counts)]))
+    if ":early_loss" in profiles:
+        metrics.append(early_actual_gap(profiles[":early_loss"], profiles[":late_loss"]))
+    return stack_rows(metrics)
+
+
+def _bias(error: ColumnStatistics, size: ColumnStatistics) -> MetricRows:
+    """Mean error in mean absolute errors; Student's interval of the former, the latter as known."""
+    mean, typical = mean_of(error), mean_of(size).value
+    half = t_factor(mean.n) * mean.error
+    exact = (mean.n > 0) & (typical == 0)
+    value, lower, upper = (
+        np.where(exact, 0.0, np.clip(rate(x, typical), -1, 1))
+        for x in (mean.value, mean.value - half, mean.value + half)
+    )
+    reason = np.where(mean.n == 0, "no_actuals", "")
+    return table_rows(error.cells, "bias", value, lower, upper, mean.n, reason, "mean-1")
+
+
+def _mape(profiles: Profiles) -> MetricRows:
+    found = mean_rows("mape", profiles[":percentage_error"])
+    known = profiles[":error"].counts[:, 0] > 0
+    return found._replace(reason=np.where(known, "zero_actuals", "no_actuals"))
+
+
+def _rmse(squared: ColumnStatistics) -> MetricRows:
+    mean = mean_of(squared)
+    lower, upper = positive_interval(mean.value, mean.error, mean.n)
+    value = np.sqrt(mean.value)
+    reason = np.where(mean.n == 0, "no_actuals", "")
+    return table_rows(
+        squared.cells, "rmse", value, np.sqrt(lower), np.sqrt(upper), mean.n, reason, "log-1"
+    )
+
+
+def _raw(stats: ColumnStatistics) -> Floats:
+    return mean_of(stats).value
+
+
+def _wape(profiles: Profiles) -> MetricRows:
+    size, error = profiles[":actual_size"], profiles[":absolute_error"]
+    n = size.counts[:, 0]
+    below, above = _raw(size), _raw(error)
+    value = rate(above, below)
+    with np.errstate(invalid="ignore", over="ignore"):
+        spread = (
+            rate(error.total_sq, n)
+            - 2 * value * _raw(profiles[":error_by_size"])
+            + value**2 * rate(size.total_sq, n)
+        )
+        half = Z95 * rate(np.sqrt(np.maximum(spread, 0) / np.maximum(n - 1, 1)), below)
+    reason = np.select([n == 0, below == 0], ["no_actuals", "zero_actuals"], "")
+    lower, upper = np.maximum(value - half, 0), value + half
+    return table_rows(size.cells, "wape", value, lower, upper, n, reason, "ratio-1")
+
+
+def _r2(profiles: Profiles) -> MetricRows:
+    """1 - MSE / variance; the variance of its influence function from moments of both."""
+    away, squared = profiles[":away"], profiles[":squared_error"]
+    n = away.counts[:, 0]
+    mean, mse = _raw(away), _raw(squared)
+    second, third = _raw(profiles[":away_squared"]), _raw(profiles[":away_cubed"])
+    fourth = rate(profiles[":away_squared"].total_sq, n)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        variance = second - mean**2
+        flat = variance <= 1e-12 * second
+        share = mse / variance
+        # About the window's own mean: (a - m)^2 for a measured from the baseline's.
+        central4 = fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4
+        cross = (
+            _raw(profiles[":error_away_squared"])
+            - 2 * mean * _raw(profiles[":error_away"])
+            + mean**2 * mse
+        )
+        fourth_error = rate(squared.total_sq, n)
+        spread = (fourth_error - 2 * share * cross + share**2 * central4) / variance**2
+        error = np.sqrt(np.maximum(spread, 0) / np.maximum(n - 1, 1))
+        half = special.stdtrit(np.maximum(n - 1, 1), 0.975) * error / share
+        lower, upper = 1 - share * np.exp(half), 1 - share * np.exp(-half)
+    value = 1 - share
+    reason = np.select(
+        [n == 0, n < MIN_ROWS, flat], ["no_actuals", "few_rows", "constant_actuals"], ""
+    )
+    value = np.where(reason == "", value, np.nan)
+    return table_rows(away.cells, "r2", value, lower, np.minimum(upper, 1), n, reason, "delta-1")
+
+
+def _quantile(metric: str, sizes: ColumnStatistics, q: float) -> MetricRows:
+    """Quantile of the absolute error from logarithmic bins, within 1 % of the row's own value."""
+    n = sizes.counts.sum(axis=1)
+    low, high = quantile_ranks(q, n)
+    reached = np.cumsum(sizes.counts, axis=1)
+    middles = latency_representatives(sizes.binning)
+
+    def at(rank: Ints) -> Floats:
+        place = np.minimum((reached < rank[:, None]).sum(axis=1), len(middles) - 1)
+        # What is below the lowest bin, an error of 0 above all, is not in its middle.
+        value = np.where(place == 0, sizes.minimum, middles[place])
+        found: Floats = np.clip(value, sizes.minimum, sizes.maximum)
+        return found
+
+    reason = np.where(n == 0, "no_actuals", "")
+    value = at(np.ceil(q * n).astype(np.int64))
+    return table_rows(sizes.cells, metric, value, at(low), at(high), n, reason, "log-bins-1")

@@ -1,0 +1,109 @@
+"""Area under the ROC curve from tied score bins, with DeLong's variance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from mlmon_dagster.metrics.arrays import Floats, Ints
+
+MIN_RARER = 10
+_FLOOR = 0.3  # share of Hanley and McNeil's variance that is the least
+_CHUNK = 128  # cells whose arrays stay in the processor's cache
+
+
+class RocAuc(NamedTuple):
+    """Area, 95 % interval and the largest error that the bins can cause, each (C,).
+
+    NaN unless both classes are present. `lower` and `upper` include `bound`.
+    """
+
+    value: Floats
+    lower: Floats
+    upper: Floats
+    bound: Floats
+
+
+def roc_auc(negatives: Ints, positives: Ints) -> RocAuc:
+    """Chance that a random positive scores above a random negative, ties counting half.
+
+    The interval is DeLong's on a logit scale, with Student's t at the degrees of freedom of the
+    rarer class. The variance is at least 30 % of Hanley and McNeil's: for areas near 1 and few rows
+    DeLong's is too small, and 0 for a perfect ranking. Simulated coverage is .94 to .97 with 20 or
+    more of the rarer class and areas up to .9, and .93 to .99 elsewhere.
+    Scores inside one bin are taken as tied; the true area is within `bound` = half the share of
+    pairs that meet in a bin.
+
+    Args:
+        negatives: Rows with actual 0 per score bin, ascending scores, shape (C, S).
+        positives: Rows with actual 1, shape (C, S).
+
+    Example:
+        >>> round(float(roc_auc(np.array([[2, 1, 0]]), np.array([[0, 1, 2]])).value[0]), 4)
+        0.9444
+    """
+    return by_chunks(_chunk, _interval, negatives, positives)
+
+
+def by_chunks(
+    chunk: Callable[[Ints, Ints], tuple[Floats, ...]],
+    finish: Callable[..., RocAuc],
+    negatives: Ints,
+    positives: Ints,
+) -> RocAuc:
+    """Measure the curves of many cells, a few at a time, so that no large matrix is made.
+
+    Args:
+        chunk: Measures some cells.
+        finish: Makes the result of the measurements of all.
+        negatives: Rows with actual 0 per score bin, shape (C, S).
+        positives: Rows with actual 1, shape (C, S).
+    """
+    parts = [
+        chunk(negatives[i : i + _CHUNK], positives[i : i + _CHUNK])
+        for i in range(0, len(negatives), _CHUNK)
+    ]
+    if not parts:
+        empty = np.empty(0)
+        return RocAuc(empty, empty, empty, empty)
+    return finish(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _chunk(negatives: Ints, positives: Ints) -> tuple[Floats, ...]:
+    """Return area, DeLong variance, binning bound and the class sizes of some cells."""
+    neg, pos = negatives.astype(np.float64), positives.astype(np.float64)
+    n, p = neg.sum(axis=1), pos.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        below = (np.cumsum(neg, axis=1) - neg / 2) / n[:, None]
+        above = 1 - (np.cumsum(pos, axis=1) - pos / 2) / p[:, None]
+        area = np.einsum("cs,cs->c", pos, below) / p
+        by_pos = np.einsum("cs,cs,cs->c", pos, below, below) - p * area**2
+        by_neg = np.einsum("cs,cs,cs->c", neg, above, above) - n * area**2
+        variance = np.maximum(by_pos, 0) / (p - 1) / p + np.maximum(by_neg, 0) / (n - 1) / n
+        bound = 0.5 * np.einsum("cs,cs->c", pos, neg) / (p * n)
+    return area, variance, bound, n, p
+
+
+def _interval(area: Floats, variance: Floats, bound: Floats, n: Floats, p: Floats) -> RocAuc:
+    rarer = np.minimum(n, p)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shrunk = (area * n * p + 0.5) / (n * p + 1)
+        spread = np.sqrt(np.maximum(variance, _FLOOR * _hanley_mcneil(shrunk, n, p)))
+        t = special.stdtrit(np.maximum(rarer - 1, 1), 0.975)
+        centre = special.logit(shrunk)
+        half = t * spread / (shrunk * (1 - shrunk))
+    lower = np.maximum(special.expit(centre - half) - bound, 0)
+    upper = np.minimum(special.expit(centre + half) + bound, 1)
+    return RocAuc(area, np.minimum(lower, area), np.maximum(upper, area), bound)
+
+
+def _hanley_mcneil(area: Floats, n: Floats, p: Floats) -> Floats:
+    """Variance of the area if both classes' scores were exponential (Hanley and McNeil, 1982)."""
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    variance: Floats = (area * (1 - area) + (p - 1) * (q1 - area**2) + (n - 1) * (q2 - area**2)) / (
+        n * p
+    )
+    return np.maximum(variance, 0)
