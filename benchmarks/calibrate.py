@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from mlmon_dagster.metrics.performance.binary import performance_metrics
+from mlmon_dagster.metrics.performance.binary import average_precision, performance_metrics
 from mlmon_dagster.metrics.performance.class_tables import (
     averaged,
     balanced_accuracy,
@@ -26,7 +26,6 @@ from mlmon_dagster.metrics.performance.class_tables import (
 from mlmon_dagster.metrics.performance.loss_means import mean_rows
 from mlmon_dagster.metrics.performance.regression import regression_metrics
 from mlmon_dagster.metrics.performance.roc import MIN_RARER, roc_auc
-from mlmon_dagster.metrics.performance.score_curves import average_precision
 from mlmon_dagster.metrics.statistics import ALL, Binning, ColumnStatistics
 
 Floats = NDArray[np.float64]

@@ -26,11 +26,11 @@ from scipy import stats
 
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.metrics.drift.distances import psi
-from mlmon_dagster.metrics.drift.joint import multivariate_metrics
-from mlmon_dagster.metrics.drift.joint_sums import (
+from mlmon_dagster.metrics.drift.joint import (
     JOINT,
     folded_scores,
     joint_sums,
+    multivariate_metrics,
     normal_scores,
     size_of,
 )

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.memory import peak_megabytes
 from benchmarks.table import Goal, Row, render
-from mlmon_dagster.metrics.drift.joint_sums import JOINT
+from mlmon_dagster.metrics.drift.joint import JOINT
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import build_profiles, fit_binnings
 from mlmon_dagster.spec.model import Columns as Roles

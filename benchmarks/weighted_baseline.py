@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.scored_worlds import SCORE_BINS, bin_of, counted, halved
 from mlmon_dagster.metrics.estimated.binary import residuals
-from mlmon_dagster.metrics.estimated.calibration import calibrate
-from mlmon_dagster.metrics.estimated.calibration_curve import Curves, per_cell
+from mlmon_dagster.metrics.estimated.calibration import Curves, calibrate, per_cell
 from mlmon_dagster.metrics.estimated.reweighting import LabelledRows, Margin, Target, grouping
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import Binning

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.binnings import label_counts
-from mlmon_dagster.metrics.estimated.calibration_curve import Curves
+from mlmon_dagster.metrics.estimated.calibration import Curves
 from mlmon_dagster.metrics.estimated.reweighting import LabelledRows, Target, grouping
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles.baseline import Baseline

@@ -18,7 +18,7 @@ from mlmon_dagster.spec.tasks import RESIDUAL
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.metrics.drift.baseline import DriftBaseline
+    from mlmon_dagster.metrics.drift.references import DriftBaseline
 
 Profiles = Mapping[str, ColumnStatistics]
 DRIFT_SEED = 20130101
@@ -65,7 +65,7 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
 
 
 def _drift_baseline(columns: Collection[str], baseline: Profiles, min_rows: int) -> DriftBaseline:
-    from mlmon_dagster.metrics.drift.baseline import DriftBaseline
+    from mlmon_dagster.metrics.drift.references import DriftBaseline
 
     return DriftBaseline(_over_versions(columns, baseline), seed=DRIFT_SEED, min_rows=min_rows)
 
@@ -88,8 +88,7 @@ def _known(baseline: Profiles) -> frozenset[str]:
 
 def _multivariate(profiles: Profiles, baseline: Profiles) -> pd.DataFrame:
     """Return how the columns hang together, where that is profiled on both sides."""
-    from mlmon_dagster.metrics.drift.joint import multivariate_metrics
-    from mlmon_dagster.metrics.drift.joint_sums import JOINT
+    from mlmon_dagster.metrics.drift.joint import JOINT, multivariate_metrics
 
     if JOINT not in profiles or JOINT not in baseline:
         return concat_frames([])
@@ -175,8 +174,8 @@ def drifting_outputs(spec: ModelSpec) -> list[str]:
 
 def residual_drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
     """Return the PSI of the residuals as a metric of the whole model."""
-    from mlmon_dagster.metrics.drift.baseline import DriftBaseline
     from mlmon_dagster.metrics.drift.columns import columns_drift
+    from mlmon_dagster.metrics.drift.references import DriftBaseline
 
     if baseline is None or RESIDUAL not in profiles or RESIDUAL not in baseline:
         return concat_frames([])

@@ -17,8 +17,14 @@ from mlmon_dagster.metrics.estimated.binary import (
     estimated_performance,
     residuals,
 )
-from mlmon_dagster.metrics.estimated.calibration import Calibration, Scored, calibrate, scored
-from mlmon_dagster.metrics.estimated.calibration_curve import Curves, per_cell
+from mlmon_dagster.metrics.estimated.calibration import (
+    Calibration,
+    Curves,
+    Scored,
+    calibrate,
+    per_cell,
+    scored,
+)
 from mlmon_dagster.metrics.estimated.multiclass import estimated_classes
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, ColumnStatistics, merge, select

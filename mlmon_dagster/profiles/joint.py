@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.drift.joint_sums import (
+from mlmon_dagster.metrics.drift.joint import (
     JOINT,
     folded_scores,
     joint_sums,

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.metrics.drift.autocorrelation import Persistence, Season, correlation
-from mlmon_dagster.metrics.drift.between_windows import Strays
+from mlmon_dagster.metrics.drift.between_windows import Persistence, Season, Strays, correlation
 
 WINDOWS = 45
 

@@ -8,9 +8,13 @@ import pytest
 from scipy import special, stats
 from sklearn import metrics as sk
 
-from mlmon_dagster.metrics.performance.binary import performance_metrics
+from mlmon_dagster.metrics.performance.binary import (
+    average_precision,
+    ks_separation,
+    lift,
+    performance_metrics,
+)
 from mlmon_dagster.metrics.performance.fairness import fairness_metrics
-from mlmon_dagster.metrics.performance.score_curves import average_precision, ks_separation, lift
 from mlmon_dagster.metrics.statistics import concat
 from tests.metrics.samples import cells, confusion_statistics, score_statistics
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.metrics.drift import columns
-from mlmon_dagster.metrics.drift.baseline import DriftBaseline
 from mlmon_dagster.metrics.drift.columns import columns_drift, drift_metrics
+from mlmon_dagster.metrics.drift.references import DriftBaseline
 from mlmon_dagster.metrics.statistics import ColumnStatistics, concat, select
 from tests.metrics.samples import (
     CATEGORICAL_LAWS,

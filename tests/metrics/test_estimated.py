@@ -8,8 +8,7 @@ from sklearn import metrics as oracle
 
 from benchmarks.scored_worlds import bin_of, counted, halved, logistic, middles, world
 from mlmon_dagster.metrics.estimated.binary import estimated_performance, residuals
-from mlmon_dagster.metrics.estimated.calibration import calibrate
-from mlmon_dagster.metrics.estimated.calibration_curve import isotonic_curve, learn_curves
+from mlmon_dagster.metrics.estimated.calibration import calibrate, isotonic_curve, learn_curves
 from mlmon_dagster.metrics.estimated.expected_counts import (
     BINARY_METRICS,
     Table,

@@ -10,8 +10,15 @@ import pytest
 
 from mlmon_dagster.metrics.drift.columns import drift_metrics
 from mlmon_dagster.metrics.drift.drift_bins import merge_bins, merge_plan
-from mlmon_dagster.metrics.drift.null_distribution import DISTANCES, POWER, NullTables, gamma_tail
-from mlmon_dagster.metrics.drift.null_moments import TERMS, Counts, null_moments
+from mlmon_dagster.metrics.drift.null_distribution import (
+    DISTANCES,
+    POWER,
+    TERMS,
+    Counts,
+    NullTables,
+    gamma_tail,
+    null_moments,
+)
 from mlmon_dagster.metrics.statistics import concat
 from tests.metrics.samples import cells, count, numeric_binning
 

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mlmon_dagster.metrics.drift.joint import multivariate_metrics
-from mlmon_dagster.metrics.drift.joint_sums import (
+from mlmon_dagster.metrics.drift.joint import (
     JOINT,
     MOST,
     UNIT,
     folded_scores,
     joint_moments,
     joint_sums,
+    multivariate_metrics,
     normal_scores,
     size_of,
 )

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.metrics.drift.joint_sums import JOINT, joint_sums
+from mlmon_dagster.metrics.drift.joint import JOINT, joint_sums
 from mlmon_dagster.metrics.statistics import merge
 from mlmon_dagster.profiles import build_profiles, fit_binnings
 from mlmon_dagster.profiles.codes import POSTGRES, STANDARD

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.arrays import Ints
-from mlmon_dagster.metrics.drift.baseline import DriftBaseline
-from mlmon_dagster.metrics.drift.comparison import Column, Comparison
-from mlmon_dagster.metrics.drift.slice_index import SliceIndex
-from mlmon_dagster.metrics.drift.values import results_frame
+from mlmon_dagster.metrics.arrays import Floats, Ints, Positions
+from mlmon_dagster.metrics.drift.merged_bins import MergedBaselines, Pairs
+from mlmon_dagster.metrics.drift.null_distribution import DISTANCES, grid_floor
+from mlmon_dagster.metrics.drift.optional_distances import OF_VALUES, further_results
+from mlmon_dagster.metrics.drift.references import (
+    FINE,
+    ColumnBaseline,
+    DriftBaseline,
+    References,
+    SliceIndex,
+)
+from mlmon_dagster.metrics.drift.significance import either
+from mlmon_dagster.metrics.drift.values import (
+    Cases,
+    DriftResult,
+    Sides,
+    fill_binned,
+    fill_fine,
+    results_frame,
+)
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, select
 
 _AT_ONCE = 2_000_000  # numbers of all columns computed with together: bounds the memory
 
@@ -135,3 +154,243 @@ def _batches(columns: Sequence[Column]) -> Iterator[list[Column]]:
         held += size
     if batch:
         yield batch
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a call, with its baseline.
+
+    Attributes:
+        number: Among the call's columns.
+        stats: Its statistics, C cells. baseline: those of the baseline.
+        cells: Positions of the cells by slice.
+        slices: Number of each cell's slice in the baseline, (C,).
+    """
+
+    number: int
+    stats: ColumnStatistics
+    baseline: ColumnBaseline
+    cells: SliceIndex
+    slices: Ints
+
+
+class Comparison:
+    """Some columns beside their baselines."""
+
+    def __init__(self, columns: Sequence[Column], baseline: DriftBaseline, limits: bool) -> None:
+        self._columns, self._baseline, self._limits = columns, baseline, limits
+        self._bins = [column.baseline.drift_bins(column.stats) for column in columns]
+
+    def results(self, test_slices: bool, further: Sequence[str]) -> list[DriftResult]:
+        """Compute everything, in the order in which a column's results stand in the frame."""
+        found = []
+        whole = [column.cells.whole for column in self._columns]
+        if any(map(len, whole)):
+            found = self._binned(whole, self._baseline.whole, tuple(DISTANCES))
+            metrics = FINE if set(further) & set(OF_VALUES) else FINE[:-1]
+            known, fine = found[0], self._fine(found[0], metrics)
+            _see_shape(found, fine)
+            found += [fine["ks"]] if fine else []
+            found += [result.as_limit() for result in found if self._limits]
+            found += self._further(further, known, fine.get("area")) if further else []
+        slices = [column.cells.slices for column in self._columns]
+        if any(map(len, slices)):
+            references = self._baseline.tested if test_slices else self._baseline.untested
+            found += self._binned(slices, references, ("psi",))
+        return found
+
+    def _binned(
+        self, rows: Sequence[Positions], references: References, metrics: tuple[str, ...]
+    ) -> list[DriftResult]:
+        """Return the distances of merged bins of some cells of every column."""
+        counts = [bins.counts[mine] for bins, mine in zip(self._bins, rows, strict=True)]
+        n = np.concatenate([mine.sum(axis=1) for mine in counts])
+        which = [column.slices[mine] for column, mine in zip(self._columns, rows, strict=True)]
+        total = [c.baseline.total[mine] for c, mine in zip(self._columns, which, strict=True)]
+        cases = self._cases(rows, n, np.concatenate(total))
+        slices = self._slices(which, cases.reason == "", references)
+        cases = _refuse_few_values(cases, slices, references)
+        method = np.full(len(n), "rows" if references.is_tested else "untested", dtype="<U8")
+        usable = cases.reason == ""
+        places = np.flatnonzero(usable)
+        method[places[references.windows(slices[places]) > 0]] = "windows"
+        results = [DriftResult(metric, cases, method) for metric in metrics]
+        if len(places):
+            kept = [mine[keep] for mine, keep in zip(counts, _split(usable, counts), strict=True)]
+            is_whole = references is self._baseline.whole
+            by_place = self._by_place(rows, usable, metrics) if is_whole else {}
+            sides = _sides(references, kept, slices[places], grid_floor(n[places]), by_place)
+            for result in results:
+                fill_binned(result, places, sides, limits=self._limits)
+        return results
+
+    def _by_place(
+        self, rows: Sequence[Positions], usable: NDArray[np.bool_], metrics: Sequence[str]
+    ) -> dict[str, Floats]:
+        """Return what of each distance is a mere move of the usable cells, (P,)."""
+        found: dict[str, list[Floats]] = {metric: [] for metric in metrics}
+        parts = zip(self._columns, self._bins, rows, _split(usable, rows), strict=True)
+        for column, bins, mine, keep in parts:
+            cells = mine[keep]
+            for metric, values in found.items():
+                values.append(
+                    np.zeros(len(cells))
+                    if bins.fine is None
+                    else self._baseline.whole.by_place(metric, column.baseline, bins.fine[cells])
+                )
+        return {metric: np.concatenate(values) for metric, values in found.items()}
+
+    def _slices(
+        self, which: Sequence[Ints], usable: NDArray[np.bool_], references: References
+    ) -> Ints:
+        """Return the numbers of the cells' slices among the references, -1 where not usable."""
+        found = []
+        for column, mine, keep in zip(self._columns, which, _split(usable, which), strict=True):
+            numbers = np.full(len(mine), -1, dtype=np.int64)
+            numbers[keep] = references.slices(column.baseline, mine[keep])
+            found.append(numbers)
+        return np.concatenate(found)
+
+    def _cases(self, rows: Sequence[Positions], n: Ints, total: Ints) -> Cases:
+        numbers = np.array([column.number for column in self._columns], dtype=np.int64)
+        reason = np.select(
+            [n < self._baseline.min_rows, total == 0, total < self._baseline.min_rows],
+            ["few_rows", "no_baseline", "few_baseline_rows"],
+            "",
+        )
+        columns = np.repeat(numbers, [len(mine) for mine in rows])
+        return Cases(columns, np.concatenate(rows), n, total, reason)
+
+    def _fine(self, known: DriftResult, metrics: Sequence[str]) -> dict[str, DriftResult]:
+        """Return the distances on the fine bins of the ordered columns; `known` is psi of all."""
+        ordered = [
+            (column, bins.fine[column.cells.whole])
+            for column, bins in zip(self._columns, self._bins, strict=True)
+            if bins.fine is not None
+        ]
+        if not ordered:
+            return {}
+        cases, references = self._fine_cases(known.cases, ordered), self._baseline.fine
+        kept = _split(cases.reason == "", [fine for _, fine in ordered])
+        numbers, slices = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        among = [np.zeros(0)]
+        raw: dict[str, list[Floats]] = {metric: [] for metric in metrics}
+        for (column, fine), keep in zip(ordered, kept, strict=True):
+            if keep.any():
+                number, own = references.number(column.baseline), column.baseline
+                numbers.append(np.full(int(keep.sum()), number))
+                slices.append(self._baseline.whole.slices(own, np.full(keep.sum(), own.whole)))
+                starts = column.stats.cells["window_start"].iloc[column.cells.whole[keep]]
+                n = fine[keep].sum(axis=1)
+                growth = self._baseline.whole.independence(slices[-1]).growth(n)
+                among.append(references.stray_p(number, fine[keep], starts, growth))
+                for metric, found in raw.items():
+                    found.append(references.distances(metric, number, fine[keep]))
+        places, mine = np.flatnonzero(cases.reason == ""), np.concatenate(numbers)
+        method = np.full(len(cases.n), "rows", dtype="<U8")
+        results = {metric: DriftResult(metric, cases, method) for metric in metrics}
+        if len(places):
+            method[places[references.own["ks"].sizes(mine) > 0]] = "windows"
+            independence = self._baseline.whole.independence(np.concatenate(slices))
+            for metric, result in results.items():
+                distances = np.concatenate(raw[metric])
+                limits = self._limits and metric == "ks"
+                fill_fine(result, places, references, mine, distances, independence, limits=limits)
+            smooth = results["smooth"]
+            smooth.p[places] = np.where(
+                np.isnan(smooth.p[places]), np.concatenate(among), smooth.p[places]
+            )
+        return results
+
+    def _fine_cases(self, cases: Cases, ordered: Sequence[tuple[Column, Ints]]) -> Cases:
+        """Count the rows with a value only, which is what these distances see."""
+        kept = cases.take(np.isin(cases.columns, [column.number for column, _ in ordered]))
+        n = np.concatenate([fine.sum(axis=1) for _, fine in ordered])
+        valued = [column.baseline.n_valued for column, _ in ordered]
+        total = np.repeat(np.array(valued, np.int64), [len(fine) for _, fine in ordered])
+        reason, least = kept.reason, self._baseline.min_rows
+        for is_so, why in (
+            (n == 0, "all_null"),
+            (n < least, "few_rows"),
+            (total < least, "few_baseline_rows"),
+        ):
+            reason = np.where((reason == "") & is_so, why, reason)
+        return Cases(kept.columns, kept.rows, n, total, reason)
+
+    def _further(
+        self, names: Sequence[str], known: DriftResult, area: DriftResult | None
+    ) -> list[DriftResult]:
+        found = []
+        for column, bins in zip(self._columns, self._bins, strict=True):
+            mine = known.take(known.cases.columns == column.number)
+            of_values = mine.p
+            if area is not None and bins.fine is not None:
+                alone = area.p[area.cases.columns == column.number]
+                of_values = np.where(np.isnan(alone), mine.p, alone)
+            if len(mine.p):
+                own = column.baseline
+                counts = bins.counts[column.cells.whole], own.pooled[own.whole]
+                then = select(own.stats, own.pool.rows(own.whole))
+                found += further_results(
+                    names, column.stats, then, counts, mine, of_values, self._baseline.seed
+                )
+        return found
+
+
+def _see_shape(binned: Sequence[DriftResult], fine: Mapping[str, DriftResult]) -> None:
+    """Let psi and jensen_shannon see changes of place and width, of ordered columns.
+
+    By `smooth`, place and width among the baseline's windows; else by ks.
+    """
+    if not fine:
+        return
+    smooth, ks = fine["smooth"], fine["ks"]
+    p = np.where(np.isnan(smooth.p), ks.p, smooth.p)
+    ordered = np.flatnonzero(np.isin(binned[0].cases.columns, ks.cases.columns))
+    for result in binned:
+        if result.metric in ("psi", "jensen_shannon"):
+            result.p[ordered] = either(result.p[ordered], p)
+
+
+def _refuse_few_values(cases: Cases, slices: Ints, references: References) -> Cases:
+    """Give no value to windows of too few independent rows."""
+    places = np.flatnonzero(cases.reason == "")
+    if not references.is_tested or not len(places):
+        return cases
+    few = references.independence(slices[places]).too_few(cases.n[places])
+    reason = cases.reason.astype(object)
+    reason[places[few]] = "few_independent_rows"
+    return replace(cases, reason=reason.astype(str))
+
+
+def _sides(
+    references: References,
+    counts: Sequence[Ints],
+    slices: Ints,
+    nodes: Ints,
+    by_place: Mapping[str, Floats],
+) -> Sides:
+    """Put the windows of all columns beside their baselines.
+
+    Args:
+        references: The baselines.
+        counts: Per column the windows' rows per bin, P windows in all.
+        slices: Numbers of their slices, (P,).
+        nodes: Numbers of their grid sizes, (P,).
+        by_place: What of each distance is a mere move, (P,).
+    """
+
+    def pairs(merged: MergedBaselines, numbers: Ints) -> Pairs:
+        return merged.pairs(list(zip(counts, _split(numbers, counts), strict=True)))
+
+    numbers, finer = references.plans(slices, nodes)
+    shown = tested = pairs(references.merged, numbers)
+    if not np.array_equal(numbers, finer):
+        tested = pairs(references.merged, finer)
+    common = pairs(references.common.merged, finer) if references.has_common else None
+    return Sides(references, shown, tested, common, references.independence(slices), by_place)
+
+
+def _split(values: NDArray[Any], parts: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Cut values of all columns into those of each."""
+    return np.split(values, np.cumsum([len(part) for part in parts])[:-1])

@@ -12,8 +12,13 @@ import pandas as pd
 
 from mlmon_dagster.metrics.arrays import Flags, Floats, Ints, Positions
 from mlmon_dagster.metrics.binnings import label_counts
-from mlmon_dagster.metrics.drift.autocorrelation import Persistence, persistence_of_counts
-from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS, OwnWindows, Strays
+from mlmon_dagster.metrics.drift.between_windows import (
+    MIN_WINDOWS,
+    OwnWindows,
+    Persistence,
+    Strays,
+    persistence_of_counts,
+)
 from mlmon_dagster.metrics.drift.distances import ks
 from mlmon_dagster.metrics.drift.drift_bins import (
     DriftBins,
@@ -23,7 +28,7 @@ from mlmon_dagster.metrics.drift.drift_bins import (
     merge_plan,
     score_groups,
 )
-from mlmon_dagster.metrics.drift.merged_bins import MergedBaselines
+from mlmon_dagster.metrics.drift.merged_bins import CommonBins, MergedBaselines
 from mlmon_dagster.metrics.drift.null_distribution import (
     DISTANCES,
     POWER,
@@ -32,7 +37,6 @@ from mlmon_dagster.metrics.drift.null_distribution import (
     plan_at,
 )
 from mlmon_dagster.metrics.drift.shared_values import Independence
-from mlmon_dagster.metrics.drift.slice_index import SlicePool
 from mlmon_dagster.metrics.drift.smooth_distances import (
     SHAPES,
     Shape,
@@ -40,7 +44,6 @@ from mlmon_dagster.metrics.drift.smooth_distances import (
     Spread,
     WidthByPlace,
 )
-from mlmon_dagster.metrics.drift.sparse_bins import CommonBins
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
 
 FINE = ("ks", *SHAPES)  # distances on fine bins; the last one for distances of values only
@@ -402,3 +405,92 @@ class ColumnBaseline:
     def drift_bins(self, stats: ColumnStatistics) -> DriftBins:
         """Collapse the codes of windows into the bins of this baseline."""
         return drift_bins(stats, self._groups)
+
+
+class SliceIndex:
+    """The slices of one frame of cells.
+
+    Args:
+        cells: Frame of C rows with the columns ``CELL_KEYS``.
+
+    Attributes:
+        cells: That frame.
+        names: One text per cell that names its slice.
+        whole: Positions of the cells of slice ``all``. slices: of the others.
+    """
+
+    def __init__(self, cells: pd.DataFrame) -> None:
+        self.cells = cells
+        keys, values = cells["slice_key"].tolist(), cells["slice_value"].tolist()
+        self.names = [f"{key}\0{value}" for key, value in zip(keys, values, strict=True)]
+        is_whole = np.array([key == ALL for key in keys], dtype=bool)
+        self.whole, self.slices = np.flatnonzero(is_whole), np.flatnonzero(~is_whole)
+
+
+class SlicePool:
+    """A baseline's cells by slice: of model version ``all`` where a slice has that, else of all.
+
+    Slices have numbers 0 to S - 1; number S stands for every slice that the baseline lacks.
+
+    Args:
+        index: Of the baseline's cells.
+    """
+
+    def __init__(self, index: SliceIndex) -> None:
+        self._numbers = {name: number for number, name in enumerate(dict.fromkeys(index.names))}
+        of_cell = self.numbers(index.names)
+        whole = np.array([v == ALL for v in index.cells["model_version"].tolist()], dtype=bool)
+        has_whole = np.zeros(len(self._numbers) + 1, dtype=bool)
+        has_whole[of_cell[whole]] = True
+        kept = np.flatnonzero(whole | ~has_whole[of_cell])
+        self._order = kept[np.argsort(of_cell[kept], kind="stable")]
+        ends = np.arange(len(self._numbers) + 2)
+        self._starts = np.searchsorted(of_cell[self._order], ends)
+
+    def numbers(self, names: list[str]) -> Ints:
+        """Return the number of each slice by its name."""
+        missing = len(self._numbers)
+        return np.array([self._numbers.get(name, missing) for name in names], dtype=np.int64)
+
+    def rows(self, number: int) -> Positions:
+        """Return the positions of a slice's cells, ascending; none of number S."""
+        return self._order[self._starts[number] : self._starts[number + 1]]
+
+    def pool(self, counts: Ints) -> Ints:
+        """Sum the cells (C, B) of every slice: rows per bin, (S + 1, B), the last row 0."""
+        pooled = np.zeros((len(self._numbers) + 1, counts.shape[1]), dtype=np.int64)
+        if len(self._order):
+            pooled[:-1] = np.add.reduceat(counts[self._order], self._starts[:-2], axis=0)
+        return pooled
+
+
+class DriftBaseline:
+    """The columns of a baseline, as drift compares windows with them.
+
+    Args:
+        columns: Column -> statistics, whose cells are the baseline's windows; not to be changed.
+        seed: Seed of the draws behind the mean of ks; the other distances draw nothing.
+        min_rows: Fewest rows of a window, and of the baseline, for a value.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, ColumnStatistics], *, seed: int, min_rows: int = 30
+    ) -> None:
+        self.seed, self.min_rows = seed, min_rows
+        self.fine = FineReferences(seed, min_rows)
+        self.whole = References(tuple(DISTANCES), min_rows, self.fine)
+        self.tested = References(("psi",), min_rows)
+        self.untested = References(("psi",), None)
+        self._stats = dict(columns)
+        self._columns: dict[str, ColumnBaseline] = {}
+        self._pools: dict[int, SlicePool] = {}
+
+    def column(self, name: str) -> ColumnBaseline:
+        """Return one column."""
+        if name not in self._columns:
+            stats = self._stats[name]
+            key = id(stats.cells)  # of a frame that is held
+            if key not in self._pools:
+                self._pools[key] = SlicePool(SliceIndex(stats.cells))
+            self._columns[name] = ColumnBaseline(name, stats, self._pools[key])
+        return self._columns[name]

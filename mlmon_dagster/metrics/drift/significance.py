@@ -13,8 +13,13 @@ from mlmon_dagster.metrics.drift.between_windows import (
     usual_limits,
 )
 from mlmon_dagster.metrics.drift.merged_bins import Pairs
-from mlmon_dagster.metrics.drift.null_distribution import DISTANCES, POWER, ROOT, gamma_tail
-from mlmon_dagster.metrics.drift.null_moments import Moments
+from mlmon_dagster.metrics.drift.null_distribution import (
+    DISTANCES,
+    POWER,
+    ROOT,
+    Moments,
+    gamma_tail,
+)
 from mlmon_dagster.metrics.drift.references import References
 from mlmon_dagster.metrics.drift.shared_values import FEWEST_VALUES, Independence
 

@@ -19,8 +19,7 @@ from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.drift.drift_bins import merge_bins, score_groups
-from mlmon_dagster.metrics.drift.null_distribution import gamma_tail
-from mlmon_dagster.metrics.drift.null_moments import Moments
+from mlmon_dagster.metrics.drift.null_distribution import Moments, gamma_tail
 from mlmon_dagster.metrics.intervals import EFFICIENCY, Z90, biweight
 
 Distance = Callable[[Floats, Floats], Floats]

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from mlmon_dagster.metrics.arrays import Floats, Ints, Positions
 from mlmon_dagster.metrics.drift.between_windows import larger_of_windows, usual_limits
 from mlmon_dagster.metrics.drift.distances import psi_variance, smoothed_shares
-from mlmon_dagster.metrics.drift.merged_bins import Pairs
+from mlmon_dagster.metrics.drift.merged_bins import Pairs, chi_square_p
 from mlmon_dagster.metrics.drift.null_distribution import POWER, ROOT
 from mlmon_dagster.metrics.drift.references import FineReferences, References
 from mlmon_dagster.metrics.drift.shared_values import Independence
 from mlmon_dagster.metrics.drift.significance import Distances
-from mlmon_dagster.metrics.drift.sparse_bins import chi_square_p
 from mlmon_dagster.metrics.frames import MetricRows, joined_cells, stack_rows
 from mlmon_dagster.spec.metric_registry import AUTO
 

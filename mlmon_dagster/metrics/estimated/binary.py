@@ -18,13 +18,14 @@ from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.estimated.calibration import (
     LEAST_STRETCH,
     Calibration,
+    Curves,
     Reasons,
     Scored,
     few,
     labelled,
     realized,
+    t_of,
 )
-from mlmon_dagster.metrics.estimated.calibration_curve import Curves, t_of
 from mlmon_dagster.metrics.estimated.expected_counts import (
     Table,
     expected_table,

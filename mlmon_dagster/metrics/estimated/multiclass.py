@@ -19,17 +19,15 @@ from mlmon_dagster.metrics.estimated.calibration import (
     LEAST_STRETCH,
     MIN_BASELINE_RARER,
     MIN_ROWS,
+    Curves,
     Scored,
     aligned,
-    less,
-    scored,
-    stretch,
-)
-from mlmon_dagster.metrics.estimated.calibration_curve import (
-    Curves,
     isotonic_curve,
     learn_curves,
+    less,
     per_cell,
+    scored,
+    stretch,
     t_of,
 )
 from mlmon_dagster.metrics.estimated.expected_counts import (

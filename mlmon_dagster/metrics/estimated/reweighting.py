@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats, Ints
-from mlmon_dagster.metrics.estimated.calibration_curve import MIN_BLOCKS, Curves, isotonic_curve
+from mlmon_dagster.metrics.estimated.calibration import MIN_BLOCKS, Curves, isotonic_curve
 from mlmon_dagster.metrics.statistics import Binning
 
 SWEEPS = 6
