@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.statistics import ALL, Binning, ColumnStatistics
-from mlmon_dagster.profiles.bin_shapes import (
+from mlmon_dagster.profiles.bins.shapes import (
     MAX_CATEGORIES,
     categorical_binning,
     discrete_binning,

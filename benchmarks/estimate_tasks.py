@@ -14,7 +14,7 @@ from benchmarks.scored_worlds import SCORE_BINS, SPAN, counted, in_half
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, estimated_classes
 from mlmon_dagster.metrics.estimated.regression import estimated_losses
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
-from mlmon_dagster.profiles.loss_estimates import LossRows, learn_losses
+from mlmon_dagster.profiles.measure.regression_estimates import LossRows, learn_losses
 
 Floats = NDArray[np.float64]
 CLASSES = ("a", "b", "c")

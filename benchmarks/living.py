@@ -45,8 +45,8 @@ from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.monitors import evaluate
 from mlmon_dagster.monitors.evidence import finite
-from mlmon_dagster.profiles.baseline_windows import BaselineWindows
-from mlmon_dagster.profiles.measures import measure
+from mlmon_dagster.profiles.baseline.baseline import BaselineWindows
+from mlmon_dagster.profiles.measure.measures import measure
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.loader import spec_from_mapping
 

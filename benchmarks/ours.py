@@ -25,7 +25,7 @@ from benchmarks.memory import peak_megabytes
 from benchmarks.profile_vs_scan import DAYS, START, Engine, generate, make_spec
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import build_profiles, fit_binnings
-from mlmon_dagster.profiles.measures import drift, measure, measure_versions
+from mlmon_dagster.profiles.measure.measures import drift, measure, measure_versions
 from mlmon_dagster.spec import ModelSpec
 
 for name in ("fairness", "multiclass", "multivariate", "outputs", "ranking", "regression"):

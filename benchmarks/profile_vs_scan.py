@@ -136,7 +136,7 @@ def profile_jointly(engine: Engine, source: str, baseline: dict[str, ColumnStati
 
 
 def profile_and_drift(engine: Engine, source: str, baseline: dict[str, ColumnStatistics]) -> int:
-    from mlmon_dagster.profiles.measures import drift
+    from mlmon_dagster.profiles.measure.measures import drift
 
     binnings = {name: stats.binning for name, stats in baseline.items() if name != JOINT}
     spec = make_spec()

@@ -14,7 +14,7 @@ from mlmon_dagster.metrics.estimated.calibration import Curves, calibrate, per_c
 from mlmon_dagster.metrics.estimated.reweighting import LabelledRows, Margin, Target, grouping
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import Binning
-from mlmon_dagster.profiles.bin_shapes import numeric_binning, role_binning
+from mlmon_dagster.profiles.bins.shapes import numeric_binning, role_binning
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -174,7 +174,7 @@ def first_of(states: Mapping[dt.datetime, WindowInputs]) -> dict[dt.datetime, Wi
 
 
 def _described(baseline: Baseline) -> Numbers:
-    from mlmon_dagster.profiles.seasons import season_notice
+    from mlmon_dagster.profiles.bins.seasons import season_notice
 
     notice = season_notice(baseline.windows)
     return {
@@ -204,7 +204,7 @@ def parts_of(work: Work) -> list[Work]:
 
 def _build_part(work: Work) -> dict[str, Numbers]:
     from mlmon_dagster.profiles import build_profiles, save_profiles
-    from mlmon_dagster.profiles.payload import binnings_in_force
+    from mlmon_dagster.profiles.bins.stored import binnings_in_force
 
     store, spec = work.project.store, work.spec
     before = work.states()

@@ -271,12 +271,12 @@ def _refused(work: Work) -> dict[dt.datetime, dict[str, int]]:
 def _baseline_metrics(work: Work, family: str, baseline: Baseline | None) -> pd.DataFrame | None:
     """Return the baseline's own performance, or its estimate, a row per metric and slice."""
     if family == "performance":
-        from mlmon_dagster.profiles.measures import baseline_performance
+        from mlmon_dagster.profiles.measure.measures import baseline_performance
 
         return baseline_performance(work.spec, baseline.windows) if baseline else None
     if family != "estimated_performance" or not work.spec.monitors.estimated_performance:
         return None
-    from mlmon_dagster.profiles.estimates import estimate_baseline
+    from mlmon_dagster.profiles.measure.estimates import estimate_baseline
 
     if baseline is None or not baseline.halves:
         return None
@@ -287,7 +287,7 @@ def _baseline_windows(work: Work, family: str, baseline: Baseline | None) -> pd.
     """Return the performance of each window of the baseline, of what is judged by its level."""
     from mlmon_dagster.metrics.performance.score_order import SCORE_ORDER
     from mlmon_dagster.metrics.statistics import select
-    from mlmon_dagster.profiles.measures import measure, performance_columns
+    from mlmon_dagster.profiles.measure.measures import measure, performance_columns
 
     levels = [m.metric for m in work.spec.monitors.performance if m.shift is not None]
     if family != "performance" or baseline is None or not levels:
@@ -307,7 +307,7 @@ def _against_baseline(spec: ModelSpec) -> bool:
 
 
 def _columns_of(spec: ModelSpec) -> list[str]:
-    from mlmon_dagster.profiles.measures import performance_columns
+    from mlmon_dagster.profiles.measure.measures import performance_columns
 
     return performance_columns(spec)
 

@@ -55,8 +55,8 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
 def _measure_part(work: Work, step: str) -> dict[str, Numbers]:
     from mlmon_dagster.metrics.frames import concat_frames
     from mlmon_dagster.profiles import load_profiles
-    from mlmon_dagster.profiles.estimates import estimate_columns
-    from mlmon_dagster.profiles.measures import columns_of
+    from mlmon_dagster.profiles.measure.estimates import estimate_columns
+    from mlmon_dagster.profiles.measure.measures import columns_of
 
     family = FAMILY_OF[step]
     store, spec = work.project.store, work.spec
@@ -110,8 +110,8 @@ def measured(
         profiles: Column -> statistics of the windows.
     """
     from mlmon_dagster.metrics.frames import concat_frames
-    from mlmon_dagster.profiles.estimates import estimate
-    from mlmon_dagster.profiles.measures import measure, measure_versions
+    from mlmon_dagster.profiles.measure.estimates import estimate
+    from mlmon_dagster.profiles.measure.measures import measure, measure_versions
 
     work, baseline = comparison.work, comparison.baseline
     if family == "estimated_performance":

@@ -229,8 +229,8 @@ class Trial:
         return {name: _of_windows(stats, starts) for name, stats in loaded.items()}
 
     def _columns_of(self, family: str) -> list[str]:
-        from mlmon_dagster.profiles.estimates import estimate_columns
-        from mlmon_dagster.profiles.measures import columns_of
+        from mlmon_dagster.profiles.measure.estimates import estimate_columns
+        from mlmon_dagster.profiles.measure.measures import columns_of
 
         if self._scope is not None:
             return [self._scope]
@@ -241,7 +241,7 @@ class Trial:
     def _profile(self, copies: Mapping[str, tuple[Fault, float]]) -> None:
         """Profile copies of the rows, each as a dataset that its label names."""
         from mlmon_dagster.profiles import build_profiles
-        from mlmon_dagster.profiles.payload import binnings_of, stored_baseline
+        from mlmon_dagster.profiles.bins.stored import binnings_of, stored_baseline
 
         store = self._work.project.store
         table = pa.concat_tables(self._copy(label, *copy) for label, copy in copies.items())

@@ -22,20 +22,20 @@ from mlmon_dagster.metrics.statistics import (
     empty,
     select,
 )
-from mlmon_dagster.profiles.binning import is_personal, value_expressions
-from mlmon_dagster.profiles.cells import Cells, as_numpy
-from mlmon_dagster.profiles.codes import DUCKDB, NULL_CODE, Column, Dialect
-from mlmon_dagster.profiles.compiler import Engine, Statements
-from mlmon_dagster.profiles.joint import profile_joint
-from mlmon_dagster.profiles.losses import (
+from mlmon_dagster.profiles.bins.fit import is_personal, value_expressions
+from mlmon_dagster.profiles.bins.joint import profile_joint
+from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, NULL_CODE, Column, Dialect
+from mlmon_dagster.profiles.sql.cells import Cells, as_numpy
+from mlmon_dagster.profiles.sql.compiler import Engine, Statements
+from mlmon_dagster.profiles.sql.loss_columns import (
     Values,
     group_columns,
     group_source,
     resolve,
     row_source,
 )
-from mlmon_dagster.profiles.paired import Codes
-from mlmon_dagster.profiles.sorted_columns import with_numeric
+from mlmon_dagster.profiles.sql.score_by_decision import Codes
+from mlmon_dagster.profiles.sql.sorted_columns import with_numeric
 from mlmon_dagster.spec.model import ModelSpec
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.metrics.statistics import ALL, TABLE, merge
 from mlmon_dagster.monitors.wording import NAMES
 from mlmon_dagster.profiles import Baseline
-from mlmon_dagster.profiles.measures import baseline_performance, columns_of, measure
+from mlmon_dagster.profiles.measure.measures import baseline_performance, columns_of, measure
 from mlmon_dagster.report.episodes import AlertEpisode
 from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.report.trace import HIGHER_IS_BETTER

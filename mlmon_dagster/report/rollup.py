@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, ColumnStatistics, merge, select
 from mlmon_dagster.profiles import load_baseline, load_profiles
-from mlmon_dagster.profiles.estimates import estimate, estimate_columns
-from mlmon_dagster.profiles.measures import MEASURES, columns_of, measure
-from mlmon_dagster.profiles.versions import all_over_versions
+from mlmon_dagster.profiles.measure.estimates import estimate, estimate_columns
+from mlmon_dagster.profiles.measure.measures import MEASURES, columns_of, measure
+from mlmon_dagster.profiles.measure.model_versions import all_over_versions
 from mlmon_dagster.spec import Granularity, ModelSpec, granularity_windows
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.store import Store

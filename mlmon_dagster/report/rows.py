@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.metrics.statistics import ALL
-from mlmon_dagster.profiles.compiler import NULL_SLICE
+from mlmon_dagster.profiles.sql.compiler import NULL_SLICE
 from mlmon_dagster.spec import (
     ModelSpec,
     Predicate,

@@ -12,9 +12,9 @@ from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import TABLE
 from mlmon_dagster.monitors.wording import NAMES, REASONS
 from mlmon_dagster.profiles import Baseline, load_profiles
-from mlmon_dagster.profiles.estimates import estimate
-from mlmon_dagster.profiles.halves import scored_columns
-from mlmon_dagster.profiles.measures import measure, performance_columns
+from mlmon_dagster.profiles.baseline.calibration_half import scored_columns
+from mlmon_dagster.profiles.measure.estimates import estimate
+from mlmon_dagster.profiles.measure.measures import measure, performance_columns
 from mlmon_dagster.report.rollup import by_windows, coarsen
 from mlmon_dagster.spec import FAMILIES, Granularity, ModelSpec, window_containing
 from mlmon_dagster.spec.estimates import estimated

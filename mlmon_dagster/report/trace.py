@@ -26,7 +26,7 @@ from mlmon_dagster.metrics.performance.decomposition import decompose, ratio_par
 from mlmon_dagster.metrics.statistics import ALL, TABLE, ColumnStatistics, merge_columns
 from mlmon_dagster.monitors.adjust import benjamini_hochberg
 from mlmon_dagster.profiles import load_baseline, load_profiles
-from mlmon_dagster.profiles.measures import columns_of, performance
+from mlmon_dagster.profiles.measure.measures import columns_of, performance
 from mlmon_dagster.spec import Granularity, ModelSpec, Task, window_containing
 from mlmon_dagster.spec.metric_registry import higher_is_better
 from mlmon_dagster.store import Store, window_steps

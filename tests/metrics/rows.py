@@ -15,7 +15,7 @@ from mlmon_dagster.ingest.layout import columns_of
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import build_profiles, fit_binnings
-from mlmon_dagster.profiles.measures import MEASURES, measure
+from mlmon_dagster.profiles.measure.measures import MEASURES, measure
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store.canonical import record_schema

@@ -10,8 +10,8 @@ from scipy import stats as tests
 from mlmon_dagster.metrics.drift.attribution import attribution_metrics, attribution_references
 from mlmon_dagster.metrics.intervals import biweight
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
-from mlmon_dagster.profiles.attributions import loss_of
-from mlmon_dagster.profiles.bin_shapes import loss_binning
+from mlmon_dagster.profiles.bins.shapes import loss_binning
+from mlmon_dagster.profiles.sql.loss_columns import loss_of
 from mlmon_dagster.spec.attribution import ATTRIBUTION, SHIFT
 
 ALPHA = 0.01

@@ -13,7 +13,7 @@ from benchmarks.table import Goal
 from mlmon_dagster.metrics.estimated.binary import residuals
 from mlmon_dagster.metrics.estimated.calibration import LEAST_STRETCH, calibrate, stretch
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
-from mlmon_dagster.profiles.loss_estimates import LossRows, learn_losses
+from mlmon_dagster.profiles.measure.regression_estimates import LossRows, learn_losses
 
 
 def held(frame: pd.DataFrame, metric: str) -> pd.Series:

@@ -20,7 +20,7 @@ from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, estimated_cla
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.volume import volume_drop
-from mlmon_dagster.profiles.losses import DECIDED
+from mlmon_dagster.profiles.sql.loss_columns import DECIDED
 from mlmon_dagster.spec.estimates import ESTIMATED, estimated, residual
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
 from tests.metrics.oracles import CLASSES, EXACT, midpoint, score_bin

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.scored_worlds import SHAPES, logistic, mixture, shaped
 from benchmarks.weighted_baseline import Baseline
 from mlmon_dagster.metrics.estimated.reweighting import Margin, block_curves, grouping, rake
-from mlmon_dagster.profiles.bin_shapes import role_binning
+from mlmon_dagster.profiles.bins.shapes import role_binning
 
 RNG = np.random.default_rng(11)
 SIZE = 20_000

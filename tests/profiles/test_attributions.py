@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from mlmon_dagster.profiles import build_profiles, fit_binnings
-from mlmon_dagster.profiles.attributions import loss_of
-from mlmon_dagster.profiles.codes import DUCKDB, STANDARD
+from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, STANDARD
+from mlmon_dagster.profiles.sql.loss_columns import loss_of
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 FEATURES = ("temp", "hour", "carrier")

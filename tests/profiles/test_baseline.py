@@ -16,7 +16,7 @@ from mlmon_dagster.profiles import (
     load_profiles,
     save_profiles,
 )
-from mlmon_dagster.profiles.payload import decode_binnings, encode_binnings
+from mlmon_dagster.profiles.bins.stored import decode_binnings, encode_binnings
 from mlmon_dagster.store import Store, baseline_files, baselines
 from tests.conftest import make_events, make_spec, window
 from tests.profiles.comparing import assert_equal

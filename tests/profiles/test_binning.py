@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.binnings import representatives, upper_edges
-from mlmon_dagster.profiles import bin_shapes, fit_binnings
-from mlmon_dagster.profiles import binning as module
-from mlmon_dagster.profiles.bin_shapes import (
+from mlmon_dagster.profiles import fit_binnings
+from mlmon_dagster.profiles.bins import fit as module
+from mlmon_dagster.profiles.bins import shapes
+from mlmon_dagster.profiles.bins.shapes import (
     binning_from_json,
     binning_to_json,
     categorical_binning,
@@ -22,7 +23,7 @@ from mlmon_dagster.profiles.bin_shapes import (
     numeric_binning,
     role_binning,
 )
-from mlmon_dagster.profiles.codes import DUCKDB, STANDARD, Column, code_expression
+from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, STANDARD, Column, code_expression
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 SPEC = make_spec(slices=[])
@@ -99,7 +100,7 @@ def test_categories_are_ordered_by_count_then_name() -> None:
 def test_rare_categories_are_other_and_too_many_make_a_column_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for place in (module, bin_shapes):
+    for place in (module, shapes):
         monkeypatch.setattr(place, "MAX_CATEGORIES", 2)
         monkeypatch.setattr(place, "MAX_TAIL", 2)
     some = fit(carrier=["a", "a", "b", "b", "c", "d"])["carrier"]

@@ -20,8 +20,8 @@ from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.performance.score_order import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, concat, merge
 from mlmon_dagster.profiles import build_profiles, fit_binnings
-from mlmon_dagster.profiles import cells as cells_module
-from mlmon_dagster.profiles.codes import DUCKDB, STANDARD, Dialect
+from mlmon_dagster.profiles.sql import cells as cells_module
+from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, STANDARD, Dialect
 from mlmon_dagster.store import personal
 from tests.profiles import oracle
 from tests.profiles.comparing import assert_equal, in_order

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.profiles import order_statistics as module
-from mlmon_dagster.profiles.codes import DUCKDB
-from mlmon_dagster.profiles.order_statistics import order_statistics
+from mlmon_dagster.profiles.bins import order_statistics as module
+from mlmon_dagster.profiles.bins.order_statistics import order_statistics
+from mlmon_dagster.profiles.sql.bin_codes import DUCKDB
 from tests.profiles.records import DuckEngine
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from mlmon_dagster.profiles import build_profiles, fit_binnings
-from mlmon_dagster.profiles.codes import POSTGRES
+from mlmon_dagster.profiles.sql.bin_codes import POSTGRES
 from tests.profiles.comparing import assert_equal
 from tests.profiles.records import DuckEngine, make_records, make_spec
 

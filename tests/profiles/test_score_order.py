@@ -21,8 +21,8 @@ from mlmon_dagster.metrics.performance.score_order import (
 )
 from mlmon_dagster.metrics.statistics import ColumnStatistics, concat, merge
 from mlmon_dagster.profiles import build_profiles
-from mlmon_dagster.profiles.bin_shapes import role_binning
-from mlmon_dagster.profiles.codes import DUCKDB, STANDARD, Dialect
+from mlmon_dagster.profiles.bins.shapes import role_binning
+from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, STANDARD, Dialect
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from tests.profiles.records import START, DuckEngine, make_spec
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles import build_profiles, fit_binnings, sorted_columns
+from mlmon_dagster.profiles import build_profiles, fit_binnings
+from mlmon_dagster.profiles.sql import sorted_columns
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 NUMERIC = ("temp", "hour", "booked_at", "note")

@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks import window
 from mlmon_dagster.metrics.statistics import ColumnStatistics, concat, select
-from mlmon_dagster.profiles.baseline_windows import BaselineWindows
-from mlmon_dagster.profiles.measures import columns_of, measure
+from mlmon_dagster.profiles.baseline.baseline import BaselineWindows
+from mlmon_dagster.profiles.measure.measures import columns_of, measure
 from mlmon_dagster.profiles.storage import from_rows, load_profiles, to_rows
 from mlmon_dagster.spec import window_date
 from mlmon_dagster.store import Store

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.arrays import Floats, Ints
-from mlmon_dagster.profiles.codes import Column, list_bins
-from mlmon_dagster.profiles.compiler import CELL, Engine, Statements
+from mlmon_dagster.profiles.sql.bin_codes import Column, list_bins
+from mlmon_dagster.profiles.sql.compiler import CELL, Engine, Statements
 
 _ROWS_AT_ONCE = 2_000_000  # of windows read together, unless one window has more
 _VALUES_AT_ONCE = 4_000_000

@@ -15,7 +15,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from mlmon_dagster.metrics.statistics import ALL
-from mlmon_dagster.profiles.codes import (
+from mlmon_dagster.profiles.sql.bin_codes import (
     DUCKDB,
     Column,
     Dialect,
@@ -24,8 +24,8 @@ from mlmon_dagster.profiles.codes import (
     number,
     order_code,
 )
-from mlmon_dagster.profiles.losses import bound_of
-from mlmon_dagster.profiles.paired import paired_outputs
+from mlmon_dagster.profiles.sql.loss_columns import bound_of
+from mlmon_dagster.profiles.sql.score_by_decision import paired_outputs
 from mlmon_dagster.store.sql import literal, quote_identifier
 
 NULL_SLICE = "<null>"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.metrics.arrays import Ints
 from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, Binning
-from mlmon_dagster.profiles.codes import list_bins
+from mlmon_dagster.profiles.sql.bin_codes import list_bins
 from mlmon_dagster.spec.model import ModelSpec
 
 MAX_CELLS = 100_000  # dense score bins of so many cells are 2.4 GB

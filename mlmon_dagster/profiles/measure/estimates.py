@@ -28,10 +28,10 @@ from mlmon_dagster.metrics.estimated.calibration import (
 from mlmon_dagster.metrics.estimated.multiclass import estimated_classes
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, ColumnStatistics, merge, select
-from mlmon_dagster.profiles.baseline import Baseline
-from mlmon_dagster.profiles.baseline_rows import labelled_rows, reweighted_curves
-from mlmon_dagster.profiles.halves import SEED, scored_columns
-from mlmon_dagster.profiles.losses import DECIDED
+from mlmon_dagster.profiles.baseline.baseline import Baseline
+from mlmon_dagster.profiles.baseline.calibration_half import SEED, scored_columns
+from mlmon_dagster.profiles.baseline.rows import labelled_rows, reweighted_curves
+from mlmon_dagster.profiles.sql.loss_columns import DECIDED
 from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window
 from mlmon_dagster.spec.estimates import estimated, estimated_metrics
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
@@ -83,7 +83,7 @@ def estimate(
     if baseline is None or not estimated_metrics(spec):
         return concat_frames([])
     if spec.task == REGRESSION:
-        from mlmon_dagster.profiles.loss_estimates import estimate_losses
+        from mlmon_dagster.profiles.measure.regression_estimates import estimate_losses
 
         return estimate_losses(store, spec, windows, baseline, live)
     whole = {name: _whole(stats) for name, stats in profiles.items()}
@@ -101,7 +101,7 @@ def estimate_baseline(store: Store, spec: ModelSpec, baseline: Baseline) -> pd.D
     if not estimated_metrics(spec):
         return concat_frames([])
     if spec.task == REGRESSION:
-        from mlmon_dagster.profiles.loss_estimates import baseline_losses
+        from mlmon_dagster.profiles.measure.regression_estimates import baseline_losses
 
         return baseline_losses(store, spec, baseline)
     one = ("dataset",)

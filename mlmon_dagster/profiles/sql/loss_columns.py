@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 from mlmon_dagster.metrics.performance.score_order import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import Binning, Kind
-from mlmon_dagster.profiles.codes import number
+from mlmon_dagster.profiles.sql.bin_codes import number
+from mlmon_dagster.spec.attribution import attributed
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.tasks import RESIDUAL, class_scores
 from mlmon_dagster.store.sql import literal, quote_identifier
@@ -259,3 +260,19 @@ def _one_value(column: str) -> str:
         f", CASE WHEN COUNT({name}) = 0 THEN NULL WHEN MIN({text}) = MAX({text}) "
         f"AND COUNT({name}) = COUNT(*) THEN MIN({text}) ELSE '<mixed>' END AS {name}"
     )
+
+
+def attribution_columns(spec: ModelSpec) -> Values:
+    """Return name -> kind and SQL expression: |SHAP| / the row's sum of |SHAP|, 0 to 1.
+
+    NULL in rows that lack the value of a feature, or whose values are all 0.
+    """
+    # A quarter of each, so that no sum of numbers is beyond all numbers.
+    sizes = {name: f"ABS({quote_identifier(c)} / 4)" for name, c in attributed(spec).items()}
+    total = " + ".join(sizes.values())
+    return {loss_of(name): ("loss", f"{size} / NULLIF({total}, 0)") for name, size in sizes.items()}
+
+
+def loss_of(feature: str) -> str:
+    """Return the name of the profiled column of a feature's share."""
+    return f"{ATTRIBUTED}{feature}"

@@ -12,12 +12,12 @@ from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.estimated.calibration import Curves
 from mlmon_dagster.metrics.estimated.reweighting import LabelledRows, Target, grouping
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles.baseline import Baseline
-from mlmon_dagster.profiles.binning import value_expressions
-from mlmon_dagster.profiles.cells import as_numpy
-from mlmon_dagster.profiles.codes import DUCKDB, Column, code_expression
-from mlmon_dagster.profiles.halves import scored_columns
-from mlmon_dagster.profiles.losses import DECIDED, resolve
+from mlmon_dagster.profiles.baseline.baseline import Baseline
+from mlmon_dagster.profiles.baseline.calibration_half import scored_columns
+from mlmon_dagster.profiles.bins.fit import value_expressions
+from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Column, code_expression
+from mlmon_dagster.profiles.sql.cells import as_numpy
+from mlmon_dagster.profiles.sql.loss_columns import DECIDED, resolve
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.store import Store, personal
 from mlmon_dagster.store.sql import quote_identifier

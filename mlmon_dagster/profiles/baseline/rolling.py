@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, empty, select
-from mlmon_dagster.profiles.baseline import Baseline, load_stored
-from mlmon_dagster.profiles.baseline_windows import BaselineWindows
-from mlmon_dagster.profiles.payload import binnings_of, stored_baseline
+from mlmon_dagster.profiles.baseline.baseline import Baseline, BaselineWindows, load_stored
+from mlmon_dagster.profiles.bins.stored import binnings_of, stored_baseline
 from mlmon_dagster.profiles.storage import load_profiles
 from mlmon_dagster.spec.baseline import BaselineSpec
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec

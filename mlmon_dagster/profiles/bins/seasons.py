@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles.versions import all_over_versions
+from mlmon_dagster.profiles.measure.model_versions import all_over_versions
 
 _SHOWN = 8
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, merge, select
-from mlmon_dagster.profiles.attributions import loss_of
-from mlmon_dagster.profiles.baseline_windows import derived
-from mlmon_dagster.profiles.drift import drift, residual_drift
-from mlmon_dagster.profiles.losses import group_columns, loss_columns
-from mlmon_dagster.profiles.versions import all_over_versions, side_by_side
+from mlmon_dagster.profiles.baseline.baseline import derived
+from mlmon_dagster.profiles.measure.drift import drift, residual_drift
+from mlmon_dagster.profiles.measure.model_versions import all_over_versions, side_by_side
+from mlmon_dagster.profiles.sql.loss_columns import group_columns, loss_columns, loss_of
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.attribution import attributed
 

@@ -19,12 +19,12 @@ from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.estimated.calibration import MIN_WINDOWS
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.profiles.baseline import Baseline
-from mlmon_dagster.profiles.binning import value_expressions
-from mlmon_dagster.profiles.cells import as_numpy
-from mlmon_dagster.profiles.codes import DUCKDB, Column, code_expression
-from mlmon_dagster.profiles.halves import SEED, in_half
-from mlmon_dagster.profiles.losses import resolve
+from mlmon_dagster.profiles.baseline.baseline import Baseline
+from mlmon_dagster.profiles.baseline.calibration_half import SEED, in_half
+from mlmon_dagster.profiles.bins.fit import value_expressions
+from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Column, code_expression
+from mlmon_dagster.profiles.sql.cells import as_numpy
+from mlmon_dagster.profiles.sql.loss_columns import resolve
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.store import Store, personal
 from mlmon_dagster.store.sql import quote_identifier

@@ -13,8 +13,13 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from mlmon_dagster.metrics.statistics import Binning, Kind
-from mlmon_dagster.profiles.attributions import attribution_columns
-from mlmon_dagster.profiles.bin_shapes import (
+from mlmon_dagster.profiles.bins.joint import fit_joint
+from mlmon_dagster.profiles.bins.order_statistics import (
+    OrderStatistics,
+    order_statistics,
+    quantiles_of,
+)
+from mlmon_dagster.profiles.bins.shapes import (
     MAX_CATEGORIES,
     MAX_TAIL,
     categorical_binning,
@@ -28,23 +33,18 @@ from mlmon_dagster.profiles.bin_shapes import (
     role_binning,
     size_binning,
 )
-from mlmon_dagster.profiles.codes import DUCKDB, Dialect
-from mlmon_dagster.profiles.compiler import Engine
-from mlmon_dagster.profiles.joint import fit_joint
-from mlmon_dagster.profiles.losses import (
+from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
+from mlmon_dagster.profiles.sql.compiler import Engine
+from mlmon_dagster.profiles.sql.loss_columns import (
     CONFIDENCE,
     DECIDED,
     LAG,
+    attribution_columns,
     bound_of,
     group_columns,
     loss_columns,
     resolve,
     row_source,
-)
-from mlmon_dagster.profiles.order_statistics import (
-    OrderStatistics,
-    order_statistics,
-    quantiles_of,
 )
 from mlmon_dagster.spec.model import FeatureType, ModelSpec
 from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes

@@ -24,11 +24,11 @@ from mlmon_dagster.metrics.drift.joint import (
     standard_scores,
 )
 from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, Binning, ColumnStatistics, empty
-from mlmon_dagster.profiles.bin_shapes import joint_binning
-from mlmon_dagster.profiles.cells import as_numpy
-from mlmon_dagster.profiles.codes import NULL_CODE, Column, Dialect, code_expression
-from mlmon_dagster.profiles.compiler import NO_VERSION, Engine
-from mlmon_dagster.profiles.losses import Values, resolve
+from mlmon_dagster.profiles.bins.shapes import joint_binning
+from mlmon_dagster.profiles.sql.bin_codes import NULL_CODE, Column, Dialect, code_expression
+from mlmon_dagster.profiles.sql.cells import as_numpy
+from mlmon_dagster.profiles.sql.compiler import NO_VERSION, Engine
+from mlmon_dagster.profiles.sql.loss_columns import Values, resolve
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.sql import literal, literals, quote_identifier
 

@@ -5,23 +5,22 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import pyarrow.compute as pc
 
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, empty, merge
-from mlmon_dagster.profiles.baseline_windows import BaselineWindows
-from mlmon_dagster.profiles.binning import fit_binnings, value_expressions
-from mlmon_dagster.profiles.build import build_profiles
-from mlmon_dagster.profiles.halves import half_binnings, profile_half, split_halves
-from mlmon_dagster.profiles.payload import (
-    binnings_of,
-    encode_binnings,
-    no_baseline,
+from mlmon_dagster.profiles.baseline.calibration_half import (
+    half_binnings,
+    profile_half,
+    split_halves,
 )
+from mlmon_dagster.profiles.bins.fit import fit_binnings, value_expressions
+from mlmon_dagster.profiles.bins.stored import binnings_of, encode_binnings, no_baseline
+from mlmon_dagster.profiles.build import build_profiles
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
 from mlmon_dagster.spec.profiling import profile_signature
@@ -32,6 +31,7 @@ from mlmon_dagster.store.sql import literal
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.inference_records import WindowCounts
+
 
 KIND = "baseline_profiles"
 FIRST_WINDOWS = "first_windows"
@@ -296,3 +296,37 @@ def _with_recurring_tails(
             several = set(rows.column("x").to_pylist())
             found[name] = replace(binning, tail=tuple(n for n in binning.tail if n in several))
     return found
+
+
+T = TypeVar("T")
+
+
+class BaselineWindows(dict[str, ColumnStatistics]):
+    """Column -> statistics of a baseline's windows; not to be changed.
+
+    Args:
+        columns: Column -> statistics.
+    """
+
+    def __init__(self, columns: Mapping[str, ColumnStatistics]) -> None:
+        super().__init__(columns)
+        self._derived: dict[Hashable, object] = {}
+
+    def derived(self, key: Hashable, compute: Callable[[], object]) -> object:
+        """Return what was computed under this key, or compute it."""
+        if key not in self._derived:
+            self._derived[key] = compute()
+        return self._derived[key]
+
+
+def derived(windows: Mapping[str, ColumnStatistics], key: Hashable, compute: Callable[[], T]) -> T:
+    """Return what is computed from a baseline's windows; kept where they are such.
+
+    Args:
+        windows: Of a baseline.
+        key: Says what is computed, and from what besides the windows; of one type.
+        compute: A function of the windows and what the key says.
+    """
+    if isinstance(windows, BaselineWindows):
+        return cast(T, windows.derived(key, compute))
+    return compute()

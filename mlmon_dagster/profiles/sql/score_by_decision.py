@@ -13,8 +13,8 @@ import numpy as np
 
 from mlmon_dagster.metrics.arrays import Ints
 from mlmon_dagster.metrics.binnings import LABEL_STATES
-from mlmon_dagster.profiles.codes import NULL_CODE, Column, Dialect, code_expression
-from mlmon_dagster.profiles.losses import DECIDED
+from mlmon_dagster.profiles.sql.bin_codes import NULL_CODE, Column, Dialect, code_expression
+from mlmon_dagster.profiles.sql.loss_columns import DECIDED
 
 _DECISIONS = 2 * LABEL_STATES + 1  # codes of a confusion, and none
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlmon_dagster.profiles.codes import Dialect
-from mlmon_dagster.profiles.compiler import Engine
+from mlmon_dagster.profiles.sql.bin_codes import Dialect
+from mlmon_dagster.profiles.sql.compiler import Engine
 
 QUANTILE_BINS = 20
 MAX_VALUES = 32

@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import Binning
-from mlmon_dagster.profiles.bin_shapes import binning_from_json, binning_to_json
-from mlmon_dagster.profiles.binning import fit_binnings
+from mlmon_dagster.profiles.bins.fit import fit_binnings
+from mlmon_dagster.profiles.bins.shapes import binning_from_json, binning_to_json
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store import Store, baselines, personal, promotions
 from mlmon_dagster.store.baselines import StoredBaseline
