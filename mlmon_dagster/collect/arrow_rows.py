@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlmon_dagster.collect.problem import Problem
-from mlmon_dagster.ingest.layout import Column
-from mlmon_dagster.ingest.parse import Parsed
+from mlmon_dagster.ingest.declared_columns import Column
+from mlmon_dagster.ingest.formats.parse import Parsed
 from mlmon_dagster.ingest.raw import RawFile, rows_of
 
 _COMPRESSED = (

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from mlmon_dagster.collect import arrow_rows, json_rows
 from mlmon_dagster.collect.problem import Problem
-from mlmon_dagster.ingest.layout import Column
-from mlmon_dagster.ingest.parse import Parsed
+from mlmon_dagster.ingest.declared_columns import Column
+from mlmon_dagster.ingest.formats.parse import Parsed
 from mlmon_dagster.ingest.raw import RawFile
 
 ARROW: Final = "application/vnd.apache.arrow.stream"

@@ -24,7 +24,7 @@ from mlmon_dagster.collect.judging import Judge
 from mlmon_dagster.collect.problem import Problem, limited
 from mlmon_dagster.collect.repeats import Key, Repeats
 from mlmon_dagster.collect.target import Target
-from mlmon_dagster.ingest.layout import Stream
+from mlmon_dagster.ingest.declared_columns import Stream
 from mlmon_dagster.spec import ModelSpec
 
 _LOG = logging.getLogger("mlmon_dagster.collect")

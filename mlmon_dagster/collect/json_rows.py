@@ -15,8 +15,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from mlmon_dagster.collect.problem import Problem
-from mlmon_dagster.ingest.json_lines import NESTED, dig
-from mlmon_dagster.ingest.layout import Column
+from mlmon_dagster.ingest.declared_columns import Column
+from mlmon_dagster.ingest.formats.read_jsonl import NESTED, dig
 from mlmon_dagster.ingest.raw import RawFile, rows_of, text_array
 
 MAX_LINE = 1 << 24  # what the reader of landing files takes

@@ -9,7 +9,7 @@ from mlmon_dagster.collect.body import ARROW, LINES
 from mlmon_dagster.collect.collector import Limits
 from mlmon_dagster.collect.judging import Judge
 from mlmon_dagster.collect.problem import MEDIA_TYPE, PROBLEMS
-from mlmon_dagster.ingest.layout import EXPECTED, Column, Kind
+from mlmon_dagster.ingest.declared_columns import EXPECTED, Column, Kind
 
 _TYPES: Final[dict[Kind, dict[str, Any]]] = {
     "id": {"type": ["string", "integer"]},

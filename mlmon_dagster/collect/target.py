@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.ingest.layout import STREAMS, Stream
+from mlmon_dagster.ingest.declared_columns import STREAMS, Stream
 from mlmon_dagster.landing_file import ENDING, clear_leftovers, make_folder
 from mlmon_dagster.spec import FileSource, ModelSpec
 

@@ -17,7 +17,7 @@ from mlmon_dagster.defs.resources import Project, wall_clock
 from mlmon_dagster.errors import ConfigError, MlmonError
 
 if TYPE_CHECKING:
-    from mlmon_dagster.ingest.layout import Stream
+    from mlmon_dagster.ingest.declared_columns import Stream
     from mlmon_dagster.spec import ModelSpec, SqlSource
 
 PACKAGES = (
@@ -95,7 +95,7 @@ def _models(project: Project) -> Finding:
 
 def _sources(project: Project) -> list[Finding]:
     """Connect to every database that events are read from."""
-    from mlmon_dagster.ingest.layout import STREAMS
+    from mlmon_dagster.ingest.declared_columns import STREAMS
     from mlmon_dagster.spec import SqlSource
 
     try:
@@ -111,7 +111,7 @@ def _sources(project: Project) -> list[Finding]:
 
 
 def _source(project: Project, spec: ModelSpec, stream: Stream, source: SqlSource) -> Finding:
-    from mlmon_dagster.ingest.sql_source import check_source
+    from mlmon_dagster.ingest.formats.sql_source import check_source
 
     subject = f"source of {spec.model}/{stream}"
     try:
@@ -140,7 +140,7 @@ def _store(project: Project) -> Finding:
 
 def _object_storage(project: Project) -> Finding:
     """Try out every place in object storage: the store's, and those of landing files."""
-    from mlmon_dagster.ingest.discover_objects import listed_folder
+    from mlmon_dagster.ingest.landing.discover_objects import listed_folder
     from mlmon_dagster.store import objects
     from mlmon_dagster.store.location import Location
 

@@ -2,8 +2,8 @@
 
 from mlmon_dagster.ingest.again import replay_file
 from mlmon_dagster.ingest.cycle import ingest_new
+from mlmon_dagster.ingest.landing.stray import stray_files, told_of
 from mlmon_dagster.ingest.report import FileReport, IngestReport, render_report
-from mlmon_dagster.ingest.stray import stray_files, told_of
 
 __all__ = [
     "FileReport",

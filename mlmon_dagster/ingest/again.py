@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.ingest.layout import Stream, reading_of
+from mlmon_dagster.ingest.declared_columns import Stream, reading_of
+from mlmon_dagster.ingest.landing.staging import Again, Staged, staging_folder
 from mlmon_dagster.ingest.queue import Queued
-from mlmon_dagster.ingest.staging import Again, Staged, staging_folder
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, kept_rows, manifest
 from mlmon_dagster.store.lock import writer_lock

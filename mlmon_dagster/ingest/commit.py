@@ -9,26 +9,27 @@ known before, and come out the same.
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from mlmon_dagster.ingest.classify import Kind, classify, is_by_arrival
-from mlmon_dagster.ingest.layout import Stream, reading_of
-from mlmon_dagster.ingest.note_changes import note_changes
-from mlmon_dagster.ingest.prepare import Prepared
+from mlmon_dagster.ingest.cells.file_columns import carried_over, changes_between, layout_from
+from mlmon_dagster.ingest.declared_columns import Stream, columns_of, reading_of
+from mlmon_dagster.ingest.landing.staging import Staged
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.ingest.rows import TIME
-from mlmon_dagster.ingest.staging import Staged
+from mlmon_dagster.ingest.rows.canonical import TIME
+from mlmon_dagster.ingest.rows.judge import Prepared
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
-from mlmon_dagster.store import Store, erasures, kept_rows, manifest, window_state
+from mlmon_dagster.store import Store, erasures, kept_rows, manifest, schema_changes, window_state
 from mlmon_dagster.store.checkpoints import reached
 from mlmon_dagster.store.declared import remember_declared
 from mlmon_dagster.store.id_index import may_repeat
@@ -309,3 +310,145 @@ def letter_rows(
         row["row_hash"] = erasures.id_hash(salt, row["row_hash"]) if row["row_hash"] else ""
         rows.append({**row, "created_at": now})
     return rows
+
+
+class Kind(enum.IntEnum):
+    """What a row adds to the log."""
+
+    NEW = 0
+    DUPLICATE = 1  # the same key and content are there
+    CONFLICT = 2  # the same key is there with other content; kept, the records choose
+
+
+# A second content under one of these is a conflict. A later actual of a prediction is none: it
+# is a new version of the ground truth. Without a time of its own an actual is later by its
+# arrival, so that no two are ever at the same moment.
+_KEYS: Final[dict[Stream, tuple[str, ...]]] = {
+    "predictions": ("dataset", "prediction_id"),
+    "actuals": ("dataset", "prediction_id", "actual_time"),
+}
+ARRIVAL: Final = ("ingested_at", "row_number")
+
+
+def classify(
+    rows: pa.Table, known: pa.Table, stream: Stream, may_repeat: NDArray[np.bool_]
+) -> NDArray[np.int8]:
+    """Classify each row by what came before it.
+
+    Args:
+        rows: Canonical rows of a batch, in a fixed order; in that of arrival, if they are actuals
+            without a time.
+        known: Rows of the log with the same ids: key columns and row_hash; of actuals without a
+            time also where they stand in the order of arrival.
+        stream: Which key to use.
+        may_repeat: The rows whose id is in the batch or in ``known`` once more, and perhaps
+            others; all other rows are new without looking.
+
+    Returns:
+        One `Kind` per row. The counts add up to the same totals in any order of delivery, unless
+        the order is all that tells which ground truth is the newest.
+    """
+    kinds = np.full(rows.num_rows, Kind.NEW, dtype=np.int8)
+    if not may_repeat.any():
+        return kinds
+    if is_by_arrival(rows, stream):
+        known = known.sort_by([(name, "ascending") for name in ARRIVAL])
+    keys = [name for name in _KEYS[stream] if name in rows.column_names]
+    columns = [*keys, "row_hash"]
+    asked = rows.select(columns).filter(pa.array(may_repeat))
+    frame = pa.concat_tables([known.select(columns).cast(asked.schema), asked]).to_pandas()
+    found = np.full(len(frame), Kind.NEW, dtype=np.int8)
+    if is_by_arrival(rows, stream):
+        found[_says_what_is_known(frame, keys)] = Kind.DUPLICATE
+    else:
+        found[_repeated(frame, keys)] = Kind.CONFLICT
+        found[_repeated(frame, columns)] = Kind.DUPLICATE
+    kinds[may_repeat] = found[known.num_rows :]
+    return kinds
+
+
+def is_by_arrival(rows: pa.Table, stream: Stream) -> bool:
+    """Say whether rows are ground truth of which the order of arrival tells the newest."""
+    return stream == "actuals" and "actual_time" not in rows.column_names
+
+
+def _says_what_is_known(frame: pd.DataFrame, keys: list[str]) -> NDArray[np.bool_]:
+    """Return the rows whose content is that of the row of their key just before them.
+
+    An earlier content that comes back after a correction is a correction itself.
+    """
+    groups = frame.groupby(keys, sort=False).ngroup().to_numpy()
+    order = np.argsort(groups, kind="stable")
+    groups, hashes = groups[order], frame["row_hash"].to_numpy()[order]
+    same = np.zeros(len(frame), dtype=bool)
+    same[order[1:]] = (groups[1:] == groups[:-1]) & (hashes[1:] == hashes[:-1])
+    return same
+
+
+def _repeated(frame: pd.DataFrame, columns: list[str]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = frame.duplicated(columns).to_numpy()
+    return found
+
+
+_LIVE = ("production", "shadow", "canary")
+
+
+def note_changes(
+    conn: sa.Connection, spec: ModelSpec, batch: Sequence[Prepared], now: dt.datetime
+) -> None:
+    """Compare each file of a batch with the ones before it, oldest window first.
+
+    Files without live predictions are left out, since exports of training and validation data
+    often have other columns; so are predictions older than the last change, which came late.
+    """
+    layouts = [file.layout for file in batch if file.layout]
+    if not layouts:
+        return
+    stored = schema_changes.layout(conn, spec.model, batch[0].staged.stream)
+    before = layout_from(stored.text) if stored else None
+    if before and all(carried_over(before, layout) == before for layout in layouts):
+        return
+    placed = [(_first_window(file), file.staged.name, file) for file in batch if file.layout]
+    order = sorted(
+        (item for item in placed if item[2].staged.stream == "actuals" or item[0] is not None),
+        key=lambda item: (item[0] or now, item[1]),
+    )
+    for window, path, file in order:
+        _note(conn, spec, file, window, path, now)
+
+
+def _note(
+    conn: sa.Connection,
+    spec: ModelSpec,
+    file: Prepared,
+    window: dt.datetime | None,
+    path: str,
+    now: dt.datetime,
+) -> None:
+    assert file.layout is not None
+    stream = file.staged.stream
+    stored = schema_changes.layout(conn, spec.model, stream)
+    if stored is None:
+        schema_changes.save_layout(conn, spec.model, stream, file.layout.text(), window, now)
+        return
+    before = layout_from(stored.text)
+    is_old = window is not None and stored.window_start is not None and window < stored.window_start
+    after = carried_over(before, file.layout)
+    if is_old or after == before:
+        return
+    found = changes_between(before, after, columns_of(spec, stream))
+    schema_changes.note(
+        conn, spec.model, stream, found, sha256=file.staged.sha256, path=path,
+        window_start=window, now=now,
+    )  # fmt: skip
+    schema_changes.save_layout(conn, spec.model, stream, after.text(), window, now)
+
+
+def _first_window(file: Prepared) -> dt.datetime | None:
+    """Return the first window that a file has live predictions of."""
+    rows = file.rows
+    if file.staged.stream != "predictions" or not rows.num_rows:
+        return None
+    live = pc.is_in(rows.column("dataset"), pa.array(_LIVE))
+    first = pc.min(rows.column("window_start").filter(live)).as_py()
+    return None if first is None else first.astimezone(dt.UTC)

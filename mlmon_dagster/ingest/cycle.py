@@ -13,16 +13,21 @@ from pathlib import Path
 from mlmon_dagster.errors import SchemaError, StoreError
 from mlmon_dagster.ingest.again import reopen, stage_again
 from mlmon_dagster.ingest.commit import Committed, commit_batch, settle_from_log
-from mlmon_dagster.ingest.discover import Candidate
-from mlmon_dagster.ingest.layout import STREAMS, Stream
-from mlmon_dagster.ingest.parse import Parsed, parse_file
-from mlmon_dagster.ingest.prepare import Prepared, drop_erased, judge_batch, prepare
+from mlmon_dagster.ingest.declared_columns import STREAMS, Stream
+from mlmon_dagster.ingest.formats.parse import Parsed, parse_file
+from mlmon_dagster.ingest.formats.sql_source import Variables
+from mlmon_dagster.ingest.landing.candidate import Candidate
+from mlmon_dagster.ingest.landing.staging import (
+    StillChangingError,
+    clear_incoming,
+    stage,
+    staging_folder,
+)
 from mlmon_dagster.ingest.queue import Queued, find_work, source_of
 from mlmon_dagster.ingest.refuse import Refusals
 from mlmon_dagster.ingest.report import FileReport, IngestReport
-from mlmon_dagster.ingest.rows import draft_rows
-from mlmon_dagster.ingest.sql_source import Variables
-from mlmon_dagster.ingest.staging import StillChangingError, clear_incoming, stage, staging_folder
+from mlmon_dagster.ingest.rows.canonical import draft_rows
+from mlmon_dagster.ingest.rows.judge import Prepared, drop_erased, judge_batch, prepare
 from mlmon_dagster.spec import FileSource, ModelSpec, Window
 from mlmon_dagster.store import Store, backlog, erasures, kept_rows
 from mlmon_dagster.store.backlog import Backlog

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlmon_dagster.ingest.layout import EXPECTED, Column
+from mlmon_dagster.ingest.declared_columns import EXPECTED, Column
 from mlmon_dagster.ingest.reasons import ROW_REASONS, shown
 
 Mask = NDArray[np.bool_]

@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlmon_dagster.ingest.discover import Candidate, Listing, list_landing
-from mlmon_dagster.ingest.layout import STREAMS, Stream
-from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.ingest.sql_source import Variables, poll_table
-from mlmon_dagster.ingest.staging import (
+from mlmon_dagster.ingest.declared_columns import STREAMS, Stream
+from mlmon_dagster.ingest.formats.sql_source import Variables, poll_table
+from mlmon_dagster.ingest.landing.candidate import Candidate, Listing
+from mlmon_dagster.ingest.landing.discover import list_landing
+from mlmon_dagster.ingest.landing.staging import (
     Staged,
     clear_staging,
     ending_of,
     find_staged,
     staging_folder,
 )
+from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import FileSource, ModelSpec, Source, SqlSource
 from mlmon_dagster.store import Store, kept_rows, manifest
 

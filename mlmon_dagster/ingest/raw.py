@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlmon_dagster.errors import SchemaError
-from mlmon_dagster.ingest.layout import Column
+from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.reasons import did_you_mean, file_message, names, shown
 
 _NAME = re.compile(r"[^\W\d][\w .\[\]:/-]{0,79}")  # a column's, and few values'

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from mlmon_dagster.errors import MlmonError, SchemaError
 from mlmon_dagster.ingest.commit import letter_rows
-from mlmon_dagster.ingest.layout import reading_of
-from mlmon_dagster.ingest.prepare import TooManyBadError
+from mlmon_dagster.ingest.declared_columns import reading_of
+from mlmon_dagster.ingest.landing.staging import ending_of
 from mlmon_dagster.ingest.queue import UNFINISHED, Queued
 from mlmon_dagster.ingest.raw import refused
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.ingest.staging import ending_of
+from mlmon_dagster.ingest.rows.judge import TooManyBadError
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, kept_rows, manifest
 from mlmon_dagster.store.checkpoints import reached

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mlmon_dagster.ingest.layout import Stream
+from mlmon_dagster.ingest.declared_columns import Stream
 from mlmon_dagster.spec import Window
 
 Status = Literal["done", "quarantined", "duplicate", "waiting", "failed", "skipped", "missing"]

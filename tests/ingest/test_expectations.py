@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.errors import MlmonError
-from mlmon_dagster.ingest import expectations
-from mlmon_dagster.ingest.expectations import Rule, judge, rules_of
-from mlmon_dagster.ingest.layout import Column
-from mlmon_dagster.ingest.parse import parse_file
-from mlmon_dagster.ingest.rows import Draft, draft_rows
-from mlmon_dagster.ingest.staging import Staged
+from mlmon_dagster.ingest.declared_columns import Column
+from mlmon_dagster.ingest.formats.parse import parse_file
+from mlmon_dagster.ingest.landing.staging import Staged
+from mlmon_dagster.ingest.rows import expectations
+from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
+from mlmon_dagster.ingest.rows.expectations import Rule, judge, rules_of
 from tests.ingest.landing import NOW, credit_spec, events, parquet_bytes
 
 SPEC = credit_spec()

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.errors import SchemaError
-from mlmon_dagster.ingest import read_jsonl_fast
-from mlmon_dagster.ingest.cast import cast_column
-from mlmon_dagster.ingest.layout import columns_of
+from mlmon_dagster.ingest.cells.cast import cast_column
+from mlmon_dagster.ingest.declared_columns import columns_of
+from mlmon_dagster.ingest.formats import read_jsonl_fast
+from mlmon_dagster.ingest.formats.read_jsonl import read_any
+from mlmon_dagster.ingest.formats.read_jsonl_fast import read_flat
 from mlmon_dagster.ingest.raw import Options, RawFile
-from mlmon_dagster.ingest.read_jsonl import read_any
-from mlmon_dagster.ingest.read_jsonl_fast import read_flat
 from tests.ingest.landing import credit_spec, events, jsonl_bytes
 
 SPEC = credit_spec()

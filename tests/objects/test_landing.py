@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest import IngestReport, replay_file
-from mlmon_dagster.ingest.discover import Listing, list_landing
-from mlmon_dagster.ingest.discover_objects import listed_folder, name_matches
-from mlmon_dagster.ingest.staging import StillChangingError, stage
+from mlmon_dagster.ingest.landing.candidate import Listing
+from mlmon_dagster.ingest.landing.discover import list_landing
+from mlmon_dagster.ingest.landing.discover_objects import listed_folder, name_matches
+from mlmon_dagster.ingest.landing.staging import StillChangingError, stage
 from mlmon_dagster.spec import FileSource, ModelSpec
 from mlmon_dagster.store import Store, manifest
 from mlmon_dagster.store.kept_rows import folder_of

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.ingest.discover import (
+from mlmon_dagster.ingest.declared_columns import Stream
+from mlmon_dagster.ingest.landing.candidate import (
     Candidate,
     Listing,
     Look,
     is_unfinished,
     oldest_first,
 )
-from mlmon_dagster.ingest.layout import Stream
 from mlmon_dagster.spec import FileSource
 from mlmon_dagster.spec.names import path_problem
 from mlmon_dagster.spec.scalars import printable

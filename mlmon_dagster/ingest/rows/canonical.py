@@ -12,11 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlmon_dagster.ingest.cells.row_hash import row_hashes
+from mlmon_dagster.ingest.declared_columns import (
+    Column,
+    Stream,
+    columns_of,
+    is_output,
+    outcome_kind,
+)
 from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, rows_at_fault
-from mlmon_dagster.ingest.layout import Column, Stream, columns_of, is_output, outcome_kind
-from mlmon_dagster.ingest.parse import Parsed
-from mlmon_dagster.ingest.row_hash import row_hashes
-from mlmon_dagster.ingest.windows import Times, place
+from mlmon_dagster.ingest.formats.parse import Parsed
+from mlmon_dagster.ingest.rows.place_in_windows import Times, place
 from mlmon_dagster.spec import DATASETS, PRODUCTION, ModelSpec
 
 ALL = "all"

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
-from mlmon_dagster.ingest.layout import Column
+from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.raw import Options, RawFile, check_header, check_size, refused
 
 _BLOCK = 1 << 24

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlmon_dagster.errors import MlmonError
+from mlmon_dagster.ingest.declared_columns import Column, Kind, Stream, columns_of, is_probability
 from mlmon_dagster.ingest.faults import Fault
-from mlmon_dagster.ingest.layout import Column, Kind, Stream, columns_of, is_probability
-from mlmon_dagster.ingest.rows import Draft, known_datasets
+from mlmon_dagster.ingest.rows.canonical import Draft, known_datasets
 from mlmon_dagster.spec import ModelSpec
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
-from mlmon_dagster.ingest.layout import Column
+from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.raw import Options, RawFile, check_header, check_size
 
 _SAMPLE = 1_000  # lines

@@ -21,9 +21,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlmon_dagster.ingest.json_lines import as_object, cell_text, decode_json, json_lines, leaves
-from mlmon_dagster.ingest.layout import Column
-from mlmon_dagster.ingest.payload_rows import PayloadError, PayloadRows, row_id
+from mlmon_dagster.ingest.declared_columns import Column
+from mlmon_dagster.ingest.formats.payload_rows import PayloadError, PayloadRows, row_id
+from mlmon_dagster.ingest.formats.read_jsonl import (
+    as_object,
+    cell_text,
+    decode_json,
+    json_lines,
+    leaves,
+)
 from mlmon_dagster.ingest.raw import Options, RawFile
 
 _ENDS = ("endpointInput", "endpointOutput")

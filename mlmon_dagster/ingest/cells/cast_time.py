@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.faults import Fault, Mask, mask_of
-from mlmon_dagster.ingest.layout import Column
 from mlmon_dagster.spec import TimeSpec
 
 UTC_MICROSECONDS: Final = pa.timestamp("us", "UTC")

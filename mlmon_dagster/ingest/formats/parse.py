@@ -10,22 +10,27 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from mlmon_dagster.ingest.cast import ARROW_TYPES, cast_column
-from mlmon_dagster.ingest.cut import Cut, cut_rows
-from mlmon_dagster.ingest.decompress import decompressed
-from mlmon_dagster.ingest.derived_id import columns_to_read, with_derived_id
-from mlmon_dagster.ingest.epoch import from_epoch
+from mlmon_dagster.ingest.cells.cast import ARROW_TYPES, cast_column
+from mlmon_dagster.ingest.cells.derived_id import columns_to_read, with_derived_id
+from mlmon_dagster.ingest.cells.epoch import from_epoch
+from mlmon_dagster.ingest.cells.file_columns import (
+    Layout,
+    check_renamed,
+    layout_of,
+    values_of,
+    with_aliases,
+)
+from mlmon_dagster.ingest.declared_columns import STREAMS, Column, columns_of
 from mlmon_dagster.ingest.faults import Fault, Mask
-from mlmon_dagster.ingest.file_layout import Layout, layout_of
-from mlmon_dagster.ingest.layout import STREAMS, Column, columns_of
+from mlmon_dagster.ingest.formats.cut import Cut, cut_rows
+from mlmon_dagster.ingest.formats.decompress import decompressed
+from mlmon_dagster.ingest.formats.read_csv import read_csv
+from mlmon_dagster.ingest.formats.read_jsonl import read_jsonl
+from mlmon_dagster.ingest.formats.read_kserve import read_kserve
+from mlmon_dagster.ingest.formats.read_parquet import read_parquet
+from mlmon_dagster.ingest.formats.read_sagemaker import read_sagemaker
+from mlmon_dagster.ingest.landing.staging import Staged, too_large
 from mlmon_dagster.ingest.raw import Options, RawFile, Refusal, refused, with_nulls
-from mlmon_dagster.ingest.read_csv import read_csv
-from mlmon_dagster.ingest.read_jsonl import read_jsonl
-from mlmon_dagster.ingest.read_kserve import read_kserve
-from mlmon_dagster.ingest.read_parquet import read_parquet
-from mlmon_dagster.ingest.read_sagemaker import read_sagemaker
-from mlmon_dagster.ingest.renamed import check_renamed, values_of, with_aliases
-from mlmon_dagster.ingest.staging import Staged, too_large
 from mlmon_dagster.spec import FileSource, ModelSpec, Source
 
 _BY_ENDING: Final = {

@@ -12,16 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlmon_dagster.errors import SchemaError
-from mlmon_dagster.ingest.expectations import Verdict, judge
+from mlmon_dagster.ingest.cells.file_columns import Layout
+from mlmon_dagster.ingest.cells.row_hash import row_hashes
+from mlmon_dagster.ingest.declared_columns import Stream, columns_of
 from mlmon_dagster.ingest.faults import Fault, Mask, rows_at_fault
-from mlmon_dagster.ingest.file_layout import Layout
-from mlmon_dagster.ingest.layout import Stream, columns_of
+from mlmon_dagster.ingest.landing.staging import Staged
 from mlmon_dagster.ingest.raw import refused
 from mlmon_dagster.ingest.reasons import names
-from mlmon_dagster.ingest.row_hash import row_hashes
-from mlmon_dagster.ingest.rows import Draft, canonical_rows, moments_of
-from mlmon_dagster.ingest.staging import Staged
-from mlmon_dagster.ingest.windows import place
+from mlmon_dagster.ingest.rows.canonical import Draft, canonical_rows, moments_of
+from mlmon_dagster.ingest.rows.expectations import Verdict, judge
+from mlmon_dagster.ingest.rows.place_in_windows import place
 from mlmon_dagster.spec import ModelSpec, Source, Window
 from mlmon_dagster.store.erasures import Erased, Query
 from mlmon_dagster.store.kept_rows import ABOUT, KeptRows

@@ -12,58 +12,22 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.ingest.layout import Stream
+from mlmon_dagster.ingest.declared_columns import Stream
+from mlmon_dagster.ingest.landing.candidate import (
+    _MARKER,
+    Candidate,
+    Listing,
+    Look,
+    is_unfinished,
+    oldest_first,
+)
 from mlmon_dagster.spec import FileSource
 from mlmon_dagster.spec.scalars import printable
-from mlmon_dagster.store.location import Location
 
-_UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
-_MARKER = ".done"
 _FOLDER_MARKER = "_SUCCESS"
-Look = tuple[int, int, str]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A landing file that is not known yet.
-
-    Attributes:
-        path: Absolute path, or the place of an object.
-        name: Path below the project folder, printable; of an object the URL.
-        mtime_ns: When it last changed, as its writer says.
-        mark: What else tells it from the file that was there before, see the module.
-        age: Seconds since its last change, by the machine's clock.
-        has_marker: The producer says that it is complete.
-    """
-
-    stream: Stream
-    path: Path | Location
-    name: str
-    size: int
-    mtime_ns: int
-    age: float
-    has_marker: bool
-    mark: str = ""
-    etag: str = ""
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a landing folder holds beyond the known files, oldest first.
-
-    Attributes:
-        ready: Complete files.
-        waiting: Files that may still be written to.
-        skipped: Names and why they are never read: symbolic links, pipes, folders.
-    """
-
-    ready: tuple[Candidate, ...] = ()
-    waiting: tuple[Candidate, ...] = ()
-    skipped: tuple[tuple[str, str], ...] = field(default=())
 
 
 def list_landing(
@@ -87,7 +51,7 @@ def list_landing(
         StoreError: If object storage cannot be listed.
     """
     if "://" in source.path:
-        from mlmon_dagster.ingest.discover_objects import list_objects
+        from mlmon_dagster.ingest.landing.discover_objects import list_objects
 
         return list_objects(source, stream, known, storage_options or {})
     root = project.resolve()
@@ -105,11 +69,6 @@ def list_landing(
             settled = candidate.has_marker or candidate.age >= source.settle.total_seconds()
             (ready if settled else waiting).append(candidate)
     return Listing(oldest_first(ready), oldest_first(waiting), tuple(skipped))
-
-
-def is_unfinished(name: str) -> bool:
-    """Say whether a file's name means that it is hidden, a marker, or still written to."""
-    return name.endswith((*_UNFINISHED, _MARKER)) or name.startswith((".", "_"))
 
 
 def _matches(root: Path, pattern: str) -> Iterator[Path]:
@@ -168,8 +127,3 @@ def _has_marker(path: Path, mtime_ns: int) -> bool:
         if stat.S_ISREG(info.st_mode) and info.st_mtime_ns >= mtime_ns:
             return True
     return False
-
-
-def oldest_first(found: list[Candidate]) -> tuple[Candidate, ...]:
-    """Return files in the order in which they are ingested."""
-    return tuple(sorted(found, key=lambda c: (c.mtime_ns, c.name)))

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlmon_dagster.ingest.cast_time import to_time
+from mlmon_dagster.ingest.cells.cast_time import to_time
+from mlmon_dagster.ingest.declared_columns import EXPECTED, Column, Kind
 from mlmon_dagster.ingest.faults import Fault, Mask, mask_of
-from mlmon_dagster.ingest.layout import EXPECTED, Column, Kind
 from mlmon_dagster.ingest.raw import refused
 from mlmon_dagster.ingest.reasons import shown
 from mlmon_dagster.spec import TimeSpec

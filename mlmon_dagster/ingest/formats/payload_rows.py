@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlmon_dagster.ingest.json_lines import cell_text
-from mlmon_dagster.ingest.layout import Column
+from mlmon_dagster.ingest.declared_columns import Column
+from mlmon_dagster.ingest.formats.read_jsonl import cell_text
 from mlmon_dagster.ingest.raw import (
     Options,
     RawFile,

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from mlmon_dagster.ingest.layout import Column
+from mlmon_dagster.ingest.cells.row_hash import row_hashes
+from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.raw import RawFile
-from mlmon_dagster.ingest.row_hash import row_hashes
 from mlmon_dagster.spec import ModelSpec
 
 

@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from mlmon_dagster.errors import ConfigError, StoreError
-from mlmon_dagster.ingest.derived_id import columns_to_read
-from mlmon_dagster.ingest.layout import Stream, columns_of
-from mlmon_dagster.ingest.renamed import with_aliases
+from mlmon_dagster.ingest.cells.derived_id import columns_to_read
+from mlmon_dagster.ingest.cells.file_columns import with_aliases
+from mlmon_dagster.ingest.declared_columns import Stream, columns_of
+from mlmon_dagster.ingest.formats.sql_cells import cells_of
+from mlmon_dagster.ingest.landing.staging import find_staged, staging_folder
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.ingest.sql_cells import cells_of
-from mlmon_dagster.ingest.staging import find_staged, staging_folder
 from mlmon_dagster.spec import ModelSpec, SqlSource
 from mlmon_dagster.store import Store, manifest, source_cursor
 from mlmon_dagster.store.checkpoints import reached

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlmon_dagster.ingest.json_lines import NESTED
+from mlmon_dagster.ingest.formats.read_jsonl import NESTED
 from mlmon_dagster.ingest.raw import text_array
 
 _PLAIN = {
