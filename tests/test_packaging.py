@@ -19,10 +19,10 @@ DATA = (
     "demo/flight_delay.yaml",
     "demo/README.md",
     "defs/dagster.yaml",
-    "store/migrations/env.py",
+    "store/state/migrations/env.py",
     "store/migrations/script.py.mako",
-    "store/migrations/versions/v0001_tables.py",
-    "store/migrations/versions/v0002_second.py",
+    "store/state/migrations/versions/v0001_tables.py",
+    "store/state/migrations/versions/v0002_second.py",
 )
 TOP_LEVEL = [
     "README.md",

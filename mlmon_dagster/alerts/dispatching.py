@@ -19,7 +19,8 @@ from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, DeliveryReport
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.loader import BrokenModel
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store import Store, checkpoints
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import crash_points
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def dispatch(
     )
     n_written += write_digests(store, [s for s in specs if s.model != PLATFORM], now)
     n_written += summarize_outages(store, specs, now)
-    checkpoints.reached("dispatch.written")
+    crash_points.reached("dispatch.written")
     report = deliver(
         store,
         receivers,

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from mlmon_dagster.collect.problem import Problem
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.store import collect_tokens
-from mlmon_dagster.store.collect_tokens import Token
+from mlmon_dagster.store.state import collect_tokens
+from mlmon_dagster.store.state.collect_tokens import Token
 
 FRESH_SECONDS = 5.0  # how soon a token that was made or revoked is heard of
 STALE_SECONDS = 300.0  # how long the tokens known are believed while the database is away

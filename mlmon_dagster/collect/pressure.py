@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from mlmon_dagster.collect.problem import Problem
 from mlmon_dagster.collect.target import PREFIX, Target
-from mlmon_dagster.store import manifest
+from mlmon_dagster.store.state import manifest
 
 _LOG = logging.getLogger("mlmon_dagster.collect")
 _DISK_SECONDS = 1.0

@@ -45,7 +45,7 @@ def silence(
     """Keep alerts from being sent for a while; they are still listed."""
     from mlmon_dagster.alerts.lifecycle.silences import matcher
     from mlmon_dagster.alerts.people.handling import LONGEST_SILENCE
-    from mlmon_dagster.store import silences as stored
+    from mlmon_dagster.store.alerting import silences as stored
 
     if (until is None) == (until_too is None):
         raise ConfigError("Say how long: --for 2h, or --until 2013-12-30 (one of the two).")
@@ -77,7 +77,7 @@ def silence(
 
 def _count_matching(project: Project, wanted: dict[str, str]) -> int:
     from mlmon_dagster.alerts.lifecycle.silences import matcher, silenced_by
-    from mlmon_dagster.store import alert_state
+    from mlmon_dagster.store.alerting import alert_state
 
     with project.store.state.connect() as conn:
         rows = alert_state.all_alerts(conn, None).values()
@@ -92,7 +92,7 @@ def _count_matching(project: Project, wanted: dict[str, str]) -> int:
 @click.pass_obj
 def unsilence(project: Project, silence_id: int, author: str) -> None:
     """End silence ID now; what still fires is told with the next dispatch."""
-    from mlmon_dagster.store import silences as stored
+    from mlmon_dagster.store.alerting import silences as stored
 
     if not stored.end(project.store.state, silence_id, project.now(), author):
         raise ConfigError(f"No silence {silence_id} is in force. See: mlmon alerts silences")
@@ -105,7 +105,7 @@ def unsilence(project: Project, silence_id: int, author: str) -> None:
 def silences(project: Project, everything: bool) -> None:
     """List silences: what they match, until when, by whom and why."""
     from mlmon_dagster.alerts.lifecycle.silences import render_silences
-    from mlmon_dagster.store import silences as stored
+    from mlmon_dagster.store.alerting import silences as stored
 
     now = project.now()
     rows = stored.every(project.store.state, None if everything else now)
@@ -137,7 +137,7 @@ def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> None:
     from mlmon_dagster.alerts.lifecycle.silences import render_dead_letters
     from mlmon_dagster.alerts.lifecycle.undeclared_models import platform_spec
     from mlmon_dagster.alerts.people.requeue import requeue as tell_again
-    from mlmon_dagster.store.outbox_health import dead_letters
+    from mlmon_dagster.store.alerting.outbox_health import dead_letters
 
     if not ids and not everything:
         rows = dead_letters(project.store.state)

@@ -39,7 +39,7 @@ for command in (ack, digest, requeue, silence, silences, test, unsilence):
 def list_(project: Project, model: str | None, firing: bool, format_: str) -> None:
     """List alerts and their episodes, newest first."""
     from mlmon_dagster.alerts import list_alerts, render_alerts
-    from mlmon_dagster.store.alert_state import models_with_new_results
+    from mlmon_dagster.store.alerting.alert_state import models_with_new_results
 
     found = list_alerts(project.store, model, "FIRING" if firing else None)
     click.echo(render_alerts(found, zones(project)) if format_ == "table" else as_json(found))

@@ -22,7 +22,7 @@ def backup(project: Project, target: Path) -> None:
     Everything may go on running meanwhile. Dagster's own history is not in it: it is told again
     with mlmon model rebuild-history.
     """
-    from mlmon_dagster.store.backup import make_backup, verify_backup
+    from mlmon_dagster.store.upkeep.backup import make_backup, verify_backup
 
     make_backup(project.store, target, project.now(), project.models_folder)
     click.echo(f"{target}: {verify_backup(target).text()}, read back and right")
@@ -37,7 +37,7 @@ def restore(project: Project, source: Path, verify: bool) -> None:
 
     A backup made on SQLite can be restored into PostgreSQL and the other way round.
     """
-    from mlmon_dagster.store.backup import restore_backup, verify_backup
+    from mlmon_dagster.store.upkeep.backup import restore_backup, verify_backup
 
     if verify:
         click.echo(f"{source}: {verify_backup(source).text()}; every checksum is right")
@@ -62,9 +62,9 @@ def downgrade(project: Project, version: str, target: Path) -> None:
     The way back up is mlmon upgrade, or whatever opens the store. Stop all
     processes first, since this program upgrades again as soon as one of them opens it.
     """
-    from mlmon_dagster.store.backup import make_backup
-    from mlmon_dagster.store.baseline_files import move_into_rows
-    from mlmon_dagster.store.state import HEAD, migrate_to
+    from mlmon_dagster.store.baselines.baseline_files import move_into_rows
+    from mlmon_dagster.store.state.database import HEAD, migrate_to
+    from mlmon_dagster.store.upkeep.backup import make_backup
 
     if version >= HEAD:
         raise ConfigError(f"The state database has version {HEAD}; --to must be an older one.")
@@ -94,7 +94,7 @@ def upgrade(project: Project, target: Path | None, dumped: bool) -> None:
     """
     from sqlalchemy.engine import URL
 
-    from mlmon_dagster.store.state import (
+    from mlmon_dagster.store.state.database import (
         HEAD,
         copy_before_upgrade,
         engine_of,

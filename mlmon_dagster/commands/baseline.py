@@ -44,7 +44,7 @@ def promote_period(
     keep their baseline. Take it back with: mlmon baseline undo MODEL.
     """
     from mlmon_dagster.profiles import fit_period
-    from mlmon_dagster.store import promotions
+    from mlmon_dagster.store.baselines import promotions
 
     if first is None or last is None:
         raise ConfigError("A period is needed: --from DAY --to DAY, both included.")
@@ -74,11 +74,11 @@ def promote_period(
 @click.pass_obj
 def list_baselines(project: Project, model: str) -> None:
     """List what windows of MODEL are compared with, and what was taken back."""
-    from mlmon_dagster.store import baselines, promotions
+    from mlmon_dagster.store.baselines import fitted_baselines, promotions
 
     spec, engine = spec_of(project, model), project.store.state
-    declared = baselines.newest_declared(engine, model)
-    stored = baselines.newest(engine, model, declared) if declared else None
+    declared = fitted_baselines.newest_declared(engine, model)
+    stored = fitted_baselines.newest(engine, model, declared) if declared else None
     if stored is None:
         click.echo(f"declared   learning: {spec.baseline.described()}; too few have come yet")
     else:
@@ -103,7 +103,7 @@ def list_baselines(project: Project, model: str) -> None:
 @click.pass_obj
 def undo_promotion(project: Project, model: str, number: int | None, author: str) -> None:
     """Take a promotion of MODEL back; the windows it concerned are computed again."""
-    from mlmon_dagster.store import promotions
+    from mlmon_dagster.store.baselines import promotions
 
     spec_of(project, model)
     rows = promotions.list_promotions(project.store.state, model)

@@ -138,7 +138,7 @@ def token() -> None:
 @click.pass_obj
 def create(project: Project, model: str, expires: str | None, note: str) -> None:
     """Make a token and print it; it is shown this once."""
-    from mlmon_dagster.store import collect_tokens
+    from mlmon_dagster.store.state import collect_tokens
 
     if model != collect_tokens.ANY_MODEL:
         spec_of(project, model)
@@ -155,7 +155,7 @@ def create(project: Project, model: str, expires: str | None, note: str) -> None
 @click.pass_obj
 def list_(project: Project) -> None:
     """List the tokens ever made, without their secrets."""
-    from mlmon_dagster.store import collect_tokens
+    from mlmon_dagster.store.state import collect_tokens
 
     now = project.now()
     found = collect_tokens.tokens(project.store.state)
@@ -172,7 +172,7 @@ def list_(project: Project) -> None:
 @click.pass_obj
 def revoke(project: Project, token_id: str) -> None:
     """Refuse a token from now on; running servers hear of it within 5 seconds."""
-    from mlmon_dagster.store import collect_tokens
+    from mlmon_dagster.store.state import collect_tokens
 
     # People paste what they have, which may be the whole token.
     name = token_id.split("_")[1] if token_id.startswith("mlmon_") else token_id

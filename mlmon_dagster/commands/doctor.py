@@ -141,8 +141,8 @@ def _store(project: Project) -> Finding:
 def _object_storage(project: Project) -> Finding:
     """Try out every place in object storage: the store's, and those of landing files."""
     from mlmon_dagster.ingest.landing.discover_objects import listed_folder
-    from mlmon_dagster.store import objects
-    from mlmon_dagster.store.location import Location
+    from mlmon_dagster.store.places import objects
+    from mlmon_dagster.store.places.location import Location
 
     is_written = {project.store_root: True} if _is_remote(project.store_root) else {}
     for spec in models_of(project).specs:
@@ -172,7 +172,7 @@ def _is_remote(place: str) -> bool:
 def _alerts(project: Project) -> Finding:
     """Count what alerts should have told and did not; see docs/alerts.md."""
     from mlmon_dagster.alerts.messages.owed import count_untold
-    from mlmon_dagster.store.outbox_health import outbox_health
+    from mlmon_dagster.store.alerting.outbox_health import outbox_health
 
     n = count_untold(project.store, models_of(project).specs, project.now())
     health = outbox_health(project.store.state)
@@ -204,7 +204,7 @@ def _verdicts(project: Project) -> Finding:
 
 def _declarations(project: Project) -> Finding:
     """Compare what is declared with what the stored events rest on."""
-    from mlmon_dagster.store.declared import check_declared
+    from mlmon_dagster.store.state.declared import check_declared
 
     specs = models_of(project).specs
     problems = []

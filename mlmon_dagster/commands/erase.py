@@ -16,7 +16,7 @@ from mlmon_dagster.errors import ConfigError
 if TYPE_CHECKING:
     from mlmon_dagster.defs.resources import Project
     from mlmon_dagster.spec import ModelSpec
-    from mlmon_dagster.store.erase_places import Places
+    from mlmon_dagster.store.erasure.places import Places
 
 _PLACES = {
     "predictions": "rows of the log of predictions",
@@ -74,8 +74,8 @@ def erase(
     They are refused if they arrive again. Landing files are yours: they are listed, not touched.
     Numbers about few rows are computed again by the next run. Search afterwards with --prove.
     """
-    from mlmon_dagster.store import erase as engine
-    from mlmon_dagster.store.erase_places import look
+    from mlmon_dagster.store.erasure import erase as engine
+    from mlmon_dagster.store.erasure.places import look
 
     spec, store = spec_of(project, model), project.store
     if is_listing:
@@ -117,7 +117,7 @@ def _chosen(
 ) -> list[str]:
     from mlmon_dagster.spec import DATASETS, parse_predicate, predicate_columns
     from mlmon_dagster.spec.predicate import to_sql
-    from mlmon_dagster.store import erase as engine
+    from mlmon_dagster.store.erasure import erase as engine
 
     if dataset != "all" and dataset not in DATASETS:
         raise ConfigError(f"--dataset {dataset!r}: expected all or one of {', '.join(DATASETS)}.")
@@ -153,7 +153,7 @@ def _render_places(spec: ModelSpec, places: Places, n_ids: int, dataset: str) ->
 
 
 def _render_receipts(project: Project, spec: ModelSpec) -> str:
-    from mlmon_dagster.store.erase import receipts
+    from mlmon_dagster.store.erasure.erase import receipts
 
     rows = receipts(project.store.state, spec.model)
     if not rows:
@@ -171,7 +171,7 @@ def _render_receipts(project: Project, spec: ModelSpec) -> str:
 
 
 def _prove(project: Project, ids: list[str]) -> bool:
-    from mlmon_dagster.store.erase_proof import find_traces
+    from mlmon_dagster.store.erasure.proof import find_traces
 
     proof = find_traces(project.store, ids)
     for trace in proof.traces:

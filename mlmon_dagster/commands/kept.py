@@ -18,7 +18,7 @@ NEWS = dt.timedelta(days=30)  # refused files that are older are told by --deep 
 
 def disk(project: Project) -> Finding:
     """Write something beside the state and the tables, and say how much room is left."""
-    from mlmon_dagster.store.disk import LEAST_FREE, free_bytes, why_not_writable
+    from mlmon_dagster.store.places.disk import LEAST_FREE, free_bytes, why_not_writable
 
     local = [] if "://" in project.store_root else [Path(project.store_root)]
     folders = [*local, project.state_folder]
@@ -53,7 +53,7 @@ def quarantine(project: Project) -> Finding:
 
 def _refused_files(project: Project, since: dt.datetime | None) -> Finding:
     from mlmon_dagster.spec.scalars import printable
-    from mlmon_dagster.store import manifest
+    from mlmon_dagster.store.state import manifest
 
     found = []
     for spec in models_of(project).specs:
@@ -78,8 +78,8 @@ def _refused_files(project: Project, since: dt.datetime | None) -> Finding:
 
 def baselines(project: Project) -> Finding:
     """Name models that have events but nothing to compare them with."""
-    from mlmon_dagster.store import manifest
-    from mlmon_dagster.store.baselines import newest
+    from mlmon_dagster.store.baselines.fitted_baselines import newest
+    from mlmon_dagster.store.state import manifest
 
     without = []
     for spec in models_of(project).specs:
@@ -101,7 +101,7 @@ def baselines(project: Project) -> Finding:
 
 def kept(project: Project) -> list[Finding]:
     """Name everything that is not as it was kept."""
-    from mlmon_dagster.store.integrity import examine_store
+    from mlmon_dagster.store.upkeep.integrity import examine_store
 
     try:
         damages = list(examine_store(project.store))

@@ -50,8 +50,9 @@ def list_models(project: Project) -> None:
 def show_status(project: Project, name: str, last: int) -> None:
     """Show how far the ground truth of MODEL's newest windows has come, and how late it was."""
     from mlmon_dagster.spec import complete_windows, maturity_of
-    from mlmon_dagster.store import promotions, window_steps
-    from mlmon_dagster.store.unmatched import count_unmatched
+    from mlmon_dagster.store.baselines import promotions
+    from mlmon_dagster.store.state import window_steps
+    from mlmon_dagster.store.upkeep.unmatched_actuals import count_unmatched
 
     spec, now = spec_of(project, name), project.now()
     states = window_steps.load(project.store.state, name)
@@ -89,7 +90,7 @@ def show_status(project: Project, name: str, last: int) -> None:
 @click.pass_obj
 def show_history(project: Project, name: str) -> None:
     """List what people did to MODEL and how the columns of its files changed, newest first."""
-    from mlmon_dagster.store.model_events import history
+    from mlmon_dagster.store.state.model_events import history
 
     spec_of(project, name)
     rows = history(project.store.state, name)
@@ -175,8 +176,8 @@ def _change(
     *,
     is_open: bool,
 ) -> None:
-    from mlmon_dagster.store import window_state
-    from mlmon_dagster.store.model_events import note_event
+    from mlmon_dagster.store.state import window_state
+    from mlmon_dagster.store.state.model_events import note_event
 
     if first is None or last is None:
         raise ConfigError("A period is needed: --from DAY --to DAY, both included.")

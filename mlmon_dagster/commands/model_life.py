@@ -34,8 +34,8 @@ def rename(project: Project, old: str, new: str, yes: bool, author: str) -> None
     the new name it is told the history again.
     """
     from mlmon_dagster.alerts.people.rename_and_end import rename_alerts
-    from mlmon_dagster.store.lock import writer_lock
-    from mlmon_dagster.store.model_rename import parked, pending_rename, rename_model
+    from mlmon_dagster.store.state.writer_lock import writer_lock
+    from mlmon_dagster.store.upkeep.rename import parked, pending_rename, rename_model
 
     goes_on = pending_rename(project.store, old, new)
     declaration = _declaration(project, old, goes_on)
@@ -75,9 +75,9 @@ def remove(project: Project, name: str, is_purged: bool, yes: bool, author: str)
     left alone. A declaration that does not load, or was deleted by hand, is no obstacle.
     """
     from mlmon_dagster.alerts.people.rename_and_end import end_alerts
-    from mlmon_dagster.store.lock import writer_lock
-    from mlmon_dagster.store.model_rename import parked
-    from mlmon_dagster.store.trash import find_removed, purge, remove_model
+    from mlmon_dagster.store.state.writer_lock import writer_lock
+    from mlmon_dagster.store.upkeep.remove import find_removed, purge, remove_model
+    from mlmon_dagster.store.upkeep.rename import parked
 
     before = find_removed(project.store, name)
     goes_on = before is not None and not before.is_whole
@@ -115,7 +115,7 @@ def remove(project: Project, name: str, is_purged: bool, yes: bool, author: str)
 @click.pass_obj
 def restore(project: Project, name: str, author: str) -> None:
     """Bring MODEL back from the trash, as it was removed."""
-    from mlmon_dagster.store.trash import find_removed, removed_models, restore_model
+    from mlmon_dagster.store.upkeep.remove import find_removed, removed_models, restore_model
 
     removed = find_removed(project.store, name)
     if removed is None:
@@ -137,7 +137,7 @@ def restore(project: Project, name: str, author: str) -> None:
 @click.pass_obj
 def trash(project: Project) -> None:
     """List the removed models, and until when they can be restored."""
-    from mlmon_dagster.store.trash import removed_models
+    from mlmon_dagster.store.upkeep.remove import removed_models
 
     found = removed_models(project.store)
     for removed in found:
@@ -154,7 +154,7 @@ def trash(project: Project) -> None:
 
 def _declaration(project: Project, model: str, goes_on: bool) -> Path:
     """Return the file of a model; of one that is parked, where it was."""
-    from mlmon_dagster.store.model_rename import declaration_of, parked
+    from mlmon_dagster.store.upkeep.rename import declaration_of, parked
 
     if goes_on:
         paths = [project.models_folder / f"{model}{ending}" for ending in (".yaml", ".yml")]
@@ -165,7 +165,7 @@ def _declaration(project: Project, model: str, goes_on: bool) -> Path:
 def _is_orphan(project: Project, model: str) -> bool:
     """Whether something is stored of a model that no file declares, under any file's name."""
     from mlmon_dagster.spec import read_models
-    from mlmon_dagster.store.model_rename import count_rows, folders_of
+    from mlmon_dagster.store.upkeep.rename import count_rows, folders_of
 
     found = read_models(project.models_folder, project.now())
     declared = {spec.model for spec in found.specs} | {broken.name for broken in found.broken}
@@ -202,7 +202,7 @@ def _renamed_text(path: Path, old: str, new: str) -> str:
 
 
 def _check_free(project: Project, new: str) -> None:
-    from mlmon_dagster.store.model_rename import count_rows, folders_of
+    from mlmon_dagster.store.upkeep.rename import count_rows, folders_of
 
     declared = [p.name for p in project.models_folder.glob(f"{new}.y*ml")]
     if declared or count_rows(project.store, new) or folders_of(project.store, new):
@@ -212,7 +212,7 @@ def _check_free(project: Project, new: str) -> None:
 
 def _contents(project: Project, model: str) -> str:
     from mlmon_dagster.alerts.people.rename_and_end import count_open
-    from mlmon_dagster.store.model_rename import count_rows, folders_of
+    from mlmon_dagster.store.upkeep.rename import count_rows, folders_of
 
     counts = count_rows(project.store, model)
     folders = folders_of(project.store, model)

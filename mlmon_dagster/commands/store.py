@@ -38,7 +38,7 @@ def describe(project: Project, models: tuple[str, ...]) -> None:
     """Show tables, rows, sizes, datasets and files of every model, or of some."""
     import pandas as pd
 
-    from mlmon_dagster.store.describing import describe_state, describe_tables
+    from mlmon_dagster.store.reading.sizes import describe_state, describe_tables
 
     for spec in [spec_of(project, name) for name in models] or specs_of(project):
         tables = describe_tables(project.store, spec.model)
@@ -88,7 +88,7 @@ def sql(project: Project, model: str, query: str, limit: int, timeout: float, fo
     Nothing outside of the tables of MODEL can be read, and nothing can be written. Columns
     declared as pii are not hidden here.
     """
-    from mlmon_dagster.store.free_sql import select
+    from mlmon_dagster.store.reading.ad_hoc_sql import select
 
     spec = spec_of(project, model)
     found = select(project.store, spec.model, query, limit, timeout)
@@ -106,7 +106,7 @@ def maintain(project: Project, models: tuple[str, ...], dry_run: bool) -> None:
     """
     import pandas as pd
 
-    from mlmon_dagster.store.maintenance import maintain as keep_fit
+    from mlmon_dagster.store.upkeep.maintenance import maintain as keep_fit
 
     for spec in [spec_of(project, name) for name in models] or specs_of(project):
         removals = keep_fit(project.store, spec, project.now(), dry_run=dry_run)
@@ -130,7 +130,7 @@ def repair(project: Project, model: str, dry_run: bool) -> None:
     ingest, and windows whose records or profiles are damaged are computed again. What is replaced
     is moved to a folder beside the store, named at the end; delete it when all is well.
     """
-    from mlmon_dagster.store.repair import repair as mend
+    from mlmon_dagster.store.upkeep.repair import repair as mend
 
     spec = spec_of(project, model)
     told = mend(project.store, spec, project.folder, project.now(), dry_run=dry_run)
@@ -169,7 +169,7 @@ def _head(
 
     from mlmon_dagster.spec import parse_predicate, predicate_columns, window_from_key
     from mlmon_dagster.spec.predicate import columns_of, to_sql
-    from mlmon_dagster.store.canonical import record_schema
+    from mlmon_dagster.store.tables.columns import record_schema
 
     start, end = moments_of(spec, first, last)
     if window is not None:

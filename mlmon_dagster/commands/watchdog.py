@@ -37,8 +37,8 @@ def watchdog(project: Project, max_age: dt.timedelta) -> None:
     Dagster cannot report that Dagster is down: run this from cron, or as a liveness probe.
     """
     from mlmon_dagster.spec.scalars import format_duration
-    from mlmon_dagster.store import heartbeats
-    from mlmon_dagster.store.outbox_health import outbox_health
+    from mlmon_dagster.store.alerting.outbox_health import outbox_health
+    from mlmon_dagster.store.state import heartbeats
 
     state = project.store.state
     last = heartbeats.last_beat(state, heartbeats.DISPATCHER)

@@ -15,8 +15,8 @@ from mlmon_dagster.defs.partitions import partitions_of, windows_of
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.defs.stopwatch import computing
 from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window
-from mlmon_dagster.store import retention_marks
-from mlmon_dagster.store.declared import check_declared
+from mlmon_dagster.store.state import retention_marks
+from mlmon_dagster.store.state.declared import check_declared
 
 BACKFILL_TAG = "mlmon/backfill"
 PAST = "rows are past retention; profiles and metrics stay as they were computed"

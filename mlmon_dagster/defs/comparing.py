@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.defs.compute import Work, parts_of
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.spec import BaselineSpec, ModelSpec
-from mlmon_dagster.store.window_steps import NO_BASELINE, StepMark
+from mlmon_dagster.store.state.window_steps import NO_BASELINE, StepMark
 
 if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
-    from mlmon_dagster.store.baselines import StoredBaseline
+    from mlmon_dagster.store.baselines.fitted_baselines import StoredBaseline
 
 
 @dataclass(frozen=True)

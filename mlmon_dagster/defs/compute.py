@@ -17,8 +17,10 @@ from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.spec import ModelSpec, Window, first_window
 from mlmon_dagster.spec.profiling import profile_digest
-from mlmon_dagster.store import personal, promotions, schema_changes, window_steps
-from mlmon_dagster.store.window_steps import NO_BASELINE, StepMark, WindowInputs
+from mlmon_dagster.store.baselines import promotions
+from mlmon_dagster.store.reading import personal
+from mlmon_dagster.store.state import schema_changes, window_steps
+from mlmon_dagster.store.state.window_steps import NO_BASELINE, StepMark, WindowInputs
 
 if TYPE_CHECKING:
     from mlmon_dagster.ingest import IngestReport
@@ -87,7 +89,7 @@ def ingest(
         wait_seconds=wait_seconds,
     )
     if work.spec.has_actuals and any(file.status == "done" for file in report.files):
-        from mlmon_dagster.store.unmatched import settle_unmatched
+        from mlmon_dagster.store.upkeep.unmatched_actuals import settle_unmatched
 
         settle_unmatched(work.project.store, work.spec, work.now)
     return report
@@ -125,7 +127,7 @@ def schema_changes_now(work: Work) -> Numbers:
 
 def table_sizes(work: Work) -> Numbers:
     """Return rows and bytes of the model's tables, as of their newest versions."""
-    from mlmon_dagster.store.describing import describe_tables
+    from mlmon_dagster.store.reading.sizes import describe_tables
 
     numbers: Numbers = {}
     for row in describe_tables(work.project.store, work.spec.model):

@@ -38,7 +38,7 @@ def dispatch_alerts(
     """
     from mlmon_dagster.alerts import dagster_links, dispatch
     from mlmon_dagster.alerts.receivers.deliver import ping
-    from mlmon_dagster.store import heartbeats
+    from mlmon_dagster.store.state import heartbeats
 
     backfilling: set[str] = set()
     if broken is not None:

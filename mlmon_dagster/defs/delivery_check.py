@@ -70,7 +70,7 @@ def report_delivery(
 
 def _look(project: Project, specs: Sequence[ModelSpec]) -> tuple[bool, str, dict[str, object]]:
     from mlmon_dagster.alerts.messages.owed import count_untold
-    from mlmon_dagster.store.outbox_health import outbox_health
+    from mlmon_dagster.store.alerting.outbox_health import outbox_health
 
     health = outbox_health(project.store.state)
     oldest = health.oldest_waiting_at

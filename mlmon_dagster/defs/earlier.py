@@ -9,12 +9,12 @@ from zoneinfo import ZoneInfo
 
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.spec import ModelSpec, Window
-from mlmon_dagster.store import manifest, window_steps
+from mlmon_dagster.store.state import manifest, window_steps
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.store.window_steps import WindowInputs
+    from mlmon_dagster.store.state.window_steps import WindowInputs
 
 # Windows to look back: four weeks of hours or days, a season of weeks, a year of months.
 _LOOK_BACK = {

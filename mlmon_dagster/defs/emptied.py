@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.spec import ALL
-from mlmon_dagster.store import metric_log
-from mlmon_dagster.store.window_steps import StepMark
+from mlmon_dagster.store.state import metric_log
+from mlmon_dagster.store.state.window_steps import StepMark
 
 if TYPE_CHECKING:
     import pandas as pd

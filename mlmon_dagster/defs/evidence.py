@@ -18,8 +18,8 @@ from mlmon_dagster.spec import ModelSpec, Window, attribution, maturity_of
 from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 from mlmon_dagster.spec.multivariate import CHANGE, SHIFT
-from mlmon_dagster.store import manifest, metric_log, schema_changes
-from mlmon_dagster.store.window_steps import NO_BASELINE, StepMark, WindowInputs
+from mlmon_dagster.store.state import manifest, metric_log, schema_changes
+from mlmon_dagster.store.state.window_steps import NO_BASELINE, StepMark, WindowInputs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,7 @@ from mlmon_dagster.defs.metadata import numbers_only
 from mlmon_dagster.defs.records import record_numbers
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
-from mlmon_dagster.store import metric_log, monitor_results, window_steps
+from mlmon_dagster.store.state import metric_log, monitor_results, window_steps
 
 REBUILT = {"mlmon": "told from the store, not computed"}
 

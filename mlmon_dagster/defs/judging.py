@@ -13,8 +13,8 @@ from mlmon_dagster.defs.evidence import STEP_OF, verdicts
 from mlmon_dagster.defs.refused import reported_in, window_named_by
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.baseline import GRAINS
-from mlmon_dagster.store import manifest, monitor_results
-from mlmon_dagster.store.window_steps import WindowInputs, load
+from mlmon_dagster.store.state import manifest, monitor_results
+from mlmon_dagster.store.state.window_steps import WindowInputs, load
 
 if TYPE_CHECKING:
     pass

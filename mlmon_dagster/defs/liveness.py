@@ -11,7 +11,7 @@ import socket
 
 import dagster as dg
 
-from mlmon_dagster.store.lock import process_died
+from mlmon_dagster.store.state.writer_lock import process_died
 
 MODEL_TAG = "mlmon/model"
 PROCESS_TAG = "mlmon/process"

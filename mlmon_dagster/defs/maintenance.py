@@ -33,8 +33,8 @@ def maintenance_asset(project: Project, specs: Sequence[ModelSpec]) -> dg.Assets
         tags={"mlmon/scope": "all"},
     )
     def maintenance(config: MaintenanceConfig) -> dg.MaterializeResult[None]:
-        from mlmon_dagster.store.maintenance import maintain
-        from mlmon_dagster.store.trash import purge_expired
+        from mlmon_dagster.store.upkeep.maintenance import maintain
+        from mlmon_dagster.store.upkeep.remove import purge_expired
 
         rows: list[dict[str, object]] = []
         totals = {"rows": 0, "files": 0, "bytes": 0}

@@ -22,8 +22,8 @@ from mlmon_dagster.defs.lineage import OF_ACTUALS
 from mlmon_dagster.spec import ALL, Window, maturity_of
 from mlmon_dagster.spec.attribution import ATTRIBUTION
 from mlmon_dagster.spec.multivariate import SHIFT
-from mlmon_dagster.store import metric_log
-from mlmon_dagster.store.window_steps import StepMark, WindowInputs
+from mlmon_dagster.store.state import metric_log
+from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,8 +27,9 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.profiling import profile_digest
 from mlmon_dagster.spec.rolling import EarlierWindows, mark_of_windows
-from mlmon_dagster.store import promotions, retention_marks, window_steps
-from mlmon_dagster.store.window_steps import StepMark, WindowInputs
+from mlmon_dagster.store.baselines import promotions
+from mlmon_dagster.store.state import retention_marks, window_steps
+from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs
 
 MAX_ATTEMPTS = 3
 MAX_WINDOWS_PER_RUN = 400

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.defs.compute import LIVE, PRODUCTION, Numbers, Work
 from mlmon_dagster.spec import Window
-from mlmon_dagster.store import window_state, window_steps
-from mlmon_dagster.store.window_steps import StepMark, WindowInputs
+from mlmon_dagster.store.state import window_state, window_steps
+from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs
 
 if TYPE_CHECKING:
-    from mlmon_dagster.store.inference_records import WindowCounts
+    from mlmon_dagster.store.tables.inference_records import WindowCounts
 
 
 def rebuild_records(work: Work) -> dict[str, Numbers]:
@@ -22,7 +22,7 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
 
     A frozen window keeps the records it was closed with.
     """
-    from mlmon_dagster.store.lags import GroundTruthLag, measure_lags
+    from mlmon_dagster.store.reading.ground_truth_lag import GroundTruthLag, measure_lags
 
     store, spec = work.project.store, work.spec
     before = work.states()

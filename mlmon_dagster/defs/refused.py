@@ -12,7 +12,7 @@ import numpy as np
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.spec import Window, window_containing
 from mlmon_dagster.spec.model import TimeSpec
-from mlmon_dagster.store import manifest
+from mlmon_dagster.store.state import manifest
 
 if TYPE_CHECKING:
     import pandas as pd

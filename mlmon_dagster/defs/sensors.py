@@ -20,9 +20,9 @@ from mlmon_dagster.defs.partitions import range_tags
 from mlmon_dagster.defs.planning import Request, plan
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import Models, ModelSpec
-from mlmon_dagster.store import backlog
-from mlmon_dagster.store.backlog import Backlog
-from mlmon_dagster.store.lock import BusyError
+from mlmon_dagster.store.reading import backlog
+from mlmon_dagster.store.reading.backlog import Backlog
+from mlmon_dagster.store.state.writer_lock import BusyError
 
 ASSET_JOB = (
     "__ASSET_JOB"  # Dagster's own job over all assets: the only one whose partitions may differ

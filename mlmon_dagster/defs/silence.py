@@ -10,9 +10,10 @@ from typing import Any
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.earlier import is_waiting
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
-from mlmon_dagster.store import backlog, monitor_results, window_steps
-from mlmon_dagster.store.backlog import Backlog
-from mlmon_dagster.store.window_steps import WindowInputs
+from mlmon_dagster.store.reading import backlog
+from mlmon_dagster.store.reading.backlog import Backlog
+from mlmon_dagster.store.state import monitor_results, window_steps
+from mlmon_dagster.store.state.window_steps import WindowInputs
 
 ALWAYS = 30  # newest windows that every look judges; older ones where their verdict is out of date
 SILENCE, OVERDUE = "freshness/no_data_for", "freshness/actuals_missing"

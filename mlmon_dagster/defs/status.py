@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import FAMILIES, BrokenModel, ModelSpec
-from mlmon_dagster.store import window_steps
+from mlmon_dagster.store.state import window_steps
 
 ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")
 COLUMNS = (

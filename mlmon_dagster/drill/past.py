@@ -12,8 +12,8 @@ from mlmon_dagster.alerts.lifecycle.backtest import backtest
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.evidence import JudgeInputs, judge_inputs
 from mlmon_dagster.spec import ALL, PRODUCTION, ModelSpec, Window, complete_windows
-from mlmon_dagster.store import retention_marks, window_steps
-from mlmon_dagster.store.window_steps import WindowInputs
+from mlmon_dagster.store.state import retention_marks, window_steps
+from mlmon_dagster.store.state.window_steps import WindowInputs
 
 LOOK_BACK = 120  # newest windows among which healthy ones are looked for
 TABLE = ":table"

@@ -27,9 +27,9 @@ from mlmon_dagster.drill.noticed import Notice, notice
 from mlmon_dagster.drill.past import Past, Row, judges_slices
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.attribution import attributed
-from mlmon_dagster.store import personal
-from mlmon_dagster.store.canonical import record_schema
-from mlmon_dagster.store.sql import literal, quote_identifier
+from mlmon_dagster.store.reading import personal
+from mlmon_dagster.store.state.sql import literal, quote_identifier
+from mlmon_dagster.store.tables.columns import record_schema
 
 if TYPE_CHECKING:
     import pandas as pd

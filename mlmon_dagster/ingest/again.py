@@ -17,8 +17,10 @@ from mlmon_dagster.ingest.declared_columns import Stream, reading_of
 from mlmon_dagster.ingest.landing.staging import Again, Staged, staging_folder
 from mlmon_dagster.ingest.queue import Queued
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, kept_rows, manifest
-from mlmon_dagster.store.lock import writer_lock
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import manifest
+from mlmon_dagster.store.state.writer_lock import writer_lock
+from mlmon_dagster.store.tables import kept_rows
 
 
 def reopen(

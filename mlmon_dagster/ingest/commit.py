@@ -29,10 +29,12 @@ from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.rows.canonical import TIME
 from mlmon_dagster.ingest.rows.judge import Prepared
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
-from mlmon_dagster.store import Store, erasures, kept_rows, manifest, schema_changes, window_state
-from mlmon_dagster.store.checkpoints import reached
-from mlmon_dagster.store.declared import remember_declared
-from mlmon_dagster.store.id_index import may_repeat
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import erased_ids, manifest, schema_changes, window_state
+from mlmon_dagster.store.state.crash_points import reached
+from mlmon_dagster.store.state.declared import remember_declared
+from mlmon_dagster.store.tables import kept_rows
+from mlmon_dagster.store.tables.id_index import may_repeat
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,7 @@ def _keep_rows(store: Store, spec: ModelSpec, file: Prepared) -> str:
     if file.kept is None:
         return ""
     with store.state.begin() as conn:
-        salt = erasures.salt_of(conn, spec.model)
+        salt = erased_ids.salt_of(conn, spec.model)
     name = kept_rows.name_of(file.staged.log_id, file.staged.stream)
     place = kept_rows.folder_of(store, spec.model) / name
     place.write(file.kept.with_hashed_ids(salt).content())
@@ -300,14 +302,14 @@ def letter_rows(
     """Return dead letters as rows of their table; of an id, only its keyed hash is kept."""
     if not letters:
         return []
-    salt = erasures.salt_of(conn, spec.model)
+    salt = erased_ids.salt_of(conn, spec.model)
     rows = []
     for letter in letters:
         row = {**letter, "model": spec.model, "stream": report.stream, "sha256": report.sha256}
         prediction_id = row.pop("prediction_id")
-        row["id_hash"] = erasures.id_hash(salt, prediction_id) if prediction_id else ""
+        row["id_hash"] = erased_ids.id_hash(salt, prediction_id) if prediction_id else ""
         # So is the hash of its values, which could be tried out otherwise.
-        row["row_hash"] = erasures.id_hash(salt, row["row_hash"]) if row["row_hash"] else ""
+        row["row_hash"] = erased_ids.id_hash(salt, row["row_hash"]) if row["row_hash"] else ""
         rows.append({**row, "created_at": now})
     return rows
 

@@ -29,11 +29,14 @@ from mlmon_dagster.ingest.report import FileReport, IngestReport
 from mlmon_dagster.ingest.rows.canonical import draft_rows
 from mlmon_dagster.ingest.rows.judge import Prepared, drop_erased, judge_batch, prepare
 from mlmon_dagster.spec import FileSource, ModelSpec, Window
-from mlmon_dagster.store import Store, backlog, erasures, kept_rows
-from mlmon_dagster.store.backlog import Backlog
-from mlmon_dagster.store.checkpoints import reached
-from mlmon_dagster.store.declared import check_declared
-from mlmon_dagster.store.lock import writer_lock
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.reading import backlog
+from mlmon_dagster.store.reading.backlog import Backlog
+from mlmon_dagster.store.state import erased_ids
+from mlmon_dagster.store.state.crash_points import reached
+from mlmon_dagster.store.state.declared import check_declared
+from mlmon_dagster.store.state.writer_lock import writer_lock
+from mlmon_dagster.store.tables import kept_rows
 
 BATCH_BYTES = 4 * 1024**2
 BATCH_FILES = 500
@@ -300,7 +303,7 @@ class _Ingest:
         if not batch:
             return []
         try:
-            erased = erasures.erased(self.store.state, self.spec.model)
+            erased = erased_ids.erased(self.store.state, self.spec.model)
             drafts = [draft_rows(parsed, self.spec, item.first_seen) for item, parsed in batch]
             judged = [
                 (drop_erased(draft, erased, self.store.query, self.spec), verdict)

@@ -21,7 +21,9 @@ from mlmon_dagster.ingest.landing.staging import (
 )
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import FileSource, ModelSpec, Source, SqlSource
-from mlmon_dagster.store import Store, kept_rows, manifest
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import manifest
+from mlmon_dagster.store.tables import kept_rows
 
 UNFINISHED = ("discovered", "loading", "missing")
 

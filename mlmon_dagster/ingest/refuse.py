@@ -18,8 +18,10 @@ from mlmon_dagster.ingest.raw import refused
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.rows.judge import TooManyBadError
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, kept_rows, manifest
-from mlmon_dagster.store.checkpoints import reached
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import manifest
+from mlmon_dagster.store.state.crash_points import reached
+from mlmon_dagster.store.tables import kept_rows
 
 MAX_FAILURES: Final = 3  # recorded exceptions
 MAX_ATTEMPTS: Final = 10  # begun and never ended, as when the machine runs out of memory

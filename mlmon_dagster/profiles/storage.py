@@ -22,7 +22,7 @@ from mlmon_dagster.profiles.sql.cells import as_numpy
 from mlmon_dagster.spec.model import ModelSpec, SliceKey
 from mlmon_dagster.spec.windows import Window
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.sql import literal, literals
+from mlmon_dagster.store.state.sql import literal, literals
 
 KIND = "profiles"
 _COUNTS = ("n", "n_null", "n_nan", "n_inf", "n_out_of_range")

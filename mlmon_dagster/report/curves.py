@@ -17,7 +17,8 @@ from mlmon_dagster.report.trace import HIGHER_IS_BETTER
 from mlmon_dagster.spec import Granularity, ModelSpec, PerformanceMonitor, window_containing
 from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
-from mlmon_dagster.store import Store, metric_log
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import metric_log
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -36,7 +36,7 @@ from mlmon_dagster.report.summary import (
 from mlmon_dagster.report.trace import HIGHER_IS_BETTER, newest_mature, performance_trace
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.schema_changes import SeenChange, changes
+from mlmon_dagster.store.state.schema_changes import SeenChange, changes
 
 if TYPE_CHECKING:
     import pandas as pd

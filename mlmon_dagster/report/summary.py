@@ -19,7 +19,8 @@ from mlmon_dagster.report.rollup import by_windows, coarsen
 from mlmon_dagster.spec import FAMILIES, Granularity, ModelSpec, window_containing
 from mlmon_dagster.spec.estimates import estimated
 from mlmon_dagster.spec.metric_registry import BINARY
-from mlmon_dagster.store import Store, monitor_results, window_steps
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import monitor_results, window_steps
 
 if TYPE_CHECKING:
     import pandas as pd

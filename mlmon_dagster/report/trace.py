@@ -29,7 +29,8 @@ from mlmon_dagster.profiles import load_baseline, load_profiles
 from mlmon_dagster.profiles.measure.measures import columns_of, performance
 from mlmon_dagster.spec import Granularity, ModelSpec, Task, window_containing
 from mlmon_dagster.spec.metric_registry import higher_is_better
-from mlmon_dagster.store import Store, window_steps
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import window_steps
 
 Method = Literal["exact", "own_change"]
 Profiles = Mapping[str, ColumnStatistics]

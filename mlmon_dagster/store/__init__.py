@@ -1,5 +1,5 @@
 """The store: event log, inference records, derived tables and the state database."""
 
-from mlmon_dagster.store.opening import Store, open_store
+from mlmon_dagster.store.store import Store, open_store
 
 __all__ = ["Store", "open_store"]

@@ -14,9 +14,9 @@ from mlmon_dagster.alerts.people.requeue import requeue
 from mlmon_dagster.alerts.receivers.base import deliver
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.outbox import claim_next, settle
-from mlmon_dagster.store.outbox_health import outbox_health
-from mlmon_dagster.store.schema import channel_gate, outbox
+from mlmon_dagster.store.alerting.outbox import claim_next, settle
+from mlmon_dagster.store.alerting.outbox_health import outbox_health
+from mlmon_dagster.store.state.schema import channel_gate, outbox
 from tests import forked
 from tests.alerts import worlds
 from tests.alerts.fake_slack import FakeSlack

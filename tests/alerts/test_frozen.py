@@ -13,8 +13,8 @@ from mlmon_dagster.alerts import DeliveryPolicy
 from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted, deliver
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store import outbox as outbox_rows
-from mlmon_dagster.store.schema import outbox
+from mlmon_dagster.store.alerting import outbox as outbox_rows
+from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import IMPATIENT, day, result, rows_of, settle, spec_of
 

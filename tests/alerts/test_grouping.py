@@ -14,9 +14,10 @@ from mlmon_dagster.alerts.lifecycle.silences import matcher
 from mlmon_dagster.alerts.receivers.base import deliver
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.store import Store, silences, told_events
-from mlmon_dagster.store.schema import alert, alert_event, outbox, window_state
-from mlmon_dagster.store.upsert import upsert
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.alerting import silences, told_events
+from mlmon_dagster.store.state.schema import alert, alert_event, outbox, window_state
+from mlmon_dagster.store.state.upsert import upsert
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import (
     IMPATIENT,

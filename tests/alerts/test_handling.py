@@ -14,7 +14,7 @@ from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.alerting import DigestPolicy
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.schema import outbox
+from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import (
     alerts_of,

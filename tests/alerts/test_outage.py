@@ -17,7 +17,7 @@ from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted, deliv
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.schema import alert, alert_event, outbox
+from mlmon_dagster.store.state.schema import alert, alert_event, outbox
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import day, result, rows_of, settle, spec_of
 

@@ -14,7 +14,7 @@ from mlmon_dagster.alerts.receivers.mail import MailReceiver, MailServer
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.defs.plots import draw_plot
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.schema import outbox
+from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.fake_smtp import fake_smtp
 from tests.alerts.worlds import day, deliver, kinds, result, rows_of, send, settle, spec_of

@@ -7,8 +7,9 @@ import pytest
 from mlmon_dagster.alerts.people.requeue import requeue
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.store import Store, told_events
-from mlmon_dagster.store.schema import outbox
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.alerting import told_events
+from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import day, result, rows_of, send, settle, spec_of
 

@@ -11,7 +11,7 @@ from mlmon_dagster.alerts.lifecycle.routing import Destination, destinations, fa
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.schema import outbox
+from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.test_outage import MINUTE
 from tests.alerts.worlds import day, result, rows_of, send, settle, spec_of

@@ -12,7 +12,7 @@ from mlmon_dagster.alerts.lifecycle.routing import webhook_channel
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Posted, Refused, Unclear
 from mlmon_dagster.alerts.receivers.webhook import Endpoint, WebhookReceiver, sign
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.schema import outbox
+from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_webhook import Hook, fake_webhook
 from tests.alerts.worlds import day, deliver, result, rows_of, settle, spec_of
 

@@ -13,8 +13,8 @@ from mlmon_dagster.alerts import DeliveryPolicy, DeliveryReport, flush_groups, f
 from mlmon_dagster.alerts.receivers.base import Receiver, deliver
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.schema import alert, monitor_result, outbox
-from mlmon_dagster.store.upsert import insert_or_ignore
+from mlmon_dagster.store.state.schema import alert, monitor_result, outbox
+from mlmon_dagster.store.state.upsert import insert_or_ignore
 from tests.conftest import make_spec
 
 DAY = dt.timedelta(days=1)

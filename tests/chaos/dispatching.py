@@ -17,7 +17,8 @@ from mlmon_dagster.alerts.messages import incidents, outage
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, checkpoints, open_store
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.state import crash_points
 from tests.alerts.worlds import day as start_of
 from tests.alerts.worlds import spec_of
 
@@ -148,7 +149,7 @@ def run(place: Place, fate: Fate) -> None:
             written[-1]()
         fate.meet(step, place.folder)
 
-    checkpoints.on_reached = reached
+    crash_points.on_reached = reached
     count_outages_in_days()
     if place.forgets:
         forget_the_unseen()

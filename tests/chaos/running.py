@@ -20,9 +20,9 @@ from mlmon_dagster.alerts.messages.owed import count_untold
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.outbox import OUTAGE
-from mlmon_dagster.store.outbox_health import outbox_health
-from mlmon_dagster.store.schema import outbox
+from mlmon_dagster.store.alerting.outbox import OUTAGE
+from mlmon_dagster.store.alerting.outbox_health import outbox_health
+from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import observe, result, rows_of
 from tests.chaos.dispatching import (

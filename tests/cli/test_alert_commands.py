@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from mlmon_dagster.alerts import fold_results
-from mlmon_dagster.store import Store, heartbeats, monitor_results, open_store, told_events
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.alerting import told_events
+from mlmon_dagster.store.state import heartbeats, monitor_results
 from tests.alerts.fake_slack import FakeSlack, fake_slack
 from tests.alerts.worlds import day, observe, result, settle, spec_of
 from tests.cli.conftest import Command

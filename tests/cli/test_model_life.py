@@ -9,7 +9,7 @@ import pytest
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.lineage import asset_key
 from mlmon_dagster.spec import load_models
-from mlmon_dagster.store import metric_log
+from mlmon_dagster.store.state import metric_log
 from tests.cli.conftest import Command
 from tests.defs.small_model import DAYS, MODEL, NOW, make_project
 

@@ -13,7 +13,7 @@ from deltalake import write_deltalake
 
 from mlmon_dagster.commands.outside import sentence
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store.state import engine_of, normalise_url
+from mlmon_dagster.store.state.database import engine_of, normalise_url
 
 
 def _met(call: Callable[[], object]) -> BaseException:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mlmon_dagster.store import baselines, open_store
-from mlmon_dagster.store.state import HEAD
+from mlmon_dagster.store import open_store
+from mlmon_dagster.store.baselines import fitted_baselines
+from mlmon_dagster.store.state.database import HEAD
 from tests.cli.conftest import Command
 
 
@@ -60,7 +61,7 @@ def test_a_downgrade_gives_the_older_program_the_bins_that_it_reads_from_rows(
     folder = tmp_path / "project" / ".mlmon" / "store"
     store = open_store(folder)
     moment = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
-    baselines.save(store, "churn", "b", "dataset", '{"binnings": []}', moment)
+    fitted_baselines.save(store, "churn", "b", "dataset", '{"binnings": []}', moment)
     store.close()
 
     down = mlmon(*at, "downgrade", "--to", "0001", "--backup", tmp_path / "before.tar.gz")

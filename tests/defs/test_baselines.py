@@ -15,7 +15,7 @@ from mlmon_dagster.defs.history import report_history
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.lineage import asset_key
 from mlmon_dagster.profiles import fit_period
-from mlmon_dagster.store import promotions
+from mlmon_dagster.store.baselines import promotions
 from tests.defs.small_model import DAYS, FIRST, NOW, land_days, windows_of_days, write_declaration
 from tests.defs.worlds import World, opened
 

@@ -14,7 +14,7 @@ from mlmon_dagster.alerts import list_alerts
 from mlmon_dagster.defs.build import build_definitions
 from mlmon_dagster.defs.delivery import dispatch_alerts
 from mlmon_dagster.spec import read_models
-from mlmon_dagster.store.schema import outbox
+from mlmon_dagster.store.state.schema import outbox
 from tests.defs.small_model import (
     DAYS,
     MODEL,

@@ -39,8 +39,8 @@ from mlmon_dagster.defs.failures import (
 from mlmon_dagster.defs.liveness import MODEL_TAG
 from mlmon_dagster.defs.overview import OVERVIEW_KEY
 from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.store.backlog import Backlog
-from mlmon_dagster.store.outbox import enqueue
+from mlmon_dagster.store.alerting.outbox import enqueue
+from mlmon_dagster.store.reading.backlog import Backlog
 from tests.alerts.worlds import observe, result, spec_of
 from tests.conftest import make_spec
 

@@ -19,7 +19,7 @@ from mlmon_dagster.defs.liveness import PROCESS_TAG
 from mlmon_dagster.defs.partitions import RANGE_END, RANGE_START
 from mlmon_dagster.defs.planning import REVISED_EVERY
 from mlmon_dagster.ingest import cycle
-from mlmon_dagster.store import manifest, monitor_results
+from mlmon_dagster.store.state import manifest, monitor_results
 from tests.defs.small_model import (
     DAYS,
     LATE,

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.report.health import health_report
-from mlmon_dagster.store import schema_changes
-from mlmon_dagster.store.model_events import history
+from mlmon_dagster.store.state import schema_changes
+from mlmon_dagster.store.state.model_events import history
 from tests.defs.small_model import DAYS, NOW, customers, drop, landing, windows_of_days
 from tests.defs.worlds import World, opened
 

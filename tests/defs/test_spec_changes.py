@@ -20,7 +20,7 @@ from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.spec.changes import RULES, rule_of
-from mlmon_dagster.store import metric_log
+from mlmon_dagster.store.state import metric_log
 from tests.defs.small_model import (
     FIRST,
     MODEL,

@@ -21,7 +21,7 @@ from mlmon_dagster.defs.launch import Launcher, RunReport
 from mlmon_dagster.defs.lineage import WINDOWED, asset_key
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import ModelSpec, read_models
-from mlmon_dagster.store import metric_log, monitor_results
+from mlmon_dagster.store.state import metric_log, monitor_results
 from tests.defs.small_model import (
     DAYS,
     MODEL,

@@ -19,7 +19,7 @@ from mlmon_dagster.drill.past import TABLE, Past
 from mlmon_dagster.drill.trial import Slice, Trial
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import load_model
-from mlmon_dagster.store import alert_state
+from mlmon_dagster.store.alerting import alert_state
 from tests.defs.small_model import (
     END,
     MODEL,

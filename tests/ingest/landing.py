@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from mlmon_dagster.ingest import IngestReport, ingest_new
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
-from mlmon_dagster.store import Store, manifest, window_state
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import manifest, window_state
 
 NOW = dt.datetime(2024, 3, 1, 12, tzinfo=dt.UTC)
 LANDED = 1_709_000_000  # when files were last changed, by the clock of their producer

@@ -20,7 +20,7 @@ from mlmon_dagster.ingest import (
 )
 from mlmon_dagster.ingest.reasons import FILE_REASONS
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.kept_rows import folder_of
+from mlmon_dagster.store.tables.kept_rows import folder_of
 from tests.ingest.landing import (
     NOW,
     PREDICTIONS,

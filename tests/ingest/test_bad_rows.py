@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.ingest.reasons import ROW_REASONS
-from mlmon_dagster.store import Store, erasures, manifest
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import erased_ids, manifest
 from tests.ingest.landing import (
     ACTUALS,
     NOW,
@@ -277,8 +278,8 @@ def test_local_times_are_read_in_the_zone_when_the_spec_says_so(
 
 
 def test_erased_prediction_does_not_come_back(store: Store, project: Path) -> None:
-    erasures.request(store.state, "credit", ["p3"], now=NOW)
-    erasures.request(store.state, "credit", ["p4"], now=NOW, dataset="training")
+    erased_ids.request(store.state, "credit", ["p3"], now=NOW)
+    erased_ids.request(store.state, "credit", ["p4"], now=NOW, dataset="training")
     land(project, f"{PREDICTIONS}/a.parquet", events(10))
     land(project, f"{ACTUALS}/a.parquet", truths(10))
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.store import Store, backlog, checkpoints, open_store
-from mlmon_dagster.store.erase import erase
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.erasure.erase import erase
+from mlmon_dagster.store.reading import backlog
+from mlmon_dagster.store.state import crash_points
 from tests import forked
 from tests.ingest.landing import (
     ACTUALS,
@@ -46,7 +48,7 @@ FILES: dict[str, bytes] = {
     f"{ACTUALS}/b.csv": csv_bytes(truths(4, first=3, day="2024-02-08", defaulted=[1] * 4)),
     f"{ACTUALS}/c.csv": csv_bytes(truths(3, first=200)),
 }
-STEPS = [step for step in checkpoints.STEPS if step.startswith(("ingest.", "append."))]
+STEPS = [step for step in crash_points.STEPS if step.startswith(("ingest.", "append."))]
 
 
 def _land_all(project: Path) -> None:

@@ -18,11 +18,13 @@ import pytest
 
 from mlmon_dagster.ingest import render_report, replay_file
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, checkpoints, kept_rows, open_store
-from mlmon_dagster.store.erase import erase
-from mlmon_dagster.store.erase_places import look
-from mlmon_dagster.store.erase_proof import find_traces
-from mlmon_dagster.store.retention import let_go
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.erasure.erase import erase
+from mlmon_dagster.store.erasure.places import look
+from mlmon_dagster.store.erasure.proof import find_traces
+from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.tables import kept_rows
+from mlmon_dagster.store.upkeep.retention import let_go
 from tests import forked
 from tests.ingest.landing import (
     ACTUALS,
@@ -388,7 +390,7 @@ def _refuse_all(root: Path) -> None:
     store.close()
 
 
-STEPS = [s for s in checkpoints.STEPS if s.startswith(("ingest.", "append."))]
+STEPS = [s for s in crash_points.STEPS if s.startswith(("ingest.", "append."))]
 
 
 def _settled(root: Path) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlmon_dagster.store import Store, open_store, source_cursor, source_snapshot
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.sources import by_snapshot, source_cursor
 from tests.ingest.sql_world import COLUMNS, XMIN, Sources, ids_of, insert, poll, sql_spec
 
 SPEC = sql_spec(XMIN)
@@ -212,7 +213,7 @@ def test_transaction_numbers_may_wrap_around(
     sources: Sources, written: int, low: int | None, horizon: int, end: int, is_read: bool
 ) -> None:
     column = sa.cast(sa.literal(str(written % WRAP), sa.Text), _Xid())
-    where = source_snapshot._between(column, "xid", low, horizon, end, [])
+    where = by_snapshot._between(column, "xid", low, horizon, end, [])
 
     with sources.engine.connect() as conn:
         assert conn.execute(sa.select(where)).scalar() is is_read

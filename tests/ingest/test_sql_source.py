@@ -17,8 +17,9 @@ from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest import render_report, replay_file
 from mlmon_dagster.ingest.formats.sql_cells import cells_of
 from mlmon_dagster.spec import spec_from_mapping
-from mlmon_dagster.store import Store, checkpoints, open_store
-from mlmon_dagster.store.source_connection import parse_source_url, source_connection
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.sources.connection import parse_source_url, source_connection
+from mlmon_dagster.store.state import crash_points
 from tests.ingest.landing import (
     ACTUALS,
     NOW,
@@ -151,10 +152,10 @@ def test_program_may_end_at_any_step(
         if reached == step:
             raise Killed
 
-    monkeypatch.setattr(checkpoints, "on_reached", die)
+    monkeypatch.setattr(crash_points, "on_reached", die)
     with pytest.raises(Killed):
         poll(store, spec, project, sources.url)
-    monkeypatch.setattr(checkpoints, "on_reached", None)
+    monkeypatch.setattr(crash_points, "on_reached", None)
     poll(store, spec, project, sources.url)
     poll(store, spec, project, sources.url)
 

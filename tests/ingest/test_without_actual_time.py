@@ -11,7 +11,8 @@ import pytest
 
 from mlmon_dagster.ingest import IngestReport
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
-from mlmon_dagster.store import Store, checkpoints
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import crash_points
 from tests.ingest.landing import (
     ACTUALS,
     LANDED,
@@ -125,12 +126,12 @@ def test_an_interrupted_run_counts_and_knows_the_same(
         if reached == step:
             raise KeyboardInterrupt
 
-    checkpoints.on_reached = die
+    crash_points.on_reached = die
     try:
         with pytest.raises(KeyboardInterrupt):
             take_in(store, spec, project)
     finally:
-        checkpoints.on_reached = None
+        crash_points.on_reached = None
 
     files = {file.path: file for file in take_in(store, spec, project).files}
     counts = {path[-5:]: (file.n_new, file.n_duplicate) for path, file in files.items()}

@@ -18,7 +18,7 @@ from mlmon_dagster.profiles import build_profiles, fit_binnings
 from mlmon_dagster.profiles.measure.measures import MEASURES, measure
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store.canonical import record_schema
+from mlmon_dagster.store.tables.columns import record_schema
 from tests.profiles.records import DuckEngine
 
 START = pd.Timestamp("2026-03-01", tz="UTC")

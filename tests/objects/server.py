@@ -12,8 +12,8 @@ import obstore
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from mlmon_dagster.store.location import Location
-from mlmon_dagster.store.objects import connect
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.objects import connect
 
 ACCESS_KEY, SECRET_KEY = "testing", "not-a-secret"
 

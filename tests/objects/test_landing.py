@@ -17,8 +17,9 @@ from mlmon_dagster.ingest.landing.discover import list_landing
 from mlmon_dagster.ingest.landing.discover_objects import listed_folder, name_matches
 from mlmon_dagster.ingest.landing.staging import StillChangingError, stage
 from mlmon_dagster.spec import FileSource, ModelSpec
-from mlmon_dagster.store import Store, manifest
-from mlmon_dagster.store.kept_rows import folder_of
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import manifest
+from mlmon_dagster.store.tables.kept_rows import folder_of
 from tests.ingest.landing import (
     NOW,
     credit_spec,

@@ -10,8 +10,8 @@ import pytest
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.delta import Conflict, DeltaFolder, retry
-from mlmon_dagster.store.location import Location
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.tables.delta import Conflict, DeltaFolder, retry
 from tests.objects.server import S3Server
 
 SCHEMA = pa.schema([("part", pa.string()), ("n", pa.int64())])

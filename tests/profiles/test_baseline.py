@@ -17,7 +17,8 @@ from mlmon_dagster.profiles import (
     save_profiles,
 )
 from mlmon_dagster.profiles.bins.stored import decode_binnings, encode_binnings
-from mlmon_dagster.store import Store, baseline_files, baselines
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.baselines import baseline_files, fitted_baselines
 from tests.conftest import make_events, make_spec, window
 from tests.profiles.comparing import assert_equal
 
@@ -246,6 +247,6 @@ def test_a_baseline_of_nulls_only_is_defined(store: Store) -> None:
     assert baseline.windows["age"].n_null.tolist() == [40]
     assert np.isnan(baseline.windows["age"].minimum).all()
     assert baseline.binnings["region"].categories == ()
-    stored = baselines.newest(store.state, spec.model)
+    stored = fitted_baselines.newest(store.state, spec.model)
     assert stored is not None
     assert stored.created_at == NOW

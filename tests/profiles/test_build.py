@@ -22,7 +22,7 @@ from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, concat
 from mlmon_dagster.profiles import build_profiles, fit_binnings
 from mlmon_dagster.profiles.sql import cells as cells_module
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, STANDARD, Dialect
-from mlmon_dagster.store import personal
+from mlmon_dagster.store.reading import personal
 from tests.profiles import oracle
 from tests.profiles.comparing import assert_equal, in_order
 from tests.profiles.records import START, DuckEngine, make_records, make_spec

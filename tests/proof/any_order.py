@@ -12,13 +12,14 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from mlmon_dagster.store import Store, checkpoints, open_store
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.state import crash_points
 from tests.proof import world
 from tests.proof.world import DAYS, Erased, Event, Known, Predicted
 
 STEPS = tuple(
     name
-    for name in checkpoints.STEPS
+    for name in crash_points.STEPS
     if name.startswith(("ingest.", "append.", "rebuild.", "erase."))
 )
 ids = st.sampled_from(["a", "b", "c", "d"])
@@ -61,14 +62,14 @@ def run(
             raise Killed
 
     world.land(project, name, part)
-    checkpoints.on_reached = die
+    crash_points.on_reached = die
     try:
         with suppress(Killed):
             world.step(store, spec, project, [e.id for e in part if isinstance(e, Erased)])
             if kill is None and len(part) % 3 == 0:  # measured in between, too
                 world.measure(store, spec, project)
     finally:
-        checkpoints.on_reached = None
+        crash_points.on_reached = None
 
 
 def check(

@@ -17,7 +17,8 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events
 
 from mlmon_dagster.collect.collector import Limits
-from mlmon_dagster.store import collect_tokens, open_store
+from mlmon_dagster.store import open_store
+from mlmon_dagster.store.state import collect_tokens
 from tests.push.collecting import Running, running
 from tests.push.worlds import NOW
 

@@ -20,8 +20,9 @@ import sqlalchemy as sa
 from deltalake.exceptions import DeltaError
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store import Store, delta, open_store
-from mlmon_dagster.store.query import QueryEngine
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.tables import delta
+from mlmon_dagster.store.tables.engine import QueryEngine
 from tests.ingest.landing import (
     credit_spec,
     files_of,

@@ -340,8 +340,8 @@ def _waited(folder: Path) -> dict[str, Any]:
     import sqlalchemy as sa
 
     from mlmon_dagster.defs.resources import project_from_environment
-    from mlmon_dagster.store.outbox import AT_ONCE, UNSETTLED
-    from mlmon_dagster.store.schema import outbox
+    from mlmon_dagster.store.alerting.outbox import AT_ONCE, UNSETTLED
+    from mlmon_dagster.store.state.schema import outbox
     from tests.proof import world
 
     project = project_from_environment(folder)
@@ -365,7 +365,7 @@ def _left(folder: Path) -> dict[str, Any]:
     import sqlalchemy as sa
 
     from mlmon_dagster.defs.resources import project_from_environment
-    from mlmon_dagster.store.integrity import examine_store
+    from mlmon_dagster.store.upkeep.integrity import examine_store
     from tests.proof import world
 
     store, spec = project_from_environment(folder).store, world.make_spec()

@@ -34,14 +34,8 @@ from mlmon_dagster.defs.lineage import MEASURED
 from mlmon_dagster.defs.planning import plan
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import Window, spec_from_mapping, window_containing
-from mlmon_dagster.store import (
-    Store,
-    manifest,
-    metric_log,
-    monitor_results,
-    open_store,
-    window_state,
-)
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.state import manifest, metric_log, monitor_results, window_state
 from tests.proof.generated_files import Cells, Producer
 from tests.proof.generated_spec import CLASSES, ROLES, VARIABLE, features_of, outputs_of, spec_of
 from tests.proof.spec_space import BINARY, MULTICLASS, Choice

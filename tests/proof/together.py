@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mlmon_dagster.store import manifest, open_store
+from mlmon_dagster.store import open_store
+from mlmon_dagster.store.state import manifest
 from tests.proof import world
 from tests.proof.world import Known, Predicted
 

@@ -22,8 +22,9 @@ from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.ingest import ingest_new
 from mlmon_dagster.spec import ModelSpec, Window, spec_from_mapping, window_containing
-from mlmon_dagster.store import Store, manifest, metric_log, open_store
-from mlmon_dagster.store.erase import erase, resume
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.erasure.erase import erase, resume
+from mlmon_dagster.store.state import manifest, metric_log
 
 NOW = dt.datetime(2024, 2, 10, tzinfo=dt.UTC)
 LANDED = 1_700_000_000

@@ -9,7 +9,8 @@ import pytest
 
 from mlmon_dagster.collect import access
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.store import Store, collect_tokens
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import collect_tokens
 from tests.push.collecting import PREDICTIONS, Running, row, running
 from tests.push.worlds import NOW
 

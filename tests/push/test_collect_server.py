@@ -23,7 +23,8 @@ from mlmon_dagster.collect.collector import Limits
 from mlmon_dagster.collect.target import prepare, targets_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.landing_file import clear_leftovers
-from mlmon_dagster.store import Store, collect_tokens, open_store
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.state import collect_tokens
 from tests.cli.conftest import Command, mlmon  # noqa: F401 - a fixture
 from tests.push.collecting import PREDICTIONS, Running, row, running, wait_until
 from tests.push.worlds import NOW, SPEC, push_spec

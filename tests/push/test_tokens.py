@@ -6,7 +6,8 @@ import datetime as dt
 
 import sqlalchemy as sa
 
-from mlmon_dagster.store import Store, collect_tokens
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import collect_tokens
 from tests.push.worlds import NOW
 
 DAY = dt.timedelta(days=1)

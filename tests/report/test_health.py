@@ -16,7 +16,8 @@ from mlmon_dagster.report.curves import Curves
 from mlmon_dagster.report.episodes import sentence_of
 from mlmon_dagster.report.health import health_report, write_report
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, monitor_results
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import monitor_results
 from tests.report.worlds import BROKEN, DAY, NOW, REGIONS, SECRET, START, World, build, declare
 
 pytestmark = pytest.mark.xdist_group("report")  # they share a world

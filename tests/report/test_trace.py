@@ -12,7 +12,8 @@ from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.report.rollup import rolled_up_metrics
 from mlmon_dagster.report.trace import COLUMNS, newest_mature, performance_trace
-from mlmon_dagster.store import Store, monitor_results
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import monitor_results
 from tests.report.worlds import BROKEN, DAY, DAYS, REGIONS, START, World, build, declare
 
 pytestmark = pytest.mark.xdist_group("report")  # they share a world

@@ -19,7 +19,8 @@ from mlmon_dagster.defs import compute, judging, measuring, records
 from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.spec import ModelSpec, Window, windows_between
-from mlmon_dagster.store import Store, window_state
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import window_state
 from tests.conftest import make_spec
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)

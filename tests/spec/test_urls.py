@@ -16,9 +16,9 @@ from mlmon_dagster.spec.urls import (
     url_problem,
     without_secrets,
 )
-from mlmon_dagster.store.location import Location
-from mlmon_dagster.store.source_connection import parse_source_url
-from mlmon_dagster.store.state import normalise_url
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.sources.connection import parse_source_url
+from mlmon_dagster.store.state.database import normalise_url
 
 CANARY = "Qx7canary"
 PLACES = (

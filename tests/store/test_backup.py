@@ -11,10 +11,12 @@ import pytest
 import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store import Store, baselines, open_store, state, window_state, window_steps
-from mlmon_dagster.store.backup import make_backup, restore_backup, verify_backup
-from mlmon_dagster.store.export import exported_tables
-from mlmon_dagster.store.model_events import history, note_event
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.baselines import fitted_baselines
+from mlmon_dagster.store.state import database, window_state, window_steps
+from mlmon_dagster.store.state.model_events import history, note_event
+from mlmon_dagster.store.upkeep.backup import make_backup, restore_backup, verify_backup
+from mlmon_dagster.store.upkeep.export import exported_tables
 from tests.conftest import make_events, make_spec, window
 
 NOW = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
@@ -32,11 +34,13 @@ def fill(store: Store) -> None:
     with store.state.begin() as conn:
         window_state.mark_inputs(conn, spec, [day], NOW)
         note_event(conn, spec.model, "reopened", author="ann", note="why", now=NOW)
-    baselines.save(store, spec.model, "b", "dataset", BINS, NOW)
+    fitted_baselines.save(store, spec.model, "b", "dataset", BINS, NOW)
 
 
 def bins(store: Store, model: str) -> str | None:
-    return baselines.payload_if_whole(store, baselines.newest(store.state, model, "b"))
+    return fitted_baselines.payload_if_whole(
+        store, fitted_baselines.newest(store.state, model, "b")
+    )
 
 
 def rows(store: Store) -> dict[str, list[tuple[object, ...]]]:
@@ -112,22 +116,23 @@ def test_an_existing_backup_is_not_overwritten(store: Store, tmp_path: Path) -> 
 def test_the_state_goes_a_version_back_and_forth_with_its_data(any_store: Store) -> None:
     fill(any_store)
     before = window_steps.load(any_store.state, "credit")
-    state.migrate_to(any_store.state, "0001")
+    database.migrate_to(any_store.state, "0001")
     names = sa.inspect(any_store.state).get_table_names()
     assert "model_event" not in names
     columns = {c["name"] for c in sa.inspect(any_store.state).get_columns("window_state")}
     assert "n_late_after_close" not in columns
-    state.migrate_to(any_store.state, state.HEAD)
+    database.migrate_to(any_store.state, database.HEAD)
     assert window_steps.load(any_store.state, "credit") == before
     assert history(any_store.state, "credit") == []  # what version 1 has no room for is lost
 
 
 def test_an_unknown_version_is_refused(store: Store) -> None:
     with pytest.raises(StoreError, match="There is no schema version 0000; there are"):
-        state.migrate_to(store.state, "0000")
+        database.migrate_to(store.state, "0000")
 
 
 def test_every_table_is_exported_whoever_imported_what() -> None:
-    code = "from mlmon_dagster.store.export import exported_tables; print(len(exported_tables()))"
+    module = "mlmon_dagster.store.upkeep.export"
+    code = f"from {module} import exported_tables; print(len(exported_tables()))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(out.stdout) == len(exported_tables())

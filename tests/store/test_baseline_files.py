@@ -13,10 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store import Store, baseline_files, baselines, checkpoints, open_store, state
-from mlmon_dagster.store.baselines import StoredBaseline
-from mlmon_dagster.store.maintenance import maintain
-from mlmon_dagster.store.schema import baseline
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.baselines import baseline_files, fitted_baselines
+from mlmon_dagster.store.baselines.fitted_baselines import StoredBaseline
+from mlmon_dagster.store.state import crash_points, database
+from mlmon_dagster.store.state.schema import baseline
+from mlmon_dagster.store.upkeep.maintenance import maintain
 from tests import forked
 from tests.conftest import make_spec
 
@@ -27,7 +29,7 @@ PAYLOAD = json.dumps({"binnings": [{"column": "region", "categories": ["Ströbec
 
 def save(store: Store, baseline_id: str = "a", payload: str = PAYLOAD, **more: str) -> None:
     kind = more.pop("kind", "dataset")
-    baselines.save(store, SPEC.model, baseline_id, kind, payload, NOW, **more)  # type: ignore[arg-type]
+    fitted_baselines.save(store, SPEC.model, baseline_id, kind, payload, NOW, **more)  # type: ignore[arg-type]
 
 
 def save_inline(store: Store, baseline_id: str = "a") -> None:
@@ -38,7 +40,7 @@ def save_inline(store: Store, baseline_id: str = "a") -> None:
 
 
 def stored(store: Store, baseline_id: str = "a") -> StoredBaseline:
-    found = baselines.newest(store.state, SPEC.model, baseline_id)
+    found = fitted_baselines.newest(store.state, SPEC.model, baseline_id)
     assert found is not None
     return found
 
@@ -53,7 +55,7 @@ def test_a_row_holds_the_hash_of_a_file_and_nothing_of_what_is_in_it(any_store: 
 
     assert stored(any_store).payload == json.dumps({"sha256": file.stem})
     assert file.read_text() == PAYLOAD
-    assert baselines.payload_of(any_store, stored(any_store)) == PAYLOAD
+    assert fitted_baselines.payload_of(any_store, stored(any_store)) == PAYLOAD
     save(any_store)
     assert files(any_store) == [file]  # equal content is one file
 
@@ -71,12 +73,12 @@ def test_killed_after_the_file_there_is_a_file_more_and_never_one_too_few(
     assert forked.ended(save_until, store.folder, step) == -signal.SIGKILL
 
     assert len(files(store)) == 1
-    found = baselines.newest(store.state, SPEC.model, "a")
+    found = fitted_baselines.newest(store.state, SPEC.model, "a")
     assert (found is not None) == n_rows
     assert len(baseline_files.tidy(store, SPEC.model)) == 1 - n_rows
     assert len(files(store)) == n_rows
     save(store)
-    assert baselines.payload_of(store, stored(store)) == PAYLOAD
+    assert fitted_baselines.payload_of(store, stored(store)) == PAYLOAD
 
 
 def test_the_upkeep_waits_for_a_row_that_is_about_to_name_its_file(
@@ -90,12 +92,12 @@ def test_the_upkeep_waits_for_a_row_that_is_about_to_name_its_file(
             upkeep.start()
             upkeep.join(0.5)  # time enough to delete the file, were it not for the lock
 
-    monkeypatch.setattr(checkpoints, "on_reached", meanwhile)
+    monkeypatch.setattr(crash_points, "on_reached", meanwhile)
     save(store)
     upkeep.join()
 
     assert deleted == []
-    assert baselines.payload_of(store, stored(store)) == PAYLOAD
+    assert fitted_baselines.payload_of(store, stored(store)) == PAYLOAD
 
 
 def test_maintenance_tells_and_deletes_what_no_row_names(store: Store) -> None:
@@ -117,13 +119,13 @@ def test_a_file_that_is_not_whole_is_named_with_the_way_back(
     store: Store, content: str | None
 ) -> None:
     save(store)
-    save(store, "p", '{"binnings": []}', kind=baselines.PROMOTED)
+    save(store, "p", '{"binnings": []}', kind=fitted_baselines.PROMOTED)
     for file in files(store):
         file.unlink() if content is None else file.write_text(content)
 
-    assert baselines.payload_if_whole(store, stored(store)) is None
+    assert fitted_baselines.payload_if_whole(store, stored(store)) is None
     with pytest.raises(StoreError) as caught:
-        baselines.payload_of(store, stored(store))
+        fitted_baselines.payload_of(store, stored(store))
     assert str(caught.value) == (
         f"The bins of baseline a of model 'credit' cannot be read. Expected the file "
         f"{baseline_files.place_of(store, SPEC.model, stored(store).payload)}: "
@@ -132,16 +134,16 @@ def test_a_file_that_is_not_whole_is_named_with_the_way_back(
         "(mlmon run credit does)."
     )
     with pytest.raises(StoreError, match=r"or promote its period once more \(mlmon baseline list"):
-        baselines.payload_of(store, stored(store, "p"))
+        fitted_baselines.payload_of(store, stored(store, "p"))
 
 
 def test_a_row_of_an_earlier_version_is_read_and_moved_out_by_the_upkeep(store: Store) -> None:
     save_inline(store)
-    assert baselines.payload_of(store, stored(store)) == PAYLOAD
+    assert fitted_baselines.payload_of(store, stored(store)) == PAYLOAD
     maintain(store, SPEC, NOW)
 
     assert [file.read_text() for file in files(store)] == [PAYLOAD]
-    assert baselines.payload_of(store, stored(store)) == PAYLOAD
+    assert fitted_baselines.payload_of(store, stored(store)) == PAYLOAD
     store.close()
     database = store.folder / "state.db"
     assert b"Wien" not in database.read_bytes()  # nor in pages that are free now
@@ -154,13 +156,13 @@ def test_an_older_program_finds_what_baselines_are_made_of_in_their_rows(any_sto
     assert [stored(any_store, id_).payload for id_ in "ab"] == [PAYLOAD] * 2
 
     save(any_store, "c")
-    state.migrate_to(any_store.state, "0001")
+    database.migrate_to(any_store.state, "0001")
     with any_store.state.connect() as conn:
         left = dict(conn.execute(sa.text("SELECT baseline_id, payload FROM baseline")).all())  # type: ignore[arg-type]
     assert left == {"a": PAYLOAD, "b": PAYLOAD}  # what it cannot read it fits again
     url = make_url(any_store.state.url)
     again = open_store(any_store.folder, url.render_as_string(hide_password=False))
-    assert baselines.payload_of(again, stored(again)) == PAYLOAD
+    assert fitted_baselines.payload_of(again, stored(again)) == PAYLOAD
     again.close()
 
 
@@ -176,7 +178,7 @@ def test_erased_names_leave_every_baseline_of_the_dataset_and_no_key(any_store: 
     assert baseline_files.redact(any_store, SPEC.model, ["production"], ["Ann", "Cid"]) == 1
     assert baseline_files.redact(any_store, SPEC.model, ["production"], ["Bob"]) == 1
 
-    left = json.loads(baselines.payload_of(any_store, stored(any_store)))
+    left = json.loads(fitted_baselines.payload_of(any_store, stored(any_store)))
     assert left["binnings"] == [
         {
             "column": "Ann",
@@ -185,6 +187,6 @@ def test_erased_names_leave_every_baseline_of_the_dataset_and_no_key(any_store: 
         },
         content["binnings"][1],
     ]
-    assert json.loads(baselines.payload_of(any_store, stored(any_store, "other"))) == content
+    assert json.loads(fitted_baselines.payload_of(any_store, stored(any_store, "other"))) == content
     assert len(files(any_store)) == 2
     assert baseline_files.redact(any_store, SPEC.model, ["production"], ["Bob"]) == 0

@@ -9,13 +9,16 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from mlmon_dagster.store import Store, baselines, checkpoints, erase, erasures, open_store
-from mlmon_dagster.store.delta import DeltaFolder
-from mlmon_dagster.store.erase_log import scrub_log
-from mlmon_dagster.store.erase_places import look
-from mlmon_dagster.store.erase_proof import file_holds, find_traces
-from mlmon_dagster.store.location import Location
-from mlmon_dagster.store.window_steps import load
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.baselines import fitted_baselines
+from mlmon_dagster.store.erasure import erase
+from mlmon_dagster.store.erasure.places import look
+from mlmon_dagster.store.erasure.proof import file_holds, find_traces
+from mlmon_dagster.store.erasure.tables import scrub_log
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.state import crash_points, erased_ids
+from mlmon_dagster.store.state.window_steps import load
+from mlmon_dagster.store.tables.delta import DeltaFolder
 from tests import forked
 from tests.conftest import make_events, make_spec, window
 
@@ -28,7 +31,7 @@ SPEC = make_spec(
 NOW = dt.datetime(2024, 2, 1, tzinfo=dt.UTC)
 WINDOWS = [window(SPEC, f"2024-01-0{day}") for day in (1, 2)]
 CANARY, VALUE = "canary-4711", "Atlantis-4711"
-STEPS = [step for step in checkpoints.STEPS if step.startswith("erase.")]
+STEPS = [step for step in crash_points.STEPS if step.startswith("erase.")]
 
 
 def fill(store: Store, datasets: tuple[str, ...] = ("production",)) -> None:
@@ -45,7 +48,7 @@ def fill(store: Store, datasets: tuple[str, ...] = ("production",)) -> None:
                 log.append("actuals", actuals, [f"actuals-{day}"])
             store.inference_records(SPEC).rebuild(WINDOWS)
         payload = f'{{"binnings": [{{"column": "region", "categories": ["north", "{VALUE}"]}}]}}'
-        baselines.save(store, SPEC.model, dataset, "promoted", payload, NOW, dataset=dataset)
+        fitted_baselines.save(store, SPEC.model, dataset, "promoted", payload, NOW, dataset=dataset)
 
 
 def with_canary(rows: pa.Table) -> pa.Table:
@@ -78,9 +81,9 @@ def test_no_file_and_no_table_holds_an_erased_id_or_its_rare_value(any_store: St
     assert any_store.event_log(SPEC).rows("predictions").num_rows == 23
     assert any_store.event_log(SPEC).rows("actuals").num_rows == 23
     assert any_store.inference_records(SPEC).read().num_rows == 23
-    kept = baselines.newest(any_store.state, SPEC.model)
+    kept = fitted_baselines.newest(any_store.state, SPEC.model)
     assert kept is not None
-    assert '["north", "[erased]"]' in baselines.payload_of(any_store, kept)
+    assert '["north", "[erased]"]' in fitted_baselines.payload_of(any_store, kept)
 
 
 def test_erasing_counts_before_and_keeps_only_counts_after(store: Store) -> None:
@@ -177,7 +180,7 @@ def test_an_erasure_killed_at_any_step_is_finished_by_the_next(
     assert find_traces(store, [CANARY, VALUE]).traces == ()
     assert store.inference_records(SPEC).read().num_rows == 23
     assert erase.resume(store, SPEC, NOW) == []
-    assert erasures.erased(store.state, SPEC.model).hashes.num_rows == 1
+    assert erased_ids.erased(store.state, SPEC.model).hashes.num_rows == 1
     store.close()
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.store import Store, id_index
-from mlmon_dagster.store.id_index import IdIndex, may_repeat
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.tables import id_index
+from mlmon_dagster.store.tables.id_index import IdIndex, may_repeat
 from tests.conftest import make_events, make_spec
 
 SPEC = make_spec()
@@ -130,7 +131,7 @@ def test_an_id_that_occurs_twice_is_never_taken_for_single(store: Store) -> None
 
 
 def test_an_erasure_leaves_no_hash_of_an_id_in_the_index(store: Store) -> None:
-    from mlmon_dagster.store.erase import erase
+    from mlmon_dagster.store.erasure.erase import erase
 
     fill(store)
     known(store, ASKED)

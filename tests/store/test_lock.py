@@ -12,8 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store import Store, schema
-from mlmon_dagster.store.lock import Lease, writer_lock
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import schema
+from mlmon_dagster.store.state.writer_lock import Lease, writer_lock
 
 
 def hold_as(store: Store, host: str, pid: int, seconds: float) -> None:

@@ -4,8 +4,9 @@ import datetime as dt
 
 from deltalake import DeltaTable
 
-from mlmon_dagster.store import Store, retention_marks
-from mlmon_dagster.store.maintenance import maintain
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import retention_marks
+from mlmon_dagster.store.upkeep.maintenance import maintain
 from tests.conftest import make_events, make_spec, window
 
 SPEC = make_spec(
@@ -80,7 +81,7 @@ def test_tables_say_how_long_versions_are_kept(store: Store) -> None:
 
 
 def test_ages_count_whole_windows_of_the_models_zone(store: Store) -> None:
-    from mlmon_dagster.store.retention import first_dates
+    from mlmon_dagster.store.upkeep.retention import first_dates
 
     spec = make_spec(
         time={"start": "2024-01-01", "zone": "America/New_York"},

@@ -15,24 +15,19 @@ import sqlalchemy as sa
 from mlmon_dagster.alerts.lifecycle.identity import fingerprint, new_row
 from mlmon_dagster.alerts.people.rename_and_end import rename_alerts
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.store import (
-    Store,
-    alert_state,
-    checkpoints,
-    collect_tokens,
-    open_store,
-    silences,
-)
-from mlmon_dagster.store.export import exported_tables
-from mlmon_dagster.store.model_events import history
-from mlmon_dagster.store.model_rename import count_rows, declaration_of, rename_model
-from mlmon_dagster.store.trash import (
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.alerting import alert_state, silences
+from mlmon_dagster.store.state import collect_tokens, crash_points
+from mlmon_dagster.store.state.model_events import history
+from mlmon_dagster.store.upkeep.export import exported_tables
+from mlmon_dagster.store.upkeep.remove import (
     find_removed,
     purge_expired,
     remove_model,
     removed_models,
     restore_model,
 )
+from mlmon_dagster.store.upkeep.rename import count_rows, declaration_of, rename_model
 from tests import forked
 from tests.conftest import make_spec
 from tests.store.test_backup import BINS, NOW, bins, fill
@@ -95,7 +90,7 @@ def restore(folder: Path, store: Store) -> None:
 ACTIONS: dict[str, Callable[[Path, Store], None]] = {
     "rename": rename, "remove": remove, "restore": restore,
 }  # fmt: skip
-STEPS = [s for s in checkpoints.STEPS if s.split(".")[0] in ACTIONS]
+STEPS = [s for s in crash_points.STEPS if s.split(".")[0] in ACTIONS]
 
 
 def act_until(folder: Path, step: str) -> None:

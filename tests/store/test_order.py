@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.canonical import actual_schema, prediction_schema
+from mlmon_dagster.store.tables.columns import actual_schema, prediction_schema
 from tests.conftest import make_spec, window
 
 SPEC = make_spec()

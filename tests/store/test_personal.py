@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mlmon_dagster.store import Store, erasures, personal
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.reading import personal
+from mlmon_dagster.store.state import erased_ids
 
 
 def test_the_key_is_made_once_and_is_not_the_one_of_erased_ids(any_store: Store) -> None:
@@ -13,7 +15,7 @@ def test_the_key_is_made_once_and_is_not_the_one_of_erased_ids(any_store: Store)
     assert personal.key_of(engine, "loan") == key
     assert personal.key_of(engine, "churn") != key
     with engine.begin() as conn:
-        assert erasures.salt_of(conn, "loan") not in key
+        assert erased_ids.salt_of(conn, "loan") not in key
 
 
 def test_the_engine_and_python_make_the_same_digest(store: Store) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.store import Store, open_store, window_state
-from mlmon_dagster.store.delta import open_table
-from mlmon_dagster.store.integrity import examine_store
-from mlmon_dagster.store.repair import repair
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.state import window_state
+from mlmon_dagster.store.tables.delta import open_table
+from mlmon_dagster.store.upkeep.integrity import examine_store
+from mlmon_dagster.store.upkeep.repair import repair
 from tests.ingest.landing import (
     NOW,
     credit_spec,

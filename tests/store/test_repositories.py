@@ -5,15 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.store import (
-    Store,
-    backlog,
-    baselines,
-    manifest,
-    monitor_results,
-    window_state,
-)
-from mlmon_dagster.store.manifest import SeenPath
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.baselines import fitted_baselines
+from mlmon_dagster.store.reading import backlog
+from mlmon_dagster.store.state import manifest, monitor_results, window_state
+from mlmon_dagster.store.state.manifest import SeenPath
 from tests.conftest import make_spec, window
 
 SPEC = make_spec()
@@ -132,19 +128,19 @@ def test_more_verdicts_than_fit_into_one_statement_are_stored(any_store: Store) 
 
 
 def test_the_newest_baseline_is_the_one_saved_last(any_store: Store) -> None:
-    assert baselines.newest(any_store.state, SPEC.model) is None
+    assert fitted_baselines.newest(any_store.state, SPEC.model) is None
     for days, id_ in enumerate(("a", "b")):
-        baselines.save(
+        fitted_baselines.save(
             any_store, SPEC.model, id_, "dataset", "{}", T0 + days * DAY, n=5, dataset="v"
         )
-    newest = baselines.newest(any_store.state, SPEC.model)
+    newest = fitted_baselines.newest(any_store.state, SPEC.model)
     assert newest is not None
     assert (newest.baseline_id, newest.n, newest.created_at) == ("b", 5, T0 + DAY)
-    baselines.save(any_store, SPEC.model, "a", "dataset", '{"x": 1}', T0 + 2 * DAY)
-    again = baselines.newest(any_store.state, SPEC.model)
+    fitted_baselines.save(any_store, SPEC.model, "a", "dataset", '{"x": 1}', T0 + 2 * DAY)
+    again = fitted_baselines.newest(any_store.state, SPEC.model)
     assert again is not None
-    assert (again.baseline_id, baselines.payload_of(any_store, again)) == ("a", '{"x": 1}')
-    older = baselines.newest(any_store.state, SPEC.model, "b")
+    assert (again.baseline_id, fitted_baselines.payload_of(any_store, again)) == ("a", '{"x": 1}')
+    older = fitted_baselines.newest(any_store.state, SPEC.model, "b")
     assert older is not None
     assert older.baseline_id == "b"
 

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
 from mlmon_dagster.errors import ConfigError, StoreError
-from mlmon_dagster.store import Store, open_store, schema, state
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.state import database, schema
 
 
 def described(engine: sa.Engine) -> dict[str, object]:
@@ -31,7 +32,7 @@ def described(engine: sa.Engine) -> dict[str, object]:
             by_name(inspector.get_unique_constraints(table)),
         )
         for table in inspector.get_table_names()
-        if table != state.VERSION_TABLE
+        if table != database.VERSION_TABLE
     }
 
 
@@ -51,8 +52,8 @@ def test_migrations_keep_metrics_clustered_by_their_key_on_sqlite(store: Store) 
 
 
 def test_head_is_the_newest_migration_file() -> None:
-    folder = Path(state.__file__).parent / "migrations"
-    assert ScriptDirectory(str(folder)).get_current_head() == state.HEAD
+    folder = Path(database.__file__).parent / "migrations"
+    assert ScriptDirectory(str(folder)).get_current_head() == database.HEAD
 
 
 def test_a_current_store_opens_without_loading_alembic_or_duckdb(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_processes_may_open_a_new_store_at_once(
 def test_a_database_from_a_newer_program_is_refused(any_store: Store) -> None:
     url = any_store.state.url.render_as_string(hide_password=False)
     with any_store.state.begin() as conn:
-        conn.execute(sa.text(f"UPDATE {state.VERSION_TABLE} SET version_num = '9999'"))
+        conn.execute(sa.text(f"UPDATE {database.VERSION_TABLE} SET version_num = '9999'"))
     with pytest.raises(StoreError, match="has version 9999, which this program does not know"):
         open_store(any_store.folder, url)
 
@@ -116,13 +117,13 @@ def test_dagsters_own_migrations_may_live_in_the_same_database(pg_url: str, tmp_
     ],
 )
 def test_urls_get_the_driver_that_is_installed(url: str, expected: str) -> None:
-    assert state.normalise_url(url).render_as_string(hide_password=False) == expected
+    assert database.normalise_url(url).render_as_string(hide_password=False) == expected
 
 
 @pytest.mark.parametrize("url", ["mysql://root:secret@h/db", "not a url, but secret"])
 def test_other_urls_are_refused_without_repeating_the_password(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        state.normalise_url(url)
+        database.normalise_url(url)
     assert "secret" not in str(caught.value)
 
 

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store import Store, erasures, open_store, state
-from mlmon_dagster.store.schema_changes import changes
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.state import database, erased_ids
+from mlmon_dagster.store.state.schema_changes import changes
 
 NOW = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
 
@@ -43,7 +44,7 @@ def add_old_rows(engine: sa.Engine) -> None:
 def test_old_rows_survive_the_upgrade_and_erased_ids_stay_erased(any_store: Store) -> None:
     engine = any_store.state
     url = engine.url.render_as_string(hide_password=False)
-    state.migrate_to(engine, "0001")
+    database.migrate_to(engine, "0001")
     add_old_rows(engine)
     upgraded = open_store(any_store.folder, url)  # opening upgrades
     with upgraded.state.connect() as conn:
@@ -52,29 +53,29 @@ def test_old_rows_survive_the_upgrade_and_erased_ids_stay_erased(any_store: Stor
             for name in ("erasure", "dead_letter", "window_state", "silence")
         }
         salt = conn.scalar(sa.text("SELECT salt FROM erasure_key WHERE model = 'credit'"))
-    assert kept["erasure"]["id_hash"] == erasures.id_hash(salt, "p-7")
+    assert kept["erasure"]["id_hash"] == erased_ids.id_hash(salt, "p-7")
     assert "prediction_id" not in kept["erasure"]
-    assert len(erasures.erased(upgraded.state, "credit").hashes) == 1
+    assert len(erased_ids.erased(upgraded.state, "credit").hashes) == 1
     assert (kept["dead_letter"]["row_number"], kept["dead_letter"]["id_hash"]) == (3, "")
     assert (kept["window_state"]["n"], kept["window_state"]["n_exempt"]) == (5, 0)
     assert (kept["silence"]["author"], kept["silence"]["ended_by"]) == ("ann", "")
     assert changes(upgraded.state, "credit") == []
-    state.migrate_to(upgraded.state, "0001")
-    state.migrate_to(upgraded.state, "0002")
-    assert erasures.erased(upgraded.state, "credit").hashes.num_rows == 0  # as the docs say
+    database.migrate_to(upgraded.state, "0001")
+    database.migrate_to(upgraded.state, "0002")
+    assert erased_ids.erased(upgraded.state, "credit").hashes.num_rows == 0  # as the docs say
     upgraded.close()
 
 
 def test_the_copy_before_an_upgrade_has_the_old_version(store: Store, tmp_path: Path) -> None:
-    state.migrate_to(store.state, "0001")
+    database.migrate_to(store.state, "0001")
     add_old_rows(store.state)
     url = make_url(f"sqlite:///{store.folder}/state.db")
-    assert state.copy_before_upgrade(url, tmp_path / "copy.db") == "0001"
+    assert database.copy_before_upgrade(url, tmp_path / "copy.db") == "0001"
     open_store(store.folder).close()
-    copy = state.engine_of(make_url(f"sqlite:///{tmp_path}/copy.db"))
-    assert state.version_of(copy) == "0001"
+    copy = database.engine_of(make_url(f"sqlite:///{tmp_path}/copy.db"))
+    assert database.version_of(copy) == "0001"
     with copy.connect() as conn:
         assert conn.scalar(sa.text("SELECT prediction_id FROM erasure")) == "p-7"
     with pytest.raises(StoreError, match="exists already"):
-        state.copy_before_upgrade(url, tmp_path / "copy.db")
-    assert state.copy_before_upgrade(make_url("sqlite:///nowhere.db"), tmp_path / "b.db") is None
+        database.copy_before_upgrade(url, tmp_path / "copy.db")
+    assert database.copy_before_upgrade(make_url("sqlite:///nowhere.db"), tmp_path / "b.db") is None

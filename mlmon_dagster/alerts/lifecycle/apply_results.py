@@ -22,8 +22,10 @@ from mlmon_dagster.alerts.lifecycle.suppression import breaks_window, failing_ca
 from mlmon_dagster.alerts.lifecycle.transitions import EventKind, Verdict, failed, resolve, step
 from mlmon_dagster.spec import Granularity
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store import Store, alert_state, checkpoints, told_events
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.alerting import alert_state, told_events
+from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state.frames import Row
 
 WINDOWS_UNTIL_MISSING = 2
 RETIRED_AFTER = dt.timedelta(days=1)
@@ -60,8 +62,8 @@ def fold_results(
         while more:
             with alert_state.exclusive(store.state, f"alerts:{spec.model}") as conn:
                 n_batch, more = _fold_batch(conn, spec, now, environment)
-                checkpoints.reached("fold.before_commit")
-            checkpoints.reached("fold.committed")
+                crash_points.reached("fold.before_commit")
+            crash_points.reached("fold.committed")
             n_folded += n_batch
         with alert_state.exclusive(store.state, f"alerts:{spec.model}") as conn:
             _resolve_missing(conn, spec.model, now)

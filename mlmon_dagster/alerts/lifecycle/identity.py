@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store.state.frames import Row
 
 DEFAULT_ENVIRONMENT = "production"
 

@@ -11,7 +11,7 @@ from mlmon_dagster.alerts.lifecycle.suppression import QUALITY
 from mlmon_dagster.alerts.lifecycle.transitions import failed
 from mlmon_dagster.monitors.wording import NAMES, number
 from mlmon_dagster.spec import ALL
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store.state.frames import Row
 
 SEVERAL = 3  # columns
 _MOST = 8  # that are named

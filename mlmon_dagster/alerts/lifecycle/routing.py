@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import AlertPolicy, Fallback, Route, WebhookRoute
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store.state.frames import Row
 
 ENV_MARK = "$"  # begins the channel of a webhook whose address is in an environment variable
 

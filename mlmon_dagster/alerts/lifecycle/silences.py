@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from mlmon_dagster.alerts.messages.slack_text import clean
 from mlmon_dagster.alerts.people.listing import text_table
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store.state.frames import Row
 
 LABELS = (
     "model",

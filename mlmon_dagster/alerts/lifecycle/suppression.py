@@ -17,8 +17,8 @@ import sqlalchemy as sa
 
 from mlmon_dagster.alerts.lifecycle.transitions import failed
 from mlmon_dagster.spec import ALL, ModelSpec
-from mlmon_dagster.store import alert_state
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store.alerting import alert_state
+from mlmon_dagster.store.state.frames import Row
 
 CAUSES = ("schema", "freshness")
 QUALITY = "quality"

@@ -12,8 +12,8 @@ from mlmon_dagster.alerts.messages import message as say
 from mlmon_dagster.alerts.messages.group_state import SUMMARY, GroupState, dump, episode_of
 from mlmon_dagster.alerts.messages.outbox_rows import row_key
 from mlmon_dagster.spec import complete_windows
-from mlmon_dagster.store import alert_state
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store.alerting import alert_state
+from mlmon_dagster.store.state.frames import Row
 
 BACKFILL_QUIET = dt.timedelta(minutes=30)  # after which a backfill that left gaps has ended
 

@@ -17,8 +17,8 @@ from mlmon_dagster.alerts.messages.needs_update import Told
 from mlmon_dagster.alerts.messages.outbox_rows import outbox_row, plot_row, row_key
 from mlmon_dagster.alerts.messages.plot_data import plot_of
 from mlmon_dagster.alerts.messages.view import AlertView, failed_since, past_episode, view_of
-from mlmon_dagster.store import alert_state, outbox, silences, told_events
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store.alerting import alert_state, outbox, silences, told_events
+from mlmon_dagster.store.state.frames import Row
 
 SUMMARY = "summary"  # the group of the message that ends a backfill
 IN_THREAD, INLINE = "slack", ("email",)  # how a receiver shows plots; others show none

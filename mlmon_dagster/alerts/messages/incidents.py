@@ -34,8 +34,10 @@ from mlmon_dagster.alerts.messages.owed import is_told, mute_ended, note_owed
 from mlmon_dagster.alerts.messages.view import AlertView
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS
-from mlmon_dagster.store import Store, alert_state, checkpoints, outages, outbox, told_events
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.alerting import alert_state, outages, outbox, told_events
+from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state.frames import Row
 
 _KINDS: dict[Reason, str] = {
     "first": "opened",
@@ -86,8 +88,8 @@ def flush_groups(
                 for place in state.destinations()
                 for family in families
             )
-            checkpoints.reached("flush.before_commit")
-        checkpoints.reached("flush.committed")
+            crash_points.reached("flush.before_commit")
+        crash_points.reached("flush.committed")
     return n_written
 
 

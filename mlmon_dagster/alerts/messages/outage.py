@@ -40,9 +40,10 @@ from mlmon_dagster.alerts.messages.outbox_rows import outbox_row
 from mlmon_dagster.alerts.messages.view import AlertView, worst_first
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import AlertPolicy
-from mlmon_dagster.store import Store, alert_state, outages, outbox, told_events
-from mlmon_dagster.store.alert_state import Row
-from mlmon_dagster.store.outbox import OUTAGE
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.alerting import alert_state, outages, outbox, told_events
+from mlmon_dagster.store.alerting.outbox import OUTAGE
+from mlmon_dagster.store.state.frames import Row
 
 OUTAGE_AFTER = dt.timedelta(minutes=15)
 FEW = 3  # up to so many messages are no storm

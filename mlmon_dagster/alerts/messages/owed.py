@@ -11,8 +11,9 @@ from mlmon_dagster.alerts.lifecycle.silences import silenced_by
 from mlmon_dagster.alerts.lifecycle.undeclared_models import PLATFORM
 from mlmon_dagster.alerts.messages.group_state import GroupState, dump, episode_of, split, told_of
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, alert_state, outbox_health, told_events
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.alerting import alert_state, outbox_health, told_events
+from mlmon_dagster.store.state.frames import Row
 
 GRACE = dt.timedelta(minutes=15)
 

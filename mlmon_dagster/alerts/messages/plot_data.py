@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from mlmon_dagster.alerts.messages.slack_text import clean
 from mlmon_dagster.alerts.messages.view import AlertView, number, worst_first
 from mlmon_dagster.spec.metric_registry import is_loss
-from mlmon_dagster.store.alert_state import Row
-from mlmon_dagster.store.monitor_results import series
+from mlmon_dagster.store.state.frames import Row
+from mlmon_dagster.store.state.monitor_results import series
 
 Draw = Callable[[Mapping[str, Any]], bytes]
 

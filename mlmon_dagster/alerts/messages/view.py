@@ -10,7 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.monitors import wording
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store.state.frames import Row
 
 TABLE = ":table"
 MAX_SLICES = 3

@@ -12,8 +12,9 @@ from mlmon_dagster.alerts.messages.message import Message
 from mlmon_dagster.alerts.messages.outbox_rows import outbox_row
 from mlmon_dagster.alerts.messages.view import view_of
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.store import Store, alert_state, outbox
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.alerting import alert_state, outbox
+from mlmon_dagster.store.state.frames import Row
 
 SHORT_ID = 8
 LONGEST_SILENCE = dt.timedelta(days=366)

@@ -10,8 +10,9 @@ from mlmon_dagster.alerts.messages.slack_text import clean
 from mlmon_dagster.alerts.messages.view import local_moment, view_of
 from mlmon_dagster.alerts.people.handling import SHORT_ID, find_alert
 from mlmon_dagster.alerts.people.listing import text_table
-from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.alerting import alert_state
+from mlmon_dagster.store.state.frames import Row
 
 _SENTENCE = 110
 

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from mlmon_dagster.alerts.messages.slack_text import clean
 from mlmon_dagster.alerts.messages.view import local_moment, number, view_of
 from mlmon_dagster.alerts.people.handling import SHORT_ID
-from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.alerting import alert_state
+from mlmon_dagster.store.state.frames import Row
 
 ListedState = Literal["FIRING", "RECOVERING", "RESOLVED", "PENDING"]
 _ORDER = {"FIRING": 0, "RECOVERING": 1, "PENDING": 2, "RESOLVED": 3}

@@ -12,8 +12,9 @@ from mlmon_dagster.alerts.lifecycle.apply_results import end_all
 from mlmon_dagster.alerts.lifecycle.identity import fingerprint
 from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.schema import alert, alert_event, alert_group, outbox
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.alerting import alert_state
+from mlmon_dagster.store.state.schema import alert, alert_event, alert_group, outbox
 
 
 def rename_alerts(conn: sa.Connection, old: str, new: str) -> int:

@@ -20,8 +20,9 @@ from mlmon_dagster.alerts.messages.message import Changes, Context
 from mlmon_dagster.alerts.messages.outbox_rows import FALLBACK, row_key
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, alert_state, outbox, outbox_health, told_events
-from mlmon_dagster.store.alert_state import Row
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.alerting import alert_state, outbox, outbox_health, told_events
+from mlmon_dagster.store.state.frames import Row
 
 _REMINDERS = ("repeated", "acknowledged")
 

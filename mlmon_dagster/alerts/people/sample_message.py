@@ -13,7 +13,8 @@ from mlmon_dagster.alerts.receivers.base import Receiver
 from mlmon_dagster.alerts.receivers.deliver import deliver
 from mlmon_dagster.alerts.receivers.worker import DeliveryReport
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.store import Store, outbox
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.alerting import outbox
 
 
 def send_test(

@@ -14,8 +14,9 @@ from mlmon_dagster.alerts.receivers.base import Receiver
 from mlmon_dagster.alerts.receivers.console import ConsoleReceiver
 from mlmon_dagster.alerts.receivers.worker import Clock, DeliveryPolicy, DeliveryReport, Worker
 from mlmon_dagster.spec.alerting import address_problem
-from mlmon_dagster.store import Store, outbox
-from mlmon_dagster.store.outbox_health import outbox_health
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.alerting import outbox
+from mlmon_dagster.store.alerting.outbox_health import outbox_health
 
 CONSOLE = "console"
 

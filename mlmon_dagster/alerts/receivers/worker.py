@@ -23,8 +23,10 @@ from mlmon_dagster.alerts.receivers.base import (
     Refused,
     Unclear,
 )
-from mlmon_dagster.store import Store, channel_gates, checkpoints, outbox
-from mlmon_dagster.store.outbox import Claim
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.alerting import channel_gates, outbox
+from mlmon_dagster.store.alerting.outbox import Claim
+from mlmon_dagster.store.state import crash_points
 
 Clock = Callable[[], dt.datetime]
 
@@ -99,13 +101,13 @@ class Worker:
         )
         if claim is None:
             return False
-        checkpoints.reached("deliver.claimed")
+        crash_points.reached("deliver.claimed")
         outcome = self._try(claim)
         if outcome is None:
             return True
-        checkpoints.reached("deliver.posted")
+        crash_points.reached("deliver.posted")
         self._settle(claim, outcome)
-        checkpoints.reached("deliver.settled")
+        crash_points.reached("deliver.settled")
         return True
 
     def wait_for_next(self, deadline: float) -> bool:
@@ -127,13 +129,13 @@ class Worker:
         if claim.is_lookup:
             since = claim.row["attempt_at"] or claim.row["created_at"]
             outcome = receiver.look_up(delivery, since.timestamp())
-            checkpoints.reached("deliver.looked_up")
+            crash_points.reached("deliver.looked_up")
             return outcome
         if claim.row["kind"] in _COMPANIONS and not (delivery.update_ts or delivery.thread_ts):
             return Refused("the message that it goes with was never posted")
         if not outbox.renew(self.store.state, claim, self.clock(), self.policy.lease):
             return None  # frozen since the claim: another worker has it now
-        checkpoints.reached("deliver.fenced")
+        crash_points.reached("deliver.fenced")
         return receiver.send(delivery)
 
     def _delivery(self, claim: Claim) -> Delivery:
@@ -246,7 +248,7 @@ class Worker:
             return
         channel = claim.row["channel"]
         n = channel_gates.count_outcome(self.store.state, channel, is_failure=is_failure)
-        checkpoints.reached("deliver.counted")
+        crash_points.reached("deliver.counted")
         if n >= outbox.FAILING:
             pause = self.policy.pace_seconds * 2.0 ** min(n - outbox.FAILING, 20)
             self._close_gate(claim, min(pause, self.policy.longest_pause_seconds))

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.raw import RawFile, check_header
-from mlmon_dagster.store.schema_changes import Change
+from mlmon_dagster.store.state.schema_changes import Change
 
 MAX_EXTRA: Final = 100
 UNDECLARED: Final = "not declared"

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlmon_dagster.ingest.raw import RawFile
-from mlmon_dagster.store.kept_rows import CELL
+from mlmon_dagster.store.tables.kept_rows import CELL
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,15 @@ from mlmon_dagster.ingest.formats.sql_cells import cells_of
 from mlmon_dagster.ingest.landing.staging import find_staged, staging_folder
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec, SqlSource
-from mlmon_dagster.store import Store, manifest, source_cursor
-from mlmon_dagster.store.checkpoints import reached
-from mlmon_dagster.store.source_connection import source_connection
-from mlmon_dagster.store.source_cursor import Position, SourceCursor
-from mlmon_dagster.store.source_lookback import Lookback
-from mlmon_dagster.store.source_snapshot import take_snapshot
-from mlmon_dagster.store.source_table import SourceTable, find_table, stream_rows
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.sources import source_cursor
+from mlmon_dagster.store.sources.by_lookback import Lookback
+from mlmon_dagster.store.sources.by_snapshot import take_snapshot
+from mlmon_dagster.store.sources.connection import source_connection
+from mlmon_dagster.store.sources.source_cursor import Position, SourceCursor
+from mlmon_dagster.store.sources.table import SourceTable, find_table, stream_rows
+from mlmon_dagster.store.state import manifest
+from mlmon_dagster.store.state.crash_points import reached
 
 UNSETTLED = ("discovered", "loading", "missing")
 Variables = Callable[[str], str | None]

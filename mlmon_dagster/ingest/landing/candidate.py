@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlmon_dagster.ingest.declared_columns import Stream
-from mlmon_dagster.store.location import Location
+from mlmon_dagster.store.places.location import Location
 
 _UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
 

@@ -23,8 +23,8 @@ from mlmon_dagster.ingest.landing.candidate import (
 from mlmon_dagster.spec import FileSource
 from mlmon_dagster.spec.names import path_problem
 from mlmon_dagster.spec.scalars import printable
-from mlmon_dagster.store.location import Location
-from mlmon_dagster.store.objects import listed
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.objects import listed
 
 _WILD = re.compile(r"[*?[]")
 

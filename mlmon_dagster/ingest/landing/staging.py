@@ -24,8 +24,8 @@ from mlmon_dagster.ingest.landing.candidate import Candidate, Look
 from mlmon_dagster.ingest.landing.discover import mark_of
 from mlmon_dagster.ingest.reasons import file_message
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.kept_rows import KeptRows, Mask
-from mlmon_dagster.store.location import Location
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.tables.kept_rows import KeptRows, Mask
 
 _BLOCK = 1 << 20
 _ENDINGS = (".csv.gz", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.zst", ".jsonl.zst",
@@ -139,7 +139,7 @@ def stage(candidate: Candidate, folder: Path, max_bytes: int) -> Staged:
 
 
 def _download(candidate: Candidate, place: Location, target: Path | None) -> str:
-    from mlmon_dagster.store.objects import ChangedError, fetch
+    from mlmon_dagster.store.places.objects import ChangedError, fetch
 
     try:
         sha256 = fetch(place, target, candidate.etag)

@@ -19,9 +19,10 @@ from mlmon_dagster.ingest.landing.staging import ending_of
 from mlmon_dagster.ingest.reasons import names
 from mlmon_dagster.spec import FileSource, ModelSpec
 from mlmon_dagster.spec.scalars import printable
-from mlmon_dagster.store import Store, manifest
-from mlmon_dagster.store.location import Location
-from mlmon_dagster.store.objects import listed
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.objects import listed
+from mlmon_dagster.store.state import manifest
 
 MAX_LOOKED_AT: Final = 50_000  # entries of folders; beyond it there is no such list
 

@@ -23,8 +23,8 @@ from mlmon_dagster.ingest.rows.canonical import Draft, canonical_rows, moments_o
 from mlmon_dagster.ingest.rows.expectations import Verdict, judge
 from mlmon_dagster.ingest.rows.place_in_windows import place
 from mlmon_dagster.spec import ModelSpec, Source, Window
-from mlmon_dagster.store.erasures import Erased, Query
-from mlmon_dagster.store.kept_rows import ABOUT, KeptRows
+from mlmon_dagster.store.state.erased_ids import Erased, Query
+from mlmon_dagster.store.tables.kept_rows import ABOUT, KeptRows
 
 FEW_BAD_ROWS = 10  # so many are never too many
 MAX_LETTERS = 10_000  # dead letters kept per file; all bad rows are counted

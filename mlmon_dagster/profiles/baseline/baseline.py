@@ -25,12 +25,15 @@ from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
 from mlmon_dagster.spec.profiling import profile_signature
 from mlmon_dagster.spec.windows import Window, complete_windows, window_containing
-from mlmon_dagster.store import Store, baselines, personal, window_steps
-from mlmon_dagster.store.baselines import StoredBaseline
-from mlmon_dagster.store.sql import literal
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.baselines import fitted_baselines
+from mlmon_dagster.store.baselines.fitted_baselines import StoredBaseline
+from mlmon_dagster.store.reading import personal
+from mlmon_dagster.store.state import window_steps
+from mlmon_dagster.store.state.sql import literal
 
 if TYPE_CHECKING:
-    from mlmon_dagster.store.inference_records import WindowCounts
+    from mlmon_dagster.store.tables.inference_records import WindowCounts
 
 
 KIND = "baseline_profiles"
@@ -40,7 +43,7 @@ METHOD = "6"  # another way of choosing bins is another baseline
 
 
 BaselineKind = Literal["dataset", "promoted", "moving", "previous", "same", "model_version"]
-_KINDS: dict[str, BaselineKind] = {"dataset": "dataset", baselines.PROMOTED: "promoted"}
+_KINDS: dict[str, BaselineKind] = {"dataset": "dataset", fitted_baselines.PROMOTED: "promoted"}
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,8 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
         )
     data_version = _data_version(counts)
     baseline_id = _digest([METHOD, data_version, *profile_signature(spec)])[:16]
-    payload = baselines.payload_if_whole(
-        store, baselines.newest(store.state, spec.model, baseline_id)
+    payload = fitted_baselines.payload_if_whole(
+        store, fitted_baselines.newest(store.state, spec.model, baseline_id)
     )
     if payload is None:
         source = records.from_sql(windows, [dataset])
@@ -114,11 +117,11 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
         _save_windows(store, spec, baseline_id, source, binnings)
         payload = encode_binnings(binnings)
     # Also if it was stored before: rows that went back to an earlier state make it the newest.
-    baselines.save(
+    fitted_baselines.save(
         store, spec.model, baseline_id, "dataset", payload, now,
         dataset=dataset, n=n, data_version=data_version,
     )  # fmt: skip
-    saved = baselines.newest(store.state, spec.model, baseline_id)
+    saved = fitted_baselines.newest(store.state, spec.model, baseline_id)
     assert saved is not None
     return _load(store, spec, saved)
 
@@ -151,15 +154,17 @@ def fit_period(
         for state in sorted(filled, key=lambda state: state.window_start)
     ]
     data_version = _digest(versions)[:32]
-    baseline_id = _digest([METHOD, baselines.PROMOTED, data_version, *profile_signature(spec)])[:16]
+    baseline_id = _digest(
+        [METHOD, fitted_baselines.PROMOTED, data_version, *profile_signature(spec)]
+    )[:16]
     source = store.inference_records(spec).from_sql(windows, [PRODUCTION])
     binnings = fit_binnings(store, spec, source, key=_key(store, spec))
     _save_windows(store, spec, baseline_id, source, binnings)
-    baselines.save(
-        store, spec.model, baseline_id, baselines.PROMOTED, encode_binnings(binnings), now,
+    fitted_baselines.save(
+        store, spec.model, baseline_id, fitted_baselines.PROMOTED, encode_binnings(binnings), now,
         dataset=PRODUCTION, n=n, data_version=data_version,
     )  # fmt: skip
-    saved = baselines.newest(store.state, spec.model, baseline_id)
+    saved = fitted_baselines.newest(store.state, spec.model, baseline_id)
     assert saved is not None
     return _load(store, spec, saved)
 
@@ -201,8 +206,8 @@ def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
     do not change them: profiles in other bins could not be compared.
     """
     baseline_id = _digest([METHOD, FIRST_WINDOWS, *profile_signature(spec)])[:16]
-    stored = baselines.newest(store.state, spec.model, baseline_id)
-    payload = baselines.payload_if_whole(store, stored)
+    stored = fitted_baselines.newest(store.state, spec.model, baseline_id)
+    payload = fitted_baselines.payload_if_whole(store, stored)
     if stored is None or payload is None:
         counts = _first_windows(store, spec, now)
         source = store.inference_records(spec).from_sql(list(counts), [PRODUCTION])
@@ -213,11 +218,11 @@ def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
         data_version = _digest([[w.start.isoformat(), n] for w, n in counts.items()])[:32]
     else:
         n, data_version = stored.n, stored.data_version
-    baselines.save(
+    fitted_baselines.save(
         store, spec.model, baseline_id, FIRST_WINDOWS, payload, now,
         dataset=PRODUCTION, n=n, data_version=data_version,
     )  # fmt: skip
-    saved = baselines.newest(store.state, spec.model, baseline_id)
+    saved = fitted_baselines.newest(store.state, spec.model, baseline_id)
     assert saved is not None
     return _load(store, spec, saved)
 

@@ -19,8 +19,10 @@ from mlmon_dagster.spec.baseline import BaselineSpec
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
 from mlmon_dagster.spec.rolling import EarlierWindows, mark_of_windows
 from mlmon_dagster.spec.windows import Window, window_containing
-from mlmon_dagster.store import Store, baselines, window_steps
-from mlmon_dagster.store.baselines import StoredBaseline
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.baselines import fitted_baselines
+from mlmon_dagster.store.baselines.fitted_baselines import StoredBaseline
+from mlmon_dagster.store.state import window_steps
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -52,7 +54,7 @@ def load_baseline(
 
 def is_rolling(stored: StoredBaseline, choice: BaselineSpec) -> bool:
     """Tell whether windows are compared with earlier ones; a promoted period goes before that."""
-    return choice.is_rolling and stored.kind != baselines.PROMOTED
+    return choice.is_rolling and stored.kind != fitted_baselines.PROMOTED
 
 
 class RollingBaselines:

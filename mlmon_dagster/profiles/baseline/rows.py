@@ -19,8 +19,9 @@ from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Column, code_expression
 from mlmon_dagster.profiles.sql.cells import as_numpy
 from mlmon_dagster.profiles.sql.loss_columns import DECIDED, resolve
 from mlmon_dagster.spec import ModelSpec, window_containing
-from mlmon_dagster.store import Store, personal
-from mlmon_dagster.store.sql import quote_identifier
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.reading import personal
+from mlmon_dagster.store.state.sql import quote_identifier
 
 MOST_ROWS = 100_000
 

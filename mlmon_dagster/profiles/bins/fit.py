@@ -48,8 +48,8 @@ from mlmon_dagster.profiles.sql.loss_columns import (
 )
 from mlmon_dagster.spec.model import FeatureType, ModelSpec
 from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes
-from mlmon_dagster.store.personal import digest_sql
-from mlmon_dagster.store.sql import quote_identifier
+from mlmon_dagster.store.reading.personal import digest_sql
+from mlmon_dagster.store.state.sql import quote_identifier
 
 _BOOLEANS = ("false", "true")
 

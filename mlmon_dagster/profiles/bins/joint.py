@@ -30,7 +30,7 @@ from mlmon_dagster.profiles.sql.cells import as_numpy
 from mlmon_dagster.profiles.sql.compiler import NO_VERSION, Engine
 from mlmon_dagster.profiles.sql.loss_columns import Values, resolve
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store.sql import literal, literals, quote_identifier
+from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
 
 Codes = dict[str, NDArray[np.int64]]
 Scores = NDArray[np.int8]

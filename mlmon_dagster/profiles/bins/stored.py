@@ -12,8 +12,10 @@ from mlmon_dagster.metrics.statistics import Binning
 from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.profiles.bins.shapes import binning_from_json, binning_to_json
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store import Store, baselines, personal, promotions
-from mlmon_dagster.store.baselines import StoredBaseline
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.baselines import fitted_baselines, promotions
+from mlmon_dagster.store.baselines.fitted_baselines import StoredBaseline
+from mlmon_dagster.store.reading import personal
 
 
 def stored_baseline(store: Store, spec: ModelSpec, at: dt.datetime | None = None) -> StoredBaseline:
@@ -29,7 +31,7 @@ def stored_baseline(store: Store, spec: ModelSpec, at: dt.datetime | None = None
     """
     force = promotions.in_force(store.state, spec.model)
     baseline_id = force.newest if at is None else force.at(at)
-    stored = baselines.newest(store.state, spec.model, baseline_id) if baseline_id else None
+    stored = fitted_baselines.newest(store.state, spec.model, baseline_id) if baseline_id else None
     if stored is None:
         raise no_baseline(spec)
     return stored
@@ -79,7 +81,7 @@ def binnings_of(store: Store, stored: StoredBaseline) -> dict[str, Binning]:
     Raises:
         StoreError: If the file that has them is gone.
     """
-    return decode_binnings(baselines.payload_of(store, stored))
+    return decode_binnings(fitted_baselines.payload_of(store, stored))
 
 
 def encode_binnings(binnings: Mapping[str, Binning]) -> str:

@@ -26,8 +26,9 @@ from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Column, code_expression
 from mlmon_dagster.profiles.sql.cells import as_numpy
 from mlmon_dagster.profiles.sql.loss_columns import resolve
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
-from mlmon_dagster.store import Store, personal
-from mlmon_dagster.store.sql import quote_identifier
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.reading import personal
+from mlmon_dagster.store.state.sql import quote_identifier
 
 if TYPE_CHECKING:
     from mlmon_dagster.metrics.estimated.regression import LossCalibration

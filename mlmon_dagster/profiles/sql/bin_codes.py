@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.binnings import latency_step, upper_edges
 from mlmon_dagster.metrics.statistics import Binning
-from mlmon_dagster.store.sql import literal
+from mlmon_dagster.store.state.sql import literal
 
 NULL_CODE = -1
 _BRANCHES = 4  # per CASE: fewer copies of the rows than a binary tree, fewer comparisons than one

@@ -26,7 +26,7 @@ from mlmon_dagster.profiles.sql.bin_codes import (
 )
 from mlmon_dagster.profiles.sql.loss_columns import bound_of
 from mlmon_dagster.profiles.sql.score_by_decision import paired_outputs
-from mlmon_dagster.store.sql import literal, quote_identifier
+from mlmon_dagster.store.state.sql import literal, quote_identifier
 
 NULL_SLICE = "<null>"
 NO_VERSION = "none"

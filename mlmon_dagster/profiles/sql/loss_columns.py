@@ -16,7 +16,7 @@ from mlmon_dagster.profiles.sql.bin_codes import number
 from mlmon_dagster.spec.attribution import attributed
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.tasks import RESIDUAL, class_scores
-from mlmon_dagster.store.sql import literal, quote_identifier
+from mlmon_dagster.store.state.sql import literal, quote_identifier
 
 LAG = ":lag"
 GAP = ":calibration_gap"  # score less what came true; of a class with its score's column after it

@@ -1,0 +1,233 @@
+"""Erasing predictions: every row of some ids, everywhere, for good.
+
+First the ids are noted, as hashes, in one transaction; from then on they are refused when they
+arrive again. Then each place is cleared in turn. Every step finds what it has to remove by the
+hashes, so that after a crash the erasure is finished by whoever erases next, or by `resume`. The
+log of predictions comes last, since the steps before it learn from there what to look for.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
+from mlmon_dagster.store.baselines import baseline_files
+from mlmon_dagster.store.erasure.numbers import (
+    forget_numbers,
+    no_older_than,
+    profiles_purge,
+    redact,
+    telling_windows,
+    trace_of,
+)
+from mlmon_dagster.store.erasure.places import copies_with, letters_of, look, purges_of
+from mlmon_dagster.store.erasure.tables import purge_rows, scrub_log
+from mlmon_dagster.store.reading import personal
+from mlmon_dagster.store.state import erased_ids, retention_marks, schema, window_state
+from mlmon_dagster.store.state.crash_points import reached
+from mlmon_dagster.store.state.database import overwrite_deleted
+from mlmon_dagster.store.state.schema import ALL, erasure, erasure_request
+from mlmon_dagster.store.state.writer_lock import writer_lock
+from mlmon_dagster.store.tables import kept_rows
+from mlmon_dagster.store.tables.id_index import forget_index
+
+if TYPE_CHECKING:
+    from mlmon_dagster.store.store import Store
+
+
+@dataclass(frozen=True)
+class Request:
+    """One erasure: whose rows, and what else was asked for."""
+
+    receipt: str
+    dataset: str
+    recompute: bool
+    ids: tuple[str, ...] | None  # None where only the hashes are known any more
+
+
+def find_ids(store: Store, spec: ModelSpec, condition: str, dataset: str = ALL) -> list[str]:
+    """Return the ids of the records that meet a SQL condition, made by the predicate language."""
+    datasets = None if dataset == ALL else [dataset]
+    source = store.inference_records(spec).from_sql(None, datasets)
+    found = store.query(f"SELECT DISTINCT prediction_id FROM {source} WHERE {condition} ORDER BY 1")
+    return [str(id_) for id_ in found.column(0).to_pylist()]
+
+
+def erase(
+    store: Store,
+    spec: ModelSpec,
+    ids: Sequence[str],
+    *,
+    now: datetime,
+    dataset: str = ALL,
+    author: str = "",
+    chosen_by: str = "prediction_id",
+    recompute: bool = False,
+) -> str:
+    """Erase predictions, in one dataset or in all; safe to repeat.
+
+    Args:
+        store: The store.
+        spec: The model.
+        ids: Their prediction_ids; unknown ones are noted too, and refused if they ever come.
+        now: When.
+        dataset: ``all`` or one dataset.
+        author: Who asks.
+        chosen_by: How the ids were chosen, ``prediction_id`` or ``where``.
+        recompute: Compute all numbers of their windows again, not only those about few rows.
+
+    Returns:
+        The receipt, under which it is listed by `receipts`.
+
+    Raises:
+        StoreError: If an ingest of the model goes on for too long, or the store fails.
+    """
+    places = look(store, spec, ids, dataset)
+    receipt = f"{now:%Y%m%d}-{secrets.token_hex(4)}"
+    with writer_lock(store.state, f"ingest/{spec.model}"):
+        with store.state.begin() as conn:
+            erased_ids.note(conn, spec.model, ids, now=now, dataset=dataset, receipt=receipt)
+            _adopt(conn, spec, ids, dataset, receipt)
+            conn.execute(
+                sa.insert(erasure_request).values(
+                    receipt=receipt, model=spec.model, dataset=dataset, author=author,
+                    chosen_by=chosen_by, n_ids=len(set(ids)), recompute=recompute,
+                    found=json.dumps(places.counts), requested_at=now,
+                )
+            )  # fmt: skip
+        reached("erase.noted")
+        _resume_others(store, spec, receipt, now)
+        _finish(store, spec, Request(receipt, dataset, recompute, tuple(ids)), now)
+    return receipt
+
+
+def resume(store: Store, spec: ModelSpec, now: datetime) -> list[str]:
+    """Finish erasures that a crash interrupted; return their receipts."""
+    with writer_lock(store.state, f"ingest/{spec.model}"):
+        return _resume_others(store, spec, "", now)
+
+
+def receipts(engine: sa.Engine, model: str | None = None) -> list[dict[str, Any]]:
+    """Return the erasures of a model or of all, newest first: counts, who, when; no ids."""
+    query = sa.select(erasure_request).order_by(erasure_request.c.requested_at.desc())
+    if model is not None:
+        query = query.where(erasure_request.c.model == model)
+    with engine.connect() as conn:
+        rows = [dict(row._mapping) for row in conn.execute(query)]
+    for row in rows:
+        row["found"], row["steps"] = json.loads(row["found"]), json.loads(row["steps"])
+    return rows
+
+
+def _adopt(
+    conn: sa.Connection, spec: ModelSpec, ids: Sequence[str], dataset: str, receipt: str
+) -> None:
+    """Make ids that were noted before a part of this erasure: their rows are looked for again."""
+    salt = erased_ids.salt_of(conn, spec.model)
+    same: sa.BindParameter[str] = sa.bindparam("the_hash")
+    conn.execute(
+        sa.update(erasure)
+        .where(
+            erasure.c.model == spec.model, erasure.c.dataset == dataset, erasure.c.id_hash == same
+        )
+        .values(receipt=receipt),
+        [{"the_hash": erased_ids.id_hash(salt, id_)} for id_ in dict.fromkeys(ids)],
+    )
+
+
+def _resume_others(store: Store, spec: ModelSpec, receipt: str, now: datetime) -> list[str]:
+    open_ = [r for r in receipts(store.state, spec.model) if r["finished_at"] is None]
+    done = []
+    for row in reversed(open_):
+        if row["receipt"] != receipt:
+            known = None if "copies" not in row["steps"] else ()
+            request = Request(row["receipt"], row["dataset"], row["recompute"], known)
+            _finish(store, spec, request, now)
+            done.append(row["receipt"])
+    return done
+
+
+def _finish(store: Store, spec: ModelSpec, request: Request, now: datetime) -> None:
+    with store.state.connect() as conn:
+        salt = conn.scalar(
+            sa.select(schema.erasure_key.c.salt).where(schema.erasure_key.c.model == spec.model)
+        )
+        hashes = [
+            (row.dataset, row.id_hash)
+            for row in conn.execute(
+                sa.select(erasure.c.dataset, erasure.c.id_hash).where(
+                    erasure.c.model == spec.model, erasure.c.receipt == request.receipt
+                )
+            )
+        ]
+    for copy in copies_with(store, spec, request.ids):
+        copy.delete()
+    reached("erase.whole_copies")
+    kept_rows.erase_ids(store, spec.model, {id_hash for _, id_hash in hashes}, request.ids)
+    _note_step(store, request, "copies")
+    reached("erase.copies")
+    purges = purges_of(store, spec, str(salt), hashes)
+    trace = trace_of(store, spec, purges["predictions"])
+    windows = telling_windows(store, spec, trace, recompute=request.recompute)
+    mark = retention_marks.rows_from(store.state, spec.model).get(PRODUCTION)
+    key = personal.key_of(store.state, spec.model)
+    digests = [personal.digest(key, value) for value in trace.rare]
+    baseline_files.redact(store, spec.model, trace.datasets, (*trace.telling, *digests))
+    reached("erase.baselines")
+    with store.state.begin() as conn:
+        overwrite_deleted(conn)
+        for _, id_hash in hashes:
+            conn.execute(sa.delete(schema.dead_letter).where(*letters_of(spec, id_hash)))
+        forget_numbers(conn, spec, windows)
+        redact(conn, spec, trace)
+        window_state.mark_inputs(conn, spec, no_older_than(windows, mark), now)
+    _note_step(store, request, "state")
+    reached("erase.state")
+    if windows:
+        purge_rows(store, profiles_purge(store, spec, windows))
+    _note_step(store, request, "profiles")
+    reached("erase.profiles")
+    purge_rows(store, purges["records"])
+    _note_step(store, request, "records")
+    reached("erase.records")
+    for name in ("actuals", "moved_ids", "predictions"):
+        purge_rows(store, purges[name])
+    forget_index(store.folder, spec.model)
+    _note_step(store, request, "log")
+    reached("erase.log")
+    folders = [purge.folder for purge in purges.values()]
+    for folder in [*folders, store.table("profiles", spec.model).folder]:
+        scrub_log(folder)
+    _clean_database(store)
+    reached("erase.scrubbed")
+    _note_step(store, request, "scrubbed", finished_at=now)
+
+
+def _note_step(store: Store, request: Request, step: str, **values: object) -> None:
+    with store.state.begin() as conn:
+        mine = erasure_request.c.receipt == request.receipt
+        steps = json.loads(conn.scalar(sa.select(erasure_request.c.steps).where(mine)) or "[]")
+        steps = json.dumps([*(s for s in steps if s != step), step])
+        conn.execute(sa.update(erasure_request).where(mine).values(steps=steps, **values))
+
+
+def _clean_database(store: Store) -> None:
+    """Let the database forget deleted rows, which it otherwise only marks as free."""
+    if store.state.dialect.name == "sqlite":
+        raw = store.state.raw_connection()
+        try:
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            raw.close()
+        return
+    cleared = (schema.metric, schema.monitor_result, schema.dead_letter, schema.baseline)
+    tables = ", ".join(t.name for t in cleared)
+    with store.state.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        conn.exec_driver_sql(f"VACUUM {tables}")

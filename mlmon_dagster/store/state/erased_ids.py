@@ -1,0 +1,156 @@
+"""Ids whose rows must never be seen again: only keyed hashes of them are kept.
+
+The hash of an id is SHA-256 of the model's key and the id, which Python and the query engine
+compute alike. Whoever has the key and a list of all ids can still try them; whoever finds a hash
+alone can not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlmon_dagster.store.state.schema import ALL, erasure, erasure_key
+from mlmon_dagster.store.state.sql import literal
+from mlmon_dagster.store.state.upsert import insert_or_ignore
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+Query = Callable[[str, "Mapping[str, pa.Table] | None"], "pa.Table"]
+
+
+@dataclass(frozen=True)
+class Erased:
+    """The erased ids of a model.
+
+    Attributes:
+        salt: The model's key.
+        hashes: Columns dataset (or ``all``) and id_hash.
+    """
+
+    salt: str
+    hashes: pa.Table
+
+    def __bool__(self) -> bool:
+        """Tell whether there are any; nothing is hashed otherwise."""
+        return bool(self.hashes.num_rows)
+
+    def matches_sql(self, row: str) -> str:
+        """Return the condition that an alias's prediction_id was erased in its dataset.
+
+        It reads the table ``erased``, which is to be ``hashes``.
+        """
+        return (
+            f"EXISTS (SELECT 1 FROM erased AS e WHERE e.id_hash = {self.hash_sql(row)} "
+            f"AND e.dataset IN ({literal(ALL)}, {row}.dataset))"
+        )
+
+    def hash_sql(self, row: str) -> str:
+        """Return the hash of an alias's prediction_id as an expression."""
+        return f"sha256({literal(self.salt)} || {row}.prediction_id)"
+
+    def mask(self, query: Query, ids: pa.Array | pa.ChunkedArray, datasets: Any) -> NDArray[Any]:
+        """Return which rows were erased.
+
+        Args:
+            query: Runs SQL over Arrow tables, such as `Store.query`.
+            ids: Text; a null was not erased.
+            datasets: Text; a null, as of an actual without one, was erased only with ``all``.
+        """
+        import numpy as np
+        import pyarrow as pa
+
+        found: NDArray[np.bool_] = np.zeros(len(ids), dtype=bool)
+        if not self:
+            return found
+        rows = pa.table({"prediction_id": ids, "dataset": datasets, "i": np.arange(len(ids))})
+        sql = f"SELECT r.i FROM given AS r WHERE {self.matches_sql('r')}"
+        gone = query(sql, {"given": rows, "erased": self.hashes})
+        found[gone.column("i").to_numpy()] = True
+        return found
+
+
+def id_hash(salt: str, prediction_id: str) -> str:
+    """Return the keyed hash of an id."""
+    return hashlib.sha256((salt + prediction_id).encode()).hexdigest()
+
+
+def salt_of(conn: sa.Connection, model: str) -> str:
+    """Return a model's key, making it the first time; needs a write transaction then."""
+    query = sa.select(erasure_key.c.salt).where(erasure_key.c.model == model)
+    salt = conn.scalar(query)
+    if salt is None:
+        insert_or_ignore(conn, erasure_key, [{"model": model, "salt": secrets.token_hex(16)}])
+        salt = conn.scalar(query)
+    return str(salt)
+
+
+def request(
+    engine: sa.Engine,
+    model: str,
+    prediction_ids: Sequence[str],
+    *,
+    now: datetime,
+    dataset: str = ALL,
+    receipt: str = "",
+) -> int:
+    """Note ids as erased, in one dataset or in all; return how many were not yet noted.
+
+    From then on they are refused when they arrive, and records forget them when their windows
+    are rebuilt. `store.erase` removes what is there.
+    """
+    with engine.begin() as conn:
+        return note(conn, model, prediction_ids, now=now, dataset=dataset, receipt=receipt)
+
+
+def note(
+    conn: sa.Connection,
+    model: str,
+    prediction_ids: Sequence[str],
+    *,
+    now: datetime,
+    dataset: str,
+    receipt: str,
+) -> int:
+    """As `request`, in a write transaction."""
+    salt = salt_of(conn, model)
+    rows = [
+        {
+            "model": model,
+            "dataset": dataset,
+            "id_hash": id_hash(salt, prediction_id),
+            "requested_at": now,
+            "receipt": receipt,
+        }
+        for prediction_id in dict.fromkeys(prediction_ids)
+    ]
+    return insert_or_ignore(conn, erasure, rows)
+
+
+def erased(engine: sa.Engine, model: str) -> Erased:
+    """Return the erased ids of a model."""
+    query = sa.select(erasure.c.dataset, erasure.c.id_hash).where(erasure.c.model == model)
+    with engine.connect() as conn:
+        rows = conn.execute(query).all()
+        key = sa.select(erasure_key.c.salt).where(erasure_key.c.model == model)
+        salt = conn.scalar(key) or ""
+    return Erased(salt, hash_table(rows))
+
+
+def hash_table(rows: Sequence[Any]) -> pa.Table:
+    """Return pairs of dataset and hash as the table that `Erased` holds."""
+    import pyarrow as pa
+
+    return pa.table(
+        {"dataset": [row[0] for row in rows], "id_hash": [row[1] for row in rows]},
+        schema=pa.schema([("dataset", pa.string()), ("id_hash", pa.string())]),
+    )

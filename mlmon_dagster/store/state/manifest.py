@@ -1,0 +1,298 @@
+"""The manifest: every landing file ever seen, and every row that was refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlmon_dagster.store.state.frames import read_frame
+from mlmon_dagster.store.state.schema import dead_letter, ingest_file, ingest_path
+from mlmon_dagster.store.state.upsert import insert_or_ignore, upsert
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class SeenPath:
+    """What a path held when it was last looked at."""
+
+    size_bytes: int
+    mtime_ns: int
+    sha256: str
+    mark: str = ""
+
+
+def paths(engine: sa.Engine, model: str, stream: str) -> dict[str, SeenPath]:
+    """Return what every path of a stream held when it was last looked at."""
+    table = ingest_path
+    c = table.c
+    query = sa.select(c.path, c.size_bytes, c.mtime_ns, c.sha256, c.mark).where(
+        c.model == model, c.stream == stream
+    )
+    with engine.connect() as conn:
+        return {path: SeenPath(*seen) for path, *seen in conn.execute(query)}
+
+
+def note_paths(conn: sa.Connection, model: str, stream: str, seen: Mapping[str, SeenPath]) -> None:
+    """Remember what paths hold, replacing what was remembered of them."""
+    upsert(
+        conn,
+        ingest_path,
+        [
+            {
+                "model": model,
+                "stream": stream,
+                "path": path,
+                "size_bytes": s.size_bytes,
+                "mtime_ns": s.mtime_ns,
+                "sha256": s.sha256,
+                "mark": s.mark,
+            }
+            for path, s in seen.items()
+        ],
+    )
+
+
+def discover(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Insert files that are not in the manifest yet; return how many those were.
+
+    Args:
+        conn: A write transaction.
+        rows: Columns of ``ingest_file``: at least model, stream, sha256, path and first_seen;
+            all with the same keys.
+    """
+    return insert_or_ignore(conn, ingest_file, rows)
+
+
+def update_file(
+    conn: sa.Connection, model: str, stream: str, sha256: str, **values: object
+) -> None:
+    """Change columns of a file's row, such as status, counters or error."""
+    table = ingest_file
+    conn.execute(
+        sa.update(table)
+        .where(table.c.model == model, table.c.stream == stream, table.c.sha256 == sha256)
+        .values(values)
+    )
+
+
+def update_files(
+    conn: sa.Connection,
+    model: str,
+    stream: str,
+    rows: Sequence[Mapping[str, Any]],
+    **same: object,
+) -> None:
+    """Change columns of many files' rows in one statement.
+
+    Args:
+        conn: A write transaction.
+        model: The model's name.
+        stream: The files' stream.
+        rows: ``sha256`` and the new values of a file; all with the same keys.
+        same: New values that all of them have in common.
+    """
+    if not rows:
+        return
+    table = ingest_file
+    changed: dict[str, Any] = {
+        name: sa.bindparam(f"new_{name}") for name in rows[0] if name != "sha256"
+    }
+    conn.execute(
+        sa.update(table)
+        .where(
+            table.c.model == model,
+            table.c.stream == stream,
+            table.c.sha256 == sa.bindparam("the_sha256"),
+        )
+        .values({**same, **changed}),
+        [
+            {"the_sha256" if name == "sha256" else f"new_{name}": v for name, v in row.items()}
+            for row in rows
+        ],
+    )
+
+
+def counters_with(
+    conn: sa.Connection,
+    model: str,
+    stream: str,
+    sha256: str,
+    more: Mapping[str, Any],
+    less: int,
+) -> dict[str, int]:
+    """Return the counters of a file once refused rows of it were read again.
+
+    Args:
+        conn: A write transaction.
+        model: The model's name.
+        stream: ``predictions`` or ``actuals``.
+        sha256: The file's content.
+        more: What the rows count as now.
+        less: How many rows these are, that counted as bad.
+    """
+    c = ingest_file.c
+    names = ("rows_in", "n_new", "n_duplicate", "n_conflict", "n_bad")
+    query = sa.select(*(c[name] for name in names)).where(
+        c.model == model, c.stream == stream, c.sha256 == sha256
+    )
+    before = conn.execute(query).one()._mapping
+    gone = {"rows_in": less, "n_bad": less}
+    return {name: before[name] - gone.get(name, 0) + more[name] for name in names}
+
+
+def files(
+    engine: sa.Engine,
+    model: str,
+    stream: str | None = None,
+    *,
+    status: str | Sequence[str] | None = None,
+    shas: Sequence[str] | None = None,
+    seen_from: datetime | None = None,
+) -> pd.DataFrame:
+    """Return rows of ``ingest_file``, oldest first.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        stream: Both by default.
+        status: One status or several; all by default.
+        shas: Only files with these content hashes.
+        seen_from: Only files first seen at or after this time.
+    """
+    return read_frame(engine, _files(model, stream, status=status, shas=shas, seen_from=seen_from))
+
+
+def _files(
+    model: str,
+    stream: str | None,
+    *,
+    status: str | Sequence[str] | None = None,
+    shas: Sequence[str] | None = None,
+    seen_from: datetime | None = None,
+) -> sa.Select[Any]:
+    table = ingest_file
+    query = sa.select(table).where(table.c.model == model)
+    if stream is not None:
+        query = query.where(table.c.stream == stream)
+    if status is not None:
+        query = query.where(table.c.status.in_([status] if isinstance(status, str) else status))
+    if shas is not None:
+        query = query.where(table.c.sha256.in_(shas))
+    if seen_from is not None:
+        query = query.where(table.c.first_seen >= seen_from)
+    return query.order_by(table.c.first_seen, table.c.path, table.c.sha256)
+
+
+def file_rows(
+    engine: sa.Engine,
+    model: str,
+    stream: str,
+    *,
+    status: Sequence[str] | None = None,
+    shas: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """As `files`, one mapping by column name for each: no frame is built at every look."""
+    return _rows(engine, _files(model, stream, status=status, shas=shas))
+
+
+def _rows(engine: sa.Engine, query: sa.Select[Any]) -> list[dict[str, Any]]:
+    with engine.connect() as conn:
+        return [dict(row) for row in conn.execute(query).mappings()]
+
+
+def refused_or_repeated(engine: sa.Engine, model: str, seen_from: datetime) -> list[dict[str, Any]]:
+    """Return the files since a moment that were refused, or of predictions sent before."""
+    c = ingest_file.c
+    is_repeated = (c.stream == "predictions") & (c.status == "done")
+    wanted = (c.status == "quarantined") | (is_repeated & (c.n_duplicate + c.n_conflict > 0))
+    return _rows(engine, _files(model, None, seen_from=seen_from).where(wanted))
+
+
+def refuse_rows(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Insert refused rows into ``dead_letter``; return how many were not there yet.
+
+    All rows must have the same keys.
+    """
+    return insert_or_ignore(conn, dead_letter, rows)
+
+
+def with_refusals(engine: sa.Engine, model: str, stream: str) -> list[dict[str, Any]]:
+    """Return the files that were refused, or whose refused rows are kept, oldest first."""
+    c = ingest_file.c
+    refused = sa.or_(c.status == "quarantined", c.kept != "")
+    query = sa.select(ingest_file).where(c.model == model, c.stream == stream, refused)
+    return _rows(engine, query.order_by(c.first_seen, c.path, c.sha256))
+
+
+def forget_refused(conn: sa.Connection, model: str, stream: str, *shas: str) -> None:
+    """Delete the refused rows of files that are judged anew."""
+    table = dead_letter
+    conn.execute(
+        sa.delete(table).where(
+            table.c.model == model, table.c.stream == stream, table.c.sha256.in_(shas)
+        )
+    )
+
+
+def forget_rows(
+    conn: sa.Connection, model: str, stream: str, sha256: str, rows: Sequence[int]
+) -> None:
+    """Delete what is noted of refused rows of a file, by number, that are judged anew."""
+    c = dead_letter.c
+    mine = (c.model == model, c.stream == stream, c.sha256 == sha256)
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
+        conn.execute(sa.delete(dead_letter).where(*mine, c.row_number.in_(some)))
+
+
+def refused_rows(
+    engine: sa.Engine,
+    model: str,
+    *,
+    sha256: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    limit: int | None = None,
+) -> pd.DataFrame:
+    """Return rows of ``dead_letter``, by file and row number.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        sha256: Only rows of this file.
+        start: Only rows of windows that start at or after this time.
+        end: Only rows of windows that start before this time.
+        limit: At most so many.
+    """
+    table = dead_letter
+    query = sa.select(table).where(table.c.model == model)
+    if sha256 is not None:
+        query = query.where(table.c.sha256 == sha256)
+    if start is not None:
+        query = query.where(table.c.window_start >= start)
+    if end is not None:
+        query = query.where(table.c.window_start < end)
+    query = query.order_by(table.c.stream, table.c.sha256, table.c.row_number, table.c.reason)
+    return read_frame(engine, query.limit(limit))
+
+
+def count_refused(engine: sa.Engine, model: str) -> pd.DataFrame:
+    """Count refused rows.
+
+    Returns:
+        Columns window_start (null where the row's time was not readable), reason, column_name
+        and n_bad (rows).
+    """
+    table = dead_letter
+    keys = (table.c.window_start, table.c.reason, table.c.column_name)
+    query = sa.select(*keys, sa.func.count().label("n_bad"))
+    return read_frame(engine, query.where(table.c.model == model).group_by(*keys))

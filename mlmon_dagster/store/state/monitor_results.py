@@ -1,0 +1,158 @@
+"""Verdicts of monitors; a window's new data version adds rows, readers see the newest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlmon_dagster.spec.model import PRODUCTION
+from mlmon_dagster.store.state.frames import Row, fetch, read_frame
+from mlmon_dagster.store.state.schema import monitor_result
+from mlmon_dagster.store.state.upsert import insert_or_ignore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_IDENTITY = ("model", "monitor", "dataset", "slice_key", "slice_value", "window_start")
+
+
+def append(engine: sa.Engine, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Insert verdicts that are not there yet; a repeated evaluation inserts nothing.
+
+    Args:
+        engine: The state database.
+        rows: Mappings with columns of ``monitor_result`` except ``id`` and ``folded_at``; all
+            with the same keys.
+
+    Returns:
+        The number of rows inserted.
+    """
+    with engine.begin() as conn:
+        return insert_or_ignore(conn, monitor_result, rows)
+
+
+def last_windows(engine: sa.Engine, model: str, end: datetime | None = None) -> dict[str, datetime]:
+    """Return family -> start of the newest window that it has a verdict on, NO_DATA included.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        end: Windows that start before this time.
+    """
+    table = monitor_result
+    last = sa.select(table.c.family, sa.func.max(table.c.window_start)).where(
+        table.c.model == model, *(() if end is None else (table.c.window_start < end,))
+    )
+    with engine.connect() as connection:
+        return {family: when for family, when in connection.execute(last.group_by(table.c.family))}
+
+
+def newest(
+    engine: sa.Engine,
+    model: str,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    family: str | Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Return the last verdict of each monitor and slice on each window.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        start: Windows that start at or after this time.
+        end: Windows that start before this time.
+        family: One family of monitors or several; all by default.
+
+    Returns:
+        The columns of ``monitor_result``, ordered by window, monitor and slice.
+    """
+    table = monitor_result
+    conditions = [table.c.model == model]
+    if start is not None:
+        conditions.append(table.c.window_start >= start)
+    if end is not None:
+        conditions.append(table.c.window_start < end)
+    if family is not None:
+        conditions.append(table.c.family.in_([family] if isinstance(family, str) else family))
+    last = (
+        sa.select(sa.func.max(table.c.id))
+        .where(*conditions)
+        .group_by(*(table.c[name] for name in _IDENTITY))
+    )
+    query = sa.select(table).where(table.c.id.in_(last))
+    return read_frame(
+        engine,
+        query.order_by(
+            table.c.window_start, table.c.monitor, table.c.slice_key, table.c.slice_value
+        ),
+    )
+
+
+def versions(
+    engine: sa.Engine,
+    model: str,
+    monitors: Sequence[str],
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> dict[tuple[str, datetime], tuple[str, str]]:
+    """Return what the last verdict of some monitors on each window was about.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        monitors: Monitors of whole windows of production.
+        start: Windows that start at or after this time.
+        end: Windows that start before this time.
+
+    Returns:
+        (monitor, window start) -> data version and details.
+    """
+    table = monitor_result
+    query = (
+        sa.select(table.c.monitor, table.c.window_start, table.c.data_version, table.c.details)
+        .where(
+            table.c.model == model,
+            table.c.monitor.in_(monitors),
+            table.c.dataset == PRODUCTION,
+            table.c.slice_key == "all",
+        )
+        .order_by(table.c.id)
+    )
+    if start is not None:
+        query = query.where(table.c.window_start >= start)
+    if end is not None:
+        query = query.where(table.c.window_start < end)
+    with engine.connect() as conn:
+        return {
+            (m, window): (version, details) for m, window, version, details in conn.execute(query)
+        }
+
+
+def series(
+    conn: sa.Connection, identity: Mapping[str, str], until: datetime, limit: int
+) -> list[Row]:
+    """Return the last verdict on each of the newest windows of one monitor and slice.
+
+    Args:
+        conn: A connection to the state database.
+        identity: ``model``, ``monitor``, ``dataset``, ``slice_key`` and ``slice_value``.
+        until: Windows that start at or before this time.
+        limit: At most so many windows, the newest.
+
+    Returns:
+        Rows of ``monitor_result``, ordered by window.
+    """
+    table = monitor_result
+    mine = [table.c[name] == value for name, value in identity.items()]
+    last = (
+        sa.select(sa.func.max(table.c.id))
+        .where(*mine, table.c.window_start <= until)
+        .group_by(table.c.window_start)
+        .order_by(table.c.window_start.desc())
+        .limit(limit)
+    )
+    query = sa.select(table).where(table.c.id.in_(last)).order_by(table.c.window_start)
+    return fetch(conn, query)

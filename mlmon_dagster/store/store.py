@@ -1,0 +1,187 @@
+"""Opening a store: a folder of tables, and the state database beside them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.state import database
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlmon_dagster.store.tables.derived_rows import DeltaRows
+    from mlmon_dagster.store.tables.event_log import EventLog
+    from mlmon_dagster.store.tables.inference_records import InferenceRecords
+    from mlmon_dagster.store.tables.rows import Rows
+
+
+class Store:
+    """Everything that is kept.
+
+    Attributes:
+        root: Where the tables and the refused files are: a folder, or a prefix of a bucket.
+        folder: The folder on this machine for staging copies and spilled queries; the root
+            itself, if that is a folder.
+        storage_options: How to reach object storage; landing files may be there too.
+        state: The engine of the state database: ``begin()`` to write, ``connect()`` to read.
+    """
+
+    def __init__(
+        self,
+        root: Location,
+        folder: Path,
+        engine: sa.Engine,
+        storage_options: Mapping[str, str] | None = None,
+        memory_limit: str = "2GB",
+    ) -> None:
+        # Imported here, so that reading the state database needs neither DuckDB nor Arrow.
+        from mlmon_dagster.store.tables.engine import QueryEngine
+
+        self.root = root
+        self.folder = folder
+        self.storage_options = dict(storage_options or {})
+        self.state = engine
+        self._queries = QueryEngine(root, folder / ".spill", memory_limit)
+
+    def query(self, sql: str, tables: Mapping[str, pa.Table] | None = None) -> pa.Table:
+        """Run SQL on DuckDB, in this process, over files of the store and Arrow tables.
+
+        Args:
+            sql: One statement; the session's zone is UTC; nothing outside the store's folder
+                can be read.
+            tables: Arrow tables, seen under the names given.
+
+        Raises:
+            StoreError: If the statement fails.
+        """
+        return self._queries.query(sql, tables)
+
+    def event_log(self, spec: ModelSpec) -> EventLog:
+        """Return the event log of a model."""
+        from mlmon_dagster.store.tables.event_log import EventLog
+
+        return EventLog(self.root, spec, self._queries)
+
+    def inference_records(self, spec: ModelSpec) -> InferenceRecords:
+        """Return the inference records of a model."""
+        from mlmon_dagster.store.state import erased_ids
+        from mlmon_dagster.store.tables.inference_records import InferenceRecords
+
+        return InferenceRecords(
+            self.root,
+            spec,
+            self._queries,
+            self.event_log(spec),
+            lambda: erased_ids.erased(self.state, spec.model),
+        )
+
+    def table(self, kind: str, model: str) -> DeltaRows:
+        """Return a table of derived rows, such as ``profiles``, of a model."""
+        from mlmon_dagster.store.tables.derived_rows import DeltaRows
+
+        return DeltaRows(self.root / kind / model, self._queries)
+
+    def records(
+        self,
+        model: str,
+        *,
+        dataset: str | None = None,
+        since: dt.datetime | dt.date | None = None,
+        until: dt.datetime | dt.date | None = None,
+        as_of: dt.datetime | None = None,
+    ) -> Rows:
+        """Choose inference records of a model, to be read by ``to_pandas`` or ``to_arrow``.
+
+        Args:
+            model: The model's name; no spec is needed.
+            dataset: All by default.
+            since: Windows that start at or after this moment; without a zone it is UTC.
+            until: Windows that start before this moment.
+            as_of: As the table was at this moment, within ``retention.versions``.
+
+        Example:
+            >>> import tempfile
+            >>> store = open_store(tempfile.mkdtemp())
+            >>> store.records("churn", dataset="production").head(5).limit
+            5
+        """
+        from mlmon_dagster.store.tables.rows import rows_of
+
+        return rows_of(
+            self, "records", model, dataset=dataset, since=since, until=until, as_of=as_of
+        )
+
+    def predictions(self, model: str, **chosen: Any) -> Rows:
+        """Choose logged predictions, as accepted; keywords as of `records`."""
+        from mlmon_dagster.store.tables.rows import rows_of
+
+        return rows_of(self, "predictions", model, **chosen)
+
+    def actuals(self, model: str, **chosen: Any) -> Rows:
+        """Choose logged ground truth, as accepted; ``since`` goes by ``actual_time``."""
+        from mlmon_dagster.store.tables.rows import rows_of
+
+        return rows_of(self, "actuals", model, **chosen)
+
+    def vacuum(self, keep_days: int = 30) -> int:
+        """Delete files of replaced table versions, of all models; return how many.
+
+        Args:
+            keep_days: Versions replaced within so many days stay readable.
+        """
+        from mlmon_dagster.store.tables.delta import vacuum
+
+        return sum(vacuum(table, keep_days) for table in self.root.tables())
+
+    def close(self) -> None:
+        """Close the connections of the state database."""
+        self.state.dispose()
+
+
+def open_store(
+    root: str | Path,
+    db_url: str | None = None,
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Store:
+    """Open a store, creating its folder and database and migrating them if needed.
+
+    Args:
+        root: Folder of the tables, or a URL of object storage such as ``s3://bucket/prefix``.
+        db_url: The state database; by default SQLite, in the file ``state.db`` of the folder.
+        storage_options: How to reach object storage, in deltalake's words, such as
+            ``aws_endpoint_url``; for the tables and for landing files.
+        folder: The folder on this machine that a root in object storage needs: staging copies,
+            spilled queries and, without ``db_url``, the state.
+
+    Raises:
+        ConfigError: If the URL is not one of SQLite or PostgreSQL.
+        StoreError: If the folder or the database cannot be used.
+    """
+    place = Location.of(root, storage_options)
+    if not place.is_local and folder is None:
+        raise StoreError(
+            f"The store {place} is in object storage: also name a folder on this machine for "
+            "staging copies, as in open_store(root, db_url, folder=Path('work'))."
+        )
+    home = place.path if place.is_local or folder is None else folder.expanduser().absolute()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"The store's folder {home} cannot be made: {error}") from error
+    url = (
+        URL.create("sqlite", database=str(home / "state.db"))
+        if db_url is None
+        else database.normalise_url(db_url)
+    )
+    return Store(place, home, database.connect(url), storage_options)

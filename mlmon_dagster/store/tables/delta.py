@@ -1,0 +1,304 @@
+"""Delta Lake tables as the store uses them: pinned snapshots, live files as SQL, safe commits."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.tables.delta_sql import NO_ALIASES, Aliases, duckdb_type, select_sql
+from mlmon_dagster.store.tables.encoding import ROW_GROUP, writer_properties
+
+T = TypeVar("T")
+Partition = Mapping[str, str]
+
+_RETENTION: dict[str, str | None] = {
+    "delta.logRetentionDuration": "interval 30 days",
+    "delta.deletedFileRetentionDuration": "interval 30 days",
+    # The log keeps no smallest and largest values of files: they may be a person's id or value,
+    # and nothing here looks for them, since partitions say where rows are.
+    "delta.dataSkippingNumIndexedCols": "0",
+}
+_ATTEMPTS = 50
+
+
+class Conflict(Exception):
+    """Another process committed first."""
+
+
+@dataclass(frozen=True)
+class LiveFile:
+    """One Parquet file of a table version, with its partition's values."""
+
+    path: str
+    partition: Partition
+    n_rows: int
+    size: int | None = None
+
+
+class Snapshot:
+    """One pinned version of a Delta table.
+
+    Attributes:
+        version: The table version.
+        schema: The table's columns, partition columns included, and then the declared ones
+            that it has not got yet; those read as null.
+        aliases: Column -> its earlier names, under which older rows have it.
+    """
+
+    def __init__(
+        self,
+        table: DeltaTable,
+        folder: Location,
+        declared: pa.Schema,
+        aliases: Aliases = NO_ALIASES,
+    ) -> None:
+        self._table = table
+        self._folder = folder
+        self.aliases = aliases
+        self.version: int = table.version()
+        self._stored = pa.schema(table.schema().to_arrow())
+        missing = [column for column in declared if column.name not in self._stored.names]
+        self.schema: pa.Schema = pa.schema([*self._stored, *missing])
+
+    @cached_property
+    def files(self) -> list[LiveFile]:
+        """The live files; a table of 275 partitions takes a few milliseconds."""
+        keys = self._table.metadata().partition_columns
+        actions = pa.table(self._table.get_add_actions(flatten=True))
+        columns = [actions.column(f"partition.{key}").to_pylist() for key in keys]
+        values = zip(*columns, strict=True) if keys else iter([()] * actions.num_rows)
+        wanted = ("path", "num_records", "size_bytes")
+        paths, counts, sizes = (actions.column(c).to_pylist() for c in wanted)
+        return [
+            # The log's paths are percent-encoded once more than the names of the folders.
+            LiveFile(
+                f"{self._folder}/{unquote(path)}", dict(zip(keys, value, strict=True)), n or 0, size
+            )
+            for path, value, n, size in zip(paths, values, counts, sizes, strict=True)
+        ]
+
+    def has_transaction(self, app_id: str) -> bool:
+        """Tell whether a commit of this version carried the application transaction."""
+        return self._table.transaction_version(app_id) is not None
+
+    def from_sql(
+        self,
+        columns: Sequence[str] | None = None,
+        keep: Callable[[Partition], bool] | None = None,
+        where: str | None = None,
+    ) -> str:
+        """Return a subquery over the live files, to stand after FROM.
+
+        Args:
+            columns: Columns wanted, all by default. One that older files lack is null there.
+            keep: Which partitions to read, all by default.
+            where: A SQL condition on the rows.
+        """
+        files = [file.path for file in self.files if keep is None or keep(file.partition)]
+        return select_sql(files, self.schema, columns, where, self.aliases)
+
+    def append(self, rows: pa.Table, app_ids: Sequence[str] = ()) -> None:
+        """Add rows, provided that this version is still the newest.
+
+        Raises:
+            Conflict: If it is not; load a new snapshot, decide again and retry.
+        """
+        self._write(rows, app_ids, sample=rows, mode="append")
+
+    def overwrite(
+        self,
+        rows: pa.Table | pa.RecordBatchReader,
+        predicate: str,
+        sample: pa.Table | None = None,
+    ) -> None:
+        """Replace the rows that match a predicate, provided that this version is the newest.
+
+        Args:
+            rows: What takes their place.
+            predicate: A SQL condition, fastest on partition columns.
+            sample: The first of the rows, if they come one batch at a time.
+
+        Raises:
+            Conflict: If it is not.
+        """
+        sample = rows if isinstance(rows, pa.Table) else sample
+        self._write(rows, (), sample=sample, mode="overwrite", predicate=predicate)
+
+    def _write(
+        self,
+        rows: pa.Table | pa.RecordBatchReader,
+        app_ids: Sequence[str],
+        sample: pa.Table | None,
+        **options: Any,
+    ) -> None:
+        properties = CommitProperties(
+            app_transactions=[Transaction(app_id, 1) for app_id in app_ids],
+            max_commit_retries=0,  # a retry inside would commit what was decided on old data
+        )
+        self._refuse_other_types(rows.schema)
+        if set(rows.schema.names) != set(self._stored.names):
+            options["schema_mode"] = "merge"
+        if sample is not None:
+            options["writer_properties"] = writer_properties(sample)
+        if isinstance(rows, pa.Table):
+            # The writer copies a batch for each partition that it has rows of.
+            rows = rows.to_reader(max_chunksize=ROW_GROUP)
+        try:
+            write_deltalake(self._table, rows, commit_properties=properties, **options)
+        except CommitFailedError as error:
+            raise Conflict(str(error)) from error
+        except DeltaError as error:
+            raise StoreError(f"Writing to {self._folder} failed: {error}") from error
+
+    def _refuse_other_types(self, schema: pa.Schema) -> None:
+        # The writer would cast text to numbers and back without a word.
+        for column in schema:
+            if column.name in self._stored.names:
+                stored = duckdb_type(self._stored.field(column.name).type)
+                if duckdb_type(column.type) != stored:
+                    raise StoreError(
+                        f"Column {column.name!r} of the table at {self._folder} holds {stored}, "
+                        f"not {duckdb_type(column.type)}. A column keeps its type; "
+                        "declare the new one under another name."
+                    )
+
+
+@dataclass(frozen=True)
+class DeltaFolder:
+    """A Delta table's place: a folder, or prefix of a bucket, that may not exist yet.
+
+    Attributes:
+        path: The folder.
+        schema: Columns that the table has, or will have with the next commit.
+        partition_by: Partition columns, used when the table is created.
+        aliases: Column -> its earlier names.
+    """
+
+    path: Location
+    schema: pa.Schema
+    partition_by: tuple[str, ...] = ()
+    aliases: Aliases = field(default_factory=dict)
+
+    def snapshot(self) -> Snapshot | None:
+        """Pin the newest version; None if nothing was ever written.
+
+        Raises:
+            StoreError: If the folder holds something that is not a readable table.
+        """
+        try:
+            return Snapshot(open_table(self.path), self.path, self.schema, self.aliases)
+        except TableNotFoundError:
+            return None
+
+    def ensure(self) -> Snapshot:
+        """Pin the newest version, creating an empty table first if there is none."""
+        snapshot = self.snapshot()
+        while snapshot is None:
+            self.path.make()
+            try:
+                DeltaTable.create(
+                    self.path.url,
+                    self.schema,
+                    mode="ignore",
+                    partition_by=list(self.partition_by),
+                    configuration=_RETENTION,
+                    storage_options=dict(self.path.options),
+                )
+            except DeltaError:
+                _pause(0)  # most likely another process is creating it
+            snapshot = self.snapshot()
+        return snapshot
+
+
+def open_table(path: Location) -> DeltaTable:
+    """Open the newest version of a table.
+
+    Raises:
+        TableNotFoundError: If there is none.
+        StoreError: If it cannot be read, or the newest commit is not whole, as after a power
+            cut: the table's library takes an empty commit for one that changed nothing, and its
+            rows would be missing without a word.
+    """
+    try:
+        table = DeltaTable(path.url, storage_options=dict(path.options))
+    except TableNotFoundError:
+        raise
+    except (DeltaError, OSError) as error:
+        # The lines after the first are where in native code it was found.
+        found = path.explain(error).strip().partition("\n")[0]
+        raise StoreError(f"The table at {path} cannot be read: {found}") from error
+    commit = f"{table.version():020}.json"
+    content = (path / "_delta_log" / commit).read()
+    # None: a checkpoint of that version stands for it.
+    if content is not None and (why := why_commit_is_bad(content)):
+        raise StoreError(
+            f"The table at {path} cannot be read: its newest commit {commit} {why}. "
+            f"Run mlmon store repair {_model_of(path)}."
+        )
+    return table
+
+
+def why_commit_is_bad(content: bytes) -> str:
+    """Say what is wrong with the content of a commit; nothing if it is whole."""
+    if not content.strip():
+        return "is empty"
+    try:
+        actions = [json.loads(line) for line in content.splitlines() if line.strip()]
+    except ValueError:
+        return "is cut off or damaged"
+    if not all(isinstance(action, dict) and len(action) == 1 for action in actions):
+        return "holds something else than actions"
+    told: dict[str, Any] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
+    metrics = told.get("operationMetrics", {})
+    for key, action in (("num_added_files", "add"), ("num_removed_files", "remove")):
+        said, there = metrics.get(key), sum(action in a for a in actions)
+        if isinstance(said, int) and there < said:
+            return f"is cut off: {there} of {said} files"
+    return ""
+
+
+def _model_of(path: Location) -> str:
+    _, is_log, rest = str(path).rpartition("/event_log/")
+    return rest.split("/")[0] if is_log else path.name
+
+
+def vacuum(path: Location, keep_days: int) -> int:
+    """Delete files that no version of the last days refers to; return how many.
+
+    Readers of older versions, and of a subquery made before, find nothing afterwards.
+    """
+    table = open_table(path)
+    deleted = table.vacuum(
+        retention_hours=24 * keep_days, dry_run=False, enforce_retention_duration=False
+    )
+    return len(deleted)
+
+
+def retry(attempt: Callable[[], T], what: str) -> T:
+    """Call until it commits without a conflict.
+
+    Raises:
+        StoreError: After 50 conflicts.
+    """
+    for n in range(_ATTEMPTS):
+        try:
+            return attempt()
+        except Conflict:
+            _pause(n)
+    raise StoreError(f"{what} met {_ATTEMPTS} conflicting commits; too many writers at once.")
+
+
+def _pause(n: int) -> None:
+    time.sleep(random.uniform(0, min(0.02 * 2**n, 1.0)))

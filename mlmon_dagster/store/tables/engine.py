@@ -1,0 +1,83 @@
+"""The query engine: DuckDB in this process, able to read the store's files and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import pyarrow as pa
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.state.sql import literal
+
+
+class QueryEngine:
+    """Runs SQL over the store's Parquet files and over Arrow tables.
+
+    Args:
+        root: The only place that a query may read.
+        spill: A folder on this machine for what does not fit into memory.
+        memory_limit: How much memory a query may take before it spills.
+    """
+
+    def __init__(self, root: Location, spill: Path, memory_limit: str) -> None:
+        self._root = root
+        self._spill = spill
+        self.folder = spill.parent  # on this machine, for what can be made anew
+        self._memory_limit = memory_limit
+        self._lock = Lock()
+        self._database: Any = None
+
+    def query(self, sql: str, tables: Mapping[str, pa.Table] | None = None) -> pa.Table:
+        """Run one statement and return its rows.
+
+        Args:
+            sql: A statement; the session's time zone is UTC.
+            tables: Arrow tables to be seen under the names given.
+
+        Raises:
+            StoreError: If the statement fails.
+        """
+        import duckdb
+
+        cursor = self._cursor()
+        try:
+            for name, table in (tables or {}).items():
+                cursor.register(name, table)
+            return cursor.sql(sql).to_arrow_table()
+        except duckdb.Error as error:
+            raise StoreError(f"A query failed: {error}") from error
+        finally:
+            cursor.close()
+
+    def _cursor(self) -> Any:
+        # One database and a cursor per query: an unfinished result would own the connection.
+        with self._lock:
+            if self._database is None:
+                self._database = self._connect()
+            cursor = self._database.cursor()
+        cursor.execute("SET TimeZone = 'UTC'")  # a setting of the session, not of the database
+        return cursor
+
+    def _connect(self) -> Any:
+        import duckdb
+
+        database = duckdb.connect(":memory:")
+        if not self._root.is_local:
+            from mlmon_dagster.store.places.duckdb_objects import ObjectFiles
+
+            database.register_filesystem(ObjectFiles(self._root))
+        for statement in (
+            "SET threads = 2",
+            f"SET memory_limit = {literal(self._memory_limit)}",
+            f"SET temp_directory = {literal(str(self._spill))}",
+            "SET autoinstall_known_extensions = false",
+            "SET autoload_known_extensions = false",
+            f"SET allowed_directories = [{literal(f'{self._root}/')}]",
+            "SET enable_external_access = false",
+        ):
+            database.execute(statement)
+        return database

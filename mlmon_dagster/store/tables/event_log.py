@@ -1,0 +1,273 @@
+"""The event log: predictions and actuals as accepted, append-only, each file exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.windows import Window
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.state.crash_points import reached
+from mlmon_dagster.store.state.sql import literals
+from mlmon_dagster.store.tables.columns import (
+    ALL,
+    PARTITION_BY,
+    UNMATCHED,
+    Stream,
+    actual_schema,
+    aliases_of,
+    conform,
+    prediction_schema,
+    stream_schema,
+)
+from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, retry
+from mlmon_dagster.store.tables.delta_sql import select_sql
+from mlmon_dagster.store.tables.engine import QueryEngine
+from mlmon_dagster.store.tables.id_index import IdIndex, may_repeat
+from mlmon_dagster.store.tables.pinned_log import PinnedLog
+
+MOVED_IDS = pa.schema(
+    [pa.field("prediction_id", pa.string()), pa.field("window_date", pa.string())]
+)
+
+
+class EventLog:
+    """The log of one model: two Delta tables, partitioned by dataset and window date.
+
+    A third table, ``moved_ids``, lists every prediction_id that has rows under more than one
+    window date, with those dates. It is what lets a window be rebuilt from its own partitions:
+    only for these few ids may another partition hold the winning row or the ground truth.
+    """
+
+    def __init__(self, root: Location, spec: ModelSpec, engine: QueryEngine) -> None:
+        self._spec = spec
+        self._engine = engine
+        home = root / "event_log" / spec.model
+        self._streams: dict[Stream, DeltaFolder] = {
+            "predictions": DeltaFolder(
+                home / "predictions", prediction_schema(spec), PARTITION_BY, aliases_of(spec)
+            ),
+            "actuals": DeltaFolder(home / "actuals", actual_schema(spec), PARTITION_BY),
+        }
+        self._moved = DeltaFolder(home / "moved_ids", MOVED_IDS)
+        self._indexes = {s: IdIndex(spec.model, s, engine) for s in self._streams}
+
+    def append(self, stream: Stream, rows: pa.Table, shas: Sequence[str]) -> bool:
+        """Commit the rows of one or several files at once.
+
+        Args:
+            stream: ``predictions`` or ``actuals``.
+            rows: Canonical rows; absent columns become null. Predictions need ``window_date``;
+                actuals without that column are placed with their prediction.
+            shas: Content hashes of the files. Rows of files already committed are left out,
+                recognised by their ``file_sha``.
+
+        Returns:
+            False if every file was committed before, so that nothing was written.
+
+        Raises:
+            StoreError: If a column is unknown, has the wrong type, or a key is null.
+        """
+        if stream == "actuals":
+            rows = self.place(rows)
+        rows = conform(rows, stream_schema(self._spec, stream), f"{self._spec.model}/{stream}")
+        for name in ("prediction_id", "dataset", "window_date", "row_hash"):
+            if rows.column(name).null_count:
+                raise StoreError(f"Rows for {self._spec.model}/{stream} have a null {name!r}.")
+        return retry(lambda: self._append_once(stream, rows, shas), f"Appending {stream}")
+
+    def _append_once(self, stream: Stream, rows: pa.Table, shas: Sequence[str]) -> bool:
+        snapshot = self._streams[stream].ensure()
+        missing = [sha for sha in dict.fromkeys(shas) if not snapshot.has_transaction(sha)]
+        if not missing:
+            return False
+        if len(missing) < len(set(shas)):
+            rows = self._engine.query(
+                f"SELECT * FROM incoming WHERE file_sha IN ({literals(missing)})",
+                {"incoming": rows},
+            ).cast(rows.schema)
+        if stream == "predictions":
+            self._note_moved(rows, snapshot)
+        reached("append.moved_ids_noted")
+        snapshot.append(rows, missing)
+        reached("append.committed")
+        return True
+
+    def place(self, rows: pa.Table) -> pa.Table:
+        """Give actuals the window date of their prediction, and a dataset that is never null."""
+        sql = "SELECT * REPLACE (COALESCE(dataset, 'all') AS dataset) FROM incoming"
+        if "dataset" not in rows.column_names:
+            sql = "SELECT *, 'all' AS dataset FROM incoming"
+        rows = self._engine.query(sql, {"incoming": rows})
+        if "window_date" in rows.column_names:
+            return rows
+        return self._engine.query(
+            f"""SELECT r.*, COALESCE(p.window_date, '{UNMATCHED}') AS window_date
+            FROM incoming AS r LEFT JOIN (
+                SELECT prediction_id, dataset, MIN(window_date) AS window_date
+                FROM (SELECT prediction_id, window_date, UNNEST([dataset, '{ALL}']) AS dataset
+                      FROM matches)
+                GROUP BY prediction_id, dataset
+            ) AS p USING (prediction_id, dataset)""",
+            {"incoming": rows, "matches": self.windows_of_actuals(rows)},
+        )
+
+    def _note_moved(self, rows: pa.Table, snapshot: Snapshot) -> None:
+        columns = ["prediction_id", "window_date"]
+        source, ids = self._rows_of("predictions", snapshot, rows, columns)
+        if not (mask := may_repeat(self._engine, rows, ids)).any():
+            return
+        pairs = self._engine.query(
+            f"""WITH pairs AS (
+                SELECT prediction_id, window_date FROM incoming
+                UNION
+                SELECT prediction_id, window_date FROM {source}
+            )
+            SELECT prediction_id, window_date FROM pairs WHERE prediction_id IN (
+                SELECT prediction_id FROM pairs GROUP BY prediction_id HAVING COUNT(*) > 1
+            )""",
+            {"incoming": rows.select(columns).filter(pa.array(mask)), "ids": ids},
+        )
+        if pairs.num_rows:
+            retry(lambda: self._moved.ensure().append(pairs), "Noting moved ids")
+
+    def table(self, stream: Stream) -> DeltaFolder:
+        """Return the Delta table of a stream."""
+        return self._streams[stream]
+
+    def has(self, stream: Stream, sha: str) -> bool:
+        """Tell whether the file with this content hash was committed."""
+        snapshot = self._streams[stream].snapshot()
+        return snapshot is not None and snapshot.has_transaction(sha)
+
+    def committed(self, stream: Stream, shas: Sequence[str]) -> set[str]:
+        """Return those of the content hashes whose files were committed."""
+        snapshot = self._streams[stream].snapshot()
+        return set() if snapshot is None else {s for s in shas if snapshot.has_transaction(s)}
+
+    def rows(
+        self,
+        stream: Stream,
+        columns: Sequence[str] | None = None,
+        windows: Sequence[Window] | None = None,
+        shas: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Read rows of the log as they were appended, in no particular order.
+
+        Args:
+            stream: ``predictions`` or ``actuals``.
+            columns: Columns wanted; all by default.
+            windows: Predictions of these windows only; for actuals, those that were stored with
+                the window's date (of all of a day's hours, where windows are hours).
+            shas: Rows of these files only.
+        """
+        conditions = []
+        if shas is not None:
+            conditions.append(f"file_sha IN ({literals(shas)})")
+        if windows is not None and stream == "predictions":
+            conditions.append(f"window_start IN ({literals(w.start for w in windows)})")
+        dates = None if windows is None else {window_date(w) for w in windows}
+        return self._engine.query(
+            "SELECT * FROM " + self._sql(stream, columns, dates, " AND ".join(conditions) or None)
+        )
+
+    def _sql(
+        self,
+        stream: Stream,
+        columns: Sequence[str] | None,
+        dates: set[str] | None = None,
+        where: str | None = None,
+    ) -> str:
+        snapshot = self._streams[stream].snapshot()
+        if snapshot is None:
+            return select_sql([], stream_schema(self._spec, stream), columns, where)
+        return snapshot.from_sql(
+            columns, None if dates is None else (lambda p: p["window_date"] in dates), where
+        )
+
+    def known_ids(self, stream: Stream, ids: pa.Table, excluding: Sequence[str] = ()) -> pa.Table:
+        """Look ids up in the whole log, to tell new rows from duplicates and conflicts.
+
+        Args:
+            stream: ``predictions`` or ``actuals``.
+            ids: A table with a column ``prediction_id``; others are ignored.
+            excluding: Content hashes of files whose rows are left out.
+
+        Returns:
+            The distinct prediction_id, dataset, row_hash, window_date (and window_start, for
+            predictions, or actual_time, ingested_at and row_number, for actuals) of every row of
+            those ids in the log; no rows if none is known.
+        """
+        columns = ["prediction_id", "dataset", "row_hash", "window_date"]
+        times = ["actual_time", "ingested_at", "row_number"]
+        columns += ["window_start"] if stream == "predictions" else times
+        others = f"file_sha NOT IN ({literals(excluding)})" if excluding else None
+        source, asked = self._rows_of(
+            stream, self._streams[stream].snapshot(), ids, columns, others
+        )
+        return self._engine.query(f"SELECT DISTINCT * FROM {source}", {"ids": asked})
+
+    def _rows_of(
+        self,
+        stream: Stream,
+        snapshot: Snapshot | None,
+        ids: pa.Table,
+        columns: Sequence[str],
+        where: str | None = None,
+    ) -> tuple[str, pa.Table]:
+        """Return the rows of some ids as a subquery, and the table ``ids`` that it refers to."""
+        is_asked = "prediction_id IN (SELECT prediction_id FROM ids)"
+        condition = is_asked if where is None else f"{where} AND {is_asked}"
+        if snapshot is None:
+            schema = stream_schema(self._spec, stream)
+            return select_sql([], schema, columns, condition), ids.select(["prediction_id"])
+        found = self._indexes[stream].candidates(snapshot, ids)
+        schema = snapshot.schema
+        sql = select_sql(found.files, schema, columns, condition, snapshot.aliases)
+        return sql, found.ids
+
+    def windows_of_actuals(self, rows: pa.Table) -> pa.Table:
+        """Find the windows that hold the predictions of some actuals.
+
+        Args:
+            rows: A table with the columns prediction_id and dataset (text); a dataset that is
+                null or ``all`` stands for every dataset.
+
+        Returns:
+            The distinct prediction_id, dataset (of the prediction), window_start, window_date;
+            ids without a prediction are absent. A prediction that was logged differently for
+            several windows has all of them.
+        """
+        columns = ["prediction_id", "dataset", "window_start", "window_date"]
+        snapshot = self._streams["predictions"].snapshot()
+        source, ids = self._rows_of("predictions", snapshot, rows, columns)
+        return self._engine.query(
+            f"""WITH asked AS (
+                SELECT DISTINCT prediction_id, COALESCE(dataset, '{ALL}') AS dataset FROM incoming
+            )
+            SELECT DISTINCT p.* FROM {source} AS p
+            JOIN asked AS a ON a.prediction_id = p.prediction_id
+                AND (a.dataset = p.dataset OR a.dataset = '{ALL}')""",
+            {"incoming": rows.select(["prediction_id", "dataset"]), "ids": ids},
+        )
+
+    @property
+    def folders(self) -> dict[str, DeltaFolder]:
+        """The three tables by name: predictions, actuals and moved_ids."""
+        return {**{str(name): f for name, f in self._streams.items()}, "moved_ids": self._moved}
+
+    def pinned(self) -> PinnedLog:
+        """Pin the newest version of all three tables, for reading one consistent state."""
+        # In this order: a moved id is noted before its row is committed, so every move that the
+        # pinned rows took part in is seen.
+        predictions = self._streams["predictions"].snapshot()
+        actuals = self._streams["actuals"].snapshot()
+        return PinnedLog(self._spec, predictions, actuals, self._moved.snapshot())
+
+
+def window_date(window: Window) -> str:
+    """Return the local date on which a window starts, the partition that holds its rows."""
+    return window.key[:10]

@@ -1,0 +1,283 @@
+"""Which files of the event log hold given prediction ids, without reading the whole log.
+
+The index is a cache: sorted 64-bit words, 48 bits of an id's hash and 16 bits that number the
+file. It is derived from the live files themselves whenever it is asked, so it can be deleted at
+any time, and nothing has to be written together with the log. It only names candidates; the rows
+are then read from those files, so a collision of hashes costs time and never a wrong answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.state.sql import literal
+from mlmon_dagster.store.tables.delta import LiveFile, Snapshot
+from mlmon_dagster.store.tables.delta_sql import escape_glob
+from mlmon_dagster.store.tables.engine import QueryEngine
+
+Words = NDArray[np.uint64]
+
+SMALL_LOG = 200_000  # rows; below it, reading all ids is as fast as asking the index
+_FILE_BITS = np.uint64(0xFFFF)
+_MOST_FILES = 0x10000
+_FAN_IN = 4  # so many segments of about one size become one
+_ROWS_AT_ONCE = 4_000_000
+_ENDING = ".words"
+
+
+class Hashing(Protocol):
+    """What runs a query over Arrow tables: the engine, or a store."""
+
+    def query(self, sql: str, tables: Mapping[str, pa.Table] | None = None) -> pa.Table:
+        """Run one statement."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Where rows of some ids may be.
+
+    Attributes:
+        files: Paths of the live files to read.
+        ids: The ids, in a column ``prediction_id``, that may be in them.
+    """
+
+    files: tuple[str, ...]
+    ids: pa.Table
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Sorted words of the ids of some files; the low bits are positions in ``files``."""
+
+    path: Path
+    files: tuple[str, ...]
+    words: Words
+
+
+def forget_index(folder: Path, model: str) -> None:
+    """Delete the index of a model, so that no hash of an erased id stays; it is made anew."""
+    shutil.rmtree(folder / "id_index" / model, ignore_errors=True)
+
+
+class IdIndex:
+    """The index of one table of the log, in the store's folder on this machine.
+
+    Args:
+        model: Whose log.
+        stream: Which of its tables.
+        engine: The engine that hashes; another version of it makes the index anew.
+    """
+
+    def __init__(self, model: str, stream: str, engine: QueryEngine) -> None:
+        self._folder = engine.folder / "id_index" / model / stream
+        self._engine = engine
+
+    def candidates(self, snapshot: Snapshot, ids: pa.Table) -> Candidates:
+        """Find the live files that may hold rows of some ids.
+
+        Args:
+            snapshot: The pinned version of the table.
+            ids: A table with a column ``prediction_id``.
+        """
+        ids = ids.select(["prediction_id"])
+        live = {_name(file): file for file in snapshot.files}
+        if not live:
+            return Candidates((), ids.slice(0, 0))
+        if sum(file.n_rows for file in live.values()) < SMALL_LOG:
+            return Candidates(tuple(file.path for file in live.values()), ids)
+        hashes = hash_ids(self._engine, ids) & ~_FILE_BITS
+        asked = _distinct(hashes)
+        found, names = [], set()
+        for segment in self._segments(live):
+            hits, held_by = _search(segment, asked)
+            found.append(hits)
+            names |= held_by
+        known = _distinct(np.concatenate(found)) if found else asked[:0]
+        chosen = np.isin(hashes, known) if known.size else np.zeros(len(hashes), dtype=bool)
+        return Candidates(
+            tuple(sorted(live[name].path for name in names if name in live)),
+            ids.filter(pa.array(chosen)),
+        )
+
+    def _segments(self, live: dict[str, LiveFile]) -> list[_Segment]:
+        """Return segments that cover exactly the live files, making what is missing."""
+        segments = [self._pruned(segment, live) for segment in self._stored()]
+        kept = [segment for segment in segments if segment is not None]
+        covered = {name for segment in kept for name in segment.files}
+        missing = [file for name, file in live.items() if name not in covered]
+        kept += [self._indexed(group) for group in _groups(missing)]
+        return self._merged(kept)
+
+    def _stored(self) -> Iterator[_Segment]:
+        for path in sorted(self._folder.glob(f"*{_ENDING}")):
+            try:
+                table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+                about = json.loads(table.schema.metadata[b"mlmon"])
+            except FileNotFoundError:
+                continue  # another process merged it
+            except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+                path.unlink(missing_ok=True)  # cut off or damaged; it is made anew
+                continue
+            if about["hash"] != _hash_name():
+                path.unlink(missing_ok=True)
+                continue
+            words = table.column("word").combine_chunks().to_numpy()
+            yield _Segment(path, tuple(about["files"]), words)
+
+    def _pruned(self, segment: _Segment, live: dict[str, LiveFile]) -> _Segment | None:
+        """Drop the words of files that are no longer live, as after an erasure."""
+        if all(name in live for name in segment.files):
+            return segment
+        is_live = np.array([name in live for name in segment.files])
+        pruned = self._store([(segment, is_live)])
+        segment.path.unlink(missing_ok=True)
+        return pruned
+
+    def _indexed(self, files: Sequence[LiveFile]) -> _Segment:
+        numbers = pa.table({"path": [f.path for f in files], "number": range(len(files))})
+        listed = ", ".join(literal(escape_glob(f.path)) for f in files)
+        words = self._engine.query(
+            f"""SELECT (hash(prediction_id) & {int(~_FILE_BITS)}::UBIGINT)
+                | number::UBIGINT AS word
+            FROM read_parquet([{listed}], filename=true, hive_partitioning=false) AS rows
+            LEFT JOIN numbers ON numbers.path = rows.filename""",
+            {"numbers": numbers},
+        )
+        if words.column("word").null_count:
+            raise StoreError(f"The files of {files[0].path} and others read under other names.")
+        found = np.sort(words.column("word").to_numpy())
+        return self._write(tuple(_name(file) for file in files), found)
+
+    def _merged(self, segments: list[_Segment]) -> list[_Segment]:
+        by_size: dict[int, list[_Segment]] = {}
+        for segment in segments:
+            size = int(np.log(max(segment.words.size, 1)) / np.log(_FAN_IN))
+            by_size.setdefault(size, []).append(segment)
+        full = next((group for group in by_size.values() if _is_full(group)), None)
+        if full is None:
+            return segments
+        merged = self._store([(s, np.ones(len(s.files), dtype=bool)) for s in full])
+        for segment in full:
+            segment.path.unlink(missing_ok=True)
+        rest = [segment for segment in segments if segment not in full]
+        return self._merged(rest if merged is None else [*rest, merged])
+
+    def _store(self, parts: Sequence[tuple[_Segment, NDArray[np.bool_]]]) -> _Segment | None:
+        """Write the words of the chosen files of some segments as one segment."""
+        names: dict[str, int] = {}
+        found = []
+        for segment, chosen in parts:
+            numbers = (segment.words & _FILE_BITS).astype(np.int64)
+            renumbered = np.array(
+                [names.setdefault(n, len(names)) if c else 0
+                 for n, c in zip(segment.files, chosen, strict=True)],
+                dtype=np.uint64,
+            )  # fmt: skip
+            kept = chosen[numbers]
+            found.append((segment.words[kept] & ~_FILE_BITS) | renumbered[numbers[kept]])
+        if not names:
+            return None
+        return self._write(tuple(names), _distinct(np.concatenate(found)))
+
+    def _write(self, files: tuple[str, ...], words: Words) -> _Segment:
+        about = {"hash": _hash_name(), "files": files}
+        schema = pa.schema([("word", pa.uint64())], metadata={"mlmon": json.dumps(about)})
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{uuid.uuid4().hex}{_ENDING}"
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+            writer.write_table(pa.table({"word": words}, schema=schema))
+        draft.replace(path)
+        return _Segment(path, files, words)
+
+
+def hash_ids(engine: Hashing, ids: pa.Table) -> Words:
+    """Hash each id of a column ``prediction_id`` to 64 bits; equal ids have equal hashes."""
+    found: Words = (
+        engine.query("SELECT hash(prediction_id) AS word FROM ids", {"ids": ids})
+        .column("word")
+        .to_numpy()
+    )
+    return found
+
+
+def may_repeat(engine: Hashing, ids: pa.Table, known: pa.Table) -> NDArray[np.bool_]:
+    """Return which ids may occur more than once, among themselves or in ``known``.
+
+    Args:
+        engine: What hashes.
+        ids: A table with a column ``prediction_id``, one row per id that is asked about.
+        known: A table with such a column.
+
+    Returns:
+        A mask; false means that the id is there once for certain.
+    """
+    hashes = hash_ids(engine, ids)
+    ordered = np.sort(hashes)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    suspects = _distinct(np.concatenate([repeated, hash_ids(engine, known)]))
+    return np.isin(hashes, suspects) if suspects.size else np.zeros(hashes.size, dtype=bool)
+
+
+def _distinct(words: Words) -> Words:
+    """Return the distinct words, ascending; numpy's own way takes ten times as long."""
+    ordered = np.sort(words)
+    is_first = np.ones(ordered.size, dtype=bool)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    return ordered if is_first.all() else ordered[is_first]
+
+
+def _search(segment: _Segment, asked: Words) -> tuple[Words, set[str]]:
+    """Return which of the sorted hashes are in a segment, and the files that hold them."""
+    words = segment.words
+    first = np.searchsorted(words, asked)
+    inside = first < words.size
+    is_hit = np.zeros(asked.size, dtype=bool)
+    is_hit[inside] = (words[first[inside]] & ~_FILE_BITS) == asked[inside]
+    hits = asked[is_hit]
+    last = np.searchsorted(words, hits | _FILE_BITS, side="right")
+    lengths = last - first[is_hit]
+    starts = np.repeat(first[is_hit] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+    held = words[starts + np.arange(lengths.sum())] if hits.size else words[:0]
+    return hits, {segment.files[int(n)] for n in _distinct(held & _FILE_BITS)}
+
+
+def _groups(files: Sequence[LiveFile]) -> Iterator[list[LiveFile]]:
+    group: list[LiveFile] = []
+    n_rows = 0
+    for file in files:
+        if group and (n_rows + file.n_rows > _ROWS_AT_ONCE or len(group) >= _MOST_FILES // 4):
+            yield group
+            group, n_rows = [], 0
+        group.append(file)
+        n_rows += file.n_rows
+    if group:
+        yield group
+
+
+def _is_full(group: Iterable[_Segment]) -> bool:
+    segments = list(group)
+    n_files = sum(len(segment.files) for segment in segments)
+    return len(segments) >= _FAN_IN and n_files <= _MOST_FILES
+
+
+def _name(file: LiveFile) -> str:
+    return file.path.rpartition("/")[2]
+
+
+def _hash_name() -> str:
+    import duckdb
+
+    return f"duckdb {duckdb.__version__}"

@@ -1,0 +1,290 @@
+"""The inference records: one row per prediction, ground truth joined, rebuilt from the log."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import chain
+
+import pyarrow as pa
+
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.windows import Window
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.state.crash_points import reached
+from mlmon_dagster.store.state.erased_ids import Erased
+from mlmon_dagster.store.state.sql import literals
+from mlmon_dagster.store.tables.columns import PARTITION_BY, aliases_of, record_schema
+from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, retry
+from mlmon_dagster.store.tables.delta_sql import select_sql
+from mlmon_dagster.store.tables.engine import QueryEngine
+from mlmon_dagster.store.tables.event_log import EventLog, window_date
+from mlmon_dagster.store.tables.pinned_log import PinnedLog
+from mlmon_dagster.store.tables.rebuild_sql import fingerprint_sql, records_sql
+
+PRODUCTION = "production"
+_DATES_PER_COMMIT = 30
+_GROUP_ROWS = 250_000  # logged rows whose records are in memory at a time
+
+
+@dataclass(frozen=True)
+class WindowCounts:
+    """What one window of one dataset holds after a rebuild.
+
+    Attributes:
+        window_start: UTC.
+        dataset: The dataset counted.
+        n: Records.
+        n_actual: Records whose ground truth is known.
+        n_conflict: Records for which several different prediction rows were logged.
+        data_version: Fingerprint of the records; equal for equal records, whatever the order,
+            repetition or file layout of the log they were rebuilt from.
+    """
+
+    window_start: datetime
+    dataset: str
+    n: int
+    n_actual: int
+    data_version: str
+    n_conflict: int
+
+
+class InferenceRecords:
+    """The records of one model: a Delta table, partitioned by dataset and window date."""
+
+    def __init__(
+        self,
+        root: Location,
+        spec: ModelSpec,
+        engine: QueryEngine,
+        log: EventLog,
+        erased: Callable[[], Erased],
+    ) -> None:
+        self._spec = spec
+        self._engine = engine
+        self._log = log
+        self._erased = erased
+        self._schema = record_schema(spec)
+        self._folder = DeltaFolder(
+            root / "inference_records" / spec.model, self._schema, PARTITION_BY, aliases_of(spec)
+        )
+
+    @property
+    def folder(self) -> DeltaFolder:
+        """The table."""
+        return self._folder
+
+    def rebuild(
+        self, windows: Sequence[Window], datasets: Sequence[str] | None = None
+    ) -> list[WindowCounts]:
+        """Recompute windows from the log and replace them, whole dates at a time.
+
+        A pure function of the log and of the erasures. Windows of one local date are replaced
+        together, so that a commit replaces whole partitions; many dates take several commits,
+        since every partition being written has buffers of its own. Killed in between, some windows
+        are new and the others as they were.
+
+        Args:
+            windows: Windows of the model's granularity; none at all is fine.
+            datasets: Only these; by default whatever datasets the windows have.
+
+        Returns:
+            One row per window and dataset, ordered; a window without records is listed with
+            n = 0 for ``production``, or for each of ``datasets``.
+
+        Raises:
+            StoreError: If other writers kept getting in the way.
+        """
+        if not windows:
+            return []
+        counts: list[WindowCounts] = []
+        for part in _parts(windows):
+            counts += retry(partial(self._rebuild_once, part, datasets), "Rebuilding records")
+        return sorted(counts, key=lambda c: (c.window_start, c.dataset))
+
+    def _rebuild_once(
+        self, windows: Sequence[Window], datasets: Sequence[str] | None
+    ) -> list[WindowCounts]:
+        dates = {window_date(window) for window in windows}
+        wanted = None if datasets is None else set(datasets)
+        # Pinned before the log is read: whoever commits records after this point makes our
+        # commit fail, so a rebuild from older rows can never replace one from newer rows.
+        target = self._folder.ensure()
+        log = self._log.pinned()
+        counts: list[WindowCounts] = []
+
+        def computed() -> Iterator[pa.Table]:
+            for group in _groups(log.count_rows(dates)):
+                records = self._compute(log, group, wanted)
+                counts.extend(self._count(records))
+                yield records
+            reached("rebuild.computed")
+
+        self._replace(target, computed(), dates, wanted)
+        reached("rebuild.committed")
+        return _complete(counts, windows, datasets)
+
+    def _replace(
+        self,
+        target: Snapshot,
+        tables: Iterator[pa.Table],
+        dates: set[str],
+        datasets: set[str] | None,
+    ) -> None:
+        first = next(tables)
+        second = next(tables, None)
+        if second is None and not first.num_rows and not self._has(target, dates, datasets):
+            return  # nothing was there, nothing is: no commit
+        predicate = f"window_date IN ({literals(sorted(dates))})"
+        if datasets is not None:
+            predicate += f" AND dataset IN ({literals(sorted(datasets))})"
+        if second is None:
+            target.overwrite(first, predicate)
+            return
+        batches = (
+            batch for table in chain([first, second], tables) for batch in table.to_batches()
+        )
+        reader = pa.RecordBatchReader.from_batches(self._schema, batches)
+        target.overwrite(reader, predicate, sample=first)
+
+    def _has(self, target: Snapshot, dates: set[str], datasets: set[str] | None) -> bool:
+        return any(
+            file.partition["window_date"] in dates
+            and (datasets is None or file.partition["dataset"] in datasets)
+            for file in target.files
+        )
+
+    def _compute(self, log: PinnedLog, dates: set[str], datasets: set[str] | None) -> pa.Table:
+        other_dates, tables = self._moved(log, dates)
+        erased = self._erased()
+        if erased:
+            tables["erased"] = erased.hashes
+        by_arrival = self._spec.columns.actual_time is None
+        sql = records_sql(
+            self._schema, log, dates, other_dates, datasets, erased, by_arrival=by_arrival
+        )
+        return self._engine.query(sql, tables).cast(self._schema)
+
+    def _moved(self, log: PinnedLog, dates: set[str]) -> tuple[set[str], dict[str, pa.Table]]:
+        """Find the ids that have rows both on these dates and elsewhere, and where."""
+        source = log.moved_sql()
+        if source is None:
+            return set(), {}
+        pairs = self._engine.query(
+            f"""WITH moved AS MATERIALIZED (SELECT DISTINCT * FROM {source})
+            SELECT * FROM moved WHERE prediction_id IN (
+                SELECT prediction_id FROM moved WHERE window_date IN ({literals(sorted(dates))})
+            )"""
+        )
+        other_dates = set(pairs.column("window_date").to_pylist()) - dates
+        if not other_dates:
+            return set(), {}
+        return other_dates, {"moved": pairs.select(["prediction_id"])}
+
+    def _count(self, records: pa.Table) -> list[WindowCounts]:
+        rows = self._engine.query(fingerprint_sql(), {"records": records}).to_pylist()
+        return [
+            WindowCounts(
+                window_start=row["window_start"].astimezone(UTC),
+                dataset=row["dataset"],
+                n=row["n"],
+                n_actual=row["n_actual"],
+                data_version=_digest(row["n"], row["total"], row["parity"]),
+                n_conflict=row["n_conflict"],
+            )
+            for row in rows
+        ]
+
+    def read(
+        self,
+        windows: Sequence[Window] | None = None,
+        datasets: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> pa.Table:
+        """Read records, in no particular order.
+
+        Args:
+            windows: All by default.
+            datasets: All by default.
+            columns: All by default.
+            limit: At most so many rows.
+        """
+        names = "*" if columns is None else ", ".join(f'"{c}"' for c in columns)
+        tail = "" if limit is None else f" LIMIT {int(limit)}"
+        return self._engine.query(f"SELECT {names} FROM {self.from_sql(windows, datasets)}{tail}")
+
+    def from_sql(
+        self, windows: Sequence[Window] | None = None, datasets: Sequence[str] | None = None
+    ) -> str:
+        """Return a subquery over one pinned version, to stand after FROM in ``Store.query``.
+
+        The text names files, so use it soon: files of a replaced version are removed after the
+        retention time.
+
+        Args:
+            windows: All by default.
+            datasets: All by default.
+        """
+        dates = None if windows is None else {window_date(window) for window in windows}
+        wanted = None if datasets is None else set(datasets)
+        # Dates pick whole partitions; only hours share one.
+        where = None
+        if windows is not None and self._spec.time.granularity == "hour":
+            where = f"window_start IN ({literals(window.start for window in windows)})"
+        snapshot = self._folder.snapshot()
+        if snapshot is None:
+            return select_sql([], self._schema, None, where)
+        return snapshot.from_sql(
+            None,
+            lambda p: (
+                (dates is None or p["window_date"] in dates)
+                and (wanted is None or p["dataset"] in wanted)
+            ),
+            where,
+        )
+
+
+def _parts(windows: Sequence[Window]) -> Iterator[list[Window]]:
+    """Split windows into parts of at most ``_DATES_PER_COMMIT`` whole local dates, in order."""
+    by_date: dict[str, list[Window]] = {}
+    for window in sorted(windows):
+        by_date.setdefault(window_date(window), []).append(window)
+    dates = list(by_date.values())
+    for start in range(0, len(dates), _DATES_PER_COMMIT):
+        yield [w for date in dates[start : start + _DATES_PER_COMMIT] for w in date]
+
+
+def _groups(counts: Mapping[str, int]) -> Iterator[set[str]]:
+    """Split window dates into groups of roughly ``_GROUP_ROWS`` logged rows each."""
+    group: set[str] = set()
+    n_rows = 0
+    for date, n in counts.items():
+        if group and n_rows + n > _GROUP_ROWS:
+            yield group
+            group, n_rows = set(), 0
+        group.add(date)
+        n_rows += n
+    yield group
+
+
+def _complete(
+    counts: Sequence[WindowCounts], windows: Sequence[Window], datasets: Sequence[str] | None
+) -> list[WindowCounts]:
+    """Keep the windows asked for and add those without records."""
+    starts = {window.start for window in windows}
+    found = {(c.window_start, c.dataset): c for c in counts if c.window_start in starts}
+    empty = _digest(0, 0, 0)
+    for start in starts:
+        for dataset in (PRODUCTION,) if datasets is None else datasets:
+            found.setdefault(
+                (start, dataset), WindowCounts(start, dataset, 0, 0, empty, n_conflict=0)
+            )
+    return [found[key] for key in sorted(found)]
+
+
+def _digest(n: int, total: int, parity: int) -> str:
+    return hashlib.sha256(f"{n}:{int(total)}:{parity}".encode()).hexdigest()[:32]

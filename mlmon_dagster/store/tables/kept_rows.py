@@ -1,0 +1,271 @@
+"""Refused rows as they were written, so that they can be read again.
+
+One file for each landing file with refused rows, beside the quarantined files. It holds the rows'
+own lines, or their cells where the landing file is Parquet, and for each row where it was and the
+keyed hash of its id. They are people's data: an erasure takes rows out of here, and so does
+retention. What the state database says of refused rows holds no values.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.state.erased_ids import id_hash
+from mlmon_dagster.store.state.schema import ingest_file
+
+if TYPE_CHECKING:
+    from mlmon_dagster.store.store import Store
+
+Mask = NDArray[np.bool_]
+CELL: Final = "cell:"
+ENDING: Final = ".rows.parquet"
+_HEAD: Final = b"mlmon.head"
+_WORD: Final = re.compile(rb"[0-9A-Za-z_\x80-\xff]+")
+# Of each row; then come ``lines`` and ``records``, or a column for each cell.
+ABOUT: Final = pa.schema(
+    [
+        ("row", pa.int64()),  # its number in the landing file, the first is 0
+        ("place", pa.string()),  # ``line 7``
+        ("id_hash", pa.string()),  # keyed; empty where no id was read
+        ("is_refused", pa.bool_()),  # else it is only here because it shares a line
+        ("window_start", pa.timestamp("us", "UTC")),  # null where its time was not read
+    ]
+)
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """The refused rows of one landing file.
+
+    Attributes:
+        rows: `ABOUT`, then ``lines`` (numbers, the first is 1) and ``records`` (their bytes), or
+            one column ``cell:NAME`` for each column of a Parquet file.
+        head: The bytes before the first row, such as the header of a CSV file.
+    """
+
+    rows: pa.Table
+    head: bytes = b""
+
+    @property
+    def is_refused(self) -> Mask:
+        """Return which rows are refused ones."""
+        found: Mask = self.rows["is_refused"].to_numpy(zero_copy_only=False).astype(bool)
+        return found
+
+    @property
+    def n_refused(self) -> int:
+        """Return how many rows are refused ones."""
+        return int(self.is_refused.sum())
+
+    def content(self) -> bytes:
+        """Return the file's bytes."""
+        sink = io.BytesIO()
+        metadata = {**(self.rows.schema.metadata or {}), _HEAD: self.head}
+        pq.write_table(
+            self.rows.replace_schema_metadata(metadata), sink, compression="zstd",
+            write_statistics=False, write_page_checksum=True,
+        )  # fmt: skip
+        return sink.getvalue()
+
+    @staticmethod
+    def of(content: bytes) -> KeptRows:
+        """Read what `content` returned."""
+        rows = pq.read_table(pa.BufferReader(content))
+        return KeptRows(rows, (rows.schema.metadata or {}).get(_HEAD, b""))
+
+    def write_as_landed(self, target: Path) -> None:
+        """Write a file like the landing file, with these rows only."""
+        if "records" not in self.rows.column_names:
+            cells = [n for n in self.rows.column_names if n.startswith(CELL)]
+            table = self.rows.select(cells).rename_columns([n.removeprefix(CELL) for n in cells])
+            pq.write_table(table, target)
+            return
+        by_line = {
+            line: record
+            for lines, records in zip(self._lines(), self.rows["records"].to_pylist(), strict=True)
+            for line, record in zip(lines, records, strict=True)
+        }
+        with target.open("wb") as file:
+            file.write(self.head)
+            for _, record in sorted(by_line.items()):
+                file.write(record if record.endswith(b"\n") else record + b"\n")
+
+    def without(self, gone: Mask) -> KeptRows:
+        """Return the rows that are not in the mask and share no line with one that is."""
+        if "lines" in self.rows.column_names and gone.any():
+            lines = self._lines()
+            cut: set[int] = set()
+            while True:
+                cut.update(n for row in np.flatnonzero(gone) for n in lines[row])
+                more = np.array([not cut.isdisjoint(mine) for mine in lines], dtype=bool)
+                if (more == gone).all():
+                    break
+                gone = more
+        return KeptRows(self.rows.filter(pa.array(~gone)), self.head)
+
+    def with_hashed_ids(self, salt: str) -> KeptRows:
+        """Return the rows with the keyed hash of what stands under ``id_hash``."""
+        ids = self.rows["id_hash"].to_pylist()
+        hashes = pa.array([id_hash(salt, id_) if id_ else "" for id_ in ids], pa.string())
+        place = self.rows.column_names.index("id_hash")
+        return KeptRows(self.rows.set_column(place, "id_hash", hashes), self.head)
+
+    def before(self, moment: dt.datetime) -> Mask:
+        """Return the rows of windows that start before a moment; not those without a window."""
+        starts = self.rows["window_start"].to_pylist()
+        return np.array([s is not None and s < moment for s in starts], dtype=bool)
+
+    def of_ids(self, hashes: Collection[str], ids: Sequence[str]) -> Mask:
+        """Return the rows of some ids: by hash, or because one stands in them as a word."""
+        find = _finder(ids)
+        has_word = [any(map(find, texts)) for texts in self._texts()]
+        of_id = [known in hashes for known in self.rows["id_hash"].to_pylist()]
+        found: Mask = np.array([a or b for a, b in zip(has_word, of_id, strict=True)], dtype=bool)
+        return found
+
+    def _lines(self) -> list[list[int]]:
+        found: list[list[int]] = self.rows["lines"].to_pylist()
+        return found
+
+    def _texts(self) -> Iterator[list[bytes]]:
+        if "records" in self.rows.column_names:
+            yield from self.rows["records"].to_pylist()
+            return
+        cells = [n for n in self.rows.column_names if n.startswith(CELL)]
+        for row in self.rows.select(cells).to_pylist():
+            yield [text for cell in row.values() for text in _texts_of(cell)]
+
+
+def _texts_of(cell: Any) -> Iterator[bytes]:
+    """Yield every value inside of a cell, however nested, as text."""
+    if isinstance(cell, dict):
+        cell = list(cell.values())
+    if isinstance(cell, list | tuple):
+        for inner in cell:
+            yield from _texts_of(inner)
+    elif isinstance(cell, bytes):
+        yield cell
+    elif cell is not None:
+        yield str(cell).encode("utf-8", "surrogatepass")
+
+
+def needles_of(text: str) -> list[bytes]:
+    """Return how a text may stand in a landing file: as it is, and as JSON may write it."""
+    escaped = (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
+    return [t.encode("utf-8", "surrogatepass") for t in dict.fromkeys((text, *escaped))]
+
+
+def _finder(ids: Sequence[str]) -> Callable[[bytes], bool]:
+    """Return what says whether a text holds one of some ids, as whole words."""
+    by_word: dict[bytes, list[bytes]] = {}
+    for needle in (needle for id_ in ids for needle in needles_of(id_)):
+        word = _WORD.search(needle)
+        by_word.setdefault(word[0] if word else b"", []).append(needle)
+
+    def find(text: bytes) -> bool:
+        words = {*_WORD.findall(text), b""} & by_word.keys()
+        return any(_stands_in(needle, text) for word in words for needle in by_word[word])
+
+    return find
+
+
+def _stands_in(needle: bytes, text: bytes) -> bool:
+    start = text.find(needle)
+    while start >= 0:
+        around = text[max(start - 1, 0) : start], text[start + len(needle) :][:1]
+        edges = needle[:1], needle[-1:]
+        if not any(_WORD.match(a) and _WORD.match(e) for a, e in zip(around, edges, strict=True)):
+            return True
+        start = text.find(needle, start + 1)
+    return False
+
+
+def folder_of(store: Store, model: str) -> Location:
+    """Return the folder of a model's refused files and rows, each named by the file's content."""
+    return store.root / "quarantine" / model
+
+
+def name_of(log_id: str, stream: str) -> str:
+    """Return the name of the file with the refused rows of a reading."""
+    return f"{log_id}.{stream}{ENDING}"
+
+
+def places_of(store: Store, model: str) -> list[Location]:
+    """Return the files with refused rows of a model."""
+    folder = folder_of(store, model)
+    return [folder / name for name in folder.below() if _is_rows(name)]
+
+
+def read(place: Location) -> KeptRows | None:
+    """Read one such file; None if there is none."""
+    content = place.read()
+    return None if content is None else KeptRows.of(content)
+
+
+def sweep(store: Store, model: str) -> int:
+    """Delete copies and rows that were taken in meanwhile; return how many files that were.
+
+    What a crash left behind goes too. Files that the manifest does not know stay, since it may have
+    been restored to an earlier day. The lock of the model's ingest must be held.
+    """
+    folder = folder_of(store, model)
+    names = folder.below()
+    if not names:
+        return 0
+    c = ingest_file.c
+    mine = sa.select(c.sha256, c.status, c.kept).where(c.model == model)
+    with store.state.connect() as conn:
+        rows = conn.execute(mine).all()
+    known = {row.sha256 for row in rows}
+    needed = {row.kept for row in rows}
+    is_open = {row.sha256 for row in rows if row.status != "done"}
+    settled = [
+        name
+        for name, sha in ((name, name.split(".")[0]) for name in names)
+        if name.startswith(".")  # half written
+        or (sha in known and name not in needed and (_is_rows(name) or sha not in is_open))
+    ]
+    for name in settled:
+        (folder / name).delete()
+    return len(settled)
+
+
+def _is_rows(name: str) -> bool:
+    return name.endswith(ENDING)
+
+
+def count_of_ids(store: Store, model: str, hashes: Collection[str], ids: Sequence[str]) -> int:
+    """Count the refused rows that `erase_ids` would take out."""
+    found = [kept for place in places_of(store, model) if (kept := read(place))]
+    return sum(k.n_refused - k.without(k.of_ids(hashes, ids)).n_refused for k in found)
+
+
+def erase_ids(store: Store, model: str, hashes: Collection[str], ids: Sequence[str] | None) -> None:
+    """Take the rows of some ids out of all files; the files go whole if the ids are not known."""
+    for place in places_of(store, model):
+        if ids is None:
+            place.delete()
+        elif kept := read(place):
+            replace(place, kept, kept.without(kept.of_ids(hashes, ids)))
+
+
+def replace(place: Location, before: KeptRows, after: KeptRows) -> None:
+    """Write what is left of a file's rows; nothing if it is the same, no file without rows."""
+    if not after.n_refused:
+        place.delete()
+    elif after.rows.num_rows < before.rows.num_rows:
+        place.write(after.content())

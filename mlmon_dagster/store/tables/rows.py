@@ -1,0 +1,157 @@
+"""Looking into a store from any shell or notebook: rows of one kind, chosen and then read.
+
+    open_store(".mlmon/store").records("flight_delay", dataset="production").to_pandas()
+
+No spec is needed: columns are those of the tables.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.state.sql import literal, quote_identifier
+from mlmon_dagster.store.tables.as_of import snapshot_as_of
+from mlmon_dagster.store.tables.delta import DeltaFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.store.store import Store
+
+Kind = Literal["predictions", "actuals", "records", "profiles"]
+_PLACES: dict[str, tuple[str, ...]] = {
+    "predictions": ("event_log", "{model}", "predictions"),
+    "actuals": ("event_log", "{model}", "actuals"),
+    "records": ("inference_records", "{model}"),
+    "profiles": ("profiles", "{model}"),
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one table that meet some conditions; nothing is read before a ``to_``-method.
+
+    Attributes:
+        store: The store.
+        kind: Which table.
+        model: The model's name.
+        conditions: SQL conditions, made by this class.
+        names: Columns wanted; None for all.
+        limit: At most so many rows.
+        as_of: The moment whose version is read; None for the newest.
+    """
+
+    store: Store
+    kind: Kind
+    model: str
+    conditions: tuple[str, ...] = ()
+    names: tuple[str, ...] | None = None
+    limit: int | None = None
+    as_of: dt.datetime | None = None
+
+    def select(self, *names: str) -> Rows:
+        """Return the same rows with these columns only."""
+        return replace(self, names=names)
+
+    def head(self, n: int = 10) -> Rows:
+        """Return at most n of the rows."""
+        return replace(self, limit=n)
+
+    def sql(self) -> str:
+        """Return the query, to be used soon: it names the files of one version.
+
+        Raises:
+            StoreError: If there is no such table, column or version.
+        """
+        folder = folder_of(self.store, self.kind, self.model)
+        snapshot = folder.snapshot() if self.as_of is None else snapshot_as_of(folder, self.as_of)
+        if snapshot is None:
+            moment = "" if self.as_of is None else f" as of {self.as_of.isoformat()}"
+            raise StoreError(
+                f"The store {self.store.root} has no {self.kind} of a model {self.model!r}{moment}."
+                f" Models with rows: {', '.join(models_of(self.store)) or 'none'}."
+            )
+        known = snapshot.schema.names
+        if unknown := [name for name in self.names or () if name not in known]:
+            raise StoreError(
+                f"No columns {unknown} in {self.kind} of {self.model!r}. "
+                f"Present: {', '.join(known)}."
+            )
+        names = ", ".join(map(quote_identifier, self.names or known))
+        where = f" WHERE {' AND '.join(self.conditions)}" if self.conditions else ""
+        tail = "" if self.limit is None else f" LIMIT {int(self.limit)}"
+        return f"SELECT {names} FROM {snapshot.from_sql()}{where}{tail}"
+
+    def to_arrow(self) -> pa.Table:
+        """Read the rows as an Arrow table, in no particular order; times are in UTC."""
+        return self.store.query(self.sql())
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Read the rows as a data frame."""
+        frame: pd.DataFrame = self.to_arrow().to_pandas()
+        return frame
+
+    def to_ibis(self) -> Any:
+        """Read the rows as an Ibis table in memory; Ibis is not installed with this package.
+
+        Raises:
+            StoreError: If Ibis is missing.
+        """
+        try:
+            ibis = importlib.import_module("ibis")
+        except ImportError as error:
+            raise StoreError(
+                "Ibis is not installed. Use to_arrow(), or install ibis-framework: release 12 "
+                "works with DuckDB 1.5 and sqlglot before 30.18."
+            ) from error
+        return ibis.memtable(self.to_arrow())
+
+
+def rows_of(
+    store: Store,
+    kind: Kind,
+    model: str,
+    *,
+    dataset: str | None = None,
+    since: dt.datetime | dt.date | None = None,
+    until: dt.datetime | dt.date | None = None,
+    as_of: dt.datetime | None = None,
+) -> Rows:
+    """Choose rows; see `Store.records`."""
+    conditions = []
+    time = "actual_time" if kind == "actuals" else "window_start"
+    if dataset is not None:
+        conditions.append(f"dataset = {literal(dataset)}")
+    if since is not None:
+        conditions.append(f"{time} >= {literal(_moment(since))}")
+    if until is not None:
+        conditions.append(f"{time} < {literal(_moment(until))}")
+    return Rows(store, kind, model, tuple(conditions), as_of=as_of)
+
+
+def _moment(moment: dt.datetime | dt.date) -> dt.datetime:
+    if not isinstance(moment, dt.datetime):
+        moment = dt.datetime.combine(moment, dt.time())
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+
+def folder_of(store: Store, kind: Kind, model: str) -> DeltaFolder:
+    """Return a table by kind and model, with whatever columns it has."""
+    place = store.root
+    for part in _PLACES[kind]:
+        place = place / part.format(model=model)
+    return DeltaFolder(place, pa.schema([]))
+
+
+def models_of(store: Store) -> list[str]:
+    """Return the models that have predictions in the store, sorted."""
+    found: Sequence[Any] = (store.root / "event_log").tables()
+    names = {t.url.rstrip("/").split("/")[-2] for t in found if t.name == "predictions"}
+    return sorted(names)

@@ -1,0 +1,274 @@
+"""Backups: the rows of the state database and every table at one version, with checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.upkeep.export import export_rows, exported_tables, import_rows
+
+if TYPE_CHECKING:
+    from mlmon_dagster.store.store import Store
+
+MANIFEST = "backup.json"
+_ARCHIVES = (".tar", ".tar.gz", ".tgz")
+_KEPT_FILES = ("quarantine", "baselines")  # folders of files beside the tables
+
+
+@dataclass(frozen=True)
+class BackupSummary:
+    """What a backup holds.
+
+    Attributes:
+        created_at: ISO 8601, UTC.
+        schema_version: Of the state database.
+        n_rows: Rows of the state database.
+        tables: Table -> its version.
+        n_files: Files, the manifest not among them.
+        n_bytes: Their size.
+    """
+
+    created_at: str
+    schema_version: str
+    n_rows: int
+    tables: dict[str, int]
+    n_files: int
+    n_bytes: int
+
+    def text(self) -> str:
+        """Describe it in one line."""
+        return (
+            f"{self.n_rows:,} rows of state (schema {self.schema_version}) and "
+            f"{len(self.tables)} tables in {self.n_files:,} files, {self.n_bytes / 1e6:.1f} MB, "
+            f"of {self.created_at}"
+        )
+
+
+def make_backup(store: Store, target: Path, now: datetime, models: Path | None) -> BackupSummary:
+    """Copy a store as it is at one moment, while others go on using it.
+
+    The state is read first, in one transaction; then each table is pinned. The tables may be a
+    little ahead of the state, which a crash between the two also leaves and the next ingest mends.
+
+    Args:
+        store: The store; its tables must be on this machine.
+        target: A folder that does not exist yet, or a file ending in .tar, .tar.gz or .tgz.
+        now: Noted as the time of the backup.
+        models: The folder of the declarations, copied too.
+
+    Raises:
+        StoreError: If the target exists, or the tables are in object storage.
+    """
+    if target.exists():
+        raise StoreError(f"{target} exists already; name a file or folder that does not.")
+    if not store.root.is_local:
+        raise StoreError(
+            f"The tables are in object storage ({store.root}); back that bucket up with its own "
+            "versioning or replication, and the state database with pg_dump."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".mlmon-backup-") as work:
+        folder = Path(work) / "backup"
+        summary = _fill(store, folder, now, models)
+        if target.name.endswith(_ARCHIVES):
+            partial = Path(work) / "archive"
+            with tarfile.open(partial, "w:gz" if target.name.endswith("gz") else "w") as tar:
+                for path in sorted(folder.rglob("*")):
+                    if path.is_file():
+                        tar.add(path, path.relative_to(folder).as_posix())
+            partial.rename(target)
+        else:
+            folder.rename(target)
+    return summary
+
+
+def _fill(store: Store, folder: Path, now: datetime, models: Path | None) -> BackupSummary:
+    from mlmon_dagster.store.state.database import HEAD
+
+    state = folder / "state"
+    state.mkdir(parents=True)
+    options = {"isolation_level": "REPEATABLE READ"} if _is_postgres(store) else {}
+    with store.state.connect().execution_options(**options) as conn:
+        n_rows = sum(export_rows(conn, t, state / f"{t.name}.jsonl") for t in exported_tables())
+    versions = {}
+    for table in sorted(store.root.tables(), key=_log_order):
+        name = table.path.relative_to(store.root.path).as_posix()
+        versions[name] = _copy_table(table, folder / "tables" / name)
+    for kept in _KEPT_FILES:
+        if (store.root.path / kept).is_dir():
+            unfinished = shutil.ignore_patterns(".*.partial")
+            shutil.copytree(store.root.path / kept, folder / "files" / kept, ignore=unfinished)
+    if models is not None and models.is_dir():
+        shutil.copytree(models, folder / "models")
+    files = {
+        path.relative_to(folder).as_posix(): [path.stat().st_size, _hash(path)]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    manifest: dict[str, Any] = {
+        "format": 1,
+        "created_at": now.isoformat(timespec="seconds"),
+        "schema_version": HEAD,
+        "n_rows": n_rows,
+        "tables": versions,
+        "files": files,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    return _summary(manifest)
+
+
+def _is_postgres(store: Store) -> bool:
+    return store.state.dialect.name == "postgresql"
+
+
+def _log_order(table: Location) -> tuple[bool, str]:
+    """Pin moved ids after the predictions that they were noted for."""
+    return table.name == "moved_ids", table.url
+
+
+def _copy_table(table: Location, target: Path) -> int:
+    """Copy the live files of the newest version and the log up to it; return the version."""
+    from mlmon_dagster.store.tables.delta import open_table
+
+    source = table.path
+    pinned = open_table(table)
+    version: int = pinned.version()
+    for uri in pinned.file_uris():
+        path = Path(uri.removeprefix("file://"))
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+    (target / "_delta_log").mkdir(parents=True, exist_ok=True)
+    for entry in sorted((source / "_delta_log").iterdir()):
+        number = entry.name.split(".")[0]
+        if number.isdigit() and int(number) <= version:
+            shutil.copy2(entry, target / "_delta_log" / entry.name)
+    return version
+
+
+def verify_backup(source: Path) -> BackupSummary:
+    """Read every file of a backup and compare it with its checksum.
+
+    Raises:
+        StoreError: If it is no backup, or a file is missing, added or changed.
+    """
+    with _unpacked(source) as folder:
+        return _summary(_verified(folder, source))
+
+
+def _verified(folder: Path, source: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{source} is no backup: {error}") from error
+    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    wrong = sorted(there ^ {MANIFEST, *manifest["files"]})
+    wrong += [
+        name
+        for name, (_, expected) in manifest["files"].items()
+        if name in there and _hash(folder / name) != expected
+    ]
+    if wrong:
+        raise StoreError(
+            f"{source} is damaged: {len(wrong)} files are missing, added or changed, such as "
+            f"{wrong[0]}. Use another backup."
+        )
+    return manifest
+
+
+def restore_backup(store: Store, source: Path, models: Path | None) -> BackupSummary:
+    """Fill an empty store from a backup, whichever database it was made of.
+
+    Args:
+        store: A store without any rows and tables.
+        source: What `make_backup` wrote.
+        models: Where declarations go that are not there yet.
+
+    Raises:
+        StoreError: If the backup is damaged or of a newer program, or the store is not empty.
+    """
+    from mlmon_dagster.store.state.database import HEAD
+
+    marker = store.folder / ".restoring"
+    with _unpacked(source) as folder:
+        manifest = _verified(folder, source)
+        if manifest["schema_version"] > HEAD:
+            raise StoreError(
+                f"{source} was made by a newer mlmon-dagster (schema "
+                f"{manifest['schema_version']}, this one knows {HEAD}). Install that first."
+            )
+        if not marker.exists() and not _is_empty(store):
+            raise StoreError(
+                f"The store at {store.root} is not empty, and a restore replaces nothing. Name an "
+                "empty one with MLMON_STORE (and MLMON_DB_URL), or move this one away."
+            )
+        marker.write_text(manifest["created_at"])  # a restore that was killed may be repeated
+        for part, target in (("tables", store.root.path), ("files", store.root.path)):
+            if (folder / part).is_dir():
+                shutil.copytree(folder / part, target, dirs_exist_ok=True)
+        with store.state.begin() as conn:
+            for table in exported_tables():
+                path = folder / "state" / f"{table.name}.jsonl"
+                if path.exists():  # one that an older program had not got is not there
+                    import_rows(conn, table, path)
+        if models is not None and (folder / "models").is_dir():
+            models.mkdir(parents=True, exist_ok=True)
+            for path in (folder / "models").iterdir():
+                if path.is_file() and not (models / path.name).exists():
+                    shutil.copy2(path, models / path.name)
+        marker.unlink()
+    return _summary(manifest)
+
+
+def _is_empty(store: Store) -> bool:
+    if store.root.tables():
+        return False
+    with store.state.connect() as conn:
+        counts = [
+            conn.scalar(sa.select(sa.func.count()).select_from(table))
+            for table in exported_tables()
+        ]
+    return not any(counts)
+
+
+@contextmanager
+def _unpacked(source: Path) -> Iterator[Path]:
+    if source.is_dir():
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="mlmon-restore-") as work:
+        try:
+            with tarfile.open(source) as tar:
+                tar.extractall(work, filter="data")
+        except (OSError, tarfile.TarError) as error:
+            raise StoreError(f"{source} cannot be read as a backup: {error}") from error
+        yield Path(work)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _summary(manifest: dict[str, Any]) -> BackupSummary:
+    return BackupSummary(
+        manifest["created_at"],
+        manifest["schema_version"],
+        manifest["n_rows"],
+        manifest["tables"],
+        len(manifest["files"]),
+        sum(size for size, _ in manifest["files"].values()),
+    )

@@ -1,0 +1,214 @@
+"""Is everything there that was kept? Tables, their logs and files, the state, and both together.
+
+Nothing is changed and no lock is taken; writers may go on. What a running ingest is about to
+settle is no damage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.state.schema import baseline, erasure, ingest_file, retention_mark
+from mlmon_dagster.store.tables.delta import DeltaFolder
+from mlmon_dagster.store.upkeep import delta_damage
+
+if TYPE_CHECKING:
+    from mlmon_dagster.store.store import Store
+
+DERIVED = ("inference_records", "profiles", "baseline_profiles")
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is not as it was kept.
+
+    Attributes:
+        place: Which table, file or database.
+        found: What is wrong with it.
+        cure: The next step.
+        model: The model concerned; empty if it is not one.
+        names: Files below the place that are no part of it.
+    """
+
+    place: str
+    found: str
+    cure: str
+    model: str = ""
+    names: tuple[str, ...] = ()
+
+
+def examine_store(store: Store) -> Iterator[Damage]:
+    """Look at the state database, every table, and the files of baselines and refused files."""
+    yield from examine_state(store)
+    done = _done(store)
+    for table in store.root.tables():
+        yield from examine_table(store, table)
+    yield from _examine_log(store, done)
+    yield from _examine_baselines(store)
+    yield from _examine_quarantine(store)
+
+
+def examine_state(store: Store) -> Iterator[Damage]:
+    """Have SQLite check its file; PostgreSQL looks after its own pages."""
+    if store.state.dialect.name != "sqlite":
+        return
+    cure = (
+        "Restore a backup into a new store (mlmon restore); without one, see "
+        "docs/inference-store.md#when-something-goes-wrong."
+    )
+    try:
+        with store.state.connect() as conn:
+            told = list(conn.scalars(sa.text("PRAGMA integrity_check(5)")))
+    except sa.exc.DatabaseError as error:
+        told = [str(error.orig)]
+    if told != ["ok"]:
+        place = str(store.state.url.database)
+        yield Damage(place, f"the state database is damaged: {'; '.join(told)[:300]}", cure)
+
+
+def examine_table(store: Store, table: Location) -> Iterator[Damage]:
+    """Look at one Delta table: its log, its checkpoints, its live files, and what is no part."""
+    kind, model = _named(store, table)
+    cure = f"Run mlmon store repair {model}." if model else "Move it away."
+    sizes = delta_damage.sizes_below(table)
+    yield from (
+        Damage(str(table), found, cure, model) for found in delta_damage.faults(table, sizes)
+    )
+    if foreign := delta_damage.strangers(sizes):
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        yield Damage(
+            str(table),
+            f"{len(foreign)} files are no part of the table {kind}: {shown}",
+            f"They are not read. Run mlmon store repair {model}, which moves them out.",
+            model,
+            foreign,
+        )
+
+
+def _named(store: Store, table: Location) -> tuple[str, str]:
+    """Return the kind of a table, and its model; no model if the store has no such table."""
+    kind, _, rest = str(table).removeprefix(f"{store.root}/").partition("/")
+    known = kind in DERIVED or kind == "event_log"
+    return rest.replace("/", " ") if kind == "event_log" else kind, (
+        rest.split("/")[0] if known else ""
+    )
+
+
+def _done(store: Store) -> dict[tuple[str, str], dict[str, int]]:
+    """Return (model, stream) -> content hash -> rows that the file added to the log."""
+    c = ingest_file.c
+    query = sa.select(c.model, c.stream, c.sha256, c.n_new + c.n_conflict).where(c.status == "done")
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    with store.state.connect() as conn:
+        for model, stream, sha, n in conn.execute(query):
+            found.setdefault((model, stream), {})[sha] = int(n)
+    return found
+
+
+def rows_by_file(store: Store, table: Location) -> dict[str, int]:
+    """Count the rows of a table of the log by the file that they came from."""
+    snapshot = DeltaFolder(table, pa.schema([])).snapshot()
+    if snapshot is None or "file_sha" not in snapshot.schema.names or not snapshot.files:
+        return {}
+    counted = store.query(
+        f"SELECT file_sha, count(*) AS n FROM {snapshot.from_sql(['file_sha'])} GROUP BY 1"
+    )
+    return dict(zip(*(counted.column(c).to_pylist() for c in ("file_sha", "n")), strict=True))
+
+
+def _examine_log(store: Store, done: dict[tuple[str, str], dict[str, int]]) -> Iterator[Damage]:
+    """Compare what the manifest says was added with what the log holds."""
+    shrunk = _shrunk(store)
+    places = {(t.url.split("/")[-2], t.name): t for t in (store.root / "event_log").tables()}
+    for model, stream in sorted({*done, *(p for p in places if p[1] != "moved_ids")}):
+        table = store.root / "event_log" / model / stream
+        try:
+            there = rows_by_file(store, table)
+        except StoreError:
+            continue  # told by examine_table
+        said = done.get((model, stream), {})
+        lost = [
+            sha
+            for sha, n in said.items()
+            if n > there.get(sha, 0) and not (model in shrunk and _committed(table, sha))
+        ]
+        if lost:
+            n_rows = sum(said[sha] - there.get(sha, 0) for sha in lost)
+            yield Damage(
+                str(table),
+                f"{n_rows:,} rows of {len(lost)} files that the manifest calls done are missing",
+                f"Run mlmon store repair {model}, then mlmon run {model}.",
+                model,
+            )
+        if unknown := set(there) - _known(store, model, stream):
+            yield Damage(
+                str(table),
+                f"the log has rows of {len(unknown)} files that the state database does not know "
+                "(was it lost, or replaced by an older one?)",
+                f"Restore its backup, or run mlmon ingest {model}, which settles them again.",
+                model,
+            )
+
+
+def _shrunk(store: Store) -> set[str]:
+    """Return the models of which rows were deleted, on request or by age."""
+    with store.state.connect() as conn:
+        return {
+            *conn.scalars(sa.select(erasure.c.model).distinct()),
+            *conn.scalars(sa.select(retention_mark.c.model).distinct()),
+        }
+
+
+def _committed(table: Location, sha: str) -> bool:
+    snapshot = DeltaFolder(table, pa.schema([])).snapshot()
+    return snapshot is not None and snapshot.has_transaction(sha)
+
+
+def _known(store: Store, model: str, stream: str) -> set[str]:
+    c = ingest_file.c
+    with store.state.connect() as conn:
+        query = sa.select(c.sha256).where(c.model == model, c.stream == stream)
+        return set(conn.scalars(query))
+
+
+def _examine_baselines(store: Store) -> Iterator[Damage]:
+    from mlmon_dagster.store.baselines import baseline_files
+
+    with store.state.connect() as conn:
+        rows = conn.execute(sa.select(baseline.c.model, baseline.c.baseline_id, baseline.c.payload))
+        rows_: list[Any] = list(rows)
+    for model, baseline_id, payload in rows_:
+        if baseline_files.read(store, model, payload) is None:
+            yield Damage(
+                str(baseline_files.place_of(store, model, payload)),
+                f"the file of baseline {baseline_id} is missing or damaged",
+                f"Copy it from a backup, or run mlmon run {model}; a promoted one: "
+                f"mlmon baseline promote {model} again.",
+                model,
+            )
+
+
+def _examine_quarantine(store: Store) -> Iterator[Damage]:
+    c = ingest_file.c
+    with store.state.connect() as conn:
+        query = sa.select(c.model, c.stream, c.sha256, c.path).where(c.status == "quarantined")
+        rows = list(conn.execute(query))
+    kept: dict[str, set[str]] = {}
+    for model, _stream, sha, path in rows:
+        if model not in kept:
+            below = (store.root / "quarantine" / model).below()
+            kept[model] = {name.rpartition("/")[2].split(".")[0] for name in below}
+        if sha not in kept[model]:
+            yield Damage(
+                str(store.root / "quarantine" / model),
+                f"the copy of the refused file {path} is gone",
+                "Land the corrected file; the copy itself only a backup has.",
+                model,
+            )

@@ -1,0 +1,275 @@
+"""Mending the damaged tables of a model: rows that are whole stay, the others are read again.
+
+Nothing is deleted: what is replaced is moved out of the store, to a folder beside it. Killed at
+any point, the next repair goes on from what it finds.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import sqlalchemy as sa
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
+from mlmon_dagster.spec.windows import Window
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.state import erased_ids, retention_marks
+from mlmon_dagster.store.state.crash_points import reached
+from mlmon_dagster.store.state.schema import ingest_file, ingest_path, window_state
+from mlmon_dagster.store.state.sql import literals
+from mlmon_dagster.store.state.window_state import mark_inputs
+from mlmon_dagster.store.state.writer_lock import writer_lock
+from mlmon_dagster.store.tables.columns import PARTITION_BY, Stream, aliases_of, stream_schema
+from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, open_table
+from mlmon_dagster.store.tables.delta_sql import select_sql
+from mlmon_dagster.store.tables.event_log import MOVED_IDS
+from mlmon_dagster.store.upkeep import delta_damage, integrity
+from mlmon_dagster.store.upkeep.integrity import DERIVED, Damage
+
+if TYPE_CHECKING:
+    from mlmon_dagster.store.store import Store
+
+STREAMS: tuple[Stream, ...] = ("predictions", "actuals")
+
+
+@dataclass
+class Repaired:
+    """What a repair did.
+
+    Attributes:
+        moved: Where what was replaced is now; empty if nothing was.
+        done: What was done, a line each.
+        lost: Landing files whose rows are missing and that are not there to be read again.
+    """
+
+    moved: str = ""
+    done: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+def repair(
+    store: Store, spec: ModelSpec, project: Path, now: dt.datetime, *, dry_run: bool = False
+) -> Repaired:
+    """Mend whatever tables of a model are damaged; the next ingest and run fill them.
+
+    Args:
+        store: The store; its tables must be on this machine.
+        spec: The model.
+        project: The folder that landing paths are relative to.
+        now: Noted as the time at which windows have to be computed again.
+        dry_run: Only say what would be done.
+
+    Raises:
+        StoreError: If the tables are in object storage, or another process holds the model.
+    """
+    if not store.root.is_local:
+        raise StoreError(
+            f"The tables are in object storage ({store.root}); bring back what is damaged with the "
+            "bucket's own versioning."
+        )
+    with writer_lock(store.state, f"ingest/{spec.model}"):
+        return _Repair(store, spec, project, now, dry_run).run()
+
+
+@dataclass
+class _Repair:
+    store: Store
+    spec: ModelSpec
+    project: Path
+    now: dt.datetime
+    dry_run: bool
+    told: Repaired = field(default_factory=Repaired)
+    aside: Path | None = None
+
+    def run(self) -> Repaired:
+        damages = [d for d in integrity.examine_store(self.store) if d.model == self.spec.model]
+        self._move_foreign([damage for damage in damages if damage.names])
+        places = {damage.place for damage in damages if not damage.names}
+        log = self.store.root / "event_log" / self.spec.model
+        for stream in STREAMS:
+            if str(log / stream) in places:
+                self._mend_stream(stream, log / stream)
+        if str(log / "moved_ids") in places:
+            self._mend_moved_ids(log)
+        derived = [self.store.root / kind / self.spec.model for kind in DERIVED]
+        self._mend_derived([table for table in derived if str(table) in places])
+        self.told.moved = str(self.aside or "")
+        return self.told
+
+    def _move_foreign(self, damages: Sequence[Damage]) -> None:
+        for damage in damages:
+            self.told.done.append(f"{damage.place}: {len(damage.names)} foreign files moved out")
+            for name in () if self.dry_run else damage.names:
+                self._move(Path(damage.place) / name)
+
+    def _mend_derived(self, tables: Sequence[Location]) -> None:
+        """Move tables away that are made of others, and have their windows computed again."""
+        if not tables:
+            return
+        windows = self._windows()
+        for table in tables:
+            self.told.done.append(f"{table}: moved out, {len(windows)} windows to compute again")
+        if self.dry_run:
+            return
+        with self.store.state.begin() as conn:  # first, so that nothing is missing unnoticed
+            mark_inputs(conn, self.spec, windows, self.now)
+        reached("repair.marked")
+        for table in tables:
+            if table.path.exists():
+                self._move(table.path)
+
+    def _windows(self) -> list[Window]:
+        marks = retention_marks.rows_from(self.store.state, self.spec.model)
+        c = window_state.c
+        query = sa.select(c.window_start, c.window_end).where(
+            c.model == self.spec.model, c.input_revision > 0
+        )
+        kept_from = marks.get(PRODUCTION)
+        with self.store.state.connect() as conn:
+            return [
+                Window(row.window_start, row.window_end, "")
+                for row in conn.execute(query)
+                if kept_from is None or row.window_start >= kept_from
+            ]
+
+    def _mend_stream(self, stream: Stream, table: Location) -> None:
+        """Write the log of a stream anew from its whole rows; the other files are read again."""
+        schema = stream_schema(self.spec, stream)
+        rows = self._whole_rows(table, schema)
+        counted = _count(self.store, rows)
+        again, kept = [], []
+        for sha, path, n_added, is_there in self._files(stream):
+            if n_added <= counted.get(sha, 0):
+                kept.append(sha)
+            elif is_there:
+                again.append(sha)
+            else:
+                kept.append(sha)
+                self.told.lost.append(path)
+        rows = self.store.query(
+            f"SELECT * FROM rows WHERE file_sha NOT IN ({literals([*again, ''])})", {"rows": rows}
+        ).cast(rows.schema)
+        self.told.done.append(
+            f"{table}: {rows.num_rows:,} whole rows kept, {len(again)} files to be read again"
+        )
+        if self.dry_run:
+            return
+        with tempfile.TemporaryDirectory(dir=self._made_aside(), prefix=".new-") as work:
+            new = Location(f"{work}/table")
+            folder = DeltaFolder(new, schema, PARTITION_BY)
+            snapshot = folder.ensure()
+            if rows.num_rows or kept:
+                snapshot.append(rows, kept)
+            if table.path.exists():
+                self._move(table.path)
+            reached("repair.moved")
+            table.path.parent.mkdir(parents=True, exist_ok=True)
+            new.path.rename(table.path)
+        reached("repair.replaced")
+        shutil.rmtree(self.store.folder / "id_index" / self.spec.model, ignore_errors=True)
+        self._forget(stream, again)
+
+    def _whole_rows(self, table: Location, schema: pa.Schema) -> pa.Table:
+        """Return the rows of the newest version whose commits are whole, of files that open."""
+        files: list[str] = []
+        found = schema
+        with tempfile.TemporaryDirectory() as work:
+            snapshot = _last_whole(table, Path(work), schema, self.spec)
+            if snapshot is not None:
+                found = snapshot.schema
+                files = [file.path for file in delta_damage.whole_files(table, snapshot.files)]
+        gone = erased_ids.erased(self.store.state, self.spec.model)
+        sql = f"SELECT r.* FROM {select_sql(files, found, None, None, aliases_of(self.spec))} AS r"
+        tables = {}
+        if gone:  # an older version may still have them
+            sql += f" WHERE NOT {gone.matches_sql('r')}"
+            tables = {"erased": gone.hashes}
+        return self.store.query(sql, tables).select(schema.names).cast(schema)
+
+    def _files(self, stream: Stream) -> list[tuple[str, str, int, bool]]:
+        """Return content hash, path, rows added, and whether the landing file is still there."""
+        c = ingest_file.c
+        query = sa.select(c.sha256, c.path, c.n_new + c.n_conflict, c.size_bytes).where(
+            c.model == self.spec.model, c.stream == stream, c.status == "done"
+        )
+        with self.store.state.connect() as conn:
+            return [
+                (sha, path, int(n), _is_there(self.project / path, size))
+                for sha, path, n, size in conn.execute(query)
+            ]
+
+    def _forget(self, stream: Stream, shas: Sequence[str]) -> None:
+        """Let files be new again, so that the next ingest reads them."""
+        with self.store.state.begin() as conn:
+            for table in (ingest_path, ingest_file):
+                mine = (table.c.model == self.spec.model, table.c.stream == stream)
+                conn.execute(sa.delete(table).where(*mine, table.c.sha256.in_(shas)))
+
+    def _mend_moved_ids(self, log: Location) -> None:
+        self.told.done.append(f"{log / 'moved_ids'}: written anew from the predictions")
+        if self.dry_run:
+            return
+        if (log / "moved_ids").path.exists():
+            self._move((log / "moved_ids").path)
+        predictions = self.store.event_log(self.spec).table("predictions").snapshot()
+        if predictions is None:
+            return
+        source = predictions.from_sql(["prediction_id", "window_date"])
+        pairs = self.store.query(
+            f"""WITH pairs AS (SELECT DISTINCT * FROM {source})
+            SELECT prediction_id, window_date FROM pairs WHERE prediction_id IN (
+                SELECT prediction_id FROM pairs GROUP BY prediction_id HAVING count(*) > 1)"""
+        )
+        if pairs.num_rows:
+            DeltaFolder(log / "moved_ids", MOVED_IDS).ensure().append(pairs.cast(MOVED_IDS))
+
+    def _made_aside(self) -> Path:
+        if self.aside is None:
+            home = Path(f"{self.store.root}.damaged")
+            name, n = f"{self.now:%Y%m%dT%H%M%SZ}", 0
+            while (home / f"{name}-{n}").exists():
+                n += 1
+            self.aside = home / f"{name}-{n}"
+            self.aside.mkdir(parents=True)
+        return self.aside
+
+    def _move(self, path: Path) -> None:
+        target = self._made_aside() / path.relative_to(self.store.root.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+
+
+def _last_whole(table: Location, work: Path, schema: pa.Schema, spec: ModelSpec) -> Snapshot | None:
+    """Open the newest version before the first damaged commit, from a copy of the log."""
+    sizes = delta_damage.sizes_below(table)
+    bad = delta_damage.bad_commits(table, sizes)
+    copy = work / "_delta_log"
+    copy.mkdir()
+    for name in delta_damage.whole_log(table, sizes, before=min(bad, default=None)):
+        shutil.copyfile(table.path / name, work / name)
+    try:
+        opened = open_table(Location(str(work)))
+        return Snapshot(opened, table, schema, aliases_of(spec))
+    except (TableNotFoundError, DeltaError, StoreError, OSError):
+        return None
+
+
+def _count(store: Store, rows: pa.Table) -> dict[str, int]:
+    counted = store.query("SELECT file_sha, count(*) AS n FROM rows GROUP BY 1", {"rows": rows})
+    return dict(zip(*(counted.column(c).to_pylist() for c in ("file_sha", "n")), strict=True))
+
+
+def _is_there(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
