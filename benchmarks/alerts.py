@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from mlmon_dagster.alerts import dispatch
 from mlmon_dagster.alerts.receivers.console import ConsoleReceiver
 from mlmon_dagster.commands.options import spec_of
-from mlmon_dagster.defs.resources import project_from_environment
+from mlmon_dagster.project import project_from_environment
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.alerting.alert_state import all_alerts, all_events

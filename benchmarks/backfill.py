@@ -19,14 +19,17 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.table import Goal, Row, render
-from mlmon_dagster.defs import compute, judging, measuring, records
-from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
-from mlmon_dagster.defs.lineage import ASSETS, MEASURED, WINDOWED
-from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.demo import flights
 from mlmon_dagster.demo.story import declare
+from mlmon_dagster.pipeline.judge import judge
+from mlmon_dagster.pipeline.measure import measure_windows
+from mlmon_dagster.pipeline.profile import build_window_profiles
+from mlmon_dagster.pipeline.rebuild import rebuild_records
+from mlmon_dagster.pipeline.steps import ASSETS, MEASURED, WINDOWED
+from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 
 NOW = dt.datetime(2014, 1, 3, 12, tzinfo=dt.UTC)
@@ -43,12 +46,12 @@ def seconds(work: Callable[[], object]) -> float:
 def without_dagster(project: Project, spec: ModelSpec, windows: Sequence[Window]) -> None:
     """Compute and judge windows in one pass, as the assets and checks do, without any event."""
     work = Work(project, spec, tuple(windows), NOW, "bench", True)
-    records.rebuild_records(work)
-    compute.build_window_profiles(work)
+    rebuild_records(work)
+    build_window_profiles(work)
     for step in MEASURED:
-        measuring.measure_windows(work, step)
+        measure_windows(work, step)
     for family in FAMILIES:
-        judging.judge(work, family)
+        judge(work, family)
 
 
 def prepare(folder: Path) -> tuple[Project, ModelSpec]:

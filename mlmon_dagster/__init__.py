@@ -10,8 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlmon_dagster.defs.build import build_definitions
-    from mlmon_dagster.defs.component import MonitoredModel
+    from mlmon_dagster.defs.build import MonitoredModel, build_definitions
     from mlmon_dagster.errors import MlmonError
     from mlmon_dagster.logger import PredictionLogger
     from mlmon_dagster.spec import ModelSpec, load_model, load_models

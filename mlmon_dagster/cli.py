@@ -24,7 +24,7 @@ from mlmon_dagster.commands.options import (
 from mlmon_dagster.errors import ConfigError, MlmonError, StoreError
 
 if TYPE_CHECKING:
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
 
 EXIT_CODES = """
 \b
@@ -107,7 +107,7 @@ def cli(context: click.Context, project: Path | None, now: str | None) -> None:
 
     Declare each model in models/NAME.yaml, then validate, run and look.
     """
-    from mlmon_dagster.defs.resources import parse_now, project_from_environment
+    from mlmon_dagster.project import parse_now, project_from_environment
 
     moment = parse_now(now) if now else None
     clock = (lambda: moment) if moment else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dagster as dg
 
 from mlmon_dagster.defs.build import build_definitions
-from mlmon_dagster.defs.resources import project_from_environment
+from mlmon_dagster.project import project_from_environment
 from mlmon_dagster.spec import read_models
 
 project = project_from_environment()

@@ -126,7 +126,7 @@ def test_the_environment_is_read_in_two_files() -> None:
         if names_used(path) & {"os.environ", "os.getenv", "os.environ.get"}
     }
 
-    assert readers <= {"defs/resources.py", "cli.py"}
+    assert readers <= {"project.py", "cli.py"}
 
 
 def test_only_the_store_opens_databases_and_tables() -> None:

@@ -245,7 +245,7 @@ def test_every_reason_code_is_explained() -> None:
 
 
 def test_every_environment_variable_is_documented() -> None:
-    source = (ROOT / "mlmon_dagster/defs/resources.py").read_text()
+    source = (ROOT / "mlmon_dagster/project.py").read_text()
     read = set(re.findall(r"MLMON_[A-Z0-9_]+", source))
     assert read == set(re.findall(r"MLMON_[A-Z0-9_]+", (ROOT / ".env.example").read_text()))
     operations = (ROOT / "docs/operations.md").read_text()

@@ -27,7 +27,7 @@ from benchmarks.drill.traffic import (
     make_day,
     volume,
 )
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.project import Project
 from mlmon_dagster.store.alerting import alert_state
 
 WARM_UP = 21

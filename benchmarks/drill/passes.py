@@ -14,11 +14,16 @@ from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted
 from mlmon_dagster.alerts.receivers.deliver import deliver
 from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy
-from mlmon_dagster.defs import compute, judging, measuring, records
-from mlmon_dagster.defs.compute import Work
-from mlmon_dagster.defs.lineage import ASSETS, MEASURED
-from mlmon_dagster.defs.planning import plan
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.pipeline.baseline import fit_baseline
+from mlmon_dagster.pipeline.ingest import ingest
+from mlmon_dagster.pipeline.judge import judge, judge_quarantined
+from mlmon_dagster.pipeline.measure import measure_windows
+from mlmon_dagster.pipeline.plan import plan
+from mlmon_dagster.pipeline.profile import build_window_profiles
+from mlmon_dagster.pipeline.rebuild import rebuild_records
+from mlmon_dagster.pipeline.steps import ASSETS, MEASURED
+from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 
 _FAMILY: Mapping[str, str | None] = {info.name: info.family for info in ASSETS}
@@ -59,9 +64,9 @@ class Inbox:
 def take_in(project: Project, spec: ModelSpec, inbox: Inbox) -> None:
     """Ingest what is new, compute and judge what that touches, and send what is due."""
     idle = Work(project, spec, (), project.now(), "drill", False)
-    compute.ingest(idle)
-    judging.judge(idle, "freshness")
-    judging.judge_quarantined(idle)
+    ingest(idle)
+    judge(idle, "freshness")
+    judge_quarantined(idle)
     requests = plan(project, spec, project.now())
     while requests:
         for request in requests:
@@ -83,14 +88,14 @@ def send_due(project: Project, spec: ModelSpec, inbox: Inbox) -> None:
 def _compute(work: Work, assets: Sequence[str]) -> None:
     for name in assets:
         if name == "baseline":
-            compute.fit_baseline(work)
+            fit_baseline(work)
         elif name == "inference_store":
-            records.rebuild_records(work)
+            rebuild_records(work)
         elif name == "profiles":
-            compute.build_window_profiles(work)
+            build_window_profiles(work)
         elif name in MEASURED:
-            measuring.measure_windows(work, name)
+            measure_windows(work, name)
     for name in assets:
         family = _FAMILY[name]
         if family and name != "event_log":
-            judging.judge(work, family)
+            judge(work, family)

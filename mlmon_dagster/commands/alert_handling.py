@@ -14,7 +14,7 @@ from mlmon_dagster.errors import ConfigError
 if TYPE_CHECKING:
     import datetime as dt
 
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
 
 
 @click.command(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mlmon_dagster.alerts.lifecycle.routing import Destination
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
 
 
@@ -36,7 +36,7 @@ def test(project: Project, channel: str | None, model: str | None) -> None:
 
 def _try_all(project: Project, specs: list[ModelSpec], channel: str | None) -> Iterator[str]:
     from mlmon_dagster.alerts.lifecycle.routing import Destination, every_destination
-    from mlmon_dagster.defs.receivers import slack_receiver
+    from mlmon_dagster.pipeline.receivers import slack_receiver
 
     places = every_destination(specs)
     if channel is not None:
@@ -63,7 +63,7 @@ def _try(
     """Send one message; return what is wrong, empty if nothing."""
     from mlmon_dagster.alerts import send_test
     from mlmon_dagster.alerts.lifecycle.routing import every_destination
-    from mlmon_dagster.defs.receivers import receivers
+    from mlmon_dagster.pipeline.receivers import receivers
 
     spec = next((s for s in specs if place in every_destination([s])), specs[0])
     report = send_test(project.store, spec, project.now(), receivers(project, specs), place)

@@ -16,7 +16,7 @@ from mlmon_dagster.errors import MlmonError
 if TYPE_CHECKING:
     import datetime as dt
 
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
 
 
 @click.group()

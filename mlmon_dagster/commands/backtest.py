@@ -20,8 +20,8 @@ from mlmon_dagster.spec import FAMILIES
 
 if TYPE_CHECKING:
     from mlmon_dagster.alerts.lifecycle.backtest import Backtest
-    from mlmon_dagster.defs.resources import Project
     from mlmon_dagster.monitors.budget import Budget
+    from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec, Window
 
 
@@ -66,8 +66,8 @@ def backtest(
 def _verdicts(
     project: Project, spec: ModelSpec, windows: tuple[Window, ...]
 ) -> list[dict[str, Any]]:
-    from mlmon_dagster.defs.compute import Work
-    from mlmon_dagster.defs.evidence import verdicts
+    from mlmon_dagster.pipeline.judge_inputs import verdicts
+    from mlmon_dagster.pipeline.work import Work
 
     work = Work(project, spec, windows, project.now(), f"backtest-{uuid.uuid4()}", is_backfill=True)
     states = work.states()

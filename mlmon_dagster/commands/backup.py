@@ -10,7 +10,7 @@ import click
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
 
 
 @click.command(epilog="Example: mlmon backup backups/2026-11-24.tar.gz")

@@ -12,7 +12,7 @@ from mlmon_dagster.commands.period import complete_period
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
 
 
 @click.group()

@@ -13,7 +13,7 @@ from mlmon_dagster.commands.options import spec_of, specs_of
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -183,7 +183,7 @@ def revoke(project: Project, token_id: str) -> None:
 
 
 def _moment(text: str, now: dt.datetime) -> dt.datetime:
-    from mlmon_dagster.defs.resources import parse_now
+    from mlmon_dagster.project import parse_now
     from mlmon_dagster.spec.scalars import parse_duration
 
     try:

@@ -9,7 +9,7 @@ import click
 
 from mlmon_dagster.commands.reload import start_watching
 from mlmon_dagster.defs.instance import dagster_home
-from mlmon_dagster.defs.resources import Project, process_environment
+from mlmon_dagster.project import Project, process_environment
 
 
 def start_dagster(project: Project, host: str, port: int) -> None:

@@ -13,8 +13,8 @@ from mlmon_dagster.commands import kept
 from mlmon_dagster.commands.findings import Finding
 from mlmon_dagster.commands.options import models_of
 from mlmon_dagster.commands.outside import sentence
-from mlmon_dagster.defs.resources import Project, wall_clock
 from mlmon_dagster.errors import ConfigError, MlmonError
+from mlmon_dagster.project import Project, wall_clock
 
 if TYPE_CHECKING:
     from mlmon_dagster.ingest.declared_columns import Stream
@@ -248,7 +248,7 @@ def _slack(project: Project) -> Finding:
         from mlmon_dagster.alerts.receivers.console import HOW_TO_CONNECT
 
         return Finding("slack", True, f"not connected. {HOW_TO_CONNECT}")
-    from mlmon_dagster.defs.receivers import receivers
+    from mlmon_dagster.pipeline.receivers import receivers
 
     check = receivers(project)["slack"].auth_test()  # type: ignore[attr-defined]
     return Finding(

@@ -12,8 +12,8 @@ from mlmon_dagster.commands.options import spec_of
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mlmon_dagster.defs.resources import Project
     from mlmon_dagster.drill.drill import Subject
+    from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
 
 
@@ -74,9 +74,9 @@ def _subjects(
     n_windows: int,
     seed: int,
 ) -> Iterator[Subject]:
-    from mlmon_dagster.defs.compute import Work
     from mlmon_dagster.drill.drill import Drill
     from mlmon_dagster.drill.faults import NAMES
+    from mlmon_dagster.pipeline.work import Work
 
     _refuse_unknown(columns, list(spec.features), f"feature of {spec.model}")
     _refuse_unknown(faults, list(NAMES), "fault")

@@ -14,7 +14,7 @@ from mlmon_dagster.commands.options import spec_of
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
     from mlmon_dagster.store.erasure.places import Places
 

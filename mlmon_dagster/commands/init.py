@@ -16,7 +16,7 @@ from mlmon_dagster.spec.names import RESERVED_MODELS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
     from mlmon_dagster.scaffold.roles import Roles
 
 _ENDED = dt.timedelta(days=30)  # without events for so long, the files are history

@@ -11,7 +11,7 @@ from mlmon_dagster.commands.options import models_of
 from mlmon_dagster.commands.outside import sentence
 
 if TYPE_CHECKING:
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
 
 NEWS = dt.timedelta(days=30)  # refused files that are older are told by --deep alone
 

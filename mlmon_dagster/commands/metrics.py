@@ -18,7 +18,7 @@ from mlmon_dagster.spec import Granularity, ModelSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
 
 SHOWN = [
     "window",

@@ -15,7 +15,7 @@ from mlmon_dagster.commands.period import complete_period
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
 
 
 @click.group()
@@ -31,7 +31,7 @@ for _command in (model_life.rename, model_life.remove, model_life.restore, model
 @click.pass_obj
 def list_models(project: Project) -> None:
     """List the models and how they are, worst first."""
-    from mlmon_dagster.defs.status import status_of
+    from mlmon_dagster.pipeline.status import status_of
 
     found = models_of(project)
     for row in status_of(project, found.specs, found.broken):

@@ -12,7 +12,7 @@ from mlmon_dagster.commands.options import author_option, spec_of
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
 
 _NAME_LINE = re.compile(r"^model:[ \t]*[^\s#]+", re.MULTILINE)

@@ -23,8 +23,8 @@ def future(
 
 
 def _moment(context: click.Context, text: str | None, sign: int) -> dt.datetime | None:
-    from mlmon_dagster.defs.resources import parse_now
     from mlmon_dagster.errors import ConfigError
+    from mlmon_dagster.project import parse_now
     from mlmon_dagster.spec.scalars import parse_duration
 
     if text is None:

@@ -11,7 +11,7 @@ import click
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
     from mlmon_dagster.spec import Models, ModelSpec
 
 
@@ -129,7 +129,7 @@ def as_of(command: Callable[..., Any]) -> Callable[..., Any]:
 def _moment(
     _context: click.Context, _option: click.Parameter, text: str | None
 ) -> dt.datetime | None:
-    from mlmon_dagster.defs.resources import parse_now
+    from mlmon_dagster.project import parse_now
 
     return None if text is None else parse_now(text)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlmon_dagster.defs.reports import write_health_report
-from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 
 

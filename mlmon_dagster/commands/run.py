@@ -12,11 +12,11 @@ from mlmon_dagster.commands.outside import sentence_of_failure
 from mlmon_dagster.commands.period import complete_period, window_range
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
-from mlmon_dagster.defs.lineage import REPORTED, WINDOWED
 from mlmon_dagster.defs.liveness import fail_dead_runs
-from mlmon_dagster.defs.planning import plan, try_again
-from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.pipeline.plan import plan, try_again
+from mlmon_dagster.pipeline.steps import REPORTED, WINDOWED
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window
 
 HISTORY = 7  # more windows than this in one run of a person are history, not news

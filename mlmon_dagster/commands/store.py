@@ -17,7 +17,7 @@ from mlmon_dagster.errors import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.defs.resources import Project
+    from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
 
 _DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\0")

@@ -6,14 +6,20 @@ from typing import Any
 
 import dagster as dg
 
-from mlmon_dagster.defs import compute, judging, measuring, records, reports
-from mlmon_dagster.defs.compute import Work
-from mlmon_dagster.defs.lineage import BY_NAME, MEASURED, AssetInfo, asset_key
+from mlmon_dagster.defs import reports
+from mlmon_dagster.defs.lineage import asset_key, partitions_of, windows_of
 from mlmon_dagster.defs.liveness import MODEL_TAG, note_process
 from mlmon_dagster.defs.metadata import numbers_only, safe_metadata
-from mlmon_dagster.defs.partitions import partitions_of, windows_of
-from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.defs.stopwatch import computing
+from mlmon_dagster.pipeline.baseline import fit_baseline
+from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, schema_changes_now, table_sizes
+from mlmon_dagster.pipeline.judge import judge_quarantined
+from mlmon_dagster.pipeline.measure import measure_windows
+from mlmon_dagster.pipeline.profile import build_window_profiles
+from mlmon_dagster.pipeline.rebuild import rebuild_records
+from mlmon_dagster.pipeline.steps import BY_NAME, MEASURED, AssetInfo
+from mlmon_dagster.pipeline.stopwatch import computing
+from mlmon_dagster.pipeline.work import Numbers, Work
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window
 from mlmon_dagster.store.state import retention_marks
 from mlmon_dagster.store.state.declared import check_declared
@@ -27,9 +33,9 @@ WindowNumbers = dict[str, dict[str, object]]
 def model_assets(project: Project, spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return the assets of one model, in lineage order."""
     windowed: dict[str, Callable[[Work], WindowNumbers]] = {
-        "inference_store": records.rebuild_records,
-        "profiles": compute.build_window_profiles,
-        **{step: partial(measuring.measure_windows, step=step) for step in MEASURED},
+        "inference_store": rebuild_records,
+        "profiles": build_window_profiles,
+        **{step: partial(measure_windows, step=step) for step in MEASURED},
     }
     return [
         _landing(spec),
@@ -94,10 +100,10 @@ def _event_log(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
     def event_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         work = work_of(project, spec, context)
         with computing.running():
-            report = compute.ingest(work, context.log.info)
-            judging.judge_quarantined(work)
-            numbers = {**compute.ingest_numbers(report), **compute.table_sizes(work)}
-            numbers |= compute.schema_changes_now(work)
+            report = ingest(work, context.log.info)
+            judge_quarantined(work)
+            numbers = {**ingest_numbers(report), **table_sizes(work)}
+            numbers |= schema_changes_now(work)
         return dg.MaterializeResult(metadata=safe_metadata(numbers))
 
     return event_log
@@ -107,7 +113,7 @@ def _baseline(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
     @_asset(spec, BY_NAME["baseline"])
     def baseline(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         with computing.running():
-            numbers = compute.fit_baseline(work_of(project, spec, context))
+            numbers = fit_baseline(work_of(project, spec, context))
         if "reason" in numbers:
             context.log.warning(str(numbers["reason"]))
         return dg.MaterializeResult(metadata=safe_metadata(numbers))
@@ -138,7 +144,7 @@ def _windowed(
 
 
 def _report(
-    project: Project, spec: ModelSpec, info: AssetInfo, body: Callable[[Work], compute.Numbers]
+    project: Project, spec: ModelSpec, info: AssetInfo, body: Callable[[Work], Numbers]
 ) -> dg.AssetsDefinition:
     @_asset(spec, info)
     def report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:

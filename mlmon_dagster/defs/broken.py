@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from mlmon_dagster.defs.liveness import MODEL_TAG
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import BrokenModel, Models, ModelSpec
 
 ASSET = "declaration"

@@ -12,13 +12,13 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData as Target,
 )
 
-from mlmon_dagster.defs import judging
 from mlmon_dagster.defs.assets import work_of
-from mlmon_dagster.defs.lineage import ASSETS, AssetInfo, asset_key
+from mlmon_dagster.defs.lineage import asset_key, partitions_of
 from mlmon_dagster.defs.metadata import safe_metadata, table
-from mlmon_dagster.defs.partitions import partitions_of
-from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.defs.stopwatch import computing
+from mlmon_dagster.pipeline.judge import describe_thresholds, judge, why_no_verdict
+from mlmon_dagster.pipeline.steps import ASSETS, AssetInfo
+from mlmon_dagster.pipeline.stopwatch import computing
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 
 Result = Mapping[str, Any]
@@ -40,7 +40,7 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
     check = dg.AssetCheckSpec(
         family,
         asset=key,
-        description=f"{info.check} {judging.describe_thresholds(spec, family)}".strip(),
+        description=f"{info.check} {describe_thresholds(spec, family)}".strip(),
         blocking=False,
         partitions_def=partitions_of(spec) if info.is_windowed else None,
         metadata={"owners": ", ".join(spec.owners)},
@@ -59,7 +59,7 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
         if info.is_windowed and not work.windows:
             return  # rows past retention; the verdicts of then stand
         with computing.running():
-            judged = judging.judge(work, family)
+            judged = judge(work, family)
         keys = [window.key for window in work.windows] if info.is_windowed else [None]
         targets = _targets(context.instance, key, keys)
         for partition in keys:
@@ -133,7 +133,7 @@ def _sentence(
         return f"{failing[0]['message']}{more}"
     if decided:
         return f"{len(decided)} monitor{'s' if len(decided) > 1 else ''} passed."
-    return "No verdict: " + judging.why_no_verdict([r["reason"] for r in results]) + "."
+    return "No verdict: " + why_no_verdict([r["reason"] for r in results]) + "."
 
 
 def _shown(result: Result) -> dict[str, object]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mlmon_dagster.defs.liveness import MODEL_TAG
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import BrokenModel, ModelSpec
 
 if TYPE_CHECKING:

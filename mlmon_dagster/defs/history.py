@@ -9,12 +9,13 @@ from typing import Any
 import dagster as dg
 
 from mlmon_dagster.defs.checks import evaluation, is_watched
-from mlmon_dagster.defs.compute import LIVE, Numbers
-from mlmon_dagster.defs.lineage import ASSETS, MEASURED, AssetInfo, asset_key
-from mlmon_dagster.defs.measuring import PLOTTED, numbers_of
+from mlmon_dagster.defs.lineage import asset_key
 from mlmon_dagster.defs.metadata import numbers_only
-from mlmon_dagster.defs.records import record_numbers
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.pipeline.measure import PLOTTED, numbers_of
+from mlmon_dagster.pipeline.rebuild import record_numbers
+from mlmon_dagster.pipeline.steps import ASSETS, MEASURED, AssetInfo
+from mlmon_dagster.pipeline.work import LIVE, Numbers
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.store.state import metric_log, monitor_results, window_steps
 

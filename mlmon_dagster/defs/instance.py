@@ -13,8 +13,8 @@ from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from mlmon_dagster.defs.resources import Project, read_variable, set_dagster_home
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.project import Project, read_variable, set_dagster_home
 from mlmon_dagster.spec.urls import url_problem
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import dagster as dg
 
 from mlmon_dagster.defs.metadata import safe_metadata, table
-from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.defs.sensors import ASSET_JOB
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 
 MAINTENANCE_KEY = dg.AssetKey(["maintenance"])

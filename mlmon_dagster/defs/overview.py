@@ -2,10 +2,11 @@
 
 import dagster as dg
 
-from mlmon_dagster.defs.lineage import MEASURED, asset_key
+from mlmon_dagster.defs.lineage import asset_key
 from mlmon_dagster.defs.metadata import safe_metadata, table
-from mlmon_dagster.defs.resources import Project
-from mlmon_dagster.defs.status import COLUMNS, status_of
+from mlmon_dagster.pipeline.status import COLUMNS, status_of
+from mlmon_dagster.pipeline.steps import MEASURED
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models
 
 OVERVIEW_KEY = dg.AssetKey(["overview"])

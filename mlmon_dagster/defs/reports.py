@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlmon_dagster.defs.compute import Numbers, Work
 from mlmon_dagster.defs.metadata import table
-from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.pipeline.work import Numbers, Work
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from mlmon_dagster.defs.lineage import REPORTED, WINDOWED, keys_of
+from mlmon_dagster.defs.lineage import keys_of, range_tags
 from mlmon_dagster.defs.liveness import MODEL_TAG
 from mlmon_dagster.defs.overview import OVERVIEW_KEY
-from mlmon_dagster.defs.partitions import range_tags
-from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.defs.sensors import ASSET_JOB
+from mlmon_dagster.pipeline.steps import REPORTED, WINDOWED
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Granularity, ModelSpec, complete_windows, production_end
 
 CRON: dict[Granularity, str] = {

@@ -8,17 +8,19 @@ from typing import Self
 
 import dagster as dg
 
-from mlmon_dagster.defs import broken, compute, delivery, failures, judging, silence
-from mlmon_dagster.defs.backlogs import note_backlog
+from mlmon_dagster.defs import broken, delivery, failures
 from mlmon_dagster.defs.checks import evaluation
-from mlmon_dagster.defs.compute import Work
-from mlmon_dagster.defs.delivery_check import report_delivery
-from mlmon_dagster.defs.lineage import asset_key, keys_of
+from mlmon_dagster.defs.delivery import report_delivery
+from mlmon_dagster.defs.lineage import asset_key, keys_of, range_tags
 from mlmon_dagster.defs.liveness import MODEL_TAG, models_in_flight
 from mlmon_dagster.defs.metadata import safe_metadata
-from mlmon_dagster.defs.partitions import range_tags
-from mlmon_dagster.defs.planning import Request, plan
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.pipeline import silence
+from mlmon_dagster.pipeline.backlogs import note_backlog
+from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers
+from mlmon_dagster.pipeline.judge import judge, judge_quarantined
+from mlmon_dagster.pipeline.plan import Request, plan
+from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec
 from mlmon_dagster.store.reading import backlog
 from mlmon_dagster.store.reading.backlog import Backlog
@@ -125,7 +127,7 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> list[dg.RunReques
     left = tick.seconds_left()
     ends = time.monotonic() + min(left, max(left / n_models, LEAST_SECONDS))
     try:
-        report = compute.ingest(
+        report = ingest(
             work,
             tick.context.log.debug,
             max_bytes=LARGE_FILE,
@@ -144,20 +146,20 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> list[dg.RunReques
         instance.report_runless_asset_event(
             dg.AssetMaterialization(
                 asset_key(spec, "event_log"),
-                metadata=safe_metadata(compute.ingest_numbers(report)),
+                metadata=safe_metadata(ingest_numbers(report)),
             )
         )
     if spec.model in tick.busy:
         return []
     newest = silence.newest_windows(work)
     touches_older = bool(newest and report.windows and report.windows[0] < newest[0])
-    fresh = judging.judge(work, "freshness", None if touches_older else newest)
+    fresh = judge(work, "freshness", None if touches_older else newest)
     if news:
         key = asset_key(spec, "event_log")
         instance.report_runless_asset_event(
             evaluation(key, "freshness", None, fresh.get(None, []), None)
         )
-    judging.judge_quarantined(work)
+    judge_quarantined(work)
     if report.n_large:
         return [take_in_request(spec)]
     more_is_coming = bool(report.n_waiting or report.n_left)

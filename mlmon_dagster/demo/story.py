@@ -20,11 +20,11 @@ from mlmon_dagster.commands.run import show_report
 from mlmon_dagster.defs.delivery import dispatch_alerts
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
-from mlmon_dagster.defs.lineage import REPORTED, WINDOWED
-from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.demo import flights
 from mlmon_dagster.demo.summary import render_episodes, render_months
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline.steps import REPORTED, WINDOWED
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, complete_windows
 
 MODEL = "flight_delay"

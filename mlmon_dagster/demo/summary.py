@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.alerts import AlertEpisode, list_alerts
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.project import Project
 from mlmon_dagster.report.rollup import rolled_up_metrics
 from mlmon_dagster.spec import ModelSpec
 

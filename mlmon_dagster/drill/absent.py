@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mlmon_dagster.defs.evidence import judge_inputs
 from mlmon_dagster.drill.faults import LATE_FEED, MISSING_TRUTH, NULLS, VOLUME
 from mlmon_dagster.drill.noticed import Notice, notice
 from mlmon_dagster.drill.past import Past, Row
 from mlmon_dagster.drill.trial import Probe
+from mlmon_dagster.pipeline.judge_inputs import judge_inputs
 from mlmon_dagster.spec import Window
 
 _BEFORE = 3  # windows that came in time, before a feed that is late

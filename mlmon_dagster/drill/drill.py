@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.drill import absent
 from mlmon_dagster.drill.faults import (
     FAULTS,
@@ -22,6 +21,7 @@ from mlmon_dagster.drill.noticed import Notice
 from mlmon_dagster.drill.past import TABLE, Past
 from mlmon_dagster.drill.trial import Probe, Slice, Trial, slices_of
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.metric_registry import REGRESSION
 

@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from mlmon_dagster.alerts.lifecycle.backtest import backtest
-from mlmon_dagster.defs.compute import Work
-from mlmon_dagster.defs.evidence import JudgeInputs, judge_inputs
+from mlmon_dagster.pipeline.judge_inputs import JudgeInputs, judge_inputs
+from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ALL, PRODUCTION, ModelSpec, Window, complete_windows
 from mlmon_dagster.store.state import retention_marks, window_steps
 from mlmon_dagster.store.state.window_steps import WindowInputs

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlmon_dagster.defs.comparing import Comparison, baseline_of
-from mlmon_dagster.defs.compute import PRODUCTION, Work, parts_of
-from mlmon_dagster.defs.evidence import JudgeInputs
-from mlmon_dagster.defs.measuring import compared, measured
 from mlmon_dagster.drill.faults import Fault, facts_of, inject
 from mlmon_dagster.drill.noticed import Notice, notice
 from mlmon_dagster.drill.past import Past, Row, judges_slices
+from mlmon_dagster.pipeline.baseline_choice import Comparison, baseline_of
+from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
+from mlmon_dagster.pipeline.measure import compared, measured
+from mlmon_dagster.pipeline.work import PRODUCTION, Work, parts_of
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.attribution import attributed
 from mlmon_dagster.store.reading import personal

@@ -12,7 +12,7 @@ from PIL import Image
 from mlmon_dagster.alerts.messages.plot_data import limit_of
 from mlmon_dagster.alerts.receivers.mail import MailReceiver, MailServer
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
-from mlmon_dagster.defs.plots import draw_plot
+from mlmon_dagster.pipeline.receivers import draw_plot
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_slack import FakeSlack

@@ -14,7 +14,7 @@ import click
 import pytest
 
 from mlmon_dagster.cli import cli
-from mlmon_dagster.defs.planning import MAX_ATTEMPTS, plan
+from mlmon_dagster.pipeline.plan import MAX_ATTEMPTS, plan
 from mlmon_dagster.spec import load_models
 from tests.alerts.fake_slack import fake_slack
 from tests.cli.conftest import Command

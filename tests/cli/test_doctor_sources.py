@@ -8,7 +8,7 @@ import sqlalchemy as sa
 import yaml
 
 from mlmon_dagster.commands.doctor import _sources
-from mlmon_dagster.defs.resources import project_from_environment
+from mlmon_dagster.project import project_from_environment
 from tests.ingest.sql_world import VARIABLE, sql_spec
 
 

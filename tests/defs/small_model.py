@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, load_model, window_from_key
 
 MODEL = "churn"

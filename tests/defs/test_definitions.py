@@ -19,10 +19,10 @@ from dagster.components.core.component_tree import ComponentTreeException
 from dagster.components.testing import create_defs_folder_sandbox
 
 from mlmon_dagster import MonitoredModel, build_definitions
-from mlmon_dagster.defs.lineage import ASSETS
+from mlmon_dagster.defs.lineage import partitions_of, windows_of
 from mlmon_dagster.defs.metadata import safe_metadata
-from mlmon_dagster.defs.partitions import partitions_of, windows_of
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.pipeline.steps import ASSETS
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, complete_windows, spec_from_mapping
 from tests.defs.small_model import MODEL, YAML, make_project, write_declaration
 

@@ -29,8 +29,7 @@ from dagster._utils.error import SerializableErrorInfo
 
 from mlmon_dagster.alerts import fold_results, list_alerts
 from mlmon_dagster.alerts.lifecycle.undeclared_models import platform_spec
-from mlmon_dagster.defs.backlogs import note_backlog
-from mlmon_dagster.defs.delivery_check import report_delivery
+from mlmon_dagster.defs.delivery import report_delivery
 from mlmon_dagster.defs.failures import (
     failed_plannings,
     note_planning,
@@ -38,7 +37,8 @@ from mlmon_dagster.defs.failures import (
 )
 from mlmon_dagster.defs.liveness import MODEL_TAG
 from mlmon_dagster.defs.overview import OVERVIEW_KEY
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.pipeline.backlogs import note_backlog
+from mlmon_dagster.project import Project
 from mlmon_dagster.store.alerting.outbox import enqueue
 from mlmon_dagster.store.reading.backlog import Backlog
 from tests.alerts.worlds import observe, result, spec_of

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mlmon_dagster.defs.lineage import WINDOWED, asset_key, keys_of
+from mlmon_dagster.defs.lineage import asset_key, keys_of
+from mlmon_dagster.pipeline.steps import WINDOWED
 from mlmon_dagster.report.summary import overall, standing_of
 from tests.defs.small_model import BROKEN, DAYS, LATE, MODEL, NOW, NULLED, SILENT, write_declaration
 from tests.defs.worlds import World, opened

@@ -23,7 +23,7 @@ import pytest
 
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.lineage import asset_key
-from mlmon_dagster.defs.resources import Project, project_from_environment
+from mlmon_dagster.project import Project, project_from_environment
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store.state import metric_log
 from tests.alerts.fake_slack import FakeSlack, Message, fake_slack

@@ -14,11 +14,11 @@ import dagster as dg
 import pytest
 
 from mlmon_dagster.defs import sensors
-from mlmon_dagster.defs.lineage import OF_ACTUALS, WINDOWED, asset_key
+from mlmon_dagster.defs.lineage import RANGE_END, RANGE_START, asset_key
 from mlmon_dagster.defs.liveness import PROCESS_TAG
-from mlmon_dagster.defs.partitions import RANGE_END, RANGE_START
-from mlmon_dagster.defs.planning import REVISED_EVERY
 from mlmon_dagster.ingest import cycle
+from mlmon_dagster.pipeline.plan import REVISED_EVERY
+from mlmon_dagster.pipeline.steps import OF_ACTUALS, WINDOWED
 from mlmon_dagster.store.state import manifest, monitor_results
 from tests.defs.small_model import (
     DAYS,

@@ -12,12 +12,17 @@ from typing import Any
 import pytest
 import yaml
 
-from mlmon_dagster.defs import compute, judging, measuring, records
-from mlmon_dagster.defs.compute import Work
-from mlmon_dagster.defs.lineage import OF_ACTUALS, WINDOWED
-from mlmon_dagster.defs.planning import COMPARED, Request, plan, try_again
-from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline.baseline import fit_baseline
+from mlmon_dagster.pipeline.ingest import ingest
+from mlmon_dagster.pipeline.judge import judge
+from mlmon_dagster.pipeline.measure import FAMILY_OF, measure_windows
+from mlmon_dagster.pipeline.plan import COMPARED, Request, plan, try_again
+from mlmon_dagster.pipeline.profile import build_window_profiles
+from mlmon_dagster.pipeline.rebuild import rebuild_records
+from mlmon_dagster.pipeline.steps import OF_ACTUALS, WINDOWED
+from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.spec.changes import RULES, rule_of
 from mlmon_dagster.store.state import metric_log
@@ -204,13 +209,13 @@ def land(
 def run(project: Project, spec: ModelSpec, days: tuple[dt.date, ...] = DAYS) -> None:
     """Do what a run of some windows does, without Dagster."""
     here = work(project, spec, days)
-    compute.fit_baseline(here)
-    records.rebuild_records(here)
-    judging.judge(here, "schema")
-    compute.build_window_profiles(here)
-    for step, family in measuring.FAMILY_OF.items():
-        measuring.measure_windows(here, step)
-        judging.judge(here, family)
+    fit_baseline(here)
+    rebuild_records(here)
+    judge(here, "schema")
+    build_window_profiles(here)
+    for step, family in FAMILY_OF.items():
+        measure_windows(here, step)
+        judge(here, family)
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +229,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     drop(actuals, landing(folder, "actuals") / "validation.parquet")
     for day, n_known in zip(DAYS, (ROWS, ROWS // 2), strict=True):
         land(folder, day, n_known=n_known)
-    assert compute.ingest(work(project, spec), print).files
+    assert ingest(work(project, spec), print).files
     run(project, spec)
     clock.moment = NOW
     assert plan(project, spec, NOW) == []
@@ -243,7 +248,7 @@ def own(shared: Project, tmp_path: Path) -> Iterator[Project]:
 
 def ingested(project: Project, spec: ModelSpec) -> dict[str, str]:
     """Take in what is new; return what became of each file, those of a copied folder left out."""
-    files = compute.ingest(work(project, spec, ()), print).files
+    files = ingest(work(project, spec, ()), print).files
     return {f"{f.stream}/{Path(f.path).stem}": f.status for f in files if f.status != "duplicate"}
 
 
@@ -261,7 +266,7 @@ def test_a_refused_key_says_what_is_stored_and_changes_nothing(shared: Project, 
     before = metric_log.newest(shared.store.state, MODEL)
 
     with pytest.raises(ConfigError) as caught:
-        compute.ingest(work(shared, changed(key), ()), print)
+        ingest(work(shared, changed(key), ()), print)
 
     said = str(caught.value)
     assert f"  {key} is " in said
@@ -309,7 +314,7 @@ def test_what_is_kept_holds_for_the_next_file(own: Project, key: str) -> None:
                                  "baseline.moving", "monitors.drift.baseline"])  # fmt: skip
 def test_what_is_followed_is_computed_once(own: Project, key: str) -> None:
     spec = changed(key)
-    compute.fit_baseline(work(own, spec))
+    fit_baseline(work(own, spec))
     if key not in ("time.start", "baseline.moving"):
         requests = plan(own, spec, NOW)
         wanted = COMPARED if key.startswith("monitors") else WINDOWED

@@ -6,7 +6,7 @@ import pytest
 
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
-from mlmon_dagster.defs.lineage import WINDOWED
+from mlmon_dagster.pipeline.steps import WINDOWED
 from mlmon_dagster.profiles.baseline.rolling import load_baseline
 from mlmon_dagster.report.rows import rows_behind
 from mlmon_dagster.report.summary import NONE, period_names, periods_of

@@ -18,8 +18,9 @@ import pandas as pd
 
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
-from mlmon_dagster.defs.lineage import WINDOWED, asset_key
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.defs.lineage import asset_key
+from mlmon_dagster.pipeline.steps import WINDOWED
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, read_models
 from mlmon_dagster.store.state import metric_log, monitor_results
 from tests.defs.small_model import (

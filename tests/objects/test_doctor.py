@@ -9,8 +9,8 @@ import pytest
 
 from mlmon_dagster.commands.doctor import examine
 from mlmon_dagster.commands.findings import Finding
-from mlmon_dagster.defs.resources import project_from_environment, storage_options
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.project import project_from_environment, storage_options
 from mlmon_dagster.store.places import objects
 from mlmon_dagster.store.places.location import Location
 from tests.defs.small_model import write_declaration

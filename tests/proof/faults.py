@@ -223,8 +223,8 @@ def _day(folder: Path, n: int, error: int, how: int, until: str, since: str = ""
     It begins with the stage ``since``, by default with the first, and ends with ``until``.
     """
     from mlmon_dagster.commands.outside import sentence
-    from mlmon_dagster.defs.resources import project_from_environment
     from mlmon_dagster.errors import MlmonError
+    from mlmon_dagster.project import project_from_environment
 
     project = project_from_environment(folder)
     if since:  # opened by the stages before
@@ -293,24 +293,28 @@ def _resetting(project: Any, n: int) -> Iterator[Callable[[], int]]:
 
 
 def _stages(project: Any, folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
-    from mlmon_dagster.defs import compute, measuring, records
-    from mlmon_dagster.defs.compute import Work
-    from mlmon_dagster.defs.lineage import MEASURED
+    from mlmon_dagster.pipeline.measure import measure_windows
+    from mlmon_dagster.pipeline.profile import build_window_profiles
+    from mlmon_dagster.pipeline.rebuild import rebuild_records
+    from mlmon_dagster.pipeline.steps import MEASURED
+    from mlmon_dagster.pipeline.work import Work
     from tests.proof import world
 
     spec = world.make_spec()
     yield "ingest", lambda: _ingest(project, spec, folder)
     windows = tuple(world.windows(spec)[1:2])
     work = Work(project, spec, windows, world.NOW, "proof", False)
-    yield "rebuild", lambda: records.rebuild_records(work) and ""
-    yield "profiles", lambda: compute.build_window_profiles(work) and ""
+    yield "rebuild", lambda: rebuild_records(work) and ""
+    yield "profiles", lambda: build_window_profiles(work) and ""
     for step in MEASURED:
-        yield f"measure {step}", lambda step=step: measuring.measure_windows(work, step) and ""  # type: ignore[misc]
-    from mlmon_dagster.defs import judging  # takes seconds, which a day cut short need not pay
-    from mlmon_dagster.defs.evidence import STEP_OF
+        yield f"measure {step}", lambda step=step: measure_windows(work, step) and ""  # type: ignore[misc]
+    from mlmon_dagster.pipeline.judge import (
+        judge,  # takes seconds, which a day cut short need not pay
+    )
+    from mlmon_dagster.pipeline.judge_inputs import STEP_OF
 
     for family in STEP_OF:
-        yield f"judge {family}", lambda family=family: judging.judge(work, family) and ""  # type: ignore[misc]
+        yield f"judge {family}", lambda family=family: judge(work, family) and ""  # type: ignore[misc]
     yield "deliver", lambda: _delivered(project, spec)
     project.store.close()
 
@@ -339,7 +343,7 @@ def _waited(folder: Path) -> dict[str, Any]:
     """
     import sqlalchemy as sa
 
-    from mlmon_dagster.defs.resources import project_from_environment
+    from mlmon_dagster.project import project_from_environment
     from mlmon_dagster.store.alerting.outbox import AT_ONCE, UNSETTLED
     from mlmon_dagster.store.state.schema import outbox
     from tests.proof import world
@@ -364,7 +368,7 @@ def _left(folder: Path) -> dict[str, Any]:
     """Return what the day left behind."""
     import sqlalchemy as sa
 
-    from mlmon_dagster.defs.resources import project_from_environment
+    from mlmon_dagster.project import project_from_environment
     from mlmon_dagster.store.upkeep.integrity import examine_store
     from tests.proof import world
 

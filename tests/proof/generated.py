@@ -28,11 +28,15 @@ from click.testing import CliRunner
 
 from benchmarks.drill.passes import Inbox, take_in
 from mlmon_dagster.cli import cli
-from mlmon_dagster.defs import compute, judging, measuring, records
-from mlmon_dagster.defs.compute import Work
-from mlmon_dagster.defs.lineage import MEASURED
-from mlmon_dagster.defs.planning import plan
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.pipeline.ingest import ingest
+from mlmon_dagster.pipeline.judge import judge
+from mlmon_dagster.pipeline.measure import measure_windows
+from mlmon_dagster.pipeline.plan import plan
+from mlmon_dagster.pipeline.profile import build_window_profiles
+from mlmon_dagster.pipeline.rebuild import rebuild_records
+from mlmon_dagster.pipeline.steps import MEASURED
+from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Window, spec_from_mapping, window_containing
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.state import manifest, metric_log, monitor_results, window_state
@@ -490,12 +494,12 @@ class Generated:
         """Do everything again; nothing may change."""
         before = self._numbers()
         work = Work(self.project, self.spec, tuple(self.windows), self.now, "again", False)
-        records.rebuild_records(work)
-        compute.build_window_profiles(work)
+        rebuild_records(work)
+        build_window_profiles(work)
         for step in MEASURED:
-            measuring.measure_windows(work, step)
+            measure_windows(work, step)
         for family in ("schema", "quality", "drift", "performance", "service"):
-            judging.judge(work, family)
+            judge(work, family)
         after = self._numbers()
         if before != after:
             changed = [k for k in before.keys() | after.keys() if before.get(k) != after.get(k)]
@@ -503,7 +507,7 @@ class Generated:
                 "differences",
                 f"computed again: {[(k, before.get(k), after.get(k)) for k in changed[:3]]}",
             )
-        again = compute.ingest(work)
+        again = ingest(work)
         if taken := [f for f in again.files if f.status not in ("waiting", "duplicate")]:
             self.found.note("differences", f"read again: {taken}")
 

@@ -17,10 +17,13 @@ from typing import Any
 
 import pandas as pd
 
-from mlmon_dagster.defs import compute, measuring, records
-from mlmon_dagster.defs.compute import Work
-from mlmon_dagster.defs.resources import Project
 from mlmon_dagster.ingest import ingest_new
+from mlmon_dagster.pipeline.baseline import fit_baseline
+from mlmon_dagster.pipeline.measure import measure_windows
+from mlmon_dagster.pipeline.profile import build_window_profiles
+from mlmon_dagster.pipeline.rebuild import rebuild_records
+from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, spec_from_mapping, window_containing
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.erasure.erase import erase, resume
@@ -197,9 +200,9 @@ def observed(store: Store, spec: ModelSpec, project: Path) -> dict[str, Any]:
 def measure(store: Store, spec: ModelSpec, project: Path) -> None:
     """Run the steps of all windows, as the assets do."""
     work = _work(store, spec, project)
-    records.rebuild_records(work)
-    compute.build_window_profiles(work)
-    measuring.measure_windows(work, "performance")
+    rebuild_records(work)
+    build_window_profiles(work)
+    measure_windows(work, "performance")
 
 
 def _work(store: Store, spec: ModelSpec, project: Path) -> Work:
@@ -246,7 +249,7 @@ def make_template(folder: Path) -> Path:
     os.utime(landing, (LANDED, LANDED))
     store = open_store(folder / "store")
     step(store, spec, project)
-    compute.fit_baseline(_work(store, spec, project))
+    fit_baseline(_work(store, spec, project))
     store.close()
     return folder / "store"
 

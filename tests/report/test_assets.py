@@ -14,11 +14,11 @@ import yaml
 from click.testing import CliRunner
 
 from mlmon_dagster.cli import cli
-from mlmon_dagster.defs.compute import Work
 from mlmon_dagster.defs.launch import Launcher
-from mlmon_dagster.defs.lineage import BY_NAME
 from mlmon_dagster.defs.reports import REPORTS, trace_performance
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.pipeline.steps import BY_NAME
+from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.project import Project
 from tests.conftest import SPEC
 from tests.report.worlds import MODEL, NOW, REGIONS, SECRET, World, declare
 

@@ -15,9 +15,13 @@ import pandas as pd
 import pyarrow as pa
 
 from mlmon_dagster.alerts import fold_results
-from mlmon_dagster.defs import compute, judging, measuring, records
-from mlmon_dagster.defs.compute import Work
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.pipeline.baseline import fit_baseline
+from mlmon_dagster.pipeline.judge import judge
+from mlmon_dagster.pipeline.measure import FAMILY_OF, measure_windows
+from mlmon_dagster.pipeline.profile import build_window_profiles
+from mlmon_dagster.pipeline.rebuild import rebuild_records
+from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, windows_between
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state
@@ -107,12 +111,12 @@ def build(
     with project.store.state.begin() as conn:
         window_state.mark_inputs(conn, spec, windows, NOW)
     work = Work(project, spec, windows, NOW, "run", is_backfill=False)
-    compute.fit_baseline(work)
-    records.rebuild_records(work)
-    compute.build_window_profiles(work)
-    for step, family in measuring.FAMILY_OF.items():
-        measuring.measure_windows(work, step)
-        judging.judge(work, family)
+    fit_baseline(work)
+    rebuild_records(work)
+    build_window_profiles(work)
+    for step, family in FAMILY_OF.items():
+        measure_windows(work, step)
+        judge(work, family)
     fold_results(project.store, [spec], NOW)
     return World(project, spec, rows, windows)
 

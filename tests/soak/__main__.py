@@ -25,7 +25,7 @@ import sqlalchemy as sa
 
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.defs.instance import open_instance
-from mlmon_dagster.defs.resources import Project, project_from_environment
+from mlmon_dagster.project import Project, project_from_environment
 from mlmon_dagster.store.state.schema import ingest_file, ingest_path
 from tests.soak.world import HELPER, ROWS, RUN, SETTLE, Sample, Stream, memory_of, running_dev
 

@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlmon_dagster.defs.compute import Work
-from mlmon_dagster.defs.earlier import is_waiting
+from mlmon_dagster.pipeline.usual_volume import is_waiting
+from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.store.reading import backlog
 from mlmon_dagster.store.reading.backlog import Backlog

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from mlmon_dagster.defs.compute import Work
+from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import Window, window_containing
 from mlmon_dagster.spec.model import TimeSpec
 from mlmon_dagster.store.state import manifest

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.defs.compute import Work, parts_of
 from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.pipeline.work import Work, parts_of
 from mlmon_dagster.spec import BaselineSpec, ModelSpec
 from mlmon_dagster.store.state.window_steps import NO_BASELINE, StepMark
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.defs.compute import Work
+from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.store.state import manifest, window_steps
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import FAMILIES, BrokenModel, ModelSpec
 from mlmon_dagster.store.state import window_steps
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.project import Project
 from mlmon_dagster.store.reading.backlog import Backlog
 
 BACKLOG_AFTER = dt.timedelta(minutes=10)

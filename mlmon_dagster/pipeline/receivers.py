@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime as dt
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mlmon_dagster.defs.plots import draw_plot
-from mlmon_dagster.defs.resources import Project, read_variable
+from mlmon_dagster.project import Project, read_variable
 from mlmon_dagster.spec import ModelSpec
 
 if TYPE_CHECKING:
     from mlmon_dagster.alerts import ConsoleReceiver, Receiver
     from mlmon_dagster.alerts.receivers.slack import SlackReceiver
     from mlmon_dagster.alerts.receivers.webhook import Endpoint
+    from mlmon_dagster.report.plots import Curve
 
 
 def receivers(project: Project, specs: Sequence[ModelSpec] = ()) -> dict[str, Receiver]:
@@ -72,3 +73,36 @@ def _endpoint(url: str | None, url_env: str | None, secret_env: str | None) -> E
     declared = {url_env: address, secret_env: secret}
     missing = tuple(name for name, value in declared.items() if name and value is None)
     return Endpoint(address or "", secret, missing)
+
+
+def draw_plot(plot: Mapping[str, Any]) -> bytes:
+    """Return a PNG of the plot of an alert, one curve below the other.
+
+    Args:
+        plot: As ``mlmon_dagster.alerts.messages.plot_data.plot_of`` made it.
+    """
+    from mlmon_dagster.report.plots import draw
+
+    return draw(*(_curve(curve, plot["zone"]) for curve in plot["curves"]))
+
+
+def _curve(curve: Mapping[str, Any], zone: str) -> Curve:
+    from mlmon_dagster.report.plots import Curve
+
+    return Curve(
+        title=curve["title"],
+        starts=[dt.datetime.fromisoformat(start) for start in curve["starts"]],
+        values=_numbers(curve["values"]),
+        end=dt.datetime.fromisoformat(curve["end"]),
+        lower=_numbers(curve["lower"]),
+        upper=_numbers(curve["upper"]),
+        zone=zone,
+        baseline=curve["baseline"],
+        limit=curve["limit"],
+        failing=curve["failing"],
+        is_share=curve["is_share"],
+    )
+
+
+def _numbers(values: Sequence[float | None]) -> list[float]:
+    return [float("nan") if value is None else value for value in values]

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mlmon_dagster.defs import silence
-from mlmon_dagster.defs.compute import Work, mark_of, mark_step
-from mlmon_dagster.defs.evidence import STEP_OF, verdicts
-from mlmon_dagster.defs.refused import reported_in, window_named_by
+from mlmon_dagster.pipeline import silence
+from mlmon_dagster.pipeline.judge_inputs import STEP_OF, verdicts
+from mlmon_dagster.pipeline.quarantined import reported_in, window_named_by
+from mlmon_dagster.pipeline.work import Work, mark_of, mark_step
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store.state import manifest, monitor_results

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from mlmon_dagster.defs.comparing import baseline_of
-from mlmon_dagster.defs.compute import baseline_windows, first_of
-from mlmon_dagster.defs.lineage import OF_ACTUALS, STEPS, WINDOWED
-from mlmon_dagster.defs.resources import Project
+from mlmon_dagster.pipeline.baseline import baseline_windows, first_of
+from mlmon_dagster.pipeline.baseline_choice import baseline_of
+from mlmon_dagster.pipeline.steps import OF_ACTUALS, STEPS, WINDOWED
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import (
     PRODUCTION,
     ModelSpec,

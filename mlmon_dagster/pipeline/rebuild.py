@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.defs.compute import LIVE, PRODUCTION, Numbers, Work
+from mlmon_dagster.pipeline.work import LIVE, PRODUCTION, Numbers, Work
 from mlmon_dagster.spec import Window
 from mlmon_dagster.store.state import window_state, window_steps
 from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs

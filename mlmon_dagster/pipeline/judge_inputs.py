@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mlmon_dagster.defs import silence
-from mlmon_dagster.defs.comparing import Comparison, comparisons
-from mlmon_dagster.defs.compute import PRODUCTION, Work, parts_of
-from mlmon_dagster.defs.earlier import is_waiting, repeating_files, sent_again, volumes
-from mlmon_dagster.defs.lineage import ASSETS
-from mlmon_dagster.defs.refused import quarantined_files, reported_in
+from mlmon_dagster.pipeline import silence
+from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons
+from mlmon_dagster.pipeline.quarantined import quarantined_files, reported_in
+from mlmon_dagster.pipeline.steps import ASSETS
+from mlmon_dagster.pipeline.usual_volume import is_waiting, repeating_files, sent_again, volumes
+from mlmon_dagster.pipeline.work import PRODUCTION, Work, parts_of
 from mlmon_dagster.spec import ModelSpec, Window, attribution, maturity_of
 from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL

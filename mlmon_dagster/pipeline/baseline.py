@@ -1,0 +1,71 @@
+"""What the asset `baseline` does: fit what windows are compared with."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.pipeline.work import Numbers, Work
+from mlmon_dagster.spec import ModelSpec, first_window
+from mlmon_dagster.spec.profiling import profile_digest
+from mlmon_dagster.store.state import window_steps
+from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs
+
+if TYPE_CHECKING:
+    from mlmon_dagster.profiles import Baseline
+
+
+def fit_baseline(work: Work) -> Numbers:
+    """Fit the baseline if its events changed; return its size and identity.
+
+    Without events of its dataset there is nothing to fit, and the numbers say so: a model that
+    just went live has none yet, and its windows then say NO_DATA instead of failing.
+    """
+    from mlmon_dagster.profiles import ensure_baseline
+
+    store, model = work.project.store, work.spec.model
+    states = window_steps.load(store.state, model)
+    try:
+        baseline = ensure_baseline(store, work.spec, work.now)
+    except BaselineMissingError as error:
+        numbers: Numbers = {"n": 0, "reason": str(error)}
+    else:
+        numbers = _described(baseline)
+    # Other features, slices and the like need another baseline, although no event came; see
+    # `planning`.
+    digest = profile_digest(work.spec)
+    noted = baseline_windows(work.spec, states) or first_of(states)
+    marks = {start: StepMark(state.input_revision, digest) for start, state in noted.items()}
+    with store.state.begin() as conn:
+        window_steps.mark(conn, model, "baseline", marks, work.now)
+        window_steps.forget_attempts(conn, model, list(marks))
+    return numbers
+
+
+def baseline_windows(
+    spec: ModelSpec, states: Mapping[dt.datetime, WindowInputs]
+) -> dict[dt.datetime, WindowInputs]:
+    """Return the windows before production began, which only other datasets have events of."""
+    first = first_window(spec.time).start
+    return {start: state for start, state in states.items() if start < first}
+
+
+def first_of(states: Mapping[dt.datetime, WindowInputs]) -> dict[dt.datetime, WindowInputs]:
+    """Return the first window alone: where a model without older ones notes its baseline."""
+    return {start: states[start] for start in sorted(states)[:1]}
+
+
+def _described(baseline: Baseline) -> Numbers:
+    from mlmon_dagster.profiles.bins.seasons import season_notice
+
+    notice = season_notice(baseline.windows)
+    return {
+        **({"one_season": notice} if notice else {}),
+        "n": baseline.n,
+        "n_columns": len(baseline.binnings),
+        "dataset": baseline.dataset,
+        "kind": baseline.kind,
+        "baseline_id": baseline.baseline_id,
+    }

@@ -1,0 +1,83 @@
+"""What the assets do, window by window, free of Dagster.
+
+Every step takes the revision of its inputs from the step before it and records it with its own
+result, so that the planner can tell what is out of date after any crash or partial run.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.pipeline.steps import STEPS
+from mlmon_dagster.project import Project
+from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.store.baselines import promotions
+from mlmon_dagster.store.state import window_steps
+from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs
+
+if TYPE_CHECKING:
+    pass
+
+
+PRODUCTION = "production"
+LIVE = (PRODUCTION, "shadow", "canary")  # measured in every window; production alone is judged
+Numbers = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one step of one run works on.
+
+    Attributes:
+        project: Where the state is.
+        spec: The model.
+        windows: The run's windows, oldest first; () for an asset without partitions.
+        now: The moment the run goes by.
+        run_id: Dagster's run.
+        is_backfill: Whether the run recomputes history, whose alerts are listed and not sent.
+    """
+
+    project: Project
+    spec: ModelSpec
+    windows: tuple[Window, ...]
+    now: dt.datetime
+    run_id: str
+    is_backfill: bool
+
+    @property
+    def start(self) -> dt.datetime:
+        """Start of the first window."""
+        return self.windows[0].start
+
+    @property
+    def end(self) -> dt.datetime:
+        """End of the last window."""
+        return self.windows[-1].end
+
+    def states(self) -> dict[dt.datetime, WindowInputs]:
+        """Return the state of the run's windows; one that no event touched has none."""
+        return window_steps.load(self.project.store.state, self.spec.model, self.start, self.end)
+
+
+def parts_of(work: Work) -> list[Work]:
+    """Split a run's windows where another baseline comes into force."""
+    force = promotions.in_force(work.project.store.state, work.spec.model)
+    groups = groupby(work.windows, key=lambda window: force.at(window.start))
+    return [replace(work, windows=tuple(windows)) for _, windows in groups]
+
+
+def mark_step(work: Work, step: str, marks: Mapping[dt.datetime, StepMark]) -> None:
+    """Record that a step of the run's windows is done."""
+    with work.project.store.state.begin() as conn:
+        window_steps.mark(conn, work.spec.model, step, marks, work.now)
+        window_steps.note_finished(conn, work.spec.model, STEPS, list(marks), work.now)
+
+
+def mark_of(states: Mapping[dt.datetime, WindowInputs], window: Window, step: str) -> StepMark:
+    """Return what a step of a window was made from; revision 0 if it was never run."""
+    state = states.get(window.start)
+    return state.steps.get(step, StepMark(0, "")) if state else StepMark(0, "")
