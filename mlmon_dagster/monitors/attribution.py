@@ -17,7 +17,8 @@ from mlmon_dagster.monitors.evidence import (
 )
 from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
-from mlmon_dagster.spec.attribution import ATTRIBUTION, SHIFT, Attribution, attributed
+from mlmon_dagster.spec.attribution import ATTRIBUTION, SHIFT, attributed
+from mlmon_dagster.spec.shap import Attribution
 
 
 def attributions(evidence: Evidence) -> dict[str, float]:

@@ -7,19 +7,21 @@ from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
+from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import names
-from mlmon_dagster.spec.actuals import no_actual_problem
 from mlmon_dagster.spec.alerting import policy_problems
 from mlmon_dagster.spec.attribution import attribution_problems
 from mlmon_dagster.spec.estimates import estimate_problems
 from mlmon_dagster.spec.features import alias_problems
+from mlmon_dagster.spec.predicate_parser import parse_predicate, predicate_columns
 from mlmon_dagster.spec.retention import retention_problems
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
 from mlmon_dagster.spec.sources import source_problems
 from mlmon_dagster.spec.tasks import metric_problem, task_problems
 
 if TYPE_CHECKING:
-    from mlmon_dagster.spec.model import ModelSpec
+    from mlmon_dagster.spec.declaration import Declaration
+
 
 Path = tuple[str | int, ...]
 _MOST_SLICE_COLUMNS = 3
@@ -33,7 +35,7 @@ class Problem(NamedTuple):
     message: str
 
 
-def find_problems(spec: ModelSpec, without: Collection[str] = ()) -> list[Problem]:
+def find_problems(spec: Declaration, without: Collection[str] = ()) -> list[Problem]:
     """Return everything that does not fit together in a spec, in the order of its parts.
 
     Args:
@@ -53,28 +55,28 @@ def _said(path: Path, message: str | None) -> Iterator[Problem]:
         yield Problem(path, message)
 
 
-def _model(spec: ModelSpec) -> Iterator[Problem]:
+def _model(spec: Declaration) -> Iterator[Problem]:
     yield from _said(("model",), names.model_problem(spec.model))
 
 
-def _task(spec: ModelSpec) -> Iterator[Problem]:
+def _task(spec: Declaration) -> Iterator[Problem]:
     for path, message in task_problems(spec):
         yield Problem(path, message)
 
 
-def _owners(spec: ModelSpec) -> Iterator[Problem]:
+def _owners(spec: Declaration) -> Iterator[Problem]:
     if not spec.owners:
         yield Problem(("owners",), "at least one owner is needed, such as team:ml-platform")
     for index, owner in enumerate(spec.owners):
         yield from _said(("owners", index), names.owner_problem(owner))
 
 
-def _alerts(spec: ModelSpec) -> Iterator[Problem]:
+def _alerts(spec: Declaration) -> Iterator[Problem]:
     for path, message in policy_problems(spec.alerts):
         yield Problem(("alerts", *path), message)
 
 
-def _time(spec: ModelSpec) -> Iterator[Problem]:
+def _time(spec: Declaration) -> Iterator[Problem]:
     time = spec.time
     problem = names.zone_problem(time.zone)
     yield from _said(("time", "zone"), problem)
@@ -89,7 +91,7 @@ def _time(spec: ModelSpec) -> Iterator[Problem]:
         yield from _hours(spec, zone_known=problem is None)
 
 
-def _hours(spec: ModelSpec, zone_known: bool) -> Iterator[Problem]:
+def _hours(spec: Declaration, zone_known: bool) -> Iterator[Problem]:
     time = spec.time
     if time.end is not None and (count := (time.end - time.start).days * 24) > MAX_HOURLY_WINDOWS:
         yield Problem(
@@ -114,7 +116,7 @@ def _changes_by_part_of_an_hour(zone: str, start: dt.date, end: dt.date | None) 
     return len({offset % hour for offset in offsets if offset is not None}) > 1
 
 
-def _source(spec: ModelSpec) -> Iterator[Problem]:
+def _source(spec: Declaration) -> Iterator[Problem]:
     for stream, source in spec.source:
         if source is not None:
             found = source_problems(source, spec.columns.declared())
@@ -127,16 +129,16 @@ def _source(spec: ModelSpec) -> Iterator[Problem]:
         )
 
 
-def _actuals(spec: ModelSpec) -> Iterator[Problem]:
-    yield from _said(("actuals", "no_actual_when"), no_actual_problem(spec))
+def _actuals(spec: Declaration) -> Iterator[Problem]:
+    yield from _said(("actuals", "no_actual_when"), _no_actual_problem(spec))
 
 
-def _attribution(spec: ModelSpec) -> Iterator[Problem]:
+def _attribution(spec: Declaration) -> Iterator[Problem]:
     for path, message in attribution_problems(spec):
         yield Problem(path, message)
 
 
-def _columns(spec: ModelSpec) -> Iterator[Problem]:
+def _columns(spec: Declaration) -> Iterator[Problem]:
     roles = spec.columns.declared()
     for role, name in roles.items():
         if ":" not in role and role not in ("group", "rank"):
@@ -153,7 +155,7 @@ def _columns(spec: ModelSpec) -> Iterator[Problem]:
         )
 
 
-def _features(spec: ModelSpec) -> Iterator[Problem]:
+def _features(spec: Declaration) -> Iterator[Problem]:
     if not spec.features:
         yield Problem(("features",), "at least one feature is needed")
     for path, message in alias_problems(spec.features, spec.columns.declared().values()):
@@ -166,7 +168,7 @@ def _features(spec: ModelSpec) -> Iterator[Problem]:
             yield Problem(("features", name), f"'{name}' is the ground truth, not a feature")
 
 
-def _baseline(spec: ModelSpec) -> Iterator[Problem]:
+def _baseline(spec: Declaration) -> Iterator[Problem]:
     yield from _said(("baseline",), spec.baseline.problem(spec.time.granularity))
     kind, declared = spec.baseline.kind, "baseline" in spec.model_fields_set
     if kind == "model_version" and spec.columns.model_version is None:
@@ -176,7 +178,7 @@ def _baseline(spec: ModelSpec) -> Iterator[Problem]:
         yield Problem(("baseline",), message + "; or write {moving: 28d}")
 
 
-def _slices(spec: ModelSpec) -> Iterator[Problem]:
+def _slices(spec: Declaration) -> Iterator[Problem]:
     seen = set()
     for index, key in enumerate(spec.slices):
         where: Path = ("slices", index)
@@ -189,7 +191,7 @@ def _slices(spec: ModelSpec) -> Iterator[Problem]:
             yield from _said(where, _slice_column_problem(spec, column))
 
 
-def _slice_column_problem(spec: ModelSpec, column: str) -> str | None:
+def _slice_column_problem(spec: Declaration, column: str) -> str | None:
     if column == "model_version" and spec.columns.model_version is not None:
         return None
     fit = [n for n, f in spec.features.items() if f.type in _SLICEABLE and not f.pii]
@@ -202,7 +204,7 @@ def _slice_column_problem(spec: ModelSpec, column: str) -> str | None:
     return f"'{column}' is marked pii; its values may not be shown" if feature.pii else None
 
 
-def _monitors(spec: ModelSpec) -> Iterator[Problem]:
+def _monitors(spec: Declaration) -> Iterator[Problem]:
     for path, monitor in spec.monitors.each():
         if monitor.owner is not None:
             yield from _said(("monitors", *path, "owner"), names.owner_problem(monitor.owner))
@@ -224,7 +226,7 @@ def _monitors(spec: ModelSpec) -> Iterator[Problem]:
     yield from _service(spec)
 
 
-def _monitored_columns(spec: ModelSpec, family: str) -> Iterator[Problem]:
+def _monitored_columns(spec: Declaration, family: str) -> Iterator[Problem]:
     monitor = getattr(spec.monitors, family)
     known = [*spec.features, *(r for r in _OUTPUTS if getattr(spec.columns, r))]
     where: Path = ("monitors", family, "columns")
@@ -237,7 +239,7 @@ def _monitored_columns(spec: ModelSpec, family: str) -> Iterator[Problem]:
             yield Problem((*where, index), f"'{column}' is not a feature{hint}")
 
 
-def _performance(spec: ModelSpec) -> Iterator[Problem]:
+def _performance(spec: Declaration) -> Iterator[Problem]:
     seen: set[str] = set()
     for index, monitor in enumerate(spec.monitors.performance):
         where: Path = ("monitors", "performance", index)
@@ -252,7 +254,7 @@ def _performance(spec: ModelSpec) -> Iterator[Problem]:
         )
 
 
-def _service(spec: ModelSpec) -> Iterator[Problem]:
+def _service(spec: Declaration) -> Iterator[Problem]:
     service = spec.monitors.service
     for metric, role in (
         ("p95_latency_ms", "latency_ms"),
@@ -265,7 +267,7 @@ def _service(spec: ModelSpec) -> Iterator[Problem]:
             )
 
 
-def _retention(spec: ModelSpec) -> Iterator[Problem]:
+def _retention(spec: Declaration) -> Iterator[Problem]:
     found = retention_problems(spec.retention, spec.actuals.closed_after)
     yield from (Problem(("retention", name), said) for name, said in found)
 
@@ -278,7 +280,7 @@ _MONITOR_FIELDS = (
     "task", "time", "source", "columns", "features", "monitors", "costs", "fairness",
 )  # fmt: skip
 # Each rule, and the fields that it reads.
-_RULES: dict[Callable[[ModelSpec], Iterator[Problem]], tuple[str, ...]] = {
+_RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
     _model: ("model",),
     _task: _TASK_FIELDS,
     _owners: ("owners",),
@@ -294,3 +296,18 @@ _RULES: dict[Callable[[ModelSpec], Iterator[Problem]], tuple[str, ...]] = {
     _alerts: ("alerts",),
     _retention: ("actuals", "retention"),
 }
+
+
+def _no_actual_problem(spec: Declaration) -> str | None:
+    """Say what is wrong with ``no_actual_when``; None if nothing is."""
+    text = spec.actuals.no_actual_when
+    if text is None:
+        return None
+    columns = predicate_columns(spec)
+    for role in ("actual", "actual_time", "outcome"):  # known only where there is ground truth
+        columns.pop(role, None)
+    try:
+        parse_predicate(text, columns, spec.time.zone)
+    except ConfigError as error:
+        return str(error)
+    return None

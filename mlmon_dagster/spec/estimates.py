@@ -10,7 +10,7 @@ from mlmon_dagster.spec.monitors import EstimateMonitor
 from mlmon_dagster.spec.names import listed
 
 if TYPE_CHECKING:
-    from mlmon_dagster.spec.model import ModelSpec
+    from mlmon_dagster.spec.declaration import Declaration
 
 ESTIMATED: Final[dict[str, tuple[str, ...]]] = {
     BINARY: (
@@ -32,7 +32,7 @@ def residual(metric: str) -> str:
     return f"{metric}_residual"
 
 
-def estimated_metrics(spec: ModelSpec) -> tuple[str, ...]:
+def estimated_metrics(spec: Declaration) -> tuple[str, ...]:
     """Return the metrics that can be estimated of a model, () if none can.
 
     A classifier's decisions are weighed by its scores, so that it must log them; what is learnt
@@ -52,7 +52,7 @@ def estimated_metrics(spec: ModelSpec) -> tuple[str, ...]:
     )
 
 
-def default_estimates(spec: ModelSpec) -> tuple[EstimateMonitor, ...]:
+def default_estimates(spec: Declaration) -> tuple[EstimateMonitor, ...]:
     """Return what is monitored of a model's estimates unless it says otherwise.
 
     Errors of a regression have a unit, so that no limit of theirs suits every model.
@@ -62,7 +62,7 @@ def default_estimates(spec: ModelSpec) -> tuple[EstimateMonitor, ...]:
     return (EstimateMonitor(metric=wanted),) if wanted is not None and wanted in found else ()
 
 
-def estimate_problems(spec: ModelSpec) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def estimate_problems(spec: Declaration) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Find declared monitors of estimates that the model cannot have."""
     seen: set[str] = set()
     for index, monitor in enumerate(spec.monitors.estimated_performance):
@@ -74,7 +74,7 @@ def estimate_problems(spec: ModelSpec) -> Iterator[tuple[tuple[str | int, ...], 
             yield where, problem
 
 
-def _problem(spec: ModelSpec, metric: str) -> str | None:
+def _problem(spec: Declaration, metric: str) -> str | None:
     if metric in estimated_metrics(spec):
         return None
     known = ESTIMATED.get(spec.task, ())

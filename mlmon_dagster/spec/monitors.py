@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from mlmon_dagster.spec.attribution import Attribution, DeclaredAttribution
 from mlmon_dagster.spec.baseline import DeclaredBaseline
 from mlmon_dagster.spec.conditions import Condition, RateCondition, check_ladder
 from mlmon_dagster.spec.metric_registry import METRICS
@@ -22,6 +21,7 @@ from mlmon_dagster.spec.scalars import (
     as_tuple,
     shown,
 )
+from mlmon_dagster.spec.shap import Attribution, DeclaredAttribution
 
 # In the order in which people look at them.
 FAMILIES = (

@@ -6,6 +6,12 @@ import difflib
 import re
 import zoneinfo
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    pass
+
 
 # What the store calls its own columns; a feature of that name would overwrite them.
 RESERVED_COLUMNS = frozenset(
@@ -170,3 +176,8 @@ def _is_zone(zone: str) -> bool:
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):  # OSError: names a folder
         return False
     return True
+
+
+def score_column(label: str) -> str:
+    """Return the store's column of a class's score; free of characters that Delta refuses."""
+    return f"score:{quote(label, safe='')}"

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.declaration import Declaration
 from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.predicate import (
     Comparison,
@@ -71,7 +71,7 @@ class _Token(NamedTuple):
     position: int
 
 
-def predicate_columns(spec: ModelSpec) -> dict[str, ColumnKind]:
+def predicate_columns(spec: Declaration) -> dict[str, ColumnKind]:
     """Return the columns that a predicate on a model's inference records may use."""
     roles = {r: k for r, k in _KIND_OF_ROLE.items() if r in spec.columns.declared()}
     if spec.task == "multiclass_classification":

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MULTICLASS, RANKING, REGRESSION
 from mlmon_dagster.spec.monitors import PerformanceMonitor
-from mlmon_dagster.spec.names import column_problem, did_you_mean, listed
+from mlmon_dagster.spec.names import column_problem, did_you_mean, listed, score_column
 from mlmon_dagster.spec.scalars import KOfN
 
 if TYPE_CHECKING:
-    from mlmon_dagster.spec.model import ModelSpec
+    from mlmon_dagster.spec.declaration import Declaration
+
 
 MAX_CLASSES = 100
 RESIDUAL = "residual"
@@ -37,22 +37,17 @@ _DEFAULTS = {
 }
 
 
-def score_column(label: str) -> str:
-    """Return the store's column of a class's score; free of characters that Delta refuses."""
-    return f"score:{quote(label, safe='')}"
-
-
-def class_scores(spec: ModelSpec) -> dict[str, str]:
+def class_scores(spec: Declaration) -> dict[str, str]:
     """Return class -> the store's column of its score, in the order of the classes' names."""
     return {label: score_column(label) for label in sorted(spec.columns.scores or {})}
 
 
-def declared_classes(spec: ModelSpec) -> tuple[str, ...]:
+def declared_classes(spec: Declaration) -> tuple[str, ...]:
     """Return the classes that a multiclass spec names, sorted; none if they are to be learnt."""
     return tuple(sorted({*(spec.classes or ()), *(spec.columns.scores or {})}))
 
 
-def default_performance(spec: ModelSpec) -> tuple[PerformanceMonitor, ...]:
+def default_performance(spec: Declaration) -> tuple[PerformanceMonitor, ...]:
     """Return what is monitored of a model's performance unless it says otherwise."""
     metric, drop = _DEFAULTS[spec.task]
     if spec.task == BINARY and spec.columns.score is None:
@@ -61,7 +56,7 @@ def default_performance(spec: ModelSpec) -> tuple[PerformanceMonitor, ...]:
 
 
 def default_levels(
-    spec: ModelSpec, declared: tuple[PerformanceMonitor, ...]
+    spec: Declaration, declared: tuple[PerformanceMonitor, ...]
 ) -> tuple[PerformanceMonitor, ...]:
     """Return what is monitored of where predictions lie, unless the spec has its own limit of it.
 
@@ -82,17 +77,17 @@ def default_levels(
     return tuple(monitor for monitor in found if monitor.metric not in named)
 
 
-def watches_only_data(spec: ModelSpec) -> bool:
+def watches_only_data(spec: Declaration) -> bool:
     """Say whether a binary model's events hold inputs, and no output to measure."""
     return spec.columns.score is None and spec.columns.prediction is None
 
 
-def task_signature(spec: ModelSpec) -> list[Any]:
+def task_signature(spec: Declaration) -> list[Any]:
     """Return what of a spec decides how its task is profiled, besides features and slices."""
     return [declared_classes(spec), sorted(spec.columns.scores or {}), spec.top_k, spec.quantile]
 
 
-def task_problems(spec: ModelSpec) -> Found:
+def task_problems(spec: Declaration) -> Found:
     """Find the roles that a task lacks and the keys that it has no use for."""
     columns = spec.columns
     for path, tasks in _ONLY_FOR.items():
@@ -105,7 +100,7 @@ def task_problems(spec: ModelSpec) -> Found:
             yield ("columns", role), problem
 
 
-def _binary(spec: ModelSpec) -> Found:
+def _binary(spec: Declaration) -> Found:
     if watches_only_data(spec) and spec.monitors.performance != ():
         yield (
             ("columns",),
@@ -118,7 +113,7 @@ def _binary(spec: ModelSpec) -> Found:
         yield from _fairness(spec)
 
 
-def _fairness(spec: ModelSpec) -> Found:
+def _fairness(spec: Declaration) -> Found:
     assert spec.fairness is not None
     if spec.columns.prediction is None:
         yield ("fairness",), "fairness compares rates of decisions; declare columns.prediction"
@@ -135,7 +130,7 @@ def _fairness(spec: ModelSpec) -> Found:
             yield ("fairness", "reference", key), f"'{key}' is not under fairness.slices"
 
 
-def _multiclass(spec: ModelSpec) -> Found:
+def _multiclass(spec: Declaration) -> Found:
     if spec.columns.score is not None:
         yield (
             ("columns", "score"),
@@ -160,7 +155,7 @@ def _multiclass(spec: ModelSpec) -> Found:
         yield ("classes",), "at least two different classes are needed, each listed once"
 
 
-def _regression(spec: ModelSpec) -> Found:
+def _regression(spec: Declaration) -> Found:
     if spec.columns.score is not None:
         yield ("columns", "score"), "a regression has no score; its output is columns.prediction"
     if spec.columns.prediction is None:
@@ -172,7 +167,7 @@ def _regression(spec: ModelSpec) -> Found:
         )
 
 
-def _ranking(spec: ModelSpec) -> Found:
+def _ranking(spec: Declaration) -> Found:
     columns = spec.columns
     if columns.group is None:
         yield (
@@ -197,7 +192,7 @@ def _ranking(spec: ModelSpec) -> Found:
 _ROLES = {BINARY: _binary, MULTICLASS: _multiclass, REGRESSION: _regression, RANKING: _ranking}
 
 
-def metric_problem(spec: ModelSpec, metric: str) -> str | None:
+def metric_problem(spec: Declaration, metric: str) -> str | None:
     """Say why a model cannot have a metric, or None if it can."""
     info = METRICS[metric]
     if spec.task not in info.tasks:
@@ -210,6 +205,6 @@ def metric_problem(spec: ModelSpec, metric: str) -> str | None:
     return None
 
 
-def _has(spec: ModelSpec, need: str) -> bool:
+def _has(spec: Declaration, need: str) -> bool:
     holder: Any = spec if need in ("costs", "fairness") else spec.columns
     return getattr(holder, need) is not None
