@@ -142,7 +142,7 @@ def _object_storage(project: Project) -> Finding:
     """Try out every place in object storage: the store's, and those of landing files."""
     from mlmon_dagster.ingest.landing.discover_objects import listed_folder
     from mlmon_dagster.store.places import objects
-    from mlmon_dagster.store.places.location import Location
+    from mlmon_dagster.store.places.addresses import place_of
 
     is_written = {project.store_root: True} if _is_remote(project.store_root) else {}
     for spec in models_of(project).specs:
@@ -154,7 +154,7 @@ def _object_storage(project: Project) -> Finding:
     problems = [
         problem
         for url, written in is_written.items()
-        if (problem := objects.probe(Location.of(url, project.storage_options), is_written=written))
+        if (problem := objects.probe(place_of(url, project.storage_options), is_written=written))
     ]
     return Finding(
         "object storage",

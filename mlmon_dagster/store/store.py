@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.store.places.addresses import place_of
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import database
 
@@ -168,7 +169,7 @@ def open_store(
         ConfigError: If the URL is not one of SQLite or PostgreSQL.
         StoreError: If the folder or the database cannot be used.
     """
-    place = Location.of(root, storage_options)
+    place = place_of(root, storage_options)
     if not place.is_local and folder is None:
         raise StoreError(
             f"The store {place} is in object storage: also name a folder on this machine for "

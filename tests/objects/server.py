@@ -12,8 +12,7 @@ import obstore
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.places.objects import connect
+from mlmon_dagster.store.places.objects import ObjectPlace, connect
 
 ACCESS_KEY, SECRET_KEY = "testing", "not-a-secret"
 
@@ -48,11 +47,11 @@ class S3Server:
 
     def put(self, bucket: str, key: str, content: bytes) -> None:
         """Store an object."""
-        obstore.put(connect(Location(f"s3://{bucket}", self.options)), key, content)
+        obstore.put(connect(ObjectPlace(f"s3://{bucket}", self.options)), key, content)
 
     def delete(self, bucket: str, key: str) -> None:
         """Delete an object."""
-        obstore.delete(connect(Location(f"s3://{bucket}", self.options)), key)
+        obstore.delete(connect(ObjectPlace(f"s3://{bucket}", self.options)), key)
 
     @property
     def options(self) -> dict[str, str]:

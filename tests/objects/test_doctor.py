@@ -12,7 +12,8 @@ from mlmon_dagster.commands.findings import Finding
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.project import project_from_environment, storage_options
 from mlmon_dagster.store.places import objects
-from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.addresses import place_of
+from mlmon_dagster.store.places.objects import ObjectPlace
 from tests.defs.small_model import write_declaration
 from tests.objects.server import S3Server
 
@@ -34,7 +35,7 @@ def test_store_in_a_bucket_is_tried_out_and_left_clean(
 
     assert found.is_fine, found
     assert root in found.found
-    assert Location(root, s3.options).below() == []
+    assert ObjectPlace(root, s3.options).below() == []
 
 
 def test_server_that_ignores_conditions_is_found_out(
@@ -62,7 +63,7 @@ def test_what_cannot_be_reached_is_named_with_the_next_step(
 ) -> None:
     options = s3.options | ({"aws_endpoint_url": endpoint} if endpoint else {})
 
-    found = objects.probe(Location(url, options), is_written=True)
+    found = objects.probe(ObjectPlace(url, options), is_written=True)
 
     assert url in found
     assert step in found
@@ -73,7 +74,7 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
 
     with pytest.raises(StoreError, match=r"pip install 'mlmon-dagster\[object-storage\]'"):
-        Location.of("s3://bucket/never-connected").below()
+        place_of("s3://bucket/never-connected").below()
 
 
 def test_environment_becomes_options() -> None:

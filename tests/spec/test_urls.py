@@ -16,7 +16,7 @@ from mlmon_dagster.spec.urls import (
     url_problem,
     without_secrets,
 )
-from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.addresses import place_of
 from mlmon_dagster.store.sources.connection import parse_source_url
 from mlmon_dagster.store.state.database import normalise_url
 
@@ -99,9 +99,9 @@ def test_the_place_of_the_store_holds_no_credentials() -> None:
     for url in ("s3://key:pw1@bucket/x", "s3://bucket/x?sig=pw1", "s3://key:p/w1@bucket/x"):
         assert holds_credentials(url)
         with pytest.raises(ConfigError, match="credentials") as caught:
-            Location.of(url)
+            place_of(url)
         assert "w1" not in str(caught.value)
     for url in ("s3://bucket/a@b/c", "abfss://container@account.dfs.core.windows.net/x"):
         assert not holds_credentials(url)
-        assert Location.of(url).url == url
+        assert place_of(url).url == url
     assert secret_keys("https://h/x?api-version=1&access_token=a&Sig=b") == ["access_token", "Sig"]

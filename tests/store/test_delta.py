@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec import Window
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.addresses import place_of
 from mlmon_dagster.store.tables.delta import Conflict, DeltaFolder, retry
 from mlmon_dagster.store.tables.delta_sql import duckdb_type
 from tests.conftest import make_spec, window
@@ -38,7 +38,7 @@ def test_partition_values_may_have_any_characters(name: str, store: Store) -> No
 
 
 def test_a_commit_decided_on_an_old_version_is_refused(tmp_path: Path) -> None:
-    folder = DeltaFolder(Location.of(tmp_path / "t"), SCHEMA)
+    folder = DeltaFolder(place_of(tmp_path / "t"), SCHEMA)
     first, second = folder.ensure(), folder.ensure()
     first.append(rows("a"))
     with pytest.raises(Conflict):
@@ -103,7 +103,7 @@ def test_a_broken_table_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "t" / "_delta_log").mkdir(parents=True)
     (tmp_path / "t" / "_delta_log" / f"{0:020}.json").write_text("{broken")
     with pytest.raises(StoreError, match="cannot be read"):
-        DeltaFolder(Location.of(tmp_path / "t"), SCHEMA).snapshot()
+        DeltaFolder(place_of(tmp_path / "t"), SCHEMA).snapshot()
 
 
 def test_endless_conflicts_end_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from mlmon_dagster.store.erasure import erase
 from mlmon_dagster.store.erasure.places import look
 from mlmon_dagster.store.erasure.proof import file_holds, find_traces
 from mlmon_dagster.store.erasure.tables import scrub_log
-from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.addresses import place_of
 from mlmon_dagster.store.state import crash_points, erased_ids
 from mlmon_dagster.store.state.window_steps import load
 from mlmon_dagster.store.tables.delta import DeltaFolder
@@ -185,7 +185,7 @@ def test_an_erasure_killed_at_any_step_is_finished_by_the_next(
 
 
 def test_a_log_with_values_of_columns_is_scrubbed_and_still_tells_sizes(tmp_path: Path) -> None:
-    folder = DeltaFolder(Location.of(tmp_path / "t"), pa.schema([]))
+    folder = DeltaFolder(place_of(tmp_path / "t"), pa.schema([]))
     rows = pa.table({"prediction_id": [CANARY, "b"], "x": [4711.25, 1.0]})
     for _ in range(3):
         write_deltalake(str(tmp_path / "t"), rows, mode="append")

@@ -23,8 +23,7 @@ from mlmon_dagster.ingest.landing.candidate import (
 from mlmon_dagster.spec import FileSource
 from mlmon_dagster.spec.names import path_problem
 from mlmon_dagster.spec.scalars import printable
-from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.places.objects import listed
+from mlmon_dagster.store.places.objects import ObjectPlace, listed
 
 _WILD = re.compile(r"[*?[]")
 
@@ -52,7 +51,7 @@ def list_objects(
     if problem := path_problem(source.path):
         raise ConfigError(f"source path: {problem}.")
     folder, pattern = _split(source.path)
-    place = Location(folder, storage_options)
+    place = ObjectPlace(folder, storage_options)
     settle = source.settle.total_seconds() if "settle" in source.model_fields_set else 0.0
     ready: list[Candidate] = []
     waiting: list[Candidate] = []

@@ -123,11 +123,11 @@ def stage(candidate: Candidate, folder: Path, max_bytes: int) -> Staged:
     """
     folder.mkdir(parents=True, exist_ok=True)
     incoming = folder / f"incoming-{os.getpid()}"
-    if isinstance(candidate.path, Location):
+    if isinstance(candidate.path, Path):
+        copy, sha256 = _read(candidate, candidate.path, incoming, max_bytes)
+    else:
         copy = candidate.size <= max_bytes
         sha256 = _download(candidate, candidate.path, incoming if copy else None)
-    else:
-        copy, sha256 = _read(candidate, candidate.path, incoming, max_bytes)
     path = None
     if copy:
         path = folder / f"{sha256}{ending_of(candidate.name)}"

@@ -20,8 +20,7 @@ from mlmon_dagster.ingest.reasons import names
 from mlmon_dagster.spec import FileSource, ModelSpec
 from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.places.objects import listed
+from mlmon_dagster.store.places.objects import ObjectPlace, listed
 from mlmon_dagster.store.state import manifest
 
 MAX_LOOKED_AT: Final = 50_000  # entries of folders; beyond it there is no such list
@@ -108,7 +107,7 @@ def _folder(pattern: str) -> Path:
 def _objects(url: str, options: Mapping[str, str]) -> Iterator[str]:
     folder = listed_folder(url)
     try:
-        for number, found in enumerate(listed(Location(folder, options))):
+        for number, found in enumerate(listed(ObjectPlace(folder, options))):
             *above, name = found.key.split("/")
             hidden = any(part.startswith((".", "_")) for part in above)
             if number >= MAX_LOOKED_AT:

@@ -15,6 +15,7 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.erasure.numbers import trace_of
 from mlmon_dagster.store.erasure.proof import file_holds
 from mlmon_dagster.store.erasure.tables import Purge, count_rows
+from mlmon_dagster.store.places.local import LocalPlace
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import erased_ids, schema
 from mlmon_dagster.store.state.schema import ALL
@@ -124,7 +125,7 @@ def copies_with(store: Store, spec: ModelSpec, ids: Sequence[str] | None) -> lis
     """
     places = [
         kept_rows.folder_of(store, spec.model),
-        Location(f"{store.folder}/staging/{spec.model}"),
+        LocalPlace(f"{store.folder}/staging/{spec.model}"),
     ]
     rows = {place.url for place in kept_rows.places_of(store, spec.model)}
     found = [place / name for place in places for name in place.below()]

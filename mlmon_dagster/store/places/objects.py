@@ -7,7 +7,7 @@ import hashlib
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,91 @@ class Listed:
     mtime_ns: int
     etag: str
     version: str = ""
+
+
+@dataclass(frozen=True)
+class ObjectPlace:
+    """A prefix or an object of a bucket; see ``Location`` for what its methods do.
+
+    Attributes:
+        url: Such as ``s3://bucket/prefix``.
+        options: How to reach it, in deltalake's words (``aws_endpoint_url``); holds secrets and is
+            therefore never shown.
+    """
+
+    url: str
+    options: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, name: str) -> ObjectPlace:
+        return ObjectPlace(f"{self.url}/{name}", self.options)
+
+    @property
+    def name(self) -> str:
+        """The last part of the URL."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def is_local(self) -> bool:
+        """It is not."""
+        return False
+
+    @property
+    def path(self) -> Path:
+        """There is none.
+
+        Raises:
+            StoreError: Always.
+        """
+        raise StoreError(f"{self.url} is not on this machine.")
+
+    def explain(self, error: Exception) -> str:
+        """Return an error's text, with the next step."""
+        return explanation(error)
+
+    def make(self) -> None:
+        """Do nothing: a prefix needs no making."""
+
+    def below(self) -> list[str]:
+        """Return the names of all objects below."""
+        return sorted(found.key for found in listed(self))
+
+    def tables(self) -> list[ObjectPlace]:
+        """Return the Delta tables at and below this place."""
+        return _tables(self)
+
+    def keep(self, source: Path) -> None:
+        """Upload a file of this machine."""
+        _put(self, source)
+
+    def read(self) -> bytes | None:
+        """Return the content of a small object; None if there is none."""
+        store, name = _object(self)
+        import obstore
+
+        try:
+            with explained(self.url):
+                return bytes(obstore.get(store, name).bytes())
+        except FileNotFoundError:
+            return None
+
+    def write(self, content: bytes) -> None:
+        """Upload bytes: the object is there whole, or not at all."""
+        _put(self, content)
+
+    def fetch(self, target: Path) -> str:
+        """Download the object; return its SHA-256."""
+        return fetch(self, target)
+
+    def delete(self) -> None:
+        """Delete the object; none is fine."""
+        store, name = _object(self)
+        import obstore
+
+        with explained(self.url):
+            obstore.delete(store, name)
 
 
 def connect(location: Location) -> ObjectStore:
@@ -100,7 +185,7 @@ def listed(location: Location) -> Iterator[Listed]:
                 )
 
 
-def tables(location: Location, depth: int = 3) -> list[Location]:
+def _tables(location: ObjectPlace, depth: int = 3) -> list[ObjectPlace]:
     """Return the Delta tables at and below a location, at most ``depth`` levels down."""
     store = connect(location)
     import obstore
@@ -112,11 +197,10 @@ def tables(location: Location, depth: int = 3) -> list[Location]:
         return [location]
     if depth == 0:
         return []
-    return [table for name in names for table in tables(location / name, depth - 1)]
+    return [table for name in names for table in _tables(location / name, depth - 1)]
 
 
-def put(location: Location, source: Path | bytes) -> None:
-    """Upload a file of this machine, or bytes, as an object: whole or not there at all."""
+def _put(location: ObjectPlace, source: Path | bytes) -> None:
     store, name = _object(location)
     import obstore
 
@@ -187,27 +271,6 @@ def fetch(location: Location, target: Path | None, etag: str = "") -> str:
     return digest.hexdigest()
 
 
-def read(location: Location) -> bytes | None:
-    """Return the content of a small object; None if there is none."""
-    store, name = _object(location)
-    import obstore
-
-    try:
-        with explained(location.url):
-            return bytes(obstore.get(store, name).bytes())
-    except FileNotFoundError:
-        return None
-
-
-def delete(location: Location) -> None:
-    """Delete an object; none is fine."""
-    store, name = _object(location)
-    import obstore
-
-    with explained(location.url):
-        obstore.delete(store, name)
-
-
 @contextmanager
 def _opened(target: Path | None) -> Iterator[Any]:
     if target is None:
@@ -219,7 +282,7 @@ def _opened(target: Path | None) -> Iterator[Any]:
 
 def _object(location: Location) -> tuple[ObjectStore, str]:
     folder, _, name = location.url.rpartition("/")
-    return connect(Location(folder, location.options)), name
+    return connect(ObjectPlace(folder, location.options)), name
 
 
 def _value(text: str) -> str | bool:

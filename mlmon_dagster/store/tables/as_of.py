@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 
 from deltalake import DeltaTable
 
@@ -36,7 +37,7 @@ def snapshot_as_of(folder: DeltaFolder, moment: dt.datetime) -> Snapshot | None:
     version = max(known)
     table = DeltaTable(folder.path.url, version, storage_options=dict(folder.path.options))
     snapshot = Snapshot(table, folder.path, folder.schema)
-    if folder.path.is_local and not all(Location(f.path).path.exists() for f in snapshot.files):
+    if folder.path.is_local and not all(Path(f.path).exists() for f in snapshot.files):
         raise StoreError(_too_old(folder.path, moment, None))
     return snapshot
 

@@ -11,11 +11,12 @@ import datetime as dt
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pyarrow as pa
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 from mlmon_dagster.store.tables.as_of import snapshot_as_of
 from mlmon_dagster.store.tables.delta import DeltaFolder
@@ -23,7 +24,6 @@ from mlmon_dagster.store.tables.delta import DeltaFolder
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.store.store import Store
 
 Kind = Literal["predictions", "actuals", "records", "profiles"]
 _PLACES: dict[str, tuple[str, ...]] = {
@@ -32,6 +32,17 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "records": ("inference_records", "{model}"),
     "profiles": ("profiles", "{model}"),
 }
+
+
+class Readable(Protocol):
+    """What is needed of a store to look into it."""
+
+    @property
+    def root(self) -> Location:
+        """Where its tables are."""
+
+    def query(self, sql: str) -> pa.Table:
+        """Answer a query."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class Rows:
         as_of: The moment whose version is read; None for the newest.
     """
 
-    store: Store
+    store: Readable
     kind: Kind
     model: str
     conditions: tuple[str, ...] = ()
@@ -115,7 +126,7 @@ class Rows:
 
 
 def rows_of(
-    store: Store,
+    store: Readable,
     kind: Kind,
     model: str,
     *,
@@ -142,7 +153,7 @@ def _moment(moment: dt.datetime | dt.date) -> dt.datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
-def folder_of(store: Store, kind: Kind, model: str) -> DeltaFolder:
+def folder_of(store: Readable, kind: Kind, model: str) -> DeltaFolder:
     """Return a table by kind and model, with whatever columns it has."""
     place = store.root
     for part in _PLACES[kind]:
@@ -150,7 +161,7 @@ def folder_of(store: Store, kind: Kind, model: str) -> DeltaFolder:
     return DeltaFolder(place, pa.schema([]))
 
 
-def models_of(store: Store) -> list[str]:
+def models_of(store: Readable) -> list[str]:
     """Return the models that have predictions in the store, sorted."""
     found: Sequence[Any] = (store.root / "event_log").tables()
     names = {t.url.rstrip("/").split("/")[-2] for t in found if t.name == "predictions"}

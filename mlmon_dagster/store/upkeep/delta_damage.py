@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.places.addresses import place_at
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.tables.delta import DeltaFolder, LiveFile, why_commit_is_bad
 
@@ -162,7 +163,7 @@ def _why_unreadable(table: Location, file: LiveFile, sizes: dict[str, int]) -> s
             rows = pq.read_metadata(file.path).num_rows
         else:
             rows = pq.read_metadata(
-                pa.BufferReader(Location(file.path, table.options).read() or b"")
+                pa.BufferReader(place_at(file.path, table.options).read() or b"")
             ).num_rows
     except (pa.ArrowException, OSError, ValueError):
         return "has no readable footer"

@@ -21,6 +21,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
 from mlmon_dagster.spec.windows import Window
+from mlmon_dagster.store.places.local import LocalPlace
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import erased_ids, retention_marks
 from mlmon_dagster.store.state.crash_points import reached
@@ -164,7 +165,7 @@ class _Repair:
         if self.dry_run:
             return
         with tempfile.TemporaryDirectory(dir=self._made_aside(), prefix=".new-") as work:
-            new = Location(f"{work}/table")
+            new = LocalPlace(f"{work}/table")
             folder = DeltaFolder(new, schema, PARTITION_BY)
             snapshot = folder.ensure()
             if rows.num_rows or kept:
@@ -257,7 +258,7 @@ def _last_whole(table: Location, work: Path, schema: pa.Schema, spec: ModelSpec)
     for name in delta_damage.whole_log(table, sizes, before=min(bad, default=None)):
         shutil.copyfile(table.path / name, work / name)
     try:
-        opened = open_table(Location(str(work)))
+        opened = open_table(LocalPlace(str(work)))
         return Snapshot(opened, table, schema, aliases_of(spec))
     except (TableNotFoundError, DeltaError, StoreError, OSError):
         return None
