@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -174,6 +175,12 @@ def test_a_bad_day_is_told_in_slack_and_corrected_ground_truth_resolves_it(
         project = project_from_environment(folder)
         with open_instance(project) as instance, dagster_dev(folder, dict(os.environ)) as log:
             seen = Watcher(project, instance, slack)
+
+            def failure(asset: str, family: str) -> str:
+                """Wait for a failing check: its event comes after the verdict that is told."""
+                look = partial(seen.failed_check, spec, asset, family, yesterday)
+                return wait_for(f"the failing check of {asset}", look, log)
+
             tell("mlmon dev is up: UI and daemon, Dagster and monitoring state in PostgreSQL")
             wait_for("the first metrics", lambda: len(seen.computed_at("roc_auc")) == 3, log)
             quality = seen.computed_at("null_rate")
@@ -186,7 +193,7 @@ def test_a_bad_day_is_told_in_slack_and_corrected_ground_truth_resolves_it(
             predictions.loc[: int(0.4 * len(predictions)) - 1, "balance"] = np.nan
             drop(predictions, landing(folder, "predictions") / f"{yesterday}.parquet")
             wait_for("Slack's message", lambda: slack.heads(), log)
-            said = seen.failed_check(spec, "data_quality", "quality", yesterday)
+            said = failure("data_quality", "quality")
             tell(f"check data_quality/quality of {yesterday} failed: {said}")
             assert said == "Null share of balance is 0.40 (n 150), above 0.20."
             [head] = slack.messages
@@ -200,7 +207,7 @@ def test_a_bad_day_is_told_in_slack_and_corrected_ground_truth_resolves_it(
             wrong = actuals.assign(left=1 - actuals["left"])
             drop(wrong, landing(folder, "actuals") / f"{yesterday}.parquet")
             wait_for("two more threads", lambda: len(slack.heads()) == 3, log)
-            said = seen.failed_check(spec, "performance", "performance", yesterday)
+            said = failure("performance", "performance")
             tell(f"check performance/performance failed: {said}")
             threads = slack.heads()[1:]
             for thread in threads:
