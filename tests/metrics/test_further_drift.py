@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -17,7 +18,7 @@ from mlmon_dagster.metrics.drift.distances import (
     wasserstein,
 )
 from mlmon_dagster.metrics.drift.optional_distances import FURTHER
-from mlmon_dagster.metrics.statistics import Binning
+from mlmon_dagster.metrics.statistics import Binning, concat
 from tests.metrics.samples import count, numeric_binning, statistics
 
 RNG = np.random.default_rng(11)
@@ -93,6 +94,23 @@ def test_unchanged_windows_are_about_0_in_every_distance():
     for name in ("hellinger", "total_variation", "l_infinity", "kl", "cramers_v", "wasserstein"):
         mine = frame.loc[name]["value"]
         assert abs(mine.mean()) < 3 * mine.std() / np.sqrt(60) + 0.003, name
+
+
+def test_windows_compared_together_have_the_distances_of_each_alone():
+    baseline = RNG.normal(size=(1, 5_000))
+    binning = numeric_binning(baseline)
+    windows = [RNG.normal(size=(1, n)) for n in (40, 180, 3_000)]
+    theirs = count(binning, baseline)
+    mine = concat([count(binning, values) for values in windows])
+
+    together = drift_metrics(mine, theirs, seed=1, further=FURTHER)
+    alone = [
+        drift_metrics(count(binning, values), theirs, seed=1, further=FURTHER) for values in windows
+    ]
+
+    for metric, found in together.groupby("metric"):
+        expected = pd.concat(alone).query("metric == @metric")
+        assert sorted(found["value"].dropna()) == sorted(expected["value"].dropna()), metric
 
 
 def test_one_huge_value_does_not_hide_a_shift_of_three_sigma():

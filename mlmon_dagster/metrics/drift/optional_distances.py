@@ -103,10 +103,14 @@ def _mean_without_change(
     """Return the mean distance of windows of n rows drawn from the baseline, (C,)."""
     below = grid_floor(n)
     nodes = np.unique(np.concatenate([below, below + 1]))
-    rng, shares = np.random.default_rng(seed), smoothed_shares(pooled)
+    shares = smoothed_shares(pooled)
+    # Each size has draws of its own, so that a window is told the same whatever is beside it.
     means = [
-        distance(rng.multinomial(round(float(size)), shares, _DRAWS), pooled).mean()
-        for size in grid_size(nodes)
+        distance(
+            np.random.default_rng([seed, node]).multinomial(round(float(size)), shares, _DRAWS),
+            pooled,
+        ).mean()
+        for node, size in zip(nodes.tolist(), grid_size(nodes), strict=True)
     ]
     table = np.array(means)[:, None]
     low, high = table[np.searchsorted(nodes, below)], table[np.searchsorted(nodes, below + 1)]
