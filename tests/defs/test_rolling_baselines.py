@@ -31,12 +31,23 @@ JUDGED = DAYS[4]  # the first with four earlier windows
 @pytest.fixture
 def moving(tmp_path: Path) -> Iterator[World]:
     """Eight days of a model that is compared with the eight days before."""
+    yield from compared_with("{moving: 8d}", tmp_path)
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[World]:
+    """The same, compared with the two days before the last one."""
+    yield from compared_with("{moving: 2d, gap: 1d}", tmp_path)
+
+
+def compared_with(baseline: str, tmp_path: Path) -> Iterator[World]:
+    """Declare the model, land eight days of it and take them in."""
     folder = tmp_path / "moving"
     path = folder / "models" / "churn.yaml"
     write_declaration(folder)
     path.write_text(
         path.read_text()
-        .replace("slices: [region]", "baseline: {moving: 8d}\nslices: [region]")
+        .replace("slices: [region]", f"baseline: {baseline}\nslices: [region]")
         .replace("dataset: dataset, ", "")
     )
     for day in DAYS[:8]:
@@ -71,6 +82,18 @@ def test_windows_are_learning_until_there_are_enough_and_then_judged(moving: Wor
     assert moving.requests() == []
     # The newest windows with ground truth begin while the model was learning.
     assert moving.spec.model in health_report(moving.project.store, moving.spec, NOW).html
+
+
+def test_windows_computed_together_are_compared_with_what_each_alone_is(apart: World) -> None:
+    apart.work()
+    alone = {day: psi(apart, day)["value"].tolist() for day in DAYS[2:8]}
+    assert all(alone.values())
+
+    # The first of them has nothing before it, the second has the day before the first.
+    assert apart.compute(DAYS[1:8], ("drift",)).is_success
+
+    assert {day: psi(apart, day)["value"].tolist() for day in DAYS[2:8]} == alone
+    assert set(apart.verdicts("drift", DAYS[2])["reason"]) != {"learning"}
 
 
 def test_baselines_of_earlier_windows_are_answered_without_reading_a_row(moving: World) -> None:

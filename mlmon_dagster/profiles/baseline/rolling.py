@@ -89,11 +89,10 @@ class RollingBaselines:
         self._versions = {w.start: states[w.start].steps["profiles"].data_version for w in windows}
         self._earlier = EarlierWindows(choice, spec.time, windows)
         self.to_come = windows[-1].end if windows else _EPOCH
-        oldest = self._earlier.before(first or self.to_come)
         self._profiles = load_profiles(
             store,
             spec,
-            start=oldest[0].start if oldest else first,
+            start=self._oldest(first, [w.start for w in windows]),
             end=last,
             dataset=PRODUCTION,
             columns=columns,
@@ -101,6 +100,17 @@ class RollingBaselines:
         )
         frames = {id(stats.cells): stats.cells for stats in self._profiles.values()}
         self._starts = {key: _seconds(cells["window_start"]) for key, cells in frames.items()}
+
+    def _oldest(
+        self, first: dt.datetime | None, known: Sequence[dt.datetime]
+    ) -> dt.datetime | None:
+        """Return the start of the oldest window that one from ``first`` on is compared with.
+
+        The first window may be compared with none, and a later one with some before the first.
+        """
+        since = first or self.to_come
+        compared = [self._earlier.before(start) for start in {since, *known} if start >= since]
+        return min((windows[0].start for windows in compared if windows), default=first)
 
     def of(self, start: dt.datetime) -> Baseline:
         """Return the baseline of the window that starts then.
