@@ -20,9 +20,8 @@ DATA = (
     "demo/README.md",
     "defs/dagster.yaml",
     "store/state/migrations/env.py",
-    "store/migrations/script.py.mako",
+    "store/state/migrations/script.py.mako",
     "store/state/migrations/versions/v0001_tables.py",
-    "store/state/migrations/versions/v0002_second.py",
 )
 TOP_LEVEL = [
     "README.md",

@@ -130,7 +130,7 @@ def _baseline_request(
         if state.attempts < MAX_ATTEMPTS
         and (
             (mark := state.steps.get("baseline", undone)).revision < state.input_revision
-            or mark.data_version not in ("", digest)  # empty: fitted by schema version 1
+            or mark.data_version != digest
         )
     }
     if not due:
@@ -171,8 +171,7 @@ def stale_assets(
     marks = {name: state.steps.get(name, undone) for name in STEPS}
     if any(mark.revision < state.input_revision for mark in marks.values()):
         return WINDOWED
-    # A window of schema version 1 does not say which baseline it was profiled with.
-    if baseline_id is not None and marks["profiles"].maturity not in ("", baseline_id):
+    if baseline_id is not None and marks["profiles"].maturity != baseline_id:
         return WINDOWED
     maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now)
     judged = {marks[step].maturity for name in OF_ACTUALS for step in (name, f"{name}_check")}

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.baselines import fitted_baselines
-from mlmon_dagster.store.state import database, window_state, window_steps
+from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.model_events import history, note_event
 from mlmon_dagster.store.upkeep.backup import make_backup, restore_backup, verify_backup
 from mlmon_dagster.store.upkeep.export import exported_tables
@@ -111,24 +111,6 @@ def test_an_existing_backup_is_not_overwritten(store: Store, tmp_path: Path) -> 
     make_backup(store, tmp_path / "backup", NOW, None)
     with pytest.raises(StoreError, match="exists already"):
         make_backup(store, tmp_path / "backup", NOW, None)
-
-
-def test_the_state_goes_a_version_back_and_forth_with_its_data(any_store: Store) -> None:
-    fill(any_store)
-    before = window_steps.load(any_store.state, "credit")
-    database.migrate_to(any_store.state, "0001")
-    names = sa.inspect(any_store.state).get_table_names()
-    assert "model_event" not in names
-    columns = {c["name"] for c in sa.inspect(any_store.state).get_columns("window_state")}
-    assert "n_late_after_close" not in columns
-    database.migrate_to(any_store.state, database.HEAD)
-    assert window_steps.load(any_store.state, "credit") == before
-    assert history(any_store.state, "credit") == []  # what version 1 has no room for is lost
-
-
-def test_an_unknown_version_is_refused(store: Store) -> None:
-    with pytest.raises(StoreError, match="There is no schema version 0000; there are"):
-        database.migrate_to(store.state, "0000")
 
 
 def test_every_table_is_exported_whoever_imported_what() -> None:

@@ -9,15 +9,12 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-import sqlalchemy as sa
-from sqlalchemy.engine import make_url
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.baselines import baseline_files, fitted_baselines
 from mlmon_dagster.store.baselines.fitted_baselines import StoredBaseline
-from mlmon_dagster.store.state import crash_points, database
-from mlmon_dagster.store.state.schema import baseline
+from mlmon_dagster.store.state import crash_points
 from mlmon_dagster.store.upkeep.maintenance import maintain
 from tests import forked
 from tests.conftest import make_spec
@@ -30,13 +27,6 @@ PAYLOAD = json.dumps({"binnings": [{"column": "region", "categories": ["Ströbec
 def save(store: Store, baseline_id: str = "a", payload: str = PAYLOAD, **more: str) -> None:
     kind = more.pop("kind", "dataset")
     fitted_baselines.save(store, SPEC.model, baseline_id, kind, payload, NOW, **more)  # type: ignore[arg-type]
-
-
-def save_inline(store: Store, baseline_id: str = "a") -> None:
-    """Write a row as earlier versions did."""
-    row = {"model": SPEC.model, "baseline_id": baseline_id, "payload": PAYLOAD, "created_at": NOW}
-    with store.state.begin() as conn:
-        conn.execute(sa.insert(baseline).values(row))
 
 
 def stored(store: Store, baseline_id: str = "a") -> StoredBaseline:
@@ -135,35 +125,6 @@ def test_a_file_that_is_not_whole_is_named_with_the_way_back(
     )
     with pytest.raises(StoreError, match=r"or promote its period once more \(mlmon baseline list"):
         fitted_baselines.payload_of(store, stored(store, "p"))
-
-
-def test_a_row_of_an_earlier_version_is_read_and_moved_out_by_the_upkeep(store: Store) -> None:
-    save_inline(store)
-    assert fitted_baselines.payload_of(store, stored(store)) == PAYLOAD
-    maintain(store, SPEC, NOW)
-
-    assert [file.read_text() for file in files(store)] == [PAYLOAD]
-    assert fitted_baselines.payload_of(store, stored(store)) == PAYLOAD
-    store.close()
-    database = store.folder / "state.db"
-    assert b"Wien" not in database.read_bytes()  # nor in pages that are free now
-
-
-def test_an_older_program_finds_what_baselines_are_made_of_in_their_rows(any_store: Store) -> None:
-    save(any_store)
-    save_inline(any_store, "b")
-    baseline_files.move_into_rows(any_store)
-    assert [stored(any_store, id_).payload for id_ in "ab"] == [PAYLOAD] * 2
-
-    save(any_store, "c")
-    database.migrate_to(any_store.state, "0001")
-    with any_store.state.connect() as conn:
-        left = dict(conn.execute(sa.text("SELECT baseline_id, payload FROM baseline")).all())  # type: ignore[arg-type]
-    assert left == {"a": PAYLOAD, "b": PAYLOAD}  # what it cannot read it fits again
-    url = make_url(any_store.state.url)
-    again = open_store(any_store.folder, url.render_as_string(hide_password=False))
-    assert fitted_baselines.payload_of(again, stored(again)) == PAYLOAD
-    again.close()
 
 
 def test_erased_names_leave_every_baseline_of_the_dataset_and_no_key(any_store: Store) -> None:

@@ -2,8 +2,7 @@
 
 Bins hold values of rows: names of categories, values of numbers, edges between them. Values of
 rows belong into the store's own files, so a row of the table ``baseline`` has only the SHA-256 of
-a file beside the tables, named by it. Rows of earlier versions hold the JSON itself; they are read
-as they are, and the next fit or upkeep moves it out.
+a file beside the tables, named by it.
 
 A file never changes. It is there before the row that names it, and goes after it; whatever does
 either holds one lock, so that nobody deletes a file that is about to be named.
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 REDACTED = "[erased]"
 _FOLDER = "baselines"
-_REFERENCE = '{"sha256"'  # how a payload begins that names a file
 Json = dict[str, "Json"] | list["Json"] | str | float | bool | None
 
 
@@ -55,8 +53,6 @@ def place_of(store: Store, model: str, payload: str) -> Location:
 
 def read(store: Store, model: str, payload: str) -> str | None:
     """Return what a row's payload stands for; None if its file is gone or has other content."""
-    if not _names_a_file(payload):
-        return payload
     content = place_of(store, model, payload).read()
     if content is None or hashlib.sha256(content).hexdigest() != json.loads(payload)["sha256"]:
         return None
@@ -64,7 +60,7 @@ def read(store: Store, model: str, payload: str) -> str | None:
 
 
 def tidy(store: Store, model: str, *, dry_run: bool = False) -> list[str]:
-    """Move what rows still hold into files, and delete files that no row names.
+    """Delete files that no row names.
 
     Returns:
         The deleted files' names; with ``dry_run`` those that would be, and nothing is changed.
@@ -72,9 +68,6 @@ def tidy(store: Store, model: str, *, dry_run: bool = False) -> list[str]:
     if dry_run:
         return _unnamed(store, model)
     with changing(store, model):
-        for baseline_id, payload in _rows(store, model):
-            if not _names_a_file(payload):
-                _replace(store, model, baseline_id, write(store, model, payload))
         return _delete_unnamed(store, model)
 
 
@@ -100,24 +93,8 @@ def redact(store: Store, model: str, datasets: Collection[str], names: Collectio
     return changed
 
 
-def move_into_rows(store: Store) -> None:
-    """Put everything back into the rows, for a program that knows no files; these stay."""
-    with store.state.connect() as conn:
-        models = list(conn.scalars(sa.select(baseline.c.model).distinct()))
-    for model in models:
-        with changing(store, model):
-            for baseline_id, payload in _rows(store, model):
-                text = read(store, model, payload)
-                if text is not None:
-                    _replace(store, model, baseline_id, text)
-
-
 def _folder(store: Store, model: str) -> Location:
     return store.root / _FOLDER / model
-
-
-def _names_a_file(payload: str) -> bool:
-    return payload.startswith(_REFERENCE)
 
 
 def _rows(
@@ -141,11 +118,7 @@ def _replace(store: Store, model: str, baseline_id: str, payload: str) -> None:
 
 def _unnamed(store: Store, model: str) -> list[str]:
     there = _folder(store, model).below()
-    named = {
-        place_of(store, model, payload).name
-        for _, payload in _rows(store, model)
-        if _names_a_file(payload)
-    }
+    named = {place_of(store, model, payload).name for _, payload in _rows(store, model)}
     return [name for name in there if name not in named]
 
 

@@ -16,7 +16,7 @@ from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.urls import shown_url, url_problem, without_secrets
 from mlmon_dagster.store.places import disk
 
-HEAD = "0002"  # the newest migration; a test compares it with the migration files
+HEAD = "0001"  # the newest migration; a test compares it with the migration files
 VERSION_TABLE = "mlmon_alembic_version"  # Dagster's own alembic_version may be in the same database
 _BUSY_MS = 60_000
 _MIGRATION_LOCK = 0x6D6C6D6F6E  # any fixed number: PostgreSQL's advisory locks are numbers
@@ -50,13 +50,13 @@ def normalise_url(db_url: str) -> URL:
 
 
 def connect(url: URL) -> sa.Engine:
-    """Make the engine of the state database and bring its tables up to date.
+    """Make the engine of the state database and create its tables if there are none.
 
     Safe in several processes at once. ``engine.begin()`` is a write transaction (on SQLite it
     takes the write lock at once and waits for it), ``engine.connect()`` is for reading.
 
     Raises:
-        StoreError: If the database cannot be reached, or is newer than this program.
+        StoreError: If the database cannot be reached, or its version is not known here.
     """
     engine = engine_of(url)
     try:
@@ -81,41 +81,6 @@ def _reason(url: URL) -> str:
         return f" {why}."
     free = disk.free_bytes(folder)
     return f" The disk has {free / 1e6:.1f} MB left." if free < disk.LEAST_FREE else ""
-
-
-def copy_before_upgrade(url: URL, target: Path) -> str | None:
-    """Copy a SQLite state database as it is, for the program that wrote it.
-
-    Args:
-        url: The database, which may be in use.
-        target: A file that does not exist yet.
-
-    Returns:
-        The schema version of the copy; None if there is no database yet, and nothing to copy.
-
-    Raises:
-        StoreError: If the target exists.
-    """
-    import sqlite3
-
-    if target.exists():
-        raise StoreError(f"{target} exists already; name a file that does not.")
-    if not url.database or not Path(url.database).is_file():
-        return None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source, copy = sqlite3.connect(url.database), sqlite3.connect(target)
-    try:
-        source.backup(copy)
-    finally:
-        source.close()
-        copy.close()
-    return version_of(engine_of(URL.create("sqlite", database=str(target))))
-
-
-def version_of(engine: sa.Engine) -> str | None:
-    """Return the schema version of a database, which stays as it is; None if it is empty."""
-    with engine.connect() as conn:
-        return _version(conn)
 
 
 def engine_of(url: URL) -> sa.Engine:
@@ -188,27 +153,12 @@ def _migrate(engine: sa.Engine) -> None:
     with engine.begin() as conn:
         if conn.dialect.name == "postgresql":
             conn.execute(sa.text("SELECT pg_advisory_xact_lock(:n)"), {"n": _MIGRATION_LOCK})
-        if _version(conn) != HEAD:  # another process may have been first
-            _upgrade(conn, _version(conn))
-
-
-def migrate_to(engine: sa.Engine, version: str) -> None:
-    """Bring the tables of a database to an older or newer version.
-
-    Raises:
-        StoreError: If there is no such version.
-    """
-    with engine.begin() as conn:
-        if conn.dialect.name == "postgresql":
-            conn.execute(sa.text("SELECT pg_advisory_xact_lock(:n)"), {"n": _MIGRATION_LOCK})
-        _move(conn, _version(conn), version)
+        version = _version(conn)
+        if version != HEAD:  # another process may have been first
+            _upgrade(conn, version)
 
 
 def _upgrade(conn: sa.Connection, version: str | None) -> None:
-    _move(conn, version, HEAD)
-
-
-def _move(conn: sa.Connection, version: str | None, target: str) -> None:
     from alembic import command  # a quarter of a second, and seldom needed
     from alembic.config import Config
     from alembic.script import ScriptDirectory
@@ -223,9 +173,4 @@ def _move(conn: sa.Connection, version: str | None, target: str) -> None:
             f"The state database has version {version}, which this program does not know "
             f"(it knows {HEAD}). Install the mlmon-dagster that wrote it, or a newer one."
         )
-    if target not in known:
-        raise StoreError(f"There is no schema version {target}; there are {sorted(known)}.")
-    if version is not None and target < version:
-        command.downgrade(config, target)
-    else:
-        command.upgrade(config, target)
+    command.upgrade(config, HEAD)

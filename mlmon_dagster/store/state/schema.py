@@ -140,7 +140,7 @@ window_state = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     count("n_exempt"),  # predictions without ground truth that never get one
     count("n_late_after_close"),  # arrivals after the window closed; not in its numbers
-    time("first_input_at"),  # null in windows of schema version 1
+    time("first_input_at"),  # null in windows that never had rows
     time("reopened_at"),
     text("lags", "{}"),  # JSON: quantiles in hours of how late ground truth is known and arrives
 )

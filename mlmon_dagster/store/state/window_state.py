@@ -50,9 +50,7 @@ def mark_inputs(
             "input_revision": window_state.c.input_revision + 1,
             "input_at": statement.excluded.input_at,
             "first_input_at": sa.func.coalesce(
-                window_state.c.first_input_at,
-                # A window of schema version 1 does not know; it goes by its end.
-                sa.case((window_state.c.input_revision == 0, statement.excluded.input_at)),
+                window_state.c.first_input_at, statement.excluded.first_input_at
             ),
             "attempts": 0,
         },

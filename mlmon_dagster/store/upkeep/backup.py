@@ -221,9 +221,7 @@ def restore_backup(store: Store, source: Path, models: Path | None) -> BackupSum
                 shutil.copytree(folder / part, target, dirs_exist_ok=True)
         with store.state.begin() as conn:
             for table in exported_tables():
-                path = folder / "state" / f"{table.name}.jsonl"
-                if path.exists():  # one that an older program had not got is not there
-                    import_rows(conn, table, path)
+                import_rows(conn, table, folder / "state" / f"{table.name}.jsonl")
         if models is not None and (folder / "models").is_dir():
             models.mkdir(parents=True, exist_ok=True)
             for path in (folder / "models").iterdir():

@@ -1,1 +1,1 @@
-"""Migrations of the state database; see state.py, which runs them."""
+"""Migrations of the state database; see database.py, which runs them."""

@@ -10,6 +10,10 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+UNTOLD = sa.text("message_key = '' AND muted_reason = '' AND kind <> 'acknowledged'")
+WAITING = sa.text("status IN ('queued', 'sending', 'unknown')")
+UNCLEAR = sa.text("status IN ('sending', 'unknown')")
+
 
 def upgrade() -> None:
     """Create the tables."""
@@ -42,6 +46,8 @@ def upgrade() -> None:
         sa.Column("details", sa.Text(), server_default="{}", nullable=False),
         sa.Column("owner", sa.Text(), server_default="", nullable=False),
         sa.Column("runbook", sa.Text(), server_default="", nullable=False),
+        sa.Column("acked_by", sa.Text(), server_default="", nullable=False),
+        sa.Column("acked_at", UtcDateTime(), nullable=True),
         sa.Column("updated_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("fingerprint"),
     )
@@ -57,6 +63,7 @@ def upgrade() -> None:
         sa.Column("value", sa.Float(), nullable=True),
         sa.Column("message", sa.Text(), server_default="", nullable=False),
         sa.Column("muted_reason", sa.Text(), server_default="", nullable=False),
+        sa.Column("message_key", sa.Text(), server_default="", nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint(
@@ -67,6 +74,13 @@ def upgrade() -> None:
             "data_version",
             name="alert_event_once",
         ),
+    )
+    op.create_index(
+        "alert_event_untold",
+        "alert_event",
+        ["fingerprint"],
+        sqlite_where=UNTOLD,
+        postgresql_where=UNTOLD,
     )
     op.create_table(
         "alert_group",
@@ -79,6 +93,8 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), server_default="0", nullable=False),
         sa.Column("firing", sa.Text(), server_default="[]", nullable=False),
         sa.Column("resolved", sa.Text(), server_default="[]", nullable=False),
+        sa.Column("owed", sa.Text(), server_default="[]", nullable=False),
+        sa.Column("n_reminders", sa.Integer(), server_default="0", nullable=False),
         sa.Column("last_sent_at", UtcDateTime(), nullable=True),
         sa.Column("first_dirty_at", UtcDateTime(), nullable=True),
         sa.Column("next_flush_at", UtcDateTime(), nullable=True),
@@ -97,10 +113,37 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("model", "baseline_id"),
     )
     op.create_table(
+        "baseline_promotion",
+        sa.Column("id", Id, autoincrement=True, nullable=False),
+        sa.Column("model", sa.Text(), server_default="", nullable=False),
+        sa.Column("period_start", UtcDateTime(), nullable=False),
+        sa.Column("period_end", UtcDateTime(), nullable=False),
+        sa.Column("baseline_id", sa.Text(), server_default="", nullable=False),
+        sa.Column("author", sa.Text(), server_default="", nullable=False),
+        sa.Column("note", sa.Text(), server_default="", nullable=False),
+        sa.Column("promoted_at", UtcDateTime(), nullable=False),
+        sa.Column("undone_at", UtcDateTime(), nullable=True),
+        sa.Column("undone_by", sa.Text(), server_default="", nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("baseline_promotion_model", "baseline_promotion", ["model", "period_end"])
+    op.create_table(
         "channel_gate",
         sa.Column("channel", sa.Text(), server_default="", nullable=False),
         sa.Column("not_before", UtcDateTime(), nullable=False),
+        sa.Column("n_failures", sa.Integer(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("channel"),
+    )
+    op.create_table(
+        "collect_token",
+        sa.Column("id", sa.Text(), server_default="", nullable=False),
+        sa.Column("model", sa.Text(), server_default="", nullable=False),
+        sa.Column("sha256", sa.Text(), server_default="", nullable=False),
+        sa.Column("note", sa.Text(), server_default="", nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("expires_at", UtcDateTime(), nullable=True),
+        sa.Column("revoked_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
         "dead_letter",
@@ -112,17 +155,67 @@ def upgrade() -> None:
         sa.Column("column_name", sa.Text(), server_default="", nullable=False),
         sa.Column("message", sa.Text(), server_default="", nullable=False),
         sa.Column("row_hash", sa.Text(), server_default="", nullable=False),
+        sa.Column("id_hash", sa.Text(), server_default="", nullable=False),
         sa.Column("window_start", UtcDateTime(), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("model", "stream", "sha256", "row_number", "reason", "column_name"),
     )
     op.create_table(
+        "declared_key",
+        sa.Column("model", sa.Text(), server_default="", nullable=False),
+        sa.Column("key", sa.Text(), server_default="", nullable=False),
+        sa.Column("value", sa.Text(), server_default="", nullable=False),
+        sa.Column("since", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "key"),
+    )
+    op.create_table(
         "erasure",
         sa.Column("model", sa.Text(), server_default="", nullable=False),
         sa.Column("dataset", sa.Text(), server_default="all", nullable=False),
-        sa.Column("prediction_id", sa.Text(), server_default="", nullable=False),
+        sa.Column("id_hash", sa.Text(), server_default="", nullable=False),
         sa.Column("requested_at", UtcDateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("model", "dataset", "prediction_id"),
+        sa.Column("receipt", sa.Text(), server_default="", nullable=False),
+        sa.PrimaryKeyConstraint("model", "dataset", "id_hash"),
+    )
+    op.create_index("erasure_receipt", "erasure", ["receipt"])
+    op.create_table(
+        "erasure_key",
+        sa.Column("model", sa.Text(), server_default="", nullable=False),
+        sa.Column("salt", sa.Text(), server_default="", nullable=False),
+        sa.PrimaryKeyConstraint("model"),
+    )
+    op.create_table(
+        "erasure_request",
+        sa.Column("receipt", sa.Text(), server_default="", nullable=False),
+        sa.Column("model", sa.Text(), server_default="", nullable=False),
+        sa.Column("dataset", sa.Text(), server_default="all", nullable=False),
+        sa.Column("author", sa.Text(), server_default="", nullable=False),
+        sa.Column("chosen_by", sa.Text(), server_default="", nullable=False),
+        sa.Column("n_ids", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("recompute", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("found", sa.Text(), server_default="{}", nullable=False),
+        sa.Column("steps", sa.Text(), server_default="[]", nullable=False),
+        sa.Column("requested_at", UtcDateTime(), nullable=False),
+        sa.Column("finished_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("receipt"),
+    )
+    op.create_table(
+        "heartbeat",
+        sa.Column("name", sa.Text(), server_default="", nullable=False),
+        sa.Column("beat_at", UtcDateTime(), nullable=False),
+        sa.Column("note", sa.Text(), server_default="", nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "ingest_backlog",
+        sa.Column("model", sa.Text(), server_default="", nullable=False),
+        sa.Column("stream", sa.Text(), server_default="", nullable=False),
+        sa.Column("n_waiting", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("n_left", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("oldest_at", UtcDateTime(), nullable=True),
+        sa.Column("newest_at", UtcDateTime(), nullable=True),
+        sa.Column("left_since", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("model", "stream"),
     )
     op.create_table(
         "ingest_file",
@@ -144,6 +237,9 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("first_seen", UtcDateTime(), nullable=False),
         sa.Column("finished_at", UtcDateTime(), nullable=True),
+        sa.Column("kept", sa.Text(), server_default="", nullable=False),
+        sa.Column("read_with", sa.Text(), server_default="", nullable=False),
+        sa.Column("again_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("model", "stream", "sha256"),
     )
     op.create_table(
@@ -154,6 +250,7 @@ def upgrade() -> None:
         sa.Column("size_bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("mtime_ns", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("sha256", sa.Text(), server_default="", nullable=False),
+        sa.Column("mark", sa.Text(), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("model", "stream", "path"),
     )
     op.create_table(
@@ -201,6 +298,65 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "metric_history",
+        sa.Column("model", sa.Text(), server_default="", nullable=False),
+        sa.Column("model_version", sa.Text(), server_default="all", nullable=False),
+        sa.Column("dataset", sa.Text(), server_default="", nullable=False),
+        sa.Column("window_start", UtcDateTime(), nullable=False),
+        sa.Column("granularity", sa.Text(), server_default="", nullable=False),
+        sa.Column("slice_key", sa.Text(), server_default="all", nullable=False),
+        sa.Column("slice_value", sa.Text(), server_default="all", nullable=False),
+        sa.Column("column_name", sa.Text(), server_default=":table", nullable=False),
+        sa.Column("metric", sa.Text(), server_default="", nullable=False),
+        sa.Column("baseline_id", sa.Text(), server_default="none", nullable=False),
+        sa.Column("method_version", sa.Text(), server_default="", nullable=False),
+        sa.Column("data_version", sa.Text(), server_default="", nullable=False),
+        sa.Column("window_end", UtcDateTime(), nullable=False),
+        sa.Column("value", sa.Float(), nullable=True),
+        sa.Column("lower", sa.Float(), nullable=True),
+        sa.Column("upper", sa.Float(), nullable=True),
+        sa.Column("n", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("n_baseline", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("baseline_kind", sa.Text(), server_default="none", nullable=False),
+        sa.Column("p_value", sa.Float(), nullable=True),
+        sa.Column("actual_coverage", sa.Float(), nullable=True),
+        sa.Column("maturity", sa.Text(), server_default="", nullable=False),
+        sa.Column("reason", sa.Text(), server_default="", nullable=False),
+        sa.Column("run_id", sa.Text(), server_default="", nullable=False),
+        sa.Column("computed_at", UtcDateTime(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), server_default="0", nullable=False),
+        sa.PrimaryKeyConstraint(
+            "model",
+            "model_version",
+            "dataset",
+            "window_start",
+            "granularity",
+            "slice_key",
+            "slice_value",
+            "column_name",
+            "metric",
+            "baseline_id",
+            "method_version",
+            "data_version",
+            "computed_at",
+        ),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "model_event",
+        sa.Column("id", Id, autoincrement=True, nullable=False),
+        sa.Column("model", sa.Text(), server_default="", nullable=False),
+        sa.Column("kind", sa.Text(), server_default="", nullable=False),
+        sa.Column("other", sa.Text(), server_default="", nullable=False),
+        sa.Column("author", sa.Text(), server_default="", nullable=False),
+        sa.Column("note", sa.Text(), server_default="", nullable=False),
+        sa.Column("detail", sa.Text(), server_default="{}", nullable=False),
+        sa.Column("happened_at", UtcDateTime(), nullable=False),
+        sa.Column("finished_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("model_event_model", "model_event", ["model", "happened_at"])
+    op.create_table(
         "monitor_result",
         sa.Column("id", Id, autoincrement=True, nullable=False),
         sa.Column("model", sa.Text(), server_default="", nullable=False),
@@ -221,6 +377,8 @@ def upgrade() -> None:
         sa.Column("baseline_value", sa.Float(), nullable=True),
         sa.Column("n", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("threshold", sa.Text(), server_default="", nullable=False),
+        sa.Column("excess", sa.Float(), nullable=True),
+        sa.Column("excess_error", sa.Float(), nullable=True),
         sa.Column("p_value", sa.Float(), nullable=True),
         sa.Column("p_adjusted", sa.Float(), nullable=True),
         sa.Column("family_size", sa.Integer(), server_default="1", nullable=False),
@@ -251,12 +409,8 @@ def upgrade() -> None:
             name="monitor_result_once",
         ),
     )
-    op.create_index(
-        "monitor_result_pending", "monitor_result", ["folded_at", "model"], unique=False
-    )
-    op.create_index(
-        "monitor_result_window", "monitor_result", ["model", "window_start", "family"], unique=False
-    )
+    op.create_index("monitor_result_pending", "monitor_result", ["folded_at", "model"])
+    op.create_index("monitor_result_window", "monitor_result", ["model", "window_start", "family"])
     op.create_table(
         "outbox",
         sa.Column("id", Id, autoincrement=True, nullable=False),
@@ -281,7 +435,40 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("idempotency_key"),
     )
-    op.create_index("outbox_due", "outbox", ["status", "next_at"], unique=False)
+    op.create_index("outbox_group", "outbox", ["group_key", "id"])
+    op.create_index("outbox_head", "outbox", ["head_key"])
+    op.create_index(
+        "outbox_unclear", "outbox", ["channel"], sqlite_where=UNCLEAR, postgresql_where=UNCLEAR
+    )
+    op.create_index(
+        "outbox_waiting", "outbox", ["id"], sqlite_where=WAITING, postgresql_where=WAITING
+    )
+    op.create_table(
+        "retention_mark",
+        sa.Column("model", sa.Text(), server_default="", nullable=False),
+        sa.Column("dataset", sa.Text(), server_default="", nullable=False),
+        sa.Column("rows_from", UtcDateTime(), nullable=False),
+        sa.Column("deleted_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "dataset"),
+    )
+    op.create_table(
+        "schema_change",
+        sa.Column("id", Id, autoincrement=True, nullable=False),
+        sa.Column("model", sa.Text(), server_default="", nullable=False),
+        sa.Column("stream", sa.Text(), server_default="", nullable=False),
+        sa.Column("kind", sa.Text(), server_default="", nullable=False),
+        sa.Column("column_name", sa.Text(), server_default="", nullable=False),
+        sa.Column("before", sa.Text(), server_default="", nullable=False),
+        sa.Column("after", sa.Text(), server_default="", nullable=False),
+        sa.Column("sha256", sa.Text(), server_default="", nullable=False),
+        sa.Column("path", sa.Text(), server_default="", nullable=False),
+        sa.Column("window_start", UtcDateTime(), nullable=True),
+        sa.Column("seen_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint(
+            "model", "stream", "sha256", "kind", "column_name", name="schema_change_once"
+        ),
+    )
     op.create_table(
         "silence",
         sa.Column("id", Id, autoincrement=True, nullable=False),
@@ -290,7 +477,17 @@ def upgrade() -> None:
         sa.Column("comment", sa.Text(), server_default="", nullable=False),
         sa.Column("starts_at", UtcDateTime(), nullable=False),
         sa.Column("ends_at", UtcDateTime(), nullable=False),
+        sa.Column("ended_by", sa.Text(), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "source_cursor",
+        sa.Column("model", sa.Text(), server_default="", nullable=False),
+        sa.Column("stream", sa.Text(), server_default="", nullable=False),
+        sa.Column("position", sa.Text(), server_default="{}", nullable=False),
+        sa.Column("pending", sa.Text(), server_default="", nullable=False),
+        sa.Column("updated_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "stream"),
     )
     op.create_table(
         "window_state",
@@ -307,6 +504,11 @@ def upgrade() -> None:
         sa.Column("n_actual", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("n_bad", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("n_exempt", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("n_late_after_close", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("first_input_at", UtcDateTime(), nullable=True),
+        sa.Column("reopened_at", UtcDateTime(), nullable=True),
+        sa.Column("lags", sa.Text(), server_default="{}", nullable=False),
         sa.PrimaryKeyConstraint("model", "window_start"),
     )
     op.create_table(
