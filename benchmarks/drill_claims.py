@@ -27,7 +27,7 @@ from pandas.api.types import is_numeric_dtype
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.drill.drill import Drill, Finding, Subject
 from mlmon_dagster.drill.faults import FAULTS, LABEL_FLIP, facts_of, inject
-from mlmon_dagster.drill.noticed import HORIZON
+from mlmon_dagster.drill.trial import HORIZON
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import parse_now, project_from_environment
 from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window, load_model

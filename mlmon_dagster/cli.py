@@ -48,7 +48,7 @@ LAZY = {
     "init": "mlmon_dagster.commands.init:init",
     "alerts": "mlmon_dagster.commands.alerts:alerts",
     "erase": "mlmon_dagster.commands.erase:erase",
-    "watchdog": "mlmon_dagster.commands.watchdog:watchdog",
+    "watchdog": "mlmon_dagster.commands.alerts:watchdog",
     "collect": "mlmon_dagster.commands.collect:collect",
     "store": "mlmon_dagster.commands.store:store",
     "metrics": "mlmon_dagster.commands.metrics:metrics",
@@ -216,9 +216,15 @@ def run(project: Project, model: str, first: dt.date | None, last: dt.date | Non
 @click.pass_obj
 def report(project: Project, model: str, out: Path | None) -> None:
     """Write the health report of MODEL: one HTML file, for people and archives."""
-    from mlmon_dagster.commands.report import make_report
+    from mlmon_dagster.defs.reports import write_health_report
 
-    click.echo(make_report(project, spec_of(project, model), out))
+    spec = spec_of(project, model)
+    try:
+        made, path = write_health_report(project, spec, out)
+    except OSError as error:
+        raise ConfigError(f"The report cannot be written: {error}") from error
+    alerts = f"{made.n_firing} alert{'' if made.n_firing == 1 else 's'} firing"
+    click.echo(f"{spec.model}: {made.status}, {alerts}. {path}")
 
 
 @cli.command(epilog="Example: mlmon demo")
@@ -247,8 +253,7 @@ def dev(project: Project, port: int, host: str) -> None:
 @click.pass_obj
 def doctor(project: Project, deep: bool) -> None:
     """Say what is wrong with the installation and what is kept, and how to mend it."""
-    from mlmon_dagster.commands.doctor import examine
-    from mlmon_dagster.commands.findings import render_findings
+    from mlmon_dagster.commands.doctor import examine, render_findings
 
     findings = examine(project, is_deep=deep)
     click.echo(render_findings(findings))

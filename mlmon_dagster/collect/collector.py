@@ -1,4 +1,4 @@
-"""One request from its bytes to its answer: read, judged, durable, answered."""
+"""One request from its bytes to its answer: read, judged, durable, answered once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import errno
 import hashlib
 import logging
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,17 +21,19 @@ import numpy as np
 import pyarrow as pa
 
 from mlmon_dagster.collect.body import Form, read_batch, unpacked
-from mlmon_dagster.collect.committing import Committer
 from mlmon_dagster.collect.judging import Judge
+from mlmon_dagster.collect.landing import Committer, Target
 from mlmon_dagster.collect.problem import Problem, limited
-from mlmon_dagster.collect.repeats import Key, Repeats
-from mlmon_dagster.collect.target import Target
 from mlmon_dagster.ingest.declared_columns import Stream
 from mlmon_dagster.spec import ModelSpec
 
 _LOG = logging.getLogger("mlmon_dagster.collect")
 _LARGE = 2 << 20  # bytes of a batch once unpacked
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_KEPT_SECONDS = 24 * 3600.0
+_MOST_ANSWERS = 50_000
+_MOST_ERRORS = 10  # an answer with more of them is not kept
+Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -202,3 +206,62 @@ def _refusal(is_whole: bool, n_bad: int, n_good: int) -> str:
         return "The batch does not have the columns that the model declares; nothing was stored."
     found = f"{n_bad:,} of {n_bad + n_good:,} rows are refused; nothing was stored. Correct them"
     return f"{found}, or send the batch with ?accept=partial." if n_good else f"{found}."
+
+
+@dataclass
+class _Known:
+    fingerprint: str
+    when: float
+    answer: Mapping[str, Any] | None = None  # None while it is being worked on
+
+
+class Repeats:
+    """Remembers what was answered, so that a retry is answered alike and stores nothing.
+
+    After a restart a retry is stored again, and ingest drops its rows as duplicates.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Key, _Known] = OrderedDict()
+
+    def begin(self, key: Key, fingerprint: str, *, is_named: bool) -> Mapping[str, Any] | None:
+        """Note that a request is being worked on; return its answer if it was given before.
+
+        Args:
+            key: What tells requests apart.
+            fingerprint: Of the request's content.
+            is_named: The client chose the key.
+
+        Raises:
+            Problem: If the client's key is at work, or belongs to another content.
+        """
+        self._forget_old()
+        known = self._known.get(key)
+        if known is not None:
+            if known.fingerprint != fingerprint:
+                raise Problem("key_reused", "Use a new Idempotency-Key for every batch.")
+            if known.answer is not None:
+                return known.answer
+            if is_named:
+                found = "Try again once the first request has its answer."
+                raise Problem("in_progress", found, headers={"retry-after": "1"})
+            return None
+        self._known[key] = _Known(fingerprint, time.monotonic())
+        return None
+
+    def end(self, key: Key, answer: Mapping[str, Any] | None) -> None:
+        """Note the answer; None forgets the request, which failed."""
+        known = self._known.get(key)
+        if answer is None or len(answer.get("errors", ())) > _MOST_ERRORS:
+            if known is not None and known.answer is None:
+                del self._known[key]
+        elif known is not None:
+            known.answer = answer
+
+    def _forget_old(self) -> None:
+        limit = time.monotonic() - _KEPT_SECONDS
+        while self._known:
+            oldest = next(iter(self._known.values()))
+            if len(self._known) < _MOST_ANSWERS and oldest.when >= limit:
+                return
+            self._known.popitem(last=False)

@@ -1,22 +1,22 @@
-"""``mlmon alerts``: look at alerts, deliver them, handle them."""
+"""``mlmon alerts``: look at alerts, deliver them, handle them, test them; ``mlmon watchdog``."""
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.alert_handling import ack, digest, requeue, silence, silences, unsilence
-from mlmon_dagster.commands.alert_test import test
-from mlmon_dagster.commands.moments import past
-from mlmon_dagster.commands.options import models_of
-from mlmon_dagster.errors import MlmonError
+from mlmon_dagster.commands.options import author_option, future, models_of, past, specs_of
+from mlmon_dagster.errors import ConfigError, MlmonError
 
 if TYPE_CHECKING:
-    import datetime as dt
+    from collections.abc import Iterator
 
+    from mlmon_dagster.alerts.lifecycle.routing import Destination
     from mlmon_dagster.project import Project
+    from mlmon_dagster.spec import ModelSpec
 
 
 @click.group()
@@ -25,10 +25,6 @@ def alerts() -> None:
 
     Alerts are named by the id that list shows; the first characters are enough.
     """
-
-
-for command in (ack, digest, requeue, silence, silences, test, unsilence):
-    alerts.add_command(command)
 
 
 @alerts.command("list", epilog="Example: mlmon alerts list --model flight_delay --firing")
@@ -111,3 +107,275 @@ def deliver(project: Project) -> None:
         report = dispatch_alerts(project, found.specs, instance, project.now(), found.broken)
     click.echo(report.text())
     sys.exit(0 if report.delivery.n_dead == 0 and not found.broken else 1)
+
+
+@alerts.command(
+    epilog="Example: mlmon alerts silence --model flight_delay --monitor 'drift/*' --for 2d "
+    "--comment 'new weather feed'"
+)
+@click.option("--model", help="Of this model; * is a wildcard in all of these.")
+@click.option("--monitor", help="Of this monitor, such as 'drift/*'.")
+@click.option("--family", help="Of this family, such as drift.")
+@click.option("--severity", type=click.Choice(["WARN", "ERROR"]), help="Of this severity.")
+@click.option("--owner", help="Of this owner, as the monitor declares it.")
+@click.option("--slice", "slice_", metavar="KEY=VALUE", help="Of one slice, such as origin=JFK.")
+@click.option("--until", callback=future, metavar="TIME", help="When it ends.")
+@click.option("--for", "until_too", callback=future, metavar="DURATION", help="Such as 2h or 3d.")
+@click.option("--comment", default="", help="Why.")
+@author_option
+@click.pass_obj
+def silence(
+    project: Project,
+    /,
+    slice_: str | None,
+    until: dt.datetime | None,
+    until_too: dt.datetime | None,
+    comment: str,
+    author: str,
+    **labels: str | None,
+) -> None:
+    """Keep alerts from being sent for a while; they are still listed."""
+    from mlmon_dagster.alerts.lifecycle.silences import matcher
+    from mlmon_dagster.alerts.people.handling import LONGEST_SILENCE
+    from mlmon_dagster.store.alerting import silences as stored
+
+    if (until is None) == (until_too is None):
+        raise ConfigError("Say how long: --for 2h, or --until 2013-12-30 (one of the two).")
+    ends = until or until_too
+    now = project.now()
+    if ends is None or ends <= now:
+        raise ConfigError("The silence would have ended already; --until lies in the future.")
+    if ends - now > LONGEST_SILENCE:
+        raise ConfigError("A silence lasts at most a year; take the monitor out of the spec.")
+    wanted = {name: value for name, value in labels.items() if value}
+    if slice_ is not None:
+        key, equals, value = slice_.partition("=")
+        if not equals or not key or not value:
+            raise ConfigError(f"--slice {slice_!r} is not KEY=VALUE, such as origin=JFK.")
+        wanted |= {"slice_key": key, "slice_value": value}
+    number = stored.add(
+        project.store.state,
+        matcher=matcher(wanted),
+        author=author,
+        comment=comment,
+        starts_at=now,
+        ends_at=ends,
+    )
+    said = ", ".join(f"{name} = {value}" for name, value in sorted(wanted.items()))
+    click.echo(f"Silence {number}: {said}, until {ends:%Y-%m-%d %H:%M} UTC.")
+    click.echo(f"{_count_matching(project, wanted)} alerts fire that it matches.")
+    click.echo(f"To end it: mlmon alerts unsilence {number}")
+
+
+def _count_matching(project: Project, wanted: dict[str, str]) -> int:
+    from mlmon_dagster.alerts.lifecycle.silences import matcher, silenced_by
+    from mlmon_dagster.store.alerting import alert_state
+
+    with project.store.state.connect() as conn:
+        rows = alert_state.all_alerts(conn, None).values()
+    silence_row = {"id": 0, "matcher": matcher(wanted)}
+    active = [row for row in rows if row["state"] in alert_state.ACTIVE]
+    return sum(silenced_by(row, [silence_row]) is not None for row in active)
+
+
+@alerts.command(epilog="Example: mlmon alerts unsilence 3")
+@click.argument("silence_id", type=int, metavar="ID")
+@author_option
+@click.pass_obj
+def unsilence(project: Project, silence_id: int, author: str) -> None:
+    """End silence ID now; what still fires is told with the next dispatch."""
+    from mlmon_dagster.store.alerting import silences as stored
+
+    if not stored.end(project.store.state, silence_id, project.now(), author):
+        raise ConfigError(f"No silence {silence_id} is in force. See: mlmon alerts silences")
+    click.echo(f"Silence {silence_id} has ended.")
+
+
+@alerts.command(epilog="Example: mlmon alerts silences --all")
+@click.option("--all", "everything", is_flag=True, help="Also those that have ended.")
+@click.pass_obj
+def silences(project: Project, everything: bool) -> None:
+    """List silences: what they match, until when, by whom and why."""
+    from mlmon_dagster.alerts.lifecycle.silences import render_silences
+    from mlmon_dagster.store.alerting import silences as stored
+
+    now = project.now()
+    rows = stored.every(project.store.state, None if everything else now)
+    click.echo(render_silences(rows, now))
+
+
+@alerts.command(epilog="Example: mlmon alerts ack 3fa2c1 --comment 'looking at the weather feed'")
+@click.argument("alert")
+@click.option("--comment", default="", help="Shown in the thread.")
+@author_option
+@click.pass_obj
+def ack(project: Project, alert: str, comment: str, author: str) -> None:
+    """Take ALERT on: no reminders until it gets worse or ends, and its thread says who."""
+    from mlmon_dagster.alerts.people.handling import acknowledge
+
+    row = acknowledge(project.store, alert, author, project.now(), comment)
+    click.echo(f"{row['model']}, {row['monitor']}: acknowledged by {author}.")
+
+
+@alerts.command(epilog="Example: mlmon alerts requeue 17")
+@click.argument("ids", nargs=-1, type=int, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="Every message that was refused.")
+@click.pass_obj
+def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> None:
+    """Tell again what messages told that were refused for good, after the cause was mended.
+
+    What still fires is told as firing, what is over as over. Without ID and --all: list them.
+    """
+    from mlmon_dagster.alerts.lifecycle.silences import render_dead_letters
+    from mlmon_dagster.alerts.lifecycle.undeclared_models import platform_spec
+    from mlmon_dagster.alerts.people.requeue import requeue as tell_again
+    from mlmon_dagster.store.alerting.outbox_health import dead_letters
+
+    if not ids and not everything:
+        rows = dead_letters(project.store.state)
+        click.echo(render_dead_letters(rows))
+        sys.exit(1 if rows else 0)
+    specs = models_of(project).specs
+    platform = platform_spec(specs, project.ops_channel)
+    every = [*specs, *([platform] if platform else [])]
+    n_refused, n_waiting = tell_again(project.store, every, project.now(), ids)
+    click.echo(
+        f"{n_refused} refused messages are told again in {n_waiting}, as things stand now. "
+        "Next: mlmon alerts deliver"
+    )
+
+
+@alerts.command(epilog="Example: mlmon alerts digest --print --every weekly")
+@click.option("--print", "printed", is_flag=True, help="Show it here instead of sending it.")
+@click.option("--every", type=click.Choice(["daily", "weekly"]), default="daily")
+@click.option("--model", help="Only about this model.")
+@click.pass_obj
+def digest(project: Project, printed: bool, every: Any, model: str | None) -> None:
+    """Show the digest of the day or week until now, or write the ones that are due."""
+    from mlmon_dagster.alerts.messages.digest import compose_digest, write_digests
+    from mlmon_dagster.alerts.messages.rendering import plain_text
+    from mlmon_dagster.commands.options import spec_of
+
+    specs = [spec_of(project, model)] if model else specs_of(project)
+    if printed:
+        click.echo(plain_text(compose_digest(project.store, specs, every, project.now())))
+        return
+    n = write_digests(project.store, specs, project.now())
+    hint = "" if n else "; none is due, or alerts.digest is off. To look at one: --print"
+    click.echo(f"{n} digests written{hint}")
+
+
+@alerts.command(epilog="Example: mlmon alerts test --channel '#ml-alerts'")
+@click.option("--channel", help="Only this Slack channel, also one that no model names.")
+@click.option("--model", help="Only the places of this model.")
+@click.pass_obj
+def test(project: Project, channel: str | None, model: str | None) -> None:
+    """Send one test message to every place that the models name: Slack, webhooks, mail.
+
+    Where one does not arrive, say what is wrong and what mends it.
+    """
+    specs = [spec for spec in specs_of(project) if model in (None, spec.model)]
+    if not specs:
+        raise ConfigError(f"No model {model!r}." if model else "There is no model yet.")
+    problems = [problem for problem in _try_all(project, specs, channel) if problem]
+    sys.exit(1 if problems else 0)
+
+
+def _try_all(project: Project, specs: list[ModelSpec], channel: str | None) -> Iterator[str]:
+    from mlmon_dagster.alerts.lifecycle.routing import Destination, every_destination
+    from mlmon_dagster.pipeline.receivers import slack_receiver
+
+    places = every_destination(specs)
+    if channel is not None:
+        places = [Destination("slack", channel)]
+    slack = slack_receiver(project)
+    if any(place.receiver == "slack" for place in places):
+        if slack is None:
+            click.echo(
+                "Slack: not connected, MLMON_SLACK_TOKEN is not set; messages are shown here.",
+                err=True,
+            )
+        else:
+            check = slack.auth_test()
+            click.echo(f"Slack: {check.text}", err=not check.ok)
+            if not check.ok:
+                yield check.text
+    for place in places:
+        yield _try(project, specs, place, is_shown_here=slack is None)
+
+
+def _try(
+    project: Project, specs: list[ModelSpec], place: Destination, *, is_shown_here: bool
+) -> str:
+    """Send one message; return what is wrong, empty if nothing."""
+    from mlmon_dagster.alerts import send_test
+    from mlmon_dagster.alerts.lifecycle.routing import every_destination
+    from mlmon_dagster.pipeline.receivers import receivers
+
+    spec = next((s for s in specs if place in every_destination([s])), specs[0])
+    report = send_test(project.store, spec, project.now(), receivers(project, specs), place)
+    shown = place.receiver == "console" or (place.receiver == "slack" and is_shown_here)
+    names = {"slack": place.channel, "webhook": f"the webhook {place.channel}"}
+    where = "the terminal" if shown else names.get(place.receiver, place.channel)
+    if report.n_sent and not report.errors:
+        click.echo(f"Delivered to {where}.")
+        return ""
+    errors = report.errors or ["it is not its turn yet: the channel is asked to wait; try again"]
+    for error in errors:
+        click.echo(f"Not delivered to {where}: {error}", err=True)
+    return errors[0]
+
+
+def _age(_context: click.Context, _option: click.Parameter, text: str) -> dt.timedelta:
+    from mlmon_dagster.spec.scalars import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command(epilog="Example: mlmon watchdog --max-age 10m")
+@click.option(
+    "--max-age",
+    default="10m",
+    show_default=True,
+    callback=_age,
+    metavar="DURATION",
+    help="How long ago the last dispatch may be.",
+)
+@click.pass_obj
+def watchdog(project: Project, max_age: dt.timedelta) -> None:
+    """Exit with 1 if alerts were not dispatched lately, or messages were refused for good.
+
+    Dagster cannot report that Dagster is down: run this from cron, or as a liveness probe.
+    """
+    from mlmon_dagster.spec.scalars import format_duration
+    from mlmon_dagster.store.alerting.outbox_health import outbox_health
+    from mlmon_dagster.store.state import heartbeats
+
+    state = project.store.state
+    last = heartbeats.last_beat(state, heartbeats.DISPATCHER)
+    health = outbox_health(state)
+    problems = []
+    if last is None:
+        problems.append(
+            "alerts were never dispatched; start mlmon dev, or run mlmon alerts deliver"
+        )
+    else:
+        age = dt.datetime.now(dt.UTC) - last  # the real clock, as the dispatcher's
+        if age > max_age:
+            problems.append(
+                f"the last dispatch was at {last:%Y-%m-%d %H:%M:%S} UTC, more than "
+                f"{format_duration(max_age)} ago; is dagster-daemon up, is alert_dispatcher on?"
+            )
+    if health.n_dead:
+        problems.append(
+            f"{health.n_dead} messages were refused for good ({health.last_error}); "
+            "see mlmon alerts requeue"
+        )
+    for problem in problems:
+        click.echo(f"mlmon watchdog: {problem}", err=True)
+    if not problems and last is not None:
+        click.echo(f"Alerts were dispatched at {last:%Y-%m-%d %H:%M:%S} UTC.")
+    sys.exit(1 if problems else 0)

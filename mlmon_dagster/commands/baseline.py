@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import author_option, period, spec_of
-from mlmon_dagster.commands.period import complete_period
+from mlmon_dagster.commands.options import author_option, complete_period, period, spec_of
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -76,13 +76,10 @@ def collect(context: click.Context, /, **options: Any) -> None:
 def _serve(project: Project, options: dict[str, Any]) -> None:
     import logging
 
-    from mlmon_dagster.collect.access import Access
-    from mlmon_dagster.collect.app import App
+    from mlmon_dagster.collect.admission import Access, Pressure
+    from mlmon_dagster.collect.app import App, Listening, make_server
     from mlmon_dagster.collect.collector import Collector, Limits
-    from mlmon_dagster.collect.committing import Committer
-    from mlmon_dagster.collect.pressure import Pressure
-    from mlmon_dagster.collect.server import Listening, make_server
-    from mlmon_dagster.collect.target import prepare, targets_of
+    from mlmon_dagster.collect.landing import Committer, prepare, targets_of
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("mlmon_dagster.collect").setLevel(logging.INFO)

@@ -88,11 +88,9 @@ def propose(
         ConfigError: If the files cannot be read, have no column of time, or the spec that they
             suggest would not load (every reason is listed).
     """
-    from mlmon_dagster.scaffold.columns import facts_of
     from mlmon_dagster.scaffold.roles import guess_roles, with_actuals
-    from mlmon_dagster.scaffold.sample import read_sample
+    from mlmon_dagster.scaffold.sample import facts_of, read_sample, split_streams
     from mlmon_dagster.scaffold.spec_text import Scaffold, spec_text
-    from mlmon_dagster.scaffold.streams import split_streams
     from mlmon_dagster.spec import parse_model
 
     streams = split_streams(files, actuals)

@@ -10,8 +10,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from mlmon_dagster.commands.options import as_of, period, spec_of
-from mlmon_dagster.commands.period import moments_of
+from mlmon_dagster.commands.options import as_of, moments_of, period, spec_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import Granularity, ModelSpec
 

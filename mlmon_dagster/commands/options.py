@@ -1,22 +1,25 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, and the days and moments in them."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import click
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
-    from mlmon_dagster.spec import Models, ModelSpec
-
+    from mlmon_dagster.spec import Models
 
 LEFT_OUT = "mlmon.left_out"  # of the context: whether models were, since they do not load
 AUTHOR = "mlmon.author"  # of the context: who types, as the environment says
+_DURATION = re.compile(r"[0-9.]+\s*[smhdw]")
 
 
 def author_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,3 +144,73 @@ def _day(_context: click.Context, _option: click.Parameter, text: str | None) ->
         return dt.date.fromisoformat(text)
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not a day such as 2013-12-29") from error
+
+
+def past(context: click.Context, _option: click.Parameter, text: str | None) -> dt.datetime | None:
+    """Read a moment; a duration such as 7d is that long before now."""
+    return _relative(context, text, sign=-1)
+
+
+def future(
+    context: click.Context, _option: click.Parameter, text: str | None
+) -> dt.datetime | None:
+    """Read a moment; a duration such as 2h is that long from now."""
+    return _relative(context, text, sign=1)
+
+
+def _relative(context: click.Context, text: str | None, sign: int) -> dt.datetime | None:
+    from mlmon_dagster.errors import ConfigError
+    from mlmon_dagster.project import parse_now
+    from mlmon_dagster.spec.scalars import parse_duration
+
+    if text is None:
+        return None
+    try:
+        if _DURATION.fullmatch(text.strip()):
+            now: dt.datetime = context.obj.now()
+            return now + sign * parse_duration(text)
+        return parse_now(text)
+    except (ConfigError, ValueError) as error:
+        raise click.BadParameter(
+            f"{text!r} is neither a day such as 2013-12-29, a time such as 2013-12-29T12:00:00Z, "
+            "nor a duration such as 2h or 7d"
+        ) from error
+
+
+def moments_of(
+    spec: ModelSpec, first: dt.date | None, last: dt.date | None
+) -> tuple[dt.datetime | None, dt.datetime | None]:
+    """Return the UTC start of the first day and the UTC end of the last, in the model's zone."""
+    zone = ZoneInfo(spec.time.zone)
+    start = dt.datetime.combine(first, dt.time(), zone).astimezone(dt.UTC) if first else None
+    if last is None:
+        return start, None
+    after = last + dt.timedelta(days=1)
+    return start, dt.datetime.combine(after, dt.time(), zone).astimezone(dt.UTC)
+
+
+def complete_period(
+    spec: ModelSpec, first: dt.date | None, last: dt.date | None, now: dt.datetime
+) -> tuple[Window, ...]:
+    """Return the windows of a period that are over, oldest first; an end left out is open.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    start, end = moments_of(spec, first, last)
+    complete = complete_windows(spec.time, now)
+    windows = tuple(
+        w for w in complete if (not start or w.start >= start) and (not end or w.end <= end)
+    )
+    if not windows:
+        known = window_range(complete) if complete else "none yet"
+        raise ConfigError(
+            f"Model {spec.model!r} has no complete window from {first or 'its start'} to "
+            f"{last or 'now'}; complete by {now.isoformat(timespec='seconds')}: {known}."
+        )
+    return windows
+
+
+def window_range(windows: Sequence[Window]) -> str:
+    """Name the first and the last of some windows."""
+    return f"{windows[0].key} to {windows[-1].key}"

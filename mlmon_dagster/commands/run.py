@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import click
 
-from mlmon_dagster.commands.options import told_of_strays
+from mlmon_dagster.commands.options import complete_period, told_of_strays, window_range
 from mlmon_dagster.commands.outside import sentence_of_failure
-from mlmon_dagster.commands.period import complete_period, window_range
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
 from mlmon_dagster.defs.liveness import fail_dead_runs

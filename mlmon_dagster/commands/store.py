@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import as_of, period, spec_of, specs_of
-from mlmon_dagster.commands.period import moments_of
+from mlmon_dagster.commands.options import as_of, moments_of, period, spec_of, specs_of
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:

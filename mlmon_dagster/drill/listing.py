@@ -6,7 +6,7 @@ from typing import Any
 
 from mlmon_dagster.drill.drill import Finding, Subject
 from mlmon_dagster.drill.faults import FAULTS, Fault
-from mlmon_dagster.drill.noticed import HORIZON
+from mlmon_dagster.drill.trial import HORIZON
 from mlmon_dagster.spec import ModelSpec, Window
 
 NOT_NOTICED = "not noticed"

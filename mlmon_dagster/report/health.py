@@ -19,8 +19,7 @@ from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.statistics import ALL
 from mlmon_dagster.monitors.wording import NAMES
 from mlmon_dagster.profiles import Baseline, load_baseline
-from mlmon_dagster.report.curves import Curves
-from mlmon_dagster.report.episodes import AlertEpisode, firing, sentence_of
+from mlmon_dagster.report.curves import AlertEpisode, Curves, firing, sentence_of
 from mlmon_dagster.report.plots import Curve, draw
 from mlmon_dagster.report.summary import (
     NONE,

@@ -10,7 +10,7 @@ from itertools import combinations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlmon_dagster.scaffold.columns import ColumnFacts, unique_together
+from mlmon_dagster.scaffold.sample import ColumnFacts, unique_together
 from mlmon_dagster.spec import DATASETS
 
 _MOST_CLASSES = 50

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from mlmon_dagster.scaffold.columns import ColumnFacts
 from mlmon_dagster.scaffold.roles import Roles
+from mlmon_dagster.scaffold.sample import ColumnFacts
 from mlmon_dagster.spec import PRODUCTION
 from mlmon_dagster.spec.names import feature_problem
 

@@ -11,7 +11,7 @@ import pytest
 
 from mlmon_dagster.alerts import DeliveryPolicy, dispatch, send_test
 from mlmon_dagster.alerts.people.requeue import requeue
-from mlmon_dagster.alerts.receivers.base import deliver
+from mlmon_dagster.alerts.receivers.deliver import deliver
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.alerting.outbox import claim_next, settle

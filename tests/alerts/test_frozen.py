@@ -10,7 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from mlmon_dagster.alerts import DeliveryPolicy
-from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted, deliver
+from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
+from mlmon_dagster.alerts.receivers.deliver import deliver
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.alerting import outbox as outbox_rows

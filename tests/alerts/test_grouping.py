@@ -11,7 +11,7 @@ import pytest
 
 from mlmon_dagster.alerts import ConsoleReceiver, dagster_links, flush_groups, fold_results
 from mlmon_dagster.alerts.lifecycle.silences import matcher
-from mlmon_dagster.alerts.receivers.base import deliver
+from mlmon_dagster.alerts.receivers.deliver import deliver
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store

@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from mlmon_dagster.alerts import DeliveryPolicy, DeliveryReport, flush_groups, fold_results
-from mlmon_dagster.alerts.receivers.base import Receiver, deliver
+from mlmon_dagster.alerts.receivers.base import Receiver
+from mlmon_dagster.alerts.receivers.deliver import deliver
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import alert, monitor_result, outbox

@@ -13,8 +13,7 @@ import pytest
 
 from mlmon_dagster.drill.drill import smallest
 from mlmon_dagster.drill.faults import FAULTS, NAMES, SHARES, Facts, Fault, inject
-from mlmon_dagster.drill.noticed import Notice, notice, starts_of
-from mlmon_dagster.drill.trial import Probe
+from mlmon_dagster.drill.trial import Notice, Probe, notice, starts_of
 from mlmon_dagster.spec import Window
 
 BY_NAME = {fault.name: fault for fault in FAULTS}

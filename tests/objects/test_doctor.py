@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlmon_dagster.commands.doctor import examine
-from mlmon_dagster.commands.findings import Finding
+from mlmon_dagster.commands.doctor import Finding, examine
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.project import project_from_environment, storage_options
 from mlmon_dagster.store.places import objects

@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlmon_dagster.collect.access import Access
-from mlmon_dagster.collect.app import App
+from mlmon_dagster.collect.admission import Access, Pressure
+from mlmon_dagster.collect.app import App, Listening, make_server
 from mlmon_dagster.collect.collector import Collector, Limits
-from mlmon_dagster.collect.committing import Committer
-from mlmon_dagster.collect.pressure import Pressure
-from mlmon_dagster.collect.server import Listening, make_server
-from mlmon_dagster.collect.target import targets_of
+from mlmon_dagster.collect.landing import Committer, targets_of
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from tests.push.worlds import NOW, push_spec

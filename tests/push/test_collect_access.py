@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlmon_dagster.collect import access
+from mlmon_dagster.collect import admission
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import collect_tokens
@@ -19,7 +19,7 @@ HOUR = dt.timedelta(hours=1)
 
 @pytest.fixture(autouse=True)
 def _hear_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(admission, "FRESH_SECONDS", 0.0)
 
 
 def status_with(collector: Running, token: str) -> int:
@@ -31,10 +31,10 @@ def test_an_address_of_others_is_refused_until_there_is_a_token(
     store: Store, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="mlmon collect token create"):
-        access.Access(store.state, "0.0.0.0", lambda: NOW)
+        admission.Access(store.state, "0.0.0.0", lambda: NOW)
     collect_tokens.create(store.state, "*", now=NOW, expires_at=NOW)
     with pytest.raises(ConfigError, match="no token"):
-        access.Access(store.state, "::", lambda: NOW)
+        admission.Access(store.state, "::", lambda: NOW)
     collect_tokens.create(store.state, "loan", now=NOW)
     with running(store, tmp_path, host="0.0.0.0") as collector:
         assert collector.post(row()).status == 401

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from mlmon_dagster import landing_file
-from mlmon_dagster.collect import committing
-from mlmon_dagster.collect.committing import Committer
-from mlmon_dagster.collect.target import Target
+from mlmon_dagster.collect import landing
+from mlmon_dagster.collect.landing import Committer, Target
 from mlmon_dagster.ingest import ingest_new
 from mlmon_dagster.store import Store
 from tests.push.collecting import PREDICTIONS, Running, row, running, wait_until
@@ -52,7 +51,7 @@ def test_requests_that_come_together_share_a_file(store: Store, tmp_path: Path) 
 def test_a_group_ends_at_the_limits_of_the_source_and_a_large_request_is_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(committing, "_LARGE", 40)
+    monkeypatch.setattr(landing, "_LARGE", 40)
     target = Target("loan", "predictions", tmp_path, "", max_rows=3, max_bytes=30)
     committer = Committer(linger=1.0)  # time enough to submit all, on a busy machine too
     pieces = [[b"1\n"], [b"2\n", b"3\n"], [b"4\n"], [b"5" * 28 + b"\n"], [b"6" * 50 + b"\n"]]
@@ -103,12 +102,12 @@ def test_an_idempotency_key_stands_for_one_batch(collector: Running) -> None:
 
 
 def test_a_disk_that_fails_is_told_and_the_batch_can_be_sent_again(collector: Running) -> None:
-    landing = collector.folder / "landing"
-    landing.write_text("in the way")
+    folder = collector.folder / "landing"
+    folder.write_text("in the way")
     answer = collector.post([row(1)], idempotency_key="k")
     assert answer.status == 503
     assert answer.headers["retry-after"] == "5"
-    landing.unlink()
+    folder.unlink()
     assert collector.post([row(1)], idempotency_key="k").status == 202
     assert len(collector.landed()) == 1
 

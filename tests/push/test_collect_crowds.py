@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mlmon_dagster.collect import json_rows
-from mlmon_dagster.collect.pressure import Pressure
+from mlmon_dagster.collect import body
+from mlmon_dagster.collect.admission import Pressure
+from mlmon_dagster.collect.landing import Target
 from mlmon_dagster.collect.problem import Problem
-from mlmon_dagster.collect.target import Target
 from mlmon_dagster.store import Store
 from tests.push.collecting import PREDICTIONS, Running, row, running, wait_until
 
@@ -88,7 +88,7 @@ def test_bodies_in_memory_are_bounded_in_all_and_for_each_caller(
 def test_no_more_rows_are_made_than_are_taken(name: str) -> None:
     text = "[" + ",".join(["{}"] * 500_000) + "]" if name == "read_array" else "{}\n" * 500_000
     tracemalloc.start()
-    rows = getattr(json_rows, name)(text, 10)
+    rows = getattr(body, name)(text, 10)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 

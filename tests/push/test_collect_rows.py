@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlmon_dagster.collect import json_rows
+from mlmon_dagster.collect import body
 from mlmon_dagster.collect.judging import Judge, unjudged
 from mlmon_dagster.ingest import ingest_new
 from mlmon_dagster.ingest.formats.read_jsonl import read_jsonl
@@ -122,7 +122,7 @@ ODD: dict[str, list[Any]] = {
                 min_size=20, max_size=40))  # fmt: skip
 def test_the_door_refuses_the_rows_that_the_suite_of_ingest_refuses(rows: list[Any]) -> None:
     judge = Judge(SPEC, "predictions")
-    raw = json_rows.raw_file(json_rows.read_array(json.dumps(rows), 1_000), judge.wanted)
+    raw = body.raw_file(body.read_array(json.dumps(rows), 1_000), judge.wanted)
     judged = judge.judge(raw, {}, NOW)
 
     ((draft, _),) = judge_batch([draft_rows(judged.parsed, SPEC, NOW)], SPEC, "predictions")
@@ -139,11 +139,11 @@ def test_a_file_reads_back_as_the_cells_that_were_judged(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Any], indent: int | None
 ) -> None:
     wanted = Judge(SPEC, "predictions").wanted
-    read = json_rows.read_array(json.dumps(rows, indent=indent, ensure_ascii=False), 1_000)
-    judged = json_rows.raw_file(read, wanted)
+    read = body.read_array(json.dumps(rows, indent=indent, ensure_ascii=False), 1_000)
+    judged = body.raw_file(read, wanted)
     path = tmp_path_factory.mktemp("landing") / "a.jsonl"
     kept = range(len(read))
-    path.write_bytes(b"".join(json_rows.lines_of(read, wanted, kept, judged.present)))
+    path.write_bytes(b"".join(body.json_lines_of(read, wanted, kept, judged.present)))
 
     found = read_jsonl(path, "a.jsonl", wanted, Options(max_rows=100))
     assert found.columns == judged.columns
@@ -196,6 +196,6 @@ def test_events_may_be_identified_by_columns_that_are_no_features(
 def test_times_ahead_of_the_clock_are_judged_by_the_clock_that_is_given() -> None:
     judge = Judge(SPEC, "predictions")
     text = json.dumps(row(0, decision=1, dataset=None, at="2024-03-01T13:00:00Z"))
-    raw = json_rows.raw_file(json_rows.read_array(text, 1_000), judge.wanted)
+    raw = body.raw_file(body.read_array(text, 1_000), judge.wanted)
     assert judge.judge(raw, {}, NOW).bad.all()
     assert not judge.judge(raw, {}, NOW + dt.timedelta(hours=1)).bad.any()

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlmon_dagster.collect.access import is_loopback
+from mlmon_dagster.collect.admission import is_loopback
 from mlmon_dagster.collect.collector import Limits
-from mlmon_dagster.collect.target import prepare, targets_of
+from mlmon_dagster.collect.landing import prepare, targets_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.landing_file import clear_leftovers
 from mlmon_dagster.store import Store, open_store

@@ -106,7 +106,7 @@ def test_a_model_without_ground_truth_says_why_there_is_no_trace(tmp_path: Path)
 
 def test_loading_the_assets_loads_neither_plots_nor_templates() -> None:
     code = (
-        "import sys, mlmon_dagster.defs.assets, mlmon_dagster.commands.report\n"
+        "import sys, mlmon_dagster.defs.assets, mlmon_dagster.cli\n"
         "print(*sorted({'matplotlib', 'jinja2', 'pandas', 'scipy', 'PIL'} & set(sys.modules)))"
     )
     loaded = subprocess.run(

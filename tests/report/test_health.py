@@ -12,8 +12,7 @@ import pytest
 
 from mlmon_dagster.alerts import AlertEpisode, fold_results, list_alerts
 from mlmon_dagster.profiles import load_baseline
-from mlmon_dagster.report.curves import Curves
-from mlmon_dagster.report.episodes import sentence_of
+from mlmon_dagster.report.curves import Curves, sentence_of
 from mlmon_dagster.report.health import health_report, write_report
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store

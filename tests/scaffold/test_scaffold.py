@@ -12,9 +12,8 @@ import pytest
 import yaml
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.scaffold.columns import facts_of, unique_together
 from mlmon_dagster.scaffold.roles import Roles, guess_roles
-from mlmon_dagster.scaffold.sample import read_sample
+from mlmon_dagster.scaffold.sample import facts_of, read_sample, unique_together
 from mlmon_dagster.scaffold.spec_text import Scaffold, spec_text
 from mlmon_dagster.spec import ModelSpec, parse_model
 from tests.scaffold.events import N, churn
