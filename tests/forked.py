@@ -32,7 +32,7 @@ PRELOADED = (
     "tests.store.test_baseline_files",
     "tests.store.test_crashes",
     "tests.store.test_erase",
-    "tests.store.test_model_moves",
+    "tests.store.test_remove",
 )
 
 

@@ -167,30 +167,23 @@ def _harmless(value: str) -> str:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from mlmon_dagster.spec.text_table import text_table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
     numeric = ("value", "lower", "upper", "n")
-    names = ["window", "slice", "column", "metric", *numeric, "reason"]
-    for name in names:
-        table.add_column(name, justify="right" if name in numeric else "left", no_wrap=True)
-    for row in frame.to_dict("records"):
-        whole = row["slice_key"] == "all"
-        cells = [
+    lines = [
+        (
             row["window"],
-            "all" if whole else f"{row['slice_key']}={row['slice_value']}",
+            "all" if row["slice_key"] == "all" else f"{row['slice_key']}={row['slice_value']}",
             row["column_name"],
             row["metric"],
             *(_number(row[name]) for name in ("value", "lower", "upper")),
             f"{int(row['n']):,}",
             row["reason"],
-        ]
-        table.add_row(*(Text(str(cell)) for cell in cells))
-    buffer = io.StringIO()
-    Console(file=buffer, width=160).print(table)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+        )
+        for row in frame.to_dict("records")
+    ]
+    head = ("window", "slice", "column", "metric", *numeric, "reason")
+    return text_table(head, lines, right=numeric)
 
 
 def _number(value: float) -> str:

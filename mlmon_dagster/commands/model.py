@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,9 +22,6 @@ from mlmon_dagster.errors import ConfigError
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
-
-_NAME_LINE = re.compile(r"^model:[ \t]*[^\s#]+", re.MULTILINE)
-_yes = click.option("--yes", is_flag=True, help="Do it; without, only say what would be done.")
 
 
 @click.group()
@@ -207,233 +203,98 @@ def _change(
     click.echo(f"{n} windows of {name} are {'open' if is_open else 'closed'} again.{next_step}")
 
 
-@model.command(epilog="Example: mlmon model rename churn attrition --yes")
-@click.argument("old", metavar="OLD")
-@click.argument("new", metavar="NEW")
-@_yes
+@model.command("remove", epilog="Example: mlmon model remove churn --backup before.tar.gz")
+@click.argument("name", metavar="MODEL")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--backup",
+    "target",
+    type=click.Path(path_type=Path),
+    help="Where a backup of everything is put first, as mlmon backup does.",
+)
 @author_option
 @click.pass_obj
-def rename(project: Project, old: str, new: str, yes: bool, author: str) -> None:
-    """Give model OLD the name NEW, with all its history.
+def remove(project: Project, name: str, yes: bool, target: Path | None, author: str) -> None:
+    """Stop monitoring MODEL and delete everything of it, its declaration included.
 
-    Its declaration, rows, tables, tokens, silences and alerts go along: open alerts go on in
-    their threads, and nobody is told anything. Landing folders stay where the declaration says.
-    Interrupted at any point, the same command goes on. Dagster keeps the old name's assets; under
-    the new name it is told the history again.
+    It says what that is, and asks. Open alerts end, and their threads say why; silences that name
+    it end. Its landing files are left alone. A declaration that does not load, or was deleted by
+    hand, is no obstacle. Nothing but a backup brings a model back. Interrupted, the same command
+    deletes what is left.
     """
-    from mlmon_dagster.alerts.people.rename_and_end import rename_alerts
+    from mlmon_dagster.alerts.people.handling import end_alerts
     from mlmon_dagster.store.state.writer_lock import writer_lock
-    from mlmon_dagster.store.upkeep.rename import parked, pending_rename, rename_model
+    from mlmon_dagster.store.upkeep.backup import make_backup
+    from mlmon_dagster.store.upkeep.remove import declaration_of, remove_model
 
-    goes_on = pending_rename(project.store, old, new)
-    declaration = _declaration(project, old, goes_on)
-    waiting = parked(declaration)
-    source = declaration if declaration.exists() else waiting
-    renamed = declaration.with_name(f"{new}{declaration.suffix}")
-    text = _renamed_text(source if source.exists() else renamed, old, new)
-    if not goes_on:
-        spec_of(project, old)  # the new name would meet what its stored events do not allow
-        _check_free(project, new)
-    click.echo(_contents(project, old))
-    click.echo(f"{old} becomes {new}, and {declaration.name} becomes {renamed.name}.")
+    declaration = project.models_folder / f"{name}.yaml"
+    if not _is_orphan(project, name):
+        declaration = declaration_of(project.models_folder, name)
+    click.echo(_contents(project, name, declaration))
+    if target is None:
+        click.echo("Only a backup brings it back: mlmon backup FILE, or --backup FILE here.")
     if not yes:
-        click.echo("Nothing was changed; do it with --yes.")
-        return
-    _refuse_while_running(project, old)
-    with writer_lock(project.store.state, f"ingest/{old}"):
-        rename_model(
-            project.store, declaration, text, (old, new), rename_alerts,
-            author=author, now=project.now(),
-        )  # fmt: skip
-    _tell_dagster(project, spec_of(project, new))
-    click.echo(f"{old} is {new} now.")
-
-
-@model.command(epilog="Example: mlmon model remove churn --yes")
-@click.argument("name", metavar="MODEL")
-@click.option("--purge", "is_purged", is_flag=True, help="Delete at once, for good: no trash.")
-@_yes
-@author_option
-@click.pass_obj
-def remove(project: Project, name: str, is_purged: bool, yes: bool, author: str) -> None:
-    """Stop monitoring MODEL and move everything of it into the trash.
-
-    Open alerts end, and their threads say why; silences that name it end. Within
-    retention.trash (30 days) it comes back with: mlmon model restore MODEL. Its landing files are
-    left alone. A declaration that does not load, or was deleted by hand, is no obstacle.
-    """
-    from mlmon_dagster.alerts.people.rename_and_end import end_alerts
-    from mlmon_dagster.store.state.writer_lock import writer_lock
-    from mlmon_dagster.store.upkeep.remove import find_removed, purge, remove_model
-    from mlmon_dagster.store.upkeep.rename import parked
-
-    before = find_removed(project.store, name)
-    goes_on = before is not None and not before.is_whole
-    declaration = _declaration(project, name, goes_on or _is_orphan(project, name))
-    click.echo(_contents(project, name))
-    if not declaration.exists() and not goes_on:
-        click.echo(f"{declaration} is gone already: this is about what is stored of {name}.")
-    if is_purged and not yes:
         click.confirm(f"Delete all this of {name} for good?", abort=True)
-    elif not yes:
-        click.echo("This would go to the trash. Nothing was changed; do it with --yes.")
-        return
     _refuse_while_running(project, name)
-    paths = (parked(declaration), declaration)
+    if target is not None:
+        made = make_backup(project.store, target, project.now(), project.models_folder)
+        click.echo(f"{target}: {made.text()}")
     with writer_lock(project.store.state, f"ingest/{name}"):
-        spec = _last_word(project, name, next(filter(Path.exists, paths), declaration))
-        end_alerts(project.store, spec, project.now())
-        kept_for = spec.retention.trash
-        removed = remove_model(
-            project.store, declaration, name, kept_for, author=author, now=project.now()
-        )
-    if is_purged:
-        purge(removed)
-        click.echo(f"{name} is deleted.")
-        return
-    click.echo(
-        f"{name} is in the trash until {removed.purge_at:%Y-%m-%d}.\n"
-        f"Take it back with: mlmon model restore {name}"
-    )
+        end_alerts(project.store, _last_word(project, name, declaration), project.now())
+        remove_model(project.store, declaration, name, author=author, now=project.now())
+    click.echo(f"{name} is deleted.")
 
 
-@model.command(epilog="Example: mlmon model restore churn")
-@click.argument("name", metavar="MODEL")
-@author_option
-@click.pass_obj
-def restore(project: Project, name: str, author: str) -> None:
-    """Bring MODEL back from the trash, as it was removed."""
-    from mlmon_dagster.store.upkeep.remove import find_removed, removed_models, restore_model
-
-    removed = find_removed(project.store, name)
-    if removed is None:
-        there = ", ".join(r.model for r in removed_models(project.store)) or "nothing"
-        raise ConfigError(f"{name} is not in the trash. There is: {there}.")
-    models = project.models_folder
-    n_rows = restore_model(project.store, models, removed, author=author, now=project.now())
-    click.echo(f"{name} is back, with {n_rows:,} rows of state.")
-    if _is_orphan(project, name):
-        click.echo(
-            f"Its declaration was gone before it was removed. Write {models / name}.yaml again, "
-            f"then: mlmon run {name}"
-        )
-        return
-    _tell_dagster(project, spec_of(project, name))
-
-
-@model.command(epilog="Example: mlmon model trash")
-@click.pass_obj
-def trash(project: Project) -> None:
-    """List the removed models, and until when they can be restored."""
-    from mlmon_dagster.store.upkeep.remove import removed_models
-
-    found = removed_models(project.store)
-    for removed in found:
-        state = f"kept until {removed.purge_at:%Y-%m-%d}"
-        if not removed.is_whole:
-            state = f"interrupted; finish with mlmon model remove {removed.model} --yes"
-        click.echo(
-            f"{removed.model}  removed {removed.removed_at:%Y-%m-%d} by {removed.author}  "
-            f"{removed.n_rows:,} rows, {removed.n_bytes / 1e6:.1f} MB  {state}"
-        )
-    if not found:
-        click.echo("The trash is empty.")
-
-
-def _declaration(project: Project, model: str, goes_on: bool) -> Path:
-    """Return the file of a model; of one that is parked, where it was."""
-    from mlmon_dagster.store.upkeep.rename import declaration_of, parked
-
-    if goes_on:
-        paths = [project.models_folder / f"{model}{ending}" for ending in (".yaml", ".yml")]
-        return next((path for path in paths if parked(path).exists()), paths[0])
-    return declaration_of(project.models_folder, model)
-
-
-def _is_orphan(project: Project, model: str) -> bool:
+def _is_orphan(project: Project, name: str) -> bool:
     """Whether something is stored of a model that no file declares, under any file's name."""
     from mlmon_dagster.spec import read_models
-    from mlmon_dagster.store.upkeep.rename import count_rows, folders_of
+    from mlmon_dagster.store.upkeep.remove import count_rows, folders_of
 
     found = read_models(project.models_folder, project.now())
     declared = {spec.model for spec in found.specs} | {broken.name for broken in found.broken}
-    is_stored = count_rows(project.store, model) or folders_of(project.store, model)
-    return model not in declared and bool(is_stored)
+    is_stored = count_rows(project.store, name) or folders_of(project.store, name)
+    return name not in declared and bool(is_stored)
 
 
-def _last_word(project: Project, model: str, declaration: Path) -> ModelSpec:
-    """Return how the end of a model's alerts is told, also where its declaration does not load."""
-    from mlmon_dagster.alerts.lifecycle.undeclared_models import stand_in
-    from mlmon_dagster.spec import load_model, read_models
-    from mlmon_dagster.spec.alerting import AlertPolicy
-    from mlmon_dagster.spec.loader import alerts_of
-    from mlmon_dagster.spec.retention import RetentionPolicy
+def _contents(project: Project, name: str, declaration: Path) -> str:
+    from mlmon_dagster.alerts.people.handling import count_open
+    from mlmon_dagster.store.upkeep.remove import count_rows, folders_of
 
-    try:
-        return load_model(declaration)
-    except ConfigError:
-        others = read_models(project.models_folder, project.now()).specs
-        alerts = alerts_of(declaration) or (None if others else AlertPolicy())
-        gone = stand_in(model, others, alerts)
-        return gone.model_copy(update={"retention": RetentionPolicy()})
-
-
-def _renamed_text(path: Path, old: str, new: str) -> str:
-    """Return the declaration under its new name, checked like any other."""
-    from mlmon_dagster.spec import parse_model
-
-    text, n = _NAME_LINE.subn(f"model: {new}", path.read_text(encoding="utf-8"), count=1)
-    spec = parse_model(text, str(path))
-    if n != 1 or spec.model != new:
-        raise ConfigError(f"{path}: expected a line 'model: {old}' at the beginning of a line.")
-    return text
-
-
-def _check_free(project: Project, new: str) -> None:
-    from mlmon_dagster.store.upkeep.rename import count_rows, folders_of
-
-    declared = [p.name for p in project.models_folder.glob(f"{new}.y*ml")]
-    if declared or count_rows(project.store, new) or folders_of(project.store, new):
-        where = declared[0] if declared else "the store"
-        raise ConfigError(f"There is a model {new} in {where} already; choose another name.")
-
-
-def _contents(project: Project, model: str) -> str:
-    from mlmon_dagster.alerts.people.rename_and_end import count_open
-    from mlmon_dagster.store.upkeep.rename import count_rows, folders_of
-
-    counts = count_rows(project.store, model)
-    folders = folders_of(project.store, model)
+    counts = count_rows(project.store, name)
+    folders = folders_of(project.store, name)
     size = sum(p.stat().st_size for f in folders for p in f.rglob("*") if p.is_file())
     lines = [
-        f"{model}: {len(folders)} folders with {size / 1e6:.1f} MB, {sum(counts.values()):,} rows "
-        f"of state, {count_open(project.store, model)} open alerts",
+        f"{name}: {len(folders)} folders with {size / 1e6:.1f} MB, {sum(counts.values()):,} rows "
+        f"of state, {count_open(project.store, name)} open alerts",
+        f"  {declaration}" if declaration.exists() else f"  {declaration} is gone already",
         *(f"  {folder.parent.name}/{folder.name}" for folder in folders),
         *(f"  {n:,} rows of {table}" for table, n in counts.items()),
     ]
     return "\n".join(lines)
 
 
-def _refuse_while_running(project: Project, model: str) -> None:
+def _refuse_while_running(project: Project, name: str) -> None:
     from mlmon_dagster.defs.instance import open_instance
     from mlmon_dagster.defs.liveness import fail_dead_runs, is_in_flight
 
     with open_instance(project) as instance:
-        fail_dead_runs(instance, model)
-        if is_in_flight(instance, model):
+        fail_dead_runs(instance, name)
+        if is_in_flight(instance, name):
             raise ConfigError(
-                f"A run of {model} is going on. Wait for it, or stop it in the UI, and try again."
+                f"A run of {name} is going on. Wait for it, or stop it in the UI, and try again."
             )
 
 
-def _tell_dagster(project: Project, spec: ModelSpec) -> None:
-    from mlmon_dagster.defs.history import report_history
-    from mlmon_dagster.defs.instance import open_instance
+def _last_word(project: Project, name: str, declaration: Path) -> ModelSpec:
+    """Return how the end of a model's alerts is told, also where its declaration does not load."""
+    from mlmon_dagster.alerts.lifecycle.undeclared_models import stand_in
+    from mlmon_dagster.spec import load_model, read_models
+    from mlmon_dagster.spec.alerting import AlertPolicy
+    from mlmon_dagster.spec.loader import alerts_of
 
-    with open_instance(project) as instance:
-        told = report_history(project, spec, instance)
-    click.echo(
-        f"Told Dagster of {told.n_materializations:,} materializations and {told.n_checks:,} "
-        "check results. A Dagster that is running takes the declarations in when its code "
-        "location is reloaded."
-    )
+    try:
+        return load_model(declaration)
+    except ConfigError:
+        others = read_models(project.models_folder, project.now()).specs
+        alerts = alerts_of(declaration) or (None if others else AlertPolicy())
+        return stand_in(name, others, alerts)

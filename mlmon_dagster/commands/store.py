@@ -207,21 +207,15 @@ def _harmless(value: object) -> object:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from mlmon_dagster.spec.scalars import printable
+    from mlmon_dagster.spec.text_table import text_table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in frame.columns:
-        is_number = frame[name].dtype.kind in "iuf"
-        table.add_column(Text(printable(str(name))), justify="right" if is_number else "left")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(Text(printable(_cell(value))) for value in row))
-    buffer = io.StringIO()
-    Console(file=buffer, width=max(160, 24 * len(frame.columns))).print(table)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+    return text_table(
+        [printable(str(name)) for name in frame.columns],
+        [[printable(_cell(value)) for value in row] for row in frame.itertuples(index=False)],
+        right=[printable(str(n)) for n in frame.columns if frame[n].dtype.kind in "iuf"],
+        width=max(160, 24 * len(frame.columns)),
+    )
 
 
 def _cell(value: object) -> str:

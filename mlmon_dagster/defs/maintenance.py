@@ -34,7 +34,6 @@ def maintenance_asset(project: Project, specs: Sequence[ModelSpec]) -> dg.Assets
     )
     def maintenance(config: MaintenanceConfig) -> dg.MaterializeResult[None]:
         from mlmon_dagster.store.upkeep.maintenance import maintain
-        from mlmon_dagster.store.upkeep.remove import purge_expired
 
         rows: list[dict[str, object]] = []
         totals = {"rows": 0, "files": 0, "bytes": 0}
@@ -43,10 +42,6 @@ def maintenance_asset(project: Project, specs: Sequence[ModelSpec]) -> dg.Assets
                 row = {"rows": r.rows, "files": r.files, "bytes": r.size}
                 rows.append({"model": spec.model, "what": r.what, **row})
                 totals = {name: totals[name] + n for name, n in row.items()}
-        for gone in purge_expired(project.store, project.now(), dry_run=config.dry_run):
-            row = {"rows": gone.n_rows, "files": 0, "bytes": gone.n_bytes}
-            rows.append({"model": gone.model, "what": "removed model, from the trash", **row})
-            totals = {name: totals[name] + n for name, n in row.items()}
         metadata = {**totals, "dry run": config.dry_run, "removed": table(rows, COLUMNS)}
         return dg.MaterializeResult(metadata=safe_metadata(metadata))
 

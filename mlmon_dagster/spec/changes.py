@@ -47,7 +47,7 @@ _UPKEEP: Final = "the next daily upkeep"
 
 RULES: Final[tuple[Rule, ...]] = (
     Rule("", ("model",), "kept", "what is stored stays under the old name: another name is another "
-         "model, which reads every file anew. `mlmon model rename OLD NEW` takes all of it along"),
+         "model, which reads every file anew"),
     Rule("", ("task",), "refused", "stored predictions and ground truth have the task's type"),
     Rule("time", ("zone", "granularity"), "refused", _PLACE),
     Rule("columns", ("prediction_id",), "refused", "it is what events are told apart by; "
@@ -112,7 +112,6 @@ RULES: Final[tuple[Rule, ...]] = (
          "the next message or digest"),
     Rule("retention", ("production", "training", "validation", "shadow", "canary", "versions",
          "profiles", "dead_letter", "quarantine"), "kept", _UPKEEP),
-    Rule("retention", ("trash",), "kept", "the next `mlmon model remove`"),
     Rule("retention", ("min_cell",), "kept", "the next erasure"),
 )  # fmt: skip
 

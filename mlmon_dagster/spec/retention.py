@@ -24,7 +24,6 @@ class RetentionPolicy(Declared):
     profiles: Duration | None = None
     dead_letter: Duration | None = None
     quarantine: Duration | None = None
-    trash: Duration = dt.timedelta(days=30)
     min_cell: int = Field(default=10, ge=0)
 
     def of_dataset(self, dataset: str) -> dt.timedelta | None:

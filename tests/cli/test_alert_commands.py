@@ -223,5 +223,3 @@ def test_the_end_of_the_last_model_is_delivered(
     (reply,) = slack.replies(head)
     assert "model removed" in reply.text
     assert "has no *.yaml file" in nothing.err
-    back = mlmon(*at(declared, 2)[:-1], "model", "restore", "credit", "--author", "a")
-    assert (back.code, "Write " in back.out) == (0, way == "deleted by hand"), back.err

@@ -87,9 +87,7 @@ def test_another_zone_after_the_first_events_is_refused_with_the_way_to_do_it(
     assert "declare it under another model's name" in ended.err
 
 
-def test_a_model_that_does_not_load_can_be_removed_and_brought_back(
-    half: Path, mlmon: Command
-) -> None:
+def test_a_model_that_does_not_load_can_be_removed(half: Path, mlmon: Command) -> None:
     path = half / "models" / f"{MODEL}.yaml"
     at = ("--project", half, *AT)
     path.write_text(path.read_text().replace("score: score", "scor: score"))
@@ -97,12 +95,8 @@ def test_a_model_that_does_not_load_can_be_removed_and_brought_back(
     removed = mlmon(*at, "model", "remove", MODEL, "--author", "ann", "--yes")
 
     assert removed.code == 0, removed
-    assert "churn is in the trash until 2024-04-14" in removed.out
+    assert "churn is deleted." in removed.out
     assert not path.exists()
-    restored = mlmon(*at, "model", "restore", MODEL, "--author", "ann")
-    assert "churn is back, with" in restored.out
-    assert restored.code == 2
-    assert "churn does not load:" in restored.err
 
 
 @pytest.fixture

@@ -81,10 +81,7 @@ erase churn --list
 backup BACKUP
 restore BACKUP --verify
 --project EMPTY restore BACKUP
-model rename churn attrition --yes --author me
-model remove attrition --yes --author me
-model trash
-model restore attrition --author me
+model remove churn --yes --author me
 """
 LINES = WORDS.strip().splitlines()
 PERIOD = ("--from", "2024-03-03", "--to", "2024-03-03")

@@ -130,7 +130,6 @@ CHANGES: dict[str, Any] = {
     "alerts.digest": "daily",
     "retention.production": "90d",
     "retention.versions": "10d",
-    "retention.trash": "10d",
     "retention.min_cell": 5,
     "source.predictions.settle": "1s",
     "source.predictions.path": "landing/churn/elsewhere/*.parquet",

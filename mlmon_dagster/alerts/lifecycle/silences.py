@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from mlmon_dagster.alerts.messages.slack_text import clean
-from mlmon_dagster.alerts.people.listing import text_table
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store.state.frames import Row
 
 LABELS = (

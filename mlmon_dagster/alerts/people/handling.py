@@ -1,4 +1,4 @@
-"""What people do with alerts: find one, take it on, silence it."""
+"""What people do with alerts: find one, take it on, end those of a model that is removed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import sqlalchemy as sa
+
+from mlmon_dagster.alerts.lifecycle.apply_results import end_all
+from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.messages.message import Message
 from mlmon_dagster.alerts.messages.outbox_rows import outbox_row
 from mlmon_dagster.alerts.messages.view import view_of
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.alerting import alert_state, outbox
 from mlmon_dagster.store.state.frames import Row
+from mlmon_dagster.store.state.schema import alert_group
 
 SHORT_ID = 8
 LONGEST_SILENCE = dt.timedelta(days=366)
@@ -87,6 +93,28 @@ def acknowledge(
         )
         outbox.enqueue(conn, _replies(alert_state.load_groups(conn, model).values(), row, said))
     return row
+
+
+def count_open(store: Store, model: str) -> int:
+    """Return how many alerts of a model fire."""
+    with store.state.connect() as conn:
+        return len(alert_state.load_alerts(conn, model, states=alert_state.ACTIVE))
+
+
+def end_alerts(store: Store, spec: ModelSpec, now: dt.datetime) -> int:
+    """End the open alerts of a model that is being removed, and write what that says to people.
+
+    Returns:
+        How many ended.
+    """
+    model = spec.model
+    with alert_state.exclusive(store.state, f"alerts:{model}") as conn:
+        n = end_all(conn, model, "model_removed", now)
+        # The last word cannot wait for the group's interval: nobody flushes the group later.
+        mine = alert_group.c.model == model
+        conn.execute(sa.update(alert_group).where(mine).values(next_flush_at=None))
+    flush_groups(store, [spec], now)
+    return n
 
 
 def _replies(groups: Iterable[Row], row: Row, said: str) -> list[dict[str, Any]]:

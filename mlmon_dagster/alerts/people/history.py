@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from mlmon_dagster.alerts.messages.slack_text import clean
 from mlmon_dagster.alerts.messages.view import local_moment, view_of
 from mlmon_dagster.alerts.people.handling import SHORT_ID, find_alert
-from mlmon_dagster.alerts.people.listing import text_table
+from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.alerting import alert_state
 from mlmon_dagster.store.state.frames import Row

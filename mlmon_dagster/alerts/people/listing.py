@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from mlmon_dagster.alerts.messages.slack_text import clean
 from mlmon_dagster.alerts.messages.view import local_moment, number, view_of
 from mlmon_dagster.alerts.people.handling import SHORT_ID
+from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.alerting import alert_state
 from mlmon_dagster.store.state.frames import Row
@@ -175,14 +176,4 @@ def _cells(episode: AlertEpisode, zone: str) -> tuple[str, ...]:
         local_moment(episode.resolved_window, zone) if episode.resolved_window else "",
         number(episode.worst_value),
         episode.muted_reason or (f"acked by {episode.acked_by}" if episode.acked_by else ""),
-    )
-
-
-def text_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Return columns wide enough for their longest cell, two spaces apart."""
-    every = [head, *lines]
-    widths = [max(len(line[i]) for line in every) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in every
     )

@@ -18,7 +18,7 @@ def note_event(
     """Write down that a person changed something of a model, in the transaction that does it."""
     conn.execute(
         model_event.insert().values(
-            model=model, kind=kind, author=author, note=note, happened_at=now, finished_at=now
+            model=model, kind=kind, author=author, note=note, happened_at=now
         )
     )
 

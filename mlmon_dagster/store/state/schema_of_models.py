@@ -53,19 +53,16 @@ declared_key = sa.Table(
     time("since", nullable=False),
 )
 
-# What people did to a model; `started` without `finished_at` is what a crash interrupted.
+# What people did to a model's windows.
 model_event = sa.Table(
     "model_event",
     METADATA,
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     text("model"),
-    text("kind"),  # renamed | removed | restored | reopened | closed | promoted | promotion_undone
-    text("other"),  # the old name of a renamed model, the trash folder of a removed one
+    text("kind"),  # reopened | closed
     text("author"),
     text("note"),
-    text("detail", "{}"),  # JSON
     time("happened_at", nullable=False),
-    time("finished_at"),
     sa.Index("model_event_model", "model", "happened_at"),
 )
 

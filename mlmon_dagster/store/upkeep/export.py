@@ -1,4 +1,4 @@
-"""Rows of the state database as JSON lines, for backups and the trash; the same on both databases.
+"""Rows of the state database as JSON lines, for backups; the same on both databases.
 
 One text for SQLite and PostgreSQL, so that a backup of one can be restored into the other.
 """
@@ -25,24 +25,9 @@ def exported_tables() -> list[sa.Table]:
     return [METADATA.tables[name] for name in sorted(METADATA.tables) if name not in _OF_NOBODY]
 
 
-def tables_of_models() -> list[sa.Table]:
-    """Return the tables whose rows each belong to one model."""
-    return [table for table in exported_tables() if "model" in table.c]
-
-
-def export_rows(
-    conn: sa.Connection,
-    table: sa.Table,
-    path: Path,
-    model: str | None = None,
-    where: sa.ColumnElement[bool] | None = None,
-) -> int:
-    """Write the rows of a table, or those of one model, to a file; return how many."""
+def export_rows(conn: sa.Connection, table: sa.Table, path: Path) -> int:
+    """Write the rows of a table to a file; return how many."""
     query = sa.select(table)
-    if model is not None:
-        query = query.where(table.c.model == model)
-    if where is not None:
-        query = query.where(where)
     if "id" in table.c:
         query = query.order_by(table.c.id)
     n_rows = 0
@@ -53,28 +38,19 @@ def export_rows(
     return n_rows
 
 
-def import_rows(conn: sa.Connection, table: sa.Table, path: Path, *, keep_ids: bool = True) -> int:
-    """Insert the rows of a file that are not there yet; return how many were read.
-
-    Columns that the table has not got (of a newer program) are left out. Without ``keep_ids``
-    rows get new numbers, since their old ones may be another's by now.
-    """
-    dropped = set() if keep_ids or not _is_counted(table) else {"id"}
+def import_rows(conn: sa.Connection, table: sa.Table, path: Path) -> None:
+    """Insert the rows of a file that are not there yet."""
     times = {column.name for column in table.c if isinstance(column.type, UtcDateTime)}
-    n_rows = 0
     for chunk in _chunks(path):
         rows = [
             {
                 name: dt.datetime.fromisoformat(value) if name in times and value else value
                 for name, value in row.items()
-                if name in table.c and name not in dropped
             }
             for row in chunk
         ]
         insert_or_ignore(conn, table, rows)
-        n_rows += len(rows)
     _move_counter(conn, table)
-    return n_rows
 
 
 def _chunks(path: Path) -> Iterator[list[Mapping[str, Any]]]:
