@@ -28,8 +28,12 @@ from mlmon_dagster.profiles import build_profiles, fit_binnings
 from mlmon_dagster.profiles.measure.measures import drift, measure, measure_versions
 from mlmon_dagster.spec import ModelSpec
 
-for name in ("fairness", "multiclass", "multivariate", "outputs", "ranking", "regression"):
-    importlib.import_module(f"mlmon_dagster.metrics.{name}")  # else on first use; not timed
+for room, names in {
+    "drift": ("joint", "class_columns"),
+    "performance": ("fairness", "multiclass", "ranking", "regression"),
+}.items():
+    for name in names:
+        importlib.import_module(f"mlmon_dagster.metrics.{room}.{name}")  # else when timed
 
 STORED = "baseline.pickle"
 MEMORY = "250MB"  # that DuckDB may take, besides the libraries and what numpy holds

@@ -31,7 +31,7 @@ __all__ = [
 _HOMES = {
     "MlmonError": "errors",
     "ModelSpec": "spec",
-    "MonitoredModel": "defs.component",
+    "MonitoredModel": "defs.build",
     "PredictionLogger": "logger",
     "build_definitions": "defs.build",
     "load_model": "spec",

@@ -139,10 +139,12 @@ class Watcher:
     def failed_check(self, spec: ModelSpec, asset: str, family: str, day: str) -> str | None:
         """Return what a failed check says about a day."""
         key = dg.AssetCheckKey(asset_key(spec, asset), family)
+        evaluated = dg.DagsterEventType.ASSET_CHECK_EVALUATION
         history = self.instance.event_log_storage.get_asset_check_execution_history(key, limit=50)
         for record in history:
-            if record.partition == day and record.event and record.event.dagster_event:
-                evaluation = record.event.dagster_event.asset_check_evaluation_data
+            event = record.event and record.event.dagster_event
+            if record.partition == day and event and event.event_type == evaluated:
+                evaluation = event.asset_check_evaluation_data
                 return None if evaluation.passed else evaluation.description
         return None
 
