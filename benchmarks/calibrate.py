@@ -26,7 +26,8 @@ from mlmon_dagster.metrics.performance.class_tables import (
 from mlmon_dagster.metrics.performance.loss_means import mean_rows
 from mlmon_dagster.metrics.performance.regression import regression_metrics
 from mlmon_dagster.metrics.performance.roc import MIN_RARER, roc_auc
-from mlmon_dagster.metrics.statistics import ALL, Binning, ColumnStatistics
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
+from mlmon_dagster.spec.names import ALL
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -13,13 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.binnings import upper_edges
-from mlmon_dagster.metrics.statistics import ALL, Binning, ColumnStatistics
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from mlmon_dagster.profiles.bins.shapes import (
     MAX_CATEGORIES,
     categorical_binning,
     discrete_binning,
     numeric_binning,
 )
+from mlmon_dagster.spec.names import ALL
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

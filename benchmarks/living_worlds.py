@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from mlmon_dagster.metrics.binnings import upper_edges
-from mlmon_dagster.metrics.statistics import ALL, Binning, ColumnStatistics, select
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, select
 from mlmon_dagster.profiles.bins.shapes import (
     MAX_CATEGORIES,
     categorical_binning,
@@ -25,6 +25,7 @@ from mlmon_dagster.profiles.bins.shapes import (
     numeric_binning,
     role_binning,
 )
+from mlmon_dagster.spec.names import ALL
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

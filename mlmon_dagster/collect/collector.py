@@ -24,8 +24,8 @@ from mlmon_dagster.collect.body import Form, read_batch, unpacked
 from mlmon_dagster.collect.judging import Judge
 from mlmon_dagster.collect.landing import Committer, Target
 from mlmon_dagster.collect.problem import Problem, limited
-from mlmon_dagster.ingest.declared_columns import Stream
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.sources import Stream
 
 _LOG = logging.getLogger("mlmon_dagster.collect")
 _LARGE = 2 << 20  # bytes of a batch once unpacked

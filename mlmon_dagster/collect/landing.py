@@ -20,9 +20,9 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.ingest.declared_columns import STREAMS, Stream
 from mlmon_dagster.landing_file import ENDING, clear_leftovers, make_folder, publish
 from mlmon_dagster.spec import FileSource, ModelSpec
+from mlmon_dagster.spec.sources import STREAMS, Stream
 
 PREFIX = "collect-"
 _EXAMPLE = f"{PREFIX}0{ENDING}"

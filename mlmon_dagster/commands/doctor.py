@@ -17,8 +17,8 @@ from mlmon_dagster.errors import ConfigError, MlmonError
 from mlmon_dagster.project import Project, wall_clock
 
 if TYPE_CHECKING:
-    from mlmon_dagster.ingest.declared_columns import Stream
     from mlmon_dagster.spec import ModelSpec, SqlSource
+    from mlmon_dagster.spec.sources import Stream
 
 PACKAGES = (
     "mlmon-dagster",
@@ -96,8 +96,8 @@ def _models(project: Project) -> Finding:
 
 def _sources(project: Project) -> list[Finding]:
     """Connect to every database that events are read from."""
-    from mlmon_dagster.ingest.declared_columns import STREAMS
     from mlmon_dagster.spec import SqlSource
+    from mlmon_dagster.spec.sources import STREAMS
 
     try:
         specs = models_of(project).specs

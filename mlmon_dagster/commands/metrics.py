@@ -13,6 +13,9 @@ import click
 from mlmon_dagster.commands.options import as_of, moments_of, period, spec_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import Granularity, ModelSpec
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.text_table import harmless
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +34,6 @@ SHOWN = [
     "n",
     "reason",
 ]
-DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\0")
 
 
 @click.command(
@@ -42,13 +44,13 @@ DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\0")
 @click.option("--column", multiple=True, help="Only this column; may be repeated.")
 @click.option(
     "--dataset",
-    default="production",
+    default=PRODUCTION,
     show_default=True,
     help="production, shadow or canary; of longer windows, production.",
 )
 @click.option(
     "--model-version",
-    default="all",
+    default=ALL,
     show_default=True,
     help="One version alone, of windows in which several served.",
 )
@@ -76,8 +78,8 @@ def query_metrics(
     *,
     metric: tuple[str, ...] = (),
     column: tuple[str, ...] = (),
-    dataset: str = "production",
-    model_version: str = "all",
+    dataset: str = PRODUCTION,
+    model_version: str = ALL,
     slice_: str | None = None,
     granularity: Granularity | None = None,
     first: dt.date | None = None,
@@ -154,16 +156,12 @@ def render(frame: pd.DataFrame, format_: str) -> str:
         return _table(frame)
     shown = frame[SHOWN]
     if format_ == "csv":
-        text = shown.assign(**{name: shown[name].map(_harmless) for name in ("slice_value",)})
+        text = shown.assign(**{name: shown[name].map(harmless) for name in ("slice_value",)})
         buffer = io.StringIO()
         text.to_csv(buffer, index=False, lineterminator="\n")
         return buffer.getvalue().rstrip("\n")
     records = json.loads(shown.to_json(orient="records", double_precision=15))
     return "\n".join(json.dumps(record) for record in records)
-
-
-def _harmless(value: str) -> str:
-    return f"'{value}" if value.startswith(DANGEROUS) else value
 
 
 def _table(frame: pd.DataFrame) -> str:
@@ -173,7 +171,7 @@ def _table(frame: pd.DataFrame) -> str:
     lines = [
         (
             row["window"],
-            "all" if row["slice_key"] == "all" else f"{row['slice_key']}={row['slice_value']}",
+            "all" if row["slice_key"] == ALL else f"{row['slice_key']}={row['slice_value']}",
             row["column_name"],
             row["metric"],
             *(_number(row[name]) for name in ("value", "lower", "upper")),

@@ -12,6 +12,7 @@ import click
 
 from mlmon_dagster.commands.options import as_of, moments_of, period, spec_of, specs_of
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.text_table import harmless
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
 
-_DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\0")
 _format = click.option(
     "--format", "format_", type=click.Choice(["table", "csv", "json"]), default="table"
 )
@@ -189,7 +189,7 @@ def _head(
 
 def _render(frame: pd.DataFrame, format_: str) -> str:
     if format_ == "csv":
-        text = frame.map(_harmless)
+        text = frame.map(harmless)
         buffer = io.StringIO()
         text.to_csv(buffer, index=False, lineterminator="\n")
         return buffer.getvalue().rstrip("\n")
@@ -199,11 +199,6 @@ def _render(frame: pd.DataFrame, format_: str) -> str:
         )
         return "\n".join(json.dumps(record) for record in records)
     return _table(frame)
-
-
-def _harmless(value: object) -> object:
-    is_formula = isinstance(value, str) and value.startswith(_DANGEROUS)
-    return f"'{value}" if is_formula else value
 
 
 def _table(frame: pd.DataFrame) -> str:

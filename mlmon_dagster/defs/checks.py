@@ -20,6 +20,7 @@ from mlmon_dagster.pipeline.steps import ASSETS, AssetInfo
 from mlmon_dagster.pipeline.stopwatch import computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.names import ALL
 
 Result = Mapping[str, Any]
 NOTHING_TO_WATCH = "The model declares nothing that this family could watch."
@@ -137,7 +138,7 @@ def _sentence(
 
 
 def _shown(result: Result) -> dict[str, object]:
-    is_whole = result["slice_key"] == "all"
+    is_whole = result["slice_key"] == ALL
     details = json.loads(result["details"] or "{}")
     unseen = details.get("unseen_values") or details.get("unseen")
     suffix = f" Values: {', '.join(map(str, unseen))}." if unseen else ""

@@ -14,9 +14,11 @@ from mlmon_dagster.defs.metadata import numbers_only
 from mlmon_dagster.pipeline.measure import PLOTTED, numbers_of
 from mlmon_dagster.pipeline.rebuild import record_numbers
 from mlmon_dagster.pipeline.steps import ASSETS, MEASURED, AssetInfo
-from mlmon_dagster.pipeline.work import LIVE, Numbers
+from mlmon_dagster.pipeline.work import Numbers
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
+from mlmon_dagster.spec.baseline import LIVE
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state import metric_log, monitor_results, window_steps
 
 REBUILT = {"mlmon": "told from the store, not computed"}
@@ -79,7 +81,7 @@ def _numbers(
         spec.model,
         dataset=None,
         granularity=spec.time.granularity,
-        slice_key="all",
+        slice_key=ALL,
         start=windows[0].start,
         end=windows[-1].end,
     )

@@ -14,6 +14,7 @@ from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.names import ALL
 
 if TYPE_CHECKING:
     from mlmon_dagster.report.health import HealthReport
@@ -47,7 +48,7 @@ def trace_performance(work: Work) -> Numbers:
         "to": period[1].isoformat(),
     }
     for metric, part in frame.groupby("metric", sort=False):
-        is_whole = part["slice_key"] == "all"
+        is_whole = part["slice_key"] == ALL
         numbers[f"change/{metric}"] = float(part.loc[is_whole, "change"].iloc[0])
         names = part["slice_key"] + " = " + part["slice_value"]
         part = part.assign(slice=names.mask(is_whole, "all"))

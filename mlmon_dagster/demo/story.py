@@ -30,6 +30,7 @@ from mlmon_dagster.pipeline.steps import REPORTED, WINDOWED
 from mlmon_dagster.project import Project
 from mlmon_dagster.report.rollup import rolled_up_metrics
 from mlmon_dagster.spec import ModelSpec, complete_windows
+from mlmon_dagster.spec.names import ALL, TABLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -240,7 +241,7 @@ def render_months(project: Project, spec: ModelSpec) -> str:
         "PSI of score",
     ):
         table.add_column(name, justify="right")
-    whole = frame[frame["slice_key"] == "all"]
+    whole = frame[frame["slice_key"] == ALL]
     local = whole["window_start"].dt.tz_convert(spec.time.zone).dt.strftime("%Y-%m")
     for name, month in whole.groupby(local):
         table.add_row(str(name), *_cells(month))
@@ -250,7 +251,7 @@ def render_months(project: Project, spec: ModelSpec) -> str:
 
 
 def _cells(month: pd.DataFrame) -> list[str]:
-    def row(metric: str, column: str = ":table") -> pd.Series[float]:
+    def row(metric: str, column: str = TABLE) -> pd.Series[float]:
         return month[(month["metric"] == metric) & (month["column_name"] == column)].iloc[0]
 
     auc, n = row("roc_auc"), int(row("n")["value"])

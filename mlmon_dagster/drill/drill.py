@@ -22,13 +22,14 @@ from mlmon_dagster.drill.faults import (
     Fault,
     fits,
 )
-from mlmon_dagster.drill.past import TABLE, Past, Row
+from mlmon_dagster.drill.past import Past, Row
 from mlmon_dagster.drill.trial import Notice, Probe, Slice, Trial, notice, slices_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.judge_inputs import judge_inputs
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.metric_registry import REGRESSION
+from mlmon_dagster.spec.names import TABLE
 
 FEWEST = 3  # healthy windows
 _BY_NAME = {fault.name: fault for fault in FAULTS}

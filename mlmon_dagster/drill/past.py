@@ -16,7 +16,6 @@ from mlmon_dagster.store.state import retention_marks, window_steps
 from mlmon_dagster.store.state.window_steps import WindowInputs
 
 LOOK_BACK = 120  # newest windows among which healthy ones are looked for
-TABLE = ":table"
 Row = dict[str, Any]
 
 

@@ -19,9 +19,10 @@ from mlmon_dagster.drill.past import Past, judges_slices
 from mlmon_dagster.pipeline.baseline_choice import Comparison, baseline_of
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
 from mlmon_dagster.pipeline.measure import compared, measured
-from mlmon_dagster.pipeline.work import PRODUCTION, Work, parts_of
+from mlmon_dagster.pipeline.work import Work, parts_of
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.attribution import attributed
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.store.reading import personal
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 from mlmon_dagster.store.tables.columns import record_schema

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.ingest.declared_columns import Stream, reading_of
+from mlmon_dagster.ingest.declared_columns import reading_of
 from mlmon_dagster.ingest.landing.staging import Again, Staged, staging_folder
 from mlmon_dagster.ingest.queue import Queued
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.state.writer_lock import writer_lock

@@ -23,12 +23,15 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from mlmon_dagster.ingest.cells.file_columns import carried_over, changes_between, layout_from
-from mlmon_dagster.ingest.declared_columns import Stream, columns_of, reading_of
+from mlmon_dagster.ingest.declared_columns import columns_of, reading_of
 from mlmon_dagster.ingest.landing.staging import Staged
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.rows.canonical import TIME
 from mlmon_dagster.ingest.rows.judge import Prepared
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
+from mlmon_dagster.spec.baseline import LIVE
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import erased_ids, manifest, schema_changes, window_state
 from mlmon_dagster.store.state.crash_points import reached
@@ -186,7 +189,7 @@ def _unmatched(
         return found
     pairs = matched.select(["prediction_id", "dataset"]).to_pandas()
     named = set(zip(pairs["prediction_id"], pairs["dataset"], strict=True))
-    named |= {(prediction_id, "all") for prediction_id in pairs["prediction_id"]}
+    named |= {(prediction_id, ALL) for prediction_id in pairs["prediction_id"]}
     keys = zip(added["prediction_id"].to_pylist(), added["dataset"].to_pylist(), strict=True)
     found[kinds != Kind.DUPLICATE] = [key not in named for key in keys]
     return found
@@ -392,9 +395,6 @@ def _repeated(frame: pd.DataFrame, columns: list[str]) -> NDArray[np.bool_]:
     return found
 
 
-_LIVE = ("production", "shadow", "canary")
-
-
 def note_changes(
     conn: sa.Connection, spec: ModelSpec, batch: Sequence[Prepared], now: dt.datetime
 ) -> None:
@@ -451,6 +451,6 @@ def _first_window(file: Prepared) -> dt.datetime | None:
     rows = file.rows
     if file.staged.stream != "predictions" or not rows.num_rows:
         return None
-    live = pc.is_in(rows.column("dataset"), pa.array(_LIVE))
+    live = pc.is_in(rows.column("dataset"), pa.array(LIVE))
     first = pc.min(rows.column("window_start").filter(live)).as_py()
     return None if first is None else first.astimezone(dt.UTC)

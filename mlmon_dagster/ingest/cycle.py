@@ -13,7 +13,6 @@ from pathlib import Path
 from mlmon_dagster.errors import SchemaError, StoreError
 from mlmon_dagster.ingest.again import reopen, stage_again
 from mlmon_dagster.ingest.commit import Committed, commit_batch, settle_from_log
-from mlmon_dagster.ingest.declared_columns import STREAMS, Stream
 from mlmon_dagster.ingest.formats.parse import Parsed, parse_file
 from mlmon_dagster.ingest.formats.sql_source import Variables
 from mlmon_dagster.ingest.landing.candidate import Candidate
@@ -29,6 +28,7 @@ from mlmon_dagster.ingest.report import FileReport, IngestReport
 from mlmon_dagster.ingest.rows.canonical import draft_rows
 from mlmon_dagster.ingest.rows.judge import Prepared, drop_erased, judge_batch, prepare
 from mlmon_dagster.spec import FileSource, ModelSpec, Window
+from mlmon_dagster.spec.sources import STREAMS, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.reading import backlog
 from mlmon_dagster.store.reading.backlog import Backlog

@@ -9,10 +9,9 @@ from typing import Final, Literal
 from mlmon_dagster.spec import Feature, FeatureType, ModelSpec, Source
 from mlmon_dagster.spec.attribution import attributed
 from mlmon_dagster.spec.shap import shap_columns
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.spec.tasks import class_scores
 
-Stream = Literal["predictions", "actuals"]
-STREAMS: Final[tuple[Stream, ...]] = ("predictions", "actuals")
 Kind = Literal["id", "time", "number", "label", "boolean", "text"]
 
 EXPECTED: Final[dict[Kind, str]] = {

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlmon_dagster.ingest.declared_columns import STREAMS, Stream
 from mlmon_dagster.ingest.formats.sql_source import Variables, poll_table
 from mlmon_dagster.ingest.landing.candidate import Candidate, Listing
 from mlmon_dagster.ingest.landing.discover import list_landing
@@ -21,11 +20,11 @@ from mlmon_dagster.ingest.landing.staging import (
 )
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import FileSource, ModelSpec, Source, SqlSource
+from mlmon_dagster.spec.sources import STREAMS, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
+from mlmon_dagster.store.state.manifest import UNFINISHED
 from mlmon_dagster.store.tables import kept_rows
-
-UNFINISHED = ("discovered", "loading", "missing")
 
 
 @dataclass(frozen=True)

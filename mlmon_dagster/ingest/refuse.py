@@ -13,7 +13,7 @@ from mlmon_dagster.errors import MlmonError, SchemaError
 from mlmon_dagster.ingest.commit import letter_rows
 from mlmon_dagster.ingest.declared_columns import reading_of
 from mlmon_dagster.ingest.landing.staging import ending_of
-from mlmon_dagster.ingest.queue import UNFINISHED, Queued
+from mlmon_dagster.ingest.queue import Queued
 from mlmon_dagster.ingest.raw import refused
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.rows.judge import TooManyBadError
@@ -21,6 +21,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.state.crash_points import reached
+from mlmon_dagster.store.state.manifest import UNFINISHED
 from mlmon_dagster.store.tables import kept_rows
 
 MAX_FAILURES: Final = 3  # recorded exceptions

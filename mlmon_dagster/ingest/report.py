@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mlmon_dagster.ingest.declared_columns import Stream
 from mlmon_dagster.spec import Window
+from mlmon_dagster.spec.sources import Stream
 
 Status = Literal["done", "quarantined", "duplicate", "waiting", "failed", "skipped", "missing"]
 _MOST_SHOWN = 5

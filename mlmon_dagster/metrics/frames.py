@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from mlmon_dagster.metrics.statistics import CELL_KEYS, TABLE
+from mlmon_dagster.metrics.statistics import CELL_KEYS
+from mlmon_dagster.spec.names import TABLE
 
 METRIC_COLUMNS = (
     *CELL_KEYS,

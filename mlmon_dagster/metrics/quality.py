@@ -6,7 +6,8 @@ import pandas as pd
 
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import rate, wilson
-from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.spec.names import ALL
 
 VERSION = "rate-1"
 

@@ -9,7 +9,8 @@ from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import quantile_ranks, rate, wilson
-from mlmon_dagster.metrics.statistics import TABLE, ColumnStatistics
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.spec.names import TABLE
 
 QUANTILES = {"p50_latency_ms": 0.5, "p95_latency_ms": 0.95, "p99_latency_ms": 0.99}
 

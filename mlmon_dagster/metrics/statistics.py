@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.metrics.performance.score_order import NO_SCORES, ScoreOrder, add_up
+from mlmon_dagster.spec.names import ALL
 
 CELL_KEYS = ("window_start", "dataset", "model_version", "slice_key", "slice_value")
-ALL = "all"
-TABLE = ":table"
 UNSEEN_KEPT = 10
 
 Kind = Literal[

@@ -10,6 +10,7 @@ from mlmon_dagster.monitors.attribution import attributions, judge_attribution
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
+    WORST_SLICES,
     Evidence,
     Row,
     Window,
@@ -23,7 +24,6 @@ from mlmon_dagster.monitors.wording import no_verdict, number, subject
 from mlmon_dagster.spec import ALL
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 
-WORST_SLICES = 5
 _MOST = 0.5  # of the rows of a window, outside the baseline's range, is drift whatever the distance
 _ALWAYS = ("psi", "jensen_shannon", "chi_square")  # of columns of any kind
 
@@ -149,7 +149,7 @@ def _judged(
         details[NOVEL] = novel
     if column in evidence.spec.features and evidence.spec.features[column].importance is not None:
         details["importance"] = evidence.spec.features[column].importance
-    if failed and row["slice_key"] == "all":
+    if failed and row["slice_key"] == ALL:
         details["worst_slices"] = [
             {key: part[key] for key in ("metric", "slice_key", "slice_value", "value", "n")}
             for part in _farther_slices(evidence, window, column)[:WORST_SLICES]

@@ -8,6 +8,7 @@ from typing import Any
 
 from scipy import special
 
+from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
@@ -25,7 +26,6 @@ from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import is_loss
 
 FAMILY = "estimated_performance"
-_Z95 = 1.959963984540054
 
 
 def judge(evidence: Evidence) -> list[Row]:
@@ -186,7 +186,7 @@ def _with(
     margin: float,
     fields: dict[str, Any],
 ) -> Row:
-    p = float(special.ndtr(-worse / margin * _Z95)) if margin > 0 else None
+    p = float(special.ndtr(-worse / margin * Z95)) if margin > 0 else None
     return result_row(
         evidence,
         window,

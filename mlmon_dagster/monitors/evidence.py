@@ -14,15 +14,16 @@ import pandas as pd
 
 from mlmon_dagster.metrics.performance.level import UsualLevel, usual_level
 from mlmon_dagster.spec import ModelSpec, Severity
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.scalars import KOfN
 
-ALL = "all"
-TABLE = ":table"
 OK, NO_DATA = "OK", "NO_DATA"
 Row = dict[str, Any]
 Window = dict[str, Any]
+WORST_SLICES = 5  # are named in a verdict
 _DEFAULTS: dict[str, Any] = {
-    "dataset": "production",
+    "dataset": PRODUCTION,
     "n": 0,
     "n_actual": 0,
     "n_expected": 0,
@@ -308,7 +309,7 @@ def not_tested(window: Window, row: Row | None) -> str:
 
 def production(evidence: Evidence) -> Iterator[Window]:
     """Windows of the dataset `production`, ascending."""
-    return (window for window in evidence.windows if window["dataset"] == "production")
+    return (window for window in evidence.windows if window["dataset"] == PRODUCTION)
 
 
 def finite(value: Any) -> float | None:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.level import LevelShift, UsualLevel, level_shift
+from mlmon_dagster.metrics.performance.multiclass import CLASS
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
-    TABLE,
     Evidence,
     Row,
     Window,
@@ -26,10 +26,10 @@ from mlmon_dagster.monitors.evidence import (
 from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.monitors.wording import NAMES, no_verdict, number
 from mlmon_dagster.spec import PerformanceMonitor
+from mlmon_dagster.spec.names import TABLE
 
 _LEVEL = 0.0003  # of the test: a year of days has some 150 independent runs of five
 _NEWEST = 3  # windows whose middle one must still be off
-_CLASS = "class:"
 
 
 class Moved(NamedTuple):
@@ -133,7 +133,7 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
             "n_windows": len(worst.rows),
             "n_baseline_windows": worst.usual.windows,
             "spread": worst.usual.spread,
-            "class": worst.column.removeprefix(_CLASS) if worst.column != TABLE else None,
+            "class": worst.column.removeprefix(CLASS) if worst.column != TABLE else None,
         },
     }
     if worst.moved.is_real or not worst.moved.is_large:
@@ -157,7 +157,7 @@ def _status(monitor: PerformanceMonitor, change: LevelShift) -> str:
 
 
 def _levels(evidence: Evidence, window: Window, monitor: PerformanceMonitor) -> list[_Found]:
-    columns = [c for c in evidence.columns_with(monitor.metric) if c.startswith(_CLASS)] or [TABLE]
+    columns = [c for c in evidence.columns_with(monitor.metric) if c.startswith(CLASS)] or [TABLE]
     found = []
     for column in columns:
         rows = evidence.recent(window, monitor.metric, monitor.over, column)
@@ -197,7 +197,7 @@ def _level(evidence: Evidence, window: Window, monitor: PerformanceMonitor, wors
     value, over = worst.change.value, monitor.over
     if worst.column != TABLE:
         much = "too often" if value > 0 else "too rarely"
-        name = worst.column.removeprefix(_CLASS)
+        name = worst.column.removeprefix(CLASS)
         return f"The model expects {name!r} {_points(value)} {much}"
     if monitor.metric == "calibration_gap":
         came = _mean(evidence.recent(window, "actual_rate", over))

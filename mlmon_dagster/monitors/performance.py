@@ -12,9 +12,9 @@ from mlmon_dagster.metrics.clusters import USUAL, beyond_usual
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.monitors.adjust import benjamini_hochberg
 from mlmon_dagster.monitors.evidence import (
-    ALL,
     NO_DATA,
     OK,
+    WORST_SLICES,
     Evidence,
     Row,
     Window,
@@ -27,8 +27,8 @@ from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
 from mlmon_dagster.spec import PerformanceMonitor
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
+from mlmon_dagster.spec.names import ALL
 
-WORST_SLICES = 5
 _Q = 0.01
 _SURE = 0.025  # the value lies outside a 95 % interval, on the bad side
 

@@ -8,6 +8,7 @@ from typing import Any
 from mlmon_dagster.spec import Condition
 from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import METRICS
+from mlmon_dagster.spec.names import ALL, TABLE
 
 NAMES = {
     "null_rate": "Null share",
@@ -106,9 +107,9 @@ def number(value: float) -> str:
 def subject(metric: str, column: str = "", part: Mapping[str, Any] | None = None) -> str:
     """Name what is judged, as the start of a sentence: metric, column and slice."""
     text = NAMES.get(metric, metric)
-    if column and column != ":table":
+    if column and column != TABLE:
         text += f" of {column}"
-    if part is not None and part["slice_key"] != "all":
+    if part is not None and part["slice_key"] != ALL:
         text += f" for {part['slice_key']} = {part['slice_value']}"
     return text
 

@@ -13,8 +13,9 @@ from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons
 from mlmon_dagster.pipeline.quarantined import quarantined_files, reported_in
 from mlmon_dagster.pipeline.steps import ASSETS
 from mlmon_dagster.pipeline.usual_volume import is_waiting, repeating_files, sent_again, volumes
-from mlmon_dagster.pipeline.work import PRODUCTION, Work, parts_of
+from mlmon_dagster.pipeline.work import Work, parts_of
 from mlmon_dagster.spec import ModelSpec, Window, attribution, maturity_of
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 from mlmon_dagster.spec.multivariate import CHANGE, SHIFT

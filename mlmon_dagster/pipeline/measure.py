@@ -9,17 +9,10 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons, fixed_comparisons
 from mlmon_dagster.pipeline.steps import OF_ACTUALS
-from mlmon_dagster.pipeline.work import (
-    LIVE,
-    PRODUCTION,
-    Numbers,
-    Work,
-    mark_of,
-    mark_step,
-    parts_of,
-)
+from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step, parts_of
 from mlmon_dagster.spec import ALL, Window, maturity_of
 from mlmon_dagster.spec.attribution import ATTRIBUTION
+from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
 from mlmon_dagster.spec.multivariate import SHIFT
 from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs

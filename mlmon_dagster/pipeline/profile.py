@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.pipeline.work import LIVE, Numbers, Work, mark_of, mark_step, parts_of
+from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step, parts_of
+from mlmon_dagster.spec.baseline import LIVE
 from mlmon_dagster.store.baselines import promotions
 from mlmon_dagster.store.reading import personal
 from mlmon_dagster.store.state.window_steps import NO_BASELINE

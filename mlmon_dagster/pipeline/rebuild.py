@@ -8,8 +8,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.pipeline.work import LIVE, PRODUCTION, Numbers, Work
+from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.spec import Window
+from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
 from mlmon_dagster.store.state import window_state, window_steps
 from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     pass
 
 
-PRODUCTION = "production"
-LIVE = (PRODUCTION, "shadow", "canary")  # measured in every window; production alone is judged
 Numbers = dict[str, object]
 
 

@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.performance.score_order import ScoreOrder
-from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, Binning, ColumnStatistics
+from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning, ColumnStatistics
 from mlmon_dagster.profiles.bins.stored import binnings_in_force
 from mlmon_dagster.profiles.sql.cells import as_numpy
 from mlmon_dagster.spec.model import ModelSpec, SliceKey
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.windows import Window
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.sql import literal, literals

@@ -7,15 +7,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from mlmon_dagster.metrics.statistics import ALL, TABLE, merge
+from mlmon_dagster.metrics.statistics import merge
 from mlmon_dagster.monitors.wording import NAMES, number
 from mlmon_dagster.profiles import Baseline
 from mlmon_dagster.profiles.measure.measures import baseline_performance, columns_of, measure
 from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.report.trace import HIGHER_IS_BETTER
 from mlmon_dagster.spec import Granularity, ModelSpec, PerformanceMonitor, window_containing
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import metric_log
 
@@ -149,7 +151,7 @@ class Curves:
             metric=metrics,
             slice_key=ALL,
             model_version=ALL,
-            dataset="production",
+            dataset=PRODUCTION,
             granularity=self._spec.time.granularity,
             end=self._end,
         )

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.errors import BaselineMissingError
-from mlmon_dagster.metrics.statistics import ALL
 from mlmon_dagster.monitors.wording import NAMES
 from mlmon_dagster.profiles import Baseline, load_baseline
 from mlmon_dagster.report.curves import AlertEpisode, Curves, firing, sentence_of
@@ -34,6 +33,7 @@ from mlmon_dagster.report.summary import (
 )
 from mlmon_dagster.report.trace import HIGHER_IS_BETTER, newest_mature, performance_trace
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema_changes import SeenChange, changes
 

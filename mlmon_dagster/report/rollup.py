@@ -8,13 +8,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, ColumnStatistics, merge, select
+from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, merge, select
 from mlmon_dagster.profiles import load_baseline, load_profiles
 from mlmon_dagster.profiles.measure.estimates import estimate, estimate_columns
 from mlmon_dagster.profiles.measure.measures import MEASURES, columns_of, measure
 from mlmon_dagster.profiles.measure.model_versions import all_over_versions
 from mlmon_dagster.spec import Granularity, ModelSpec, granularity_windows
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import METRICS
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def rolled_up_metrics(
     for family in MEASURES:
         names = columns_of(spec, family)
         profiles = load_profiles(
-            store, spec, start=start, end=end, dataset="production", columns=names
+            store, spec, start=start, end=end, dataset=PRODUCTION, columns=names
         )
         coarse = {c: coarsen(spec, stats, granularity) for c, stats in profiles.items()}
         if coarse:
@@ -62,7 +64,7 @@ def rolled_up_metrics(
             frames.append(by_windows(spec, profiles, granularity, frame) if is_realized else frame)
     if spec.task in ("binary_classification", "multiclass_classification"):
         profiles = load_profiles(
-            store, spec, start=start, end=end, dataset="production",
+            store, spec, start=start, end=end, dataset=PRODUCTION,
             columns=estimate_columns(spec), slices=[()],
         )  # fmt: skip
         coarse = {c: coarsen(spec, stats, granularity) for c, stats in profiles.items()}

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.statistics import TABLE
 from mlmon_dagster.monitors.wording import NAMES, REASONS
 from mlmon_dagster.profiles import Baseline, load_profiles
 from mlmon_dagster.profiles.baseline.calibration_half import scored_columns
@@ -17,8 +16,10 @@ from mlmon_dagster.profiles.measure.estimates import estimate
 from mlmon_dagster.profiles.measure.measures import measure, performance_columns
 from mlmon_dagster.report.rollup import by_windows, coarsen
 from mlmon_dagster.spec import FAMILIES, Granularity, ModelSpec, window_containing
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.estimates import estimated
 from mlmon_dagster.spec.metric_registry import BINARY
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results, window_steps
 
@@ -77,7 +78,7 @@ def standing_of(store: Store, spec: ModelSpec, now: dt.datetime) -> list[Standin
         rows = monitor_results.newest(
             store.state, spec.model, start=last[family] - back, end=now, family=family
         )
-        rows = rows[(rows["slice_key"] == "all") & (rows["dataset"] == "production")]
+        rows = rows[(rows["slice_key"] == ALL) & (rows["dataset"] == PRODUCTION)]
         found.append(_standing(spec, family, rows))
     return found
 
@@ -176,7 +177,7 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
     profiles = load_profiles(
         store,
         spec,
-        dataset="production",
+        dataset=PRODUCTION,
         columns=[*realized, *scored, *_outputs(spec)],
         slices=[()],
     )
@@ -202,7 +203,7 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
             else concat_frames([]),
         ]
     )
-    frame = frame[frame["slice_key"] == "all"]
+    frame = frame[frame["slice_key"] == ALL]
     some = next(iter(coarse.values()))
     sizes = some.cells.assign(n=some.n).groupby("window_start")["n"].sum()
     covered = _coverage(store, spec, grain)

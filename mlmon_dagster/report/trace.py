@@ -21,7 +21,7 @@ from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.clusters import SERIES, change, standard_errors
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.decomposition import decompose, ratio_parts
-from mlmon_dagster.metrics.statistics import ALL, TABLE, ColumnStatistics, merge_columns
+from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns
 from mlmon_dagster.monitors.adjust import benjamini_hochberg
 from mlmon_dagster.profiles import load_baseline, load_profiles
 from mlmon_dagster.profiles.measure.measures import columns_of, performance
@@ -36,7 +36,9 @@ from mlmon_dagster.spec import (
     predicate_columns,
     window_containing,
 )
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import higher_is_better
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.predicate import Comparison, Every, NullTest, to_sql, to_text
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_steps
@@ -117,7 +119,7 @@ def performance_trace(
     """
     baseline = load_baseline(store, spec, start if spec.baseline.is_rolling else None)
     names = columns_of(spec, "performance")
-    now = load_profiles(store, spec, start=start, end=end, dataset="production", columns=names)
+    now = load_profiles(store, spec, start=start, end=end, dataset=PRODUCTION, columns=names)
     then = {name: stats for name, stats in baseline.windows.items() if name in names}
     sides = _Sides(spec, _by_window(now), _by_window(then), min_rows)
     frames = [sides.trace(metric) for metric in metrics or default_metrics(spec)]
@@ -359,7 +361,7 @@ def rows_behind(
         ConfigError: If the model declares no such slice.
     """
     predicate = slice_predicate(spec, *slice_)
-    source = store.inference_records(spec).from_sql(windows, ["production"])
+    source = store.inference_records(spec).from_sql(windows, [PRODUCTION])
     where = f" WHERE {to_sql(predicate)}" if predicate is not None else ""
     kept = max(0, min(limit, MAX_ROWS))
     ids = store.query(

@@ -14,6 +14,7 @@ BaselineKind = Literal["dataset", "moving", "previous", "same", "model_version"]
 
 PRODUCTION = "production"
 DATASETS: tuple[str, ...] = get_args(DatasetName)
+LIVE = (PRODUCTION, "shadow", "canary")  # measured in every window; production alone is judged
 _KINDS: tuple[BaselineKind, ...] = ("moving", "previous", "same", "model_version")
 GRAINS: dict[str, dt.timedelta] = {
     "hour": dt.timedelta(hours=1),

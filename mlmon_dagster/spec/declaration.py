@@ -33,8 +33,6 @@ from mlmon_dagster.spec.sources import Sources
 Task = Literal["binary_classification", "multiclass_classification", "regression", "ranking"]
 Granularity = Literal["hour", "day", "week", "month"]
 
-ALL = "all"
-
 
 def _slice_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else as_tuple(value)

@@ -19,7 +19,6 @@ from mlmon_dagster.spec.baseline import (
 from mlmon_dagster.spec.checks import find_problems
 from mlmon_dagster.spec.conditions import Condition
 from mlmon_dagster.spec.declaration import (
-    ALL,
     Columns,
     Declaration,
     Granularity,
@@ -44,6 +43,7 @@ from mlmon_dagster.spec.monitors import (
     ServiceMonitor,
     Severity,
 )
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.retention import RetentionPolicy
 from mlmon_dagster.spec.scalars import (
     MAX_HOURLY_WINDOWS,

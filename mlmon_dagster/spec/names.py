@@ -6,24 +6,22 @@ import difflib
 import re
 import zoneinfo
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-if TYPE_CHECKING:
-    pass
-
+ALL = "all"  # instead of one slice, version or dataset
+TABLE = ":table"  # instead of one column
 
 # What the store calls its own columns; a feature of that name would overwrite them.
 RESERVED_COLUMNS = frozenset(
     {
-        "all", "prediction_id", "dataset", "event_time", "model_version", "prediction", "score",
+        ALL, "prediction_id", "dataset", "event_time", "model_version", "prediction", "score",
         "latency_ms", "status", "trace_id", "tags", "window_start", "window_end", "window_date",
         "nonfinite", "row_hash", "file_sha", "row_number", "ingested_at", "actual", "actual_time",
         "outcome", "deleted", "n_prediction_rows",
     }
 )  # fmt: skip
 # Names of asset groups that are not models'.
-RESERVED_MODELS = frozenset({"overview", "default", "all"})
+RESERVED_MODELS = frozenset({"overview", "default", ALL})
 
 _MODEL = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _FEATURE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")

@@ -14,6 +14,9 @@ from mlmon_dagster.spec.scalars import Declared, Duration, Names, format_duratio
 
 FileFormat = Literal["auto", "parquet", "csv", "jsonl", "kserve", "sagemaker"]
 EpochUnit = Literal["s", "ms", "us", "ns"]
+PER_SECOND: dict[EpochUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+Stream = Literal["predictions", "actuals"]
+STREAMS: tuple[Stream, ...] = ("predictions", "actuals")
 CursorKind = Literal["xmin", "id", "time"]
 SIGNS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}(\.[A-Za-z_][A-Za-z0-9_$]{0,62}){0,2}")

@@ -1,9 +1,16 @@
-"""Plain tables of text, for terminals, files and messages."""
+"""Plain tables of text, for terminals, files and messages, and cells for spreadsheets."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Collection, Iterable, Sequence
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0")  # how a cell begins that a spreadsheet runs
+
+
+def harmless(value: object) -> object:
+    """Return a cell of a CSV file so that no spreadsheet takes it for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def text_table(

@@ -14,11 +14,12 @@ import sqlalchemy as sa
 from benchmarks.drill.passes import Inbox, take_in
 from mlmon_dagster.drill.drill import Drill, Finding
 from mlmon_dagster.drill.faults import FAULTS
-from mlmon_dagster.drill.past import TABLE, Past
+from mlmon_dagster.drill.past import Past
 from mlmon_dagster.drill.trial import Slice, Trial
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import load_model
+from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store.alerting import alert_state
 from tests.defs.small_model import (
     END,

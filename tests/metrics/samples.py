@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.binnings import upper_edges
-from mlmon_dagster.metrics.statistics import ALL, Binning, ColumnStatistics
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
+from mlmon_dagster.spec.names import ALL
 
 Law = Callable[[np.random.Generator, tuple[int, int]], NDArray[Any]]
 UNSEEN = 10_000

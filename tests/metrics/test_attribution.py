@@ -9,10 +9,11 @@ from scipy import stats as tests
 
 from mlmon_dagster.metrics.drift.attribution import attribution_metrics, attribution_references
 from mlmon_dagster.metrics.intervals import biweight
-from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
+from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles.bins.shapes import loss_binning
 from mlmon_dagster.profiles.sql.loss_columns import loss_of
 from mlmon_dagster.spec.attribution import ATTRIBUTION, SHIFT
+from mlmon_dagster.spec.names import ALL
 
 ALPHA = 0.01
 

@@ -22,7 +22,6 @@ from mlmon_dagster.metrics.binnings import (
     upper_edges,
 )
 from mlmon_dagster.metrics.statistics import (
-    ALL,
     CELL_KEYS,
     UNSEEN_KEPT,
     Binning,
@@ -34,6 +33,7 @@ from mlmon_dagster.metrics.statistics import (
     merge_columns,
     select,
 )
+from mlmon_dagster.spec.names import ALL
 
 BINNING = Binning("x", "categorical", 4, "id-1", categories=("a", "b"))
 START = pd.Timestamp("2026-01-01", tz="UTC").as_unit("us")

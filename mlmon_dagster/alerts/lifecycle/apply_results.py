@@ -22,6 +22,7 @@ from mlmon_dagster.alerts.lifecycle.suppression import breaks_window, failing_ca
 from mlmon_dagster.alerts.lifecycle.transitions import EventKind, Verdict, failed, resolve, step
 from mlmon_dagster.spec import Granularity
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.alerting import alert_state, told_events
 from mlmon_dagster.store.state import crash_points
@@ -239,7 +240,7 @@ def _resolve_missing(conn: sa.Connection, model: str, now: dt.datetime) -> None:
         newer = {w: keys for w, keys in coverage[stream].items() if w > row["last_window_start"]}
         key = (row["monitor"], row["slice_key"], row["slice_value"])
         if len(newer) >= WINDOWS_UNTIL_MISSING and not any(key in keys for keys in newer.values()):
-            reason = "monitor_removed" if row["slice_key"] == "all" else "slice_missing"
+            reason = "monitor_removed" if row["slice_key"] == ALL else "slice_missing"
             _end(conn, dict(row), reason, max(newer), now)
 
 
@@ -283,7 +284,7 @@ def family_results(results: Sequence[Row], spec: ModelSpec) -> list[dict[str, An
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in results:
-        if row["slice_key"] == "all" and row["family"] != "pipeline":
+        if row["slice_key"] == ALL and row["family"] != "pipeline":
             key = (row["window_start"], row["family"], row["dataset"])
             groups.setdefault(key, []).append(row)
     return [found for rows in groups.values() if (found := _family_result(rows, spec))]
@@ -305,7 +306,7 @@ def _family_result(rows: Sequence[Row], spec: ModelSpec) -> dict[str, Any] | Non
         "id": max(row["id"] for row in rows),
         "monitor": f"{example['family']}/{METRIC}",
         "metric": METRIC,
-        "column_name": ":table",
+        "column_name": TABLE,
         "status": "WARN" if mute else "OK",
         "value": None,
         "excess": None,

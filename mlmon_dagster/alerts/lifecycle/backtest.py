@@ -12,6 +12,7 @@ from typing import Any, cast
 from mlmon_dagster.alerts.lifecycle.joint import join_columns
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Status, Verdict, failed, step
 from mlmon_dagster.monitors.evidence import finite
+from mlmon_dagster.spec.names import ALL
 
 WEEK = dt.timedelta(weeks=1)
 TOLERABLE = 4 * WEEK  # one alert of a monitor in so long is what a person will still read
@@ -57,7 +58,7 @@ def backtest(results: Iterable[Row]) -> list[Backtest]:
     """
     by_alert: dict[tuple[str, str], list[Row]] = {}
     for row in join_columns(results):
-        name = "" if row["slice_key"] == "all" else f"{row['slice_key']}={row['slice_value']}"
+        name = "" if row["slice_key"] == ALL else f"{row['slice_key']}={row['slice_value']}"
         by_alert.setdefault((row["monitor"], name), []).append(row)
     found = [
         _one(monitor, name, sorted(rows, key=lambda r: r["window_start"]))

@@ -11,6 +11,7 @@ from mlmon_dagster.alerts.lifecycle.suppression import QUALITY
 from mlmon_dagster.alerts.lifecycle.transitions import failed
 from mlmon_dagster.monitors.wording import NAMES, number
 from mlmon_dagster.spec import ALL
+from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store.state.frames import Row
 
 SEVERAL = 3  # columns
@@ -60,7 +61,7 @@ def _joint(rows: Sequence[Row], failing: Sequence[Row]) -> Row:
         **worst,
         "id": max(row.get("id", 0) for row in rows),
         "monitor": f"{QUALITY}/{metric}",
-        "column_name": ":table",
+        "column_name": TABLE,
         "status": worst["status"] if failing else "OK",
         "value": None,
         "lower": None,

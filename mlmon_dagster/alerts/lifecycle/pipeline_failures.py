@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.alerting import alert_state
 from mlmon_dagster.store.state.schema import monitor_result
@@ -115,7 +116,7 @@ def _row(event: RunFailure | RunSuccess, now: dt.datetime) -> dict[str, Any]:
         "monitor": "/".join(("pipeline", event.kind, *([event.subject] if event.subject else []))),
         "family": "pipeline",
         "metric": f"failed_{event.kind}",
-        "column_name": event.subject or ":table",
+        "column_name": event.subject or TABLE,
         "k": event.in_a_row,
         "of_n": event.in_a_row,
         "window_start": event.when,
@@ -143,4 +144,4 @@ def unsettled(store: Store, model: str | None = None) -> Unsettled:
 
 
 def _subject(column_name: str) -> str:
-    return "" if column_name == ":table" else column_name
+    return "" if column_name == TABLE else column_name

@@ -37,6 +37,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from mlmon_dagster.metrics.intervals import Z95
+
 State = Literal["OK", "PENDING", "FIRING", "RECOVERING"]
 Status = Literal["OK", "WARN", "ERROR", "NO_DATA"]
 EventKind = Literal["opened", "escalated", "revised", "resolved"]
@@ -45,7 +47,6 @@ SPAN = 7  # passes in a row after which what came and went may be over
 MEMORY = 2 * SPAN  # windows
 SEVERE = 0.5  # past the limit, in units of it
 CLEAR = -0.5
-_Z95 = 1.959963984540054
 _SURE = 1.68  # from a 95 % interval to one of 99.9 %: each window of a year is looked at alone
 _RANK = {"": 0, "OK": 0, "WARN": 1, "ERROR": 2}
 
@@ -219,7 +220,7 @@ def is_over(recent: Sequence[Verdict], k: int, n: int) -> bool:
     if not is_one_stretch or len(clear) < len(passes):
         return False
     together = _pooled(passes)
-    return together is not None and together.value + _Z95 * together.error < CLEAR
+    return together is not None and together.value + Z95 * together.error < CLEAR
 
 
 class _Pooled(NamedTuple):
@@ -241,5 +242,5 @@ def _pooled(verdicts: Sequence[Verdict]) -> _Pooled | None:
     m = len(values)
     mean = math.fsum(values) / m
     spread = math.fsum((value - mean) ** 2 for value in values) / (m - 1) if m > 1 else 0.0
-    own = math.fsum((v.excess_error / _Z95) ** 2 for v in verdicts if v.excess_error is not None)
+    own = math.fsum((v.excess_error / Z95) ** 2 for v in verdicts if v.excess_error is not None)
     return _Pooled(mean, max(math.sqrt(spread / m), math.sqrt(own) / m))

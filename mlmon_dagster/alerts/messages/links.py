@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
-from mlmon_dagster.alerts.messages.view import TABLE, AlertView
+from mlmon_dagster.alerts.messages.view import AlertView
+from mlmon_dagster.spec.names import ALL, TABLE
 
 _OF_RUNS = ("failed_run", "failed_check", "failed_stuck")
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -103,7 +104,7 @@ def _where(views: Sequence[AlertView]) -> list[str]:
     first = views[0].row
     if any(v.row["slice_key"] != first["slice_key"] for v in views):
         return []
-    if first["slice_key"] == "all":
+    if first["slice_key"] == ALL:
         is_column = len(views) == 1 and first["column_name"] != TABLE
         is_null = is_column and first["metric"] == "null_rate"
         return ["--where", f"{first['column_name']} is null"] if is_null else []

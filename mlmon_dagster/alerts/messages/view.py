@@ -10,9 +10,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.monitors import wording
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state.frames import Row
 
-TABLE = ":table"
 MAX_SLICES = 3
 _RANK = {"ERROR": 0, "WARN": 1}
 _NAMED = {"unseen": "unseen values", "quarantined": "files", "bad_reasons": "reasons"}
@@ -45,7 +45,7 @@ class AlertView:
     @property
     def part(self) -> str:
         """What of the model the metric is about: column and slice, such as ``temp``."""
-        column, is_whole = self.row["column_name"], self.row["slice_key"] == "all"
+        column, is_whole = self.row["column_name"], self.row["slice_key"] == ALL
         where = "" if is_whole else f"{self.row['slice_key']} = {self.row['slice_value']}"
         named = "" if column == TABLE else column
         return " for ".join(text for text in (named, where) if text) or "everything"
@@ -160,7 +160,7 @@ def worst_first(views: Iterable[AlertView]) -> list[AlertView]:
     """Sort: errors before warnings, the whole before its slices, then by name."""
     return sorted(
         views,
-        key=lambda v: (_RANK.get(v.row["severity"], 2), v.row["slice_key"] != "all", v.name),
+        key=lambda v: (_RANK.get(v.row["severity"], 2), v.row["slice_key"] != ALL, v.name),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from mlmon_dagster.alerts.messages.slack_text import clean
 from mlmon_dagster.alerts.messages.view import local_moment, view_of
 from mlmon_dagster.alerts.people.handling import SHORT_ID, find_alert
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.alerting import alert_state
@@ -118,6 +119,6 @@ def _events(events: Sequence[Row]) -> list[str]:
 
 
 def _slice(row: Row) -> str:
-    if row["slice_key"] == "all":
+    if row["slice_key"] == ALL:
         return "all"
     return clean(f"{row['slice_key']}={row['slice_value']}")

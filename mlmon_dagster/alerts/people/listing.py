@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from mlmon_dagster.alerts.messages.slack_text import clean
 from mlmon_dagster.alerts.messages.view import local_moment, number, view_of
 from mlmon_dagster.alerts.people.handling import SHORT_ID
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.alerting import alert_state
@@ -164,7 +165,7 @@ def render_alerts(episodes: Sequence[AlertEpisode], zones: Mapping[str, str]) ->
 
 
 def _cells(episode: AlertEpisode, zone: str) -> tuple[str, ...]:
-    where = f"{episode.slice_key}={episode.slice_value}" if episode.slice_key != "all" else "all"
+    where = f"{episode.slice_key}={episode.slice_value}" if episode.slice_key != ALL else "all"
     return (
         episode.fingerprint[:SHORT_ID],
         episode.state,

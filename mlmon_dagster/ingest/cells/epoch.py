@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from mlmon_dagster.ingest.faults import mask_of
 from mlmon_dagster.spec import EpochUnit
+from mlmon_dagster.spec.sources import PER_SECOND
 
-_PER_SECOND: Final[dict[EpochUnit, int]] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _MICROSECONDS: Final = pa.timestamp("us", "UTC")
 _NUMBER = r"^\s*[+-]?\d{1,18}(\.\d*)?([eE][+]?\d{1,2})?\s*$"
 _WHOLE = r"^\s*[+-]?\d{1,18}\s*$"
@@ -44,7 +44,7 @@ def from_epoch(values: pa.Array, unit: EpochUnit) -> pa.Array:
 def _scaled(whole: pa.Array, unit: EpochUnit) -> pa.Array:
     """Return whole numbers of a unit as whole microseconds; null if they are no time."""
     numbers = pc.fill_null(whole, 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    per_second = _PER_SECOND[unit]
+    per_second = PER_SECOND[unit]
     if per_second > 10**6:
         micros = numbers // (per_second // 10**6)
         fits = np.ones(len(numbers), dtype=bool)
@@ -57,7 +57,7 @@ def _scaled(whole: pa.Array, unit: EpochUnit) -> pa.Array:
 
 
 def _rounded(floats: pa.Array, unit: EpochUnit) -> pa.Array:
-    micros = pc.fill_null(floats, np.nan).to_numpy(zero_copy_only=False) * 1e6 / _PER_SECOND[unit]
+    micros = pc.fill_null(floats, np.nan).to_numpy(zero_copy_only=False) * 1e6 / PER_SECOND[unit]
     fits = (micros >= _FIRST) & (micros <= _LAST)
     return pa.array(np.where(fits, np.round(micros), 0).astype(np.int64), mask=~fits)
 

@@ -20,7 +20,7 @@ from mlmon_dagster.ingest.cells.file_columns import (
     values_of,
     with_aliases,
 )
-from mlmon_dagster.ingest.declared_columns import STREAMS, Column, columns_of
+from mlmon_dagster.ingest.declared_columns import Column, columns_of
 from mlmon_dagster.ingest.faults import Fault, Mask
 from mlmon_dagster.ingest.formats.cut import Cut, cut_rows
 from mlmon_dagster.ingest.formats.decompress import decompressed
@@ -32,6 +32,7 @@ from mlmon_dagster.ingest.formats.read_sagemaker import read_sagemaker
 from mlmon_dagster.ingest.landing.staging import Staged, too_large
 from mlmon_dagster.ingest.raw import Options, RawFile, Refusal, refused, with_nulls
 from mlmon_dagster.spec import FileSource, ModelSpec, Source
+from mlmon_dagster.spec.sources import STREAMS
 
 _BY_ENDING: Final = {
     ".parquet": "parquet",

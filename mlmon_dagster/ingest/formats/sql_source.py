@@ -23,11 +23,12 @@ import sqlalchemy as sa
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest.cells.derived_id import columns_to_read
 from mlmon_dagster.ingest.cells.file_columns import with_aliases
-from mlmon_dagster.ingest.declared_columns import Stream, columns_of
+from mlmon_dagster.ingest.declared_columns import columns_of
 from mlmon_dagster.ingest.formats.sql_cells import cells_of
 from mlmon_dagster.ingest.landing.staging import find_staged, staging_folder
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec, SqlSource
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.sources import source_cursor
 from mlmon_dagster.store.sources.by_lookback import Lookback
@@ -37,8 +38,8 @@ from mlmon_dagster.store.sources.source_cursor import Position, SourceCursor
 from mlmon_dagster.store.sources.table import SourceTable, find_table, stream_rows
 from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.state.crash_points import reached
+from mlmon_dagster.store.state.manifest import UNFINISHED
 
-UNSETTLED = ("discovered", "loading", "missing")
 Variables = Callable[[str], str | None]
 
 
@@ -145,7 +146,7 @@ def _sure(store: Store, spec: ModelSpec, stream: Stream, cursor: SourceCursor) -
     if cursor.pending is None:
         return cursor.position
     open_rows = manifest.file_rows(
-        store.state, spec.model, stream, status=UNSETTLED, shas=list(cursor.batches)
+        store.state, spec.model, stream, status=UNFINISHED, shas=list(cursor.batches)
     )
     unsettled = [row["sha256"] for row in open_rows]
     if not unsettled:

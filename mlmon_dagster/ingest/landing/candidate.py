@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlmon_dagster.ingest.declared_columns import Stream
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.places.location import Location
 
 _UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.ingest.declared_columns import Stream
 from mlmon_dagster.ingest.landing.candidate import (
     _MARKER,
     Candidate,
@@ -26,6 +25,7 @@ from mlmon_dagster.ingest.landing.candidate import (
 )
 from mlmon_dagster.spec import FileSource
 from mlmon_dagster.spec.scalars import printable
+from mlmon_dagster.spec.sources import Stream
 
 _FOLDER_MARKER = "_SUCCESS"
 

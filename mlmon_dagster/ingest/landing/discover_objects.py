@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.ingest.declared_columns import Stream
 from mlmon_dagster.ingest.landing.candidate import (
     Candidate,
     Listing,
@@ -23,6 +22,7 @@ from mlmon_dagster.ingest.landing.candidate import (
 from mlmon_dagster.spec import FileSource
 from mlmon_dagster.spec.names import path_problem
 from mlmon_dagster.spec.scalars import printable
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.places.objects import ObjectPlace, listed
 
 _WILD = re.compile(r"[*?[]")

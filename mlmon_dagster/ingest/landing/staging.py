@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from mlmon_dagster.errors import SchemaError
-from mlmon_dagster.ingest.declared_columns import Stream
 from mlmon_dagster.ingest.landing.candidate import Candidate, Look
 from mlmon_dagster.ingest.landing.discover import mark_of
 from mlmon_dagster.ingest.reasons import file_message
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.tables.kept_rows import KeptRows, Mask

@@ -12,13 +12,13 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from mlmon_dagster.errors import MlmonError
-from mlmon_dagster.ingest.declared_columns import STREAMS
 from mlmon_dagster.ingest.landing.candidate import is_unfinished
 from mlmon_dagster.ingest.landing.discover_objects import listed_folder, name_matches
 from mlmon_dagster.ingest.landing.staging import ending_of
 from mlmon_dagster.ingest.reasons import names
 from mlmon_dagster.spec import FileSource, ModelSpec
 from mlmon_dagster.spec.scalars import printable
+from mlmon_dagster.spec.sources import STREAMS
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.places.objects import ObjectPlace, listed
 from mlmon_dagster.store.state import manifest

@@ -13,21 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlmon_dagster.ingest.cells.row_hash import row_hashes
-from mlmon_dagster.ingest.declared_columns import (
-    Column,
-    Stream,
-    columns_of,
-    is_output,
-    outcome_kind,
-)
+from mlmon_dagster.ingest.declared_columns import Column, columns_of, is_output, outcome_kind
 from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, rows_at_fault
 from mlmon_dagster.ingest.formats.parse import Parsed
 from mlmon_dagster.ingest.rows.place_in_windows import Times, place
 from mlmon_dagster.spec import DATASETS, PRODUCTION, ModelSpec
+from mlmon_dagster.spec.baseline import LIVE
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.sources import Stream
 
-ALL = "all"
 TIME: Final = pa.timestamp("us", "UTC")
-_LIVE: Final = ("production", "shadow", "canary")
 _OK: Final = ("ok", "success", "200")  # as the profiles count them
 _NOT_CONTENT: Final = {"window_start", "window_date", "row_hash", "file_sha", "row_number",
                        "ingested_at"}  # fmt: skip
@@ -154,7 +149,7 @@ def _prediction_times(
     spec: ModelSpec,
     now: dt.datetime,
 ) -> tuple[Fault, ...]:
-    is_live = mask_of(pc.is_in(columns["dataset"], pa.array(_LIVE)))
+    is_live = mask_of(pc.is_in(columns["dataset"], pa.array(LIVE)))
     start = dt.datetime.combine(spec.time.start, dt.time(), ZoneInfo(spec.time.zone))
     early = mask_of(pc.less(columns["event_time"], pa.scalar(start, TIME)).fill_null(False))
     expected = f"{start.isoformat()} or later, the 'start' under 'time'"

@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlmon_dagster.errors import MlmonError
-from mlmon_dagster.ingest.declared_columns import Column, Kind, Stream, columns_of, is_probability
+from mlmon_dagster.ingest.declared_columns import Column, Kind, columns_of, is_probability
 from mlmon_dagster.ingest.faults import Fault
 from mlmon_dagster.ingest.rows.canonical import Draft, known_datasets
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.sources import Stream
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.cells.file_columns import Layout
 from mlmon_dagster.ingest.cells.row_hash import row_hashes
-from mlmon_dagster.ingest.declared_columns import Stream, columns_of
+from mlmon_dagster.ingest.declared_columns import columns_of
 from mlmon_dagster.ingest.faults import Fault, Mask, rows_at_fault
 from mlmon_dagster.ingest.landing.staging import Staged
 from mlmon_dagster.ingest.raw import refused
@@ -23,6 +23,7 @@ from mlmon_dagster.ingest.rows.canonical import Draft, canonical_rows, moments_o
 from mlmon_dagster.ingest.rows.expectations import Verdict, judge
 from mlmon_dagster.ingest.rows.place_in_windows import place
 from mlmon_dagster.spec import ModelSpec, Source, Window
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state.erased_ids import Erased, Query
 from mlmon_dagster.store.tables.kept_rows import ABOUT, KeptRows
 

@@ -19,8 +19,9 @@ from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate
 from mlmon_dagster.metrics.performance.loss_means import Mean, mean_interval, mean_of
-from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, merge_columns, select
+from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns, select
 from mlmon_dagster.spec.attribution import ATTRIBUTION, SHIFT
+from mlmon_dagster.spec.names import ALL
 
 Columns = Mapping[str, ColumnStatistics]
 VERSION = "row-shares-1"

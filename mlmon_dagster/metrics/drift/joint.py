@@ -18,8 +18,9 @@ from scipy import special
 from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
 from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
-from mlmon_dagster.metrics.statistics import ALL, TABLE, ColumnStatistics, select
+from mlmon_dagster.metrics.statistics import ColumnStatistics, select
 from mlmon_dagster.spec.multivariate import CHANGE, SHIFT
+from mlmon_dagster.spec.names import ALL, TABLE
 
 NAMED = 3  # pairs of a window that are named
 _MOST_R = 0.99  # where Fisher's transform ends

@@ -18,8 +18,9 @@ from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate, wilson
-from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, select
+from mlmon_dagster.metrics.statistics import ColumnStatistics, select
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
+from mlmon_dagster.spec.names import ALL
 
 VERSION = "novel-1"
 UNSEEN_VERSION = "unseen-auto-1"

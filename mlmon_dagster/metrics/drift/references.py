@@ -44,7 +44,8 @@ from mlmon_dagster.metrics.drift.smooth_distances import (
     Spread,
     WidthByPlace,
 )
-from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.spec.names import ALL
 
 FINE = ("ks", *SHAPES)  # distances on fine bins; the last one for distances of values only
 

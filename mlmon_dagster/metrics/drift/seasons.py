@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
-from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, select
+from mlmon_dagster.metrics.statistics import ColumnStatistics, select
+from mlmon_dagster.spec.names import ALL
 
 YEAR = pd.Timedelta(days=300)  # a baseline of so much has met every season
 _KEYS = ("day_of_week", "month", "day", "hour", "quarter")

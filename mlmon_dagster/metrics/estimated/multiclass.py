@@ -44,7 +44,7 @@ from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import METRICS
 
 Profiles = Mapping[str, ColumnStatistics]
-CONFIDENCE = ":confidence"
+CONFIDENCE = ":confidence"  # the score of the class that was decided for
 PLAIN, WEIGHTED = "ovr-cbpe-2", "iw-ovr-cbpe-2"
 _NAMES = ("accuracy", "macro_roc_auc", "brier", "log_loss")
 

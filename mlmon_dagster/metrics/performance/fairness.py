@@ -13,7 +13,8 @@ from mlmon_dagster.metrics.arrays import Ints
 from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, rate, wilson
-from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.spec.names import ALL
 
 MIN_GROUP = 10
 _WINDOW = ["window_start", "dataset", "model_version"]

@@ -22,10 +22,11 @@ from mlmon_dagster.metrics.performance.class_tables import (
 from mlmon_dagster.metrics.performance.label_coverage import coverage_bias, early_actual_gap
 from mlmon_dagster.metrics.performance.loss_means import mean_rows
 from mlmon_dagster.metrics.performance.roc import MIN_RARER, roc_auc
-from mlmon_dagster.metrics.statistics import TABLE, ColumnStatistics
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.spec.names import TABLE
 
 CLASS = "class:"
-GAP = ":calibration_gap"
+GAP = ":calibration_gap"  # score less what came true; of a class with its score's column after it
 _DELTA: dict[str, Metric] = {
     f"{weighting}_{of}": averaged(of, weighting)
     for weighting in ("macro", "weighted")

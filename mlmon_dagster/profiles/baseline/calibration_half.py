@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, empty
 from mlmon_dagster.profiles.build import build_profiles
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.sql.compiler import Engine
-from mlmon_dagster.profiles.sql.loss_columns import CONFIDENCE, DECIDED
+from mlmon_dagster.profiles.sql.loss_columns import DECIDED
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.tasks import class_scores
 

@@ -11,12 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.errors import BaselineMissingError
-from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, empty, select
+from mlmon_dagster.metrics.statistics import ColumnStatistics, empty, select
 from mlmon_dagster.profiles.baseline.baseline import Baseline, BaselineWindows, load_stored
 from mlmon_dagster.profiles.bins.stored import binnings_of, stored_baseline
 from mlmon_dagster.profiles.storage import load_profiles
 from mlmon_dagster.spec.baseline import BaselineSpec
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.rolling import EarlierWindows, mark_of_windows
 from mlmon_dagster.spec.windows import Window, window_containing
 from mlmon_dagster.store import Store

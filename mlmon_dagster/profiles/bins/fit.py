@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
 from mlmon_dagster.metrics.statistics import Binning, Kind
 from mlmon_dagster.profiles.bins.joint import fit_joint
 from mlmon_dagster.profiles.bins.order_statistics import (
@@ -36,7 +37,6 @@ from mlmon_dagster.profiles.bins.shapes import (
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.sql.compiler import Engine
 from mlmon_dagster.profiles.sql.loss_columns import (
-    CONFIDENCE,
     DECIDED,
     LAG,
     attribution_columns,

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.statistics import ALL, TABLE, ColumnStatistics
+from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles.baseline.baseline import derived
 from mlmon_dagster.profiles.measure.model_versions import all_over_versions, over_versions
 from mlmon_dagster.profiles.sql.loss_columns import loss_of
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.attribution import attributed
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import RESIDUAL
 
 if TYPE_CHECKING:

@@ -27,14 +27,16 @@ from mlmon_dagster.metrics.estimated.calibration import (
 )
 from mlmon_dagster.metrics.estimated.multiclass import estimated_classes
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, ColumnStatistics, merge, select
+from mlmon_dagster.metrics.statistics import ColumnStatistics, merge, select
 from mlmon_dagster.profiles.baseline.baseline import Baseline
 from mlmon_dagster.profiles.baseline.calibration_half import SEED, scored_columns
 from mlmon_dagster.profiles.baseline.rows import labelled_rows, reweighted_curves
+from mlmon_dagster.profiles.measure.model_versions import WITHOUT_VERSION
 from mlmon_dagster.profiles.sql.loss_columns import DECIDED
 from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window
 from mlmon_dagster.spec.estimates import estimated, estimated_metrics
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import class_scores
 from mlmon_dagster.store import Store
 
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Profiles = Mapping[str, ColumnStatistics]
-_WITHOUT_VERSION = tuple(key for key in CELL_KEYS if key != "model_version")
 
 
 def estimate_columns(spec: ModelSpec) -> list[str]:
@@ -181,6 +182,6 @@ def _both(counts: Scored, calibration: Calibration) -> pd.DataFrame:
 def _whole(stats: ColumnStatistics) -> ColumnStatistics:
     """Return the statistics of slice `all`, over all model versions."""
     found = select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
-    if found.cells.duplicated(list(_WITHOUT_VERSION)).any():
-        return merge(found, _WITHOUT_VERSION)
+    if found.cells.duplicated(list(WITHOUT_VERSION)).any():
+        return merge(found, WITHOUT_VERSION)
     return replace(found, cells=found.cells.assign(model_version=ALL))

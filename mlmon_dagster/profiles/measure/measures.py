@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.statistics import ALL, ColumnStatistics, merge, select
+from mlmon_dagster.metrics.statistics import ColumnStatistics, merge, select
 from mlmon_dagster.profiles.baseline.baseline import derived
 from mlmon_dagster.profiles.measure.drift import drift, residual_drift
 from mlmon_dagster.profiles.measure.model_versions import all_over_versions, side_by_side
 from mlmon_dagster.profiles.sql.loss_columns import group_columns, loss_columns, loss_of
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.attribution import attributed
+from mlmon_dagster.spec.names import ALL
 
 if TYPE_CHECKING:
     import numpy as np

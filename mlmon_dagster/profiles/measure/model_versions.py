@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, ColumnStatistics, merge_columns
+from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, merge_columns
+from mlmon_dagster.spec.names import ALL
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
-_WITHOUT_VERSION = tuple(key for key in CELL_KEYS if key != "model_version")
+WITHOUT_VERSION = tuple(key for key in CELL_KEYS if key != "model_version")
 
 
 def all_over_versions(profiles: Mapping[str, ColumnStatistics]) -> dict[str, ColumnStatistics]:
@@ -24,14 +25,14 @@ def all_over_versions(profiles: Mapping[str, ColumnStatistics]) -> dict[str, Col
     for column, stats in profiles.items():
         key = id(stats.cells)
         if key not in single:
-            is_several = stats.cells.duplicated(list(_WITHOUT_VERSION)).any()
+            is_several = stats.cells.duplicated(list(WITHOUT_VERSION)).any()
             single[key] = None if is_several else stats.cells.assign(model_version=ALL)
         cells = single[key]
         if cells is None:
             several[column] = stats
         else:
             found[column] = replace(stats, cells=cells)
-    return found | merge_columns(several, _WITHOUT_VERSION)
+    return found | merge_columns(several, WITHOUT_VERSION)
 
 
 def over_versions(stats: ColumnStatistics) -> ColumnStatistics:
@@ -41,5 +42,5 @@ def over_versions(stats: ColumnStatistics) -> ColumnStatistics:
 
 def side_by_side(cells: pd.DataFrame) -> NDArray[np.bool_]:
     """Say which cells are of windows that hold several versions of the same slice."""
-    several: NDArray[np.bool_] = cells.duplicated(list(_WITHOUT_VERSION), keep=False).to_numpy()
+    several: NDArray[np.bool_] = cells.duplicated(list(WITHOUT_VERSION), keep=False).to_numpy()
     return several

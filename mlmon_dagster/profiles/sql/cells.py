@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.metrics.arrays import Ints
-from mlmon_dagster.metrics.statistics import ALL, CELL_KEYS, Binning
+from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning
 from mlmon_dagster.profiles.sql.bin_codes import list_bins
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.names import ALL
 
 MAX_CELLS = 100_000  # dense score bins of so many cells are 2.4 GB
 _USUAL_CODES = 10_000  # a model of a few dozen columns has so many; more allow fewer cells

@@ -14,7 +14,6 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from mlmon_dagster.metrics.statistics import ALL
 from mlmon_dagster.profiles.sql.bin_codes import (
     DUCKDB,
     Column,
@@ -26,6 +25,7 @@ from mlmon_dagster.profiles.sql.bin_codes import (
 )
 from mlmon_dagster.profiles.sql.loss_columns import bound_of
 from mlmon_dagster.profiles.sql.score_by_decision import paired_outputs
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 
 NULL_SLICE = "<null>"

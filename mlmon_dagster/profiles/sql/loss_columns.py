@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
+from mlmon_dagster.metrics.performance.multiclass import GAP
 from mlmon_dagster.metrics.performance.score_order import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import Binning, Kind
 from mlmon_dagster.profiles.sql.bin_codes import number
@@ -19,13 +21,11 @@ from mlmon_dagster.spec.tasks import RESIDUAL, class_scores
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 
 LAG = ":lag"
-GAP = ":calibration_gap"  # score less what came true; of a class with its score's column after it
 DECIDED = ":decided_score"  # the score of the rows that were decided positive
 GROUPED = (":ndcg", ":reciprocal_rank", ":average_precision", ":hit")
 # Losses that cannot be larger, so that their sums' unit does not depend on the baseline.
 BOUNDED = {GAP: 1.0, ":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0, **dict.fromkeys(GROUPED, 1.0)}
 ATTRIBUTED = ":shap:"  # before a feature's name: its share of a row's attributions
-CONFIDENCE = ":confidence"  # the score of the class that was decided for
 _CLIP = number(1e-15)  # of a probability, before its logarithm
 _HUGE = number(1e35)  # products of four of them, squared, are still numbers
 _PROBABILITY = '":probability"'

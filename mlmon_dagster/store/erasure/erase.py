@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.baselines import baseline_files
 from mlmon_dagster.store.erasure.numbers import (
     forget_numbers,
@@ -33,7 +34,7 @@ from mlmon_dagster.store.reading import personal
 from mlmon_dagster.store.state import erased_ids, retention_marks, schema, window_state
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.database import overwrite_deleted
-from mlmon_dagster.store.state.schema import ALL, erasure, erasure_request
+from mlmon_dagster.store.state.schema import erasure, erasure_request
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.tables.id_index import forget_index

@@ -12,13 +12,13 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.erasure.numbers import trace_of
 from mlmon_dagster.store.erasure.proof import file_holds
 from mlmon_dagster.store.erasure.tables import Purge, count_rows
 from mlmon_dagster.store.places.local import LocalPlace
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import erased_ids, schema
-from mlmon_dagster.store.state.schema import ALL
 from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.tables import kept_rows
 

@@ -11,12 +11,10 @@ import pyarrow as pa
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.store.state.sql import literal, quote_identifier
-from mlmon_dagster.store.tables.rows import Kind, folder_of
+from mlmon_dagster.store.tables.rows import KINDS, folder_of
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
-
-VIEWS: tuple[Kind, ...] = ("predictions", "actuals", "records", "profiles")
 
 
 def select(
@@ -99,7 +97,7 @@ def _refuse_other_statements(text: str) -> None:
 
 
 def _lock_down(database: Any, store: Store, model: str) -> None:
-    folders = [str(folder_of(store, kind, model).path) + "/" for kind in VIEWS]
+    folders = [str(folder_of(store, kind, model).path) + "/" for kind in KINDS]
     listed = ", ".join(literal(folder) for folder in folders)
     for statement in (
         "SET TimeZone = 'UTC'",
@@ -117,7 +115,7 @@ def _lock_down(database: Any, store: Store, model: str) -> None:
 def _make_views(database: Any, store: Store, model: str) -> None:
     from mlmon_dagster.store.state import metric_log
 
-    for kind in VIEWS:
+    for kind in KINDS:
         snapshot = folder_of(store, kind, model).snapshot()
         if snapshot is not None:
             name = quote_identifier(kind)

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.schema import dead_letter, ingest_file, metric
 from mlmon_dagster.store.tables.delta import open_table
-from mlmon_dagster.store.tables.rows import Kind, folder_of
+from mlmon_dagster.store.tables.rows import KINDS, folder_of
 from mlmon_dagster.store.upkeep.retention import live_files
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
-
-KINDS: tuple[Kind, ...] = ("predictions", "actuals", "records", "profiles")
 
 
 def describe_tables(store: Store, model: str) -> list[dict[str, Any]]:
@@ -34,7 +33,7 @@ def describe_tables(store: Store, model: str) -> list[dict[str, Any]]:
         dates = sorted(date for date in dates if date[:1].isdigit())
         by_dataset: Counter[str] = Counter()
         for file in files:
-            by_dataset[file.get("partition.dataset", "all")] += file["num_records"] or 0
+            by_dataset[file.get("partition.dataset", ALL)] += file["num_records"] or 0
         found.append(
             {
                 "table": kind,

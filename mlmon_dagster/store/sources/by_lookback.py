@@ -17,10 +17,9 @@ import sqlalchemy as sa
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import SqlSource
+from mlmon_dagster.spec.sources import PER_SECOND
 from mlmon_dagster.store.sources.source_cursor import Position
 from mlmon_dagster.store.sources.table import SourceTable, stream_rows
-
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 @dataclass
@@ -82,7 +81,7 @@ class Lookback:
         if isinstance(value, dt.datetime):
             return value - back
         if isinstance(value, int | float | decimal.Decimal) and self.source.epoch:
-            return int(value) - int(back.total_seconds()) * _PER_SECOND[self.source.epoch]
+            return int(value) - int(back.total_seconds()) * PER_SECOND[self.source.epoch]
         if isinstance(value, str):
             return self._text_behind(value, back)
         raise self._wrong(value, "times, or numbers with their unit under 'epoch'")

@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
 METADATA = sa.MetaData()
-ALL = "all"
 SQLITE_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from mlmon_dagster.store.state.schema import ALL, erasure, erasure_key
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.store.state.schema import erasure, erasure_key
 from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.state.upsert import insert_or_ignore
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+UNFINISHED = ("discovered", "loading", "missing")  # statuses of files that are to be read
 _AT_ONCE = 500
 
 

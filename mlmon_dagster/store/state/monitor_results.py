@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from mlmon_dagster.spec.model import PRODUCTION
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.frames import Row, fetch, read_frame
 from mlmon_dagster.store.state.schema import monitor_result
 from mlmon_dagster.store.state.upsert import insert_or_ignore
@@ -117,7 +118,7 @@ def versions(
             table.c.model == model,
             table.c.monitor.in_(monitors),
             table.c.dataset == PRODUCTION,
-            table.c.slice_key == "all",
+            table.c.slice_key == ALL,
         )
         .order_by(table.c.id)
     )

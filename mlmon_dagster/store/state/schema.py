@@ -9,7 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mlmon_dagster.store.state.column_types import ALL, METADATA, Id, UtcDateTime, count, text, time
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.store.state.column_types import METADATA, Id, UtcDateTime, count, text, time
 from mlmon_dagster.store.state.schema_of_alerts import (
     alert,
     alert_event,
@@ -30,7 +32,6 @@ from mlmon_dagster.store.state.schema_of_models import (
 )
 
 __all__ = [
-    "ALL",
     "METADATA",
     "METRIC_KEYS",
     "UtcDateTime",
@@ -194,7 +195,7 @@ def _metric_columns(has_history: bool = False) -> list[sa.Column[Any]]:
         text("granularity", primary_key=True),
         text("slice_key", ALL, primary_key=True),
         text("slice_value", ALL, primary_key=True),
-        text("column_name", ":table", primary_key=True),
+        text("column_name", TABLE, primary_key=True),
         text("metric", primary_key=True),
         text("baseline_id", "none", primary_key=True),
         text("method_version", primary_key=True),
@@ -232,8 +233,8 @@ monitor_result = sa.Table(
     text("monitor"),  # monitor: <family>/<metric>[/<column>]
     text("family"),
     text("metric"),
-    text("column_name", ":table"),
-    text("dataset", "production"),
+    text("column_name", TABLE),
+    text("dataset", PRODUCTION),
     text("slice_key", ALL),
     text("slice_value", ALL),
     time("window_start", nullable=False),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from mlmon_dagster.store.state.column_types import ALL, METADATA, Id, text, time
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.store.state.column_types import METADATA, Id, text, time
 
 alert = sa.Table(
     "alert",
@@ -16,7 +18,7 @@ alert = sa.Table(
     text("family"),
     text("metric"),
     text("column_name"),
-    text("dataset", "production"),
+    text("dataset", PRODUCTION),
     text("slice_key", ALL),
     text("slice_value", ALL),
     text("state", "OK"),  # OK | PENDING | FIRING | RECOVERING

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pyarrow as pa
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.attribution import attributed
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.spec.tasks import class_scores
 
-Stream = Literal["predictions", "actuals"]
-
-ALL = "all"
 UNMATCHED = "unmatched"  # window_date of an actual whose prediction had not arrived
 EXPIRED = "expired"  # window_date of one whose prediction did not come in time
 PARTITION_BY = ("dataset", "window_date")

@@ -8,15 +8,15 @@ import pyarrow as pa
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.spec.windows import Window
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.sql import literals
 from mlmon_dagster.store.tables.columns import (
-    ALL,
     PARTITION_BY,
     UNMATCHED,
-    Stream,
     actual_schema,
     aliases_of,
     conform,

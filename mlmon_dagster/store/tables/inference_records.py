@@ -11,6 +11,7 @@ from itertools import chain
 
 import pyarrow as pa
 
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.windows import Window
 from mlmon_dagster.store.places.location import Location
@@ -25,7 +26,6 @@ from mlmon_dagster.store.tables.event_log import EventLog, window_date
 from mlmon_dagster.store.tables.pinned_log import PinnedLog
 from mlmon_dagster.store.tables.rebuild_sql import fingerprint_sql, records_sql
 
-PRODUCTION = "production"
 _DATES_PER_COMMIT = 30
 _GROUP_ROWS = 250_000  # logged rows whose records are in memory at a time
 

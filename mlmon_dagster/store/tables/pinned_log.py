@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store.tables.columns import Stream, stream_schema
+from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.store.tables.columns import stream_schema
 from mlmon_dagster.store.tables.delta import Snapshot
 from mlmon_dagster.store.tables.delta_sql import select_sql
 

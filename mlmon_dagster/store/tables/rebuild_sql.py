@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.sql import quote_identifier
-from mlmon_dagster.store.tables.columns import ALL, UNMATCHED
+from mlmon_dagster.store.tables.columns import UNMATCHED
 from mlmon_dagster.store.tables.pinned_log import PinnedLog
 
 _ACTUAL_COLUMNS = (

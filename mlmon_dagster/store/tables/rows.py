@@ -11,7 +11,7 @@ import datetime as dt
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import pyarrow as pa
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 Kind = Literal["predictions", "actuals", "records", "profiles"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _PLACES: dict[str, tuple[str, ...]] = {
     "predictions": ("event_log", "{model}", "predictions"),
     "actuals": ("event_log", "{model}", "actuals"),

@@ -20,6 +20,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
+from mlmon_dagster.spec.sources import STREAMS, Stream
 from mlmon_dagster.spec.windows import Window
 from mlmon_dagster.store.places.local import LocalPlace
 from mlmon_dagster.store.places.location import Location
@@ -29,7 +30,7 @@ from mlmon_dagster.store.state.schema import ingest_file, ingest_path, window_st
 from mlmon_dagster.store.state.sql import literals
 from mlmon_dagster.store.state.window_state import mark_inputs
 from mlmon_dagster.store.state.writer_lock import writer_lock
-from mlmon_dagster.store.tables.columns import PARTITION_BY, Stream, aliases_of, stream_schema
+from mlmon_dagster.store.tables.columns import PARTITION_BY, aliases_of, stream_schema
 from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, open_table
 from mlmon_dagster.store.tables.delta_sql import select_sql
 from mlmon_dagster.store.tables.event_log import MOVED_IDS
@@ -38,8 +39,6 @@ from mlmon_dagster.store.upkeep.integrity import DERIVED, Damage
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
-
-STREAMS: tuple[Stream, ...] = ("predictions", "actuals")
 
 
 @dataclass

@@ -15,11 +15,12 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import sqlalchemy as sa
 
-from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
+from mlmon_dagster.spec.model import DATASETS, PRODUCTION, ModelSpec
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.windows import window_containing
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import retention_marks
-from mlmon_dagster.store.state.schema import ALL, dead_letter, ingest_file
+from mlmon_dagster.store.state.schema import dead_letter, ingest_file
 from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.tables.delta import DeltaFolder, open_table, retry
@@ -48,7 +49,7 @@ class Removal:
 def first_dates(spec: ModelSpec, now: dt.datetime) -> dict[str, str]:
     """Return dataset -> the first local date whose rows are kept; absent ones are kept for ever."""
     found = {}
-    for dataset in ("production", "training", "validation", "shadow", "canary"):
+    for dataset in DATASETS:
         age = spec.retention.of_dataset(dataset)
         if age is not None:
             found[dataset] = _first_date(spec, now, age)
