@@ -5,8 +5,8 @@
 `multivariate` what sees which change of the joint distribution. `living` counts the incidents of
 healthy years and the faults noticed in them, `levels` those of calibration and bias. `alerts
 FOLDER` lives the history of a made project day by day, `drill_claims` puts the drill's faults into
-raw files. Only by name run `peers`, the same work beside other tools, which it
-first installs in their environment, and `power`, which changes both see.
+raw files, `erase` counts what erasing ids reads. Only by name run `peers`, the same work beside
+other tools, which it first installs in their environment, and `power`, which changes both see.
 Each runs in a process of its own, so that the peak memory of one is not the other's.
 """
 

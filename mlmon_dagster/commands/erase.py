@@ -102,7 +102,7 @@ def erase(
     receipt = engine.erase(
         store, spec, chosen, now=project.now(), dataset=dataset, recompute=recompute,
         author=author or pwd.getpwuid(os.getuid()).pw_name,
-        chosen_by="where" if where else "prediction_id",
+        chosen_by="where" if where else "prediction_id", places=places,
     )  # fmt: skip
     click.echo(f"{model}: erased, receipt {receipt}")
 
@@ -148,7 +148,7 @@ def _render_places(spec: ModelSpec, places: Places, n_ids: int, dataset: str) ->
             "Landing files that they came from; these are yours, and are left as they are:"
         )
         lines += [f"  {name}" for name in places.landing]
-    lines.append("Rows as of a past moment will lack them too, in every older version.")
+    lines.append("Rows as of a past moment can not be read any more for dates that held them then.")
     return "\n".join(lines)
 
 
@@ -178,6 +178,4 @@ def _prove(project: Project, ids: list[str]) -> bool:
         click.echo(f"  found in {trace}")
     where = f"{proof.n_files:,} files and {proof.n_tables} tables"
     click.echo(f"searched {where}: {len(proof.traces)} with a trace of {len(ids):,} ids")
-    if not proof.n_files:
-        click.echo("  the files were not searched: the store is not on this machine", err=True)
     return not proof.traces

@@ -1,24 +1,28 @@
 """An erased prediction leaves no trace in the store, whatever happens on the way."""
 
 import datetime as dt
+import re
 import shutil
 import signal
+import time
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
 
+from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.baselines import fitted_baselines
 from mlmon_dagster.store.erasure import erase
 from mlmon_dagster.store.erasure.places import look
-from mlmon_dagster.store.erasure.proof import file_holds, find_traces
-from mlmon_dagster.store.erasure.tables import scrub_log
+from mlmon_dagster.store.erasure.proof import find_traces
 from mlmon_dagster.store.places.addresses import place_of
 from mlmon_dagster.store.state import crash_points, erased_ids
 from mlmon_dagster.store.state.window_steps import load
-from mlmon_dagster.store.tables.delta import DeltaFolder
+from mlmon_dagster.store.tables.columns import PARTITION_BY
+from mlmon_dagster.store.tables.delta import Conflict, DeltaFolder
 from tests import forked
 from tests.conftest import make_events, make_spec, window
 
@@ -104,16 +108,20 @@ def test_erasing_counts_before_and_keeps_only_counts_after(store: Store) -> None
     assert store.inference_records(SPEC).read().num_rows == 23
 
 
-def test_older_versions_can_still_be_read_without_the_erased_row(store: Store) -> None:
+def test_rows_as_of_before_can_be_read_of_other_windows_only(store: Store) -> None:
     fill(store)
-    folder = store.inference_records(SPEC).folder.path.url
-    before = {
-        v: DeltaTable(folder, version=v).to_pyarrow_table().num_rows
-        for v in range(1, DeltaTable(folder).version() + 1)
-    }
+    then = dt.datetime.now(dt.UTC)
+    predictions, _ = make_events(SPEC, "2024-01-02", 3, prefix="more-", sha="more")
+    time.sleep(0.01)
+    store.event_log(SPEC).append("predictions", predictions, ["more"])
+    store.inference_records(SPEC).rebuild(WINDOWS)
     erase.erase(store, SPEC, [CANARY], now=NOW)
-    after = {v: DeltaTable(folder, version=v).to_pyarrow_table().num_rows for v in before}
-    assert after == {v: n - 1 for v, n in before.items()}
+    first, second = (w.start for w in WINDOWS)
+    day = dt.timedelta(days=1)
+    assert store.records("credit", as_of=then, since=second + day).to_arrow().num_rows == 0
+    with pytest.raises(StoreError, match=r"by an erasure.*Gone are files of 2024-01-01\."):
+        store.records("credit", as_of=then, since=first).to_arrow()
+    assert store.records("credit").to_arrow().num_rows == 26
 
 
 def test_an_erasure_in_one_dataset_leaves_the_others_alone(store: Store) -> None:
@@ -184,18 +192,79 @@ def test_an_erasure_killed_at_any_step_is_finished_by_the_next(
     store.close()
 
 
-def test_a_log_with_values_of_columns_is_scrubbed_and_still_tells_sizes(tmp_path: Path) -> None:
-    folder = DeltaFolder(place_of(tmp_path / "t"), pa.schema([]))
-    rows = pa.table({"prediction_id": [CANARY, "b"], "x": [4711.25, 1.0]})
-    for _ in range(3):
-        write_deltalake(str(tmp_path / "t"), rows, mode="append")
-    DeltaTable(str(tmp_path / "t")).create_checkpoint()
-    write_deltalake(str(tmp_path / "t"), rows, mode="append")
-    log = sorted((tmp_path / "t" / "_delta_log").iterdir())
-    assert sum(file_holds(file, [CANARY]) for file in log) == 5
-    assert scrub_log(folder) == 5
-    assert not any(file_holds(file, [CANARY, "4711.25"]) for file in log)
-    assert scrub_log(folder) == 0
-    table = DeltaTable(str(tmp_path / "t"))
-    assert table.to_pyarrow_table().num_rows == 8
-    assert pa.table(table.get_add_actions()).column("num_records").to_pylist() == [2] * 4
+def test_every_file_of_a_table_is_searched_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+    before = set(data_files(store))
+    named: list[str] = []
+
+    def query(sql: str, tables: Mapping[str, pa.Table] | None = None) -> pa.Table:
+        named.extend(re.findall(r"'([^']+\.parquet)'", sql))
+        return Store.query(store, sql, tables)
+
+    monkeypatch.setattr(store, "query", query)
+    places = look(store, SPEC, [CANARY])
+    erase.erase(store, SPEC, [CANARY], now=NOW, places=places)
+    read = Counter(named)
+    kept = before & set(data_files(store))
+    assert len(kept) >= 4
+    assert {read[path] for path in kept if "/profiles/" not in path} == {1}
+
+
+def data_files(store: Store) -> list[str]:
+    return [str(path) for path in Path(str(store.root)).rglob("*.parquet")]
+
+
+def test_a_file_that_a_crash_left_uncommitted_goes_too(store: Store) -> None:
+    fill(store)
+    file = next(p for p in data_files(store) if "predictions" in p and "2024-01-01" in p)
+    shutil.copy(file, file.replace("part-", "part-left-"))
+    erase.erase(store, SPEC, [CANARY], now=NOW)
+    assert find_traces(store, [CANARY]).traces == ()
+    assert store.event_log(SPEC).rows("predictions").num_rows == 23
+
+
+def test_a_writer_whose_file_was_taken_away_is_refused(store: Store) -> None:
+    fill(store)
+    erase.erase(store, SPEC, [CANARY], now=NOW)
+    folder = store.inference_records(SPEC).folder
+    slow = folder.ensure()
+    rows = store.inference_records(SPEC).read().slice(0, 1)
+    written = DeltaFolder(place_of(store.root.path / "elsewhere"), rows.schema, PARTITION_BY)
+    written.ensure().append(with_id(rows, CANARY))
+    (name,) = (name for name in written.path.below() if name.endswith(".parquet"))
+    shutil.move(written.path.path / name, folder.path.path / name)  # and not yet committed
+    shutil.rmtree(written.path.path)
+    erase.erase(store, SPEC, [CANARY], now=NOW)
+    assert find_traces(store, [CANARY]).traces == ()
+    with pytest.raises(Conflict):
+        slow.append(rows)
+
+
+def with_id(rows: pa.Table, id_: str) -> pa.Table:
+    place = rows.schema.get_field_index("prediction_id")
+    return rows.set_column(place, "prediction_id", pa.array([id_] * rows.num_rows))
+
+
+def test_a_text_that_enough_other_records_share_is_nobodys(store: Store) -> None:
+    fill(store)
+    regions = store.inference_records(SPEC).read().column("region").to_pylist()
+    common, n = Counter(regions).most_common(1)[0]
+    for spec, is_rare in ((n - 1, False), (n, True)):
+        kept = make_spec(retention={"min_cell": spec})
+        (one, *_) = store.query(
+            "SELECT prediction_id FROM rows WHERE region = " + f"'{common}' ORDER BY 1",
+            {"rows": store.inference_records(SPEC).read()},
+        )["prediction_id"].to_pylist()
+        assert (common in look(store, kept, [one]).search.rare) is is_rare
+
+
+def test_rows_with_a_feature_of_an_earlier_name_are_erased(store: Store) -> None:
+    fill(store)
+    features = {"years": {"type": "numeric", "alias": ["age"]}, "region": {"type": "categorical"}}
+    renamed = make_spec(features=features)
+    erase.erase(store, renamed, [CANARY], now=NOW)
+    assert find_traces(store, [CANARY, VALUE]).traces == ()
+    rows = store.event_log(renamed).rows("predictions", ["years"])
+    assert (rows.num_rows, rows.column("years").null_count) == (23, 0)

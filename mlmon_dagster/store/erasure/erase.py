@@ -21,19 +21,27 @@ from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.baselines import baseline_files
 from mlmon_dagster.store.erasure.numbers import (
+    SHORTEST,
     forget_numbers,
     no_older_than,
-    profiles_purge,
+    purge_profiles,
     redact,
     telling_windows,
-    trace_of,
 )
-from mlmon_dagster.store.erasure.places import copies_with, letters_of, look, purges_of
-from mlmon_dagster.store.erasure.tables import purge_rows, scrub_log
+from mlmon_dagster.store.erasure.places import (
+    Places,
+    Search,
+    copies_with,
+    letters_of,
+    look,
+    search_tables,
+)
+from mlmon_dagster.store.erasure.tables import purge_rows
 from mlmon_dagster.store.reading import personal
 from mlmon_dagster.store.state import erased_ids, retention_marks, schema, window_state
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.database import overwrite_deleted
+from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.schema import erasure, erasure_request
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables import kept_rows
@@ -71,6 +79,7 @@ def erase(
     author: str = "",
     chosen_by: str = "prediction_id",
     recompute: bool = False,
+    places: Places | None = None,
 ) -> str:
     """Erase predictions, in one dataset or in all; safe to repeat.
 
@@ -83,6 +92,8 @@ def erase(
         author: Who asks.
         chosen_by: How the ids were chosen, ``prediction_id`` or ``where``.
         recompute: Compute all numbers of their windows again, not only those about few rows.
+        places: What `look` found of these ids just now; tables that are still the same are not
+            searched again.
 
     Returns:
         The receipt, under which it is listed by `receipts`.
@@ -90,9 +101,10 @@ def erase(
     Raises:
         StoreError: If an ingest of the model goes on for too long, or the store fails.
     """
-    places = look(store, spec, ids, dataset)
     receipt = f"{now:%Y%m%d}-{secrets.token_hex(4)}"
     with writer_lock(store.state, f"ingest/{spec.model}"):
+        if places is None or not places.search.is_current():
+            places = look(store, spec, ids, dataset)
         with store.state.begin() as conn:
             erased_ids.note(conn, spec.model, ids, now=now, dataset=dataset, receipt=receipt)
             _adopt(conn, spec, ids, dataset, receipt)
@@ -105,7 +117,8 @@ def erase(
             )  # fmt: skip
         reached("erase.noted")
         _resume_others(store, spec, receipt, now)
-        _finish(store, spec, Request(receipt, dataset, recompute, tuple(ids)), now)
+        request = Request(receipt, dataset, recompute, tuple(ids))
+        _finish(store, spec, request, now, places.search)
     return receipt
 
 
@@ -155,7 +168,9 @@ def _resume_others(store: Store, spec: ModelSpec, receipt: str, now: datetime) -
     return done
 
 
-def _finish(store: Store, spec: ModelSpec, request: Request, now: datetime) -> None:
+def _finish(
+    store: Store, spec: ModelSpec, request: Request, now: datetime, found: Search | None = None
+) -> None:
     with store.state.connect() as conn:
         salt = conn.scalar(
             sa.select(schema.erasure_key.c.salt).where(schema.erasure_key.c.model == spec.model)
@@ -174,41 +189,38 @@ def _finish(store: Store, spec: ModelSpec, request: Request, now: datetime) -> N
     kept_rows.erase_ids(store, spec.model, {id_hash for _, id_hash in hashes}, request.ids)
     _note_step(store, request, "copies")
     reached("erase.copies")
-    purges = purges_of(store, spec, str(salt), hashes)
-    trace = trace_of(store, spec, purges["predictions"])
-    windows = telling_windows(store, spec, trace, recompute=request.recompute)
+    if found is None or not found.is_current():
+        found = search_tables(store, spec, Erased(str(salt), erased_ids.hash_table(hashes)))
+    windows = telling_windows(store, spec, found.trace, found.rare, recompute=request.recompute)
     mark = retention_marks.rows_from(store.state, spec.model).get(PRODUCTION)
     key = personal.key_of(store.state, spec.model)
-    digests = [personal.digest(key, value) for value in trace.rare]
-    baseline_files.redact(store, spec.model, trace.datasets, (*trace.telling, *digests))
+    telling = {text for text in found.rare if len(text) >= SHORTEST}
+    digests = {personal.digest(key, text) for text in found.rare}
+    baseline_files.redact(store, spec.model, found.trace.datasets, telling | digests)
     reached("erase.baselines")
     with store.state.begin() as conn:
         overwrite_deleted(conn)
         for _, id_hash in hashes:
             conn.execute(sa.delete(schema.dead_letter).where(*letters_of(spec, id_hash)))
         forget_numbers(conn, spec, windows)
-        redact(conn, spec, trace)
+        redact(conn, spec, telling)
         window_state.mark_inputs(conn, spec, no_older_than(windows, mark), now)
     _note_step(store, request, "state")
     reached("erase.state")
-    if windows:
-        purge_rows(store, profiles_purge(store, spec, windows))
+    purge_profiles(store, spec, windows)
     _note_step(store, request, "profiles")
     reached("erase.profiles")
-    purge_rows(store, purges["records"])
+    purge_rows(store, found.purges["records"], found.hits["records"])
     _note_step(store, request, "records")
     reached("erase.records")
     for name in ("actuals", "moved_ids", "predictions"):
-        purge_rows(store, purges[name])
+        purge_rows(store, found.purges[name], found.hits[name])
     forget_index(store.folder, spec.model)
     _note_step(store, request, "log")
     reached("erase.log")
-    folders = [purge.folder for purge in purges.values()]
-    for folder in [*folders, store.table("profiles", spec.model).folder]:
-        scrub_log(folder)
     _clean_database(store)
-    reached("erase.scrubbed")
-    _note_step(store, request, "scrubbed", finished_at=now)
+    reached("erase.cleaned")
+    _note_step(store, request, "cleaned", finished_at=now)
 
 
 def _note_step(store: Store, request: Request, step: str, **values: object) -> None:

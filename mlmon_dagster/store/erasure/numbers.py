@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
 from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
 from mlmon_dagster.spec.windows import Window, window_containing
 from mlmon_dagster.store.baselines.baseline_files import REDACTED
-from mlmon_dagster.store.erasure.tables import Mask, Purge
+from mlmon_dagster.store.erasure.proof import in_parts
+from mlmon_dagster.store.erasure.tables import files_of, rewrite
 from mlmon_dagster.store.state import schema
-from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
+from mlmon_dagster.store.state.sql import literal, literals
+from mlmon_dagster.store.tables.event_log import window_date
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -43,66 +45,66 @@ class Trace:
 
     Attributes:
         windows: Windows that hold them, with how many.
-        rare: Texts of theirs that fewer than the minimum of other rows share.
+        texts: Column -> their texts.
         extremes: Feature -> their values, of which one may be the smallest or largest.
-        in_baseline: Whether the baseline was fitted on some of them.
         datasets: Those that they are in.
     """
 
     windows: Mapping[Window, int]
-    rare: tuple[str, ...]
-    extremes: Mapping[str, tuple[float, ...]]
-    in_baseline: bool
-    datasets: frozenset[str] = frozenset()
-
-    @property
-    def telling(self) -> tuple[str, ...]:
-        """The rare texts that are long enough to be told apart."""
-        return tuple(value for value in self.rare if len(value) >= SHORTEST)
+    texts: Mapping[str, pa.Array]
+    extremes: Mapping[str, Sequence[float]]
+    datasets: frozenset[str]
 
 
-def trace_of(store: Store, spec: ModelSpec, predictions: Purge) -> Trace:
+def trace_of(spec: ModelSpec, gone: pa.Table) -> Trace:
     """Look at the rows that are about to be removed from the log of predictions."""
-    snapshot = predictions.folder.snapshot()
-    if snapshot is None:
-        return Trace({}, (), {}, in_baseline=False)
-    source = f"{snapshot.from_sql()} AS t"
-    tables = predictions.tables
-    gone = store.query(f"SELECT t.* FROM {source} WHERE {predictions.condition}", tables)
-    windows: dict[Window, int] = {}
-    for start in gone.column("window_start").to_pylist():
-        window = window_containing(spec.time, start)
-        windows[window] = windows.get(window, 0) + 1
-    texts = [n for n, f in spec.features.items() if f.type in ("categorical", "text")]
-    rare: set[str] = set()
-    for name in [*texts, "trace_id", "status"]:
-        values = sorted(set(gone.column(name).drop_null().to_pylist()))
-        if values:
-            column = f"t.{quote_identifier(name)}"
-            shared = store.query(
-                f"SELECT {column} AS v, count(*) AS n FROM {source} WHERE {column} IN "
-                f"({literals(values)}) AND NOT COALESCE({predictions.condition}, FALSE) GROUP BY 1",
-                tables,
-            ).to_pylist()
-            common = {row["v"] for row in shared if row["n"] >= spec.retention.min_cell}
-            rare |= set(values) - common
-    numeric = [n for n, f in spec.features.items() if f.type == "numeric"] + ["score", "latency_ms"]
-    extremes = {n: tuple(set(gone.column(n).drop_null().to_pylist())) for n in numeric}
-    datasets = frozenset(gone.column("dataset").to_pylist())
-    in_baseline = spec.baseline.dataset in datasets
-    return Trace(windows, tuple(sorted(rare)), extremes, in_baseline, datasets)
+    windows: Counter[Window] = Counter()
+    for start, n in Counter(gone.column("window_start").to_pylist()).items():
+        windows[window_containing(spec.time, start)] += n
+    categories = [n for n, f in spec.features.items() if f.type in ("categorical", "text")]
+    numbers = [n for n, f in spec.features.items() if f.type == "numeric"]
+    distinct = {
+        name: gone.column(name).drop_null().unique()
+        for name in (*categories, "trace_id", "status", *numbers, "score", "latency_ms")
+    }
+    return Trace(
+        windows,
+        {name: distinct[name] for name in (*categories, "trace_id", "status")},
+        {name: distinct[name].to_pylist() for name in (*numbers, "score", "latency_ms")},
+        frozenset(gone.column("dataset").to_pylist()),
+    )
+
+
+def rare_texts(
+    spec: ModelSpec, trace: Trace, shared: Mapping[str, Mapping[str, int]]
+) -> frozenset[str]:
+    """Return the texts of a trace that too few other records share.
+
+    Args:
+        spec: The model.
+        trace: What the rows held.
+        shared: Column -> text -> how many other records have it.
+    """
+    least = spec.retention.min_cell
+    return frozenset(
+        text
+        for name, texts in trace.texts.items()
+        for text in texts.to_pylist()
+        if shared.get(name, {}).get(text, 0) < least
+    )
 
 
 def telling_windows(
-    store: Store, spec: ModelSpec, trace: Trace, *, recompute: bool
+    store: Store, spec: ModelSpec, trace: Trace, rare: Collection[str], *, recompute: bool
 ) -> dict[Window, int]:
     """Return those windows of a trace whose numbers have to be computed again."""
-    if recompute or trace.rare or trace.in_baseline or not trace.windows:
+    if recompute or rare or spec.baseline.dataset in trace.datasets or not trace.windows:
         return dict(trace.windows)
     snapshot = store.table("profiles", spec.model).folder.snapshot()
     if snapshot is None:
         return {}
-    bounds = _bounds_sql(spec, trace.windows)
+    dates = {window_date(window) for window in trace.windows}
+    source = snapshot.from_sql(None, lambda partition: partition["window_date"] in dates)
     values = [
         f"(t.column_name = {literal(name)} AND (t.minimum IN ({literals(v)}) "
         f"OR t.maximum IN ({literals(v)})))"
@@ -110,113 +112,96 @@ def telling_windows(
         if v
     ]
     found = store.query(
-        f"SELECT DISTINCT t.window_start FROM {snapshot.from_sql()} AS t JOIN {bounds} AS b "
-        f"ON b.window_start = t.window_start WHERE {' OR '.join(['t.n < b.bound', *values])}"
+        f"SELECT DISTINCT t.window_start FROM {source} AS t JOIN bounds AS b "
+        f"ON b.window_start = t.window_start WHERE {' OR '.join(['t.n < b.bound', *values])}",
+        _bounds(spec, trace.windows),
     )
-    starts = {start.timestamp() for start in found.column("window_start").to_pylist()}
-    return {w: n for w, n in trace.windows.items() if w.start.timestamp() in starts}
+    starts = set(found.column("window_start").to_pylist())
+    return {window: n for window, n in trace.windows.items() if window.start in starts}
 
 
-def _bounds_sql(spec: ModelSpec, windows: Mapping[Window, int]) -> str:
-    least = spec.retention.min_cell
-    rows = ", ".join(f"({literal(w.start)}, {literal(n + least)})" for w, n in windows.items())
-    return f"(SELECT * FROM (VALUES {rows}) AS v(window_start, bound))"
+def _bounds(spec: ModelSpec, windows: Mapping[Window, int]) -> dict[str, pa.Table]:
+    """Return how many rows a number must be about to be kept, by window."""
+    starts = pa.array([window.start for window in windows], pa.timestamp("us", "UTC"))
+    bounds = pa.array([n + spec.retention.min_cell for n in windows.values()], pa.int64())
+    return {"bounds": pa.table({"window_start": starts, "bound": bounds})}
 
 
-def profiles_purge(store: Store, spec: ModelSpec, windows: Mapping[Window, int]) -> Purge:
-    """Return what removes small cells, smallest and largest values and names from profiles."""
-    starts = [w.start for w in windows]
-    bounds = {w.start: n + spec.retention.min_cell for w, n in windows.items()}
-
-    def edit(rows: pa.Table, mask: Mask) -> pa.Table:
-        least = np.array(
-            [bounds.get(start, 0) for start in rows.column("window_start").to_pylist()]
+def purge_profiles(store: Store, spec: ModelSpec, windows: Mapping[Window, int]) -> None:
+    """Remove small cells, smallest and largest values and names from the profiles of windows."""
+    folder = store.table("profiles", spec.model).folder
+    dates = {f"/window_date={window_date(window)}/" for window in windows}
+    paths = {path for path in files_of(folder) if any(date in path for date in dates)}
+    blank = ", ".join(
+        f"CASE WHEN b.bound IS NULL THEN t.{name} {otherwise}END AS {name}"
+        for name, otherwise in (
+            ("minimum", ""), ("maximum", ""), ("unseen", "ELSE [] "), ("unseen_counts", "ELSE [] ")
         )
-        is_small = rows.column("n").to_numpy() < least
-        return _blank(rows, mask).filter(pa.array(~(mask & is_small)))
+    )  # fmt: skip
 
-    condition = (
-        f"t.window_start IN ({literals(starts)}) AND (t.n < COALESCE((SELECT any_value(b.bound) "
-        f"FROM {_bounds_sql(spec, windows)} AS b WHERE b.window_start = t.window_start), 0) "
-        "OR t.minimum IS NOT NULL OR t.maximum IS NOT NULL OR len(t.unseen) > 0)"
-    )
-    return Purge(store.table("profiles", spec.model).folder, condition, {}, edit)
+    def kept(source: str) -> str:
+        return (
+            f"SELECT t.* REPLACE ({blank}) FROM {source} AS t LEFT JOIN bounds AS b "
+            "ON b.window_start = t.window_start WHERE b.bound IS NULL OR t.n >= b.bound"
+        )
 
-
-def _blank(rows: pa.Table, mask: Mask) -> pa.Table:
-    import pyarrow.compute as pc
-
-    marked = pa.array(mask)
-    for name in ("minimum", "maximum", "unseen", "unseen_counts"):
-        column = rows.column(name)
-        none: Any = pa.scalar([] if name.startswith("unseen") else None, column.type)
-        blank = pc.if_else(marked, none, column)
-        rows = rows.set_column(rows.schema.get_field_index(name), name, blank)
-    return rows
+    rewrite(store, folder, paths, kept, _bounds(spec, windows))
 
 
-def forget_numbers(conn: sa.Connection, spec: ModelSpec, windows: Mapping[Window, int]) -> int:
-    """Delete all versions of metrics and verdicts about too few rows; return how many."""
-    deleted = 0
+def forget_numbers(conn: sa.Connection, spec: ModelSpec, windows: Mapping[Window, int]) -> None:
+    """Delete all versions of metrics and verdicts about too few rows."""
+    by_bound: dict[int, list[datetime]] = {}
+    for window, n in windows.items():
+        by_bound.setdefault(n + spec.retention.min_cell, []).append(window.start)
     for table in (schema.metric, schema.metric_history, schema.monitor_result):
-        for window, n in windows.items():
+        for bound, starts in by_bound.items():
             statement = sa.delete(table).where(
                 table.c.model == spec.model,
                 table.c.dataset == PRODUCTION,
-                table.c.window_start == window.start,
-                table.c.n < n + spec.retention.min_cell,
+                table.c.window_start.in_(starts),
+                table.c.n < bound,
             )
             if table is schema.monitor_result:
                 statement = statement.where(table.c.folded_at.is_not(None))
-            deleted += conn.execute(statement).rowcount
-    return deleted
+            conn.execute(statement)
 
 
-def redact(conn: sa.Connection, spec: ModelSpec, trace: Trace) -> int:
-    """Replace rare texts of erased rows in verdicts, alerts and messages; return how many."""
-    values = trace.telling
-    if not values:
-        return 0
-    _forget_slices(conn, spec, values)
-    return sum(_redact_table(conn, table, names, values) for table, names in _TEXTS)
-
-
-def _forget_slices(conn: sa.Connection, spec: ModelSpec, values: Sequence[str]) -> None:
+def redact(conn: sa.Connection, spec: ModelSpec, texts: Collection[str]) -> None:
+    """Replace texts in verdicts, alerts and messages, and delete numbers of slices named so."""
+    if not texts:
+        return
     for table in (schema.metric, schema.metric_history, schema.monitor_result):
-        for value in values:
-            conn.execute(
-                sa.delete(table).where(
-                    table.c.model == spec.model,
-                    table.c.slice_value.contains(value, autoescape=True),
-                )
-            )
+        mine = table.c.model == spec.model
+        names = conn.scalars(sa.select(table.c.slice_value).where(mine).distinct()).all()
+        told = [name for name in names if any(text in name for text in texts)]
+        for some in in_parts(told):
+            conn.execute(sa.delete(table).where(mine, table.c.slice_value.in_(some)))
+    spelled = sorted({s for text in texts for s in _spellings(text)})
+    for table, columns in _TEXTS:
+        for some in in_parts(spelled):
+            _redact_table(conn, table, columns, some)
 
 
 def _redact_table(
-    conn: sa.Connection, table: sa.Table, names: Iterable[str], values: Sequence[str]
-) -> int:
+    conn: sa.Connection, table: sa.Table, names: Iterable[str], spelled: Sequence[str]
+) -> None:
     texts = [table.c[n] for n in names] or [
         c for c in table.c if isinstance(c.type, sa.Text) and not c.primary_key
     ]
     keys = list(table.primary_key)
-    pattern = _pattern(values)
-    changed = 0
-    for spelled in sorted({s for value in values for s in _spellings(value)}):
-        hit = sa.or_(*(c.contains(spelled, autoescape=True) for c in texts))
-        for row in conn.execute(sa.select(*keys, *texts).where(hit)).all():
-            found = {c.name: pattern.sub(REDACTED, getattr(row, c.name) or "") for c in texts}
-            same = [key == getattr(row, key.name) for key in keys]
-            conn.execute(sa.update(table).where(*same).values(found))
-            changed += 1
-    return changed
+    pattern = _pattern(spelled)
+    hit = sa.or_(*(c.contains(s, autoescape=True) for c in texts for s in spelled))
+    for row in conn.execute(sa.select(*keys, *texts).where(hit)).all():
+        found = {c.name: pattern.sub(REDACTED, getattr(row, c.name) or "") for c in texts}
+        same = [key == getattr(row, key.name) for key in keys]
+        conn.execute(sa.update(table).where(*same).values(found))
 
 
 def _spellings(value: str) -> set[str]:
     return {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
 
 
-def _pattern(values: Sequence[str]) -> re.Pattern[str]:
-    spelled = {s for value in values for s in _spellings(value)}
+def _pattern(spelled: Sequence[str]) -> re.Pattern[str]:
     listed = "|".join(re.escape(s) for s in sorted(spelled, key=len, reverse=True))
     return re.compile(rf"(?<!\w)(?:{listed})(?!\w)")
 

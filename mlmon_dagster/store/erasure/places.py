@@ -1,29 +1,55 @@
-"""Where rows of some ids are, and what removes them from each table."""
+"""Where rows of some ids are: in tables, in private copies, in notes of refused rows."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import sqlalchemy as sa
 
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.store.erasure.numbers import trace_of
-from mlmon_dagster.store.erasure.proof import file_holds
-from mlmon_dagster.store.erasure.tables import Purge, count_rows
+from mlmon_dagster.store.erasure.numbers import Trace, rare_texts, trace_of
+from mlmon_dagster.store.erasure.proof import holds
+from mlmon_dagster.store.erasure.tables import Hits, Purge, rows_of, search
 from mlmon_dagster.store.places.local import LocalPlace
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import erased_ids, schema
+from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.tables import kept_rows
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
+
+
+@dataclass(frozen=True)
+class Search:
+    """What one pass over the tables found.
+
+    Attributes:
+        purges: What removes the rows, by table: predictions, actuals, moved_ids, records.
+        hits: Which files hold them.
+        trace: What numbers may still show of them.
+        rare: Texts of theirs that too few other records share.
+        shas: Content hashes of the landing files that they came from.
+    """
+
+    purges: Mapping[str, Purge]
+    hits: Mapping[str, Hits]
+    trace: Trace
+    rare: frozenset[str]
+    shas: frozenset[str]
+
+    def is_current(self) -> bool:
+        """Tell whether no table has changed since."""
+        newest = {name: purge.folder.snapshot() for name, purge in self.purges.items()}
+        return all(
+            self.hits[name].version == (None if snapshot is None else snapshot.version)
+            for name, snapshot in newest.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -36,12 +62,14 @@ class Places:
         copies: Where private copies of landing files are that hold an id.
         landing: Names of the landing files that rows came from; they are never touched.
         n_windows: Windows with such predictions.
+        search: What was found in tables.
     """
 
     rows: dict[str, int]
     copies: tuple[str, ...]
     landing: tuple[str, ...]
     n_windows: int
+    search: Search
 
     @property
     def counts(self) -> dict[str, int]:
@@ -53,64 +81,65 @@ def look(store: Store, spec: ModelSpec, ids: Sequence[str], dataset: str = ALL) 
     """Count what an erasure would remove; nothing is changed."""
     with store.state.begin() as conn:
         salt = erased_ids.salt_of(conn, spec.model)
-    hashes = [(dataset, erased_ids.id_hash(salt, id_)) for id_ in dict.fromkeys(ids)]
-    purges = purges_of(store, spec, salt, hashes)
-    names = ("predictions", "actuals", "records")
-    rows = {name: count_rows(store, purges[name]) for name in names}
+    hashes = [erased_ids.id_hash(salt, id_) for id_ in dict.fromkeys(ids)]
+    named = erased_ids.hash_table([(dataset, id_hash) for id_hash in hashes])
+    found = search_tables(store, spec, Erased(salt, named))
+    rows = {}
+    for name in ("predictions", "actuals", "records"):
+        files = found.hits[name].of(store, found.purges[name])
+        rows[name] = sum(row["n"] for row in files.to_pylist() if row["is_live"])
     with store.state.connect() as conn:
         rows["dead_letter"] = sum(
-            conn.scalar(sa.select(sa.func.count()).where(*letters_of(spec, h))) or 0
-            for _, h in hashes
+            conn.scalar(sa.select(sa.func.count()).where(*letters_of(spec, id_hash))) or 0
+            for id_hash in hashes
         )
-    rows["refused_rows"] = kept_rows.count_of_ids(
-        store, spec.model, {h for _, h in hashes}, list(ids)
+    rows["refused_rows"] = kept_rows.count_of_ids(store, spec.model, set(hashes), list(ids))
+    table = schema.ingest_file
+    landed = sa.select(table.c.path).where(
+        table.c.model == spec.model, table.c.sha256.in_(found.shas)
     )
-    trace = trace_of(store, spec, purges["predictions"])
-    return Places(
-        rows,
-        tuple(map(str, copies_with(store, spec, ids))),
-        _landing_files(store, spec, purges),
-        len(trace.windows),
-    )
+    with store.state.connect() as conn:
+        landing = tuple(sorted(set(conn.scalars(landed))))
+    copies = tuple(map(str, copies_with(store, spec, ids)))
+    return Places(rows, copies, landing, len(found.trace.windows), found)
 
 
-def purges_of(
-    store: Store, spec: ModelSpec, salt: str, hashes: Sequence[tuple[str, str]]
-) -> dict[str, Purge]:
-    """Return what to remove from the tables of rows, by name."""
-    log, records = store.event_log(spec).folders, store.inference_records(spec).folder
-    named = erased_ids.hash_table(hashes)
-    hashed = erased_ids.Erased(salt, named).hash_sql("t")
-    elsewhere = _elsewhere(store, log["predictions"].snapshot(), named, hashed)
-    everywhere = pa.array([d == ALL or h not in elsewhere for d, h in hashes], pa.bool_())
-    tables = {"erased": named.append_column("everywhere", everywhere)}
-    known = f"{hashed} IN (SELECT id_hash FROM erased)"
-
-    def condition(test: str) -> str:
-        one = f"SELECT 1 FROM erased AS e WHERE e.id_hash = {hashed} AND ({test})"
-        return f"({known} AND EXISTS ({one}))"
-
-    mine = condition(f"e.dataset IN ({literal(ALL)}, t.dataset)")
+def search_tables(store: Store, spec: ModelSpec, ids: Erased) -> Search:
+    """Find the rows to be erased, in one pass over the files of each table."""
+    log = store.event_log(spec).folders
+    mine = f"e.dataset IN ({literal(ALL)}, t.dataset)"
+    predictions = Purge(log["predictions"], ids, mine)
+    hits = {"predictions": search(store, predictions)}
+    gone = rows_of(store, predictions, hits["predictions"])
+    trace = trace_of(spec, gone)
     # Ground truth and moves that name no dataset stay as long as another dataset has the id.
-    orphaned = condition("e.dataset = t.dataset OR e.everywhere")
-    return {
-        "predictions": Purge(log["predictions"], mine, tables),
-        "actuals": Purge(log["actuals"], orphaned, tables),
-        "moved_ids": Purge(log["moved_ids"], condition("e.everywhere"), tables),
-        "records": Purge(records, mine, tables),
+    ids = Erased(ids.salt, _with_everywhere(store, ids.hashes, hits["predictions"]))
+    purges = {
+        "predictions": predictions,
+        "actuals": Purge(log["actuals"], ids, "e.dataset = t.dataset OR e.everywhere"),
+        "moved_ids": Purge(log["moved_ids"], ids, "e.everywhere"),
+        "records": Purge(store.inference_records(spec).folder, ids, mine),
     }
+    hits["records"] = search(store, purges["records"], asked=trace.texts)
+    for name in ("actuals", "moved_ids"):
+        hits[name] = search(store, purges[name])
+    rare = rare_texts(spec, trace, hits["records"].shared)
+    shas: set[str] = set(gone.column("file_sha").to_pylist())
+    shas |= set(rows_of(store, purges["actuals"], hits["actuals"]).column("file_sha").to_pylist())
+    # Rows that were refused at first have a longer name, see `Staged.log_id`.
+    landed = frozenset(sha.split(".")[0] for sha in shas)
+    return Search(purges, hits, trace, rare, landed)
 
 
-def _elsewhere(store: Store, snapshot: Any, named: pa.Table, hashed: str) -> set[str]:
-    """Return the hashes, named for one dataset, of ids that another dataset has as well."""
-    if snapshot is None or set(named.column("dataset").to_pylist()) <= {ALL}:
-        return set()
-    found = store.query(
-        f"SELECT DISTINCT e.id_hash FROM {snapshot.from_sql()} AS t JOIN erased AS e "
-        f"ON e.id_hash = {hashed} WHERE e.dataset <> t.dataset",
-        {"erased": named},
+def _with_everywhere(store: Store, named: pa.Table, predictions: Hits) -> pa.Table:
+    """Tell of each id whether no dataset has it besides the one that it is named for."""
+    return store.query(
+        f"""SELECT e.*, e.dataset = {literal(ALL)} OR NOT EXISTS (
+            SELECT 1 FROM hits AS h
+            WHERE h.is_live AND h.id_hash = e.id_hash AND h.dataset <> e.dataset
+        ) AS everywhere FROM named AS e""",
+        {"named": named, "hits": predictions.rows},
     )
-    return set(found.column(0).to_pylist())
 
 
 def letters_of(spec: ModelSpec, id_hash: str) -> list[sa.ColumnElement[bool]]:
@@ -132,31 +161,4 @@ def copies_with(store: Store, spec: ModelSpec, ids: Sequence[str] | None) -> lis
     copies = [copy for copy in found if copy.url not in rows]
     if ids is None:
         return copies
-    return [copy for copy in copies if ids and _holds(store, copy, ids)]
-
-
-def _holds(store: Store, copy: Location, ids: Sequence[str]) -> bool:
-    if copy.is_local:
-        return file_holds(copy.path, ids)
-    with tempfile.TemporaryDirectory(dir=store.folder) as folder:
-        fetched = Path(folder) / "copy"
-        copy.fetch(fetched)
-        return file_holds(fetched, ids)
-
-
-def _landing_files(store: Store, spec: ModelSpec, purges: dict[str, Purge]) -> tuple[str, ...]:
-    shas: set[str] = set()
-    for name in ("predictions", "actuals"):
-        snapshot = purges[name].folder.snapshot()
-        if snapshot is not None and snapshot.files:
-            found = store.query(
-                f"SELECT DISTINCT t.file_sha FROM {snapshot.from_sql()} AS t "
-                f"WHERE {purges[name].condition}",
-                purges[name].tables,
-            )
-            # Rows that were refused at first have a longer name, see `Staged.log_id`.
-            shas |= {sha.split(".")[0] for sha in found.column(0).to_pylist()}
-    table = schema.ingest_file
-    query = sa.select(table.c.path).where(table.c.model == spec.model, table.c.sha256.in_(shas))
-    with store.state.connect() as conn:
-        return tuple(sorted({row.path for row in conn.execute(query)}))
+    return [copy for copy in copies if ids and holds(copy.read(), ids)]

@@ -1,28 +1,35 @@
 """Looking for traces of an id or a value in every file of the store and every table of the state.
 
 Files are read as bytes, unpacked where they are packed, and Parquet files are decoded as well,
-since their pages are compressed. It is slow and thorough: it reads everything.
+since their pages are compressed. It is slow and thorough: it reads everything, once, on this
+machine and in object storage alike.
 """
 
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
+from mlmon_dagster.store.places.local import LocalPlace
+from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.schema import METADATA
 from mlmon_dagster.store.tables.kept_rows import needles_of
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
+
+T = TypeVar("T")
+
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Proof:
     """What was searched, and where something was found.
 
     Attributes:
-        n_files: Files of the store's folder that were read; 0 for a store in object storage.
+        n_files: Files that were read.
         n_tables: Tables of the state database.
         traces: Files and ``table.column`` that hold one of the texts.
     """
@@ -44,17 +51,19 @@ def find_traces(store: Store, texts: Sequence[str]) -> Proof:
     """Search the whole store for texts, such as the ids that were erased.
 
     Args:
-        store: The store.
+        store: The store; if it is in object storage, its folder on this machine is searched too.
         texts: What to look for, each as a part of any longer text.
     """
     traces: list[str] = []
     n_files = 0
-    if store.root.is_local:
-        root = store.root.path
-        for file in sorted(p for p in root.rglob("*") if p.is_file()):
+    places: list[Location] = [store.root]
+    if not store.root.is_local:
+        places.append(LocalPlace(str(store.folder)))
+    for place in places:
+        for name in place.below():
             n_files += 1
-            if file_holds(file, texts):
-                traces.append(str(file.relative_to(root)))
+            if holds((place / name).read(), texts):
+                traces.append(name)
     tables = list(METADATA.sorted_tables)
     with store.state.connect() as conn:
         for table in tables:
@@ -65,40 +74,53 @@ def find_traces(store: Store, texts: Sequence[str]) -> Proof:
 def _columns_with(conn: sa.Connection, table: sa.Table, texts: Sequence[str]) -> Iterator[str]:
     for column in table.c:
         if isinstance(column.type, sa.String):
-            hit = sa.or_(*(column.contains(text, autoescape=True) for text in texts))
-            if conn.scalar(sa.select(sa.func.count()).select_from(table).where(hit)):
-                yield column.name
+            for some in in_parts(texts):
+                hit = sa.or_(*(column.contains(text, autoescape=True) for text in some))
+                if conn.scalar(sa.select(sa.literal(1)).select_from(table).where(hit).limit(1)):
+                    yield column.name
+                    break
 
 
-def file_holds(file: Path, texts: Sequence[str]) -> bool:
-    """Tell whether a file holds one of some texts, as bytes, packed or in Parquet's pages."""
-    try:
-        content = file.read_bytes()
-    except FileNotFoundError:
-        return False  # a writer's temporary file
+def holds(content: bytes | None, texts: Sequence[str]) -> bool:
+    """Tell whether a file's content holds one of some texts, packed or in Parquet's pages too.
+
+    Args:
+        content: None of a writer's temporary file, which is gone, holds nothing.
+        texts: What to look for.
+    """
+    if content is None:
+        return False
     needles = [needle for text in texts for needle in needles_of(text)]
     if any(needle in content for needle in needles):
         return True
     if content[:2] == b"\x1f\x8b":
         try:
-            return any(needle in gzip.decompress(content) for needle in needles)
+            unpacked = gzip.decompress(content)
         except (OSError, EOFError, zlib.error):
             return False
-    return content[:4] == b"PAR1" and _parquet_holds(file, texts)
+        return any(needle in unpacked for needle in needles)
+    return content[:4] == b"PAR1" and _parquet_holds(content, needles)
 
 
-def _parquet_holds(file: Path, texts: Sequence[str]) -> bool:
+def _parquet_holds(content: bytes, needles: Sequence[bytes]) -> bool:
+    patterns = [b"|".join(map(re.escape, some)) for some in in_parts(needles)]
     try:
-        with pq.ParquetFile(file) as source:
-            for batch in source.iter_batches():
-                for column in batch.columns:
-                    for values in _texts_in(column):
-                        for text in (n for t in texts for n in needles_of(t)):
-                            if pc.any(pc.match_substring(values, text)).as_py():
-                                return True
+        with pq.ParquetFile(pa.BufferReader(content)) as source:
+            return any(
+                pc.any(pc.match_substring_regex(values, pattern)).as_py()
+                for batch in source.iter_batches()
+                for column in batch.columns
+                for values in _texts_in(column)
+                for pattern in patterns
+            )
     except (pa.ArrowInvalid, OSError):
         return False  # a broken file; its bytes were searched
-    return False
+
+
+def in_parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield values in parts that make no pattern and no statement too long."""
+    for start in range(0, len(values), _AT_ONCE):
+        yield values[start : start + _AT_ONCE]
 
 
 def _texts_in(array: pa.Array) -> Iterator[pa.Array]:

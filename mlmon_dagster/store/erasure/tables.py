@@ -1,40 +1,40 @@
-"""Removing rows from a table for good: from its newest version, and from every older one.
+"""Removing rows of some ids from a table: from its newest version, and from every older one.
 
-The newest version is changed by commits, so that writers and readers beside us see either state.
-Files of older versions are no part of any coming commit; they are rewritten where they are, so
-that rows as of a past moment can still be read, without the erased ones.
+A file of a table never changes. So each is searched once; those that hold rows to be removed are
+replaced by a commit, beside which writers and readers see either state, and are then deleted,
+whatever version has them. It is the same on this machine and in object storage.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
+import pyarrow.compute as pc
 
 from mlmon_dagster.store.state.crash_points import reached
+from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.sql import literal, quote_identifier
-from mlmon_dagster.store.tables.delta import DeltaFolder, LiveFile, retry, vacuum
+from mlmon_dagster.store.tables.delta import DeltaFolder, LiveFile, Snapshot, retry
+from mlmon_dagster.store.tables.delta_sql import escape_glob, select_sql
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
 
-
-Mask = NDArray[np.bool_]
-Edit = Callable[[pa.Table, Mask], pa.Table]
-
-
-def without(rows: pa.Table, mask: Mask) -> pa.Table:
-    """Return the rows that are not in the mask."""
-    return rows.filter(pa.array(~mask))
+# Every partition being written has buffers of its own, and its rows are in memory.
+_PARTITIONS_A_COMMIT = 30
+_ROWS_A_COMMIT = 250_000
+_HITS = pa.schema(
+    [
+        ("path", pa.string()),
+        ("is_live", pa.bool_()),
+        ("dataset", pa.string()),
+        ("id_hash", pa.string()),
+        ("n", pa.int64()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -43,193 +43,237 @@ class Purge:
 
     Attributes:
         folder: The table.
-        condition: SQL on the alias ``t``, true for rows to remove.
-        tables: Arrow tables that the condition reads.
-        edit: Makes of rows and a mask what remains of them.
+        ids: The ids, by their hashes.
+        test: SQL on the aliases ``e``, an erased id, and ``t``, a row with that id: whether it is
+            to be removed.
     """
 
     folder: DeltaFolder
-    condition: str
-    tables: Mapping[str, pa.Table]
-    edit: Edit = without
+    ids: Erased
+    test: str
+
+    def kept(self, source: str) -> str:
+        """SQL for the rows of a subquery that stay."""
+        return f"SELECT t.* FROM {source} AS t WHERE NOT COALESCE({self.condition}, FALSE)"
+
+    @property
+    def tables(self) -> dict[str, pa.Table]:
+        """What the conditions read."""
+        return {"erased": self.ids.hashes}
+
+    @property
+    def condition(self) -> str:
+        """SQL on the alias ``t``, true for rows to remove."""
+        return self.condition_of(self.ids.hash_sql("t"))
+
+    def condition_of(self, id_hash: str) -> str:
+        """As `condition`, for rows whose id has a given hash."""
+        one = f"SELECT 1 FROM erased AS e WHERE e.id_hash = {id_hash} AND ({self.test})"
+        return f"({id_hash} IN (SELECT id_hash FROM erased) AND EXISTS ({one}))"
 
 
-def count_rows(store: Store, purge: Purge) -> int:
-    """Count the rows of the newest version that the purge would remove."""
+@dataclass(frozen=True)
+class Hits:
+    """Which files of a table hold some ids.
+
+    Attributes:
+        version: The table's newest version; None if nothing was ever written.
+        rows: For each file, dataset and id: path, is_live (part of that version), dataset,
+            id_hash, n.
+        searched: Paths of all files that were searched.
+        shared: Column -> text -> how many rows of that version have it, those to be removed left
+            out; of the texts that were asked about.
+    """
+
+    version: int | None
+    rows: pa.Table
+    searched: frozenset[str]
+    shared: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def of(self, store: Store, purge: Purge) -> pa.Table:
+        """Return those that the purge would remove: path, is_live, n."""
+        return store.query(
+            "SELECT t.path, t.is_live, sum(t.n)::BIGINT AS n FROM hits AS t "
+            f"WHERE {purge.condition_of('t.id_hash')} GROUP BY ALL",
+            {**purge.tables, "hits": self.rows},
+        )
+
+
+def search(
+    store: Store,
+    purge: Purge,
+    searched: Collection[str] = (),
+    asked: Mapping[str, pa.Array] | None = None,
+) -> Hits:
+    """Search the files of all versions, and those that a crash left, for ids in any dataset.
+
+    Args:
+        store: The store.
+        purge: Where and for what.
+        searched: Files to leave out.
+        asked: Column -> texts that other rows may share.
+    """
+    # Listed first, so that what is committed meanwhile is not taken for left over.
+    listed = files_of(purge.folder)
     snapshot = purge.folder.snapshot()
-    if snapshot is None or not snapshot.files:
-        return 0
-    sql = f"SELECT count(*) AS n FROM {snapshot.from_sql()} AS t WHERE {purge.condition}"
-    return int(store.query(sql, purge.tables).column("n")[0].as_py())
+    if snapshot is None:
+        return Hits(None, _HITS.empty_table(), frozenset())
+    live = [file.path for file in snapshot.files]
+    files = sorted({*listed, *live}.difference(searched))
+    if not files:
+        return Hits(snapshot.version, _HITS.empty_table(), frozenset())
+    asked = {name: texts for name, texts in (asked or {}).items() if len(texts)}
+    tables = {f"asked_{i}": pa.table({"v": texts}) for i, texts in enumerate(asked.values())}
+    tables |= {**purge.tables, "live": pa.table({"path": pa.array(live, pa.string())})}
+    found = store.query(_search_sql(snapshot, purge, files, list(asked)), tables)
+    is_hit = found.column("id_hash").is_valid()
+    hits = found.filter(is_hit).select(_HITS.names).cast(_HITS)
+    others = found.filter(pc.invert(is_hit)).to_pylist()
+    shared = {
+        name: {row[f"v_{i}"]: row["n"] for row in others if row[f"v_{i}"] is not None}
+        for i, name in enumerate(asked)
+    }
+    return Hits(snapshot.version, hits, frozenset(files), shared)
 
 
-def purge_rows(store: Store, purge: Purge) -> int:
-    """Remove the rows from all versions; safe to repeat. Return how many files were rewritten.
+def _search_sql(snapshot: Snapshot, purge: Purge, files: list[str], asked: list[str]) -> str:
+    """Return one pass over the files, which finds ids and counts texts."""
+    if asked:
+        source = select_sql(files, snapshot.schema, None, None, snapshot.aliases, has_paths=True)
+    else:  # every file has the id, so their columns need not be compared
+        listed = ", ".join(literal(escape_glob(file)) for file in files)
+        source = f"read_parquet([{listed}], filename=true, hive_partitioning=true)"
+    dataset = "t.dataset" if "dataset" in purge.folder.partition_by else "''"
+    id_hash = purge.ids.hash_sql("t")
+    names = [quote_identifier(name) for name in asked]
+    columns = [
+        "t.filename AS path",
+        "t.filename IN (SELECT path FROM live) AS is_live",
+        f"{dataset} AS dataset",
+        f"CASE WHEN {id_hash} IN (SELECT id_hash FROM erased) THEN {id_hash} END AS id_hash",
+    ]
+    if names:
+        columns += [f"COALESCE({purge.condition}, FALSE) AS is_gone", *(f"t.{n}" for n in names)]
+    texts = [
+        f"CASE WHEN is_live AND NOT is_gone AND {name} IN (SELECT v FROM asked_{i}) "
+        f"THEN {name} END AS v_{i}"
+        for i, name in enumerate(names)
+    ]
+    sets = ["(path, is_live, dataset, id_hash)", *(f"(v_{i})" for i in range(len(names)))]
+    where = "" if names else " WHERE id_hash IS NOT NULL"
+    return (
+        "SELECT *, count(*) AS n FROM ("
+        f"SELECT {', '.join(['path', 'is_live', 'dataset', 'id_hash', *texts])} "
+        f"FROM (SELECT {', '.join(columns)} FROM {source} AS t){where}"
+        f") GROUP BY GROUPING SETS ({', '.join(sets)})"
+    )
 
-    In object storage, files cannot be rewritten in place: all older versions are deleted there.
+
+def rows_of(store: Store, purge: Purge, hits: Hits) -> pa.Table:
+    """Read the rows of the newest version that the purge would remove."""
+    snapshot = purge.folder.snapshot()
+    schema = purge.folder.schema if snapshot is None else snapshot.schema
+    aliases = purge.folder.aliases if snapshot is None else snapshot.aliases
+    found = hits.of(store, purge)
+    files = found.filter(found.column("is_live")).column("path").to_pylist()
+    source = select_sql(files, schema, None, None, aliases)
+    return store.query(f"SELECT t.* FROM {source} AS t WHERE {purge.condition}", purge.tables)
+
+
+def files_of(folder: DeltaFolder) -> set[str]:
+    """Return the paths of all data files below a table's folder."""
+    return {
+        f"{folder.path}/{name}"
+        for name in folder.path.below()
+        if name.endswith(".parquet") and not name.startswith("_delta_log/")
+    }
+
+
+def purge_rows(store: Store, purge: Purge, hits: Hits | None = None) -> None:
+    """Remove the rows from all versions; safe to repeat.
+
+    Files that were written since the search, also those that this writes, are searched at the end.
+
+    Args:
+        store: The store.
+        purge: Which rows.
+        hits: What a search of the table found.
 
     Raises:
         StoreError: If other writers kept getting in the way.
     """
-    while True:
-        changed = retry(lambda: _purge_one_partition(store, purge), "Erasing")
-        if not changed:
-            break
-        reached("erase.partition")
-    if not purge.folder.path.is_local:
-        if purge.folder.snapshot() is not None:
-            vacuum(purge.folder.path, 0)
-        return 0
-    return sum(1 for file in _older_files(purge.folder) if _rewrite(store, purge, file))
+    hits = hits or search(store, purge)
+    searched: set[str] = set()
+    while hits.version is not None:
+        paths = set(hits.of(store, purge).column("path").to_pylist())
+        rewrite(store, purge.folder, paths, purge.kept, purge.tables)
+        searched |= hits.searched
+        if not paths:
+            return
+        hits = search(store, purge, searched)
 
 
-def _purge_one_partition(store: Store, purge: Purge) -> bool:
-    snapshot = purge.folder.snapshot()
-    if snapshot is None:
-        return False
-    paths = _with_matches(store, purge, [file.path for file in snapshot.files])
-    file = next((file for file in snapshot.files if file.path in paths), None)
-    if file is None:
-        return False
-    keep, predicate = _partition(file)
-    sql = f'SELECT t.*, {purge.condition} AS "#gone" FROM {snapshot.from_sql(None, keep)} AS t'
-    rows = store.query(sql, purge.tables)
-    mask = rows.column("#gone").fill_null(False).to_numpy().astype(bool)
-    kept = purge.edit(rows.drop_columns(["#gone"]), mask)
-    snapshot.overwrite(kept.cast(snapshot.schema), predicate)
-    return True
+def rewrite(
+    store: Store,
+    folder: DeltaFolder,
+    paths: Collection[str],
+    edit: Callable[[str], str],
+    tables: Mapping[str, pa.Table],
+) -> None:
+    """Write the partitions of some files anew, and delete the files, whatever versions have them.
 
+    Args:
+        store: The store.
+        folder: The table.
+        paths: The files; none is fine.
+        edit: Returns of a subquery with the rows of partitions what takes their place, as SQL.
+        tables: What that reads.
 
-def _partition(file: LiveFile) -> tuple[Callable[[Mapping[str, str]], bool], str]:
-    values = dict(file.partition)
-    parts = [f"{quote_identifier(k)} = {literal(v)}" for k, v in values.items()]
-    return lambda p: dict(p) == values, " AND ".join(parts) or "TRUE"
-
-
-def _with_matches(store: Store, purge: Purge, paths: list[str]) -> set[str]:
-    """Return the files that hold rows to be removed."""
-    if not paths:
-        return set()
-    found = store.query(
-        f"SELECT DISTINCT t.filename AS filename FROM {_scan(purge.folder, paths)} AS t "
-        f"WHERE {purge.condition}",
-        purge.tables,
-    )
-    return set(found.column("filename").to_pylist())
-
-
-def _scan(folder: DeltaFolder, paths: list[str]) -> str:
-    from mlmon_dagster.store.tables.delta_sql import escape_glob
-
-    listed = ", ".join(literal(escape_glob(path)) for path in paths)
-    return (
-        f"(SELECT * FROM read_parquet([{listed}], filename=true, file_row_number=true, "
-        "union_by_name=true, hive_partitioning=true, hive_types_autocast=false))"
-    )
-
-
-def _older_files(folder: DeltaFolder) -> list[Path]:
-    snapshot = folder.snapshot()
-    if snapshot is None:
-        return []
-    live = {file.path for file in snapshot.files}
-    found = sorted(folder.path.path.rglob("*.parquet"))
-    return [f for f in found if str(f) not in live and f.parent.name != "_delta_log"]
-
-
-def _rewrite(store: Store, purge: Purge, file: Path) -> bool:
-    rows = store.query(
-        f"SELECT t.file_row_number AS i FROM {_scan(purge.folder, [str(file)])} AS t "
-        f"WHERE {purge.condition}",
-        purge.tables,
-    )
-    if not rows.num_rows:
-        return False
-    with pq.ParquetFile(file) as source:
-        table = source.read()
-        codec: Any = source.metadata.row_group(0).column(0).compression
-    mask = np.zeros(table.num_rows, dtype=bool)
-    mask[rows.column("i").to_numpy()] = True
-    incoming = file.with_name(f".{file.name}.incoming")
-    pq.write_table(purge.edit(table, mask), incoming, compression=codec)
-    with incoming.open("rb") as written:
-        os.fsync(written.fileno())
-    incoming.replace(file)
-    return True
-
-
-def scrub_log(folder: DeltaFolder) -> int:
-    """Take values out of a table's log; return how many of its files were rewritten.
-
-    Sizes and row counts are set to those of the files as they are. Repeating it changes nothing.
-    A log in object storage is left as it is.
+    Raises:
+        StoreError: If other writers kept getting in the way.
     """
-    if not folder.path.is_local or not folder.path.path.exists():
-        return 0
-    root = folder.path.path
-    changed = 0
-    for file in sorted((root / "_delta_log").glob("*.json")):
-        changed += _scrub_commit(root, file)
-    for file in sorted((root / "_delta_log").glob("*.parquet")):
-        changed += _scrub_checkpoint(root, file)
-    return changed
+    if not paths:
+        return
+    while not retry(lambda: _rewrite_some(store, folder, paths, edit, tables), "Erasing"):
+        reached("erase.partition")
+    reached("erase.partition")
+    # A commit of ours is newer than all of these files. Whoever has written one and not yet
+    # committed it began with an older version, and will be refused.
+    live = {file.path for file in folder.ensure().files}
+    for path in sorted(set(paths) - live):
+        (folder.path / path.removeprefix(f"{folder.path}/")).delete()
 
 
-def _scrub_commit(root: Path, file: Path) -> bool:
-    lines = file.read_text().splitlines()
-    scrubbed = [_scrub_line(root, line) for line in lines]
-    if scrubbed == lines:
-        return False
-    _replace(file, "".join(f"{line}\n" for line in scrubbed).encode())
-    return True
+def _rewrite_some(
+    store: Store,
+    folder: DeltaFolder,
+    paths: Collection[str],
+    edit: Callable[[str], str],
+    tables: Mapping[str, pa.Table],
+) -> bool:
+    """Commit some of the partitions; return whether none is left."""
+    snapshot = folder.ensure()
+    by_partition: dict[tuple[tuple[str, str], ...], list[LiveFile]] = {}
+    for file in snapshot.files:
+        by_partition.setdefault(tuple(file.partition.items()), []).append(file)
+    todo = {p: fs for p, fs in by_partition.items() if any(f.path in paths for f in fs)}
+    if not todo:
+        snapshot.append(snapshot.schema.empty_table())
+        return True
+    chosen: list[tuple[tuple[str, str], ...]] = []
+    n_rows = 0
+    for partition, files in sorted(todo.items()):
+        n_rows += sum(file.n_rows for file in files)
+        if chosen and (n_rows > _ROWS_A_COMMIT or len(chosen) == _PARTITIONS_A_COMMIT):
+            break
+        chosen.append(partition)
+    source = snapshot.from_sql(None, lambda partition: tuple(partition.items()) in chosen)
+    rows = store.query(edit(source), tables)
+    kept = pa.schema([snapshot.schema.field(name) for name in rows.column_names])
+    snapshot.overwrite(rows.cast(kept), " OR ".join(map(_predicate, chosen)))
+    return len(chosen) == len(todo)
 
 
-def _scrub_line(root: Path, line: str) -> str:
-    action = json.loads(line)
-    before = json.dumps(action)
-    for kind in ("add", "remove"):
-        if action.get(kind):
-            _scrub_file(root, action[kind])
-    return line if json.dumps(action) == before else json.dumps(action, separators=(",", ":"))
-
-
-def _scrub_file(root: Path, entry: dict[str, Any]) -> None:
-    path = root / unquote(entry["path"])
-    exists = path.is_file()
-    if entry.get("stats"):
-        n = pq.read_metadata(path).num_rows if exists else json.loads(entry["stats"])["numRecords"]
-        stats = json.dumps({"numRecords": n}, separators=(",", ":"))
-        if json.loads(entry["stats"]) != json.loads(stats):
-            entry["stats"] = stats
-    if entry.get("stats_parsed"):
-        entry["stats_parsed"] = None
-    if exists and entry.get("size"):
-        entry["size"] = path.stat().st_size
-
-
-def _scrub_checkpoint(root: Path, file: Path) -> bool:
-    table = pq.read_table(file)
-    rows = table.to_pylist()
-    before = repr(rows)
-    for row in rows:
-        for kind in ("add", "remove"):
-            if row.get(kind):
-                _scrub_file(root, row[kind])
-    if repr(rows) == before:
-        return False
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), sink)
-    _replace(file, sink.getvalue().to_pybytes())
-    return True
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Replace a file at once; its time stays, by which versions are told apart."""
-    info = file.stat()
-    incoming = file.with_name(f".{file.name}.incoming")
-    with incoming.open("wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.utime(incoming, ns=(info.st_atime_ns, info.st_mtime_ns))
-    incoming.replace(file)
+def _predicate(partition: tuple[tuple[str, str], ...]) -> str:
+    parts = [f"{quote_identifier(key)} = {literal(value)}" for key, value in partition]
+    return f"({' AND '.join(parts) or 'TRUE'})"

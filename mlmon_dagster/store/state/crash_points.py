@@ -42,7 +42,7 @@ STEPS = (
     "erase.profiles",
     "erase.records",
     "erase.log",
-    "erase.scrubbed",
+    "erase.cleaned",
     "remove.declaration",
     "remove.rows",
     "remove.folder",

@@ -21,24 +21,29 @@ def select_sql(
     columns: Sequence[str] | None,
     where: str | None,
     aliases: Aliases = NO_ALIASES,
+    *,
+    has_paths: bool = False,
 ) -> str:
     """Return a subquery that selects typed columns from Parquet files, an empty one for none.
 
-    A renamed column reads from its earlier names where older rows have it under those.
+    A renamed column reads from its earlier names where older rows have it under those. With
+    ``has_paths``, the column ``filename`` says which file a row is from.
     """
     old = {name for names in aliases.values() for name in names}
     schema, known = pa.schema([field for field in schema if field.name not in old]), schema
     fields = [schema.field(name) for name in columns] if columns is not None else list(schema)
     names = ", ".join(quote_identifier(field.name) for field in fields)
+    names += ", filename" if has_paths else ""
     condition = f" WHERE {where}" if where else ""
     # The empty branch gives the columns their types, and those that no file has their nulls.
     typed = ", ".join(f"NULL::{duckdb_type(f.type)} AS {quote_identifier(f.name)}" for f in known)
+    typed += ", NULL::VARCHAR AS filename" if has_paths else ""
     source = f"SELECT {typed} WHERE FALSE"
     if files:
         listed = ", ".join(literal(escape_glob(file)) for file in files)
         source += (
             f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], union_by_name=true, "
-            "hive_partitioning=true, hive_types_autocast=false)"
+            f"filename={has_paths}, hive_partitioning=true, hive_types_autocast=false)"
         )
     if renamed := _renamed(known, aliases):
         source = f"SELECT * REPLACE ({renamed}) FROM ({source})"

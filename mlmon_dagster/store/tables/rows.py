@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -19,7 +19,7 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 from mlmon_dagster.store.tables.as_of import snapshot_as_of
-from mlmon_dagster.store.tables.delta import DeltaFolder
+from mlmon_dagster.store.tables.delta import DeltaFolder, Partition
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,9 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "records": ("inference_records", "{model}"),
     "profiles": ("profiles", "{model}"),
 }
+
+
+_DAY = dt.timedelta(days=1)
 
 
 class Readable(Protocol):
@@ -58,6 +61,7 @@ class Rows:
         names: Columns wanted; None for all.
         limit: At most so many rows.
         as_of: The moment whose version is read; None for the newest.
+        keep: Which partitions can have such rows, None for all.
     """
 
     store: Readable
@@ -67,6 +71,7 @@ class Rows:
     names: tuple[str, ...] | None = None
     limit: int | None = None
     as_of: dt.datetime | None = None
+    keep: Callable[[Partition], bool] | None = None
 
     def select(self, *names: str) -> Rows:
         """Return the same rows with these columns only."""
@@ -83,7 +88,11 @@ class Rows:
             StoreError: If there is no such table, column or version.
         """
         folder = folder_of(self.store, self.kind, self.model)
-        snapshot = folder.snapshot() if self.as_of is None else snapshot_as_of(folder, self.as_of)
+        snapshot = (
+            folder.snapshot()
+            if self.as_of is None
+            else snapshot_as_of(folder, self.as_of, self.keep)
+        )
         if snapshot is None:
             moment = "" if self.as_of is None else f" as of {self.as_of.isoformat()}"
             raise StoreError(
@@ -99,7 +108,7 @@ class Rows:
         names = ", ".join(map(quote_identifier, self.names or known))
         where = f" WHERE {' AND '.join(self.conditions)}" if self.conditions else ""
         tail = "" if self.limit is None else f" LIMIT {int(self.limit)}"
-        return f"SELECT {names} FROM {snapshot.from_sql()}{where}{tail}"
+        return f"SELECT {names} FROM {snapshot.from_sql(None, self.keep)}{where}{tail}"
 
     def to_arrow(self) -> pa.Table:
         """Read the rows as an Arrow table, in no particular order; times are in UTC."""
@@ -145,7 +154,30 @@ def rows_of(
         conditions.append(f"{time} >= {literal(_moment(since))}")
     if until is not None:
         conditions.append(f"{time} < {literal(_moment(until))}")
-    return Rows(store, kind, model, tuple(conditions), as_of=as_of)
+    keep = _partitions(kind, dataset, since, until)
+    return Rows(store, kind, model, tuple(conditions), as_of=as_of, keep=keep)
+
+
+def _partitions(
+    kind: Kind,
+    dataset: str | None,
+    since: dt.datetime | dt.date | None,
+    until: dt.datetime | dt.date | None,
+) -> Callable[[Partition], bool]:
+    """Return which partitions can have rows of a dataset and of windows that start in a period."""
+    # Local dates, of whatever zone.
+    first = None if since is None else f"{_moment(since).astimezone(dt.UTC) - _DAY:%Y-%m-%d}"
+    last = None if until is None else f"{_moment(until).astimezone(dt.UTC) + _DAY:%Y-%m-%d}"
+
+    def keep(partition: Partition) -> bool:
+        if dataset is not None and partition.get("dataset", dataset) != dataset:
+            return False
+        date = partition.get("window_date")
+        if date is None or kind == "actuals":  # these are chosen by when they became known
+            return True
+        return (first is None or date >= first) and (last is None or date <= last)
+
+    return keep
 
 
 def _moment(moment: dt.datetime | dt.date) -> dt.datetime:
