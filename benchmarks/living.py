@@ -190,7 +190,7 @@ class Life:
 
 
 def _names(model: ModelSpec, family: str) -> list[str]:
-    from mlmon_dagster.pipeline.judge_inputs import _metric_names
+    from mlmon_dagster.pipeline.families import _metric_names
 
     return _metric_names(model, family)
 

@@ -109,7 +109,18 @@ def test_only_defs_and_definitions_import_dagster() -> None:
         if any(name.split(".")[0].startswith("dagster") for name in imports_of(path))
     }
 
-    assert importing <= {"defs", "definitions", "demo"}
+    assert importing <= {"defs", "definitions"}
+
+
+def test_what_does_not_know_dagster_is_not_in_defs() -> None:
+    idle = {
+        path.name
+        for path in FILES
+        if room_of(path) == "defs"
+        and not any(name.split(".")[0].startswith("dagster") for name in imports_of(path))
+    }
+
+    assert idle == {"__init__.py"}
 
 
 def test_metrics_import_only_numbers() -> None:

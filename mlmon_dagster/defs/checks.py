@@ -5,9 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
-
-# Dagster records a check of a range of partitions rightly only as explicit evaluations with the
-# materialization they are about; that type has no public name yet.
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData as Target,
 )
@@ -15,7 +12,8 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 from mlmon_dagster.defs.assets import work_of
 from mlmon_dagster.defs.lineage import asset_key, partitions_of
 from mlmon_dagster.defs.metadata import safe_metadata, table
-from mlmon_dagster.pipeline.judge import describe_thresholds, judge, why_no_verdict
+from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.pipeline.judge import judge, why_no_verdict
 from mlmon_dagster.pipeline.steps import ASSETS, AssetInfo
 from mlmon_dagster.pipeline.stopwatch import computing
 from mlmon_dagster.project import Project
@@ -41,7 +39,7 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
     check = dg.AssetCheckSpec(
         family,
         asset=key,
-        description=f"{info.check} {describe_thresholds(spec, family)}".strip(),
+        description=f"{info.check} {FAMILIES[family].limits(spec)}".strip(),
         blocking=False,
         partitions_def=partitions_of(spec) if info.is_windowed else None,
         metadata={"owners": ", ".join(spec.owners)},
@@ -65,25 +63,10 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
         targets = _targets(context.instance, key, keys)
         for partition in keys:
             results = judged.get(partition, [])
-            watched = is_watched(spec, family) or bool(results)
+            watched = FAMILIES[family].is_watched(spec) or bool(results)
             yield evaluation(key, family, partition, results, targets.get(partition), watched)
 
     return family_check
-
-
-def is_watched(spec: ModelSpec, family: str) -> bool:
-    """Tell whether a family has anything to judge in a model; not every model logs everything."""
-    if family == "performance":
-        return spec.has_actuals and bool(spec.monitors.performance)
-    if family == "estimated_performance":
-        return bool(spec.monitors.estimated_performance)
-    if family == "service":
-        service, columns = spec.monitors.service, spec.columns
-        latency = service.p95_latency_ms or service.p99_latency_ms
-        return bool(
-            service.n or (columns.latency_ms and latency) or (columns.status and service.error_rate)
-        )
-    return True
 
 
 def evaluation(

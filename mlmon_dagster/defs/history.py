@@ -8,10 +8,11 @@ from typing import Any
 
 import dagster as dg
 
-from mlmon_dagster.defs.checks import evaluation, is_watched
+from mlmon_dagster.defs.checks import evaluation
 from mlmon_dagster.defs.lineage import asset_key
 from mlmon_dagster.defs.metadata import numbers_only
-from mlmon_dagster.pipeline.measure import PLOTTED, numbers_of
+from mlmon_dagster.pipeline.families import FAMILIES, MEASURED_BY
+from mlmon_dagster.pipeline.measure import numbers_of
 from mlmon_dagster.pipeline.rebuild import record_numbers
 from mlmon_dagster.pipeline.steps import ASSETS, MEASURED, AssetInfo
 from mlmon_dagster.pipeline.work import Numbers
@@ -86,7 +87,7 @@ def _numbers(
         end=windows[-1].end,
     )
     frame = frame[frame["dataset"].isin(LIVE)]
-    return numbers_of(windows, frame, PLOTTED[info.name])
+    return numbers_of(windows, frame, MEASURED_BY[info.name].made.plotted)
 
 
 def _told_before(spec: ModelSpec, info: AssetInfo, instance: dg.DagsterInstance) -> set[str | None]:
@@ -111,7 +112,7 @@ def _report_checks(
     for row in found.to_dict("records"):
         named = {str(name): value for name, value in row.items()}
         by_window.setdefault(named["window_start"].to_pydatetime(), []).append(named)
-    watched = is_watched(spec, info.family)
+    watched = FAMILIES[info.family].is_watched(spec)
     told = _told_before(spec, info, instance)
     windows = [window for window in windows if window.key not in told]
     for window in windows:

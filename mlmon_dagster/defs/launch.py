@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -90,6 +90,15 @@ class Launcher:
         if is_backfill:
             tags[BACKFILL_TAG] = "true"
         return self.run(tags, [*keys_of(spec, tuple(assets)), *keys])
+
+    def tick(self, sensor: str) -> Iterator[RunReport]:
+        """Let a sensor look once, as the daemon would; yield the runs that it asks for."""
+        context = dg.build_sensor_context(
+            instance=self.instance, definitions=self.definitions, sensor_name=sensor
+        )
+        found = self.definitions.resolve_sensor_def(sensor).evaluate_tick(context)
+        for request in found.run_requests or []:
+            yield self.run(dict(request.tags), request.asset_selection or [])
 
     def run(self, tags: dict[str, str], selection: Sequence[dg.AssetKey]) -> RunReport:
         """Execute a selection of assets with some run tags, as a sensor requests them."""

@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import dagster as dg
 
 from mlmon_dagster.alerts import AlertEpisode, list_alerts
 from mlmon_dagster.commands.options import spec_of
@@ -207,19 +206,12 @@ def _live(
 def _tick(launcher: Launcher) -> bool:
     """Let the planner and the dispatcher look once, as the daemon would."""
     reports = []
-    for request in _evaluate(launcher, "planner"):
-        reports.append(launcher.run(dict(request.tags), request.asset_selection or []))
-        show_report(reports[-1])
-    _evaluate(launcher, "alert_dispatcher")
+    for report in launcher.tick("planner"):
+        reports.append(report)
+        show_report(report)
+    for _ in launcher.tick("alert_dispatcher"):
+        pass
     return all(report.is_success for report in reports)
-
-
-def _evaluate(launcher: Launcher, sensor: str) -> Sequence[dg.RunRequest]:
-    context = dg.build_sensor_context(
-        instance=launcher.instance, definitions=launcher.definitions, sensor_name=sensor
-    )
-    tick = launcher.definitions.resolve_sensor_def(sensor).evaluate_tick(context)
-    return tick.run_requests or []
 
 
 def render_months(project: Project, spec: ModelSpec) -> str:

@@ -17,8 +17,9 @@ from mlmon_dagster.alerts.lifecycle.backtest import backtest
 from mlmon_dagster.drill.faults import Fault, facts_of, inject
 from mlmon_dagster.drill.past import Past, judges_slices
 from mlmon_dagster.pipeline.baseline_choice import Comparison, baseline_of
+from mlmon_dagster.pipeline.families import FAMILIES
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
-from mlmon_dagster.pipeline.measure import compared, measured
+from mlmon_dagster.pipeline.measure import compared
 from mlmon_dagster.pipeline.work import Work, parts_of
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.attribution import attributed
@@ -180,7 +181,9 @@ class Trial:
     def _comparisons(self) -> dict[str, list[Comparison]]:
         return {
             family: list(
-                compared(replace(self._work, windows=mine), family, self._columns_of(family))
+                compared(
+                    replace(self._work, windows=mine), FAMILIES[family], self._columns_of(family)
+                )
             )
             for family, mine in self.windows.items()
         }
@@ -193,7 +196,7 @@ class Trial:
             frames = []
             for comparison in self._comparisons[family]:
                 profiles = self._profiles_of(family, comparison.work)
-                frames.append(measured(comparison, family, profiles))
+                frames.append(FAMILIES[family].made.frame(comparison, profiles))
             self._measured[family] = concat_frames(frames)
         return self._measured[family]
 
@@ -229,14 +232,9 @@ class Trial:
         return {name: _of_windows(stats, starts) for name, stats in loaded.items()}
 
     def _columns_of(self, family: str) -> list[str]:
-        from mlmon_dagster.profiles.measure.estimates import estimate_columns
-        from mlmon_dagster.profiles.measure.measures import columns_of
-
         if self._scope is not None:
             return [self._scope]
-        spec = self.past.work.spec
-        estimate = family == "estimated_performance"
-        return estimate_columns(spec) if estimate else columns_of(spec, family)
+        return FAMILIES[family].columns(self.past.work.spec)
 
     def _profile(self, copies: Mapping[str, tuple[Fault, float]]) -> None:
         """Profile copies of the rows, each as a dataset that its label names."""

@@ -5,19 +5,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlmon_dagster.pipeline import silence
-from mlmon_dagster.pipeline.judge_inputs import STEP_OF, verdicts
+from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.pipeline.judge_inputs import verdicts
 from mlmon_dagster.pipeline.quarantined import reported_in, window_named_by
 from mlmon_dagster.pipeline.work import Work, mark_of, mark_step
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store.state import manifest, monitor_results
 from mlmon_dagster.store.state.window_steps import WindowInputs, load
-
-if TYPE_CHECKING:
-    pass
 
 Judged = dict[str | None, list[dict[str, Any]]]
 NEWS = 2  # windows: what is older than this, beyond what lateness explains, is history
@@ -67,7 +65,9 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> J
 
 def _mark_judged(work: Work, family: str, states: Mapping[dt.datetime, WindowInputs]) -> None:
     """Note that the verdict is there, so that one which a crash prevented is asked for again."""
-    marks = {window.start: mark_of(states, window, STEP_OF[family]) for window in work.windows}
+    marks = {
+        window.start: mark_of(states, window, FAMILIES[family].step) for window in work.windows
+    }
     mark_step(work, f"{family}_check", marks)
 
 
@@ -114,61 +114,3 @@ def why_no_verdict(reasons: Sequence[str]) -> str:
 
     said = sorted({REASONS.get(reason, reason) for reason in reasons if reason})
     return "; ".join(said) if said else "nothing was measured"
-
-
-def describe_thresholds(spec: ModelSpec, family: str) -> str:
-    """Say in a check's description what a family's thresholds are; the UI plots no constants."""
-    monitors = spec.monitors
-    if family == "schema":
-        return f"Fails above a share of {monitors.schema_.bad_rate.bound:g} of bad rows."
-    if family == "freshness":
-        hours = monitors.freshness.no_data_for.total_seconds() / 3600
-        missing = monitors.freshness.actuals_missing
-        late = (
-            f", or if over {missing.bound:.0%} of the usual actuals is overdue" if missing else ""
-        )
-        return f"Fails after {hours:g} hours without data{late}."
-    if family == "quality":
-        q = monitors.quality
-        return (
-            f"Limits: null_rate {q.null_rate.bound:g}, nan_rate {q.nan_rate.bound:g}, "
-            f"unseen_rate {q.unseen_rate.bound:g}, out_of_range_rate {q.out_of_range_rate.bound:g}."
-        )
-    if family == "drift":
-        d = monitors.drift
-        limit = "its own usual distance" if d.auto else f"{d.above:g}"
-        joint = f" Correlations may change by {d.multivariate.above:g}." if d.multivariate else ""
-        shares = ""
-        if spec.columns.shap and d.attribution:
-            shares = f" Shares of the attributions may change by {d.attribution.above:g}."
-        return (
-            f"Fails above {limit} ({d.method}, bias taken off) if also significant "
-            f"(q = {d.q:g} over the columns).{joint}{shares}"
-        )
-    if family == "performance":
-        return "Limits: " + "; ".join(_performance_limit(m) for m in monitors.performance) + "."
-    if family == "estimated_performance":
-        stated = [
-            f"{m.metric}: estimate drop {m.drop:g}, realized worse than estimated "
-            f"by {m.residual:g} over {m.over} windows"
-            for m in monitors.estimated_performance
-        ]
-        return f"Limits: {'; '.join(stated)}." if stated else ""
-    limits = {
-        name: getattr(monitors.service, name)
-        for name in ("p95_latency_ms", "p99_latency_ms", "error_rate", "n", "volume_drop")
-    }
-    stated = [
-        f"{name} {'above' if c.above is not None else 'below'} {c.bound:g}"
-        for name, c in limits.items()
-        if c is not None
-    ]
-    return f"Fails at {', '.join(stated)}." if stated else ""
-
-
-def _performance_limit(monitor: Any) -> str:
-    for side in ("drop", "change", "shift", "above", "below"):
-        bound = getattr(monitor, side)
-        if bound is not None:
-            return f"{monitor.metric} {side} {bound:g}"
-    return str(monitor.metric)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons, fixed_comparisons
+from mlmon_dagster.pipeline.families import MEASURED_BY, Family, Plotted
 from mlmon_dagster.pipeline.steps import OF_ACTUALS
 from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step, parts_of
 from mlmon_dagster.spec import ALL, Window, maturity_of
-from mlmon_dagster.spec.attribution import ATTRIBUTION
-from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
-from mlmon_dagster.spec.multivariate import SHIFT
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs
 
@@ -23,15 +22,6 @@ if TYPE_CHECKING:
     from mlmon_dagster.metrics.statistics import ColumnStatistics
     from mlmon_dagster.pipeline.work import Work
     from mlmon_dagster.profiles import Baseline
-
-
-FAMILY_OF = {
-    "data_quality": "quality",
-    "drift": "drift",
-    "performance": "performance",
-    "estimated_performance": "estimated_performance",
-    "service_health": "service",
-}
 
 
 def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
@@ -49,72 +39,53 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
 def _measure_part(work: Work, step: str) -> dict[str, Numbers]:
     from mlmon_dagster.metrics.frames import concat_frames
     from mlmon_dagster.profiles import load_profiles
-    from mlmon_dagster.profiles.measure.estimates import estimate_columns
-    from mlmon_dagster.profiles.measure.measures import columns_of
 
-    family = FAMILY_OF[step]
+    family = MEASURED_BY[step]
     store, spec = work.project.store, work.spec
     states = work.states()
     marks = _marks(work, step, states)
-    is_estimate = family == "estimated_performance"
-    columns = estimate_columns(spec) if is_estimate else columns_of(spec, family)
+    columns = family.columns(spec)
     profiles = load_profiles(
         store,
         spec,
         start=work.start,
         end=work.end,
         columns=columns,
-        slices=[()] if is_estimate else None,
+        slices=None if family.made.by_slice else [()],
         at=work.start,
     )
-    frames = []
-    for comparison in compared(work, family, columns):
+    frames, alone = [], list[Window]()
+    for comparison in compared(work, family):
         part, baseline = comparison.work, comparison.baseline
         marks |= comparison.marked(marks)
         mine = profiles if len(part.windows) == len(work.windows) else _of(profiles, part)
-        frame = measured(comparison, family, mine)
+        frame = family.made.frame(comparison, mine)
         if len(frame):
             stored = _with_provenance(part, frame, marks, states, baseline)
             metric_log.append(store.state, stored)
             frames.append(frame)
+        if baseline is None and family.made.against(spec) == "baseline":
+            alone += part.windows
     void_emptied(work, profiles, marks)
+    void_uncompared(work, family, alone, marks)
     mark_step(work, step, marks)
-    return numbers_of(work.windows, concat_frames(frames), PLOTTED[step])
+    return numbers_of(work.windows, concat_frames(frames), family.made.plotted)
 
 
-def compared(work: Work, family: str, columns: Sequence[str]) -> Iterable[Comparison]:
-    """Return a run's windows in parts, each with the baseline if a family's metrics need one."""
-    needs_baseline = family in ("drift", "estimated_performance") or (
-        family == "performance" and work.spec.task == "regression"
-    )
-    if needs_baseline:
-        return comparisons(work, family, columns)
-    # Quality asks which share of unseen values is usual.
-    return fixed_comparisons(work) if family == "quality" else [Comparison(work)]
-
-
-def measured(
-    comparison: Comparison, family: str, profiles: Mapping[str, ColumnStatistics]
-) -> pd.DataFrame:
-    """Return one family's metrics of some windows that share a baseline, and store nothing.
+def compared(
+    work: Work, family: Family, columns: Sequence[str] | None = None
+) -> Iterable[Comparison]:
+    """Return a run's windows in parts, each with the baseline if a family's metrics need one.
 
     Args:
-        comparison: The windows and what they are compared with.
-        family: One of those that are computed from profiles.
-        profiles: Column -> statistics of the windows.
+        work: The windows.
+        family: The family.
+        columns: The profiled columns that are compared; by default all that the family reads.
     """
-    from mlmon_dagster.metrics.frames import concat_frames
-    from mlmon_dagster.profiles.measure.estimates import estimate
-    from mlmon_dagster.profiles.measure.measures import measure, measure_versions
-
-    work, baseline = comparison.work, comparison.baseline
-    if family == "estimated_performance":
-        # Earlier windows were not split in halves, so they cannot teach and be measured on.
-        learnt = None if comparison.mark else baseline
-        return estimate(work.project.store, work.spec, profiles, learnt, work.windows, LIVE)
-    windows = baseline.windows if baseline else None
-    found = [m(work.spec, family, profiles, windows) for m in (measure, measure_versions)]
-    return concat_frames(found)
+    against = family.made.against(work.spec)
+    if against == "baseline":
+        return comparisons(work, family.name, columns or family.columns(work.spec))
+    return fixed_comparisons(work) if against == "fixed" else [Comparison(work)]
 
 
 def _of(profiles: Mapping[str, ColumnStatistics], work: Work) -> dict[str, ColumnStatistics]:
@@ -181,28 +152,6 @@ def _with_provenance(
     )
 
 
-Plotted = Callable[[str, str], str | None]
-
-
-def _per_column(*metrics: str) -> Plotted:
-    return lambda metric, column: f"{metric}/{column}" if metric in metrics else None
-
-
-def _of_table(metric: str, column: str) -> str | None:
-    return metric if column == ":table" else None
-
-
-PLOTTED: dict[str, Plotted] = {
-    "data_quality": _per_column("null_rate", "unseen_rate"),
-    "drift": lambda metric, column: (
-        SHIFT if metric == SHIFT else _per_column("psi", ATTRIBUTION)(metric, column)
-    ),
-    "performance": _of_table,
-    "estimated_performance": _of_table,
-    "service_health": _of_table,
-}
-
-
 def numbers_of(
     windows: Sequence[Window], frame: pd.DataFrame, plotted: Plotted
 ) -> dict[str, Numbers]:
@@ -224,7 +173,7 @@ def numbers_of(
     return numbers
 
 
-NO_RECORDS = "no_records"
+NO_RECORDS, NO_BASELINE = "no_records", "no_baseline"
 
 
 def void_emptied(
@@ -264,13 +213,48 @@ def void_emptied(
         metric_log.append(state, _voided(work, stale, marks))
 
 
-def _voided(work: Work, stale: pd.DataFrame, marks: Mapping[dt.datetime, StepMark]) -> pd.DataFrame:
+def void_uncompared(
+    work: Work,
+    family: Family,
+    windows: Sequence[Window],
+    marks: Mapping[dt.datetime, StepMark],
+) -> None:
+    """Say of what windows were compared with once that there is nothing to compare with now.
+
+    Earlier windows that a baseline was made of may be gone, such as when their rows were erased.
+
+    Args:
+        work: What the run works on.
+        family: Whose metrics.
+        windows: Those without a baseline.
+        marks: What the metrics of each window are made from.
+    """
+    names = list(family.metrics(work.spec))
+    if not windows or not names:
+        return
+    state = work.project.store.state
+    stored = metric_log.newest(
+        state, work.spec.model, metric=names, start=windows[0].start, end=windows[-1].end
+    )
+    is_alone = stored["window_start"].isin([window.start for window in windows])
+    was_compared = (stored["baseline_kind"] != "none") & (stored["reason"] != NO_BASELINE)
+    stale = stored[is_alone & was_compared]
+    if len(stale):
+        metric_log.append(state, _voided(work, stale, marks, NO_BASELINE))
+
+
+def _voided(
+    work: Work,
+    stale: pd.DataFrame,
+    marks: Mapping[dt.datetime, StepMark],
+    reason: str = NO_RECORDS,
+) -> pd.DataFrame:
     nothing = dict.fromkeys(("value", "lower", "upper", "p_value", "actual_coverage"))
     mine = [marks[start.to_pydatetime()] for start in stale["window_start"]]
     return stale.assign(
         **nothing,
-        n=0,
-        reason=NO_RECORDS,
+        n=0 if reason == NO_RECORDS else stale["n"],
+        reason=reason,
         data_version=[mark.data_version for mark in mine],
         maturity=[mark.maturity for mark in mine],
         run_id=work.run_id,

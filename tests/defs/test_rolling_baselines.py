@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.report.health import health_report
+from mlmon_dagster.store.erasure.erase import erase
 from tests.defs.small_model import (
     DAYS,
     NOW,
@@ -116,3 +117,17 @@ def test_late_rows_of_an_earlier_window_judge_the_later_ones_again(moving: World
     moving.work()
     assert set(psi(moving, JUDGED)["n_baseline"]) == {4 * ROWS + 90}
     assert moving.requests() == []
+
+
+def test_a_window_whose_earlier_windows_are_gone_has_no_distance_any_more(apart: World) -> None:
+    apart.work()
+    assert psi(apart, DAYS[2])["value"].notna().all()
+    ids = customers(DAYS[0])[0]["id"].tolist()
+
+    erase(apart.project.store, apart.spec, ids, now=NOW)
+    apart.work()
+
+    assert psi(apart, DAYS[2])["value"].isna().all()
+    verdicts = apart.verdicts("drift", DAYS[2])
+    assert set(verdicts["status"]) == {"NO_DATA"}
+    assert psi(apart, DAYS[3])["value"].notna().all(), "DAYS[1] is still there"

@@ -14,9 +14,10 @@ import yaml
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.baseline import fit_baseline
+from mlmon_dagster.pipeline.families import MEASURED_BY
 from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.judge import judge
-from mlmon_dagster.pipeline.measure import FAMILY_OF, measure_windows
+from mlmon_dagster.pipeline.measure import measure_windows
 from mlmon_dagster.pipeline.plan import COMPARED, Request, plan, try_again
 from mlmon_dagster.pipeline.profile import build_window_profiles
 from mlmon_dagster.pipeline.rebuild import rebuild_records
@@ -212,9 +213,9 @@ def run(project: Project, spec: ModelSpec, days: tuple[dt.date, ...] = DAYS) -> 
     rebuild_records(here)
     judge(here, "schema")
     build_window_profiles(here)
-    for step, family in FAMILY_OF.items():
+    for step, family in MEASURED_BY.items():
         measure_windows(here, step)
-        judge(here, family)
+        judge(here, family.name)
 
 
 @pytest.fixture(scope="module")

@@ -308,12 +308,12 @@ def _stages(project: Any, folder: Path) -> Iterator[tuple[str, Callable[[], str]
     yield "profiles", lambda: build_window_profiles(work) and ""
     for step in MEASURED:
         yield f"measure {step}", lambda step=step: measure_windows(work, step) and ""  # type: ignore[misc]
+    from mlmon_dagster.pipeline.families import FAMILIES
     from mlmon_dagster.pipeline.judge import (
         judge,  # takes seconds, which a day cut short need not pay
     )
-    from mlmon_dagster.pipeline.judge_inputs import STEP_OF
 
-    for family in STEP_OF:
+    for family in FAMILIES:
         yield f"judge {family}", lambda family=family: judge(work, family) and ""  # type: ignore[misc]
     yield "deliver", lambda: _delivered(project, spec)
     project.store.close()

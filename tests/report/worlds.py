@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from mlmon_dagster.alerts import fold_results
 from mlmon_dagster.pipeline.baseline import fit_baseline
+from mlmon_dagster.pipeline.families import MEASURED_BY
 from mlmon_dagster.pipeline.judge import judge
-from mlmon_dagster.pipeline.measure import FAMILY_OF, measure_windows
+from mlmon_dagster.pipeline.measure import measure_windows
 from mlmon_dagster.pipeline.profile import build_window_profiles
 from mlmon_dagster.pipeline.rebuild import rebuild_records
 from mlmon_dagster.pipeline.work import Work
@@ -114,9 +115,9 @@ def build(
     fit_baseline(work)
     rebuild_records(work)
     build_window_profiles(work)
-    for step, family in FAMILY_OF.items():
+    for step, family in MEASURED_BY.items():
         measure_windows(work, step)
-        judge(work, family)
+        judge(work, family.name)
     fold_results(project.store, [spec], NOW)
     return World(project, spec, rows, windows)
 

@@ -93,7 +93,7 @@ class RollingBaselines:
         self._profiles = load_profiles(
             store,
             spec,
-            start=self._oldest(first, [w.start for w in windows]),
+            start=self._oldest(first, last, [w.start for w in windows]),
             end=last,
             dataset=PRODUCTION,
             columns=columns,
@@ -103,14 +103,15 @@ class RollingBaselines:
         self._starts = {key: _seconds(cells["window_start"]) for key, cells in frames.items()}
 
     def _oldest(
-        self, first: dt.datetime | None, known: Sequence[dt.datetime]
+        self, first: dt.datetime | None, last: dt.datetime | None, known: Sequence[dt.datetime]
     ) -> dt.datetime | None:
-        """Return the start of the oldest window that one from ``first`` on is compared with.
+        """Return the start of the oldest window that one from first to last is compared with.
 
         The first window may be compared with none, and a later one with some before the first.
         """
         since = first or self.to_come
-        compared = [self._earlier.before(start) for start in {since, *known} if start >= since]
+        starts = {since, last or since, *(start for start in known if start >= since)}
+        compared = [self._earlier.before(start) for start in starts]
         return min((windows[0].start for windows in compared if windows), default=first)
 
     def of(self, start: dt.datetime) -> Baseline:

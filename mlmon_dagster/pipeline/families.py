@@ -1,0 +1,473 @@
+"""What belongs to a family of monitors, in one record each: steps, metrics, facts, limits, plots.
+
+A new family is a record here, an asset in `steps`, a judge in `monitors/` and its conditions in
+`spec/monitors.py`; one that measures something new also has a row in `profiles/measure/measures.py`
+and a module in `metrics/`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlmon_dagster.pipeline import silence
+from mlmon_dagster.pipeline.baseline_choice import Comparison
+from mlmon_dagster.pipeline.quarantined import quarantined_files, reported_in
+from mlmon_dagster.pipeline.steps import ASSETS
+from mlmon_dagster.pipeline.usual_volume import repeating_files, sent_again, volumes
+from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.spec import ModelSpec, Window, attribution
+from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
+from mlmon_dagster.spec.conditions import Condition
+from mlmon_dagster.spec.estimates import estimated, residual
+from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
+from mlmon_dagster.spec.monitors import PerformanceMonitor
+from mlmon_dagster.spec.multivariate import CHANGE, SHIFT
+from mlmon_dagster.store.state import schema_changes
+from mlmon_dagster.store.state.window_steps import WindowInputs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.metrics.statistics import ColumnStatistics
+    from mlmon_dagster.profiles import Baseline
+
+Profiles = Mapping[str, "ColumnStatistics"]
+States = Mapping[dt.datetime, WindowInputs]
+Facts = Mapping[str, Any]  # of a window, as `monitors.evaluate` takes them
+Plotted = Callable[[str, str], str | None]
+References = Mapping[str, Any]  # as `monitors.evaluate` takes them
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a family's metrics come from profiles.
+
+    Attributes:
+        columns: The profiled columns that are read.
+        frame: Metrics of some windows that share a baseline.
+        against: What the metrics need: the ``baseline`` of each window, only one that is
+            ``fixed`` (else they do without), or nothing.
+        by_slice: Whether slices are measured.
+        plotted: Metric and column -> name of its plot in the UI; None if it has none.
+    """
+
+    columns: Callable[[ModelSpec], list[str]]
+    frame: Callable[[Comparison, Profiles], pd.DataFrame]
+    against: Callable[[ModelSpec], Literal["baseline", "fixed", "nothing"]]
+    by_slice: bool = True
+    plotted: Plotted = lambda metric, column: metric if column == ":table" else None
+
+
+def _nothing(_: Any) -> tuple[()]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of monitors.
+
+    Attributes:
+        name: As in ``spec.FAMILIES``.
+        limits: Says in a check's description what its thresholds are; the UI plots no constants.
+        measure: How its metrics are made; None for what is judged by counts alone.
+        is_watched: Whether a model has anything to judge; not every model logs everything.
+        is_due: Whether a verdict is ever to come.
+        metrics: Names of the stored metrics that its monitors read.
+        explained_by_slices: Its monitors also read the metrics of slices.
+        looks_back: Windows whose metrics a verdict reads, its own included.
+        is_compared: Whether a verdict reads the baseline's own metrics, see ``references``.
+        references: What verdicts read of the baseline and of profiles.
+        facts: What its monitors must know of each window beside metrics and counts.
+        counted: The rows of a window as this family counts them.
+        version: Version of what was judged, if not only that of the step.
+        learns_at: Steps that may wait for a baseline.
+    """
+
+    name: str
+    limits: Callable[[ModelSpec], str]
+    measure: Measure | None = None
+    is_watched: Callable[[ModelSpec], bool] = lambda spec: True
+    is_due: Callable[[ModelSpec], bool] = lambda spec: True
+    metrics: Callable[[ModelSpec], Sequence[str]] = _nothing
+    explained_by_slices: bool = False
+    looks_back: Callable[[ModelSpec], int] = lambda spec: 1
+    is_compared: Callable[[ModelSpec], bool] = lambda spec: False
+    references: Callable[[Work, Baseline | None], References] = lambda work, baseline: {}
+    facts: Callable[[Work, Sequence[Window]], Sequence[Facts]] = lambda work, windows: [
+        {} for _ in windows
+    ]
+    counted: Callable[[WindowInputs], int] = lambda state: state.n
+    version: Callable[[str, WindowInputs, Facts], str] = lambda version, state, facts: version
+    learns_at: tuple[str, ...] = ("profiles",)
+
+    @property
+    def step(self) -> str:
+        """The asset that its data come from; of freshness not the one that shows its check."""
+        return "inference_store" if self.name == "freshness" else _STEPS[self.name]
+
+    @property
+    def made(self) -> Measure:
+        """How its metrics are made.
+
+        Raises:
+            ValueError: If it has none of its own.
+        """
+        if self.measure is None:
+            raise ValueError(f"The family {self.name} is judged by counts; it has no metrics.")
+        return self.measure
+
+    def columns(self, spec: ModelSpec) -> list[str]:
+        """Return the profiled columns that its metrics are made from."""
+        return self.made.columns(spec)
+
+
+_STEPS = {info.family: info.name for info in ASSETS if info.family}
+
+
+# --- how metrics are made
+
+
+def _columns(family: str, spec: ModelSpec) -> list[str]:
+    from mlmon_dagster.profiles.measure.measures import columns_of
+
+    return columns_of(spec, family)
+
+
+def _frame(family: str, comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
+    from mlmon_dagster.metrics.frames import concat_frames
+    from mlmon_dagster.profiles.measure.measures import measure, measure_versions
+
+    spec, baseline = comparison.work.spec, comparison.baseline
+    windows = baseline.windows if baseline else None
+    return concat_frames([m(spec, family, profiles, windows) for m in (measure, measure_versions)])
+
+
+def _estimate_columns(spec: ModelSpec) -> list[str]:
+    from mlmon_dagster.profiles.measure.estimates import estimate_columns
+
+    return estimate_columns(spec)
+
+
+def _estimate(comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
+    from mlmon_dagster.profiles.measure.estimates import estimate
+
+    work = comparison.work
+    # Earlier windows were not split in halves, so they cannot teach and be measured on.
+    learnt = None if comparison.mark else comparison.baseline
+    return estimate(work.project.store, work.spec, profiles, learnt, work.windows, LIVE)
+
+
+def _measure(
+    family: str,
+    against: Callable[[ModelSpec], Literal["baseline", "fixed", "nothing"]],
+    **others: Any,
+) -> Measure:
+    return Measure(partial(_columns, family), partial(_frame, family), against, **others)
+
+
+def _plotted(*metrics: str) -> Plotted:
+    return lambda metric, column: f"{metric}/{column}" if metric in metrics else None
+
+
+def _plotted_drift(metric: str, column: str) -> str | None:
+    return SHIFT if metric == SHIFT else _plotted("psi", attribution.ATTRIBUTION)(metric, column)
+
+
+# --- schema
+
+
+def _schema_facts(work: Work, windows: Sequence[Window]) -> list[Facts]:
+    spec = work.spec
+    files, taken = quarantined_files(work), repeating_files(work, windows[0].end)
+    found = schema_changes.changes(work.project.store.state, spec.model)
+    rows: list[Facts] = []
+    for window in windows:
+        quarantined = reported_in(files, window, spec.time)["path"].astype(str).tolist()
+        changed = schema_changes.warned_in(found, window.start)
+        rows.append(
+            {
+                "n_quarantined": len(quarantined),
+                "quarantined": quarantined,
+                "changes": [f"{seen.change.text()} ({seen.path})" for seen in changed],
+                **sent_again(reported_in(taken, window, spec.time)),
+            }
+        )
+    return rows
+
+
+def _schema_version(version: str, _: WindowInputs, facts: Facts) -> str:
+    repeats = [facts["n_duplicate"], facts["n_conflict"]]
+    tail = f":{repeats[0]}:{repeats[1]}" if any(repeats) else ""
+    tail += f":columns:{len(facts['changes'])}" if facts["changes"] else ""
+    return f"{version}:{facts['n_bad']}:{facts['n_quarantined']}{tail}"
+
+
+def _schema_limits(spec: ModelSpec) -> str:
+    return f"Fails above a share of {spec.monitors.schema_.bad_rate.bound:g} of bad rows."
+
+
+# --- freshness
+
+
+def _freshness_facts(work: Work, windows: Sequence[Window]) -> list[Facts]:
+    unread, before = silence.unread_files(work, windows), silence.last_before(work, windows[0])
+    return [{"last_before": before, **unread.get(window.start, {})} for window in windows]
+
+
+def _freshness_version(_: str, state: WindowInputs, facts: Facts) -> str:
+    return silence.ARRIVED if silence.arrived(state) else silence.SILENT
+
+
+def _freshness_limits(spec: ModelSpec) -> str:
+    hours = spec.monitors.freshness.no_data_for.total_seconds() / 3600
+    missing = spec.monitors.freshness.actuals_missing
+    late = f", or if over {missing.bound:.0%} of the usual actuals is overdue" if missing else ""
+    return f"Fails after {hours:g} hours without data{late}."
+
+
+# --- quality
+
+
+def _quality_limits(spec: ModelSpec) -> str:
+    q = spec.monitors.quality
+    return (
+        f"Limits: null_rate {q.null_rate.bound:g}, nan_rate {q.nan_rate.bound:g}, "
+        f"unseen_rate {q.unseen_rate.bound:g}, out_of_range_rate {q.out_of_range_rate.bound:g}."
+    )
+
+
+def _quality_metrics(spec: ModelSpec) -> Sequence[str]:
+    unseen = ("unseen_rate", f"unseen_rate{AUTO}")
+    return ("null_rate", "nan_rate", "inf_rate", *unseen, "out_of_range_rate")
+
+
+def _unseen(work: Work, _: Baseline | None) -> References:
+    from mlmon_dagster.metrics.quality import unseen_values
+    from mlmon_dagster.profiles import load_profiles
+
+    names = [name for name, f in work.spec.features.items() if f.type == "categorical"]
+    if not names:
+        return {"unseen": {}}
+    profiles = load_profiles(
+        work.project.store,
+        work.spec,
+        start=work.start,
+        end=work.end,
+        dataset=PRODUCTION,
+        columns=names,
+        slices=[()],
+        at=work.start,
+    )
+    return {"unseen": {k: v for s in profiles.values() for k, v in unseen_values(s).items()}}
+
+
+# --- drift
+
+
+def _drift_limits(spec: ModelSpec) -> str:
+    d = spec.monitors.drift
+    limit = "its own usual distance" if d.auto else f"{d.above:g}"
+    joint = f" Correlations may change by {d.multivariate.above:g}." if d.multivariate else ""
+    shares = ""
+    if spec.columns.shap and d.attribution:
+        shares = f" Shares of the attributions may change by {d.attribution.above:g}."
+    return (
+        f"Fails above {limit} ({d.method}, bias taken off) if also significant "
+        f"(q = {d.q:g} over the columns).{joint}{shares}"
+    )
+
+
+def _drift_metrics(spec: ModelSpec) -> Sequence[str]:
+    # Columns without an order have no ks; psi also explains by slice.
+    method = spec.monitors.drift.method
+    joint = (SHIFT, CHANGE) if spec.monitors.drift.multivariate else ()
+    shap = (attribution.ATTRIBUTION, attribution.SHIFT) if spec.columns.shap else ()
+    novel = (NOVEL, f"{NOVEL}{AUTO}")
+    return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, *joint, *shap})
+
+
+# --- performance
+
+
+def _performance_limits(spec: ModelSpec) -> str:
+    return "Limits: " + "; ".join(map(_limit, spec.monitors.performance)) + "."
+
+
+def _limit(monitor: PerformanceMonitor) -> str:
+    for side in ("drop", "change", "shift", "above", "below"):
+        bound = getattr(monitor, side)
+        if bound is not None:
+            return f"{monitor.metric} {side} {bound:g}"
+    return str(monitor.metric)
+
+
+def _performance_metrics(spec: ModelSpec) -> Sequence[str]:
+    judged = {monitor.metric for monitor in spec.monitors.performance}
+    beside = {"calibration_gap": "actual_rate", "bias": "me"}  # what the sentence says
+    return sorted(judged | {name for metric, name in beside.items() if metric in judged})
+
+
+def _levels(spec: ModelSpec) -> list[PerformanceMonitor]:
+    """Return what is judged by its level over several windows."""
+    return [monitor for monitor in spec.monitors.performance if monitor.shift is not None]
+
+
+def _own_performance(work: Work, baseline: Baseline | None) -> References:
+    from mlmon_dagster.profiles.measure.measures import baseline_performance
+
+    own = baseline_performance(work.spec, baseline.windows) if baseline else None
+    return {"baseline": own, "baseline_windows": _windows_of(work, baseline)}
+
+
+def _windows_of(work: Work, baseline: Baseline | None) -> pd.DataFrame | None:
+    """Return the performance of each window of the baseline, of what is judged by its level."""
+    from mlmon_dagster.metrics.performance.score_order import SCORE_ORDER
+    from mlmon_dagster.metrics.statistics import select
+    from mlmon_dagster.profiles.measure.measures import measure, performance_columns
+
+    levels = [monitor.metric for monitor in _levels(work.spec)]
+    if baseline is None or not levels:
+        return None
+    whole = {
+        name: select(stats, (stats.cells["slice_key"] == "all").to_numpy())
+        for name in performance_columns(work.spec)
+        if name != SCORE_ORDER  # areas are not judged by their level, and take long
+        and (stats := baseline.windows.get(name)) is not None
+    }
+    found = measure(work.spec, "performance", whole, None)
+    return found[found["metric"].isin(levels)]
+
+
+# --- estimated performance
+
+
+def _estimate_limits(spec: ModelSpec) -> str:
+    stated = [
+        f"{m.metric}: estimate drop {m.drop:g}, realized worse than estimated "
+        f"by {m.residual:g} over {m.over} windows"
+        for m in spec.monitors.estimated_performance
+    ]
+    return f"Limits: {'; '.join(stated)}." if stated else ""
+
+
+def _estimate_metrics(spec: ModelSpec) -> Sequence[str]:
+    named = (monitor.metric for monitor in spec.monitors.estimated_performance)
+    return sorted({name(metric) for metric in named for name in (estimated, residual)})
+
+
+def _own_estimate(work: Work, baseline: Baseline | None) -> References:
+    from mlmon_dagster.profiles.measure.estimates import estimate_baseline
+
+    if baseline is None or not baseline.halves:
+        return {}
+    return {"baseline": estimate_baseline(work.project.store, work.spec, baseline)}
+
+
+# --- service
+
+_SERVICE = ("n", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate")
+
+
+def _service_limits(spec: ModelSpec) -> str:
+    names = ("p95_latency_ms", "p99_latency_ms", "error_rate", "n", "volume_drop")
+    limits: dict[str, Condition | None] = {
+        name: getattr(spec.monitors.service, name) for name in names
+    }
+    stated = [
+        f"{name} {'above' if c.above is not None else 'below'} {c.bound:g}"
+        for name, c in limits.items()
+        if c is not None
+    ]
+    return f"Fails at {', '.join(stated)}." if stated else ""
+
+
+def _serves(spec: ModelSpec) -> bool:
+    service, columns = spec.monitors.service, spec.columns
+    latency = service.p95_latency_ms or service.p99_latency_ms
+    return bool(
+        service.n or (columns.latency_ms and latency) or (columns.status and service.error_rate)
+    )
+
+
+FAMILIES: Mapping[str, Family] = {
+    family.name: family
+    for family in (
+        Family(
+            "schema",
+            limits=_schema_limits,
+            facts=_schema_facts,
+            version=_schema_version,
+        ),
+        Family(
+            "freshness",
+            limits=_freshness_limits,
+            facts=_freshness_facts,
+            counted=silence.arrived,
+            version=_freshness_version,
+        ),
+        Family(
+            "quality",
+            limits=_quality_limits,
+            # It asks which share of unseen values is usual.
+            measure=_measure(
+                "quality", lambda spec: "fixed", plotted=_plotted("null_rate", "unseen_rate")
+            ),
+            metrics=_quality_metrics,
+            references=_unseen,
+        ),
+        Family(
+            "drift",
+            limits=_drift_limits,
+            measure=_measure("drift", lambda spec: "baseline", plotted=_plotted_drift),
+            metrics=_drift_metrics,
+            explained_by_slices=True,
+            learns_at=("profiles", "drift"),
+        ),
+        Family(
+            "performance",
+            limits=_performance_limits,
+            measure=_measure(
+                "performance",
+                lambda spec: "baseline" if spec.task == "regression" else "nothing",
+            ),
+            is_watched=lambda spec: spec.has_actuals and bool(spec.monitors.performance),
+            is_due=lambda spec: spec.has_actuals,
+            metrics=_performance_metrics,
+            explained_by_slices=True,
+            looks_back=lambda spec: max((m.over for m in _levels(spec)), default=1),
+            is_compared=lambda spec: any(m.is_relative for m in spec.monitors.performance),
+            references=_own_performance,
+            learns_at=("profiles", "drift"),
+        ),
+        Family(
+            "estimated_performance",
+            limits=_estimate_limits,
+            measure=Measure(_estimate_columns, _estimate, lambda spec: "baseline", by_slice=False),
+            is_watched=lambda spec: bool(spec.monitors.estimated_performance),
+            metrics=_estimate_metrics,
+            looks_back=lambda spec: max(
+                (m.over for m in spec.monitors.estimated_performance), default=1
+            ),
+            is_compared=lambda spec: bool(spec.monitors.estimated_performance),
+            references=_own_estimate,
+        ),
+        Family(
+            "service",
+            limits=_service_limits,
+            measure=_measure("service", lambda spec: "nothing"),
+            is_watched=_serves,
+            metrics=lambda spec: _SERVICE,
+            facts=volumes,
+        ),
+    )
+}
+# The asset that measures a family's metrics -> the family, in the order of the assets.
+MEASURED_BY: Mapping[str, Family] = {
+    info.name: FAMILIES[info.family]
+    for info in ASSETS
+    if info.family and FAMILIES[info.family].measure is not None
+}
