@@ -23,18 +23,14 @@ from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.demo import flights
 from mlmon_dagster.demo.story import declare
-from mlmon_dagster.pipeline.judge import judge
-from mlmon_dagster.pipeline.measure import measure_windows
-from mlmon_dagster.pipeline.profile import build_window_profiles
-from mlmon_dagster.pipeline.rebuild import rebuild_records
-from mlmon_dagster.pipeline.steps import ASSETS, MEASURED, WINDOWED
+from mlmon_dagster.pipeline.run import run
+from mlmon_dagster.pipeline.steps import WINDOWED
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 
 NOW = dt.datetime(2014, 1, 3, 12, tzinfo=dt.UTC)
 LEAST_WITH_DAGSTER, LEAST_WITHOUT = 5.0, 20.0
-FAMILIES = [info.family for info in ASSETS if info.is_windowed and info.family]
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -46,12 +42,7 @@ def seconds(work: Callable[[], object]) -> float:
 def without_dagster(project: Project, spec: ModelSpec, windows: Sequence[Window]) -> None:
     """Compute and judge windows in one pass, as the assets and checks do, without any event."""
     work = Work(project, spec, tuple(windows), NOW, "bench", True)
-    rebuild_records(work)
-    build_window_profiles(work)
-    for step in MEASURED:
-        measure_windows(work, step)
-    for family in FAMILIES:
-        judge(work, family)
+    run(work)
 
 
 def prepare(folder: Path) -> tuple[Project, ModelSpec]:

@@ -6,27 +6,17 @@ drill is about what is noticed, not about the runs' bookkeeping.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted
 from mlmon_dagster.alerts.receivers.deliver import deliver
 from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy
-from mlmon_dagster.pipeline.baseline import fit_baseline
-from mlmon_dagster.pipeline.ingest import ingest
-from mlmon_dagster.pipeline.judge import judge, judge_quarantined
-from mlmon_dagster.pipeline.measure import measure_windows
-from mlmon_dagster.pipeline.plan import plan
-from mlmon_dagster.pipeline.profile import build_window_profiles
-from mlmon_dagster.pipeline.rebuild import rebuild_records
-from mlmon_dagster.pipeline.steps import ASSETS, MEASURED
-from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.pipeline.run import look
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 
-_FAMILY: Mapping[str, str | None] = {info.name: info.family for info in ASSETS}
 _UNPACED = DeliveryPolicy(pace_seconds=0.0)
 
 
@@ -63,17 +53,7 @@ class Inbox:
 
 def take_in(project: Project, spec: ModelSpec, inbox: Inbox) -> None:
     """Ingest what is new, compute and judge what that touches, and send what is due."""
-    idle = Work(project, spec, (), project.now(), "drill", False)
-    ingest(idle)
-    judge(idle, "freshness")
-    judge_quarantined(idle)
-    requests = plan(project, spec, project.now())
-    while requests:
-        for request in requests:
-            _compute(replace(idle, windows=request.windows), request.assets)
-        # The baseline comes alone, and the windows at the next look.
-        again = not any(request.windows for request in requests)
-        requests = plan(project, spec, project.now()) if again else []
+    look(project, spec, "drill")
     send_due(project, spec, inbox)
 
 
@@ -83,19 +63,3 @@ def send_due(project: Project, spec: ModelSpec, inbox: Inbox) -> None:
     fold_results(store, [spec], now)
     flush_groups(store, [spec], now)
     deliver(store, {"slack": inbox}, max_messages=100, policy=_UNPACED)
-
-
-def _compute(work: Work, assets: Sequence[str]) -> None:
-    for name in assets:
-        if name == "baseline":
-            fit_baseline(work)
-        elif name == "inference_store":
-            rebuild_records(work)
-        elif name == "profiles":
-            build_window_profiles(work)
-        elif name in MEASURED:
-            measure_windows(work, name)
-    for name in assets:
-        family = _FAMILY[name]
-        if family and name != "event_log":
-            judge(work, family)

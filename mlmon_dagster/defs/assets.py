@@ -1,7 +1,6 @@
 """Assets of one model; every body hands the run's windows to one function and reports numbers."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -13,10 +12,8 @@ from mlmon_dagster.defs.metadata import numbers_only, safe_metadata
 from mlmon_dagster.pipeline.baseline import fit_baseline
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, schema_changes_now, table_sizes
 from mlmon_dagster.pipeline.judge import judge_quarantined
-from mlmon_dagster.pipeline.measure import measure_windows
-from mlmon_dagster.pipeline.profile import build_window_profiles
-from mlmon_dagster.pipeline.rebuild import rebuild_records
-from mlmon_dagster.pipeline.steps import BY_NAME, MEASURED, AssetInfo
+from mlmon_dagster.pipeline.run import WINDOW_STEPS
+from mlmon_dagster.pipeline.steps import BY_NAME, AssetInfo
 from mlmon_dagster.pipeline.stopwatch import computing
 from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.project import Project
@@ -32,16 +29,11 @@ WindowNumbers = dict[str, dict[str, object]]
 
 def model_assets(project: Project, spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return the assets of one model, in lineage order."""
-    windowed: dict[str, Callable[[Work], WindowNumbers]] = {
-        "inference_store": rebuild_records,
-        "profiles": build_window_profiles,
-        **{step: partial(measure_windows, step=step) for step in MEASURED},
-    }
     return [
         _landing(spec),
         _event_log(project, spec),
         _baseline(project, spec),
-        *(_windowed(project, spec, BY_NAME[name], body) for name, body in windowed.items()),
+        *(_windowed(project, spec, BY_NAME[name], body) for name, body in WINDOW_STEPS.items()),
         *(_report(project, spec, BY_NAME[name], body) for name, body in reports.REPORTS.items()),
     ]
 

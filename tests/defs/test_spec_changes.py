@@ -13,14 +13,10 @@ import pytest
 import yaml
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline import run as steps
 from mlmon_dagster.pipeline.baseline import fit_baseline
-from mlmon_dagster.pipeline.families import MEASURED_BY
 from mlmon_dagster.pipeline.ingest import ingest
-from mlmon_dagster.pipeline.judge import judge
-from mlmon_dagster.pipeline.measure import measure_windows
 from mlmon_dagster.pipeline.plan import COMPARED, Request, plan, try_again
-from mlmon_dagster.pipeline.profile import build_window_profiles
-from mlmon_dagster.pipeline.rebuild import rebuild_records
 from mlmon_dagster.pipeline.steps import OF_ACTUALS, WINDOWED
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
@@ -209,13 +205,7 @@ def land(
 def run(project: Project, spec: ModelSpec, days: tuple[dt.date, ...] = DAYS) -> None:
     """Do what a run of some windows does, without Dagster."""
     here = work(project, spec, days)
-    fit_baseline(here)
-    rebuild_records(here)
-    judge(here, "schema")
-    build_window_profiles(here)
-    for step, family in MEASURED_BY.items():
-        measure_windows(here, step)
-        judge(here, family.name)
+    steps.run(here, ("baseline", *WINDOWED))
 
 
 @pytest.fixture(scope="module")

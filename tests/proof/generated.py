@@ -29,12 +29,8 @@ from click.testing import CliRunner
 from benchmarks.drill.passes import Inbox, take_in
 from mlmon_dagster.cli import cli
 from mlmon_dagster.pipeline.ingest import ingest
-from mlmon_dagster.pipeline.judge import judge
-from mlmon_dagster.pipeline.measure import measure_windows
 from mlmon_dagster.pipeline.plan import plan
-from mlmon_dagster.pipeline.profile import build_window_profiles
-from mlmon_dagster.pipeline.rebuild import rebuild_records
-from mlmon_dagster.pipeline.steps import MEASURED
+from mlmon_dagster.pipeline.run import run
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Window, spec_from_mapping, window_containing
@@ -494,12 +490,7 @@ class Generated:
         """Do everything again; nothing may change."""
         before = self._numbers()
         work = Work(self.project, self.spec, tuple(self.windows), self.now, "again", False)
-        rebuild_records(work)
-        build_window_profiles(work)
-        for step in MEASURED:
-            measure_windows(work, step)
-        for family in ("schema", "quality", "drift", "performance", "service"):
-            judge(work, family)
+        run(work)
         after = self._numbers()
         if before != after:
             changed = [k for k in before.keys() | after.keys() if before.get(k) != after.get(k)]

@@ -19,9 +19,7 @@ import pandas as pd
 
 from mlmon_dagster.ingest import ingest_new
 from mlmon_dagster.pipeline.baseline import fit_baseline
-from mlmon_dagster.pipeline.measure import measure_windows
-from mlmon_dagster.pipeline.profile import build_window_profiles
-from mlmon_dagster.pipeline.rebuild import rebuild_records
+from mlmon_dagster.pipeline.run import compute
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, spec_from_mapping, window_containing
@@ -200,9 +198,7 @@ def observed(store: Store, spec: ModelSpec, project: Path) -> dict[str, Any]:
 def measure(store: Store, spec: ModelSpec, project: Path) -> None:
     """Run the steps of all windows, as the assets do."""
     work = _work(store, spec, project)
-    rebuild_records(work)
-    build_window_profiles(work)
-    measure_windows(work, "performance")
+    compute(work, ("inference_store", "profiles", "performance"))
 
 
 def _work(store: Store, spec: ModelSpec, project: Path) -> Work:

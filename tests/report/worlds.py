@@ -15,12 +15,8 @@ import pandas as pd
 import pyarrow as pa
 
 from mlmon_dagster.alerts import fold_results
-from mlmon_dagster.pipeline.baseline import fit_baseline
-from mlmon_dagster.pipeline.families import MEASURED_BY
-from mlmon_dagster.pipeline.judge import judge
-from mlmon_dagster.pipeline.measure import measure_windows
-from mlmon_dagster.pipeline.profile import build_window_profiles
-from mlmon_dagster.pipeline.rebuild import rebuild_records
+from mlmon_dagster.pipeline.run import run
+from mlmon_dagster.pipeline.steps import WINDOWED
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, windows_between
@@ -112,12 +108,7 @@ def build(
     with project.store.state.begin() as conn:
         window_state.mark_inputs(conn, spec, windows, NOW)
     work = Work(project, spec, windows, NOW, "run", is_backfill=False)
-    fit_baseline(work)
-    rebuild_records(work)
-    build_window_profiles(work)
-    for step, family in MEASURED_BY.items():
-        measure_windows(work, step)
-        judge(work, family.name)
+    run(work, ("baseline", *WINDOWED))
     fold_results(project.store, [spec], NOW)
     return World(project, spec, rows, windows)
 
