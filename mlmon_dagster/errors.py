@@ -4,9 +4,7 @@ MlmonError
  ├─ ConfigError           a spec, option or environment variable is wrong
  ├─ SchemaError           a landing file does not have the declared shape
  ├─ StoreError            a table or database cannot be read or written
- ├─ BaselineMissingError  there is nothing to compare with yet
- ├─ NotEnoughDataError    too few rows for the statistic asked for
- └─ AlertDeliveryError    a message could not be delivered
+ └─ BaselineMissingError  there is nothing to compare with yet
 
 A message says what was found, where, what was expected and the next step.
 """
@@ -39,11 +37,3 @@ class StoreError(MlmonError):
 
 class BaselineMissingError(MlmonError):
     """There is no baseline to compare a window with."""
-
-
-class NotEnoughDataError(MlmonError):
-    """Too few rows for the statistic that was asked for."""
-
-
-class AlertDeliveryError(MlmonError):
-    """A message could not be delivered."""

@@ -13,13 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 
 from mlmon_dagster.spec import ModelSpec, Window, spec_from_mapping, window_containing, window_date
+from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.state.frames import read_frame
+from mlmon_dagster.store.state.schema import window_state
 
 # Times depend on the machine, so no test may fail for being slow.
 settings.register_profile(
@@ -46,6 +50,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if shutil.disk_usage(RAMDISK).free >= NEEDED_BYTES:
         # Of this process, and of those that it starts.
         os.environ["TMPDIR"] = tempfile.tempdir = str(RAMDISK)
+
+
+def metrics_of(task: str) -> list[str]:
+    """Return the names of a task's metrics."""
+    return [name for name, info in METRICS.items() if task in info.tasks]
+
+
+def list_windows(store: Store, model: str) -> pd.DataFrame:
+    """Return all windows of a model that have a state, oldest first."""
+    query = sa.select(window_state).where(window_state.c.model == model)
+    return read_frame(store.state, query.order_by(window_state.c.window_start))
 
 
 SPEC = {

@@ -114,26 +114,12 @@ def class_counts(binning: Binning, counts: Counts) -> tuple[Counts, Counts]:
     return matrix, split[:, :, 0]
 
 
-def score_edges(binning: Binning) -> Floats:
-    """Return the inner edges of the score bins, shape (bins - 1,), within (0, 1)."""
-    bins = binning.size // LABEL_STATES
-    logit = np.linspace(binning.low, binning.high, bins + 1)[1:-1]
-    return np.asarray(1 / (1 + np.exp(-logit)))
-
-
 def score_midpoints(binning: Binning) -> Floats:
     """Return a typical score per bin (middle in logit space), shape (bins,), within (0, 1)."""
     bins = binning.size // LABEL_STATES
     step = (binning.high - binning.low) / bins
     logit = binning.low + step * (np.arange(bins) + 0.5)
     return np.asarray(1 / (1 + np.exp(-logit)))
-
-
-def latency_uppers(binning: Binning) -> Floats:
-    """Return the upper end of every latency bin in ms, shape (size,); the last one infinite."""
-    edges: Floats = binning.low * np.exp(latency_step(binning) * np.arange(1, binning.size + 1))
-    edges[-1] = np.inf
-    return edges
 
 
 def latency_representatives(binning: Binning) -> Floats:

@@ -180,13 +180,3 @@ def rule_of(key: str) -> Rule:
 
 
 _BY_PATH: Final = {path: rule for rule in RULES for path in rule.paths}
-
-
-def render_rules() -> str:
-    """Return the table as Markdown, as docs/spec.md shows it."""
-    lines = ["| key | a change is | that means |", "|---|---|---|"]
-    for rule in RULES:
-        keys = ", ".join(f"`{key}`" for key in rule.keys)
-        place = f"`{rule.where}`: " if rule.where else ""
-        lines.append(f"| {place}{keys} | {rule.effect} | {rule.how}. |")
-    return "\n".join(lines)

@@ -219,11 +219,6 @@ METRICS: Final[dict[str, MetricInfo]] = {
 }
 
 
-def metrics_of(task: str) -> list[str]:
-    """Return the names of a task's metrics."""
-    return [name for name, info in METRICS.items() if task in info.tasks]
-
-
 def is_loss(metric: str) -> bool:
     """Say whether a higher value is worse."""
     info = METRICS.get(metric)

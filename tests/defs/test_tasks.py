@@ -10,8 +10,8 @@ from mlmon_dagster.pipeline.steps import WINDOWED
 from mlmon_dagster.profiles.baseline.rolling import load_baseline
 from mlmon_dagster.report.summary import NONE, period_names, periods_of
 from mlmon_dagster.report.trace import rows_behind
-from mlmon_dagster.spec.metric_registry import metrics_of
 from mlmon_dagster.store.state import metric_log, monitor_results
+from tests.conftest import metrics_of
 from tests.defs.small_model import make_project, windows_of_days
 from tests.defs.task_models import DAYS, DECLARATIONS, NOW, land
 

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from mlmon_dagster.ingest import IngestReport, ingest_new
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import manifest, window_state
+from mlmon_dagster.store.state import manifest
+from tests.conftest import list_windows
 
 NOW = dt.datetime(2024, 3, 1, 12, tzinfo=dt.UTC)
 LANDED = 1_709_000_000  # when files were last changed, by the clock of their producer
@@ -171,7 +172,7 @@ def letters_of(store: Store, spec: ModelSpec, with_hashes: bool = False) -> list
 
 def revisions(store: Store, spec: ModelSpec) -> dict[str, int]:
     """Return the input revision by window start."""
-    frame = window_state.list_windows(store.state, spec.model)
+    frame = list_windows(store, spec.model)
     return dict(zip(frame["window_start"].astype(str), frame["input_revision"], strict=True))
 
 
@@ -179,7 +180,7 @@ def record_content(store: Store, spec: ModelSpec) -> tuple[list[str], list[str]]
     """Rebuild the records of every touched window; return them and their fingerprints."""
     from mlmon_dagster.spec import window_containing
 
-    frame = window_state.list_windows(store.state, spec.model)
+    frame = list_windows(store, spec.model)
     windows = [window_containing(spec.time, t.to_pydatetime()) for t in frame["window_start"]]
     records = store.inference_records(spec)
     counts = records.rebuild(windows)

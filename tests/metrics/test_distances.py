@@ -9,7 +9,6 @@ from scipy.spatial.distance import jensenshannon
 
 from mlmon_dagster.metrics.drift.distances import (
     chi_square,
-    chi_square_test,
     jensen_shannon,
     ks,
     psi,
@@ -49,21 +48,16 @@ def test_jensen_shannon_equals_scipys_distance_in_base_two():
     assert jensen_shannon(CURRENT, BASELINE) == pytest.approx(oracle, abs=1e-12)
 
 
-def test_chi_square_test_equals_scipys_contingency_test():
-    statistic, p = chi_square_test(CURRENT, BASELINE)
+def test_chi_square_equals_the_statistic_of_scipys_contingency_test():
+    distance = chi_square(CURRENT, BASELINE)
     oracle = stats.chi2_contingency([CURRENT, BASELINE], correction=False)
+    statistic = distance / (1 / np.sum(CURRENT) + 1 / np.sum(BASELINE))
     assert statistic == pytest.approx(oracle.statistic, rel=1e-12)
-    assert p == pytest.approx(oracle.pvalue, rel=1e-9)
 
 
 def test_chi_square_ignores_bins_that_are_empty_on_both_sides():
-    padded, plain = chi_square_test([10, 20, 0], [20, 20, 0]), chi_square_test([10, 20], [20, 20])
+    padded, plain = chi_square([10, 20, 0], [20, 20, 0]), chi_square([10, 20], [20, 20])
     np.testing.assert_allclose(padded, plain, rtol=1e-12)
-
-
-def test_a_single_new_category_is_no_proof_of_change():
-    _, p = chi_square_test([0, 350, 349, 1], [0, 15_000, 15_000, 0])
-    assert p > 1e-12
 
 
 def test_ks_on_unit_bins_equals_scipys_ks():

@@ -21,7 +21,6 @@ from mlmon_dagster.spec.metric_registry import (
     MULTICLASS,
     NOVEL,
     REGRESSION,
-    metrics_of,
 )
 from mlmon_dagster.spec.monitors import (
     FreshnessMonitor,
@@ -29,6 +28,7 @@ from mlmon_dagster.spec.monitors import (
     SchemaMonitor,
     ServiceMonitor,
 )
+from tests.conftest import metrics_of
 from tests.metrics.data_windows import data_world
 from tests.metrics.test_estimate_oracles import binary_estimates, class_estimates, loss_estimates
 from tests.metrics.windows import world

@@ -11,8 +11,8 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.profiles import load_profiles
 from mlmon_dagster.report.trace import RowsBehind, rows_behind, slice_predicate, split_values
 from mlmon_dagster.spec import parse_predicate, predicate_columns
-from mlmon_dagster.spec.predicate import to_callable
 from tests.report.worlds import World, build, declare
+from tests.spec.predicate_truth import to_callable
 
 pytestmark = pytest.mark.xdist_group("report")  # they share a world
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlmon_dagster.spec.metric_registry import METRICS, is_loss, metrics_of
+from mlmon_dagster.spec.metric_registry import METRICS, is_loss
+from tests.conftest import metrics_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 

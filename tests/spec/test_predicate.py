@@ -20,10 +20,10 @@ from mlmon_dagster.spec.predicate import (
     NullTest,
     Some,
     columns_of,
-    to_callable,
     to_sql,
     to_text,
 )
+from tests.spec.predicate_truth import to_callable
 from tests.spec.specs import UTC, spec
 
 COLUMNS: dict[str, ColumnKind] = {

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.tables.delta import open_table
 from mlmon_dagster.store.upkeep.integrity import examine_store
 from mlmon_dagster.store.upkeep.repair import repair
+from tests.conftest import list_windows
 from tests.ingest.landing import (
     NOW,
     credit_spec,
@@ -161,7 +161,7 @@ def test_a_damaged_table_is_found_named_and_mended(
     assert list(examine_store(copied)) == []
     assert told.lost == []
     assert told.done
-    due = window_state.list_windows(copied.state, "credit")
+    due = list_windows(copied, "credit")
     if str(RECORDS) in str(told.done) and "foreign" not in name:
         assert (due["input_revision"] > due["computed_revision"]).all()  # they are computed again
     assert Path(told.moved).is_dir() or name == "log gone"

@@ -10,7 +10,7 @@ from mlmon_dagster.store.baselines import fitted_baselines
 from mlmon_dagster.store.reading import backlog
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.manifest import SeenPath
-from tests.conftest import make_spec, window
+from tests.conftest import list_windows, make_spec, window
 
 SPEC = make_spec()
 T0 = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
@@ -22,7 +22,7 @@ ONE, TWO = window(SPEC, "2024-01-01"), window(SPEC, "2024-01-02")
 
 
 def states(store: Store) -> pd.DataFrame:
-    return window_state.list_windows(store.state, SPEC.model)
+    return list_windows(store, SPEC.model)
 
 
 def test_every_touch_raises_a_windows_input_revision(any_store: Store) -> None:

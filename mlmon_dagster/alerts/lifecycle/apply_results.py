@@ -190,7 +190,6 @@ def _remember(row: AlertRow, result: Row, now: dt.datetime, breaks: bool) -> Non
     row |= {
         "last_window_start": result["window_start"],
         "last_data_version": result["data_version"],
-        "last_status": result["status"],
         "updated_at": now,
     }
     details = json.loads(row["details"])

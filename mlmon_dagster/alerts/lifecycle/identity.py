@@ -41,7 +41,6 @@ def new_row(result: Row, environment: str, now: dt.datetime) -> dict[str, Any]:
         "recent": "[]",
         "last_window_start": None,
         "last_data_version": "",
-        "last_status": "",
         "opened_window": None,
         "opened_at": None,
         "resolved_at": None,

@@ -23,7 +23,6 @@ _ASSETS = {
     "performance": "performance",
     "estimated_performance": "estimated_performance",
     "service": "service_health",
-    "business": "business_impact",
 }
 
 

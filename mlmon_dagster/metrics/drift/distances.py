@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats
 
@@ -134,30 +133,6 @@ def chi_square(current: ArrayLike, baseline: ArrayLike) -> Floats:
         terms = np.where(pooled > 0, (a / n - b / m) ** 2 / np.where(pooled > 0, pooled, 1), 0.0)
     result: Floats = terms.sum(axis=-1)
     return np.where((n[..., 0] > 0) & (m[..., 0] > 0), result, np.nan)
-
-
-def chi_square_test(current: ArrayLike, baseline: ArrayLike) -> tuple[Floats, Floats]:
-    """Pearson's two-sample statistic and its asymptotic p-value.
-
-    Valid where expected counts are about 5 or more; `drift_metrics` uses `null` instead.
-
-    Returns:
-        Statistic and p-value, each of the leading shape; the degrees of freedom are the number of
-        bins that are not empty on both sides, less one.
-
-    Example:
-        >>> statistic, p = chi_square_test([10, 20], [20, 20])
-        >>> round(float(statistic), 4), round(float(p), 4)
-        (1.9444, 0.1632)
-    """
-    a = np.asarray(current, dtype=np.float64)
-    b = np.asarray(baseline, dtype=np.float64)
-    n, m = a.sum(axis=-1), b.sum(axis=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        statistic = chi_square(a, b) / (1 / n + 1 / m)
-    freedom = np.maximum(((a + b) > 0).sum(axis=-1) - 1, 0)
-    p = np.where(freedom > 0, special.chdtrc(np.maximum(freedom, 1), statistic), 1.0)
-    return statistic, np.where(np.isnan(statistic), np.nan, p)
 
 
 def hellinger(current: ArrayLike, baseline: ArrayLike) -> Floats:

@@ -15,7 +15,6 @@ from mlmon_dagster.metrics.arrays import Floats
 
 OF_SCORE = ("roc_auc", "pr_auc", "brier", "log_loss", "actual_rate")
 OF_DECISION = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1")
-BINARY_METRICS = (*OF_SCORE, *OF_DECISION)
 
 
 class Table(NamedTuple):

@@ -27,7 +27,6 @@ alert = sa.Table(
     text("recent", "[]"),  # JSON: the verdicts of the last windows, oldest first
     time("last_window_start"),
     text("last_data_version"),
-    text("last_status"),
     time("opened_window"),
     time("opened_at"),
     time("resolved_at"),

@@ -11,12 +11,11 @@ import sqlalchemy as sa
 from mlmon_dagster.spec.maturity import closes_at
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.windows import Window, first_window
-from mlmon_dagster.store.state.frames import read_frame
 from mlmon_dagster.store.state.schema import window_state
 from mlmon_dagster.store.state.upsert import insert
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 def mark_inputs(
@@ -197,13 +196,3 @@ def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, A
             for row in rows
         ],
     )
-
-
-def list_windows(engine: sa.Engine, model: str) -> pd.DataFrame:
-    """Return all windows of a model that have a state, oldest first.
-
-    Returns:
-        The columns of ``window_state``; times are UTC. Without windows, no rows.
-    """
-    query = sa.select(window_state).where(window_state.c.model == model)
-    return read_frame(engine, query.order_by(window_state.c.window_start))

@@ -35,7 +35,6 @@ def upgrade() -> None:
         sa.Column("recent", sa.Text(), server_default="[]", nullable=False),
         sa.Column("last_window_start", UtcDateTime(), nullable=True),
         sa.Column("last_data_version", sa.Text(), server_default="", nullable=False),
-        sa.Column("last_status", sa.Text(), server_default="", nullable=False),
         sa.Column("opened_window", UtcDateTime(), nullable=True),
         sa.Column("opened_at", UtcDateTime(), nullable=True),
         sa.Column("resolved_at", UtcDateTime(), nullable=True),
