@@ -20,14 +20,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from mlmon_dagster.alerts import dispatch
-from mlmon_dagster.alerts.receivers.console import ConsoleReceiver
+from mlmon_dagster.alerts.receivers.base import ConsoleReceiver
 from mlmon_dagster.commands.options import spec_of
 from mlmon_dagster.project import project_from_environment
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.alerting.alert_state import all_alerts, all_events
+from mlmon_dagster.store.alert_state import all_alerts, all_events
 from mlmon_dagster.store.state.schema import monitor_result, outbox
-from mlmon_dagster.store.state.upsert import insert_or_ignore
+from mlmon_dagster.store.state.statements import insert_or_ignore
 
 Row = dict[str, Any]
 QUIET = ("head", "plot")  # changes of what is there already; nobody is disturbed

@@ -36,7 +36,7 @@ from benchmarks.table import Goal, Row, render
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
 from mlmon_dagster.metrics.drift.columns import drift_metrics
 from mlmon_dagster.metrics.intervals import wilson
-from mlmon_dagster.monitors.adjust import benjamini_hochberg
+from mlmon_dagster.monitors.evidence import benjamini_hochberg
 from mlmon_dagster.spec import DriftMonitor
 
 Flags = NDArray[np.bool_]

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.performance.level import usual_level
+from mlmon_dagster.metrics.clusters import usual_level
 from mlmon_dagster.monitors.levels import moved
 from mlmon_dagster.spec.tasks import default_levels
 from tests.conftest import make_spec

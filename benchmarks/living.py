@@ -45,7 +45,7 @@ from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.monitors import evaluate
 from mlmon_dagster.monitors.evidence import finite
-from mlmon_dagster.profiles.baseline.baseline import BaselineWindows
+from mlmon_dagster.profiles.baseline import BaselineWindows
 from mlmon_dagster.profiles.measure.measures import measure
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.loader import spec_from_mapping
@@ -190,9 +190,9 @@ class Life:
 
 
 def _names(model: ModelSpec, family: str) -> list[str]:
-    from mlmon_dagster.pipeline.families import _metric_names
+    from mlmon_dagster.pipeline.families import FAMILIES
 
-    return _metric_names(model, family)
+    return list(FAMILIES[family].metrics(model))
 
 
 def _windows(sizes: Ints) -> pd.DataFrame:

@@ -39,11 +39,11 @@ Exit codes:
 
 # Commands that live in files of their own, by name; imported when asked for.
 LAZY = {
-    "backup": "mlmon_dagster.commands.backup:backup",
+    "backup": "mlmon_dagster.commands.store:backup",
     "baseline": "mlmon_dagster.commands.baseline:baseline",
     "drill": "mlmon_dagster.commands.drill:drill",
     "model": "mlmon_dagster.commands.model:model",
-    "restore": "mlmon_dagster.commands.backup:restore",
+    "restore": "mlmon_dagster.commands.store:restore",
     "backtest": "mlmon_dagster.commands.backtest:backtest",
     "init": "mlmon_dagster.commands.init:init",
     "alerts": "mlmon_dagster.commands.alerts:alerts",
@@ -216,7 +216,7 @@ def run(project: Project, model: str, first: dt.date | None, last: dt.date | Non
 @click.pass_obj
 def report(project: Project, model: str, out: Path | None) -> None:
     """Write the health report of MODEL: one HTML file, for people and archives."""
-    from mlmon_dagster.defs.reports import write_health_report
+    from mlmon_dagster.defs.assets import write_health_report
 
     spec = spec_of(project, model)
     try:

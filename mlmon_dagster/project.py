@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.errors import ConfigError, StoreError
-from mlmon_dagster.spec.urls import has_user, secret_keys, shown_url, url_problem
+from mlmon_dagster.spec.names import has_user, secret_keys, shown_url, url_problem
 
 if TYPE_CHECKING:
     from mlmon_dagster.store import Store

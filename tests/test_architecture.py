@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
+import re
 import subprocess
 import sys
+import tokenize
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,10 +20,8 @@ PACKAGE = ROOT / "mlmon_dagster"
 ALLOWED = {
     "errors": set(),
     # What a serving process imports, standard library only; see the test below.
-    "json_cells": set(),
     "landing_file": set(),
-    "landing_writer": {"json_cells", "landing_file"},
-    "logger": {"json_cells", "landing_writer"},
+    "logger": {"landing_file"},
     "spec": {"errors"},
     "metrics": {"errors", "spec"},
     "scaffold": {"errors", "spec"},
@@ -28,7 +30,7 @@ ALLOWED = {
     "profiles": {"errors", "spec", "metrics", "store"},
     "monitors": {"errors", "spec", "metrics", "store", "ingest", "profiles"},
     "alerts": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors"},
-    "collect": {"errors", "spec", "store", "ingest", "json_cells", "landing_file"},
+    "collect": {"errors", "spec", "store", "ingest", "landing_file"},
     "report": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors"},
 }
 ALLOWED["project"] = {"errors", "spec", "store"}
@@ -45,6 +47,7 @@ ALLOWED |= {
 }
 PURE = {"numpy", "scipy", "pandas"}
 FILES = sorted(PACKAGE.rglob("*.py"))
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 
 
 def room_of(path: Path) -> str:
@@ -139,7 +142,7 @@ def test_metrics_import_only_numbers() -> None:
 
 
 def test_what_a_serving_process_imports_is_the_standard_library() -> None:
-    rooms = {"__init__", "errors", "json_cells", "landing_file", "landing_writer", "logger"}
+    rooms = {"__init__", "errors", "landing_file", "logger"}
     third_party = {
         name.split(".")[0] for path in FILES if room_of(path) in rooms for name in imports_of(path)
     } - {*sys.stdlib_module_names, "mlmon_dagster"}
@@ -191,11 +194,48 @@ def test_only_one_file_talks_to_slack() -> None:
     assert importing == {"alerts/receivers/slack.py"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_files_stay_readable_in_one_sitting(path: Path) -> None:
-    is_generated = "migrations" in path.parts
+def test_no_folder_holds_more_files_than_one_looks_through() -> None:
+    sizes = Counter(path.parent for path in FILES)
 
-    assert is_generated or len(path.read_text().splitlines()) <= 500
+    assert max(sizes.values()) <= 25
+
+
+def test_what_one_neighbour_alone_needs_is_in_that_neighbour_or_a_concept_of_some_size() -> None:
+    names = {module_of(path): path for path in FILES}
+    users: dict[str, set[str]] = {name: set() for name in names}
+    for name, path in names.items():
+        for used in set(modules_imported(path, names)) - {name}:
+            users[used].add(name)
+    crumbs = [
+        name
+        for name, path in names.items()
+        if path.name != "__init__.py"
+        and len(users[name]) == 1
+        and {names[user].parent for user in users[name]} == {path.parent}
+        and lines_of_code(path) < 40
+    ]
+
+    assert crumbs == []
+
+
+def lines_of_code(path: Path) -> int:
+    """Count the lines that hold a token, without comments and docstrings."""
+    source = path.read_text()
+    texts = {
+        line
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    held = (range(t.start[0], t.end[0] + 1) for t in tokens if t.type not in blank)
+    return len({line for lines in held for line in lines} - texts)
+
+
+@pytest.mark.parametrize("path", sorted({*re.findall(r"`([\w/]+(?:\.py|/))`", ARCHITECTURE)}))
+def test_every_file_that_the_page_of_the_architecture_names_exists(path: str) -> None:
+    assert (PACKAGE / path).exists() or (ROOT / path).exists()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from mlmon_dagster.cli import cli
-from mlmon_dagster.ingest.reasons import FILE_REASONS, ROW_REASONS
+from mlmon_dagster.ingest.faults import FILE_REASONS, ROW_REASONS
 from mlmon_dagster.spec import ModelSpec, alerting
 from mlmon_dagster.spec import model as declared
 from mlmon_dagster.spec import monitors as families
@@ -202,6 +202,7 @@ def test_every_part_of_the_spec_has_a_section() -> None:
     ]
     covered = {model for _, model in SECTIONS} | {
         declared.Sources, families.Condition, families.Monitors, families._Monitor,
+        families.Attribution, families.Multivariate,
     }  # fmt: skip
     assert set(parts) <= covered
 

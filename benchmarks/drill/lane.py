@@ -28,7 +28,7 @@ from benchmarks.drill.traffic import (
     volume,
 )
 from mlmon_dagster.project import Project
-from mlmon_dagster.store.alerting import alert_state
+from mlmon_dagster.store import alert_state
 
 WARM_UP = 21
 RECOVERY, NIGHTLY = 6, 2

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted
-from mlmon_dagster.alerts.receivers.deliver import deliver
-from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy
+from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, deliver
 from mlmon_dagster.pipeline.run import look
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec

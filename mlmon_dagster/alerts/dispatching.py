@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlmon_dagster.alerts.lifecycle.apply_results import fold_results, retire_undeclared
-from mlmon_dagster.alerts.lifecycle.identity import DEFAULT_ENVIRONMENT
-from mlmon_dagster.alerts.lifecycle.undeclared_models import PLATFORM, platform_spec, stand_in
+from mlmon_dagster.alerts.lifecycle.routing import (
+    PLATFORM,
+    Destination,
+    default_destinations,
+    platform_spec,
+    stand_in,
+)
+from mlmon_dagster.alerts.lifecycle.transitions import DEFAULT_ENVIRONMENT
 from mlmon_dagster.alerts.messages.digest import write_digests
 from mlmon_dagster.alerts.messages.incidents import flush_groups
-from mlmon_dagster.alerts.messages.links import Links
+from mlmon_dagster.alerts.messages.message import Message
 from mlmon_dagster.alerts.messages.outage import summarize_outages
+from mlmon_dagster.alerts.messages.outbox_rows import outbox_row
+from mlmon_dagster.alerts.messages.view import Links
 from mlmon_dagster.alerts.receivers.base import Receiver
-from mlmon_dagster.alerts.receivers.deliver import deliver
-from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, DeliveryReport
+from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, DeliveryReport, deliver
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.loader import BrokenModel
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store import Store
+from mlmon_dagster.store import Store, outbox
 from mlmon_dagster.store.state import crash_points
 
 
@@ -100,3 +108,44 @@ def dispatch(
         policy=policy,
     )
     return DispatchReport(n_folded, n_written, report)
+
+
+def send_test(
+    store: Store,
+    spec: ModelSpec,
+    now: dt.datetime,
+    receivers: Mapping[str, Receiver],
+    destination: Destination | None = None,
+) -> DeliveryReport:
+    """Send a test message the way an alert of the model would go.
+
+    A test that cannot be delivered now is withdrawn: nobody wants to read it tomorrow.
+
+    Args:
+        store: Where the state database is.
+        spec: The model.
+        now: The time written into the message's key.
+        receivers: By name.
+        destination: Where to; by default the model's first default place.
+    """
+    declared = default_destinations(spec)
+    destination = destination or next(iter(declared))
+    mention = declared.get(destination, "")
+    group = {
+        "receiver": destination.receiver,
+        "channel": destination.channel,
+        "group_key": "|".join((*destination, spec.model, "test", now.isoformat())),
+        "model": spec.model,
+    }
+    message = Message(
+        title=f"{spec.model}: this is a test, alerts arrive here",
+        mood="OK",
+        notes=(("Owner", ", ".join(spec.owners)),),
+        mentions=(mention,) if mention else (),
+    )
+    key = hashlib.sha256(group["group_key"].encode()).hexdigest()
+    with store.state.begin() as conn:
+        outbox.enqueue(conn, [outbox_row(group, key, "test", message, head_key="", now=now)])
+    report = deliver(store, receivers)
+    outbox.withdraw_test(store.state, key)
+    return report

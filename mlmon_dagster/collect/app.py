@@ -28,7 +28,7 @@ from mlmon_dagster.collect.collector import Ask, Collector
 from mlmon_dagster.collect.landing import Target
 from mlmon_dagster.collect.openapi import CONTENT_POLICY, describe, page
 from mlmon_dagster.collect.problem import Problem, json_response
-from mlmon_dagster.ingest.reasons import shown
+from mlmon_dagster.ingest.faults import shown
 
 _LOG = logging.getLogger("mlmon_dagster.collect")
 _MOST_KEY = 255

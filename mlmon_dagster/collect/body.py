@@ -2,6 +2,7 @@
 
 Rows come as JSON (an object, an array of objects, or one object a line) or as an Arrow IPC
 stream, which comes from outside and is not trusted either.
+Numbers keep the digits they came with: a row is passed on as the text that it was.
 """
 
 from __future__ import annotations

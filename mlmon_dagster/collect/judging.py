@@ -17,14 +17,21 @@ import pyarrow.compute as pc
 
 from mlmon_dagster.collect.problem import Problem
 from mlmon_dagster.errors import SchemaError
-from mlmon_dagster.ingest.cells.derived_id import columns_to_read, with_derived_id
-from mlmon_dagster.ingest.cells.file_columns import with_aliases
 from mlmon_dagster.ingest.declared_columns import EXPECTED, Column, columns_of
-from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, rows_at_fault
+from mlmon_dagster.ingest.faults import (
+    FILE_REASONS,
+    ROW_REASONS,
+    Fault,
+    Mask,
+    did_you_mean,
+    mask_of,
+    names,
+    rows_at_fault,
+)
 from mlmon_dagster.ingest.formats.parse import Parsed, typed_columns
-from mlmon_dagster.ingest.landing.staging import Staged
-from mlmon_dagster.ingest.raw import MAX_COLUMNS, RawFile, with_nulls
-from mlmon_dagster.ingest.reasons import FILE_REASONS, ROW_REASONS, did_you_mean, names
+from mlmon_dagster.ingest.landing import Staged
+from mlmon_dagster.ingest.raw import MAX_COLUMNS, RawFile, with_aliases, with_nulls
+from mlmon_dagster.ingest.row_hash import columns_to_read, with_derived_id
 from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
 from mlmon_dagster.ingest.rows.expectations import Rule, rules_of
 from mlmon_dagster.spec import ModelSpec

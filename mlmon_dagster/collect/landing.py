@@ -1,6 +1,8 @@
 """Where the events of a stream land: a folder that the spec's glob looks into, and group commit.
 
-Requests that arrive together share one landing file and its way to the disk.
+Group commit: requests that arrive together share one landing file and its way to the disk. A
+request is answered once its rows are durable. While one file is on its way, the requests that come
+wait for the next; so the more come, the more share a file.
 """
 
 from __future__ import annotations

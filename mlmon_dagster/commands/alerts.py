@@ -35,7 +35,7 @@ def alerts() -> None:
 def list_(project: Project, model: str | None, firing: bool, format_: str) -> None:
     """List alerts and their episodes, newest first."""
     from mlmon_dagster.alerts import list_alerts, render_alerts
-    from mlmon_dagster.store.alerting.alert_state import models_with_new_results
+    from mlmon_dagster.store.alert_state import models_with_new_results
 
     found = list_alerts(project.store, model, "FIRING" if firing else None)
     click.echo(render_alerts(found, zones(project)) if format_ == "table" else as_json(found))
@@ -69,8 +69,8 @@ def as_json(episodes: Any) -> str:
 @click.pass_obj
 def show(project: Project, alert: str) -> None:
     """Show everything that is known of ALERT."""
-    from mlmon_dagster.alerts.people.handling import find_alert
-    from mlmon_dagster.alerts.people.history import render_alert
+    from mlmon_dagster.alerts.handling import find_alert
+    from mlmon_dagster.alerts.listing import render_alert
 
     model = find_alert(project.store, alert)["model"]
     click.echo(render_alert(project.store, alert, zones(project).get(model, "UTC")))
@@ -83,7 +83,7 @@ def show(project: Project, alert: str) -> None:
 @click.pass_obj
 def history(project: Project, model: str | None, since: dt.datetime | None, limit: int) -> None:
     """Show what happened to alerts: opened, escalated, acknowledged, resolved."""
-    from mlmon_dagster.alerts.people.history import render_history
+    from mlmon_dagster.alerts.listing import render_history
 
     click.echo(render_history(project.store, zones(project), model, since, limit))
 
@@ -92,7 +92,7 @@ def history(project: Project, model: str | None, since: dt.datetime | None, limi
 @click.pass_obj
 def deliver(project: Project) -> None:
     """Turn new verdicts into alerts and send what is due, as the dispatcher sensor does."""
-    from mlmon_dagster.alerts.messages.owed import something_waits
+    from mlmon_dagster.alerts.messages.incidents import something_waits
     from mlmon_dagster.defs.delivery import dispatch_alerts
     from mlmon_dagster.defs.instance import open_instance
     from mlmon_dagster.spec import read_models
@@ -135,9 +135,9 @@ def silence(
     **labels: str | None,
 ) -> None:
     """Keep alerts from being sent for a while; they are still listed."""
-    from mlmon_dagster.alerts.lifecycle.silences import matcher
-    from mlmon_dagster.alerts.people.handling import LONGEST_SILENCE
-    from mlmon_dagster.store.alerting import silences as stored
+    from mlmon_dagster.alerts.handling import LONGEST_SILENCE
+    from mlmon_dagster.alerts.lifecycle.routing import matcher
+    from mlmon_dagster.store import alert_state as stored
 
     if (until is None) == (until_too is None):
         raise ConfigError("Say how long: --for 2h, or --until 2013-12-30 (one of the two).")
@@ -153,7 +153,7 @@ def silence(
         if not equals or not key or not value:
             raise ConfigError(f"--slice {slice_!r} is not KEY=VALUE, such as origin=JFK.")
         wanted |= {"slice_key": key, "slice_value": value}
-    number = stored.add(
+    number = stored.add_silence(
         project.store.state,
         matcher=matcher(wanted),
         author=author,
@@ -168,8 +168,8 @@ def silence(
 
 
 def _count_matching(project: Project, wanted: dict[str, str]) -> int:
-    from mlmon_dagster.alerts.lifecycle.silences import matcher, silenced_by
-    from mlmon_dagster.store.alerting import alert_state
+    from mlmon_dagster.alerts.lifecycle.routing import matcher, silenced_by
+    from mlmon_dagster.store import alert_state
 
     with project.store.state.connect() as conn:
         rows = alert_state.all_alerts(conn, None).values()
@@ -184,9 +184,9 @@ def _count_matching(project: Project, wanted: dict[str, str]) -> int:
 @click.pass_obj
 def unsilence(project: Project, silence_id: int, author: str) -> None:
     """End silence ID now; what still fires is told with the next dispatch."""
-    from mlmon_dagster.store.alerting import silences as stored
+    from mlmon_dagster.store import alert_state as stored
 
-    if not stored.end(project.store.state, silence_id, project.now(), author):
+    if not stored.end_silence(project.store.state, silence_id, project.now(), author):
         raise ConfigError(f"No silence {silence_id} is in force. See: mlmon alerts silences")
     click.echo(f"Silence {silence_id} has ended.")
 
@@ -196,11 +196,11 @@ def unsilence(project: Project, silence_id: int, author: str) -> None:
 @click.pass_obj
 def silences(project: Project, everything: bool) -> None:
     """List silences: what they match, until when, by whom and why."""
-    from mlmon_dagster.alerts.lifecycle.silences import render_silences
-    from mlmon_dagster.store.alerting import silences as stored
+    from mlmon_dagster.alerts.listing import render_silences
+    from mlmon_dagster.store import alert_state as stored
 
     now = project.now()
-    rows = stored.every(project.store.state, None if everything else now)
+    rows = stored.every_silence(project.store.state, None if everything else now)
     click.echo(render_silences(rows, now))
 
 
@@ -211,7 +211,7 @@ def silences(project: Project, everything: bool) -> None:
 @click.pass_obj
 def ack(project: Project, alert: str, comment: str, author: str) -> None:
     """Take ALERT on: no reminders until it gets worse or ends, and its thread says who."""
-    from mlmon_dagster.alerts.people.handling import acknowledge
+    from mlmon_dagster.alerts.handling import acknowledge
 
     row = acknowledge(project.store, alert, author, project.now(), comment)
     click.echo(f"{row['model']}, {row['monitor']}: acknowledged by {author}.")
@@ -226,10 +226,10 @@ def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> None:
 
     What still fires is told as firing, what is over as over. Without ID and --all: list them.
     """
-    from mlmon_dagster.alerts.lifecycle.silences import render_dead_letters
-    from mlmon_dagster.alerts.lifecycle.undeclared_models import platform_spec
-    from mlmon_dagster.alerts.people.requeue import requeue as tell_again
-    from mlmon_dagster.store.alerting.outbox_health import dead_letters
+    from mlmon_dagster.alerts.handling import requeue as tell_again
+    from mlmon_dagster.alerts.lifecycle.routing import platform_spec
+    from mlmon_dagster.alerts.listing import render_dead_letters
+    from mlmon_dagster.store.outbox import dead_letters
 
     if not ids and not everything:
         rows = dead_letters(project.store.state)
@@ -253,7 +253,7 @@ def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> None:
 def digest(project: Project, printed: bool, every: Any, model: str | None) -> None:
     """Show the digest of the day or week until now, or write the ones that are due."""
     from mlmon_dagster.alerts.messages.digest import compose_digest, write_digests
-    from mlmon_dagster.alerts.messages.rendering import plain_text
+    from mlmon_dagster.alerts.messages.message import plain_text
     from mlmon_dagster.commands.options import spec_of
 
     specs = [spec_of(project, model)] if model else specs_of(project)
@@ -351,11 +351,11 @@ def watchdog(project: Project, max_age: dt.timedelta) -> None:
     Dagster cannot report that Dagster is down: run this from cron, or as a liveness probe.
     """
     from mlmon_dagster.spec.scalars import format_duration
-    from mlmon_dagster.store.alerting.outbox_health import outbox_health
-    from mlmon_dagster.store.state import heartbeats
+    from mlmon_dagster.store.outbox import outbox_health
+    from mlmon_dagster.store.state import state_marks
 
     state = project.store.state
-    last = heartbeats.last_beat(state, heartbeats.DISPATCHER)
+    last = state_marks.last_beat(state, state_marks.DISPATCHER)
     health = outbox_health(state)
     problems = []
     if last is None:

@@ -43,7 +43,7 @@ def promote_period(
     keep their baseline. Take it back with: mlmon baseline undo MODEL.
     """
     from mlmon_dagster.profiles import fit_period
-    from mlmon_dagster.store.baselines import promotions
+    from mlmon_dagster.store import baselines
 
     if first is None or last is None:
         raise ConfigError("A period is needed: --from DAY --to DAY, both included.")
@@ -51,7 +51,7 @@ def promote_period(
     windows = complete_period(spec, first, last, now)
     fitted = fit_period(project.store, spec, windows, now)
     with project.store.state.begin() as conn:
-        number = promotions.promote(
+        number = baselines.promote(
             conn,
             spec.model,
             (windows[0].start, windows[-1].end),
@@ -73,11 +73,11 @@ def promote_period(
 @click.pass_obj
 def list_baselines(project: Project, model: str) -> None:
     """List what windows of MODEL are compared with, and what was taken back."""
-    from mlmon_dagster.store.baselines import fitted_baselines, promotions
+    from mlmon_dagster.store import baselines
 
     spec, engine = spec_of(project, model), project.store.state
-    declared = fitted_baselines.newest_declared(engine, model)
-    stored = fitted_baselines.newest(engine, model, declared) if declared else None
+    declared = baselines.newest_declared(engine, model)
+    stored = baselines.newest(engine, model, declared) if declared else None
     if stored is None:
         click.echo(f"declared   learning: {spec.baseline.described()}; too few have come yet")
     else:
@@ -86,7 +86,7 @@ def list_baselines(project: Project, model: str) -> None:
             f"dataset {stored.dataset}, {stored.n:,} rows, "
             f"fitted {stored.created_at:%Y-%m-%d %H:%M} UTC"
         )
-    for row in promotions.list_promotions(engine, model):
+    for row in baselines.list_promotions(engine, model):
         state = f"undone by {row.undone_by}" if row.undone_at else "in force"
         note = f": {row.note}" if row.note else ""
         click.echo(
@@ -102,10 +102,10 @@ def list_baselines(project: Project, model: str) -> None:
 @click.pass_obj
 def undo_promotion(project: Project, model: str, number: int | None, author: str) -> None:
     """Take a promotion of MODEL back; the windows it concerned are computed again."""
-    from mlmon_dagster.store.baselines import promotions
+    from mlmon_dagster.store import baselines
 
     spec_of(project, model)
-    rows = promotions.list_promotions(project.store.state, model)
+    rows = baselines.list_promotions(project.store.state, model)
     live = [row.id for row in rows if row.undone_at is None]
     chosen = number if number is not None else max(live, default=None)
     if chosen not in live:
@@ -114,5 +114,5 @@ def undo_promotion(project: Project, model: str, number: int | None, author: str
             f"In force are: {', '.join(map(str, live)) or 'none'}."
         )
     with project.store.state.begin() as conn:
-        promotions.undo(conn, chosen, author=author, now=project.now())
+        baselines.undo_promotion(conn, chosen, author=author, now=project.now())
     click.echo(f"Promotion {chosen} of {model} is taken back; run: mlmon run {model}")

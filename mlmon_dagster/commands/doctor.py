@@ -141,7 +141,7 @@ def _store(project: Project) -> Finding:
 
 def _object_storage(project: Project) -> Finding:
     """Try out every place in object storage: the store's, and those of landing files."""
-    from mlmon_dagster.ingest.landing.discover_objects import listed_folder
+    from mlmon_dagster.ingest.landing import listed_folder
     from mlmon_dagster.store.places import objects
     from mlmon_dagster.store.places.addresses import place_of
 
@@ -172,8 +172,8 @@ def _is_remote(place: str) -> bool:
 
 def _alerts(project: Project) -> Finding:
     """Count what alerts should have told and did not; see docs/alerts.md."""
-    from mlmon_dagster.alerts.messages.owed import count_untold
-    from mlmon_dagster.store.alerting.outbox_health import outbox_health
+    from mlmon_dagster.alerts.messages.incidents import count_untold
+    from mlmon_dagster.store.outbox import outbox_health
 
     n = count_untold(project.store, models_of(project).specs, project.now())
     health = outbox_health(project.store.state)
@@ -205,7 +205,7 @@ def _verdicts(project: Project) -> Finding:
 
 def _declarations(project: Project) -> Finding:
     """Compare what is declared with what the stored events rest on."""
-    from mlmon_dagster.store.state.declared import check_declared
+    from mlmon_dagster.store.state.state_marks import check_declared
 
     specs = models_of(project).specs
     problems = []
@@ -246,7 +246,7 @@ def _instance(project: Project) -> Finding:
 
 def _slack(project: Project) -> Finding:
     if project.slack_token is None:
-        from mlmon_dagster.alerts.receivers.console import HOW_TO_CONNECT
+        from mlmon_dagster.alerts.receivers.base import HOW_TO_CONNECT
 
         return Finding("slack", True, f"not connected. {HOW_TO_CONNECT}")
     from mlmon_dagster.pipeline.receivers import receivers
@@ -262,7 +262,7 @@ def _slack(project: Project) -> Finding:
 
 def disk(project: Project) -> Finding:
     """Write something beside the state and the tables, and say how much room is left."""
-    from mlmon_dagster.store.places.disk import LEAST_FREE, free_bytes, why_not_writable
+    from mlmon_dagster.store.places.location import LEAST_FREE, free_bytes, why_not_writable
 
     local = [] if "://" in project.store_root else [Path(project.store_root)]
     folders = [*local, project.state_folder]
@@ -322,7 +322,7 @@ def _refused_files(project: Project, since: dt.datetime | None) -> Finding:
 
 def baselines(project: Project) -> Finding:
     """Name models that have events but nothing to compare them with."""
-    from mlmon_dagster.store.baselines.fitted_baselines import newest
+    from mlmon_dagster.store.baselines import newest
     from mlmon_dagster.store.state import manifest
 
     without = []

@@ -121,7 +121,7 @@ def query_metrics(
                 "newest profiles, and what they were made with then is not kept for ever. "
                 f"Numbers of then are kept for windows of a {own}: leave --granularity out."
             )
-        from mlmon_dagster.report.rollup import rolled_up_metrics
+        from mlmon_dagster.report.summary import rolled_up_metrics
 
         frame = rolled_up_metrics(project.store, spec, granularity, start, end)
         wanted = {

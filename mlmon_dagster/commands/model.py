@@ -52,13 +52,13 @@ def list_models(project: Project) -> None:
 def show_status(project: Project, name: str, last: int) -> None:
     """Show how far the ground truth of MODEL's newest windows has come, and how late it was."""
     from mlmon_dagster.spec import complete_windows, maturity_of
-    from mlmon_dagster.store.baselines import promotions
+    from mlmon_dagster.store import baselines
     from mlmon_dagster.store.state import window_steps
-    from mlmon_dagster.store.upkeep.unmatched_actuals import count_unmatched
+    from mlmon_dagster.store.upkeep.maintenance import count_unmatched
 
     spec, now = spec_of(project, name), project.now()
     states = window_steps.load(project.store.state, name)
-    if promotions.in_force(project.store.state, name).newest is None:
+    if baselines.baselines_in_force(project.store.state, name).newest is None:
         click.echo(
             f"learning: windows are compared with {spec.baseline.described()}; too few have come "
             "yet, so nothing is compared and no alert is opened"
@@ -92,7 +92,7 @@ def show_status(project: Project, name: str, last: int) -> None:
 @click.pass_obj
 def show_history(project: Project, name: str) -> None:
     """List what people did to MODEL and how the columns of its files changed, newest first."""
-    from mlmon_dagster.store.state.model_events import history
+    from mlmon_dagster.store.state.model_history import history
 
     spec_of(project, name)
     rows = history(project.store.state, name)
@@ -179,7 +179,7 @@ def _change(
     is_open: bool,
 ) -> None:
     from mlmon_dagster.store.state import window_state
-    from mlmon_dagster.store.state.model_events import note_event
+    from mlmon_dagster.store.state.model_history import note_event
 
     if first is None or last is None:
         raise ConfigError("A period is needed: --from DAY --to DAY, both included.")
@@ -222,7 +222,7 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
     hand, is no obstacle. Nothing but a backup brings a model back. Interrupted, the same command
     deletes what is left.
     """
-    from mlmon_dagster.alerts.people.handling import end_alerts
+    from mlmon_dagster.alerts.handling import end_alerts
     from mlmon_dagster.store.state.writer_lock import writer_lock
     from mlmon_dagster.store.upkeep.backup import make_backup
     from mlmon_dagster.store.upkeep.remove import declaration_of, remove_model
@@ -257,7 +257,7 @@ def _is_orphan(project: Project, name: str) -> bool:
 
 
 def _contents(project: Project, name: str, declaration: Path) -> str:
-    from mlmon_dagster.alerts.people.handling import count_open
+    from mlmon_dagster.alerts.handling import count_open
     from mlmon_dagster.store.upkeep.remove import count_rows, folders_of
 
     counts = count_rows(project.store, name)
@@ -274,8 +274,7 @@ def _contents(project: Project, name: str, declaration: Path) -> str:
 
 
 def _refuse_while_running(project: Project, name: str) -> None:
-    from mlmon_dagster.defs.instance import open_instance
-    from mlmon_dagster.defs.liveness import fail_dead_runs, is_in_flight
+    from mlmon_dagster.defs.instance import fail_dead_runs, is_in_flight, open_instance
 
     with open_instance(project) as instance:
         fail_dead_runs(instance, name)
@@ -287,7 +286,7 @@ def _refuse_while_running(project: Project, name: str) -> None:
 
 def _last_word(project: Project, name: str, declaration: Path) -> ModelSpec:
     """Return how the end of a model's alerts is told, also where its declaration does not load."""
-    from mlmon_dagster.alerts.lifecycle.undeclared_models import stand_in
+    from mlmon_dagster.alerts.lifecycle.routing import stand_in
     from mlmon_dagster.spec import load_model, read_models
     from mlmon_dagster.spec.alerting import AlertPolicy
     from mlmon_dagster.spec.loader import alerts_of

@@ -9,9 +9,8 @@ import click
 
 from mlmon_dagster.commands.options import complete_period, told_of_strays, window_range
 from mlmon_dagster.commands.outside import sentence_of_failure
-from mlmon_dagster.defs.instance import open_instance
+from mlmon_dagster.defs.instance import fail_dead_runs, open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
-from mlmon_dagster.defs.liveness import fail_dead_runs
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.pipeline.plan import plan, try_again
 from mlmon_dagster.pipeline.steps import REPORTED, WINDOWED

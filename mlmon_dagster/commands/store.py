@@ -1,4 +1,4 @@
-"""``mlmon store``: look into the tables, query them, and keep them fit."""
+"""``mlmon store``: look into the tables, query them, keep them fit; ``mlmon backup | restore``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime as dt
 import io
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,7 +38,7 @@ def describe(project: Project, models: tuple[str, ...]) -> None:
     """Show tables, rows, sizes, datasets and files of every model, or of some."""
     import pandas as pd
 
-    from mlmon_dagster.store.reading.sizes import describe_state, describe_tables
+    from mlmon_dagster.store.reading import describe_state, describe_tables
 
     for spec in [spec_of(project, name) for name in models] or specs_of(project):
         tables = describe_tables(project.store, spec.model)
@@ -87,7 +88,7 @@ def sql(project: Project, model: str, query: str, limit: int, timeout: float, fo
     Nothing outside of the tables of MODEL can be read, and nothing can be written. Columns
     declared as pii are not hidden here.
     """
-    from mlmon_dagster.store.reading.ad_hoc_sql import select
+    from mlmon_dagster.store.reading import select
 
     spec = spec_of(project, model)
     found = select(project.store, spec.model, query, limit, timeout)
@@ -217,3 +218,36 @@ def _cell(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
+
+
+@click.command(epilog="Example: mlmon backup backups/2026-11-24.tar.gz")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.pass_obj
+def backup(project: Project, target: Path) -> None:
+    """Copy state, tables and declarations to TARGET, a new folder or .tar.gz file.
+
+    Everything may go on running meanwhile. Dagster's own history is not in it: it is told again
+    with mlmon model rebuild-history.
+    """
+    from mlmon_dagster.store.upkeep.backup import make_backup, verify_backup
+
+    make_backup(project.store, target, project.now(), project.models_folder)
+    click.echo(f"{target}: {verify_backup(target).text()}, read back and right")
+
+
+@click.command(epilog="Example: mlmon restore backups/2026-11-24.tar.gz")
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option("--verify", is_flag=True, help="Only read it and compare its checksums.")
+@click.pass_obj
+def restore(project: Project, source: Path, verify: bool) -> None:
+    """Fill this project's empty store from SOURCE; a store that holds anything is refused.
+
+    A backup made on SQLite can be restored into PostgreSQL and the other way round.
+    """
+    from mlmon_dagster.store.upkeep.backup import restore_backup, verify_backup
+
+    if verify:
+        click.echo(f"{source}: {verify_backup(source).text()}; every checksum is right")
+        return
+    summary = restore_backup(project.store, source, project.models_folder)
+    click.echo(f"Restored {summary.text()}.\nNext: mlmon model list")

@@ -1,30 +1,65 @@
-"""Assets of one model; every body hands the run's windows to one function and reports numbers."""
+"""Assets: of one model, across all models, and of a declaration that does not load.
 
+Every body hands the run's windows to one function and reports numbers.
+"""
+
+import base64
+import datetime as dt
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from mlmon_dagster.defs import reports
-from mlmon_dagster.defs.lineage import asset_key, partitions_of, windows_of
-from mlmon_dagster.defs.liveness import MODEL_TAG, note_process
-from mlmon_dagster.defs.metadata import numbers_only, safe_metadata
+from mlmon_dagster.defs.instance import MODEL_TAG, note_process
+from mlmon_dagster.defs.metadata import numbers_only, safe_metadata, table
+from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.pipeline.baseline import fit_baseline
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, schema_changes_now, table_sizes
 from mlmon_dagster.pipeline.judge import judge_quarantined
 from mlmon_dagster.pipeline.run import WINDOW_STEPS
-from mlmon_dagster.pipeline.steps import BY_NAME, AssetInfo
+from mlmon_dagster.pipeline.status import COLUMNS, status_of
+from mlmon_dagster.pipeline.steps import BY_NAME, MEASURED, AssetInfo
 from mlmon_dagster.pipeline.stopwatch import computing
 from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.project import Project
-from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window
-from mlmon_dagster.store.state import retention_marks
-from mlmon_dagster.store.state.declared import check_declared
+from mlmon_dagster.spec import (
+    PRODUCTION,
+    BrokenModel,
+    Models,
+    ModelSpec,
+    Window,
+    complete_windows,
+    first_window,
+    production_end,
+    window_from_key,
+)
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.store.state import state_marks
+from mlmon_dagster.store.state.state_marks import check_declared
+
+if TYPE_CHECKING:
+    from mlmon_dagster.report.health import HealthReport
 
 BACKFILL_TAG = "mlmon/backfill"
 PAST = "rows are past retention; profiles and metrics stay as they were computed"
 AssetDecorator = Callable[[Callable[..., Any]], dg.AssetsDefinition]
 WindowNumbers = dict[str, dict[str, object]]
+OVERVIEW_KEY = dg.AssetKey(["overview"])
+_EXACT = ("slice", "n", "value", "baseline", "change", "mix", "within", "share", "p_adjusted")
+_OWN_CHANGE = ("slice", "n", "value", "baseline", "change", "lower", "upper", "p_adjusted")
+_COLUMNS = {
+    "baseline": "baseline_value",
+    "lower": "change_lower",
+    "upper": "change_upper",
+}
+BROKEN_ASSET = "declaration"
+LOADS_CHECK = "loads"
+NOT_LOADED_YET = (
+    "declared anew or with other windows, which Dagster does not know yet; `mlmon dev` tells it, "
+    "elsewhere reload the code location (Deployment, Reload)"
+)
 
 
 def model_assets(project: Project, spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
@@ -34,7 +69,7 @@ def model_assets(project: Project, spec: ModelSpec) -> list[dg.AssetsDefinition 
         _event_log(project, spec),
         _baseline(project, spec),
         *(_windowed(project, spec, BY_NAME[name], body) for name, body in WINDOW_STEPS.items()),
-        *(_report(project, spec, BY_NAME[name], body) for name, body in reports.REPORTS.items()),
+        *(_report(project, spec, BY_NAME[name], body) for name, body in REPORTS.items()),
     ]
 
 
@@ -55,7 +90,7 @@ def work_of(project: Project, spec: ModelSpec, context: Any) -> Work:
 
 def _with_rows(project: Project, spec: ModelSpec, windows: Sequence[Window]) -> list[Window]:
     """Return the windows whose rows were not deleted by age; the others keep their numbers."""
-    mark = retention_marks.rows_from(project.store.state, spec.model).get(PRODUCTION)
+    mark = state_marks.rows_from(project.store.state, spec.model).get(PRODUCTION)
     return [window for window in windows if mark is None or window.start >= mark]
 
 
@@ -143,3 +178,230 @@ def _report(
         return dg.MaterializeResult(metadata=safe_metadata(body(work_of(project, spec, context))))
 
     return report
+
+
+def overview_asset(project: Project, models: Models) -> dg.AssetsDefinition:
+    """Return the asset that shows every model's status, worst first."""
+    specs = models.specs
+
+    @dg.asset(
+        key=OVERVIEW_KEY,
+        deps=[asset_key(spec, name) for spec in specs for name in MEASURED],
+        group_name="overview",
+        description="Status of every monitored model, worst first: its newest window, firing "
+        "alerts and worst check per family.",
+        owners=sorted({owner for spec in specs for owner in spec.owners}) or None,
+        kinds={"table"},
+        tags={"mlmon/scope": "all"},
+    )
+    def overview() -> dg.MaterializeResult[None]:
+        rows = status_of(project, specs, models.broken)
+        worst: dict[str, object] = {
+            "models": len(rows),
+            "models failing": sum(row["status"] in ("BROKEN", "ERROR", "WARN") for row in rows),
+            "status": table(rows, COLUMNS),
+        }
+        return dg.MaterializeResult(metadata=safe_metadata(worst))
+
+    return overview
+
+
+def trace_performance(work: Work) -> Numbers:
+    """Trace the newest mature windows; return a table per metric for the asset's metadata."""
+    from mlmon_dagster.report.trace import newest_mature, performance_trace
+
+    store, spec = work.project.store, work.spec
+    period = newest_mature(store, spec)
+    if period is None:
+        return {"n": 0, "reason": "no window has mature ground truth yet"}
+    try:
+        frame = performance_trace(store, spec, *period)
+    except BaselineMissingError as error:
+        return {"n": 0, "reason": str(error)}
+    if frame.empty:
+        return {"n": 0, "reason": "the windows' profiles hold no ground truth"}
+    numbers: Numbers = {
+        "n": int(frame["n"].iloc[0]),
+        "from": period[0].isoformat(),
+        "to": period[1].isoformat(),
+    }
+    for metric, part in frame.groupby("metric", sort=False):
+        is_whole = part["slice_key"] == ALL
+        numbers[f"change/{metric}"] = float(part.loc[is_whole, "change"].iloc[0])
+        names = part["slice_key"] + " = " + part["slice_value"]
+        part = part.assign(slice=names.mask(is_whole, "all"))
+        columns = _EXACT if part["method"].iloc[0] == "exact" else _OWN_CHANGE
+        for shown, stored in _COLUMNS.items():
+            part[shown] = part[stored]
+        rows = [{str(key): row[key] for key in row} for row in part.to_dict("records")]
+        numbers[f"slices/{metric}"] = table(rows, columns)
+    return numbers
+
+
+def make_health_report(work: Work) -> Numbers:
+    """Write the health report; return where it is and one picture of it."""
+    report, path = write_health_report(work.project, work.spec)
+    numbers: Numbers = {
+        "path": dg.MetadataValue.path(str(path)),
+        "status": report.status,
+        "n_firing": report.n_firing,
+    }
+    if report.plot is not None:
+        # Markdown of constants and our own picture alone: it is shown as it is, so no name or
+        # value from data may be in it.
+        picture = base64.b64encode(report.plot).decode()
+        numbers["plot"] = dg.MetadataValue.md(f"![Health](data:image/png;base64,{picture})")
+    return numbers
+
+
+def write_health_report(
+    project: Project, spec: ModelSpec, path: Path | None = None
+) -> "tuple[HealthReport, Path]":
+    """Render a model's health report as of now and put it into place in one step.
+
+    Args:
+        project: The project.
+        spec: The model.
+        path: Where to; default ``.mlmon/reports/<model>/health.html`` of the project.
+
+    Returns:
+        The report, and where it is.
+    """
+    from mlmon_dagster.alerts import list_alerts
+    from mlmon_dagster.report.health import health_report, write_report
+
+    target = path or project.state_folder / "reports" / spec.model / "health.html"
+    episodes = list_alerts(project.store, spec.model)
+    report = health_report(project.store, spec, project.now(), episodes)
+    write_report(report.html, target)
+    return report, target
+
+
+REPORTS: dict[str, Callable[[Work], Numbers]] = {
+    "performance_trace": trace_performance,
+    "health_report": make_health_report,
+}
+
+
+def refused_by_dagster(folder: Path, spec: ModelSpec, error: Exception) -> BrokenModel:
+    """Describe a model whose declaration is good and that Dagster cannot take nevertheless."""
+    path = folder / f"{spec.model}.yaml"
+    said = " ".join(str(error).split())
+    return BrokenModel(spec.model, path, f"{path}:1: {said}", spec.alerts, spec)
+
+
+def broken_definitions(project: Project, models: Models) -> dg.Definitions:
+    """Return an asset per declaration that does not load, with the check that fails."""
+    return dg.Definitions(
+        assets=[_broken_asset(broken) for broken in models.broken],
+        asset_checks=[_check(project, models, broken) for broken in models.broken],
+    )
+
+
+def report_broken(instance: dg.DagsterInstance, broken: Sequence[BrokenModel]) -> int:
+    """Evaluate the checks outside of a run, where what they say has changed; return how many."""
+    keys = {_check_key(b): b for b in broken}
+    if not keys:
+        return 0
+    newest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
+    n_told = 0
+    for key, one in keys.items():
+        event = record.event.dagster_event if (record := newest.get(key)) and record.event else None
+        if event is None or event.asset_check_evaluation_data.description != one.problems:
+            n_told += 1
+            instance.report_runless_asset_event(
+                dg.AssetCheckEvaluation(
+                    asset_key=key.asset_key,
+                    check_name=LOADS_CHECK,
+                    passed=False,
+                    severity=dg.AssetCheckSeverity.ERROR,
+                    description=one.problems,
+                    metadata={"file": str(one.path)},
+                )
+            )
+    return n_told
+
+
+def _check_key(broken: BrokenModel) -> dg.AssetCheckKey:
+    return dg.AssetCheckKey(dg.AssetKey([broken.name, BROKEN_ASSET]), LOADS_CHECK)
+
+
+def _broken_asset(broken: BrokenModel) -> dg.AssetSpec:
+    listed = "\n".join(f"    {line}" for line in broken.problems.splitlines())
+    return dg.AssetSpec(
+        _check_key(broken).asset_key,
+        group_name=broken.name,
+        description=f"**This model does not load and is not monitored:**\n\n{listed}\n\n"
+        "Mend the file; `mlmon validate` says when it is right. The other models go on.",
+        metadata={"file": str(broken.path)},
+        kinds={"yaml"},
+        tags={MODEL_TAG: broken.name},
+    )
+
+
+def _check(project: Project, models: Models, broken: BrokenModel) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=_check_key(broken).asset_key,
+        name=LOADS_CHECK,
+        description="Fails while the declaration has mistakes. The dispatcher evaluates it too.",
+    )
+    def loads() -> dg.AssetCheckResult:
+        now = models.again(project.now())
+        problems = next((b.problems for b in now.broken if b.path == broken.path), "")
+        return dg.AssetCheckResult(
+            passed=not problems,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=problems or "It loads now; Dagster shows it after the next reload.",
+        )
+
+    return loads
+
+
+def asset_key(spec: ModelSpec, name: str) -> dg.AssetKey:
+    """Return the key of a model's asset: the model's name, then the asset's."""
+    return dg.AssetKey([spec.model, name])
+
+
+def keys_of(spec: ModelSpec, names: tuple[str, ...]) -> list[dg.AssetKey]:
+    """Return the keys of several assets of a model."""
+    return [asset_key(spec, name) for name in names]
+
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+
+
+def partitions_of(spec: ModelSpec) -> dg.PartitionsDefinition:
+    """Return the partitions of a model: one per window from its start to its end, if it has one.
+
+    The windows of a model that ends are listed one by one: of time windows the UI plots the newest
+    up to today, and so nothing of a model that ended long ago.
+    """
+    time = spec.time
+    end = production_end(time)
+    if end is not None:
+        return dg.StaticPartitionsDefinition([w.key for w in complete_windows(time, end)])
+    first = first_window(time).start.astimezone(ZoneInfo(time.zone))
+    start = dt.datetime.combine(first.date(), dt.time())
+    if time.granularity == "hour":
+        return dg.HourlyPartitionsDefinition(start, timezone=time.zone)
+    if time.granularity == "day":
+        return dg.DailyPartitionsDefinition(start, timezone=time.zone)
+    if time.granularity == "week":
+        return dg.WeeklyPartitionsDefinition(start, timezone=time.zone, day_offset=1)
+    return dg.MonthlyPartitionsDefinition(start, timezone=time.zone)
+
+
+def windows_of(spec: ModelSpec, keys: Sequence[str]) -> list[Window]:
+    """Turn the partition keys of a run into windows, oldest first."""
+    return sorted((window_from_key(spec.time, key) for key in keys), key=lambda w: w.start)
+
+
+def range_tags(windows: Sequence[Window]) -> dict[str, str]:
+    """Return the run tags that ask Dagster for one run over a contiguous range of windows.
+
+    Without windows, for assets that are not partitioned, there are none.
+    """
+    if not windows:
+        return {}
+    return {RANGE_START: windows[0].key, RANGE_END: windows[-1].key}

@@ -8,13 +8,15 @@ from typing import Any
 
 import dagster as dg
 
-from mlmon_dagster.defs.assets import model_assets
-from mlmon_dagster.defs.broken import broken_definitions, refused_by_dagster
+from mlmon_dagster.defs.assets import (
+    broken_definitions,
+    model_assets,
+    overview_asset,
+    refused_by_dagster,
+)
 from mlmon_dagster.defs.checks import model_checks
 from mlmon_dagster.defs.delivery import delivery_check
-from mlmon_dagster.defs.maintenance import maintenance_asset, maintenance_schedule
-from mlmon_dagster.defs.overview import overview_asset
-from mlmon_dagster.defs.schedules import cadence_schedules
+from mlmon_dagster.defs.schedules import cadence_schedules, maintenance_asset, maintenance_schedule
 from mlmon_dagster.defs.sensors import dispatcher_sensor, planner_sensor
 from mlmon_dagster.project import Project, project_from_environment
 from mlmon_dagster.spec import Models, ModelSpec, check_window_count

@@ -9,8 +9,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData as Target,
 )
 
-from mlmon_dagster.defs.assets import work_of
-from mlmon_dagster.defs.lineage import asset_key, partitions_of
+from mlmon_dagster.defs.assets import asset_key, partitions_of, work_of
 from mlmon_dagster.defs.metadata import safe_metadata, table
 from mlmon_dagster.pipeline.families import FAMILIES
 from mlmon_dagster.pipeline.judge import judge, why_no_verdict

@@ -1,24 +1,43 @@
-"""From Dagster to the outbox: what failed becomes observations, then alerts are dispatched."""
+"""From Dagster to the outbox: what failed becomes observations, then alerts are dispatched.
+
+Runs, checks, ticks and daemons that fail are looked up again and again within the last two days.
+Looking twice at the same failure is harmless,
+so no cursor can lose one. Times are Dagster's own, of the real clock, whatever moment the project
+is replayed at. That all is well again is written only where something was not.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlmon_dagster.defs.assets import BACKFILL_TAG
-from mlmon_dagster.defs.failures import models_of, observe_dagster, observe_declarations
-from mlmon_dagster.defs.liveness import UNFINISHED
+from mlmon_dagster.defs.assets import BACKFILL_TAG, OVERVIEW_KEY
+from mlmon_dagster.defs.instance import MODEL_TAG, UNFINISHED
 from mlmon_dagster.defs.metadata import safe_metadata
-from mlmon_dagster.defs.overview import OVERVIEW_KEY
 from mlmon_dagster.pipeline.receivers import receivers
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import BrokenModel, ModelSpec
 
 if TYPE_CHECKING:
-    from mlmon_dagster.alerts import DispatchReport
+    from mlmon_dagster.alerts import DispatchReport, RunFailure, RunSuccess
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import Kind, Unsettled
+
+    Observed = RunFailure | RunSuccess
+
+LOOK_BACK = dt.timedelta(hours=48)
+PAGE = 200
+MAX_PAGES = 25
+STUCK_AFTER = {
+    dg.DagsterRunStatus.NOT_STARTED: dt.timedelta(minutes=15),
+    dg.DagsterRunStatus.STARTING: dt.timedelta(minutes=15),
+    dg.DagsterRunStatus.STARTED: dt.timedelta(hours=3),
+    dg.DagsterRunStatus.CANCELING: dt.timedelta(minutes=30),
+}
+SENSORS = ("planner", "alert_dispatcher")
 
 
 def dispatch_alerts(
@@ -39,8 +58,8 @@ def dispatch_alerts(
             None if nobody looked.
     """
     from mlmon_dagster.alerts import dagster_links, dispatch
-    from mlmon_dagster.alerts.receivers.deliver import ping
-    from mlmon_dagster.store.state import heartbeats
+    from mlmon_dagster.alerts.receivers.worker import ping
+    from mlmon_dagster.store.state import state_marks
 
     backfilling: set[str] = set()
     if broken is not None:
@@ -61,7 +80,7 @@ def dispatch_alerts(
         with_plots=True,
     )
     # The real clock: whoever watches this process lives in real time.
-    heartbeats.beat(project.store.state, heartbeats.DISPATCHER, dt.datetime.now(dt.UTC))
+    state_marks.beat(project.store.state, state_marks.DISPATCHER, dt.datetime.now(dt.UTC))
     if project.heartbeat_url and (problem := ping(project.heartbeat_url)):
         report.delivery.errors.append(problem)
     return report
@@ -134,8 +153,8 @@ def report_delivery(
 
 
 def _look(project: Project, specs: Sequence[ModelSpec]) -> tuple[bool, str, dict[str, object]]:
-    from mlmon_dagster.alerts.messages.owed import count_untold
-    from mlmon_dagster.store.alerting.outbox_health import outbox_health
+    from mlmon_dagster.alerts.messages.incidents import count_untold
+    from mlmon_dagster.store.outbox import outbox_health
 
     health = outbox_health(project.store.state)
     oldest = health.oldest_waiting_at
@@ -165,3 +184,222 @@ def _look(project: Project, specs: Sequence[ModelSpec]) -> tuple[bool, str, dict
     else:
         said = "Every message was delivered, or is on its way."
     return not (health.n_dead or waits or n_untold), said.strip(), numbers
+
+
+def observe_dagster(
+    project: Project, specs: Sequence[ModelSpec], instance: dg.DagsterInstance, now: dt.datetime
+) -> int:
+    """Record what failed in Dagster, and what is well again; return how much of it is new."""
+    from mlmon_dagster.alerts import RunFailure, RunSuccess, observe_run_failures
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import unsettled
+
+    if not specs:
+        return 0
+    known = {spec.model for spec in specs}
+    open_ = unsettled(project.store)
+    real_now = dt.datetime.now(dt.UTC)
+    found: list[Observed] = list(_failed_runs(instance, known, real_now))
+    failing = {(f.model, f.kind, f.subject) for f in found}
+    found += _runs_well_again(instance, {f for f in failing | set(open_) if f[0] in known})
+    found += _stuck_runs(instance, known, open_, real_now)
+    found += _ticks(instance, specs, open_)
+    found += _daemons(instance, open_, real_now)
+    failures = [f for f in found if isinstance(f, RunFailure)]
+    return observe_run_failures(
+        project.store, failures, [f for f in found if isinstance(f, RunSuccess)], now=now
+    )
+
+
+def observe_declarations(project: Project, broken: Sequence[BrokenModel], now: dt.datetime) -> int:
+    """Record which declarations do not load, each once, and which do again or are gone."""
+    from mlmon_dagster.alerts import RunFailure, RunSuccess, observe_run_failures
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import unsettled
+    from mlmon_dagster.alerts.lifecycle.routing import PLATFORM
+
+    known = {
+        subject: state
+        for (_, kind, subject), state in unsettled(project.store, PLATFORM).items()
+        if kind == "spec"
+    }
+    real_now = dt.datetime.now(dt.UTC)
+    moment = f"{real_now:%Y%m%dT%H%M%S%f}"
+    failures = [
+        RunFailure(PLATFORM, f"broken {moment}", real_now, b.summary(), "spec", subject=b.path.name)
+        for b in broken
+        if known.get(b.path.name) != "FIRING"  # what fires is told
+    ]
+    well = [
+        RunSuccess(PLATFORM, f"loads {moment}", real_now, "spec", name)
+        for name in sorted(set(known) - {b.path.name for b in broken})
+    ]
+    return observe_run_failures(project.store, failures, well, now=now)
+
+
+def failed_plannings(project: Project) -> dict[str, str]:
+    """Return the models whose new data could not be looked at lately, and their alert's state."""
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import unsettled
+
+    found = unsettled(project.store)
+    return {model: state for (model, kind, _), state in found.items() if kind == "planning"}
+
+
+def note_planning(project: Project, model: str, error: Exception | None) -> None:
+    """Record that a model's new data could not be looked at, or can be again."""
+    from mlmon_dagster.alerts import RunFailure, RunSuccess, observe_run_failures
+
+    real_now = dt.datetime.now(dt.UTC)
+    tick = f"{real_now:%Y%m%dT%H%M%S}"
+    failures, well = [], []
+    if error is None:
+        well = [RunSuccess(model, f"planned {tick}", real_now, "planning", in_a_row=2)]
+    else:
+        text = f"{type(error).__name__}: {error}"
+        failures = [RunFailure(model, f"failed {tick}", real_now, text, "planning", in_a_row=2)]
+    observe_run_failures(project.store, failures, well, now=project.now())
+
+
+def models_of(run: dg.DagsterRun) -> set[str]:
+    """Return the models that a run is for."""
+    if MODEL_TAG in run.tags:
+        return {run.tags[MODEL_TAG]}
+    return {key.path[0] for key in run.asset_selection or () if len(key.path) > 1}
+
+
+# Runs
+
+
+def _failed_runs(
+    instance: dg.DagsterInstance, known: set[str], now: dt.datetime
+) -> Iterator[RunFailure]:
+    from mlmon_dagster.alerts import RunFailure
+
+    wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - LOOK_BACK)
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        records = instance.get_run_records(wanted, limit=PAGE, cursor=cursor)
+        for record in records:
+            run = record.dagster_run
+            ended = dt.datetime.fromtimestamp(record.end_time or 0, dt.UTC)
+            models = models_of(run) & known
+            if models and run.tags.get("dagster/will_retry") != "true":
+                kind, message = _why_failed(instance, run.run_id)
+                for model in sorted(models):
+                    yield RunFailure(model, run.run_id, ended, message, kind)
+        if len(records) < PAGE:
+            return
+        cursor = records[-1].dagster_run.run_id
+
+
+def _why_failed(instance: dg.DagsterInstance, run_id: str) -> tuple[Kind, str]:
+    """Return what failed, a run or only its checks, and the first step's error."""
+    failed = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    causes: list[tuple[str, str]] = []
+    for record in failed.records:
+        event = record.event_log_entry.dagster_event
+        error = event.step_failure_data.error if event else None
+        if event is not None and error is not None:
+            step = (event.step_key or "").replace("__", "/")
+            causes.append((step, (error.cause or error).message.strip()))
+    if not causes:
+        return "run", "the run ended without a failed step; see its log"
+    kind: Kind = "check" if all(step.endswith("_check") for step, _ in causes) else "run"
+    return kind, f"{causes[0][0]}: {causes[0][1]}"
+
+
+def _runs_well_again(
+    instance: dg.DagsterInstance, broken: set[tuple[str, str, str]]
+) -> Iterator[RunSuccess]:
+    """Yield the newest successful run of every model that has a failed one."""
+    from mlmon_dagster.alerts import RunSuccess
+
+    for model in sorted({model for model, kind, _ in broken if kind in ("run", "check")}):
+        wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags={MODEL_TAG: model})
+        for record in instance.get_run_records(wanted, limit=1):
+            ended = dt.datetime.fromtimestamp(record.end_time or 0, dt.UTC)
+            for kind in ("run", "check"):
+                if (model, kind, "") in broken:
+                    yield RunSuccess(model, record.dagster_run.run_id, ended, kind)
+
+
+def _stuck_runs(
+    instance: dg.DagsterInstance, known: set[str], open_: Unsettled, now: dt.datetime
+) -> Iterator[Observed]:
+    from mlmon_dagster.alerts import RunFailure, RunSuccess
+
+    stuck: set[str] = set()
+    for record in instance.get_run_records(dg.RunsFilter(statuses=list(STUCK_AFTER))):
+        run = record.dagster_run
+        began = record.create_timestamp.astimezone(dt.UTC)
+        if record.start_time:
+            began = dt.datetime.fromtimestamp(record.start_time, dt.UTC)
+        limit = STUCK_AFTER[run.status]
+        if now - began < limit:
+            continue
+        for model in sorted(models_of(run) & known):
+            stuck.add(model)
+            hours = limit.total_seconds() / 3600
+            text = f"run {run.run_id} is {run.status.value} for more than {hours:g} h"
+            yield RunFailure(model, run.run_id, began + limit, text, "stuck")
+    for model, kind, subject in sorted(open_):
+        if kind == "stuck" and model not in stuck:
+            yield RunSuccess(model, f"none stuck {now:%Y%m%dT%H%M}", now, "stuck", subject)
+
+
+# Ticks and daemons
+
+
+def _ticks(
+    instance: dg.DagsterInstance, specs: Sequence[ModelSpec], open_: Unsettled
+) -> Iterator[Observed]:
+    """Yield failing ticks of our sensors and schedules, and later ones that went well."""
+    from dagster._core.scheduler.instigation import TickStatus
+
+    from mlmon_dagster.alerts import RunFailure, RunSuccess
+    from mlmon_dagster.alerts.lifecycle.routing import PLATFORM
+
+    ours = {*SENSORS, *(f"newest_{spec.time.granularity}" for spec in specs)}
+    for state in instance.all_instigator_state():
+        name = state.instigator_name
+        if name not in ours:
+            continue
+        in_a_row = 2 if name in SENSORS else 1  # a sensor's tick may time out; the next comes soon
+        done = [TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE]
+        ticks = instance.get_ticks(
+            state.instigator_origin_id, state.selector_id, limit=2, statuses=done
+        )
+        known = open_.get((PLATFORM, "tick", name), "OK")
+        for tick in takewhile(lambda tick: tick.is_failure, ticks):  # newest first
+            if known != "FIRING":  # what fires is told
+                error = tick.error.message.strip() if tick.error else "see the tick's log"
+                yield RunFailure(
+                    PLATFORM,
+                    f"{name}:{tick.tick_id}",
+                    dt.datetime.fromtimestamp(tick.timestamp, dt.UTC),
+                    f"{name}: {error}",
+                    "tick",
+                    subject=name,
+                    in_a_row=in_a_row,
+                )
+        if ticks and not ticks[0].is_failure and known != "OK":
+            when = dt.datetime.fromtimestamp(ticks[0].timestamp, dt.UTC)
+            tick_id = f"{name}:{ticks[0].tick_id}"
+            yield RunSuccess(PLATFORM, tick_id, when, "tick", name, in_a_row)
+
+
+def _daemons(
+    instance: dg.DagsterInstance, open_: Unsettled, now: dt.datetime
+) -> Iterator[Observed]:
+    """Yield the daemons that have run once and are silent; one that never ran is not missed."""
+    from mlmon_dagster.alerts import RunFailure, RunSuccess
+    from mlmon_dagster.alerts.lifecycle.routing import PLATFORM
+
+    for name, status in instance.get_daemon_statuses().items():
+        if status.last_heartbeat is None or not status.required:
+            continue
+        last = dt.datetime.fromtimestamp(status.last_heartbeat.timestamp, dt.UTC)
+        if not status.healthy and now - last < LOOK_BACK:
+            text = f"{name} was last heard of at {last:%Y-%m-%d %H:%M} UTC; is dagster-daemon up?"
+            key = f"{name}:{last:%Y%m%dT%H%M%S}"
+            yield RunFailure(PLATFORM, key, last, text, "daemon", subject=name)
+        elif status.healthy and (PLATFORM, "daemon", name) in open_:
+            yield RunSuccess(PLATFORM, f"{name}:well {last:%Y%m%dT%H%M}", last, "daemon", name)

@@ -8,8 +8,8 @@ from typing import Any
 
 import dagster as dg
 
+from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.checks import evaluation
-from mlmon_dagster.defs.lineage import asset_key
 from mlmon_dagster.defs.metadata import numbers_only
 from mlmon_dagster.pipeline.families import FAMILIES, MEASURED_BY
 from mlmon_dagster.pipeline.measure import numbers_of

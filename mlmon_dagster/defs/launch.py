@@ -9,11 +9,9 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from mlmon_dagster.defs.assets import BACKFILL_TAG
+from mlmon_dagster.defs.assets import BACKFILL_TAG, OVERVIEW_KEY, keys_of, range_tags
 from mlmon_dagster.defs.build import build_definitions
-from mlmon_dagster.defs.lineage import keys_of, range_tags
-from mlmon_dagster.defs.liveness import MODEL_TAG
-from mlmon_dagster.defs.overview import OVERVIEW_KEY
+from mlmon_dagster.defs.instance import MODEL_TAG
 from mlmon_dagster.pipeline.stopwatch import computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec, Window

@@ -8,11 +8,11 @@ from typing import Self
 
 import dagster as dg
 
-from mlmon_dagster.defs import broken, delivery, failures
+from mlmon_dagster.defs import assets, delivery
+from mlmon_dagster.defs.assets import asset_key, keys_of, range_tags
 from mlmon_dagster.defs.checks import evaluation
 from mlmon_dagster.defs.delivery import report_delivery
-from mlmon_dagster.defs.lineage import asset_key, keys_of, range_tags
-from mlmon_dagster.defs.liveness import MODEL_TAG, models_in_flight
+from mlmon_dagster.defs.instance import MODEL_TAG, models_in_flight
 from mlmon_dagster.defs.metadata import safe_metadata
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.backlogs import note_backlog
@@ -22,8 +22,8 @@ from mlmon_dagster.pipeline.plan import Request, plan
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec
-from mlmon_dagster.store.reading import backlog
-from mlmon_dagster.store.reading.backlog import Backlog
+from mlmon_dagster.store.state import manifest
+from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.writer_lock import BusyError
 
 ASSET_JOB = (
@@ -56,7 +56,7 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
     )
     def planner(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         requests: list[dg.RunRequest] = []
-        failing = failures.failed_plannings(project)
+        failing = delivery.failed_plannings(project)
         declared = models.again(project.now())
         waiting = [s.model for s in declared.specs if known.get(s.model) != s.time]
         ready = [s for s in declared.specs if s.model not in waiting]
@@ -68,18 +68,18 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
             try:
                 requests += _plan_model(tick, spec, len(ready) - n)
                 if spec.model in failing:
-                    failures.note_planning(project, spec.model, None)
+                    delivery.note_planning(project, spec.model, None)
             except Exception as error:
                 # One model's broken source must not stop the others; the tick log keeps the trace.
                 context.log.exception(f"planning of model {spec.model!r} failed")
                 if failing.get(spec.model) != "FIRING":  # what fires is told
-                    failures.note_planning(project, spec.model, error)
+                    delivery.note_planning(project, spec.model, error)
         if waiting:
-            context.log.info(f"{', '.join(waiting)}: {broken.UNKNOWN}")
+            context.log.info(f"{', '.join(waiting)}: {assets.NOT_LOADED_YET}")
         if not requests:
             return dg.SkipReason(
                 "every window is computed from its newest inputs, or failed too often"
-                + (f"; {', '.join(waiting)}: {broken.UNKNOWN}" if waiting else "")
+                + (f"; {', '.join(waiting)}: {assets.NOT_LOADED_YET}" if waiting else "")
             )
         return dg.SensorResult(run_requests=requests)
 
@@ -107,7 +107,7 @@ class Tick:
         """Look up what all models need to know, with one query each."""
         ends = time.monotonic() + TICK_SECONDS
         busy = models_in_flight(context.instance)
-        return cls(project, context, ends, busy, backlog.load_all(project.store.state))
+        return cls(project, context, ends, busy, manifest.load_backlogs(project.store.state))
 
     def seconds_left(self) -> float:
         """Return how much time is left for taking in files."""
@@ -139,7 +139,7 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> list[dg.RunReques
         return []
     before = tick.backlogs.get(spec.model, {})
     if before or report.n_left:
-        now = backlog.load(project.store.state, spec.model)
+        now = manifest.load_backlog(project.store.state, spec.model)
         note_backlog(project, spec.model, before, now)
     news = [file for file in report.files if file.status not in ("waiting", "skipped")]
     if news:
@@ -206,7 +206,7 @@ def dispatcher_sensor(project: Project, models: Models) -> dg.SensorDefinition:
     def alert_dispatcher(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         now = project.now()
         declared = models.again(now)
-        broken.report_broken(context.instance, declared.broken)
+        assets.report_broken(context.instance, declared.broken)
         summary = delivery.dispatch_alerts(
             project, declared.specs, context.instance, now, declared.broken
         )

@@ -27,7 +27,7 @@ from mlmon_dagster.demo import flights
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.steps import REPORTED, WINDOWED
 from mlmon_dagster.project import Project
-from mlmon_dagster.report.rollup import rolled_up_metrics
+from mlmon_dagster.report.summary import rolled_up_metrics
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.names import ALL, TABLE
 

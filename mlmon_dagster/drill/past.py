@@ -12,7 +12,7 @@ from mlmon_dagster.alerts.lifecycle.backtest import backtest
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs, judge_inputs
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ALL, PRODUCTION, ModelSpec, Window, complete_windows
-from mlmon_dagster.store.state import retention_marks, window_steps
+from mlmon_dagster.store.state import state_marks, window_steps
 from mlmon_dagster.store.state.window_steps import WindowInputs
 
 LOOK_BACK = 120  # newest windows among which healthy ones are looked for
@@ -36,7 +36,7 @@ class Past:
         states = window_steps.load(work.project.store.state, work.spec.model)
         profiled = set(window_steps.with_profiles(states))
         complete = complete_windows(work.spec.time, work.now)
-        kept = retention_marks.rows_from(work.project.store.state, work.spec.model).get(PRODUCTION)
+        kept = state_marks.rows_from(work.project.store.state, work.spec.model).get(PRODUCTION)
         newest = [w for w in complete if w.start in profiled and (not kept or w.start >= kept)]
         self.states: dict[dt.datetime, WindowInputs] = states
         self.work = replace(work, windows=tuple(newest[-LOOK_BACK:]))

@@ -1,4 +1,9 @@
-"""Faulty copies of healthy rows, what the product's own steps make of them, and who notices."""
+"""Faulty copies of healthy rows, what the product's own steps make of them, and who notices.
+
+The rows are read once. A copy with a fault in one column is profiled, measured and judged by the
+functions that a run calls; nothing of it is stored. Everything else of a window (other columns'
+metrics, the baseline, what is known of the window) is what the store holds.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +27,9 @@ from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
 from mlmon_dagster.pipeline.measure import compared
 from mlmon_dagster.pipeline.work import Work, parts_of
 from mlmon_dagster.spec import ModelSpec, Window
-from mlmon_dagster.spec.attribution import attributed
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.store.reading import personal
+from mlmon_dagster.spec.declaration import attributed
+from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 from mlmon_dagster.store.tables.columns import record_schema
 
@@ -239,7 +244,7 @@ class Trial:
     def _profile(self, copies: Mapping[str, tuple[Fault, float]]) -> None:
         """Profile copies of the rows, each as a dataset that its label names."""
         from mlmon_dagster.profiles import build_profiles
-        from mlmon_dagster.profiles.bins.stored import binnings_of, stored_baseline
+        from mlmon_dagster.profiles.bins.fit import binnings_of, stored_baseline
 
         store = self._work.project.store
         table = pa.concat_tables(self._copy(label, *copy) for label, copy in copies.items())
@@ -254,7 +259,7 @@ class Trial:
                 [w.start for w in part.windows], table.schema.field("window_start").type
             )
             rows = table.filter(pc.is_in(table.column("window_start"), starts))
-            key = personal.key_of(store.state, part.spec.model)
+            key = erased_ids.personal_key(store.state, part.spec.model)
             engine = _Copies(store, rows)
             self._profiles.append(
                 (part, build_profiles(engine, self._spec, _COPIES, mine, key=key))

@@ -1,9 +1,9 @@
 """Ingest: discover, wait until complete, parse with explicit types, check, quarantine, append."""
 
-from mlmon_dagster.ingest.again import replay_file
 from mlmon_dagster.ingest.cycle import ingest_new
-from mlmon_dagster.ingest.landing.stray import stray_files, told_of
+from mlmon_dagster.ingest.queue import replay_file
 from mlmon_dagster.ingest.report import FileReport, IngestReport, render_report
+from mlmon_dagster.ingest.stray import stray_files, told_of
 
 __all__ = [
     "FileReport",

@@ -22,9 +22,9 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from mlmon_dagster.ingest.cells.file_columns import carried_over, changes_between, layout_from
 from mlmon_dagster.ingest.declared_columns import columns_of, reading_of
-from mlmon_dagster.ingest.landing.staging import Staged
+from mlmon_dagster.ingest.landing import Staged
+from mlmon_dagster.ingest.raw import carried_over, changes_between, layout_from
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.rows.canonical import TIME
 from mlmon_dagster.ingest.rows.judge import Prepared
@@ -33,9 +33,9 @@ from mlmon_dagster.spec.baseline import LIVE
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import erased_ids, manifest, schema_changes, window_state
+from mlmon_dagster.store.state import erased_ids, manifest, model_history, window_state
 from mlmon_dagster.store.state.crash_points import reached
-from mlmon_dagster.store.state.declared import remember_declared
+from mlmon_dagster.store.state.state_marks import remember_declared
 from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.tables.id_index import may_repeat
 
@@ -406,7 +406,7 @@ def note_changes(
     layouts = [file.layout for file in batch if file.layout]
     if not layouts:
         return
-    stored = schema_changes.layout(conn, spec.model, batch[0].staged.stream)
+    stored = model_history.layout(conn, spec.model, batch[0].staged.stream)
     before = layout_from(stored.text) if stored else None
     if before and all(carried_over(before, layout) == before for layout in layouts):
         return
@@ -429,9 +429,9 @@ def _note(
 ) -> None:
     assert file.layout is not None
     stream = file.staged.stream
-    stored = schema_changes.layout(conn, spec.model, stream)
+    stored = model_history.layout(conn, spec.model, stream)
     if stored is None:
-        schema_changes.save_layout(conn, spec.model, stream, file.layout.text(), window, now)
+        model_history.save_layout(conn, spec.model, stream, file.layout.text(), window, now)
         return
     before = layout_from(stored.text)
     is_old = window is not None and stored.window_start is not None and window < stored.window_start
@@ -439,11 +439,11 @@ def _note(
     if is_old or after == before:
         return
     found = changes_between(before, after, columns_of(spec, stream))
-    schema_changes.note(
+    model_history.note_changes(
         conn, spec.model, stream, found, sha256=file.staged.sha256, path=path,
         window_start=window, now=now,
     )  # fmt: skip
-    schema_changes.save_layout(conn, spec.model, stream, after.text(), window, now)
+    model_history.save_layout(conn, spec.model, stream, after.text(), window, now)
 
 
 def _first_window(file: Prepared) -> dt.datetime | None:

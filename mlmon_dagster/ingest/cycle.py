@@ -11,18 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlmon_dagster.errors import SchemaError, StoreError
-from mlmon_dagster.ingest.again import reopen, stage_again
 from mlmon_dagster.ingest.commit import Committed, commit_batch, settle_from_log
 from mlmon_dagster.ingest.formats.parse import Parsed, parse_file
 from mlmon_dagster.ingest.formats.sql_source import Variables
-from mlmon_dagster.ingest.landing.candidate import Candidate
-from mlmon_dagster.ingest.landing.staging import (
+from mlmon_dagster.ingest.landing import (
+    Candidate,
     StillChangingError,
     clear_incoming,
     stage,
     staging_folder,
 )
-from mlmon_dagster.ingest.queue import Queued, find_work, source_of
+from mlmon_dagster.ingest.queue import Queued, find_work, reopen, source_of, stage_again
 from mlmon_dagster.ingest.refuse import Refusals
 from mlmon_dagster.ingest.report import FileReport, IngestReport
 from mlmon_dagster.ingest.rows.canonical import draft_rows
@@ -30,11 +29,10 @@ from mlmon_dagster.ingest.rows.judge import Prepared, drop_erased, judge_batch, 
 from mlmon_dagster.spec import FileSource, ModelSpec, Window
 from mlmon_dagster.spec.sources import STREAMS, Stream
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.reading import backlog
-from mlmon_dagster.store.reading.backlog import Backlog
-from mlmon_dagster.store.state import erased_ids
+from mlmon_dagster.store.state import erased_ids, manifest
 from mlmon_dagster.store.state.crash_points import reached
-from mlmon_dagster.store.state.declared import check_declared
+from mlmon_dagster.store.state.manifest import Backlog
+from mlmon_dagster.store.state.state_marks import check_declared
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables import kept_rows
 
@@ -147,7 +145,7 @@ class _Ingest:
         if self.again or is_resuming or self.store.root.is_local:  # else the daily upkeep does it
             kept_rows.sweep(self.store, self.spec.model)
         n_waiting = sum(report.status == "waiting" for report in self.reports)
-        backlog.note(
+        manifest.note_backlog(
             self.store.state, self.spec.model, self._backlog(left, work.waiting, looked_at)
         )
         return IngestReport(

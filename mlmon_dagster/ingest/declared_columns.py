@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from mlmon_dagster.spec import Feature, FeatureType, ModelSpec, Source
-from mlmon_dagster.spec.attribution import attributed
-from mlmon_dagster.spec.shap import shap_columns
+from mlmon_dagster.spec.declaration import attributed
+from mlmon_dagster.spec.monitors import shap_columns
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.spec.tasks import class_scores
 

@@ -1,19 +1,57 @@
-"""What is wrong with the rows of a file, by rule: the rows, the column, the reason, the wording."""
+"""What is wrong with files and rows: reason codes, next steps, and the faulty rows by rule."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlmon_dagster.ingest.declared_columns import EXPECTED, Column
-from mlmon_dagster.ingest.reasons import ROW_REASONS, shown
 
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
+# Whole files; `no_rows` is a warning, the file is done.
+FILE_REASONS: Final = {
+    "empty_file": "Write the file again with at least its header, or delete it",
+    "truncated": "The file is cut off: write it again under a temporary name, then rename it",
+    "unreadable": "Write the file again, and check which program made it",
+    "cut_line": "Write the file again with a line end after its last row",
+    "malformed_line": "Correct that line and write the file again",
+    "malformed_json": "Correct that line and write the file again, one JSON object a line",
+    "missing_column": "Add the column, or correct its name under 'columns' or 'features'",
+    "duplicate_column": "Give every column its own name and write the file again",
+    "not_utf8": "Save the file as UTF-8 and write it again",
+    "wrong_column_type": "Write the column with the expected type",
+    "too_large": "Split the file, or raise the limit under 'source'",
+    "too_many_bad": "Correct the rows and write the file again, or raise max_bad_rate",
+    "unknown_format": "Set 'format' under 'source' to parquet, csv, jsonl, kserve or sagemaker",
+    "source_failed": "Mend that; it is tried again at the next ingest, and nothing is lost",
+    "failed": "See the recorded errors; replay the file once the cause is removed",
+    "no_rows": "Nothing to do if no rows were expected",
+}
+# Single rows, kept in the dead letter.
+ROW_REASONS: Final = {
+    "null_required": "Fill the value in at the producer",
+    "null_not_allowed": "Fill the value in, or declare the feature 'nullable: true'",
+    "wrong_type": "Write the value with the expected type",
+    "score_out_of_range": "Write the score as a probability",
+    "naive_time": "Write times with an offset, or set 'naive: zone' under 'time'",
+    "ambiguous_time": "Write times with an offset",
+    "future_time": "Check the producer's clock, or raise skew_tolerance under 'time'",
+    "before_start": "Check the producer's clock, or set 'start' under 'time' to an earlier day",
+    "bad_actual": "Write the actual as 0 or 1",
+    "bad_dataset": "Write a known dataset",
+    "unpaired": "Write a request and its response into the same file",
+    "malformed_payload": "Log requests and responses in the documented format",
+    "erased": "Nothing to do: this prediction was erased on request",
+}
+MAX_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -88,3 +126,29 @@ def rows_at_fault(faults: Iterable[Fault], n_rows: int) -> Mask:
     for fault in faults:
         bad[fault.rows] = True
     return bad
+
+
+def shown(name: str) -> str:
+    """Quote a name from outside so that it cannot break a line, a terminal or a message."""
+    text = json.dumps(name, ensure_ascii=False)[1:-1].replace("'", "\\'")
+    text = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    return f"'{text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + '…'}'"
+
+
+def names(found: Iterable[str], limit: int = 8) -> str:
+    """List names for a message, at most ``limit`` of them."""
+    quoted = [shown(name) for name in found]
+    more = f" and {len(quoted) - limit} more" if len(quoted) > limit else ""
+    return ", ".join(quoted[:limit]) + more
+
+
+def did_you_mean(wanted: str, present: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the nearest present name, or an empty text."""
+    by_folded = {name.casefold(): name for name in present}
+    near = get_close_matches(wanted.casefold(), by_folded, n=1, cutoff=0.6)
+    return f" Did you mean {shown(by_folded[near[0]])}?" if near else ""
+
+
+def file_message(place: str, reason: str, found: str) -> str:
+    """Write the message of a refused file: where, what was found and expected, next step."""
+    return f"{place}: {found} {FILE_REASONS[reason]}."

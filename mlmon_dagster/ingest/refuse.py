@@ -12,7 +12,7 @@ from typing import Any, Final
 from mlmon_dagster.errors import MlmonError, SchemaError
 from mlmon_dagster.ingest.commit import letter_rows
 from mlmon_dagster.ingest.declared_columns import reading_of
-from mlmon_dagster.ingest.landing.staging import ending_of
+from mlmon_dagster.ingest.landing import ending_of
 from mlmon_dagster.ingest.queue import Queued
 from mlmon_dagster.ingest.raw import refused
 from mlmon_dagster.ingest.report import FileReport

@@ -1,9 +1,13 @@
-"""Service metrics: volume, latency quantiles and error rate."""
+"""Service metrics: volume, latency quantiles and error rate; and whether rows are unusually few."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
 
 from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.binnings import latency_representatives
@@ -13,6 +17,9 @@ from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.names import TABLE
 
 QUANTILES = {"p50_latency_ms": 0.5, "p95_latency_ms": 0.95, "p99_latency_ms": 0.99}
+MIN_WINDOWS = 14
+_MIN_ALIKE = 2
+_MAD, _Z80 = 1.4826, 1.2816
 
 
 def service_metrics(
@@ -92,3 +99,78 @@ def _error_rows(status: ColumnStatistics) -> MetricRows:
         reason=np.where(status.n == 0, "no_rows", "no_status"),
         method_version="wilson-1",
     )
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A window's rows against those of earlier windows.
+
+    Attributes:
+        usual: Median of the windows in the same place of the week; of all if there are too few.
+        drop: Missing share of the usual, 1 - n / usual; negative if there are more.
+        z: How many usual deviations the logarithm of n lies below; larger is stranger.
+    """
+
+    usual: float
+    drop: float
+    z: float
+
+
+def volume_drop(n: int, place: int, places: NDArray[np.int64], sizes: NDArray[np.int64]) -> Volume:
+    """Compare a window's rows with those of earlier windows.
+
+    The spread is that of log(size / usual size of its place) over the earlier windows, each against
+    the others, since of three windows one is always the usual one. It is robust (the larger of 1.48
+    MAD and the 80th percentile / 1.28, so that an incident of some days does not hide itself) and
+    never less than counting noise. So traffic that varies 100 times from day to day has no unusual
+    day, and steady traffic has one at a small drop; how large a drop matters is for the caller to
+    say.
+
+    Args:
+        n: Rows of the window, 0 or more.
+        place: Its place in the week, such as the weekday.
+        places: Places of the earlier windows, (W,), with rows each.
+        sizes: Their rows, (W,), at least 1.
+
+    Raises:
+        ValueError: If there are no earlier windows.
+
+    Example:
+        >>> week = np.tile(np.arange(7), 4)
+        >>> found = volume_drop(30, 3, week, np.full(28, 100))
+        >>> round(found.usual), round(found.drop, 2), found.z > 4
+        (100, 0.7, True)
+    """
+    if not len(sizes):
+        raise ValueError("no earlier windows to compare with")
+    logs = np.log(sizes + 0.5)
+    others = ~np.eye(len(logs), dtype=bool) if len(logs) > 1 else np.ones((1, 1), dtype=bool)
+    usual = np.array(
+        [_usual(int(p), places[o], logs[o], 1) for p, o in zip(places, others, strict=True)]
+    )
+    mine = _usual(place, places, logs, _MIN_ALIKE)
+    strayed = np.abs(logs - usual)
+    spread = max(
+        _MAD * float(np.median(strayed)),
+        float(np.quantile(strayed, 0.8)) / _Z80,
+        float(np.exp(-mine / 2)),  # of a Poisson count, relative to its mean
+    )
+    size = max(float(np.exp(mine)) - 0.5, 0.5)
+    return Volume(size, 1 - n / size, (mine - float(np.log(n + 0.5))) / spread)
+
+
+def _usual(
+    place: int, places: NDArray[np.int64], logs: NDArray[np.float64], at_least: int
+) -> float:
+    alike = logs[places == place]
+    return float(np.median(alike if len(alike) >= at_least else logs))
+
+
+def chance_of_so_few(k: int, n: int, share: float) -> float:
+    """Chance of at most ``k`` of ``n`` when each comes with probability ``share``.
+
+    Example:
+        >>> round(chance_of_so_few(1, 10, 0.5), 4)
+        0.0107
+    """
+    return float(stats.binom.cdf(k, n, share))

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.metrics.performance.score_order import NO_SCORES, ScoreOrder, add_up
+from mlmon_dagster.metrics.performance.roc import NO_SCORES, ScoreOrder, add_up
 from mlmon_dagster.spec.names import ALL
 
 CELL_KEYS = ("window_start", "dataset", "model_version", "slice_key", "slice_value")

@@ -1,12 +1,14 @@
-"""Family drift: a column whose distribution is really and largely unlike the baseline's."""
+"""Family drift: a column whose distribution is really and largely unlike the baseline's.
+
+Also a feature that counts for more or less than it did, and columns that no longer hang together
+as in the baseline.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from mlmon_dagster.monitors.adjust import benjamini_hochberg
-from mlmon_dagster.monitors.attribution import attributions, judge_attribution
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
@@ -14,15 +16,22 @@ from mlmon_dagster.monitors.evidence import (
     Evidence,
     Row,
     Window,
+    benjamini_hochberg,
+    excess,
     finite,
     not_tested,
     result_row,
 )
-from mlmon_dagster.monitors.limits import excess
-from mlmon_dagster.monitors.multivariate import judge_multivariate
-from mlmon_dagster.monitors.wording import no_verdict, number, subject
+from mlmon_dagster.monitors.wording import NAMES, no_verdict, number, subject
 from mlmon_dagster.spec import ALL
+from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT, attributed
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
+from mlmon_dagster.spec.monitors import (
+    CORRELATION_CHANGE,
+    CORRELATION_SHIFT,
+    Attribution,
+    Multivariate,
+)
 
 _MOST = 0.5  # of the rows of a window, outside the baseline's range, is drift whatever the distance
 _ALWAYS = ("psi", "jensen_shannon", "chi_square")  # of columns of any kind
@@ -210,3 +219,178 @@ def _limit(evidence: Evidence, window: Window, column: str, row: Row) -> float:
     found = evidence.whole(window, f"{row['metric']}{AUTO}", column) if monitor.auto else None
     usual = finite(found["value"]) if found else None
     return monitor.above if usual is None else usual
+
+
+def attributions(evidence: Evidence) -> dict[str, float]:
+    """Return feature -> its share of the attributions in the newest window that has any."""
+    for window in reversed(evidence.windows):
+        found = {
+            feature: finite(row["value"])
+            for feature in attributed(evidence.spec)
+            if (row := evidence.whole(window, ATTRIBUTION, feature)) is not None
+        }
+        known = {feature: value for feature, value in found.items() if value is not None}
+        if known:
+            return known
+    return {}
+
+
+def judge_attribution(evidence: Evidence, window: Window) -> Iterator[Row]:
+    """Fail features whose share of the attributions really and largely changed.
+
+    Large: by more than `above`. Real: its p-value, adjusted over the features of the window
+    (Benjamini-Hochberg), is at most q. Nothing of models that log no SHAP values.
+    """
+    declared, features = evidence.spec.monitors.drift.attribution, attributed(evidence.spec)
+    if declared is None or not features:
+        return
+    found = [(feature, evidence.whole(window, ATTRIBUTION_SHIFT, feature)) for feature in features]
+    reasons = [not_tested(window, row) for _, row in found]
+    p = [
+        float(row["p_value"]) if row is not None and not reason else float("nan")
+        for (_, row), reason in zip(found, reasons, strict=True)
+    ]
+    adjusted = benjamini_hochberg(p)
+    size = sum(not reason for reason in reasons)
+    for (feature, row), reason, each in zip(found, reasons, adjusted, strict=True):
+        if row is None or reason:
+            yield _unjudged_attribution(evidence, window, declared, feature, row, reason)
+        else:
+            yield _judged_attribution(evidence, window, declared, feature, row, each, size)
+
+
+def _unjudged_attribution(
+    evidence: Evidence,
+    window: Window,
+    declared: Attribution,
+    feature: str,
+    row: Row | None,
+    reason: str,
+) -> Row:
+    n = int(row["n"]) if row else int(window["n"])
+    return result_row(
+        evidence,
+        window,
+        evidence.spec.monitors.drift,
+        family="drift",
+        metric=ATTRIBUTION_SHIFT,
+        column=feature,
+        source=row,
+        status=NO_DATA,
+        reason=reason,
+        message=no_verdict(subject(ATTRIBUTION_SHIFT, feature), reason, n),
+        threshold=f"beyond {number(declared.above)}",
+    )
+
+
+def _judged_attribution(
+    evidence: Evidence,
+    window: Window,
+    declared: Attribution,
+    feature: str,
+    row: Row,
+    adjusted: float,
+    size: int,
+) -> Row:
+    monitor, shift = evidence.spec.monitors.drift, float(row["value"])
+    large, real = abs(shift) > declared.above, adjusted <= monitor.q
+    now = evidence.whole(window, ATTRIBUTION, feature)
+    share = float(now["value"]) if now is not None else float("nan")
+    message = (
+        f"{subject(ATTRIBUTION, feature)} is {number(share)} (n {int(row['n']):,}), "
+        f"{number(abs(shift))} {'more' if shift > 0 else 'less'} than in the baseline "
+        f"(n {int(row['n_baseline']):,}), {'beyond' if large else 'within'} "
+        f"{number(declared.above)}"
+    )
+    if large and not real:
+        message += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
+    is_error = declared.error_at is not None and abs(shift) > declared.error_at
+    failing = "ERROR" if is_error else monitor.severity
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        family="drift",
+        metric=ATTRIBUTION_SHIFT,
+        column=feature,
+        source=row,
+        status=failing if large and real else OK,
+        message=message + ".",
+        threshold=f"beyond {number(declared.above)}",
+        p_adjusted=finite(adjusted),
+        family_size=size,
+        details={"n_baseline": int(row["n_baseline"]), "q": monitor.q, "attribution": share},
+        **(excess(abs(shift), declared.above) if real or not large else {}),
+    )
+
+
+def judge_multivariate(evidence: Evidence, window: Window) -> Iterator[Row]:
+    """Fail a window in which the correlation of two columns really and largely changed.
+
+    Large: by more than `above` beyond noise. Real: its p-value, which the metric has adjusted over
+    all pairs, is at most q. Nothing where the spec does not declare it.
+    """
+    declared = evidence.spec.monitors.drift.multivariate
+    if declared is None:
+        return
+    row = evidence.whole(window, CORRELATION_SHIFT)
+    reason = not_tested(window, row)
+    if row is None or reason:
+        yield result_row(
+            evidence,
+            window,
+            evidence.spec.monitors.drift,
+            family="drift",
+            metric=CORRELATION_SHIFT,
+            source=row,
+            status=NO_DATA,
+            reason=reason,
+            message=no_verdict(
+                NAMES[CORRELATION_SHIFT], reason, int(row["n"]) if row else int(window["n"])
+            ),
+            threshold=f"above {number(declared.above)}",
+        )
+    else:
+        yield _judged_correlation(evidence, window, declared, row)
+
+
+def _judged_correlation(
+    evidence: Evidence, window: Window, declared: Multivariate, row: Row
+) -> Row:
+    monitor = evidence.spec.monitors.drift
+    large, real = row["value"] > declared.above, row["p_value"] <= monitor.q
+    failed = large and real
+    changes = _changes(evidence, window)
+    message = (
+        f"{NAMES[CORRELATION_SHIFT]} is {number(row['value'])} beyond sampling noise "
+        f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,}), "
+        f"{'above' if large else 'not above'} {number(declared.above)}"
+    )
+    if failed and changes:
+        said = ", ".join(f"{name} by {change:+.2f}" for name, change in changes.items())
+        message += f"; it changed most for {said}"
+    if large and not real:
+        message += f", but an unchanged window can be as far (p {number(row['p_value'])})"
+    is_error = declared.error_at is not None and row["value"] > declared.error_at
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        family="drift",
+        metric=CORRELATION_SHIFT,
+        source=row,
+        status=("ERROR" if is_error else monitor.severity) if failed else OK,
+        message=message + ".",
+        threshold=f"above {number(declared.above)}",
+        p_adjusted=finite(row["p_value"]),
+        details={"n_baseline": int(row["n_baseline"]), "q": monitor.q, "changes": changes},
+        **(excess(row["value"], declared.above) if real or not large else {}),
+    )
+
+
+def _changes(evidence: Evidence, window: Window) -> dict[str, float]:
+    """Return the pairs that changed most for sure, and by how much, the first one first."""
+    pairs = evidence.columns_with(CORRELATION_CHANGE)
+    found = [(pair, evidence.whole(window, CORRELATION_CHANGE, pair)) for pair in pairs]
+    known = {pair: float(row["value"]) for pair, row in found if row is not None}
+    return dict(sorted(known.items(), key=lambda item: -abs(item[1])))

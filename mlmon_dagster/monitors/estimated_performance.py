@@ -15,15 +15,15 @@ from mlmon_dagster.monitors.evidence import (
     Evidence,
     Row,
     Window,
+    excess,
     finite,
     not_valued,
     result_row,
 )
-from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.monitors.wording import NAMES, no_verdict, number
 from mlmon_dagster.spec import EstimateMonitor
-from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import is_loss
+from mlmon_dagster.spec.tasks import estimated, residual
 
 FAMILY = "estimated_performance"
 

@@ -1,19 +1,20 @@
-"""What the judges see, prepared once, and the row that they all return."""
+"""What the judges see, prepared once, the limits they hold it against, and the row they return."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
-from mlmon_dagster.metrics.performance.level import UsualLevel, usual_level
-from mlmon_dagster.spec import ModelSpec, Severity
+from mlmon_dagster.metrics.clusters import UsualLevel, usual_level
+from mlmon_dagster.spec import Condition, ModelSpec, Severity
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.scalars import KOfN
@@ -42,6 +43,7 @@ _DEFAULTS: dict[str, Any] = {
     "unread_actuals_until": "",
 }
 _SLICE = ["dataset", "window_start", "metric", "column_name", "slice_key", "slice_value"]
+MIN_COUNT = 3
 
 
 class Monitor(Protocol):
@@ -317,3 +319,79 @@ def finite(value: Any) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     return float(value)
+
+
+def rate_fails(condition: Condition, row: Row) -> bool:
+    """Judge a share: past the limit, and not because of one or two rows.
+
+    One unseen value among 50 rows is 2 %, but no evidence for more than 1 %. So a share above its
+    limit fails when at least 3 rows show it, or when its 95 % interval is above the limit too
+    (always so for a limit of 0). A share below its limit fails as it is.
+    """
+    value = row["value"]
+    if not condition.fails(value):
+        return False
+    if condition.above is None:
+        return True
+    return bool(round(value * row["n"]) >= MIN_COUNT or row["lower"] > condition.above)
+
+
+def excess(worse: float, limit: float, error: float | None = None) -> Row:
+    """Say how far past its limit a window is, in units of the limit, as fields of its result.
+
+    Alerts tell by it a severe window from one just past the limit, and a recovery from a lucky
+    window.
+
+    Args:
+        worse: How much worse than nothing the window is, in any unit.
+        limit: From where that is too much, in the same unit. With a limit of 0 the unit is that of
+            ``worse``, and 0 is all that is right.
+        error: Half the 95 % interval of ``worse``; None if unknown.
+
+    Returns:
+        ``excess`` (-1: nothing, 0: at the limit, 1: twice as far) and ``excess_error``, with six
+        decimals; None for what is not finite.
+    """
+    unit = abs(limit) or 1.0
+    past = (worse - limit) / unit if limit or worse > 0 else -1.0
+    known = finite(past), finite(None if error is None else abs(error) / unit)
+    return dict(
+        zip(
+            ("excess", "excess_error"),
+            (None if number is None else round(number, 6) for number in known),
+            strict=True,
+        )
+    )
+
+
+def excess_of(condition: Condition, row: Row) -> Row:
+    """Say how far past a fixed limit a value is, see `excess`; below a limit counts as above it."""
+    value, lower, upper = row["value"], row.get("lower"), row.get("upper")
+    if condition.above is not None:
+        near = finite(lower)
+        return excess(value, condition.bound, None if near is None else value - near)
+    near, unit = finite(upper), condition.bound
+    return excess(2 * unit - value, unit, None if near is None else near - value)
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values so that calling those <= q real gives a false-discovery rate of at most q.
+
+    Args:
+        p_values: One family; NaN for what was not tested, which does not count.
+
+    Returns:
+        Adjusted values in the same order, NaN where untested.
+
+    Example:
+        >>> [round(p, 4) for p in benjamini_hochberg([0.01, 0.04, 0.03])]
+        [0.03, 0.04, 0.04]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    if len(tested):
+        order = tested[np.argsort(p[tested], kind="stable")]
+        scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
+        adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return [float(value) for value in adjusted]

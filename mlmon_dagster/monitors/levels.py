@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mlmon_dagster.metrics.clusters import LevelShift, UsualLevel, level_shift
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.metrics.performance.level import LevelShift, UsualLevel, level_shift
 from mlmon_dagster.metrics.performance.multiclass import CLASS
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
@@ -19,11 +19,11 @@ from mlmon_dagster.monitors.evidence import (
     Evidence,
     Row,
     Window,
+    excess,
     finite,
     not_mature,
     result_row,
 )
-from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.monitors.wording import NAMES, no_verdict, number
 from mlmon_dagster.spec import PerformanceMonitor
 from mlmon_dagster.spec.names import TABLE

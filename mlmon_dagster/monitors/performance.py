@@ -10,7 +10,6 @@ from scipy import special
 
 from mlmon_dagster.metrics.clusters import USUAL, beyond_usual
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.monitors.adjust import benjamini_hochberg
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
@@ -18,12 +17,13 @@ from mlmon_dagster.monitors.evidence import (
     Evidence,
     Row,
     Window,
+    benjamini_hochberg,
+    excess,
     finite,
     not_mature,
     result_row,
 )
 from mlmon_dagster.monitors.levels import judge_level
-from mlmon_dagster.monitors.limits import excess
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
 from mlmon_dagster.spec import PerformanceMonitor
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss

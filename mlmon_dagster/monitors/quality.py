@@ -10,11 +10,12 @@ from mlmon_dagster.monitors.evidence import (
     Evidence,
     Row,
     Window,
+    excess_of,
     finite,
     not_measured,
+    rate_fails,
     result_row,
 )
-from mlmon_dagster.monitors.limits import excess_of, rate_fails
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition, Feature
 from mlmon_dagster.spec.metric_registry import AUTO

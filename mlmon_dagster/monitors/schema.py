@@ -6,8 +6,16 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from mlmon_dagster.monitors.evidence import NO_DATA, OK, Evidence, Row, Window, result_row
-from mlmon_dagster.monitors.limits import MIN_COUNT, excess
+from mlmon_dagster.monitors.evidence import (
+    MIN_COUNT,
+    NO_DATA,
+    OK,
+    Evidence,
+    Row,
+    Window,
+    excess,
+    result_row,
+)
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, threshold
 
 

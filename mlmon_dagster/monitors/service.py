@@ -1,25 +1,30 @@
-"""Family service: latency, errors and volume of the serving system."""
+"""Family service: latency and errors of the serving system, and fewer predictions than usual."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from mlmon_dagster.metrics.service import MIN_WINDOWS, volume_drop
 from mlmon_dagster.monitors.evidence import (
+    MIN_COUNT,
     NO_DATA,
     OK,
     Evidence,
     Row,
     Window,
+    excess,
+    excess_of,
     not_measured,
     production,
     result_row,
 )
-from mlmon_dagster.monitors.limits import MIN_COUNT, excess_of
-from mlmon_dagster.monitors.volume import judge_volume
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition
 
 _ROLES = {"p95_latency_ms": "latency_ms", "p99_latency_ms": "latency_ms", "error_rate": "status"}
+STRANGE = 4.0  # usual deviations below the usual
 
 
 def judge(evidence: Evidence) -> list[Row]:
@@ -88,4 +93,45 @@ def _judge_metric(evidence: Evidence, window: Window, metric: str, condition: Co
         message=message,
         **excess_of(condition, row),
         **common,
+    )
+
+
+def judge_volume(evidence: Evidence, window: Window) -> Row | None:
+    """Fail a window with far fewer rows than its place in the week usually has.
+
+    It needs `MIN_WINDOWS` earlier windows with rows (`earlier_places` and `earlier_sizes` of the
+    window); before that there is no row. An empty window is the business of freshness, and one
+    whose rows were refused that of the schema: neither has a row here.
+    """
+    monitor = evidence.spec.monitors.service
+    condition, sizes = monitor.volume_drop, window.get("earlier_sizes", ())
+    refused = window["schema_broken"] or window["n_quarantined"]
+    if condition is None or not window["n"] or refused:
+        return None
+    if len(sizes) < MIN_WINDOWS:
+        return None
+    n = int(window["n"])
+    found = volume_drop(n, int(window["place"]), window["earlier_places"], np.asarray(sizes))
+    failed = condition.fails(found.drop) and found.z > STRANGE
+    share = f"{abs(found.drop) * 100:.0f}"
+    message = (
+        f"{n:,} predictions, {share} % {'less' if found.drop >= 0 else 'more'} than the usual "
+        f"{found.usual:,.0f} of such a window"
+    )
+    if condition.fails(found.drop) and not failed:
+        message += "; the volume varies as much anyway"
+    return result_row(
+        evidence,
+        window,
+        monitor,
+        family="service",
+        metric="volume_drop",
+        status=monitor.severity if failed else OK,
+        message=message + ".",
+        value=found.drop,
+        baseline_value=found.usual,
+        threshold=threshold(condition),
+        method_version="volume-1",
+        details={"usual": round(found.usual, 1), "z": round(found.z, 2)},
+        **excess(found.drop, condition.bound),
     )

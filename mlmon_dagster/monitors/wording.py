@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlmon_dagster.spec import Condition
-from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.tasks import estimated, residual
 
 NAMES = {
     "null_rate": "Null share",

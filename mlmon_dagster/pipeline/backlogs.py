@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Mapping
 
 from mlmon_dagster.project import Project
-from mlmon_dagster.store.reading.backlog import Backlog
+from mlmon_dagster.store.state.manifest import Backlog
 
 BACKLOG_AFTER = dt.timedelta(minutes=10)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.spec import ModelSpec, first_window
-from mlmon_dagster.spec.profiling import profile_digest
+from mlmon_dagster.spec.model import profile_digest
 from mlmon_dagster.store.state import window_steps
 from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs
 
@@ -58,7 +58,7 @@ def first_of(states: Mapping[dt.datetime, WindowInputs]) -> dict[dt.datetime, Wi
 
 
 def _described(baseline: Baseline) -> Numbers:
-    from mlmon_dagster.profiles.bins.seasons import season_notice
+    from mlmon_dagster.profiles.baseline import season_notice
 
     notice = season_notice(baseline.windows)
     return {

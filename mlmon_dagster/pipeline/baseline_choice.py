@@ -15,7 +15,7 @@ from mlmon_dagster.store.state.window_steps import NO_BASELINE, StepMark
 
 if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
-    from mlmon_dagster.store.baselines.fitted_baselines import StoredBaseline
+    from mlmon_dagster.store.baselines import StoredBaseline
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def baseline_of(spec: ModelSpec, family: str) -> BaselineSpec:
 
 def comparisons(work: Work, family: str, columns: Sequence[str]) -> Iterator[Comparison]:
     """Yield the run's windows in parts, each with the baseline it is compared with."""
-    from mlmon_dagster.profiles.baseline.rolling import RollingBaselines, is_rolling
+    from mlmon_dagster.profiles.rolling import RollingBaselines, is_rolling
 
     store, spec, choice = work.project.store, work.spec, baseline_of(work.spec, family)
     for part, stored in _parts(work):
@@ -71,7 +71,7 @@ def comparisons(work: Work, family: str, columns: Sequence[str]) -> Iterator[Com
 
 def fixed_comparisons(work: Work) -> Iterator[Comparison]:
     """Yield the run's windows in parts, each with its baseline where that does not move on."""
-    from mlmon_dagster.profiles.baseline.rolling import is_rolling
+    from mlmon_dagster.profiles.rolling import is_rolling
 
     for part, stored in _parts(work):
         is_fixed = stored is not None and not is_rolling(stored, work.spec.baseline)
@@ -80,7 +80,7 @@ def fixed_comparisons(work: Work) -> Iterator[Comparison]:
 
 def _parts(work: Work) -> Iterator[tuple[Work, StoredBaseline | None]]:
     """Yield the run's windows in parts that share a stored baseline; None while there is none."""
-    from mlmon_dagster.profiles.bins.stored import stored_baseline
+    from mlmon_dagster.profiles.bins.fit import stored_baseline
 
     for part in parts_of(work) if work.windows else []:
         try:
@@ -91,7 +91,7 @@ def _parts(work: Work) -> Iterator[tuple[Work, StoredBaseline | None]]:
 
 def _own(part: Work) -> Baseline | None:
     """Return the baseline in force for a part, which has rows of its own."""
-    from mlmon_dagster.profiles.baseline.rolling import load_baseline
+    from mlmon_dagster.profiles.rolling import load_baseline
 
     return _or_none(partial(load_baseline, part.project.store, part.spec, part.start))
 

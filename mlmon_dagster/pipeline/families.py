@@ -19,14 +19,17 @@ from mlmon_dagster.pipeline.quarantined import quarantined_files, reported_in
 from mlmon_dagster.pipeline.steps import ASSETS
 from mlmon_dagster.pipeline.usual_volume import repeating_files, sent_again, volumes
 from mlmon_dagster.pipeline.work import Work
-from mlmon_dagster.spec import ModelSpec, Window, attribution
+from mlmon_dagster.spec import ModelSpec, Window, declaration
 from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
-from mlmon_dagster.spec.conditions import Condition
-from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
-from mlmon_dagster.spec.monitors import PerformanceMonitor
-from mlmon_dagster.spec.multivariate import CHANGE, SHIFT
-from mlmon_dagster.store.state import schema_changes
+from mlmon_dagster.spec.monitors import (
+    CORRELATION_CHANGE,
+    CORRELATION_SHIFT,
+    Condition,
+    PerformanceMonitor,
+)
+from mlmon_dagster.spec.tasks import estimated, residual
+from mlmon_dagster.store.state import model_history
 from mlmon_dagster.store.state.window_steps import WindowInputs
 
 if TYPE_CHECKING:
@@ -174,7 +177,11 @@ def _plotted(*metrics: str) -> Plotted:
 
 
 def _plotted_drift(metric: str, column: str) -> str | None:
-    return SHIFT if metric == SHIFT else _plotted("psi", attribution.ATTRIBUTION)(metric, column)
+    return (
+        metric
+        if metric == CORRELATION_SHIFT
+        else _plotted("psi", declaration.ATTRIBUTION)(metric, column)
+    )
 
 
 # --- schema
@@ -183,11 +190,11 @@ def _plotted_drift(metric: str, column: str) -> str | None:
 def _schema_facts(work: Work, windows: Sequence[Window]) -> list[Facts]:
     spec = work.spec
     files, taken = quarantined_files(work), repeating_files(work, windows[0].end)
-    found = schema_changes.changes(work.project.store.state, spec.model)
+    found = model_history.changes(work.project.store.state, spec.model)
     rows: list[Facts] = []
     for window in windows:
         quarantined = reported_in(files, window, spec.time)["path"].astype(str).tolist()
-        changed = schema_changes.warned_in(found, window.start)
+        changed = model_history.warned_in(found, window.start)
         rows.append(
             {
                 "n_quarantined": len(quarantined),
@@ -284,8 +291,8 @@ def _drift_limits(spec: ModelSpec) -> str:
 def _drift_metrics(spec: ModelSpec) -> Sequence[str]:
     # Columns without an order have no ks; psi also explains by slice.
     method = spec.monitors.drift.method
-    joint = (SHIFT, CHANGE) if spec.monitors.drift.multivariate else ()
-    shap = (attribution.ATTRIBUTION, attribution.SHIFT) if spec.columns.shap else ()
+    joint = (CORRELATION_SHIFT, CORRELATION_CHANGE) if spec.monitors.drift.multivariate else ()
+    shap = (declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT) if spec.columns.shap else ()
     novel = (NOVEL, f"{NOVEL}{AUTO}")
     return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, *joint, *shap})
 
@@ -325,7 +332,7 @@ def _own_performance(work: Work, baseline: Baseline | None) -> References:
 
 def _windows_of(work: Work, baseline: Baseline | None) -> pd.DataFrame | None:
     """Return the performance of each window of the baseline, of what is judged by its level."""
-    from mlmon_dagster.metrics.performance.score_order import SCORE_ORDER
+    from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
     from mlmon_dagster.metrics.statistics import select
     from mlmon_dagster.profiles.measure.measures import measure, performance_columns
 

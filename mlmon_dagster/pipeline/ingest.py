@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.pipeline.work import Numbers, Work
-from mlmon_dagster.store.state import schema_changes
+from mlmon_dagster.store.state import model_history
 
 if TYPE_CHECKING:
     from mlmon_dagster.ingest import IngestReport
@@ -35,7 +35,7 @@ def ingest(
         wait_seconds=wait_seconds,
     )
     if work.spec.has_actuals and any(file.status == "done" for file in report.files):
-        from mlmon_dagster.store.upkeep.unmatched_actuals import settle_unmatched
+        from mlmon_dagster.store.upkeep.maintenance import settle_unmatched
 
         settle_unmatched(work.project.store, work.spec, work.now)
     return report
@@ -66,14 +66,14 @@ def ingest_numbers(report: IngestReport) -> Numbers:
 
 def schema_changes_now(work: Work) -> Numbers:
     """Return the changes of the files' columns that this ingest saw first; nothing if none."""
-    seen = schema_changes.changes(work.project.store.state, work.spec.model, since=work.now)
+    seen = model_history.changes(work.project.store.state, work.spec.model, since=work.now)
     lines = [f"{item.change.text()} ({item.stream}, {item.path})" for item in seen]
     return {"schema_changes": "\n".join(lines[:20])} if lines else {}
 
 
 def table_sizes(work: Work) -> Numbers:
     """Return rows and bytes of the model's tables, as of their newest versions."""
-    from mlmon_dagster.store.reading.sizes import describe_tables
+    from mlmon_dagster.store.reading import describe_tables
 
     numbers: Numbers = {}
     for row in describe_tables(work.project.store, work.spec.model):

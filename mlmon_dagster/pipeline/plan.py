@@ -25,10 +25,10 @@ from mlmon_dagster.spec import (
     maturity_of,
     window_containing,
 )
-from mlmon_dagster.spec.profiling import profile_digest
-from mlmon_dagster.spec.rolling import EarlierWindows, mark_of_windows
-from mlmon_dagster.store.baselines import promotions
-from mlmon_dagster.store.state import retention_marks, window_steps
+from mlmon_dagster.spec.model import profile_digest
+from mlmon_dagster.spec.windows import EarlierWindows, mark_of_windows
+from mlmon_dagster.store.baselines import BaselinesInForce, baselines_in_force
+from mlmon_dagster.store.state import state_marks, window_steps
 from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs
 
 MAX_ATTEMPTS = 3
@@ -73,7 +73,7 @@ def plan(
     inputs = window_steps.load(engine, spec.model)
     if first := _baseline_request(engine, spec, inputs):
         return [first]  # every window is compared with it, so the windows wait for one tick
-    force = promotions.in_force(engine, spec.model)
+    force = baselines_in_force(engine, spec.model)
     order = _with_rows(engine, spec, complete_windows(spec.time, now))
     moved = _moved(spec, order, inputs, force)
     stale = [
@@ -107,7 +107,7 @@ def _is_fresh(state: WindowInputs | None, now: dt.datetime) -> bool:
 
 def _with_rows(engine: sa.Engine, spec: ModelSpec, windows: Sequence[Window]) -> list[Window]:
     """Leave out windows whose rows were deleted by age: their numbers stay as they are."""
-    mark = retention_marks.rows_from(engine, spec.model).get(PRODUCTION)
+    mark = state_marks.rows_from(engine, spec.model).get(PRODUCTION)
     return [window for window in windows if mark is None or window.start >= mark]
 
 
@@ -182,7 +182,7 @@ def _moved(
     spec: ModelSpec,
     order: Sequence[Window],
     inputs: Mapping[dt.datetime, WindowInputs],
-    force: promotions.BaselinesInForce,
+    force: BaselinesInForce,
 ) -> dict[dt.datetime, tuple[str, ...]]:
     """Return the windows whose earlier windows changed after they were compared with them."""
     choice = baseline_of(spec, "drift")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step, parts_of
 from mlmon_dagster.spec.baseline import LIVE
-from mlmon_dagster.store.baselines import promotions
-from mlmon_dagster.store.reading import personal
+from mlmon_dagster.store import baselines
+from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.window_steps import NO_BASELINE
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ def build_window_profiles(work: Work) -> dict[str, Numbers]:
 
 def _build_part(work: Work) -> dict[str, Numbers]:
     from mlmon_dagster.profiles import build_profiles, save_profiles
-    from mlmon_dagster.profiles.bins.stored import binnings_in_force
+    from mlmon_dagster.profiles.bins.fit import binnings_in_force
 
     store, spec = work.project.store, work.spec
     before = work.states()
-    baseline_id = promotions.in_force(store.state, spec.model).at(work.start)
+    baseline_id = baselines.baselines_in_force(store.state, spec.model).at(work.start)
     source = store.inference_records(spec).from_sql(work.windows, LIVE)
     binnings = binnings_in_force(store, spec, work.start)
-    key = personal.key_of(store.state, spec.model)
+    key = erased_ids.personal_key(store.state, spec.model)
     profiles = build_profiles(store, spec, source, binnings, key=key)
     save_profiles(store, spec, profiles, work.windows)
     marks = {w.start: mark_of(before, w, "inference_store") for w in work.windows}

@@ -23,7 +23,7 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
 
     A frozen window keeps the records it was closed with.
     """
-    from mlmon_dagster.store.reading.ground_truth_lag import GroundTruthLag, measure_lags
+    from mlmon_dagster.store.reading import GroundTruthLag, measure_lags
 
     store, spec = work.project.store, work.spec
     before = work.states()

@@ -10,9 +10,8 @@ from typing import Any
 from mlmon_dagster.pipeline.usual_volume import is_waiting
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
-from mlmon_dagster.store.reading import backlog
-from mlmon_dagster.store.reading.backlog import Backlog
-from mlmon_dagster.store.state import monitor_results, window_steps
+from mlmon_dagster.store.state import manifest, monitor_results, window_steps
+from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.window_steps import WindowInputs
 
 ALWAYS = 30  # newest windows that every look judges; older ones where their verdict is out of date
@@ -79,7 +78,7 @@ def unread_files(work: Work, windows: Sequence[Window]) -> dict[dt.datetime, dic
     verdict waits for those that were there when it was first judged, and for no later ones: a
     stream of new files would otherwise put it off for ever. What was decided once stays so.
     """
-    left = backlog.load(work.project.store.state, work.spec.model)
+    left = manifest.load_backlog(work.project.store.state, work.spec.model)
     if not left:
         return {}
     known = monitor_results.versions(

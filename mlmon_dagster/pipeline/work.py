@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.pipeline.steps import STEPS
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window
-from mlmon_dagster.store.baselines import promotions
+from mlmon_dagster.store import baselines
 from mlmon_dagster.store.state import window_steps
 from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs
 
@@ -63,7 +63,7 @@ class Work:
 
 def parts_of(work: Work) -> list[Work]:
     """Split a run's windows where another baseline comes into force."""
-    force = promotions.in_force(work.project.store.state, work.spec.model)
+    force = baselines.baselines_in_force(work.project.store.state, work.spec.model)
     groups = groupby(work.windows, key=lambda window: force.at(window.start))
     return [replace(work, windows=tuple(windows)) for _, windows in groups]
 

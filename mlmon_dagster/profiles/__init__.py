@@ -1,9 +1,9 @@
 """Profiles: mergeable statistics per window, slice and column, computed in the query engine."""
 
-from mlmon_dagster.profiles.baseline.baseline import Baseline, ensure_baseline, fit_period
-from mlmon_dagster.profiles.baseline.rolling import load_baseline
+from mlmon_dagster.profiles.baseline import Baseline, ensure_baseline, fit_period
 from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.profiles.build import build_profiles
+from mlmon_dagster.profiles.rolling import load_baseline
 from mlmon_dagster.profiles.storage import load_profiles, save_profiles
 
 __all__ = [

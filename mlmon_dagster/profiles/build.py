@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.arrays import Ints
 from mlmon_dagster.metrics.binnings import label_counts, representatives, upper_edges
-from mlmon_dagster.metrics.performance.score_order import DEEPEST, ScoreOrder, add_up, depth_of
+from mlmon_dagster.metrics.performance.roc import DEEPEST, ScoreOrder, add_up, depth_of
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, commonest, empty, select
 from mlmon_dagster.profiles.bins.fit import is_personal, value_expressions
 from mlmon_dagster.profiles.bins.joint import profile_joint
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, NULL_CODE, Column, Dialect
-from mlmon_dagster.profiles.sql.cells import Cells, as_numpy
-from mlmon_dagster.profiles.sql.compiler import Engine, Statements
+from mlmon_dagster.profiles.sql.compiler import Cells, Codes, Engine, Statements, as_numpy
 from mlmon_dagster.profiles.sql.loss_columns import (
     Values,
     group_columns,
@@ -27,7 +26,6 @@ from mlmon_dagster.profiles.sql.loss_columns import (
     resolve,
     row_source,
 )
-from mlmon_dagster.profiles.sql.score_by_decision import Codes
 from mlmon_dagster.profiles.sql.sorted_columns import with_numeric
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL

@@ -15,9 +15,9 @@ from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.report.trace import HIGHER_IS_BETTER
 from mlmon_dagster.spec import Granularity, ModelSpec, PerformanceMonitor, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
 from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.tasks import estimated, residual
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import metric_log
 

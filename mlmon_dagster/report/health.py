@@ -35,7 +35,7 @@ from mlmon_dagster.report.trace import HIGHER_IS_BETTER, newest_mature, performa
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state.schema_changes import SeenChange, changes
+from mlmon_dagster.store.state.model_history import SeenChange, changes
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,7 +22,7 @@ from mlmon_dagster.metrics.clusters import SERIES, change, standard_errors
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.decomposition import decompose, ratio_parts
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns
-from mlmon_dagster.monitors.adjust import benjamini_hochberg
+from mlmon_dagster.monitors.evidence import benjamini_hochberg
 from mlmon_dagster.profiles import load_baseline, load_profiles
 from mlmon_dagster.profiles.measure.measures import columns_of, performance
 from mlmon_dagster.profiles.sql.compiler import NULL_SLICE

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field
 
 from mlmon_dagster.spec import names
+from mlmon_dagster.spec.names import secret_keys, url_problem
 from mlmon_dagster.spec.scalars import Declared, Duration, as_tuple, shown
-from mlmon_dagster.spec.urls import secret_keys, url_problem
 
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

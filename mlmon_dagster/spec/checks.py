@@ -10,20 +10,17 @@ from zoneinfo import ZoneInfo
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import policy_problems
-from mlmon_dagster.spec.attribution import attribution_problems
-from mlmon_dagster.spec.estimates import estimate_problems
-from mlmon_dagster.spec.features import alias_problems
-from mlmon_dagster.spec.predicate_parser import parse_predicate, predicate_columns
-from mlmon_dagster.spec.retention import retention_problems
+from mlmon_dagster.spec.declaration import alias_problems, attribution_problems, retention_problems
+from mlmon_dagster.spec.predicate import parse_predicate, predicate_columns
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
 from mlmon_dagster.spec.sources import source_problems
-from mlmon_dagster.spec.tasks import metric_problem, task_problems
+from mlmon_dagster.spec.tasks import estimate_problems, metric_problem, task_problems
 
 if TYPE_CHECKING:
     from mlmon_dagster.spec.declaration import Declaration
 
 
-Path = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 _MOST_SLICE_COLUMNS = 3
 _SLICEABLE, _OUTPUTS = ("categorical", "boolean"), ("score", "prediction", "actual")
 
@@ -31,7 +28,7 @@ _SLICEABLE, _OUTPUTS = ("categorical", "boolean"), ("score", "prediction", "actu
 class Problem(NamedTuple):
     """One thing wrong with a spec, and where: ``("features", "temp")``."""
 
-    path: Path
+    path: FieldPath
     message: str
 
 
@@ -50,7 +47,7 @@ def find_problems(spec: Declaration, without: Collection[str] = ()) -> list[Prob
     ]
 
 
-def _said(path: Path, message: str | None) -> Iterator[Problem]:
+def _said(path: FieldPath, message: str | None) -> Iterator[Problem]:
     if message is not None:
         yield Problem(path, message)
 
@@ -181,7 +178,7 @@ def _baseline(spec: Declaration) -> Iterator[Problem]:
 def _slices(spec: Declaration) -> Iterator[Problem]:
     seen = set()
     for index, key in enumerate(spec.slices):
-        where: Path = ("slices", index)
+        where: FieldPath = ("slices", index)
         if not 1 <= len(key) <= _MOST_SLICE_COLUMNS or len(set(key)) < len(key):
             yield Problem(where, f"a slice has 1 to {_MOST_SLICE_COLUMNS} different columns")
         if frozenset(key) in seen:
@@ -229,7 +226,7 @@ def _monitors(spec: Declaration) -> Iterator[Problem]:
 def _monitored_columns(spec: Declaration, family: str) -> Iterator[Problem]:
     monitor = getattr(spec.monitors, family)
     known = [*spec.features, *(r for r in _OUTPUTS if getattr(spec.columns, r))]
-    where: Path = ("monitors", family, "columns")
+    where: FieldPath = ("monitors", family, "columns")
     columns = () if monitor.columns == "all" else monitor.columns
     for index, column in enumerate(columns):
         if column in columns[:index]:
@@ -242,7 +239,7 @@ def _monitored_columns(spec: Declaration, family: str) -> Iterator[Problem]:
 def _performance(spec: Declaration) -> Iterator[Problem]:
     seen: set[str] = set()
     for index, monitor in enumerate(spec.monitors.performance):
-        where: Path = ("monitors", "performance", index)
+        where: FieldPath = ("monitors", "performance", index)
         if monitor.metric in seen:
             yield Problem(where, f"{monitor.metric} is monitored twice; keep one")
         seen.add(monitor.metric)

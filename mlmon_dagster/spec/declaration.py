@@ -3,35 +3,146 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from mlmon_dagster.spec.actuals import ActualsPolicy
+from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import AlertPolicy
-from mlmon_dagster.spec.baseline import (
-    BaselineSpec,
-    DeclaredBaseline,
-)
-from mlmon_dagster.spec.evaluation import Costs, Fairness
-from mlmon_dagster.spec.features import Feature
+from mlmon_dagster.spec.baseline import BaselineSpec, DeclaredBaseline
 from mlmon_dagster.spec.monitors import (
+    FEATURE,
     Monitors,
+    ShapColumns,
+    attribution_column,
+    shap_columns,
 )
-from mlmon_dagster.spec.names import score_column
-from mlmon_dagster.spec.retention import RetentionPolicy
-from mlmon_dagster.spec.scalars import (
-    Date,
-    Declared,
-    Duration,
-    Names,
-    as_tuple,
-)
-from mlmon_dagster.spec.shap import ShapColumns, attribution_column, shap_columns
+from mlmon_dagster.spec.names import column_problem, did_you_mean, listed, score_column
+from mlmon_dagster.spec.scalars import Date, Declared, Duration, Names, as_tuple, format_duration
 from mlmon_dagster.spec.sources import Sources
 
 Task = Literal["binary_classification", "multiclass_classification", "regression", "ranking"]
 Granularity = Literal["hour", "day", "week", "month"]
+
+FeatureType = Literal["numeric", "categorical", "boolean", "datetime", "text"]
+SHORTEST_VERSIONS = dt.timedelta(days=1)
+ATTRIBUTION: Final = "attribution"  # of a feature
+ATTRIBUTION_SHIFT: Final = "attribution_shift"  # of the same, from the baseline's
+Found = Iterator[tuple[tuple[str | int, ...], str]]
+
+
+class RetentionPolicy(Declared):
+    """How long rows of each dataset, old versions, refused data and so on are kept."""
+
+    production: Duration | None = None
+    training: Duration | None = None
+    validation: Duration | None = None
+    shadow: Duration | None = None
+    canary: Duration | None = None
+    versions: Duration = dt.timedelta(days=30)
+    profiles: Duration | None = None
+    dead_letter: Duration | None = None
+    quarantine: Duration | None = None
+    min_cell: int = Field(default=10, ge=0)
+
+    def of_dataset(self, dataset: str) -> dt.timedelta | None:
+        """Return how long rows of a dataset are kept; None is for ever."""
+        kept: dt.timedelta | None = getattr(self, dataset)
+        return kept
+
+
+def retention_problems(
+    kept: RetentionPolicy, closed_after: dt.timedelta
+) -> Iterator[tuple[str, str]]:
+    """Yield the keys that are too short, and why.
+
+    Args:
+        kept: The declared policy.
+        closed_after: Until when ground truth is awaited.
+    """
+    if kept.versions < SHORTEST_VERSIONS:
+        yield (
+            "versions",
+            "must be at least 1d: readers hold lists of files, which must not vanish under them",
+        )
+    for name in ("production", "profiles"):
+        age = getattr(kept, name)
+        if age is not None and age < closed_after:
+            yield (
+                name,
+                f"is shorter than actuals.closed_after ({format_duration(closed_after)}); windows "
+                "would lose their rows while their ground truth is still awaited",
+            )
+
+
+class Feature(Declared):
+    """One model input."""
+
+    type: FeatureType
+    from_: str | None = Field(default=None, alias="from")
+    alias: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
+    min: float | None = None
+    max: float | None = None
+    unit: str | None = None
+    nullable: bool = False
+    pii: bool | None = None  # None: nobody has said that its values may be shown
+    importance: float | None = Field(default=None, ge=0)
+    description: str | None = None
+
+    @model_validator(mode="after")
+    def _sensible_range(self) -> Self:
+        if self.type != "numeric" and not (self.min is None and self.max is None):
+            raise ValueError(f"min and max are for numeric features, not for {self.type} ones")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is greater than max {self.max:g}")
+        return self
+
+
+def alias_problems(
+    features: Mapping[str, Feature], roles: Iterable[str]
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Return what is wrong with the features' earlier names, by their path in ``features``."""
+    taken = {*features, *roles, *(f.from_ for f in features.values() if f.from_)}
+    for name, feature in features.items():
+        for index, old in enumerate(feature.alias):
+            problem = names.column_problem(old)
+            if old in taken:
+                problem = f"'{old}' is in use; an alias is a name that the feature had before"
+            if problem:
+                yield (name, "alias", index), problem
+            taken.add(old)
+
+
+class Costs(Declared):
+    """What one row of each outcome costs; a gain is a negative cost."""
+
+    tp: float = 0.0
+    fp: float = 0.0
+    fn: float = 0.0
+    tn: float = 0.0
+
+
+def _one_or_more(value: object) -> object:
+    return (value,) if isinstance(value, str) else as_tuple(value)
+
+
+class Fairness(Declared):
+    """Slices whose rates are compared with those of a reference group."""
+
+    slices: Annotated[Names, BeforeValidator(_one_or_more)]
+    reference: dict[str, str] | None = None
+
+
+class ActualsPolicy(Declared):
+    """When ground truth is expected, and when a window is closed."""
+
+    expected_within: Duration = dt.timedelta(days=1)
+    closed_after: Duration = dt.timedelta(days=90)
+    min_coverage: float = Field(default=0.9, gt=0, le=1)
+    min_rows: int = Field(default=30, ge=1)
+    no_actual_when: str | None = None
+    unmatched_after: Duration = dt.timedelta(days=90)
 
 
 def _slice_tuple(value: object) -> object:
@@ -138,3 +249,34 @@ class Declaration(Declared):
     def has_actuals(self) -> bool:
         """Whether ground truth can ever arrive for this model."""
         return self.columns.actual is not None and self.source.actuals is not None
+
+
+def attributed(spec: Declaration) -> dict[str, str]:
+    """Return feature -> the store's column of its SHAP values, in the order of the features."""
+    known = shap_columns(spec.columns.shap, spec.features)
+    return {name: attribution_column(name) for name in spec.features if name in known}
+
+
+def attribution_problems(spec: Declaration) -> Found:
+    """Find SHAP columns of no feature, or of two, and a monitor without them."""
+    columns = shap_columns(spec.columns.shap, spec.features)
+    for name, column in columns.items():
+        where = ("columns", "shap", name)
+        if name not in spec.features:
+            hint = did_you_mean(name, spec.features) or "."
+            yield where, f"'{name}' is not a feature{hint} Known: {listed(spec.features)}"
+        elif problem := column_problem(column):
+            yield where, problem
+        elif column in spec.features:
+            yield where, f"'{column}' is a feature; its SHAP values are another column"
+    if spec.columns.shap is not None and len(columns) < 2:
+        yield ("columns", "shap"), "a share needs the SHAP values of at least two features"
+    if len(set(columns.values())) < len(columns):
+        yield ("columns", "shap"), "two features have the same column"
+    monitor = spec.monitors.drift
+    wanted = "attribution" in monitor.model_fields_set and monitor.attribution is not None
+    if wanted and spec.columns.shap is None:
+        yield (
+            ("monitors", "drift", "attribution"),
+            f"attributions are measured from columns.shap; declare it, such as shap_{FEATURE}",
+        )

@@ -1,13 +1,17 @@
-"""What a user declares about one deployed model; pure pydantic, free of dagster."""
+"""What a user declares about one deployed model; pure pydantic, free of dagster.
+
+What of it decides about profiles is told apart, so that a change elsewhere computes nothing again.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Self
 
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from mlmon_dagster.spec.actuals import ActualsPolicy
 from mlmon_dagster.spec.alerting import AlertPolicy, SlackRoute
 from mlmon_dagster.spec.baseline import (
     DATASETS,
@@ -17,20 +21,24 @@ from mlmon_dagster.spec.baseline import (
     default_baseline,
 )
 from mlmon_dagster.spec.checks import find_problems
-from mlmon_dagster.spec.conditions import Condition
 from mlmon_dagster.spec.declaration import (
+    ActualsPolicy,
     Columns,
+    Costs,
     Declaration,
+    Fairness,
+    Feature,
+    FeatureType,
     Granularity,
+    RetentionPolicy,
     SliceKey,
     Task,
     TimeSpec,
+    attributed,
 )
-from mlmon_dagster.spec.estimates import default_estimates
-from mlmon_dagster.spec.evaluation import Costs, Fairness
-from mlmon_dagster.spec.features import Feature, FeatureType
 from mlmon_dagster.spec.monitors import (
     FAMILIES,
+    Condition,
     DriftMethod,
     DriftMonitor,
     EstimateMonitor,
@@ -42,15 +50,17 @@ from mlmon_dagster.spec.monitors import (
     SchemaMonitor,
     ServiceMonitor,
     Severity,
+    shap_columns,
 )
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.spec.retention import RetentionPolicy
-from mlmon_dagster.spec.scalars import (
-    MAX_HOURLY_WINDOWS,
-)
-from mlmon_dagster.spec.shap import shap_columns
+from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
 from mlmon_dagster.spec.sources import Cursor, EpochUnit, FileSource, Source, Sources, SqlSource
-from mlmon_dagster.spec.tasks import default_levels, default_performance
+from mlmon_dagster.spec.tasks import (
+    default_estimates,
+    default_levels,
+    default_performance,
+    task_signature,
+)
 
 __all__ = [
     "ALL",
@@ -128,3 +138,41 @@ class ModelSpec(Declaration):
                 "spec_problems", "{text}", {"text": text, "problems": problems}
             )
         return self
+
+
+def profile_signature(spec: ModelSpec) -> list[object]:
+    """Return all of a spec that decides about bins and profiles, as plain values.
+
+    A change makes another baseline, and every window is computed again.
+    """
+    people = {"importance", "description", "unit", "nullable"}  # decide about no number
+    return [
+        spec.baseline.dataset,
+        spec.task,
+        sorted(spec.columns.model_dump(exclude_none=True)),
+        {name: feature.model_dump(exclude=people) for name, feature in spec.features.items()},
+        spec.slices,
+        [spec.time.zone, spec.time.granularity],
+        task_signature(spec),
+        *profiled_besides(spec),
+    ]
+
+
+def profile_digest(spec: ModelSpec) -> str:
+    """Return a short text that changes when a baseline of another kind or content is needed."""
+    content = json.dumps([spec.baseline.is_rolling, *profile_signature(spec)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def profiled_besides(spec: ModelSpec) -> list[object]:
+    """Return it as plain values; a change makes another baseline. Empty for most models."""
+    found: list[object] = []
+    if any(feature.type == "datetime" for feature in spec.features.values()):
+        found.append("ages")  # before, of a time the time itself was profiled
+    if spec.columns.shap is not None:
+        found.append(["shap", *attributed(spec)])
+    monitor = spec.monitors.drift
+    if monitor.multivariate is not None:
+        importance = [feature.importance for feature in spec.features.values()]
+        found.append(["joint", monitor.columns, importance])
+    return found

@@ -1,17 +1,15 @@
-"""The monitors that a spec declares, one class per family, each with defaults."""
+"""The monitors that a spec declares, one class per family with defaults, and their thresholds."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from mlmon_dagster.spec.baseline import DeclaredBaseline
-from mlmon_dagster.spec.conditions import Condition, RateCondition, check_ladder
 from mlmon_dagster.spec.metric_registry import METRICS
-from mlmon_dagster.spec.multivariate import DeclaredMultivariate
 from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.scalars import (
     Declared,
@@ -20,8 +18,8 @@ from mlmon_dagster.spec.scalars import (
     WindowCount,
     as_tuple,
     shown,
+    switched,
 )
-from mlmon_dagster.spec.shap import Attribution, DeclaredAttribution
 
 # In the order in which people look at them.
 FAMILIES = (
@@ -54,6 +52,127 @@ DriftMethod = Literal[
     "unseen_rate_delta",
     "distinct_delta",
 ]
+FEATURE: Final = "{feature}"  # in a pattern of column names
+_PREFIX: Final = "shap:"
+CORRELATION_SHIFT: Final = "correlation_shift"  # of a window, at column `:table`
+CORRELATION_CHANGE: Final = "correlation_change"  # of one of its pairs
+
+
+class Condition(Declared):
+    """A threshold; exactly one of the two sides, and where it becomes an error."""
+
+    above: float | None = None
+    below: float | None = None
+    error_at: float | None = None
+
+    @model_validator(mode="after")
+    def _one_side(self) -> Self:
+        if (self.above is None) == (self.below is None):
+            raise ValueError("a condition needs exactly one of above and below")
+        check_ladder(self.error_at, above=self.above, below=self.below)
+        return self
+
+    @property
+    def bound(self) -> float:
+        """The threshold, whichever side it is on."""
+        bound = self.above if self.above is not None else self.below
+        assert bound is not None  # the validator saw to it
+        return bound
+
+    def fails(self, value: float) -> bool:
+        """Tell whether a value is past the threshold (equal to it is still fine)."""
+        return value > self.bound if self.above is not None else value < self.bound
+
+    def is_error(self, value: float) -> bool:
+        """Tell whether a value is past the second threshold, if there is one."""
+        if self.error_at is None:
+            return False
+        return value > self.error_at if self.above is not None else value < self.error_at
+
+
+def check_ladder(error_at: float | None, *, above: float | None, below: float | None) -> None:
+    """Refuse an ``error_at`` that is not beyond the threshold; None is fine."""
+    if error_at is None:
+        return
+    if (above is not None and error_at < above) or (below is not None and error_at > below):
+        raise ValueError(f"error_at {error_at:g} must be further out than the first threshold")
+
+
+def _rate(condition: Condition) -> Condition:
+    if not 0 <= condition.bound <= 1:
+        raise ValueError(f"a rate is between 0 and 1, not {condition.bound:g}; write 5 % as 0.05")
+    return condition
+
+
+RateCondition = Annotated[Condition, AfterValidator(_rate)]
+
+
+class Multivariate(Declared):
+    """How far the correlation of any two columns may move from the baseline's."""
+
+    above: float = Field(default=0.2, gt=0, le=2)
+    error_at: float | None = None
+
+    @model_validator(mode="after")
+    def _ladder(self) -> Self:
+        check_ladder(self.error_at, above=self.above, below=None)
+        return self
+
+
+DeclaredMultivariate = Annotated[Multivariate | None, BeforeValidator(switched)]
+
+
+class Attribution(Declared):
+    """How far a feature's share of the attributions may move from the baseline's."""
+
+    above: float = Field(default=0.1, gt=0, lt=1)
+    error_at: float | None = None
+
+    @model_validator(mode="after")
+    def _ladder(self) -> Self:
+        check_ladder(self.error_at, above=self.above, below=None)
+        return self
+
+
+def _pattern(value: object) -> object:
+    if isinstance(value, str) and value.count(FEATURE) != 1:
+        raise ValueError(
+            f"{shown(value)} does not say where a feature's name stands; write shap_{FEATURE}, or "
+            "a mapping {feature: column}"
+        )
+    return value
+
+
+DeclaredAttribution = Annotated[Attribution | None, BeforeValidator(switched)]
+
+
+ShapColumns = Annotated[
+    dict[str, str] | str | None,
+    BeforeValidator(_pattern),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"\{feature\}"},
+                {"type": "object", "additionalProperties": {"type": "string"}},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+
+
+def attribution_column(feature: str) -> str:
+    """Return the store's column of a feature's SHAP values."""
+    return f"{_PREFIX}{feature}"
+
+
+def shap_columns(
+    declared: Mapping[str, str] | str | None, features: Mapping[str, object]
+) -> dict[str, str]:
+    """Return feature -> column of the user's files, a pattern filled in with every feature."""
+    if isinstance(declared, str):
+        return {name: declared.replace(FEATURE, name) for name in features}
+    return dict(declared or {})
 
 
 def _share(value: object) -> object:

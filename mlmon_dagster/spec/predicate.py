@@ -8,11 +8,57 @@ a null is neither true nor false, and only rows for which the whole is true are 
 from __future__ import annotations
 
 import datetime as dt
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias, cast
+from zoneinfo import ZoneInfo
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.declaration import Declaration
+from mlmon_dagster.spec.names import did_you_mean, listed
+from mlmon_dagster.spec.scalars import printable
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 Literal_: TypeAlias = str | float | bool | dt.datetime
+ColumnKind = Literal["numeric", "text", "boolean", "datetime"]
+_MAX_CHARACTERS: Final = 4_000
+_MAX_DEPTH: Final = 40
+_MAX_VALUES: Final = 1_000
+_WORDS: Final = {"and", "or", "not", "in", "is", "null", "true", "false"}
+_SIGNS: Final = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">",
+                 ">=": ">="}  # fmt: skip
+_TOKEN: Final = re.compile(
+    r"""(?P<space>\s+)
+    |(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.]))
+    |(?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
+    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    |(?P<sign><=|>=|!=|<>|==|=|<|>)
+    |(?P<mark>[(),])""",
+    re.VERBOSE,
+)
+_KIND_OF_FEATURE: Final[Mapping[str, ColumnKind]] = {
+    "numeric": "numeric",
+    "categorical": "text",
+    "text": "text",
+    "boolean": "boolean",
+    "datetime": "datetime",
+}
+_KIND_OF_ROLE: Final[Mapping[str, ColumnKind]] = {
+    "prediction_id": "text",
+    "event_time": "datetime",
+    "score": "numeric",
+    "group": "text",
+    "rank": "numeric",
+    "prediction": "numeric",
+    "actual": "numeric",
+    "actual_time": "datetime",
+    "model_version": "text",
+    "latency_ms": "numeric",
+    "status": "text",
+    "trace_id": "text",
+    "outcome": "numeric",
+}
 
 
 @dataclass(frozen=True)
@@ -138,3 +184,210 @@ def _written(value: Literal_) -> str:
     if isinstance(value, dt.datetime):
         return f"'{value.isoformat()}'"
     return repr(value) if isinstance(value, float) else "'" + value.replace("'", "''") + "'"
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    position: int
+
+
+def predicate_columns(spec: Declaration) -> dict[str, ColumnKind]:
+    """Return the columns that a predicate on a model's inference records may use."""
+    roles = {r: k for r, k in _KIND_OF_ROLE.items() if r in spec.columns.declared()}
+    if spec.task == "multiclass_classification":
+        roles |= {r: "text" for r in ("prediction", "actual") if r in roles}
+    features = {name: _KIND_OF_FEATURE[f.type] for name, f in spec.features.items()}
+    return {**roles, "dataset": "text", **features}
+
+
+def parse_predicate(text: str, columns: Mapping[str, ColumnKind], zone: str = "UTC") -> Predicate:
+    """Read a predicate.
+
+    Args:
+        text: Such as ``origin = 'JFK' and temp is null``. Text is quoted by either quote, a quote
+            in it is doubled; keywords in any case.
+        columns: The columns it may name, and what kind of value each holds.
+        zone: Time zone of times written without an offset, such as ``'2013-04-01 06:00'``.
+
+    Raises:
+        ConfigError: With the place and what was expected there.
+    """
+    if len(text) > _MAX_CHARACTERS:
+        raise ConfigError(f"the predicate has more than {_MAX_CHARACTERS:,} characters")
+    return _Parser(text, columns, zone).parse()
+
+
+class _Parser:
+    def __init__(self, text: str, columns: Mapping[str, ColumnKind], zone: str) -> None:
+        self.text = text
+        self.columns = columns
+        self.zone = ZoneInfo(zone)
+        self.tokens = self._tokenize()
+        self.at = 0
+        self.depth = 0
+
+    def parse(self) -> Predicate:
+        if self.next.kind == "end":
+            raise self.error("the predicate is empty")
+        found = self.any_of()
+        if self.next.kind != "end":
+            raise self.error(f"expected 'and', 'or' or the end, found {self.next.text}")
+        return found
+
+    def any_of(self) -> Predicate:
+        parts = [self.all_of()]
+        while self.take("or"):
+            parts.append(self.all_of())
+        return parts[0] if len(parts) == 1 else Some(tuple(parts))
+
+    def all_of(self) -> Predicate:
+        parts = [self.negation()]
+        while self.take("and"):
+            parts.append(self.negation())
+        return parts[0] if len(parts) == 1 else Every(tuple(parts))
+
+    def negation(self) -> Predicate:
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            raise self.error(f"nested more than {_MAX_DEPTH} levels deep")
+        found: Predicate
+        if self.take("not"):
+            found = Not(self.negation())
+        elif self.take("("):
+            found = self.any_of()
+            self.expect(")")
+        else:
+            found = self.condition()
+        self.depth -= 1
+        return found
+
+    def condition(self) -> Predicate:
+        column = self.column()
+        if self.take("is"):
+            negated = self.take("not")
+            self.expect("null")
+            return NullTest(column, negated)
+        negated = self.take("not")
+        if self.take("in"):
+            return Membership(column, self.values(column), negated)
+        token = self.next
+        if negated or token.kind != "sign":
+            raise self.error(
+                f"expected a comparison such as = or <, 'in' or 'is null' after {column}, "
+                f"found {token.text}"
+            )
+        self.at += 1
+        sign = cast(Operator, _SIGNS[token.text])
+        if self.columns[column] == "boolean" and sign not in ("=", "!="):
+            raise self.error(f"{column} is true or false; compare it with = or !=", token)
+        return Comparison(column, sign, self.value(column))
+
+    def column(self) -> str:
+        token = self.next
+        if token.kind != "name" or token.text.lower() in _WORDS:
+            raise self.error(f"expected the name of a column, found {token.text}")
+        if token.text not in self.columns:
+            raise self.error(
+                f"there is no column {token.text}{did_you_mean(token.text, self.columns) or '.'} "
+                f"Known: {listed(self.columns, 30)}"
+            )
+        self.at += 1
+        return token.text
+
+    def values(self, column: str) -> tuple[Literal_, ...]:
+        self.expect("(")
+        values = [self.value(column)]
+        while self.take(","):
+            values.append(self.value(column))
+        if len(values) > _MAX_VALUES:
+            raise self.error(f"more than {_MAX_VALUES:,} values in one list")
+        self.expect(")")
+        return tuple(values)
+
+    def value(self, column: str) -> Literal_:
+        token, kind = self.next, self.columns[column]
+        word = token.text.lower() if token.kind == "name" else ""
+        if word == "null":
+            raise self.error(f"nothing equals null; write '{column} is null'")
+        self.at += 1
+        if kind == "numeric" and token.kind == "number":
+            return self.number(token)
+        if kind == "text" and token.kind == "text":
+            return self.quoted(token)
+        if kind == "boolean" and word in ("true", "false"):
+            return word == "true"
+        if kind == "datetime" and token.kind == "text":
+            return self.time(token)
+        wanted = {
+            "numeric": "a number",
+            "text": "text in quotes",
+            "boolean": "true or false",
+            "datetime": "a time in quotes, such as '2013-04-01 06:00'",
+        }
+        raise self.error(f"{column} is compared with {wanted[kind]}, not {token.text}", token)
+
+    def number(self, token: _Token) -> float:
+        value = float(token.text)
+        if value in (float("inf"), float("-inf")):
+            raise self.error(f"{token.text} is too large", token)
+        return value + 0.0  # -0.0 and 0.0 are one number
+
+    def quoted(self, token: _Token) -> str:
+        quote = token.text[0]
+        text = token.text[1:-1].replace(quote * 2, quote)
+        # Some engines read a backslash in a literal as an escape, others as itself.
+        if not text.isprintable() or "\\" in text:
+            raise self.error("text may not hold backslashes or control characters", token)
+        return text
+
+    def time(self, token: _Token) -> dt.datetime:
+        try:
+            moment = dt.datetime.fromisoformat(self.quoted(token))
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=self.zone)
+            moment = moment.astimezone(dt.UTC)
+        except (ValueError, OverflowError):
+            raise self.error(
+                f"{token.text} is not a time such as '2013-04-01 06:00'", token
+            ) from None
+        if not 1970 <= moment.year <= 2200:
+            raise self.error(f"{token.text} is not between the years 1970 and 2200", token)
+        return moment
+
+    @property
+    def next(self) -> _Token:
+        return self.tokens[self.at]
+
+    def take(self, word: str) -> bool:
+        token = self.next
+        taken = token.kind in ("name", "mark") and token.text.lower() == word
+        self.at += taken
+        return taken
+
+    def expect(self, word: str) -> None:
+        if not self.take(word):
+            raise self.error(f"expected {word}, found {self.next.text}")
+
+    def error(self, message: str, token: _Token | None = None) -> ConfigError:
+        place = (token or self.next).position + 1
+        text = f"predicate, character {place}: {message[:500]}. In: {self.text[:200]}"
+        return ConfigError(printable(text))
+
+    def _tokenize(self) -> list[_Token]:
+        tokens, at = [], 0
+        while at < len(self.text):
+            match = _TOKEN.match(self.text, at)
+            if match is None:
+                raise self.error(_unreadable(self.text[at]), _Token("", "", at))
+            if match.lastgroup != "space":
+                tokens.append(_Token(str(match.lastgroup), match[0], at))
+            at = match.end()
+        return [*tokens, _Token("end", "the end", len(self.text))]
+
+
+def _unreadable(character: str) -> str:
+    if character in "'\"":
+        return "this quote is never closed"
+    if character.isdigit():
+        return "this is not a number"
+    return f"the character {character!r} has no meaning here"

@@ -1,18 +1,21 @@
 """Time windows of a model: buckets of its own zone, stored as UTC, keyed as Dagster keys them.
 
-A day is a calendar day of the zone, so it has 23 or 25 hours when clocks change. All functions
-are pure: the present moment is an argument.
+Also which earlier windows one is compared with, and how far its ground truth has arrived.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+import hashlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec.model import MAX_HOURLY_WINDOWS, Granularity, TimeSpec
+from mlmon_dagster.spec.baseline import BaselineSpec
+from mlmon_dagster.spec.model import MAX_HOURLY_WINDOWS, Granularity, ModelSpec, TimeSpec
 
 _HOUR = dt.timedelta(hours=1)
 _DAY = dt.timedelta(days=1)
@@ -23,6 +26,9 @@ _FORMATS: dict[Granularity, str] = {
     "month": "%Y-%m-%d",
 }
 _FIRST, _LAST = dt.date(1, 1, 8), dt.date(9998, 12, 31)
+MOST_OF_A_VERSION = 366  # windows of a model version to look back over
+_WEEK = dt.timedelta(weeks=1)
+Maturity = Literal["provisional", "mature", "closed"]
 
 
 @dataclass(frozen=True, order=True)
@@ -232,3 +238,109 @@ def _utc(moment: dt.datetime) -> dt.datetime:
     if moment.tzinfo is None:
         raise ValueError(f"{moment.isoformat()} has no time zone; pass a timezone-aware datetime")
     return moment.astimezone(dt.UTC)
+
+
+class EarlierWindows:
+    """The windows that may be compared with, and which of them a given one is compared with.
+
+    Days, weeks and hours are counted on the clock of the model's zone, so that a change of clocks
+    moves no window out of its 28 days or away from its hour.
+
+    Args:
+        choice: A rolling baseline.
+        time: The model's windows.
+        windows: Those that have rows, oldest first.
+    """
+
+    def __init__(self, choice: BaselineSpec, time: TimeSpec, windows: Sequence[Window]) -> None:
+        self.choice, self._zone = choice, ZoneInfo(time.zone)
+        self.needed = choice.windows_needed(time.granularity)
+        self._windows = windows
+        self._starts = [self._local(w.start) for w in windows]
+        self._ends = [self._local(w.end) for w in windows]
+
+    def _local(self, moment: dt.datetime) -> dt.datetime:
+        return moment.astimezone(self._zone).replace(tzinfo=None)
+
+    def before(self, start: dt.datetime) -> Sequence[Window]:
+        """Return what the window that starts then is compared with, oldest first; maybe nothing."""
+        at, choice = self._local(start), self.choice
+        until = bisect_right(self._ends, at - choice.gap)
+        if choice.previous:
+            return self._windows[max(until - 1, 0) : until]
+        if choice.model_version is not None:
+            return self._windows[max(until - MOST_OF_A_VERSION, 0) : until]
+        span = choice.moving if choice.moving is not None else choice.weeks * _WEEK
+        since = bisect_left(self._starts, at - choice.gap - span)
+        if choice.same is None:
+            return self._windows[since:until]
+        by_weekday = choice.same == "weekday"
+        return [
+            self._windows[i]
+            for i in range(since, until)
+            if self._starts[i].time() == at.time()
+            and (not by_weekday or self._starts[i].weekday() == at.weekday())
+        ]
+
+
+def mark_of_windows(windows: Sequence[Window], versions: Mapping[dt.datetime, str]) -> str:
+    """Return a fingerprint of some windows and the versions of their profiles, 16 characters."""
+    text = ";".join(f"{w.start.isoformat()}={versions.get(w.start, '')}" for w in windows)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def actual_coverage(n: int, n_actual: int) -> float | None:
+    """Return the share of a window's predictions with ground truth, None for an empty window."""
+    return n_actual / n if n else None
+
+
+def maturity_of(
+    spec: ModelSpec, window: Window, n: int, n_actual: int, now: dt.datetime
+) -> Maturity:
+    """Tell whether a window's realized performance may be trusted yet.
+
+    - ``provisional``: the window is still running, or ground truth is still expected;
+    - ``mature``: enough of it has arrived, or it should all have arrived by now and at least
+      ``actuals.min_rows`` did (`has_low_coverage` then tells that this is what happened);
+    - ``closed``: ``actuals.closed_after`` has passed; nobody waits for what comes later, and it
+      does not change the window any more (`closes_at`).
+
+    A model without ground truth has nothing to wait for: its windows are mature once they end.
+
+    Args:
+        spec: The monitored model.
+        window: The window in question.
+        n: Its predictions that ground truth is expected for, 0 or more.
+        n_actual: Those of them with ground truth, 0 to ``n``.
+        now: The present moment, timezone-aware.
+    """
+    if now < window.end:
+        return "provisional"
+    if now >= window.end + spec.actuals.closed_after:
+        return "closed"
+    if not spec.has_actuals or (n and n_actual / n >= spec.actuals.min_coverage):
+        return "mature"
+    due = window.end + spec.actuals.expected_within + spec.time.allowed_lateness
+    return "mature" if now >= due and n_actual >= spec.actuals.min_rows else "provisional"
+
+
+def closes_at(
+    spec: ModelSpec, window_end: dt.datetime, first_input_at: dt.datetime | None
+) -> dt.datetime:
+    """Return when a window is frozen: what arrives later is stored and counted, not computed.
+
+    Args:
+        spec: The monitored model.
+        window_end: The window's end.
+        first_input_at: When its first rows came; a history that is imported later has as much
+            time for its ground truth as one that was watched live.
+    """
+    return max(window_end, first_input_at or window_end) + spec.actuals.closed_after
+
+
+def has_low_coverage(spec: ModelSpec, n: int, n_actual: int) -> bool:
+    """Tell whether less ground truth has come than ``actuals.min_coverage`` asks for.
+
+    False for a model without ground truth and for an empty window.
+    """
+    return spec.has_actuals and bool(n) and n_actual / n < spec.actuals.min_coverage

@@ -18,7 +18,7 @@ import numpy as np
 from mlmon_dagster.alerts import RunFailure, dagster_links, observe_run_failures
 from mlmon_dagster.alerts.messages.digest import write_digests
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
-from mlmon_dagster.monitors.limits import excess
+from mlmon_dagster.monitors.evidence import excess
 from mlmon_dagster.pipeline.receivers import draw_plot
 from mlmon_dagster.spec import ModelSpec, load_model
 from mlmon_dagster.store import Store, open_store

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.alerts import episodes, live
-from mlmon_dagster.monitors.limits import excess
+from mlmon_dagster.monitors.evidence import excess
 from mlmon_dagster.store import Store
 from tests.alerts.worlds import result, spec_of
 

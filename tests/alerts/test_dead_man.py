@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlmon_dagster.alerts.receivers.deliver import ping
+from mlmon_dagster.alerts.receivers.worker import ping
 from tests.alerts.fake_slack import FakeSlack
 
 

@@ -10,12 +10,11 @@ import threading
 import pytest
 
 from mlmon_dagster.alerts import DeliveryPolicy, dispatch, send_test
-from mlmon_dagster.alerts.people.requeue import requeue
-from mlmon_dagster.alerts.receivers.deliver import deliver
+from mlmon_dagster.alerts.handling import requeue
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
+from mlmon_dagster.alerts.receivers.worker import deliver
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.alerting.outbox import claim_next, settle
-from mlmon_dagster.store.alerting.outbox_health import outbox_health
+from mlmon_dagster.store.outbox import claim_next, outbox_health, settle
 from mlmon_dagster.store.state.schema import channel_gate, outbox
 from tests import forked
 from tests.alerts import worlds

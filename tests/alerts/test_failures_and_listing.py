@@ -12,7 +12,7 @@ from mlmon_dagster.alerts import (
     observe_run_failures,
     render_alerts,
 )
-from mlmon_dagster.alerts.people.history import render_history
+from mlmon_dagster.alerts.listing import render_history
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.store import Store
 from tests.alerts.fake_slack import FakeSlack

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlmon_dagster.alerts import fold_results, retire_undeclared
-from mlmon_dagster.alerts.lifecycle.identity import fingerprint
+from mlmon_dagster.alerts.lifecycle.transitions import fingerprint
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import alert, alert_event, monitor_result
 from tests.alerts.worlds import alerts_of, day, observe, only_alert, result, rows_of, spec_of

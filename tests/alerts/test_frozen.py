@@ -11,10 +11,10 @@ from typing import Any
 
 from mlmon_dagster.alerts import DeliveryPolicy
 from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
-from mlmon_dagster.alerts.receivers.deliver import deliver
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
+from mlmon_dagster.alerts.receivers.worker import deliver
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.alerting import outbox as outbox_rows
+from mlmon_dagster.store import outbox as outbox_rows
 from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import IMPATIENT, day, result, rows_of, settle, spec_of

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from mlmon_dagster.alerts import ConsoleReceiver, dagster_links, flush_groups, fold_results
-from mlmon_dagster.alerts.lifecycle.silences import matcher
-from mlmon_dagster.alerts.receivers.deliver import deliver
+from mlmon_dagster.alerts.lifecycle.routing import matcher
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
+from mlmon_dagster.alerts.receivers.worker import deliver
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.store import Store
-from mlmon_dagster.store.alerting import silences, told_events
+from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.state.schema import alert, alert_event, outbox, window_state
-from mlmon_dagster.store.state.upsert import upsert
+from mlmon_dagster.store.state.statements import upsert
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import (
     IMPATIENT,
@@ -44,7 +43,7 @@ def columns(number: int, status: str = "ERROR", n: int = 3, **kw: Any) -> list[d
 
 
 def untold(store: Store) -> int:
-    return told_events.count_untold(store.state, ["credit"], day(99))
+    return alert_state.count_untold(store.state, ["credit"], day(99))
 
 
 def texts(store: Store) -> list[str]:
@@ -334,7 +333,7 @@ def test_a_muted_alert_is_not_told_until_it_is_let_out(store: Store) -> None:
 
 
 def silence(store: Store, start: dt.datetime, end: dt.datetime, **labels: str) -> int:
-    return silences.add(
+    return alert_state.add_silence(
         store.state,
         matcher=matcher(labels),
         author="me",
@@ -368,8 +367,8 @@ def test_a_silence_that_is_ended_early_ends(store: Store) -> None:
     number = silence(store, day(1), day(9), severity="ERROR")
     settle(store, SPECS, day(2), result(1))
 
-    assert silences.end(store.state, number, day(2))
-    assert not silences.end(store.state, number, day(2))
+    assert alert_state.end_silence(store.state, number, day(2))
+    assert not alert_state.end_silence(store.state, number, day(2))
     assert flush_groups(store, SPECS, day(3)) == 1
 
 

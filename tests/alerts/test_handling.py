@@ -6,10 +6,10 @@ import datetime as dt
 
 import pytest
 
+from mlmon_dagster.alerts.handling import acknowledge, find_alert
+from mlmon_dagster.alerts.listing import render_alert, render_history
 from mlmon_dagster.alerts.messages.digest import compose_digest, period_end, write_digests
-from mlmon_dagster.alerts.messages.rendering import plain_text
-from mlmon_dagster.alerts.people.handling import acknowledge, find_alert
-from mlmon_dagster.alerts.people.history import render_alert, render_history
+from mlmon_dagster.alerts.messages.message import plain_text
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.alerting import DigestPolicy

@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from mlmon_dagster.alerts.messages.needs_update import Reason, Told, distance, needs_update
+from mlmon_dagster.alerts.messages.group_state import Reason, Told, distance, needs_update
 
 NOW = dt.datetime(2024, 1, 10, tzinfo=dt.UTC)
 REPEAT = dt.timedelta(hours=24)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mlmon_dagster.alerts.people.requeue import requeue
+from mlmon_dagster.alerts.handling import requeue
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.store import Store
-from mlmon_dagster.store.alerting import told_events
+from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import day, result, rows_of, send, settle, spec_of
@@ -18,7 +17,7 @@ RED, GREEN = "#d1242f", "#1a7f37"
 
 
 def untold(store: Store) -> int:
-    return told_events.count_untold(store.state, ["credit"], day(99))
+    return alert_state.count_untold(store.state, ["credit"], day(99))
 
 
 @pytest.mark.parametrize("n_refused", [1, 2])

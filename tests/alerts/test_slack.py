@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts.messages.message import Item, Message
-from mlmon_dagster.alerts.messages.rendering import slack_payload
+from mlmon_dagster.alerts.messages.message import Item, Message, slack_payload
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Posted, Refused, Unclear
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from tests.alerts.fake_slack import FakeSlack

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mlmon_dagster.alerts.messages.message import Item, Message
-from mlmon_dagster.alerts.messages.rendering import (
+from mlmon_dagster.alerts.messages.message import (
+    Item,
+    Message,
     declared_mentions,
     plain_text,
     short_payload,

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 
 from mlmon_dagster.alerts import DeliveryPolicy, DeliveryReport, flush_groups, fold_results
 from mlmon_dagster.alerts.receivers.base import Receiver
-from mlmon_dagster.alerts.receivers.deliver import deliver
+from mlmon_dagster.alerts.receivers.worker import deliver
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import alert, monitor_result, outbox
-from mlmon_dagster.store.state.upsert import insert_or_ignore
+from mlmon_dagster.store.state.statements import insert_or_ignore
 from tests.conftest import make_spec
 
 DAY = dt.timedelta(days=1)

@@ -10,9 +10,8 @@ from pathlib import Path
 from mlmon_dagster.alerts.messages.message import Item, Message
 from mlmon_dagster.alerts.messages.outbox_rows import outbox_row, row_key
 from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
-from mlmon_dagster.alerts.receivers.deliver import deliver
-from mlmon_dagster.store import open_store
-from mlmon_dagster.store.alerting import outbox
+from mlmon_dagster.alerts.receivers.worker import deliver
+from mlmon_dagster.store import open_store, outbox
 from tests.alerts.worlds import IMPATIENT, day
 
 GROUPS = 100

@@ -16,12 +16,11 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlmon_dagster.alerts import dispatch
-from mlmon_dagster.alerts.messages.owed import count_untold
+from mlmon_dagster.alerts.messages.incidents import count_untold
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.alerting.outbox import OUTAGE
-from mlmon_dagster.store.alerting.outbox_health import outbox_health
+from mlmon_dagster.store.outbox import OUTAGE, outbox_health
 from mlmon_dagster.store.state.schema import outbox
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import observe, result, rows_of

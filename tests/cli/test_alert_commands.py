@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlmon_dagster.alerts import fold_results
-from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.alerting import told_events
-from mlmon_dagster.store.state import heartbeats, monitor_results
+from mlmon_dagster.store import Store, alert_state, open_store
+from mlmon_dagster.store.state import monitor_results, state_marks
 from tests.alerts.fake_slack import FakeSlack, fake_slack
 from tests.alerts.worlds import day, observe, result, settle, spec_of
 from tests.cli.conftest import Command
@@ -98,9 +97,9 @@ def test_the_watchdog_barks_when_nobody_dispatches(home: Path, mlmon: Command) -
     never = mlmon("--project", home, "watchdog")
     store = state_of(home)
     now = dt.datetime.now(dt.UTC)
-    heartbeats.beat(store.state, heartbeats.DISPATCHER, now - dt.timedelta(hours=1))
+    state_marks.beat(store.state, state_marks.DISPATCHER, now - dt.timedelta(hours=1))
     late = mlmon("--project", home, "watchdog", "--max-age", "10m")
-    heartbeats.beat(store.state, heartbeats.DISPATCHER, now)
+    state_marks.beat(store.state, state_marks.DISPATCHER, now)
     fine = mlmon("--project", home, "watchdog", "--max-age", "1d")
     store.close()
 
@@ -203,7 +202,7 @@ def test_requeue_all_tells_what_is_over_as_over_and_calls_only_for_what_still_fi
     assert "1 resolved" in closed.text
     assert mlmon(*at(declared, 4), "requeue").out == "No message was refused.\n"
     store = state_of(declared)
-    assert told_events.count_untold(store.state, ["credit"], day(99)) == 0
+    assert alert_state.count_untold(store.state, ["credit"], day(99)) == 0
 
 
 @pytest.mark.parametrize("way", ["model remove", "deleted by hand"])

@@ -132,7 +132,7 @@ def test_a_changed_declaration_reaches_a_running_dagster_by_itself(
     url, asked = web_server
     write_declaration(tmp_path)
     folder = tmp_path / "models"
-    arguments = [sys.executable, "-m", "mlmon_dagster.commands.reload", str(folder), url]
+    arguments = [sys.executable, "-m", "mlmon_dagster.commands.dev", str(folder), url]
     with subprocess.Popen(
         [*arguments, str(os.getpid())], stderr=subprocess.PIPE, text=True
     ) as watcher:

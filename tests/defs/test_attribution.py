@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.spec.attribution import ATTRIBUTION, SHIFT
+from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT
 from tests.defs.small_model import DAYS, NOW, customers, drop, landing, write_declaration
 from tests.defs.worlds import World, opened
 
@@ -52,12 +52,12 @@ def test_a_feature_that_counts_for_less_than_before_fails_and_says_so(world: Wor
     world.work()
     found = world.verdicts("drift", JUDGED).set_index("monitor")
     for feature, word in (("age", "less"), ("region", "more")):
-        row = found.loc[f"drift/{SHIFT}/{feature}"]
+        row = found.loc[f"drift/{ATTRIBUTION_SHIFT}/{feature}"]
         assert row["status"] == "WARN", row["message"]
         assert f"{word} than in the baseline" in row["message"]
-    assert found.loc[f"drift/{SHIFT}/balance", "status"] == "OK"
+    assert found.loc[f"drift/{ATTRIBUTION_SHIFT}/balance", "status"] == "OK"
     before = world.verdicts("drift", DAYS[5]).set_index("monitor")
-    assert {before.loc[f"drift/{SHIFT}/{f}", "status"] for f in WEIGHTS} == {"OK"}
+    assert {before.loc[f"drift/{ATTRIBUTION_SHIFT}/{f}", "status"] for f in WEIGHTS} == {"OK"}
 
     metrics = world.metrics(JUDGED)
     shares = metrics[(metrics["metric"] == ATTRIBUTION) & (metrics["slice_key"] == "all")]

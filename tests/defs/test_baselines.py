@@ -11,11 +11,11 @@ import dagster as dg
 import pytest
 
 from mlmon_dagster.alerts import fold_results, list_alerts
+from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.history import report_history
 from mlmon_dagster.defs.instance import open_instance
-from mlmon_dagster.defs.lineage import asset_key
 from mlmon_dagster.profiles import fit_period
-from mlmon_dagster.store.baselines import promotions
+from mlmon_dagster.store import baselines
 from tests.defs.small_model import DAYS, FIRST, NOW, land_days, windows_of_days, write_declaration
 from tests.defs.worlds import World, opened
 
@@ -57,7 +57,7 @@ def promote(world: World, first: dt.date, last: dt.date) -> tuple[int, str]:
     windows = windows_of_days(spec, days)
     fitted = fit_period(store, spec, windows, NOW)
     with store.state.begin() as conn:
-        number = promotions.promote(
+        number = baselines.promote(
             conn, spec.model, (windows[0].start, windows[-1].end), fitted.baseline_id,
             author="ann", note="", now=NOW,
         )  # fmt: skip
@@ -79,7 +79,7 @@ def test_a_promoted_period_is_the_baseline_of_the_windows_after_it_until_undone(
     assert set(later["baseline_id"]) == {baseline_id}
     assert baseline_id not in set(drift[drift["window_start"] < end]["baseline_id"])
     with world.project.store.state.begin() as conn:
-        assert promotions.undo(conn, number, author="bob", now=NOW)
+        assert baselines.undo_promotion(conn, number, author="bob", now=NOW)
     world.clock.moment = NOW + dt.timedelta(minutes=2)
     world.work()
     after = world.metrics()

@@ -19,7 +19,7 @@ from dagster.components.core.component_tree import ComponentTreeException
 from dagster.components.testing import create_defs_folder_sandbox
 
 from mlmon_dagster import MonitoredModel, build_definitions
-from mlmon_dagster.defs.lineage import partitions_of, windows_of
+from mlmon_dagster.defs.assets import partitions_of, windows_of
 from mlmon_dagster.defs.metadata import safe_metadata
 from mlmon_dagster.pipeline.steps import ASSETS
 from mlmon_dagster.project import Project

@@ -28,19 +28,19 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 
 from mlmon_dagster.alerts import fold_results, list_alerts
-from mlmon_dagster.alerts.lifecycle.undeclared_models import platform_spec
-from mlmon_dagster.defs.delivery import report_delivery
-from mlmon_dagster.defs.failures import (
+from mlmon_dagster.alerts.lifecycle.routing import platform_spec
+from mlmon_dagster.defs.assets import OVERVIEW_KEY
+from mlmon_dagster.defs.delivery import (
     failed_plannings,
     note_planning,
     observe_dagster,
+    report_delivery,
 )
-from mlmon_dagster.defs.liveness import MODEL_TAG
-from mlmon_dagster.defs.overview import OVERVIEW_KEY
+from mlmon_dagster.defs.instance import MODEL_TAG
 from mlmon_dagster.pipeline.backlogs import note_backlog
 from mlmon_dagster.project import Project
-from mlmon_dagster.store.alerting.outbox import enqueue
-from mlmon_dagster.store.reading.backlog import Backlog
+from mlmon_dagster.store.outbox import enqueue
+from mlmon_dagster.store.state.manifest import Backlog
 from tests.alerts.worlds import observe, result, spec_of
 from tests.conftest import make_spec
 
@@ -98,11 +98,11 @@ def test_a_failed_run_fires_once_and_the_next_success_ends_it(
 def test_a_run_that_does_not_start_is_told_until_it_has_gone(
     project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlmon_dagster.defs import failures
+    from mlmon_dagster.defs import delivery
 
     run = add_run(instance, "33333333-3333-4333-8333-333333333333", dg.DagsterRunStatus.NOT_STARTED)
     assert look(project, instance) == {}
-    monkeypatch.setitem(failures.STUCK_AFTER, dg.DagsterRunStatus.NOT_STARTED, dt.timedelta(0))
+    monkeypatch.setitem(delivery.STUCK_AFTER, dg.DagsterRunStatus.NOT_STARTED, dt.timedelta(0))
     assert look(project, instance) == {"pipeline/stuck": "FIRING"}
     instance.delete_run(run.run_id)
     assert look(project, instance) == {"pipeline/stuck": "RESOLVED"}

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mlmon_dagster.defs.lineage import asset_key, keys_of
+from mlmon_dagster.defs.assets import asset_key, keys_of
 from mlmon_dagster.pipeline.steps import WINDOWED
 from mlmon_dagster.report.summary import overall, standing_of
 from tests.defs.small_model import BROKEN, DAYS, LATE, MODEL, NOW, NULLED, SILENT, write_declaration

@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.instance import open_instance
-from mlmon_dagster.defs.lineage import asset_key
 from mlmon_dagster.project import Project, project_from_environment
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store.state import metric_log

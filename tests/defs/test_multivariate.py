@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlmon_dagster.spec.multivariate import CHANGE, SHIFT
+from mlmon_dagster.spec.monitors import CORRELATION_CHANGE, CORRELATION_SHIFT
 from tests.defs.small_model import DAYS, NOW, customers, drop, landing, write_declaration
 from tests.defs.worlds import World, opened
 
@@ -45,13 +45,13 @@ def world(tmp_path: Path):
 
 def test_a_day_on_which_two_columns_come_apart_fails_and_names_them(world: World) -> None:
     world.work()
-    row = world.verdicts("drift", JUDGED).set_index("metric").loc[SHIFT]
+    row = world.verdicts("drift", JUDGED).set_index("metric").loc[CORRELATION_SHIFT]
     assert row["status"] == "WARN"
-    assert row["monitor"] == f"drift/{SHIFT}"
+    assert row["monitor"] == f"drift/{CORRELATION_SHIFT}"
     assert "age x balance by -" in row["message"]
-    before = world.verdicts("drift", DAYS[5]).set_index("metric").loc[SHIFT]
+    before = world.verdicts("drift", DAYS[5]).set_index("metric").loc[CORRELATION_SHIFT]
     assert before["status"] == "OK"
     metrics = world.metrics(JUDGED)
-    assert "age x balance" in set(metrics[metrics["metric"] == CHANGE]["column_name"])
+    assert "age x balance" in set(metrics[metrics["metric"] == CORRELATION_CHANGE]["column_name"])
     alone = world.verdicts("drift", JUDGED).set_index("monitor")
     assert {alone.loc[f"drift/psi/{c}", "status"] for c in ("age", "balance")} == {"OK"}

@@ -11,7 +11,7 @@ import yaml
 
 from mlmon_dagster.alerts import fold_results, list_alerts
 from mlmon_dagster.defs.checks import UNWATCHED
-from mlmon_dagster.store.alerting.alert_state import ACTIVE
+from mlmon_dagster.store.alert_state import ACTIVE
 from tests.defs.small_model import DAYS, MODEL, customers, drop, landing, write_declaration
 from tests.defs.worlds import opened
 

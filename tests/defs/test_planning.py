@@ -14,8 +14,8 @@ import dagster as dg
 import pytest
 
 from mlmon_dagster.defs import sensors
-from mlmon_dagster.defs.lineage import RANGE_END, RANGE_START, asset_key
-from mlmon_dagster.defs.liveness import PROCESS_TAG
+from mlmon_dagster.defs.assets import RANGE_END, RANGE_START, asset_key
+from mlmon_dagster.defs.instance import PROCESS_TAG
 from mlmon_dagster.ingest import cycle
 from mlmon_dagster.pipeline.plan import REVISED_EVERY
 from mlmon_dagster.pipeline.steps import OF_ACTUALS, WINDOWED

@@ -4,11 +4,11 @@ import datetime as dt
 
 import dagster as dg
 
-from mlmon_dagster.defs.maintenance import MAINTENANCE_KEY
+from mlmon_dagster.defs.schedules import MAINTENANCE_KEY
 from mlmon_dagster.spec import RetentionPolicy
 from mlmon_dagster.store.erasure import erase
 from mlmon_dagster.store.state import window_state
-from mlmon_dagster.store.upkeep.retention import let_go
+from mlmon_dagster.store.upkeep.maintenance import let_go
 from tests.defs.small_model import DAYS, NOW, windows_of_days
 from tests.defs.worlds import World
 

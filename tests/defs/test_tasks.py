@@ -7,7 +7,7 @@ import pytest
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.pipeline.steps import WINDOWED
-from mlmon_dagster.profiles.baseline.rolling import load_baseline
+from mlmon_dagster.profiles.rolling import load_baseline
 from mlmon_dagster.report.summary import NONE, period_names, periods_of
 from mlmon_dagster.report.trace import rows_behind
 from mlmon_dagster.store.state import metric_log, monitor_results

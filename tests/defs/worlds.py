@@ -16,9 +16,9 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
-from mlmon_dagster.defs.lineage import asset_key
 from mlmon_dagster.pipeline.steps import WINDOWED
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, read_models

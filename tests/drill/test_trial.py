@@ -20,7 +20,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import load_model
 from mlmon_dagster.spec.names import TABLE
-from mlmon_dagster.store.alerting import alert_state
+from mlmon_dagster.store import alert_state
 from tests.defs.small_model import (
     END,
     MODEL,

@@ -18,7 +18,7 @@ from mlmon_dagster.ingest import (
     render_report,
     replay_file,
 )
-from mlmon_dagster.ingest.reasons import FILE_REASONS
+from mlmon_dagster.ingest.faults import FILE_REASONS
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.tables.kept_rows import folder_of
 from tests.ingest.landing import (

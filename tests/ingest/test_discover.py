@@ -10,9 +10,13 @@ import pytest
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest import render_report, stray_files, told_of
-from mlmon_dagster.ingest.landing.candidate import Listing
-from mlmon_dagster.ingest.landing.discover import list_landing
-from mlmon_dagster.ingest.landing.staging import StillChangingError, find_staged, stage
+from mlmon_dagster.ingest.landing import (
+    Listing,
+    StillChangingError,
+    find_staged,
+    list_landing,
+    stage,
+)
 from mlmon_dagster.spec import FileSource
 from mlmon_dagster.store import Store
 from tests.ingest.landing import (

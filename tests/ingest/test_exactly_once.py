@@ -11,8 +11,7 @@ import pytest
 
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.erasure.erase import erase
-from mlmon_dagster.store.reading import backlog
-from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state import crash_points, manifest
 from tests import forked
 from tests.ingest.landing import (
     ACTUALS,
@@ -201,7 +200,7 @@ def test_a_call_that_runs_out_of_time_leaves_the_rest_and_says_so(
         os.utime(later, (LANDED + 60, LANDED + 60))
 
     first = ingest(store, spec, project, time_is_up=lambda: True)
-    left = backlog.load(store.state, spec.model)
+    left = manifest.load_backlog(store.state, spec.model)
     second = ingest(store, spec, project, time_is_up=lambda: True)
 
     assert {file.stream for file in first.files} == {"predictions"}  # which landed first
@@ -209,7 +208,7 @@ def test_a_call_that_runs_out_of_time_leaves_the_rest_and_says_so(
     assert left["actuals"].left_since is not None
     assert {file.stream for file in second.files} == {"actuals"}
     assert second.n_left == 0
-    assert backlog.load(store.state, spec.model) == {}
+    assert manifest.load_backlog(store.state, spec.model) == {}
 
 
 def test_a_call_with_little_time_asks_for_it_after_a_hundred_small_files(

@@ -11,7 +11,7 @@ import pytest
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.formats.parse import parse_file
-from mlmon_dagster.ingest.landing.staging import Staged
+from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.rows import expectations
 from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
 from mlmon_dagster.ingest.rows.expectations import Rule, judge, rules_of

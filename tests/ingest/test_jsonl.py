@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.errors import SchemaError
-from mlmon_dagster.ingest.cells.cast import cast_column
+from mlmon_dagster.ingest.cast import cast_column
 from mlmon_dagster.ingest.declared_columns import columns_of
-from mlmon_dagster.ingest.formats import read_jsonl_fast
-from mlmon_dagster.ingest.formats.read_jsonl import read_any
-from mlmon_dagster.ingest.formats.read_jsonl_fast import read_flat
+from mlmon_dagster.ingest.formats import read_jsonl
+from mlmon_dagster.ingest.formats.read_jsonl import read_any, read_flat
 from mlmon_dagster.ingest.raw import Options, RawFile
 from tests.ingest.landing import credit_spec, events, jsonl_bytes
 
@@ -26,7 +25,7 @@ OPTIONS = Options(max_rows=100_000)
 
 @pytest.fixture(autouse=True)
 def every_file_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_jsonl_fast, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(read_jsonl, "_LEAST_BYTES", 0)
 
 
 def typed(raw: RawFile) -> dict[str, Any]:
@@ -122,7 +121,7 @@ def test_deep_values_nobody_asked_for_do_not_end_the_program(tmp_path: Path) -> 
 
 
 def test_key_that_comes_late_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_jsonl_fast, "_SAMPLE", 1)
+    monkeypatch.setattr(read_jsonl, "_SAMPLE", 1)
     path = tmp_path / "a.jsonl"
     first = json.dumps({k: v for k, v in GOOD.items() if k != "latency_ms"})
     path.write_text(first + "\n" + GOOD_LINE + "\n")
@@ -137,8 +136,8 @@ def test_blocks_may_end_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path = tmp_path / "a.jsonl"
     path.write_text((json.dumps({**GOOD, "region": "Zürich€"}, ensure_ascii=False) + "\n") * 3)
     for size in range(150, 200):
-        monkeypatch.setattr(read_jsonl_fast, "_BLOCK", size)
-        assert read_jsonl_fast._count_lines(path) == 3
+        monkeypatch.setattr(read_jsonl, "_BLOCK", size)
+        assert read_jsonl._count_lines(path) == 3
 
 
 def test_too_many_rows_are_refused_before_they_are_parsed(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from mlmon_dagster.store.erasure.places import look
 from mlmon_dagster.store.erasure.proof import find_traces
 from mlmon_dagster.store.state import crash_points
 from mlmon_dagster.store.tables import kept_rows
-from mlmon_dagster.store.upkeep.retention import let_go
+from mlmon_dagster.store.upkeep.maintenance import let_go
 from tests import forked
 from tests.ingest.landing import (
     ACTUALS,

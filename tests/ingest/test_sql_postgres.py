@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.sources import by_snapshot, source_cursor
+from mlmon_dagster.store import sources as source_tables
 from tests.ingest.sql_world import COLUMNS, XMIN, Sources, ids_of, insert, poll, sql_spec
 
 SPEC = sql_spec(XMIN)
@@ -170,10 +170,12 @@ def test_another_server_behind_the_url_is_read_from_its_beginning(
     sources.insert("a", "b")
     poll(store, SPEC, project, sources.url)
     poll(store, SPEC, project, sources.url)
-    cursor = source_cursor.load(store.state, "credit", "predictions")
+    cursor = source_tables.load_cursor(store.state, "credit", "predictions")
     far = {**cursor.position, "horizon": cursor.position["horizon"] + 1_000_000}
     with store.state.begin() as conn:  # as if this server were a restored, younger one
-        source_cursor.save(conn, "credit", "predictions", far, cursor_time := _now(), pending=None)
+        source_tables.save_cursor(
+            conn, "credit", "predictions", far, cursor_time := _now(), pending=None
+        )
     assert cursor_time
     sources.insert("c")
 
@@ -213,7 +215,7 @@ def test_transaction_numbers_may_wrap_around(
     sources: Sources, written: int, low: int | None, horizon: int, end: int, is_read: bool
 ) -> None:
     column = sa.cast(sa.literal(str(written % WRAP), sa.Text), _Xid())
-    where = by_snapshot._between(column, "xid", low, horizon, end, [])
+    where = source_tables._between(column, "xid", low, horizon, end, [])
 
     with sources.engine.connect() as conn:
         assert conn.execute(sa.select(where)).scalar() is is_read

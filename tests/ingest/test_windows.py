@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlmon_dagster.ingest.rows.place_in_windows import as_times, place
+from mlmon_dagster.ingest.rows.canonical import as_times, place
 from mlmon_dagster.spec import TimeSpec, window_containing, window_date
 
 YEARS = (dt.datetime(2023, 1, 1), dt.datetime(2025, 1, 1))  # noqa: DTZ001

@@ -12,7 +12,7 @@ from mlmon_dagster.metrics.intervals import biweight
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles.bins.shapes import loss_binning
 from mlmon_dagster.profiles.sql.loss_columns import loss_of
-from mlmon_dagster.spec.attribution import ATTRIBUTION, SHIFT
+from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT
 from mlmon_dagster.spec.names import ALL
 
 ALPHA = 0.01
@@ -36,7 +36,9 @@ def column(values: np.ndarray, feature: str = "age") -> ColumnStatistics:
     )  # fmt: skip
 
 
-def compared(values: np.ndarray, baseline: np.ndarray | None, metric: str = SHIFT) -> pd.DataFrame:
+def compared(
+    values: np.ndarray, baseline: np.ndarray | None, metric: str = ATTRIBUTION_SHIFT
+) -> pd.DataFrame:
     known = None if baseline is None else attribution_references({"age": column(baseline)})
     frame = attribution_metrics({"age": column(values)}, known)
     return frame[frame["metric"] == metric].reset_index(drop=True)

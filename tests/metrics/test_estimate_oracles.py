@@ -19,10 +19,10 @@ from mlmon_dagster.metrics.estimated.calibration import calibrate, scored
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, estimated_classes
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.volume import volume_drop
+from mlmon_dagster.metrics.service import volume_drop
 from mlmon_dagster.profiles.sql.loss_columns import DECIDED
-from mlmon_dagster.spec.estimates import ESTIMATED, estimated, residual
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
+from mlmon_dagster.spec.tasks import ESTIMATED, estimated, residual
 from tests.metrics.oracles import CLASSES, EXACT, midpoint, score_bin
 from tests.metrics.rows import START, profiled
 from tests.metrics.task_oracles import SCORES

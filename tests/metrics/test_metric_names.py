@@ -12,8 +12,7 @@ import mlmon_dagster
 from mlmon_dagster.metrics.drift.null_distribution import DISTANCES
 from mlmon_dagster.metrics.drift.optional_distances import FURTHER
 from mlmon_dagster.metrics.service import QUANTILES
-from mlmon_dagster.spec import attribution, multivariate
-from mlmon_dagster.spec.estimates import ESTIMATED, estimated, residual
+from mlmon_dagster.spec import declaration, monitors
 from mlmon_dagster.spec.metric_registry import (
     AUTO,
     BINARY,
@@ -28,6 +27,7 @@ from mlmon_dagster.spec.monitors import (
     SchemaMonitor,
     ServiceMonitor,
 )
+from mlmon_dagster.spec.tasks import ESTIMATED, estimated, residual
 from tests.conftest import metrics_of
 from tests.metrics.data_windows import data_world
 from tests.metrics.test_estimate_oracles import binary_estimates, class_estimates, loss_estimates
@@ -59,8 +59,8 @@ ORACLES: dict[str, str] = {
         for name in (estimated, residual)
     },
     **dict.fromkeys((NOVEL, f"{NOVEL}{AUTO}", f"unseen_rate{AUTO}"), "test_novelty"),
-    **dict.fromkeys((multivariate.SHIFT, multivariate.CHANGE), "test_multivariate"),
-    **dict.fromkeys((attribution.ATTRIBUTION, attribution.SHIFT), "test_attribution"),
+    **dict.fromkeys((monitors.CORRELATION_SHIFT, monitors.CORRELATION_CHANGE), "test_multivariate"),
+    **dict.fromkeys((declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT), "test_attribution"),
     "residual_drift": "test_data_oracles",  # it is the psi of a column
     "volume_drop": "test_estimate_oracles",
     # Of windows, not of rows: counted by tests/monitors.
@@ -103,8 +103,8 @@ def _declared() -> set[str]:
     }
     limits = {f"{name}{AUTO}" for name in (*DISTANCES, "ks")}
     named = {*METRICS, *DISTANCES, "ks", *FURTHER, *QUANTILES}
-    named |= {multivariate.SHIFT, multivariate.CHANGE}
-    named |= {attribution.ATTRIBUTION, attribution.SHIFT, NOVEL, f"{NOVEL}{AUTO}"}
+    named |= {monitors.CORRELATION_SHIFT, monitors.CORRELATION_CHANGE}
+    named |= {declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT, NOVEL, f"{NOVEL}{AUTO}"}
     return named | estimates | limits | _literal_names() | _limited()
 
 

@@ -21,7 +21,7 @@ from mlmon_dagster.metrics.drift.joint import (
     size_of,
 )
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge
-from mlmon_dagster.spec.multivariate import CHANGE, SHIFT
+from mlmon_dagster.spec.monitors import CORRELATION_CHANGE, CORRELATION_SHIFT
 
 K = 8
 MIXED = np.random.default_rng(5).normal(size=(K, 3)) * [1.0, 0.7, 0.4]
@@ -53,7 +53,7 @@ def statistics(parts, names=None):
 
 def shift(current, baseline, **options):
     frame = multivariate_metrics(statistics(current), statistics(baseline), **options)
-    return frame[frame["metric"] == SHIFT]
+    return frame[frame["metric"] == CORRELATION_SHIFT]
 
 
 def test_correlations_and_fourth_moments_are_numpys():
@@ -150,8 +150,8 @@ def test_a_broken_correlation_is_called_named_and_measured():
     rng = np.random.default_rng(6)
     baseline = [rows(rng, 500) for _ in range(20)]
     frame = multivariate_metrics(statistics([broken(rng, 300)]), statistics(baseline))
-    found = frame[frame["metric"] == SHIFT].iloc[0]
-    pairs = frame[frame["metric"] == CHANGE]
+    found = frame[frame["metric"] == CORRELATION_SHIFT].iloc[0]
+    pairs = frame[frame["metric"] == CORRELATION_CHANGE]
     truth = np.abs(np.corrcoef(np.vstack(baseline).T)[0, 1:]).max()
     assert found["p_value"] < 1e-6
     assert found["value"] == pytest.approx(truth, abs=0.25)  # less the noise of the largest

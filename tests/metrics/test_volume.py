@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlmon_dagster.metrics.volume import chance_of_so_few, volume_drop
+from mlmon_dagster.metrics.service import chance_of_so_few, volume_drop
 
 WEEK = np.tile(np.arange(7), 4)
 

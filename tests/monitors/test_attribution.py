@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mlmon_dagster.spec.attribution import ATTRIBUTION, SHIFT
+from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT
 from tests.conftest import SPEC, make_spec
 from tests.monitors.cases import FEATURES, metric, only, verdicts, window
 
@@ -19,12 +19,12 @@ def model(**drift):
 
 
 def shift(value, p, feature="age", **fields):
-    return metric(SHIFT, value, feature, p_value=p, **fields)
+    return metric(ATTRIBUTION_SHIFT, value, feature, p_value=p, **fields)
 
 
 def judged(rows, windows=None, **attribution):
     found = verdicts("drift", rows, windows, model=model(attribution=attribution or True))
-    return only(found, f"drift/{SHIFT}/age")
+    return only(found, f"drift/{ATTRIBUTION_SHIFT}/age")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_switched_off_or_without_shap_values_it_says_nothing():
     rows = [shift(0.4, 0.0)]
     for spec in (model(attribution=False), make_spec(features=FEATURES, slices=[])):
         found = verdicts("drift", rows, model=spec)
-        assert not [row for row in found if SHIFT in row["monitor"]]
+        assert not [row for row in found if ATTRIBUTION_SHIFT in row["monitor"]]
 
 
 def test_columns_are_listed_by_attribution_unless_the_spec_says_how_important_they_are():

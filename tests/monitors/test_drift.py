@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mlmon_dagster.monitors.adjust import benjamini_hochberg
+from mlmon_dagster.monitors.evidence import benjamini_hochberg
 from tests.monitors.cases import metric, only, spec, verdicts, window
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
-from mlmon_dagster.monitors.limits import excess, excess_of
+from mlmon_dagster.monitors.evidence import excess, excess_of
 from mlmon_dagster.spec import Condition
 from tests.monitors.cases import DAY, frame, metric, only, verdicts, window
 

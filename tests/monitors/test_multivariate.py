@@ -5,15 +5,15 @@ import json
 import pytest
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec.multivariate import CHANGE, SHIFT
+from mlmon_dagster.spec.monitors import CORRELATION_CHANGE, CORRELATION_SHIFT
 from tests.conftest import make_spec
 from tests.monitors.cases import metric, only, spec, verdicts, window
 
-NAME = f"drift/{SHIFT}"
+NAME = f"drift/{CORRELATION_SHIFT}"
 
 
 def shift(value, p, **fields):
-    return metric(SHIFT, value, p_value=p, **fields)
+    return metric(CORRELATION_SHIFT, value, p_value=p, **fields)
 
 
 def judged(rows, windows=None, **multivariate):
@@ -30,7 +30,10 @@ def test_a_correlation_fires_only_if_its_change_is_real_and_large(value, p, stat
 
 
 def test_the_sentence_names_the_pairs_that_changed_most():
-    pairs = [metric(CHANGE, v, c) for v, c in ((0.31, "age x city"), (-0.62, "age x |tenure|"))]
+    pairs = [
+        metric(CORRELATION_CHANGE, v, c)
+        for v, c in ((0.31, "age x city"), (-0.62, "age x |tenure|"))
+    ]
     row = judged([shift(0.55, 1e-8), *pairs])
     assert row["message"] == (
         "Change of the correlation between columns is 0.55 beyond sampling noise (n 1,000, "

@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest import IngestReport, replay_file
-from mlmon_dagster.ingest.landing.candidate import Listing
-from mlmon_dagster.ingest.landing.discover import list_landing
-from mlmon_dagster.ingest.landing.discover_objects import listed_folder, name_matches
-from mlmon_dagster.ingest.landing.staging import StillChangingError, stage
+from mlmon_dagster.ingest.landing import (
+    Listing,
+    StillChangingError,
+    list_landing,
+    listed_folder,
+    name_matches,
+    stage,
+)
 from mlmon_dagster.spec import FileSource, ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest

@@ -16,9 +16,8 @@ from mlmon_dagster.profiles import (
     load_profiles,
     save_profiles,
 )
-from mlmon_dagster.profiles.bins.stored import decode_binnings, encode_binnings
-from mlmon_dagster.store import Store
-from mlmon_dagster.store.baselines import baseline_files, fitted_baselines
+from mlmon_dagster.profiles.bins.fit import decode_binnings, encode_binnings
+from mlmon_dagster.store import Store, baselines
 from tests.conftest import make_events, make_spec, window
 from tests.profiles.comparing import assert_equal
 
@@ -206,7 +205,7 @@ def test_bins_whose_names_were_erased_count_those_names_as_unseen(store: Store) 
     spec = make_spec()
     before = ensure_baseline(store, spec, NOW)
     names = before.binnings["region"].categories
-    baseline_files.redact(store, spec.model, ["validation"], names)
+    baselines.redact(store, spec.model, ["validation"], names)
 
     bins = load_baseline(store, spec).binnings["region"]
     source = store.inference_records(spec).from_sql([window(spec, DAYS[0])], ["validation"])
@@ -247,6 +246,6 @@ def test_a_baseline_of_nulls_only_is_defined(store: Store) -> None:
     assert baseline.windows["age"].n_null.tolist() == [40]
     assert np.isnan(baseline.windows["age"].minimum).all()
     assert baseline.binnings["region"].categories == ()
-    stored = fitted_baselines.newest(store.state, spec.model)
+    stored = baselines.newest(store.state, spec.model)
     assert stored is not None
     assert stored.created_at == NOW

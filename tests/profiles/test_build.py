@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.metrics.binnings import latency_representatives
-from mlmon_dagster.metrics.performance.score_order import SCORE_ORDER
+from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, concat, merge
 from mlmon_dagster.profiles import build_profiles, fit_binnings
-from mlmon_dagster.profiles.sql import cells as cells_module
+from mlmon_dagster.profiles.sql import compiler as cells_module
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, STANDARD, Dialect
-from mlmon_dagster.store.reading import personal
+from mlmon_dagster.store.state import erased_ids
 from tests.profiles import oracle
 from tests.profiles.comparing import assert_equal, in_order
 from tests.profiles.records import START, DuckEngine, make_records, make_spec
@@ -356,7 +356,7 @@ def test_the_digest_of_a_personal_category_has_a_key() -> None:
         fit_binnings(engine, spec, "baseline")
     kept, other = (fit_binnings(engine, spec, "baseline", key=k)["carrier"] for k in ("k", "l"))
 
-    assert set(kept.categories) == {personal.digest("k", name) for name in names}
+    assert set(kept.categories) == {erased_ids.personal_digest("k", name) for name in names}
     assert not set(kept.categories) & set(other.categories)
     guesses = {
         make(f"{before}{name}".encode()).hexdigest()[:32]

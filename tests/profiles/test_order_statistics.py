@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.profiles.bins import order_statistics as module
-from mlmon_dagster.profiles.bins.order_statistics import order_statistics
+from mlmon_dagster.profiles.bins import fit as module
+from mlmon_dagster.profiles.bins.fit import order_statistics
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB
 from tests.profiles.records import DuckEngine
 

@@ -12,13 +12,7 @@ from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mlmon_dagster.metrics.performance.binary import performance_metrics
-from mlmon_dagster.metrics.performance.score_order import (
-    SCORE_ORDER,
-    ScoreOrder,
-    add_up,
-    by_node,
-    depth_of,
-)
+from mlmon_dagster.metrics.performance.roc import SCORE_ORDER, ScoreOrder, add_up, by_node, depth_of
 from mlmon_dagster.metrics.statistics import ColumnStatistics, concat, merge
 from mlmon_dagster.profiles import build_profiles
 from mlmon_dagster.profiles.bins.shapes import role_binning

@@ -344,7 +344,7 @@ def _waited(folder: Path) -> dict[str, Any]:
     import sqlalchemy as sa
 
     from mlmon_dagster.project import project_from_environment
-    from mlmon_dagster.store.alerting.outbox import AT_ONCE, UNSETTLED
+    from mlmon_dagster.store.outbox import AT_ONCE, UNSETTLED
     from mlmon_dagster.store.state.schema import outbox
     from tests.proof import world
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mlmon_dagster.spec import spec_from_mapping
-from mlmon_dagster.spec.estimates import ESTIMATED, estimated_metrics
 from mlmon_dagster.spec.metric_registry import METRICS
-from mlmon_dagster.spec.tasks import metric_problem
+from mlmon_dagster.spec.tasks import ESTIMATED, estimated_metrics, metric_problem
 from tests.proof.spec_space import BINARY, MULTICLASS, RANKING, REGRESSION, Choice
 
 VARIABLE = "SOURCE_DB_URL"

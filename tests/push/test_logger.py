@@ -19,7 +19,7 @@ import pytest
 
 from mlmon_dagster import PredictionLogger
 from mlmon_dagster.ingest import ingest_new
-from mlmon_dagster.json_cells import to_cell
+from mlmon_dagster.landing_file import to_cell
 from mlmon_dagster.store import Store
 from tests.push.worlds import NOW, push_spec
 
@@ -146,7 +146,7 @@ def test_memory_is_bounded_in_bytes_while_nothing_can_be_written(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlmon_dagster.landing_writer.publish", is_full)
+        patch.setattr("mlmon_dagster.logger.publish", is_full)
         logger = PredictionLogger(tmp_path, max_bytes=1_000_000, on_full=on_full)
         n_logged = sum(logger.log(prediction_id=i, features={"x": value}) for i in range(300))
         assert not logger.flush(0.2)

@@ -173,5 +173,5 @@ def test_a_serving_image_needs_the_wheel_and_nothing_else(tmp_path: Path) -> Non
     assert ids_in(tmp_path / "landing") == ["a"]
     assert set(done.stdout.split()) == {
         "mlmon_dagster",
-        *(f"mlmon_dagster.{m}" for m in ("json_cells", "landing_file", "landing_writer", "logger")),
+        *(f"mlmon_dagster.{m}" for m in ("landing_file", "logger")),
     }

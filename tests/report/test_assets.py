@@ -14,8 +14,8 @@ import yaml
 from click.testing import CliRunner
 
 from mlmon_dagster.cli import cli
+from mlmon_dagster.defs.assets import REPORTS, trace_performance
 from mlmon_dagster.defs.launch import Launcher
-from mlmon_dagster.defs.reports import REPORTS, trace_performance
 from mlmon_dagster.pipeline.steps import BY_NAME
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project

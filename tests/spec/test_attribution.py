@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.attribution import attributed
-from mlmon_dagster.spec.shap import Attribution
+from mlmon_dagster.spec.declaration import attributed
+from mlmon_dagster.spec.monitors import Attribution
 from tests.conftest import SPEC, make_spec
 
 TWO = {"age": {"type": "numeric"}, "balance": {"type": "numeric"}}

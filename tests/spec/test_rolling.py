@@ -8,7 +8,7 @@ import pytest
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import BaselineSpec, TimeSpec, complete_windows
-from mlmon_dagster.spec.rolling import EarlierWindows
+from mlmon_dagster.spec.windows import EarlierWindows
 from tests.conftest import make_spec
 
 DAYS = TimeSpec(zone="America/New_York", granularity="day", start=dt.date(2024, 1, 1))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec.urls import (
+from mlmon_dagster.spec.names import (
     holds_credentials,
     secret_keys,
     shown_url,
@@ -17,7 +17,7 @@ from mlmon_dagster.spec.urls import (
     without_secrets,
 )
 from mlmon_dagster.store.places.addresses import place_of
-from mlmon_dagster.store.sources.connection import parse_source_url
+from mlmon_dagster.store.sources import parse_source_url
 from mlmon_dagster.store.state.database import normalise_url
 
 CANARY = "Qx7canary"

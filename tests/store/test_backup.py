@@ -11,12 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.baselines import fitted_baselines
+from mlmon_dagster.store import Store, baselines, open_store
 from mlmon_dagster.store.state import window_state
-from mlmon_dagster.store.state.model_events import history, note_event
+from mlmon_dagster.store.state.model_history import history, note_event
+from mlmon_dagster.store.state.statements import exported_tables
 from mlmon_dagster.store.upkeep.backup import make_backup, restore_backup, verify_backup
-from mlmon_dagster.store.upkeep.export import exported_tables
 from tests.conftest import make_events, make_spec, window
 
 NOW = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
@@ -34,13 +33,11 @@ def fill(store: Store) -> None:
     with store.state.begin() as conn:
         window_state.mark_inputs(conn, spec, [day], NOW)
         note_event(conn, spec.model, "reopened", author="ann", note="why", now=NOW)
-    fitted_baselines.save(store, spec.model, "b", "dataset", BINS, NOW)
+    baselines.save(store, spec.model, "b", "dataset", BINS, NOW)
 
 
 def bins(store: Store, model: str) -> str | None:
-    return fitted_baselines.payload_if_whole(
-        store, fitted_baselines.newest(store.state, model, "b")
-    )
+    return baselines.payload_if_whole(store, baselines.newest(store.state, model, "b"))
 
 
 def rows(store: Store) -> dict[str, list[tuple[object, ...]]]:
@@ -114,7 +111,7 @@ def test_an_existing_backup_is_not_overwritten(store: Store, tmp_path: Path) -> 
 
 
 def test_every_table_is_exported_whoever_imported_what() -> None:
-    module = "mlmon_dagster.store.upkeep.export"
+    module = "mlmon_dagster.store.state.statements"
     code = f"from {module} import exported_tables; print(len(exported_tables()))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(out.stdout) == len(exported_tables())

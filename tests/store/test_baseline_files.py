@@ -11,9 +11,8 @@ from threading import Thread
 import pytest
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.baselines import baseline_files, fitted_baselines
-from mlmon_dagster.store.baselines.fitted_baselines import StoredBaseline
+from mlmon_dagster.store import Store, baselines, open_store
+from mlmon_dagster.store.baselines import StoredBaseline
 from mlmon_dagster.store.state import crash_points
 from mlmon_dagster.store.upkeep.maintenance import maintain
 from tests import forked
@@ -26,11 +25,11 @@ PAYLOAD = json.dumps({"binnings": [{"column": "region", "categories": ["Ströbec
 
 def save(store: Store, baseline_id: str = "a", payload: str = PAYLOAD, **more: str) -> None:
     kind = more.pop("kind", "dataset")
-    fitted_baselines.save(store, SPEC.model, baseline_id, kind, payload, NOW, **more)  # type: ignore[arg-type]
+    baselines.save(store, SPEC.model, baseline_id, kind, payload, NOW, **more)  # type: ignore[arg-type]
 
 
 def stored(store: Store, baseline_id: str = "a") -> StoredBaseline:
-    found = fitted_baselines.newest(store.state, SPEC.model, baseline_id)
+    found = baselines.newest(store.state, SPEC.model, baseline_id)
     assert found is not None
     return found
 
@@ -45,7 +44,7 @@ def test_a_row_holds_the_hash_of_a_file_and_nothing_of_what_is_in_it(any_store: 
 
     assert stored(any_store).payload == json.dumps({"sha256": file.stem})
     assert file.read_text() == PAYLOAD
-    assert fitted_baselines.payload_of(any_store, stored(any_store)) == PAYLOAD
+    assert baselines.payload_of(any_store, stored(any_store)) == PAYLOAD
     save(any_store)
     assert files(any_store) == [file]  # equal content is one file
 
@@ -63,19 +62,19 @@ def test_killed_after_the_file_there_is_a_file_more_and_never_one_too_few(
     assert forked.ended(save_until, store.folder, step) == -signal.SIGKILL
 
     assert len(files(store)) == 1
-    found = fitted_baselines.newest(store.state, SPEC.model, "a")
+    found = baselines.newest(store.state, SPEC.model, "a")
     assert (found is not None) == n_rows
-    assert len(baseline_files.tidy(store, SPEC.model)) == 1 - n_rows
+    assert len(baselines.tidy_files(store, SPEC.model)) == 1 - n_rows
     assert len(files(store)) == n_rows
     save(store)
-    assert fitted_baselines.payload_of(store, stored(store)) == PAYLOAD
+    assert baselines.payload_of(store, stored(store)) == PAYLOAD
 
 
 def test_the_upkeep_waits_for_a_row_that_is_about_to_name_its_file(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deleted: list[str] = []
-    upkeep = Thread(target=lambda: deleted.extend(baseline_files.tidy(store, SPEC.model)))
+    upkeep = Thread(target=lambda: deleted.extend(baselines.tidy_files(store, SPEC.model)))
 
     def meanwhile(step: str) -> None:
         if step == "baseline.written":
@@ -87,7 +86,7 @@ def test_the_upkeep_waits_for_a_row_that_is_about_to_name_its_file(
     upkeep.join()
 
     assert deleted == []
-    assert fitted_baselines.payload_of(store, stored(store)) == PAYLOAD
+    assert baselines.payload_of(store, stored(store)) == PAYLOAD
 
 
 def test_maintenance_tells_and_deletes_what_no_row_names(store: Store) -> None:
@@ -109,22 +108,22 @@ def test_a_file_that_is_not_whole_is_named_with_the_way_back(
     store: Store, content: str | None
 ) -> None:
     save(store)
-    save(store, "p", '{"binnings": []}', kind=fitted_baselines.PROMOTED)
+    save(store, "p", '{"binnings": []}', kind=baselines.PROMOTED)
     for file in files(store):
         file.unlink() if content is None else file.write_text(content)
 
-    assert fitted_baselines.payload_if_whole(store, stored(store)) is None
+    assert baselines.payload_if_whole(store, stored(store)) is None
     with pytest.raises(StoreError) as caught:
-        fitted_baselines.payload_of(store, stored(store))
+        baselines.payload_of(store, stored(store))
     assert str(caught.value) == (
         f"The bins of baseline a of model 'credit' cannot be read. Expected the file "
-        f"{baseline_files.place_of(store, SPEC.model, stored(store).payload)}: "
+        f"{baselines.place_of_files(store, SPEC.model, stored(store).payload)}: "
         f"{'there is none' if content is None else 'its content is not what was written'}. "
         "Bring that file back from a backup, or materialize the asset 'baseline' again "
         "(mlmon run credit does)."
     )
     with pytest.raises(StoreError, match=r"or promote its period once more \(mlmon baseline list"):
-        fitted_baselines.payload_of(store, stored(store, "p"))
+        baselines.payload_of(store, stored(store, "p"))
 
 
 def test_erased_names_leave_every_baseline_of_the_dataset_and_no_key(any_store: Store) -> None:
@@ -136,10 +135,10 @@ def test_erased_names_leave_every_baseline_of_the_dataset_and_no_key(any_store: 
     }
     save(any_store, payload=json.dumps(content), dataset="production")
     save(any_store, "other", json.dumps(content), dataset="validation")
-    assert baseline_files.redact(any_store, SPEC.model, ["production"], ["Ann", "Cid"]) == 1
-    assert baseline_files.redact(any_store, SPEC.model, ["production"], ["Bob"]) == 1
+    assert baselines.redact(any_store, SPEC.model, ["production"], ["Ann", "Cid"]) == 1
+    assert baselines.redact(any_store, SPEC.model, ["production"], ["Bob"]) == 1
 
-    left = json.loads(fitted_baselines.payload_of(any_store, stored(any_store)))
+    left = json.loads(baselines.payload_of(any_store, stored(any_store)))
     assert left["binnings"] == [
         {
             "column": "Ann",
@@ -148,6 +147,6 @@ def test_erased_names_leave_every_baseline_of_the_dataset_and_no_key(any_store: 
         },
         content["binnings"][1],
     ]
-    assert json.loads(fitted_baselines.payload_of(any_store, stored(any_store, "other"))) == content
+    assert json.loads(baselines.payload_of(any_store, stored(any_store, "other"))) == content
     assert len(files(any_store)) == 2
-    assert baseline_files.redact(any_store, SPEC.model, ["production"], ["Bob"]) == 0
+    assert baselines.redact(any_store, SPEC.model, ["production"], ["Bob"]) == 0

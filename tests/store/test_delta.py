@@ -9,8 +9,7 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec import Window
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.places.addresses import place_of
-from mlmon_dagster.store.tables.delta import Conflict, DeltaFolder, retry
-from mlmon_dagster.store.tables.delta_sql import duckdb_type
+from mlmon_dagster.store.tables.delta import Conflict, DeltaFolder, duckdb_type, retry
 from tests.conftest import make_spec, window
 from tests.store.test_query import ENGINE
 
@@ -171,7 +170,7 @@ def test_replacing_by_predicate_touches_nothing_else(store: Store) -> None:
 @given(names)
 @example("[a]")
 def test_names_of_columns_may_have_any_characters(name: str) -> None:
-    from mlmon_dagster.store.tables.delta_sql import select_sql
+    from mlmon_dagster.store.tables.delta import select_sql
 
     sql = select_sql([], pa.schema([(name, pa.int64())]), [name], None)
     assert ENGINE.query(f"SELECT * FROM {sql}").column_names == [name]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.tables.encoding import writer_properties
+from mlmon_dagster.store.tables.delta import writer_properties
 from tests.conftest import make_events, make_spec
 
 

@@ -13,8 +13,7 @@ import pyarrow as pa
 import pytest
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.baselines import fitted_baselines
+from mlmon_dagster.store import Store, baselines, open_store
 from mlmon_dagster.store.erasure import erase
 from mlmon_dagster.store.erasure.places import look
 from mlmon_dagster.store.erasure.proof import find_traces
@@ -52,7 +51,7 @@ def fill(store: Store, datasets: tuple[str, ...] = ("production",)) -> None:
                 log.append("actuals", actuals, [f"actuals-{day}"])
             store.inference_records(SPEC).rebuild(WINDOWS)
         payload = f'{{"binnings": [{{"column": "region", "categories": ["north", "{VALUE}"]}}]}}'
-        fitted_baselines.save(store, SPEC.model, dataset, "promoted", payload, NOW, dataset=dataset)
+        baselines.save(store, SPEC.model, dataset, "promoted", payload, NOW, dataset=dataset)
 
 
 def with_canary(rows: pa.Table) -> pa.Table:
@@ -85,9 +84,9 @@ def test_no_file_and_no_table_holds_an_erased_id_or_its_rare_value(any_store: St
     assert any_store.event_log(SPEC).rows("predictions").num_rows == 23
     assert any_store.event_log(SPEC).rows("actuals").num_rows == 23
     assert any_store.inference_records(SPEC).read().num_rows == 23
-    kept = fitted_baselines.newest(any_store.state, SPEC.model)
+    kept = baselines.newest(any_store.state, SPEC.model)
     assert kept is not None
-    assert '["north", "[erased]"]' in fitted_baselines.payload_of(any_store, kept)
+    assert '["north", "[erased]"]' in baselines.payload_of(any_store, kept)
 
 
 def test_erasing_counts_before_and_keeps_only_counts_after(store: Store) -> None:

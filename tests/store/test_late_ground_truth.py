@@ -8,9 +8,9 @@ import json
 import pyarrow as pa
 
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.reading.ground_truth_lag import measure_lags
+from mlmon_dagster.store.reading import measure_lags
 from mlmon_dagster.store.state import window_state, window_steps
-from mlmon_dagster.store.upkeep.unmatched_actuals import count_unmatched, settle_unmatched
+from mlmon_dagster.store.upkeep.maintenance import count_unmatched, settle_unmatched
 from tests.conftest import make_events, make_spec, window
 
 NOW = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)

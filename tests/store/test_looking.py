@@ -7,8 +7,7 @@ import pytest
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.reading.ad_hoc_sql import select
-from mlmon_dagster.store.reading.sizes import describe_state, describe_tables
+from mlmon_dagster.store.reading import describe_state, describe_tables, select
 from mlmon_dagster.store.upkeep.maintenance import tables_of
 from tests.conftest import make_events, make_spec, window
 

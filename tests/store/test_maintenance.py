@@ -5,7 +5,7 @@ import datetime as dt
 from deltalake import DeltaTable
 
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import retention_marks
+from mlmon_dagster.store.state import state_marks
 from mlmon_dagster.store.upkeep.maintenance import maintain
 from tests.conftest import make_events, make_spec, window
 
@@ -37,7 +37,7 @@ def test_a_dry_run_tells_all_and_changes_nothing(store: Store) -> None:
     fill(store)
     told = maintain(store, SPEC, NOW, dry_run=True)
     assert days_of(store) == DAYS
-    assert retention_marks.rows_from(store.state, SPEC.model) == {}
+    assert state_marks.rows_from(store.state, SPEC.model) == {}
     rows = {removal.what: removal.rows for removal in told}
     assert rows["predictions of production before 2024-01-05"] == 40
     assert rows["records of production before 2024-01-05"] == 40
@@ -48,7 +48,7 @@ def test_rows_past_their_age_go_and_the_rest_stays(store: Store) -> None:
     fill(store)
     maintain(store, SPEC, NOW)
     assert days_of(store) == DAYS[2:]
-    marks = retention_marks.rows_from(store.state, SPEC.model)
+    marks = state_marks.rows_from(store.state, SPEC.model)
     assert marks == {"production": window(SPEC, "2024-01-05").start}
     log = store.event_log(SPEC)
     assert log.rows("predictions").num_rows == 40
@@ -81,7 +81,7 @@ def test_tables_say_how_long_versions_are_kept(store: Store) -> None:
 
 
 def test_ages_count_whole_windows_of_the_models_zone(store: Store) -> None:
-    from mlmon_dagster.store.upkeep.retention import first_dates
+    from mlmon_dagster.store.upkeep.maintenance import first_dates
 
     spec = make_spec(
         time={"start": "2024-01-01", "zone": "America/New_York"},

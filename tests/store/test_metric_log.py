@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import metric_log, schema
-from mlmon_dagster.store.state.bulk import to_arrow
+from mlmon_dagster.store.state.metric_log import to_arrow
 
 T0 = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.reading import personal
 from mlmon_dagster.store.state import erased_ids
 
 
 def test_the_key_is_made_once_and_is_not_the_one_of_erased_ids(any_store: Store) -> None:
     engine = any_store.state
-    key = personal.key_of(engine, "loan")
+    key = erased_ids.personal_key(engine, "loan")
 
     assert len(key) == 64
-    assert personal.key_of(engine, "loan") == key
-    assert personal.key_of(engine, "churn") != key
+    assert erased_ids.personal_key(engine, "loan") == key
+    assert erased_ids.personal_key(engine, "churn") != key
     with engine.begin() as conn:
         assert erased_ids.salt_of(conn, "loan") not in key
 
 
 def test_the_engine_and_python_make_the_same_digest(store: Store) -> None:
-    key = personal.key_of(store.state, "loan")
+    key = erased_ids.personal_key(store.state, "loan")
     for value in ("anna", "", "Zoë'; --", "x" * 5_000):
         text = "'" + value.replace("'", "''") + "'"
-        (row,) = store.query(f"SELECT {personal.digest_sql(key, text)} AS d").to_pylist()
-        assert row["d"] == personal.digest(key, value)
+        (row,) = store.query(f"SELECT {erased_ids.personal_digest_sql(key, text)} AS d").to_pylist()
+        assert row["d"] == erased_ids.personal_digest(key, value)

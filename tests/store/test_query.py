@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.places.local import LocalPlace
+from mlmon_dagster.store.places.location import LocalPlace
 from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
 from mlmon_dagster.store.tables.engine import QueryEngine
 

@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts.lifecycle.identity import fingerprint, new_row
+from mlmon_dagster.alerts.lifecycle.transitions import fingerprint, new_row
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import window_containing
-from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.alerting import alert_state, silences
+from mlmon_dagster.store import Store, alert_state, open_store
 from mlmon_dagster.store.state import collect_tokens, crash_points, window_state
-from mlmon_dagster.store.upkeep.export import exported_tables
+from mlmon_dagster.store.state.statements import exported_tables
 from mlmon_dagster.store.upkeep.remove import (
     count_rows,
     declaration_of,
@@ -59,7 +58,7 @@ def furnish(folder: Path) -> Store:
         alert_state.save_alerts(conn, [{**new_row(ALERT, "production", NOW), **fired}])
         alert_state.append_events(conn, [event])
         alert_state.save_group(conn, group)
-    silences.add(
+    alert_state.add_silence(
         store.state, matcher=json.dumps({"model": MODEL, "family": "drift"}), author="ann",
         comment="", starts_at=NOW, ends_at=NOW + 9 * DAY,
     )  # fmt: skip
@@ -137,7 +136,7 @@ def test_nothing_of_a_removed_model_is_left_and_everything_of_another_is(tmp_pat
     assert not store.root.tables()
     assert not (store.root / "baselines").below()
     assert not list((tmp_path / "models").iterdir())
-    [silence] = silences.every(store.state)
+    [silence] = alert_state.every_silence(store.state)
     assert (silence["ends_at"], silence["ended_by"]) == (NOW + DAY, "ann")
     store.close()
 

@@ -5,9 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.store import Store
-from mlmon_dagster.store.baselines import fitted_baselines
-from mlmon_dagster.store.reading import backlog
+from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.manifest import SeenPath
 from tests.conftest import list_windows, make_spec, window
@@ -128,19 +126,19 @@ def test_more_verdicts_than_fit_into_one_statement_are_stored(any_store: Store) 
 
 
 def test_the_newest_baseline_is_the_one_saved_last(any_store: Store) -> None:
-    assert fitted_baselines.newest(any_store.state, SPEC.model) is None
+    assert baselines.newest(any_store.state, SPEC.model) is None
     for days, id_ in enumerate(("a", "b")):
-        fitted_baselines.save(
+        baselines.save(
             any_store, SPEC.model, id_, "dataset", "{}", T0 + days * DAY, n=5, dataset="v"
         )
-    newest = fitted_baselines.newest(any_store.state, SPEC.model)
+    newest = baselines.newest(any_store.state, SPEC.model)
     assert newest is not None
     assert (newest.baseline_id, newest.n, newest.created_at) == ("b", 5, T0 + DAY)
-    fitted_baselines.save(any_store, SPEC.model, "a", "dataset", '{"x": 1}', T0 + 2 * DAY)
-    again = fitted_baselines.newest(any_store.state, SPEC.model)
+    baselines.save(any_store, SPEC.model, "a", "dataset", '{"x": 1}', T0 + 2 * DAY)
+    again = baselines.newest(any_store.state, SPEC.model)
     assert again is not None
-    assert (again.baseline_id, fitted_baselines.payload_of(any_store, again)) == ("a", '{"x": 1}')
-    older = fitted_baselines.newest(any_store.state, SPEC.model, "b")
+    assert (again.baseline_id, baselines.payload_of(any_store, again)) == ("a", '{"x": 1}')
+    older = baselines.newest(any_store.state, SPEC.model, "b")
     assert older is not None
     assert older.baseline_id == "b"
 
@@ -188,14 +186,20 @@ def test_many_files_are_updated_at_once_each_with_its_own_values(any_store: Stor
 
 
 def test_what_a_look_left_of_the_landing_files_is_kept_by_stream(any_store: Store) -> None:
-    left = backlog.Backlog(2, 3, T0, T0 + DAY, T0)
-    backlog.note(any_store.state, SPEC.model, {"predictions": left, "actuals": backlog.Backlog()})
-    assert backlog.load(any_store.state, SPEC.model) == {"predictions": left}
-    assert backlog.load_all(any_store.state) == {SPEC.model: {"predictions": left}}
+    left = manifest.Backlog(2, 3, T0, T0 + DAY, T0)
+    manifest.note_backlog(
+        any_store.state, SPEC.model, {"predictions": left, "actuals": manifest.Backlog()}
+    )
+    assert manifest.load_backlog(any_store.state, SPEC.model) == {"predictions": left}
+    assert manifest.load_backlogs(any_store.state) == {SPEC.model: {"predictions": left}}
     assert left.holds_any_until(T0)
     assert not left.holds_any_until(T0 - DAY)
-    backlog.note(any_store.state, SPEC.model, {"predictions": backlog.Backlog()})
-    assert backlog.load(any_store.state, SPEC.model) == backlog.load_all(any_store.state) == {}
+    manifest.note_backlog(any_store.state, SPEC.model, {"predictions": manifest.Backlog()})
+    assert (
+        manifest.load_backlog(any_store.state, SPEC.model)
+        == manifest.load_backlogs(any_store.state)
+        == {}
+    )
 
 
 def test_paths_are_remembered_as_last_seen(any_store: Store) -> None:

@@ -10,23 +10,30 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts.lifecycle.identity import (
+from mlmon_dagster.alerts.lifecycle.suppression import (
+    breaks_window,
+    failing_causes,
+    join_columns,
+    mute,
+)
+from mlmon_dagster.alerts.lifecycle.transitions import (
     DEFAULT_ENVIRONMENT,
+    EventKind,
+    Verdict,
+    failed,
     fingerprint,
     new_row,
+    resolve,
     state_columns,
     state_of,
+    step,
 )
-from mlmon_dagster.alerts.lifecycle.joint import join_columns
-from mlmon_dagster.alerts.lifecycle.suppression import breaks_window, failing_causes, mute
-from mlmon_dagster.alerts.lifecycle.transitions import EventKind, Verdict, failed, resolve, step
 from mlmon_dagster.spec import Granularity
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL, TABLE
-from mlmon_dagster.store import Store
-from mlmon_dagster.store.alerting import alert_state, told_events
+from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.state import crash_points
-from mlmon_dagster.store.state.frames import Row
+from mlmon_dagster.store.state.statements import Row
 
 WINDOWS_UNTIL_MISSING = 2
 RETIRED_AFTER = dt.timedelta(days=1)
@@ -93,7 +100,7 @@ def retire_undeclared(
         The models that are gone and of which a receiver has still to be told.
     """
     declared = {spec.model for spec in specs} | set(waiting)
-    undeclared = set(told_events.models_to_flush(store.state)) - declared
+    undeclared = set(alert_state.models_to_flush(store.state)) - declared
     gone = []
     for model in sorted(undeclared):
         with alert_state.exclusive(store.state, f"alerts:{model}") as conn:

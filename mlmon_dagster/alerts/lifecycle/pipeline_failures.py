@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mlmon_dagster.spec.names import TABLE
-from mlmon_dagster.store import Store
-from mlmon_dagster.store.alerting import alert_state
+from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.state.schema import monitor_result
-from mlmon_dagster.store.state.upsert import insert_or_ignore
+from mlmon_dagster.store.state.statements import insert_or_ignore
 
 Kind = Literal["run", "check", "file", "stuck", "planning", "backlog", "tick", "daemon", "spec"]
 

@@ -1,16 +1,48 @@
-"""Where an alert goes: the routes of the spec, tried in order as Alertmanager does."""
+"""Who hears of an alert: the routes of the spec, tried in order as Alertmanager does; silences.
+
+Models that nobody declares: the machinery itself, and models that have been taken away. Their
+alerts go the same way as all others, so they need what a spec says of routing and timing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import BrokenModel, ModelSpec, SlackRoute, spec_from_mapping
 from mlmon_dagster.spec.alerting import AlertPolicy, Fallback, Route, WebhookRoute
-from mlmon_dagster.store.state.frames import Row
+from mlmon_dagster.store.state.statements import Row
 
 ENV_MARK = "$"  # begins the channel of a webhook whose address is in an environment variable
+LABELS = (
+    "model",
+    "monitor",
+    "family",
+    "metric",
+    "column_name",
+    "dataset",
+    "slice_key",
+    "slice_value",
+    "severity",
+    "owner",
+)
+PLATFORM = "Dagster"  # a model's name is lower-case, so none can have this one
+# What is asked of a model's spec besides its alerts, where there is no model.
+_NOBODY = spec_from_mapping(
+    {
+        "model": "nobody",
+        "task": "regression",
+        "owners": ["team:unknown"],
+        "time": {"start": "2000-01-01"},
+        "source": {"predictions": {"path": "none/*.csv"}},
+        "columns": {"prediction_id": "id", "event_time": "time", "prediction": "prediction"},
+        "features": {"none": {"type": "numeric"}},
+    }
+)
 
 
 class Destination(NamedTuple):
@@ -103,3 +135,76 @@ def _places(place: AlertPolicy | Route | Fallback) -> dict[Destination, str]:
     if place.email is not None:
         found[Destination("email", ", ".join(place.email.to))] = ""
     return found
+
+
+def matcher(labels: Mapping[str, str]) -> str:
+    """Return the JSON of a matcher: all the labels must match; ``*`` and ``?`` are wildcards.
+
+    Raises:
+        ConfigError: If there is no label, or one that alerts do not have.
+    """
+    unknown = sorted(set(labels) - set(LABELS))
+    if unknown or not labels:
+        found = f"{unknown} are no labels" if unknown else "a silence needs a label"
+        raise ConfigError(f"{found}; alerts have: {', '.join(LABELS)}")
+    return json.dumps(dict(labels), sort_keys=True)
+
+
+def silenced_by(alert: Row, silences: Sequence[Row]) -> int | None:
+    """Return the id of the first silence that matches an alert; None if none does."""
+    for silence in silences:
+        labels: Mapping[str, str] = json.loads(silence["matcher"])
+        if labels and all(
+            name in LABELS and fnmatchcase(str(alert[name]), pattern)
+            for name, pattern in labels.items()
+        ):
+            return int(silence["id"])
+    return None
+
+
+def stand_in(
+    model: str, specs: Sequence[ModelSpec], alerts: AlertPolicy | None = None
+) -> ModelSpec:
+    """Return a spec for a model that is gone: it is told where its alerts were told, then silent.
+
+    Args:
+        model: Its name.
+        specs: The models that are declared; not empty, unless it is known where alerts go.
+        alerts: What can still be read of its own declaration.
+    """
+    if alerts is not None:
+        return _NOBODY.model_copy(update={"model": model, "alerts": alerts})
+    policy = specs[0].alerts.model_copy(update={"routes": ()})
+    return specs[0].model_copy(update={"model": model, "alerts": policy})
+
+
+def platform_spec(
+    specs: Sequence[ModelSpec], channel: str | None = None, broken: Sequence[BrokenModel] = ()
+) -> ModelSpec | None:
+    """Return a spec whose alerts are about Dagster itself; None where nothing is declared.
+
+    Args:
+        specs: The declared models.
+        channel: The Slack channel that hears of it; by default the place of most models.
+        broken: Declarations that do not load; where none does, what can be read of them says
+            who hears of it, and else it is the terminal.
+    """
+    if not specs and broken:
+        policies = [b.alerts for b in broken if b.alerts is not None] or [AlertPolicy()]
+        specs = [_NOBODY.model_copy(update={"alerts": policy}) for policy in policies]
+    if not specs:
+        return None
+    policy = AlertPolicy(slack=SlackRoute(channel=channel)) if channel else _commonest(specs)
+    owners = tuple(dict.fromkeys(owner for spec in specs for owner in spec.owners))
+    changes = {"model": PLATFORM, "alerts": policy, "owners": owners}
+    return specs[0].model_copy(update=changes)
+
+
+def _commonest(specs: Sequence[ModelSpec]) -> AlertPolicy:
+    def places(spec: ModelSpec) -> tuple[Destination, ...]:
+        return tuple(sorted(default_destinations(spec)))
+
+    counted = Counter(places(spec) for spec in specs)
+    chosen = max(sorted(counted), key=lambda place: counted[place])
+    found = next(spec for spec in specs if places(spec) == chosen)
+    return found.alerts.model_copy(update={"routes": ()})

@@ -1,4 +1,4 @@
-"""The life of one alert as a pure function of the windows it has seen.
+"""The life of one alert as a pure function of the windows it has seen, and how it is kept as a row.
 
 | from      | the newest window fails              | the newest window passes                     |
 |-----------|--------------------------------------|----------------------------------------------|
@@ -32,23 +32,26 @@ is judged again and, inside an episode, said so.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mlmon_dagster.metrics.intervals import Z95
+from mlmon_dagster.store.state.statements import Row
 
 State = Literal["OK", "PENDING", "FIRING", "RECOVERING"]
 Status = Literal["OK", "WARN", "ERROR", "NO_DATA"]
 EventKind = Literal["opened", "escalated", "revised", "resolved"]
-
 SPAN = 7  # passes in a row after which what came and went may be over
 MEMORY = 2 * SPAN  # windows
 SEVERE = 0.5  # past the limit, in units of it
 CLEAR = -0.5
 _SURE = 1.68  # from a 95 % interval to one of 99.9 %: each window of a year is looked at alone
 _RANK = {"": 0, "OK": 0, "WARN": 1, "ERROR": 2}
+DEFAULT_ENVIRONMENT = "production"
 
 
 class Verdict(NamedTuple):
@@ -244,3 +247,67 @@ def _pooled(verdicts: Sequence[Verdict]) -> _Pooled | None:
     spread = math.fsum((value - mean) ** 2 for value in values) / (m - 1) if m > 1 else 0.0
     own = math.fsum((v.excess_error / Z95) ** 2 for v in verdicts if v.excess_error is not None)
     return _Pooled(mean, max(math.sqrt(spread / m), math.sqrt(own) / m))
+
+
+def fingerprint(result: Row, environment: str) -> str:
+    """Hash what an alert is about: not how bad it is, whose it is or which version served."""
+    identity = {
+        "environment": environment,
+        "model": result["model"],
+        "stream": result["dataset"],
+        "monitor": result["monitor"],
+        "metric": result["metric"],
+        "column": result["column_name"],
+        "slice_key": result["slice_key"],
+        "slice_value": result["slice_value"],
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def new_row(result: Row, environment: str, now: dt.datetime) -> dict[str, Any]:
+    """Return the row of an alert that has not seen a window yet."""
+    same = ("model", "monitor", "family", "metric", "column_name", "dataset")
+    return {
+        "fingerprint": fingerprint(result, environment),
+        "environment": environment,
+        **{name: result[name] for name in (*same, "slice_key", "slice_value")},
+        "state": "OK",
+        "severity": "",
+        "episode": 0,
+        "recent": "[]",
+        "last_window_start": None,
+        "last_data_version": "",
+        "opened_window": None,
+        "opened_at": None,
+        "resolved_at": None,
+        "resolved_reason": "",
+        "muted_reason": "",
+        "value": None,
+        "message": "",
+        "details": "{}",
+        "owner": result["owner"],
+        "runbook": result["runbook"],
+        "acked_by": "",
+        "acked_at": None,
+        "updated_at": now,
+    }
+
+
+def state_of(row: Row) -> AlertState:
+    """Read the state machine's part of an alert row."""
+    recent = tuple(
+        Verdict(dt.datetime.fromisoformat(window), *said)
+        for window, *said in json.loads(row["recent"])
+    )
+    return AlertState(row["state"], row["severity"], row["episode"], recent)
+
+
+def state_columns(state: AlertState) -> dict[str, Any]:
+    """Write the state machine's part of an alert row."""
+    recent = [[v.window_start.isoformat(), *v[1:]] for v in state.recent]
+    return {
+        "state": state.state,
+        "severity": state.severity,
+        "episode": state.episode,
+        "recent": json.dumps(recent),
+    }

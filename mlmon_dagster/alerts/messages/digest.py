@@ -20,9 +20,8 @@ from mlmon_dagster.alerts.messages.outbox_rows import outbox_row
 from mlmon_dagster.alerts.messages.view import AlertView, view_of, worst_first
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import DigestPolicy, Weekday
-from mlmon_dagster.store import Store
-from mlmon_dagster.store.alerting import alert_state, outbox
-from mlmon_dagster.store.alerting.outbox_health import outbox_health
+from mlmon_dagster.store import Store, alert_state, outbox
+from mlmon_dagster.store.outbox import outbox_health
 
 Cadence = Literal["daily", "weekly"]
 _DAYS: dict[Cadence, int] = {"daily": 1, "weekly": 7}

@@ -1,27 +1,38 @@
-"""What a flush knows of one model: its alerts, and what receivers were told about them."""
+"""What a flush knows of one model: its alerts, what receivers were told of them, and what is new.
+
+Whether a group of alerts has something new to say; the order is Alertmanager's. Unlike there, what
+fired and ended between two looks is told: nobody may have been looking. And reminders follow news:
+they come after a window that has been judged since, at growing distances.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts.lifecycle.routing import Destination, destinations, fallback_of
-from mlmon_dagster.alerts.lifecycle.silences import silenced_by
+from mlmon_dagster.alerts.lifecycle.routing import (
+    Destination,
+    destinations,
+    fallback_of,
+    silenced_by,
+)
 from mlmon_dagster.alerts.messages.message import Context, Message, missed_message
-from mlmon_dagster.alerts.messages.needs_update import Told
-from mlmon_dagster.alerts.messages.outbox_rows import outbox_row, plot_row, row_key
-from mlmon_dagster.alerts.messages.plot_data import plot_of
+from mlmon_dagster.alerts.messages.outbox_rows import outbox_row, plot_of, plot_row, row_key
 from mlmon_dagster.alerts.messages.view import AlertView, failed_since, past_episode, view_of
-from mlmon_dagster.store.alerting import alert_state, outbox, silences, told_events
-from mlmon_dagster.store.state.frames import Row
+from mlmon_dagster.store import alert_state, outbox
+from mlmon_dagster.store.alert_state import silences_in_force
+from mlmon_dagster.store.state.statements import Row
 
 SUMMARY = "summary"  # the group of the message that ends a backfill
 IN_THREAD, INLINE = "slack", ("email",)  # how a receiver shows plots; others show none
+Reason = Literal["first", "new_alerts", "all_resolved", "some_resolved", "missed", "repeat"]
+DISTANCES = (1, 2, 4, 8, 30)  # of the reminders in a thread; the last one goes on
+_DAY = dt.timedelta(days=1)
 
 
 @dataclass
@@ -229,7 +240,7 @@ class GroupState:
         if plot and receiver == IN_THREAD:
             rows.append(plot_row(group, key, plot, thread=head_key or key, now=self.now))
         outbox.enqueue(self.conn, [{**row, "next_at": next_at} for row in rows])
-        told_events.mark_told(self.conn, map(split, episodes), key)
+        alert_state.mark_told(self.conn, map(split, episodes), key)
 
     def enqueue_over(
         self, group: dict[str, Any], part: str, over: Collection[str]
@@ -266,7 +277,7 @@ def load(
     """Read the state of one model and ``also`` some alerts, with today's silences applied."""
     model = context.spec.model
     groups = {key: dict(row) for key, row in alert_state.load_groups(conn, model).items()}
-    untold = told_events.untold_episodes(conn, model)
+    untold = alert_state.untold_episodes(conn, model)
     told = [json.loads(g[name]) for g in groups.values() for name in ("firing", "resolved", "owed")]
     fingerprints = sorted({key.split(":")[0] for keys in told for key in keys} | {*untold, *also})
     rows = alert_state.load_alerts(
@@ -280,7 +291,7 @@ def load(
         now=now,
         groups=groups,
         alerts=alerts,
-        silences=silences.in_force(conn, now),
+        silences=silences_in_force(conn, now),
         changes=alert_state.changes_announced(conn, episodes),
         routes={
             key: destinations(context.spec, row)
@@ -327,3 +338,67 @@ def split(episode: str) -> tuple[str, int]:
 
 def _is_silence(reason: str) -> bool:
     return reason.startswith("silence:")
+
+
+def distance(n_reminders: int, window: dt.timedelta, least: dt.timedelta) -> dt.timedelta:
+    """Return how long after a thread's last message the next reminder may come.
+
+    Args:
+        n_reminders: How many the thread has had.
+        window: Length of a window; the distances are counted in these, or in days if it is shorter.
+        least: The declared least distance, ``alerts.repeat``; shorter ones are left out.
+    """
+    unit = max(window, _DAY)
+    far = [times * unit for times in DISTANCES if times * unit >= least] or [least]
+    return far[min(n_reminders, len(far) - 1)]
+
+
+@dataclass(frozen=True)
+class Told:
+    """The notification log: what a receiver was last told about a group.
+
+    Attributes:
+        firing: Keys of the alerts that were announced and not yet resolved.
+        resolved: Keys whose end was announced in the same thread.
+        at: When; None if never.
+    """
+
+    firing: frozenset[str] = frozenset()
+    resolved: frozenset[str] = frozenset()
+    at: dt.datetime | None = None
+
+
+def needs_update(
+    told: Told | None,
+    firing: Set[str],
+    resolved: Set[str],
+    *,
+    missed: Set[str] = frozenset(),
+    now: dt.datetime,
+    repeat: dt.timedelta,
+) -> Reason | None:
+    """Decide whether to notify, and why.
+
+    Args:
+        told: What was said last; None for a group never notified about.
+        firing: Keys of the alerts firing now.
+        resolved: Keys of the alerts that ended.
+        missed: Episodes that began and ended without anybody having been told.
+        now: The time of this flush.
+        repeat: How long an unchanged group stays silent, see `distance`.
+
+    Returns:
+        The first reason that holds, in this order; None to stay silent.
+    """
+    told = told or Told()
+    if not firing <= told.firing:
+        return "new_alerts" if told.firing else "first"
+    if not firing and told.firing:
+        return "all_resolved"
+    if firing and not resolved <= told.resolved:
+        return "some_resolved"
+    if missed:
+        return "missed"
+    if not firing:
+        return None
+    return "repeat" if told.at is None or told.at <= now - repeat else None

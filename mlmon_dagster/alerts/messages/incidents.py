@@ -2,7 +2,9 @@
 
 The notification log (``alert_group``) says what a receiver was last told. It changes in the same
 transaction that writes the message, whose idempotency key comes from the log's version: so two
-flushes at once, or one that is killed, can neither lose a message nor write it twice.
+flushes at once, or one that is killed, can neither lose a message nor write it twice. Nothing
+unmuted goes untold, also when it is over; the end of a backfill is one message about everything
+that it left firing.
 """
 
 from __future__ import annotations
@@ -13,31 +15,29 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlmon_dagster.alerts.lifecycle.routing import Destination
-from mlmon_dagster.alerts.lifecycle.silences import silenced_by
+from mlmon_dagster.alerts.lifecycle.routing import PLATFORM, Destination, destinations, silenced_by
 from mlmon_dagster.alerts.messages import message as say
-from mlmon_dagster.alerts.messages.backfill_summary import summarize_backfill
 from mlmon_dagster.alerts.messages.group_state import (
     SUMMARY,
     GroupState,
+    Reason,
+    Told,
+    distance,
     dump,
     episode_of,
     load,
+    needs_update,
     split,
     told_of,
 )
-from mlmon_dagster.alerts.messages.links import Links
 from mlmon_dagster.alerts.messages.message import Changes, Context, Message
-from mlmon_dagster.alerts.messages.needs_update import Reason, Told, distance, needs_update
 from mlmon_dagster.alerts.messages.outbox_rows import row_key
-from mlmon_dagster.alerts.messages.owed import is_told, mute_ended, note_owed
-from mlmon_dagster.alerts.messages.view import AlertView
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.alerts.messages.view import AlertView, Links
+from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.baseline import GRAINS
-from mlmon_dagster.store import Store
-from mlmon_dagster.store.alerting import alert_state, outages, outbox, told_events
+from mlmon_dagster.store import Store, alert_state, outbox
 from mlmon_dagster.store.state import crash_points
-from mlmon_dagster.store.state.frames import Row
+from mlmon_dagster.store.state.statements import Row
 
 _KINDS: dict[Reason, str] = {
     "first": "opened",
@@ -47,6 +47,8 @@ _KINDS: dict[Reason, str] = {
     "missed": "resolved",
     "repeat": "repeated",
 }
+BACKFILL_QUIET = dt.timedelta(minutes=30)  # after which a backfill that left gaps has ended
+GRACE = dt.timedelta(minutes=15)
 
 
 def flush_groups(
@@ -74,7 +76,7 @@ def flush_groups(
     """
     declared = {spec.model: spec for spec in specs}
     n_written = 0
-    for model in told_events.models_to_flush(store.state):
+    for model in alert_state.models_to_flush(store.state):
         if model not in declared:
             continue
         context = Context(declared[model], links) if links else Context(declared[model])
@@ -229,7 +231,7 @@ def _write(state: GroupState, group: dict[str, Any], reason: Reason, news: News)
         for said, episodes in told.items():
             if said == key:
                 episodes = [*episodes, *silent]
-            told_events.hand_over(
+            alert_state.hand_over(
                 state.conn, group["head_key"], said, episodes=map(split, episodes)
             )
     else:
@@ -287,7 +289,7 @@ def _pictured(state: GroupState, reason: Reason, news: News) -> Sequence[AlertVi
 def _withdraw(state: GroupState, group: dict[str, Any]) -> bool:
     """Withdraw a thread of this group alone that was never posted."""
     shared = [g for g in state.groups.values() if g["head_key"] == group["head_key"]]
-    if outages.kind_of(state.conn, group["head_key"]) == outbox.OUTAGE:
+    if outbox.kind_of(state.conn, group["head_key"]) == outbox.OUTAGE:
         return False
     return len(shared) == 1 and outbox.supersede_unsent_thread(state.conn, group["head_key"])
 
@@ -295,7 +297,7 @@ def _withdraw(state: GroupState, group: dict[str, Any]) -> bool:
 def _write_head(state: GroupState, group: dict[str, Any]) -> None:
     """Bring the first message of the thread up to date; a summary's thread has many groups."""
     head_key = group["head_key"]
-    if not head_key or outages.kind_of(state.conn, head_key) == outbox.OUTAGE:
+    if not head_key or outbox.kind_of(state.conn, head_key) == outbox.OUTAGE:
         return  # a summary of many models is not one model's to change
     sharing = [g for g in state.groups.values() if g["head_key"] == head_key]
     firing = state.views_of(key for g in sharing for key in json.loads(g["firing"]))
@@ -310,3 +312,114 @@ def _write_head(state: GroupState, group: dict[str, Any]) -> None:
     due = outbox.supersede_head_updates(state.conn, head_key)
     key = row_key(group, "head")
     state.enqueue(group, key, "head", text, head_key=head_key, next_at=due)
+
+
+def summarize_backfill(state: GroupState, *, is_running: bool) -> int:
+    """Tell in one message what a backfill left firing; from then on it counts as told."""
+    rows = [
+        row
+        for row in state.alerts.values()
+        if row["state"] in alert_state.ACTIVE
+        and row["muted_reason"] == "backfill"
+        and silenced_by(row, state.silences) is None
+    ]
+    if not rows or is_running or _backfill_runs(state):
+        return 0
+    for row in rows:
+        row["muted_reason"] = ""
+        alert_state.set_muted(state.conn, row["fingerprint"], "")
+    places = sorted({place for row in rows for place in state.routes[row["fingerprint"]]})
+    for place in places:
+        _summarize(state, place, [row for row in rows if state.goes_to(row, place)])
+    return len(places)
+
+
+def _summarize(state: GroupState, place: Destination, rows: Sequence[Row]) -> None:
+    summary = state.group(place, SUMMARY)
+    summary |= {"version": summary["version"] + 1, "last_sent_at": state.now}
+    key = row_key(summary)
+    summary["head_key"] = key
+    views = [state.views[row["fingerprint"]] for row in rows]
+    text = say.summary_message(state.context_of(summary), views)
+    tells = [state.key(row) for row in rows]
+    state.enqueue(summary, key, SUMMARY, text, head_key="", tells=tells, pictured=views)
+    alert_state.save_group(state.conn, summary)
+    for row in rows:
+        _count_as_told(state, place, row, key)
+
+
+def _backfill_runs(state: GroupState) -> bool:
+    model = state.context.spec.model
+    windows = complete_windows(state.context.spec.time, state.now)
+    if not windows:
+        return False
+    if not alert_state.has_stale_windows(state.conn, model, windows[0].start, windows[-1].end):
+        return False
+    last = alert_state.last_backfill_result(state.conn, model)
+    return last is not None and last > state.now - BACKFILL_QUIET
+
+
+def _count_as_told(state: GroupState, place: Destination, row: Row, head_key: str) -> None:
+    group = state.group(place, row["family"])
+    firing = set(json.loads(group["firing"]))
+    if not firing:
+        group |= {"head_key": head_key, "resolved": "[]", "n_reminders": 0}
+    group |= {
+        "firing": dump(firing | {state.key(row)}),
+        "owed": dump(set(json.loads(group["owed"])) - {episode_of(state.key(row))}),
+        "version": max(group["version"], 1),
+        "last_sent_at": state.now,
+    }
+    alert_state.save_group(state.conn, group)
+
+
+def note_owed(state: GroupState) -> None:
+    """Keep for each place which episodes it must hear of, before any of them is told."""
+    keys = sorted(f"{f}:{number}" for f, numbers in state.untold.items() for number in numbers)
+    for key, view in zip(keys, state.episodes(keys) if keys else (), strict=True):
+        for place in destinations(state.context.spec, view.row):
+            _owe(state, place, key)
+
+
+def _owe(state: GroupState, place: Destination, key: str) -> None:
+    row = state.alerts[split(key)[0]]
+    group = state.group(place, row["family"])
+    told, owed = told_of(group), set(json.loads(group["owed"]))
+    if state.is_active(key):
+        is_known = state.key(row) in told.firing
+    else:  # the end of what was told as firing is told anyway
+        is_known = key in {episode_of(k) for k in told.firing} | told.resolved
+    if not is_known and key not in owed:
+        group["owed"] = dump(owed | {key})
+        alert_state.save_group(state.conn, group)
+
+
+def is_told(row: Row, *, is_owed: bool) -> bool:
+    """Whether an active alert is told: its window explains itself, or what came before is owed."""
+    muted = row["muted_reason"]
+    return not muted or (is_owed and muted.startswith("suppressed:"))
+
+
+def mute_ended(state: GroupState, episodes: Collection[str]) -> None:
+    """Record of what ended under a silence that nobody is told."""
+    for key in episodes:
+        silence = silenced_by(state.alerts[split(key)[0]], state.silences)
+        alert_state.mute_untold(state.conn, [split(key)], f"silence:{silence}")
+
+
+def something_waits(store: Store) -> bool:
+    """Whether a message waits to be delivered, or an alert to be told of, whatever is declared."""
+    waits = outbox.outbox_health(store.state).n_waiting > 0
+    return waits or bool(alert_state.models_to_flush(store.state))
+
+
+def count_untold(store: Store, specs: Sequence[ModelSpec], now: dt.datetime) -> int:
+    """Count the unmuted events of alerts that are in no message though their time has come.
+
+    It is 0 as long as every episode is told. What happened less than the longest wait of a group
+    and a quarter of an hour ago does not count.
+    """
+    waits = [spec.alerts.group_wait + spec.alerts.group_interval for spec in specs]
+    before = now - max(waits, default=dt.timedelta(0)) - GRACE
+    models = [*(spec.model for spec in specs), PLATFORM]
+    return alert_state.count_untold(store.state, models, before)

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts.lifecycle.routing import Destination
-from mlmon_dagster.alerts.lifecycle.undeclared_models import stand_in
+from mlmon_dagster.alerts.lifecycle.routing import Destination, stand_in
 from mlmon_dagster.alerts.messages.group_state import (
     GroupState,
     dump,
@@ -40,10 +39,9 @@ from mlmon_dagster.alerts.messages.outbox_rows import outbox_row
 from mlmon_dagster.alerts.messages.view import AlertView, worst_first
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import AlertPolicy
-from mlmon_dagster.store import Store
-from mlmon_dagster.store.alerting import alert_state, outages, outbox, told_events
-from mlmon_dagster.store.alerting.outbox import OUTAGE
-from mlmon_dagster.store.state.frames import Row
+from mlmon_dagster.store import Store, alert_state, outbox
+from mlmon_dagster.store.outbox import OUTAGE
+from mlmon_dagster.store.state.statements import Row
 
 OUTAGE_AFTER = dt.timedelta(minutes=15)
 FEW = 3  # up to so many messages are no storm
@@ -61,7 +59,7 @@ def summarize_outages(store: Store, specs: Sequence[ModelSpec], now: dt.datetime
     declared = {spec.model: spec for spec in specs}
     n_written = 0
     nobody = None if specs else AlertPolicy()
-    for receiver, channel in outages.channels_down(store.state, now - OUTAGE_AFTER):
+    for receiver, channel in outbox.channels_down(store.state, now - OUTAGE_AFTER):
         place = Destination(receiver, channel)
         with store.state.connect() as conn:
             models = _models(conn, place)
@@ -77,10 +75,10 @@ def summarize_outages(store: Store, specs: Sequence[ModelSpec], now: dt.datetime
 
 def _models(conn: sa.Connection, place: Destination) -> list[str]:
     """Return the models that what waits is about; copies for a fallback are of any model."""
-    waiting = outages.unseen_threads(conn, *place)
-    rows = waiting + outages.waiting_replies(conn, [row["idempotency_key"] for row in waiting])
-    told = told_events.models_of(conn, {split(key)[0] for key in _tells(rows)})
-    return sorted({*told, *outages.models_waiting(conn, *place)})
+    waiting = outbox.unseen_threads(conn, *place)
+    rows = waiting + outbox.waiting_replies(conn, [row["idempotency_key"] for row in waiting])
+    told = alert_state.models_of(conn, {split(key)[0] for key in _tells(rows)})
+    return sorted({*told, *outbox.models_waiting(conn, *place)})
 
 
 def _tells(rows: Sequence[Row]) -> set[str]:
@@ -90,8 +88,8 @@ def _tells(rows: Sequence[Row]) -> set[str]:
 def _summarize(
     conn: sa.Connection, place: Destination, contexts: Sequence[Context], now: dt.datetime
 ) -> int:
-    waiting = outages.unseen_threads(conn, *place)
-    replies = outages.waiting_replies(conn, [row["idempotency_key"] for row in waiting])
+    waiting = outbox.unseen_threads(conn, *place)
+    replies = outbox.waiting_replies(conn, [row["idempotency_key"] for row in waiting])
     news = [row for row in waiting if row["kind"] != OUTAGE] + replies
     is_known = len(news) < len(waiting) + len(replies)
     if not news or (not is_known and len(news) <= FEW):
@@ -125,9 +123,9 @@ def _summarize(
         episodes = sorted(view.episode for view in part)
         row = outbox_row(group, key, OUTAGE, text, head_key="", now=since, tells=episodes)
         outbox.enqueue(conn, [row])
-        told_events.retell(conn, map(split, episodes), withdrawn, key)
+        alert_state.retell(conn, map(split, episodes), withdrawn, key)
         over = [split(episode) for episode in episodes if episode not in firing]
-        told_events.mark_told(conn, over, key)  # also an end that was still to be told
+        alert_state.mark_told(conn, over, key)  # also an end that was still to be told
         told |= dict.fromkeys(episodes, key)
     for state in states:
         _note_told(state, place, heads, firing, told)

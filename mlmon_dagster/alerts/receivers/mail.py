@@ -17,7 +17,7 @@ from html import escape
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
-from mlmon_dagster.alerts.messages.plot_data import Draw, draw_or_none, read_plot
+from mlmon_dagster.alerts.messages.outbox_rows import Draw, draw_or_none, read_plot
 from mlmon_dagster.alerts.messages.slack_text import clean
 from mlmon_dagster.alerts.receivers.base import (
     Delivery,
@@ -29,7 +29,7 @@ from mlmon_dagster.alerts.receivers.base import (
 )
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.alerting import LOOPBACK
-from mlmon_dagster.spec.urls import url_problem
+from mlmon_dagster.spec.names import url_problem
 
 TIMEOUT_SECONDS = 10
 HOW_TO_SET = (

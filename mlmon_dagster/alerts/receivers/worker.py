@@ -1,20 +1,25 @@
-"""One worker that takes messages from the outbox to their receivers."""
+"""From the outbox to receivers: every message once, in order, whatever breaks in between."""
 
 from __future__ import annotations
 
 import datetime as dt
+import http.client
 import json
 import os
 import random
 import socket
 import time
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mlmon_dagster.alerts.messages.outbox_rows import PLOT, fallback_row
 from mlmon_dagster.alerts.receivers.base import (
+    ConsoleReceiver,
     Delivery,
     NotPosted,
     Outcome,
@@ -23,18 +28,18 @@ from mlmon_dagster.alerts.receivers.base import (
     Refused,
     Unclear,
 )
-from mlmon_dagster.store import Store
-from mlmon_dagster.store.alerting import channel_gates, outbox
-from mlmon_dagster.store.alerting.outbox import Claim
+from mlmon_dagster.spec.alerting import address_problem
+from mlmon_dagster.store import Store, outbox
+from mlmon_dagster.store.outbox import Claim, outbox_health
 from mlmon_dagster.store.state import crash_points
 
 Clock = Callable[[], dt.datetime]
-
 # Longer together than another worker's request may take.
 _LOOKS_AFTER_A_LOST_LEASE, _LOOK_SECONDS = 50, 0.3
 _MAX_PLOT_ATTEMPTS = 5
 # What goes with a message: nothing that waits is held up by it, and losing it loses no news.
 _COMPANIONS = ("head", PLOT)
+CONSOLE = "console"
 
 
 @dataclass(frozen=True)
@@ -247,7 +252,7 @@ class Worker:
         if claim.row["kind"] == PLOT:
             return
         channel = claim.row["channel"]
-        n = channel_gates.count_outcome(self.store.state, channel, is_failure=is_failure)
+        n = outbox.count_outcome(self.store.state, channel, is_failure=is_failure)
         crash_points.reached("deliver.counted")
         if n >= outbox.FAILING:
             pause = self.policy.pace_seconds * 2.0 ** min(n - outbox.FAILING, 20)
@@ -266,8 +271,74 @@ class Worker:
 
     def _close_gate(self, claim: Claim, seconds: float) -> None:
         if seconds > 0 and claim.row["kind"] != PLOT:
-            channel_gates.close_gate(self.store.state, claim.row["channel"], self._after(seconds))
+            outbox.close_gate(self.store.state, claim.row["channel"], self._after(seconds))
 
     def _note(self, error: str) -> None:
         if error not in self.report.errors:
             self.report.errors.append(error)
+
+
+def deliver(
+    store: Store,
+    receivers: Mapping[str, Receiver],
+    *,
+    budget_seconds: float = 40.0,
+    max_messages: int = 20,
+    policy: DeliveryPolicy | None = None,
+    clock: Clock | None = None,
+    jitter: Callable[[], float] = random.random,
+) -> DeliveryReport:
+    """Send what is due.
+
+    Safe to run in many processes at once and to be killed at any moment.
+
+    Args:
+        store: Where the state database is.
+        receivers: By name (``slack``, ``console``). Messages for Slack are printed on the console
+            receiver if there is no Slack.
+        budget_seconds: Real time after which no further message is begun.
+        max_messages: Attempts after which the call ends.
+        policy: Waiting times.
+        clock: Real time; by default that of the database, whatever this machine's clock says.
+        jitter: Numbers in [0, 1) that spread retries.
+    """
+    by_database = partial(outbox.real_time, store.state)
+    worker = Worker(store, _complete(receivers), policy or DeliveryPolicy(), clock or by_database)
+    worker.jitter = jitter
+    deadline = time.monotonic() + budget_seconds
+    attempts = 0
+    while attempts < max_messages and time.monotonic() < deadline:
+        if worker.attempt_next():
+            attempts += 1
+        elif not worker.wait_for_next(deadline):
+            break
+    worker.report.n_waiting = outbox_health(store.state).n_waiting
+    return worker.report
+
+
+def _complete(receivers: Mapping[str, Receiver]) -> dict[str, Receiver]:
+    console = receivers.get(CONSOLE) or ConsoleReceiver()
+    return {"slack": console, CONSOLE: console, **receivers}
+
+
+TIMEOUT_SECONDS = 5
+
+
+def ping(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> str:
+    """Ask for an address; return what went wrong, empty if nothing.
+
+    The address itself is a secret and is not repeated.
+    """
+    if problem := address_problem(url):
+        return f"MLMON_HEARTBEAT_URL: {problem}"
+    request = urllib.request.Request(url, headers={"User-Agent": "mlmon-dagster"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:
+            answer.read(64)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"the heartbeat's address answered HTTP {error.code}"
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        return f"the heartbeat's address cannot be reached: {type(reason).__name__}"
+    return ""

@@ -1,38 +1,46 @@
-"""Turn a staged file into typed columns, or say why it is refused as a whole."""
+"""Turn a staged file into typed columns, or say why it is refused as a whole.
+
+Compressed files are unpacked within a limit; refused rows are cut out as they were written.
+"""
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from mlmon_dagster.ingest.cells.cast import ARROW_TYPES, cast_column
-from mlmon_dagster.ingest.cells.derived_id import columns_to_read, with_derived_id
-from mlmon_dagster.ingest.cells.epoch import from_epoch
-from mlmon_dagster.ingest.cells.file_columns import (
-    Layout,
-    check_renamed,
-    layout_of,
-    values_of,
-    with_aliases,
-)
+from mlmon_dagster.ingest.cast import ARROW_TYPES, cast_column, from_epoch
 from mlmon_dagster.ingest.declared_columns import Column, columns_of
 from mlmon_dagster.ingest.faults import Fault, Mask
-from mlmon_dagster.ingest.formats.cut import Cut, cut_rows
-from mlmon_dagster.ingest.formats.decompress import decompressed
 from mlmon_dagster.ingest.formats.read_csv import read_csv
 from mlmon_dagster.ingest.formats.read_jsonl import read_jsonl
 from mlmon_dagster.ingest.formats.read_kserve import read_kserve
 from mlmon_dagster.ingest.formats.read_parquet import read_parquet
 from mlmon_dagster.ingest.formats.read_sagemaker import read_sagemaker
-from mlmon_dagster.ingest.landing.staging import Staged, too_large
-from mlmon_dagster.ingest.raw import Options, RawFile, Refusal, refused, with_nulls
+from mlmon_dagster.ingest.landing import Staged, too_large
+from mlmon_dagster.ingest.raw import (
+    Layout,
+    Options,
+    RawFile,
+    Refusal,
+    check_renamed,
+    layout_of,
+    refused,
+    values_of,
+    with_aliases,
+    with_nulls,
+)
+from mlmon_dagster.ingest.row_hash import columns_to_read, with_derived_id
 from mlmon_dagster.spec import FileSource, ModelSpec, Source
 from mlmon_dagster.spec.sources import STREAMS
+from mlmon_dagster.store.tables.kept_rows import CELL
 
 _BY_ENDING: Final = {
     ".parquet": "parquet",
@@ -50,6 +58,9 @@ _READERS: Final[dict[str, Reader]] = {
     "sagemaker": read_sagemaker,
 }
 _UNNAMED: Final = ("actuals", "dataset")
+_BLOCK: Final = 1 << 20
+_GZIP: Final = b"\x1f\x8b"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True)
@@ -205,3 +216,135 @@ def _format_of(staged: Staged, source: Source) -> str:
         )
         raise refused(staged.name, "unknown_format", expected)
     return found
+
+
+def decompressed(path: Path, place: str, max_bytes: int) -> Path:
+    """Return the plain bytes of a file, written beside it if it is gzip or Zstandard.
+
+    The first bytes decide, not the name.
+
+    Raises:
+        SchemaError: If the file is cut off, damaged or larger than ``max_bytes`` once unpacked.
+    """
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head[:2] == _GZIP:
+        return _unpacked(path, place, max_bytes, "gzip")
+    return _unpacked(path, place, max_bytes, "zstd") if head == _ZSTD else path
+
+
+def _unpacked(path: Path, place: str, max_bytes: int, kind: str) -> Path:
+    plain = path.with_name(f"incoming-{path.name}.plain")
+    n_bytes = 0
+    try:
+        with _opened(path, kind) as packed, plain.open("wb") as target:
+            while block := packed.read(_BLOCK):
+                n_bytes += len(block)
+                if n_bytes > max_bytes:
+                    found = f"more than max_bytes = {max_bytes:,} bytes once decompressed."
+                    raise refused(place, "too_large", found)
+                target.write(block)
+    except EOFError as error:
+        found = f"the {kind} stream ends early; expected a complete {kind} file."
+        raise refused(place, "truncated", found) from error
+    except (gzip.BadGzipFile, zlib.error, pa.ArrowException) as error:
+        raise _damaged(place, kind, error) from error
+    except OSError as error:
+        # Arrow reports damage as one; those of the operating system have a number.
+        if error.errno is not None:
+            raise
+        raise _damaged(place, kind, error) from error
+    return plain
+
+
+def _damaged(place: str, kind: str, error: Exception) -> Exception:
+    text = str(error)
+    if "Truncated" in text:
+        found = f"the {kind} stream ends early; expected a complete {kind} file."
+        return refused(place, "truncated", found)
+    found = f"damaged {kind} ({text[:160]}); expected a complete {kind} file."
+    return refused(place, "unreadable", found)
+
+
+def _opened(path: Path, kind: str) -> BinaryIO | Any:
+    return gzip.open(path, "rb") if kind == "gzip" else pa.CompressedInputStream(str(path), "zstd")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Rows of a file, and those that cannot be parted from them.
+
+    Attributes:
+        numbers: Which rows these are, ascending.
+        columns: What is kept of each: ``lines`` and ``records``, or ``cell:NAME``.
+        head: The bytes before the first row.
+    """
+
+    numbers: list[int]
+    columns: pa.Table
+    head: bytes = b""
+
+
+def cut_rows(path: Path, raw: RawFile, rows: Sequence[int]) -> Cut:
+    """Take rows out of a file.
+
+    Args:
+        path: The file, not packed.
+        raw: What was read from it.
+        rows: Row numbers, ascending.
+    """
+    if raw.lines_of is None:
+        return Cut(list(rows), _cells(path, np.array(rows, dtype=np.int64)))
+    numbers, lines = list(rows), raw.lines_of(rows)
+    if raw.shares_lines:
+        numbers, lines = _with_neighbours(raw.lines_of(range(raw.n_rows)), rows)
+    head = range(1, raw.n_head + 1)
+    texts = _texts(path, {*head, *(line for mine in lines for line in mine)})
+    records = [[texts[line] for line in mine] for mine in lines]
+    columns = pa.table(
+        {
+            "lines": pa.array([list(mine) for mine in lines], pa.list_(pa.int64())),
+            "records": pa.array(records, pa.list_(pa.binary())),
+        }
+    )
+    return Cut(numbers, columns, b"".join(texts[line] for line in head))
+
+
+def _with_neighbours(
+    every: Sequence[Sequence[int]], rows: Sequence[int]
+) -> tuple[list[int], list[Sequence[int]]]:
+    """Return the rows and all that share lines with them, however far."""
+    lines = {line for row in rows for line in every[row]}
+    while True:
+        numbers = [row for row, mine in enumerate(every) if not lines.isdisjoint(mine)]
+        more = {line for row in numbers for line in every[row]}
+        if more == lines:
+            return numbers, [every[row] for row in numbers]
+        lines = more
+
+
+def _texts(path: Path, wanted: set[int]) -> dict[int, bytes]:
+    found = {}
+    last = max(wanted, default=0)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if number in wanted:
+                found[number] = line
+            if number >= last:
+                break
+    return found
+
+
+def _cells(path: Path, rows: np.ndarray) -> pa.Table:
+    """Take rows out of a Parquet file, one row group at a time."""
+    parts = []
+    start = 0
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            end = start + file.metadata.row_group(group).num_rows
+            mine = rows[(rows >= start) & (rows < end)] - start
+            if mine.size:
+                parts.append(file.read_row_group(group).take(pa.array(mine)))
+            start = end
+    table = pa.concat_tables(parts)
+    return table.rename_columns([f"{CELL}{name}" for name in table.column_names])

@@ -9,8 +9,10 @@ copies be lost, as with the machine they were on, the rows are read again from t
 from __future__ import annotations
 
 import datetime as dt
+import decimal
 import hashlib
 import os
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,26 +23,37 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from mlmon_dagster.errors import ConfigError, StoreError
-from mlmon_dagster.ingest.cells.derived_id import columns_to_read
-from mlmon_dagster.ingest.cells.file_columns import with_aliases
 from mlmon_dagster.ingest.declared_columns import columns_of
-from mlmon_dagster.ingest.formats.sql_cells import cells_of
-from mlmon_dagster.ingest.landing.staging import find_staged, staging_folder
+from mlmon_dagster.ingest.formats.read_jsonl import NESTED
+from mlmon_dagster.ingest.landing import find_staged, staging_folder
+from mlmon_dagster.ingest.raw import text_array, with_aliases
 from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.ingest.row_hash import columns_to_read
 from mlmon_dagster.spec import ModelSpec, SqlSource
 from mlmon_dagster.spec.sources import Stream
-from mlmon_dagster.store import Store
-from mlmon_dagster.store.sources import source_cursor
-from mlmon_dagster.store.sources.by_lookback import Lookback
-from mlmon_dagster.store.sources.by_snapshot import take_snapshot
-from mlmon_dagster.store.sources.connection import source_connection
-from mlmon_dagster.store.sources.source_cursor import Position, SourceCursor
-from mlmon_dagster.store.sources.table import SourceTable, find_table, stream_rows
+from mlmon_dagster.store import Store, sources
+from mlmon_dagster.store.sources import (
+    Lookback,
+    Position,
+    SourceCursor,
+    SourceTable,
+    find_table,
+    source_connection,
+    stream_rows,
+    take_snapshot,
+)
 from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.manifest import UNFINISHED
 
 Variables = Callable[[str], str | None]
+_PLAIN = {
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+    dt.date: pa.date32(),
+}
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,7 @@ def poll_table(
         A report of a look that failed; nothing is lost then, since the position stays.
     """
     try:
-        cursor = source_cursor.load(store.state, spec.model, stream)
+        cursor = sources.load_cursor(store.state, spec.model, stream)
         identity = f"{source.url_env}/{source.sql}/{source.cursor.kind}/{source.cursor.column}"
         position = _sure(store, spec, stream, cursor)
         if position is None:
@@ -228,8 +241,64 @@ def _note(
         manifest.discover(conn, rows)
         shas = [batch.sha256 for batch in batches]
         if shas:
-            source_cursor.save(
+            sources.save_cursor(
                 conn, spec.model, stream, before, now, pending=after, batches=shas
             )  # fmt: skip
         else:
-            source_cursor.save(conn, spec.model, stream, after, now)
+            sources.save_cursor(conn, spec.model, stream, after, now)
+
+
+def cells_of(values: Sequence[Any]) -> pa.Array:
+    """Return the values of one column as an array of one type.
+
+    Whole numbers, floats, text, booleans, dates and times keep their type if all values have it;
+    anything else becomes text, with all its digits. What is no value of a table, such as a JSON
+    object, becomes text that no type accepts, so that its row is refused.
+    """
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) == 1:
+        (kind,) = kinds
+        array = _uniform(list(values), kind)
+        if array is not None:
+            return array
+    return text_array([_text(value) for value in values])
+
+
+def _uniform(values: list[Any], kind: type) -> pa.Array | None:
+    try:
+        if kind is dt.datetime:
+            return _times(values)
+        return pa.array(values, _PLAIN[kind]) if kind in _PLAIN else None
+    except (pa.ArrowException, OverflowError, UnicodeError, ValueError):
+        return None
+
+
+def _times(values: list[dt.datetime | None]) -> pa.Array | None:
+    aware = {value.tzinfo is not None for value in values if value is not None}
+    if aware == {True}:
+        in_utc = [None if v is None else v.astimezone(dt.UTC) for v in values]
+        return pa.array(in_utc, pa.timestamp("us", "UTC"))
+    return pa.array(values, pa.timestamp("us")) if aware == {False} else None
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, decimal.Decimal):
+        return format(value, "f") if value.is_finite() else str(value)
+    if isinstance(value, int | float | uuid.UUID):
+        return str(value)
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _decoded(bytes(value))
+    return NESTED
+
+
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return NESTED

@@ -11,13 +11,22 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from mlmon_dagster.ingest.cells.row_hash import row_hashes
 from mlmon_dagster.ingest.declared_columns import Column, columns_of, is_output, outcome_kind
 from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, rows_at_fault
 from mlmon_dagster.ingest.formats.parse import Parsed
-from mlmon_dagster.ingest.rows.place_in_windows import Times, place
-from mlmon_dagster.spec import DATASETS, PRODUCTION, ModelSpec
+from mlmon_dagster.ingest.row_hash import row_hashes
+from mlmon_dagster.spec import (
+    DATASETS,
+    PRODUCTION,
+    ModelSpec,
+    TimeSpec,
+    Window,
+    window_containing,
+    window_date,
+    windows_between,
+)
 from mlmon_dagster.spec.baseline import LIVE
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.sources import Stream
@@ -26,6 +35,8 @@ TIME: Final = pa.timestamp("us", "UTC")
 _OK: Final = ("ok", "success", "200")  # as the profiles count them
 _NOT_CONTENT: Final = {"window_start", "window_date", "row_hash", "file_sha", "row_number",
                        "ingested_at"}  # fmt: skip
+Times = NDArray[np.datetime64]
+_GAP = np.timedelta64(40, "D")  # longer than any window
 
 
 @dataclass(frozen=True)
@@ -228,3 +239,59 @@ def _nonfinite(not_finite: Mapping[str, Mapping[str, Mask]], rows: np.ndarray) -
 def known_datasets(stream: Stream) -> tuple[str, ...]:
     """Return the dataset names that rows of a stream may have."""
     return DATASETS if stream == "predictions" else (*DATASETS, ALL)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The windows of n events.
+
+    Attributes:
+        windows: The distinct windows, ascending.
+        positions: Shape (n,), the index into ``windows`` of each event.
+    """
+
+    windows: tuple[Window, ...]
+    positions: NDArray[np.int64]
+
+    def starts(self) -> Times:
+        """Return the window start of each event, UTC microseconds."""
+        return as_times([w.start for w in self.windows])[self.positions]
+
+    def dates(self, time: TimeSpec) -> NDArray[np.object_]:
+        """Return the local date of the window's start of each event, ``YYYY-MM-DD``."""
+        names = np.array([window_date(time, w) for w in self.windows], dtype=object)
+        found: NDArray[np.object_] = names[self.positions]
+        return found
+
+
+def place(time: TimeSpec, moments: Times) -> Placed:
+    """Find the window of each moment; right also where clocks change.
+
+    Args:
+        time: The model's time settings.
+        moments: UTC microseconds in the years 1 to 9998, none missing.
+    """
+    if not len(moments):
+        return Placed((), np.zeros(0, dtype=np.int64))
+    # Runs of near days: one stray event of another century must not list all windows between.
+    days = np.unique(moments.astype("datetime64[D]"))
+    breaks = np.flatnonzero(np.diff(days) > _GAP) + 1
+    candidates: list[Window] = []
+    for run in np.split(days, breaks):
+        first = window_containing(time, _utc(run[0])).start
+        candidates += windows_between(time, first, _utc(run[-1]) + dt.timedelta(days=1))
+    edges = as_times([w.start for w in candidates])
+    found = np.searchsorted(edges, moments, side="right") - 1
+    used, positions = np.unique(found, return_inverse=True)
+    return Placed(tuple(candidates[i] for i in used), positions.astype(np.int64))
+
+
+def as_times(moments: list[dt.datetime]) -> Times:
+    """Return aware datetimes as UTC microseconds of numpy."""
+    naive = [m.astimezone(dt.UTC).replace(tzinfo=None) for m in moments]
+    return np.array(naive, dtype="datetime64[us]")
+
+
+def _utc(day: np.datetime64) -> dt.datetime:
+    moment: dt.datetime = day.astype("datetime64[us]").item()
+    return moment.replace(tzinfo=dt.UTC)

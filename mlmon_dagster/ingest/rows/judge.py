@@ -12,16 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlmon_dagster.errors import SchemaError
-from mlmon_dagster.ingest.cells.file_columns import Layout
-from mlmon_dagster.ingest.cells.row_hash import row_hashes
 from mlmon_dagster.ingest.declared_columns import columns_of
-from mlmon_dagster.ingest.faults import Fault, Mask, rows_at_fault
-from mlmon_dagster.ingest.landing.staging import Staged
-from mlmon_dagster.ingest.raw import refused
-from mlmon_dagster.ingest.reasons import names
-from mlmon_dagster.ingest.rows.canonical import Draft, canonical_rows, moments_of
+from mlmon_dagster.ingest.faults import Fault, Mask, names, rows_at_fault
+from mlmon_dagster.ingest.landing import Staged
+from mlmon_dagster.ingest.raw import Layout, refused
+from mlmon_dagster.ingest.row_hash import row_hashes
+from mlmon_dagster.ingest.rows.canonical import Draft, canonical_rows, moments_of, place
 from mlmon_dagster.ingest.rows.expectations import Verdict, judge
-from mlmon_dagster.ingest.rows.place_in_windows import place
 from mlmon_dagster.spec import ModelSpec, Source, Window
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state.erased_ids import Erased, Query

@@ -20,7 +20,7 @@ from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate
 from mlmon_dagster.metrics.performance.loss_means import Mean, mean_interval, mean_of
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns, select
-from mlmon_dagster.spec.attribution import ATTRIBUTION, SHIFT
+from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT
 from mlmon_dagster.spec.names import ALL
 
 Columns = Mapping[str, ColumnStatistics]
@@ -132,7 +132,7 @@ def _shift(
     shown = np.where(reason == "", value, np.nan)
     ends = np.maximum(value - half, -1.0), np.minimum(value + half, 1.0)
     return MetricRows(
-        stats.cells, feature, SHIFT, shown, mean.n, f"{VERSION}:{by}", *ends,
+        stats.cells, feature, ATTRIBUTION_SHIFT, shown, mean.n, f"{VERSION}:{by}", *ends,
         n_baseline=reference.n, p_value=p, reason=reason,
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
 from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select
-from mlmon_dagster.spec.multivariate import CHANGE, SHIFT
+from mlmon_dagster.spec.monitors import CORRELATION_CHANGE, CORRELATION_SHIFT
 from mlmon_dagster.spec.names import ALL, TABLE
 
 NAMED = 3  # pairs of a window that are named
@@ -120,7 +120,7 @@ def multivariate_metrics(
     whole = MetricRows(
         cells.cells,
         column_name=TABLE,
-        metric=SHIFT,
+        metric=CORRELATION_SHIFT,
         value=np.where(usable, found.value, np.nan),
         lower=found.value - found.half_width,
         upper=found.value + found.half_width,
@@ -267,7 +267,7 @@ def _changes(
             MetricRows(
                 cells.cells.iloc[rows],
                 column_name=titles[best[rows]].tolist(),
-                metric=CHANGE,
+                metric=CORRELATION_CHANGE,
                 value=change,
                 lower=change - half,
                 upper=change + half,

@@ -34,8 +34,8 @@ from mlmon_dagster.metrics.estimated.expected_counts import (
 )
 from mlmon_dagster.metrics.frames import stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import METRICS
+from mlmon_dagster.spec.tasks import estimated, residual
 
 _CHUNK = 256
 

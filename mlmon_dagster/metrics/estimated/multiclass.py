@@ -40,8 +40,8 @@ from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.roc import MIN_RARER
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.metric_registry import METRICS
+from mlmon_dagster.spec.tasks import estimated, residual
 
 Profiles = Mapping[str, ColumnStatistics]
 CONFIDENCE = ":confidence"  # the score of the class that was decided for

@@ -12,8 +12,8 @@ from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.estimated.calibration import MIN_ROWS, stretch
 from mlmon_dagster.metrics.frames import stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.spec.estimates import estimated, residual
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.tasks import estimated, residual
 
 VERSION = "dle-2"
 _TINY = 1e-300

@@ -15,10 +15,20 @@ from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, rate, wilson
 from mlmon_dagster.metrics.performance.class_tables import balanced_accuracy, estimate, mcc
-from mlmon_dagster.metrics.performance.label_coverage import coverage_bias, early_actual_gap
-from mlmon_dagster.metrics.performance.loss_means import mean_rows, t_factor
-from mlmon_dagster.metrics.performance.roc import MIN_RARER, RocAuc, by_chunks, roc_auc
-from mlmon_dagster.metrics.performance.score_order import SCORE_ORDER, by_node
+from mlmon_dagster.metrics.performance.loss_means import (
+    coverage_bias,
+    early_actual_gap,
+    mean_rows,
+    t_factor,
+)
+from mlmon_dagster.metrics.performance.roc import (
+    MIN_RARER,
+    SCORE_ORDER,
+    RocAuc,
+    by_chunks,
+    by_node,
+    roc_auc,
+)
 from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics
 
 CALIBRATION_GROUPS = 10

@@ -19,8 +19,7 @@ from mlmon_dagster.metrics.performance.class_tables import (
     estimate,
     mcc,
 )
-from mlmon_dagster.metrics.performance.label_coverage import coverage_bias, early_actual_gap
-from mlmon_dagster.metrics.performance.loss_means import mean_rows
+from mlmon_dagster.metrics.performance.loss_means import coverage_bias, early_actual_gap, mean_rows
 from mlmon_dagster.metrics.performance.roc import MIN_RARER, roc_auc
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.names import TABLE

@@ -12,8 +12,9 @@ from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.binnings import latency_representatives
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95, quantile_ranks, rate
-from mlmon_dagster.metrics.performance.label_coverage import coverage_bias, early_actual_gap
 from mlmon_dagster.metrics.performance.loss_means import (
+    coverage_bias,
+    early_actual_gap,
     mean_of,
     mean_rows,
     positive_interval,

@@ -1,28 +1,39 @@
-"""Choosing the bins of every column from the rows of the baseline, and from nothing else.
+"""Choosing the bins of every column from the rows of the baseline, and keeping them as JSON.
 
 Edges that depended on the window would hide a shift: one outlier would stretch them. The outer
 bins are open, so whatever comes later has a bin. `metrics.binnings` says what the codes mean.
+
+Those of a numeric column are made from its range, median, few values or quantiles. An engine in
+this process hands over two columns at a time, and numpy sorts them: that takes a third of
+asking for values, moments and quantiles with a statement each. Any other engine is asked, so that
+no column has to travel, and so is DuckDB where a column is large to hold.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
 from mlmon_dagster.metrics.statistics import Binning, Kind
 from mlmon_dagster.profiles.bins.joint import fit_joint
-from mlmon_dagster.profiles.bins.order_statistics import (
-    OrderStatistics,
-    order_statistics,
-    quantiles_of,
-)
 from mlmon_dagster.profiles.bins.shapes import (
     MAX_CATEGORIES,
     MAX_TAIL,
+    binning_from_json,
+    binning_to_json,
     categorical_binning,
     class_binning,
     class_score_binning,
@@ -48,11 +59,13 @@ from mlmon_dagster.profiles.sql.loss_columns import (
 )
 from mlmon_dagster.spec.model import FeatureType, ModelSpec
 from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes
-from mlmon_dagster.store.reading.personal import digest_sql
+from mlmon_dagster.store import Store, baselines
+from mlmon_dagster.store.baselines import StoredBaseline
+from mlmon_dagster.store.state import erased_ids
+from mlmon_dagster.store.state.erased_ids import personal_digest_sql
 from mlmon_dagster.store.state.sql import quote_identifier
 
 _BOOLEANS = ("false", "true")
-
 _VALUES: dict[FeatureType, str] = {
     "numeric": "{0}",
     "categorical": "{0}",
@@ -70,6 +83,10 @@ _OUTPUTS: dict[str, Kind] = {
     "regression": "numeric",
     "ranking": "numeric",
 }
+QUANTILE_BINS = 20
+MAX_VALUES = 32
+MAX_HELD = 20_000_000  # rows: 160 MB a column
+_AT_ONCE = 2  # columns held at a time, and threads
 
 
 def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, str]]:
@@ -77,7 +94,7 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
 
     Args:
         spec: The model.
-        key: Of its personal values, see `store.personal`; needed if it has personal categories.
+        key: Of its personal values, see `personal_key`; needed if it has personal categories.
 
     Returns:
         Column name -> kind and SQL expression: the features, then the roles that the spec
@@ -94,7 +111,7 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
         if feature.type == "categorical" and feature.pii:
             if not key:
                 raise ValueError(f"{name} of {spec.model} is personal; expected the model's key")
-            found[name] = ("categorical", digest_sql(key, quote_identifier(name)))
+            found[name] = ("categorical", personal_digest_sql(key, quote_identifier(name)))
     roles = spec.columns
     if roles.score is not None:
         binary = spec.task == "binary_classification"
@@ -229,3 +246,195 @@ def _fit_categorical(engine: Engine, from_sql: str, name: str, value: str) -> Bi
 def _column(table: pa.Table, name: str) -> list[Any]:
     values: list[Any] = table.column(name).to_pylist()
     return values
+
+
+@dataclass(frozen=True)
+class OrderStatistics:
+    """Of a column's values, nulls left out.
+
+    Attributes:
+        values: All distinct values, ascending, if there are at most 32; else None.
+        quantiles: The values (not between two of them) at 1/20, 2/20, ... 19/20; () without any.
+        low, high: Smallest and largest; 0 without values.
+        median: The lower one of an even number of values; 0 without values.
+    """
+
+    values: tuple[float, ...] | None
+    quantiles: tuple[float, ...]
+    low: float
+    high: float
+    median: float
+
+
+def order_statistics(
+    engine: Engine, from_sql: str, values: Mapping[str, str], dialect: Dialect
+) -> dict[str, OrderStatistics]:
+    """Return the order statistics of some columns.
+
+    Args:
+        engine: Runs SQL, such as a ``Store``.
+        from_sql: The rows, to stand after FROM.
+        values: Column -> SQL expression of its value.
+        dialect: Of the engine.
+    """
+    if not (dialect.is_duckdb and values and _rows(engine, from_sql) <= MAX_HELD):
+        return {name: _asked(engine, from_sql, value, dialect) for name, value in values.items()}
+    found: dict[str, OrderStatistics] = {}
+    names = list(values)
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        for begin in range(0, len(names), _AT_ONCE):
+            some = names[begin : begin + _AT_ONCE]
+            columns = ", ".join(
+                f"CAST({values[name]} AS DOUBLE) AS x{i}" for i, name in enumerate(some)
+            )
+            table = engine.query(f"SELECT {columns} FROM {from_sql} AS records")
+            found |= dict(zip(some, threads.map(_sorted, table.columns), strict=True))
+            del table  # before the next is read
+    pa.default_memory_pool().release_unused()
+    return found
+
+
+def _rows(engine: Engine, from_sql: str) -> int:
+    return int(engine.query(f"SELECT COUNT(*) AS n FROM {from_sql} AS records").to_pylist()[0]["n"])
+
+
+def quantiles_of(
+    engine: Engine, present: str, shares: Sequence[float], dialect: Dialect
+) -> list[float]:
+    """Values of ``x`` (not between two of them) at the given shares, asked of the engine."""
+    if dialect.is_duckdb:
+        # One aggregate for all shares, so that the column is held once.
+        sql = f"SELECT UNNEST(quantile_disc(x, {list(shares)!r})) AS x {present}"
+        return [float(edge) for edge in engine.query(sql).column("x").to_pylist()]
+    inside = ", ".join(
+        f"PERCENTILE_DISC({share!r}) WITHIN GROUP (ORDER BY x) AS q{i}"
+        for i, share in enumerate(shares)
+    )
+    return [
+        float(edge) for edge in engine.query(f"SELECT {inside} {present}").to_pylist()[0].values()
+    ]
+
+
+def _sorted(column: pa.ChunkedArray) -> OrderStatistics:
+    values: NDArray[np.float64] = np.sort(pc.drop_null(column).to_numpy())
+    values += 0.0  # -0 is 0, whichever of them comes first
+    n = len(values)
+    if n == 0:
+        return OrderStatistics((), (), 0.0, 0.0, 0.0)
+    first = np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)
+    # The smallest value with at least i / 20 of the rows at or below it, in whole numbers.
+    places = [(i * n + QUANTILE_BINS - 1) // QUANTILE_BINS - 1 for i in range(1, QUANTILE_BINS)]
+    quantiles = tuple(values[places].tolist())
+    if len(first) <= MAX_VALUES:
+        return _of_values(values[first].tolist(), quantiles)
+    return OrderStatistics(None, quantiles, float(values[0]), float(values[-1]), _median(quantiles))
+
+
+def _of_values(values: Sequence[float], quantiles: tuple[float, ...]) -> OrderStatistics:
+    low, high = (values[0], values[-1]) if values else (0.0, 0.0)
+    median = _median(quantiles) if quantiles else 0.0
+    return OrderStatistics(tuple(map(float, values)), quantiles, float(low), float(high), median)
+
+
+def _median(quantiles: Sequence[float]) -> float:
+    return quantiles[QUANTILE_BINS // 2 - 1]
+
+
+def _asked(engine: Engine, from_sql: str, value: str, dialect: Dialect) -> OrderStatistics:
+    present = f"FROM (SELECT {value} AS x FROM {from_sql} AS records) AS v WHERE x IS NOT NULL"
+    shares = [i / QUANTILE_BINS for i in range(1, QUANTILE_BINS)]
+    # One more than allowed is enough to know, and cheaper than counting them all.
+    distinct = engine.query(f"SELECT DISTINCT x {present} LIMIT {MAX_VALUES + 1}").column("x")
+    if len(distinct) <= MAX_VALUES:
+        values = sorted(distinct.to_pylist())
+        quantiles = tuple(quantiles_of(engine, present, shares, dialect)) if values else ()
+        return _of_values(values, quantiles)
+    row = engine.query(f"SELECT MIN(x) AS low, MAX(x) AS high {present}").to_pylist()[0]
+    quantiles = tuple(quantiles_of(engine, present, shares, dialect))
+    return OrderStatistics(
+        None, quantiles, float(row["low"]), float(row["high"]), _median(quantiles)
+    )
+
+
+def stored_baseline(store: Store, spec: ModelSpec, at: dt.datetime | None = None) -> StoredBaseline:
+    """Return the row of the baseline in force for a window.
+
+    Args:
+        store: The store.
+        spec: The model.
+        at: The window's start; by default that of windows to come.
+
+    Raises:
+        BaselineMissingError: If none was fitted yet.
+    """
+    force = baselines.baselines_in_force(store.state, spec.model)
+    baseline_id = force.newest if at is None else force.at(at)
+    stored = baselines.newest(store.state, spec.model, baseline_id) if baseline_id else None
+    if stored is None:
+        raise no_baseline(spec)
+    return stored
+
+
+def no_baseline(spec: ModelSpec) -> BaselineMissingError:
+    """Return the error that says what is still missing."""
+    step = (
+        "windows of production come first"
+        if spec.baseline.is_rolling
+        else "land them, then materialize the asset 'baseline'"
+    )
+    return BaselineMissingError(
+        f"Model {spec.model!r} has no baseline yet. It is {spec.baseline.described()}: {step}."
+    )
+
+
+def stored_binnings(
+    store: Store, spec: ModelSpec, at: dt.datetime | None = None
+) -> dict[str, Binning]:
+    """Return the bins of the baseline in force for a window, by default of windows to come.
+
+    Raises:
+        BaselineMissingError: If none was fitted yet.
+    """
+    return binnings_of(store, stored_baseline(store, spec, at))
+
+
+def binnings_in_force(
+    store: Store, spec: ModelSpec, at: dt.datetime | None = None
+) -> dict[str, Binning]:
+    """Return the bins that a window is profiled with: the baseline's, blank ones without it.
+
+    Blank bins are those of no rows: one for all values of a feature, so that rows and nulls are
+    counted from the first day on, and the usual ones for what has fixed bins, such as a score.
+    """
+    try:
+        return stored_binnings(store, spec, at)
+    except BaselineMissingError:
+        nothing = store.inference_records(spec).from_sql(datasets=[])
+        return fit_binnings(
+            store, spec, nothing, key=erased_ids.personal_key(store.state, spec.model)
+        )
+
+
+def binnings_of(store: Store, stored: StoredBaseline) -> dict[str, Binning]:
+    """Return the bins of a stored baseline.
+
+    Raises:
+        StoreError: If the file that has them is gone.
+    """
+    return decode_binnings(baselines.payload_of(store, stored))
+
+
+def encode_binnings(binnings: Mapping[str, Binning]) -> str:
+    """Write bins as JSON; names in their own letters, so that a search for one finds it."""
+    content = {"binnings": [binning_to_json(b) for b in binnings.values()]}
+    return json.dumps(content, ensure_ascii=False)
+
+
+def decode_binnings(payload: str) -> dict[str, Binning]:
+    """Read what `encode_binnings` wrote; floats are the same to the last bit."""
+    return {binning.column: binning for binning in _decoded(payload)}
+
+
+@lru_cache(maxsize=16)  # every window of a model is read with the same bins
+def _decoded(payload: str) -> tuple[Binning, ...]:
+    return tuple(map(binning_from_json, json.loads(payload)["binnings"]))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles.baseline.baseline import derived
-from mlmon_dagster.profiles.measure.model_versions import all_over_versions, over_versions
+from mlmon_dagster.profiles.baseline import derived
 from mlmon_dagster.profiles.sql.loss_columns import loss_of
+from mlmon_dagster.profiles.storage import all_over_versions, over_versions
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.attribution import attributed
+from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import RESIDUAL
 
@@ -30,8 +30,7 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
 
     Without a baseline there is nothing to compare with: no rows but of attributions.
     """
-    from mlmon_dagster.metrics.drift.class_columns import with_outputs
-    from mlmon_dagster.metrics.drift.columns import columns_drift
+    from mlmon_dagster.metrics.drift.columns import columns_drift, with_outputs
     from mlmon_dagster.metrics.drift.novelty import novelty_metrics
     from mlmon_dagster.metrics.drift.optional_distances import FURTHER
 
@@ -73,7 +72,7 @@ def _drift_baseline(columns: Collection[str], baseline: Profiles, min_rows: int)
 
 def _over_versions(columns: Collection[str], baseline: Profiles) -> dict[str, ColumnStatistics]:
     """Return the columns of a baseline over all model versions together."""
-    from mlmon_dagster.metrics.drift.class_columns import with_outputs
+    from mlmon_dagster.metrics.drift.columns import with_outputs
 
     outputs = with_outputs(baseline)
     return dict(all_over_versions({column: outputs[column] for column in columns}))
@@ -81,7 +80,7 @@ def _over_versions(columns: Collection[str], baseline: Profiles) -> dict[str, Co
 
 def _known(baseline: Profiles) -> frozenset[str]:
     """Return the columns that a baseline has values of."""
-    from mlmon_dagster.metrics.drift.class_columns import with_outputs
+    from mlmon_dagster.metrics.drift.columns import with_outputs
 
     outputs = with_outputs(baseline)
     return frozenset(column for column, stats in outputs.items() if _has_values(stats))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge, select
-from mlmon_dagster.profiles.baseline.baseline import derived
+from mlmon_dagster.profiles.baseline import derived
 from mlmon_dagster.profiles.measure.drift import drift, residual_drift
-from mlmon_dagster.profiles.measure.model_versions import all_over_versions, side_by_side
 from mlmon_dagster.profiles.sql.loss_columns import group_columns, loss_columns, loss_of
+from mlmon_dagster.profiles.storage import all_over_versions, side_by_side
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.attribution import attributed
+from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.names import ALL
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def performance(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) 
     """
     from mlmon_dagster.metrics.performance.binary import performance_metrics
     from mlmon_dagster.metrics.performance.fairness import fairness_metrics
+    from mlmon_dagster.metrics.performance.loss_means import ranking_metrics
     from mlmon_dagster.metrics.performance.multiclass import multiclass_metrics
-    from mlmon_dagster.metrics.performance.ranking import ranking_metrics
     from mlmon_dagster.metrics.performance.regression import regression_metrics
 
     if spec.task == "multiclass_classification":

@@ -19,15 +19,14 @@ from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.estimated.calibration import MIN_WINDOWS
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.profiles.baseline.baseline import Baseline
-from mlmon_dagster.profiles.baseline.calibration_half import SEED, in_half
+from mlmon_dagster.profiles.baseline import SEED, Baseline, in_half
 from mlmon_dagster.profiles.bins.fit import value_expressions
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Column, code_expression
-from mlmon_dagster.profiles.sql.cells import as_numpy
+from mlmon_dagster.profiles.sql.compiler import as_numpy
 from mlmon_dagster.profiles.sql.loss_columns import resolve
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.reading import personal
+from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.sql import quote_identifier
 
 if TYPE_CHECKING:
@@ -178,7 +177,7 @@ def _regressor() -> Any:
 def _read(
     store: Store, spec: ModelSpec, baseline: Baseline, source: str, where: str, limit: str = ""
 ) -> LossRows:
-    values = value_expressions(spec, personal.key_of(store.state, spec.model))
+    values = value_expressions(spec, erased_ids.personal_key(store.state, spec.model))
     inputs = []
     for name in ("prediction", *spec.features):
         if name not in baseline.binnings:

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
 from mlmon_dagster.metrics.performance.multiclass import GAP
-from mlmon_dagster.metrics.performance.score_order import SCORE_ORDER
+from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import Binning, Kind
 from mlmon_dagster.profiles.sql.bin_codes import number
-from mlmon_dagster.spec.attribution import attributed
+from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.tasks import RESIDUAL, class_scores
 from mlmon_dagster.store.state.sql import literal, quote_identifier

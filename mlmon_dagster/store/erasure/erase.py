@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.store.baselines import baseline_files
+from mlmon_dagster.store import baselines
 from mlmon_dagster.store.erasure.numbers import (
     SHORTEST,
     forget_numbers,
@@ -37,8 +38,7 @@ from mlmon_dagster.store.erasure.places import (
     search_tables,
 )
 from mlmon_dagster.store.erasure.tables import purge_rows
-from mlmon_dagster.store.reading import personal
-from mlmon_dagster.store.state import erased_ids, retention_marks, schema, window_state
+from mlmon_dagster.store.state import erased_ids, schema, state_marks, window_state
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.database import overwrite_deleted
 from mlmon_dagster.store.state.erased_ids import Erased
@@ -192,11 +192,11 @@ def _finish(
     if found is None or not found.is_current():
         found = search_tables(store, spec, Erased(str(salt), erased_ids.hash_table(hashes)))
     windows = telling_windows(store, spec, found.trace, found.rare, recompute=request.recompute)
-    mark = retention_marks.rows_from(store.state, spec.model).get(PRODUCTION)
-    key = personal.key_of(store.state, spec.model)
+    mark = state_marks.rows_from(store.state, spec.model).get(PRODUCTION)
+    key = erased_ids.personal_key(store.state, spec.model)
     telling = {text for text in found.rare if len(text) >= SHORTEST}
-    digests = {personal.digest(key, text) for text in found.rare}
-    baseline_files.redact(store, spec.model, found.trace.datasets, telling | digests)
+    digests = {erased_ids.personal_digest(key, text) for text in found.rare}
+    baselines.redact(store, spec.model, found.trace.datasets, telling | digests)
     reached("erase.baselines")
     with store.state.begin() as conn:
         overwrite_deleted(conn)

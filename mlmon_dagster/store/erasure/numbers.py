@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import sqlalchemy as sa
 
-from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.windows import Window, window_containing
-from mlmon_dagster.store.baselines.baseline_files import REDACTED
+from mlmon_dagster.store.baselines import REDACTED
 from mlmon_dagster.store.erasure.proof import in_parts
 from mlmon_dagster.store.erasure.tables import files_of, rewrite
 from mlmon_dagster.store.state import schema

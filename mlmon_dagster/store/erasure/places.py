@@ -14,8 +14,7 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.erasure.numbers import Trace, rare_texts, trace_of
 from mlmon_dagster.store.erasure.proof import holds
 from mlmon_dagster.store.erasure.tables import Hits, Purge, rows_of, search
-from mlmon_dagster.store.places.local import LocalPlace
-from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.location import LocalPlace, Location
 from mlmon_dagster.store.state import erased_ids, schema
 from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.sql import literal

@@ -19,8 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
-from mlmon_dagster.store.places.local import LocalPlace
-from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.location import LocalPlace, Location
 from mlmon_dagster.store.state.schema import METADATA
 from mlmon_dagster.store.tables.kept_rows import needles_of
 

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlmon_dagster.errors import ConfigError, StoreError
-from mlmon_dagster.spec.names import OBJECT_SCHEMES
-from mlmon_dagster.spec.urls import holds_credentials, shown_url
-from mlmon_dagster.store.places.local import LocalPlace
-from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.spec.names import OBJECT_SCHEMES, holds_credentials, shown_url
+from mlmon_dagster.store.places.location import LocalPlace, Location
 from mlmon_dagster.store.places.objects import ObjectPlace
 
 _FORBIDDEN = "[]^|\\"  # deltalake panics on them

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.spec.urls import without_secrets
+from mlmon_dagster.spec.names import without_secrets
 from mlmon_dagster.store.places.location import Location
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from mlmon_dagster.store.state.schema_of_models import collect_token
+from mlmon_dagster.store.state.schema import collect_token
 
 ANY_MODEL = "*"
 _PREFIX = "mlmon"

@@ -13,8 +13,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlmon_dagster.errors import ConfigError, StoreError
-from mlmon_dagster.spec.urls import shown_url, url_problem, without_secrets
-from mlmon_dagster.store.places import disk
+from mlmon_dagster.spec.names import shown_url, url_problem, without_secrets
+from mlmon_dagster.store.places import location
 
 HEAD = "0001"  # the newest migration; a test compares it with the migration files
 VERSION_TABLE = "mlmon_alembic_version"  # Dagster's own alembic_version may be in the same database
@@ -77,10 +77,10 @@ def _reason(url: URL) -> str:
     if url.drivername != "sqlite" or not url.database:
         return ""
     folder = Path(url.database).parent
-    if why := disk.why_not_writable(folder):
+    if why := location.why_not_writable(folder):
         return f" {why}."
-    free = disk.free_bytes(folder)
-    return f" The disk has {free / 1e6:.1f} MB left." if free < disk.LEAST_FREE else ""
+    free = location.free_bytes(folder)
+    return f" The disk has {free / 1e6:.1f} MB left." if free < location.LEAST_FREE else ""
 
 
 def engine_of(url: URL) -> sa.Engine:

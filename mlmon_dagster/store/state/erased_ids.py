@@ -3,11 +3,16 @@
 The hash of an id is SHA-256 of the model's key and the id, which Python and the query engine
 compute alike. Whoever has the key and a list of all ids can still try them; whoever finds a hash
 alone can not.
+
+What stands for personal values where only numbers are kept: digests with the model's key. The key
+lies in the state database and nowhere else. Who finds profiles or baselines, which may be in
+object storage, cannot try names out; two profiles of one model still name a value alike.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +24,7 @@ import sqlalchemy as sa
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.schema import erasure, erasure_key
 from mlmon_dagster.store.state.sql import literal
-from mlmon_dagster.store.state.upsert import insert_or_ignore
+from mlmon_dagster.store.state.statements import insert_or_ignore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Query = Callable[[str, "Mapping[str, pa.Table] | None"], "pa.Table"]
+_PURPOSE = b"personal values"
+_LENGTH = 32  # hexadecimal digits that are kept
 
 
 @dataclass(frozen=True)
@@ -155,3 +162,25 @@ def hash_table(rows: Sequence[Any]) -> pa.Table:
         {"dataset": [row[0] for row in rows], "id_hash": [row[1] for row in rows]},
         schema=pa.schema([("dataset", pa.string()), ("id_hash", pa.string())]),
     )
+
+
+def personal_key(engine: sa.Engine, model: str) -> str:
+    """Return the key of a model's personal values, made with the model's own the first time."""
+    with engine.connect() as conn:
+        salt = conn.scalar(sa.select(erasure_key.c.salt).where(erasure_key.c.model == model))
+    if salt is None:
+        with engine.begin() as conn:
+            salt = salt_of(conn, model)
+    return hmac.new(str(salt).encode(), _PURPOSE, hashlib.sha256).hexdigest()
+
+
+def personal_digest(key: str, value: str) -> str:
+    """Return what stands for a value; nested, so that a longer value's cannot be made from it."""
+    inner = hashlib.sha256((key + value).encode()).hexdigest()
+    return hashlib.sha256((key + inner).encode()).hexdigest()[:_LENGTH]
+
+
+def personal_digest_sql(key: str, text: str) -> str:
+    """Return `digest` of an SQL expression as another one, in DuckDB's words."""
+    inner = f"sha256({literal(key)} || {text})"
+    return f"SUBSTR(sha256({literal(key)} || {inner}), 1, {_LENGTH})"

@@ -1,24 +1,27 @@
-"""The manifest: every landing file ever seen, and every row that was refused."""
+"""The manifest: every landing file ever seen, every row refused, files that wait.
+
+Files wait that the last look found and did not take in: too new to be complete, or too many. Their
+times are of the files, by the real clock, whatever moment the project is replayed at.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from mlmon_dagster.store.state.frames import read_frame
-from mlmon_dagster.store.state.schema import dead_letter, ingest_file, ingest_path
-from mlmon_dagster.store.state.upsert import insert_or_ignore, upsert
+from mlmon_dagster.store.state.schema import dead_letter, ingest_backlog, ingest_file, ingest_path
+from mlmon_dagster.store.state.statements import insert_or_ignore, read_frame, upsert
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
 UNFINISHED = ("discovered", "loading", "missing")  # statuses of files that are to be read
 _AT_ONCE = 500
+_JITTER = timedelta(seconds=2)  # the age of a file is measured anew by every look
 
 
 @dataclass(frozen=True)
@@ -297,3 +300,65 @@ def count_refused(engine: sa.Engine, model: str) -> pd.DataFrame:
     keys = (table.c.window_start, table.c.reason, table.c.column_name)
     query = sa.select(*keys, sa.func.count().label("n_bad"))
     return read_frame(engine, query.where(table.c.model == model).group_by(*keys))
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What the last look left of one stream.
+
+    Attributes:
+        n_waiting: Files that may still be written to.
+        n_left: Complete files, for which there was no time.
+        oldest_at: Last change of the oldest of all of them.
+        newest_at: Last change of the newest.
+        left_since: When the oldest complete one could have been read.
+    """
+
+    n_waiting: int = 0
+    n_left: int = 0
+    oldest_at: datetime | None = None
+    newest_at: datetime | None = None
+    left_since: datetime | None = None
+
+    @property
+    def n(self) -> int:
+        """All files that are not read yet."""
+        return self.n_waiting + self.n_left
+
+    def holds_any_until(self, moment: datetime) -> bool:
+        """Tell whether a file is left that had landed by a moment."""
+        return self.oldest_at is not None and self.oldest_at <= moment + _JITTER
+
+
+def load_backlog(engine: sa.Engine, model: str) -> dict[str, Backlog]:
+    """Return what the last look at a model left, by stream; streams with nothing are absent."""
+    table = ingest_backlog
+    columns = [c for c in table.c if c.name not in ("model", "stream")]
+    query = sa.select(table.c.stream, *columns).where(table.c.model == model)
+    with engine.connect() as conn:
+        found = {stream: Backlog(*values) for stream, *values in conn.execute(query)}
+    return {stream: backlog for stream, backlog in found.items() if backlog.n}
+
+
+def load_backlogs(engine: sa.Engine) -> dict[str, dict[str, Backlog]]:
+    """Return what the last looks left, by model and stream; models with nothing are absent."""
+    table = ingest_backlog
+    query = sa.select(table).where(table.c.n_waiting + table.c.n_left > 0)
+    found: dict[str, dict[str, Backlog]] = {}
+    with engine.connect() as conn:
+        for model, stream, *values in conn.execute(query):
+            found.setdefault(model, {})[stream] = Backlog(*values)
+    return found
+
+
+def note_backlog(engine: sa.Engine, model: str, found: Mapping[str, Backlog]) -> None:
+    """Remember what a look at a model left; an idle look writes nothing."""
+    known = load_backlog(engine, model)
+    rows = [
+        {"model": model, "stream": stream, **asdict(backlog)}
+        for stream, backlog in found.items()
+        if backlog != known.get(stream, Backlog())
+    ]
+    if rows:
+        with engine.begin() as conn:
+            upsert(conn, ingest_backlog, rows)

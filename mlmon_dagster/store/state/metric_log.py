@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.state import schema
-from mlmon_dagster.store.state.bulk import write_frame
-from mlmon_dagster.store.state.frames import read_frame
-from mlmon_dagster.store.state.metric_history import keep_history
+from mlmon_dagster.store.state.schema import UtcDateTime
+from mlmon_dagster.store.state.sql import quote_identifier
+from mlmon_dagster.store.state.statements import frame_of, read_frame
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 _TABLE = schema.metric
 _VERSIONS = ("baseline_id", "method_version", "data_version")
 _COMPUTED_TOGETHER = ("dataset", "window_start", "granularity", "metric")
 _IDENTITY = tuple(key for key in schema.METRIC_KEYS if key not in _VERSIONS)
+_HISTORY = schema.metric
+_GROUP = ["model", "dataset", "window_start", "granularity", "metric"]
+_VERSION = ["baseline_id", "method_version", "data_version"]
+_SAID = ("value", "lower", "upper", "n", "n_baseline", "baseline_kind", "p_value",
+         "actual_coverage", "maturity", "reason", "window_end")  # fmt: skip
+_CHUNK = 50_000  # rows that are held as Python objects at a time
 
 
 def append(engine: sa.Engine, frame: pd.DataFrame) -> int:
@@ -214,3 +223,203 @@ def _newest_rows(
         .order_by(*(ranked.c[n] for n in ("window_start", "slice_key", "slice_value")))
         .order_by(*(ranked.c[n] for n in ("column_name", "metric", "dataset", "model_version")))
     )
+
+
+def keep_history(conn: sa.Connection, frame: pd.DataFrame) -> pd.DataFrame:
+    """Copy the rows that a frame is about to replace to the history.
+
+    Args:
+        conn: The transaction that goes on to write the frame.
+        frame: Metrics, as given to `metric_log.append`.
+
+    Returns:
+        The rows to write: those that say the same as the newest row of their window are left
+        out, so that its time stays that of the first computation.
+    """
+    import numpy as np
+
+    stored = _stored(conn, frame)
+    if stored.empty:
+        return frame
+    keys = list(schema.METRIC_KEYS)
+    full = _with_defaults(frame).drop_duplicates(keys, keep="last")
+    pairs = full.merge(stored, on=keys, how="left", suffixes=("", "_before"), indicator=True)
+    known = (pairs["_merge"] == "both").to_numpy()
+    same = known & pairs["is_newest"].eq(True).to_numpy()
+    for name in _SAID:
+        a, b = pairs[name], pairs[f"{name}_before"]
+        if a.dtype.kind == "f" or b.dtype.kind == "f":
+            x, y = (
+                a.to_numpy(dtype=float, na_value=np.nan),
+                b.to_numpy(dtype=float, na_value=np.nan),
+            )
+            x, y = (np.where(np.isfinite(v), v, np.nan) for v in (x, y))
+            same &= (x == y) | (np.isnan(x) & np.isnan(y))
+        else:
+            same &= (a == b).to_numpy()
+    moment = (pairs["computed_at"] != pairs["computed_at_before"]).to_numpy()
+    replaced = pairs.loc[known & ~same & moment, keys]
+    if len(replaced):
+        rows = stored.merge(replaced, on=keys).drop(columns="is_newest")
+        write_frame(conn, schema.metric_history, rows)
+    return frame.drop_duplicates([k for k in keys if k in frame], keep="last")[~same]
+
+
+def _stored(conn: sa.Connection, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the stored rows of the frame's windows and data versions."""
+    c = _HISTORY.c
+    first, last = frame["window_start"].min(), frame["window_start"].max()
+    here = [
+        c.model.in_(frame["model"].unique().tolist()),
+        c.window_start.between(first.to_pydatetime(), last.to_pydatetime()),
+        c.metric.in_(frame["metric"].unique().tolist()),
+    ]
+    versions = frame["data_version"].unique().tolist()
+    query = sa.select(_HISTORY).where(*here, c.data_version.in_(versions))
+    stored = frame_of(conn, query)
+    if stored.empty:
+        return stored
+    ranked = frame_of(
+        conn,
+        sa.select(
+            *(c[name] for name in (*_GROUP, *_VERSION)),
+            sa.func.max(c.computed_at, type_=c.computed_at.type).label("computed_at"),
+            sa.func.max(c.sequence, type_=c.sequence.type).label("sequence"),
+        )
+        .where(*here)
+        .group_by(*(c[name] for name in (*_GROUP, *_VERSION))),
+    ).sort_values(["computed_at", "sequence"])
+    newest = ranked.drop_duplicates(_GROUP, keep="last")[[*_GROUP, *_VERSION]]
+    return stored.merge(newest.assign(is_newest=True), on=[*_GROUP, *_VERSION], how="left")
+
+
+def _with_defaults(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame with all columns, absent ones as the database would fill them."""
+    missing: dict[str, Any] = {}
+    for column in _HISTORY.c:
+        if column.name not in frame.columns and column.name != "sequence":
+            default = column.server_default
+            value = default.arg if isinstance(default, sa.DefaultClause) else None
+            is_count = isinstance(column.type, sa.BigInteger)
+            missing[column.name] = (
+                float("nan") if value is None else int(str(value)) if is_count else str(value)
+            )
+    times = {n: frame[n].dt.as_unit("us") for n in ("window_start", "window_end", "computed_at")}
+    return frame.assign(**missing, **times)
+
+
+def write_frame(conn: sa.Connection, table: sa.Table, frame: pd.DataFrame) -> int:
+    """Insert the rows of a frame; rows whose primary key exists are overwritten.
+
+    Of several rows of the frame with one key, the last wins. Floats that are not finite become
+    NULL.
+
+    Args:
+        conn: A write transaction.
+        table: The table.
+        frame: Some of the table's columns, among them those without a default.
+
+    Returns:
+        The number of rows written.
+
+    Raises:
+        StoreError: If a value that must not be null is null, or a time is naive.
+    """
+    keys = [c.name for c in table.primary_key if c.name in frame.columns]
+    frame = frame.drop_duplicates(keys, keep="last")
+    if frame.empty:
+        return 0
+    write = _copy if conn.dialect.name == "postgresql" else _executemany
+    for start in range(0, len(frame), _CHUNK):
+        write(conn, table, to_arrow(frame.iloc[start : start + _CHUNK], table))
+    return len(frame)
+
+
+def to_arrow(frame: pd.DataFrame, table: sa.Table) -> pa.Table:
+    """Convert a frame to the table's types; see ``write_frame``."""
+    import pyarrow as pa
+
+    arrays = {}
+    for name in frame.columns:
+        column = table.c[str(name)]
+        try:
+            arrays[str(name)] = _array(frame[name], column.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
+            raise StoreError(f"Column {name!r} for table {table.name!r}: {error}") from error
+        if arrays[str(name)].null_count and not column.nullable:
+            raise StoreError(f"Column {name!r} for table {table.name!r} must not be null.")
+    return pa.table(arrays)
+
+
+def _array(series: pd.Series[Any], type_: sa.types.TypeEngine[Any]) -> pa.Array:
+    import pandas as pd
+    import pyarrow as pa
+
+    if isinstance(type_, UtcDateTime):
+        times = pd.to_datetime(series)
+        if times.dt.tz is None and times.notna().any():
+            raise StoreError("times must be timezone-aware; pass UTC")
+        times = times.dt.tz_convert("UTC") if times.dt.tz is not None else times
+        return pa.array(times, pa.timestamp("us", tz="UTC"), from_pandas=True, safe=False)
+    if isinstance(type_, sa.Float):
+        values = series.to_numpy(dtype="float64", na_value=np.nan)
+        return pa.array(values, mask=~np.isfinite(values))
+    if isinstance(type_, sa.Boolean):
+        return pa.array(series, pa.bool_(), from_pandas=True)
+    if isinstance(type_, sa.Integer):
+        return pa.array(series, pa.int64(), from_pandas=True)
+    return pa.array(series, pa.string(), from_pandas=True)
+
+
+def _on_conflict(table: sa.Table, names: list[str]) -> str:
+    keys = [c.name for c in table.primary_key]
+    changed = [name for name in names if name not in keys]
+    target = ", ".join(map(quote_identifier, keys))
+    if not changed:
+        return f"ON CONFLICT ({target}) DO NOTHING"
+    changes = ", ".join(f"{quote_identifier(n)} = excluded.{quote_identifier(n)}" for n in changed)
+    return f"ON CONFLICT ({target}) DO UPDATE SET {changes}"
+
+
+def _executemany(conn: sa.Connection, table: sa.Table, rows: pa.Table) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = rows.column_names
+    columns = [
+        # The format of UtcDateTime on SQLite; seconds of a microsecond time have six decimals.
+        pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ").to_pylist()
+        if pa.types.is_timestamp(column.type)
+        else column.to_pylist()
+        for column in rows.columns
+    ]
+    listed = ", ".join(map(quote_identifier, names))
+    marks = ", ".join("?" * len(names))
+    conn.exec_driver_sql(
+        f"INSERT INTO {quote_identifier(table.name)} ({listed}) VALUES ({marks}) "
+        + _on_conflict(table, names),
+        list(zip(*columns, strict=True)),
+    )
+
+
+def _copy(conn: sa.Connection, table: sa.Table, rows: pa.Table) -> None:
+    """COPY into a temporary table and insert from there: COPY itself knows no ON CONFLICT."""
+    from pyarrow import csv
+
+    text = io.BytesIO()
+    csv.write_csv(rows, text, csv.WriteOptions(include_header=False, quoting_style="needed"))
+    text.seek(0)
+    listed = ", ".join(map(quote_identifier, rows.column_names))
+    name = quote_identifier(table.name)
+    staged = quote_identifier(f"staged_{table.name}")
+    conn.exec_driver_sql(
+        f"CREATE TEMPORARY TABLE {staged} ON COMMIT DROP AS SELECT {listed} FROM {name} LIMIT 0"
+    )
+    cursor = conn.connection.cursor()
+    cursor.copy_expert(f"COPY {staged} ({listed}) FROM STDIN WITH (FORMAT csv)", text)
+    cursor.close()
+    conn.exec_driver_sql(
+        f"INSERT INTO {name} ({listed}) SELECT {listed} FROM {staged} "
+        + _on_conflict(table, rows.column_names)
+    )
+    conn.exec_driver_sql(f"DROP TABLE {staged}")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from mlmon_dagster.spec.model import PRODUCTION
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.store.state.frames import Row, fetch, read_frame
 from mlmon_dagster.store.state.schema import monitor_result
-from mlmon_dagster.store.state.upsert import insert_or_ignore
+from mlmon_dagster.store.state.statements import Row, fetch, insert_or_ignore, read_frame
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,65 +5,66 @@ Times are UTC and timezone-aware in Python; `UtcDateTime` keeps them so on SQLit
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
 
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL, TABLE
-from mlmon_dagster.store.state.column_types import METADATA, Id, UtcDateTime, count, text, time
-from mlmon_dagster.store.state.schema_of_alerts import (
-    alert,
-    alert_event,
-    alert_group,
-    channel_gate,
-    heartbeat,
-    outbox,
-    silence,
-)
-from mlmon_dagster.store.state.schema_of_models import (
-    baseline_promotion,
-    collect_token,
-    declared_key,
-    ingest_backlog,
-    model_event,
-    schema_change,
-    source_cursor,
-)
 
-__all__ = [
-    "METADATA",
-    "METRIC_KEYS",
-    "UtcDateTime",
-    "alert",
-    "alert_event",
-    "alert_group",
-    "baseline",
-    "baseline_promotion",
-    "channel_gate",
-    "collect_token",
-    "dead_letter",
-    "declared_key",
-    "erasure",
-    "erasure_key",
-    "erasure_request",
-    "heartbeat",
-    "ingest_backlog",
-    "ingest_file",
-    "ingest_path",
-    "metric",
-    "metric_history",
-    "model_event",
-    "monitor_result",
-    "outbox",
-    "retention_mark",
-    "schema_change",
-    "silence",
-    "source_cursor",
-    "window_state",
-    "window_step",
-    "writer_lock",
-]
+METADATA = sa.MetaData()
+
+SQLITE_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+class UtcDateTime(sa.TypeDecorator[dt.datetime]):
+    """A timezone-aware UTC instant; ISO text on SQLite, timestamptz on PostgreSQL."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        """Pick the column type of the dialect."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(sa.DateTime(timezone=True))
+        return dialect.type_descriptor(sa.String(32))
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> Any:
+        """Refuse naive times; write fixed-width text on SQLite so that it sorts."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive time {value!r} given to the state database; pass UTC")
+        value = value.astimezone(dt.UTC)
+        return value if dialect.name == "postgresql" else value.strftime(SQLITE_TIME)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> dt.datetime | None:
+        """Return an aware UTC datetime."""
+        if value is None or isinstance(value, dt.datetime):
+            return value if value is None else value.astimezone(dt.UTC)
+        return dt.datetime.strptime(value, SQLITE_TIME).replace(tzinfo=dt.UTC)
+
+
+# An id that counts up on both databases; only INTEGER does so on SQLite.
+Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def text(name: str, default: str = "", **kw: Any) -> sa.Column[str]:
+    """A text column that is never null."""
+    return sa.Column(name, sa.Text, nullable=False, server_default=default, **kw)
+
+
+def time(name: str, nullable: bool = True, **kw: Any) -> sa.Column[Any]:
+    """A UTC time."""
+    return sa.Column(name, UtcDateTime, nullable=nullable, **kw)
+
+
+def count(name: str) -> sa.Column[int]:
+    """A whole number that starts at 0."""
+    return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+
 
 # One row per distinct content of a landing file and stream; `path` is where it was seen first.
 ingest_file = sa.Table(
@@ -343,4 +344,251 @@ retention_mark = sa.Table(
     text("dataset", primary_key=True),
     time("rows_from", nullable=False),
     time("deleted_at", nullable=False),
+)
+
+
+# Alerts, and what was told to whom.
+
+alert = sa.Table(
+    "alert",
+    METADATA,
+    text("fingerprint", primary_key=True),
+    text("environment"),
+    text("model"),
+    text("monitor"),
+    text("family"),
+    text("metric"),
+    text("column_name"),
+    text("dataset", PRODUCTION),
+    text("slice_key", ALL),
+    text("slice_value", ALL),
+    text("state", "OK"),  # OK | PENDING | FIRING | RECOVERING
+    text("severity"),
+    sa.Column("episode", sa.Integer, nullable=False, server_default="0"),
+    text("recent", "[]"),  # JSON: the verdicts of the last windows, oldest first
+    time("last_window_start"),
+    text("last_data_version"),
+    time("opened_window"),
+    time("opened_at"),
+    time("resolved_at"),
+    text("resolved_reason"),
+    text("muted_reason"),  # '' | backfill | silence:<id> | suppressed:<monitor>
+    sa.Column("value", sa.Float),
+    text("message"),
+    text("details", "{}"),
+    text("owner"),
+    text("runbook"),
+    text("acked_by"),  # who has taken it on; no reminders until it escalates or ends
+    time("acked_at"),
+    time("updated_at", nullable=False),
+)
+
+# Written out, for a database uses a partial index only where it can read the condition.
+UNTOLD = sa.text("message_key = '' AND muted_reason = '' AND kind <> 'acknowledged'")
+
+# Every transition of every alert: the history that `mlmon alerts list` shows.
+alert_event = sa.Table(
+    "alert_event",
+    METADATA,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    text("fingerprint"),
+    sa.Column("episode", sa.Integer, nullable=False),
+    text("kind"),  # opened | escalated | revised | resolved | acknowledged
+    time("window_start", nullable=False),
+    text("data_version"),
+    text("severity"),
+    sa.Column("value", sa.Float),
+    text("message"),
+    text("muted_reason"),
+    text("message_key"),  # the outbox row that first told it; '' while nobody has been told
+    time("created_at", nullable=False),
+    sa.Index("alert_event_untold", "fingerprint", sqlite_where=UNTOLD, postgresql_where=UNTOLD),
+    sa.UniqueConstraint(
+        "fingerprint", "episode", "kind", "window_start", "data_version", name="alert_event_once"
+    ),
+)
+
+# The notification log: what a receiver was last told about a group (model and family).
+alert_group = sa.Table(
+    "alert_group",
+    METADATA,
+    text("group_key", primary_key=True),
+    text("receiver"),
+    text("channel"),
+    text("model"),
+    text("family"),
+    text("head_key"),  # idempotency key of the outbox row that opened the thread
+    sa.Column("version", sa.Integer, nullable=False, server_default="0"),
+    text("firing", "[]"),
+    text("resolved", "[]"),
+    text("owed", "[]"),  # episodes that this place must still hear of, also when they are over
+    sa.Column("n_reminders", sa.Integer, nullable=False, server_default="0"),  # of the thread
+    time("last_sent_at"),
+    time("first_dirty_at"),
+    time("next_flush_at"),
+)
+
+WAITING = sa.text("status IN ('queued', 'sending', 'unknown')")
+UNCLEAR = sa.text("status IN ('sending', 'unknown')")
+
+outbox = sa.Table(
+    "outbox",
+    METADATA,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    text("idempotency_key", unique=True),
+    text("group_key"),
+    text("receiver"),
+    text("channel"),
+    text("head_key"),  # the row that opened the thread; '' for a row that opens one itself
+    text(
+        "kind"
+    ),  # opened | updated | repeated | resolved | summary | outage | digest | head | test | plot
+    text("payload", "{}"),  # JSON: rendered and frozen
+    text("status", "queued"),  # queued | sending | unknown | sent | dead | superseded
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    time("next_at", nullable=False),
+    text("lease_owner"),
+    time("lease_until"),
+    time("attempt_at"),
+    text("error"),
+    text("slack_ts"),
+    text("slack_channel"),  # the channel's id, which updates and history ask for
+    time("created_at", nullable=False),
+    time("sent_at"),
+    sa.Index("outbox_group", "group_key", "id"),
+    sa.Index("outbox_head", "head_key"),
+    # What waits, in the order in which it goes: a claim walks it and stops at the first that may.
+    sa.Index("outbox_waiting", "id", sqlite_where=WAITING, postgresql_where=WAITING),
+    sa.Index("outbox_unclear", "channel", sqlite_where=UNCLEAR, postgresql_where=UNCLEAR),
+)
+
+channel_gate = sa.Table(
+    "channel_gate",
+    METADATA,
+    text("channel", primary_key=True),
+    time("not_before", nullable=False),
+    sa.Column("n_failures", sa.Integer, nullable=False, server_default="0"),  # in a row
+)
+
+silence = sa.Table(
+    "silence",
+    METADATA,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    text("matcher", "{}"),
+    text("author"),
+    text("comment"),
+    time("starts_at", nullable=False),
+    time("ends_at", nullable=False),
+    text("ended_by"),  # who ended it before its time
+)
+
+# When each part of the machinery last did its work, in real time.
+heartbeat = sa.Table(
+    "heartbeat",
+    METADATA,
+    text("name", primary_key=True),
+    time("beat_at", nullable=False),
+    text("note"),
+)
+
+
+# The life of a model: promoted baselines, changes of its files, what people did to it.
+
+# A period whose events are the new normal for the windows after it; undone ones are kept.
+baseline_promotion = sa.Table(
+    "baseline_promotion",
+    METADATA,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    text("model"),
+    time("period_start", nullable=False),
+    time("period_end", nullable=False),  # windows that start here or later are compared with it
+    text("baseline_id"),
+    text("author"),
+    text("note"),
+    time("promoted_at", nullable=False),
+    time("undone_at"),
+    text("undone_by"),
+    sa.Index("baseline_promotion_model", "model", "period_end"),
+)
+
+# The first file in which a stream's columns were seen to differ from the files before it.
+schema_change = sa.Table(
+    "schema_change",
+    METADATA,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    text("model"),
+    text("stream"),
+    text("kind"),  # layout, or what `schema_changes.Change` lists
+    text("column_name"),
+    text("before"),
+    text("after"),
+    text("sha256"),
+    text("path"),
+    time("window_start"),  # the first window of that file
+    time("seen_at", nullable=False),
+    sa.UniqueConstraint(
+        "model", "stream", "sha256", "kind", "column_name", name="schema_change_once"
+    ),
+)
+
+# Keys of the spec that the model's stored events rest on, as they were when events came first.
+declared_key = sa.Table(
+    "declared_key",
+    METADATA,
+    text("model", primary_key=True),
+    text("key", primary_key=True),
+    text("value"),
+    time("since", nullable=False),
+)
+
+# What people did to a model's windows.
+model_event = sa.Table(
+    "model_event",
+    METADATA,
+    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    text("model"),
+    text("kind"),  # reopened | closed
+    text("author"),
+    text("note"),
+    time("happened_at", nullable=False),
+    sa.Index("model_event_model", "model", "happened_at"),
+)
+
+
+# The token itself is never stored, only the SHA-256 of its random part.
+collect_token = sa.Table(
+    "collect_token",
+    METADATA,
+    text("id", primary_key=True),
+    text("model"),  # the one model it is for, or *
+    text("sha256"),
+    text("note"),
+    time("created_at", nullable=False),
+    time("expires_at"),
+    time("revoked_at"),
+)
+
+
+# `pending` is where `position` will be once the batches read up to there are settled.
+source_cursor = sa.Table(
+    "source_cursor",
+    METADATA,
+    text("model", primary_key=True),
+    text("stream", primary_key=True),
+    text("position", "{}"),  # JSON
+    text("pending"),  # JSON: the next position, and the batches in between
+    time("updated_at", nullable=False),
+)
+
+# What the last look at a stream's landing files left unread; see `manifest.Backlog`.
+ingest_backlog = sa.Table(
+    "ingest_backlog",
+    METADATA,
+    text("model", primary_key=True),
+    text("stream", primary_key=True),
+    count("n_waiting"),
+    count("n_left"),
+    time("oldest_at"),
+    time("newest_at"),
+    time("left_since"),
 )

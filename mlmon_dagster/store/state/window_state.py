@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from mlmon_dagster.spec.maturity import closes_at
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.windows import Window, first_window
+from mlmon_dagster.spec.windows import Window, closes_at, first_window
 from mlmon_dagster.store.state.schema import window_state
-from mlmon_dagster.store.state.upsert import insert
+from mlmon_dagster.store.state.statements import insert
 
 if TYPE_CHECKING:
     pass

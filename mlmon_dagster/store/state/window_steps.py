@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from mlmon_dagster.store.state.schema import window_state, window_step
-from mlmon_dagster.store.state.upsert import upsert
+from mlmon_dagster.store.state.statements import upsert
 
 NO_BASELINE = "no_baseline"  # instead of a maturity: the step waits for a baseline
 

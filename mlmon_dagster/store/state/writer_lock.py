@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.state.schema import writer_lock as lock_table
-from mlmon_dagster.store.state.upsert import insert_or_ignore
+from mlmon_dagster.store.state.statements import insert_or_ignore
 
 
 class BusyError(StoreError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.spec.attribution import attributed
+from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.spec.tasks import class_scores

@@ -23,11 +23,9 @@ from mlmon_dagster.store.tables.columns import (
     prediction_schema,
     stream_schema,
 )
-from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, retry
-from mlmon_dagster.store.tables.delta_sql import select_sql
+from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, retry, select_sql
 from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.id_index import IdIndex, may_repeat
-from mlmon_dagster.store.tables.pinned_log import PinnedLog
 
 MOVED_IDS = pa.schema(
     [pa.field("prediction_id", pa.string()), pa.field("window_date", pa.string())]
@@ -271,3 +269,47 @@ class EventLog:
 def window_date(window: Window) -> str:
     """Return the local date on which a window starts, the partition that holds its rows."""
     return window.key[:10]
+
+
+class PinnedLog:
+    """One state of the log, as subqueries for rebuilding windows."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        predictions: Snapshot | None,
+        actuals: Snapshot | None,
+        moved: Snapshot | None,
+    ) -> None:
+        self._snapshots = {"predictions": predictions, "actuals": actuals}
+        self._spec = spec
+        self.moved = moved
+
+    def count_rows(self, dates: set[str]) -> dict[str, int]:
+        """Return the number of logged predictions of each window date, duplicates included."""
+        counts = dict.fromkeys(sorted(dates), 0)
+        snapshot = self._snapshots["predictions"]
+        for file in [] if snapshot is None else snapshot.files:
+            if file.partition["window_date"] in counts:
+                counts[file.partition["window_date"]] += file.n_rows
+        return counts
+
+    def moved_sql(self) -> str | None:
+        """Return all (prediction_id, window_date) of moved ids as a subquery; None if none."""
+        return None if self.moved is None else self.moved.from_sql()
+
+    def sql(
+        self,
+        stream: Stream,
+        columns: Sequence[str],
+        dates: set[str],
+        datasets: set[str] | None = None,
+    ) -> str:
+        """Return the rows of some window dates (and datasets) as a subquery."""
+        snapshot = self._snapshots[stream]
+        if snapshot is None:
+            return select_sql([], stream_schema(self._spec, stream), columns, None)
+        return snapshot.from_sql(
+            columns,
+            lambda p: p["window_date"] in dates and (datasets is None or p["dataset"] in datasets),
+        )

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.state.sql import literal
-from mlmon_dagster.store.tables.delta import LiveFile, Snapshot
-from mlmon_dagster.store.tables.delta_sql import escape_glob
+from mlmon_dagster.store.tables.delta import LiveFile, Snapshot, escape_glob
 from mlmon_dagster.store.tables.engine import QueryEngine
 
 Words = NDArray[np.uint64]

@@ -1,4 +1,4 @@
-"""Looking into a store from any shell or notebook: rows of one kind, chosen and then read.
+"""Looking into a store from any shell or notebook: rows of one kind, as they are or were.
 
     open_store(".mlmon/store").records("flight_delay", dataset="production").to_pandas()
 
@@ -14,16 +14,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import pyarrow as pa
+from deltalake import DeltaTable
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal, quote_identifier
-from mlmon_dagster.store.tables.as_of import snapshot_as_of
-from mlmon_dagster.store.tables.delta import DeltaFolder, Partition
+from mlmon_dagster.store.tables.delta import DeltaFolder, LiveFile, Partition, Snapshot, open_table
 
 if TYPE_CHECKING:
     import pandas as pd
-
 
 Kind = Literal["predictions", "actuals", "records", "profiles"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -33,8 +32,6 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "records": ("inference_records", "{model}"),
     "profiles": ("profiles", "{model}"),
 }
-
-
 _DAY = dt.timedelta(days=1)
 
 
@@ -199,3 +196,56 @@ def models_of(store: Readable) -> list[str]:
     found: Sequence[Any] = (store.root / "event_log").tables()
     names = {t.url.rstrip("/").split("/")[-2] for t in found if t.name == "predictions"}
     return sorted(names)
+
+
+def snapshot_as_of(
+    folder: DeltaFolder, moment: dt.datetime, keep: Callable[[Partition], bool] | None = None
+) -> Snapshot | None:
+    """Pin the version that was the newest at a moment; None if there was no table yet.
+
+    Moments are those of the commits, by the clock of the machine that made them.
+
+    Args:
+        folder: The table.
+        moment: A past moment, aware.
+        keep: Which partitions will be read, all by default.
+
+    Raises:
+        StoreError: If the version is not kept any more, or a file of these partitions is not.
+    """
+    if folder.snapshot() is None:
+        return None
+    commits = {c["version"]: c["timestamp"] for c in open_table(folder.path).history()}
+    at = moment.timestamp() * 1000
+    known = [version for version, timestamp in commits.items() if timestamp <= at]
+    if not known:
+        if 0 in commits:
+            return None
+        raise StoreError(_too_old(folder.path, moment, min(commits.values(), default=None)))
+    version = max(known)
+    table = DeltaTable(folder.path.url, version, storage_options=dict(folder.path.options))
+    snapshot = Snapshot(table, folder.path, folder.schema)
+    there = {f"{folder.path}/{name}" for name in folder.path.below()}
+    wanted = [file for file in snapshot.files if keep is None or keep(file.partition)]
+    gone = [file for file in wanted if file.path not in there]
+    if gone:
+        raise StoreError(_too_old(folder.path, moment, None, gone))
+    return snapshot
+
+
+def _too_old(
+    path: Location, moment: dt.datetime, oldest: int | None, gone: Sequence[LiveFile] = ()
+) -> str:
+    known = ""
+    if dates := sorted({file.partition.get("window_date", "") for file in gone}):
+        more = f" and {len(dates) - 3:,} more" if len(dates) > 3 else ""
+        known = f" Gone are files of {', '.join(dates[:3])}{more}."
+    if oldest is not None:
+        first = dt.datetime.fromtimestamp(oldest / 1000, dt.UTC)
+        known = f" The oldest version still kept is of {first:%Y-%m-%dT%H:%M:%SZ}."
+    return (
+        f"Rows as of {moment:%Y-%m-%dT%H:%M:%SZ} are not kept any more in {path}: old versions "
+        f"were removed after retention.versions, or by an erasure.{known} Metrics as of then still "
+        "are: "
+        "mlmon metrics MODEL --as-of TIME."
+    )

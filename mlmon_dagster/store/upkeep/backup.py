@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.upkeep.export import export_rows, exported_tables, import_rows
+from mlmon_dagster.store.state.statements import export_rows, exported_tables, import_rows
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store

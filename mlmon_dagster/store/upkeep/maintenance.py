@@ -2,23 +2,41 @@
 
 Safe beside writers and readers. Merging small files is a commit of its own, after which a writer
 decides anew; the files it replaces stay until no version of ``retention.versions`` needs them.
+
+Letting rows go by age: whole window dates at a time, and never their numbers. Before rows are
+deleted, a mark says from which window on they are kept. Windows before it are neither planned nor
+computed again, so that profiles and metrics stay what they were.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
 from deltalake.exceptions import CommitFailedError
 
-from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store.baselines import baseline_files
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.model import DATASETS, ModelSpec
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.windows import window_containing
+from mlmon_dagster.store import baselines
 from mlmon_dagster.store.erasure import erase
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.state import state_marks
+from mlmon_dagster.store.state.schema import dead_letter, ingest_file
+from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables import kept_rows
-from mlmon_dagster.store.tables.delta import DeltaFolder, open_table
-from mlmon_dagster.store.upkeep.retention import Removal, let_go, live_files
+from mlmon_dagster.store.tables.columns import EXPIRED, UNMATCHED, actual_schema, conform
+from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, open_table, retry
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -26,6 +44,8 @@ if TYPE_CHECKING:
 SMALL = 32 * 1024**2
 MANY = 4  # small files of one partition
 _TARGET = 128 * 1024**2
+_SET_ASIDE = (UNMATCHED, EXPIRED)
+_IDENTITY = ("prediction_id", "dataset", "actual_time", "row_hash", "file_sha", "row_number")
 
 
 def maintain(
@@ -55,7 +75,7 @@ def maintain(
             continue
         removals.append(_merge(name, folder, dry_run=dry_run))
         removals.append(_remove_versions(name, folder, spec.retention.versions, dry_run=dry_run))
-    unnamed = baseline_files.tidy(store, spec.model, dry_run=dry_run)
+    unnamed = baselines.tidy_files(store, spec.model, dry_run=dry_run)
     removals.append(Removal("files of baselines that nothing names", files=len(unnamed)))
     return [removal for removal in removals if removal.rows or removal.files]
 
@@ -119,3 +139,280 @@ def _set_retention(folder: DeltaFolder, hours: int) -> None:
             table.alter.set_table_properties(wanted)
         except CommitFailedError:
             return  # the next time
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What one step of maintenance removes, or would remove.
+
+    Attributes:
+        what: Such as ``predictions of production before 2024-01-05``.
+        rows: Rows, where there are any.
+        files: Files.
+        size: Bytes of those files; of rows in the state database, 0.
+    """
+
+    what: str
+    rows: int = 0
+    files: int = 0
+    size: int = 0
+
+
+def first_dates(spec: ModelSpec, now: dt.datetime) -> dict[str, str]:
+    """Return dataset -> the first local date whose rows are kept; absent ones are kept for ever."""
+    found = {}
+    for dataset in DATASETS:
+        age = spec.retention.of_dataset(dataset)
+        if age is not None:
+            found[dataset] = _first_date(spec, now, age)
+    return found
+
+
+def _first_date(spec: ModelSpec, now: dt.datetime, age: dt.timedelta) -> str:
+    # The window that holds the moment is kept whole, and so is its date.
+    start = window_containing(spec.time, now - age).start
+    return start.astimezone(ZoneInfo(spec.time.zone)).date().isoformat()
+
+
+def _start_of(spec: ModelSpec, date: str) -> dt.datetime:
+    local = dt.datetime.combine(dt.date.fromisoformat(date), dt.time(), ZoneInfo(spec.time.zone))
+    return window_containing(spec.time, local.astimezone(dt.UTC)).start
+
+
+def let_go(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> list[Removal]:
+    """Delete what is older than the spec says; with ``dry_run`` only say what that is."""
+    dates = first_dates(spec, now)
+    removals = [
+        *_rows(store, spec, dates, now, dry_run=dry_run),
+        *_profiles(store, spec, now, dry_run=dry_run),
+        _letters(store, spec, now, dry_run=dry_run),
+        _quarantine(store, spec, now, dry_run=dry_run),
+        _refused_rows(store, spec, dates, dry_run=dry_run),
+    ]
+    return [removal for removal in removals if removal.rows or removal.files]
+
+
+def _rows(
+    store: Store, spec: ModelSpec, dates: Mapping[str, str], now: dt.datetime, *, dry_run: bool
+) -> list[Removal]:
+    folders = store.event_log(spec).folders
+    tables = {
+        "predictions": folders["predictions"],
+        "actuals": folders["actuals"],
+        "records": store.inference_records(spec).folder,
+    }
+    everywhere = _date_of_all(folders["predictions"], dates)
+    removals = []
+    for dataset, date in [*dates.items(), *([(ALL, everywhere)] if everywhere else [])]:
+        if not dry_run and dataset != ALL:
+            with store.state.begin() as conn:
+                state_marks.move_rows_from(conn, spec.model, dataset, _start_of(spec, date), now)
+        for name, folder in tables.items():
+            what = f"{name} of {dataset} before {date}"
+            where = {"dataset": dataset}
+            removals.append(_delete(folder, what, date, where, dry_run=dry_run))
+    if everywhere and not dry_run:
+        _forget_moves(store, folders["moved_ids"], everywhere)
+    return removals
+
+
+def _date_of_all(predictions: DeltaFolder, dates: Mapping[str, str]) -> str | None:
+    """Return the first date kept of ground truth for all datasets: that of the one kept longest."""
+    snapshot = predictions.snapshot()
+    if snapshot is None:
+        return None
+    present = {file.partition["dataset"] for file in snapshot.files}
+    return min(dates[d] for d in present) if present and present <= set(dates) else None
+
+
+def _delete(
+    folder: DeltaFolder, what: str, date: str, where: Mapping[str, str], *, dry_run: bool
+) -> Removal:
+    files = [
+        file
+        for file in live_files(folder)
+        if file["partition.window_date"] < date  # "unmatched" sorts after every date
+        and all(file[f"partition.{key}"] == value for key, value in where.items())
+    ]
+    rows = sum(file["num_records"] or 0 for file in files)
+    removal = Removal(what, rows, len(files), sum(file["size_bytes"] for file in files))
+    if files and not dry_run:
+        parts = [f"{key} = {literal(value)}" for key, value in where.items()]
+        predicate = " AND ".join([*parts, f"window_date < {literal(date)}"])
+        # On partition columns alone: files leave the newest version, none is rewritten.
+        retry(lambda: open_table(folder.path).delete(predicate), "Deleting by age")
+    return removal
+
+
+def live_files(folder: DeltaFolder) -> list[dict[str, Any]]:
+    """Return the newest version's files as the log describes them; none without a table."""
+    if folder.snapshot() is None:
+        return []
+    found: list[dict[str, Any]] = pa.table(
+        open_table(folder.path).get_add_actions(flatten=True)
+    ).to_pylist()
+    return found
+
+
+def _forget_moves(store: Store, folder: DeltaFolder, date: str) -> None:
+    def attempt() -> None:
+        snapshot = folder.snapshot()
+        if snapshot is None:
+            return
+        old = f"SELECT count(*) AS n FROM {snapshot.from_sql()} WHERE window_date < {literal(date)}"
+        if store.query(old).column("n")[0].as_py():
+            kept = f"SELECT * FROM {snapshot.from_sql()} WHERE window_date >= {literal(date)}"
+            snapshot.overwrite(store.query(kept).cast(snapshot.schema), "TRUE")
+
+    retry(attempt, "Forgetting moved ids")
+
+
+def _profiles(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> list[Removal]:
+    age = spec.retention.profiles
+    if age is None:
+        return []
+    date = _first_date(spec, now, age)
+    folder = store.table("profiles", spec.model).folder
+    return [_delete(folder, f"profiles before {date}", date, {}, dry_run=dry_run)]
+
+
+def _letters(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> Removal:
+    age = spec.retention.dead_letter
+    if age is None:
+        return Removal("notes of refused rows")
+    old = (dead_letter.c.model == spec.model, dead_letter.c.created_at < now - age)
+    with store.state.begin() as conn:
+        n = conn.scalar(sa.select(sa.func.count()).select_from(dead_letter).where(*old)) or 0
+        if n and not dry_run:
+            conn.execute(sa.delete(dead_letter).where(*old))
+    return Removal(f"notes of refused rows before {now - age:%Y-%m-%d}", rows=n)
+
+
+def _quarantine(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> Removal:
+    # What was refused holds people's data as the rows do, and is not kept any longer than these.
+    ages = [a for a in (spec.retention.quarantine, spec.retention.production) if a is not None]
+    if not ages:
+        return Removal("refused files and rows")
+    age = min(ages)
+    c = ingest_file.c
+    refused = sa.or_(c.status == "quarantined", c.kept != "")
+    query = sa.select(c.sha256, c.size_bytes).where(
+        c.model == spec.model, refused, c.finished_at < now - age
+    )
+    with store.state.connect() as conn:
+        sizes = {row.sha256: row.size_bytes for row in conn.execute(query)}
+    folder: Location = kept_rows.folder_of(store, spec.model)
+    old = {name: sizes[sha] for name in folder.below() if (sha := name.split(".")[0]) in sizes}
+    for name in [] if dry_run else old:
+        (folder / name).delete()
+    what = f"refused files and rows before {now - age:%Y-%m-%d}"
+    return Removal(what, files=len(old), size=sum(old.values()))
+
+
+def _refused_rows(
+    store: Store, spec: ModelSpec, dates: Mapping[str, str], *, dry_run: bool
+) -> Removal:
+    """Let refused rows go with the rows of their windows, however late they came."""
+    if PRODUCTION not in dates:
+        return Removal("refused rows")
+    first = _start_of(spec, dates[PRODUCTION])
+    n_rows = 0
+    for place in kept_rows.places_of(store, spec.model):
+        kept = kept_rows.read(place)
+        if kept is None:
+            continue
+        left = kept.without(kept.before(first))
+        n_rows += kept.n_refused - left.n_refused
+        if not dry_run:
+            kept_rows.replace(place, kept, left)
+    return Removal(f"refused rows of windows before {first:%Y-%m-%d}", rows=n_rows)
+
+
+@dataclass(frozen=True)
+class Unmatched:
+    """Ground truth without a prediction.
+
+    Attributes:
+        n_waiting: Rows whose prediction may still come.
+        n_expired: Rows that waited longer than ``actuals.unmatched_after``.
+        n_placed: Rows whose prediction came since the last time.
+    """
+
+    n_waiting: int
+    n_expired: int
+    n_placed: int = 0
+
+
+def count_unmatched(store: Store, spec: ModelSpec) -> Unmatched:
+    """Count the ground truth without a prediction; reads no rows."""
+    snapshot = store.event_log(spec).table("actuals").snapshot()
+    files = snapshot.files if snapshot else []
+    waiting, expired = (
+        sum(file.n_rows for file in files if file.partition["window_date"] == name)
+        for name in _SET_ASIDE
+    )
+    return Unmatched(waiting, expired)
+
+
+def settle_unmatched(store: Store, spec: ModelSpec, now: datetime) -> Unmatched:
+    """Move ground truth to the window of its prediction, and set aside what waited too long.
+
+    What is set aside is kept, and placed if its prediction comes after all; it only is not read
+    any more by every rebuild. Killed in between, some rows are in two places, which changes no
+    record, and the next call removes them.
+
+    Args:
+        store: The store.
+        spec: The model.
+        now: Rows that arrived ``actuals.unmatched_after`` before it are set aside.
+    """
+    before = count_unmatched(store, spec)
+    if not before.n_waiting and not before.n_expired:
+        return before
+    with writer_lock(store.state, f"ingest/{spec.model}"):
+        n_placed = retry(lambda: _settle_once(store, spec, now), "Placing actuals")
+    after = count_unmatched(store, spec)
+    return Unmatched(after.n_waiting, after.n_expired, n_placed)
+
+
+def _settle_once(store: Store, spec: ModelSpec, now: datetime) -> int:
+    log = store.event_log(spec)
+    folder = log.table("actuals")
+    rows = store.query(f"SELECT * FROM {_sql(folder.ensure(), set(_SET_ASIDE))}")
+    held = rows.column("window_date")
+    placed = log.place(rows.drop_columns(["window_date"]))
+    placed = conform(placed, actual_schema(spec), f"{spec.model}/actuals")
+    is_placed = pc.not_equal(placed.column("window_date"), UNMATCHED)
+    n_placed = int(pc.sum(is_placed).as_py() or 0)
+    limit = pa.scalar(now - spec.actuals.unmatched_after, placed.schema.field("ingested_at").type)
+    rest = placed.filter(pc.invert(is_placed))
+    is_old = pc.less(rest.column("ingested_at"), limit)
+    place = pc.if_else(is_old, EXPIRED, UNMATCHED)
+    rest = rest.set_column(
+        rest.schema.get_field_index("window_date"), rest.schema.field("window_date"), place
+    )
+    n_expired_before = int(pc.sum(pc.equal(held, EXPIRED)).as_py() or 0)
+    if not n_placed and int(pc.sum(is_old).as_py() or 0) == n_expired_before:
+        return 0
+    moved = _not_there(store, folder.ensure(), placed.filter(is_placed))
+    if moved.num_rows:
+        folder.ensure().append(moved)
+    names = ", ".join(literal(name) for name in _SET_ASIDE)
+    folder.ensure().overwrite(rest, f"window_date IN ({names})")
+    return n_placed
+
+
+def _not_there(store: Store, snapshot: Snapshot, rows: pa.Table) -> pa.Table:
+    """Leave out rows that an interrupted call has already moved."""
+    if not rows.num_rows:
+        return rows
+    there = _sql(snapshot, set(rows.column("window_date").to_pylist()))
+    same = " AND ".join(f"t.{name} IS NOT DISTINCT FROM m.{name}" for name in _IDENTITY)
+    return store.query(
+        f"SELECT m.* FROM moved AS m WHERE NOT EXISTS (SELECT 1 FROM {there} AS t WHERE {same})",
+        {"moved": rows},
+    ).cast(rows.schema)
+
+
+def _sql(snapshot: Snapshot, dates: set[str]) -> str:
+    return snapshot.from_sql(None, lambda partition: partition["window_date"] in dates)

@@ -19,22 +19,21 @@ import sqlalchemy as sa
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.spec.model import PRODUCTION, ModelSpec
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.sources import STREAMS, Stream
 from mlmon_dagster.spec.windows import Window
-from mlmon_dagster.store.places.local import LocalPlace
-from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.state import erased_ids, retention_marks
+from mlmon_dagster.store.places.location import LocalPlace, Location
+from mlmon_dagster.store.state import erased_ids, state_marks
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.schema import ingest_file, ingest_path, window_state
 from mlmon_dagster.store.state.sql import literals
 from mlmon_dagster.store.state.window_state import mark_inputs
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables.columns import PARTITION_BY, aliases_of, stream_schema
-from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, open_table
-from mlmon_dagster.store.tables.delta_sql import select_sql
+from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, open_table, select_sql
 from mlmon_dagster.store.tables.event_log import MOVED_IDS
-from mlmon_dagster.store.upkeep import delta_damage, integrity
+from mlmon_dagster.store.upkeep import integrity
 from mlmon_dagster.store.upkeep.integrity import DERIVED, Damage
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ class _Repair:
                 self._move(table.path)
 
     def _windows(self) -> list[Window]:
-        marks = retention_marks.rows_from(self.store.state, self.spec.model)
+        marks = state_marks.rows_from(self.store.state, self.spec.model)
         c = window_state.c
         query = sa.select(c.window_start, c.window_end).where(
             c.model == self.spec.model, c.input_revision > 0
@@ -186,7 +185,7 @@ class _Repair:
             snapshot = _last_whole(table, Path(work), schema, self.spec)
             if snapshot is not None:
                 found = snapshot.schema
-                files = [file.path for file in delta_damage.whole_files(table, snapshot.files)]
+                files = [file.path for file in integrity.whole_files(table, snapshot.files)]
         gone = erased_ids.erased(self.store.state, self.spec.model)
         sql = f"SELECT r.* FROM {select_sql(files, found, None, None, aliases_of(self.spec))} AS r"
         tables = {}
@@ -250,11 +249,11 @@ class _Repair:
 
 def _last_whole(table: Location, work: Path, schema: pa.Schema, spec: ModelSpec) -> Snapshot | None:
     """Open the newest version before the first damaged commit, from a copy of the log."""
-    sizes = delta_damage.sizes_below(table)
-    bad = delta_damage.bad_commits(table, sizes)
+    sizes = integrity.sizes_below(table)
+    bad = integrity.bad_commits(table, sizes)
     copy = work / "_delta_log"
     copy.mkdir()
-    for name in delta_damage.whole_log(table, sizes, before=min(bad, default=None)):
+    for name in integrity.whole_log(table, sizes, before=min(bad, default=None)):
         shutil.copyfile(table.path / name, work / name)
     try:
         opened = open_table(LocalPlace(str(work)))

@@ -1,0 +1,264 @@
+"""What people do with alerts: find one, take it on, silence it, have it told again.
+
+Messages that were refused for good are told again as things stand now. A refused message is frozen:
+it says what was true when it was written. Sent later it would call people to what is long over,
+perhaps after the message that says so. So what it told is said anew: what still fires as firing,
+what is over as over.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from mlmon_dagster.alerts.lifecycle.apply_results import end_all
+from mlmon_dagster.alerts.lifecycle.routing import Destination, stand_in
+from mlmon_dagster.alerts.messages import message as say
+from mlmon_dagster.alerts.messages.group_state import GroupState, dump, episode_of, load, split
+from mlmon_dagster.alerts.messages.incidents import flush_groups
+from mlmon_dagster.alerts.messages.message import Changes, Context, Message
+from mlmon_dagster.alerts.messages.outbox_rows import FALLBACK, outbox_row, row_key
+from mlmon_dagster.alerts.messages.view import view_of
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.store import Store, alert_state, outbox
+from mlmon_dagster.store.state.schema import alert_group
+from mlmon_dagster.store.state.statements import Row
+
+SHORT_ID = 8
+LONGEST_SILENCE = dt.timedelta(days=366)
+_REMINDERS = ("repeated", "acknowledged")
+
+
+def find_alert(store: Store, short_id: str) -> Row:
+    """Return the alert whose id begins with some characters.
+
+    Raises:
+        ConfigError: If there is none, or more than one.
+    """
+    with store.state.connect() as conn:
+        rows = alert_state.all_alerts(conn, None)
+    found = [row for key, row in rows.items() if short_id and key.startswith(short_id.lower())]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ConfigError(f"No alert {short_id!r}. mlmon alerts list shows the ids.")
+    listed = ", ".join(row["fingerprint"][: SHORT_ID + 4] for row in found[:5])
+    raise ConfigError(f"{short_id!r} begins {len(found)} alerts: {listed}. Write more of it.")
+
+
+def acknowledge(
+    store: Store, short_id: str, author: str, now: dt.datetime, comment: str = ""
+) -> Row:
+    """Take an alert on: no reminders until it gets worse or ends. Its thread is told.
+
+    Args:
+        store: Where the state database is.
+        short_id: The beginning of the alert's id.
+        author: Who takes it on.
+        now: When.
+        comment: What they say.
+
+    Returns:
+        The alert.
+
+    Raises:
+        ConfigError: If there is no such alert, or it does not fire.
+    """
+    found = find_alert(store, short_id)
+    model, fingerprint = found["model"], found["fingerprint"]
+    with alert_state.exclusive(store.state, f"alerts:{model}") as conn:
+        row = alert_state.load_alerts(conn, model, states=(), fingerprints=[fingerprint])[
+            fingerprint
+        ]
+        if row["state"] not in alert_state.ACTIVE:
+            raise ConfigError(
+                f"Alert {short_id} is {row['state']}; only what fires is acknowledged."
+            )
+        row = {**row, "acked_by": author, "acked_at": now}
+        said = f"{author}: {comment}" if comment else author
+        alert_state.save_alerts(conn, [row])
+        alert_state.append_events(
+            conn,
+            [
+                {
+                    "fingerprint": fingerprint,
+                    "episode": row["episode"],
+                    "kind": "acknowledged",
+                    "window_start": row["last_window_start"],
+                    "data_version": now.isoformat(),
+                    "severity": row["severity"],
+                    "value": None,
+                    "message": said,
+                    "muted_reason": row["muted_reason"],
+                    "created_at": now,
+                }
+            ],
+        )
+        outbox.enqueue(conn, _replies(alert_state.load_groups(conn, model).values(), row, said))
+    return row
+
+
+def count_open(store: Store, model: str) -> int:
+    """Return how many alerts of a model fire."""
+    with store.state.connect() as conn:
+        return len(alert_state.load_alerts(conn, model, states=alert_state.ACTIVE))
+
+
+def end_alerts(store: Store, spec: ModelSpec, now: dt.datetime) -> int:
+    """End the open alerts of a model that is being removed, and write what that says to people.
+
+    Returns:
+        How many ended.
+    """
+    model = spec.model
+    with alert_state.exclusive(store.state, f"alerts:{model}") as conn:
+        n = end_all(conn, model, "model_removed", now)
+        # The last word cannot wait for the group's interval: nobody flushes the group later.
+        mine = alert_group.c.model == model
+        conn.execute(sa.update(alert_group).where(mine).values(next_flush_at=None))
+    flush_groups(store, [spec], now)
+    return n
+
+
+def _replies(groups: Iterable[Row], row: Row, said: str) -> list[dict[str, Any]]:
+    told = f"{row['fingerprint']}:{row['episode']}:"
+    text = Message(
+        title=f"{row['model']}: acknowledged by {said}",
+        mood="ERROR" if row["severity"] == "ERROR" else "WARN",
+        notes=(("Alert", view_of(row).sentence),),
+    )
+    now = row["acked_at"]
+    replies = []
+    for group in groups:
+        if group["head_key"] and any(k.startswith(told) for k in json.loads(group["firing"])):
+            mark = "|".join((group["group_key"], "ack", told, now.isoformat()))
+            key = hashlib.sha256(mark.encode()).hexdigest()
+            head = group["head_key"]
+            replies.append(
+                outbox_row(
+                    group, key, "acknowledged", text, head_key=head, now=now, tells=[told[:-1]]
+                )
+            )
+    return replies
+
+
+def requeue(
+    store: Store, specs: Sequence[ModelSpec], now: dt.datetime, ids: Sequence[int] = ()
+) -> tuple[int, int]:
+    """Tell again what refused messages told, after the cause was mended.
+
+    What waits in the same group goes with it, so that the order stays right. Digests and test
+    messages are sent as they are; reminders of what is over are dropped.
+
+    Args:
+        store: Where the state database is.
+        specs: The models.
+        now: The time written beside the messages.
+        ids: Only these messages; all that were refused if empty.
+
+    Returns:
+        How many refused messages were taken up, and how many messages wait in their place.
+
+    Raises:
+        ConfigError: If an id is not that of a refused message.
+    """
+    dead = [row for row in outbox.dead_letters(store.state) if not ids or row["id"] in ids]
+    if ids and not dead:
+        raise ConfigError("None of these was refused. See: mlmon alerts requeue")
+    told = {f for row in dead for f in _alerts(row)}
+    if told and not specs:
+        raise ConfigError("No model loads, so nothing can be said of its alerts. mlmon validate")
+    declared = {spec.model: spec for spec in specs}
+    with store.state.connect() as conn:
+        models = alert_state.models_of(conn, told)
+    n_written = 0
+    with alert_state.exclusive(store.state, *(f"alerts:{model}" for model in models)) as conn:
+        states = [
+            load(conn, Context(declared.get(model) or stand_in(model, specs)), now, also=told)
+            for model in models
+        ]
+        active = {f for state in states for f, row in state.alerts.items() if _is_active(row)}
+        news = [row for row in dead if _alerts(row) and row["kind"] not in _REMINDERS]
+        over = [r for r in dead if r["kind"] in _REMINDERS and not _alerts(r) & active]
+        settled = {row["id"] for row in [*news, *over]}
+        for state in states:
+            for place in sorted({_place(row) for row in news}):
+                mine = [row for row in news if _place(row) == place]
+                n_written += _tell_again(state, place, mine)
+        outbox.supersede_dead(conn, sorted(settled))
+        plain = sorted({row["id"] for row in dead} - settled)
+        n_written += outbox.requeue_dead(conn, plain)
+    return len(dead), n_written
+
+
+def _is_active(row: Row) -> bool:
+    return row["state"] in alert_state.ACTIVE
+
+
+def _alerts(row: Row) -> set[str]:
+    """Return the fingerprints of the alerts that a message is about."""
+    return {split(key)[0] for key in json.loads(row["payload"]).get("tells", ())}
+
+
+def _place(row: Row) -> Destination:
+    """Return where a message had to go first; a copy for the fallback is made again if need be."""
+    if not row["group_key"].endswith(FALLBACK):
+        return Destination(row["receiver"], row["channel"])
+    first = str(row["group_key"]).split("|")
+    return Destination(first[0], first[1])
+
+
+def _tell_again(state: GroupState, place: Destination, dead: Sequence[Row]) -> int:
+    """Say at a place what its refused messages told of a model; return in how many messages."""
+    families: dict[str, list[Row]] = {}
+    for row in dead:
+        for family in {state.alerts[f]["family"] for f in _alerts(row) if f in state.alerts}:
+            families.setdefault(family, []).append(row)
+    return sum(_one_group(state, place, family, rows) for family, rows in families.items())
+
+
+def _one_group(state: GroupState, place: Destination, family: str, dead: Sequence[Row]) -> int:
+    group = state.group(place, family)
+    taken = [*dead, *outbox.take_back(state.conn, group["group_key"])]
+    keys = {key for row in taken for key in json.loads(row["payload"]).get("tells", ())}
+    keys = {k for k in keys if state.alerts.get(split(k)[0], {}).get("family") == family}
+    firing = {key for key in keys if state.is_active(key)}
+    over = keys - firing
+    still = {k for k in json.loads(group["firing"]) if episode_of(k) not in over}
+    group |= {
+        "version": group["version"] + 1,
+        "firing": dump(still),
+        "owed": dump(set(json.loads(group["owed"])) - keys),
+    }
+    told = {key: set(its) for key, its in state.enqueue_over(group, "over", over).items()}
+    if firing:
+        told[_say_firing(state, group, firing)] = firing
+    for key, episodes in told.items():
+        withdrawn = [row["idempotency_key"] for row in taken]
+        alert_state.retell(state.conn, map(split, episodes), withdrawn, key)
+    alert_state.save_group(state.conn, group)
+    return len(told)
+
+
+def _say_firing(state: GroupState, group: dict[str, Any], episodes: set[str]) -> str:
+    """Write in the thread if people can see that, else open one; return the message's key."""
+    key, context = row_key(group, "firing"), state.context_of(group)
+    head = outbox.get_message(state.conn, group["head_key"]) if group["head_key"] else None
+    thread = group["head_key"] if head is not None and head["status"] == "sent" else ""
+    views = state.episodes(episodes)
+    if thread:
+        changes = Changes(opened=views)
+        text, kind = say.change_message(context, changes, views, mention=True), "updated"
+    else:
+        text, kind = say.head_message(context, views), "opened"
+        exact = {state.key(state.alerts[split(k)[0]]) for k in episodes}
+        told = set(json.loads(group["firing"])) | exact
+        group |= {"head_key": key, "firing": dump(told), "last_sent_at": state.now}
+    state.enqueue(group, key, kind, text, head_key=thread, tells=episodes)
+    return key

@@ -1,0 +1,327 @@
+"""Alerts, their history, silences and refused messages as tables; everything about one alert."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import sqlalchemy as sa
+
+from mlmon_dagster.alerts.handling import SHORT_ID, find_alert
+from mlmon_dagster.alerts.messages.slack_text import clean
+from mlmon_dagster.alerts.messages.view import local_moment, number, view_of
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.text_table import text_table
+from mlmon_dagster.store import Store, alert_state
+from mlmon_dagster.store.state.statements import Row
+
+ListedState = Literal["FIRING", "RECOVERING", "RESOLVED", "PENDING"]
+_ORDER = {"FIRING": 0, "RECOVERING": 1, "PENDING": 2, "RESOLVED": 3}
+_SENTENCE = 110
+
+
+@dataclass(frozen=True)
+class AlertEpisode:
+    """One firing of one alert; a pending alert has no episode yet.
+
+    Attributes:
+        fingerprint: Identity of the alert.
+        model, monitor, family, metric, column, slice_key, slice_value: What it is about.
+        episode: Which firing this is, from 1; 0 if pending.
+        state: Where it is in its life.
+        severity: The highest so far.
+        opened_window: Start of the window that opened it; of the last window if pending.
+        resolved_window: Start of the window that ended it; None while it lasts.
+        worst_value: The failing value farthest from its baseline; None if there is no value.
+        message: The last sentence.
+        muted_reason: Why it was not sent; empty if it was.
+        acked_by: Who has taken it on; empty if nobody has.
+    """
+
+    fingerprint: str
+    model: str
+    monitor: str
+    family: str
+    metric: str
+    column: str
+    slice_key: str
+    slice_value: str
+    episode: int
+    state: ListedState
+    severity: str
+    opened_window: dt.datetime
+    resolved_window: dt.datetime | None
+    worst_value: float | None
+    message: str
+    muted_reason: str
+    acked_by: str = ""
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether another alert is the cause of it, which is told instead."""
+        return self.muted_reason.startswith("suppressed:")
+
+
+def list_alerts(
+    store: Store,
+    model: str | None = None,
+    state: ListedState | None = None,
+    since: dt.datetime | None = None,
+) -> list[AlertEpisode]:
+    """Return alert episodes, firing ones first, then by opening window, newest first.
+
+    Args:
+        store: Where the state database is.
+        model: Only of this model.
+        state: Only in this state.
+        since: Only those that were still firing at this time or opened after it.
+    """
+    with store.state.connect() as conn:
+        rows = alert_state.all_alerts(conn, model)
+        events = alert_state.all_events(conn, model)
+        episodes = [e for f, row in rows.items() for e in _episodes(conn, row, events.get(f, []))]
+    wanted = [
+        e
+        for e in episodes
+        if (state is None or e.state == state)
+        and (since is None or e.resolved_window is None or e.resolved_window >= since)
+    ]
+    newest = sorted(wanted, key=lambda e: (e.opened_window, e.model, e.monitor), reverse=True)
+    return sorted(newest, key=lambda e: _ORDER[e.state])
+
+
+def _episodes(conn: sa.Connection, row: Row, events: Sequence[Row]) -> list[AlertEpisode]:
+    found = [
+        _episode(conn, row, [e for e in events if e["episode"] == episode])
+        for episode in sorted({event["episode"] for event in events})
+    ]
+    if row["state"] == "PENDING":
+        start = row["last_window_start"]
+        found.append(_listed(row, 0, "PENDING", (start, None), row["value"], row["message"], ""))
+    return found
+
+
+def _episode(conn: sa.Connection, row: Row, events: Sequence[Row]) -> AlertEpisode:
+    opened = next(e for e in events if e["kind"] == "opened")
+    resolved = next((e for e in events if e["kind"] == "resolved"), None)
+    is_current = opened["episode"] == row["episode"]
+    end = resolved["window_start"] if resolved else None
+    state: ListedState = "RESOLVED" if resolved else row["state"]
+    told = [e for e in events if e["kind"] not in ("resolved", "acknowledged")]
+    return _listed(
+        {**row, "severity": events[-1]["severity"]},
+        opened["episode"],
+        state,
+        (opened["window_start"], end),
+        alert_state.worst_value(conn, row, opened["window_start"], end),
+        view_of(row).sentence if is_current else told[-1]["message"],
+        row["muted_reason"] if is_current else opened["muted_reason"],
+    )
+
+
+def _listed(
+    row: Row,
+    episode: int,
+    state: ListedState,
+    windows: tuple[dt.datetime, dt.datetime | None],
+    worst: float | None,
+    message: str,
+    muted: str,
+) -> AlertEpisode:
+    return AlertEpisode(
+        fingerprint=row["fingerprint"],
+        model=row["model"],
+        monitor=row["monitor"],
+        family=row["family"],
+        metric=row["metric"],
+        column=row["column_name"],
+        slice_key=row["slice_key"],
+        slice_value=row["slice_value"],
+        episode=episode,
+        state=state,
+        severity=row["severity"],
+        opened_window=windows[0],
+        resolved_window=windows[1],
+        worst_value=worst,
+        message=message,
+        muted_reason=muted,
+        acked_by=clean(row["acked_by"]) if state in alert_state.ACTIVE else "",
+    )
+
+
+def render_alerts(episodes: Sequence[AlertEpisode], zones: Mapping[str, str]) -> str:
+    """Return a text table; one line that says so if there are no alerts.
+
+    Args:
+        episodes: What to show.
+        zones: Model -> its time zone, in which its windows are named; UTC for others.
+    """
+    if not episodes:
+        return "No alerts."
+    head = ("ID", "STATE", "SEVERITY", "MODEL", "MONITOR", "SLICE", "FROM", "TO", "WORST", "MUTED")
+    return text_table(head, [_cells(e, zones.get(e.model, "UTC")) for e in episodes])
+
+
+def _cells(episode: AlertEpisode, zone: str) -> tuple[str, ...]:
+    where = f"{episode.slice_key}={episode.slice_value}" if episode.slice_key != ALL else "all"
+    return (
+        episode.fingerprint[:SHORT_ID],
+        episode.state,
+        episode.severity or "-",
+        episode.model,
+        clean(episode.monitor),
+        clean(where),
+        local_moment(episode.opened_window, zone),
+        local_moment(episode.resolved_window, zone) if episode.resolved_window else "",
+        number(episode.worst_value),
+        episode.muted_reason or (f"acked by {episode.acked_by}" if episode.acked_by else ""),
+    )
+
+
+def render_silences(silences: Sequence[Row], now: dt.datetime) -> str:
+    """Return silences as a table; one line that says so if there are none."""
+    if not silences:
+        return "No silences."
+    head = ("ID", "STATE", "MATCHES", "UNTIL (UTC)", "AUTHOR", "COMMENT")
+    return text_table(head, [_silence_cells(row, now) for row in silences])
+
+
+def _silence_cells(row: Row, now: dt.datetime) -> tuple[str, ...]:
+    labels = json.loads(row["matcher"])
+    state = "ended" if row["ends_at"] <= now else "pending" if row["starts_at"] > now else "active"
+    return (
+        str(row["id"]),
+        f"{state} by {clean(row['ended_by'])}" if row["ended_by"] else state,
+        clean(", ".join(f"{name}={value}" for name, value in sorted(labels.items())), 200),
+        f"{row['ends_at']:%Y-%m-%d %H:%M}",
+        clean(row["author"]),
+        clean(row["comment"], 200),
+    )
+
+
+def render_dead_letters(rows: Sequence[Row]) -> str:
+    """Return the messages that were refused for good; one line that says so if there are none."""
+    if not rows:
+        return "No message was refused."
+    head = ("ID", "WRITTEN (UTC)", "TO", "KIND", "WHY", "MESSAGE")
+    lines = [
+        (
+            str(row["id"]),
+            f"{row['created_at']:%Y-%m-%d %H:%M}",
+            clean(f"{row['receiver']} {row['channel']}"),
+            row["kind"],
+            clean(row["error"], 160),
+            clean(json.loads(row["payload"])["plain"].split("\n")[0], 80),
+        )
+        for row in rows
+    ]
+    return text_table(head, lines) + "\nTo send them again: mlmon alerts requeue --all"
+
+
+def render_history(
+    store: Store,
+    zones: Mapping[str, str],
+    model: str | None = None,
+    since: dt.datetime | None = None,
+    limit: int = 200,
+) -> str:
+    """Return what happened to alerts as a table, the newest last.
+
+    Args:
+        store: Where the state database is.
+        zones: Model -> its time zone, in which its windows are named; UTC for others.
+        model: Only of this model.
+        since: Only what was written after this time.
+        limit: At most so many lines, the newest.
+    """
+    with store.state.connect() as conn:
+        rows = alert_state.all_alerts(conn, model)
+        events = [e for found in alert_state.all_events(conn, model).values() for e in found]
+    wanted = [e for e in events if since is None or e["created_at"] >= since]
+    wanted.sort(key=lambda e: e["id"])
+    if not wanted:
+        return "Nothing happened."
+    head = ("WHEN", "WHAT", "SEVERITY", "MODEL", "MONITOR", "SLICE", "WINDOW", "MUTED", "SAID")
+    lines = [
+        _line(e, rows[e["fingerprint"]], zones) for e in wanted[-limit:] if e["fingerprint"] in rows
+    ]
+    left_out = len(wanted) - len(lines)
+    note = f"\n({left_out} older ones left out)" if left_out else ""
+    return text_table(head, lines) + note
+
+
+def _line(event: Row, row: Row, zones: Mapping[str, str]) -> tuple[str, ...]:
+    return (
+        f"{event['created_at']:%Y-%m-%d %H:%M}",
+        event["kind"],
+        event["severity"] or "-",
+        row["model"],
+        clean(row["monitor"]),
+        _slice(row),
+        local_moment(event["window_start"], zones.get(row["model"], "UTC")),
+        event["muted_reason"],
+        clean(event["message"], _SENTENCE),
+    )
+
+
+def render_alert(store: Store, short_id: str, zone: str = "UTC") -> str:
+    """Return everything that is known of one alert.
+
+    Args:
+        store: Where the state database is.
+        short_id: The beginning of its id.
+        zone: Time zone of the model.
+
+    Raises:
+        ConfigError: If there is no such alert.
+    """
+    row = find_alert(store, short_id)
+    view = view_of(row, zone)
+    with store.state.connect() as conn:
+        events = alert_state.all_events(conn, row["model"]).get(row["fingerprint"], [])
+    acked = f"{row['acked_by']} at {view.moment(row['acked_at'])}" if row["acked_at"] else ""
+    facts = {
+        "Alert": row["fingerprint"][: SHORT_ID + 4],
+        "Model": row["model"],
+        "Monitor": row["monitor"],
+        "Slice": _slice(row),
+        "State": f"{row['state']} ({row['severity']})" if row["severity"] else row["state"],
+        "Episode": str(row["episode"]),
+        "Since": view.since if row["opened_window"] else "",
+        "Said": row["message"],
+        "Numbers": view.numbers,
+        "Explained by": "; ".join(view.explained_by),
+        "Not sent": row["muted_reason"],
+        "Taken on by": acked,
+        "Ended": row["resolved_reason"].replace("_", " "),
+        "Owner": row["owner"],
+        "Runbook": row["runbook"],
+        "Last windows": ", ".join(_recent(row, zone)),
+    }
+    lines = [f"{label + ':':<14} {clean(text, 500)}" for label, text in facts.items() if text]
+    return "\n".join([*lines, "", *_events(events)])
+
+
+def _recent(row: Row, zone: str) -> list[str]:
+    recent = json.loads(row["recent"])
+    return [
+        f"{local_moment(dt.datetime.fromisoformat(start), zone)} {status}"
+        for start, status, *_ in recent
+    ]
+
+
+def _events(events: Sequence[Row]) -> list[str]:
+    return [
+        f"{e['created_at']:%Y-%m-%d %H:%M}  episode {e['episode']}  {e['kind']:<12}  "
+        f"{clean(e['message'], _SENTENCE)}"
+        for e in events
+    ]
+
+
+def _slice(row: Row) -> str:
+    if row["slice_key"] == ALL:
+        return "all"
+    return clean(f"{row['slice_key']}={row['slice_value']}")

@@ -1,0 +1,487 @@
+"""Landing files: which are new and complete, in folders and buckets, and private copies of them.
+
+A file is never judged by name or time alone: the listing only leaves out a file whose path, size,
+modification time and mark are all as they were; content decides the rest. The mark is what a
+writer does not choose: the file's number and the moment of its last change on this machine, or an
+object's ETag and version. It changes when a file is replaced, however its times are set.
+
+An object of a bucket is there as a whole or not at all, so that nothing has to settle.
+
+A landing file is copied to a private folder and hashed; only the copy is ever parsed. The file is
+opened once and never changed, so nobody can swap its bytes between the check and the use. Copies
+are named by content, never by the landing name.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+import re
+import stat
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from mlmon_dagster.errors import ConfigError, SchemaError
+from mlmon_dagster.ingest.faults import file_message
+from mlmon_dagster.spec import FileSource
+from mlmon_dagster.spec.names import path_problem
+from mlmon_dagster.spec.scalars import printable
+from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.places.objects import ObjectPlace, listed
+from mlmon_dagster.store.tables.kept_rows import KeptRows, Mask
+
+_FOLDER_MARKER = "_SUCCESS"
+_WILD = re.compile(r"[*?[]")
+_UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
+_MARKER = ".done"
+_BLOCK = 1 << 20
+_ENDINGS = (".csv.gz", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.zst", ".jsonl.zst",
+            ".ndjson.zst", ".json.zst", ".parquet", ".csv", ".jsonl",
+            ".ndjson", ".json")  # fmt: skip
+
+
+def list_landing(
+    project: Path,
+    source: FileSource,
+    stream: Stream,
+    known: Mapping[str, Look],
+    storage_options: Mapping[str, str] | None = None,
+) -> Listing:
+    """List the files of a stream's glob that are not known.
+
+    Args:
+        project: The folder that the glob is relative to; nothing outside it is read.
+        source: The stream's source.
+        stream: The stream's name.
+        known: (size, mtime_ns, mark) by name of the files that need no second look.
+        storage_options: How to reach object storage, if that is where the source is.
+
+    Raises:
+        ConfigError: If the glob is absolute or climbs out of the project folder.
+        StoreError: If object storage cannot be listed.
+    """
+    if "://" in source.path:
+        from mlmon_dagster.ingest.landing import list_objects
+
+        return list_objects(source, stream, known, storage_options or {})
+    root = project.resolve()
+    ready: list[Candidate] = []
+    waiting: list[Candidate] = []
+    skipped: list[tuple[str, str]] = []
+    inside: dict[Path, bool] = {}
+    for path in _matches(root, source.path):
+        name = printable(path.relative_to(root).as_posix())
+        problem, info = _inspect(root, path, inside)
+        if problem or info is None:
+            skipped.append((name, problem))
+        elif known.get(name) != (info.st_size, info.st_mtime_ns, mark_of(info)):
+            candidate = _candidate(stream, path, name, info)
+            settled = candidate.has_marker or candidate.age >= source.settle.total_seconds()
+            (ready if settled else waiting).append(candidate)
+    return Listing(oldest_first(ready), oldest_first(waiting), tuple(skipped))
+
+
+def _matches(root: Path, pattern: str) -> Iterator[Path]:
+    parts = PurePosixPath(pattern).parts
+    if PurePosixPath(pattern).is_absolute() or ".." in parts or not parts:
+        raise ConfigError(
+            f"source path {pattern!r} leaves the project folder. "
+            "Write a path relative to it, such as landing/predictions/*.parquet."
+        )
+    for path in sorted(root.glob(pattern)):
+        below = path.relative_to(root).parts
+        if is_unfinished(path.name):
+            continue
+        if any(part.startswith(".") for part in below[:-1]):
+            continue
+        yield path
+
+
+def _inspect(root: Path, path: Path, inside: dict[Path, bool]) -> tuple[str, os.stat_result | None]:
+    folder = path.parent
+    try:
+        info = path.lstat()
+        if folder not in inside:  # resolved once a look: it takes longer than all the rest
+            inside[folder] = folder.resolve().is_relative_to(root)
+    except OSError:
+        return "it vanished while the folder was listed", None
+    if stat.S_ISLNK(info.st_mode):
+        return "it is a symbolic link; links are not followed", None
+    if not inside[folder]:
+        return "it lies outside the project folder", None
+    if not stat.S_ISREG(info.st_mode):
+        return "it is not a regular file", None
+    return "", info
+
+
+def _candidate(stream: Stream, path: Path, name: str, info: os.stat_result) -> Candidate:
+    # A file moved in from a machine with a fast clock is as old as its arrival here.
+    changed_ns = min(info.st_mtime_ns, info.st_ctime_ns)
+    age = time.time() - changed_ns / 1e9
+    marked = _has_marker(path, info.st_mtime_ns)
+    return Candidate(stream, path, name, info.st_size, info.st_mtime_ns, age, marked, mark_of(info))
+
+
+def mark_of(info: os.stat_result) -> str:
+    """Return what tells a file from another one of the same size and modification time."""
+    return f"{info.st_ino}.{info.st_ctime_ns}"
+
+
+def _has_marker(path: Path, mtime_ns: int) -> bool:
+    # A marker older than the file belongs to what the file was before.
+    for marker in (path.with_name(path.name + _MARKER), path.with_name(_FOLDER_MARKER)):
+        try:
+            info = marker.lstat()
+        except OSError:
+            continue
+        if stat.S_ISREG(info.st_mode) and info.st_mtime_ns >= mtime_ns:
+            return True
+    return False
+
+
+def list_objects(
+    source: FileSource,
+    stream: Stream,
+    known: Mapping[str, Look],
+    storage_options: Mapping[str, str],
+) -> Listing:
+    """List the objects of a stream's glob that are not known.
+
+    Everything below the last folder without a wildcard is listed, a thousand objects a request.
+
+    Args:
+        source: The stream's source; its ``settle`` counts only if it is declared.
+        stream: The stream's name.
+        known: (size, mtime_ns, mark) by name of the objects that need no second look.
+        storage_options: How to reach the storage.
+
+    Raises:
+        ConfigError: If the glob names no bucket.
+        StoreError: If the bucket cannot be listed.
+    """
+    if problem := path_problem(source.path):
+        raise ConfigError(f"source path: {problem}.")
+    folder, pattern = _split(source.path)
+    place = ObjectPlace(folder, storage_options)
+    settle = source.settle.total_seconds() if "settle" in source.model_fields_set else 0.0
+    ready: list[Candidate] = []
+    waiting: list[Candidate] = []
+    for found in listed(place):
+        name = printable(f"{folder}/{found.key}")
+        mark = f"{found.etag}.{found.version}"
+        if known.get(name) == (found.size, found.mtime_ns, mark) or _is_hidden(found.key):
+            continue
+        if not name_matches(found.key, pattern):
+            continue
+        candidate = Candidate(
+            stream, place / found.key, name, found.size, found.mtime_ns,
+            age=time.time() - found.mtime_ns / 1e9, has_marker=not settle, mark=mark,
+            etag=found.etag,
+        )  # fmt: skip
+        (ready if candidate.age >= settle or not settle else waiting).append(candidate)
+    return Listing(oldest_first(ready), oldest_first(waiting))
+
+
+def listed_folder(url: str) -> str:
+    """Return the URL below which a glob's objects are listed."""
+    return _split(url)[0]
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Divide a glob into the folder that is listed and the pattern of the names below it."""
+    scheme, _, rest = url.partition("://")
+    bucket, *parts = rest.split("/")
+    n_fixed = next((i for i, part in enumerate(parts) if _WILD.search(part)), len(parts) - 1)
+    return f"{scheme}://{'/'.join([bucket, *parts[:n_fixed]])}", "/".join(parts[n_fixed:])
+
+
+def name_matches(key: str, pattern: str) -> bool:
+    """Say whether a glob fits a key; wildcards stay within a folder, ``**`` is any folders."""
+    return _parts_match(key.split("/"), pattern.split("/"))
+
+
+def _parts_match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Compare folder by folder; ``**`` stands for any number of them."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_parts_match(parts[n:], pattern[1:]) for n in range(len(parts) + 1))
+    is_same = bool(parts) and fnmatchcase(parts[0], pattern[0])
+    return is_same and _parts_match(parts[1:], pattern[1:])
+
+
+def _is_hidden(key: str) -> bool:
+    *folders, name = key.split("/")
+    return not name or is_unfinished(name) or any(f.startswith((".", "_")) for f in folders)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A landing file that is not known yet.
+
+    Attributes:
+        path: Absolute path, or the place of an object.
+        name: Path below the project folder, printable; of an object the URL.
+        mtime_ns: When it last changed, as its writer says.
+        mark: What else tells it from the file that was there before, see the module.
+        age: Seconds since its last change, by the machine's clock.
+        has_marker: The producer says that it is complete.
+    """
+
+    stream: Stream
+    path: Path | Location
+    name: str
+    size: int
+    mtime_ns: int
+    age: float
+    has_marker: bool
+    mark: str = ""
+    etag: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a landing folder holds beyond the known files, oldest first.
+
+    Attributes:
+        ready: Complete files.
+        waiting: Files that may still be written to.
+        skipped: Names and why they are never read: symbolic links, pipes, folders.
+    """
+
+    ready: tuple[Candidate, ...] = ()
+    waiting: tuple[Candidate, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = field(default=())
+
+
+def is_unfinished(name: str) -> bool:
+    """Say whether a file's name means that it is hidden, a marker, or still written to."""
+    return name.endswith((*_UNFINISHED, _MARKER)) or name.startswith((".", "_"))
+
+
+def oldest_first(found: list[Candidate]) -> tuple[Candidate, ...]:
+    """Return files in the order in which they are ingested."""
+    return tuple(sorted(found, key=lambda c: (c.mtime_ns, c.name)))
+
+
+Look = tuple[int, int, str]
+
+
+class StillChangingError(Exception):
+    """The landing file changed or vanished while it was read; it is looked at again later."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """The refused rows of a file that was taken in otherwise, to be read again.
+
+    Attributes:
+        kept: The rows.
+        moment: When that was begun; their times may not lie ahead of it.
+        arrived: When the file was taken in.
+    """
+
+    kept: KeptRows
+    moment: dt.datetime
+    arrived: dt.datetime
+
+    def about(self, name: str, n_rows: int) -> list[Any] | None:
+        """Return what is known of each row; None if the rows are not the same ones any more."""
+        rows = self.kept.rows
+        return rows[name].to_pylist() if rows.num_rows == n_rows else None
+
+    def row_numbers(self) -> list[int]:
+        """Return the numbers of the rows in the landing file."""
+        found: list[int] = self.kept.rows["row"].to_pylist()
+        return found
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A private copy of a landing file.
+
+    Attributes:
+        path: The copy, or None if the file was too large to copy.
+        name: The landing file's name, for messages.
+        has_marker: The producer said that it is complete.
+        age: Seconds since the landing file's last change.
+        mark: Tells the landing file from one that replaces it; empty if it was not looked at now.
+        again: Its refused rows, if only these are read; the copy holds no others.
+    """
+
+    stream: Stream
+    name: str
+    path: Path | None
+    sha256: str
+    size: int
+    mtime_ns: int
+    age: float = float("inf")
+    has_marker: bool = False
+    mark: str = ""
+    again: Again | None = None
+
+    @property
+    def log_id(self) -> str:
+        """By which the log knows its rows; each reading of refused rows has one of its own."""
+        if self.again is None:
+            return self.sha256
+        return f"{self.sha256}.{round(self.again.moment.timestamp() * 1_000_000)}"
+
+    def passed_over(self, n_rows: int) -> Mask:
+        """Return which rows of the copy are only there because they share a line."""
+        refused = self.again.about("is_refused", n_rows) if self.again else None
+        return ~np.array(refused, dtype=bool) if refused else np.zeros(n_rows, dtype=bool)
+
+    def row_numbers(self, n_rows: int) -> np.ndarray:
+        """Return the number of each row of the copy in the landing file."""
+        numbers = self.again.about("row", n_rows) if self.again else None
+        return np.arange(n_rows) if numbers is None else np.array(numbers, dtype=np.int64)
+
+    @property
+    def order(self) -> tuple[int, str, str]:
+        """Its place in the order of arrival of files that are taken in together: oldest first."""
+        return self.mtime_ns, self.name, self.sha256
+
+    def is_final(self, patience: float) -> bool:
+        """Say whether nobody is likely to complete the file: it is marked, or old enough."""
+        return self.has_marker or self.age >= patience
+
+
+def stage(candidate: Candidate, folder: Path, max_bytes: int) -> Staged:
+    """Copy a landing file, or object, into ``folder`` as ``<sha256><ending>``.
+
+    A file above ``max_bytes`` is hashed and not copied.
+
+    Raises:
+        StillChangingError: If the file changed, vanished or stopped being a regular file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    incoming = folder / f"incoming-{os.getpid()}"
+    if isinstance(candidate.path, Path):
+        copy, sha256 = _read(candidate, candidate.path, incoming, max_bytes)
+    else:
+        copy = candidate.size <= max_bytes
+        sha256 = _download(candidate, candidate.path, incoming if copy else None)
+    path = None
+    if copy:
+        path = folder / f"{sha256}{ending_of(candidate.name)}"
+        incoming.replace(path)
+    return Staged(
+        candidate.stream, candidate.name, path, sha256, candidate.size, candidate.mtime_ns,
+        candidate.age, candidate.has_marker, candidate.mark,
+    )  # fmt: skip
+
+
+def _download(candidate: Candidate, place: Location, target: Path | None) -> str:
+    from mlmon_dagster.store.places.objects import ChangedError, fetch
+
+    try:
+        sha256 = fetch(place, target, candidate.etag)
+    except ChangedError as error:
+        raise StillChangingError(str(error)) from error
+    if target is not None and target.stat().st_size != candidate.size:
+        raise StillChangingError(f"{candidate.name}: changed while it was read")
+    return sha256
+
+
+def _read(candidate: Candidate, path: Path, incoming: Path, max_bytes: int) -> tuple[bool, str]:
+    """Copy a file unless it is too large; return whether it was copied, and its hash."""
+    try:
+        with _opened(path) as landing:
+            before = os.fstat(landing)
+            copy = before.st_size <= max_bytes
+            sha256 = _copy(landing, incoming if copy else None)
+            after = os.fstat(landing)
+    except OSError as error:
+        incoming.unlink(missing_ok=True)
+        if isinstance(error, FileNotFoundError | PermissionError) or error.errno == 40:  # ELOOP
+            raise StillChangingError(f"{candidate.name}: {error.strerror}") from error
+        raise
+    if _version(before) != _version(after) or _version(after) != _listed(candidate):
+        incoming.unlink(missing_ok=True)
+        raise StillChangingError(f"{candidate.name}: changed while it was read")
+    return copy, sha256
+
+
+def ending_of(name: str) -> str:
+    """Return the known file ending of a landing name, or ``.bin``."""
+    lowered = name.lower()
+    if lowered.endswith(".pq"):
+        return ".parquet"
+    return next((ending for ending in _ENDINGS if lowered.endswith(ending)), ".bin")
+
+
+def find_staged(folder: Path, sha256: str) -> Path | None:
+    """Return the intact copy of a content that an interrupted run left behind, or None."""
+    for path in folder.glob(f"{sha256}.*"):
+        with path.open("rb") as copy:
+            if hashlib.file_digest(copy, "sha256").hexdigest() == sha256:
+                return path
+        path.unlink()
+    return None
+
+
+def staging_folder(store: Store, model: str, stream: Stream) -> Path:
+    """Return the private folder of a stream's copies, on this machine."""
+    return store.folder / "staging" / model / stream
+
+
+def clear_staging(folder: Path, keep: Collection[str]) -> None:
+    """Delete what earlier processes left, save the copies of the contents to keep.
+
+    The writer lock must be held.
+    """
+    for path in folder.glob("*"):
+        if path.name.split(".")[0] not in keep:
+            path.unlink(missing_ok=True)
+
+
+def clear_incoming(folder: Path) -> None:
+    """Delete unfinished copies and unpacked files; the writer lock must be held."""
+    for path in folder.glob("incoming-*"):
+        path.unlink(missing_ok=True)
+
+
+def too_large(staged: Staged, max_bytes: int) -> SchemaError:
+    """Return the error of a file above the size limit."""
+    found = f"{staged.size:,} bytes are more than max_bytes = {max_bytes:,}."
+    return SchemaError("too_large", file_message(staged.name, "too_large", found))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    # O_NONBLOCK: a pipe put in the file's place after the listing must not block us.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StillChangingError(f"{path.name}: not a regular file any more")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _copy(landing: int, target: Path | None) -> str:
+    digest = hashlib.sha256()
+    with open(os.devnull if target is None else target, "wb") as copy:  # noqa: PTH123
+        while block := os.read(landing, _BLOCK):
+            digest.update(block)
+            copy.write(block)
+    return digest.hexdigest()
+
+
+def _version(info: os.stat_result) -> Look:
+    return info.st_size, info.st_mtime_ns, mark_of(info)
+
+
+def _listed(candidate: Candidate) -> Look:
+    return candidate.size, candidate.mtime_ns, candidate.mark

@@ -1,0 +1,426 @@
+"""The baseline of a model: its bins, and the profiles of its own windows.
+
+A random half of it is kept apart, so that what is learnt from one half is measured on the other.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
+
+import pyarrow.compute as pc
+
+from mlmon_dagster.errors import BaselineMissingError
+from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, empty, merge
+from mlmon_dagster.profiles.bins.fit import (
+    binnings_of,
+    encode_binnings,
+    fit_binnings,
+    no_baseline,
+    value_expressions,
+)
+from mlmon_dagster.profiles.build import build_profiles
+from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
+from mlmon_dagster.profiles.sql.compiler import Engine
+from mlmon_dagster.profiles.sql.loss_columns import DECIDED
+from mlmon_dagster.profiles.storage import all_over_versions, from_rows, to_rows
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.model import ModelSpec, profile_signature
+from mlmon_dagster.spec.tasks import class_scores
+from mlmon_dagster.spec.windows import Window, complete_windows, window_containing
+from mlmon_dagster.store import Store, baselines
+from mlmon_dagster.store.baselines import StoredBaseline
+from mlmon_dagster.store.state import erased_ids, window_steps
+from mlmon_dagster.store.state.sql import literal
+
+if TYPE_CHECKING:
+    from mlmon_dagster.store.tables.inference_records import WindowCounts
+
+KIND = "baseline_profiles"
+FIRST_WINDOWS = "first_windows"
+MIN_FIRST_ROWS = 500
+METHOD = "6"  # another way of choosing bins is another baseline
+BaselineKind = Literal["dataset", "promoted", "moving", "previous", "same", "model_version"]
+_KINDS: dict[str, BaselineKind] = {"dataset": "dataset", baselines.PROMOTED: "promoted"}
+SEED = 20130401
+_PREFIX = ":half/"
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What windows are compared with.
+
+    Attributes:
+        baseline_id: Equal for equal rows and an equal spec.
+        kind: How it was chosen; ``dataset`` is the events of another dataset, ``promoted`` an
+            accepted period, the others are earlier windows of production.
+        dataset: That dataset.
+        n: Rows.
+        data_version: Fingerprint of the rows.
+        binnings: Column -> bins.
+        windows: Column -> statistics of the baseline's own windows, so that the spread between
+            unchanged windows is known; the whole baseline is `pooled`.
+        halves: Column -> statistics of a random half of the rows, for the columns that
+            performance is estimated from.
+    """
+
+    baseline_id: str
+    kind: BaselineKind
+    dataset: str
+    n: int
+    data_version: str
+    binnings: dict[str, Binning]
+    windows: BaselineWindows
+    halves: dict[str, ColumnStatistics] = field(default_factory=dict)
+
+    def pooled(self, column: str) -> ColumnStatistics:
+        """Return a column's statistics over all windows and versions, one cell per slice."""
+        return merge(self.windows[column], ("dataset", "slice_key", "slice_value"))
+
+
+def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
+    """Fit the baseline from the events of its dataset, unless that was done for these very rows.
+
+    The records of that dataset are rebuilt first, so events and ground truth that arrived since
+    are in. Where windows are compared with earlier ones, only bins are fitted, once, from the
+    first windows of production.
+
+    Args:
+        store: The store.
+        spec: The model.
+        now: When the baseline is stored; it does not affect its identity.
+
+    Raises:
+        BaselineMissingError: If the dataset has no events, or production too few windows yet.
+    """
+    if spec.baseline.is_rolling:
+        return _ensure_bins(store, spec, now)
+    dataset = spec.baseline.dataset
+    windows = _windows_of(store, spec, dataset)
+    records = store.inference_records(spec)
+    counts = records.rebuild(windows, [dataset])
+    n = sum(count.n for count in counts)
+    if n == 0:
+        raise BaselineMissingError(
+            f"Model {spec.model!r} has no events of dataset {dataset!r} to be its baseline. "
+            f"Land some with {dataset!r} in the dataset column, or name another dataset under "
+            f"'baseline' in models/{spec.model}.yaml."
+        )
+    data_version = _data_version(counts)
+    baseline_id = _digest([METHOD, data_version, *profile_signature(spec)])[:16]
+    payload = baselines.payload_if_whole(
+        store, baselines.newest(store.state, spec.model, baseline_id)
+    )
+    if payload is None:
+        source = records.from_sql(windows, [dataset])
+        binnings = fit_binnings(store, spec, source, key=_key(store, spec))
+        _save_windows(store, spec, baseline_id, source, binnings)
+        payload = encode_binnings(binnings)
+    # Also if it was stored before: rows that went back to an earlier state make it the newest.
+    baselines.save(
+        store, spec.model, baseline_id, "dataset", payload, now,
+        dataset=dataset, n=n, data_version=data_version,
+    )  # fmt: skip
+    saved = baselines.newest(store.state, spec.model, baseline_id)
+    assert saved is not None
+    return _load(store, spec, saved)
+
+
+def fit_period(
+    store: Store, spec: ModelSpec, windows: Sequence[Window], now: dt.datetime
+) -> Baseline:
+    """Fit a baseline from production's own records of a period, and store it; nothing uses it yet.
+
+    Args:
+        store: The store.
+        spec: The model.
+        windows: The period's windows, computed.
+        now: When the baseline is stored; it does not affect its identity.
+
+    Raises:
+        BaselineMissingError: If the period has no predictions.
+    """
+    states = window_steps.load(store.state, spec.model, windows[0].start, windows[-1].end)
+    filled = [state for state in states.values() if state.n and "inference_store" in state.steps]
+    n = sum(state.n for state in filled)
+    if n == 0:
+        raise BaselineMissingError(
+            f"Model {spec.model!r} has no computed predictions from {windows[0].key} to "
+            f"{windows[-1].key}, so nothing can become the new normal. Run mlmon run "
+            f"{spec.model} first, or choose another period."
+        )
+    versions = [
+        [state.window_start.isoformat(), state.n, state.steps["inference_store"].data_version]
+        for state in sorted(filled, key=lambda state: state.window_start)
+    ]
+    data_version = _digest(versions)[:32]
+    baseline_id = _digest([METHOD, baselines.PROMOTED, data_version, *profile_signature(spec)])[:16]
+    source = store.inference_records(spec).from_sql(windows, [PRODUCTION])
+    binnings = fit_binnings(store, spec, source, key=_key(store, spec))
+    _save_windows(store, spec, baseline_id, source, binnings)
+    baselines.save(
+        store, spec.model, baseline_id, baselines.PROMOTED, encode_binnings(binnings), now,
+        dataset=PRODUCTION, n=n, data_version=data_version,
+    )  # fmt: skip
+    saved = baselines.newest(store.state, spec.model, baseline_id)
+    assert saved is not None
+    return _load(store, spec, saved)
+
+
+def load_stored(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseline:
+    """Return a baseline that has rows of its own, with their profiles.
+
+    Raises:
+        BaselineMissingError: If it is bins only, since windows are compared with earlier ones.
+    """
+    if stored.kind == FIRST_WINDOWS:
+        raise no_baseline(spec)
+    return _load(store, spec, stored)
+
+
+def _load(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseline:
+    binnings = binnings_of(store, stored)
+    where = f"baseline_id = {literal(stored.baseline_id)}"
+    rows = store.table(KIND, spec.model).read(where=where)
+    found = from_rows(rows, binnings | half_binnings(spec, binnings))
+    return Baseline(
+        baseline_id=stored.baseline_id,
+        kind=_KINDS.get(stored.kind, spec.baseline.kind),
+        dataset=stored.dataset,
+        n=stored.n,
+        data_version=stored.data_version,
+        binnings=binnings,
+        windows=BaselineWindows(
+            {name: found.get(name, empty(binning)) for name, binning in binnings.items()}
+        ),
+        halves=split_halves(spec, found, binnings),
+    )
+
+
+def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
+    """Fit the bins that profiles are counted in, from the first windows of production, once.
+
+    As many windows as a comparison needs, and more if they hold fewer than 500 rows. Later rows
+    do not change them: profiles in other bins could not be compared.
+    """
+    baseline_id = _digest([METHOD, FIRST_WINDOWS, *profile_signature(spec)])[:16]
+    stored = baselines.newest(store.state, spec.model, baseline_id)
+    payload = baselines.payload_if_whole(store, stored)
+    if stored is None or payload is None:
+        counts = _first_windows(store, spec, now)
+        source = store.inference_records(spec).from_sql(list(counts), [PRODUCTION])
+        payload, n = (
+            encode_binnings(fit_binnings(store, spec, source, key=_key(store, spec))),
+            sum(counts.values()),
+        )
+        data_version = _digest([[w.start.isoformat(), n] for w, n in counts.items()])[:32]
+    else:
+        n, data_version = stored.n, stored.data_version
+    baselines.save(
+        store, spec.model, baseline_id, FIRST_WINDOWS, payload, now,
+        dataset=PRODUCTION, n=n, data_version=data_version,
+    )  # fmt: skip
+    saved = baselines.newest(store.state, spec.model, baseline_id)
+    assert saved is not None
+    return _load(store, spec, saved)
+
+
+def _first_windows(store: Store, spec: ModelSpec, now: dt.datetime) -> dict[Window, int]:
+    """Return the first complete windows of production that bins are fitted from, and their rows."""
+    states = window_steps.load(store.state, spec.model)
+    needed = spec.baseline.windows_needed(spec.time.granularity)
+    kept: dict[Window, int] = {}
+    for window in complete_windows(spec.time, now):
+        state = states.get(window.start)
+        if state is None:
+            continue
+        n = state.n
+        if "inference_store" not in state.steps:
+            n = sum(c.n for c in store.inference_records(spec).rebuild([window], [PRODUCTION]))
+        if n:
+            kept[window] = n
+        if len(kept) >= needed and sum(kept.values()) >= MIN_FIRST_ROWS:
+            return kept
+    raise BaselineMissingError(
+        f"Model {spec.model!r} is learning: windows are compared with "
+        f"{spec.baseline.described()}, and bins for that are chosen from the first {needed} "
+        f"complete windows with at least {MIN_FIRST_ROWS} predictions. There are {len(kept)}, with "
+        f"{sum(kept.values()):,}."
+    )
+
+
+def _windows_of(store: Store, spec: ModelSpec, dataset: str) -> list[Window]:
+    events = store.event_log(spec).rows("predictions", ["dataset", "window_start"])
+    mine = events.filter(pc.equal(events.column("dataset"), dataset))
+    starts = pc.unique(mine.column("window_start")).to_pylist()
+    return [window_containing(spec.time, start) for start in sorted(starts)]
+
+
+def _data_version(counts: Sequence[WindowCounts]) -> str:
+    return _digest([[c.window_start.isoformat(), c.n, c.data_version] for c in counts if c.n])[:32]
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _key(store: Store, spec: ModelSpec) -> str:
+    return erased_ids.personal_key(store.state, spec.model)
+
+
+def _save_windows(
+    store: Store, spec: ModelSpec, baseline_id: str, source: str, binnings: dict[str, Binning]
+) -> None:
+    key = _key(store, spec)
+    recurring = _with_recurring_tails(store, spec, source, binnings, key)
+    whole = build_profiles(store, spec, source, recurring, key=key)
+    rows = to_rows(whole | profile_half(store, spec, source, binnings, key=key))
+    rows = rows.append_column("baseline_id", [[baseline_id] * rows.num_rows])
+    store.table(KIND, spec.model).replace(rows, None, f"baseline_id = {literal(baseline_id)}")
+
+
+def _with_recurring_tails(
+    store: Store, spec: ModelSpec, source: str, binnings: dict[str, Binning], key: str
+) -> dict[str, Binning]:
+    """Leave only names that several windows have in the tails, so that others count as unseen.
+
+    Drift pools both. How many of a window's rows have a value that no other window has is what
+    the monitor of unseen values expects, see `metrics.novelty.own_unseen`.
+    """
+    values = value_expressions(spec, key)
+    found = dict(binnings)
+    for name, binning in binnings.items():
+        if binning.kind == "categorical" and binning.tail:
+            rows = store.query(
+                f"SELECT x FROM (SELECT {values[name][1]} AS x, window_start FROM {source} "
+                "AS records) AS v WHERE x IS NOT NULL GROUP BY x "
+                "HAVING COUNT(DISTINCT window_start) > 1"
+            )
+            several = set(rows.column("x").to_pylist())
+            found[name] = replace(binning, tail=tuple(n for n in binning.tail if n in several))
+    return found
+
+
+T = TypeVar("T")
+
+
+class BaselineWindows(dict[str, ColumnStatistics]):
+    """Column -> statistics of a baseline's windows; not to be changed.
+
+    Args:
+        columns: Column -> statistics.
+    """
+
+    def __init__(self, columns: Mapping[str, ColumnStatistics]) -> None:
+        super().__init__(columns)
+        self._derived: dict[Hashable, object] = {}
+
+    def derived(self, key: Hashable, compute: Callable[[], object]) -> object:
+        """Return what was computed under this key, or compute it."""
+        if key not in self._derived:
+            self._derived[key] = compute()
+        return self._derived[key]
+
+
+def derived(windows: Mapping[str, ColumnStatistics], key: Hashable, compute: Callable[[], T]) -> T:
+    """Return what is computed from a baseline's windows; kept where they are such.
+
+    Args:
+        windows: Of a baseline.
+        key: Says what is computed, and from what besides the windows; of one type.
+        compute: A function of the windows and what the key says.
+    """
+    if isinstance(windows, BaselineWindows):
+        return cast(T, windows.derived(key, compute))
+    return compute()
+
+
+def scored_columns(spec: ModelSpec) -> list[str]:
+    """Return the profiled columns that performance is estimated from, without ground truth."""
+    if spec.columns.actual is None:
+        return []
+    if spec.task == "binary_classification" and spec.columns.score is not None:
+        decided = [DECIDED] if spec.columns.prediction is not None else []
+        return ["score", *decided]
+    if spec.task == "multiclass_classification" and spec.columns.scores is not None:
+        return [*class_scores(spec).values(), CONFIDENCE]
+    return []
+
+
+def in_half(seed: int = SEED) -> str:
+    """Return the SQL condition of one half of the rows, by hash of their id.
+
+    The same ids are in it on every engine and every day; another seed draws another half.
+    """
+    return f"SUBSTR(MD5(prediction_id || ':{seed}'), 1, 1) < '8'"
+
+
+def profile_half(
+    engine: Engine,
+    spec: ModelSpec,
+    from_sql: str,
+    binnings: Mapping[str, Binning],
+    dialect: Dialect = DUCKDB,
+    key: str = "",
+) -> dict[str, ColumnStatistics]:
+    """Profile one half of the baseline, of the whole alone and not of its slices.
+
+    Args:
+        engine: Runs SQL, such as a ``Store``.
+        spec: The model.
+        from_sql: The rows of the baseline, to stand after FROM.
+        binnings: Their bins.
+        dialect: How the engine wants its SQL.
+        key: Of personal values, see `binning.value_expressions`.
+
+    Returns:
+        Statistics by the name that they are stored under beside those of the whole baseline.
+    """
+    mine = {name: binnings[name] for name in scored_columns(spec) if name in binnings}
+    if not mine:
+        return {}
+    half = f"(SELECT records.* FROM {from_sql} AS records WHERE {in_half()})"
+    whole = spec.model_copy(update={"slices": ()})
+    found = build_profiles(engine, whole, half, mine, dialect, key)
+    return {f"{_PREFIX}{name}": stats for name, stats in found.items()}
+
+
+def half_binnings(spec: ModelSpec, binnings: Mapping[str, Binning]) -> dict[str, Binning]:
+    """Return the bins of what `profile_half` stores, by its names."""
+    names = [name for name in scored_columns(spec) if name in binnings]
+    return {f"{_PREFIX}{name}": binnings[name] for name in names}
+
+
+def split_halves(
+    spec: ModelSpec,
+    found: Mapping[str, ColumnStatistics],
+    binnings: Mapping[str, Binning],
+) -> dict[str, ColumnStatistics]:
+    """Return column -> statistics of the half, from what was stored."""
+    return {
+        name.removeprefix(_PREFIX): found.get(name, empty(binning))
+        for name, binning in half_binnings(spec, binnings).items()
+    }
+
+
+def season_notice(windows: Mapping[str, ColumnStatistics]) -> str:
+    """Say which columns of a baseline may have a season that it misses; empty if none has."""
+    from mlmon_dagster.metrics.drift.seasons import may_miss_a_season
+
+    kept = {name: stats for name, stats in windows.items() if not name.startswith(":")}
+    found = may_miss_a_season(all_over_versions(kept))
+    if not found:
+        return ""
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    names = ", ".join(found[:_SHOWN]) + more
+    return (
+        f"The baseline is shorter than a year, and its windows differ much in {names}: a season "
+        "that it does not hold will be drift for as long as it lasts. Where that is no news, "
+        "compare with earlier windows: baseline: {moving: 28d} or {same: weekday, weeks: 4}."
+    )

@@ -1,0 +1,438 @@
+"""Rows of alerts: their state and history, what was told of them to whom, and silences."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+
+from mlmon_dagster.store.state.schema import (
+    alert,
+    alert_event,
+    alert_group,
+    monitor_result,
+    outbox,
+    silence,
+    window_state,
+)
+from mlmon_dagster.store.state.statements import Row, fetch, insert_or_ignore, upsert
+
+ACTIVE = ("FIRING", "RECOVERING")
+_BATCH = 500  # values per IN (...)
+# Written out, as the partial index is declared.
+_UNTOLD = sa.text(
+    "alert_event.message_key = '' AND alert_event.muted_reason = ''"
+    " AND alert_event.kind <> 'acknowledged'"
+)
+
+
+@contextmanager
+def exclusive(engine: sa.Engine, *names: str) -> Iterator[sa.Connection]:
+    """Open a write transaction that no other one of the same name runs beside."""
+    with engine.begin() as conn:  # SQLite has one writer at a time anyway
+        if conn.dialect.name == "postgresql":
+            hashes = [hashlib.sha256(name.encode()).digest()[:8] for name in names]
+            # In order, so that two transactions of several names cannot wait for each other.
+            for key in sorted({int.from_bytes(h, "big", signed=True) for h in hashes}):
+                conn.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+        yield conn
+
+
+def _batches(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(rows), _BATCH):
+        yield rows[start : start + _BATCH]
+
+
+# Results to fold
+
+
+def models_with_new_results(engine: sa.Engine) -> list[str]:
+    """Return the models that have monitor results the alerts have not taken in yet."""
+    query = sa.select(monitor_result.c.model).where(monitor_result.c.folded_at.is_(None)).distinct()
+    with engine.connect() as conn:
+        return sorted(conn.scalars(query))
+
+
+def new_results(conn: sa.Connection, model: str, limit: int) -> list[Row]:
+    """Return results not folded yet, in the order in which they must be taken in."""
+    r = monitor_result.c
+    query = (
+        sa.select(monitor_result)
+        .where(r.folded_at.is_(None), r.model == model)
+        .order_by(r.window_start, r.id)
+        .limit(limit)
+    )
+    return fetch(conn, query)
+
+
+def mark_folded(conn: sa.Connection, ids: Sequence[int], now: dt.datetime) -> None:
+    """Record that results were taken in."""
+    for batch in _batches(ids):
+        conn.execute(
+            monitor_result.update().where(monitor_result.c.id.in_(batch)).values(folded_at=now)
+        )
+
+
+def newest_results(
+    conn: sa.Connection, model: str, families: Sequence[str], windows: Sequence[dt.datetime]
+) -> list[Row]:
+    """Return the newest result of each monitor and slice of some families in some windows."""
+    r = monitor_result.c
+    identity = (r.window_start, r.monitor, r.dataset, r.slice_key, r.slice_value)
+    rows: dict[tuple[Any, ...], Row] = {}
+    for batch in _batches(windows):
+        query = (
+            sa.select(*identity, r.family, r.metric, r.column_name, r.status, r.value, r.details)
+            .where(r.model == model, r.family.in_(families), r.window_start.in_(batch))
+            .order_by(r.id)
+        )
+        for row in fetch(conn, query):
+            rows[tuple(row.values())[: len(identity)]] = row
+    return list(rows.values())
+
+
+def last_result(conn: sa.Connection, model: str) -> dt.datetime | None:
+    """Return when a monitor last wrote a result of a model; None if never."""
+    r = monitor_result.c
+    query = sa.select(r.created_at).where(r.model == model)
+    return conn.scalar(query.order_by(r.id.desc()).limit(1))
+
+
+def recent_coverage(
+    conn: sa.Connection, model: str, family: str, dataset: str
+) -> dict[dt.datetime, set[tuple[str, str, str]]]:
+    """Return who has any result in the last three windows in which the family has a verdict.
+
+    Returns:
+        (monitor, slice_key, slice_value) of every result, NO_DATA included, by window start.
+    """
+    r = monitor_result.c
+    same = (r.model == model, r.family == family, r.dataset == dataset)
+    judged = sa.select(r.window_start).where(*same, r.status != "NO_DATA").distinct()
+    newest = judged.order_by(r.window_start.desc()).limit(3)
+    query = sa.select(r.window_start, r.monitor, r.slice_key, r.slice_value)
+    found: dict[dt.datetime, set[tuple[str, str, str]]] = {}
+    for window, *key in conn.execute(query.where(*same, r.window_start.in_(newest)).distinct()):
+        found.setdefault(window, set()).add((key[0], key[1], key[2]))
+    return found
+
+
+# Alerts and their history
+
+
+def load_alerts(
+    conn: sa.Connection,
+    model: str,
+    *,
+    states: Sequence[str] | None = None,
+    fingerprints: Sequence[str] = (),
+) -> dict[str, Row]:
+    """Return the alerts of a model by fingerprint.
+
+    Args:
+        conn: An open connection.
+        model: Name of the model.
+        states: Only alerts in one of these states; all of them if None.
+        fingerprints: Alerts to return whatever their state.
+    """
+    query = sa.select(alert).where(alert.c.model == model)
+    if states is not None:
+        wanted = sa.or_(alert.c.state.in_(states), alert.c.fingerprint.in_(fingerprints))
+        query = query.where(wanted)
+    return {row["fingerprint"]: row for row in fetch(conn, query)}
+
+
+def unsettled(engine: sa.Engine, family: str, model: str | None = None) -> list[Row]:
+    """Return the alerts of a family that are not OK, of one or every model."""
+    query = sa.select(alert).where(alert.c.family == family, alert.c.state != "OK")
+    if model is not None:
+        query = query.where(alert.c.model == model)
+    with engine.connect() as conn:
+        return fetch(conn, query)
+
+
+def save_alerts(conn: sa.Connection, rows: Sequence[Row]) -> None:
+    """Write whole alert rows."""
+    upsert(conn, alert, rows)
+
+
+def set_muted(conn: sa.Connection, fingerprint: str, reason: str) -> None:
+    """Record why an alert is not sent; empty if it is."""
+    conn.execute(
+        alert.update().where(alert.c.fingerprint == fingerprint).values(muted_reason=reason)
+    )
+
+
+def append_events(conn: sa.Connection, rows: Sequence[Row]) -> None:
+    """Add transitions to the history; those already there are left out."""
+    insert_or_ignore(conn, alert_event, rows)
+
+
+def changes_announced(conn: sa.Connection, episodes: Mapping[str, int]) -> dict[str, list[str]]:
+    """Return the escalations and revisions of each alert's given episode, oldest first."""
+    e = alert_event.c
+    found: dict[str, list[str]] = {fingerprint: [] for fingerprint in episodes}
+    for batch in _batches(list(episodes)):
+        query = sa.select(e.fingerprint, e.episode, e.kind).where(
+            e.fingerprint.in_(batch), e.kind.in_(("escalated", "revised"))
+        )
+        for fingerprint, episode, kind in conn.execute(query.order_by(e.id)):
+            if episode == episodes[fingerprint]:
+                found[fingerprint].append(kind)
+    return found
+
+
+# History, for listing
+
+
+def all_alerts(conn: sa.Connection, model: str | None) -> dict[str, Row]:
+    """Return the alerts that ever opened or are pending, of one or every model."""
+    query = sa.select(alert).where(sa.or_(alert.c.episode > 0, alert.c.state != "OK"))
+    if model is not None:
+        query = query.where(alert.c.model == model)
+    return {row["fingerprint"]: row for row in fetch(conn, query)}
+
+
+def all_events(conn: sa.Connection, model: str | None) -> dict[str, list[Row]]:
+    """Return the transitions of one or every model by fingerprint, oldest first."""
+    query = sa.select(alert_event).join(alert, alert.c.fingerprint == alert_event.c.fingerprint)
+    if model is not None:
+        query = query.where(alert.c.model == model)
+    found: dict[str, list[Row]] = {}
+    for row in fetch(conn, query.order_by(alert_event.c.id)):
+        found.setdefault(row["fingerprint"], []).append(row)
+    return found
+
+
+def worst_value(
+    conn: sa.Connection, row: Row, start: dt.datetime, end: dt.datetime | None
+) -> float | None:
+    """Return the failing value of an alert that is farthest from its baseline in some windows.
+
+    Args:
+        conn: An open connection.
+        row: The alert.
+        start: First window.
+        end: The window that ended the episode, exclusive; None for all after the start.
+    """
+    r = monitor_result.c
+    same = ("model", "monitor", "metric", "column_name", "dataset", "slice_key", "slice_value")
+    query = sa.select(r.value).where(
+        *(r[name] == row[name] for name in same),
+        r.status.in_(("WARN", "ERROR")),
+        r.value.is_not(None),
+        r.window_start >= start,
+    )
+    if end is not None:
+        query = query.where(r.window_start < end)
+    distance = sa.func.abs(r.value - sa.func.coalesce(r.baseline_value, 0.0))
+    return conn.scalar(query.order_by(distance.desc(), r.id).limit(1))
+
+
+# Groups: what receivers were told
+
+
+def load_groups(conn: sa.Connection, model: str) -> dict[str, Row]:
+    """Return the notification log of a model by group key."""
+    query = sa.select(alert_group).where(alert_group.c.model == model)
+    return {row["group_key"]: row for row in fetch(conn, query)}
+
+
+def save_group(conn: sa.Connection, row: Row) -> None:
+    """Write one row of the notification log."""
+    upsert(conn, alert_group, [row])
+
+
+def has_stale_windows(
+    conn: sa.Connection, model: str, start: dt.datetime, end: dt.datetime
+) -> bool:
+    """Whether windows between two times still wait for their metrics to be computed."""
+    w = window_state.c
+    stale = sa.select(w.model).where(
+        w.model == model,
+        w.window_start >= start,
+        w.window_end <= end,
+        w.input_revision > w.computed_revision,
+    )
+    return conn.execute(stale.limit(1)).first() is not None
+
+
+def last_backfill_result(conn: sa.Connection, model: str) -> dt.datetime | None:
+    """Return when a backfill last wrote a result of the model."""
+    r = monitor_result.c
+    query = sa.select(r.created_at).where(r.model == model, r.is_backfill)
+    return conn.scalar(query.order_by(r.id.desc()).limit(1))
+
+
+def models_to_flush(engine: sa.Engine) -> list[str]:
+    """Return the models with something to tell.
+
+    An alert is active, or a receiver believes so, or has not been told of what is over.
+    """
+    g, same = alert_group.c, alert.c.fingerprint == alert_event.c.fingerprint
+    firing = sa.select(alert.c.model).where(alert.c.state.in_(ACTIVE))
+    told = sa.select(g.model).where(sa.or_(g.firing != "[]", g.owed != "[]"))
+    untold = sa.select(alert.c.model).join(alert_event, same).where(_UNTOLD)
+    with engine.connect() as conn:
+        return sorted(conn.scalars(firing.union(told, untold)))
+
+
+def models_of(conn: sa.Connection, fingerprints: Collection[str]) -> list[str]:
+    """Return the models of some alerts."""
+    wanted = sorted(fingerprints)
+    found: set[str] = set()
+    for start in range(0, len(wanted), _BATCH):
+        batch = wanted[start : start + _BATCH]
+        query = sa.select(alert.c.model).where(alert.c.fingerprint.in_(batch))
+        found.update(conn.scalars(query))
+    return sorted(found)
+
+
+def untold_episodes(conn: sa.Connection, model: str) -> dict[str, set[int]]:
+    """Return the episodes with an unmuted event that is in no message, by fingerprint."""
+    e = alert_event.c
+    query = (
+        sa.select(e.fingerprint, e.episode)
+        .join(alert, alert.c.fingerprint == e.fingerprint)
+        .where(_UNTOLD, alert.c.model == model)
+        .distinct()
+    )
+    found: dict[str, set[int]] = {}
+    for fingerprint, episode in conn.execute(query):
+        found.setdefault(fingerprint, set()).add(episode)
+    return found
+
+
+def mark_told(conn: sa.Connection, episodes: Iterable[tuple[str, int]], message_key: str) -> None:
+    """Record that a message tells all that has happened in some episodes so far."""
+    e = alert_event.c
+    for fingerprint, episode in episodes:
+        mine = (e.fingerprint == fingerprint, e.episode == episode, e.message_key == "")
+        conn.execute(alert_event.update().where(*mine).values(message_key=message_key))
+
+
+def mute_untold(conn: sa.Connection, episodes: Iterable[tuple[str, int]], reason: str) -> None:
+    """Record why what nobody was told of some episodes will not be told."""
+    e = alert_event.c
+    for fingerprint, episode in episodes:
+        mine = (e.fingerprint == fingerprint, e.episode == episode, _UNTOLD)
+        conn.execute(alert_event.update().where(*mine).values(muted_reason=reason))
+
+
+def hand_over(
+    conn: sa.Connection,
+    head_key: str,
+    message_key: str,
+    *,
+    episodes: Iterable[tuple[str, int]] | None = None,
+) -> None:
+    """Let a message take the place of a thread that was withdrawn: it tells what that told.
+
+    Args:
+        conn: The transaction.
+        head_key: The message that opened the thread.
+        message_key: The message that takes its place.
+        episodes: What that tells; None for all that the thread told.
+    """
+    o = outbox.c
+    withdrawn = sa.select(o.idempotency_key).where(
+        sa.or_(o.idempotency_key == head_key, o.head_key == head_key), o.status == "superseded"
+    )
+    if episodes is not None:
+        retell(conn, episodes, list(conn.scalars(withdrawn)), message_key)
+        return
+    told_there = alert_event.c.message_key.in_(withdrawn)
+    conn.execute(alert_event.update().where(told_there).values(message_key=message_key))
+
+
+def retell(
+    conn: sa.Connection,
+    episodes: Iterable[tuple[str, int]],
+    message_keys: Collection[str],
+    message_key: str,
+) -> None:
+    """Let a message take the place of some others as far as they told of some episodes."""
+    e = alert_event.c
+    for fingerprint, episode in episodes:
+        mine = (e.fingerprint == fingerprint, e.episode == episode)
+        keys = sorted(message_keys)
+        for start in range(0, len(keys), _BATCH):
+            batch = keys[start : start + _BATCH]
+            there = alert_event.update().where(*mine, e.message_key.in_(batch))
+            conn.execute(there.values(message_key=message_key))
+
+
+def count_untold(engine: sa.Engine, models: Collection[str], before: dt.datetime) -> int:
+    """Count the unmuted events from before a time that no message tells of.
+
+    A message that was withdrawn tells nothing; what takes its place does.
+
+    Args:
+        engine: The state database.
+        models: Whose events.
+        before: Younger events may still wait for the next flush of their group.
+    """
+    e, o = alert_event.c, outbox.c
+    withdrawn = sa.exists().where(o.idempotency_key == e.message_key, o.status == "superseded")
+    query = (
+        sa.select(sa.func.count())
+        .select_from(alert_event.join(alert, alert.c.fingerprint == e.fingerprint))
+        .where(
+            alert.c.model.in_(models),
+            e.kind != "acknowledged",
+            e.muted_reason == "",
+            e.created_at < before,
+            sa.or_(e.message_key == "", withdrawn),
+        )
+    )
+    with engine.connect() as conn:
+        return conn.scalar(query) or 0
+
+
+def silences_in_force(conn: sa.Connection, now: dt.datetime) -> list[Row]:
+    """Return the silences in force."""
+    s = silence.c
+    query = sa.select(silence).where(s.starts_at <= now, s.ends_at > now).order_by(s.id)
+    return fetch(conn, query)
+
+
+def add_silence(
+    engine: sa.Engine,
+    *,
+    matcher: str,
+    author: str,
+    comment: str,
+    starts_at: dt.datetime,
+    ends_at: dt.datetime,
+) -> int:
+    """Silence the alerts that a JSON matcher names; return the silence's id."""
+    values = {"matcher": matcher, "author": author, "comment": comment}
+    statement = silence.insert().values(**values, starts_at=starts_at, ends_at=ends_at)
+    with engine.begin() as conn:
+        return int(conn.execute(statement.returning(silence.c.id)).scalar_one())
+
+
+def end_silence(engine: sa.Engine, silence_id: int, now: dt.datetime, author: str = "") -> bool:
+    """End a silence; return whether it was in force or still to come."""
+    s = silence.c
+    statement = silence.update().where(s.id == silence_id, s.ends_at > now)
+    with engine.begin() as conn:
+        return conn.execute(statement.values(ends_at=now, ended_by=author)).rowcount == 1
+
+
+def every_silence(engine: sa.Engine, since: dt.datetime | None = None) -> list[Row]:
+    """Return the silences, the newest first.
+
+    Args:
+        engine: The state database.
+        since: Only those that had not ended at this time; all of them if None.
+    """
+    query = sa.select(silence).order_by(silence.c.id.desc())
+    if since is not None:
+        query = query.where(silence.c.ends_at > since)
+    with engine.connect() as conn:
+        return fetch(conn, query)

@@ -1,0 +1,467 @@
+"""The outbox: messages to be sent, who is sending them, and what waits, piles up or was refused.
+
+```
+queued --claim--> sending --accepted--> sent
+                     |--surely not posted--> queued      |--refused for good--> dead
+                     '--cannot tell, or the lease ran out--> unknown --claim--> sending (look it up)
+```
+Before a worker calls the receiver it renews its lease, so that one which was frozen does not post
+what another has taken over. While a channel fails, only messages of unclear fate are tried: asking
+for them changes nothing, and what was never tried can still be summarised.
+A row that a newer one has made pointless before it was sent is ``superseded``. Leases and due
+times are real time by the clock of the database (``real_time``), so that a worker whose own clock
+is wrong takes nobody's lease away; ``created_at`` is the time of the flush that wrote the row.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from mlmon_dagster.store.state.schema import alert_group, channel_gate, outbox
+from mlmon_dagster.store.state.statements import Row, fetch, insert_or_ignore, upsert
+
+AT_ONCE = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # due whatever the clocks say
+UNSETTLED = ("queued", "sending", "unknown")
+OUTAGE = "outage"  # the kind of a summary, and the end of its group
+FAILING = 3  # failures in a row after which a channel counts as down
+_NEWS = ("opened", "resolved", "summary", OUTAGE)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row that this worker alone may act on until its lease runs out.
+
+    Attributes:
+        row: The outbox row.
+        is_lookup: Whether an earlier attempt may have been accepted, so that the channel's
+            history must be asked before anything is posted.
+        head: The settled row that opened the thread; None for a row that opens one.
+    """
+
+    row: Row
+    is_lookup: bool
+    head: Row | None
+
+
+def real_time(engine: sa.Engine) -> dt.datetime:
+    """Return the time by the clock that workers share: the server's, on SQLite the machine's."""
+    if engine.dialect.name != "postgresql":
+        return dt.datetime.now(dt.UTC)
+    with engine.connect() as conn:
+        found: dt.datetime = conn.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+    return found.astimezone(dt.UTC)
+
+
+def enqueue(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Add messages, due at once; those whose idempotency key is known are left out."""
+    return insert_or_ignore(conn, outbox, [{"next_at": AT_ONCE, **row} for row in rows])
+
+
+def claim_next(
+    engine: sa.Engine,
+    *,
+    owner: str,
+    receivers: Sequence[str],
+    now: dt.datetime,
+    lease: dt.timedelta,
+) -> Claim | None:
+    """Lease the oldest message that may be sent now; None if there is none.
+
+    A message waits for the earlier ones of its group, for the one that opened its thread, and for
+    its channel's gate. Two workers never get the same row.
+
+    Args:
+        engine: The state database.
+        owner: Unique name of this worker; settling is refused to anyone else.
+        receivers: Names of the receivers that can be served.
+        now: Real time.
+        lease: Must be longer than a request may take.
+    """
+    o = outbox.c
+    due = sa.case((o.status == "sending", o.lease_until), else_=o.next_at) <= now
+    query = (  # of the key alone: what a long queue holds must not be sorted with it
+        sa.select(o.id)
+        .where(_is_one_of(o.status, *UNSETTLED), o.receiver.in_(receivers), due, *_in_turn())
+        .where(
+            ~sa.exists().where(channel_gate.c.channel == o.channel, channel_gate.c.not_before > now)
+        )
+        .order_by(o.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=outbox)
+    )
+    with engine.begin() as conn:
+        row_id = conn.scalar(query)
+        if row_id is None:
+            return None
+        row = fetch(conn, sa.select(outbox).where(o.id == row_id))[0]
+        is_lookup = row["status"] != "queued"
+        changes: dict[str, Any] = {"lease_owner": owner, "lease_until": now + lease}
+        if not is_lookup:
+            changes |= {"attempts": row["attempts"] + 1, "attempt_at": now}
+        conn.execute(outbox.update().where(o.id == row["id"]).values(status="sending", **changes))
+        return Claim(
+            row={**row, **changes},
+            is_lookup=is_lookup,
+            head=get_message(conn, row["head_key"]) if row["head_key"] else None,
+        )
+
+
+def _is_one_of(status: sa.ColumnElement[str], *names: str) -> sa.ColumnElement[bool]:
+    """Compare with names that are written out, as the partial indexes are declared."""
+    return status.in_([sa.literal_column(f"'{name}'") for name in names])
+
+
+def _in_turn() -> list[sa.ColumnElement[bool]]:
+    """Leave out what waits for other messages, rather than for a time."""
+    o, earlier, head = outbox.c, outbox.alias("earlier"), outbox.alias("head")
+    summary = outbox.alias("summary")
+    return [
+        ~sa.exists().where(
+            earlier.c.group_key == o.group_key,
+            earlier.c.id < o.id,
+            earlier.c.status.in_(UNSETTLED),
+        ),
+        ~sa.exists().where(
+            head.c.idempotency_key == o.head_key,
+            head.c.id != o.id,
+            head.c.status.in_(UNSETTLED),
+        ),
+        # A summary is about many groups: what came before it goes first, what came after it later.
+        ~sa.exists().where(
+            summary.c.group_key == o.receiver + "|" + o.channel + f"|{OUTAGE}",
+            summary.c.id < o.id,
+            summary.c.status.in_(UNSETTLED),
+        ),
+        ~sa.and_(
+            o.kind == OUTAGE,
+            sa.exists().where(
+                earlier.c.receiver == o.receiver,
+                earlier.c.channel == o.channel,
+                earlier.c.id < o.id,
+                earlier.c.kind != "plot",
+                earlier.c.status.in_(UNSETTLED),
+            ),
+        ),
+        ~sa.and_(o.status == "queued", _is_down(o.channel), _has_unclear(o.receiver, o.channel)),
+    ]
+
+
+def _is_down(channel: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    gate = channel_gate.alias("failing").c
+    return sa.exists().where(gate.channel == channel, gate.n_failures >= FAILING)
+
+
+def _has_unclear(
+    receiver: sa.ColumnElement[str], channel: sa.ColumnElement[str]
+) -> sa.ColumnElement[bool]:
+    other = outbox.alias("other")
+    return sa.exists().where(
+        other.c.receiver == receiver,
+        other.c.channel == channel,
+        other.c.kind != "plot",  # no text waits for a picture
+        _is_one_of(other.c.status, "sending", "unknown"),
+        other.c.attempts > 0,
+    )
+
+
+def next_due(engine: sa.Engine, receivers: Sequence[str]) -> dt.datetime | None:
+    """Return the real time at which the next message may go, gates included; None if none waits.
+
+    Messages that wait for others are not among them: their turn comes when those are settled.
+    """
+    o, gate = outbox.c, channel_gate.c
+    due = sa.case((gate.not_before > o.next_at, gate.not_before), else_=o.next_at)
+    query = (
+        sa.select(sa.func.min(due))
+        .select_from(outbox.outerjoin(channel_gate, gate.channel == o.channel))
+        .where(o.status.in_(("queued", "unknown")), o.receiver.in_(receivers), *_in_turn())
+    )
+    with engine.connect() as conn:
+        found: dt.datetime | None = conn.scalar(query)
+    return found
+
+
+def settle(
+    engine: sa.Engine, claim: Claim, status: str, *, copy: Row | None = None, **values: Any
+) -> bool:
+    """Record how an attempt ended; False if the lease was lost to another worker.
+
+    Args:
+        engine: The state database.
+        claim: What ``claim_next`` gave.
+        status: ``sent``, ``queued``, ``unknown``, ``dead`` or ``superseded``.
+        copy: A message that takes this one's place elsewhere, written in the same transaction.
+        **values: Further columns, such as ``slack_ts``, ``error`` or ``next_at``.
+    """
+    statement = (
+        outbox.update()
+        .where(_still_held(claim))
+        .values(status=status, lease_owner="", lease_until=None, **values)
+    )
+    with engine.begin() as conn:
+        is_ours = conn.execute(statement).rowcount == 1
+        if is_ours and copy is not None:
+            enqueue(conn, [copy])
+        return is_ours
+
+
+def renew(engine: sa.Engine, claim: Claim, now: dt.datetime, lease: dt.timedelta) -> bool:
+    """Extend a lease just before the call it is for; False if it has run out or was lost.
+
+    That moment is also the one from which the channel's history is searched later.
+    """
+    statement = (
+        outbox.update()
+        .where(_still_held(claim), outbox.c.lease_until > now)
+        .values(lease_until=now + lease, attempt_at=now)
+    )
+    with engine.begin() as conn:
+        return conn.execute(statement).rowcount == 1
+
+
+def _still_held(claim: Claim) -> sa.ColumnElement[bool]:
+    """Match the claimed message while no other worker has taken it."""
+    o = outbox.c
+    row = claim.row
+    return sa.and_(o.id == row["id"], o.lease_owner == row["lease_owner"], o.status == "sending")
+
+
+def adopt(engine: sa.Engine, row_id: int, **values: Any) -> bool:
+    """Record a success that came after the lease was lost, if the row waits to be tried again.
+
+    A row of unclear fate is left alone: whoever looks it up finds every copy.
+    """
+    o = outbox.c
+    statement = (
+        outbox.update()
+        .where(o.id == row_id, o.status == "queued")
+        .values(status="sent", error="", **values)
+    )
+    with engine.begin() as conn:
+        return conn.execute(statement).rowcount == 1
+
+
+def known_channel_id(engine: sa.Engine, channel: str) -> str:
+    """Return the id under which Slack last accepted a message for a channel; empty if never."""
+    o = outbox.c
+    query = sa.select(o.slack_channel).where(o.channel == channel, o.slack_channel != "")
+    with engine.connect() as conn:
+        return conn.scalar(query.order_by(o.id.desc()).limit(1)) or ""
+
+
+def get_message(conn: sa.Connection, idempotency_key: str) -> Row | None:
+    """Return one message; None if there is none of that key."""
+    query = sa.select(outbox).where(outbox.c.idempotency_key == idempotency_key)
+    return next(iter(fetch(conn, query)), None)
+
+
+def supersede_unsent_thread(conn: sa.Connection, head_key: str) -> bool:
+    """Withdraw a whole thread that nobody has seen; False, and no change, if it may be seen.
+
+    Only a head that surely was not posted (``queued``) can be withdrawn.
+    """
+    o = outbox.c
+    head = outbox.update().where(o.idempotency_key == head_key, o.status == "queued")
+    if conn.execute(head.values(status="superseded")).rowcount == 0:
+        return False
+    replies = outbox.update().where(o.head_key == head_key, o.status == "queued")
+    conn.execute(replies.values(status="superseded"))
+    return True
+
+
+def take_back(conn: sa.Connection, group_key: str) -> list[Row]:
+    """Withdraw what waits in a group and surely was not posted; return it."""
+    o = outbox.c
+    waiting = (
+        o.group_key == group_key,
+        o.status == "queued",
+        o.kind.not_in(("acknowledged", "repeated")),
+    )
+    rows = fetch(conn, sa.select(outbox).where(*waiting).order_by(o.id))
+    conn.execute(outbox.update().where(*waiting).values(status="superseded"))
+    return [row for row in rows if row["kind"] != "head"]
+
+
+def supersede_head_updates(conn: sa.Connection, head_key: str) -> dt.datetime:
+    """Withdraw the waiting updates of a head that a newer update makes pointless.
+
+    Returns:
+        When the newer one may go: not before the last of the others would have been tried again,
+        since a request that was given up may still be on its way.
+    """
+    o = outbox.c
+    waiting = (o.head_key == head_key, o.kind == "head", o.status == "queued")
+    last = conn.scalar(sa.select(sa.func.max(o.next_at)).where(*waiting))
+    conn.execute(outbox.update().where(*waiting).values(status="superseded"))
+    return last or AT_ONCE
+
+
+def get_row(engine: sa.Engine, row_id: int) -> Row | None:
+    """Return one message as it is now; None if it is gone."""
+    with engine.connect() as conn:
+        return next(iter(fetch(conn, sa.select(outbox).where(outbox.c.id == row_id))), None)
+
+
+def withdraw_test(engine: sa.Engine, idempotency_key: str) -> None:
+    """Take back a test message that has not been delivered, whatever became of it."""
+    o = outbox.c
+    open_ = (*UNSETTLED, "dead")
+    unsent = outbox.update().where(o.idempotency_key == idempotency_key, o.status.in_(open_))
+    with engine.begin() as conn:
+        conn.execute(unsent.values(status="superseded", lease_owner="", lease_until=None))
+
+
+def count_outcome(engine: sa.Engine, channel: str, *, is_failure: bool) -> int:
+    """Count a channel's failures in a row; return how many they are now.
+
+    Args:
+        engine: The state database.
+        channel: The channel.
+        is_failure: Whether the call failed; an answer of any kind ends the row.
+    """
+    gate = channel_gate.c
+    query = sa.select(gate.n_failures).where(gate.channel == channel)
+    if not is_failure:
+        with engine.connect() as conn:
+            if not conn.scalar(query):
+                return 0  # nearly always: no need to wait for the right to write
+    with engine.begin() as conn:
+        known = conn.scalar(query)
+        if known is None:
+            if not is_failure:
+                return 0
+            upsert(conn, channel_gate, [{"channel": channel, "not_before": AT_ONCE}])
+        after = (known or 0) + 1 if is_failure else 0
+        if after != known:
+            statement = channel_gate.update().where(gate.channel == channel)
+            conn.execute(statement.values(n_failures=after))
+        return after
+
+
+def close_gate(engine: sa.Engine, channel: str, until: dt.datetime) -> None:
+    """Let no worker post to a channel before a real time; an earlier opening time is ignored."""
+    with engine.begin() as conn:
+        gate = sa.select(channel_gate.c.not_before).where(channel_gate.c.channel == channel)
+        known = conn.scalar(gate)
+        if known is None or known < until:
+            upsert(conn, channel_gate, [{"channel": channel, "not_before": until}])
+
+
+def channels_down(engine: sa.Engine, since: dt.datetime) -> list[tuple[str, str]]:
+    """Return (receiver, channel) of what fails and has a message waiting since a time."""
+    o, gate = outbox.c, channel_gate.c
+    query = (
+        sa.select(o.receiver, o.channel)
+        .join(channel_gate, gate.channel == o.channel)
+        .where(gate.n_failures >= FAILING, o.status == "queued", o.kind.in_(_NEWS))
+        .group_by(o.receiver, o.channel)
+        .having(sa.func.min(o.created_at) <= since)
+    )
+    with engine.connect() as conn:
+        return sorted((row[0], row[1]) for row in conn.execute(query))
+
+
+def models_waiting(conn: sa.Connection, receiver: str, channel: str) -> list[str]:
+    """Return the models with a group at a place."""
+    g = alert_group.c
+    query = sa.select(g.model).where(g.receiver == receiver, g.channel == channel).distinct()
+    return sorted(conn.scalars(query))
+
+
+def unseen_threads(conn: sa.Connection, receiver: str, channel: str) -> list[Row]:
+    """Return the queued messages that would open a thread at a place, oldest first."""
+    o = outbox.c
+    query = sa.select(outbox).where(
+        o.receiver == receiver,
+        o.channel == channel,
+        o.status == "queued",
+        o.head_key == "",
+        o.kind.in_(_NEWS),
+    )
+    return fetch(conn, query.order_by(o.id))
+
+
+def waiting_replies(conn: sa.Connection, head_keys: Sequence[str]) -> list[Row]:
+    """Return the queued answers in some threads, oldest first; plots are none."""
+    o = outbox.c
+    query = sa.select(outbox).where(
+        o.head_key.in_(head_keys), o.status == "queued", o.kind != "plot"
+    )
+    return fetch(conn, query.order_by(o.id))
+
+
+def kind_of(conn: sa.Connection, idempotency_key: str) -> str:
+    """Return the kind of a message; empty if there is none of that key."""
+    query = sa.select(outbox.c.kind).where(outbox.c.idempotency_key == idempotency_key)
+    return conn.scalar(query) or ""
+
+
+@dataclass(frozen=True)
+class OutboxHealth:
+    """What waits and what failed.
+
+    Attributes:
+        n_waiting: Rows not yet settled.
+        n_dead: Rows that were refused for good.
+        oldest_waiting_at: When the oldest of the waiting rows was written; None if none waits.
+        last_error: Error of the newest dead row, else of the oldest waiting row with one.
+        last_sent_at: Real time of the last success.
+    """
+
+    n_waiting: int
+    n_dead: int
+    oldest_waiting_at: dt.datetime | None
+    last_error: str
+    last_sent_at: dt.datetime | None
+
+
+def dead_letters(engine: sa.Engine) -> list[Row]:
+    """Return the messages that were refused for good, newest first."""
+    query = sa.select(outbox).where(outbox.c.status == "dead").order_by(outbox.c.id.desc())
+    with engine.connect() as conn:
+        return fetch(conn, query)
+
+
+def requeue_dead(conn: sa.Connection, ids: Sequence[int]) -> int:
+    """Give dead messages another chance as they are; return how many."""
+    values = {"status": "queued", "next_at": AT_ONCE, "attempts": 0}
+    return _settle_dead(conn, ids, values)
+
+
+def supersede_dead(conn: sa.Connection, ids: Sequence[int]) -> int:
+    """Take dead messages out of the way, for others say what they said; return how many."""
+    return _settle_dead(conn, ids, {"status": "superseded"})
+
+
+def _settle_dead(conn: sa.Connection, ids: Sequence[int], values: dict[str, Any]) -> int:
+    o, n = outbox.c, 0
+    for row_id in ids:
+        dead = outbox.update().where(o.id == row_id, o.status == "dead")
+        n += conn.execute(dead.values(values)).rowcount
+    return n
+
+
+def outbox_health(engine: sa.Engine) -> OutboxHealth:
+    """Return what waits and what failed, for a check that people see."""
+    o = outbox.c
+    waiting, dead = o.status.in_(UNSETTLED), o.status == "dead"
+    counts = sa.select(
+        sa.func.count().filter(waiting),
+        sa.func.count().filter(dead),
+        sa.func.min(o.created_at).filter(waiting),
+        sa.func.max(o.sent_at),
+    )
+    error = (
+        sa.select(o.error)
+        .where(o.error != "", sa.or_(waiting, dead))
+        .order_by(dead.desc(), sa.case((dead, -o.id), else_=o.id))
+        .limit(1)
+    )
+    with engine.connect() as conn:
+        n_waiting, n_dead, oldest, last_sent = conn.execute(counts).one()
+        return OutboxHealth(n_waiting, n_dead, oldest, conn.scalar(error) or "", last_sent)

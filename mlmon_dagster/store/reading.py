@@ -1,0 +1,280 @@
+"""What is asked of a store beside its tables: sizes, how late ground truth is, one free SELECT."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from mlmon_dagster.errors import ConfigError, StoreError
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.predicate import parse_predicate, predicate_columns, to_sql
+from mlmon_dagster.spec.windows import Window
+from mlmon_dagster.store.state.schema import dead_letter, ingest_file, metric
+from mlmon_dagster.store.state.sql import literal, quote_identifier
+from mlmon_dagster.store.tables.columns import UNMATCHED
+from mlmon_dagster.store.tables.delta import open_table
+from mlmon_dagster.store.tables.event_log import window_date
+from mlmon_dagster.store.tables.rows import KINDS, folder_of
+from mlmon_dagster.store.upkeep.maintenance import live_files
+
+if TYPE_CHECKING:
+    from mlmon_dagster.store.store import Store
+
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+
+
+def describe_tables(store: Store, model: str) -> list[dict[str, Any]]:
+    """Return one row per table of a model: rows, files, bytes, versions, oldest and newest date.
+
+    Sizes are those of the newest version; a table that was never written has no row.
+    """
+    found = []
+    for kind in KINDS:
+        folder = folder_of(store, kind, model)
+        if folder.snapshot() is None:
+            continue
+        files = live_files(folder)
+        dates = [f["partition.window_date"] for f in files]
+        dates = sorted(date for date in dates if date[:1].isdigit())
+        by_dataset: Counter[str] = Counter()
+        for file in files:
+            by_dataset[file.get("partition.dataset", ALL)] += file["num_records"] or 0
+        found.append(
+            {
+                "table": kind,
+                "rows": sum(file["num_records"] or 0 for file in files),
+                "files": len(files),
+                "bytes": sum(file["size_bytes"] for file in files),
+                "version": open_table(folder.path).version(),
+                "oldest": dates[0] if dates else "",
+                "newest": dates[-1] if dates else "",
+                "windows": len(set(dates)),
+                "datasets": ", ".join(f"{d} {n:,}" for d, n in sorted(by_dataset.items())),
+            }
+        )
+    return found
+
+
+def describe_state(store: Store, model: str) -> dict[str, Any]:
+    """Return what the state database says of a model.
+
+    Returns:
+        ``files`` by status, ``n_duplicate`` and ``n_conflict`` of all files, ``n_refused`` notes,
+        ``n_metrics`` rows and ``computed_at``, the newest computation or None.
+    """
+    c = ingest_file.c
+    with store.state.connect() as conn:
+        by_status = conn.execute(
+            sa.select(c.status, sa.func.count()).where(c.model == model).group_by(c.status)
+        ).all()
+        duplicate, conflict = conn.execute(
+            sa.select(sa.func.sum(c.n_duplicate), sa.func.sum(c.n_conflict)).where(c.model == model)
+        ).one()
+        refused = conn.scalar(
+            sa.select(sa.func.count()).select_from(dead_letter).where(dead_letter.c.model == model)
+        )
+        newest = sa.func.max(metric.c.computed_at, type_=metric.c.computed_at.type)
+        n_metrics, computed_at = conn.execute(
+            sa.select(sa.func.count(), newest).where(metric.c.model == model)
+        ).one()
+    moment: dt.datetime | None = computed_at
+    return {
+        "files": {status: int(n) for status, n in by_status},
+        "n_duplicate": int(duplicate or 0),
+        "n_conflict": int(conflict or 0),
+        "n_refused": int(refused or 0),
+        "n_metrics": int(n_metrics),
+        "computed_at": moment,
+    }
+
+
+def select(
+    store: Store, model: str, text: str, limit: int | None = None, seconds: float | None = None
+) -> pa.Table:
+    """Run one SELECT over the views predictions, actuals, records, profiles and metrics.
+
+    The engine reads files below the tables of this model only, reaches no network, loads no
+    extension, and its settings are locked.
+
+    Args:
+        store: The store.
+        model: The model's name.
+        text: One SELECT statement; the session's zone is UTC.
+        limit: At most so many rows.
+        seconds: It is broken off after so long; None lets it run.
+
+    Raises:
+        ConfigError: If it is not exactly one SELECT, the engine refuses it, or it takes too long.
+        StoreError: If the store is in object storage.
+    """
+    import duckdb
+
+    if not store.root.is_local:
+        raise StoreError(
+            "SQL of your own runs on a store on this machine only; read this one with "
+            'open_store(...).records("MODEL").to_arrow() and query that.'
+        )
+    _refuse_other_statements(text)
+    database: Any = duckdb.connect(":memory:")
+    try:
+        _lock_down(database, store, model)
+        _make_views(database, store, model)
+        database.execute("SET enable_external_access = false")
+        database.execute("SET lock_configuration = true")
+        with _time_limit(database, seconds):
+            relation = database.sql(text)
+            if relation is None:
+                raise ConfigError("The statement returned no rows to show; expected one SELECT.")
+            some = relation if limit is None else relation.limit(limit)
+            found: pa.Table = some.to_arrow_table()
+        return found
+    except duckdb.InterruptException:
+        raise ConfigError(
+            f"The query was broken off after {seconds:g} seconds. Select less, such as one window "
+            "with WHERE, or give it longer with --timeout."
+        ) from None
+    except duckdb.Error as error:
+        raise ConfigError(f"The query failed: {error}") from error
+    finally:
+        database.close()
+
+
+@contextmanager
+def _time_limit(database: Any, seconds: float | None) -> Iterator[None]:
+    """Interrupt what the database does once the time is over."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, database.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _refuse_other_statements(text: str) -> None:
+    import duckdb
+
+    try:
+        statements = duckdb.extract_statements(text)
+    except duckdb.Error as error:
+        raise ConfigError(f"The query cannot be read: {error}") from error
+    kinds = [statement.type.name for statement in statements]
+    if kinds != ["SELECT"]:
+        listed = ", ".join(kinds) or "nothing"
+        raise ConfigError(f"Expected exactly one SELECT statement, found {listed}.")
+
+
+def _lock_down(database: Any, store: Store, model: str) -> None:
+    folders = [str(folder_of(store, kind, model).path) + "/" for kind in KINDS]
+    listed = ", ".join(literal(folder) for folder in folders)
+    for statement in (
+        "SET TimeZone = 'UTC'",
+        "SET threads = 2",
+        "SET memory_limit = '2GB'",
+        f"SET temp_directory = {literal(str(store.folder / '.spill'))}",
+        "SET autoinstall_known_extensions = false",
+        "SET autoload_known_extensions = false",
+        "SET python_enable_replacements = false",
+        f"SET allowed_directories = [{listed}]",
+    ):
+        database.execute(statement)
+
+
+def _make_views(database: Any, store: Store, model: str) -> None:
+    from mlmon_dagster.store.state import metric_log
+
+    for kind in KINDS:
+        snapshot = folder_of(store, kind, model).snapshot()
+        if snapshot is not None:
+            name = quote_identifier(kind)
+            database.execute(f"CREATE VIEW {name} AS SELECT * FROM {snapshot.from_sql()}")
+    metrics = pa.Table.from_pandas(metric_log.newest(store.state, model), preserve_index=False)
+    database.register("metrics", metrics)
+
+
+@dataclass(frozen=True)
+class GroundTruthLag:
+    """Ground truth of one window of production.
+
+    Attributes:
+        n_exempt: Predictions without ground truth that ``actuals.no_actual_when`` picks.
+        lags: JSON, ``{"known_hours": {"p50": ...}, "arrived_hours": {...}}``: hours from the event
+            until the actual was known (``actual_time``), and until it came to this store.
+    """
+
+    n_exempt: int
+    lags: str
+
+
+def measure_lags(
+    store: Store, spec: ModelSpec, windows: Sequence[Window]
+) -> dict[datetime, GroundTruthLag]:
+    """Measure the ground truth of windows from their records and the event log.
+
+    Args:
+        store: The store.
+        spec: The model.
+        windows: Windows whose records are up to date.
+
+    Returns:
+        Window start -> what was measured; a window without records is absent, and so is every
+        window of a model without ground truth.
+    """
+    if not windows or not spec.has_actuals:
+        return {}
+    records = store.inference_records(spec).from_sql(windows, [PRODUCTION])
+    log = store.event_log(spec).pinned()
+    dates = {window_date(window) for window in windows} | {UNMATCHED}
+    actuals = log.sql("actuals", ["prediction_id", "ingested_at"], dates)
+    levels = list(QUANTILES.values())
+    rows = store.query(
+        f"""SELECT window_start,
+            COUNT(*) FILTER (WHERE actual IS NULL AND {_never(spec)}) AS exempt,
+            quantile_cont(epoch(actual_time - event_time) / 3600, {levels})
+                FILTER (WHERE actual IS NOT NULL) AS known,
+            quantile_cont(epoch(arrived - event_time) / 3600, {levels})
+                FILTER (WHERE actual IS NOT NULL) AS arrived
+        FROM {records} AS r LEFT JOIN (
+            SELECT prediction_id, MIN(ingested_at) AS arrived FROM {actuals} GROUP BY prediction_id
+        ) AS a ON a.prediction_id = r.prediction_id
+        GROUP BY window_start"""
+    ).to_pylist()
+    return {
+        row["window_start"].astimezone(UTC): GroundTruthLag(
+            row["exempt"],
+            json.dumps(
+                {
+                    f"{name}_hours": dict(
+                        zip(QUANTILES, (round(hours, 2) for hours in row[name]), strict=True)
+                    )
+                    for name in ("known", "arrived")
+                    if row[name] and None not in row[name]
+                }
+            ),
+        )
+        for row in rows
+    }
+
+
+def _never(spec: ModelSpec) -> str:
+    """Return the condition that picks predictions of which no ground truth is expected."""
+    text = spec.actuals.no_actual_when
+    if text is None:
+        return "FALSE"
+    return to_sql(parse_predicate(text, predicate_columns(spec), spec.time.zone))

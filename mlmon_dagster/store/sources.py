@@ -1,0 +1,503 @@
+"""Databases of users that are read as landing files are: where a read stands, and what is new.
+
+New rows of a table, by PostgreSQL's snapshots or by look-back; none is lost that commits late.
+Every row version carries the id of the transaction that wrote it (``xmin``). A snapshot knows the
+oldest transaction that was still open when it was taken: below that horizon every transaction has
+ended, so whatever will ever be visible there is visible now. Reading the rows from the last
+horizon up to the present one therefore takes each of them exactly once, in whatever order they
+commit; subtransactions and prepared transactions keep the horizon down like any other.
+
+``xmin`` has 32 bits and the horizon 64: a number is taken for the latest transaction before the
+snapshot's end that has it. For a row older than 4 billion transactions that is too late a one, so
+the row may be read again, and never less than once. Freezing leaves ``xmin`` as it is.
+
+Databases without such snapshots are read by a growing number or a time. Rows behind the newest one
+are looked at again, by a declared look-back, so that what commits late is found; those that were
+taken are known by a hash of the whole row.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import difflib
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import NoSuchModuleError, NoSuchTableError, SAWarning, SQLAlchemyError
+
+from mlmon_dagster.errors import ConfigError, StoreError
+from mlmon_dagster.spec import SqlSource
+from mlmon_dagster.spec.names import shown_url, url_problem, without_secrets
+from mlmon_dagster.spec.sources import PER_SECOND
+from mlmon_dagster.store.state.schema import source_cursor
+from mlmon_dagster.store.state.statements import upsert
+
+FETCH_ROWS = 20_000
+_CONNECT_SECONDS = 10
+Position = Mapping[str, Any]
+_OLDEST = 13
+_HORIZON = sa.text(
+    "SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint "
+    "FROM pg_current_snapshot() AS s"
+)
+_KIND = sa.text(
+    "SELECT format_type(atttypid, NULL) FROM pg_attribute "
+    "WHERE attrelid = to_regclass(:name) AND attname = :column AND NOT attisdropped"
+)
+_TABLES = sa.text(
+    "WITH RECURSIVE part AS (SELECT oid, relkind FROM pg_class WHERE oid = to_regclass(:name) "
+    "UNION SELECT c.oid, c.relkind FROM part "
+    "JOIN pg_inherits ON inhparent = part.oid JOIN pg_class c ON c.oid = inhrelid) "
+    "SELECT oid::bigint FROM part WHERE relkind = 'r' ORDER BY oid"
+)
+_SYSTEM = sa.text("SELECT system_identifier::text FROM pg_control_system()")
+_TIMELINE = sa.text(
+    "SELECT CASE WHEN pg_is_in_recovery() THEN '' "
+    "ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END"
+)
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A table or view that exists, with the columns that are wanted of it.
+
+    Attributes:
+        clause: The table for statements.
+        selected: The wanted columns; PostgreSQL's times as text, since Python has no year 0.
+    """
+
+    clause: sa.TableClause
+    selected: tuple[sa.ColumnElement[Any], ...]
+
+
+def find_table(
+    conn: sa.Connection, source: SqlSource, wanted: Sequence[str], required: Sequence[str]
+) -> SourceTable:
+    """Look a declared table up.
+
+    Args:
+        conn: A connection of the source database.
+        source: The declaration.
+        wanted: Columns to be read where they exist.
+        required: Those that must exist, the cursor's column aside.
+
+    Raises:
+        ConfigError: If the table or a column does not exist, with the nearest name that does.
+    """
+    schema, _, name = source.sql.rpartition(".")
+    inspector = sa.inspect(conn)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SAWarning)  # types that SQLAlchemy does not know
+            described = inspector.get_columns(name, schema or None)
+        found = {column["name"]: column["type"] for column in described}
+    except NoSuchTableError:
+        found = {}
+    if not found:
+        known = [*inspector.get_table_names(schema or None)]
+        known += inspector.get_view_names(schema or None)
+        raise ConfigError(
+            f"{source.label} does not exist.{_near(name, known)} Correct 'sql' under 'source', or "
+            "let the database's user see the table."
+        )
+    column = source.cursor.column
+    needed = [*required] if column == "xmin" else [*required, column]
+    missing = [name for name in needed if name not in found]
+    if missing:
+        listed = ", ".join(repr(name) for name in missing)
+        raise ConfigError(
+            f"{source.label} has no column {listed}. Present: {', '.join(sorted(found)[:40])}."
+            f"{_near(missing[0], found)} Correct the names in the spec, or add the column."
+        )
+    names = [name for name in wanted if name in found]
+    clause = sa.table(
+        name, *(sa.column(n) for n in {*names, column}), schema=schema or None
+    )  # fmt: skip
+    selected = tuple(_selected(conn, clause.c[n], found[n]) for n in names)
+    return SourceTable(clause, selected)
+
+
+def stream_rows(conn: sa.Connection, query: sa.Select[Any]) -> Iterator[Sequence[Any]]:
+    """Run a query and yield its rows in lists, without holding all of them."""
+    result = conn.execution_options(stream_results=True, max_row_buffer=FETCH_ROWS).execute(query)
+    while rows := result.fetchmany(FETCH_ROWS):
+        yield rows
+
+
+def _selected(
+    conn: sa.Connection, column: sa.ColumnElement[Any], kind: Any
+) -> sa.ColumnElement[Any]:
+    is_time = isinstance(kind, sa.DateTime | sa.Date)
+    if is_time and conn.dialect.name == "postgresql":
+        return sa.cast(column, sa.Text).label(str(column.key))
+    return column
+
+
+def _near(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def parse_source_url(text: str, variable: str) -> URL:
+    """Parse the URL of a source database.
+
+    Args:
+        text: Any URL that SQLAlchemy accepts; that of PostgreSQL needs no driver.
+        variable: The environment variable it came from, for messages.
+
+    Raises:
+        ConfigError: If it is no URL; the URL itself, which may hold a password, is not repeated.
+    """
+    problem = url_problem(text)
+    try:
+        url = make_url(text)
+    except (SQLAlchemyError, ValueError):
+        url, problem = URL.create("unknown"), problem or "it cannot be parsed"
+    if problem:
+        raise ConfigError(
+            f"{variable} is not a database URL: {problem}. Write it like "
+            "postgresql://user:password@host:5432/database."
+        )
+    if url.drivername in ("postgres", "postgresql"):
+        return url.set(drivername="postgresql+psycopg2")
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        # SQLite would make an empty database of that name.
+        raise ConfigError(f"{variable} names the SQLite file {url.database}, which does not exist.")
+    return url
+
+
+@contextmanager
+def source_connection(text: str, variable: str) -> Iterator[sa.Connection]:
+    """Connect to a source database in one read-only transaction with one view of its data.
+
+    Args:
+        text: The URL.
+        variable: The environment variable it came from, for messages.
+
+    Raises:
+        ConfigError: If the URL is wrong or its driver is not installed.
+        StoreError: If the database cannot be reached or a statement fails; the message holds no
+            password.
+    """
+    url = parse_source_url(text, variable)
+    engine = _engine(url, variable)
+    try:
+        with engine.connect() as conn:
+            if conn.dialect.name == "postgresql":
+                conn.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")
+                conn.exec_driver_sql("SET LOCAL datestyle = 'ISO'")
+            yield conn
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        found = " ".join(without_secrets(str(cause), text).split())[:500]
+        raise StoreError(
+            f"The database of {variable} ({shown_url(text)}): {found}. "
+            "Check that it runs, that the variable is right and that its user may read the table."
+        ) from None
+    finally:
+        engine.dispose()
+
+
+def _engine(url: URL, variable: str) -> sa.Engine:
+    is_postgres = url.get_backend_name() == "postgresql"
+    try:
+        engine = sa.create_engine(
+            url,
+            poolclass=sa.NullPool,
+            connect_args={"connect_timeout": _CONNECT_SECONDS} if is_postgres else {},
+        )
+    except NoSuchModuleError:
+        raise ConfigError(
+            f"{variable} starts with {url.drivername}://, which SQLAlchemy does not know; "
+            "correct it, or install the dialect's package."
+        ) from None
+    except ImportError as error:
+        raise ConfigError(
+            f"{variable} needs the driver {error.name!r}, which is not installed: "
+            f"pip install {error.name}."
+        ) from None
+    if is_postgres:
+        engine = engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+    return engine
+
+
+@dataclass(frozen=True)
+class SourceCursor:
+    """A position that is sure, and one that will be once its batches are settled.
+
+    Attributes:
+        position: Everything before it is in the log, or was refused; {} at the beginning.
+        pending: The position after the batches; None if none are on their way.
+        batches: Content hashes of the batches between the two.
+    """
+
+    position: Position
+    pending: Position | None = None
+    batches: tuple[str, ...] = ()
+
+
+def load_cursor(engine: sa.Engine, model: str, stream: str) -> SourceCursor:
+    """Return the cursor of a stream; at the beginning if there is none."""
+    table = source_cursor
+    query = sa.select(table.c.position, table.c.pending).where(
+        table.c.model == model, table.c.stream == stream
+    )
+    with engine.connect() as conn:
+        row = conn.execute(query).first()
+    if row is None:
+        return SourceCursor({})
+    pending = json.loads(row.pending) if row.pending else None
+    if pending is None:
+        return SourceCursor(json.loads(row.position))
+    return SourceCursor(
+        json.loads(row.position), pending["position"], tuple(pending["batches"])
+    )  # fmt: skip
+
+
+def save_cursor(
+    conn: sa.Connection,
+    model: str,
+    stream: str,
+    position: Position,
+    now: dt.datetime,
+    *,
+    pending: Position | None = None,
+    batches: Sequence[str] = (),
+) -> None:
+    """Replace the cursor of a stream, in the transaction that notes the batches."""
+    on_its_way = {"position": pending, "batches": list(batches)}
+    row = {
+        "model": model,
+        "stream": stream,
+        "position": json.dumps(position),
+        "pending": "" if pending is None else json.dumps(on_its_way),
+        "updated_at": now,
+    }
+    upsert(conn, source_cursor, [row])
+
+
+class _TransactionId(sa.types.UserDefinedType[int]):
+    cache_ok = True
+
+    def get_col_spec(self, **_options: Any) -> str:
+        return "xid8"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is new below the horizon: the condition for it, and the position after it."""
+
+    where: sa.ColumnElement[bool] | None
+    position: Position
+    label: str
+
+
+def take_snapshot(
+    conn: sa.Connection, source: SqlSource, table: SourceTable, position: Position
+) -> Snapshot:
+    """Return which rows are new since a position; ``where`` is None if none can be.
+
+    Args:
+        conn: A connection in a REPEATABLE READ transaction.
+        source: The declaration.
+        table: The table that was found for it.
+        position: Where the last snapshot ended; {} to read everything.
+
+    Raises:
+        ConfigError: If the database is not PostgreSQL 13 or newer, or the column cannot say which
+            transaction wrote a row.
+    """
+    if conn.dialect.name != "postgresql":
+        raise ConfigError(
+            f"{source.label}: kind: xmin is for PostgreSQL, this is {conn.dialect.name}; use "
+            "kind: id or kind: time."
+        )
+    if getattr(conn.dialect, "server_version_info", (13,))[0] < _OLDEST:
+        raise ConfigError(f"{source.label}: kind: xmin needs PostgreSQL 13 or newer.")
+    name = conn.dialect.identifier_preparer.format_table(table.clause)
+    kind = _kind_of(conn, source, table, name)
+    horizon, end = conn.execute(_HORIZON).one()
+    tables = list(conn.execute(_TABLES, {"name": name}).scalars())
+    now: Position = {"origin": _origin(conn), "horizon": int(horizon), "tables": tables}
+    is_same = position.get("origin") == now["origin"] and position["horizon"] <= now["horizon"]
+    low = int(position["horizon"]) if is_same else None
+    new_tables = sorted(set(tables) - set(position.get("tables", ()))) if is_same else []
+    label = f"tx-{low or 0}-{horizon}"
+    if low == horizon and not new_tables:
+        return Snapshot(None, now, label)
+    column = table.clause.c[source.cursor.column]
+    return Snapshot(_between(column, kind, low, int(horizon), int(end), new_tables), now, label)
+
+
+def _between(
+    column: sa.ColumnElement[Any],
+    kind: str,
+    low: int | None,
+    horizon: int,
+    end: int,
+    new_tables: Sequence[int],
+) -> sa.ColumnElement[bool]:
+    if kind == "xid":
+        written = sa.cast(sa.cast(column, sa.Text), sa.BigInteger)
+        number = sa.literal(end, sa.BigInteger)
+        # The latest transaction before the snapshot's end whose id ends in these 32 bits.
+        bits = (number - written).op("&")(sa.literal(0xFFFFFFFF, sa.BigInteger))
+        from_low: Any = None if low is None else number - bits >= low
+        below: Any = number - bits < horizon
+    else:
+        as_kind = _TransactionId() if kind == "xid8" else sa.BigInteger()
+        from_low = None if low is None else column >= _number(low, as_kind)
+        below = column < _number(horizon, as_kind)
+    if from_low is None:
+        return sa.and_(below)
+    if new_tables:  # what a table that was not there at the last look holds may be of any age
+        table_oid = sa.cast(sa.column("tableoid"), sa.BigInteger)
+        from_low = sa.or_(from_low, table_oid.in_(list(new_tables)))
+    return sa.and_(below, from_low)
+
+
+def _number(value: int, kind: Any) -> sa.ColumnElement[Any]:
+    return sa.cast(sa.literal(str(value), sa.Text), kind)
+
+
+def _kind_of(conn: sa.Connection, source: SqlSource, table: SourceTable, name: str) -> str:
+    column = source.cursor.column
+    kind = conn.execute(_KIND, {"name": name, "column": column}).scalar()
+    if kind is None:
+        raise ConfigError(
+            f"{source.label} has no column {column!r}. A view must show its table's transaction "
+            f"under a name of its own, such as: SELECT s.*, s.xmin AS row_xmin FROM ... AS s."
+        )
+    if kind not in ("xid", "xid8", "bigint"):
+        raise ConfigError(
+            f"{source.label}: column {column!r} is {kind}; kind: xmin reads xmin itself, or a "
+            "column of type xid, xid8 or bigint that holds pg_current_xact_id() of the writer."
+        )
+    if column != "xmin":
+        empty = sa.select(sa.literal(1)).select_from(table.clause)
+        if conn.execute(empty.where(table.clause.c[column].is_(None)).limit(1)).first():
+            raise ConfigError(
+                f"{source.label}: column {column!r} is NULL in some rows, which would never be "
+                "read. Fill them and set the column NOT NULL DEFAULT pg_current_xact_id()."
+            )
+    return str(kind)
+
+
+def _origin(conn: sa.Connection) -> str:
+    """Name the server's data and its timeline: other ones count transactions anew."""
+    found = []
+    for query in (_SYSTEM, _TIMELINE):
+        try:
+            with conn.begin_nested():
+                found.append(str(conn.execute(query).scalar() or ""))
+        except sa.exc.DBAPIError:  # not allowed to everybody on every service
+            found.append("")
+    database = conn.execute(
+        sa.text("SELECT oid::text FROM pg_database WHERE datname = current_database()")
+    ).scalar()
+    return ":".join([*found, str(database)])
+
+
+@dataclass
+class Lookback:
+    """A scan of what is newer than a position, minus its look-back.
+
+    Attributes:
+        position: The position after the scan; complete once all rows were taken.
+        label: Names the scan.
+    """
+
+    conn: sa.Connection
+    source: SqlSource
+    table: SourceTable
+    before: Position
+    label: str = ""
+    position: Position = field(default_factory=dict)
+
+    def rows(self) -> Iterator[list[Sequence[Any]]]:
+        """Yield the rows that were not taken before, in lists.
+
+        Raises:
+            ConfigError: If the cursor's column does not hold what its kind says.
+        """
+        column = self.table.clause.c[self.source.cursor.column]
+        newest = self.conn.execute(sa.select(sa.func.max(column))).scalar()
+        self.label = f"{self.source.cursor.kind}-{newest}"
+        query = sa.select(*self.table.selected, column.label("mlmon_cursor"))
+        if "value" in self.before:
+            low = self._behind(_decoded(self.before["value"]))
+            query = query.where(sa.or_(column >= low, column.is_(None)))
+        zone = None if newest is None else self._behind(newest)
+        taken = set(self.before.get("seen", ()))
+        seen: set[str] = set()
+        for rows in stream_rows(self.conn, query):
+            fresh = []
+            for row in rows:
+                value = row[-1]
+                stays = value is None or zone is None or value >= zone
+                mark = _mark(row) if stays or taken else ""
+                if stays:
+                    seen.add(mark)
+                if mark not in taken:
+                    fresh.append(row[:-1])
+            if fresh:
+                yield fresh
+        self.position = {"seen": sorted(seen)}
+        if newest is not None:
+            self.position = {"value": _encoded(newest), **self.position}
+
+    def _behind(self, value: Any) -> Any:
+        """Return the oldest value that is looked at again."""
+        cursor = self.source.cursor
+        if cursor.kind == "id":
+            if isinstance(value, bool) or int(value) != value:
+                raise self._wrong(value, "whole numbers")
+            return int(value) - cursor.lookback_ids
+        back = cursor.lookback_time
+        if isinstance(value, dt.datetime):
+            return value - back
+        if isinstance(value, int | float | decimal.Decimal) and self.source.epoch:
+            return int(value) - int(back.total_seconds()) * PER_SECOND[self.source.epoch]
+        if isinstance(value, str):
+            return self._text_behind(value, back)
+        raise self._wrong(value, "times, or numbers with their unit under 'epoch'")
+
+    def _text_behind(self, value: str, back: dt.timedelta) -> str:
+        try:
+            moment = dt.datetime.fromisoformat(value) - back
+        except ValueError:
+            raise self._wrong(value, "ISO 8601 times") from None
+        # In the form of the column, without fractions and offset, which sort after it.
+        return f"{moment:%Y-%m-%d}{value[10:11] or ' '}{moment:%H:%M:%S}"
+
+    def _wrong(self, value: Any, expected: str) -> ConfigError:
+        cursor = self.source.cursor
+        return ConfigError(
+            f"{self.source.label}: column {cursor.column!r} holds values of type "
+            f"{type(value).__name__}; kind: {cursor.kind} expects {expected}."
+        )
+
+
+def _mark(row: Sequence[Any]) -> str:
+    return hashlib.blake2b(repr(tuple(row)).encode(errors="replace"), digest_size=12).hexdigest()
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, dt.datetime):
+        return {"time": value.isoformat()}
+    return int(value) if isinstance(value, decimal.Decimal) else value
+
+
+def _decoded(value: Any) -> Any:
+    return dt.datetime.fromisoformat(value["time"]) if isinstance(value, dict) else value

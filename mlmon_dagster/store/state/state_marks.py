@@ -1,0 +1,79 @@
+"""Marks, a row each: since when rows are kept, which keys are fixed, who last did work."""
+
+from __future__ import annotations
+
+import datetime as dt
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.changes import fixed_values, refused_changes
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.store.state.schema import declared_key, heartbeat, retention_mark
+from mlmon_dagster.store.state.statements import insert_or_ignore, upsert
+
+DISPATCHER = "dispatcher"
+
+
+def rows_from(engine: sa.Engine, model: str) -> dict[str, datetime]:
+    """Return dataset -> start of its oldest window that still has all its rows.
+
+    Datasets of which nothing was deleted are absent. Numbers of older windows cannot be computed
+    again and stay as they are.
+    """
+    c = retention_mark.c
+    with engine.connect() as conn:
+        query = sa.select(c.dataset, c.rows_from).where(c.model == model)
+        return {row.dataset: row.rows_from for row in conn.execute(query)}
+
+
+def move_rows_from(
+    conn: sa.Connection, model: str, dataset: str, moment: datetime, now: datetime
+) -> None:
+    """Note, before they are deleted, that rows of earlier windows go; a mark never moves back."""
+    c = retention_mark.c
+    known = conn.scalar(sa.select(c.rows_from).where(c.model == model, c.dataset == dataset))
+    if known is None or known < moment:
+        row = {"model": model, "dataset": dataset, "rows_from": moment, "deleted_at": now}
+        upsert(conn, retention_mark, [row])
+
+
+def check_declared(engine: sa.Engine, spec: ModelSpec) -> None:
+    """Refuse a spec that does not fit the events that are stored.
+
+    Raises:
+        ConfigError: With every key that changed and may not, and the way to do it.
+    """
+    c = declared_key.c
+    with engine.connect() as conn:
+        query = sa.select(c.key, c.value).where(c.model == spec.model)
+        stored = {key: value for key, value in conn.execute(query)}
+    if problems := list(refused_changes(spec, stored)):
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise ConfigError(
+            f"models/{spec.model}.yaml was changed in a way that its stored events do not allow:\n"
+            f"{lines}\nUntil then nothing of it is read or computed. "
+            "docs/spec.md lists what may change."
+        )
+
+
+def remember_declared(conn: sa.Connection, spec: ModelSpec, now: datetime) -> None:
+    """Note what events rest on, in the transaction that takes them in; what is known stays."""
+    rows = [
+        {"model": spec.model, "key": key, "value": value, "since": now}
+        for key, value in fixed_values(spec).items()
+    ]
+    insert_or_ignore(conn, declared_key, rows)
+
+
+def beat(engine: sa.Engine, name: str, at: dt.datetime, note: str = "") -> None:
+    """Record that a part has just done its work."""
+    with engine.begin() as conn:
+        upsert(conn, heartbeat, [{"name": name, "beat_at": at, "note": note}])
+
+
+def last_beat(engine: sa.Engine, name: str) -> dt.datetime | None:
+    """Return when a part last did its work; None if it never did."""
+    with engine.connect() as conn:
+        return conn.scalar(sa.select(heartbeat.c.beat_at).where(heartbeat.c.name == name))
