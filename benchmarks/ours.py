@@ -29,8 +29,8 @@ from mlmon_dagster.profiles.measure.measures import drift, measure, measure_vers
 from mlmon_dagster.spec import ModelSpec
 
 for room, names in {
-    "drift": ("joint", "class_columns"),
-    "performance": ("fairness", "multiclass", "ranking", "regression"),
+    "drift": ("joint", "columns"),
+    "performance": ("fairness", "loss_means", "multiclass", "regression"),
 }.items():
     for name in names:
         importlib.import_module(f"mlmon_dagster.metrics.{room}.{name}")  # else when timed
