@@ -1,0 +1,43 @@
+"""One record, one judge and one asset for each family of monitors."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlmon_dagster.monitors import dispatch
+from mlmon_dagster.pipeline.families import FAMILIES, MEASURED_BY, Family
+from mlmon_dagster.pipeline.run import WINDOW_STEPS
+from mlmon_dagster.pipeline.steps import MEASURED, WINDOWED
+from mlmon_dagster.spec import FAMILIES as DECLARED
+from mlmon_dagster.spec import ModelSpec
+from tests.proof import world
+
+SPEC = world.make_spec()
+
+
+def test_every_declared_family_has_a_record_and_a_judge() -> None:
+    assert set(FAMILIES) == set(DECLARED) == set(dispatch._JUDGES)
+
+
+def test_every_measuring_asset_has_a_family_and_every_windowed_one_a_step() -> None:
+    assert tuple(MEASURED_BY) == MEASURED
+    assert tuple(WINDOW_STEPS) == WINDOWED
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_a_family_says_its_limits_in_one_sentence_or_more(family: Family) -> None:
+    said = family.limits(SPEC)
+
+    assert said == "" or (said[0].isupper() and said.endswith("."))
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_a_family_reads_metrics_of_its_own_or_counts_alone(family: Family) -> None:
+    spec: ModelSpec = SPEC
+
+    assert bool(family.metrics(spec)) <= (family.measure is not None)
+
+
+def test_a_family_judged_by_counts_has_no_metrics_to_make() -> None:
+    with pytest.raises(ValueError, match=r"family schema is judged by counts; it has no metrics"):
+        FAMILIES["schema"].columns(SPEC)
