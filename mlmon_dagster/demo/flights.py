@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from mlmon_dagster.store.places.location import whole_file
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -224,7 +226,5 @@ def _by_day(
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
     """Write a Parquet file that is complete from the moment it can be seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    frame.to_parquet(unfinished, index=False)
-    unfinished.replace(path)
+    with whole_file(path) as draft:
+        frame.to_parquet(draft, index=False)

@@ -387,11 +387,10 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
         >>> [round(p, 4) for p in benjamini_hochberg([0.01, 0.04, 0.03])]
         [0.03, 0.04, 0.04]
     """
-    p = np.asarray(p_values, dtype=np.float64)
-    adjusted = np.full(p.shape, np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    if len(tested):
-        order = tested[np.argsort(p[tested], kind="stable")]
-        scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
-        adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    return [float(value) for value in adjusted]
+    from scipy.stats import false_discovery_control  # half a second
+
+    p = np.array(p_values, dtype=np.float64)
+    tested = ~np.isnan(p)
+    if tested.any():
+        p[tested] = false_discovery_control(p[tested])
+    return [float(value) for value in p]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +33,7 @@ from mlmon_dagster.report.trace import HIGHER_IS_BETTER, newest_mature, performa
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.places.location import whole_file
 from mlmon_dagster.store.state.model_history import SeenChange, changes
 
 if TYPE_CHECKING:
@@ -120,17 +119,9 @@ def write_report(html: str, path: Path) -> None:
 
     Folders are made. A report that is there is replaced.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(html)
-        temporary.chmod(0o644)  # of a temporary file it is 600: the readers are other people
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as draft:
+        draft.write_text(html, encoding="utf-8")
+        draft.chmod(0o644)  # whatever the umask: the readers are other people
 
 
 def moment_text(now: dt.datetime) -> str:

@@ -6,7 +6,6 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from mlmon_dagster.monitors.evidence import benjamini_hochberg
 from tests.monitors.cases import metric, only, spec, verdicts, window
@@ -17,9 +16,15 @@ def psi(value: float | None, p: float | None, column: str = "age", **fields) -> 
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_adjusted_p_values_are_scipys(p_values):
-    oracle = stats.false_discovery_control(p_values)
-    assert benjamini_hochberg(p_values) == pytest.approx(oracle.tolist(), abs=1e-12)
+def test_an_adjusted_p_value_is_the_least_q_at_which_the_procedure_calls_it_real(p_values):
+    n, ranked = len(p_values), sorted(p_values)
+    oracle = [min(1.0, *(q * n / k for k, q in enumerate(ranked, 1) if q >= p)) for p in p_values]
+    assert benjamini_hochberg(p_values) == pytest.approx(oracle, abs=1e-12)
+
+
+def test_of_no_tested_column_there_is_nothing_to_adjust():
+    assert benjamini_hochberg([]) == []
+    assert math.isnan(benjamini_hochberg([math.nan])[0])
 
 
 def test_untested_columns_do_not_enlarge_the_family():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
 Payload = Mapping[str, Any]
+DEFAULT_WAIT_SECONDS = 30.0  # where a limit is met and it is not said for how long
 HOW_TO_CONNECT = (
     "These messages went to the terminal only. To send them to Slack: set MLMON_SLACK_TOKEN to a "
     "bot token with the scopes chat:write, channels:history and files:write, add\n"
@@ -55,6 +56,14 @@ class Refused:
     """The message will never be taken as it is; ``error`` says why and what mends it."""
 
     error: str
+
+
+def retry_after(value: str | None) -> float:
+    """Return the seconds of a header ``Retry-After``, which may be missing or nonsense."""
+    try:
+        return min(max(float(value or ""), 1.0), 3600.0)
+    except ValueError:
+        return DEFAULT_WAIT_SECONDS
 
 
 Outcome = Posted | NotPosted | Unclear | Refused

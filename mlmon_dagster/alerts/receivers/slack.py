@@ -31,10 +31,10 @@ from mlmon_dagster.alerts.receivers.base import (
     Posted,
     Refused,
     Unclear,
+    retry_after,
 )
 
 TIMEOUT_SECONDS = 10
-DEFAULT_WAIT_SECONDS = 30.0
 SCOPES = ("chat:write", "channels:history")
 PLOT_SCOPE = "files:write"
 _CLOCK_SKEW_SECONDS = 3600  # by which our clock may be ahead of Slack's
@@ -311,7 +311,7 @@ def _classify_answer(response: Any) -> Outcome:
     status, data = response.status_code, response.data
     code = str(data.get("error", "")) if isinstance(data, dict) else ""
     if status == http.HTTPStatus.TOO_MANY_REQUESTS or code in ("ratelimited", "rate_limited"):
-        wait = _retry_after(_header(response.headers, "retry-after"))
+        wait = retry_after(_header(response.headers, "retry-after"))
         return NotPosted("Slack asks to wait (rate limit)", wait)
     # A page of a proxy instead of JSON: the SDK puts a sentence where the code would be.
     is_code = re.fullmatch(r"[a-z0-9_]+", code) is not None
@@ -321,14 +321,6 @@ def _classify_answer(response: Any) -> Outcome:
         return Unclear(f"no usable answer from Slack: {said}{proxy}")
     needed = str(data.get("needed") or "") if code == "missing_scope" else ""
     return Refused(explain(code, [needed] if needed else ()))
-
-
-def _retry_after(value: str) -> float:
-    """Read the header, which may be missing or nonsense."""
-    try:
-        return min(max(float(value), 1.0), 3600.0)
-    except ValueError:
-        return DEFAULT_WAIT_SECONDS
 
 
 def _header(headers: Mapping[str, Any], name: str) -> str:

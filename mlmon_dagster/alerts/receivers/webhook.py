@@ -27,11 +27,11 @@ from mlmon_dagster.alerts.receivers.base import (
     Posted,
     Refused,
     Unclear,
+    retry_after,
 )
 from mlmon_dagster.spec.alerting import address_problem
 
 TIMEOUT_SECONDS = 10
-DEFAULT_WAIT_SECONDS = 30.0
 _NOT_NOW = (408, 425, 500, 502, 503, 504)
 
 
@@ -129,7 +129,7 @@ def sign(secret: str, timestamp: str, body: bytes) -> str:
 def _classify_status(error: urllib.error.HTTPError) -> Outcome:
     said = f"the webhook answered HTTP {error.code}"
     if error.code == http.client.TOO_MANY_REQUESTS:
-        return NotPosted(f"{said} (rate limit)", _retry_after(error.headers.get("Retry-After")))
+        return NotPosted(f"{said} (rate limit)", retry_after(error.headers.get("Retry-After")))
     if error.code in _NOT_NOW:
         return Unclear(said)
     if 300 <= error.code < 400:
@@ -150,10 +150,3 @@ def _classify_failure(error: OSError | http.client.HTTPException) -> Outcome:
     if isinstance(reason, socket.gaierror | ConnectionRefusedError):
         return NotPosted(f"the webhook cannot be reached: {reason}")
     return Unclear(f"no usable answer from the webhook: {type(reason).__name__}")
-
-
-def _retry_after(value: str | None) -> float:
-    try:
-        return min(max(float(value or ""), 1.0), 3600.0)
-    except ValueError:
-        return DEFAULT_WAIT_SECONDS

@@ -6,7 +6,8 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -79,6 +80,35 @@ class Location(Protocol):
         """Delete the file at this place; none is fine."""
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield where to write a file that is then at its path whole, for good, or not at all.
+
+    Folders are made. A file that is there is replaced at once; where the block fails, it stays.
+    """
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield draft
+        _sync(draft)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    # Else a power cut may take the new name away again, after a row that needs it is written.
+    for changed in (folder, *folder.parents[:2]):
+        _sync(changed)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @dataclass(frozen=True)
 class LocalPlace:
     """A folder or a file of this machine; see ``Location`` for what its methods do."""
@@ -147,21 +177,8 @@ class LocalPlace:
 
     def write(self, content: bytes) -> None:
         """Make or replace the file: it is there whole, for good, or not at all."""
-        folder = self.path.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.name}.{uuid.uuid4().hex}.partial")
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path)
-        # Else a power cut may take the new name away again, after a row that needs it is written.
-        for changed in (folder, *folder.parents[:2]):
-            handle = os.open(changed, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        with whole_file(self.path) as draft:
+            draft.write_bytes(content)
 
     def fetch(self, target: Path) -> str:
         """Copy the file; return its SHA-256."""

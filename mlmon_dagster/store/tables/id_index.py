@@ -9,7 +9,6 @@ are then read from those files, so a collision of hashes costs time and never a 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.store.places.location import whole_file
 from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.tables.delta import LiveFile, Snapshot, escape_glob
 from mlmon_dagster.store.tables.engine import QueryEngine
@@ -193,12 +193,13 @@ class IdIndex:
     def _write(self, files: tuple[str, ...], words: Words) -> _Segment:
         about = {"hash": _hash_name(), "files": files}
         schema = pa.schema([("word", pa.uint64())], metadata={"mlmon": json.dumps(about)})
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{uuid.uuid4().hex}{_ENDING}"
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
-        with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        with (
+            whole_file(path) as draft,
+            pa.OSFile(str(draft), "wb") as file,
+            pa.ipc.new_file(file, schema) as writer,
+        ):
             writer.write_table(pa.table({"word": words}, schema=schema))
-        draft.replace(path)
         return _Segment(path, files, words)
 
 
