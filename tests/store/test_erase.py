@@ -267,3 +267,15 @@ def test_rows_with_a_feature_of_an_earlier_name_are_erased(store: Store) -> None
     assert find_traces(store, [CANARY, VALUE]).traces == ()
     rows = store.event_log(renamed).rows("predictions", ["years"])
     assert (rows.num_rows, rows.column("years").null_count) == (23, 0)
+
+
+def test_ground_truth_that_waits_for_its_prediction_is_erased(store: Store) -> None:
+    fill(store)
+    _, actuals = make_events(SPEC, "2024-01-03", 2, prefix="early-")
+    store.event_log(SPEC).append("actuals", actuals, ["early"])
+    (one, other) = actuals.column("prediction_id").to_pylist()
+    places = look(store, SPEC, [one])
+    assert (places.rows["actuals"], places.n_windows) == (1, 0)
+    erase.erase(store, SPEC, [one], now=NOW, places=places)
+    assert find_traces(store, [one]).traces == ()
+    assert other in store.event_log(SPEC).rows("actuals").column("prediction_id").to_pylist()

@@ -37,11 +37,11 @@ from mlmon_dagster.store.erasure.places import (
     look,
     search_tables,
 )
+from mlmon_dagster.store.erasure.proof import in_parts
 from mlmon_dagster.store.erasure.tables import purge_rows
 from mlmon_dagster.store.state import erased_ids, schema, state_marks, window_state
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.database import overwrite_deleted
-from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.schema import erasure, erasure_request
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables import kept_rows
@@ -171,26 +171,16 @@ def _resume_others(store: Store, spec: ModelSpec, receipt: str, now: datetime) -
 def _finish(
     store: Store, spec: ModelSpec, request: Request, now: datetime, found: Search | None = None
 ) -> None:
-    with store.state.connect() as conn:
-        salt = conn.scalar(
-            sa.select(schema.erasure_key.c.salt).where(schema.erasure_key.c.model == spec.model)
-        )
-        hashes = [
-            (row.dataset, row.id_hash)
-            for row in conn.execute(
-                sa.select(erasure.c.dataset, erasure.c.id_hash).where(
-                    erasure.c.model == spec.model, erasure.c.receipt == request.receipt
-                )
-            )
-        ]
+    ids = erased_ids.erased(store.state, spec.model, request.receipt)
+    hashes = ids.hashes.column("id_hash").to_pylist()
     for copy in copies_with(store, spec, request.ids):
         copy.delete()
     reached("erase.whole_copies")
-    kept_rows.erase_ids(store, spec.model, {id_hash for _, id_hash in hashes}, request.ids)
+    kept_rows.erase_ids(store, spec.model, set(hashes), request.ids)
     _note_step(store, request, "copies")
     reached("erase.copies")
     if found is None or not found.is_current():
-        found = search_tables(store, spec, Erased(str(salt), erased_ids.hash_table(hashes)))
+        found = search_tables(store, spec, ids)
     windows = telling_windows(store, spec, found.trace, found.rare, recompute=request.recompute)
     mark = state_marks.rows_from(store.state, spec.model).get(PRODUCTION)
     key = erased_ids.personal_key(store.state, spec.model)
@@ -200,8 +190,8 @@ def _finish(
     reached("erase.baselines")
     with store.state.begin() as conn:
         overwrite_deleted(conn)
-        for _, id_hash in hashes:
-            conn.execute(sa.delete(schema.dead_letter).where(*letters_of(spec, id_hash)))
+        for some in in_parts(hashes):
+            conn.execute(sa.delete(schema.dead_letter).where(*letters_of(spec, some)))
         forget_numbers(conn, spec, windows)
         redact(conn, spec, telling)
         window_state.mark_inputs(conn, spec, no_older_than(windows, mark), now)

@@ -56,6 +56,11 @@ class Trace:
     extremes: Mapping[str, Sequence[float]]
     datasets: frozenset[str]
 
+    def rare(self, shared: Mapping[str, Mapping[str, int]], least: int) -> frozenset[str]:
+        """Return the texts that too few other rows share, of column -> text -> how many do."""
+        texts = ((n, text) for n, texts in self.texts.items() for text in texts.to_pylist())
+        return frozenset(text for n, text in texts if shared.get(n, {}).get(text, 0) < least)
+
 
 def trace_of(spec: ModelSpec, gone: pa.Table) -> Trace:
     """Look at the rows that are about to be removed from the log of predictions."""
@@ -73,25 +78,6 @@ def trace_of(spec: ModelSpec, gone: pa.Table) -> Trace:
         {name: distinct[name] for name in (*categories, "trace_id", "status")},
         {name: distinct[name].to_pylist() for name in (*numbers, "score", "latency_ms")},
         frozenset(gone.column("dataset").to_pylist()),
-    )
-
-
-def rare_texts(
-    spec: ModelSpec, trace: Trace, shared: Mapping[str, Mapping[str, int]]
-) -> frozenset[str]:
-    """Return the texts of a trace that too few other records share.
-
-    Args:
-        spec: The model.
-        trace: What the rows held.
-        shared: Column -> text -> how many other records have it.
-    """
-    least = spec.retention.min_cell
-    return frozenset(
-        text
-        for name, texts in trace.texts.items()
-        for text in texts.to_pylist()
-        if shared.get(name, {}).get(text, 0) < least
     )
 
 

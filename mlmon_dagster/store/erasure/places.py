@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.store.erasure.numbers import Trace, rare_texts, trace_of
-from mlmon_dagster.store.erasure.proof import holds
+from mlmon_dagster.store.erasure.numbers import Trace, trace_of
+from mlmon_dagster.store.erasure.proof import holds, in_parts
 from mlmon_dagster.store.erasure.tables import Hits, Purge, rows_of, search
 from mlmon_dagster.store.places.location import LocalPlace, Location
 from mlmon_dagster.store.state import erased_ids, schema
@@ -89,8 +89,8 @@ def look(store: Store, spec: ModelSpec, ids: Sequence[str], dataset: str = ALL) 
         rows[name] = sum(row["n"] for row in files.to_pylist() if row["is_live"])
     with store.state.connect() as conn:
         rows["dead_letter"] = sum(
-            conn.scalar(sa.select(sa.func.count()).where(*letters_of(spec, id_hash))) or 0
-            for id_hash in hashes
+            conn.scalar(sa.select(sa.func.count()).where(*letters_of(spec, some))) or 0
+            for some in in_parts(hashes)
         )
     rows["refused_rows"] = kept_rows.count_of_ids(store, spec.model, set(hashes), list(ids))
     table = schema.ingest_file
@@ -122,7 +122,7 @@ def search_tables(store: Store, spec: ModelSpec, ids: Erased) -> Search:
     hits["records"] = search(store, purges["records"], asked=trace.texts)
     for name in ("actuals", "moved_ids"):
         hits[name] = search(store, purges[name])
-    rare = rare_texts(spec, trace, hits["records"].shared)
+    rare = trace.rare(hits["records"].shared, spec.retention.min_cell)
     shas: set[str] = set(gone.column("file_sha").to_pylist())
     shas |= set(rows_of(store, purges["actuals"], hits["actuals"]).column("file_sha").to_pylist())
     # Rows that were refused at first have a longer name, see `Staged.log_id`.
@@ -141,9 +141,9 @@ def _with_everywhere(store: Store, named: pa.Table, predictions: Hits) -> pa.Tab
     )
 
 
-def letters_of(spec: ModelSpec, id_hash: str) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions on the dead letters of an id."""
-    return [schema.dead_letter.c.model == spec.model, schema.dead_letter.c.id_hash == id_hash]
+def letters_of(spec: ModelSpec, hashes: Sequence[str]) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions on the dead letters of some ids."""
+    return [schema.dead_letter.c.model == spec.model, schema.dead_letter.c.id_hash.in_(hashes)]
 
 
 def copies_with(store: Store, spec: ModelSpec, ids: Sequence[str] | None) -> list[Location]:

@@ -148,7 +148,8 @@ def _search_sql(snapshot: Snapshot, purge: Purge, files: list[str], asked: list[
         source = select_sql(files, snapshot.schema, None, None, snapshot.aliases, has_paths=True)
     else:  # every file has the id, so their columns need not be compared
         listed = ", ".join(literal(escape_glob(file)) for file in files)
-        source = f"read_parquet([{listed}], filename=true, hive_partitioning=true)"
+        options = "filename=true, hive_partitioning=true, hive_types_autocast=false"
+        source = f"read_parquet([{listed}], {options})"
     dataset = "t.dataset" if "dataset" in purge.folder.partition_by else "''"
     id_hash = purge.ids.hash_sql("t")
     names = [quote_identifier(name) for name in asked]
@@ -178,11 +179,11 @@ def _search_sql(snapshot: Snapshot, purge: Purge, files: list[str], asked: list[
 def rows_of(store: Store, purge: Purge, hits: Hits) -> pa.Table:
     """Read the rows of the newest version that the purge would remove."""
     snapshot = purge.folder.snapshot()
-    schema = purge.folder.schema if snapshot is None else snapshot.schema
-    aliases = purge.folder.aliases if snapshot is None else snapshot.aliases
+    if snapshot is None:
+        return purge.folder.schema.empty_table()
     found = hits.of(store, purge)
     files = found.filter(found.column("is_live")).column("path").to_pylist()
-    source = select_sql(files, schema, None, None, aliases)
+    source = select_sql(files, snapshot.schema, None, None, snapshot.aliases)
     return store.query(f"SELECT t.* FROM {source} AS t WHERE {purge.condition}", purge.tables)
 
 
@@ -195,7 +196,7 @@ def files_of(folder: DeltaFolder) -> set[str]:
     }
 
 
-def purge_rows(store: Store, purge: Purge, hits: Hits | None = None) -> None:
+def purge_rows(store: Store, purge: Purge, hits: Hits) -> None:
     """Remove the rows from all versions; safe to repeat.
 
     Files that were written since the search, also those that this writes, are searched at the end.
@@ -208,15 +209,14 @@ def purge_rows(store: Store, purge: Purge, hits: Hits | None = None) -> None:
     Raises:
         StoreError: If other writers kept getting in the way.
     """
-    hits = hits or search(store, purge)
-    searched: set[str] = set()
-    while hits.version is not None:
+    searched = set(hits.searched)
+    while True:
         paths = set(hits.of(store, purge).column("path").to_pylist())
         rewrite(store, purge.folder, paths, purge.kept, purge.tables)
-        searched |= hits.searched
-        if not paths:
-            return
         hits = search(store, purge, searched)
+        if not hits.rows.num_rows:
+            return
+        searched |= hits.searched
 
 
 def rewrite(

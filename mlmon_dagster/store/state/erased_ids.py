@@ -144,9 +144,11 @@ def note(
     return insert_or_ignore(conn, erasure, rows)
 
 
-def erased(engine: sa.Engine, model: str) -> Erased:
-    """Return the erased ids of a model."""
+def erased(engine: sa.Engine, model: str, receipt: str | None = None) -> Erased:
+    """Return the erased ids of a model, of all erasures or of one."""
     query = sa.select(erasure.c.dataset, erasure.c.id_hash).where(erasure.c.model == model)
+    if receipt is not None:
+        query = query.where(erasure.c.receipt == receipt)
     with engine.connect() as conn:
         rows = conn.execute(query).all()
         key = sa.select(erasure_key.c.salt).where(erasure_key.c.model == model)
