@@ -60,7 +60,7 @@ class Fault:
 
     Attributes:
         rows: Row numbers (0-based), ascending.
-        reason: A code of `reasons.ROW_REASONS`.
+        reason: A code of `ROW_REASONS`.
         name: The column's name in the store.
         source: The column's name in the file.
         expected: What the rule asks for.

@@ -24,7 +24,7 @@ class FileReport:
             known under another name), ``waiting`` (may still be written to), ``failed`` (will be
             tried again), ``skipped`` (never read: a link, a pipe) or ``missing`` (vanished).
         sha256: Its content, if it was read.
-        reason: Why it was refused or what is odd about it: a code of `reasons.FILE_REASONS`.
+        reason: Why it was refused or what is odd about it: a code of `faults.FILE_REASONS`.
         message: The file, line, column, what was expected and the next step.
         rows_in: Rows read = n_new + n_duplicate + n_conflict + n_bad.
         n_unmatched: Of the new actuals, those whose prediction has not arrived; they are kept.

@@ -39,7 +39,7 @@ class Binning:
         kind: What the codes mean. ``numeric``: fine bins, ``fine`` of them inside each coarse
             (quantile) bin. ``categorical``: one per baseline category, then ``other`` and
             ``unseen``. ``score``: logit-space bin x (unlabelled, negative, positive). ``order``:
-            negative, positive; where on the scale they are, see `metrics.score_order`.
+            negative, positive; where on the scale they are, see `metrics.performance.roc`.
             ``confusion``: (predicted 0/1) x (unlabelled, negative, positive). ``classes``:
             predicted x actual class. ``loss``: one code; its sums are what counts. ``latency``:
             log-spaced bins. ``status``: ok, error. ``joint``: no codes but sums of products of

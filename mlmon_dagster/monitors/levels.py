@@ -94,7 +94,7 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
 
     Largely: their mean is at least `shift` from the mean of the baseline's windows, either way.
     Really: by Student's test at .0003, with the baseline's spread between windows and its
-    autocorrelation (`metrics.level`). And it lasts: there are three windows, they are off by
+    autocorrelation (`metrics.clusters`). And it lasts: there are three windows, they are off by
     `shift` without the one that is furthest off, and the middle one of the newest three by half of
     it; so one odd window does not fail, and what is over is forgotten.
 

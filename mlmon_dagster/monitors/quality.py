@@ -29,7 +29,7 @@ _TYPES = {
 
 
 def judge(evidence: Evidence) -> list[Row]:
-    """Fail columns whose share of broken values is past its limit (see `limits.rate_fails`).
+    """Fail columns whose share of broken values is past its limit (see `evidence.rate_fails`).
 
     Of unseen values, unless the spec declares a limit, the share must also be above twice what is
     usual among the baseline's own windows, and surely so: some columns are new by nature.

@@ -377,7 +377,7 @@ def profile_half(
         from_sql: The rows of the baseline, to stand after FROM.
         binnings: Their bins.
         dialect: How the engine wants its SQL.
-        key: Of personal values, see `binning.value_expressions`.
+        key: Of personal values, see `value_expressions`.
 
     Returns:
         Statistics by the name that they are stored under beside those of the whole baseline.

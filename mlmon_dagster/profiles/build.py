@@ -47,7 +47,7 @@ def build_profiles(
         from_sql: The inference records, to stand after FROM.
         binnings: Column -> bins; columns without any are left out.
         dialect: How the engine wants its SQL.
-        key: Of personal values, see `binning.value_expressions`.
+        key: Of personal values, see `value_expressions`.
 
     Returns:
         Column -> statistics; all columns have the same cells, sorted by `CELL_KEYS`; only

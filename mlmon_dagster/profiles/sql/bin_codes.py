@@ -172,7 +172,7 @@ def _logit_step(value: str, binning: Binning, steps: int) -> str:
 
 
 def order_code(value: str, binning: Binning, depth: int) -> str:
-    """Return the code of a labelled score in `metrics.score_order`, at a depth of its tree."""
+    """Return the code of a labelled score (`metrics.performance.roc`), at a depth of its tree."""
     return f"({2**depth} + {_logit_step(value, binning, 2**depth)}) * 2 + actual"
 
 

@@ -518,7 +518,7 @@ schema_change = sa.Table(
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     text("model"),
     text("stream"),
-    text("kind"),  # layout, or what `schema_changes.Change` lists
+    text("kind"),  # layout, or what `model_history.Change` lists
     text("column_name"),
     text("before"),
     text("after"),
