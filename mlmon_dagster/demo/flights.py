@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ZONE = "America/New_York"
-LANDING = Path("landing/flight_delay")  # below the project folder, as models/flight_delay.yaml says
 FIRST_DAY, LAST_DAY = dt.date(2013, 4, 1), dt.date(2013, 12, 31)  # in production
 MODEL_VERSION = "2013-q1"
 THRESHOLD = 0.3  # of p_late, for the decision late_predicted
@@ -139,7 +138,7 @@ def write_predictions(
 
     Args:
         model: The trained model.
-        landing: The folder that ``predictions/`` and ``actuals/`` are in, see `LANDING`.
+        landing: The folder that ``predictions/`` and ``actuals/`` are in.
         start: First local day of departure.
         end: The day after the last one.
         on_progress: Called with each day once its file is there.

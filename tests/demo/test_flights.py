@@ -111,7 +111,7 @@ def test_one_file_per_local_day_holds_that_days_flights(model: FlightModel, tmp_
 
 
 def test_events_have_the_columns_that_the_spec_declares(model: FlightModel, tmp_path: Path) -> None:
-    landing = tmp_path / flights.LANDING
+    landing = tmp_path / "landing" / "flight_delay"
     (predictions,) = flights.write_predictions(model, landing, APRIL_1, APRIL_1 + DAY)
     (actuals,) = flights.write_actuals(landing, APRIL_1, APRIL_1 + DAY)
 

@@ -13,9 +13,6 @@ import numpy as np
 
 from mlmon_dagster.metrics.arrays import Floats
 
-OF_SCORE = ("roc_auc", "pr_auc", "brier", "log_loss", "actual_rate")
-OF_DECISION = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1")
-
 
 class Table(NamedTuple):
     """Rows per cell and score bin, (C, S), by actual; `hit` and `false` are the decided ones.
