@@ -53,11 +53,11 @@ def show_status(project: Project, name: str, last: int) -> None:
     """Show how far the ground truth of MODEL's newest windows has come, and how late it was."""
     from mlmon_dagster.spec import complete_windows, maturity_of
     from mlmon_dagster.store import baselines
-    from mlmon_dagster.store.state import window_steps
+    from mlmon_dagster.store.state import window_state
     from mlmon_dagster.store.upkeep.maintenance import count_unmatched
 
     spec, now = spec_of(project, name), project.now()
-    states = window_steps.load(project.store.state, name)
+    states = window_state.load(project.store.state, name)
     if baselines.baselines_in_force(project.store.state, name).newest is None:
         click.echo(
             f"learning: windows are compared with {spec.baseline.described()}; too few have come "

@@ -21,8 +21,7 @@ from mlmon_dagster.pipeline.judge import judge_quarantined
 from mlmon_dagster.pipeline.run import WINDOW_STEPS
 from mlmon_dagster.pipeline.status import COLUMNS, status_of
 from mlmon_dagster.pipeline.steps import BY_NAME, MEASURED, AssetInfo
-from mlmon_dagster.pipeline.stopwatch import computing
-from mlmon_dagster.pipeline.work import Numbers, Work
+from mlmon_dagster.pipeline.work import Numbers, Work, computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import (
     PRODUCTION,

@@ -16,8 +16,13 @@ from mlmon_dagster.defs.assets import (
 )
 from mlmon_dagster.defs.checks import model_checks
 from mlmon_dagster.defs.delivery import delivery_check
-from mlmon_dagster.defs.schedules import cadence_schedules, maintenance_asset, maintenance_schedule
-from mlmon_dagster.defs.sensors import dispatcher_sensor, planner_sensor
+from mlmon_dagster.defs.sensors import (
+    cadence_schedules,
+    dispatcher_sensor,
+    maintenance_asset,
+    maintenance_schedule,
+    planner_sensor,
+)
 from mlmon_dagster.project import Project, project_from_environment
 from mlmon_dagster.spec import Models, ModelSpec, check_window_count
 

@@ -14,7 +14,7 @@ from mlmon_dagster.defs.metadata import safe_metadata, table
 from mlmon_dagster.pipeline.families import FAMILIES
 from mlmon_dagster.pipeline.judge import judge, why_no_verdict
 from mlmon_dagster.pipeline.steps import ASSETS, AssetInfo
-from mlmon_dagster.pipeline.stopwatch import computing
+from mlmon_dagster.pipeline.work import computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL

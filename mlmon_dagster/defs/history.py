@@ -20,7 +20,7 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.baseline import LIVE
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.store.state import metric_log, monitor_results, window_steps
+from mlmon_dagster.store.state import metric_log, monitor_results, window_state
 
 REBUILT = {"mlmon": "told from the store, not computed"}
 
@@ -44,7 +44,7 @@ def report_history(project: Project, spec: ModelSpec, instance: dg.DagsterInstan
         spec: The model.
         instance: The Dagster home that has lost, or never had, the model's history.
     """
-    states = window_steps.load(project.store.state, spec.model)
+    states = window_state.load(project.store.state, spec.model)
     windows = [w for w in complete_windows(spec.time, project.now()) if w.start in states]
     n_materializations = n_checks = 0
     for info in ASSETS:
@@ -71,7 +71,7 @@ def _numbers(
     spec: ModelSpec,
     info: AssetInfo,
     windows: list[Window],
-    states: Mapping[Any, window_steps.WindowInputs],
+    states: Mapping[Any, window_state.WindowInputs],
 ) -> Mapping[str, Numbers]:
     if info.name == "inference_store":
         return {window.key: record_numbers(states[window.start], {}) for window in windows}

@@ -12,7 +12,7 @@ import dagster as dg
 from mlmon_dagster.defs.assets import BACKFILL_TAG, OVERVIEW_KEY, keys_of, range_tags
 from mlmon_dagster.defs.build import build_definitions
 from mlmon_dagster.defs.instance import MODEL_TAG
-from mlmon_dagster.pipeline.stopwatch import computing
+from mlmon_dagster.pipeline.work import computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec, Window
 

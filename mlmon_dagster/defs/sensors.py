@@ -1,27 +1,27 @@
-"""The planner and the dispatcher: one sensor each for all models; and what they ask of Dagster."""
+"""What looks by itself: planner and dispatcher, a sensor each for all models, and schedules."""
 
 import datetime as dt
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Self
 
 import dagster as dg
 
 from mlmon_dagster.defs import assets, delivery
-from mlmon_dagster.defs.assets import asset_key, keys_of, range_tags
+from mlmon_dagster.defs.assets import OVERVIEW_KEY, asset_key, keys_of, range_tags
 from mlmon_dagster.defs.checks import evaluation
 from mlmon_dagster.defs.delivery import report_delivery
 from mlmon_dagster.defs.instance import MODEL_TAG, models_in_flight
-from mlmon_dagster.defs.metadata import safe_metadata
+from mlmon_dagster.defs.metadata import safe_metadata, table
 from mlmon_dagster.pipeline import silence
-from mlmon_dagster.pipeline.backlogs import note_backlog
-from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers
+from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, note_backlog
 from mlmon_dagster.pipeline.judge import judge, judge_quarantined
 from mlmon_dagster.pipeline.plan import Request, plan
+from mlmon_dagster.pipeline.steps import REPORTED, WINDOWED
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
-from mlmon_dagster.spec import Models, ModelSpec
+from mlmon_dagster.spec import Granularity, Models, ModelSpec, complete_windows, production_end
 from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.writer_lock import BusyError
@@ -216,3 +216,114 @@ def dispatcher_sensor(project: Project, models: Models) -> dg.SensorDefinition:
         return dg.SkipReason(summary.text())
 
     return alert_dispatcher
+
+
+CRON: dict[Granularity, str] = {
+    "hour": "10 * * * *",
+    "day": "30 6 * * *",
+    "week": "0 7 * * 1",
+    "month": "30 7 1 * *",
+}
+MAINTENANCE_KEY = dg.AssetKey(["maintenance"])
+COLUMNS = ("model", "what", "rows", "files", "bytes")
+
+
+def cadence_schedules(project: Project, specs: Sequence[ModelSpec]) -> list[dg.ScheduleDefinition]:
+    """Return one schedule per granularity in use.
+
+    The planner follows the data; the schedules make sure that a window is looked at even if no
+    data came, which is when somebody has to hear of it.
+    """
+    grains = sorted({spec.time.granularity for spec in specs})
+    return [
+        _schedule(project, grain, [s for s in specs if s.time.granularity == grain])
+        for grain in grains
+    ]
+
+
+def is_over(spec: ModelSpec, now: dt.datetime) -> bool:
+    """Tell whether a model has ended and its last ground truth is past waiting for."""
+    end = production_end(spec.time)
+    return end is not None and now >= end + spec.actuals.closed_after
+
+
+def _schedule(
+    project: Project, grain: Granularity, specs: Sequence[ModelSpec]
+) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=f"newest_{grain}",
+        job_name=ASSET_JOB,
+        cron_schedule=CRON[grain],
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Takes in new files and computes the newest complete {grain} of every model "
+        f"with {grain} windows, also when no data came.",
+    )
+    def newest_window(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+        tick = context.scheduled_execution_time.isoformat()
+        for spec in specs:
+            complete = complete_windows(spec.time, project.now())
+            if complete and not is_over(spec, project.now()):
+                yield dg.RunRequest(
+                    run_key=f"{spec.model}:{complete[-1].key}:{tick}",
+                    asset_selection=[
+                        *keys_of(spec, ("event_log", "baseline", *WINDOWED, *REPORTED)),
+                        OVERVIEW_KEY,
+                    ],
+                    tags={**range_tags(complete[-1:]), MODEL_TAG: spec.model},
+                )
+
+    return newest_window
+
+
+class MaintenanceConfig(dg.Config):
+    """How to run it."""
+
+    dry_run: bool = False
+
+
+def maintenance_asset(project: Project, specs: Sequence[ModelSpec]) -> dg.AssetsDefinition:
+    """Return the asset that deletes by age, merges small files and removes old versions."""
+
+    @dg.asset(
+        key=MAINTENANCE_KEY,
+        group_name="overview",
+        description="Upkeep of the tables of every model: rows past their age, many small files, "
+        "versions that nobody can ask for any more. With `dry_run: true` it only says what it "
+        "would do.",
+        owners=sorted({owner for spec in specs for owner in spec.owners}) or None,
+        kinds={"deltalake"},
+        tags={"mlmon/scope": "all"},
+    )
+    def maintenance(config: MaintenanceConfig) -> dg.MaterializeResult[None]:
+        from mlmon_dagster.store.upkeep.maintenance import maintain
+
+        rows: list[dict[str, object]] = []
+        totals = {"rows": 0, "files": 0, "bytes": 0}
+        for spec in specs:
+            for r in maintain(project.store, spec, project.now(), dry_run=config.dry_run):
+                row = {"rows": r.rows, "files": r.files, "bytes": r.size}
+                rows.append({"model": spec.model, "what": r.what, **row})
+                totals = {name: totals[name] + n for name, n in row.items()}
+        metadata = {**totals, "dry run": config.dry_run, "removed": table(rows, COLUMNS)}
+        return dg.MaterializeResult(metadata=safe_metadata(metadata))
+
+    return maintenance
+
+
+def maintenance_schedule() -> dg.ScheduleDefinition:
+    """Return the daily schedule of the upkeep."""
+
+    @dg.schedule(
+        name="daily_maintenance",
+        job_name=ASSET_JOB,
+        cron_schedule="15 3 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Deletes rows past their retention, merges small files, removes old versions.",
+    )
+    def daily_maintenance(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        tick = context.scheduled_execution_time.isoformat()
+        return dg.RunRequest(run_key=f"maintenance:{tick}", asset_selection=[MAINTENANCE_KEY])
+
+    return daily_maintenance

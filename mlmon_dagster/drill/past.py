@@ -12,8 +12,8 @@ from mlmon_dagster.alerts.lifecycle.backtest import backtest
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs, judge_inputs
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ALL, PRODUCTION, ModelSpec, Window, complete_windows
-from mlmon_dagster.store.state import state_marks, window_steps
-from mlmon_dagster.store.state.window_steps import WindowInputs
+from mlmon_dagster.store.state import state_marks, window_state
+from mlmon_dagster.store.state.window_state import WindowInputs
 
 LOOK_BACK = 120  # newest windows among which healthy ones are looked for
 Row = dict[str, Any]
@@ -33,8 +33,8 @@ class Past:
     """
 
     def __init__(self, work: Work) -> None:
-        states = window_steps.load(work.project.store.state, work.spec.model)
-        profiled = set(window_steps.with_profiles(states))
+        states = window_state.load(work.project.store.state, work.spec.model)
+        profiled = set(window_state.with_profiles(states))
         complete = complete_windows(work.spec.time, work.now)
         kept = state_marks.rows_from(work.project.store.state, work.spec.model).get(PRODUCTION)
         newest = [w for w in complete if w.start in profiled and (not kept or w.start >= kept)]

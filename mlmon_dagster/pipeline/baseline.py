@@ -10,8 +10,8 @@ from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.spec import ModelSpec, first_window
 from mlmon_dagster.spec.model import profile_digest
-from mlmon_dagster.store.state import window_steps
-from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs
+from mlmon_dagster.store.state import window_state
+from mlmon_dagster.store.state.window_state import StepMark, WindowInputs
 
 if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
@@ -26,7 +26,7 @@ def fit_baseline(work: Work) -> Numbers:
     from mlmon_dagster.profiles import ensure_baseline
 
     store, model = work.project.store, work.spec.model
-    states = window_steps.load(store.state, model)
+    states = window_state.load(store.state, model)
     try:
         baseline = ensure_baseline(store, work.spec, work.now)
     except BaselineMissingError as error:
@@ -39,8 +39,8 @@ def fit_baseline(work: Work) -> Numbers:
     noted = baseline_windows(work.spec, states) or first_of(states)
     marks = {start: StepMark(state.input_revision, digest) for start, state in noted.items()}
     with store.state.begin() as conn:
-        window_steps.mark(conn, model, "baseline", marks, work.now)
-        window_steps.forget_attempts(conn, model, list(marks))
+        window_state.mark(conn, model, "baseline", marks, work.now)
+        window_state.forget_attempts(conn, model, list(marks))
     return numbers
 
 

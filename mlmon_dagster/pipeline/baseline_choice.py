@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.pipeline.work import Work, parts_of
 from mlmon_dagster.spec import BaselineSpec, ModelSpec
-from mlmon_dagster.store.state.window_steps import NO_BASELINE, StepMark
+from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark
 
 if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline

@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.baseline_choice import Comparison
-from mlmon_dagster.pipeline.quarantined import quarantined_files, reported_in
 from mlmon_dagster.pipeline.steps import ASSETS
-from mlmon_dagster.pipeline.usual_volume import repeating_files, sent_again, volumes
+from mlmon_dagster.pipeline.window_facts import (
+    quarantined_files,
+    repeating_files,
+    reported_in,
+    sent_again,
+    volumes,
+)
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, declaration
 from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
@@ -30,7 +35,7 @@ from mlmon_dagster.spec.monitors import (
 )
 from mlmon_dagster.spec.tasks import estimated, residual
 from mlmon_dagster.store.state import model_history
-from mlmon_dagster.store.state.window_steps import WindowInputs
+from mlmon_dagster.store.state.window_state import WindowInputs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,12 +10,12 @@ from typing import Any
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.families import FAMILIES
 from mlmon_dagster.pipeline.judge_inputs import verdicts
-from mlmon_dagster.pipeline.quarantined import reported_in, window_named_by
+from mlmon_dagster.pipeline.window_facts import reported_in, window_named_by
 from mlmon_dagster.pipeline.work import Work, mark_of, mark_step
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store.state import manifest, monitor_results
-from mlmon_dagster.store.state.window_steps import WindowInputs, load
+from mlmon_dagster.store.state.window_state import WindowInputs, load
 
 Judged = dict[str | None, list[dict[str, Any]]]
 NEWS = 2  # windows: what is older than this, beyond what lateness explains, is history

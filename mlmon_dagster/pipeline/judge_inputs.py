@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons
 from mlmon_dagster.pipeline.families import FAMILIES, Family, References
-from mlmon_dagster.pipeline.usual_volume import is_waiting
+from mlmon_dagster.pipeline.window_facts import is_waiting
 from mlmon_dagster.pipeline.work import Work, parts_of
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.store.state import manifest, metric_log
-from mlmon_dagster.store.state.window_steps import NO_BASELINE, StepMark, WindowInputs
+from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step, parts
 from mlmon_dagster.spec import ALL, Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.store.state import metric_log
-from mlmon_dagster.store.state.window_steps import NO_BASELINE, StepMark, WindowInputs
+from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -28,8 +28,8 @@ from mlmon_dagster.spec import (
 from mlmon_dagster.spec.model import profile_digest
 from mlmon_dagster.spec.windows import EarlierWindows, mark_of_windows
 from mlmon_dagster.store.baselines import BaselinesInForce, baselines_in_force
-from mlmon_dagster.store.state import state_marks, window_steps
-from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs
+from mlmon_dagster.store.state import state_marks, window_state
+from mlmon_dagster.store.state.window_state import StepMark, WindowInputs
 
 MAX_ATTEMPTS = 3
 MAX_WINDOWS_PER_RUN = 400
@@ -70,7 +70,7 @@ def plan(
             less than `REVISED_EVERY` ago then waits, to be computed once for many of them.
     """
     engine = project.store.state
-    inputs = window_steps.load(engine, spec.model)
+    inputs = window_state.load(engine, spec.model)
     if first := _baseline_request(engine, spec, inputs):
         return [first]  # every window is compared with it, so the windows wait for one tick
     force = baselines_in_force(engine, spec.model)
@@ -86,7 +86,7 @@ def plan(
     requests = []
     for windows, assets in _ranges(order, stale):
         attempt = max(inputs[w.start].attempts for w in windows) + 1
-        window_steps.count_attempt(engine, spec.model, [w.start for w in windows])
+        window_state.count_attempt(engine, spec.model, [w.start for w in windows])
         revision = sum(inputs[w.start].input_revision for w in windows)
         key = f"{spec.model}:{windows[0].key}:{windows[-1].key}:{assets[0]}:{revision}"
         baselines = sorted({(force.at(w.start) or "none")[:8] for w in windows})
@@ -136,7 +136,7 @@ def _baseline_request(
     if not due:
         return None
     attempt = max(state.attempts for state in due.values()) + 1
-    window_steps.count_attempt(engine, spec.model, list(due))
+    window_state.count_attempt(engine, spec.model, list(due))
     revision = sum(state.input_revision for state in due.values())
     key = f"{spec.model}:baseline:{len(due)}:{revision}:{digest}:{attempt}"
     return Request(spec, (), ("baseline",), key)
@@ -145,10 +145,10 @@ def _baseline_request(
 def try_again(project: Project, spec: ModelSpec) -> None:
     """Forget the failed attempts of windows that were given up, since a person asks again."""
     engine = project.store.state
-    inputs = window_steps.load(engine, spec.model)
+    inputs = window_state.load(engine, spec.model)
     given_up = [w for w, state in inputs.items() if state.attempts >= MAX_ATTEMPTS]
     with engine.begin() as conn:
-        window_steps.forget_attempts(conn, spec.model, given_up)
+        window_state.forget_attempts(conn, spec.model, given_up)
 
 
 def stale_assets(
@@ -208,7 +208,7 @@ def _marks(
     spec: ModelSpec, windows: Sequence[Window], inputs: Mapping[dt.datetime, WindowInputs]
 ) -> dict[dt.datetime, str]:
     """Return the fingerprint of what each window would be compared with now."""
-    usable = [window_containing(spec.time, s) for s in window_steps.with_profiles(inputs)]
+    usable = [window_containing(spec.time, s) for s in window_state.with_profiles(inputs)]
     versions = {w.start: inputs[w.start].steps["profiles"].data_version for w in usable}
     earlier = EarlierWindows(baseline_of(spec, "drift"), spec.time, usable)
     return {w.start: mark_of_windows(earlier.before(w.start), versions) for w in windows}

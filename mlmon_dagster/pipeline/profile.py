@@ -9,7 +9,7 @@ from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step, parts
 from mlmon_dagster.spec.baseline import LIVE
 from mlmon_dagster.store import baselines
 from mlmon_dagster.store.state import erased_ids
-from mlmon_dagster.store.state.window_steps import NO_BASELINE
+from mlmon_dagster.store.state.window_state import NO_BASELINE
 
 if TYPE_CHECKING:
     pass

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.spec import Window
 from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
-from mlmon_dagster.store.state import window_state, window_steps
-from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs
+from mlmon_dagster.store.state import window_state
+from mlmon_dagster.store.state.window_state import StepMark, WindowInputs
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.tables.inference_records import WindowCounts
@@ -63,7 +63,7 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
         )
     with store.state.begin() as conn:
         window_state.mark_computed(conn, spec.model, rows)
-        window_steps.mark(conn, spec.model, "inference_store", marks, work.now)
+        window_state.mark(conn, spec.model, "inference_store", marks, work.now)
     return numbers
 
 

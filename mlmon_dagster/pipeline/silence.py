@@ -7,12 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlmon_dagster.pipeline.usual_volume import is_waiting
+from mlmon_dagster.pipeline.window_facts import is_waiting
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
-from mlmon_dagster.store.state import manifest, monitor_results, window_steps
+from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.manifest import Backlog
-from mlmon_dagster.store.state.window_steps import WindowInputs
+from mlmon_dagster.store.state.window_state import WindowInputs
 
 ALWAYS = 30  # newest windows that every look judges; older ones where their verdict is out of date
 SILENCE, OVERDUE = "freshness/no_data_for", "freshness/actuals_missing"
@@ -37,7 +37,7 @@ def unjudged_windows(work: Work) -> tuple[Window, ...]:
     if not older:
         return tuple(newest)
     engine, spec = work.project.store.state, work.spec
-    states = window_steps.load(engine, spec.model, older[0].start, older[-1].end)
+    states = window_state.load(engine, spec.model, older[0].start, older[-1].end)
     known = monitor_results.versions(
         engine, spec.model, [SILENCE, OVERDUE], older[0].start, older[-1].end
     )
@@ -68,7 +68,7 @@ def _versions(
 
 def last_before(work: Work, first: Window) -> dt.datetime | None:
     """Return the start of the last window before a window that has predictions."""
-    return window_steps.last_with_rows(work.project.store.state, work.spec.model, first.start)
+    return window_state.last_with_rows(work.project.store.state, work.spec.model, first.start)
 
 
 def unread_files(work: Work, windows: Sequence[Window]) -> dict[dt.datetime, dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import FAMILIES, BrokenModel, ModelSpec
-from mlmon_dagster.store.state import window_steps
+from mlmon_dagster.store.state import window_state
 
 ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")
 COLUMNS = (
@@ -43,7 +43,7 @@ def _status(project: Project, spec: ModelSpec) -> dict[str, object]:
     from mlmon_dagster.report.summary import overall, standing_of
 
     engine = project.store.state
-    windows = {k: v for k, v in window_steps.load(engine, spec.model).items() if v.n}
+    windows = {k: v for k, v in window_state.load(engine, spec.model).items() if v.n}
     row: dict[str, object] = {"model": spec.model, "owners": ", ".join(spec.owners)}
     firing = [
         a

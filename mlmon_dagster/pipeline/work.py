@@ -7,7 +7,9 @@ result, so that the planner can tell what is out of date after any crash or part
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -16,8 +18,8 @@ from mlmon_dagster.pipeline.steps import STEPS
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.store import baselines
-from mlmon_dagster.store.state import window_steps
-from mlmon_dagster.store.state.window_steps import StepMark, WindowInputs
+from mlmon_dagster.store.state import window_state
+from mlmon_dagster.store.state.window_state import StepMark, WindowInputs
 
 if TYPE_CHECKING:
     pass
@@ -58,7 +60,7 @@ class Work:
 
     def states(self) -> dict[dt.datetime, WindowInputs]:
         """Return the state of the run's windows; one that no event touched has none."""
-        return window_steps.load(self.project.store.state, self.spec.model, self.start, self.end)
+        return window_state.load(self.project.store.state, self.spec.model, self.start, self.end)
 
 
 def parts_of(work: Work) -> list[Work]:
@@ -71,11 +73,30 @@ def parts_of(work: Work) -> list[Work]:
 def mark_step(work: Work, step: str, marks: Mapping[dt.datetime, StepMark]) -> None:
     """Record that a step of the run's windows is done."""
     with work.project.store.state.begin() as conn:
-        window_steps.mark(conn, work.spec.model, step, marks, work.now)
-        window_steps.note_finished(conn, work.spec.model, STEPS, list(marks), work.now)
+        window_state.mark(conn, work.spec.model, step, marks, work.now)
+        window_state.note_finished(conn, work.spec.model, STEPS, list(marks), work.now)
 
 
 def mark_of(states: Mapping[dt.datetime, WindowInputs], window: Window, step: str) -> StepMark:
     """Return what a step of a window was made from; revision 0 if it was never run."""
     state = states.get(window.start)
     return state.steps.get(step, StepMark(0, "")) if state else StepMark(0, "")
+
+
+class Stopwatch:
+    """Adds up the seconds of what runs under it, in this process."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time of the block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+computing = Stopwatch()

@@ -35,7 +35,7 @@ from mlmon_dagster.spec.tasks import class_scores
 from mlmon_dagster.spec.windows import Window, complete_windows, window_containing
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.baselines import StoredBaseline
-from mlmon_dagster.store.state import erased_ids, window_steps
+from mlmon_dagster.store.state import erased_ids, window_state
 from mlmon_dagster.store.state.sql import literal
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def fit_period(
     Raises:
         BaselineMissingError: If the period has no predictions.
     """
-    states = window_steps.load(store.state, spec.model, windows[0].start, windows[-1].end)
+    states = window_state.load(store.state, spec.model, windows[0].start, windows[-1].end)
     filled = [state for state in states.values() if state.n and "inference_store" in state.steps]
     n = sum(state.n for state in filled)
     if n == 0:
@@ -233,7 +233,7 @@ def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
 
 def _first_windows(store: Store, spec: ModelSpec, now: dt.datetime) -> dict[Window, int]:
     """Return the first complete windows of production that bins are fitted from, and their rows."""
-    states = window_steps.load(store.state, spec.model)
+    states = window_state.load(store.state, spec.model)
     needed = spec.baseline.windows_needed(spec.time.granularity)
     kept: dict[Window, int] = {}
     for window in complete_windows(spec.time, now):
@@ -411,7 +411,7 @@ def split_halves(
 
 def season_notice(windows: Mapping[str, ColumnStatistics]) -> str:
     """Say which columns of a baseline may have a season that it misses; empty if none has."""
-    from mlmon_dagster.metrics.drift.seasons import may_miss_a_season
+    from mlmon_dagster.metrics.drift.between_windows import may_miss_a_season
 
     kept = {name: stats for name, stats in windows.items() if not name.startswith(":")}
     found = may_miss_a_season(all_over_versions(kept))

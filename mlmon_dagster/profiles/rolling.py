@@ -21,7 +21,7 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.windows import EarlierWindows, Window, mark_of_windows, window_containing
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.baselines import StoredBaseline
-from mlmon_dagster.store.state import window_steps
+from mlmon_dagster.store.state import window_state
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -81,9 +81,9 @@ class RollingBaselines:
     ) -> None:
         self._spec, self._stored, self._choice = spec, stored, choice
         self._binnings = binnings_of(store, stored)
-        states = window_steps.load(store.state, spec.model, None, last)
+        states = window_state.load(store.state, spec.model, None, last)
         windows = [
-            window_containing(spec.time, start) for start in window_steps.with_profiles(states)
+            window_containing(spec.time, start) for start in window_state.with_profiles(states)
         ]
         self._versions = {w.start: states[w.start].steps["profiles"].data_version for w in windows}
         self._earlier = EarlierWindows(choice, spec.time, windows)

@@ -34,7 +34,7 @@ from mlmon_dagster.spec.metric_registry import BINARY, METRICS
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import estimated
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import monitor_results, window_steps
+from mlmon_dagster.store.state import monitor_results, window_state
 
 if TYPE_CHECKING:
     import numpy as np
@@ -244,7 +244,7 @@ def _outputs(spec: ModelSpec) -> list[str]:
 def _coverage(store: Store, spec: ModelSpec, grain: Granularity) -> dict[dt.datetime, float]:
     """Return start of a month or week -> share of its predictions that have ground truth."""
     sums: dict[dt.datetime, list[int]] = {}
-    for start, state in window_steps.load(store.state, spec.model).items():
+    for start, state in window_state.load(store.state, spec.model).items():
         period = sums.setdefault(window_containing(spec.time, start, grain).start, [0, 0])
         period[0] += state.n_actual
         period[1] += state.n_expected

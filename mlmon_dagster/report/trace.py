@@ -41,7 +41,7 @@ from mlmon_dagster.spec.metric_registry import higher_is_better
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.predicate import Comparison, Every, NullTest, to_sql, to_text
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import window_steps
+from mlmon_dagster.store.state import window_state
 
 Method = Literal["exact", "own_change"]
 Profiles = Mapping[str, ColumnStatistics]
@@ -141,7 +141,7 @@ def newest_mature(store: Store, spec: ModelSpec) -> tuple[dt.datetime, dt.dateti
     Two weeks of days or hours, eight weeks, or three months, as far as there are so many; the
     windows between the oldest and the newest of them. None if there is none.
     """
-    states = window_steps.load(store.state, spec.model)
+    states = window_state.load(store.state, spec.model)
     mature = sorted(
         start
         for start, state in states.items()

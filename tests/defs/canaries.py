@@ -23,7 +23,7 @@ from mlmon_dagster.defs.assets import OVERVIEW_KEY
 from mlmon_dagster.defs.delivery import dispatch_alerts
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
-from mlmon_dagster.defs.schedules import MAINTENANCE_KEY
+from mlmon_dagster.defs.sensors import MAINTENANCE_KEY
 from mlmon_dagster.pipeline.steps import ASSETS, WINDOWED
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, load_model

@@ -37,7 +37,7 @@ from mlmon_dagster.defs.delivery import (
     report_delivery,
 )
 from mlmon_dagster.defs.instance import MODEL_TAG
-from mlmon_dagster.pipeline.backlogs import note_backlog
+from mlmon_dagster.pipeline.ingest import note_backlog
 from mlmon_dagster.project import Project
 from mlmon_dagster.store.outbox import enqueue
 from mlmon_dagster.store.state.manifest import Backlog

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.metrics.drift.seasons import follows_from_window, may_miss_a_season
+from mlmon_dagster.metrics.drift.between_windows import follows_from_window, may_miss_a_season
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from tests.metrics.samples import categorical_binning, cells, count, numeric_binning
 

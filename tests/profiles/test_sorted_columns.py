@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles import build_profiles, fit_binnings
-from mlmon_dagster.profiles.sql import sorted_columns
+from mlmon_dagster.profiles import build, build_profiles, fit_binnings
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 NUMERIC = ("temp", "hour", "booked_at", "note")
@@ -48,9 +47,9 @@ def test_the_order_of_the_rows_changes_no_bit(seed: int) -> None:
 def test_reading_in_parts_changes_no_bit(monkeypatch: Any, rows: int, values: int) -> None:
     records = make_records(500, days=6)
     whole = numeric(records, records)
-    monkeypatch.setattr(sorted_columns, "_ROWS_AT_ONCE", rows)
-    monkeypatch.setattr(sorted_columns, "_VALUES_AT_ONCE", values)
-    monkeypatch.setattr(sorted_columns, "_FEWEST_COLUMNS", 1)
+    monkeypatch.setattr(build, "_ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(build, "_VALUES_AT_ONCE", values)
+    monkeypatch.setattr(build, "_FEWEST_COLUMNS", 1)
     same_to_the_bit(whole, numeric(records, records))
 
 

@@ -19,7 +19,7 @@ from mlmon_dagster.store.erasure.places import look
 from mlmon_dagster.store.erasure.proof import find_traces
 from mlmon_dagster.store.places.addresses import place_of
 from mlmon_dagster.store.state import crash_points, erased_ids
-from mlmon_dagster.store.state.window_steps import load
+from mlmon_dagster.store.state.window_state import load
 from mlmon_dagster.store.tables.columns import PARTITION_BY
 from mlmon_dagster.store.tables.delta import Conflict, DeltaFolder
 from tests import forked

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.reading import measure_lags
-from mlmon_dagster.store.state import window_state, window_steps
+from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.upkeep.maintenance import count_unmatched, settle_unmatched
 from tests.conftest import make_events, make_spec, window
 
@@ -24,9 +24,9 @@ def arrive(store: Store, day: str, n: int, now: dt.datetime) -> None:
         window_state.mark_arrivals(conn, spec, {window(spec, day): n}, now)
 
 
-def state_of(store: Store, day: str) -> window_steps.WindowInputs:
+def state_of(store: Store, day: str) -> window_state.WindowInputs:
     spec = make_spec()
-    return window_steps.load(store.state, spec.model)[window(spec, day).start]
+    return window_state.load(store.state, spec.model)[window(spec, day).start]
 
 
 def test_what_arrives_after_a_window_closed_is_counted_and_changes_nothing(

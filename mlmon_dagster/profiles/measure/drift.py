@@ -123,7 +123,7 @@ def _has_values(stats: ColumnStatistics) -> bool:
 
 def _given_by_window(spec: ModelSpec, baseline: Profiles) -> frozenset[str]:
     """Return the features whose value follows from when a window is; they cannot drift."""
-    from mlmon_dagster.metrics.drift.seasons import follows_from_window
+    from mlmon_dagster.metrics.drift.between_windows import follows_from_window
 
     mine = all_over_versions({c: baseline[c] for c in spec.features if c in baseline})
     return frozenset(name for name, stats in mine.items() if follows_from_window(stats))

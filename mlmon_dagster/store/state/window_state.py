@@ -1,8 +1,9 @@
-"""Which inputs each window has, and which of them its metrics were computed from."""
+"""Which inputs each window has, and from which of them each of its steps was made."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,8 @@ import sqlalchemy as sa
 
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.windows import Window, closes_at, first_window
-from mlmon_dagster.store.state.schema import window_state
-from mlmon_dagster.store.state.statements import insert
+from mlmon_dagster.store.state.schema import window_state, window_step
+from mlmon_dagster.store.state.statements import insert, upsert
 
 if TYPE_CHECKING:
     pass
@@ -195,3 +196,214 @@ def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, A
             for row in rows
         ],
     )
+
+
+NO_BASELINE = "no_baseline"  # instead of a maturity: the step waits for a baseline
+
+
+@dataclass(frozen=True)
+class StepMark:
+    """What one step of one window was made from."""
+
+    revision: int
+    data_version: str
+    maturity: str = ""
+
+
+@dataclass(frozen=True)
+class WindowInputs:
+    """The inputs of a window and the progress of its steps.
+
+    Attributes:
+        window_start: UTC.
+        input_revision: Raised by every ingest that touches the window; 0 if none ever did.
+        attempts: Runs requested for these inputs so far.
+        n: Production records, as last rebuilt.
+        n_actual: Those with ground truth.
+        n_exempt: Those without any, of which none is expected (``actuals.no_actual_when``).
+        n_late_after_close: Rows that arrived after the window closed and are not in its numbers.
+        lags: JSON: how many hours after the event ground truth was known, and arrived here.
+        computed_at: When all of its steps were last done; None before that.
+        steps: Step -> its mark.
+    """
+
+    window_start: datetime
+    input_revision: int
+    attempts: int
+    n: int
+    n_actual: int
+    n_exempt: int = 0
+    n_late_after_close: int = 0
+    lags: str = "{}"
+    computed_at: datetime | None = None
+    steps: dict[str, StepMark] = field(default_factory=dict)
+
+    @property
+    def n_expected(self) -> int:
+        """Records that have ground truth or should get some."""
+        return self.n - self.n_exempt
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the expected ground truth that has arrived; None if none is expected."""
+        return self.n_actual / self.n_expected if self.n_expected else None
+
+
+def with_profiles(states: Mapping[datetime, WindowInputs]) -> list[datetime]:
+    """Return the starts of the windows that have profiles of production's rows, in order."""
+    waiting = StepMark(0, "", NO_BASELINE)
+    return [
+        start
+        for start, state in sorted(states.items())
+        if state.n and state.steps.get("profiles", waiting).maturity != NO_BASELINE
+    ]
+
+
+def load(
+    engine: sa.Engine, model: str, start: datetime | None = None, end: datetime | None = None
+) -> dict[datetime, WindowInputs]:
+    """Return the state of every window of a model that has one, by window start.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        start: Windows that start at or after this time.
+        end: Windows that start before this time.
+    """
+
+    def within(table: sa.Table) -> list[sa.ColumnElement[bool]]:
+        conditions = [table.c.model == model]
+        if start is not None:
+            conditions.append(table.c.window_start >= start)
+        if end is not None:
+            conditions.append(table.c.window_start < end)
+        return conditions
+
+    with engine.connect() as conn:
+        states = conn.execute(sa.select(window_state).where(*within(window_state))).all()
+        steps = conn.execute(sa.select(window_step).where(*within(window_step))).all()
+    found = {
+        row.window_start: WindowInputs(
+            row.window_start,
+            row.input_revision,
+            row.attempts,
+            row.n,
+            row.n_actual,
+            row.n_exempt,
+            row.n_late_after_close,
+            row.lags,
+            row.computed_at,
+        )
+        for row in states
+    }
+    for row in steps:
+        if row.window_start in found:
+            mark = StepMark(row.revision, row.data_version, row.maturity)
+            found[row.window_start].steps[row.step] = mark
+    return found
+
+
+def last_with_rows(engine: sa.Engine, model: str, before: datetime) -> datetime | None:
+    """Return the start of a model's last window before a moment that has production records."""
+    table = window_state
+    query = sa.select(sa.func.max(table.c.window_start)).where(
+        table.c.model == model, table.c.window_start < before, table.c.n > 0
+    )
+    with engine.connect() as conn:
+        found: datetime | None = conn.scalar(query)
+    return found
+
+
+def mark(
+    conn: sa.Connection,
+    model: str,
+    step: str,
+    marks: Mapping[datetime, StepMark],
+    now: datetime,
+) -> None:
+    """Record that a step of some windows is done, in a write transaction."""
+    rows = [
+        {
+            "model": model,
+            "step": step,
+            "window_start": window_start,
+            "revision": made_from.revision,
+            "data_version": made_from.data_version,
+            "maturity": made_from.maturity,
+            "computed_at": now,
+        }
+        for window_start, made_from in marks.items()
+    ]
+    upsert(conn, window_step, rows)
+
+
+def note_finished(
+    conn: sa.Connection,
+    model: str,
+    steps: Sequence[str],
+    windows: Sequence[datetime],
+    now: datetime,
+) -> None:
+    """Raise the computed revision of windows to what every one of their steps has reached.
+
+    Where that is the revision of the inputs, the attempts are forgotten.
+    """
+    done = (
+        sa.select(window_step.c.window_start, sa.func.min(window_step.c.revision).label("revision"))
+        .where(
+            window_step.c.model == model,
+            window_step.c.step.in_(steps),
+            window_step.c.window_start >= min(windows),
+            window_step.c.window_start <= max(windows),
+        )
+        .group_by(window_step.c.window_start)
+        .having(sa.func.count() == len(steps))
+    )
+    rows = [
+        {"the_window": row.window_start, "revision": row.revision}
+        for row in conn.execute(done).all()
+    ]
+    if rows:
+        statement = (
+            sa.update(window_state)
+            .where(
+                window_state.c.model == model,
+                window_state.c.window_start == sa.bindparam("the_window"),
+            )
+            .values(
+                computed_revision=sa.bindparam("revision"),
+                computed_at=now,
+                # All that was asked for is there: the attempts it took are of no interest.
+                attempts=sa.case(
+                    (window_state.c.input_revision <= sa.bindparam("revision"), 0),
+                    else_=window_state.c.attempts,
+                ),
+            )
+        )
+        conn.execute(statement, rows)
+
+
+def count_attempt(engine: sa.Engine, model: str, windows: Sequence[datetime]) -> None:
+    """Note that a run was requested for some windows."""
+    with engine.begin() as conn:
+        _set_attempts(conn, model, windows, window_state.c.attempts + 1)
+
+
+def forget_attempts(conn: sa.Connection, model: str, windows: Sequence[datetime]) -> None:
+    """Forget failed attempts, after a run that went well or when a person asks for another try."""
+    _set_attempts(conn, model, windows, sa.literal(0))
+
+
+def _set_attempts(
+    conn: sa.Connection, model: str, windows: Iterable[datetime], value: sa.ColumnElement[int]
+) -> None:
+    statement = (
+        sa.update(window_state)
+        .where(
+            window_state.c.model == model, window_state.c.window_start == sa.bindparam("the_window")
+        )
+        .values(attempts=value)
+    )
+    rows = [{"the_window": window} for window in windows]
+    if rows:
+        conn.execute(statement, rows)

@@ -1,20 +1,29 @@
-"""What a window is usually like, and what files brought a second time, for the monitors."""
+"""What monitors must know of windows beside their metrics.
+
+What a window is usually like, which files were refused as a whole or brought rows a second time,
+and the window that reports them.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
+
 from mlmon_dagster.pipeline.work import Work
-from mlmon_dagster.spec import ModelSpec, Window
-from mlmon_dagster.store.state import manifest, window_steps
+from mlmon_dagster.spec import ModelSpec, Window, window_containing
+from mlmon_dagster.spec.model import TimeSpec
+from mlmon_dagster.store.state import manifest, window_state
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmon_dagster.store.state.window_steps import WindowInputs
+    from mlmon_dagster.store.state.window_state import WindowInputs
+
 
 # Windows to look back: four weeks of hours or days, a season of weeks, a year of months.
 _LOOK_BACK = {
@@ -27,11 +36,9 @@ _LOOK_BACK = {
 
 def volumes(work: Work, windows: Sequence[Window]) -> list[dict[str, Any]]:
     """Return for each window its place in the week, and places and sizes of the earlier ones."""
-    import numpy as np
-
     spec = work.spec
     back = _LOOK_BACK[spec.time.granularity]
-    states = window_steps.load(
+    states = window_state.load(
         work.project.store.state, spec.model, windows[0].start - back, windows[-1].end
     )
     known = sorted((s for s in states.values() if s.n), key=lambda s: s.window_start)
@@ -83,3 +90,43 @@ def is_waiting(state: WindowInputs) -> bool:
     """Tell whether a window has inputs that its records do not hold yet."""
     rebuilt = state.steps.get("inference_store")
     return (rebuilt.revision if rebuilt else 0) < state.input_revision
+
+
+_DATE = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})[-_]?(\d{2})(?!\d)")
+
+
+def quarantined_files(work: Work) -> pd.DataFrame:
+    """Return the files of the model that were refused as a whole."""
+    return manifest.files(work.project.store.state, work.spec.model, status="quarantined")
+
+
+def reported_in(files: pd.DataFrame, window: Window, time: TimeSpec) -> pd.DataFrame:
+    """Return the files that a window reports: refused as a whole, or sent again.
+
+    A file that cannot be read does not say which window its rows belong to. If its name holds one
+    date, that is the window; else the last complete one before the file was first seen, since
+    files land once their window is over.
+    """
+    length = window.end - window.start
+    found = np.zeros(len(files), dtype=bool)
+    for place, (path, seen) in enumerate(zip(files["path"], files["first_seen"], strict=True)):
+        named = window_named_by(str(path), time)
+        if named is not None and named.end <= seen:
+            found[place] = named.start == window.start
+        else:
+            found[place] = window.end <= seen < window.end + length
+    return files[found]
+
+
+def window_named_by(path: str, time: TimeSpec) -> Window | None:
+    """Return the window of the one date in a file's name; None without one, or by the hour."""
+    dates = {"".join(match) for match in _DATE.findall(path.rsplit("/", 1)[-1])}
+    if len(dates) != 1 or time.granularity == "hour":
+        return None
+    try:
+        day = dt.datetime.strptime(dates.pop(), "%Y%m%d").replace(tzinfo=ZoneInfo(time.zone))
+    except ValueError:
+        return None
+    if day.date() < time.start:  # of the baseline
+        return None
+    return window_containing(time, day.replace(hour=12).astimezone(dt.UTC))
