@@ -184,6 +184,37 @@ def test_only_the_store_opens_databases_and_tables() -> None:
     assert importing <= {"store"}
 
 
+def test_no_module_imports_itself() -> None:
+    names = {module_of(path): path for path in FILES}
+
+    assert [n for n, path in names.items() if n in modules_imported(path, names)] == []
+
+
+def test_what_an_extra_brings_is_loaded_only_where_it_is_needed() -> None:
+    """Else nothing works without it; the one module is imported inside functions alone."""
+    extras = {"fsspec", "obstore", "sklearn", "threadpoolctl", "flask", "moto"}
+    loading = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if {name.split(".")[0] for name in imported_at_once(path)} & extras
+    }
+    needing = "mlmon_dagster.store.places.duckdb_objects"
+
+    assert loading == {"store/places/duckdb_objects.py"}
+    assert [path.name for path in FILES if needing in imported_at_once(path)] == []
+
+
+def imported_at_once(path: Path) -> set[str]:
+    """Return what a module imports when it is loaded."""
+    found = set[str]()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
 def test_only_one_file_talks_to_slack() -> None:
     importing = {
         str(path.relative_to(PACKAGE))

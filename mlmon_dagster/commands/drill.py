@@ -58,8 +58,6 @@ def drill(
     own monitors and baseline as they are declared now. Nothing is stored or sent, so edit a
     threshold, look, and edit again.
     """
-    from mlmon_dagster.commands.drill import as_dict, headline, render
-
     spec = spec_of(project, model)
     subjects = _subjects(project, spec, columns, faults, n_windows, seed)
     if is_json:

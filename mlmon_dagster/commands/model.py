@@ -225,7 +225,7 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
     from mlmon_dagster.alerts.handling import end_alerts
     from mlmon_dagster.store.state.writer_lock import writer_lock
     from mlmon_dagster.store.upkeep.backup import make_backup
-    from mlmon_dagster.store.upkeep.remove import declaration_of, remove_model
+    from mlmon_dagster.store.upkeep.maintenance import declaration_of, remove_model
 
     declaration = project.models_folder / f"{name}.yaml"
     if not _is_orphan(project, name):
@@ -248,7 +248,7 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
 def _is_orphan(project: Project, name: str) -> bool:
     """Whether something is stored of a model that no file declares, under any file's name."""
     from mlmon_dagster.spec import read_models
-    from mlmon_dagster.store.upkeep.remove import count_rows, folders_of
+    from mlmon_dagster.store.upkeep.maintenance import count_rows, folders_of
 
     found = read_models(project.models_folder, project.now())
     declared = {spec.model for spec in found.specs} | {broken.name for broken in found.broken}
@@ -258,7 +258,7 @@ def _is_orphan(project: Project, name: str) -> bool:
 
 def _contents(project: Project, name: str, declaration: Path) -> str:
     from mlmon_dagster.alerts.handling import count_open
-    from mlmon_dagster.store.upkeep.remove import count_rows, folders_of
+    from mlmon_dagster.store.upkeep.maintenance import count_rows, folders_of
 
     counts = count_rows(project.store, name)
     folders = folders_of(project.store, name)

@@ -111,8 +111,6 @@ class MonitoredModel(dg.Component):
 
         What serves all models together comes with the first of the project's models.
         """
-        from mlmon_dagster.defs.build import model_definitions, shared_definitions
-
         project = project_from_environment()
         mine = model_definitions(project, self.spec)
         declared = context.component_tree.get_all_components(of_type=MonitoredModel)

@@ -71,8 +71,6 @@ def list_landing(
         StoreError: If object storage cannot be listed.
     """
     if "://" in source.path:
-        from mlmon_dagster.ingest.landing import list_objects
-
         return list_objects(source, stream, known, storage_options or {})
     root = project.resolve()
     ready: list[Candidate] = []

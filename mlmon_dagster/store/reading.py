@@ -23,9 +23,8 @@ from mlmon_dagster.spec.predicate import parse_predicate, predicate_columns, to_
 from mlmon_dagster.spec.windows import Window
 from mlmon_dagster.store.state.schema import dead_letter, ingest_file, metric
 from mlmon_dagster.store.state.sql import literal, quote_identifier
-from mlmon_dagster.store.tables.columns import UNMATCHED
+from mlmon_dagster.store.tables.columns import UNMATCHED, window_date
 from mlmon_dagster.store.tables.delta import open_table
-from mlmon_dagster.store.tables.event_log import window_date
 from mlmon_dagster.store.tables.rows import KINDS, folder_of
 from mlmon_dagster.store.upkeep.maintenance import live_files
 

@@ -76,13 +76,18 @@ def write_declaration(
 
 
 def customers(
-    day: dt.date, dataset: str = "production", n: int = ROWS, *, age: float = 40.0
+    day: dt.date,
+    dataset: str = "production",
+    n: int = ROWS,
+    *,
+    age: float = 40.0,
+    like: dt.date | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return one day's predictions and their ground truth; the same day is always the same.
 
-    All of it happens on that day in New York and in UTC.
+    All of it happens on that day in New York and in UTC; the values are those of the day ``like``.
     """
-    rng = np.random.default_rng([day.toordinal(), len(dataset)])
+    rng = np.random.default_rng([(like or day).toordinal(), len(dataset)])
     midnight = dt.datetime.combine(day, dt.time(), ZONE)
     at = pd.Timestamp(midnight) + pd.to_timedelta(np.sort(rng.uniform(0, 18, n)), unit="h")
     ages = rng.normal(age, 10, n).clip(18)
@@ -125,15 +130,18 @@ def drop(frame: pd.DataFrame, path: Path) -> None:
 
 def land_validation(folder: Path, model: str = MODEL, first: dt.date | None = None) -> None:
     """Land the baseline: twenty days of validation data, ending well before production."""
-    first = first or dt.date(2024, 2, 1)
-    days = [customers(first + dt.timedelta(days=i), "validation") for i in range(20)]
+    usual = [dt.date(2024, 2, 1) + dt.timedelta(days=i) for i in range(20)]
+    later = first - usual[0] if first else dt.timedelta()
+    days = [customers(day + later, "validation", like=day) for day in usual]
     for stream, frames in zip(("predictions", "actuals"), zip(*days, strict=True), strict=True):
         drop(pd.concat(frames), landing(folder, stream, model) / "validation.parquet")
 
 
-def land_days(folder: Path, *days: dt.date, truth: bool = True) -> None:
+def land_days(
+    folder: Path, *days: dt.date, truth: bool = True, like: dt.date | None = None
+) -> None:
     """Land some days in one file per stream, with what goes wrong on them."""
-    frames = [customers(day) for day in days]
+    frames = [customers(day, like=like) for day in days]
     for day, (predictions, _) in zip(days, frames, strict=True):
         if day == BROKEN:
             predictions.loc[: ROWS // 2 - 1, "score"] = 1.7

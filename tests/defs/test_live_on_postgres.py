@@ -29,6 +29,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store.state import metric_log
 from tests.alerts.fake_slack import FakeSlack, Message, fake_slack
 from tests.defs.small_model import (
+    DAYS,
     MODEL,
     customers,
     drop,
@@ -172,8 +173,8 @@ def test_a_bad_day_is_told_in_slack_and_corrected_ground_truth_resolves_it(
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         land_validation(folder, first=days[0] - dt.timedelta(days=30))
-        for day in days[:-1]:
-            land_days(folder, day)
+        for day, like in zip(days[:-1], DAYS, strict=False):
+            land_days(folder, day, like=like)
         project = project_from_environment(folder)
         with open_instance(project) as instance, dagster_dev(folder, dict(os.environ)) as log:
             seen = Watcher(project, instance, slack)
@@ -191,7 +192,7 @@ def test_a_bad_day_is_told_in_slack_and_corrected_ground_truth_resolves_it(
             assert slack.messages == []
 
             tell(f"a file lands: predictions of {yesterday}, 40 % of `balance` null")
-            predictions, actuals = customers(days[-1])
+            predictions, actuals = customers(days[-1], like=DAYS[3])
             predictions.loc[: int(0.4 * len(predictions)) - 1, "balance"] = np.nan
             drop(predictions, landing(folder, "predictions") / f"{yesterday}.parquet")
             wait_for("Slack's message", lambda: slack.heads(), log)

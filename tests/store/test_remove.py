@@ -17,7 +17,7 @@ from mlmon_dagster.spec import window_containing
 from mlmon_dagster.store import Store, alert_state, open_store
 from mlmon_dagster.store.state import collect_tokens, crash_points, window_state
 from mlmon_dagster.store.state.statements import exported_tables
-from mlmon_dagster.store.upkeep.remove import (
+from mlmon_dagster.store.upkeep.maintenance import (
     count_rows,
     declaration_of,
     folders_of,

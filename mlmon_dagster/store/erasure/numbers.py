@@ -25,7 +25,7 @@ from mlmon_dagster.store.erasure.proof import in_parts
 from mlmon_dagster.store.erasure.tables import files_of, rewrite
 from mlmon_dagster.store.state import schema
 from mlmon_dagster.store.state.sql import literal, literals
-from mlmon_dagster.store.tables.event_log import window_date
+from mlmon_dagster.store.tables.columns import window_date
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store

@@ -9,6 +9,7 @@ from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.spec.tasks import class_scores
+from mlmon_dagster.spec.windows import Window
 
 UNMATCHED = "unmatched"  # window_date of an actual whose prediction had not arrived
 EXPIRED = "expired"  # window_date of one whose prediction did not come in time
@@ -136,3 +137,8 @@ def conform(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
                 f"and cannot become {field.type}: {error}"
             ) from error
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def window_date(window: Window) -> str:
+    """Return the local date on which a window starts, the partition that holds its rows."""
+    return window.key[:10]

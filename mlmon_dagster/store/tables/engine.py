@@ -1,33 +1,17 @@
-"""The query engine: DuckDB in this process, able to read the store's files and nothing else.
-
-Data files in object storage are read through a file system of our own. DuckDB's own extension would
-have to be downloaded; this needs nothing, and asks the server less, since a data file of a Delta
-table never changes once it is written.
-"""
+"""The query engine: DuckDB in this process, able to read the store's files and nothing else."""
 
 from __future__ import annotations
 
-import datetime as dt
-import threading
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import obstore
 import pyarrow as pa
-from fsspec import AbstractFileSystem
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.places.objects import connect, explained
 from mlmon_dagster.store.state.sql import literal
-
-_WHOLE = 2 << 20  # a file of at most so many bytes is fetched at once, and kept for a while
-_N_KEPT = 32
-_N_SIZES = 100_000
-_AHEAD = 1 << 20  # of a larger file, at least so much is fetched at once
 
 
 class QueryEngine:
@@ -83,7 +67,7 @@ class QueryEngine:
 
         database = duckdb.connect(":memory:")
         if not self._root.is_local:
-            from mlmon_dagster.store.tables.engine import ObjectFiles
+            from mlmon_dagster.store.places.duckdb_objects import ObjectFiles
 
             database.register_filesystem(ObjectFiles(self._root))
         for statement in (
@@ -97,100 +81,3 @@ class QueryEngine:
         ):
             database.execute(statement)
         return database
-
-
-class ObjectFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """Files below the store's root, read only."""
-
-    cachable = False
-
-    def __init__(self, root: Location) -> None:
-        super().__init__()
-        self.protocol = root.url.partition("://")[0]
-        self._root = root
-        self._store = connect(root)
-        self._sized = lru_cache(maxsize=_N_SIZES)(self._head)
-        self._kept = lru_cache(maxsize=_N_KEPT)(self._get)
-
-    def open(self, path: str, mode: str = "rb", **_options: Any) -> ObjectFile:
-        """Open a file to read it."""
-        if mode not in ("r", "rb"):
-            raise PermissionError(f"{path}: the files of a table are written by commits only")
-        return ObjectFile(self, path)
-
-    def glob(self, path: str, **_options: Any) -> list[str]:
-        """Return the one file that an escaped pattern stands for; it is not looked for."""
-        return [path.replace("[*]", "*").replace("[?]", "?").replace("[[]", "[")]
-
-    def exists(self, path: str, **_options: Any) -> bool:
-        """Say yes: the log of the table names the files."""
-        return bool(path)
-
-    def size(self, path: str) -> int:
-        """Return the bytes of a file."""
-        return self._sized(self._below(path))
-
-    def modified(self, _path: str) -> dt.datetime:
-        """Return always the same moment, since a data file never changes."""
-        return dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
-
-    def block(self, path: str, start: int, length: int) -> tuple[int, bytes]:
-        """Return bytes of a file that contain those asked for, and where they begin."""
-        key = self._below(path)
-        size = self._sized(key)
-        if size <= _WHOLE:
-            return 0, self._kept(key, 0, size)
-        # The footer is at the end, and is read in several small pieces.
-        asked, start = start, max(0, min(start, size - _AHEAD))
-        end = min(size, max(asked + length, start + _AHEAD))
-        return start, self._get(key, start, end)
-
-    def _below(self, path: str) -> str:
-        full = path if "://" in path else f"{self.protocol}://{path}"
-        return full.removeprefix(f"{self._root}/")
-
-    def _head(self, key: str) -> int:
-        with explained(f"{self._root}/{key}"):
-            return obstore.head(self._store, key)["size"]
-
-    def _get(self, key: str, start: int, end: int) -> bytes:
-        with explained(f"{self._root}/{key}"):
-            return bytes(obstore.get_range(self._store, key, start=start, end=end))
-
-
-class ObjectFile(threading.local):
-    """One open file; several threads of a query share it, each at a position of its own."""
-
-    def __init__(self, files: ObjectFiles, path: str) -> None:
-        self._files = files
-        self._path = path
-        self._position = 0
-        self._start, self._block = 0, b""
-
-    def seek(self, position: int, _whence: int = 0) -> int:
-        """Go to a position from the start."""
-        self._position = position
-        return position
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
-    def read(self, length: int = -1) -> bytes:
-        """Read up to so many bytes, all that are left by default."""
-        size = self._files.size(self._path)
-        end = size if length < 0 else min(size, self._position + length)
-        if end <= self._position:
-            return b""
-        held = self._start <= self._position and end <= self._start + len(self._block)
-        if not held:
-            self._start, self._block = self._files.block(
-                self._path, self._position, end - self._position
-            )
-        first = self._position - self._start
-        self._position = end
-        return self._block[first : end - self._start]
-
-    def close(self) -> None:
-        """Forget what was fetched."""
-        self._block = b""

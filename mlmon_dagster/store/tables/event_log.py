@@ -22,6 +22,7 @@ from mlmon_dagster.store.tables.columns import (
     conform,
     prediction_schema,
     stream_schema,
+    window_date,
 )
 from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, retry, select_sql
 from mlmon_dagster.store.tables.engine import QueryEngine
@@ -264,11 +265,6 @@ class EventLog:
         predictions = self._streams["predictions"].snapshot()
         actuals = self._streams["actuals"].snapshot()
         return PinnedLog(self._spec, predictions, actuals, self._moved.snapshot())
-
-
-def window_date(window: Window) -> str:
-    """Return the local date on which a window starts, the partition that holds its rows."""
-    return window.key[:10]
 
 
 class PinnedLog:

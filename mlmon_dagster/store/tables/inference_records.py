@@ -19,10 +19,16 @@ from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.sql import literals, quote_identifier
-from mlmon_dagster.store.tables.columns import PARTITION_BY, UNMATCHED, aliases_of, record_schema
+from mlmon_dagster.store.tables.columns import (
+    PARTITION_BY,
+    UNMATCHED,
+    aliases_of,
+    record_schema,
+    window_date,
+)
 from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, retry, select_sql
 from mlmon_dagster.store.tables.engine import QueryEngine
-from mlmon_dagster.store.tables.event_log import EventLog, PinnedLog, window_date
+from mlmon_dagster.store.tables.event_log import EventLog, PinnedLog
 
 _DATES_PER_COMMIT = 30
 _GROUP_ROWS = 250_000  # logged rows whose records are in memory at a time
