@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -85,6 +85,27 @@ def test_a_post_that_another_worker_has_found_stays(
     assert rows_of(store, outbox)[0]["slack_ts"] == message.ts
     assert slack.calls.count("chat.postMessage") == 1
     assert errors == []
+
+
+def test_a_late_post_of_unclear_fate_leaves_one_copy(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    """Another worker looked before it came, so only the one that was frozen can know of two."""
+    settle(any_store, [spec_of()], day(2), result(1))
+
+    def another_posts() -> None:
+        wake_another(any_store, receiver)
+        slack.script("chat.postMessage", "after_500")
+
+    frozen = Freezing(receiver, another_posts, before=True)
+    quick = replace(IMPATIENT, settle_seconds=0.01)
+    deliver(any_store, {"slack": frozen}, policy=quick, clock=lambda: NOW, max_messages=1)
+
+    (row,) = rows_of(any_store, outbox)
+    (message,) = slack.messages
+    assert (row["status"], row["slack_ts"]) == ("sent", message.ts)
+    assert slack.calls.count("chat.postMessage") == 2
+    assert slack.calls.count("chat.delete") == 1
 
 
 def copies(slack: FakeSlack, n: int) -> list[str]:

@@ -80,6 +80,7 @@ class Delivery:
         payload: The frozen payload of the outbox row: ``slack`` and ``plain``.
         thread_ts: The message to answer to; empty for a new one.
         update_ts: The message to replace; empty to post.
+        kept_ts: Of several copies the one that stays; empty for the oldest.
     """
 
     idempotency_key: str
@@ -88,6 +89,7 @@ class Delivery:
     payload: Payload
     thread_ts: str = ""
     update_ts: str = ""
+    kept_ts: str = ""
 
 
 class Receiver(Protocol):

@@ -194,17 +194,19 @@ class SlackReceiver:
     def look_up(self, delivery: Delivery, since: float) -> Outcome:
         """Search the channel's history, or the thread, for the message.
 
-        If frozen workers have left more than one copy, the oldest stays.
+        If frozen workers have left more than one copy, one stays, see ``Delivery.kept_ts``.
         """
         if delivery.update_ts:
             return NotPosted("an update can be repeated")
         try:
             channel_id = delivery.channel_id or self._channel_id(delivery.channel)
             copies = self._copies(delivery, channel_id, since)
-            for ts in copies[1:]:
-                self.retract(delivery, Posted(ts, channel_id))
-            if copies:
-                return Posted(copies[0], channel_id)
+            kept = delivery.kept_ts if delivery.kept_ts in copies else "".join(copies[:1])
+            for ts in copies:
+                if ts != kept:
+                    self.retract(delivery, Posted(ts, channel_id))
+            if kept:
+                return Posted(kept, channel_id)
         except Exception as error:  # classified as above
             outcome = classify(error)
             if isinstance(outcome, Refused):

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -240,9 +240,29 @@ class Worker:
         # An update may be repeated freely; what was posted must be looked up.
         status = "queued" if claim.row["kind"] == "head" else "unknown"
         wait = self._backoff(claim) if claim.is_lookup else self.policy.settle_seconds
-        self._write(claim, status, error=outcome.error, next_at=self._after(wait))
+        settled = self._write(claim, status, error=outcome.error, next_at=self._after(wait))
         self.report.n_unclear += 1
         self._note(outcome.error)
+        if not settled and not claim.is_lookup and claim.row["kind"] != "head":
+            self._look_late(claim)
+
+    def _look_late(self, claim: Claim) -> None:
+        """Look for a copy that may have come after all, when another worker has posted as well.
+
+        It looked when this one's post was not there yet, and will not look again.
+        """
+        time.sleep(self.policy.settle_seconds)
+        for _ in range(_LOOKS_AFTER_A_LOST_LEASE):
+            row = outbox.get_row(self.store.state, claim.row["id"])
+            if row is None or row["status"] in ("unknown", "dead"):
+                return
+            if row["status"] in ("sent", "superseded"):
+                known = replace(self._delivery(claim), kept_ts=row["slack_ts"])
+                since = claim.row["attempt_at"] or claim.row["created_at"]
+                self.receivers[claim.row["receiver"]].look_up(known, since.timestamp())
+                return
+            time.sleep(_LOOK_SECONDS)
+        self._note("a message may be posted twice: a worker was frozen past its lease")
 
     def _write(self, claim: Claim, status: str, **values: Any) -> bool:
         return outbox.settle(self.store.state, claim, status, **values)
