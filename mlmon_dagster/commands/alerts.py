@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import author_option, future, models_of, past, specs_of
+from mlmon_dagster.commands.options import author_option, future, models_of, past, spec_of, specs_of
 from mlmon_dagster.errors import ConfigError, MlmonError
 
 if TYPE_CHECKING:
@@ -254,7 +254,6 @@ def digest(project: Project, printed: bool, every: Any, model: str | None) -> No
     """Show the digest of the day or week until now, or write the ones that are due."""
     from mlmon_dagster.alerts.messages.digest import compose_digest, write_digests
     from mlmon_dagster.alerts.messages.message import plain_text
-    from mlmon_dagster.commands.options import spec_of
 
     specs = [spec_of(project, model)] if model else specs_of(project)
     if printed:

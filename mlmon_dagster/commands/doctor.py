@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.commands.options import models_of
+from mlmon_dagster.commands.options import models_of, told_of_strays
 from mlmon_dagster.commands.outside import sentence
 from mlmon_dagster.errors import ConfigError, MlmonError
 from mlmon_dagster.project import Project, wall_clock
@@ -123,8 +123,6 @@ def _source(project: Project, spec: ModelSpec, stream: Stream, source: SqlSource
 
 def _landing_files(project: Project) -> Finding:
     """Look for files beside the landing files that no source matches."""
-    from mlmon_dagster.commands.options import models_of, told_of_strays
-
     told = told_of_strays(project, list(models_of(project).specs))
     cure = "Correct 'path' under 'source', or move the files where it looks, or delete them."
     return Finding("landing files", not told, told or "a source matches every one", cure)

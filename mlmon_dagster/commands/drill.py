@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlmon_dagster.commands.options import spec_of
-from mlmon_dagster.drill.drill import Finding, Subject
-from mlmon_dagster.drill.faults import FAULTS, Fault
+from mlmon_dagster.drill.drill import Drill, Finding, Subject
+from mlmon_dagster.drill.faults import FAULTS, NAMES, Fault
 from mlmon_dagster.drill.trial import HORIZON
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec, Window
@@ -77,8 +77,6 @@ def _subjects(
     n_windows: int,
     seed: int,
 ) -> Iterator[Subject]:
-    from mlmon_dagster.drill.drill import Drill
-    from mlmon_dagster.drill.faults import NAMES
     from mlmon_dagster.pipeline.work import Work
 
     _refuse_unknown(columns, list(spec.features), f"feature of {spec.model}")

@@ -15,7 +15,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import Granularity, ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.spec.text_table import harmless
+from mlmon_dagster.spec.text_table import harmless, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,8 +165,6 @@ def render(frame: pd.DataFrame, format_: str) -> str:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    from mlmon_dagster.spec.text_table import text_table
-
     numeric = ("value", "lower", "upper", "n")
     lines = [
         (

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec import ModelSpec, Window, complete_windows
+from mlmon_dagster.spec import ModelSpec, Window, complete_windows, read_models
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
@@ -42,7 +42,6 @@ def models_of(project: Project) -> Models:
     Raises:
         ConfigError: If it declares nothing at all.
     """
-    from mlmon_dagster.spec import read_models
     from mlmon_dagster.spec.loader import no_models
 
     found = read_models(project.models_folder, project.now())
@@ -159,7 +158,6 @@ def future(
 
 
 def _relative(context: click.Context, text: str | None, sign: int) -> dt.datetime | None:
-    from mlmon_dagster.errors import ConfigError
     from mlmon_dagster.project import parse_now
     from mlmon_dagster.spec.scalars import parse_duration
 

@@ -13,7 +13,7 @@ import click
 
 from mlmon_dagster.commands.options import as_of, moments_of, period, spec_of, specs_of
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec.text_table import harmless
+from mlmon_dagster.spec.text_table import harmless, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -204,7 +204,6 @@ def _render(frame: pd.DataFrame, format_: str) -> str:
 
 def _table(frame: pd.DataFrame) -> str:
     from mlmon_dagster.spec.scalars import printable
-    from mlmon_dagster.spec.text_table import text_table
 
     return text_table(
         [printable(str(name)) for name in frame.columns],

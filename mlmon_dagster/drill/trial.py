@@ -25,6 +25,7 @@ from mlmon_dagster.pipeline.baseline_choice import Comparison, baseline_of
 from mlmon_dagster.pipeline.families import FAMILIES
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
 from mlmon_dagster.pipeline.measure import compared
+from mlmon_dagster.pipeline.profile import whole_windows
 from mlmon_dagster.pipeline.work import Work, parts_of
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -221,19 +222,7 @@ class Trial:
         return found | {name: _for_each(stats, labels) for name, stats in stored.items()}
 
     def _stored(self, columns: tuple[str, ...], work: Work) -> Profiles:
-        from mlmon_dagster.profiles import load_profiles
-
-        loaded = load_profiles(
-            work.project.store,
-            work.spec,
-            start=work.start,
-            end=work.end,
-            dataset=PRODUCTION,
-            columns=columns,
-            slices=[()],
-            at=work.start,
-        )
-        starts = [window.start for window in work.windows]
+        loaded, starts = whole_windows(work, columns), [window.start for window in work.windows]
         return {name: _of_windows(stats, starts) for name, stats in loaded.items()}
 
     def _columns_of(self, family: str) -> list[str]:

@@ -37,7 +37,7 @@ from mlmon_dagster.spec.scalars import printable
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.places.objects import ObjectPlace, listed
+from mlmon_dagster.store.places.objects import ChangedError, ObjectPlace, fetch, listed
 from mlmon_dagster.store.tables.kept_rows import KeptRows, Mask
 
 _FOLDER_MARKER = "_SUCCESS"
@@ -381,8 +381,6 @@ def stage(candidate: Candidate, folder: Path, max_bytes: int) -> Staged:
 
 
 def _download(candidate: Candidate, place: Location, target: Path | None) -> str:
-    from mlmon_dagster.store.places.objects import ChangedError, fetch
-
     try:
         sha256 = fetch(place, target, candidate.etag)
     except ChangedError as error:

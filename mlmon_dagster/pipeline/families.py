@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.baseline_choice import Comparison
+from mlmon_dagster.pipeline.profile import whole_windows
 from mlmon_dagster.pipeline.steps import ASSETS
 from mlmon_dagster.pipeline.window_facts import (
     quarantined_files,
@@ -25,7 +26,7 @@ from mlmon_dagster.pipeline.window_facts import (
 )
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, declaration
-from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
+from mlmon_dagster.spec.baseline import LIVE
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 from mlmon_dagster.spec.monitors import (
     CORRELATION_CHANGE,
@@ -259,21 +260,11 @@ def _quality_metrics(spec: ModelSpec) -> Sequence[str]:
 
 def _unseen(work: Work, _: Baseline | None) -> References:
     from mlmon_dagster.metrics.quality import unseen_values
-    from mlmon_dagster.profiles import load_profiles
 
     names = [name for name, f in work.spec.features.items() if f.type == "categorical"]
     if not names:
         return {"unseen": {}}
-    profiles = load_profiles(
-        work.project.store,
-        work.spec,
-        start=work.start,
-        end=work.end,
-        dataset=PRODUCTION,
-        columns=names,
-        slices=[()],
-        at=work.start,
-    )
+    profiles = whole_windows(work, names)
     return {"unseen": {k: v for s in profiles.values() for k, v in unseen_values(s).items()}}
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step, parts_of
-from mlmon_dagster.spec.baseline import LIVE
+from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
 from mlmon_dagster.store import baselines
 from mlmon_dagster.store.state import erased_ids
 from mlmon_dagster.store.state.window_state import NO_BASELINE
 
 if TYPE_CHECKING:
-    pass
+    from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 
 def build_window_profiles(work: Work) -> dict[str, Numbers]:
@@ -52,3 +53,19 @@ def _build_part(work: Work) -> dict[str, Numbers]:
         window.key: {"n_columns": len(profiles), "n_slices": int(slices.get(window.start, 0))}
         for window in work.windows
     }
+
+
+def whole_windows(work: Work, columns: Sequence[str]) -> dict[str, ColumnStatistics]:
+    """Read the stored profiles of some columns, of production as a whole and of no slice."""
+    from mlmon_dagster.profiles import load_profiles
+
+    return load_profiles(
+        work.project.store,
+        work.spec,
+        start=work.start,
+        end=work.end,
+        dataset=PRODUCTION,
+        columns=columns,
+        slices=[()],
+        at=work.start,
+    )

@@ -130,22 +130,12 @@ ASSETS: tuple[AssetInfo, ...] = (
 
 
 BY_NAME = {info.name: info for info in ASSETS}
-
-
 WINDOWED = tuple(info.name for info in ASSETS if info.is_windowed)
-
-
 # What a window needs to be up to date: its assets, and the verdicts on them.
 STEPS = WINDOWED + tuple(
     f"{info.family}_check" for info in ASSETS if info.is_windowed and info.family
 )
-
-
 REPORTED = ("performance_trace", "health_report")
-
-
 MEASURED = ("data_quality", "drift", "performance", "estimated_performance", "service_health")
-
-
 # What is judged differently once ground truth counts as mature or closed.
 OF_ACTUALS = ("performance", "estimated_performance")

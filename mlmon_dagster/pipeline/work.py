@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from mlmon_dagster.pipeline.steps import STEPS
 from mlmon_dagster.project import Project
@@ -20,10 +19,6 @@ from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.store import baselines
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import StepMark, WindowInputs
-
-if TYPE_CHECKING:
-    pass
-
 
 Numbers = dict[str, object]
 

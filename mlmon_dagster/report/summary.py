@@ -317,8 +317,6 @@ def rolled_up_metrics(
         ConfigError: If the windows asked for are shorter than the profiles, or do not hold whole
             ones (a week that is cut by the end of a month is no part of either month).
     """
-    from mlmon_dagster.metrics.frames import concat_frames
-
     _refuse_finer(spec, granularity)
     baseline = load_baseline(store, spec)
     frames = []

@@ -10,7 +10,14 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from mlmon_dagster.spec import names
-from mlmon_dagster.spec.scalars import Declared, Duration, Names, format_duration, shown
+from mlmon_dagster.spec.scalars import (
+    Declared,
+    Duration,
+    Names,
+    format_duration,
+    parse_duration,
+    shown,
+)
 
 FileFormat = Literal["auto", "parquet", "csv", "jsonl", "kserve", "sagemaker"]
 EpochUnit = Literal["s", "ms", "us", "ns"]
@@ -159,8 +166,6 @@ class SqlSource(Declared):
 
 
 def _lookback(value: object) -> object:
-    from mlmon_dagster.spec.scalars import parse_duration
-
     if value is None or isinstance(value, dt.timedelta):
         return value
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**12:

@@ -31,13 +31,14 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import NoSuchModuleError, NoSuchTableError, SAWarning, SQLAlchemyError
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec import SqlSource
-from mlmon_dagster.spec.names import shown_url, url_problem, without_secrets
+from mlmon_dagster.spec.names import shown_url, without_secrets
 from mlmon_dagster.spec.sources import PER_SECOND
+from mlmon_dagster.store.state.database import parsed_url
 from mlmon_dagster.store.state.schema import source_cursor
 from mlmon_dagster.store.state.statements import upsert
 
@@ -157,11 +158,7 @@ def parse_source_url(text: str, variable: str) -> URL:
     Raises:
         ConfigError: If it is no URL; the URL itself, which may hold a password, is not repeated.
     """
-    problem = url_problem(text)
-    try:
-        url = make_url(text)
-    except (SQLAlchemyError, ValueError):
-        url, problem = URL.create("unknown"), problem or "it cannot be parsed"
+    url, problem = parsed_url(text)
     if problem:
         raise ConfigError(
             f"{variable} is not a database URL: {problem}. Write it like "

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.metrics.frames import concat_frames
+from mlmon_dagster.metrics.frames import MetricRows, concat_frames, stack_rows
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles.baseline import derived
 from mlmon_dagster.profiles.sql.loss_columns import loss_of
@@ -133,8 +133,6 @@ def _unjudged(
     spec: ModelSpec, profiles: Profiles, names: Collection[str], reason: str
 ) -> pd.DataFrame:
     """Return rows without a value for features that are not compared, with the reason."""
-    from mlmon_dagster.metrics.frames import MetricRows, stack_rows
-
     some = next(iter(profiles.values()), None)
     if some is None:
         return stack_rows([])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.metrics.frames import concat_frames
+from mlmon_dagster.metrics.frames import concat_frames, stack_rows
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge, select
 from mlmon_dagster.profiles.baseline import derived
 from mlmon_dagster.profiles.measure.drift import drift, residual_drift
@@ -30,7 +30,6 @@ def quality(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
     With a baseline also what is usual of unseen values among its windows.
     """
     from mlmon_dagster.metrics.drift.novelty import unseen_limits
-    from mlmon_dagster.metrics.frames import stack_rows
     from mlmon_dagster.metrics.quality import quality_metrics
 
     columns = [profiles[c] for c in spec.features if c in profiles]

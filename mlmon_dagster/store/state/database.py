@@ -22,6 +22,15 @@ _BUSY_MS = 60_000
 _MIGRATION_LOCK = 0x6D6C6D6F6E  # any fixed number: PostgreSQL's advisory locks are numbers
 
 
+def parsed_url(text: str) -> tuple[URL, str]:
+    """Return a database URL and what is wrong with it; nothing if it is a clear one."""
+    problem = url_problem(text) or ""
+    try:
+        return make_url(text), problem
+    except (SQLAlchemyError, ValueError):
+        return URL.create("unknown"), problem or "it cannot be parsed"
+
+
 def normalise_url(db_url: str) -> URL:
     """Parse a database URL and name the driver of PostgreSQL, whatever the URL's spelling.
 
@@ -29,11 +38,7 @@ def normalise_url(db_url: str) -> URL:
         ConfigError: If it is no URL, not a clear one, or neither SQLite nor PostgreSQL; the URL,
             which may hold a password, is not repeated.
     """
-    problem = url_problem(db_url)
-    try:
-        url = make_url(db_url)
-    except (SQLAlchemyError, ValueError):
-        url, problem = URL.create("unknown"), problem or "it cannot be parsed"
+    url, problem = parsed_url(db_url)
     if problem:
         raise ConfigError(
             f"The state database's URL (MLMON_DB_URL) cannot be used: {problem}. "

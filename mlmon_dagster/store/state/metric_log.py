@@ -236,8 +236,6 @@ def keep_history(conn: sa.Connection, frame: pd.DataFrame) -> pd.DataFrame:
         The rows to write: those that say the same as the newest row of their window are left
         out, so that its time stays that of the first computation.
     """
-    import numpy as np
-
     stored = _stored(conn, frame)
     if stored.empty:
         return frame

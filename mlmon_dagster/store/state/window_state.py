@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -13,9 +13,6 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.windows import Window, closes_at, first_window
 from mlmon_dagster.store.state.schema import window_state, window_step
 from mlmon_dagster.store.state.statements import insert, upsert
-
-if TYPE_CHECKING:
-    pass
 
 
 def mark_inputs(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -30,10 +30,6 @@ from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
 from mlmon_dagster.store.tables.columns import window_date
 from mlmon_dagster.store.tables.engine import QueryEngine
-
-if TYPE_CHECKING:
-    pass
-
 
 T = TypeVar("T")
 Partition = Mapping[str, str]
