@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 import warnings
@@ -99,6 +100,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if module is not None and isinstance(generator, np.random.Generator):
         first = _FIRST_STATES.setdefault(module.__name__, generator.bit_generator.state)
         generator.bit_generator.state = first
+
+
+@pytest.fixture(autouse=True)
+def _no_instance_of_another_test() -> Iterator[None]:
+    """Let definitions load without the Dagster instance that another test has closed.
+
+    Dagster keeps the newest opened instance's storage in a context variable; one that is closed
+    out of order, or fails while it is disposed of, is found there by whoever loads definitions
+    next, and only once the garbage is collected that fails.
+    """
+    if "dagster" not in sys.modules:
+        yield
+        return
+    from dagster._core.storage.defs_state.base import set_defs_state_storage
+
+    with set_defs_state_storage(None):
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
