@@ -376,7 +376,10 @@ def _left(folder: Path) -> dict[str, Any]:
     asked = {
         "metrics": "SELECT metric, dataset, slice_key, value, n FROM metric "
         "WHERE dataset = 'production' ORDER BY 1, 2, 3",
-        "verdicts": "SELECT DISTINCT window_start, monitor, status FROM monitor_result",
+        # The newest: a file that could not be read was news, and its window not judged for a while.
+        "verdicts": "SELECT window_start, monitor, slice_value, status FROM monitor_result "
+        "WHERE id IN (SELECT MAX(id) FROM monitor_result "
+        "GROUP BY monitor, dataset, window_start, slice_key, slice_value)",
         "alerts": "SELECT monitor, state FROM alert ORDER BY 1, 2",
         "messages": "SELECT kind, status FROM outbox ORDER BY 1, 2",
         "files": "SELECT stream, sha256, status, rows_in, n_new, n_duplicate, n_bad "
