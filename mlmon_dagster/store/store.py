@@ -44,8 +44,6 @@ class Store:
         storage_options: Mapping[str, str] | None = None,
         memory_limit: str = "2GB",
     ) -> None:
-        # Imported here, so that reading the state database needs neither DuckDB nor Arrow.
-
         self.root = root
         self.folder = folder
         self.storage_options = dict(storage_options or {})
