@@ -24,7 +24,7 @@ from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.demo import flights
 from mlmon_dagster.demo.story import declare
 from mlmon_dagster.pipeline.run import run
-from mlmon_dagster.pipeline.steps import WINDOWED
+from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
@@ -68,7 +68,9 @@ def main(sample: int = 12) -> None:
             launcher.materialize(spec, ("event_log", "baseline"))
 
             def run(some: Sequence[Window]) -> None:
-                assert launcher.materialize(spec, WINDOWED, some, is_backfill=True).is_success
+                assert launcher.materialize(
+                    spec, windowed_of(spec), some, is_backfill=True
+                ).is_success
 
             one = seconds(lambda: run(windows))
             single = statistics.median([seconds(partial(run, [w])) for w in chosen])

@@ -13,7 +13,7 @@ from mlmon_dagster.defs.instance import fail_dead_runs, open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.pipeline.plan import plan, try_again
-from mlmon_dagster.pipeline.steps import REPORTED, WINDOWED
+from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window
 
@@ -48,7 +48,7 @@ def run_model(
             click.echo(f"  {again}.")
         if strays := told_of_strays(project, [spec]):
             click.echo(f"  {strays}")
-        for windows, assets in [(period, WINDOWED)] if period else _stale(project, spec):
+        for windows, assets in [(period, windowed_of(spec))] if period else _stale(project, spec):
             click.echo(f"{spec.model}: {window_range(windows)}, {len(windows)} windows")
             history = len(windows) > HISTORY
             reports.append(launcher.materialize(spec, assets, windows, is_backfill=history))

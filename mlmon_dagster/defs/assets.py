@@ -20,7 +20,7 @@ from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, schema_changes
 from mlmon_dagster.pipeline.judge import judge_quarantined
 from mlmon_dagster.pipeline.run import WINDOW_STEPS
 from mlmon_dagster.pipeline.status import COLUMNS, status_of
-from mlmon_dagster.pipeline.steps import BY_NAME, MEASURED, AssetInfo
+from mlmon_dagster.pipeline.steps import BY_NAME, MEASURED, AssetInfo, assets_of
 from mlmon_dagster.pipeline.work import Numbers, Work, computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import (
@@ -67,7 +67,11 @@ def model_assets(project: Project, spec: ModelSpec) -> list[dg.AssetsDefinition 
         _landing(spec),
         _event_log(project, spec),
         _baseline(project, spec),
-        *(_windowed(project, spec, BY_NAME[name], body) for name, body in WINDOW_STEPS.items()),
+        *(
+            _windowed(project, spec, info, WINDOW_STEPS[info.name])
+            for info in assets_of(spec)
+            if info.is_windowed
+        ),
         *(_report(project, spec, BY_NAME[name], body) for name, body in REPORTS.items()),
     ]
 
@@ -107,9 +111,10 @@ def _landing(spec: ModelSpec) -> dg.AssetSpec:
 
 def _asset(spec: ModelSpec, info: AssetInfo, **more: Any) -> AssetDecorator:
     """Return the decorator that makes a function this asset of the model."""
+    missing = {other.name for other in BY_NAME.values()} - {mine.name for mine in assets_of(spec)}
     options: dict[str, Any] = {
         "key": asset_key(spec, info.name),
-        "deps": [asset_key(spec, dep) for dep in info.deps],
+        "deps": [asset_key(spec, dep) for dep in info.deps if dep not in missing],
         "group_name": spec.model,
         "description": info.description,
         "owners": list(spec.owners),
@@ -185,7 +190,12 @@ def overview_asset(project: Project, models: Models) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=OVERVIEW_KEY,
-        deps=[asset_key(spec, name) for spec in specs for name in MEASURED],
+        deps=[
+            asset_key(spec, info.name)
+            for spec in specs
+            for info in assets_of(spec)
+            if info.name in MEASURED
+        ],
         group_name="overview",
         description="Status of every monitored model, worst first: its newest window, firing "
         "alerts and worst check per family.",

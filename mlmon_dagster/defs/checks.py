@@ -13,7 +13,7 @@ from mlmon_dagster.defs.assets import asset_key, partitions_of, work_of
 from mlmon_dagster.defs.metadata import safe_metadata, table
 from mlmon_dagster.pipeline.families import FAMILIES
 from mlmon_dagster.pipeline.judge import judge, why_no_verdict
-from mlmon_dagster.pipeline.steps import ASSETS, AssetInfo
+from mlmon_dagster.pipeline.steps import AssetInfo, assets_of
 from mlmon_dagster.pipeline.work import computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
@@ -27,7 +27,7 @@ SHOWN = ("column", "slice", "metric", "value", "baseline", "threshold", "n", "st
 
 def model_checks(project: Project, spec: ModelSpec) -> list[dg.AssetChecksDefinition]:
     """Return one check definition per asset that carries a monitor family."""
-    return [_family_check(project, spec, info) for info in ASSETS if info.family]
+    return [_family_check(project, spec, info) for info in assets_of(spec) if info.family]
 
 
 def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.AssetChecksDefinition:

@@ -14,7 +14,7 @@ from mlmon_dagster.defs.metadata import numbers_only
 from mlmon_dagster.pipeline.families import FAMILIES, MEASURED_BY
 from mlmon_dagster.pipeline.measure import numbers_of
 from mlmon_dagster.pipeline.rebuild import record_numbers
-from mlmon_dagster.pipeline.steps import ASSETS, MEASURED, AssetInfo
+from mlmon_dagster.pipeline.steps import MEASURED, AssetInfo, assets_of
 from mlmon_dagster.pipeline.work import Numbers
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
@@ -47,7 +47,7 @@ def report_history(project: Project, spec: ModelSpec, instance: dg.DagsterInstan
     states = window_state.load(project.store.state, spec.model)
     windows = [w for w in complete_windows(spec.time, project.now()) if w.start in states]
     n_materializations = n_checks = 0
-    for info in ASSETS:
+    for info in assets_of(spec):
         if not info.is_windowed:
             continue
         done = [w for w in windows if info.name in states[w.start].steps]

@@ -18,7 +18,7 @@ from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, note_backlog
 from mlmon_dagster.pipeline.judge import judge, judge_quarantined
 from mlmon_dagster.pipeline.plan import Request, plan
-from mlmon_dagster.pipeline.steps import REPORTED, WINDOWED
+from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Granularity, Models, ModelSpec, complete_windows, production_end
@@ -267,7 +267,7 @@ def _schedule(
                 yield dg.RunRequest(
                     run_key=f"{spec.model}:{complete[-1].key}:{tick}",
                     asset_selection=[
-                        *keys_of(spec, ("event_log", "baseline", *WINDOWED, *REPORTED)),
+                        *keys_of(spec, ("event_log", "baseline", *windowed_of(spec), *REPORTED)),
                         OVERVIEW_KEY,
                     ],
                     tags={**range_tags(complete[-1:]), MODEL_TAG: spec.model},

@@ -25,7 +25,7 @@ from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.demo import flights
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.steps import REPORTED, WINDOWED
+from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.report.summary import rolled_up_metrics
 from mlmon_dagster.spec import ModelSpec, complete_windows
@@ -174,7 +174,7 @@ def _history(
         w for w in complete_windows(spec.time, project.now()) if w.key <= f"{LAST_OF_HISTORY}"
     ]
     with _stage(stages, f"backfill of {len(windows)} days in one run"):
-        backfill = launcher.materialize(spec, WINDOWED, windows, is_backfill=True)
+        backfill = launcher.materialize(spec, windowed_of(spec), windows, is_backfill=True)
         show_report(backfill)
     return first.is_success and backfill.is_success
 

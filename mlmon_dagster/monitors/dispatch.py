@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -28,6 +29,7 @@ _JUDGES: dict[str, Callable[[Evidence], list[Row]]] = {
     "performance": performance.judge,
     "estimated_performance": estimated_performance.judge,
     "service": service.judge,
+    "business": partial(performance.judge, family="business"),
 }
 
 
@@ -42,7 +44,7 @@ def evaluate(
     baseline: pd.DataFrame | None = None,
     baseline_windows: pd.DataFrame | None = None,
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None = None,
-    families: Sequence[str] = FAMILIES,
+    families: Iterable[str] = FAMILIES,
 ) -> list[dict[str, Any]]:
     """Judge windows by every monitor that the spec declares.
 

@@ -1,4 +1,4 @@
-"""Of family performance: predictions that lie elsewhere, beside what came true, than they did.
+"""Levels of performance and business: where predictions lie, beside what came true, as before?
 
 Calibration of scores and bias of a regression have no better side: they should stay what they were.
 """
@@ -26,6 +26,7 @@ from mlmon_dagster.monitors.evidence import (
 )
 from mlmon_dagster.monitors.wording import NAMES, no_verdict, number
 from mlmon_dagster.spec import PerformanceMonitor
+from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.names import TABLE
 
 _LEVEL = 0.0003  # of the test: a year of days has some 150 independent runs of five
@@ -245,7 +246,7 @@ def _result(
         evidence,
         window,
         monitor,
-        family="performance",
+        family=METRICS[monitor.metric].family,
         metric=monitor.metric,
         source=row,
         status=status,

@@ -1,8 +1,9 @@
-"""Family performance: realized performance below the baseline's, or past a fixed bound."""
+"""Families performance and business: worse than the baseline's windows, or past a fixed bound."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from mlmon_dagster.monitors.evidence import (
 from mlmon_dagster.monitors.levels import judge_level
 from mlmon_dagster.monitors.wording import no_verdict, number, subject
 from mlmon_dagster.spec import PerformanceMonitor
-from mlmon_dagster.spec.metric_registry import METRICS, is_loss
+from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily, is_loss
 from mlmon_dagster.spec.names import ALL
 
 _Q = 0.01
@@ -64,7 +65,7 @@ class _Change:
         return self.is_large and self.p <= _SURE
 
 
-def judge(evidence: Evidence) -> list[Row]:
+def judge(evidence: Evidence, family: MetricFamily = "performance") -> list[Row]:
     """Fail windows that are worse by the declared amount, and significantly so.
 
     `drop`: worse by at least that much than the baseline's windows on average, and outside the 95 %
@@ -77,7 +78,7 @@ def judge(evidence: Evidence) -> list[Row]:
     higher. Provisional windows are NO_DATA. Slices (if `slices` is set) must also hold against
     Benjamini-Hochberg, q = .01.
     """
-    monitors = evidence.spec.monitors.performance
+    monitors: Sequence[PerformanceMonitor] = getattr(evidence.spec.monitors, family)
     rows: list[Row] = []
     for window in evidence.windows:
         for monitor in monitors:
@@ -114,7 +115,7 @@ def _judge_cell(
     base = evidence.baseline_row(monitor.metric, row)
     reason = _no_data(evidence, window, monitor, row, base)
     common: dict[str, Any] = {
-        "family": "performance",
+        "family": METRICS[monitor.metric].family,
         "metric": monitor.metric,
         "source": row,
         "threshold": _threshold(monitor),

@@ -27,7 +27,7 @@ from mlmon_dagster.pipeline.window_facts import (
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, declaration
 from mlmon_dagster.spec.baseline import LIVE
-from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
+from mlmon_dagster.spec.metric_registry import AUTO, NOVEL, MetricFamily
 from mlmon_dagster.spec.monitors import (
     CORRELATION_CHANGE,
     CORRELATION_SHIFT,
@@ -89,6 +89,8 @@ class Family:
         explained_by_slices: Its monitors also read the metrics of slices.
         looks_back: Windows whose metrics a verdict reads, its own included.
         is_compared: Whether a verdict reads the baseline's own metrics, see ``references``.
+        compared: The profiled columns of the baseline that a verdict reads, if not those that
+            its metrics are made from.
         references: What verdicts read of the baseline and of profiles.
         facts: What its monitors must know of each window beside metrics and counts.
         counted: The rows of a window as this family counts them.
@@ -105,6 +107,7 @@ class Family:
     explained_by_slices: bool = False
     looks_back: Callable[[ModelSpec], int] = lambda spec: 1
     is_compared: Callable[[ModelSpec], bool] = lambda spec: False
+    compared: Callable[[ModelSpec], list[str]] | None = None
     references: Callable[[Work, Baseline | None], References] = lambda work, baseline: {}
     facts: Callable[[Work, Sequence[Window]], Sequence[Facts]] = lambda work, windows: [
         {} for _ in windows
@@ -293,11 +296,17 @@ def _drift_metrics(spec: ModelSpec) -> Sequence[str]:
     return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, *joint, *shap})
 
 
-# --- performance
+# --- performance, and business, which is judged alike
 
 
-def _performance_limits(spec: ModelSpec) -> str:
-    return "Limits: " + "; ".join(map(_limit, spec.monitors.performance)) + "."
+def _monitors_of(family: MetricFamily, spec: ModelSpec) -> Sequence[PerformanceMonitor]:
+    monitors: Sequence[PerformanceMonitor] = getattr(spec.monitors, family)
+    return monitors
+
+
+def _performance_limits(family: MetricFamily, spec: ModelSpec) -> str:
+    limits = "; ".join(map(_limit, _monitors_of(family, spec)))
+    return f"Limits: {limits}." if limits else ""
 
 
 def _limit(monitor: PerformanceMonitor) -> str:
@@ -308,41 +317,58 @@ def _limit(monitor: PerformanceMonitor) -> str:
     return str(monitor.metric)
 
 
-def _performance_metrics(spec: ModelSpec) -> Sequence[str]:
-    judged = {monitor.metric for monitor in spec.monitors.performance}
+def _performance_metrics(family: MetricFamily, spec: ModelSpec) -> Sequence[str]:
+    judged = {monitor.metric for monitor in _monitors_of(family, spec)}
     beside = {"calibration_gap": "actual_rate", "bias": "me"}  # what the sentence says
     return sorted(judged | {name for metric, name in beside.items() if metric in judged})
 
 
-def _levels(spec: ModelSpec) -> list[PerformanceMonitor]:
+def _levels(family: MetricFamily, spec: ModelSpec) -> list[PerformanceMonitor]:
     """Return what is judged by its level over several windows."""
-    return [monitor for monitor in spec.monitors.performance if monitor.shift is not None]
+    return [monitor for monitor in _monitors_of(family, spec) if monitor.shift is not None]
 
 
-def _own_performance(work: Work, baseline: Baseline | None) -> References:
+def _own_performance(family: MetricFamily, work: Work, baseline: Baseline | None) -> References:
     from mlmon_dagster.profiles.measure.measures import baseline_performance
 
-    own = baseline_performance(work.spec, baseline.windows) if baseline else None
-    return {"baseline": own, "baseline_windows": _windows_of(work, baseline)}
+    own = baseline_performance(work.spec, family, baseline.windows) if baseline else None
+    return {"baseline": own, "baseline_windows": _windows_of(family, work, baseline)}
 
 
-def _windows_of(work: Work, baseline: Baseline | None) -> pd.DataFrame | None:
+def _windows_of(family: MetricFamily, work: Work, baseline: Baseline | None) -> pd.DataFrame | None:
     """Return the performance of each window of the baseline, of what is judged by its level."""
     from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
     from mlmon_dagster.metrics.statistics import select
-    from mlmon_dagster.profiles.measure.measures import measure, performance_columns
+    from mlmon_dagster.profiles.measure.measures import columns_of, measure
 
-    levels = [monitor.metric for monitor in _levels(work.spec)]
+    levels = [monitor.metric for monitor in _levels(family, work.spec)]
     if baseline is None or not levels:
         return None
     whole = {
         name: select(stats, (stats.cells["slice_key"] == "all").to_numpy())
-        for name in performance_columns(work.spec)
+        for name in columns_of(work.spec, family)
         if name != SCORE_ORDER  # areas are not judged by their level, and take long
         and (stats := baseline.windows.get(name)) is not None
     }
-    found = measure(work.spec, "performance", whole, None)
+    found = measure(work.spec, family, whole, None)
     return found[found["metric"].isin(levels)]
+
+
+def _judged_alike(family: MetricFamily, measured: Measure) -> Family:
+    """Return a family of metrics that are held against the baseline's windows or a bound."""
+    return Family(
+        family,
+        limits=partial(_performance_limits, family),
+        measure=measured,
+        is_watched=lambda spec: spec.has_actuals and bool(_monitors_of(family, spec)),
+        is_due=lambda spec: spec.has_actuals,
+        metrics=partial(_performance_metrics, family),
+        explained_by_slices=True,
+        looks_back=lambda spec: max((m.over for m in _levels(family, spec)), default=1),
+        is_compared=lambda spec: any(m.is_relative for m in _monitors_of(family, spec)),
+        references=partial(_own_performance, family),
+        learns_at=("profiles", "drift"),
+    )
 
 
 # --- estimated performance
@@ -430,21 +456,12 @@ FAMILIES: Mapping[str, Family] = {
             explained_by_slices=True,
             learns_at=("profiles", "drift"),
         ),
-        Family(
+        _judged_alike(
             "performance",
-            limits=_performance_limits,
-            measure=_measure(
+            _measure(
                 "performance",
                 lambda spec: "baseline" if spec.task == "regression" else "nothing",
             ),
-            is_watched=lambda spec: spec.has_actuals and bool(spec.monitors.performance),
-            is_due=lambda spec: spec.has_actuals,
-            metrics=_performance_metrics,
-            explained_by_slices=True,
-            looks_back=lambda spec: max((m.over for m in _levels(spec)), default=1),
-            is_compared=lambda spec: any(m.is_relative for m in spec.monitors.performance),
-            references=_own_performance,
-            learns_at=("profiles", "drift"),
         ),
         Family(
             "estimated_performance",
@@ -456,6 +473,7 @@ FAMILIES: Mapping[str, Family] = {
                 (m.over for m in spec.monitors.estimated_performance), default=1
             ),
             is_compared=lambda spec: bool(spec.monitors.estimated_performance),
+            compared=partial(_columns, "performance"),
             references=_own_estimate,
         ),
         Family(
@@ -466,6 +484,7 @@ FAMILIES: Mapping[str, Family] = {
             metrics=lambda spec: _SERVICE,
             facts=volumes,
         ),
+        _judged_alike("business", _measure("business", lambda spec: "nothing")),
     )
 }
 # The asset that measures a family's metrics -> the family, in the order of the assets.

@@ -84,7 +84,7 @@ def judge_inputs(
     if not mine.is_due(spec):
         return  # no verdict is ever to come, which is no news
     asked = replace(work, windows=windows)
-    columns = FAMILIES["performance"].columns
+    columns = mine.compared or mine.columns
     for comparison in (
         comparisons(asked, family, columns(spec))
         if mine.is_compared(spec)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons, fixed_comparisons
 from mlmon_dagster.pipeline.families import MEASURED_BY, Family, Plotted
-from mlmon_dagster.pipeline.steps import OF_ACTUALS
+from mlmon_dagster.pipeline.steps import of_actuals
 from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step, parts_of
 from mlmon_dagster.spec import ALL, Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
@@ -106,7 +106,7 @@ def _marks(
     marks = {}
     for window in work.windows:
         mark = replace(mark_of(states, window, "profiles"), maturity="")
-        if step in OF_ACTUALS:
+        if step in of_actuals(work.spec):
             state = states.get(window.start)
             n, n_actual = (state.n_expected, state.n_actual) if state else (0, 0)
             maturity = maturity_of(work.spec, window, n, n_actual, work.now)

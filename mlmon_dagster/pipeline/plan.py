@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from mlmon_dagster.pipeline.baseline import baseline_windows, first_of
 from mlmon_dagster.pipeline.baseline_choice import baseline_of
-from mlmon_dagster.pipeline.steps import OF_ACTUALS, STEPS, WINDOWED
+from mlmon_dagster.pipeline.steps import BY_NAME, of_actuals, steps_of, windowed_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import (
     PRODUCTION,
@@ -92,8 +92,8 @@ def plan(
         baselines = sorted({(force.at(w.start) or "none")[:8] for w in windows})
         key += "" if assets != COMPARED else f":{_compared_with(spec, windows, inputs)}"
         key += f":{'+'.join(baselines)}:{_maturities(spec, windows, inputs, now)}:{attempt}"
-        if assets == WINDOWED and force.newest is None:
-            assets = ("baseline", *WINDOWED)
+        if assets == windowed_of(spec) and force.newest is None:
+            assets = ("baseline", *assets)
         requests.append(Request(spec, windows, assets, key))
     return requests
 
@@ -161,21 +161,28 @@ def stale_assets(
     """Return the assets of a window that have to be computed again, () if none.
 
     New events or actuals touch every asset, and so does a verdict that a crash prevented, or
-    another baseline than the one the window was profiled with. Where only time has passed, so that
-    ground truth counts as mature or closed now, what is about it is judged again and nothing else.
+    another baseline than the one the window was profiled with. Assets that the model has only now,
+    as it declares more, are computed alone. Where only time has passed, so that ground truth counts
+    as mature or closed now, what is about it is judged again and nothing else.
     """
     state = inputs.get(window.start)
     if state is None or state.attempts >= MAX_ATTEMPTS:
         return ()
     undone = StepMark(-1, "")
-    marks = {name: state.steps.get(name, undone) for name in STEPS}
-    if any(mark.revision < state.input_revision for mark in marks.values()):
-        return WINDOWED
+    marks = {name: state.steps.get(name, undone) for name in steps_of(spec)}
+    every, about_actuals = windowed_of(spec), of_actuals(spec)
+    behind = {name for name, mark in marks.items() if mark.revision < state.input_revision}
+    new = tuple(name for name in every if name not in state.steps)
+    if behind and not behind <= {*new, *(f"{BY_NAME[name].family}_check" for name in new)}:
+        return every
     if baseline_id is not None and marks["profiles"].maturity != baseline_id:
-        return WINDOWED
+        return every
+    if new:
+        return new
     maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now)
-    judged = {marks[step].maturity for name in OF_ACTUALS for step in (name, f"{name}_check")}
-    return () if judged == {maturity} else OF_ACTUALS
+    checks = [f"{BY_NAME[name].family}_check" for name in about_actuals]
+    judged = {marks[step].maturity for step in (*about_actuals, *checks)}
+    return () if judged == {maturity} else about_actuals
 
 
 def _moved(

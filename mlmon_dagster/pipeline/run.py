@@ -13,7 +13,7 @@ from mlmon_dagster.pipeline.measure import measure_windows
 from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.pipeline.profile import build_window_profiles
 from mlmon_dagster.pipeline.rebuild import rebuild_records
-from mlmon_dagster.pipeline.steps import BY_NAME, MEASURED, WINDOWED
+from mlmon_dagster.pipeline.steps import MEASURED, assets_of
 from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
@@ -26,26 +26,27 @@ WINDOW_STEPS: Mapping[str, Callable[[Work], dict[str, Numbers]]] = {
 }
 
 
-def run(work: Work, steps: Sequence[str] = WINDOWED) -> None:
+def run(work: Work, steps: Sequence[str] | None = None) -> None:
     """Compute steps of a model's windows, then judge the families that go with them.
 
     Args:
         work: The windows.
-        steps: Names of assets in any order; the baseline is fitted if it is among them.
+        steps: Names of assets in any order; the baseline is fitted if it is among them. By default
+            all that have windows.
     """
     compute(work, steps)
-    for info in (BY_NAME[name] for name in WINDOWED if name in steps):
-        if info.family:
+    for info in assets_of(work.spec):
+        if info.family and info.is_windowed and (steps is None or info.name in steps):
             judge(work, info.family)
 
 
-def compute(work: Work, steps: Sequence[str] = WINDOWED) -> None:
+def compute(work: Work, steps: Sequence[str] | None = None) -> None:
     """Compute steps of a model's windows in their order, and judge nothing."""
-    if "baseline" in steps:
+    if steps is not None and "baseline" in steps:
         fit_baseline(work)
-    for name, step in WINDOW_STEPS.items():
-        if name in steps:
-            step(work)
+    for info in assets_of(work.spec):
+        if info.is_windowed and (steps is None or info.name in steps):
+            WINDOW_STEPS[info.name](work)
 
 
 def look(project: Project, spec: ModelSpec, run_id: str) -> None:

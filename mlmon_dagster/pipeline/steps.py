@@ -1,13 +1,19 @@
-"""The steps of every model as a table: names, order, what each is, and its monitor family."""
+"""The steps of a model as a table: names, order, what each is, and who has it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from mlmon_dagster.spec import FAMILIES, ModelSpec
+from mlmon_dagster.spec.tasks import business_metrics
+
+_FAMILY_OF = {asset: family for family, asset in FAMILIES.items()}
 
 
 @dataclass(frozen=True)
 class AssetInfo:
-    """One asset of every model.
+    """One asset of a model.
 
     Attributes:
         name: Last part of its key.
@@ -15,8 +21,8 @@ class AssetInfo:
         kinds: Icons in the UI.
         description: What it is, for a person who sees it in the UI.
         is_windowed: Whether it has one partition per window.
-        family: Monitor family of its check, if it has one.
-        check: What that check says when it fails.
+        check: What its check says when it fails; none without.
+        is_of: Whether a model has it; most assets are of every model.
     """
 
     name: str
@@ -24,8 +30,13 @@ class AssetInfo:
     kinds: frozenset[str]
     description: str
     is_windowed: bool = True
-    family: str | None = None
     check: str = ""
+    is_of: Callable[[ModelSpec], bool] = lambda spec: True
+
+    @property
+    def family(self) -> str | None:
+        """The monitor family of its check, if it has one."""
+        return _FAMILY_OF.get(self.name)
 
 
 ASSETS: tuple[AssetInfo, ...] = (
@@ -37,7 +48,6 @@ ASSETS: tuple[AssetInfo, ...] = (
         "landing files that are new: each is checked against the declared schema, bad rows go to "
         "the dead letter, broken files to quarantine, and each content is taken once.",
         is_windowed=False,
-        family="freshness",
         check="Predictions have stopped coming: no event for longer than `no_data_for`.",
     ),
     AssetInfo(
@@ -53,7 +63,6 @@ ASSETS: tuple[AssetInfo, ...] = (
         frozenset({"duckdb", "deltalake"}),
         "One record per prediction of the window, with the newest actual joined. Rebuilt from the "
         "event log, so materializing a window again gives the same rows.",
-        family="schema",
         check="Rows or files of this window broke the declared schema.",
     ),
     AssetInfo(
@@ -67,7 +76,6 @@ ASSETS: tuple[AssetInfo, ...] = (
         ("profiles",),
         frozenset({"pandas"}),
         "Shares of null, not-a-number, unseen and out-of-range values per column.",
-        family="quality",
         check="A column has too many null, not-a-number, unseen or out-of-range values.",
     ),
     AssetInfo(
@@ -75,7 +83,6 @@ ASSETS: tuple[AssetInfo, ...] = (
         ("profiles", "baseline"),
         frozenset({"scipy", "pandas"}),
         "Distance of every column from the baseline, with the bias of small windows taken off.",
-        family="drift",
         check="A column's distribution is really and largely unlike the baseline's.",
     ),
     AssetInfo(
@@ -83,7 +90,6 @@ ASSETS: tuple[AssetInfo, ...] = (
         ("profiles", "baseline"),
         frozenset({"scipy", "pandas"}),
         "Realized performance with intervals, as far as ground truth has arrived.",
-        family="performance",
         check="Realized performance fell below the baseline or a fixed bound.",
     ),
     AssetInfo(
@@ -92,7 +98,6 @@ ASSETS: tuple[AssetInfo, ...] = (
         frozenset({"scipy", "pandas"}),
         "Performance without ground truth, from what the baseline's scores meant, with the band "
         "that the truth will lie in; once the truth is there, how far the estimate was off.",
-        family="estimated_performance",
         check="The estimate fell below the baseline's, or the truth turned out worse than the "
         "estimate: concept drift.",
     ),
@@ -101,8 +106,16 @@ ASSETS: tuple[AssetInfo, ...] = (
         ("profiles",),
         frozenset({"pandas"}),
         "Volume, latency percentiles and error rate of the serving system.",
-        family="service",
         check="Latency, errors or volume are past their bounds.",
+    ),
+    AssetInfo(
+        "business_impact",
+        ("profiles", "baseline"),
+        frozenset({"pandas"}),
+        "What came of the predictions: the mean outcome, and what decisions were worth at the "
+        "declared costs, as far as ground truth has arrived.",
+        check="Predictions are worth less than the baseline's, or than a fixed bound.",
+        is_of=lambda spec: bool(business_metrics(spec)),
     ),
     AssetInfo(
         "performance_trace",
@@ -120,6 +133,7 @@ ASSETS: tuple[AssetInfo, ...] = (
             "performance",
             "estimated_performance",
             "service_health",
+            "business_impact",
             "performance_trace",
         ),
         frozenset({"html", "matplotlib"}),
@@ -130,12 +144,33 @@ ASSETS: tuple[AssetInfo, ...] = (
 
 
 BY_NAME = {info.name: info for info in ASSETS}
-WINDOWED = tuple(info.name for info in ASSETS if info.is_windowed)
-# What a window needs to be up to date: its assets, and the verdicts on them.
-STEPS = WINDOWED + tuple(
-    f"{info.family}_check" for info in ASSETS if info.is_windowed and info.family
-)
 REPORTED = ("performance_trace", "health_report")
-MEASURED = ("data_quality", "drift", "performance", "estimated_performance", "service_health")
+MEASURED = tuple(
+    info.name for info in ASSETS if info.family and info.is_windowed and "profiles" in info.deps
+)
 # What is judged differently once ground truth counts as mature or closed.
-OF_ACTUALS = ("performance", "estimated_performance")
+_OF_ACTUALS = ("performance", "estimated_performance", "business_impact")
+
+
+def assets_of(spec: ModelSpec) -> tuple[AssetInfo, ...]:
+    """Return the assets that a model has, in the order of the lineage."""
+    return tuple(info for info in ASSETS if info.is_of(spec))
+
+
+def windowed_of(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the names of a model's assets that have one partition per window, in order."""
+    return tuple(info.name for info in assets_of(spec) if info.is_windowed)
+
+
+def of_actuals(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the names of a model's assets that are about its ground truth, in order."""
+    return tuple(name for name in windowed_of(spec) if name in _OF_ACTUALS)
+
+
+def steps_of(spec: ModelSpec) -> tuple[str, ...]:
+    """Return what a window needs to be up to date: its assets, and the verdicts on them."""
+    mine = [info for info in assets_of(spec) if info.is_windowed]
+    return (
+        *(info.name for info in mine),
+        *(f"{info.family}_check" for info in mine if info.family),
+    )

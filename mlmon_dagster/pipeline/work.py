@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from mlmon_dagster.pipeline.steps import STEPS
+from mlmon_dagster.pipeline.steps import steps_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.store import baselines
@@ -69,7 +69,8 @@ def mark_step(work: Work, step: str, marks: Mapping[dt.datetime, StepMark]) -> N
     """Record that a step of the run's windows is done."""
     with work.project.store.state.begin() as conn:
         window_state.mark(conn, work.spec.model, step, marks, work.now)
-        window_state.note_finished(conn, work.spec.model, STEPS, list(marks), work.now)
+        steps = steps_of(work.spec)
+        window_state.note_finished(conn, work.spec.model, steps, list(marks), work.now)
 
 
 def mark_of(states: Mapping[dt.datetime, WindowInputs], window: Window, step: str) -> StepMark:

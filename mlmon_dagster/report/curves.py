@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast, get_args
 
 from mlmon_dagster.metrics.statistics import merge
 from mlmon_dagster.monitors.wording import NAMES, number
@@ -15,9 +15,9 @@ from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.report.trace import HIGHER_IS_BETTER
 from mlmon_dagster.spec import Granularity, ModelSpec, PerformanceMonitor, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.metric_registry import METRICS, is_loss
+from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily, is_loss
 from mlmon_dagster.spec.names import ALL, TABLE
-from mlmon_dagster.spec.tasks import estimated, residual
+from mlmon_dagster.spec.tasks import business_metrics, estimated, residual
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import metric_log
 
@@ -56,14 +56,26 @@ class Curves:
 
     def performance(self) -> list[Curve]:
         """Return a curve per monitored performance metric, with baseline and limit."""
-        monitors = {str(m.metric): m for m in self._spec.monitors.performance}
-        frame, known = self._stored(list(monitors)), self._baseline_of("performance")
+        return self._judged("performance", {})
+
+    def business(self) -> list[Curve]:
+        """Return a curve of all that is known of what the predictions were worth."""
+        return self._judged("business", dict.fromkeys(business_metrics(self._spec)))
+
+    def _judged(
+        self, family: MetricFamily, unjudged: Mapping[str, PerformanceMonitor | None]
+    ) -> list[Curve]:
+        declared: Sequence[PerformanceMonitor] = getattr(self._spec.monitors, family)
+        monitors = {**unjudged, **{str(m.metric): m for m in declared}}
+        if not monitors:
+            return []
+        frame, known = self._stored(list(monitors)), self._baseline_of(family)
         return [
             self._curve(
                 frame[frame["metric"] == metric],
                 metric,
                 baseline=known.get((metric, TABLE)),
-                limit=_limit(monitor, known.get((metric, TABLE))),
+                limit=_limit(monitor, known.get((metric, TABLE))) if monitor else None,
             )
             for metric, monitor in monitors.items()
         ]
@@ -163,8 +175,10 @@ class Curves:
         """Return the baseline's own metrics by name and column, as monitors compare with them."""
         if self._baseline is None:
             return {}
-        if family == "performance":
-            frame = baseline_performance(self._spec, self._baseline.windows)
+        if family in get_args(MetricFamily):
+            frame = baseline_performance(
+                self._spec, cast("MetricFamily", family), self._baseline.windows
+            )
             frame = frame.assign(value=frame["usual"].fillna(frame["value"]))
         else:
             pooled = {

@@ -90,6 +90,7 @@ def health_report(
     curves = Curves(store, spec, baseline, episodes, now)
     sections = [
         _pictures("Performance", curves.performance()),
+        _pictures("Business", curves.business()),
         _pictures("Estimated without ground truth, and estimated - realized", curves.estimates()),
         _pictures("Drift: the worst columns", curves.drift()),
         _pictures("Null shares: the worst columns", curves.null_rates()),

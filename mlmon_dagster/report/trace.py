@@ -9,7 +9,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from mlmon_dagster.metrics.performance.decomposition import decompose, ratio_par
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns
 from mlmon_dagster.monitors.evidence import benjamini_hochberg
 from mlmon_dagster.profiles import load_baseline, load_profiles
-from mlmon_dagster.profiles.measure.measures import columns_of, performance
+from mlmon_dagster.profiles.measure.measures import MEASURES, columns_of
 from mlmon_dagster.profiles.sql.compiler import NULL_SLICE
 from mlmon_dagster.spec import (
     Granularity,
@@ -37,7 +37,7 @@ from mlmon_dagster.spec import (
     window_containing,
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.metric_registry import higher_is_better
+from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily, higher_is_better
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.predicate import Comparison, Every, NullTest, to_sql, to_text
 from mlmon_dagster.store import Store
@@ -118,19 +118,25 @@ def performance_trace(
         BaselineMissingError: If the model has no baseline yet.
     """
     baseline = load_baseline(store, spec, start if spec.baseline.is_rolling else None)
-    names = columns_of(spec, "performance")
-    now = load_profiles(store, spec, start=start, end=end, dataset=PRODUCTION, columns=names)
-    then = {name: stats for name, stats in baseline.windows.items() if name in names}
-    sides = _Sides(spec, _by_window(now), _by_window(then), min_rows)
-    frames = [sides.trace(metric) for metric in metrics or default_metrics(spec)]
-    filled = [frame for frame in frames if len(frame)]
+    wanted = list(metrics or default_metrics(spec))
+    frames: dict[str, pd.DataFrame] = {}
+    for family in get_args(MetricFamily):
+        mine = [metric for metric in wanted if METRICS[metric].family == family]
+        names = columns_of(spec, family) if mine else []
+        if not names:
+            continue
+        now = load_profiles(store, spec, start=start, end=end, dataset=PRODUCTION, columns=names)
+        then = {name: stats for name, stats in baseline.windows.items() if name in names}
+        sides = _Sides(spec, family, _by_window(now), _by_window(then), min_rows)
+        frames |= {metric: sides.trace(metric) for metric in mine}
+    filled = [frames[metric] for metric in wanted if len(frames.get(metric, ()))]
     empty = pd.DataFrame({name: [] for name in COLUMNS})
     return pd.concat(filled, ignore_index=True) if filled else empty
 
 
 def default_metrics(spec: ModelSpec) -> list[str]:
     """Return what is traced unless asked otherwise: monitored metrics first."""
-    declared = (m for m in spec.monitors.performance if m.shift is None)
+    declared = (m for m in (*spec.monitors.performance, *spec.monitors.business) if m.shift is None)
     monitored = [str(monitor.metric) for monitor in declared]
     return list(dict.fromkeys([*monitored, *_PLAIN[spec.task]]))
 
@@ -163,7 +169,9 @@ def _by_window(profiles: Profiles) -> dict[str, ColumnStatistics]:
 class _Sides:
     """The window's and the baseline's statistics, small slice values put together on both."""
 
-    def __init__(self, spec: ModelSpec, now: Profiles, then: Profiles, min_rows: int) -> None:
+    def __init__(
+        self, spec: ModelSpec, family: MetricFamily, now: Profiles, then: Profiles, min_rows: int
+    ) -> None:
         self.min_rows = min_rows
         rows = pd.concat(
             [_labelled(side).rename(name) for side, name in ((now, "now"), (then, "then"))], axis=1
@@ -172,7 +180,7 @@ class _Sides:
         small = pd.MultiIndex.from_tuples(few, names=_SLICE)
         windows = [_put_together(side, small) for side in (now, then)]
         self.now, self.then = (merge_columns(side, _SLICE) for side in windows)
-        measure = partial(_performance, spec)
+        measure = partial(_whole_table, spec, family)
         self.values = [
             measure(whole).join(standard_errors(side, measure), on=list(SERIES))
             for whole, side in zip((self.now, self.then), windows, strict=True)
@@ -202,7 +210,7 @@ class _Sides:
         found = ratio_parts(metric, side.get("score"), side.get("prediction"), side)
         if found is None:
             return None
-        # Whatever the ratio is of: all columns of performance have the same cells.
+        # Whatever the ratio is of: all columns of a family have the same cells.
         cells = next(iter(side.values())).cells
         index = pd.MultiIndex.from_frame(cells[list(_SLICE)])
         return pd.DataFrame({"numerator": found[0], "denominator": found[1]}, index=index)
@@ -275,8 +283,8 @@ def _rejoined(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(slice_key=frame["slice_key"].str.removesuffix(_SMALL))
 
 
-def _performance(spec: ModelSpec, side: Profiles) -> pd.DataFrame:
-    frame = performance(spec, side, None)
+def _whole_table(spec: ModelSpec, family: MetricFamily, side: Profiles) -> pd.DataFrame:
+    frame = MEASURES[family](spec, side, None)
     return frame[frame["column_name"] == TABLE]
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.monitors import Monitors
+from mlmon_dagster.spec.scalars import Declared
 
 Effect = Literal["followed", "kept", "refused"]
 
@@ -44,6 +46,20 @@ _FILES: Final = "the next file or batch"
 _REFIT: Final = "the baseline is fitted again and every window with rows is computed again"
 _MATURITY: Final = "windows whose maturity changes by it are judged again"
 _UPKEEP: Final = "the next daily upkeep"
+
+_OTHERWISE: Final = {"drift": {"baseline", "multivariate"}}  # keys that have rules of their own
+
+
+def _of_monitors() -> Iterator[Rule]:
+    """Yield a rule a family: verdicts that were told stand, whatever is declared later."""
+    for name, field in Monitors.model_fields.items():
+        family = field.alias or name
+        monitor = next(iter(get_args(field.annotation)), field.annotation)  # of a list, its items
+        assert isinstance(monitor, type)
+        assert issubclass(monitor, Declared)
+        keys = (key for key in monitor.model_fields if key not in _OTHERWISE.get(family, ()))
+        yield Rule(f"monitors.{family}", tuple(keys), "kept", _JUDGED)
+
 
 RULES: Final[tuple[Rule, ...]] = (
     Rule("", ("model",), "kept", "what is stored stays under the old name: another name is another "
@@ -88,25 +104,15 @@ RULES: Final[tuple[Rule, ...]] = (
          "followed", "windows with rows are compared again; of another kind the bins are fitted "
          "anew. A promoted baseline goes on until it is undone"),
     Rule("", ("slices", "classes", "top_k", "quantile"), "followed", _REFIT),
-    Rule("", ("costs", "fairness", "top_share"), "kept", "windows measured from now on; earlier "
+    Rule("", ("fairness", "top_share"), "kept", "windows measured from now on; earlier "
          "ones with `mlmon run MODEL --from --to`"),
-    Rule("monitors.schema", ("severity", "windows", "owner", "runbook", "bad_rate",
-         "duplicate_rate", "conflict_rate"), "kept", _JUDGED),
-    Rule("monitors.freshness", ("severity", "windows", "owner", "runbook", "no_data_for",
-         "actuals_missing"), "kept", _JUDGED),
-    Rule("monitors.quality", ("severity", "windows", "owner", "runbook", "columns", "null_rate",
-         "nan_rate", "unseen_rate", "out_of_range_rate", "min_rows"), "kept", _JUDGED),
-    Rule("monitors.drift", ("severity", "windows", "owner", "runbook", "columns", "method", "also",
-         "above", "auto", "error_at", "q", "min_rows", "slices", "attribution"), "kept", _JUDGED),
+    Rule("", ("costs",), "followed", "declared or taken away: every window with rows is valued; "
+         "other numbers: windows measured from now on, earlier ones with `mlmon run MODEL --from "
+         "--to`"),
+    *_of_monitors(),
     Rule("monitors.drift", ("baseline",), "followed", "the newest 1,000 windows are judged again"),
     Rule("monitors.drift", ("multivariate",), "followed", f"declared or taken away: {_REFIT}; its "
          "limits: windows judged from now on"),
-    Rule("monitors.performance", ("severity", "windows", "owner", "runbook", "metric", "drop",
-         "change", "shift", "over", "above", "below", "error_at", "slices"), "kept", _JUDGED),
-    Rule("monitors.estimated_performance", ("severity", "windows", "owner", "runbook", "metric",
-         "drop", "residual", "over"), "kept", _JUDGED),
-    Rule("monitors.service", ("severity", "windows", "owner", "runbook", "p95_latency_ms",
-         "p99_latency_ms", "error_rate", "n", "volume_drop"), "kept", _JUDGED),
     Rule("alerts", ("slack", "webhook", "email", "routes", "fallback"), "kept", _SEND),
     Rule("alerts", ("repeat", "group_wait", "group_interval", "digest"), "kept",
          "the next message or digest"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import policy_problems
 from mlmon_dagster.spec.declaration import alias_problems, attribution_problems, retention_problems
+from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily
 from mlmon_dagster.spec.predicate import parse_predicate, predicate_columns
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
 from mlmon_dagster.spec.sources import source_problems
@@ -216,8 +217,9 @@ def _monitors(spec: Declaration) -> Iterator[Problem]:
         yield Problem(("monitors", "drift", "baseline"), "needs columns.model_version")
     if not spec.monitors.freshness.no_data_for:
         yield Problem(("monitors", "freshness", "no_data_for"), "must be longer than 0s")
-    if "performance" in spec.monitors.model_fields_set:
-        yield from _performance(spec)
+    for family in get_args(MetricFamily):
+        if family in spec.monitors.model_fields_set:
+            yield from _performance(spec, family)
     if "estimated_performance" in spec.monitors.model_fields_set:
         yield from (Problem(path, said) for path, said in estimate_problems(spec))
     yield from _service(spec)
@@ -236,18 +238,23 @@ def _monitored_columns(spec: Declaration, family: str) -> Iterator[Problem]:
             yield Problem((*where, index), f"'{column}' is not a feature{hint}")
 
 
-def _performance(spec: Declaration) -> Iterator[Problem]:
+def _performance(spec: Declaration, family: MetricFamily) -> Iterator[Problem]:
+    declared = getattr(spec.monitors, family)
     seen: set[str] = set()
-    for index, monitor in enumerate(spec.monitors.performance):
-        where: FieldPath = ("monitors", "performance", index)
+    for index, monitor in enumerate(declared):
+        where: FieldPath = ("monitors", family, index)
         if monitor.metric in seen:
             yield Problem(where, f"{monitor.metric} is monitored twice; keep one")
         seen.add(monitor.metric)
+        other = METRICS[monitor.metric].family
+        if other != family:
+            said = f"{monitor.metric} is of {other}; write it under monitors.{other}"
+            yield Problem(where, said)
         yield from _said(where, metric_problem(spec, monitor.metric))
-    if spec.monitors.performance and not spec.has_actuals:
+    if declared and not spec.has_actuals:
         yield Problem(
-            ("monitors", "performance"),
-            "performance needs ground truth: declare source.actuals and columns.actual",
+            ("monitors", family),
+            f"{family} needs ground truth: declare source.actuals and columns.actual",
         )
 
 

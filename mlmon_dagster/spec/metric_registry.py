@@ -1,4 +1,4 @@
-"""Every metric of realized performance: name, tasks, formula, direction, unit and range.
+"""Every metric of performance and of business: name, tasks, formula, direction, unit and range.
 
 The one table that the spec's checks, the monitors, the reports and docs/metrics.md go by.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Better = Literal["higher", "lower", "neither"]
+MetricFamily = Literal["performance", "business"]
 AUTO: Final = "_auto"  # ends the name of the limit that a drift distance's baseline suggests
 NOVEL: Final = "novel_rate"  # share of rows outside the baseline's range
 INF: Final = float("inf")
@@ -32,10 +33,11 @@ class MetricInfo:
         better: Which way is better; ``neither`` for what only describes the data, and for
             differences whose best value is 0.
         unit: ``1`` for shares and indices, ``nat``, ``actual`` (the unit of the actual),
-            ``cost`` (the unit of the spec's costs) or ``row``.
+            ``cost`` (the unit of the spec's costs), ``outcome`` or ``row``.
         low: Smallest value. high: Largest.
         needs: Roles of ``columns``, or keys of the spec, without which it is not computed.
         fallback: Roles that will do instead.
+        family: Whose asset computes it, and under which key of ``monitors`` it is judged.
     """
 
     name: str
@@ -48,6 +50,7 @@ class MetricInfo:
     high: float = 1.0
     needs: tuple[str, ...] = ()
     fallback: tuple[str, ...] = ()
+    family: MetricFamily = "performance"
 
 
 _SCORED = ("score",)
@@ -79,9 +82,6 @@ def _binary() -> list[MetricInfo]:
         MetricInfo("precision", "Precision", b, "TP / (TP + FP)", "higher", needs=_DECIDED),
         MetricInfo("recall", "Recall", b, "TP / (TP + FN)", "higher", needs=_DECIDED),
         MetricInfo("f1", "F1", b, "2 TP / (2 TP + FP + FN)", "higher", needs=_DECIDED),
-        MetricInfo("expected_value", "Expected value", b,
-                   "-(tp TP + fp FP + fn FN + tn TN) / n with the spec's costs", "higher",
-                   unit="cost", low=-INF, high=INF, needs=("prediction", "costs")),
         MetricInfo("predicted_rate", "Share predicted positive", b, "predicted positives / rows",
                    "neither", needs=_DECIDED),
         MetricInfo("actual_rate", "Share of positives", b, "actual positives / n", "neither"),
@@ -213,9 +213,22 @@ def _ranking() -> list[MetricInfo]:
     ]
 
 
+def _business() -> list[MetricInfo]:
+    return [
+        MetricInfo("mean_outcome", "Mean outcome", (*_EVERY, RANKING),
+                   "mean of the outcomes that are known", "higher",
+                   unit="outcome", low=-INF, high=INF, needs=("outcome",), family="business"),
+        MetricInfo("expected_value", "Expected value", (BINARY,),
+                   "-(tp TP + fp FP + fn FN + tn TN) / n with the spec's costs", "higher",
+                   unit="cost", low=-INF, high=INF, needs=("prediction", "costs"),
+                   family="business"),
+    ]  # fmt: skip
+
+
 METRICS: Final[dict[str, MetricInfo]] = {
     info.name: info
-    for info in (*_binary(), *_shared(), *_multiclass(), *_regression(), *_ranking())
+    for every in (_binary, _shared, _multiclass, _regression, _ranking, _business)
+    for info in every()
 }
 
 

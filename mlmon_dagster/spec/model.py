@@ -38,6 +38,7 @@ from mlmon_dagster.spec.declaration import (
 )
 from mlmon_dagster.spec.monitors import (
     FAMILIES,
+    BusinessMonitor,
     Condition,
     DriftMethod,
     DriftMonitor,
@@ -71,6 +72,7 @@ __all__ = [
     "ActualsPolicy",
     "AlertPolicy",
     "BaselineSpec",
+    "BusinessMonitor",
     "Columns",
     "Condition",
     "Costs",

@@ -21,16 +21,17 @@ from mlmon_dagster.spec.scalars import (
     switched,
 )
 
-# In the order in which people look at them.
-FAMILIES = (
-    "schema",
-    "freshness",
-    "quality",
-    "drift",
-    "performance",
-    "estimated_performance",
-    "service",
-)
+# Family -> the asset that carries its check, in the order in which people look at them.
+FAMILIES: Final = {
+    "schema": "inference_store",
+    "freshness": "event_log",
+    "quality": "data_quality",
+    "drift": "drift",
+    "performance": "performance",
+    "estimated_performance": "estimated_performance",
+    "service": "service_health",
+    "business": "business_impact",
+}
 Severity = Literal["WARN", "ERROR"]
 DriftMethod = Literal[
     "psi",
@@ -356,6 +357,13 @@ class PerformanceMonitor(_Monitor):
         return worse >= self.error_at * scale
 
 
+class BusinessMonitor(PerformanceMonitor):
+    """What came of the predictions, against the baseline or a fixed bound, as of performance."""
+
+    metric: PerformanceMetric = "mean_outcome"
+    severity: Severity = "WARN"
+
+
 class EstimateMonitor(_Monitor):
     """Performance estimated without ground truth, and the estimate's distance from the truth.
 
@@ -393,12 +401,12 @@ class Monitors(Declared):
     )
     estimated_performance: Annotated[tuple[EstimateMonitor, ...], BeforeValidator(_listed)] = ()
     service: ServiceMonitor = ServiceMonitor()
+    business: Annotated[tuple[BusinessMonitor, ...], BeforeValidator(_listed)] = ()
 
     def each(self) -> Iterator[tuple[tuple[str | int, ...], _Monitor]]:
         """Yield every declared monitor with its place in the spec, such as ``("drift",)``."""
         for name in ("schema", "freshness", "quality", "drift", "service"):
             yield (name,), getattr(self, "schema_" if name == "schema" else name)
-        for index, monitor in enumerate(self.performance):
-            yield ("performance", index), monitor
-        for index, estimate in enumerate(self.estimated_performance):
-            yield ("estimated_performance", index), estimate
+        for name in ("performance", "estimated_performance", "business"):
+            for index, monitor in enumerate(getattr(self, name)):
+                yield (name, index), monitor

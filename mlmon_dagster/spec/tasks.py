@@ -54,6 +54,15 @@ def declared_classes(spec: Declaration) -> tuple[str, ...]:
     return tuple(sorted({*(spec.classes or ()), *(spec.columns.scores or {})}))
 
 
+def business_metrics(spec: Declaration) -> tuple[str, ...]:
+    """Return what can be said of a model's worth, () without outcomes and costs."""
+    return tuple(
+        name
+        for name, info in METRICS.items()
+        if info.family == "business" and metric_problem(spec, name) is None
+    )
+
+
 def default_performance(spec: Declaration) -> tuple[PerformanceMonitor, ...]:
     """Return what is monitored of a model's performance unless it says otherwise."""
     metric, drop = _DEFAULTS[spec.task]

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.monitors import wording
+from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state.statements import Row
 
@@ -21,15 +22,6 @@ _RANK = {"ERROR": 0, "WARN": 1}
 _NAMED = {"unseen": "unseen values", "quarantined": "files", "bad_reasons": "reasons"}
 _OF_RUNS = ("failed_run", "failed_check", "failed_stuck")
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_ASSETS = {  # the asset whose page shows a family's checks
-    "schema": "inference_store",
-    "freshness": "event_log",
-    "quality": "data_quality",
-    "drift": "drift",
-    "performance": "performance",
-    "estimated_performance": "estimated_performance",
-    "service": "service_health",
-}
 
 
 @dataclass(frozen=True)
@@ -199,7 +191,7 @@ def dagster_links(base_url: str) -> Links:
         if view.row["family"] == "pipeline":
             page = f"runs/{quote(run_id)}" if run_id else "automation"
             return (("Run" if run_id else "Automation", f"{base}/{page}"),)
-        asset = _ASSETS.get(view.row["family"], "health_report")
+        asset = FAMILIES.get(view.row["family"], "health_report")
         page = f"{base}/assets/{model}/{asset}"
         check = quote(view.row["family"])
         found = [("Asset", page), ("Check", f"{page}?view=checks&checkDetail={check}")]

@@ -19,7 +19,6 @@ from mlmon_dagster.metrics.performance.loss_means import (
     coverage_bias,
     early_actual_gap,
     mean_rows,
-    t_factor,
 )
 from mlmon_dagster.metrics.performance.roc import (
     MIN_RARER,
@@ -42,7 +41,6 @@ def performance_metrics(
     losses: Mapping[str, ColumnStatistics] | None = None,
     *,
     top_share: float = 0.1,
-    costs: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Every metric of realized performance of a binary classifier, per cell.
 
@@ -55,14 +53,13 @@ def performance_metrics(
             of the rows; of others they come from the score's bins, within the bound that is part
             of their interval.
         top_share: Share of the rows that counts as the top for lift.
-        costs: Cost of a row by outcome (tp, fp, fn, tn); without it no expected_value.
 
     Returns:
         MetricFrame, column `:table`, `n` = rows with an actual (all rows for predicted_rate).
         From the score: roc_auc, pr_auc, ks_separation, lift, brier, log_loss, calibration_error,
         calibration_gap.
         From the confusion counts, at the model's own decision: precision, recall, specificity, f1,
-        accuracy, balanced_accuracy, mcc, expected_value, predicted_rate. From either: actual_rate,
+        accuracy, balanced_accuracy, mcc, predicted_rate. From either: actual_rate,
         actual_coverage_bias. `reason` of a NaN: no_actuals, no_rows, single_class,
         few_of_rarer_class (under 10; areas, ks_separation), few_rows (calibration_error and lift
         under 50), no_predicted_positives (precision), no_actual_positives (recall, lift),
@@ -73,7 +70,7 @@ def performance_metrics(
     if score is not None:
         metrics += _score_metrics(score, losses, top_share)
     if confusion is not None:
-        metrics += _confusion_metrics(confusion, costs, with_actual_rate=score is None)
+        metrics += _confusion_metrics(confusion, with_actual_rate=score is None)
     either = score if score is not None else confusion
     if either is not None:
         counts = label_counts(either.counts)
@@ -257,9 +254,7 @@ def _calibration_error(
     return np.abs(gap).sum(axis=1) / total, bias, most, spread
 
 
-def _confusion_metrics(
-    confusion: ColumnStatistics, costs: Mapping[str, float] | None, *, with_actual_rate: bool
-) -> list[MetricRows]:
+def _confusion_metrics(confusion: ColumnStatistics, *, with_actual_rate: bool) -> list[MetricRows]:
     cells = confusion.cells
     counts = label_counts(confusion.counts)
     tn, tp = counts[:, 0, 1], counts[:, 1, 2]
@@ -279,8 +274,6 @@ def _confusion_metrics(
     balanced, correlation = estimate(table, balanced_accuracy), estimate(table, mcc, "fisher")
     for metric, found in (("balanced_accuracy", balanced), ("mcc", correlation)):
         metrics.append(table_rows(cells, metric, *found, n, no_actuals, "delta-1"))
-    if costs is not None:
-        metrics.append(_value_rows(cells, {"tn": tn, "fp": fp, "fn": fn, "tp": tp}, costs, n))
     if with_actual_rate:
         metrics.append(_rate_rows(cells, "actual_rate", tp + fn, n, no_actuals))
     return metrics
@@ -314,22 +307,6 @@ def _f1_rows(
     reason = np.where(reason == "", np.where(union == 0, "no_positives", ""), reason)
     value, low, high = (2 * x / (1 + x) for x in (share, lower, upper))
     return table_rows(cells, "f1", value, low, high, n, reason, "wilson-1")
-
-
-def _value_rows(
-    cells: pd.DataFrame, counts: Mapping[str, Ints], costs: Mapping[str, float], n: Ints
-) -> MetricRows:
-    """Mean value of a row: minus its cost."""
-    total = sum((-costs[name] * count for name, count in counts.items()), np.zeros(len(n)))
-    squares = sum((costs[name] ** 2 * count for name, count in counts.items()), np.zeros(len(n)))
-    value = rate(total, n)
-    variance = rate(np.maximum(squares - value * total, 0), n - 1)
-    half = t_factor(n) * np.sqrt(rate(variance, n))
-    reason = np.where(n == 0, "no_actuals", "")
-    version = "mean-1@" + ",".join(f"{name}={cost:g}" for name, cost in sorted(costs.items()))
-    return table_rows(
-        cells, "expected_value", value, value - half, value + half, n, reason, version
-    )
 
 
 _FLOOR = 0.3  # share of the binomial variance that is the least

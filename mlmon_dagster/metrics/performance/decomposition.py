@@ -31,7 +31,7 @@ LOSS_OF = {
     "brier": ":brier", "log_loss": ":log_loss", "top_k_accuracy": ":top_k", "me": ":error",
     "mae": ":absolute_error", "mape": ":percentage_error", "smape": ":symmetric_error",
     "quantile_loss": ":quantile_loss", "ndcg": ":ndcg", "mrr": ":reciprocal_rank",
-    "map": ":average_precision", "hit_rate": ":hit",
+    "map": ":average_precision", "hit_rate": ":hit", "mean_outcome": ":outcome",
 }  # fmt: skip
 _RIGHT = ("accuracy", "micro_precision", "micro_recall", "micro_f1")
 Counts = NDArray[np.int64]

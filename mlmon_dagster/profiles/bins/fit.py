@@ -54,6 +54,7 @@ from mlmon_dagster.profiles.sql.loss_columns import (
     bound_of,
     group_columns,
     loss_columns,
+    outcome_columns,
     resolve,
     row_source,
 )
@@ -98,9 +99,10 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
 
     Returns:
         Column name -> kind and SQL expression: the features, then the roles that the spec
-        declares, then the losses of its task. Of a time the seconds from then to the event
-        (negative for what is to come), of a text its length; booleans ``false`` and ``true``,
-        personal categories a keyed digest. The output of a regression is profiled like a feature.
+        declares, then the losses of its task and its outcome. Of a time the seconds from then to
+        the event (negative for what is to come), of a text its length; booleans ``false`` and
+        ``true``, personal categories a keyed digest. The output of a regression is profiled like a
+        feature.
 
     Raises:
         ValueError: If the key is needed and missing.
@@ -122,7 +124,7 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
         found["latency_ms"] = ("latency", "latency_ms")
     if roles.status is not None:
         found["status"] = ("status", "status")
-    return found | loss_columns(spec) | attribution_columns(spec)
+    return found | loss_columns(spec) | outcome_columns(spec) | attribution_columns(spec)
 
 
 def _read(name: str, kind: FeatureType) -> tuple[Kind, str]:

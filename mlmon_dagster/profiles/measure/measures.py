@@ -9,10 +9,17 @@ from mlmon_dagster.metrics.frames import concat_frames, stack_rows
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge, select
 from mlmon_dagster.profiles.baseline import derived
 from mlmon_dagster.profiles.measure.drift import drift, residual_drift
-from mlmon_dagster.profiles.sql.loss_columns import group_columns, loss_columns, loss_of
+from mlmon_dagster.profiles.sql.loss_columns import (
+    OUTCOME,
+    group_columns,
+    loss_columns,
+    loss_of,
+    outcome_columns,
+)
 from mlmon_dagster.profiles.storage import all_over_versions, side_by_side
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec import ModelSpec, PerformanceMonitor
 from mlmon_dagster.spec.declaration import attributed
+from mlmon_dagster.spec.metric_registry import MetricFamily
 from mlmon_dagster.spec.names import ALL
 
 if TYPE_CHECKING:
@@ -73,14 +80,12 @@ def performance(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) 
     if spec.task == "regression":
         drifted = residual_drift(spec, profiles, baseline)
         return concat_frames([regression_metrics(profiles), drifted])
-    costs = spec.costs.model_dump() if spec.costs else None
     found = [
         performance_metrics(
             profiles.get("score"),
             profiles.get("prediction"),
             profiles,
             top_share=spec.top_share,
-            costs=costs,
         )
     ]
     if spec.fairness is not None and "prediction" in profiles:
@@ -97,11 +102,20 @@ def service(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
     return service_metrics(profiles.get("latency_ms"), profiles.get("status"))
 
 
+def business(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
+    """Return the mean outcome, and what decisions were worth at the declared costs."""
+    from mlmon_dagster.metrics.business import business_metrics
+
+    costs = spec.costs.model_dump() if spec.costs else None
+    return business_metrics(profiles.get(OUTCOME), profiles.get("prediction"), costs)
+
+
 MEASURES: dict[str, Callable[[ModelSpec, Profiles, Profiles | None], pd.DataFrame]] = {
     "quality": quality,
     "drift": drift,
     "performance": performance,
     "service": service,
+    "business": business,
 }
 
 
@@ -119,6 +133,7 @@ def columns_of(spec: ModelSpec, family: str) -> list[str]:
         ],
         "performance": performance_columns(spec),
         "service": ["latency_ms", "status"],
+        "business": [*outcome_columns(spec), *(["prediction"] if spec.costs else [])],
     }[family]
 
 
@@ -153,11 +168,12 @@ def measure_versions(
     return MEASURES[family](spec, parts, baseline) if parts else concat_frames([])
 
 
-def baseline_performance(spec: ModelSpec, baseline: Profiles) -> pd.DataFrame:
+def baseline_performance(spec: ModelSpec, family: MetricFamily, baseline: Profiles) -> pd.DataFrame:
     """Return a baseline's own performance: of all its rows, and how its windows usually are.
 
     Args:
         spec: The model.
+        family: Or what the business got out of its predictions.
         baseline: Column -> statistics of the baseline's windows.
 
     Returns:
@@ -166,11 +182,12 @@ def baseline_performance(spec: ModelSpec, baseline: Profiles) -> pd.DataFrame:
     """
     from mlmon_dagster.metrics.clusters import SERIES, usual_windows
 
-    columns = {c: baseline[c] for c in performance_columns(spec) if c in baseline}
+    columns = {c: baseline[c] for c in columns_of(spec, family) if c in baseline}
     pooled = {c: merge(s, ("dataset", "slice_key", "slice_value")) for c, s in columns.items()}
-    if not any(m.slices for m in spec.monitors.performance if m.is_relative):
+    monitors: Sequence[PerformanceMonitor] = getattr(spec.monitors, family)
+    if not any(m.slices for m in monitors if m.is_relative):
         columns = {
             c: select(s, (s.cells["slice_key"] == ALL).to_numpy()) for c, s in columns.items()
         }
-    usual = usual_windows(measure(spec, "performance", columns, None))
-    return measure(spec, "performance", pooled, None).join(usual, on=list(SERIES))
+    usual = usual_windows(measure(spec, family, columns, None))
+    return measure(spec, family, pooled, None).join(usual, on=list(SERIES))

@@ -21,6 +21,7 @@ from mlmon_dagster.spec.tasks import RESIDUAL, class_scores
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 
 LAG = ":lag"
+OUTCOME = ":outcome"
 DECIDED = ":decided_score"  # the score of the rows that were decided positive
 GROUPED = (":ndcg", ":reciprocal_rank", ":average_precision", ":hit")
 # Losses that cannot be larger, so that their sums' unit does not depend on the baseline.
@@ -43,6 +44,14 @@ def loss_columns(spec: ModelSpec) -> Values:
         "regression": _regression,
     }.get(spec.task, lambda _: {})(spec)
     return found | _by_lag(spec)
+
+
+def outcome_columns(spec: ModelSpec) -> Values:
+    """Return the loss column of what came of the predictions; none if nothing is logged of it."""
+    if spec.columns.outcome is None:
+        return {}
+    cut = f"LEAST(GREATEST(outcome, -{_HUGE}), {_HUGE})"
+    return {OUTCOME: ("loss", f"CASE WHEN outcome IS NOT NULL THEN {cut} END")}
 
 
 def bound_of(loss: str) -> float | None:
