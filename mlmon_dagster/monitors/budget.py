@@ -63,19 +63,25 @@ def alarm_budget(spec: ModelSpec, alerts: Mapping[str, int]) -> list[Budget]:
         alerts: How many alerts each family judged; families that are not there have none.
 
     Returns:
-        Families with alerts: drift, performance, estimated_performance. An upper bound for the
-        latter two, which must also be worse by their `drop`.
+        Families with alerts: drift, performance, business, estimated_performance. An upper bound
+        for all but the first, which must also be worse by their `drop`.
     """
     year = _A_YEAR[spec.time.granularity]
     drift, estimates = spec.monitors.drift, spec.monitors.estimated_performance
     declared = {
         "drift": [(drift.q, drift.windows, year)],
-        "performance": [
-            (_ONE_SIDED, m.windows, year)
-            if m.shift is None
-            else (_OF_SHIFT, m.windows, year / m.over)
-            for m in spec.monitors.performance
-        ],
+        **{
+            family: [
+                (_ONE_SIDED, m.windows, year)
+                if m.shift is None
+                else (_OF_SHIFT, m.windows, year / m.over)
+                for m in monitors
+            ]
+            for family, monitors in (
+                ("performance", spec.monitors.performance),
+                ("business", spec.monitors.business),
+            )
+        },
         "estimated_performance": [(_ONE_SIDED, m.windows, year) for m in estimates],
     }
     found = []

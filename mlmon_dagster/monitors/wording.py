@@ -73,6 +73,7 @@ REASONS = {
     "schema": "the window broke the schema",
     "provisional": "too little ground truth has arrived yet",
     "no_actuals": "there is no ground truth",
+    "no_outcomes": "no outcome is known",
     "no_records": "no prediction is left in the window",
     "single_class": "all actuals are of one class",
     "few_of_rarer_class": "fewer than 10 actuals of the rarer class",

@@ -30,7 +30,7 @@ from mlmon_dagster.spec import (
     window_containing,
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.metric_registry import BINARY, METRICS
+from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import estimated
 from mlmon_dagster.store import Store
@@ -208,6 +208,7 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
         [
             by_windows(
                 spec,
+                "performance",
                 {name: profiles[name] for name in coarse},
                 grain,
                 measure(spec, "performance", coarse, None),
@@ -328,8 +329,9 @@ def rolled_up_metrics(
         coarse = {c: coarsen(spec, stats, granularity) for c, stats in profiles.items()}
         if coarse:
             frame = measure(spec, family, coarse, baseline.windows if baseline else None)
-            is_realized = family == "performance"
-            frames.append(by_windows(spec, profiles, granularity, frame) if is_realized else frame)
+            if family in ("performance", "business"):
+                frame = by_windows(spec, family, profiles, granularity, frame)
+            frames.append(frame)
     if spec.task in ("binary_classification", "multiclass_classification"):
         profiles = load_profiles(
             store, spec, start=start, end=end, dataset=PRODUCTION,
@@ -354,6 +356,7 @@ def _refuse_finer(spec: ModelSpec, granularity: Granularity) -> None:
 
 def by_windows(
     spec: ModelSpec,
+    family: MetricFamily,
     profiles: Mapping[str, ColumnStatistics],
     granularity: Granularity,
     frame: pd.DataFrame,
@@ -365,9 +368,10 @@ def by_windows(
 
     Args:
         spec: The model.
+        family: Whose metrics.
         profiles: Of the model's own windows.
         granularity: Length of the windows of ``frame``.
-        frame: MetricFrame of realized performance.
+        frame: MetricFrame of the family.
 
     Returns:
         ``frame``; `method_version` ends in ``:windows`` where that was looked at.
@@ -384,7 +388,7 @@ def by_windows(
     found = []
     for start in np.unique(np.concatenate(list(starts.values()))) if starts else []:
         part = {c: select(own[c], mine == start) for c, mine in starts.items()}
-        errors = standard_errors(part, lambda cells: measure(spec, "performance", cells, None))
+        errors = standard_errors(part, lambda cells: measure(spec, family, cells, None))
         found.append(errors.assign(window_start=pd.Timestamp(start, tz="UTC")).reset_index())
     if not found:
         return frame

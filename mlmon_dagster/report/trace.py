@@ -92,7 +92,7 @@ def performance_trace(
         spec: The model.
         start: Windows that start at or after this moment, all of them taken together.
         end: Windows that start before this moment.
-        metrics: Names of the task's metrics; by default those that the spec monitors, then the
+        metrics: Names of the model's metrics; by default those that the spec monitors, then the
             plainest ones of the task.
         min_rows: Slice values with fewer rows with ground truth on both sides are put together
             (note ``small``), so that the effects still add up; those with fewer on one side are

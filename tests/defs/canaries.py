@@ -24,7 +24,7 @@ from mlmon_dagster.defs.delivery import dispatch_alerts
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.defs.sensors import MAINTENANCE_KEY
-from mlmon_dagster.pipeline.steps import ASSETS, WINDOWED
+from mlmon_dagster.pipeline.steps import assets_of, windowed_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, load_model
 from tests.alerts.fake_slack import fake_slack
@@ -185,11 +185,11 @@ def guesses(name: str) -> list[str]:
 def run_everything(project: Project, spec: ModelSpec) -> None:
     with open_instance(project) as instance:
         launcher = Launcher(project, [spec], instance)
-        others = [a.name for a in ASSETS if not a.is_windowed]
+        others = [a.name for a in assets_of(spec) if not a.is_windowed]
         first = [name for name in others if name in ("event_log", "baseline")]
         later = [name for name in others if name not in first]
         reports = [launcher.materialize(spec, first)]
-        reports.append(launcher.materialize(spec, WINDOWED, windows_of_days(spec, DAYS)))
+        reports.append(launcher.materialize(spec, windowed_of(spec), windows_of_days(spec, DAYS)))
         keys = [OVERVIEW_KEY, MAINTENANCE_KEY]
         reports.append(launcher.materialize(spec, later, keys=keys))
         assert [report.errors for report in reports] == [[]] * 3

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.defs.assets import asset_key, keys_of
-from mlmon_dagster.pipeline.steps import WINDOWED
+from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.report.summary import overall, standing_of
 from tests.defs.small_model import BROKEN, DAYS, LATE, MODEL, NOW, NULLED, SILENT, write_declaration
 from tests.defs.worlds import World, opened
@@ -126,7 +126,7 @@ def test_one_partition_by_its_key_is_computed_as_the_ui_does_it(own_fortnight: W
     job = own_fortnight.launcher.definitions.resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(
         instance=own_fortnight.instance,
-        asset_selection=keys_of(own_fortnight.spec, WINDOWED),
+        asset_selection=keys_of(own_fortnight.spec, windowed_of(own_fortnight.spec)),
         partition_key=str(GOOD),
         run_config={"loggers": {"console": {}}},
     )

@@ -18,7 +18,7 @@ from mlmon_dagster.defs.assets import RANGE_END, RANGE_START, asset_key
 from mlmon_dagster.defs.instance import PROCESS_TAG
 from mlmon_dagster.ingest import cycle
 from mlmon_dagster.pipeline.plan import REVISED_EVERY
-from mlmon_dagster.pipeline.steps import OF_ACTUALS, WINDOWED
+from mlmon_dagster.pipeline.steps import of_actuals, windowed_of
 from mlmon_dagster.store.state import manifest, monitor_results
 from tests.defs.small_model import (
     DAYS,
@@ -61,7 +61,7 @@ def test_late_ground_truth_recomputes_its_own_window_alone(own_fortnight: World)
     own_fortnight.clock.moment = NOW + dt.timedelta(hours=1)
     land_truth(own_fortnight.folder, LATE[0])
     requests = own_fortnight.requests()
-    assert asked(requests) == [(str(LATE[0]), str(LATE[0]), set(WINDOWED))]
+    assert asked(requests) == [(str(LATE[0]), str(LATE[0]), set(windowed_of(own_fortnight.spec)))]
     for request in requests:
         own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
     assert own_fortnight.requests() == []
@@ -97,7 +97,7 @@ def test_time_alone_asks_for_performance_alone(own_fortnight: World) -> None:
     assert set(own_fortnight.verdicts("performance", LATE[0])["reason"]) == {"provisional"}
     own_fortnight.clock.moment = NOW + dt.timedelta(days=2)
     requests = own_fortnight.requests()
-    assert asked(requests) == [(str(LATE[0]), str(LATE[0]), {*OF_ACTUALS})]
+    assert asked(requests) == [(str(LATE[0]), str(LATE[0]), {*of_actuals(own_fortnight.spec)})]
     for request in requests:
         own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
     assert set(own_fortnight.verdicts("performance", LATE[0])["status"]) == {"OK"}
@@ -308,7 +308,7 @@ def test_a_window_computed_a_moment_ago_waits_while_more_files_come(
     _, actuals = customers(LATE[0])
     for n in range(4):
         drop(actuals[n::4], landing(own_fortnight.folder, "actuals") / f"{n}.parquet")
-    day = [(str(LATE[0]), str(LATE[0]), set(WINDOWED))]
+    day = [(str(LATE[0]), str(LATE[0]), set(windowed_of(own_fortnight.spec)))]
     assert own_fortnight.requests() == []  # the first of four files
     own_fortnight.clock.moment = NOW + REVISED_EVERY
     [request] = own_fortnight.requests()
@@ -342,7 +342,9 @@ def test_a_large_file_is_taken_in_by_a_run_of_its_own(
     [request] = own_fortnight.requests()
     assert request.asset_selection == [asset_key(own_fortnight.spec, "event_log")]
     assert own_fortnight.launcher.run(dict(request.tags), request.asset_selection).is_success
-    assert asked(own_fortnight.requests()) == [(str(LATE[0]), str(LATE[0]), set(WINDOWED))]
+    assert asked(own_fortnight.requests()) == [
+        (str(LATE[0]), str(LATE[0]), set(windowed_of(own_fortnight.spec)))
+    ]
 
 
 def test_taking_in_files_is_on_the_event_log_in_the_ui(own_fortnight: World) -> None:
@@ -366,6 +368,6 @@ def test_the_schedule_requests_the_newest_complete_window(own_fortnight: World) 
     [request] = requests
     [(first, last, assets)] = asked(requests)
     assert (first, last) == (str(DAYS[-1]), str(DAYS[-1]))
-    assert assets >= {"event_log", "baseline", *WINDOWED}
+    assert assets >= {"event_log", "baseline", *windowed_of(own_fortnight.spec)}
     report = own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
     assert report.is_success

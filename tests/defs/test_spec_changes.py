@@ -17,7 +17,7 @@ from mlmon_dagster.pipeline import run as steps
 from mlmon_dagster.pipeline.baseline import fit_baseline
 from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.plan import COMPARED, Request, plan, try_again
-from mlmon_dagster.pipeline.steps import OF_ACTUALS, WINDOWED
+from mlmon_dagster.pipeline.steps import of_actuals, windowed_of
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
@@ -115,6 +115,9 @@ CHANGES: dict[str, Any] = {
     "monitors.drift.multivariate": True,
     "monitors.performance.metric": Many({"monitors.performance": {"metric": "f1", "drop": 0.1}}),
     "monitors.estimated_performance.drop": Many({"monitors.estimated_performance": []}),
+    "monitors.business.change": Many(
+        {"monitors.business": {"change": "20%"}, "columns.outcome": "revenue"}
+    ),
     "monitors.service.volume_drop": {"above": 0.9},
     "alerts.slack": {"channel": "#other"},
     "alerts.webhook": {"url": "https://example.com/hook"},
@@ -144,6 +147,8 @@ RENAMED = {
 }
 REFIT = ("baseline",)  # and then every window
 # What the planner asks for; nothing for all others.
+OF_ACTUALS = of_actuals(spec_from_mapping(BASE))
+NEW = ("business_impact",)
 EXPECTED: dict[str, tuple[str, ...]] = {
     "time.end": (),
     "features.region.type": REFIT,
@@ -165,12 +170,14 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "columns.status": REFIT,
     "columns.trace_id": REFIT,
     "columns.outcome": REFIT,
+    "monitors.business.change": REFIT,
     "columns.shap": REFIT,
     "actuals.expected_within": OF_ACTUALS,
     "actuals.min_coverage": OF_ACTUALS,
     "actuals.closed_after": OF_ACTUALS,
     "actuals.min_rows": (),
     "time.allowed_lateness": OF_ACTUALS,
+    "costs": NEW,
 }
 
 
@@ -205,7 +212,7 @@ def land(
 def run(project: Project, spec: ModelSpec, days: tuple[dt.date, ...] = DAYS) -> None:
     """Do what a run of some windows does, without Dagster."""
     here = work(project, spec, days)
-    steps.run(here, ("baseline", *WINDOWED))
+    steps.run(here, ("baseline", *windowed_of(spec)))
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +282,7 @@ def test_the_planner_asks_for_what_the_table_says(shared: Project, key: str) -> 
     assert {request.assets for request in requests} == ({expected} if expected else set())
     if expected and expected != REFIT:
         assert _days(requests) <= set(map(str, DAYS))
-    allowed = {"kept": {(), REFIT}, "followed": {(), REFIT, COMPARED, OF_ACTUALS}}
+    allowed = {"kept": {(), REFIT}, "followed": {(), REFIT, COMPARED, OF_ACTUALS, NEW}}
     assert expected in allowed.get(rule_of(key).effect, {REFIT})
 
 
@@ -307,7 +314,7 @@ def test_what_is_followed_is_computed_once(own: Project, key: str) -> None:
     fit_baseline(work(own, spec))
     if key not in ("time.start", "baseline.moving"):
         requests = plan(own, spec, NOW)
-        wanted = COMPARED if key.startswith("monitors") else WINDOWED
+        wanted = COMPARED if key.startswith("monitors") else windowed_of(spec)
         assert {(r.assets, *sorted(_days([r]))) for r in requests} == {(wanted, *map(str, DAYS))}
 
     run(own, spec)
@@ -318,7 +325,7 @@ def test_what_is_followed_is_computed_once(own: Project, key: str) -> None:
 def test_kept_keys_hold_for_the_next_window_and_leave_the_others_alone(own: Project) -> None:
     values = copy.deepcopy(BASE)
     values["monitors"] |= {"drift": {"above": 0.9}, "quality": {"null_rate": {"above": 0.5}}}
-    values |= {"costs": {"fp": 1}, "owners": ["team:other"]}
+    values |= {"top_share": 0.2, "owners": ["team:other"]}
     spec = spec_from_mapping(values)
     before = metric_log.newest(own.store.state, MODEL)
     land(own.folder, NEXT)
@@ -331,5 +338,8 @@ def test_kept_keys_hold_for_the_next_window_and_leave_the_others_alone(own: Proj
     after = metric_log.newest(own.store.state, MODEL)
     start = windows_of_days(spec, [NEXT])[0].start
     assert len(after[after["window_start"] < start]) == len(before)
-    assert "expected_value" in set(after[after["window_start"] == start]["metric"])
-    assert "expected_value" not in set(before["metric"])
+    lifts = after[(after["metric"] == "lift") & (after["slice_key"] == "all")]
+    assert lifts["method_version"].nunique() == 2
+    assert set(lifts.loc[lifts["window_start"] < start, "method_version"]) == set(
+        before.loc[before["metric"] == "lift", "method_version"]
+    )

@@ -6,7 +6,7 @@ import pytest
 
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
-from mlmon_dagster.pipeline.steps import WINDOWED
+from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.profiles.rolling import load_baseline
 from mlmon_dagster.report.summary import NONE, period_names, periods_of
 from mlmon_dagster.report.trace import rows_behind
@@ -27,7 +27,7 @@ def test_a_model_of_every_task_is_measured_and_its_bad_day_found(task, tmp_path)
         launcher = Launcher(project, [spec], instance)
         for assets, days in (
             (("event_log", "baseline"), ()),
-            (WINDOWED, windows),
+            (windowed_of(spec), windows),
             (("performance_trace", "health_report"), ()),
         ):
             report = launcher.materialize(spec, assets, days)
@@ -67,7 +67,7 @@ def test_without_a_baseline_nulls_are_judged_and_undeclared_classes_wait(tmp_pat
     windows = windows_of_days(spec, DAYS)
     with open_instance(project) as instance:
         launcher = Launcher(project, [spec], instance)
-        for assets, days in ((("event_log", "baseline"), ()), (WINDOWED, windows)):
+        for assets, days in ((("event_log", "baseline"), ()), (windowed_of(spec), windows)):
             report = launcher.materialize(spec, assets, days)
             assert report.is_success, report.errors
     rows = monitor_results.newest(

@@ -19,7 +19,7 @@ import pandas as pd
 from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
-from mlmon_dagster.pipeline.steps import WINDOWED
+from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, read_models
 from mlmon_dagster.store.state import metric_log, monitor_results
@@ -67,9 +67,10 @@ class World:
     def spec(self) -> ModelSpec:
         return next(spec for spec in self.specs if spec.model == MODEL)
 
-    def compute(self, days: Sequence[dt.date], assets: Sequence[str] = WINDOWED) -> RunReport:
-        """Materialize the windows of some contiguous days in one run."""
-        return self.launcher.materialize(self.spec, assets, windows_of_days(self.spec, days))
+    def compute(self, days: Sequence[dt.date], assets: Sequence[str] = ()) -> RunReport:
+        """Materialize the windows of some contiguous days in one run; by default all assets."""
+        wanted = assets or windowed_of(self.spec)
+        return self.launcher.materialize(self.spec, wanted, windows_of_days(self.spec, days))
 
     def requests(self, sensor: str = "planner") -> Sequence[dg.RunRequest]:
         """Evaluate a sensor once, as the daemon does."""

@@ -188,6 +188,11 @@ def expected_value(rows: pd.DataFrame) -> Expected:
     return -sum(COSTS[k] * v for k, v in counts.items()) / n if n else "no_actuals"
 
 
+def mean_outcome(rows: pd.DataFrame) -> Expected:
+    known = [float(value) for value in rows["outcome"] if value is not None]
+    return float(np.mean(known)) if known else "no_outcomes"
+
+
 def rate_of(role: str, *, of_actuals: bool) -> Oracle:
     """Return the share of ones among an output's rows."""
 

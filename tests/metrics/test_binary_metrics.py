@@ -8,6 +8,7 @@ import pytest
 from scipy import special, stats
 from sklearn import metrics as sk
 
+from mlmon_dagster.metrics.business import business_metrics
 from mlmon_dagster.metrics.performance.binary import (
     average_precision,
     ks_separation,
@@ -54,14 +55,15 @@ def test_decisions_are_scikit_learns_and_costs_are_added_up():
     tn, fp, fn, tp = sk.confusion_matrix(actual, predicted).ravel()
     counts = {"tn": tn, "fp": fp, "fn": fn, "tp": tp}
     costs = {"tp": -10.0, "fp": 2.0, "fn": 30.0, "tn": 0.0}
-    frame = performance_metrics(None, confusion_statistics(**counts), costs=costs)
-    found = frame.set_index("metric")["value"]
+    confusion = confusion_statistics(**counts)
+    found = performance_metrics(None, confusion).set_index("metric")["value"]
     assert found["specificity"] == pytest.approx(tn / (tn + fp), rel=1e-12)
     exact = sk.balanced_accuracy_score(actual, predicted)
     assert found["balanced_accuracy"] == pytest.approx(exact, rel=1e-12)
     assert found["mcc"] == pytest.approx(sk.matthews_corrcoef(actual, predicted), rel=1e-9)
     total = sum(costs[name] * n for name, n in counts.items())
-    assert found["expected_value"] == pytest.approx(-total / 300, rel=1e-12)
+    [worth] = business_metrics(None, confusion, costs)["value"]
+    assert worth == pytest.approx(-total / 300, rel=1e-12)
 
 
 @pytest.mark.parametrize("metric", ["pr_auc", "ks_separation", "lift", "mcc", "brier"])

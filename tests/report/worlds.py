@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mlmon_dagster.alerts import fold_results
 from mlmon_dagster.pipeline.run import run
-from mlmon_dagster.pipeline.steps import WINDOWED
+from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, windows_between
@@ -108,7 +108,7 @@ def build(
     with project.store.state.begin() as conn:
         window_state.mark_inputs(conn, spec, windows, NOW)
     work = Work(project, spec, windows, NOW, "run", is_backfill=False)
-    run(work, ("baseline", *WINDOWED))
+    run(work, ("baseline", *windowed_of(work.spec)))
     fold_results(project.store, [spec], NOW)
     return World(project, spec, rows, windows)
 
