@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.tasks import task_of
 
 Unit = Literal["share", "sd", "times", "hours"]
 LABEL_FLIP, ONE_SLICE = "label_flip", "one_slice"
@@ -187,8 +188,8 @@ def facts_of(spec: ModelSpec, column: str, values: pd.Series) -> Facts:
     """
     known = values.dropna()
     if column == "actual":
-        is_classes = spec.task.endswith("classification")
-        return Facts(classes=tuple(sorted(known.unique())) if is_classes else ())
+        is_number = task_of(spec).answer == "number"
+        return Facts(classes=() if is_number else tuple(sorted(known.unique())))
     feature = spec.features.get(column)
     if feature is None or known.empty:
         return Facts()

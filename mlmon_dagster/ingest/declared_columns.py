@@ -10,7 +10,7 @@ from mlmon_dagster.spec import Feature, FeatureType, ModelSpec, Source
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.monitors import shap_columns
 from mlmon_dagster.spec.sources import Stream
-from mlmon_dagster.spec.tasks import class_scores
+from mlmon_dagster.spec.tasks import Answer, class_scores, task_of
 
 Kind = Literal["id", "time", "number", "label", "boolean", "text"]
 
@@ -22,6 +22,7 @@ EXPECTED: Final[dict[Kind, str]] = {
     "boolean": "true or false",
     "text": "text",
 }
+_READ_AS: Final[dict[Answer, Kind]] = {"label": "label", "class": "text", "number": "number"}
 _FEATURE_KINDS: Final[dict[FeatureType, Kind]] = {
     "numeric": "number",
     "categorical": "text",
@@ -75,9 +76,7 @@ def reading_of(spec: ModelSpec, stream: Stream) -> str:
 
 def outcome_kind(spec: ModelSpec) -> Kind:
     """Return how predictions and actuals of the model's task are read."""
-    if spec.task == "binary_classification":
-        return "label"
-    return "text" if spec.task == "multiclass_classification" else "number"
+    return _READ_AS[task_of(spec).answer]
 
 
 def is_output(name: str) -> bool:
@@ -88,7 +87,7 @@ def is_output(name: str) -> bool:
 def is_probability(spec: ModelSpec, name: str) -> bool:
     """Say whether a value of a column outside [0, 1] is wrong for the model's task."""
     by_class = name.startswith("score:")
-    return by_class or (name == "score" and spec.task == "binary_classification")
+    return by_class or (name == "score" and task_of(spec).answer == "label")
 
 
 def _prediction_columns(spec: ModelSpec) -> tuple[Column, ...]:

@@ -30,9 +30,9 @@ from mlmon_dagster.spec import (
     window_containing,
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
+from mlmon_dagster.spec.metric_registry import BINARY, METRICS
 from mlmon_dagster.spec.names import ALL, TABLE
-from mlmon_dagster.spec.tasks import estimated
+from mlmon_dagster.spec.tasks import task_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results, window_state
 
@@ -147,14 +147,6 @@ def _subject(row: dict[object, object]) -> str:
 
 
 # What a row says of a task; the first has its interval beside it.
-_SHOWN = {
-    "binary_classification": ("roc_auc", estimated("roc_auc"), "f1", "accuracy", "actual_rate"),
-    "multiclass_classification": (
-        "accuracy", estimated("accuracy"), "macro_f1", "macro_roc_auc", "unseen_class_rate",
-    ),
-    "regression": ("mae", estimated("mae"), "rmse", "me", "r2"),
-    "ranking": ("ndcg", "map", "mrr", "hit_rate"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -176,7 +168,7 @@ class Period:
 
 def period_names(spec: ModelSpec) -> list[str]:
     """Return what the values of a `Period` are called."""
-    first, *others = (NAMES.get(metric, metric) for metric in _SHOWN[spec.task])
+    first, *others = (NAMES.get(metric, metric) for metric in task_of(spec).shown)
     drift = [f"PSI of the {name}" for name in _outputs(spec)]
     return [f"{first} (95 %)", *others, *drift]
 
@@ -267,10 +259,10 @@ def _period(
     local = start.to_pydatetime().astimezone(ZoneInfo(spec.time.zone))
     first, *others = (
         decimal(rows[metric]["value"]) if metric in rows else NONE
-        for metric in (*_SHOWN[spec.task], *(["psi"] if _outputs(spec) else []))
+        for metric in (*task_of(spec).shown, *(["psi"] if _outputs(spec) else []))
     )
     if first != NONE:
-        found = rows[_SHOWN[spec.task][0]]
+        found = rows[task_of(spec).shown[0]]
         ends = [decimal(found[end]) for end in ("lower", "upper")]
         first += f" ({' to '.join(ends)})" if NONE not in ends else ""
     n, coverage = size
@@ -356,7 +348,7 @@ def _refuse_finer(spec: ModelSpec, granularity: Granularity) -> None:
 
 def by_windows(
     spec: ModelSpec,
-    family: MetricFamily,
+    family: str,
     profiles: Mapping[str, ColumnStatistics],
     granularity: Granularity,
     frame: pd.DataFrame,

@@ -40,6 +40,7 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily, higher_is_better
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.predicate import Comparison, Every, NullTest, to_sql, to_text
+from mlmon_dagster.spec.tasks import task_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state
 
@@ -54,12 +55,6 @@ COLUMNS = (
     "weight", "baseline_weight", "mix", "within", "effect", "share",
     "n_windows", "n_baseline_windows", "p_value", "p_adjusted", "is_real",
 )  # fmt: skip
-_PLAIN: dict[Task, tuple[str, ...]] = {
-    "binary_classification": ("f1", "accuracy", "actual_rate"),
-    "multiclass_classification": ("accuracy", "log_loss"),
-    "regression": ("mae", "me"),
-    "ranking": ("ndcg", "mrr"),
-}
 _SLICE = ("slice_key", "slice_value")
 _SAYS_LABELLED = ("score", "confusion", "classes", "loss")  # kinds that tell labelled rows apart
 _COMPARED = ("n", "value", "lower", "upper", "error", "n_windows")
@@ -138,7 +133,7 @@ def default_metrics(spec: ModelSpec) -> list[str]:
     """Return what is traced unless asked otherwise: monitored metrics first."""
     declared = (m for m in (*spec.monitors.performance, *spec.monitors.business) if m.shift is None)
     monitored = [str(monitor.metric) for monitor in declared]
-    return list(dict.fromkeys([*monitored, *_PLAIN[spec.task]]))
+    return list(dict.fromkeys([*monitored, *task_of(spec).traced]))
 
 
 def newest_mature(store: Store, spec: ModelSpec) -> tuple[dt.datetime, dt.datetime] | None:

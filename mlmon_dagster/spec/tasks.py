@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MULTICLASS, RANKING, REGRESSION
 from mlmon_dagster.spec.monitors import EstimateMonitor, PerformanceMonitor
@@ -28,20 +29,35 @@ _ONLY_FOR: dict[tuple[str, ...], tuple[str, ...]] = {
     ("top_share",): (BINARY,),
     ("quantile",): (REGRESSION,),
 }
-_DEFAULTS = {
-    BINARY: ("roc_auc", 0.05),
-    MULTICLASS: ("accuracy", 0.05),
-    REGRESSION: ("r2", 0.1),
-    RANKING: ("ndcg", 0.05),
-}
-ESTIMATED: Final[dict[str, tuple[str, ...]]] = {
-    BINARY: (
-        "roc_auc", "pr_auc", "brier", "log_loss", "actual_rate", "accuracy", "balanced_accuracy",
-        "precision", "recall", "specificity", "f1",
-    ),
-    MULTICLASS: ("accuracy", "macro_roc_auc", "brier", "log_loss"),
-    REGRESSION: ("mae", "rmse"),
-}  # fmt: skip
+Answer = Literal["label", "class", "number"]
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """A task: what its models answer, and what is said of them unless they say otherwise.
+
+    Attributes:
+        answer: What predictions and ground truth are: 0 or 1, the name of a class, or a number.
+        problems: Finds what a spec of the task lacks.
+        watched: The metric that is monitored, and by how much it may drop.
+        traced: The plainest metrics, which the trace explains whatever is monitored.
+        shown: What the report's table of months shows.
+        estimated: What can be estimated without ground truth.
+        is_grouped: Whether rows were ranked together, so that groups are counted, not rows.
+    """
+
+    answer: Answer
+    problems: Callable[[Declaration], Found]
+    watched: tuple[str, float]
+    traced: tuple[str, ...]
+    shown: tuple[str, ...]
+    estimated: tuple[str, ...] = ()
+    is_grouped: bool = False
+
+
+def task_of(spec: Declaration) -> TaskInfo:
+    """Return the record of a model's task."""
+    return TASKS[spec.task]
 
 
 def class_scores(spec: Declaration) -> dict[str, str]:
@@ -65,7 +81,7 @@ def business_metrics(spec: Declaration) -> tuple[str, ...]:
 
 def default_performance(spec: Declaration) -> tuple[PerformanceMonitor, ...]:
     """Return what is monitored of a model's performance unless it says otherwise."""
-    metric, drop = _DEFAULTS[spec.task]
+    metric, drop = task_of(spec).watched
     if spec.task == BINARY and spec.columns.score is None:
         metric = "f1"
     return (PerformanceMonitor(metric=metric, drop=drop),)
@@ -110,7 +126,7 @@ def task_problems(spec: Declaration) -> Found:
         holder: Any = columns if path[0] == "columns" else spec
         if path[-1] in holder.model_fields_set and spec.task not in tasks:
             yield path, f"{path[-1]} is for {' and '.join(tasks)}, not for {spec.task}"
-    yield from _ROLES[spec.task](spec)
+    yield from task_of(spec).problems(spec)
     for role, name in (("group", columns.group), ("rank", columns.rank)):
         if name is not None and (problem := column_problem(name)):
             yield ("columns", role), problem
@@ -205,9 +221,6 @@ def _ranking(spec: Declaration) -> Found:
             )
 
 
-_ROLES = {BINARY: _binary, MULTICLASS: _multiclass, REGRESSION: _regression, RANKING: _ranking}
-
-
 def metric_problem(spec: Declaration, metric: str) -> str | None:
     """Say why a model cannot have a metric, or None if it can."""
     info = METRICS[metric]
@@ -251,7 +264,7 @@ def estimated_metrics(spec: Declaration) -> tuple[str, ...]:
         return ()
     return tuple(
         metric
-        for metric in ESTIMATED.get(spec.task, ())
+        for metric in task_of(spec).estimated
         if "prediction" not in METRICS[metric].needs or columns.prediction is not None
     )
 
@@ -281,7 +294,7 @@ def estimate_problems(spec: Declaration) -> Iterator[tuple[tuple[str | int, ...]
 def _problem(spec: Declaration, metric: str) -> str | None:
     if metric in estimated_metrics(spec):
         return None
-    known = ESTIMATED.get(spec.task, ())
+    known = task_of(spec).estimated
     if metric not in known:
         return (
             f"{metric} cannot be estimated without ground truth for {spec.task}; "
@@ -291,3 +304,44 @@ def _problem(spec: Declaration, metric: str) -> str | None:
         return f"what {metric} is estimated from is learnt from actuals; declare columns.actual"
     scores = "columns.scores" if spec.task == MULTICLASS else "columns.score"
     return f"{metric} is estimated from {scores} and columns.prediction; declare them"
+
+
+TASKS: Final[Mapping[str, TaskInfo]] = {
+    BINARY: TaskInfo(
+        "label",
+        _binary,
+        watched=("roc_auc", 0.05),
+        traced=("f1", "accuracy", "actual_rate"),
+        shown=("roc_auc", estimated("roc_auc"), "f1", "accuracy", "actual_rate"),
+        estimated=(
+            "roc_auc", "pr_auc", "brier", "log_loss", "actual_rate", "accuracy",
+            "balanced_accuracy", "precision", "recall", "specificity", "f1",
+        ),
+    ),
+    MULTICLASS: TaskInfo(
+        "class",
+        _multiclass,
+        watched=("accuracy", 0.05),
+        traced=("accuracy", "log_loss"),
+        shown=(
+            "accuracy", estimated("accuracy"), "macro_f1", "macro_roc_auc", "unseen_class_rate",
+        ),
+        estimated=("accuracy", "macro_roc_auc", "brier", "log_loss"),
+    ),
+    REGRESSION: TaskInfo(
+        "number",
+        _regression,
+        watched=("r2", 0.1),
+        traced=("mae", "me"),
+        shown=("mae", estimated("mae"), "rmse", "me", "r2"),
+        estimated=("mae", "rmse"),
+    ),
+    RANKING: TaskInfo(
+        "number",
+        _ranking,
+        watched=("ndcg", 0.05),
+        traced=("ndcg", "mrr"),
+        shown=("ndcg", "map", "mrr", "hit_rate"),
+        is_grouped=True,
+    ),
+}  # fmt: skip

@@ -22,7 +22,7 @@ from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.service import volume_drop
 from mlmon_dagster.profiles.sql.loss_columns import DECIDED
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
-from mlmon_dagster.spec.tasks import ESTIMATED, estimated, residual
+from mlmon_dagster.spec.tasks import TASKS, estimated, residual
 from tests.metrics.oracles import CLASSES, EXACT, midpoint, score_bin
 from tests.metrics.rows import START, profiled
 from tests.metrics.task_oracles import SCORES
@@ -92,7 +92,7 @@ def test_binary_estimates_are_scikit_learns_of_weighted_rows_and_residuals_less_
         score = some["score"].to_numpy(float)
         decided = (some["prediction"] == 1).to_numpy(float)
         expected = _weighted(score, decided, _chance(score, then, "score", 1))
-        assert set(expected) == set(ESTIMATED[BINARY])
+        assert set(expected) == set(TASKS[BINARY].estimated)
         if is_residual:
             truth = _weighted(score, decided, some["actual"].to_numpy(float))
             expected = {name: value - truth[name] for name, value in expected.items()}
@@ -165,7 +165,7 @@ def test_multiclass_estimates_are_those_of_each_class_against_the_rest():
         "brier": brier,
         "log_loss": log_loss,
     }
-    assert set(expected) == set(ESTIMATED[MULTICLASS])
+    assert set(expected) == set(TASKS[MULTICLASS].estimated)
     for name, value in expected.items():
         assert found[estimated(name)] == pytest.approx(value, abs=EXACT), name
     _finite_or_documented(class_estimates())
@@ -194,7 +194,7 @@ def test_regression_estimates_are_means_of_predicted_losses():
     found, one = frame["value"].loc[0], frame.iloc[0]
     expected = {"mae": (one["mae"], one["true_mae"]),
                 "rmse": (one["mse"] ** 0.5, one["true_mse"] ** 0.5)}  # fmt: skip
-    assert set(expected) == set(ESTIMATED[REGRESSION])
+    assert set(expected) == set(TASKS[REGRESSION].estimated)
     for name, (guess, truth) in expected.items():
         assert found[estimated(name)] == pytest.approx(guess, rel=EXACT)
         assert found[residual(name)] == pytest.approx(guess - truth, abs=EXACT)

@@ -29,7 +29,7 @@ from mlmon_dagster.spec.monitors import (
     SchemaMonitor,
     ServiceMonitor,
 )
-from mlmon_dagster.spec.tasks import ESTIMATED, estimated, residual
+from mlmon_dagster.spec.tasks import TASKS, estimated, residual
 from tests.conftest import metrics_of
 from tests.metrics.data_windows import data_world
 from tests.metrics.test_estimate_oracles import binary_estimates, class_estimates, loss_estimates
@@ -101,7 +101,7 @@ def _limited() -> set[str]:
 def _declared() -> set[str]:
     """Name everything that the code can produce by its tables."""
     estimates = {
-        f(m) for metrics in ESTIMATED.values() for m in metrics for f in (estimated, residual)
+        f(m) for task in TASKS.values() for m in task.estimated for f in (estimated, residual)
     }
     limits = {f"{name}{AUTO}" for name in (*DISTANCES, "ks")}
     named = {*METRICS, *DISTANCES, "ks", *FURTHER, *QUANTILES}

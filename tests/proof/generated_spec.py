@@ -6,7 +6,7 @@ from typing import Any
 
 from mlmon_dagster.spec import spec_from_mapping
 from mlmon_dagster.spec.metric_registry import METRICS
-from mlmon_dagster.spec.tasks import ESTIMATED, estimated_metrics, metric_problem
+from mlmon_dagster.spec.tasks import estimated_metrics, metric_problem
 from tests.proof.spec_space import BINARY, MULTICLASS, RANKING, REGRESSION, Choice
 
 VARIABLE = "SOURCE_DB_URL"
@@ -277,9 +277,7 @@ def _monitors(choice: Choice, values: dict[str, Any]) -> dict[str, Any]:
         found["estimated_performance"] = []
     elif choice["estimates"] == "all":
         spec = spec_from_mapping(values)
-        found["estimated_performance"] = [
-            {"metric": m} for m in ESTIMATED.get(spec.task, ()) if m in estimated_metrics(spec)
-        ]
+        found["estimated_performance"] = [{"metric": m} for m in estimated_metrics(spec)]
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -59,7 +59,7 @@ from mlmon_dagster.profiles.sql.loss_columns import (
     row_source,
 )
 from mlmon_dagster.spec.model import FeatureType, ModelSpec
-from mlmon_dagster.spec.tasks import MAX_CLASSES, class_scores, declared_classes
+from mlmon_dagster.spec.tasks import MAX_CLASSES, Answer, class_scores, declared_classes, task_of
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.baselines import StoredBaseline
 from mlmon_dagster.store.state import erased_ids
@@ -78,12 +78,7 @@ _VALUES: dict[FeatureType, str] = {
     ),
     "text": "CAST(LENGTH({0}) AS DOUBLE PRECISION)",
 }
-_OUTPUTS: dict[str, Kind] = {
-    "binary_classification": "confusion",
-    "multiclass_classification": "classes",
-    "regression": "numeric",
-    "ranking": "numeric",
-}
+_ANSWERS: dict[Answer, Kind] = {"label": "confusion", "class": "classes", "number": "numeric"}
 QUANTILE_BINS = 20
 MAX_VALUES = 32
 MAX_HELD = 20_000_000  # rows: 160 MB a column
@@ -116,10 +111,10 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
             found[name] = ("categorical", personal_digest_sql(key, quote_identifier(name)))
     roles = spec.columns
     if roles.score is not None:
-        binary = spec.task == "binary_classification"
-        found["score"] = ("score", "score") if binary else _read("score", "numeric")
+        is_probability = task_of(spec).answer == "label"
+        found["score"] = ("score", "score") if is_probability else _read("score", "numeric")
     if roles.prediction is not None:
-        found["prediction"] = (_OUTPUTS[spec.task], "prediction")
+        found["prediction"] = (_ANSWERS[task_of(spec).answer], "prediction")
     if roles.latency_ms is not None:
         found["latency_ms"] = ("latency", "latency_ms")
     if roles.status is not None:

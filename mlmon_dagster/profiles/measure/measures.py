@@ -21,6 +21,7 @@ from mlmon_dagster.spec import ModelSpec, PerformanceMonitor
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.metric_registry import MetricFamily
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.tasks import task_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,7 +140,7 @@ def columns_of(spec: ModelSpec, family: str) -> list[str]:
 
 def performance_columns(spec: ModelSpec) -> list[str]:
     """Return the profiled columns that performance is computed from."""
-    if spec.task == "ranking":
+    if task_of(spec).is_grouped:
         return list(group_columns(spec))
     outputs = [name for name in ("score", "prediction") if getattr(spec.columns, name) is not None]
     return list(dict.fromkeys([*outputs, *loss_columns(spec), *group_columns(spec)]))

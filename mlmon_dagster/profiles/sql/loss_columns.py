@@ -17,7 +17,7 @@ from mlmon_dagster.metrics.statistics import Binning, Kind
 from mlmon_dagster.profiles.sql.bin_codes import number
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.tasks import RESIDUAL, class_scores
+from mlmon_dagster.spec.tasks import RESIDUAL, class_scores, task_of
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 
 LAG = ":lag"
@@ -207,7 +207,7 @@ def _row_loss(spec: ModelSpec) -> str | None:
 
 def group_columns(spec: ModelSpec) -> Values:
     """Return what is profiled of every group of a ranking model, over `group_source`."""
-    if spec.task != "ranking" or spec.columns.actual is None:
+    if not task_of(spec).is_grouped or spec.columns.actual is None:
         return {}
     return {name: ("loss", quote_identifier(name)) for name in GROUPED}
 

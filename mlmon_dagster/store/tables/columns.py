@@ -8,7 +8,7 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.sources import Stream
-from mlmon_dagster.spec.tasks import class_scores
+from mlmon_dagster.spec.tasks import Answer, class_scores, task_of
 from mlmon_dagster.spec.windows import Window
 
 UNMATCHED = "unmatched"  # window_date of an actual whose prediction had not arrived
@@ -23,12 +23,10 @@ _FEATURES = {
     "boolean": pa.bool_(),
     "datetime": TIME,
 }
-# What predictions and actuals are: 0 or 1, a class's name, a number, a relevance.
-_OUTCOMES = {
-    "binary_classification": pa.int64(),
-    "multiclass_classification": pa.string(),
-    "regression": pa.float64(),
-    "ranking": pa.float64(),
+_ANSWERS: dict[Answer, pa.DataType] = {
+    "label": pa.int64(),
+    "class": pa.string(),
+    "number": pa.float64(),
 }
 _PROVENANCE = (
     pa.field("file_sha", pa.string()),
@@ -45,7 +43,7 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
             pa.field("dataset", pa.string()),
             pa.field("event_time", TIME),
             pa.field("model_version", pa.string()),
-            pa.field("prediction", _OUTCOMES[spec.task]),
+            pa.field("prediction", _ANSWERS[task_of(spec).answer]),
             pa.field("score", pa.float64()),
             *(pa.field(name, pa.float64()) for name in class_scores(spec).values()),
             *(pa.field(name, pa.float64()) for name in attributed(spec).values()),
@@ -64,7 +62,7 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
 
 
 def _ranked(spec: ModelSpec) -> list[pa.Field]:
-    if spec.task != "ranking":
+    if not task_of(spec).is_grouped:
         return []
     return [pa.field("group", pa.string()), pa.field("rank", pa.float64())]
 
@@ -75,7 +73,7 @@ def actual_schema(spec: ModelSpec) -> pa.Schema:
         [
             pa.field("prediction_id", pa.string()),
             pa.field("dataset", pa.string()),
-            pa.field("actual", _OUTCOMES[spec.task]),
+            pa.field("actual", _ANSWERS[task_of(spec).answer]),
             pa.field("actual_time", TIME),
             pa.field("outcome", pa.float64()),
             pa.field("deleted", pa.bool_()),
@@ -96,7 +94,7 @@ def record_schema(spec: ModelSpec) -> pa.Schema:
     return pa.schema(
         [
             *(field for field in prediction_schema(spec) if field.name not in provenance),
-            pa.field("actual", _OUTCOMES[spec.task]),
+            pa.field("actual", _ANSWERS[task_of(spec).answer]),
             pa.field("actual_time", TIME),
             pa.field("outcome", pa.float64()),
             pa.field("actual_row_hash", pa.int64()),
