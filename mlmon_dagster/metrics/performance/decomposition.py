@@ -42,7 +42,8 @@ class Decomposition(NamedTuple):
     """The change of a ratio from the baseline, by part.
 
     Attributes:
-        value: R, the ratio of all parts together in the window; NaN if its denominator is 0.
+        value: R, the ratio of all parts together in the window; NaN if its denominator is 0. One
+            number, or shape (...) with leading axes, as all below have them too.
         baseline_value: R' of the baseline.
         mix: Shape (S,); all NaN if R or R' is.
         within: Shape (S,); ``mix.sum() + within.sum()`` is ``value - baseline_value``.
@@ -50,8 +51,8 @@ class Decomposition(NamedTuple):
         baseline_weight: Share of the baseline's, shape (S,).
     """
 
-    value: float
-    baseline_value: float
+    value: Floats
+    baseline_value: Floats
     mix: Floats
     within: Floats
     weight: Floats
@@ -67,7 +68,7 @@ def decompose(
     """Split the change of a ratio of sums over S parts exactly.
 
     Args:
-        numerator: Of each part in the window, shape (S,).
+        numerator: Of each part in the window, shape (S,), or (..., S) with any leading axes.
         denominator: Of each part in the window, not negative; 0 where the part is absent.
         baseline_numerator: As ``numerator``, of the baseline.
         baseline_denominator: As ``denominator``, of the baseline.
@@ -88,18 +89,17 @@ def decompose(
     k, m = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     k0 = np.asarray(baseline_numerator, np.float64)
     m0 = np.asarray(baseline_denominator, np.float64)
-    total, total0 = float(m.sum()), float(m0.sum())
-    weight, weight0 = rate(m, np.full_like(m, total)), rate(m0, np.full_like(m0, total0))
-    value = float(k.sum()) / total if total else np.nan
-    value0 = float(k0.sum()) / total0 if total0 else np.nan
+    total, total0 = m.sum(axis=-1, keepdims=True), m0.sum(axis=-1, keepdims=True)
+    weight, weight0 = rate(*np.broadcast_arrays(m, total)), rate(*np.broadcast_arrays(m0, total0))
+    value = rate(k.sum(axis=-1, keepdims=True), total)
+    value0 = rate(k0.sum(axis=-1, keepdims=True), total0)
     own, own0 = rate(k, m), rate(k0, m0)
     own, own0 = np.where(m > 0, own, own0), np.where(m0 > 0, own0, own)
     middle = (value + value0) / 2
     mix = (weight - weight0) * (np.nan_to_num((own + own0) / 2) - middle)
     within = (weight + weight0) / 2 * np.nan_to_num(own - own0)
-    if np.isnan(middle):
-        mix = within = np.full(m.shape, np.nan)
-    return Decomposition(value, value0, mix, within, weight, weight0)
+    within = np.where(np.isnan(middle), np.nan, within)
+    return Decomposition(value[..., 0], value0[..., 0], mix, within, weight, weight0)
 
 
 def ratio_parts(

@@ -1,0 +1,361 @@
+"""Exact splits of a change between two sets of windows, each with an interval between windows.
+
+Three questions, three ways to take the change of a metric apart, all from counts and none from
+rows. Each adds up to the change, and swapping the sides swaps every sign.
+
+- *Which slices?* `slice_effects` for ratios of sums (Kitagawa, 1955: mix and within) and
+  `area_effects` for ROC AUC, which is a ratio of sums over pairs of slices: that of the positive
+  and that of the negative of a pair. So it also says whether ranking got worse inside of slices or
+  between them.
+- *What became of the decisions?* `decision_effects`: whatever is computed from a confusion table
+  has three players, the share of positives, recall and the share of false alarms; Shapley's values
+  (1953) share the change out among them.
+- *Other scores, or scores that mean something else?* `score_effects`: ROC AUC is a function of the
+  scores' law and of the chance that a score comes true, again by Shapley's values. The first is
+  what an estimate without ground truth can see; the second is concept drift given the score.
+
+`measured` turns any of them into effects with margins: rows of a window share more than they show,
+so windows are left out one at a time (see `metrics.clusters`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import factorial
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics.clusters import change
+from mlmon_dagster.metrics.intervals import rate
+from mlmon_dagster.metrics.performance.decomposition import decompose
+
+# Counts of both sides, each with any leading axes that go together -> effects on the last axis.
+Effects = Callable[[Floats, Floats], Floats]
+Rates = Callable[[Floats], Floats]  # base rate, recall, false alarms on the last axis -> metric
+PLAYERS = ("positives", "recall", "false_alarms")
+GROUPS = 40  # of scores; their area is within .0005 of that of 1,024 bins
+FEW_IN_GROUP = 5  # rows of a side; fewer do not say what a score means there
+NO_OVERLAP = 0.9  # area under the curve that tells the sides apart by the score, from where on
+
+
+@dataclass(frozen=True)
+class Split:
+    """The parts of a change.
+
+    Attributes:
+        parts: Their names.
+        effects: (P,), in the unit of the metric.
+        margins: Half of each one's 95 % interval; NaN where a side has fewer than eight windows,
+            which do not say how far windows stray.
+        p_values: Two-sided chance of so large an effect without any; NaN likewise.
+        change: Their sum, the change of the metric. margin: Half of its interval.
+    """
+
+    parts: tuple[str, ...]
+    effects: Floats
+    margins: Floats
+    p_values: Floats
+    change: float
+    margin: float
+
+
+def measured(effects: Effects, now: ArrayLike, then: ArrayLike, parts: Sequence[str]) -> Split:
+    """Return effects with their margins between windows.
+
+    Args:
+        effects: One of the splits of this module.
+        now: Counts of each window of one side, (W, ...), as the split takes them.
+        then: Counts of each window of the other side, (V, ...).
+        parts: Names of the effects.
+
+    Returns:
+        The effects of all windows together. The margin is of Student's t over the jackknife's
+        variances of both sides; NaN where an effect is undefined without one of the windows.
+    """
+    one, other = np.asarray(now, np.float64), np.asarray(then, np.float64)
+    whole, whole0 = one.sum(axis=0), other.sum(axis=0)
+    found = _with_sum(effects(whole, whole0))
+    errors = [
+        _jackknife(_with_sum(effects(whole[None] - one, whole0[None])), found),
+        _jackknife(_with_sum(effects(whole[None], whole0[None] - other)), found),
+    ]
+    sizes = [np.full(found.shape, len(side), np.float64) for side in (one, other)]
+    tested = change(found, errors[0], sizes[0], errors[1], sizes[1])
+    return Split(
+        tuple(parts),
+        found[:-1],
+        tested.margin[:-1],
+        tested.p_value[:-1],
+        float(found[-1]),
+        float(tested.margin[-1]),
+    )
+
+
+def _with_sum(effects: Floats) -> Floats:
+    return np.concatenate([effects, effects.sum(axis=-1, keepdims=True)], axis=-1)
+
+
+def _jackknife(without: Floats, whole: Floats) -> Floats:
+    """Return the standard error of effects (P,) of W windows, each left out once, (W, P)."""
+    n = len(without)
+    found: Floats = np.sqrt((n - 1) / n * ((without - whole) ** 2).sum(axis=0))
+    return found
+
+
+def slice_effects(now: Floats, then: Floats) -> Floats:
+    """Split the change of a ratio of sums over S slices.
+
+    Args:
+        now: Numerators and denominators, (..., 2, S).
+        then: Of the other side.
+
+    Returns:
+        Mix of each slice, then within of each slice, (..., 2 S).
+    """
+    found = decompose(now[..., 0, :], now[..., 1, :], then[..., 0, :], then[..., 1, :])
+    return np.concatenate(np.broadcast_arrays(found.mix, found.within), axis=-1)
+
+
+def area_effects(now: Floats, then: Floats) -> Floats:
+    """Split the change of ROC AUC over S slices, by pairs of them.
+
+    A pair of slices a (of the positive) and b (of the negative) has the weight W = P_a N_b / (P N)
+    and its own area A; ROC AUC is the sum of W A. What a pair's weight did is its mix, what its
+    area did is within; half of each counts for a, half for b. A pair that one side lacks has the
+    other side's area.
+
+    Args:
+        now: Negatives and positives per slice and score bin, ascending scores, (..., 2, S, B).
+        then: Of the other side.
+
+    Returns:
+        Mix of each slice, within of pairs inside of it, and within of its pairs with other slices,
+        (..., 3 S). NaN where a side lacks a class.
+
+    Example:
+        >>> now = np.array([[[3.0, 1.0]], [[1.0, 3.0]]])  # one slice, two bins
+        >>> then = np.array([[[4.0, 0.0]], [[0.0, 4.0]]])
+        >>> area_effects(now, then).tolist()
+        [0.0, -0.25, 0.0]
+    """
+    (weight, part), (weight0, part0) = _pairs(now), _pairs(then)
+    area = (weight * part).sum(axis=(-1, -2), keepdims=True)
+    area0 = (weight0 * part0).sum(axis=(-1, -2), keepdims=True)
+    part, part0 = np.where(weight > 0, part, part0), np.where(weight0 > 0, part0, part)
+    mix = (weight - weight0) * ((part + part0) / 2 - (area + area0) / 2)
+    within = (weight + weight0) / 2 * (part - part0)
+    same = np.diagonal(within, axis1=-2, axis2=-1)
+    return np.concatenate([_halves(mix), same, _halves(within) - same], axis=-1)
+
+
+def _pairs(counts: Floats) -> tuple[Floats, Floats]:
+    """Return weight and area of every pair of slices, (..., S, S): that of the positive first."""
+    negatives, positives = counts[..., 0, :, :], counts[..., 1, :, :]
+    of_slice, against = positives.sum(axis=-1), negatives.sum(axis=-1)
+    below = np.cumsum(negatives, axis=-1) - negatives / 2
+    pairs = of_slice[..., :, None] * against[..., None, :]
+    area = rate(positives @ np.swapaxes(below, -1, -2), pairs)
+    weight = rate(pairs, pairs.sum(axis=(-1, -2), keepdims=True))
+    return weight, np.where(pairs > 0, area, 0.0)
+
+
+def _halves(pairs: Floats) -> Floats:
+    found: Floats = (pairs.sum(axis=-1) + pairs.sum(axis=-2)) / 2
+    return found
+
+
+def decision_effects(metric: Rates) -> Effects:
+    """Return the split of a metric of decisions among `PLAYERS`.
+
+    Args:
+        metric: Gives it of base rate, recall and share of false alarms, see `DECISIONS`.
+
+    Returns:
+        A function of confusion tables (..., 2, 2), predicted x actual, of both sides -> (..., 3).
+    """
+
+    def effects(now: Floats, then: Floats) -> Floats:
+        return _shapley(metric, *np.broadcast_arrays(_rates(now), _rates(then)))
+
+    return effects
+
+
+def _rates(table: Floats) -> Floats:
+    """Return base rate, recall and share of false alarms of tables predicted x actual."""
+    positives, negatives = table[..., :, 1].sum(axis=-1), table[..., :, 0].sum(axis=-1)
+    return np.stack(
+        [
+            rate(positives, positives + negatives),
+            rate(table[..., 1, 1], positives),
+            rate(table[..., 1, 0], negatives),
+        ],
+        axis=-1,
+    )
+
+
+def _shapley(value: Callable[[Floats], Floats], now: Floats, then: Floats) -> Floats:
+    """Share the change of a value out among its arguments, which are on the last axis.
+
+    Each argument's share is what it changes, averaged over all orders in which the arguments go
+    from then to now.
+    """
+    n = now.shape[-1]
+    found = []
+    for player in range(n):
+        others = [i for i in range(n) if i != player]
+        effect = np.zeros(now.shape[:-1])
+        for size in range(n):
+            weight = factorial(size) * factorial(n - size - 1) / factorial(n)
+            for moved in combinations(others, size):
+                before = np.where(np.isin(np.arange(n), moved), now, then)
+                after = np.where(np.isin(np.arange(n), (*moved, player)), now, then)
+                effect = effect + weight * (value(after) - value(before))
+        found.append(effect)
+    return np.stack(found, axis=-1)
+
+
+def _f1(rates: Floats) -> Floats:
+    share, recall, alarms = np.moveaxis(rates, -1, 0)
+    return rate(2 * share * recall, share * (1 + recall) + (1 - share) * alarms)
+
+
+def _accuracy(rates: Floats) -> Floats:
+    share, recall, alarms = np.moveaxis(rates, -1, 0)
+    found: Floats = share * recall + (1 - share) * (1 - alarms)
+    return found
+
+
+def _precision(rates: Floats) -> Floats:
+    share, recall, alarms = np.moveaxis(rates, -1, 0)
+    return rate(share * recall, share * recall + (1 - share) * alarms)
+
+
+def value_of(tp: float, fp: float, fn: float, tn: float) -> Rates:
+    """Return the mean value of a decision at what each case costs; a gain is a negative cost."""
+
+    def value(rates: Floats) -> Floats:
+        share, recall, alarms = np.moveaxis(rates, -1, 0)
+        found: Floats = -(
+            share * (recall * tp + (1 - recall) * fn)
+            + (1 - share) * (alarms * fp + (1 - alarms) * tn)
+        )
+        return found
+
+    return value
+
+
+DECISIONS: dict[str, Rates] = {"f1": _f1, "accuracy": _accuracy, "precision": _precision}
+
+
+def score_groups(now: ArrayLike, then: ArrayLike, groups: int = GROUPS) -> Ints:
+    """Choose groups of neighbouring score bins that hold equal shares of both sides together.
+
+    Args:
+        now: Rows per bin, (B,).
+        then: Of the other side.
+        groups: At most so many.
+
+    Returns:
+        First bin of each group, ascending, as `score_effects` takes them.
+    """
+    one, other = np.asarray(now, np.float64), np.asarray(then, np.float64)
+    mass = rate(one, np.full_like(one, one.sum())) + rate(other, np.full_like(other, other.sum()))
+    upto = np.cumsum(np.nan_to_num(mass))
+    if not upto[-1] > 0:
+        return np.zeros(1, np.int64)
+    place = np.minimum((upto - np.nan_to_num(mass) / 2) / upto[-1] * groups, groups - 1e-9)
+    starts: Ints = np.flatnonzero(np.diff(np.floor(place), prepend=-1.0) > 0).astype(np.int64)
+    return starts
+
+
+def score_effects(starts: Ints) -> Effects:
+    """Return the split of the change of ROC AUC into the scores' law and what scores mean.
+
+    Args:
+        starts: First bin of each group of scores, see `score_groups`.
+
+    Returns:
+        A function of negatives and positives per score bin, (..., 2, B), of both sides -> (..., 2):
+        the effect of the law of the scores, then that of the chance that a score comes true. The
+        area is that of the groups. In groups of which a side has fewer than `FEW_IN_GROUP` rows
+        scores count as meaning what they mean on the other one.
+    """
+
+    def effects(now: Floats, then: Floats) -> Floats:
+        one, other = (np.add.reduceat(side, starts, axis=-1) for side in (now, then))
+        (law, meaning), (law0, meaning0) = _law_and_meaning(one), _law_and_meaning(other)
+        meaning, meaning0 = (
+            np.where(np.isnan(meaning), meaning0, meaning),
+            np.where(np.isnan(meaning0), meaning, meaning0),
+        )
+        first = _area(law, meaning0) - _area(law0, meaning0)
+        second = _area(law, meaning) - _area(law0, meaning)
+        third = _area(law0, meaning) - _area(law0, meaning0)
+        fourth = _area(law, meaning) - _area(law, meaning0)
+        return np.stack([(first + second) / 2, (third + fourth) / 2], axis=-1)
+
+    return effects
+
+
+def _law_and_meaning(counts: Floats) -> tuple[Floats, Floats]:
+    rows = counts.sum(axis=-2)
+    law = rate(rows, np.broadcast_to(rows.sum(axis=-1, keepdims=True), rows.shape))
+    enough = np.maximum(rows, 1)
+    return law, np.where(rows >= FEW_IN_GROUP, counts[..., 1, :] / enough, np.nan)
+
+
+def _area(law: Floats, meaning: Floats) -> Floats:
+    """Return the area under the curve of scores of a law that come true with some chances."""
+    known = np.nan_to_num(meaning)
+    positives, negatives = law * known, law * (1 - known)
+    below = np.cumsum(negatives, axis=-1) - negatives / 2
+    found: Floats = rate(
+        (positives * below).sum(axis=-1), positives.sum(axis=-1) * negatives.sum(axis=-1)
+    )
+    return found
+
+
+def told_apart(now: ArrayLike, then: ArrayLike) -> float:
+    """Return how well the score alone tells the sides apart, as an area under the curve.
+
+    Args:
+        now: Rows per score bin, (B,).
+        then: Of the other side.
+
+    Returns:
+        .5 (not at all) to 1; NaN if a side is empty. From `NO_OVERLAP` on the sides share too few
+        scores to say what a score means on both.
+    """
+    one, other = np.asarray(now, np.float64), np.asarray(then, np.float64)
+    below = np.cumsum(other) - other / 2
+    area = float(rate((one * below).sum(), one.sum() * other.sum()))
+    return max(area, 1 - area)
+
+
+def window_effects(value: Callable[[Floats], Floats], counts: ArrayLike) -> Floats:
+    """Return what each window adds to a metric of all of them: its value less that without it.
+
+    Args:
+        value: Gives the metric of counts with any leading axes.
+        counts: Of each window, (W, ...).
+
+    Returns:
+        (W,); NaN where the metric is undefined without the window.
+    """
+    every = np.asarray(counts, np.float64)
+    whole = every.sum(axis=0)
+    return value(whole) - value(whole[None] - every)
+
+
+def area_of(counts: Floats) -> Floats:
+    """Return ROC AUC of negatives and positives per score bin, (..., 2, B); ties count half."""
+    negatives, positives = counts[..., 0, :], counts[..., 1, :]
+    below = np.cumsum(negatives, axis=-1) - negatives / 2
+    found: Floats = rate(
+        (positives * below).sum(axis=-1), positives.sum(axis=-1) * negatives.sum(axis=-1)
+    )
+    return found
