@@ -52,6 +52,7 @@ LAZY = {
     "collect": "mlmon_dagster.commands.collect:collect",
     "store": "mlmon_dagster.commands.store:store",
     "metrics": "mlmon_dagster.commands.metrics:metrics",
+    "rows": "mlmon_dagster.commands.rows:rows",
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from mlmon_dagster.spec import Window
 from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import StepMark, WindowInputs
+from mlmon_dagster.store.tables.inference_records import version_of
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.tables.inference_records import WindowCounts
@@ -42,7 +42,7 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
             continue
         of_dataset = counts[window.start]
         count, lag = of_dataset[PRODUCTION], lags.get(window.start, GroundTruthLag(0, "{}"))
-        version = _version_of(of_dataset)
+        version = version_of(of_dataset)
         revision = state.input_revision if state else 0
         marks[window.start] = StepMark(revision, version)
         now = WindowInputs(
@@ -92,14 +92,6 @@ def _counted(
         if count.dataset in LIVE:
             found.setdefault(count.window_start, {})[count.dataset] = count
     return found
-
-
-def _version_of(counts: Mapping[str, WindowCounts]) -> str:
-    """Return one fingerprint of a window's records; that of production, if there is no other."""
-    if set(counts) == {PRODUCTION}:
-        return counts[PRODUCTION].data_version
-    listed = [f"{name}:{counts[name].data_version}" for name in sorted(counts)]
-    return hashlib.sha256("|".join(listed).encode()).hexdigest()[:32]
 
 
 def record_numbers(state: WindowInputs, counts: Mapping[str, WindowCounts]) -> Numbers:

@@ -156,3 +156,27 @@ def series(
     )
     query = sa.select(table).where(table.c.id.in_(last)).order_by(table.c.window_start)
     return fetch(conn, query)
+
+
+def last_failure(engine: sa.Engine, identity: Mapping[str, str]) -> Row | None:
+    """Return the verdict with which one monitor and slice last failed; None if there is none.
+
+    Of the newest window that ever failed, and of its verdicts the newest that did: a later one on
+    the same window may be better.
+
+    Args:
+        engine: The state database.
+        identity: ``model``, ``monitor``, ``slice_key`` and ``slice_value``.
+    """
+    table = monitor_result
+    query = (
+        sa.select(table)
+        .where(
+            *(table.c[name] == value for name, value in identity.items()),
+            table.c.status.in_(("WARN", "ERROR")),
+        )
+        .order_by(table.c.window_start.desc(), table.c.id.desc())
+        .limit(1)
+    )
+    with engine.connect() as conn:
+        return next(iter(fetch(conn, query)), None)

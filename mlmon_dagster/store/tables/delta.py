@@ -217,6 +217,19 @@ class DeltaFolder:
         except TableNotFoundError:
             return None
 
+    def earlier(self, version: int) -> Snapshot | None:
+        """Pin an earlier version; None if its commits were cleaned up.
+
+        Files of a version are deleted when they are older than the retention of versions; a
+        query then fails.
+        """
+        table = open_table(self.path)
+        try:
+            table.load_as_version(version)
+        except (DeltaError, OSError):
+            return None
+        return Snapshot(table, self.path, self.schema, self.aliases)
+
     def ensure(self) -> Snapshot:
         """Pin the newest version, creating an empty table first if there is none."""
         snapshot = self.snapshot()

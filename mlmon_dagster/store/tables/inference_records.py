@@ -11,7 +11,8 @@ from itertools import chain
 
 import pyarrow as pa
 
-from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.windows import Window
@@ -236,7 +237,10 @@ class InferenceRecords:
         return self._engine.query(f"SELECT {names} FROM {self.from_sql(windows, datasets)}{tail}")
 
     def from_sql(
-        self, windows: Sequence[Window] | None = None, datasets: Sequence[str] | None = None
+        self,
+        windows: Sequence[Window] | None = None,
+        datasets: Sequence[str] | None = None,
+        version: int | None = None,
     ) -> str:
         """Return a subquery over one pinned version, to stand after FROM in ``Store.query``.
 
@@ -246,6 +250,7 @@ class InferenceRecords:
         Args:
             windows: All by default.
             datasets: All by default.
+            version: An earlier version of the table, see `version_with`.
         """
         dates = None if windows is None else {window_date(window) for window in windows}
         wanted = None if datasets is None else set(datasets)
@@ -253,7 +258,7 @@ class InferenceRecords:
         where = None
         if windows is not None and self._spec.time.granularity == "hour":
             where = f"window_start IN ({literals(window.start for window in windows)})"
-        snapshot = self._folder.snapshot()
+        snapshot = self._folder.snapshot() if version is None else self._folder.earlier(version)
         if snapshot is None:
             return select_sql([], self._schema, None, where)
         return snapshot.from_sql(
@@ -264,6 +269,46 @@ class InferenceRecords:
             ),
             where,
         )
+
+    def version_with(self, window: Window, data_version: str) -> int | None:
+        """Return the newest version of the table in which a window's records have a fingerprint.
+
+        Args:
+            window: The window.
+            data_version: As `version_of` returns it.
+
+        Returns:
+            None if no version that is kept has such records.
+        """
+        newest, seen = self._folder.snapshot(), set[frozenset[str]]()
+        date = window_date(window)
+        for version in range(newest.version if newest else -1, -1, -1):
+            snapshot = self._folder.earlier(version)
+            if snapshot is None:
+                return None  # older commits are gone as well
+            mine = frozenset(f.path for f in snapshot.files if f.partition["window_date"] == date)
+            if mine in seen:
+                continue
+            seen.add(mine)
+            try:
+                rows = self._engine.query(
+                    f"SELECT * FROM {self.from_sql([window], version=version)}"
+                )
+            except StoreError:
+                return None  # files of versions as old were deleted
+            counts = {c.dataset: c for c in self._count(rows) if c.window_start == window.start}
+            if counts and version_of(counts) == data_version:
+                return version
+        return None
+
+
+def version_of(counts: Mapping[str, WindowCounts]) -> str:
+    """Return one fingerprint of a window's live records; that of production alone, if it is."""
+    live = {name: count for name, count in counts.items() if name in LIVE}
+    if set(live) == {PRODUCTION}:
+        return live[PRODUCTION].data_version
+    listed = [f"{name}:{live[name].data_version}" for name in sorted(live)]
+    return hashlib.sha256("|".join(listed).encode()).hexdigest()[:32]
 
 
 def _parts(windows: Sequence[Window]) -> Iterator[list[Window]]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -8,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline.rows import HIDDEN, Rows, rows_of, slice_predicate, split_values
 from mlmon_dagster.profiles import load_profiles
-from mlmon_dagster.report.trace import RowsBehind, rows_behind, slice_predicate, split_values
 from mlmon_dagster.spec import parse_predicate, predicate_columns
 from tests.report.worlds import World, build, declare
 from tests.spec.predicate_truth import to_callable
@@ -19,6 +18,18 @@ pytestmark = pytest.mark.xdist_group("report")  # they share a world
 # What a slice value can hold to confuse SQL, the predicate language or the joining of values.
 AWKWARD = ("O'Hare", "D,L", "back\\slash", None, "'; DROP TABLE x --", 'a"b')
 ALL_ROWS = 10_000
+
+
+def rows_behind(
+    world: World, slice_: tuple[str, str] = ("all", "all"), limit: int = ALL_ROWS
+) -> Rows:
+    picked = slice_predicate(world.spec, *slice_)
+    return rows_of(world.store, world.spec, world.windows, picked, limit=limit)
+
+
+def ids_of(found: Rows) -> list[str]:
+    ids: list[str] = found.table.column("prediction_id").to_pylist()
+    return ids
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +45,16 @@ def test_every_slice_of_the_profiles_is_found_again_in_the_rows(awkward: World) 
 
     assert len(sizes) >= 1 + 5 + 10
     for (key, value), n in sizes.items():
-        found = rows_behind(awkward.store, awkward.spec, awkward.windows, (key, value), ALL_ROWS)
-        assert (found.n, len(set(found.prediction_ids))) == (n, n)
+        found = rows_behind(awkward, (key, value))
+        assert (found.n, len(set(ids_of(found)))) == (n, n)
 
 
 def test_the_ids_are_those_of_the_slice(world: World) -> None:
     rows = world.side("production")
     mine = rows[(rows["region"] == "south") & rows["member"]]
-    found = rows_behind(
-        world.store, world.spec, world.windows, ("region,member", "south,true"), ALL_ROWS
-    )
+    found = rows_behind(world, ("region,member", "south,true"))
 
-    assert set(found.prediction_ids) == set(mine["prediction_id"])
+    assert set(ids_of(found)) == set(mine["prediction_id"])
 
 
 def test_the_predicate_picks_the_same_rows_when_read_again(awkward: World) -> None:
@@ -56,22 +65,20 @@ def test_the_predicate_picks_the_same_rows_when_read_again(awkward: World) -> No
         if value is None:
             continue
         name = value.replace("\\", "\\\\").replace(",", "\\,")
-        found = rows_behind(
-            awkward.store, awkward.spec, awkward.windows, ("region", name), ALL_ROWS
-        )
+        found = rows_behind(awkward, ("region", name))
         if found.predicate is None:
             assert value == "back\\slash"
             continue
         written += 1
         predicate = parse_predicate(found.predicate, predicate_columns(awkward.spec))
         picked = rows[[to_callable(predicate)(row) for row in rows.to_dict("records")]]
-        assert set(picked["prediction_id"]) == set(found.prediction_ids)
+        assert set(picked["prediction_id"]) == set(ids_of(found))
     assert written == 5
 
 
 def test_wrong_decisions_come_first_then_large_errors(world: World) -> None:
-    found = rows_behind(world.store, world.spec, world.windows, ("region", "north"), ALL_ROWS)
-    rows = world.rows.set_index("prediction_id").loc[found.prediction_ids]
+    found = rows_behind(world, ("region", "north"))
+    rows = world.rows.set_index("prediction_id").loc[ids_of(found)]
     known = rows["actual"] >= 0
     wrong = known & (rows["prediction"] != rows["actual"])
     error = (rows["score"] - rows["actual"]).abs().where(known, -1.0)
@@ -82,21 +89,29 @@ def test_wrong_decisions_come_first_then_large_errors(world: World) -> None:
 
 
 def test_only_so_many_ids_are_returned_as_asked_for(world: World) -> None:
-    found = rows_behind(world.store, world.spec, world.windows[:1], limit=3)
+    found = rows_of(world.store, world.spec, world.windows[:1], limit=3)
     day = world.side("production")
 
-    assert len(found.prediction_ids) == 3
+    assert len(ids_of(found)) == 3
     assert found.n == (day["window_start"] == world.windows[0].start).sum()
     assert found.predicate == ""
-    assert rows_behind(world.store, world.spec, world.windows, limit=-1).prediction_ids == []
+    assert ids_of(rows_behind(world, limit=-1)) == []
 
 
 def test_no_windows_give_no_rows(world: World) -> None:
-    assert rows_behind(world.store, world.spec, []) == RowsBehind("", 0, [])
+    found = rows_of(world.store, world.spec, [])
+
+    assert (found.n, found.table.num_rows, found.predicate) == (0, 0, "")
 
 
-def test_nothing_but_ids_leaves_the_store() -> None:
-    assert [f.name for f in dataclasses.fields(RowsBehind)] == ["predicate", "n", "prediction_ids"]
+def test_personal_values_are_hidden_unless_they_are_named(world: World) -> None:
+    hidden = rows_of(world.store, world.spec, world.windows, limit=9)
+    shown = rows_of(world.store, world.spec, world.windows, limit=9, shown=["email"])
+
+    assert hidden.hidden == ("email",)
+    assert set(hidden.table.column("email").to_pylist()) <= {HIDDEN, None}
+    assert shown.hidden == ()
+    assert not {HIDDEN} & set(shown.table.column("email").to_pylist())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,212 @@
+"""``mlmon rows``: the rows behind an alert, a window or a slice."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from zoneinfo import ZoneInfo
+
+import click
+
+from mlmon_dagster.commands.options import complete_period, models_of, period, spec_of
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import ModelSpec, Predicate, Window, parse_predicate, predicate_columns
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.text_table import harmless, text_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlmon_dagster.project import Project
+    from mlmon_dagster.store.state.statements import Row
+
+_IN_TABLE = 12  # columns; a terminal has no room for more
+
+
+class _Wanted(NamedTuple):
+    """What is asked for: the rows of some windows, of a version, that a predicate picks."""
+
+    spec: ModelSpec
+    windows: tuple[Window, ...]
+    picked: Predicate | None
+    version: int | None
+    said: str
+
+
+@click.command(
+    epilog="Examples: mlmon rows 3fa2c1   mlmon rows flight_delay --window 2013-04-22 "
+    "--where \"origin = 'LGA' and hour >= 17\" --worst 20"
+)
+@click.argument("what", metavar="ALERT|MODEL")
+@click.option("--window", metavar="KEY", help="One window, such as 2013-04-22.")
+@period
+@click.option("--where", metavar="PREDICATE", help="Only these rows: origin = 'JFK' and temp > 80.")
+@click.option("--worst", default=50, show_default=True, help="At most so many, the worst first.")
+@click.option("--dataset", default=PRODUCTION, show_default=True)
+@click.option("--newest", is_flag=True, help="Of an alert: as the rows are now, not as they were.")
+@click.option("--show", multiple=True, metavar="COLUMN", help="Show personal values of a column.")
+@click.option(
+    "--format", "format_", type=click.Choice(["table", "csv", "parquet"]), default="table"
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Write to this file.")
+@click.pass_obj
+def rows(
+    project: Project,
+    /,
+    what: str,
+    window: str | None,
+    first: dt.date | None,
+    last: dt.date | None,
+    where: str | None,
+    worst: int,
+    dataset: str,
+    newest: bool,
+    show: tuple[str, ...],
+    format_: str,
+    output: Path | None,
+) -> None:
+    """Show the rows behind an alert (its id, see `mlmon alerts list`), or of a model.
+
+    Of an alert they are those of its last failing window and of its slice or column, as they were
+    when it was judged. Values of columns marked as personal are hidden unless they are named.
+    """
+    from mlmon_dagster.pipeline.rows import rows_of
+
+    wanted = _wanted(project, what, window, first, last, where, newest)
+    unknown = [name for name in show if name not in wanted.spec.features]
+    if unknown:
+        raise ConfigError(f"--show {unknown[0]}: {wanted.spec.model} has no such feature.")
+    if format_ == "parquet" and output is None:
+        raise ConfigError("--format parquet is not for a terminal; say where to: --output FILE.")
+    found = rows_of(
+        project.store,
+        wanted.spec,
+        wanted.windows,
+        wanted.picked,
+        limit=worst,
+        dataset=dataset,
+        version=wanted.version,
+        shown=show,
+    )
+    if output is None:
+        click.echo(render(wanted.spec, found.table, format_))
+    else:
+        _write(wanted.spec, found.table, format_, output)
+    more = f", the worst {found.table.num_rows:,}" if found.table.num_rows < found.n else ""
+    picked = f" where {found.predicate}" if found.predicate else ""
+    click.echo(f"{wanted.said}{picked}: {found.n:,} rows{more}.", err=True)
+    if found.hidden and found.n:
+        click.echo(f"Personal values are hidden: {', '.join(found.hidden)} (--show).", err=True)
+
+
+def _wanted(
+    project: Project,
+    what: str,
+    window: str | None,
+    first: dt.date | None,
+    last: dt.date | None,
+    where: str | None,
+    newest: bool,
+) -> _Wanted:
+    if window is not None and (first is not None or last is not None):
+        raise ConfigError("Either --window, or --from and --to.")
+    names = {spec.model for spec in models_of(project).specs}
+    if what in names:
+        spec = spec_of(project, what)
+        windows = _windows(project, spec, window, first, last)
+        return _Wanted(spec, windows, _predicate(spec, where), None, _said(spec, windows))
+    if window is not None or first is not None or last is not None:
+        raise ConfigError(f"No model {what!r}; an alert says itself which window it is about.")
+    return _of_alert(project, what, where, newest)
+
+
+def _windows(
+    project: Project,
+    spec: ModelSpec,
+    window: str | None,
+    first: dt.date | None,
+    last: dt.date | None,
+) -> tuple[Window, ...]:
+    complete = complete_period(spec, first, last, project.now())
+    if window is None:
+        return complete if first is not None or last is not None else complete[-1:]
+    found = tuple(w for w in complete if w.key == window)
+    if not found:
+        raise ConfigError(
+            f"{spec.model} has no complete window {window!r}; they are called as "
+            f"{complete[0].key} to {complete[-1].key}."
+        )
+    return found
+
+
+def _predicate(spec: ModelSpec, where: str | None) -> Predicate | None:
+    if where is None:
+        return None
+    return parse_predicate(where, predicate_columns(spec), spec.time.zone)
+
+
+def _said(spec: ModelSpec, windows: tuple[Window, ...]) -> str:
+    if len(windows) == 1:
+        return f"{spec.model}, {windows[0].key}"
+    return f"{spec.model}, {windows[0].key} to {windows[-1].key}"
+
+
+def _of_alert(project: Project, short_id: str, where: str | None, newest: bool) -> _Wanted:
+    from mlmon_dagster.alerts.handling import find_alert
+    from mlmon_dagster.pipeline.rows import behind, together
+
+    alert: Row = find_alert(project.store, short_id)
+    spec = spec_of(project, str(alert["model"]))
+    verdict = behind(project.store, spec, alert)
+    picked = together(verdict.picked, _predicate(spec, where))
+    said = f"{spec.model}, {verdict.window.key}, {alert['monitor']}"
+    if verdict.version is None and not newest:
+        click.echo("The rows that were judged are not kept any more; as they are now:", err=True)
+    return _Wanted(spec, (verdict.window,), picked, None if newest else verdict.version, said)
+
+
+def render(spec: ModelSpec, table: pa.Table, format_: str) -> str:
+    """Return rows as a table for people, or as CSV that is safe to open in a spreadsheet."""
+    names, values = _texts(spec, table)
+    if format_ == "csv":
+        import csv
+
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([harmless(value) for value in row] for row in values)
+        return buffer.getvalue().rstrip("\n")
+    filled = [i for i, _ in enumerate(names) if any(row[i] for row in values)] or [0]
+    kept = filled[:_IN_TABLE]
+    text = text_table([names[i] for i in kept], [[row[i] for i in kept] for row in values])
+    left = [names[i] for i in filled[_IN_TABLE:]]
+    return text + (f"\nNot shown: {', '.join(left)} (--format csv)." if left else "")
+
+
+def _texts(spec: ModelSpec, table: pa.Table) -> tuple[list[str], list[list[str]]]:
+    zone = ZoneInfo(spec.time.zone)
+
+    def text(value: object) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, dt.datetime):
+            return value.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
+        return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+    columns = [[text(value) for value in column.to_pylist()] for column in table.columns]
+    return list(table.column_names), [list(row) for row in zip(*columns, strict=True)]
+
+
+def _write(spec: ModelSpec, table: pa.Table, format_: str, path: Path) -> None:
+    from mlmon_dagster.store.places.location import whole_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as draft:
+        if format_ == "parquet":
+            import pyarrow.parquet as pq
+
+            pq.write_table(table, draft)
+        else:
+            draft.write_text(render(spec, table, format_) + "\n", encoding="utf-8")

@@ -1,0 +1,274 @@
+"""The rows behind a finding: as they are, or as they were when it was judged; worst first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.profiles.sql.compiler import NULL_SLICE
+from mlmon_dagster.spec import (
+    ModelSpec,
+    Predicate,
+    Task,
+    Window,
+    parse_predicate,
+    predicate_columns,
+    window_containing,
+)
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.declaration import attributed
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.predicate import (
+    Comparison,
+    Every,
+    Membership,
+    Not,
+    NullTest,
+    Operator,
+    Some,
+    to_sql,
+    to_text,
+)
+from mlmon_dagster.spec.tasks import class_scores
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.store.state.sql import quote_identifier
+from mlmon_dagster.store.state.statements import Row
+
+MOST_ROWS = 1_000_000
+_ANSWERED = tuple(f(s) for s in ("ok", "success", "200") for f in (str, str.upper, str.title))
+OFF_BY = "off_by"
+HIDDEN = "***"
+_ROLES = (
+    "model_version", "score", "prediction", "group", "rank", "actual", "actual_time", "outcome",
+    "latency_ms", "status", "trace_id",
+)  # fmt: skip
+# How far the output was off: what rows are sorted by, the worst first.
+_OFF_BY: dict[Task, str] = {
+    "binary_classification": "CASE WHEN actual IS NOT NULL THEN "
+    "abs(coalesce(score, prediction) - actual) END",
+    "multiclass_classification": "CASE WHEN prediction IS NOT NULL AND actual IS NOT NULL THEN "
+    "CASE WHEN prediction <> actual THEN 1e0 ELSE 0e0 END END",
+    "regression": "prediction - actual",
+    "ranking": "actual",
+}
+# Wrong decisions first, then by how far the output was off; without ground truth, by id alone.
+_WRONG = "(prediction IS NOT NULL AND actual IS NOT NULL AND prediction <> actual) DESC"
+_WORST_FIRST: dict[Task, str] = {
+    "binary_classification": f"{_WRONG}, {OFF_BY} DESC NULLS LAST",
+    "multiclass_classification": _WRONG,
+    "regression": f"abs({OFF_BY}) DESC NULLS LAST",
+    "ranking": "actual DESC NULLS LAST, rank DESC NULLS LAST, score NULLS FIRST",
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of some windows that belong together.
+
+    Attributes:
+        table: The first of them, worst first: wrong decisions, then by ``off_by``. Ids, times, what
+            the model put out, what came true, and every feature; SHAP values where logged.
+        n: How many there are.
+        predicate: Picks them, in the language of `mlmon_dagster.spec.predicate`; empty for all;
+            None if a value cannot be written in it.
+        hidden: Columns of personal values, each shown as ``***`` where there is one.
+    """
+
+    table: pa.Table
+    n: int
+    predicate: str | None
+    hidden: tuple[str, ...]
+
+
+def rows_of(
+    store: Store,
+    spec: ModelSpec,
+    windows: Sequence[Window],
+    picked: Predicate | None = None,
+    *,
+    limit: int = 50,
+    dataset: str = PRODUCTION,
+    version: int | None = None,
+    shown: Collection[str] = (),
+) -> Rows:
+    """Return the rows of some windows that a predicate picks.
+
+    Args:
+        store: The store.
+        spec: The model.
+        windows: Which windows; none gives no rows.
+        picked: All rows by default.
+        limit: At most so many of them are returned, all are counted.
+        dataset: Of which dataset.
+        version: Of an earlier version of the records, see `behind`.
+        shown: Columns of personal values to show nevertheless.
+    """
+    source = store.inference_records(spec).from_sql(windows, [dataset], version)
+    where = f" WHERE {to_sql(picked)}" if picked is not None else ""
+    hidden = tuple(n for n, f in spec.features.items() if f.pii and n not in shown)
+    kept = max(0, min(limit, MOST_ROWS))
+    table = store.query(
+        f"SELECT {_columns(spec, hidden)} FROM {source}{where} "
+        f"ORDER BY {_WORST_FIRST[spec.task]}, prediction_id LIMIT {kept}"
+    )
+    counted = store.query(f"SELECT count(*) AS n FROM {source}{where}")
+    return Rows(table, int(counted.column("n")[0].as_py()), _written(spec, picked), hidden)
+
+
+def _columns(spec: ModelSpec, hidden: Collection[str]) -> str:
+    roles = [r for r in _ROLES if getattr(spec.columns, r) is not None]
+    scores = list(class_scores(spec).values())
+    plain = ["prediction_id", "event_time", *roles, *scores]
+    features = [
+        f"CASE WHEN {quote_identifier(n)} IS NOT NULL THEN '{HIDDEN}' END AS {quote_identifier(n)}"
+        if n in hidden
+        else quote_identifier(n)
+        for n in spec.features
+    ]
+    attributions = [quote_identifier(name) for name in attributed(spec).values()]
+    off_by = f"{_OFF_BY[spec.task]} AS {OFF_BY}" if _has_outputs(spec) else f"NULL AS {OFF_BY}"
+    return ", ".join([*map(quote_identifier, plain), off_by, *features, *attributions])
+
+
+def _has_outputs(spec: ModelSpec) -> bool:
+    return spec.columns.actual is not None and (
+        spec.columns.score is not None or spec.columns.prediction is not None
+    )
+
+
+def slice_predicate(spec: ModelSpec, slice_key: str, slice_value: str) -> Predicate | None:
+    """Return what picks the rows of a slice; None for the whole.
+
+    Raises:
+        ConfigError: If the model declares no such slice, or the value does not fit its key.
+    """
+    if slice_key == ALL:
+        return None
+    keys = {",".join(key): key for key in spec.slices}
+    if slice_key not in keys:
+        raise ConfigError(
+            f"Model {spec.model!r} has no slice {slice_key!r}. "
+            f"It declares: {', '.join(keys) or 'none'}."
+        )
+    columns, values = keys[slice_key], split_values(slice_value)
+    if len(values) != len(columns):
+        raise ConfigError(
+            f"Slice {slice_key!r} needs {len(columns)} values separated by commas (a comma in a "
+            f"value is written \\,), not {slice_value[:200]!r}."
+        )
+    parts = tuple(_condition(spec, c, v) for c, v in zip(columns, values, strict=True))
+    return parts[0] if len(parts) == 1 else Every(parts)
+
+
+def split_values(slice_value: str) -> list[str]:
+    r"""Take a slice value apart; ``\,`` and ``\\`` stand for a comma and a backslash.
+
+    Example:
+        >>> split_values(r"D\,L,JFK")
+        ['D,L', 'JFK']
+    """
+    values, is_escaped = [""], False
+    for character in slice_value:
+        if not is_escaped and character in "\\,":
+            is_escaped = character == "\\"
+            if not is_escaped:
+                values.append("")
+            continue
+        values[-1] += character
+        is_escaped = False
+    return values
+
+
+def _condition(spec: ModelSpec, column: str, value: str) -> Predicate:
+    # A text "<null>" in the data shares the slice of nulls; the slice is read as the nulls.
+    if value == NULL_SLICE:
+        return NullTest(column)
+    feature = spec.features.get(column)
+    if feature is not None and feature.type == "boolean":
+        return Comparison(column, "=", value == "true")
+    return Comparison(column, "=", value)
+
+
+def _written(spec: ModelSpec, predicate: Predicate | None) -> str | None:
+    """Write a predicate for people; the language has no backslashes and no control characters."""
+    if predicate is None:
+        return ""
+    text = to_text(predicate)
+    try:
+        parse_predicate(text, predicate_columns(spec), spec.time.zone)
+    except ConfigError:
+        return None
+    return text
+
+
+# --- behind a verdict
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an alert last failed on.
+
+    Attributes:
+        window: The window.
+        version: Of the records that were judged; None if it is not kept any more.
+        picked: Its slice, or the values of its column that were wrong; None for all rows.
+    """
+
+    window: Window
+    version: int | None
+    picked: Predicate | None
+
+
+def behind(store: Store, spec: ModelSpec, alert: Row) -> Verdict:
+    """Return what the last failing window of an alert was about.
+
+    Args:
+        store: The store.
+        spec: The alert's model.
+        alert: Row of the table ``alert``.
+
+    Raises:
+        ConfigError: If no verdict of the alert is stored any more.
+    """
+    identity = {n: str(alert[n]) for n in ("model", "monitor", "slice_key", "slice_value")}
+    last = monitor_results.last_failure(store.state, identity)
+    if last is None:
+        raise ConfigError(f"No failed window of {alert['monitor']} is stored any more.")
+    window = window_containing(spec.time, last["window_start"])
+    slice_ = slice_predicate(spec, str(alert["slice_key"]), str(alert["slice_value"]))
+    picked = together(slice_, _wrong_values(spec, last))
+    # What follows the fingerprint of the records says which baseline, and how mature they were.
+    fingerprint = str(last["data_version"]).partition(":")[0]
+    version = store.inference_records(spec).version_with(window, fingerprint)
+    return Verdict(window, version, picked)
+
+
+def _wrong_values(spec: ModelSpec, verdict: Row) -> Predicate | None:
+    """Return what picks the values that a verdict on quality or service is about."""
+    column, metric = str(verdict["column_name"]), str(verdict["metric"])
+    feature = spec.features.get(column)
+    if metric == "null_rate" and feature is not None:
+        return NullTest(column)
+    if metric == "out_of_range_rate" and feature is not None:
+        ends: tuple[tuple[Operator, float | None], ...] = (("<", feature.min), (">", feature.max))
+        out = tuple(Comparison(column, sign, float(v)) for sign, v in ends if v is not None)
+        return out[0] if len(out) == 1 else Some(out)
+    details = json.loads(verdict["details"] or "{}")
+    names = details.get("unseen_values") or details.get("unseen")
+    if metric == "unseen_rate" and names and feature is not None:
+        return Membership(column, tuple(map(str, names)))
+    if metric == "error_rate":
+        return Not(Membership("status", _ANSWERED))
+    return None
+
+
+def together(one: Predicate | None, other: Predicate | None) -> Predicate | None:
+    """Return what picks the rows that both pick; None picks all."""
+    if one is None or other is None:
+        return one if other is None else other
+    return Every((one, other))

@@ -1,0 +1,129 @@
+"""``mlmon rows``: from an alert, a window or a slice to the rows, as they were then."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.pipeline.rows import rows_of
+from mlmon_dagster.spec import load_model
+from mlmon_dagster.store.state import window_state
+from tests.cli.conftest import Command
+from tests.defs.small_model import (
+    DAYS,
+    MODEL,
+    NOW,
+    NULLED,
+    ROWS,
+    customers,
+    drop,
+    landing,
+    make_project,
+    windows_of_days,
+)
+
+AT = ("--now", NOW.isoformat())
+
+
+def table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def alert_of(folder: Path, monitor: str) -> str:
+    project = make_project(folder)
+    [found] = {e.fingerprint for e in list_alerts(project.store, MODEL) if e.monitor == monitor}
+    project.store.close()
+    return found[:12]
+
+
+def test_an_alert_leads_to_its_rows_in_one_command(folder: Path, mlmon: Command) -> None:
+    mlmon("--project", folder, *AT, "alerts", "deliver")
+    short = alert_of(folder, "quality/null_rate/balance")
+    ended = mlmon("--project", folder, *AT, "rows", short, "--worst", 1000, "--format", "csv")
+
+    expected = set(customers(NULLED)[0]["id"])
+    assert ended.code == 0, ended.err
+    assert {row["prediction_id"] for row in table(ended.out)} == expected
+    assert f"churn, {NULLED}, quality/null_rate/balance where balance is null: {ROWS} rows." in (
+        ended.err
+    )
+
+
+def test_rows_that_were_judged_are_found_after_they_were_corrected(
+    folder: Path, mlmon: Command
+) -> None:
+    project = make_project(folder)
+    spec = load_model(folder / "models" / f"{MODEL}.yaml")
+    [window] = windows_of_days(spec, [NULLED])
+    state = window_state.load(project.store.state, MODEL)[window.start]
+    judged = state.steps["inference_store"].data_version
+    before = rows_of(project.store, spec, [window], limit=ROWS).table
+    truth = customers(NULLED)[1]
+    later = truth["known_at"] + dt.timedelta(hours=1)
+    drop(
+        truth.assign(left=1 - truth["left"], known_at=later),
+        landing(folder, "actuals") / "x.parquet",
+    )
+    at = ("--now", (NOW + dt.timedelta(hours=2)).isoformat())
+    assert mlmon("--project", folder, *at, "run", MODEL).code in (0, 1)
+    records = project.store.inference_records(spec)
+    version = records.version_with(window, judged)
+
+    assert version is not None
+    assert rows_of(project.store, spec, [window], limit=ROWS, version=version).table == before
+    assert rows_of(project.store, spec, [window], limit=ROWS).table != before
+    assert records.version_with(window, "0" * 32) is None
+    project.store.close()
+
+
+def test_rows_of_a_slice_are_those_of_the_files_and_the_worst_come_first(
+    folder: Path, mlmon: Command, tmp_path: Path
+) -> None:
+    where = "region = 'west' and age >= 50"
+    day = DAYS[0]
+    to = tmp_path / "rows.parquet"
+    ended = mlmon(
+        "--project", folder, *AT, "rows", MODEL, "--window", day, "--where", where,
+        "--worst", 500, "--format", "parquet", "--output", to,
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    found = pq.read_table(to).to_pandas()
+    rows = customers(day)[0].merge(customers(day)[1], on="id")
+    mine = rows[(rows["region"] == "west") & (rows["age"] >= 50)]
+
+    assert set(found["prediction_id"]) == set(mine["id"])
+    assert list(found["off_by"]) == list(
+        pd.concat([part.sort_values("off_by", ascending=False) for part in _wrong_first(found)])[
+            "off_by"
+        ]
+    )
+    shown = mlmon("--project", folder, *AT, "rows", MODEL, "--window", day, "--worst", 2)
+    assert shown.out.splitlines()[0].split()[:2] == ["prediction_id", "event_time"]
+    assert f"churn, {day}: {ROWS} rows, the worst 2." in shown.err
+
+
+def _wrong_first(found: pd.DataFrame) -> list[pd.DataFrame]:
+    wrong = found["prediction"] != found["actual"]
+    return [found[wrong], found[~wrong]]
+
+
+def test_what_cannot_be_shown_is_said_with_the_way_to_do_it(folder: Path, mlmon: Command) -> None:
+    def said(*more: object) -> str:
+        ended = mlmon("--project", folder, *AT, "rows", *more)
+        assert ended.code == 2
+        return ended.err
+
+    assert "No alert 'nothing'" in said("nothing")
+    assert "churn has no complete window '2030-01-01'" in said(MODEL, "--window", "2030-01-01")
+    assert "say where to: --output FILE" in said(MODEL, "--format", "parquet")
+    assert "churn has no such feature" in said(MODEL, "--show", "shoe_size")
+    assert "Either --window, or --from and --to" in said(
+        MODEL, "--window", DAYS[0], "--from", DAYS[0]
+    )
+    assert "an alert says itself" in said("nothing", "--window", DAYS[0])
