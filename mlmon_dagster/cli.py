@@ -53,6 +53,7 @@ LAZY = {
     "store": "mlmon_dagster.commands.store:store",
     "metrics": "mlmon_dagster.commands.metrics:metrics",
     "rows": "mlmon_dagster.commands.rows:rows",
+    "trace": "mlmon_dagster.commands.trace:trace",
 }
 
 

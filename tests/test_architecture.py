@@ -31,7 +31,8 @@ ALLOWED = {
     "monitors": {"errors", "spec", "metrics", "store", "ingest", "profiles"},
     "alerts": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors"},
     "collect": {"errors", "spec", "store", "ingest", "landing_file"},
-    "report": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors"},
+    "trace": {"errors", "spec", "metrics", "profiles", "monitors"},
+    "report": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors", "trace"},
 }
 ALLOWED["project"] = {"errors", "spec", "store"}
 LOWER = set(ALLOWED)

@@ -12,7 +12,6 @@ from mlmon_dagster.monitors.wording import NAMES, number
 from mlmon_dagster.profiles import Baseline
 from mlmon_dagster.profiles.measure.measures import baseline_performance, columns_of, measure
 from mlmon_dagster.report.plots import Curve, Episode
-from mlmon_dagster.report.trace import HIGHER_IS_BETTER
 from mlmon_dagster.spec import Granularity, ModelSpec, PerformanceMonitor, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily, is_loss
@@ -20,6 +19,7 @@ from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import business_metrics, estimated, residual
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import metric_log
+from mlmon_dagster.trace.slices import HIGHER_IS_BETTER
 
 if TYPE_CHECKING:
     import pandas as pd

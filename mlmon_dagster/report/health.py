@@ -29,12 +29,13 @@ from mlmon_dagster.report.summary import (
     periods_of,
     standing_of,
 )
-from mlmon_dagster.report.trace import HIGHER_IS_BETTER, newest_mature, performance_trace
+from mlmon_dagster.report.trace import newest_mature, performance_trace
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.places.location import whole_file
 from mlmon_dagster.store.state.model_history import SeenChange, changes
+from mlmon_dagster.trace.slices import HIGHER_IS_BETTER
 
 if TYPE_CHECKING:
     import pandas as pd

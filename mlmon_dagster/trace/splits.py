@@ -179,13 +179,13 @@ def decision_effects(metric: Rates) -> Effects:
     """
 
     def effects(now: Floats, then: Floats) -> Floats:
-        return _shapley(metric, *np.broadcast_arrays(_rates(now), _rates(then)))
+        return _shapley(metric, *np.broadcast_arrays(rates_of(now), rates_of(then)))
 
     return effects
 
 
-def _rates(table: Floats) -> Floats:
-    """Return base rate, recall and share of false alarms of tables predicted x actual."""
+def rates_of(table: Floats) -> Floats:
+    """Return base rate, recall and share of false alarms of tables predicted x actual, (..., 3)."""
     positives, negatives = table[..., :, 1].sum(axis=-1), table[..., :, 0].sum(axis=-1)
     return np.stack(
         [

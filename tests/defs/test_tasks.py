@@ -6,10 +6,10 @@ import pytest
 
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
+from mlmon_dagster.pipeline.rows import rows_of
 from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.profiles.rolling import load_baseline
 from mlmon_dagster.report.summary import NONE, period_names, periods_of
-from mlmon_dagster.report.trace import rows_behind
 from mlmon_dagster.store.state import metric_log, monitor_results
 from tests.conftest import metrics_of
 from tests.defs.small_model import make_project, windows_of_days
@@ -44,7 +44,7 @@ def test_a_model_of_every_task_is_measured_and_its_bad_day_found(task, tmp_path)
     whole = found[found["metric"] == first["metric"].iloc[0]]
     parts = sliced[sliced["metric"] == first["metric"].iloc[0]]
     assert parts.groupby("window_start")["n"].sum().tolist() == whole["n"].tolist()
-    assert rows_behind(project.store, spec, windows[-1:], limit=5).n == 240
+    assert rows_of(project.store, spec, windows[-1:], limit=5).n == 240
     [month] = periods_of(project.store, spec, load_baseline(project.store, spec))
     said = dict(zip(period_names(spec), month.values, strict=True))
     unsaid = {name for name, value in said.items() if value == NONE}

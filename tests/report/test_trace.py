@@ -11,9 +11,10 @@ from scipy import stats
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.report.summary import rolled_up_metrics
-from mlmon_dagster.report.trace import COLUMNS, newest_mature, performance_trace
+from mlmon_dagster.report.trace import newest_mature, performance_trace
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.trace.slices import COLUMNS
 from tests.report.worlds import BROKEN, DAY, DAYS, REGIONS, START, World, build, declare
 
 pytestmark = pytest.mark.xdist_group("report")  # they share a world

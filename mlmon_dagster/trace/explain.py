@@ -1,0 +1,325 @@
+"""One metric's change between two sets of windows, taken apart in all ways its counts allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
+from mlmon_dagster.metrics.intervals import rate
+from mlmon_dagster.metrics.performance.decomposition import ratio_parts
+from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.metric_registry import is_loss
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.trace.slices import HIGHER_IS_BETTER, by_window, compare_slices
+from mlmon_dagster.trace.splits import (
+    DECISIONS,
+    NO_OVERLAP,
+    PLAYERS,
+    Rates,
+    Split,
+    area_effects,
+    area_of,
+    decision_effects,
+    measured,
+    rates_of,
+    score_effects,
+    score_groups,
+    told_apart,
+    value_of,
+    window_effects,
+)
+
+Profiles = Mapping[str, ColumnStatistics]
+AREA = "roc_auc"
+LAW, MEANING = "law", "meaning"
+_PAIR_GROUPS = 256  # of scores, for pairs of slices; their area is within .0001 of 1,024 bins'
+_MOST_VALUES = 30  # of a slice key; the others are put together
+OTHERS = "(all others)"
+_FEW_DAYS = 3
+
+
+@dataclass(frozen=True)
+class Side:
+    """A metric over one set of windows.
+
+    Attributes:
+        value: Of all windows together; NaN without ground truth.
+        n: Rows that it rests on.
+        windows: Windows that hold some of them.
+    """
+
+    value: float
+    n: int
+    windows: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the scores of a binary model did.
+
+    Attributes:
+        split: Effects on ROC AUC of their law and of what they mean; None where too few are shared.
+        told_apart: How well a score alone tells the sides apart, .5 to 1.
+        mean, mean_then: Mean score of the labelled rows.
+        rate, rate_then: Share of them that came true.
+    """
+
+    split: Split | None
+    told_apart: float
+    mean: float
+    mean_then: float
+    rate: float
+    rate_then: float
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What became of the decisions of a binary model.
+
+    Attributes:
+        split: Effects of `splits.PLAYERS` on a metric of decisions.
+        rates, rates_then: Share of positives, recall and share of false alarms on both sides.
+    """
+
+    split: Split
+    rates: tuple[float, float, float]
+    rates_then: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Why a metric changed.
+
+    Attributes:
+        metric: Its name.
+        now, then: Its values on both sides.
+        change: The difference. margin: Half of its 95 % interval, between windows; NaN if a side
+            has too few of them. p_value: Chance of so large a change without any.
+        slices: Rows of `compare_slices`, of this metric.
+        pairs: Slice key -> split over pairs of slices (ROC AUC alone): ``mix``, ``same`` and
+            ``cross`` of each value, names such as ``mix/JFK``.
+        decisions: Metric of decisions -> what became of it.
+        scores: Of a binary model with a score.
+        windows: Of the first side: window_start, n, and ``effect``, what the window adds to the
+            change; the most harmful first.
+        without: Value of the first side without its `_FEW_DAYS` most harmful windows.
+    """
+
+    metric: str
+    now: Side
+    then: Side
+    change: float
+    margin: float
+    p_value: float
+    slices: pd.DataFrame
+    pairs: Mapping[str, Split]
+    decisions: Mapping[str, Decided]
+    scores: Scores | None
+    windows: pd.DataFrame
+    without: float
+
+
+def explain(spec: ModelSpec, metric: str, now: Profiles, then: Profiles) -> Explained | None:
+    """Take the change of a metric apart.
+
+    Args:
+        spec: The model.
+        metric: One that it has.
+        now: Column -> statistics of one set of windows, as `slices.profiled_for` names them.
+        then: The same of the other set.
+
+    Returns:
+        None if a side has no ground truth.
+    """
+    frame = compare_slices(spec, now, then, [metric])
+    if frame.empty:
+        return None
+    whole = frame[frame["slice_key"] == ALL].iloc[0]
+    one, other = by_window(now), by_window(then)
+    windows, without = _windows(spec, metric, one)
+    return Explained(
+        metric,
+        Side(float(whole["value"]), int(whole["n"]), int(whole["n_windows"])),
+        Side(
+            float(whole["baseline_value"]),
+            int(whole["n_baseline"]),
+            int(whole["n_baseline_windows"]),
+        ),
+        float(whole["change"]),
+        float(whole["change_upper"] - whole["change_lower"]) / 2,
+        float(whole["p_value"]),
+        frame,
+        _pairs(spec, one, other) if metric == AREA else {},
+        _decisions(spec, metric, one, other),
+        _scores(one, other),
+        windows,
+        without,
+    )
+
+
+# --- counts of whole windows
+
+
+def _whole(stats: ColumnStatistics) -> tuple[pd.Series[pd.Timestamp], Ints]:
+    """Return the windows of slice ``all`` and their counts, (W, size)."""
+    mine = (stats.cells["slice_key"] == ALL).to_numpy()
+    return stats.cells.loc[mine, "window_start"], stats.counts[mine]
+
+
+def _labels(profiles: Profiles, column: str, kind: str) -> Floats | None:
+    """Return negatives and positives of whole windows, (W, 2, bins); None if not profiled so."""
+    stats = profiles.get(column)
+    if stats is None or stats.binning.kind != kind:
+        return None
+    _, counts = _whole(stats)
+    if not len(counts):
+        return None
+    return np.moveaxis(label_counts(counts), -1, 1)[:, 1:].astype(np.float64)
+
+
+def _table(profiles: Profiles) -> Floats | None:
+    """Return predicted x actual of whole windows, (W, 2, 2)."""
+    found = _labels(profiles, "prediction", "confusion")
+    return None if found is None else np.swapaxes(found, 1, 2)
+
+
+def _metrics_of_decisions(spec: ModelSpec) -> dict[str, Rates]:
+    found = dict(DECISIONS)
+    if spec.costs is not None:
+        found["expected_value"] = value_of(**spec.costs.model_dump())
+    return found
+
+
+def _counted(
+    spec: ModelSpec, metric: str, profiles: Profiles
+) -> tuple[Floats, Callable[[Floats], Floats]] | None:
+    """Return counts of whole windows, and the function that gives the metric of their sums."""
+    if metric == AREA:
+        scores = _labels(profiles, "score", "score")
+        return None if scores is None else (scores, area_of)
+    of_decisions = _metrics_of_decisions(spec).get(metric)
+    if of_decisions is not None and (table := _table(profiles)) is not None:
+        return table, lambda counts: of_decisions(rates_of(counts))
+    whole = {n: s for n, s in profiles.items() if (s.cells["slice_key"] == ALL).any()}
+    found = ratio_parts(metric, whole.get("score"), whole.get("prediction"), whole)
+    if found is None:
+        return None
+    cells = next(iter(whole.values())).cells
+    mine = (cells["slice_key"] == ALL).to_numpy()
+    if len(found[0]) != len(mine):
+        return None
+    return np.stack(found, axis=1)[mine], lambda sums: rate(sums[..., 0], sums[..., 1])
+
+
+def _windows(spec: ModelSpec, metric: str, profiles: Profiles) -> tuple[pd.DataFrame, float]:
+    found = _counted(spec, metric, profiles)
+    starts = next((_whole(s)[0] for s in profiles.values() if len(_whole(s)[0])), None)
+    if found is None or starts is None or len(found[0]) != len(starts):
+        empty = pd.DataFrame({"window_start": [], "n": [], "effect": []})
+        return empty, np.nan
+    counts, value = found
+    frame = pd.DataFrame(
+        {
+            "window_start": starts.reset_index(drop=True),
+            "n": counts.reshape(len(counts), -1).sum(axis=1) if counts.ndim > 2 else counts[:, 1],
+            "effect": window_effects(value, counts),
+            "place": np.arange(len(counts)),
+        }
+    )
+    ordered = frame.sort_values("effect", ascending=not _higher_is_worse(metric))
+    worst = ordered["place"].to_numpy()[:_FEW_DAYS]
+    rest = np.delete(counts, worst, axis=0).sum(axis=0)
+    return ordered.drop(columns="place").reset_index(drop=True), float(value(rest))
+
+
+def _higher_is_worse(metric: str) -> bool:
+    return is_loss(metric) or not HIGHER_IS_BETTER.get(metric, True)
+
+
+# --- splits
+
+
+def _decisions(spec: ModelSpec, metric: str, now: Profiles, then: Profiles) -> dict[str, Decided]:
+    one, other = _table(now), _table(then)
+    if one is None or other is None:
+        return {}
+    known = _metrics_of_decisions(spec)
+    wanted = [metric] if metric in known else ["f1"]
+    rates, rates_then = (tuple(rates_of(side.sum(axis=0)).tolist()) for side in (one, other))
+    return {
+        name: Decided(
+            measured(decision_effects(known[name]), one, other, PLAYERS), rates, rates_then
+        )
+        for name in wanted
+    }
+
+
+def _scores(now: Profiles, then: Profiles) -> Scores | None:
+    one, other = (_labels(side, "score", "score") for side in (now, then))
+    if one is None or other is None:
+        return None
+    rows, rows0 = one.sum(axis=(0, 1)), other.sum(axis=(0, 1))
+    if not (rows.sum() and rows0.sum()):
+        return None
+    apart = told_apart(rows, rows0)
+    split = None
+    if apart < NO_OVERLAP:
+        effects = score_effects(score_groups(rows, rows0))
+        split = measured(effects, one, other, (LAW, MEANING))
+    middles = score_midpoints(now["score"].binning)
+    return Scores(
+        split,
+        apart,
+        float(rows @ middles / rows.sum()),
+        float(rows0 @ middles / rows0.sum()),
+        float(one[:, 1].sum() / rows.sum()),
+        float(other[:, 1].sum() / rows0.sum()),
+    )
+
+
+def _pairs(spec: ModelSpec, now: Profiles, then: Profiles) -> dict[str, Split]:
+    """Split the change of ROC AUC by each declared slice key."""
+    found = {}
+    for key in [",".join(names) for names in spec.slices]:
+        values = _values(key, now["score"], then["score"])
+        if len(values) < 2:
+            continue
+        one, other = (_by_value(key, values, side["score"]) for side in (now, then))
+        starts = score_groups(one.sum(axis=(0, 1, 2)), other.sum(axis=(0, 1, 2)), _PAIR_GROUPS)
+        one, other = (np.add.reduceat(side, starts, axis=-1) for side in (one, other))
+        parts = [f"{part}/{value}" for part in ("mix", "same", "cross") for value in values]
+        found[key] = measured(area_effects, one, other, parts)
+    return found
+
+
+def _values(key: str, now: ColumnStatistics, then: ColumnStatistics) -> list[str]:
+    """Return the values of a slice key by their labelled rows, the last standing for the rest."""
+    rows: pd.Series[float] = pd.Series(dtype=np.float64)
+    for side in (now, then):
+        mine = (side.cells["slice_key"] == key).to_numpy()
+        labelled = label_counts(side.counts[mine])[:, :, 1:].sum(axis=(1, 2))
+        names = side.cells.loc[mine, "slice_value"]
+        own = pd.Series(labelled, names.to_numpy()).groupby(level=0).sum()
+        rows = rows.add(own / max(own.sum(), 1), fill_value=0.0)
+    ordered = list(rows.sort_values(ascending=False, kind="stable").index.astype(str))
+    few = ordered[: _MOST_VALUES - 1]
+    return few if len(few) == len(ordered) else [*few, OTHERS]
+
+
+def _by_value(key: str, values: list[str], stats: ColumnStatistics) -> Floats:
+    """Return negatives and positives per window, slice value and score bin, (W, 2, S, B)."""
+    mine = (stats.cells["slice_key"] == key).to_numpy()
+    cells = stats.cells[mine]
+    counts = label_counts(stats.counts[mine])[:, :, 1:]
+    windows, place = np.unique(cells["window_start"].to_numpy(), return_inverse=True)
+    known = {value: i for i, value in enumerate(values)}
+    column = cells["slice_value"].map(known).fillna(len(values) - 1).to_numpy(np.int64)
+    found = np.zeros((len(windows), len(values), counts.shape[1], 2))
+    np.add.at(found, (place, column), counts)
+    return np.moveaxis(found, -1, 1)

@@ -1,0 +1,245 @@
+"""A trace in at most a dozen plain sentences: what changed, how sure that is, and what it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+
+from mlmon_dagster.monitors.wording import NAMES
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.trace.explain import Explained, Scores
+from mlmon_dagster.trace.slices import Q
+from mlmon_dagster.trace.splits import Split
+
+MOST_LINES = 12
+_LARGE = 0.5  # share of a change that counts as most of it
+_SOME = 0.25
+_CONCENTRATED = 1.5  # share of the change over share of the rows, from which on a slice stands out
+_LISTED = 3
+_PLAYERS = ("the share of positives", "recall", "the share of false alarms")
+
+
+def tell(spec: ModelSpec, found: Explained, now: str, then: str) -> list[str]:
+    """Say what a trace found, the most important first.
+
+    Args:
+        spec: The model.
+        found: What `explain.explain` returned.
+        now: What the first side is called, such as ``April 2013``.
+        then: What the other side is called, such as ``the baseline``.
+
+    Returns:
+        At most `MOST_LINES` sentences; the last ones are left out first.
+    """
+    lines = [
+        _headline(found, now, then),
+        *_of_windows(spec, found),
+        *_of_scores(found),
+        *_of_decisions(found),
+        *_of_slices(spec, found),
+    ]
+    return lines[:MOST_LINES]
+
+
+def _is_more_than_chance(found: Explained) -> bool | None:
+    """Say whether the change is real; None if the windows are too few to tell."""
+    if math.isnan(found.p_value):
+        return None
+    return found.p_value <= Q
+
+
+def _headline(found: Explained, now: str, then: str) -> str:
+    name = NAMES.get(found.metric, found.metric)
+    ends = f"{signed(found.change - found.margin)} to {signed(found.change + found.margin)}"
+    text = (
+        f"{name} of {now} is {value(found.now.value)}, of {then} {value(found.then.value)}: "
+        f"{signed(found.change)}"
+    )
+    sizes = f"{found.now.n:,} rows of {_counted(found.now.windows, 'window')}"
+    sizes += f" against {found.then.n:,} of {_counted(found.then.windows, 'window')}"
+    is_real = _is_more_than_chance(found)
+    if is_real is None:
+        return (
+            f"{text} ({sizes}). A side has fewer than eight windows, which do not say how far "
+            "windows stray: whether this is chance is not known."
+        )
+    verdict = "more than chance" if is_real else "which may be chance"
+    return f"{text} ({ends} between windows; {sizes}), {verdict}."
+
+
+def _of_windows(spec: ModelSpec, found: Explained) -> Iterator[str]:
+    """Say whether a few windows did it."""
+    frame = found.windows
+    if len(frame) <= _LISTED or math.isnan(found.without) or not found.change:
+        return
+    restored = (found.without - found.now.value) / -found.change
+    named = _windows_named(spec, list(frame["window_start"][:_LISTED]))
+    name = NAMES.get(found.metric, found.metric)
+    without = f"without them {name} is {value(found.without)}"
+    if restored >= _LARGE:
+        yield f"{_capital(named)} did most of it: {without}."
+    elif restored >= _SOME:
+        yield f"{_capital(named)} did a part of it: {without}; the rest is spread over the others."
+    else:
+        yield f"No few windows did it: the worst are {named}, and {without}."
+
+
+def _windows_named(spec: ModelSpec, starts: Sequence[pd.Timestamp]) -> str:
+    zone = ZoneInfo(spec.time.zone)
+    pattern = "%Y-%m-%d %H:%M" if spec.time.granularity == "hour" else "%Y-%m-%d"
+    local = [start.tz_convert(zone).strftime(pattern) for start in sorted(starts)]
+    return joined(local)
+
+
+def _of_scores(found: Explained) -> Iterator[str]:
+    """Say whether scores lie elsewhere or mean something else."""
+    scores = found.scores
+    if scores is None:
+        return
+    yield _promise(scores)
+    if scores.split is None:
+        yield (
+            f"Scores of the two sides hardly overlap (a score alone tells them apart with "
+            f"{scores.told_apart:.2f}), so it cannot be said what a score means now."
+        )
+        return
+    if found.metric != "roc_auc":
+        return
+    law, meaning = scores.split.effects
+    yield (
+        f"{_capital(_share(law, found.change))} ({signed(law)}{_within(scores.split, 0)}) is that "
+        f"scores lie elsewhere, {_share(meaning, found.change)} ({signed(meaning)}"
+        f"{_within(scores.split, 1)}) that a score means something else than it did."
+    )
+
+
+def _promise(scores: Scores) -> str:
+    return (
+        f"Scores promised {scores.mean:.1%} on average and {scores.rate:.1%} came true; before, "
+        f"they promised {scores.mean_then:.1%} and {scores.rate_then:.1%} came true."
+    )
+
+
+def _of_decisions(found: Explained) -> Iterator[str]:
+    """Say what became of the decisions."""
+    for metric, decided in found.decisions.items():
+        parts = [
+            f"{player} from {value(then)} to {value(now)} ({signed(effect)})"
+            for player, now, then, effect in zip(
+                _PLAYERS, decided.rates, decided.rates_then, decided.split.effects, strict=True
+            )
+        ]
+        name, change = NAMES.get(metric, metric), signed(decided.split.change)
+        yield f"{name} of the decisions changed by {change}: {joined(parts)}."
+
+
+def _of_slices(spec: ModelSpec, found: Explained) -> Iterator[str]:
+    """Say whether a slice stands out, key by key."""
+    spread = []
+    for key in [",".join(names) for names in spec.slices]:
+        shares = _shares(found, key)
+        if shares is None or not found.change:
+            continue
+        effects, rows = shares
+        standing = [
+            (name, effect)
+            for name, effect in effects.items()
+            if effect / found.change >= _SOME
+            and effect / found.change >= _CONCENTRATED * rows.get(name, 0.0)
+        ]
+        if not standing:
+            spread.append(key)
+            continue
+        said = [
+            f"{name} with {signed(effect)} ({effect / found.change:.0%} of the change, "
+            f"{rows.get(name, 0.0):.0%} of the rows)"
+            for name, effect in standing[:_LISTED]
+        ]
+        yield f"By {key} it is above all {joined(said)}."
+    if spread:
+        yield f"It is spread over all values of {joined(spread)}: no one of them is the cause."
+
+
+def _shares(found: Explained, key: str) -> tuple[dict[str, float], dict[str, float]] | None:
+    """Return the effect of each value of a slice key, and its share of the rows."""
+    frame = found.slices[found.slices["slice_key"] == key]
+    if frame.empty:
+        return None
+    total = float(found.slices.loc[found.slices["slice_key"] == ALL, "n"].iloc[0])
+    rows = dict(zip(frame["slice_value"], frame["n"] / total, strict=True)) if total else {}
+    if (split := found.pairs.get(key)) is not None:
+        effects: dict[str, float] = {}
+        for part, effect in zip(split.parts, split.effects, strict=True):
+            value_name = part.partition("/")[2]
+            effects[value_name] = effects.get(value_name, 0.0) + float(effect)
+        return _by_harm(effects, found.change), rows
+    if frame["method"].iloc[0] != "exact":
+        return None
+    exact = dict(zip(frame["slice_value"], frame["effect"].astype(float), strict=True))
+    return _by_harm(exact, found.change), rows
+
+
+def _by_harm(effects: dict[str, float], change: float) -> dict[str, float]:
+    return dict(sorted(effects.items(), key=lambda item: -item[1] / change if change else 0.0))
+
+
+# --- words
+
+
+def value(number: float) -> str:
+    """Write a metric's value, such as ``.645`` or ``12.3``."""
+    if math.isnan(number):
+        return "not known"
+    if abs(number) >= 100:
+        return f"{number:,.0f}"
+    text = f"{number:.3f}" if abs(number) < 10 else f"{number:.1f}"
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+
+
+def signed(number: float) -> str:
+    """Write a change, such as ``+.026`` or ``-.087``."""
+    if math.isnan(number):
+        return "not known"
+    text = value(abs(number))
+    return f"{'-' if number < 0 else '+'}{text}"
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Write a list as people do: ``a, b and c``."""
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _share(effect: float, change: float) -> str:
+    part = effect / change if change else 0.0
+    if part < 0.05:
+        return "none of it" if part > -0.05 else "less than nothing"
+    for least, words in (
+        (0.95, "all of it"),
+        (0.7, "most of it"),
+        (0.58, "two thirds"),
+        (0.42, "half of it"),
+        (0.28, "a third"),
+        (0.18, "a fifth"),
+    ):
+        if part >= least:
+            return words
+    return "a small part"
+
+
+def _within(split: Split, place: int) -> str:
+    margin = split.margins[place]
+    return "" if math.isnan(margin) else f", give or take {value(float(margin))}"
