@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -41,6 +42,12 @@ _VERSION = "version:"
     metavar="WHAT",
     help="baseline; a window; DAY..DAY, both included; or version:V, the rows of a version.",
 )
+@click.option(
+    "--search/--no-search",
+    "is_searched",
+    default=True,
+    help="Search the rows for slices by all features; it reads them.  [default: search]",
+)
 @click.option("--format", "format_", type=click.Choice(["text", "json", "csv"]), default="text")
 @click.pass_obj
 def trace(
@@ -52,14 +59,15 @@ def trace(
     first: dt.date | None,
     last: dt.date | None,
     against: str,
+    is_searched: bool,
     format_: str,
 ) -> None:
     """Say why a metric of MODEL changed: at most a dozen sentences, then tables.
 
-    By default of the newest windows with mature ground truth, against the baseline. Nothing is
-    read but stored profiles.
+    By default of the newest windows with mature ground truth, against the baseline. Everything but
+    the search is read from stored profiles.
     """
-    from mlmon_dagster.report.trace import explained
+    from mlmon_dagster.report.trace import explained, searched
     from mlmon_dagster.trace.tell import tell
 
     spec = spec_of(project, model)
@@ -72,7 +80,8 @@ def trace(
             f"{asked} of {name} cannot be compared with {other_name}: one of them has no ground "
             "truth, or nothing that it is computed from was logged."
         )
-    lines = tell(spec, found, name, other_name)
+    slices = searched(project.store, spec, (start, end)) if is_searched else None
+    lines = tell(spec, found, name, other_name, slices)
     if format_ == "json":
         click.echo(json.dumps(_plain(found, lines), default=str))
     elif format_ == "csv":
@@ -174,13 +183,12 @@ def _tables(spec: ModelSpec, found: Explained) -> list[str]:
     tables = []
     parts = found.slices[found.slices["slice_key"] != ALL]
     for key, frame in parts.groupby("slice_key", sort=False):
-        pairs = found.pairs.get(str(key))
-        effects = dict(zip(pairs.parts, pairs.effects, strict=True)) if pairs else {}
+        own = found.values.get(str(key))
+        effects = dict(zip(own.parts, own.effects.tolist(), strict=True)) if own else {}
         rows = []
         for row in frame.to_dict("records"):
             name = row["slice_value"]
-            whole = sum(float(effects.get(f"{p}/{name}", 0.0)) for p in ("mix", "same", "cross"))
-            effect = whole if pairs else float(row["effect"])
+            effect = effects.get(name, math.nan) if own else float(row["effect"])
             rows.append(
                 (
                     effect,
@@ -191,7 +199,8 @@ def _tables(spec: ModelSpec, found: Explained) -> list[str]:
                     ),
                 )
             )  # fmt: skip
-        worst = sorted(rows, key=lambda r: -r[0] / found.change if found.change else 0.0)[:_WORST]
+        by_harm = sorted(rows, key=lambda r: -r[0] / found.change if found.change else 0.0)
+        worst = by_harm[:_WORST]
         head = (str(key), "n", "now", "before", "change", "effect", "note")
         tables.append(text_table(head, [cells for _, cells in worst], right=head[1:6]))
     if len(found.windows) > 1:
@@ -221,7 +230,8 @@ def _plain(found: Explained, lines: list[str]) -> dict[str, Any]:
         "margin": found.margin,
         "p_value": found.p_value,
         "slices": json.loads(found.slices.to_json(orient="records")),
-        "pairs": {key: split(pairs) for key, pairs in found.pairs.items()},
+        "values": {key: split(values) for key, values in found.values.items()},
+        "pairs": found.pairs,
         "decisions": {m: split(decided.split) for m, decided in found.decisions.items()},
         "scores": split(found.scores.split) if found.scores and found.scores.split else None,
         "windows": json.loads(found.windows.to_json(orient="records", date_format="iso")),

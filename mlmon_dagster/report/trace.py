@@ -5,20 +5,30 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select
 from mlmon_dagster.profiles import load_baseline, load_profiles
-from mlmon_dagster.spec import Granularity, ModelSpec, window_containing
+from mlmon_dagster.spec import (
+    Granularity,
+    ModelSpec,
+    window_containing,
+    windows_between,
+)
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import BINARY
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state
+from mlmon_dagster.trace.coding import code, predicate_of
+from mlmon_dagster.trace.expected import WRONG, Searched, excess
 from mlmon_dagster.trace.explain import Explained, explain
+from mlmon_dagster.trace.search import search
 from mlmon_dagster.trace.slices import MIN_ROWS, compare_slices, default_metrics, profiled_for
 
 BASELINE = "baseline"
 F1 = "f1"
+CODED = ("numeric", "categorical", "boolean")
 Against = str | tuple[dt.datetime, dt.datetime]  # the baseline, a version, or a period
 _SPAN: dict[Granularity, int] = {"hour": 336, "day": 14, "week": 8, "month": 3}
 
@@ -91,6 +101,50 @@ def explained(
     else:
         then = loaded(*against)
     return explain(spec, metric, now, then)
+
+
+def searched(
+    store: Store, spec: ModelSpec, period: tuple[dt.datetime, dt.datetime], depth: int = 3
+) -> Searched | None:
+    """Search the rows of some windows for slices, by all features, declared as slices or not.
+
+    Args:
+        store: The store.
+        spec: The model.
+        period: Start and end of the windows.
+        depth: Most predicates of a slice.
+
+    Returns:
+        None for models whose rows are not wrong one by one, see `trace.expected`.
+
+    Raises:
+        BaselineMissingError: If the model has no baseline yet.
+    """
+    baseline = load_baseline(store, spec, period[0] if spec.baseline.is_rolling else None)
+    names = [n for n, f in spec.features.items() if f.type in CODED and not f.pii]
+    outputs = [c for c in ("score", "prediction") if getattr(spec.columns, c) is not None]
+    windows = windows_between(spec.time, *period)
+    read = store.inference_records(spec).read(
+        windows, [PRODUCTION], ["window_start", "actual", *outputs, *names]
+    )
+    rows = read.to_pandas()
+    found = excess(spec, rows, baseline.windows)
+    if found is None:
+        return None
+    target, means = found
+    rows = rows.loc[target.index]
+    coded = [code(n, rows[n], baseline.binnings[n]) for n in names if n in baseline.binnings]
+    if not coded or not len(rows):
+        return Searched((), means, means == WRONG, len(rows), tuple(c.name for c in coded))
+    places = np.unique(rows["window_start"].to_numpy(), return_inverse=True)[1]
+    slices = search(np.stack([c.codes for c in coded], axis=1), target, places, depth=depth)
+    return Searched(
+        tuple((predicate_of(coded, one.terms), one) for one in slices),
+        means,
+        means == WRONG,
+        len(rows),
+        tuple(c.name for c in coded),
+    )
 
 
 def _of_version(

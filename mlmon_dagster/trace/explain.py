@@ -41,6 +41,7 @@ LAW, MEANING = "law", "meaning"
 _PAIR_GROUPS = 256  # of scores, for pairs of slices; their area is within .0001 of 1,024 bins'
 _MOST_VALUES = 30  # of a slice key; the others are put together
 OTHERS = "(all others)"
+PARTS = ("mix", "same", "cross")
 _FEW_DAYS = 3
 
 
@@ -102,13 +103,15 @@ class Explained:
         change: The difference. margin: Half of its 95 % interval, between windows; NaN if a side
             has too few of them. p_value: Chance of so large a change without any.
         slices: Rows of `compare_slices`, of this metric.
-        pairs: Slice key -> split over pairs of slices (ROC AUC alone): ``mix``, ``same`` and
-            ``cross`` of each value, names such as ``mix/JFK``.
+        values: Slice key -> effect of each of its values (ROC AUC alone, over pairs of slices).
+        pairs: Slice key -> the same in three parts: what the mix did, the pairs inside of the
+            value, and its pairs with other values: ``mix/JFK``, ``same/JFK``, ``cross/JFK``.
         decisions: Metric of decisions -> what became of it.
         scores: Of a binary model with a score.
         windows: Of the first side: window_start, n, and ``effect``, what the window adds to the
             change; the most harmful first.
-        without: Value of the first side without its `_FEW_DAYS` most harmful windows.
+        without: Value of the first side without its three most harmful windows.
+        without_then: The same of the other side.
     """
 
     metric: str
@@ -118,11 +121,13 @@ class Explained:
     margin: float
     p_value: float
     slices: pd.DataFrame
-    pairs: Mapping[str, Split]
+    values: Mapping[str, Split]
+    pairs: Mapping[str, Mapping[str, float]]
     decisions: Mapping[str, Decided]
     scores: Scores | None
     windows: pd.DataFrame
     without: float
+    without_then: float
 
 
 def explain(spec: ModelSpec, metric: str, now: Profiles, then: Profiles) -> Explained | None:
@@ -143,6 +148,7 @@ def explain(spec: ModelSpec, metric: str, now: Profiles, then: Profiles) -> Expl
     whole = frame[frame["slice_key"] == ALL].iloc[0]
     one, other = by_window(now), by_window(then)
     windows, without = _windows(spec, metric, one)
+    values, pairs = _pairs(spec, one, other) if metric == AREA else ({}, {})
     return Explained(
         metric,
         Side(float(whole["value"]), int(whole["n"]), int(whole["n_windows"])),
@@ -155,11 +161,13 @@ def explain(spec: ModelSpec, metric: str, now: Profiles, then: Profiles) -> Expl
         float(whole["change_upper"] - whole["change_lower"]) / 2,
         float(whole["p_value"]),
         frame,
-        _pairs(spec, one, other) if metric == AREA else {},
+        values,
+        pairs,
         _decisions(spec, metric, one, other),
         _scores(one, other),
         windows,
         without,
+        _windows(spec, metric, other)[1],
     )
 
 
@@ -283,9 +291,12 @@ def _scores(now: Profiles, then: Profiles) -> Scores | None:
     )
 
 
-def _pairs(spec: ModelSpec, now: Profiles, then: Profiles) -> dict[str, Split]:
-    """Split the change of ROC AUC by each declared slice key."""
-    found = {}
+def _pairs(
+    spec: ModelSpec, now: Profiles, then: Profiles
+) -> tuple[dict[str, Split], dict[str, dict[str, float]]]:
+    """Split the change of ROC AUC by each declared slice key: of each value, and in parts."""
+    whole: dict[str, Split] = {}
+    parts: dict[str, dict[str, float]] = {}
     for key in [",".join(names) for names in spec.slices]:
         values = _values(key, now["score"], then["score"])
         if len(values) < 2:
@@ -293,9 +304,19 @@ def _pairs(spec: ModelSpec, now: Profiles, then: Profiles) -> dict[str, Split]:
         one, other = (_by_value(key, values, side["score"]) for side in (now, then))
         starts = score_groups(one.sum(axis=(0, 1, 2)), other.sum(axis=(0, 1, 2)), _PAIR_GROUPS)
         one, other = (np.add.reduceat(side, starts, axis=-1) for side in (one, other))
-        parts = [f"{part}/{value}" for part in ("mix", "same", "cross") for value in values]
-        found[key] = measured(area_effects, one, other, parts)
-    return found
+        whole[key] = measured(_of_values, one, other, values)
+        names = [f"{part}/{value}" for part in PARTS for value in values]
+        effects = area_effects(one.sum(axis=0), other.sum(axis=0))
+        parts[key] = dict(zip(names, effects.tolist(), strict=True))
+    return whole, parts
+
+
+def _of_values(now: Floats, then: Floats) -> Floats:
+    """Return what each slice value adds to the change of ROC AUC, (..., S)."""
+    found = area_effects(now, then)
+    in_parts = found.reshape(*found.shape[:-1], len(PARTS), found.shape[-1] // len(PARTS))
+    whole: Floats = in_parts.sum(axis=-2)
+    return whole
 
 
 def _values(key: str, now: ColumnStatistics, then: ColumnStatistics) -> list[str]:

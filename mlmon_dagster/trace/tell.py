@@ -11,6 +11,8 @@ import pandas as pd
 from mlmon_dagster.monitors.wording import NAMES
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.predicate import to_text
+from mlmon_dagster.trace.expected import Searched
 from mlmon_dagster.trace.explain import Explained, Scores
 from mlmon_dagster.trace.slices import Q
 from mlmon_dagster.trace.splits import Split
@@ -23,7 +25,9 @@ _LISTED = 3
 _PLAYERS = ("the share of positives", "recall", "the share of false alarms")
 
 
-def tell(spec: ModelSpec, found: Explained, now: str, then: str) -> list[str]:
+def tell(
+    spec: ModelSpec, found: Explained, now: str, then: str, searched: Searched | None = None
+) -> list[str]:
     """Say what a trace found, the most important first.
 
     Args:
@@ -31,16 +35,18 @@ def tell(spec: ModelSpec, found: Explained, now: str, then: str) -> list[str]:
         found: What `explain.explain` returned.
         now: What the first side is called, such as ``April 2013``.
         then: What the other side is called, such as ``the baseline``.
+        searched: What a search of the first side's rows found; None if none was made.
 
     Returns:
         At most `MOST_LINES` sentences; the last ones are left out first.
     """
     lines = [
         _headline(found, now, then),
-        *_of_windows(spec, found),
+        *_of_windows(spec, found, then),
         *_of_scores(found),
         *_of_decisions(found),
         *_of_slices(spec, found),
+        *(_of_search(searched) if searched else ()),
     ]
     return lines[:MOST_LINES]
 
@@ -67,16 +73,21 @@ def _headline(found: Explained, now: str, then: str) -> str:
             f"{text} ({sizes}). A side has fewer than eight windows, which do not say how far "
             "windows stray: whether this is chance is not known."
         )
+    chance = f"{found.p_value:.2f}" if found.p_value >= 0.005 else "under .005"
     verdict = "more than chance" if is_real else "which may be chance"
+    verdict += f" (p {chance.lstrip('0')})"
     return f"{text} ({ends} between windows; {sizes}), {verdict}."
 
 
-def _of_windows(spec: ModelSpec, found: Explained) -> Iterator[str]:
+def _of_windows(spec: ModelSpec, found: Explained, then: str) -> Iterator[str]:
     """Say whether a few windows did it."""
     frame = found.windows
-    if len(frame) <= _LISTED or math.isnan(found.without) or not found.change:
+    if len(frame) <= 2 * _LISTED or math.isnan(found.without) or not found.change:
         return
-    restored = (found.without - found.now.value) / -found.change
+    # Without its worst windows any period is better; what counts is by how much more than usual.
+    gained = (found.without - found.now.value) / -found.change
+    usual = (found.without_then - found.then.value) / -found.change
+    restored = gained - max(0.0 if math.isnan(usual) else usual, 0.0)
     named = _windows_named(spec, list(frame["window_start"][:_LISTED]))
     name = NAMES.get(found.metric, found.metric)
     without = f"without them {name} is {value(found.without)}"
@@ -85,7 +96,10 @@ def _of_windows(spec: ModelSpec, found: Explained) -> Iterator[str]:
     elif restored >= _SOME:
         yield f"{_capital(named)} did a part of it: {without}; the rest is spread over the others."
     else:
-        yield f"No few windows did it: the worst are {named}, and {without}."
+        yield (
+            f"No few windows did it: without the worst ones, {named}, {name} is "
+            f"{value(found.without)}, no more than the worst ones of {then} weigh."
+        )
 
 
 def _windows_named(spec: ModelSpec, starts: Sequence[pd.Timestamp]) -> str:
@@ -109,11 +123,17 @@ def _of_scores(found: Explained) -> Iterator[str]:
         return
     if found.metric != "roc_auc":
         return
-    law, meaning = scores.split.effects
+    law, meaning = (
+        f"{signed(float(effect))}{_within(scores.split, place)}"
+        for place, effect in enumerate(scores.split.effects)
+    )
+    first, second = (
+        _share(float(effect), found.change, float(margin))
+        for effect, margin in zip(scores.split.effects, scores.split.margins, strict=True)
+    )
     yield (
-        f"{_capital(_share(law, found.change))} ({signed(law)}{_within(scores.split, 0)}) is that "
-        f"scores lie elsewhere, {_share(meaning, found.change)} ({signed(meaning)}"
-        f"{_within(scores.split, 1)}) that a score means something else than it did."
+        f"Of the change {first} ({law}) comes from where scores lie, and {second} ({meaning}) from "
+        "what a score means."
     )
 
 
@@ -144,12 +164,13 @@ def _of_slices(spec: ModelSpec, found: Explained) -> Iterator[str]:
         shares = _shares(found, key)
         if shares is None or not found.change:
             continue
-        effects, rows = shares
+        effects, rows, margins = shares
         standing = [
             (name, effect)
             for name, effect in effects.items()
             if effect / found.change >= _SOME
             and effect / found.change >= _CONCENTRATED * rows.get(name, 0.0)
+            and abs(effect - rows.get(name, 0.0) * found.change) > margins.get(name, math.inf)
         ]
         if not standing:
             spread.append(key)
@@ -164,27 +185,53 @@ def _of_slices(spec: ModelSpec, found: Explained) -> Iterator[str]:
         yield f"It is spread over all values of {joined(spread)}: no one of them is the cause."
 
 
-def _shares(found: Explained, key: str) -> tuple[dict[str, float], dict[str, float]] | None:
-    """Return the effect of each value of a slice key, and its share of the rows."""
+def _shares(
+    found: Explained, key: str
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]] | None:
+    """Return effect, share of the rows, and margin of each value of a slice key."""
     frame = found.slices[found.slices["slice_key"] == key]
     if frame.empty:
         return None
     total = float(found.slices.loc[found.slices["slice_key"] == ALL, "n"].iloc[0])
     rows = dict(zip(frame["slice_value"], frame["n"] / total, strict=True)) if total else {}
-    if (split := found.pairs.get(key)) is not None:
-        effects: dict[str, float] = {}
-        for part, effect in zip(split.parts, split.effects, strict=True):
-            value_name = part.partition("/")[2]
-            effects[value_name] = effects.get(value_name, 0.0) + float(effect)
-        return _by_harm(effects, found.change), rows
+    if (split := found.values.get(key)) is not None:
+        effects = dict(zip(split.parts, split.effects.tolist(), strict=True))
+        margins = dict(zip(split.parts, split.margins.tolist(), strict=True))
+        return _by_harm(effects, found.change), rows, margins
     if frame["method"].iloc[0] != "exact":
         return None
     exact = dict(zip(frame["slice_value"], frame["effect"].astype(float), strict=True))
-    return _by_harm(exact, found.change), rows
+    # Without an interval of the effect, a value stands out if its own change is real.
+    sure = {
+        name: 0.0 if is_real else math.inf
+        for name, is_real in zip(frame["slice_value"], frame["is_real"], strict=True)
+    }
+    return _by_harm(exact, found.change), rows, sure
 
 
 def _by_harm(effects: dict[str, float], change: float) -> dict[str, float]:
     return dict(sorted(effects.items(), key=lambda item: -item[1] / change if change else 0.0))
+
+
+def _of_search(searched: Searched) -> Iterator[str]:
+    """Say which rows are worse than the baseline's rows like them, if any slice is."""
+    for picked, found in searched.slices[:_LISTED]:
+        told = (
+            f"{found.excess * 100:.0f} points more often than"
+            if searched.is_share
+            else f"by {value(found.excess)} more than"
+        )
+        margin = f"{found.margin * 100:.0f}" if searched.is_share else value(found.margin)
+        yield (
+            f"Rows where {to_text(picked)} {searched.means} {told} the baseline's rows like them "
+            f"(give or take {margin}; {found.n:,} rows of {_counted(found.windows, 'window')} that "
+            "did not choose them)."
+        )
+    if not searched.slices:
+        yield (
+            f"No rows picked by up to three of {_counted(len(searched.columns), 'feature')} are "
+            "worse by themselves: what half of the windows suggests the others do not confirm."
+        )
 
 
 # --- words
@@ -223,21 +270,22 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _share(effect: float, change: float) -> str:
+def _share(effect: float, change: float, margin: float) -> str:
     part = effect / change if change else 0.0
-    if part < 0.05:
-        return "none of it" if part > -0.05 else "less than nothing"
+    if abs(part) < 0.5 and abs(effect) <= margin:
+        return "nothing for sure"
     for least, words in (
-        (0.95, "all of it"),
-        (0.7, "most of it"),
+        (0.95, "all"),
+        (0.7, "most"),
         (0.58, "two thirds"),
-        (0.42, "half of it"),
+        (0.42, "half"),
         (0.28, "a third"),
-        (0.18, "a fifth"),
+        (0.12, "a small part"),
+        (-0.12, "next to nothing"),
     ):
         if part >= least:
             return words
-    return "a small part"
+    return "the opposite"
 
 
 def _within(split: Split, place: int) -> str:
