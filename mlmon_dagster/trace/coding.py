@@ -58,7 +58,9 @@ def code(name: str, values: pd.Series[Any], binning: Binning) -> Coded:
 def _ranges(
     name: str, values: pd.Series[Any], binning: Binning
 ) -> tuple[NDArray[np.int64], list[Predicate]]:
-    edges = _some(np.unique(np.asarray(binning.edges, np.float64)), MOST_CODES - 1)
+    # Round numbers, which people can say.
+    round_ones = np.array([float(f"{edge:.3g}") for edge in binning.edges], np.float64)
+    edges = _some(np.unique(round_ones), MOST_CODES - 1)
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
     found = np.searchsorted(edges, np.nan_to_num(numbers), side="left")
     means: list[Predicate] = []
