@@ -231,21 +231,29 @@ def behind(store: Store, spec: ModelSpec, alert: Row) -> Verdict:
         store: The store.
         spec: The alert's model.
         alert: Row of the table ``alert``.
-
-    Raises:
-        ConfigError: If no verdict of the alert is stored any more.
     """
     identity = {n: str(alert[n]) for n in ("model", "monitor", "slice_key", "slice_value")}
     last = monitor_results.last_failure(store.state, identity)
-    if last is None:
-        raise ConfigError(f"No failed window of {alert['monitor']} is stored any more.")
-    window = window_containing(spec.time, last["window_start"])
+    start = last["window_start"] if last else alert["last_window_start"]
+    window = window_containing(spec.time, start)
     slice_ = slice_predicate(spec, str(alert["slice_key"]), str(alert["slice_value"]))
-    picked = together(slice_, _wrong_values(spec, last))
+    wrong = _wrong_values(spec, last) if last else _wrong_in_any(store, spec, alert, window)
     # What follows the fingerprint of the records says which baseline, and how mature they were.
-    fingerprint = str(last["data_version"]).partition(":")[0]
-    version = store.inference_records(spec).version_with(window, fingerprint)
-    return Verdict(window, version, picked)
+    data_version = last["data_version"] if last else alert["last_data_version"]
+    records = store.inference_records(spec)
+    version = records.version_with(window, str(data_version).partition(":")[0])
+    return Verdict(window, version, together(slice_, wrong))
+
+
+def _wrong_in_any(store: Store, spec: ModelSpec, alert: Row, window: Window) -> Predicate | None:
+    """Return what picks the wrong values of an alert that stands for several columns."""
+    rows = monitor_results.newest(
+        store.state, spec.model, window.start, window.end, str(alert["family"])
+    )
+    mine = rows[(rows["metric"] == alert["metric"]) & rows["status"].isin(["WARN", "ERROR"])]
+    found = [_wrong_values(spec, row) for row in mine.to_dict("records")]
+    picks = tuple(picked for picked in found if picked is not None)
+    return Some(picks) if len(picks) > 1 else next(iter(picks), None)
 
 
 def _wrong_values(spec: ModelSpec, verdict: Row) -> Predicate | None:

@@ -183,7 +183,9 @@ def _written(value: Literal_) -> str:
         return "true" if value else "false"
     if isinstance(value, dt.datetime):
         return f"'{value.isoformat()}'"
-    return repr(value) if isinstance(value, float) else "'" + value.replace("'", "''") + "'"
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return "'" + value.replace("'", "''") + "'"
 
 
 class _Token(NamedTuple):

@@ -146,6 +146,8 @@ def explain(spec: ModelSpec, metric: str, now: Profiles, then: Profiles) -> Expl
     if frame.empty:
         return None
     whole = frame[frame["slice_key"] == ALL].iloc[0]
+    if not (whole["n"] and whole["n_baseline"]):
+        return None
     one, other = by_window(now), by_window(then)
     windows, without = _windows(spec, metric, one)
     values, pairs = _pairs(spec, one, other) if metric == AREA else ({}, {})
