@@ -157,9 +157,14 @@ def to_text(predicate: Predicate) -> str:
         case Not(part):
             return f"not ({to_text(part)})"
         case Every(parts):
-            return " and ".join(f"({to_text(part)})" for part in parts)
+            return " and ".join(map(_part, parts))
         case Some(parts):
-            return " or ".join(f"({to_text(part)})" for part in parts)
+            return " or ".join(map(_part, parts))
+
+
+def _part(predicate: Predicate) -> str:
+    text = to_text(predicate)
+    return f"({text})" if isinstance(predicate, Every | Some) else text
 
 
 def _identifier(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.statistics import Binning
-from mlmon_dagster.spec.predicate import Comparison, Every, Membership, Not, NullTest, Predicate
+from mlmon_dagster.spec.predicate import (
+    Comparison,
+    Every,
+    Membership,
+    Not,
+    NullTest,
+    Operator,
+    Predicate,
+)
 
 MOST_CODES = 10  # of a column, besides null
 Codes = NDArray[np.uint8]
@@ -58,15 +66,20 @@ def code(name: str, values: pd.Series[Any], binning: Binning) -> Coded:
 def _ranges(
     name: str, values: pd.Series[Any], binning: Binning
 ) -> tuple[NDArray[np.int64], list[Predicate]]:
-    # Round numbers, which people can say.
-    round_ones = np.array([float(f"{edge:.3g}") for edge in binning.edges], np.float64)
-    edges = _some(np.unique(round_ones), MOST_CODES - 1)
+    side: Literal["left", "right"]
+    signs: tuple[Operator, Operator]
+    if binning.values:  # few different ones: from one of them up to the next
+        edges, side, signs = np.asarray(sorted(binning.values))[1:], "right", (">=", "<")
+    else:  # round numbers, which people can say
+        edges = np.array([float(f"{edge:.3g}") for edge in binning.edges], np.float64)
+        side, signs = "left", (">", "<=")
+    edges = _some(np.unique(edges), MOST_CODES - 1)
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
-    found = np.searchsorted(edges, np.nan_to_num(numbers), side="left")
+    found = np.searchsorted(edges, np.nan_to_num(numbers), side=side)
     means: list[Predicate] = []
     for low, high in zip([None, *edges.tolist()], [*edges.tolist(), None], strict=True):
-        ends = [Comparison(name, ">", low)] if low is not None else []
-        ends += [Comparison(name, "<=", high)] if high is not None else []
+        ends = [Comparison(name, signs[0], low)] if low is not None else []
+        ends += [Comparison(name, signs[1], high)] if high is not None else []
         means.append(ends[0] if len(ends) == 1 else Every(tuple(ends)) if ends else _any(name))
     return found, means
 

@@ -6,7 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.profiles.bins.shapes import categorical_binning, numeric_binning
+from mlmon_dagster.profiles.bins.shapes import (
+    categorical_binning,
+    discrete_binning,
+    numeric_binning,
+)
 from mlmon_dagster.spec.predicate import to_text
 from mlmon_dagster.trace.coding import MOST_CODES, code, predicate_of
 from tests.spec.predicate_truth import to_callable
@@ -21,6 +25,13 @@ def numbers(rng):
     )
 
 
+def hours(rng):
+    values = pd.Series(rng.integers(-1, 25, 500).astype(float))
+    values[::8] = None
+    values[1::8] += 0.5
+    return values, discrete_binning("hour", list(range(5, 24)))
+
+
 def names(rng):
     values = pd.Series(rng.choice([f"c{i}" for i in range(14)], 500), dtype=object)
     values[::7] = None
@@ -33,7 +44,7 @@ def flags(rng):
     return values, categorical_binning("flag", ["true", "false"])
 
 
-@pytest.mark.parametrize("make", [numbers, names, flags])
+@pytest.mark.parametrize("make", [numbers, hours, names, flags])
 def test_every_code_is_what_its_predicate_picks(make):
     values, binning = make(np.random.default_rng(2))
     coded = code(binning.column, values, binning)
@@ -51,6 +62,6 @@ def test_predicates_of_several_columns_are_joined():
 
     text = to_text(predicate_of(columns, ((0, 0), (1, 2))))
 
-    assert text.startswith("(amount <= ")
-    assert text.endswith(") and (name = 'c2')")
+    assert text.startswith("amount <= ")
+    assert text.endswith(" and name = 'c2'")
     assert len(text) < 35  # round numbers
