@@ -217,7 +217,7 @@ def overview_asset(project: Project, models: Models) -> dg.AssetsDefinition:
 
 def trace_performance(work: Work) -> Numbers:
     """Trace the newest mature windows; return a table per metric for the asset's metadata."""
-    from mlmon_dagster.report.trace import newest_mature, performance_trace
+    from mlmon_dagster.report.trace import newest_mature, performance_trace, told
 
     store, spec = work.project.store, work.spec
     period = newest_mature(store, spec)
@@ -233,6 +233,7 @@ def trace_performance(work: Work) -> Numbers:
         "n": int(frame["n"].iloc[0]),
         "from": period[0].isoformat(),
         "to": period[1].isoformat(),
+        "why": "\n".join(told(store, spec, period)),
     }
     for metric, part in frame.groupby("metric", sort=False):
         is_whole = part["slice_key"] == ALL

@@ -29,7 +29,7 @@ from mlmon_dagster.report.summary import (
     periods_of,
     standing_of,
 )
-from mlmon_dagster.report.trace import newest_mature, performance_trace
+from mlmon_dagster.report.trace import newest_mature, performance_trace, told
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store
@@ -185,7 +185,8 @@ def _trace(store: Store, spec: ModelSpec, baseline: Baseline | None) -> dict[str
         _traced(metric, part) for metric, part in frame.groupby("metric", sort=False) if len(part)
     ]
     first, last = moment(spec, period[0]), last_day(spec, period[1])
-    return {"first": first, "last": last, "metrics": metrics} if metrics else None
+    said = told(store, spec, period)
+    return {"first": first, "last": last, "said": said, "metrics": metrics} if metrics else None
 
 
 def _traced(metric: object, frame: pd.DataFrame) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from mlmon_dagster.trace.expected import WRONG, Searched, excess
 from mlmon_dagster.trace.explain import Explained, explain
 from mlmon_dagster.trace.search import search
 from mlmon_dagster.trace.slices import MIN_ROWS, compare_slices, default_metrics, profiled_for
+from mlmon_dagster.trace.tell import tell
 
 BASELINE = "baseline"
 F1 = "f1"
@@ -145,6 +146,25 @@ def searched(
         len(rows),
         tuple(c.name for c in coded),
     )
+
+
+def told(store: Store, spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> list[str]:
+    """Say in plain sentences why the first metric that is monitored changed; [] if nobody knows.
+
+    Args:
+        store: The store.
+        spec: The model.
+        period: Start and end of the windows that are compared with the baseline.
+
+    Raises:
+        BaselineMissingError: If the model has no baseline yet.
+    """
+    found = explained(store, spec, default_metrics(spec)[0], period)
+    if found is None:
+        return []
+    windows = windows_between(spec.time, *period)
+    first, last = windows[0].key, windows[-1].key
+    return tell(spec, found, first if first == last else f"{first} to {last}", "the baseline")
 
 
 def _of_version(
