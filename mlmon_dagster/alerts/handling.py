@@ -23,14 +23,13 @@ from mlmon_dagster.alerts.messages.group_state import GroupState, dump, episode_
 from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.messages.message import Changes, Context, Message
 from mlmon_dagster.alerts.messages.outbox_rows import FALLBACK, outbox_row, row_key
-from mlmon_dagster.alerts.messages.view import view_of
+from mlmon_dagster.alerts.messages.view import SHORT_ID, view_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, alert_state, outbox
 from mlmon_dagster.store.state.schema import alert_group
 from mlmon_dagster.store.state.statements import Row
 
-SHORT_ID = 8
 LONGEST_SILENCE = dt.timedelta(days=366)
 _REMINDERS = ("repeated", "acknowledged")
 

@@ -92,7 +92,7 @@ def test_a_message_says_what_since_when_why_whose_and_how_to_see_more(store: Sto
         "  Runbook:       https://wiki/psi",
         "  More:          mlmon metrics credit --metric psi --column age "
         "--from 2024-01-01 --to 2024-01-02",
-        "                 mlmon store head credit --from 2024-01-01 --to 2024-01-02",
+        f"                 mlmon rows {rows_of(store, alert)[0]['fingerprint'][:8]}",
     ]
 
 

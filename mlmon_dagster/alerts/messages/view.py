@@ -8,16 +8,18 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.monitors import wording
+from mlmon_dagster.spec.metric_registry import MetricFamily
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state.statements import Row
 
 MAX_SLICES = 3
+SHORT_ID = 8  # characters of an alert's id, as commands take it
 _RANK = {"ERROR": 0, "WARN": 1}
 _NAMED = {"unseen": "unseen values", "quarantined": "files", "bad_reasons": "reasons"}
 _OF_RUNS = ("failed_run", "failed_check", "failed_stuck")
@@ -225,6 +227,7 @@ def links_of(links: Links, views: Sequence[AlertView]) -> tuple[tuple[str, str],
 
 _WITHOUT_NUMBERS = ("pipeline", "freshness", "schema")
 _WITHOUT_ROWS = ("pipeline", "freshness")
+_TRACED = get_args(MetricFamily)
 
 
 def commands_of(views: Sequence[AlertView]) -> tuple[str, ...]:
@@ -238,8 +241,10 @@ def commands_of(views: Sequence[AlertView]) -> tuple[str, ...]:
     commands = []
     if family not in _WITHOUT_NUMBERS:
         commands.append(["mlmon", "metrics", model, *_only(views), *days])
+    if family in _TRACED:
+        commands.append(["mlmon", "trace", model, *_only(views)[:2], *days])
     if family not in _WITHOUT_ROWS:
-        commands.append(["mlmon", "store", "head", model, *days, *_where(views)])
+        commands.append(["mlmon", "rows", views[0].row["fingerprint"][:SHORT_ID]])
     return tuple(" ".join(shlex.quote(word) for word in words) for words in commands)
 
 
@@ -248,20 +253,3 @@ def _only(views: Sequence[AlertView]) -> list[str]:
     columns = {v.row["column_name"] for v in views} - {TABLE}
     words = ["--metric", metrics.pop()] if len(metrics) == 1 else []
     return words + (["--column", columns.pop()] if len(columns) == 1 else [])
-
-
-def _where(views: Sequence[AlertView]) -> list[str]:
-    """Pick the rows that an alert is about, if they can be picked by one plain comparison."""
-    first = views[0].row
-    if any(v.row["slice_key"] != first["slice_key"] for v in views):
-        return []
-    if first["slice_key"] == ALL:
-        is_column = len(views) == 1 and first["column_name"] != TABLE
-        is_null = is_column and first["metric"] == "null_rate"
-        return ["--where", f"{first['column_name']} is null"] if is_null else []
-    values = {v.row["slice_value"] for v in views}
-    if "," in first["slice_key"] or len(values) > 1 or not first["slice_value"].isprintable():
-        return []
-    if any(mark in first["slice_value"] for mark in ("'", "\\", "<")):
-        return []
-    return ["--where", f"{first['slice_key']} = '{first['slice_value']}'"]
