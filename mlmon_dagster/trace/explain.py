@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
 from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.performance.decomposition import ratio_parts
 from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.profiles.sql.loss_columns import DECIDED
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.metric_registry import is_loss
 from mlmon_dagster.spec.names import ALL
@@ -34,6 +36,7 @@ from mlmon_dagster.trace.splits import (
     value_of,
     window_effects,
 )
+from mlmon_dagster.trace.thresholds import Threshold, better_threshold
 
 Profiles = Mapping[str, ColumnStatistics]
 AREA = "roc_auc"
@@ -41,6 +44,7 @@ LAW, MEANING = "law", "meaning"
 _PAIR_GROUPS = 256  # of scores, for pairs of slices; their area is within .0001 of 1,024 bins'
 _MOST_VALUES = 30  # of a slice key; the others are put together
 OTHERS = "(all others)"
+_BY_THRESHOLD = 0.98  # share of the rows above the lowest one decided positive that are, too
 PARTS = ("mix", "same", "cross")
 _FEW_DAYS = 3
 
@@ -86,11 +90,14 @@ class Decided:
     Attributes:
         split: Effects of `splits.PLAYERS` on a metric of decisions.
         rates, rates_then: Share of positives, recall and share of false alarms on both sides.
+        threshold: What another one would have done on the first side; None if decisions are not
+            made by a threshold on the score.
     """
 
     split: Split
     rates: tuple[float, float, float]
     rates_then: tuple[float, float, float]
+    threshold: Threshold | None
 
 
 @dataclass(frozen=True)
@@ -264,10 +271,33 @@ def _decisions(spec: ModelSpec, metric: str, now: Profiles, then: Profiles) -> d
     rates, rates_then = (tuple(rates_of(side.sum(axis=0)).tolist()) for side in (one, other))
     return {
         name: Decided(
-            measured(decision_effects(known[name]), one, other, PLAYERS), rates, rates_then
+            measured(decision_effects(known[name]), one, other, PLAYERS),
+            rates,
+            rates_then,
+            _threshold(known[name], now),
         )
         for name in wanted
     }
+
+
+def _threshold(metric: Rates, profiles: Profiles) -> Threshold | None:
+    """Say what another threshold would have done."""
+    scores, decided = profiles.get("score"), profiles.get(DECIDED)
+    counts = _labels(profiles, "score", "score")
+    if scores is None or decided is None or counts is None:
+        return None
+    every, positive = (
+        label_counts(_whole(stats)[1]).sum(axis=(0, 2)) for stats in (scores, decided)
+    )
+    if not positive.any():
+        return None
+    first = int(np.flatnonzero(positive)[0])
+    if positive.sum() < _BY_THRESHOLD * every[first:].sum():
+        return None
+    bins = len(every)
+    binning = scores.binning
+    low = binning.low + (binning.high - binning.low) / bins * np.arange(bins)
+    return better_threshold(metric, counts, special.expit(low), float(special.expit(low[first])))
 
 
 def _scores(now: Profiles, then: Profiles) -> Scores | None:

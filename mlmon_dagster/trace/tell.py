@@ -22,6 +22,7 @@ _LARGE = 0.5  # share of a change that counts as most of it
 _SOME = 0.25
 _CONCENTRATED = 1.5  # share of the change over share of the rows, from which on a slice stands out
 _LISTED = 3
+_WORTH_IT = 0.05  # share of a metric that another threshold must gain to be told
 _PLAYERS = ("the share of positives", "recall", "the share of false alarms")
 
 
@@ -155,6 +156,12 @@ def _of_decisions(found: Explained) -> Iterator[str]:
         ]
         name, change = NAMES.get(metric, metric), signed(decided.split.change)
         yield f"{name} of the decisions changed by {change}: {joined(parts)}."
+        if (other := decided.threshold) and other.gain > _WORTH_IT * abs(other.value):
+            yield (
+                f"A threshold of {other.better:.2f} instead of {other.now:.2f} would have given "
+                f"{name} {value(other.would_be)} instead of {value(other.value)}, in windows that "
+                "did not choose it."
+            )
 
 
 def _of_slices(spec: ModelSpec, found: Explained) -> Iterator[str]:

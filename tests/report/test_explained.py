@@ -63,6 +63,11 @@ def test_decisions_and_scores_are_those_of_the_rows(world: World, found: Explain
     assert decided.split.change == pytest.approx(change, abs=1e-12)
     caught = now.loc[now["actual"] == 1, "prediction"].mean()
     assert decided.rates[1] == pytest.approx(caught, abs=1e-12)
+    assert decided.threshold is not None
+    assert decided.threshold.now == pytest.approx(0.5, abs=0.01)
+    assert decided.threshold.value == pytest.approx(
+        f1_score(now["actual"], now["prediction"]), abs=0.01
+    )
     assert found.scores is not None
     assert found.scores.mean == pytest.approx(now["score"].mean(), abs=0.005)
     assert found.scores.rate_then == pytest.approx(then["actual"].mean(), abs=1e-12)
