@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.defs.build import MonitoredModel, build_definitions
     from mlmon_dagster.errors import MlmonError
     from mlmon_dagster.logger import PredictionLogger
+    from mlmon_dagster.notebook import Monitoring, open
     from mlmon_dagster.spec import ModelSpec, load_model, load_models
     from mlmon_dagster.store import open_store
 
@@ -21,10 +22,12 @@ __all__ = [
     "MlmonError",
     "ModelSpec",
     "MonitoredModel",
+    "Monitoring",
     "PredictionLogger",
     "build_definitions",
     "load_model",
     "load_models",
+    "open",
     "open_store",
 ]
 
@@ -32,10 +35,12 @@ _HOMES = {
     "MlmonError": "errors",
     "ModelSpec": "spec",
     "MonitoredModel": "defs.build",
+    "Monitoring": "notebook",
     "PredictionLogger": "logger",
     "build_definitions": "defs.build",
     "load_model": "spec",
     "load_models": "spec",
+    "open": "notebook",
     "open_store": "store",
 }
 

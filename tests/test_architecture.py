@@ -40,11 +40,12 @@ ALLOWED |= {
     "pipeline": LOWER,
     "defs": LOWER | {"pipeline"},
     "drill": LOWER | {"pipeline", "defs"},
+    "notebook": LOWER | {"pipeline"},
     "definitions": LOWER | {"defs"},
     "commands": LOWER | {"pipeline", "defs", "drill"},
     "demo": LOWER | {"pipeline", "defs", "commands"},
     "cli": LOWER | {"pipeline", "defs", "commands", "demo"},
-    "__init__": LOWER | {"defs"},
+    "__init__": LOWER | {"defs", "notebook"},
 }
 PURE = {"numpy", "scipy", "pandas"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -13,8 +13,9 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from mlmon_dagster.commands.options import complete_period, period, spec_of, window_range
+from mlmon_dagster.commands.options import period, spec_of
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.spec import FAMILIES
 
 if TYPE_CHECKING:

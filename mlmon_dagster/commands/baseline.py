@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import author_option, complete_period, period, spec_of
+from mlmon_dagster.commands.options import author_option, period, spec_of
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline.asked import complete_period
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import io
 import json
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import click
 
-from mlmon_dagster.commands.options import as_of, moments_of, period, spec_of
-from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec import Granularity, ModelSpec
+from mlmon_dagster.commands.options import as_of, period, spec_of
+from mlmon_dagster.pipeline.asked import query_metrics
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.text_table import harmless, text_table
@@ -70,84 +67,6 @@ def metrics(project: Project, /, model: str, format_: str, **wanted: Any) -> Non
     click.echo(render(frame, format_))
     if frame.empty:
         click.echo("mlmon: no such metrics; see which there are without filters.", err=True)
-
-
-def query_metrics(
-    project: Project,
-    spec: ModelSpec,
-    *,
-    metric: tuple[str, ...] = (),
-    column: tuple[str, ...] = (),
-    dataset: str = PRODUCTION,
-    model_version: str = ALL,
-    slice_: str | None = None,
-    granularity: Granularity | None = None,
-    first: dt.date | None = None,
-    last: dt.date | None = None,
-    as_of: dt.datetime | None = None,
-) -> pd.DataFrame:
-    """Return the metrics that match, one row each, ordered by window.
-
-    Windows of the model's own length come from the metric table, longer ones are merged from the
-    stored profiles.
-
-    Raises:
-        ConfigError: If the slice is not KEY=VALUE, the windows asked for are too short, or longer
-            windows are asked for as of a past moment.
-    """
-    slice_key, slice_value = _slice(slice_)
-    start, end = moments_of(spec, first, last)
-    if granularity in (None, spec.time.granularity):
-        from mlmon_dagster.store.state import metric_log
-
-        frame = metric_log.newest(
-            project.store.state,
-            spec.model,
-            metric=metric or None,
-            column=column or None,
-            slice_key=slice_key,
-            slice_value=slice_value,
-            dataset=dataset,
-            model_version=model_version,
-            start=start,
-            end=end,
-            as_of=as_of,
-        )
-    else:
-        if as_of is not None:
-            own = spec.time.granularity
-            raise ConfigError(
-                f"--as-of with --granularity {granularity}: longer windows are merged from the "
-                "newest profiles, and what they were made with then is not kept for ever. "
-                f"Numbers of then are kept for windows of a {own}: leave --granularity out."
-            )
-        from mlmon_dagster.report.summary import rolled_up_metrics
-
-        frame = rolled_up_metrics(project.store, spec, granularity, start, end)
-        wanted = {
-            "metric": metric,
-            "column_name": column,
-            "slice_key": (slice_key,) if slice_key else (),
-            "slice_value": (slice_value,) if slice_value else (),
-        }
-        for name, values in wanted.items():
-            if values:
-                frame = frame[frame[name].isin(values)]
-    zone = ZoneInfo(spec.time.zone)
-    local = frame["window_start"].dt.tz_convert(zone)
-    pattern = "%Y-%m-%d %H:%M" if (granularity or spec.time.granularity) == "hour" else "%Y-%m-%d"
-    frame = frame.assign(window=local.dt.strftime(pattern))
-    order = ["window_start", "slice_key", "slice_value", "column_name", "metric"]
-    return frame.sort_values(order, ignore_index=True)
-
-
-def _slice(text: str | None) -> tuple[str | None, str | None]:
-    if text is None:
-        return None, None
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise ConfigError(f"--slice {text!r}: expected KEY=VALUE, such as origin=JFK.")
-    return key, value
 
 
 def render(frame: pd.DataFrame, format_: str) -> str:

@@ -10,14 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlmon_dagster.commands.options import (
-    author_option,
-    complete_period,
-    models_of,
-    period,
-    spec_of,
-)
+from mlmon_dagster.commands.options import author_option, models_of, period, spec_of
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline.asked import complete_period
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project

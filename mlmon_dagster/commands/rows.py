@@ -10,8 +10,9 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from mlmon_dagster.commands.options import complete_period, models_of, period, spec_of
+from mlmon_dagster.commands.options import models_of, period, spec_of
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline.asked import complete_period, period_asked, window_range
 from mlmon_dagster.spec import ModelSpec, Predicate, Window, parse_predicate, predicate_columns
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.text_table import harmless, text_table
@@ -110,35 +111,15 @@ def _wanted(
     where: str | None,
     newest: bool,
 ) -> _Wanted:
-    if window is not None and (first is not None or last is not None):
-        raise ConfigError("Either --window, or --from and --to.")
     names = {spec.model for spec in models_of(project).specs}
     if what in names:
         spec = spec_of(project, what)
-        windows = _windows(project, spec, window, first, last)
+        windows = period_asked(project, spec, window, first, last)
+        windows = windows or complete_period(spec, None, None, project.now())[-1:]
         return _Wanted(spec, windows, _predicate(spec, where), None, _said(spec, windows))
     if window is not None or first is not None or last is not None:
         raise ConfigError(f"No model {what!r}; an alert says itself which window it is about.")
     return _of_alert(project, what, where, newest)
-
-
-def _windows(
-    project: Project,
-    spec: ModelSpec,
-    window: str | None,
-    first: dt.date | None,
-    last: dt.date | None,
-) -> tuple[Window, ...]:
-    complete = complete_period(spec, first, last, project.now())
-    if window is None:
-        return complete if first is not None or last is not None else complete[-1:]
-    found = tuple(w for w in complete if w.key == window)
-    if not found:
-        raise ConfigError(
-            f"{spec.model} has no complete window {window!r}; they are called as "
-            f"{complete[0].key} to {complete[-1].key}."
-        )
-    return found
 
 
 def _predicate(spec: ModelSpec, where: str | None) -> Predicate | None:
@@ -148,9 +129,7 @@ def _predicate(spec: ModelSpec, where: str | None) -> Predicate | None:
 
 
 def _said(spec: ModelSpec, windows: tuple[Window, ...]) -> str:
-    if len(windows) == 1:
-        return f"{spec.model}, {windows[0].key}"
-    return f"{spec.model}, {windows[0].key} to {windows[-1].key}"
+    return f"{spec.model}, {windows[0].key if len(windows) == 1 else window_range(windows)}"
 
 
 def _of_alert(project: Project, short_id: str, where: str | None, newest: bool) -> _Wanted:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import click
 
-from mlmon_dagster.commands.options import complete_period, told_of_strays, window_range
+from mlmon_dagster.commands.options import told_of_strays
 from mlmon_dagster.commands.outside import sentence_of_failure
 from mlmon_dagster.defs.instance import fail_dead_runs, open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.pipeline.plan import plan, try_again
 from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.project import Project

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import as_of, moments_of, period, spec_of, specs_of
+from mlmon_dagster.commands.options import as_of, period, spec_of, specs_of
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline.asked import moments_of
 from mlmon_dagster.spec.text_table import harmless, text_table
 
 if TYPE_CHECKING:

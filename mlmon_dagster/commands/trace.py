@@ -10,9 +10,10 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from mlmon_dagster.commands.options import complete_period, moments_of, period, spec_of
+from mlmon_dagster.commands.options import period, spec_of
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec import ModelSpec, PerformanceMetric, Window
+from mlmon_dagster.pipeline.asked import against_asked, period_asked, window_range
+from mlmon_dagster.spec import ModelSpec, PerformanceMetric, Window, windows_between
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.names import ALL, did_you_mean
 from mlmon_dagster.spec.tasks import metric_problem
@@ -20,11 +21,9 @@ from mlmon_dagster.spec.text_table import text_table
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
-    from mlmon_dagster.report.trace import Against
     from mlmon_dagster.trace.explain import Explained
 
 _WORST = 8  # slices of a key, and windows, in a table
-_VERSION = "version:"
 
 
 @click.command(
@@ -72,8 +71,10 @@ def trace(
 
     spec = spec_of(project, model)
     asked = _metric(spec, metric)
-    (start, end), name = _period(project, spec, window, first, last)
-    other, other_name = _against(project, spec, against)
+    windows = period_asked(project, spec, window, first, last) or _newest(project, spec)
+    start, end = windows[0].start, windows[-1].end
+    name = windows[0].key if len(windows) == 1 else window_range(windows)
+    other, other_name = against_asked(project, spec, against)
     found = explained(project.store, spec, asked, (start, end), other)
     if found is None:
         raise ConfigError(
@@ -108,72 +109,14 @@ def _metric(spec: ModelSpec, metric: str | None) -> PerformanceMetric:
     return metric
 
 
-def _period(
-    project: Project,
-    spec: ModelSpec,
-    window: str | None,
-    first: dt.date | None,
-    last: dt.date | None,
-) -> tuple[tuple[dt.datetime, dt.datetime], str]:
-    """Return the windows in question, and what they are called."""
-    if window is not None and (first is not None or last is not None):
-        raise ConfigError("Either --window, or --from and --to.")
-    if window is not None:
-        one = _window(project, spec, window)
-        return (one.start, one.end), one.key
-    if first is not None or last is not None:
-        windows = complete_period(spec, first, last, project.now())
-        return (windows[0].start, windows[-1].end), _named(windows[0], windows[-1])
+def _newest(project: Project, spec: ModelSpec) -> tuple[Window, ...]:
+    """Return the newest windows with mature ground truth."""
     from mlmon_dagster.report.trace import newest_mature
 
     mature = newest_mature(project.store, spec)
     if mature is None:
         raise ConfigError(f"No window of {spec.model} has mature ground truth yet.")
-    windows = tuple(
-        w for w in complete_period(spec, None, None, project.now())
-        if mature[0] <= w.start < mature[1]
-    )  # fmt: skip
-    return mature, _named(windows[0], windows[-1])
-
-
-def _named(first: Window, last: Window) -> str:
-    return first.key if first == last else f"{first.key} to {last.key}"
-
-
-def _window(project: Project, spec: ModelSpec, key: str) -> Window:
-    complete = complete_period(spec, None, None, project.now())
-    found = next((w for w in complete if w.key == key), None)
-    if found is None:
-        raise ConfigError(
-            f"{spec.model} has no complete window {key!r}; they are called as {complete[0].key} to "
-            f"{complete[-1].key}."
-        )
-    return found
-
-
-def _against(project: Project, spec: ModelSpec, text: str) -> tuple[Against, str]:
-    """Return what the windows are compared with, and what it is called."""
-    if text == "baseline":
-        return text, "the baseline"
-    if text.startswith(_VERSION):
-        if spec.columns.model_version is None:
-            raise ConfigError("--against version:V needs columns.model_version; declare it.")
-        version = text.removeprefix(_VERSION)
-        return version, f"version {version}"
-    first, separator, last = text.partition("..")
-    if not separator:
-        one = _window(project, spec, text)
-        return (one.start, one.end), one.key
-    try:
-        days = dt.date.fromisoformat(first), dt.date.fromisoformat(last)
-    except ValueError as error:
-        raise ConfigError(
-            f"--against {text}: expected baseline, a window, DAY..DAY or version:V."
-        ) from error
-    start, end = moments_of(spec, *days)
-    assert start is not None
-    assert end is not None
-    return (start, end), f"{first} to {last}"
+    return tuple(windows_between(spec.time, *mature))
 
 
 def _tables(spec: ModelSpec, found: Explained) -> list[str]:

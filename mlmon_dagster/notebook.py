@@ -1,0 +1,272 @@
+"""A project in a notebook: its numbers, verdicts, alerts, rows and traces as pandas frames.
+
+import mlmon_dagster as mm
+
+project = mm.open(".")
+project.metrics("churn", "roc_auc").set_index("window_start")["value"].plot()
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline.asked import (
+    against_asked,
+    complete_period,
+    moments_of,
+    period_asked,
+    query_metrics,
+    window_range,
+)
+from mlmon_dagster.project import Project, project_from_environment
+from mlmon_dagster.spec import (
+    Granularity,
+    ModelSpec,
+    Window,
+    parse_predicate,
+    predicate_columns,
+    read_models,
+    windows_between,
+)
+from mlmon_dagster.spec.baseline import PRODUCTION
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.trace.expected import Searched
+    from mlmon_dagster.trace.explain import Explained
+
+Day = str | dt.date | None
+
+
+def open(folder: str | Path = ".") -> Monitoring:  # as people say it: mm.open(".")
+    """Open a project for reading.
+
+    Args:
+        folder: The one with ``models/``. Store and database are those that the environment names,
+            as for the command line.
+
+    Raises:
+        ConfigError: If the folder does not exist, or a variable of the environment is wrong.
+    """
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise ConfigError(f"{path} is no folder; expected the one that holds models/.")
+    return Monitoring(project_from_environment(path, None))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Why a metric changed.
+
+    Attributes:
+        lines: What was found, in plain sentences.
+        explained: The numbers: change, slices, decisions, scores, windows.
+        searched: Slices that a search of the rows found; None if none was made.
+    """
+
+    lines: tuple[str, ...]
+    explained: Explained
+    searched: Searched | None
+
+    def __str__(self) -> str:
+        """Return the sentences, one a line."""
+        return "\n".join(self.lines)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return every slice with its values, its change, and what chance could make of it."""
+        return self.explained.slices
+
+
+class Monitoring:
+    """A project, open for reading.
+
+    Days are those of a model's zone, both ends included, as ``2013-04-01`` or dates.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the models that load."""
+        return [spec.model for spec in self._specs]
+
+    @property
+    def _specs(self) -> Sequence[ModelSpec]:
+        return read_models(self.project.models_folder, self.project.now()).specs
+
+    def spec(self, model: str) -> ModelSpec:
+        """Return what a model declares.
+
+        Raises:
+            ConfigError: If there is no such model, or its file does not load.
+        """
+        found = read_models(self.project.models_folder, self.project.now())
+        for spec in found.specs:
+            if spec.model == model:
+                return spec
+        for broken in found.broken:
+            if model in (broken.name, broken.path.stem):
+                raise ConfigError(f"{model} does not load:\n{broken.problems}")
+        raise ConfigError(f"No model {model!r}. There are: {', '.join(self.models) or 'none'}.")
+
+    def metrics(
+        self,
+        model: str,
+        *metric: str,
+        first: Day = None,
+        last: Day = None,
+        column: str | Sequence[str] = (),
+        slice: str | None = None,  # as on the command line
+        granularity: Granularity | None = None,
+        dataset: str = PRODUCTION,
+    ) -> pd.DataFrame:
+        """Return metrics with intervals, a row per window, slice, column and metric.
+
+        Args:
+            model: The model.
+            *metric: Only these, such as ``roc_auc`` or ``psi``; all by default.
+            first: First day.
+            last: Last day.
+            column: Only of these columns.
+            slice: Only of one slice, such as ``origin=JFK``; ``all=all`` is the whole.
+            granularity: Longer windows, merged from the stored profiles.
+            dataset: ``production``, ``shadow`` or ``canary``.
+        """
+        columns = (column,) if isinstance(column, str) else tuple(column)
+        return query_metrics(
+            self.project,
+            self.spec(model),
+            metric=metric,
+            column=columns,
+            dataset=dataset,
+            slice_=slice,
+            granularity=granularity,
+            first=_day(first),
+            last=_day(last),
+        )
+
+    def verdicts(
+        self, model: str, family: str | None = None, first: Day = None, last: Day = None
+    ) -> pd.DataFrame:
+        """Return the newest verdict of each monitor on each window, with its sentence."""
+        from mlmon_dagster.store.state import monitor_results
+
+        spec = self.spec(model)
+        start, end = moments_of(spec, _day(first), _day(last))
+        return monitor_results.newest(self.project.store.state, model, start, end, family)
+
+    def alerts(self, model: str | None = None, *, firing: bool = False) -> pd.DataFrame:
+        """Return alert episodes, those that fire first, then the newest."""
+        import pandas as pd
+
+        from mlmon_dagster.alerts import AlertEpisode, list_alerts
+
+        found = list_alerts(self.project.store, model, "FIRING" if firing else None)
+        return pd.DataFrame([asdict(e) for e in found], columns=list(AlertEpisode.__annotations__))
+
+    def records(
+        self,
+        model: str,
+        *,
+        window: str | None = None,
+        first: Day = None,
+        last: Day = None,
+        where: str | None = None,
+        limit: int = 10_000,
+        dataset: str = PRODUCTION,
+    ) -> pd.DataFrame:
+        """Return predictions with their ground truth, the worst first.
+
+        Args:
+            model: The model.
+            window: One window, such as ``2013-04-22``; by default the newest that is over.
+            first: First day, instead of a window.
+            last: Last day.
+            where: Only these rows, such as ``origin = 'JFK' and temp > 80``.
+            limit: At most so many.
+            dataset: Of which dataset.
+        """
+        from mlmon_dagster.pipeline.rows import rows_of
+
+        spec = self.spec(model)
+        picked = parse_predicate(where, predicate_columns(spec), spec.time.zone) if where else None
+        windows = period_asked(self.project, spec, window, _day(first), _day(last))
+        windows = windows or complete_period(spec, None, None, self.project.now())[-1:]
+        found = rows_of(
+            self.project.store, spec, windows, picked, limit=limit, dataset=dataset,
+            shown=spec.features,
+        )  # fmt: skip
+        frame: pd.DataFrame = found.table.to_pandas()
+        return frame
+
+    def trace(
+        self,
+        model: str,
+        metric: str | None = None,
+        *,
+        window: str | None = None,
+        first: Day = None,
+        last: Day = None,
+        against: str = "baseline",
+        search: bool = True,
+    ) -> Trace:
+        """Say why a metric changed.
+
+        Args:
+            model: The model.
+            metric: By default the first that is monitored.
+            window: One window; by default the newest with mature ground truth.
+            first: First day, instead of a window.
+            last: Last day.
+            against: ``baseline``, a window, ``DAY..DAY`` or ``version:V``.
+            search: Whether rows are searched for slices, declared or not.
+
+        Raises:
+            ConfigError: If a side has no ground truth.
+        """
+        from mlmon_dagster.report.trace import explained, newest_mature, searched
+        from mlmon_dagster.trace.slices import default_metrics
+        from mlmon_dagster.trace.tell import tell
+
+        spec = self.spec(model)
+        windows: Sequence[Window] | None = period_asked(
+            self.project, spec, window, _day(first), _day(last)
+        )
+        if windows is None:
+            mature = newest_mature(self.project.store, spec)
+            windows = windows_between(spec.time, *mature) if mature else ()
+        if not windows:
+            raise ConfigError(f"No window of {model} has mature ground truth yet.")
+        period = windows[0].start, windows[-1].end
+        other, other_name = against_asked(self.project, spec, against)
+        found = explained(
+            self.project.store, spec, metric or default_metrics(spec)[0], period, other
+        )
+        if found is None:
+            raise ConfigError(f"{model}: one of the two sides has no ground truth.")
+        slices = searched(self.project.store, spec, period) if search else None
+        name = windows[0].key if len(windows) == 1 else window_range(windows)
+        return Trace(tuple(tell(spec, found, name, other_name, slices)), found, slices)
+
+    def close(self) -> None:
+        """Close the store."""
+        self.project.store.close()
+
+    def __enter__(self) -> Monitoring:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the store."""
+        self.close()
+
+
+def _day(day: Day) -> dt.date | None:
+    return dt.date.fromisoformat(day) if isinstance(day, str) else day

@@ -1,0 +1,91 @@
+"""What docs/notebooks.md shows works as it is written, on a project with a story."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import mlmon_dagster as mm
+from mlmon_dagster.alerts import fold_results
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.notebook import Monitoring
+from tests.defs.small_model import DAYS, MODEL, NOW, NULLED, VARIABLES, customers
+from tests.defs.worlds import opened, processed_fortnight
+
+PAGE = (Path(mm.__file__).parent.parent / "docs" / "notebooks.md").read_text()
+CODE = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def project(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Monitoring]:
+    import shutil
+
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("MLMON_NOW", NOW.isoformat())
+    shutil.copytree(processed_fortnight(tmp_path_factory.getbasetemp()), tmp_path / "project")
+    with opened(tmp_path / "project") as world:
+        fold_results(world.project.store, world.specs, NOW)
+    with mm.open(tmp_path / "project") as found:
+        yield found
+
+
+def test_every_line_of_the_page_runs(
+    project: Monitoring, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project.project.folder)
+    assert CODE is not None
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    names: dict[str, object] = {}
+    exec(CODE.group(1), names)  # the page is ours
+
+    assert capsys.readouterr().out.startswith("ROC AUC of 2024-03-08 to 2024-03-11")
+    assert set(names["auc"]["metric"]) == {"roc_auc"}  # type: ignore[index]
+
+
+def test_numbers_are_those_of_the_command_line_and_of_the_files(project: Monitoring) -> None:
+    assert project.models == [MODEL]
+    psi = project.metrics(MODEL, "psi", column="age", slice="all=all", first=DAYS[1], last=DAYS[2])
+    assert list(psi["window"]) == [str(DAYS[1]), str(DAYS[2])]
+    rows = project.records(MODEL, window=str(NULLED), where="balance is null")
+    assert set(rows["prediction_id"]) == set(customers(NULLED)[0]["id"])
+    verdicts = project.verdicts(MODEL, "quality", first=str(NULLED), last=str(NULLED))
+    assert "WARN" in set(verdicts["status"])
+    alerts = project.alerts(MODEL)
+    assert "quality/null_rate/balance" in set(alerts["monitor"])
+    assert isinstance(project.alerts("nobody"), pd.DataFrame)
+    why = project.trace(MODEL, "f1", window=str(DAYS[1]), against=str(DAYS[0]), search=False)
+    assert str(why).splitlines() == list(why.lines)
+    assert set(why.to_frame()["slice_key"]) == {"all", "region"}
+
+
+def test_what_does_not_exist_is_said(project: Monitoring, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"No model 'credit'\. There are: churn"):
+        project.metrics("credit")
+    with pytest.raises(ConfigError, match="is no folder"):
+        mm.open(tmp_path / "nowhere")
+    (project.project.models_folder / "second.yaml").write_text("model: second\n")
+    with pytest.raises(ConfigError, match="second does not load"):
+        project.spec("second")
+
+
+def test_dagster_is_not_imported(project: Monitoring) -> None:
+    code = (
+        "import sys, mlmon_dagster as mm; p = mm.open(sys.argv[1]); "
+        f"p.metrics({MODEL!r}, 'roc_auc'); p.trace({MODEL!r}); "
+        "sys.exit(any(name.split('.')[0] == 'dagster' for name in sys.modules))"
+    )
+    command = [sys.executable, "-c", code, str(project.project.folder)]
+    assert subprocess.run(command, check=False).returncode == 0
