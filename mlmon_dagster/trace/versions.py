@@ -1,0 +1,342 @@
+"""Is another version better? On the same predictions, or on others; also when looked at every day.
+
+A shadow answers the same requests as the version in service, so each row is compared with itself:
+ROC AUC by DeLong's placements (DeLong, DeLong and Clarke-Pearson, 1988), losses and decisions by
+their differences. A canary answers other requests, so first it must have got its share of them
+(a sample-ratio check), and then two samples are compared. Either way windows are what is drawn
+anew: a row's influence is summed over its window, and the variance is that of the windows' sums.
+
+Whoever looks every day and stops when it looks good finds a better version where there is none. So
+the interval is one that holds at all looks at once: the normal mixture of Robbins (1970), in the
+asymptotic form of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special, stats
+
+from mlmon_dagster.metrics.arrays import Floats
+from mlmon_dagster.metrics.intervals import rate
+
+Verdict = Literal["better", "not worse", "worse", "undecided"]
+FEWEST_WINDOWS = 8
+FEWEST_OF_CLASS = 10
+SHARE_IS_WRONG = 0.001  # chance of so uneven a split of the requests, below which it is no canary
+_TIGHTEST_AT = 30  # windows at which the interval for all looks is narrowest
+_ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One version against another.
+
+    Attributes:
+        difference: The other version's value less the one's, turned so that more is better.
+        lower, upper: 95 % interval, for all looks at once if `always`.
+        p_value: Chance of so large a difference without any, looked at once.
+        n: Rows, or pairs of them. windows: What they are of.
+        verdict: See `verdict_of`.
+        more: About how many more rows would decide; 0 if it is decided.
+    """
+
+    difference: float
+    lower: float
+    upper: float
+    p_value: float
+    n: int
+    windows: int
+    verdict: Verdict
+    more: int
+
+
+def paired_area(
+    one: ArrayLike, other: ArrayLike, actual: ArrayLike, windows: ArrayLike, margin: float = 0.01
+) -> Comparison | None:
+    """Compare the areas under the curve of two versions that scored the same rows.
+
+    Args:
+        one: Scores of the version in service, (N,).
+        other: Scores of the other one.
+        actual: 0 or 1.
+        windows: Window of each row.
+        margin: What counts as not worse.
+
+    Returns:
+        None with fewer than `FEWEST_OF_CLASS` of a class.
+    """
+    y = np.asarray(actual) == 1
+    if min(int(y.sum()), int((~y).sum())) < FEWEST_OF_CLASS:
+        return None
+    first, second = (_influence_of_area(np.asarray(s, np.float64), y) for s in (one, other))
+    difference = second[0] - first[0]
+    return _compared(difference, second[1] - first[1], np.asarray(windows), margin)
+
+
+def _influence_of_area(scores: Floats, is_positive: np.ndarray) -> tuple[float, Floats]:
+    """Return the area, and what each row adds to it, (N,), of sum 0."""
+    positives, negatives = scores[is_positive], scores[~is_positive]
+    ordered_n, ordered_p = np.sort(negatives), np.sort(positives)
+
+    def share_below(values: Floats, ordered: Floats) -> Floats:
+        left = np.searchsorted(ordered, values, side="left")
+        right = np.searchsorted(ordered, values, side="right")
+        found: Floats = (left + right) / 2 / len(ordered)
+        return found
+
+    above = share_below(positives, ordered_n)
+    beneath = 1 - share_below(negatives, ordered_p)
+    area = float(above.mean())
+    found = np.empty(len(scores))
+    found[is_positive] = (above - area) / len(positives)
+    found[~is_positive] = (beneath - area) / len(negatives)
+    return area, found
+
+
+def paired_means(
+    one: ArrayLike, other: ArrayLike, windows: ArrayLike, margin: float = 0.01
+) -> Comparison | None:
+    """Compare the mean of something that is better high, of the same rows by two versions.
+
+    Args:
+        one: Of the version in service, (N,): right decisions, minus losses, money.
+        other: Of the other one.
+        windows: Window of each row.
+        margin: What counts as not worse.
+
+    Returns:
+        None without rows.
+    """
+    gains = np.asarray(other, np.float64) - np.asarray(one, np.float64)
+    if not len(gains):
+        return None
+    mean = float(gains.mean())
+    return _compared(mean, (gains - mean) / len(gains), np.asarray(windows), margin)
+
+
+def means_of_two(
+    one: ArrayLike,
+    windows: ArrayLike,
+    other: ArrayLike,
+    other_windows: ArrayLike,
+    margin: float = 0.01,
+) -> Comparison | None:
+    """Compare the mean of something that is better high, of different rows.
+
+    Args:
+        one: Of the rows that the version in service answered.
+        windows: Window of each.
+        other: Of the rows that the other one answered.
+        other_windows: Window of each.
+        margin: What counts as not worse.
+
+    Returns:
+        None if a side has no rows. Windows in which both served count once: what they share by the
+        day is no difference between the versions.
+    """
+    first, second = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    if not (len(first) and len(second)):
+        return None
+    difference = float(second.mean() - first.mean())
+    influence = np.concatenate(
+        [-(first - first.mean()) / len(first), (second - second.mean()) / len(second)]
+    )
+    both = np.concatenate([np.asarray(windows), np.asarray(other_windows)])
+    return _compared(difference, influence, both, margin)
+
+
+def right_as_often(one: ArrayLike, other: ArrayLike) -> float:
+    """Return McNemar's exact chance of decisions that differ so unevenly, without any difference.
+
+    Args:
+        one: Whether the version in service was right, (N,).
+        other: Whether the other one was, on the same rows.
+
+    Returns:
+        1 where none differ.
+    """
+    first, second = np.asarray(one, bool), np.asarray(other, bool)
+    lost, won = int((first & ~second).sum()), int((~first & second).sum())
+    if not lost + won:
+        return 1.0
+    return float(stats.binomtest(won, lost + won).pvalue)
+
+
+def got_its_share(n_one: int, n_other: int, share: float) -> float:
+    """Return the chance of so uneven a split of the requests, if the other one was to get a share.
+
+    Below `SHARE_IS_WRONG` something else than the lot decided who answered, and the rows of the
+    two versions cannot be compared.
+
+    Args:
+        n_one: Requests that the version in service answered.
+        n_other: Requests that the other one answered.
+        share: What the other one was to get, 0 to 1.
+
+    Raises:
+        ValueError: If the share is not between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"a share is between 0 and 1, not {share}")
+    total = n_one + n_other
+    if not total:
+        return 1.0
+    z = (n_other - share * total) / math.sqrt(total * share * (1 - share))
+    return float(2 * special.ndtr(-abs(z)))
+
+
+def verdict_of(lower: float, upper: float, margin: float) -> Verdict:
+    """Say what an interval of a difference decides; more is better.
+
+    ``better`` above 0, ``worse`` below 0 by more than the margin, ``not worse`` above minus the
+    margin; else it is ``undecided``.
+
+    Example:
+        >>> [verdict_of(*ends, 0.01) for ends in ((0.01, 0.03), (-0.005, 0.02), (-0.05, -0.02))]
+        ['better', 'not worse', 'worse']
+    """
+    if lower > 0:
+        return "better"
+    if upper < -margin:
+        return "worse"
+    return "not worse" if lower > -margin else "undecided"
+
+
+def _compared(
+    difference: float, influence: Floats, windows: np.ndarray, margin: float
+) -> Comparison:
+    """Test a difference whose rows have influences of sum 0."""
+    held, places = np.unique(windows, return_inverse=True)
+    sums = np.bincount(places, weights=influence)
+    n, g = len(influence), len(held)
+    if g < FEWEST_WINDOWS:  # rows as they are; whoever compares has to know
+        sums, g = influence, n
+    error = math.sqrt(g / max(g - 1, 1) * float((sums**2).sum()))
+    half = always(error, g)
+    freedom = g - 1
+    if error > 0:
+        p_value = 2 * float(special.stdtr(freedom, -abs(difference) / error))
+    else:
+        p_value = 1.0 if difference == 0 else 0.0
+    lower, upper = difference - half, difference + half
+    found = verdict_of(lower, upper, margin)
+    more = _more(difference, half, margin, n) if found == "undecided" else 0
+    return Comparison(difference, lower, upper, p_value, n, len(held), found, more)
+
+
+def always(error: float, windows: int) -> float:
+    """Return half of the 95 % interval that holds at all looks at once.
+
+    Args:
+        error: Standard error of the difference now.
+        windows: Independent parts that it rests on.
+
+    Returns:
+        At its narrowest 1.4 times Student's, at `_TIGHTEST_AT` windows; wider before and after.
+    """
+    if windows < 2:
+        return math.inf
+    # rho^2 that is best at so many looks (Waudby-Smith et al., 2024, appendix B.2).
+    log = -2 * math.log(_ALPHA)
+    rho = (log + math.log(log) + 1) / _TIGHTEST_AT
+    grown = windows * rho + 1
+    wide = math.sqrt(2 * grown / (windows * rho) * math.log(math.sqrt(grown) / _ALPHA))
+    # Few windows know their own spread badly.
+    careful = float(special.stdtrit(windows - 1, 0.975)) / float(special.ndtri(0.975))
+    return error * wide * careful
+
+
+def _more(difference: float, half: float, margin: float, n: int) -> int:
+    """Return about how many more rows an undecided comparison needs."""
+    to_decide = max(abs(difference), abs(difference + margin), margin / 2)
+    needed = n * (half / to_decide) ** 2
+    return max(math.ceil((needed - n) / 100) * 100, 100) if math.isfinite(needed) else 0
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """How often a feature of the same prediction differs between serving and another source.
+
+    Attributes:
+        n: Predictions that both have.
+        rate: Share of them whose values differ. lower, upper: Its 95 % interval (Wilson).
+        n_null: Of those, where one side has none.
+        kind: What the differences look like: ``null``, ``offset``, ``unit``, or ``mixed``.
+        by: The offset, or the factor; NaN otherwise.
+        examples: Ids of the first five.
+    """
+
+    n: int
+    rate: float
+    lower: float
+    upper: float
+    n_null: int
+    kind: Literal["", "null", "offset", "unit", "mixed"]
+    by: float
+    examples: tuple[str, ...]
+
+
+_ABSOLUTE, _RELATIVE = 1e-9, 1e-6  # a float32 that went there and back is off by 6e-8
+
+
+def mismatch(ids: ArrayLike, served: ArrayLike, computed: ArrayLike) -> Mismatch:
+    """Compare a feature as it was served with the same predictions' values from elsewhere.
+
+    A join that shifts rows leaves a distribution as it was and every value wrong: only the same
+    prediction tells.
+
+    Args:
+        ids: Of the predictions that both have, (N,).
+        served: Values as the model saw them, numbers or texts; None or NaN for none.
+        computed: Values from the other source.
+    """
+    from mlmon_dagster.metrics.intervals import wilson
+
+    names = np.asarray(ids, object)
+    a, b = np.asarray(served, object), np.asarray(computed, object)
+    n = len(names)
+    empty_a, empty_b = (np.array([_is_none(v) for v in side], bool) for side in (a, b))
+    numeric = all(isinstance(v, int | float) for side in (a, b) for v in side if not _is_none(v))
+    one_null = empty_a ^ empty_b
+    known = ~(empty_a | empty_b)
+    differ = one_null.copy()
+    offsets = factors = np.empty(0)
+    if numeric and known.any():
+        x, y = a[known].astype(float), b[known].astype(float)
+        wrong = np.abs(x - y) > _ABSOLUTE + _RELATIVE * np.abs(y)
+        differ[known] = wrong
+        offsets = x[wrong] - y[wrong]
+        factors = rate(np.abs(x[wrong]), np.abs(y[wrong]))
+    elif known.any():
+        differ[known] = a[known] != b[known]
+    count = int(differ.sum())
+    lower, upper = (float(end) for end in wilson(count, n))
+    kind, by = _kind(count, int(one_null.sum()), offsets, factors)
+    examples = tuple(str(name) for name in names[differ][:5])
+    share = count / n if n else math.nan
+    return Mismatch(n, share, lower, upper, int(one_null.sum()), kind, by, examples)
+
+
+def _is_none(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _kind(
+    count: int, n_null: int, offsets: Floats, factors: Floats
+) -> tuple[Literal["", "null", "offset", "unit", "mixed"], float]:
+    if not count:
+        return "", math.nan
+    if n_null == count:
+        return "null", math.nan
+    if len(offsets) >= 3:
+        for kind, values in (("offset", offsets), ("unit", factors)):
+            middle = float(np.nanmedian(values))
+            alike = np.abs(values - middle) <= _ABSOLUTE + 1e-4 * abs(middle)
+            if middle and alike.mean() >= 0.95:
+                return ("offset", middle) if kind == "offset" else ("unit", middle)
+    return "mixed", math.nan

@@ -1,0 +1,167 @@
+"""Versions are told apart when they differ, and left alone when they do not, however often."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from mlmon_dagster.trace.versions import (
+    SHARE_IS_WRONG,
+    always,
+    got_its_share,
+    means_of_two,
+    mismatch,
+    paired_area,
+    paired_means,
+    right_as_often,
+    verdict_of,
+)
+
+
+def scored(rng, n, rate=0.3, better=0.0):
+    """Return a truth and two versions' scores of it, correlated as those of one model are."""
+    y = rng.random(n) < rate
+    shared = rng.normal(y * 1.2, 1.0)
+    one = shared + rng.normal(0, 0.4, n)
+    other = shared + better * y + rng.normal(0, 0.4, n)
+    return y.astype(int), one, other
+
+
+def test_the_difference_is_that_of_scikit_learn_and_the_error_delongs():
+    y, one, other = scored(np.random.default_rng(1), 600, better=0.3)
+    found = paired_area(one, other, y, np.arange(600))  # each row a window of its own
+
+    assert found is not None
+    expected = roc_auc_score(y, other) - roc_auc_score(y, one)
+    assert found.difference == pytest.approx(expected, abs=1e-12)
+    p, n = other[y == 1], other[y == 0]
+    q, m = one[y == 1], one[y == 0]
+
+    def placements(a, b):
+        return ((a[:, None] > b[None]) + (a[:, None] == b[None]) / 2).astype(float)
+
+    v, w = placements(p, n), placements(q, m)
+    d10, d01 = v.mean(axis=1) - w.mean(axis=1), v.mean(axis=0) - w.mean(axis=0)
+    variance = d10.var(ddof=1) / len(d10) + d01.var(ddof=1) / len(d01)
+    half = (found.upper - found.lower) / 2
+    assert half == pytest.approx(always(np.sqrt(variance), 600), rel=0.01)
+
+
+def test_equal_versions_are_rarely_called_different_though_looked_at_daily():
+    called = 0
+    for seed in range(200):
+        rng = np.random.default_rng([3, seed])
+        y, one, other = scored(rng, 4_000)
+        days = np.repeat(np.arange(80), 50)
+        decided = False
+        for day in range(10, 80, 5):
+            seen = days <= day
+            found = paired_area(one[seen], other[seen], y[seen], days[seen], margin=0.0)
+            decided |= found is not None and (found.lower > 0 or found.upper < 0)
+        called += decided
+
+    assert called / 200 <= 0.05
+
+
+def test_a_version_that_lost_is_worse_and_an_equal_one_not_worse():
+    rng = np.random.default_rng(5)
+    y, one, other = scored(rng, 20_000, better=-0.12)
+    days = np.repeat(np.arange(40), 500)
+    lost = paired_area(one, other, y, days)
+    same = paired_area(*scored(rng, 20_000)[1:], scored(rng, 20_000)[0], days)
+    assert lost is not None
+    assert lost.difference < -0.015
+    assert lost.verdict == "worse"
+    y, one, other = scored(rng, 20_000)
+    equal = paired_area(one, other, y, days)
+    assert equal is not None
+    assert same is not None
+    assert equal.verdict == "not worse"
+    few = paired_area(one[:300], other[:300], y[:300], days[:300])
+    assert few is not None
+    assert few.verdict == "undecided"
+    assert few.more >= 100
+
+
+def test_what_days_share_is_no_difference_between_versions():
+    called = 0
+    for seed in range(200):
+        rng = np.random.default_rng([8, seed])
+        days = np.repeat(np.arange(30), 40)
+        shock = rng.normal(0, 1, 30)[days]
+        one, other = (shock + rng.normal(0, 1, len(days)) for _ in range(2))
+        found = means_of_two(one, days, other, days, margin=0.0)
+        called += found is not None and (found.lower > 0 or found.upper < 0)
+
+    assert called / 200 <= 0.05
+
+
+def test_means_and_decisions_of_the_same_rows():
+    rng = np.random.default_rng(2)
+    one = rng.random(3_000) < 0.7
+    other = np.where(rng.random(3_000) < 0.08, True, one)
+    found = paired_means(one, other, np.repeat(np.arange(30), 100))
+
+    assert found is not None
+    assert found.difference == pytest.approx(other.mean() - one.mean(), abs=1e-12)
+    assert found.verdict == "better"
+    assert right_as_often(one, other) < 1e-9
+    assert right_as_often(one, one) == 1.0
+    assert paired_means([], [], []) is None
+
+
+@pytest.mark.parametrize(
+    ("n_one", "n_other", "is_fine"), [(9_000, 1_000, True), (9_000, 1_300, False), (0, 0, True)]
+)
+def test_a_canary_that_did_not_get_its_share_is_seen(n_one, n_other, is_fine):
+    assert (got_its_share(n_one, n_other, 0.1) >= SHARE_IS_WRONG) == is_fine
+
+
+def test_verdicts_have_three_words_and_one_for_not_knowing():
+    ends = [(0.001, 0.03), (-0.009, 0.02), (-0.05, -0.011), (-0.05, 0.02), (-0.05, -0.005)]
+
+    assert [verdict_of(*e, 0.01) for e in ends] == [
+        "better", "not worse", "worse", "undecided", "undecided",
+    ]  # fmt: skip
+
+
+def test_skew_is_found_by_id_where_the_distribution_is_the_same():
+    rng = np.random.default_rng(6)
+    values = rng.normal(50, 10, 4_000)
+    ids = [f"p{i}" for i in range(4_000)]
+    moved = values.copy()
+    chosen = rng.choice(4_000, 200, replace=False)
+    moved[chosen] = moved[np.roll(chosen, 1)]
+    found = mismatch(ids, moved, values)
+
+    assert found.rate == pytest.approx(0.05, abs=0.005)
+    assert found.lower < 0.05 < found.upper
+    assert found.kind == "mixed"
+    assert len(found.examples) == 5
+    assert mismatch(ids, values.astype(np.float32), values).rate == 0
+
+
+@pytest.mark.parametrize(
+    ("served", "kind", "by"),
+    [
+        (lambda x: x * 1.8 + 0, "unit", 1.8),
+        (lambda x: x + 5.0, "offset", 5.0),
+        (lambda x: np.where(np.arange(len(x)) % 10, x, np.nan), "null", np.nan),
+    ],
+)
+def test_the_kind_of_skew_is_named(served, kind, by):
+    values = np.random.default_rng(7).normal(50, 10, 500)
+    found = mismatch(np.arange(500), served(values), values)
+
+    assert found.kind == kind
+    assert found.by == pytest.approx(by, nan_ok=True)
+    assert found.n_null == (50 if kind == "null" else 0)
+
+
+def test_texts_are_compared_as_they_are():
+    found = mismatch(["a", "b", "c"], ["x", None, "y"], ["x", "z", "q"])
+
+    assert (found.n, found.n_null) == (3, 1)
+    assert found.rate == pytest.approx(2 / 3)
+    assert found.examples == ("b", "c")
