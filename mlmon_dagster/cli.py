@@ -54,6 +54,8 @@ LAZY = {
     "metrics": "mlmon_dagster.commands.metrics:metrics",
     "rows": "mlmon_dagster.commands.rows:rows",
     "trace": "mlmon_dagster.commands.trace:trace",
+    "compare": "mlmon_dagster.commands.compare:compare",
+    "skew": "mlmon_dagster.commands.compare:skew",
 }
 
 

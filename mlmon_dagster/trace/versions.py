@@ -212,7 +212,7 @@ def _compared(
 ) -> Comparison:
     """Test a difference whose rows have influences of sum 0."""
     held, places = np.unique(windows, return_inverse=True)
-    sums = np.bincount(places, weights=influence)
+    sums: Floats = np.bincount(places, weights=influence).astype(np.float64)
     n, g = len(influence), len(held)
     if g < FEWEST_WINDOWS:  # rows as they are; whoever compares has to know
         sums, g = influence, n
