@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 Cell = str | int | float | bool | None
-Row = dict[str, Any]
+Row = dict[str, object]
 _SIMPLE = frozenset({float, int, str, bool, bytes, type(None)})
 _ROW_BYTES = 200  # of a row, besides the values
 _SAMPLED = 100  # elements of a list or mapping that are looked at
@@ -52,7 +52,7 @@ def encode_row(row: Mapping[str, Any], on_bad: Callable[[str, object], None]) ->
     return _ENCODER.encode(cells).encode("ascii") + b"\n"
 
 
-def to_cell(value: Any) -> Cell:
+def to_cell(value: object) -> Cell:
     """Return a value as a JSON cell that ingest reads back as the same value.
 
     - None, NaT and NA become null; NaN and the infinities their names, which ingest counts.
@@ -122,7 +122,7 @@ _ENCODER = json.JSONEncoder(allow_nan=False, check_circular=False, separators=("
 
 
 def size_of(
-    prediction_id: object, features: Mapping[str, Any] | None, columns: Mapping[str, Any]
+    prediction_id: object, features: Mapping[str, object] | None, columns: Mapping[str, object]
 ) -> int:
     """Estimate what a row takes in memory; of lists and arrays also what they hold."""
     size = _ROW_BYTES + _bytes_of(prediction_id)
@@ -136,7 +136,7 @@ def size_of(
     return size
 
 
-def _bytes_of(value: Any, depth: int = 2) -> int:
+def _bytes_of(value: object, depth: int = 2) -> int:
     size = sys.getsizeof(value, _ROW_BYTES)
     if type(value) in _SIMPLE:
         return size

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self, get_args
+from typing import Final, Literal, Self, get_args
 
 from mlmon_dagster.landing_file import ENDING, clear_leftovers, encode_row, publish, size_of
 
@@ -96,7 +96,7 @@ class PredictionLogger:
         *,
         prediction_id: object,
         event_time: object = None,
-        features: Mapping[str, Any] | None = None,
+        features: Mapping[str, object] | None = None,
         **columns: object,
     ) -> bool:
         """Log one prediction; return whether it was queued.
@@ -156,8 +156,8 @@ class PredictionLogger:
         stream: int,
         prediction_id: object,
         moment: object,
-        features: Mapping[str, Any] | None,
-        columns: Mapping[str, Any],
+        features: Mapping[str, object] | None,
+        columns: Mapping[str, object],
     ) -> bool:
         writer = self._writer
         try:
@@ -235,7 +235,7 @@ class LoggerStats:
 
 # Stream (0 predictions, 1 actuals), prediction_id, the caller's time or None, the moment of the
 # call in nanoseconds since 1970, features, columns, bytes; a tuple, since the caller waits for it.
-Entry = tuple[int, Any, Any, int, Mapping[str, Any] | None, Mapping[str, Any], int]
+Entry = tuple[int, object, object, int, Mapping[str, object] | None, Mapping[str, object], int]
 
 
 @dataclass(frozen=True)
@@ -427,9 +427,9 @@ class LandingWriter:
         prediction_id: object,
         moment: object,
         logged_ns: int,
-        features: Mapping[str, Any] | None,
-        columns: Mapping[str, Any],
-    ) -> dict[str, Any]:
+        features: Mapping[str, object] | None,
+        columns: Mapping[str, object],
+    ) -> dict[str, object]:
         if moment is None:
             moment = _EPOCH + dt.timedelta(microseconds=logged_ns // 1000)
         row = {} if features is None else {str(name): value for name, value in features.items()}

@@ -145,7 +145,7 @@ class App:
             return json_response({"status": "not ready", "reasons": problems}, 503)
         return json_response({"status": "ok"})
 
-    async def _description(self, request: Request) -> dict[str, Any]:
+    async def _description(self, request: Request) -> dict[str, object]:
         """Describe the models that the caller may push to; without a token none is named."""
         judges = self._collector.judges.values()
         mine = []

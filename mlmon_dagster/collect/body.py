@@ -154,7 +154,7 @@ class _Number(str):
     __slots__ = ()
 
 
-class _Repeated(dict[str, Any]):
+class _Repeated(dict[str, object]):
     """An object that holds the same key twice."""
 
 
@@ -163,7 +163,7 @@ class JsonRow:
     """One row: its text, its cells, and why it is none, if so."""
 
     text: str
-    cells: Mapping[str, Any]
+    cells: Mapping[str, object]
     fault: str = ""
 
 
@@ -230,7 +230,7 @@ def json_lines_of(
     return [_projected(rows[i].cells, keys) for i in kept]
 
 
-def _projected(cells: Mapping[str, Any], keys: Mapping[str, tuple[str, bool]]) -> bytes:
+def _projected(cells: Mapping[str, object], keys: Mapping[str, tuple[str, bool]]) -> bytes:
     found = {name: _cell(cells, name) for name in keys}
     parts = (
         f"{key}: {_spelled(found[name][1])}"
@@ -240,18 +240,18 @@ def _projected(cells: Mapping[str, Any], keys: Mapping[str, tuple[str, bool]]) -
     return ("{" + ", ".join(parts) + "}\n").encode()
 
 
-def _cell(cells: Mapping[str, Any], name: str) -> tuple[bool, Any]:
+def _cell(cells: Mapping[str, object], name: str) -> tuple[bool, object]:
     """Return whether a row has a column, and its cell; a dotted name may lead into objects."""
     if name in cells:
         return True, cells[name]
     return dig(cells, tuple(name.split("."))) if "." in name else (False, None)
 
 
-def _spelled(cell: Any) -> str:
+def _spelled(cell: object) -> str:
     return cell if type(cell) is _Number else json.dumps(cell)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     # Each row brings its own copy of every name; they would be a sixth of a large batch's memory.
     row = {intern(name): cell for name, cell in pairs}
     return row if len(row) == len(pairs) else _Repeated()
@@ -307,7 +307,7 @@ def _line(line: str) -> JsonRow:
         return JsonRow("", {}, "malformed_json")
 
 
-def _row(text: str, row: Any) -> JsonRow:
+def _row(text: str, row: object) -> JsonRow:
     if len(text) > MAX_LINE // 4:  # a character is at most four bytes
         return JsonRow("", {}, "too_large")
     if type(row) is _Repeated:
@@ -317,7 +317,7 @@ def _row(text: str, row: Any) -> JsonRow:
     return JsonRow(text, row)
 
 
-def _text(cell: Any) -> str | None:
+def _text(cell: object) -> str | None:
     if cell is None or isinstance(cell, str):
         return cell
     if isinstance(cell, bool):

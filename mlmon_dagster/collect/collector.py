@@ -76,7 +76,7 @@ class Ask:
 @dataclass(frozen=True)
 class _Accepted:
     lines: list[bytes]
-    answer: dict[str, Any]
+    answer: dict[str, object]
 
 
 class Collector:
@@ -108,7 +108,7 @@ class Collector:
         self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix="mlmon-judge")
         self._large = threading.Lock()
 
-    async def take(self, ask: Ask) -> tuple[dict[str, Any], bool]:
+    async def take(self, ask: Ask) -> tuple[dict[str, object], bool]:
         """Take in a batch; return the answer, and whether it is that of an earlier request.
 
         Raises:
@@ -160,7 +160,7 @@ class Collector:
         if sum(map(len, lines)) > target.max_bytes:
             found = f"The rows are more than max_bytes = {target.max_bytes:,} under 'source'."
             raise Problem("too_large", found)
-        answer: dict[str, Any] = {"accepted": len(kept), "refused": n_bad}
+        answer: dict[str, object] = {"accepted": len(kept), "refused": n_bad}
         if judged.warnings:
             answer["warnings"] = list(judged.warnings)
         return _Accepted(lines, answer | (limited(judged.errors) if n_bad else {}))
@@ -212,7 +212,7 @@ def _refusal(is_whole: bool, n_bad: int, n_good: int) -> str:
 class _Known:
     fingerprint: str
     when: float
-    answer: Mapping[str, Any] | None = None  # None while it is being worked on
+    answer: Mapping[str, object] | None = None  # None while it is being worked on
 
 
 class Repeats:
@@ -224,7 +224,7 @@ class Repeats:
     def __init__(self) -> None:
         self._known: OrderedDict[Key, _Known] = OrderedDict()
 
-    def begin(self, key: Key, fingerprint: str, *, is_named: bool) -> Mapping[str, Any] | None:
+    def begin(self, key: Key, fingerprint: str, *, is_named: bool) -> Mapping[str, object] | None:
         """Note that a request is being worked on; return its answer if it was given before.
 
         Args:

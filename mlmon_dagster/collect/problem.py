@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from starlette.responses import Response
 
@@ -47,9 +47,9 @@ class Problem(Exception):
 
     code: str
     detail: str
-    errors: Sequence[Mapping[str, Any]] = ()
+    errors: Sequence[Mapping[str, object]] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def status(self) -> int:
@@ -59,7 +59,7 @@ class Problem(Exception):
     def response(self) -> Response:
         """Return the answer."""
         status, title = PROBLEMS[self.code]
-        content: dict[str, Any] = {
+        content: dict[str, object] = {
             "type": f"/docs#{self.code}", "title": title, "status": status, "detail": self.detail
         }  # fmt: skip
         content |= self.extra
@@ -68,13 +68,13 @@ class Problem(Exception):
         return json_response(content, status, dict(self.headers), MEDIA_TYPE)
 
 
-def limited(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def limited(errors: Sequence[Mapping[str, object]]) -> dict[str, object]:
     """Return the errors that are told, and how many there are in all."""
     return {"n_errors": len(errors), "errors": list(errors[:MAX_ERRORS])}
 
 
 def json_response(
-    content: Mapping[str, Any],
+    content: Mapping[str, object],
     status: int = 200,
     headers: Mapping[str, str] | None = None,
     media_type: str = "application/json",

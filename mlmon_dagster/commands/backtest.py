@@ -8,7 +8,7 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import click
@@ -65,7 +65,7 @@ def backtest(
 
 def _verdicts(
     project: Project, spec: ModelSpec, windows: tuple[Window, ...]
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     from mlmon_dagster.pipeline.judge_inputs import verdicts
     from mlmon_dagster.pipeline.work import Work
 

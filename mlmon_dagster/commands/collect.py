@@ -63,7 +63,7 @@ class _Size(click.ParamType[int]):
 @click.option("--drain", type=click.FloatRange(0), default=2.0, show_default=True,
               help="Seconds from SIGTERM to the end; new requests get 503.")  # fmt: skip
 @click.pass_context
-def collect(context: click.Context, /, **options: Any) -> None:
+def collect(context: click.Context, /, **options: object) -> None:
     """Take in predictions and ground truth over HTTP, for every model with landing files.
 
     An answer of 202 means that the events are on the disk, in the folder that ingest reads. On

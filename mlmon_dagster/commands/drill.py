@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -149,7 +149,7 @@ def sentences(spec: ModelSpec, subject: Subject) -> list[str]:
     return found + ([f"Not tried: {'; '.join(untried)}."] if untried else [])
 
 
-def as_dict(spec: ModelSpec, subject: Subject) -> dict[str, Any]:
+def as_dict(spec: ModelSpec, subject: Subject) -> dict[str, object]:
     """Return what was found of one subject, for JSON."""
     return {
         "subject": subject.name,

@@ -158,7 +158,7 @@ def _tables(spec: ModelSpec, found: Explained) -> list[str]:
     return tables
 
 
-def _plain(found: Explained, lines: list[str]) -> dict[str, Any]:
+def _plain(found: Explained, lines: list[str]) -> dict[str, object]:
     """Return a trace as plain values."""
 
     def split(of: Any) -> dict[str, float]:

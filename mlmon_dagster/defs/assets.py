@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 BACKFILL_TAG = "mlmon/backfill"
 PAST = "rows are past retention; profiles and metrics stay as they were computed"
-AssetDecorator = Callable[[Callable[..., Any]], dg.AssetsDefinition]
+AssetDecorator = Callable[[Callable[..., object]], dg.AssetsDefinition]
 WindowNumbers = dict[str, dict[str, object]]
 OVERVIEW_KEY = dg.AssetKey(["overview"])
 _EXACT = ("slice", "n", "value", "baseline", "change", "mix", "within", "share", "p_adjusted")

@@ -92,7 +92,7 @@ class MonitoredModel(dg.Component):
     are so short that a process for each costs more than they do.
     """
 
-    def __init__(self, spec: ModelSpec | None = None, **declaration: Any) -> None:
+    def __init__(self, spec: ModelSpec | None = None, **declaration: object) -> None:
         self.spec = spec or ModelSpec.model_validate(declaration)
 
     @classmethod

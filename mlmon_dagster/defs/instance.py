@@ -58,7 +58,7 @@ class EnvStorage(DagsterStorage, ConfigurableClass):
         return None
 
     @classmethod
-    def config_type(cls) -> dict[str, Any]:
+    def config_type(cls) -> dict[str, object]:
         """Return the keys that ``dagster.yaml`` gives."""
         return {"url_env": str, "sqlite_dir": str}
 
@@ -108,7 +108,7 @@ def open_instance(project: Project) -> dg.DagsterInstance:
     home = dagster_home(project)
     set_dagster_home(home)
     dagster_folder = str(project.state_folder / "dagster")
-    overrides: dict[str, Any] = {
+    overrides: dict[str, object] = {
         "local_artifact_storage": {
             "module": "dagster._core.storage.root",
             "class": "LocalArtifactStorage",

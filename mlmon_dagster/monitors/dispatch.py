@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
 
 import pandas as pd
 
@@ -45,7 +44,7 @@ def evaluate(
     baseline_windows: pd.DataFrame | None = None,
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None = None,
     families: Iterable[str] = FAMILIES,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Judge windows by every monitor that the spec declares.
 
     Args:

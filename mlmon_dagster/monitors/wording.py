@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from mlmon_dagster.spec import Condition
 from mlmon_dagster.spec.metric_registry import METRICS
@@ -105,7 +104,7 @@ def number(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 0.01 else f"{value:.2g}"
 
 
-def subject(metric: str, column: str = "", part: Mapping[str, Any] | None = None) -> str:
+def subject(metric: str, column: str = "", part: Mapping[str, object] | None = None) -> str:
     """Name what is judged, as the start of a sentence: metric, column and slice."""
     text = NAMES.get(metric, metric)
     if column and column != TABLE:

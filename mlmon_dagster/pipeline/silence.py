@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from mlmon_dagster.pipeline.window_facts import is_waiting
 from mlmon_dagster.pipeline.work import Work
@@ -71,7 +70,7 @@ def last_before(work: Work, first: Window) -> dt.datetime | None:
     return window_state.last_with_rows(work.project.store.state, work.spec.model, first.start)
 
 
-def unread_files(work: Work, windows: Sequence[Window]) -> dict[dt.datetime, dict[str, Any]]:
+def unread_files(work: Work, windows: Sequence[Window]) -> dict[dt.datetime, dict[str, object]]:
     """Return for each window how many landing files its verdict waits for.
 
     Files that have landed and are not read yet may hold the rows that a window misses. A window's
@@ -101,7 +100,7 @@ def unread_files(work: Work, windows: Sequence[Window]) -> dict[dt.datetime, dic
 
 def _waits(
     left: Backlog | None, known: tuple[str, str] | None, count: str, until: str
-) -> Mapping[str, Any]:
+) -> Mapping[str, object]:
     """Return how many files a verdict waits for, and the last change of the newest of them."""
     if left is None or left.newest_at is None:
         return {}

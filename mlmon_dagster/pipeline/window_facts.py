@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -34,7 +34,7 @@ _LOOK_BACK = {
 }
 
 
-def volumes(work: Work, windows: Sequence[Window]) -> list[dict[str, Any]]:
+def volumes(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
     """Return for each window its place in the week, and places and sizes of the earlier ones."""
     spec = work.spec
     back = _LOOK_BACK[spec.time.granularity]

@@ -135,7 +135,7 @@ def _column_rows(name: str, stats: ColumnStatistics) -> pa.Table:
     cells, codes, counts = _filled(stats)
     offsets = np.searchsorted(cells, np.arange(size + 1)).astype(np.int32)
     unseen = stats.unseen or [{}] * size
-    columns: dict[str, Any] = {key: pa.array(stats.cells[key]) for key in CELL_KEYS}
+    columns: dict[str, object] = {key: pa.array(stats.cells[key]) for key in CELL_KEYS}
     columns |= {"column_name": [name] * size, "binning_id": [stats.binning.binning_id] * size}
     columns |= {key: getattr(stats, key) for key in _COUNTS}
     columns |= {key: pa.array(getattr(stats, key), from_pandas=True) for key in _FLOATS}

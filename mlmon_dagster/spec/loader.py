@@ -190,7 +190,7 @@ def alerts_of(path: Path) -> AlertPolicy | None:
         return None
 
 
-def _declared(path: Path) -> Mapping[Any, object]:
+def _declared(path: Path) -> Mapping[object, object]:
     """Return as much of a file as is a mapping at all."""
     try:
         value = read_tree(_read_text(path)).value

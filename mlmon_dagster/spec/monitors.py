@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -277,7 +277,7 @@ class DriftMonitor(_Monitor):
 
     @model_validator(mode="before")
     @classmethod
-    def _auto(cls, data: Any) -> Any:
+    def _auto(cls, data: object) -> object:
         if isinstance(data, dict) and data.get("above") == "auto":
             return {name: value for name, value in data.items() if name != "above"} | {"auto": True}
         return data

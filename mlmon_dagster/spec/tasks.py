@@ -114,7 +114,7 @@ def watches_only_data(spec: Declaration) -> bool:
     return spec.columns.score is None and spec.columns.prediction is None
 
 
-def task_signature(spec: Declaration) -> list[Any]:
+def task_signature(spec: Declaration) -> list[object]:
     """Return what of a spec decides how its task is profiled, besides features and slices."""
     return [declared_classes(spec), sorted(spec.columns.scores or {}), spec.top_k, spec.quantile]
 
@@ -235,7 +235,7 @@ def metric_problem(spec: Declaration, metric: str) -> str | None:
 
 
 def _has(spec: Declaration, need: str) -> bool:
-    holder: Any = spec if need in ("costs", "fairness") else spec.columns
+    holder: object = spec if need in ("costs", "fairness") else spec.columns
     return getattr(holder, need) is not None
 
 

@@ -18,7 +18,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mlmon_dagster.alerts.receivers.base import (
     Delivery,
@@ -53,7 +52,7 @@ class Endpoint:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """A signed message goes where it was declared to go and nowhere else."""
 
-    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
+    def redirect_request(self, *_args: object, **_kwargs: object) -> None:
         return None
 
 

@@ -190,12 +190,12 @@ def _binning(column: str, kind: Kind, size: int, **fields: Any) -> Binning:
     return dataclasses.replace(draft, binning_id=_digest(binning_to_json(draft)))
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def _digest(content: Mapping[str, object]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def binning_to_json(binning: Binning) -> dict[str, Any]:
+def binning_to_json(binning: Binning) -> dict[str, object]:
     """Return a binning as JSON values; floats survive exactly."""
     return json.loads(json.dumps(dataclasses.asdict(binning)))  # type: ignore[no-any-return]
 

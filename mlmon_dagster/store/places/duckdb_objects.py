@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from functools import lru_cache
-from typing import Any
 
 import obstore
 from fsspec import AbstractFileSystem
@@ -37,17 +36,17 @@ class ObjectFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no ty
         self._sized = lru_cache(maxsize=_N_SIZES)(self._head)
         self._kept = lru_cache(maxsize=_N_KEPT)(self._get)
 
-    def open(self, path: str, mode: str = "rb", **_options: Any) -> ObjectFile:
+    def open(self, path: str, mode: str = "rb", **_options: object) -> ObjectFile:
         """Open a file to read it."""
         if mode not in ("r", "rb"):
             raise PermissionError(f"{path}: the files of a table are written by commits only")
         return ObjectFile(self, path)
 
-    def glob(self, path: str, **_options: Any) -> list[str]:
+    def glob(self, path: str, **_options: object) -> list[str]:
         """Return the one file that an escaped pattern stands for; it is not looked for."""
         return [path.replace("[*]", "*").replace("[?]", "?").replace("[[]", "[")]
 
-    def exists(self, path: str, **_options: Any) -> bool:
+    def exists(self, path: str, **_options: object) -> bool:
         """Say yes: the log of the table names the files."""
         return bool(path)
 

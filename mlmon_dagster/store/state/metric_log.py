@@ -184,7 +184,7 @@ def _chosen(name: str, value: str | Sequence[str] | None) -> list[sa.ColumnEleme
 
 def _newest_rows(
     table: sa.FromClause, wide: list[sa.ColumnElement[bool]], narrow: list[sa.ColumnElement[bool]]
-) -> sa.Select[Any]:
+) -> sa.Select[object]:
     """Pick the last data version under the wide conditions, and rows of it under all."""
     c = table.c
     versions = (

@@ -92,7 +92,7 @@ def save_layout(
     """Remember the columns that a stream's files have from a window on."""
     c = schema_change.c
     mine = (c.model == model, c.stream == stream, c.kind == _LAYOUT)
-    values: dict[str, Any] = {"after": text, "window_start": window_start, "seen_at": now}
+    values: dict[str, object] = {"after": text, "window_start": window_start, "seen_at": now}
     if not conn.execute(sa.update(schema_change).where(*mine).values(values)).rowcount:
         values |= {"model": model, "stream": stream, "kind": _LAYOUT}
         conn.execute(schema_change.insert().values(values))
@@ -112,7 +112,7 @@ def note_changes(
     """Write down the changes that were never seen before; return those."""
     known = {seen.change for seen in _load(conn, model, stream)}
     fresh = [change for change in changes if change not in known]
-    shared: dict[str, Any] = {"model": model, "stream": stream, "sha256": sha256, "path": path}
+    shared: dict[str, object] = {"model": model, "stream": stream, "sha256": sha256, "path": path}
     shared |= {"window_start": window_start, "seen_at": now}
     rows = [
         {

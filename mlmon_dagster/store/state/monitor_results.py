@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _IDENTITY = ("model", "monitor", "dataset", "slice_key", "slice_value", "window_start")
 
 
-def append(engine: sa.Engine, rows: Sequence[Mapping[str, Any]]) -> int:
+def append(engine: sa.Engine, rows: Sequence[Mapping[str, object]]) -> int:
     """Insert verdicts that are not there yet; a repeated evaluation inserts nothing.
 
     Args:

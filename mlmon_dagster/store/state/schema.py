@@ -31,7 +31,7 @@ class UtcDateTime(sa.TypeDecorator[dt.datetime]):
             return dialect.type_descriptor(sa.DateTime(timezone=True))
         return dialect.type_descriptor(sa.String(32))
 
-    def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> Any:
+    def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> object:
         """Refuse naive times; write fixed-width text on SQLite so that it sorts."""
         if value is None:
             return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -157,7 +156,7 @@ def _set_reopened(
         )
 
 
-def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Note what windows were computed from.
 
     Args:

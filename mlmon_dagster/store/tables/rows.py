@@ -116,7 +116,7 @@ class Rows:
         frame: pd.DataFrame = self.to_arrow().to_pandas()
         return frame
 
-    def to_ibis(self) -> Any:
+    def to_ibis(self) -> object:
         """Read the rows as an Ibis table in memory; Ibis is not installed with this package.
 
         Raises:
