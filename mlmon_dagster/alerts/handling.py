@@ -125,7 +125,7 @@ def end_alerts(store: Store, spec: ModelSpec, now: dt.datetime) -> int:
     return n
 
 
-def _replies(groups: Iterable[Row], row: Row, said: str) -> list[dict[str, Any]]:
+def _replies(groups: Iterable[Row], row: Row, said: str) -> list[dict[str, object]]:
     told = f"{row['fingerprint']}:{row['episode']}:"
     text = Message(
         title=f"{row['model']}: acknowledged by {said}",

@@ -59,7 +59,7 @@ class Judged:
 
     parsed: Parsed
     bad: Mask
-    errors: tuple[dict[str, Any], ...]
+    errors: tuple[dict[str, object], ...]
     warnings: tuple[str, ...]
 
     @property
@@ -141,16 +141,16 @@ class Judge:
         return found
 
 
-def _is_null(values: pa.Array, _options: Mapping[str, Any]) -> Mask:
+def _is_null(values: pa.Array, _options: Mapping[str, object]) -> Mask:
     return mask_of(values.is_null())
 
 
-def _is_outside_set(values: pa.Array, options: Mapping[str, Any]) -> Mask:
+def _is_outside_set(values: pa.Array, options: Mapping[str, object]) -> Mask:
     allowed = pa.array(options["value_set"], values.type)
     return mask_of(values.is_valid()) & ~mask_of(pc.is_in(values, allowed))
 
 
-def _is_outside_range(values: pa.Array, options: Mapping[str, Any]) -> Mask:
+def _is_outside_range(values: pa.Array, options: Mapping[str, object]) -> Mask:
     wrong = np.zeros(len(values), dtype=bool)
     for key, is_beyond in (("min_value", pc.less), ("max_value", pc.greater)):
         if options.get(key) is not None:
@@ -158,7 +158,7 @@ def _is_outside_range(values: pa.Array, options: Mapping[str, Any]) -> Mask:
     return wrong
 
 
-CHECKS: Final[dict[str, Callable[[pa.Array, Mapping[str, Any]], Mask]]] = {
+CHECKS: Final[dict[str, Callable[[pa.Array, Mapping[str, object]], Mask]]] = {
     "ExpectColumnValuesToNotBeNull": _is_null,
     "ExpectColumnValuesToBeInSet": _is_outside_set,
     "ExpectColumnValuesToBeBetween": _is_outside_range,
@@ -181,14 +181,14 @@ def _missing(column: Column, present: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _unread_errors(unread: Mapping[int, str]) -> list[dict[str, Any]]:
+def _unread_errors(unread: Mapping[int, str]) -> list[dict[str, object]]:
     return [
         {"row": row, "reason": reason, "expected": _UNREAD[reason], "detail": FILE_REASONS[reason]}
         for row, reason in unread.items()
     ]
 
 
-def _row_errors(faults: Iterable[Fault], unread: Mapping[int, str]) -> list[dict[str, Any]]:
+def _row_errors(faults: Iterable[Fault], unread: Mapping[int, str]) -> list[dict[str, object]]:
     found = {
         (int(row), fault.source, fault.reason): fault for fault in faults for row in fault.rows
     }

@@ -12,7 +12,7 @@ from mlmon_dagster.collect.judging import Judge
 from mlmon_dagster.collect.problem import MEDIA_TYPE, PROBLEMS
 from mlmon_dagster.ingest.declared_columns import EXPECTED, Column, Kind
 
-_TYPES: Final[dict[Kind, dict[str, Any]]] = {
+_TYPES: Final[dict[Kind, dict[str, object]]] = {
     "id": {"type": ["string", "integer"]},
     "time": {"type": "string", "format": "date-time"},
     "number": {"type": ["number", "string"]},
@@ -109,9 +109,9 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def _operation(schema: str, description: str, limits: Limits) -> dict[str, Any]:
+def _operation(schema: str, description: str, limits: Limits) -> dict[str, object]:
     one = {"$ref": f"#/components/schemas/{schema}"}
-    bodies: dict[str, Any] = {
+    bodies: dict[str, object] = {
         "application/json": {"schema": {"oneOf": [one, {"type": "array", "items": one}]}},
         **{name: {"schema": one} for name in LINES},
         ARROW: {"schema": {"type": "string", "format": "binary"}},
@@ -135,12 +135,12 @@ def _operation(schema: str, description: str, limits: Limits) -> dict[str, Any]:
     }
 
 
-def _answer(description: str, schema: str) -> dict[str, Any]:
+def _answer(description: str, schema: str) -> dict[str, object]:
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
     return {"description": description, "content": content}
 
 
-def _probe(summary: str, others: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _probe(summary: str, others: Mapping[str, object] | None = None) -> dict[str, object]:
     # Probes of load balancers have no token; an empty list takes the document's demand back.
     responses = {"200": _answer("Yes", "Probed"), **(others or {})}
     return {"summary": summary, "security": [], "responses": responses}
@@ -161,11 +161,11 @@ def _problem_responses() -> dict[str, Any]:
     return responses
 
 
-def _path(name: str) -> dict[str, Any]:
+def _path(name: str) -> dict[str, object]:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def _row_schema(columns: Sequence[Column]) -> dict[str, Any]:
+def _row_schema(columns: Sequence[Column]) -> dict[str, object]:
     return {
         "type": "object",
         "required": [c.source for c in columns if c.must_exist and not c.nullable],
@@ -173,7 +173,7 @@ def _row_schema(columns: Sequence[Column]) -> dict[str, Any]:
     }
 
 
-def _cell_schema(column: Column) -> dict[str, Any]:
+def _cell_schema(column: Column) -> dict[str, object]:
     kind = dict(_TYPES[column.kind])
     role = "" if column.is_feature else f"{column.name}: "
     schema = {"description": f"{role}{EXPECTED[column.kind]}"}
@@ -182,7 +182,7 @@ def _cell_schema(column: Column) -> dict[str, Any]:
     return schema | kind
 
 
-def _accepted_schema() -> dict[str, Any]:
+def _accepted_schema() -> dict[str, object]:
     number = {"type": "integer", "minimum": 0}
     return {
         "type": "object",
@@ -197,7 +197,7 @@ def _accepted_schema() -> dict[str, Any]:
     }
 
 
-def _problem_schema() -> dict[str, Any]:
+def _problem_schema() -> dict[str, object]:
     text = {"type": "string"}
     return {
         "type": "object",
@@ -213,7 +213,7 @@ def _problem_schema() -> dict[str, Any]:
     }
 
 
-def _probed_schema() -> dict[str, Any]:
+def _probed_schema() -> dict[str, object]:
     reasons = {"type": "array", "items": {"type": "string"}, "description": "why not"}
     return {
         "type": "object",
@@ -225,7 +225,7 @@ def _probed_schema() -> dict[str, Any]:
     }
 
 
-def _error_schema() -> dict[str, Any]:
+def _error_schema() -> dict[str, object]:
     text = {"type": "string"}
     return {
         "type": "object",
@@ -240,7 +240,7 @@ def _error_schema() -> dict[str, Any]:
     }
 
 
-def page(document: Mapping[str, Any]) -> str:
+def page(document: Mapping[str, object]) -> str:
     """Return the page."""
     return "".join(_parts(document))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,7 +21,7 @@ AUTHOR = "mlmon.author"  # of the context: who types, as the environment says
 _DURATION = re.compile(r"[0-9.]+\s*[smhdw]")
 
 
-def author_option(command: Callable[..., Any]) -> Callable[..., Any]:
+def author_option(command: Callable[..., object]) -> Callable[..., object]:
     """Add --author, by default the user who is logged in."""
     return click.option(
         "--author", callback=_author, metavar="NAME", help="Who says so. [default: $USER]"
@@ -114,14 +114,14 @@ def spec_of(project: Project, model: str) -> ModelSpec:
     raise ConfigError(said)
 
 
-def period(command: Callable[..., Any]) -> Callable[..., Any]:
+def period(command: Callable[..., object]) -> Callable[..., object]:
     """Add --from and --to, both days of the model's zone and both included."""
     last = click.option("--to", "last", callback=_day, metavar="DAY", help="Last day, included.")
     first = click.option("--from", "first", callback=_day, metavar="DAY", help="First day.")
     return first(last(command))
 
 
-def as_of(command: Callable[..., Any]) -> Callable[..., Any]:
+def as_of(command: Callable[..., object]) -> Callable[..., object]:
     """Add --as-of, a past moment; without an offset it is UTC."""
     text = "As it was known at this moment, such as 2013-12-29T12:00:00Z. [default: now]"
     return click.option("--as-of", "as_of", callback=_moment, metavar="TIME", help=text)(command)

@@ -108,7 +108,7 @@ def _report_checks(
     found = monitor_results.newest(
         project.store.state, spec.model, windows[0].start, windows[-1].end, info.family
     )
-    by_window: dict[Any, list[dict[str, Any]]] = {}
+    by_window: dict[object, list[dict[str, object]]] = {}
     for row in found.to_dict("records"):
         named = {str(name): value for name, value in row.items()}
         by_window.setdefault(named["window_start"].to_pydatetime(), []).append(named)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -248,7 +248,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return kind in (pa.string(), pa.large_string(), pa.string_view())
 
 
-def _wrong_type(place: str, column: Column, found: Any) -> Exception:
+def _wrong_type(place: str, column: Column, found: object) -> Exception:
     message = f"column {shown(column.source)} is {found}; expected {EXPECTED[column.kind]}."
     return refused(place, "wrong_column_type", message)
 

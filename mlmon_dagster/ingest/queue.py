@@ -191,8 +191,8 @@ def _stream_work(
 def _before(
     candidate: Candidate,
     seen: dict[str, manifest.SeenPath],
-    unfinished: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
+    unfinished: dict[str, dict[str, object]],
+) -> dict[str, object]:
     path = seen.get(candidate.name)
     return unfinished.get(path.sha256, {}) if path and _is_as_seen(candidate, seen) else {}
 
@@ -224,7 +224,7 @@ def _queued(candidate: Candidate, now: dt.datetime, before: dict[str, Any]) -> Q
 
 
 def _fetch_refused(
-    store: Store, spec: ModelSpec, folder: Path, unfinished: dict[str, dict[str, Any]]
+    store: Store, spec: ModelSpec, folder: Path, unfinished: dict[str, dict[str, object]]
 ) -> None:
     """Copy refused files that are to be read again into the staging folder, if they are kept."""
     lost = {sha for sha in unfinished if find_staged(folder, sha) is None}
@@ -240,7 +240,7 @@ def _fetch_refused(
 
 
 def _resumed(
-    stream: Stream, folder: Path, unfinished: dict[str, dict[str, Any]], committed: set[str]
+    stream: Stream, folder: Path, unfinished: dict[str, dict[str, object]], committed: set[str]
 ) -> dict[str, Queued]:
     """Return the files whose private copy an interrupted run left behind."""
     copies = {sha: find_staged(folder, sha) for sha in unfinished}

@@ -139,7 +139,7 @@ class Refusals:
             item.stream, item.name, "waiting", item.staged.sha256, error.reason, message
         )
 
-    def _rows(self, items: Sequence[Queued]) -> dict[str, dict[str, Any]]:
+    def _rows(self, items: Sequence[Queued]) -> dict[str, dict[str, object]]:
         """Return what the manifest says of the contents of some files of one stream."""
         shas = [item.staged.sha256 for item in items if item.staged is not None]
         if not shas:
@@ -159,7 +159,7 @@ class Refusals:
         if not items:
             return
         stream = items[0].stream
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, object]] = []
         paths: dict[str, manifest.SeenPath] = {}
         for item in items:
             assert item.staged is not None

@@ -7,7 +7,6 @@ as in the baseline.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
@@ -153,7 +152,7 @@ def _judged(
     )
     if large and not real:
         message += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
-    details: dict[str, Any] = {"n_baseline": int(row["n_baseline"]), "q": monitor.q}
+    details: dict[str, object] = {"n_baseline": int(row["n_baseline"]), "q": monitor.q}
     if novel:
         details[NOVEL] = novel
     if column in evidence.spec.features and evidence.spec.features[column].importance is not None:

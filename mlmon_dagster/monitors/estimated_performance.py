@@ -84,7 +84,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     reason = not_valued(window, row)
     if not reason and window["maturity"] == "provisional":
         reason = "provisional"
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "family": FAMILY,
         "metric": metric,
         "source": row,

@@ -95,9 +95,9 @@ class Evidence:
         return {(r["dataset"], r["window_start"], r["metric"], r["column_name"]): r for r in rows}
 
     @cached_property
-    def _slices(self) -> dict[tuple[Any, ...], list[Row]]:
+    def _slices(self) -> dict[tuple[object, ...], list[Row]]:
         mine = (self.metrics["slice_key"] != ALL) & self.metrics["value"].notna()
-        found: dict[tuple[Any, ...], list[Row]] = {}
+        found: dict[tuple[object, ...], list[Row]] = {}
         for r in records(self.metrics[mine].sort_values("value", ascending=False)):
             key = (r["dataset"], r["window_start"], r["metric"], r["column_name"])
             found.setdefault(key, []).append(r)
@@ -127,7 +127,7 @@ class Evidence:
         return self._usual_levels.get((metric, column))
 
     @cached_property
-    def _usual_levels(self) -> dict[tuple[Any, ...], UsualLevel | None]:
+    def _usual_levels(self) -> dict[tuple[object, ...], UsualLevel | None]:
         if self.baseline_windows is None:
             return {}
         ordered = self.baseline_windows.sort_values("window_start")
@@ -148,7 +148,7 @@ class Evidence:
         return self._baseline.get((metric, column, key, value))
 
     @cached_property
-    def _baseline(self) -> dict[tuple[Any, ...], Row]:
+    def _baseline(self) -> dict[tuple[object, ...], Row]:
         rows = [] if self.baseline is None else records(self.baseline)
         keys = ("metric", "column_name", "slice_key", "slice_value")
         return {tuple(r[key] for key in keys): r for r in rows}
@@ -217,7 +217,7 @@ def result_row(
     message: str,
     column: str = TABLE,
     source: Row | None = None,
-    **fields: Any,
+    **fields: object,
 ) -> Row:
     """Build one row of `monitor_result`.
 

@@ -265,7 +265,7 @@ def _usual_range(monitor: PerformanceMonitor, change: _Change) -> str:
 
 def worst_slices(
     evidence: Evidence, window: Window, monitor: PerformanceMonitor, whole: float
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Return slices of the window that are furthest below their own baseline, worst first.
 
     Only those that got worse by more than the whole did: the others are no cause of it.

@@ -109,10 +109,10 @@ def _judge_window(evidence: Evidence, window: Window) -> Row:
     )
 
 
-def _texts(value: Any) -> list[str]:
+def _texts(value: object) -> list[str]:
     return [str(text) for text in value] if isinstance(value, list) else []
 
 
-def _reasons(value: Any) -> dict[str, int]:
+def _reasons(value: object) -> dict[str, int]:
     found = json.loads(value) if isinstance(value, str) and value else value
     return {str(k): int(n) for k, n in found.items()} if isinstance(found, dict) else {}

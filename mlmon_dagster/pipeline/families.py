@@ -71,7 +71,7 @@ class Measure:
     plotted: Plotted = lambda metric, column: metric if column == ":table" else None
 
 
-def _nothing(_: Any) -> tuple[()]:
+def _nothing(_: object) -> tuple[()]:
     return ()
 
 

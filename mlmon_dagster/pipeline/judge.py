@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.families import FAMILIES
@@ -17,7 +16,7 @@ from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store.state import manifest, monitor_results
 from mlmon_dagster.store.state.window_state import WindowInputs, load
 
-Judged = dict[str | None, list[dict[str, Any]]]
+Judged = dict[str | None, list[dict[str, object]]]
 NEWS = 2  # windows: what is older than this, beyond what lateness explains, is history
 
 

@@ -41,7 +41,7 @@ class JudgeInputs:
     windows: pd.DataFrame
     references: References
 
-    def verdicts(self) -> list[dict[str, Any]]:
+    def verdicts(self) -> list[dict[str, object]]:
         """Return rows of ``monitor_result``; nothing is stored."""
         from mlmon_dagster.monitors import evaluate
 

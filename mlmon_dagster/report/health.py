@@ -172,7 +172,7 @@ def _change(seen: SeenChange) -> dict[str, str]:
     return {"seen": moment_text(seen.seen_at), "text": seen.change.text(), "path": seen.path}
 
 
-def _trace(store: Store, spec: ModelSpec, baseline: Baseline | None) -> dict[str, Any] | None:
+def _trace(store: Store, spec: ModelSpec, baseline: Baseline | None) -> dict[str, object] | None:
     """Return the trace of the newest mature windows for the template; None if there is none."""
     period = newest_mature(store, spec)
     if period is None or baseline is None:
@@ -189,7 +189,7 @@ def _trace(store: Store, spec: ModelSpec, baseline: Baseline | None) -> dict[str
     return {"first": first, "last": last, "said": said, "metrics": metrics} if metrics else None
 
 
-def _traced(metric: object, frame: pd.DataFrame) -> dict[str, Any]:
+def _traced(metric: object, frame: pd.DataFrame) -> dict[str, object]:
     rows = frame.to_dict("records")
     parts = [row for row in rows if row["slice_key"] != ALL]
     whole = rows[0]

@@ -131,14 +131,14 @@ def _fold_batch(
         key: dict(row) for key, row in alert_state.load_alerts(conn, model).items()
     }
     touched: set[str] = set()
-    events: list[dict[str, Any]] = []
+    events: list[dict[str, object]] = []
     windows = sorted({result["window_start"] for result in results})
     causes = failing_causes(conn, spec, windows)
     found = [*join_columns(results), *family_results(results, spec)]
     judged = sorted(found, key=lambda r: r["window_start"])
     # Window by window, so that many at once are told as if each had been looked at when it came.
     for window, of_window in groupby(judged, key=lambda r: r["window_start"]):
-        happened: list[dict[str, Any]] = []
+        happened: list[dict[str, object]] = []
         for result in of_window:
             if result["status"] == "NO_DATA":
                 continue
@@ -162,7 +162,9 @@ def _whole_windows(results: Sequence[Row]) -> Sequence[Row]:
     return [result for result in results if result["window_start"] != last] or results
 
 
-def _take_in(row: AlertRow, result: Row, now: dt.datetime, *, breaks: bool) -> list[dict[str, Any]]:
+def _take_in(
+    row: AlertRow, result: Row, now: dt.datetime, *, breaks: bool
+) -> list[dict[str, object]]:
     """Change the alert row by one result and return the events to write."""
     evidence = result["excess"], result["excess_error"]
     verdict = Verdict(result["window_start"], result["status"], result["id"], *evidence)
@@ -216,7 +218,7 @@ def _remember(row: AlertRow, result: Row, now: dt.datetime, breaks: bool) -> Non
 
 def _event(
     row: AlertRow, kind: EventKind, window: dt.datetime, result: Row | None, now: dt.datetime
-) -> dict[str, Any]:
+) -> dict[str, object]:
     return {
         "fingerprint": row["fingerprint"],
         "episode": row["episode"],
@@ -276,7 +278,7 @@ _NEXT = {
 }
 
 
-def family_results(results: Sequence[Row], spec: ModelSpec) -> list[dict[str, Any]]:
+def family_results(results: Sequence[Row], spec: ModelSpec) -> list[dict[str, object]]:
     """Return one more result per window, dataset and family: whether it could be judged.
 
     Args:
@@ -288,7 +290,7 @@ def family_results(results: Sequence[Row], spec: ModelSpec) -> list[dict[str, An
         where others did; nothing where there was no verdict for a reason that needs no one. What
         may pass by itself fires only if it lasts: a week of days, or two days of hours.
     """
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    groups: dict[tuple[object, ...], list[Row]] = {}
     for row in results:
         if row["slice_key"] == ALL and row["family"] != "pipeline":
             key = (row["window_start"], row["family"], row["dataset"])
@@ -296,7 +298,7 @@ def family_results(results: Sequence[Row], spec: ModelSpec) -> list[dict[str, An
     return [found for rows in groups.values() if (found := _family_result(rows, spec))]
 
 
-def _family_result(rows: Sequence[Row], spec: ModelSpec) -> dict[str, Any] | None:
+def _family_result(rows: Sequence[Row], spec: ModelSpec) -> dict[str, object] | None:
     unjudged = [row for row in rows if row["status"] == "NO_DATA"]
     judged = [row for row in rows if row["status"] != "NO_DATA"]
     mute = [row for row in unjudged if _needs_someone(row)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store import Store, alert_state
@@ -94,7 +94,7 @@ def observe_run_failures(
         return insert_or_ignore(conn, monitor_result, rows)
 
 
-def _failed_row(failure: RunFailure, now: dt.datetime) -> dict[str, Any]:
+def _failed_row(failure: RunFailure, now: dt.datetime) -> dict[str, object]:
     first_line = next(iter(failure.message.strip().splitlines()), "")[:_MAX_MESSAGE]
     said = _SENTENCES[failure.kind]
     return {
@@ -105,11 +105,11 @@ def _failed_row(failure: RunFailure, now: dt.datetime) -> dict[str, Any]:
     }
 
 
-def _passed_row(success: RunSuccess, now: dt.datetime) -> dict[str, Any]:
+def _passed_row(success: RunSuccess, now: dt.datetime) -> dict[str, object]:
     return {**_row(success, now), "status": "OK", "message": "", "owner": ""}
 
 
-def _row(event: RunFailure | RunSuccess, now: dt.datetime) -> dict[str, Any]:
+def _row(event: RunFailure | RunSuccess, now: dt.datetime) -> dict[str, object]:
     return {
         "model": event.model,
         "monitor": "/".join(("pipeline", event.kind, *([event.subject] if event.subject else []))),

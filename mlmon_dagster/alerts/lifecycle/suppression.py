@@ -125,7 +125,7 @@ def join_columns(results: Iterable[Row]) -> list[Row]:
         The rows, and one more per window, dataset and metric of the quality where enough columns
         were judged.
     """
-    taken, groups = [], dict[tuple[Any, ...], list[Row]]()
+    taken, groups = [], dict[tuple[object, ...], list[Row]]()
     for row in results:
         if row["family"] == QUALITY and row["slice_key"] == ALL and row["status"] != "NO_DATA":
             key = (row["window_start"], row["dataset"], row["metric"])

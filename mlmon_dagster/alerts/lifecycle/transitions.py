@@ -37,7 +37,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.store.state.statements import Row
@@ -264,7 +264,7 @@ def fingerprint(result: Row, environment: str) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def new_row(result: Row, environment: str, now: dt.datetime) -> dict[str, Any]:
+def new_row(result: Row, environment: str, now: dt.datetime) -> dict[str, object]:
     """Return the row of an alert that has not seen a window yet."""
     same = ("model", "monitor", "family", "metric", "column_name", "dataset")
     return {
@@ -302,7 +302,7 @@ def state_of(row: Row) -> AlertState:
     return AlertState(row["state"], row["severity"], row["episode"], recent)
 
 
-def state_columns(state: AlertState) -> dict[str, Any]:
+def state_columns(state: AlertState) -> dict[str, object]:
     """Write the state machine's part of an alert row."""
     recent = [[v.window_start.isoformat(), *v[1:]] for v in state.recent]
     return {

@@ -105,7 +105,7 @@ class GroupState:
         """Return the families of the alerts."""
         return sorted({row["family"] for row in self.alerts.values()})
 
-    def active(self, destination: Destination, family: str) -> dict[str, dict[str, Any]]:
+    def active(self, destination: Destination, family: str) -> dict[str, dict[str, object]]:
         """Return by key the active alerts of a family that go to a place or were told of there.
 
         An alert that escalates onto another route is new there, and stays in the thread where it
@@ -198,7 +198,7 @@ class GroupState:
 
     def enqueue(
         self,
-        group: dict[str, Any],
+        group: dict[str, object],
         key: str,
         kind: str,
         text: Message,
@@ -243,7 +243,7 @@ class GroupState:
         alert_state.mark_told(self.conn, map(split, episodes), key)
 
     def enqueue_over(
-        self, group: dict[str, Any], part: str, over: Collection[str]
+        self, group: dict[str, object], part: str, over: Collection[str]
     ) -> dict[str, list[str]]:
         """Say of episodes that they are over, in as many messages as it takes to name them all.
 

@@ -411,7 +411,7 @@ def short_id(idempotency_key: str) -> str:
     return f"mlmon {idempotency_key[:12]}"
 
 
-def slack_payload(message: Message, idempotency_key: str) -> dict[str, Any]:
+def slack_payload(message: Message, idempotency_key: str) -> dict[str, object]:
     """Render for chat.postMessage and chat.update, without the channel.
 
     Every text is escaped and within Slack's limits; the only mention is the declared one. The
@@ -464,7 +464,7 @@ def plain_text(message: Message) -> str:
     return "\n".join(lines)
 
 
-def _sections(message: Message) -> list[dict[str, Any]]:
+def _sections(message: Message) -> list[dict[str, object]]:
     """Put the parts into sections; no part can take the room of another."""
     items = [_item(item) for item in message.items]
     if message.more:
@@ -495,11 +495,11 @@ def _item(item: Item) -> str:
     return f"• {safe(item.sentence, MAX_SENTENCE)}{numbers}"
 
 
-def _context(*texts: str) -> dict[str, Any]:
+def _context(*texts: str) -> dict[str, object]:
     return {"type": "context", "elements": [_markdown(text) for text in texts]}
 
 
-def _markdown(text: str) -> dict[str, Any]:
+def _markdown(text: str) -> dict[str, object]:
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 

@@ -39,7 +39,7 @@ PLOT = "plot"
 FALLBACK = "|fallback"  # ends the group of a copy
 _TITLE = 500
 _NOTE = 200
-Draw = Callable[[Mapping[str, Any]], bytes]
+Draw = Callable[[Mapping[str, object]], bytes]
 MAX_CURVES = 3
 MAX_WINDOWS = 60
 _FAILED = ("WARN", "ERROR")
@@ -55,7 +55,7 @@ def row_key(group: Mapping[str, Any], suffix: str = "") -> str:
 
 
 def outbox_row(
-    group: Mapping[str, Any],
+    group: Mapping[str, object],
     key: str,
     kind: str,
     message: Message,
@@ -64,8 +64,8 @@ def outbox_row(
     now: dt.datetime,
     fallback: Destination | None = None,
     tells: Sequence[str] = (),
-    plot: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    plot: Mapping[str, object] | None = None,
+) -> dict[str, object]:
     """Render a message for the outbox.
 
     A message that breaks a limit in spite of all care goes out without its blocks: an alert must
@@ -109,8 +109,13 @@ def outbox_row(
 
 
 def plot_row(
-    group: Mapping[str, Any], key: str, plot: Mapping[str, Any], *, thread: str, now: dt.datetime
-) -> dict[str, Any]:
+    group: Mapping[str, object],
+    key: str,
+    plot: Mapping[str, object],
+    *,
+    thread: str,
+    now: dt.datetime,
+) -> dict[str, object]:
     """Return the row that uploads a plot into a thread.
 
     It is a message of its own, and in a group of its own: while it fails, no text waits for it.
@@ -177,8 +182,8 @@ def fallback_row(row: Mapping[str, Any], error: str) -> dict[str, Any] | None:
 
 
 def _event(
-    group: Mapping[str, Any], key: str, kind: str, message: Message, head_key: str
-) -> dict[str, Any]:
+    group: Mapping[str, object], key: str, kind: str, message: Message, head_key: str
+) -> dict[str, object]:
     """Return the message as data, for receivers that are programs."""
     return {
         "version": 1,
@@ -274,7 +279,7 @@ def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> dict[str, Any] |
     }
 
 
-def _curve(conn: sa.Connection, view: AlertView) -> dict[str, Any] | None:
+def _curve(conn: sa.Connection, view: AlertView) -> dict[str, object] | None:
     row = view.row
     names = ("model", "monitor", "dataset", "slice_key", "slice_value")
     found = series(conn, {n: row[n] for n in names}, row["last_window_start"], MAX_WINDOWS)
@@ -339,7 +344,7 @@ def read_plot(payload: Mapping[str, Any]) -> dict[str, Any]:
     return dict(plot) if isinstance(plot, Mapping) else {}
 
 
-def draw_or_none(draw: Draw | None, payload: Mapping[str, Any]) -> bytes | None:
+def draw_or_none(draw: Draw | None, payload: Mapping[str, object]) -> bytes | None:
     """Draw the plot of a payload; None if there is none, or if drawing fails for any reason.
 
     A message must not die of its picture.
@@ -353,6 +358,6 @@ def draw_or_none(draw: Draw | None, payload: Mapping[str, Any]) -> bytes | None:
         return None
 
 
-def dump_plot(plot: Mapping[str, Any]) -> str:
+def dump_plot(plot: Mapping[str, object]) -> str:
     """Write the payload of a row that carries nothing but a plot."""
     return json.dumps({"plot": dict(plot), "plain": "", "event": {}, "fallback": []})

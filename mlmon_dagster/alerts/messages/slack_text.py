@@ -116,13 +116,13 @@ def problems(payload: Payload, mentions: Iterable[str] = ()) -> list[str]:
     return found
 
 
-def _blocks(payload: Payload) -> Iterable[Mapping[str, Any]]:
+def _blocks(payload: Payload) -> Iterable[Mapping[str, object]]:
     yield from payload.get("blocks", ())
     for attachment in payload.get("attachments", ()):
         yield from attachment.get("blocks", ())
 
 
-def _block_problems(block: Mapping[str, Any]) -> list[str]:
+def _block_problems(block: Mapping[str, object]) -> list[str]:
     kind, elements = block.get("type"), _elements(block)
     limit = MAX_HEADER if kind == "header" else MAX_SECTION
     found = [

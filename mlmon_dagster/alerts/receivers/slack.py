@@ -325,7 +325,7 @@ def _classify_answer(response: Any) -> Outcome:
     return Refused(explain(code, [needed] if needed else ()))
 
 
-def _header(headers: Mapping[str, Any], name: str) -> str:
+def _header(headers: Mapping[str, object], name: str) -> str:
     for key, value in (headers or {}).items():
         if key.lower() == name:
             return str(value[0] if isinstance(value, list) else value)
@@ -379,7 +379,7 @@ def send_bytes(url: str, content: bytes, timeout_seconds: float, proxy: str | No
         answer.read(1024)
 
 
-def name_in(found: Mapping[str, Any], delivery: Delivery) -> str:
+def name_in(found: Mapping[str, object], delivery: Delivery) -> str:
     """Return Slack's name of a delivery if a message of the history is it; else empty."""
     if read_plot(delivery.payload):
         return shared_file(found, delivery.idempotency_key)

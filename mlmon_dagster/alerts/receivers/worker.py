@@ -184,7 +184,7 @@ class Worker:
         elif outcome.ts and claim.row["kind"] != "head":
             self._settle_late(claim, outcome, values)
 
-    def _settle_late(self, claim: Claim, outcome: Posted, values: Mapping[str, Any]) -> None:
+    def _settle_late(self, claim: Claim, outcome: Posted, values: Mapping[str, object]) -> None:
         """Settle a post that ended after its lease: keep one copy, whoever posted it.
 
         While another worker is at the row, its outcome is waited for. A row of unclear fate will

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.formats.read_jsonl import cell_text
@@ -51,7 +50,7 @@ class PayloadRows:
         self._id = next((c.source for c in wanted if c.name == "prediction_id"), "")
         self._n_good = 0
 
-    def add(self, lines: tuple[int, ...], number: int, row: Mapping[str, Any]) -> None:
+    def add(self, lines: tuple[int, ...], number: int, row: Mapping[str, object]) -> None:
         """Take the wanted cells of one row; the first of its lines is that of the request."""
         self._begin(f"line {lines[0]}, row {number + 1}", lines)
         self._n_good += 1
@@ -95,7 +94,7 @@ class PayloadRows:
         self._places.append(place)
         self._lines.append(lines)
 
-    def _note_names(self, row: Mapping[str, Any]) -> None:
+    def _note_names(self, row: Mapping[str, object]) -> None:
         self._known |= row.keys()
         for name in row:
             end, _, inner = name.partition(".")

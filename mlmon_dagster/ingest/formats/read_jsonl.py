@@ -29,7 +29,7 @@ _BLOCK = 1 << 24
 _BREAK = b"}\n{"
 
 
-def json_lines(path: Path, place: str) -> Iterator[tuple[int, Any]]:
+def json_lines(path: Path, place: str) -> Iterator[tuple[int, object]]:
     """Yield the number and the value of every line that is not blank.
 
     Raises:
@@ -41,7 +41,7 @@ def json_lines(path: Path, place: str) -> Iterator[tuple[int, Any]]:
                 yield number, _parsed(line, f"{place}, line {number}", number == 1)
 
 
-def as_object(value: Any, where: str) -> dict[str, Any]:
+def as_object(value: object, where: str) -> dict[str, object]:
     """Return a JSON object.
 
     Raises:
@@ -53,7 +53,7 @@ def as_object(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def decode_json(text: str) -> Any:
+def decode_json(text: str) -> object:
     """Parse JSON whose numbers become the text they were written with.
 
     Raises:
@@ -65,7 +65,7 @@ def decode_json(text: str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def cell_text(cell: Any) -> str | None:
+def cell_text(cell: object) -> str | None:
     """Return a JSON value as the text of a cell."""
     if cell is None or type(cell) is str:
         return cell
@@ -74,7 +74,7 @@ def cell_text(cell: Any) -> str | None:
     return NESTED
 
 
-def dig(value: Any, parts: tuple[str, ...]) -> tuple[bool, Any]:
+def dig(value: object, parts: tuple[str, ...]) -> tuple[bool, object]:
     """Follow a path through objects and lists; say whether it leads anywhere, and to what."""
     for part in parts:
         if isinstance(value, dict) and part in value:
@@ -86,7 +86,7 @@ def dig(value: Any, parts: tuple[str, ...]) -> tuple[bool, Any]:
     return True, value
 
 
-def leaves(value: Any, name: str, depth: int = 8) -> Iterator[tuple[str, Any]]:
+def leaves(value: object, name: str, depth: int = 8) -> Iterator[tuple[str, object]]:
     """Yield the dotted name and value of everything inside objects; lists are values."""
     if isinstance(value, dict) and depth:
         for key, child in value.items():
@@ -95,7 +95,7 @@ def leaves(value: Any, name: str, depth: int = 8) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _parsed(line: bytes, where: str, is_first: bool) -> Any:
+def _parsed(line: bytes, where: str, is_first: bool) -> object:
     try:
         return decode_json(line.decode("utf-8-sig" if is_first else "utf-8"))
     except UnicodeDecodeError as error:
@@ -114,7 +114,7 @@ class _RepeatedKeyError(ValueError):
     """One object holds the same key twice."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     row = dict(pairs)
     if len(row) != len(pairs):
         raise _RepeatedKeyError
@@ -168,7 +168,7 @@ def read_any(path: Path, place: str, wanted: Sequence[Column], options: Options)
     )  # fmt: skip
 
 
-def _names(row: dict[str, Any], roots: set[str]) -> list[str]:
+def _names(row: dict[str, object], roots: set[str]) -> list[str]:
     """List what a row holds; inside the objects that columns are taken from, by dotted path."""
     found: list[str] = []
     for key, value in row.items():

@@ -72,7 +72,7 @@ def _refuse_half(rows: PayloadRows, event: _Event) -> None:
     rows.refuse((event.line,), "unpaired", "a request and its response in one file", event.id)
 
 
-def _event(item: Any, line: int) -> _Event:
+def _event(item: object, line: int) -> _Event:
     if not isinstance(item, dict):
         raise PayloadError("a logged request or response, which is a JSON object")
     fields = {key.lower().removeprefix("ce-"): value for key, value in item.items()}
@@ -146,7 +146,7 @@ def _latency(start: str | None, end: str | None) -> str | None:
         return None
 
 
-def _tensors(body: Row, key: str) -> Iterator[tuple[str, int, list[Any]]]:
+def _tensors(body: Row, key: str) -> Iterator[tuple[str, int, list[object]]]:
     """Yield name, values a row and all values of each tensor, row after row."""
     listed = body.get(key)
     for tensor in listed if isinstance(listed, list) else []:
@@ -165,7 +165,7 @@ def _tensors(body: Row, key: str) -> Iterator[tuple[str, int, list[Any]]]:
         yield f"{key}.{name}", width, values
 
 
-def _flat(data: Any) -> list[Any]:
+def _flat(data: object) -> list[object]:
     """Return row-major values; the protocol allows them flat or nested."""
     level = data if isinstance(data, list) else [data]
     while any(isinstance(item, list) for item in level):

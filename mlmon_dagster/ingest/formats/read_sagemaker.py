@@ -88,7 +88,7 @@ def _shared(meta: Cells) -> Cells:
     return found
 
 
-def _rows(end: Cells) -> list[Any]:
+def _rows(end: Cells) -> list[object]:
     """Return the rows of a request or response body."""
     data, encoding = end.get("data"), str(end.get("encoding", "")).upper()
     content = str(end.get("observedContentType") or "").lower()
@@ -112,7 +112,7 @@ def _rows(end: Cells) -> list[Any]:
         raise PayloadError("a body of JSON") from error
 
 
-def _items(body: Any) -> list[Any]:
+def _items(body: object) -> list[object]:
     """Return the rows of a JSON body: a list, the list under a well-known key, or one row."""
     if isinstance(body, dict):
         lists = [body[key] for key in _LISTS if isinstance(body.get(key), list)]
@@ -122,7 +122,7 @@ def _items(body: Any) -> list[Any]:
     return body if isinstance(body, list) else [body]
 
 
-def _named(row: Any, names: Sequence[str], key: str) -> Cells:
+def _named(row: object, names: Sequence[str], key: str) -> Cells:
     if isinstance(row, dict):
         if list(row) == ["features"] and isinstance(row["features"], list):
             return _named(row["features"], names, key)
@@ -134,7 +134,7 @@ def _named(row: Any, names: Sequence[str], key: str) -> Cells:
     return {name: None if cell == "" else cell for name, cell in zip(labels, cells, strict=True)}
 
 
-def _aligned(answers: list[Any], n_rows: int) -> list[Any]:
+def _aligned(answers: list[object], n_rows: int) -> list[object]:
     """Match answers with requests; some containers answer many rows with one line of cells."""
     if len(answers) == n_rows:
         return answers

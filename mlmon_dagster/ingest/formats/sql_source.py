@@ -67,7 +67,7 @@ class _Scan(Protocol):
     label: str
     position: Position
 
-    def rows(self) -> Iterator[list[Sequence[Any]]]: ...
+    def rows(self) -> Iterator[list[Sequence[object]]]: ...
 
 
 @dataclass
@@ -80,7 +80,7 @@ class _Transactions:
     before: Position
     label: str = ""
 
-    def rows(self) -> Iterator[list[Sequence[Any]]]:
+    def rows(self) -> Iterator[list[Sequence[object]]]:
         snapshot = take_snapshot(self.conn, self.source, self.table, self.before)
         self.position, self.label = snapshot.position, snapshot.label
         if snapshot.where is not None:
@@ -187,8 +187,10 @@ def _read(
         return scan.position, batches
 
 
-def _regrouped(lists: Iterator[list[Sequence[Any]]], size: int) -> Iterator[list[Sequence[Any]]]:
-    waiting: list[Sequence[Any]] = []
+def _regrouped(
+    lists: Iterator[list[Sequence[object]]], size: int
+) -> Iterator[list[Sequence[object]]]:
+    waiting: list[Sequence[object]] = []
     for rows in lists:
         waiting += rows
         while len(waiting) >= size:
@@ -198,7 +200,9 @@ def _regrouped(lists: Iterator[list[Sequence[Any]]], size: int) -> Iterator[list
         yield waiting
 
 
-def _stage(folder: Path, names: Sequence[str], rows: Sequence[Sequence[Any]], label: str) -> _Batch:
+def _stage(
+    folder: Path, names: Sequence[str], rows: Sequence[Sequence[object]], label: str
+) -> _Batch:
     folder.mkdir(parents=True, exist_ok=True)
     incoming = folder / f"incoming-{os.getpid()}.parquet"
     columns = [cells_of([row[i] for row in rows]) for i in range(len(names))]
@@ -248,7 +252,7 @@ def _note(
             sources.save_cursor(conn, spec.model, stream, after, now)
 
 
-def cells_of(values: Sequence[Any]) -> pa.Array:
+def cells_of(values: Sequence[object]) -> pa.Array:
     """Return the values of one column as an array of one type.
 
     Whole numbers, floats, text, booleans, dates and times keep their type if all values have it;
@@ -281,7 +285,7 @@ def _times(values: list[dt.datetime | None]) -> pa.Array | None:
     return pa.array(values, pa.timestamp("us")) if aware == {False} else None
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):

@@ -35,7 +35,7 @@ _TYPES: Final[dict[Kind, str]] = {
     "time": "Timestamp",
 }
 # What an excused cell holds while the suite looks; any value that breaks no rule.
-_STAND_INS: Final[dict[Kind, Any]] = {
+_STAND_INS: Final[dict[Kind, object]] = {
     "id": "",
     "text": "",
     "number": 0.0,
@@ -51,7 +51,7 @@ class Rule:
 
     expectation: str
     column: Column
-    options: tuple[tuple[str, Any], ...] = ()
+    options: tuple[tuple[str, object], ...] = ()
     reason: str = "wrong_type"
     expected: str | None = None
 
@@ -73,7 +73,7 @@ class Verdict:
 
     faults: tuple[Fault, ...]
     untested: tuple[str, ...]
-    report: dict[str, Any]
+    report: dict[str, object]
 
 
 def rules_of(spec: ModelSpec, stream: Stream) -> tuple[Rule, ...]:
@@ -136,7 +136,7 @@ def _rules(column: Column, spec: ModelSpec, stream: Stream) -> Iterator[Rule]:
         yield _set_rule(column, list(names), "bad_dataset", f"one of {', '.join(names)}")
 
 
-def _set_rule(column: Column, values: Sequence[Any], reason: str, expected: str) -> Rule:
+def _set_rule(column: Column, values: Sequence[object], reason: str, expected: str) -> Rule:
     options = (("value_set", list(values)),)
     return Rule("ExpectColumnValuesToBeInSet", column, options, reason, expected)
 
@@ -225,7 +225,7 @@ def _great_expectations() -> Any:
     return great_expectations
 
 
-def _context_config() -> Any:
+def _context_config() -> object:
     """Return the settings of a context that reports to nobody and leaves nothing on disk."""
     from great_expectations.data_context.types.base import (
         DataContextConfig,

@@ -55,9 +55,9 @@ class Prepared:
     rows: pa.Table
     n_rows: int
     n_bad: int
-    letters: tuple[dict[str, Any], ...]
+    letters: tuple[dict[str, object], ...]
     bad_windows: tuple[Window, ...]
-    report: Mapping[str, Any]
+    report: Mapping[str, object]
     warnings: tuple[str, ...]
     examples: tuple[str, ...]
     layout: Layout | None = None
@@ -158,7 +158,7 @@ def _kept(draft: Draft, refused_rows: Mask, windows: Mapping[int, Window]) -> Ke
     return KeptRows(about, cut.head)
 
 
-def _check_bad_rate(draft: Draft, letters: Sequence[dict[str, Any]], source: Source) -> None:
+def _check_bad_rate(draft: Draft, letters: Sequence[dict[str, object]], source: Source) -> None:
     n_rows = draft.parsed.n_rows
     own_faults = [fault for fault in draft.faults if fault.reason != "erased"]
     n_bad = int(rows_at_fault(own_faults, n_rows).sum())
