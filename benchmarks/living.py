@@ -42,10 +42,9 @@ from benchmarks.living_worlds import (
 )
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
-from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.metrics.statistics import BaselineWindows, ColumnStatistics
 from mlmon_dagster.monitors import evaluate
 from mlmon_dagster.monitors.evidence import finite
-from mlmon_dagster.profiles.baseline import BaselineWindows
 from mlmon_dagster.profiles.measure.measures import measure
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.loader import spec_from_mapping

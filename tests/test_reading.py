@@ -32,7 +32,7 @@ class Way(NamedTuple):
 
 WAYS = {
     "drift": (
-        Way(("profiles.measure.drift",), "profiles", 11, 7),
+        Way(("profiles.measure.drift",), "profiles", 3, 7),
         Way(("monitors.drift",), "monitors", 3, 3),
     ),
     "an ingest cycle": (Way(("ingest.cycle",), "ingest", 22, 15),),

@@ -7,10 +7,10 @@ with one row per cell, so that a year of windows is one vectorised computation.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from mlmon_dagster.metrics.performance.roc import NO_SCORES, ScoreOrder, add_up
 from mlmon_dagster.spec.names import ALL
 
 CELL_KEYS = ("window_start", "dataset", "model_version", "slice_key", "slice_value")
+WITHOUT_VERSION = tuple(key for key in CELL_KEYS if key != "model_version")
 UNSEEN_KEPT = 10
 
 Kind = Literal[
@@ -316,3 +317,66 @@ def _refuse_other_bins(left: Binning, right: Binning) -> None:
             f"({left.binning_id} and {right.binning_id}, column {right.column!r}) and cannot be "
             "added up. Profile the windows again with the present baseline."
         )
+
+
+def all_over_versions(profiles: Mapping[str, ColumnStatistics]) -> dict[str, ColumnStatistics]:
+    """Add up each window's versions; columns that share their cells' frame are looked at once."""
+    single: dict[int, pd.DataFrame | None] = {}
+    several = {}
+    found = dict(profiles)
+    for column, stats in profiles.items():
+        key = id(stats.cells)
+        if key not in single:
+            is_several = stats.cells.duplicated(list(WITHOUT_VERSION)).any()
+            single[key] = None if is_several else stats.cells.assign(model_version=ALL)
+        cells = single[key]
+        if cells is None:
+            several[column] = stats
+        else:
+            found[column] = replace(stats, cells=cells)
+    return found | merge_columns(several, WITHOUT_VERSION)
+
+
+def over_versions(stats: ColumnStatistics) -> ColumnStatistics:
+    """Return the statistics of one column over all versions, adding up only where there are two."""
+    return all_over_versions({"": stats})[""]
+
+
+def side_by_side(cells: pd.DataFrame) -> NDArray[np.bool_]:
+    """Say which cells are of windows that hold several versions of the same slice."""
+    several: NDArray[np.bool_] = cells.duplicated(list(WITHOUT_VERSION), keep=False).to_numpy()
+    return several
+
+
+T = TypeVar("T")
+
+
+class BaselineWindows(dict[str, ColumnStatistics]):
+    """Column -> statistics of a baseline's windows; not to be changed.
+
+    Args:
+        columns: Column -> statistics.
+    """
+
+    def __init__(self, columns: Mapping[str, ColumnStatistics]) -> None:
+        super().__init__(columns)
+        self._derived: dict[Hashable, object] = {}
+
+    def derived(self, key: Hashable, compute: Callable[[], object]) -> object:
+        """Return what was computed under this key, or compute it."""
+        if key not in self._derived:
+            self._derived[key] = compute()
+        return self._derived[key]
+
+
+def derived(windows: Mapping[str, ColumnStatistics], key: Hashable, compute: Callable[[], T]) -> T:
+    """Return what is computed from a baseline's windows; kept where they are such.
+
+    Args:
+        windows: Of a baseline.
+        key: Says what is computed, and from what besides the windows; of one type.
+        compute: A function of the windows and what the key says.
+    """
+    if isinstance(windows, BaselineWindows):
+        return cast(T, windows.derived(key, compute))
+    return compute()

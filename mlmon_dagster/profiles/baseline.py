@@ -8,15 +8,22 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow.compute as pc
 
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
-from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, empty, merge
+from mlmon_dagster.metrics.statistics import (
+    BaselineWindows,
+    Binning,
+    ColumnStatistics,
+    all_over_versions,
+    empty,
+    merge,
+)
 from mlmon_dagster.profiles.bins.fit import (
     binnings_of,
     encode_binnings,
@@ -28,7 +35,7 @@ from mlmon_dagster.profiles.build import build_profiles
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.sql.compiler import Engine
 from mlmon_dagster.profiles.sql.loss_columns import DECIDED
-from mlmon_dagster.profiles.storage import all_over_versions, from_rows, to_rows
+from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import ModelSpec, profile_signature
 from mlmon_dagster.spec.tasks import class_scores
@@ -305,40 +312,6 @@ def _with_recurring_tails(
             several = set(rows.column("x").to_pylist())
             found[name] = replace(binning, tail=tuple(n for n in binning.tail if n in several))
     return found
-
-
-T = TypeVar("T")
-
-
-class BaselineWindows(dict[str, ColumnStatistics]):
-    """Column -> statistics of a baseline's windows; not to be changed.
-
-    Args:
-        columns: Column -> statistics.
-    """
-
-    def __init__(self, columns: Mapping[str, ColumnStatistics]) -> None:
-        super().__init__(columns)
-        self._derived: dict[Hashable, object] = {}
-
-    def derived(self, key: Hashable, compute: Callable[[], object]) -> object:
-        """Return what was computed under this key, or compute it."""
-        if key not in self._derived:
-            self._derived[key] = compute()
-        return self._derived[key]
-
-
-def derived(windows: Mapping[str, ColumnStatistics], key: Hashable, compute: Callable[[], T]) -> T:
-    """Return what is computed from a baseline's windows; kept where they are such.
-
-    Args:
-        windows: Of a baseline.
-        key: Says what is computed, and from what besides the windows; of one type.
-        compute: A function of the windows and what the key says.
-    """
-    if isinstance(windows, BaselineWindows):
-        return cast(T, windows.derived(key, compute))
-    return compute()
 
 
 def scored_columns(spec: ModelSpec) -> list[str]:

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.errors import BaselineMissingError
-from mlmon_dagster.metrics.statistics import ColumnStatistics, empty, select
-from mlmon_dagster.profiles.baseline import Baseline, BaselineWindows, load_stored
+from mlmon_dagster.metrics.statistics import BaselineWindows, ColumnStatistics, empty, select
+from mlmon_dagster.profiles.baseline import Baseline, load_stored
 from mlmon_dagster.profiles.bins.fit import binnings_of, stored_baseline
 from mlmon_dagster.profiles.storage import load_profiles
 from mlmon_dagster.spec.baseline import PRODUCTION, BaselineSpec

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.performance.roc import ScoreOrder
-from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning, ColumnStatistics, merge_columns
+from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning, ColumnStatistics
 from mlmon_dagster.profiles.bins.fit import binnings_in_force
 from mlmon_dagster.profiles.sql.compiler import as_numpy
 from mlmon_dagster.spec.model import ModelSpec, SliceKey
@@ -43,7 +42,6 @@ SCHEMA = pa.schema(
         ("unseen_counts", pa.list_(pa.int64())),
     ]
 )
-WITHOUT_VERSION = tuple(key for key in CELL_KEYS if key != "model_version")
 
 
 def save_profiles(
@@ -267,32 +265,3 @@ def _cells(keys: pa.Table) -> pd.DataFrame:
 def _window_dates(starts: pa.ChunkedArray, zone: str) -> pa.Array:
     local = pd.DatetimeIndex(starts.to_pandas()).tz_convert(zone)
     return pa.array(local.strftime("%Y-%m-%d"), pa.string())
-
-
-def all_over_versions(profiles: Mapping[str, ColumnStatistics]) -> dict[str, ColumnStatistics]:
-    """Add up each window's versions; columns that share their cells' frame are looked at once."""
-    single: dict[int, pd.DataFrame | None] = {}
-    several = {}
-    found = dict(profiles)
-    for column, stats in profiles.items():
-        key = id(stats.cells)
-        if key not in single:
-            is_several = stats.cells.duplicated(list(WITHOUT_VERSION)).any()
-            single[key] = None if is_several else stats.cells.assign(model_version=ALL)
-        cells = single[key]
-        if cells is None:
-            several[column] = stats
-        else:
-            found[column] = replace(stats, cells=cells)
-    return found | merge_columns(several, WITHOUT_VERSION)
-
-
-def over_versions(stats: ColumnStatistics) -> ColumnStatistics:
-    """Return the statistics of one column over all versions, adding up only where there are two."""
-    return all_over_versions({"": stats})[""]
-
-
-def side_by_side(cells: pd.DataFrame) -> NDArray[np.bool_]:
-    """Say which cells are of windows that hold several versions of the same slice."""
-    several: NDArray[np.bool_] = cells.duplicated(list(WITHOUT_VERSION), keep=False).to_numpy()
-    return several

@@ -10,7 +10,13 @@ from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.statistics import CELL_KEYS, ColumnStatistics, merge, select
+from mlmon_dagster.metrics.statistics import (
+    CELL_KEYS,
+    ColumnStatistics,
+    all_over_versions,
+    merge,
+    select,
+)
 from mlmon_dagster.monitors.wording import NAMES, REASONS
 from mlmon_dagster.profiles import Baseline, load_baseline, load_profiles
 from mlmon_dagster.profiles.baseline import scored_columns
@@ -21,7 +27,6 @@ from mlmon_dagster.profiles.measure.measures import (
     measure,
     performance_columns,
 )
-from mlmon_dagster.profiles.storage import all_over_versions
 from mlmon_dagster.spec import (
     FAMILIES,
     Granularity,

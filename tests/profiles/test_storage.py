@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import window
-from mlmon_dagster.metrics.statistics import ColumnStatistics, concat, select
-from mlmon_dagster.profiles.baseline import BaselineWindows
+from mlmon_dagster.metrics.statistics import BaselineWindows, ColumnStatistics, concat, select
 from mlmon_dagster.profiles.measure.measures import columns_of, measure
 from mlmon_dagster.profiles.storage import from_rows, load_profiles, to_rows
 from mlmon_dagster.spec import window_date

@@ -7,10 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.frames import MetricRows, concat_frames, stack_rows
-from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles.baseline import derived
+from mlmon_dagster.metrics.statistics import (
+    ColumnStatistics,
+    all_over_versions,
+    derived,
+    over_versions,
+)
 from mlmon_dagster.profiles.sql.loss_columns import loss_of
-from mlmon_dagster.profiles.storage import all_over_versions, over_versions
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.names import ALL, TABLE

@@ -30,13 +30,12 @@ from mlmon_dagster.metrics.estimated.calibration import (
 from mlmon_dagster.metrics.estimated.multiclass import estimated_classes
 from mlmon_dagster.metrics.estimated.reweighting import LabelledRows, Target, grouping
 from mlmon_dagster.metrics.frames import concat_frames
-from mlmon_dagster.metrics.statistics import ColumnStatistics, merge, select
+from mlmon_dagster.metrics.statistics import WITHOUT_VERSION, ColumnStatistics, merge, select
 from mlmon_dagster.profiles.baseline import SEED, Baseline, scored_columns
 from mlmon_dagster.profiles.bins.fit import value_expressions
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Column, code_expression
 from mlmon_dagster.profiles.sql.compiler import as_numpy
 from mlmon_dagster.profiles.sql.loss_columns import DECIDED, resolve
-from mlmon_dagster.profiles.storage import WITHOUT_VERSION
 from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window, window_containing
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
 from mlmon_dagster.spec.names import ALL

@@ -6,8 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.frames import concat_frames, stack_rows
-from mlmon_dagster.metrics.statistics import ColumnStatistics, merge, select
-from mlmon_dagster.profiles.baseline import derived
+from mlmon_dagster.metrics.statistics import (
+    ColumnStatistics,
+    all_over_versions,
+    derived,
+    merge,
+    select,
+    side_by_side,
+)
 from mlmon_dagster.profiles.measure.drift import drift, residual_drift
 from mlmon_dagster.profiles.sql.loss_columns import (
     OUTCOME,
@@ -16,7 +22,6 @@ from mlmon_dagster.profiles.sql.loss_columns import (
     loss_of,
     outcome_columns,
 )
-from mlmon_dagster.profiles.storage import all_over_versions, side_by_side
 from mlmon_dagster.spec import ModelSpec, PerformanceMonitor
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.metric_registry import MetricFamily
