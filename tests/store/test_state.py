@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.store import Store, open_store
-from mlmon_dagster.store.state import database, schema
+from mlmon_dagster.store.state import database, schema, views
 
 
 def described(engine: sa.Engine) -> dict[str, object]:
@@ -39,6 +39,8 @@ def described(engine: sa.Engine) -> dict[str, object]:
 def test_migrations_make_exactly_the_declared_tables(any_store: Store) -> None:
     migrated = described(any_store.state)
     with any_store.state.begin() as conn:
+        for view in views.VIEWS:
+            conn.exec_driver_sql(f"DROP VIEW {view.name}")
         schema.METADATA.drop_all(conn)
         schema.METADATA.create_all(conn)
     assert migrated == described(any_store.state)

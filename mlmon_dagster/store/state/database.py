@@ -16,7 +16,7 @@ from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.names import shown_url, url_problem, without_secrets
 from mlmon_dagster.store.places import location
 
-HEAD = "0001"  # the newest migration; a test compares it with the migration files
+HEAD = "0002"  # the newest migration; a test compares it with the migration files
 VERSION_TABLE = "mlmon_alembic_version"  # Dagster's own alembic_version may be in the same database
 _BUSY_MS = 60_000
 _MIGRATION_LOCK = 0x6D6C6D6F6E  # any fixed number: PostgreSQL's advisory locks are numbers

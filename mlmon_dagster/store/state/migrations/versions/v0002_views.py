@@ -1,0 +1,125 @@
+"""Create the views that people, Grafana and BI tools read; see docs/dashboards.md.
+
+A later migration that changes a table below them drops them first and creates them again.
+"""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+# What a window's numbers are grouped by stands in every PARTITION BY, so that conditions on it
+# reach the table: a year of one metric reads the rows of that metric.
+METRIC = """
+CREATE VIEW mlmon_metric AS
+SELECT
+    model, model_version, dataset, window_start, window_end, granularity, slice_key, slice_value,
+    column_name, metric, value, lower, upper, n, n_baseline, baseline_kind, baseline_id, p_value,
+    actual_coverage, maturity, reason, method_version, data_version, run_id, computed_at
+FROM (
+    SELECT
+        chosen.*,
+        row_number() OVER (
+            PARTITION BY model, dataset, window_start, granularity, metric, model_version,
+                slice_key, slice_value, column_name
+            ORDER BY computed_at DESC, sequence DESC, baseline_id, method_version, data_version
+        ) AS nth
+    FROM (
+        SELECT
+            dated.*,
+            first_value(data_version) OVER (
+                PARTITION BY model, dataset, window_start, granularity, metric
+                ORDER BY version_at DESC, version_sequence DESC, data_version
+            ) AS newest_version
+        FROM (
+            SELECT
+                metric.*,
+                max(computed_at) OVER (
+                    PARTITION BY model, dataset, window_start, granularity, metric, data_version
+                ) AS version_at,
+                max(sequence) OVER (
+                    PARTITION BY model, dataset, window_start, granularity, metric, data_version
+                ) AS version_sequence
+            FROM metric
+        ) AS dated
+    ) AS chosen
+    WHERE data_version = newest_version
+) AS ranked
+WHERE nth = 1
+"""
+
+MONITOR = """
+CREATE VIEW mlmon_monitor AS
+SELECT
+    model, monitor, family, metric, column_name, dataset, slice_key, slice_value, window_start,
+    window_end, granularity, status, value, lower, upper, baseline_value, n, threshold, excess,
+    excess_error, p_value, p_adjusted, family_size, maturity, reason, message, owner, runbook,
+    method_version, data_version, run_id, is_backfill, created_at
+FROM (
+    SELECT
+        monitor_result.*,
+        row_number() OVER (
+            PARTITION BY model, monitor, family, dataset, slice_key, slice_value, window_start
+            ORDER BY id DESC
+        ) AS nth
+    FROM monitor_result
+) AS ranked
+WHERE nth = 1
+"""
+
+ALERT = """
+CREATE VIEW mlmon_alert AS
+SELECT
+    alert.fingerprint, opened.episode, alert.environment, alert.model, alert.monitor,
+    alert.family, alert.metric, alert.column_name, alert.dataset, alert.slice_key,
+    alert.slice_value,
+    CASE WHEN ended.id IS NULL THEN alert.state ELSE 'RESOLVED' END AS state,
+    (
+        SELECT last.severity FROM alert_event AS last
+        WHERE last.fingerprint = opened.fingerprint AND last.episode = opened.episode
+        ORDER BY last.id DESC LIMIT 1
+    ) AS severity,
+    opened.window_start AS opened_window, opened.created_at AS opened_at,
+    ended.window_start AS resolved_window, ended.created_at AS resolved_at,
+    CASE WHEN opened.episode = alert.episode THEN alert.muted_reason
+        ELSE opened.muted_reason END AS muted_reason,
+    CASE WHEN ended.id IS NULL THEN alert.acked_by ELSE '' END AS acked_by,
+    (
+        SELECT told.message FROM alert_event AS told
+        WHERE told.fingerprint = opened.fingerprint AND told.episode = opened.episode
+            AND told.kind NOT IN ('resolved', 'acknowledged')
+        ORDER BY told.id DESC LIMIT 1
+    ) AS message,
+    alert.owner, alert.runbook
+FROM alert
+JOIN alert_event AS opened
+    ON opened.fingerprint = alert.fingerprint AND opened.kind = 'opened'
+LEFT JOIN alert_event AS ended
+    ON ended.fingerprint = opened.fingerprint AND ended.episode = opened.episode
+    AND ended.kind = 'resolved'
+UNION ALL
+SELECT
+    fingerprint, 0, environment, model, monitor, family, metric, column_name, dataset, slice_key,
+    slice_value, state, severity, last_window_start, NULL, NULL, NULL, '', '', message, owner,
+    runbook
+FROM alert
+WHERE state = 'PENDING'
+"""
+
+WINDOW = """
+CREATE VIEW mlmon_window AS
+SELECT
+    model, window_start, window_end, n, n_actual, n_exempt, n_bad, n_late_after_close,
+    CAST(n_actual AS DOUBLE PRECISION) / nullif(n - n_exempt, 0) AS actual_coverage,
+    maturity, data_version, input_at, computed_at,
+    CASE WHEN computed_revision >= input_revision THEN 1 ELSE 0 END AS is_current
+FROM window_state
+"""
+
+
+def upgrade() -> None:
+    """Create the views."""
+    for view in (METRIC, MONITOR, ALERT, WINDOW):
+        op.execute(view)

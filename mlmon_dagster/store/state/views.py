@@ -1,0 +1,68 @@
+"""The views of the state database that others read: stable names and columns, newest rows only.
+
+Migrations create them, docs/dashboards.md describes them; here are their columns and types.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from mlmon_dagster.store.state import schema
+from mlmon_dagster.store.state.schema import UtcDateTime
+
+_VIEWS = sa.MetaData()  # apart, since tables are created from the other one
+
+
+def _of(table: sa.Table, *left_out: str) -> list[sa.Column[object]]:
+    return [sa.Column(c.name, c.type) for c in table.c if c.name not in left_out]
+
+
+mlmon_metric = sa.Table("mlmon_metric", _VIEWS, *_of(schema.metric, "sequence"))
+
+mlmon_monitor = sa.Table(
+    "mlmon_monitor",
+    _VIEWS,
+    *_of(schema.monitor_result, "id", "details", "k", "of_n", "folded_at"),
+)
+
+mlmon_alert = sa.Table(
+    "mlmon_alert",
+    _VIEWS,
+    sa.Column("fingerprint", sa.Text),
+    sa.Column("episode", sa.Integer),
+    *(
+        sa.Column(name, sa.Text)
+        for name in (
+            "environment", "model", "monitor", "family", "metric", "column_name", "dataset",
+            "slice_key", "slice_value", "state", "severity",
+        )
+    ),
+    *(
+        sa.Column(name, UtcDateTime)
+        for name in ("opened_window", "opened_at", "resolved_window", "resolved_at")
+    ),
+    *(
+        sa.Column(name, sa.Text)
+        for name in ("muted_reason", "acked_by", "message", "owner", "runbook")
+    ),
+)  # fmt: skip
+
+mlmon_window = sa.Table(
+    "mlmon_window",
+    _VIEWS,
+    sa.Column("model", sa.Text),
+    sa.Column("window_start", UtcDateTime),
+    sa.Column("window_end", UtcDateTime),
+    *(
+        sa.Column(name, sa.BigInteger)
+        for name in ("n", "n_actual", "n_exempt", "n_bad", "n_late_after_close")
+    ),
+    sa.Column("actual_coverage", sa.Float),
+    sa.Column("maturity", sa.Text),
+    sa.Column("data_version", sa.Text),
+    sa.Column("input_at", UtcDateTime),
+    sa.Column("computed_at", UtcDateTime),
+    sa.Column("is_current", sa.Integer),  # 1 once the numbers are made from all that came
+)
+
+VIEWS = (mlmon_metric, mlmon_monitor, mlmon_alert, mlmon_window)
