@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="Examples: mlmon compare churn --from 2024-03-01   "
+    epilog="Example: mlmon compare churn --from 2024-03-01   "
     "mlmon compare churn --version 3 --other 4 --share 0.1"
 )
 @click.argument("model")

@@ -37,7 +37,7 @@ class _Wanted(NamedTuple):
 
 
 @click.command(
-    epilog="Examples: mlmon rows 3fa2c1   mlmon rows flight_delay --window 2013-04-22 "
+    epilog="Example: mlmon rows 3fa2c1   mlmon rows flight_delay --window 2013-04-22 "
     "--where \"origin = 'LGA' and hour >= 17\" --worst 20"
 )
 @click.argument("what", metavar="ALERT|MODEL")

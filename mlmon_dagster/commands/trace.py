@@ -27,7 +27,7 @@ _WORST = 8  # slices of a key, and windows, in a table
 
 
 @click.command(
-    epilog="Examples: mlmon trace flight_delay --from 2013-04-01 --to 2013-04-30   "
+    epilog="Example: mlmon trace flight_delay --from 2013-04-01 --to 2013-04-30   "
     "mlmon trace churn --window 2024-03-12 --against 2024-03-11"
 )
 @click.argument("model")

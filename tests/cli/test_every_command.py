@@ -26,6 +26,7 @@ LEFT_OUT = {
     "collect": "serves until it is stopped; what it logs is looked through in tests/push",
     "dev": "starts Dagster and runs until it is stopped",
     "demo": "makes a project and a model of its own, in minutes",
+    "rows": "shows rows by their ids, since that is asked for; what is masked: tests/cli/test_rows",
     "store head": "shows rows, since that is asked for",
     "store sql": "shows rows, since that is asked for",
 }
@@ -38,6 +39,9 @@ ingest churn --retry
 ingest churn --replay REFUSED
 run churn PERIOD
 report churn
+trace churn PERIOD
+compare churn PERIOD
+skew churn PERIOD
 backtest churn PERIOD
 metrics churn
 metrics churn --format json

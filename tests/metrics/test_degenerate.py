@@ -31,7 +31,7 @@ def test_degenerate_windows_have_the_documented_value_or_reason(task, window):
 def _against(task: str, then: pd.DataFrame) -> World:
     """Measure the random window with another baseline."""
     known, rows = world(task), world(task).windows["random"]
-    frame = measured(known.spec, rows.assign(day=0), then, ["performance"])
+    frame = measured(known.spec, rows.assign(day=0), then, ["performance", "business"])
     # What is late depends on the baseline, and so do the edges of the residual's bins.
     oracles = {name: of for name, of in known.oracles.items() if name != "early_actual_gap"}
     return World(known.spec, {"random": rows}, oracles, frame)

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlmon_dagster.spec import spec_from_mapping
 from mlmon_dagster.spec.metric_registry import METRICS
-from mlmon_dagster.spec.tasks import estimated_metrics, metric_problem
+from mlmon_dagster.spec.tasks import business_metrics, estimated_metrics, metric_problem
 from tests.proof.spec_space import BINARY, MULTICLASS, RANKING, REGRESSION, Choice
 
 VARIABLE = "SOURCE_DB_URL"
@@ -278,13 +278,19 @@ def _monitors(choice: Choice, values: dict[str, Any]) -> dict[str, Any]:
     elif choice["estimates"] == "all":
         spec = spec_from_mapping(values)
         found["estimated_performance"] = [{"metric": m} for m in estimated_metrics(spec)]
+    if worth := business_metrics(spec_from_mapping(values)):
+        found["business"] = [{"metric": name, "change": "20%"} for name in worth]
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _performance(choice: Choice, values: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a monitor of each metric that the model can have."""
     spec = spec_from_mapping(values)
-    metrics = [name for name in METRICS if metric_problem(spec, name) is None]
+    metrics = [
+        name
+        for name, info in METRICS.items()
+        if info.family == "performance" and metric_problem(spec, name) is None
+    ]
     if choice["performance"] == "bounds":
         return [{"metric": name, "above": 0.5, "error_at": 0.9} for name in metrics]
     sided = [name for name in metrics if METRICS[name].better != "neither"]

@@ -32,6 +32,7 @@ PAYLOADS = (
 ALLOWED = {
     "html", "head", "meta", "title", "style", "body", "main", "header", "h1", "h2", "p", "div",
     "span", "br", "em", "img", "table", "thead", "tbody", "tr", "th", "td", "details", "summary",
+    "ul", "li",
 }  # fmt: skip
 
 

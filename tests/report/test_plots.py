@@ -87,8 +87,11 @@ def test_pictures_stay_small_enough_for_many_in_one_file() -> None:
 
 
 def test_no_global_figures_are_made() -> None:
+    def global_figures() -> list[int]:
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        return pyplot.get_fignums() if pyplot else []
+
+    before = global_figures()
     draw(curve([0.5]))
 
-    assert (
-        "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
-    )
+    assert global_figures() == before
