@@ -89,7 +89,9 @@ def period_asked(
         ConfigError: If there are no such windows, or both were given.
     """
     if window is not None and (first is not None or last is not None):
-        raise ConfigError("Either --window, or --from and --to (in Python: window, or first and last).")
+        raise ConfigError(
+            "Either --window, or --from and --to (in Python: window, or first, last)."
+        )
     if window is not None:
         return (window_named(project, spec, window),)
     if first is None and last is None:
