@@ -89,13 +89,15 @@ model remove churn --yes --author me
 """
 LINES = WORDS.strip().splitlines()
 PERIOD = ("--from", "2024-03-03", "--to", "2024-03-03")
-# Commands that say that something needs attention: files of the project are broken, and nobody
-# listens for messages.
+# Commands that say that something needs attention: files of the project are broken, nobody
+# listens for messages, and there is no other version or source of features to compare with.
 ATTENTION = {
     "doctor --deep",
     "ingest churn --retry",
     "ingest churn --replay REFUSED",
     "alerts test",
+    "compare churn PERIOD",
+    "skew churn PERIOD",
 }
 WITHOUT_DATABASE = {"validate": 0, "doctor --deep": 1}  # and their exit codes
 
