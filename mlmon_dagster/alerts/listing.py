@@ -293,7 +293,7 @@ def render_alert(store: Store, short_id: str, zone: str = "UTC") -> str:
         "Since": view.since if row["opened_window"] else "",
         "Said": row["message"],
         "Numbers": view.numbers,
-        "Explained by": "; ".join(view.explained_by),
+        "Why": "; ".join(view.why),
         "Not sent": row["muted_reason"],
         "Taken on by": acked,
         "Ended": row["resolved_reason"].replace("_", " "),

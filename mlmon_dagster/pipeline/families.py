@@ -27,7 +27,7 @@ from mlmon_dagster.pipeline.window_facts import (
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, declaration
 from mlmon_dagster.spec.baseline import LIVE
-from mlmon_dagster.spec.metric_registry import AUTO, NOVEL, MetricFamily
+from mlmon_dagster.spec.metric_registry import AUTO, METRICS, NOVEL, MetricFamily
 from mlmon_dagster.spec.monitors import (
     CORRELATION_CHANGE,
     CORRELATION_SHIFT,
@@ -96,6 +96,9 @@ class Family:
         counted: The rows of a window as this family counts them.
         version: Version of what was judged, if not only that of the step.
         learns_at: Steps that may wait for a baseline.
+        traced: The metric of ground truth whose trace says why a verdict on a metric failed; empty
+            if none does.
+        judged_together: The windows that a verdict on a metric is of, its own included.
     """
 
     name: str
@@ -115,6 +118,8 @@ class Family:
     counted: Callable[[WindowInputs], int] = lambda state: state.n
     version: Callable[[str, WindowInputs, Facts], str] = lambda version, state, facts: version
     learns_at: tuple[str, ...] = ("profiles",)
+    traced: Callable[[str], str] = lambda metric: ""
+    judged_together: Callable[[ModelSpec, str], int] = lambda spec, metric: 1
 
     @property
     def step(self) -> str:
@@ -368,6 +373,10 @@ def _judged_alike(family: MetricFamily, measured: Measure) -> Family:
         is_compared=lambda spec: any(m.is_relative for m in _monitors_of(family, spec)),
         references=partial(_own_performance, family),
         learns_at=("profiles", "drift"),
+        traced=lambda metric: metric,
+        judged_together=lambda spec, metric: max(
+            (m.over for m in _levels(family, spec) if m.metric == metric), default=1
+        ),
     )
 
 
@@ -386,6 +395,16 @@ def _estimate_limits(spec: ModelSpec) -> str:
 def _estimate_metrics(spec: ModelSpec) -> Sequence[str]:
     named = (monitor.metric for monitor in spec.monitors.estimated_performance)
     return sorted({name(metric) for metric in named for name in (estimated, residual)})
+
+
+def _missed(metric: str) -> str:
+    """Return the metric that turned out worse than estimated; empty if there is no truth yet."""
+    return next((name for name in METRICS if residual(name) == metric), "")
+
+
+def _missed_over(spec: ModelSpec, metric: str) -> int:
+    named = spec.monitors.estimated_performance
+    return max((m.over for m in named if residual(m.metric) == metric), default=1)
 
 
 def _own_estimate(work: Work, baseline: Baseline | None) -> References:
@@ -475,6 +494,8 @@ FAMILIES: Mapping[str, Family] = {
             is_compared=lambda spec: bool(spec.monitors.estimated_performance),
             compared=partial(_columns, "performance"),
             references=_own_estimate,
+            traced=_missed,
+            judged_together=_missed_over,
         ),
         Family(
             "service",

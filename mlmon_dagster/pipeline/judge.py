@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.families import FAMILIES
-from mlmon_dagster.pipeline.judge_inputs import verdicts
+from mlmon_dagster.pipeline.judge_inputs import judge_inputs
+from mlmon_dagster.pipeline.why import verdicts_with_why
 from mlmon_dagster.pipeline.window_facts import reported_in, window_named_by
 from mlmon_dagster.pipeline.work import Work, mark_of, mark_step
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
@@ -39,7 +40,7 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> J
         return {}
     store, spec = work.project.store, work.spec
     states = load(store.state, spec.model, windows[0].start, windows[-1].end)
-    rows = verdicts(work, family, tuple(windows), states)
+    rows = verdicts_with_why(judge_inputs(work, family, tuple(windows), states))
     for row in rows:
         row["is_backfill"] = work.is_backfill or is_history(spec, row["window_end"], work.now)
         row["created_at"] = work.now

@@ -136,6 +136,13 @@ class Explained:
     without: float
     without_then: float
 
+    @property
+    def is_worse(self) -> bool:
+        """Whether the change is for the worse; any is, of what is neither good nor bad."""
+        if self.metric not in HIGHER_IS_BETTER:
+            return self.change != 0
+        return self.change > 0 if _higher_is_worse(self.metric) else self.change < 0
+
 
 def explain(spec: ModelSpec, metric: str, now: Profiles, then: Profiles) -> Explained | None:
     """Take the change of a metric apart.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -13,7 +14,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import to_text
 from mlmon_dagster.trace.expected import Searched
-from mlmon_dagster.trace.explain import Explained, Scores
+from mlmon_dagster.trace.explain import AREA, Decided, Explained, Scores
 from mlmon_dagster.trace.slices import Q
 from mlmon_dagster.trace.splits import Split
 
@@ -52,6 +53,29 @@ def tell(
     return lines[:MOST_LINES]
 
 
+def cause(spec: ModelSpec, found: Explained) -> str:
+    """Say in one sentence what made a metric worse, as far as the trace knows a cause.
+
+    Args:
+        spec: The model.
+        found: What `explain.explain` returned.
+
+    Returns:
+        The first that holds: a few windows did it, a slice stands out, scores mean something else
+        or lie elsewhere, decisions changed. Empty if nothing got worse, or none of it is known.
+    """
+    if not found.is_worse:
+        return ""
+    kind, few = _few_windows(spec, found, "")
+    standing, _ = _standing_out(spec, found)
+    causes = [few] if kind in ("most", "part") else []
+    causes += standing
+    if found.metric == AREA and found.scores and found.scores.split is not None:
+        causes.append(_law_and_meaning(found, found.scores.split))
+    causes += [_decided(*item) for item in found.decisions.items() if item[0] == found.metric]
+    return next(iter(causes), "")
+
+
 def _is_more_than_chance(found: Explained) -> bool | None:
     """Say whether the change is real; None if the windows are too few to tell."""
     if math.isnan(found.p_value):
@@ -82,9 +106,18 @@ def _headline(found: Explained, now: str, then: str) -> str:
 
 def _of_windows(spec: ModelSpec, found: Explained, then: str) -> Iterator[str]:
     """Say whether a few windows did it."""
+    _, text = _few_windows(spec, found, then)
+    if text:
+        yield text
+
+
+def _few_windows(
+    spec: ModelSpec, found: Explained, then: str
+) -> tuple[Literal["", "most", "part", "none"], str]:
+    """Return how much of a change the worst windows are, and the sentence; empty if not known."""
     frame = found.windows
     if len(frame) <= 2 * _LISTED or math.isnan(found.without) or not found.change:
-        return
+        return "", ""
     # Without its worst windows any period is better; what counts is by how much more than usual.
     gained = (found.without - found.now.value) / -found.change
     usual = (found.without_then - found.then.value) / -found.change
@@ -93,14 +126,14 @@ def _of_windows(spec: ModelSpec, found: Explained, then: str) -> Iterator[str]:
     name = NAMES.get(found.metric, found.metric)
     without = f"without them {name} is {value(found.without)}"
     if restored >= _LARGE:
-        yield f"{_capital(named)} did most of it: {without}."
-    elif restored >= _SOME:
-        yield f"{_capital(named)} did a part of it: {without}; the rest is spread over the others."
-    else:
-        yield (
-            f"No few windows did it: without the worst ones, {named}, {name} is "
-            f"{value(found.without)}, no more than the worst ones of {then} weigh."
-        )
+        return "most", f"{_capital(named)} did most of it: {without}."
+    if restored >= _SOME:
+        rest = "the rest is spread over the others"
+        return "part", f"{_capital(named)} did a part of it: {without}; {rest}."
+    return "none", (
+        f"No few windows did it: without the worst ones, {named}, {name} is "
+        f"{value(found.without)}, no more than the worst ones of {then} weigh."
+    )
 
 
 def _windows_named(spec: ModelSpec, starts: Sequence[pd.Timestamp]) -> str:
@@ -122,17 +155,20 @@ def _of_scores(found: Explained) -> Iterator[str]:
             f"{scores.told_apart:.2f}), so it cannot be said what a score means now."
         )
         return
-    if found.metric != "roc_auc":
-        return
+    if found.metric == AREA:
+        yield _law_and_meaning(found, scores.split)
+
+
+def _law_and_meaning(found: Explained, split: Split) -> str:
     law, meaning = (
-        f"{signed(float(effect))}{_within(scores.split, place)}"
-        for place, effect in enumerate(scores.split.effects)
+        f"{signed(float(effect))}{_within(split, place)}"
+        for place, effect in enumerate(split.effects)
     )
     first, second = (
         _share(float(effect), found.change, float(margin))
-        for effect, margin in zip(scores.split.effects, scores.split.margins, strict=True)
+        for effect, margin in zip(split.effects, split.margins, strict=True)
     )
-    yield (
+    return (
         f"Of the change {first} ({law}) comes from where scores lie, and {second} ({meaning}) from "
         "what a score means."
     )
@@ -148,15 +184,9 @@ def _promise(scores: Scores) -> str:
 def _of_decisions(found: Explained) -> Iterator[str]:
     """Say what became of the decisions."""
     for metric, decided in found.decisions.items():
-        parts = [
-            f"{player} from {value(then)} to {value(now)} ({signed(effect)})"
-            for player, now, then, effect in zip(
-                _PLAYERS, decided.rates, decided.rates_then, decided.split.effects, strict=True
-            )
-        ]
-        name, change = NAMES.get(metric, metric), signed(decided.split.change)
-        yield f"{name} of the decisions changed by {change}: {joined(parts)}."
+        yield _decided(metric, decided)
         if (other := decided.threshold) and other.gain > _WORTH_IT * abs(other.value):
+            name = NAMES.get(metric, metric)
             yield (
                 f"A threshold of {other.better:.2f} instead of {other.now:.2f} would have given "
                 f"{name} {value(other.would_be)} instead of {value(other.value)}, in windows that "
@@ -164,32 +194,46 @@ def _of_decisions(found: Explained) -> Iterator[str]:
             )
 
 
+def _decided(metric: str, decided: Decided) -> str:
+    parts = [
+        f"{player} from {value(then)} to {value(now)} ({signed(effect)})"
+        for player, now, then, effect in zip(
+            _PLAYERS, decided.rates, decided.rates_then, decided.split.effects, strict=True
+        )
+    ]
+    name, change = NAMES.get(metric, metric), signed(decided.split.change)
+    return f"{name} of the decisions changed by {change}: {joined(parts)}."
+
+
 def _of_slices(spec: ModelSpec, found: Explained) -> Iterator[str]:
     """Say whether a slice stands out, key by key."""
-    spread = []
+    standing, spread = _standing_out(spec, found)
+    yield from standing
+    if spread:
+        yield f"It is spread over all values of {joined(spread)}: no one of them is the cause."
+
+
+def _standing_out(spec: ModelSpec, found: Explained) -> tuple[list[str], list[str]]:
+    """Return a sentence of each slice key that has values which stand out, and the other keys."""
+    said, spread = list[str](), list[str]()
     for key in [",".join(names) for names in spec.slices]:
         shares = _shares(found, key)
         if shares is None or not found.change:
             continue
         effects, rows, margins = shares
         standing = [
-            (name, effect)
+            f"{name} with {signed(effect)} ({effect / found.change:.0%} of the change, "
+            f"{rows.get(name, 0.0):.0%} of the rows)"
             for name, effect in effects.items()
             if effect / found.change >= _SOME
             and effect / found.change >= _CONCENTRATED * rows.get(name, 0.0)
             and abs(effect - rows.get(name, 0.0) * found.change) > margins.get(name, math.inf)
         ]
-        if not standing:
+        if standing:
+            said.append(f"By {key} it is above all {joined(standing[:_LISTED])}.")
+        else:
             spread.append(key)
-            continue
-        said = [
-            f"{name} with {signed(effect)} ({effect / found.change:.0%} of the change, "
-            f"{rows.get(name, 0.0):.0%} of the rows)"
-            for name, effect in standing[:_LISTED]
-        ]
-        yield f"By {key} it is above all {joined(said)}."
-    if spread:
-        yield f"It is spread over all values of {joined(spread)}: no one of them is the cause."
+    return said, spread
 
 
 def _shares(

@@ -84,7 +84,7 @@ def test_a_message_says_what_since_when_why_whose_and_how_to_see_more(store: Sto
     (text,) = texts(store)
     assert text.splitlines() == [
         "ERROR credit: psi of age is high; since 2024-01-01",
-        "  Explained by:  PSI of age for region = north is 0.90 (n 700); unseen values of age XYZ",
+        "  Why:           PSI of age for region = north is 0.90 (n 700); unseen values of age XYZ",
         "  Owner:         team:risk",
         "  Asset:         http://ui/assets/credit/drift",
         "  Check:         http://ui/assets/credit/drift?view=checks&checkDetail=drift",

@@ -52,7 +52,7 @@ class Message:
         mood: Sets the colour.
         items: The alerts.
         more: What was left out, such as ``and 7 more: ...``.
-        notes: Label and text of the lines after that: since, explained by, owner.
+        notes: Label and text of the lines after that: why, what is not sent, owner.
         mentions: Who is notified, as the spec says.
         links: Label and address.
         commands: Shell commands that show more: the numbers, and the rows.
@@ -319,9 +319,9 @@ def _names(views: Sequence[AlertView]) -> list[str]:
 
 
 def _notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:
-    explained = list(dict.fromkeys(line for v in views[:MAX_LISTED] for line in v.explained_by))
+    why = list(dict.fromkeys(line for v in views[:MAX_LISTED] for line in v.why))
     notes = [
-        ("Explained by", "; ".join(explained[:4])),
+        ("Why", "; ".join(why[:4])),
         ("At once", _at_once(views)),
         ("Not sent", _not_sent(context, views)),
         ("Owner", _owners(context, views)),

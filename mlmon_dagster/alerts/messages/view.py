@@ -98,13 +98,20 @@ class AlertView:
         return str(end.astimezone(ZoneInfo(self.zone)).date())
 
     @property
-    def explained_by(self) -> list[str]:
-        """Slices, unseen values or files that explain it, the most important first."""
+    def why(self) -> tuple[str, ...]:
+        """What explains it, the most important first.
+
+        The sentence of the trace of its window, if there is one; then slices, unseen values, files.
+        """
         explain, column = self.details.get("explain", {}), self.row["column_name"]
-        lines = [self._slice(item) for item in explain.get("worst_slices", ())[:MAX_SLICES]]
+        lines = [str(explain["why"]).rstrip(".")] if explain.get("why") else []
+        lines += [self._slice(item) for item in explain.get("worst_slices", ())[:MAX_SLICES]]
         where = "" if column == TABLE else f" of {column}"
         named = [(label, explain[key]) for key, label in _NAMED.items() if explain.get(key)]
-        return lines + [f"{label}{where} {', '.join(list(map(str, v))[:5])}" for label, v in named]
+        return (
+            *lines,
+            *(f"{label}{where} {', '.join(list(map(str, v))[:5])}" for label, v in named),
+        )
 
     def _slice(self, item: Mapping[str, Any]) -> str:
         """Write a slice with the metric that it is worse in, its baseline and size."""

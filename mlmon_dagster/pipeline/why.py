@@ -1,0 +1,146 @@
+"""Why a verdict failed: the sentence that a trace of the very windows it judged says of it.
+
+It is stored with the verdict, so that whoever renders or sends a message reads no rows and waits
+for nothing. Where there is none, the reason is stored in its place.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.names import ALL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
+    from mlmon_dagster.trace.explain import Explained
+
+Row = dict[str, Any]
+_FAILED = ("WARN", "ERROR")
+_SECONDS = 20.0  # after so long no further trace is begun in a run
+
+
+def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[Row]:
+    """Judge, and say of failed verdicts why they failed, in their ``details``.
+
+    Of each monitor only the newest window that failed is traced: that is what an alert says, and
+    a backfill of years costs no more than a day. A trace is of stored profiles, about half a
+    second; one that fails is logged and costs the sentence, never the verdict.
+
+    Args:
+        parts: What is judged, oldest window first.
+
+    Returns:
+        Rows of ``monitor_result``; those that were traced have ``why``, a sentence, or ``no_why``,
+        the reason that there is none.
+    """
+    rows: list[Row] = []
+    newest: dict[str, tuple[int, JudgeInputs]] = {}
+    for inputs in parts:
+        for row in inputs.verdicts():
+            if row["status"] in _FAILED and _is_traced(inputs, row):
+                newest[str(row["monitor"])] = len(rows), inputs
+            rows.append(row)
+    until = time.monotonic() + _SECONDS
+    for place, inputs in newest.values():
+        row = rows[place]
+        if time.monotonic() > until:
+            said = {"no_why": "the traces before took too long"}
+        else:
+            said = _why_or_why_not(inputs, row)
+        details = json.dumps(json.loads(str(row["details"])) | said, sort_keys=True)
+        rows[place] = row | {"details": details}
+    return rows
+
+
+def _is_traced(inputs: JudgeInputs, row: Row) -> bool:
+    is_whole = (row["slice_key"], row["dataset"]) == (ALL, PRODUCTION)
+    return is_whole and bool(FAMILIES[inputs.family].traced(row["metric"]))
+
+
+def _why_or_why_not(inputs: JudgeInputs, row: Row) -> dict[str, str]:
+    try:
+        return _why(inputs, row, FAMILIES[inputs.family].traced(row["metric"]))
+    except Exception as error:  # whatever it is, the verdict is what counts
+        model = inputs.comparison.work.spec.model
+        logging.getLogger(__name__).warning(
+            "%s: no trace for an alert of %s", model, row["monitor"], exc_info=True
+        )
+        return {"no_why": f"the trace failed: {type(error).__name__}"}
+
+
+def _why(inputs: JudgeInputs, row: Mapping[str, Any], metric: str) -> dict[str, str]:
+    """Trace a metric over the windows that a verdict is of, against its baseline."""
+    from mlmon_dagster.errors import BaselineMissingError
+    from mlmon_dagster.trace.tell import cause, value
+
+    try:
+        found = _explained(inputs, row, metric)
+    except BaselineMissingError:
+        return {"no_why": "there is no baseline to trace it against"}
+    if found is None:
+        return {"no_why": "a side of the trace has no ground truth"}
+    if found.now.n != row["n"]:  # computed again since, or a window of it was
+        return {
+            "no_why": f"the stored profiles are of {found.now.n:,} rows, the verdict of "
+            f"{row['n']:,}"
+        }
+    text = cause(inputs.comparison.work.spec, found)
+    if metric == row["metric"]:
+        return {"why": text} if text else {"no_why": "no part of it stands out"}
+    # An estimate was missed, which may also be without any change for the worse.
+    name, now, then = (_name(metric), value(found.now.value), value(found.then.value))
+    if not found.is_worse:
+        return {"why": f"{name} is {now}, no worse than the baseline's {then}; more was expected."}
+    return {"why": f"{name} is {now}, the baseline's {then}. {text}".rstrip()}
+
+
+def _name(metric: str) -> str:
+    from mlmon_dagster.monitors.wording import NAMES
+
+    return NAMES.get(metric, metric)
+
+
+def _explained(inputs: JudgeInputs, row: Mapping[str, Any], metric: str) -> Explained | None:
+    from mlmon_dagster.metrics.statistics import select
+    from mlmon_dagster.profiles import load_baseline, load_profiles
+    from mlmon_dagster.trace.explain import explain
+    from mlmon_dagster.trace.slices import profiled_for
+
+    work = inputs.comparison.work
+    store, spec = work.project.store, work.spec
+    starts = _judged(inputs, row)
+    columns = profiled_for(spec, [metric])
+    profiles = load_profiles(
+        store, spec, start=min(starts), end=row["window_end"], dataset=PRODUCTION,
+        columns=columns, at=row["window_start"],
+    )  # fmt: skip
+    now = {
+        name: select(stats, stats.cells["window_start"].isin(starts).to_numpy())
+        for name, stats in profiles.items()
+    }
+    baseline = inputs.comparison.baseline or load_baseline(store, spec, row["window_start"])
+    then = {name: stats for name, stats in baseline.windows.items() if name in columns}
+    return explain(spec, metric, now, then)
+
+
+def _judged(inputs: JudgeInputs, row: Mapping[str, Any]) -> list[dt.datetime]:
+    """Return the starts of the windows that a verdict is of: those with a value, as it was read."""
+    most = FAMILIES[inputs.family].judged_together(inputs.comparison.work.spec, row["metric"])
+    metrics: pd.DataFrame = inputs.metrics
+    mine = metrics[
+        (metrics["metric"] == row["metric"])
+        & (metrics["slice_key"] == ALL)
+        & (metrics["dataset"] == PRODUCTION)
+        & metrics["value"].notna()
+        & (metrics["window_start"] <= row["window_start"])
+    ]
+    return sorted(set(mine["window_start"]))[-most:]
