@@ -27,14 +27,14 @@ from mlmon_dagster.pipeline.window_facts import (
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, declaration
 from mlmon_dagster.spec.baseline import LIVE
-from mlmon_dagster.spec.metric_registry import AUTO, METRICS, NOVEL, MetricFamily
+from mlmon_dagster.spec.metric_registry import AUTO, NOVEL, MetricFamily
 from mlmon_dagster.spec.monitors import (
     CORRELATION_CHANGE,
     CORRELATION_SHIFT,
     Condition,
     PerformanceMonitor,
 )
-from mlmon_dagster.spec.tasks import estimated, residual
+from mlmon_dagster.spec.tasks import estimated, estimated_of, residual
 from mlmon_dagster.store.state import model_history
 from mlmon_dagster.store.state.window_state import WindowInputs
 
@@ -397,11 +397,6 @@ def _estimate_metrics(spec: ModelSpec) -> Sequence[str]:
     return sorted({name(metric) for metric in named for name in (estimated, residual)})
 
 
-def _missed(metric: str) -> str:
-    """Return the metric that turned out worse than estimated; empty if there is no truth yet."""
-    return next((name for name in METRICS if residual(name) == metric), "")
-
-
 def _missed_over(spec: ModelSpec, metric: str) -> int:
     named = spec.monitors.estimated_performance
     return max((m.over for m in named if residual(m.metric) == metric), default=1)
@@ -494,7 +489,7 @@ FAMILIES: Mapping[str, Family] = {
             is_compared=lambda spec: bool(spec.monitors.estimated_performance),
             compared=partial(_columns, "performance"),
             references=_own_estimate,
-            traced=_missed,
+            traced=estimated_of,
             judged_together=_missed_over,
         ),
         Family(

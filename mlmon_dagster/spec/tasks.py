@@ -249,6 +249,11 @@ def residual(metric: str) -> str:
     return f"{metric}_residual"
 
 
+def estimated_of(metric: str) -> str:
+    """Return the metric that a residual is of; empty if it is none."""
+    return next((name for name in METRICS if residual(name) == metric), "")
+
+
 def estimated_metrics(spec: Declaration) -> tuple[str, ...]:
     """Return the metrics that can be estimated of a model, () if none can.
 

@@ -240,7 +240,7 @@ def _resolve_missing(conn: sa.Connection, model: str, now: dt.datetime) -> None:
     """End the alerts that had no result at all in the last windows their family was judged in."""
     coverage: dict[tuple[str, str], dict[dt.datetime, set[tuple[str, str, str]]]] = {}
     for row in alert_state.load_alerts(conn, model, states=alert_state.ACTIVE).values():
-        if row["family"] == "pipeline" or row["metric"] == METRIC:
+        if row["family"] == "pipeline" or row["metric"] == NO_VERDICT:
             continue
         stream = (row["family"], row["dataset"])
         if stream not in coverage:
@@ -262,7 +262,7 @@ def _end(
     alert_state.append_events(conn, [_event(row, kind, window, None, now) for kind in kinds])
 
 
-METRIC = "no_verdict"
+NO_VERDICT = "no_verdict"
 _AT_ONCE = ("no_baseline",)
 _WHEN_MATURE = ("no_actuals",)
 # Told by other alerts, over by themselves, or known to whoever installed it.
@@ -312,8 +312,8 @@ def _family_result(rows: Sequence[Row], spec: ModelSpec) -> dict[str, object] | 
     return {
         **example,
         "id": max(row["id"] for row in rows),
-        "monitor": f"{example['family']}/{METRIC}",
-        "metric": METRIC,
+        "monitor": f"{example['family']}/{NO_VERDICT}",
+        "metric": NO_VERDICT,
         "column_name": TABLE,
         "status": "WARN" if mute else "OK",
         "value": None,

@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any, Literal
 
 from mlmon_dagster.alerts.messages.slack_text import clean, cut, escape, link, mention, safe
@@ -319,7 +320,9 @@ def _names(views: Sequence[AlertView]) -> list[str]:
 
 
 def _notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:
-    why = list(dict.fromkeys(line for v in views[:MAX_LISTED] for line in v.why))
+    # What explains each alert most comes first, so that none of them takes all the room.
+    ranked = zip_longest(*(view.why for view in views[:MAX_LISTED]))
+    why = list(dict.fromkeys(line for rank in ranked for line in rank if line))
     notes = [
         ("Why", "; ".join(why[:4])),
         ("At once", _at_once(views)),
@@ -459,8 +462,8 @@ def plain_text(message: Message) -> str:
         lines.append(f"    {clean(message.more, MAX_MORE)}")
     for label, text in (*message.notes, *message.links):
         lines.append(f"  {clean(label) + ':':<14} {clean(text, MAX_NOTE)}")
-    for label, command in zip(("More:", ""), message.commands, strict=False):
-        lines.append(f"  {label:<14} {clean(command, MAX_NOTE)}")
+    for place, command in enumerate(message.commands):
+        lines.append(f"  {'' if place else 'More:':<14} {clean(command, MAX_NOTE)}")
     return "\n".join(lines)
 
 

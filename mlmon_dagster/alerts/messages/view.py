@@ -12,10 +12,12 @@ from typing import Any, get_args
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
+from mlmon_dagster.alerts.lifecycle.apply_results import NO_VERDICT
 from mlmon_dagster.monitors import wording
 from mlmon_dagster.spec.metric_registry import MetricFamily
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.tasks import estimated_of
 from mlmon_dagster.store.state.statements import Row
 
 MAX_SLICES = 3
@@ -98,7 +100,7 @@ class AlertView:
         return str(end.astimezone(ZoneInfo(self.zone)).date())
 
     @property
-    def why(self) -> tuple[str, ...]:
+    def why(self) -> list[str]:
         """What explains it, the most important first.
 
         The sentence of the trace of its window, if there is one; then slices, unseen values, files.
@@ -108,10 +110,7 @@ class AlertView:
         lines += [self._slice(item) for item in explain.get("worst_slices", ())[:MAX_SLICES]]
         where = "" if column == TABLE else f" of {column}"
         named = [(label, explain[key]) for key, label in _NAMED.items() if explain.get(key)]
-        return (
-            *lines,
-            *(f"{label}{where} {', '.join(list(map(str, v))[:5])}" for label, v in named),
-        )
+        return lines + [f"{label}{where} {', '.join(list(map(str, v))[:5])}" for label, v in named]
 
     def _slice(self, item: Mapping[str, Any]) -> str:
         """Write a slice with the metric that it is worse in, its baseline and size."""
@@ -244,19 +243,29 @@ def commands_of(views: Sequence[AlertView]) -> tuple[str, ...]:
         views: Not empty.
     """
     model, family = views[0].row["model"], views[0].row["family"]
-    days = ["--from", min(v.first_day for v in views), "--to", max(v.last_day for v in views)]
-    commands = []
-    if family not in _WITHOUT_NUMBERS:
-        commands.append(["mlmon", "metrics", model, *_only(views), *days])
-    if family in _TRACED:
-        commands.append(["mlmon", "trace", model, *_only(views)[:2], *days])
-    if family not in _WITHOUT_ROWS:
-        commands.append(["mlmon", "rows", views[0].row["fingerprint"][:SHORT_ID]])
+    judged = [v for v in views if v.row["metric"] != NO_VERDICT]
+    commands = _of_numbers(model, family, judged) if judged else []
+    if len(judged) < len(views):
+        commands += [["mlmon", "model", "status", model], ["mlmon", "doctor"]]
     return tuple(" ".join(shlex.quote(word) for word in words) for words in commands)
 
 
-def _only(views: Sequence[AlertView]) -> list[str]:
+def _of_numbers(model: str, family: str, views: Sequence[AlertView]) -> list[list[str]]:
+    days = ["--from", min(v.first_day for v in views), "--to", max(v.last_day for v in views)]
     metrics = {v.row["metric"] for v in views}
+    metric = metrics.pop() if len(metrics) == 1 else ""
     columns = {v.row["column_name"] for v in views} - {TABLE}
-    words = ["--metric", metrics.pop()] if len(metrics) == 1 else []
-    return words + (["--column", columns.pop()] if len(columns) == 1 else [])
+    column = ["--column", columns.pop()] if len(columns) == 1 else []
+    commands = []
+    if family not in _WITHOUT_NUMBERS:
+        commands.append(["mlmon", "metrics", model, *_named(metric), *column, *days])
+    traced = metric if family in _TRACED else estimated_of(metric)
+    if traced or family in _TRACED:
+        commands.append(["mlmon", "trace", model, *_named(traced), *days])
+    if family not in _WITHOUT_ROWS:
+        commands.append(["mlmon", "rows", views[0].row["fingerprint"][:SHORT_ID]])
+    return commands
+
+
+def _named(metric: str) -> list[str]:
+    return ["--metric", metric] if metric else []
