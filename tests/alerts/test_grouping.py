@@ -519,3 +519,33 @@ def test_models_that_were_not_asked_for_are_left_alone(store: Store) -> None:
 
     news = result(2), result(2, model="other")
     assert settle(store, [spec_of("other")], day(9), *news) == 1
+
+
+def test_without_a_verdict_the_commands_are_those_that_help(store: Store) -> None:
+    row = result(
+        1,
+        "NO_DATA",
+        family="performance",
+        metric="roc_auc",
+        column_name=":table",
+        reason="no_baseline",
+        message="ROC AUC cannot be judged: there is no baseline.",
+    )
+    settle(store, SPECS, day(2), row)
+
+    (text,) = texts(store)
+    assert "no_verdict" not in text
+    assert text.splitlines()[-2:] == [
+        "  More:          mlmon model status credit",
+        "                 mlmon doctor",
+    ]
+
+
+def test_a_missed_estimate_offers_the_trace_of_what_was_estimated(store: Store) -> None:
+    row = result(1, family="estimated_performance", metric="roc_auc_residual", column_name=":table")
+    settle(store, SPECS, day(2), row)
+
+    (text,) = texts(store)
+    assert "mlmon metrics credit --metric roc_auc_residual --from" in text
+    assert "mlmon trace credit --metric roc_auc --from 2024-01-01 --to 2024-01-02" in text
+    assert f"mlmon rows {only_alert(store)['fingerprint'][:8]}" in text
