@@ -75,12 +75,34 @@ class Access:
         Raises:
             Problem: If it may not.
         """
+        token = await self._token(authorization, host)
+        if token is None:
+            return ""
+        if model is not None and not token.opens(model):
+            raise Problem("forbidden", f"Token {token.id} is for another model.")
+        return token.id
+
+    async def sees(self, authorization: str, host: str) -> Callable[[str], bool]:
+        """Let a request for numbers through; return what says which models it may see.
+
+        Args:
+            authorization: The header's value.
+            host: The header's value.
+
+        Raises:
+            Problem: If it may see nothing.
+        """
+        token = await self._token(authorization, host)
+        return (lambda _model: True) if token is None else token.opens
+
+    async def _token(self, authorization: str, host: str) -> Token | None:
+        """Return the valid token of a request; None if it needs none."""
         await self._refresh()
         if not self.needs_token:
             # Else a page in a browser could reach this server under a name of its own.
             if _without_port(host) not in self._hosts:
                 raise Problem("wrong_host", "Use localhost, or 127.0.0.1.")
-            return ""
+            return None
         scheme, _, presented = authorization.partition(" ")
         token = collect_tokens.find(self._known, presented.strip())
         if scheme.lower() != "bearer" or token is None:
@@ -89,9 +111,7 @@ class Access:
         if state != "active":
             found = f"Token {token.id} is {state}. {_HOW}"
             raise Problem("unauthenticated", found, headers=_CHALLENGE)
-        if model is not None and not token.opens(model):
-            raise Problem("forbidden", f"Token {token.id} is for another model.")
-        return token.id
+        return token
 
     async def _refresh(self) -> None:
         if time.monotonic() - self._read_at < FRESH_SECONDS:
@@ -220,6 +240,10 @@ class Pressure:
         if n_files >= self._max_files:
             found = f"{n_files:,} files wait for ingest; does 'mlmon ingest {target.model}' run?"
             raise _overloaded(found, 30)
+
+    def waiting(self) -> dict[Target, int]:
+        """Return how many collected files of each stream wait for ingest."""
+        return dict(self._n_files)
 
     def problems(self) -> list[str]:
         """Return why some stream takes nothing now."""

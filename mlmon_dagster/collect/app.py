@@ -8,13 +8,16 @@ import logging
 import resource
 import ssl
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import sqlalchemy as sa
 import uvicorn
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -28,8 +31,14 @@ from mlmon_dagster.collect.collector import Ask, Collector
 from mlmon_dagster.collect.landing import Target
 from mlmon_dagster.collect.openapi import CONTENT_POLICY, describe, page
 from mlmon_dagster.collect.problem import Problem, json_response
+from mlmon_dagster.errors import StoreError
 from mlmon_dagster.ingest.faults import shown
 
+# Accepted media types, whether a model may be seen, families of the server, whether to zip
+# -> body and headers of the answer.
+Numbers = Callable[
+    [str, Callable[[str], bool], Sequence[Metric], bool], tuple[bytes, Mapping[str, str]]
+]
 _LOG = logging.getLogger("mlmon_dagster.collect")
 _MOST_KEY = 255
 _MOST_HEAD = 1 << 16  # bytes
@@ -43,14 +52,24 @@ class App:
         is_draining: Set before the end: new requests are answered 503.
     """
 
-    def __init__(self, collector: Collector, access: Access, pressure: Pressure) -> None:
+    def __init__(
+        self,
+        collector: Collector,
+        access: Access,
+        pressure: Pressure,
+        numbers: Numbers | None = None,
+    ) -> None:
         self._collector, self._access, self._pressure = collector, access, pressure
+        self._numbers = numbers
+        self._n_answers: Counter[int] = Counter()
+        self._n_rows: Counter[Target] = Counter()
         self.is_draining = False
         self.asgi = Starlette(
             routes=[
                 Route("/v1/models/{model}/{stream}", self._post, methods=["POST"]),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
+                Route("/metrics", self._metrics),
                 Route("/openapi.json", self._openapi),
                 Route("/docs", self._docs),
             ],
@@ -68,6 +87,15 @@ class App:
         await asyncio.to_thread(self._collector.close)
 
     async def _post(self, request: Request) -> Response:
+        try:
+            answer = await self._told(request)
+        except Problem as problem:
+            self._n_answers[problem.status] += 1
+            raise
+        self._n_answers[answer.status_code] += 1
+        return answer
+
+    async def _told(self, request: Request) -> Response:
         try:
             return await self._take(request)
         except Problem as problem:
@@ -102,6 +130,8 @@ class App:
             with self._pressure.room_for(target, who):
                 ask = Ask(target, form, body, caller, key, takes_part)
                 answer, is_repeat = await self._collector.take(ask)
+        if not is_repeat:
+            self._n_rows[target] += int(str(answer["accepted"]))
         return json_response(answer, 202, {"idempotent-replayed": "true"} if is_repeat else None)
 
     def _target(self, model: str, stream: str) -> Target:
@@ -144,6 +174,41 @@ class App:
         if problems:
             return json_response({"status": "not ready", "reasons": problems}, 503)
         return json_response({"status": "ok"})
+
+    async def _metrics(self, request: Request) -> Response:
+        headers = request.headers
+        sees = await self._access.sees(headers.get("authorization", ""), headers.get("host", ""))
+        if self._numbers is None:
+            raise Problem("not_found", "This server was started without numbers.")
+        zipped = "gzip" in headers.get("accept-encoding", "")
+        accept, own = headers.get("accept", ""), self._own_numbers()
+        try:
+            body, about = await asyncio.to_thread(self._numbers, accept, sees, own, zipped)
+        except (sa.exc.SQLAlchemyError, StoreError) as error:
+            _LOG.warning("numbers cannot be read: %s", type(error).__name__)
+            later = {"retry-after": "30"}
+            raise Problem("not_read", "The database does not answer.", headers=later) from None
+        return Response(body, headers=about)
+
+    def _own_numbers(self) -> list[Metric]:
+        """Return what this process has counted since it began, and what waits in its folders."""
+        requests = CounterMetricFamily(
+            "mlmon_collect_requests", "Requests answered, by status.", labels=["status"]
+        )
+        for status, n in sorted(self._n_answers.items()):
+            requests.add_metric([str(status)], n)
+        rows = CounterMetricFamily(
+            "mlmon_collect_rows", "Rows accepted.", labels=["model", "stream"]
+        )
+        files = GaugeMetricFamily(
+            "mlmon_collect_files_waiting", "Collected files not ingested yet.",
+            labels=["model", "stream"],
+        )  # fmt: skip
+        for target in self._collector.targets.values():
+            rows.add_metric([target.model, target.stream], self._n_rows[target])
+        for target, n in self._pressure.waiting().items():
+            files.add_metric([target.model, target.stream], n)
+        return [requests, rows, files]
 
     async def _description(self, request: Request) -> dict[str, object]:
         """Describe the models that the caller may push to; without a token none is named."""

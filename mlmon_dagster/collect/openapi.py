@@ -20,7 +20,7 @@ _TYPES: Final[dict[Kind, dict[str, object]]] = {
     "boolean": {"type": "boolean"},
     "text": {"type": ["string", "number", "boolean"]},
 }
-_HEADERS_ONLY: Final = {"not_found", "method_not_allowed"}
+_HEADERS_ONLY: Final = {"not_found", "method_not_allowed", "not_read"}
 CONTENT_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
@@ -59,6 +59,7 @@ def describe(judges: Sequence[Judge], limits: Limits, *, needs_token: bool) -> d
             "parameters": [_path("model"), _path("stream"), *_PARAMETERS]
         }}  # fmt: skip
     paths["/healthz"] = {"get": _probe("Does the server live?")}
+    paths["/metrics"] = {"get": _numbers()}
     paths["/readyz"] = {"get": _probe("Is there room?", {"503": _answer("No", "Probed")})}
     document: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -144,6 +145,18 @@ def _probe(summary: str, others: Mapping[str, object] | None = None) -> dict[str
     # Probes of load balancers have no token; an empty list takes the document's demand back.
     responses = {"200": _answer("Yes", "Probed"), **(others or {})}
     return {"summary": summary, "security": [], "responses": responses}
+
+
+def _numbers() -> dict[str, object]:
+    text = {"schema": {"type": "string"}}
+    kinds = ("application/openmetrics-text", "text/plain")
+    refusals = {
+        status: answer
+        for status, answer in _problem_responses().items()
+        if status in ("401", "403", "503")
+    }
+    answer = {"description": "The numbers", "content": dict.fromkeys(kinds, text)}
+    return {"summary": "Numbers for Prometheus", "responses": {"200": answer, **refusals}}
 
 
 def _problem_responses() -> dict[str, Any]:

@@ -28,6 +28,7 @@ PROBLEMS: Final = {
     "key_reused": (422, "The Idempotency-Key was used for another body"),
     "overloaded": (429, "Too much is waiting"),
     "failed": (500, "The server failed"),
+    "not_read": (503, "The numbers cannot be read"),
     "not_stored": (503, "The events could not be stored"),
     "shutting_down": (503, "The server is about to stop"),
 }

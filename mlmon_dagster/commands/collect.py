@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlmon_dagster.commands.options import spec_of, specs_of
+from mlmon_dagster.commands.options import models_of, spec_of, specs_of
 from mlmon_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def _serve(project: Project, options: dict[str, Any]) -> None:
     from mlmon_dagster.collect.app import App, Listening, make_server
     from mlmon_dagster.collect.collector import Collector, Limits
     from mlmon_dagster.collect.landing import Committer, prepare, targets_of
+    from mlmon_dagster.report.openmetrics import Exporter
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("mlmon_dagster.collect").setLevel(logging.INFO)
@@ -110,7 +111,8 @@ def _serve(project: Project, options: dict[str, Any]) -> None:
     for problem in problems:
         click.echo(f"not collected: {problem}", err=True)
     click.echo(f"Listening on {scheme}://{options['host']}:{options['port']}, see /docs")
-    server = make_server(App(collector, access, pressure), listening)
+    exporter = Exporter(project.store, lambda: models_of(project), project.now)
+    server = make_server(App(collector, access, pressure, exporter.answer), listening)
     try:
         server.run()
     except SystemExit:

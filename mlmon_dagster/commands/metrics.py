@@ -1,4 +1,4 @@
-"""``mlmon metrics``: the newest metrics as a table, CSV or JSON."""
+"""``mlmon metrics``: the newest metrics as a table, CSV, JSON or OpenMetrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlmon_dagster.commands.options import as_of, period, spec_of
-from mlmon_dagster.pipeline.asked import query_metrics
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline.asked import moments_of, query_metrics
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.text_table import harmless, text_table
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlmon_dagster.project import Project
+    from mlmon_dagster.spec import ModelSpec
 
 SHOWN = [
     "window",
@@ -59,14 +61,49 @@ SHOWN = [
 )
 @period
 @as_of
-@click.option("--format", "format_", type=click.Choice(["table", "csv", "json"]), default="table")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "csv", "json", "openmetrics"]),
+    default="table",
+    help="openmetrics: numbers and verdicts, to backfill Prometheus.",
+)
 @click.pass_obj
 def metrics(project: Project, /, model: str, format_: str, **wanted: Any) -> None:
     """Show the newest metrics of MODEL, or those of a past moment, bit for bit."""
-    frame = query_metrics(project, spec_of(project, model), **wanted)
+    from mlmon_dagster.report.openmetrics import history
+
+    spec = spec_of(project, model)
+    if format_ == "openmetrics" and (wanted["granularity"] or wanted["as_of"]):
+        raise ConfigError("openmetrics is the newest history, in the model's own windows.")
+    frame = query_metrics(project, spec, **wanted)
+    if format_ == "openmetrics":
+        for piece in history(frame, _verdicts_beside(project, spec, frame, wanted)):
+            click.echo(piece, nl=False)
+        return
     click.echo(render(frame, format_))
     if frame.empty:
         click.echo("mlmon: no such metrics; see which there are without filters.", err=True)
+
+
+def _verdicts_beside(
+    project: Project, spec: ModelSpec, frame: pd.DataFrame, wanted: dict[str, Any]
+) -> pd.DataFrame:
+    """Return the verdicts on the metrics that were asked for."""
+    from mlmon_dagster.store.state import monitor_results
+
+    start, end = moments_of(spec, wanted["first"], wanted["last"])
+    found = monitor_results.newest(project.store.state, spec.model, start, end)
+    found = found[found["dataset"] == wanted["dataset"]]
+    if wanted["metric"]:
+        found = found[found["metric"].isin(wanted["metric"])]
+    if wanted["column"]:
+        found = found[found["column_name"].isin(wanted["column"])]
+    if wanted["slice_"]:
+        parts = frame[["slice_key", "slice_value"]].drop_duplicates()
+        found = found.merge(parts, on=["slice_key", "slice_value"])
+    verdicts: pd.DataFrame = found
+    return verdicts
 
 
 def render(frame: pd.DataFrame, format_: str) -> str:

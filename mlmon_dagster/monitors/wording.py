@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
+from typing import Any
 
 from mlmon_dagster.spec import Condition
-from mlmon_dagster.spec.metric_registry import METRICS
+from mlmon_dagster.spec.metric_registry import METRICS, is_loss
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import estimated, residual
 
+_THRESHOLD = re.compile(r"(above|below|beyond|drop) (-?[\d,.]+(?:e[+-]?\d+)?)")
 NAMES = {
     "null_rate": "Null share",
     "nan_rate": "Share of not-a-number values",
@@ -130,3 +134,24 @@ def threshold(condition: Condition) -> str:
     """Write a condition as text."""
     side = "above" if condition.above is not None else "below"
     return f"{side} {number(condition.bound)}"
+
+
+def limit_of(result: Mapping[str, Any]) -> float | None:
+    """Return the value beyond which a result would have failed; None if that is no value.
+
+    Args:
+        result: ``threshold`` as text, such as ``above 0.10``, ``beyond 0.10`` (on the side of
+            ``value``) or ``drop 0.05``, which is held against ``baseline_value``.
+    """
+    match = _THRESHOLD.fullmatch(result["threshold"])
+    if match is None:
+        return None
+    bound = float(match[2].replace(",", ""))
+    if match[1] == "beyond":
+        return math.copysign(bound, result["value"])
+    if match[1] != "drop":
+        return bound
+    if result["baseline_value"] is None:
+        return None
+    sign = 1 if is_loss(result["metric"]) else -1
+    return float(result["baseline_value"] + sign * bound)

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NONE = "\N{EN DASH}"
-_LOOK_BACK = 40  # windows in which a family's last verdict is looked for
 _LENGTH: dict[Granularity, dt.timedelta] = {
     "hour": dt.timedelta(hours=1),
     "day": dt.timedelta(days=1),
@@ -90,7 +89,7 @@ def standing_of(store: Store, spec: ModelSpec, now: dt.datetime) -> list[Standin
     family keeps its last verdict when its data has ended.
     """
     last = monitor_results.last_windows(store.state, spec.model, end=now)
-    back = _LOOK_BACK * _LENGTH[spec.time.granularity]
+    back = monitor_results.LOOK_BACK * _LENGTH[spec.time.granularity]
     found = []
     for family in FAMILIES:
         if family not in last:

@@ -197,6 +197,13 @@ def all_alerts(conn: sa.Connection, model: str | None) -> dict[str, Row]:
     return {row["fingerprint"]: row for row in fetch(conn, query)}
 
 
+def firing(conn: sa.Connection) -> list[Row]:
+    """Return the alerts of all models that fire, muted ones too."""
+    c = alert.c
+    query = sa.select(alert).where(c.state.in_(ACTIVE))
+    return fetch(conn, query.order_by(c.model, c.monitor, c.slice_key, c.slice_value))
+
+
 def all_events(conn: sa.Connection, model: str | None) -> dict[str, list[Row]]:
     """Return the transitions of one or every model by fingerprint, oldest first."""
     query = sa.select(alert_event).join(alert, alert.c.fingerprint == alert_event.c.fingerprint)

@@ -16,7 +16,9 @@ from mlmon_dagster.collect.admission import Access, Pressure
 from mlmon_dagster.collect.app import App, Listening, make_server
 from mlmon_dagster.collect.collector import Collector, Limits
 from mlmon_dagster.collect.landing import Committer, targets_of
+from mlmon_dagster.report.openmetrics import Exporter
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.loader import Models
 from mlmon_dagster.store import Store
 from tests.push.worlds import NOW, push_spec
 
@@ -89,6 +91,7 @@ def running(
     linger: float = 0.0,
     drain: float = 0.0,
     max_connections: int = 1_000,
+    declared: Callable[[], Models] | None = None,
 ) -> Iterator[Running]:
     """Run a collector."""
     spec = spec or push_spec()
@@ -101,7 +104,9 @@ def running(
         targets.values(), store.state, max_in_flight=max_in_flight, min_free=min_free,
         max_files=max_files,
     )  # fmt: skip
-    app = App(collector, access, pressure)
+    models = declared or (lambda: Models((spec,)))
+    exporter = Exporter(store, models, lambda: NOW)
+    app = App(collector, access, pressure, exporter.answer)
     head = limits.head_seconds if limits else 10.0
     listening = Listening(host, 0, head, max_connections, drain_seconds=drain)
     server = make_server(app, listening)

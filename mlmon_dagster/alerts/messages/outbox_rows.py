@@ -11,7 +11,6 @@ import datetime as dt
 import hashlib
 import html
 import json
-import math
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -31,9 +30,8 @@ from mlmon_dagster.alerts.messages.message import (
 )
 from mlmon_dagster.alerts.messages.slack_text import clean, cut, escape, problems
 from mlmon_dagster.alerts.messages.view import AlertView, number, worst_first
-from mlmon_dagster.spec.metric_registry import is_loss
+from mlmon_dagster.monitors.wording import limit_of
 from mlmon_dagster.store.state.monitor_results import series
-from mlmon_dagster.store.state.statements import Row
 
 PLOT = "plot"
 FALLBACK = "|fallback"  # ends the group of a copy
@@ -43,7 +41,6 @@ Draw = Callable[[Mapping[str, object]], bytes]
 MAX_CURVES = 3
 MAX_WINDOWS = 60
 _FAILED = ("WARN", "ERROR")
-_THRESHOLD = re.compile(r"(above|below|beyond|drop) (-?[\d,.]+(?:e[+-]?\d+)?)")
 _PLOT_TITLE = 120
 _ALT = 900
 
@@ -300,27 +297,6 @@ def _curve(conn: sa.Connection, view: AlertView) -> dict[str, object] | None:
         "limit": limit_of(judged),
         "is_share": row["metric"].endswith("_rate"),
     }
-
-
-def limit_of(result: Row) -> float | None:
-    """Return the value beyond which a result would have failed; None if that is no value.
-
-    Args:
-        result: ``threshold`` as text, such as ``above 0.10``, ``beyond 0.10`` (on the side of
-            ``value``) or ``drop 0.05``, which is held against ``baseline_value``.
-    """
-    match = _THRESHOLD.fullmatch(result["threshold"])
-    if match is None:
-        return None
-    bound = float(match[2].replace(",", ""))
-    if match[1] == "beyond":
-        return math.copysign(bound, result["value"])
-    if match[1] != "drop":
-        return bound
-    if result["baseline_value"] is None:
-        return None
-    sign = 1 if is_loss(result["metric"]) else -1
-    return float(result["baseline_value"] + sign * bound)
 
 
 def _alt(view: AlertView, curve: Mapping[str, Any]) -> str:

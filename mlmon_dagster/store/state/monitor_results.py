@@ -16,6 +16,7 @@ from mlmon_dagster.store.state.statements import Row, fetch, insert_or_ignore, r
 if TYPE_CHECKING:
     import pandas as pd
 
+LOOK_BACK = 40  # windows in which a family's last verdict is looked for
 _IDENTITY = ("model", "monitor", "dataset", "slice_key", "slice_value", "window_start")
 
 
@@ -89,6 +90,49 @@ def newest(
             table.c.window_start, table.c.monitor, table.c.slice_key, table.c.slice_value
         ),
     )
+
+
+def standing(engine: sa.Engine, model: str, now: datetime) -> list[Row]:
+    """Return the verdicts of each family on its newest window that could be judged.
+
+    Of a family none of whose newest 40 windows could be judged, those on the newest one, which say
+    NO_DATA. Families that have said nothing for 80 windows are absent.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        now: Windows that start before this moment.
+
+    Returns:
+        Rows of ``monitor_result`` about production, those about everything before those of slices.
+    """
+    c = monitor_result.c
+    mine = [c.model == model, c.dataset == PRODUCTION, c.window_start < now]
+    last_one = sa.select(c.window_start, c.window_end).where(*mine)
+    with engine.connect() as conn:
+        last = conn.execute(last_one.order_by(c.window_start.desc()).limit(1)).first()
+        if last is None:
+            return []
+        back = LOOK_BACK * (last.window_end - last.window_start)
+        judged = sa.case((c.status != "NO_DATA", c.window_start))
+        families = conn.execute(
+            sa.select(c.family, sa.func.max(c.window_start), sa.func.max(judged))
+            .where(*mine, c.slice_key == ALL, c.window_start >= last.window_start - 2 * back)
+            .group_by(c.family)
+        ).all()
+        chosen = {
+            family: judged if judged is not None and judged >= newest - back else newest
+            for family, newest, judged in families
+        }
+        ids = (
+            sa.select(sa.func.max(c.id))
+            .where(*mine, c.window_start.in_(set(chosen.values())))
+            .group_by(*(c[name] for name in _IDENTITY))
+        )
+        rows = fetch(conn, sa.select(monitor_result).where(c.id.in_(ids)))
+    rows = [row for row in rows if row["window_start"] == chosen.get(row["family"])]
+    names = ("monitor", "slice_key", "slice_value")
+    return sorted(rows, key=lambda row: (row["slice_key"] != ALL, *(row[n] for n in names)))
 
 
 def versions(

@@ -73,6 +73,13 @@ def beat(engine: sa.Engine, name: str, at: dt.datetime, note: str = "") -> None:
         upsert(conn, heartbeat, [{"name": name, "beat_at": at, "note": note}])
 
 
+def beats(engine: sa.Engine) -> dict[str, dt.datetime]:
+    """Return when each part last did its work; parts that never did are absent."""
+    with engine.connect() as conn:
+        query = sa.select(heartbeat.c.name, heartbeat.c.beat_at)
+        return {name: at for name, at in conn.execute(query)}
+
+
 def last_beat(engine: sa.Engine, name: str) -> dt.datetime | None:
     """Return when a part last did its work; None if it never did."""
     with engine.connect() as conn:

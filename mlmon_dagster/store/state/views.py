@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from mlmon_dagster.store.state import schema
 from mlmon_dagster.store.state.schema import UtcDateTime
+from mlmon_dagster.store.state.statements import Row, fetch
 
 _VIEWS = sa.MetaData()  # apart, since tables are created from the other one
 
@@ -66,3 +67,31 @@ mlmon_window = sa.Table(
 )
 
 VIEWS = (mlmon_metric, mlmon_monitor, mlmon_alert, mlmon_window)
+
+
+def newest_windows(engine: sa.Engine) -> list[Row]:
+    """Return the newest window with predictions of every model, and how many windows wait.
+
+    Returns:
+        ``model``, ``n_waiting`` (windows whose newest inputs are not computed yet), and of the
+        newest window ``window_end``, ``n`` and ``actual_coverage``, null if there is none.
+    """
+    c = mlmon_window.c
+    newest = (
+        sa.select(
+            c.model,
+            sa.func.max(sa.case((c.n > 0, c.window_start))).label("window_start"),
+            sa.func.sum(1 - c.is_current).label("n_waiting"),
+        )
+        .group_by(c.model)
+        .subquery()
+    )
+    query = sa.select(
+        newest.c.model, newest.c.n_waiting, c.window_end, c.n, c.actual_coverage
+    ).outerjoin_from(
+        newest,
+        mlmon_window,
+        sa.and_(newest.c.model == c.model, newest.c.window_start == c.window_start),
+    )
+    with engine.connect() as conn:
+        return fetch(conn, query.order_by(newest.c.model))

@@ -1,0 +1,333 @@
+"""Numbers for Prometheus: what monitors judged, what fires, how the machinery is, in OpenMetrics.
+
+A window's numbers carry no time of their own, since Prometheus refuses late ones: the end of the
+window is a series. NO_DATA is a series too, and has no status, so that it never looks healthy.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.exposition import generate_latest
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from mlmon_dagster.monitors.wording import limit_of
+from mlmon_dagster.spec import Models
+from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.store import Store, alert_state
+from mlmon_dagster.store.outbox import outbox_health
+from mlmon_dagster.store.state import manifest, monitor_results, state_marks, views
+from mlmon_dagster.store.state.statements import Row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FRESH_SECONDS = 30.0
+_STATUS = {"OK": 0.0, "WARN": 1.0, "ERROR": 2.0}
+_ABOUT = {
+    "mlmon_metric": "A stored metric of a window.",
+    "mlmon_metric_lower": "Lower end of the 95 % interval of a stored metric.",
+    "mlmon_metric_upper": "Upper end of the 95 % interval of a stored metric.",
+    "mlmon_monitor_status": "Verdict on the newest window: 0 OK, 1 WARN, 2 ERROR; none is NO_DATA.",
+    "mlmon_monitor_no_data": "1 where a monitor could not judge its newest window.",
+    "mlmon_monitor_value": "What the monitor judged, in the unit of its metric.",
+    "mlmon_monitor_limit": "Where the monitor would fail, rounded as messages show it.",
+    "mlmon_monitor_excess": "Distance to the limit in units of it: -1 nothing, 0 at it, 1 twice.",
+    "mlmon_monitor_baseline": "The baseline's value of what was judged.",
+    "mlmon_monitor_rows": "Rows that the verdict rests on.",
+    "mlmon_monitor_info": "What the monitor's limit is, and who owns it.",
+    "mlmon_family_window_end_timestamp_seconds": "End of the window of a family's verdicts.",
+    "mlmon_window_end_timestamp_seconds": "End of a model's newest window with predictions.",
+    "mlmon_window_predictions": "Predictions of a model's newest window.",
+    "mlmon_window_actual_coverage": "Share of that window's ground truth that has come.",
+    "mlmon_windows_waiting": "Windows whose newest inputs are not computed yet.",
+    "mlmon_model_broken": "1 for a file of models/ that does not load.",
+    "mlmon_alert_firing": "1 while an alert fires; muted says why nobody was told.",
+    "mlmon_ingest_files_waiting": "Landing files of a stream that are not read yet.",
+    "mlmon_outbox_waiting": "Messages that are not delivered yet.",
+    "mlmon_outbox_oldest_timestamp_seconds": "When the oldest of them was written.",
+    "mlmon_outbox_dead": "Messages that were refused for good.",
+    "mlmon_last_tick_timestamp_seconds": "When a part of the machinery last did its work.",
+    "mlmon_left_out_monitors": "Monitors of a model that are not exported, there being too many.",
+    "mlmon_left_out_alerts": "Firing alerts that are not exported, there being too many.",
+    "mlmon_snapshot_timestamp_seconds": "When these numbers were read from the database.",
+}
+_COMMON = ("metric", "column_name", "slice_key", "slice_value")
+MONITOR_LABELS = ("model", "monitor", "family", *_COMMON)
+METRIC_LABELS = ("model", "dataset", "model_version", *_COMMON)
+_END = b"# EOF\n"
+Sees = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much is exported at most; what is left out is counted in series of its own.
+
+    Attributes:
+        of_model: Monitors of a model; those of everything come before those of slices.
+        in_all: Monitors of all models.
+        alerts: Alerts that fire.
+    """
+
+    of_model: int = 500
+    in_all: int = 50_000
+    alerts: int = 5_000
+
+
+@dataclass
+class Families:
+    """Metric families in the making."""
+
+    found: dict[str, Metric] = field(default_factory=dict)
+
+    def add(
+        self,
+        name: str,
+        value: float | None,
+        labels: Mapping[str, str],
+        when: dt.datetime | None = None,
+    ) -> None:
+        """Add a sample; no value is no sample."""
+        if value is None or value != value:
+            return
+        family = self.found.setdefault(name, Metric(name, _ABOUT[name], "gauge"))
+        stamp = None if when is None else when.timestamp()
+        family.add_sample(name, dict(labels), float(value), stamp)
+
+    def add_verdict(self, row: Row, when: dt.datetime | None = None) -> None:
+        """Add what a verdict says; of NO_DATA only that, and why."""
+        labels = _monitor_labels(row)
+        if row["status"] not in _STATUS:
+            self.add("mlmon_monitor_no_data", 1.0, labels | {"reason": row["reason"]}, when)
+            return
+        self.add("mlmon_monitor_status", _STATUS[row["status"]], labels, when)
+        for name, column in (("value",) * 2, ("excess",) * 2, ("baseline", "baseline_value")):
+            self.add(f"mlmon_monitor_{name}", row[column], labels, when)
+        self.add("mlmon_monitor_limit", limit_of(row), labels, when)
+        self.add("mlmon_monitor_rows", row["n"], labels, when)
+
+
+def _monitor_labels(row: Row) -> dict[str, str]:
+    texts = (row[name] for name in MONITOR_LABELS)
+    return dict(zip(_names(MONITOR_LABELS), _labels(texts), strict=True))
+
+
+def _names(columns: Iterable[str]) -> list[str]:
+    return [column.removesuffix("_name") for column in columns]
+
+
+def snapshot(
+    store: Store, models: Models, now: dt.datetime, read_at: float, bounds: Bounds = Bounds()
+) -> list[Metric]:
+    """Read what is exported of some models.
+
+    Args:
+        store: The store.
+        models: What is declared; of other models in the database nothing is said.
+        now: Windows that start before this moment.
+        read_at: Real time of reading, in seconds since 1970.
+        bounds: How much at most.
+    """
+    families = Families()
+    names = sorted(spec.model for spec in models.specs)
+    room = bounds.in_all
+    for name in names:
+        rows = monitor_results.standing(store.state, name, now)
+        kept = rows[: min(bounds.of_model, room)]
+        room -= len(kept)
+        for row in kept:
+            families.add_verdict(row)
+            about = {"threshold": row["threshold"], "owner": row["owner"]}
+            families.add("mlmon_monitor_info", 1.0, _monitor_labels(row) | about)
+        for family, end in sorted({(row["family"], row["window_end"]) for row in rows}):
+            of_family = {"model": name, "family": family}
+            families.add("mlmon_family_window_end_timestamp_seconds", end.timestamp(), of_family)
+        families.add("mlmon_left_out_monitors", len(rows) - len(kept), {"model": name})
+    for broken in models.broken:
+        families.add("mlmon_model_broken", 1.0, {"model": broken.name})
+    _add_windows(families, store, set(names))
+    _add_alerts(families, store, bounds.alerts)
+    _add_health(families, store, read_at)
+    return list(families.found.values())
+
+
+def _add_windows(families: Families, store: Store, names: set[str]) -> None:
+    for row in views.newest_windows(store.state):
+        if row["model"] not in names:
+            continue
+        labels = {"model": row["model"]}
+        families.add("mlmon_windows_waiting", row["n_waiting"], labels)
+        if row["window_end"] is None:
+            continue
+        end = row["window_end"].timestamp()
+        families.add("mlmon_window_end_timestamp_seconds", end, labels)
+        families.add("mlmon_window_predictions", row["n"], labels)
+        families.add("mlmon_window_actual_coverage", row["actual_coverage"], labels)
+
+
+def _add_alerts(families: Families, store: Store, most: int) -> None:
+    with store.state.connect() as conn:
+        rows = alert_state.firing(conn)
+    for row in rows[:most]:
+        families.add(
+            "mlmon_alert_firing",
+            1.0,
+            _monitor_labels(row)
+            | {"severity": row["severity"], "muted": row["muted_reason"].partition(":")[0]},
+        )
+    families.add("mlmon_left_out_alerts", max(len(rows) - most, 0), {})
+
+
+def _add_health(families: Families, store: Store, read_at: float) -> None:
+    for model, streams in sorted(manifest.load_backlogs(store.state).items()):
+        for stream, backlog in sorted(streams.items()):
+            of_stream = {"model": model, "stream": stream}
+            families.add("mlmon_ingest_files_waiting", backlog.n, of_stream)
+    outbox = outbox_health(store.state)
+    families.add("mlmon_outbox_waiting", outbox.n_waiting, {})
+    families.add("mlmon_outbox_dead", outbox.n_dead, {})
+    if outbox.oldest_waiting_at is not None:
+        oldest = outbox.oldest_waiting_at.timestamp()
+        families.add("mlmon_outbox_oldest_timestamp_seconds", oldest, {})
+    for part, at in sorted(state_marks.beats(store.state).items()):
+        families.add("mlmon_last_tick_timestamp_seconds", at.timestamp(), {"part": part})
+    families.add("mlmon_snapshot_timestamp_seconds", read_at, {})
+
+
+class Exporter:
+    """Answers scrapes from a snapshot, which is read again when it is old.
+
+    Args:
+        store: The store.
+        declared: Reads what is declared.
+        now: The clock that windows go by.
+        fresh_seconds: How long a snapshot is answered from.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        declared: Callable[[], Models],
+        now: Callable[[], dt.datetime],
+        fresh_seconds: float = FRESH_SECONDS,
+    ) -> None:
+        self._store, self._declared, self._now = store, declared, now
+        self._fresh_seconds = fresh_seconds
+        self._lock = threading.Lock()
+        self._snapshot: list[Metric] = []
+        self._read_at = float("-inf")
+
+    def answer(
+        self, accept: str, sees: Sees, others: Iterable[Metric] = (), zipped: bool = False
+    ) -> tuple[bytes, dict[str, str]]:
+        """Return the body of an answer and its headers.
+
+        Args:
+            accept: The header of the request: OpenMetrics, or Prometheus's older text.
+            sees: Says of a model whether the caller may see its series.
+            others: Families that the server adds.
+            zipped: Whether the caller takes gzip.
+        """
+        encode, media_type = choose_encoder(accept)
+        families = [_of_models(family, sees) for family in (*self._current(), *others)]
+        body = encode(_Fixed(families))
+        headers = {"content-type": media_type, "cache-control": "no-store"}
+        if zipped:
+            return gzip.compress(body, 1), headers | {"content-encoding": "gzip"}
+        return body, headers
+
+    def _current(self) -> list[Metric]:
+        # One reads, the others wait for it: scrapes that come together cost one look.
+        with self._lock:
+            if time.monotonic() - self._read_at >= self._fresh_seconds:
+                self._snapshot = snapshot(self._store, self._declared(), self._now(), time.time())
+                self._read_at = time.monotonic()
+            return self._snapshot
+
+
+class _Fixed(Collector):
+    """What the encoders ask for."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _of_models(family: Metric, sees: Sees) -> Metric:
+    kept = Metric(family.name, family.documentation, family.type)
+    kept.samples = [s for s in family.samples if "model" not in s.labels or sees(s.labels["model"])]
+    return kept
+
+
+def history(metrics: pd.DataFrame, verdicts: pd.DataFrame) -> Iterator[bytes]:
+    """Write stored numbers with the ends of their windows as times, for backfilling Prometheus.
+
+    Args:
+        metrics: Columns of the view ``mlmon_metric``.
+        verdicts: Columns of the view ``mlmon_monitor``.
+
+    Yields:
+        Pieces of an OpenMetrics text, as ``promtool tsdb create-blocks-from openmetrics`` takes it.
+    """
+    for name, column in (("", "value"), ("_lower", "lower"), ("_upper", "upper")):
+        yield _dated(f"mlmon_metric{name}", metrics, metrics[column], METRIC_LABELS)
+    judged = verdicts[verdicts["status"].isin(_STATUS)]
+    for name, column in (("value", "value"), ("excess", "excess"), ("baseline", "baseline_value")):
+        yield _dated(f"mlmon_monitor_{name}", judged, judged[column], MONITOR_LABELS)
+    yield _dated("mlmon_monitor_status", judged, judged["status"].map(_STATUS), MONITOR_LABELS)
+    blind = verdicts[~verdicts["status"].isin(_STATUS)]
+    yield _dated(
+        "mlmon_monitor_no_data", blind, blind["n"] * 0.0 + 1.0, (*MONITOR_LABELS, "reason")
+    )
+    yield _END
+
+
+def _dated(
+    name: str, frame: pd.DataFrame, values: pd.Series[float], columns: Sequence[str]
+) -> bytes:
+    """Write one family, all samples of a series together, oldest first."""
+    labels = list(columns)
+    known = frame.assign(sampled=values.astype(float))
+    known = known[known["sampled"].notna()].sort_values([*labels, "window_end"])
+    if known.empty:
+        return b""
+    names = _names(labels)
+    # Made one by one while they are written: a year with all its slices has a million.
+    samples = (
+        Sample(name, dict(zip(names, _labels(texts), strict=True)), value, int(at.timestamp()))
+        for texts, value, at in zip(
+            known[labels].itertuples(index=False, name=None),
+            known["sampled"],
+            known["window_end"],
+            strict=True,
+        )
+    )
+    return _text(_Written(name, _ABOUT[name], samples)).removesuffix(_END)
+
+
+class _Written(Metric):
+    """A gauge whose samples are made while they are written."""
+
+    def __init__(self, name: str, about: str, samples: Iterable[Sample]) -> None:
+        super().__init__(name, about, "gauge")
+        self.samples = samples  # type: ignore[assignment]
+
+
+def _text(family: Metric) -> bytes:
+    text: bytes = generate_latest(_Fixed([family]))  # type: ignore[no-untyped-call]
+    return text
+
+
+def _labels(texts: Iterable[str]) -> Iterator[str]:
+    return ("" if text == TABLE else text for text in texts)
