@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select
-from mlmon_dagster.profiles import load_baseline, load_profiles
+from mlmon_dagster.profiles import Baseline, load_baseline, load_profiles
 from mlmon_dagster.spec import (
     Granularity,
     ModelSpec,
+    Window,
     window_containing,
     windows_between,
 )
@@ -20,10 +21,10 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import BINARY
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state
-from mlmon_dagster.trace.coding import code, predicate_of
+from mlmon_dagster.trace.coding import Coded, code, predicate_of
 from mlmon_dagster.trace.expected import WRONG, Searched, excess
 from mlmon_dagster.trace.explain import Explained, explain
-from mlmon_dagster.trace.search import search
+from mlmon_dagster.trace.search import Rows, search
 from mlmon_dagster.trace.slices import MIN_ROWS, compare_slices, default_metrics, profiled_for
 from mlmon_dagster.trace.tell import tell
 
@@ -122,30 +123,56 @@ def searched(
         BaselineMissingError: If the model has no baseline yet.
     """
     baseline = load_baseline(store, spec, period[0] if spec.baseline.is_rolling else None)
-    names = [n for n, f in spec.features.items() if f.type in CODED and not f.pii]
-    outputs = [c for c in ("score", "prediction") if getattr(spec.columns, c) is not None]
     windows = windows_between(spec.time, *period)
-    read = store.inference_records(spec).read(
-        windows, [PRODUCTION], ["window_start", "actual", *outputs, *names]
-    )
-    rows = read.to_pandas()
-    found = excess(spec, rows, baseline.windows)
-    if found is None:
+    known = _judged_rows(store, spec, baseline, windows, PRODUCTION)
+    if known is None:
         return None
-    target, means = found
-    rows = rows.loc[target.index]
-    coded = [code(n, rows[n], baseline.binnings[n]) for n in names if n in baseline.binnings]
-    if not coded or not len(rows):
-        return Searched((), means, means == WRONG, len(rows), tuple(c.name for c in coded))
-    places = np.unique(rows["window_start"].to_numpy(), return_inverse=True)[1]
-    slices = search(np.stack([c.codes for c in coded], axis=1), target, places, depth=depth)
+    rows, target, means = known
+    names = [n for n in _searchable(spec) if n in baseline.binnings]
+    if not names or not len(rows):
+        return Searched((), means, means == WRONG, len(rows), tuple(names))
+
+    def coded(of: pd.DataFrame) -> list[Coded]:
+        return [code(n, of[n], baseline.binnings[n]) for n in names]
+
+    def table(of: pd.DataFrame, values: pd.Series[float]) -> Rows:
+        codes = np.stack([column.codes for column in coded(of)], axis=1)
+        places = np.unique(of["window_start"].to_numpy(), return_inverse=True)[1]
+        return Rows(codes, values.to_numpy(), places)
+
+    starts = next(iter(baseline.windows.values())).cells["window_start"].drop_duplicates()
+    earlier = [window_containing(spec.time, start) for start in starts.dt.to_pydatetime()]
+    before = _judged_rows(store, spec, baseline, earlier, baseline.dataset)
+    usual = table(*before[:2]) if before is not None and len(before[0]) else None
+    slices = search(table(rows, target), usual, depth=depth)
+    columns = coded(rows)
     return Searched(
-        tuple((predicate_of(coded, one.terms), one) for one in slices),
+        tuple((predicate_of(columns, one.terms), one) for one in slices),
         means,
         means == WRONG,
         len(rows),
-        tuple(c.name for c in coded),
+        tuple(names),
     )
+
+
+def _searchable(spec: ModelSpec) -> list[str]:
+    return [n for n, f in spec.features.items() if f.type in CODED and not f.pii]
+
+
+def _judged_rows(
+    store: Store, spec: ModelSpec, baseline: Baseline, windows: Sequence[Window], dataset: str
+) -> tuple[pd.DataFrame, pd.Series[float], str] | None:
+    """Return labelled rows, how much worse each is than the baseline's like it, and what that is.
+
+    None for models whose rows are not wrong one by one.
+    """
+    outputs = [c for c in ("score", "prediction") if getattr(spec.columns, c) is not None]
+    read = store.inference_records(spec).read(
+        windows, [dataset], ["window_start", "actual", *outputs, *_searchable(spec)]
+    )
+    rows = read.to_pandas()
+    found = excess(spec, rows, baseline.windows)
+    return None if found is None else (rows.loc[found[0].index], *found)
 
 
 def told(store: Store, spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> list[str]:

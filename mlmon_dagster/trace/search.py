@@ -6,25 +6,35 @@ stand out. Hence
 
 1. windows are dealt into two halves of contiguous blocks, as rows of a window share more than they
    show and neighbouring windows do, too;
-2. on one half all slices are *explored*: of the best by rows, the best between windows, and each
-   pick takes its rows' excess away before the next (greedy cover), so that a cause is named once;
+2. on one half all slices are *explored*: of those that stand out between windows the best by rows,
+   and each pick takes its rows' excess away before the next (greedy cover), so that a cause is
+   named once;
 3. on the other half the few picks are *confirmed*, in their order and given those before, by
-   Student's t between windows, with the false discoveries among them held at 5 % (Benjamini and
-   Hochberg, 1995);
-4. and the same the other way round: what one half finds and the other confirms must be found and
-   confirmed in both directions.
+   Student's t between windows, and the same the other way round, with the false discoveries of
+   either direction held at 2.5 % (Benjamini and Hochberg, 1995) and so at 5 % of both together:
+   V / R <= V1 / R1 + V2 / R2;
+4. what is confirmed is *kept*, the best by all rows first, if it still has an excess given those
+   kept before: what one half sees as a slice, and the other as a part of it, is one cause.
 
-Numbers are of the confirming half alone, where nobody picked.
+What is confirmed is an excess beyond that of the same slice in the baseline's rows, where there are
+enough of them: some slices always are worse than their scores say, and that is no change.
+
+An excess is that over all rows, m_S - m. What a window adds to it is its sum of (y - m_S) / n over
+the slice less its sum of (y - m) / N over all rows (its influence; Liang and Zeger, 1986): what all
+rows of a window share cancels. Of independent rows its variance is s^2 (1/n - 1/N).
+
+Numbers are of the confirming half alone, which did not propose the slice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import sparse, special, stats
 
 from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
@@ -33,16 +43,15 @@ Codes = NDArray[np.uint8]
 Term = tuple[int, int]  # column and code
 Terms = tuple[Term, ...]
 FALSE = 0.05  # share of false discoveries among the slices that are named
+_ONE_WAY = FALSE / 2  # of each half's picks
 PICKS = 30
 FEWEST_WINDOWS = 8  # of a slice in each half; fewer do not say how far windows stray
 _CANDIDATES = 3_000
 _FEWEST_ROWS, _LEAST_SHARE = 50, 0.002
 _SIMPLER = 0.15  # standard deviations that another predicate must add
-_STANDS_OUT = 3.7  # standard deviations
-_AT_FIRST = 3.0
+_STANDS_OUT, _BETWEEN = 3.7, 3.0  # standard deviations, by rows and between windows
 _BLOCK = 7  # windows in a row that go into the same half
 _MOST_EXPLORED = 50_000  # rows
-_ALIKE = 0.5  # shared rows over all rows of two slices, from which on they are the same finding
 
 
 @dataclass(frozen=True)
@@ -53,9 +62,10 @@ class Found:
         terms: Column and code of each predicate, in the order of the columns.
         n: Its rows in the half that confirms.
         windows: Windows of that half that hold some.
-        excess: Mean of the target over those rows, in its unit.
+        excess: Mean of the target over those rows less that of all, in its unit; beyond what it is
+            in the baseline.
         margin: Half of its 95 % interval, between windows.
-        p_adjusted: Chance of so large an excess without any, corrected for the number of picks.
+        p_value: Chance of so large an excess without any, corrected for the number of picks.
     """
 
     terms: Terms
@@ -63,39 +73,65 @@ class Found:
     windows: int
     excess: float
     margin: float
-    p_adjusted: float
+    p_value: float
 
 
-def search(
-    codes: ArrayLike, target: ArrayLike, windows: ArrayLike, *, depth: int = 3
-) -> list[Found]:
-    """Find slices whose rows have a higher target than all others.
+class Rows(NamedTuple):
+    """Rows that are searched, or compared with.
 
-    Args:
+    Attributes:
         codes: Columns as small codes, (N, F), each 0 to at most 255; equal codes are one value.
         target: What is too high in a bad slice, such as a row's loss less what it was expected to
             be, (N,); finite. Only its distance from its mean counts.
         windows: Place in time of each row's window, (N,), 0 to W - 1.
+    """
+
+    codes: Codes
+    target: Floats
+    windows: Ints
+
+    def of(self, chosen: Flags) -> Rows:
+        """Return some of the rows."""
+        return Rows(self.codes[chosen], self.target[chosen], self.windows[chosen])
+
+
+def search(rows: Rows, baseline: Rows | None = None, *, depth: int = 3) -> list[Found]:
+    """Find slices whose rows have a higher target than all others, and than in the baseline.
+
+    Args:
+        rows: Where to search.
+        baseline: Rows with the same columns and codes; without them no slice is known.
         depth: Most predicates of a slice, 1 to 3.
 
     Returns:
-        The slices that both halves find and confirm, the one that explains most first. None where
+        The slices that one half proposes and the other confirms, the surest first. None where
         a half has fewer than `FEWEST_WINDOWS` windows, or nothing stands out.
 
     Raises:
         ValueError: If the arrays do not go together, or `depth` is none of 1 to 3.
     """
-    table, y, window = np.asarray(codes, np.uint8), np.asarray(target, float), np.asarray(windows)
-    if table.ndim != 2 or not len(table) == len(y) == len(window):
-        raise ValueError(f"codes {table.shape}, target {y.shape}, windows {window.shape}")
+    mine = _checked(rows)
+    before = mine.of(np.zeros(len(mine.target), bool)) if baseline is None else _checked(baseline)
+    if mine.codes.shape[1] != before.codes.shape[1]:
+        raise ValueError("the baseline has other columns")
     if depth not in (1, 2, 3):
         raise ValueError(f"depth is 1 to 3, not {depth}")
-    first = halves(window)
-    if min(len(np.unique(window[first])), len(np.unique(window[~first]))) < FEWEST_WINDOWS:
+    first = halves(mine.windows)
+    if min(len(np.unique(mine.windows[half])) for half in (first, ~first)) < FEWEST_WINDOWS:
         return []
-    y = y - y.mean()
-    both = [_confirmed(table, y, window, explored, depth) for explored in (first, ~first)]
-    return _agreed(table, *both)
+    sure: list[tuple[Found, Flags]] = []
+    for explored in (first, ~first):
+        picks = explore(mine.of(explored), depth)
+        sure += [(one, ~explored) for one in confirm(mine.of(~explored), before, picks)]
+    return _kept(mine, before, sure)
+
+
+def _checked(rows: Rows) -> Rows:
+    codes, target = np.asarray(rows.codes, np.uint8), np.asarray(rows.target, np.float64)
+    windows = np.asarray(rows.windows)
+    if codes.ndim != 2 or not len(codes) == len(target) == len(windows):
+        raise ValueError(f"codes {codes.shape}, target {target.shape}, windows {windows.shape}")
+    return Rows(codes, target - target.mean() if len(target) else target, windows)
 
 
 def halves(windows: NDArray[np.int64]) -> Flags:
@@ -106,30 +142,39 @@ def halves(windows: NDArray[np.int64]) -> Flags:
     return mine
 
 
-def _confirmed(
-    codes: Codes, target: Floats, windows: Ints, explored: Flags, depth: int
-) -> list[Found]:
-    picks = explore(codes[explored], target[explored], windows[explored], depth)
-    return confirm(codes[~explored], target[~explored], windows[~explored], picks)
+def _kept(rows: Rows, baseline: Rows, sure: Sequence[tuple[Found, Flags]]) -> list[Found]:
+    """Keep each cause once: what has an excess given those kept before it, the best first."""
+    held = {found.terms: members(rows.codes, found.terms) for found, _ in sure}
 
+    def strength(terms: Terms) -> float:
+        mine = held[terms]
+        error = float(_error_by_rows(rows.target, np.array(mine.sum())))
+        return float(rows.target[mine].sum()) / error - _SIMPLER * len(terms)
 
-def _agreed(codes: Codes, one: Sequence[Found], other: Sequence[Found]) -> list[Found]:
-    """Keep what was confirmed in both directions, each finding once."""
-    rows = {found.terms: members(codes, found.terms) for found in (*one, *other)}
     kept: list[Found] = []
-    for found in sorted((*one, *other), key=lambda f: -f.excess * f.n):
-        against = other if found in one else one
-        mine = rows[found.terms]
-        if any(_overlap(mine, rows[o.terms]) >= _ALIKE for o in kept):
+    for found, half in sorted(sure, key=lambda one: -strength(one[0].terms)):
+        given = _judged(found.terms, rows.of(half), baseline)
+        if given.p_value > _ONE_WAY:
             continue
-        if any(_overlap(mine, rows[o.terms]) >= _ALIKE for o in against):
-            kept.append(found)
+        kept.append(replace(given, p_value=found.p_value))
+        rest = rows.target.copy()
+        for side in (half, ~half):
+            rest[side] = _without(rest[side], held[found.terms][side])
+        rows = rows._replace(target=rest)
+        baseline = _rest(baseline, found.terms)
     return kept
 
 
-def _overlap(one: Flags, other: Flags) -> float:
-    either = int((one | other).sum())
-    return int((one & other).sum()) / either if either else 0.0
+def _rest(rows: Rows, terms: Terms) -> Rows:
+    """Return rows without the excess of a slice."""
+    return rows._replace(target=_without(rows.target, members(rows.codes, terms)))
+
+
+def _without(target: Floats, mine: Flags) -> Floats:
+    """Take the excess of some rows over the others away."""
+    if mine.all() or not mine.any():
+        return target
+    return np.where(mine, target - target[mine].mean() + target[~mine].mean(), target)
 
 
 def members(codes: Codes, terms: Terms) -> Flags:
@@ -143,23 +188,23 @@ def members(codes: Codes, terms: Terms) -> Flags:
 # --- exploring
 
 
-def explore(codes: Codes, target: Floats, windows: Ints, depth: int = 3) -> list[Terms]:
+def explore(rows: Rows, depth: int = 3) -> list[Terms]:
     """Pick slices that stand out, each after the excess of those before was taken away.
 
     Args:
-        codes: (N, F).
-        target: (N,), of mean about 0.
-        windows: (N,).
+        rows: Of one half.
         depth: Most predicates of a slice.
 
     Returns:
         At most `PICKS`, in the order of picking.
     """
+    codes, target, windows = rows
     if len(target) > _MOST_EXPLORED:
         # Every so-many-th row of each window, so that no window is lost.
         order = np.argsort(windows, kind="stable")
         some = order[:: -(-len(target) // _MOST_EXPLORED)]
         codes, target, windows = codes[some], target[some], windows[some]
+    target = target - target.mean()
     candidates = _candidates(codes, target, depth)
     if not candidates:
         return []
@@ -170,33 +215,44 @@ def explore(codes: Codes, target: Floats, windows: Ints, depth: int = 3) -> list
     )
     simpler = _SIMPLER * np.array([len(terms) for terms in candidates])
     places = np.unique(windows, return_inverse=True)[1]
-    rows, shape = np.arange(len(target)), (len(target), int(places.max()) + 1)
-    counts = (holds @ sparse.csr_matrix((np.ones(len(rows)), (rows, places)), shape)).toarray()
-    by_rows = float(target.std()) * np.sqrt(counts.sum(axis=1))
+    every_row, shape = np.arange(len(target)), (len(target), int(places.max()) + 1)
+    ones = np.ones(len(target))
+    counts = (holds @ sparse.csr_matrix((ones, (every_row, places)), shape)).toarray()
+    by_rows = _error_by_rows(target, counts.sum(axis=1))
     rest, picks = target.copy(), list[Terms]()
     while len(picks) < PICKS:
-        sums = (holds @ sparse.csr_matrix((rest, (rows, places)), shape)).toarray()
-        stands_out = _between_windows(sums, counts, by_rows) - simpler >= _STANDS_OUT
+        sums = (holds @ sparse.csr_matrix((rest, (every_row, places)), shape)).toarray()
+        every = np.bincount(places, rest - rest.mean(), shape[1])
+        sums -= counts * rest.mean()
+        between = _between_windows(sums, counts, every / len(rest), by_rows)
+        whole = sums.sum(axis=1) / by_rows - simpler
+        stands_out = (between >= _BETWEEN) & (whole >= _STANDS_OUT)
         if not stands_out.any():
             break
         # By rows the cause itself stands out most: its parents are diluted and its children small,
         # while how far a child's few windows stray is little known.
-        best = int(np.argmax(np.where(stands_out, sums.sum(axis=1) / by_rows - simpler, -np.inf)))
+        best = int(np.argmax(np.where(stands_out, whole, -np.inf)))
         picks.append(candidates[best])
-        mine = holds[[best]].indices
-        rest[mine] -= rest[mine].mean()
+        mine = np.zeros(len(rest), bool)
+        mine[holds[[best]].indices] = True
+        rest = _without(rest, mine)
     return picks
 
 
-def _between_windows(sums: Floats, counts: Floats, by_rows: Floats) -> Floats:
+def _error_by_rows(target: Floats, n: Floats) -> Floats:
+    """Return the standard error of sums of n centred rows, as if rows were independent."""
+    found: Floats = float(target.std()) * np.sqrt(n * (1 - n / len(target)))
+    return np.fmax(found, np.finfo(float).tiny)
+
+
+def _between_windows(sums: Floats, counts: Floats, every: Floats, by_rows: Floats) -> Floats:
     """Return how many standard deviations the sums of slices (K, W) are above 0.
 
-    The deviation is that of the windows' sums about the slice's mean, and at least that of
-    independent rows.
+    The deviation is that of the windows' influences, ``every`` being what a window of all rows adds
+    to their mean, and at least that of independent rows.
     """
-    held, whole = (counts > 0).sum(axis=1), sums.sum(axis=1)
-    mean = whole / counts.sum(axis=1)
-    about = sums - mean[:, None] * counts
+    held, whole, n = (counts > 0).sum(axis=1), sums.sum(axis=1), counts.sum(axis=1)
+    about = sums - (whole / n)[:, None] * counts - n[:, None] * every
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = np.sqrt((about**2).sum(axis=1) * held / (held - 1))
     found: Floats = np.where(held >= FEWEST_WINDOWS, whole / np.fmax(spread, by_rows), -np.inf)
@@ -206,18 +262,17 @@ def _between_windows(sums: Floats, counts: Floats, by_rows: Floats) -> Floats:
 def _candidates(codes: Codes, target: Floats, depth: int) -> list[Terms]:
     """Return the slices that stand out most by their rows, as if those were independent."""
     least = max(_FEWEST_ROWS, round(_LEAST_SHARE * len(target)))
-    spread = float(target.std())
-    if not spread > 0:
+    if not target.std() > 0:
         return []
     best: list[tuple[Floats, list[Terms]]] = []
-    kept, threshold = 0, _AT_FIRST
+    kept, threshold = 0, _STANDS_OUT
     for columns, cells, shape in _cells(codes, depth):
         n = np.bincount(cells)
         large = np.flatnonzero(n >= least)
         if not len(large):
             continue
         sums = np.bincount(cells, weights=target)[large]
-        z = sums / (spread * np.sqrt(n[large])) - _SIMPLER * len(columns)
+        z = sums / _error_by_rows(target, n[large]) - _SIMPLER * len(columns)
         out = z > threshold
         if not out.any():
             continue
@@ -260,39 +315,65 @@ def _cells(codes: Codes, depth: int) -> Iterator[tuple[tuple[int, ...], Ints, tu
 # --- confirming
 
 
-def confirm(codes: Codes, target: Floats, windows: Ints, picks: Sequence[Terms]) -> list[Found]:
+def confirm(rows: Rows, baseline: Rows, picks: Sequence[Terms]) -> list[Found]:
     """Test picks on rows that did not choose them, each given those before.
 
     Args:
-        codes: (N, F), of the other half.
-        target: (N,).
-        windows: (N,).
+        rows: Of the other half.
+        baseline: What their excess has to be beyond; may be empty.
         picks: As `explore` returns them.
 
     Returns:
-        Those whose excess is above 0 for more than chance, in their order.
+        Those whose excess is above that of the baseline for more than chance, in their order.
     """
-    rest, tested = target - target.mean(), list[Found]()
+    tested: list[Found] = []
     for terms in picks:
-        mine = members(codes, terms)
-        n, mean = int(mine.sum()), 0.0
-        held, places = np.unique(windows[mine], return_inverse=True)
-        margin, p_value = np.nan, 1.0
-        if n and len(held) >= FEWEST_WINDOWS:
-            mean = float(rest[mine].mean())
-            sums = np.bincount(places, weights=rest[mine] - mean)
-            error = float(np.sqrt((sums**2).sum() * len(held) / (len(held) - 1))) / n
-            freedom = len(held) - 1
-            margin = float(special.stdtrit(freedom, 0.975)) * error
-            if error > 0:
-                p_value = float(special.stdtr(freedom, -mean / error))
-            rest = np.where(mine, rest - mean, rest)
-        tested.append(Found(terms, n, len(held), mean, margin, p_value))
+        tested.append(_judged(terms, rows, baseline))
+        rows, baseline = _rest(rows, terms), _rest(baseline, terms)
     if not tested:
         return []
-    adjusted = stats.false_discovery_control([found.p_adjusted for found in tested])
+    adjusted = stats.false_discovery_control([found.p_value for found in tested])
     return [
-        Found(f.terms, f.n, f.windows, f.excess, f.margin, float(p))
-        for f, p in zip(tested, adjusted, strict=True)
-        if p <= FALSE
+        replace(found, p_value=float(p))
+        for found, p in zip(tested, adjusted, strict=True)
+        if p <= _ONE_WAY
     ]
+
+
+class _Excess(NamedTuple):
+    """Of a slice over all rows; the variance between windows is 0 where nothing is known."""
+
+    value: float
+    variance: float
+    n: int
+    windows: int
+
+
+def _excess(terms: Terms, rows: Rows) -> _Excess:
+    mine = members(rows.codes, terms)
+    n, held = int(mine.sum()), len(np.unique(rows.windows[mine]))
+    if n == len(mine) or held < FEWEST_WINDOWS:
+        return _Excess(0.0, 0.0, n, held)
+    inside, overall = float(rows.target[mine].mean()), float(rows.target.mean())
+    influence = np.where(mine, (rows.target - inside) / n, 0.0)
+    influence -= (rows.target - overall) / len(mine)
+    sums = np.bincount(np.unique(rows.windows, return_inverse=True)[1], influence)
+    variance = float((sums**2).sum()) * held / (held - 1)
+    return _Excess(inside - overall, variance, n, held)
+
+
+def _judged(terms: Terms, rows: Rows, baseline: Rows) -> Found:
+    """Test the excess of a slice beyond that of the baseline, by Welch's t between windows."""
+    now, then = _excess(terms, rows), _excess(terms, baseline)
+    found = Found(terms, now.n, now.windows, now.value - then.value, np.nan, 1.0)
+    if not now.variance > 0:
+        return found
+    variance = now.variance + then.variance
+    known = now.variance**2 / (now.windows - 1)
+    known += then.variance**2 / (then.windows - 1) if then.variance else 0.0
+    freedom, error = variance**2 / known, float(np.sqrt(variance))
+    return replace(
+        found,
+        margin=float(special.stdtrit(freedom, 0.975)) * error,
+        p_value=float(special.stdtr(freedom, -found.excess / error)),
+    )

@@ -32,6 +32,7 @@ from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.clusters import change
 from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.performance.decomposition import decompose
+from mlmon_dagster.monitors.evidence import benjamini_hochberg
 
 # Counts of both sides, each with any leading axes that go together -> effects on the last axis.
 Effects = Callable[[Floats, Floats], Floats]
@@ -39,7 +40,7 @@ Rates = Callable[[Floats], Floats]  # base rate, recall, false alarms on the las
 PLAYERS = ("positives", "recall", "false_alarms")
 GROUPS = 40  # of scores; their area is within .0005 of that of 1,024 bins
 FEW_IN_GROUP = 5  # rows of a side; fewer do not say what a score means there
-NO_OVERLAP = 0.9  # area under the curve that tells the sides apart by the score, from where on
+NO_OVERLAP = 0.9  # area under the curve of what tells the sides apart by the score, from where on
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,15 @@ class Split:
         effects: (P,), in the unit of the metric.
         margins: Half of each one's 95 % interval; NaN where a side has fewer than eight windows,
             which do not say how far windows stray.
-        p_values: Two-sided chance of so large an effect without any; NaN likewise.
+        p_adjusted: Two-sided chance of so large an effect without any, corrected for the number of
+            parts (Benjamini and Hochberg); NaN likewise.
         change: Their sum, the change of the metric. margin: Half of its interval.
     """
 
     parts: tuple[str, ...]
     effects: Floats
     margins: Floats
-    p_values: Floats
+    p_adjusted: Floats
     change: float
     margin: float
 
@@ -89,7 +91,7 @@ def measured(effects: Effects, now: ArrayLike, then: ArrayLike, parts: Sequence[
         tuple(parts),
         found[:-1],
         tested.margin[:-1],
-        tested.p_value[:-1],
+        np.array(benjamini_hochberg(tested.p_value[:-1].tolist())),
         float(found[-1]),
         float(tested.margin[-1]),
     )
@@ -176,12 +178,21 @@ def decision_effects(metric: Rates) -> Effects:
 
     Returns:
         A function of confusion tables (..., 2, 2), predicted x actual, of both sides -> (..., 3).
+        Recall of a side without positives, which nothing rests on there, counts as the other
+        side's; so do false alarms without negatives.
     """
 
     def effects(now: Floats, then: Floats) -> Floats:
-        return _shapley(metric, *np.broadcast_arrays(rates_of(now), rates_of(then)))
+        one, other = np.broadcast_arrays(rates_of(now), rates_of(then))
+        return _shapley(metric, _as_the_other(one, other), _as_the_other(other, one))
 
     return effects
+
+
+def _as_the_other(one: Floats, other: Floats) -> Floats:
+    """Fill rates that a side does not have."""
+    filled = np.where(np.isnan(one), np.nan_to_num(other), one)
+    return np.concatenate([one[..., :1], filled[..., 1:]], axis=-1)
 
 
 def rates_of(table: Floats) -> Floats:
@@ -280,38 +291,37 @@ def score_effects(starts: Ints) -> Effects:
 
     Returns:
         A function of negatives and positives per score bin, (..., 2, B), of both sides -> (..., 2):
-        the effect of the law of the scores, then that of the chance that a score comes true. The
-        area is that of the groups. In groups of which a side has fewer than `FEW_IN_GROUP` rows
-        scores count as meaning what they mean on the other one.
+        the effect of the law of the scores, then that of the chance that a score comes true. Their
+        sum is the change of the groups' area. Where a side has fewer than `FEW_IN_GROUP` rows, the
+        other side's rows count as meaning what they mean on their own side.
     """
 
     def effects(now: Floats, then: Floats) -> Floats:
         one, other = (np.add.reduceat(side, starts, axis=-1) for side in (now, then))
-        (law, meaning), (law0, meaning0) = _law_and_meaning(one), _law_and_meaning(other)
-        meaning, meaning0 = (
-            np.where(np.isnan(meaning), meaning0, meaning),
-            np.where(np.isnan(meaning0), meaning, meaning0),
+        (rows, law, meaning), (rows0, law0, meaning0) = (
+            _law_and_meaning(one),
+            _law_and_meaning(other),
         )
-        first = _area(law, meaning0) - _area(law0, meaning0)
-        second = _area(law, meaning) - _area(law0, meaning)
-        third = _area(law0, meaning) - _area(law0, meaning0)
-        fourth = _area(law, meaning) - _area(law, meaning0)
-        return np.stack([(first + second) / 2, (third + fourth) / 2], axis=-1)
+        own, own0 = _area(law, meaning), _area(law0, meaning0)
+        as_then = _area(law, np.where(rows0 >= FEW_IN_GROUP, meaning0, meaning))
+        as_now = _area(law0, np.where(rows >= FEW_IN_GROUP, meaning, meaning0))
+        of_law = (as_then - own0) + (own - as_now)
+        of_meaning = (own - as_then) + (as_now - own0)
+        return np.stack([of_law / 2, of_meaning / 2], axis=-1)
 
     return effects
 
 
-def _law_and_meaning(counts: Floats) -> tuple[Floats, Floats]:
+def _law_and_meaning(counts: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return rows, their share and the share that came true, of each group."""
     rows = counts.sum(axis=-2)
     law = rate(rows, np.broadcast_to(rows.sum(axis=-1, keepdims=True), rows.shape))
-    enough = np.maximum(rows, 1)
-    return law, np.where(rows >= FEW_IN_GROUP, counts[..., 1, :] / enough, np.nan)
+    return rows, law, counts[..., 1, :] / np.maximum(rows, 1)
 
 
 def _area(law: Floats, meaning: Floats) -> Floats:
     """Return the area under the curve of scores of a law that come true with some chances."""
-    known = np.nan_to_num(meaning)
-    positives, negatives = law * known, law * (1 - known)
+    positives, negatives = law * meaning, law * (1 - meaning)
     below = np.cumsum(negatives, axis=-1) - negatives / 2
     found: Floats = rate(
         (positives * below).sum(axis=-1), positives.sum(axis=-1) * negatives.sum(axis=-1)
@@ -322,18 +332,24 @@ def _area(law: Floats, meaning: Floats) -> Floats:
 def told_apart(now: ArrayLike, then: ArrayLike) -> float:
     """Return how well the score alone tells the sides apart, as an area under the curve.
 
+    It is that of the likelihood ratio of `score_groups`, which nothing made of the score exceeds
+    (Neyman and Pearson, 1933), wherever on the scale the sides differ: scores that moved from the
+    middle to both ends are told apart, though none are higher on average.
+
     Args:
         now: Rows per score bin, (B,).
         then: Of the other side.
 
     Returns:
         .5 (not at all) to 1; NaN if a side is empty. From `NO_OVERLAP` on the sides share too few
-        scores to say what a score means on both.
+        scores to say what a score means on both. A little high where sides have few rows.
     """
-    one, other = np.asarray(now, np.float64), np.asarray(then, np.float64)
+    sides = [np.asarray(side, np.float64) for side in (now, then)]
+    one, other = (np.add.reduceat(side, score_groups(*sides)) for side in sides)
+    order = np.argsort(rate(one, one + other), kind="stable")  # empty groups count for nothing
+    one, other = one[order], other[order]
     below = np.cumsum(other) - other / 2
-    area = float(rate((one * below).sum(), one.sum() * other.sum()))
-    return max(area, 1 - area)
+    return float(rate((one * below).sum(), one.sum() * other.sum()))
 
 
 def window_effects(value: Callable[[Floats], Floats], counts: ArrayLike) -> Floats:
