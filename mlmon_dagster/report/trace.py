@@ -138,7 +138,7 @@ def searched(
     def table(of: pd.DataFrame, values: pd.Series[float]) -> Rows:
         codes = np.stack([column.codes for column in coded(of)], axis=1)
         places = np.unique(of["window_start"].to_numpy(), return_inverse=True)[1]
-        return Rows(codes, values.to_numpy(), places)
+        return Rows(codes, np.asarray(values, np.float64), places)
 
     starts = next(iter(baseline.windows.values())).cells["window_start"].drop_duplicates()
     earlier = [window_containing(spec.time, start) for start in starts.dt.to_pydatetime()]

@@ -239,7 +239,7 @@ def explore(rows: Rows, depth: int = 3) -> list[Terms]:
     return picks
 
 
-def _error_by_rows(target: Floats, n: Floats) -> Floats:
+def _error_by_rows(target: Floats, n: Floats | Ints) -> Floats:
     """Return the standard error of sums of n centred rows, as if rows were independent."""
     found: Floats = float(target.std()) * np.sqrt(n * (1 - n / len(target)))
     return np.fmax(found, np.finfo(float).tiny)

@@ -344,8 +344,9 @@ def told_apart(now: ArrayLike, then: ArrayLike) -> float:
         .5 (not at all) to 1; NaN if a side is empty. From `NO_OVERLAP` on the sides share too few
         scores to say what a score means on both. A little high where sides have few rows.
     """
-    sides = [np.asarray(side, np.float64) for side in (now, then)]
-    one, other = (np.add.reduceat(side, score_groups(*sides)) for side in sides)
+    one, other = np.asarray(now, np.float64), np.asarray(then, np.float64)
+    starts = score_groups(one, other)
+    one, other = np.add.reduceat(one, starts), np.add.reduceat(other, starts)
     order = np.argsort(rate(one, one + other), kind="stable")  # empty groups count for nothing
     one, other = one[order], other[order]
     below = np.cumsum(other) - other / 2
