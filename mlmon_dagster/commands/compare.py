@@ -13,8 +13,8 @@ from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.spec.text_table import text_table
 
 if TYPE_CHECKING:
+    from mlmon_dagster.metrics.versions import Comparison
     from mlmon_dagster.project import Project
-    from mlmon_dagster.trace.versions import Comparison
 
 
 @click.command(
@@ -45,7 +45,7 @@ def compare(
     row by row. With them: the rows that each answered. Intervals hold at all looks at once, so
     that one may look every day and stop when it is decided.
     """
-    from mlmon_dagster.pipeline.compare import compare_versions
+    from mlmon_dagster.pipeline.compare import LABELS, compare_versions
 
     if (one is None) != (other is None):
         raise ConfigError("Give both --version and --other, or none of them.")
@@ -60,7 +60,7 @@ def compare(
     )
     if found.reason:
         raise ConfigError(f"Not comparable: {found.reason}.")
-    lines = [_line(name, comparison) for name, comparison in found.metrics.items()]
+    lines = [_line(LABELS[metric], comparison) for metric, comparison in found.metrics.items()]
     head = ("what", "difference", "from", "to", "windows", "verdict")
     click.echo(text_table(head, lines, right=head[1:5]))
     few = [c.windows for c in found.metrics.values() if c.windows < 8]

@@ -16,6 +16,7 @@ from mlmon_dagster.monitors import (
     quality,
     schema,
     service,
+    versions,
 )
 from mlmon_dagster.monitors.evidence import Evidence, Row, gather
 from mlmon_dagster.spec import FAMILIES, ModelSpec
@@ -29,6 +30,7 @@ _JUDGES: dict[str, Callable[[Evidence], list[Row]]] = {
     "estimated_performance": estimated_performance.judge,
     "service": service.judge,
     "business": partial(performance.judge, family="business"),
+    "versions": versions.judge,
 }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from mlmon_dagster.spec import Condition
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
+from mlmon_dagster.spec.monitors import ComparedMetric
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import estimated, residual
 
@@ -47,6 +48,14 @@ NAMES = {
     "attribution": "Share of the attributions",
     "attribution_shift": "Change of the share of the attributions",
     "distinct_delta": "Change of the number of distinct values",
+    "canary_share": "Share of the requests that the canary answered",
+    "skew_rate": "Share served otherwise than computed offline",
+    "version_age_days": "Days that the version has served",
+    **{
+        f"{how}_{name}_gain": f"Gain of the {how} in {METRICS[name].label}"
+        for name in get_args(ComparedMetric)
+        for how in ("shadow", "canary")
+    },
     **{name: info.label for name, info in METRICS.items()},
     **{estimated(name): f"Estimated {info.label}" for name, info in METRICS.items()},
     **{
@@ -90,6 +99,11 @@ REASONS = {
     "no_reference": "the reference group has no rows",
     "no_latency": "no latency was logged",
     "no_status": "no status was logged",
+    "version_not_served": "one of the two versions answered nothing in the window",
+    "no_shared_predictions": "no prediction of the window is in both datasets",
+    "few_shared_windows": "both versions served in fewer than eight windows so far",
+    "undecided": "the interval holds both better and worse",
+    "sample_ratio": "the canary did not get its share of the requests",
     "no_attributions": "no row has SHAP values of all features",
 }
 

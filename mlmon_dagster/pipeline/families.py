@@ -29,11 +29,15 @@ from mlmon_dagster.spec import ModelSpec, Window, declaration
 from mlmon_dagster.spec.baseline import LIVE
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL, MetricFamily
 from mlmon_dagster.spec.monitors import (
+    CANARY_SHARE,
     CORRELATION_CHANGE,
     CORRELATION_SHIFT,
+    SKEW_RATE,
+    VERSION_AGE,
     Condition,
     PerformanceMonitor,
 )
+from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.spec.tasks import estimated, estimated_of, residual
 from mlmon_dagster.store.state import model_history
 from mlmon_dagster.store.state.window_state import WindowInputs
@@ -436,6 +440,36 @@ def _serves(spec: ModelSpec) -> bool:
     )
 
 
+# --- versions
+
+
+def _versions_limits(spec: ModelSpec) -> str:
+    declared = spec.monitors.versions
+    stated = [f"{one.gain} below -{one.margin:g}" for one in declared.compare]
+    stated += [f"{CANARY_SHARE} not {c.share:g}" for c in declared.compare if c.share is not None]
+    stated += [f"{SKEW_RATE} above {declared.skew.above:g}"] if declared.skew else []
+    days = declared.staleness.above / dt.timedelta(days=1) if declared.staleness else None
+    stated += [f"{VERSION_AGE} above {days:g}"] if days is not None else []
+    return f"Fails at {', '.join(stated)}." if stated else ""
+
+
+def _versions_metrics(spec: ModelSpec) -> Sequence[str]:
+    gains = {one.gain for one in spec.monitors.versions.compare}
+    return sorted({*gains, CANARY_SHARE, SKEW_RATE, VERSION_AGE})
+
+
+def _versions_measure(comparison: Comparison, _: Profiles) -> pd.DataFrame:
+    from mlmon_dagster.pipeline.versions import versions_frame
+
+    return versions_frame(comparison.work)
+
+
+def _versions_facts(work: Work, windows: Sequence[Window]) -> Sequence[Facts]:
+    from mlmon_dagster.pipeline.versions import version_facts
+
+    return version_facts(work, windows)
+
+
 FAMILIES: Mapping[str, Family] = {
     family.name: family
     for family in (
@@ -501,6 +535,22 @@ FAMILIES: Mapping[str, Family] = {
             facts=volumes,
         ),
         _judged_alike("business", _measure("business", lambda spec: "nothing")),
+        Family(
+            "versions",
+            limits=_versions_limits,
+            # It reads rows; the profile of any column tells which windows have none.
+            measure=Measure(
+                lambda spec: list(spec.features)[:1],
+                _versions_measure,
+                lambda spec: "nothing",
+                by_slice=False,
+                plotted=lambda metric, column: metric if column == TABLE else f"{metric}/{column}",
+            ),
+            is_watched=lambda spec: spec.monitors.versions.is_declared,
+            is_due=lambda spec: spec.monitors.versions.is_declared,
+            metrics=_versions_metrics,
+            facts=_versions_facts,
+        ),
     )
 }
 # The asset that measures a family's metrics -> the family, in the order of the assets.

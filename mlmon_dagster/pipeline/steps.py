@@ -118,6 +118,16 @@ ASSETS: tuple[AssetInfo, ...] = (
         is_of=lambda spec: bool(business_metrics(spec)),
     ),
     AssetInfo(
+        "versions",
+        ("inference_store", "profiles"),
+        frozenset({"scipy", "pandas"}),
+        "Another version beside the one in service, on the same predictions or on others; features "
+        "as they were served beside the same predictions' computed offline; the version's age.",
+        check="A challenger is worse, a canary did not get its share, features are served "
+        "otherwise than computed, or the version is old.",
+        is_of=lambda spec: spec.monitors.versions.is_declared,
+    ),
+    AssetInfo(
         "performance_trace",
         ("performance",),
         frozenset({"scipy", "pandas"}),
@@ -134,6 +144,7 @@ ASSETS: tuple[AssetInfo, ...] = (
             "estimated_performance",
             "service_health",
             "business_impact",
+            "versions",
             "performance_trace",
         ),
         frozenset({"html", "matplotlib"}),
@@ -149,7 +160,7 @@ MEASURED = tuple(
     info.name for info in ASSETS if info.family and info.is_windowed and "profiles" in info.deps
 )
 # What is judged differently once ground truth counts as mature or closed.
-_OF_ACTUALS = ("performance", "estimated_performance", "business_impact")
+_OF_ACTUALS = ("performance", "estimated_performance", "business_impact", "versions")
 
 
 def assets_of(spec: ModelSpec) -> tuple[AssetInfo, ...]:

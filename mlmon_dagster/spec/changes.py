@@ -47,7 +47,10 @@ _REFIT: Final = "the baseline is fitted again and every window with rows is comp
 _MATURITY: Final = "windows whose maturity changes by it are judged again"
 _UPKEEP: Final = "the next daily upkeep"
 
-_OTHERWISE: Final = {"drift": {"baseline", "multivariate"}}  # keys that have rules of their own
+_OTHERWISE: Final = {  # keys that have rules of their own
+    "drift": {"baseline", "multivariate"},
+    "versions": {"compare", "skew", "staleness"},
+}
 
 
 def _of_monitors() -> Iterator[Rule]:
@@ -113,6 +116,9 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("monitors.drift", ("baseline",), "followed", "the newest 1,000 windows are judged again"),
     Rule("monitors.drift", ("multivariate",), "followed", f"declared or taken away: {_REFIT}; its "
          "limits: windows judged from now on"),
+    Rule("monitors.versions", ("compare", "skew", "staleness"), "followed", "the first of them "
+         "declared: every window with rows is measured by it; what else changes: windows measured "
+         "from now on, earlier ones with `mlmon run MODEL --from --to`"),
     Rule("alerts", ("slack", "webhook", "email", "routes", "fallback"), "kept", _SEND),
     Rule("alerts", ("repeat", "group_wait", "group_interval", "digest"), "kept",
          "the next message or digest"),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import policy_problems
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import alias_problems, attribution_problems, retention_problems
-from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily
+from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
 from mlmon_dagster.spec.predicate import parse_predicate, predicate_columns
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
 from mlmon_dagster.spec.sources import source_problems
@@ -223,13 +224,19 @@ def _monitors(spec: Declaration) -> Iterator[Problem]:
     if "estimated_performance" in spec.monitors.model_fields_set:
         yield from (Problem(path, said) for path, said in estimate_problems(spec))
     yield from _service(spec)
+    yield from _versions(spec)
 
 
 def _monitored_columns(spec: Declaration, family: str) -> Iterator[Problem]:
     monitor = getattr(spec.monitors, family)
     known = [*spec.features, *(r for r in _OUTPUTS if getattr(spec.columns, r))]
-    where: FieldPath = ("monitors", family, "columns")
-    columns = () if monitor.columns == "all" else monitor.columns
+    yield from _known_columns(("monitors", family, "columns"), monitor.columns, known)
+
+
+def _known_columns(
+    where: FieldPath, declared: Literal["all"] | tuple[str, ...], known: list[str]
+) -> Iterator[Problem]:
+    columns = () if declared == "all" else declared
     for index, column in enumerate(columns):
         if column in columns[:index]:
             yield Problem((*where, index), f"'{column}' is listed twice")
@@ -269,6 +276,37 @@ def _service(spec: Declaration) -> Iterator[Problem]:
             yield Problem(
                 ("monitors", "service", metric), f"{metric} needs columns.{role}; declare it"
             )
+
+
+def _versions(spec: Declaration) -> Iterator[Problem]:
+    monitor, where = spec.monitors.versions, ("monitors", "versions")
+    seen: set[str] = set()
+    for index, one in enumerate(monitor.compare):
+        place: FieldPath = (*where, "compare", index)
+        if one.gain in seen:
+            yield Problem(place, f"{one.metric} of a {one.how} is compared twice; keep one")
+        seen.add(one.gain)
+        yield from _said(place, metric_problem(spec, one.metric))
+        if one.metric == "brier" and spec.task != BINARY:
+            yield Problem(place, f"brier is compared of two scores of a class; not for {spec.task}")
+        if not spec.has_actuals:
+            yield Problem(place, "versions are compared by ground truth: declare columns.actual")
+        if one.dataset is not None and spec.columns.dataset is None:
+            yield Problem(place, f"events of dataset '{one.dataset}' need columns.dataset")
+        if one.champion is not None and spec.columns.model_version is None:
+            yield Problem(place, "versions are told apart by columns.model_version; declare it")
+    if monitor.staleness is not None and spec.columns.model_version is None:
+        yield Problem((*where, "staleness"), "needs columns.model_version")
+    skew = monitor.skew
+    if skew is None:
+        return
+    if skew.dataset == PRODUCTION:
+        yield Problem(
+            (*where, "skew", "dataset"), "production is what another dataset is held against"
+        )
+    if spec.columns.dataset is None:
+        yield Problem((*where, "skew"), f"events of dataset '{skew.dataset}' need columns.dataset")
+    yield from _known_columns((*where, "skew", "columns"), skew.columns, [*spec.features])
 
 
 def _retention(spec: Declaration) -> Iterator[Problem]:

@@ -51,6 +51,10 @@ from mlmon_dagster.spec.monitors import (
     SchemaMonitor,
     ServiceMonitor,
     Severity,
+    Skew,
+    Staleness,
+    VersionComparison,
+    VersionsMonitor,
     shap_columns,
 )
 from mlmon_dagster.spec.names import ALL
@@ -97,13 +101,17 @@ __all__ = [
     "SchemaMonitor",
     "ServiceMonitor",
     "Severity",
+    "Skew",
     "SlackRoute",
     "SliceKey",
     "Source",
     "Sources",
     "SqlSource",
+    "Staleness",
     "Task",
     "TimeSpec",
+    "VersionComparison",
+    "VersionsMonitor",
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from mlmon_dagster.spec.baseline import DeclaredBaseline
+from mlmon_dagster.spec.baseline import DatasetName, DeclaredBaseline
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.scalars import (
@@ -31,6 +31,7 @@ FAMILIES: Final = {
     "estimated_performance": "estimated_performance",
     "service": "service_health",
     "business": "business_impact",
+    "versions": "versions",
 }
 Severity = Literal["WARN", "ERROR"]
 DriftMethod = Literal[
@@ -57,6 +58,9 @@ FEATURE: Final = "{feature}"  # in a pattern of column names
 _PREFIX: Final = "shap:"
 CORRELATION_SHIFT: Final = "correlation_shift"  # of a window, at column `:table`
 CORRELATION_CHANGE: Final = "correlation_change"  # of one of its pairs
+CANARY_SHARE: Final = "canary_share"
+SKEW_RATE: Final = "skew_rate"
+VERSION_AGE: Final = "version_age_days"
 
 
 class Condition(Declared):
@@ -198,7 +202,7 @@ def _columns(value: object) -> object:
 def _listed(value: object) -> object:
     return (
         (value,)
-        if isinstance(value, dict | PerformanceMonitor | EstimateMonitor)
+        if isinstance(value, dict | PerformanceMonitor | EstimateMonitor | VersionComparison)
         else as_tuple(value)
     )
 
@@ -389,6 +393,76 @@ class ServiceMonitor(_Monitor):
     volume_drop: RateCondition | None = Condition(above=0.5)
 
 
+ComparedMetric = Literal["roc_auc", "accuracy", "brier", "mae", "expected_value"]
+
+
+class VersionComparison(Declared):
+    """One version held against the one in service, by one metric.
+
+    A ``dataset`` holds the answers of the other one: ``shadow`` to the same requests, ``canary`` to
+    requests of its own; or both answer requests of production, ``champion`` and ``challenger``.
+    """
+
+    metric: ComparedMetric
+    dataset: Literal["shadow", "canary"] | None = None
+    champion: str | None = None
+    challenger: str | None = None
+    share: float | None = Field(default=None, gt=0, lt=1)
+    margin: float = Field(default=0.01, ge=0)
+    over: int = Field(default=60, ge=8, le=400)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        named = [name for name in (self.champion, self.challenger) if name is not None]
+        if (self.dataset is None) != (len(named) == 2) or len(named) == 1:
+            raise ValueError(
+                "write dataset: shadow, dataset: canary, or both champion and challenger"
+            )
+        if len(set(named)) == 1:
+            raise ValueError("champion and challenger are the same version")
+        if self.share is not None and self.how == "shadow":
+            raise ValueError("a shadow answers every request; share goes with a canary")
+        return self
+
+    @property
+    def how(self) -> Literal["shadow", "canary"]:
+        """Whether the same predictions are compared, or others."""
+        return "shadow" if self.dataset == "shadow" else "canary"
+
+    @property
+    def gain(self) -> str:
+        """Name of the stored metric: how much better the other version is."""
+        return f"{self.how}_{self.metric}_gain"
+
+
+class Skew(Declared):
+    """Features as they were served, beside the same predictions' in another dataset."""
+
+    dataset: DatasetName = "training"
+    columns: MonitoredColumns = "all"
+    above: float = Field(default=0.001, ge=0, lt=1)
+
+
+class Staleness(Declared):
+    """How long the version in service may have been in service."""
+
+    above: Duration
+
+
+class VersionsMonitor(_Monitor):
+    """Other versions, the features that the present one is served, and its age."""
+
+    severity: Severity = "WARN"
+    compare: Annotated[tuple[VersionComparison, ...], BeforeValidator(_listed)] = ()
+    skew: Annotated[Skew | None, BeforeValidator(switched)] = None
+    staleness: Staleness | None = None
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether there is anything to measure."""
+        return bool(self.compare or self.skew or self.staleness)
+
+
 class Monitors(Declared):
     """Everything that is watched; each family has defaults that suit most models."""
 
@@ -402,10 +476,11 @@ class Monitors(Declared):
     estimated_performance: Annotated[tuple[EstimateMonitor, ...], BeforeValidator(_listed)] = ()
     service: ServiceMonitor = ServiceMonitor()
     business: Annotated[tuple[BusinessMonitor, ...], BeforeValidator(_listed)] = ()
+    versions: VersionsMonitor = VersionsMonitor()
 
     def each(self) -> Iterator[tuple[tuple[str | int, ...], _Monitor]]:
         """Yield every declared monitor with its place in the spec, such as ``("drift",)``."""
-        for name in ("schema", "freshness", "quality", "drift", "service"):
+        for name in ("schema", "freshness", "quality", "drift", "service", "versions"):
             yield (name,), getattr(self, "schema_" if name == "schema" else name)
         for name in ("performance", "estimated_performance", "business"):
             for index, monitor in enumerate(getattr(self, name)):

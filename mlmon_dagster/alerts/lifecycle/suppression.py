@@ -27,7 +27,7 @@ from mlmon_dagster.store.state.statements import Row
 
 CAUSES = ("schema", "freshness")
 QUALITY = "quality"
-SUPPRESSED = ("drift", "performance", "estimated_performance", "business")
+SUPPRESSED = ("drift", "performance", "estimated_performance", "business", "versions")
 WHOLE = ""  # instead of a column: the cause concerns the window
 Causes = Mapping[tuple[dt.datetime, str, str], str]
 SEVERAL = 3  # columns

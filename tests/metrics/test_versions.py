@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mlmon_dagster.trace.versions import (
+from mlmon_dagster.metrics.versions import (
     SHARE_IS_WRONG,
     always,
     got_its_share,

@@ -8,13 +8,14 @@ anew: a row's influence is summed over its window, and the variance is that of t
 
 Whoever looks every day and stops when it looks good finds a better version where there is none. So
 the interval is one that holds at all looks at once: the normal mixture of Robbins (1970), in the
-asymptotic form of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024).
+asymptotic form of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), and the chance of an
+uneven split is one over a mixture's evidence against it (Lindon and Malek, 2022).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,13 +23,15 @@ from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from mlmon_dagster.metrics.arrays import Floats
-from mlmon_dagster.metrics.intervals import rate
+from mlmon_dagster.metrics.intervals import rate, wilson
 
 Verdict = Literal["better", "not worse", "worse", "undecided"]
 FEWEST_WINDOWS = 8
 FEWEST_OF_CLASS = 10
+BY_ROWS = ":rows"  # ends the method of what fewer windows say: their rows count as independent
 SHARE_IS_WRONG = 0.001  # chance of so uneven a split of the requests, below which it is no canary
 _TIGHTEST_AT = 30  # windows at which the interval for all looks is narrowest
+_SHARE_ROWS = 1_000  # how many requests the other shares that were thinkable are worth
 _ALPHA = 0.05
 
 
@@ -39,7 +42,8 @@ class Comparison:
     Attributes:
         difference: The other version's value less the one's, turned so that more is better.
         lower, upper: 95 % interval, for all looks at once if `always`.
-        p_value: Chance of so large a difference without any, looked at once.
+        p_value: Chance of so large a difference without any, looked at once. Of few windows that
+            of independent rows: DeLong's, McNemar's exact or Student's.
         n: Rows, or pairs of them. windows: What they are of.
         verdict: See `verdict_of`.
         more: About how many more rows would decide; 0 if it is decided.
@@ -73,9 +77,46 @@ def paired_area(
     y = np.asarray(actual) == 1
     if min(int(y.sum()), int((~y).sum())) < FEWEST_OF_CLASS:
         return None
+    scores = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    first, second = (_influence_of_area(s, y) for s in scores)
+    difference, influence = second[0] - first[0], second[1] - first[1]
+    alone = _tested(difference, _error_by_class(influence, y))
+    return _compared(difference, influence, np.asarray(windows), margin, alone)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A difference of independent rows.
+
+    Attributes:
+        difference: The other version's value less the one's.
+        error: Its standard error.
+        p_value: Chance of so large a difference without any.
+    """
+
+    difference: float
+    error: float
+    p_value: float
+
+
+def delong(one: ArrayLike, other: ArrayLike, actual: ArrayLike) -> Tested:
+    """Test two areas under the curve of the same independent rows.
+
+    Args:
+        one: Scores of the version in service, (N,).
+        other: Scores of the other one.
+        actual: 0 or 1; at least two of each.
+    """
+    y = np.asarray(actual) == 1
     first, second = (_influence_of_area(np.asarray(s, np.float64), y) for s in (one, other))
-    difference = second[0] - first[0]
-    return _compared(difference, second[1] - first[1], np.asarray(windows), margin)
+    difference, influence = second[0] - first[0], second[1] - first[1]
+    return _tested(difference, _error_by_class(influence, y))
+
+
+def _tested(difference: float, error: float) -> Tested:
+    if not error:
+        return Tested(difference, error, 1.0 if difference == 0 else 0.0)
+    return Tested(difference, error, 2 * float(special.ndtr(-abs(difference) / error)))
 
 
 def _influence_of_area(scores: Floats, is_positive: np.ndarray) -> tuple[float, Floats]:
@@ -98,6 +139,51 @@ def _influence_of_area(scores: Floats, is_positive: np.ndarray) -> tuple[float, 
     return area, found
 
 
+def _error_by_class(influence: Floats, is_positive: np.ndarray) -> float:
+    """Return the error of an area, or a difference of areas, of independent rows."""
+    variance = 0.0
+    for mine in (influence[is_positive], influence[~is_positive]):
+        variance += len(mine) / (len(mine) - 1) * float((mine**2).sum())
+    return math.sqrt(variance)
+
+
+def areas_of_two(
+    one: ArrayLike,
+    actual: ArrayLike,
+    windows: ArrayLike,
+    other: ArrayLike,
+    other_actual: ArrayLike,
+    other_windows: ArrayLike,
+    margin: float = 0.01,
+) -> Comparison | None:
+    """Compare the areas under the curve of two versions that scored different rows.
+
+    Args:
+        one: Scores of the version in service.
+        actual: 0 or 1, of the rows that it answered.
+        windows: Window of each of them.
+        other: Scores of the other one.
+        other_actual: 0 or 1, of the rows that the other one answered.
+        other_windows: Window of each of them.
+        margin: What counts as not worse.
+
+    Returns:
+        None with fewer than `FEWEST_OF_CLASS` of a class on a side.
+    """
+    truths = np.asarray(actual) == 1, np.asarray(other_actual) == 1
+    if any(min(int(y.sum()), int((~y).sum())) < FEWEST_OF_CLASS for y in truths):
+        return None
+    scores = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    first, second = (_influence_of_area(s, y) for s, y in zip(scores, truths, strict=True))
+    difference = second[0] - first[0]
+    errors = (
+        _error_by_class(found[1], y) for found, y in zip((first, second), truths, strict=True)
+    )
+    alone = _tested(difference, math.hypot(*errors))
+    both = np.concatenate([np.asarray(windows), np.asarray(other_windows)])
+    return _compared(difference, np.concatenate([-first[1], second[1]]), both, margin, alone)
+
+
 def paired_means(
     one: ArrayLike, other: ArrayLike, windows: ArrayLike, margin: float = 0.01
 ) -> Comparison | None:
@@ -117,6 +203,26 @@ def paired_means(
         return None
     mean = float(gains.mean())
     return _compared(mean, (gains - mean) / len(gains), np.asarray(windows), margin)
+
+
+def paired_decisions(
+    one: ArrayLike, other: ArrayLike, windows: ArrayLike, margin: float = 0.01
+) -> Comparison | None:
+    """Compare how often two versions were right on the same rows.
+
+    Args:
+        one: Whether the version in service was right, (N,).
+        other: Whether the other one was.
+        windows: Window of each row.
+        margin: What counts as not worse.
+
+    Returns:
+        None without rows.
+    """
+    found = paired_means(one, other, windows, margin)
+    if found is None or found.windows >= FEWEST_WINDOWS:
+        return found
+    return replace(found, p_value=right_as_often(one, other))
 
 
 def means_of_two(
@@ -168,13 +274,13 @@ def right_as_often(one: ArrayLike, other: ArrayLike) -> float:
 
 
 def got_its_share(n_one: int, n_other: int, share: float) -> float:
-    """Return the chance of so uneven a split of the requests, if the other one was to get a share.
+    """Return the chance of ever seeing so uneven a split, if the other one was to get a share.
 
-    Below `SHARE_IS_WRONG` something else than the lot decided who answered, and the rows of the
-    two versions cannot be compared.
+    It holds at all looks at once. Below `SHARE_IS_WRONG` something else than the lot decided who
+    answered, and the rows of the two versions cannot be compared.
 
     Args:
-        n_one: Requests that the version in service answered.
+        n_one: Requests that the version in service answered, of all that came so far.
         n_other: Requests that the other one answered.
         share: What the other one was to get, 0 to 1.
 
@@ -183,11 +289,14 @@ def got_its_share(n_one: int, n_other: int, share: float) -> float:
     """
     if not 0 < share < 1:
         raise ValueError(f"a share is between 0 and 1, not {share}")
-    total = n_one + n_other
-    if not total:
-        return 1.0
-    z = (n_other - share * total) / math.sqrt(total * share * (1 - share))
-    return float(2 * special.ndtr(-abs(z)))
+    thinkable = _SHARE_ROWS * share, _SHARE_ROWS * (1 - share)
+    against = (
+        special.betaln(n_other + thinkable[0], n_one + thinkable[1])
+        - special.betaln(*thinkable)
+        - n_other * math.log(share)
+        - n_one * math.log1p(-share)
+    )
+    return math.exp(-max(float(against), 0.0))
 
 
 def verdict_of(lower: float, upper: float, margin: float) -> Verdict:
@@ -208,24 +317,33 @@ def verdict_of(lower: float, upper: float, margin: float) -> Verdict:
 
 
 def _compared(
-    difference: float, influence: Floats, windows: np.ndarray, margin: float
+    difference: float,
+    influence: Floats,
+    windows: np.ndarray,
+    margin: float,
+    alone: Tested | None = None,
 ) -> Comparison:
-    """Test a difference whose rows have influences of sum 0."""
+    """Test a difference whose rows have influences of sum 0.
+
+    Of too few windows rows count as independent; whoever compares has to know. Then it is the test
+    ``alone`` of independent rows that counts, by default Student's of a mean.
+    """
     held, places = np.unique(windows, return_inverse=True)
     sums: Floats = np.bincount(places, weights=influence).astype(np.float64)
     n, g = len(influence), len(held)
-    if g < FEWEST_WINDOWS:  # rows as they are; whoever compares has to know
+    if g < FEWEST_WINDOWS:
         sums, g = influence, n
     error = math.sqrt(g / max(g - 1, 1) * float((sums**2).sum()))
-    half = always(error, g)
-    freedom = g - 1
     if error > 0:
-        p_value = 2 * float(special.stdtr(freedom, -abs(difference) / error))
+        p_value = 2 * float(special.stdtr(g - 1, -abs(difference) / error))
     else:
         p_value = 1.0 if difference == 0 else 0.0
+    if alone is not None and len(held) < FEWEST_WINDOWS:
+        error, p_value = alone.error, alone.p_value
+    half = always(error, g)
     lower, upper = difference - half, difference + half
     found = verdict_of(lower, upper, margin)
-    more = _more(difference, half, margin, n) if found == "undecided" else 0
+    more = rows_to_decide(difference, half, margin, n) if found == "undecided" else 0
     return Comparison(difference, lower, upper, p_value, n, len(held), found, more)
 
 
@@ -251,10 +369,17 @@ def always(error: float, windows: int) -> float:
     return error * wide * careful
 
 
-def _more(difference: float, half: float, margin: float, n: int) -> int:
-    """Return about how many more rows an undecided comparison needs."""
+def rows_to_decide(difference: float, half: float, margin: float, n: int) -> int:
+    """Return about how many more rows an undecided comparison needs.
+
+    Args:
+        difference: As found.
+        half: Half of its interval.
+        margin: What counts as not worse.
+        n: Rows that it rests on.
+    """
     to_decide = max(abs(difference), abs(difference + margin), margin / 2)
-    needed = n * (half / to_decide) ** 2
+    needed = n * (half / to_decide) ** 2 if to_decide else math.inf
     return max(math.ceil((needed - n) / 100) * 100, 100) if math.isfinite(needed) else 0
 
 
@@ -295,8 +420,6 @@ def mismatch(ids: ArrayLike, served: ArrayLike, computed: ArrayLike) -> Mismatch
         served: Values as the model saw them, numbers or texts; None or NaN for none.
         computed: Values from the other source.
     """
-    from mlmon_dagster.metrics.intervals import wilson
-
     names = np.asarray(ids, object)
     a, b = np.asarray(served, object), np.asarray(computed, object)
     n = len(names)
