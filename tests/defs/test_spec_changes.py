@@ -119,6 +119,8 @@ CHANGES: dict[str, Any] = {
         {"monitors.business": {"change": "20%"}, "columns.outcome": "revenue"}
     ),
     "monitors.service.volume_drop": {"above": 0.9},
+    "monitors.versions.staleness": Many({"monitors.versions": {"staleness": {"above": "90d"}}}),
+    "monitors.versions.severity": Many({"monitors.versions": {"severity": "ERROR"}}),
     "alerts.slack": {"channel": "#other"},
     "alerts.webhook": {"url": "https://example.com/hook"},
     "alerts.email": EMAIL,
@@ -171,6 +173,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "columns.trace_id": REFIT,
     "columns.outcome": REFIT,
     "monitors.business.change": REFIT,
+    "monitors.versions.staleness": ("versions",),
     "columns.shap": REFIT,
     "actuals.expected_within": OF_ACTUALS,
     "actuals.min_coverage": OF_ACTUALS,
@@ -282,7 +285,10 @@ def test_the_planner_asks_for_what_the_table_says(shared: Project, key: str) -> 
     assert {request.assets for request in requests} == ({expected} if expected else set())
     if expected and expected != REFIT:
         assert _days(requests) <= set(map(str, DAYS))
-    allowed = {"kept": {(), REFIT}, "followed": {(), REFIT, COMPARED, OF_ACTUALS, NEW}}
+    allowed = {
+        "kept": {(), REFIT},
+        "followed": {(), REFIT, COMPARED, OF_ACTUALS, NEW, ("versions",)},
+    }
     assert expected in allowed.get(rule_of(key).effect, {REFIT})
 
 

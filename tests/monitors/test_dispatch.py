@@ -16,13 +16,15 @@ ROWS = [
     metric("psi", 0.02, "age", p_value=0.3),
     metric("roc_auc", 0.8, lower=0.77, upper=0.83),
     metric("mean_outcome", 9.0, lower=8.0, upper=10.0),
+    metric("version_age_days", 12.0),
     metric("error_rate", 0.0, lower=0.0, upper=0.01),
 ]
 
 
 def everything(**options: object) -> list[dict]:
     return evaluate(
-        spec(business={"change": "20%"}), frame(ROWS), pd.DataFrame([window()]),
+        spec(business={"change": "20%"}, versions={"staleness": {"above": "90d"}}),
+        frame(ROWS), pd.DataFrame([window()]),
         **({"now": NOW, "run_id": "r7", "is_backfill": True} | options),
     )  # fmt: skip
 
