@@ -84,7 +84,7 @@ def _judge_gain(evidence: Evidence, window: Window, declared: VersionComparison)
     half, margin = (row["upper"] - row["lower"]) / 2, declared.margin
     verdict = verdict_of(row["lower"], row["upper"], margin)
     details = {**named, "verdict": verdict, "margin": margin}
-    limit = f"worse by more than {number(margin)}"
+    limit = f"below {number(-margin)}"
     said = (
         f"{_named(challenger)} ({declared.how}) against {_named(champion)}: {subject(metric)} "
         f"{row['value']:+.4f} ({row['lower']:+.4f} to {row['upper']:+.4f}, n {int(row['n']):,})"
