@@ -30,8 +30,8 @@ from mlmon_dagster.profiles import (
     Baseline,
     build_profiles,
     ensure_baseline,
+    in_force,
     load_baseline,
-    load_profiles,
     save_profiles,
 )
 from mlmon_dagster.profiles.measure.measures import columns_of, measure
@@ -119,13 +119,8 @@ def judge_window(
 ) -> pd.DataFrame:
     """Return the drift of one window, all columns and slices; without a baseline it is read too."""
     baseline = baseline or load_baseline(store, spec, window.start)
-    profiles = load_profiles(
-        store,
-        spec,
-        start=window.start,
-        end=window.end,
-        columns=columns_of(spec, "drift"),
-        at=window.start,
+    profiles = in_force(store, spec, window.start).profiles(
+        start=window.start, end=window.end, columns=columns_of(spec, "drift")
     )
     return measure(spec, "drift", profiles, baseline.windows)
 
@@ -134,7 +129,7 @@ def judge_month(store: Store, spec: ModelSpec, baseline: Baseline | None = None)
     """Return the drift of all stored days together."""
     baseline = baseline or load_baseline(store, spec)
     columns = columns_of(spec, "drift")
-    days = load_profiles(store, spec, dataset="production", columns=columns)
+    days = in_force(store, spec).profiles(dataset="production", columns=columns)
     keys = ("dataset", "model_version", "slice_key", "slice_value")
     return measure(spec, "drift", merge_columns(days, keys), baseline.windows)
 

@@ -25,8 +25,7 @@ from mlmon_dagster.pipeline.baseline_choice import Comparison, baseline_of
 from mlmon_dagster.pipeline.families import FAMILIES
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
 from mlmon_dagster.pipeline.measure import compared
-from mlmon_dagster.pipeline.profile import whole_windows
-from mlmon_dagster.pipeline.work import Work, parts_of
+from mlmon_dagster.pipeline.parts import Part, parts_of
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import attributed
@@ -110,7 +109,8 @@ class Trial:
         self.values: pd.Series = self._rows.column(column).to_pandas()
         self.facts = facts_of(past.work.spec, column, self.values)
         self._luck = self._hits(seed)
-        self._profiles: list[tuple[Work, Profiles]] = []
+        self._parts = parts_of(self._work, past.states)
+        self._profiles: list[tuple[Part, Profiles]] = []
         self._faulty: dict[tuple[str, str], list[Row]] = {}
         self._measured: dict[str, pd.DataFrame] = {}
 
@@ -186,11 +186,14 @@ class Trial:
     @cached_property
     def _comparisons(self) -> dict[str, list[Comparison]]:
         return {
-            family: list(
-                compared(
-                    replace(self._work, windows=mine), FAMILIES[family], self._columns_of(family)
+            family: [
+                comparison
+                for part in self._parts
+                if (some := [window for window in part.work.windows if window in mine])
+                for comparison in compared(
+                    part.only(some), FAMILIES[family], self._columns_of(family)
                 )
-            )
+            ]
             for family, mine in self.windows.items()
         }
 
@@ -201,29 +204,25 @@ class Trial:
 
             frames = []
             for comparison in self._comparisons[family]:
-                profiles = self._profiles_of(family, comparison.work)
+                profiles = self._profiles_of(family, comparison.part)
                 frames.append(FAMILIES[family].made.frame(comparison, profiles))
             self._measured[family] = concat_frames(frames)
         return self._measured[family]
 
-    def _profiles_of(self, family: str, work: Work) -> Profiles:
+    def _profiles_of(self, family: str, part: Part) -> Profiles:
         """Return the copies' profiles of some windows; of other columns those in the store."""
-        starts = [window.start for window in work.windows]
+        starts = [window.start for window in part.work.windows]
         columns = self._columns_of(family)
         found: Profiles = {}
-        for part, profiles in self._profiles:
-            if part.windows[0].start <= starts[0] <= part.windows[-1].start:
+        for whole, profiles in self._profiles:
+            if whole.work.start <= starts[0] <= whole.work.windows[-1].start:
                 found = {n: _of_windows(s, starts) for n, s in profiles.items() if n in columns}
         missing = [name for name in columns if name not in found]
         if not missing or self._scope is not None or not found:
             return found
         labels = sorted(next(iter(found.values())).cells["dataset"].unique())
-        stored = self._stored(tuple(missing), work)
+        stored = {n: _of_windows(stats, starts) for n, stats in part.whole(missing).items()}
         return found | {name: _for_each(stats, labels) for name, stats in stored.items()}
-
-    def _stored(self, columns: tuple[str, ...], work: Work) -> Profiles:
-        loaded, starts = whole_windows(work, columns), [window.start for window in work.windows]
-        return {name: _of_windows(stats, starts) for name, stats in loaded.items()}
 
     def _columns_of(self, family: str) -> list[str]:
         if self._scope is not None:
@@ -233,7 +232,6 @@ class Trial:
     def _profile(self, copies: Mapping[str, tuple[Fault, float]]) -> None:
         """Profile copies of the rows, each as a dataset that its label names."""
         from mlmon_dagster.profiles import build_profiles
-        from mlmon_dagster.profiles.bins.fit import binnings_of, stored_baseline
 
         store = self._work.project.store
         table = pa.concat_tables(self._copy(label, *copy) for label, copy in copies.items())
@@ -241,14 +239,14 @@ class Trial:
         if self._scope is None:
             wanted -= set(self.past.work.spec.features)
         self._profiles = []
-        for part in parts_of(self._work):
-            binnings = binnings_of(store, stored_baseline(store, part.spec, part.start))
+        key = erased_ids.personal_key(store.state, self._work.spec.model)
+        for part in self._parts:
+            binnings = part.in_force.binnings
             mine = {name: binning for name, binning in binnings.items() if name in wanted}
             starts = pa.array(
-                [w.start for w in part.windows], table.schema.field("window_start").type
+                [w.start for w in part.work.windows], table.schema.field("window_start").type
             )
             rows = table.filter(pc.is_in(table.column("window_start"), starts))
-            key = erased_ids.personal_key(store.state, part.spec.model)
             engine = _Copies(store, rows)
             self._profiles.append(
                 (part, build_profiles(engine, self._spec, _COPIES, mine, key=key))

@@ -9,13 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.errors import BaselineMissingError
-from mlmon_dagster.pipeline.work import Work, parts_of
+from mlmon_dagster.pipeline.parts import Part
+from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import BaselineSpec, ModelSpec
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark
 
 if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
-    from mlmon_dagster.store.baselines import StoredBaseline
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,19 @@ class Comparison:
     """Some windows and what they are compared with.
 
     Attributes:
-        work: The windows.
+        part: The windows.
         baseline: None while there is none, or for metrics that need none.
         mark: Fingerprint of a baseline of earlier windows; empty for others.
     """
 
-    work: Work
+    part: Part
     baseline: Baseline | None = None
     mark: str = ""
+
+    @property
+    def work(self) -> Work:
+        """The windows, as what a step of a run works on."""
+        return self.part.work
 
     def marked(self, marks: Mapping[dt.datetime, StepMark]) -> dict[dt.datetime, StepMark]:
         """Return the windows' marks with what they were compared with, if that moves on."""
@@ -53,47 +58,37 @@ def baseline_of(spec: ModelSpec, family: str) -> BaselineSpec:
     return own or spec.baseline
 
 
-def comparisons(work: Work, family: str, columns: Sequence[str]) -> Iterator[Comparison]:
-    """Yield the run's windows in parts, each with the baseline it is compared with."""
-    from mlmon_dagster.profiles.rolling import RollingBaselines, is_rolling
+def comparisons(part: Part, family: str, columns: Sequence[str]) -> Iterator[Comparison]:
+    """Yield windows that share a baseline, in parts that are compared with the same rows.
 
-    store, spec, choice = work.project.store, work.spec, baseline_of(work.spec, family)
-    for part, stored in _parts(work):
-        if stored is None or not is_rolling(stored, choice):
-            yield Comparison(part, None if stored is None else _own(part))
-            continue
-        last = part.windows[-1].start
-        rolling = RollingBaselines(store, spec, stored, choice, part.start, last, columns)
-        for window in part.windows:
-            found = _or_none(partial(rolling.of, window.start))
-            yield Comparison(replace(part, windows=(window,)), found, rolling.mark(window.start))
-
-
-def fixed_comparisons(work: Work) -> Iterator[Comparison]:
-    """Yield the run's windows in parts, each with its baseline where that does not move on."""
-    from mlmon_dagster.profiles.rolling import is_rolling
-
-    for part, stored in _parts(work):
-        is_fixed = stored is not None and not is_rolling(stored, work.spec.baseline)
-        yield Comparison(part, _own(part) if is_fixed else None)
+    Args:
+        part: The windows.
+        family: The family of metrics.
+        columns: The profiled columns that are compared.
+    """
+    choice = baseline_of(part.work.spec, family)
+    if not _is_rolling(part, choice):
+        yield Comparison(part, _own(part))
+        return
+    windows = part.work.windows
+    rolling = part.in_force.rolling(choice, windows[0].start, windows[-1].start, columns)
+    for window in windows:
+        found = _or_none(partial(rolling.of, window.start))
+        yield Comparison(part.only([window]), found, rolling.mark(window.start))
 
 
-def _parts(work: Work) -> Iterator[tuple[Work, StoredBaseline | None]]:
-    """Yield the run's windows in parts that share a stored baseline; None while there is none."""
-    from mlmon_dagster.profiles.bins.fit import stored_baseline
-
-    for part in parts_of(work) if work.windows else []:
-        try:
-            yield part, stored_baseline(work.project.store, work.spec, part.start)
-        except BaselineMissingError:
-            yield part, None
+def fixed_comparison(part: Part) -> Comparison:
+    """Return windows with their baseline where that does not move on."""
+    return Comparison(part, None if _is_rolling(part, part.work.spec.baseline) else _own(part))
 
 
-def _own(part: Work) -> Baseline | None:
-    """Return the baseline in force for a part, which has rows of its own."""
-    from mlmon_dagster.profiles.rolling import load_baseline
+def _is_rolling(part: Part, choice: BaselineSpec) -> bool:
+    return part.in_force.baseline_id is not None and part.in_force.is_rolling(choice)
 
-    return _or_none(partial(load_baseline, part.project.store, part.spec, part.start))
+
+def _own(part: Part) -> Baseline | None:
+    """Return the baseline in force for a part, if it has rows of its own."""
+    return _or_none(lambda: part.in_force.own)
 
 
 def _or_none(load: Callable[[], Baseline]) -> Baseline | None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.baseline_choice import Comparison
-from mlmon_dagster.pipeline.profile import whole_windows
 from mlmon_dagster.pipeline.steps import ASSETS
 from mlmon_dagster.pipeline.window_facts import (
     quarantined_files,
@@ -115,7 +114,7 @@ class Family:
     looks_back: Callable[[ModelSpec], int] = lambda spec: 1
     is_compared: Callable[[ModelSpec], bool] = lambda spec: False
     compared: Callable[[ModelSpec], list[str]] | None = None
-    references: Callable[[Work, Baseline | None], References] = lambda work, baseline: {}
+    references: Callable[[Comparison], References] = lambda comparison: {}
     facts: Callable[[Work, Sequence[Window]], Sequence[Facts]] = lambda work, windows: [
         {} for _ in windows
     ]
@@ -270,13 +269,13 @@ def _quality_metrics(spec: ModelSpec) -> Sequence[str]:
     return ("null_rate", "nan_rate", "inf_rate", *unseen, "out_of_range_rate")
 
 
-def _unseen(work: Work, _: Baseline | None) -> References:
+def _unseen(comparison: Comparison) -> References:
     from mlmon_dagster.metrics.quality import unseen_values
 
-    names = [name for name, f in work.spec.features.items() if f.type == "categorical"]
+    names = [name for name, f in comparison.work.spec.features.items() if f.type == "categorical"]
     if not names:
         return {"unseen": {}}
-    profiles = whole_windows(work, names)
+    profiles = comparison.part.whole(names)
     return {"unseen": {k: v for s in profiles.values() for k, v in unseen_values(s).items()}}
 
 
@@ -337,29 +336,32 @@ def _levels(family: MetricFamily, spec: ModelSpec) -> list[PerformanceMonitor]:
     return [monitor for monitor in _monitors_of(family, spec) if monitor.shift is not None]
 
 
-def _own_performance(family: MetricFamily, work: Work, baseline: Baseline | None) -> References:
+def _own_performance(family: MetricFamily, comparison: Comparison) -> References:
     from mlmon_dagster.profiles.measure.measures import baseline_performance
 
-    own = baseline_performance(work.spec, family, baseline.windows) if baseline else None
-    return {"baseline": own, "baseline_windows": _windows_of(family, work, baseline)}
+    spec, baseline = comparison.work.spec, comparison.baseline
+    own = baseline_performance(spec, family, baseline.windows) if baseline else None
+    return {"baseline": own, "baseline_windows": _windows_of(family, spec, baseline)}
 
 
-def _windows_of(family: MetricFamily, work: Work, baseline: Baseline | None) -> pd.DataFrame | None:
+def _windows_of(
+    family: MetricFamily, spec: ModelSpec, baseline: Baseline | None
+) -> pd.DataFrame | None:
     """Return the performance of each window of the baseline, of what is judged by its level."""
     from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
     from mlmon_dagster.metrics.statistics import select
     from mlmon_dagster.profiles.measure.measures import columns_of, measure
 
-    levels = [monitor.metric for monitor in _levels(family, work.spec)]
+    levels = [monitor.metric for monitor in _levels(family, spec)]
     if baseline is None or not levels:
         return None
     whole = {
         name: select(stats, (stats.cells["slice_key"] == "all").to_numpy())
-        for name in columns_of(work.spec, family)
+        for name in columns_of(spec, family)
         if name != SCORE_ORDER  # areas are not judged by their level, and take long
         and (stats := baseline.windows.get(name)) is not None
     }
-    found = measure(work.spec, family, whole, None)
+    found = measure(spec, family, whole, None)
     return found[found["metric"].isin(levels)]
 
 
@@ -406,9 +408,10 @@ def _missed_over(spec: ModelSpec, metric: str) -> int:
     return max((m.over for m in named if residual(m.metric) == metric), default=1)
 
 
-def _own_estimate(work: Work, baseline: Baseline | None) -> References:
+def _own_estimate(comparison: Comparison) -> References:
     from mlmon_dagster.profiles.measure.estimates import estimate_baseline
 
+    work, baseline = comparison.work, comparison.baseline
     if baseline is None or not baseline.halves:
         return {}
     return {"baseline": estimate_baseline(work.project.store, work.spec, baseline)}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons
 from mlmon_dagster.pipeline.families import FAMILIES, Family, References
+from mlmon_dagster.pipeline.parts import Part, parts_of
 from mlmon_dagster.pipeline.window_facts import is_waiting
-from mlmon_dagster.pipeline.work import Work, parts_of
+from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.store.state import manifest, metric_log
@@ -83,21 +84,20 @@ def judge_inputs(
     mine, spec = FAMILIES[family], work.spec
     if not mine.is_due(spec):
         return  # no verdict is ever to come, which is no news
-    asked = replace(work, windows=windows)
     columns = mine.compared or mine.columns
-    for comparison in (
-        comparisons(asked, family, columns(spec))
-        if mine.is_compared(spec)
-        else map(Comparison, parts_of(asked))
-    ):
-        part = comparison.work
-        yield JudgeInputs(
-            comparison,
-            family,
-            _metrics(part, mine),
-            _describe(part, mine, states),
-            mine.references(part, comparison.baseline),
-        )
+    for part in parts_of(replace(work, windows=windows), states):
+        for comparison in (
+            comparisons(part, family, columns(spec))
+            if mine.is_compared(spec)
+            else [Comparison(part)]
+        ):
+            yield JudgeInputs(
+                comparison,
+                family,
+                _metrics(comparison.work, mine),
+                _describe(comparison.part, mine),
+                mine.references(comparison),
+            )
 
 
 def _metrics(work: Work, family: Family) -> pd.DataFrame:
@@ -127,12 +127,11 @@ def _since(first: Window, n_windows: int) -> dt.datetime:
     return first.start - (n_windows - 1) * (first.end - first.start) - dt.timedelta(hours=1)
 
 
-def _describe(
-    work: Work, family: Family, states: Mapping[dt.datetime, WindowInputs]
-) -> pd.DataFrame:
+def _describe(part: Part, family: Family) -> pd.DataFrame:
     """Return what the monitors must know of each window beside its metrics."""
     import pandas as pd
 
+    work, states = part.work, part.states
     spec, refused = work.spec, _refused(work)
     rows = []
     for window, own in zip(work.windows, family.facts(work, work.windows), strict=True):

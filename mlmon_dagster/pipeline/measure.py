@@ -7,21 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons, fixed_comparisons
+from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons, fixed_comparison
 from mlmon_dagster.pipeline.families import MEASURED_BY, Family, Plotted
+from mlmon_dagster.pipeline.parts import Part, parts_of
 from mlmon_dagster.pipeline.steps import of_actuals
-from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step, parts_of
+from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step
 from mlmon_dagster.spec import ALL, Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.model import SliceKey
 from mlmon_dagster.store.state import metric_log
-from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
+from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mlmon_dagster.metrics.statistics import ColumnStatistics
-    from mlmon_dagster.pipeline.work import Work
-    from mlmon_dagster.profiles import Baseline
 
 
 def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
@@ -36,36 +36,25 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
     return numbers
 
 
-def _measure_part(work: Work, step: str) -> dict[str, Numbers]:
+def _measure_part(part: Part, step: str) -> dict[str, Numbers]:
     from mlmon_dagster.metrics.frames import concat_frames
-    from mlmon_dagster.profiles import load_profiles
 
-    family = MEASURED_BY[step]
+    family, work = MEASURED_BY[step], part.work
     store, spec = work.project.store, work.spec
-    states = work.states()
-    marks = _marks(work, step, states)
-    columns = family.columns(spec)
-    profiles = load_profiles(
-        store,
-        spec,
-        start=work.start,
-        end=work.end,
-        columns=columns,
-        slices=None if family.made.by_slice else [()],
-        at=work.start,
-    )
+    marks = _marks(part, step)
+    slices: list[SliceKey] | None = None if family.made.by_slice else [()]
+    profiles = part.profiles(family.columns(spec), slices=slices)
     frames, alone = [], list[Window]()
-    for comparison in compared(work, family):
-        part, baseline = comparison.work, comparison.baseline
+    for comparison in compared(part, family):
+        some, baseline = comparison.work, comparison.baseline
         marks |= comparison.marked(marks)
-        mine = profiles if len(part.windows) == len(work.windows) else _of(profiles, part)
+        mine = profiles if len(some.windows) == len(work.windows) else _of(profiles, some)
         frame = family.made.frame(comparison, mine)
         if len(frame):
-            stored = _with_provenance(part, frame, marks, states, baseline)
-            metric_log.append(store.state, stored)
+            metric_log.append(store.state, _with_provenance(comparison, frame, marks))
             frames.append(frame)
         if baseline is None and family.made.against(spec) == "baseline":
-            alone += part.windows
+            alone += some.windows
     void_emptied(work, profiles, marks)
     void_uncompared(work, family, alone, marks)
     mark_step(work, step, marks)
@@ -73,19 +62,20 @@ def _measure_part(work: Work, step: str) -> dict[str, Numbers]:
 
 
 def compared(
-    work: Work, family: Family, columns: Sequence[str] | None = None
+    part: Part, family: Family, columns: Sequence[str] | None = None
 ) -> Iterable[Comparison]:
-    """Return a run's windows in parts, each with the baseline if a family's metrics need one.
+    """Return windows in parts, each with the baseline if a family's metrics need one.
 
     Args:
-        work: The windows.
+        part: The windows.
         family: The family.
         columns: The profiled columns that are compared; by default all that the family reads.
     """
-    against = family.made.against(work.spec)
+    spec = part.work.spec
+    against = family.made.against(spec)
     if against == "baseline":
-        return comparisons(work, family.name, columns or family.columns(work.spec))
-    return fixed_comparisons(work) if against == "fixed" else [Comparison(work)]
+        return comparisons(part, family.name, columns or family.columns(spec))
+    return [fixed_comparison(part) if against == "fixed" else Comparison(part)]
 
 
 def _of(profiles: Mapping[str, ColumnStatistics], work: Work) -> dict[str, ColumnStatistics]:
@@ -99,11 +89,9 @@ def _of(profiles: Mapping[str, ColumnStatistics], work: Work) -> dict[str, Colum
     }
 
 
-def _marks(
-    work: Work, step: str, states: Mapping[dt.datetime, WindowInputs]
-) -> dict[dt.datetime, StepMark]:
+def _marks(part: Part, step: str) -> dict[dt.datetime, StepMark]:
     """Return what this step of each window is made from; of those about actuals also maturity."""
-    marks = {}
+    marks, work, states = {}, part.work, part.states
     for window in work.windows:
         mark = replace(mark_of(states, window, "profiles"), maturity="")
         if step in of_actuals(work.spec):
@@ -117,17 +105,13 @@ def _marks(
 
 
 def _with_provenance(
-    work: Work,
-    frame: pd.DataFrame,
-    marks: Mapping[dt.datetime, StepMark],
-    states: Mapping[dt.datetime, WindowInputs],
-    baseline: Baseline | None,
+    comparison: Comparison, frame: pd.DataFrame, marks: Mapping[dt.datetime, StepMark]
 ) -> pd.DataFrame:
     import pandas as pd
 
-    rows = []
+    rows, work, baseline = [], comparison.work, comparison.baseline
     for window in work.windows:
-        state, mark = states.get(window.start), marks[window.start]
+        state, mark = comparison.part.states.get(window.start), marks[window.start]
         rows.append(
             {
                 "window_start": window.start,

@@ -111,7 +111,7 @@ def _name(metric: str) -> str:
 
 def _explained(inputs: JudgeInputs, row: Mapping[str, Any], metric: str) -> Explained | None:
     from mlmon_dagster.metrics.statistics import select
-    from mlmon_dagster.profiles import load_baseline, load_profiles
+    from mlmon_dagster.profiles import load_baseline
     from mlmon_dagster.trace.explain import explain
     from mlmon_dagster.trace.slices import profiled_for
 
@@ -119,10 +119,9 @@ def _explained(inputs: JudgeInputs, row: Mapping[str, Any], metric: str) -> Expl
     store, spec = work.project.store, work.spec
     starts = _judged(inputs, row)
     columns = profiled_for(spec, [metric])
-    profiles = load_profiles(
-        store, spec, start=min(starts), end=row["window_end"], dataset=PRODUCTION,
-        columns=columns, at=row["window_start"],
-    )  # fmt: skip
+    profiles = inputs.comparison.part.in_force.profiles(
+        start=min(starts), end=row["window_end"], dataset=PRODUCTION, columns=columns
+    )
     now = {
         name: select(stats, stats.cells["window_start"].isin(starts).to_numpy())
         for name, stats in profiles.items()

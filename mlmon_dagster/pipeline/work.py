@@ -10,13 +10,11 @@ import datetime as dt
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
 
 from mlmon_dagster.pipeline.steps import steps_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window
-from mlmon_dagster.store import baselines
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import StepMark, WindowInputs
 
@@ -56,13 +54,6 @@ class Work:
     def states(self) -> dict[dt.datetime, WindowInputs]:
         """Return the state of the run's windows; one that no event touched has none."""
         return window_state.load(self.project.store.state, self.spec.model, self.start, self.end)
-
-
-def parts_of(work: Work) -> list[Work]:
-    """Split a run's windows where another baseline comes into force."""
-    force = baselines.baselines_in_force(work.project.store.state, work.spec.model)
-    groups = groupby(work.windows, key=lambda window: force.at(window.start))
-    return [replace(work, windows=tuple(windows)) for _, windows in groups]
 
 
 def mark_step(work: Work, step: str, marks: Mapping[dt.datetime, StepMark]) -> None:

@@ -24,13 +24,8 @@ from mlmon_dagster.metrics.statistics import (
     empty,
     merge,
 )
-from mlmon_dagster.profiles.bins.fit import (
-    binnings_of,
-    encode_binnings,
-    fit_binnings,
-    no_baseline,
-    value_expressions,
-)
+from mlmon_dagster.profiles.bins.fit import fit_binnings, value_expressions
+from mlmon_dagster.profiles.bins.shapes import decode_binnings, encode_binnings
 from mlmon_dagster.profiles.build import build_profiles
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.sql.compiler import Engine
@@ -134,9 +129,7 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
         store, spec.model, baseline_id, "dataset", payload, now,
         dataset=dataset, n=n, data_version=data_version,
     )  # fmt: skip
-    saved = baselines.newest(store.state, spec.model, baseline_id)
-    assert saved is not None
-    return _load(store, spec, saved)
+    return _saved(store, spec, baseline_id)
 
 
 def fit_period(
@@ -175,12 +168,12 @@ def fit_period(
         store, spec.model, baseline_id, baselines.PROMOTED, encode_binnings(binnings), now,
         dataset=PRODUCTION, n=n, data_version=data_version,
     )  # fmt: skip
-    saved = baselines.newest(store.state, spec.model, baseline_id)
-    assert saved is not None
-    return _load(store, spec, saved)
+    return _saved(store, spec, baseline_id)
 
 
-def load_stored(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseline:
+def load_stored(
+    store: Store, spec: ModelSpec, stored: StoredBaseline, binnings: dict[str, Binning]
+) -> Baseline:
     """Return a baseline that has rows of its own, with their profiles.
 
     Raises:
@@ -188,11 +181,39 @@ def load_stored(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseli
     """
     if stored.kind == FIRST_WINDOWS:
         raise no_baseline(spec)
-    return _load(store, spec, stored)
+    return _load(store, spec, stored, binnings)
 
 
-def _load(store: Store, spec: ModelSpec, stored: StoredBaseline) -> Baseline:
-    binnings = binnings_of(store, stored)
+def no_baseline(spec: ModelSpec) -> BaselineMissingError:
+    """Return the error that says what is still missing."""
+    step = (
+        "windows of production come first"
+        if spec.baseline.is_rolling
+        else "land them, then materialize the asset 'baseline'"
+    )
+    return BaselineMissingError(
+        f"Model {spec.model!r} has no baseline yet. It is {spec.baseline.described()}: {step}."
+    )
+
+
+def binnings_of(store: Store, stored: StoredBaseline) -> dict[str, Binning]:
+    """Return the bins of a stored baseline.
+
+    Raises:
+        StoreError: If the file that has them is gone.
+    """
+    return decode_binnings(baselines.payload_of(store, stored))
+
+
+def _saved(store: Store, spec: ModelSpec, baseline_id: str) -> Baseline:
+    stored = baselines.newest(store.state, spec.model, baseline_id)
+    assert stored is not None
+    return _load(store, spec, stored, binnings_of(store, stored))
+
+
+def _load(
+    store: Store, spec: ModelSpec, stored: StoredBaseline, binnings: dict[str, Binning]
+) -> Baseline:
     where = f"baseline_id = {literal(stored.baseline_id)}"
     rows = store.table(KIND, spec.model).read(where=where)
     found = from_rows(rows, binnings | half_binnings(spec, binnings))
@@ -233,9 +254,7 @@ def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
         store, spec.model, baseline_id, FIRST_WINDOWS, payload, now,
         dataset=PRODUCTION, n=n, data_version=data_version,
     )  # fmt: skip
-    saved = baselines.newest(store.state, spec.model, baseline_id)
-    assert saved is not None
-    return _load(store, spec, saved)
+    return _saved(store, spec, baseline_id)
 
 
 def _first_windows(store: Store, spec: ModelSpec, now: dt.datetime) -> dict[Window, int]:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.performance.roc import ScoreOrder
 from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning, ColumnStatistics
-from mlmon_dagster.profiles.bins.fit import binnings_in_force
 from mlmon_dagster.profiles.sql.compiler import as_numpy
 from mlmon_dagster.spec.model import ModelSpec, SliceKey
 from mlmon_dagster.spec.names import ALL
@@ -70,33 +69,31 @@ def save_profiles(
 def load_profiles(
     store: Store,
     spec: ModelSpec,
+    binnings: Mapping[str, Binning],
     *,
     start: dt.datetime | None = None,
     end: dt.datetime | None = None,
     dataset: str | None = None,
     columns: Sequence[str] | None = None,
     slices: Sequence[SliceKey] | None = None,
-    at: dt.datetime | None = None,
 ) -> dict[str, ColumnStatistics]:
-    """Read profiles that were made with the bins in force.
+    """Read profiles that were made with some bins, usually those in force.
 
     Args:
         store: The store.
         spec: The model.
+        binnings: Column -> bins.
         start: Windows that start at or after this moment.
         end: Windows that start before this moment.
         dataset: Of this dataset only.
         columns: Of these columns only.
         slices: Of these slice keys only, such as ``("origin",)``; ``()`` is the whole.
-        at: Made with the bins of the baseline in force for a window that starts then; by default
-            of windows to come.
 
     Returns:
         Column -> statistics, cells sorted by `CELL_KEYS`. A column without any profile is
-        absent. As long as there is no baseline, the profiles are those with blank bins. Windows
-        profiled with an earlier baseline are left out until they are profiled again.
+        absent. Windows profiled with an earlier baseline are left out until they are profiled
+        again.
     """
-    binnings = binnings_in_force(store, spec, at)
     wanted = {name: b for name, b in binnings.items() if columns is None or name in columns}
     conditions = [f"column_name IN ({literals(wanted)})"]
     if start is not None:

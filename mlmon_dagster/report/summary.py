@@ -18,7 +18,7 @@ from mlmon_dagster.metrics.statistics import (
     select,
 )
 from mlmon_dagster.monitors.wording import NAMES, REASONS
-from mlmon_dagster.profiles import Baseline, load_baseline, load_profiles
+from mlmon_dagster.profiles import Baseline, in_force, load_baseline
 from mlmon_dagster.profiles.baseline import scored_columns
 from mlmon_dagster.profiles.measure.estimates import estimate, estimate_columns
 from mlmon_dagster.profiles.measure.measures import (
@@ -186,12 +186,8 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
     realized, scored = performance_columns(spec), scored_columns(spec)
     if spec.task == BINARY:
         realized = ["score", "prediction"]
-    profiles = load_profiles(
-        store,
-        spec,
-        dataset=PRODUCTION,
-        columns=[*realized, *scored, *_outputs(spec)],
-        slices=[()],
+    profiles = in_force(store, spec).profiles(
+        dataset=PRODUCTION, columns=[*realized, *scored, *_outputs(spec)], slices=[()]
     )
     merged = {name: coarsen(spec, stats, grain) for name, stats in profiles.items()}
     coarse = {name: merged[name] for name in realized if name in merged}
@@ -315,13 +311,11 @@ def rolled_up_metrics(
             ones (a week that is cut by the end of a month is no part of either month).
     """
     _refuse_finer(spec, granularity)
-    baseline = load_baseline(store, spec)
+    newest, baseline = in_force(store, spec), load_baseline(store, spec)
     frames = []
     for family in MEASURES:
         names = columns_of(spec, family)
-        profiles = load_profiles(
-            store, spec, start=start, end=end, dataset=PRODUCTION, columns=names
-        )
+        profiles = newest.profiles(start=start, end=end, dataset=PRODUCTION, columns=names)
         coarse = {c: coarsen(spec, stats, granularity) for c, stats in profiles.items()}
         if coarse:
             frame = measure(spec, family, coarse, baseline.windows if baseline else None)
@@ -329,10 +323,9 @@ def rolled_up_metrics(
                 frame = by_windows(spec, family, profiles, granularity, frame)
             frames.append(frame)
     if spec.task in ("binary_classification", "multiclass_classification"):
-        profiles = load_profiles(
-            store, spec, start=start, end=end, dataset=PRODUCTION,
-            columns=estimate_columns(spec), slices=[()],
-        )  # fmt: skip
+        profiles = newest.profiles(
+            start=start, end=end, dataset=PRODUCTION, columns=estimate_columns(spec), slices=[()]
+        )
         coarse = {c: coarsen(spec, stats, granularity) for c, stats in profiles.items()}
         if coarse:
             frames.append(estimate(store, spec, coarse, baseline))

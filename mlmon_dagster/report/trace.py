@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select
-from mlmon_dagster.profiles import Baseline, load_baseline, load_profiles
+from mlmon_dagster.profiles import Baseline, in_force, load_baseline
 from mlmon_dagster.spec import (
     Granularity,
     ModelSpec,
@@ -61,7 +61,7 @@ def performance_trace(
     baseline = load_baseline(store, spec, start if spec.baseline.is_rolling else None)
     wanted = list(metrics or default_metrics(spec))
     columns = profiled_for(spec, wanted)
-    now = load_profiles(store, spec, start=start, end=end, dataset=PRODUCTION, columns=columns)
+    now = in_force(store, spec).profiles(start=start, end=end, dataset=PRODUCTION, columns=columns)
     return compare_slices(spec, now, baseline.windows, wanted, min_rows=min_rows)
 
 
@@ -89,9 +89,10 @@ def explained(
         BaselineMissingError: If the model has no baseline yet.
     """
     columns = profiled_for(spec, [metric, *([F1] if spec.task == BINARY else [])])
+    newest = in_force(store, spec)
 
     def loaded(start: dt.datetime | None, end: dt.datetime | None) -> dict[str, ColumnStatistics]:
-        return load_profiles(store, spec, start=start, end=end, dataset=PRODUCTION, columns=columns)
+        return newest.profiles(start=start, end=end, dataset=PRODUCTION, columns=columns)
 
     now = loaded(*period)
     if isinstance(against, str) and against != BASELINE:

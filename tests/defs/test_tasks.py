@@ -8,7 +8,7 @@ from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
 from mlmon_dagster.pipeline.rows import rows_of
 from mlmon_dagster.pipeline.steps import windowed_of
-from mlmon_dagster.profiles.rolling import load_baseline
+from mlmon_dagster.profiles import load_baseline
 from mlmon_dagster.report.summary import NONE, period_names, periods_of
 from mlmon_dagster.store.state import metric_log, monitor_results
 from tests.conftest import metrics_of

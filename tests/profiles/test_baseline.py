@@ -12,11 +12,11 @@ from mlmon_dagster.errors import BaselineMissingError, StoreError
 from mlmon_dagster.profiles import (
     build_profiles,
     ensure_baseline,
+    in_force,
     load_baseline,
-    load_profiles,
     save_profiles,
 )
-from mlmon_dagster.profiles.bins.fit import decode_binnings, encode_binnings
+from mlmon_dagster.profiles.bins.shapes import decode_binnings, encode_binnings
 from mlmon_dagster.store import Store, baselines
 from tests.conftest import make_events, make_spec, window
 from tests.profiles.comparing import assert_equal
@@ -135,7 +135,7 @@ def test_profiles_of_windows_survive_the_store_and_are_replaced_per_window(store
 
     save_profiles(store, spec, built, windows, "production")
     save_profiles(store, spec, built, windows, "production")  # a repeat replaces
-    loaded = load_profiles(store, spec)
+    loaded = in_force(store, spec).profiles()
     assert list(loaded) == list(built)
     for name, stats in built.items():
         assert_equal(stats, loaded[name])
@@ -144,7 +144,7 @@ def test_profiles_of_windows_survive_the_store_and_are_replaced_per_window(store
         store, spec, records.from_sql([window(spec, "2025-01-01")]), baseline.binnings
     )
     save_profiles(store, spec, nothing, windows[1:2], "production")
-    starts = load_profiles(store, spec)["age"].cells["window_start"].unique()
+    starts = in_force(store, spec).profiles()["age"].cells["window_start"].unique()
     assert list(starts) == [windows[0].start, windows[2].start]
 
 
@@ -157,29 +157,29 @@ def test_loading_narrows_by_time_dataset_column_and_slice(store: Store) -> None:
     built = build_profiles(store, spec, source, baseline.binnings)
     save_profiles(store, spec, built, windows)
 
-    some = load_profiles(
-        store, spec, start=windows[1].start, end=windows[2].start, columns=["age"], slices=[()]
+    some = in_force(store, spec).profiles(
+        start=windows[1].start, end=windows[2].start, columns=["age"], slices=[()]
     )
     assert list(some) == ["age"]
     assert some["age"].cells["window_start"].tolist() == [windows[1].start]
-    sliced = load_profiles(store, spec, slices=[("region",)])["age"].cells
+    sliced = in_force(store, spec).profiles(slices=[("region",)])["age"].cells
     assert set(sliced["slice_value"]) == {"north", "south"}
-    assert load_profiles(store, spec, dataset="production") == {}
+    assert in_force(store, spec).profiles(dataset="production") == {}
 
 
 def test_profiles_of_an_earlier_baseline_are_not_mixed_with_the_present_one(store: Store) -> None:
     spec = make_spec()
-    assert load_profiles(store, spec) == {}
+    assert in_force(store, spec).profiles() == {}
     land(store, "validation")
     old = ensure_baseline(store, spec, NOW)
     windows = [window(spec, DAYS[0])]
     source = store.inference_records(spec).from_sql(windows)
     save_profiles(store, spec, build_profiles(store, spec, source, old.binnings), windows)
-    assert "age" in load_profiles(store, spec)
+    assert "age" in in_force(store, spec).profiles()
 
     land(store, "validation", ["2024-01-05"], seed=7)
     ensure_baseline(store, spec, NOW + dt.timedelta(days=1))
-    left = load_profiles(store, spec)
+    left = in_force(store, spec).profiles()
     assert "age" not in left
     assert "score" in left  # fixed bins are the same for every baseline
 

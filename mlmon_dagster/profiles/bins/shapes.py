@@ -1,6 +1,6 @@
-"""The shapes that bins can have: from edges, values, names or nothing to a binning.
+"""The shapes that bins can have: from edges, values, names or nothing to a binning, and to JSON.
 
-What is chosen from the baseline's rows is chosen in `binning`; here nothing is queried.
+What is chosen from the baseline's rows is chosen in `fit`; here nothing is queried.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -195,18 +196,6 @@ def _digest(content: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def binning_to_json(binning: Binning) -> dict[str, object]:
-    """Return a binning as JSON values; floats survive exactly."""
-    return json.loads(json.dumps(dataclasses.asdict(binning)))  # type: ignore[no-any-return]
-
-
-def binning_from_json(content: Mapping[str, Any]) -> Binning:
-    """Read what `binning_to_json` returned."""
-    lists = ("edges", "categories", "tail", "values")
-    fields: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in content.items()}
-    return Binning(**fields)
-
-
 def class_score_binning(column: str, label: str, classes: int) -> Binning:
     """Bins of one class's score against the rest; coarser ones where there are many classes."""
     bins = SCORE_BINS if classes <= _FEW_CLASSES else SCORE_BINS // 4
@@ -240,3 +229,31 @@ def size_binning(column: str, typical: float) -> Binning:
     """
     middle = _power_above(typical)
     return _binning(column, "latency", LATENCY_BINS, low=middle * 1e-4, high=middle * 1e6)
+
+
+def binning_to_json(binning: Binning) -> dict[str, object]:
+    """Return a binning as JSON values; floats survive exactly."""
+    return json.loads(json.dumps(dataclasses.asdict(binning)))  # type: ignore[no-any-return]
+
+
+def binning_from_json(content: Mapping[str, Any]) -> Binning:
+    """Read what `binning_to_json` returned."""
+    lists = ("edges", "categories", "tail", "values")
+    fields: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in content.items()}
+    return Binning(**fields)
+
+
+def encode_binnings(binnings: Mapping[str, Binning]) -> str:
+    """Write bins as JSON; names in their own letters, so that a search for one finds it."""
+    content = {"binnings": [binning_to_json(b) for b in binnings.values()]}
+    return json.dumps(content, ensure_ascii=False)
+
+
+def decode_binnings(payload: str) -> dict[str, Binning]:
+    """Read what `encode_binnings` wrote; floats are the same to the last bit."""
+    return {binning.column: binning for binning in _decoded(payload)}
+
+
+@lru_cache(maxsize=16)  # every window of a model is read with the same bins
+def _decoded(payload: str) -> tuple[Binning, ...]:
+    return tuple(map(binning_from_json, json.loads(payload)["binnings"]))

@@ -1,59 +1,153 @@
-"""Baselines that are earlier windows of production, answered from stored profiles alone."""
+"""The baseline in force for windows: its bins and profiles, its own rows or earlier windows.
+
+Baselines that are earlier windows of production are answered from stored profiles alone.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.errors import BaselineMissingError
-from mlmon_dagster.metrics.statistics import BaselineWindows, ColumnStatistics, empty, select
-from mlmon_dagster.profiles.baseline import Baseline, load_stored
-from mlmon_dagster.profiles.bins.fit import binnings_of, stored_baseline
+from mlmon_dagster.metrics.statistics import (
+    BaselineWindows,
+    Binning,
+    ColumnStatistics,
+    empty,
+    select,
+)
+from mlmon_dagster.profiles.baseline import Baseline, binnings_of, load_stored, no_baseline
+from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.profiles.storage import load_profiles
 from mlmon_dagster.spec.baseline import PRODUCTION, BaselineSpec
-from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.model import ModelSpec, SliceKey
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.windows import EarlierWindows, Window, mark_of_windows, window_containing
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.baselines import StoredBaseline
-from mlmon_dagster.store.state import window_state
+from mlmon_dagster.store.state import erased_ids, window_state
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-def load_baseline(
-    store: Store,
-    spec: ModelSpec,
-    at: dt.datetime | None = None,
-    choice: BaselineSpec | None = None,
-) -> Baseline:
-    """Return what a window that starts at ``at`` is compared with, by default windows to come.
+class BaselineInForce:
+    """What some windows are binned with and compared with, each part looked up once.
 
     Args:
         store: The store.
         spec: The model.
-        at: The window's start.
-        choice: Compare with this instead of the spec's baseline; rolling, or the spec's own.
+        stored: The baseline; None while none was fitted.
+    """
+
+    def __init__(self, store: Store, spec: ModelSpec, stored: StoredBaseline | None) -> None:
+        self._store, self._spec, self._stored = store, spec, stored
+
+    @property
+    def baseline_id(self) -> str | None:
+        """Its id; None while there is none."""
+        return self._stored.baseline_id if self._stored else None
+
+    @cached_property
+    def binnings(self) -> dict[str, Binning]:
+        """The bins that windows are profiled with: the baseline's, blank ones without it.
+
+        Blank bins are those of no rows: one for all values of a feature, so that rows and nulls are
+        counted from the first day on, and the usual ones for what has fixed bins, such as a score.
+        """
+        store, spec = self._store, self._spec
+        if self._stored:
+            return binnings_of(store, self._stored)
+        nothing = store.inference_records(spec).from_sql(datasets=[])
+        return fit_binnings(
+            store, spec, nothing, key=erased_ids.personal_key(store.state, spec.model)
+        )
+
+    def is_rolling(self, choice: BaselineSpec) -> bool:
+        """Tell whether windows are compared with earlier ones; not if a period was promoted."""
+        return choice.is_rolling and self.stored.kind != baselines.PROMOTED
+
+    @property
+    def stored(self) -> StoredBaseline:
+        """The baseline, without its rows.
+
+        Raises:
+            BaselineMissingError: If none was fitted yet.
+        """
+        if self._stored is None:
+            raise no_baseline(self._spec)
+        return self._stored
+
+    @cached_property
+    def own(self) -> Baseline:
+        """The baseline of windows that are not compared with earlier ones.
+
+        Raises:
+            BaselineMissingError: If there is none.
+        """
+        return load_stored(self._store, self._spec, self.stored, self.binnings)
+
+    def rolling(
+        self,
+        choice: BaselineSpec,
+        first: dt.datetime | None,
+        last: dt.datetime | None,
+        columns: Sequence[str] | None = None,
+    ) -> RollingBaselines:
+        """Return the baselines of windows that are compared with earlier ones.
+
+        Args:
+            choice: Which earlier windows.
+            first: Start of the first window to be compared; None for windows to come.
+            last: Start of the last one.
+            columns: Profiled columns wanted; all by default.
+        """
+        return RollingBaselines(self._store, self._spec, self, choice, first, last, columns)
+
+    def profiles(
+        self,
+        *,
+        start: dt.datetime | None = None,
+        end: dt.datetime | None = None,
+        dataset: str | None = None,
+        columns: Sequence[str] | None = None,
+        slices: Sequence[SliceKey] | None = None,
+    ) -> dict[str, ColumnStatistics]:
+        """Read profiles that were made with its bins, see `load_profiles`."""
+        return load_profiles(
+            self._store, self._spec, self.binnings,
+            start=start, end=end, dataset=dataset, columns=columns, slices=slices,
+        )  # fmt: skip
+
+
+def in_force(store: Store, spec: ModelSpec, at: dt.datetime | None = None) -> BaselineInForce:
+    """Look up the baseline of a window that starts at ``at``, by default of windows to come."""
+    force = baselines.baselines_in_force(store.state, spec.model)
+    return stored_in_force(store, spec, force.newest if at is None else force.at(at))
+
+
+def stored_in_force(store: Store, spec: ModelSpec, baseline_id: str | None) -> BaselineInForce:
+    """Look up a baseline by its id; None while there is none."""
+    stored = baselines.newest(store.state, spec.model, baseline_id) if baseline_id else None
+    return BaselineInForce(store, spec, stored)
+
+
+def load_baseline(store: Store, spec: ModelSpec, at: dt.datetime | None = None) -> Baseline:
+    """Return what a window that starts at ``at`` is compared with, by default windows to come.
 
     Raises:
         BaselineMissingError: If there is none, or too few earlier windows yet.
     """
-    stored = stored_baseline(store, spec, at)
-    choice = choice or spec.baseline
-    if not is_rolling(stored, choice):
-        return load_stored(store, spec, stored)
-    rolling = RollingBaselines(store, spec, stored, choice, at, at)
+    found = in_force(store, spec, at)
+    if not found.is_rolling(spec.baseline):
+        return found.own
+    rolling = found.rolling(spec.baseline, at, at)
     return rolling.of(at or rolling.to_come)
-
-
-def is_rolling(stored: StoredBaseline, choice: BaselineSpec) -> bool:
-    """Tell whether windows are compared with earlier ones; a promoted period goes before that."""
-    return choice.is_rolling and stored.kind != baselines.PROMOTED
 
 
 class RollingBaselines:
@@ -62,7 +156,7 @@ class RollingBaselines:
     Args:
         store: The store.
         spec: The model.
-        stored: Where the bins are.
+        in_force: Where the bins are.
         choice: Which earlier windows.
         first: Start of the first window to be compared; None for windows to come.
         last: Start of the last one.
@@ -73,14 +167,14 @@ class RollingBaselines:
         self,
         store: Store,
         spec: ModelSpec,
-        stored: StoredBaseline,
+        in_force: BaselineInForce,
         choice: BaselineSpec,
         first: dt.datetime | None,
         last: dt.datetime | None,
         columns: Sequence[str] | None = None,
     ) -> None:
-        self._spec, self._stored, self._choice = spec, stored, choice
-        self._binnings = binnings_of(store, stored)
+        self._spec, self._choice = spec, choice
+        self._baseline_id, self._binnings = in_force.stored.baseline_id, in_force.binnings
         states = window_state.load(store.state, spec.model, None, last)
         windows = [
             window_containing(spec.time, start) for start in window_state.with_profiles(states)
@@ -88,14 +182,11 @@ class RollingBaselines:
         self._versions = {w.start: states[w.start].steps["profiles"].data_version for w in windows}
         self._earlier = EarlierWindows(choice, spec.time, windows)
         self.to_come = windows[-1].end if windows else _EPOCH
-        self._profiles = load_profiles(
-            store,
-            spec,
+        self._profiles = in_force.profiles(
             start=self._oldest(first, last, [w.start for w in windows]),
             end=last,
             dataset=PRODUCTION,
             columns=columns,
-            at=first,
         )
         frames = {id(stats.cells): stats.cells for stats in self._profiles.values()}
         self._starts = {key: _seconds(cells["window_start"]) for key, cells in frames.items()}
@@ -132,7 +223,7 @@ class RollingBaselines:
         whole = None if some is None else (some.cells["slice_key"] == ALL).to_numpy()
         n = 0 if some is None else int(some.n[whole].sum())
         return Baseline(
-            baseline_id=f"{self._stored.baseline_id[:8]}{mark[:8]}",
+            baseline_id=f"{self._baseline_id[:8]}{mark[:8]}",
             kind=self._choice.kind,
             dataset=PRODUCTION,
             n=n,
