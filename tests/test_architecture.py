@@ -143,6 +143,22 @@ def test_metrics_import_only_numbers() -> None:
     assert third_party <= PURE
 
 
+# They hold no formula of their own: shapes, sums, and what the others are put together with.
+NO_FORMULA = {"arrays.py", "frames.py", "statistics.py", "columns.py", "references.py"}
+DERIVED = {"expected_counts.py"}  # in two lines, by the delta method
+
+
+def test_every_module_of_formulas_names_its_source() -> None:
+    silent = {
+        path.name
+        for path in FILES
+        if room_of(path) == "metrics" and path.name != "__init__.py"
+        if not re.search(r"\b1[89]\d\d\b|\b20\d\d\b", path.read_text())
+    }
+
+    assert silent == NO_FORMULA | DERIVED
+
+
 def test_what_a_serving_process_imports_is_the_standard_library() -> None:
     rooms = {"__init__", "errors", "landing_file", "logger"}
     third_party = {

@@ -1,6 +1,6 @@
 """Pure statistics: profiles in, numbers with n, interval and chance out.
 
 No I/O, clock, environment or hidden randomness: times and seeds are arguments. The entry points are
-`drift.drift_metrics`, `quality.quality_metrics`, `performance.performance_metrics` and
+`drift.columns.columns_drift`, `quality.quality_metrics`, `performance.performance_metrics` and
 `service.service_metrics`; each returns a MetricFrame (`frames.METRIC_COLUMNS`).
 """

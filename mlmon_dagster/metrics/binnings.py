@@ -14,6 +14,9 @@ loss       0: one bin
 latency    equal steps of ln(ms) between ``low`` and ``high``, clipped to the outer bins
 status     0 ok, 1 error
 ========== ==================================================================================
+
+Steps of one factor g, as in DDSketch (Masson, Rim and Lee, 2019), keep every latency within
+sqrt(g) - 1 of the geometric middle of its bin.
 """
 
 from __future__ import annotations

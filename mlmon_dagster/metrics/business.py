@@ -1,4 +1,8 @@
-"""What came of the predictions: the mean outcome, and what the decisions were worth."""
+"""What came of the predictions: the mean outcome, and what the decisions were worth.
+
+The expected value is the mean over rows of the declared value of their cell of the table of
+decision by actual, as in cost-sensitive learning (Elkan, 2001).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Data quality of one column: shares of rows null, not a number, unseen or out of range."""
+"""Data quality of one column: shares of rows null, not a number, unseen or out of range.
+
+Shares by definition, with Wilson's interval (1927).
+"""
 
 from __future__ import annotations
 

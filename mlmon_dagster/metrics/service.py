@@ -1,4 +1,8 @@
-"""Service metrics: volume, latency quantiles and error rate; and whether rows are unusually few."""
+"""Service metrics: volume, latency quantiles and error rate; and whether rows are unusually few.
+
+Quantiles have the interval between order statistics (see `intervals`), the error rate Wilson's
+(1927).
+"""
 
 from __future__ import annotations
 
@@ -124,7 +128,8 @@ def volume_drop(n: int, place: int, places: NDArray[np.int64], sizes: NDArray[np
     MAD and the 80th percentile / 1.28, so that an incident of some days does not hide itself) and
     never less than counting noise. So traffic that varies 100 times from day to day has no unusual
     day, and steady traffic has one at a small drop; how large a drop matters is for the caller to
-    say.
+    say. 1.48 MAD of a normal law is its standard deviation (Hampel, 1974), as is its quantile of
+    80 % of magnitudes / 1.28; the logarithm of a Poisson count of mean m strays by 1 / sqrt(m).
 
     Args:
         n: Rows of the window, 0 or more.

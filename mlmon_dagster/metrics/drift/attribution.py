@@ -2,6 +2,7 @@
 
 Of every row the magnitudes of its SHAP values are divided by their sum, so that the unit of the
 output does not matter, and the shares are averaged over rows: they add up to 1 over the features.
+The values are those of Lundberg and Lee (2017), the test of two means Welch's (1947).
 """
 
 from __future__ import annotations

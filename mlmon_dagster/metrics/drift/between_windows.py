@@ -1,6 +1,8 @@
 """How far a baseline's own windows lie from each other, and how that lasts: persistence, seasons.
 
-What is computed here depends on no window but the baseline's.
+What is computed here depends on no window but the baseline's. Roots of sums of squares are taken as
+normal (the cube root of Wilson and Hilferty, 1931), spreads are robust (biweight, see `intervals`),
+and the tail is that of Student's prediction of one more value: spread times sqrt(1 + 1 / windows).
 """
 
 from __future__ import annotations
@@ -396,8 +398,11 @@ class Persistence:
         alike = np.equal.outer(places, places)
         shared = float(((correlations * alike).sum(axis=1) / alike.sum(axis=1)).mean())
         widening = (1 + shared) / (1 - shared) if shared < 1 else np.inf
-        # Each window counts by what it does not share with the one before it. Measured: Student's
-        # law with so many degrees of freedom fits the tails of simulated autoregressive windows.
+        # The windows' variance about their own mean is short of the true one by the mean
+        # correlation of two of them, and a later window is as far beyond that mean: (1 + shared) /
+        # (1 - shared). Each window counts by what it does not share with the one before it.
+        # Measured: Student's law with so many degrees of freedom fits the tails of simulated
+        # autoregressive windows.
         new = 1 - coefficient ** (2 * np.diff(np.sort(at)).astype(np.float64))
         return cls(coefficient, widening, min(1 + float(new.sum()), float(len(at))))
 

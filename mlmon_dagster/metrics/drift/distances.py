@@ -5,7 +5,8 @@ leading axes: ``current`` (..., B) against ``baseline`` (B,) or (..., B) gives t
 Rows without a value are expected as a bin of their own. A side without rows gives NaN.
 
 Smoothing (psi, jensen_shannon): both sides become (count + 1/2) / (n + B/2), so an empty bin has a
-small share that depends on n and no distance is infinite. ks and chi_square need no smoothing.
+small share that depends on n and no distance is infinite. ks and chi_square need no smoothing. The
+half row is the prior of Krichevsky and Trofimov (1981).
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def psi(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Population stability index: sum of (p - q) ln(p / q) over smoothed shares.
 
     Symmetric, >= 0, unbounded; 0 when both sides have equal shares and sizes. With few rows it is
-    far above 0 without any change: about (B - 1) (1/n + 1/N); `drift_metrics` takes that off.
+    far above 0 without any change: about (B - 1) (1/n + 1/N) (Yurdakul and Naranjo, 2020);
+    `columns_drift` takes that off. It is the divergence J of Jeffreys (1946).
 
     Example:
         By hand, with shares .9/.1 against .5/.5: .4 ln 1.8 + (-.4) ln .2 = .8789.
@@ -54,6 +56,9 @@ def psi(current: ArrayLike, baseline: ArrayLike) -> Floats:
 
 def psi_variance(p: Floats, q: Floats, n: ArrayLike, total: ArrayLike) -> Floats:
     """First-order variance of psi, the rows of both sides being independent (delta method).
+
+    The derivative of (p - q) ln(p / q) by p is ln(p / q) + 1 - q / p, and by q likewise; its
+    variance under multinomial shares is E[d^2] - E[d]^2, a row, on either side.
 
     Args:
         p: Smoothed shares of the window, (..., B); 0 in bins that are padding.
@@ -78,7 +83,8 @@ def psi_variance(p: Floats, q: Floats, n: ArrayLike, total: ArrayLike) -> Floats
 def jensen_shannon(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Jensen-Shannon *distance* in base 2: the square root of the divergence.
 
-    Symmetric, between 0 (equal) and 1 (no bin in common, up to the smoothing).
+    Symmetric, between 0 (equal) and 1 (no bin in common, up to the smoothing). The divergence is
+    Lin's (1991); that its root is a distance, Endres and Schindelin (2003).
 
     Example:
         By hand, .9/.1 against .5/.5 with the middle .7/.3: the divergence is
@@ -97,8 +103,9 @@ def jensen_shannon(current: ArrayLike, baseline: ArrayLike) -> Floats:
 def ks(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Kolmogorov-Smirnov distance of two ordered histograms: the largest gap of the two CDFs.
 
-    Between 0 and 1, over rows with a value only (give no null bin). The gap is looked at on bin
-    edges, so it is at most the true one, short of it by at most the largest bin's share.
+    That of two samples is Smirnov's (1939). Between 0 and 1, over rows with a value only (give no
+    null bin). The gap is looked at on bin edges, so it is at most the true one, short of it by at
+    most the largest bin's share.
 
     Example:
         >>> float(ks([1, 1, 0, 0], [0, 0, 1, 1]))
@@ -114,10 +121,10 @@ def ks(current: ArrayLike, baseline: ArrayLike) -> Floats:
 def chi_square(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Two-sample chi-square distance: Pearson's statistic times (1/n + 1/N).
 
-    The scaling makes it an effect size: sum of (p - q)^2 / pooled share, >= 0, near psi for small
-    changes, and not growing with n. Both sides are samples (a contingency table, not a goodness of
-    fit), so a category that the baseline lacks is no division by zero. Bins empty on both sides
-    count nothing.
+    The statistic is that of Pearson (1911). The scaling makes it an effect size: sum of (p - q)^2 /
+    pooled share, >= 0, near psi for small changes, and not growing with n. Both sides are samples
+    (a contingency table, not a goodness of fit), so a category that the baseline lacks is no
+    division by zero. Bins empty on both sides count nothing.
 
     Example:
         Shares .6/.4 against .5/.5, 10 rows each, pooled .55/.45: .01/.55 + .01/.45 = .0404.
@@ -136,7 +143,10 @@ def chi_square(current: ArrayLike, baseline: ArrayLike) -> Floats:
 
 
 def hellinger(current: ArrayLike, baseline: ArrayLike) -> Floats:
-    """Hellinger distance of smoothed shares: sqrt(sum of (sqrt p - sqrt q)^2 / 2), 0 to 1."""
+    """Hellinger distance of smoothed shares: sqrt(sum of (sqrt p - sqrt q)^2 / 2), 0 to 1.
+
+    After Hellinger (1909), as in Gibbs and Su (2002).
+    """
     p, q = smoothed_shares(current), smoothed_shares(baseline)
     result: Floats = np.sqrt(((np.sqrt(p) - np.sqrt(q)) ** 2).sum(axis=-1) / 2)
     return result
@@ -144,6 +154,8 @@ def hellinger(current: ArrayLike, baseline: ArrayLike) -> Floats:
 
 def total_variation(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Half the sum of |p - q| of plain shares, 0 to 1: the share of rows that would have to move.
+
+    As in Gibbs and Su (2002).
 
     Example:
         >>> float(total_variation([9, 1], [5, 5]).round(4))
@@ -154,7 +166,7 @@ def total_variation(current: ArrayLike, baseline: ArrayLike) -> Floats:
 
 
 def l_infinity(current: ArrayLike, baseline: ArrayLike) -> Floats:
-    """Largest |p - q| of any bin, plain shares, 0 to 1."""
+    """Largest |p - q| of any bin, plain shares, 0 to 1: the norm, by definition."""
     result: Floats = np.abs(_shares(current) - _shares(baseline)).max(axis=-1)
     return result
 
@@ -162,7 +174,7 @@ def l_infinity(current: ArrayLike, baseline: ArrayLike) -> Floats:
 def kl(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Kullback-Leibler divergence of the window from the baseline, sum of p ln(p / q), in nats.
 
-    Of smoothed shares, so never infinite; >= 0; not symmetric.
+    Of smoothed shares, so never infinite; >= 0; not symmetric (Kullback and Leibler, 1951).
     """
     p, q = smoothed_shares(current), smoothed_shares(baseline)
     result: Floats = (p * np.log(p / q)).sum(axis=-1)
@@ -172,7 +184,8 @@ def kl(current: ArrayLike, baseline: ArrayLike) -> Floats:
 def cramers_v(current: ArrayLike, baseline: ArrayLike) -> Floats:
     """Cramer's V of the table of side by bin: sqrt(chi-square statistic / (n + N)), 0 to 1.
 
-    It shrinks as the sides' sizes differ: the most that n of N + n rows can show is sqrt(n / N).
+    After Cramer (1946), for a table of two rows. It shrinks as the sides' sizes differ: the most
+    that n of N + n rows can show is sqrt(n / N).
     """
     n = np.asarray(current, dtype=np.float64).sum(axis=-1)
     total = np.asarray(baseline, dtype=np.float64).sum(axis=-1)
@@ -184,7 +197,8 @@ def cramers_v(current: ArrayLike, baseline: ArrayLike) -> Floats:
 def wasserstein(current: ArrayLike, baseline: ArrayLike, positions: ArrayLike) -> Floats:
     """Area between the cumulative shares of values at ascending positions, in their unit.
 
-    Exact where every value has a bin of its own; else each row is moved to its bin's middle, so
+    That this area is Wasserstein's distance: Vallender (1974). Exact where every value has a bin of
+    its own; else each row is moved to its bin's middle, so
     the result is off by at most the mean width of the rows' bins.
 
     Example:

@@ -1,4 +1,7 @@
-"""From codes to the bins that drift is measured on, and their merging for small windows."""
+"""From codes to the bins that drift is measured on, and their merging for small windows.
+
+Five expected rows a bin is the rule of Cochran (1954).
+"""
 
 from __future__ import annotations
 

@@ -280,7 +280,11 @@ def _of_common(common: CommonBins, pairs: Pairs, independence: Independence) -> 
 def _of_rare(
     current: Floats, n: Floats, seen: Ints, total: Ints, independence: Independence
 ) -> Floats:
-    """Return the chance of so many rows in rare bins, the baseline's share being uncertain."""
+    """Return the chance of so many rows in rare bins, the baseline's share being uncertain.
+
+    Beta-binomial: the share's law after the baseline is Beta(seen + 1/2, rest + 1/2), by the prior
+    of Jeffreys (1946), and the window's rows are binomial given it.
+    """
     from scipy import stats
 
     rows = independence.rows(n)

@@ -3,7 +3,8 @@
 A distance saturates: once every row lies above all of the baseline, it is no larger than that of
 any other narrow day, and the baseline's own days can be as far from each other. The share of rows
 outside the baseline's range does not, and neither does the window's mean among those of the
-baseline's windows.
+baseline's windows. Shares are by definition; the mean is tested by Student's prediction of one more
+window (Hahn, 1969), with a robust centre and spread.
 """
 
 from __future__ import annotations

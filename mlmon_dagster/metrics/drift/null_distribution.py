@@ -5,6 +5,10 @@ with the baseline as it is: the exact statistic, with its merging, smoothing and
 size, at the window's size. They are computed at sizes on a geometric grid and interpolated in 1/n,
 in which they are nearly linear, so that a year of windows costs a few evaluations; the grid is
 fixed, so a window's result does not depend on which other windows are computed with it.
+
+A tail is that of a gamma law with three moments, as Pearson (1959) has it for noncentral
+chi-square. Counts are beta-binomial, the baseline's own uncertainty included (Jeffreys' prior,
+1946).
 """
 
 from __future__ import annotations
@@ -164,7 +168,7 @@ class KsNull:
     """Null distribution of the KS distance on the baseline's fine bins.
 
     Without change, the distance times sqrt(n N / (n + N)) is the largest excursion of a Brownian
-    bridge looked at on the bin edges; that is drawn once and serves every n.
+    bridge looked at on the bin edges (Doob, 1949); that is drawn once and serves every n.
     """
 
     bridge: Moments
@@ -187,7 +191,7 @@ class KsNull:
         return cls(Moments(*bridges.T), np.array([null.n_baseline for null in nulls])[place])
 
     def moments(self, n: ArrayLike) -> Moments:
-        """Moments for windows of n rows with a value (Stephens' correction for small n)."""
+        """Moments for windows of n rows with a value (correction for small n: Stephens, 1970)."""
         scale = self._scale(n, self.n_baseline)
         b = self.bridge
         square = scale**2
@@ -437,7 +441,8 @@ def _cumulants(b: _Bins) -> tuple[Floats, Floats]:
     """Return variance and third cumulant of the sum over bins, (G,) each.
 
     Two bins correlate by -sqrt(odds odds'), their polynomials of degree 2 by its square. The third
-    cumulant's common part is that of the quadratic form of normals with these correlations.
+    cumulant's common part is that of the quadratic form of normals with these correlations: its
+    k-th cumulant is 2^(k-1) (k-1)! tr((A V)^k) (Mathai and Provost, 1992).
     """
     root = np.sqrt(b.odds)
 

@@ -2,7 +2,9 @@
 
 They describe a change. Whether it is real is for the significance of psi, of the same column and
 window, to say: a change of the bins that psi counts, nulls included, is what most of them see.
-Distances and shifts of values have that of ``area`` (see `shape`), which is made for these.
+Distances and shifts of values have that of ``area`` (see `smooth_distances`), which is made for
+these. Shifts in standard deviations of the baseline are those of Glass (1976); deltas are by
+definition.
 """
 
 from __future__ import annotations

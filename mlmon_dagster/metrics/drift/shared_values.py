@@ -51,8 +51,8 @@ class Independence:
         """Estimate it from how far the baseline's windows lie from each other.
 
         A window's chi-square statistic against the rest is about d times a chi-square variable, and
-        the cube root of that nearly normal (Wilson and Hilferty), so that a robust centre of the
-        roots gives d whatever the number of bins, and a bad day of the baseline does not count.
+        the cube root of that nearly normal (Wilson and Hilferty, 1931), so that a robust centre of
+        the roots gives d whatever the number of bins, and a bad day of the baseline does not count.
 
         Args:
             windows: Rows per drift bin of the baseline's windows, (W, B), nulls last.

@@ -3,9 +3,10 @@
 A baseline's ordered bins are put into up to 60 groups of about as many rows, and a group's score is
 the normal quantile of its middle rank (van der Waerden), so that neither a heavy tail nor the unit
 counts. ``smooth`` is Neyman's smooth statistic of order two: the squared length of the difference
-in the means of two standardised, uncorrelated scores, one for place and one for width. ``area`` is
-the area between the cumulative shares over the scores: of a normal column Wasserstein's distance in
-standard deviations. Both are of rows with a value, so no null bin is given.
+in the means of two standardised, uncorrelated scores, one for place and one for width (Neyman,
+1937; van der Waerden, 1952). ``area`` is the area between the cumulative shares over the scores: of
+a normal column Wasserstein's distance in standard deviations. Both are of rows with a value, so no
+null bin is given.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Spread:
         """Measure it by the distances / s of W windows, each from the rest.
 
         Their mean without change is `kinds`, their cube roots are about normal (Wilson and
-        Hilferty), and of these the robust centre counts, so that a bad day does not.
+        Hilferty, 1931), and of these the robust centre counts, so that a bad day does not.
         """
         if not kinds or not len(strayed):
             return cls(kinds, 0.0, is_wider=False)
@@ -220,7 +221,8 @@ class Shape:
 
         Two means of standardised scores: the sum of their squares has mean 2 and variance 4 in
         units of s, and by their fourth moment a little more. The area is that under the magnitude
-        of a Brownian bridge, whose mean and variance are those of correlated half-normal variables.
+        of a Brownian bridge, whose mean and variance are those of correlated half-normal variables:
+        of two of correlation r, E |x y| = 2 / pi (sqrt(1 - r^2) + r arcsin r) (Nabeya, 1951).
         """
         kinds = len(self._scores)
         mean, variance = _bridge_area(self._inner, self._steps)

@@ -1,4 +1,8 @@
-"""Values and p-values of windows beside their baselines, for all columns of a call together."""
+"""Values and p-values of windows beside their baselines, for all columns of a call together.
+
+Of two tests taken together the smaller p counts twice (Bonferroni; Dunn, 1961). The other formulas
+are those of `distances`, `null_distribution` and `between_windows`.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
 """Performance of a binary classifier without ground truth, from score bins (CBPE).
 
 A row of a bin is positive with the share that the baseline's rows of that score had. So a window's
-expected counts, and from them every metric, follow from its scores and decisions alone. That holds
-while the score means what it meant: under covariate shift roughly (see `metrics.reweighting`),
-under concept drift not at all, so the estimate is compared with the truth once that is there.
+expected counts, and from them every metric, follow from its scores and decisions alone (confidence
+based performance estimation; Bialek et al., 2024, estimating model performance under covariate
+shift without labels). That holds while the score means what it meant: under covariate shift roughly
+(see `metrics.reweighting`), under concept drift not at all, so the estimate is compared with the
+truth once that is there.
 """
 
 from __future__ import annotations

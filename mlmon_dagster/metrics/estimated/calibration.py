@@ -1,4 +1,8 @@
-"""What a baseline's labelled score bins teach: the chance of being positive, and how sure it is."""
+"""What a baseline's labelled score bins teach: the chance of being positive, and how sure it is.
+
+Calibration by isotonic regression is that of Zadrozny and Elkan (2002), how sure it is by a
+jackknife over blocks of windows (Kunsch, 1989).
+"""
 
 from __future__ import annotations
 
@@ -194,10 +198,10 @@ def stretch(squares: Floats) -> float:
 
     Returns:
         The larger of their mean and of what makes the band hold 95 % of them, counted as if one
-        more window were to come (conformal prediction): the windows may have heavy tails. The
-        mean is of so many windows only, so it counts by Student's quantile instead of the normal
-        one, and 1.25 times like any variance here. The least factor with fewer than 14 windows,
-        which say too little.
+        more window were to come (conformal prediction; Vovk, Gammerman and Shafer, 2005): the
+        windows may have heavy tails. The mean is of so many windows only, so it counts by Student's
+        quantile instead of the normal one, and 1.25 times like any variance here. The least factor
+        with fewer than 14 windows, which say too little.
 
     Example:
         >>> stretch(np.full(20, 0.5)), round(stretch(np.full(20, 8.0)), 2), stretch(np.full(3, 8.0))
@@ -251,6 +255,8 @@ _REDRAWN = 40
 
 def isotonic_curve(positives: Floats, negatives: Floats) -> Floats:
     """Share of positives per score bin, never falling with the score (pool adjacent violators).
+
+    After Ayer et al. (1955).
 
     Args:
         positives: Rows with actual 1 per bin, ascending scores, shape (S,); may be weighted.

@@ -2,7 +2,8 @@
 
 Beside each value stands its slope: by how much it changes if one negative row of a score bin turns
 out positive. With independent actuals the variance of the realized value, given the scores, is the
-sum of ``rows * p * (1 - p) * slope^2`` over the bins.
+sum of ``rows * p * (1 - p) * slope^2`` over the bins (delta method: a row's actual is a Bernoulli
+variable of variance p (1 - p), and moves the metric by its slope).
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def _roc_slope(table: Table) -> Floats:
 
 
 def _pr_slope(table: Table) -> Floats:
-    """As the influence function of average precision; see `metrics.precision_recall`."""
+    """As the influence function of average precision; see `performance.binary`."""
     pos, neg = table.positives, table.negatives
     p = pos.sum(axis=1)[:, None]
     rows = _from_top(pos + neg)

@@ -1,7 +1,8 @@
 """Performance of a multiclass model without ground truth, from one-vs-rest score bins.
 
 Every class's score has its own curve, and so has the score of the class decided for, whose
-"positive" is that the decision was right. See `metrics.estimated` for what that rests on. One score
+"positive" is that the decision was right. See `estimated.binary` for what that rests on, and its
+source; one class against the rest as in Zadrozny and Elkan (2002). One score
 of several does not say what the others are, so that its curve moves with their law: under a shift
 the curves come from weighted rows, see `metrics.reweighting`.
 """

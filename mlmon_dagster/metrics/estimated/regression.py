@@ -1,4 +1,8 @@
-"""From predicted losses of rows to estimated MAE and RMSE of windows, with intervals."""
+"""From predicted losses of rows to estimated MAE and RMSE of windows, with intervals.
+
+A second model predicts the loss of a row: direct loss estimation (NannyML, 2022), after the loss
+prediction of Yoo and Kweon (2019).
+"""
 
 from __future__ import annotations
 

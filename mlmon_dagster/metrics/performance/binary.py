@@ -1,4 +1,9 @@
-"""Realized performance of a binary classifier, from score bins and confusion counts."""
+"""Realized performance of a binary classifier, from score bins and confusion counts.
+
+Shares of counts (accuracy, precision, recall, specificity) are by definition and have Wilson's
+interval; the Brier score is the mean squared error of the score (Brier, 1950), log loss minus the
+mean logarithm of the chance given to what came true (Good, 1952).
+"""
 
 from __future__ import annotations
 
@@ -228,10 +233,12 @@ def _calibration_error(
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Expected calibration error over 10 groups of equal mass, the cell's own.
 
-    The mean of |mean score - share of positives|, weighted by rows. It is biased upwards: a
+    The mean of |mean score - share of positives|, weighted by rows (Naeini, Cooper and Hauskrecht,
+    2015; with equal mass as in Nixon et al., 2019). It is biased upwards: a
     perfectly calibrated model shows about `most`, the third result; the fourth is its spread. The
     second is what is taken off: all of that on average for a calibrated model, and less the
-    further a group's gap is above its own sampling noise, as a real gap has no such bias.
+    further a group's gap is above its own sampling noise, as a real gap has no such bias. The mean
+    of |z| of a normal gap of that noise is sqrt(2 / pi) times it.
     """
     rows = (negatives + positives).astype(np.float64)
     total = np.maximum(rows.sum(axis=1), 1)
@@ -299,8 +306,9 @@ def _f1_rows(
 ) -> MetricRows:
     """F1 = 2J / (1 + J) with J = TP / (TP + FP + FN), a plain share: Wilson's ends of J, mapped.
 
-    Given the number of rows that are predicted or actual positives, TP is binomial, so the interval
-    is as good as Wilson's; no delta method is needed.
+    F1 is van Rijsbergen's (1979), J Jaccard's (1912). Given the number of rows that are predicted
+    or actual positives, TP is binomial, so the interval is as good as Wilson's; no delta method is
+    needed.
     """
     lower, upper = wilson(tp, union)
     share = rate(tp, union)
@@ -319,7 +327,9 @@ def average_precision(negatives: Ints, positives: Ints) -> RocAuc:
     of the rows inside the bins would give. The interval is Student's at the positives' degrees of
     freedom, on a logit scale, with the variance of the influence function, times p / (p - 2) of p
     positives for what their own choice hides; at least 30 % of the binomial one, as for a perfect
-    ranking the former is 0.
+    ranking the former is 0. The influence of a row on a sum of rank functionals, of which this is
+    one, is its own term plus what it adds to those of all others; the logit interval is that of
+    Boyd, Eng and Page (2013).
 
     Args:
         negatives: Rows with actual 0 per score bin, ascending scores, shape (C, S).
@@ -404,8 +414,8 @@ def ks_separation(negatives: Ints, positives: Ints) -> Separation:
     """Largest distance of the two classes' distributions of scores, over the bins' edges.
 
     The true distance is at most `bound` larger: the largest share that one class has in a bin. The
-    interval is Newcombe's of the two shares at the threshold found; as that threshold was chosen,
-    it is a little high for classes that hardly differ.
+    interval is Newcombe's (1998) of the two shares at the threshold found; as that threshold was
+    chosen, it is a little high for classes that hardly differ.
 
     Args:
         negatives: Rows with actual 0 per score bin, ascending, shape (C, S).
@@ -445,7 +455,8 @@ def lift(negatives: Ints, positives: Ints, share: float) -> Separation:
     """Share of positives among the rows with the highest scores / share of positives in all.
 
     The bin in which the cut falls gives the fraction of its rows that is needed, as if its scores
-    were tied and drawn from at random. The interval is Wilson's of the positives found.
+    were tied and drawn from at random. The interval is Wilson's of the positives found. Gain and
+    lift as by definition: what share of the positives the top holds, over its share of the rows.
 
     Args:
         negatives: Rows with actual 0 per score bin, ascending, shape (C, S).

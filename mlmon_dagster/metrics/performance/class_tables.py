@@ -2,7 +2,7 @@
 
 A table is K x K counts per cell of the profile. Every metric returns its value and its gradient
 with respect to the shares of the table; the counts are multinomial, so the variance is that of the
-gradient over the rows, divided by n.
+gradient over the rows, divided by n (Agresti, 2002, section 14.1).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _shares(table: Floats) -> Floats:
 
 
 def mcc(shares: Floats) -> Sloped:
-    """Matthews correlation (R_K of Gorodkin): 0 where either side has a single class."""
+    """Matthews correlation (R_K of Gorodkin, 2004): 0 where either side has a single class."""
     predicted, actual = shares.sum(axis=2), shares.sum(axis=1)
     right = np.trace(shares, axis1=1, axis2=2)
     a = right - (predicted * actual).sum(axis=1)
@@ -104,7 +104,8 @@ def averaged(
     """Mean of a metric over the classes, a class that is neither predicted nor actual left out.
 
     Where a class is never predicted its precision is 0, where it never occurs its recall is 0, as
-    scikit-learn with ``zero_division=0``.
+    scikit-learn with ``zero_division=0``. Macro and weighted averages as in Sokolova and Lapalme
+    (2009).
 
     Args:
         of: Metric of one class.
@@ -130,7 +131,7 @@ def averaged(
 
 
 def balanced_accuracy(shares: Floats) -> Sloped:
-    """Mean recall of the classes that have actual rows."""
+    """Mean recall of the classes that have actual rows (Brodersen et al., 2010)."""
     actual = shares.sum(axis=1)
     value, _, on_column, on_diagonal = _by_class(shares, "recall")
     present = actual > 0

@@ -9,8 +9,9 @@ and m'_i in the baseline; its value is r_i = k_i / m_i and its weight w_i = m_i 
   and it is better or worse than the whole.
 
 Summed over the parts they are R - R', with nothing left over and no part that comes first: the two
-sides change places by changing the sign. A part that exists on one side only has no value of its
-own to compare; it counts with the same value on both sides, so all its effect is mix.
+sides change places by changing the sign (Kitagawa, 1955). A part that exists on one side only has
+no value of its own to compare; it counts with the same value on both sides, so all its effect is
+mix.
 """
 
 from __future__ import annotations

@@ -25,9 +25,10 @@ def fairness_metrics(
 ) -> pd.DataFrame:
     """Rates of every group against those of the reference group, as difference and ratio.
 
-    Demographic parity compares P(predicted positive), equal opportunity the recall, predictive
-    parity the precision. The interval of a difference is Newcombe's, that of a ratio symmetric on
-    a logarithmic scale (with half a row added to either count).
+    Demographic parity compares P(predicted positive) (Feldman et al., 2015), equal opportunity the
+    recall (Hardt, Price and Srebro, 2016), predictive parity the precision (Chouldechova, 2017).
+    The interval of a difference is Newcombe's (1998, method 10), that of a ratio symmetric on a
+    logarithmic scale, with half a row added to either count (Walter, 1975).
 
     Args:
         confusion: Predictions by actual of slices and of the whole.

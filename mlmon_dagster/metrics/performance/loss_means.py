@@ -1,4 +1,9 @@
-"""Means of losses with intervals, of rows or ranked groups; are labelled rows like the rest?"""
+"""Means of losses with intervals, of rows or ranked groups; are labelled rows like the rest?
+
+Intervals of means are Student's (1908), of the difference of two Welch's (1947). What a ranked
+group loses is computed row by row in SQL: NDCG (Jarvelin and Kekalainen, 2002), the reciprocal rank
+(Voorhees, 1999), average precision and hits.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +75,8 @@ def mean_interval(mean: Mean, low: float, high: float) -> tuple[Floats, Floats]:
 def positive_interval(value: Floats, error: Floats, n: Ints) -> tuple[Floats, Floats]:
     """Student's interval on a logarithmic scale, for what is positive and skewed.
 
+    By the delta method: the standard error of ln x is that of x over x.
+
     Args:
         value: Estimates (C,); at 0 the ends are NaN.
         error: Their standard errors.
@@ -139,7 +146,8 @@ def coverage_bias(cells: pd.DataFrame, outputs: Sequence[tuple[Ints, Ints]]) -> 
     """Chance that a row with an actual has a higher output than one without, less a half.
 
     0 if actuals arrive regardless of what the model said; above 0 if rows with high outputs get
-    theirs first, so that what is known so far is about them. The interval is DeLong's.
+    theirs first, so that what is known so far is about them. It is the statistic of Mann and
+    Whitney (1947); the interval is DeLong's (see `roc`).
 
     Args:
         cells: C cells.

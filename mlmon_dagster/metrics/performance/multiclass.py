@@ -1,4 +1,8 @@
-"""Realized performance of a classifier of several classes."""
+"""Realized performance of a classifier of several classes.
+
+From the table of predicted by actual class (see `class_tables`), and from each class's score
+against the rest: the areas' macro and weighted means are those of Provost and Domingos (2000).
+"""
 
 from __future__ import annotations
 

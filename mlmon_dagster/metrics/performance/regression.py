@@ -1,4 +1,7 @@
-"""Realized performance of a regression, from sums over rows and bins of the errors."""
+"""Realized performance of a regression, from sums over rows and bins of the errors.
+
+Means of errors, absolute, squared and relative errors are by definition, with Student's intervals.
+"""
 
 from __future__ import annotations
 
@@ -97,6 +100,10 @@ def _raw(stats: ColumnStatistics) -> Floats:
 
 
 def _wape(profiles: Profiles) -> MetricRows:
+    """Sum of |error| / sum of |actual|, a ratio of means (Cochran, 1977, section 6.4).
+
+    A row moves it by (|error| - ratio |actual|) / mean |actual|.
+    """
     size, error = profiles[":actual_size"], profiles[":absolute_error"]
     n = size.counts[:, 0]
     below, above = _raw(size), _raw(error)
@@ -114,7 +121,12 @@ def _wape(profiles: Profiles) -> MetricRows:
 
 
 def _r2(profiles: Profiles) -> MetricRows:
-    """1 - MSE / variance; the variance of its influence function from moments of both."""
+    """1 - MSE / variance; the variance of its influence function from moments of both.
+
+    With e an error, a an actual, m their mean, s = MSE / variance: a row moves s by
+    (e^2 - s (a - m)^2) / variance (delta method), so its square's mean needs E e^4, E e^2 (a - m)^2
+    and E (a - m)^4.
+    """
     away, squared = profiles[":away"], profiles[":squared_error"]
     n = away.counts[:, 0]
     mean, mse = _raw(away), _raw(squared)

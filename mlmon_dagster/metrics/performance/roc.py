@@ -43,12 +43,12 @@ class RocAuc(NamedTuple):
 def roc_auc(negatives: Ints, positives: Ints) -> RocAuc:
     """Chance that a random positive scores above a random negative, ties counting half.
 
-    The interval is DeLong's on a logit scale, with Student's t at the degrees of freedom of the
-    rarer class. The variance is at least 30 % of Hanley and McNeil's: for areas near 1 and few rows
-    DeLong's is too small, and 0 for a perfect ranking. Simulated coverage is .94 to .97 with 20 or
-    more of the rarer class and areas up to .9, and .93 to .99 elsewhere.
-    Scores inside one bin are taken as tied; the true area is within `bound` = half the share of
-    pairs that meet in a bin.
+    The interval is that of DeLong, DeLong and Clarke-Pearson (1988) on a logit scale, with
+    Student's t at the degrees of freedom of the rarer class. The variance is at least 30 % of
+    Hanley and McNeil's: for areas near 1 and few rows DeLong's is too small, and 0 for a perfect
+    ranking. Simulated coverage is .94 to .97 with 20 or more of the rarer class and areas up to .9,
+    and .93 to .99 elsewhere. Scores inside one bin are taken as tied; the true area is within
+    `bound` = half the share of pairs that meet in a bin.
 
     Args:
         negatives: Rows with actual 0 per score bin, ascending scores, shape (C, S).
