@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test check bench calibrate drill prove chaos soak clean
+.PHONY: help demo ui test coverage check bench calibrate drill prove chaos soak clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -27,6 +27,9 @@ ui: $(STAMP) ## Open the Dagster UI on what the demo left
 
 test: $(STAMP) ## Run every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+coverage: $(STAMP) ## Run every test and print what share of lines and branches they took
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov $(TESTS)
 
 check: $(STAMP) ## What CI runs: format, lint, types, tests
 	$(BIN)/ruff format --check .
