@@ -11,8 +11,7 @@ from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.judge import judge, judge_quarantined
 from mlmon_dagster.pipeline.measure import measure_windows
 from mlmon_dagster.pipeline.plan import plan
-from mlmon_dagster.pipeline.profile import build_window_profiles
-from mlmon_dagster.pipeline.rebuild import rebuild_records
+from mlmon_dagster.pipeline.rebuild import build_window_profiles, rebuild_records
 from mlmon_dagster.pipeline.steps import MEASURED, assets_of
 from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.project import Project
