@@ -30,10 +30,15 @@ from mlmon_dagster.ingest.faults import (
 )
 from mlmon_dagster.ingest.formats.parse import Parsed, typed_columns
 from mlmon_dagster.ingest.landing import Staged
-from mlmon_dagster.ingest.raw import MAX_COLUMNS, RawFile, with_aliases, with_nulls
+from mlmon_dagster.ingest.raw import (
+    MAX_COLUMNS,
+    RawFile,
+    with_aliases,
+    with_nulls,
+)
 from mlmon_dagster.ingest.row_hash import columns_to_read, with_derived_id
 from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
-from mlmon_dagster.ingest.rows.expectations import Rule, rules_of
+from mlmon_dagster.ingest.rows.judge import Rule, rules_of
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.sources import Stream
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlmon_dagster.errors import SchemaError, StoreError
-from mlmon_dagster.ingest.commit import Committed, commit_batch, settle_from_log
+from mlmon_dagster.ingest.commit import Committed, Refusals, commit_batch, settle_from_log
 from mlmon_dagster.ingest.formats.parse import Parsed, parse_file
 from mlmon_dagster.ingest.formats.sql_source import Variables
 from mlmon_dagster.ingest.landing import (
@@ -22,7 +22,6 @@ from mlmon_dagster.ingest.landing import (
     staging_folder,
 )
 from mlmon_dagster.ingest.queue import Queued, find_work, reopen, source_of, stage_again
-from mlmon_dagster.ingest.refuse import Refusals
 from mlmon_dagster.ingest.report import FileReport, IngestReport
 from mlmon_dagster.ingest.rows.canonical import draft_rows
 from mlmon_dagster.ingest.rows.judge import Prepared, drop_erased, judge_batch, prepare

@@ -1,27 +1,38 @@
 """A landing file as read, before its cells get their types, and how its columns have changed.
 
+Compressed files are unpacked within a limit; refused rows are cut out as they were written.
+
 A change of columns is news once: a producer that switches back and forth, or two that differ, are
 told of once in each direction, not with every file.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, BinaryIO, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.faults import did_you_mean, file_message, names, shown
 from mlmon_dagster.store.state.model_history import Change
+from mlmon_dagster.store.tables.kept_rows import CELL
 
 _NAME = re.compile(r"[^\W\d][\w .\[\]:/-]{0,79}")  # a column's, and few values'
 MAX_COLUMNS = 10_000
+_BLOCK: Final = 1 << 20
+_GZIP: Final = b"\x1f\x8b"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
 MAX_CELLS = 2_000_000_000
 MAX_EXTRA: Final = 100
 UNDECLARED: Final = "not declared"
@@ -338,3 +349,135 @@ def values_of(raw: RawFile, column: Column) -> pa.Array | None:
     if len({array.type for array in arrays}) > 1:
         arrays = [raw.columns[source_in(raw.present, column)]]
     return pc.coalesce(*arrays) if len(arrays) > 1 else (arrays[0] if arrays else None)
+
+
+def decompressed(path: Path, place: str, max_bytes: int) -> Path:
+    """Return the plain bytes of a file, written beside it if it is gzip or Zstandard.
+
+    The first bytes decide, not the name.
+
+    Raises:
+        SchemaError: If the file is cut off, damaged or larger than ``max_bytes`` once unpacked.
+    """
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head[:2] == _GZIP:
+        return _unpacked(path, place, max_bytes, "gzip")
+    return _unpacked(path, place, max_bytes, "zstd") if head == _ZSTD else path
+
+
+def _unpacked(path: Path, place: str, max_bytes: int, kind: str) -> Path:
+    plain = path.with_name(f"incoming-{path.name}.plain")
+    n_bytes = 0
+    try:
+        with _opened(path, kind) as packed, plain.open("wb") as target:
+            while block := packed.read(_BLOCK):
+                n_bytes += len(block)
+                if n_bytes > max_bytes:
+                    found = f"more than max_bytes = {max_bytes:,} bytes once decompressed."
+                    raise refused(place, "too_large", found)
+                target.write(block)
+    except EOFError as error:
+        found = f"the {kind} stream ends early; expected a complete {kind} file."
+        raise refused(place, "truncated", found) from error
+    except (gzip.BadGzipFile, zlib.error, pa.ArrowException) as error:
+        raise _damaged(place, kind, error) from error
+    except OSError as error:
+        # Arrow reports damage as one; those of the operating system have a number.
+        if error.errno is not None:
+            raise
+        raise _damaged(place, kind, error) from error
+    return plain
+
+
+def _damaged(place: str, kind: str, error: Exception) -> Exception:
+    text = str(error)
+    if "Truncated" in text:
+        found = f"the {kind} stream ends early; expected a complete {kind} file."
+        return refused(place, "truncated", found)
+    found = f"damaged {kind} ({text[:160]}); expected a complete {kind} file."
+    return refused(place, "unreadable", found)
+
+
+def _opened(path: Path, kind: str) -> BinaryIO | Any:
+    return gzip.open(path, "rb") if kind == "gzip" else pa.CompressedInputStream(str(path), "zstd")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Rows of a file, and those that cannot be parted from them.
+
+    Attributes:
+        numbers: Which rows these are, ascending.
+        columns: What is kept of each: ``lines`` and ``records``, or ``cell:NAME``.
+        head: The bytes before the first row.
+    """
+
+    numbers: list[int]
+    columns: pa.Table
+    head: bytes = b""
+
+
+def cut_rows(path: Path, raw: RawFile, rows: Sequence[int]) -> Cut:
+    """Take rows out of a file.
+
+    Args:
+        path: The file, not packed.
+        raw: What was read from it.
+        rows: Row numbers, ascending.
+    """
+    if raw.lines_of is None:
+        return Cut(list(rows), _cells(path, np.array(rows, dtype=np.int64)))
+    numbers, lines = list(rows), raw.lines_of(rows)
+    if raw.shares_lines:
+        numbers, lines = _with_neighbours(raw.lines_of(range(raw.n_rows)), rows)
+    head = range(1, raw.n_head + 1)
+    texts = _texts(path, {*head, *(line for mine in lines for line in mine)})
+    records = [[texts[line] for line in mine] for mine in lines]
+    columns = pa.table(
+        {
+            "lines": pa.array([list(mine) for mine in lines], pa.list_(pa.int64())),
+            "records": pa.array(records, pa.list_(pa.binary())),
+        }
+    )
+    return Cut(numbers, columns, b"".join(texts[line] for line in head))
+
+
+def _with_neighbours(
+    every: Sequence[Sequence[int]], rows: Sequence[int]
+) -> tuple[list[int], list[Sequence[int]]]:
+    """Return the rows and all that share lines with them, however far."""
+    lines = {line for row in rows for line in every[row]}
+    while True:
+        numbers = [row for row, mine in enumerate(every) if not lines.isdisjoint(mine)]
+        more = {line for row in numbers for line in every[row]}
+        if more == lines:
+            return numbers, [every[row] for row in numbers]
+        lines = more
+
+
+def _texts(path: Path, wanted: set[int]) -> dict[int, bytes]:
+    found = {}
+    last = max(wanted, default=0)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if number in wanted:
+                found[number] = line
+            if number >= last:
+                break
+    return found
+
+
+def _cells(path: Path, rows: np.ndarray) -> pa.Table:
+    """Take rows out of a Parquet file, one row group at a time."""
+    parts = []
+    start = 0
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            end = start + file.metadata.row_group(group).num_rows
+            mine = rows[(rows >= start) & (rows < end)] - start
+            if mine.size:
+                parts.append(file.read_row_group(group).take(pa.array(mine)))
+            start = end
+    table = pa.concat_tables(parts)
+    return table.rename_columns([f"{CELL}{name}" for name in table.column_names])

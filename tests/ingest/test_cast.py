@@ -16,9 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.errors import SchemaError
-from mlmon_dagster.ingest.cast import Cast, cast_column
 from mlmon_dagster.ingest.declared_columns import Column, Kind
-from mlmon_dagster.ingest.formats.parse import parse_file
+from mlmon_dagster.ingest.formats.parse import Cast, cast_column, parse_file
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.rows.canonical import canonical_rows, draft_rows
 from mlmon_dagster.spec import TimeSpec

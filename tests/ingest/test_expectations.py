@@ -12,9 +12,9 @@ from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.formats.parse import parse_file
 from mlmon_dagster.ingest.landing import Staged
-from mlmon_dagster.ingest.rows import expectations
+from mlmon_dagster.ingest.rows import judge as suite
 from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
-from mlmon_dagster.ingest.rows.expectations import Rule, judge, rules_of
+from mlmon_dagster.ingest.rows.judge import Rule, judge, rules_of
 from tests.ingest.landing import NOW, credit_spec, events, parquet_bytes
 
 SPEC = credit_spec()
@@ -65,7 +65,7 @@ def test_chunks_find_the_same_rows_as_one_pass(
     frame = events(500, score=rng.uniform(-0.2, 1.2, 500))
     draft = _draft(tmp_path, frame)
     (whole,) = judge([draft], SPEC, "predictions")
-    monkeypatch.setattr(expectations, "CHUNK_ROWS", 64)
+    monkeypatch.setattr(suite, "CHUNK_ROWS", 64)
 
     (chunked,) = judge([draft], SPEC, "predictions")
 
@@ -86,7 +86,7 @@ def test_expectation_that_cannot_be_evaluated_is_an_error_not_a_pass(
 ) -> None:
     column = Column("score", "score", "number")
     broken = (Rule("ExpectColumnValuesToMatchRegex", column, (("regex", "("),)),)
-    monkeypatch.setattr(expectations, "rules_of", lambda *_: broken)
+    monkeypatch.setattr(suite, "rules_of", lambda *_: broken)
 
     with pytest.raises(MlmonError, match="could not be evaluated"):
         judge([_draft(tmp_path, events(3))], SPEC, "predictions")

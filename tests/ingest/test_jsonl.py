@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.errors import SchemaError
-from mlmon_dagster.ingest.cast import cast_column
 from mlmon_dagster.ingest.declared_columns import columns_of
 from mlmon_dagster.ingest.formats import read_jsonl
+from mlmon_dagster.ingest.formats.parse import cast_column
 from mlmon_dagster.ingest.formats.read_jsonl import read_any, read_flat
 from mlmon_dagster.ingest.raw import Options, RawFile
 from tests.ingest.landing import credit_spec, events, jsonl_bytes

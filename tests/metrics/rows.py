@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mlmon_dagster.ingest.cast import cast_column
 from mlmon_dagster.ingest.declared_columns import columns_of
+from mlmon_dagster.ingest.formats.parse import cast_column
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import build_profiles, fit_binnings

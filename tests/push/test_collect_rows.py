@@ -18,8 +18,7 @@ from mlmon_dagster.ingest import ingest_new
 from mlmon_dagster.ingest.formats.read_jsonl import read_jsonl
 from mlmon_dagster.ingest.raw import Options
 from mlmon_dagster.ingest.rows.canonical import draft_rows
-from mlmon_dagster.ingest.rows.expectations import rules_of
-from mlmon_dagster.ingest.rows.judge import judge_batch
+from mlmon_dagster.ingest.rows.judge import judge_batch, rules_of
 from mlmon_dagster.store import Store
 from tests.push.collecting import ACTUALS, PREDICTIONS, Running, actual, row, running
 from tests.push.test_collect_bodies import ARROW, arrow

@@ -1,24 +1,23 @@
 """Turn a staged file into typed columns, or say why it is refused as a whole.
 
-Compressed files are unpacked within a limit; refused rows are cut out as they were written.
+Cells that cannot be read as their declared type become null, and a fault that says why.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Final
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from mlmon_dagster.ingest.cast import ARROW_TYPES, cast_column, from_epoch
-from mlmon_dagster.ingest.declared_columns import Column, columns_of
-from mlmon_dagster.ingest.faults import Fault, Mask
+from mlmon_dagster.ingest.declared_columns import EXPECTED, Column, Kind, columns_of
+from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, shown
 from mlmon_dagster.ingest.formats.read_csv import read_csv
 from mlmon_dagster.ingest.formats.read_jsonl import read_jsonl
 from mlmon_dagster.ingest.formats.read_kserve import read_kserve
@@ -26,11 +25,14 @@ from mlmon_dagster.ingest.formats.read_parquet import read_parquet
 from mlmon_dagster.ingest.formats.read_sagemaker import read_sagemaker
 from mlmon_dagster.ingest.landing import Staged, too_large
 from mlmon_dagster.ingest.raw import (
+    Cut,
     Layout,
     Options,
     RawFile,
     Refusal,
     check_renamed,
+    cut_rows,
+    decompressed,
     layout_of,
     refused,
     values_of,
@@ -38,9 +40,8 @@ from mlmon_dagster.ingest.raw import (
     with_nulls,
 )
 from mlmon_dagster.ingest.row_hash import columns_to_read, with_derived_id
-from mlmon_dagster.spec import FileSource, ModelSpec, Source
-from mlmon_dagster.spec.sources import STREAMS
-from mlmon_dagster.store.tables.kept_rows import CELL
+from mlmon_dagster.spec import EpochUnit, FileSource, ModelSpec, Source, TimeSpec
+from mlmon_dagster.spec.sources import PER_SECOND, STREAMS
 
 _BY_ENDING: Final = {
     ".parquet": "parquet",
@@ -58,9 +59,6 @@ _READERS: Final[dict[str, Reader]] = {
     "sagemaker": read_sagemaker,
 }
 _UNNAMED: Final = ("actuals", "dataset")
-_BLOCK: Final = 1 << 20
-_GZIP: Final = b"\x1f\x8b"
-_ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True)
@@ -218,133 +216,389 @@ def _format_of(staged: Staged, source: Source) -> str:
     return found
 
 
-def decompressed(path: Path, place: str, max_bytes: int) -> Path:
-    """Return the plain bytes of a file, written beside it if it is gzip or Zstandard.
+ARROW_TYPES: Final[dict[Kind, pa.DataType]] = {
+    "id": pa.string(),
+    "time": pa.timestamp("us", "UTC"),
+    "number": pa.float64(),
+    "label": pa.float64(),  # narrowed to int64 once the rows that are not 0 or 1 are out
+    "boolean": pa.bool_(),
+    "text": pa.string(),
+}
+MAX_TEXT = 1 << 20
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
+_LOGICAL: Final = {"true": 1.0, "false": 0.0}
+_EXACT_INTEGERS = 2.0**53
+UTC_MICROSECONDS: Final = pa.timestamp("us", "UTC")
+_NAIVE_MICROSECONDS: Final = pa.timestamp("us")
+_OFFSET = r"(?:[Zz]|[+-]\d{2}(?::?\d{2})?)"
+_NAIVE_TEXT = r"^\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?)?$"
+_AWARE_TEXT = (
+    rf"^\d{{4}}-\d{{2}}-\d{{2}}[Tt ]\d{{2}}:\d{{2}}(?::\d{{2}}(?:\.\d{{1,9}})?)? ?{_OFFSET}$"
+)
+# Windows exist for these years only; see `spec.windows`.
+_FIRST = np.datetime64("0001-01-09", "us")
+_LAST = np.datetime64("9998-12-30", "us")
 
-    The first bytes decide, not the name.
-
-    Raises:
-        SchemaError: If the file is cut off, damaged or larger than ``max_bytes`` once unpacked.
-    """
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head[:2] == _GZIP:
-        return _unpacked(path, place, max_bytes, "gzip")
-    return _unpacked(path, place, max_bytes, "zstd") if head == _ZSTD else path
-
-
-def _unpacked(path: Path, place: str, max_bytes: int, kind: str) -> Path:
-    plain = path.with_name(f"incoming-{path.name}.plain")
-    n_bytes = 0
-    try:
-        with _opened(path, kind) as packed, plain.open("wb") as target:
-            while block := packed.read(_BLOCK):
-                n_bytes += len(block)
-                if n_bytes > max_bytes:
-                    found = f"more than max_bytes = {max_bytes:,} bytes once decompressed."
-                    raise refused(place, "too_large", found)
-                target.write(block)
-    except EOFError as error:
-        found = f"the {kind} stream ends early; expected a complete {kind} file."
-        raise refused(place, "truncated", found) from error
-    except (gzip.BadGzipFile, zlib.error, pa.ArrowException) as error:
-        raise _damaged(place, kind, error) from error
-    except OSError as error:
-        # Arrow reports damage as one; those of the operating system have a number.
-        if error.errno is not None:
-            raise
-        raise _damaged(place, kind, error) from error
-    return plain
-
-
-def _damaged(place: str, kind: str, error: Exception) -> Exception:
-    text = str(error)
-    if "Truncated" in text:
-        found = f"the {kind} stream ends early; expected a complete {kind} file."
-        return refused(place, "truncated", found)
-    found = f"damaged {kind} ({text[:160]}); expected a complete {kind} file."
-    return refused(place, "unreadable", found)
-
-
-def _opened(path: Path, kind: str) -> BinaryIO | Any:
-    return gzip.open(path, "rb") if kind == "gzip" else pa.CompressedInputStream(str(path), "zstd")
+_EPOCH_NUMBER = r"^\s*[+-]?\d{1,18}(\.\d*)?([eE][+]?\d{1,2})?\s*$"
+_WHOLE = r"^\s*[+-]?\d{1,18}\s*$"
+# Times of the years 1 to 9998, in microseconds.
+_FIRST_MICROSECOND, _LAST_MICROSECOND = -62_134_905_600_000_000, 253_339_142_400_000_000
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Rows of a file, and those that cannot be parted from them.
+class Cast:
+    """A column with its declared type.
 
     Attributes:
-        numbers: Which rows these are, ascending.
-        columns: What is kept of each: ``lines`` and ``records``, or ``cell:NAME``.
-        head: The bytes before the first row.
+        values: Arrow array of the kind's type; cells at fault and not finite are null.
+        faults: What was wrong, by rule.
+        not_finite: Masks of the cells that were ``nan``, ``inf`` or ``-inf``.
     """
 
-    numbers: list[int]
-    columns: pa.Table
-    head: bytes = b""
+    values: pa.Array
+    faults: tuple[Fault, ...] = ()
+    not_finite: dict[str, Mask] = field(default_factory=dict)
 
 
-def cut_rows(path: Path, raw: RawFile, rows: Sequence[int]) -> Cut:
-    """Take rows out of a file.
+def cast_column(values: pa.Array, column: Column, time: TimeSpec, place: str) -> Cast:
+    """Cast one column to its declared type.
 
     Args:
-        path: The file, not packed.
-        raw: What was read from it.
-        rows: Row numbers, ascending.
+        values: The column as it was written.
+        column: Its declaration.
+        time: The model's zone, and what to do with times that name none.
+        place: The file, for messages.
+
+    Raises:
+        SchemaError: If no cell of that column type can be read as the declared type.
     """
-    if raw.lines_of is None:
-        return Cut(list(rows), _cells(path, np.array(rows, dtype=np.int64)))
-    numbers, lines = list(rows), raw.lines_of(rows)
-    if raw.shares_lines:
-        numbers, lines = _with_neighbours(raw.lines_of(range(raw.n_rows)), rows)
-    head = range(1, raw.n_head + 1)
-    texts = _texts(path, {*head, *(line for mine in lines for line in mine)})
-    records = [[texts[line] for line in mine] for mine in lines]
-    columns = pa.table(
-        {
-            "lines": pa.array([list(mine) for mine in lines], pa.list_(pa.int64())),
-            "records": pa.array(records, pa.list_(pa.binary())),
-        }
+    plain = _plain(values)
+    # Without a value the type says nothing: pandas makes an empty column one of floats.
+    if plain.null_count == len(plain):
+        return Cast(pa.nulls(len(plain), ARROW_TYPES[column.kind]))
+    if column.kind == "time":
+        found = to_time(plain, column, time)
+        cast = None if found is None else Cast(*found)
+    else:
+        cast = _CASTS[column.kind](plain, column)
+    if cast is None:
+        raise _wrong_type(place, column, values.type)
+    return cast
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if isinstance(values.type, pa.BaseExtensionType):
+        values = values.storage
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if _is_text(values.type) and values.type != pa.string():
+        values = values.cast(pa.string())
+    return values.cast(pa.float32()) if pa.types.is_float16(values.type) else values
+
+
+def _to_number(values: pa.Array, column: Column) -> Cast | None:
+    read = _numbers(values, column)
+    if read is None:
+        return None
+    numbers, faults = read
+    floats = numbers.to_numpy(zero_copy_only=False)
+    odd = mask_of(numbers.is_valid()) & ~np.isfinite(floats)
+    if not odd.any():
+        return Cast(_unsigned_zero(numbers, floats), faults)
+    found = {"nan": odd & np.isnan(floats), "inf": floats == np.inf, "-inf": floats == -np.inf}
+    finite = pc.if_else(pa.array(~odd), numbers, None)
+    return Cast(
+        _unsigned_zero(finite, floats), faults, {k: mask for k, mask in found.items() if mask.any()}
     )
-    return Cut(numbers, columns, b"".join(texts[line] for line in head))
 
 
-def _with_neighbours(
-    every: Sequence[Sequence[int]], rows: Sequence[int]
-) -> tuple[list[int], list[Sequence[int]]]:
-    """Return the rows and all that share lines with them, however far."""
-    lines = {line for row in rows for line in every[row]}
-    while True:
-        numbers = [row for row, mine in enumerate(every) if not lines.isdisjoint(mine)]
-        more = {line for row in numbers for line in every[row]}
-        if more == lines:
-            return numbers, [every[row] for row in numbers]
-        lines = more
+def _to_label(values: pa.Array, column: Column) -> Cast | None:
+    if _is_text(values.type):
+        folded = pc.utf8_lower(values)
+        for word, number in _LOGICAL.items():
+            values = pc.if_else(pc.fill_null(pc.equal(folded, word), False), str(number), values)
+    cast = _to_number(values, column)
+    if cast is None or not cast.not_finite:
+        return cast
+    # A NaN label is how pandas writes a missing one; an infinite one is wrong.
+    wrong = np.zeros(len(values), dtype=bool)
+    for kind, mask in cast.not_finite.items():
+        wrong |= mask if kind != "nan" else False
+    return Cast(cast.values, cast.faults + Fault.where(wrong, "wrong_type", column))
 
 
-def _texts(path: Path, wanted: set[int]) -> dict[int, bytes]:
-    found = {}
-    last = max(wanted, default=0)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if number in wanted:
-                found[number] = line
-            if number >= last:
-                break
-    return found
+def _to_boolean(values: pa.Array, column: Column) -> Cast | None:
+    if pa.types.is_boolean(values.type):
+        return Cast(values)
+    cast = _to_label(values, column)
+    if cast is None:
+        return None
+    floats = cast.values.to_numpy(zero_copy_only=False)
+    wrong = mask_of(cast.values.is_valid()) & (floats != 0) & (floats != 1)
+    kept = pc.if_else(pa.array(~wrong), cast.values, None)
+    return Cast(pc.equal(kept, 1.0), cast.faults + Fault.where(wrong, "wrong_type", column))
 
 
-def _cells(path: Path, rows: np.ndarray) -> pa.Table:
-    """Take rows out of a Parquet file, one row group at a time."""
-    parts = []
-    start = 0
-    with pq.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            end = start + file.metadata.row_group(group).num_rows
-            mine = rows[(rows >= start) & (rows < end)] - start
-            if mine.size:
-                parts.append(file.read_row_group(group).take(pa.array(mine)))
-            start = end
-    table = pa.concat_tables(parts)
-    return table.rename_columns([f"{CELL}{name}" for name in table.column_names])
+def _to_id(values: pa.Array, column: Column) -> Cast | None:
+    # Never through a float: it has lost the last digits of a long id already.
+    if _is_text(values.type):
+        cast = _clean_text(values, column)
+        return Cast(pc.if_else(pc.equal(cast.values, ""), None, cast.values), cast.faults)
+    return Cast(values.cast(pa.string())) if pa.types.is_integer(values.type) else None
+
+
+def _to_text(values: pa.Array, column: Column) -> Cast | None:
+    kind = values.type
+    if _is_text(kind):
+        return _clean_text(values, column)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return _clean_text(pa.Array.from_buffers(
+            pa.string(), len(values), values.cast(pa.binary()).buffers(), offset=values.offset
+        ), column)  # fmt: skip
+    if pa.types.is_floating(kind):
+        return Cast(_float_text(values.cast(pa.float64())))
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_decimal(kind):
+        return Cast(values.cast(pa.string()))
+    return Cast(values.cast(pa.string())) if pa.types.is_date(kind) else None
+
+
+_CASTS: Final[dict[Kind, Callable[[pa.Array, Column], Cast | None]]] = {
+    "id": _to_id,
+    "number": _to_number,
+    "label": _to_label,
+    "boolean": _to_boolean,
+    "text": _to_text,
+}
+
+
+def _numbers(values: pa.Array, column: Column) -> tuple[pa.Array, tuple[Fault, ...]] | None:
+    kind = values.type
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
+        return values.cast(pa.float64(), safe=False), ()
+    if pa.types.is_boolean(kind):
+        return values.cast(pa.uint8()).cast(pa.float64()), ()
+    if not _is_text(kind):
+        return None
+    trimmed = pc.utf8_trim_whitespace(values)
+    trimmed = pc.if_else(pc.fill_null(pc.equal(trimmed, ""), True), None, trimmed)
+    legal = pc.match_substring_regex(trimmed, _NUMBER)
+    if not (all_legal := pc.all(legal).as_py() is not False):
+        legal = pc.or_(legal, pc.match_substring_regex(trimmed, _NOT_FINITE))
+    wrong = np.zeros(len(values), dtype=bool) if all_legal else ~mask_of(legal.fill_null(True))
+    kept = trimmed if all_legal else pc.if_else(pa.array(wrong), None, trimmed)
+    return kept.cast(pa.float64()), Fault.where(wrong, "wrong_type", column)
+
+
+def _unsigned_zero(numbers: pa.Array, floats: NDArray[np.float64]) -> pa.Array:
+    # -0.0 equals 0.0 everywhere but in a hash of its bits.
+    if not (np.signbit(floats) & (floats == 0)).any():
+        return numbers
+    return pc.add(numbers, 0.0)
+
+
+def _clean_text(values: pa.Array, column: Column) -> Cast:
+    values = _valid_utf8(values, column)
+    wrong = mask_of(pc.match_substring(values, "\0").fill_null(False))
+    if (pc.max(pc.binary_length(values)).as_py() or 0) > MAX_TEXT:
+        wrong |= mask_of(pc.greater(pc.binary_length(values), MAX_TEXT).fill_null(False))
+    if wrong.any():
+        values = pc.if_else(pa.array(wrong), None, values)
+    # Not of ids: two that differ are two, and whoever asks for one has it as it was written.
+    if column.kind == "text" and pc.all(pc.string_is_ascii(values)).as_py() is False:
+        values = pc.utf8_normalize(values, form="NFC")
+    return Cast(values, Fault.where(wrong, "wrong_type", column))
+
+
+def _valid_utf8(values: pa.Array, column: Column) -> pa.Array:
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        cells = [_decoded(cell) for cell in values.cast(pa.binary()).to_pylist()]
+        return pa.array(cells, pa.string())
+    return values
+
+
+def _decoded(cell: bytes | None) -> str | None:
+    try:
+        return None if cell is None else cell.decode("utf-8")
+    except UnicodeDecodeError:
+        return "\0"
+
+
+def _float_text(values: pa.Array) -> pa.Array:
+    """Write floats as text, whole ones without a point: beside a null pandas makes 1 a 1.0."""
+    floats = values.to_numpy(zero_copy_only=False)
+    present = mask_of(values.is_valid()) & ~np.isnan(floats)
+    whole = present & (np.abs(floats) < _EXACT_INTEGERS) & (floats == np.floor(floats))
+    integers = pa.array(np.where(whole, floats, 0).astype(np.int64)).cast(pa.string())
+    text = pc.if_else(pa.array(whole), integers, values.cast(pa.string()))
+    return pc.if_else(pa.array(present), text, None)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return kind in (pa.string(), pa.large_string(), pa.string_view())
+
+
+def _wrong_type(place: str, column: Column, found: object) -> Exception:
+    message = f"column {shown(column.source)} is {found}; expected {EXPECTED[column.kind]}."
+    return refused(place, "wrong_column_type", message)
+
+
+def to_time(
+    values: pa.Array, column: Column, time: TimeSpec
+) -> tuple[pa.Array, tuple[Fault, ...]] | None:
+    """Read times as UTC microseconds; finer digits are cut off.
+
+    Returns:
+        The times and the faults of the cells that are none, or None if the column's type is
+        neither text, a date nor a timestamp. A whole number is no time: its unit is unknown.
+    """
+    kind = values.type
+    if pa.types.is_string(kind):
+        return _from_text(values, column, time)
+    if pa.types.is_date(kind):
+        return _localized(values.cast(_NAIVE_MICROSECONDS), column, time)
+    if not pa.types.is_timestamp(kind):
+        return None
+    values, faults = _in_range(values, column)
+    if kind.tz is not None:
+        return values.cast(UTC_MICROSECONDS, safe=False), faults
+    found, more = _localized(values.cast(_NAIVE_MICROSECONDS, safe=False), column, time)
+    return found, faults + more
+
+
+def _from_text(
+    values: pa.Array, column: Column, time: TimeSpec
+) -> tuple[pa.Array, tuple[Fault, ...]]:
+    text = pc.utf8_upper(pc.utf8_trim_whitespace(values))
+    text = pc.if_else(pc.fill_null(pc.equal(text, ""), True), None, text)
+    present = mask_of(text.is_valid())
+    is_aware = mask_of(pc.match_substring_regex(text, _AWARE_TEXT).fill_null(False))
+    aware = _parsed(text, is_aware, UTC_MICROSECONDS)
+    if is_aware[present].all():
+        return aware, Fault.where(present & ~mask_of(aware.is_valid()), "wrong_type", column)
+    is_naive = mask_of(pc.match_substring_regex(text, _NAIVE_TEXT).fill_null(False))
+    plain = _parsed(text, is_naive, _NAIVE_MICROSECONDS)
+    local, faults = _localized(plain, column, time)
+    read = mask_of(aware.is_valid()) | mask_of(plain.is_valid())
+    wrong = Fault.where(present & ~read, "wrong_type", column)
+    return pc.coalesce(aware, local), wrong + faults
+
+
+def _parsed(text: pa.Array, chosen: Mask, kind: pa.DataType) -> pa.Array:
+    if not chosen.any():
+        return pa.nulls(len(text), kind)
+    kept = text if chosen.all() else pc.if_else(pa.array(chosen), text, None)
+    # More than six digits would make pandas count nanoseconds, which end in the year 2262.
+    kept = pc.replace_substring_regex(kept, r"(\.\d{6})\d+", r"\1")
+    series = pd.Series(kept.to_numpy(zero_copy_only=False), dtype=object)
+    times = pd.to_datetime(series, format="ISO8601", utc=True, errors="coerce")
+    return _bounded(pa.array(times.astype("datetime64[us, UTC]"), UTC_MICROSECONDS)).cast(kind)
+
+
+def _bounded(times: pa.Array) -> pa.Array:
+    moments = times.cast(_NAIVE_MICROSECONDS).to_numpy(zero_copy_only=False)
+    outside = (moments < _FIRST) | (moments > _LAST)
+    return pc.if_else(pa.array(outside), None, times) if outside.any() else times
+
+
+def _in_range(values: pa.Array, column: Column) -> tuple[pa.Array, tuple[Fault, ...]]:
+    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[values.type.unit]
+    seconds = values.cast(pa.int64()).to_numpy(zero_copy_only=False) / per_second
+    epoch = np.datetime64(0, "us")
+    low, high = ((edge - epoch) / np.timedelta64(1, "s") for edge in (_FIRST, _LAST))
+    outside = mask_of(values.is_valid()) & ((seconds < low) | (seconds > high))
+    if not outside.any():
+        return values, ()
+    kept = pc.if_else(pa.array(outside), None, values)
+    return kept, Fault.where(outside, "wrong_type", column, "a time in the years 1 to 9998")
+
+
+def _localized(
+    plain: pa.Array, column: Column, time: TimeSpec
+) -> tuple[pa.Array, tuple[Fault, ...]]:
+    present = mask_of(plain.is_valid())
+    if time.naive == "refuse" or not present.any():
+        nothing = pa.nulls(len(plain), UTC_MICROSECONDS)
+        return nothing, Fault.where(present, "naive_time", column, "an offset such as +00:00")
+    earliest, latest = (
+        pc.assume_timezone(plain, time.zone, ambiguous=side, nonexistent=side).cast(
+            UTC_MICROSECONDS
+        )
+        for side in ("earliest", "latest")
+    )
+    odd = present & mask_of(pc.not_equal(earliest, latest).fill_null(False))
+    expected = f"a time that occurs once in {time.zone}"
+    kept = pc.if_else(pa.array(odd), None, earliest) if odd.any() else earliest
+    return kept, Fault.where(odd, "ambiguous_time", column, expected)
+
+
+def from_epoch(values: pa.Array, unit: EpochUnit) -> pa.Array:
+    """Turn numbers of a time column into UTC times; finer digits than microseconds are cut off.
+
+    Args:
+        values: A column as it was written: text, or any Arrow type.
+        unit: The unit of its numbers.
+
+    Returns:
+        For numbers, timestamps; numbers out of range as text, which no rule reads as a time. For
+        text, the same text with its numbers written as ISO 8601. Other types are left as they
+        are, so that a file may also hold ready-made times.
+    """
+    kind = values.type
+    if pa.types.is_integer(kind):
+        return _checked(_scaled(values.cast(pa.int64()), unit), values)
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return _checked(_rounded(values.cast(pa.float64(), safe=False), unit), values)
+    if pa.types.is_string(kind):
+        return _epoch_from_text(values, unit)
+    return values
+
+
+def _scaled(whole: pa.Array, unit: EpochUnit) -> pa.Array:
+    """Return whole numbers of a unit as whole microseconds; null if they are no time."""
+    numbers = pc.fill_null(whole, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    per_second = PER_SECOND[unit]
+    if per_second > 10**6:
+        micros = numbers // (per_second // 10**6)
+        fits = np.ones(len(numbers), dtype=bool)
+    else:
+        factor = 10**6 // per_second
+        fits = (numbers >= _FIRST_MICROSECOND // factor) & (numbers <= _LAST_MICROSECOND // factor)
+        micros = np.where(fits, numbers, 0) * factor
+    fits &= (micros >= _FIRST_MICROSECOND) & (micros <= _LAST_MICROSECOND)
+    return pa.array(micros, pa.int64(), mask=~fits | ~mask_of(whole.is_valid()))
+
+
+def _rounded(floats: pa.Array, unit: EpochUnit) -> pa.Array:
+    micros = pc.fill_null(floats, np.nan).to_numpy(zero_copy_only=False) * 1e6 / PER_SECOND[unit]
+    fits = (micros >= _FIRST_MICROSECOND) & (micros <= _LAST_MICROSECOND)
+    return pa.array(np.where(fits, np.round(micros), 0).astype(np.int64), mask=~fits)
+
+
+def _checked(micros: pa.Array, values: pa.Array) -> pa.Array:
+    odd = pc.and_(micros.is_null(), values.is_valid())
+    if pc.any(odd).as_py():
+        written = pc.if_else(odd, values.cast(pa.string()), None)
+        return pc.coalesce(_iso(micros), written)
+    return micros.cast(UTC_MICROSECONDS)
+
+
+def _epoch_from_text(text: pa.Array, unit: EpochUnit) -> pa.Array:
+    is_whole = pc.match_substring_regex(text, _WHOLE)
+    is_number = pc.match_substring_regex(text, _EPOCH_NUMBER)
+    trimmed = pc.utf8_trim_whitespace(text)
+    whole = pc.if_else(is_whole, pc.utf8_ltrim(trimmed, "+"), None).cast(pa.int64())
+    fraction = pc.if_else(pc.and_not(is_number, is_whole), trimmed, None).cast(pa.float64())
+    micros = pc.coalesce(_scaled(whole, unit), _rounded(fraction, unit))
+    return pc.coalesce(_iso(micros), text)
+
+
+def _iso(micros: pa.Array) -> pa.Array:
+    times = micros.cast(pa.timestamp("us"))
+    return (
+        pc.strftime(times, format="%Y-%m-%dT%H:%M:%SZ") if len(times) else times.cast(pa.string())
+    )

@@ -12,7 +12,13 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
 from mlmon_dagster.ingest.declared_columns import Column
-from mlmon_dagster.ingest.raw import Options, RawFile, check_header, check_size, refused
+from mlmon_dagster.ingest.raw import (
+    Options,
+    RawFile,
+    check_header,
+    check_size,
+    refused,
+)
 
 _BLOCK = 1 << 24
 _MAX_HEADER = 1 << 20

@@ -24,8 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from mlmon_dagster.ingest.declared_columns import Column
-from mlmon_dagster.ingest.formats.payload_rows import PayloadError, PayloadRows, row_id
-from mlmon_dagster.ingest.formats.read_jsonl import cell_text, decode_json, json_lines
+from mlmon_dagster.ingest.formats.read_jsonl import (
+    PayloadError,
+    PayloadRows,
+    cell_text,
+    decode_json,
+    json_lines,
+    row_id,
+)
 from mlmon_dagster.ingest.raw import MAX_COLUMNS, Options, RawFile
 
 _ENDS = ("request", "response")

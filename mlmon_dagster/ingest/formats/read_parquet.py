@@ -9,7 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlmon_dagster.ingest.declared_columns import Column
-from mlmon_dagster.ingest.raw import Options, RawFile, check_header, check_size, refused, rows_of
+from mlmon_dagster.ingest.raw import (
+    Options,
+    RawFile,
+    check_header,
+    check_size,
+    refused,
+    rows_of,
+)
 
 _MAGIC = b"PAR1"
 

@@ -22,13 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from mlmon_dagster.ingest.declared_columns import Column
-from mlmon_dagster.ingest.formats.payload_rows import PayloadError, PayloadRows, row_id
 from mlmon_dagster.ingest.formats.read_jsonl import (
+    PayloadError,
+    PayloadRows,
     as_object,
     cell_text,
     decode_json,
     json_lines,
     leaves,
+    row_id,
 )
 from mlmon_dagster.ingest.raw import Options, RawFile
 
