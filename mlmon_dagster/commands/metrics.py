@@ -10,7 +10,7 @@ import click
 
 from mlmon_dagster.commands.options import as_of, period, spec_of
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.pipeline.asked import moments_of, query_metrics
+from mlmon_dagster.pipeline.asked import metrics_by_days, moments_of, query_metrics
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.text_table import harmless, text_table
@@ -68,22 +68,77 @@ SHOWN = [
     default="table",
     help="openmetrics: numbers and verdicts, to backfill Prometheus.",
 )
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=400,
+    show_default=True,
+    help="Rows of a table: the newest windows that fit; 0 for all. Other formats have all.",
+)
 @click.pass_obj
-def metrics(project: Project, /, model: str, format_: str, **wanted: Any) -> None:
+def metrics(project: Project, /, model: str, format_: str, limit: int, **wanted: Any) -> None:
     """Show the newest metrics of MODEL, or those of a past moment, bit for bit."""
-    from mlmon_dagster.report.openmetrics import history
-
     spec = spec_of(project, model)
     if format_ == "openmetrics" and (wanted["granularity"] or wanted["as_of"]):
         raise ConfigError("openmetrics is the newest history, in the model's own windows.")
-    frame = query_metrics(project, spec, **wanted)
     if format_ == "openmetrics":
+        from mlmon_dagster.report.openmetrics import history
+
+        frame = query_metrics(project, spec, **wanted)
         for piece in history(frame, _verdicts_beside(project, spec, frame, wanted)):
             click.echo(piece, nl=False)
         return
-    click.echo(render(frame, format_))
-    if frame.empty:
+    if format_ == "table":
+        is_empty = not _show_table(project, spec, limit, wanted)
+    else:
+        is_empty = True
+        for frame in metrics_by_days(project, spec, **wanted):
+            click.echo(render(frame, format_, with_head=is_empty))
+            is_empty = False
+    if is_empty:
         click.echo("mlmon: no such metrics; see which there are without filters.", err=True)
+
+
+def _show_table(project: Project, spec: ModelSpec, limit: int, wanted: dict[str, Any]) -> int:
+    """Print the newest windows that fit, oldest first, and what was left out; return the rows."""
+    import pandas as pd
+
+    parts: list[pd.DataFrame] = []
+    older = metrics_by_days(project, spec, newest_first=True, **wanted)
+    n, is_cut = 0, False
+    for part in older:
+        parts.insert(0, part)
+        n += len(part)
+        if is_cut := 0 < limit < n:
+            break
+    if not parts:
+        return 0
+    frame = pd.concat(parts, ignore_index=True)
+    shown = _newest(frame, limit) if is_cut else frame
+    click.echo(render(shown, "table"))
+    if is_cut:
+        first, last = shown["window"].iloc[0], shown["window"].iloc[-1]
+        windows = last if first == last else f"{first} to {last}"
+        click.echo(
+            f"mlmon: these are {len(shown):,} rows of {windows}, the newest; there are more. "
+            "--metric, --column and --slice say which, --from and --to when; --limit 0 shows all, "
+            "--format csv or json goes on with all.",
+            err=True,
+        )
+    return len(shown)
+
+
+def _newest(frame: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Return the newest windows with at most so many rows; of one that has more, its first rows."""
+    sizes = frame.groupby("window_start").size()[::-1].cumsum()
+    fitting = sizes.index[sizes <= limit]
+    if len(fitting):
+        whole: pd.DataFrame = frame[frame["window_start"] >= fitting[-1]]
+        return whole
+    newest: pd.DataFrame = frame[frame["window_start"] == frame["window_start"].iloc[-1]]
+    # What is true of the whole before what is true of its parts.
+    whole_first = newest.sort_values("slice_key", key=lambda key: key.ne(ALL), kind="stable")
+    return whole_first.head(limit)
 
 
 def _verdicts_beside(
@@ -106,7 +161,7 @@ def _verdicts_beside(
     return verdicts
 
 
-def render(frame: pd.DataFrame, format_: str) -> str:
+def render(frame: pd.DataFrame, format_: str, *, with_head: bool = True) -> str:
     """Return metrics as a table for people, CSV (safe to open in a spreadsheet) or JSON lines."""
     if format_ == "table":
         return _table(frame)
@@ -114,7 +169,7 @@ def render(frame: pd.DataFrame, format_: str) -> str:
     if format_ == "csv":
         text = shown.assign(**{name: shown[name].map(harmless) for name in ("slice_value",)})
         buffer = io.StringIO()
-        text.to_csv(buffer, index=False, lineterminator="\n")
+        text.to_csv(buffer, index=False, header=with_head, lineterminator="\n")
         return buffer.getvalue().rstrip("\n")
     records = json.loads(shown.to_json(orient="records", double_precision=15))
     return "\n".join(json.dumps(record) for record in records)

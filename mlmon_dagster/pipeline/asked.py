@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.report.trace import Against
 
 _VERSION = "version:"
+_DAYS_AT_A_TIME = 16
 
 
 def moments_of(
@@ -200,6 +201,57 @@ def query_metrics(
     frame = frame.assign(window=local.dt.strftime(pattern))
     order = ["window_start", "slice_key", "slice_value", "column_name", "metric"]
     return frame.sort_values(order, ignore_index=True)
+
+
+def metrics_by_days(
+    project: Project,
+    spec: ModelSpec,
+    *,
+    first: dt.date | None = None,
+    last: dt.date | None = None,
+    granularity: Granularity | None = None,
+    newest_first: bool = False,
+    **wanted: Any,
+) -> Iterator[pd.DataFrame]:
+    """Yield what `query_metrics` returns in parts of whole days, so that years fit in memory.
+
+    Parts have a row or more; there is none where nothing matches. Longer windows than the model's
+    own are one part, since they are made together.
+
+    Args:
+        project: The project.
+        spec: The model.
+        first: First day.
+        last: Last day.
+        granularity: As of `query_metrics`.
+        newest_first: Begin with the newest days, a few, then more at a time; rows within a part
+            keep their order.
+        **wanted: What else `query_metrics` takes.
+    """
+    if granularity not in (None, spec.time.granularity):
+        frame = query_metrics(
+            project, spec, first=first, last=last, granularity=granularity, **wanted
+        )
+        if len(frame):
+            yield frame
+        return
+    from mlmon_dagster.store.state import metric_log
+
+    zone = ZoneInfo(spec.time.zone)
+    starts = metric_log.window_starts(
+        project.store.state, spec.model, *moments_of(spec, first, last)
+    )
+    days = list(dict.fromkeys(start.astimezone(zone).date() for start in starts))
+    size = 1 if newest_first else _DAYS_AT_A_TIME
+    while days:
+        if newest_first:
+            part, days = days[-size:], days[:-size]
+        else:
+            part, days = days[:size], days[size:]
+        frame = query_metrics(project, spec, first=part[0], last=part[-1], **wanted)
+        if len(frame):
+            yield frame
+        size = min(size * 3, _DAYS_AT_A_TIME)
 
 
 def _slice(text: str | None) -> tuple[str | None, str | None]:

@@ -290,6 +290,35 @@ def test_metrics_are_a_table_for_people(folder: Path, mlmon: Command) -> None:
     ]
 
 
+def test_a_table_of_metrics_is_of_the_newest_windows_that_fit(folder: Path, mlmon: Command) -> None:
+    wanted = ("--project", folder, "metrics", MODEL)
+    of_one = (*wanted, "--metric", "n", "--slice", "all=all")
+    every = mlmon(*of_one, "--limit", 0)
+    newest = mlmon(*of_one, "--limit", 3)
+    cut = mlmon(*wanted, "--limit", 5)
+
+    assert len(every.out.splitlines()) > 12
+    assert "there are more" not in every.err
+    assert newest.out.splitlines()[1:] == every.out.splitlines()[-3:]
+    assert "3 rows of 2024-03-12 to 2024-03-14, the newest; there are more" in newest.err
+    # One window has more than five; the whole comes before its parts.
+    assert [line.split()[:2] for line in cut.out.splitlines()[1:]] == [["2024-03-14", "all"]] * 5
+    assert "--format csv" in cut.err
+
+
+def test_every_metric_is_in_the_csv_whatever_fits_a_table(folder: Path, mlmon: Command) -> None:
+    wanted = ("--project", folder, "metrics", MODEL, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(mlmon(*wanted, "--limit", 1).out)))
+    parts = [
+        row
+        for day in sorted({row["window"] for row in rows})
+        for row in csv.DictReader(io.StringIO(mlmon(*wanted, "--from", day, "--to", day).out))
+    ]
+
+    assert len({row["window"] for row in rows}) > 12
+    assert rows == parts
+
+
 def test_metrics_are_csv_and_json_with_the_same_numbers(folder: Path, mlmon: Command) -> None:
     wanted = ("--project", folder, "metrics", MODEL, "--metric", "roc_auc")
     rows = list(csv.DictReader(io.StringIO(mlmon(*wanted, "--format", "csv").out)))

@@ -164,6 +164,27 @@ def newest(
     return read_frame(engine, _newest_rows(then, [], [_moved(n, then) for n in narrow]))
 
 
+def window_starts(
+    engine: sa.Engine, model: str, start: datetime | None = None, end: datetime | None = None
+) -> list[datetime]:
+    """Return the starts of a model's windows that have metrics, oldest first.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        start: Windows that start at or after this time.
+        end: Windows that start before this time.
+    """
+    moment = _TABLE.c.window_start
+    query = sa.select(moment).distinct().where(_TABLE.c.model == model).order_by(moment)
+    if start is not None:
+        query = query.where(moment >= start)
+    if end is not None:
+        query = query.where(moment < end)
+    with engine.connect() as conn:
+        return list(conn.scalars(query))
+
+
 def _moved(condition: sa.ColumnElement[bool], other: sa.FromClause) -> sa.ColumnElement[bool]:
     """Return a condition on the table of metrics as one on another table with its columns."""
 
