@@ -22,6 +22,7 @@ from mlmon_dagster.alerts.messages.message import Message
 from mlmon_dagster.alerts.messages.outage import summarize_outages
 from mlmon_dagster.alerts.messages.outbox_rows import outbox_row
 from mlmon_dagster.alerts.messages.view import Links
+from mlmon_dagster.alerts.receivers.alertmanager import AlertmanagerReceiver, keep_firing
 from mlmon_dagster.alerts.receivers.base import Receiver
 from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, DeliveryReport, deliver
 from mlmon_dagster.spec.alerting import AlertPolicy
@@ -107,6 +108,8 @@ def dispatch(
         max_messages=max_messages,
         policy=policy,
     )
+    if isinstance(alertmanager := receivers.get("alertmanager"), AlertmanagerReceiver):
+        report.errors += keep_firing(store, alertmanager)
     return DispatchReport(n_folded, n_written, report)
 
 

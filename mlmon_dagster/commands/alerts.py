@@ -269,13 +269,17 @@ def digest(project: Project, printed: bool, every: Any, model: str | None) -> No
 @click.option("--model", help="Only the places of this model.")
 @click.pass_obj
 def test(project: Project, channel: str | None, model: str | None) -> None:
-    """Send one test message to every place that the models name: Slack, webhooks, mail.
+    """Send one test message to every place that the models name: Slack, mail, PagerDuty and so on.
 
     Where one does not arrive, say what is wrong and what mends it.
     """
+    from mlmon_dagster.pipeline.receivers import local_links
+
     specs = [spec for spec in specs_of(project) if model in (None, spec.model)]
     if not specs:
         raise ConfigError(f"No model {model!r}." if model else "There is no model yet.")
+    if warning := local_links(project, specs):
+        click.echo(f"Links: {warning}", err=True)
     problems = [problem for problem in _try_all(project, specs, channel) if problem]
     sys.exit(1 if problems else 0)
 
@@ -314,7 +318,13 @@ def _try(
     spec = next((s for s in specs if place in every_destination([s])), specs[0])
     report = send_test(project.store, spec, project.now(), receivers(project, specs), place)
     shown = place.receiver == "console" or (place.receiver == "slack" and is_shown_here)
-    names = {"slack": place.channel, "webhook": f"the webhook {place.channel}"}
+    names = {
+        "slack": place.channel,
+        "webhook": f"the webhook {place.channel}",
+        "pagerduty": f"PagerDuty {place.channel}",
+        "alertmanager": f"the Alertmanager {place.channel}",
+        "teams": f"Teams {place.channel}",
+    }
     where = "the terminal" if shown else names.get(place.receiver, place.channel)
     if report.n_sent and not report.errors:
         click.echo(f"Delivered to {where}.")

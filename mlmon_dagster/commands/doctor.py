@@ -43,7 +43,7 @@ def examine(project: Project, *, is_deep: bool = False) -> list[Finding]:
         project: The project.
         is_deep: Also read every table's log, and open every file that is live.
     """
-    findings = [_safely(look, project) for look in (_versions, _models, _slack, _store)]
+    findings = [_safely(look, project) for look in (_versions, _models, _slack, _links, _store)]
     findings.append(_safely(disk, project))
     findings += _sources(project)
     if next(f.is_fine for f in findings if f.subject == "store"):  # the others need it
@@ -256,6 +256,14 @@ def _slack(project: Project) -> Finding:
         check.text,
         "Check MLMON_SLACK_TOKEN; then mlmon alerts test sends one message to every channel.",
     )
+
+
+def _links(project: Project) -> Finding:
+    """Look whether those who get messages can open what these link to."""
+    from mlmon_dagster.pipeline.receivers import local_links
+
+    warning = local_links(project, models_of(project).specs)
+    return Finding("links", not warning, warning or f"messages lead to {project.ui_url}")
 
 
 def disk(project: Project) -> Finding:

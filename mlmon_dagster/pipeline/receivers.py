@@ -6,14 +6,17 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from mlmon_dagster.project import Project, read_variable
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.alerting import LOOPBACK
 
 if TYPE_CHECKING:
     from mlmon_dagster.alerts import ConsoleReceiver, Receiver
+    from mlmon_dagster.alerts.lifecycle.routing import Address
+    from mlmon_dagster.alerts.receivers.http_post import Endpoint
     from mlmon_dagster.alerts.receivers.slack import SlackReceiver
-    from mlmon_dagster.alerts.receivers.webhook import Endpoint
     from mlmon_dagster.report.plots import Curve
 
 
@@ -27,22 +30,51 @@ def receivers(project: Project, specs: Sequence[ModelSpec] = ()) -> dict[str, Re
     Raises:
         ConfigError: If ``MLMON_SMTP_URL`` cannot be used.
     """
-    from mlmon_dagster.alerts.lifecycle.routing import webhooks
+    from mlmon_dagster.alerts.lifecycle.routing import ADDRESSED, addresses
+    from mlmon_dagster.alerts.receivers.alertmanager import AlertmanagerReceiver
     from mlmon_dagster.alerts.receivers.mail import MailReceiver, parse_mail_server
+    from mlmon_dagster.alerts.receivers.pagerduty import PagerDutyReceiver
+    from mlmon_dagster.alerts.receivers.teams import TeamsReceiver
     from mlmon_dagster.alerts.receivers.webhook import WebhookReceiver
 
     console = _console(project)
     server = parse_mail_server(project.smtp_url, project.mail_from) if project.smtp_url else None
-    endpoints = {
-        channel: _endpoint(webhook.url, webhook.url_env, webhook.secret_env)
-        for channel, webhook in webhooks(specs).items()
+    places = {
+        receiver: {
+            channel: _endpoint(route) for channel, route in addresses(specs, receiver).items()
+        }
+        for receiver in ADDRESSED
     }
     return {
         "console": console,
         "slack": slack_receiver(project) or console,
-        "webhook": WebhookReceiver(endpoints),
+        "webhook": WebhookReceiver(places["webhook"]),
+        "pagerduty": PagerDutyReceiver(places["pagerduty"]),
+        "alertmanager": AlertmanagerReceiver(places["alertmanager"]),
+        "teams": TeamsReceiver(places["teams"]),
         "email": MailReceiver(server, draw=draw_plot),
     }
+
+
+def local_links(project: Project, specs: Sequence[ModelSpec]) -> str:
+    """Say that messages go to others with links that only this machine opens; empty if not so.
+
+    Args:
+        project: What the environment says of Slack and the UI.
+        specs: The models whose places count.
+    """
+    from mlmon_dagster.alerts.lifecycle.routing import every_destination
+
+    if urlsplit(project.ui_url).hostname not in LOOPBACK:
+        return ""
+    shown_here = {"console"} if project.slack_token else {"console", "slack"}
+    elsewhere = sorted({p.receiver for p in every_destination(specs)} - shown_here)
+    if not elsewhere:
+        return ""
+    return (
+        f"messages to {', '.join(elsewhere)} lead to {project.ui_url}, which nobody opens from "
+        "another machine. Set MLMON_UI_URL to the address that people use."
+    )
 
 
 @cache
@@ -65,12 +97,18 @@ def _console(_project: Project) -> ConsoleReceiver:
     return ConsoleReceiver()
 
 
-def _endpoint(url: str | None, url_env: str | None, secret_env: str | None) -> Endpoint:
-    from mlmon_dagster.alerts.receivers.webhook import Endpoint
+def _endpoint(route: Address) -> Endpoint:
+    from mlmon_dagster.alerts.receivers.http_post import Endpoint
+    from mlmon_dagster.alerts.receivers.pagerduty import URLS
+    from mlmon_dagster.spec.alerting import PagerDutyRoute
 
-    address = url if url_env is None else read_variable(url_env)
+    if isinstance(route, PagerDutyRoute):
+        key = read_variable(route.key_env)
+        return Endpoint(URLS[route.region], key, () if key else (route.key_env,))
+    secret_env = getattr(route, "secret_env", None)
+    address = getattr(route, "url", None) or read_variable(route.url_env or "")
     secret = read_variable(secret_env) if secret_env else None
-    declared = {url_env: address, secret_env: secret}
+    declared = {route.url_env: address, secret_env: secret}
     missing = tuple(name for name, value in declared.items() if name and value is None)
     return Endpoint(address or "", secret, missing)
 

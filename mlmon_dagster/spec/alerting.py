@@ -19,6 +19,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _EMAIL = re.compile(r"[^@\s,<>\"']{1,64}@[A-Za-z0-9.-]{1,250}")
+_PLACES = "slack, webhook, email, pagerduty, alertmanager or teams"
 _MATCHERS = ("family", "severity", "owner", "monitor")
 
 
@@ -57,10 +58,33 @@ class EmailRoute(Declared):
     to: Listed
 
 
+class PagerDutyRoute(Declared):
+    """A service of PagerDuty, by the key of its integration of Events API v2."""
+
+    key_env: str
+    region: Literal["us", "eu"] = "us"
+
+
+class AlertmanagerRoute(Declared):
+    """An Alertmanager, which is told again and again of what fires."""
+
+    url: str | None = None
+    url_env: str | None = None
+
+
+class TeamsRoute(Declared):
+    """A workflow of Microsoft Teams that posts what its webhook is sent."""
+
+    url_env: str
+
+
 class _Places(Declared):
     slack: SlackRoute | None = None
     webhook: WebhookRoute | None = None
     email: EmailRoute | None = None
+    pagerduty: PagerDutyRoute | None = None
+    alertmanager: AlertmanagerRoute | None = None
+    teams: TeamsRoute | None = None
 
 
 class Fallback(_Places):
@@ -109,7 +133,7 @@ def policy_problems(policy: AlertPolicy) -> Iterator[tuple[tuple[str | int, ...]
         where = ("routes", index)
         yield from _place_problems(route, where)
         if not _is_somewhere(route):
-            yield where, "a route needs a place: slack, webhook or email"
+            yield where, f"a route needs a place: {_PLACES}"
         if not any(getattr(route, name) for name in _MATCHERS) and not route.continue_:
             later = index + 1 < len(policy.routes)
             hint = "; the routes after it are never reached" if later else ""
@@ -121,11 +145,11 @@ def policy_problems(policy: AlertPolicy) -> Iterator[tuple[tuple[str | int, ...]
     if policy.fallback is not None:
         yield from _place_problems(policy.fallback, ("fallback",))
         if not _is_somewhere(policy.fallback):
-            yield ("fallback",), "a fallback needs a place: slack, webhook or email"
+            yield ("fallback",), f"a fallback needs a place: {_PLACES}"
 
 
 def _is_somewhere(place: _Places) -> bool:
-    return bool(place.slack or place.webhook or place.email)
+    return any(getattr(place, name) for name in _Places.model_fields)
 
 
 def _place_problems(
@@ -138,7 +162,13 @@ def _place_problems(
         if place.slack.mention is not None and not place.slack.mention.isprintable():
             yield (*where, "slack", "mention"), "a mention is printable text"
     if place.webhook is not None:
-        yield from _webhook_problems(place.webhook, (*where, "webhook"))
+        yield from _url_problems(place.webhook, (*where, "webhook"))
+        yield from _env_problems(place.webhook, (*where, "webhook"))
+    if place.alertmanager is not None:
+        yield from _url_problems(place.alertmanager, (*where, "alertmanager"))
+    for name in ("alertmanager", "pagerduty", "teams"):
+        if getattr(place, name) is not None:
+            yield from _env_problems(getattr(place, name), (*where, name))
     if place.email is not None:
         if not place.email.to:
             yield (*where, "email", "to"), "at least one address is needed"
@@ -150,21 +180,27 @@ def _place_problems(
                 )
 
 
-def _webhook_problems(
-    webhook: WebhookRoute, where: tuple[str | int, ...]
+def _url_problems(
+    route: WebhookRoute | AlertmanagerRoute, where: tuple[str | int, ...]
 ) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    if (webhook.url is None) == (webhook.url_env is None):
-        yield where, "a webhook needs url, or url_env if the address is a secret; not both"
-    if webhook.url is not None and (problem := address_problem(webhook.url)):
+    kind = "a webhook" if isinstance(route, WebhookRoute) else "an Alertmanager"
+    if (route.url is None) == (route.url_env is None):
+        yield where, f"{kind} needs url, or url_env if the address is a secret; not both"
+    if route.url is not None and (problem := address_problem(route.url)):
         yield (*where, "url"), problem
-    elif webhook.url is not None and (keys := secret_keys(webhook.url)):
+    elif route.url is not None and (keys := secret_keys(route.url)):
         yield (
             (*where, "url"),
             f"the query of this address holds {', '.join(map(shown, keys))}, which looks like a "
             "secret; put the address into an environment variable and name that in url_env",
         )
-    for name in ("url_env", "secret_env"):
-        value = getattr(webhook, name)
+
+
+def _env_problems(
+    route: Declared, where: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    for name in ("url_env", "secret_env", "key_env"):
+        value = getattr(route, name, None)
         if value is not None and not _ENV_NAME.fullmatch(value):
             yield (
                 (*where, name),

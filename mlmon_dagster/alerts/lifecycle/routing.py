@@ -10,13 +10,23 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import BrokenModel, ModelSpec, SlackRoute, spec_from_mapping
-from mlmon_dagster.spec.alerting import AlertPolicy, Fallback, Route, WebhookRoute
+from mlmon_dagster.spec.alerting import (
+    AlertmanagerRoute,
+    AlertPolicy,
+    Fallback,
+    PagerDutyRoute,
+    Route,
+    TeamsRoute,
+    WebhookRoute,
+)
 from mlmon_dagster.store.state.statements import Row
 
+Address = WebhookRoute | PagerDutyRoute | AlertmanagerRoute | TeamsRoute
+ADDRESSED = ("webhook", "pagerduty", "alertmanager", "teams")  # places with an address of their own
 ENV_MARK = "$"  # begins the channel of a webhook whose address is in an environment variable
 LABELS = (
     "model",
@@ -99,15 +109,18 @@ def fallback_of(spec: ModelSpec, destination: Destination) -> Destination | None
     return next((place for place in candidates if place != destination), None)
 
 
-def webhook_channel(webhook: WebhookRoute) -> str:
-    """Return the channel of a webhook: its address, or ``$NAME`` of the variable that holds it."""
-    return webhook.url or f"{ENV_MARK}{webhook.url_env}"
+def channel_of(route: Address) -> str:
+    """Return the channel of a place: its address, or ``$NAME`` of the variable that holds it."""
+    url = getattr(route, "url", None)
+    name = route.key_env if isinstance(route, PagerDutyRoute) else route.url_env
+    return str(url) if url else f"{ENV_MARK}{name}"
 
 
-def webhooks(specs: Iterable[ModelSpec]) -> dict[str, WebhookRoute]:
-    """Return the webhooks that some models name, by channel."""
+def addresses(specs: Iterable[ModelSpec], receiver: str) -> dict[str, Any]:
+    """Return the places of one receiver that some models name, by channel."""
     places = [place for spec in specs for place in spec.alerts.every_place()]
-    return {webhook_channel(p.webhook): p.webhook for p in places if p.webhook is not None}
+    routes = [getattr(place, receiver) for place in places]
+    return {channel_of(route): route for route in routes if route is not None}
 
 
 def matches(route: Route, row: Row, owners: Iterable[str] = ()) -> bool:
@@ -130,8 +143,9 @@ def _places(place: AlertPolicy | Route | Fallback) -> dict[Destination, str]:
     found: dict[Destination, str] = {}
     if place.slack is not None:
         found[Destination("slack", place.slack.channel)] = place.slack.mention or ""
-    if place.webhook is not None:
-        found[Destination("webhook", webhook_channel(place.webhook))] = ""
+    for receiver in ADDRESSED:
+        if (route := getattr(place, receiver)) is not None:
+            found[Destination(receiver, channel_of(route))] = ""
     if place.email is not None:
         found[Destination("email", ", ".join(place.email.to))] = ""
     return found

@@ -205,7 +205,7 @@ def change_message(
 def repeat_message(context: Context, firing: Sequence[AlertView]) -> Message:
     """Remind of what still fires."""
     head = head_message(context, firing)
-    return replace(head, title=f"Still firing: {head.title}", links=())
+    return replace(head, title=f"Still firing: {head.title}")
 
 
 def missed_message(

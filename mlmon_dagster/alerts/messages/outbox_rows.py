@@ -186,6 +186,7 @@ def _event(
         "version": 1,
         "id": key,
         "thread": head_key or key,
+        "group": hashlib.sha256(str(group["group_key"]).encode()).hexdigest()[:32],
         "kind": kind,
         "model": group.get("model", ""),
         "family": group.get("family", ""),

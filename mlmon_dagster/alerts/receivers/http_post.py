@@ -1,0 +1,113 @@
+"""One POST to a service over HTTPS, and what its answer means for a message."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlmon_dagster.alerts.receivers.base import (
+    NotPosted,
+    Outcome,
+    Posted,
+    Refused,
+    Unclear,
+    retry_after,
+)
+from mlmon_dagster.spec.alerting import address_problem
+
+TIMEOUT_SECONDS = 10
+_NOT_NOW = (408, 425, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One address.
+
+    Attributes:
+        url: Where to post; empty if its variable is not set.
+        secret: What to sign with, or the key of a service; None for none.
+        missing: Names of environment variables that are declared and not set.
+    """
+
+    url: str
+    secret: str | None = None
+    missing: tuple[str, ...] = ()
+
+    def problem(self, name: str, channel: str) -> Refused | None:
+        """Say why nothing can be posted there, and what mends it; None if it can."""
+        if self.missing:
+            names = " and ".join(self.missing)
+            return Refused(f"{name} {channel}: set {names} where the dispatcher runs")
+        if problem := address_problem(self.url):
+            return Refused(f"{name} {channel}: {problem}")
+        return None
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A message goes where it was declared to go and nowhere else."""
+
+    def redirect_request(self, *_args: object, **_kwargs: object) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
+def post(
+    name: str,
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> Outcome:
+    """Post JSON once.
+
+    Args:
+        name: What the other side is called in errors; its address may be a secret.
+        url: Where to.
+        body: What.
+        headers: Besides the usual ones.
+        timeout_seconds: How long to wait for the other side.
+    """
+    usual = {"Content-Type": "application/json", "User-Agent": "mlmon-dagster"}
+    request = urllib.request.Request(url, body, {**usual, **headers})
+    try:
+        with _OPENER.open(request, timeout=timeout_seconds) as answer:
+            answer.read(1024)
+    except urllib.error.HTTPError as error:
+        with error:
+            return _classify_status(name, error)
+    except (OSError, http.client.HTTPException) as error:
+        return _classify_failure(name, error)
+    return Posted()
+
+
+def _classify_status(name: str, error: urllib.error.HTTPError) -> Outcome:
+    said = f"the {name} answered HTTP {error.code}"
+    if error.code == http.client.TOO_MANY_REQUESTS:
+        return NotPosted(f"{said} (rate limit)", retry_after(error.headers.get("Retry-After")))
+    if error.code in _NOT_NOW:
+        return Unclear(said)
+    if 300 <= error.code < 400:
+        return Refused(f"{said}: redirects are not followed; declare the address it leads to")
+    hint = {
+        401: "; is the secret the one that the receiver knows?",
+        403: "; is the secret the one that the receiver knows?",
+        404: "; is the address right?",
+        410: "; the address is not in use any more",
+    }.get(error.code, "")
+    return Refused(f"{said}{hint}")
+
+
+def _classify_failure(name: str, error: OSError | http.client.HTTPException) -> Outcome:
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return NotPosted(f"the {name}'s certificate is not trusted: {reason.verify_message}")
+    if isinstance(reason, socket.gaierror | ConnectionRefusedError):
+        return NotPosted(f"the {name} cannot be reached: {reason}")
+    return Unclear(f"no usable answer from the {name}: {type(reason).__name__}")

@@ -1,0 +1,87 @@
+"""PagerDuty: an incident per model and family, by Events API v2.
+
+The key of an incident stays the same, so that PagerDuty itself drops what comes twice: a message
+whose answer was lost is sent again and opens nothing new.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted, Refused
+from mlmon_dagster.alerts.receivers.http_post import TIMEOUT_SECONDS, Endpoint, post
+
+URLS = {
+    "us": "https://events.pagerduty.com/v2/enqueue",
+    "eu": "https://events.eu.pagerduty.com/v2/enqueue",
+}
+_SEVERITY = {"ERROR": "error", "WARN": "warning", "OK": "info"}
+_NO_INCIDENT = ("head", "digest")  # an edit of what is told already; a summary for people
+_SUMMARY = 1024  # characters that PagerDuty takes
+
+
+class PagerDutyReceiver:
+    """Triggers and resolves incidents of the services that the specs name.
+
+    Args:
+        services: By channel: the address of the API, and the integration's key as its secret.
+        timeout_seconds: Of one request.
+    """
+
+    def __init__(
+        self, services: Mapping[str, Endpoint], *, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
+        self._services = services
+        self._timeout = timeout_seconds
+
+    def send(self, delivery: Delivery) -> Outcome:
+        """Trigger or resolve; edits of what was told and digests are no incidents."""
+        service = self._services.get(delivery.channel, Endpoint(""))
+        if problem := service.problem("PagerDuty", delivery.channel):
+            return problem
+        for event in _events(delivery.payload["event"]):
+            body = json.dumps({"routing_key": service.secret, **event}).encode()
+            outcome = post("PagerDuty", service.url, body, {}, self._timeout)
+            if isinstance(outcome, Refused):
+                return Refused(f"{outcome.error}; is the routing key one of Events API v2?")
+            if not isinstance(outcome, Posted):
+                return outcome
+        return Posted(delivery.idempotency_key)
+
+    def look_up(self, delivery: Delivery, since: float) -> Outcome:
+        """Nobody need be asked: the incident's key tells a repetition from a new one."""
+        return NotPosted("sent again under the same key of the incident")
+
+    def retract(self, delivery: Delivery, posted: Posted) -> bool:
+        """Both copies carry the same key, so that PagerDuty keeps one."""
+        return True
+
+
+def _events(event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    if event["kind"] in _NO_INCIDENT:
+        return
+    # What summarises several incidents is one of its own, which people resolve.
+    is_group = event["kind"] in ("opened", "updated", "repeated", "resolved")
+    key = event["group"] if is_group else event["id"]
+    if event["kind"] != "resolved":
+        yield {
+            "event_action": "trigger",
+            "dedup_key": key,
+            "payload": {
+                "summary": event["title"][:_SUMMARY],
+                "source": f"mlmon {event['model']}",
+                "severity": _SEVERITY[event["severity"]],
+                "component": event["model"],
+                "group": event["family"],
+                "custom_details": {
+                    "alerts": [item["sentence"] for item in event["items"]],
+                    **event["notes"],
+                    "commands": event["commands"],
+                },
+            },
+            "links": [{"href": link["url"], "text": link["label"]} for link in event["links"]],
+        }
+    if event["kind"] in ("resolved", "test"):
+        yield {"event_action": "resolve", "dedup_key": key}

@@ -1,0 +1,264 @@
+"""PagerDuty, Alertmanager and Teams against servers over HTTP, which fail now and then."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlmon_dagster.alerts.lifecycle.routing import every_destination
+from mlmon_dagster.alerts.receivers.alertmanager import AlertmanagerReceiver, keep_firing
+from mlmon_dagster.alerts.receivers.base import Delivery, Receiver, Refused
+from mlmon_dagster.alerts.receivers.http_post import Endpoint
+from mlmon_dagster.alerts.receivers.pagerduty import PagerDutyReceiver
+from mlmon_dagster.alerts.receivers.teams import TeamsReceiver
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state.schema import outbox
+from tests.alerts.worlds import IMPATIENT, day, deliver, result, rows_of, settle, spec_of
+
+ROUTES = {
+    "pagerduty": {"key_env": "PLACE"},
+    "alertmanager": {"url_env": "PLACE"},
+    "teams": {"url_env": "PLACE"},
+}
+ALERTMANAGER = shutil.which("prometheus-alertmanager")
+HOSTILE = "[free](http://evil) *b* <at>all</at>"
+
+
+@dataclass
+class Service:
+    """A server that takes JSON: what it took, and in what share of requests it fails, and how."""
+
+    url: str = ""
+    faults: float = 0.0
+    taken: list[Any] = field(default_factory=list)
+    rng: random.Random = field(default_factory=lambda: random.Random(3))
+    n_faults: Counter[str] = field(default_factory=Counter)
+
+
+@contextmanager
+def running() -> Iterator[Service]:
+    service = Service()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            kinds = ("503", "lost answer", "429", "no answer")
+            fault = ""
+            if service.rng.random() < service.faults:
+                fault = service.rng.choice(kinds)
+                service.n_faults[fault] += 1
+            if fault in ("", "lost answer"):
+                service.taken.append(json.loads(body))
+            if fault in ("lost answer", "no answer"):
+                self.close_connection = True
+                self.connection.close()
+                return
+            self.send_response(int(fault or 202))
+            self.send_header("Retry-After", "0")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+        def handle_one_request(self) -> None:
+            try:
+                super().handle_one_request()
+            except ValueError:  # its connection was closed on purpose
+                self.close_connection = True
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_args: None  # type: ignore[method-assign]
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    service.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield service
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with running() as found:
+        yield found
+
+
+def specs_of(kind: str) -> list[ModelSpec]:
+    return [spec_of(slack=None, repeat="1d", group_interval="0s", **{kind: ROUTES[kind]})]
+
+
+def receiver_of(kind: str, url: str) -> Receiver:
+    places = {"$PLACE": Endpoint(url, "R" * 32)}
+    if kind == "pagerduty":
+        return PagerDutyReceiver(places)
+    return AlertmanagerReceiver(places) if kind == "alertmanager" else TeamsReceiver(places)
+
+
+def live(store: Store, service: Service, kind: str, days: list[str]) -> None:
+    """Let days go by, with a look and deliveries after each, until nothing waits."""
+    receiver = receiver_of(kind, service.url)
+    for number, status in enumerate(days, start=1):
+        rows = [
+            result(number, status, column_name=column, monitor=f"{family}/psi/{column}",
+                   family=family, message=HOSTILE)
+            for family, column in (("drift", "age"), ("quality", "plan"))
+        ]  # fmt: skip
+        settle(store, specs_of(kind), day(number + 1), *rows)
+        until = time.monotonic() + 60
+        while any(row["status"] != "sent" for row in rows_of(store, outbox)):
+            deliver(store, {kind: receiver}, policy=IMPATIENT, max_messages=200)
+            assert time.monotonic() < until
+
+
+LIFE = ["ERROR", "ERROR", "ERROR", "OK", "ERROR", "OK"]  # opened, reminded, resolved, and again
+
+
+@pytest.mark.parametrize("faults", [0.0, 0.3])
+def test_pagerduty_opens_and_resolves_each_incident_once(
+    faults: float, store: Store, service: Service
+) -> None:
+    service.faults = faults
+    live(store, service, "pagerduty", LIFE * 4)
+
+    is_open: Counter[str] = Counter()
+    n_incidents: Counter[str] = Counter()
+    for event in service.taken:
+        assert event["routing_key"] == "R" * 32
+        key = event["dedup_key"]
+        if event["event_action"] == "trigger":
+            n_incidents[key] += not is_open[key]
+            assert event["payload"]["severity"] == "error"
+        is_open[key] = event["event_action"] == "trigger"
+    assert list(n_incidents.values()) == [8, 8]  # of each family, as often as its alert opened
+    assert set(is_open.values()) == {False}
+    assert (sum(service.n_faults.values()) > 9) == (faults > 0)
+
+
+@pytest.mark.parametrize("faults", [0.0, 0.3])
+def test_alertmanager_has_one_alert_a_family_that_ends(
+    faults: float, store: Store, service: Service
+) -> None:
+    service.faults = faults
+    live(store, service, "alertmanager", LIFE[:3])
+    firing = state_of(service)
+    assert Counter(firing.values()) == {True: 2, False: 2}  # and the other severity is over
+    live_on = receiver_of("alertmanager", service.url)
+    assert isinstance(live_on, AlertmanagerReceiver)
+    service.taken.clear()
+    while not service.taken:  # forgotten on a restart, and told again
+        keep_firing(store, live_on)
+    assert state_of(service) == firing
+
+    settle(store, specs_of("alertmanager"), day(5),
+           *(result(4, "OK", column_name=c, monitor=f"{f}/psi/{c}", family=f)
+             for f, c in (("drift", "age"), ("quality", "plan"))))  # fmt: skip
+    until = time.monotonic() + 60
+    while any(row["status"] != "sent" for row in rows_of(store, outbox)):
+        deliver(store, {"alertmanager": live_on}, policy=IMPATIENT, max_messages=200)
+        assert time.monotonic() < until
+    assert set(state_of(service).values()) == {False}
+    n = len(service.taken)
+    assert keep_firing(store, live_on) == []
+    assert len(service.taken) == n  # what is over is not raised again
+
+
+def state_of(service: Service) -> dict[str, bool]:
+    """Return whether each alert fires, as its last request left it."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 60))
+    posted = [alert for body in service.taken for alert in body]
+    return {json.dumps(a["labels"], sort_keys=True): a["endsAt"] > now for a in posted}
+
+
+@pytest.mark.parametrize("faults", [0.0, 0.3])
+def test_teams_gets_every_message_and_twice_only_what_lost_its_answer(
+    faults: float, store: Store, service: Service
+) -> None:
+    service.faults = faults
+    live(store, service, "teams", LIFE * 4)
+
+    told = [row["kind"] for row in rows_of(store, outbox) if row["kind"] != "head"]
+    assert {"opened", "repeated", "resolved"} <= set(told)
+    posted = Counter(json.dumps(card) for card in service.taken)
+    n_lost = service.n_faults["lost answer"]
+    assert len(told) <= len(service.taken) <= len(told) + n_lost
+    assert (n_lost > 0) == (faults > 0)
+    assert sum(n - 1 for n in posted.values()) <= n_lost + (len(told) - len(posted))
+
+
+def test_teams_shows_values_as_they_are_and_reads_no_markup_in_them(
+    store: Store, service: Service
+) -> None:
+    live(store, service, "teams", ["ERROR"])
+
+    card = service.taken[0]["attachments"][0]["content"]
+    assert {element["type"] for element in card["body"]} == {"RichTextBlock"}
+    runs = [run for block in card["body"] for run in block["inlines"]]
+    assert {run["type"] for run in runs} == {"TextRun"}
+    assert any("free" in run["text"] for run in runs)
+
+
+@pytest.mark.parametrize("kind", ROUTES)
+def test_a_variable_that_is_not_set_is_named(kind: str) -> None:
+    (place,) = every_destination(specs_of(kind))
+    assert tuple(place) == (kind, "$PLACE")
+    receiver = receiver_of(kind, "")
+    places = {"$PLACE": Endpoint("", missing=("PLACE",))}
+    receiver = type(receiver)(places)  # type: ignore[call-arg]
+    event = {"kind": "opened"}
+    outcome = receiver.send(Delivery("k", "$PLACE", "", {"event": event}))
+    assert isinstance(outcome, Refused)
+    assert "set PLACE where the dispatcher runs" in outcome.error
+
+
+@pytest.mark.skipif(ALERTMANAGER is None, reason="prometheus-alertmanager is not installed")
+def test_a_real_alertmanager_fires_and_ends_what_it_is_told(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "am.yml").write_text("route: {receiver: none}\nreceivers: [{name: none}]\n")
+    assert ALERTMANAGER is not None
+    with running() as free:
+        port = int(free.url.rpartition(":")[2])
+    process = subprocess.Popen(
+        [ALERTMANAGER, "--config.file=am.yml", "--storage.path=data", "--cluster.listen-address=",
+         f"--web.listen-address=127.0.0.1:{port}"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(f"{url}/-/ready")
+        receiver = receiver_of("alertmanager", url)
+        for number, status, n_firing in ((1, "WARN", 1), (2, "ERROR", 1), (3, "OK", 0)):
+            settle(store, specs_of("alertmanager"), day(number + 1), result(number, status))
+            deliver(store, {"alertmanager": receiver}, policy=IMPATIENT)
+            with urllib.request.urlopen(f"{url}/api/v2/alerts?active=true") as answer:
+                alerts = json.load(answer)
+            assert [a["labels"]["severity"] for a in alerts] == [status.lower()] * n_firing
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_for(url: str) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise AssertionError(url)
