@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from mlmon_dagster.spec import Feature, FeatureType, ModelSpec, Source
-from mlmon_dagster.spec.declaration import attributed
+from mlmon_dagster.spec.declaration import logged_attributions
 from mlmon_dagster.spec.monitors import shap_columns
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.spec.tasks import Answer, class_scores, task_of
@@ -31,7 +31,7 @@ _FEATURE_KINDS: Final[dict[FeatureType, Kind]] = {
     "datetime": "time",
 }
 # A declared role whose column a file may leave out.
-_OPTIONAL: Final = {"latency_ms", "status", "trace_id", "outcome"}
+_OPTIONAL: Final = {"latency_ms", "status", "trace_id", "outcome", "base_value", "explainer"}
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,8 @@ def _prediction_columns(spec: ModelSpec) -> tuple[Column, ...]:
         ("latency_ms", "number", True),
         ("status", "text", True),
         ("trace_id", "text", True),
+        ("base_value", "number", True),
+        ("explainer", "text", True),
     )
     scores, own = spec.columns.scores or {}, spec.source.predictions.columns or {}
     by_class = tuple(
@@ -112,7 +114,7 @@ def _prediction_columns(spec: ModelSpec) -> tuple[Column, ...]:
     shap = shap_columns(spec.columns.shap, spec.features)
     by_feature = tuple(
         Column(name, own.get(name, shap[feature]), "number")
-        for feature, name in attributed(spec).items()
+        for feature, name in logged_attributions(spec).items()
     )
     features = tuple(_feature_column(name, feature) for name, feature in spec.features.items())
     return (*_declared(spec, roles, spec.source.predictions), *by_class, *by_feature, *features)

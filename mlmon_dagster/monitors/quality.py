@@ -18,7 +18,9 @@ from mlmon_dagster.monitors.evidence import (
 )
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition, Feature
+from mlmon_dagster.spec.declaration import NOT_ADDITIVE
 from mlmon_dagster.spec.metric_registry import AUTO
+from mlmon_dagster.spec.names import TABLE
 
 _TYPES = {
     "null_rate": ("numeric", "categorical", "boolean", "datetime", "text"),
@@ -32,7 +34,8 @@ def judge(evidence: Evidence) -> list[Row]:
     """Fail columns whose share of broken values is past its limit (see `evidence.rate_fails`).
 
     Of unseen values, unless the spec declares a limit, the share must also be above twice what is
-    usual among the baseline's own windows, and surely so: some columns are new by nature.
+    usual among the baseline's own windows, and surely so: some columns are new by nature. SHAP
+    values are judged by whether they add up to the score.
     """
     chosen = evidence.spec.monitors.quality.columns
     computed = {metric: set(evidence.columns_with(metric)) for metric in _TYPES}
@@ -43,6 +46,8 @@ def judge(evidence: Evidence) -> list[Row]:
         for metric in _TYPES
         if _applies(metric, feature) and (column in computed[metric] or not computed[metric])
     ]
+    if evidence.columns_with(NOT_ADDITIVE):
+        pairs.append((NOT_ADDITIVE, TABLE))
     return [
         _judge_column(evidence, window, metric, column)
         for window in evidence.windows

@@ -47,6 +47,8 @@ NAMES = {
     "correlation_shift": "Change of the correlation between columns",
     "attribution": "Share of the attributions",
     "attribution_shift": "Change of the share of the attributions",
+    "attribution_ndcg": "NDCG of the order of the attributions",
+    "not_additive_rate": "Share of rows whose SHAP values do not add up to the score",
     "distinct_delta": "Change of the number of distinct values",
     "canary_share": "Share of the requests that the canary answered",
     "skew_rate": "Share served otherwise than computed offline",
@@ -105,6 +107,7 @@ REASONS = {
     "undecided": "the interval holds both better and worse",
     "sample_ratio": "the canary did not get its share of the requests",
     "no_attributions": "no row has SHAP values of all features",
+    "other_explainer": "another explainer, or another version of it, computed the SHAP values",
 }
 
 

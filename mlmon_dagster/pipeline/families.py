@@ -26,6 +26,7 @@ from mlmon_dagster.pipeline.window_facts import (
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, declaration
 from mlmon_dagster.spec.baseline import LIVE
+from mlmon_dagster.spec.declaration import NOT_ADDITIVE
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL, MetricFamily
 from mlmon_dagster.spec.monitors import (
     CANARY_SHARE,
@@ -260,13 +261,19 @@ def _quality_limits(spec: ModelSpec) -> str:
     q = spec.monitors.quality
     return (
         f"Limits: null_rate {q.null_rate.bound:g}, nan_rate {q.nan_rate.bound:g}, "
-        f"unseen_rate {q.unseen_rate.bound:g}, out_of_range_rate {q.out_of_range_rate.bound:g}."
+        f"unseen_rate {q.unseen_rate.bound:g}, out_of_range_rate {q.out_of_range_rate.bound:g}"
+        + (f", {NOT_ADDITIVE} {q.not_additive_rate.bound:g}." if _is_added_up(spec) else ".")
     )
+
+
+def _is_added_up(spec: ModelSpec) -> bool:
+    return len(declaration.attributed(spec)) == len(spec.features)
 
 
 def _quality_metrics(spec: ModelSpec) -> Sequence[str]:
     unseen = ("unseen_rate", f"unseen_rate{AUTO}")
-    return ("null_rate", "nan_rate", "inf_rate", *unseen, "out_of_range_rate")
+    shap = (NOT_ADDITIVE,) if _is_added_up(spec) else ()
+    return ("null_rate", "nan_rate", "inf_rate", *unseen, "out_of_range_rate", *shap)
 
 
 def _unseen(comparison: Comparison) -> References:
@@ -287,7 +294,7 @@ def _drift_limits(spec: ModelSpec) -> str:
     limit = "its own usual distance" if d.auto else f"{d.above:g}"
     joint = f" Correlations may change by {d.multivariate.above:g}." if d.multivariate else ""
     shares = ""
-    if spec.columns.shap and d.attribution:
+    if declaration.attributed(spec) and d.attribution:
         shares = f" Shares of the attributions may change by {d.attribution.above:g}."
     return (
         f"Fails above {limit} ({d.method}, bias taken off) if also significant "
@@ -299,7 +306,8 @@ def _drift_metrics(spec: ModelSpec) -> Sequence[str]:
     # Columns without an order have no ks; psi also explains by slice.
     method = spec.monitors.drift.method
     joint = (CORRELATION_SHIFT, CORRELATION_CHANGE) if spec.monitors.drift.multivariate else ()
-    shap = (declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT) if spec.columns.shap else ()
+    attribution = (declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT)
+    shap = (*attribution, declaration.ATTRIBUTION_NDCG) if declaration.attributed(spec) else ()
     novel = (NOVEL, f"{NOVEL}{AUTO}")
     return sorted({"psi", method, f"psi{AUTO}", f"{method}{AUTO}", *novel, *joint, *shap})
 

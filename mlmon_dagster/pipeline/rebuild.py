@@ -118,12 +118,14 @@ def build_window_profiles(work: Work) -> dict[str, Numbers]:
 
 def _build_part(part: Part) -> dict[str, Numbers]:
     from mlmon_dagster.profiles import build_profiles, save_profiles
+    from mlmon_dagster.profiles.explain import explained
 
     work, baseline_id = part.work, part.in_force.baseline_id
     store, spec = work.project.store, work.spec
     source = store.inference_records(spec).from_sql(work.windows, LIVE)
     key = erased_ids.personal_key(store.state, spec.model)
-    profiles = build_profiles(store, spec, source, part.in_force.binnings, key=key)
+    rows = explained(store, spec, source)
+    profiles = build_profiles(store, spec, source, part.in_force.binnings, key=key, explained=rows)
     save_profiles(store, spec, profiles, work.windows)
     marks = {w.start: mark_of(part.states, w, "inference_store") for w in work.windows}
     # Without a baseline the planner asks again once there is one.

@@ -20,7 +20,7 @@ from mlmon_dagster.spec import (
     window_containing,
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.declaration import attributed
+from mlmon_dagster.spec.declaration import logged_attributions
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import (
     Comparison,
@@ -130,7 +130,7 @@ def _columns(spec: ModelSpec, hidden: Collection[str]) -> str:
         else quote_identifier(n)
         for n in spec.features
     ]
-    attributions = [quote_identifier(name) for name in attributed(spec).values()]
+    attributions = [quote_identifier(name) for name in logged_attributions(spec).values()]
     off_by = f"{_OFF_BY[spec.task]} AS {OFF_BY}" if _has_outputs(spec) else f"NULL AS {OFF_BY}"
     return ", ".join([*map(quote_identifier, plain), off_by, *features, *attributions])
 

@@ -27,6 +27,7 @@ from mlmon_dagster.metrics.statistics import (
 from mlmon_dagster.profiles.bins.fit import fit_binnings, value_expressions
 from mlmon_dagster.profiles.bins.shapes import decode_binnings, encode_binnings
 from mlmon_dagster.profiles.build import build_profiles
+from mlmon_dagster.profiles.explain import explained, explainer_of
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.sql.compiler import Engine
 from mlmon_dagster.profiles.sql.loss_columns import DECIDED
@@ -115,14 +116,13 @@ def ensure_baseline(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline
             f"'baseline' in models/{spec.model}.yaml."
         )
     data_version = _data_version(counts)
-    baseline_id = _digest([METHOD, data_version, *profile_signature(spec)])[:16]
+    baseline_id = _digest([METHOD, data_version, *_made_by(spec)])[:16]
     payload = baselines.payload_if_whole(
         store, baselines.newest(store.state, spec.model, baseline_id)
     )
     if payload is None:
         source = records.from_sql(windows, [dataset])
-        binnings = fit_binnings(store, spec, source, key=_key(store, spec))
-        _save_windows(store, spec, baseline_id, source, binnings)
+        binnings = _fit_and_save(store, spec, baseline_id, source)
         payload = encode_binnings(binnings)
     # Also if it was stored before: rows that went back to an earlier state make it the newest.
     baselines.save(
@@ -160,10 +160,9 @@ def fit_period(
         for state in sorted(filled, key=lambda state: state.window_start)
     ]
     data_version = _digest(versions)[:32]
-    baseline_id = _digest([METHOD, baselines.PROMOTED, data_version, *profile_signature(spec)])[:16]
+    baseline_id = _digest([METHOD, baselines.PROMOTED, data_version, *_made_by(spec)])[:16]
     source = store.inference_records(spec).from_sql(windows, [PRODUCTION])
-    binnings = fit_binnings(store, spec, source, key=_key(store, spec))
-    _save_windows(store, spec, baseline_id, source, binnings)
+    binnings = _fit_and_save(store, spec, baseline_id, source)
     baselines.save(
         store, spec.model, baseline_id, baselines.PROMOTED, encode_binnings(binnings), now,
         dataset=PRODUCTION, n=n, data_version=data_version,
@@ -243,10 +242,9 @@ def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
     if stored is None or payload is None:
         counts = _first_windows(store, spec, now)
         source = store.inference_records(spec).from_sql(list(counts), [PRODUCTION])
-        payload, n = (
-            encode_binnings(fit_binnings(store, spec, source, key=_key(store, spec))),
-            sum(counts.values()),
-        )
+        rows = explained(store, spec, source)
+        binnings = fit_binnings(store, spec, source, key=_key(store, spec), explained=rows)
+        payload, n = encode_binnings(binnings), sum(counts.values())
         data_version = _digest([[w.start.isoformat(), n] for w, n in counts.items()])[:32]
     else:
         n, data_version = stored.n, stored.data_version
@@ -300,15 +298,24 @@ def _key(store: Store, spec: ModelSpec) -> str:
     return erased_ids.personal_key(store.state, spec.model)
 
 
-def _save_windows(
-    store: Store, spec: ModelSpec, baseline_id: str, source: str, binnings: dict[str, Binning]
-) -> None:
-    key = _key(store, spec)
+def _made_by(spec: ModelSpec) -> list[object]:
+    """Return what decides about bins and profiles, the library that explains rows among it."""
+    explainer = explainer_of(spec)
+    return [*profile_signature(spec), *([explainer] if explainer else [])]
+
+
+def _fit_and_save(
+    store: Store, spec: ModelSpec, baseline_id: str, source: str
+) -> dict[str, Binning]:
+    """Choose the bins of a baseline's rows and store the profiles of its windows."""
+    key, rows = _key(store, spec), explained(store, spec, source)
+    binnings = fit_binnings(store, spec, source, key=key, explained=rows)
     recurring = _with_recurring_tails(store, spec, source, binnings, key)
-    whole = build_profiles(store, spec, source, recurring, key=key)
-    rows = to_rows(whole | profile_half(store, spec, source, binnings, key=key))
-    rows = rows.append_column("baseline_id", [[baseline_id] * rows.num_rows])
-    store.table(KIND, spec.model).replace(rows, None, f"baseline_id = {literal(baseline_id)}")
+    whole = build_profiles(store, spec, source, recurring, key=key, explained=rows)
+    saved = to_rows(whole | profile_half(store, spec, source, binnings, key=key))
+    saved = saved.append_column("baseline_id", [[baseline_id] * saved.num_rows])
+    store.table(KIND, spec.model).replace(saved, None, f"baseline_id = {literal(baseline_id)}")
+    return binnings
 
 
 def _with_recurring_tails(
@@ -322,7 +329,7 @@ def _with_recurring_tails(
     values = value_expressions(spec, key)
     found = dict(binnings)
     for name, binning in binnings.items():
-        if binning.kind == "categorical" and binning.tail:
+        if binning.kind == "categorical" and binning.tail and name in values:
             rows = store.query(
                 f"SELECT x FROM (SELECT {values[name][1]} AS x, window_start FROM {source} "
                 "AS records) AS v WHERE x IS NOT NULL GROUP BY x "

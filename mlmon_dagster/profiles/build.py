@@ -22,12 +22,22 @@ from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts, representatives, upper_edges
 from mlmon_dagster.metrics.performance.roc import DEEPEST, ScoreOrder, add_up, depth_of
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, commonest, empty, select
-from mlmon_dagster.profiles.bins.fit import is_personal, value_expressions
+from mlmon_dagster.profiles.bins.fit import (
+    Explained,
+    explained_by,
+    is_personal,
+    value_expressions,
+)
 from mlmon_dagster.profiles.bins.joint import profile_joint
+from mlmon_dagster.profiles.sql.attribution_columns import (
+    Values,
+    attribution_columns,
+    attribution_source,
+    with_offsets,
+)
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, NULL_CODE, Column, Dialect, list_bins
 from mlmon_dagster.profiles.sql.compiler import CELL, Cells, Codes, Engine, Statements, as_numpy
 from mlmon_dagster.profiles.sql.loss_columns import (
-    Values,
     group_columns,
     group_source,
     resolve,
@@ -44,6 +54,7 @@ def build_profiles(
     binnings: Mapping[str, Binning],
     dialect: Dialect = DUCKDB,
     key: str = "",
+    explained: Explained | None = None,
 ) -> dict[str, ColumnStatistics]:
     """Profile all windows of a source: per window, dataset, model version and slice.
 
@@ -54,10 +65,12 @@ def build_profiles(
         binnings: Column -> bins; columns without any are left out.
         dialect: How the engine wants its SQL.
         key: Of personal values, see `value_expressions`.
+        explained: See `explained_by`.
 
     Returns:
         Column -> statistics; all columns have the same cells, sorted by `CELL_KEYS`; only
-        `:joint`, where it is profiled, and `:score_order` have none of slices. A slice's key is
+        `:joint`, where it is profiled, and `:score_order` have none of slices, and SHAP values
+        those of explained rows. A slice's key is
         ``origin,carrier``, its value ``EWR,UA``; a null is ``<null>``, a version that is not logged
         ``none``. No rows give no cells.
 
@@ -73,6 +86,12 @@ def build_profiles(
     if ":log_loss" in found and "score" in found:
         log_loss, brier = found[":log_loss"].total, found[":brier"].total
         found["score"] = replace(found["score"], total=log_loss, total_sq=brier)
+    attributions = profiled_columns(binnings, attribution_columns(spec), spec)
+    if attributions:
+        rows = explained_by(explained, engine, spec, from_sql)
+        source = attribution_source(spec, rows.from_sql)
+        statements = Statements(source, attributions, spec.slices, dialect)
+        found |= _profile(rows.engine, spec, statements, of_rows=False)
     grouped = profiled_columns(binnings, group_columns(spec), spec)
     if grouped:
         source = group_source(spec, from_sql)
@@ -149,7 +168,7 @@ def profiled_columns(
         columns.append(
             Column(
                 binnings[name],
-                resolve(value, binnings),
+                with_offsets(resolve(value, binnings), binnings),
                 low=feature.min if feature and ranged else None,
                 high=feature.max if feature and ranged else None,
                 is_personal=is_personal(spec, name),

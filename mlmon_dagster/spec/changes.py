@@ -90,9 +90,10 @@ RULES: Final[tuple[Rule, ...]] = (
          "the next file or batch; content that was taken in once is not taken in again"),
     Rule("columns", ("event_time", "dataset", "actual", "actual_time"), "kept",
          "the next file or batch; stored rows keep their time, dataset and ground truth"),
-    Rule("columns", ("score", "scores", "shap", "prediction", "group", "rank", "model_version",
-         "latency_ms", "status", "trace_id", "outcome"), "kept", "the next file or batch; where a "
-         "role comes or goes the baseline is fitted and windows are computed again"),
+    Rule("columns", ("score", "scores", "shap", "base_value", "explainer", "prediction", "group",
+         "rank", "model_version", "latency_ms", "status", "trace_id", "outcome"), "kept",
+         "the next file or batch; where a role comes or goes the baseline is fitted and windows "
+         "are computed again"),
     Rule("actuals", ("expected_within", "closed_after", "min_coverage", "min_rows"), "followed",
          _MATURITY),
     Rule("actuals", ("no_actual_when",), "kept", "windows computed from now on; earlier ones with "
@@ -109,6 +110,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("", ("slices", "classes", "top_k", "quantile"), "followed", _REFIT),
     Rule("", ("fairness", "top_share"), "kept", "windows measured from now on; earlier "
          "ones with `mlmon run MODEL --from --to`"),
+    Rule("", ("explain",), "followed", f"where SHAP values are logged or computed: {_REFIT}"),
     Rule("", ("costs",), "followed", "declared or taken away: every window with rows is valued; "
          "other numbers: windows measured from now on, earlier ones with `mlmon run MODEL --from "
          "--to`"),

@@ -330,7 +330,7 @@ _RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
     _source: ("source", "columns", "actuals"),
     _actuals: ("actuals", "columns", "features", "time"),
     _columns: ("columns", "features"),
-    _attribution: ("columns", "features", "monitors"),
+    _attribution: ("task", "columns", "features", "monitors", "explain"),
     _features: ("columns", "features"),
     _baseline: ("columns", "baseline", "time"),
     _slices: ("columns", "features", "slices"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Final, Literal, Self
 
@@ -19,7 +20,15 @@ from mlmon_dagster.spec.monitors import (
     shap_columns,
 )
 from mlmon_dagster.spec.names import column_problem, did_you_mean, listed, score_column
-from mlmon_dagster.spec.scalars import Date, Declared, Duration, Names, as_tuple, format_duration
+from mlmon_dagster.spec.scalars import (
+    Date,
+    Declared,
+    Duration,
+    Names,
+    as_tuple,
+    format_duration,
+    shown,
+)
 from mlmon_dagster.spec.sources import Sources
 
 Task = Literal["binary_classification", "multiclass_classification", "regression", "ranking"]
@@ -29,6 +38,8 @@ FeatureType = Literal["numeric", "categorical", "boolean", "datetime", "text"]
 SHORTEST_VERSIONS = dt.timedelta(days=1)
 ATTRIBUTION: Final = "attribution"  # of a feature
 ATTRIBUTION_SHIFT: Final = "attribution_shift"  # of the same, from the baseline's
+ATTRIBUTION_NDCG: Final = "attribution_ndcg"  # of their order, against the baseline's
+NOT_ADDITIVE: Final = "not_additive_rate"
 Found = Iterator[tuple[tuple[str | int, ...], str]]
 
 
@@ -175,6 +186,8 @@ class Columns(Declared):
     score: str | None = None
     scores: dict[str, str] | None = None
     shap: ShapColumns = None
+    base_value: str | None = None
+    explainer: str | None = None
     prediction: str | None = None
     group: str | None = None
     rank: str | None = None
@@ -212,6 +225,26 @@ class Columns(Declared):
         return found
 
 
+_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+class Explain(Declared):
+    """How SHAP values are read, and the model that they are computed from where none are logged."""
+
+    model: str | None = None
+    share: float = Field(default=0.1, gt=0, le=1)
+    base_value: float | None = Field(default=None, allow_inf_nan=False)
+    tolerance: float = Field(default=0.001, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _names_a_function(self) -> Self:
+        if self.model is not None and not _FACTORY.fullmatch(self.model):
+            raise ValueError(
+                f"{shown(self.model)} does not name a function; write package.module:function"
+            )
+        return self
+
+
 class Declaration(Declared):
     """The whole of ``models/<model>.yaml``, each part right by itself."""
 
@@ -229,6 +262,7 @@ class Declaration(Declared):
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(as_tuple)] = None
     costs: Costs | None = None
     fairness: Fairness | None = None
+    explain: Explain = Explain()
     top_k: int = Field(default=5, ge=1, le=1000)
     top_share: float = Field(default=0.1, gt=0, lt=1)
     quantile: float = Field(default=0.5, gt=0, lt=1)
@@ -251,10 +285,17 @@ class Declaration(Declared):
         return self.columns.actual is not None and self.source.actuals is not None
 
 
-def attributed(spec: Declaration) -> dict[str, str]:
+def logged_attributions(spec: Declaration) -> dict[str, str]:
     """Return feature -> the store's column of its SHAP values, in the order of the features."""
     known = shap_columns(spec.columns.shap, spec.features)
     return {name: attribution_column(name) for name in spec.features if name in known}
+
+
+def attributed(spec: Declaration) -> dict[str, str]:
+    """Return feature -> column of its SHAP values, whether they are logged or computed."""
+    if spec.explain.model is None:
+        return logged_attributions(spec)
+    return {name: attribution_column(name) for name in spec.features}
 
 
 def attribution_problems(spec: Declaration) -> Found:
@@ -273,10 +314,33 @@ def attribution_problems(spec: Declaration) -> Found:
         yield ("columns", "shap"), "a share needs the SHAP values of at least two features"
     if len(set(columns.values())) < len(columns):
         yield ("columns", "shap"), "two features have the same column"
+    yield from _explain_problems(spec)
     monitor = spec.monitors.drift
     wanted = "attribution" in monitor.model_fields_set and monitor.attribution is not None
-    if wanted and spec.columns.shap is None:
+    if wanted and not attributed(spec):
         yield (
             ("monitors", "drift", "attribution"),
-            f"attributions are measured from columns.shap; declare it, such as shap_{FEATURE}",
+            "attributions are measured from columns.shap, or of explain.model; declare one, such "
+            f"as shap_{FEATURE}",
         )
+
+
+def _explain_problems(spec: Declaration) -> Found:
+    """Find what is said of SHAP values that nobody logs or computes, or twice."""
+    explain, columns = spec.explain, spec.columns
+    if explain.model is None:
+        for name in ("base_value", "explainer"):
+            if getattr(columns, name) is not None and columns.shap is None:
+                yield ("columns", name), f"{name} is of logged SHAP values; declare columns.shap"
+        if "share" in explain.model_fields_set:
+            yield ("explain", "share"), "a share of the rows is for explain.model to explain"
+    elif columns.shap is not None:
+        yield ("explain", "model"), "SHAP values are logged (columns.shap); keep one of the two"
+    elif spec.task == "multiclass_classification":
+        yield ("explain", "model"), "models with one score can be explained, not those of classes"
+    elif explain.base_value is not None:
+        yield ("explain", "base_value"), "the explainer of explain.model says the base value"
+    elif len(spec.features) < 2:
+        yield ("explain", "model"), "a share needs the SHAP values of at least two features"
+    if explain.base_value is not None and columns.base_value is not None:
+        yield ("explain", "base_value"), "base values are logged (columns.base_value); keep one"

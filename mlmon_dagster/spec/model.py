@@ -179,8 +179,9 @@ def profiled_besides(spec: ModelSpec) -> list[object]:
     found: list[object] = []
     if any(feature.type == "datetime" for feature in spec.features.values()):
         found.append("ages")  # before, of a time the time itself was profiled
-    if spec.columns.shap is not None:
-        found.append(["shap", *attributed(spec)])
+    if attributed(spec):
+        explain = spec.explain.model_dump(exclude_defaults=True)
+        found.append(["shap", explain, *attributed(spec)])
     monitor = spec.monitors.drift
     if monitor.multivariate is not None:
         importance = [feature.importance for feature in spec.features.values()]

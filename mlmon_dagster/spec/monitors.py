@@ -250,7 +250,7 @@ class FreshnessMonitor(_Monitor):
 
 
 class QualityMonitor(_Monitor):
-    """Nulls, not-a-number values, unseen categories and values out of range."""
+    """Nulls, not-a-number values, unseen categories, values out of range, SHAP of other scores."""
 
     severity: Severity = "WARN"
     columns: MonitoredColumns = "all"
@@ -258,6 +258,7 @@ class QualityMonitor(_Monitor):
     nan_rate: RateCondition = Condition(above=0.01)
     unseen_rate: RateCondition = Condition(above=0.01)
     out_of_range_rate: RateCondition = Condition(above=0.01)
+    not_additive_rate: RateCondition = Condition(above=0.01)
     min_rows: int = Field(default=30, ge=1)
 
 

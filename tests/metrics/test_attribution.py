@@ -11,7 +11,7 @@ from mlmon_dagster.metrics.drift.attribution import attribution_metrics, attribu
 from mlmon_dagster.metrics.intervals import biweight
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles.bins.shapes import loss_binning
-from mlmon_dagster.profiles.sql.loss_columns import loss_of
+from mlmon_dagster.profiles.sql.attribution_columns import share_of
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT
 from mlmon_dagster.spec.names import ALL
 
@@ -30,7 +30,7 @@ def column(values: np.ndarray, feature: str = "age") -> ColumnStatistics:
     )  # fmt: skip
     none, floats = np.zeros(len(values), np.int64), np.full(len(values), np.nan)
     return ColumnStatistics(
-        loss_binning(loss_of(feature), 1.0), cells, n[:, None], n=np.full_like(n, values.shape[1]),
+        loss_binning(share_of(feature), 1.0), cells, n[:, None], n=np.full_like(n, values.shape[1]),
         n_null=values.shape[1] - n, n_nan=none, n_inf=none, n_out_of_range=none, minimum=floats,
         maximum=floats, total=filled.sum(axis=1), total_sq=(filled**2).sum(axis=1),
     )  # fmt: skip

@@ -84,3 +84,13 @@ def test_ranges_are_judged_only_where_declared_and_columns_only_where_chosen():
 def test_quality_is_judged_even_where_the_schema_broke():
     rows = verdicts("quality", [rate("null_rate", "age", 500, 500)], [window(schema_broken=True)])
     assert only(rows, "quality/null_rate/age")["status"] == "WARN"
+
+
+def test_shap_values_of_other_scores_fail_where_they_are_added_up():
+    rows = verdicts("quality", [rate("not_additive_rate", ":table", 400, 1000)])
+    row = only(rows, "quality/not_additive_rate")
+    assert row["status"] == "WARN"
+    assert row["message"] == (
+        "Share of rows whose SHAP values do not add up to the score is 0.40 (n 1,000), above 0.01."
+    )
+    assert not [r for r in verdicts("quality", []) if r["metric"] == "not_additive_rate"]

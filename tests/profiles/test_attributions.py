@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from mlmon_dagster.profiles import build_profiles, fit_binnings
+from mlmon_dagster.profiles.sql.attribution_columns import share_of
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, STANDARD
-from mlmon_dagster.profiles.sql.loss_columns import loss_of
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
 FEATURES = ("temp", "hour", "carrier")
@@ -26,7 +26,7 @@ def profiled(dialect: Any, *rows: tuple[float | None, ...]) -> dict[str, Any]:
     engine = DuckEngine(records=records)
     binnings = fit_binnings(engine, spec, "records", dialect)
     profiles = build_profiles(engine, spec, "records", binnings, dialect)
-    return {feature: profiles[loss_of(feature)] for feature in FEATURES}
+    return {feature: profiles[share_of(feature)] for feature in FEATURES}
 
 
 @pytest.mark.parametrize("dialect", [DUCKDB, STANDARD], ids=lambda d: d.name)

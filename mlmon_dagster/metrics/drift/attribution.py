@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats
@@ -21,11 +21,12 @@ from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate
 from mlmon_dagster.metrics.performance.loss_means import Mean, mean_interval, mean_of
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns, select
-from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_NDCG, ATTRIBUTION_SHIFT
+from mlmon_dagster.spec.names import ALL, TABLE
 
 Columns = Mapping[str, ColumnStatistics]
 VERSION = "row-shares-1"
+NDCG_VERSION = "ndcg-1"
 _CELL = ("slice_key", "slice_value")
 
 
@@ -47,7 +48,11 @@ class Reference(NamedTuple):
 
 
 def attribution_metrics(
-    columns: Columns, references: Mapping[str, Reference] | None, *, min_rows: int = 30
+    columns: Columns,
+    references: Mapping[str, Reference] | None,
+    *,
+    min_rows: int = 30,
+    is_same: NDArray[np.bool_] | None = None,
 ) -> pd.DataFrame:
     """Attribution of every feature, and at slice `all` how far it is from the baseline's.
 
@@ -55,6 +60,9 @@ def attribution_metrics(
         columns: Feature -> its loss column of shares, C cells.
         references: Feature -> what it is in the baseline; None without a baseline.
         min_rows: Fewest rows of a window, and of the baseline, to be compared.
+        is_same: Of each cell of slice `all`, whether its explainer is the baseline's, see
+            `same_explainer`; None if they are not known. Explainers differ where features hang
+            together, so what one of them says is not compared with what another says.
 
     Returns:
         MetricFrame, n = rows with SHAP values of all features. ``attribution``: mean share, 0 to 1,
@@ -62,7 +70,9 @@ def attribution_metrics(
         Welch's. `p_value` is the largest of Welch's, that by the spread of the baseline's rows,
         which few rows of skewed shares do not upset, and of a baseline with at least 14 windows
         the chance of being as far from them as they are from each other (Student's t).
-        `reason` of a NaN: no_attributions, few_rows, no_baseline, few_baseline_rows.
+        ``attribution_ndcg``, at `:table`: how much of the baseline's order of the features is
+        left, 0 to 1, as SageMaker Clarify has it (see `ndcg`). `reason` of a NaN:
+        no_attributions, other_explainer, few_rows, no_baseline, few_baseline_rows.
     """
     rows = []
     for feature, stats in columns.items():
@@ -76,11 +86,72 @@ def attribution_metrics(
         )
     if references is not None:
         wholes = _whole(columns)
-        rows += [
-            _shift(feature, stats, references.get(feature, Reference()), min_rows)
+        shifts = [
+            _shift(feature, stats, references.get(feature, Reference()), min_rows, is_same)
             for feature, stats in wholes.items()
         ]
+        rows += [*shifts, *_order(wholes, references, shifts)]
     return stack_rows(rows)
+
+
+def same_explainer(now: ColumnStatistics, then: ColumnStatistics) -> NDArray[np.bool_]:
+    """Say of each cell of slice `all` whether one explainer computed all of it and the baseline.
+
+    Args:
+        now: Explained rows by explainer, in the bins of the baseline.
+        then: The same of the baseline.
+    """
+    [whole] = _whole({"": now}).values()
+    used = np.flatnonzero(then.counts.sum(axis=0))
+    if len(used) != 1:
+        return np.full(len(whole), len(used) == 0)  # of an empty baseline the rows say more
+    found: NDArray[np.bool_] = whole.counts[:, used[0]] == whole.counts.sum(axis=1)
+    return found
+
+
+def ndcg(now: ArrayLike, then: ArrayLike) -> Floats:
+    """Discounted cumulative gain of the features in their order now, over that in the baseline's.
+
+    A gain is a feature's share in the baseline, its discount 1 / log2(place + 1) (Jarvelin and
+    Kekalainen, 2002); features that share a place share their discounts.
+
+    Args:
+        now: Shares now, (..., F).
+        then: Shares in the baseline, (F,).
+
+    Returns:
+        0 to 1; 1 if the order is the same. NaN where a share is.
+
+    Example:
+        >>> ndcg([0.2, 0.8], [0.8, 0.2]).round(4)
+        array(0.7609)
+    """
+    shares, gains = np.asarray(now, np.float64), np.asarray(then, np.float64)
+    discounts = 1 / np.log2(np.arange(2, len(gains) + 2))
+    reached = np.concatenate([[0.0], np.cumsum(discounts)])
+    above = (shares[..., None, :] > shares[..., :, None]).sum(axis=-1)
+    level = (shares[..., None, :] == shares[..., :, None]).sum(axis=-1)
+    own = (reached[above + level] - reached[above]) / np.maximum(level, 1)
+    best = np.sort(gains)[::-1] @ discounts
+    return np.where(np.isnan(shares).any(axis=-1), np.nan, rate(own @ gains, best))
+
+
+def _order(
+    columns: Columns, references: Mapping[str, Reference], shifts: list[MetricRows]
+) -> list[MetricRows]:
+    """Return how much of the order of the features is left, where their shifts are known."""
+    if not shifts:
+        return []
+    now = np.stack([mean_of(stats).value for stats in columns.values()], axis=-1)
+    then = [references.get(feature, Reference()).mean for feature in columns]
+    first = shifts[0]
+    shown = np.where(np.asarray(first.reason) == "", ndcg(now, then), np.nan)
+    return [
+        first._replace(
+            column_name=TABLE, metric=ATTRIBUTION_NDCG, value=shown, method_version=NDCG_VERSION,
+            lower=np.nan, upper=np.nan, p_value=np.nan,
+        )
+    ]  # fmt: skip
 
 
 def attribution_references(baseline: Columns, *, min_rows: int = 30) -> dict[str, Reference]:
@@ -116,12 +187,17 @@ def _reference(windows: Mean, pooled: Mean, min_rows: int) -> Reference:
 
 
 def _shift(
-    feature: str, stats: ColumnStatistics, reference: Reference, min_rows: int
+    feature: str,
+    stats: ColumnStatistics,
+    reference: Reference,
+    min_rows: int,
+    is_same: NDArray[np.bool_] | None,
 ) -> MetricRows:
     mean = mean_of(stats)
+    other = np.zeros(len(mean.n), bool) if is_same is None else ~is_same
     reason = np.select(
-        [mean.n == 0, mean.n < min_rows, reference.n == 0, reference.n < min_rows],
-        ["no_attributions", "few_rows", "no_baseline", "few_baseline_rows"],
+        [mean.n == 0, reference.n == 0, other, mean.n < min_rows, reference.n < min_rows],
+        ["no_attributions", "no_baseline", "other_explainer", "few_rows", "few_baseline_rows"],
         "",
     )
     value = mean.value - reference.mean

@@ -15,13 +15,14 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlmon_dagster.metrics.additivity import RAW, REST
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
 from mlmon_dagster.metrics.statistics import Binning, Kind
 from mlmon_dagster.profiles.bins.joint import fit_joint
@@ -39,12 +40,18 @@ from mlmon_dagster.profiles.bins.shapes import (
     role_binning,
     size_binning,
 )
+from mlmon_dagster.profiles.sql.attribution_columns import (
+    attribution_columns,
+    attribution_source,
+    has_offset,
+    with_offsets,
+    without_values,
+)
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.sql.compiler import Engine
 from mlmon_dagster.profiles.sql.loss_columns import (
     DECIDED,
     LAG,
-    attribution_columns,
     bound_of,
     group_columns,
     loss_columns,
@@ -74,6 +81,7 @@ QUANTILE_BINS = 20
 MAX_VALUES = 32
 MAX_HELD = 20_000_000  # rows: 160 MB a column
 _AT_ONCE = 2  # columns held at a time, and threads
+_FINER = 2.0**8  # SHAP values have long tails, and their means must add up
 
 
 def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, str]]:
@@ -110,7 +118,7 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
         found["latency_ms"] = ("latency", "latency_ms")
     if roles.status is not None:
         found["status"] = ("status", "status")
-    return found | loss_columns(spec) | outcome_columns(spec) | attribution_columns(spec)
+    return found | loss_columns(spec) | outcome_columns(spec)
 
 
 def _read(name: str, kind: FeatureType) -> tuple[Kind, str]:
@@ -120,8 +128,30 @@ def _read(name: str, kind: FeatureType) -> tuple[Kind, str]:
     return counted, _VALUES[kind].format(quote_identifier(name))
 
 
+class Explained(NamedTuple):
+    """The rows that have SHAP values, beside the columns of the records, and what reads them."""
+
+    engine: Engine
+    from_sql: str
+
+
+def explained_by(
+    explained: Explained | None, engine: Engine, spec: ModelSpec, from_sql: str
+) -> Explained:
+    """Return the rows with SHAP values: all that log them, none where nobody has computed them."""
+    if explained is not None:
+        return explained
+    computed = spec.explain.model is not None
+    return Explained(engine, without_values(spec, from_sql) if computed else from_sql)
+
+
 def fit_binnings(
-    engine: Engine, spec: ModelSpec, from_sql: str, dialect: Dialect = DUCKDB, key: str = ""
+    engine: Engine,
+    spec: ModelSpec,
+    from_sql: str,
+    dialect: Dialect = DUCKDB,
+    key: str = "",
+    explained: Explained | None = None,
 ) -> dict[str, Binning]:
     """Choose the bins of every profiled column of a model.
 
@@ -131,13 +161,15 @@ def fit_binnings(
         from_sql: The rows of the baseline, to stand after FROM.
         dialect: How the engine wants its SQL.
         key: Of personal values, see `value_expressions`.
+        explained: See `explained_by`.
 
     Returns:
-        Column name -> binning, in the order of `value_expressions`. The same rows in any order
-        give the same binnings. Without rows, or with nulls only, a numeric column has one bin
-        for every value and a categorical one has only ``other`` and ``unseen``; classes that
-        nobody declared have no bins.
+        Column name -> binning, in the order of `value_expressions`, then of SHAP values. The same
+        rows in any order give the same binnings. Without rows, or with nulls only, a numeric
+        column has one bin for every value and a categorical one has only ``other`` and ``unseen``;
+        classes that nobody declared have no bins.
     """
+    with_values = explained_by(explained, engine, spec, from_sql)
     from_sql = row_source(spec, from_sql)
     binnings: dict[str, Binning] = {}
     expressions = value_expressions(spec, key)
@@ -170,16 +202,45 @@ def fit_binnings(
         else:
             binnings[name] = role_binning(name, kind)
     binnings |= fit_joint(engine, spec, from_sql, binnings, expressions, dialect)
+    binnings |= _fit_attributions(with_values, spec, dialect)
     return binnings | {name: loss_binning(name, 1.0) for name in group_columns(spec)}
 
 
 def _fit_loss(engine: Engine, from_sql: str, name: str, value: str, dialect: Dialect) -> Binning:
     if (bound := bound_of(name)) is not None:
         return loss_binning(name, bound)
+    centre = _middle(engine, from_sql, value, dialect) if name == LAG else 0.0
+    return loss_binning(name, _typical(engine, from_sql, value), centre)
+
+
+def _fit_attributions(
+    explained: Explained, spec: ModelSpec, dialect: Dialect
+) -> dict[str, Binning]:
+    columns = attribution_columns(spec)
+    engine, found = explained.engine, dict[str, Binning]()
+    source = attribution_source(spec, explained.from_sql) if columns else ""
+    for name, (kind, raw) in columns.items():
+        value = with_offsets(raw, found)
+        if kind == "categorical":
+            found[name] = _fit_categorical(engine, source, name, value)
+        elif (bound := bound_of(name)) is not None:
+            found[name] = loss_binning(name, bound)
+        elif name.startswith(REST):
+            # Next to nothing in a good baseline, and as much as the output where something broke.
+            of_output = found[name.replace(REST, RAW)].high / 2
+            centre = _middle(engine, source, value, dialect) if has_offset(spec, name) else 0.0
+            found[name] = loss_binning(name, of_output, centre)
+        else:
+            found[name] = loss_binning(name, _FINER * _typical(engine, source, value))
+    return found
+
+
+def _middle(engine: Engine, from_sql: str, value: str, dialect: Dialect) -> float:
+    """Return the lower median of a value; 0 without any."""
     present = f"FROM (SELECT {value} AS x FROM {from_sql} AS records) AS v WHERE x IS NOT NULL"
-    typical = _typical(engine, from_sql, value)
-    lags = quantiles_of(engine, present, [0.5], dialect) if name == LAG and typical else []
-    return loss_binning(name, typical, lags[0] if lags else 0.0)
+    if engine.query(f"SELECT x {present} LIMIT 1").num_rows == 0:
+        return 0.0
+    return quantiles_of(engine, present, [0.5], dialect)[0]
 
 
 def _typical(engine: Engine, from_sql: str, value: str) -> float:

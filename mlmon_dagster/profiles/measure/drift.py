@@ -13,7 +13,7 @@ from mlmon_dagster.metrics.statistics import (
     derived,
     over_versions,
 )
-from mlmon_dagster.profiles.sql.loss_columns import loss_of
+from mlmon_dagster.profiles.sql.attribution_columns import EXPLAINER, share_of
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.names import ALL, TABLE
@@ -101,10 +101,14 @@ def _multivariate(profiles: Profiles, baseline: Profiles) -> pd.DataFrame:
 
 def _attribution(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
     """Return how much each feature counts, where SHAP values are logged."""
-    names = {f: loss_of(f) for f in attributed(spec) if loss_of(f) in profiles}
+    names = {f: share_of(f) for f in attributed(spec) if share_of(f) in profiles}
     if not names:
         return concat_frames([])
-    from mlmon_dagster.metrics.drift.attribution import attribution_metrics, attribution_references
+    from mlmon_dagster.metrics.drift.attribution import (
+        attribution_metrics,
+        attribution_references,
+        same_explainer,
+    )
 
     least = spec.monitors.drift.min_rows
     references = None
@@ -116,7 +120,10 @@ def _attribution(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None)
             lambda: attribution_references(then, min_rows=least),
         )
     columns = {feature: profiles[name] for feature, name in names.items()}
-    return attribution_metrics(columns, references, min_rows=least)
+    is_same = None
+    if baseline is not None and EXPLAINER in profiles and EXPLAINER in baseline:
+        is_same = same_explainer(profiles[EXPLAINER], baseline[EXPLAINER])
+    return attribution_metrics(columns, references, min_rows=least, is_same=is_same)
 
 
 def _has_values(stats: ColumnStatistics) -> bool:

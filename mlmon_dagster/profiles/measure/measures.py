@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mlmon_dagster.metrics.additivity import BROKEN
 from mlmon_dagster.metrics.frames import concat_frames, stack_rows
 from mlmon_dagster.metrics.statistics import (
     ColumnStatistics,
@@ -15,11 +16,15 @@ from mlmon_dagster.metrics.statistics import (
     side_by_side,
 )
 from mlmon_dagster.profiles.measure.drift import drift, residual_drift
+from mlmon_dagster.profiles.sql.attribution_columns import (
+    EXPLAINER,
+    attribution_columns,
+    share_of,
+)
 from mlmon_dagster.profiles.sql.loss_columns import (
     OUTCOME,
     group_columns,
     loss_columns,
-    loss_of,
     outcome_columns,
 )
 from mlmon_dagster.spec import ModelSpec, PerformanceMonitor
@@ -40,13 +45,20 @@ Profiles = Mapping[str, ColumnStatistics]
 def quality(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
     """Return null, not-a-number, unseen and out-of-range rates of every feature.
 
-    With a baseline also what is usual of unseen values among its windows.
+    Where SHAP values are logged or computed, also whether they add up to the score. With a baseline
+    also what is usual of unseen values among its windows.
     """
+    from mlmon_dagster.metrics.additivity import additivity_metrics
     from mlmon_dagster.metrics.drift.novelty import unseen_limits
     from mlmon_dagster.metrics.quality import quality_metrics
 
     columns = [profiles[c] for c in spec.features if c in profiles]
-    found = quality_metrics(*columns)
+    sums = [
+        {name: stats for name, stats in side.items() if name.startswith(BROKEN)}
+        for side in (profiles, baseline or {})
+    ]
+    added = additivity_metrics(sums[0], sums[1] or None) if sums[0] else stack_rows([])
+    found = concat_frames([quality_metrics(*columns), added])
     if baseline is None:
         return found
     least, names = spec.monitors.quality.min_rows, [stats.binning.column for stats in columns]
@@ -128,14 +140,18 @@ MEASURES: dict[str, Callable[[ModelSpec, Profiles, Profiles | None], pd.DataFram
 def columns_of(spec: ModelSpec, family: str) -> list[str]:
     """Return the profiled columns that a family reads."""
     return {
-        "quality": [*spec.features],
+        "quality": [
+            *spec.features,
+            *(n for n in attribution_columns(spec) if n.startswith(BROKEN)),
+        ],
         "drift": [
             *spec.features,
             "score",
             "prediction",
             "actual",
             ":joint",
-            *map(loss_of, attributed(spec)),
+            *map(share_of, attributed(spec)),
+            EXPLAINER,
         ],
         "performance": performance_columns(spec),
         "service": ["latency_ms", "status"],

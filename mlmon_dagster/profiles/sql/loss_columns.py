@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from mlmon_dagster.metrics.additivity import BROKEN
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
 from mlmon_dagster.metrics.performance.multiclass import GAP
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
-from mlmon_dagster.metrics.statistics import Binning, Kind
+from mlmon_dagster.metrics.statistics import Binning
+from mlmon_dagster.profiles.sql.attribution_columns import SHARE, Values
 from mlmon_dagster.profiles.sql.bin_codes import number
-from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.tasks import RESIDUAL, class_scores, task_of
 from mlmon_dagster.store.state.sql import literal, quote_identifier
@@ -26,12 +27,10 @@ DECIDED = ":decided_score"  # the score of the rows that were decided positive
 GROUPED = (":ndcg", ":reciprocal_rank", ":average_precision", ":hit")
 # Losses that cannot be larger, so that their sums' unit does not depend on the baseline.
 BOUNDED = {GAP: 1.0, ":log_loss": 64.0, ":brier": 2.0, ":top_k": 1.0, **dict.fromkeys(GROUPED, 1.0)}
-ATTRIBUTED = ":shap:"  # before a feature's name: its share of a row's attributions
 _CLIP = number(1e-15)  # of a probability, before its logarithm
 _HUGE = number(1e35)  # products of four of them, squared, are still numbers
 _PROBABILITY = '":probability"'
 _CENTRE, _MEDIAN_LAG = "<centre>", "<median lag>"
-Values = dict[str, tuple[Kind, str]]
 
 
 def loss_columns(spec: ModelSpec) -> Values:
@@ -56,7 +55,7 @@ def outcome_columns(spec: ModelSpec) -> Values:
 
 def bound_of(loss: str) -> float | None:
     """Return what a loss cannot exceed; None if that depends on the data."""
-    return 1.0 if loss.startswith((ATTRIBUTED, GAP)) else BOUNDED.get(loss)
+    return 1.0 if loss.startswith((SHARE, BROKEN, GAP)) else BOUNDED.get(loss)
 
 
 def resolve(value: str, binnings: Mapping[str, Binning]) -> str:
@@ -269,19 +268,3 @@ def _one_value(column: str) -> str:
         f", CASE WHEN COUNT({name}) = 0 THEN NULL WHEN MIN({text}) = MAX({text}) "
         f"AND COUNT({name}) = COUNT(*) THEN MIN({text}) ELSE '<mixed>' END AS {name}"
     )
-
-
-def attribution_columns(spec: ModelSpec) -> Values:
-    """Return name -> kind and SQL expression: |SHAP| / the row's sum of |SHAP|, 0 to 1.
-
-    NULL in rows that lack the value of a feature, or whose values are all 0.
-    """
-    # A quarter of each, so that no sum of numbers is beyond all numbers.
-    sizes = {name: f"ABS({quote_identifier(c)} / 4)" for name, c in attributed(spec).items()}
-    total = " + ".join(sizes.values())
-    return {loss_of(name): ("loss", f"{size} / NULLIF({total}, 0)") for name, size in sizes.items()}
-
-
-def loss_of(feature: str) -> str:
-    """Return the name of the profiled column of a feature's share."""
-    return f"{ATTRIBUTED}{feature}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.spec.declaration import attributed
+from mlmon_dagster.spec.declaration import logged_attributions
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.spec.tasks import Answer, class_scores, task_of
@@ -46,7 +46,8 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
             pa.field("prediction", _ANSWERS[task_of(spec).answer]),
             pa.field("score", pa.float64()),
             *(pa.field(name, pa.float64()) for name in class_scores(spec).values()),
-            *(pa.field(name, pa.float64()) for name in attributed(spec).values()),
+            *(pa.field(name, pa.float64()) for name in logged_attributions(spec).values()),
+            *_explained(spec),
             *_ranked(spec),
             pa.field("latency_ms", pa.float64()),
             pa.field("status", pa.string()),
@@ -59,6 +60,12 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
             *_PROVENANCE,
         ]
     )
+
+
+def _explained(spec: ModelSpec) -> list[pa.Field]:
+    """Return what is logged beside SHAP values."""
+    types = {"base_value": pa.float64(), "explainer": pa.string()}
+    return [pa.field(n, t) for n, t in types.items() if getattr(spec.columns, n) is not None]
 
 
 def _ranked(spec: ModelSpec) -> list[pa.Field]:
