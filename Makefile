@@ -42,6 +42,7 @@ bench: $(STAMP) ## Measure speed as ratios and print a table
 
 calibrate: $(STAMP) ## Simulate how often 95 % intervals hold the truth
 	$(BIN)/python -m benchmarks calibrate
+	$(BIN)/python -m benchmarks calibrate versions
 
 drill: $(STAMP) ## Break a model of known truth in 35 ways and print what its monitors noticed
 	$(BIN)/python -m benchmarks.drill

@@ -1,7 +1,8 @@
 """Every benchmark, one table each: `python -m benchmarks`, a quarter of an hour.
 
 `python -m benchmarks calibrate` runs one of them, here how often intervals hold the truth;
-`calibrate drift` counts false alarms of drift, `clusters` those of periods that are compared, and
+`calibrate drift` counts false alarms of drift, `calibrate versions` equal versions that are called
+different, `clusters` those of periods that are compared, and
 `multivariate` what sees which change of the joint distribution. `living` counts the incidents of
 healthy years and the faults noticed in them, `levels` those of calibration and bias. `alerts
 FOLDER` lives the history of a made project day by day, `drill_claims` puts the drill's faults into
@@ -31,8 +32,8 @@ RUNS = (
 def main() -> int:
     """Run all, also after one that failed, or the one that is named; return how many failed."""
     named = sys.argv[1:]
-    if named[:2] == ["calibrate", "drift"]:
-        named[:2] = ["calibrate_drift"]
+    if named[:1] == ["calibrate"] and named[1:2] in (["drift"], ["versions"]):
+        named[:2] = [f"calibrate_{named[1]}"]
     runs = ((f"benchmarks.{named[0]}", *named[1:]),) if named else RUNS
     return sum(
         subprocess.run([sys.executable, "-m", *run], check=False).returncode != 0 for run in runs

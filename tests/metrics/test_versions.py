@@ -9,10 +9,13 @@ from sklearn.metrics import roc_auc_score
 from mlmon_dagster.metrics.versions import (
     SHARE_IS_WRONG,
     always,
+    areas_of_two,
+    delong,
     got_its_share,
     means_of_two,
     mismatch,
     paired_area,
+    paired_decisions,
     paired_means,
     right_as_often,
     verdict_of,
@@ -165,3 +168,94 @@ def test_texts_are_compared_as_they_are():
     assert (found.n, found.n_null) == (3, 1)
     assert found.rate == pytest.approx(2 / 3)
     assert found.examples == ("b", "c")
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("decimals", [9, 1], ids=["continuous", "tied"])
+def test_areas_of_independent_rows_are_tested_as_mlstatkit_tests_them(seed, decimals):
+    from MLstatkit import Delong_test
+
+    y, one, other = scored(np.random.default_rng(seed), 400, better=0.2 * (seed % 3))
+    one, other = np.round(one, decimals), np.round(other, decimals)
+    theirs = Delong_test(y, one, other, return_ci=False, return_auc=True)
+    found = delong(one, other, y)
+    rows = paired_area(one, other, y, np.zeros(400))
+
+    assert abs(found.difference / found.error) == pytest.approx(abs(theirs[0]), abs=1e-12)
+    assert found.p_value == pytest.approx(theirs[1], abs=1e-12)
+    assert found.difference == pytest.approx(theirs[3] - theirs[2], abs=1e-12)
+    assert rows is not None
+    assert rows.p_value == found.p_value
+
+
+@pytest.mark.parametrize("better", [0.0, 0.05, 0.3])
+def test_decisions_of_the_same_rows_are_tested_as_statsmodels_tests_them(better):
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    rng = np.random.default_rng(4)
+    one = rng.random(300) < 0.7
+    other = np.where(rng.random(300) < 0.2, rng.random(300) < 0.7 + better, one)
+    table = [
+        [int((one & other).sum()), int((one & ~other).sum())],
+        [int((~one & other).sum()), int((~one & ~other).sum())],
+    ]
+    found = paired_decisions(one, other, np.zeros(300))
+
+    assert right_as_often(one, other) == pytest.approx(mcnemar(table, exact=True).pvalue, abs=1e-12)
+    assert found is not None
+    assert found.p_value == right_as_often(one, other)
+
+
+@pytest.mark.parametrize("per_window", [300, 10], ids=["rows", "windows"])
+def test_losses_of_the_same_rows_are_tested_as_statsmodels_tests_them(per_window):
+    from statsmodels.regression.linear_model import OLS
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    rng = np.random.default_rng(9)
+    windows = np.repeat(np.arange(300 // per_window), per_window)
+    shock = rng.normal(0, 0.1, len(set(windows)))[windows]
+    one = rng.exponential(1, 300)
+    other = one + rng.normal(0.02, 0.3, 300) + shock
+    found = paired_means(one, other, windows)
+
+    gains = other - one
+    if per_window == 300:
+        _, p_value, _ = DescrStatsW(gains).ttest_mean()
+    else:
+        fitted = OLS(gains, np.ones(300)).fit(
+            cov_type="cluster", cov_kwds={"groups": windows}, use_t=True
+        )
+        [p_value] = fitted.pvalues
+    assert found is not None
+    assert found.difference == pytest.approx(gains.mean(), abs=1e-12)
+    assert found.p_value == pytest.approx(p_value, abs=1e-12)
+
+
+def test_areas_of_different_rows_are_compared_and_too_few_of_a_class_are_not():
+    y, one, _ = scored(np.random.default_rng(1), 4_000)
+    z, _, other = scored(np.random.default_rng(2), 4_000, better=-0.5)
+    days = np.repeat(np.arange(40), 100)
+    found = areas_of_two(one, y, days, other, z, days)
+
+    assert found is not None
+    expected = roc_auc_score(z, other) - roc_auc_score(y, one)
+    assert found.difference == pytest.approx(expected, abs=1e-12)
+    assert found.verdict == "worse"
+    assert areas_of_two(one, y, days, other[:20], z[:20], days[:20]) is None
+
+
+def test_a_split_by_lot_is_not_called_uneven_at_any_of_a_hundred_looks():
+    rng = np.random.default_rng(12)
+    looks = rng.binomial(500, 0.2, (100, 100)).cumsum(axis=1)
+    totals = np.arange(500, 50_001, 500)
+    called = [
+        any(
+            got_its_share(int(n - m), int(m), 0.2) < SHARE_IS_WRONG
+            for n, m in zip(totals, counts, strict=True)
+        )
+        for counts in looks
+    ]
+
+    assert sum(called) == 0
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        got_its_share(1, 1, 1.0)
