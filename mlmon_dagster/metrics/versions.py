@@ -19,7 +19,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy import special, stats
 
 from mlmon_dagster.metrics.arrays import Floats
@@ -421,32 +423,27 @@ def mismatch(ids: ArrayLike, served: ArrayLike, computed: ArrayLike) -> Mismatch
         computed: Values from the other source.
     """
     names = np.asarray(ids, object)
-    a, b = np.asarray(served, object), np.asarray(computed, object)
+    a, b = (pd.Series(side).infer_objects() for side in (served, computed))
     n = len(names)
-    empty_a, empty_b = (np.array([_is_none(v) for v in side], bool) for side in (a, b))
-    numeric = all(isinstance(v, int | float) for side in (a, b) for v in side if not _is_none(v))
+    empty_a, empty_b = (np.asarray(side.isna()) for side in (a, b))
     one_null = empty_a ^ empty_b
     known = ~(empty_a | empty_b)
     differ = one_null.copy()
     offsets = factors = np.empty(0)
-    if numeric and known.any():
-        x, y = a[known].astype(float), b[known].astype(float)
+    if all(is_numeric_dtype(side) and not is_bool_dtype(side) for side in (a, b)):
+        x, y = (side[known].to_numpy(float) for side in (a, b))
         wrong = np.abs(x - y) > _ABSOLUTE + _RELATIVE * np.abs(y)
         differ[known] = wrong
         offsets = x[wrong] - y[wrong]
         factors = rate(np.abs(x[wrong]), np.abs(y[wrong]))
-    elif known.any():
-        differ[known] = a[known] != b[known]
+    else:
+        differ[known] = a[known].to_numpy(object) != b[known].to_numpy(object)
     count = int(differ.sum())
     lower, upper = (float(end) for end in wilson(count, n))
     kind, by = _kind(count, int(one_null.sum()), offsets, factors)
     examples = tuple(str(name) for name in names[differ][:5])
     share = count / n if n else math.nan
     return Mismatch(n, share, lower, upper, int(one_null.sum()), kind, by, examples)
-
-
-def _is_none(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _kind(

@@ -42,7 +42,7 @@ def judge(evidence: Evidence) -> list[Row]:
     rows = []
     for window in production(evidence):
         for one in declared.compare:
-            if one.share is not None:
+            if one is declared.canary:
                 rows.append(_judge_share(evidence, window, one))
             rows.append(_judge_gain(evidence, window, one))
         if declared.skew is not None:
@@ -142,8 +142,8 @@ def _judge_skew(evidence: Evidence, window: Window, declared: Skew, column: str)
     enough = round(row["value"] * row["n"]) >= MIN_COUNT or row["lower"] > declared.above
     wrong = bool(row["value"] > declared.above and enough)
     said = (
-        f"{row['value']:.2%} of {int(row['n']):,} predictions were served another {column} than "
-        f"the dataset {declared.dataset} has"
+        f"{row['value']:.2%} ({row['lower']:.2%} to {row['upper']:.2%}) of {int(row['n']):,} "
+        f"predictions were served another {column} than the dataset {declared.dataset} has"
     )
     found = (window.get("skews") or {}).get(column)
     details: dict[str, Any] = {}

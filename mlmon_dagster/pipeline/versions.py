@@ -179,7 +179,8 @@ def _gains(
             if pair is None or sides is None:
                 yield _row(window, declared.gain, method, reason=NOT_SERVED)
                 continue
-            if declared.share is not None:
+            if declared is work.spec.monitors.versions.canary:
+                assert declared.share is not None
                 n = pair.n + pair.n_other
                 lower, upper = (float(end) for end in wilson(pair.n_other, n))
                 p_value = got_its_share(pair.n, pair.n_other, declared.share)

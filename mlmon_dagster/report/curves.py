@@ -15,6 +15,7 @@ from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.spec import Granularity, ModelSpec, PerformanceMonitor, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily, is_loss
+from mlmon_dagster.spec.monitors import CANARY_SHARE, SKEW_RATE, VERSION_AGE
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import business_metrics, estimated, residual
 from mlmon_dagster.store import Store
@@ -115,6 +116,36 @@ class Curves:
             self._curve(part, monitor.method, column, limit=monitor.above)
             for column, part in self._worst(frame)
         ]
+
+    def versions(self) -> list[Curve]:
+        """Return curves of what other versions gain, of features that are skewed, and of age."""
+        declared = self._spec.monitors.versions
+        limits = {one.gain: -one.margin for one in declared.compare}
+        if not declared.is_declared:
+            return []
+        canary, age = declared.canary, declared.staleness
+        frame = self._stored([*limits, CANARY_SHARE, SKEW_RATE, VERSION_AGE])
+        frame = frame[frame["value"].notna()]
+        found = [
+            self._curve(part, metric, limit=limit)
+            for metric, limit in limits.items()
+            if len(part := frame[frame["metric"] == metric])
+        ]
+        shares = frame[frame["metric"] == CANARY_SHARE]
+        if canary is not None and len(shares):
+            found.append(self._curve(shares, CANARY_SHARE, baseline=canary.share, is_share=True))
+        skews = frame[frame["metric"] == SKEW_RATE]
+        skews = skews[skews["column_name"].isin(skews.loc[skews["value"] > 0, "column_name"])]
+        limit = declared.skew.above if declared.skew else None
+        found += [
+            self._curve(part, SKEW_RATE, column, limit=limit, is_share=True)
+            for column, part in self._worst(skews)
+        ]
+        ages = frame[frame["metric"] == VERSION_AGE]
+        if age is not None and len(ages):
+            days = age.above / dt.timedelta(days=1)
+            found.append(self._curve(ages, VERSION_AGE, limit=days))
+        return found
 
     def null_rates(self) -> list[Curve]:
         """Return curves of the columns with alerts on nulls, then of those with most nulls."""

@@ -95,6 +95,7 @@ def health_report(
         _pictures("Estimated without ground truth, and estimated - realized", curves.estimates()),
         _pictures("Drift: the worst columns", curves.drift()),
         _pictures("Null shares: the worst columns", curves.null_rates()),
+        _pictures("Versions", curves.versions()),
     ]
     status = overall(standings)
     html = _template().render(

@@ -286,6 +286,9 @@ def _versions(spec: Declaration) -> Iterator[Problem]:
         if one.gain in seen:
             yield Problem(place, f"{one.metric} of a {one.how} is compared twice; keep one")
         seen.add(one.gain)
+        canary = monitor.canary
+        if canary is not None and one.share is not None and one.split != canary.split:
+            yield Problem(place, "the split of one canary is watched; the other has another share")
         yield from _said(place, metric_problem(spec, one.metric))
         if one.metric == "brier" and spec.task != BINARY:
             yield Problem(place, f"brier is compared of two scores of a class; not for {spec.task}")

@@ -435,6 +435,11 @@ class VersionComparison(Declared):
         """Name of the stored metric: how much better the other version is."""
         return f"{self.how}_{self.metric}_gain"
 
+    @property
+    def split(self) -> tuple[str | float | None, ...]:
+        """How requests are split between the two versions."""
+        return (self.dataset, self.champion, self.challenger, self.share)
+
 
 class Skew(Declared):
     """Features as they were served, beside the same predictions' in another dataset."""
@@ -462,6 +467,11 @@ class VersionsMonitor(_Monitor):
     def is_declared(self) -> bool:
         """Whether there is anything to measure."""
         return bool(self.compare or self.skew or self.staleness)
+
+    @property
+    def canary(self) -> VersionComparison | None:
+        """The comparison whose split of the requests is watched."""
+        return next((one for one in self.compare if one.share is not None), None)
 
 
 class Monitors(Declared):

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from mlmon_dagster.pipeline.plan import plan
+from mlmon_dagster.report.health import health_report
 from mlmon_dagster.spec import load_model
 from tests.defs.small_model import MODEL
 from tests.defs.worlds import World, opened
@@ -52,3 +53,7 @@ def test_the_asset_is_of_models_that_declare_it_and_measures_every_window_once_i
         }
         [row] = world.verdicts("versions", LAST).query("status == 'NO_DATA'").to_dict("records")
         assert row["reason"] == "undecided"
+        html = health_report(world.project.store, world.spec, MOMENT).html
+        assert "<h2>Versions</h2>" in html
+        assert "Gain of the shadow in Accuracy" in html
+        assert "Days that the version has served" in html

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -160,6 +161,18 @@ def test_the_kind_of_skew_is_named(served, kind, by):
     assert found.kind == kind
     assert found.by == pytest.approx(by, nan_ok=True)
     assert found.n_null == (50 if kind == "null" else 0)
+
+
+def test_times_truths_and_numbers_with_holes_are_compared_and_two_nothings_are_equal():
+    times = pd.to_datetime(["2024-01-01", None, None, "2024-01-04"])
+    later = pd.to_datetime(["2024-01-01", None, "2024-01-03", "2024-01-05"])
+    found = mismatch(range(4), pd.Series(times), pd.Series(later))
+    assert (found.rate, found.n_null, found.examples) == (0.5, 1, ("2", "3"))
+    assert mismatch(list("ab"), [True, None], [True, None]).rate == 0
+    assert mismatch(
+        list("abc"), [1, None, 3.0], np.array([1.0, np.nan, 4.0])
+    ).rate == pytest.approx(1 / 3)
+    assert mismatch([], [], []).n == 0
 
 
 def test_texts_are_compared_as_they_are():
