@@ -357,7 +357,7 @@ def always(error: float, windows: int) -> float:
         windows: Independent parts that it rests on.
 
     Returns:
-        At its narrowest 1.4 times Student's, at `_TIGHTEST_AT` windows; wider before and after.
+        At its narrowest 1.55 times Student's, at `_TIGHTEST_AT` windows; wider before and after.
     """
     if windows < 2:
         return math.inf
