@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FRESH_SECONDS = 30.0
 _STATUS = {"OK": 0.0, "WARN": 1.0, "ERROR": 2.0}
-_ABOUT = {
+ABOUT = {
     "mlmon_metric": "A stored metric of a window.",
     "mlmon_metric_lower": "Lower end of the 95 % interval of a stored metric.",
     "mlmon_metric_upper": "Upper end of the 95 % interval of a stored metric.",
@@ -99,7 +99,7 @@ class Families:
         """Add a sample; no value is no sample."""
         if value is None or value != value:
             return
-        family = self.found.setdefault(name, Metric(name, _ABOUT[name], "gauge"))
+        family = self.found.setdefault(name, Metric(name, ABOUT[name], "gauge"))
         stamp = None if when is None else when.timestamp()
         family.add_sample(name, dict(labels), float(value), stamp)
 
@@ -313,7 +313,7 @@ def _dated(
             strict=True,
         )
     )
-    return _text(_Written(name, _ABOUT[name], samples)).removesuffix(_END)
+    return _text(_Written(name, ABOUT[name], samples)).removesuffix(_END)
 
 
 class _Written(Metric):
