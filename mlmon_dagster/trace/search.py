@@ -117,7 +117,7 @@ def search(rows: Rows, baseline: Rows | None = None, *, depth: int = 3) -> list[
     if depth not in (1, 2, 3):
         raise ValueError(f"depth is 1 to 3, not {depth}")
     first = halves(mine.windows)
-    if min(len(np.unique(mine.windows[half])) for half in (first, ~first)) < FEWEST_WINDOWS:
+    if min(_count(mine.windows[half]) for half in (first, ~first)) < FEWEST_WINDOWS:
         return []
     sure: list[tuple[Found, Flags]] = []
     for explored in (first, ~first):
@@ -131,7 +131,13 @@ def _checked(rows: Rows) -> Rows:
     windows = np.asarray(rows.windows)
     if codes.ndim != 2 or not len(codes) == len(target) == len(windows):
         raise ValueError(f"codes {codes.shape}, target {target.shape}, windows {windows.shape}")
-    return Rows(codes, target - target.mean() if len(target) else target, windows)
+    places: Ints = np.unique(windows, return_inverse=True)[1]
+    return Rows(codes, target - target.mean() if len(target) else target, places)
+
+
+def _count(windows: Ints) -> int:
+    """Return how many windows some rows are of."""
+    return int(np.count_nonzero(np.bincount(windows)))
 
 
 def halves(windows: NDArray[np.int64]) -> Flags:
@@ -145,10 +151,11 @@ def halves(windows: NDArray[np.int64]) -> Flags:
 def _kept(rows: Rows, baseline: Rows, sure: Sequence[tuple[Found, Flags]]) -> list[Found]:
     """Keep each cause once: what has an excess given those kept before it, the best first."""
     held = {found.terms: members(rows.codes, found.terms) for found, _ in sure}
+    spread = float(rows.target.std())
 
     def strength(terms: Terms) -> float:
         mine = held[terms]
-        error = float(_error_by_rows(rows.target, np.array(mine.sum())))
+        error = float(_error_by_rows(spread, np.array(mine.sum()), len(mine)))
         return float(rows.target[mine].sum()) / error - _SIMPLER * len(terms)
 
     kept: list[Found] = []
@@ -218,7 +225,7 @@ def explore(rows: Rows, depth: int = 3) -> list[Terms]:
     every_row, shape = np.arange(len(target)), (len(target), int(places.max()) + 1)
     ones = np.ones(len(target))
     counts = (holds @ sparse.csr_matrix((ones, (every_row, places)), shape)).toarray()
-    by_rows = _error_by_rows(target, counts.sum(axis=1))
+    by_rows = _error_by_rows(float(target.std()), counts.sum(axis=1), len(target))
     rest, picks = target.copy(), list[Terms]()
     while len(picks) < PICKS:
         sums = (holds @ sparse.csr_matrix((rest, (every_row, places)), shape)).toarray()
@@ -239,9 +246,9 @@ def explore(rows: Rows, depth: int = 3) -> list[Terms]:
     return picks
 
 
-def _error_by_rows(target: Floats, n: Floats | Ints) -> Floats:
-    """Return the standard error of sums of n centred rows, as if rows were independent."""
-    found: Floats = float(target.std()) * np.sqrt(n * (1 - n / len(target)))
+def _error_by_rows(spread: float, n: Floats | Ints, of: int) -> Floats:
+    """Return the standard error of sums of n of so many centred rows, as if independent."""
+    found: Floats = spread * np.sqrt(n * (1 - n / of))
     return np.fmax(found, np.finfo(float).tiny)
 
 
@@ -262,7 +269,8 @@ def _between_windows(sums: Floats, counts: Floats, every: Floats, by_rows: Float
 def _candidates(codes: Codes, target: Floats, depth: int) -> list[Terms]:
     """Return the slices that stand out most by their rows, as if those were independent."""
     least = max(_FEWEST_ROWS, round(_LEAST_SHARE * len(target)))
-    if not target.std() > 0:
+    spread = float(target.std())
+    if not spread > 0:
         return []
     best: list[tuple[Floats, list[Terms]]] = []
     kept, threshold = 0, _STANDS_OUT
@@ -272,7 +280,7 @@ def _candidates(codes: Codes, target: Floats, depth: int) -> list[Terms]:
         if not len(large):
             continue
         sums = np.bincount(cells, weights=target)[large]
-        z = sums / _error_by_rows(target, n[large]) - _SIMPLER * len(columns)
+        z = sums / _error_by_rows(spread, n[large], len(target)) - _SIMPLER * len(columns)
         out = z > threshold
         if not out.any():
             continue
@@ -351,13 +359,13 @@ class _Excess(NamedTuple):
 
 def _excess(terms: Terms, rows: Rows) -> _Excess:
     mine = members(rows.codes, terms)
-    n, held = int(mine.sum()), len(np.unique(rows.windows[mine]))
+    n, held = int(mine.sum()), _count(rows.windows[mine])
     if n == len(mine) or held < FEWEST_WINDOWS:
         return _Excess(0.0, 0.0, n, held)
     inside, overall = float(rows.target[mine].mean()), float(rows.target.mean())
     influence = np.where(mine, (rows.target - inside) / n, 0.0)
     influence -= (rows.target - overall) / len(mine)
-    sums = np.bincount(np.unique(rows.windows, return_inverse=True)[1], influence)
+    sums = np.bincount(rows.windows, influence)
     variance = float((sums**2).sum()) * held / (held - 1)
     return _Excess(inside - overall, variance, n, held)
 

@@ -7,11 +7,17 @@ import datetime as dt
 import io
 from pathlib import Path
 
+import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from deltalake import DeltaTable
 
 from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.pipeline.ingest import ingest
 from mlmon_dagster.pipeline.rows import rows_of
+from mlmon_dagster.pipeline.run import compute, look
+from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import load_model
 from mlmon_dagster.store.state import window_state
 from tests.cli.conftest import Command
@@ -79,6 +85,61 @@ def test_rows_that_were_judged_are_found_after_they_were_corrected(
     assert rows_of(project.store, spec, [window], limit=ROWS, version=version).table == before
     assert rows_of(project.store, spec, [window], limit=ROWS).table != before
     assert records.version_with(window, "0" * 32) is None
+    project.store.close()
+
+
+def test_an_alerts_rows_are_those_of_a_query_on_the_files_also_after_the_table_changed(
+    folder: Path, mlmon: Command
+) -> None:
+    mlmon("--project", folder, *AT, "alerts", "deliver")
+    short = alert_of(folder, "quality/null_rate/balance")
+    project = make_project(folder, lambda: NOW + dt.timedelta(hours=2))
+    spec = load_model(folder / "models" / f"{MODEL}.yaml")
+    work = Work(project, spec, tuple(windows_of_days(spec, [NULLED])), project.now(), "run", False)
+    records = folder / ".mlmon" / "store" / "inference_records" / MODEL
+
+    def written_by_hand(version: int) -> list[str]:
+        files = DeltaTable(str(records), version=version).file_uris()
+        found = duckdb.execute(
+            "SELECT prediction_id FROM read_parquet($files, hive_partitioning = true) "
+            "WHERE dataset = 'production' AND balance IS NULL "
+            "AND event_time >= '2024-03-12 00:00-04' AND event_time < '2024-03-13 00:00-04' "
+            "ORDER BY prediction <> actual DESC, abs(score - actual) DESC, prediction_id",
+            {"files": files},
+        )
+        return [row[0] for row in found.fetchall()]
+
+    def told(*more: object) -> list[str]:
+        asked = (*AT, "rows", short, "--worst", 9 * ROWS, "--format", "csv", *more)
+        ended = mlmon("--project", folder, *asked)
+        assert ended.code == 0, ended.err
+        return [row["prediction_id"] for row in table(ended.out)]
+
+    judged = DeltaTable(str(records)).version()
+    assert told() == written_by_hand(judged)
+    assert len(told()) == ROWS
+
+    # More rows without a balance, and other ground truth; rebuilt, and not judged yet.
+    more, _ = customers(NULLED)
+    more = more.head(20).assign(id=[f"late-{i}" for i in range(20)], balance=np.nan)
+    drop(more, landing(folder, "predictions") / "late.parquet")
+    truth = customers(NULLED)[1]
+    other = {"left": 1 - truth["left"], "known_at": truth["known_at"] + dt.timedelta(hours=1)}
+    drop(truth.assign(**other), landing(folder, "actuals") / "other.parquet")
+    ingest(work)
+    compute(work, ("inference_store",))
+    newest = DeltaTable(str(records)).version()
+
+    assert newest > judged
+    assert told() == written_by_hand(judged)
+    assert told("--newest") == written_by_hand(newest)
+    assert len(told("--newest")) == ROWS + 20
+    assert told("--newest")[:ROWS] != told()
+
+    # Judged again, an alert is about the rows that it then failed on.
+    look(project, spec, "again")
+    assert told() == written_by_hand(DeltaTable(str(records)).version())
+    assert len(told()) == ROWS + 20
     project.store.close()
 
 

@@ -1,4 +1,4 @@
-"""Do traces and searches say what is not there, and find what is? `python -m benchmarks traces`.
+"""Do traces say what is not there, and find what is? `python -m benchmarks trace_claims`.
 
 Periods in which nothing changed (days of the demo's flights, drawn at random from May to August)
 are traced and searched; days that share effects are drawn from a known law for the coverage of the
