@@ -117,17 +117,22 @@ def _keys() -> tuple[str, ...]:
 
 
 def _called(spec: ModelSpec, found: Explained) -> dict[str, bool]:
-    """Say what a trace calls real: the change, a slice's own, a part of it, a slice by name."""
+    """Say what a trace calls real: the change, a slice's own, a named slice, a split's part."""
     slices = found.slices[found.slices["slice_key"] != "all"]
-    splits = [d.split for d in found.decisions.values()] + list(found.values.values())
-    if found.scores is not None and found.scores.split is not None:
-        splits.append(found.scores.split)
+    splits = {f"parts, {key}": split for key, split in found.values.items()}
+    splits |= {f"parts, {name} decisions": of.split for name, of in found.decisions.items()}
+    if found.scores is not None and found.scores.split is not None and found.metric == "roc_auc":
+        splits["parts, law and meaning"] = found.scores.split
     lines = tell(spec, found, "now", "then")
-    return {
+    said = {
         "the change": found.p_value <= LEVEL,
         "any slice's own": bool(slices["is_real"].any()),
-        "any part of a split": any(bool((s.p_adjusted <= LEVEL).any()) for s in splits),
         "a slice is named": any("it is above all" in line for line in lines),
+    }
+    return {
+        **said,
+        "any of these": any(said.values()),
+        **{name: bool((split.p_adjusted <= LEVEL).any()) for name, split in splits.items()},
     }
 
 
@@ -362,7 +367,7 @@ def found_again(draws: int) -> Iterator[Row]:
         plan = Plan(own=own)
         for depths in ((1,), (2,), (3,), (1, 2, 3)):
             rng = np.random.default_rng([SEED + 3, *depths, int(100 * own)])
-            exact, wanted, false, named = 0, 0, 0, 0
+            exact, wanted, false, named = 0, 0, list[float](), 0
             for _ in range(draws):
                 codes, windows, rate = table_of(rng, plan)
                 slices = plant(rng, codes, depths)
@@ -374,10 +379,14 @@ def found_again(draws: int) -> Iterator[Row]:
                 exact += sum(terms in names for terms, _ in slices)
                 wanted += len(slices)
                 named += len(found)
-                false += sum(not _is_one_of(codes, one, [t for t, _ in slices]) for one in found)
+                others = sum(not _is_one_of(codes, one, [t for t, _ in slices]) for one in found)
+                false.append(others / max(len(found), 1))
             what = f"own rates {own:g}, {' and '.join(map(str, depths))} predicates"
             yield _share(f"{what}: found exactly", exact, wanted, FOUND, is_least=True)
-            yield _share(f"{what}: false", false, named, FALSE)
+            # Of each search, which is what the procedure holds.
+            share, error = float(np.mean(false)), float(np.std(false)) / math.sqrt(draws)
+            numbers = (f"{share:.3f}", f"{error:.3f}", f"{named:,}")
+            yield Row(f"{what}: false", numbers, Goal(round(share, 4), FALSE))
 
 
 def _is_one_of(codes: NDArray[np.uint8], one: Found, planted: Sequence[Terms]) -> bool:

@@ -44,6 +44,7 @@ def tell(
     """
     lines = [
         _headline(found, now, then),
+        *_of_chance(found),
         *_of_windows(spec, found, then),
         *_of_scores(found),
         *_of_decisions(found),
@@ -102,6 +103,12 @@ def _headline(found: Explained, now: str, then: str) -> str:
     verdict = "more than chance" if is_real else "which may be chance"
     verdict += f" (p {chance.lstrip('0')})"
     return f"{text} ({ends} between windows; {sizes}), {verdict}."
+
+
+def _of_chance(found: Explained) -> Iterator[str]:
+    """Say what the other sentences are worth if nothing has to have changed."""
+    if _is_more_than_chance(found) is False:
+        yield "So what follows says where the difference lies, not that anything caused it."
 
 
 def _of_windows(spec: ModelSpec, found: Explained, then: str) -> Iterator[str]:
