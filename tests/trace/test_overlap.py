@@ -14,7 +14,7 @@ from tests.conftest import make_spec
 
 
 def side(rng, low, high, days=10, n=300):
-    """Return profiles of scores that are evenly between low and high, or as far above the middle."""
+    """Return profiles of scores evenly between low and high, or as far above the middle."""
     score = rng.uniform(low, high, days * n)
     score = np.where(rng.random(days * n) < 0.5, score, 1 - score)
     rows = pd.DataFrame(
