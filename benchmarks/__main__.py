@@ -6,8 +6,10 @@ different, `clusters` those of periods that are compared, and
 `multivariate` what sees which change of the joint distribution. `living` counts the incidents of
 healthy years and the faults noticed in them, `levels` those of calibration and bias. `alerts
 FOLDER` lives the history of a made project day by day, `drill_claims` puts the drill's faults into
-raw files, `erase` counts what erasing ids reads. Only by name run `peers`, the same work beside
-other tools, which it first installs in their environment, and `power`, which changes both see.
+raw files, `erase` counts what erasing ids reads. `trace` measures what traces and searches cost,
+`trace_claims` what they say where nothing changed and whether they find what did. Only by name run
+`peers`, the same work beside other tools, which it first installs in their environment, and
+`power`, which changes both see.
 Each runs in a process of its own, so that the peak memory of one is not the other's.
 """
 
@@ -21,6 +23,7 @@ RUNS = (
     ("benchmarks.profile_vs_scan", "--rows", "10_000_000", "--repeats", "3"),
     ("benchmarks.drift",),
     ("benchmarks.window",),
+    ("benchmarks.trace",),
     ("benchmarks.ingest", "--files", "10"),
     ("benchmarks.backfill", "--sample", "8"),
     ("benchmarks.logger",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -69,7 +70,9 @@ def _ranges(
     side: Literal["left", "right"]
     signs: tuple[Operator, Operator]
     if binning.values:  # few different ones: from one of them up to the next
-        edges, side, signs = np.asarray(sorted(binning.values))[1:], "right", (">=", "<")
+        known = sorted(binning.values)
+        edges = np.array([_between(*both) for both in pairwise(known)], np.float64)
+        side, signs = "right", (">=", "<")
     else:  # round numbers, which people can say
         edges = np.array([float(f"{edge:.3g}") for edge in binning.edges], np.float64)
         side, signs = "left", (">", "<=")
@@ -82,6 +85,15 @@ def _ranges(
         ends += [Comparison(name, signs[1], high)] if high is not None else []
         means.append(ends[0] if len(ends) == 1 else Every(tuple(ends)) if ends else _any(name))
     return found, means
+
+
+def _between(low: float, high: float) -> float:
+    """Return the shortest number above one and up to another, else one about half-way."""
+    for end in (high, (low + high) / 2):
+        for digits in range(1, 7):
+            if low < (number := float(f"{end:.{digits}g}")) <= high:
+                return number
+    return high
 
 
 def _any(name: str) -> Predicate:

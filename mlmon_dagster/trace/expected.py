@@ -1,4 +1,4 @@
-"""How wrong each row is beyond what the baseline says of rows like it: what a search looks at."""
+"""How much more wrong each row is than rows of its score and decision: what a search looks at."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.metrics.arrays import Floats
-from mlmon_dagster.metrics.binnings import class_counts, label_counts
-from mlmon_dagster.metrics.intervals import rate
-from mlmon_dagster.metrics.performance.loss_means import mean_of
+from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics.binnings import label_counts
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge, select
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
@@ -21,14 +19,14 @@ from mlmon_dagster.trace.search import Found
 from mlmon_dagster.trace.splits import score_groups
 
 Profiles = Mapping[str, ColumnStatistics]
-_GROUPS = 20  # of scores, in which the baseline says how often rows came true
+_GROUPS = 20  # of scores, within which rows are compared
 WRONG = "are decided wrongly"
 OFF = "are off"
 
 
 @dataclass(frozen=True)
 class Searched:
-    """Slices that explain how much worse rows are than the baseline's rows like them.
+    """Slices whose rows are worse than others of their score and decision, and than they were.
 
     Attributes:
         slices: What picks each, and what was found, the one that explains most first.
@@ -47,16 +45,17 @@ class Searched:
 def excess(
     spec: ModelSpec, rows: pd.DataFrame, baseline: Profiles
 ) -> tuple[pd.Series[float], str] | None:
-    """Return how much worse each row is than the baseline's rows like it.
+    """Return how much worse each row is than the other rows of its kind.
 
-    A decision's being wrong less the share of the baseline's decisions of that kind, at that score
-    and class, that were; without decisions the squared error of the score less what it was; of a
-    regression the absolute error less its mean.
+    A decision's being wrong less the share of decisions of that kind, at about that score or for
+    that class, that are; without decisions the squared error of the score less its mean at about
+    that score; of a regression the absolute error less its mean. So what happened to all rows of a
+    kind, such as scores that promise too much everywhere, is no slice's.
 
     Args:
         spec: The model.
         rows: With the columns ``score``, ``prediction`` and ``actual``, as far as it has them.
-        baseline: Column -> statistics of the baseline.
+        baseline: Column -> statistics of the baseline, whose scores' groups are compared.
 
     Returns:
         A value per row with ground truth, by the index of ``rows``, and what a high one means. None
@@ -70,8 +69,7 @@ def excess(
     if spec.task == REGRESSION and ":absolute_error" in baseline:
         known = known[known["prediction"].notna()]
         error = (known["prediction"].astype(float) - known["actual"].astype(float)).abs()
-        usual = float(mean_of(_pooled(baseline[":absolute_error"])).value[0])
-        return error - usual, OFF
+        return _beyond(error, np.zeros(len(error), np.int64)), OFF
     return None
 
 
@@ -86,21 +84,21 @@ def _of_scores(
         return None
     rows = rows[rows["score"].notna()]
     stats = _pooled(baseline["score"])
-    counts = label_counts(stats.counts)[0, :, 1:].astype(np.float64)
-    starts = score_groups(counts.sum(axis=1), counts.sum(axis=1), _GROUPS)
-    grouped = np.add.reduceat(counts, starts, axis=0)
-    chance = np.nan_to_num(rate(grouped[:, 1], grouped.sum(axis=1)), nan=0.5)
+    known = label_counts(stats.counts)[0, :, 1:].sum(axis=1)
+    starts = score_groups(known, known, _GROUPS)
     place = np.searchsorted(_lower_ends(stats.binning, starts)[1:], rows["score"], side="right")
-    true = chance[place]
-    actual = rows["actual"].to_numpy(np.float64)
     if spec.columns.prediction is not None:
-        decided = rows["prediction"].to_numpy(np.float64)
-        wrong = (decided != actual).astype(float)
-        usual = np.where(decided == 1, 1 - true, true)
-        return pd.Series(wrong - usual, rows.index), WRONG
-    score = rows["score"].to_numpy(np.float64)
-    usual = true * (1 - score) ** 2 + (1 - true) * score**2
-    return pd.Series((actual - score) ** 2 - usual, rows.index), OFF
+        wrong = (rows["prediction"].astype(float) != rows["actual"].astype(float)).astype(float)
+        return _beyond(wrong, place * 2 + (rows["prediction"].to_numpy(np.float64) == 1)), WRONG
+    squared = (rows["actual"].astype(float) - rows["score"].astype(float)) ** 2
+    return _beyond(squared, place), OFF
+
+
+def _beyond(error: pd.Series[float], kind: Ints) -> pd.Series[float]:
+    """Return errors less the mean of the rows of their kind."""
+    known: pd.Series[int] = pd.Series(kind, error.index)
+    usual: pd.Series[float] = error.groupby(known).transform("mean")
+    return error - usual
 
 
 def _lower_ends(binning: Binning, starts: np.ndarray) -> Floats:
@@ -116,11 +114,5 @@ def _of_classes(rows: pd.DataFrame, baseline: Profiles) -> tuple[pd.Series[float
     if stats is None or stats.binning.kind != "classes":
         return None
     rows = rows[rows["prediction"].notna()]
-    pooled = _pooled(stats)
-    table, _ = class_counts(pooled.binning, pooled.counts)
-    right, decided = np.trace(table[0]), table[0].sum()
-    own = rate(np.diagonal(table[0]), table[0].sum(axis=1))
-    known = dict(zip(pooled.binning.categories, own, strict=False))
-    usual = rows["prediction"].map(known).fillna(right / max(decided, 1)).astype(float)
     wrong = (rows["prediction"] != rows["actual"]).astype(float)
-    return wrong - (1 - usual), WRONG
+    return _beyond(wrong, pd.factorize(rows["prediction"])[0]), WRONG

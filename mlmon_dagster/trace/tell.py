@@ -272,18 +272,16 @@ def _by_harm(effects: dict[str, float], change: float) -> dict[str, float]:
 
 
 def _of_search(searched: Searched) -> Iterator[str]:
-    """Say which rows are worse than the baseline's rows like them, if any slice is."""
+    """Say which rows are worse, beside rows like them, than in the baseline, if any slice is."""
     for picked, found in searched.slices[:_LISTED]:
-        told = (
-            f"{found.excess * 100:.0f} points more often than"
-            if searched.is_share
-            else f"by {value(found.excess)} more than"
-        )
-        margin = f"{found.margin * 100:.0f}" if searched.is_share else value(found.margin)
+        more = f"{found.excess * 100:.0f} points more often"
+        margin = f"{found.margin * 100:.0f}"
+        if not searched.is_share:
+            more, margin = f"by {value(found.excess)} more", value(found.margin)
         yield (
-            f"Rows where {to_text(picked)} {searched.means} {told} the baseline's rows like them "
-            f"(give or take {margin}; {found.n:,} rows of {_counted(found.windows, 'window')} that "
-            "did not choose them)."
+            f"Rows where {to_text(picked)} {searched.means} {more} than in the baseline, beside "
+            f"other rows like them (give or take {margin}; {found.n:,} rows of "
+            f"{_counted(found.windows, 'window')} that did not propose them)."
         )
     if not searched.slices:
         yield (

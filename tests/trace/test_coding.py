@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.clusters import profiles
 from mlmon_dagster.profiles.bins.shapes import (
     categorical_binning,
     discrete_binning,
@@ -13,6 +14,8 @@ from mlmon_dagster.profiles.bins.shapes import (
 )
 from mlmon_dagster.spec.predicate import to_text
 from mlmon_dagster.trace.coding import MOST_CODES, code, predicate_of
+from mlmon_dagster.trace.expected import OFF, WRONG, excess
+from tests.conftest import make_spec
 from tests.spec.predicate_truth import to_callable
 
 
@@ -65,3 +68,50 @@ def test_predicates_of_several_columns_are_joined():
     assert text.startswith("amount <= ")
     assert text.endswith(" and name = 'c2'")
     assert len(text) < 35  # round numbers
+
+
+def test_an_edge_between_two_values_is_short_and_above_the_lower_one():
+    stored = [0.0, float(np.float32(0.01)), float(np.float32(0.02)), 5.0, 6.0]
+    coded = code("rain", pd.Series(stored), discrete_binning("rain", stored))
+    said = [to_text(meaning) for meaning in coded.means[:-1]]
+
+    assert max(map(len, said)) <= len("rain >= 0.005 and rain < 0.015")
+    assert np.diff(coded.codes).tolist() == [1, 1, 1, 1]
+    for value, place in zip(stored, coded.codes, strict=True):
+        assert to_callable(coded.means[place])({"rain": value})
+
+
+@pytest.mark.parametrize("decided", [True, False])
+def test_a_row_is_beside_others_of_its_score_and_decision(decided):
+    rng = np.random.default_rng(3)
+    score = rng.uniform(0.01, 0.99, 4_000)
+    rows = pd.DataFrame(
+        {
+            "window_start": pd.Timestamp("2024-01-01", tz="UTC"),
+            "slice_key": "all",
+            "slice_value": "all",
+            "score": score,
+            "prediction": (score >= 0.3).astype(int),
+            "actual": (rng.random(4_000) < score).astype(float),
+        }
+    )
+    rows.loc[:9, "actual"] = np.nan
+    baseline = profiles(rows[rows["actual"].notna()])
+    spec = make_spec()
+    if not decided:
+        columns = spec.columns.model_copy(update={"prediction": None})
+        spec = spec.model_copy(update={"columns": columns})
+    found = excess(spec, rows, baseline)
+    assert found is not None
+    target, means = found
+
+    assert list(target.index) == list(rows.index[10:])
+    assert means == (WRONG if decided else OFF)
+    low = rows.loc[target.index, "score"] < 0.3
+    for part in (target[low], target[~low]):
+        assert part.mean() == pytest.approx(0, abs=1e-12 if decided else 0.01)
+    # Whatever all rows of a score do, none stands out by it.
+    worse = rows.assign(actual=np.where(rows["score"] > 0.3, 0.0, rows["actual"]))
+    again = excess(spec, worse, baseline)
+    assert again is not None
+    assert again[0][rows.loc[again[0].index, "score"] > 0.4].abs().max() < 0.1
