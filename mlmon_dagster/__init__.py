@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlmon_dagster.defs.build import MonitoredModel, build_definitions
+    from mlmon_dagster.defs.build import MonitoredModel, MonitoredModels, build_definitions
     from mlmon_dagster.errors import MlmonError
     from mlmon_dagster.logger import PredictionLogger
     from mlmon_dagster.notebook import Monitoring, open
@@ -22,6 +22,7 @@ __all__ = [
     "MlmonError",
     "ModelSpec",
     "MonitoredModel",
+    "MonitoredModels",
     "Monitoring",
     "PredictionLogger",
     "build_definitions",
@@ -35,6 +36,7 @@ _HOMES = {
     "MlmonError": "errors",
     "ModelSpec": "spec",
     "MonitoredModel": "defs.build",
+    "MonitoredModels": "defs.build",
     "Monitoring": "notebook",
     "PredictionLogger": "logger",
     "build_definitions": "defs.build",

@@ -12,4 +12,8 @@ from mlmon_dagster.project import project_from_environment
 from mlmon_dagster.spec import read_models
 
 project = project_from_environment()
-defs: dg.Definitions = build_definitions(read_models(project.models_folder, project.now()), project)
+defs = dg.Definitions.merge(
+    build_definitions(read_models(project.models_folder, project.now()), project),
+    # The steps are so short that a process for each would cost more than they do.
+    dg.Definitions(executor=dg.in_process_executor),
+)

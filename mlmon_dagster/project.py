@@ -204,13 +204,15 @@ def project_from_environment(
     folder: Path | None = None,
     now: Callable[[], dt.datetime] | None = None,
     environ: Mapping[str, str] | None = None,
+    fallback: Path = Path(),
 ) -> Project:
     """Describe the project that the environment names.
 
     Args:
-        folder: Project folder; default ``MLMON_PROJECT``, else the current folder.
+        folder: Project folder; default ``MLMON_PROJECT``, else ``fallback``.
         now: Clock; default ``MLMON_NOW`` if set, else the real one.
         environ: Variables to read; default the process environment.
+        fallback: Folder of a project that nothing names; default the current one.
 
     Raises:
         ConfigError: If ``MLMON_NOW`` is not a time, ``MLMON_TICK_SECONDS`` not a number, or
@@ -218,7 +220,7 @@ def project_from_environment(
             holds a user.
     """
     env = os.environ if environ is None else environ
-    home = Path(folder or env.get("MLMON_PROJECT") or ".").resolve()
+    home = Path(folder or env.get("MLMON_PROJECT") or fallback).resolve()
     if now is None and env.get("MLMON_NOW"):
         moment = parse_now(env["MLMON_NOW"])
         now = lambda: moment  # noqa: E731 - a frozen clock

@@ -45,7 +45,8 @@ BACKFILL_TAG = "mlmon/backfill"
 PAST = "rows are past retention; profiles and metrics stay as they were computed"
 AssetDecorator = Callable[[Callable[..., object]], dg.AssetsDefinition]
 WindowNumbers = dict[str, dict[str, object]]
-OVERVIEW_KEY = dg.AssetKey(["overview"])
+SHARED = "mlmon"  # before the name of everything that serves all models together
+OVERVIEW_KEY = dg.AssetKey([SHARED, "overview"])
 _EXACT = ("slice", "n", "value", "baseline", "change", "mix", "within", "share", "p_adjusted")
 _OWN_CHANGE = ("slice", "n", "value", "baseline", "change", "lower", "upper", "p_adjusted")
 _COLUMNS = {
@@ -196,7 +197,7 @@ def overview_asset(project: Project, models: Models) -> dg.AssetsDefinition:
             for info in assets_of(spec)
             if info.name in MEASURED
         ],
-        group_name="overview",
+        group_name=SHARED,
         description="Status of every monitored model, worst first: its newest window, firing "
         "alerts and worst check per family.",
         owners=sorted({owner for spec in specs for owner in spec.owners}) or None,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
+from pydantic import BaseModel, ConfigDict
 
 from mlmon_dagster.defs.assets import (
     broken_definitions,
@@ -16,6 +17,7 @@ from mlmon_dagster.defs.assets import (
 )
 from mlmon_dagster.defs.checks import model_checks
 from mlmon_dagster.defs.delivery import delivery_check
+from mlmon_dagster.defs.scaffolder import FolderScaffolder, ModelScaffolder
 from mlmon_dagster.defs.sensors import (
     cadence_schedules,
     dispatcher_sensor,
@@ -23,14 +25,18 @@ from mlmon_dagster.defs.sensors import (
     maintenance_schedule,
     planner_sensor,
 )
+from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.project import Project, project_from_environment
-from mlmon_dagster.spec import Models, ModelSpec, check_window_count
+from mlmon_dagster.spec import Models, ModelSpec, check_window_count, read_models
 
 
 def build_definitions(
     models: Sequence[ModelSpec | MonitoredModel] | Models, project: Project | None = None
 ) -> dg.Definitions:
-    """Return everything Dagster needs to monitor some models.
+    """Return everything Dagster needs to monitor some models, to be merged into any project.
+
+    There is no executor among it: the project's own counts. Without one, runs that our sensors ask
+    for execute in process, since the steps are shorter than starting a process for each.
 
     Args:
         models: The models, as specs or components; or what a folder declares, of which a file
@@ -51,9 +57,8 @@ def build_definitions(
             if models.folder is None:
                 raise
             models = models.without(refused_by_dagster(models.folder, spec, error))
-    executor = dg.Definitions(executor=dg.in_process_executor)
     shared = shared_definitions(project, models)
-    return dg.Definitions.merge(*parts, shared, broken_definitions(project, models), executor)
+    return dg.Definitions.merge(*parts, shared, broken_definitions(project, models))
 
 
 def shared_definitions(project: Project, models: Models) -> dg.Definitions:
@@ -83,13 +88,14 @@ def model_definitions(project: Project, spec: ModelSpec) -> dg.Definitions:
         )
 
 
+@dg.scaffold_with(ModelScaffolder)
 class MonitoredModel(dg.Component):
     """A monitored model: its declaration becomes assets, checks, sensors and schedules.
 
     In Python: ``build_definitions([MonitoredModel(model="churn", task=...)])``, with the fields of
     `ModelSpec`. In a Dagster project's ``defs.yaml``: ``type: mlmon_dagster.MonitoredModel`` and
-    the same fields under ``attributes``. Set ``executor=dg.in_process_executor`` there: the steps
-    are so short that a process for each costs more than they do.
+    the same fields under ``attributes``. The command line and notebooks read ``models/``; where
+    they are used too, declare models there and load them with `MonitoredModels`.
     """
 
     def __init__(self, spec: ModelSpec | None = None, **declaration: object) -> None:
@@ -111,10 +117,53 @@ class MonitoredModel(dg.Component):
 
         What serves all models together comes with the first of the project's models.
         """
-        project = project_from_environment()
+        project = project_of(context)
         mine = model_definitions(project, self.spec)
-        declared = context.component_tree.get_all_components(of_type=MonitoredModel)
+        tree = context.component_tree
+        declared = tree.get_all_components(of_type=MonitoredModel)
         specs = sorted((component.spec for component in declared), key=lambda spec: spec.model)
         if self.spec.model != specs[0].model:
             return mine
+        if tree.get_all_components(of_type=MonitoredModels):
+            raise ConfigError(
+                "A project declares its models in one place: as MonitoredModel components, or in "
+                "models/, which MonitoredModels loads. Found both; move the keys under "
+                "'attributes' of each MonitoredModel into a file of models/."
+            )
         return dg.Definitions.merge(mine, shared_definitions(project, Models(tuple(specs))))
+
+
+class NoAttributes(BaseModel):
+    """What a component takes that takes nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@dg.scaffold_with(FolderScaffolder)
+class MonitoredModels(dg.Component):
+    """Every model that the project's ``models/`` declares, one YAML file each.
+
+    The same files serve the command line and notebooks; one that does not load stops no other.
+    """
+
+    @classmethod
+    def get_model_cls(cls) -> type[NoAttributes]:
+        """Return the schema of the YAML attributes: there are none."""
+        return NoAttributes
+
+    @classmethod
+    def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> MonitoredModels:
+        """Build the component."""
+        return cls()
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Return everything that monitors the models; nothing for a second one of this kind."""
+        project = project_of(context)
+        if context.component_tree.get_all_components(of_type=MonitoredModels)[0] is not self:
+            return dg.Definitions()
+        return build_definitions(read_models(project.models_folder, project.now()), project)
+
+
+def project_of(context: dg.ComponentLoadContext) -> Project:
+    """Return the project that the environment names, else the Dagster project's own folder."""
+    return project_from_environment(fallback=context.project_root)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlmon_dagster.defs.assets import BACKFILL_TAG, OVERVIEW_KEY
+from mlmon_dagster.defs.assets import BACKFILL_TAG, OVERVIEW_KEY, SHARED
 from mlmon_dagster.defs.instance import MODEL_TAG, UNFINISHED
 from mlmon_dagster.defs.metadata import safe_metadata
 from mlmon_dagster.pipeline.receivers import receivers
@@ -37,7 +37,7 @@ STUCK_AFTER = {
     dg.DagsterRunStatus.STARTED: dt.timedelta(hours=3),
     dg.DagsterRunStatus.CANCELING: dt.timedelta(minutes=30),
 }
-SENSORS = ("planner", "alert_dispatcher")
+SENSORS = (f"{SHARED}_planner", f"{SHARED}_alert_dispatcher")
 
 
 def dispatch_alerts(
@@ -357,7 +357,7 @@ def _ticks(
     from mlmon_dagster.alerts import RunFailure, RunSuccess
     from mlmon_dagster.alerts.lifecycle.routing import PLATFORM
 
-    ours = {*SENSORS, *(f"newest_{spec.time.granularity}" for spec in specs)}
+    ours = {*SENSORS, *(f"{SHARED}_newest_{spec.time.granularity}" for spec in specs)}
     for state in instance.all_instigator_state():
         name = state.instigator_name
         if name not in ours:

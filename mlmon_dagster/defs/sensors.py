@@ -9,7 +9,7 @@ from typing import Self
 import dagster as dg
 
 from mlmon_dagster.defs import assets, delivery
-from mlmon_dagster.defs.assets import OVERVIEW_KEY, asset_key, keys_of, range_tags
+from mlmon_dagster.defs.assets import OVERVIEW_KEY, SHARED, asset_key, keys_of, range_tags
 from mlmon_dagster.defs.checks import evaluation
 from mlmon_dagster.defs.delivery import report_delivery
 from mlmon_dagster.defs.instance import MODEL_TAG, models_in_flight
@@ -47,7 +47,7 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
     known = {spec.model: spec.time for spec in models.specs}
 
     @dg.sensor(
-        name="planner",
+        name=f"{SHARED}_planner",
         job_name=ASSET_JOB,
         minimum_interval_seconds=project.tick_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -81,7 +81,7 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
                 "every window is computed from its newest inputs, or failed too often"
                 + (f"; {', '.join(waiting)}: {assets.NOT_LOADED_YET}" if waiting else "")
             )
-        return dg.SensorResult(run_requests=requests)
+        return dg.SensorResult(run_requests=in_process(context, requests))
 
     return planner
 
@@ -167,6 +167,24 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> list[dg.RunReques
     return [run_request(request) for request in requests]
 
 
+def in_process(
+    context: dg.SensorEvaluationContext | dg.ScheduleEvaluationContext,
+    requests: Sequence[dg.RunRequest],
+) -> list[dg.RunRequest]:
+    """Ask for runs in one process each, where the project has no executor of its own.
+
+    Dagster's default would start a process for each of the short steps.
+    """
+    repository = context.repository_def
+    if repository is None:
+        return list(requests)
+    executor = repository.get_job(ASSET_JOB).executor_def
+    if executor.name != dg.multi_or_in_process_executor.name:
+        return list(requests)
+    config: dict[str, object] = {"execution": {"config": {"in_process": {}}}}
+    return [request._replace(run_config=config) for request in requests]
+
+
 def take_in_request(spec: ModelSpec) -> dg.RunRequest:
     """Ask for a run that takes in a model's files, however long it takes."""
     return dg.RunRequest(
@@ -197,7 +215,7 @@ def dispatcher_sensor(project: Project, models: Models) -> dg.SensorDefinition:
     """
 
     @dg.sensor(
-        name="alert_dispatcher",
+        name=f"{SHARED}_alert_dispatcher",
         job_name=ASSET_JOB,
         minimum_interval_seconds=project.tick_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -224,7 +242,7 @@ CRON: dict[Granularity, str] = {
     "week": "0 7 * * 1",
     "month": "30 7 1 * *",
 }
-MAINTENANCE_KEY = dg.AssetKey(["maintenance"])
+MAINTENANCE_KEY = dg.AssetKey([SHARED, "maintenance"])
 COLUMNS = ("model", "what", "rows", "files", "bytes")
 
 
@@ -251,7 +269,7 @@ def _schedule(
     project: Project, grain: Granularity, specs: Sequence[ModelSpec]
 ) -> dg.ScheduleDefinition:
     @dg.schedule(
-        name=f"newest_{grain}",
+        name=f"{SHARED}_newest_{grain}",
         job_name=ASSET_JOB,
         cron_schedule=CRON[grain],
         execution_timezone="UTC",
@@ -259,7 +277,10 @@ def _schedule(
         description=f"Takes in new files and computes the newest complete {grain} of every model "
         f"with {grain} windows, also when no data came.",
     )
-    def newest_window(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+    def newest_window(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
+        return in_process(context, list(requested(context)))
+
+    def requested(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
         tick = context.scheduled_execution_time.isoformat()
         for spec in specs:
             complete = complete_windows(spec.time, project.now())
@@ -287,7 +308,7 @@ def maintenance_asset(project: Project, specs: Sequence[ModelSpec]) -> dg.Assets
 
     @dg.asset(
         key=MAINTENANCE_KEY,
-        group_name="overview",
+        group_name=SHARED,
         description="Upkeep of the tables of every model: rows past their age, many small files, "
         "versions that nobody can ask for any more. With `dry_run: true` it only says what it "
         "would do.",
@@ -315,7 +336,7 @@ def maintenance_schedule() -> dg.ScheduleDefinition:
     """Return the daily schedule of the upkeep."""
 
     @dg.schedule(
-        name="daily_maintenance",
+        name=f"{SHARED}_daily_maintenance",
         job_name=ASSET_JOB,
         cron_schedule="15 3 * * *",
         execution_timezone="UTC",
@@ -324,6 +345,7 @@ def maintenance_schedule() -> dg.ScheduleDefinition:
     )
     def daily_maintenance(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         tick = context.scheduled_execution_time.isoformat()
-        return dg.RunRequest(run_key=f"maintenance:{tick}", asset_selection=[MAINTENANCE_KEY])
+        request = dg.RunRequest(run_key=f"maintenance:{tick}", asset_selection=[MAINTENANCE_KEY])
+        return in_process(context, [request])[0]
 
     return daily_maintenance

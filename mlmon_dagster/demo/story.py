@@ -206,10 +206,10 @@ def _live(
 def _tick(launcher: Launcher) -> bool:
     """Let the planner and the dispatcher look once, as the daemon would."""
     reports = []
-    for report in launcher.tick("planner"):
+    for report in launcher.tick("mlmon_planner"):
         reports.append(report)
         show_report(report)
-    for _ in launcher.tick("alert_dispatcher"):
+    for _ in launcher.tick("mlmon_alert_dispatcher"):
         pass
     return all(report.is_success for report in reports)
 

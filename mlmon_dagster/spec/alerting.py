@@ -33,8 +33,14 @@ def _digest(value: object) -> object:
     return {"every": value} if isinstance(value, str) else value
 
 
-Listed = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Severities = Annotated[tuple[Literal["WARN", "ERROR"], ...], BeforeValidator(_listed)]
+Listed = Annotated[
+    tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])
+]
+_Severity = Literal["WARN", "ERROR"]
+Severities = Annotated[
+    tuple[_Severity, ...],
+    BeforeValidator(_listed, json_schema_input_type=_Severity | tuple[_Severity, ...]),
+]
 
 
 class SlackRoute(Declared):
@@ -117,7 +123,9 @@ class AlertPolicy(_Places):
     repeat: Duration = dt.timedelta(hours=24)
     group_wait: Duration = dt.timedelta(0)
     group_interval: Duration = dt.timedelta(minutes=5)
-    digest: Annotated[DigestPolicy, BeforeValidator(_digest)] = DigestPolicy()
+    digest: Annotated[
+        DigestPolicy, BeforeValidator(_digest, json_schema_input_type=DigestPolicy | bool | str)
+    ] = DigestPolicy()
 
     def every_place(self) -> list[AlertPolicy | Route | Fallback]:
         """Return everything that names a place: the default, the routes, the fallback."""

@@ -126,4 +126,7 @@ def _named(value: object) -> object:
     return {"previous": True} if value == "previous" else value
 
 
-DeclaredBaseline = Annotated[BaselineSpec, BeforeValidator(_named)]
+DeclaredBaseline = Annotated[
+    BaselineSpec,
+    BeforeValidator(_named, json_schema_input_type=Literal["previous"] | BaselineSpec),
+]

@@ -141,7 +141,9 @@ def _one_or_more(value: object) -> object:
 class Fairness(Declared):
     """Slices whose rates are compared with those of a reference group."""
 
-    slices: Annotated[Names, BeforeValidator(_one_or_more)]
+    slices: Annotated[
+        Names, BeforeValidator(_one_or_more, json_schema_input_type=str | tuple[str, ...])
+    ]
     reference: dict[str, str] | None = None
 
 
@@ -160,7 +162,10 @@ def _slice_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else as_tuple(value)
 
 
-SliceKey = Annotated[tuple[str, ...], BeforeValidator(_slice_tuple)]
+SliceKey = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_slice_tuple, json_schema_input_type=str | tuple[str, ...]),
+]
 
 
 Key = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=2)]

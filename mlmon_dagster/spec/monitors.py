@@ -124,7 +124,10 @@ class Multivariate(Declared):
         return self
 
 
-DeclaredMultivariate = Annotated[Multivariate | None, BeforeValidator(switched)]
+DeclaredMultivariate = Annotated[
+    Multivariate | None,
+    BeforeValidator(switched, json_schema_input_type=Multivariate | bool | None),
+]
 
 
 class Attribution(Declared):
@@ -148,7 +151,9 @@ def _pattern(value: object) -> object:
     return value
 
 
-DeclaredAttribution = Annotated[Attribution | None, BeforeValidator(switched)]
+DeclaredAttribution = Annotated[
+    Attribution | None, BeforeValidator(switched, json_schema_input_type=Attribution | bool | None)
+]
 
 
 ShapColumns = Annotated[
@@ -217,6 +222,7 @@ def _known_metric(metric: str) -> str:
     return metric
 
 
+Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=float | str)]
 PerformanceMetric = Annotated[
     str, AfterValidator(_known_metric), WithJsonSchema({"enum": list(METRICS)})
 ]
@@ -271,7 +277,11 @@ class DriftMonitor(_Monitor):
     baseline: DeclaredBaseline | None = None
     method: DriftMethod = "psi"
     also: Annotated[tuple[DriftMethod, ...], BeforeValidator(as_tuple)] = ()
-    above: float = Field(default=0.1, gt=0)
+    above: Annotated[
+        float,
+        Field(gt=0),
+        WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": "auto"}]}),
+    ] = 0.1
     auto: bool = False
     error_at: float | None = None
     q: float = Field(default=0.01, gt=0, lt=1)
@@ -313,12 +323,12 @@ class PerformanceMonitor(_Monitor):
     metric: PerformanceMetric = "roc_auc"
     windows: WindowCount = KOfN(2, 3)
     drop: float | None = Field(default=None, gt=0)
-    change: Annotated[float, BeforeValidator(_share), Field(gt=0)] | None = None
+    change: Annotated[Share, Field(gt=0)] | None = None
     shift: float | None = Field(default=None, gt=0)
     over: int = Field(default=5, ge=1, le=60)
     above: float | None = None
     below: float | None = None
-    error_at: Annotated[float, BeforeValidator(_share)] | None = None
+    error_at: Share | None = None
     slices: bool = False
 
     @model_validator(mode="after")
@@ -481,12 +491,25 @@ class Monitors(Declared):
     freshness: FreshnessMonitor = FreshnessMonitor()
     quality: QualityMonitor = QualityMonitor()
     drift: DriftMonitor = DriftMonitor()
-    performance: Annotated[tuple[PerformanceMonitor, ...], BeforeValidator(_listed)] = (
-        PerformanceMonitor(drop=0.05),
-    )
-    estimated_performance: Annotated[tuple[EstimateMonitor, ...], BeforeValidator(_listed)] = ()
+    performance: Annotated[
+        tuple[PerformanceMonitor, ...],
+        BeforeValidator(
+            _listed, json_schema_input_type=PerformanceMonitor | tuple[PerformanceMonitor, ...]
+        ),
+    ] = (PerformanceMonitor(drop=0.05),)
+    estimated_performance: Annotated[
+        tuple[EstimateMonitor, ...],
+        BeforeValidator(
+            _listed, json_schema_input_type=EstimateMonitor | tuple[EstimateMonitor, ...]
+        ),
+    ] = ()
     service: ServiceMonitor = ServiceMonitor()
-    business: Annotated[tuple[BusinessMonitor, ...], BeforeValidator(_listed)] = ()
+    business: Annotated[
+        tuple[BusinessMonitor, ...],
+        BeforeValidator(
+            _listed, json_schema_input_type=BusinessMonitor | tuple[BusinessMonitor, ...]
+        ),
+    ] = ()
     versions: VersionsMonitor = VersionsMonitor()
 
     def each(self) -> Iterator[tuple[tuple[str | int, ...], _Monitor]]:

@@ -26,7 +26,7 @@ RESERVED_COLUMNS = frozenset(
     }
 )  # fmt: skip
 # Names of asset groups that are not models'.
-RESERVED_MODELS = frozenset({"overview", "default", ALL})
+RESERVED_MODELS = frozenset({"mlmon", "default", ALL})
 _MODEL = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _FEATURE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 # Dagster's own rule for e-mail owners.

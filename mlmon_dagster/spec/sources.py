@@ -87,7 +87,10 @@ class Cursor(Declared):
 
     column: str
     kind: CursorKind
-    lookback: Annotated[dt.timedelta | int | None, BeforeValidator(lambda v: _lookback(v))] = None
+    lookback: Annotated[
+        dt.timedelta | int | None,
+        BeforeValidator(lambda v: _lookback(v), json_schema_input_type=str | int | None),
+    ] = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

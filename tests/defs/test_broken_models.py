@@ -42,7 +42,7 @@ def messages(world: World, about: str) -> list[str]:
 def dispatch(world: World) -> None:
     """Let the dispatcher look, ten minutes later than before."""
     world.clock.moment += dt.timedelta(minutes=10)
-    world.requests("alert_dispatcher")
+    world.requests("mlmon_alert_dispatcher")
 
 
 def test_of_two_models_one_broken_the_other_works_and_the_broken_one_is_told_once(
@@ -76,7 +76,7 @@ def test_of_two_models_one_broken_the_other_works_and_the_broken_one_is_told_onc
         assert [record.status.value for record in history] == ["FAILED"]
         overview = world.launcher.run({}, world.launcher.overview_keys)
         assert overview.is_success
-        event = world.instance.get_latest_materialization_event(dg.AssetKey(["overview"]))
+        event = world.instance.get_latest_materialization_event(dg.AssetKey(["mlmon", "overview"]))
         assert event is not None
         assert event.asset_materialization is not None
         assert "BROKEN" in str(event.asset_materialization.metadata["status"].value)
@@ -126,9 +126,9 @@ def test_a_model_that_dagster_does_not_know_yet_waits_for_the_reload(own_fortnig
     land_days(world.folder, NEXT)
     definitions = world.launcher.definitions
     context = dg.build_sensor_context(
-        instance=world.instance, definitions=definitions, sensor_name="planner"
+        instance=world.instance, definitions=definitions, sensor_name="mlmon_planner"
     )
-    tick = definitions.resolve_sensor_def("planner").evaluate_tick(context)
+    tick = definitions.resolve_sensor_def("mlmon_planner").evaluate_tick(context)
 
     assert not tick.run_requests
     assert "churn, second: declared anew or with other windows" in (tick.skip_message or "")

@@ -105,11 +105,11 @@ def test_every_asset_says_what_it_is_and_whose(project: Project) -> None:
     definitions = build_definitions([spec_of()], project)
     for spec in definitions.resolve_all_asset_specs():
         assert len(spec.description or "") > 20, spec.key
-        assert spec.owners == ["team:growth", "oncall@example.com"] or len(spec.key.path) == 1
+        assert spec.owners == ["team:growth", "oncall@example.com"] or spec.key.path[0] == "mlmon"
         assert spec.kinds, spec.key
         assert spec.tags, spec.key
-        assert spec.group_name == (MODEL if len(spec.key.path) > 1 else "overview")
-    overview = definitions.resolve_asset_graph().get(dg.AssetKey("overview"))
+        assert spec.group_name == spec.key.path[0]
+    overview = definitions.resolve_asset_graph().get(dg.AssetKey(["mlmon", "overview"]))
     assert set(overview.owners) == {"team:growth", "oncall@example.com"}
 
 
@@ -141,10 +141,10 @@ def test_all_partitioned_assets_of_a_model_can_be_computed_in_one_run(project: P
 def test_the_sensors_and_schedules_run_without_being_switched_on(project: Project) -> None:
     definitions = build_definitions([spec_of()], project)
     sensors = {sensor.name: sensor.default_status for sensor in definitions.sensors or ()}
-    assert set(sensors) == {"planner", "alert_dispatcher"}
+    assert set(sensors) == {"mlmon_planner", "mlmon_alert_dispatcher"}
     assert set(sensors.values()) == {dg.DefaultSensorStatus.RUNNING}
     [schedule, upkeep] = definitions.schedules or ()
-    assert upkeep.name == "daily_maintenance"
+    assert upkeep.name == "mlmon_daily_maintenance"
     assert isinstance(schedule, dg.ScheduleDefinition)
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
 
@@ -170,9 +170,9 @@ def test_models_of_several_cadences_have_one_schedule_each(project: Project) -> 
     models = [spec_of("a"), spec_of("b", granularity="week"), spec_of("c", granularity="week")]
     schedules = build_definitions(models, project).schedules or ()
     assert sorted(schedule.name for schedule in schedules) == [
-        "daily_maintenance",
-        "newest_day",
-        "newest_week",
+        "mlmon_daily_maintenance",
+        "mlmon_newest_day",
+        "mlmon_newest_week",
     ]
 
 
@@ -252,9 +252,9 @@ def test_components_of_one_project_share_one_planner(
         with sandbox.build_all_defs() as definitions:
             dg.Definitions.validate_loadable(definitions)
             names = sorted(sensor.name for sensor in definitions.sensors or ())
-            assert names == ["alert_dispatcher", "planner"]
+            assert names == ["mlmon_alert_dispatcher", "mlmon_planner"]
             graph = definitions.resolve_asset_graph()
-            overview = graph.get(dg.AssetKey("overview"))
+            overview = graph.get(dg.AssetKey(["mlmon", "overview"]))
             assert {key.path[0] for key in overview.parent_keys} == {"fraud", "churn", "credit"}
 
 

@@ -150,7 +150,7 @@ def add_tick(
     )
     data = TickData(
         instigator_origin_id=state.instigator_origin_id,
-        instigator_name="planner",
+        instigator_name="mlmon_planner",
         instigator_type=InstigatorType.SENSOR,
         status=status,
         timestamp=when,
@@ -164,7 +164,7 @@ def test_a_sensor_that_fails_twice_in_a_row_is_told_until_it_ticks_again(
     project: Project, instance: dg.DagsterInstance
 ) -> None:
     location = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="m"))
-    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "r"), "planner")
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "r"), "mlmon_planner")
     state = InstigatorState(
         origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING, SensorInstigatorData()
     )

@@ -275,7 +275,7 @@ def test_a_tick_without_time_left_hands_on_the_models_it_did_not_reach(
     with opened(folder) as world:
         world.requests()  # the copied files are others than the originals
         monkeypatch.setattr(sensors, "TICK_SECONDS", 0.0)
-        sensor = world.launcher.definitions.resolve_sensor_def("planner")
+        sensor = world.launcher.definitions.resolve_sensor_def("mlmon_planner")
 
         def known() -> dict[str, int]:
             engine = world.project.store.state
@@ -290,7 +290,7 @@ def test_a_tick_without_time_left_hands_on_the_models_it_did_not_reach(
             context = dg.build_sensor_context(
                 instance=world.instance,
                 definitions=world.launcher.definitions,
-                sensor_name="planner",
+                sensor_name="mlmon_planner",
                 cursor=cursor,
             )
             sensor.evaluate_tick(context)
@@ -358,7 +358,7 @@ def test_taking_in_files_is_on_the_event_log_in_the_ui(own_fortnight: World) -> 
 
 def test_the_schedule_requests_the_newest_complete_window(own_fortnight: World) -> None:
     definitions = own_fortnight.launcher.definitions
-    schedule = definitions.resolve_schedule_def("newest_day")
+    schedule = definitions.resolve_schedule_def("mlmon_newest_day")
     context = dg.build_schedule_context(
         instance=own_fortnight.instance,
         scheduled_execution_time=NOW,

@@ -52,9 +52,9 @@ def test_upkeep_is_an_asset_that_says_what_it_did(own_fortnight: World) -> None:
     result = dg.materialize(
         [world.launcher.definitions.get_assets_def(MAINTENANCE_KEY)],
         instance=world.instance,
-        run_config={"ops": {"maintenance": {"config": {"dry_run": True}}}},
+        run_config={"ops": {"mlmon__maintenance": {"config": {"dry_run": True}}}},
     )
     assert result.success
-    metadata = result.asset_materializations_for_node("maintenance")[0].metadata
+    metadata = result.asset_materializations_for_node("mlmon__maintenance")[0].metadata
     assert metadata["dry run"].value in (True, "True", 1)
     assert (metadata["rows"].value, metadata["files"].value) == (0, 0)

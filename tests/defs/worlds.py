@@ -72,7 +72,7 @@ class World:
         wanted = assets or windowed_of(self.spec)
         return self.launcher.materialize(self.spec, wanted, windows_of_days(self.spec, days))
 
-    def requests(self, sensor: str = "planner") -> Sequence[dg.RunRequest]:
+    def requests(self, sensor: str = "mlmon_planner") -> Sequence[dg.RunRequest]:
         """Evaluate a sensor once, as the daemon does."""
         definitions = self.launcher.definitions
         context = dg.build_sensor_context(

@@ -82,7 +82,7 @@ def soak(folder: Path, minutes: float, rate: float, n_models: int) -> int:
         Row("files written", (f"{len(stream.written):,}",)),
         Row("files taken in by the end", (f"{len(stream.written) - len(left):,}",)),
         *_about_left(left, rate),
-        *_about_ticks(ticks_of(folder, "planner", began, ended)),
+        *_about_ticks(ticks_of(folder, "mlmon_planner", began, ended)),
         *_about_rows(project, stream, rest.returncode),
         *_about_memory(samples, began, ended),
         *_about_cpu(samples, began, ended),
@@ -114,7 +114,7 @@ def _wait_for_ticks(folder: Path) -> None:
     """Wait until the planner has ticked once, so that starting up is no part of the soak."""
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
-        done = ticks_of(folder, "planner", 0, time.time())
+        done = ticks_of(folder, "mlmon_planner", 0, time.time())
         if done.seconds:
             return
         time.sleep(2)

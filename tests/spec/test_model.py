@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import subprocess
 import sys
 from typing import Any
 
 import dagster as dg
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,7 +52,7 @@ def test_the_defaults_watch_everything() -> None:
         ({"model": "churn-v2"}, "for instance churn_v2"),
         ({"model": "2churn"}, "for instance model_2churn"),
         ({"model": "x" * 64}, "at most 63"),
-        ({"model": "overview"}, "taken by the tool itself"),
+        ({"model": "mlmon"}, "taken by the tool itself"),
         ({"model": "a/../b"}, "cannot name a model"),
         ({"task": "regression"}, "columns.score: a regression has no score"),
         ({"task": "ranking"}, "a ranking model needs columns.group"),
@@ -274,3 +276,21 @@ def test_reading_specs_needs_neither_pandas_nor_dagster() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        {"slices": ["plan", ["plan", "country"]]},
+        {"baseline": "previous"},
+        {"fairness": {"slices": "plan"}},
+        {"alerts": {"digest": "daily", "email": {"to": "ml@example.com"}}},
+        {"alerts": {"digest": False, "routes": [{"family": "drift", "severity": "ERROR"}]}},
+        {"monitors": {"drift": {"above": "auto", "multivariate": True, "attribution": False}}},
+        {"monitors": {"performance": {"metric": "f1", "change": "5%", "windows": "2 of 3"}}},
+    ],
+)
+def test_the_json_schema_takes_what_may_be_written_short(short: dict[str, object]) -> None:
+    """Editors and ``dg check yaml`` go by it."""
+    declared = json.loads(json.dumps(mapping(**short), default=str))
+    jsonschema.validate(declared, ModelSpec.model_json_schema())
