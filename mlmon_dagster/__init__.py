@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlmon_dagster.defs.build import MonitoredModel, MonitoredModels, build_definitions
+    from mlmon_dagster.defs.resource import MonitoringResource, mlmon_checks
     from mlmon_dagster.errors import MlmonError
     from mlmon_dagster.logger import PredictionLogger
     from mlmon_dagster.notebook import Monitoring, open
@@ -24,10 +25,12 @@ __all__ = [
     "MonitoredModel",
     "MonitoredModels",
     "Monitoring",
+    "MonitoringResource",
     "PredictionLogger",
     "build_definitions",
     "load_model",
     "load_models",
+    "mlmon_checks",
     "open",
     "open_store",
 ]
@@ -38,10 +41,12 @@ _HOMES = {
     "MonitoredModel": "defs.build",
     "MonitoredModels": "defs.build",
     "Monitoring": "notebook",
+    "MonitoringResource": "defs.resource",
     "PredictionLogger": "logger",
     "build_definitions": "defs.build",
     "load_model": "spec",
     "load_models": "spec",
+    "mlmon_checks": "defs.resource",
     "open": "notebook",
     "open_store": "store",
 }

@@ -26,6 +26,7 @@ from mlmon_dagster.pipeline.asked import (
 from mlmon_dagster.project import Project, project_from_environment
 from mlmon_dagster.spec import (
     Granularity,
+    Models,
     ModelSpec,
     Window,
     parse_predicate,
@@ -89,8 +90,15 @@ class Monitoring:
     Days are those of a model's zone, both ends included, as ``2013-04-01`` or dates.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, models: Models | None = None) -> None:
+        """Open a project for reading.
+
+        Args:
+            project: The project.
+            models: Its models, if they are not those of its folder.
+        """
         self.project = project
+        self._models = models
 
     @property
     def models(self) -> list[str]:
@@ -99,7 +107,10 @@ class Monitoring:
 
     @property
     def _specs(self) -> Sequence[ModelSpec]:
-        return read_models(self.project.models_folder, self.project.now()).specs
+        return self._read().specs
+
+    def _read(self) -> Models:
+        return self._models or read_models(self.project.models_folder, self.project.now())
 
     def spec(self, model: str) -> ModelSpec:
         """Return what a model declares.
@@ -107,7 +118,7 @@ class Monitoring:
         Raises:
             ConfigError: If there is no such model, or its file does not load.
         """
-        found = read_models(self.project.models_folder, self.project.now())
+        found = self._read()
         for spec in found.specs:
             if spec.model == model:
                 return spec

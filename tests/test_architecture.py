@@ -38,7 +38,7 @@ ALLOWED["project"] = {"errors", "spec", "store"}
 LOWER = set(ALLOWED)
 ALLOWED |= {
     "pipeline": LOWER,
-    "defs": LOWER | {"pipeline"},
+    "defs": LOWER | {"pipeline", "notebook"},
     "drill": LOWER | {"pipeline", "defs"},
     "notebook": LOWER | {"pipeline"},
     "definitions": LOWER | {"defs"},

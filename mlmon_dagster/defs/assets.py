@@ -5,7 +5,7 @@ Every body hands the run's windows to one function and reports numbers.
 
 import base64
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -35,6 +35,7 @@ from mlmon_dagster.spec import (
     window_from_key,
 )
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state import state_marks
 from mlmon_dagster.store.state.state_marks import check_declared
 
@@ -65,7 +66,7 @@ NOT_LOADED_YET = (
 def model_assets(project: Project, spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return the assets of one model, in lineage order."""
     return [
-        _landing(spec),
+        *_landing(spec),
         _event_log(project, spec),
         _baseline(project, spec),
         *(
@@ -98,9 +99,13 @@ def _with_rows(project: Project, spec: ModelSpec, windows: Sequence[Window]) -> 
     return [window for window in windows if mark is None or window.start >= mark]
 
 
-def _landing(spec: ModelSpec) -> dg.AssetSpec:
-    labels = [s.label for s in (spec.source.predictions, spec.source.actuals) if s is not None]
-    return dg.AssetSpec(
+def _landing(spec: ModelSpec) -> Iterator[dg.AssetSpec]:
+    """Yield what stands for the streams of which no asset is named that writes them."""
+    named = spec.source.assets()
+    labels = [s.label for name, s in spec.source if s is not None and name not in named]
+    if not labels:
+        return
+    yield dg.AssetSpec(
         asset_key(spec, "landing"),
         group_name=spec.model,
         description="What the serving system leaves for us: " + ", ".join(labels),
@@ -110,12 +115,49 @@ def _landing(spec: ModelSpec) -> dg.AssetSpec:
     )
 
 
+def _parents(spec: ModelSpec, info: AssetInfo) -> list[dg.AssetKey]:
+    """Return what an asset of a model is computed from: ours, and those of the user's project."""
+    missing = {other.name for other in BY_NAME.values()} - {mine.name for mine in assets_of(spec)}
+    if not list(_landing(spec)):
+        missing.add("landing")
+    theirs = {
+        "event_log": list(dict.fromkeys(spec.source.assets().values())),
+        "baseline": [spec.baseline.asset] if spec.baseline.asset else [],
+    }.get(info.name, [])
+    return [
+        *(dg.AssetKey.from_user_string(key) for key in theirs),
+        *(asset_key(spec, dep) for dep in info.deps if dep not in missing),
+    ]
+
+
+def written_by(
+    instance: dg.DagsterInstance, specs: Sequence[ModelSpec]
+) -> dict[str, dict[Stream, dt.datetime]]:
+    """Return when the assets that write the streams were last materialized, by model and stream.
+
+    One query for all models; none if no model names an asset.
+    """
+    named = {spec.model: spec.source.assets() for spec in specs}
+    keys = {key: dg.AssetKey.from_user_string(key) for s in named.values() for key in s.values()}
+    if not keys:
+        return {}
+    newest: dict[str, dt.datetime] = {}
+    for record in instance.get_asset_records(list(keys.values())):
+        entry = record.asset_entry.last_materialization_record
+        if entry is not None:
+            name = record.asset_entry.asset_key.to_user_string()
+            newest[name] = dt.datetime.fromtimestamp(entry.timestamp, dt.UTC)
+    return {
+        model: {stream: newest[key] for stream, key in streams.items() if key in newest}
+        for model, streams in named.items()
+    }
+
+
 def _asset(spec: ModelSpec, info: AssetInfo, **more: Any) -> AssetDecorator:
     """Return the decorator that makes a function this asset of the model."""
-    missing = {other.name for other in BY_NAME.values()} - {mine.name for mine in assets_of(spec)}
     options: dict[str, Any] = {
         "key": asset_key(spec, info.name),
-        "deps": [asset_key(spec, dep) for dep in info.deps if dep not in missing],
+        "deps": _parents(spec, info),
         "group_name": spec.model,
         "description": info.description,
         "owners": list(spec.owners),
@@ -132,7 +174,8 @@ def _event_log(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
     def event_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         work = work_of(project, spec, context)
         with computing.running():
-            report = ingest(work, context.log.info)
+            written = written_by(context.instance, [spec]).get(spec.model)
+            report = ingest(work, context.log.info, written_by=written)
             judge_quarantined(work)
             numbers = {**ingest_numbers(report), **table_sizes(work)}
             numbers |= schema_changes_now(work)

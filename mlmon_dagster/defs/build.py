@@ -17,6 +17,7 @@ from mlmon_dagster.defs.assets import (
 )
 from mlmon_dagster.defs.checks import model_checks
 from mlmon_dagster.defs.delivery import delivery_check
+from mlmon_dagster.defs.resource import declare
 from mlmon_dagster.defs.scaffolder import FolderScaffolder, ModelScaffolder
 from mlmon_dagster.defs.sensors import (
     cadence_schedules,
@@ -79,6 +80,7 @@ def model_definitions(project: Project, spec: ModelSpec) -> dg.Definitions:
         ConfigError: If the model has more hourly windows than Dagster copes with.
     """
     check_window_count(spec.time, project.now())
+    declare(project, spec)
     with warnings.catch_warnings():
         # Partitioned checks are a preview in Dagster; its notice once per check helps nobody.
         warnings.simplefilter("ignore", dg.PreviewWarning)

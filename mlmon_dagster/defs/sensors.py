@@ -14,6 +14,7 @@ from mlmon_dagster.defs.checks import evaluation
 from mlmon_dagster.defs.delivery import report_delivery
 from mlmon_dagster.defs.instance import MODEL_TAG, models_in_flight
 from mlmon_dagster.defs.metadata import safe_metadata, table
+from mlmon_dagster.defs.resource import report_on_assets
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, note_backlog
 from mlmon_dagster.pipeline.judge import judge, judge_quarantined
@@ -22,6 +23,7 @@ from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Granularity, Models, ModelSpec, complete_windows, production_end
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.writer_lock import BusyError
@@ -60,7 +62,7 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
         declared = models.again(project.now())
         waiting = [s.model for s in declared.specs if known.get(s.model) != s.time]
         ready = [s for s in declared.specs if s.model not in waiting]
-        tick = Tick.begin(project, context)
+        tick = Tick.begin(project, context, ready)
         for n, spec in enumerate(beginning_with(context.cursor, ready)):
             if n and tick.seconds_left() <= 0:
                 context.update_cursor(spec.model)
@@ -94,6 +96,7 @@ class Tick:
         ends: When it has to come to an end, on the monotonic clock.
         busy: Models of which a run is going on.
         backlogs: What the tick before left of the landing files, by model and stream.
+        written: When the assets that write the streams were last materialized, likewise.
     """
 
     project: Project
@@ -101,13 +104,18 @@ class Tick:
     ends: float
     busy: Set[str]
     backlogs: Mapping[str, Mapping[str, Backlog]]
+    written: Mapping[str, Mapping[Stream, dt.datetime]]
 
     @classmethod
-    def begin(cls, project: Project, context: dg.SensorEvaluationContext) -> Self:
+    def begin(
+        cls, project: Project, context: dg.SensorEvaluationContext, specs: Sequence[ModelSpec]
+    ) -> Self:
         """Look up what all models need to know, with one query each."""
         ends = time.monotonic() + TICK_SECONDS
         busy = models_in_flight(context.instance)
-        return cls(project, context, ends, busy, manifest.load_backlogs(project.store.state))
+        backlogs = manifest.load_backlogs(project.store.state)
+        written = assets.written_by(context.instance, specs)
+        return cls(project, context, ends, busy, backlogs, written)
 
     def seconds_left(self) -> float:
         """Return how much time is left for taking in files."""
@@ -133,6 +141,7 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> list[dg.RunReques
             max_bytes=LARGE_FILE,
             time_is_up=lambda: time.monotonic() >= ends,
             wait_seconds=0,
+            written_by=tick.written.get(spec.model),
         )
     except BusyError as error:
         tick.context.log.info(str(error))
@@ -228,6 +237,7 @@ def dispatcher_sensor(project: Project, models: Models) -> dg.SensorDefinition:
         summary = delivery.dispatch_alerts(
             project, declared.specs, context.instance, now, declared.broken
         )
+        report_on_assets(context.instance, context.repository_def, project)
         context.update_cursor(
             report_delivery(context.instance, project, declared.specs, context.cursor)
         )

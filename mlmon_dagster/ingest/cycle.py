@@ -6,7 +6,7 @@ A file that is refused, or that the program fails on, never stops another.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,6 +56,7 @@ def ingest_new(
     variables: Variables | None = None,
     wait_seconds: float = 600,
     retry: bool = False,
+    written_by: Mapping[Stream, dt.datetime] | None = None,
 ) -> IngestReport:
     """Ingest the new and complete landing files of a model, and the new rows of its tables.
 
@@ -75,6 +76,8 @@ def ingest_new(
         variables: Looks up the environment variables that hold the URLs of source databases.
         wait_seconds: How long to wait for another ingest of the model.
         retry: Read all again that was refused, even if the spec is what it was.
+        written_by: When whatever writes a stream last said that it was done, if it says so: its
+            files that have not changed since need not settle.
 
     Returns:
         What became of each file, and the windows to compute again.
@@ -94,7 +97,9 @@ def ingest_new(
             lease.check()  # before each batch
             (on_progress or _silent)(text)
 
-        ingest = _Ingest(store, spec, project, now, run_id, progress, known, time_is_up)
+        ingest = _Ingest(
+            store, spec, project, now, run_id, progress, known, time_is_up, written_by or {}
+        )
         return ingest.run(max_files, max_bytes, retry=retry)
 
 
@@ -116,6 +121,7 @@ class _Ingest:
     on_progress: Progress
     variables: Variables
     time_is_up: TimeIsUp | None
+    written_by: Mapping[Stream, dt.datetime]
     reports: list[FileReport] = field(default_factory=list)
     unsettled: list[Candidate] = field(default_factory=list)  # they were thought complete
     windows: set[Window] = field(default_factory=set)
@@ -127,8 +133,9 @@ class _Ingest:
         self.refusals = Refusals(self.store, self.spec, self.now, self.run_id)
         again = self._reopen(retry)
         work = find_work(
-            self.store, self.spec, self.project, self.now, max_files, self.variables, again
-        )
+            self.store, self.spec, self.project, self.now, max_files, self.variables, again,
+            self.written_by,
+        )  # fmt: skip
         looked_at = dt.datetime.now(dt.UTC)  # ages of files are of the real clock
         self.reports += work.reports
         self.n_total = len(work.queue)

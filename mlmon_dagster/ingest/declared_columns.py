@@ -68,7 +68,7 @@ def reading_of(spec: ModelSpec, stream: Stream) -> str:
     With the same digest, the same file is refused for the same reasons.
     """
     source = spec.source.predictions if stream == "predictions" else spec.source.actuals
-    said = source.model_dump(mode="json", exclude={"path", "settle"}) if source else None
+    said = source.model_dump(mode="json", exclude={"path", "settle", "asset"}) if source else None
     time = spec.time.model_dump(mode="json", include={"zone", "start", "naive", "skew_tolerance"})
     parts = (spec.task, columns_of(spec, stream), spec.columns.id_parts, said, time)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -56,6 +56,7 @@ def list_landing(
     stream: Stream,
     known: Mapping[str, Look],
     storage_options: Mapping[str, str] | None = None,
+    written_by: dt.datetime | None = None,
 ) -> Listing:
     """List the files of a stream's glob that are not known.
 
@@ -65,13 +66,15 @@ def list_landing(
         stream: The stream's name.
         known: (size, mtime_ns, mark) by name of the files that need no second look.
         storage_options: How to reach object storage, if that is where the source is.
+        written_by: When whatever writes the files last said that it was done; what has not changed
+            since is complete.
 
     Raises:
         ConfigError: If the glob is absolute or climbs out of the project folder.
         StoreError: If object storage cannot be listed.
     """
     if "://" in source.path:
-        return list_objects(source, stream, known, storage_options or {})
+        return list_objects(source, stream, known, storage_options or {}, written_by)
     root = project.resolve()
     ready: list[Candidate] = []
     waiting: list[Candidate] = []
@@ -83,7 +86,7 @@ def list_landing(
         if problem or info is None:
             skipped.append((name, problem))
         elif known.get(name) != (info.st_size, info.st_mtime_ns, mark_of(info)):
-            candidate = _candidate(stream, path, name, info)
+            candidate = _candidate(stream, path, name, info, _nanoseconds(written_by))
             settled = candidate.has_marker or candidate.age >= source.settle.total_seconds()
             (ready if settled else waiting).append(candidate)
     return Listing(oldest_first(ready), oldest_first(waiting), tuple(skipped))
@@ -122,11 +125,18 @@ def _inspect(root: Path, path: Path, inside: dict[Path, bool]) -> tuple[str, os.
     return "", info
 
 
-def _candidate(stream: Stream, path: Path, name: str, info: os.stat_result) -> Candidate:
+def _nanoseconds(moment: dt.datetime | None) -> int:
+    return round(moment.timestamp() * 1e9) if moment else -1
+
+
+def _candidate(
+    stream: Stream, path: Path, name: str, info: os.stat_result, written_by_ns: int
+) -> Candidate:
     # A file moved in from a machine with a fast clock is as old as its arrival here.
     changed_ns = min(info.st_mtime_ns, info.st_ctime_ns)
     age = time.time() - changed_ns / 1e9
-    marked = _has_marker(path, info.st_mtime_ns)
+    is_written = max(info.st_mtime_ns, info.st_ctime_ns) <= written_by_ns
+    marked = is_written or _has_marker(path, info.st_mtime_ns)
     return Candidate(stream, path, name, info.st_size, info.st_mtime_ns, age, marked, mark_of(info))
 
 
@@ -152,6 +162,7 @@ def list_objects(
     stream: Stream,
     known: Mapping[str, Look],
     storage_options: Mapping[str, str],
+    written_by: dt.datetime | None = None,
 ) -> Listing:
     """List the objects of a stream's glob that are not known.
 
@@ -162,6 +173,7 @@ def list_objects(
         stream: The stream's name.
         known: (size, mtime_ns, mark) by name of the objects that need no second look.
         storage_options: How to reach the storage.
+        written_by: What has not changed since is complete.
 
     Raises:
         ConfigError: If the glob names no bucket.
@@ -172,6 +184,7 @@ def list_objects(
     folder, pattern = _split(source.path)
     place = ObjectPlace(folder, storage_options)
     settle = source.settle.total_seconds() if "settle" in source.model_fields_set else 0.0
+    written_by_ns = _nanoseconds(written_by)
     ready: list[Candidate] = []
     waiting: list[Candidate] = []
     for found in listed(place):
@@ -183,10 +196,10 @@ def list_objects(
             continue
         candidate = Candidate(
             stream, place / found.key, name, found.size, found.mtime_ns,
-            age=time.time() - found.mtime_ns / 1e9, has_marker=not settle, mark=mark,
-            etag=found.etag,
+            age=time.time() - found.mtime_ns / 1e9,
+            has_marker=not settle or found.mtime_ns <= written_by_ns, mark=mark, etag=found.etag,
         )  # fmt: skip
-        (ready if candidate.age >= settle or not settle else waiting).append(candidate)
+        (ready if candidate.age >= settle or candidate.has_marker else waiting).append(candidate)
     return Listing(oldest_first(ready), oldest_first(waiting))
 
 

@@ -9,7 +9,7 @@ crash repeats the same reading, and the log knows it by that moment.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,7 @@ def find_work(
     max_files: int | None,
     variables: Variables,
     again: Sequence[Queued] = (),
+    written_by: Mapping[Stream, dt.datetime] | None = None,
 ) -> Work:
     """List what is to be ingested.
 
@@ -136,7 +137,9 @@ def find_work(
         source = source_of(spec, stream)
         if isinstance(source, SqlSource):
             reports += poll_table(store, spec, stream, source, variables, now)
-        found, told, unsettled = _stream_work(store, spec, stream, project, now)
+        found, told, unsettled = _stream_work(
+            store, spec, stream, project, now, (written_by or {}).get(stream)
+        )
         queue += found
         reports += told
         waiting += unsettled
@@ -147,7 +150,12 @@ def find_work(
 
 
 def _stream_work(
-    store: Store, spec: ModelSpec, stream: Stream, project: Path, now: dt.datetime
+    store: Store,
+    spec: ModelSpec,
+    stream: Stream,
+    project: Path,
+    now: dt.datetime,
+    written_by: dt.datetime | None,
 ) -> tuple[list[Queued], list[FileReport], tuple[Candidate, ...]]:
     unfinished = {
         row["sha256"]: row
@@ -161,7 +169,7 @@ def _stream_work(
     }
     source = source_of(spec, stream)
     listing = (
-        list_landing(project, source, stream, known, store.storage_options)
+        list_landing(project, source, stream, known, store.storage_options, written_by)
         if isinstance(source, FileSource)
         else Listing()
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.pipeline.work import Numbers, Work
 from mlmon_dagster.project import Project
+from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state import model_history
 from mlmon_dagster.store.state.manifest import Backlog
 
@@ -21,6 +22,7 @@ def ingest(
     max_bytes: int | None = None,
     time_is_up: Callable[[], bool] | None = None,
     wait_seconds: float = 600,
+    written_by: Mapping[Stream, dt.datetime] | None = None,
 ) -> IngestReport:
     """Take in the landing files that are new, as many as there is time for."""
     from mlmon_dagster.ingest import ingest_new
@@ -36,6 +38,7 @@ def ingest(
         on_progress=on_progress,
         variables=work.project.variables,
         wait_seconds=wait_seconds,
+        written_by=written_by,
     )
     if work.spec.has_actuals and any(file.status == "done" for file in report.files):
         from mlmon_dagster.store.upkeep.maintenance import settle_unmatched

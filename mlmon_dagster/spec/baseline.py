@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mlmon_dagster.spec.scalars import Declared, Duration, format_duration
+from mlmon_dagster.spec.scalars import AssetName, Declared, Duration, format_duration
 
 DatasetName = Literal["production", "training", "validation", "shadow", "canary"]
 BaselineKind = Literal["dataset", "moving", "previous", "same", "model_version"]
@@ -39,6 +39,7 @@ class BaselineSpec(Declared):
     same: Literal["weekday", "hour"] | None = None
     weeks: int = Field(default=4, ge=1, le=52)
     model_version: str | None = None
+    asset: AssetName | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -45,6 +45,7 @@ _JUDGED: Final = "windows judged from now on; earlier ones with `mlmon run MODEL
 _FILES: Final = "the next file or batch"
 _REFIT: Final = "the baseline is fitted again and every window with rows is computed again"
 _MATURITY: Final = "windows whose maturity changes by it are judged again"
+_LINEAGE: Final = "the lineage in Dagster's UI, from the next load on; nothing is computed again"
 _UPKEEP: Final = "the next daily upkeep"
 
 _OTHERWISE: Final = {  # keys that have rules of their own
@@ -84,6 +85,9 @@ RULES: Final[tuple[Rule, ...]] = (
          "outputs", "null_tokens", "epoch", "columns", "settle", "max_bad_rate", "max_bytes",
          "max_rows", "sql", "url_env", "cursor", "batch_rows"), "kept",
          "the next file or batch; content that was taken in once is not taken in again"),
+    Rule("source.predictions", ("asset",), "kept", _LINEAGE),
+    Rule("source.actuals", ("asset",), "kept", _LINEAGE),
+    Rule("baseline", ("asset",), "kept", _LINEAGE),
     Rule("source.actuals", ("path", "format", "delimiter", "quote", "header", "inputs", "outputs",
          "null_tokens", "epoch", "columns", "settle", "max_bad_rate", "max_bytes", "max_rows",
          "sql", "url_env", "cursor", "batch_rows"), "kept",

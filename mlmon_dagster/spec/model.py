@@ -124,9 +124,10 @@ class ModelSpec(Declaration):
             shap = shap_columns(self.columns.shap, self.features)
             self.__dict__["columns"] = self.columns.model_copy(update={"shap": shap})
         # Beside pydantic, so that a default still counts as not declared.
-        if "baseline" not in self.model_fields_set:
+        if "baseline" not in self.model_fields_set or self.baseline.model_fields_set == {"asset"}:
             has_dataset = self.columns.dataset is not None
-            self.__dict__["baseline"] = default_baseline(has_dataset, self.time.granularity)
+            found = default_baseline(has_dataset, self.time.granularity)
+            self.__dict__["baseline"] = found.model_copy(update={"asset": self.baseline.asset})
         monitors = self.monitors.model_copy()
         if "performance" not in self.monitors.model_fields_set:
             monitors.__dict__["performance"] = default_performance(self)

@@ -7,6 +7,7 @@ import re
 from typing import Annotated, NamedTuple
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,6 +18,7 @@ from pydantic import (
 MAX_HOURLY_WINDOWS = 25_000
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_ASSET = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([smhdw])")
 _LONGEST = dt.timedelta(days=3660)
 
@@ -101,6 +103,16 @@ def parse_date(value: object) -> object:
     return value
 
 
+def check_asset(key: str) -> str:
+    """Return the key of a Dagster asset as it is; refuse what cannot be one."""
+    if not _ASSET.fullmatch(key):
+        raise ValueError(
+            f"{shown(key)} is not the key of an asset, such as scored_customers or "
+            "warehouse/scored_customers"
+        )
+    return key
+
+
 def as_tuple(value: object) -> object:
     """Turn a list, as YAML and JSON give it, into the tuple that a frozen spec holds."""
     return tuple(value) if isinstance(value, list) else value
@@ -153,5 +165,6 @@ WindowCount = Annotated[
     PlainSerializer(lambda v: f"{v.k} of {v.n}", return_type=str),
     WithJsonSchema({"type": "string", "examples": ["2 of 3"]}),
 ]
+AssetName = Annotated[str, AfterValidator(check_asset)]
 Date = Annotated[dt.date, BeforeValidator(parse_date)]
 Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.scalars import (
+    AssetName,
     Declared,
     Duration,
     Names,
@@ -41,6 +42,7 @@ class FileSource(Declared):
     """Landing files of one stream: a glob under the project folder."""
 
     path: str
+    asset: AssetName | None = None
     format: FileFormat = "auto"
     delimiter: Sign = ","
     quote: Sign = '"'
@@ -121,6 +123,7 @@ class SqlSource(Declared):
 
     sql: str
     url_env: str
+    asset: AssetName | None = None
     cursor: Cursor
     batch_rows: int = Field(default=100_000, ge=1, le=5_000_000)
     null_tokens: Names = ()
@@ -201,6 +204,11 @@ class Sources(Declared):
 
     predictions: Source
     actuals: Source | None = None
+
+    def assets(self) -> dict[Stream, str]:
+        """Return the keys of the Dagster assets that write the streams, of those that name one."""
+        sources = zip(STREAMS, (self.predictions, self.actuals), strict=True)
+        return {stream: s.asset for stream, s in sources if s is not None and s.asset}
 
 
 def source_problems(

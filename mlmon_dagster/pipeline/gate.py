@@ -1,0 +1,126 @@
+"""An assertion on a model's state that other work depends on: promotion, roll-out, retraining."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.pipeline.judge import judge
+from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.project import Project
+from mlmon_dagster.spec import ModelSpec, complete_windows
+from mlmon_dagster.spec.names import did_you_mean
+from mlmon_dagster.store.state import window_state
+
+if TYPE_CHECKING:
+    from mlmon_dagster.report.summary import Standing
+
+LOOK_BACK = 40  # newest windows, as far as a standing looks back
+NOT_JUDGED = "-"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a gate found.
+
+    Attributes:
+        model: The model.
+        is_open: Whether what depends on it may go on.
+        status: The worst of the families: ERROR, WARN, NO_DATA or OK.
+        families: How each family judged the newest window that it could judge.
+        closed_by: Those that close it.
+    """
+
+    model: str
+    is_open: bool
+    status: str
+    families: tuple[Standing, ...]
+    closed_by: tuple[Standing, ...]
+
+    def text(self) -> str:
+        """Say in words what closes it, or what it was opened by."""
+        if self.closed_by:
+            said = "; ".join(_said(standing) for standing in self.closed_by)
+            return f"The gate of model {self.model} is closed: {said}"
+        said = "; ".join(_said(standing) for standing in self.families)
+        return f"The gate of model {self.model} is open: {said}"
+
+
+def _said(standing: Standing) -> str:
+    window = f" ({standing.window})" if standing.window else ""
+    status = "NO_DATA" if standing.status == NOT_JUDGED else standing.status
+    return f"{standing.family} is {status}{window}: {standing.text}"
+
+
+def gate_of(
+    project: Project,
+    spec: ModelSpec,
+    families: Sequence[str] = (),
+    *,
+    closed_at: Literal["WARN", "ERROR"] = "ERROR",
+    no_data: Literal["closed", "open"] = "closed",
+    run_id: str = "",
+) -> Gate:
+    """Return whether a model's state lets what depends on it go on.
+
+    Windows that are computed and not judged yet, as in the run that computes them, are judged
+    first. What was not judged is not healthy: it closes the gate unless that is asked for.
+
+    Args:
+        project: Where the store is.
+        spec: The model.
+        families: Families of monitors that count; all that the model can be judged by.
+        closed_at: The verdict that closes it: errors alone, or warnings too.
+        no_data: What becomes of it where a family has no verdict.
+        run_id: Who asks.
+
+    Raises:
+        ConfigError: If there is no such family.
+    """
+    from mlmon_dagster.report.summary import overall, standing_of
+
+    for family in families:
+        if family not in FAMILIES:
+            hint = did_you_mean(family, FAMILIES) or "."
+            known = ", ".join(FAMILIES)
+            raise ConfigError(f"'{family}' is not a family of monitors{hint} Known: {known}")
+    _judge_computed(project, spec, families or tuple(FAMILIES), run_id)
+    found = standing_of(project.store, spec, project.now())
+    counted = tuple(
+        standing
+        for standing in found
+        if (standing.family in families if families else standing.status != NOT_JUDGED)
+    )
+    failing = {"ERROR"} if closed_at == "ERROR" else {"ERROR", "WARN"}
+    if no_data == "closed":
+        failing |= {"NO_DATA", NOT_JUDGED}
+    closed_by = tuple(standing for standing in counted if standing.status in failing)
+    is_open = not closed_by and (bool(counted) or no_data == "open")
+    status = "NO_DATA" if not counted else overall(counted)
+    return Gate(spec.model, is_open, status, counted, closed_by)
+
+
+def _judge_computed(
+    project: Project, spec: ModelSpec, families: Sequence[str], run_id: str
+) -> None:
+    """Judge windows whose numbers are newer than their verdict."""
+    newest = complete_windows(spec.time, project.now())[-LOOK_BACK:]
+    if not newest:
+        return
+    states = window_state.load(project.store.state, spec.model, newest[0].start, newest[-1].end)
+    for name in families:
+        if name == "freshness" or not FAMILIES[name].is_watched(spec):
+            continue
+        due = [
+            n
+            for n, window in enumerate(newest)
+            if (state := states.get(window.start)) is not None
+            and (computed := state.steps.get(FAMILIES[name].step)) is not None
+            and state.steps.get(f"{name}_check") != computed
+        ]
+        if due:
+            windows = tuple(newest[due[0] : due[-1] + 1])
+            judge(Work(project, spec, windows, project.now(), run_id, False), name)
