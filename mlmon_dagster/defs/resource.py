@@ -198,7 +198,11 @@ def report_on_assets(
         shown = _shown(monitoring, model, family)
         record = newest.get(key)
         event = record.event.dagster_event if record and record.event else None
-        told = event.asset_check_evaluation_data.description if event else None
+        # Of a run that goes on, it may only be planned.
+        is_told = (
+            event is not None and event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        )
+        told = event.asset_check_evaluation_data.description if event and is_told else None
         if told != shown["description"]:
             n_told += 1
             instance.report_runless_asset_event(

@@ -151,5 +151,9 @@ def test_verdicts_are_shown_on_the_users_asset_and_again_when_they_change(
     repository = dg.Definitions([scores], asset_checks=[checks]).get_repository_def()
     assert report_on_assets(own_fortnight.instance, repository, project) == 0
     with dg.DagsterInstance.ephemeral() as empty:
+        job = dg.Definitions(
+            [scores], asset_checks=[checks]
+        ).resolve_implicit_global_asset_job_def()
+        empty.create_run_for_job(job)  # planned, and not evaluated yet
         assert report_on_assets(empty, repository, project) == 2
         assert report_on_assets(empty, repository, project) == 0
