@@ -469,8 +469,15 @@ class VersionsMonitor(_Monitor):
     """Other versions, the features that the present one is served, and its age."""
 
     severity: Severity = "WARN"
-    compare: Annotated[tuple[VersionComparison, ...], BeforeValidator(_listed)] = ()
-    skew: Annotated[Skew | None, BeforeValidator(switched)] = None
+    compare: Annotated[
+        tuple[VersionComparison, ...],
+        BeforeValidator(
+            _listed, json_schema_input_type=VersionComparison | tuple[VersionComparison, ...]
+        ),
+    ] = ()
+    skew: Annotated[
+        Skew | None, BeforeValidator(switched, json_schema_input_type=Skew | bool | None)
+    ] = None
     staleness: Staleness | None = None
 
     @property
