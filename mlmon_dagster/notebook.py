@@ -242,7 +242,7 @@ class Monitoring:
         Raises:
             ConfigError: If a side has no ground truth.
         """
-        from mlmon_dagster.report.trace import explained, newest_mature, searched
+        from mlmon_dagster.report.trace import explained, newest_mature, score_explained, searched
         from mlmon_dagster.trace.slices import default_metrics
         from mlmon_dagster.trace.tell import tell
 
@@ -264,7 +264,9 @@ class Monitoring:
             raise ConfigError(f"{model}: one of the two sides has no ground truth.")
         slices = searched(self.project.store, spec, period) if search else None
         name = windows[0].key if len(windows) == 1 else window_range(windows)
-        return Trace(tuple(tell(spec, found, name, other_name, slices)), found, slices)
+        scored = score_explained(self.project.store, spec, period, other)
+        said = tell(spec, found, name, other_name, slices, scored)
+        return Trace(tuple(said), found, slices)
 
     def close(self) -> None:
         """Close the store."""

@@ -22,6 +22,7 @@ from mlmon_dagster.spec.text_table import text_table
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.trace.explain import Explained
+    from mlmon_dagster.trace.raw_score import RawScore
 
 _WORST = 8  # slices of a key, and windows, in a table
 
@@ -66,8 +67,8 @@ def trace(
     By default of the newest windows with mature ground truth, against the baseline. Everything but
     the search is read from stored profiles.
     """
-    from mlmon_dagster.report.trace import explained, searched
-    from mlmon_dagster.trace.tell import tell
+    from mlmon_dagster.report.trace import explained, score_explained, searched
+    from mlmon_dagster.trace.tell import tell, tell_score
 
     spec = spec_of(project, model)
     asked = _metric(spec, metric)
@@ -76,20 +77,24 @@ def trace(
     name = windows[0].key if len(windows) == 1 else window_range(windows)
     other, other_name = against_asked(project, spec, against)
     found = explained(project.store, spec, asked, (start, end), other)
+    scored = score_explained(project.store, spec, (start, end), other)
+    if found is None and scored is not None and format_ == "text":
+        click.echo("\n\n".join([tell_score(scored), *_score_table(scored)]))
+        return
     if found is None:
         raise ConfigError(
             f"{asked} of {name} cannot be compared with {other_name}: one of them has no ground "
             "truth, or nothing that it is computed from was logged."
         )
     slices = searched(project.store, spec, (start, end)) if is_searched else None
-    lines = tell(spec, found, name, other_name, slices)
+    lines = tell(spec, found, name, other_name, slices, scored)
     if format_ == "json":
-        click.echo(json.dumps(_plain(found, lines), default=str))
+        click.echo(json.dumps(_plain(found, lines, scored), default=str))
     elif format_ == "csv":
         click.echo(found.slices.to_csv(index=False, lineterminator="\n").rstrip("\n"))
     else:
         click.echo("\n".join(lines))
-        for text in _tables(spec, found):
+        for text in [*(_score_table(scored) if scored else ()), *_tables(spec, found)]:
             click.echo(f"\n{text}")
 
 
@@ -158,7 +163,21 @@ def _tables(spec: ModelSpec, found: Explained) -> list[str]:
     return tables
 
 
-def _plain(found: Explained, lines: list[str]) -> dict[str, object]:
+def _score_table(found: RawScore) -> list[str]:
+    """Return a table of what each feature did to the mean raw score, the largest first."""
+    from mlmon_dagster.trace.tell import signed, value
+
+    split = found.split
+    order = sorted(range(len(split.parts)), key=lambda i: -abs(split.effects[i]))
+    rows = [
+        (split.parts[i], signed(float(split.effects[i])), value(float(split.margins[i])))
+        for i in order
+    ]
+    head = ("feature", "effect on the score", "give or take")
+    return [text_table(head, rows, right=head[1:])] if rows else []
+
+
+def _plain(found: Explained, lines: list[str], scored: RawScore | None) -> dict[str, object]:
     """Return a trace as plain values."""
 
     def split(of: Any) -> dict[str, float]:
@@ -179,4 +198,15 @@ def _plain(found: Explained, lines: list[str]) -> dict[str, object]:
         "scores": split(found.scores.split) if found.scores and found.scores.split else None,
         "windows": json.loads(found.windows.to_json(orient="records", date_format="iso")),
         "without_worst": found.without,
+        "raw_score": None
+        if scored is None
+        else {
+            "name": scored.name,
+            "now": scored.now,
+            "then": scored.then,
+            "change": scored.change,
+            "effects": split(scored.split),
+            "rest": scored.rest,
+            "problem": scored.problem,
+        },
     }

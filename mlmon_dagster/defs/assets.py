@@ -261,7 +261,12 @@ def overview_asset(project: Project, models: Models) -> dg.AssetsDefinition:
 
 def trace_performance(work: Work) -> Numbers:
     """Trace the newest mature windows; return a table per metric for the asset's metadata."""
-    from mlmon_dagster.report.trace import newest_mature, performance_trace, told
+    from mlmon_dagster.report.trace import (
+        newest_mature,
+        performance_trace,
+        score_explained,
+        told,
+    )
 
     store, spec = work.project.store, work.spec
     period = newest_mature(store, spec)
@@ -279,6 +284,12 @@ def trace_performance(work: Work) -> Numbers:
         "to": period[1].isoformat(),
         "why": "\n".join(told(store, spec, period)),
     }
+    if (scored := score_explained(store, spec, period)) is not None:
+        numbers["change/raw_score"] = scored.change
+        parts = zip(scored.split.parts, scored.split.effects, scored.split.margins, strict=True)
+        effects = [{"feature": f, "effect": e, "give or take": m} for f, e, m in parts]
+        effects.sort(key=lambda row: -abs(row["effect"]))
+        numbers["features/raw_score"] = table(effects, ("feature", "effect", "give or take"))
     for metric, part in frame.groupby("metric", sort=False):
         is_whole = part["slice_key"] == ALL
         numbers[f"change/{metric}"] = float(part.loc[is_whole, "change"].iloc[0])

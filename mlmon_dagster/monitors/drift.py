@@ -21,7 +21,7 @@ from mlmon_dagster.monitors.evidence import (
     not_tested,
     result_row,
 )
-from mlmon_dagster.monitors.wording import NAMES, no_verdict, number, subject
+from mlmon_dagster.monitors.wording import IMPACT, NAMES, impact_of, no_verdict, number, subject
 from mlmon_dagster.spec import ALL
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT, attributed
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
@@ -53,7 +53,8 @@ def judge(evidence: Evidence) -> list[Row]:
             (column, method, evidence.whole(window, method, column))
             for column, method in methods.items()
         ]
-        rows += _judge_family(evidence, window, found)
+        judged = list(_judge_family(evidence, window, found))
+        rows += sorted(judged, key=lambda row: -impact_of(row["details"]))
         if evidence.spec.monitors.drift.slices:
             for column in methods:
                 parts = evidence.slices(window, "psi", column)
@@ -80,7 +81,8 @@ def _columns(evidence: Evidence) -> dict[str, str]:
 def _by_importance(evidence: Evidence, methods: dict[str, str]) -> dict[str, str]:
     """Put the most important features first; outputs and features without importance follow.
 
-    Where the spec names no importance at all, the newest window's attributions say it.
+    Where the spec names no importance at all, the newest window's attributions say it; what a
+    window has attributions of is then listed by its impact, distance times attribution.
     """
     features = evidence.spec.features
     known = {name: f.importance for name, f in features.items() if f.importance is not None}
@@ -157,6 +159,11 @@ def _judged(
         details[NOVEL] = novel
     if column in evidence.spec.features and evidence.spec.features[column].importance is not None:
         details["importance"] = evidence.spec.features[column].importance
+    carried = _carried(evidence, window, column) if row["slice_key"] == ALL else None
+    if carried is not None:
+        details |= {"attribution": carried, IMPACT: round(abs(row["value"]) * carried, 6)}
+        if failed:
+            message += f"; the model gives the column {number(carried)} of its attributions"
     if failed and row["slice_key"] == ALL:
         details["worst_slices"] = [
             {key: part[key] for key in ("metric", "slice_key", "slice_value", "value", "n")}
@@ -191,6 +198,15 @@ def _farther_slices(evidence: Evidence, window: Window, column: str) -> list[Row
         for part in evidence.slices(window, "psi", column)
         if least is None or part["value"] > least
     ]
+
+
+def _carried(evidence: Evidence, window: Window, column: str) -> float | None:
+    """Return a feature's share of the window's attributions; None where importance is declared."""
+    features = evidence.spec.features
+    if column not in features or any(f.importance is not None for f in features.values()):
+        return None
+    found = evidence.whole(window, ATTRIBUTION, column)
+    return finite(found["value"]) if found else None
 
 
 def _novel(evidence: Evidence, window: Window, column: str, row: Row) -> float:

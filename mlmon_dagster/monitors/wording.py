@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -65,6 +66,7 @@ NAMES = {
         for name, info in METRICS.items()
     },
 }
+IMPACT = "impact"  # of drift, among the details of a verdict
 REASONS = {
     "few_rows": "too few rows",
     "no_rows": "the window has no rows",
@@ -123,6 +125,13 @@ def number(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.2f}" if abs(value) >= 0.01 else f"{value:.2g}"
+
+
+def impact_of(details: str | Mapping[str, object]) -> float:
+    """Return how far a column drifted times what the model makes of it; 0 where not known."""
+    known = json.loads(details or "{}") if isinstance(details, str) else details
+    impact = known.get(IMPACT)
+    return float(impact) if isinstance(impact, int | float) else 0.0
 
 
 def subject(metric: str, column: str = "", part: Mapping[str, object] | None = None) -> str:

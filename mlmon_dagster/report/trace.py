@@ -24,6 +24,7 @@ from mlmon_dagster.store.state import window_state
 from mlmon_dagster.trace.coding import Coded, code, predicate_of
 from mlmon_dagster.trace.expected import WRONG, Searched, excess
 from mlmon_dagster.trace.explain import Explained, explain
+from mlmon_dagster.trace.raw_score import RawScore, explain_score, raw_score_columns
 from mlmon_dagster.trace.search import Rows, search
 from mlmon_dagster.trace.slices import MIN_ROWS, compare_slices, default_metrics, profiled_for
 from mlmon_dagster.trace.tell import tell
@@ -89,6 +90,41 @@ def explained(
         BaselineMissingError: If the model has no baseline yet.
     """
     columns = profiled_for(spec, [metric, *([F1] if spec.task == BINARY else [])])
+    return explain(spec, metric, *_sides(store, spec, columns, period, against))
+
+
+def score_explained(
+    store: Store,
+    spec: ModelSpec,
+    period: tuple[dt.datetime, dt.datetime],
+    against: Against = BASELINE,
+) -> RawScore | None:
+    """Split the change of the mean raw score between two sets of windows over the features.
+
+    Args:
+        store: The store.
+        spec: The model.
+        period: Start and end of the windows in question.
+        against: What they are compared with, as in `explained`.
+
+    Returns:
+        None without SHAP values of all features, or where a side has none.
+
+    Raises:
+        BaselineMissingError: If the model has no baseline yet.
+    """
+    columns = raw_score_columns(spec)
+    return explain_score(spec, *_sides(store, spec, columns, period, against)) if columns else None
+
+
+def _sides(
+    store: Store,
+    spec: ModelSpec,
+    columns: Sequence[str],
+    period: tuple[dt.datetime, dt.datetime],
+    against: Against,
+) -> tuple[dict[str, ColumnStatistics], dict[str, ColumnStatistics]]:
+    """Return the profiles of two sets of windows, the ones in question first."""
     newest = in_force(store, spec)
 
     def loaded(start: dt.datetime | None, end: dt.datetime | None) -> dict[str, ColumnStatistics]:
@@ -97,13 +133,11 @@ def explained(
     now = loaded(*period)
     if isinstance(against, str) and against != BASELINE:
         then = _of_version(loaded(None, None), against, True)
-        now = _of_version(now, against, False)
-    elif isinstance(against, str):
+        return _of_version(now, against, False), then
+    if isinstance(against, str):
         baseline = load_baseline(store, spec, period[0] if spec.baseline.is_rolling else None)
-        then = {name: stats for name, stats in baseline.windows.items() if name in columns}
-    else:
-        then = loaded(*against)
-    return explain(spec, metric, now, then)
+        return now, {n: stats for n, stats in baseline.windows.items() if n in columns}
+    return now, loaded(*against)
 
 
 def searched(
@@ -192,7 +226,9 @@ def told(store: Store, spec: ModelSpec, period: tuple[dt.datetime, dt.datetime])
         return []
     windows = windows_between(spec.time, *period)
     first, last = windows[0].key, windows[-1].key
-    return tell(spec, found, first if first == last else f"{first} to {last}", "the baseline")
+    name = first if first == last else f"{first} to {last}"
+    scored = score_explained(store, spec, period)
+    return tell(spec, found, name, "the baseline", raw_score=scored)
 
 
 def _of_version(

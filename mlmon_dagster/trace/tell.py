@@ -15,6 +15,7 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import to_text
 from mlmon_dagster.trace.expected import Searched
 from mlmon_dagster.trace.explain import AREA, Decided, Explained, Scores
+from mlmon_dagster.trace.raw_score import RawScore
 from mlmon_dagster.trace.slices import Q
 from mlmon_dagster.trace.splits import Split
 
@@ -23,12 +24,18 @@ _LARGE = 0.5  # share of a change that counts as most of it
 _SOME = 0.25
 _CONCENTRATED = 1.5  # share of the change over share of the rows, from which on a slice stands out
 _LISTED = 3
+_NOT_ROUNDING = 0.01  # share of a change that its parts may leave before that is told
 _WORTH_IT = 0.05  # share of a metric that another threshold must gain to be told
 _PLAYERS = ("the share of positives", "recall", "the share of false alarms")
 
 
 def tell(
-    spec: ModelSpec, found: Explained, now: str, then: str, searched: Searched | None = None
+    spec: ModelSpec,
+    found: Explained,
+    now: str,
+    then: str,
+    searched: Searched | None = None,
+    raw_score: RawScore | None = None,
 ) -> list[str]:
     """Say what a trace found, the most important first.
 
@@ -38,6 +45,7 @@ def tell(
         now: What the first side is called, such as ``April 2013``.
         then: What the other side is called, such as ``the baseline``.
         searched: What a search of the first side's rows found; None if none was made.
+        raw_score: What became of the mean raw score; None where rows are not explained.
 
     Returns:
         At most `MOST_LINES` sentences; the last ones are left out first.
@@ -47,11 +55,39 @@ def tell(
         *_of_chance(found),
         *_of_windows(spec, found, then),
         *_of_scores(found),
+        *([tell_score(raw_score)] if raw_score else ()),
         *_of_decisions(found),
         *_of_slices(spec, found),
         *(_of_search(searched) if searched else ()),
     ]
     return lines[:MOST_LINES]
+
+
+def tell_score(found: RawScore) -> str:
+    """Say in one sentence what the mean raw score did, and which features did it."""
+    moved = "rose" if found.change > 0 else "fell"
+    text = (
+        f"{_capital(found.name)} {moved} by {value(abs(found.change))}, "
+        f"from {value(found.then)} to {value(found.now)}"
+    )
+    if found.problem == "other_explainer":
+        return (
+            f"{text}; the two sides' SHAP values are of different explainers, so it is not split."
+        )
+    if found.problem == "not_additive":
+        return (
+            f"{text}; SHAP values of {found.off:.0%} of the rows do not add up to the score, so it "
+            "is not split."
+        )
+    effects = dict(zip(found.split.parts, found.split.effects.tolist(), strict=True))
+    largest = sorted(effects, key=lambda name: -abs(effects[name]))[:_LISTED]
+    left = sum(effect for name, effect in effects.items() if name not in largest)
+    others = len(effects) - len(largest)
+    parts = [f"{name} {signed(effects[name])}" for name in largest]
+    parts += [f"the other {others} {signed(left)}"] if others else []
+    if abs(found.rest) > _NOT_ROUNDING * abs(found.change):
+        parts.append(f"not explained {signed(found.rest)}")
+    return f"{text}: {', '.join(parts)}."
 
 
 def cause(spec: ModelSpec, found: Explained) -> str:

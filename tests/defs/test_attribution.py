@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from mlmon_dagster.report.trace import score_explained
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT
-from tests.defs.small_model import DAYS, NOW, customers, drop, landing, write_declaration
+from mlmon_dagster.trace.tell import tell_score
+from tests.defs.small_model import (
+    DAYS,
+    NOW,
+    customers,
+    drop,
+    landing,
+    windows_of_days,
+    write_declaration,
+)
 from tests.defs.worlds import World, opened
 
 JUDGED = DAYS[6]
@@ -24,9 +36,34 @@ def with_shap(predictions: pd.DataFrame, weights: dict[str, float], seed: int) -
     return frame
 
 
+def with_true_shap(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The customers' score is the sum of what age and balance add to its log-odds."""
+    return predictions.assign(
+        shap_age=(predictions["age"] - 40) / 8,
+        shap_balance=-np.log(predictions["balance"]),
+        shap_region=0.0,
+    )
+
+
 @pytest.fixture
 def world(tmp_path: Path):
-    folder = tmp_path / "explained"
+    yield from landed(tmp_path / "explained", wrong_shap)
+
+
+@pytest.fixture
+def additive(tmp_path: Path):
+    yield from landed(tmp_path / "additive", lambda _, frame: with_true_shap(frame), age=44.0)
+
+
+def wrong_shap(day: dt.date, predictions: pd.DataFrame) -> pd.DataFrame:
+    weights = WEIGHTS | ({"age": 1.0, "region": 3.0} if day == JUDGED else {})
+    return with_shap(predictions, weights, day.toordinal())
+
+
+def landed(
+    folder: Path, explain: Callable[[dt.date, pd.DataFrame], pd.DataFrame], age: float = 40.0
+) -> Iterator[World]:
+    """Land a week with SHAP values; on its last day customers have another age."""
     path = folder / "models" / "churn.yaml"
     write_declaration(folder)
     path.write_text(
@@ -34,13 +71,9 @@ def world(tmp_path: Path):
         .replace("slices: [region]", "baseline: {moving: 8d}\nslices: [region]")
         .replace("dataset: dataset, ", 'shap: "shap_{feature}", ')
     )
-    for seed, day in enumerate(DAYS[:7]):
-        predictions, actuals = customers(day)
-        weights = WEIGHTS | ({"age": 1.0, "region": 3.0} if day == JUDGED else {})
-        for stream, frame in (
-            ("predictions", with_shap(predictions, weights, seed)),
-            ("actuals", actuals),
-        ):
+    for day in DAYS[:7]:
+        predictions, actuals = customers(day, age=age if day == JUDGED else 40.0)
+        for stream, frame in (("predictions", explain(day, predictions)), ("actuals", actuals)):
             kept = frame.drop(columns="dataset", errors="ignore")
             drop(kept, landing(folder, stream) / f"{day}.parquet")
     with opened(folder, NOW) as made:
@@ -65,3 +98,26 @@ def test_a_feature_that_counts_for_less_than_before_fails_and_says_so(world: Wor
     assert set(shares["n"]) == {140}
     by_region = metrics[(metrics["metric"] == ATTRIBUTION) & (metrics["slice_key"] == "region")]
     assert by_region["slice_value"].nunique() > 1
+
+
+def test_why_the_scores_rose_is_said_by_feature_and_adds_up(additive: World) -> None:
+    additive.work()
+    verdict = additive.verdicts("quality", JUDGED).set_index("monitor")
+    assert verdict.loc["quality/not_additive_rate", "status"] == "OK"
+
+    spec, store = additive.spec, additive.project.store
+    *before, judged = windows_of_days(spec, DAYS[:7])
+    then = (before[0].start, before[-1].end)
+    found = score_explained(store, spec, (judged.start, judged.end), then)
+    assert found is not None
+    effects = dict(zip(found.split.parts, found.split.effects, strict=True))
+    assert 0.3 < effects["age"] < 0.7  # four years more, an eighth of the log-odds each
+    assert abs(found.rest) <= 1e-9 * abs(found.change)
+    assert "age +." in tell_score(found)
+
+
+def test_values_that_belong_to_no_score_fail_the_check(world: World) -> None:
+    world.work()
+    row = world.verdicts("quality", JUDGED).set_index("monitor").loc["quality/not_additive_rate"]
+    assert row["status"] == "WARN"
+    assert "do not add up to the score is 0.9" in row["message"] or "is 1.00" in row["message"]

@@ -89,3 +89,19 @@ def test_columns_are_listed_by_attribution_unless_the_spec_says_how_important_th
     told = FEATURES | {"region": FEATURES["region"] | {"importance": 1.0}}
     spec = make_spec(features=told, columns=COLUMNS, slices=[], monitors={"performance": []})
     assert order(spec)[0] == "region"
+
+
+def test_drift_is_listed_by_distance_times_attribution_and_says_what_the_model_makes_of_it():
+    far = {"age": 0.9, "city": 0.5, "region": 0.3}
+    rows = [metric("psi", value, name, p_value=1e-8) for name, value in far.items()]
+    rows += [metric(ATTRIBUTION, s, n) for n, s in (("age", 0.01), ("city", 0.6), ("region", 0.3))]
+    found = [row for row in verdicts("drift", rows, model=model()) if row["metric"] == "psi"]
+
+    assert [row["column_name"] for row in found] == ["city", "region", "age"]
+    assert found[0]["message"].endswith("; the model gives the column 0.60 of its attributions.")
+    assert [json.loads(row["details"])["impact"] for row in found] == [0.3, 0.09, 0.009]
+    told = FEATURES | {"region": FEATURES["region"] | {"importance": 1.0}}
+    spec = make_spec(features=told, columns=COLUMNS, slices=[], monitors={"performance": []})
+    declared = [row for row in verdicts("drift", rows, model=spec) if row["metric"] == "psi"]
+    assert declared[0]["column_name"] == "region"
+    assert "impact" not in json.loads(declared[0]["details"])

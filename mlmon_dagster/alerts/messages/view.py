@@ -171,10 +171,18 @@ def failed_since(row: Row, past: AlertView) -> bool:
 
 
 def worst_first(views: Iterable[AlertView]) -> list[AlertView]:
-    """Sort: errors before warnings, the whole before its slices, then by name."""
+    """Sort: errors before warnings, the whole before its slices, by impact, then by name.
+
+    The impact of drift is how far a column is times what the model makes of it.
+    """
     return sorted(
         views,
-        key=lambda v: (_RANK.get(v.row["severity"], 2), v.row["slice_key"] != ALL, v.name),
+        key=lambda v: (
+            _RANK.get(v.row["severity"], 2),
+            v.row["slice_key"] != ALL,
+            -wording.impact_of(v.details.get("explain", {})),
+            v.name,
+        ),
     )
 
 
