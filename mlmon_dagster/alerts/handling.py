@@ -12,7 +12,6 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -27,6 +26,7 @@ from mlmon_dagster.alerts.messages.view import SHORT_ID, view_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, alert_state, outbox
+from mlmon_dagster.store.alert_state import GroupRow
 from mlmon_dagster.store.state.schema import alert_group
 from mlmon_dagster.store.state.statements import Row
 
@@ -245,7 +245,7 @@ def _one_group(state: GroupState, place: Destination, family: str, dead: Sequenc
     return len(told)
 
 
-def _say_firing(state: GroupState, group: dict[str, Any], episodes: set[str]) -> str:
+def _say_firing(state: GroupState, group: GroupRow, episodes: set[str]) -> str:
     """Write in the thread if people can see that, else open one; return the message's key."""
     key, context = row_key(group, "firing"), state.context_of(group)
     head = outbox.get_message(state.conn, group["head_key"]) if group["head_key"] else None

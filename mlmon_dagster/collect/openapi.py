@@ -20,6 +20,7 @@ _TYPES: Final[dict[Kind, dict[str, object]]] = {
     "boolean": {"type": "boolean"},
     "text": {"type": ["string", "number", "boolean"]},
 }
+Json = dict[str, Any]  # an object of the document
 _HEADERS_ONLY: Final = {"not_found", "method_not_allowed", "not_read"}
 CONTENT_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"
 _STYLE = (
@@ -35,7 +36,7 @@ _INTRODUCTION = (
 )
 
 
-def describe(judges: Sequence[Judge], limits: Limits, *, needs_token: bool) -> dict[str, Any]:
+def describe(judges: Sequence[Judge], limits: Limits, *, needs_token: bool) -> Json:
     """Return the document.
 
     Args:
@@ -43,10 +44,10 @@ def describe(judges: Sequence[Judge], limits: Limits, *, needs_token: bool) -> d
         limits: Of one request.
         needs_token: Every request needs a token.
     """
-    schemas: dict[str, Any] = {
+    schemas: Json = {
         "Problem": _problem_schema(), "Accepted": _accepted_schema(), "Probed": _probed_schema()
     }  # fmt: skip
-    paths: dict[str, Any] = {}
+    paths: Json = {}
     for judge in judges:
         name = f"{judge.spec.model}.{judge.stream}"
         schemas[name] = _row_schema(judge.wanted)
@@ -61,7 +62,7 @@ def describe(judges: Sequence[Judge], limits: Limits, *, needs_token: bool) -> d
     paths["/healthz"] = {"get": _probe("Does the server live?")}
     paths["/metrics"] = {"get": _numbers()}
     paths["/readyz"] = {"get": _probe("Is there room?", {"503": _answer("No", "Probed")})}
-    document: dict[str, Any] = {
+    document: Json = {
         "openapi": "3.1.0",
         "info": {
             "title": "mlmon collect",
@@ -103,7 +104,7 @@ _AFTER: Final = {
         "schema": {"type": "integer", "minimum": 1},
     }
 }
-_HEADERS: Final[dict[str, dict[str, Any]]] = {
+_HEADERS: Final[dict[str, Json]] = {
     "401": {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
     "429": _AFTER,
     "503": _AFTER,
@@ -159,13 +160,13 @@ def _numbers() -> dict[str, object]:
     return {"summary": "Numbers for Prometheus", "responses": {"200": answer, **refusals}}
 
 
-def _problem_responses() -> dict[str, Any]:
+def _problem_responses() -> Json:
     titles: dict[int, list[str]] = {}
     for code, (status, title) in PROBLEMS.items():
         if code not in _HEADERS_ONLY:
             titles.setdefault(status, []).append(title)
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    responses: dict[str, Any] = {
+    responses: Json = {
         str(status): {"description": "; ".join(found), "content": content}
         for status, found in titles.items()
     }
@@ -253,12 +254,12 @@ def _error_schema() -> dict[str, object]:
     }
 
 
-def page(document: Mapping[str, object]) -> str:
+def page(document: Json) -> str:
     """Return the page."""
     return "".join(_parts(document))
 
 
-def _parts(document: Mapping[str, Any]) -> Iterator[str]:
+def _parts(document: Json) -> Iterator[str]:
     yield "<!doctype html><html lang=en><meta charset=utf-8><title>mlmon collect</title>"
     yield f"<style>{_STYLE}</style>"
     yield f"<h1>mlmon collect</h1><p>{_INTRODUCTION} The same as <a href=/openapi.json>OpenAPI</a>."
@@ -273,7 +274,7 @@ def _parts(document: Mapping[str, Any]) -> Iterator[str]:
     yield "</table>"
 
 
-def _post(document: Mapping[str, Any], path: str, post: Mapping[str, Any]) -> Iterator[str]:
+def _post(document: Json, path: str, post: Json) -> Iterator[str]:
     yield f"<h2><code>POST {_safe(path)}</code></h2><p>{_safe(post['description'])}"
     yield f"<p>{_safe(post['requestBody']['description'])}"
     yield "<table><tr><th>option<th>where<th>meaning"

@@ -45,7 +45,7 @@ from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import erased_ids, manifest, model_history, window_state
 from mlmon_dagster.store.state.crash_points import reached
-from mlmon_dagster.store.state.manifest import UNFINISHED
+from mlmon_dagster.store.state.manifest import UNFINISHED, FileRow
 from mlmon_dagster.store.state.state_marks import remember_declared
 from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.tables.id_index import may_repeat
@@ -500,7 +500,7 @@ class Refusals:
             if item.kept:
                 admitted[item.staged.log_id] = item
                 continue
-            row = known.get(item.staged.sha256, {})
+            row = known.get(item.staged.sha256)
             if item.staged.sha256 in admitted:
                 twins.append(item.without_copy())
             elif row and not _is_open(row, item):
@@ -582,7 +582,7 @@ class Refusals:
             item.stream, item.name, "waiting", item.staged.sha256, error.reason, message
         )
 
-    def _rows(self, items: Sequence[Queued]) -> dict[str, dict[str, object]]:
+    def _rows(self, items: Sequence[Queued]) -> dict[str, FileRow]:
         """Return what the manifest says of the contents of some files of one stream."""
         shas = [item.staged.sha256 for item in items if item.staged is not None]
         if not shas:
@@ -635,7 +635,7 @@ class Refusals:
         seen = manifest.SeenPath(staged.size, staged.mtime_ns, staged.sha256, staged.mark)
         return {item.name: seen}
 
-    def _known(self, item: Queued, row: dict[str, Any]) -> FileReport:
+    def _known(self, item: Queued, row: FileRow) -> FileReport:
         """Report a file whose content was settled under this or another name."""
         assert item.staged is not None
         with self.store.state.begin() as conn:
@@ -667,7 +667,7 @@ class Refusals:
         (kept_rows.folder_of(self.store, self.spec.model) / name).keep(item.staged.path)
 
 
-def _is_open(row: dict[str, Any], item: Queued) -> bool:
+def _is_open(row: FileRow, item: Queued) -> bool:
     """Say whether a content in the manifest is still to be ingested."""
     if row["status"] == "quarantined":
         # Another ending may be another format: the file was renamed to what it is.

@@ -12,7 +12,6 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.declared_columns import reading_of
@@ -33,7 +32,7 @@ from mlmon_dagster.spec import FileSource, ModelSpec, Source, SqlSource
 from mlmon_dagster.spec.sources import STREAMS, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
-from mlmon_dagster.store.state.manifest import UNFINISHED
+from mlmon_dagster.store.state.manifest import UNFINISHED, FileRow
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables import kept_rows
 
@@ -76,15 +75,15 @@ class Queued:
         """Return it to be copied again, if the landing file is there."""
         return self if self.candidate is None else replace(self, staged=None)
 
-    def as_noted(self, row: dict[str, Any]) -> Queued:
+    def as_noted(self, row: FileRow | None) -> Queued:
         """Return it with what its row of the manifest, if there is one, says of earlier runs."""
-        if not row or row["status"] not in UNFINISHED:
+        if row is None or row["status"] not in UNFINISHED:
             return self
         return replace(
             self,
             first_seen=moment_of(row),
-            attempts=int(row["attempts"]),
-            error=str(row["error"]),
+            attempts=row["attempts"],
+            error=row["error"],
         )
 
 
@@ -199,10 +198,10 @@ def _stream_work(
 def _before(
     candidate: Candidate,
     seen: dict[str, manifest.SeenPath],
-    unfinished: dict[str, dict[str, object]],
-) -> dict[str, object]:
+    unfinished: dict[str, FileRow],
+) -> FileRow | None:
     path = seen.get(candidate.name)
-    return unfinished.get(path.sha256, {}) if path and _is_as_seen(candidate, seen) else {}
+    return unfinished.get(path.sha256) if path and _is_as_seen(candidate, seen) else None
 
 
 def _is_as_seen(
@@ -218,21 +217,21 @@ def _is_as_seen(
     )
 
 
-def _queued(candidate: Candidate, now: dt.datetime, before: dict[str, Any]) -> Queued:
+def _queued(candidate: Candidate, now: dt.datetime, before: FileRow | None) -> Queued:
     return Queued(
         stream=candidate.stream,
         name=candidate.name,
         size=candidate.size,
         order=(candidate.mtime_ns, candidate.name),
         first_seen=now,
-        attempts=int(before.get("attempts", 0)),
+        attempts=before["attempts"] if before else 0,
         candidate=candidate,
-        error=str(before.get("error", "")),
+        error=before["error"] if before else "",
     )
 
 
 def _fetch_refused(
-    store: Store, spec: ModelSpec, folder: Path, unfinished: dict[str, dict[str, object]]
+    store: Store, spec: ModelSpec, folder: Path, unfinished: dict[str, FileRow]
 ) -> None:
     """Copy refused files that are to be read again into the staging folder, if they are kept."""
     lost = {sha for sha in unfinished if find_staged(folder, sha) is None}
@@ -248,7 +247,7 @@ def _fetch_refused(
 
 
 def _resumed(
-    stream: Stream, folder: Path, unfinished: dict[str, dict[str, object]], committed: set[str]
+    stream: Stream, folder: Path, unfinished: dict[str, FileRow], committed: set[str]
 ) -> dict[str, Queued]:
     """Return the files whose private copy an interrupted run left behind."""
     copies = {sha: find_staged(folder, sha) for sha in unfinished}
@@ -259,21 +258,20 @@ def _resumed(
     }
 
 
-def moment_of(row: dict[str, Any]) -> dt.datetime:
+def moment_of(row: FileRow) -> dt.datetime:
     """Return the moment that a file is read under: it came, or it was let be read again."""
-    found: dt.datetime = row["again_at"] or row["first_seen"]
-    return found
+    return row["again_at"] or row["first_seen"]
 
 
-def _from_row(stream: Stream, row: dict[str, Any], copy: Path | None, *, is_in_log: bool) -> Queued:
-    size, mtime_ns = int(row["size_bytes"]), int(row["mtime_ns"])
+def _from_row(stream: Stream, row: FileRow, copy: Path | None, *, is_in_log: bool) -> Queued:
+    size, mtime_ns = row["size_bytes"], row["mtime_ns"]
     return Queued(
         stream=stream,
         name=row["path"],
         size=size,
         order=(mtime_ns, row["path"]),
         first_seen=moment_of(row),
-        attempts=int(row["attempts"]),
+        attempts=row["attempts"],
         is_in_log=is_in_log,
         staged=Staged(stream, row["path"], copy, row["sha256"], size, mtime_ns),
         error=row["error"],
@@ -300,8 +298,8 @@ def _told(listing: Listing, stream: Stream) -> list[FileReport]:
     return waiting + skipped
 
 
-def _mark_missing(store: Store, spec: ModelSpec, stream: Stream, row: dict[str, Any]) -> FileReport:
-    is_table = str(row["path"]).startswith("sql:")
+def _mark_missing(store: Store, spec: ModelSpec, stream: Stream, row: FileRow) -> FileReport:
+    is_table = row["path"].startswith("sql:")
     next_step = "Its rows are read again." if is_table else "Write it again if it is needed."
     message = f"{row['path']}: vanished before it was ingested. {next_step}"
     with store.state.begin() as conn:
@@ -344,14 +342,14 @@ def reopen(
             open_again(store, spec, row, now)
             n_opened += 1
         else:
-            _note(store, spec, row, read_with=reading)
+            _note(store, spec, stream, row["sha256"], read_with=reading)
     rows = [
         _queued_again(stream, row, reading, now) for row in due if row["status"] != "quarantined"
     ]
     return n_opened, rows
 
 
-def open_again(store: Store, spec: ModelSpec, row: dict[str, Any], now: dt.datetime) -> None:
+def open_again(store: Store, spec: ModelSpec, row: FileRow, now: dt.datetime) -> None:
     """Make a refused file one that is still to be ingested; its copy stays until it is."""
     with store.state.begin() as conn:
         manifest.forget_refused(conn, spec.model, row["stream"], row["sha256"])
@@ -361,14 +359,14 @@ def open_again(store: Store, spec: ModelSpec, row: dict[str, Any], now: dt.datet
         )  # fmt: skip
 
 
-def _queued_again(stream: Stream, row: dict[str, Any], reading: str, now: dt.datetime) -> Queued:
+def _queued_again(stream: Stream, row: FileRow, reading: str, now: dt.datetime) -> Queued:
     # What a crash interrupted goes on as it began, unless it is read differently by now.
-    is_same = row["read_with"] == reading and row["again_at"] is not None
-    moment = row["again_at"] if is_same else now
-    size, mtime_ns = int(row["size_bytes"]), int(row["mtime_ns"])
+    again = row["again_at"] if row["read_with"] == reading else None
+    moment = now if again is None else again
+    size, mtime_ns = row["size_bytes"], row["mtime_ns"]
     staged = Staged(stream, row["path"], None, row["sha256"], size, mtime_ns)
     return Queued(
-        stream, row["path"], size, (mtime_ns, row["path"]), moment, int(row["attempts"]),
+        stream, row["path"], size, (mtime_ns, row["path"]), moment, row["attempts"],
         staged=staged, kept=row["kept"], arrived=row["finished_at"],
     )  # fmt: skip
 
@@ -378,8 +376,10 @@ def stage_again(store: Store, spec: ModelSpec, item: Queued) -> Queued | None:
     assert item.staged is not None
     kept = kept_rows.read(kept_rows.folder_of(store, spec.model) / item.kept)
     if kept is None:
-        row = {"stream": item.stream, "sha256": item.staged.sha256}
-        _note(store, spec, row, kept="", again_at=None, read_with=reading_of(spec, item.stream))
+        reading = reading_of(spec, item.stream)
+        _note(
+            store, spec, item.stream, item.staged.sha256, kept="", again_at=None, read_with=reading
+        )
         return None
     staged = replace(
         item.staged, again=Again(kept, item.first_seen, item.arrived or item.first_seen)
@@ -423,10 +423,10 @@ def replay_file(store: Store, spec: ModelSpec, sha256: str, *, now: dt.datetime)
         if rows[0]["status"] == "quarantined":
             open_again(store, spec, rows[0], now)
         else:
-            _note(store, spec, rows[0], read_with="")
+            _note(store, spec, rows[0]["stream"], rows[0]["sha256"], read_with="")
     return str(rows[0]["path"])
 
 
-def _note(store: Store, spec: ModelSpec, row: dict[str, Any], **values: object) -> None:
+def _note(store: Store, spec: ModelSpec, stream: str, sha256: str, **values: object) -> None:
     with store.state.begin() as conn:
-        manifest.update_file(conn, spec.model, row["stream"], row["sha256"], **values)
+        manifest.update_file(conn, spec.model, stream, sha256, **values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -136,7 +136,7 @@ def _stack_cells(frames: Sequence[pd.DataFrame]) -> dict[str, object]:
     return {key: cells[key].array.take(places) for key in CELL_KEYS}
 
 
-def _stack(parts: Sequence[ArrayLike], sizes: NDArray[np.int64], dtype: type) -> NDArray[Any]:
+def _stack(parts: Sequence[ArrayLike], sizes: NDArray[np.int64], dtype: type) -> np.ndarray:
     return np.concatenate(
         [
             np.broadcast_to(np.asarray(part, dtype=dtype), size)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -380,7 +380,7 @@ def _windows_together(moments: pa.Table) -> Iterator[pa.Table]:
             begin, taken = end, int(n[end - 1])
 
 
-def _next_end(starts: NDArray[Any], begin: int) -> int:
+def _next_end(starts: np.ndarray, begin: int) -> int:
     return int(np.searchsorted(starts, starts[begin], side="right"))
 
 

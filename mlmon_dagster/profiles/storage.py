@@ -189,10 +189,10 @@ class _Rows:
         cells: Integers that are equal for rows of equal cells, (R, keys).
     """
 
-    def __init__(self, rows: pa.Table, places: NDArray[Any], cells: NDArray[Any]) -> None:
+    def __init__(self, rows: pa.Table, places: np.ndarray, cells: np.ndarray) -> None:
         self._rows, self._places, self._cells = rows, places, cells
         self._keys = rows.select(CELL_KEYS)
-        self._arrays: dict[str, NDArray[Any]] = {n: as_numpy(rows.column(n)) for n in _COUNTS}
+        self._arrays: dict[str, np.ndarray] = {n: as_numpy(rows.column(n)) for n in _COUNTS}
         self._arrays |= {n: as_numpy(rows.column(n), float("nan")) for n in _FLOATS}
         lengths = as_numpy(pc.list_value_length(rows.column("codes")))
         self._ends = np.concatenate([[0], np.cumsum(lengths)])
@@ -205,7 +205,7 @@ class _Rows:
         """Return those of every column that has rows."""
         bounds = np.searchsorted(self._places, np.arange(len(binnings) + 1)).tolist()
         found: dict[str, ColumnStatistics] = {}
-        shared: tuple[NDArray[Any], pd.DataFrame] | None = None
+        shared: tuple[np.ndarray, pd.DataFrame] | None = None
         for (name, binning), (begin, end) in zip(binnings.items(), pairwise(bounds), strict=True):
             if begin == end:
                 continue
@@ -247,7 +247,7 @@ class _Rows:
         return found
 
 
-def _ranks(column: pa.ChunkedArray) -> NDArray[Any]:
+def _ranks(column: pa.ChunkedArray) -> np.ndarray:
     """Return integers in the order of the values."""
     values = pc.unique(column)
     return as_numpy(pc.index_in(column, values.take(pc.sort_indices(values))))

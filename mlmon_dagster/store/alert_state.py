@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TypedDict, TypeVar, cast
 
 import sqlalchemy as sa
 
@@ -22,6 +22,7 @@ from mlmon_dagster.store.state.schema import (
 from mlmon_dagster.store.state.statements import Row, fetch, insert_or_ignore, upsert
 
 ACTIVE = ("FIRING", "RECOVERING")
+T = TypeVar("T")
 _BATCH = 500  # values per IN (...)
 # Written out, as the partial index is declared.
 _UNTOLD = sa.text(
@@ -42,7 +43,7 @@ def exclusive(engine: sa.Engine, *names: str) -> Iterator[sa.Connection]:
         yield conn
 
 
-def _batches(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
+def _batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     for start in range(0, len(rows), _BATCH):
         yield rows[start : start + _BATCH]
 
@@ -83,7 +84,7 @@ def newest_results(
     """Return the newest result of each monitor and slice of some families in some windows."""
     r = monitor_result.c
     identity = (r.window_start, r.monitor, r.dataset, r.slice_key, r.slice_value)
-    rows: dict[tuple[Any, ...], Row] = {}
+    rows: dict[tuple[object, ...], Row] = {}
     for batch in _batches(windows):
         query = (
             sa.select(*identity, r.family, r.metric, r.column_name, r.status, r.value, r.details)
@@ -167,7 +168,22 @@ def set_muted(conn: sa.Connection, fingerprint: str, reason: str) -> None:
     )
 
 
-def append_events(conn: sa.Connection, rows: Sequence[Row]) -> None:
+class AlertEvent(TypedDict):
+    """A row of ``alert_event``: one step in the life of an alert."""
+
+    fingerprint: str
+    episode: int
+    kind: str
+    window_start: dt.datetime
+    data_version: str
+    severity: str
+    value: float | None
+    message: str
+    muted_reason: str
+    created_at: dt.datetime
+
+
+def append_events(conn: sa.Connection, rows: Sequence[AlertEvent]) -> None:
     """Add transitions to the history; those already there are left out."""
     insert_or_ignore(conn, alert_event, rows)
 
@@ -243,13 +259,32 @@ def worst_value(
 # Groups: what receivers were told
 
 
-def load_groups(conn: sa.Connection, model: str) -> dict[str, Row]:
+class GroupRow(TypedDict):
+    """A row of ``alert_group``: what a place was told of one family of a model."""
+
+    group_key: str
+    receiver: str
+    channel: str
+    model: str
+    family: str
+    head_key: str
+    version: int
+    firing: str
+    resolved: str
+    owed: str
+    n_reminders: int
+    last_sent_at: dt.datetime | None
+    first_dirty_at: dt.datetime | None
+    next_flush_at: dt.datetime | None
+
+
+def load_groups(conn: sa.Connection, model: str) -> dict[str, GroupRow]:
     """Return the notification log of a model by group key."""
     query = sa.select(alert_group).where(alert_group.c.model == model)
-    return {row["group_key"]: row for row in fetch(conn, query)}
+    return {row["group_key"]: cast("GroupRow", dict(row)) for row in fetch(conn, query)}
 
 
-def save_group(conn: sa.Connection, row: Row) -> None:
+def save_group(conn: sa.Connection, row: GroupRow) -> None:
     """Write one row of the notification log."""
     upsert(conn, alert_group, [row])
 

@@ -18,18 +18,42 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict, cast
 
 import sqlalchemy as sa
 
 from mlmon_dagster.store.state.schema import alert_group, channel_gate, outbox
-from mlmon_dagster.store.state.statements import Row, fetch, insert_or_ignore, upsert
+from mlmon_dagster.store.state.statements import Query, fetch, insert_or_ignore, upsert
 
 AT_ONCE = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # due whatever the clocks say
 UNSETTLED = ("queued", "sending", "unknown")
 OUTAGE = "outage"  # the kind of a summary, and the end of its group
 FAILING = 3  # failures in a row after which a channel counts as down
 _NEWS = ("opened", "resolved", "summary", OUTAGE)
+
+
+class OutboxRow(TypedDict):
+    """A row of ``outbox``: one message for one place."""
+
+    id: int
+    idempotency_key: str
+    group_key: str
+    receiver: str
+    channel: str
+    head_key: str
+    kind: str
+    payload: str
+    status: str
+    attempts: int
+    next_at: dt.datetime
+    lease_owner: str
+    lease_until: dt.datetime | None
+    attempt_at: dt.datetime | None
+    error: str
+    slack_ts: str
+    slack_channel: str
+    created_at: dt.datetime
+    sent_at: dt.datetime | None
 
 
 @dataclass(frozen=True)
@@ -43,9 +67,9 @@ class Claim:
         head: The settled row that opened the thread; None for a row that opens one.
     """
 
-    row: Row
+    row: OutboxRow
     is_lookup: bool
-    head: Row | None
+    head: OutboxRow | None
 
 
 def real_time(engine: sa.Engine) -> dt.datetime:
@@ -57,7 +81,11 @@ def real_time(engine: sa.Engine) -> dt.datetime:
     return found.astimezone(dt.UTC)
 
 
-def enqueue(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+def _fetch(conn: sa.Connection, query: Query) -> list[OutboxRow]:
+    return cast("list[OutboxRow]", fetch(conn, query))
+
+
+def enqueue(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
     """Add messages, due at once; those whose idempotency key is known are left out."""
     return insert_or_ignore(conn, outbox, [{"next_at": AT_ONCE, **row} for row in rows])
 
@@ -98,14 +126,14 @@ def claim_next(
         row_id = conn.scalar(query)
         if row_id is None:
             return None
-        row = fetch(conn, sa.select(outbox).where(o.id == row_id))[0]
+        row = _fetch(conn, sa.select(outbox).where(o.id == row_id))[0]
         is_lookup = row["status"] != "queued"
-        changes: dict[str, Any] = {"lease_owner": owner, "lease_until": now + lease}
+        changes: dict[str, object] = {"lease_owner": owner, "lease_until": now + lease}
         if not is_lookup:
             changes |= {"attempts": row["attempts"] + 1, "attempt_at": now}
         conn.execute(outbox.update().where(o.id == row["id"]).values(status="sending", **changes))
         return Claim(
-            row={**row, **changes},
+            row=cast("OutboxRow", {**row, **changes}),
             is_lookup=is_lookup,
             head=get_message(conn, row["head_key"]) if row["head_key"] else None,
         )
@@ -187,7 +215,12 @@ def next_due(engine: sa.Engine, receivers: Sequence[str]) -> dt.datetime | None:
 
 
 def settle(
-    engine: sa.Engine, claim: Claim, status: str, *, copy: Row | None = None, **values: Any
+    engine: sa.Engine,
+    claim: Claim,
+    status: str,
+    *,
+    copy: Mapping[str, object] | None = None,
+    **values: object,
 ) -> bool:
     """Record how an attempt ended; False if the lease was lost to another worker.
 
@@ -231,7 +264,7 @@ def _still_held(claim: Claim) -> sa.ColumnElement[bool]:
     return sa.and_(o.id == row["id"], o.lease_owner == row["lease_owner"], o.status == "sending")
 
 
-def adopt(engine: sa.Engine, row_id: int, **values: Any) -> bool:
+def adopt(engine: sa.Engine, row_id: int, **values: object) -> bool:
     """Record a success that came after the lease was lost, if the row waits to be tried again.
 
     A row of unclear fate is left alone: whoever looks it up finds every copy.
@@ -254,10 +287,10 @@ def known_channel_id(engine: sa.Engine, channel: str) -> str:
         return conn.scalar(query.order_by(o.id.desc()).limit(1)) or ""
 
 
-def get_message(conn: sa.Connection, idempotency_key: str) -> Row | None:
+def get_message(conn: sa.Connection, idempotency_key: str) -> OutboxRow | None:
     """Return one message; None if there is none of that key."""
     query = sa.select(outbox).where(outbox.c.idempotency_key == idempotency_key)
-    return next(iter(fetch(conn, query)), None)
+    return next(iter(_fetch(conn, query)), None)
 
 
 def supersede_unsent_thread(conn: sa.Connection, head_key: str) -> bool:
@@ -274,7 +307,7 @@ def supersede_unsent_thread(conn: sa.Connection, head_key: str) -> bool:
     return True
 
 
-def take_back(conn: sa.Connection, group_key: str) -> list[Row]:
+def take_back(conn: sa.Connection, group_key: str) -> list[OutboxRow]:
     """Withdraw what waits in a group and surely was not posted; return it."""
     o = outbox.c
     waiting = (
@@ -282,7 +315,7 @@ def take_back(conn: sa.Connection, group_key: str) -> list[Row]:
         o.status == "queued",
         o.kind.not_in(("acknowledged", "repeated")),
     )
-    rows = fetch(conn, sa.select(outbox).where(*waiting).order_by(o.id))
+    rows = _fetch(conn, sa.select(outbox).where(*waiting).order_by(o.id))
     conn.execute(outbox.update().where(*waiting).values(status="superseded"))
     return [row for row in rows if row["kind"] != "head"]
 
@@ -301,7 +334,7 @@ def supersede_head_updates(conn: sa.Connection, head_key: str) -> dt.datetime:
     return last or AT_ONCE
 
 
-def still_firing(engine: sa.Engine, receiver: str) -> list[Row]:
+def still_firing(engine: sa.Engine, receiver: str) -> list[OutboxRow]:
     """Return of each group the newest message that a receiver took, if no end of it is written.
 
     Args:
@@ -321,13 +354,13 @@ def still_firing(engine: sa.Engine, receiver: str) -> list[Row]:
         .where(~sa.exists().where(after, sa.or_(later.kind == "resolved", goes_on)))
     )
     with engine.connect() as conn:
-        return fetch(conn, query.order_by(o.channel, o.id))
+        return _fetch(conn, query.order_by(o.channel, o.id))
 
 
-def get_row(engine: sa.Engine, row_id: int) -> Row | None:
+def get_row(engine: sa.Engine, row_id: int) -> OutboxRow | None:
     """Return one message as it is now; None if it is gone."""
     with engine.connect() as conn:
-        return next(iter(fetch(conn, sa.select(outbox).where(outbox.c.id == row_id))), None)
+        return next(iter(_fetch(conn, sa.select(outbox).where(outbox.c.id == row_id))), None)
 
 
 def withdraw_test(engine: sa.Engine, idempotency_key: str) -> None:
@@ -396,7 +429,7 @@ def models_waiting(conn: sa.Connection, receiver: str, channel: str) -> list[str
     return sorted(conn.scalars(query))
 
 
-def unseen_threads(conn: sa.Connection, receiver: str, channel: str) -> list[Row]:
+def unseen_threads(conn: sa.Connection, receiver: str, channel: str) -> list[OutboxRow]:
     """Return the queued messages that would open a thread at a place, oldest first."""
     o = outbox.c
     query = sa.select(outbox).where(
@@ -406,16 +439,16 @@ def unseen_threads(conn: sa.Connection, receiver: str, channel: str) -> list[Row
         o.head_key == "",
         o.kind.in_(_NEWS),
     )
-    return fetch(conn, query.order_by(o.id))
+    return _fetch(conn, query.order_by(o.id))
 
 
-def waiting_replies(conn: sa.Connection, head_keys: Sequence[str]) -> list[Row]:
+def waiting_replies(conn: sa.Connection, head_keys: Sequence[str]) -> list[OutboxRow]:
     """Return the queued answers in some threads, oldest first; plots are none."""
     o = outbox.c
     query = sa.select(outbox).where(
         o.head_key.in_(head_keys), o.status == "queued", o.kind != "plot"
     )
-    return fetch(conn, query.order_by(o.id))
+    return _fetch(conn, query.order_by(o.id))
 
 
 def kind_of(conn: sa.Connection, idempotency_key: str) -> str:
@@ -443,11 +476,11 @@ class OutboxHealth:
     last_sent_at: dt.datetime | None
 
 
-def dead_letters(engine: sa.Engine) -> list[Row]:
+def dead_letters(engine: sa.Engine) -> list[OutboxRow]:
     """Return the messages that were refused for good, newest first."""
     query = sa.select(outbox).where(outbox.c.status == "dead").order_by(outbox.c.id.desc())
     with engine.connect() as conn:
-        return fetch(conn, query)
+        return _fetch(conn, query)
 
 
 def requeue_dead(conn: sa.Connection, ids: Sequence[int]) -> int:
@@ -461,7 +494,7 @@ def supersede_dead(conn: sa.Connection, ids: Sequence[int]) -> int:
     return _settle_dead(conn, ids, {"status": "superseded"})
 
 
-def _settle_dead(conn: sa.Connection, ids: Sequence[int], values: dict[str, Any]) -> int:
+def _settle_dead(conn: sa.Connection, ids: Sequence[int], values: Mapping[str, object]) -> int:
     o, n = outbox.c, 0
     for row_id in ids:
         dead = outbox.update().where(o.id == row_id, o.status == "dead")

@@ -32,6 +32,7 @@ from mlmon_dagster.spec import Granularity
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store import Store, alert_state
+from mlmon_dagster.store.alert_state import AlertEvent
 from mlmon_dagster.store.state import crash_points
 from mlmon_dagster.store.state.statements import Row
 
@@ -131,14 +132,14 @@ def _fold_batch(
         key: dict(row) for key, row in alert_state.load_alerts(conn, model).items()
     }
     touched: set[str] = set()
-    events: list[dict[str, object]] = []
+    events: list[AlertEvent] = []
     windows = sorted({result["window_start"] for result in results})
     causes = failing_causes(conn, spec, windows)
     found = [*join_columns(results), *family_results(results, spec)]
     judged = sorted(found, key=lambda r: r["window_start"])
     # Window by window, so that many at once are told as if each had been looked at when it came.
     for window, of_window in groupby(judged, key=lambda r: r["window_start"]):
-        happened: list[dict[str, object]] = []
+        happened: list[AlertEvent] = []
         for result in of_window:
             if result["status"] == "NO_DATA":
                 continue
@@ -162,9 +163,7 @@ def _whole_windows(results: Sequence[Row]) -> Sequence[Row]:
     return [result for result in results if result["window_start"] != last] or results
 
 
-def _take_in(
-    row: AlertRow, result: Row, now: dt.datetime, *, breaks: bool
-) -> list[dict[str, object]]:
+def _take_in(row: AlertRow, result: Row, now: dt.datetime, *, breaks: bool) -> list[AlertEvent]:
     """Change the alert row by one result and return the events to write."""
     evidence = result["excess"], result["excess_error"]
     verdict = Verdict(result["window_start"], result["status"], result["id"], *evidence)
@@ -218,7 +217,7 @@ def _remember(row: AlertRow, result: Row, now: dt.datetime, breaks: bool) -> Non
 
 def _event(
     row: AlertRow, kind: EventKind, window: dt.datetime, result: Row | None, now: dt.datetime
-) -> dict[str, object]:
+) -> AlertEvent:
     return {
         "fingerprint": row["fingerprint"],
         "episode": row["episode"],

@@ -23,6 +23,7 @@ from mlmon_dagster.monitors.wording import NAMES, number
 from mlmon_dagster.spec import ALL, ModelSpec
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store import alert_state
+from mlmon_dagster.store.alert_state import AlertEvent
 from mlmon_dagster.store.state.statements import Row
 
 CAUSES = ("schema", "freshness")
@@ -77,7 +78,7 @@ def _cause(causes: Causes, window: dt.datetime, row: Row) -> str | None:
 
 def mute(
     alerts: Iterable[dict[str, Any]],
-    events: Sequence[dict[str, Any]],
+    events: Sequence[AlertEvent],
     causes: Causes,
     windows: Collection[dt.datetime],
 ) -> set[str]:

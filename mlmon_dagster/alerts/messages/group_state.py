@@ -25,7 +25,7 @@ from mlmon_dagster.alerts.messages.message import Context, Message, missed_messa
 from mlmon_dagster.alerts.messages.outbox_rows import outbox_row, plot_of, plot_row, row_key
 from mlmon_dagster.alerts.messages.view import AlertView, failed_since, past_episode, view_of
 from mlmon_dagster.store import alert_state, outbox
-from mlmon_dagster.store.alert_state import silences_in_force
+from mlmon_dagster.store.alert_state import GroupRow, silences_in_force
 from mlmon_dagster.store.state.statements import Row
 
 SUMMARY = "summary"  # the group of the message that ends a backfill
@@ -56,7 +56,7 @@ class GroupState:
     conn: sa.Connection
     context: Context
     now: dt.datetime
-    groups: dict[str, dict[str, Any]]
+    groups: dict[str, GroupRow]
     alerts: dict[str, dict[str, Any]]
     silences: Sequence[Row]
     changes: dict[str, list[str]]
@@ -128,7 +128,7 @@ class GroupState:
         """Tell whether the spec sends an alert to a place now."""
         return destination in self.routes.get(row["fingerprint"], {})
 
-    def context_of(self, group: Row) -> Context:
+    def context_of(self, group: GroupRow) -> Context:
         """Return what a message for a group needs to know."""
         place = place_of(group)
 
@@ -174,7 +174,7 @@ class GroupState:
     def _group_key(self, destination: Destination, family: str) -> str:
         return "|".join((*destination, self.context.spec.model, family))
 
-    def group(self, destination: Destination, family: str) -> dict[str, Any]:
+    def group(self, destination: Destination, family: str) -> GroupRow:
         """Return a place's notification log of a family, a new one if it was never told of it."""
         group_key = self._group_key(destination, family)
         if group_key not in self.groups:
@@ -198,7 +198,7 @@ class GroupState:
 
     def enqueue(
         self,
-        group: dict[str, object],
+        group: GroupRow,
         key: str,
         kind: str,
         text: Message,
@@ -243,7 +243,7 @@ class GroupState:
         alert_state.mark_told(self.conn, map(split, episodes), key)
 
     def enqueue_over(
-        self, group: dict[str, object], part: str, over: Collection[str]
+        self, group: GroupRow, part: str, over: Collection[str]
     ) -> dict[str, list[str]]:
         """Say of episodes that they are over, in as many messages as it takes to name them all.
 
@@ -276,7 +276,7 @@ def load(
 ) -> GroupState:
     """Read the state of one model and ``also`` some alerts, with today's silences applied."""
     model = context.spec.model
-    groups = {key: dict(row) for key, row in alert_state.load_groups(conn, model).items()}
+    groups = alert_state.load_groups(conn, model)
     untold = alert_state.untold_episodes(conn, model)
     told = [json.loads(g[name]) for g in groups.values() for name in ("firing", "resolved", "owed")]
     fingerprints = sorted({key.split(":")[0] for keys in told for key in keys} | {*untold, *also})
@@ -306,12 +306,12 @@ def load(
     return state
 
 
-def place_of(group: Row) -> Destination:
+def place_of(group: GroupRow) -> Destination:
     """Return the place that a group's messages go to."""
     return Destination(group["receiver"], group["channel"])
 
 
-def told_of(group: Row) -> Told:
+def told_of(group: GroupRow) -> Told:
     """Read what was told about a group."""
     return Told(
         frozenset(json.loads(group["firing"])),

@@ -13,7 +13,6 @@ import datetime as dt
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mlmon_dagster.alerts.lifecycle.routing import PLATFORM, Destination, destinations, silenced_by
 from mlmon_dagster.alerts.messages import message as say
@@ -36,6 +35,7 @@ from mlmon_dagster.alerts.messages.view import AlertView, Links
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store import Store, alert_state, outbox
+from mlmon_dagster.store.alert_state import GroupRow
 from mlmon_dagster.store.state import crash_points
 from mlmon_dagster.store.state.statements import Row
 
@@ -171,7 +171,7 @@ def _waited(rows: Sequence[Row], since: dt.datetime) -> bool:
     return any(row["opened_at"] is None or row["opened_at"] <= since for row in rows)
 
 
-def _too_soon(state: GroupState, group: dict[str, Any]) -> bool:
+def _too_soon(state: GroupState, group: GroupRow) -> bool:
     """Whether the last message is too recent; a clock that stands still is no reason."""
     last, due = group["last_sent_at"], group["next_flush_at"]
     if last is None or due is None or not last < state.now < due:
@@ -199,7 +199,7 @@ class News:
     missed: set[str]
 
 
-def _write(state: GroupState, group: dict[str, Any], reason: Reason, news: News) -> int:
+def _write(state: GroupState, group: GroupRow, reason: Reason, news: News) -> int:
     """Write what there is to say; return in how many messages."""
     group |= {
         "version": group["version"] + 1,
@@ -286,7 +286,7 @@ def _pictured(state: GroupState, reason: Reason, news: News) -> Sequence[AlertVi
     return state.views_of(news.audible - news.told.firing) if reason == "new_alerts" else ()
 
 
-def _withdraw(state: GroupState, group: dict[str, Any]) -> bool:
+def _withdraw(state: GroupState, group: GroupRow) -> bool:
     """Withdraw a thread of this group alone that was never posted."""
     shared = [g for g in state.groups.values() if g["head_key"] == group["head_key"]]
     if outbox.kind_of(state.conn, group["head_key"]) == outbox.OUTAGE:
@@ -294,7 +294,7 @@ def _withdraw(state: GroupState, group: dict[str, Any]) -> bool:
     return len(shared) == 1 and outbox.supersede_unsent_thread(state.conn, group["head_key"])
 
 
-def _write_head(state: GroupState, group: dict[str, Any]) -> None:
+def _write_head(state: GroupState, group: GroupRow) -> None:
     """Bring the first message of the thread up to date; a summary's thread has many groups."""
     head_key = group["head_key"]
     if not head_key or outbox.kind_of(state.conn, head_key) == outbox.OUTAGE:

@@ -40,6 +40,7 @@ from mlmon_dagster.alerts.messages.view import AlertView, worst_first
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.store import Store, alert_state, outbox
+from mlmon_dagster.store.alert_state import GroupRow
 from mlmon_dagster.store.outbox import OUTAGE
 from mlmon_dagster.store.state.statements import Row
 
@@ -142,15 +143,14 @@ def _note_told(
         still = {
             k for k in json.loads(group["firing"]) if episode_of(k) not in told.keys() - firing
         }
-        changes = {
-            "firing": dump(still),
-            "owed": dump(set(json.loads(group["owed"])) - told.keys()),
-        }
-        if group["head_key"] in heads:
+        head = group["head_key"]
+        if head in heads:
             threads = [told[episode_of(k)] for k in sorted(still) if episode_of(k) in told]
-            changes["head_key"] = next(iter(threads or told.values()), "")
-        if any(group[name] != value for name, value in changes.items()):
-            alert_state.save_group(state.conn, {**group, **changes})
+            head = next(iter(threads or told.values()), "")
+        owed = dump(set(json.loads(group["owed"])) - told.keys())
+        changed: GroupRow = {**group, "firing": dump(still), "owed": owed, "head_key": head}
+        if changed != group:
+            alert_state.save_group(state.conn, changed)
 
 
 def _parts(

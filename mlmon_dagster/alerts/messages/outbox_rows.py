@@ -14,7 +14,6 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -28,9 +27,11 @@ from mlmon_dagster.alerts.messages.message import (
     short_payload,
     slack_payload,
 )
-from mlmon_dagster.alerts.messages.slack_text import clean, cut, escape, problems
+from mlmon_dagster.alerts.messages.slack_text import Payload, clean, cut, escape, problems
 from mlmon_dagster.alerts.messages.view import AlertView, number, worst_first
 from mlmon_dagster.monitors.wording import limit_of
+from mlmon_dagster.store.alert_state import GroupRow
+from mlmon_dagster.store.outbox import OutboxRow
 from mlmon_dagster.store.state.monitor_results import series
 
 PLOT = "plot"
@@ -45,7 +46,7 @@ _PLOT_TITLE = 120
 _ALT = 900
 
 
-def row_key(group: Mapping[str, Any], suffix: str = "") -> str:
+def row_key(group: GroupRow, suffix: str = "") -> str:
     """Return the idempotency key of what a group says in its present version."""
     parts = [group["receiver"], group["group_key"], str(group["version"]), suffix]
     return hashlib.sha256("|".join(part for part in parts if part).encode()).hexdigest()
@@ -136,7 +137,7 @@ def plot_row(
     }
 
 
-def fallback_row(row: Mapping[str, Any], error: str) -> dict[str, Any] | None:
+def fallback_row(row: OutboxRow, error: str) -> dict[str, object] | None:
     """Return the copy of a refused message for its fallback place; None if there is none.
 
     Args:
@@ -245,7 +246,7 @@ def _link(label: str, address: str) -> str:
     return f'<a href="{html.escape(address)}">{_safe(label)}</a>'
 
 
-def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> dict[str, Any] | None:
+def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> dict[str, object] | None:
     """Return the plot of some alerts of one model; None if there is nothing to draw.
 
     The worst alerts with a history of two values or more get a curve each: value and interval by
@@ -256,7 +257,7 @@ def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> dict[str, Any] |
         views: The alerts.
     """
     ordered = worst_first([view for view in views if view.row["family"] != "pipeline"])
-    curves: list[dict[str, Any]] = []
+    curves: list[Payload] = []
     shown = []
     for view in ordered:
         curve = _curve(conn, view)
@@ -300,7 +301,7 @@ def _curve(conn: sa.Connection, view: AlertView) -> dict[str, object] | None:
     }
 
 
-def _alt(view: AlertView, curve: Mapping[str, Any]) -> str:
+def _alt(view: AlertView, curve: Payload) -> str:
     """Say in words what the curve shows, for those who cannot see it."""
     first, last = (dt.datetime.fromisoformat(curve["starts"][i]) for i in (0, -1))
     known = [value for value in curve["values"] if value is not None]
@@ -315,7 +316,7 @@ def _alt(view: AlertView, curve: Mapping[str, Any]) -> str:
     return f"{text}; {n_failed} of {len(known)} windows failed"
 
 
-def read_plot(payload: Mapping[str, Any]) -> dict[str, Any]:
+def read_plot(payload: Payload) -> Payload:
     """Return the plot of an outbox payload; empty if it has none."""
     plot = payload.get("plot")
     return dict(plot) if isinstance(plot, Mapping) else {}

@@ -139,7 +139,7 @@ def _block_problems(block: Mapping[str, object]) -> list[str]:
     return found
 
 
-def _elements(block: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def _elements(block: Payload) -> Sequence[Payload]:
     return [block["text"]] if "text" in block else list(block.get("elements", ()))
 
 

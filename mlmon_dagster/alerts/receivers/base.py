@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
-Payload = Mapping[str, Any]
+from mlmon_dagster.alerts.messages.slack_text import Payload
+
 DEFAULT_WAIT_SECONDS = 30.0  # where a limit is met and it is not said for how long
 HOW_TO_CONNECT = (
     "These messages went to the terminal only. To send them to Slack: set MLMON_SLACK_TOKEN to a "

@@ -24,6 +24,7 @@ from slack_sdk.web import SlackResponse
 
 from mlmon_dagster.alerts.messages.message import short_id, short_payload
 from mlmon_dagster.alerts.messages.outbox_rows import Draw, draw_or_none, read_plot
+from mlmon_dagster.alerts.messages.slack_text import Payload
 from mlmon_dagster.alerts.receivers.base import (
     Delivery,
     NotPosted,
@@ -167,7 +168,7 @@ class SlackReceiver:
         )
         return Posted(file_id, delivery.channel_id) if isinstance(outcome, Posted) else outcome
 
-    def _call(self, delivery: Delivery, payload: Mapping[str, Any]) -> SlackResponse:
+    def _call(self, delivery: Delivery, payload: Payload) -> SlackResponse:
         # A name is resolved by Slack each time; threads and updates need the id of back then.
         is_new = not (delivery.thread_ts or delivery.update_ts)
         channel = delivery.channel if is_new else delivery.channel_id or delivery.channel
@@ -241,7 +242,7 @@ class SlackReceiver:
                 raise
         return [name for _, name in sorted(found)]
 
-    def _history(self, channel_id: str, thread_ts: str, since: float) -> Iterator[dict[str, Any]]:
+    def _history(self, channel_id: str, thread_ts: str, since: float) -> Iterator[Payload]:
         cursor = ""
         for _ in range(_MAX_PAGES):
             query: dict[str, Any] = {
@@ -333,7 +334,7 @@ def _header(headers: Mapping[str, object], name: str) -> str:
 
 
 def _next_cursor(page: SlackResponse) -> str:
-    metadata = cast("Mapping[str, Any]", page.get("response_metadata") or {})
+    metadata = cast("Payload", page.get("response_metadata") or {})
     return str(metadata.get("next_cursor") or "")
 
 
@@ -357,7 +358,7 @@ def file_name(idempotency_key: str) -> str:
     return f"mlmon-{idempotency_key[:_MARK]}.png"
 
 
-def shared_file(message: Mapping[str, Any], idempotency_key: str) -> str:
+def shared_file(message: Payload, idempotency_key: str) -> str:
     """Return the id of the plot that a message of the history shares; empty if it does not."""
     for file in message.get("files") or ():
         if file.get("name") == file_name(idempotency_key):
@@ -386,7 +387,7 @@ def name_in(found: Mapping[str, object], delivery: Delivery) -> str:
     return str(found["ts"]) if _is_message(found, delivery.idempotency_key) else ""
 
 
-def _is_message(found: Mapping[str, Any], idempotency_key: str) -> bool:
+def _is_message(found: Payload, idempotency_key: str) -> bool:
     """Recognise a message by its metadata, or by the mark people can see."""
     event = (found.get("metadata") or {}).get("event_payload") or {}
     if event.get("idempotency_key") == idempotency_key:

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -32,6 +32,7 @@ from mlmon_dagster.spec.alerting import address_problem
 from mlmon_dagster.store import Store, outbox
 from mlmon_dagster.store.outbox import Claim, outbox_health
 from mlmon_dagster.store.state import crash_points
+from mlmon_dagster.store.state.statements import Row
 
 Clock = Callable[[], dt.datetime]
 # Longer together than another worker's request may take.
@@ -190,9 +191,8 @@ class Worker:
         While another worker is at the row, its outcome is waited for. A row of unclear fate will
         be looked up, and whoever does that finds this copy too.
         """
-        for _ in range(_LOOKS_AFTER_A_LOST_LEASE):
-            row = outbox.get_row(self.store.state, claim.row["id"])
-            if row is None or row["status"] == "unknown" or row["slack_ts"] == outcome.ts:
+        for row in self._others(claim):
+            if row["slack_ts"] == outcome.ts:
                 return
             if row["status"] in ("sent", "superseded"):
                 if not self.receivers[claim.row["receiver"]].retract(
@@ -203,6 +203,17 @@ class Worker:
             if outbox.adopt(self.store.state, claim.row["id"], **values):
                 self.report.n_sent += 1
                 return
+
+    def _others(self, claim: Claim) -> Iterator[Row]:
+        """Yield a row whose lease was lost, again and again while another worker is at it.
+
+        It ends where nobody is: the row is gone, or to be looked up. After long it says so.
+        """
+        for _ in range(_LOOKS_AFTER_A_LOST_LEASE):
+            row = outbox.get_row(self.store.state, claim.row["id"])
+            if row is None or row["status"] == "unknown":
+                return
+            yield row
             time.sleep(_LOOK_SECONDS)
         self._note("a message may be posted twice: a worker was frozen past its lease")
 
@@ -228,7 +239,9 @@ class Worker:
         wait = 0.0 if claim.is_lookup else self._backoff(claim)
         if outcome.wait_seconds is not None:  # the gate holds it, but a plot closes none
             wait = outcome.wait_seconds if claim.row["kind"] == PLOT else 0.0
-        self._write(claim, "queued", error=outcome.error, next_at=self._after(wait))
+        outbox.settle(
+            self.store.state, claim, "queued", error=outcome.error, next_at=self._after(wait)
+        )
         self.report.n_retry += 1
         self._note(outcome.error)
 
@@ -240,7 +253,9 @@ class Worker:
         # An update may be repeated freely; what was posted must be looked up.
         status = "queued" if claim.row["kind"] == "head" else "unknown"
         wait = self._backoff(claim) if claim.is_lookup else self.policy.settle_seconds
-        settled = self._write(claim, status, error=outcome.error, next_at=self._after(wait))
+        settled = outbox.settle(
+            self.store.state, claim, status, error=outcome.error, next_at=self._after(wait)
+        )
         self.report.n_unclear += 1
         self._note(outcome.error)
         if not settled and not claim.is_lookup and claim.row["kind"] != "head":
@@ -252,17 +267,14 @@ class Worker:
         It looked when this one's post was not there yet, and will not look again.
         """
         time.sleep(self.policy.settle_seconds)
-        for _ in range(_LOOKS_AFTER_A_LOST_LEASE):
-            row = outbox.get_row(self.store.state, claim.row["id"])
-            if row is None or row["status"] in ("unknown", "dead"):
+        for row in self._others(claim):
+            if row["status"] == "dead":
                 return
             if row["status"] in ("sent", "superseded"):
                 known = replace(self._delivery(claim), kept_ts=row["slack_ts"])
                 since = claim.row["attempt_at"] or claim.row["created_at"]
                 self.receivers[claim.row["receiver"]].look_up(known, since.timestamp())
                 return
-            time.sleep(_LOOK_SECONDS)
-        self._note("a message may be posted twice: a worker was frozen past its lease")
 
     def _write(self, claim: Claim, status: str, **values: Any) -> bool:
         return outbox.settle(self.store.state, claim, status, **values)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -392,7 +391,7 @@ def _sides(
     return Sides(references, shown, tested, common, references.independence(slices), by_place)
 
 
-def _split(values: NDArray[Any], parts: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+def _split(values: np.ndarray, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Cut values of all columns into those of each."""
     return np.split(values, np.cumsum([len(part) for part in parts])[:-1])
 

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.metrics.arrays import Ints
@@ -376,10 +375,10 @@ class Cells:
         cells: Ints = self._by_code[np.searchsorted(self._sorted_codes, codes)]
         return cells
 
-    def arrange(self, parts: Sequence[pa.Table], name: str, default: float) -> NDArray[Any]:
+    def arrange(self, parts: Sequence[pa.Table], name: str, default: float) -> np.ndarray:
         """Return one column of the moments statements, one value per cell."""
         column = np.concatenate([as_numpy(part.column(name), default) for part in parts])
-        arranged: NDArray[Any] = column[self._order]
+        arranged: np.ndarray = column[self._order]
         return arranged
 
     def counts(self, parts: Sequence[pa.Table], name: str, binning: Binning) -> Ints:
@@ -401,11 +400,11 @@ class Cells:
         return arranged
 
 
-def as_numpy(column: Any, default: float | bool = 0) -> NDArray[Any]:
+def as_numpy(column: Any, default: float | bool = 0) -> np.ndarray:
     """Return a column of Arrow as an array, nulls replaced."""
     if column.null_count:
         column = pc.fill_null(column, pa.scalar(default).cast(column.type))
-    values: NDArray[Any] = (
+    values: np.ndarray = (
         column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
     )
     return values

@@ -66,7 +66,7 @@ class Erased:
         """Return the hash of an alias's prediction_id as an expression."""
         return f"sha256({literal(self.salt)} || {row}.prediction_id)"
 
-    def mask(self, query: Query, ids: pa.Array | pa.ChunkedArray, datasets: Any) -> NDArray[Any]:
+    def mask(self, query: Query, ids: pa.Array | pa.ChunkedArray, datasets: Any) -> np.ndarray:
         """Return which rows were erased.
 
         Args:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import sqlalchemy as sa
 
 from mlmon_dagster.store.state.schema import dead_letter, ingest_backlog, ingest_file, ingest_path
-from mlmon_dagster.store.state.statements import insert_or_ignore, read_frame, upsert
+from mlmon_dagster.store.state.statements import Query, insert_or_ignore, read_frame, upsert
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +22,32 @@ if TYPE_CHECKING:
 UNFINISHED = ("discovered", "loading", "missing")  # statuses of files that are to be read
 _AT_ONCE = 500
 _JITTER = timedelta(seconds=2)  # the age of a file is measured anew by every look
+
+
+class FileRow(TypedDict):
+    """A row of ``ingest_file``."""
+
+    model: str
+    stream: str
+    sha256: str
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    status: str
+    reason: str
+    error: str
+    rows_in: int
+    n_new: int
+    n_duplicate: int
+    n_conflict: int
+    n_bad: int
+    schema_report: str
+    attempts: int
+    first_seen: datetime
+    finished_at: datetime | None
+    kept: str
+    read_with: str
+    again_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +91,7 @@ def note_paths(conn: sa.Connection, model: str, stream: str, seen: Mapping[str, 
     )
 
 
-def discover(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+def discover(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
     """Insert files that are not in the manifest yet; return how many those were.
 
     Args:
@@ -92,7 +118,7 @@ def update_files(
     conn: sa.Connection,
     model: str,
     stream: str,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, object]],
     **same: object,
 ) -> None:
     """Change columns of many files' rows in one statement.
@@ -107,7 +133,7 @@ def update_files(
     if not rows:
         return
     table = ingest_file
-    changed: dict[str, Any] = {
+    changed: dict[str, object] = {
         name: sa.bindparam(f"new_{name}") for name in rows[0] if name != "sha256"
     }
     conn.execute(
@@ -130,7 +156,7 @@ def counters_with(
     model: str,
     stream: str,
     sha256: str,
-    more: Mapping[str, Any],
+    more: Mapping[str, int],
     less: int,
 ) -> dict[str, int]:
     """Return the counters of a file once refused rows of it were read again.
@@ -182,7 +208,7 @@ def _files(
     status: str | Sequence[str] | None = None,
     shas: Sequence[str] | None = None,
     seen_from: datetime | None = None,
-) -> sa.Select[Any]:
+) -> Query:
     table = ingest_file
     query = sa.select(table).where(table.c.model == model)
     if stream is not None:
@@ -203,17 +229,17 @@ def file_rows(
     *,
     status: Sequence[str] | None = None,
     shas: Sequence[str] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[FileRow]:
     """As `files`, one mapping by column name for each: no frame is built at every look."""
     return _rows(engine, _files(model, stream, status=status, shas=shas))
 
 
-def _rows(engine: sa.Engine, query: sa.Select[Any]) -> list[dict[str, Any]]:
+def _rows(engine: sa.Engine, query: Query) -> list[FileRow]:
     with engine.connect() as conn:
-        return [dict(row) for row in conn.execute(query).mappings()]
+        return [cast("FileRow", dict(row)) for row in conn.execute(query).mappings()]
 
 
-def refused_or_repeated(engine: sa.Engine, model: str, seen_from: datetime) -> list[dict[str, Any]]:
+def refused_or_repeated(engine: sa.Engine, model: str, seen_from: datetime) -> list[FileRow]:
     """Return the files since a moment that were refused, or of predictions sent before."""
     c = ingest_file.c
     is_repeated = (c.stream == "predictions") & (c.status == "done")
@@ -221,7 +247,7 @@ def refused_or_repeated(engine: sa.Engine, model: str, seen_from: datetime) -> l
     return _rows(engine, _files(model, None, seen_from=seen_from).where(wanted))
 
 
-def refuse_rows(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+def refuse_rows(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
     """Insert refused rows into ``dead_letter``; return how many were not there yet.
 
     All rows must have the same keys.
@@ -229,7 +255,7 @@ def refuse_rows(conn: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
     return insert_or_ignore(conn, dead_letter, rows)
 
 
-def with_refusals(engine: sa.Engine, model: str, stream: str) -> list[dict[str, Any]]:
+def with_refusals(engine: sa.Engine, model: str, stream: str) -> list[FileRow]:
     """Return the files that were refused, or whose refused rows are kept, oldest first."""
     c = ingest_file.c
     refused = sa.or_(c.status == "quarantined", c.kept != "")

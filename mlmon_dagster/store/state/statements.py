@@ -21,12 +21,14 @@ from mlmon_dagster.store.state.schema import METADATA, UtcDateTime
 if TYPE_CHECKING:
     import pandas as pd
 
+Query = sa.Select[Any]  # of whatever columns
+Row = Mapping[str, Any]  # of a query, by name
 _CHUNK = 500  # rows per statement; SQLite allows 32,766 values in one
 _ROWS_AT_ONCE = 5_000
 _OF_NOBODY = {"writer_lock"}  # held by processes of this moment
 
 
-def read_frame(engine: sa.Engine, query: sa.Select[Any]) -> pd.DataFrame:
+def read_frame(engine: sa.Engine, query: Query) -> pd.DataFrame:
     """Run a query and return its rows.
 
     Returns:
@@ -37,7 +39,7 @@ def read_frame(engine: sa.Engine, query: sa.Select[Any]) -> pd.DataFrame:
         return frame_of(conn, query)
 
 
-def frame_of(conn: sa.Connection, query: sa.Select[Any]) -> pd.DataFrame:
+def frame_of(conn: sa.Connection, query: Query) -> pd.DataFrame:
     """As `read_frame`, inside of a transaction."""
     import pandas as pd
 
@@ -50,7 +52,7 @@ def frame_of(conn: sa.Connection, query: sa.Select[Any]) -> pd.DataFrame:
     )
 
 
-def _raw(query: sa.Select[Any], dialect: str) -> sa.Select[Any]:
+def _raw(query: Query, dialect: str) -> Query:
     if dialect != "sqlite":
         return query
     columns = [
@@ -73,10 +75,7 @@ def _series(type_: sa.types.TypeEngine[Any], values: Any, pd: ModuleType) -> Any
     return pd.Series(values, dtype=dtype)
 
 
-Row = Mapping[str, Any]
-
-
-def fetch(conn: sa.Connection, query: sa.Select[Any]) -> list[Row]:
+def fetch(conn: sa.Connection, query: Query) -> list[Row]:
     """Run a query and return its rows by column name."""
     return cast("list[Row]", list(conn.execute(query).mappings()))
 
@@ -89,7 +88,7 @@ def insert(conn: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.I
 
 
 def insert_or_ignore(
-    conn: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
+    conn: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, object]]
 ) -> int:
     """Insert the rows that break no unique constraint; return how many they were.
 
@@ -108,7 +107,7 @@ def insert_or_ignore(
     return inserted
 
 
-def upsert(conn: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+def upsert(conn: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
     """Insert rows; where the primary key exists, the given columns are overwritten.
 
     All rows must have the same keys.
@@ -159,8 +158,8 @@ def import_rows(conn: sa.Connection, table: sa.Table, path: Path) -> None:
     _move_counter(conn, table)
 
 
-def _chunks(path: Path) -> Iterator[list[Mapping[str, Any]]]:
-    chunk: list[Mapping[str, Any]] = []
+def _chunks(path: Path) -> Iterator[list[Row]]:
+    chunk: list[Row] = []
     with path.open(encoding="utf-8") as file:
         for line in file:
             chunk.append(json.loads(line))
