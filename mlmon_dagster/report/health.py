@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,7 +204,7 @@ def _traced(metric: object, frame: pd.DataFrame) -> dict[str, object]:
     }
 
 
-def _slice_cells(row: dict[Any, Any]) -> dict[str, Any]:
+def _slice_cells(row: dict[Any, Any]) -> dict[str, str | bool]:
     """Return one row of a trace as texts."""
     share = NONE if row["share"] != row["share"] else f"{row['share']:.0%}"
     p = row["p_adjusted"]
@@ -233,5 +233,5 @@ def _signed(value: float) -> str:
     return "0.000" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
-def _interval(low: float, high: float, write: Any = decimal) -> str:
+def _interval(low: float, high: float, write: Callable[[float], str] = decimal) -> str:
     return "" if low != low or high != high else f"{write(low)} to {write(high)}"

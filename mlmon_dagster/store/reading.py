@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -35,12 +35,37 @@ if TYPE_CHECKING:
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
-def describe_tables(store: Store, model: str) -> list[dict[str, Any]]:
+class TableSize(TypedDict):
+    """How large a table of a model is, in its newest version."""
+
+    table: str
+    rows: int
+    files: int
+    bytes: int
+    version: int
+    oldest: str
+    newest: str
+    windows: int
+    datasets: str
+
+
+class StateSize(TypedDict):
+    """What the state database holds of a model."""
+
+    files: dict[str, int]
+    n_duplicate: int
+    n_conflict: int
+    n_refused: int
+    n_metrics: int
+    computed_at: dt.datetime | None
+
+
+def describe_tables(store: Store, model: str) -> list[TableSize]:
     """Return one row per table of a model: rows, files, bytes, versions, oldest and newest date.
 
     Sizes are those of the newest version; a table that was never written has no row.
     """
-    found = []
+    found: list[TableSize] = []
     for kind in KINDS:
         folder = folder_of(store, kind, model)
         if folder.snapshot() is None:
@@ -67,7 +92,7 @@ def describe_tables(store: Store, model: str) -> list[dict[str, Any]]:
     return found
 
 
-def describe_state(store: Store, model: str) -> dict[str, Any]:
+def describe_state(store: Store, model: str) -> StateSize:
     """Return what the state database says of a model.
 
     Returns:

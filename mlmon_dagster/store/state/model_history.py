@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
 from mlmon_dagster.store.state.schema import baseline_promotion, model_event, schema_change
-from mlmon_dagster.store.state.statements import insert_or_ignore
+from mlmon_dagster.store.state.statements import Row, insert_or_ignore
 
 _LAYOUT: Final = "layout"  # the row that holds a stream's present columns; no change
 # Known to people who ask, and no reason to warn anybody: one null makes integers to floats.
@@ -158,7 +158,7 @@ def _load(conn: sa.Connection, model: str, stream: str | None = None) -> list[Se
     return [_seen(row) for row in conn.execute(query).mappings()]
 
 
-def _seen(row: Any) -> SeenChange:
+def _seen(row: sa.RowMapping) -> SeenChange:
     change = Change(row["kind"], row["column_name"], row["before"], row["after"])
     return SeenChange(change, row["stream"], row["path"], row["window_start"], row["seen_at"])
 
@@ -174,7 +174,7 @@ def note_event(
     )
 
 
-def history(engine: sa.Engine, model: str) -> list[Mapping[str, Any]]:
+def history(engine: sa.Engine, model: str) -> list[Row]:
     """Return what people did to a model, and how its files changed, newest first.
 
     Returns:
@@ -184,7 +184,7 @@ def history(engine: sa.Engine, model: str) -> list[Mapping[str, Any]]:
     with engine.connect() as conn:
         events = conn.execute(sa.select(model_event).where(e.model == model)).mappings().all()
         promoted = conn.execute(sa.select(baseline_promotion).where(p.model == model)).mappings()
-        found: list[dict[str, Any]] = [
+        found: list[Row] = [
             {"at": row["happened_at"], **{k: row[k] for k in ("kind", "author", "note")}}
             for row in events
         ]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import sqlalchemy as sa
 
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 MANIFEST = "backup.json"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
 _KEPT_FILES = ("quarantine", "baselines")  # folders of files beside the tables
+
+
+class Manifest(TypedDict):
+    """What a backup holds: rows of the state database, versions of tables, its files."""
+
+    format: int
+    created_at: str
+    schema_version: str
+    n_rows: int
+    tables: dict[str, int]
+    files: dict[str, tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -114,11 +125,11 @@ def _fill(store: Store, folder: Path, now: datetime, models: Path | None) -> Bac
     if models is not None and models.is_dir():
         shutil.copytree(models, folder / "models")
     files = {
-        path.relative_to(folder).as_posix(): [path.stat().st_size, _hash(path)]
+        path.relative_to(folder).as_posix(): (path.stat().st_size, _hash(path))
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    manifest: dict[str, Any] = {
+    manifest: Manifest = {
         "format": 1,
         "created_at": now.isoformat(timespec="seconds"),
         "schema_version": HEAD,
@@ -169,9 +180,9 @@ def verify_backup(source: Path) -> BackupSummary:
         return _summary(_verified(folder, source))
 
 
-def _verified(folder: Path, source: Path) -> dict[str, Any]:
+def _verified(folder: Path, source: Path) -> Manifest:
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        manifest: Manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise StoreError(f"{source} is no backup: {error}") from error
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
@@ -261,7 +272,7 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _summary(manifest: dict[str, Any]) -> BackupSummary:
+def _summary(manifest: Manifest) -> BackupSummary:
     return BackupSummary(
         manifest["created_at"],
         manifest["schema_version"],
