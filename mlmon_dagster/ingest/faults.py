@@ -6,14 +6,16 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlmon_dagster.ingest.declared_columns import EXPECTED, Column
+from mlmon_dagster.spec.sources import FileFormat
 
+_FORMATS: Final = " or ".join(", ".join(get_args(FileFormat)[1:]).rsplit(", ", 1))
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 # Whole files; `no_rows` is a warning, the file is done.
@@ -30,7 +32,7 @@ FILE_REASONS: Final = {
     "wrong_column_type": "Write the column with the expected type",
     "too_large": "Split the file, or raise the limit under 'source'",
     "too_many_bad": "Correct the rows and write the file again, or raise max_bad_rate",
-    "unknown_format": "Set 'format' under 'source' to parquet, csv, jsonl, kserve or sagemaker",
+    "unknown_format": f"Set 'format' under 'source' to {_FORMATS}",
     "source_failed": "Mend that; it is tried again at the next ingest, and nothing is lost",
     "failed": "See the recorded errors; replay the file once the cause is removed",
     "no_rows": "Nothing to do if no rows were expected",

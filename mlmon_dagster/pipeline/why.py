@@ -10,7 +10,7 @@ import datetime as dt
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.pipeline.families import FAMILIES
@@ -77,7 +77,7 @@ def _why_or_why_not(inputs: JudgeInputs, row: Row) -> dict[str, str]:
         return {"no_why": f"the trace failed: {type(error).__name__}"}
 
 
-def _why(inputs: JudgeInputs, row: Mapping[str, Any], metric: str) -> dict[str, str]:
+def _why(inputs: JudgeInputs, row: Row, metric: str) -> dict[str, str]:
     """Trace a metric over the windows that a verdict is of, against its baseline."""
     from mlmon_dagster.errors import BaselineMissingError
     from mlmon_dagster.trace.tell import cause, value
@@ -109,7 +109,7 @@ def _name(metric: str) -> str:
     return NAMES.get(metric, metric)
 
 
-def _explained(inputs: JudgeInputs, row: Mapping[str, Any], metric: str) -> Explained | None:
+def _explained(inputs: JudgeInputs, row: Row, metric: str) -> Explained | None:
     from mlmon_dagster.metrics.statistics import select
     from mlmon_dagster.profiles import load_baseline
     from mlmon_dagster.trace.explain import explain
@@ -131,7 +131,7 @@ def _explained(inputs: JudgeInputs, row: Mapping[str, Any], metric: str) -> Expl
     return explain(spec, metric, now, then)
 
 
-def _judged(inputs: JudgeInputs, row: Mapping[str, Any]) -> list[dt.datetime]:
+def _judged(inputs: JudgeInputs, row: Row) -> list[dt.datetime]:
     """Return the starts of the windows that a verdict is of: those with a value, as it was read."""
     most = FAMILIES[inputs.family].judged_together(inputs.comparison.work.spec, row["metric"])
     metrics: pd.DataFrame = inputs.metrics

@@ -40,11 +40,12 @@ from mlmon_dagster.spec.names import shown_url, without_secrets
 from mlmon_dagster.spec.sources import PER_SECOND
 from mlmon_dagster.store.state.database import parsed_url
 from mlmon_dagster.store.state.schema import source_cursor
-from mlmon_dagster.store.state.statements import upsert
+from mlmon_dagster.store.state.statements import Query, upsert
 
 FETCH_ROWS = 20_000
 _CONNECT_SECONDS = 10
 Position = Mapping[str, Any]
+Expression = sa.ColumnElement[Any]  # of a column of whatever type
 _OLDEST = 13
 _HORIZON = sa.text(
     "SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint "
@@ -77,7 +78,7 @@ class SourceTable:
     """
 
     clause: sa.TableClause
-    selected: tuple[sa.ColumnElement[Any], ...]
+    selected: tuple[Expression, ...]
 
 
 def find_table(
@@ -127,16 +128,14 @@ def find_table(
     return SourceTable(clause, selected)
 
 
-def stream_rows(conn: sa.Connection, query: sa.Select[Any]) -> Iterator[Sequence[Any]]:
+def stream_rows(conn: sa.Connection, query: Query) -> Iterator[Sequence[Any]]:
     """Run a query and yield its rows in lists, without holding all of them."""
     result = conn.execution_options(stream_results=True, max_row_buffer=FETCH_ROWS).execute(query)
     while rows := result.fetchmany(FETCH_ROWS):
         yield rows
 
 
-def _selected(
-    conn: sa.Connection, column: sa.ColumnElement[Any], kind: Any
-) -> sa.ColumnElement[Any]:
+def _selected(conn: sa.Connection, column: Expression, kind: Any) -> Expression:
     is_time = isinstance(kind, sa.DateTime | sa.Date)
     if is_time and conn.dialect.name == "postgresql":
         return sa.cast(column, sa.Text).label(str(column.key))
@@ -338,7 +337,7 @@ def take_snapshot(
 
 
 def _between(
-    column: sa.ColumnElement[Any],
+    column: Expression,
     kind: str,
     low: int | None,
     horizon: int,
@@ -364,7 +363,7 @@ def _between(
     return sa.and_(below, from_low)
 
 
-def _number(value: int, kind: Any) -> sa.ColumnElement[Any]:
+def _number(value: int, kind: Any) -> Expression:
     return sa.cast(sa.literal(str(value), sa.Text), kind)
 
 

@@ -12,8 +12,8 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
+from mlmon_dagster.alerts.messages.slack_text import Payload
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted
 from mlmon_dagster.alerts.receivers.http_post import TIMEOUT_SECONDS, Endpoint, post
 from mlmon_dagster.store import Store, outbox
@@ -52,11 +52,11 @@ class AlertmanagerReceiver:
         outcome = self._post(delivery.channel, [event])
         return Posted(delivery.idempotency_key) if isinstance(outcome, Posted) else outcome
 
-    def keep(self, channel: str, events: Iterable[Mapping[str, Any]]) -> Outcome:
+    def keep(self, channel: str, events: Iterable[Payload]) -> Outcome:
         """Send once more what fires; see the module."""
         return self._post(channel, events)
 
-    def _post(self, channel: str, events: Iterable[Mapping[str, Any]]) -> Outcome:
+    def _post(self, channel: str, events: Iterable[Payload]) -> Outcome:
         server = self._servers.get(channel, Endpoint(""))
         if problem := server.problem("Alertmanager", channel):
             return problem
@@ -83,7 +83,7 @@ def keep_firing(store: Store, receiver: AlertmanagerReceiver) -> list[str]:
     return [outcome.error for outcome in outcomes if not isinstance(outcome, Posted)]
 
 
-def _alerts(event: Mapping[str, Any], now: float) -> Iterator[dict[str, Any]]:
+def _alerts(event: Payload, now: float) -> Iterator[Payload]:
     links = {link["label"]: link["url"] for link in event["links"]}
     sentences = [item["sentence"] for item in event["items"]] or [event["title"]]
     for severity in _SEVERITIES:

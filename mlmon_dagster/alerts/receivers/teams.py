@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mlmon_dagster.alerts.messages.slack_text import Payload
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted
 from mlmon_dagster.alerts.receivers.http_post import TIMEOUT_SECONDS, Endpoint, post
 
@@ -52,7 +53,7 @@ class TeamsReceiver:
         return False
 
 
-def _body(event: Mapping[str, Any]) -> bytes:
+def _body(event: Payload) -> bytes:
     body = json.dumps(_message(event, event["items"])).encode()
     if len(body) <= _MOST_BYTES:
         return body
@@ -60,7 +61,7 @@ def _body(event: Mapping[str, Any]) -> bytes:
 
 
 def _message(
-    event: Mapping[str, Any], items: list[Mapping[str, str]], *, is_short: bool = False
+    event: Payload, items: list[Mapping[str, str]], *, is_short: bool = False
 ) -> dict[str, Any]:
     lines = [_line(item["sentence"], item["numbers"]) for item in items]
     if not is_short:

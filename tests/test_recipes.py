@@ -1,0 +1,253 @@
+"""The recipes of docs/architecture.md, done with toys in a copy of the package.
+
+A recipe says how many files change. Each toy changes so many, all of which the recipe names, and
+works from end to end; nothing else had to be touched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.test_architecture import ARCHITECTURE, PACKAGE, ROOT
+
+
+class Toy(NamedTuple):
+    """What a recipe adds.
+
+    Attributes:
+        recipe: Which paragraph of the page it follows.
+        files: New modules, and lines of existing ones with what stands after them.
+        tried: A program that uses it, in an empty folder.
+        printed: What that prints.
+    """
+
+    recipe: str
+    files: Mapping[str, str | Mapping[str, str]]
+    tried: str
+    printed: str
+
+
+DISTANCE = Toy(
+    "A drift distance",
+    {
+        "metrics/drift/distances.py": {
+            "def kl(current: ArrayLike, baseline: ArrayLike) -> Floats:\n": (
+                "def bhattacharyya(current: ArrayLike, baseline: ArrayLike) -> Floats:\n"
+                "    p, q = smoothed_shares(current), smoothed_shares(baseline)\n"
+                "    return -np.log(np.sqrt(p * q).sum(axis=-1))\n\n\n"
+            )
+        },
+        "metrics/drift/optional_distances.py": {
+            "    cramers_v,\n": "    bhattacharyya,\n",
+            '    "kl": kl,\n': '    "bhattacharyya": bhattacharyya,\n',
+        },
+        "spec/monitors.py": {'    "kl",\n': '    "bhattacharyya",\n'},
+        "monitors/wording.py": {
+            '    "hellinger": "Hellinger distance",\n': '    "bhattacharyya": "Bhattacharyya",\n'
+        },
+    },
+    """
+import numpy as np
+from mlmon_dagster.metrics.drift.columns import columns_drift
+from mlmon_dagster.metrics.drift.optional_distances import FURTHER
+from mlmon_dagster.metrics.drift.references import DriftBaseline
+from mlmon_dagster.monitors.wording import NAMES
+from mlmon_dagster.spec import DriftMonitor
+from tests.metrics.samples import categorical_binning, count
+method = DriftMonitor(method="bhattacharyya").method
+values = np.array([[0] * 900 + [1] * 100, [0] * 100 + [1] * 900])
+binning = categorical_binning(values)
+then, now = count(binning, values[:1]), count(binning, values[1:])
+known = DriftBaseline({"c": then}, seed=1, min_rows=30)
+frame = columns_drift({"c": now}, known, further=[method])
+[value] = frame.loc[frame["metric"] == method, "value"]
+print(method in FURTHER, NAMES[method], round(value, 1))
+""",
+    "True Bhattacharyya 0.5",
+)
+
+FORMAT = Toy(
+    "A format of landing files",
+    {
+        "ingest/formats/read_pairs.py": '''"""Read lines of name=value;name=value."""
+
+import pyarrow as pa
+
+from mlmon_dagster.ingest.raw import RawFile, check_header, rows_of
+
+
+def read_pairs(path, place, wanted, options):
+    """Read a file of pairs."""
+    rows = [
+        dict(cell.split("=", 1) for cell in line.split(";"))
+        for line in path.read_text().splitlines()
+    ]
+    present = tuple(dict.fromkeys(name for row in rows for name in row))
+    check_header(place, present, wanted)
+    names = [c.source for c in wanted if c.source in present]
+    arrays = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
+    return RawFile(
+        arrays, len(rows), present, rows_of, lines_of=lambda rows: [(row + 1,) for row in rows]
+    )
+''',
+        "ingest/formats/parse.py": {
+            "from mlmon_dagster.ingest.formats.read_kserve import read_kserve\n": (
+                "from mlmon_dagster.ingest.formats.read_pairs import read_pairs\n"
+            ),
+            '    "kserve": read_kserve,\n': '    "pairs": read_pairs,\n',
+        },
+        "spec/sources.py": {'FileFormat = Literal["auto", "parquet", ': '"pairs", '},
+    },
+    """
+import datetime as dt
+from pathlib import Path
+from mlmon_dagster.ingest import ingest_new
+from mlmon_dagster.spec import spec_from_mapping
+from mlmon_dagster.store import open_store
+spec = spec_from_mapping({
+    "model": "toy", "task": "regression", "owners": ["team:x"],
+    "time": {"start": "2024-01-01"},
+    "source": {"predictions": {"path": "landing/*.pairs", "format": "pairs"}},
+    "columns": {"prediction_id": "id", "event_time": "at", "prediction": "guess"},
+    "features": {"age": {"type": "numeric"}},
+})
+Path("landing").mkdir()
+Path("landing/a.pairs").write_text(
+    "id=a;at=2024-01-02T00:00:00Z;guess=1.5;age=3\\n"
+    "id=b;at=2024-01-02T01:00:00Z;guess=2.5;age=none\\n"
+)
+Path("landing/a.pairs.done").touch()
+now = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
+report = ingest_new(open_store(Path("store")), spec, Path("."), now=now)
+print(*(f"{f.status} {f.n_new} {f.n_bad} {f.message}".strip() for f in report.files))
+""",
+    "done 1 1",
+)
+
+RECEIVER = Toy(
+    "A receiver",
+    {
+        "alerts/receivers/pager.py": '''"""Write every message into a file."""
+
+from pathlib import Path
+
+from mlmon_dagster.alerts.receivers.base import NotPosted, Posted
+
+
+class PagerReceiver:
+    """Takes messages."""
+
+    def send(self, delivery):
+        """Append the text."""
+        with Path(delivery.channel).open("a") as file:
+            file.write(delivery.payload["plain"])
+        return Posted()
+
+    def look_up(self, delivery, since):
+        """Say that nobody knows."""
+        return NotPosted("no file says what was sent")
+
+    def retract(self, delivery, posted):
+        """Leave it."""
+        return False
+''',
+        "spec/alerting.py": {
+            "class EmailRoute(Declared):\n": (
+                'class PagerRoute(Declared):\n    """A file."""\n\n    file: str\n\n\n'
+            ),
+            "    email: EmailRoute | None = None\n": "    pager: PagerRoute | None = None\n",
+        },
+        "alerts/lifecycle/routing.py": {
+            "    if place.email is not None:\n": (
+                "    if place.pager is not None:\n"
+                '        found[Destination("pager", place.pager.file)] = ""\n'
+            )
+        },
+        "pipeline/receivers.py": {
+            '        "console": console,\n': '        "pager": PagerReceiver(),\n',
+            "    from mlmon_dagster.alerts.receivers.teams import TeamsReceiver\n": (
+                "    from mlmon_dagster.alerts.receivers.pager import PagerReceiver\n"
+            ),
+        },
+    },
+    """
+import datetime as dt
+from pathlib import Path
+from mlmon_dagster.alerts.dispatching import send_test
+from mlmon_dagster.pipeline.receivers import receivers
+from mlmon_dagster.project import project_from_environment
+from mlmon_dagster.spec import spec_from_mapping
+spec = spec_from_mapping({
+    "model": "toy", "task": "regression", "owners": ["team:x"],
+    "time": {"start": "2024-01-01"},
+    "source": {"predictions": {"path": "landing/*.csv"}},
+    "columns": {"prediction_id": "id", "event_time": "at", "prediction": "guess"},
+    "features": {"age": {"type": "numeric"}},
+    "alerts": {"pager": {"file": "paged.txt"}},
+})
+project = project_from_environment(Path("."), environ={})
+now = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
+report = send_test(project.store, spec, now, receivers(project, [spec]))
+print(report.n_sent, "this is a test" in Path("paged.txt").read_text())
+""",
+    "1 True",
+)
+
+
+@pytest.mark.parametrize("toy", [DISTANCE, FORMAT, RECEIVER], ids=lambda toy: toy.recipe)
+def test_a_recipe_is_all_that_it_takes(toy: Toy, tmp_path: Path) -> None:
+    said = _paragraph(toy.recipe)
+    n_files = re.search(r"\((\d+) files\)", said)
+    for name in toy.files:
+        assert f"`{name}`" in said or f"`{name.rpartition('/')[0]}/`" in said, name
+
+    assert n_files is not None
+    assert len(toy.files) == int(n_files[1])
+    assert _tried(toy, tmp_path) == toy.printed
+
+
+def _paragraph(recipe: str) -> str:
+    return ARCHITECTURE.partition(f"**{recipe}.**")[2].partition("\n\n")[0]
+
+
+def _tried(toy: Toy, folder: Path) -> str:
+    """Add the toy to a copy of the package, and run its program with that."""
+    copy = folder / "changed" / "mlmon_dagster"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.parquet"))
+    for name, change in toy.files.items():
+        path = copy / name
+        if isinstance(change, str):
+            assert not path.exists(), name
+            path.write_text(change)
+            continue
+        text = path.read_text()
+        for place, added in change.items():
+            assert text.count(place) == 1, (name, place)
+            text = text.replace(place, _with(place, added))
+        path.write_text(text)
+    (folder / "empty").mkdir()
+    paths = os.pathsep.join([str(copy.parent), str(ROOT)])
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", toy.tried],
+        cwd=folder / "empty",
+        env=dict(os.environ) | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ended.stdout.strip() or ended.stderr
+
+
+def _with(place: str, added: str) -> str:
+    """Put what is added before a definition, after anything else."""
+    is_definition = place.startswith(("def ", "class ", "    if "))
+    return added + place if is_definition else place + added
