@@ -28,13 +28,13 @@ from benchmarks.drift_laws import (
     batches,
     column_of,
     draw,
+    drift_metrics,
     hours,
     laws,
     users,
 )
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
-from mlmon_dagster.metrics.drift.columns import drift_metrics
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.monitors.evidence import benjamini_hochberg
 from mlmon_dagster.spec import DriftMonitor

@@ -13,6 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.binnings import upper_edges
+from mlmon_dagster.metrics.drift.columns import columns_drift
+from mlmon_dagster.metrics.drift.references import DriftBaseline
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from mlmon_dagster.profiles.bins.shapes import (
     MAX_CATEGORIES,
@@ -167,3 +169,31 @@ def _shared(rng: Generator, law: Law, sizes: Ints, sharing: Sharing) -> Ints:
     width = len(law.shares)
     flat = np.bincount(owner * width + codes, weights=rows, minlength=len(sizes) * width)
     return flat.reshape(len(sizes), width).astype(np.int64)
+
+
+def drift_metrics(
+    stats: ColumnStatistics,
+    baseline: ColumnStatistics,
+    *,
+    seed: int,
+    min_rows: int = 30,
+    test_slices: bool = False,
+    further: Sequence[str] = (),
+    limits: bool = False,
+) -> pd.DataFrame:
+    """Distances of every window of one column from the baseline; see `columns_drift`.
+
+    Args:
+        stats: One column (numeric, categorical, score or confusion) over C cells.
+        baseline: The same column; its cells are the baseline's windows.
+        seed: As of `DriftBaseline`.
+        min_rows: As of `DriftBaseline`.
+        test_slices: As of `columns_drift`.
+        further: As of `columns_drift`.
+        limits: As of `columns_drift`.
+    """
+    name = stats.binning.column
+    known = DriftBaseline({name: baseline}, seed=seed, min_rows=min_rows)
+    return columns_drift(
+        {name: stats}, known, test_slices=test_slices, further=further, limits=limits
+    )

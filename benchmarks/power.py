@@ -25,11 +25,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as tests
 
-from benchmarks.drift_laws import Floats, Generator, Law, categorical_law, column_of, numeric_law
+from benchmarks.drift_laws import (
+    Floats,
+    Generator,
+    Law,
+    categorical_law,
+    column_of,
+    drift_metrics,
+    numeric_law,
+)
 from benchmarks.peer_environment import CACHE, PEERS, peer_python, variables
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.metrics.binnings import upper_edges
-from mlmon_dagster.metrics.drift.columns import drift_metrics
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec import DriftMonitor

@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.statistics import Binning
 
-LABEL_STATES = 3
-UNLABELLED, NEGATIVE, POSITIVE = range(LABEL_STATES)
+LABEL_STATES = 3  # unlabelled, negative, positive
 _LARGEST = 8e307  # less than half of the largest number
 
 Counts = NDArray[np.int64]

@@ -37,7 +37,7 @@ from mlmon_dagster.spec.monitors import (
     Condition,
     PerformanceMonitor,
 )
-from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import estimated, estimated_of, residual
 from mlmon_dagster.store.state import model_history
 from mlmon_dagster.store.state.window_state import WindowInputs
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
 
 Profiles = Mapping[str, "ColumnStatistics"]
-States = Mapping[dt.datetime, WindowInputs]
 Facts = Mapping[str, Any]  # of a window, as `monitors.evaluate` takes them
 Plotted = Callable[[str, str], str | None]
 References = Mapping[str, Any]  # as `monitors.evaluate` takes them
@@ -356,21 +355,13 @@ def _windows_of(
     family: MetricFamily, spec: ModelSpec, baseline: Baseline | None
 ) -> pd.DataFrame | None:
     """Return the performance of each window of the baseline, of what is judged by its level."""
-    from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
-    from mlmon_dagster.metrics.statistics import select
-    from mlmon_dagster.profiles.measure.measures import columns_of, measure
+    from mlmon_dagster.profiles.measure.measures import windows_performance
 
     levels = [monitor.metric for monitor in _levels(family, spec)]
     if baseline is None or not levels:
         return None
-    whole = {
-        name: select(stats, (stats.cells["slice_key"] == "all").to_numpy())
-        for name in columns_of(spec, family)
-        if name != SCORE_ORDER  # areas are not judged by their level, and take long
-        and (stats := baseline.windows.get(name)) is not None
-    }
-    found = measure(spec, family, whole, None)
-    return found[found["metric"].isin(levels)]
+    found = windows_performance(spec, family, baseline.windows)
+    return found[found["metric"].isin(levels) & (found["slice_key"] == ALL)]
 
 
 def _judged_alike(family: MetricFamily, measured: Measure) -> Family:

@@ -20,6 +20,7 @@ from mlmon_dagster.metrics.statistics import (
 from mlmon_dagster.monitors.wording import NAMES, REASONS
 from mlmon_dagster.profiles import Baseline, in_force, load_baseline
 from mlmon_dagster.profiles.baseline import scored_columns
+from mlmon_dagster.profiles.measure.drift import main_output
 from mlmon_dagster.profiles.measure.estimates import estimate, estimate_columns
 from mlmon_dagster.profiles.measure.measures import (
     MEASURES,
@@ -231,7 +232,8 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
 
 def _outputs(spec: ModelSpec) -> list[str]:
     """Return the output whose drift a row says, if the model logs one."""
-    return [r for r in ("score", "prediction") if getattr(spec.columns, r) is not None][:1]
+    output = main_output(spec)
+    return [output] if output else []
 
 
 def _coverage(store: Store, spec: ModelSpec, grain: Granularity) -> dict[dt.datetime, float]:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.drift_laws import drift_metrics
 from mlmon_dagster.metrics.drift import columns
-from mlmon_dagster.metrics.drift.columns import columns_drift, drift_metrics
+from mlmon_dagster.metrics.drift.columns import columns_drift
 from mlmon_dagster.metrics.drift.references import DriftBaseline
 from mlmon_dagster.metrics.statistics import ColumnStatistics, concat, select
 from tests.metrics.samples import (

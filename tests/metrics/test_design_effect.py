@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.drift.columns import drift_metrics
+from benchmarks.drift_laws import drift_metrics
 from mlmon_dagster.metrics.drift.drift_bins import drift_bins
 from mlmon_dagster.metrics.drift.shared_values import Independence
 from mlmon_dagster.metrics.statistics import ColumnStatistics

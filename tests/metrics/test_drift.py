@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.metrics.drift.columns import drift_metrics
+from benchmarks.drift_laws import drift_metrics
 from mlmon_dagster.metrics.frames import METRIC_COLUMNS
 from mlmon_dagster.metrics.statistics import ColumnStatistics, concat, select
 from tests.metrics.samples import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlmon_dagster.metrics.drift.columns import drift_metrics
+from benchmarks.drift_laws import drift_metrics
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.monitors.evidence import benjamini_hochberg
 from mlmon_dagster.spec import DriftMonitor

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from mlmon_dagster.metrics.drift.columns import drift_metrics
+from benchmarks.drift_laws import drift_metrics
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec import DriftMonitor
 from tests.metrics.samples import (

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mlmon_dagster.metrics.drift.columns import drift_metrics
+from benchmarks.drift_laws import drift_metrics
 from mlmon_dagster.metrics.drift.distances import (
     cramers_v,
     hellinger,

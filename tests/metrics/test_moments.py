@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.metrics.drift.columns import drift_metrics
+from benchmarks.drift_laws import drift_metrics
 from mlmon_dagster.metrics.drift.drift_bins import merge_bins, merge_plan
 from mlmon_dagster.metrics.drift.null_distribution import (
     DISTANCES,

@@ -63,7 +63,7 @@ def test_a_restored_store_equals_the_one_that_was_backed_up(
     assert rows(restored) == rows(any_store)
     spec = make_spec()
     for stream in ("predictions", "actuals"):
-        assert restored.event_log(spec).has(stream, stream[0])
+        assert restored.event_log(spec).committed(stream, [stream[0]])
     before, after = (s.inference_records(spec).read() for s in (any_store, restored))
     assert before.sort_by("prediction_id") == after.sort_by("prediction_id")
     assert bins(restored, spec.model) == BINS

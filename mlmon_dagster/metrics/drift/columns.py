@@ -36,34 +36,6 @@ from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, select
 _AT_ONCE = 2_000_000  # numbers of all columns computed with together: bounds the memory
 
 
-def drift_metrics(
-    stats: ColumnStatistics,
-    baseline: ColumnStatistics,
-    *,
-    seed: int,
-    min_rows: int = 30,
-    test_slices: bool = False,
-    further: Sequence[str] = (),
-    limits: bool = False,
-) -> pd.DataFrame:
-    """Distances of every window of one column from the baseline; see `columns_drift`.
-
-    Args:
-        stats: One column (numeric, categorical, score or confusion) over C cells.
-        baseline: The same column; its cells are the baseline's windows.
-        seed: As of `DriftBaseline`.
-        min_rows: As of `DriftBaseline`.
-        test_slices: As of `columns_drift`.
-        further: As of `columns_drift`.
-        limits: As of `columns_drift`.
-    """
-    name = stats.binning.column
-    known = DriftBaseline({name: baseline}, seed=seed, min_rows=min_rows)
-    return columns_drift(
-        {name: stats}, known, test_slices=test_slices, further=further, limits=limits
-    )
-
-
 def columns_drift(
     columns: Mapping[str, ColumnStatistics],
     baseline: DriftBaseline,

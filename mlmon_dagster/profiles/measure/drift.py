@@ -171,13 +171,18 @@ def drifting_outputs(spec: ModelSpec) -> list[str]:
     With a score, the prediction is the same news twice. It, and the actuals, whose drift comes as
     late as they do, are compared where the monitor names them.
     """
-    named = spec.monitors.drift.columns
-    first = "score" if spec.columns.score is not None else "prediction"
+    named, first = spec.monitors.drift.columns, main_output(spec)
     return [
         role
         for role in ("score", "prediction", "actual")
         if getattr(spec.columns, role) is not None and (role == first or role in named)
     ]
+
+
+def main_output(spec: ModelSpec) -> str | None:
+    """Return the output that says most: the score, else the prediction; None without any."""
+    roles = (role for role in ("score", "prediction") if getattr(spec.columns, role) is not None)
+    return next(roles, None)
 
 
 def residual_drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:

@@ -206,10 +206,19 @@ def baseline_performance(spec: ModelSpec, family: MetricFamily, baseline: Profil
 
     columns = {c: baseline[c] for c in columns_of(spec, family) if c in baseline}
     pooled = {c: merge(s, ("dataset", "slice_key", "slice_value")) for c, s in columns.items()}
+    usual = usual_windows(windows_performance(spec, family, baseline))
+    return measure(spec, family, pooled, None).join(usual, on=list(SERIES))
+
+
+def windows_performance(spec: ModelSpec, family: MetricFamily, baseline: Profiles) -> pd.DataFrame:
+    """Return the MetricFrame of a baseline's windows; of slices only if a monitor judges them."""
+    columns = {c: baseline[c] for c in columns_of(spec, family) if c in baseline}
     monitors: Sequence[PerformanceMonitor] = getattr(spec.monitors, family)
-    if not any(m.slices for m in monitors if m.is_relative):
+    is_sliced = any(m.slices for m in monitors if m.is_relative)
+    if not is_sliced:
         columns = {
             c: select(s, (s.cells["slice_key"] == ALL).to_numpy()) for c, s in columns.items()
         }
-    usual = usual_windows(measure(spec, family, columns, None))
-    return measure(spec, family, pooled, None).join(usual, on=list(SERIES))
+    return derived(
+        baseline, ("windows", family, is_sliced), lambda: measure(spec, family, columns, None)
+    )

@@ -137,11 +137,6 @@ class EventLog:
         """Return the Delta table of a stream."""
         return self._streams[stream]
 
-    def has(self, stream: Stream, sha: str) -> bool:
-        """Tell whether the file with this content hash was committed."""
-        snapshot = self._streams[stream].snapshot()
-        return snapshot is not None and snapshot.has_transaction(sha)
-
     def committed(self, stream: Stream, shas: Sequence[str]) -> set[str]:
         """Return those of the content hashes whose files were committed."""
         snapshot = self._streams[stream].snapshot()
