@@ -57,4 +57,4 @@ soak: $(STAMP) ## Write 5 files a second for ten minutes under the daemon and pr
 	$(BIN)/python -W ignore -m tests.soak
 
 clean: ## Remove what the demo and the tools made, keep .venv
-	rm -rf .mlmon landing .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .coverage* .mlmon landing .pytest_cache .mypy_cache .ruff_cache .hypothesis
