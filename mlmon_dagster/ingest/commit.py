@@ -37,7 +37,7 @@ from mlmon_dagster.ingest.raw import (
 )
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.ingest.rows.canonical import TIME
-from mlmon_dagster.ingest.rows.judge import Prepared, TooManyBadError
+from mlmon_dagster.ingest.rows.judge import Letter, Prepared, TooManyBadError
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.spec.baseline import LIVE
 from mlmon_dagster.spec.names import ALL
@@ -310,20 +310,21 @@ def letter_rows(
     conn: sa.Connection,
     spec: ModelSpec,
     report: FileReport,
-    letters: Sequence[dict[str, Any]],
+    letters: Sequence[Letter],
     now: dt.datetime,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Return dead letters as rows of their table; of an id, only its keyed hash is kept."""
     if not letters:
         return []
     salt = erased_ids.salt_of(conn, spec.model)
     rows = []
     for letter in letters:
-        row = {**letter, "model": spec.model, "stream": report.stream, "sha256": report.sha256}
-        prediction_id = row.pop("prediction_id")
-        row["id_hash"] = erased_ids.id_hash(salt, prediction_id) if prediction_id else ""
+        row: dict[str, object] = {k: v for k, v in letter.items() if k != "prediction_id"}
+        row |= {"model": spec.model, "stream": report.stream, "sha256": report.sha256}
+        own, values = letter["prediction_id"], letter["row_hash"]
+        row["id_hash"] = erased_ids.id_hash(salt, own) if own else ""
         # So is the hash of its values, which could be tried out otherwise.
-        row["row_hash"] = erased_ids.id_hash(salt, row["row_hash"]) if row["row_hash"] else ""
+        row["row_hash"] = erased_ids.id_hash(salt, values) if values else ""
         rows.append({**row, "created_at": now})
     return rows
 

@@ -24,6 +24,7 @@ from mlmon_dagster.spec.monitors import (
 )
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state.sql import literal
+from mlmon_dagster.store.state.statements import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 NOT_SERVED, NO_PAIRS, TOO_FEW = "version_not_served", "no_shared_predictions", "few_of_rarer_class"
 _DAY = dt.timedelta(days=1)
+Sample = dict[str, Any]  # a row of a MetricFrame
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def versions_frame(work: Work) -> pd.DataFrame:
 
     from mlmon_dagster.metrics.frames import METRIC_COLUMNS
 
-    declared, rows = work.spec.monitors.versions, list[dict[str, Any]]()
+    declared, rows = work.spec.monitors.versions, list[Sample]()
     served = Served(work)
     present = [w for w in work.windows if served.deployed(w.start) is not None]
     for one in declared.compare:
@@ -145,8 +147,8 @@ def versions_frame(work: Work) -> pd.DataFrame:
     return frame
 
 
-def _row(window: Window, metric: str, version: str, **fields: object) -> dict[str, Any]:
-    nothing: dict[str, Any] = dict.fromkeys(("value", "lower", "upper", "p_value"), float("nan"))
+def _row(window: Window, metric: str, version: str, **fields: object) -> Sample:
+    nothing: Sample = dict.fromkeys(("value", "lower", "upper", "p_value"), float("nan"))
     return {
         "window_start": window.start,
         "dataset": PRODUCTION,
@@ -166,7 +168,7 @@ def _row(window: Window, metric: str, version: str, **fields: object) -> dict[st
 
 def _gains(
     work: Work, served: Served, declared: VersionComparison, windows: Sequence[Window]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Sample]:
     from mlmon_dagster.metrics.intervals import wilson
     from mlmon_dagster.metrics.versions import BY_ROWS, FEWEST_WINDOWS, got_its_share
     from mlmon_dagster.pipeline.compare import compared_by
@@ -225,7 +227,7 @@ def _parts(windows: Sequence[Window], size: int) -> Iterator[Sequence[Window]]:
         yield windows[first : first + size]
 
 
-def _skews(work: Work, declared: Skew, windows: Sequence[Window]) -> Iterator[dict[str, Any]]:
+def _skews(work: Work, declared: Skew, windows: Sequence[Window]) -> Iterator[Sample]:
     for window in windows:
         found = skew_in(work, declared, window)
         for column in _columns(work.spec, declared):
@@ -251,7 +253,7 @@ def _columns(spec: ModelSpec, declared: Skew) -> Sequence[str]:
     return list(spec.features) if declared.columns == "all" else declared.columns
 
 
-def _ages(served: Served, windows: Sequence[Window]) -> Iterator[dict[str, Any]]:
+def _ages(served: Served, windows: Sequence[Window]) -> Iterator[Sample]:
     for window in windows:
         version = served.deployed(window.start)
         since = None if version is None else served.first_seen(version)
@@ -262,7 +264,7 @@ def _ages(served: Served, windows: Sequence[Window]) -> Iterator[dict[str, Any]]
             )  # fmt: skip
 
 
-def version_facts(work: Work, windows: Sequence[Window]) -> list[Mapping[str, Any]]:
+def version_facts(work: Work, windows: Sequence[Window]) -> list[Row]:
     """Return what the judges must know of each window beside the numbers.
 
     Returns:
@@ -274,7 +276,7 @@ def version_facts(work: Work, windows: Sequence[Window]) -> list[Mapping[str, An
         return [{} for _ in windows]
     served = Served(replace(work, windows=tuple(windows)))
     skewed = _skewed(work, windows) if declared.skew else set()
-    found: list[Mapping[str, Any]] = []
+    found: list[Row] = []
     for window in windows:
         pairs = {one.gain: served.pair(one, window.start) for one in declared.compare}
         skews: Mapping[str, Mismatch] = {}

@@ -12,7 +12,7 @@ import functools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -303,6 +303,20 @@ def _untested(draft: Draft, rules: Sequence[Rule]) -> tuple[str, ...]:
 
 
 FEW_BAD_ROWS = 10  # so many are never too many
+
+
+class Letter(TypedDict):
+    """A refused row and one of its reasons, before it is a row of ``dead_letter``."""
+
+    row_number: int
+    reason: str
+    column_name: str
+    message: str
+    row_hash: str
+    prediction_id: str | None
+    window_start: dt.datetime | None
+
+
 MAX_LETTERS = 10_000  # dead letters kept per file; all bad rows are counted
 MAX_EXAMPLES = 5
 _UNPLACED = {"future_time", "before_start", "erased"}
@@ -333,7 +347,7 @@ class Prepared:
     rows: pa.Table
     n_rows: int
     n_bad: int
-    letters: tuple[dict[str, object], ...]
+    letters: tuple[Letter, ...]
     bad_windows: tuple[Window, ...]
     report: Mapping[str, object]
     warnings: tuple[str, ...]
@@ -346,10 +360,12 @@ class Prepared:
 class TooManyBadError(SchemaError):
     """A file is refused because of its bad rows, some of which are attached as evidence."""
 
-    def __init__(self, error: SchemaError, n_rows: int, letters: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, error: SchemaError, n_rows: int, letters: Sequence[Letter]) -> None:
         super().__init__(error.reason, str(error))
         self.n_rows = n_rows
-        self.letters = tuple({**letter, "window_start": None} for letter in letters)
+        self.letters: tuple[Letter, ...] = tuple(
+            {**letter, "window_start": None} for letter in letters
+        )
         self.examples = tuple(letter["message"] for letter in letters[:MAX_EXAMPLES])
 
 
@@ -436,7 +452,7 @@ def _kept(draft: Draft, refused_rows: Mask, windows: Mapping[int, Window]) -> Ke
     return KeptRows(about, cut.head)
 
 
-def _check_bad_rate(draft: Draft, letters: Sequence[dict[str, object]], source: Source) -> None:
+def _check_bad_rate(draft: Draft, letters: Sequence[Letter], source: Source) -> None:
     n_rows = draft.parsed.n_rows
     own_faults = [fault for fault in draft.faults if fault.reason != "erased"]
     n_bad = int(rows_at_fault(own_faults, n_rows).sum())
@@ -457,9 +473,7 @@ def _by_reason(faults: Iterable[Fault]) -> str:
     return ", ".join(listed) + (", ..." if len(counts) > len(listed) else "")
 
 
-def _dead_letters(
-    draft: Draft, bad: Mask, windows: Mapping[int, Window]
-) -> tuple[dict[str, Any], ...]:
+def _dead_letters(draft: Draft, bad: Mask, windows: Mapping[int, Window]) -> tuple[Letter, ...]:
     rows = np.flatnonzero(bad)
     if not rows.size:
         return ()
@@ -478,7 +492,7 @@ def _dead_letters(
     )
     file = draft.parsed.staged.name
     numbers = draft.parsed.staged.row_numbers(draft.parsed.n_rows)
-    letters = {
+    letters: dict[tuple[int, str, str], Letter] = {
         (row, fault.reason, fault.name): {
             "row_number": int(numbers[row]),
             "reason": fault.reason,
