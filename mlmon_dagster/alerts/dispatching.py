@@ -22,9 +22,13 @@ from mlmon_dagster.alerts.messages.message import Message
 from mlmon_dagster.alerts.messages.outage import summarize_outages
 from mlmon_dagster.alerts.messages.outbox_rows import outbox_row
 from mlmon_dagster.alerts.messages.view import Links
-from mlmon_dagster.alerts.receivers.alertmanager import AlertmanagerReceiver, keep_firing
 from mlmon_dagster.alerts.receivers.base import Receiver
-from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, DeliveryReport, deliver
+from mlmon_dagster.alerts.receivers.worker import (
+    DeliveryPolicy,
+    DeliveryReport,
+    deliver,
+    keep_firing,
+)
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.loader import BrokenModel
 from mlmon_dagster.spec.model import ModelSpec
@@ -108,8 +112,7 @@ def dispatch(
         max_messages=max_messages,
         policy=policy,
     )
-    if isinstance(alertmanager := receivers.get("alertmanager"), AlertmanagerReceiver):
-        report.errors += keep_firing(store, alertmanager)
+    report.errors += keep_firing(store, receivers)
     return DispatchReport(n_folded, n_written, report)
 
 

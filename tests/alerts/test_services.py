@@ -20,11 +20,12 @@ from typing import Any
 import pytest
 
 from mlmon_dagster.alerts.lifecycle.routing import every_destination
-from mlmon_dagster.alerts.receivers.alertmanager import AlertmanagerReceiver, keep_firing
+from mlmon_dagster.alerts.receivers.alertmanager import AlertmanagerReceiver
 from mlmon_dagster.alerts.receivers.base import Delivery, Receiver, Refused
 from mlmon_dagster.alerts.receivers.http_post import Endpoint
 from mlmon_dagster.alerts.receivers.pagerduty import PagerDutyReceiver
 from mlmon_dagster.alerts.receivers.teams import TeamsReceiver
+from mlmon_dagster.alerts.receivers.worker import keep_firing
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import outbox
@@ -162,7 +163,7 @@ def test_alertmanager_has_one_alert_a_family_that_ends(
     assert isinstance(live_on, AlertmanagerReceiver)
     service.taken.clear()
     while not service.taken:  # forgotten on a restart, and told again
-        keep_firing(store, live_on)
+        keep_firing(store, {"alertmanager": live_on})
     assert state_of(service) == firing
 
     settle(store, specs_of("alertmanager"), day(5),
@@ -174,7 +175,7 @@ def test_alertmanager_has_one_alert_a_family_that_ends(
         assert time.monotonic() < until
     assert set(state_of(service).values()) == {False}
     n = len(service.taken)
-    assert keep_firing(store, live_on) == []
+    assert keep_firing(store, {"alertmanager": live_on}) == []
     assert len(service.taken) == n  # what is over is not raised again
 
 

@@ -6,7 +6,6 @@ with every dispatch. Labels are the identity, so a repetition is no second alert
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import time
@@ -16,7 +15,6 @@ from datetime import UTC, datetime
 from mlmon_dagster.alerts.messages.slack_text import Payload
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted
 from mlmon_dagster.alerts.receivers.http_post import TIMEOUT_SECONDS, Endpoint, post
-from mlmon_dagster.store import Store, outbox
 
 PATH = "/api/v2/alerts"
 KEPT_SECONDS = 3600.0  # a dispatcher that stands still for longer lets alerts end there
@@ -71,16 +69,6 @@ class AlertmanagerReceiver:
     def retract(self, delivery: Delivery, posted: Posted) -> bool:
         """Both copies carry the same labels, so that there is one alert."""
         return True
-
-
-def keep_firing(store: Store, receiver: AlertmanagerReceiver) -> list[str]:
-    """Send again what was told as firing and has not ended; return what went wrong."""
-    rows = outbox.still_firing(store.state, "alertmanager")
-    outcomes = [
-        receiver.keep(channel, [json.loads(row["payload"])["event"] for row in of_channel])
-        for channel, of_channel in itertools.groupby(rows, key=lambda row: str(row["channel"]))
-    ]
-    return [outcome.error for outcome in outcomes if not isinstance(outcome, Posted)]
 
 
 def _alerts(event: Payload, now: float) -> Iterator[Payload]:

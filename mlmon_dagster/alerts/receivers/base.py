@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 from mlmon_dagster.alerts.messages.slack_text import Payload
 
@@ -112,6 +113,14 @@ class Receiver(Protocol):
 
     def retract(self, delivery: Delivery, posted: Posted) -> bool:
         """Take back a message that another worker has posted too; False if that cannot be done."""
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """A receiver whose alerts end by themselves unless they are sent again."""
+
+    def keep(self, channel: str, events: Iterable[Payload]) -> Outcome:
+        """Send once more what fires at a place."""
 
 
 @dataclass
