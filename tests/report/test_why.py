@@ -16,6 +16,7 @@ from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs, judge_inputs
 from mlmon_dagster.pipeline.why import verdicts_with_why
 from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.profiles import BaselineInForce
 from mlmon_dagster.report.trace import explained
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.schema import monitor_result
@@ -109,7 +110,7 @@ def test_a_trace_that_fails_is_logged_and_the_verdict_stays(
         raise OSError("no such table")
 
     before = of_area(parts(told)[0].verdicts())
-    monkeypatch.setattr("mlmon_dagster.profiles.load_profiles", broken)
+    monkeypatch.setattr(BaselineInForce, "profiles", broken)
     with caplog.at_level(logging.WARNING, "mlmon_dagster.pipeline.why"):
         after = of_area(verdicts_with_why(parts(told)))
 
