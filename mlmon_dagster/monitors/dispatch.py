@@ -18,7 +18,7 @@ from mlmon_dagster.monitors import (
     service,
     versions,
 )
-from mlmon_dagster.monitors.evidence import Evidence, Row, gather
+from mlmon_dagster.monitors.evidence import Changes, Evidence, Row, gather
 from mlmon_dagster.spec import FAMILIES, ModelSpec
 
 _JUDGES: dict[str, Callable[[Evidence], list[Row]]] = {
@@ -45,6 +45,7 @@ def evaluate(
     baseline: pd.DataFrame | None = None,
     baseline_windows: pd.DataFrame | None = None,
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None = None,
+    changes: Changes | None = None,
     families: Iterable[str] = FAMILIES,
 ) -> list[dict[str, object]]:
     """Judge windows by every monitor that the spec declares.
@@ -67,6 +68,8 @@ def evaluate(
             monitors with `shift` are NO_DATA.
         unseen: Names and counts of unseen values by (column, window_start), as made by
             `metrics.quality.unseen_values`; shown unless the feature is `pii`.
+        changes: Says what changed in a column in the window that starts then; without it, drift is
+            told by its statistics alone.
         families: Families to judge.
 
     Returns:
@@ -77,6 +80,15 @@ def evaluate(
         KeyError: If a family is unknown.
     """
     evidence = gather(
-        spec, metrics, windows, now, run_id, is_backfill, baseline, unseen, baseline_windows
+        spec,
+        metrics,
+        windows,
+        now,
+        run_id,
+        is_backfill,
+        baseline,
+        unseen,
+        baseline_windows,
+        changes,
     )
     return [row for family in families for row in _JUDGES[family](evidence)]

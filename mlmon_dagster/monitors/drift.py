@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mlmon_dagster.monitors.change_wording import in_words, percent
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
@@ -21,7 +22,15 @@ from mlmon_dagster.monitors.evidence import (
     not_tested,
     result_row,
 )
-from mlmon_dagster.monitors.wording import IMPACT, NAMES, impact_of, no_verdict, number, subject
+from mlmon_dagster.monitors.wording import (
+    IMPACT,
+    NAMES,
+    impact_of,
+    no_verdict,
+    number,
+    subject,
+    told,
+)
 from mlmon_dagster.spec import ALL
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT, attributed
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
@@ -144,16 +153,14 @@ def _judged(
     large, real = abs(row["value"]) > above, adjusted <= monitor.q or novel > 0
     failed = large and real
     verdict = "above" if large else "not above"
-    share = f"{100 * novel:.1f}".removesuffix(".0")
-    message = (
-        f"{share} % of {column} lies outside everything in the baseline; " if novel else ""
-    ) + (
+    statistics = (
         f"{subject(row['metric'], column, row)} is {number(row['value'])} beyond sampling noise "
         f"(n {int(row['n']):,}, baseline n {int(row['n_baseline']):,}), "
         f"{verdict} {number(above)}"
     )
     if large and not real:
-        message += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
+        statistics += f", but an unchanged window can be as far (adjusted p {number(adjusted)})"
+    first = _in_words(evidence, window, column, row, novel) if failed else ""
     details: dict[str, object] = {"n_baseline": int(row["n_baseline"]), "q": monitor.q}
     if novel:
         details[NOVEL] = novel
@@ -180,13 +187,23 @@ def _judged(
         column=column,
         source=row,
         status=status,
-        message=message + ".",
+        message=told(first, statistics),
         threshold=f"above {number(above)}",
         p_adjusted=finite(adjusted),
         family_size=size,
         details=details,
         **(excess(abs(row["value"]), above) if real or not large else {}),
     )
+
+
+def _in_words(evidence: Evidence, window: Window, column: str, row: Row, novel: float) -> str:
+    """Say what changed in plain words; of a slice the profiles are not looked at."""
+    if row["slice_key"] != ALL:
+        return ""
+    change = evidence.changes(column, window["window_start"]) if evidence.changes else None
+    if novel and (change is None or change.kind not in ("above", "below")):
+        return f"{column} lies outside everything seen before in {percent(novel)} of rows"
+    return "" if change is None else in_words(evidence.spec, column, change)
 
 
 def _farther_slices(evidence: Evidence, window: Window, column: str) -> list[Row]:

@@ -69,9 +69,9 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     failed = worse >= monitor.drop - 1e-12 and worse > margin
     direction = "worse" if worse > 0 else "better"
     text = (
-        f"{NAMES.get(metric, metric)} is {number(row['value'])}{_band(row)}, "
-        f"{number(abs(worse))} {direction} than the baseline's {number(base['value'])}; the limit "
-        f"is {number(monitor.drop)}"
+        f"{NAMES.get(metric, metric)} is {number(row['value'])}, "
+        f"{number(abs(worse))} {direction} than the baseline's {number(base['value'])}.\n"
+        f"{_band(row)}; the limit is {number(monitor.drop)}"
     )
     past = worse >= monitor.drop and not failed
     fields |= excess(worse, monitor.drop, margin)
@@ -105,7 +105,7 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
     n = sum(int(one["n"]) for one in recent)
     text = (
         f"{name}{span} turned out {number(abs(worse))} {'worse' if worse > 0 else 'better'} than "
-        f"estimated, give or take {number(margin)} (n {n:,}); the limit is "
+        f"estimated.\nGive or take {number(margin)} (n {n:,}); the limit is "
         f"{number(monitor.residual)}"
     )
     if failed:
@@ -155,8 +155,8 @@ def _worse(metric: str, row: Row, base: Row) -> tuple[float, float]:
 
 def _band(row: Row) -> str:
     if finite(row["lower"]) is None or finite(row["upper"]) is None:
-        return f" (n {int(row['n']):,})"
-    return f" ({number(row['lower'])} to {number(row['upper'])}, n {int(row['n']):,})"
+        return f"n {int(row['n']):,}"
+    return f"Band {number(row['lower'])} to {number(row['upper'])}, n {int(row['n']):,}"
 
 
 def _without(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mlmon_dagster.metrics.clusters import UsualLevel, usual_level
+from mlmon_dagster.metrics.drift.change import ColumnChange
 from mlmon_dagster.spec import Condition, ModelSpec, Severity
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL, TABLE
@@ -22,6 +23,7 @@ from mlmon_dagster.spec.scalars import KOfN
 OK, NO_DATA = "OK", "NO_DATA"
 Row = dict[str, Any]
 Window = dict[str, Any]
+Changes = Callable[[str, pd.Timestamp], ColumnChange | None]
 WORST_SLICES = 5  # are named in a verdict
 _DEFAULTS: dict[str, Any] = {
     "dataset": PRODUCTION,
@@ -77,6 +79,7 @@ class Evidence:
         baseline_windows: MetricFrame of the baseline's whole windows one by one, of what is judged
             by its level, or None.
         unseen: Unseen values by (column, window start).
+        changes: Says what changed in a column in the window that starts then, or None.
     """
 
     spec: ModelSpec
@@ -88,6 +91,7 @@ class Evidence:
     now: dt.datetime
     run_id: str
     is_backfill: bool
+    changes: Changes | None = None
 
     @cached_property
     def _whole(self) -> dict[tuple[Any, ...], Row]:
@@ -169,6 +173,7 @@ def gather(
     baseline: pd.DataFrame | None,
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None,
     baseline_windows: pd.DataFrame | None = None,
+    changes: Changes | None = None,
 ) -> Evidence:
     """Normalise what `evaluate` was given."""
     frame = windows.copy()
@@ -191,6 +196,7 @@ def gather(
         now=now,
         run_id=run_id,
         is_backfill=is_backfill,
+        changes=changes,
     )
 
 
@@ -228,7 +234,8 @@ def result_row(
         family: Its family.
         metric: Name of the metric.
         status: OK, NO_DATA or the monitor's severity.
-        message: One plain sentence.
+        message: What is so in one plain sentence, and the statistics in a second line if there is
+            more to say.
         column: Column that it is about.
         source: Metric row that it rests on: value, interval, n, p-value, slice, method.
         **fields: Further columns; `details` is turned into JSON.

@@ -24,7 +24,7 @@ from mlmon_dagster.monitors.evidence import (
     not_mature,
     result_row,
 )
-from mlmon_dagster.monitors.wording import NAMES, no_verdict, number
+from mlmon_dagster.monitors.wording import NAMES, no_verdict, number, told
 from mlmon_dagster.spec import PerformanceMonitor
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.names import TABLE
@@ -184,13 +184,14 @@ def _sentence(
     """What is off in plain words, then by how much more than usual, then the statistics."""
     change, usual, rows = worst.change, worst.usual, worst.rows
     n = sum(int(row["n"]) for row in rows)
-    span = f"in the last {len(rows)} windows" if len(rows) > 1 else "in this window"
-    first = f"{_level(evidence, window, monitor, worst)} {span} (n {n:,})"
-    return (
-        f"{first}. {NAMES.get(monitor.metric, monitor.metric)} {_signed(change.value)}, in the "
-        f"baseline {_signed(usual.mean)}: moved by {_signed(change.shift)}, give or take "
+    span = f"In the last {len(rows)} windows" if len(rows) > 1 else "In this window"
+    name = NAMES.get(monitor.metric, monitor.metric)
+    return told(
+        _level(evidence, window, monitor, worst),
+        f"{span} (n {n:,}): {name} {_signed(change.value)}, in the baseline "
+        f"{_signed(usual.mean)}: moved by {_signed(change.shift)}, give or take "
         f"{number(change.margin)} for {usual.windows} windows' own spread; the limit is "
-        f"{number(monitor.shift or 0.0)}."
+        f"{number(monitor.shift or 0.0)}",
     )
 
 

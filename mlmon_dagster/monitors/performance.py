@@ -25,7 +25,7 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
 )
 from mlmon_dagster.monitors.levels import judge_level
-from mlmon_dagster.monitors.wording import no_verdict, number, subject
+from mlmon_dagster.monitors.wording import no_verdict, number, subject, told
 from mlmon_dagster.spec import PerformanceMonitor
 from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily, is_loss
 from mlmon_dagster.spec.names import ALL
@@ -236,31 +236,28 @@ def _by_rows(worse: float, limit: float, margin: float, usual: float = math.nan)
 
 
 def _message(monitor: PerformanceMonitor, row: Row, change: _Change) -> str:
-    text = f"{subject(monitor.metric, '', row)} is {number(row['value'])}"
-    if math.isfinite(row["lower"]):
-        text += f" ({number(row['lower'])} to {number(row['upper'])}, n {int(row['n']):,})"
-    else:
-        text += f" (n {int(row['n']):,})"
+    first = f"{subject(monitor.metric, '', row)} is {number(row['value'])}"
     if monitor.is_relative:
         direction = "worse" if change.worse > 0 else "better"
-        text += f", {number(abs(change.worse))} {direction} than the baseline's"
-        if change.n_windows:
-            text += f" windows, usually {number(change.usual)}{_usual_range(monitor, change)}"
-        else:
-            text += f" {number(change.usual)}"
-        text += f"; the limit is {number(change.limit)}"
-    else:
-        text += f"; the limit is {_threshold(monitor)}"
-    return text + (", but this may be chance." if change.is_large and not change.failed else ".")
+        first += f", {number(abs(change.worse))} {direction} than "
+        usual = number(change.usual)
+        first += f"usual ({usual})" if change.n_windows else f"the baseline's {usual}"
+    parts = [f"n {int(row['n']):,}"]
+    if math.isfinite(row["lower"]):
+        parts[0] = f"95 % interval {number(row['lower'])} to {number(row['upper'])}, {parts[0]}"
+    if change.n_windows and math.isfinite(change.margin):
+        parts.append(f"the baseline's windows lie within {_usual_range(monitor, change)}")
+    limit = number(change.limit) if monitor.is_relative else _threshold(monitor)
+    parts.append(f"the limit is {limit}")
+    chance = ", but this may be chance" if change.is_large and not change.failed else ""
+    return told(first, "; ".join(parts) + chance)
 
 
 def _usual_range(monitor: PerformanceMonitor, change: _Change) -> str:
-    if not math.isfinite(change.margin):
-        return ""
     info = METRICS[monitor.metric]
     low = max(change.usual - change.margin, info.low)
     high = min(change.usual + change.margin, info.high)
-    return f" ({number(low)} to {number(high)})"
+    return f"{number(low)} to {number(high)}"
 
 
 def worst_slices(

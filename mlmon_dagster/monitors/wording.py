@@ -1,4 +1,4 @@
-"""How verdicts are put into one plain sentence."""
+"""How verdicts are put into one plain sentence, with the statistics in a second line."""
 
 from __future__ import annotations
 
@@ -142,6 +142,26 @@ def subject(metric: str, column: str = "", part: Mapping[str, object] | None = N
     if part is not None and part["slice_key"] != ALL:
         text += f" for {part['slice_key']} = {part['slice_value']}"
     return text
+
+
+def told(headline: str, statistics: str) -> str:
+    r"""Return a verdict's text: what is so, and in a second line the statistics behind it.
+
+    Example:
+        >>> told("age is 15 years higher", "PSI of age is 0.61")
+        'age is 15 years higher.\nPSI of age is 0.61.'
+    """
+    return "\n".join(f"{text}." for text in (headline, statistics) if text)
+
+
+def headline(message: str) -> str:
+    """Return the first line of a verdict's text, without its full stop."""
+    return message.partition("\n")[0].rstrip(".")
+
+
+def beyond_headline(message: str) -> str:
+    """Return what a verdict's text says beyond its first line; empty if that is all."""
+    return message.partition("\n")[2]
 
 
 def no_verdict(text: str, reason: str, n: int) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.baseline_choice import Comparison
+from mlmon_dagster.pipeline.column_changes import ColumnChanges
 from mlmon_dagster.pipeline.steps import ASSETS
 from mlmon_dagster.pipeline.window_facts import (
     quarantined_files,
@@ -504,6 +505,7 @@ FAMILIES: Mapping[str, Family] = {
             measure=_measure("drift", lambda spec: "baseline", plotted=_plotted_drift),
             metrics=_drift_metrics,
             explained_by_slices=True,
+            references=lambda work, _: {"changes": ColumnChanges(work)},
             learns_at=("profiles", "drift"),
         ),
         _judged_alike(

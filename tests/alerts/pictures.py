@@ -49,8 +49,8 @@ def row(day: int, status: str = "OK", **changes: Any) -> dict[str, Any]:
 def roc_auc(day: int, status: str = "OK", value: float = 0.72, **changes: Any) -> dict[str, Any]:
     low, high = value - 0.05, value + 0.05
     message = (
-        f"ROC AUC is {value:.2f} ({low:.2f} to {high:.2f}, n 739), {0.73 - value:.2f} worse than "
-        "the baseline's 0.73; the limit is 0.05."
+        f"ROC AUC is {value:.2f}, {0.73 - value:.2f} worse than usual (0.73).\n95 % interval "
+        f"{low:.2f} to {high:.2f}, n 739; the limit is 0.05."
     )
     changes = {**excess(0.73 - value, 0.05, 0.055), "k": 2, "of_n": 3, **changes}
     slices = [

@@ -40,7 +40,8 @@ def test_a_failed_run_is_told_once_and_ends_with_the_next_success(
     (head,) = slack.heads()
     assert new == [1, 0]
     assert still == 0
-    assert "A run failed: ValueError: &lt;!channel&gt; no; since 2024-01-02*" in head.text
+    assert "A run failed: ValueError: &lt;!channel&gt; no*" in head.text
+    assert "*Since:* 2024-01-02" in str(head.body["attachments"])
     assert "http://ui/runs/run-1" in str(head.body["attachments"])
     assert len(slack.replies(head)) == 1
     assert only_alert(any_store)["resolved_reason"] == "recovered"

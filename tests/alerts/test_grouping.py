@@ -54,7 +54,7 @@ def test_many_columns_are_one_message_with_a_limit(store: Store) -> None:
     settle(store, SPECS, day(2), *columns(1, n=13))
 
     (text,) = texts(store)
-    assert "(and 12 more drift alerts)" in text
+    assert "(and 12 more)" in text
     assert "and 7 more: PSI of c3, c4, c5" in text
     assert "mlmon metrics credit --metric psi --from 2024-01-01 --to 2024-01-02" in text
 
@@ -83,7 +83,8 @@ def test_a_message_says_what_since_when_why_whose_and_how_to_see_more(store: Sto
 
     (text,) = texts(store)
     assert text.splitlines() == [
-        "ERROR credit: psi of age is high; since 2024-01-01",
+"ERROR credit: psi of age is high",
+        "  Since:         2024-01-01",
         "  Why:           PSI of age for region = north is 0.90 (n 700); unseen values of age XYZ",
         "  Owner:         team:risk",
         "  Asset:         http://ui/assets/credit/drift",

@@ -50,7 +50,7 @@ def test_the_message_says_estimate_truth_and_what_it_means():
         metric("roc_auc_residual", 0.07, lower=0.03, upper=0.11, n=900),
     ]
     assert judged("roc_auc_residual", rows)["message"] == (
-        "ROC AUC turned out 0.07 worse than estimated, give or take 0.04 (n 900); the limit "
+        "ROC AUC turned out 0.07 worse than estimated.\nGive or take 0.04 (n 900); the limit "
         "is 0.03. The scores no longer mean what they meant in the baseline."
     )
 

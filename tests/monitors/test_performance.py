@@ -42,8 +42,8 @@ def test_the_baselines_own_uncertainty_counts():
 def test_the_sentence_compares_with_the_baseline():
     row = only(verdicts("performance", [auc(0.65, n=776)], baseline=BASELINE), AUC)
     assert row["message"] == (
-        "ROC AUC is 0.65 (0.63 to 0.67, n 776), 0.15 worse than the baseline's 0.80; "
-        "the limit is 0.05."
+        "ROC AUC is 0.65, 0.15 worse than the baseline's 0.80.\n"
+        "95 % interval 0.63 to 0.67, n 776; the limit is 0.05."
     )
     chance = only(verdicts("performance", [auc(0.7, 0.15)], baseline=BASELINE), AUC)
     assert chance["message"].endswith(", but this may be chance.")
@@ -127,8 +127,8 @@ def test_a_baseline_of_too_few_windows_is_compared_by_rows():
 def test_the_sentence_says_what_is_usual_of_the_baselines_windows():
     row = only(verdicts("performance", [auc(0.70, 0.01)], baseline=usually(among())), AUC)
     assert row["message"] == (
-        "ROC AUC is 0.70 (0.69 to 0.71, n 1,000), 0.08 worse than the baseline's windows, "
-        "usually 0.78 (0.67 to 0.89); the limit is 0.05, but this may be chance."
+        "ROC AUC is 0.70, 0.08 worse than usual (0.78).\n95 % interval 0.69 to 0.71, n 1,000; "
+        "the baseline's windows lie within 0.67 to 0.89; the limit is 0.05, but this may be chance."
     )
 
 

@@ -110,7 +110,7 @@ def compose_digest(
         title=f"{cadence.capitalize()} digest: {', '.join(counts)}",
         mood="ERROR" if firing and worst == "ERROR" else "WARN" if firing else "OK",
         items=tuple(
-            Item(f"{v.row['model']}: {v.sentence}", f"since {v.since}") for v in firing[:MAX_LISTED]
+            Item(f"{v.row['model']}: {v.headline}", f"since {v.since}") for v in firing[:MAX_LISTED]
         ),
         more=f"and {len(rest)} more" if rest else "",
         notes=(

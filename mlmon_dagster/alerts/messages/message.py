@@ -19,6 +19,7 @@ from mlmon_dagster.alerts.messages.view import (
     number,
     worst_first,
 )
+from mlmon_dagster.monitors.wording import beyond_headline, headline
 from mlmon_dagster.spec.model import ModelSpec
 
 Mood = Literal["ERROR", "WARN", "OK"]
@@ -148,11 +149,11 @@ def head_message(context: Context, firing: Sequence[AlertView]) -> Message:
         firing: Alerts of one family that fire; not empty.
     """
     views = worst_first(firing)
-    said = listing(views, [Item(v.sentence) for v in views])
+    said = listing(views, [Item(f"{v.headline}.", v.statistics) for v in views])
     return Message(
         title=_title(context, views),
         mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
-        items=said.items if len(views) > 1 else (),  # what a single one says is in the title
+        items=said.items if len(views) > 1 else _beyond_title(views[0]),
         more=said.more,
         notes=_notes(context, views),
         mentions=_mentions(context, views),
@@ -224,7 +225,7 @@ def missed_message(
     said = listing(views, [_was(v) for v in views], MAX_OVER)
     told = f"{_count(len(views) - len(said.left))} {OVER.lower()}"
     if len(views) == 1:
-        told = f"{OVER.lower()}: {views[0].sentence.rstrip('.')}; {episode_text(views[0])}"
+        told = f"{OVER.lower()}: {views[0].headline}; {episode_text(views[0])}"
     text = Message(
         title=f"{context.spec.model}: {told}",
         mood="OK",
@@ -241,10 +242,10 @@ def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
     """Say in one message what fires after a backfill, across families."""
     views = worst_first(firing)
     families = sorted({v.row["family"] for v in views})
-    said = listing(views, [Item(v.sentence) for v in views])
+    said = listing(views, [Item(f"{v.headline}.", v.statistics) for v in views])
     return Message(
         title=f"{context.spec.model}: {_count(len(views))} firing after the backfill "
-        f"({', '.join(families)}); since {_since(views)}",
+        f"({', '.join(families)})",
         mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
         items=said.items,
         more=said.more,
@@ -256,9 +257,13 @@ def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
 
 
 def _title(context: Context, views: Sequence[AlertView]) -> str:
-    others, family = len(views) - 1, views[0].row["family"]
-    rest = f" (and {others} more {family} alert{'s' if others > 1 else ''})" if others else ""
-    return f"{context.spec.model}: {views[0].sentence.rstrip('.')}{rest}; since {_since(views)}"
+    rest = f" (and {len(views) - 1} more)" if len(views) > 1 else ""
+    return f"{context.spec.model}: {views[0].headline}{rest}"
+
+
+def _beyond_title(view: AlertView) -> tuple[Item, ...]:
+    """Return what the title does not say of its only alert."""
+    return (Item(view.statistics),) if view.statistics else ()
 
 
 def _since(views: Sequence[AlertView]) -> str:
@@ -324,6 +329,7 @@ def _notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str
     ranked = zip_longest(*(view.why for view in views[:MAX_LISTED]))
     why = list(dict.fromkeys(line for rank in ranked for line in rank if line))
     notes = [
+        ("Since", _since(views)),
         ("Why", "; ".join(why[:4])),
         ("At once", _at_once(views)),
         ("Not sent", _not_sent(context, views)),
@@ -368,24 +374,25 @@ def _change_listing(changes: Changes) -> Listing:
 
 def _change_item(label: str, view: AlertView) -> Item:
     if label == "Resolved":
-        return Item(f"Resolved: {view.name}{_now(view)}; was: {view.sentence}", episode_text(view))
+        return Item(f"Resolved: {view.name}{_now(view)}; was: {view.headline}.", episode_text(view))
     if label == OVER:
-        return Item(f"{OVER}: {view.sentence}", episode_text(view))
+        return Item(f"{OVER}: {view.headline}.", episode_text(view))
     newest = view.details.get("newest_message") if label.startswith("Revised") else ""
-    return Item(f"{label}: {newest or view.sentence}")
+    text = str(newest or view.sentence)
+    return Item(f"{label}: {headline(text)}.", beyond_headline(text))
 
 
 def _change_text(view: AlertView, changes: Changes) -> str:
     if changes.resolved:
         return f"{view.name}{_now(view)}"
     if changes.missed:
-        return f"{view.sentence.rstrip('.')}, {episode_text(view)}"
+        return f"{view.headline}, {episode_text(view)}"
     newest = view.details.get("newest_message") if changes.revised else ""
-    return str(newest or view.sentence).rstrip(".")
+    return headline(str(newest or view.sentence))
 
 
 def _was(view: AlertView) -> Item:
-    return Item(f"Was: {view.sentence}", episode_text(view))
+    return Item(f"Was: {view.headline}.", episode_text(view))
 
 
 def _back(views: Sequence[AlertView]) -> str:

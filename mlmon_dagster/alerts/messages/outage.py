@@ -159,9 +159,9 @@ def _parts(
     """Spread what there is to say over messages that name all of it: what fires comes first."""
     left, parts = [*firing, *over], list[tuple[list[AlertView], Listing]]()
     n_firing = len(firing)
-    items = {v.episode: Item(f"Firing: {v.row['model']}: {v.sentence}") for v in firing}
+    items = {v.episode: Item(f"Firing: {v.row['model']}: {v.headline}") for v in firing}
     items |= {
-        v.episode: Item(f"{OVER}: {v.row['model']}: {v.sentence}", episode_text(v)) for v in over
+        v.episode: Item(f"{OVER}: {v.row['model']}: {v.headline}", episode_text(v)) for v in over
     }
     names = {v.episode: f"{v.row['model']}: {v.name}" for v in left}
     names |= {v.episode: f"{names[v.episode]} (firing)" for v in left[:n_firing]}

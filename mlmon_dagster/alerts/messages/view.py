@@ -62,8 +62,18 @@ class AlertView:
 
     @property
     def sentence(self) -> str:
-        """What is wrong."""
+        """What is wrong, and the statistics behind it."""
         return self.row["message"] or f"{self.name} is {number(self.row['value'])}"
+
+    @property
+    def headline(self) -> str:
+        """What is wrong, in plain words, without a full stop."""
+        return wording.headline(self.sentence)
+
+    @property
+    def statistics(self) -> str:
+        """What stands behind the headline; empty where that says it all."""
+        return wording.beyond_headline(self.sentence)
 
     @property
     def numbers(self) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
 from mlmon_dagster.metrics.drift.between_windows import MIN_WINDOWS
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows
 from mlmon_dagster.metrics.intervals import EFFICIENCY, biweight, rate, wilson
@@ -70,7 +70,7 @@ def _whole(stats: ColumnStatistics) -> ColumnStatistics:
 def _of_column(mine: ColumnStatistics, own: ColumnStatistics, min_rows: int) -> list[MetricRows]:
     n, then = mine.counts.sum(axis=1), own.counts.sum(axis=1)
     windows = select(own, then >= min_rows)
-    outside = _outside(mine, own)
+    outside = np.minimum(sum(outside_sides(mine, own)), n)
     lower, upper = wilson(outside, n)
     is_known = len(windows) >= MIN_WINDOWS
     usual = float(np.quantile(own_novelty(windows.counts), _USUAL)) if is_known else np.nan
@@ -93,27 +93,31 @@ def _of_column(mine: ColumnStatistics, own: ColumnStatistics, min_rows: int) -> 
     ]  # fmt: skip
 
 
-def _outside(mine: ColumnStatistics, own: ColumnStatistics) -> Ints:
-    """Count rows outside the range of the baseline, (C,), about.
+def outside_sides(mine: ColumnStatistics, own: ColumnStatistics) -> tuple[Ints, Ints]:
+    """Count rows below and above the range of the baseline, (C,) each, about.
 
     The outermost bins are open: they hold what lies beyond, and rows on the way to the baseline's
     ends, for which the neighbouring bins of that width stand. Where the baseline itself has many
     rows there (a column with a heap at 0), the bin says nothing, and a side counts only if the
     whole window lies beyond. Where each value has a bin of its own, nothing is estimated.
+
+    Args:
+        mine: A numeric column over C cells.
+        own: The same column; its cells are the baseline's windows, or the baseline as a whole.
     """
     pooled, n = own.counts.sum(axis=0), mine.counts.sum(axis=1)
     most = _MOST_AT_THE_END * max(int(pooled.sum()), 1)
     low, high = _end(own.minimum, np.fmin), _end(own.maximum, np.fmax)
-    sides = (
-        (mine.minimum < low, mine.maximum < low, 0, 1),
-        (mine.maximum > high, mine.minimum > high, -1, -2),
-    )
-    found = np.zeros(len(n), np.int64)
-    for some, every, code, neighbour in sides:
+
+    def side(some: Flags, every: Flags, code: int, neighbour: int) -> Ints:
         inside = mine.counts[:, neighbour] if mine.binning.fine > 1 else 0
         beyond = np.maximum(mine.counts[:, code] - inside, 0) if pooled[code] <= most else 0
-        found += np.where(every, n, np.where(some, beyond, 0))
-    return np.asarray(np.minimum(found, n), np.int64)
+        return np.asarray(np.where(every, n, np.where(some, beyond, 0)), np.int64)
+
+    return (
+        side(mine.minimum < low, mine.maximum < low, 0, 1),
+        side(mine.maximum > high, mine.minimum > high, -1, -2),
+    )
 
 
 def _end(values: Floats, of: np.ufunc) -> float:

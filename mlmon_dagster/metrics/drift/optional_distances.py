@@ -119,7 +119,7 @@ def _mean_without_change(
     return between_sizes(n, below, low, high)[:, 0]
 
 
-def _positions(stats: ColumnStatistics) -> tuple[Floats, Ints] | None:
+def positions_of(stats: ColumnStatistics) -> tuple[Floats, Ints] | None:
     """Return where the values of the ordered bins lie, and their counts; None without an order."""
     if stats.binning.kind == "numeric":
         return representatives(stats.binning), stats.counts
@@ -133,7 +133,7 @@ def _of_values(
     name: str, current: ColumnStatistics, baseline: ColumnStatistics, seed: int
 ) -> tuple[Floats, str]:
     undefined = np.full(len(current), np.nan)
-    mine, theirs = _positions(current), _positions(baseline)
+    mine, theirs = positions_of(current), positions_of(baseline)
     if mine is None or theirs is None:
         return undefined, "not_ordered"
     positions, counts = mine
@@ -155,7 +155,7 @@ def _of_values(
         )
     else:
         level = 0.5 if name == "median_shift" else 0.9
-        value[some] = _quantiles(positions, counts[some], level) - _quantiles(
+        value[some] = quantiles(positions, counts[some], level) - quantiles(
             positions, pooled[None], level
         )
     if name != "wasserstein":
@@ -216,7 +216,7 @@ def _exact_mean(stats: ColumnStatistics, binned: float) -> float:
     return mean if np.isfinite(mean) else binned
 
 
-def _quantiles(positions: Floats, counts: Ints, level: float) -> Floats:
+def quantiles(positions: Floats, counts: Ints, level: float) -> Floats:
     """Return the position that a share of the rows does not exceed, (C,)."""
     cumulative = np.cumsum(counts, axis=1)
     reached = cumulative >= level * cumulative[:, -1:]

@@ -1,0 +1,116 @@
+"""What changed in a column, as the first line of a verdict: for people who know no statistics."""
+
+from __future__ import annotations
+
+from mlmon_dagster.metrics.drift.change import ColumnChange
+from mlmon_dagster.spec import Feature, ModelSpec
+
+_TIMES = 3.0  # from here on a number is told as so many times another: a unit may have changed
+_LENGTHS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+_SIDES = {"text": ("longer", "shorter"), "datetime": ("older", "newer")}
+
+
+def in_words(spec: ModelSpec, column: str, change: ColumnChange) -> str:
+    """Say what changed, without a full stop; numbers of a column that is pii are not shown.
+
+    Args:
+        spec: The model.
+        column: A feature, or an output.
+        change: Of the column.
+
+    Example:
+        ``age is 15 years higher (median 40 to 55)``
+    """
+    feature = spec.features.get(column)
+    if change.kind in ("above", "below"):
+        return (
+            f"{column} lies {change.kind} everything seen before in {percent(change.now)} of rows"
+        )
+    if change.kind == "missing":
+        return f"{column} is missing in {_shares(change)}"
+    if change.kind == "unseen":
+        return f"{column} has values never seen before in {_shares(change)}"
+    if change.kind == "other":
+        return f"{column} has rare values in {_shares(change)}"
+    if change.kind == "value":
+        return _value(spec, column, feature, change)
+    if change.kind == "place":
+        return _place(column, feature, change)
+    if change.kind == "width":
+        return _width(column, change)
+    return f"{column} is distributed otherwise than before"
+
+
+def percent(share: float) -> str:
+    """Write a share in hundredths, with a tenth where that says more.
+
+    Example:
+        >>> [percent(x) for x in (0.998, 0.3, 1.0, 0.045, 0.0004)]
+        ['99.8 %', '30 %', '100 %', '4.5 %', '0.04 %']
+    """
+    text = f"{100 * share:.3g}" if share < 0.999 else f"{100 * share:.4g}"
+    return f"{float(text):g} %" if share >= 0.0001 or share <= 0 else "less than 0.01 %"
+
+
+def plain(value: float) -> str:
+    """Write a number of a column in three digits, all of a large one.
+
+    Example:
+        >>> [plain(x) for x in (40.0, 54.96, 1234.5, -0.0312, 0.0)]
+        ['40', '55', '1,234', '-0.0312', '0']
+    """
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{float(f'{value:.3g}'):g}"
+
+
+def _shares(change: ColumnChange) -> str:
+    return f"{percent(change.now)} of rows, before in {percent(change.then)}"
+
+
+def _value(spec: ModelSpec, column: str, feature: Feature | None, change: ColumnChange) -> str:
+    is_shown = feature is None or spec.shows_values_of(column)
+    is_number = feature is not None and feature.type == "numeric" and not feature.pii
+    if change.now == 1.0:
+        return f"{column} is {change.value if is_shown or is_number else 'one value'} in every row"
+    if is_shown or is_number:
+        return f"{column} is {change.value} in {_shares(change)}"
+    return f"one value of {column} is in {_shares(change)}"
+
+
+def _place(column: str, feature: Feature | None, change: ColumnChange) -> str:
+    kind = feature.type if feature is not None else "numeric"
+    more, less = _SIDES.get(kind, ("higher", "lower"))
+    moved = change.now - change.then
+    side = more if moved > 0 else less
+    if feature is not None and feature.pii:
+        much = f"{plain(abs(moved) / change.spread)} times its spread " if change.spread else ""
+        return f"{column} is {much}{side} than before"
+    length, unit = _unit(kind, feature, max(abs(change.now), abs(change.then)))
+    now, then = change.now / length, change.then / length
+    medians = f"median {plain(then)} to {plain(now)}"
+    named = f" {unit}" if unit else ""
+    ratio = now / then if then else 0.0
+    if ratio >= _TIMES:
+        return f"{column} is {plain(ratio)} times as high ({medians}{named})"
+    if 0 < ratio <= 1 / _TIMES:
+        return f"{column} is {plain(1 / ratio)} times lower ({medians}{named})"
+    return f"{column} is {plain(abs(now - then))}{named} {side} ({medians})"
+
+
+def _unit(kind: str, feature: Feature | None, largest: float) -> tuple[float, str]:
+    """Return the length of the unit that a column's numbers are told in, and its name."""
+    if kind == "datetime":
+        return next((one for one in _LENGTHS if largest >= 2 * one[0]), _LENGTHS[-1])
+    if kind == "text":
+        return 1.0, "characters"
+    return 1.0, (feature.unit or "") if feature is not None else ""
+
+
+def _width(column: str, change: ColumnChange) -> str:
+    if not change.now:
+        return f"{column} hardly varies any more"
+    ratio = change.now / change.then
+    if ratio > 1:
+        return f"{column} varies {plain(ratio)} times as much as before"
+    return f"{column} varies {plain(1 / ratio)} times less than before"

@@ -1,0 +1,102 @@
+"""What changed in a column, told by the plainest of its numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mlmon_dagster.metrics.drift.change import ColumnChange, column_change
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge
+from tests.metrics.samples import UNSEEN, categorical_binning, count, statistics
+from tests.metrics.test_novelty import profile
+
+ROWS = 4_000
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Draws that no other test has a part in."""
+    return np.random.default_rng(7)
+
+
+def changed(window: NDArray[np.float64], baseline: NDArray[np.float64]) -> ColumnChange:
+    now, then = (profile(np.atleast_2d(rows), baseline) for rows in (window, baseline))
+    return column_change(merge(now, ()), merge(then, ()))
+
+
+def test_a_move_is_told_by_the_median_of_either_side(rng):
+    usual = rng.normal(40, 10, ROWS)
+    found = changed(rng.normal(55, 10, ROWS), usual)
+    assert found.kind == "place"
+    assert (found.now, found.then) == pytest.approx((55, 40), abs=1)
+    assert found.spread == pytest.approx(10, rel=0.1)
+
+
+@pytest.mark.parametrize(("by", "kind"), [(80, "above"), (-80, "below")])
+def test_rows_beyond_everything_seen_before_are_told_by_their_share(rng, by, kind):
+    usual = rng.normal(40, 10, ROWS)
+    found = changed(np.append(usual[:-8] + by, np.full(8, 40.0)), usual)
+    assert (found.kind, found.now) == (kind, pytest.approx(0.998, abs=0.002))
+
+
+def test_a_stuck_value_is_named(rng):
+    found = changed(np.full(ROWS, 41.5), rng.normal(40, 10, ROWS))
+    assert (found.kind, found.value, found.now) == ("value", "41.5", 1.0)
+
+
+def test_a_spread_that_doubled_is_told_as_width(rng):
+    found = changed(rng.normal(40, 20, ROWS), rng.normal(40, 10, ROWS))
+    assert found.kind == "width"
+    assert found.now / found.then == pytest.approx(2, rel=0.2)  # beyond the range nothing counts
+
+
+def test_a_value_of_few_whose_share_grew_is_named(rng):
+    usual = rng.choice([0.0, 1.0, 2.0, 3.0, 4.0], ROWS)
+    window = np.where(rng.random(ROWS) < 0.5, 2.0, usual)
+    now, then = (_one_by_one(rows) for rows in (window, usual))
+    found = column_change(now, then)
+    assert (found.kind, found.value) == ("value", "2")
+    assert (found.now, found.then) == pytest.approx((0.6, 0.2), abs=0.03)
+
+
+def _one_by_one(rows: NDArray[np.float64]) -> ColumnStatistics:
+    """Count five values in bins of their own, and none beyond them."""
+    values = np.arange(5.0)
+    binning = Binning("x", "numeric", 5, "one by one", values=tuple(values), high=4.0)
+    counts = np.array([[(rows == value).sum() for value in values]])
+    return statistics(binning, counts, maximum=np.array([4.0]))
+
+
+def test_missing_values_come_before_what_they_do_to_the_others(rng):
+    usual = profile(np.atleast_2d(rng.normal(40, 10, ROWS)), rng.normal(40, 10, ROWS))
+    found = column_change(_half_missing(usual), usual)
+    assert (found.kind, found.now, found.then) == ("missing", pytest.approx(0.5), 0.0)
+
+
+def _half_missing(stats: ColumnStatistics) -> ColumnStatistics:
+    return replace(stats, n=2 * stats.n, n_null=stats.n)
+
+
+@pytest.mark.parametrize(
+    ("window", "kind", "value"),
+    [
+        ([0] * 6 + [1] * 4, "value", "0"),
+        ([0] * 3 + [1] * 3 + [UNSEEN] * 4, "unseen", ""),
+        ([0] * 5 + [1] * 5, "shape", ""),
+    ],
+)
+def test_of_categories_the_one_that_moved_most_is_told(window, kind, value):
+    usual = np.array([0] * 5 + [1] * 5)
+    binning = categorical_binning(usual)
+    now, then = (count(binning, np.atleast_2d(rows)) for rows in (window, usual))
+    found = column_change(now, then)
+    assert (found.kind, found.value) == (kind, value)
+
+
+def test_an_empty_side_changed_in_nothing_plain(rng):
+    usual = profile(np.atleast_2d(rng.normal(40, 10, ROWS)), rng.normal(40, 10, ROWS))
+    none = replace(usual, counts=usual.counts * 0, n=usual.n * 0)
+    assert column_change(none, usual).kind == "shape"

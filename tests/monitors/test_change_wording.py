@@ -1,0 +1,107 @@
+"""First lines of drift: what a person says who knows no statistics, within 80 characters."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlmon_dagster.metrics.drift.change import ColumnChange
+from mlmon_dagster.monitors.change_wording import in_words
+from mlmon_dagster.spec import ModelSpec
+from tests.conftest import make_spec
+from tests.monitors.cases import metric, only, verdicts
+
+FEATURES = {
+    "age": {"type": "numeric", "unit": "years"},
+    "temp": {"type": "numeric"},
+    "income": {"type": "numeric", "pii": True},
+    "region": {"type": "categorical", "pii": False},
+    "city": {"type": "categorical"},
+    "signed_up": {"type": "datetime"},
+    "comment": {"type": "text"},
+}
+DAY = 86_400.0
+
+
+def model() -> ModelSpec:
+    return make_spec(features=FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "said"),
+    [
+        ("age", ColumnChange("place", 55, 40), "age is 15 years higher (median 40 to 55)"),
+        ("temp", ColumnChange("place", 40, 55), "temp is 15 lower (median 55 to 40)"),
+        ("temp", ColumnChange("place", 4, 40), "temp is 10 times lower (median 40 to 4)"),
+        ("temp", ColumnChange("place", 400, 40), "temp is 10 times as high (median 40 to 400)"),
+        (
+            "temp",
+            ColumnChange("above", 0.998),
+            "temp lies above everything seen before in 99.8 % of rows",
+        ),
+        (
+            "temp",
+            ColumnChange("missing", 0.3, 0.02),
+            "temp is missing in 30 % of rows, before in 2 %",
+        ),
+        ("temp", ColumnChange("value", 1.0, 0.0, "50"), "temp is 50 in every row"),
+        ("temp", ColumnChange("width", 50, 25), "temp varies 2 times as much as before"),
+        ("temp", ColumnChange("shape"), "temp is distributed otherwise than before"),
+        (
+            "region",
+            ColumnChange("value", 0.45, 0.2, "north"),
+            "region is north in 45 % of rows, before in 20 %",
+        ),
+        (
+            "city",
+            ColumnChange("unseen", 0.12, 0.001),
+            "city has values never seen before in 12 % of rows, before in 0.1 %",
+        ),
+        (
+            "signed_up",
+            ColumnChange("place", 5 * DAY, 2 * DAY),
+            "signed_up is 3 days older (median 2 to 5)",
+        ),
+        (
+            "comment",
+            ColumnChange("place", 60, 40),
+            "comment is 20 characters longer (median 40 to 60)",
+        ),
+        ("score", ColumnChange("place", 0.18, 0.24), "score is 0.06 lower (median 0.24 to 0.18)"),
+    ],
+)
+def test_the_first_line_says_what_changed(column, change, said):
+    assert in_words(model(), column, change) == said
+    assert len(f"flight_delay: {said}") <= 80
+
+
+def test_values_of_a_column_that_nobody_has_cleared_are_not_named():
+    said = in_words(model(), "city", ColumnChange("value", 0.45, 0.2, "Springfield"))
+    assert said == "one value of city is in 45 % of rows, before in 20 %"
+
+
+def test_numbers_of_a_personal_column_are_told_by_its_spread_alone():
+    said = in_words(model(), "income", ColumnChange("place", 55, 40, spread=10))
+    assert said == "income is 1.5 times its spread higher than before"
+    assert in_words(model(), "income", ColumnChange("value", 1.0, 0.0, "50")) == (
+        "income is one value in every row"
+    )
+
+
+def test_a_verdict_says_what_changed_and_the_statistics_in_a_second_line():
+    rows = [metric("psi", 0.61, "age", p_value=1e-8)]
+    told = only(
+        verdicts("drift", rows, changes=lambda column, start: ColumnChange("place", 55, 40)),
+        "drift/psi/age",
+    )["message"]
+    assert told == (
+        "age is 15 higher (median 40 to 55).\n"
+        "PSI of age is 0.61 beyond sampling noise (n 1,000, baseline n 5,000), above 0.10."
+    )
+
+
+def test_nothing_is_worked_out_of_columns_that_do_not_fail():
+    def fail(column, start):
+        raise AssertionError(column)
+
+    rows = [metric("psi", 0.01, "age", p_value=0.5)]
+    assert only(verdicts("drift", rows, changes=fail), "drift/psi/age")["status"] == "OK"
