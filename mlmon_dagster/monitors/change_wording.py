@@ -70,10 +70,9 @@ def _shares(change: ColumnChange) -> str:
 
 def _value(spec: ModelSpec, column: str, feature: Feature | None, change: ColumnChange) -> str:
     is_shown = feature is None or spec.shows_values_of(column)
-    is_number = feature is not None and feature.type == "numeric" and not feature.pii
     if change.now == 1.0:
-        return f"{column} is {change.value if is_shown or is_number else 'one value'} in every row"
-    if is_shown or is_number:
+        return f"{column} is {change.value if is_shown else 'the same'} in every row"
+    if is_shown:
         return f"{column} is {change.value} in {_shares(change)}"
     return f"one value of {column} is in {_shares(change)}"
 
@@ -84,7 +83,7 @@ def _place(column: str, feature: Feature | None, change: ColumnChange) -> str:
     moved = change.now - change.then
     side = more if moved > 0 else less
     if feature is not None and feature.pii:
-        much = f"{plain(abs(moved) / change.spread)} times its spread " if change.spread else ""
+        much = f"{abs(moved) / change.spread:.2g} times its spread " if change.spread else ""
         return f"{column} is {much}{side} than before"
     length, unit = _unit(kind, feature, max(abs(change.now), abs(change.then)))
     now, then = change.now / length, change.then / length
@@ -92,9 +91,9 @@ def _place(column: str, feature: Feature | None, change: ColumnChange) -> str:
     named = f" {unit}" if unit else ""
     ratio = now / then if then else 0.0
     if ratio >= _TIMES:
-        return f"{column} is {plain(ratio)} times as high ({medians}{named})"
+        return f"{column} is {ratio:.2g} times as high ({medians}{named})"
     if 0 < ratio <= 1 / _TIMES:
-        return f"{column} is {plain(1 / ratio)} times lower ({medians}{named})"
+        return f"{column} is {1 / ratio:.2g} times lower ({medians}{named})"
     return f"{column} is {plain(abs(now - then))}{named} {side} ({medians})"
 
 
@@ -112,5 +111,5 @@ def _width(column: str, change: ColumnChange) -> str:
         return f"{column} hardly varies any more"
     ratio = change.now / change.then
     if ratio > 1:
-        return f"{column} varies {plain(ratio)} times as much as before"
-    return f"{column} varies {plain(1 / ratio)} times less than before"
+        return f"{column} varies {ratio:.2g} times as much as before"
+    return f"{column} varies {1 / ratio:.2g} times less than before"

@@ -83,7 +83,7 @@ def test_a_message_says_what_since_when_why_whose_and_how_to_see_more(store: Sto
 
     (text,) = texts(store)
     assert text.splitlines() == [
-"ERROR credit: psi of age is high",
+        "ERROR credit: psi of age is high",
         "  Since:         2024-01-01",
         "  Why:           PSI of age for region = north is 0.90 (n 700); unseen values of age XYZ",
         "  Owner:         team:risk",

@@ -43,7 +43,7 @@ def model() -> ModelSpec:
             ColumnChange("missing", 0.3, 0.02),
             "temp is missing in 30 % of rows, before in 2 %",
         ),
-        ("temp", ColumnChange("value", 1.0, 0.0, "50"), "temp is 50 in every row"),
+        ("temp", ColumnChange("value", 1.0, 0.0, "50"), "temp is the same in every row"),
         ("temp", ColumnChange("width", 50, 25), "temp varies 2 times as much as before"),
         ("temp", ColumnChange("shape"), "temp is distributed otherwise than before"),
         (
@@ -83,7 +83,7 @@ def test_numbers_of_a_personal_column_are_told_by_its_spread_alone():
     said = in_words(model(), "income", ColumnChange("place", 55, 40, spread=10))
     assert said == "income is 1.5 times its spread higher than before"
     assert in_words(model(), "income", ColumnChange("value", 1.0, 0.0, "50")) == (
-        "income is one value in every row"
+        "income is the same in every row"
     )
 
 
