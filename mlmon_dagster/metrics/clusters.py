@@ -100,8 +100,10 @@ def change(
 ) -> Tested:
     """Test differences of two periods whose windows differ.
 
-    Student's t at the degrees of freedom of Welch and Satterthwaite, each side having one less than
-    it has windows.
+    Student's t with one degree of freedom less than the side of fewer windows has: Hsu's bound for
+    two normal samples of unequal spread (1938; Scheffe, 1970). Those of Welch and Satterthwaite are
+    more, and too many here: days are skew, and eight that happen to hold no bad one stray little,
+    so that unchanged periods were called changed in up to .03 at the level .01 (8 beside 30).
 
     Args:
         difference: Of two values, (C,).
@@ -117,17 +119,15 @@ def change(
     Example:
         >>> found = change([0.06], [0.02], [14], [0.015], [30])
         >>> found.margin.round(4).tolist(), found.p_value.round(4).tolist()
-        ([0.0515], [0.0241])
+        ([0.054], [0.0321])
     """
     first, second = np.asarray(error, np.float64) ** 2, np.asarray(baseline_error, np.float64) ** 2
     g, h = np.asarray(windows, np.float64), np.asarray(baseline_windows, np.float64)
     enough = np.fmin(g, h) >= FEWEST_WINDOWS
-    with np.errstate(invalid="ignore", divide="ignore"):
-        degrees = (first + second) ** 2 / (first**2 / (g - 1) + second**2 / (h - 1))
     return _tested(
         np.asarray(difference, np.float64),
         np.where(enough, np.sqrt(first + second), np.nan),
-        np.where(first + second > 0, degrees, g + h - 2),
+        np.maximum(np.fmin(g, h) - 1, 1),
     )
 
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.pipeline.baseline_choice import comparisons
-from mlmon_dagster.pipeline.profile import whole_windows
-from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.pipeline.parts import Part
 from mlmon_dagster.spec.names import ALL
 
 if TYPE_CHECKING:
@@ -28,11 +27,11 @@ class ColumnChanges:
     Few columns fail, so that only their profiles are read, and none where nothing fails.
 
     Args:
-        work: The windows.
+        part: The windows.
     """
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    def __init__(self, part: Part) -> None:
+        self._part = part
         self._known: dict[str, _Sides] = {}
         self._fixed: Baselines | None = None  # the same for all columns, unless it moves on
 
@@ -41,7 +40,7 @@ class ColumnChanges:
         from mlmon_dagster.metrics.drift.change import column_change
 
         if column not in self._known:
-            self._known[column] = _Sides(self._work, column, self._baselines(column))
+            self._known[column] = _Sides(self._part, column, self._baselines(column))
         sides = self._known[column]
         now, then = sides.window(start), sides.baseline(start.to_pydatetime())
         if now is None or then is None or now.binning.binning_id != then.binning.binning_id:
@@ -51,7 +50,7 @@ class ColumnChanges:
     def _baselines(self, column: str) -> Baselines:
         if self._fixed is not None:
             return self._fixed
-        found = list(comparisons(self._work, "drift", profiled(column)))
+        found = list(comparisons(self._part, "drift", profiled(column)))
         baselines = {w.start: one.baseline for one in found for w in one.work.windows}
         if not any(one.mark for one in found):
             self._fixed = baselines
@@ -66,9 +65,9 @@ def profiled(column: str) -> Sequence[str]:
 class _Sides:
     """One column of the windows, and of what each of them is compared with."""
 
-    def __init__(self, work: Work, column: str, baselines: Baselines) -> None:
+    def __init__(self, part: Part, column: str, baselines: Baselines) -> None:
         self._column, self._baselines = column, baselines
-        self._windows = self._of(whole_windows(work, profiled(column)))
+        self._windows = self._of(part.whole(profiled(column)))
         self._pooled: dict[int, ColumnStatistics | None] = {}  # by the identity of the baseline
 
     def window(self, start: pd.Timestamp) -> ColumnStatistics | None:

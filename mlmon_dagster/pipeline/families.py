@@ -505,7 +505,7 @@ FAMILIES: Mapping[str, Family] = {
             measure=_measure("drift", lambda spec: "baseline", plotted=_plotted_drift),
             metrics=_drift_metrics,
             explained_by_slices=True,
-            references=lambda work, _: {"changes": ColumnChanges(work)},
+            references=lambda comparison: {"changes": ColumnChanges(comparison.part)},
             learns_at=("profiles", "drift"),
         ),
         _judged_alike(
