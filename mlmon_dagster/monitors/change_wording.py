@@ -48,7 +48,8 @@ def percent(share: float) -> str:
         >>> [percent(x) for x in (0.998, 0.3, 1.0, 0.045, 0.0004)]
         ['99.8 %', '30 %', '100 %', '4.5 %', '0.04 %']
     """
-    text = f"{100 * share:.3g}" if share < 0.999 else f"{100 * share:.4g}"
+    digits = 2 if share < 0.01 else 3 if share < 0.999 else 4
+    text = f"{100 * share:.{digits}g}"
     return f"{float(text):g} %" if share >= 0.0001 or share <= 0 else "less than 0.01 %"
 
 
@@ -103,7 +104,10 @@ def _unit(kind: str, feature: Feature | None, largest: float) -> tuple[float, st
         return next((one for one in _LENGTHS if largest >= 2 * one[0]), _LENGTHS[-1])
     if kind == "text":
         return 1.0, "characters"
-    return 1.0, (feature.unit or "") if feature is not None else ""
+    unit = (feature.unit or "") if feature is not None else ""
+    if unit == "%":
+        return 1.0, "points"  # a tenth of 50 % would be another thing
+    return 1.0, unit if len(unit.split()) < 2 else ""  # more is a description
 
 
 def _width(column: str, change: ColumnChange) -> str:

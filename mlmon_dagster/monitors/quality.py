@@ -16,7 +16,7 @@ from mlmon_dagster.monitors.evidence import (
     rate_fails,
     result_row,
 )
-from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
+from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold, told
 from mlmon_dagster.spec import Condition, Feature
 from mlmon_dagster.spec.declaration import NOT_ADDITIVE
 from mlmon_dagster.spec.metric_registry import AUTO
@@ -93,7 +93,9 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
     if failed and metric == "unseen_rate" and names and evidence.spec.shows_values_of(column):
         details["unseen"] = dict(names)
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        message = message[:-1] + ": " + ", ".join(list(names)[:3]) + more + "."
+        listed = ", ".join(list(names)[:3]) + more
+        first = f"{text} is {number(row['value'])}: {listed}"
+        message = told(first, f"{count}, {compared(condition, failed)}")
     is_error = failed and condition.is_error(row["value"])
     status = ("ERROR" if is_error else monitor.severity) if failed else OK
     return result_row(

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
 
 Baselines = Mapping[dt.datetime, "Baseline | None"]  # by the start of a window
+_OUTPUTS = ("score", "prediction", "actual")
 _BEHIND = {"prediction": ("prediction",), "actual": ("actual", "prediction")}
 
 
 class ColumnChanges:
     """Column and window -> what changed in it.
 
-    Few columns fail, so that only their profiles are read, and none where nothing fails.
+    Profiles are read where a column fails, once for all, and none where nothing fails.
 
     Args:
         part: The windows.
@@ -33,6 +34,7 @@ class ColumnChanges:
     def __init__(self, part: Part) -> None:
         self._part = part
         self._known: dict[str, _Sides] = {}
+        self._profiles: dict[str, ColumnStatistics] | None = None
         self._fixed: Baselines | None = None  # the same for all columns, unless it moves on
 
     def __call__(self, column: str, start: pd.Timestamp) -> ColumnChange | None:
@@ -40,12 +42,19 @@ class ColumnChanges:
         from mlmon_dagster.metrics.drift.change import column_change
 
         if column not in self._known:
-            self._known[column] = _Sides(self._part, column, self._baselines(column))
+            self._known[column] = _Sides(self._whole, column, self._baselines(column))
         sides = self._known[column]
         now, then = sides.window(start), sides.baseline(start.to_pydatetime())
         if now is None or then is None or now.binning.binning_id != then.binning.binning_id:
             return None
         return column_change(now, then)
+
+    @property
+    def _whole(self) -> dict[str, ColumnStatistics]:
+        if self._profiles is None:
+            columns = [*self._part.work.spec.features, *_OUTPUTS]
+            self._profiles = self._part.whole(columns)
+        return self._profiles
 
     def _baselines(self, column: str) -> Baselines:
         if self._fixed is not None:
@@ -65,9 +74,11 @@ def profiled(column: str) -> Sequence[str]:
 class _Sides:
     """One column of the windows, and of what each of them is compared with."""
 
-    def __init__(self, part: Part, column: str, baselines: Baselines) -> None:
+    def __init__(
+        self, windows: Mapping[str, ColumnStatistics], column: str, baselines: Baselines
+    ) -> None:
         self._column, self._baselines = column, baselines
-        self._windows = self._of(part.whole(profiled(column)))
+        self._windows = self._of(windows)
         self._pooled: dict[int, ColumnStatistics | None] = {}  # by the identity of the baseline
 
     def window(self, start: pd.Timestamp) -> ColumnStatistics | None:

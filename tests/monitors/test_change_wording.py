@@ -13,6 +13,8 @@ from tests.monitors.cases import metric, only, verdicts
 FEATURES = {
     "age": {"type": "numeric", "unit": "years"},
     "temp": {"type": "numeric"},
+    "humid": {"type": "numeric", "unit": "%"},
+    "hour": {"type": "numeric", "unit": "local hour of departure"},
     "income": {"type": "numeric", "pii": True},
     "region": {"type": "categorical", "pii": False},
     "city": {"type": "categorical"},
@@ -31,6 +33,8 @@ def model() -> ModelSpec:
     [
         ("age", ColumnChange("place", 55, 40), "age is 15 years higher (median 40 to 55)"),
         ("temp", ColumnChange("place", 40, 55), "temp is 15 lower (median 55 to 40)"),
+        ("humid", ColumnChange("place", 25, 51), "humid is 26 points lower (median 51 to 25)"),
+        ("hour", ColumnChange("place", 10, 14), "hour is 4 lower (median 14 to 10)"),
         ("temp", ColumnChange("place", 4, 40), "temp is 10 times lower (median 40 to 4)"),
         ("temp", ColumnChange("place", 400, 40), "temp is 10 times as high (median 40 to 400)"),
         (
