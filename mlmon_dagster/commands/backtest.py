@@ -124,7 +124,7 @@ def _text(
     )
     said = _weeks_said(weeks, windows[0].start.astimezone(zone).date())
     shown = lines if tests else ["No monitor failed."]
-    return "\n".join([summary, *shown, said, _expected_said(expected)])
+    return "\n".join([summary, *shown, said, _expected_said(expected), *_remedies(spec, expected)])
 
 
 def _expected_said(expected: Sequence[Budget]) -> str:
@@ -144,6 +144,32 @@ def _expected_said(expected: Sequence[Budget]) -> str:
         for budget in expected
     ]
     return "\n".join(lines)
+
+
+def _remedies(spec: ModelSpec, expected: Sequence[Budget]) -> list[str]:
+    """Say which setting brings an expectation above one incident a year down, and to what."""
+    from mlmon_dagster.monitors.budget import MOST_A_YEAR, SLOWER, alarm_budget, slower, stricter
+
+    alerts = {budget.family: budget.alerts for budget in expected}
+    said = []
+    if sum(budget.independent for budget in expected) > MOST_A_YEAR:
+        most = max(expected, key=lambda budget: budget.independent)
+        then = alarm_budget(slower(spec, most.family), alerts)
+        total = sum(budget.independent for budget in then)
+        said.append(
+            f"Above one a year of independent windows, most of it {most.family}: its `windows: "
+            f"{SLOWER.k} of {SLOWER.n}` make it {total:.2g}, and tell a lasting fault after "
+            f"{SLOWER.k} windows."
+        )
+    drift = [budget for budget in expected if budget.family == "drift"]
+    if drift and sum(budget.wandering for budget in expected) > MOST_A_YEAR:
+        strict = stricter(spec)
+        total = sum(budget.wandering for budget in alarm_budget(strict, alerts))
+        said.append(
+            f"Above one a year of windows that wander: drift's `q: {strict.monitors.drift.q:g}` "
+            f"makes it {total:.2g}, and tells only larger changes; so does a longer baseline."
+        )
+    return said
 
 
 def _weeks_said(weeks: Sequence[int], start: dt.date) -> str:

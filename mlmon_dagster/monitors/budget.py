@@ -6,7 +6,7 @@ far above chance and habit, and count as 0 here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Final
@@ -14,6 +14,8 @@ from typing import Final
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.scalars import KOfN
 
+MOST_A_YEAR: Final = 1.0  # false incidents that people go on reading the true ones beside
+SLOWER: Final = KOfN(3, 5)
 _A_YEAR: Final = {"hour": 8_766.0, "day": 365.25, "week": 52.2, "month": 12.0}
 _ONE_SIDED = 0.025  # of a 95 % interval
 _OF_SHIFT = 0.0003  # of several windows together, see `levels`
@@ -100,3 +102,25 @@ def alarm_budget(spec: ModelSpec, alerts: Mapping[str, int]) -> list[Budget]:
         level, rule, _ = monitors[0]
         found.append(Budget(family, count, level, rule, independent, wandering))
     return found
+
+
+def slower(spec: ModelSpec, family: str) -> ModelSpec:
+    """Return the spec with `SLOWER` windows on all tests of a family but those of a level."""
+    tests = getattr(spec.monitors, family)
+    of_one = not isinstance(tests, Sequence)
+    changed = [
+        test if getattr(test, "shift", None) is not None else test.model_copy(
+            update={"windows": SLOWER}
+        )
+        for test in ([tests] if of_one else tests)
+    ]  # fmt: skip
+    update = {family: changed[0] if of_one else changed}
+    monitors = spec.monitors.model_copy(update=update)
+    return spec.model_copy(update={"monitors": monitors})
+
+
+def stricter(spec: ModelSpec) -> ModelSpec:
+    """Return the spec with a tenth of drift's `q`."""
+    drift = spec.monitors.drift.model_copy(update={"q": spec.monitors.drift.q / 10})
+    monitors = spec.monitors.model_copy(update={"drift": drift})
+    return spec.model_copy(update={"monitors": monitors})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
-from mlmon_dagster.monitors.budget import alarm_budget
+from mlmon_dagster.monitors.budget import alarm_budget, slower, stricter
 from tests.monitors.cases import spec
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
@@ -47,3 +47,13 @@ def test_the_defaults_stay_within_one_false_incident_a_year_of_independent_windo
 def test_one_window_instead_of_two_of_three_costs_false_alarms_and_gains_a_window():
     (fast,) = alarm_budget(spec(drift={"windows": "1 of 1"}), {"drift": 30})
     assert (fast.delay, round(fast.independent, 2)) == (1, 3.65)
+
+
+def test_slower_windows_and_a_stricter_q_are_what_the_remedies_say():
+    model = spec(performance={"metric": "roc_auc", "drop": 0.05})
+    (usual,) = alarm_budget(model, {"performance": 1})
+    (late,) = alarm_budget(slower(model, "performance"), {"performance": 1})
+    assert (usual.delay, late.delay) == (2, 3)
+    assert late.independent < usual.independent / 8
+    (wide,), (narrow,) = (alarm_budget(m, {"drift": 30}) for m in (model, stricter(model)))
+    assert narrow.wandering == pytest.approx(wide.wandering / 10)
