@@ -170,7 +170,7 @@ def _judged(
     if carried is not None:
         details |= {"attribution": carried, IMPACT: round(abs(row["value"]) * carried, 6)}
         if failed:
-            message += f"; the model gives the column {number(carried)} of its attributions"
+            statistics += f"; the model gives the column {number(carried)} of its attributions"
     if failed and row["slice_key"] == ALL:
         details["worst_slices"] = [
             {key: part[key] for key in ("metric", "slice_key", "slice_value", "value", "n")}
