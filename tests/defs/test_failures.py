@@ -178,8 +178,8 @@ def test_a_sensor_that_fails_twice_in_a_row_is_told_until_it_ticks_again(
     add_tick(instance, state, TickStatus.SKIPPED, now - 30)
 
     assert once == {}
-    assert twice == {"pipeline/tick/planner": "FIRING"}
-    assert look(project, instance) == {"pipeline/tick/planner": "RESOLVED"}
+    assert twice == {"pipeline/tick/mlmon_planner": "FIRING"}
+    assert look(project, instance) == {"pipeline/tick/mlmon_planner": "RESOLVED"}
 
 
 def test_new_data_that_cannot_be_looked_at_is_told_after_the_second_time(
