@@ -12,7 +12,7 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import (
@@ -38,9 +38,11 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from mlmon_dagster.trace.expected import Searched
     from mlmon_dagster.trace.explain import Explained
+    from mlmon_dagster.trace.fresh import Fresh
 
 Day = str | dt.date | None
 
@@ -69,19 +71,34 @@ class Trace:
         lines: What was found, in plain sentences.
         explained: The numbers: change, slices, decisions, scores, windows.
         searched: Slices that a search of the rows found; None if none was made.
+        fresh: What a model fitted anew reaches; None if none was.
+        zone: Time zone of the model.
     """
 
     lines: tuple[str, ...]
     explained: Explained
-    searched: Searched | None
+    searched: Searched | None = None
+    fresh: Fresh | None = None
+    zone: str = "UTC"
 
     def __str__(self) -> str:
         """Return the sentences, one a line."""
         return "\n".join(self.lines)
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return every slice with its values, its change, and what chance could make of it."""
-        return self.explained.slices
+    def to_frame(self, of: Literal["slices", "windows"] = "slices") -> pd.DataFrame:
+        """Return the parts of the change as a table.
+
+        Args:
+            of: Every slice with its values, its change, and what chance could make of it; or every
+                window with what it adds, the most harmful first.
+        """
+        return self.explained.slices if of == "slices" else self.explained.windows
+
+    def plot(self) -> Figure:
+        """Draw what each window, and each value of the first slice keys, adds to the change."""
+        from mlmon_dagster.report.contributions import contributions
+
+        return contributions(self.explained, self.zone)
 
 
 class Monitoring:
@@ -227,6 +244,7 @@ class Monitoring:
         last: Day = None,
         against: str = "baseline",
         search: bool = True,
+        retrain: bool = False,
     ) -> Trace:
         """Say why a metric changed.
 
@@ -238,10 +256,12 @@ class Monitoring:
             last: Last day.
             against: ``baseline``, a window, ``DAY..DAY`` or ``version:V``.
             search: Whether rows are searched for slices, declared or not.
+            retrain: Whether a model is fitted anew, by the spec's ``retrain``, and tried.
 
         Raises:
-            ConfigError: If a side has no ground truth.
+            ConfigError: If a side has no ground truth, or no model can be fitted.
         """
+        from mlmon_dagster.pipeline.retrain import fitted_anew
         from mlmon_dagster.report.trace import explained, newest_mature, score_explained, searched
         from mlmon_dagster.trace.slices import default_metrics
         from mlmon_dagster.trace.tell import tell
@@ -265,8 +285,9 @@ class Monitoring:
         slices = searched(self.project.store, spec, period) if search else None
         name = windows[0].key if len(windows) == 1 else window_range(windows)
         scored = score_explained(self.project.store, spec, period, other)
-        said = tell(spec, found, name, other_name, slices, scored)
-        return Trace(tuple(said), found, slices)
+        fresh = fitted_anew(self.project, spec, windows) if retrain else None
+        said = tell(spec, found, name, other_name, slices, scored, fresh)
+        return Trace(tuple(said), found, slices, fresh, spec.time.zone)
 
     def close(self) -> None:
         """Close the store."""

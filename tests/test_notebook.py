@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -69,6 +70,22 @@ def test_numbers_are_those_of_the_command_line_and_of_the_files(project: Monitor
     why = project.trace(MODEL, "f1", window=str(DAYS[1]), against=str(DAYS[0]), search=False)
     assert str(why).splitlines() == list(why.lines)
     assert set(why.to_frame()["slice_key"]) == {"all", "region"}
+    picture = io.BytesIO()
+    why.plot().savefig(picture, format="png")
+    assert picture.getvalue().startswith(b"\x89PNG")
+
+
+def test_a_trace_of_several_windows_draws_them_and_slices(project: Monitoring) -> None:
+    why = project.trace(MODEL, first=str(DAYS[8]), last=str(DAYS[11]), search=False)
+    panels = why.plot().axes
+    bars = [bar.get_height() for bar in panels[0].patches]
+
+    assert [panel.get_title(loc="left") for panel in panels] == [
+        "what each window adds",
+        "what each region adds",
+    ]
+    windows = why.to_frame("windows").sort_values("window_start")
+    assert bars == pytest.approx(list(windows["effect"]))
 
 
 def test_what_does_not_exist_is_said(project: Monitoring, tmp_path: Path) -> None:

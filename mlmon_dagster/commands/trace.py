@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -22,6 +23,7 @@ from mlmon_dagster.spec.text_table import text_table
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.trace.explain import Explained
+    from mlmon_dagster.trace.fresh import Fresh
     from mlmon_dagster.trace.raw_score import RawScore
 
 _WORST = 8  # slices of a key, and windows, in a table
@@ -48,6 +50,12 @@ _WORST = 8  # slices of a key, and windows, in a table
     default=True,
     help="Search the rows for slices by all features; it reads them.  [default: search]",
 )
+@click.option(
+    "--retrain",
+    "is_retrained",
+    is_flag=True,
+    help="Fit a model anew on the three months before, by the spec's `retrain`, and try it.",
+)
 @click.option("--format", "format_", type=click.Choice(["text", "json", "csv"]), default="text")
 @click.pass_obj
 def trace(
@@ -60,13 +68,15 @@ def trace(
     last: dt.date | None,
     against: str,
     is_searched: bool,
+    is_retrained: bool,
     format_: str,
 ) -> None:
     """Say why a metric of MODEL changed: at most a dozen sentences, then tables.
 
     By default of the newest windows with mature ground truth, against the baseline. Everything but
-    the search is read from stored profiles.
+    the search, and --retrain, is read from stored profiles.
     """
+    from mlmon_dagster.pipeline.retrain import fitted_anew
     from mlmon_dagster.report.trace import explained, score_explained, searched
     from mlmon_dagster.trace.tell import tell, tell_score
 
@@ -87,9 +97,10 @@ def trace(
             "truth, or nothing that it is computed from was logged."
         )
     slices = searched(project.store, spec, (start, end)) if is_searched else None
-    lines = tell(spec, found, name, other_name, slices, scored)
+    fresh = fitted_anew(project, spec, windows) if is_retrained else None
+    lines = tell(spec, found, name, other_name, slices, scored, fresh)
     if format_ == "json":
-        click.echo(json.dumps(_plain(found, lines, scored), default=str))
+        click.echo(json.dumps(_plain(found, lines, scored, fresh), default=str))
     elif format_ == "csv":
         click.echo(found.slices.to_csv(index=False, lineterminator="\n").rstrip("\n"))
     else:
@@ -131,12 +142,11 @@ def _tables(spec: ModelSpec, found: Explained) -> list[str]:
     tables = []
     parts = found.slices[found.slices["slice_key"] != ALL]
     for key, frame in parts.groupby("slice_key", sort=False):
-        own = found.values.get(str(key))
-        effects = dict(zip(own.parts, own.effects.tolist(), strict=True)) if own else {}
+        effects = found.effects(str(key))
         rows = []
         for row in frame.to_dict("records"):
             name = row["slice_value"]
-            effect = effects.get(name, math.nan) if own else float(row["effect"])
+            effect = effects.get(name, math.nan)
             rows.append(
                 (
                     effect,
@@ -177,7 +187,9 @@ def _score_table(found: RawScore) -> list[str]:
     return [text_table(head, rows, right=head[1:])] if rows else []
 
 
-def _plain(found: Explained, lines: list[str], scored: RawScore | None) -> dict[str, object]:
+def _plain(
+    found: Explained, lines: list[str], scored: RawScore | None, fresh: Fresh | None
+) -> dict[str, object]:
     """Return a trace as plain values."""
 
     def split(of: Any) -> dict[str, float]:
@@ -209,4 +221,5 @@ def _plain(found: Explained, lines: list[str], scored: RawScore | None) -> dict[
             "rest": scored.rest,
             "problem": scored.problem,
         },
+        "retrained": asdict(fresh) if fresh else None,
     }

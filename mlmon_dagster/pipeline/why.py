@@ -10,10 +10,12 @@ import datetime as dt
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
 
@@ -39,8 +41,8 @@ def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[Row]:
         parts: What is judged, oldest window first.
 
     Returns:
-        Rows of ``monitor_result``; those that were traced have ``why``, a sentence, or ``no_why``,
-        the reason that there is none.
+        Rows of ``monitor_result``; those that were traced have ``why``, a sentence, and ``traced``,
+        which windows it is of, or ``no_why``, the reason that there is none.
     """
     rows: list[Row] = []
     newest: dict[str, tuple[int, JudgeInputs]] = {}
@@ -66,7 +68,7 @@ def _is_traced(inputs: JudgeInputs, row: Row) -> bool:
     return is_whole and bool(FAMILIES[inputs.family].traced(row["metric"]))
 
 
-def _why_or_why_not(inputs: JudgeInputs, row: Row) -> dict[str, str]:
+def _why_or_why_not(inputs: JudgeInputs, row: Row) -> dict[str, Any]:
     try:
         return _why(inputs, row, FAMILIES[inputs.family].traced(row["metric"]))
     except Exception as error:  # whatever it is, the verdict is what counts
@@ -77,13 +79,14 @@ def _why_or_why_not(inputs: JudgeInputs, row: Row) -> dict[str, str]:
         return {"no_why": f"the trace failed: {type(error).__name__}"}
 
 
-def _why(inputs: JudgeInputs, row: Row, metric: str) -> dict[str, str]:
+def _why(inputs: JudgeInputs, row: Row, metric: str) -> dict[str, Any]:
     """Trace a metric over the windows that a verdict is of, against its baseline."""
     from mlmon_dagster.errors import BaselineMissingError
     from mlmon_dagster.trace.tell import cause, value
 
     try:
-        found = _explained(inputs, row, metric)
+        starts = _judged(inputs, row)
+        found = _explained(inputs, row, metric, starts)
     except BaselineMissingError:
         return {"no_why": "there is no baseline to trace it against"}
     if found is None:
@@ -93,14 +96,26 @@ def _why(inputs: JudgeInputs, row: Row, metric: str) -> dict[str, str]:
             "no_why": f"the stored profiles are of {found.now.n:,} rows, the verdict of "
             f"{row['n']:,}"
         }
-    text = cause(inputs.comparison.work.spec, found)
-    if metric == row["metric"]:
-        return {"why": text} if text else {"no_why": "no part of it stands out"}
-    # An estimate was missed, which may also be without any change for the worse.
-    name, now, then = (_name(metric), value(found.now.value), value(found.then.value))
-    if not found.is_worse:
-        return {"why": f"{name} is {now}, no worse than the baseline's {then}; more was expected."}
-    return {"why": f"{name} is {now}, the baseline's {then}. {text}".rstrip()}
+    spec = inputs.comparison.work.spec
+    text = cause(spec, found)
+    if metric != row["metric"]:  # an estimate was missed, maybe without any change for the worse
+        name, now, then = (_name(metric), value(found.now.value), value(found.then.value))
+        if found.is_worse:
+            text = f"{name} is {now}, the baseline's {then}. {text}".rstrip()
+        else:
+            text = f"{name} is {now}, no worse than the baseline's {then}; more was expected."
+    if not text:
+        return {"no_why": "no part of it stands out"}
+    return {"why": text, "traced": _called(spec, starts, row["window_end"])}
+
+
+def _called(spec: ModelSpec, starts: Sequence[dt.datetime], end: dt.datetime) -> dict[str, str]:
+    """Name windows as ``mlmon trace`` takes them: one by its key, several by their days."""
+    if len(starts) == 1:
+        return {"window": window_containing(spec.time, starts[0]).key}
+    zone, last = ZoneInfo(spec.time.zone), end - dt.timedelta(microseconds=1)
+    days = (moment.astimezone(zone).date().isoformat() for moment in (starts[0], last))
+    return dict(zip(("from", "to"), days, strict=True))
 
 
 def _name(metric: str) -> str:
@@ -109,7 +124,9 @@ def _name(metric: str) -> str:
     return NAMES.get(metric, metric)
 
 
-def _explained(inputs: JudgeInputs, row: Row, metric: str) -> Explained | None:
+def _explained(
+    inputs: JudgeInputs, row: Row, metric: str, starts: Sequence[dt.datetime]
+) -> Explained | None:
     from mlmon_dagster.metrics.statistics import select
     from mlmon_dagster.profiles import load_baseline
     from mlmon_dagster.trace.explain import explain
@@ -117,7 +134,6 @@ def _explained(inputs: JudgeInputs, row: Row, metric: str) -> Explained | None:
 
     work = inputs.comparison.work
     store, spec = work.project.store, work.spec
-    starts = _judged(inputs, row)
     columns = profiled_for(spec, [metric])
     profiles = inputs.comparison.part.in_force.profiles(
         start=min(starts), end=row["window_end"], dataset=PRODUCTION, columns=columns

@@ -136,6 +136,13 @@ class Explained:
     without: float
     without_then: float
 
+    def effects(self, key: str) -> dict[str, float]:
+        """Return what each value of a slice key adds to the change; NaN where nobody knows."""
+        if (split := self.values.get(key)) is not None:
+            return dict(zip(split.parts, split.effects.tolist(), strict=True))
+        mine = self.slices[self.slices["slice_key"] == key]
+        return dict(zip(mine["slice_value"], mine["effect"].astype(float), strict=True))
+
     @property
     def is_worse(self) -> bool:
         """Whether the change is for the worse; any is, of what is neither good nor bad."""

@@ -63,3 +63,59 @@ def test_what_cannot_be_traced_is_said_with_what_there_is(folder: Path, mlmon: C
     assert "no complete window '2030-01-01'" in said("--window", "2030-01-01")
     assert "expected baseline, a window, DAY..DAY" in said("--against", "x..y")
     assert "has no ground truth" in said("--against", "version:77")
+
+
+FITTED = """
+import numpy as np
+
+def fit(rows):
+    assert list(rows.columns) == ["age", "balance", "region", "actual"], list(rows.columns)
+    assert str(rows["region"].dtype) == "category"
+    return lambda features: np.full(len(features), rows["actual"].astype(float).mean())
+
+def broken(rows):
+    raise RuntimeError("no memory for that")
+"""
+
+
+def declare_retrain(folder: Path, function: str) -> None:
+    path = folder / "models" / f"{MODEL}.yaml"
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("retrain")]
+    path.write_text("\n".join([*lines, f"retrain: {function}", ""]))
+
+
+def test_a_model_fitted_anew_is_tried_on_rows_after_those_it_was_taught(
+    folder: Path, mlmon: Command
+) -> None:
+    (folder / "how_it_is_fitted.py").write_text(FITTED)
+    asked = ("--project", folder, *AT, "trace", MODEL, "--no-search", "--retrain")
+    span = ("--from", DAYS[8], "--to", DAYS[11])
+
+    undeclared = mlmon(*asked, *span)
+    assert (undeclared.code, "declare retrain: module:function" in undeclared.err) == (2, True)
+
+    declare_retrain(folder, "how_it_is_fitted:fit")
+    text = mlmon(*asked, *span)
+    assert text.code == 0, text.err
+    plain = json.loads(mlmon(*asked, *span, "--format", "json").out)
+    (said,) = [line for line in text.out.splitlines() if line.startswith("A model trained on")]
+    assert said in plain["said"]
+    assert f"to {DAYS[7]} (" in said
+    assert plain["retrained"]["fresh"] == 0.5  # all scores are the same
+
+
+def test_what_keeps_a_model_from_being_fitted_anew_is_said(folder: Path, mlmon: Command) -> None:
+    (folder / "how_it_is_fitted.py").write_text(FITTED)
+
+    def said(function: str, first: object = DAYS[8]) -> str:
+        declare_retrain(folder, function)
+        ended = mlmon(
+            "--project", folder, *AT, "trace", MODEL, "--no-search", "--retrain",
+            "--from", first, "--to", DAYS[11],
+        )  # fmt: skip
+        assert ended.code == 2
+        return ended.err
+
+    assert "broken failed with RuntimeError: no memory for that" in said("how_it_is_fitted:broken")
+    assert "no_such_module:fit cannot be imported" in said("no_such_module:fit")
+    assert "how_it_is_fitted:nothing cannot be imported" in said("how_it_is_fitted:nothing")

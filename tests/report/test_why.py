@@ -20,10 +20,10 @@ from mlmon_dagster.profiles import BaselineInForce
 from mlmon_dagster.report.trace import explained
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.schema import monitor_result
-from mlmon_dagster.trace.tell import cause, tell
+from mlmon_dagster.trace.tell import cause, tell, value
 from tests.alerts.fake_slack import FakeSlack, fake_slack
 from tests.alerts.worlds import send
-from tests.report.worlds import DAYS, NOW, World, build, declare
+from tests.report.worlds import DAY, DAYS, NOW, World, build, declare
 
 pytestmark = pytest.mark.xdist_group("report")  # they share a world
 
@@ -46,8 +46,8 @@ def slack() -> Iterator[FakeSlack]:
         yield fake
 
 
-def verdicts(world: World) -> list[dict[str, Any]]:
-    query = sa.select(monitor_result).where(monitor_result.c.family == "performance")
+def verdicts(world: World, family: str = "performance") -> list[dict[str, Any]]:
+    query = sa.select(monitor_result).where(monitor_result.c.family == family)
     with world.store.state.connect() as conn:
         rows = [dict(row) for row in conn.execute(query.order_by("window_start")).mappings()]
     return [row | json.loads(row["details"]) for row in rows]
@@ -86,6 +86,7 @@ def test_it_is_a_sentence_of_the_trace_of_the_judged_window_alone(told: World) -
     assert found is not None
     assert found.now.n == row["n"]
     assert row["why"] == cause(told.spec, found)
+    assert row["traced"] == {"window": f"{row['window_start']:%Y-%m-%d}"}
     assert row["why"] in tell(told.spec, found, "this window", "the baseline")
 
 
@@ -98,9 +99,24 @@ def test_slack_gets_it_once_and_a_second_look_sends_nothing(told: World, slack: 
     row = of_area([row for row in verdicts(told) if "why" in row])
     texts = [json.dumps(m.body, ensure_ascii=False) for m in slack.messages]
 
-    (text,) = [text for text in texts if "mlmon metrics credit --from" in text and "ROC" in text]
+    (text,) = [
+        text for text in texts if f"mlmon trace credit --window {told.windows[-1].key}" in text
+    ]
     assert row["why"].rstrip(".") in text.partition("*Why:* ")[2]
     assert len({m.key for m in slack.messages}) == len(slack.messages)
+
+
+def test_a_missed_estimate_is_traced_over_the_windows_it_was_judged_by(told: World) -> None:
+    (row,) = [row for row in verdicts(told, "estimated_performance") if "why" in row]
+    over = told.spec.monitors.estimated_performance[0].over
+    start = row["window_end"] - over * DAY
+    found = explained(told.store, told.spec, "roc_auc", (start, row["window_end"]))
+
+    assert found is not None
+    assert (found.now.windows, found.now.n) == (over, row["n"])
+    assert row["why"].startswith(f"ROC AUC is {value(found.now.value)}, the baseline's ")
+    last = row["window_start"]
+    assert row["traced"] == {"from": f"{start:%Y-%m-%d}", "to": f"{last:%Y-%m-%d}"}
 
 
 def test_a_trace_that_fails_is_logged_and_the_verdict_stays(

@@ -279,10 +279,18 @@ def _of_numbers(model: str, family: str, views: Sequence[AlertView]) -> list[lis
         commands.append(["mlmon", "metrics", model, *_named(metric), *column, *days])
     traced = metric if family in _TRACED else estimated_of(metric)
     if traced or family in _TRACED:
-        commands.append(["mlmon", "trace", model, *_named(traced), *days])
+        commands.append(["mlmon", "trace", model, *_named(traced), *(_traced(views) or days)])
     if family not in _WITHOUT_ROWS:
         commands.append(["mlmon", "rows", views[0].row["fingerprint"][:SHORT_ID]])
     return commands
+
+
+def _traced(views: Sequence[AlertView]) -> list[str]:
+    """Return the options by which `mlmon trace` says what the message says; [] if there are two."""
+    found = [v.details.get("explain", {}).get("traced") for v in views]
+    if not found[0] or found.count(found[0]) < len(found):
+        return []
+    return [word for name, named in found[0].items() for word in (f"--{name}", named)]
 
 
 def _named(metric: str) -> list[str]:
