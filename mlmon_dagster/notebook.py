@@ -261,7 +261,7 @@ class Monitoring:
         Raises:
             ConfigError: If a side has no ground truth, or no model can be fitted.
         """
-        from mlmon_dagster.pipeline.retrain import fitted_anew
+        from mlmon_dagster.report.retrain import fitted_anew
         from mlmon_dagster.report.trace import explained, newest_mature, score_explained, searched
         from mlmon_dagster.trace.slices import default_metrics
         from mlmon_dagster.trace.tell import tell
@@ -285,7 +285,9 @@ class Monitoring:
         slices = searched(self.project.store, spec, period) if search else None
         name = windows[0].key if len(windows) == 1 else window_range(windows)
         scored = score_explained(self.project.store, spec, period, other)
-        fresh = fitted_anew(self.project, spec, windows) if retrain else None
+        fresh = (
+            fitted_anew(self.project.store, self.project.folder, spec, windows) if retrain else None
+        )
         said = tell(spec, found, name, other_name, slices, scored, fresh)
         return Trace(tuple(said), found, slices, fresh, spec.time.zone)
 

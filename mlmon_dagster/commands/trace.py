@@ -76,7 +76,7 @@ def trace(
     By default of the newest windows with mature ground truth, against the baseline. Everything but
     the search, and --retrain, is read from stored profiles.
     """
-    from mlmon_dagster.pipeline.retrain import fitted_anew
+    from mlmon_dagster.report.retrain import fitted_anew
     from mlmon_dagster.report.trace import explained, score_explained, searched
     from mlmon_dagster.trace.tell import tell, tell_score
 
@@ -97,7 +97,7 @@ def trace(
             "truth, or nothing that it is computed from was logged."
         )
     slices = searched(project.store, spec, (start, end)) if is_searched else None
-    fresh = fitted_anew(project, spec, windows) if is_retrained else None
+    fresh = fitted_anew(project.store, project.folder, spec, windows) if is_retrained else None
     lines = tell(spec, found, name, other_name, slices, scored, fresh)
     if format_ == "json":
         click.echo(json.dumps(_plain(found, lines, scored, fresh), default=str))

@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import RANKING
+from mlmon_dagster.store import Store
 from mlmon_dagster.trace.fresh import Fresh, fresh_beside_served
 
 TAUGHT = dt.timedelta(days=92)  # three months
@@ -24,7 +24,7 @@ _FEWEST = 100  # rows with ground truth
 _OUTPUTS = ("score", "prediction")
 
 
-def fitted_anew(project: Project, spec: ModelSpec, windows: Sequence[Window]) -> Fresh:
+def fitted_anew(store: Store, folder: Path, spec: ModelSpec, windows: Sequence[Window]) -> Fresh:
     """Fit the model on the three months before some windows, and try it on those windows.
 
     Taught is what anybody could have known when the windows began: rows of production, and of the
@@ -32,7 +32,8 @@ def fitted_anew(project: Project, spec: ModelSpec, windows: Sequence[Window]) ->
     spec's function runs here and nowhere else.
 
     Args:
-        project: The project; its folder can be imported from.
+        store: The store.
+        folder: The project's, which can be imported from.
         spec: The model.
         windows: The windows in question.
 
@@ -48,11 +49,11 @@ def fitted_anew(project: Project, spec: ModelSpec, windows: Sequence[Window]) ->
     if spec.task == RANKING:
         raise ConfigError("A ranking cannot be fitted anew by --retrain; compare a shadow instead.")
     begin, names = windows[0].start, list(spec.features)
-    known = _labelled(project, spec, None, [PRODUCTION, spec.baseline.dataset or PRODUCTION])
+    known = _labelled(store, spec, None, [PRODUCTION, spec.baseline.dataset or PRODUCTION])
     came = known["actual_time"].fillna(known["event_time"])
     is_taught = known["event_time"].between(begin - TAUGHT, begin, inclusive="left")
     taught = known[is_taught & (came < begin)]
-    rows = _labelled(project, spec, windows, [PRODUCTION])
+    rows = _labelled(store, spec, windows, [PRODUCTION])
     for part, what in ((taught, "before them to teach it"), (rows, "in them to try it with")):
         if len(part) < _FEWEST or part["actual"].nunique() < 2:
             raise ConfigError(
@@ -60,7 +61,7 @@ def fitted_anew(project: Project, spec: ModelSpec, windows: Sequence[Window]) ->
                 f"only {len(part):,} rows with ground truth {what} ({_FEWEST} of two kinds needed)."
             )
     shared = _categories(spec, taught)
-    with _importable(project.folder):
+    with _importable(folder):
         function = _function(spec.retrain)
         try:
             fitted = function(_typed(taught[[*names, "actual"]], shared).reset_index(drop=True))
@@ -74,10 +75,10 @@ def fitted_anew(project: Project, spec: ModelSpec, windows: Sequence[Window]) ->
 
 
 def _labelled(
-    project: Project, spec: ModelSpec, windows: Sequence[Window] | None, datasets: Sequence[str]
+    store: Store, spec: ModelSpec, windows: Sequence[Window] | None, datasets: Sequence[str]
 ) -> pd.DataFrame:
     outputs = [c for c in _OUTPUTS if getattr(spec.columns, c) is not None]
-    read = project.store.inference_records(spec).read(
+    read = store.inference_records(spec).read(
         windows,
         sorted(set(datasets)),
         ["event_time", "window_start", "actual", "actual_time", *outputs, *spec.features],
