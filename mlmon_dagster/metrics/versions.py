@@ -30,6 +30,7 @@ from mlmon_dagster.metrics.intervals import rate, wilson
 Verdict = Literal["better", "not worse", "worse", "undecided"]
 FEWEST_WINDOWS = 8
 FEWEST_OF_CLASS = 10
+ENOUGH_DISCORDANT = 25
 BY_ROWS = ":rows"  # ends the method of what fewer windows say: their rows count as independent
 SHARE_IS_WRONG = 0.001  # chance of so uneven a split of the requests, below which it is no canary
 _TIGHTEST_AT = 30  # windows at which the interval for all looks is narrowest
@@ -45,7 +46,7 @@ class Comparison:
         difference: The other version's value less the one's, turned so that more is better.
         lower, upper: 95 % interval, for all looks at once if `always`.
         p_value: Chance of so large a difference without any, looked at once. Of few windows that
-            of independent rows: DeLong's, McNemar's exact or Student's.
+            of independent rows: DeLong's, McNemar's or Student's.
         n: Rows, or pairs of them. windows: What they are of.
         verdict: See `verdict_of`.
         more: About how many more rows would decide; 0 if it is decided.
@@ -264,7 +265,11 @@ def means_of_two(
 
 
 def right_as_often(one: ArrayLike, other: ArrayLike) -> float:
-    """Return McNemar's exact chance of decisions that differ so unevenly, without any difference.
+    """Return McNemar's chance of decisions that differ so unevenly, without any difference.
+
+    It is exact where few decisions differ. From `ENOUGH_DISCORDANT` on it is the asymptotic one
+    without correction, whose size is that of its level; the exact one's is below, as it has few
+    values (Fagerland, Lydersen and Laake, 2013).
 
     Args:
         one: Whether the version in service was right, (N,).
@@ -277,7 +282,9 @@ def right_as_often(one: ArrayLike, other: ArrayLike) -> float:
     lost, won = int((first & ~second).sum()), int((~first & second).sum())
     if not lost + won:
         return 1.0
-    return float(stats.binomtest(won, lost + won).pvalue)
+    if lost + won < ENOUGH_DISCORDANT:
+        return float(stats.binomtest(won, lost + won).pvalue)
+    return float(stats.chi2.sf((won - lost) ** 2 / (won + lost), 1))
 
 
 def got_its_share(n_one: int, n_other: int, share: float) -> float:
