@@ -33,7 +33,7 @@ class Way(NamedTuple):
 WAYS = {
     "drift": (
         Way(("profiles.measure.drift",), "profiles", 3, 7),
-        Way(("monitors.drift",), "monitors", 3, 3),
+        Way(("monitors.drift",), "monitors", 4, 3),
     ),
     "an ingest cycle": (Way(("ingest.cycle",), "ingest", 18, 15),),
     "a dispatch of alerts": (Way(("alerts.dispatching",), "alerts", 15, 12),),

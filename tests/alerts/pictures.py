@@ -79,8 +79,8 @@ def roc_auc(day: int, status: str = "OK", value: float = 0.72, **changes: Any) -
 def missed(day: int, worse: float, status: str = "OK", why: str = "") -> dict[str, Any]:
     message = (
         f"ROC AUC over 7 windows turned out {abs(worse):.2f} {'worse' if worse > 0 else 'better'} "
-        "than estimated, give or take 0.06 (n 6,279); the limit is 0.03. The scores no longer mean "
-        "what they meant in the baseline."
+        "than estimated.\nGive or take 0.06 (n 6,279); the limit is 0.03. The scores no longer "
+        "mean what they meant in the baseline."
     )
     return row(
         day, status, family="estimated_performance", metric="roc_auc_residual", n=6279,
@@ -92,7 +92,8 @@ def missed(day: int, worse: float, status: str = "OK", why: str = "") -> dict[st
 
 
 def drift(day: int, column: str, status: str, value: float) -> dict[str, Any]:
-    message = (
+    first = f"{column} lies above everything seen before in {value / 1.23:.1%} of rows.\n"
+    message = (first.replace("%", " %") if status != "OK" else "") + (
         f"PSI of {column} is {value:.2f} beyond sampling noise (n 776, baseline n 30,214), "
         f"{'above' if status != 'OK' else 'not above'} 0.10."
     )
@@ -141,12 +142,12 @@ def opened(stage: Stage) -> None:
 
 
 def escalated(stage: Stage) -> None:
-    columns = ("hour", "distance")
+    columns = ("temp", "dewp")
     history = [
         drift(d, c, "OK", abs(NOISE.normal(0.01, 0.01))) for d in range(1, 25) for c in columns
     ]
-    stage.tell(26, *history, drift(25, "hour", "WARN", 0.24))
-    stage.tell(27, drift(26, "hour", "ERROR", 0.71), drift(26, "distance", "OK", 0.02))
+    stage.tell(26, *history, drift(25, "temp", "WARN", 0.24))
+    stage.tell(27, drift(26, "temp", "ERROR", 0.71), drift(26, "dewp", "OK", 0.02))
 
 
 def grouped(stage: Stage) -> None:

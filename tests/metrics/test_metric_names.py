@@ -63,6 +63,7 @@ ORACLES: dict[str, str] = {
     **dict.fromkeys((NOVEL, f"{NOVEL}{AUTO}", f"unseen_rate{AUTO}"), "test_novelty"),
     **dict.fromkeys((monitors.CORRELATION_SHIFT, monitors.CORRELATION_CHANGE), "test_multivariate"),
     **dict.fromkeys((declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT), "test_attribution"),
+    **dict.fromkeys((declaration.ATTRIBUTION_NDCG, declaration.NOT_ADDITIVE), "test_additivity"),
     "residual_drift": "test_data_oracles",  # it is the psi of a column
     "volume_drop": "test_estimate_oracles",
     # Of windows, not of rows: counted by tests/monitors.
@@ -106,7 +107,8 @@ def _declared() -> set[str]:
     limits = {f"{name}{AUTO}" for name in (*DISTANCES, "ks")}
     named = {*METRICS, *DISTANCES, "ks", *FURTHER, *QUANTILES}
     named |= {monitors.CORRELATION_SHIFT, monitors.CORRELATION_CHANGE}
-    named |= {declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT, NOVEL, f"{NOVEL}{AUTO}"}
+    named |= {declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT, declaration.ATTRIBUTION_NDCG}
+    named |= {NOVEL, f"{NOVEL}{AUTO}"}
     return named | estimates | limits | _literal_names() | _limited()
 
 

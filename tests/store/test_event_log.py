@@ -16,11 +16,11 @@ def null_out(rows: pa.Table, name: str) -> pa.Table:
 def test_a_file_is_appended_once(store: Store) -> None:
     log = store.event_log(SPEC)
     predictions, _ = make_events(SPEC)
-    assert not log.has("predictions", "a")
+    assert not log.committed("predictions", ["a"])
     assert log.append("predictions", predictions, ["a"])
     assert not log.append("predictions", predictions, ["a"])
-    assert log.has("predictions", "a")
-    assert not log.has("actuals", "a")
+    assert log.committed("predictions", ["a", "b"]) == {"a"}
+    assert not log.committed("actuals", ["a"])
     assert log.rows("predictions").num_rows == 20
 
 
@@ -38,7 +38,7 @@ def test_a_file_without_accepted_rows_is_committed_too(store: Store) -> None:
     predictions, actuals = make_events(SPEC, n=1)
     assert log.append("predictions", predictions.slice(0, 0), ["empty"])
     assert log.append("actuals", actuals.slice(0, 0), ["empty"])
-    assert log.has("predictions", "empty")
+    assert log.committed("predictions", ["empty"])
     assert not log.append("predictions", predictions.slice(0, 0), ["empty"])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import f1_score, precision_score, roc_auc_score
 
 from mlmon_dagster.trace.splits import (
@@ -241,18 +242,10 @@ def test_the_jackknife_is_the_one_of_the_windows_and_few_windows_say_nothing():
         (len(values) - 1) / len(values) * ((np.array(values) - found.change) ** 2).sum()
         for values in (left, right)
     ]
-    assert found.margin == pytest.approx(
-        _t(variances, (9, 12)) * math.sqrt(sum(variances)), rel=1e-9
-    )
+    # Student's t of the side of fewer windows; see `clusters.change`.
+    wanted = stats.t.ppf(0.975, 8) * math.sqrt(sum(variances))
+    assert found.margin == pytest.approx(wanted, rel=1e-9)
     few = measured(slice_effects, now[:7], then, [f"part {i}" for i in range(8)])
     assert np.isnan(few.margins).all()
     assert np.isnan(few.p_adjusted).all()
     assert np.isfinite(few.effects).all()
-
-
-def _t(variances, windows):
-    from scipy import stats
-
-    top = sum(variances) ** 2
-    degrees = top / sum(v**2 / (w - 1) for v, w in zip(variances, windows, strict=True))
-    return stats.t.ppf(0.975, degrees)
