@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     help="A file of ground truth; repeat for more. [default: told from FILES by their columns]",
 )
 @click.option("--model", help="The model's name. [default: from the name of the file]")
-@click.option("--zone", default="UTC", show_default=True, help="Time zone of the windows.")
+@click.option("--zone", help="Time zone of the windows. [default: that of the times, else UTC]")
 @click.option("--owner", default="team:ml", show_default=True, help="Who is told of alerts.")
 @click.option(
     "--out",
@@ -38,7 +38,7 @@ def init(
     files: tuple[Path, ...],
     actuals: tuple[Path, ...],
     model: str | None,
-    zone: str,
+    zone: str | None,
     owner: str,
     out: Path | None,
     force: bool,

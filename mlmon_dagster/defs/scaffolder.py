@@ -47,7 +47,7 @@ class ScaffoldParams(BaseModel):
     from_: list[str] = Field(default=[], alias="from", description="Files of events.")
     actuals: list[str] = Field(default=[], description="Files of ground truth.")
     model: str = Field(default="", description="The model's name; default: that of the folder.")
-    zone: str = Field(default="UTC", description="Time zone of the windows.")
+    zone: str = Field(default="", description="Time zone; default: that of the times, else UTC.")
     owner: str = Field(default="team:ml", description="Who is told of alerts.")
 
 
@@ -72,7 +72,7 @@ class _Scaffolder(dg.Scaffolder[ScaffoldParams]):
                 request.project_root or Path(),
                 _paths(params.from_),
                 model,
-                params.zone,
+                params.zone or None,
                 params.owner,
                 dt.datetime.now(dt.UTC),
                 _paths(params.actuals),
@@ -82,7 +82,7 @@ class _Scaffolder(dg.Scaffolder[ScaffoldParams]):
             folder=folder,
             type=request.type_name,
             owner=params.owner,
-            zone=params.zone,
+            zone=params.zone or "UTC",
             start=dt.datetime.now(dt.UTC).date(),
         )
         parse_model(text, f"the spec of {model}")

@@ -6,12 +6,19 @@ import datetime as dt
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.scaffold.roles import Roles, guess_roles, with_actuals
-from mlmon_dagster.scaffold.sample import facts_of, read_sample, split_streams
-from mlmon_dagster.scaffold.spec_text import Scaffold, spec_text
+from mlmon_dagster.scaffold.sample import (
+    ColumnFacts,
+    Sample,
+    facts_of,
+    moments_of,
+    read_sample,
+    split_streams,
+)
+from mlmon_dagster.scaffold.spec_text import Files, Scaffold, spec_text
 from mlmon_dagster.spec import PRODUCTION, parse_model
 from mlmon_dagster.spec.names import RESERVED_MODELS
 
@@ -27,12 +34,12 @@ def propose(
     folder: Path,
     files: tuple[Path, ...],
     model: str,
-    zone: str,
+    zone: str | None,
     owner: str,
     now: dt.datetime,
     actuals: tuple[Path, ...] = (),
 ) -> str:
-    """Return the spec's text, which loads.
+    """Return the spec's text, which loads; without a zone that of the times is taken, or UTC.
 
     Raises:
         ConfigError: If the files cannot be read, have no column of time, or the spec that they
@@ -47,27 +54,40 @@ def propose(
             f"{streams.predictions[0]}: no column of times. Every event needs the moment of its "
             "prediction, as a timestamp or ISO 8601 text."
         )
-    path = _glob(folder, streams.predictions)
-    truth = path if "actual" in roles.found else None
+    predictions = _files(folder, streams.predictions, sample)
+    truth = predictions if "actual" in roles.found else None
+    of_truth: list[ColumnFacts] = []
     if streams.actuals:
-        roles = with_actuals(roles, facts_of(read_sample(streams.actuals).table))
-        truth = _glob(folder, streams.actuals)
+        read = read_sample(streams.actuals)
+        of_truth = facts_of(read.table)
+        roles = with_actuals(roles, facts, of_truth)
+        truth = _files(folder, streams.actuals, read)
     time = roles.found["event_time"].columns[0]
-    first, last = _ends(_in_production(sample.table, roles), time)
+    times = moments_of(_in_production(sample.table, roles).column(time))
+    first, last = times.min().to_pydatetime(), times.max().to_pydatetime()
+    per_day = sample.n_rows / max((last - first) / dt.timedelta(days=1), 1)
+    zone_reason = ""
+    if zone is None:
+        zone, zone_reason = _zone_of(sample.table, time)
+    # A time without an offset is one of the zone already.
+    local = ZoneInfo(zone) if next(f for f in facts if f.name == time).is_utc else dt.UTC
     text = spec_text(
         Scaffold(
             model=model,
-            predictions=path,
+            predictions=predictions,
             actuals=truth,
-            start=first.astimezone(ZoneInfo(zone)).date(),
-            end=_end(last, now, zone),
+            start=first.astimezone(local).date(),
+            end=_end(last, now, local),
             zone=zone,
-            granularity=_granularity(first, last, sample.n_rows),
+            granularity=_granularity(per_day),
             owner=owner,
             n_rows=sample.n_rows,
+            zone_reason=zone_reason,
+            per_day=per_day,
         ),
         roles,
         facts,
+        of_truth,
     )
     parse_model(text, f"the spec of {model}")
     return text
@@ -105,23 +125,26 @@ def _in_production(table: pa.Table, roles: Roles) -> pa.Table:
     return kept if kept.num_rows else table
 
 
-def _ends(table: pa.Table, column: str) -> tuple[dt.datetime, dt.datetime]:
-    """Return the times of the first and the last event."""
-    import pandas as pd
-
-    times = pd.to_datetime(table.column(column).to_pandas(), utc=True).dt.floor("us")
-    return times.min().to_pydatetime(), times.max().to_pydatetime()
+def _files(folder: Path, files: tuple[Path, ...], sample: Sample) -> Files:
+    return Files(_glob(folder, files), sample.delimiter, sample.epoch)
 
 
-def _granularity(first: dt.datetime, last: dt.datetime, n_rows: int) -> str:
+def _zone_of(table: pa.Table, column: str) -> tuple[str, str]:
+    """Return the zone that a column of times is written in, and why; UTC if it names none."""
+    named = str(getattr(table.schema.field(column).type, "tz", None) or "")
+    if "/" in named and named in available_timezones():
+        return named, f"{column} is in it"
+    return "UTC", "no other is named; --zone sets it"
+
+
+def _granularity(per_day: float) -> str:
     """Return the shortest windows that the rate of events fills."""
-    per_day = n_rows / max((last - first) / dt.timedelta(days=1), 1)
     if per_day >= _BUSY_DAY:
         return "day"
     return "week" if 7 * per_day >= _BUSY_DAY else "month"
 
 
-def _end(last: dt.datetime, now: dt.datetime, zone: str) -> dt.date | None:
+def _end(last: dt.datetime, now: dt.datetime, zone: dt.tzinfo) -> dt.date | None:
     if now - last < _ENDED:
         return None
-    return last.astimezone(ZoneInfo(zone)).date() + dt.timedelta(days=1)
+    return last.astimezone(zone).date() + dt.timedelta(days=1)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, product
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from mlmon_dagster.scaffold.sample import ColumnFacts, unique_together
+from mlmon_dagster.scaffold.sample import ColumnFacts, moments_of, unique_together
 from mlmon_dagster.spec import DATASETS
 
 _MOST_CLASSES = 50
 _KEY_COLUMNS = 8  # more columns than this together are no key that a person would write
+
+
+_Take = Callable[[str, str, str], None]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Roles:
     task: str
     shap: dict[str, str] = field(default_factory=dict)  # column -> that of its SHAP values
     scores: dict[str, str] = field(default_factory=dict)  # class -> column of its probability
+    task_reason: str = ""
 
     def used(self) -> set[str]:
         """Return the columns that have a role, and cannot be features; keys of several can."""
@@ -50,6 +56,10 @@ class _Rule:
     role: str
     pattern: str
     fits: Callable[[ColumnFacts], bool]
+
+    def matches(self, facts: ColumnFacts) -> bool:
+        """Tell whether a column fits by its name and values."""
+        return bool(re.fullmatch(self.pattern, facts.name, re.IGNORECASE)) and self.fits(facts)
 
 
 def _is_score(facts: ColumnFacts) -> bool:
@@ -98,14 +108,12 @@ _RULES = (
     _Rule("actual_time", r"(actual|label|labell?ed|outcome)_?(time|at|ts)", _is_time),
     _Rule("event_time", r"event_?(time|ts|timestamp)|timestamp|ts|time|(scored|predicted|requested|"
           r"created|logged)_?(at|time)", _is_time),
-    _Rule("group", r"(query|search|session|request|list|impression|basket|ranking)(_?id)?|qid",
-          _is_group),
-    _Rule("rank", r"rank|position|(shown_)?rank(ing)?_?position|rank_shown", _is_rank),
-    _Rule("score", r"(y_?)?(score|prob|proba|probability)|p_\w+|\w+_(score|prob|proba|probability)|"
-          r"prediction_(score|probability)", _is_score),
-    _Rule("prediction", r"(y_?)?(pred|prediction|predicted|y_hat|forecast)|\w+_predicted|"
-          r"predicted_\w+|\w+_pred", _is_any),
-    _Rule("actual", r"(actual|label|target|y|y_true|ground_?truth|truth|relevance)(_value)?",
+    _Rule("score", r"p_\w+|(\w+_)?(score|prob|proba|probability|confidence)", _is_score),
+    _Rule("prediction", r"(?!.*_(id|uuid|key|version)$)((y_?)?forecast|y_hat|predicted_\w+|"
+          r"(\w+_|y)?(pred|prediction|predicted|estimate|decision)(_(class|label|value))?)",
+          _is_any),
+    _Rule("actual", r"y|(actual|true|observed)_\w+|clicked|converted|purchased|(y_)?true|"
+          r"(\w+_)?(actual|label|target|ground_?truth|truth|relevance)(_(class|label|value))?",
           _is_any),
     _Rule("outcome", r"(outcome|revenue|profit)", _is_number),
 )  # fmt: skip
@@ -118,11 +126,17 @@ _ID_NAME = re.compile(r"(prediction|inference|request|event|transaction|row)?_?(
 _OF_TRUTH = ("actual", "actual_time", "outcome")
 _OF_RANKING = ("group", "rank")
 # Of a probability's name, what stands before or after the class.
-_CLASS_NAME = re.compile(
-    r"(?P<before>(\w*_)?(prob|proba|probability|score|p)[_.](for_|of_|class_)?)(?P<label>.+)|"
-    r"(?P<other>.+)(?P<after>[_.](prob|proba|probability|score))",
-    re.IGNORECASE,
-)
+_CLASS_NAMES = (
+    re.compile(r"(?P<common>(\w*_)?(prob|proba|probability|score|p)[_.](for_|of_|class_)?)"
+               r"(?P<label>.+)", re.IGNORECASE),
+    re.compile(r"(?P<label>.+)(?P<common>[_.][^_.]+)"),
+    re.compile(r"(?P<common>[^_.]+[_.])(?P<label>.+)"),
+)  # fmt: skip
+_ARGMAX = 0.95  # of the rows, in which a decision is the class of the largest probability
+_CERTAIN = 0.02  # a decision is cut from probabilities at least so far from 0 and 1
+_CALIBRATED = 0.1  # how far the mean score of a ground truth may be off its rate
+_LIKELY_AUC = 0.6  # of a score for its ground truth, at least
+_MANY_SCORES = 20  # different values at least of what a decision is cut from
 _SUMS_TO_ONE = 0.02  # how far from 1 the probabilities of a row may add up, in 99 of 100 rows
 
 
@@ -148,29 +162,40 @@ def guess_roles(
         found[role] = Guess((name,), reason)
         del free[name]
 
+    _ranking(table, free, take)
+    _decided(table, free, scores, take)
     for rule in _RULES:
-        if shared is not None and rule.role in _OF_TRUTH:
+        if rule.role in found or (shared is not None and rule.role in _OF_TRUTH):
             continue
-        pattern = re.compile(rule.pattern, re.IGNORECASE)
-        for name, fact in free.items():
-            if pattern.fullmatch(name) and rule.fits(fact):
-                take(rule.role, name, "by its name and values")
-                break
-    _ranking_or_none(free, found, facts)
+        if fact := next(filter(rule.matches, free.values()), None):
+            take(rule.role, fact.name, "by its name and values")
+    if "rank" not in found:
+        _cut_off(table, free, found, take)
     _times(table, free, found, take, looks_for_truth=shared is None)
     if shared is None:
-        _actual(table, free, found, take)
+        _actual(table, free, found, scores, take)
     found["prediction_id"] = _key(table, free, found, shared or ())
     if scores:
         found.pop("score", None)
-    return Roles(found, _task({f.name: f for f in facts}, found, scores), shap, scores)
+    task, reason = _task({f.name: f for f in facts}, found, scores)
+    return _of_task(Roles(found, task, shap, scores, reason))
 
 
-def with_actuals(roles: Roles, facts: Sequence[ColumnFacts]) -> Roles:
+def _of_task(roles: Roles) -> Roles:
+    """Leave out the roles that the task has no use for."""
+    if roles.task == "binary_classification" or roles.task == "ranking":
+        return roles
+    return replace(roles, found={r: guess for r, guess in roles.found.items() if r != "score"})
+
+
+def with_actuals(
+    roles: Roles, of_predictions: Sequence[ColumnFacts], facts: Sequence[ColumnFacts]
+) -> Roles:
     """Add the roles of ground truth, from a sample of its own files.
 
     Args:
         roles: Of the predictions.
+        of_predictions: What their columns look like.
         facts: What the columns of a sample of ground truth look like.
 
     Returns:
@@ -181,11 +206,9 @@ def with_actuals(roles: Roles, facts: Sequence[ColumnFacts]) -> Roles:
     free = {f.name: f for f in facts if f.name not in known}
     found: dict[str, Guess] = {}
     for rule in (rule for rule in _RULES if rule.role in _OF_TRUTH):
-        for name, fact in free.items():
-            if re.fullmatch(rule.pattern, name, re.IGNORECASE) and rule.fits(fact):
-                found[rule.role] = Guess((name,), "by its name and values")
-                del free[name]
-                break
+        if fact := next(filter(rule.matches, free.values()), None):
+            found[rule.role] = Guess((fact.name,), "by its name and values")
+            del free[fact.name]
     times = [f.name for f in free.values() if f.kind == "datetime"]
     if "actual_time" not in found and times:
         found["actual_time"] = Guess((times[0],), "the time in the files of ground truth")
@@ -194,29 +217,42 @@ def with_actuals(roles: Roles, facts: Sequence[ColumnFacts]) -> Roles:
         several = f", the first of {len(values)}" if len(values) > 1 else ""
         found["actual"] = Guess((values[0].name,), f"in the files of ground truth{several}")
     every = roles.found | found
-    task = _task({f.name: f for f in facts}, found, roles.scores) if "actual" in found else ""
-    is_told = {"rank", "group"} <= every.keys() or not task
-    return replace(roles, found=every, task=roles.task if is_told else task)
+    if {"rank", "group"} <= every.keys() or "actual" not in found:
+        return replace(roles, found=every)
+    known_facts = {f.name: f for f in (*of_predictions, *facts)}
+    task, reason = _task(known_facts, every, roles.scores)
+    return _of_task(replace(roles, found=every, task=task, task_reason=reason))
 
 
 def _class_scores(table: pa.Table, free: dict[str, ColumnFacts]) -> dict[str, str]:
     """Find three columns or more, named alike, whose numbers add up to 1 in every row."""
-    alike: dict[str, dict[str, str]] = {}
-    for name, fact in free.items():
-        match = _CLASS_NAME.fullmatch(name)
-        if match and _is_share(fact):
-            common = match["before"] or match["after"]
-            alike.setdefault(common.lower(), {})[match["label"] or match["other"]] = name
-    for scores in alike.values():
-        if len(scores) < 3:
-            continue
-        total = pa.array([0.0] * table.num_rows)
-        for name in scores.values():
-            total = pc.add(total, table.column(name).cast(pa.float64()))
-        near = pc.less(pc.abs(pc.subtract(total, 1.0)), _SUMS_TO_ONE).fill_null(False)
-        if pc.mean(near.cast(pa.int8())).as_py() >= 0.99:
-            return {_class_of(label, free): name for label, name in scores.items()}
+    shares = [name for name, fact in free.items() if _is_share(fact)]
+    for pattern in _CLASS_NAMES:
+        alike: dict[str, dict[str, str]] = {}
+        for name in shares:
+            if match := pattern.fullmatch(name):
+                alike.setdefault(match["common"].lower(), {})[match["label"]] = name
+        for scores in alike.values():
+            if len(scores) < 3:
+                continue
+            total = sum(_numbers(table, name) for name in scores.values())
+            if np.mean(np.abs(total - 1.0) < _SUMS_TO_ONE) >= 0.99:
+                return {_class_of(label, free): name for label, name in scores.items()}
     return {}
+
+
+def _numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
+    numbers: NDArray[np.float64] = table.column(name).cast(pa.float64()).to_numpy()
+    return numbers
+
+
+def _texts(table: pa.Table, name: str) -> NDArray[np.object_]:
+    """Return a column's values as text, whole numbers as such; None where there is none."""
+    column = table.column(name)
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.equal(column, pc.round(column)), column, None).cast(pa.int64())
+    texts: NDArray[np.object_] = column.cast(pa.string()).to_numpy()
+    return texts
 
 
 def _is_share(facts: ColumnFacts) -> bool:
@@ -234,16 +270,80 @@ def _class_of(label: str, free: dict[str, ColumnFacts]) -> str:
     return label
 
 
-def _ranking_or_none(
-    free: dict[str, ColumnFacts], found: dict[str, Guess], facts: Sequence[ColumnFacts]
+def _ranking(table: pa.Table, free: dict[str, ColumnFacts], take: _Take) -> None:
+    """Find whole numbers that count 1, 2, 3 and so on in each group of another column."""
+    ranks = [f for f in free.values() if _is_rank(f) and not f.n_null and f.n_distinct > 1]
+    groups = [f for f in free.values() if _is_group(f) and not f.n_null]
+    for rank, group in product(ranks, groups):
+        if rank.n_distinct * group.n_distinct < rank.n or rank.name == group.name:
+            continue
+        name = rank.name
+        kinds: list[tuple[str, str]] = [(name, kind) for kind in ("count", "count_distinct", "max")]
+        counted = table.select([group.name, name]).group_by(group.name).aggregate(kinds)
+        n, distinct, last = (counted.column(f"{name}_{kind}").to_numpy() for _, kind in kinds)
+        # A sample may have cut the first and the last group.
+        if np.mean((n == distinct) & (n == last) & (n > 1)) >= 0.95:
+            take("group", group.name, f"{name} counts from 1 in each of its {len(n):,} values")
+            take("rank", name, f"1, 2, 3 and so on within each {group.name}")
+            return
+
+
+def _decided(
+    table: pa.Table, free: dict[str, ColumnFacts], scores: Mapping[str, str], take: _Take
 ) -> None:
-    """Give back what looks like a group or a rank where there is no ranking of both."""
-    if {"group", "rank"} <= found.keys():
+    """Take for the decision the column that names the class of the largest probability."""
+    if not scores:
         return
-    for role in _OF_RANKING:
-        if role in found:
-            name = found.pop(role).columns[0]
-            free[name] = next(f for f in facts if f.name == name)
+    numbers = np.column_stack([_numbers(table, name) for name in scores.values()])
+    largest = np.array(list(scores), dtype=object)[np.nan_to_num(numbers).argmax(axis=1)]
+    for fact in free.values():
+        if fact.kind not in ("category", "integer") or fact.n_distinct > len(scores):
+            continue
+        if np.mean(_texts(table, fact.name) == largest) >= _ARGMAX:
+            take("prediction", fact.name, "the class of the largest probability")
+            return
+
+
+def _cut_off(
+    table: pa.Table, free: dict[str, ColumnFacts], found: dict[str, Guess], take: _Take
+) -> None:
+    """Take for score and decision two columns of which one is the other, cut in two."""
+    missing = {"score", "prediction"} - found.keys()
+    if not missing:
+        return
+    known = {role: guess.columns[0] for role, guess in found.items()}
+    scores = [known["score"]] if "score" in known else [
+        f.name for f in free.values() if _is_score(f) and f.n_distinct >= _MANY_SCORES
+    ]  # fmt: skip
+    decisions = [known["prediction"]] if "prediction" in known else [
+        f.name for f in free.values() if f.n_distinct == 2 and f.kind not in ("other", "datetime")
+    ]  # fmt: skip
+    pairs = [
+        (score, decision, cut)
+        for score, decision in product(scores, decisions)
+        if score != decision and (cut := _cut_of(table, score, decision)) is not None
+    ]
+    if len(pairs) != 1:
+        return
+    ((score, decision, cut),) = pairs
+    reasons = {
+        "score": (score, f"{decision} is cut from it, at {cut:.3g}"),
+        "prediction": (decision, f"it follows from {score}, cut at {cut:.3g}"),
+    }
+    for role in sorted(missing):
+        take(role, *reasons[role])
+
+
+def _cut_of(table: pa.Table, score: str, decision: str) -> float | None:
+    """Return where a decision changes with the score; None if it does not follow from it."""
+    grouped = table.select([score, decision]).drop_null().group_by(decision)
+    ends = grouped.aggregate([(score, "min"), (score, "max")])
+    if ends.num_rows != 2:
+        return None
+    low, high = sorted(zip(*(ends.column(f"{score}_{end}").to_pylist() for end in ("min", "max")),
+                           strict=True))  # fmt: skip
+    is_cut = low[1] <= high[0] and low[1] > _CERTAIN and high[0] < 1 - _CERTAIN
+    return float(high[0]) if is_cut else None
 
 
 def _shap(free: dict[str, ColumnFacts]) -> dict[str, str]:
@@ -257,9 +357,6 @@ def _shap(free: dict[str, ColumnFacts]) -> dict[str, str]:
     return found if len(found) > 1 else {}
 
 
-_Take = Callable[[str, str, str], None]
-
-
 def _times(
     table: pa.Table,
     free: dict[str, ColumnFacts],
@@ -271,31 +368,71 @@ def _times(
     """Give the roles of time to unnamed times: the complete one first, a later one with gaps."""
     times = [f for f in free.values() if f.kind == "datetime"]
     if "event_time" not in found and times:
-        complete = [f for f in times if not f.n_null] or times
+        complete = [f for f in times if not f.n_null and f.has_clock]
+        complete = complete or [f for f in times if not f.n_null] or times
         take("event_time", complete[0].name, "the first time without gaps")
     if not looks_for_truth or "actual_time" in found or "event_time" not in found:
         return
-    start = table.column(found["event_time"].columns[0])
-    for fact in [f for f in times if f.name in free]:
-        later = table.column(fact.name)
-        if later.type == start.type and pc.all(pc.greater_equal(later, start)).as_py():
+    start = moments_of(table.column(found["event_time"].columns[0]))
+    # A later time without gaps may as well be one that was promised.
+    for fact in [f for f in times if f.name in free and f.n_null]:
+        later = moments_of(table.column(fact.name))
+        begin = start if fact.has_clock else start.dt.floor("D")
+        if ((later >= begin) | later.isna()).all():
             take("actual_time", fact.name, f"never before {found['event_time'].columns[0]}")
             return
 
 
 def _actual(
-    table: pa.Table, free: dict[str, ColumnFacts], found: dict[str, Guess], take: _Take
+    table: pa.Table,
+    free: dict[str, ColumnFacts],
+    found: dict[str, Guess],
+    scores: Mapping[str, str],
+    take: _Take,
 ) -> None:
-    """Take for ground truth the column that is null exactly when its time is."""
-    if "actual" in found or "actual_time" not in found:
+    """Take for ground truth the column that is null exactly when its time is, or names classes."""
+    if "actual" in found:
         return
-    unknown = table.column(found["actual_time"].columns[0]).is_null()
-    for fact in list(free.values()):
-        if fact.kind in ("other", "datetime") or fact.is_constant:
-            continue
-        if fact.n_null and pc.all(pc.equal(table.column(fact.name).is_null(), unknown)).as_py():
-            take("actual", fact.name, f"null exactly where {found['actual_time'].columns[0]} is")
+    values = [f for f in free.values() if f.kind not in ("other", "datetime") and not f.is_constant]
+    if "actual_time" in found:
+        unknown = table.column(found["actual_time"].columns[0]).is_null()
+        for fact in values:
+            same = pc.equal(table.column(fact.name).is_null(), unknown)
+            if fact.n_null and pc.all(same).as_py():
+                take(
+                    "actual", fact.name, f"null exactly where {found['actual_time'].columns[0]} is"
+                )
+                return
+    if "score" in found:
+        score = found["score"].columns[0]
+        likely = [(f, auc) for f in values if (auc := _auc_of(table, score, f)) >= _LIKELY_AUC]
+        if len(likely) == 1:
+            ((fact, auc),) = likely
+            reason = f"as often true as {score} says, and ordered by it (ROC AUC {auc:.2f})"
+            take("actual", fact.name, reason)
             return
+    named = [f for f in values if {*f.values} <= scores.keys()]
+    if scores and len(named) == 1:
+        take("actual", named[0].name, "its values are the classes that have probabilities")
+
+
+def _auc_of(table: pa.Table, score: str, fact: ColumnFacts) -> float:
+    """Return how well a score orders the values of a column; 0.0 if it cannot be about them.
+
+    It cannot, if there are not two values or they are not about as often true as the score says.
+    """
+    if fact.n_distinct != 2 or _is_named_pair(fact):
+        return 0.0
+    truth = np.isin(_texts(table, fact.name), ["1", "true", "True", "TRUE"])
+    scores = _numbers(table, score)
+    known = np.isfinite(scores) & table.column(fact.name).is_valid().to_numpy()
+    truth, scores = truth[known], scores[known]
+    n_true, n = int(truth.sum()), len(truth)
+    if not 0 < n_true < n or abs(truth.mean() - scores.mean()) > _CALIBRATED:
+        return 0.0
+    ranks = np.argsort(np.argsort(scores, kind="stable"), kind="stable") + 1.0
+    above = float(ranks[truth].sum()) - n_true * (n_true + 1) / 2
+    return above / (n_true * (n - n_true))
 
 
 def _key(
@@ -316,6 +453,9 @@ def _key(
     together = [name for name in shared if name in table.column_names]
     if together and unique_together(table, together):
         return Guess(tuple(together), "together different in every row, and in both kinds of files")
+    ranked = tuple(found[role].columns[0] for role in ("group", "rank") if role in found)
+    if len(ranked) == 2 and unique_together(table, ranked):
+        return Guess(ranked, "together different in every row")
     time = [found["event_time"].columns[0]] if "event_time" in found else []
     candidates = [
         f.name for f in free.values() if not f.n_null and f.kind in ("integer", "category", "text")
@@ -347,21 +487,39 @@ def _smallest_key(table: pa.Table, start: list[str], candidates: Sequence[str]) 
     return tuple(names) if len(names) <= _KEY_COLUMNS else ()
 
 
-def _task(facts: dict[str, ColumnFacts], found: dict[str, Guess], scores: Mapping[str, str]) -> str:
-    """Name the task that the values of the decision, or of the ground truth, suggest."""
+def _task(
+    facts: dict[str, ColumnFacts], found: dict[str, Guess], scores: Mapping[str, str]
+) -> tuple[str, str]:
+    """Name the task that the values of the decision, or of the ground truth, suggest, and why."""
     if {"group", "rank"} <= found.keys():
-        return "ranking"
+        return "ranking", "places within groups"
     if scores:
-        return "multiclass_classification"
+        return "multiclass_classification", f"probabilities of {len(scores)} classes"
     told = [facts[found[r].columns[0]] for r in ("actual", "prediction") if r in found]
-    if "score" in found and all(f.n_distinct <= 2 for f in told):
-        return "binary_classification"
+    score = found["score"].columns[0] if "score" in found else ""
+    for fact in told:
+        if _is_named_pair(fact):
+            pair = " and ".join(sorted(fact.values))
+            use = f", with {score} as columns.score" if score else ""
+            return "multiclass_classification", (
+                f"{fact.name} says {pair}; if it said 1 and 0 (or true and false), it would be "
+                f"binary_classification{use}"
+            )
+    if score and all(f.n_distinct <= 2 for f in told):
+        return "binary_classification", f"{score} is from 0 to 1"
     for fact in told:
         if fact.kind == "boolean" or fact.n_distinct == 2:
-            return "binary_classification"
+            return "binary_classification", f"{fact.name} has two values"
         if fact.kind in ("text", "category"):
-            return "multiclass_classification"
+            return "multiclass_classification", f"{fact.name} has {fact.n_distinct:,} names"
         if fact.kind == "integer" and fact.n_distinct <= _MOST_CLASSES:
-            return "multiclass_classification"
-        return "regression"
-    return "binary_classification"
+            values = f"{fact.n_distinct:,} whole numbers"
+            return "multiclass_classification", f"{fact.name} has {values}"
+        return "regression", f"{fact.name} is a number"
+    return "binary_classification", "nothing looks like a decision or ground truth; say what it is"
+
+
+def _is_named_pair(facts: ColumnFacts) -> bool:
+    """Tell whether two values are names that say neither true nor false."""
+    is_text = facts.kind in ("text", "category") and facts.n_distinct == 2
+    return is_text and not {value.lower() for value in facts.values} <= {"true", "false", "0", "1"}

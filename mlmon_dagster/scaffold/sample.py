@@ -6,12 +6,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlmon_dagster.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ALIKE = 0.5  # of all their columns, that files of one stream share at least
 Kind = Literal["numeric", "integer", "boolean", "datetime", "category", "text", "other"]
@@ -34,7 +37,22 @@ _CALENDAR_NAME = re.compile(
     re.IGNORECASE,
 )
 _YEAR_NAME = re.compile(r"(\w+_)?(year|yr)", re.IGNORECASE)
-_DATE_NAME = re.compile(r"(\w+_)?(date|day|ymd|yyyymmdd)(_\w+)?", re.IGNORECASE)
+_DATE_NAME = re.compile(r"(\w+_)?(date|day|ymd|yyyymmdd|month|ym|yyyymm)(_\w+)?", re.IGNORECASE)
+_ID_NAME = re.compile(r"(.*_)?(id|uuid|guid|key)", re.IGNORECASE)
+_CODE_NAME = re.compile(
+    r"(\w+_)?(id|code|zip|plz|postleitzahl|postcode|mcc|type|category|cluster|segment|class|store|"
+    r"shop|branch)(_?(code|id|nr|no))?",
+    re.IGNORECASE,
+)
+_EPOCH_NAME = re.compile(
+    r"(.*_)?(ts|time|timestamp|epoch|unix|at|when|moment|created|logged|zeit\w*)"
+    r"(_?(s|sec|seconds|ms|millis|us|micros|ns|nanos|utc))?",
+    re.IGNORECASE,
+)
+_EPOCH_SECONDS = (946_684_800, 4_102_444_800)  # the years 2000 to 2100
+_EPOCHS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_DELIMITERS = {",": "", ";": "semicolon", "\t": "tab", "|": "pipe"}
+_FEW_SHARE = 10  # rows a value on average, below which an id names cases and no kinds of them
 _SPLIT_NAME = re.compile(
     r"(\w+_)?(partition|period|split|subset|set|fold|dataset|data_?set|sample)", re.IGNORECASE
 )
@@ -42,7 +60,7 @@ _SPLITS = {
     "reference", "analysis", "baseline", "current", "train", "training", "test", "testing", "val",
     "valid", "validation", "holdout", "dev", "prod", "production", "live", "monitoring", "serving",
 }  # fmt: skip
-_TIME_TEXT = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}"
+_TIME_TEXT = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$"
 _MOST_CATEGORIES = 1000
 _LONG_TEXT = 40  # characters on average
 
@@ -55,11 +73,15 @@ class Sample:
         table: The rows; a column's type is the file's own, or inferred from text.
         n_rows: Rows in all the files, or those read where a format does not say.
         suffix: The extension of the files, such as ``.parquet``.
+        delimiter: Of CSV, as the spec calls it; "" for a comma and for other formats.
+        epoch: Unit of times that were numbers in the files; "" if there are none.
     """
 
     table: pa.Table
     n_rows: int
     suffix: str
+    delimiter: str = ""
+    epoch: str = ""
 
 
 def columns_of(file: Path) -> tuple[str, ...]:
@@ -105,7 +127,34 @@ def read_sample(files: Sequence[Path], max_rows: int = 200_000) -> Sample:
         raise ConfigError(
             f"{files[0]}: no rows. A spec is written from events; give a file of some."
         )
-    return Sample(table, total, suffix)
+    table, epoch = _with_times(table)
+    delimiter = _DELIMITERS[_delimiter_of(files[0])] if suffix == ".csv" else ""
+    return Sample(table, total, suffix, delimiter, epoch)
+
+
+def _with_times(table: pa.Table) -> tuple[pa.Table, str]:
+    """Turn whole numbers that count from 1970 on into times, those of the first one's unit."""
+    found = ""
+    for place, name in enumerate(table.column_names):
+        column = table.column(name)
+        if not pa.types.is_integer(column.type) or not _EPOCH_NAME.fullmatch(name):
+            continue
+        ends = pc.min_max(column).as_py()
+        for unit, scale in _EPOCHS.items():
+            low, high = (end * scale for end in _EPOCH_SECONDS)
+            if ends["min"] is not None and low <= ends["min"] <= ends["max"] <= high:
+                found = found or unit
+                if unit == found:
+                    times = column.cast(pa.int64()).cast(pa.timestamp(unit, "UTC"))
+                    table = table.set_column(place, name, times)
+    return table, found
+
+
+def _delimiter_of(file: Path) -> str:
+    """Return the sign that the header of a CSV file has most of."""
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        header = lines.readline()
+    return max(_DELIMITERS, key=header.count)
 
 
 def _read_parquet(file: Path, most: int) -> tuple[pa.Table, int]:
@@ -134,7 +183,8 @@ def _read_csv(file: Path, most: int) -> tuple[pa.Table, int]:
     from pyarrow import csv
 
     options = csv.ConvertOptions(strings_can_be_null=True, null_values=["", "NULL", "null"])
-    reader = csv.open_csv(file, convert_options=options)
+    parse = csv.ParseOptions(delimiter=_delimiter_of(file))
+    reader = csv.open_csv(file, convert_options=options, parse_options=parse)
     return _first(iter(reader), most, reader.schema)
 
 
@@ -249,6 +299,7 @@ class ColumnFacts:
         values: Up to ten values, the commonest first, as text.
         pii: Why the column looks personal; "" if it does not.
         is_utc: A time with a zone or an offset.
+        has_clock: A time with hours, not only a day.
     """
 
     name: str
@@ -261,6 +312,7 @@ class ColumnFacts:
     values: tuple[str, ...]
     pii: str
     is_utc: bool = True
+    has_clock: bool = True
 
     @property
     def is_unique(self) -> bool:
@@ -282,17 +334,31 @@ class ColumnFacts:
         )
 
     @property
+    def is_split(self) -> bool:
+        """Whether the values say which part of the data a row is in."""
+        is_named = self.kind in ("category", "text") and _SPLIT_NAME.fullmatch(self.name)
+        return bool(is_named) and {value.lower() for value in self.values} <= _SPLITS
+
+    @property
+    def is_code(self) -> bool:
+        """Whether whole numbers name kinds of things, such as a postcode, and are no quantity."""
+        return self.kind == "integer" and _CODE_NAME.fullmatch(self.name) is not None
+
+    @property
     def not_of_model(self) -> str:
         """Why the column describes the data and not the case, so that it is no feature; or ""."""
+        is_named_id = self.kind in ("integer", "category", "text") and _ID_NAME.fullmatch(self.name)
+        if is_named_id and self.n_distinct * _FEW_SHARE > self.n:
+            return f"an id by its name, with {self.n_distinct:,} values"
         shown = ", ".join(self.values[:4])
-        is_split = self.kind in ("category", "text") and _SPLIT_NAME.fullmatch(self.name)
-        if is_split and {value.lower() for value in self.values} <= _SPLITS:
+        if self.is_split:
             return f"its values ({shown}) say which part of the data a row is in"
         if self.kind == "integer" and self.lower:
             low, high = int(self.lower), int(self.upper)
             if 1900 <= low <= high <= 2100 and _YEAR_NAME.fullmatch(self.name):
                 return "a year, which only goes up: every new one would be drift"
-            if 19000101 <= low <= high <= 21001231 and _DATE_NAME.fullmatch(self.name):
+            is_date = 19000101 <= low <= high <= 21001231 or 190001 <= low <= high <= 210012
+            if is_date and _DATE_NAME.fullmatch(self.name):
                 return "a date written as a number; write it as a timestamp to use its age"
         return ""
 
@@ -326,8 +392,16 @@ def _facts(name: str, column: pa.ChunkedArray) -> ColumnFacts:
         kind = "category"
     return ColumnFacts(
         name, kind, len(column), column.null_count, n_distinct, lower, upper, values,
-        _pii(name, column, kind), _is_utc(column),
+        _pii(name, column, kind), _is_utc(column), _has_clock(column, kind),
     )  # fmt: skip
+
+
+def moments_of(column: pa.ChunkedArray) -> pd.Series:
+    """Return times of any kind as UTC; those without an offset are taken for UTC."""
+    import pandas as pd
+
+    times = pd.Series(pd.to_datetime(column.to_pandas(), utc=True, format="ISO8601"))
+    return times.dt.floor("us")
 
 
 def _kind(column: pa.ChunkedArray) -> Kind:
@@ -391,6 +465,12 @@ def _pii(name: str, column: pa.ChunkedArray, kind: Kind) -> str:
 def _is_utc(column: pa.ChunkedArray) -> bool:
     if pa.types.is_timestamp(column.type):
         return column.type.tz is not None
-    if pa.types.is_string(column.type):
-        return _matches(column, r"(Z|[+-]\d{2}:?\d{2})$") == 1
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return _matches(column, r"[T ].*(Z|[+-]\d{2}(:?\d{2})?)$") == 1
     return not pa.types.is_date(column.type)
+
+
+def _has_clock(column: pa.ChunkedArray, kind: Kind) -> bool:
+    if kind != "datetime" or pa.types.is_timestamp(column.type):
+        return True
+    return not pa.types.is_date(column.type) and _matches(column, r"[T ]") == 1

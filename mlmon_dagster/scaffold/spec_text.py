@@ -27,34 +27,67 @@ _TYPES = {
 
 
 @dataclass(frozen=True)
+class Files:
+    """Where the files of a stream are, and what the spec must say to read them.
+
+    Attributes:
+        path: Their glob, relative to the project.
+        delimiter: Of CSV, as the spec calls it; "" for a comma.
+        epoch: Unit of times that are numbers; "" for none.
+    """
+
+    path: str
+    delimiter: str = ""
+    epoch: str = ""
+
+    def __str__(self) -> str:
+        """Write them as the spec does."""
+        options = [f"path: {_quoted(self.path)}"]
+        options += [f"delimiter: {self.delimiter}"] if self.delimiter else []
+        options += [f"epoch: {self.epoch}"] if self.epoch else []
+        reason = "  # times are numbers, counted from 1970 on" if self.epoch else ""
+        return f"{{{', '.join(options)}}}{reason}"
+
+
+@dataclass(frozen=True)
 class Scaffold:
     """What a spec is written from.
 
     Attributes:
-        predictions: Glob of the landing files, relative to the project.
-        actuals: Glob of the files with ground truth; None for none.
+        predictions: The landing files, and how they are written.
+        actuals: The files with ground truth; None for none.
         start: First day of production.
         end: First day after the last event of data that has ended; None for a live model.
+        zone_reason: Why this zone.
+        per_day: Events of a day, on average.
     """
 
     model: str
-    predictions: str
-    actuals: str | None
+    predictions: Files
+    actuals: Files | None
     start: dt.date
     end: dt.date | None
     zone: str
     granularity: str
     owner: str
     n_rows: int
+    zone_reason: str = ""
+    per_day: float = 0.0
 
 
-def spec_text(scaffold: Scaffold, roles: Roles, facts: Sequence[ColumnFacts]) -> str:
+def spec_text(
+    scaffold: Scaffold,
+    roles: Roles,
+    facts: Sequence[ColumnFacts],
+    of_truth: Sequence[ColumnFacts] = (),
+) -> str:
     """Return the YAML; every guess has its reason beside it.
 
     Args:
         scaffold: What does not come from the columns.
         roles: Which column is what.
         facts: Every column of the sample.
+        of_truth: Every column of the files of ground truth, if it has its own.
     """
     n_seen = facts[0].n if facts else 0
     lines = [
@@ -62,16 +95,16 @@ def spec_text(scaffold: Scaffold, roles: Roles, facts: Sequence[ColumnFacts]) ->
         "why: read it once, then delete",
         "# the comments. Every key is explained in docs/spec.md; mlmon validate checks this file.",
         f"model: {scaffold.model}",
-        f"task: {roles.task}",
+        f"task: {roles.task}  # {roles.task_reason}",
         f"owners: [{_quoted(scaffold.owner)}]  # who is told: team:<name> or an e-mail address",
         "time:",
-        f"  zone: {scaffold.zone}  # windows are days (hours, weeks) of this time zone",
-        f"  granularity: {scaffold.granularity}",
+        f"  zone: {scaffold.zone}  # windows follow this time zone{_because(scaffold.zone_reason)}",
+        f"  granularity: {scaffold.granularity}  # about {scaffold.per_day:,.0f} events a day",
         f"  start: {scaffold.start}  # the first day in production; older events may be a baseline",
         *_end(scaffold.end),
-        *_naive(roles, facts),
+        *_naive(roles, facts, of_truth),
         "source:",
-        f"  predictions: {{path: {_quoted(scaffold.predictions)}}}",
+        f"  predictions: {scaffold.predictions}",
         *_actuals(scaffold),
         "columns:",
         *_columns(roles, has_actuals=scaffold.actuals is not None),
@@ -88,7 +121,7 @@ def spec_text(scaffold: Scaffold, roles: Roles, facts: Sequence[ColumnFacts]) ->
 
 def _actuals(scaffold: Scaffold) -> Iterator[str]:
     if scaffold.actuals is not None:
-        yield f"  actuals: {{path: {_quoted(scaffold.actuals)}}}"
+        yield f"  actuals: {scaffold.actuals}"
         return
     yield "  # Ground truth, once there is some: files with the prediction's id, the truth and when"
     yield "  # it was known; name these two below: actual: ..., actual_time: ..."
@@ -100,11 +133,20 @@ def _end(end: dt.date | None) -> Iterator[str]:
         yield f"  end: {end}  # the events stop before; delete this line for a model that goes on"
 
 
-def _naive(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
-    times = {g.columns[0] for r, g in roles.found.items() if r in ("event_time", "actual_time")}
-    naive = [f.name for f in facts if f.name in times and not f.is_utc]
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else ""
+
+
+def _naive(
+    roles: Roles, facts: Sequence[ColumnFacts], of_truth: Sequence[ColumnFacts]
+) -> Iterator[str]:
+    used = roles.used()
+    read = [f for f in facts if f.name in used or _left_out(f) is None]
+    read += [f for f in of_truth if f.name in used]
+    naive = [f.name for f in read if f.kind == "datetime" and not f.is_utc]
     if naive:
-        yield f"  naive: zone  # {', '.join(naive)} has no offset; it is read as a time of the zone"
+        shown = _one_line(", ".join(dict.fromkeys(naive)))
+        yield f"  naive: zone  # without an offset, read as times of the zone: {shown}"
 
 
 def _columns(roles: Roles, *, has_actuals: bool) -> Iterator[str]:
@@ -153,7 +195,7 @@ def _left_out(facts: ColumnFacts) -> str | None:
 def _feature(facts: ColumnFacts) -> str:
     if problem := _left_out(facts):
         return f"  # {_one_line(facts.name)}: left out: {_one_line(problem)}"
-    kind = "categorical" if facts.is_calendar else _TYPES[facts.kind]
+    kind = "categorical" if facts.is_calendar or facts.is_code else _TYPES[facts.kind]
     options = [f"type: {kind}"]
     options += ["nullable: true"] if facts.n_null else []
     options += ["pii: true"] if facts.pii else []
@@ -166,6 +208,8 @@ def _remark(facts: ColumnFacts) -> str:
         parts.append(f"{facts.pii}, so its values are shown nowhere")
     elif facts.is_calendar:
         parts.append(f"{facts.lower} to {facts.upper}, a place in the calendar and no quantity")
+    elif facts.is_code:
+        parts.append(f"{facts.n_distinct:,} numbers that name something, by its name; no quantity")
     elif facts.kind in ("numeric", "integer", "datetime"):
         parts.append(f"{facts.lower} to {facts.upper}")
     elif facts.kind == "category" and facts.n_distinct * _SHARED > facts.n:
@@ -198,6 +242,14 @@ def _slices(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
 def _baseline(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
     guess = roles.found.get("dataset")
     if guess is None:
+        split = next((f for f in facts if f.is_split), None)
+        if split is not None:
+            shown = _one_line(", ".join(split.values[:4]))
+            name = _one_line(split.name)
+            yield f"# baseline: {name} tells parts of the data ({shown}). With the values"
+            yield "# validation, for what windows are compared with, and production, it could be"
+            yield f"# columns.dataset: {name}. As it is, windows are compared with those before."
+            return
         yield "# baseline: no column names a dataset, so windows are compared with those before."
         yield "# Better: events of a validation set, and a column that says validation or"
         yield "# production; see docs/spec.md."

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from mlmon_dagster.pipeline.run import look
 from mlmon_dagster.spec import load_model
+from mlmon_dagster.store.state import metric_log
 from tests.cli.conftest import Command
-from tests.scaffold import events
+from tests.defs.small_model import make_project
+from tests.scaffold import events, other_words
 from tests.scaffold.events import N, churn
 
 
@@ -88,6 +94,31 @@ LAYOUTS = {
     "probabilities of classes": events.card_types,
     "ranking": events.searches,
     "regression with dates": events.deliveries,
+    "two kinds of files in German": other_words.cancellations,
+    "one file with times as numbers": other_words.frauds,
+    "reference and analysis whose ids repeat": other_words.office_days,
+    "probabilities of classes without a telling name": other_words.animals,
+    "ranking without a telling name": other_words.shop_searches,
+    "regression with dates of three kinds": other_words.house_prices,
+}
+COMPUTED = (
+    "two kinds of files in German",
+    "one file with times as numbers",
+    "reference and analysis whose ids repeat",
+    "probabilities of classes without a telling name",
+    "ranking without a telling name",
+    "regression with dates of three kinds",
+)  # one of each layout; the others only take their rows in
+PERFORMANCE = {
+    "binary_classification": "roc_auc",
+    "multiclass_classification": "accuracy",
+    "regression": "mae",
+    "ranking": "ndcg",
+}
+WRITTEN_AS = {
+    "two kinds of files in German": "semicolons",
+    "one file with times as numbers": "jsonl",
+    "reference and analysis whose ids repeat": "csv",
 }
 EXPECTED = {
     "two kinds of files": {
@@ -116,7 +147,60 @@ EXPECTED = {
             "weight": "numeric",
         },
     },
+    "two kinds of files in German": {
+        "task": "binary_classification", "prediction_id": "vorgangsnummer",
+        "event_time": "zeitpunkt", "score": "kuendigung_wk", "prediction": "kuendigung_vorhersage",
+        "actual": "gekuendigt", "actual_time": "bekannt_am",
+        "features": {
+            "tarif": "categorical", "postleitzahl": "categorical", "umsatz_eur": "numeric",
+        },
+    },
+    "one file with times as numbers": {
+        "task": "binary_classification", "prediction_id": "txn_ref", "event_time": "ts_ms",
+        "score": "fraud_score", "prediction": "blocked", "actual": "is_fraud",
+        "features": {"mcc": "categorical", "amount": "numeric", "card_present": "categorical"},
+    },
+    "reference and analysis whose ids repeat": {
+        "task": "binary_classification", "prediction_id": ("timestamp", "id"),
+        "score": "y_pred_proba", "prediction": "y_pred", "actual": "work_home_actual",
+        "features": {"distance": "numeric", "workday": "categorical"},
+    },
+    "probabilities of classes without a telling name": {
+        "task": "multiclass_classification", "prediction": "klasse", "actual": "wahre_klasse",
+        "scores": {"Katze": "conf_Katze", "Hund": "conf_Hund", "Maus": "conf_Maus"},
+        "features": {"helligkeit": "numeric"},
+    },
+    "ranking without a telling name": {
+        "task": "ranking", "prediction_id": ("anfrage_uuid", "slot"), "group": "anfrage_uuid",
+        "rank": "slot", "actual": "clicked",
+        "features": {"artikel": "categorical", "preis": "numeric"},
+    },
+    "regression with dates of three kinds": {
+        "task": "regression", "event_time": "valued_on", "prediction": "model_price_estimate",
+        "actual": "sold_price", "actual_time": "close_date",
+        "features": {
+            "listed_date": "datetime", "yr_built": "numeric", "zip_code": "categorical",
+            "sqft": "numeric",
+        },
+    },
 }  # fmt: skip
+
+
+def write_as(form: str, table: pa.Table, path: Path) -> Path:
+    """Write a file of some form, which is complete then, and return where."""
+    path.parent.mkdir(parents=True)
+    if form == "parquet":
+        pq.write_table(table, path := path.with_suffix(".parquet"))
+    elif form == "jsonl":
+        path = path.with_suffix(".jsonl")
+        table.to_pandas().to_json(path, orient="records", lines=True)
+    else:
+        delimiter = ";" if form == "semicolons" else ","
+        path = path.with_suffix(".csv")
+        options = pyarrow.csv.WriteOptions(delimiter=delimiter)
+        pyarrow.csv.write_csv(table, path, options)
+    path.with_name(f"{path.name}.done").touch()
+    return path
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -125,12 +209,11 @@ def test_a_layout_that_people_have_gives_a_spec_that_computes_without_a_typed_li
 ) -> None:
     made = LAYOUTS[layout]()
     tables = made if isinstance(made, tuple) else (made,)
-    files = []
-    for name, table in zip(("predictions", "actuals"), tables, strict=False):
-        files.append(tmp_path / "landing" / "shop" / name / "all.parquet")
-        files[-1].parent.mkdir(parents=True)
-        pq.write_table(table, files[-1])
-        files[-1].with_suffix(".parquet.done").touch()
+    form = WRITTEN_AS.get(layout, "parquet")
+    files = [
+        write_as(form, table, tmp_path / "landing" / "shop" / name / "all")
+        for name, table in zip(("predictions", "actuals"), tables, strict=False)
+    ]
     at = ("--project", tmp_path, "--now", "2026-05-01T00:00:00Z")
     written = mlmon(*at, "init", *files)
     assert written.code == 0, written.err
@@ -139,6 +222,7 @@ def test_a_layout_that_people_have_gives_a_spec_that_computes_without_a_typed_li
 
     assert ended.code == 0, ended.out
     assert f"{N:,} new" in ended.out
+    assert " bad" not in ended.out.replace(" 0 bad", "")
     assert spec.source.actuals is not None
     expected = dict(EXPECTED[layout])
     kinds = {name: feature.type for name, feature in spec.features.items()}
@@ -146,6 +230,13 @@ def test_a_layout_that_people_have_gives_a_spec_that_computes_without_a_typed_li
     assert expected.pop("features", kinds) == kinds
     assert not expected.pop("without", set()) & set(kinds)
     assert {role: getattr(spec.columns, role) for role in expected} == expected
+    if layout not in COMPUTED:
+        return
+    project = make_project(tmp_path, lambda: dt.datetime(2026, 5, 1, tzinfo=dt.UTC))
+    look(project, spec, "first")
+    values = metric_log.newest(project.store.state, "shop", metric=PERFORMANCE[spec.task])["value"]
+    project.store.close()
+    assert values.notna().sum() >= 5
 
 
 def test_windows_start_with_production_and_a_place_for_ground_truth_is_shown(

@@ -14,14 +14,14 @@ import yaml
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.scaffold.roles import Roles, guess_roles
 from mlmon_dagster.scaffold.sample import facts_of, read_sample, unique_together
-from mlmon_dagster.scaffold.spec_text import Scaffold, spec_text
+from mlmon_dagster.scaffold.spec_text import Files, Scaffold, spec_text
 from mlmon_dagster.spec import ModelSpec, parse_model
 from tests.scaffold.events import N, churn
 
 PLAN = Scaffold(
     model="churn",
-    predictions="landing/churn/*.parquet",
-    actuals="landing/churn/*.parquet",
+    predictions=Files("landing/churn/*.parquet"),
+    actuals=Files("landing/churn/*.parquet"),
     start=dt.date(2026, 3, 1),
     end=None,
     zone="Europe/Berlin",
@@ -73,6 +73,27 @@ def test_the_task_follows_from_the_ground_truth(actual: list[object], task: str)
     table = churn().drop_columns(["p_churn", "churn_predicted", "label"])
 
     assert roles_of(table.append_column("label", pa.array(actual))).task == task
+
+
+def test_two_names_that_say_neither_true_nor_false_are_classes_and_the_spec_says_so() -> None:
+    table = churn()
+    for name, column in (("churn_predicted", "churn_predicted"), ("label", "label")):
+        said = ["ja" if value else "nein" for value in table.column(column).to_pylist()]
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(said))
+    text, spec = written(table)
+
+    assert spec.task == "multiclass_classification"
+    assert (spec.columns.score, spec.columns.prediction) == (None, "churn_predicted")
+    assert "if it said 1 and 0 (or true and false), it would be binary_classification" in text
+
+
+def test_a_feature_that_a_score_happens_to_order_is_no_ground_truth() -> None:
+    table = churn().drop_columns(["label"])
+    rare = [score > 0.97 for score in table.column("p_churn").to_pylist()]
+    found = roles_of(table.append_column("is_vip", pa.array(rare))).found
+
+    assert "actual" not in found
+    assert found["prediction"].columns == ("churn_predicted",)
 
 
 def test_ground_truth_without_a_telling_name_is_known_by_its_gaps() -> None:
@@ -155,7 +176,7 @@ def test_times_without_an_offset_are_said_to_be_local() -> None:
     text, spec = written(table)
 
     assert spec.time.naive == "zone"
-    assert "scored_at has no offset" in text
+    assert "read as times of the zone: scored_at" in text
 
 
 def test_a_sample_of_a_large_file_spans_all_of_it(tmp_path: Path) -> None:
