@@ -56,7 +56,7 @@ def test_many_columns_are_one_message_with_a_limit(store: Store) -> None:
     (text,) = texts(store)
     assert "(and 12 more)" in text
     assert "and 7 more: PSI of c3, c4, c5" in text
-    assert "mlmon metrics credit --metric psi --from 2024-01-01 --to 2024-01-02" in text
+    assert "mlmon metrics credit --metric psi --from 2024-01-01 --to 2024-01-01" in text
 
 
 def test_a_message_says_what_since_when_why_whose_and_how_to_see_more(store: Store) -> None:
@@ -92,7 +92,7 @@ def test_a_message_says_what_since_when_why_whose_and_how_to_see_more(store: Sto
         "  Run:           http://ui/runs/0f0f0f0f-1111-2222-3333-444444444444",
         "  Runbook:       https://wiki/psi",
         "  More:          mlmon metrics credit --metric psi --column age "
-        "--from 2024-01-01 --to 2024-01-02",
+        "--from 2024-01-01 --to 2024-01-01",
         f"                 mlmon rows {rows_of(store, alert)[0]['fingerprint'][:8]}",
     ]
 
@@ -548,5 +548,5 @@ def test_a_missed_estimate_offers_the_trace_of_what_was_estimated(store: Store) 
 
     (text,) = texts(store)
     assert "mlmon metrics credit --metric roc_auc_residual --from" in text
-    assert "mlmon trace credit --metric roc_auc --from 2024-01-01 --to 2024-01-02" in text
+    assert "mlmon trace credit --metric roc_auc --from 2024-01-01 --to 2024-01-01" in text
     assert f"mlmon rows {only_alert(store)['fingerprint'][:8]}" in text

@@ -105,8 +105,9 @@ class AlertView:
 
     @property
     def last_day(self) -> str:
-        """The local date on which the newest window ends."""
+        """The local date of the newest window's last moment: commands count their last day in."""
         end = dt.datetime.fromisoformat(self.details["newest_window_end"])
+        end -= dt.timedelta(microseconds=1)
         return str(end.astimezone(ZoneInfo(self.zone)).date())
 
     @property
