@@ -25,6 +25,8 @@ from mlmon_dagster.errors import ConfigError, MlmonError, StoreError
 
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
+    from mlmon_dagster.spec import ModelSpec
+    from mlmon_dagster.spec.checks import Problem
 
 EXIT_CODES = """
 \b
@@ -153,7 +155,7 @@ def _end(text: str, code: int = 2) -> NoReturn:
 @click.pass_obj
 def validate(project: Project) -> None:
     """Check models/*.yaml; every mistake with its file and line."""
-    found = models_of(project)
+    found = models_of(project, _expectation_problems)
     for spec in found.specs:
         click.echo(
             f"{spec.model}: ok ({spec.task}, {len(spec.features)} features, "
@@ -161,6 +163,14 @@ def validate(project: Project) -> None:
         )
     if found.broken:
         raise ConfigError("\n".join(broken.problems for broken in found.broken))
+
+
+def _expectation_problems(spec: ModelSpec) -> list[Problem]:
+    if not spec.expectations:
+        return []
+    from mlmon_dagster.ingest.rows.expectations import expectation_problems
+
+    return expectation_problems(spec)
 
 
 @cli.command(epilog="Example: mlmon ingest flight_delay")

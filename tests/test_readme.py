@@ -145,6 +145,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     (r"`source.<stream>.cursor`", declared.Cursor),
     ("`columns`", declared.Columns),
     ("`costs`", declared.Costs),
+    ("`expectations`", declared.Expectation),
     ("`fairness`", declared.Fairness),
     ("`actuals`", declared.ActualsPolicy),
     ("`features.<name>`", declared.Feature),

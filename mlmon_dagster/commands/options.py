@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +15,7 @@ from mlmon_dagster.spec import ModelSpec, read_models
 if TYPE_CHECKING:
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import Models
+    from mlmon_dagster.spec.checks import Problem
 
 LEFT_OUT = "mlmon.left_out"  # of the context: whether models were, since they do not load
 AUTHOR = "mlmon.author"  # of the context: who types, as the environment says
@@ -35,15 +36,21 @@ def _author(context: click.Context, _option: click.Parameter, name: str | None) 
     return author
 
 
-def models_of(project: Project) -> Models:
+def models_of(
+    project: Project, more_problems: Callable[[ModelSpec], Sequence[Problem]] = lambda _: ()
+) -> Models:
     """Return what a project declares, and the files that do not load.
+
+    Args:
+        project: The project.
+        more_problems: Finds what only libraries can tell that loading does not import.
 
     Raises:
         ConfigError: If it declares nothing at all.
     """
     from mlmon_dagster.spec.loader import no_models
 
-    found = read_models(project.models_folder, project.now())
+    found = read_models(project.models_folder, project.now(), more_problems)
     if not found.specs and not found.broken:
         raise no_models(project.models_folder)
     return found

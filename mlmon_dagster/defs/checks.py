@@ -22,6 +22,9 @@ from mlmon_dagster.spec.names import ALL
 Result = Mapping[str, Any]
 NOTHING_TO_WATCH = "The model declares nothing that this family could watch."
 UNWATCHED = {"performance": "No ground truth is declared, so there is nothing to judge."}
+EXPECTED = (
+    "expectation", "columns", "severity", "kept", "rows", "unexpected", "share", "values", "error",
+)  # fmt: skip
 SHOWN = ("column", "slice", "metric", "value", "baseline", "threshold", "n", "status", "message")
 
 
@@ -102,10 +105,31 @@ def evaluation(
                 "checked": len(decided),
                 "no data": len(results) - len(decided),
                 "results": table([_shown(r) for r in ranked], SHOWN),
+                **_expectations(results),
             }
         ),
         target_materialization_data=target,
     )
+
+
+def _expectations(results: Sequence[Result]) -> dict[str, object]:
+    """Return what the expectations of the spec found, as a table; nothing if it has none."""
+    found = [
+        one
+        for result in results
+        for one in json.loads(result["details"] or "{}").get("expectations", ())
+    ]
+    rows = [
+        {
+            **one,
+            "columns": ", ".join(one["columns"]),
+            "kept": "yes" if one["kept"] else "no",
+            "share": None if one["unexpected"] is None else one["unexpected"] / one["rows"],
+            "values": "; ".join(one["values"]),
+        }
+        for one in found
+    ]
+    return {"expectations": table(rows, EXPECTED)} if rows else {}
 
 
 def _sentence(

@@ -70,7 +70,12 @@ def reading_of(spec: ModelSpec, stream: Stream) -> str:
     source = spec.source.predictions if stream == "predictions" else spec.source.actuals
     said = source.model_dump(mode="json", exclude={"path", "settle", "asset"}) if source else None
     time = spec.time.model_dump(mode="json", include={"zone", "start", "naive", "skew_tolerance"})
-    parts = (spec.task, columns_of(spec, stream), spec.columns.id_parts, said, time)
+    parts: tuple[object, ...] = (
+        spec.task, columns_of(spec, stream), spec.columns.id_parts, said, time,
+    )  # fmt: skip
+    refusing = [e for e in spec.expectations if e.stream == stream and e.severity == "quarantine"]
+    if refusing:
+        parts += (refusing,)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 

@@ -32,7 +32,61 @@ def judge(evidence: Evidence) -> list[Row]:
     rows = [_judge_window(evidence, window) for window in evidence.windows]
     for window in evidence.windows:
         rows += _judge_repeats(evidence, window)
+        rows += _judge_expectations(evidence, window)
     return rows
+
+
+def _judge_expectations(evidence: Evidence, window: Window) -> Iterator[Row]:
+    """Judge the expectations of the spec, each by its own severity; no row if none was judged.
+
+    Rows that an expectation put into quarantine are bad rows, which `bad_rate` judges.
+    """
+    found = window.get("expectations")
+    results: list[Row] = found if isinstance(found, list) else []
+    if not results:
+        return
+    failing = [one for one in results if not one["kept"]]
+    severe = [one for one in failing if one["severity"] == "ERROR" or _is_unjudged(one)]
+    warned = [one for one in failing if one["severity"] == "WARN"]
+    told = [*severe, *(one for one in warned if one not in severe)]
+    n = len(results)
+    message = f"{n - len(failing)} of {n} expectation{'s' if n > 1 else ''} of the spec hold"
+    if failing:
+        first = told or failing
+        rest = f"; and {len(failing) - 3} more" if len(failing) > 3 else ""
+        others = [one for one in failing if one not in first]
+        message += f": {'; '.join(map(_unkept, [*first, *others][:3]))}{rest}"
+    yield result_row(
+        evidence,
+        window,
+        evidence.spec.monitors.schema_,
+        family="schema",
+        metric="expectations",
+        status="ERROR" if severe else "WARN" if warned else OK,
+        message=f"{message}.",
+        value=float(len(failing)),
+        n=max(int(one["rows"]) for one in results),
+        threshold="all hold",
+        details={"expectations": results},
+    )
+
+
+def _is_unjudged(one: Row) -> bool:
+    return bool(one["error"]) and one["severity"] != "WARN"
+
+
+def _unkept(one: Row) -> str:
+    about = f" of {', '.join(one['columns'])}" if one["columns"] else ""
+    text = f"{one['expectation']}{about}"
+    if one["error"]:
+        return f"{text} could not be evaluated: {one['error']}"
+    if one["unexpected"] is None:
+        return f"{text} fails" + (f", found {one['values'][0]}" if one["values"] else "")
+    count = f"{one['unexpected']:,} of {one['rows']:,} rows"
+    text += f" fails in {count} ({number(one['unexpected'] / one['rows'])})"
+    if one["values"]:
+        text += f", such as {'; '.join(one['values'])}"
+    return text + (", which are in quarantine" if one["severity"] == "quarantine" else "")
 
 
 def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[Row]:

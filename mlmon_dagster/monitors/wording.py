@@ -26,6 +26,7 @@ NAMES = {
     "actuals_missing": "Missing share of the usual ground truth",
     "duplicate_rate": "Share of repeated rows",
     "conflict_rate": "Share of contradicting rows",
+    "expectations": "Expectations that do not hold",
     "p95_latency_ms": "95th percentile of latency (ms)",
     "p99_latency_ms": "99th percentile of latency (ms)",
     "psi": "PSI",

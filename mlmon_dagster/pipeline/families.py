@@ -18,6 +18,8 @@ from mlmon_dagster.pipeline.baseline_choice import Comparison
 from mlmon_dagster.pipeline.column_changes import ColumnChanges
 from mlmon_dagster.pipeline.steps import ASSETS
 from mlmon_dagster.pipeline.window_facts import (
+    expected_of,
+    files_with_expectations,
     quarantined_files,
     repeating_files,
     reported_in,
@@ -208,6 +210,7 @@ def _plotted_drift(metric: str, column: str) -> str | None:
 def _schema_facts(work: Work, windows: Sequence[Window]) -> list[Facts]:
     spec = work.spec
     files, taken = quarantined_files(work), repeating_files(work, windows[0].end)
+    expected = files_with_expectations(work, windows[0].end)
     found = model_history.changes(work.project.store.state, spec.model)
     rows: list[Facts] = []
     for window in windows:
@@ -219,6 +222,7 @@ def _schema_facts(work: Work, windows: Sequence[Window]) -> list[Facts]:
                 "quarantined": quarantined,
                 "changes": [f"{seen.change.text()} ({seen.path})" for seen in changed],
                 **sent_again(reported_in(taken, window, spec.time)),
+                "expectations": expected_of(reported_in(expected, window, spec.time)),
             }
         )
     return rows
@@ -228,6 +232,9 @@ def _schema_version(version: str, _: WindowInputs, facts: Facts) -> str:
     repeats = [facts["n_duplicate"], facts["n_conflict"]]
     tail = f":{repeats[0]}:{repeats[1]}" if any(repeats) else ""
     tail += f":columns:{len(facts['changes'])}" if facts["changes"] else ""
+    if expected := facts["expectations"]:
+        found = [[one["kept"], one["rows"], one["unexpected"]] for one in expected]
+        tail += f":expectations:{sorted(map(str, found))}"
     return f"{version}:{facts['n_bad']}:{facts['n_quarantined']}{tail}"
 
 

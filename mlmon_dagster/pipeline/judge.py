@@ -74,15 +74,15 @@ def _mark_judged(work: Work, family: str, states: Mapping[dt.datetime, WindowInp
 def judge_quarantined(work: Work) -> None:
     """Judge the schema of the newest windows that files refused or sent again are reported in.
 
-    A file refused as a whole, or one without a new row, touches no window, so that nothing else
-    would ask for the verdict.
+    A file refused as a whole, or one without a new row, touches no window, and one that breaks an
+    expectation may touch others, so that nothing else would ask for the verdict.
     """
     time = work.spec.time
     newest = complete_windows(time, work.now)[-NEWS:]
     if not newest:
         return
     engine, model = work.project.store.state, work.spec.model
-    found = manifest.refused_or_repeated(engine, model, newest[0].start)
+    found = manifest.told_by_a_window(engine, model, newest[0].start)
     if not found:
         return
     import pandas as pd

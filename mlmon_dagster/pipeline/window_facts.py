@@ -7,9 +7,10 @@ and the window that reports them.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -84,6 +85,28 @@ def sent_again(files: pd.DataFrame) -> dict[str, int]:
         "n_duplicate": int(files["n_duplicate"].sum()),
         "n_conflict": int(files["n_conflict"].sum()),
     }
+
+
+def files_with_expectations(work: Work, seen_from: dt.datetime) -> pd.DataFrame:
+    """Return the files taken in since a moment; none if the spec itself expects nothing."""
+    since = seen_from if work.spec.expectations else work.now
+    return manifest.files(work.project.store.state, work.spec.model, status="done", seen_from=since)
+
+
+def expected_of(files: pd.DataFrame) -> list[dict[str, Any]]:
+    """Put together what the expectations of the spec found in files, those that fail first."""
+    found: dict[str, dict[str, Any]] = {}
+    for report in files["schema_report"]:
+        for one in json.loads(report).get("expectations", ()):
+            key = json.dumps([one["expectation"], one["columns"], one["severity"]])
+            sums = found.setdefault(key, {**one, "rows": 0, "values": []})
+            if sums["rows"] and one["unexpected"] is not None:
+                sums["unexpected"] = (sums["unexpected"] or 0) + one["unexpected"]
+            sums["rows"] += one["rows"]
+            sums["kept"] = sums["kept"] and one["kept"]
+            sums["error"] = sums["error"] or one["error"]
+            sums["values"] = list(dict.fromkeys([*sums["values"], *one["values"]]))[:3]
+    return sorted(found.values(), key=lambda one: one["kept"])
 
 
 def is_waiting(state: WindowInputs) -> bool:

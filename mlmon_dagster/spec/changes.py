@@ -115,6 +115,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("", ("fairness", "top_share"), "kept", "windows measured from now on; earlier "
          "ones with `mlmon run MODEL --from --to`"),
     Rule("", ("explain",), "followed", f"where SHAP values are logged or computed: {_REFIT}"),
+    Rule("expectations", ("expect", "arguments", "severity", "stream"), "kept",
+         "the next file or batch; rows that one refused are read again where those change"),
     Rule("", ("costs",), "followed", "declared or taken away: every window with rows is valued; "
          "other numbers: windows measured from now on, earlier ones with `mlmon run MODEL --from "
          "--to`"),

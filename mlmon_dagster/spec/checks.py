@@ -137,6 +137,13 @@ def _attribution(spec: Declaration) -> Iterator[Problem]:
         yield Problem(path, message)
 
 
+def _expectations(spec: Declaration) -> Iterator[Problem]:
+    for index, expectation in enumerate(spec.expectations):
+        if expectation.stream == "actuals" and spec.source.actuals is None:
+            where: FieldPath = ("expectations", index, "stream")
+            yield Problem(where, "the model has no ground truth; declare source.actuals")
+
+
 def _columns(spec: Declaration) -> Iterator[Problem]:
     roles = spec.columns.declared()
     for role, name in roles.items():
@@ -334,6 +341,7 @@ _RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
     _actuals: ("actuals", "columns", "features", "time"),
     _columns: ("columns", "features"),
     _attribution: ("task", "columns", "features", "monitors", "explain"),
+    _expectations: ("source", "expectations"),
     _features: ("columns", "features"),
     _baseline: ("columns", "baseline", "time"),
     _slices: ("columns", "features", "slices"),

@@ -29,7 +29,7 @@ from mlmon_dagster.spec.scalars import (
     format_duration,
     shown,
 )
-from mlmon_dagster.spec.sources import Sources
+from mlmon_dagster.spec.sources import Sources, Stream
 
 Task = Literal["binary_classification", "multiclass_classification", "regression", "ranking"]
 Granularity = Literal["hour", "day", "week", "month"]
@@ -233,6 +233,9 @@ class Columns(Declared):
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
+_EXPECTATION = re.compile(r"expect_[a-z0-9_]+")
+
+
 class Explain(Declared):
     """How SHAP values are read, and the model that they are computed from where none are logged."""
 
@@ -246,6 +249,24 @@ class Explain(Declared):
         if self.model is not None and not _FACTORY.fullmatch(self.model):
             raise ValueError(
                 f"{shown(self.model)} does not name a function; write package.module:function"
+            )
+        return self
+
+
+class Expectation(Declared):
+    """One of the user's own Great Expectations, on top of those that follow from the spec."""
+
+    expect: str
+    arguments: dict[str, object] = Field(default={})
+    severity: Literal["WARN", "ERROR", "quarantine"] = "WARN"
+    stream: Stream = "predictions"
+
+    @model_validator(mode="after")
+    def _names_an_expectation(self) -> Self:
+        if not _EXPECTATION.fullmatch(self.expect) and not _FACTORY.fullmatch(self.expect):
+            raise ValueError(
+                f"{shown(self.expect)} does not name an expectation; write one of Great "
+                "Expectations, such as expect_column_values_to_match_regex, or package.module:Class"
             )
         return self
 
@@ -268,6 +289,7 @@ class Declaration(Declared):
     costs: Costs | None = None
     fairness: Fairness | None = None
     explain: Explain = Explain()
+    expectations: Annotated[tuple[Expectation, ...], BeforeValidator(as_tuple)] = ()
     top_k: int = Field(default=5, ge=1, le=1000)
     top_share: float = Field(default=0.1, gt=0, lt=1)
     quantile: float = Field(default=0.5, gt=0, lt=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -99,7 +99,11 @@ class Models:
         return Models(specs, (*self.broken, broken), self.folder)
 
 
-def read_models(models_dir: Path, now: dt.datetime) -> Models:
+def read_models(
+    models_dir: Path,
+    now: dt.datetime,
+    more_problems: Callable[[ModelSpec], Sequence[Problem]] = lambda _: (),
+) -> Models:
     """Read every model of a folder; a file that is wrong stops no other.
 
     Of two files that declare one model the one that is named after it counts, else the first.
@@ -107,6 +111,7 @@ def read_models(models_dir: Path, now: dt.datetime) -> Models:
     Args:
         models_dir: Folder with one ``.yaml`` or ``.yml`` file per model; it may be empty.
         now: The present moment, up to which windows are counted.
+        more_problems: Finds what only libraries can tell that loading does not import.
 
     Raises:
         ConfigError: If there is no such folder.
@@ -117,6 +122,7 @@ def read_models(models_dir: Path, now: dt.datetime) -> Models:
         try:
             spec = load_model(path)
             check_window_count(spec.time, now)
+            _refuse(path, more_problems(spec))
         except ConfigError as error:
             said = str(error)
             failed.append((path, said if said.startswith(f"{path}:") else f"{path}:1: {said}"))
@@ -257,6 +263,14 @@ def spec_from_mapping(data: Mapping[str, object], origin: str = "spec") -> Model
     if spec is None:
         raise ConfigError("\n".join(printable(redact(f"{origin}: {m}")) for _, _, m in problems))
     return spec
+
+
+def _refuse(path: Path, problems: Sequence[Problem]) -> None:
+    """Raise what is wrong with a spec that could be read, with its lines."""
+    if problems:
+        tree = read_tree(_read_text(path))
+        found = [(tree.line_of(where), _at(where, said)) for where, said in problems]
+        raise ConfigError(_listing(str(path), found))
 
 
 def _validate(

@@ -8,11 +8,9 @@ such columns are named in the result instead of passing silently.
 from __future__ import annotations
 
 import datetime as dt
-import functools
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from dataclasses import dataclass, replace
+from typing import Final, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -31,14 +29,12 @@ from mlmon_dagster.ingest.rows.canonical import (
     moments_of,
     place,
 )
-from mlmon_dagster.spec import ModelSpec, Source, Window
+from mlmon_dagster.ingest.rows.expectations import declared_for, judge_declared
+from mlmon_dagster.ingest.rows.suite import great_expectations, is_evaluated, run_suite
+from mlmon_dagster.spec import Expectation, ModelSpec, Source, Window
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state.erased_ids import Erased, Query
 from mlmon_dagster.store.tables.kept_rows import ABOUT, KeptRows
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 CHUNK_ROWS = 250_000
 _TYPES: Final[dict[Kind, str]] = {
@@ -189,69 +185,22 @@ def _evaluate(
         for i, rule in enumerate(rules)
         if not (rule.expectation == "ExpectColumnValuesToBeOfType" and rule.column.name in empty)
     ]
-    results = _validate(frame, [rule for _, rule in asked])
-    # The context lives on in cycles of references; the rows should not.
-    for name in list(frame.columns):
-        del frame[name]
+    known = great_expectations().expectations
+    results = run_suite(
+        frame,
+        [
+            getattr(known, rule.expectation)(column=rule.column.name, **dict(rule.options))
+            for _, rule in asked
+        ],
+    )
     for (position, rule), result in zip(asked, results, strict=True):
-        if result.exception_info.get("raised_exception") or "exception_message" not in (
-            result.exception_info
-        ):
+        if not is_evaluated(result):
             raise MlmonError(_not_evaluated(rule, result.exception_info))
         if result.success:
             continue
         if not rule.judges_rows:
             raise MlmonError(_not_evaluated(rule, result.result))
         yield position, np.asarray(result.result["unexpected_index_list"], dtype=np.int64)
-
-
-def _validate(frame: pd.DataFrame, rules: Sequence[Rule]) -> list[Any]:
-    gx = _great_expectations()
-    context = gx.get_context(mode="ephemeral", project_config=_context_config())
-    asset = context.data_sources.add_pandas("ingest").add_dataframe_asset("batch")
-    batch = asset.add_batch_definition_whole_dataframe("rows").get_batch({"dataframe": frame})
-    suite = gx.ExpectationSuite(
-        name="rows",
-        expectations=[
-            getattr(gx.expectations, rule.expectation)(
-                column=rule.column.name, meta={"rule": i}, **dict(rule.options)
-            )
-            for i, rule in enumerate(rules)
-        ],
-    )
-    found = batch.validate(
-        suite, result_format={"result_format": "COMPLETE", "include_unexpected_rows": False}
-    )
-    # The suite answers in an order of its own.
-    return sorted(found.results, key=lambda result: result.expectation_config.meta["rule"])
-
-
-@functools.cache
-def _great_expectations() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import great_expectations
-        import great_expectations.expectations
-        from great_expectations.execution_engine import pandas_execution_engine
-    # It hashes every cell of every batch, twice, for a fingerprint that nobody reads; that is 85 %
-    # of its time. Above this size it leaves that out by itself.
-    pandas_execution_engine.HASH_THRESHOLD = 0
-    return great_expectations
-
-
-def _context_config() -> object:
-    """Return the settings of a context that reports to nobody and leaves nothing on disk."""
-    from great_expectations.data_context.types.base import (
-        DataContextConfig,
-        InMemoryStoreBackendDefaults,
-        ProgressBarsConfig,
-    )
-
-    return DataContextConfig(
-        store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
-        progress_bars=ProgressBarsConfig(globally=False, metric_calculations=False),
-        analytics_enabled=False,
-    )
 
 
 def _not_evaluated(rule: Rule, why: object) -> str:
@@ -281,7 +230,7 @@ def _verdict(
         )
     untested = _untested(draft, rules) if high > low else ()
     report = {
-        "suite": f"great_expectations {_great_expectations().__version__}",
+        "suite": f"great_expectations {great_expectations().__version__}",
         "n_rows": high - low,
         "n_expectations": len(rules),
         "success": not failed,
@@ -372,9 +321,23 @@ class TooManyBadError(SchemaError):
 def judge_batch(
     drafts: Sequence[Draft], spec: ModelSpec, stream: Stream
 ) -> list[tuple[Draft, Verdict]]:
-    """Run the suite over the files of a batch and add what it found to their faults."""
+    """Run the suite over the files of a batch and add what it found to their faults.
+
+    What the spec expects beyond the suite is judged of each file alone, of its good rows, so that
+    the answer is the same whatever else is in the batch.
+    """
     verdicts = judge(drafts, spec, stream)
-    return [(d.with_faults(v.faults), v) for d, v in zip(drafts, verdicts, strict=True)]
+    found = [(d.with_faults(v.faults), v) for d, v in zip(drafts, verdicts, strict=True)]
+    declared = declared_for(spec, stream)
+    return [_with_declared(*one, spec, declared) for one in found] if declared else found
+
+
+def _with_declared(
+    draft: Draft, verdict: Verdict, spec: ModelSpec, declared: Sequence[Expectation]
+) -> tuple[Draft, Verdict]:
+    faults, results = judge_declared(draft, spec, declared)
+    report = {**verdict.report, "expectations": results}
+    return draft.with_faults(faults), replace(verdict, report=report)
 
 
 def drop_erased(draft: Draft, erased: Erased, query: Query, spec: ModelSpec) -> Draft:

@@ -239,11 +239,18 @@ def _rows(engine: sa.Engine, query: Query) -> list[FileRow]:
         return [cast("FileRow", dict(row)) for row in conn.execute(query).mappings()]
 
 
-def refused_or_repeated(engine: sa.Engine, model: str, seen_from: datetime) -> list[FileRow]:
-    """Return the files since a moment that were refused, or of predictions sent before."""
+NOT_KEPT = '"kept": false'  # in a file's report: an expectation of the spec that does not hold
+
+
+def told_by_a_window(engine: sa.Engine, model: str, seen_from: datetime) -> list[FileRow]:
+    """Return the files since a moment that a window must tell of, whatever rows they brought.
+
+    They were refused, or are of predictions sent before, or break an expectation of the spec.
+    """
     c = ingest_file.c
-    is_repeated = (c.stream == "predictions") & (c.status == "done")
-    wanted = (c.status == "quarantined") | (is_repeated & (c.n_duplicate + c.n_conflict > 0))
+    is_repeated = (c.stream == "predictions") & (c.n_duplicate + c.n_conflict > 0)
+    is_unexpected = c.schema_report.contains(NOT_KEPT, autoescape=True)
+    wanted = (c.status == "quarantined") | ((c.status == "done") & (is_repeated | is_unexpected))
     return _rows(engine, _files(model, None, seen_from=seen_from).where(wanted))
 
 

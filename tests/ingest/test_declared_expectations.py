@@ -1,0 +1,206 @@
+"""The user's own Great Expectations: what is refused of them, and what becomes of rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlmon_dagster.ingest.declared_columns import reading_of
+from mlmon_dagster.ingest.rows.expectations import expectation_problems
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import manifest
+from tests.ingest.landing import (
+    ACTUALS,
+    PREDICTIONS,
+    credit_spec,
+    events,
+    ingest,
+    land,
+    letters_of,
+    truths,
+)
+
+CLASSES = "tests.ingest.expectation_classes"
+REGEX: dict[str, Any] = {
+    "expect": "expect_column_values_to_match_regex",
+    "arguments": {"column": "region", "regex": "^(north|south)$"},
+}
+PAIR: dict[str, Any] = {
+    "expect": "expect_column_pair_values_a_to_be_greater_than_b",
+    "arguments": {"column_A": "age", "column_B": "latency_ms"},
+}
+MEAN: dict[str, Any] = {
+    "expect": "expect_column_mean_to_be_between",
+    "arguments": {"column": "age", "max_value": 3},
+}
+
+
+def spec_with(*expectations: dict[str, Any], **changes: Any) -> ModelSpec:
+    return credit_spec(expectations=list(expectations), **changes)
+
+
+def results_of(store: Store, spec: ModelSpec, stream: str = "predictions") -> list[dict[str, Any]]:
+    (report,) = manifest.files(store.state, spec.model, stream)["schema_report"]
+    found: list[dict[str, Any]] = json.loads(report)["expectations"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("expectation", "where", "said"),
+    [
+        ({**REGEX, "expect": "expect_column_values_to_match_regexp"}, ("expect",),
+         "closest are expect_column_values_to_match_regex,"),
+        ({**REGEX, "expect": "expect_query_results_to_match_comparison"}, ("expect",), "has no"),
+        ({**REGEX, "expect": f"{CLASSES}:Nobody"}, ("expect",), "cannot be imported"),
+        ({**REGEX, "expect": f"{CLASSES}:NOT_A_CLASS"}, ("expect",), "not a class of expect"),
+        ({**REGEX, "arguments": {"column": "regoin", "regex": "x"}}, ("arguments", "column"),
+         "'regoin' is not a column of predictions; did you mean 'region'?"),
+        ({**REGEX, "arguments": {"column": "version", "regex": "x"}}, ("arguments", "column"),
+         "here it is 'model_version'"),
+        ({**REGEX, "arguments": {"column": "region", "regx": "x"}}, ("arguments", "regx"),
+         "no argument 'regx'; did you mean 'regex'?"),
+        ({**REGEX, "arguments": {"column": "region", "regex": "("}}, ("arguments", "regex"),
+         "not a regular expression"),
+        ({**REGEX, "arguments": {"regex": "x"}}, ("arguments",), "'column' is missing"),
+        ({**MEAN, "arguments": {"column": "age", "max_value": "many"}},
+         ("arguments", "max_value"), "not a valid float"),
+        ({**MEAN, "severity": "quarantine"}, ("severity",), "finds no rows to quarantine"),
+        ({**MEAN, "arguments": {**MEAN["arguments"], "meta": {}}}, ("arguments", "meta"),
+         "not for a spec to say"),
+    ],
+)  # fmt: skip
+def test_what_the_library_would_refuse_is_said_with_its_place(
+    expectation: dict[str, Any], where: tuple[str, ...], said: str
+) -> None:
+    problems = expectation_problems(spec_with(REGEX, expectation))
+
+    assert (("expectations", 1, *where), True) in [(p.path, said in p.message) for p in problems]
+
+
+@pytest.mark.parametrize("right", [REGEX, PAIR, MEAN, {"expect": f"{CLASSES}:ExpectAnAdult"}])
+def test_right_ones_have_no_problem(right: dict[str, Any]) -> None:
+    assert expectation_problems(spec_with(right)) == []
+
+
+@pytest.mark.parametrize(
+    ("expectation", "changed", "bad"),
+    [
+        (REGEX, {"region": ["north", "west", "south", "eats"]}, [1, 3]),
+        (PAIR, {"age": [99.0, 99.0, 1.0, 99.0]}, [2]),
+        ({"expect": f"{CLASSES}:ExpectAnAdult"}, {"age": [17.0, 18.0, None, 40.0]}, [0]),
+    ],
+)
+def test_rows_that_an_expectation_refuses_go_to_quarantine_and_the_others_are_kept(
+    store: Store,
+    project: Path,
+    expectation: dict[str, Any],
+    changed: dict[str, Any],
+    bad: list[int],
+) -> None:
+    spec = spec_with({**expectation, "severity": "quarantine"})
+    land(project, f"{PREDICTIONS}/a.parquet", events(4, **changed))
+
+    (file,) = ingest(store, spec, project).files
+
+    assert (file.status, file.n_bad, file.n_new) == ("done", len(bad), 4 - len(bad))
+    letters = letters_of(store, spec)
+    assert {row["reason"] for row in letters} == {"expectation"}
+    assert [int(row["row_number"]) for row in letters] == bad
+    assert expectation["expect"] in letters[0]["message"]
+    (result,) = results_of(store, spec)
+    assert (result["kept"], result["rows"], result["unexpected"]) == (False, 4, len(bad))
+
+
+def test_a_warning_keeps_the_rows_and_shows_values_of_open_columns_only(
+    store: Store, project: Path
+) -> None:
+    spec = spec_with(
+        REGEX,
+        {"expect": f"{CLASSES}:ExpectAnAdult"},
+        MEAN,
+        features__region__pii=False,
+        features__age__pii=True,
+    )
+    land(project, f"{PREDICTIONS}/a.parquet", events(4, region=["west"] * 4, age=[17.0] * 4))
+
+    (file,) = ingest(store, spec, project).files
+
+    assert (file.n_new, file.n_bad) == (4, 0)
+    regex, adult, mean = results_of(store, spec)
+    assert (regex["unexpected"], regex["values"]) == (4, ["west"])
+    assert (adult["unexpected"], adult["values"]) == (4, [])
+    assert (mean["kept"], mean["unexpected"], mean["values"]) == (False, None, [])
+
+
+@pytest.mark.parametrize("pii", [True, False])
+def test_what_cannot_be_evaluated_is_a_result_that_quotes_no_personal_value(
+    store: Store, project: Path, pii: bool
+) -> None:
+    spec = spec_with(
+        {"expect": f"{CLASSES}:ExpectTooMuch", "severity": "quarantine"},
+        {**REGEX, "expect": "expect_no_such_thing"},
+        REGEX,
+        features__age__pii=pii,
+    )
+    land(project, f"{PREDICTIONS}/a.parquet", events(4))
+
+    (file,) = ingest(store, spec, project).files
+
+    assert (file.status, file.n_new) == ("done", 4)
+    found = {one["expectation"]: one for one in results_of(store, spec)}
+    broken = found[f"{CLASSES}:ExpectTooMuch"]
+    assert not broken["kept"]
+    assert ("31.0" in broken["error"]) is not pii
+    assert "has no 'expect_no_such_thing'" in found["expect_no_such_thing"]["error"]
+    assert found[REGEX["expect"]]["kept"]
+
+
+def test_rows_that_are_bad_already_are_not_judged(store: Store, project: Path) -> None:
+    spec = spec_with({**REGEX, "severity": "quarantine"})
+    frame = events(4, region=["west", "north", "north", "north"], score=[7.0, 0.1, 0.1, 0.1])
+    land(project, f"{PREDICTIONS}/a.parquet", frame)
+
+    ingest(store, spec, project)
+
+    assert {row["reason"] for row in letters_of(store, spec)} == {"score_out_of_range"}
+    assert results_of(store, spec)[0]["rows"] == 3
+
+
+def test_refused_rows_are_read_again_once_the_expectation_is_corrected(
+    store: Store, project: Path
+) -> None:
+    strict = spec_with({**REGEX, "severity": "quarantine"})
+    land(project, f"{PREDICTIONS}/a.parquet", events(4, region=["west", "n", "north", "north"]))
+    assert ingest(store, strict, project).files[0].n_bad == 2
+    arguments = {"column": "region", "regex": "^(north|west)$"}
+
+    (again,) = ingest(
+        store, spec_with({**REGEX, "arguments": arguments, "severity": "quarantine"}), project
+    ).files
+
+    assert (again.is_again, again.n_new, again.n_bad) == (True, 1, 1)
+
+
+def test_only_what_refuses_rows_decides_whether_they_are_read_again() -> None:
+    plain, warned = credit_spec(), spec_with(REGEX)
+    refusing = spec_with({**REGEX, "severity": "quarantine"})
+
+    digests = [reading_of(spec, "predictions") for spec in (plain, warned, refusing)]
+
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_ground_truth_has_expectations_of_its_own(store: Store, project: Path) -> None:
+    values = {"expect": "expect_column_values_to_be_in_set", "stream": "actuals",
+              "arguments": {"column": "actual", "value_set": [0.0]}}  # fmt: skip
+    spec = spec_with({**values, "severity": "quarantine"})
+    land(project, f"{ACTUALS}/a.parquet", truths(4))
+
+    (file,) = ingest(store, spec, project).files
+
+    assert (file.n_bad, file.n_new) == (2, 2)
+    assert results_of(store, spec, "actuals")[0]["columns"] == ["actual"]
