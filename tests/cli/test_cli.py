@@ -90,6 +90,33 @@ def test_validate_tells_every_mistake_with_its_line(folder: Path, mlmon: Command
         assert f"{MODEL}.yaml:{number}: " in ended.err
 
 
+def test_validate_tells_what_is_wrong_with_expectations_by_line(
+    folder: Path, mlmon: Command
+) -> None:
+    path = folder / "models" / f"{MODEL}.yaml"
+    first = len(path.read_text().splitlines()) + 1
+    path.write_text(
+        path.read_text() + "expectations:\n"
+        "  - expect: expect_column_values_to_match_regexp\n"
+        "    arguments: {column: region, regex: x}\n"
+        "  - expect: expect_column_mean_to_be_between\n"
+        "    arguments:\n"
+        "      column: agee\n"
+        "      max_value: 3\n"
+        "    severity: quarantine\n"
+    )
+
+    ended = mlmon("--project", folder, "validate")
+
+    assert (ended.code, ended.out) == (2, "")
+    typo, column, severity = ended.err.splitlines()
+    assert f"{MODEL}.yaml:{first + 1}: expectations.0.expect: " in typo
+    assert "closest are expect_column_values_to_match_regex, " in typo
+    assert f"{MODEL}.yaml:{first + 5}: expectations.1.arguments.column: " in column
+    assert "did you mean 'age'?" in column
+    assert f"{MODEL}.yaml:{first + 7}: expectations.1.severity: " in severity
+
+
 def test_a_project_without_models_is_an_error_of_the_project(
     tmp_path: Path, mlmon: Command
 ) -> None:
