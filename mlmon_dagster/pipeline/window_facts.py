@@ -10,7 +10,7 @@ import datetime as dt
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -23,6 +23,7 @@ from mlmon_dagster.store.state import manifest, window_state
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlmon_dagster.ingest.rows.expectations import Result
     from mlmon_dagster.store.state.window_state import WindowInputs
 
 
@@ -93,9 +94,10 @@ def files_with_expectations(work: Work, seen_from: dt.datetime) -> pd.DataFrame:
     return manifest.files(work.project.store.state, work.spec.model, status="done", seen_from=since)
 
 
-def expected_of(files: pd.DataFrame) -> list[dict[str, Any]]:
+def expected_of(files: pd.DataFrame) -> list[Result]:
     """Put together what the expectations of the spec found in files, those that fail first."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Result] = {}
+    one: Result
     for report in files["schema_report"]:
         for one in json.loads(report).get("expectations", ()):
             key = json.dumps([one["expectation"], one["columns"], one["severity"]])

@@ -13,7 +13,7 @@ import importlib
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Final, TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,14 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.declared_columns import columns_of
 from mlmon_dagster.ingest.faults import Fault
 from mlmon_dagster.ingest.rows.canonical import Draft
-from mlmon_dagster.ingest.rows.suite import great_expectations, is_evaluated, run_suite
+from mlmon_dagster.ingest.rows.suite import (
+    Evaluated,
+    Kind,
+    Made,
+    great_expectations,
+    is_evaluated,
+    run_suite,
+)
 from mlmon_dagster.spec import Expectation, ModelSpec
 from mlmon_dagster.spec.checks import Problem
 from mlmon_dagster.spec.names import did_you_mean, listed
@@ -120,7 +127,8 @@ def judge_declared(
     for one, columns, found in _evaluated(draft, spec, declared, rows):
         result = _result(one, columns, found, spec, int(rows.size))
         results.append(result)
-        if one.severity == "quarantine" and not result["kept"] and not result["error"]:
+        is_refusing = one.severity == "quarantine" and not result["kept"] and not result["error"]
+        if is_refusing and not isinstance(found, Exception):
             refused = np.sort(np.asarray(found.result["unexpected_index_list"], dtype=np.int64))
             faults += Fault.of(refused, "expectation", by_name[columns[0]], one.expect)
     return faults, results
@@ -128,9 +136,9 @@ def judge_declared(
 
 def _evaluated(
     draft: Draft, spec: ModelSpec, declared: Sequence[Expectation], rows: np.ndarray
-) -> Iterator[tuple[Expectation, list[str], Any]]:
+) -> Iterator[tuple[Expectation, list[str], Evaluated | Exception]]:
     """Yield each expectation with its columns and its result, or the error in its stead."""
-    built: list[tuple[Expectation, list[str], Any]] = []
+    built: list[tuple[Expectation, list[str], Made]] = []
     for one in declared:
         try:
             expectation = _built(one, spec)
@@ -141,10 +149,11 @@ def _evaluated(
             built.append((one, columns, expectation))
     if not built:
         return
+    found: list[Evaluated | Exception] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pandas has opinions about regular expressions
         try:
-            found = run_suite(_frame(draft, rows), [expectation for *_, expectation in built])
+            found += run_suite(_frame(draft, rows), [expectation for *_, expectation in built])
         except Exception:  # of a custom class, which spoils the suite: each alone
             found = [_alone(_frame(draft, rows), _built(one, spec)) for one, *_ in built]
     for (one, columns, _), result in zip(built, found, strict=True):
@@ -160,7 +169,7 @@ def _frame(draft: Draft, rows: np.ndarray) -> pd.DataFrame:
     return frame
 
 
-def _alone(frame: pd.DataFrame, expectation: object) -> Any:
+def _alone(frame: pd.DataFrame, expectation: Made) -> Evaluated | Exception:
     try:
         return run_suite(frame, [expectation])[0]
     except Exception as error:
@@ -168,15 +177,20 @@ def _alone(frame: pd.DataFrame, expectation: object) -> Any:
 
 
 def _result(
-    declared: Expectation, columns: list[str], found: Any, spec: ModelSpec, n_rows: int
+    declared: Expectation,
+    columns: list[str],
+    found: Evaluated | Exception,
+    spec: ModelSpec,
+    n_rows: int,
 ) -> Result:
     may_show = all(spec.shows_values_of(name) for name in columns)
     error = _error_of(found, may_show)
-    result: Mapping[str, Any] = {} if error else found.result
+    judged = None if error or isinstance(found, Exception) else found
+    result = judged.result if judged else {}
     rows = result.get("unexpected_index_list")
-    if not error and not found.success and declared.severity == "quarantine" and rows is None:
+    kept = judged is not None and judged.success
+    if judged and not kept and declared.severity == "quarantine" and rows is None:
         error = "it does not say which rows it did not expect"
-    kept = not error and bool(found.success)
     values = result.get("partial_unexpected_list") or []
     if not values and result.get("observed_value") is not None:
         values = [result["observed_value"]]
@@ -192,7 +206,7 @@ def _result(
     )
 
 
-def _error_of(found: Any, may_show: bool) -> str:
+def _error_of(found: Evaluated | Exception, may_show: bool) -> str:
     """Say why there is no verdict. What a library says may quote values: else only its kind."""
     if isinstance(found, _WrongError):
         return str(found)
@@ -220,7 +234,7 @@ def _shown(values: Sequence[object]) -> list[str]:
     return [text[:_WIDTH] for text in dict.fromkeys(texts)][:_MOST_VALUES]
 
 
-def _built(declared: Expectation, spec: ModelSpec) -> Any:
+def _built(declared: Expectation, spec: ModelSpec) -> Made:
     """Make the library's expectation.
 
     Raises:
@@ -259,7 +273,7 @@ def _built(declared: Expectation, spec: ModelSpec) -> Any:
     return expectation
 
 
-def _class_of(name: str) -> Any:
+def _class_of(name: str) -> Kind:
     if ":" in name:
         return _custom_class(name)
     known = _known()
@@ -272,7 +286,7 @@ def _class_of(name: str) -> Any:
 
 
 @functools.cache
-def _known() -> dict[str, Any]:
+def _known() -> dict[str, Kind]:
     """Return the library's own expectations by name, those left out that files cannot answer."""
     expectations = great_expectations().expectations
     from great_expectations.expectations.registry import (
@@ -280,16 +294,16 @@ def _known() -> dict[str, Any]:
         list_registered_expectation_implementations,
     )
 
-    found = {}
+    found: dict[str, Kind] = {}
     for name in sorted(list_registered_expectation_implementations()):
         kind = get_expectation_impl(name)
         is_own = getattr(expectations, kind.__name__, None) is kind
         if is_own and name.startswith("expect_") and name not in _NOT_OF_ROWS:
-            found[name] = kind
+            found[name] = cast(Kind, kind)
     return found
 
 
-def _custom_class(name: str) -> Any:
+def _custom_class(name: str) -> Kind:
     base = great_expectations().expectations.Expectation
     module, _, attribute = name.partition(":")
     try:
@@ -299,10 +313,10 @@ def _custom_class(name: str) -> Any:
         raise _WrongError((("expect",), text)) from None
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise _WrongError((("expect",), f"'{name}' is not a class of expectations"))
-    return kind
+    return cast(Kind, kind)
 
 
-def _judges_rows(kind: Any) -> bool:
+def _judges_rows(kind: Kind) -> bool:
     from great_expectations.expectations import expectation as bases
 
     expectations = great_expectations().expectations
@@ -312,11 +326,11 @@ def _judges_rows(kind: Any) -> bool:
         bases.ColumnPairMapExpectation,
         bases.MulticolumnMapExpectation,
     )
-    return issubclass(kind, of_rows) and not issubclass(kind, whole)
+    return isinstance(kind, type) and issubclass(kind, of_rows) and not issubclass(kind, whole)
 
 
 def _refused(
-    kind: Any, arguments: Mapping[str, object], error: Exception
+    kind: Kind, arguments: Mapping[str, object], error: Exception
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield what the library says of arguments, by key; of one key only the first."""
     errors = error.errors() if hasattr(error, "errors") else [{"loc": (), "msg": str(error)}]
@@ -348,7 +362,7 @@ def _bad_patterns(arguments: Mapping[str, object]) -> Iterator[tuple[tuple[str, 
                 yield ("arguments", key), f"not a regular expression: {error}"
 
 
-def _columns(expectation: Any) -> dict[str, list[str]]:
+def _columns(expectation: Made) -> dict[str, list[str]]:
     """Return the columns that an expectation is about, by the argument that names them."""
     found = {}
     for key in _COLUMN_KEYS:

@@ -4,11 +4,36 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class Made(Protocol):
+    """An expectation of the library, made with its arguments."""
+
+    meta: object
+
+
+class Kind(Protocol):
+    """A class of expectations."""
+
+    @property
+    def __fields__(self) -> Mapping[str, object]:
+        """Its arguments."""
+
+    def __call__(self, **arguments: object) -> Made:
+        """Make one."""
+
+
+class Evaluated(Protocol):
+    """What the library says of an expectation."""
+
+    success: bool
+    result: Mapping[str, Any]
+    exception_info: Mapping[str, object]
 
 
 @functools.cache
@@ -25,7 +50,7 @@ def great_expectations() -> Any:
     return great_expectations
 
 
-def run_suite(frame: pd.DataFrame, expectations: Sequence[Any]) -> list[Any]:
+def run_suite(frame: pd.DataFrame, expectations: Sequence[Made]) -> list[Evaluated]:
     """Return one result per expectation, in their order.
 
     Args:
@@ -49,7 +74,7 @@ def run_suite(frame: pd.DataFrame, expectations: Sequence[Any]) -> list[Any]:
     return sorted(found.results, key=lambda result: result.expectation_config.meta["position"])
 
 
-def is_evaluated(result: Any) -> bool:
+def is_evaluated(result: Evaluated) -> bool:
     """Say whether an expectation was evaluated at all; if not, its result is no verdict."""
     info = result.exception_info
     return "exception_message" in info and not info.get("raised_exception")
