@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +9,6 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from benchmarks.drill.passes import Inbox, take_in
 from mlmon_dagster.drill.drill import Drill, Finding
 from mlmon_dagster.drill.faults import FAULTS
 from mlmon_dagster.drill.past import Past
@@ -20,14 +17,9 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import load_model
 from mlmon_dagster.spec.names import TABLE
-from mlmon_dagster.store import alert_state
 from tests.defs.small_model import (
-    END,
     MODEL,
     NOW,
-    customers,
-    drop,
-    landing,
     make_project,
     write_declaration,
 )
@@ -164,35 +156,3 @@ def test_a_null_that_is_not_allowed_is_a_row_refused(work: Work) -> None:
 
     assert [f.family for f in subject.findings] == ["schema"]
     assert (subject.findings[0].size, subject.findings[0].after) == (0.005, 1)
-
-
-@pytest.mark.slow
-def test_what_the_drill_says_is_noticed_is_noticed_in_raw_files(work: Work, tmp_path: Path) -> None:
-    """A shift at 1.3 times the size found, and at half of it, in files that land next."""
-    found = finding(Drill(work, 14, 0, ["shift"]), "age", "shift", "drift")
-    assert found.size is not None
-    days = [END + dt.timedelta(days=i) for i in range(found.after)]
-    opened = {}
-    for factor in (1.3, 0.5):
-        folder = tmp_path / str(factor)
-        shutil.copytree(work.project.folder, folder)
-        for day in days:
-            predictions, actuals = customers(day)
-            shifted = predictions["age"] + factor * found.size * 10  # of a deviation of 10 years
-            drop(predictions.assign(age=shifted), landing(folder, "predictions") / f"{day}.parquet")
-            drop(actuals, landing(folder, "actuals") / f"{day}.parquet")
-        moment = dt.datetime.combine(days[-1] + dt.timedelta(days=1), dt.time(16), dt.UTC)
-        project = make_project(folder, lambda moment=moment: moment)
-        take_in(project, work.spec, Inbox())
-        with project.store.state.connect() as conn:
-            alerts = alert_state.all_alerts(conn, MODEL)
-            events = alert_state.all_events(conn, MODEL)
-        project.store.close()
-        opened[factor] = [
-            event["window_start"] for key, rows in events.items() for event in rows
-            if alerts[key]["monitor"] == found.monitor and event["kind"] == "opened"
-        ]  # fmt: skip
-
-    first = dt.datetime.combine(days[0], dt.time(), dt.UTC)
-    assert any(moment >= first for moment in opened[1.3])
-    assert not any(moment >= first for moment in opened[0.5])
