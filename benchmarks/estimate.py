@@ -38,10 +38,29 @@ METRICS = ("roc_auc", "f1", "brier")
 OVER, LARGE = 7, 0.03  # windows and size of the residual monitor, by default
 
 
-def draw(rng: np.random.Generator, size: int, rows: int, seen: float, unseen: float) -> Drawn:
-    """Draw scores, actuals and inputs, (size, rows)."""
-    x, z = rng.normal(seen, 1, (size, rows)), rng.normal(unseen, 1, (size, rows))
-    actual = rng.random(x.shape) < logistic(-1 + 1.3 * x + 0.8 * z)
+def draw(
+    rng: np.random.Generator,
+    size: int,
+    rows: int,
+    seen: float,
+    unseen: float,
+    day: float = 0.0,
+) -> Drawn:
+    """Draw scores, actuals and inputs, (size, rows).
+
+    Args:
+        rng: Draws.
+        size: Windows.
+        rows: Rows of each.
+        seen: Shift of the input that the score holds.
+        unseen: Shift of the one that only the actuals know of.
+        day: Standard deviation of what the rows of a window share: of both inputs, and of the
+            log odds beyond them.
+    """
+    shared = rng.normal(0, day, (3, size, 1)) if day else np.zeros((3, 1, 1))
+    x = rng.normal(seen, 1, (size, rows)) + shared[0]
+    z = rng.normal(unseen, 1, (size, rows)) + shared[1]
+    actual = rng.random(x.shape) < logistic(-1 + 1.3 * x + 0.8 * z + shared[2])
     return logistic(-0.8 + 1.6 * x), actual.astype(np.float64), {"x": x, "z": z}
 
 

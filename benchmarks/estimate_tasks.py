@@ -48,36 +48,53 @@ def _softmax(logits: Floats) -> Floats:
     return np.asarray(shares / shares.sum(axis=0))
 
 
-def _classes(
-    rng: np.random.Generator, windows: int, rows: int, shift: float
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """Draw scores and actuals, (3, windows, rows), of a model that is too sure of itself."""
-    x = rng.normal(shift, 1, (2, windows, rows))
+def draw_classes(
+    rng: np.random.Generator, windows: int, rows: int, shift: float, day: float = 0.0
+) -> tuple[Floats, NDArray[np.bool_], Floats]:
+    """Draw scores, actuals, (3, windows, rows), and inputs of a model that is too sure of itself.
+
+    Args:
+        rng: Draws.
+        windows: Windows.
+        rows: Rows of each.
+        shift: Of the two inputs.
+        day: Standard deviation of what the rows of a window share: of the inputs, and of every
+            class's logit beyond them.
+    """
+    shared = rng.normal(0, day, (5, windows, 1)) if day else np.zeros((5, 1, 1))
+    x = rng.normal(shift, 1, (2, windows, rows)) + shared[:2]
     logits = np.stack([0.4 + 1.2 * x[0], x[1] - 0.5 * x[0], -0.8 * x[1]])
-    actual = (rng.random((windows, rows)) > np.cumsum(_softmax(logits), axis=0)[:2]).sum(axis=0)
-    return _softmax(1.3 * logits), np.arange(3)[:, None, None] == actual
+    chances = np.cumsum(_softmax(logits + shared[2:]), axis=0)[:2]
+    actual = (rng.random((windows, rows)) > chances).sum(axis=0)
+    return _softmax(1.3 * logits), np.arange(3)[:, None, None] == actual, x
 
 
-def _class_profiles(score: Floats, actual: NDArray[np.bool_]) -> dict[str, ColumnStatistics]:
-    found = {name: _profile(score[i], actual[i].astype(float)) for i, name in enumerate(CLASSES)}
+def class_profiles(score: Floats, actual: NDArray[np.bool_]) -> dict[str, ColumnStatistics]:
+    """Count scores by bin and actual, as profiles do, see `one_by_one`."""
+    return {name: _profile(*one) for name, one in one_by_one(score, actual).items()}
+
+
+def one_by_one(score: Floats, actual: NDArray[np.bool_]) -> dict[str, tuple[Floats, Floats]]:
+    """Return every class's score and whether it was so, and the same of the class decided for."""
+    found = {name: (score[i], actual[i].astype(float)) for i, name in enumerate(CLASSES)}
     decided = score.argmax(axis=0)[None]
     of_decided = [np.take_along_axis(part, decided, axis=0)[0] for part in (score, actual)]
-    return found | {CONFIDENCE: _profile(of_decided[0], of_decided[1].astype(float))}
+    return found | {CONFIDENCE: (of_decided[0], of_decided[1].astype(float))}
 
 
 def multiclass(rng: np.random.Generator, shifts: Sequence[float], size: Size) -> list[Found]:
     """Estimate the windows of every shift from one baseline of three classes."""
-    score, actual = _classes(rng, size.baseline, size.rows, 0.0)
-    base = _class_profiles(score, actual)
+    score, actual, _ = draw_classes(rng, size.baseline, size.rows, 0.0)
+    base = class_profiles(score, actual)
     kept = in_half(score[0].size).reshape(score[0].shape)
-    halves = _class_profiles(np.where(kept, score, np.nan), actual)
+    halves = class_profiles(np.where(kept, score, np.nan), actual)
     decided = np.take_along_axis(actual, score.argmax(axis=0)[None], axis=0)
     brier = float(((score - actual) ** 2).sum(axis=0).mean())
     constant = {"accuracy": float(decided.mean()), "brier": brier}
     return [
         Found(
             estimated_classes(
-                _class_profiles(*_classes(rng, size.windows, size.rows, shift)),
+                class_profiles(*draw_classes(rng, size.windows, size.rows, shift)[:2]),
                 base, halves, CLASSES, 1,
             ),
             constant,
@@ -86,12 +103,35 @@ def multiclass(rng: np.random.Generator, shifts: Sequence[float], size: Size) ->
     ]  # fmt: skip
 
 
-def _errors(rng: np.random.Generator, windows: int, rows: int, shift: float) -> LossRows:
-    """Draw rows whose noise grows with an input, of a model that is a little off."""
+def draw_errors(
+    rng: np.random.Generator,
+    windows: int,
+    rows: int,
+    shift: float,
+    day: float = 0.0,
+    decimals: int | None = None,
+) -> LossRows:
+    """Draw rows whose noise grows with an input, of a model that is a little off.
+
+    Args:
+        rng: Draws.
+        windows: Windows.
+        rows: Rows of each.
+        shift: Of the two inputs.
+        day: Standard deviation of what the rows of a window share: of the inputs, and of the
+            logarithm of the noise.
+        decimals: Of the predictions; all of them if None.
+    """
     n = windows * rows
-    x = rng.normal(shift, 1, (n, 2))
-    actual = 2 * x[:, 0] + np.sin(2 * x[:, 1]) + np.exp(0.4 * x[:, 0]) * rng.normal(size=n)
+    shared = np.zeros((n, 3))
+    if day:
+        shared = np.repeat(rng.normal(0, day, (windows, 3)), rows, axis=0)
+    x = rng.normal(shift, 1, (n, 2)) + shared[:, :2]
+    noise = np.exp(0.4 * x[:, 0] + shared[:, 2]) * rng.normal(size=n)
+    actual = 2 * x[:, 0] + np.sin(2 * x[:, 1]) + noise
     predicted = 1.8 * x[:, 0] + 0.3 * x[:, 1]
+    if decimals is not None:
+        predicted = np.round(predicted, decimals)
     keys = pd.DataFrame(
         {"window_start": np.repeat(_starts(windows), rows), "dataset": f"shift {shift:g}"}
     )
@@ -100,8 +140,8 @@ def _errors(rng: np.random.Generator, windows: int, rows: int, shift: float) -> 
 
 def regression(rng: np.random.Generator, shifts: Sequence[float], size: Size) -> list[Found]:
     """Estimate the windows of every shift from one baseline of a regression."""
-    known = _errors(rng, size.baseline, size.rows, 0.0)
-    drawn = [_errors(rng, size.windows, size.rows, shift) for shift in shifts]
+    known = draw_errors(rng, size.baseline, size.rows, 0.0)
+    drawn = [draw_errors(rng, size.windows, size.rows, shift) for shift in shifts]
     mine = LossRows(
         np.concatenate([part.inputs for part in drawn]),
         np.concatenate([part.error for part in drawn]),

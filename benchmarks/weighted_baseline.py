@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +12,80 @@ from numpy.typing import NDArray
 from benchmarks.scored_worlds import SCORE_BINS, bin_of, counted, halved
 from mlmon_dagster.metrics.estimated.binary import residuals
 from mlmon_dagster.metrics.estimated.calibration import Curves, calibrate, per_cell
-from mlmon_dagster.metrics.estimated.reweighting import LabelledRows, Margin, Target, grouping
+from mlmon_dagster.metrics.estimated.reweighting import (
+    LabelledRows,
+    Margin,
+    Target,
+    block_curves,
+    grouping,
+    rake,
+)
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import Binning
 from mlmon_dagster.profiles.bins.shapes import numeric_binning, role_binning
+from mlmon_dagster.profiles.measure.estimates import MOST_ROWS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 BINS = 20  # of every input
+
+
+class WeightedRows:
+    """The labelled rows of a baseline, read as the product reads them: at most 100,000.
+
+    Args:
+        scores: Name -> (windows, rows), NaN where a window has fewer rows.
+        actuals: Name -> 1, 0 or NaN.
+        inputs: Name -> values of the same shape.
+    """
+
+    def __init__(
+        self, scores: dict[str, Floats], actuals: dict[str, Floats], inputs: dict[str, Floats]
+    ) -> None:
+        first = next(iter(scores))
+        known = np.isfinite(scores[first]) & np.isfinite(actuals[first])
+        self._binnings = {name: _binning(name, values[known]) for name, values in inputs.items()}
+        places = np.flatnonzero(known)
+        if len(places) > MOST_ROWS:
+            places = np.sort(np.random.default_rng(1).choice(places, MOST_ROWS, replace=False))
+        codes = {n: _codes(self._binnings[n], values.flat[places]) for n, values in inputs.items()}
+        groupings = {name: grouping(self._binnings[name], codes[name]) for name in codes}
+        targets = {}
+        for name, score in scores.items():
+            bins, positive = bin_of(score.flat[places]), actuals[name].flat[places] > 0
+            targets[name] = Target(bins, positive, SCORE_BINS)
+            groupings[name] = grouping(role_binning(name, "score"), bins * 3 + 1 + positive)
+        self._rows = LabelledRows(targets, places // known.shape[1], groupings)
+
+    def chosen(self, margins: list[Margin]) -> dict[str, Curves] | None:
+        """Return the curves of weighted rows where the product takes them."""
+        return self._rows.curves_like(margins)
+
+    def weighted(self, margins: list[Margin]) -> dict[str, Curves] | None:
+        """Return the curves of weighted rows wherever there are weights fit for use."""
+        weights = rake(margins, len(self._rows.windows))
+        if weights.reason:
+            return None
+        counts = self._rows.by_block(weights.values)
+        return {name: block_curves(found) for name, found in counts.items()}
+
+    def margins(
+        self, scores: dict[str, Floats], inputs: dict[str, Floats]
+    ) -> Iterator[list[Margin]]:
+        """Yield the margins of every window, (windows, rows)."""
+        first = next(iter(scores))
+        sizes = {name: binning.size for name, binning in self._binnings.items()}
+        sizes |= dict.fromkeys(scores, SCORE_BINS * 3)
+        for i, window in enumerate(scores[first]):
+            here = np.isfinite(window)
+            codes = {n: _codes(self._binnings[n], values[i][here]) for n, values in inputs.items()}
+            codes |= {name: bin_of(values[i][here]) * 3 for name, values in scores.items()}
+            yield [
+                self._rows.groupings[name].margin(
+                    np.bincount(found, minlength=sizes[name]).astype(np.float64), 0.0
+                )
+                for name, found in codes.items()
+            ]
 
 
 class Baseline:
@@ -39,23 +106,31 @@ class Baseline:
         half = halved(score, actual, threshold)
         self.calibration = calibrate(whole, half, seed=1)
         self.whole = whole
-        known = np.isfinite(score) & np.isfinite(actual)
-        bins, positive = bin_of(score[known]), actual[known] > 0
-        self._binnings = {name: _binning(name, values[known]) for name, values in inputs.items()}
-        codes = {n: _codes(self._binnings[n], values[known]) for n, values in inputs.items()}
-        groupings = {name: grouping(self._binnings[name], codes[name]) for name in codes}
-        groupings["score"] = grouping(role_binning("score", "score"), bins * 3 + 1 + positive)
-        targets = {"score": Target(bins, positive, SCORE_BINS)}
-        self._rows = LabelledRows(targets, np.nonzero(known)[0], groupings)
+        self._rows = WeightedRows({"score": score}, {"score": actual}, inputs)
 
     def chosen(self, score: Floats, actual: Floats, inputs: dict[str, Floats]) -> pd.DataFrame:
         """Residuals of windows, with the curve of weighted rows where that helps."""
+        return self._residuals(score, actual, inputs, self._rows.chosen)
+
+    def weighted(self, score: Floats, actual: Floats, inputs: dict[str, Floats]) -> pd.DataFrame:
+        """Residuals of windows, with the curve of weighted rows wherever there is one."""
+        return self._residuals(score, actual, inputs, self._rows.weighted)
+
+    def plain(self, score: Floats, actual: Floats, inputs: dict[str, Floats]) -> pd.DataFrame:
+        """Residuals of windows, with the curve of the baseline as it is."""
+        return self._residuals(score, actual, inputs, lambda margins: None)
+
+    def _residuals(
+        self,
+        score: Floats,
+        actual: Floats,
+        inputs: dict[str, Floats],
+        curves: Callable[[list[Margin]], dict[str, Curves] | None],
+    ) -> pd.DataFrame:
         counts = counted(score, actual, self.threshold)
         fit: dict[int, Curves] = {}
-        for i in range(len(score)):
-            here = np.isfinite(score[i])
-            columns = {name: values[i][here] for name, values in inputs.items()}
-            found = self._rows.curves_like(self._margins(score[i][here], columns))
+        for i, margins in enumerate(self._rows.margins({"score": score}, inputs)):
+            found = curves(margins)
             if found is not None:
                 fit[i] = found["score"]
         mask = np.isin(np.arange(len(score)), list(fit))
@@ -65,18 +140,6 @@ class Baseline:
             weighted = replace(self.calibration, curves=own, method="iw-cbpe-2")
             frames.append(residuals(counts.part(mask), weighted))
         return concat_frames(frames)
-
-    def _margins(self, score: Floats, inputs: dict[str, Floats]) -> list[Margin]:
-        codes = {name: _codes(self._binnings[name], values) for name, values in inputs.items()}
-        codes["score"] = bin_of(score) * 3
-        sizes = {name: binning.size for name, binning in self._binnings.items()}
-        sizes["score"] = SCORE_BINS * 3
-        return [
-            self._rows.groupings[name].margin(
-                np.bincount(found, minlength=sizes[name]).astype(np.float64), 0.0
-            )
-            for name, found in codes.items()
-        ]
 
 
 def _binning(name: str, values: Floats) -> Binning:

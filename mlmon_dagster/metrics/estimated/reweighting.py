@@ -223,7 +223,7 @@ class LabelledRows:
     @cached_property
     def plain(self) -> dict[str, Curves]:
         """P(positive) per bin of every score, of the rows as they are."""
-        counts = self._counts(np.ones(len(self.windows)))
+        counts = self.by_block(np.ones(len(self.windows)))
         return {name: block_curves(found) for name, found in counts.items()}
 
     def curves_like(self, margins: Sequence[Margin]) -> dict[str, Curves] | None:
@@ -243,13 +243,13 @@ class LabelledRows:
         weights = rake(margins, len(self.windows))
         if weights.reason:
             return None
-        counts = self._counts(weights.values)
+        counts = self.by_block(weights.values)
         curves = {name: block_curves(found) for name, found in counts.items()}
         gains = np.sum([_gains(counts[n], curves[n], self.plain[n]) for n in counts], axis=0)
         error = gains.std(ddof=1) / np.sqrt(len(gains))
         return curves if gains.mean() > _PREFERRED * error else None
 
-    def _counts(self, weights: Floats) -> dict[str, Floats]:
+    def by_block(self, weights: Floats) -> dict[str, Floats]:
         """Weighted rows by block of neighbouring windows, actual and score bin, (10, 2, S)."""
         blocks = self.windows * MIN_BLOCKS // self.n_windows
         found = {}
