@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlmon_dagster.spec import FAMILIES, ModelSpec
-from mlmon_dagster.spec.tasks import business_metrics
+from mlmon_dagster.spec.tasks import families_of
 
 _FAMILY_OF = {asset: family for family, asset in FAMILIES.items()}
 
@@ -115,7 +115,7 @@ ASSETS: tuple[AssetInfo, ...] = (
         "What came of the predictions: the mean outcome, and what decisions were worth at the "
         "declared costs, as far as ground truth has arrived.",
         check="Predictions are worth less than the baseline's, or than a fixed bound.",
-        is_of=lambda spec: bool(business_metrics(spec)),
+        is_of=lambda spec: "business" in families_of(spec),
     ),
     AssetInfo(
         "versions",
@@ -125,7 +125,7 @@ ASSETS: tuple[AssetInfo, ...] = (
         "as they were served beside the same predictions' computed offline; the version's age.",
         check="A challenger is worse, a canary did not get its share, features are served "
         "otherwise than computed, or the version is old.",
-        is_of=lambda spec: spec.monitors.versions.is_declared,
+        is_of=lambda spec: "versions" in families_of(spec),
     ),
     AssetInfo(
         "performance_trace",

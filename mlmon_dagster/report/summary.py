@@ -29,7 +29,6 @@ from mlmon_dagster.profiles.measure.measures import (
     performance_columns,
 )
 from mlmon_dagster.spec import (
-    FAMILIES,
     Granularity,
     ModelSpec,
     granularity_windows,
@@ -38,7 +37,7 @@ from mlmon_dagster.spec import (
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS
 from mlmon_dagster.spec.names import ALL, TABLE
-from mlmon_dagster.spec.tasks import task_of
+from mlmon_dagster.spec.tasks import families_of, task_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results, window_state
 
@@ -92,7 +91,7 @@ def standing_of(store: Store, spec: ModelSpec, now: dt.datetime) -> list[Standin
     last = monitor_results.last_windows(store.state, spec.model, end=now)
     back = monitor_results.LOOK_BACK * _LENGTH[spec.time.granularity]
     found = []
-    for family in FAMILIES:
+    for family in families_of(spec):
         if family not in last:
             found.append(Standing(family, "-", "", "nothing to judge"))
             continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MULTICLASS, RANKING, REGRESSION
-from mlmon_dagster.spec.monitors import EstimateMonitor, PerformanceMonitor
+from mlmon_dagster.spec.monitors import FAMILIES, EstimateMonitor, PerformanceMonitor
 from mlmon_dagster.spec.names import column_problem, did_you_mean, listed, score_column
 from mlmon_dagster.spec.scalars import KOfN
 
@@ -77,6 +77,19 @@ def business_metrics(spec: Declaration) -> tuple[str, ...]:
         for name, info in METRICS.items()
         if info.family == "business" and metric_problem(spec, name) is None
     )
+
+
+def families_of(spec: Declaration) -> tuple[str, ...]:
+    """Return the families of monitors that a model has, in the order in which people look at them.
+
+    Every model has most of them; ``business`` needs outcomes or costs, ``versions`` what it is to
+    look at.
+    """
+    has = {
+        "business": bool(business_metrics(spec)),
+        "versions": spec.monitors.versions.is_declared,
+    }
+    return tuple(family for family in FAMILIES if has.get(family, True))
 
 
 def default_performance(spec: Declaration) -> tuple[PerformanceMonitor, ...]:
