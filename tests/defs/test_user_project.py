@@ -73,7 +73,8 @@ def test_what_is_scaffolded_from_events_declares_their_columns(kind: str, tmp_pa
     folder = scaffold(tmp_path, kind, **{"from": files["predictions"]}, actuals=files["actuals"])
 
     spec = spec_in(tmp_path, folder)
-    assert set(spec.features) == {"age", "balance", "region", "decision"}
+    assert set(spec.features) == {"age", "balance", "region"}
+    assert spec.columns.prediction == "decision"  # cut from the score
     assert spec.columns.actual == "left"
     assert spec.source.predictions.label == "landing/churn/predictions/*.parquet"
 
