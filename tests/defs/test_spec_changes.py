@@ -108,6 +108,13 @@ CHANGES: dict[str, Any] = {
     "explain.model": "scoring:model",
     "retrain": "training:fit",
     "costs": {"fp": 1},
+    "expectations.expect": Many(
+        {
+            "expectations": [
+                {"expect": "expect_column_values_to_not_be_null", "arguments": {"column": "age"}}
+            ]
+        }
+    ),
     "fairness": {"slices": ["region"]},
     "top_share": 0.2,
     "monitors.schema.bad_rate": {"above": 0.5},

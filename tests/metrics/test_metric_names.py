@@ -69,6 +69,7 @@ ORACLES: dict[str, str] = {
     # Of windows, not of rows: counted by tests/monitors.
     **dict.fromkeys(("bad_rate", "duplicate_rate", "conflict_rate"), "monitors"),
     **dict.fromkeys(("no_data_for", "actuals_missing"), "monitors"),
+    "expectations": "tests/ingest/test_declared_expectations",
 }  # fmt: skip
 
 
