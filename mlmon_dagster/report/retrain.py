@@ -81,11 +81,20 @@ def _labelled(
     read = store.inference_records(spec).read(
         windows,
         sorted(set(datasets)),
-        ["event_time", "window_start", "actual", "actual_time", *outputs, *spec.features],
+        [
+            "prediction_id",
+            "event_time",
+            "window_start",
+            "actual",
+            "actual_time",
+            *outputs,
+            *spec.features,
+        ],
     )
     frame: pd.DataFrame = read.to_pandas()
     known = frame[frame["actual"].notna()]
-    return known.sort_values("event_time", kind="stable").reset_index(drop=True)
+    # In one order, however the store keeps them: a fit may depend on it.
+    return known.sort_values(["event_time", "prediction_id"]).reset_index(drop=True)
 
 
 def _categories(spec: ModelSpec, taught: pd.DataFrame) -> dict[str, list[str]]:
