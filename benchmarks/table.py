@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -66,6 +66,27 @@ def render(
         goal = "-" if row.goal is None else str(row.goal)
         lines.append(f"{row.name:36}{numbers:<{width * len(columns)}}  {goal}")
     return "\n".join(lines)
+
+
+def show(
+    tables: Iterable[tuple[str, Sequence[str], Iterable[Row]]], *, seed: object, width: int = 14
+) -> int:
+    """Print tables as soon as each is measured.
+
+    Args:
+        tables: Title, columns and rows of each.
+        seed: As of `render`.
+        width: As of `render`.
+
+    Returns:
+        How many goals are missed.
+    """
+    missed = 0
+    for title, columns, each in tables:
+        rows = list(each)
+        print(render(title, columns, rows, seed=seed, width=width), flush=True)
+        missed += sum(row.goal is not None and not row.goal.is_met for row in rows)
+    return missed
 
 
 def _machine() -> str:
