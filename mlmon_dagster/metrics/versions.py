@@ -80,9 +80,7 @@ def paired_area(
     y = np.asarray(actual) == 1
     if min(int(y.sum()), int((~y).sum())) < FEWEST_OF_CLASS:
         return None
-    scores = np.asarray(one, np.float64), np.asarray(other, np.float64)
-    first, second = (_influence_of_area(s, y) for s in scores)
-    difference, influence = second[0] - first[0], second[1] - first[1]
+    difference, influence = _difference_of_areas(one, other, y)
     alone = _tested(difference, _error_by_class(influence, y))
     return _compared(difference, influence, np.asarray(windows), margin, alone)
 
@@ -111,9 +109,17 @@ def delong(one: ArrayLike, other: ArrayLike, actual: ArrayLike) -> Tested:
         actual: 0 or 1; at least two of each.
     """
     y = np.asarray(actual) == 1
-    first, second = (_influence_of_area(np.asarray(s, np.float64), y) for s in (one, other))
-    difference, influence = second[0] - first[0], second[1] - first[1]
+    difference, influence = _difference_of_areas(one, other, y)
     return _tested(difference, _error_by_class(influence, y))
+
+
+def _difference_of_areas(
+    one: ArrayLike, other: ArrayLike, is_positive: np.ndarray
+) -> tuple[float, Floats]:
+    """Return the other area less the one, and what each row adds to that, (N,), of sum 0."""
+    sides = (np.asarray(scores, np.float64) for scores in (one, other))
+    first, second = (_influence_of_area(scores, is_positive) for scores in sides)
+    return second[0] - first[0], second[1] - first[1]
 
 
 def _tested(difference: float, error: float) -> Tested:
