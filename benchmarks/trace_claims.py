@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from benchmarks.clusters import Profiles, draw_days, profiles
 from benchmarks.scored_worlds import logistic
 from benchmarks.table import Goal, Row, show
+from mlmon_dagster.metrics.performance.decomposition import decompose
 from mlmon_dagster.metrics.statistics import select
 from mlmon_dagster.profiles.bins.shapes import categorical_binning, numeric_binning
 from mlmon_dagster.spec import ModelSpec, load_model
@@ -38,7 +39,6 @@ from mlmon_dagster.trace.splits import (
     measured,
     score_effects,
     score_groups,
-    slice_effects,
 )
 from mlmon_dagster.trace.tell import tell
 
@@ -248,6 +248,12 @@ def _same(counts: Floats) -> Floats:
     return counts
 
 
+def _ratio_of_slices(now: Floats, then: Floats) -> Floats:
+    """Return what each slice adds to the change of a ratio: its mix and its within together."""
+    found = decompose(now[..., 0, :], now[..., 1, :], then[..., 0, :], then[..., 1, :])
+    return found.mix + found.within
+
+
 def _of_slices(effects: Effects) -> Effects:
     """Return what each slice adds, as a trace tells it: its mix and its within together."""
 
@@ -278,7 +284,7 @@ def covered(draws: int) -> Iterator[Row]:
                 cases: tuple[tuple[str, Effects, Prepared, Sequence[str]], ...] = (
                     ("law and meaning", score_effects(starts), _scores, ("law", "meaning")),
                     ("decisions, F1", f1, _tables, PLAYERS),
-                    ("slices, accuracy", _of_slices(slice_effects), _right, parts),
+                    ("slices, accuracy", _ratio_of_slices, _right, parts),
                     ("pairs of slices, ROC AUC", _of_slices(area_effects), _same, parts),
                 )
                 for name, effects, prepared, names in cases:

@@ -111,7 +111,6 @@ class Trial:
         self._luck = self._hits(seed)
         self._parts = parts_of(self._work, past.states)
         self._profiles: list[tuple[Part, Profiles]] = []
-        self._faulty: dict[tuple[str, str], list[Row]] = {}
         self._measured: dict[str, pd.DataFrame] = {}
 
     @cached_property
@@ -130,7 +129,7 @@ class Trial:
         for begin in range(0, len(copies), most):
             some = copies[begin : begin + most]
             self._profile({labels[c]: (faults[c[0]], c[1]) for c in some})
-            self._faulty, self._measured = {}, {}
+            self._measured = {}
             for probe in probes:
                 for size in _signed(probe):
                     if (copy := (probe.fault.name, size)) in some:

@@ -100,19 +100,6 @@ class Tested:
     p_value: float
 
 
-def delong(one: ArrayLike, other: ArrayLike, actual: ArrayLike) -> Tested:
-    """Test two areas under the curve of the same independent rows.
-
-    Args:
-        one: Scores of the version in service, (N,).
-        other: Scores of the other one.
-        actual: 0 or 1; at least two of each.
-    """
-    y = np.asarray(actual) == 1
-    difference, influence = _difference_of_areas(one, other, y)
-    return _tested(difference, _error_by_class(influence, y))
-
-
 def _difference_of_areas(
     one: ArrayLike, other: ArrayLike, is_positive: np.ndarray
 ) -> tuple[float, Floats]:

@@ -124,7 +124,6 @@ _ID_NAME = re.compile(r"(prediction|inference|request|event|transaction|row)?_?(
 
 
 _OF_TRUTH = ("actual", "actual_time", "outcome")
-_OF_RANKING = ("group", "rank")
 # Of a probability's name, what stands before or after the class.
 _CLASS_NAMES = (
     re.compile(r"(?P<common>(\w*_)?(prob|proba|probability|score|p)[_.](for_|of_|class_)?)"

@@ -3,10 +3,9 @@
 Three questions, three ways to take the change of a metric apart, all from counts and none from
 rows. Each adds up to the change, and swapping the sides swaps every sign.
 
-- *Which slices?* `slice_effects` for ratios of sums (Kitagawa, 1955: mix and within) and
-  `area_effects` for ROC AUC, which is a ratio of sums over pairs of slices: that of the positive
-  and that of the negative of a pair. So it also says whether ranking got worse inside of slices or
-  between them.
+- *Which slices?* `area_effects` for ROC AUC, which is a ratio of sums over pairs of slices: that of
+  the positive and that of the negative of a pair. So it also says whether ranking got worse inside
+  of slices or between them. (Ratios over slices: `metrics.performance.decomposition`.)
 - *What became of the decisions?* `decision_effects`: whatever is computed from a confusion table
   has three players, the share of positives, recall and the share of false alarms; Shapley's values
   (1953) share the change out among them.
@@ -31,7 +30,6 @@ from numpy.typing import ArrayLike
 from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.clusters import change
 from mlmon_dagster.metrics.intervals import rate
-from mlmon_dagster.metrics.performance.decomposition import decompose
 from mlmon_dagster.monitors.evidence import benjamini_hochberg
 
 # Counts of both sides, each with any leading axes that go together -> effects on the last axis.
@@ -106,20 +104,6 @@ def _jackknife(without: Floats, whole: Floats) -> Floats:
     n = len(without)
     found: Floats = np.sqrt((n - 1) / n * ((without - whole) ** 2).sum(axis=0))
     return found
-
-
-def slice_effects(now: Floats, then: Floats) -> Floats:
-    """Split the change of a ratio of sums over S slices.
-
-    Args:
-        now: Numerators and denominators, (..., 2, S).
-        then: Of the other side.
-
-    Returns:
-        Mix of each slice, then within of each slice, (..., 2 S).
-    """
-    found = decompose(now[..., 0, :], now[..., 1, :], then[..., 0, :], then[..., 1, :])
-    return np.concatenate(np.broadcast_arrays(found.mix, found.within), axis=-1)
 
 
 def area_effects(now: Floats, then: Floats) -> Floats:

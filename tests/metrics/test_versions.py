@@ -12,7 +12,6 @@ from mlmon_dagster.metrics.versions import (
     SHARE_IS_WRONG,
     always,
     areas_of_two,
-    delong,
     got_its_share,
     means_of_two,
     mismatch,
@@ -192,14 +191,11 @@ def test_areas_of_independent_rows_are_tested_as_mlstatkit_tests_them(seed, deci
     y, one, other = scored(np.random.default_rng(seed), 400, better=0.2 * (seed % 3))
     one, other = np.round(one, decimals), np.round(other, decimals)
     theirs = Delong_test(y, one, other, return_ci=False, return_auc=True)
-    found = delong(one, other, y)
-    rows = paired_area(one, other, y, np.zeros(400))
+    found = paired_area(one, other, y, np.zeros(400))
 
-    assert abs(found.difference / found.error) == pytest.approx(abs(theirs[0]), abs=1e-12)
+    assert found is not None
     assert found.p_value == pytest.approx(theirs[1], abs=1e-12)
     assert found.difference == pytest.approx(theirs[3] - theirs[2], abs=1e-12)
-    assert rows is not None
-    assert rows.p_value == found.p_value
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.6])

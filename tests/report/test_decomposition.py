@@ -39,6 +39,16 @@ def test_mix_and_within_add_up_to_the_change_exactly(parts) -> None:
 
 
 @given(slices)
+def test_several_tables_are_split_at_once_as_one_by_one(parts) -> None:
+    one, other = sides(parts), sides([(then, now) for now, then in parts])
+    together = decompose(*(np.stack(pair) for pair in zip(one, other, strict=True)))
+
+    for i, alone in enumerate([decompose(*one), decompose(*other)]):
+        for found, single in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(np.broadcast_arrays(found[i], single)[0], single)
+
+
+@given(slices)
 def test_exchanging_window_and_baseline_changes_the_sign_alone(parts) -> None:
     k, m, k0, m0 = sides(parts)
     there, back = decompose(k, m, k0, m0), decompose(k0, m0, k, m)

@@ -20,7 +20,6 @@ from mlmon_dagster.trace.splits import (
     measured,
     score_effects,
     score_groups,
-    slice_effects,
     told_apart,
     value_of,
     window_effects,
@@ -80,20 +79,6 @@ def test_areas_of_pairs_of_slices_add_up_and_change_sign_with_the_sides(size, se
     for one, other, effects in zip(now[known][:2], then[known][:2], found[known], strict=False):
         assert effects.sum() == pytest.approx(area(one.sum(1)) - area(other.sum(1)), abs=EXACT)
         assert area_effects(one, other) == pytest.approx(effects, abs=EXACT)
-
-
-@thousand
-@given(seed=seeds)
-def test_ratios_of_slices_add_up_with_leading_axes_as_without(seed):
-    # Numerators may be larger than denominators, as sums of losses are; not without any row.
-    now, then = (np.where(side[:, 1:] > 0, side, 0.0) for side in tables(seed, 2, 6))
-    found = slice_effects(now, then)
-    known = (now[:, 1].sum(axis=1) > 0) & (then[:, 1].sum(axis=1) > 0)
-    one, other = (side[known].sum(axis=2) for side in (now, then))
-    change = one[:, 0] / one[:, 1] - other[:, 0] / other[:, 1]
-    assert found[known].sum(axis=1) == pytest.approx(change, rel=EXACT, abs=EXACT)
-    assert slice_effects(then, now) == pytest.approx(-found, rel=EXACT, abs=EXACT, nan_ok=True)
-    assert slice_effects(now[0], then[0]) == pytest.approx(found[0], abs=EXACT, nan_ok=True)
 
 
 def rows_of(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -234,10 +219,10 @@ def test_a_window_adds_what_the_metric_loses_without_it():
 
 def test_the_jackknife_is_the_one_of_the_windows_and_few_windows_say_nothing():
     rng = np.random.default_rng(6)
-    now, then = rng.poisson(9, (9, 2, 4)) + 2.0, rng.poisson(9, (12, 2, 4)) + 2.0
-    found = measured(slice_effects, now, then, [f"part {i}" for i in range(8)])
-    left = [slice_effects(np.delete(now, w, 0).sum(0), then.sum(0)).sum() for w in range(9)]
-    right = [slice_effects(now.sum(0), np.delete(then, w, 0).sum(0)).sum() for w in range(12)]
+    now, then = (rng.poisson(9, (windows, 2, 4, 5)) + 2.0 for windows in (9, 12))
+    found = measured(area_effects, now, then, [f"part {i}" for i in range(12)])
+    left = [area_effects(np.delete(now, w, 0).sum(0), then.sum(0)).sum() for w in range(9)]
+    right = [area_effects(now.sum(0), np.delete(then, w, 0).sum(0)).sum() for w in range(12)]
     variances = [
         (len(values) - 1) / len(values) * ((np.array(values) - found.change) ** 2).sum()
         for values in (left, right)
@@ -245,7 +230,7 @@ def test_the_jackknife_is_the_one_of_the_windows_and_few_windows_say_nothing():
     # Student's t of the side of fewer windows; see `clusters.change`.
     wanted = stats.t.ppf(0.975, 8) * math.sqrt(sum(variances))
     assert found.margin == pytest.approx(wanted, rel=1e-9)
-    few = measured(slice_effects, now[:7], then, [f"part {i}" for i in range(8)])
+    few = measured(area_effects, now[:7], then, [f"part {i}" for i in range(12)])
     assert np.isnan(few.margins).all()
     assert np.isnan(few.p_adjusted).all()
     assert np.isfinite(few.effects).all()

@@ -75,8 +75,6 @@ class DeliveryReport:
     """What one call of ``deliver`` did."""
 
     n_sent: int = 0
-    n_retry: int = 0
-    n_unclear: int = 0
     n_dead: int = 0
     n_waiting: int = 0
     errors: list[str] = field(default_factory=list)
@@ -244,7 +242,6 @@ class Worker:
         outbox.settle(
             self.store.state, claim, "queued", error=outcome.error, next_at=self._after(wait)
         )
-        self.report.n_retry += 1
         self._note(outcome.error)
 
     def _unclear(self, claim: Claim, outcome: Unclear) -> None:
@@ -258,7 +255,6 @@ class Worker:
         settled = outbox.settle(
             self.store.state, claim, status, error=outcome.error, next_at=self._after(wait)
         )
-        self.report.n_unclear += 1
         self._note(outcome.error)
         if not settled and not claim.is_lookup and claim.row["kind"] != "head":
             self._look_late(claim)
