@@ -385,6 +385,9 @@ def _cells(
         return list(values.cast(pa.string()).to_pylist())
     if column.kind == "label":
         values = values.cast(pa.int64())
+        if column.words:  # as ingest will read them again
+            word = {n: next(word for word, m in column.words if m == n) for n in (0, 1)}
+            return [word.get(value) for value in values.to_pylist()]
     cells = list(values.to_pylist())
     for kind, mask in masks.items():
         for position in np.flatnonzero(mask[np.asarray(kept)]):

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from mlmon_dagster.collect.problem import Problem
 from mlmon_dagster.errors import SchemaError
-from mlmon_dagster.ingest.declared_columns import EXPECTED, Column, columns_of
+from mlmon_dagster.ingest.declared_columns import Column, columns_of
 from mlmon_dagster.ingest.faults import (
     FILE_REASONS,
     ROW_REASONS,
@@ -176,7 +176,7 @@ def unjudged(rules: Iterable[Rule]) -> set[str]:
 
 
 def _missing(column: Column, present: Iterable[str]) -> dict[str, Any]:
-    expected = EXPECTED[column.kind]
+    expected = column.expected
     hint = did_you_mean(column.source, list(present)).strip()
     return {
         "column": column.source,

@@ -10,7 +10,7 @@ from mlmon_dagster.collect.body import ARROW, LINES
 from mlmon_dagster.collect.collector import Limits
 from mlmon_dagster.collect.judging import Judge
 from mlmon_dagster.collect.problem import MEDIA_TYPE, PROBLEMS
-from mlmon_dagster.ingest.declared_columns import EXPECTED, Column, Kind
+from mlmon_dagster.ingest.declared_columns import Column, Kind
 
 _TYPES: Final[dict[Kind, dict[str, object]]] = {
     "id": {"type": ["string", "integer"]},
@@ -188,9 +188,9 @@ def _row_schema(columns: Sequence[Column]) -> dict[str, object]:
 
 
 def _cell_schema(column: Column) -> dict[str, object]:
-    kind = dict(_TYPES[column.kind])
+    kind = dict(_TYPES["text" if column.words else column.kind])
     role = "" if column.is_feature else f"{column.name}: "
-    schema = {"description": f"{role}{EXPECTED[column.kind]}"}
+    schema = {"description": f"{role}{column.expected}"}
     if column.nullable:
         return schema | {"anyOf": [kind, {"type": "null"}]}
     return schema | kind

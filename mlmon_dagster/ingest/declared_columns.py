@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from mlmon_dagster.spec import Feature, FeatureType, ModelSpec, Source
+from mlmon_dagster.spec import Feature, FeatureType, FileSource, ModelSpec, Source
 from mlmon_dagster.spec.declaration import logged_attributions
 from mlmon_dagster.spec.monitors import shap_columns
 from mlmon_dagster.spec.sources import Stream
@@ -35,6 +35,24 @@ _OPTIONAL: Final = {"latency_ms", "status", "trace_id", "outcome", "base_value",
 
 
 @dataclass(frozen=True)
+class Notation:
+    """How texts of a stream's files write numbers and times.
+
+    Attributes:
+        decimal: The sign before the fraction.
+        thousands: The sign between thousands; "" for none.
+        times: Formats of times, tried in this order; () for ISO 8601.
+    """
+
+    decimal: str = "."
+    thousands: str = ""
+    times: tuple[str, ...] = ()
+
+
+_USUAL: Final = Notation()
+
+
+@dataclass(frozen=True)
 class Column:
     """One declared column of a stream.
 
@@ -46,6 +64,8 @@ class Column:
         nullable: A row may leave it empty.
         is_feature: It is a model input, not a role.
         aliases: Its earlier names, in landing files and in the store, oldest first.
+        words: Of a label, what is written for it, folded, and what that means; () for 0 and 1.
+        notation: How its texts write numbers and times.
     """
 
     name: str
@@ -55,11 +75,38 @@ class Column:
     nullable: bool = True
     is_feature: bool = False
     aliases: tuple[str, ...] = ()
+    words: tuple[tuple[str, float], ...] = ()
+    notation: Notation = _USUAL
+
+    @property
+    def expected(self) -> str:
+        """What a cell must be, for messages."""
+        if self.words:
+            return f"one of {', '.join(word for word, _ in self.words)}"
+        if self.kind == "time" and self.notation.times:
+            formats = ", ".join(self.notation.times)
+            return f"a time written as {formats}, or ISO 8601 with an offset"
+        return EXPECTED[self.kind]
 
 
 def columns_of(spec: ModelSpec, stream: Stream) -> tuple[Column, ...]:
     """Return the declared columns of a stream, roles first."""
-    return _prediction_columns(spec) if stream == "predictions" else _actual_columns(spec)
+    is_predicted = stream == "predictions"
+    found = _prediction_columns(spec) if is_predicted else _actual_columns(spec)
+    notation = _notation(spec.source.predictions if is_predicted else spec.source.actuals)
+    if notation == _USUAL and spec.labels is None:
+        return found
+    words = spec.labels.meaning() if spec.labels is not None else ()
+    return tuple(
+        replace(column, notation=notation, words=words if column.kind == "label" else ())
+        for column in found
+    )
+
+
+def _notation(source: Source | None) -> Notation:
+    if not isinstance(source, FileSource):
+        return _USUAL
+    return Notation(source.decimal, source.thousands, source.time_format)
 
 
 def reading_of(spec: ModelSpec, stream: Stream) -> str:

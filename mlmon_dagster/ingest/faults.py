@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlmon_dagster.ingest.declared_columns import EXPECTED, Column
+from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.spec.sources import FileFormat
 
 _FORMATS: Final = " or ".join(", ".join(get_args(FileFormat)[1:]).rsplit(", ", 1))
@@ -47,7 +47,7 @@ ROW_REASONS: Final = {
     "ambiguous_time": "Write times with an offset",
     "future_time": "Check the producer's clock, or raise skew_tolerance under 'time'",
     "before_start": "Check the producer's clock, or set 'start' under 'time' to an earlier day",
-    "bad_actual": "Write the actual as 0 or 1",
+    "bad_actual": "Write the actual as 0 or 1, or say under 'labels' what its words mean",
     "bad_dataset": "Write a known dataset",
     "expectation": "Correct the row at the producer, or the expectation under 'expectations'",
     "unpaired": "Write a request and its response into the same file",
@@ -87,7 +87,7 @@ class Fault:
         rows: Rows, reason: str, column: Column, expected: str | None = None
     ) -> tuple[Fault, ...]:
         """Return the fault of the given rows; nothing if there are none."""
-        wanted = expected or EXPECTED[column.kind]
+        wanted = expected or column.expected
         return (Fault(rows, reason, column.name, column.source, wanted),) if rows.size else ()
 
     def message(self, place: str) -> str:

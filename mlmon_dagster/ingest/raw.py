@@ -218,8 +218,12 @@ def _plain(name: str) -> str:
 
 def _separator_hint(present: Sequence[str]) -> str:
     header = present[0] if len(present) == 1 else ""
-    sign = next((s for s in (";", "\t", "|") if s in header), None)
-    return f" The header looks separated by {shown(sign)}; expected commas." if sign else ""
+    signs = {";": "semicolon", "\t": "tab", "|": "pipe"}
+    sign = next((sign for sign in signs if sign in header), None)
+    if sign is None:
+        return ""
+    way = f"'delimiter: {signs[sign]}' under the source"
+    return f" The header looks separated by {shown(sign)}; expected commas, or {way}."
 
 
 @dataclass(frozen=True)

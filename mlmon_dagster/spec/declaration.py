@@ -134,6 +134,50 @@ class Costs(Declared):
     tn: float = 0.0
 
 
+def _word(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    return value
+
+
+def _words(value: object) -> object:
+    is_one = isinstance(value, str | int | float)
+    return (value,) if is_one else as_tuple(value)
+
+
+Words = Annotated[
+    tuple[Annotated[str, BeforeValidator(_word, json_schema_input_type=str | float)], ...],
+    BeforeValidator(_words, json_schema_input_type=str | float | tuple[str | float, ...]),
+    Field(min_length=1),
+]
+
+
+def _folded(word: str) -> str:
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", word.strip().lower())
+
+
+class Labels(Declared):
+    """How decisions and ground truth of a binary model are written; capitals do not matter."""
+
+    positive: Words
+    negative: Words
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        folded = [word for word, _ in self.meaning()]
+        if "" in folded:
+            raise ValueError("an empty cell is no label; it says that nothing is known")
+        twice = sorted({word for word in folded if folded.count(word) > 1})
+        if twice:
+            raise ValueError(f"{shown(twice[0])} stands there twice, capitals left aside")
+        return self
+
+    def meaning(self) -> tuple[tuple[str, float], ...]:
+        """Return each word, folded, with what it means: 1.0 or 0.0."""
+        said = ((self.positive, 1.0), (self.negative, 0.0))
+        return tuple((_folded(word), n) for words, n in said for word in words)
+
+
 def _one_or_more(value: object) -> object:
     return (value,) if isinstance(value, str) else as_tuple(value)
 
@@ -285,6 +329,7 @@ class Declaration(Declared):
     features: dict[str, Feature]
     baseline: DeclaredBaseline = BaselineSpec()
     slices: Annotated[tuple[SliceKey, ...], BeforeValidator(as_tuple)] = ()
+    labels: Labels | None = None
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(as_tuple)] = None
     costs: Costs | None = None
     fairness: Fairness | None = None

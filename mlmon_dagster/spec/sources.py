@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Collection, Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -15,6 +15,7 @@ from mlmon_dagster.spec.scalars import (
     Declared,
     Duration,
     Names,
+    as_tuple,
     format_duration,
     parse_duration,
     shown,
@@ -26,7 +27,11 @@ PER_SECOND: dict[EpochUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**
 Stream = Literal["predictions", "actuals"]
 STREAMS: tuple[Stream, ...] = ("predictions", "actuals")
 CursorKind = Literal["xmin", "id", "time"]
-SIGNS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
+SIGNS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " ", "point": "."}
+_THOUSANDS = ("", ".", ",", " ", "'", "_", "\u00a0", "\u202f")
+ISO8601: Final = "ISO8601"
+_DIRECTIVE = re.compile(r"%(.)")
+_DIRECTIVES = frozenset("YymdjbBHIMSfpz%")
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}(\.[A-Za-z_][A-Za-z0-9_$]{0,62}){0,2}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
@@ -36,6 +41,13 @@ def _sign(value: object) -> object:
 
 
 Sign = Annotated[str, BeforeValidator(_sign)]
+TimeFormats = Annotated[
+    tuple[str, ...],
+    BeforeValidator(
+        lambda value: (value,) if isinstance(value, str) else as_tuple(value),
+        json_schema_input_type=str | tuple[str, ...],
+    ),
+]
 
 
 class FileSource(Declared):
@@ -51,6 +63,9 @@ class FileSource(Declared):
     outputs: Names = ()
     null_tokens: Names = ()
     epoch: EpochUnit | None = None
+    time_format: TimeFormats = ()
+    decimal: Sign = "."
+    thousands: Sign = ""
     columns: dict[str, str] | None = None
     settle: Duration = dt.timedelta(seconds=60)
     max_bad_rate: float = Field(default=0.01, ge=0, le=1)
@@ -68,6 +83,16 @@ class FileSource(Declared):
                 )
         if self.delimiter == self.quote:
             raise ValueError(f"delimiter and quote are both {shown(self.quote)}; they must differ")
+        if self.decimal not in (".", ","):
+            raise ValueError(f"decimal is point or comma; found {shown(self.decimal)}")
+        if self.thousands not in _THOUSANDS or self.thousands == self.decimal:
+            raise ValueError(
+                "thousands is point, comma, space, ' or _, and another sign than decimal; found "
+                f"{shown(self.thousands)}"
+            )
+        for written in self.time_format:
+            if problem := _format_problem(written):
+                raise ValueError(f"time_format {shown(written)} {problem}")
         csv_only = {"delimiter", "quote", "header"} & self.model_fields_set
         if csv_only and self.format not in ("auto", "csv"):
             raise ValueError(f"{', '.join(sorted(csv_only))} is for csv, not for {self.format}")
@@ -82,6 +107,21 @@ class FileSource(Declared):
     def label(self) -> str:
         """What people call the source."""
         return self.path
+
+
+def _format_problem(written: str) -> str | None:
+    """Say why a text is no format of times; None if it is one."""
+    if written == ISO8601:
+        return None
+    used = _DIRECTIVE.findall(written)
+    unknown = [f"%{letter}" for letter in used if letter not in _DIRECTIVES]
+    if unknown or len(used) != written.count("%") - used.count("%"):
+        known = " ".join(f"%{letter}" for letter in sorted(_DIRECTIVES - {"%"}))
+        return f"has {', '.join(unknown) or 'a lone %'}; known are {known}"
+    has = {*used}
+    if not has & {"Y", "y"} or not ("j" in has or ("d" in has and has & {"m", "b", "B"})):
+        return f"names no day of a year; write one such as '%d.%m.%Y %H:%M', or {ISO8601}"
+    return None
 
 
 class Cursor(Declared):

@@ -22,6 +22,7 @@ _ONLY_FOR: dict[tuple[str, ...], tuple[str, ...]] = {
     ("columns", "scores"): (MULTICLASS,),
     ("columns", "group"): (RANKING,),
     ("columns", "rank"): (RANKING,),
+    ("labels",): (BINARY,),
     ("classes",): (MULTICLASS,),
     ("costs",): (BINARY,),
     ("fairness",): (BINARY,),

@@ -107,6 +107,7 @@ CHANGES: dict[str, Any] = {
     "slices": [],
     "explain.model": "scoring:model",
     "retrain": "training:fit",
+    "labels": {"positive": "gone", "negative": "here"},
     "costs": {"fp": 1},
     "expectations.expect": Many(
         {

@@ -59,7 +59,7 @@ def rows_of(store: Store, spec: ModelSpec) -> list[dict[str, Any]]:
 
 
 def test_the_page_has_an_example_of_every_text_format() -> None:
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 5
 
 
 @pytest.mark.parametrize("title", EXAMPLES)

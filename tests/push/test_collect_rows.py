@@ -192,6 +192,29 @@ def test_events_may_be_identified_by_columns_that_are_no_features(
     assert len(set(ids)) == 3
 
 
+@pytest.mark.parametrize("form", ["json", "arrow"])
+def test_decisions_that_are_words_arrive_as_declared(
+    store: Store, tmp_path: Path, form: str
+) -> None:
+    columns = {"prediction_id": "id", "event_time": "at", "prediction": "decision",
+               "actual": "bad", "actual_time": "known"}  # fmt: skip
+    spec = push_spec(columns=columns, labels={"positive": ["Ja", 1], "negative": "nein"})
+    sent = [{**row(i), "decision": said} for i, said in enumerate(["ja", "Nein", None, "oft"])]
+    with running(store, tmp_path, spec=spec) as collector:
+        if form == "json":
+            answer = collector.post(sent, f"{PREDICTIONS}?accept=partial")
+        else:
+            path = f"{PREDICTIONS}?accept=partial"
+            answer = collector.post(arrow(sent), path, content_type=ARROW)
+        report = ingest_new(store, spec, tmp_path, now=NOW)
+
+    assert [(e["row"], e["expected"]) for e in answer.json["errors"]][-1] == (
+        3, "one of ja, 1, nein"
+    )  # fmt: skip
+    assert [(f.status, f.n_new, f.n_bad) for f in report.files] == [("done", 2, 0)]
+    assert store.event_log(spec).rows("predictions")["prediction"].to_pylist() == [1, 0]
+
+
 def test_times_ahead_of_the_clock_are_judged_by_the_clock_that_is_given() -> None:
     judge = Judge(SPEC, "predictions")
     text = json.dumps(row(0, decision=1, dataset=None, at="2024-03-01T13:00:00Z"))

@@ -5,6 +5,7 @@ Cells that cannot be read as their declared type become null, and a fault that s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlmon_dagster.ingest.declared_columns import EXPECTED, Column, Kind, columns_of
+from mlmon_dagster.ingest.declared_columns import Column, Kind, Notation, columns_of
 from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, shown
 from mlmon_dagster.ingest.formats.read_csv import read_csv
 from mlmon_dagster.ingest.formats.read_jsonl import read_jsonl
@@ -41,7 +42,7 @@ from mlmon_dagster.ingest.raw import (
 )
 from mlmon_dagster.ingest.row_hash import columns_to_read, with_derived_id
 from mlmon_dagster.spec import EpochUnit, FileSource, ModelSpec, Source, TimeSpec
-from mlmon_dagster.spec.sources import PER_SECOND, STREAMS
+from mlmon_dagster.spec.sources import ISO8601, PER_SECOND, STREAMS
 
 _BY_ENDING: Final = {
     ".parquet": "parquet",
@@ -227,8 +228,17 @@ ARROW_TYPES: Final[dict[Kind, pa.DataType]] = {
 MAX_TEXT = 1 << 20
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
-_LOGICAL: Final = {"true": 1.0, "false": 0.0}
+_LOGICAL: Final = {"true": "1", "false": "0"}
+_WHOLE_FRACTION = r"^(-?\d+)\.0+$"  # beside a null pandas writes 1 as 1.0
 _EXACT_INTEGERS = 2.0**53
+# What cells look like that a declaration would make readable, and that declaration.
+_OTHER_NUMBER = r"^[+-]?(\d+|\d{1,3}([.' ]\d{3})+),\d+$"
+_OTHER_TIME = r"^\d{1,4}[./-]\d{1,2}[./-]\d{1,4}([T ,].*)?$"
+_SAY_DECIMAL: Final = "; of decimal commas the source says 'decimal: comma'"
+_SAY_FORMAT: Final = (
+    "; of times written otherwise the source says so, such as time_format: '%d.%m.%Y %H:%M'"
+)
+_SAY_LABELS: Final = "; of other words the spec says 'labels: {positive: ..., negative: ...}'"
 UTC_MICROSECONDS: Final = pa.timestamp("us", "UTC")
 _NAIVE_MICROSECONDS: Final = pa.timestamp("us")
 _OFFSET = r"(?:[Zz]|[+-]\d{2}(?::?\d{2})?)"
@@ -316,10 +326,12 @@ def _to_number(values: pa.Array, column: Column) -> Cast | None:
 
 
 def _to_label(values: pa.Array, column: Column) -> Cast | None:
+    if column.words:
+        return _from_words(values, column)
     if _is_text(values.type):
         folded = pc.utf8_lower(values)
         for word, number in _LOGICAL.items():
-            values = pc.if_else(pc.fill_null(pc.equal(folded, word), False), str(number), values)
+            values = pc.if_else(pc.fill_null(pc.equal(folded, word), False), number, values)
     cast = _to_number(values, column)
     if cast is None or not cast.not_finite:
         return cast
@@ -328,6 +340,22 @@ def _to_label(values: pa.Array, column: Column) -> Cast | None:
     for kind, mask in cast.not_finite.items():
         wrong |= mask if kind != "nan" else False
     return Cast(cast.values, cast.faults + Fault.where(wrong, "wrong_type", column))
+
+
+def _from_words(values: pa.Array, column: Column) -> Cast | None:
+    read = _to_text(values, column)
+    if read is None:
+        return None
+    folded = pc.utf8_lower(pc.utf8_trim_whitespace(read.values))
+    folded = pc.if_else(pc.equal(folded, ""), None, folded)
+    folded = pc.replace_substring_regex(folded, _WHOLE_FRACTION, r"\1")
+    words, meanings = zip(*column.words, strict=True)
+    place = pc.index_in(folded, pa.array(words, pa.string()))
+    unknown = mask_of(pc.and_(folded.is_valid(), place.is_null()))
+    return Cast(
+        pa.array(meanings, pa.float64()).take(place),
+        read.faults + Fault.where(unknown, "wrong_type", column),
+    )
 
 
 def _to_boolean(values: pa.Array, column: Column) -> Cast | None:
@@ -384,12 +412,38 @@ def _numbers(values: pa.Array, column: Column) -> tuple[pa.Array, tuple[Fault, .
         return None
     trimmed = pc.utf8_trim_whitespace(values)
     trimmed = pc.if_else(pc.fill_null(pc.equal(trimmed, ""), True), None, trimmed)
+    trimmed = _with_points(trimmed, column.notation)
     legal = pc.match_substring_regex(trimmed, _NUMBER)
     if not (all_legal := pc.all(legal).as_py() is not False):
         legal = pc.or_(legal, pc.match_substring_regex(trimmed, _NOT_FINITE))
     wrong = np.zeros(len(values), dtype=bool) if all_legal else ~mask_of(legal.fill_null(True))
     kept = trimmed if all_legal else pc.if_else(pa.array(wrong), None, trimmed)
-    return kept.cast(pa.float64()), Fault.where(wrong, "wrong_type", column)
+    expected = column.expected + _hint(trimmed, wrong, column) if wrong.any() else None
+    return kept.cast(pa.float64()), Fault.where(wrong, "wrong_type", column, expected)
+
+
+def _with_points(text: pa.Array, notation: Notation) -> pa.Array:
+    """Write numbers with a decimal point and nothing between thousands."""
+    decimal, thousands = notation.decimal, notation.thousands
+    if thousands:
+        sign, point = re.escape(thousands), re.escape(decimal)
+        grouped = pc.match_substring_regex(text, rf"^[+-]?\d{{1,3}}({sign}\d{{3}})+({point}\d*)?$")
+        text = pc.if_else(grouped, pc.replace_substring(text, thousands, ""), text)
+    if decimal != ".":
+        # A point that is no sign of thousands stands in no number.
+        text = pc.replace_substring(pc.replace_substring(text, ".", "?"), decimal, ".")
+    return text
+
+
+def _hint(text: pa.Array, wrong: Mask, column: Column) -> str:
+    """Name the key that would make cells at fault readable; "" for none."""
+    found = text.filter(pa.array(wrong))
+    if (
+        column.notation.decimal == "."
+        and pc.any(pc.match_substring_regex(found, _OTHER_NUMBER)).as_py()
+    ):
+        return _SAY_DECIMAL
+    return _SAY_LABELS if column.kind == "label" else ""
 
 
 def _unsigned_zero(numbers: pa.Array, floats: NDArray[np.float64]) -> pa.Array:
@@ -443,7 +497,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _wrong_type(place: str, column: Column, found: object) -> Exception:
-    message = f"column {shown(column.source)} is {found}; expected {EXPECTED[column.kind]}."
+    message = f"column {shown(column.source)} is {found}; expected {column.expected}."
     return refused(place, "wrong_column_type", message)
 
 
@@ -473,8 +527,9 @@ def to_time(
 def _from_text(
     values: pa.Array, column: Column, time: TimeSpec
 ) -> tuple[pa.Array, tuple[Fault, ...]]:
-    text = pc.utf8_upper(pc.utf8_trim_whitespace(values))
+    text = pc.utf8_trim_whitespace(values)
     text = pc.if_else(pc.fill_null(pc.equal(text, ""), True), None, text)
+    text = pc.utf8_upper(_in_formats(text, column.notation.times))
     present = mask_of(text.is_valid())
     is_aware = mask_of(pc.match_substring_regex(text, _AWARE_TEXT).fill_null(False))
     aware = _parsed(text, is_aware, UTC_MICROSECONDS)
@@ -484,8 +539,39 @@ def _from_text(
     plain = _parsed(text, is_naive, _NAIVE_MICROSECONDS)
     local, faults = _localized(plain, column, time)
     read = mask_of(aware.is_valid()) | mask_of(plain.is_valid())
-    wrong = Fault.where(present & ~read, "wrong_type", column)
-    return pc.coalesce(aware, local), wrong + faults
+    unread = present & ~read
+    is_dated = unread.any() and not column.notation.times and pc.any(
+        pc.match_substring_regex(text.filter(pa.array(unread)), _OTHER_TIME)
+    ).as_py()  # fmt: skip
+    expected = column.expected + _SAY_FORMAT if is_dated else None
+    return pc.coalesce(aware, local), Fault.where(unread, "wrong_type", column, expected) + faults
+
+
+def _in_formats(text: pa.Array, formats: Sequence[str]) -> pa.Array:
+    """Write texts of declared formats as ISO 8601, and spoil what is neither one nor has an offset.
+
+    So that no text of another format is read as if it were ISO 8601: 2026-02-03 may be in March.
+    """
+    if not formats:
+        return text
+    upper = pc.utf8_upper(text)
+    is_aware = pc.match_substring_regex(upper, _AWARE_TEXT)
+    is_iso = pc.or_(is_aware, pc.match_substring_regex(upper, _NAIVE_TEXT))
+    found = pa.nulls(len(text), pa.string())
+    for written in formats:
+        more = pc.if_else(is_iso, text, None) if written == ISO8601 else _as_iso(text, written)
+        found = pc.coalesce(found, more)
+    return pc.coalesce(found, pc.if_else(is_aware, text, pc.if_else(text.is_valid(), "?", None)))
+
+
+def _as_iso(text: pa.Array, written: str) -> pa.Array:
+    """Return the texts of a format as ISO 8601, null for others."""
+    series = pd.Series(text.to_numpy(zero_copy_only=False), dtype=object)
+    has_offset = "%z" in written
+    times = pd.to_datetime(series, format=written, errors="coerce", utc=has_offset)
+    moments = pa.array(times.dt.tz_localize(None).astype("datetime64[us]"), _NAIVE_MICROSECONDS)
+    iso = pc.strftime(moments, format="%Y-%m-%dT%H:%M:%S")
+    return pc.binary_join_element_wise(iso, "Z", "") if has_offset else iso
 
 
 def _parsed(text: pa.Array, chosen: Mask, kind: pa.DataType) -> pa.Array:

@@ -431,9 +431,11 @@ def _check_bad_rate(draft: Draft, letters: Sequence[Letter], source: Source) -> 
 
 
 def _by_reason(faults: Iterable[Fault]) -> str:
-    counts = sorted(((f.rows.size, f.reason, f.source) for f in faults), reverse=True)
-    listed = [f"{n:,} {reason} in {names([source])}" for n, reason, source in counts[:3]]
-    return ", ".join(listed) + (", ..." if len(counts) > len(listed) else "")
+    counts = sorted(((f.rows.size, f.reason, f.source, f.expected) for f in faults), reverse=True)
+    listed = [f"{n:,} {reason} in {names([source])}" for n, reason, source, _ in counts[:3]]
+    more = ", ..." if len(counts) > len(listed) else ""
+    of_type = [said for _, reason, _, said in counts[:1] if reason == "wrong_type"]
+    return ", ".join(listed) + more + "".join(f": not {said}" for said in of_type)
 
 
 def _dead_letters(draft: Draft, bad: Mask, windows: Mapping[int, Window]) -> tuple[Letter, ...]:

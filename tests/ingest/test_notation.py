@@ -1,0 +1,209 @@
+"""Labels as words, dates and decimals as other countries write them: declared, not guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.store import Store
+from tests.ingest.landing import ACTUALS, PREDICTIONS, credit_spec, events, ingest, land, truths
+
+N = 12
+
+
+def rows_of(store: Store, spec: ModelSpec, stream: str) -> dict[str, dict[str, Any]]:
+    return {row["prediction_id"]: row for row in store.event_log(spec).rows(stream).to_pylist()}
+
+
+def said_as(frame: pd.DataFrame, column: str, words: tuple[object, object]) -> pd.DataFrame:
+    """Write the labels of a column as (what 0 is called, what 1 is called)."""
+    return frame.assign(**{column: [words[value] for value in frame[column]]})
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("no", "yes"),
+    [("nein", "ja"), ("stayed", "churned"), ("N", "Y"), (2, 1), (1.0, 2.0), ("ok", "Betrug ß"),
+     (True, False), ("0", "1")],
+)  # fmt: skip
+def test_declared_words_are_read_alike_in_every_format_and_stream(
+    store: Store, project: Path, ending: str, no: object, yes: object
+) -> None:
+    word = {True: "true", False: "false"} if isinstance(no, bool) else {}
+    spec = credit_spec(labels={"positive": word.get(yes, yes), "negative": word.get(no, no)})
+    land(project, f"{PREDICTIONS}/a.{ending}", said_as(events(N), "decision", (no, yes)))
+    land(project, f"{ACTUALS}/a.{ending}", said_as(truths(N), "defaulted", (no, yes)))
+    report = ingest(store, spec, project)
+
+    assert [(f.n_new, f.n_bad) for f in report.files] == [(N, 0), (N, 0)], report.files
+    assert {i: r["prediction"] for i, r in rows_of(store, spec, "predictions").items()} == {
+        f"p{i}": i % 2 for i in range(N)
+    }
+    assert {i: r["actual"] for i, r in rows_of(store, spec, "actuals").items()} == {
+        f"p{i}": i % 2 for i in range(N)
+    }
+
+
+def test_words_of_several_columns_may_be_declared_together(store: Store, project: Path) -> None:
+    spec = credit_spec(labels={"positive": ["ja", 1, "JA!"], "negative": ["nein", 0]})
+    land(project, f"{PREDICTIONS}/a.csv", events(N))
+    land(project, f"{ACTUALS}/a.csv", said_as(truths(N), "defaulted", (" Nein", "JA")))
+    report = ingest(store, spec, project)
+
+    assert [f.n_bad for f in report.files] == [0, 0]
+    assert [r["actual"] for r in rows_of(store, spec, "actuals").values()] == [0, 1] * (N // 2)
+
+
+def test_an_unknown_word_is_a_bad_row_that_says_which_are_known(
+    store: Store, project: Path
+) -> None:
+    spec = credit_spec(labels={"positive": "ja", "negative": "nein"})
+    frame = said_as(truths(N), "defaulted", ("nein", "ja"))
+    frame.loc[3, "defaulted"] = "vielleicht"
+    frame.loc[4, "defaulted"] = "1"
+    frame.loc[5, "defaulted"] = None
+    land(project, f"{ACTUALS}/a.csv", frame)
+    (file,) = ingest(store, spec, project).files
+
+    assert (file.n_new, file.n_bad) == (N - 2, 2)
+    assert all("expected one of ja, nein." in message for message in file.bad_rows)
+    assert "vielleicht" not in str(file)
+
+
+def test_without_a_declaration_the_file_is_refused_and_the_key_named(
+    store: Store, project: Path
+) -> None:
+    words = said_as(truths(N), "defaulted", ("nein", "ja"))
+    land(project, f"{ACTUALS}/words.csv", words)
+    commas = events(N).assign(score=[f"0,{i:02d}" for i in range(N)])
+    land(project, f"{PREDICTIONS}/commas.csv", commas)
+    german = events(N, first=50).assign(at="14.03.2024 13:05")
+    land(project, f"{PREDICTIONS}/german.csv", german)
+    files = {Path(f.path).stem: f for f in ingest(store, credit_spec(), project).files}
+
+    assert {f.reason for f in files.values()} == {"too_many_bad"}
+    assert "labels: {positive: ..., negative: ...}" in files["words"].message
+    assert "decimal: comma" in files["commas"].message
+    assert "time_format: '%d.%m.%Y %H:%M'" in files["german"].message
+
+
+def test_what_was_refused_for_its_words_is_read_again_once_they_are_declared(
+    store: Store, project: Path
+) -> None:
+    land(project, f"{ACTUALS}/a.csv", said_as(truths(N), "defaulted", ("nein", "ja")))
+    assert ingest(store, credit_spec(), project).files[0].reason == "too_many_bad"
+    spec = credit_spec(labels={"positive": "ja", "negative": "nein"})
+    ingest(store, spec, project)
+
+    assert len(rows_of(store, spec, "actuals")) == N
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"positive": "ja"}, "negative"),
+        ({"positive": ["ja", "x"], "negative": "JA"}, "stands there twice"),
+        ({"positive": "", "negative": "x"}, "empty"),
+        ({"positive": [], "negative": "x"}, "at least 1"),
+        ({"positive": True, "negative": "x"}, "text"),
+    ],
+)
+def test_labels_that_cannot_be_told_apart_are_refused(labels: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        credit_spec(labels=labels)
+
+
+GERMAN = {"time_format": ["%d.%m.%Y %H:%M", "%d.%m.%Y"], "decimal": "comma", "thousands": "point"}
+
+
+def test_semicolons_decimal_commas_and_local_dates_are_read_as_declared(
+    store: Store, project: Path
+) -> None:
+    spec = credit_spec(
+        time__naive="zone",
+        source__predictions={"path": f"{PREDICTIONS}/*", "settle": "0s", "delimiter": "semicolon",
+                             **GERMAN},
+    )  # fmt: skip
+    times = ["14.02.2024 13:05", "14.02.2024", "2024-02-14T12:05:00Z"]
+    scores, ages = ["0,25", "1", ",5"], ["1.234,5", "-2.000.000", "7"]
+    frame = events(3, at=times, score=scores, age=ages, latency_ms="12,5")
+    land(project, f"{PREDICTIONS}/a.csv", frame.to_csv(index=False, sep=";").encode())
+    (file,) = ingest(store, spec, project).files
+    rows = list(rows_of(store, spec, "predictions").values())
+
+    assert (file.n_new, file.n_bad) == (3, 0), file
+    assert [r["score"] for r in rows] == [0.25, 1.0, 0.5]
+    assert [r["age"] for r in rows] == [1234.5, -2e6, 7.0]
+    assert [r["event_time"].isoformat() for r in rows] == [
+        "2024-02-14T12:05:00+00:00", "2024-02-13T23:00:00+00:00", "2024-02-14T12:05:00+00:00",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [("at", "2024-02-14"), ("at", "31.02.2024"), ("at", "02/14/2024"), ("age", "0.5"),
+     ("age", "1.23"), ("age", "1,2,3")],
+)  # fmt: skip
+def test_a_cell_in_another_notation_than_the_declared_one_is_a_bad_row(
+    store: Store, project: Path, column: str, cell: str
+) -> None:
+    spec = credit_spec(
+        time__naive="zone",
+        source__predictions={"path": f"{PREDICTIONS}/*", "settle": "0s", **GERMAN},
+    )
+    frame = events(3, at=["14.02.2024"] * 3, score="0,5", age="1", latency_ms=3)
+    frame.loc[1, column] = cell
+    land(project, f"{PREDICTIONS}/a.csv", frame)
+    (file,) = ingest(store, spec, project).files
+
+    assert (file.n_new, file.n_bad) == (2, 1)
+    assert "wrong_type" not in file.warnings
+    assert f"column '{column}'" in file.bad_rows[0]
+
+
+def test_a_format_with_an_offset_and_one_of_two_are_tried_in_their_order(
+    store: Store, project: Path
+) -> None:
+    spec = credit_spec(
+        time__naive="zone",
+        source__predictions={"path": f"{PREDICTIONS}/*", "settle": "0s",
+                             "time_format": ["%d/%m/%Y %H:%M %z", "ISO8601", "%m/%d/%Y"]},
+    )  # fmt: skip
+    times = ["03/02/2024 08:00 +0500", "2024-02-03 04:00", "02/03/2024"]
+    land(project, f"{PREDICTIONS}/a.csv", events(3, at=times))
+    ingest(store, spec, project)
+    found = [r["event_time"].isoformat() for r in rows_of(store, spec, "predictions").values()]
+
+    assert found == [
+        "2024-02-03T03:00:00+00:00", "2024-02-03T03:00:00+00:00", "2024-02-02T23:00:00+00:00",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"decimal": ";"}, "decimal is point or comma"),
+        ({"decimal": ",", "thousands": ","}, "another sign than decimal"),
+        ({"time_format": "%H:%M"}, "names no day of a year"),
+        ({"time_format": "%d.%m.%Q"}, "has %Q"),
+        ({"time_format": "%d.%m.%Y %"}, "a lone %"),
+    ],
+)
+def test_a_notation_that_says_nothing_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        credit_spec(source__predictions={"path": f"{PREDICTIONS}/*", **options})
+
+
+def test_a_file_with_other_delimiters_is_refused_with_the_key_that_names_them(
+    store: Store, project: Path
+) -> None:
+    land(project, f"{PREDICTIONS}/a.csv", events(3).to_csv(index=False, sep=";").encode())
+    (file,) = ingest(store, credit_spec(), project).files
+
+    assert file.reason == "missing_column"
+    assert "delimiter: semicolon" in file.message
