@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -13,7 +14,6 @@ from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from deltalake import (
     ColumnProperties,
     CommitProperties,
@@ -30,6 +30,16 @@ from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
 from mlmon_dagster.store.tables.columns import window_date
 from mlmon_dagster.store.tables.engine import QueryEngine
+from mlmon_dagster.store.tables.part_files import (
+    EVERY_ID,
+    ROW_GROUP,
+    SAMPLE,
+    Bucket,
+    BucketRows,
+    PartFiles,
+    bucket_of,
+    seldom_repeats,
+)
 
 T = TypeVar("T")
 Partition = Mapping[str, str]
@@ -41,9 +51,6 @@ _RETENTION: dict[str, str | None] = {
     "delta.dataSkippingNumIndexedCols": "0",
 }
 _ATTEMPTS = 50
-# Every partition being written keeps a row group in memory.
-ROW_GROUP = 32_768
-_SAMPLE = 2_000
 Aliases = Mapping[str, tuple[str, ...]]
 NO_ALIASES: Final[Aliases] = MappingProxyType({})
 
@@ -60,6 +67,11 @@ class LiveFile:
     partition: Partition
     n_rows: int
     size: int | None = None
+
+    @property
+    def bucket(self) -> Bucket:
+        """Where the ids of its rows are."""
+        return bucket_of(self.path)
 
 
 class Snapshot:
@@ -113,6 +125,7 @@ class Snapshot:
         columns: Sequence[str] | None = None,
         keep: Callable[[Partition], bool] | None = None,
         where: str | None = None,
+        bucket: Bucket = EVERY_ID,
     ) -> str:
         """Return a subquery over the live files, to stand after FROM.
 
@@ -120,9 +133,16 @@ class Snapshot:
             columns: Columns wanted, all by default. One that older files lack is null there.
             keep: Which partitions to read, all by default.
             where: A SQL condition on the rows.
+            bucket: Rows whose ids are inside; files that have none of them stay closed.
         """
-        files = [file.path for file in self.files if keep is None or keep(file.partition)]
-        return select_sql(files, self.schema, columns, where, self.aliases)
+        files = [
+            file
+            for file in self.files
+            if file.bucket.overlaps(bucket) and (keep is None or keep(file.partition))
+        ]
+        if any(not file.bucket.is_inside(bucket) for file in files):
+            where = bucket.sql() if where is None else f"({where}) AND {bucket.sql()}"
+        return select_sql([file.path for file in files], self.schema, columns, where, self.aliases)
 
     def append(self, rows: pa.Table, app_ids: Sequence[str] = ()) -> None:
         """Add rows, provided that this version is still the newest.
@@ -130,48 +150,82 @@ class Snapshot:
         Raises:
             Conflict: If it is not; load a new snapshot, decide again and retry.
         """
-        self._write(rows, app_ids, sample=rows, mode="append")
+        self._write(rows, app_ids, mode="append")
 
-    def overwrite(
-        self,
-        rows: pa.Table | pa.RecordBatchReader,
-        predicate: str,
-        sample: pa.Table | None = None,
-    ) -> None:
+    def overwrite(self, rows: pa.Table, predicate: str) -> None:
         """Replace the rows that match a predicate, provided that this version is the newest.
 
         Args:
             rows: What takes their place.
             predicate: A SQL condition, fastest on partition columns.
-            sample: The first of the rows, if they come one batch at a time.
 
         Raises:
             Conflict: If it is not.
         """
-        sample = rows if isinstance(rows, pa.Table) else sample
-        self._write(rows, (), sample=sample, mode="overwrite", predicate=predicate)
+        self._write(rows, (), mode="overwrite", predicate=predicate)
 
-    def _write(
-        self,
-        rows: pa.Table | pa.RecordBatchReader,
-        app_ids: Sequence[str],
-        sample: pa.Table | None,
-        **options: Any,
+    def append_parts(
+        self, parts: Iterable[BucketRows], schema: pa.Schema, app_ids: Sequence[str] = ()
     ) -> None:
-        properties = CommitProperties(
-            app_transactions=[Transaction(app_id, 1) for app_id in app_ids],
-            max_commit_retries=0,  # a retry inside would commit what was decided on old data
-        )
+        """Add rows that are made part by part, as `append` does, in one commit.
+
+        Args:
+            parts: The rows.
+            schema: Their columns.
+            app_ids: Application transactions of the commit.
+
+        Raises:
+            Conflict: If another version became the newest.
+        """
+        self._commit_parts(parts, schema, app_ids, mode="append")
+
+    def replace_partitions(
+        self, parts: Iterable[BucketRows], schema: pa.Schema, where: Mapping[str, Collection[str]]
+    ) -> None:
+        """Replace whole partitions by rows that are made part by part, in one commit.
+
+        Args:
+            parts: The rows.
+            schema: Their columns.
+            where: Partition column -> the values of the partitions.
+
+        Raises:
+            Conflict: If another version became the newest.
+        """
+        filters = [(key, "in", sorted(values)) for key, values in where.items()]
+        self._commit_parts(parts, schema, (), mode="overwrite", partition_filters=filters)
+
+    def _commit_parts(
+        self, parts: Iterable[BucketRows], schema: pa.Schema, app_ids: Sequence[str], **options: Any
+    ) -> None:
+        self._refuse_other_types(schema)
+        if set(schema.names) != set(self._stored.names):
+            self._write(schema.empty_table(), (), mode="append")  # for its new columns alone
+        keys = self._table.metadata().partition_columns
+        actions = PartFiles(self._folder, keys).written(parts)
+        with self._committing():
+            self._table.create_write_transaction(
+                [*actions],
+                schema=self._table.schema(),
+                partition_by=keys,
+                commit_properties=_properties(app_ids),
+                **options,
+            )
+
+    def _write(self, rows: pa.Table, app_ids: Sequence[str], **options: Any) -> None:
         self._refuse_other_types(rows.schema)
         if set(rows.schema.names) != set(self._stored.names):
             options["schema_mode"] = "merge"
-        if sample is not None:
-            options["writer_properties"] = writer_properties(sample)
-        if isinstance(rows, pa.Table):
-            # The writer copies a batch for each partition that it has rows of.
-            rows = rows.to_reader(max_chunksize=ROW_GROUP)
+        options["writer_properties"] = writer_properties(rows)
+        # The writer copies a batch for each partition that it has rows of.
+        reader = rows.to_reader(max_chunksize=ROW_GROUP)
+        with self._committing():
+            write_deltalake(self._table, reader, commit_properties=_properties(app_ids), **options)
+
+    @contextmanager
+    def _committing(self) -> Iterator[None]:
         try:
-            write_deltalake(self._table, rows, commit_properties=properties, **options)
+            yield
         except CommitFailedError as error:
             raise Conflict(str(error)) from error
         except DeltaError as error:
@@ -188,6 +242,13 @@ class Snapshot:
                         f"not {duckdb_type(column.type)}. A column keeps its type; "
                         "declare the new one under another name."
                     )
+
+
+def _properties(app_ids: Sequence[str]) -> CommitProperties:
+    return CommitProperties(
+        app_transactions=[Transaction(app_id, 1) for app_id in app_ids],
+        max_commit_retries=0,  # a retry inside would commit what was decided on old data
+    )
 
 
 @dataclass(frozen=True)
@@ -335,30 +396,22 @@ def _pause(n: int) -> None:
 def writer_properties(sample: pa.Table | pa.RecordBatch) -> WriterProperties:
     """Choose the encoding of each column by its first rows.
 
-    A dictionary of values that seldom repeat, such as ids and most numbers, takes three quarters
-    of the time of writing a file and is thrown away again.
-
     Args:
         sample: Rows to be written, or the first of them; without rows every column that can
             have a dictionary gets one.
     """
     plain = ColumnProperties(dictionary_enabled=False)
-    rows = sample.slice(0, _SAMPLE)
+    rows = sample.slice(0, SAMPLE)
     return WriterProperties(
         max_row_group_size=ROW_GROUP,
         compression="SNAPPY",
         column_properties={
             name: plain
             for name, values in zip(rows.schema.names, rows.columns, strict=True)
-            if not pa.types.is_nested(values.type) and _seldom_repeats(values)
+            if seldom_repeats(values)
         }
         or None,
     )
-
-
-def _seldom_repeats(values: pa.Array | pa.ChunkedArray) -> bool:
-    n_valid = len(values) - values.null_count
-    return bool(n_valid > 100 and 2 * pc.count_distinct(values).as_py() > n_valid)
 
 
 def select_sql(

@@ -27,6 +27,7 @@ from mlmon_dagster.store.tables.columns import (
 from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, retry, select_sql
 from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.id_index import IdIndex, may_repeat
+from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket
 
 MOVED_IDS = pa.schema(
     [pa.field("prediction_id", pa.string()), pa.field("window_date", pa.string())]
@@ -295,12 +296,14 @@ class PinnedLog:
         columns: Sequence[str],
         dates: set[str],
         datasets: set[str] | None = None,
+        bucket: Bucket = EVERY_ID,
     ) -> str:
-        """Return the rows of some window dates (and datasets) as a subquery."""
+        """Return the rows of some window dates (datasets, ids of a bucket) as a subquery."""
         snapshot = self._snapshots[stream]
         if snapshot is None:
             return select_sql([], stream_schema(self._spec, stream), columns, None)
         return snapshot.from_sql(
             columns,
             lambda p: p["window_date"] in dates and (datasets is None or p["dataset"] in datasets),
+            bucket=bucket,
         )

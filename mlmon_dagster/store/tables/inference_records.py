@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -30,6 +31,7 @@ from mlmon_dagster.store.tables.columns import (
 from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, retry, select_sql
 from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.event_log import EventLog, PinnedLog
+from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket, BucketRows, buckets
 
 _DATES_PER_COMMIT = 30
 _GROUP_ROWS = 250_000  # logged rows whose records are in memory at a time
@@ -133,18 +135,18 @@ class InferenceRecords:
         # commit fail, so a rebuild from older rows can never replace one from newer rows.
         target = self._folder.ensure()
         log = self._log.pinned()
-        counts: list[WindowCounts] = []
+        sums: dict[tuple[datetime, str], _Sums] = {}
 
         def computed() -> Iterator[pa.Table]:
             for group in _groups(log.count_rows(dates)):
                 records = self._compute(log, group, wanted)
-                counts.extend(self._count(records))
+                self._add_up(records, sums)
                 yield records
             reached("rebuild.computed")
 
         self._replace(target, computed(), dates, wanted)
         reached("rebuild.committed")
-        return _complete(counts, windows, datasets)
+        return _complete(_counts(sums), windows, datasets)
 
     def _replace(
         self,
@@ -157,17 +159,13 @@ class InferenceRecords:
         second = next(tables, None)
         if second is None and not first.num_rows and not self._has(target, dates, datasets):
             return  # nothing was there, nothing is: no commit
-        predicate = f"window_date IN ({literals(sorted(dates))})"
-        if datasets is not None:
-            predicate += f" AND dataset IN ({literals(sorted(datasets))})"
+        where = {"window_date": dates} | ({} if datasets is None else {"dataset": datasets})
         if second is None:
-            target.overwrite(first, predicate)
+            named = [f"{key} IN ({literals(sorted(values))})" for key, values in where.items()]
+            target.overwrite(first, " AND ".join(named))
             return
-        batches = (
-            batch for table in chain([first, second], tables) for batch in table.to_batches()
-        )
-        reader = pa.RecordBatchReader.from_batches(self._schema, batches)
-        target.overwrite(reader, predicate, sample=first)
+        parts = (BucketRows(EVERY_ID, table) for table in chain([first, second], tables))
+        target.replace_partitions(parts, self._schema, where)
 
     def _has(self, target: Snapshot, dates: set[str], datasets: set[str] | None) -> bool:
         return any(
@@ -176,15 +174,16 @@ class InferenceRecords:
             for file in target.files
         )
 
-    def _compute(self, log: PinnedLog, dates: set[str], datasets: set[str] | None) -> pa.Table:
-        other_dates, tables = self._moved(log, dates)
+    def _compute(self, log: PinnedLog, group: _Group, datasets: set[str] | None) -> pa.Table:
+        other_dates, tables = self._moved(log, group.dates)
         erased = self._erased()
         if erased:
             tables["erased"] = erased.hashes
         by_arrival = self._spec.columns.actual_time is None
         sql = records_sql(
-            self._schema, log, dates, other_dates, datasets, erased, by_arrival=by_arrival
-        )
+            self._schema, log, group.dates, other_dates, datasets, erased, group.bucket,
+            by_arrival=by_arrival,
+        )  # fmt: skip
         return self._engine.query(sql, tables).cast(self._schema)
 
     def _moved(self, log: PinnedLog, dates: set[str]) -> tuple[set[str], dict[str, pa.Table]]:
@@ -203,19 +202,14 @@ class InferenceRecords:
             return set(), {}
         return other_dates, {"moved": pairs.select(["prediction_id"])}
 
-    def _count(self, records: pa.Table) -> list[WindowCounts]:
-        rows = self._engine.query(fingerprint_sql(), {"records": records}).to_pylist()
-        return [
-            WindowCounts(
-                window_start=row["window_start"].astimezone(UTC),
-                dataset=row["dataset"],
-                n=row["n"],
-                n_actual=row["n_actual"],
-                data_version=_digest(row["n"], row["total"], row["parity"]),
-                n_conflict=row["n_conflict"],
+    def _add_up(self, records: pa.Table, sums: dict[tuple[datetime, str], _Sums]) -> None:
+        """Add some records to the sums of their windows and datasets."""
+        for row in self._engine.query(fingerprint_sql(), {"records": records}).to_pylist():
+            key = row["window_start"].astimezone(UTC), row["dataset"]
+            more = _Sums(
+                row["n"], row["n_actual"], row["n_conflict"], int(row["total"]), int(row["parity"])
             )
-            for row in rows
-        ]
+            sums[key] = sums.get(key, _Sums()) + more
 
     def read(
         self,
@@ -296,7 +290,9 @@ class InferenceRecords:
                 )
             except StoreError:
                 return None  # files of versions as old were deleted
-            counts = {c.dataset: c for c in self._count(rows) if c.window_start == window.start}
+            sums: dict[tuple[datetime, str], _Sums] = {}
+            self._add_up(rows, sums)
+            counts = {c.dataset: c for c in _counts(sums) if c.window_start == window.start}
             if counts and version_of(counts) == data_version:
                 return version
         return None
@@ -321,17 +317,63 @@ def _parts(windows: Sequence[Window]) -> Iterator[list[Window]]:
         yield [w for date in dates[start : start + _DATES_PER_COMMIT] for w in date]
 
 
-def _groups(counts: Mapping[str, int]) -> Iterator[set[str]]:
-    """Split window dates into groups of roughly ``_GROUP_ROWS`` logged rows each."""
-    group: set[str] = set()
+class _Group(NamedTuple):
+    """Records that are in memory together: those of some window dates, or of one in part."""
+
+    dates: set[str]
+    bucket: Bucket
+
+
+def _groups(counts: Mapping[str, int]) -> Iterator[_Group]:
+    """Divide window dates into groups of roughly ``_GROUP_ROWS`` logged rows each."""
+    dates: set[str] = set()
     n_rows = 0
     for date, n in counts.items():
-        if group and n_rows + n > _GROUP_ROWS:
-            yield group
-            group, n_rows = set(), 0
-        group.add(date)
+        if n > _GROUP_ROWS:
+            for bucket in buckets(-(-n // _GROUP_ROWS)):
+                yield _Group({date}, bucket)
+            continue
+        if dates and n_rows + n > _GROUP_ROWS:
+            yield _Group(dates, EVERY_ID)
+            dates, n_rows = set(), 0
+        dates.add(date)
         n_rows += n
-    yield group
+    if dates:
+        yield _Group(dates, EVERY_ID)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What adds up of the records of one window and dataset, in whatever parts they come."""
+
+    n: int = 0
+    n_actual: int = 0
+    n_conflict: int = 0
+    total: int = 0
+    parity: int = 0
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(
+            self.n + other.n,
+            self.n_actual + other.n_actual,
+            self.n_conflict + other.n_conflict,
+            self.total + other.total,
+            self.parity ^ other.parity,
+        )
+
+
+def _counts(sums: Mapping[tuple[datetime, str], _Sums]) -> list[WindowCounts]:
+    return [
+        WindowCounts(
+            window_start=start,
+            dataset=dataset,
+            n=found.n,
+            n_actual=found.n_actual,
+            data_version=_digest(found.n, found.total, found.parity),
+            n_conflict=found.n_conflict,
+        )
+        for (start, dataset), found in sums.items()
+    ]
 
 
 def _complete(
@@ -350,7 +392,7 @@ def _complete(
 
 
 def _digest(n: int, total: int, parity: int) -> str:
-    return hashlib.sha256(f"{n}:{int(total)}:{parity}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{n}:{total}:{parity}".encode()).hexdigest()[:32]
 
 
 def records_sql(
@@ -360,6 +402,7 @@ def records_sql(
     other_dates: set[str],
     datasets: set[str] | None,
     erased: Erased,
+    bucket: Bucket = EVERY_ID,
     *,
     by_arrival: bool = False,
 ) -> str:
@@ -378,19 +421,20 @@ def records_sql(
         other_dates: Further dates on which ids of the table ``moved`` have rows.
         datasets: Only these; None for all.
         erased: Ids that must not be seen again; if any, their hashes are the table ``erased``.
+        bucket: Only records of ids inside.
         by_arrival: Ground truth has no time of its own.
     """
     columns = [name for name in schema.names if name not in (*_JOINED, "n_prediction_rows")]
     selected = ", ".join(
         f"{'a' if name in _JOINED else 'w'}.{quote_identifier(name)}" for name in schema.names
     )
-    predictions = log.sql("predictions", columns, dates, datasets)
-    actuals = log.sql("actuals", _ACTUAL_COLUMNS, dates | {UNMATCHED})
+    predictions = log.sql("predictions", columns, dates, datasets, bucket)
+    actuals = log.sql("actuals", _ACTUAL_COLUMNS, dates | {UNMATCHED}, bucket=bucket)
     if other_dates:
         semi_join = "WHERE prediction_id IN (SELECT prediction_id FROM moved)"
-        elsewhere = log.sql("predictions", columns, other_dates, datasets)
+        elsewhere = log.sql("predictions", columns, other_dates, datasets, bucket)
         predictions = f"({predictions[1:-1]} UNION ALL SELECT * FROM {elsewhere} {semi_join})"
-        elsewhere = log.sql("actuals", _ACTUAL_COLUMNS, other_dates)
+        elsewhere = log.sql("actuals", _ACTUAL_COLUMNS, other_dates, bucket=bucket)
         actuals = f"({actuals[1:-1]} UNION ALL SELECT * FROM {elsewhere} {semi_join})"
     on_dates = ", ".join(f"'{date}'" for date in sorted(dates))
     not_erased = f"AND NOT {erased.matches_sql('l')}" if erased else ""
