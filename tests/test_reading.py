@@ -36,7 +36,7 @@ WAYS = {
         Way(("monitors.drift",), "monitors", 4, 3),
     ),
     "an ingest cycle": (Way(("ingest.cycle",), "ingest", 20, 15),),
-    "a dispatch of alerts": (Way(("alerts.dispatching",), "alerts", 15, 12),),
+    "a dispatch of alerts": (Way(("alerts.dispatching",), "alerts", 12, 12),),
     "an erasure": (Way(("store.erasure.erase",), "store.erasure", 5, 8),),
 }
 

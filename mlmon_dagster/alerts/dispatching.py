@@ -18,9 +18,8 @@ from mlmon_dagster.alerts.lifecycle.routing import (
 from mlmon_dagster.alerts.lifecycle.transitions import DEFAULT_ENVIRONMENT
 from mlmon_dagster.alerts.messages.digest import write_digests
 from mlmon_dagster.alerts.messages.incidents import flush_groups
-from mlmon_dagster.alerts.messages.message import Message
+from mlmon_dagster.alerts.messages.message import Message, outbox_row
 from mlmon_dagster.alerts.messages.outage import summarize_outages
-from mlmon_dagster.alerts.messages.outbox_rows import outbox_row
 from mlmon_dagster.alerts.messages.view import Links
 from mlmon_dagster.alerts.receivers.base import Receiver
 from mlmon_dagster.alerts.receivers.worker import (

@@ -17,12 +17,11 @@ import sqlalchemy as sa
 
 from mlmon_dagster.alerts.lifecycle.apply_results import end_all
 from mlmon_dagster.alerts.lifecycle.routing import Destination, stand_in
-from mlmon_dagster.alerts.messages import message as say
+from mlmon_dagster.alerts.messages import view as say
 from mlmon_dagster.alerts.messages.group_state import GroupState, dump, episode_of, load, split
 from mlmon_dagster.alerts.messages.incidents import flush_groups
-from mlmon_dagster.alerts.messages.message import Changes, Context, Message
-from mlmon_dagster.alerts.messages.outbox_rows import FALLBACK, outbox_row, row_key
-from mlmon_dagster.alerts.messages.view import SHORT_ID, view_of
+from mlmon_dagster.alerts.messages.message import FALLBACK, Message, outbox_row, row_key
+from mlmon_dagster.alerts.messages.view import SHORT_ID, Changes, Context, view_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, alert_state, outbox

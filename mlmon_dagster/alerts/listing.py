@@ -11,7 +11,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from mlmon_dagster.alerts.handling import find_alert
-from mlmon_dagster.alerts.messages.slack_text import clean
+from mlmon_dagster.alerts.messages.message import clean
 from mlmon_dagster.alerts.messages.view import SHORT_ID, local_moment, number, view_of
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.text_table import text_table

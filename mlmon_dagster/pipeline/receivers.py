@@ -117,7 +117,7 @@ def draw_plot(plot: Mapping[str, Any]) -> bytes:
     """Return a PNG of the plot of an alert, one curve below the other.
 
     Args:
-        plot: As ``mlmon_dagster.alerts.messages.outbox_rows.plot_of`` made it.
+        plot: As ``mlmon_dagster.alerts.messages.message.plot_of`` made it.
     """
     from mlmon_dagster.report.plots import draw
 

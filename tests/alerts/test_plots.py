@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mlmon_dagster.alerts.messages.outbox_rows import limit_of
 from mlmon_dagster.alerts.receivers.mail import MailReceiver, MailServer
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
+from mlmon_dagster.monitors.wording import limit_of
 from mlmon_dagster.pipeline.receivers import draw_plot
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import outbox

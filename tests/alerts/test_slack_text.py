@@ -11,19 +11,17 @@ from hypothesis import strategies as st
 from mlmon_dagster.alerts.messages.message import (
     Item,
     Message,
-    declared_mentions,
-    plain_text,
-    short_payload,
-    slack_payload,
-)
-from mlmon_dagster.alerts.messages.slack_text import (
     clean,
     cut,
+    declared_mentions,
     escape,
     link,
     mention,
+    plain_text,
     problems,
     safe,
+    short_payload,
+    slack_payload,
 )
 
 KEY = "f" * 64

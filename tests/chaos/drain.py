@@ -7,8 +7,7 @@ import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlmon_dagster.alerts.messages.message import Item, Message
-from mlmon_dagster.alerts.messages.outbox_rows import outbox_row, row_key
+from mlmon_dagster.alerts.messages.message import Item, Message, outbox_row, row_key
 from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
 from mlmon_dagster.alerts.receivers.worker import deliver
 from mlmon_dagster.store import open_store, outbox

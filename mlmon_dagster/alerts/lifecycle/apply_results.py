@@ -1,21 +1,26 @@
-"""Monitor results in, alerts and their history out."""
+"""Monitor results in, alerts and their history out.
+
+A broken window explains its own drift and performance, a broken column its drift. A window is
+broken when its rows did not arrive (freshness fails), or when what arrived is not what the model
+saw: files refused as a whole, more bad rows than a file may have, or another failing ERROR of the
+schema. A few bad rows, or a WARN, leave the rest of the window fit to judge. A column whose values
+are missing, unseen or out of range has drifted for that reason.
+
+Columns whose quality fails at once are one alert: one feed is down, not seven columns. And a family
+that could not be judged for long is an alert too.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts.lifecycle.suppression import (
-    breaks_window,
-    failing_causes,
-    join_columns,
-    mute,
-)
 from mlmon_dagster.alerts.lifecycle.transitions import (
     DEFAULT_ENVIRONMENT,
     EventKind,
@@ -28,6 +33,7 @@ from mlmon_dagster.alerts.lifecycle.transitions import (
     state_of,
     step,
 )
+from mlmon_dagster.monitors.wording import NAMES, number
 from mlmon_dagster.spec import Granularity
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL, TABLE
@@ -36,11 +42,31 @@ from mlmon_dagster.store.alert_state import AlertEvent
 from mlmon_dagster.store.state import crash_points
 from mlmon_dagster.store.state.statements import Row
 
+AlertRow = dict[str, Any]
 WINDOWS_UNTIL_MISSING = 2
 RETIRED_AFTER = dt.timedelta(days=1)
 _BATCH = 5000
-
-AlertRow = dict[str, Any]
+NO_VERDICT = "no_verdict"
+_AT_ONCE = ("no_baseline",)
+_WHEN_MATURE = ("no_actuals",)
+# Told by other alerts, over by themselves, or known to whoever installed it.
+_EXPLAINED = (
+    "no_rows", "no_records", "files_unread", "provisional", "schema", "fully_covered",
+    "no_actuals", "no_scikit_learn", "undecided", "few_shared_windows", "sample_ratio",
+)  # fmt: skip
+# Windows with predictions in a row without a verdict: a week of days, two days of hours.
+_PATIENCE: dict[Granularity, int] = {"hour": 48, "day": 7, "week": 3, "month": 2}
+_NEXT = {
+    "few_rows": "Choose a coarser time.granularity, or lower the monitor's min_rows.",
+    "few_of_rarer_class": "Choose a coarser time.granularity, so that a window holds more of them.",
+}
+CAUSES = ("schema", "freshness")
+QUALITY = "quality"
+SUPPRESSED = ("drift", "performance", "estimated_performance", "business", "versions")
+WHOLE = ""  # instead of a column: the cause concerns the window
+Causes = Mapping[tuple[dt.datetime, str, str], str]
+SEVERAL = 3  # columns
+_MOST = 8  # that are named
 
 
 def fold_results(
@@ -232,9 +258,6 @@ def _event(
     }
 
 
-# Alerts whose slice or monitor is gone
-
-
 def _resolve_missing(conn: sa.Connection, model: str, now: dt.datetime) -> None:
     """End the alerts that had no result at all in the last windows their family was judged in."""
     coverage: dict[tuple[str, str], dict[dt.datetime, set[tuple[str, str, str]]]] = {}
@@ -261,22 +284,6 @@ def _end(
     alert_state.append_events(conn, [_event(row, kind, window, None, now) for kind in kinds])
 
 
-NO_VERDICT = "no_verdict"
-_AT_ONCE = ("no_baseline",)
-_WHEN_MATURE = ("no_actuals",)
-# Told by other alerts, over by themselves, or known to whoever installed it.
-_EXPLAINED = (
-    "no_rows", "no_records", "files_unread", "provisional", "schema", "fully_covered",
-    "no_actuals", "no_scikit_learn", "undecided", "few_shared_windows", "sample_ratio",
-)  # fmt: skip
-# Windows with predictions in a row without a verdict: a week of days, two days of hours.
-_PATIENCE: dict[Granularity, int] = {"hour": 48, "day": 7, "week": 3, "month": 2}
-_NEXT = {
-    "few_rows": "Choose a coarser time.granularity, or lower the monitor's min_rows.",
-    "few_of_rarer_class": "Choose a coarser time.granularity, so that a window holds more of them.",
-}
-
-
 def family_results(results: Sequence[Row], spec: ModelSpec) -> list[dict[str, object]]:
     """Return one more result per window, dataset and family: whether it could be judged.
 
@@ -300,26 +307,26 @@ def family_results(results: Sequence[Row], spec: ModelSpec) -> list[dict[str, ob
 def _family_result(rows: Sequence[Row], spec: ModelSpec) -> dict[str, object] | None:
     unjudged = [row for row in rows if row["status"] == "NO_DATA"]
     judged = [row for row in rows if row["status"] != "NO_DATA"]
-    mute = [row for row in unjudged if _needs_someone(row)]
+    silent = [row for row in unjudged if _needs_someone(row)]
     patience = _patience(spec)
-    k = 1 if mute else patience
-    if not mute and not judged:
-        mute = [row for row in unjudged if row["reason"] not in _EXPLAINED and row["n"]]
-    if not mute and not judged:
+    k = 1 if silent else patience
+    if not silent and not judged:
+        silent = [row for row in unjudged if row["reason"] not in _EXPLAINED and row["n"]]
+    if not silent and not judged:
         return None
-    example = (mute or judged)[0]
+    example = (silent or judged)[0]
     return {
         **example,
         "id": max(row["id"] for row in rows),
         "monitor": f"{example['family']}/{NO_VERDICT}",
         "metric": NO_VERDICT,
         "column_name": TABLE,
-        "status": "WARN" if mute else "OK",
+        "status": "WARN" if silent else "OK",
         "value": None,
         "excess": None,
         "excess_error": None,
         "threshold": "",
-        "message": _message(mute, spec) if mute else "",
+        "message": _message(silent, spec) if silent else "",
         "details": "{}",
         "k": k,
         "of_n": patience,
@@ -339,10 +346,155 @@ def _patience(spec: ModelSpec) -> int:
     return _PATIENCE[grain] + learnt
 
 
-def _message(mute: Sequence[Row], spec: ModelSpec) -> str:
-    first = mute[0]
-    others = f" The same holds for {len(mute) - 1} more." if len(mute) > 1 else ""
+def _message(silent: Sequence[Row], spec: ModelSpec) -> str:
+    first = silent[0]
+    others = f" The same holds for {len(silent) - 1} more." if len(silent) > 1 else ""
     step = _NEXT.get(first["reason"], "")
     if first["reason"] == "learning":
         step = f"The baseline is {spec.baseline.described()}."
     return f"{first['message']}{others}" + (f" {step}" if step else "")
+
+
+def breaks_window(result: Row, max_bad_rate: float) -> bool:
+    """Tell whether a monitor result says that its window cannot be judged at all.
+
+    Args:
+        result: ``family``, ``status``, ``metric``, ``value`` and ``details`` of a result.
+        max_bad_rate: The share of bad rows from which a window counts as broken.
+    """
+    if result["family"] == "freshness":
+        return failed(result["status"]) and result["metric"] != "actuals_missing"
+    if result["family"] != "schema" or result["status"] != "ERROR":
+        return False
+    if result["metric"] != "bad_rate":
+        return True
+    details = json.loads(result["details"] or "{}")
+    return bool(details.get("n_quarantined")) or (result["value"] or 0.0) > max_bad_rate
+
+
+def failing_causes(
+    conn: sa.Connection, spec: ModelSpec, windows: Sequence[dt.datetime]
+) -> dict[tuple[dt.datetime, str, str], str]:
+    """Return a monitor that says a window or column is broken, by (window, dataset, column)."""
+    limit = spec.source.predictions.max_bad_rate
+    results = alert_state.newest_results(conn, spec.model, (*CAUSES, QUALITY), windows)
+    causes: dict[tuple[dt.datetime, str, str], str] = {}
+    for row in sorted(results, key=lambda row: str(row["monitor"]), reverse=True):
+        place = row["window_start"], row["dataset"]
+        if row["family"] == QUALITY:
+            if failed(row["status"]) and row["slice_key"] == ALL:
+                causes[(*place, row["column_name"])] = row["monitor"]
+        elif breaks_window(row, limit):
+            causes[(*place, WHOLE)] = row["monitor"]
+    return causes
+
+
+def _cause(causes: Causes, window: dt.datetime, row: Row) -> str | None:
+    """Return the monitor that explains an alert's failure in a window."""
+    place = window, row["dataset"]
+    of_column = row["column_name"] if row["family"] == "drift" else WHOLE
+    return causes.get((*place, WHOLE)) or causes.get((*place, of_column))
+
+
+def mute(
+    alerts: Iterable[dict[str, Any]],
+    events: Sequence[AlertEvent],
+    causes: Causes,
+    windows: Collection[dt.datetime],
+) -> set[str]:
+    """Mute or unmute what schema, freshness and quality explain; return the changed fingerprints.
+
+    What was muted stays so while it recovers: it is told once it fails without an explanation.
+    """
+    judged, changed = set(windows), set()
+    suppressible: dict[str, dict[str, Any]] = {}
+    for row in alerts:
+        if row["family"] not in SUPPRESSED or row["muted_reason"] == "backfill":
+            continue
+        suppressible[row["fingerprint"]] = row
+        if row["last_window_start"] in judged:
+            cause = _cause(causes, row["last_window_start"], row)
+            if cause is None and row["state"] == "RECOVERING":
+                continue
+            reason = f"suppressed:{cause}" if cause else _without_suppression(row["muted_reason"])
+            if reason != row["muted_reason"]:
+                row["muted_reason"] = reason
+                changed.add(row["fingerprint"])
+    for event in events:
+        alert = suppressible.get(event["fingerprint"])
+        cause = _cause(causes, event["window_start"], alert) if alert else None
+        if cause:
+            event["muted_reason"] = f"suppressed:{cause}"
+    return changed
+
+
+def _without_suppression(reason: str) -> str:
+    return "" if reason.startswith("suppressed:") else reason
+
+
+def join_columns(results: Iterable[Row]) -> list[Row]:
+    """Return results as alerts take them in: what fails in several columns at once as one.
+
+    The joint result is about `SEVERAL` columns or more: it fails when so many fail the same metric
+    in the same window, and the results of these columns are left out then, so that their own
+    alerts stay as they are. Its evidence is that of the column which decides.
+
+    Args:
+        results: Rows of ``monitor_result``.
+
+    Returns:
+        The rows, and one more per window, dataset and metric of the quality where enough columns
+        were judged.
+    """
+    taken, groups = [], dict[tuple[object, ...], list[Row]]()
+    for row in results:
+        if row["family"] == QUALITY and row["slice_key"] == ALL and row["status"] != "NO_DATA":
+            key = (row["window_start"], row["dataset"], row["metric"])
+            groups.setdefault(key, []).append(row)
+        else:
+            taken.append(row)
+    for rows in groups.values():
+        newest = {row["column_name"]: row for row in rows}  # in the order of their ids
+        if len(newest) < SEVERAL:
+            taken += rows
+            continue
+        failing = [row for row in newest.values() if failed(row["status"])]
+        is_joint = len(failing) >= SEVERAL
+        taken += rows if not is_joint else [r for r in rows if not failed(r["status"])]
+        taken.append(_joint(list(newest.values()), failing if is_joint else []))
+    return taken
+
+
+def _joint(rows: Sequence[Row], failing: Sequence[Row]) -> Row:
+    """Return the result about all the columns; ``failing`` is empty if there is no failure."""
+    by_excess = sorted(rows, key=lambda r: math.inf if r["excess"] is None else -r["excess"])
+    deciding = by_excess[SEVERAL - 1]
+    worst = next((r for r in failing if r["status"] == "ERROR"), (failing or rows)[0])
+    metric = str(worst["metric"])
+    return {
+        **worst,
+        "id": max(row.get("id", 0) for row in rows),
+        "monitor": f"{QUALITY}/{metric}",
+        "column_name": TABLE,
+        "status": worst["status"] if failing else "OK",
+        "value": None,
+        "lower": None,
+        "upper": None,
+        "excess": deciding["excess"],
+        "excess_error": deciding["excess_error"],
+        "message": _joint_message(metric, failing) if failing else "",
+        "details": json.dumps({"n_columns": len(failing)}),
+    }
+
+
+def _joint_message(metric: str, failing: Sequence[Row]) -> str:
+    names = sorted(str(row["column_name"]) for row in failing)
+    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    limits = " or ".join(sorted({str(row["threshold"]) for row in failing}))
+    values = [row["value"] for row in failing if row["value"] is not None]
+    worst = f"; at worst {number(max(values))}" if values else ""
+    n = max(int(row["n"]) for row in failing)
+    return (
+        f"{NAMES.get(metric, metric)} of {len(names)} columns is {limits}: "
+        f"{', '.join(names[:_MOST])}{more}{worst} (n {n:,})."
+    )

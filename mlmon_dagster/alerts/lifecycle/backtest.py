@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from mlmon_dagster.alerts.lifecycle.suppression import join_columns
+from mlmon_dagster.alerts.lifecycle.apply_results import join_columns
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Status, Verdict, failed, step
 from mlmon_dagster.monitors.evidence import finite
 from mlmon_dagster.spec.names import ALL

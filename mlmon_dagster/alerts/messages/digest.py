@@ -15,9 +15,8 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from mlmon_dagster.alerts.lifecycle.routing import Destination, default_destinations, fallback_of
-from mlmon_dagster.alerts.messages.message import MAX_LISTED, Item, Message
-from mlmon_dagster.alerts.messages.outbox_rows import outbox_row
-from mlmon_dagster.alerts.messages.view import AlertView, view_of, worst_first
+from mlmon_dagster.alerts.messages.message import Item, Message, outbox_row
+from mlmon_dagster.alerts.messages.view import MAX_LISTED, AlertView, view_of, worst_first
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import DigestPolicy, Weekday
 from mlmon_dagster.store import Store, alert_state, outbox

@@ -21,11 +21,28 @@ from mlmon_dagster.alerts.lifecycle.routing import (
     fallback_of,
     silenced_by,
 )
-from mlmon_dagster.alerts.messages.message import Context, Message, missed_message
-from mlmon_dagster.alerts.messages.outbox_rows import outbox_row, plot_of, plot_row, row_key
-from mlmon_dagster.alerts.messages.view import AlertView, failed_since, past_episode, view_of
+from mlmon_dagster.alerts.messages.message import (
+    Message,
+    Payload,
+    clean,
+    outbox_row,
+    plot_row,
+    row_key,
+)
+from mlmon_dagster.alerts.messages.view import (
+    AlertView,
+    Context,
+    failed_since,
+    missed_message,
+    number,
+    past_episode,
+    view_of,
+    worst_first,
+)
+from mlmon_dagster.monitors.wording import limit_of
 from mlmon_dagster.store import alert_state, outbox
 from mlmon_dagster.store.alert_state import GroupRow, silences_in_force
+from mlmon_dagster.store.state.monitor_results import series
 from mlmon_dagster.store.state.statements import Row
 
 SUMMARY = "summary"  # the group of the message that ends a backfill
@@ -33,6 +50,11 @@ IN_THREAD, INLINE = "slack", ("email",)  # how a receiver shows plots; others sh
 Reason = Literal["first", "new_alerts", "all_resolved", "some_resolved", "missed", "repeat"]
 DISTANCES = (1, 2, 4, 8, 30)  # of the reminders in a thread; the last one goes on
 _DAY = dt.timedelta(days=1)
+MAX_CURVES = 3
+MAX_WINDOWS = 60
+_FAILED = ("WARN", "ERROR")
+_PLOT_TITLE = 120
+_ALT = 900
 
 
 @dataclass
@@ -402,3 +424,73 @@ def needs_update(
     if not firing:
         return None
     return "repeat" if told.at is None or told.at <= now - repeat else None
+
+
+def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> dict[str, object] | None:
+    """Return the plot of some alerts of one model; None if there is nothing to draw.
+
+    The worst alerts with a history of two values or more get a curve each: value and interval by
+    window, the baseline, the limit, and which windows failed.
+
+    Args:
+        conn: The state database.
+        views: The alerts.
+    """
+    ordered = worst_first([view for view in views if view.row["family"] != "pipeline"])
+    curves: list[Payload] = []
+    shown = []
+    for view in ordered:
+        curve = _curve(conn, view)
+        if curve is not None:
+            curves.append(curve)
+            shown.append(view)
+        if len(curves) == MAX_CURVES:
+            break
+    if not curves:
+        return None
+    model = shown[0].row["model"]
+    names = ", ".join(curve["title"] for curve in curves)
+    return {
+        "title": clean(f"{model}: {names}", _PLOT_TITLE),
+        "alt": clean(". ".join(_alt(v, c) for v, c in zip(shown, curves, strict=True)), _ALT),
+        "zone": shown[0].zone,
+        "curves": curves,
+    }
+
+
+def _curve(conn: sa.Connection, view: AlertView) -> dict[str, object] | None:
+    row = view.row
+    names = ("model", "monitor", "dataset", "slice_key", "slice_value")
+    found = series(conn, {n: row[n] for n in names}, row["last_window_start"], MAX_WINDOWS)
+    values = [r["value"] if r["status"] != "NO_DATA" else None for r in found]
+    if sum(value is not None for value in values) < 2:
+        return None
+    judged = next(r for r in reversed(found) if r["status"] != "NO_DATA")
+    has_interval = any(r["lower"] is not None and r["upper"] is not None for r in found)
+    return {
+        "title": clean(view.name, _PLOT_TITLE),
+        "starts": [r["window_start"].isoformat() for r in found],
+        "end": found[-1]["window_end"].isoformat(),
+        "values": values,
+        "lower": [r["lower"] for r in found] if has_interval else [],
+        "upper": [r["upper"] for r in found] if has_interval else [],
+        "failing": [r["status"] in _FAILED for r in found],
+        "baseline": judged["baseline_value"],
+        "limit": limit_of(judged),
+        "is_share": row["metric"].endswith("_rate"),
+    }
+
+
+def _alt(view: AlertView, curve: Payload) -> str:
+    """Say in words what the curve shows, for those who cannot see it."""
+    first, last = (dt.datetime.fromisoformat(curve["starts"][i]) for i in (0, -1))
+    known = [value for value in curve["values"] if value is not None]
+    text = (
+        f"{view.name} from {view.moment(first)} to {view.moment(last)}: last {number(known[-1])}, "
+        f"lowest {number(min(known))}, highest {number(max(known))}"
+    )
+    for name in ("baseline", "limit"):
+        if curve[name] is not None:
+            text += f", {name} {number(curve[name])}"
+    n_failed = sum(curve["failing"])
+    return f"{text}; {n_failed} of {len(known)} windows failed"

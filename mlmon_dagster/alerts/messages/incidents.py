@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mlmon_dagster.alerts.lifecycle.routing import PLATFORM, Destination, destinations, silenced_by
-from mlmon_dagster.alerts.messages import message as say
+from mlmon_dagster.alerts.messages import view as say
 from mlmon_dagster.alerts.messages.group_state import (
     SUMMARY,
     GroupState,
@@ -29,9 +29,8 @@ from mlmon_dagster.alerts.messages.group_state import (
     split,
     told_of,
 )
-from mlmon_dagster.alerts.messages.message import Changes, Context, Message
-from mlmon_dagster.alerts.messages.outbox_rows import row_key
-from mlmon_dagster.alerts.messages.view import AlertView, Links
+from mlmon_dagster.alerts.messages.message import Message, row_key
+from mlmon_dagster.alerts.messages.view import AlertView, Changes, Context, Links
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store import Store, alert_state, outbox

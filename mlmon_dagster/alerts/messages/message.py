@@ -1,40 +1,58 @@
-"""What a message says, and how that is Slack's Block Kit or plain text."""
+"""A message: what it holds, how it reads at each place, and its row in the outbox.
+
+Text comes raw, as it came from data. Here it becomes what Slack cannot misread (escaped, within the
+limits, with no mention but the declared ones), plain text, HTML and data for programs. All of it is
+frozen under an idempotency key when the message is written. A plot goes along as numbers, not as a
+picture: small, readable, and drawn only when its message has arrived.
+"""
 
 from __future__ import annotations
 
-import shlex
+import datetime as dt
+import hashlib
+import html
+import json
+import re
+import unicodedata
 import uuid
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from mlmon_dagster.alerts.messages.slack_text import clean, cut, escape, link, mention, safe
-from mlmon_dagster.alerts.messages.view import (
-    AlertView,
-    Links,
-    commands_of,
-    links_of,
-    number,
-    worst_first,
-)
-from mlmon_dagster.monitors.wording import beyond_headline, headline
-from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.alerts.lifecycle.routing import Destination
+from mlmon_dagster.store.alert_state import GroupRow
+from mlmon_dagster.store.outbox import OutboxRow
 
+Payload = Mapping[str, Any]
 Mood = Literal["ERROR", "WARN", "OK"]
-MAX_LISTED = 6
-MAX_NAMED, MAX_OVER = 20, 12  # what is over is told nowhere else
+PLOT = "plot"
+FALLBACK = "|fallback"  # ends the group of a copy
 # Characters that are shown of a sentence, its numbers, what is left out, and the list of all three.
 MAX_SENTENCE, MAX_NOTE, MAX_MORE, MAX_LIST = 300, 500, 1000, 2400
-OVER = "Opened and resolved"  # before anybody was told
-LATE = ("Told late", "it was over before this message could be sent")
 EVENT_TYPE = "mlmon_alert"
 COLOURS = {"ERROR": "#d1242f", "WARN": "#bf8700", "OK": "#1a7f37"}
 _EMOJI = {"ERROR": ":red_circle:", "WARN": ":large_yellow_circle:", "OK": ":white_check_mark:"}
 _PLAIN = {"ERROR": "ERROR", "WARN": "WARN ", "OK": "OK   "}
 # Room of the parts; JSON may double them, and Slack refuses more than about 13,000 together.
 _ROOM_NOTES, _ROOM_LINKS, _ROOM_COMMAND = 1000, 800, 500
+MAX_VALUE = 80
+MAX_TEXT = 3000
+MAX_HEADER = 150
+MAX_SECTION = 3000
+MAX_BLOCKS = 50
+MAX_CONTEXT_ELEMENTS = 10
+MAX_BUDGET = 10_000  # Slack answers msg_blocks_too_long at about 13,200 characters
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_MARKUP = re.compile(r"<(?:[!@][A-Za-z0-9^]+|https?://[^\s<>|]+(?:\|[^<>|]*)?)>")
+_ENTITY = re.compile(r"&(?:amp|lt|gt);")
+_USER = re.compile(r"@?([UW][A-Z0-9]{5,})")
+_USERGROUP = re.compile(r"@?(S[A-Z0-9]{5,})")
+_BROADCASTS = ("here", "channel", "everyone")
+_TITLE = 500
+_NOTE = 200
+_TEXT = 500
+_FONT = "font-family:-apple-system,'Segoe UI',Roboto,Helvetica,Arial,sans-serif"
+_CODE = "font-family:ui-monospace,Consolas,monospace;background:#f3f4f6;padding:2px 5px"
 
 
 @dataclass(frozen=True)
@@ -70,355 +88,167 @@ class Message:
     commands: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Listing:
-    """What one message says of some alerts.
-
-    Attributes:
-        items: A sentence each.
-        more: The names of the others.
-        left: Those that there is no room for.
-    """
-
-    items: tuple[Item, ...]
-    more: str
-    left: tuple[AlertView, ...]
+def row_key(group: GroupRow, suffix: str = "") -> str:
+    """Return the idempotency key of what a group says in its present version."""
+    parts = [group["receiver"], group["group_key"], str(group["version"]), suffix]
+    return hashlib.sha256("|".join(part for part in parts if part).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What happened to a group since its last message."""
+def outbox_row(
+    group: Mapping[str, object],
+    key: str,
+    kind: str,
+    message: Message,
+    *,
+    head_key: str,
+    now: dt.datetime,
+    fallback: Destination | None = None,
+    tells: Sequence[str] = (),
+    plot: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    """Render a message for the outbox.
 
-    opened: Sequence[AlertView] = ()
-    escalated: Sequence[AlertView] = ()
-    revised: Sequence[AlertView] = ()
-    resolved: Sequence[AlertView] = ()
-    missed: Sequence[AlertView] = ()
-
-    @property
-    def labelled(self) -> list[tuple[str, Sequence[AlertView]]]:
-        """The kinds of change that there are, with their label."""
-        every = (
-            ("New", self.opened),
-            ("Worse", self.escalated),
-            ("Revised after late data", self.revised),
-            ("Resolved", self.resolved),
-            (OVER, self.missed),
-        )
-        return [(label, views) for label, views in every if views]
-
-    def in_parts(self) -> list[Changes]:
-        """Spread them over as many messages as it takes to name all that is over, oldest first."""
-        if not _change_listing(self).left:
-            return [self]
-        parts, past = list[Changes](), Changes(resolved=self.resolved, missed=self.missed)
-        while past.labelled:
-            left = {id(view) for view in _change_listing(past).left}
-            later = [[v for v in group if id(v) in left] for group in (past.resolved, past.missed)]
-            now = [
-                [v for v in group if id(v) not in left] for group in (past.resolved, past.missed)
-            ]
-            parts.append(Changes(resolved=now[0], missed=now[1]))
-            past = Changes(resolved=later[0], missed=later[1])
-        present = replace(self, resolved=(), missed=())
-        return [*parts, present] if present.labelled else parts
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a message needs to know beside the alerts.
-
-    Attributes:
-        spec: The model.
-        links: Addresses shown for an alert.
-        mention_of: Who is notified of an alert at the place the message goes to; empty for nobody.
-        n_suppressed: How many alerts each schema or freshness monitor keeps from being sent.
-    """
-
-    spec: ModelSpec
-    links: Links = field(default=lambda _view: ())
-    mention_of: Callable[[AlertView], str] = field(default=lambda _view: "")
-    n_suppressed: Mapping[str, int] = field(default_factory=dict)
-
-
-def head_message(context: Context, firing: Sequence[AlertView]) -> Message:
-    """Say what is wrong now: the message that opens a thread, and its later updates.
+    A message that breaks a limit in spite of all care goes out without its blocks: an alert must
+    not die of its looks.
 
     Args:
-        context: The model.
-        firing: Alerts of one family that fire; not empty.
+        group: The row of the notification log, or at least its receiver, channel and key.
+        key: The idempotency key.
+        kind: What kind of message it is.
+        message: What to say.
+        head_key: Key of the message that opened the thread; empty to open one.
+        now: The time of the flush.
+        fallback: Where it goes if this place refuses it for good.
+        tells: The episodes that it is about, to say them again should it be refused.
+        plot: A picture that goes with the text in one piece, where the place takes that.
     """
-    views = worst_first(firing)
-    said = listing(views, [Item(f"{v.headline}.", v.statistics) for v in views])
-    return Message(
-        title=_title(context, views),
-        mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
-        items=said.items if len(views) > 1 else _beyond_title(views[0]),
-        more=said.more,
-        notes=_notes(context, views),
-        mentions=_mentions(context, views),
-        links=links_of(context.links, views),
-        commands=commands_of(views),
-    )
+    mark = head_key if kind == "head" else key
+    payload = slack_payload(message, mark)
+    if problems(payload, declared_mentions(message.mentions)):
+        payload = short_payload(payload)
+    return {
+        "idempotency_key": key,
+        "group_key": group["group_key"],
+        "receiver": group["receiver"],
+        "channel": group["channel"],
+        "head_key": head_key,
+        "kind": kind,
+        "payload": json.dumps(
+            {
+                "slack": payload,
+                "plain": plain_text(message),
+                "event": _event(group, key, kind, message, head_key),
+                "fallback": list(fallback) if fallback else [],
+                "tells": list(tells),
+                **({"html": html_text(message)} if group["receiver"] == "email" else {}),
+                **({"plot": dict(plot)} if plot else {}),
+            }
+        ),
+        "created_at": now,
+    }
 
 
-def closed_message(context: Context, resolved: Sequence[AlertView]) -> Message:
-    """Say that everything in a thread has ended: the last update of its head."""
-    views = worst_first(resolved)
-    said = listing(views, [_was(v) for v in views])
-    return Message(
-        title=f"{context.spec.model}: resolved, {_back(views)}",
-        mood="OK",
-        items=said.items,
-        more=said.more,
-        notes=(("Owner", _owners(context, views)),),
-        links=links_of(context.links, views),
-    )
+def plot_row(
+    group: Mapping[str, object],
+    key: str,
+    plot: Mapping[str, object],
+    *,
+    thread: str,
+    now: dt.datetime,
+) -> dict[str, object]:
+    """Return the row that uploads a plot into a thread.
 
-
-def change_message(
-    context: Context, changes: Changes, firing: Sequence[AlertView], *, mention: bool
-) -> Message:
-    """Say what has changed: a reply in the thread.
+    It is a message of its own, and in a group of its own: while it fails, no text waits for it.
 
     Args:
-        context: The model.
-        changes: At least one change.
-        firing: What still fires after it.
-        mention: Whether the change is worth notifying the people declared.
+        group: The group whose message it goes with.
+        key: The idempotency key of that message.
+        plot: What to draw.
+        thread: Key of the message that opened the thread; it waits until that has arrived.
+        now: The time of the flush.
     """
-    views = [view for _, group in changes.labelled for view in group]
-    said = _change_listing(changes)
-    counts = [f"{len(group)} {label.lower()}" for label, group in changes.labelled]
-    if len(views) == 1:
-        counts = [f"{counts[0]}: {_change_text(views[0], changes)}"]
-    still = f"; {len(firing)} still firing" if firing else "; nothing else fires"
-    return Message(
-        title=f"{context.spec.model}: {', '.join(counts)}{still}",
-        mood=head_message(context, firing).mood if firing else "OK",
-        items=said.items,
-        more=said.more,
-        mentions=_mentions(context, views) if mention else (),
-        links=links_of(context.links, views),
-    )
+    return {
+        "idempotency_key": hashlib.sha256(f"{key}|{PLOT}".encode()).hexdigest(),
+        "group_key": f"{group['group_key']}|{PLOT}",
+        "receiver": group["receiver"],
+        "channel": group["channel"],
+        "head_key": thread,
+        "kind": PLOT,
+        "payload": dump_plot(plot),
+        "created_at": now,
+    }
 
 
-def repeat_message(context: Context, firing: Sequence[AlertView]) -> Message:
-    """Remind of what still fires."""
-    head = head_message(context, firing)
-    return replace(head, title=f"Still firing: {head.title}")
+def dump_plot(plot: Mapping[str, object]) -> str:
+    """Write the payload of a row that carries nothing but a plot."""
+    return json.dumps({"plot": dict(plot), "plain": "", "event": {}, "fallback": []})
 
 
-def missed_message(
-    context: Context, over: Sequence[AlertView]
-) -> tuple[Message, tuple[AlertView, ...]]:
-    """Say that alerts opened and ended before anybody was told: nobody needs to come running.
+def fallback_row(row: OutboxRow, error: str) -> dict[str, object] | None:
+    """Return the copy of a refused message for its fallback place; None if there is none.
 
     Args:
-        context: The model.
-        over: The episodes; not empty.
-
-    Returns:
-        The message, and the episodes that it has no room for: they are told in another one.
+        row: The row of the outbox that was refused.
+        error: What the receiver said.
     """
-    views = worst_first(over)
-    said = listing(views, [_was(v) for v in views], MAX_OVER)
-    told = f"{_count(len(views) - len(said.left))} {OVER.lower()}"
-    if len(views) == 1:
-        told = f"{OVER.lower()}: {views[0].headline}; {episode_text(views[0])}"
-    text = Message(
-        title=f"{context.spec.model}: {told}",
-        mood="OK",
-        items=said.items if len(views) > 1 else (),
-        more=said.more,
-        notes=(LATE, ("Owner", _owners(context, views))),
-        links=links_of(context.links, views),
-        commands=commands_of(views),
-    )
-    return text, said.left
+    payload = json.loads(row["payload"])
+    if not payload.get("fallback"):
+        return None
+    receiver, channel = payload["fallback"]
+    key = hashlib.sha256(f"{row['idempotency_key']}|fallback".encode()).hexdigest()
+    note = f"Meant for {clean(row['channel'])}, which refused it: {clean(error, _NOTE)}"
+    slack = payload["slack"]
+    again = {
+        **slack,
+        "text": f"{cut(slack['text'], _TITLE * 4)}\n{escape(note)}",
+        "client_msg_id": str(uuid.uuid5(uuid.NAMESPACE_OID, key)),
+        "metadata": {**slack["metadata"], "event_payload": {"idempotency_key": key}},
+    }
+    event = {**payload["event"], "id": key, "thread": key, "note": note}
+    rest = {name: payload[name] for name in ("html", "plot") if name in payload}
+    return {
+        "idempotency_key": key,
+        "group_key": f"{row['group_key']}{FALLBACK}",
+        "receiver": receiver,
+        "channel": channel,
+        "head_key": "",
+        "kind": row["kind"],
+        "payload": json.dumps(
+            {
+                "slack": again,
+                "plain": f"{payload['plain']}\n  {note}",
+                "event": event,
+                "tells": payload["tells"],
+            }
+            | rest
+        ),
+        "created_at": row["created_at"],
+    }
 
 
-def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
-    """Say in one message what fires after a backfill, across families."""
-    views = worst_first(firing)
-    families = sorted({v.row["family"] for v in views})
-    said = listing(views, [Item(f"{v.headline}.", v.statistics) for v in views])
-    return Message(
-        title=f"{context.spec.model}: {_count(len(views))} firing after the backfill "
-        f"({', '.join(families)})",
-        mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
-        items=said.items,
-        more=said.more,
-        notes=_notes(context, views),
-        mentions=_mentions(context, views),
-        links=links_of(context.links, views),
-        commands=(f"mlmon alerts list --model {shlex.quote(context.spec.model)}",),
-    )
-
-
-def _title(context: Context, views: Sequence[AlertView]) -> str:
-    rest = f" (and {len(views) - 1} more)" if len(views) > 1 else ""
-    return f"{context.spec.model}: {views[0].headline}{rest}"
-
-
-def _beyond_title(view: AlertView) -> tuple[Item, ...]:
-    """Return what the title does not say of its only alert."""
-    return (Item(view.statistics),) if view.statistics else ()
-
-
-def _since(views: Sequence[AlertView]) -> str:
-    return min(views, key=lambda v: str(v.row["opened_window"])).since
-
-
-def _count(n: int) -> str:
-    return "1 alert" if n == 1 else f"{n} alerts"
-
-
-def listing(
-    views: Sequence[AlertView],
-    items: Sequence[Item],
-    limit: int = MAX_LISTED,
-    names: Sequence[str] = (),
-) -> Listing:
-    """Say as much of some alerts as surely is shown: nothing of it is cut off later.
-
-    Args:
-        views: What there is to say, the most important first; episodes of one alert may repeat.
-        items: The sentence about each.
-        limit: The most sentences.
-        names: What to call each where there is no room for its sentence; by default the metric,
-            column and slice.
-    """
-    for n_items in range(min(limit, len(views)), -1, -1):
-        rest, kept = views[n_items:], items[:n_items]
-        more, left = _and_more(rest, names[n_items:] or _names(rest))
-        if sum(map(_width, kept)) + len(safe(more, MAX_MORE)) <= MAX_LIST:
-            break
-    return Listing(tuple(kept), more, left)
-
-
-def _width(item: Item) -> int:
-    numbers = safe(item.numbers, MAX_NOTE)
-    return len(safe(item.sentence, MAX_SENTENCE)) + len(numbers) + 10  # bullet, indent, line ends
-
-
-def _and_more(rest: Sequence[AlertView], names: Sequence[str]) -> tuple[str, tuple[AlertView, ...]]:
-    """Name what has no sentence, each alert once, with the number of its episodes."""
-    if not rest:
-        return "", ()
-    text, named, kept = "", set[str](), f"and {len(rest)} more: , …"
-    for name, n in Counter(names).items():
-        part = name if n == 1 else f"{name} ({n} times)"
-        longer = f"{text}, {part}" if text else part
-        if len(named) == MAX_NAMED or (text and len(safe(kept + longer, MAX_LIST)) > MAX_MORE):
-            break
-        text, named = longer, named | {name}
-    left = tuple(view for view, name in zip(rest, names, strict=True) if name not in named)
-    return f"and {len(rest)} more: {text}{', …' if left else ''}", left
-
-
-def _names(views: Sequence[AlertView]) -> list[str]:
-    """Call each alert by its name; the metric is said once where all have the same."""
-    if len({view.row["metric"] for view in views}) > 1:
-        return [view.name for view in views]
-    return [view.name if view.name == views[0].name else view.part for view in views]
-
-
-def _notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:
-    # What explains each alert most comes first, so that none of them takes all the room.
-    ranked = zip_longest(*(view.why for view in views[:MAX_LISTED]))
-    why = list(dict.fromkeys(line for rank in ranked for line in rank if line))
-    notes = [
-        ("Since", _since(views)),
-        ("Why", "; ".join(why[:4])),
-        ("At once", _at_once(views)),
-        ("Not sent", _not_sent(context, views)),
-        ("Owner", _owners(context, views)),
-    ]
-    return tuple((label, text) for label, text in notes if text)
-
-
-def _at_once(views: Sequence[AlertView]) -> str:
-    """Say why an alert did not wait for the windows that its monitor usually waits for."""
-    waived = dict.fromkeys(str(v.details["severe"]) for v in views if v.details.get("severe"))
-    if not waived:
-        return ""
-    return f"one window so far past the limit needs no second (windows: {', '.join(waived)})"
-
-
-def _not_sent(context: Context, views: Sequence[AlertView]) -> str:
-    """Say what a broken window keeps silent, so that nobody takes silence for health."""
-    causes = {v.row["monitor"] for v in views if v.details.get("breaks_window")}
-    if not causes:
-        return ""
-    n = sum(context.n_suppressed.get(cause, 0) for cause in causes)
-    counted = f" ({n} so far)" if n else ""
-    return f"drift and performance alerts of this window, which this explains{counted}"
-
-
-def _owners(context: Context, views: Sequence[AlertView]) -> str:
-    declared = [v.row["owner"] for v in views if v.row["owner"]]
-    return ", ".join(dict.fromkeys(declared or context.spec.owners))
-
-
-def _mentions(context: Context, views: Sequence[AlertView]) -> tuple[str, ...]:
-    names = [context.mention_of(view) for view in worst_first(views)]
-    return tuple(dict.fromkeys(name for name in names if name))
-
-
-def _change_listing(changes: Changes) -> Listing:
-    views = [view for _, group in changes.labelled for view in group]
-    items = [_change_item(label, v) for label, group in changes.labelled for v in group]
-    return listing(views, items, MAX_OVER)
-
-
-def _change_item(label: str, view: AlertView) -> Item:
-    if label == "Resolved":
-        return Item(f"Resolved: {view.name}{_now(view)}; was: {view.headline}.", episode_text(view))
-    if label == OVER:
-        return Item(f"{OVER}: {view.headline}.", episode_text(view))
-    newest = view.details.get("newest_message") if label.startswith("Revised") else ""
-    text = str(newest or view.sentence)
-    return Item(f"{label}: {headline(text)}.", beyond_headline(text))
-
-
-def _change_text(view: AlertView, changes: Changes) -> str:
-    if changes.resolved:
-        return f"{view.name}{_now(view)}"
-    if changes.missed:
-        return f"{view.headline}, {episode_text(view)}"
-    newest = view.details.get("newest_message") if changes.revised else ""
-    return headline(str(newest or view.sentence))
-
-
-def _was(view: AlertView) -> Item:
-    return Item(f"Was: {view.headline}.", episode_text(view))
-
-
-def _back(views: Sequence[AlertView]) -> str:
-    if len(views) == 1:
-        return f"{views[0].name}{_now(views[0])}"
-    return f"{_count(len(views))} back to normal"
-
-
-def _now(view: AlertView) -> str:
-    reason = view.row["resolved_reason"].replace("_", " ")
-    if reason not in ("recovered", "revised"):
-        return f" ({reason})" if reason else ""
-    late = " after late data" if reason == "revised" else ""
-    value = view.details.get("newest_value")
-    return f" is {number(value)} again{late}" if value is not None else late
-
-
-def episode_text(view: AlertView) -> str:
-    """Say how long an episode lasts, or lasted."""
-    last = view.row["last_window_start"]
-    return f"from {view.since} to {view.moment(last)}" if last else f"since {view.since}"
-
-
-def short_id(idempotency_key: str) -> str:
-    """Return the visible mark by which a message is recognised in a channel."""
-    return f"mlmon {idempotency_key[:12]}"
+def _event(
+    group: Mapping[str, object], key: str, kind: str, message: Message, head_key: str
+) -> dict[str, object]:
+    """Return the message as data, for receivers that are programs."""
+    return {
+        "version": 1,
+        "id": key,
+        "thread": head_key or key,
+        "group": hashlib.sha256(str(group["group_key"]).encode()).hexdigest()[:32],
+        "kind": kind,
+        "model": group.get("model", ""),
+        "family": group.get("family", ""),
+        "severity": message.mood,
+        "title": clean(message.title, _TITLE),
+        "items": [
+            {"sentence": clean(i.sentence, _TITLE), "numbers": clean(i.numbers, _TITLE)}
+            for i in message.items
+        ],
+        "more": clean(message.more, MAX_MORE),
+        "notes": {label: clean(text, _TITLE) for label, text in message.notes},
+        "links": [{"label": clean(label), "url": url} for label, url in message.links],
+        "commands": [clean(command, _TITLE) for command in message.commands],
+    }
 
 
 def slack_payload(message: Message, idempotency_key: str) -> dict[str, object]:
@@ -459,19 +289,9 @@ def short_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     return {**short, "text": f"{payload['text']} ({short_id(key)})"}
 
 
-def plain_text(message: Message) -> str:
-    """Render for a terminal, a digest or a log; one alert a line, values cleaned."""
-    lines = [f"{_PLAIN[message.mood]} {clean(message.title, MAX_SENTENCE)}"]
-    for item in message.items:
-        numbers = f"  [{clean(item.numbers, MAX_NOTE)}]" if item.numbers else ""
-        lines.append(f"  - {clean(item.sentence, MAX_SENTENCE)}{numbers}")
-    if message.more:
-        lines.append(f"    {clean(message.more, MAX_MORE)}")
-    for label, text in (*message.notes, *message.links):
-        lines.append(f"  {clean(label) + ':':<14} {clean(text, MAX_NOTE)}")
-    for place, command in enumerate(message.commands):
-        lines.append(f"  {'' if place else 'More:':<14} {clean(command, MAX_NOTE)}")
-    return "\n".join(lines)
+def short_id(idempotency_key: str) -> str:
+    """Return the visible mark by which a message is recognised in a channel."""
+    return f"mlmon {idempotency_key[:12]}"
 
 
 def _sections(message: Message) -> list[dict[str, object]]:
@@ -516,3 +336,184 @@ def _markdown(text: str) -> dict[str, object]:
 def declared_mentions(names: Sequence[str]) -> set[str]:
     """Return the markup that messages of these declared names may hold."""
     return {mention(name) for name in names if name}
+
+
+def plain_text(message: Message) -> str:
+    """Render for a terminal, a digest or a log; one alert a line, values cleaned."""
+    lines = [f"{_PLAIN[message.mood]} {clean(message.title, MAX_SENTENCE)}"]
+    for item in message.items:
+        numbers = f"  [{clean(item.numbers, MAX_NOTE)}]" if item.numbers else ""
+        lines.append(f"  - {clean(item.sentence, MAX_SENTENCE)}{numbers}")
+    if message.more:
+        lines.append(f"    {clean(message.more, MAX_MORE)}")
+    for label, text in (*message.notes, *message.links):
+        lines.append(f"  {clean(label) + ':':<14} {clean(text, MAX_NOTE)}")
+    for place, command in enumerate(message.commands):
+        lines.append(f"  {'' if place else 'More:':<14} {clean(command, MAX_NOTE)}")
+    return "\n".join(lines)
+
+
+def html_text(message: Message) -> str:
+    """Render for a mail program; every value is cleaned and escaped.
+
+    Args:
+        message: What to say.
+    """
+    parts = [f'<h2 style="font-size:17px;margin:0 0 10px">{_safe(message.title)}</h2>']
+    items = [
+        f"<li>{_safe(item.sentence)}"
+        + (f'<br><span style="color:#66737f">{_safe(item.numbers)}</span>' if item.numbers else "")
+        + "</li>"
+        for item in message.items
+    ]
+    if items:
+        parts.append(f'<ul style="margin:0 0 10px;padding-left:20px">{"".join(items)}</ul>')
+    parts += [f"<p>{_safe(message.more, 1000)}</p>"] if message.more else []
+    notes = [f"<b>{_safe(label)}:</b> {_safe(text)}" for label, text in message.notes]
+    parts += [f"<p>{'<br>'.join(notes)}</p>"] if notes else []
+    links = [_link(label, address) for label, address in message.links]
+    parts += [f"<p>{' · '.join(links)}</p>"] if links else []
+    commands = [f'<code style="{_CODE}">{_safe(command)}</code>' for command in message.commands]
+    parts += [f"<p>{'<br>'.join(commands)}</p>"] if commands else []
+    border = f"border-left:4px solid {COLOURS[message.mood]};padding:2px 0 2px 14px"
+    body = "".join(parts)
+    return f'<div style="{_FONT};font-size:14px;color:#1f2933;{border}">{body}</div>'
+
+
+def _safe(value: object, limit: int = _TEXT) -> str:
+    return html.escape(clean(value, limit))
+
+
+def _link(label: str, address: str) -> str:
+    if not re.match(r"https?://", address):
+        return _safe(label)
+    return f'<a href="{html.escape(address)}">{_safe(label)}</a>'
+
+
+def clean(value: object, limit: int = MAX_VALUE) -> str:
+    """Return one printable line of at most ``limit`` characters; not escaped.
+
+    Control and formatting characters (new lines, right-to-left overrides, zero-width marks) become
+    spaces or vanish, back-ticks become apostrophes so that a value cannot end a code span.
+    """
+    text = "".join(_visible(character) for character in str(value)).replace("`", "'")
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: max(limit - 1, 0)].rstrip() + "…"
+
+
+def _visible(character: str) -> str:
+    category = unicodedata.category(character)
+    if category in ("Cf", "Cs", "Co", "Cn"):
+        return ""
+    return " " if category in ("Cc", "Zl", "Zp") else character
+
+
+def escape(text: str) -> str:
+    """Escape the three characters that Slack gives a meaning to."""
+    return re.sub(r"[&<>]", lambda match: _ENTITIES[match[0]], text)
+
+
+def safe(value: object, limit: int = MAX_VALUE) -> str:
+    """Clean, shorten and escape a value that comes from data, in this order."""
+    return escape(clean(value, limit))
+
+
+def cut(escaped: str, limit: int) -> str:
+    """Shorten escaped text, never inside an entity."""
+    if len(escaped) <= limit:
+        return escaped
+    kept = escaped[: max(limit - 1, 0)]
+    ampersand = kept.rfind("&")
+    if ampersand != -1 and ";" not in kept[ampersand:]:
+        kept = kept[:ampersand]
+    return kept + "…"
+
+
+def link(url: str, label: str) -> str:
+    """Return a link, or the escaped label alone if the address is not http(s)."""
+    if not re.match(r"https?://", url):
+        return safe(label)
+    address = re.sub(r"[\s<>|`]", lambda match: f"%{ord(match[0]):02X}", url)
+    return f"<{escape(address)}|{safe(label).replace('|', '/')}>"
+
+
+def mention(name: str | None) -> str:
+    """Return the markup that notifies a declared person or group.
+
+    ``@here``, ``@channel``, a user id (``U012ABCDEF``) and a user group id (``S012ABCDEF``)
+    notify; Slack cannot resolve any other name, which is therefore shown as plain text.
+    """
+    name = (name or "").strip()
+    if name.startswith("<") and name.endswith(">") and _MARKUP.fullmatch(name):
+        return name
+    if name.removeprefix("@") in _BROADCASTS:
+        return f"<!{name.removeprefix('@')}>"
+    if match := _USER.fullmatch(name):
+        return f"<@{match[1]}>"
+    if match := _USERGROUP.fullmatch(name):
+        return f"<!subteam^{match[1]}>"
+    return safe(name)
+
+
+def problems(payload: Payload, mentions: Iterable[str] = ()) -> list[str]:
+    """List everything about a message that Slack would refuse or misread; empty if none.
+
+    Args:
+        payload: ``text`` and optionally ``blocks`` and ``attachments``.
+        mentions: Markup of people that may be notified; any other mention is a problem.
+    """
+    found: list[str] = []
+    blocks = list(_blocks(payload))
+    if not payload.get("text"):
+        found.append("text is empty")
+    if len(str(payload.get("text", ""))) > MAX_TEXT:
+        found.append(f"text is longer than {MAX_TEXT} characters")
+    if len(blocks) > MAX_BLOCKS:
+        found.append(f"{len(blocks)} blocks, more than {MAX_BLOCKS}")
+    if len(json.dumps(blocks, ensure_ascii=False)) > MAX_BUDGET:
+        found.append(f"blocks are longer than {MAX_BUDGET} characters together")
+    for block in blocks:
+        found += _block_problems(block)
+    texts = [element["text"] for block in blocks for element in _elements(block)]
+    for text in (str(payload.get("text", "")), *texts):
+        found += _markup_problems(text, set(mentions))
+    return found
+
+
+def _blocks(payload: Payload) -> Iterable[Mapping[str, object]]:
+    yield from payload.get("blocks", ())
+    for attachment in payload.get("attachments", ()):
+        yield from attachment.get("blocks", ())
+
+
+def _block_problems(block: Mapping[str, object]) -> list[str]:
+    kind, elements = block.get("type"), _elements(block)
+    limit = MAX_HEADER if kind == "header" else MAX_SECTION
+    found = [
+        f"{kind} text of {len(element['text'])} characters, allowed are 1 to {limit}"
+        for element in elements
+        if not 1 <= len(element["text"]) <= limit
+    ]
+    if any(e["type"] == "mrkdwn" and not e.get("verbatim") for e in elements):
+        found.append(f"{kind} text is not verbatim, Slack would link names in it")
+    if kind == "context" and not 1 <= len(elements) <= MAX_CONTEXT_ELEMENTS:
+        found.append(f"context of {len(elements)} elements")
+    if kind not in ("header", "section", "context", "divider"):
+        found.append(f"unexpected block type {kind!r}")
+    return found
+
+
+def _elements(block: Payload) -> Sequence[Payload]:
+    return [block["text"]] if "text" in block else list(block.get("elements", ()))
+
+
+def _markup_problems(text: str, mentions: set[str]) -> list[str]:
+    found = [
+        f"mention {match[0]} that was not declared"
+        for match in _MARKUP.finditer(text)
+        if match[0][1] in "!@" and match[0] not in mentions
+    ]
+    rest = _MARKUP.sub("", text)
+    if re.search(r"[<>]", rest) or "&" in _ENTITY.sub("", rest):
+        found.append(f"unescaped character in {text[:60]!r}")
+    return found

@@ -24,19 +24,17 @@ from mlmon_dagster.alerts.messages.group_state import (
     place_of,
     split,
 )
-from mlmon_dagster.alerts.messages.message import (
+from mlmon_dagster.alerts.messages.message import Item, Message, Mood, outbox_row
+from mlmon_dagster.alerts.messages.view import (
     MAX_OVER,
     OVER,
+    AlertView,
     Context,
-    Item,
     Listing,
-    Message,
-    Mood,
     episode_text,
     listing,
+    worst_first,
 )
-from mlmon_dagster.alerts.messages.outbox_rows import outbox_row
-from mlmon_dagster.alerts.messages.view import AlertView, worst_first
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.store import Store, alert_state, outbox

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
-from mlmon_dagster.alerts.messages.slack_text import Payload
+from mlmon_dagster.alerts.messages.message import Payload
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted
 from mlmon_dagster.alerts.receivers.http_post import TIMEOUT_SECONDS, Endpoint, post
 

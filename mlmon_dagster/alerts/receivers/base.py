@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TextIO, runtime_checkable
 
-from mlmon_dagster.alerts.messages.slack_text import Payload
+from mlmon_dagster.alerts.messages.message import (
+    Payload,
+)
 
+Draw = Callable[[Mapping[str, object]], bytes]  # of a plot of the outbox
 DEFAULT_WAIT_SECONDS = 30.0  # where a limit is met and it is not said for how long
 HOW_TO_CONNECT = (
     "These messages went to the terminal only. To send them to Slack: set MLMON_SLACK_TOKEN to a "
@@ -151,3 +154,23 @@ class ConsoleReceiver:
     def retract(self, delivery: Delivery, posted: Posted) -> bool:
         """What is printed stays printed."""
         return False
+
+
+def read_plot(payload: Payload) -> Payload:
+    """Return the plot of an outbox payload; empty if it has none."""
+    plot = payload.get("plot")
+    return dict(plot) if isinstance(plot, Mapping) else {}
+
+
+def draw_or_none(draw: Draw | None, payload: Mapping[str, object]) -> bytes | None:
+    """Draw the plot of a payload; None if there is none, or if drawing fails for any reason.
+
+    A message must not die of its picture.
+    """
+    plot = read_plot(payload)
+    if draw is None or not plot:
+        return None
+    try:
+        return draw(plot)
+    except Exception:  # whatever it is, the text is what counts
+        return None

@@ -17,15 +17,17 @@ from html import escape
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
-from mlmon_dagster.alerts.messages.outbox_rows import Draw, draw_or_none, read_plot
-from mlmon_dagster.alerts.messages.slack_text import clean
+from mlmon_dagster.alerts.messages.message import clean
 from mlmon_dagster.alerts.receivers.base import (
     Delivery,
+    Draw,
     NotPosted,
     Outcome,
     Posted,
     Refused,
     Unclear,
+    draw_or_none,
+    read_plot,
 )
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.alerting import LOOPBACK

@@ -22,16 +22,17 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web import SlackResponse
 
-from mlmon_dagster.alerts.messages.message import short_id, short_payload
-from mlmon_dagster.alerts.messages.outbox_rows import Draw, draw_or_none, read_plot
-from mlmon_dagster.alerts.messages.slack_text import Payload
+from mlmon_dagster.alerts.messages.message import Payload, short_id, short_payload
 from mlmon_dagster.alerts.receivers.base import (
     Delivery,
+    Draw,
     NotPosted,
     Outcome,
     Posted,
     Refused,
     Unclear,
+    draw_or_none,
+    read_plot,
     retry_after,
 )
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mlmon_dagster.alerts.messages.slack_text import Payload
+from mlmon_dagster.alerts.messages.message import Payload
 from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted
 from mlmon_dagster.alerts.receivers.http_post import TIMEOUT_SECONDS, Endpoint, post
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from mlmon_dagster.alerts.messages.outbox_rows import PLOT, fallback_row
+from mlmon_dagster.alerts.messages.message import PLOT, fallback_row
 from mlmon_dagster.alerts.receivers.base import (
     ConsoleReceiver,
     Delivery,
