@@ -8,9 +8,9 @@ healthy years and the faults noticed in them, `levels` those of calibration and 
 FOLDER` lives the history of a made project day by day, `drill_claims` puts the drill's faults into
 raw files, `erase` counts what erasing ids reads. `estimate_matrix` compares estimates
 on scores with ties with the better of two methods. `trace` measures what traces and searches cost,
-`trace_claims` what they say where nothing changed and whether they find what did. Only by name run
-`peers`, the same work beside other tools, which it first installs in their environment, and
-`power`, which changes both see.
+`trace_claims` what they say where nothing changed and whether they find what did, `effect` how
+often the interval of what latency costs holds it. Only by name run `peers`, the same work beside
+other tools, which it first installs in their environment, and `power`, which changes both see.
 Each runs in a process of its own, so that the peak memory of one is not the other's.
 """
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from mlmon_dagster.pipeline.asking.effect import Answer
     from mlmon_dagster.trace.expected import Searched
     from mlmon_dagster.trace.explain import Explained
     from mlmon_dagster.trace.fresh import Fresh
@@ -221,7 +222,7 @@ class Monitoring:
             limit: At most so many.
             dataset: Of which dataset.
         """
-        from mlmon_dagster.pipeline.rows import rows_of
+        from mlmon_dagster.pipeline.asking.rows import rows_of
 
         spec = self.spec(model)
         picked = parse_predicate(where, predicate_columns(spec), spec.time.zone) if where else None
@@ -290,6 +291,36 @@ class Monitoring:
         )
         said = tell(spec, found, name, other_name, slices, scored, fresh)
         return Trace(tuple(said), found, slices, fresh, spec.time.zone)
+
+    def effect(
+        self,
+        model: str,
+        cause: str | None = None,
+        *,
+        first: Day = None,
+        last: Day = None,
+        per: float | None = None,
+        within: Sequence[str] | None = None,
+    ) -> Answer:
+        """Say what a logged cause goes with in the outcome.
+
+        Args:
+            model: The model.
+            cause: By default the first that its ``effects`` declare, or ``latency_ms``.
+            first: First day; by default of all complete windows.
+            last: Last day.
+            per: Units of the cause that sentences speak of.
+            within: Covariates that rows are compared within, instead of those declared.
+
+        Raises:
+            ConfigError: If the model logs no such cause, or no row has an outcome.
+        """
+        from mlmon_dagster.pipeline.asking.effect import asked_of, effect_in
+
+        spec = self.spec(model)
+        windows = complete_period(spec, _day(first), _day(last), self.project.now())
+        asked = asked_of(spec, cause, per, within)[0]
+        return effect_in(self.project.store, spec, windows, asked)
 
     def close(self) -> None:
         """Close the store."""

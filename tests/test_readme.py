@@ -146,6 +146,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`columns`", declared.Columns),
     ("`costs`", declared.Costs),
     ("`expectations`", declared.Expectation),
+    ("`effects`", declared.DeclaredEffect),
+    ("`effects[].experiment`", declared.Experiment),
     ("`fairness`", declared.Fairness),
     ("`actuals`", declared.ActualsPolicy),
     ("`features.<name>`", declared.Feature),

@@ -73,7 +73,7 @@ def rows(
     Of an alert they are those of its last failing window and of its slice or column, as they were
     when it was judged. Values of columns marked as personal are hidden unless they are named.
     """
-    from mlmon_dagster.pipeline.rows import rows_of
+    from mlmon_dagster.pipeline.asking.rows import rows_of
 
     wanted = _wanted(project, what, window, first, last, where, newest)
     unknown = [name for name in show if name not in wanted.spec.features]
@@ -134,7 +134,7 @@ def _said(spec: ModelSpec, windows: tuple[Window, ...]) -> str:
 
 def _of_alert(project: Project, short_id: str, where: str | None, newest: bool) -> _Wanted:
     from mlmon_dagster.alerts.handling import find_alert
-    from mlmon_dagster.pipeline.rows import behind, together
+    from mlmon_dagster.pipeline.asking.rows import behind, together
 
     alert: Row = find_alert(project.store, short_id)
     spec = spec_of(project, str(alert["model"]))

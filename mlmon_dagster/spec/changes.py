@@ -124,6 +124,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("", ("costs",), "followed", "declared or taken away: every window with rows is valued; "
          "other numbers: windows measured from now on, earlier ones with `mlmon run MODEL --from "
          "--to`"),
+    Rule("effects", ("cause", "per", "outcome", "within", "experiment"), "kept", "what "
+         "`mlmon effect` says from now on"),
     Rule("", ("retrain",), "kept", "traces with --retrain from now on"),
     *_of_monitors(),
     Rule("monitors.drift", ("baseline",), "followed", "the newest 1,000 windows are judged again"),

@@ -11,7 +11,12 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import policy_problems
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.declaration import alias_problems, attribution_problems, retention_problems
+from mlmon_dagster.spec.declaration import (
+    alias_problems,
+    attribution_problems,
+    effect_problems,
+    retention_problems,
+)
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
 from mlmon_dagster.spec.predicate import parse_predicate, predicate_columns
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
@@ -142,6 +147,12 @@ def _expectations(spec: Declaration) -> Iterator[Problem]:
         if expectation.stream == "actuals" and spec.source.actuals is None:
             where: FieldPath = ("expectations", index, "stream")
             yield Problem(where, "the model has no ground truth; declare source.actuals")
+
+
+def _effects(spec: Declaration) -> Iterator[Problem]:
+    for index, effect in enumerate(spec.effects):
+        for path, message in effect_problems(spec, effect):
+            yield Problem(("effects", index, *path), message)
 
 
 def _columns(spec: Declaration) -> Iterator[Problem]:
@@ -342,6 +353,7 @@ _RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
     _columns: ("columns", "features"),
     _attribution: ("task", "columns", "features", "monitors", "explain"),
     _expectations: ("source", "expectations"),
+    _effects: ("task", "source", "columns", "features", "effects"),
     _features: ("columns", "features"),
     _baseline: ("columns", "baseline", "time"),
     _slices: ("columns", "features", "slices"),

@@ -315,6 +315,25 @@ class Expectation(Declared):
         return self
 
 
+class Experiment(Declared):
+    """An arm that was drawn by lot for each request, so that its difference is an effect."""
+
+    column: str
+    control: str
+    treatment: str
+    share: float = Field(default=0.5, gt=0, lt=1)
+
+
+class DeclaredEffect(Declared):
+    """A logged cause, such as latency, whose part in the outcome people want to know."""
+
+    cause: str = "latency_ms"
+    per: float = Field(default=100.0, gt=0, allow_inf_nan=False)
+    outcome: Literal["outcome", "actual"] = "outcome"
+    within: Names = ()
+    experiment: Experiment | None = None
+
+
 class Declaration(Declared):
     """The whole of ``models/<model>.yaml``, each part right by itself."""
 
@@ -333,6 +352,7 @@ class Declaration(Declared):
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(as_tuple)] = None
     costs: Costs | None = None
     fairness: Fairness | None = None
+    effects: Annotated[tuple[DeclaredEffect, ...], BeforeValidator(as_tuple)] = ()
     explain: Explain = Explain()
     expectations: Annotated[tuple[Expectation, ...], BeforeValidator(as_tuple)] = ()
     top_k: int = Field(default=5, ge=1, le=1000)
@@ -417,3 +437,53 @@ def _explain_problems(spec: Declaration) -> Found:
         yield ("explain", "model"), "a share needs the SHAP values of at least two features"
     if explain.base_value is not None and columns.base_value is not None:
         yield ("explain", "base_value"), "base values are logged (columns.base_value); keep one"
+
+
+def effect_problems(spec: Declaration, effect: DeclaredEffect) -> Found:
+    """Find what is wrong with a cause and what it is held against.
+
+    Args:
+        spec: The model.
+        effect: Declared there, or asked of it.
+    """
+    number = [n for n, f in spec.features.items() if f.type == "numeric"]
+    roles = ["latency_ms"] if spec.columns.latency_ms is not None else []
+    if effect.cause not in (*roles, *number):
+        hint = names.did_you_mean(effect.cause, [*roles, *number]) or "."
+        yield (
+            ("cause",),
+            (
+                f"'{effect.cause}' is no number that is logged{hint} Known: "
+                f"{names.listed([*roles, *number])}"
+            ),
+        )
+    if getattr(spec.columns, effect.outcome) is None or spec.source.actuals is None:
+        yield ("outcome",), f"declare columns.{effect.outcome} and source.actuals"
+    elif effect.outcome == "actual" and spec.task == "multiclass_classification":
+        yield ("outcome",), "the ground truth is no number; declare columns.outcome"
+    fit = [n for n, f in spec.features.items() if f.type in ("numeric", "categorical", "boolean")]
+    for index, column in enumerate(effect.within):
+        if column == effect.cause:
+            yield ("within", index), f"'{column}' is the cause itself"
+        elif column not in fit:
+            hint = names.did_you_mean(column, fit) or "."
+            yield (
+                ("within", index),
+                (
+                    f"'{column}' is no feature with values to compare within{hint} Known: "
+                    f"{names.listed(fit)}"
+                ),
+            )
+    arm = effect.experiment
+    arms = [n for n, f in spec.features.items() if f.type in ("categorical", "boolean")]
+    if arm is not None and arm.column not in arms:
+        hint = names.did_you_mean(arm.column, arms) or "."
+        yield (
+            ("experiment", "column"),
+            (
+                f"'{arm.column}' is no categorical or boolean feature{hint} Known: "
+                f"{names.listed(arms)}"
+            ),
+        )
+    if arm is not None and arm.control == arm.treatment:
+        yield ("experiment", "treatment"), f"'{arm.treatment}' is the control as well"

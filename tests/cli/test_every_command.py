@@ -42,6 +42,7 @@ report churn
 trace churn PERIOD
 compare churn PERIOD
 skew churn PERIOD
+effect churn PERIOD --of actual
 backtest churn PERIOD
 metrics churn
 metrics churn --format json

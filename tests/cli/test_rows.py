@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.pipeline.asking.rows import rows_of
 from mlmon_dagster.pipeline.ingest import ingest
-from mlmon_dagster.pipeline.rows import rows_of
 from mlmon_dagster.pipeline.run import compute, look
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import load_model

@@ -116,6 +116,7 @@ CHANGES: dict[str, Any] = {
             ]
         }
     ),
+    "effects.cause": Many({"effects": [{"cause": "age", "outcome": "actual"}]}),
     "fairness": {"slices": ["region"]},
     "top_share": 0.2,
     "monitors.schema.bad_rate": {"above": 0.5},

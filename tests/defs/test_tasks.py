@@ -6,7 +6,7 @@ import pytest
 
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
-from mlmon_dagster.pipeline.rows import rows_of
+from mlmon_dagster.pipeline.asking.rows import rows_of
 from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.profiles import load_baseline
 from mlmon_dagster.report.summary import NONE, period_names, periods_of
