@@ -100,7 +100,7 @@ def _reversed(found: Effect, names: Mapping[str, str]) -> str:
 
 
 def _step(names: Mapping[str, str], per: float) -> str:
-    return " ".join(filter(None, (f"+{per:g}", names["unit"], "of", names["cause"])))
+    return " ".join(filter(None, (f"{per:g}", names["unit"], "more", names["cause"])))
 
 
 def _signed(value: float) -> str:

@@ -81,7 +81,7 @@ def test_the_declared_effect_is_told_with_its_arm_its_failures_and_its_ranges(
     assert trial.startswith("Drawn by lot: arm slowed has -0.")
     assert "an effect" in trial
     assert unit.startswith("The arm moved latency_ms by +4")
-    assert slope.startswith("+100 ms of latency_ms goes with -2")
+    assert slope.startswith("100 ms more latency_ms goes with -2")
     assert slope.endswith("of the same region and its window: an association, not yet an effect.")
     assert plain.startswith("Over all rows it would be -")
     assert failed.startswith("5.") or failed.startswith("4.")
@@ -104,7 +104,7 @@ def test_another_cause_is_asked_for_by_options(shop: Path, mlmon: Command) -> No
     )  # fmt: skip
 
     assert ended.code == 0, ended.err
-    assert "+10 of age goes with" in ended.out
+    assert "10 more age goes with" in ended.out
     assert "among rows of the same region and arm and its window" in ended.out
 
 
