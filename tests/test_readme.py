@@ -147,7 +147,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`costs`", declared.Costs),
     ("`expectations`", declared.Expectation),
     ("`effects`", declared.DeclaredEffect),
-    ("`effects[].experiment`", declared.Experiment),
+    ("`effects.experiment`", declared.Experiment),
     ("`fairness`", declared.Fairness),
     ("`actuals`", declared.ActualsPolicy),
     ("`features.<name>`", declared.Feature),
