@@ -192,7 +192,7 @@ def _judged(
         p_adjusted=finite(adjusted),
         family_size=size,
         details=details,
-        **(excess(abs(row["value"]), above) if real or not large else {}),
+        **excess(abs(row["value"]), above),
     )
 
 
@@ -352,7 +352,7 @@ def _judged_attribution(
         p_adjusted=finite(adjusted),
         family_size=size,
         details={"n_baseline": int(row["n_baseline"]), "q": monitor.q, "attribution": share},
-        **(excess(abs(shift), declared.above) if real or not large else {}),
+        **excess(abs(shift), declared.above),
     )
 
 
@@ -416,7 +416,7 @@ def _judged_correlation(
         threshold=f"above {number(declared.above)}",
         p_adjusted=finite(row["p_value"]),
         details={"n_baseline": int(row["n_baseline"]), "q": monitor.q, "changes": changes},
-        **(excess(row["value"], declared.above) if real or not large else {}),
+        **excess(row["value"], declared.above),
     )
 
 

@@ -136,9 +136,8 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
             "spread": worst.usual.spread,
             "class": worst.column.removeprefix(CLASS) if worst.column != TABLE else None,
         },
+        **_excess(worst, monitor),
     }
-    if worst.moved.is_real or not worst.moved.is_large:
-        fields |= _excess(worst, monitor)
     status = _status(monitor, change) if failed else OK
     return _result(evidence, window, monitor, row, status, text, **fields)
 

@@ -221,7 +221,7 @@ def measured(windows: Sequence[Told], k: int = 1, n: int = 1) -> list[tuple[str,
 
 
 BAD, JUST, NEAR, GOOD = ("E", 1.0, 0.2), ("E", 0.1, 0.2), ("P", -0.2, 0.3), ("P", -0.9, 0.2)
-NOTHING = ("-", None, None)
+FAR, NOTHING = ("E", 9.0, 0.3), ("-", None, None)
 BLIND_BAD, BLIND_GOOD = ("E", 3.0, None), ("P", None, None)
 
 
@@ -244,9 +244,16 @@ BLIND_BAD, BLIND_GOOD = ("E", 3.0, None), ("P", None, None)
         # without evidence the passes are counted
         ([BLIND_BAD, *[BLIND_GOOD] * 13], [("opened", 0)]),
         ([BLIND_BAD, *[BLIND_GOOD] * 14], [("opened", 0), ("resolved", 14)]),
-        # what passes because it may be chance is no evidence beside what passes clearly
+        # what passes without evidence does not count beside what passes clearly
         ([BAD, NEAR, BAD, *[BLIND_GOOD] * 3, *[GOOD] * 6], [("opened", 0)]),
         ([BAD, NEAR, BAD, *[BLIND_GOOD] * 3, *[GOOD] * 7], [("opened", 0), ("resolved", 12)]),
+        # past the limit by chance is no recovery from what failed near it
+        ([BAD, BAD, *[("P", 0.3, None)] * 13], [("opened", 0)]),
+        # but one from what was far off
+        ([FAR, FAR, FAR, ("P", 0.3, None)], [("opened", 0), ("resolved", 3)]),
+        # a window of few rows that is as far off is no break, one that is better is
+        ([FAR, ("P", 7.0, None), FAR, NEAR], [("opened", 0), ("resolved", 3)]),
+        ([FAR, NEAR, FAR, NEAR], [("opened", 0), ("resolved", 1), ("opened", 2)]),
         # no verdict is no evidence
         ([BAD, *[NOTHING] * 20], [("opened", 0)]),
         ([BAD, NEAR, NOTHING, BAD, NOTHING, *[GOOD] * 6, NOTHING], [("opened", 0)]),
@@ -289,6 +296,18 @@ def test_a_mended_fault_ends_within_seven_windows() -> None:
         late.append(ends[-1] - 19 if ends else 99)
 
     assert max(late) <= 7
+
+
+def test_a_lone_failure_near_the_limit_does_not_keep_a_fault_that_was_far_off() -> None:
+    after = [("P", 0.2, None), ("E", 0.4, None), *[("P", 0.1, None)] * 7]
+
+    assert measured([FAR] * 5 + after, k=2, n=3) == [("opened", 0), ("resolved", 13)]
+
+
+def test_two_failures_near_the_limit_are_what_has_to_end() -> None:
+    after = [("E", 0.4, None), ("E", 0.3, None), *[("P", -0.4, None)] * 13]
+
+    assert measured([FAR] * 5 + after, k=2, n=3) == [("opened", 0)]
 
 
 def test_a_late_opinion_changes_the_evidence_and_moves_nothing() -> None:

@@ -9,14 +9,14 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Literal
 
 Kind = Literal["opened", "escalated", "resolved"]
 QUIET_DAYS = 7  # at the end, so that every episode is over
 COLUMNS = 4
 MEASURED = ("c2", "c3")  # whose verdicts carry evidence; the others say only yes or no
-CLEAR, NEAR, PAST, FAR = -1.0, -0.2, 0.1, 1.0  # beyond the limit, in units of it
+CLEAR, NEAR, PAST, FAR, VAST = -1.0, -0.2, 0.1, 1.0, 12.0  # beyond the limit, in units of it
 ERROR = 0.3  # half the 95 % interval of that
 LATE = 0.1  # share of verdicts on windows long past
 EDITED, REMOVED = 0.15, 0.1  # shares of the monitors
@@ -150,7 +150,7 @@ def _excess(
     if column not in MEASURED:
         return None
     if status in ("WARN", "ERROR"):
-        return rng.choice([PAST, PAST, FAR])
+        return rng.choice([PAST, PAST, FAR, VAST])
     return CLEAR if is_quiet else rng.choice([CLEAR, CLEAR, CLEAR, NEAR])
 
 
@@ -181,13 +181,13 @@ def _episodes(stream: Sequence[tuple[int, Verdict]], looked: list[int]) -> Itera
         kind: Kind | None = None
         if _bad(verdict):
             enough = sum(map(_bad, days[-verdict.n :])) >= verdict.k
-            if not events and (enough or verdict.excess == FAR):
+            if not events and (enough or verdict.excess in (FAR, VAST)):
                 kind, worst, first = "opened", verdict.status, verdict.day
                 number += 1
             elif events and (worst, verdict.status) == ("WARN", "ERROR"):
                 kind, worst = "escalated", "ERROR"
             last = verdict.day
-        elif events and _is_over(days, verdict.n - verdict.k + 1):
+        elif events and _is_over(days, verdict.k, verdict.n):
             kind = "resolved"
         if kind:
             events.append(Event(kind, look, verdict.mark))
@@ -205,20 +205,25 @@ def _bad(verdict: Verdict) -> bool:
     return verdict.status != "OK"
 
 
-def _is_over(days: Sequence[Verdict], least: int) -> bool:
+def _is_over(days: Sequence[Verdict], k: int, n: int) -> bool:
     """Say whether the days that pass after the last failure are evidence of its end."""
     text = "".join("F" if _bad(day) else "p" for day in days)
     passes = len(text) - len(text.rstrip("p"))
     if "F" not in text:
         return True
-    if passes < least:
+    if passes < n - k + 1:
         return False
     if days[0].column not in MEASURED:
         return True
-    came_and_went = "p" in text.strip("p")
+    far = [1 + day.excess for day in days if _bad(day) and day.excess is not None][-n:]
+    clear = max(-0.5, median(far) / 4 - 1)
+    between = days[text.index("F") : text.rindex("F")]
+    came_and_went = any(
+        not _bad(day) and (day.excess is None or day.excess < max(clear, 0)) for day in between
+    )
     if passes < 7 and came_and_went:
         return False
     pooled = [day.excess for day in days[-min(passes, 7) :] if day.excess is not None]
     spread = stdev(pooled) if len(pooled) > 1 else 0.0
     error = max(spread, ERROR / 1.96) / len(pooled) ** 0.5
-    return mean(pooled) + (1 if passes >= 7 else 1.96) * error < -0.5
+    return mean(pooled) + (1 if passes >= 7 else 1.96) * error < clear

@@ -26,7 +26,7 @@ def drift(value: float, p: float) -> dict:
          "quality/null_rate/age", (-1.0, 0.0)),
         ("drift", drift(0.3, 1e-9), "drift/psi/age", (2.0, None)),
         ("drift", drift(0.02, 0.4), "drift/psi/age", (-0.8, None)),
-        ("drift", drift(0.3, 0.4), "drift/psi/age", (None, None)),  # may be chance
+        ("drift", drift(0.3, 0.4), "drift/psi/age", (2.0, None)),  # may be chance
         ("quality", metric("null_rate", 0.4, "age", n=9), "quality/null_rate/age", (None, None)),
     ],
 )  # fmt: skip

@@ -14,14 +14,17 @@ A window is severe that is half as far again past the limit, its 99.9 % interval
 
 An episode is over on evidence, not on a lucky window. At least n-k+1 windows pass in a row, and
 
-- the failures came in one stretch, and the passes together, with their 95 % interval, are nearer
-  to nothing than to the limit; or
+- the failures came in one stretch, and the passes together, with their 95 % interval, are clear of
+  them; or
 - `SPAN` windows with evidence pass, and together, with their standard error, they are that; or
 - `MEMORY` windows pass in a row, or nothing is measured that could be evidence.
 
-So a fault that is mended ends at once or after `SPAN` windows, and what comes and goes is one
-episode. Near the limit seven passes are no evidence: of windows that fail every other time, seven
-in a row pass some times a year.
+Clear is what is nearer to nothing than to the limit, or less than a quarter of what failed (the
+median of the newest n failures). So a fault that is mended ends at once or after `SPAN` windows,
+however a healthy column wanders about its limit, and what comes and goes is one episode. Of
+failures near the limit seven passes near it are no evidence: of windows that fail every other time,
+seven in a row pass some times a year. A window among the failures that is past the limit, too, and
+passes because that may be chance (a weekend of few rows) does not end their stretch.
 
 NO_DATA changes nothing: it is neither a pass nor a failure. Only the newest window moves the
 state. An older one that comes late corrects the memory; it opens an episode if the newest window
@@ -35,6 +38,7 @@ import datetime as dt
 import hashlib
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -49,6 +53,7 @@ SPAN = 7  # passes in a row after which what came and went may be over
 MEMORY = 2 * SPAN  # windows
 SEVERE = 0.5  # past the limit, in units of it
 CLEAR = -0.5
+FADED = 0.25  # of how far off the failures were
 _SURE = 1.68  # from a 95 % interval to one of 99.9 %: each window of a year is looked at alone
 _RANK = {"": 0, "OK": 0, "WARN": 1, "ERROR": 2}
 DEFAULT_ENVIRONMENT = "production"
@@ -62,7 +67,7 @@ class Verdict(NamedTuple):
         status: What the monitor said.
         result_id: The row of ``monitor_result``; a higher one is a newer opinion.
         excess: How far past the limit the value is, in units of the limit: 0 at the limit, 1 twice
-            as far, -1 nothing at all. None if nothing is measured, or what is measured is chance.
+            as far, -1 nothing at all. None if nothing is measured.
         excess_error: Half the 95 % interval of that; None if it is not known.
     """
 
@@ -212,18 +217,31 @@ def is_over(recent: Sequence[Verdict], k: int, n: int) -> bool:
     passes = recent[failures[-1] + 1 :]
     if len(passes) < n - k + 1:
         return False
-    if all(recent[i].excess is None for i in failures):
+    known = [past for i in failures if (past := recent[i].excess) is not None]
+    if not known:
         return True
-    # What is past the limit and may be chance is no evidence of recovery either.
-    clear = [verdict for verdict in passes if verdict.excess is not None]
-    if len(clear) >= SPAN:
-        together = _pooled(clear[-SPAN:])
-        return together is not None and together.value + together.error < CLEAR
-    is_one_stretch = failures[-1] - failures[0] + 1 == len(failures)
-    if not is_one_stretch or len(clear) < len(passes):
+    clear = _clear(known[-n:])
+    measured = [verdict for verdict in passes if verdict.excess is not None]
+    if len(measured) >= SPAN:
+        together = _pooled(measured[-SPAN:])
+        return together is not None and together.value + together.error < clear
+    stretch = recent[failures[0] : failures[-1]]
+    if any(_is_better(verdict, clear) for verdict in stretch) or len(measured) < len(passes):
         return False
     together = _pooled(passes)
-    return together is not None and together.value + Z95 * together.error < CLEAR
+    return together is not None and together.value + Z95 * together.error < clear
+
+
+def _clear(failures: Sequence[float]) -> float:
+    """Return the excess below which windows are clear of failures of this excess."""
+    return max(CLEAR, FADED * (1 + statistics.median(failures)) - 1)
+
+
+def _is_better(verdict: Verdict, clear: float) -> bool:
+    """Whether a window among failures passed for more than being one of few rows."""
+    if failed(verdict.status):
+        return False
+    return verdict.excess is None or verdict.excess < max(clear, 0.0)
 
 
 class _Pooled(NamedTuple):
