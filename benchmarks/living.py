@@ -1,9 +1,10 @@
 """Healthy years in which days wander, and lasting faults in them: `python -m benchmarks living`.
 
 Every world is judged by the metrics, monitors and alert states of the product with the defaults:
-30 columns, a score and its ground truth, 45 days of baseline, 365 days of production. An incident
-is a time during which alerts of one family are open, as a thread in a channel is one. Then the same
-worlds with ten lasting faults, one after the other, each 14 days long.
+30 columns, a score and its ground truth, three slices (judged only with `--slices`, as in a spec),
+45 days of baseline, 365 days of production. An incident is a time during which alerts of one family
+are open, as a thread in a channel is one. Then the same worlds with ten lasting faults, one after
+the other, each 14 days long.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import Counter as Tally
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ from benchmarks.living_worlds import (
     IDS,
     KINDS,
     NUMERIC,
+    REGION,
     YEAR,
     Counter,
     Floats,
@@ -42,13 +44,19 @@ from benchmarks.living_worlds import (
 )
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
-from mlmon_dagster.metrics.statistics import BaselineWindows, ColumnStatistics
+from mlmon_dagster.metrics.performance.multiclass import GAP
+from mlmon_dagster.metrics.statistics import BaselineWindows, Binning, ColumnStatistics
 from mlmon_dagster.monitors import evaluate
 from mlmon_dagster.monitors.evidence import finite
-from mlmon_dagster.profiles.measure.measures import measure
+from mlmon_dagster.profiles.measure.measures import (
+    baseline_performance,
+    measure,
+    windows_performance,
+)
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.loader import spec_from_mapping
 
+OUTPUTS = ("score", GAP)
 FAMILIES = ("quality", "drift", "performance", "service")
 LENGTH, EVERY, FROM = 14, 32, 30  # days of a fault, between two starts, and before the first
 RECOVERED = 7  # windows after which an alert should have ended
@@ -93,8 +101,8 @@ FAULTS = (
 )  # fmt: skip
 
 
-def spec() -> ModelSpec:
-    """Return the model of all worlds, with default monitors."""
+def spec(*, judges_slices: bool = False) -> ModelSpec:
+    """Return the model of all worlds, with default monitors; by default slices are only named."""
     kinds = {**dict.fromkeys(NUMERIC, "numeric"), **dict.fromkeys(CATEGORICAL, "categorical")}
     return spec_from_mapping(
         {
@@ -109,10 +117,13 @@ def spec() -> ModelSpec:
             },
             "features": {
                 **{name: {"type": kind} for name, kind in kinds.items()},
-                **{name: {"type": "categorical"} for name in IDS},
+                **{name: {"type": "categorical"} for name in (REGION, *IDS)},
             },
-            "slices": [],
-            "monitors": {"performance": {"metric": "roc_auc", "drop": 0.05}},
+            "slices": [REGION],
+            "monitors": {
+                "drift": {"slices": judges_slices},
+                "performance": {"metric": "roc_auc", "drop": 0.05, "slices": judges_slices},
+            },
         }
     )  # fmt: skip
 
@@ -120,24 +131,27 @@ def spec() -> ModelSpec:
 class Life:
     """One world and what is computed of it; faults change single columns."""
 
-    def __init__(self, kind: Kind, seed: int) -> None:
-        self.world, self.spec = World(kind, seed), spec()
+    def __init__(self, kind: Kind, seed: int, *, judges_slices: bool = False) -> None:
+        self.world, self.spec = World(kind, seed), spec(judges_slices=judges_slices)
         self._counter = Counter(self.world)
         self._in_baseline = self.world.day < BASELINE
-        self._healthy = {name: self.column(name) for name in (*FEATURES, "score")}
+        self._healthy = {name: self.column(name) for name in (*FEATURES, *OUTPUTS)}
 
     def column(self, name: str, faults: Sequence[tuple[int, Fault]] = ()) -> Any:
         """Count one column; `faults` are those that change it, with their first days."""
         world = self.world
-        if name == "score":
+        if name in OUTPUTS:
             logit = -1 + 1.5 * world.latent(len(FEATURES))
             draws = np.random.default_rng([world.seed, 3]).random(len(logit))
-            label = draws < special.expit(logit)
-            logit, label = (
-                self._faulty(logit, "score", faults),
-                self._faulty(label, "actual", faults),
-            )
-            return self._counter.count(*score_codes(logit, label))
+            label = self._faulty(draws < special.expit(logit), "actual", faults)
+            logit = self._faulty(logit, "score", faults)
+            if name == "score":
+                return self._counter.count(*score_codes(logit, label))
+            gap = special.expit(logit) - label
+            one = Binning(name, "loss", 1, name)
+            return self._counter.count(one, np.zeros(len(gap), np.int64), gap)
+        if name == REGION:
+            return self._counter.count(*categories(name, world.part, world.day))
         if name in IDS:
             return self._counter.count(*categories(name, world.ids(name), world.day))
         latent = world.latent(FEATURES.index(name))
@@ -161,8 +175,8 @@ class Life:
         """Return rows of `monitor_result` of the year."""
         both = dict(self._healthy)
         for _, fault in faults:
-            name = "score" if fault.column == "actual" else fault.column
-            if name in both:
+            of_output = fault.column in ("score", "actual")
+            for name in OUTPUTS if of_output else {fault.column} & both.keys():
                 both[name] = self.column(name, faults)
         baseline = BaselineWindows({name: then for name, (then, _) in both.items()})
         now = {name: year for name, (_, year) in both.items()}
@@ -173,19 +187,18 @@ class Life:
         found: list[dict[str, Any]] = []
         for family in FAMILIES:
             frame = measure(self.spec, family, now, baseline)
+            known = {}
+            if family == "performance":
+                known = {
+                    "baseline": baseline_performance(self.spec, family, baseline),
+                    "baseline_windows": windows_performance(self.spec, family, baseline),
+                }
             found += evaluate(
                 self.spec, frame[frame["metric"].isin(_names(self.spec, family))],
                 _windows(sizes), now=FIRST.to_pydatetime(), run_id="living", is_backfill=False,
-                baseline=self._baseline_metrics(baseline) if family == "performance" else None,
-                families=[family],
+                families=[family], **known,
             )  # fmt: skip
         return found
-
-    def _baseline_metrics(self, baseline: Mapping[str, ColumnStatistics]) -> pd.DataFrame:
-        from mlmon_dagster.metrics.statistics import merge
-
-        whole = {"score": merge(baseline["score"], ("dataset", "slice_key", "slice_value"))}
-        return measure(self.spec, "performance", whole, None)
 
 
 def _names(model: ModelSpec, family: str) -> list[str]:
@@ -259,16 +272,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=20, help="years of each world")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--only", default="", help="worlds with this text in their name")
+    parser.add_argument("--slices", action="store_true", help="judge slices, too")
     parser.add_argument("--show", action="store_true", help="list every episode of healthy years")
     options = parser.parse_args(arguments)
     seeds = range(options.first, options.first + options.seeds)
     healthy, faulty = [], []
     for kind in (kind for kind in KINDS if options.only in kind.name):
         quiet: Tally[str] = Tally()
-        noticed: dict[str, list[tuple[int | None, int, bool]]] = {f.name: [] for f in FAULTS}
+        noticed: dict[str, list[Noticed]] = {fault.name: [] for fault in FAULTS}
         began = time.perf_counter()
         for seed in seeds:
-            life = Life(kind, seed)
+            life = Life(kind, seed, judges_slices=options.slices)
             usual = episodes(life.results())
             quiet.update(incidents(usual))
             if options.show:
@@ -288,16 +302,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     title = "Incidents a model-year of healthy worlds"
     print(render(title, (*FAMILIES, "all"), healthy, seed=seeds, width=13))
     title = "Ten lasting faults in the same worlds"
-    columns = ("noticed", "delay", "episodes", "ended in 7")
+    columns = ("noticed", "delay", "one episode", "ended in 7")
     print(render(title, columns, faulty, seed=seeds, width=13))
     return int(any(row.goal and not row.goal.is_met for row in (*healthy, *faulty)))
 
 
-Noticed = tuple[int | None, int, bool]  # after how many windows, in how many episodes, ended
+class Noticed(NamedTuple):
+    """How a fault was told.
+
+    Attributes:
+        delay: After how many windows; None if never.
+        episodes: Of the alert that had most of them.
+        ended: Whether all of them had ended soon after the fault.
+    """
+
+    delay: int | None
+    episodes: int
+    ended: bool
 
 
 def _noticed(found: Sequence[Episode], fault: Fault, start: int) -> Noticed:
-    """Return after how many windows a fault was noticed, in how many episodes, if these ended."""
+    """Return how a fault was told."""
     column = fault.column if fault.column in FEATURES else None
     mine = [
         episode
@@ -310,24 +335,34 @@ def _noticed(found: Sequence[Episode], fault: Fault, start: int) -> Noticed:
     first = min((episode.start for episode in mine), default=None)
     last = start + LENGTH + RECOVERED
     ended = all(episode.end is not None and episode.end < last for episode in mine)
-    return None if first is None else first - start, len(mine), ended
+    most = max(Tally(episode.monitor for episode in mine).values(), default=0)
+    return Noticed(None if first is None else first - start, most, ended)
 
 
-def _fault_rows(
-    kind: Kind, noticed: Mapping[str, Sequence[tuple[int | None, int, bool]]]
-) -> list[Row]:
-    rows, seen = [], []
+def _fault_rows(kind: Kind, noticed: Mapping[str, Sequence[Noticed]]) -> list[Row]:
+    rows, all_told, n = [], list[Noticed](), 0
     for name, found in noticed.items():
-        delays = [delay for delay, _, _ in found if delay is not None]
-        seen += [delay is not None for delay, _, _ in found]
-        share = f"{len(delays)} of {len(found)}"
-        usual = f"{np.mean(delays):.1f}" if delays else "-"
-        per = f"{np.mean([n for delay, n, _ in found if delay is not None]):.1f}" if delays else "-"
-        ended = f"{sum(e for d, _, e in found if d is not None)} of {len(delays)}"
-        rows.append(Row(f"{kind.name}, {name}"[:36], (share, usual, per, ended)))
-    recall = float(np.mean(seen))
-    whole = Row(f"{kind.name}, all", (f"{recall:.3f}", "", "", ""), Goal(recall, RECALL, True))
-    return [*rows, whole]
+        told = [one for one in found if one.delay is not None]
+        delay = f"{np.mean([one.delay for one in told if one.delay is not None]):.1f}"
+        numbers = (f"{len(told)} of {len(found)}", delay if told else "-", *_shares(told))
+        rows.append(Row(f"{kind.name}, {name}"[:36], numbers))
+        all_told, n = all_told + told, n + len(found)
+    recall = len(all_told) / n
+    once = float(np.mean([one.episodes == 1 for one in all_told]))
+    ended = float(np.mean([one.ended for one in all_told]))
+    one_episode, in_time = _shares(all_told)
+    return [
+        *rows,
+        Row(f"{kind.name}, noticed", (f"{recall:.3f}", "", "", ""), Goal(recall, RECALL, True)),
+        Row(f"{kind.name}, one episode", ("", "", one_episode, ""), Goal(once, 1.0, True)),
+        Row(f"{kind.name}, ended", ("", "", "", in_time), Goal(ended, 1.0, True)),
+    ]
+
+
+def _shares(told: Sequence[Noticed]) -> tuple[str, str]:
+    """Return of how many faults each alert had one episode, and of how many all had ended."""
+    counts = sum(one.episodes == 1 for one in told), sum(one.ended for one in told)
+    return f"{counts[0]} of {len(told)}", f"{counts[1]} of {len(told)}"
 
 
 if __name__ == "__main__":

@@ -75,11 +75,12 @@ NUMERIC: dict[str, Latent] = {
 CATEGORICAL: dict[str, Latent] = {
     **{f"flag_{i}": _levels([0.7, 0.3]) for i in range(1, 3)},
     **{f"few_{i}": _levels([0.25, 0.05, 0.6, 0.1]) for i in range(1, 4)},
-    **{f"many_{i}": _levels([0.2, *[0.04] * 15, 0.2]) for i in range(1, 3)},
+    "many_1": _levels([0.2, *[0.04] * 15, 0.2]),
 }
+REGION = "region"  # a slice's column
 # Ids: of a large population of which the rare ones turn up late, and one with one-off values.
 IDS = ("agent", "tail_number", "company")
-FEATURES = (*NUMERIC, *CATEGORICAL, *IDS)
+FEATURES = (*NUMERIC, *CATEGORICAL, REGION, *IDS)
 
 
 class World:
@@ -144,7 +145,7 @@ class Counter:
         parts = pd.DataFrame(
             {
                 "window_start": np.repeat(starts, self._slices),
-                "slice_key": "region",
+                "slice_key": REGION,
                 "slice_value": list(SLICES) * self._days,
             }
         )
