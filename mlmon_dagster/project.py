@@ -121,6 +121,11 @@ def set_dagster_home(folder: Path) -> None:
     os.environ["DAGSTER_HOME"] = str(folder)
 
 
+def set_event_batch(size: int) -> None:
+    """Have Dagster, in this process, hand over events in batches, unless the environment says."""
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(size))
+
+
 def process_environment() -> dict[str, str]:
     """Return a copy of the environment, for a process that is started from this one."""
     return dict(os.environ)

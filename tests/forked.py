@@ -25,6 +25,7 @@ PRELOADED = (
     "tests.alerts.test_deliver",
     "tests.chaos.dispatching",
     "tests.defs.killed",
+    "tests.defs.test_batched_events",
     "tests.ingest.test_exactly_once",
     "tests.proof.failing",
     "tests.proof.killing",

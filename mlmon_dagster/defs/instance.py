@@ -17,11 +17,15 @@ from typing import Any
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.base_storage import DagsterStorage
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
+from mlmon_dagster.defs.batched_events import (
+    EVENTS_AT_ONCE,
+    BatchedPostgresStorage,
+    BatchedSqliteStorage,
+)
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.project import Project, read_variable, set_dagster_home
+from mlmon_dagster.project import Project, read_variable, set_dagster_home, set_event_batch
 from mlmon_dagster.spec.names import url_problem
 from mlmon_dagster.store.state.writer_lock import process_died
 
@@ -67,20 +71,15 @@ class EnvStorage(DagsterStorage, ConfigurableClass):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> DagsterStorage[dg.DagsterInstance]:
         """Open the PostgreSQL that ``url_env``'s variable names, else SQLite in ``sqlite_dir``."""
+        set_event_batch(EVENTS_AT_ONCE)
         name = config_value["url_env"]
         url = psycopg2_url(read_variable(name) or "")
         if url and (problem := url_problem(url)):
             raise ConfigError(f"{name} cannot be used: {problem}.")
         if url.startswith("postgresql"):
-            from dagster_postgres import DagsterPostgresStorage
-
-            return DagsterPostgresStorage(
-                postgres_url=url,
-                should_autocreate_tables=True,
-                inst_data=inst_data,
-            )
+            return BatchedPostgresStorage(url, inst_data)
         home = Path(read_variable("DAGSTER_HOME") or ".").resolve()
-        return DagsterSqliteStorage.from_local(str(home / config_value["sqlite_dir"]), inst_data)
+        return BatchedSqliteStorage.from_local(str(home / config_value["sqlite_dir"]), inst_data)
 
 
 def dagster_home(project: Project) -> Path:
