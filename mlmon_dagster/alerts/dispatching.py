@@ -32,6 +32,7 @@ from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.loader import BrokenModel
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store import Store, outbox
+from mlmon_dagster.store.alert_state import MessageGroup
 from mlmon_dagster.store.state import crash_points
 
 
@@ -136,11 +137,12 @@ def send_test(
     declared = default_destinations(spec)
     destination = destination or next(iter(declared))
     mention = declared.get(destination, "")
-    group = {
+    group: MessageGroup = {
         "receiver": destination.receiver,
         "channel": destination.channel,
         "group_key": "|".join((*destination, spec.model, "test", now.isoformat())),
         "model": spec.model,
+        "family": "",
     }
     message = Message(
         title=f"{spec.model}: this is a test, alerts arrive here",

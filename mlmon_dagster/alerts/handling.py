@@ -25,15 +25,15 @@ from mlmon_dagster.alerts.messages.view import SHORT_ID, Changes, Context, view_
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, alert_state, outbox
-from mlmon_dagster.store.alert_state import GroupRow
+from mlmon_dagster.store.alert_state import AlertRow, GroupRow
+from mlmon_dagster.store.outbox import NewMessage, OutboxRow
 from mlmon_dagster.store.state.schema import alert_group
-from mlmon_dagster.store.state.statements import Row
 
 LONGEST_SILENCE = dt.timedelta(days=366)
 _REMINDERS = ("repeated", "acknowledged")
 
 
-def find_alert(store: Store, short_id: str) -> Row:
+def find_alert(store: Store, short_id: str) -> AlertRow:
     """Return the alert whose id begins with some characters.
 
     Raises:
@@ -52,7 +52,7 @@ def find_alert(store: Store, short_id: str) -> Row:
 
 def acknowledge(
     store: Store, short_id: str, author: str, now: dt.datetime, comment: str = ""
-) -> Row:
+) -> AlertRow:
     """Take an alert on: no reminders until it gets worse or ends. Its thread is told.
 
     Args:
@@ -98,7 +98,8 @@ def acknowledge(
                 }
             ],
         )
-        outbox.enqueue(conn, _replies(alert_state.load_groups(conn, model).values(), row, said))
+        groups = alert_state.load_groups(conn, model).values()
+        outbox.enqueue(conn, _replies(groups, row, said, now))
     return row
 
 
@@ -124,14 +125,15 @@ def end_alerts(store: Store, spec: ModelSpec, now: dt.datetime) -> int:
     return n
 
 
-def _replies(groups: Iterable[Row], row: Row, said: str) -> list[dict[str, object]]:
+def _replies(
+    groups: Iterable[GroupRow], row: AlertRow, said: str, now: dt.datetime
+) -> list[NewMessage]:
     told = f"{row['fingerprint']}:{row['episode']}:"
     text = Message(
         title=f"{row['model']}: acknowledged by {said}",
         mood="ERROR" if row["severity"] == "ERROR" else "WARN",
         notes=(("Alert", view_of(row).sentence),),
     )
-    now = row["acked_at"]
     replies = []
     for group in groups:
         if group["head_key"] and any(k.startswith(told) for k in json.loads(group["firing"])):
@@ -195,16 +197,16 @@ def requeue(
     return len(dead), n_written
 
 
-def _is_active(row: Row) -> bool:
+def _is_active(row: AlertRow) -> bool:
     return row["state"] in alert_state.ACTIVE
 
 
-def _alerts(row: Row) -> set[str]:
+def _alerts(row: OutboxRow) -> set[str]:
     """Return the fingerprints of the alerts that a message is about."""
     return {split(key)[0] for key in json.loads(row["payload"]).get("tells", ())}
 
 
-def _place(row: Row) -> Destination:
+def _place(row: OutboxRow) -> Destination:
     """Return where a message had to go first; a copy for the fallback is made again if need be."""
     if not row["group_key"].endswith(FALLBACK):
         return Destination(row["receiver"], row["channel"])
@@ -212,20 +214,23 @@ def _place(row: Row) -> Destination:
     return Destination(first[0], first[1])
 
 
-def _tell_again(state: GroupState, place: Destination, dead: Sequence[Row]) -> int:
+def _tell_again(state: GroupState, place: Destination, dead: Sequence[OutboxRow]) -> int:
     """Say at a place what its refused messages told of a model; return in how many messages."""
-    families: dict[str, list[Row]] = {}
+    families: dict[str, list[OutboxRow]] = {}
     for row in dead:
         for family in {state.alerts[f]["family"] for f in _alerts(row) if f in state.alerts}:
             families.setdefault(family, []).append(row)
     return sum(_one_group(state, place, family, rows) for family, rows in families.items())
 
 
-def _one_group(state: GroupState, place: Destination, family: str, dead: Sequence[Row]) -> int:
+def _one_group(
+    state: GroupState, place: Destination, family: str, dead: Sequence[OutboxRow]
+) -> int:
     group = state.group(place, family)
     taken = [*dead, *outbox.take_back(state.conn, group["group_key"])]
     keys = {key for row in taken for key in json.loads(row["payload"]).get("tells", ())}
-    keys = {k for k in keys if state.alerts.get(split(k)[0], {}).get("family") == family}
+    known = {f for f, alert in state.alerts.items() if alert["family"] == family}
+    keys = {k for k in keys if split(k)[0] in known}
     firing = {key for key in keys if state.is_active(key)}
     over = keys - firing
     still = {k for k in json.loads(group["firing"]) if episode_of(k) not in over}

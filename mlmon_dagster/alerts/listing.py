@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import sqlalchemy as sa
 
@@ -16,7 +16,8 @@ from mlmon_dagster.alerts.messages.view import SHORT_ID, local_moment, number, v
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.text_table import text_table
 from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.alert_state import AlertRow, SilenceRow, StoredEvent
+from mlmon_dagster.store.outbox import OutboxRow
 
 ListedState = Literal["FIRING", "RECOVERING", "RESOLVED", "PENDING"]
 _ORDER = {"FIRING": 0, "RECOVERING": 1, "PENDING": 2, "RESOLVED": 3}
@@ -93,7 +94,9 @@ def list_alerts(
     return sorted(newest, key=lambda e: _ORDER[e.state])
 
 
-def _episodes(conn: sa.Connection, row: Row, events: Sequence[Row]) -> list[AlertEpisode]:
+def _episodes(
+    conn: sa.Connection, row: AlertRow, events: Sequence[StoredEvent]
+) -> list[AlertEpisode]:
     found = [
         _episode(conn, row, [e for e in events if e["episode"] == episode])
         for episode in sorted({event["episode"] for event in events})
@@ -104,12 +107,12 @@ def _episodes(conn: sa.Connection, row: Row, events: Sequence[Row]) -> list[Aler
     return found
 
 
-def _episode(conn: sa.Connection, row: Row, events: Sequence[Row]) -> AlertEpisode:
+def _episode(conn: sa.Connection, row: AlertRow, events: Sequence[StoredEvent]) -> AlertEpisode:
     opened = next(e for e in events if e["kind"] == "opened")
     resolved = next((e for e in events if e["kind"] == "resolved"), None)
     is_current = opened["episode"] == row["episode"]
     end = resolved["window_start"] if resolved else None
-    state: ListedState = "RESOLVED" if resolved else row["state"]
+    state = "RESOLVED" if resolved else cast("ListedState", row["state"])  # not OK: it is open
     told = [e for e in events if e["kind"] not in ("resolved", "acknowledged")]
     return _listed(
         {**row, "severity": events[-1]["severity"]},
@@ -123,7 +126,7 @@ def _episode(conn: sa.Connection, row: Row, events: Sequence[Row]) -> AlertEpiso
 
 
 def _listed(
-    row: Row,
+    row: AlertRow,
     episode: int,
     state: ListedState,
     windows: tuple[dt.datetime, dt.datetime | None],
@@ -181,7 +184,7 @@ def _cells(episode: AlertEpisode, zone: str) -> tuple[str, ...]:
     )
 
 
-def render_silences(silences: Sequence[Row], now: dt.datetime) -> str:
+def render_silences(silences: Sequence[SilenceRow], now: dt.datetime) -> str:
     """Return silences as a table; one line that says so if there are none."""
     if not silences:
         return "No silences."
@@ -189,7 +192,7 @@ def render_silences(silences: Sequence[Row], now: dt.datetime) -> str:
     return text_table(head, [_silence_cells(row, now) for row in silences])
 
 
-def _silence_cells(row: Row, now: dt.datetime) -> tuple[str, ...]:
+def _silence_cells(row: SilenceRow, now: dt.datetime) -> tuple[str, ...]:
     labels = json.loads(row["matcher"])
     state = "ended" if row["ends_at"] <= now else "pending" if row["starts_at"] > now else "active"
     return (
@@ -202,7 +205,7 @@ def _silence_cells(row: Row, now: dt.datetime) -> tuple[str, ...]:
     )
 
 
-def render_dead_letters(rows: Sequence[Row]) -> str:
+def render_dead_letters(rows: Sequence[OutboxRow]) -> str:
     """Return the messages that were refused for good; one line that says so if there are none."""
     if not rows:
         return "No message was refused."
@@ -253,7 +256,7 @@ def render_history(
     return text_table(head, lines) + note
 
 
-def _line(event: Row, row: Row, zones: Mapping[str, str]) -> tuple[str, ...]:
+def _line(event: StoredEvent, row: AlertRow, zones: Mapping[str, str]) -> tuple[str, ...]:
     return (
         f"{event['created_at']:%Y-%m-%d %H:%M}",
         event["kind"],
@@ -305,7 +308,7 @@ def render_alert(store: Store, short_id: str, zone: str = "UTC") -> str:
     return "\n".join([*lines, "", *_events(events)])
 
 
-def _recent(row: Row, zone: str) -> list[str]:
+def _recent(row: AlertRow, zone: str) -> list[str]:
     recent = json.loads(row["recent"])
     return [
         f"{local_moment(dt.datetime.fromisoformat(start), zone)} {status}"
@@ -313,7 +316,7 @@ def _recent(row: Row, zone: str) -> list[str]:
     ]
 
 
-def _events(events: Sequence[Row]) -> list[str]:
+def _events(events: Sequence[StoredEvent]) -> list[str]:
     return [
         f"{e['created_at']:%Y-%m-%d %H:%M}  episode {e['episode']}  {e['kind']:<12}  "
         f"{clean(e['message'], _SENTENCE)}"
@@ -321,7 +324,7 @@ def _events(events: Sequence[Row]) -> list[str]:
     ]
 
 
-def _slice(row: Row) -> str:
+def _slice(row: AlertRow) -> str:
     if row["slice_key"] == ALL:
         return "all"
     return clean(f"{row['slice_key']}={row['slice_value']}")

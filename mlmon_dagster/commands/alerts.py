@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,9 +12,11 @@ from mlmon_dagster.commands.options import author_option, future, models_of, pas
 from mlmon_dagster.errors import ConfigError, MlmonError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from mlmon_dagster.alerts.lifecycle.routing import Destination
+    from mlmon_dagster.alerts.listing import AlertEpisode
+    from mlmon_dagster.alerts.messages.digest import Cadence
     from mlmon_dagster.project import Project
     from mlmon_dagster.spec import ModelSpec
 
@@ -56,7 +58,7 @@ def zones(project: Project) -> dict[str, str]:
         return {}
 
 
-def as_json(episodes: Any) -> str:
+def as_json(episodes: Sequence[AlertEpisode]) -> str:
     """Return episodes as a JSON list; times in ISO 8601."""
     import dataclasses
     import json
@@ -168,14 +170,13 @@ def silence(
 
 
 def _count_matching(project: Project, wanted: dict[str, str]) -> int:
-    from mlmon_dagster.alerts.lifecycle.routing import matcher, silenced_by
+    from mlmon_dagster.alerts.lifecycle.routing import is_matched, matcher
     from mlmon_dagster.store import alert_state
 
     with project.store.state.connect() as conn:
         rows = alert_state.all_alerts(conn, None).values()
-    silence_row = {"id": 0, "matcher": matcher(wanted)}
     active = [row for row in rows if row["state"] in alert_state.ACTIVE]
-    return sum(silenced_by(row, [silence_row]) is not None for row in active)
+    return sum(is_matched(row, matcher(wanted)) for row in active)
 
 
 @alerts.command(epilog="Example: mlmon alerts unsilence 3")
@@ -250,7 +251,7 @@ def requeue(project: Project, ids: tuple[int, ...], everything: bool) -> None:
 @click.option("--every", type=click.Choice(["daily", "weekly"]), default="daily")
 @click.option("--model", help="Only about this model.")
 @click.pass_obj
-def digest(project: Project, printed: bool, every: Any, model: str | None) -> None:
+def digest(project: Project, printed: bool, every: Cadence, model: str | None) -> None:
     """Show the digest of the day or week until now, or write the ones that are due."""
     from mlmon_dagster.alerts.messages.digest import compose_digest, write_digests
     from mlmon_dagster.alerts.messages.message import plain_text

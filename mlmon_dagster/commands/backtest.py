@@ -17,6 +17,7 @@ from mlmon_dagster.commands.options import period, spec_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.spec import FAMILIES
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:
     from mlmon_dagster.alerts.lifecycle.backtest import Backtest
@@ -65,7 +66,7 @@ def backtest(
 
 def _verdicts(
     project: Project, spec: ModelSpec, windows: tuple[Window, ...]
-) -> list[dict[str, object]]:
+) -> list[MonitorResult]:
     from mlmon_dagster.pipeline.judge_inputs import verdicts
     from mlmon_dagster.pipeline.work import Work
 

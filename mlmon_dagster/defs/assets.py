@@ -78,7 +78,11 @@ def model_assets(project: Project, spec: ModelSpec) -> list[dg.AssetsDefinition 
     ]
 
 
-def work_of(project: Project, spec: ModelSpec, context: Any) -> Work:
+def work_of(
+    project: Project,
+    spec: ModelSpec,
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+) -> Work:
     """Return what this run works on: its windows, the present moment, and whether it is history."""
     check_declared(project.store.state, spec)
     run = context.run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import dagster as dg
 
@@ -13,7 +12,10 @@ MAX_TABLE_ROWS = 50
 SHOWN_DIGITS = 4
 
 
-def safe_value(value: object) -> Any:
+Safe = bool | int | float | str
+
+
+def safe_value(value: object) -> Safe:
     """Return a metadata value Dagster accepts.
 
     numpy scalars become Python's own; a number that is not finite becomes the text ``n/a``, since
@@ -33,7 +35,7 @@ def safe_value(value: object) -> Any:
     return str(value)
 
 
-def safe_metadata(values: Mapping[str, object]) -> dict[str, Any]:
+def safe_metadata(values: Mapping[str, object]) -> dict[str, dg.MetadataValue | Safe]:
     """Return metadata with every value safe; metadata values proper pass through."""
     return {
         key: value if isinstance(value, dg.MetadataValue) else safe_value(value)
@@ -41,7 +43,7 @@ def safe_metadata(values: Mapping[str, object]) -> dict[str, Any]:
     }
 
 
-def numbers_only(values: Mapping[str, object]) -> dict[str, Any]:
+def numbers_only(values: Mapping[str, object]) -> dict[str, float]:
     """Return only the finite numbers, so that a plot has a gap rather than a text."""
     safe = {key: safe_value(value) for key, value in values.items()}
     return {k: v for k, v in safe.items() if isinstance(v, int | float) and not isinstance(v, bool)}

@@ -22,7 +22,7 @@ from mlmon_dagster.drill.faults import (
     Fault,
     fits,
 )
-from mlmon_dagster.drill.past import Past, Row
+from mlmon_dagster.drill.past import Past
 from mlmon_dagster.drill.trial import Notice, Probe, Slice, Trial, notice, slices_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.judge_inputs import judge_inputs
@@ -30,6 +30,7 @@ from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.metric_registry import REGRESSION
 from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 FEWEST = 3  # healthy windows
 _BY_NAME = {fault.name: fault for fault in FAULTS}
@@ -332,7 +333,7 @@ def absence_notices(
 
 def _refused(past: Past, windows: Sequence[Window], share: float) -> Notice:
     """Rows with a null where none is allowed never come in; too many of them are a refused file."""
-    rows: list[Row] = []
+    rows: list[MonitorResult] = []
     is_whole = share > past.work.spec.source.predictions.max_bad_rate
     for inputs in past.inputs("schema", windows):
         frame = inputs.windows
@@ -344,7 +345,7 @@ def _refused(past: Past, windows: Sequence[Window], share: float) -> Notice:
 
 
 def _volume(past: Past, windows: Sequence[Window], share: float) -> Notice:
-    rows: list[Row] = []
+    rows: list[MonitorResult] = []
     for inputs in past.inputs("service", windows):
         n = (inputs.windows["n"] * (1 - share)).round().astype(int).clip(lower=1)
         rows += replace(inputs, windows=inputs.windows.assign(n=n)).verdicts()
@@ -354,9 +355,9 @@ def _volume(past: Past, windows: Sequence[Window], share: float) -> Notice:
 def _missing_truth(past: Past, windows: Sequence[Window], share: float) -> Notice:
     healthy = past.verdicts("freshness")
 
-    def faulty(place: int) -> list[Row]:
+    def faulty(place: int) -> list[MonitorResult]:
         begin = windows[place].start
-        rows: list[Row] = []
+        rows: list[MonitorResult] = []
         for inputs in past.inputs("freshness", past.windows):
             frame = inputs.windows
             left = (frame["n_actual"] * (1 - share)).round().astype(int)
@@ -399,7 +400,7 @@ def _is_silence_told(past: Past, known: Sequence[Window], place: int, late: dt.t
         for start, state in past.states.items()
     }
     work = replace(past.work, now=now)
-    rows: list[Row] = []
+    rows: list[MonitorResult] = []
     for inputs in judge_inputs(work, "freshness", looked_at, states):
         # What waits in the landing folder today has nothing to do with it.
         frame = inputs.windows.drop(columns=["n_unread"], errors="ignore")

@@ -6,17 +6,16 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 from mlmon_dagster.alerts.lifecycle.backtest import backtest
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs, judge_inputs
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ALL, PRODUCTION, ModelSpec, Window, complete_windows
 from mlmon_dagster.store.state import state_marks, window_state
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import WindowInputs
 
 LOOK_BACK = 120  # newest windows among which healthy ones are looked for
-Row = dict[str, Any]
 
 
 def judges_slices(spec: ModelSpec) -> bool:
@@ -40,7 +39,7 @@ class Past:
         newest = [w for w in complete if w.start in profiled and (not kept or w.start >= kept)]
         self.states: dict[dt.datetime, WindowInputs] = states
         self.work = replace(work, windows=tuple(newest[-LOOK_BACK:]))
-        self._verdicts: dict[str, list[Row]] = {}
+        self._verdicts: dict[str, list[MonitorResult]] = {}
         self._inputs: dict[tuple[str, tuple[Window, ...]], list[JudgeInputs]] = {}
 
     @property
@@ -63,7 +62,7 @@ class Past:
             mine &= metrics["slice_key"] == ALL  # the others only explain
         return replace(inputs, metrics=metrics[mine])
 
-    def verdicts(self, family: str) -> list[Row]:
+    def verdicts(self, family: str) -> list[MonitorResult]:
         """Return the verdicts of a family on all the windows, as the spec declares it now."""
         if family not in self._verdicts:
             inputs = judge_inputs(self.work, family, self.windows, self.states)

@@ -11,7 +11,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import logged_attributions
 from mlmon_dagster.store.state import erased_ids
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 from mlmon_dagster.store.tables.columns import record_schema
 
@@ -45,7 +46,6 @@ _COPIES = "drilled"
 Profiles = dict[str, "ColumnStatistics"]
 HORIZON = 7  # windows that a fault lasts; what is noticed later counts as not noticed
 OFTEN = 0.9  # of the windows that a fault may begin with
-Row = dict[str, Any]
 Alert = tuple[str, str]
 
 
@@ -146,7 +146,7 @@ class Trial:
         if not _is_previous(self.past.work.spec, family):
             return notice(windows, healthy, lambda _: faulty)
 
-        def only_first(place: int) -> list[Row]:
+        def only_first(place: int) -> list[MonitorResult]:
             # From the second window on the fault is what windows are compared with.
             start = windows[place].start
             mine = [row for row in faulty if row["window_start"] == start]
@@ -154,7 +154,7 @@ class Trial:
 
         return notice(windows, healthy, only_first)
 
-    def _judge(self, family: str, label: str, place: int) -> list[Row]:
+    def _judge(self, family: str, label: str, place: int) -> list[MonitorResult]:
         """Return the verdicts on a family's windows if a fault begins in a place of them."""
         begin = self.windows[family][place].start
         frame = self._measure(family)
@@ -168,7 +168,7 @@ class Trial:
         return {family: self.past.inputs(family, mine) for family, mine in self.windows.items()}
 
     @cached_property
-    def _healthy(self) -> dict[str, list[Row]]:
+    def _healthy(self) -> dict[str, list[MonitorResult]]:
         return {
             family: [row for row in self.past.verdicts(family) if self._is_about(row)]
             for family in self.windows
@@ -179,7 +179,7 @@ class Trial:
         """The feature whose metrics are replaced; None for those of the whole model."""
         return self.column if self.column in self.past.work.spec.features else None
 
-    def _is_about(self, row: Row) -> bool:
+    def _is_about(self, row: MonitorResult) -> bool:
         return self._scope is None or bool(row["column_name"] == self._scope)
 
     @cached_property
@@ -380,8 +380,8 @@ def starts_of(n_windows: int) -> range:
 
 def notice(
     windows: Sequence[Window],
-    healthy: Sequence[Row],
-    faulty: Callable[[int], Sequence[Row]],
+    healthy: Sequence[MonitorResult],
+    faulty: Callable[[int], Sequence[MonitorResult]],
 ) -> Notice:
     """Let a fault begin with one window after the other, and see when an alert opens.
 
@@ -418,14 +418,16 @@ def notice(
     return Notice(share, max(delay for delay, _ in found), monitor, slice_name)
 
 
-def _by_window(rows: Sequence[Row], starts: Sequence[dt.datetime]) -> dict[dt.datetime, list[Row]]:
+def _by_window(
+    rows: Sequence[MonitorResult], starts: Sequence[dt.datetime]
+) -> dict[dt.datetime, list[MonitorResult]]:
     wanted = set(starts)
-    found: dict[dt.datetime, list[Row]] = {}
+    found: dict[dt.datetime, list[MonitorResult]] = {}
     for row in rows:
         if row["window_start"] in wanted:
             found.setdefault(row["window_start"], []).append(row)
     return found
 
 
-def _opened(rows: Sequence[Row]) -> dict[Alert, tuple[dt.datetime, ...]]:
+def _opened(rows: Sequence[MonitorResult]) -> dict[Alert, tuple[dt.datetime, ...]]:
     return {(test.monitor, test.slice_name): test.opened for test in backtest(rows) if test.opened}

@@ -181,7 +181,7 @@ def refused(place: str, reason: str, found: str) -> SchemaError:
     return SchemaError(reason, file_message(place, reason, found))
 
 
-def text_array(cells: list[Any]) -> pa.Array:
+def text_array(cells: Sequence[str | None]) -> pa.Array:
     """Return cells as Arrow text; text that no UTF-8 can hold becomes a lone NUL, refused later."""
     try:
         return pa.array(cells, pa.string())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,26 @@ METRIC_COLUMNS = (
     "method_version",
 )
 Texts = str | Sequence[str]
+
+
+class MetricSample(TypedDict):
+    """One row of a MetricFrame: a metric's value in one window; see `MetricRows`."""
+
+    window_start: pd.Timestamp
+    dataset: str
+    model_version: str
+    slice_key: str
+    slice_value: str
+    column_name: str
+    metric: str
+    value: float
+    lower: float
+    upper: float
+    n: int
+    n_baseline: int
+    p_value: float
+    reason: str
+    method_version: str
 
 
 class MetricRows(NamedTuple):

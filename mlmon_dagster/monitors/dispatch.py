@@ -18,10 +18,11 @@ from mlmon_dagster.monitors import (
     service,
     versions,
 )
-from mlmon_dagster.monitors.evidence import Changes, Evidence, Row, gather
+from mlmon_dagster.monitors.evidence import Changes, Evidence, gather
 from mlmon_dagster.spec import FAMILIES, ModelSpec
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
-_JUDGES: dict[str, Callable[[Evidence], list[Row]]] = {
+_JUDGES: dict[str, Callable[[Evidence], list[MonitorResult]]] = {
     "schema": schema.judge,
     "freshness": freshness.judge,
     "quality": quality.judge,
@@ -47,7 +48,7 @@ def evaluate(
     unseen: Mapping[tuple[str, pd.Timestamp], Mapping[str, int]] | None = None,
     changes: Changes | None = None,
     families: Iterable[str] = FAMILIES,
-) -> list[dict[str, object]]:
+) -> list[MonitorResult]:
     """Judge windows by every monitor that the spec declares.
 
     Args:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.monitors.change_wording import in_words, percent
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
     WORST_SLICES,
     Evidence,
-    Row,
     Window,
     benjamini_hochberg,
     excess,
@@ -40,12 +40,13 @@ from mlmon_dagster.spec.monitors import (
     Attribution,
     Multivariate,
 )
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 _MOST = 0.5  # of the rows of a window, outside the baseline's range, is drift whatever the distance
 _ALWAYS = ("psi", "jensen_shannon", "chi_square")  # of columns of any kind
 
 
-def judge(evidence: Evidence) -> list[Row]:
+def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail columns that changed significantly and by more than `above`.
 
     Real: the p-value, adjusted by Benjamini-Hochberg over the columns of the window at slice `all`
@@ -55,7 +56,7 @@ def judge(evidence: Evidence) -> list[Row]:
     distance; with `method: ks` they are judged by psi, and so are all columns that have no value
     of a method. Of times it is the age at the event, of texts the length.
     """
-    rows: list[Row] = []
+    rows: list[MonitorResult] = []
     methods = _by_importance(evidence, _columns(evidence))
     for window in evidence.windows:
         found = [
@@ -100,8 +101,8 @@ def _by_importance(evidence: Evidence, methods: dict[str, str]) -> dict[str, str
 
 
 def _judge_family(
-    evidence: Evidence, window: Window, found: list[tuple[str, str, Row | None]]
-) -> Iterator[Row]:
+    evidence: Evidence, window: Window, found: list[tuple[str, str, MetricSample | None]]
+) -> Iterator[MonitorResult]:
     reasons = [_no_data(evidence, row, window) for _, _, row in found]
     tested = [
         row["p_value"] if row and not reason else float("nan")
@@ -117,7 +118,7 @@ def _judge_family(
             yield _judged(evidence, window, column, row, adjusted, size)
 
 
-def _no_data(evidence: Evidence, row: Row | None, window: Window) -> str:
+def _no_data(evidence: Evidence, row: MetricSample | None, window: Window) -> str:
     reason = not_tested(window, row)
     if reason or row is None:
         return reason
@@ -125,8 +126,13 @@ def _no_data(evidence: Evidence, row: Row | None, window: Window) -> str:
 
 
 def _unjudged(
-    evidence: Evidence, window: Window, column: str, method: str, row: Row | None, reason: str
-) -> Row:
+    evidence: Evidence,
+    window: Window,
+    column: str,
+    method: str,
+    row: MetricSample | None,
+    reason: str,
+) -> MonitorResult:
     monitor = evidence.spec.monitors.drift
     n = int(row["n"]) if row else int(window["n"])
     return result_row(
@@ -145,8 +151,8 @@ def _unjudged(
 
 
 def _judged(
-    evidence: Evidence, window: Window, column: str, row: Row, adjusted: float, size: int
-) -> Row:
+    evidence: Evidence, window: Window, column: str, row: MetricSample, adjusted: float, size: int
+) -> MonitorResult:
     monitor = evidence.spec.monitors.drift
     above = _limit(evidence, window, column, row)
     novel = _novel(evidence, window, column, row)
@@ -196,7 +202,9 @@ def _judged(
     )
 
 
-def _in_words(evidence: Evidence, window: Window, column: str, row: Row, novel: float) -> str:
+def _in_words(
+    evidence: Evidence, window: Window, column: str, row: MetricSample, novel: float
+) -> str:
     """Say what changed in plain words; of a slice the profiles are not looked at."""
     if row["slice_key"] != ALL:
         return ""
@@ -206,7 +214,7 @@ def _in_words(evidence: Evidence, window: Window, column: str, row: Row, novel: 
     return "" if change is None else in_words(evidence.spec, column, change)
 
 
-def _farther_slices(evidence: Evidence, window: Window, column: str) -> list[Row]:
+def _farther_slices(evidence: Evidence, window: Window, column: str) -> list[MetricSample]:
     """Return the slices that drifted more than the whole, the farthest first."""
     whole = evidence.whole(window, "psi", column)
     least = finite(whole["value"]) if whole else None
@@ -226,7 +234,7 @@ def _carried(evidence: Evidence, window: Window, column: str) -> float | None:
     return finite(found["value"]) if found else None
 
 
-def _novel(evidence: Evidence, window: Window, column: str, row: Row) -> float:
+def _novel(evidence: Evidence, window: Window, column: str, row: MetricSample) -> float:
     """Return the share of a window's rows outside the baseline's range, 0 if that is no news.
 
     It is news when most rows lie there, more than twice as many as is usual among the baseline's
@@ -245,7 +253,7 @@ def _novel(evidence: Evidence, window: Window, column: str, row: Row) -> float:
     return share if is_far and share >= _MOST and share > 2 * most else 0.0
 
 
-def _limit(evidence: Evidence, window: Window, column: str, row: Row) -> float:
+def _limit(evidence: Evidence, window: Window, column: str, row: MetricSample) -> float:
     """Return the declared limit, or with `above: auto` the column's own, where that is known."""
     monitor = evidence.spec.monitors.drift
     found = evidence.whole(window, f"{row['metric']}{AUTO}", column) if monitor.auto else None
@@ -267,7 +275,7 @@ def attributions(evidence: Evidence) -> dict[str, float]:
     return {}
 
 
-def judge_attribution(evidence: Evidence, window: Window) -> Iterator[Row]:
+def judge_attribution(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
     """Fail features whose share of the attributions really and largely changed.
 
     Large: by more than `above`. Real: its p-value, adjusted over the features of the window
@@ -296,9 +304,9 @@ def _unjudged_attribution(
     window: Window,
     declared: Attribution,
     feature: str,
-    row: Row | None,
+    row: MetricSample | None,
     reason: str,
-) -> Row:
+) -> MonitorResult:
     n = int(row["n"]) if row else int(window["n"])
     return result_row(
         evidence,
@@ -320,10 +328,10 @@ def _judged_attribution(
     window: Window,
     declared: Attribution,
     feature: str,
-    row: Row,
+    row: MetricSample,
     adjusted: float,
     size: int,
-) -> Row:
+) -> MonitorResult:
     monitor, shift = evidence.spec.monitors.drift, float(row["value"])
     large, real = abs(shift) > declared.above, adjusted <= monitor.q
     now = evidence.whole(window, ATTRIBUTION, feature)
@@ -356,7 +364,7 @@ def _judged_attribution(
     )
 
 
-def judge_multivariate(evidence: Evidence, window: Window) -> Iterator[Row]:
+def judge_multivariate(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
     """Fail a window in which the correlation of two columns really and largely changed.
 
     Large: by more than `above` beyond noise. Real: its p-value, which the metric has adjusted over
@@ -387,8 +395,8 @@ def judge_multivariate(evidence: Evidence, window: Window) -> Iterator[Row]:
 
 
 def _judged_correlation(
-    evidence: Evidence, window: Window, declared: Multivariate, row: Row
-) -> Row:
+    evidence: Evidence, window: Window, declared: Multivariate, row: MetricSample
+) -> MonitorResult:
     monitor = evidence.spec.monitors.drift
     large, real = row["value"] > declared.above, row["p_value"] <= monitor.q
     failed = large and real

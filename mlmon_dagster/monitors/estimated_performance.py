@@ -8,12 +8,12 @@ from typing import Any
 
 from scipy import special
 
+from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
     Evidence,
-    Row,
     Window,
     excess,
     finite,
@@ -24,11 +24,12 @@ from mlmon_dagster.monitors.wording import NAMES, no_verdict, number
 from mlmon_dagster.spec import EstimateMonitor
 from mlmon_dagster.spec.metric_registry import is_loss
 from mlmon_dagster.spec.tasks import estimated, residual
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 FAMILY = "estimated_performance"
 
 
-def judge(evidence: Evidence) -> list[Row]:
+def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail windows whose estimate fell, and those that turned out worse than estimated.
 
     Two monitors per declared metric. ``estimated_performance/<metric>``: the estimate is worse than
@@ -40,7 +41,7 @@ def judge(evidence: Evidence) -> list[Row]:
     which is concept drift. Windows that turn out better than estimated pass. Provisional windows
     are NO_DATA for the second.
     """
-    rows: list[Row] = []
+    rows: list[MonitorResult] = []
     for window in evidence.windows:
         for monitor in evidence.spec.monitors.estimated_performance:
             name = f"{FAMILY}/{monitor.metric}"
@@ -49,14 +50,14 @@ def judge(evidence: Evidence) -> list[Row]:
     return rows
 
 
-def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor) -> Row:
+def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor) -> MonitorResult:
     metric = estimated(monitor.metric)
     row = evidence.whole(window, metric)
     base = evidence.baseline_row(metric, row)
     reason = not_valued(window, row)
     if not reason and (base is None or finite(base["value"]) is None):
         reason = "no_baseline"
-    fields = {
+    fields: dict[str, object] = {
         "family": FAMILY,
         "metric": metric,
         "source": row,
@@ -78,7 +79,7 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
 
 
-def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor) -> Row:
+def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor) -> MonitorResult:
     metric = residual(monitor.metric)
     row = evidence.whole(window, metric)
     reason = not_valued(window, row)
@@ -128,7 +129,7 @@ def still(worse: Sequence[float], limit: float) -> bool:
     return sum(newest) / len(newest) >= limit * 2 / 3
 
 
-def pooled(rows: Sequence[Row], base: Row | None) -> tuple[float, float]:
+def pooled(rows: Sequence[MetricSample], base: MetricSample | None) -> tuple[float, float]:
     """Mean of some windows' residuals, each by its precision, and half its 95 % interval.
 
     The windows' own chance averages out; that of the baseline, which they share, does not.
@@ -143,17 +144,17 @@ def pooled(rows: Sequence[Row], base: Row | None) -> tuple[float, float]:
     return mean, min(math.hypot(own, shared if math.isfinite(shared) else 0.0), max(widest, own))
 
 
-def _worse(metric: str, row: Row, base: Row) -> tuple[float, float]:
+def _worse(metric: str, row: MetricSample, base: MetricSample) -> tuple[float, float]:
     """How much worse than the baseline's the estimate is, and how much of that may be chance."""
     if is_loss(metric):
-        worse, here, there = row["value"] - base["value"], row["value"] - row["lower"], "upper"
+        worse, here = row["value"] - base["value"], row["value"] - row["lower"]
     else:
-        worse, here, there = base["value"] - row["value"], row["upper"] - row["value"], "lower"
-    known = finite(base[there])
+        worse, here = base["value"] - row["value"], row["upper"] - row["value"]
+    known = finite(base["upper"] if is_loss(metric) else base["lower"])
     return worse, math.hypot(here, abs(base["value"] - known) if known is not None else 0.0)
 
 
-def _band(row: Row) -> str:
+def _band(row: MetricSample) -> str:
     if finite(row["lower"]) is None or finite(row["upper"]) is None:
         return f"n {int(row['n']):,}"
     return f"Band {number(row['lower'])} to {number(row['upper'])}, n {int(row['n']):,}"
@@ -166,7 +167,7 @@ def _without(
     metric: str,
     reason: str,
     fields: dict[str, Any],
-) -> Row:
+) -> MonitorResult:
     row = fields["source"]
     n = int(row["n"]) if row else int(window["n"])
     message = no_verdict(NAMES.get(metric, metric), reason, n)
@@ -185,7 +186,7 @@ def _with(
     worse: float,
     margin: float,
     fields: dict[str, Any],
-) -> Row:
+) -> MonitorResult:
     p = float(special.ndtr(-worse / margin * Z95)) if margin > 0 else None
     return result_row(
         evidence,

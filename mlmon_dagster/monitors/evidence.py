@@ -8,20 +8,22 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, TypedDict, cast
 
 import numpy as np
 import pandas as pd
 
 from mlmon_dagster.metrics.clusters import UsualLevel, usual_level
 from mlmon_dagster.metrics.drift.change import ColumnChange
+from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.spec import Condition, ModelSpec, Severity
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.scalars import KOfN
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
-OK, NO_DATA = "OK", "NO_DATA"
-Row = dict[str, Any]
+OK: Final = "OK"
+NO_DATA: Final = "NO_DATA"
 Window = dict[str, Any]
 Changes = Callable[[str, pd.Timestamp], ColumnChange | None]
 WORST_SLICES = 5  # are named in a verdict
@@ -46,6 +48,23 @@ _DEFAULTS: dict[str, Any] = {
 }
 _SLICE = ["dataset", "window_start", "metric", "column_name", "slice_key", "slice_value"]
 MIN_COUNT = 3
+
+
+class BaselineSample(MetricSample, total=False):
+    """A metric of the baseline, with how its windows lie if there are enough, see `clusters`."""
+
+    usual: float
+    usual_error: float
+    spread: float
+    row_error: float
+    n_windows: float
+
+
+class Excess(TypedDict, total=False):
+    """How far past its limit a window is, as columns of its verdict; see `excess`."""
+
+    excess: float | None
+    excess_error: float | None
 
 
 class Monitor(Protocol):
@@ -94,32 +113,34 @@ class Evidence:
     changes: Changes | None = None
 
     @cached_property
-    def _whole(self) -> dict[tuple[Any, ...], Row]:
-        rows = records(self.metrics[self.metrics["slice_key"] == ALL])
+    def _whole(self) -> dict[tuple[str, pd.Timestamp, str, str], MetricSample]:
+        rows = samples(self.metrics[self.metrics["slice_key"] == ALL])
         return {(r["dataset"], r["window_start"], r["metric"], r["column_name"]): r for r in rows}
 
     @cached_property
-    def _slices(self) -> dict[tuple[object, ...], list[Row]]:
+    def _slices(self) -> dict[tuple[object, ...], list[MetricSample]]:
         mine = (self.metrics["slice_key"] != ALL) & self.metrics["value"].notna()
-        found: dict[tuple[object, ...], list[Row]] = {}
-        for r in records(self.metrics[mine].sort_values("value", ascending=False)):
+        found: dict[tuple[object, ...], list[MetricSample]] = {}
+        for r in samples(self.metrics[mine].sort_values("value", ascending=False)):
             key = (r["dataset"], r["window_start"], r["metric"], r["column_name"])
             found.setdefault(key, []).append(r)
         return found
 
-    def whole(self, window: Window, metric: str, column: str = TABLE) -> Row | None:
+    def whole(self, window: Window, metric: str, column: str = TABLE) -> MetricSample | None:
         """Metric row of a window at slice `all`, None if it was not computed."""
         return self._whole.get((window["dataset"], window["window_start"], metric, column))
 
-    def recent(self, window: Window, metric: str, most: int, column: str = TABLE) -> list[Row]:
+    def recent(
+        self, window: Window, metric: str, most: int, column: str = TABLE
+    ) -> list[MetricSample]:
         """Metric rows of a window and of those before it that have a value, the newest `most`."""
         mine = self._by_metric.get((window["dataset"], metric, column), [])
         until = [row for row in mine if row["window_start"] <= window["window_start"]]
         return until[-most:]
 
     @cached_property
-    def _by_metric(self) -> dict[tuple[str, str, str], list[Row]]:
-        found: dict[tuple[str, str, str], list[Row]] = {}
+    def _by_metric(self) -> dict[tuple[str, str, str], list[MetricSample]]:
+        found: dict[tuple[str, str, str], list[MetricSample]] = {}
         for key in sorted(self._whole, key=lambda key: key[1]):
             row = self._whole[key]
             if finite(row["value"]) is not None:
@@ -140,22 +161,26 @@ class Evidence:
             for key, part in ordered.groupby(["metric", "column_name"])
         }
 
-    def slices(self, window: Window, metric: str, column: str = TABLE) -> list[Row]:
+    def slices(self, window: Window, metric: str, column: str = TABLE) -> list[MetricSample]:
         """Metric rows of a window's slices that have a value, largest first."""
         key = (window["dataset"], window["window_start"], metric, column)
         return self._slices.get(key, [])
 
-    def baseline_row(self, metric: str, like: Row | None) -> Row | None:
+    def baseline_row(self, metric: str, like: MetricSample | None) -> BaselineSample | None:
         """Baseline's row of a metric and the slice of `like` (None: `all`), None if unknown."""
         key, value = (like["slice_key"], like["slice_value"]) if like else (ALL, ALL)
         column = like["column_name"] if like else TABLE
         return self._baseline.get((metric, column, key, value))
 
     @cached_property
-    def _baseline(self) -> dict[tuple[object, ...], Row]:
-        rows = [] if self.baseline is None else records(self.baseline)
-        keys = ("metric", "column_name", "slice_key", "slice_value")
-        return {tuple(r[key] for key in keys): r for r in rows}
+    def _baseline(self) -> dict[tuple[str, str, str, str], BaselineSample]:
+        rows = [] if self.baseline is None else samples(self.baseline)
+        return {
+            (r["metric"], r["column_name"], r["slice_key"], r["slice_value"]): cast(
+                "BaselineSample", r
+            )
+            for r in rows
+        }
 
     def columns_with(self, *metrics: str) -> list[str]:
         """Names of the columns that have any of the metrics in any window, sorted."""
@@ -188,7 +213,7 @@ def gather(
         mine[name] = pd.to_numeric(mine[name]).astype(float)
     return Evidence(
         spec=spec,
-        windows=records(frame),
+        windows=_records(frame),
         metrics=one_version(mine, _SLICE),
         baseline=None if baseline is None else one_version(baseline, _SLICE[2:]),
         baseline_windows=baseline_windows,
@@ -200,9 +225,14 @@ def gather(
     )
 
 
-def records(frame: pd.DataFrame) -> list[Row]:
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of a frame as mappings."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def samples(metrics: pd.DataFrame) -> list[MetricSample]:
+    """Rows of a MetricFrame."""
+    return cast("list[MetricSample]", _records(metrics))
 
 
 def one_version(metrics: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -222,9 +252,9 @@ def result_row(
     status: str,
     message: str,
     column: str = TABLE,
-    source: Row | None = None,
+    source: MetricSample | None = None,
     **fields: object,
-) -> Row:
+) -> MonitorResult:
     """Build one row of `monitor_result`.
 
     Args:
@@ -240,9 +270,9 @@ def result_row(
         source: Metric row that it rests on: value, interval, n, p-value, slice, method.
         **fields: Further columns; `details` is turned into JSON.
     """
-    known = source or {}
+    known: Mapping[str, Any] = source or {}
     name = f"{family}/{metric}" + ("" if column == TABLE else f"/{column}")
-    row: Row = {
+    row: dict[str, object] = {
         "model": evidence.spec.model,
         "monitor": name,
         "family": family,
@@ -283,7 +313,7 @@ def result_row(
     row.update(fields)
     if not isinstance(row["details"], str):
         row["details"] = json.dumps(row["details"], sort_keys=True)
-    return row
+    return cast("MonitorResult", row)
 
 
 def not_measured(window: Window) -> str:
@@ -293,7 +323,7 @@ def not_measured(window: Window) -> str:
     return "learning" if window["learning"] else "not_computed"
 
 
-def not_valued(window: Window, row: Row | None) -> str:
+def not_valued(window: Window, row: MetricSample | None) -> str:
     """Say why a metric of a window has no value that counts; empty if it has one."""
     if window["schema_broken"]:
         return "schema"
@@ -302,13 +332,13 @@ def not_valued(window: Window, row: Row | None) -> str:
     return str(row["reason"])
 
 
-def not_mature(window: Window, row: Row | None) -> str:
+def not_mature(window: Window, row: MetricSample | None) -> str:
     """Say why a metric of ground truth has no value that counts yet; empty if it has one."""
     reason = not_valued(window, row)
     return reason or ("provisional" if window["maturity"] == "provisional" else "")
 
 
-def not_tested(window: Window, row: Row | None) -> str:
+def not_tested(window: Window, row: MetricSample | None) -> str:
     """Say why a metric of a window has no p-value; empty if it has one."""
     reason = not_valued(window, row)
     if reason or row is None:
@@ -321,14 +351,14 @@ def production(evidence: Evidence) -> Iterator[Window]:
     return (window for window in evidence.windows if window["dataset"] == PRODUCTION)
 
 
-def finite(value: Any) -> float | None:
+def finite(value: float | None) -> float | None:
     """Plain float, or None for anything that is not a finite number."""
     if value is None or not math.isfinite(value):
         return None
     return float(value)
 
 
-def rate_fails(condition: Condition, row: Row) -> bool:
+def rate_fails(condition: Condition, row: MetricSample) -> bool:
     """Judge a share: past the limit, and not because of one or two rows.
 
     One unseen value among 50 rows is 2 %, but no evidence for more than 1 %. So a share above its
@@ -343,7 +373,7 @@ def rate_fails(condition: Condition, row: Row) -> bool:
     return bool(round(value * row["n"]) >= MIN_COUNT or row["lower"] > condition.above)
 
 
-def excess(worse: float, limit: float, error: float | None = None) -> Row:
+def excess(worse: float, limit: float, error: float | None = None) -> Excess:
     """Say how far past its limit a window is, in units of the limit, as fields of its result.
 
     Alerts tell by it a severe window from one just past the limit, and a recovery from a lucky
@@ -362,16 +392,11 @@ def excess(worse: float, limit: float, error: float | None = None) -> Row:
     unit = abs(limit) or 1.0
     past = (worse - limit) / unit if limit or worse > 0 else -1.0
     known = finite(past), finite(None if error is None else abs(error) / unit)
-    return dict(
-        zip(
-            ("excess", "excess_error"),
-            (None if number is None else round(number, 6) for number in known),
-            strict=True,
-        )
-    )
+    rounded = [None if number is None else round(number, 6) for number in known]
+    return {"excess": rounded[0], "excess_error": rounded[1]}
 
 
-def excess_of(condition: Condition, row: Row) -> Row:
+def excess_of(condition: Condition, row: MetricSample) -> Excess:
     """Say how far past a fixed limit a value is, see `excess`; below a limit counts as above it."""
     value, lower, upper = row["value"], row.get("lower"), row.get("upper")
     if condition.above is not None:

@@ -15,7 +15,6 @@ from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
     Evidence,
-    Row,
     Window,
     excess,
     production,
@@ -23,6 +22,7 @@ from mlmon_dagster.monitors.evidence import (
 )
 from mlmon_dagster.monitors.wording import no_verdict, threshold
 from mlmon_dagster.spec.scalars import format_duration
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 UNREAD = "unread"  # data version: judged while files waited that may hold the window's rows
 MIN_WINDOWS = 7  # earlier windows from which the usual coverage is known
@@ -30,7 +30,7 @@ MIN_ROWS = 30  # before that, only windows of this size without any ground truth
 CHANCE = 1e-4
 
 
-def judge(evidence: Evidence) -> list[Row]:
+def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail empty production windows when the silence has lasted `no_data_for`.
 
     At an empty window's end, silence is counted from the last event before it (`last_event_time`
@@ -62,7 +62,7 @@ def _last_event(window: Window) -> pd.Timestamp:
     return pd.Timestamp(window["window_start"] if known is None or pd.isna(known) else known)
 
 
-def _fresh(evidence: Evidence, window: Window) -> Row:
+def _fresh(evidence: Evidence, window: Window) -> MonitorResult:
     monitor = evidence.spec.monitors.freshness
     return result_row(
         evidence,
@@ -82,7 +82,7 @@ def _silent(
     window: Window,
     last_event: pd.Timestamp | None,
     silent_since: pd.Timestamp,
-) -> Row | None:
+) -> MonitorResult | None:
     monitor = evidence.spec.monitors.freshness
     if evidence.now - silent_since.to_pydatetime() < monitor.no_data_for:
         return None
@@ -133,7 +133,7 @@ def _when(evidence: Evidence, moment: pd.Timestamp) -> str:
     return f"{unit[time.granularity]} {moment.tz_convert(time.zone):%Y-%m-%d}"
 
 
-def judge_actuals(evidence: Evidence) -> list[Row]:
+def judge_actuals(evidence: Evidence) -> list[MonitorResult]:
     """Fail windows whose ground truth is due and has come far less than it usually does.
 
     Due is a window's end plus `actuals.expected_within` plus `time.allowed_lateness`. The value is
@@ -146,7 +146,7 @@ def judge_actuals(evidence: Evidence) -> list[Row]:
     if not spec.has_actuals or condition is None:
         return []
     wait = spec.actuals.expected_within + spec.time.allowed_lateness
-    rows: list[Row] = []
+    rows: list[MonitorResult] = []
     earlier: list[float] = []
     for window in production(evidence):
         n = int(window["n_expected"])
@@ -160,7 +160,7 @@ def judge_actuals(evidence: Evidence) -> list[Row]:
     return rows
 
 
-def _not_due(evidence: Evidence, window: Window, n: int) -> Row:
+def _not_due(evidence: Evidence, window: Window, n: int) -> MonitorResult:
     return result_row(
         evidence,
         window,
@@ -176,7 +176,7 @@ def _not_due(evidence: Evidence, window: Window, n: int) -> Row:
     )
 
 
-def _judge(evidence: Evidence, window: Window, n: int, earlier: Sequence[float]) -> Row:
+def _judge(evidence: Evidence, window: Window, n: int, earlier: Sequence[float]) -> MonitorResult:
     monitor = evidence.spec.monitors.freshness
     condition = monitor.actuals_missing
     assert condition is not None

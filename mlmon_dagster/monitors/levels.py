@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mlmon_dagster.metrics.clusters import LevelShift, UsualLevel, level_shift
+from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.multiclass import CLASS
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
     Evidence,
-    Row,
+    Excess,
     Window,
     excess,
     finite,
@@ -28,6 +29,7 @@ from mlmon_dagster.monitors.wording import NAMES, no_verdict, number, told
 from mlmon_dagster.spec import PerformanceMonitor
 from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 _LEVEL = 0.0003  # of the test: a year of days has some 150 independent runs of five
 _NEWEST = 3  # windows whose middle one must still be off
@@ -81,7 +83,7 @@ class _Found(NamedTuple):
     """The level of one column: of the model, or of one of its classes."""
 
     column: str
-    rows: list[Row]
+    rows: list[MetricSample]
     usual: UsualLevel
     moved: Moved
 
@@ -90,7 +92,7 @@ class _Found(NamedTuple):
         return self.moved.change
 
 
-def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor) -> Row:
+def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor) -> MonitorResult:
     """Fail a window when the newest `over` windows lie really and largely elsewhere.
 
     Largely: their mean is at least `shift` from the mean of the baseline's windows, either way.
@@ -142,7 +144,7 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
     return _result(evidence, window, monitor, row, status, text, **fields)
 
 
-def _excess(worst: _Found, monitor: PerformanceMonitor) -> Row:
+def _excess(worst: _Found, monitor: PerformanceMonitor) -> Excess:
     """Say how far past the limit the newest window alone is, whether the shift is over or not."""
     assert monitor.shift is not None
     row, usual = worst.rows[-1], worst.usual
@@ -169,7 +171,9 @@ def _levels(evidence: Evidence, window: Window, monitor: PerformanceMonitor) -> 
     return found
 
 
-def _no_data(evidence: Evidence, window: Window, row: Row | None, found: Sequence[_Found]) -> str:
+def _no_data(
+    evidence: Evidence, window: Window, row: MetricSample | None, found: Sequence[_Found]
+) -> str:
     if reason := not_mature(window, row):
         return reason
     if found:
@@ -216,7 +220,7 @@ def _level(evidence: Evidence, window: Window, monitor: PerformanceMonitor, wors
     return f"{NAMES.get(monitor.metric, monitor.metric)} is {_signed(value)} on average"
 
 
-def _mean(rows: Sequence[Row]) -> float | None:
+def _mean(rows: Sequence[MetricSample]) -> float | None:
     n = sum(row["n"] for row in rows)
     return sum(row["value"] * row["n"] for row in rows) / n if n else None
 
@@ -237,11 +241,11 @@ def _result(
     evidence: Evidence,
     window: Window,
     monitor: PerformanceMonitor,
-    row: Row | None,
+    row: MetricSample | None,
     status: str,
     message: str,
     **fields: Any,
-) -> Row:
+) -> MonitorResult:
     return result_row(
         evidence,
         window,
@@ -256,6 +260,8 @@ def _result(
     )
 
 
-def _baseline(evidence: Evidence, monitor: PerformanceMonitor, row: Row | None) -> float | None:
+def _baseline(
+    evidence: Evidence, monitor: PerformanceMonitor, row: MetricSample | None
+) -> float | None:
     base = evidence.baseline_row(monitor.metric, row)
     return finite(base["value"]) if base else None

@@ -9,14 +9,16 @@ from typing import Any
 
 from scipy import special
 
-from mlmon_dagster.metrics.clusters import USUAL, beyond_usual
+from mlmon_dagster.metrics.clusters import beyond_usual
+from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
     WORST_SLICES,
+    BaselineSample,
     Evidence,
-    Row,
+    Excess,
     Window,
     benjamini_hochberg,
     excess,
@@ -29,6 +31,7 @@ from mlmon_dagster.monitors.wording import no_verdict, number, subject, told
 from mlmon_dagster.spec import PerformanceMonitor
 from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily, is_loss
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 _Q = 0.01
 _SURE = 0.025  # the value lies outside a 95 % interval, on the bad side
@@ -65,7 +68,7 @@ class _Change:
         return self.is_large and self.p <= _SURE
 
 
-def judge(evidence: Evidence, family: MetricFamily = "performance") -> list[Row]:
+def judge(evidence: Evidence, family: MetricFamily = "performance") -> list[MonitorResult]:
     """Fail windows that are worse by the declared amount, and significantly so.
 
     `drop`: worse by at least that much than the baseline's windows on average, and outside the 95 %
@@ -79,7 +82,7 @@ def judge(evidence: Evidence, family: MetricFamily = "performance") -> list[Row]
     Benjamini-Hochberg, q = .01.
     """
     monitors: Sequence[PerformanceMonitor] = getattr(evidence.spec.monitors, family)
-    rows: list[Row] = []
+    rows: list[MonitorResult] = []
     for window in evidence.windows:
         for monitor in monitors:
             if monitor.shift is not None:
@@ -110,8 +113,8 @@ def _judge_cell(
     evidence: Evidence,
     window: Window,
     monitor: PerformanceMonitor,
-    row: Row | None,
-) -> Row:
+    row: MetricSample | None,
+) -> MonitorResult:
     base = evidence.baseline_row(monitor.metric, row)
     reason = _no_data(evidence, window, monitor, row, base)
     common: dict[str, Any] = {
@@ -134,7 +137,7 @@ def _judge_cell(
             **common,
         )
     change = _change(monitor, row, base)
-    details: dict[str, Any] = {"worse_by": finite(change.worse), "p": finite(change.p)}
+    details: dict[str, object] = {"worse_by": finite(change.worse), "p": finite(change.p)}
     if base:
         details |= {
             "baseline_lower": finite(change.usual - change.margin),
@@ -161,7 +164,7 @@ def _judge_cell(
     )
 
 
-def _excess(monitor: PerformanceMonitor, change: _Change, base: Row | None) -> Row:
+def _excess(monitor: PerformanceMonitor, change: _Change, base: MetricSample | None) -> Excess:
     """Say how far past its limit a window is; a fixed bound's unit is its way to the baseline."""
     if change.limit:
         return excess(change.worse, change.limit, change.margin)
@@ -172,7 +175,7 @@ def _excess(monitor: PerformanceMonitor, change: _Change, base: Row | None) -> R
     return excess(change.worse + unit, unit, change.margin)
 
 
-def _status(monitor: PerformanceMonitor, row: Row, change: _Change) -> str:
+def _status(monitor: PerformanceMonitor, row: MetricSample, change: _Change) -> str:
     if not change.failed:
         return OK
     is_error = monitor.is_error(row["value"], change.worse, finite(change.usual))
@@ -183,8 +186,8 @@ def _no_data(
     evidence: Evidence,
     window: Window,
     monitor: PerformanceMonitor,
-    row: Row | None,
-    base: Row | None,
+    row: MetricSample | None,
+    base: MetricSample | None,
 ) -> str:
     if reason := not_mature(window, row):
         return reason
@@ -193,7 +196,7 @@ def _no_data(
     return ""
 
 
-def _change(monitor: PerformanceMonitor, row: Row, base: Row | None) -> _Change:
+def _change(monitor: PerformanceMonitor, row: MetricSample, base: BaselineSample | None) -> _Change:
     value, lower, upper = row["value"], row["lower"], row["upper"]
     if monitor.is_relative and base is not None:
         towards = value - lower if is_loss(monitor.metric) else upper - value
@@ -211,11 +214,23 @@ def _change(monitor: PerformanceMonitor, row: Row, base: Row | None) -> _Change:
     return _by_rows(monitor.below - value, 0.0, upper - value)
 
 
-def _among_windows(monitor: PerformanceMonitor, value: float, towards: float, base: Row) -> _Change:
+def _among_windows(
+    monitor: PerformanceMonitor, value: float, towards: float, base: BaselineSample
+) -> _Change:
     """Compare a window with the baseline's windows."""
     usual = base["usual"]
     worse = value - usual if is_loss(monitor.metric) else usual - value
-    found = beyond_usual([value], [towards / Z95], {name: [base[name]] for name in USUAL})
+    found = beyond_usual(
+        [value],
+        [towards / Z95],
+        {
+            "usual": usual,
+            "usual_error": base["usual_error"],
+            "spread": base["spread"],
+            "row_error": base["row_error"],
+            "n_windows": base["n_windows"],
+        },
+    )
     half = float(found.p_value[0]) / 2
     return _Change(
         worse,
@@ -235,7 +250,7 @@ def _by_rows(worse: float, limit: float, margin: float, usual: float = math.nan)
     return _Change(worse, limit, float(special.ndtr(-z)), usual, margin)
 
 
-def _message(monitor: PerformanceMonitor, row: Row, change: _Change) -> str:
+def _message(monitor: PerformanceMonitor, row: MetricSample, change: _Change) -> str:
     first = f"{subject(monitor.metric, '', row)} is {number(row['value'])}"
     if monitor.is_relative:
         direction = "worse" if change.worse > 0 else "better"
@@ -267,7 +282,7 @@ def worst_slices(
 
     Only those that got worse by more than the whole did: the others are no cause of it.
     """
-    found = []
+    found = list[tuple[float, dict[str, object]]]()
     for row in evidence.slices(window, monitor.metric):
         base = evidence.baseline_row(monitor.metric, row)
         known = base is not None and finite(base["value"]) is not None
@@ -276,14 +291,22 @@ def worst_slices(
         worse = _change(monitor, row, base).worse
         if not worse > max(whole, 0.0):
             continue
-        part = {key: row[key] for key in ("slice_key", "slice_value", "value", "n")}
-        found.append(
-            part | {"worse_by": worse, "baseline_value": finite(base["value"]) if base else None}
-        )
-    return sorted(found, key=lambda part: -part["worse_by"])[:WORST_SLICES]
+        part = {
+            "slice_key": row["slice_key"],
+            "slice_value": row["slice_value"],
+            "value": row["value"],
+            "n": row["n"],
+            "worse_by": worse,
+            "baseline_value": finite(base["value"]) if base else None,
+        }
+        found.append((worse, part))
+    ordered = sorted(found, key=lambda named: -named[0])
+    return [part for _, part in ordered[:WORST_SLICES]]
 
 
-def _judge_slices(evidence: Evidence, window: Window, monitor: PerformanceMonitor) -> list[Row]:
+def _judge_slices(
+    evidence: Evidence, window: Window, monitor: PerformanceMonitor
+) -> list[MonitorResult]:
     rows = [
         _judge_cell(evidence, window, monitor, part)
         for part in evidence.slices(window, monitor.metric)

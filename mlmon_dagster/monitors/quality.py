@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
     Evidence,
-    Row,
     Window,
     excess_of,
     finite,
@@ -21,6 +21,7 @@ from mlmon_dagster.spec import Condition, Feature
 from mlmon_dagster.spec.declaration import NOT_ADDITIVE
 from mlmon_dagster.spec.metric_registry import AUTO
 from mlmon_dagster.spec.names import TABLE
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 _TYPES = {
     "null_rate": ("numeric", "categorical", "boolean", "datetime", "text"),
@@ -30,7 +31,7 @@ _TYPES = {
 }
 
 
-def judge(evidence: Evidence) -> list[Row]:
+def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail columns whose share of broken values is past its limit (see `evidence.rate_fails`).
 
     Of unseen values, unless the spec declares a limit, the share must also be above twice what is
@@ -61,7 +62,7 @@ def _applies(metric: str, feature: Feature) -> bool:
     return feature.type in _TYPES[metric]
 
 
-def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) -> Row:
+def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) -> MonitorResult:
     monitor = evidence.spec.monitors.quality
     condition: Condition = getattr(monitor, metric)
     row = evidence.whole(window, metric, column)
@@ -88,7 +89,7 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
     message = f"{text} is {number(row['value'])} ({count}), {compared(condition, failed)}."
     if not failed and condition.fails(row["value"]):
         message = f"{text} is {number(row['value'])} ({count}), too few rows to be above the limit."
-    details: dict[str, Any] = {"count": round(row["value"] * row["n"]), "n": int(row["n"])}
+    details: dict[str, object] = {"count": round(row["value"] * row["n"]), "n": int(row["n"])}
     names = evidence.unseen.get((column, window["window_start"]))
     if failed and metric == "unseen_rate" and names and evidence.spec.shows_values_of(column):
         details["unseen"] = dict(names)
@@ -118,7 +119,7 @@ def _usual(evidence: Evidence, window: Window, metric: str, column: str) -> floa
     return (finite(found["value"]) or 0.0) if found else 0.0
 
 
-def _no_data(row: Row | None, window: Window, min_rows: int) -> str:
+def _no_data(row: MetricSample | None, window: Window, min_rows: int) -> str:
     if row is None:
         return not_measured(window)
     if row["reason"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlmon_dagster.monitors.evidence import (
@@ -11,15 +11,15 @@ from mlmon_dagster.monitors.evidence import (
     NO_DATA,
     OK,
     Evidence,
-    Row,
     Window,
     excess,
     result_row,
 )
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, threshold
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 
-def judge(evidence: Evidence) -> list[Row]:
+def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail on a share of refused rows past `bad_rate`, or on any quarantined file.
 
     Rows that came before under the same id (`duplicate_rate`), or with another content
@@ -36,13 +36,13 @@ def judge(evidence: Evidence) -> list[Row]:
     return rows
 
 
-def _judge_expectations(evidence: Evidence, window: Window) -> Iterator[Row]:
+def _judge_expectations(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
     """Judge the expectations of the spec, each by its own severity; no row if none was judged.
 
     Rows that an expectation put into quarantine are bad rows, which `bad_rate` judges.
     """
     found = window.get("expectations")
-    results: list[Row] = found if isinstance(found, list) else []
+    results: list[Mapping[str, Any]] = found if isinstance(found, list) else []
     if not results:
         return
     failing = [one for one in results if not one["kept"]]
@@ -71,11 +71,11 @@ def _judge_expectations(evidence: Evidence, window: Window) -> Iterator[Row]:
     )
 
 
-def _is_unjudged(one: Row) -> bool:
+def _is_unjudged(one: Mapping[str, Any]) -> bool:
     return bool(one["error"]) and one["severity"] != "WARN"
 
 
-def _unkept(one: Row) -> str:
+def _unkept(one: Mapping[str, Any]) -> str:
     about = f" of {', '.join(one['columns'])}" if one["columns"] else ""
     text = f"{one['expectation']}{about}"
     if one["error"]:
@@ -89,7 +89,7 @@ def _unkept(one: Row) -> str:
     return text + (", which are in quarantine" if one["severity"] == "quarantine" else "")
 
 
-def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[Row]:
+def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[MonitorResult]:
     """Judge rows that were there before, as a share of the rows sent; no row if none was sent."""
     monitor, sent = evidence.spec.monitors.schema_, int(window["n_sent"])
     judged = (
@@ -117,7 +117,7 @@ def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[Row]:
         )
 
 
-def _judge_window(evidence: Evidence, window: Window) -> Row:
+def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
     monitor = evidence.spec.monitors.schema_
     bad, files = int(window["n_bad"]), int(window["n_quarantined"])
     rows = int(window["n"]) + bad

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.service import MIN_WINDOWS, volume_drop
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     NO_DATA,
     OK,
     Evidence,
-    Row,
     Window,
     excess,
     excess_of,
@@ -22,12 +22,13 @@ from mlmon_dagster.monitors.evidence import (
 )
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 _ROLES = {"p95_latency_ms": "latency_ms", "p99_latency_ms": "latency_ms", "error_rate": "status"}
 STRANGE = 4.0  # usual deviations below the usual
 
 
-def judge(evidence: Evidence) -> list[Row]:
+def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail declared conditions; those on columns that the model does not log are left out.
 
     The volume is judged against its own past (see `volume`).
@@ -47,7 +48,7 @@ def judge(evidence: Evidence) -> list[Row]:
     return rows + [row for row in volumes if row is not None]
 
 
-def _is_evident(condition: Condition, row: Row) -> bool:
+def _is_evident(condition: Condition, row: MetricSample) -> bool:
     """Say whether errors are more than chance: 3 of 200 are 1.5 %, and no evidence for above 1 %.
 
     Nor are 2 of 30, whose interval lies above that: of many quiet days one has them.
@@ -57,12 +58,15 @@ def _is_evident(condition: Condition, row: Row) -> bool:
     return bool(row["lower"] > condition.above and round(row["value"] * row["n"]) >= MIN_COUNT)
 
 
-def _judge_metric(evidence: Evidence, window: Window, metric: str, condition: Condition) -> Row:
+def _judge_metric(
+    evidence: Evidence, window: Window, metric: str, condition: Condition
+) -> MonitorResult:
     monitor = evidence.spec.monitors.service
     row = evidence.whole(window, metric)
     if metric == "n":
         n = int(window["n"])
-        row = {"value": float(n), "n": n, "reason": "", "method_version": "count-1"}
+        counted = {"value": float(n), "n": n, "reason": "", "method_version": "count-1"}
+        row = cast("MetricSample", counted)  # a count has no interval
     common: dict[str, Any] = {
         "family": "service",
         "metric": metric,
@@ -96,7 +100,7 @@ def _judge_metric(evidence: Evidence, window: Window, metric: str, condition: Co
     )
 
 
-def judge_volume(evidence: Evidence, window: Window) -> Row | None:
+def judge_volume(evidence: Evidence, window: Window) -> MonitorResult | None:
     """Fail a window with far fewer rows than its place in the week usually has.
 
     It needs `MIN_WINDOWS` earlier windows with rows (`earlier_places` and `earlier_sizes` of the

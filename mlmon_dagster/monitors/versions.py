@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.versions import BY_ROWS, SHARE_IS_WRONG, rows_to_decide, verdict_of
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
     NO_DATA,
     OK,
     Evidence,
-    Row,
     Window,
     excess,
     finite,
@@ -29,11 +29,12 @@ from mlmon_dagster.spec.monitors import (
     Staleness,
     VersionComparison,
 )
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 FAMILY = "versions"
 
 
-def judge(evidence: Evidence) -> list[Row]:
+def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail a challenger that is worse, a canary without its share, skewed features, an old version.
 
     A comparison that is undecided is not judged.
@@ -53,13 +54,18 @@ def judge(evidence: Evidence) -> list[Row]:
     return rows
 
 
-def _result(evidence: Evidence, window: Window, **fields: Any) -> Row:
+def _result(evidence: Evidence, window: Window, **fields: Any) -> MonitorResult:
     return result_row(evidence, window, evidence.spec.monitors.versions, family=FAMILY, **fields)
 
 
 def _unjudged(
-    evidence: Evidence, window: Window, metric: str, row: Row | None, reason: str, **fields: Any
-) -> Row:
+    evidence: Evidence,
+    window: Window,
+    metric: str,
+    row: MetricSample | None,
+    reason: str,
+    **fields: Any,
+) -> MonitorResult:
     n = int(row["n"]) if row else int(window["n"])
     about = subject(metric, fields.get("column", ""))
     return _result(
@@ -68,11 +74,11 @@ def _unjudged(
     )  # fmt: skip
 
 
-def _judge_gain(evidence: Evidence, window: Window, declared: VersionComparison) -> Row:
+def _judge_gain(evidence: Evidence, window: Window, declared: VersionComparison) -> MonitorResult:
     metric = declared.gain
     row = evidence.whole(window, metric)
     champion, challenger = (window.get("pairs") or {}).get(metric, ("", ""))
-    named: dict[str, Any] = {"champion": champion, "challenger": challenger}
+    named: dict[str, object] = {"champion": champion, "challenger": challenger}
     reason = not_mature(window, row)
     if not reason and row is not None and str(row["method_version"]).endswith(BY_ROWS):
         reason = "few_shared_windows"
@@ -107,12 +113,12 @@ def _named(version: str) -> str:
     return f"version {version}" if version not in ("", NO_VERSION) else "a version without a name"
 
 
-def _is_wrong(share: Row) -> bool:
+def _is_wrong(share: MetricSample) -> bool:
     p_value = finite(share["p_value"])
     return p_value is not None and p_value < SHARE_IS_WRONG
 
 
-def _judge_share(evidence: Evidence, window: Window, declared: VersionComparison) -> Row:
+def _judge_share(evidence: Evidence, window: Window, declared: VersionComparison) -> MonitorResult:
     row = evidence.whole(window, CANARY_SHARE)
     reason = not_valued(window, row)
     if reason or row is None:
@@ -133,7 +139,7 @@ def _judge_share(evidence: Evidence, window: Window, declared: VersionComparison
     )  # fmt: skip
 
 
-def _judge_skew(evidence: Evidence, window: Window, declared: Skew, column: str) -> Row:
+def _judge_skew(evidence: Evidence, window: Window, declared: Skew, column: str) -> MonitorResult:
     row = evidence.whole(window, SKEW_RATE, column)
     reason = not_valued(window, row)
     if reason or row is None:
@@ -146,7 +152,7 @@ def _judge_skew(evidence: Evidence, window: Window, declared: Skew, column: str)
         f"predictions were served another {column} than the dataset {declared.dataset} has"
     )
     found = (window.get("skews") or {}).get(column)
-    details: dict[str, Any] = {}
+    details: dict[str, object] = {}
     if found is not None and found.rate > 0:
         details = {"kind": found.kind, "n_null": found.n_null}
         if finite(found.by) is not None and not evidence.spec.features[column].pii:
@@ -169,7 +175,7 @@ def _judge_skew(evidence: Evidence, window: Window, declared: Skew, column: str)
     )  # fmt: skip
 
 
-def _judge_age(evidence: Evidence, window: Window, declared: Staleness) -> Row:
+def _judge_age(evidence: Evidence, window: Window, declared: Staleness) -> MonitorResult:
     row = evidence.whole(window, VERSION_AGE)
     reason = not_valued(window, row)
     if reason or row is None:

@@ -6,13 +6,14 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import get_args
 
 from mlmon_dagster.spec import Condition
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
 from mlmon_dagster.spec.monitors import ComparedMetric
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import estimated, residual
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 _THRESHOLD = re.compile(r"(above|below|beyond|drop) (-?[\d,.]+(?:e[+-]?\d+)?)")
 NAMES = {
@@ -183,7 +184,7 @@ def threshold(condition: Condition) -> str:
     return f"{side} {number(condition.bound)}"
 
 
-def limit_of(result: Mapping[str, Any]) -> float | None:
+def limit_of(result: MonitorResult) -> float | None:
     """Return the value beyond which a result would have failed; None if that is no value.
 
     Args:
@@ -195,7 +196,7 @@ def limit_of(result: Mapping[str, Any]) -> float | None:
         return None
     bound = float(match[2].replace(",", ""))
     if match[1] == "beyond":
-        return math.copysign(bound, result["value"])
+        return None if result["value"] is None else math.copysign(bound, result["value"])
     if match[1] != "drop":
         return bound
     if result["baseline_value"] is None:

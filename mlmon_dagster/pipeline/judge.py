@@ -58,8 +58,8 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> J
         return {None: list(last.values())}
     keys = {window.start: window.key for window in windows}
     judged: Judged = {window.key: [] for window in windows}
-    for row in found:
-        judged[keys[row["window_start"].to_pydatetime()]].append(row)
+    for said in found:
+        judged[keys[said["window_start"].to_pydatetime()]].append(said)
     return judged
 
 

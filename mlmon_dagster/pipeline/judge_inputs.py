@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons
 from mlmon_dagster.pipeline.families import FAMILIES, Family, References
@@ -16,6 +16,7 @@ from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.store.state import manifest, metric_log
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class JudgeInputs:
     windows: pd.DataFrame
     references: References
 
-    def verdicts(self) -> list[dict[str, object]]:
+    def verdicts(self) -> list[MonitorResult]:
         """Return rows of ``monitor_result``; nothing is stored."""
         from mlmon_dagster.monitors import evaluate
 
@@ -64,7 +65,7 @@ def verdicts(
     family: str,
     windows: tuple[Window, ...],
     states: Mapping[dt.datetime, WindowInputs],
-) -> list[dict[str, Any]]:
+) -> list[MonitorResult]:
     """Judge windows by one family from what is stored, and store nothing.
 
     Returns:

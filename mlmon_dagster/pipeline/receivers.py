@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mlmon_dagster.project import Project, read_variable
@@ -15,6 +15,8 @@ from mlmon_dagster.spec.alerting import LOOPBACK
 if TYPE_CHECKING:
     from mlmon_dagster.alerts import ConsoleReceiver, Receiver
     from mlmon_dagster.alerts.lifecycle.routing import Address
+    from mlmon_dagster.alerts.messages import message
+    from mlmon_dagster.alerts.messages.message import Plot
     from mlmon_dagster.alerts.receivers.http_post import Endpoint
     from mlmon_dagster.alerts.receivers.slack import SlackReceiver
     from mlmon_dagster.report.plots import Curve
@@ -113,7 +115,7 @@ def _endpoint(route: Address) -> Endpoint:
     return Endpoint(address or "", secret, missing)
 
 
-def draw_plot(plot: Mapping[str, Any]) -> bytes:
+def draw_plot(plot: Plot) -> bytes:
     """Return a PNG of the plot of an alert, one curve below the other.
 
     Args:
@@ -124,7 +126,7 @@ def draw_plot(plot: Mapping[str, Any]) -> bytes:
     return draw(*(_curve(curve, plot["zone"]) for curve in plot["curves"]))
 
 
-def _curve(curve: Mapping[str, Any], zone: str) -> Curve:
+def _curve(curve: message.Curve, zone: str) -> Curve:
     from mlmon_dagster.report.plots import Curve
 
     return Curve(

@@ -18,6 +18,7 @@ from mlmon_dagster.pipeline.families import FAMILIES
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,12 +26,11 @@ if TYPE_CHECKING:
     from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
     from mlmon_dagster.trace.explain import Explained
 
-Row = dict[str, Any]
 _FAILED = ("WARN", "ERROR")
 _SECONDS = 20.0  # after so long no further trace is begun in a run
 
 
-def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[Row]:
+def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[MonitorResult]:
     """Judge, and say of failed verdicts why they failed, in their ``details``.
 
     Of each monitor only the newest window that failed is traced: that is what an alert says, and
@@ -44,7 +44,7 @@ def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[Row]:
         Rows of ``monitor_result``; those that were traced have ``why``, a sentence, and ``traced``,
         which windows it is of, or ``no_why``, the reason that there is none.
     """
-    rows: list[Row] = []
+    rows: list[MonitorResult] = []
     newest: dict[str, tuple[int, JudgeInputs]] = {}
     for inputs in parts:
         for row in inputs.verdicts():
@@ -63,12 +63,12 @@ def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[Row]:
     return rows
 
 
-def _is_traced(inputs: JudgeInputs, row: Row) -> bool:
+def _is_traced(inputs: JudgeInputs, row: MonitorResult) -> bool:
     is_whole = (row["slice_key"], row["dataset"]) == (ALL, PRODUCTION)
     return is_whole and bool(FAMILIES[inputs.family].traced(row["metric"]))
 
 
-def _why_or_why_not(inputs: JudgeInputs, row: Row) -> dict[str, Any]:
+def _why_or_why_not(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
     try:
         return _why(inputs, row, FAMILIES[inputs.family].traced(row["metric"]))
     except Exception as error:  # whatever it is, the verdict is what counts
@@ -79,7 +79,7 @@ def _why_or_why_not(inputs: JudgeInputs, row: Row) -> dict[str, Any]:
         return {"no_why": f"the trace failed: {type(error).__name__}"}
 
 
-def _why(inputs: JudgeInputs, row: Row, metric: str) -> dict[str, Any]:
+def _why(inputs: JudgeInputs, row: MonitorResult, metric: str) -> dict[str, Any]:
     """Trace a metric over the windows that a verdict is of, against its baseline."""
     from mlmon_dagster.errors import BaselineMissingError
     from mlmon_dagster.trace.tell import cause, value
@@ -125,7 +125,7 @@ def _name(metric: str) -> str:
 
 
 def _explained(
-    inputs: JudgeInputs, row: Row, metric: str, starts: Sequence[dt.datetime]
+    inputs: JudgeInputs, row: MonitorResult, metric: str, starts: Sequence[dt.datetime]
 ) -> Explained | None:
     from mlmon_dagster.metrics.statistics import select
     from mlmon_dagster.profiles import load_baseline
@@ -147,7 +147,7 @@ def _explained(
     return explain(spec, metric, now, then)
 
 
-def _judged(inputs: JudgeInputs, row: Row) -> list[dt.datetime]:
+def _judged(inputs: JudgeInputs, row: MonitorResult) -> list[dt.datetime]:
     """Return the starts of the windows that a verdict is of: those with a value, as it was read."""
     most = FAMILIES[inputs.family].judged_together(inputs.comparison.work.spec, row["metric"])
     metrics: pd.DataFrame = inputs.metrics

@@ -26,7 +26,7 @@ from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.outbox import outbox_health
 from mlmon_dagster.store.state import manifest, monitor_results, state_marks, views
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,21 +103,22 @@ class Families:
         stamp = None if when is None else when.timestamp()
         family.add_sample(name, dict(labels), float(value), stamp)
 
-    def add_verdict(self, row: Row, when: dt.datetime | None = None) -> None:
+    def add_verdict(self, row: MonitorResult, when: dt.datetime | None = None) -> None:
         """Add what a verdict says; of NO_DATA only that, and why."""
         labels = _monitor_labels(row)
         if row["status"] not in _STATUS:
             self.add("mlmon_monitor_no_data", 1.0, labels | {"reason": row["reason"]}, when)
             return
         self.add("mlmon_monitor_status", _STATUS[row["status"]], labels, when)
-        for name, column in (("value",) * 2, ("excess",) * 2, ("baseline", "baseline_value")):
-            self.add(f"mlmon_monitor_{name}", row[column], labels, when)
+        self.add("mlmon_monitor_value", row["value"], labels, when)
+        self.add("mlmon_monitor_excess", row["excess"], labels, when)
+        self.add("mlmon_monitor_baseline", row["baseline_value"], labels, when)
         self.add("mlmon_monitor_limit", limit_of(row), labels, when)
         self.add("mlmon_monitor_rows", row["n"], labels, when)
 
 
-def _monitor_labels(row: Row) -> dict[str, str]:
-    texts = (row[name] for name in MONITOR_LABELS)
+def _monitor_labels(row: Mapping[str, object]) -> dict[str, str]:
+    texts = (str(row[name]) for name in MONITOR_LABELS)
     return dict(zip(_names(MONITOR_LABELS), _labels(texts), strict=True))
 
 

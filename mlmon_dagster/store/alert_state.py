@@ -6,10 +6,11 @@ import datetime as dt
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypedDict, TypeVar, cast
+from typing import Literal, TypedDict, TypeVar, cast
 
 import sqlalchemy as sa
 
+from mlmon_dagster.store.state.monitor_results import Status, StoredResult, fetch_results
 from mlmon_dagster.store.state.schema import (
     alert,
     alert_event,
@@ -19,9 +20,10 @@ from mlmon_dagster.store.state.schema import (
     silence,
     window_state,
 )
-from mlmon_dagster.store.state.statements import Row, fetch, insert_or_ignore, upsert
+from mlmon_dagster.store.state.statements import Query, fetch, insert_or_ignore, upsert
 
 ACTIVE = ("FIRING", "RECOVERING")
+State = Literal["OK", "PENDING", "FIRING", "RECOVERING"]
 T = TypeVar("T")
 _BATCH = 500  # values per IN (...)
 # Written out, as the partial index is declared.
@@ -58,7 +60,7 @@ def models_with_new_results(engine: sa.Engine) -> list[str]:
         return sorted(conn.scalars(query))
 
 
-def new_results(conn: sa.Connection, model: str, limit: int) -> list[Row]:
+def new_results(conn: sa.Connection, model: str, limit: int) -> list[StoredResult]:
     """Return results not folded yet, in the order in which they must be taken in."""
     r = monitor_result.c
     query = (
@@ -67,7 +69,7 @@ def new_results(conn: sa.Connection, model: str, limit: int) -> list[Row]:
         .order_by(r.window_start, r.id)
         .limit(limit)
     )
-    return fetch(conn, query)
+    return fetch_results(conn, query)
 
 
 def mark_folded(conn: sa.Connection, ids: Sequence[int], now: dt.datetime) -> None:
@@ -78,13 +80,29 @@ def mark_folded(conn: sa.Connection, ids: Sequence[int], now: dt.datetime) -> No
         )
 
 
+class Finding(TypedDict):
+    """Of a verdict what says whether something is broken."""
+
+    window_start: dt.datetime
+    monitor: str
+    dataset: str
+    slice_key: str
+    slice_value: str
+    family: str
+    metric: str
+    column_name: str
+    status: Status
+    value: float | None
+    details: str
+
+
 def newest_results(
     conn: sa.Connection, model: str, families: Sequence[str], windows: Sequence[dt.datetime]
-) -> list[Row]:
+) -> list[Finding]:
     """Return the newest result of each monitor and slice of some families in some windows."""
     r = monitor_result.c
     identity = (r.window_start, r.monitor, r.dataset, r.slice_key, r.slice_value)
-    rows: dict[tuple[object, ...], Row] = {}
+    rows: dict[tuple[object, ...], Finding] = {}
     for batch in _batches(windows):
         query = (
             sa.select(*identity, r.family, r.metric, r.column_name, r.status, r.value, r.details)
@@ -92,7 +110,7 @@ def newest_results(
             .order_by(r.id)
         )
         for row in fetch(conn, query):
-            rows[tuple(row.values())[: len(identity)]] = row
+            rows[tuple(row.values())[: len(identity)]] = cast("Finding", row)
     return list(rows.values())
 
 
@@ -125,13 +143,47 @@ def recent_coverage(
 # Alerts and their history
 
 
+class AlertRow(TypedDict):
+    """A row of ``alert``: what it is about, where it is in its life, and what was last said."""
+
+    fingerprint: str
+    environment: str
+    model: str
+    monitor: str
+    family: str
+    metric: str
+    column_name: str
+    dataset: str
+    slice_key: str
+    slice_value: str
+    state: State
+    severity: str
+    episode: int
+    recent: str
+    last_window_start: dt.datetime
+    last_data_version: str
+    opened_window: dt.datetime | None
+    opened_at: dt.datetime | None
+    resolved_at: dt.datetime | None
+    resolved_reason: str
+    muted_reason: str
+    value: float | None
+    message: str
+    details: str
+    owner: str
+    runbook: str
+    acked_by: str
+    acked_at: dt.datetime | None
+    updated_at: dt.datetime
+
+
 def load_alerts(
     conn: sa.Connection,
     model: str,
     *,
     states: Sequence[str] | None = None,
     fingerprints: Sequence[str] = (),
-) -> dict[str, Row]:
+) -> dict[str, AlertRow]:
     """Return the alerts of a model by fingerprint.
 
     Args:
@@ -144,19 +196,23 @@ def load_alerts(
     if states is not None:
         wanted = sa.or_(alert.c.state.in_(states), alert.c.fingerprint.in_(fingerprints))
         query = query.where(wanted)
-    return {row["fingerprint"]: row for row in fetch(conn, query)}
+    return {row["fingerprint"]: row for row in _alerts(conn, query)}
 
 
-def unsettled(engine: sa.Engine, family: str, model: str | None = None) -> list[Row]:
+def unsettled(engine: sa.Engine, family: str, model: str | None = None) -> list[AlertRow]:
     """Return the alerts of a family that are not OK, of one or every model."""
     query = sa.select(alert).where(alert.c.family == family, alert.c.state != "OK")
     if model is not None:
         query = query.where(alert.c.model == model)
     with engine.connect() as conn:
-        return fetch(conn, query)
+        return _alerts(conn, query)
 
 
-def save_alerts(conn: sa.Connection, rows: Sequence[Row]) -> None:
+def _alerts(conn: sa.Connection, query: Query) -> list[AlertRow]:
+    return [cast("AlertRow", dict(row)) for row in fetch(conn, query)]
+
+
+def save_alerts(conn: sa.Connection, rows: Sequence[AlertRow]) -> None:
     """Write whole alert rows."""
     upsert(conn, alert, rows)
 
@@ -183,6 +239,13 @@ class AlertEvent(TypedDict):
     created_at: dt.datetime
 
 
+class StoredEvent(AlertEvent):
+    """One step as it is read back, with the message that first told it."""
+
+    id: int
+    message_key: str
+
+
 def append_events(conn: sa.Connection, rows: Sequence[AlertEvent]) -> None:
     """Add transitions to the history; those already there are left out."""
     insert_or_ignore(conn, alert_event, rows)
@@ -205,34 +268,34 @@ def changes_announced(conn: sa.Connection, episodes: Mapping[str, int]) -> dict[
 # History, for listing
 
 
-def all_alerts(conn: sa.Connection, model: str | None) -> dict[str, Row]:
+def all_alerts(conn: sa.Connection, model: str | None) -> dict[str, AlertRow]:
     """Return the alerts that ever opened or are pending, of one or every model."""
     query = sa.select(alert).where(sa.or_(alert.c.episode > 0, alert.c.state != "OK"))
     if model is not None:
         query = query.where(alert.c.model == model)
-    return {row["fingerprint"]: row for row in fetch(conn, query)}
+    return {row["fingerprint"]: row for row in _alerts(conn, query)}
 
 
-def firing(conn: sa.Connection) -> list[Row]:
+def firing(conn: sa.Connection) -> list[AlertRow]:
     """Return the alerts of all models that fire, muted ones too."""
     c = alert.c
     query = sa.select(alert).where(c.state.in_(ACTIVE))
-    return fetch(conn, query.order_by(c.model, c.monitor, c.slice_key, c.slice_value))
+    return _alerts(conn, query.order_by(c.model, c.monitor, c.slice_key, c.slice_value))
 
 
-def all_events(conn: sa.Connection, model: str | None) -> dict[str, list[Row]]:
+def all_events(conn: sa.Connection, model: str | None) -> dict[str, list[StoredEvent]]:
     """Return the transitions of one or every model by fingerprint, oldest first."""
     query = sa.select(alert_event).join(alert, alert.c.fingerprint == alert_event.c.fingerprint)
     if model is not None:
         query = query.where(alert.c.model == model)
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[StoredEvent]] = {}
     for row in fetch(conn, query.order_by(alert_event.c.id)):
-        found.setdefault(row["fingerprint"], []).append(row)
+        found.setdefault(row["fingerprint"], []).append(cast("StoredEvent", row))
     return found
 
 
 def worst_value(
-    conn: sa.Connection, row: Row, start: dt.datetime, end: dt.datetime | None
+    conn: sa.Connection, row: AlertRow, start: dt.datetime, end: dt.datetime | None
 ) -> float | None:
     """Return the failing value of an alert that is farthest from its baseline in some windows.
 
@@ -242,10 +305,10 @@ def worst_value(
         start: First window.
         end: The window that ended the episode, exclusive; None for all after the start.
     """
-    r = monitor_result.c
+    r, known = monitor_result.c, dict[str, object](row)
     same = ("model", "monitor", "metric", "column_name", "dataset", "slice_key", "slice_value")
     query = sa.select(r.value).where(
-        *(r[name] == row[name] for name in same),
+        *(r[name] == known[name] for name in same),
         r.status.in_(("WARN", "ERROR")),
         r.value.is_not(None),
         r.window_start >= start,
@@ -259,14 +322,19 @@ def worst_value(
 # Groups: what receivers were told
 
 
-class GroupRow(TypedDict):
-    """A row of ``alert_group``: what a place was told of one family of a model."""
+class MessageGroup(TypedDict):
+    """What keeps messages of one place in order; without a model where they are of several."""
 
     group_key: str
     receiver: str
     channel: str
     model: str
     family: str
+
+
+class GroupRow(MessageGroup):
+    """A row of ``alert_group``: what a place was told of one family of a model."""
+
     head_key: str
     version: int
     firing: str
@@ -435,11 +503,23 @@ def count_untold(engine: sa.Engine, models: Collection[str], before: dt.datetime
         return conn.scalar(query) or 0
 
 
-def silences_in_force(conn: sa.Connection, now: dt.datetime) -> list[Row]:
+class SilenceRow(TypedDict):
+    """A row of ``silence``."""
+
+    id: int
+    matcher: str
+    author: str
+    comment: str
+    starts_at: dt.datetime
+    ends_at: dt.datetime
+    ended_by: str
+
+
+def silences_in_force(conn: sa.Connection, now: dt.datetime) -> list[SilenceRow]:
     """Return the silences in force."""
     s = silence.c
     query = sa.select(silence).where(s.starts_at <= now, s.ends_at > now).order_by(s.id)
-    return fetch(conn, query)
+    return cast("list[SilenceRow]", fetch(conn, query))
 
 
 def add_silence(
@@ -466,7 +546,7 @@ def end_silence(engine: sa.Engine, silence_id: int, now: dt.datetime, author: st
         return conn.execute(statement.values(ends_at=now, ended_by=author)).rowcount == 1
 
 
-def every_silence(engine: sa.Engine, since: dt.datetime | None = None) -> list[Row]:
+def every_silence(engine: sa.Engine, since: dt.datetime | None = None) -> list[SilenceRow]:
     """Return the silences, the newest first.
 
     Args:
@@ -477,4 +557,4 @@ def every_silence(engine: sa.Engine, since: dt.datetime | None = None) -> list[R
     if since is not None:
         query = query.where(silence.c.ends_at > since)
     with engine.connect() as conn:
-        return fetch(conn, query)
+        return cast("list[SilenceRow]", fetch(conn, query))

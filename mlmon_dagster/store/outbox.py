@@ -32,10 +32,9 @@ FAILING = 3  # failures in a row after which a channel counts as down
 _NEWS = ("opened", "resolved", "summary", OUTAGE)
 
 
-class OutboxRow(TypedDict):
-    """A row of ``outbox``: one message for one place."""
+class NewMessage(TypedDict):
+    """One message for one place, as it is written into the outbox."""
 
-    id: int
     idempotency_key: str
     group_key: str
     receiver: str
@@ -43,6 +42,13 @@ class OutboxRow(TypedDict):
     head_key: str
     kind: str
     payload: str
+    created_at: dt.datetime
+
+
+class OutboxRow(NewMessage):
+    """A row of ``outbox``: a message, and what became of it."""
+
+    id: int
     status: str
     attempts: int
     next_at: dt.datetime
@@ -52,7 +58,6 @@ class OutboxRow(TypedDict):
     error: str
     slack_ts: str
     slack_channel: str
-    created_at: dt.datetime
     sent_at: dt.datetime | None
 
 
@@ -85,9 +90,9 @@ def _fetch(conn: sa.Connection, query: Query) -> list[OutboxRow]:
     return cast("list[OutboxRow]", fetch(conn, query))
 
 
-def enqueue(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
-    """Add messages, due at once; those whose idempotency key is known are left out."""
-    return insert_or_ignore(conn, outbox, [{"next_at": AT_ONCE, **row} for row in rows])
+def enqueue(conn: sa.Connection, rows: Sequence[NewMessage], due: dt.datetime = AT_ONCE) -> int:
+    """Add messages, due at once or later; those whose idempotency key is known are left out."""
+    return insert_or_ignore(conn, outbox, [{"next_at": due, **row} for row in rows])
 
 
 def claim_next(
@@ -219,7 +224,7 @@ def settle(
     claim: Claim,
     status: str,
     *,
-    copy: Mapping[str, object] | None = None,
+    copy: NewMessage | None = None,
     **values: object,
 ) -> bool:
     """Record how an attempt ended; False if the lease was lost to another worker.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.store.tables.delta import DeltaRows
     from mlmon_dagster.store.tables.event_log import EventLog
     from mlmon_dagster.store.tables.inference_records import InferenceRecords
-    from mlmon_dagster.store.tables.rows import Rows
+    from mlmon_dagster.store.tables.rows import Chosen, Rows
 
 
 class Store:
@@ -118,13 +118,13 @@ class Store:
             self, "records", model, dataset=dataset, since=since, until=until, as_of=as_of
         )
 
-    def predictions(self, model: str, **chosen: Any) -> Rows:
+    def predictions(self, model: str, **chosen: Unpack[Chosen]) -> Rows:
         """Choose logged predictions, as accepted; keywords as of `records`."""
         from mlmon_dagster.store.tables.rows import rows_of
 
         return rows_of(self, "predictions", model, **chosen)
 
-    def actuals(self, model: str, **chosen: Any) -> Rows:
+    def actuals(self, model: str, **chosen: Unpack[Chosen]) -> Rows:
         """Choose logged ground truth, as accepted; ``since`` goes by ``actual_time``."""
         from mlmon_dagster.store.tables.rows import rows_of
 

@@ -17,7 +17,7 @@ import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TypeVar, cast
 
 import sqlalchemy as sa
 
@@ -27,9 +27,9 @@ from mlmon_dagster.alerts.lifecycle.transitions import (
     Verdict,
     failed,
     fingerprint,
+    keep_state,
     new_row,
     resolve,
-    state_columns,
     state_of,
     step,
 )
@@ -38,11 +38,11 @@ from mlmon_dagster.spec import Granularity
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.alert_state import AlertEvent
+from mlmon_dagster.store.alert_state import AlertEvent, AlertRow, Finding
 from mlmon_dagster.store.state import crash_points
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.state.monitor_results import MonitorResult, StoredResult
 
-AlertRow = dict[str, Any]
+Result = TypeVar("Result", MonitorResult, StoredResult)
 WINDOWS_UNTIL_MISSING = 2
 RETIRED_AFTER = dt.timedelta(days=1)
 _BATCH = 5000
@@ -143,7 +143,7 @@ def end_all(conn: sa.Connection, model: str, reason: str, now: dt.datetime) -> i
     """End every active alert of a model; return how many those were."""
     rows = alert_state.load_alerts(conn, model, states=alert_state.ACTIVE).values()
     for row in rows:
-        _end(conn, dict(row), reason, row["last_window_start"], now)
+        _end(conn, row, reason, row["last_window_start"], now)
     return len(rows)
 
 
@@ -154,9 +154,7 @@ def _fold_batch(
     model, limit = spec.model, spec.source.predictions.max_bad_rate
     read = alert_state.new_results(conn, model, _BATCH)
     results = _whole_windows(read)
-    alerts: dict[str, AlertRow] = {
-        key: dict(row) for key, row in alert_state.load_alerts(conn, model).items()
-    }
+    alerts = alert_state.load_alerts(conn, model)
     touched: set[str] = set()
     events: list[AlertEvent] = []
     windows = sorted({result["window_start"] for result in results})
@@ -181,7 +179,7 @@ def _fold_batch(
     return len(results), len(read) == _BATCH
 
 
-def _whole_windows(results: Sequence[Row]) -> Sequence[Row]:
+def _whole_windows(results: Sequence[StoredResult]) -> Sequence[StoredResult]:
     """Leave a last window that the batch's end may have cut for the next batch."""
     if len(results) < _BATCH:
         return results
@@ -189,13 +187,15 @@ def _whole_windows(results: Sequence[Row]) -> Sequence[Row]:
     return [result for result in results if result["window_start"] != last] or results
 
 
-def _take_in(row: AlertRow, result: Row, now: dt.datetime, *, breaks: bool) -> list[AlertEvent]:
+def _take_in(
+    row: AlertRow, result: StoredResult, now: dt.datetime, *, breaks: bool
+) -> list[AlertEvent]:
     """Change the alert row by one result and return the events to write."""
     evidence = result["excess"], result["excess_error"]
     verdict = Verdict(result["window_start"], result["status"], result["id"], *evidence)
     before = state_of(row)
     after, kinds, is_newest = step(before, verdict, k=result["k"], n=result["of_n"])
-    row |= state_columns(after)
+    keep_state(row, after)
     if is_newest:
         _remember(row, result, now, breaks)
     if {"opened", "escalated", "resolved"} & set(kinds):
@@ -219,18 +219,30 @@ def _take_in(row: AlertRow, result: Row, now: dt.datetime, *, breaks: bool) -> l
     return [_event(row, kind, result["window_start"], result, now) for kind in kinds]
 
 
-def _remember(row: AlertRow, result: Row, now: dt.datetime, breaks: bool) -> None:
+def _remember(row: AlertRow, result: MonitorResult, now: dt.datetime, breaks: bool) -> None:
     """Keep what the newest window said; the sentence and numbers stay the last failure's."""
     row |= {
         "last_window_start": result["window_start"],
         "last_data_version": result["data_version"],
         "updated_at": now,
     }
-    details = json.loads(row["details"])
+    details: dict[str, object] = json.loads(row["details"])
     if failed(result["status"]):
-        row |= {name: result[name] for name in ("value", "message", "owner", "runbook")}
-        same = ("baseline_value", "lower", "upper", "n", "threshold", "granularity", "run_id")
-        details = {name: result[name] for name in same}
+        row |= {
+            "value": result["value"],
+            "message": result["message"],
+            "owner": result["owner"],
+            "runbook": result["runbook"],
+        }
+        details = {
+            "baseline_value": result["baseline_value"],
+            "lower": result["lower"],
+            "upper": result["upper"],
+            "n": result["n"],
+            "threshold": result["threshold"],
+            "granularity": result["granularity"],
+            "run_id": result["run_id"],
+        }
         details["window_start"] = result["window_start"].isoformat()
         details["breaks_window"] = breaks
         details["explain"] = json.loads(result["details"] or "{}")
@@ -242,7 +254,11 @@ def _remember(row: AlertRow, result: Row, now: dt.datetime, breaks: bool) -> Non
 
 
 def _event(
-    row: AlertRow, kind: EventKind, window: dt.datetime, result: Row | None, now: dt.datetime
+    row: AlertRow,
+    kind: EventKind,
+    window: dt.datetime,
+    result: MonitorResult | None,
+    now: dt.datetime,
 ) -> AlertEvent:
     return {
         "fingerprint": row["fingerprint"],
@@ -271,20 +287,21 @@ def _resolve_missing(conn: sa.Connection, model: str, now: dt.datetime) -> None:
         key = (row["monitor"], row["slice_key"], row["slice_value"])
         if len(newer) >= WINDOWS_UNTIL_MISSING and not any(key in keys for keys in newer.values()):
             reason = "monitor_removed" if row["slice_key"] == ALL else "slice_missing"
-            _end(conn, dict(row), reason, max(newer), now)
+            _end(conn, row, reason, max(newer), now)
 
 
 def _end(
     conn: sa.Connection, row: AlertRow, reason: str, window: dt.datetime, now: dt.datetime
 ) -> None:
     after, kinds, _ = resolve(state_of(row))
-    row |= {**state_columns(after), "resolved_at": now, "resolved_reason": reason}
+    keep_state(row, after)
+    row |= {"resolved_at": now, "resolved_reason": reason}
     row |= {"acked_by": "", "acked_at": None, "updated_at": now}
     alert_state.save_alerts(conn, [row])
     alert_state.append_events(conn, [_event(row, kind, window, None, now) for kind in kinds])
 
 
-def family_results(results: Sequence[Row], spec: ModelSpec) -> list[dict[str, object]]:
+def family_results(results: Sequence[StoredResult], spec: ModelSpec) -> list[StoredResult]:
     """Return one more result per window, dataset and family: whether it could be judged.
 
     Args:
@@ -296,7 +313,7 @@ def family_results(results: Sequence[Row], spec: ModelSpec) -> list[dict[str, ob
         where others did; nothing where there was no verdict for a reason that needs no one. What
         may pass by itself fires only if it lasts: a week of days, or two days of hours.
     """
-    groups: dict[tuple[object, ...], list[Row]] = {}
+    groups: dict[tuple[object, ...], list[StoredResult]] = {}
     for row in results:
         if row["slice_key"] == ALL and row["family"] != "pipeline":
             key = (row["window_start"], row["family"], row["dataset"])
@@ -304,7 +321,7 @@ def family_results(results: Sequence[Row], spec: ModelSpec) -> list[dict[str, ob
     return [found for rows in groups.values() if (found := _family_result(rows, spec))]
 
 
-def _family_result(rows: Sequence[Row], spec: ModelSpec) -> dict[str, object] | None:
+def _family_result(rows: Sequence[StoredResult], spec: ModelSpec) -> StoredResult | None:
     unjudged = [row for row in rows if row["status"] == "NO_DATA"]
     judged = [row for row in rows if row["status"] != "NO_DATA"]
     silent = [row for row in unjudged if _needs_someone(row)]
@@ -333,7 +350,7 @@ def _family_result(rows: Sequence[Row], spec: ModelSpec) -> dict[str, object] | 
     }
 
 
-def _needs_someone(row: Row) -> bool:
+def _needs_someone(row: StoredResult) -> bool:
     if row["reason"] in _AT_ONCE:
         return True
     return row["reason"] in _WHEN_MATURE and row["maturity"] in ("mature", "closed")
@@ -346,7 +363,7 @@ def _patience(spec: ModelSpec) -> int:
     return _PATIENCE[grain] + learnt
 
 
-def _message(silent: Sequence[Row], spec: ModelSpec) -> str:
+def _message(silent: Sequence[StoredResult], spec: ModelSpec) -> str:
     first = silent[0]
     others = f" The same holds for {len(silent) - 1} more." if len(silent) > 1 else ""
     step = _NEXT.get(first["reason"], "")
@@ -355,7 +372,7 @@ def _message(silent: Sequence[Row], spec: ModelSpec) -> str:
     return f"{first['message']}{others}" + (f" {step}" if step else "")
 
 
-def breaks_window(result: Row, max_bad_rate: float) -> bool:
+def breaks_window(result: Finding, max_bad_rate: float) -> bool:
     """Tell whether a monitor result says that its window cannot be judged at all.
 
     Args:
@@ -389,7 +406,7 @@ def failing_causes(
     return causes
 
 
-def _cause(causes: Causes, window: dt.datetime, row: Row) -> str | None:
+def _cause(causes: Causes, window: dt.datetime, row: AlertRow) -> str | None:
     """Return the monitor that explains an alert's failure in a window."""
     place = window, row["dataset"]
     of_column = row["column_name"] if row["family"] == "drift" else WHOLE
@@ -397,7 +414,7 @@ def _cause(causes: Causes, window: dt.datetime, row: Row) -> str | None:
 
 
 def mute(
-    alerts: Iterable[dict[str, Any]],
+    alerts: Iterable[AlertRow],
     events: Sequence[AlertEvent],
     causes: Causes,
     windows: Collection[dt.datetime],
@@ -407,7 +424,7 @@ def mute(
     What was muted stays so while it recovers: it is told once it fails without an explanation.
     """
     judged, changed = set(windows), set()
-    suppressible: dict[str, dict[str, Any]] = {}
+    suppressible: dict[str, AlertRow] = {}
     for row in alerts:
         if row["family"] not in SUPPRESSED or row["muted_reason"] == "backfill":
             continue
@@ -432,7 +449,7 @@ def _without_suppression(reason: str) -> str:
     return "" if reason.startswith("suppressed:") else reason
 
 
-def join_columns(results: Iterable[Row]) -> list[Row]:
+def join_columns(results: Iterable[Result]) -> list[Result]:
     """Return results as alerts take them in: what fails in several columns at once as one.
 
     The joint result is about `SEVERAL` columns or more: it fails when so many fail the same metric
@@ -446,7 +463,7 @@ def join_columns(results: Iterable[Row]) -> list[Row]:
         The rows, and one more per window, dataset and metric of the quality where enough columns
         were judged.
     """
-    taken, groups = [], dict[tuple[object, ...], list[Row]]()
+    taken, groups = list[Result](), dict[tuple[object, ...], list[Result]]()
     for row in results:
         if row["family"] == QUALITY and row["slice_key"] == ALL and row["status"] != "NO_DATA":
             key = (row["window_start"], row["dataset"], row["metric"])
@@ -465,15 +482,15 @@ def join_columns(results: Iterable[Row]) -> list[Row]:
     return taken
 
 
-def _joint(rows: Sequence[Row], failing: Sequence[Row]) -> Row:
+def _joint(rows: Sequence[Result], failing: Sequence[Result]) -> Result:
     """Return the result about all the columns; ``failing`` is empty if there is no failure."""
     by_excess = sorted(rows, key=lambda r: math.inf if r["excess"] is None else -r["excess"])
     deciding = by_excess[SEVERAL - 1]
     worst = next((r for r in failing if r["status"] == "ERROR"), (failing or rows)[0])
     metric = str(worst["metric"])
-    return {
+    joint = {
         **worst,
-        "id": max(row.get("id", 0) for row in rows),
+        "id": max(cast("Mapping[str, int]", row).get("id", 0) for row in rows),
         "monitor": f"{QUALITY}/{metric}",
         "column_name": TABLE,
         "status": worst["status"] if failing else "OK",
@@ -485,9 +502,10 @@ def _joint(rows: Sequence[Row], failing: Sequence[Row]) -> Row:
         "message": _joint_message(metric, failing) if failing else "",
         "details": json.dumps({"n_columns": len(failing)}),
     }
+    return cast("Result", joint)
 
 
-def _joint_message(metric: str, failing: Sequence[Row]) -> str:
+def _joint_message(metric: str, failing: Sequence[MonitorResult]) -> str:
     names = sorted(str(row["column_name"]) for row in failing)
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
     limits = " or ".join(sorted({str(row["threshold"]) for row in failing}))

@@ -5,18 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 from mlmon_dagster.alerts.lifecycle.apply_results import join_columns
-from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Status, Verdict, failed, step
+from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, failed, step
 from mlmon_dagster.monitors.evidence import finite
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.store.state.monitor_results import MonitorResult, Status
 
 WEEK = dt.timedelta(weeks=1)
 TOLERABLE = 4 * WEEK  # one alert of a monitor in so long is what a person will still read
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Backtest:
     suggested: float | None
 
 
-def backtest(results: Iterable[Row]) -> list[Backtest]:
+def backtest(results: Iterable[MonitorResult]) -> list[Backtest]:
     """Run the state machine over verdicts as if each window had just ended.
 
     Args:
@@ -56,7 +55,7 @@ def backtest(results: Iterable[Row]) -> list[Backtest]:
     Returns:
         One entry per alert, the ones that would have opened most often first; [] for no rows.
     """
-    by_alert: dict[tuple[str, str], list[Row]] = {}
+    by_alert: dict[tuple[str, str], list[MonitorResult]] = {}
     for row in join_columns(results):
         name = "" if row["slice_key"] == ALL else f"{row['slice_key']}={row['slice_value']}"
         by_alert.setdefault((row["monitor"], name), []).append(row)
@@ -76,7 +75,7 @@ def opened_by_week(tests: Sequence[Backtest], start: dt.datetime, end: dt.dateti
     return weeks
 
 
-def _one(monitor: str, name: str, rows: Sequence[Row]) -> Backtest:
+def _one(monitor: str, name: str, rows: Sequence[MonitorResult]) -> Backtest:
     k, n = int(rows[0]["k"]), int(rows[0]["of_n"])
     starts = [row["window_start"] for row in rows]
     statuses = [str(row["status"]) for row in rows]
@@ -99,10 +98,13 @@ def _one(monitor: str, name: str, rows: Sequence[Row]) -> Backtest:
     )
 
 
-def _verdict(row: Row, position: int) -> Verdict:
-    status = cast("Status", str(row["status"]))
+def _verdict(row: MonitorResult, position: int) -> Verdict:
     return Verdict(
-        row["window_start"], status, position, finite(row["excess"]), finite(row["excess_error"])
+        row["window_start"],
+        row["status"],
+        position,
+        finite(row["excess"]),
+        finite(row["excess_error"]),
     )
 
 
@@ -120,7 +122,7 @@ def _fold(
     return tuple(opened), tuple(firing)
 
 
-def _threshold(row: Row) -> tuple[str, float | None]:
+def _threshold(row: MonitorResult) -> tuple[str, float | None]:
     side, _, bound = str(row["threshold"]).partition(" ")
     try:
         return side, float(bound.replace(",", ""))
@@ -128,7 +130,7 @@ def _threshold(row: Row) -> tuple[str, float | None]:
         return side, None
 
 
-def _badness(row: Row) -> float | None:
+def _badness(row: MonitorResult) -> float | None:
     """Return what is compared with the threshold, larger being worse; None if there is nothing."""
     side, bound = _threshold(row)
     if row["status"] == "NO_DATA" or bound is None:
@@ -143,7 +145,7 @@ def _badness(row: Row) -> float | None:
 
 
 def _suggest(
-    known: Sequence[tuple[Row, float]],
+    known: Sequence[tuple[MonitorResult, float]],
     opened: Sequence[dt.datetime],
     starts: Sequence[dt.datetime],
     sign: int,
@@ -160,7 +162,7 @@ def _suggest(
     return None
 
 
-def _under(limit: float, row: Row, bad: float, position: int) -> Verdict:
+def _under(limit: float, row: MonitorResult, bad: float, position: int) -> Verdict:
     """Return the verdict that a window would have had under another limit."""
     before = _verdict(row, position)
     excess = None if before.excess is None else (bad - limit) / (abs(limit) or 1.0)

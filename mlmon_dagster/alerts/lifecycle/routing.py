@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import BrokenModel, ModelSpec, SlackRoute, spec_from_mapping
@@ -23,7 +23,7 @@ from mlmon_dagster.spec.alerting import (
     TeamsRoute,
     WebhookRoute,
 )
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.alert_state import AlertRow, SilenceRow
 
 Address = WebhookRoute | PagerDutyRoute | AlertmanagerRoute | TeamsRoute
 ADDRESSED = ("webhook", "pagerduty", "alertmanager", "teams")  # places with an address of their own
@@ -65,7 +65,7 @@ class Destination(NamedTuple):
 TERMINAL = Destination("console", "terminal")
 
 
-def destinations(spec: ModelSpec, row: Row) -> dict[Destination, str]:
+def destinations(spec: ModelSpec, row: AlertRow) -> dict[Destination, str]:
     """Return where an alert goes, and who is mentioned there.
 
     Args:
@@ -116,14 +116,14 @@ def channel_of(route: Address) -> str:
     return str(url) if url else f"{ENV_MARK}{name}"
 
 
-def addresses(specs: Iterable[ModelSpec], receiver: str) -> dict[str, Any]:
+def addresses(specs: Iterable[ModelSpec], receiver: str) -> dict[str, Address]:
     """Return the places of one receiver that some models name, by channel."""
     places = [place for spec in specs for place in spec.alerts.every_place()]
     routes = [getattr(place, receiver) for place in places]
     return {channel_of(route): route for route in routes if route is not None}
 
 
-def matches(route: Route, row: Row, owners: Iterable[str] = ()) -> bool:
+def matches(route: Route, row: AlertRow, owners: Iterable[str] = ()) -> bool:
     """Tell whether a route takes an alert: every key that is given must match."""
     owned = [row["owner"]] if row["owner"] else list(owners)
     return (
@@ -164,16 +164,18 @@ def matcher(labels: Mapping[str, str]) -> str:
     return json.dumps(dict(labels), sort_keys=True)
 
 
-def silenced_by(alert: Row, silences: Sequence[Row]) -> int | None:
+def silenced_by(alert: AlertRow, silences: Sequence[SilenceRow]) -> int | None:
     """Return the id of the first silence that matches an alert; None if none does."""
-    for silence in silences:
-        labels: Mapping[str, str] = json.loads(silence["matcher"])
-        if labels and all(
-            name in LABELS and fnmatchcase(str(alert[name]), pattern)
-            for name, pattern in labels.items()
-        ):
-            return int(silence["id"])
-    return None
+    return next((s["id"] for s in silences if is_matched(alert, s["matcher"])), None)
+
+
+def is_matched(alert: AlertRow, labels: str) -> bool:
+    """Tell whether an alert has all the labels of a `matcher`."""
+    said: Mapping[str, object] = alert
+    wanted: Mapping[str, str] = json.loads(labels)
+    return bool(wanted) and all(
+        name in LABELS and fnmatchcase(str(said[name]), pattern) for name, pattern in wanted.items()
+    )
 
 
 def stand_in(

@@ -44,10 +44,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.alert_state import AlertRow, State
+from mlmon_dagster.store.state.monitor_results import MonitorResult, Status
 
-State = Literal["OK", "PENDING", "FIRING", "RECOVERING"]
-Status = Literal["OK", "WARN", "ERROR", "NO_DATA"]
 EventKind = Literal["opened", "escalated", "revised", "resolved"]
 SPAN = 7  # passes in a row after which what came and went may be over
 MEMORY = 2 * SPAN  # windows
@@ -267,7 +266,7 @@ def _pooled(verdicts: Sequence[Verdict]) -> _Pooled | None:
     return _Pooled(mean, max(math.sqrt(spread / m), math.sqrt(own) / m))
 
 
-def fingerprint(result: Row, environment: str) -> str:
+def fingerprint(result: MonitorResult, environment: str) -> str:
     """Hash what an alert is about: not how bad it is, whose it is or which version served."""
     identity = {
         "environment": environment,
@@ -282,18 +281,24 @@ def fingerprint(result: Row, environment: str) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def new_row(result: Row, environment: str, now: dt.datetime) -> dict[str, object]:
-    """Return the row of an alert that has not seen a window yet."""
-    same = ("model", "monitor", "family", "metric", "column_name", "dataset")
+def new_row(result: MonitorResult, environment: str, now: dt.datetime) -> AlertRow:
+    """Return the row of an alert that has not taken its first window in yet."""
     return {
         "fingerprint": fingerprint(result, environment),
         "environment": environment,
-        **{name: result[name] for name in (*same, "slice_key", "slice_value")},
+        "model": result["model"],
+        "monitor": result["monitor"],
+        "family": result["family"],
+        "metric": result["metric"],
+        "column_name": result["column_name"],
+        "dataset": result["dataset"],
+        "slice_key": result["slice_key"],
+        "slice_value": result["slice_value"],
         "state": "OK",
         "severity": "",
         "episode": 0,
         "recent": "[]",
-        "last_window_start": None,
+        "last_window_start": result["window_start"],
         "last_data_version": "",
         "opened_window": None,
         "opened_at": None,
@@ -311,7 +316,7 @@ def new_row(result: Row, environment: str, now: dt.datetime) -> dict[str, object
     }
 
 
-def state_of(row: Row) -> AlertState:
+def state_of(row: AlertRow) -> AlertState:
     """Read the state machine's part of an alert row."""
     recent = tuple(
         Verdict(dt.datetime.fromisoformat(window), *said)
@@ -320,10 +325,10 @@ def state_of(row: Row) -> AlertState:
     return AlertState(row["state"], row["severity"], row["episode"], recent)
 
 
-def state_columns(state: AlertState) -> dict[str, object]:
+def keep_state(row: AlertRow, state: AlertState) -> None:
     """Write the state machine's part of an alert row."""
     recent = [[v.window_start.isoformat(), *v[1:]] for v in state.recent]
-    return {
+    row |= {
         "state": state.state,
         "severity": state.severity,
         "episode": state.episode,

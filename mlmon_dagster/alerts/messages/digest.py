@@ -20,6 +20,7 @@ from mlmon_dagster.alerts.messages.view import MAX_LISTED, AlertView, view_of, w
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import DigestPolicy, Weekday
 from mlmon_dagster.store import Store, alert_state, outbox
+from mlmon_dagster.store.alert_state import MessageGroup
 from mlmon_dagster.store.outbox import outbox_health
 
 Cadence = Literal["daily", "weekly"]
@@ -72,10 +73,12 @@ def _write(
         if outbox.get_message(conn, key) is not None:
             return 0
     text = compose_digest(store, specs, cadence, end)
-    group = {
+    group: MessageGroup = {
         "group_key": "|".join((*place, "digest", cadence)),
         "receiver": place.receiver,
         "channel": place.channel,
+        "model": "",
+        "family": "",
     }
     fallback = fallback_of(specs[0], place)
     row = outbox_row(group, key, "digest", text, head_key="", now=end, fallback=fallback)

@@ -11,7 +11,7 @@ import datetime as dt
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import sqlalchemy as sa
 
@@ -22,8 +22,9 @@ from mlmon_dagster.alerts.lifecycle.routing import (
     silenced_by,
 )
 from mlmon_dagster.alerts.messages.message import (
+    Curve,
     Message,
-    Payload,
+    Plot,
     clean,
     outbox_row,
     plot_row,
@@ -41,9 +42,8 @@ from mlmon_dagster.alerts.messages.view import (
 )
 from mlmon_dagster.monitors.wording import limit_of
 from mlmon_dagster.store import alert_state, outbox
-from mlmon_dagster.store.alert_state import GroupRow, silences_in_force
+from mlmon_dagster.store.alert_state import AlertRow, GroupRow, SilenceRow, silences_in_force
 from mlmon_dagster.store.state.monitor_results import series
-from mlmon_dagster.store.state.statements import Row
 
 SUMMARY = "summary"  # the group of the message that ends a backfill
 IN_THREAD, INLINE = "slack", ("email",)  # how a receiver shows plots; others show none
@@ -79,8 +79,8 @@ class GroupState:
     context: Context
     now: dt.datetime
     groups: dict[str, GroupRow]
-    alerts: dict[str, dict[str, Any]]
-    silences: Sequence[Row]
+    alerts: dict[str, AlertRow]
+    silences: Sequence[SilenceRow]
     changes: dict[str, list[str]]
     routes: dict[str, dict[Destination, str]]
     views: dict[str, AlertView] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class GroupState:
             row is not None and row["episode"] == int(number) and row["state"] in alert_state.ACTIVE
         )
 
-    def key(self, row: Row) -> str:
+    def key(self, row: AlertRow) -> str:
         """Name what is told of an alert: its episode and how often that changed."""
         return f"{row['fingerprint']}:{row['episode']}:{len(self.changes[row['fingerprint']])}"
 
@@ -127,7 +127,7 @@ class GroupState:
         """Return the families of the alerts."""
         return sorted({row["family"] for row in self.alerts.values()})
 
-    def active(self, destination: Destination, family: str) -> dict[str, dict[str, object]]:
+    def active(self, destination: Destination, family: str) -> dict[str, AlertRow]:
         """Return by key the active alerts of a family that go to a place or were told of there.
 
         An alert that escalates onto another route is new there, and stays in the thread where it
@@ -146,7 +146,7 @@ class GroupState:
             if self.goes_to(row, destination) or episode_of(key) in told
         }
 
-    def goes_to(self, row: Row, destination: Destination) -> bool:
+    def goes_to(self, row: AlertRow, destination: Destination) -> bool:
         """Tell whether the spec sends an alert to a place now."""
         return destination in self.routes.get(row["fingerprint"], {})
 
@@ -178,7 +178,7 @@ class GroupState:
             fingerprint, number = key.split(":")
             if fingerprint not in self.alerts:
                 continue
-            row: Row = self.alerts[fingerprint]
+            row = self.alerts[fingerprint]
             # An alert that is not active may have failed since without opening another episode.
             if row["episode"] != int(number) or row["state"] not in alert_state.ACTIVE:
                 of_it = [e for e in history.get(fingerprint, ()) if e["episode"] == int(number)]
@@ -261,7 +261,7 @@ class GroupState:
         ]
         if plot and receiver == IN_THREAD:
             rows.append(plot_row(group, key, plot, thread=head_key or key, now=self.now))
-        outbox.enqueue(self.conn, [{**row, "next_at": next_at} for row in rows])
+        outbox.enqueue(self.conn, rows, next_at)
         alert_state.mark_told(self.conn, map(split, episodes), key)
 
     def enqueue_over(
@@ -302,10 +302,9 @@ def load(
     untold = alert_state.untold_episodes(conn, model)
     told = [json.loads(g[name]) for g in groups.values() for name in ("firing", "resolved", "owed")]
     fingerprints = sorted({key.split(":")[0] for keys in told for key in keys} | {*untold, *also})
-    rows = alert_state.load_alerts(
+    alerts = alert_state.load_alerts(
         conn, model, states=alert_state.ACTIVE, fingerprints=fingerprints
     )
-    alerts = {key: dict(row) for key, row in rows.items()}
     episodes = {key: row["episode"] for key, row in alerts.items()}
     state = GroupState(
         conn=conn,
@@ -426,7 +425,7 @@ def needs_update(
     return "repeat" if told.at is None or told.at <= now - repeat else None
 
 
-def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> dict[str, object] | None:
+def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> Plot | None:
     """Return the plot of some alerts of one model; None if there is nothing to draw.
 
     The worst alerts with a history of two values or more get a curve each: value and interval by
@@ -437,7 +436,7 @@ def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> dict[str, object
         views: The alerts.
     """
     ordered = worst_first([view for view in views if view.row["family"] != "pipeline"])
-    curves: list[Payload] = []
+    curves: list[Curve] = []
     shown = []
     for view in ordered:
         curve = _curve(conn, view)
@@ -458,10 +457,16 @@ def plot_of(conn: sa.Connection, views: Sequence[AlertView]) -> dict[str, object
     }
 
 
-def _curve(conn: sa.Connection, view: AlertView) -> dict[str, object] | None:
+def _curve(conn: sa.Connection, view: AlertView) -> Curve | None:
     row = view.row
-    names = ("model", "monitor", "dataset", "slice_key", "slice_value")
-    found = series(conn, {n: row[n] for n in names}, row["last_window_start"], MAX_WINDOWS)
+    identity = {
+        "model": row["model"],
+        "monitor": row["monitor"],
+        "dataset": row["dataset"],
+        "slice_key": row["slice_key"],
+        "slice_value": row["slice_value"],
+    }
+    found = series(conn, identity, row["last_window_start"], MAX_WINDOWS)
     values = [r["value"] if r["status"] != "NO_DATA" else None for r in found]
     if sum(value is not None for value in values) < 2:
         return None
@@ -481,7 +486,7 @@ def _curve(conn: sa.Connection, view: AlertView) -> dict[str, object] | None:
     }
 
 
-def _alt(view: AlertView, curve: Payload) -> str:
+def _alt(view: AlertView, curve: Curve) -> str:
     """Say in words what the curve shows, for those who cannot see it."""
     first, last = (dt.datetime.fromisoformat(curve["starts"][i]) for i in (0, -1))
     known = [value for value in curve["values"] if value is not None]
@@ -489,8 +494,8 @@ def _alt(view: AlertView, curve: Payload) -> str:
         f"{view.name} from {view.moment(first)} to {view.moment(last)}: last {number(known[-1])}, "
         f"lowest {number(min(known))}, highest {number(max(known))}"
     )
-    for name in ("baseline", "limit"):
-        if curve[name] is not None:
-            text += f", {name} {number(curve[name])}"
+    for name, level in (("baseline", curve["baseline"]), ("limit", curve["limit"])):
+        if level is not None:
+            text += f", {name} {number(level)}"
     n_failed = sum(curve["failing"])
     return f"{text}; {n_failed} of {len(known)} windows failed"

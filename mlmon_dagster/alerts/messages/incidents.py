@@ -34,9 +34,8 @@ from mlmon_dagster.alerts.messages.view import AlertView, Changes, Context, Link
 from mlmon_dagster.spec import ModelSpec, complete_windows
 from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.store import Store, alert_state, outbox
-from mlmon_dagster.store.alert_state import GroupRow
+from mlmon_dagster.store.alert_state import AlertRow, GroupRow
 from mlmon_dagster.store.state import crash_points
-from mlmon_dagster.store.state.statements import Row
 
 _KINDS: dict[Reason, str] = {
     "first": "opened",
@@ -150,7 +149,9 @@ def _split(keys: set[str], episodes: set[str]) -> tuple[set[str], set[str]]:
     return inside, keys - inside
 
 
-def _reminds(state: GroupState, row: Row, place: Destination, since: dt.datetime | None) -> bool:
+def _reminds(
+    state: GroupState, row: AlertRow, place: Destination, since: dt.datetime | None
+) -> bool:
     """Whether an alert is repeated: its newest window failed after the last message.
 
     Nobody has taken it on, and it still goes to this place. What breaks outside the data follows
@@ -165,7 +166,7 @@ def _reminds(state: GroupState, row: Row, place: Destination, since: dt.datetime
     return is_new and row["state"] == "FIRING"
 
 
-def _waited(rows: Sequence[Row], since: dt.datetime) -> bool:
+def _waited(rows: Sequence[AlertRow], since: dt.datetime) -> bool:
     """Whether one of the alerts is old enough for the first message of a thread."""
     return any(row["opened_at"] is None or row["opened_at"] <= since for row in rows)
 
@@ -333,7 +334,7 @@ def summarize_backfill(state: GroupState, *, is_running: bool) -> int:
     return len(places)
 
 
-def _summarize(state: GroupState, place: Destination, rows: Sequence[Row]) -> None:
+def _summarize(state: GroupState, place: Destination, rows: Sequence[AlertRow]) -> None:
     summary = state.group(place, SUMMARY)
     summary |= {"version": summary["version"] + 1, "last_sent_at": state.now}
     key = row_key(summary)
@@ -358,7 +359,7 @@ def _backfill_runs(state: GroupState) -> bool:
     return last is not None and last > state.now - BACKFILL_QUIET
 
 
-def _count_as_told(state: GroupState, place: Destination, row: Row, head_key: str) -> None:
+def _count_as_told(state: GroupState, place: Destination, row: AlertRow, head_key: str) -> None:
     group = state.group(place, row["family"])
     firing = set(json.loads(group["firing"]))
     if not firing:
@@ -393,7 +394,7 @@ def _owe(state: GroupState, place: Destination, key: str) -> None:
         alert_state.save_group(state.conn, group)
 
 
-def is_told(row: Row, *, is_owed: bool) -> bool:
+def is_told(row: AlertRow, *, is_owed: bool) -> bool:
     """Whether an active alert is told: its window explains itself, or what came before is owed."""
     muted = row["muted_reason"]
     return not muted or (is_owed and muted.startswith("suppressed:"))

@@ -17,11 +17,11 @@ import unicodedata
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from mlmon_dagster.alerts.lifecycle.routing import Destination
-from mlmon_dagster.store.alert_state import GroupRow
-from mlmon_dagster.store.outbox import OutboxRow
+from mlmon_dagster.store.alert_state import GroupRow, MessageGroup
+from mlmon_dagster.store.outbox import NewMessage, OutboxRow
 
 Payload = Mapping[str, Any]
 Mood = Literal["ERROR", "WARN", "OK"]
@@ -53,6 +53,30 @@ _NOTE = 200
 _TEXT = 500
 _FONT = "font-family:-apple-system,'Segoe UI',Roboto,Helvetica,Arial,sans-serif"
 _CODE = "font-family:ui-monospace,Consolas,monospace;background:#f3f4f6;padding:2px 5px"
+
+
+class Curve(TypedDict):
+    """One alert's history as numbers, ready to be drawn; see `group_state.plot_of`."""
+
+    title: str
+    starts: list[str]
+    end: str
+    values: list[float | None]
+    lower: list[float | None]
+    upper: list[float | None]
+    failing: list[bool]
+    baseline: float | None
+    limit: float | None
+    is_share: bool
+
+
+class Plot(TypedDict):
+    """The picture that goes with a message, as the outbox keeps it."""
+
+    title: str
+    alt: str
+    zone: str
+    curves: list[Curve]
 
 
 @dataclass(frozen=True)
@@ -95,7 +119,7 @@ def row_key(group: GroupRow, suffix: str = "") -> str:
 
 
 def outbox_row(
-    group: Mapping[str, object],
+    group: MessageGroup,
     key: str,
     kind: str,
     message: Message,
@@ -104,15 +128,15 @@ def outbox_row(
     now: dt.datetime,
     fallback: Destination | None = None,
     tells: Sequence[str] = (),
-    plot: Mapping[str, object] | None = None,
-) -> dict[str, object]:
+    plot: Plot | None = None,
+) -> NewMessage:
     """Render a message for the outbox.
 
     A message that breaks a limit in spite of all care goes out without its blocks: an alert must
     not die of its looks.
 
     Args:
-        group: The row of the notification log, or at least its receiver, channel and key.
+        group: The row of the notification log, or what stands for it.
         key: The idempotency key.
         kind: What kind of message it is.
         message: What to say.
@@ -141,7 +165,7 @@ def outbox_row(
                 "fallback": list(fallback) if fallback else [],
                 "tells": list(tells),
                 **({"html": html_text(message)} if group["receiver"] == "email" else {}),
-                **({"plot": dict(plot)} if plot else {}),
+                **({"plot": plot} if plot else {}),
             }
         ),
         "created_at": now,
@@ -149,13 +173,13 @@ def outbox_row(
 
 
 def plot_row(
-    group: Mapping[str, object],
+    group: MessageGroup,
     key: str,
-    plot: Mapping[str, object],
+    plot: Plot,
     *,
     thread: str,
     now: dt.datetime,
-) -> dict[str, object]:
+) -> NewMessage:
     """Return the row that uploads a plot into a thread.
 
     It is a message of its own, and in a group of its own: while it fails, no text waits for it.
@@ -179,12 +203,12 @@ def plot_row(
     }
 
 
-def dump_plot(plot: Mapping[str, object]) -> str:
+def dump_plot(plot: Plot) -> str:
     """Write the payload of a row that carries nothing but a plot."""
-    return json.dumps({"plot": dict(plot), "plain": "", "event": {}, "fallback": []})
+    return json.dumps({"plot": plot, "plain": "", "event": {}, "fallback": []})
 
 
-def fallback_row(row: OutboxRow, error: str) -> dict[str, object] | None:
+def fallback_row(row: OutboxRow, error: str) -> NewMessage | None:
     """Return the copy of a refused message for its fallback place; None if there is none.
 
     Args:
@@ -227,7 +251,7 @@ def fallback_row(row: OutboxRow, error: str) -> dict[str, object] | None:
 
 
 def _event(
-    group: Mapping[str, object], key: str, kind: str, message: Message, head_key: str
+    group: MessageGroup, key: str, kind: str, message: Message, head_key: str
 ) -> dict[str, object]:
     """Return the message as data, for receivers that are programs."""
     return {
@@ -236,8 +260,8 @@ def _event(
         "thread": head_key or key,
         "group": hashlib.sha256(str(group["group_key"]).encode()).hexdigest()[:32],
         "kind": kind,
-        "model": group.get("model", ""),
-        "family": group.get("family", ""),
+        "model": group["model"],
+        "family": group["family"],
         "severity": message.mood,
         "title": clean(message.title, _TITLE),
         "items": [
@@ -282,7 +306,7 @@ def slack_payload(message: Message, idempotency_key: str) -> dict[str, object]:
     }
 
 
-def short_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
+def short_payload(payload: Payload) -> dict[str, object]:
     """Return the same message without blocks, for a server that refuses them."""
     key = payload["metadata"]["event_payload"]["idempotency_key"]
     short = {name: value for name, value in payload.items() if name != "attachments"}

@@ -38,9 +38,8 @@ from mlmon_dagster.alerts.messages.view import (
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.store import Store, alert_state, outbox
-from mlmon_dagster.store.alert_state import GroupRow
-from mlmon_dagster.store.outbox import OUTAGE
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.alert_state import GroupRow, MessageGroup
+from mlmon_dagster.store.outbox import OUTAGE, OutboxRow
 
 OUTAGE_AFTER = dt.timedelta(minutes=15)
 FEW = 3  # up to so many messages are no storm
@@ -80,7 +79,7 @@ def _models(conn: sa.Connection, place: Destination) -> list[str]:
     return sorted({*told, *outbox.models_waiting(conn, *place)})
 
 
-def _tells(rows: Sequence[Row]) -> set[str]:
+def _tells(rows: Sequence[OutboxRow]) -> set[str]:
     return {key for row in rows for key in json.loads(row["payload"])["tells"]}
 
 
@@ -108,10 +107,12 @@ def _summarize(
         worst_first(view for view in views if view.episode not in firing),
     )
     since = min((row["created_at"] for row in taken), default=now)
-    group = {
+    group: MessageGroup = {
         "group_key": "|".join((*place, OUTAGE)),
         "receiver": place.receiver,
         "channel": place.channel,
+        "model": "",
+        "family": "",
     }
     withdrawn = [row["idempotency_key"] for row in taken]
     told: dict[str, str] = {}

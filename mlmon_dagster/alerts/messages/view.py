@@ -31,7 +31,7 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import estimated_of
-from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.alert_state import AlertRow, StoredEvent
 
 MAX_SLICES = 3
 SHORT_ID = 8  # characters of an alert's id, as commands take it
@@ -58,7 +58,7 @@ class AlertView:
         zone: Time zone of the model.
     """
 
-    row: Row
+    row: AlertRow
     details: Mapping[str, Any]
     zone: str = "UTC"
 
@@ -170,12 +170,12 @@ def local_moment(when: dt.datetime, zone: str) -> str:
     return local.strftime("%Y-%m-%d" if local.time() == dt.time() else "%Y-%m-%d %H:%M %Z")
 
 
-def view_of(row: Row, zone: str = "UTC") -> AlertView:
+def view_of(row: AlertRow, zone: str = "UTC") -> AlertView:
     """Read the JSON of an alert row."""
     return AlertView(row, json.loads(row["details"]), zone)
 
 
-def past_episode(row: Row, events: Sequence[Row]) -> Row:
+def past_episode(row: AlertRow, events: Sequence[StoredEvent]) -> AlertRow:
     """Return an alert as it was in an episode that is over.
 
     Args:
@@ -184,24 +184,25 @@ def past_episode(row: Row, events: Sequence[Row]) -> Row:
     """
     said = [event for event in events if event["kind"] in ("opened", "escalated")]
     opened = next((e["window_start"] for e in events if e["kind"] == "opened"), None)
-    ended = next((e["window_start"] for e in events if e["kind"] == "resolved"), None)
+    resolved = (e["window_start"] for e in events if e["kind"] == "resolved")
+    ended = next(resolved, row["last_window_start"])
     last = said[-1] if said else row
     return {
         **row,
-        **{name: last[name] for name in ("severity", "value", "message")},
+        "severity": last["severity"],
+        "value": last["value"],
+        "message": last["message"],
         "opened_window": opened,
         "last_window_start": ended,
-        "details": json.dumps(
-            {"newest_window_end": (ended or row["last_window_start"]).isoformat()}
-        ),
+        "details": json.dumps({"newest_window_end": ended.isoformat()}),
     }
 
 
-def failed_since(row: Row, past: AlertView) -> bool:
+def failed_since(row: AlertRow, past: AlertView) -> bool:
     """Tell whether an alert has failed since an episode of it ended."""
     last = json.loads(row["details"]).get("window_start")
     ended = past.row["last_window_start"]
-    return bool(last and ended and dt.datetime.fromisoformat(last) >= ended)
+    return bool(last and dt.datetime.fromisoformat(last) >= ended)
 
 
 def worst_first(views: Iterable[AlertView]) -> list[AlertView]:
@@ -655,5 +656,4 @@ def _now(view: AlertView) -> str:
 
 def episode_text(view: AlertView) -> str:
     """Say how long an episode lasts, or lasted."""
-    last = view.row["last_window_start"]
-    return f"from {view.since} to {view.moment(last)}" if last else f"since {view.since}"
+    return f"from {view.since} to {view.moment(view.row['last_window_start'])}"

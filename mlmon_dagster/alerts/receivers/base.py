@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TextIO, runtime_checkable
 
 from mlmon_dagster.alerts.messages.message import (
     Payload,
+    Plot,
 )
 
-Draw = Callable[[Mapping[str, object]], bytes]  # of a plot of the outbox
+Draw = Callable[[Plot], bytes]
 DEFAULT_WAIT_SECONDS = 30.0  # where a limit is met and it is not said for how long
 HOW_TO_CONNECT = (
     "These messages went to the terminal only. To send them to Slack: set MLMON_SLACK_TOKEN to a "
@@ -156,19 +157,19 @@ class ConsoleReceiver:
         return False
 
 
-def read_plot(payload: Payload) -> Payload:
-    """Return the plot of an outbox payload; empty if it has none."""
-    plot = payload.get("plot")
-    return dict(plot) if isinstance(plot, Mapping) else {}
+def read_plot(payload: Payload) -> Plot | None:
+    """Return the plot of an outbox payload; None if it has none."""
+    plot: Plot | None = payload.get("plot")
+    return plot or None
 
 
-def draw_or_none(draw: Draw | None, payload: Mapping[str, object]) -> bytes | None:
+def draw_or_none(draw: Draw | None, payload: Payload) -> bytes | None:
     """Draw the plot of a payload; None if there is none, or if drawing fails for any reason.
 
     A message must not die of its picture.
     """
     plot = read_plot(payload)
-    if draw is None or not plot:
+    if draw is None or plot is None:
         return None
     try:
         return draw(plot)

@@ -186,7 +186,8 @@ def compose(delivery: Delivery, sender: str, picture: bytes | None = None) -> Em
         mail["References"] = delivery.thread_ts
     mail.set_content(delivery.payload["plain"] + "\n")
     if html := delivery.payload.get("html"):
-        _add_html(mail, html, picture, read_plot(delivery.payload).get("alt", ""))
+        plot = read_plot(delivery.payload)
+        _add_html(mail, html, picture, plot["alt"] if plot else "")
     return mail
 
 

@@ -147,7 +147,7 @@ class SlackReceiver:
     def _upload(self, delivery: Delivery) -> Outcome:
         """Upload a plot into its thread; only the last of the three steps can be seen."""
         plot, picture = read_plot(delivery.payload), draw_or_none(self._draw, delivery.payload)
-        if picture is None:
+        if plot is None or picture is None:
             return Refused("the plot could not be drawn")
         try:
             ticket = self._client.files_getUploadURLExternal(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -400,7 +400,7 @@ class Cells:
         return arranged
 
 
-def as_numpy(column: Any, default: float | bool = 0) -> np.ndarray:
+def as_numpy(column: pa.Array | pa.ChunkedArray, default: float | bool = 0) -> np.ndarray:
     """Return a column of Arrow as an array, nulls replaced."""
     if column.null_count:
         column = pc.fill_null(column, pa.scalar(default).cast(column.type))

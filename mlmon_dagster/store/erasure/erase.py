@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import sqlalchemy as sa
 
@@ -128,8 +128,24 @@ def resume(store: Store, spec: ModelSpec, now: datetime) -> list[str]:
         return _resume_others(store, spec, "", now)
 
 
-def receipts(engine: sa.Engine, model: str | None = None) -> list[dict[str, Any]]:
-    """Return the erasures of a model or of all, newest first: counts, who, when; no ids."""
+class Receipt(TypedDict):
+    """An erasure that was asked for: counts, who, when; no ids."""
+
+    receipt: str
+    model: str
+    dataset: str
+    author: str
+    chosen_by: str
+    n_ids: int
+    recompute: bool
+    found: dict[str, int]
+    steps: list[str]
+    requested_at: datetime
+    finished_at: datetime | None
+
+
+def receipts(engine: sa.Engine, model: str | None = None) -> list[Receipt]:
+    """Return the erasures of a model or of all, newest first."""
     query = sa.select(erasure_request).order_by(erasure_request.c.requested_at.desc())
     if model is not None:
         query = query.where(erasure_request.c.model == model)
@@ -137,7 +153,7 @@ def receipts(engine: sa.Engine, model: str | None = None) -> list[dict[str, Any]
         rows = [dict(row._mapping) for row in conn.execute(query)]
     for row in rows:
         row["found"], row["steps"] = json.loads(row["found"]), json.loads(row["steps"])
-    return rows
+    return cast("list[Receipt]", rows)
 
 
 def _adopt(

@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -66,7 +66,12 @@ class Erased:
         """Return the hash of an alias's prediction_id as an expression."""
         return f"sha256({literal(self.salt)} || {row}.prediction_id)"
 
-    def mask(self, query: Query, ids: pa.Array | pa.ChunkedArray, datasets: Any) -> np.ndarray:
+    def mask(
+        self,
+        query: Query,
+        ids: pa.Array | pa.ChunkedArray,
+        datasets: pa.Array | pa.ChunkedArray,
+    ) -> np.ndarray:
         """Return which rows were erased.
 
         Args:
@@ -156,7 +161,7 @@ def erased(engine: sa.Engine, model: str, receipt: str | None = None) -> Erased:
     return Erased(salt, hash_table(rows))
 
 
-def hash_table(rows: Sequence[Any]) -> pa.Table:
+def hash_table(rows: Sequence[Sequence[str]]) -> pa.Table:
     """Return pairs of dataset and hash as the table that `Erased` holds."""
     import pyarrow as pa
 

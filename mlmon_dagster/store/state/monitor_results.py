@@ -4,20 +4,77 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypedDict, cast
 
 import sqlalchemy as sa
 
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.schema import monitor_result
-from mlmon_dagster.store.state.statements import Row, fetch, insert_or_ignore, read_frame
+from mlmon_dagster.store.state.statements import Query, fetch, insert_or_ignore, read_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LOOK_BACK = 40  # windows in which a family's last verdict is looked for
 _IDENTITY = ("model", "monitor", "dataset", "slice_key", "slice_value", "window_start")
+Status = Literal["OK", "WARN", "ERROR", "NO_DATA"]
+LOOK_BACK = 40  # windows in which a family's last verdict is looked for
+
+
+class MonitorResult(TypedDict):
+    """A verdict: what one monitor says of one window, as a row of ``monitor_result``.
+
+    What the columns mean stands beside the table.
+    """
+
+    model: str
+    monitor: str
+    family: str
+    metric: str
+    column_name: str
+    dataset: str
+    slice_key: str
+    slice_value: str
+    window_start: datetime
+    window_end: datetime
+    granularity: str
+    status: Status
+    value: float | None
+    lower: float | None
+    upper: float | None
+    baseline_value: float | None
+    n: int
+    threshold: str
+    excess: float | None
+    excess_error: float | None
+    p_value: float | None
+    p_adjusted: float | None
+    family_size: int
+    maturity: str
+    reason: str
+    message: str
+    details: str
+    k: int
+    of_n: int
+    owner: str
+    runbook: str
+    method_version: str
+    data_version: str
+    run_id: str
+    is_backfill: bool
+    created_at: datetime
+
+
+class StoredResult(MonitorResult):
+    """A verdict as it is read back."""
+
+    id: int
+    folded_at: datetime | None
+
+
+def fetch_results(conn: sa.Connection, query: Query) -> list[StoredResult]:
+    """Run a query of whole rows of ``monitor_result``."""
+    return cast("list[StoredResult]", fetch(conn, query))
 
 
 def append(engine: sa.Engine, rows: Sequence[Mapping[str, object]]) -> int:
@@ -92,7 +149,7 @@ def newest(
     )
 
 
-def standing(engine: sa.Engine, model: str, now: datetime) -> list[Row]:
+def standing(engine: sa.Engine, model: str, now: datetime) -> list[StoredResult]:
     """Return the verdicts of each family on its newest window that could be judged.
 
     Of a family none of whose newest 40 windows could be judged, those on the newest one, which say
@@ -129,10 +186,12 @@ def standing(engine: sa.Engine, model: str, now: datetime) -> list[Row]:
             .where(*mine, c.window_start.in_(set(chosen.values())))
             .group_by(*(c[name] for name in _IDENTITY))
         )
-        rows = fetch(conn, sa.select(monitor_result).where(c.id.in_(ids)))
+        rows = fetch_results(conn, sa.select(monitor_result).where(c.id.in_(ids)))
     rows = [row for row in rows if row["window_start"] == chosen.get(row["family"])]
-    names = ("monitor", "slice_key", "slice_value")
-    return sorted(rows, key=lambda row: (row["slice_key"] != ALL, *(row[n] for n in names)))
+    return sorted(
+        rows,
+        key=lambda r: (r["slice_key"] != ALL, r["monitor"], r["slice_key"], r["slice_value"]),
+    )
 
 
 def versions(
@@ -177,7 +236,7 @@ def versions(
 
 def series(
     conn: sa.Connection, identity: Mapping[str, str], until: datetime, limit: int
-) -> list[Row]:
+) -> list[StoredResult]:
     """Return the last verdict on each of the newest windows of one monitor and slice.
 
     Args:
@@ -199,10 +258,10 @@ def series(
         .limit(limit)
     )
     query = sa.select(table).where(table.c.id.in_(last)).order_by(table.c.window_start)
-    return fetch(conn, query)
+    return fetch_results(conn, query)
 
 
-def last_failure(engine: sa.Engine, identity: Mapping[str, str]) -> Row | None:
+def last_failure(engine: sa.Engine, identity: Mapping[str, str]) -> StoredResult | None:
     """Return the verdict with which one monitor and slice last failed; None if there is none.
 
     Of the newest window that ever failed, and of its verdicts the newest that did: a later one on
@@ -223,4 +282,4 @@ def last_failure(engine: sa.Engine, identity: Mapping[str, str]) -> Row | None:
         .limit(1)
     )
     with engine.connect() as conn:
-        return next(iter(fetch(conn, query)), None)
+        return next(iter(fetch_results(conn, query)), None)

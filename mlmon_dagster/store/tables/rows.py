@@ -11,7 +11,7 @@ import datetime as dt
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, get_args
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -130,6 +130,15 @@ class Rows:
                 "works with DuckDB 1.5 and sqlglot before 30.18."
             ) from error
         return ibis.memtable(self.to_arrow())
+
+
+class Chosen(TypedDict, total=False):
+    """Which rows; see `Store.records`."""
+
+    dataset: str | None
+    since: dt.datetime | dt.date | None
+    until: dt.datetime | dt.date | None
+    as_of: dt.datetime | None
 
 
 def rows_of(
