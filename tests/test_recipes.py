@@ -202,8 +202,84 @@ print(report.n_sent, "this is a test" in Path("paged.txt").read_text())
     "1 True",
 )
 
+FAMILY = Toy(
+    "A monitor family",
+    {
+        "spec/monitors.py": {
+            '    "versions": "versions",\n': '    "crowding": "crowding",\n',
+            "class ServiceMonitor(_Monitor):\n": (
+                'class CrowdingMonitor(_Monitor):\n    """Too many."""\n\n    above: int = 9\n\n\n'
+            ),
+            "    service: ServiceMonitor = ServiceMonitor()\n": (
+                "    crowding: CrowdingMonitor = CrowdingMonitor()\n"
+            ),
+        },
+        "monitors/crowding.py": '''"""Family crowding: more predictions than anybody can use."""
 
-@pytest.mark.parametrize("toy", [DISTANCE, FORMAT, RECEIVER], ids=lambda toy: toy.recipe)
+from mlmon_dagster.monitors.evidence import OK, result_row
+
+
+def judge(evidence):
+    """Fail windows of more rows than the limit."""
+    monitor = evidence.spec.monitors.crowding
+    return [
+        result_row(
+            evidence,
+            window,
+            monitor,
+            family="crowding",
+            metric="n",
+            status=monitor.severity if window["n"] > monitor.above else OK,
+            message=f"{window['n']} came, the limit is {monitor.above}.",
+            value=float(window["n"]),
+            threshold=f"above {monitor.above}",
+        )
+        for window in evidence.windows
+    ]
+''',
+        "monitors/dispatch.py": {
+            "    versions,\n": "    crowding,\n",
+            '    "versions": versions.judge,\n': '    "crowding": crowding.judge,\n',
+        },
+        "pipeline/families.py": {
+            '        _judged_alike("business", _measure("business", lambda spec: "nothing")),\n': (
+                '        Family("crowding", limits=lambda spec: "Fails above a number.",\n'
+                '               measure=_measure("service", lambda spec: "nothing")),\n'
+            )
+        },
+        "pipeline/steps.py": {
+            '        is_of=lambda spec: "versions" in families_of(spec),\n    ),\n': (
+                '    AssetInfo("crowding", ("profiles",), frozenset(), "How many came.",\n'
+                '              check="Too many came."),\n'
+            )
+        },
+    },
+    """
+import io
+from pathlib import Path
+from mlmon_dagster.alerts import ConsoleReceiver, dispatch
+from mlmon_dagster.pipeline.run import look
+from mlmon_dagster.spec import load_model
+from tests.defs.small_model import DAYS, land_days, land_validation, make_project, write_declaration
+write_declaration(Path("."))
+path = Path("models/churn.yaml")
+said = "monitors:\\n  crowding: {above: 100, windows: 1 of 1}\\n"
+path.write_text(path.read_text().replace("monitors:\\n", said))
+project, spec = make_project(Path(".")), load_model(path)
+land_validation(Path("."))
+look(project, spec, "baseline")
+land_days(Path("."), DAYS[0])
+look(project, spec, "day")
+text = io.StringIO()
+console = ConsoleReceiver(text, hint="")
+dispatch(project.store, [spec], project.now(), {"console": console, "slack": console})
+print(*(line for line in text.getvalue().splitlines() if "limit is 100" in line))
+""",
+    "- 150 came, the limit is 100.",
+)
+
+
+@pytest.mark.parametrize("toy", [DISTANCE, FORMAT, RECEIVER, FAMILY], ids=lambda toy: toy.recipe)
 def test_a_recipe_is_all_that_it_takes(toy: Toy, tmp_path: Path) -> None:
     said = _paragraph(toy.recipe)
     n_files = re.search(r"\((\d+) files\)", said)
