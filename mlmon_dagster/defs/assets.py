@@ -11,14 +11,25 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from mlmon_dagster.defs.instance import MODEL_TAG, note_process
-from mlmon_dagster.defs.metadata import numbers_only, safe_metadata, table
+from mlmon_dagster.defs.metadata import (
+    PARTITION_ROW_COUNT,
+    REBUILT,
+    ROW_COUNT,
+    code_version,
+    definition_metadata,
+    freshness_of,
+    numbers_only,
+    safe_metadata,
+    table,
+)
 from mlmon_dagster.errors import BaselineMissingError
-from mlmon_dagster.pipeline.baseline import fit_baseline
+from mlmon_dagster.pipeline.baseline import fit_baseline, version_of_inputs
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, schema_changes_now, table_sizes
 from mlmon_dagster.pipeline.judge import judge_quarantined
-from mlmon_dagster.pipeline.run import WINDOW_STEPS
+from mlmon_dagster.pipeline.run import WINDOW_STEPS, known_numbers, newer_window
 from mlmon_dagster.pipeline.status import COLUMNS, status_of
 from mlmon_dagster.pipeline.steps import BY_NAME, MEASURED, AssetInfo, assets_of
 from mlmon_dagster.pipeline.work import Numbers, Work, computing
@@ -44,8 +55,9 @@ if TYPE_CHECKING:
 
 BACKFILL_TAG = "mlmon/backfill"
 PAST = "rows are past retention; profiles and metrics stay as they were computed"
-AssetDecorator = Callable[[Callable[..., object]], dg.AssetsDefinition]
-WindowNumbers = dict[str, dict[str, object]]
+Materialized = dg.MaterializeResult[None] | dg.AssetMaterialization
+Body = Callable[[dg.AssetExecutionContext], dg.MaterializeResult[None] | Iterator[Materialized]]
+AssetDecorator = Callable[[Body], dg.AssetsDefinition]
 SHARED = "mlmon"  # before the name of everything that serves all models together
 OVERVIEW_KEY = dg.AssetKey([SHARED, "overview"])
 _EXACT = ("slice", "n", "value", "baseline", "change", "mix", "within", "share", "p_adjusted")
@@ -63,18 +75,30 @@ NOT_LOADED_YET = (
 )
 
 
-def model_assets(project: Project, spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Return the assets of one model, in lineage order."""
+def model_assets(
+    project: Project, spec: ModelSpec, declared: Path | None = None
+) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Return the assets of one model, in lineage order; ``declared`` is the model's file."""
+
+    def decorated(name: str, **more: Any) -> AssetDecorator:
+        info = BY_NAME[name]
+        metadata = definition_metadata(project, spec, info, declared)
+        return _asset(spec, info, metadata=metadata, **more)
+
+    windows = {
+        "partitions_def": partitions_of(spec),
+        "backfill_policy": dg.BackfillPolicy.single_run(),
+    }
     return [
         *_landing(spec),
-        _event_log(project, spec),
-        _baseline(project, spec),
+        decorated("event_log")(_event_log(project, spec)),
+        decorated("baseline")(_baseline(project, spec)),
         *(
-            _windowed(project, spec, info, WINDOW_STEPS[info.name])
+            decorated(info.name, **windows)(_windowed(project, spec, info))
             for info in assets_of(spec)
             if info.is_windowed
         ),
-        *(_report(project, spec, BY_NAME[name], body) for name, body in REPORTS.items()),
+        *(decorated(name)(_report(project, spec, body)) for name, body in REPORTS.items()),
     ]
 
 
@@ -168,13 +192,14 @@ def _asset(spec: ModelSpec, info: AssetInfo, **more: Any) -> AssetDecorator:
         "kinds": set(info.kinds),
         "tags": {MODEL_TAG: spec.model},
         "pool": spec.model,
+        "code_version": code_version(info),
+        "freshness_policy": freshness_of(spec, info),
     }
     decorator: AssetDecorator = dg.asset(**options, **more)
     return decorator
 
 
-def _event_log(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
-    @_asset(spec, BY_NAME["event_log"])
+def _event_log(project: Project, spec: ModelSpec) -> Body:
     def event_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         work = work_of(project, spec, context)
         with computing.running():
@@ -183,49 +208,85 @@ def _event_log(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
             judge_quarantined(work)
             numbers = {**ingest_numbers(report), **table_sizes(work)}
             numbers |= schema_changes_now(work)
-        return dg.MaterializeResult(metadata=safe_metadata(numbers))
+        return dg.MaterializeResult(
+            metadata=safe_metadata({**numbers, **_row_count(numbers)}),
+            data_version=dg.DataVersion(version_of_inputs(project, spec)),
+        )
 
     return event_log
 
 
-def _baseline(project: Project, spec: ModelSpec) -> dg.AssetsDefinition:
-    @_asset(spec, BY_NAME["baseline"])
+def _row_count(numbers: Numbers) -> Numbers:
+    name = "rows/predictions"
+    return {ROW_COUNT: numbers[name]} if name in numbers else {}
+
+
+def report_taken_in(
+    instance: dg.DagsterInstance, project: Project, spec: ModelSpec, numbers: Numbers
+) -> None:
+    """Tell Dagster, outside of a run, that files were taken in.
+
+    The data version of the event log changes with the events that the baseline is made from: of
+    all that is computed from the log, Dagster may call that out of date. What new events mean for
+    the windows the planner knows, and Dagster does not.
+    """
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(
+            asset_key(spec, "event_log"),
+            metadata=safe_metadata(numbers),
+            tags={DATA_VERSION_TAG: version_of_inputs(project, spec)},
+        )
+    )
+
+
+def _baseline(project: Project, spec: ModelSpec) -> Body:
     def baseline(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         with computing.running():
             numbers = fit_baseline(work_of(project, spec, context))
         if "reason" in numbers:
             context.log.warning(str(numbers["reason"]))
-        return dg.MaterializeResult(metadata=safe_metadata(numbers))
+        return dg.MaterializeResult(
+            metadata=safe_metadata(numbers),
+            data_version=dg.DataVersion(str(numbers.get("baseline_id", "none"))),
+        )
 
     return baseline
 
 
-def _windowed(
-    project: Project, spec: ModelSpec, info: AssetInfo, body: Callable[[Work], WindowNumbers]
-) -> dg.AssetsDefinition:
-    @_asset(
-        spec,
-        info,
-        partitions_def=partitions_of(spec),
-        backfill_policy=dg.BackfillPolicy.single_run(),
-    )
-    def windowed(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+def _windowed(project: Project, spec: ModelSpec, info: AssetInfo) -> Body:
+    def windowed(context: dg.AssetExecutionContext) -> Iterator[Materialized]:
         work = work_of(project, spec, context)
         if not work.windows:
-            return dg.MaterializeResult(metadata={"reason": PAST})
+            yield dg.MaterializeResult(metadata={"reason": PAST})
+            return
         with computing.running():
-            numbers_of = body(work)
+            numbers_of = WINDOW_STEPS[info.name](work)
         for key, numbers in numbers_of.items():
-            context.add_asset_metadata(numbers_only(numbers), partition_key=key)
-        return dg.MaterializeResult()
+            context.add_asset_metadata(_of_window(info, numbers), partition_key=key)
+        yield dg.MaterializeResult()
+        if (newer := newer_window(work, info.name)) is not None:
+            window, state = newer
+            known = known_numbers(project, spec, info.name, [window], {window.start: state})
+            if shown := _of_window(info, known.get(window.key, {})):
+                # The UI shows what came last as the newest: so the newest window comes once more.
+                yield dg.AssetMaterialization(
+                    asset_key(spec, info.name),
+                    partition=window.key,
+                    metadata={**REBUILT, **shown},
+                )
 
     return windowed
 
 
-def _report(
-    project: Project, spec: ModelSpec, info: AssetInfo, body: Callable[[Work], Numbers]
-) -> dg.AssetsDefinition:
-    @_asset(spec, info)
+def _of_window(info: AssetInfo, numbers: Numbers) -> dict[str, Any]:
+    """Return the metadata of a window's materialization: what the UI can plot."""
+    shown = numbers_only(numbers)
+    if info.name == "inference_store" and "n" in shown:
+        shown[PARTITION_ROW_COUNT] = shown["n"]
+    return shown
+
+
+def _report(project: Project, spec: ModelSpec, body: Callable[[Work], Numbers]) -> Body:
     def report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         return dg.MaterializeResult(metadata=safe_metadata(body(work_of(project, spec, context))))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -53,7 +54,7 @@ def build_definitions(
     parts = []
     for spec in models.specs:
         try:
-            parts.append(model_definitions(project, spec))
+            parts.append(model_definitions(project, spec, models.folder))
         except Exception as error:
             if models.folder is None:
                 raise
@@ -73,20 +74,24 @@ def shared_definitions(project: Project, models: Models) -> dg.Definitions:
     )
 
 
-def model_definitions(project: Project, spec: ModelSpec) -> dg.Definitions:
-    """Return the assets and checks of one model.
+def model_definitions(
+    project: Project, spec: ModelSpec, folder: Path | None = None
+) -> dg.Definitions:
+    """Return the assets and checks of one model; ``folder`` is that of its file, if it has one.
 
     Raises:
         ConfigError: If the model has more hourly windows than Dagster copes with.
     """
     check_window_count(spec.time, project.now())
     declare(project, spec)
+    files = [] if folder is None else sorted(folder.glob(f"{spec.model}.y*ml"))
     with warnings.catch_warnings():
         # Partitioned checks are a preview in Dagster; its notice once per check helps nobody.
         warnings.simplefilter("ignore", dg.PreviewWarning)
         warnings.simplefilter("ignore", dg.BetaWarning)
         return dg.Definitions(
-            assets=model_assets(project, spec), asset_checks=model_checks(project, spec)
+            assets=model_assets(project, spec, next(iter(files), None)),
+            asset_checks=model_checks(project, spec),
         )
 
 

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import dagster as dg
 
 from mlmon_dagster.defs.assets import asset_key
 from mlmon_dagster.defs.checks import evaluation
-from mlmon_dagster.defs.metadata import numbers_only
-from mlmon_dagster.pipeline.families import FAMILIES, MEASURED_BY
-from mlmon_dagster.pipeline.measure import numbers_of
-from mlmon_dagster.pipeline.rebuild import record_numbers
-from mlmon_dagster.pipeline.steps import MEASURED, AssetInfo, assets_of
-from mlmon_dagster.pipeline.work import Numbers
+from mlmon_dagster.defs.metadata import REBUILT, numbers_only
+from mlmon_dagster.pipeline.families import FAMILIES
+from mlmon_dagster.pipeline.run import known_numbers
+from mlmon_dagster.pipeline.steps import AssetInfo, assets_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
-from mlmon_dagster.spec.baseline import LIVE
-from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.store.state import metric_log, monitor_results, window_state
-
-REBUILT = {"mlmon": "told from the store, not computed"}
+from mlmon_dagster.store.state import monitor_results, window_state
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,7 @@ def report_history(project: Project, spec: ModelSpec, instance: dg.DagsterInstan
         if not info.is_windowed:
             continue
         done = [w for w in windows if info.name in states[w.start].steps]
-        numbers = _numbers(project, spec, info, done, states)
+        numbers = known_numbers(project, spec, info.name, done, states)
         for window in done:
             instance.report_runless_asset_event(
                 dg.AssetMaterialization(
@@ -64,30 +56,6 @@ def report_history(project: Project, spec: ModelSpec, instance: dg.DagsterInstan
         if info.family and done:
             n_checks += _report_checks(project, spec, info, done, instance)
     return Told(n_materializations, n_checks)
-
-
-def _numbers(
-    project: Project,
-    spec: ModelSpec,
-    info: AssetInfo,
-    windows: list[Window],
-    states: Mapping[Any, window_state.WindowInputs],
-) -> Mapping[str, Numbers]:
-    if info.name == "inference_store":
-        return {window.key: record_numbers(states[window.start], {}) for window in windows}
-    if info.name not in MEASURED or not windows:
-        return {}
-    frame = metric_log.newest(
-        project.store.state,
-        spec.model,
-        dataset=None,
-        granularity=spec.time.granularity,
-        slice_key=ALL,
-        start=windows[0].start,
-        end=windows[-1].end,
-    )
-    frame = frame[frame["dataset"].isin(LIVE)]
-    return numbers_of(windows, frame, MEASURED_BY[info.name].made.plotted)
 
 
 def _told_before(spec: ModelSpec, info: AssetInfo, instance: dg.DagsterInstance) -> set[str | None]:

@@ -12,6 +12,7 @@ import dagster as dg
 from mlmon_dagster.defs.assets import BACKFILL_TAG, OVERVIEW_KEY, keys_of, range_tags
 from mlmon_dagster.defs.build import build_definitions
 from mlmon_dagster.defs.instance import MODEL_TAG
+from mlmon_dagster.defs.metadata import REBUILT
 from mlmon_dagster.pipeline.work import computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec, Window
@@ -129,7 +130,11 @@ def _report(
             cause = error.cause if error and error.cause else error
             text = cause.message.strip() if cause else "unknown error"
             errors.append(f"{_shown(event.step_key or '')}: {text}")
-    evaluations = result.get_asset_check_evaluations()
+    evaluations = [
+        evaluation
+        for evaluation in result.get_asset_check_evaluations()
+        if not REBUILT.keys() & evaluation.metadata.keys()
+    ]
     for evaluation in evaluations:
         if not evaluation.passed:
             failed[evaluation.severity.value] += 1

@@ -1,15 +1,145 @@
-"""Values for Dagster's metadata: finite, plain, and never a surprise to its serializer."""
+"""Metadata of assets: what is known of their definition, and values that Dagster takes."""
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
 
 import dagster as dg
 
+from mlmon_dagster.pipeline.steps import AssetInfo
+from mlmon_dagster.project import Project
+from mlmon_dagster.spec import Granularity, ModelSpec, production_end
+from mlmon_dagster.spec.declaration import Feature
+from mlmon_dagster.spec.names import shown_url
+from mlmon_dagster.store.tables.columns import prediction_schema, record_schema
+
 MAX_TABLE_ROWS = 50
 SHOWN_DIGITS = 4
+REBUILT = {"mlmon": "told from the store, not computed"}
+ROW_COUNT = "dagster/row_count"
+PARTITION_ROW_COUNT = "dagster/partition_row_count"
+# Where below the store the rows of an asset are, and their columns.
+_TABLES = {
+    "event_log": ("event_log/{model}/predictions", prediction_schema),
+    "inference_store": ("inference_records/{model}", record_schema),
+    "profiles": ("profiles/{model}", None),
+}
+_METHOD_VERSION = re.compile(r'"[a-z][a-z0-9-]*-\d+"|VERSION = "[^"]+"')
+_WINDOW: dict[Granularity, dt.timedelta] = {
+    "hour": dt.timedelta(hours=1),
+    "day": dt.timedelta(days=1),
+    "week": dt.timedelta(days=7),
+    "month": dt.timedelta(days=31),
+}
+
+
+def definition_metadata(
+    project: Project, spec: ModelSpec, info: AssetInfo, declared: Path | None
+) -> dict[str, object]:
+    """Return what the definition of an asset says: columns, address, and where it is declared.
+
+    Args:
+        project: Where the store is.
+        spec: The model.
+        info: The asset.
+        declared: The model's file, if it has one.
+    """
+    metadata: dict[str, object] = {}
+    if info.name in _TABLES:
+        below, schema = _TABLES[info.name]
+        root = project.store_root
+        root = shown_url(root) if "://" in root else Path(root).absolute().as_uri()
+        metadata["dagster/uri"] = f"{root.rstrip('/')}/{below.format(model=spec.model)}"
+        if schema is not None:
+            columns = [
+                dg.TableColumn(
+                    field.name,
+                    str(field.type),
+                    description=_said_of(spec.features.get(field.name)),
+                    constraints=dg.TableColumnConstraints(nullable=_may_be_null(spec, field.name)),
+                )
+                for field in schema(spec)
+            ]
+            metadata["dagster/column_schema"] = dg.TableSchema(columns=columns)
+    if declared is not None:
+        reference = dg.LocalFileCodeReference(
+            file_path=str(declared), line_number=1, label=f"{spec.model}: {declared.name}"
+        )
+        metadata["dagster/code_references"] = dg.CodeReferencesMetadataValue(
+            code_references=[reference]
+        )
+    return metadata
+
+
+def _said_of(feature: Feature | None) -> str | None:
+    if feature is None:
+        return None
+    bounds = [
+        f"at {word} {bound:g}"
+        for word, bound in (("least", feature.min), ("most", feature.max))
+        if bound is not None
+    ]
+    said = (
+        feature.description,
+        feature.unit,
+        *bounds,
+        "personal" if feature.pii else None,
+    )
+    return "; ".join(filter(None, said)) or f"{feature.type} feature"
+
+
+def _may_be_null(spec: ModelSpec, column: str) -> bool:
+    if column in ("prediction_id", "dataset", "event_time"):
+        return False
+    feature = spec.features.get(column)
+    return feature is None or feature.nullable
+
+
+def code_version(info: AssetInfo) -> str | None:
+    """Return what changes as soon as a method does by which the asset's numbers are computed."""
+    if not info.formulas:
+        return None
+    found = {version for path in info.formulas for version in _method_versions(path)}
+    return hashlib.sha256(" ".join(sorted(found)).encode()).hexdigest()[:12]
+
+
+@cache
+def _method_versions(path: str) -> frozenset[str]:
+    """Return the method versions that formulas name.
+
+    They stand beside the formulas. They are read as text, since to import them would load
+    numpy and scipy into every process that only loads the definitions.
+    """
+    place = resources.files("mlmon_dagster.metrics").joinpath(path)
+    texts = (file.read_text(encoding="utf-8") for file in _modules(place))
+    return frozenset(version for text in texts for version in _METHOD_VERSION.findall(text))
+
+
+def _modules(place: Traversable) -> Iterator[Traversable]:
+    if place.is_dir():
+        yield from (file for file in place.iterdir() if file.name.endswith(".py"))
+    else:
+        yield place
+
+
+def freshness_of(spec: ModelSpec, info: AssetInfo) -> dg.FreshnessPolicy | None:
+    """Return how often the newest window has to be computed: a schedule does it for each.
+
+    Whether events still come is another question, which the check ``freshness`` answers. A model
+    that has ended is computed no more.
+    """
+    if info.name != "inference_store" or production_end(spec.time) is not None:
+        return None
+    window = _WINDOW[spec.time.granularity]
+    return dg.FreshnessPolicy.time_window(fail_window=2 * window, warn_window=1.5 * window)
 
 
 Safe = bool | int | float | str

@@ -152,12 +152,7 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> list[dg.RunReques
         note_backlog(project, spec.model, before, now)
     news = [file for file in report.files if file.status not in ("waiting", "skipped")]
     if news:
-        instance.report_runless_asset_event(
-            dg.AssetMaterialization(
-                asset_key(spec, "event_log"),
-                metadata=safe_metadata(ingest_numbers(report)),
-            )
-        )
+        assets.report_taken_in(instance, project, spec, ingest_numbers(report))
     if spec.model in tick.busy:
         return []
     newest = silence.newest_windows(work)

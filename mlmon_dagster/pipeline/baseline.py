@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.pipeline.work import Numbers, Work
+from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, first_window
 from mlmon_dagster.spec.model import profile_digest
 from mlmon_dagster.store.state import window_state
@@ -42,6 +43,13 @@ def fit_baseline(work: Work) -> Numbers:
         window_state.mark(conn, model, "baseline", marks, work.now)
         window_state.forget_attempts(conn, model, list(marks))
     return numbers
+
+
+def version_of_inputs(project: Project, spec: ModelSpec) -> str:
+    """Return what changes when events come that the baseline has to be fitted to again."""
+    first = first_window(spec.time).start
+    states = window_state.load(project.store.state, spec.model, end=first)
+    return f"{len(states)} windows, {sum(state.input_revision for state in states.values())}"
 
 
 def baseline_windows(

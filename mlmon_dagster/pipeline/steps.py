@@ -22,6 +22,7 @@ class AssetInfo:
         description: What it is, for a person who sees it in the UI.
         is_windowed: Whether it has one partition per window.
         check: What its check says when it fails; none without.
+        formulas: Where, below ``metrics/``, the formulas are that its numbers come from.
         is_of: Whether a model has it; most assets are of every model.
     """
 
@@ -31,6 +32,7 @@ class AssetInfo:
     description: str
     is_windowed: bool = True
     check: str = ""
+    formulas: tuple[str, ...] = ()
     is_of: Callable[[ModelSpec], bool] = lambda spec: True
 
     @property
@@ -77,6 +79,7 @@ ASSETS: tuple[AssetInfo, ...] = (
         frozenset({"pandas"}),
         "Shares of null, not-a-number, unseen and out-of-range values per column.",
         check="A column has too many null, not-a-number, unseen or out-of-range values.",
+        formulas=("quality.py",),
     ),
     AssetInfo(
         "drift",
@@ -84,6 +87,7 @@ ASSETS: tuple[AssetInfo, ...] = (
         frozenset({"scipy", "pandas"}),
         "Distance of every column from the baseline, with the bias of small windows taken off.",
         check="A column's distribution is really and largely unlike the baseline's.",
+        formulas=("drift",),
     ),
     AssetInfo(
         "performance",
@@ -91,6 +95,7 @@ ASSETS: tuple[AssetInfo, ...] = (
         frozenset({"scipy", "pandas"}),
         "Realized performance with intervals, as far as ground truth has arrived.",
         check="Realized performance fell below the baseline or a fixed bound.",
+        formulas=("performance", "additivity.py"),
     ),
     AssetInfo(
         "estimated_performance",
@@ -100,6 +105,7 @@ ASSETS: tuple[AssetInfo, ...] = (
         "that the truth will lie in; once the truth is there, how far the estimate was off.",
         check="The estimate fell below the baseline's, or the truth turned out worse than the "
         "estimate: concept drift.",
+        formulas=("estimated",),
     ),
     AssetInfo(
         "service_health",
@@ -107,6 +113,7 @@ ASSETS: tuple[AssetInfo, ...] = (
         frozenset({"pandas"}),
         "Volume, latency percentiles and error rate of the serving system.",
         check="Latency, errors or volume are past their bounds.",
+        formulas=("service.py",),
     ),
     AssetInfo(
         "business_impact",
@@ -115,6 +122,7 @@ ASSETS: tuple[AssetInfo, ...] = (
         "What came of the predictions: the mean outcome, and what decisions were worth at the "
         "declared costs, as far as ground truth has arrived.",
         check="Predictions are worth less than the baseline's, or than a fixed bound.",
+        formulas=("business.py",),
         is_of=lambda spec: "business" in families_of(spec),
     ),
     AssetInfo(
@@ -125,6 +133,7 @@ ASSETS: tuple[AssetInfo, ...] = (
         "as they were served beside the same predictions' computed offline; the version's age.",
         check="A challenger is worse, a canary did not get its share, features are served "
         "otherwise than computed, or the version is old.",
+        formulas=("versions.py", "performance"),
         is_of=lambda spec: "versions" in families_of(spec),
     ),
     AssetInfo(
