@@ -80,21 +80,15 @@ def model_assets(
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return the assets of one model, in lineage order; ``declared`` is the model's file."""
 
-    def decorated(name: str, **more: Any) -> AssetDecorator:
-        info = BY_NAME[name]
-        metadata = definition_metadata(project, spec, info, declared)
-        return _asset(spec, info, metadata=metadata, **more)
+    def decorated(name: str) -> AssetDecorator:
+        return _asset(project, spec, BY_NAME[name], declared)
 
-    windows = {
-        "partitions_def": partitions_of(spec),
-        "backfill_policy": dg.BackfillPolicy.single_run(),
-    }
     return [
         *_landing(spec),
         decorated("event_log")(_event_log(project, spec)),
         decorated("baseline")(_baseline(project, spec)),
         *(
-            decorated(info.name, **windows)(_windowed(project, spec, info))
+            decorated(info.name)(_windowed(project, spec, info))
             for info in assets_of(spec)
             if info.is_windowed
         ),
@@ -181,7 +175,9 @@ def written_by(
     }
 
 
-def _asset(spec: ModelSpec, info: AssetInfo, **more: Any) -> AssetDecorator:
+def _asset(
+    project: Project, spec: ModelSpec, info: AssetInfo, declared: Path | None
+) -> AssetDecorator:
     """Return the decorator that makes a function this asset of the model."""
     options: dict[str, Any] = {
         "key": asset_key(spec, info.name),
@@ -192,10 +188,14 @@ def _asset(spec: ModelSpec, info: AssetInfo, **more: Any) -> AssetDecorator:
         "kinds": set(info.kinds),
         "tags": {MODEL_TAG: spec.model},
         "pool": spec.model,
+        "metadata": definition_metadata(project, spec, info, declared),
         "code_version": code_version(info),
         "freshness_policy": freshness_of(spec, info),
     }
-    decorator: AssetDecorator = dg.asset(**options, **more)
+    if info.is_windowed:
+        options["partitions_def"] = partitions_of(spec)
+        options["backfill_policy"] = dg.BackfillPolicy.single_run()
+    decorator: AssetDecorator = dg.asset(**options)
     return decorator
 
 
