@@ -213,7 +213,7 @@ def test_no_module_imports_itself() -> None:
 
 def test_what_an_extra_brings_is_loaded_only_where_it_is_needed() -> None:
     """Else nothing works without it; the one module is imported inside functions alone."""
-    extras = {"fsspec", "obstore", "sklearn", "threadpoolctl", "flask", "moto"}
+    extras = {"confluent_kafka", "fsspec", "obstore", "sklearn", "threadpoolctl", "flask", "moto"}
     loading = {
         str(path.relative_to(PACKAGE))
         for path in FILES

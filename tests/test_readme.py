@@ -142,6 +142,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`time`", declared.TimeSpec),
     (r"`source.predictions`, `source.actuals`", declared.FileSource),
     (r"`source.<stream>` from a table", declared.SqlSource),
+    (r"`source.<stream>` from a Delta table", declared.DeltaSource),
+    (r"`source.<stream>` from Kafka", declared.KafkaSource),
     (r"`source.<stream>.cursor`", declared.Cursor),
     ("`columns`", declared.Columns),
     ("`costs`", declared.Costs),

@@ -17,7 +17,7 @@ from mlmon_dagster.errors import ConfigError, MlmonError
 from mlmon_dagster.project import Project, wall_clock
 
 if TYPE_CHECKING:
-    from mlmon_dagster.spec import ModelSpec, SqlSource
+    from mlmon_dagster.spec import ModelSpec, Source
     from mlmon_dagster.spec.sources import Stream
 
 PACKAGES = (
@@ -95,8 +95,8 @@ def _models(project: Project) -> Finding:
 
 
 def _sources(project: Project) -> list[Finding]:
-    """Connect to every database that events are read from."""
-    from mlmon_dagster.spec import SqlSource
+    """Connect to every database, table and topic that events are read from."""
+    from mlmon_dagster.spec import FileSource
     from mlmon_dagster.spec.sources import STREAMS
 
     try:
@@ -107,18 +107,28 @@ def _sources(project: Project) -> list[Finding]:
         _source(project, spec, stream, source)
         for spec in specs
         for stream in STREAMS
-        if isinstance(source := getattr(spec.source, stream), SqlSource)
+        if not isinstance(source := getattr(spec.source, stream), FileSource | None)
     ]
 
 
-def _source(project: Project, spec: ModelSpec, stream: Stream, source: SqlSource) -> Finding:
+def _source(project: Project, spec: ModelSpec, stream: Stream, source: Source) -> Finding:
+    from mlmon_dagster.ingest.formats.delta_source import check_delta
+    from mlmon_dagster.ingest.formats.kafka_source import check_topic
     from mlmon_dagster.ingest.formats.sql_source import check_source
+    from mlmon_dagster.spec import DeltaSource, KafkaSource, SqlSource
 
     subject = f"source of {spec.model}/{stream}"
     try:
-        return Finding(subject, True, check_source(spec, stream, source, project.variables))
+        if isinstance(source, SqlSource):
+            said = check_source(spec, stream, source, project.variables)
+        elif isinstance(source, KafkaSource):
+            said = check_topic(source, project.variables)
+        else:
+            assert isinstance(source, DeltaSource)
+            said = check_delta(project.store, spec, stream, source, project.folder)
     except MlmonError as error:
         return Finding(subject, False, str(error))
+    return Finding(subject, True, said)
 
 
 def _landing_files(project: Project) -> Finding:

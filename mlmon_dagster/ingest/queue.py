@@ -15,6 +15,8 @@ from pathlib import Path
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.declared_columns import reading_of
+from mlmon_dagster.ingest.formats.delta_source import poll_delta
+from mlmon_dagster.ingest.formats.kafka_source import poll_topic
 from mlmon_dagster.ingest.formats.sql_source import Variables, poll_table
 from mlmon_dagster.ingest.landing import (
     Again,
@@ -28,7 +30,7 @@ from mlmon_dagster.ingest.landing import (
     staging_folder,
 )
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.spec import FileSource, ModelSpec, Source, SqlSource
+from mlmon_dagster.spec import DeltaSource, FileSource, KafkaSource, ModelSpec, Source, SqlSource
 from mlmon_dagster.spec.sources import STREAMS, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
@@ -136,6 +138,10 @@ def find_work(
         source = source_of(spec, stream)
         if isinstance(source, SqlSource):
             reports += poll_table(store, spec, stream, source, variables, now)
+        elif isinstance(source, DeltaSource):
+            reports += poll_delta(store, spec, stream, source, project, now)
+        elif isinstance(source, KafkaSource):
+            reports += poll_topic(store, spec, stream, source, variables, now)
         found, told, unsettled = _stream_work(
             store, spec, stream, project, now, (written_by or {}).get(stream)
         )
@@ -299,8 +305,8 @@ def _told(listing: Listing, stream: Stream) -> list[FileReport]:
 
 
 def _mark_missing(store: Store, spec: ModelSpec, stream: Stream, row: FileRow) -> FileReport:
-    is_table = row["path"].startswith("sql:")
-    next_step = "Its rows are read again." if is_table else "Write it again if it is needed."
+    is_polled = row["path"].startswith(("sql:", "delta:", "kafka:"))
+    next_step = "Its rows are read again." if is_polled else "Write it again if it is needed."
     message = f"{row['path']}: vanished before it was ingested. {next_step}"
     with store.state.begin() as conn:
         manifest.update_file(

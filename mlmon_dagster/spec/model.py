@@ -62,7 +62,16 @@ from mlmon_dagster.spec.monitors import (
 )
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
-from mlmon_dagster.spec.sources import Cursor, EpochUnit, FileSource, Source, Sources, SqlSource
+from mlmon_dagster.spec.sources import (
+    Cursor,
+    DeltaSource,
+    EpochUnit,
+    FileSource,
+    KafkaSource,
+    Source,
+    Sources,
+    SqlSource,
+)
 from mlmon_dagster.spec.tasks import (
     default_estimates,
     default_levels,
@@ -86,6 +95,7 @@ __all__ = [
     "Cursor",
     "DatasetName",
     "DeclaredEffect",
+    "DeltaSource",
     "DriftMethod",
     "DriftMonitor",
     "EpochUnit",
@@ -98,6 +108,7 @@ __all__ = [
     "FileSource",
     "FreshnessMonitor",
     "Granularity",
+    "KafkaSource",
     "ModelSpec",
     "Monitors",
     "PerformanceMetric",

@@ -1,4 +1,4 @@
-"""Where the events of a model come from: landing files, or a table of a database."""
+"""Where the events of a model come from: landing files, a table, or a topic."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ ISO8601: Final = "ISO8601"
 _DIRECTIVE = re.compile(r"%(.)")
 _DIRECTIVES = frozenset("YymdjbBHIMSfpz%")
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}(\.[A-Za-z_][A-Za-z0-9_$]{0,62}){0,2}")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
@@ -158,18 +159,43 @@ class Cursor(Declared):
         return self.lookback if isinstance(self.lookback, int) else 10_000
 
 
-class SqlSource(Declared):
-    """A table or view of a database, read by a cursor."""
+class PolledSource(Declared):
+    """What is read from a position on, in batches that are kept as files."""
 
-    sql: str
-    url_env: str
     asset: AssetName | None = None
-    cursor: Cursor
     batch_rows: int = Field(default=100_000, ge=1, le=5_000_000)
     null_tokens: Names = ()
     epoch: EpochUnit | None = None
     columns: dict[str, str] | None = None
     max_bad_rate: float = Field(default=0.01, ge=0, le=1)
+
+    @property
+    def format(self) -> FileFormat:
+        """How the copies of its rows are kept."""
+        return "parquet"
+
+    @property
+    def settle(self) -> dt.timedelta:
+        """What was read is complete at once."""
+        return dt.timedelta(0)
+
+    @property
+    def max_bytes(self) -> int:
+        """Largest copy of a batch."""
+        return 16 * 1024**3
+
+    @property
+    def max_rows(self) -> int:
+        """Most rows of a batch."""
+        return self.batch_rows
+
+
+class SqlSource(PolledSource):
+    """A table or view of a database, read by a cursor."""
+
+    sql: str
+    url_env: str
+    cursor: Cursor
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -190,25 +216,54 @@ class SqlSource(Declared):
         """What people call the source."""
         return f"table {self.sql} (database of {self.url_env})"
 
+
+class DeltaSource(PolledSource):
+    """A Delta table, read version by version."""
+
+    delta: str
+
+    @model_validator(mode="after")
+    def _one_table(self) -> Self:
+        if set(self.delta) & set("*?["):
+            raise ValueError(
+                f"delta: {shown(self.delta)} is one table, the folder that holds _delta_log; "
+                "patterns are for path"
+            )
+        return self
+
+    @property
+    def label(self) -> str:
+        """What people call the source."""
+        return f"Delta table {self.delta}"
+
+
+class KafkaSource(PolledSource):
+    """A topic of Kafka, one JSON object a message."""
+
+    kafka: str
+    config_env: str
+    group: str = "mlmon"
+
+    @model_validator(mode="after")
+    def _topic(self) -> Self:
+        if not _TOPIC.fullmatch(self.kafka):
+            raise ValueError(f"kafka: {shown(self.kafka)} is not the name of a topic")
+        if not _VARIABLE.fullmatch(self.config_env):
+            raise ValueError(
+                "config_env is the name of an environment variable, such as KAFKA_CONFIG, which "
+                "holds the servers or a JSON object of librdkafka's properties"
+            )
+        return self
+
+    @property
+    def label(self) -> str:
+        """What people call the source."""
+        return f"topic {self.kafka} (servers of {self.config_env})"
+
     @property
     def format(self) -> FileFormat:
-        """How the copies of its rows are kept."""
-        return "parquet"
-
-    @property
-    def settle(self) -> dt.timedelta:
-        """Rows of a table are complete at once."""
-        return dt.timedelta(0)
-
-    @property
-    def max_bytes(self) -> int:
-        """Largest copy of a batch."""
-        return 16 * 1024**3
-
-    @property
-    def max_rows(self) -> int:
-        """Most rows of a batch."""
-        return self.batch_rows
+        """How the copies of its messages are kept."""
+        return "jsonl"
 
 
 def _lookback(value: object) -> object:
@@ -225,16 +280,26 @@ def _check_distinct(key: str, names: tuple[str, ...]) -> None:
         raise ValueError(f"{key} names {shown(twice[0] if twice else '')} twice or not at all")
 
 
+_KEYS = {
+    "SqlSource": ("sql", "url_env", "cursor"),
+    "DeltaSource": ("delta",),
+    "KafkaSource": ("kafka", "config_env"),
+}
+
+
 def _kind(value: object) -> str:
-    is_sql = isinstance(value, SqlSource) or (
-        isinstance(value, dict) and ("sql" in value or "url_env" in value or "cursor" in value)
-    )
-    return "SqlSource" if is_sql else "FileSource"
+    if isinstance(value, Declared):
+        return type(value).__name__
+    keys = value if isinstance(value, dict) else {}
+    return next((kind for kind, own in _KEYS.items() if keys.keys() & set(own)), "FileSource")
 
 
 # The tags are the names of the classes, so that messages can list the right keys.
 Source = Annotated[
-    Annotated[FileSource, Tag("FileSource")] | Annotated[SqlSource, Tag("SqlSource")],
+    Annotated[FileSource, Tag("FileSource")]
+    | Annotated[SqlSource, Tag("SqlSource")]
+    | Annotated[DeltaSource, Tag("DeltaSource")]
+    | Annotated[KafkaSource, Tag("KafkaSource")],
     Discriminator(_kind),
 ]
 
@@ -252,7 +317,7 @@ class Sources(Declared):
 
 
 def source_problems(
-    source: FileSource | SqlSource, roles: Collection[str]
+    source: FileSource | PolledSource, roles: Collection[str]
 ) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Yield what is wrong with a source, and where in it.
 
@@ -263,7 +328,9 @@ def source_problems(
     said: list[tuple[tuple[str | int, ...], str | None]] = []
     if isinstance(source, FileSource):
         said.append((("path",), names.path_problem(source.path)))
-    else:
+    elif isinstance(source, DeltaSource):
+        said.append((("delta",), names.path_problem(source.delta)))
+    elif isinstance(source, SqlSource):
         said.append((("cursor", "column"), names.column_problem(source.cursor.column)))
     for role, name in (source.columns or {}).items():
         if role not in roles:

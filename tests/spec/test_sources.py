@@ -33,7 +33,12 @@ def test_a_source_is_files_or_a_table() -> None:
     ("source", "said"),
     [
         ("{path: a, delimitr: x}", "6: source.predictions.delimitr: unknown key; did you mean"),
-        ("{sql: a, url_env: X, cursr: 1}", "did you mean 'cursor'? Known keys: sql, url_env"),
+        ("{sql: a, url_env: X, cursr: 1}", "did you mean 'cursor'? Known keys: "),
+        ("{delta: /a/b}", "must be relative to the project folder"),
+        ("{delta: a/*}", "delta: 'a/*' is one table, the folder that holds _delta_log"),
+        ("{kafka: a b, config_env: X}", "is not the name of a topic"),
+        ("{kafka: a, config_env: 'k:1'}", "config_env is the name of an environment variable"),
+        ("{kafka: a, config_env: X, grup: b}", "did you mean 'group'?"),
         (f"{{sql: select 1, url_env: X, {CURSOR}}}", "not the name of a table or view"),
         (f"{{sql: a, url_env: a-b, {CURSOR}}}", "url_env is the name of an environment variable"),
         ("{sql: a, url_env: X, cursor: {column: c, kind: id, lookback: 1h}}", "a number of ids"),

@@ -1,0 +1,96 @@
+"""New messages of a topic become batches, one partition each; see `polling`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.ingest.polling import Batch, Polled, poll, stage_lines
+from mlmon_dagster.ingest.report import FileReport
+from mlmon_dagster.spec import KafkaSource, ModelSpec
+from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.kafka_source import open_topic
+from mlmon_dagster.store.sources import Position
+
+MOST_BATCHES = 20  # of a look; the next one reads on
+
+
+def poll_topic(
+    store: Store,
+    spec: ModelSpec,
+    stream: Stream,
+    source: KafkaSource,
+    variables: Callable[[str], str | None],
+    now: dt.datetime,
+) -> list[FileReport]:
+    """Stage the new messages of a topic, and note them; commit what was noted before."""
+
+    def read(position: Position, folder: Path) -> Polled:
+        config = _config(source, variables)
+        name, variable = source.kafka, source.config_env
+        with open_topic(name, source.label, config, variable, source.group) as topic:
+            # Everything before the position that a look begins with is in the log.
+            offsets = {int(number): at for number, at in position.get("offsets", {}).items()}
+            told = [topic.commit(offsets)]
+            ranges, gone = topic.new(offsets)
+            told.append(gone)
+            batches: list[Batch] = []
+            for wanted in ranges:
+                offsets[wanted.partition] = wanted.first
+                while (first := offsets[wanted.partition]) < wanted.end:
+                    if len(batches) >= MOST_BATCHES:
+                        break
+                    rest = type(wanted)(wanted.partition, first, wanted.end)
+                    found = topic.messages(rest, source.batch_rows)
+                    after = found[-1][0] + 1 if len(found) == source.batch_rows else wanted.end
+                    offsets[wanted.partition] = after
+                    if found:
+                        label = f"{wanted.partition}/{first}-{after - 1}"
+                        lines = [_line(value) for _, value in found]
+                        batches.append(stage_lines(folder, lines, label))
+        after_all = {"offsets": {str(number): at for number, at in offsets.items()}}
+        return Polled(after_all, batches, " ".join(filter(None, told)))
+
+    identity = f"{source.config_env}/{source.kafka}"
+    return poll(store, spec, stream, source.label, identity, f"kafka:{source.kafka}", read, now)
+
+
+def check_topic(source: KafkaSource, variables: Callable[[str], str | None]) -> str:
+    """Connect to the servers of a source and look its topic up.
+
+    Raises:
+        ConfigError: If the variable or the topic is wrong.
+        StoreError: If the servers cannot be reached.
+    """
+    config = _config(source, variables)
+    variable = source.config_env
+    with open_topic(source.kafka, source.label, config, variable, source.group) as topic:
+        ranges, _ = topic.new({})
+    waiting = sum(wanted.end - wanted.first for wanted in ranges)
+    return f"{source.label}, {len(ranges)} partitions, {waiting} messages kept"
+
+
+def _line(message: bytes) -> bytes:
+    """Write a message as a line of JSON; one that is no object becomes a row that is refused."""
+    try:
+        is_object = isinstance(json.loads(message), dict)
+    except ValueError:
+        is_object = False
+    if is_object:
+        # In an object a line end is white space, or would not be JSON.
+        return message.replace(b"\n", b" ").replace(b"\r", b" ")
+    return json.dumps({"message": message.decode("utf-8", "replace")}).encode()
+
+
+def _config(source: KafkaSource, variables: Callable[[str], str | None]) -> str:
+    config = variables(source.config_env)
+    if not config:
+        raise ConfigError(
+            f"{source.config_env} is not set; it must hold the servers of the topic "
+            f"{source.kafka}, for every process that ingests."
+        )
+    return config

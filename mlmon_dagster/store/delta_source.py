@@ -1,0 +1,144 @@
+"""Delta tables of users: which rows came with the versions since the one that was read last.
+
+The files that a version added are named in its entry of the table's log; those that only arrange
+known rows anew, as OPTIMIZE does, are marked there and left out. Where entries or files are gone,
+by the table's own retention, what is left of the rows is in the newest version: it is read as a
+whole then, since known rows count as duplicates and a gap would not be seen at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.fs as pafs
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+
+from mlmon_dagster.errors import ConfigError, StoreError
+from mlmon_dagster.spec.names import did_you_mean
+
+Position = Mapping[str, Any]
+Rows = Iterator[tuple[str, pa.Table]]
+Added = tuple[int, pads.Fragment, pa.Schema]  # a version and a file of it
+
+
+@dataclass(frozen=True)
+class DeltaSourceTable:
+    """An open Delta table at its newest version."""
+
+    uri: str
+    options: Mapping[str, str]
+    label: str
+    table: DeltaTable
+
+    @property
+    def position(self) -> dict[str, object]:
+        """Where a reader of everything stands."""
+        return {"table": str(self.table.metadata().id), "version": self.table.version()}
+
+    def columns(self, wanted: Sequence[str], required: Sequence[str]) -> list[str]:
+        """Return the wanted columns that exist.
+
+        Raises:
+            ConfigError: If a required one does not, with the nearest name that does.
+        """
+        present = [field.name for field in self.table.schema().fields]
+        for name in required:
+            if name not in present:
+                hint = did_you_mean(name, present) or "."
+                raise ConfigError(
+                    f"{self.label} has no column '{name}'{hint} "
+                    f"Present: {', '.join(sorted(present)[:40])}."
+                )
+        return [name for name in wanted if name in present]
+
+    def rows_after(self, position: Position, columns: Sequence[str]) -> tuple[Rows, str]:
+        """Return the rows that came after a position, with their version, and what is to be told.
+
+        Args:
+            position: What an earlier look gave; {} is before the first version.
+            columns: The columns to read.
+        """
+        newest = self.table.version()
+        read = position.get("version")
+        if read is None or position.get("table") != self.position["table"]:
+            return self._whole(columns), ""
+        if read > newest:
+            told = f"it went back from version {read} to {newest}; all of it is read again."
+            return self._whole(columns), told
+        added = self._added(range(read + 1, newest + 1))
+        if added is None:
+            told = (
+                f"versions {read + 1} to {newest} are no longer all there: their log or files "
+                "were removed before they were read. The newest version is read as a whole; rows "
+                "that were deleted or replaced meanwhile are lost. Read more often, or let the "
+                "table keep its versions for longer (delta.logRetentionDuration, VACUUM)."
+            )
+            return self._whole(columns), told
+        return (_read(f, schema, columns, version) for version, f, schema in added), ""
+
+    def _whole(self, columns: Sequence[str]) -> Rows:
+        dataset = self.table.to_pyarrow_dataset()
+        for fragment in dataset.get_fragments():
+            yield _read(fragment, dataset.schema, columns, self.table.version())
+
+    def _added(self, versions: range) -> list[Added] | None:
+        """Return the files that some versions added; None if the log or a file is gone."""
+        files = pafs.PyFileSystem(DeltaStorageHandler(self.uri, dict(self.options)))
+        found: list[Added] = []
+        for version in versions:
+            try:
+                with files.open_input_file(f"_delta_log/{version:020d}.json") as file:
+                    actions = [json.loads(line) for line in file.read().splitlines()]
+            except FileNotFoundError:
+                return None
+            paths = {
+                unquote(action["add"]["path"])
+                for action in actions
+                if action.get("add", {}).get("dataChange")
+            }
+            if not paths:
+                continue
+            table = DeltaTable(self.uri, version=version, storage_options=dict(self.options))
+            dataset = table.to_pyarrow_dataset()
+            mine = [f for f in dataset.get_fragments() if unquote(f.path) in paths]
+            there = files.get_file_info([f.path for f in mine])
+            if any(info.type == pafs.FileType.NotFound for info in there):
+                return None
+            found += [(version, fragment, dataset.schema) for fragment in mine]
+        return found
+
+
+def _read(
+    fragment: pads.Fragment, schema: pa.Schema, columns: Sequence[str], version: int
+) -> tuple[str, pa.Table]:
+    known = [name for name in columns if name in schema.names]
+    return f"v{version}", fragment.to_table(schema=schema, columns=known)
+
+
+def open_delta(uri: str, options: Mapping[str, str], label: str) -> DeltaSourceTable:
+    """Open a Delta table.
+
+    Raises:
+        ConfigError: If there is none.
+        StoreError: If it cannot be read.
+    """
+    try:
+        table = DeltaTable(uri, storage_options=dict(options))
+        table.to_pyarrow_dataset()
+    except TableNotFoundError as error:
+        raise ConfigError(
+            f"{label} does not exist. Correct 'delta' under 'source': the folder that holds "
+            "_delta_log."
+        ) from error
+    except (DeltaError, OSError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise StoreError(f"{label} cannot be read: {said[:300]}") from error
+    return DeltaSourceTable(uri, options, label, table)

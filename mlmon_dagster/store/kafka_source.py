@@ -1,0 +1,172 @@
+"""Topics of users in Kafka: which messages came since the offsets that were read last.
+
+Where a reader stands is noted in the state database together with what was read, so a message is
+taken once however a process dies. The consumer group's offsets in Kafka follow: they are committed
+once everything before them is in the log, for whoever watches the lag there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlmon_dagster.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, Message
+
+_SECONDS = 10.0  # for an answer of the servers
+_AT_ONCE = 10_000
+Offsets = Mapping[int, int]  # partition -> offset of the next message
+
+
+@dataclass(frozen=True)
+class Range:
+    """Messages of a partition that are to be read: from the first offset up to the end."""
+
+    partition: int
+    first: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic, opened for reading."""
+
+    name: str
+    label: str
+    consumer: Consumer
+
+    def new(self, offsets: Offsets) -> tuple[list[Range], str]:
+        """Return what came since some offsets, and what is to be told of messages that are gone."""
+        from confluent_kafka import KafkaException, TopicPartition
+
+        found, gone = [], []
+        try:
+            partitions = self.consumer.list_topics(self.name, timeout=_SECONDS).topics[self.name]
+            if partitions.error is not None:
+                raise ConfigError(f"{self.label} cannot be read: {partitions.error.str()}.")
+            for number in sorted(partitions.partitions):
+                low, high = self.consumer.get_watermark_offsets(
+                    TopicPartition(self.name, number), timeout=_SECONDS
+                )
+                first = offsets.get(number, low)
+                if first > high:
+                    gone.append(f"partition {number} begins anew, before offset {first}")
+                    first = low
+                elif first < low:
+                    gone.append(f"offsets {first} to {low - 1} of partition {number} are lost")
+                    first = low
+                found.append(Range(number, first, high))
+        except KafkaException as error:
+            raise self._failed(error) from error
+        told = "; ".join(gone)
+        return found, f"{told}: the topic kept them for less time than they waited." if gone else ""
+
+    def messages(self, wanted: Range, most: int) -> list[tuple[int, bytes]]:
+        """Return messages of a partition with their offsets, at most so many.
+
+        Raises:
+            StoreError: If they do not come.
+        """
+        from confluent_kafka import KafkaException, TopicPartition
+
+        found: list[tuple[int, bytes]] = []
+        reached, patience = wanted.first, time.monotonic() + _SECONDS
+        try:
+            self.consumer.assign([TopicPartition(self.name, wanted.partition, wanted.first)])
+            while reached < wanted.end and len(found) < most:
+                at_once = min(most - len(found), _AT_ONCE)
+                for message in self.consumer.consume(at_once, timeout=1):
+                    reached = self._take(message, wanted, found)
+                    patience = time.monotonic() + _SECONDS
+                # Marks of transactions have offsets, and are no messages: the position passes them.
+                [place] = self.consumer.position([TopicPartition(self.name, wanted.partition)])
+                reached = max(reached, place.offset)
+                if time.monotonic() > patience:
+                    raise StoreError(f"{self.label}: no message within {_SECONDS:.0f} s.")
+        except KafkaException as error:
+            raise self._failed(error) from error
+        return found
+
+    def _take(self, message: Message, wanted: Range, found: list[tuple[int, bytes]]) -> int:
+        if (error := message.error()) is not None:
+            raise StoreError(f"{self.label} cannot be read: {error.str()}.")
+        offset, value = message.offset(), message.value()
+        assert offset is not None
+        if offset < wanted.end and value is not None:  # a tombstone holds no event
+            found.append((offset, value if isinstance(value, bytes) else value.encode()))
+        return offset + 1
+
+    def commit(self, offsets: Offsets) -> str:
+        """Commit offsets of the group; return why that failed, "" if it did not.
+
+        Only who watches the lag in Kafka goes by them.
+        """
+        from confluent_kafka import KafkaException, TopicPartition
+
+        places = [TopicPartition(self.name, number, offset) for number, offset in offsets.items()]
+        try:
+            if places:
+                self.consumer.commit(offsets=places, asynchronous=False)
+        except KafkaException as error:
+            return f"offsets could not be committed: {error.args[0].str()}."
+        return ""
+
+    def _failed(self, error: Exception) -> StoreError:
+        said = error.args[0].str() if error.args else str(error)
+        return StoreError(f"{self.label} cannot be read: {said}.")
+
+
+@contextmanager
+def open_topic(name: str, label: str, config: str, variable: str, group: str) -> Iterator[Topic]:
+    """Open a topic.
+
+    Args:
+        name: The topic's name.
+        label: What people call the source.
+        config: Servers, such as ``a:9092,b:9092``, or librdkafka's properties as a JSON object.
+        variable: The environment variable that holds them.
+        group: The consumer group whose offsets are committed.
+
+    Raises:
+        ConfigError: If the configuration is wrong, or the package is missing.
+    """
+    try:
+        from confluent_kafka import Consumer, KafkaException
+    except ImportError as error:
+        raise ConfigError(
+            f"{label} needs the package confluent-kafka: pip install 'mlmon-dagster[kafka]'."
+        ) from error
+    try:
+        consumer = Consumer(_properties(config, variable, group))
+    except KafkaException as error:
+        # What it says names the property, never its value.
+        raise ConfigError(f"{variable} is refused: {error.args[0].str()}.") from error
+    try:
+        yield Topic(name, label, consumer)
+    finally:
+        consumer.close()
+
+
+def _properties(config: str, variable: str, group: str) -> dict[str, object]:
+    properties: dict[str, object] = {"bootstrap.servers": config}
+    if config.lstrip().startswith("{"):
+        try:
+            properties = dict(json.loads(config))
+        except ValueError as error:
+            raise ConfigError(
+                f"{variable} is no JSON object; expected servers such as a:9092,b:9092, or "
+                "librdkafka's properties as an object."
+            ) from error
+    fixed = {
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+    }
+    return {"isolation.level": "read_committed", **properties, **fixed}

@@ -1,0 +1,188 @@
+"""A Delta table is read version by version: each row once, and what is gone is told."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from mlmon_dagster.errors import ConfigError, StoreError
+from mlmon_dagster.ingest.formats.delta_source import check_delta
+from mlmon_dagster.spec import DeltaSource, ModelSpec
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.sources import load_cursor
+from mlmon_dagster.store.state import crash_points
+from tests.ingest.landing import credit_spec, ingest
+from tests.ingest.sql_world import ids_of
+
+PLACE = "warehouse/scores"
+COLUMNS = {
+    "prediction_id": "id", "event_time": "at", "score": "score", "prediction": "decision",
+    "actual": "defaulted", "actual_time": "known_at",
+}  # fmt: skip
+
+
+def delta_spec(**changes: Any) -> ModelSpec:
+    features = {"age": {"type": "numeric", "nullable": True}, "region": {"type": "categorical"}}
+    return credit_spec(
+        source__predictions={"delta": PLACE, **changes}, columns=COLUMNS, features=features
+    )
+
+
+SPEC = delta_spec()
+
+
+def write(project: Path, *ids: str, mode: str = "append", region: str = "north") -> None:
+    n = len(ids)
+    rows = pa.table(
+        {
+            "id": list(ids),
+            "at": pa.array([1706774400_000_000] * n, pa.timestamp("us", "UTC")),
+            "score": [0.5] * n,
+            "decision": [1] * n,
+            "age": [30.0] * n,
+            "region": [region] * n,
+            "unused": ["x"] * n,
+        }
+    )
+    place = project / PLACE
+    place.mkdir(parents=True, exist_ok=True)
+    write_deltalake(place, rows, mode=mode, partition_by=["region"])
+
+
+def versions_of(store: Store) -> Any:
+    cursor = load_cursor(store.state, SPEC.model, "predictions")
+    return (cursor.pending or cursor.position).get("version")
+
+
+def test_every_version_is_read_once(store: Store, project: Path) -> None:
+    write(project, "a", "b")
+    write(project, "c", region="south")
+    first = ingest(store, SPEC, project)
+    assert ids_of(store, SPEC) == ["a", "b", "c"]
+    assert ingest(store, SPEC, project).files == ()
+
+    write(project, "d")
+    write(project, "e", region="west")
+    second = ingest(store, SPEC, project)
+
+    assert ids_of(store, SPEC) == ["a", "b", "c", "d", "e"]
+    names = [file.path for report in (first, second) for file in report.files]
+    assert names == [f"delta:{PLACE}/v{v}/{n}.parquet" for v, n in ((1, 1), (2, 1), (3, 2))]
+    assert sum(file.n_duplicate for file in second.files) == 0
+    regions = store.event_log(SPEC).rows("predictions")["region"].to_pylist()
+    assert sorted(regions) == ["north", "north", "north", "south", "west"]
+
+
+def test_rows_that_are_only_arranged_anew_are_not_read_again(store: Store, project: Path) -> None:
+    for name in "abc":
+        write(project, name)
+    ingest(store, SPEC, project)
+    DeltaTable(project / PLACE).optimize.compact()
+    write(project, "d")
+
+    report = ingest(store, SPEC, project)
+
+    assert [(file.n_new, file.n_duplicate) for file in report.files] == [(1, 0)]
+    assert ids_of(store, SPEC) == ["a", "b", "c", "d"]
+
+
+def test_versions_whose_log_is_gone_are_read_from_what_is_left_and_told(
+    store: Store, project: Path
+) -> None:
+    write(project, "a")
+    ingest(store, SPEC, project)
+    write(project, "b")
+    write(project, "c")
+    table = DeltaTable(project / PLACE)
+    table.create_checkpoint()
+    (project / PLACE / "_delta_log" / f"{1:020d}.json").unlink()
+
+    report = ingest(store, SPEC, project)
+
+    assert ids_of(store, SPEC) == ["a", "b", "c"]
+    [told] = [file.message for file in report.files if file.status == "skipped"]
+    assert "versions 1 to 2 are no longer all there" in told
+    assert sum(file.n_duplicate for file in report.files) == 1
+    assert ingest(store, SPEC, project).files == ()
+
+
+def test_versions_whose_files_were_vacuumed_are_told_too(store: Store, project: Path) -> None:
+    write(project, "a")
+    ingest(store, SPEC, project)
+    write(project, "b")
+    write(project, "c", mode="overwrite")
+    table = DeltaTable(project / PLACE)
+    table.vacuum(0, dry_run=False, enforce_retention_duration=False)
+
+    report = ingest(store, SPEC, project)
+
+    assert ids_of(store, SPEC) == ["a", "c"]  # b is nowhere any more
+    assert any("rows that were deleted or replaced" in file.message for file in report.files)
+
+
+def test_another_table_at_the_place_is_read_from_its_beginning(store: Store, project: Path) -> None:
+    write(project, "a")
+    write(project, "b")
+    ingest(store, SPEC, project)
+    shutil.rmtree(project / PLACE)
+    write(project, "c")
+
+    ingest(store, SPEC, project)
+
+    assert ids_of(store, SPEC) == ["a", "b", "c"]
+    assert versions_of(store) == 0
+
+
+@pytest.mark.parametrize("point", ["source.staged", "source.noted", "ingest.staged"])
+def test_a_crash_loses_and_repeats_nothing(
+    store: Store, project: Path, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(project, "a")
+    write(project, "b")
+
+    def die(name: str) -> None:
+        if name == point:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(crash_points, "on_reached", die)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(store, SPEC, project)
+    write(project, "c")
+    ingest(store, SPEC, project)
+    ingest(store, SPEC, project)
+
+    assert ids_of(store, SPEC) == ["a", "b", "c"]
+
+
+def test_large_versions_become_several_batches(store: Store, project: Path) -> None:
+    spec = delta_spec(batch_rows=2)
+    write(project, *"abcde")
+
+    report = ingest(store, spec, project)
+
+    assert [file.n_new for file in report.files] == [2, 2, 1]
+
+
+def test_what_is_wrong_with_a_table_is_said(store: Store, project: Path) -> None:
+    source = SPEC.source.predictions
+    assert isinstance(source, DeltaSource)
+    with pytest.raises(ConfigError, match="does not exist"):
+        check_delta(store, SPEC, "predictions", source, project)
+    write(project, "a")
+    assert check_delta(store, SPEC, "predictions", source, project) == (
+        f"Delta table {PLACE}, version 0, 6 columns"
+    )
+    renamed = credit_spec(
+        source__predictions={"delta": PLACE}, columns={**COLUMNS, "score": "scor"}
+    )
+    with pytest.raises(ConfigError, match="no column 'scor'; did you mean 'score'"):
+        check_delta(store, renamed, "predictions", source, project)
+    (project / PLACE / "_delta_log" / f"{0:020d}.json").write_text("{")
+    with pytest.raises(StoreError, match="cannot be read"):
+        check_delta(store, SPEC, "predictions", source, project)
