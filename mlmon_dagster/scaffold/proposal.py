@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, available_timezones
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.scaffold.roles import Roles, guess_roles, with_actuals
+from mlmon_dagster.scaffold.roles import (
+    Roles,
+    guess_roles,
+    with_actuals,
+    with_labels,
+    with_score,
+    with_truth,
+)
 from mlmon_dagster.scaffold.sample import (
     ColumnFacts,
     Sample,
@@ -57,11 +64,15 @@ def propose(
     predictions = _files(folder, streams.predictions, sample)
     truth = predictions if "actual" in roles.found else None
     of_truth: list[ColumnFacts] = []
+    events = sample.table
     if streams.actuals:
         read = read_sample(streams.actuals)
         of_truth = facts_of(read.table)
         roles = with_actuals(roles, facts, of_truth)
+        events = with_truth(sample.table, read.table, roles)
         truth = _files(folder, streams.actuals, read)
+    roles = with_score(roles, events, facts)
+    roles = with_labels(roles, events, [*facts, *of_truth])
     time = roles.found["event_time"].columns[0]
     times = moments_of(_in_production(sample.table, roles).column(time))
     first, last = times.min().to_pydatetime(), times.max().to_pydatetime()
@@ -126,7 +137,7 @@ def _in_production(table: pa.Table, roles: Roles) -> pa.Table:
 
 
 def _files(folder: Path, files: tuple[Path, ...], sample: Sample) -> Files:
-    return Files(_glob(folder, files), sample.delimiter, sample.epoch)
+    return Files(_glob(folder, files), sample.delimiter, sample.epoch, sample.notation)
 
 
 def _zone_of(table: pa.Table, column: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 
@@ -12,7 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlmon_dagster.scaffold.sample import ColumnFacts, moments_of, unique_together
+from mlmon_dagster.scaffold.sample import (
+    ColumnFacts,
+    facts_of,
+    moments_of,
+    unique_together,
+    words_of,
+)
 from mlmon_dagster.spec import DATASETS
 
 _MOST_CLASSES = 50
@@ -36,6 +42,15 @@ class Guess:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """What is written for the two classes of a binary model, where that is not 0 and 1."""
+
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Roles:
     """The roles found, and the task that they suggest."""
 
@@ -44,6 +59,7 @@ class Roles:
     shap: dict[str, str] = field(default_factory=dict)  # column -> that of its SHAP values
     scores: dict[str, str] = field(default_factory=dict)  # class -> column of its probability
     task_reason: str = ""
+    labels: Labels | None = None
 
     def used(self) -> set[str]:
         """Return the columns that have a role, and cannot be features; keys of several can."""
@@ -59,7 +75,7 @@ class _Rule:
 
     def matches(self, facts: ColumnFacts) -> bool:
         """Tell whether a column fits by its name and values."""
-        return bool(re.fullmatch(self.pattern, facts.name, re.IGNORECASE)) and self.fits(facts)
+        return bool(re.fullmatch(self.pattern, words_of(facts.name))) and self.fits(facts)
 
 
 def _is_score(facts: ColumnFacts) -> bool:
@@ -105,28 +121,36 @@ _RULES = (
     _Rule("latency_ms", r"(latency|duration|response_time|elapsed)(_?ms)?", _is_number),
     _Rule("status", r"status(_code)?", _is_name),
     _Rule("trace_id", r"(trace|span)_?id", _is_name),
-    _Rule("actual_time", r"(actual|label|labell?ed|outcome)_?(time|at|ts)", _is_time),
-    _Rule("event_time", r"event_?(time|ts|timestamp)|timestamp|ts|time|(scored|predicted|requested|"
-          r"created|logged)_?(at|time)", _is_time),
-    _Rule("score", r"p_\w+|(\w+_)?(score|prob|proba|probability|confidence)", _is_score),
+    _Rule("actual_time", r"(actual|label|labell?ed|outcome|known|truth|ergebnis|bekannt|gemeldet)_?"
+          r"(time|at|ts|am)", _is_time),
+    _Rule("event_time", r"(event|prediction|scoring)_?(time|ts|timestamp)|timestamp|ts|time|"
+          r"(scored|predicted|requested|created|logged|bewertet|erstellt)_?(at|time|am)|"
+          r"zeit(punkt|stempel)|date_?time|datum", _is_time),
+    _Rule("score", r"p_\w+|(\w+_)?(score|prob|proba|probability|confidence|wk|risiko|risk|"
+          r"\w*wahrscheinlichkeit)|(prob|proba|probability)_\w+", _is_score),
     _Rule("prediction", r"(?!.*_(id|uuid|key|version)$)((y_?)?forecast|y_hat|predicted_\w+|"
-          r"(\w+_|y)?(pred|prediction|predicted|estimate|decision)(_(class|label|value))?)",
+          r"(\w+_|y)?(pred|prediction|predicted|estimate|decision|vorhersage|prognose|entscheidung|"
+          r"schaetzung)(_(class|label|value))?)",
           _is_any),
     _Rule("actual", r"y|(actual|true|observed)_\w+|clicked|converted|purchased|(y_)?true|"
-          r"(\w+_)?(actual|label|target|ground_?truth|truth|relevance)(_(class|label|value))?",
+          r"(\w+_)?(actual|label|target|ground_?truth|truth|relevance|wahrheit|tatsaechlich|istwert|"
+          r"relevanz)(_(class|label|value))?|(wahre|tatsaechliche)_\w+",
           _is_any),
     _Rule("outcome", r"(outcome|revenue|profit)", _is_number),
 )  # fmt: skip
 _SHAP_NAME = re.compile(
     r"shap(_values?)?[_.](?P<after>.+)|(?P<before>.+)[_.]shap(_values?)?", re.IGNORECASE
 )
-_ID_NAME = re.compile(r"(prediction|inference|request|event|transaction|row)?_?(id|uuid|key)", re.I)
+_ID_NAME = re.compile(
+    r"(prediction|inference|request|event|transaction|row)?_?(id|uuid|key)|"
+    r"(\w+_)?(id|uuid|guid|key|ref|nr|kennung|\w*nummer|number)$"
+)
 
 
 _OF_TRUTH = ("actual", "actual_time", "outcome")
 # Of a probability's name, what stands before or after the class.
 _CLASS_NAMES = (
-    re.compile(r"(?P<common>(\w*_)?(prob|proba|probability|score|p)[_.](for_|of_|class_)?)"
+    re.compile(r"(?P<common>(\w*_)?(prob|proba|probability|score|p)([_.]|(?=\d))(for_|of_|class_)?)"
                r"(?P<label>.+)", re.IGNORECASE),
     re.compile(r"(?P<label>.+)(?P<common>[_.][^_.]+)"),
     re.compile(r"(?P<common>[^_.]+[_.])(?P<label>.+)"),
@@ -135,7 +159,21 @@ _ARGMAX = 0.95  # of the rows, in which a decision is the class of the largest p
 _CERTAIN = 0.02  # a decision is cut from probabilities at least so far from 0 and 1
 _CALIBRATED = 0.1  # how far the mean score of a ground truth may be off its rate
 _LIKELY_AUC = 0.6  # of a score for its ground truth, at least
+_TOGETHER = 0.6  # correlation of a predicted number and its truth, at least
+_FEWEST = 30  # rows with both
 _MANY_SCORES = 20  # different values at least of what a decision is cut from
+_APART = 0.02  # of the mean scores of two labels, at least
+_PLAIN = (("0", "1"), ("false", "true"))  # what ingest reads without a word in the spec
+_YES = {
+    "yes", "y", "ja", "j", "t", "oui", "si", "sì", "sí", "sim", "tak", "true", "1", "positive",
+    "pos", "positiv", "churn", "churned", "fraud", "betrug", "default", "spam", "bad", "late",
+    "cancelled", "gekuendigt", "gekündigt", "clicked", "converted", "bought", "hit", "fail",
+}  # fmt: skip
+_NO = {
+    "no", "n", "nein", "f", "non", "não", "nie", "false", "0", "negative", "neg", "negativ",
+    "stayed", "retained", "active", "ok", "legit", "genuine", "good", "gut", "ham", "none",
+    "normal",
+}  # fmt: skip
 _SUMS_TO_ONE = 0.02  # how far from 1 the probabilities of a row may add up, in 99 of 100 rows
 
 
@@ -173,6 +211,8 @@ def guess_roles(
     _times(table, free, found, take, looks_for_truth=shared is None)
     if shared is None:
         _actual(table, free, found, scores, take)
+    if not scores and not found.keys() & {"score", "rank"}:
+        _alike(table, free, found, take, looks_for_truth=shared is None)
     found["prediction_id"] = _key(table, free, found, shared or ())
     if scores:
         found.pop("score", None)
@@ -224,20 +264,27 @@ def with_actuals(
 
 
 def _class_scores(table: pa.Table, free: dict[str, ColumnFacts]) -> dict[str, str]:
-    """Find three columns or more, named alike, whose numbers add up to 1 in every row."""
+    """Find three columns or more, named alike, whose numbers add up to 1 in every row.
+
+    Of several ways to read their names the one whose classes occur as values comes first.
+    """
     shares = [name for name, fact in free.items() if _is_share(fact)]
+    found: list[dict[str, str]] = []
     for pattern in _CLASS_NAMES:
         alike: dict[str, dict[str, str]] = {}
         for name in shares:
-            if match := pattern.fullmatch(name):
-                alike.setdefault(match["common"].lower(), {})[match["label"]] = name
+            # As it is written first: a class may have capitals, which words_of takes away.
+            written = pattern.fullmatch(name) or pattern.fullmatch(words_of(name))
+            if written:
+                alike.setdefault(written["common"].lower(), {})[written["label"]] = name
         for scores in alike.values():
             if len(scores) < 3:
                 continue
             total = sum(_numbers(table, name) for name in scores.values())
             if np.mean(np.abs(total - 1.0) < _SUMS_TO_ONE) >= 0.99:
-                return {_class_of(label, free): name for label, name in scores.items()}
-    return {}
+                found.append({_class_of(label, free): name for label, name in scores.items()})
+    seen = {value for fact in free.values() for value in fact.values if fact.n_distinct > 1}
+    return max(found, key=lambda scores: len(seen & scores.keys()), default={})
 
 
 def _numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
@@ -410,9 +457,76 @@ def _actual(
             reason = f"as often true as {score} says, and ordered by it (ROC AUC {auc:.2f})"
             take("actual", fact.name, reason)
             return
+    if not found.keys() & {"score", "prediction"} and not scores:
+        candidates = [
+            f.name for f in free.values() if _is_score(f) and f.n_distinct >= _MANY_SCORES
+        ]
+        pairs = [
+            (score, f.name, auc)
+            for score, f in product(candidates, values)
+            if (auc := _auc_of(table, score, f)) >= _LIKELY_AUC
+        ]
+        if len(pairs) == 1:
+            ((score, name, auc),) = pairs
+            take("score", score, f"it orders {name}, and is as large as that is often")
+            take("actual", name, f"as often true as {score} says (ROC AUC {auc:.2f})")
+            return
     named = [f for f in values if {*f.values} <= scores.keys()]
     if scores and len(named) == 1:
         take("actual", named[0].name, "its values are the classes that have probabilities")
+
+
+def with_truth(predictions: pa.Table, truth: pa.Table, roles: Roles) -> pa.Table:
+    """Return the events with the ground truth of their id beside them, if both have the id.
+
+    Args:
+        predictions: A sample of events.
+        truth: A sample of ground truth.
+        roles: Of both.
+    """
+    key = roles.found["prediction_id"].columns
+    actual = roles.found["actual"].columns[0] if "actual" in roles.found else ""
+    is_known = {*key, actual} <= {*truth.column_names} and {*key} <= {*predictions.column_names}
+    if not is_known or actual in predictions.column_names:
+        return predictions
+    keys = list(key)
+    wanted = truth.select([*keys, actual]).group_by(keys).aggregate([(actual, "min")])
+    places = predictions.select(keys).append_column("place", pa.array(range(len(predictions))))
+    try:
+        joined = places.join(wanted, keys).sort_by("place")
+    except pa.ArrowException:  # an id of another type than here
+        return predictions
+    return predictions.append_column(actual, joined.column(f"{actual}_min"))
+
+
+def with_score(roles: Roles, events: pa.Table, facts: Sequence[ColumnFacts]) -> Roles:
+    """Take for the score of a model without outputs the numbers that its ground truth follows.
+
+    Args:
+        roles: Of all columns.
+        events: With their ground truth.
+        facts: Of the columns of events.
+    """
+    if "actual" not in roles.found or roles.found.keys() & {"score", "prediction", "rank"}:
+        return roles
+    actual = roles.found["actual"].columns[0]
+    if roles.scores or actual not in events.column_names:
+        return roles
+    truth = facts_of(events.select([actual]))[0]
+    used = roles.used()
+    likely = [
+        (f.name, auc)
+        for f in facts
+        if f.name not in used and _is_score(f) and f.n_distinct >= _MANY_SCORES
+        if (auc := _auc_of(events, f.name, truth)) >= _LIKELY_AUC
+    ]
+    if len(likely) != 1:
+        return roles
+    ((name, auc),) = likely
+    reason = f"{actual} is true as often as it says, and ordered by it (ROC AUC {auc:.2f})"
+    found = {**roles.found, "score": Guess((name,), reason)}
+    task = "binary_classification"
+    return replace(roles, found=found, task=task, task_reason=f"{name} is from 0 to 1")
 
 
 def _auc_of(table: pa.Table, score: str, fact: ColumnFacts) -> float:
@@ -420,18 +534,149 @@ def _auc_of(table: pa.Table, score: str, fact: ColumnFacts) -> float:
 
     It cannot, if there are not two values or they are not about as often true as the score says.
     """
-    if fact.n_distinct != 2 or _is_named_pair(fact):
+    pair = pair_of(fact)
+    if pair is None or score == fact.name:
         return 0.0
-    truth = np.isin(_texts(table, fact.name), ["1", "true", "True", "TRUE"])
+    said = np.array([folded(text) for text in _texts(table, fact.name)], dtype=object)
     scores = _numbers(table, score)
     known = np.isfinite(scores) & table.column(fact.name).is_valid().to_numpy()
-    truth, scores = truth[known], scores[known]
+    scores, said = scores[known], said[known]
+    positive = _plain_positive(pair) or max(pair, key=lambda word: _mean(scores[said == word]))
+    truth = said == positive
     n_true, n = int(truth.sum()), len(truth)
     if not 0 < n_true < n or abs(truth.mean() - scores.mean()) > _CALIBRATED:
         return 0.0
     ranks = np.argsort(np.argsort(scores, kind="stable"), kind="stable") + 1.0
     above = float(ranks[truth].sum()) - n_true * (n_true + 1) / 2
     return above / (n_true * (n - n_true))
+
+
+def _alike(
+    table: pa.Table,
+    free: dict[str, ColumnFacts],
+    found: dict[str, Guess],
+    take: _Take,
+    *,
+    looks_for_truth: bool,
+) -> None:
+    """Take for a predicted number and its truth two columns of like size that go together."""
+    missing = {"prediction", "actual"} - found.keys()
+    if not missing or not looks_for_truth:
+        return
+    numbers = [f for f in free.values() if f.kind == "numeric" and f.n_distinct > _MOST_CLASSES]
+    known = [found[role].columns[0] for role in ("prediction", "actual") if role in found]
+    others = [(known[0], f.name) for f in numbers] if known else [
+        (first.name, second.name) for first, second in combinations(numbers, 2)
+    ]  # fmt: skip
+    pairs = [pair for pair in others if _go_together(table, *pair)]
+    if len(pairs) != 1:
+        return
+    ((first, second),) = pairs
+    if known:
+        take(missing.pop(), second, f"of the size of {first}, and goes with it")
+        return
+    # Ground truth is what is not always there; else predictions stray less than the truth.
+    first, second = sorted(
+        pairs[0], key=lambda name: (free[name].n_null, float(np.nanstd(_numbers(table, name))))
+    )
+    take("prediction", first, f"goes with {second}, and is always there or varies less")
+    take("actual", second, f"of the size of {first}, and goes with it")
+
+
+def _go_together(table: pa.Table, first: str, second: str) -> bool:
+    """Tell whether two columns of numbers look like a prediction and its truth."""
+    if not _is_numeric(table, first) or not _is_numeric(table, second):
+        return False
+    one, other = _numbers(table, first), _numbers(table, second)
+    both = np.isfinite(one) & np.isfinite(other)
+    one, other = one[both], other[both]
+    narrow, spread = sorted(
+        float(values.std()) if len(one) >= _FEWEST else 0.0 for values in (one, other)
+    )
+    if not spread or narrow < spread / 2:
+        return False
+    is_near = abs(float(one.mean() - other.mean())) < spread / 4
+    correlation = float(np.corrcoef(one, other)[0, 1])
+    return is_near and correlation > _TOGETHER
+
+
+def _is_numeric(table: pa.Table, name: str) -> bool:
+    kind = table.schema.field(name).type
+    known = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
+    return any(is_it(kind) for is_it in known)
+
+
+def _mean(numbers: NDArray[np.float64]) -> float:
+    return float(numbers.mean()) if len(numbers) else 0.0
+
+
+def folded(text: str | None) -> str:
+    """Return a label as ingest compares it."""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", (text or "").strip().lower())
+
+
+def pair_of(facts: ColumnFacts) -> tuple[str, str] | None:
+    """Return the two values of a column, folded; None if it has not two."""
+    if facts.kind in ("other", "datetime") or facts.n_distinct != 2:
+        return None
+    first, second = sorted({folded(value) for value in facts.values} | {""})[-2:]
+    return (first, second) if first else None
+
+
+def _plain_positive(pair: Collection[str]) -> str:
+    """Return which of two values is true as it stands; "" if they are words."""
+    return next((yes for no, yes in _PLAIN if {*pair} <= {no, yes}), "")
+
+
+def with_labels(roles: Roles, predictions: pa.Table, facts: Iterable[ColumnFacts]) -> Roles:
+    """Say what the decisions and the ground truth of a binary model are written as.
+
+    Args:
+        roles: Of all columns.
+        predictions: The sample of events.
+        facts: Of all columns of both kinds of files.
+    """
+    if roles.task != "binary_classification":
+        return roles
+    known = {f.name: f for f in facts}
+    told = [known[roles.found[r].columns[0]] for r in ("prediction", "actual") if r in roles.found]
+    pairs = {f.name: pair for f in told if (pair := pair_of(f)) is not None}
+    if all(_plain_positive(pair) for pair in pairs.values()):
+        return roles
+    score = roles.found["score"].columns[0] if "score" in roles.found else ""
+    positive: dict[str, None] = {}
+    negative: dict[str, None] = {}
+    reasons: list[str] = []
+    for name, pair in pairs.items():
+        yes, reason = _positive(pair, known[name], predictions, score)
+        positive[yes] = None
+        negative[next(word for word in pair if word != yes)] = None
+        reasons += [reason] if reason and reason not in reasons else []
+    if positive.keys() & negative.keys():
+        return replace(roles, task_reason=f"{roles.task_reason}; its columns contradict each other")
+    return replace(roles, labels=Labels((*positive,), (*negative,), "; ".join(reasons)))
+
+
+def _positive(
+    pair: tuple[str, str], fact: ColumnFacts, table: pa.Table, score: str
+) -> tuple[str, str]:
+    """Return which of two words is the positive class, and why."""
+    if yes := _plain_positive(pair):
+        return yes, ""
+    if score and fact.name in table.column_names:
+        said = np.array([folded(text) for text in _texts(table, fact.name)], dtype=object)
+        scores = _numbers(table, score)
+        means = {word: _mean(scores[(said == word) & np.isfinite(scores)]) for word in pair}
+        low, high = sorted(pair, key=lambda word: means[word])
+        if means[high] - means[low] > _APART:
+            return high, f"{score} is higher there, {means[high]:.2f} to {means[low]:.2f}"
+    by_word = [word for word in pair if word in _YES] or [
+        word for word in pair if not {*pair} - {word} - _NO
+    ]
+    if len(by_word) == 1:
+        return by_word[0], f"{by_word[0]} means that it is so"
+    rarer = folded(fact.values[-1])
+    return rarer, "the rarer one; turn them round if that is wrong"
 
 
 def _key(
@@ -445,7 +690,9 @@ def _key(
     One that the files of ground truth have too comes before all others.
     """
     unique = [f for f in free.values() if f.is_unique and f.kind in ("text", "category", "integer")]
-    for fact in sorted(unique, key=lambda f: (f.name not in shared, not _ID_NAME.search(f.name))):
+    for fact in sorted(
+        unique, key=lambda f: (f.name not in shared, not _ID_NAME.search(words_of(f.name)))
+    ):
         del free[fact.name]
         also = ", and in the files of ground truth" if fact.name in shared else ""
         return Guess((fact.name,), f"a different value in every row{also}")
@@ -497,13 +744,12 @@ def _task(
     told = [facts[found[r].columns[0]] for r in ("actual", "prediction") if r in found]
     score = found["score"].columns[0] if "score" in found else ""
     for fact in told:
-        if _is_named_pair(fact):
-            pair = " and ".join(sorted(fact.values))
-            use = f", with {score} as columns.score" if score else ""
-            return "multiclass_classification", (
-                f"{fact.name} says {pair}; if it said 1 and 0 (or true and false), it would be "
-                f"binary_classification{use}"
-            )
+        if (
+            fact.kind in ("text", "category")
+            and (pair := pair_of(fact))
+            and not _plain_positive(pair)
+        ):
+            return "binary_classification", f"{fact.name} says {' and '.join(pair)}"
     if score and all(f.n_distinct <= 2 for f in told):
         return "binary_classification", f"{score} is from 0 to 1"
     for fact in told:
@@ -516,9 +762,3 @@ def _task(
             return "multiclass_classification", f"{fact.name} has {values}"
         return "regression", f"{fact.name} is a number"
     return "binary_classification", "nothing looks like a decision or ground truth; say what it is"
-
-
-def _is_named_pair(facts: ColumnFacts) -> bool:
-    """Tell whether two values are names that say neither true nor false."""
-    is_text = facts.kind in ("text", "category") and facts.n_distinct == 2
-    return is_text and not {value.lower() for value in facts.values} <= {"true", "false", "0", "1"}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,21 @@ if TYPE_CHECKING:
 
 _ALIKE = 0.5  # of all their columns, that files of one stream share at least
 Kind = Literal["numeric", "integer", "boolean", "datetime", "category", "text", "other"]
+_WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z0-9]+")
+
+
+def words_of(name: str) -> str:
+    """Write a column's name as most people do, so that one pattern fits all tastes.
+
+    Example:
+        >>> [words_of(name) for name in ("RequestId", "Scored At", "P_CHURN", "yPredProba")]
+        ['request_id', 'scored_at', 'p_churn', 'y_pred_proba']
+    """
+    plain = name.translate(_PLAIN_LETTERS)
+    return "_".join(part for part in _WORD_STARTS.split(plain) if part).lower()
+
+
+_PLAIN_LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "é": "e", "è": "e"})
 _PII_NAME = re.compile(
     r"(^|_)(e?mail|phone|mobile|ssn|passport|iban|address|street|zip|postcode|postal|birth|dob|"
     r"first_?name|last_?name|surname|full_?name|ip|ip_?addr(ess)?|lat|lon|latitude|longitude|"
@@ -33,23 +49,30 @@ _PII_VALUE = {
 }
 _CALENDAR_NAME = re.compile(
     r"(\w+_)?(month|season|quarter|weekday|day_?of_?week|dow|hour(_?of_?day)?|week(_?of_?year)?|"
-    r"day(_?of_?month)?)",
+    r"day(_?of_?month)?|monat|quartal|jahreszeit|wochentag|stunde|kalenderwoche|kw|tag)",
     re.IGNORECASE,
 )
-_YEAR_NAME = re.compile(r"(\w+_)?(year|yr)", re.IGNORECASE)
-_DATE_NAME = re.compile(r"(\w+_)?(date|day|ymd|yyyymmdd|month|ym|yyyymm)(_\w+)?", re.IGNORECASE)
-_ID_NAME = re.compile(r"(.*_)?(id|uuid|guid|key)", re.IGNORECASE)
+_YEAR_NAME = re.compile(r"(\w+_)?(year|yr)|(\w+_)?\w*jahr", re.IGNORECASE)
+_DATE_NAME = re.compile(
+    r"(\w+_)?(date|day|ymd|yyyymmdd|month|ym|yyyymm|tag|monat)(_\w+)?|\w*datum(_\w+)?",
+    re.IGNORECASE,
+)
+_ID_NAME = re.compile(
+    r"(.*_)?(id|uuid|guid|key|nr|kennung)|(\w*_)?\w*(nummer|number)", re.IGNORECASE
+)
 _CODE_NAME = re.compile(
     r"(\w+_)?(id|code|zip|plz|postleitzahl|postcode|mcc|type|category|cluster|segment|class|store|"
     r"shop|branch)(_?(code|id|nr|no))?",
     re.IGNORECASE,
 )
 _EPOCH_NAME = re.compile(
-    r"(.*_)?(ts|time|timestamp|epoch|unix|at|when|moment|created|logged|zeit\w*)"
+    r"(.*_)?(ts|time|timestamp|epoch|unix|at|when|moment|created|logged|datum|zeit\w*|\w*date|\w+_am)"
     r"(_?(s|sec|seconds|ms|millis|us|micros|ns|nanos|utc))?",
     re.IGNORECASE,
 )
 _EPOCH_SECONDS = (946_684_800, 4_102_444_800)  # the years 2000 to 2100
+_LIKELY_SECONDS = (1_262_304_000, 2_051_222_400)  # 2010 to 2035
+_YEAR = 366 * 86_400
 _EPOCHS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DELIMITERS = {",": "", ";": "semicolon", "\t": "tab", "|": "pipe"}
 _FEW_SHARE = 10  # rows a value on average, below which an id names cases and no kinds of them
@@ -60,9 +83,32 @@ _SPLITS = {
     "reference", "analysis", "baseline", "current", "train", "training", "test", "testing", "val",
     "valid", "validation", "holdout", "dev", "prod", "production", "live", "monitoring", "serving",
 }  # fmt: skip
+_SPLIT_VALUES = 2  # at least, of which all name parts of data, whatever the column is called
+_NAIVE_TIME_TEXT = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?$"
+_DATE_TEXT = r"^\d{1,4}[./-]\d{1,2}[./-]\d{1,4}( \d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( [AaPp][Mm])?)?$"
+_DAYS = ("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d/%m/%y", "%m/%d/%y")
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+_DECIMAL_COMMA = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?$"
 _TIME_TEXT = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$"
 _MOST_CATEGORIES = 1000
 _LONG_TEXT = 40  # characters on average
+
+
+@dataclass(frozen=True)
+class Notation:
+    """How texts write numbers and times.
+
+    Attributes:
+        decimal: The sign before the fraction, as the spec calls it; "" for a point.
+        thousands: The sign between thousands; "" for none.
+        times: Formats of times, as the spec has them.
+        example: A time of the first one.
+    """
+
+    decimal: str = ""
+    thousands: str = ""
+    times: tuple[str, ...] = ()
+    example: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +121,7 @@ class Sample:
         suffix: The extension of the files, such as ``.parquet``.
         delimiter: Of CSV, as the spec calls it; "" for a comma and for other formats.
         epoch: Unit of times that were numbers in the files; "" if there are none.
+        notation: How texts of the files write numbers and times, where that is not ISO 8601.
     """
 
     table: pa.Table
@@ -82,6 +129,7 @@ class Sample:
     suffix: str
     delimiter: str = ""
     epoch: str = ""
+    notation: Notation = field(default_factory=Notation)
 
 
 def columns_of(file: Path) -> tuple[str, ...]:
@@ -127,27 +175,138 @@ def read_sample(files: Sequence[Path], max_rows: int = 200_000) -> Sample:
         raise ConfigError(
             f"{files[0]}: no rows. A spec is written from events; give a file of some."
         )
+    table, decimal, thousands = _with_numbers(table)
+    table, times, example = _with_dates(table, suffix)
+    notation = Notation(decimal, thousands, times, example)
     table, epoch = _with_times(table)
     delimiter = _DELIMITERS[_delimiter_of(files[0])] if suffix == ".csv" else ""
-    return Sample(table, total, suffix, delimiter, epoch)
+    return Sample(table, total, suffix, delimiter, epoch, notation)
 
 
 def _with_times(table: pa.Table) -> tuple[pa.Table, str]:
     """Turn whole numbers that count from 1970 on into times, those of the first one's unit."""
-    found = ""
-    for place, name in enumerate(table.column_names):
+    has_time = any(_kind(column) == "datetime" for column in table.columns)
+    named = [name for name in table.column_names if _EPOCH_NAME.fullmatch(words_of(name))]
+    table, times, unit = _from_epoch(table, named, _EPOCH_SECONDS)
+    if not times and not has_time:  # one column has to be a time, whatever it is called
+        table, times, unit = _from_epoch(table, table.column_names, _LIKELY_SECONDS)
+    if times:  # numbers that are times of about then, in the same unit, are hardly anything else
+        ends = pc.min_max(pc.cast(table.column(times[0]), pa.timestamp("s"), safe=False)).as_py()
+        low, high = (int(end.replace(tzinfo=dt.UTC).timestamp()) for end in ends.values())
+        table, _, _ = _from_epoch(table, table.column_names, (low - _YEAR, high + _YEAR), unit)
+    return table, unit
+
+
+def _from_epoch(
+    table: pa.Table, names: Sequence[str], years: tuple[int, int], unit: str = ""
+) -> tuple[pa.Table, list[str], str]:
+    """Turn columns whose numbers lie in some years into times.
+
+    Args:
+        table: The sample.
+        names: Its columns to try.
+        years: First and last second.
+        unit: Of the numbers; "" for that of the first column that fits.
+
+    Returns:
+        The table, the columns that are times now, and their unit.
+    """
+    found: list[str] = []
+    for name in names:
         column = table.column(name)
-        if not pa.types.is_integer(column.type) or not _EPOCH_NAME.fullmatch(name):
+        if pa.types.is_floating(column.type) and column.null_count and _is_whole(column):
+            column = column.cast(pa.int64())  # pandas writes whole numbers beside nulls so
+        if not pa.types.is_integer(column.type) or column.null_count == len(column):
             continue
         ends = pc.min_max(column).as_py()
-        for unit, scale in _EPOCHS.items():
-            low, high = (end * scale for end in _EPOCH_SECONDS)
-            if ends["min"] is not None and low <= ends["min"] <= ends["max"] <= high:
-                found = found or unit
-                if unit == found:
-                    times = column.cast(pa.int64()).cast(pa.timestamp(unit, "UTC"))
-                    table = table.set_column(place, name, times)
-    return table, found
+        for one, scale in _EPOCHS.items():
+            low, high = (end * scale for end in years)
+            if low <= ends["min"] <= ends["max"] <= high and unit in ("", one):
+                times = column.cast(pa.int64()).cast(pa.timestamp(one, "UTC"))
+                table = table.set_column(table.column_names.index(name), name, times)
+                found.append(name)
+                unit = one
+                break
+    return table, found, unit if found else ""
+
+
+def _texts_of(table: pa.Table) -> list[tuple[int, str, pa.ChunkedArray]]:
+    """Return the columns of text that have a value: place, name and values, trimmed."""
+    return [
+        (place, field.name, pc.utf8_trim_whitespace(table.column(place)))
+        for place, field in enumerate(table.schema)
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        if table.column(place).null_count < table.num_rows
+    ]
+
+
+def _with_numbers(table: pa.Table) -> tuple[pa.Table, str, str]:
+    """Read texts with decimal commas as numbers: the table, the decimal sign, that of thousands."""
+    commas = [
+        (place, name, texts)
+        for place, name, texts in _texts_of(table)
+        if _matches(texts, _DECIMAL_COMMA) == 1 and _matches(texts, ",") > 0
+    ]
+    points = any(
+        pa.types.is_floating(f.type) and not _is_whole(table.column(f.name)) for f in table.schema
+    )
+    if not commas or points:  # one notation a file, and points are the usual one
+        return table, "", ""
+    is_grouped = any(_matches(texts, r"\.") > 0 for _, _, texts in commas)
+    for place, name, texts in commas:
+        plain = pc.replace_substring(pc.replace_substring(texts, ".", ""), ",", ".")
+        table = table.set_column(place, name, plain.cast(pa.float64()))
+    return table, "comma", "point" if is_grouped else ""
+
+
+def _is_whole(column: pa.ChunkedArray) -> bool:
+    return pc.all(pc.equal(pc.round(_finite(column)), _finite(column))).as_py() is not False
+
+
+def _with_dates(table: pa.Table, suffix: str) -> tuple[pa.Table, tuple[str, ...], str]:
+    """Read texts with dates of other countries as times: the table, the formats, an example."""
+    import pandas as pd
+
+    texts = _texts_of(table)
+    has_iso = any(_matches(values, _NAIVE_TIME_TEXT) == 1 for _, _, values in texts) or (
+        suffix != ".parquet" and any(map(_is_naive, table.schema.types))
+    )
+    found: dict[str, str] = {}
+    for place, name, values in texts:
+        if (written := _format_of(values)) is None:
+            continue
+        times = pd.to_datetime(values.to_pandas(), format=written).astype("datetime64[us]")
+        column = pa.array(times, pa.timestamp("us"), from_pandas=True)
+        has_clock = "%H" in written or "%I" in written
+        table = table.set_column(place, name, column if has_clock else column.cast(pa.date32()))
+        found.setdefault(written, values.drop_null()[0].as_py())
+    if not found:
+        return table, (), ""
+    return table, (*found, *(["ISO8601"] if has_iso else [])), next(iter(found.values()))
+
+
+def _is_naive(kind: pa.DataType) -> bool:
+    return pa.types.is_date(kind) or (pa.types.is_timestamp(kind) and kind.tz is None)
+
+
+def _format_of(texts: pa.ChunkedArray) -> str | None:
+    """Return the format in which all of a column's texts are times; None if there is none."""
+    import pandas as pd
+
+    if _matches(texts, _DATE_TEXT) < 1 or _matches(texts, _TIME_TEXT) == 1:
+        return None
+    distinct = texts.drop_null().unique().to_pandas()
+    sign = re.search(r"[./-]", str(distinct.iloc[0]))
+    assert sign is not None
+    ranges = []
+    for day in _DAYS:
+        for clock in _CLOCKS:
+            written = day.replace("/", sign[0]) + clock
+            times = pd.to_datetime(distinct, format=written, errors="coerce")
+            if times.notna().all():
+                ranges.append((times.max() - times.min(), written))
+    # Of two that fit, such as 03/04 and 04/03, the one whose times lie nearer together.
+    return min(ranges, key=lambda found: found[0])[1] if ranges else None
 
 
 def _delimiter_of(file: Path) -> str:
@@ -329,25 +488,29 @@ class ColumnFacts:
         """Whether whole numbers name a place in the year, week or day, and are no quantity."""
         return (
             self.kind == "integer"
-            and _CALENDAR_NAME.fullmatch(self.name) is not None
+            and _CALENDAR_NAME.fullmatch(words_of(self.name)) is not None
             and 0 <= int(self.lower or -1) <= int(self.upper or 99) <= 53
         )
 
     @property
     def is_split(self) -> bool:
         """Whether the values say which part of the data a row is in."""
-        is_named = self.kind in ("category", "text") and _SPLIT_NAME.fullmatch(self.name)
+        if self.kind not in ("category", "text"):
+            return False
+        is_named = _SPLIT_NAME.fullmatch(words_of(self.name)) or self.n_distinct >= _SPLIT_VALUES
         return bool(is_named) and {value.lower() for value in self.values} <= _SPLITS
 
     @property
     def is_code(self) -> bool:
         """Whether whole numbers name kinds of things, such as a postcode, and are no quantity."""
-        return self.kind == "integer" and _CODE_NAME.fullmatch(self.name) is not None
+        return self.kind == "integer" and _CODE_NAME.fullmatch(words_of(self.name)) is not None
 
     @property
     def not_of_model(self) -> str:
         """Why the column describes the data and not the case, so that it is no feature; or ""."""
-        is_named_id = self.kind in ("integer", "category", "text") and _ID_NAME.fullmatch(self.name)
+        is_named_id = self.kind in ("integer", "category", "text") and _ID_NAME.fullmatch(
+            words_of(self.name)
+        )
         if is_named_id and self.n_distinct * _FEW_SHARE > self.n:
             return f"an id by its name, with {self.n_distinct:,} values"
         shown = ", ".join(self.values[:4])
@@ -355,12 +518,22 @@ class ColumnFacts:
             return f"its values ({shown}) say which part of the data a row is in"
         if self.kind == "integer" and self.lower:
             low, high = int(self.lower), int(self.upper)
-            if 1900 <= low <= high <= 2100 and _YEAR_NAME.fullmatch(self.name):
+            if 1900 <= low <= high <= 2100 and _YEAR_NAME.fullmatch(words_of(self.name)):
                 return "a year, which only goes up: every new one would be drift"
             is_date = 19000101 <= low <= high <= 21001231 or 190001 <= low <= high <= 210012
-            if is_date and _DATE_NAME.fullmatch(self.name):
+            ends = (self.lower, self.upper, *self.values)
+            if is_date and (_DATE_NAME.fullmatch(words_of(self.name)) or all(map(_is_day, ends))):
                 return "a date written as a number; write it as a timestamp to use its age"
         return ""
+
+
+def _is_day(text: str) -> bool:
+    """Tell whether eight digits are a day of some calendar year."""
+    try:
+        dt.datetime.strptime(text, "%Y%m%d").replace(tzinfo=dt.UTC)
+    except ValueError:
+        return False
+    return len(text) == 8
 
 
 def facts_of(table: pa.Table) -> list[ColumnFacts]:
@@ -457,7 +630,7 @@ def _pii(name: str, column: pa.ChunkedArray, kind: Kind) -> str:
         for what, pattern in _PII_VALUE.items():
             if _matches(column, pattern) > 0.5:
                 return f"the values look like {what}"
-    if _PII_NAME.search(name):
+    if _PII_NAME.search(words_of(name)):
         return "the name says so"
     return ""
 

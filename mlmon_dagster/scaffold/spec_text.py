@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 
 import yaml
 
 from mlmon_dagster.scaffold.roles import Roles
-from mlmon_dagster.scaffold.sample import ColumnFacts
+from mlmon_dagster.scaffold.sample import ColumnFacts, Notation, words_of
 from mlmon_dagster.spec import PRODUCTION
-from mlmon_dagster.spec.names import feature_problem
+from mlmon_dagster.spec.names import column_problem, feature_problem
 
 _SLICE_LEVELS = range(2, 13)
 _MOST_SLICES = 2
@@ -34,18 +36,30 @@ class Files:
         path: Their glob, relative to the project.
         delimiter: Of CSV, as the spec calls it; "" for a comma.
         epoch: Unit of times that are numbers; "" for none.
+        notation: How texts write numbers and times.
     """
 
     path: str
     delimiter: str = ""
     epoch: str = ""
+    notation: Notation = field(default_factory=Notation)
 
     def __str__(self) -> str:
         """Write them as the spec does."""
         options = [f"path: {_quoted(self.path)}"]
         options += [f"delimiter: {self.delimiter}"] if self.delimiter else []
         options += [f"epoch: {self.epoch}"] if self.epoch else []
-        reason = "  # times are numbers, counted from 1970 on" if self.epoch else ""
+        reasons = ["times are numbers, counted from 1970 on"] if self.epoch else []
+        written = self.notation
+        if written.decimal:
+            options.append(f"decimal: {written.decimal}")
+            options += [f"thousands: {written.thousands}"] if written.thousands else []
+            reasons.append("numbers have decimal commas")
+        if written.times:
+            formats = ", ".join(map(_quoted, written.times))
+            options.append(f"time_format: {f'[{formats}]' if len(written.times) > 1 else formats}")
+            reasons.append(f"times are written {_one_line(written.example)}")
+        reason = f"  # {'; '.join(reasons)}" if reasons else ""
         return f"{{{', '.join(options)}}}{reason}"
 
 
@@ -90,6 +104,7 @@ def spec_text(
         of_truth: Every column of the files of ground truth, if it has its own.
     """
     n_seen = facts[0].n if facts else 0
+    used, keys = roles.used(), _keys_of(roles, facts)
     lines = [
         f"# Written from {n_seen:,} of {scaffold.n_rows:,} events by mlmon init. Each guess says "
         "why: read it once, then delete",
@@ -109,10 +124,11 @@ def spec_text(
         "columns:",
         *_columns(roles, has_actuals=scaffold.actuals is not None),
         *_scores(roles),
-        *_shap(roles, facts),
+        *_shap(roles, keys),
+        *_labels(roles),
         "features:",
-        *(_feature(f) for f in facts if f.name not in roles.used()),
-        *_slices(roles, facts),
+        *(_feature(f, keys.get(f.name, "")) for f in facts if f.name not in used),
+        *_slices(keys, facts),
         *_baseline(roles, facts),
         *_monitors(roles),
     ]
@@ -172,9 +188,22 @@ def _scores(roles: Roles) -> Iterator[str]:
         yield f"  scores: {{{', '.join(pairs)}}}  # named alike, and they add up to 1 in every row"
 
 
-def _shap(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
-    kept = [f.name for f in facts if f.name not in roles.used() and _left_out(f) is None]
-    pairs = [f"{_quoted(f)}: {_quoted(roles.shap[f])}" for f in kept if f in roles.shap]
+def _labels(roles: Roles) -> Iterator[str]:
+    if roles.labels is not None:
+        said = [
+            f"[{', '.join(map(_quoted, words))}]" if len(words) > 1 else _quoted(words[0])
+            for words in (roles.labels.positive, roles.labels.negative)
+        ]
+        reason = _one_line(roles.labels.reason)
+        yield f"labels: {{positive: {said[0]}, negative: {said[1]}}}  # {reason}"
+
+
+def _shap(roles: Roles, keys: Mapping[str, str]) -> Iterator[str]:
+    pairs = [
+        f"{_quoted(key)}: {_quoted(roles.shap[name])}"
+        for name, key in keys.items()
+        if name in roles.shap
+    ]
     if len(pairs) > 1:
         yield f"  shap: {{{', '.join(pairs)}}}  # SHAP values, by their names"
 
@@ -189,17 +218,35 @@ def _left_out(facts: ColumnFacts) -> str | None:
         return "a different value in every row, like an id"
     if facts.is_constant:
         return f"always {facts.values[0]}" if facts.values else "always null"
-    return feature_problem(facts.name)
+    return column_problem(facts.name)
 
 
-def _feature(facts: ColumnFacts) -> str:
+def _keys_of(roles: Roles, facts: Sequence[ColumnFacts]) -> dict[str, str]:
+    """Return column -> name of the features, which may be called otherwise than their columns."""
+    used = roles.used()
+    columns = [f.name for f in facts if f.name not in used and _left_out(f) is None]
+    plain = [name for name in columns if feature_problem(name) is None]
+    taken, found = {name.lower() for name in plain}, {name: name for name in plain}
+    for name in columns:
+        if name not in found:
+            key = re.sub(r"[^a-z0-9_]", "", words_of(name))[:50] or "feature"
+            key = key if feature_problem(key) is None else f"{key}_value"
+            key = key if feature_problem(key) is None else f"feature_{key}"
+            more = next(n for n in count(1) if (f"{key}_{n}" if n > 1 else key) not in taken)
+            found[name] = f"{key}_{more}" if more > 1 else key
+            taken.add(found[name])
+    return found
+
+
+def _feature(facts: ColumnFacts, key: str) -> str:
     if problem := _left_out(facts):
         return f"  # {_one_line(facts.name)}: left out: {_one_line(problem)}"
     kind = "categorical" if facts.is_calendar or facts.is_code else _TYPES[facts.kind]
     options = [f"type: {kind}"]
+    options += [f"from: {_quoted(facts.name)}"] if key != facts.name else []
     options += ["nullable: true"] if facts.n_null else []
     options += ["pii: true"] if facts.pii else []
-    return f"  {_quoted(facts.name)}: {{{', '.join(options)}}}  # {_remark(facts)}"
+    return f"  {_quoted(key)}: {{{', '.join(options)}}}  # {_remark(facts)}"
 
 
 def _remark(facts: ColumnFacts) -> str:
@@ -224,18 +271,17 @@ def _remark(facts: ColumnFacts) -> str:
     return _one_line("; ".join(parts) or "true and false")
 
 
-def _slices(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
+def _slices(keys: Mapping[str, str], facts: Sequence[ColumnFacts]) -> Iterator[str]:
     fit = [
         f
         for f in facts
         if f.kind in ("category", "boolean")
         and f.n_distinct in _SLICE_LEVELS
         and not f.pii
-        and f.name not in roles.used()
-        and _left_out(f) is None
+        and f.name in keys
     ]
     if fit:
-        chosen = [f.name for f in sorted(fit, key=lambda f: f.n_distinct)[:_MOST_SLICES]]
+        chosen = [keys[f.name] for f in sorted(fit, key=lambda f: f.n_distinct)[:_MOST_SLICES]]
         yield f"slices: [{', '.join(map(_quoted, chosen))}]  # metrics by value of these as well"
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.scaffold.roles import Roles, guess_roles
+from mlmon_dagster.scaffold.roles import Roles, guess_roles, with_labels
 from mlmon_dagster.scaffold.sample import facts_of, read_sample, unique_together
 from mlmon_dagster.scaffold.spec_text import Files, Scaffold, spec_text
 from mlmon_dagster.spec import ModelSpec, parse_model
@@ -75,16 +75,55 @@ def test_the_task_follows_from_the_ground_truth(actual: list[object], task: str)
     assert roles_of(table.append_column("label", pa.array(actual))).task == task
 
 
-def test_two_names_that_say_neither_true_nor_false_are_classes_and_the_spec_says_so() -> None:
-    table = churn()
-    for name, column in (("churn_predicted", "churn_predicted"), ("label", "label")):
-        said = ["ja" if value else "nein" for value in table.column(column).to_pylist()]
+def words(table: pa.Table, no: object, yes: object) -> pa.Table:
+    for name in ("churn_predicted", "label"):
+        said = [yes if value else no for value in table.column(name).to_pylist()]
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(said))
-    text, spec = written(table)
+    return table
 
-    assert spec.task == "multiclass_classification"
-    assert (spec.columns.score, spec.columns.prediction) == (None, "churn_predicted")
-    assert "if it said 1 and 0 (or true and false), it would be binary_classification" in text
+
+@pytest.mark.parametrize(
+    ("no", "yes", "said"),
+    [
+        ("nein", "ja", ("ja", "nein")),
+        ("ok", "Betrug", ("betrug", "ok")),
+        ("a", "b", ("b", "a")),
+        (2, 1, ("1", "2")),
+        (1, 2, ("2", "1")),
+        ("no", "yes", ("yes", "no")),
+    ],
+)
+def test_two_words_are_labels_and_the_score_tells_which_is_positive(
+    no: object, yes: object, said: tuple[str, str]
+) -> None:
+    table = words(churn(), no, yes)
+    roles = with_labels(roles_of(table), table, facts_of(table))
+    text = spec_text(PLAN, roles, facts_of(table))
+    spec = parse_model(text, "churn.yaml")
+
+    assert spec.task == "binary_classification"
+    assert (spec.columns.score, spec.columns.prediction) == ("p_churn", "churn_predicted")
+    assert spec.labels is not None
+    assert (spec.labels.positive, spec.labels.negative) == ((said[0],), (said[1],))
+    assert "# p_churn is higher there, " in text
+
+
+def test_without_a_score_a_word_that_says_so_is_positive_else_the_rarer_one() -> None:
+    for no, yes, said in (("stayed", "churned", "churned means"), ("x", "y z", "the rarer one")):
+        table = words(churn(), no, yes).drop_columns(["p_churn"])
+        rare = pa.array([yes if i % 9 == 0 else no for i in range(N)])
+        for name in ("label", "churn_predicted"):
+            table = table.set_column(table.schema.get_field_index(name), name, rare)
+        labels = with_labels(roles_of(table), table, facts_of(table)).labels
+        assert labels is not None
+        assert (labels.positive, labels.negative) == ((yes,), (no,))
+        assert said in labels.reason
+
+
+def test_labels_as_numbers_and_truth_values_need_no_words() -> None:
+    for no, yes in ((0, 1), (False, True), ("false", "True"), (0.0, 1.0)):
+        table = words(churn(), no, yes)
+        assert with_labels(roles_of(table), table, facts_of(table)).labels is None
 
 
 def test_a_feature_that_a_score_happens_to_order_is_no_ground_truth() -> None:

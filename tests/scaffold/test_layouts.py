@@ -1,0 +1,37 @@
+"""What ``mlmon init`` makes of data sets that nobody looked at: names, types and noise by seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.scaffold.layout_check import MOST_LINES, checked
+from tests.scaffold.layouts import LAYOUTS, made
+
+ROLES_ONLY = range(200, 248)  # six layouts in eight tastes of names
+COMPUTED = (14, 33)  # the others with `python -m tests.scaffold --compute`
+
+
+def test_a_spec_validates_and_has_its_roles_with_at_most_two_lines_to_type(tmp_path: Path) -> None:
+    found = {}
+    for seed in ROLES_ONLY:
+        (folder := tmp_path / str(seed)).mkdir()
+        found[seed] = checked(made(seed), folder, computes=False)
+    bad = {
+        seed: (one.name, one.wrong, one.raw, one.failed)
+        for seed, one in found.items()
+        if one.failed or one.raw or len(one.wrong) > MOST_LINES
+    }
+
+    assert not bad
+    assert sum(not one.wrong for one in found.values()) >= 0.8 * len(found)
+    assert Counter(made(seed).layout for seed in ROLES_ONLY) == dict.fromkeys(LAYOUTS, 8)
+
+
+@pytest.mark.parametrize("seed", COMPUTED)
+def test_a_spec_computes_with_at_most_two_lines_to_type(tmp_path: Path, seed: int) -> None:
+    found = checked(made(seed), tmp_path)
+
+    assert found.is_good, found
