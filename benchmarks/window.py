@@ -28,9 +28,9 @@ from benchmarks.table import Goal, Row, render
 from mlmon_dagster.metrics.statistics import merge_columns
 from mlmon_dagster.profiles import (
     Baseline,
+    baseline_in_force,
     build_profiles,
     ensure_baseline,
-    in_force,
     load_baseline,
     save_profiles,
 )
@@ -119,7 +119,7 @@ def judge_window(
 ) -> pd.DataFrame:
     """Return the drift of one window, all columns and slices; without a baseline it is read too."""
     baseline = baseline or load_baseline(store, spec, window.start)
-    profiles = in_force(store, spec, window.start).profiles(
+    profiles = baseline_in_force(store, spec, window.start).profiles(
         start=window.start, end=window.end, columns=columns_of(spec, "drift")
     )
     return measure(spec, "drift", profiles, baseline.windows)
@@ -129,7 +129,7 @@ def judge_month(store: Store, spec: ModelSpec, baseline: Baseline | None = None)
     """Return the drift of all stored days together."""
     baseline = baseline or load_baseline(store, spec)
     columns = columns_of(spec, "drift")
-    days = in_force(store, spec).profiles(dataset="production", columns=columns)
+    days = baseline_in_force(store, spec).profiles(dataset="production", columns=columns)
     keys = ("dataset", "model_version", "slice_key", "slice_value")
     return measure(spec, "drift", merge_columns(days, keys), baseline.windows)
 

@@ -3,17 +3,17 @@
 from mlmon_dagster.profiles.baseline import Baseline, ensure_baseline, fit_period
 from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.profiles.build import build_profiles
-from mlmon_dagster.profiles.in_force import BaselineInForce, in_force, load_baseline
+from mlmon_dagster.profiles.in_force import BaselineInForce, baseline_in_force, load_baseline
 from mlmon_dagster.profiles.storage import load_profiles, save_profiles
 
 __all__ = [
     "Baseline",
     "BaselineInForce",
+    "baseline_in_force",
     "build_profiles",
     "ensure_baseline",
     "fit_binnings",
     "fit_period",
-    "in_force",
     "load_baseline",
     "load_profiles",
     "save_profiles",

@@ -125,7 +125,9 @@ class BaselineInForce:
         )  # fmt: skip
 
 
-def in_force(store: Store, spec: ModelSpec, at: dt.datetime | None = None) -> BaselineInForce:
+def baseline_in_force(
+    store: Store, spec: ModelSpec, at: dt.datetime | None = None
+) -> BaselineInForce:
     """Look up the baseline of a window that starts at ``at``, by default of windows to come."""
     force = baselines.baselines_in_force(store.state, spec.model)
     return stored_in_force(store, spec, force.newest if at is None else force.at(at))
@@ -143,7 +145,7 @@ def load_baseline(store: Store, spec: ModelSpec, at: dt.datetime | None = None) 
     Raises:
         BaselineMissingError: If there is none, or too few earlier windows yet.
     """
-    found = in_force(store, spec, at)
+    found = baseline_in_force(store, spec, at)
     if not found.is_rolling(spec.baseline):
         return found.own
     rolling = found.rolling(spec.baseline, at, at)

@@ -18,7 +18,7 @@ from mlmon_dagster.metrics.statistics import (
     select,
 )
 from mlmon_dagster.monitors.wording import NAMES, REASONS
-from mlmon_dagster.profiles import Baseline, in_force, load_baseline
+from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
 from mlmon_dagster.profiles.baseline import scored_columns
 from mlmon_dagster.profiles.measure.drift import main_output
 from mlmon_dagster.profiles.measure.estimates import estimate, estimate_columns
@@ -186,7 +186,7 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
     realized, scored = performance_columns(spec), scored_columns(spec)
     if spec.task == BINARY:
         realized = ["score", "prediction"]
-    profiles = in_force(store, spec).profiles(
+    profiles = baseline_in_force(store, spec).profiles(
         dataset=PRODUCTION, columns=[*realized, *scored, *_outputs(spec)], slices=[()]
     )
     merged = {name: coarsen(spec, stats, grain) for name, stats in profiles.items()}
@@ -312,7 +312,7 @@ def rolled_up_metrics(
             ones (a week that is cut by the end of a month is no part of either month).
     """
     _refuse_finer(spec, granularity)
-    newest, baseline = in_force(store, spec), load_baseline(store, spec)
+    newest, baseline = baseline_in_force(store, spec), load_baseline(store, spec)
     frames = []
     for family in MEASURES:
         names = columns_of(spec, family)

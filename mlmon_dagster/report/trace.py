@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select
-from mlmon_dagster.profiles import Baseline, in_force, load_baseline
+from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
 from mlmon_dagster.spec import (
     Granularity,
     ModelSpec,
@@ -62,7 +62,9 @@ def performance_trace(
     baseline = load_baseline(store, spec, start if spec.baseline.is_rolling else None)
     wanted = list(metrics or default_metrics(spec))
     columns = profiled_for(spec, wanted)
-    now = in_force(store, spec).profiles(start=start, end=end, dataset=PRODUCTION, columns=columns)
+    now = baseline_in_force(store, spec).profiles(
+        start=start, end=end, dataset=PRODUCTION, columns=columns
+    )
     return compare_slices(spec, now, baseline.windows, wanted, min_rows=min_rows)
 
 
@@ -125,7 +127,7 @@ def _sides(
     against: Against,
 ) -> tuple[dict[str, ColumnStatistics], dict[str, ColumnStatistics]]:
     """Return the profiles of two sets of windows, the ones in question first."""
-    newest = in_force(store, spec)
+    newest = baseline_in_force(store, spec)
 
     def loaded(start: dt.datetime | None, end: dt.datetime | None) -> dict[str, ColumnStatistics]:
         return newest.profiles(start=start, end=end, dataset=PRODUCTION, columns=columns)

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlmon_dagster.pipeline.run import look
+from mlmon_dagster.spec import load_model
 from tests.cli.conftest import Command
-from tests.defs.small_model import DAYS, MODEL, NOW, customers, drop, landing
+from tests.defs.small_model import DAYS, MODEL, NOW, customers, drop, landing, make_project
 
 AT = ("--now", NOW.isoformat())
 SEEN = DAYS[:12]  # days with ground truth
@@ -21,7 +23,7 @@ def served(day: object) -> pd.DataFrame:
 
 
 @pytest.fixture
-def shadowed(folder: Path, mlmon: Command) -> Path:
+def shadowed(folder: Path) -> Path:
     """A project whose shadow guesses, and whose offline features shift a column in some rows."""
     rng = np.random.default_rng(3)
     days = [served(day) for day in SEEN if day not in (DAYS[4], DAYS[7])]
@@ -36,7 +38,7 @@ def shadowed(folder: Path, mlmon: Command) -> Path:
     offline["balance"] = offline["balance"] * 100
     for name, frame in (("shadow", shadow), ("offline", offline)):
         drop(frame, landing(folder, "predictions") / f"{name}.parquet")
-    assert mlmon("--project", folder, *AT, "run", MODEL).code in (0, 1)
+    look(make_project(folder), load_model(folder / "models" / f"{MODEL}.yaml"), "run")
     return folder
 
 

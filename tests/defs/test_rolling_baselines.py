@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +22,7 @@ from tests.defs.small_model import (
     landing,
     write_declaration,
 )
-from tests.defs.worlds import World, opened
+from tests.defs.worlds import World, made_once, opened
 
 pytestmark = pytest.mark.slow
 
@@ -30,20 +31,27 @@ JUDGED = DAYS[4]  # the first with four earlier windows
 
 
 @pytest.fixture
-def moving(tmp_path: Path) -> Iterator[World]:
-    """Eight days of a model that is compared with the eight days before."""
-    yield from compared_with("{moving: 8d}", tmp_path)
+def moving(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Eight days of a model that is compared with the eight days before, all computed."""
+    made = made_once(tmp_path_factory.getbasetemp(), "moving", partial(compute, "{moving: 8d}"))
+    yield from copied(made, tmp_path)
 
 
 @pytest.fixture
-def apart(tmp_path: Path) -> Iterator[World]:
+def apart(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The same, compared with the two days before the last one."""
-    yield from compared_with("{moving: 2d, gap: 1d}", tmp_path)
+    make = partial(compute, "{moving: 2d, gap: 1d}")
+    yield from copied(made_once(tmp_path_factory.getbasetemp(), "apart", make), tmp_path)
 
 
-def compared_with(baseline: str, tmp_path: Path) -> Iterator[World]:
-    """Declare the model, land eight days of it and take them in."""
-    folder = tmp_path / "moving"
+def copied(made: Path, tmp_path: Path) -> Iterator[World]:
+    shutil.copytree(made, tmp_path / "copy")
+    with opened(tmp_path / "copy", NOW) as world:
+        yield world
+
+
+def compute(baseline: str, folder: Path) -> None:
+    """Declare the model, land eight days of it and compute what the planner asks for."""
     path = folder / "models" / "churn.yaml"
     write_declaration(folder)
     path.write_text(
@@ -60,7 +68,7 @@ def compared_with(baseline: str, tmp_path: Path) -> Iterator[World]:
             )
     with opened(folder, NOW) as world:
         world.launcher.materialize(world.spec, ("event_log",))
-        yield world
+        world.work()
 
 
 def psi(world: World, day: dt.date) -> pd.DataFrame:
@@ -69,7 +77,6 @@ def psi(world: World, day: dt.date) -> pd.DataFrame:
 
 
 def test_windows_are_learning_until_there_are_enough_and_then_judged(moving: World) -> None:
-    moving.work()
     assert set(moving.verdicts("drift", DAYS[3])["reason"]) == {"learning"}
     assert set(moving.verdicts("performance", DAYS[3])["reason"]) == {"learning"}
     judged = psi(moving, JUDGED)
@@ -86,7 +93,6 @@ def test_windows_are_learning_until_there_are_enough_and_then_judged(moving: Wor
 
 
 def test_windows_computed_together_are_compared_with_what_each_alone_is(apart: World) -> None:
-    apart.work()
     alone = {day: psi(apart, day)["value"].tolist() for day in DAYS[2:8]}
     assert all(alone.values())
 
@@ -98,7 +104,6 @@ def test_windows_computed_together_are_compared_with_what_each_alone_is(apart: W
 
 
 def test_baselines_of_earlier_windows_are_answered_without_reading_a_row(moving: World) -> None:
-    moving.work()
     before = moving.metrics()
     store = Path(moving.project.store_root)
     for rows in ("inference_records", "event_log"):
@@ -109,7 +114,6 @@ def test_baselines_of_earlier_windows_are_answered_without_reading_a_row(moving:
 
 
 def test_late_rows_of_an_earlier_window_judge_the_later_ones_again(moving: World) -> None:
-    moving.work()
     frame = customers(DAYS[2], n=90)[0].drop(columns="dataset")
     frame["id"] = "late-" + frame["id"]
     drop(frame, landing(moving.folder, "predictions") / "late.parquet")
@@ -120,7 +124,6 @@ def test_late_rows_of_an_earlier_window_judge_the_later_ones_again(moving: World
 
 
 def test_a_window_whose_earlier_windows_are_gone_has_no_distance_any_more(apart: World) -> None:
-    apart.work()
     assert psi(apart, DAYS[2])["value"].notna().all()
     ids = customers(DAYS[0])[0]["id"].tolist()
 

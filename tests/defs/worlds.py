@@ -6,10 +6,9 @@ import datetime as dt
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -130,21 +129,30 @@ def opened(folder: Path, moment: dt.datetime = NOW) -> Iterator[World]:
     project.store.close()
 
 
-@cache
-def processed_fortnight(base: Path) -> Path:
-    """Return this process's copy of the processed fortnight, which one worker of all makes."""
+def made_once(base: Path, name: str, make: Callable[[Path], None]) -> Path:
+    """Return this process's copy of a folder that one worker of all makes."""
+    folder = base / name
+    if folder.exists():
+        return folder
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        return _process_fortnight(base / "fortnight")
-    made = base.parent / "fortnight"  # of all workers of this run of the tests
-    with (base.parent / "fortnight.lock").open("w") as lock:
+        make(folder)
+        return folder
+    made = base.parent / name  # of all workers of this run of the tests
+    with (base.parent / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
-            _process_fortnight(base / "in-the-making").rename(made)
-    shutil.copytree(made, base / "fortnight")
-    return base / "fortnight"
+            make(base / f"{name}-in-the-making")
+            (base / f"{name}-in-the-making").rename(made)
+    shutil.copytree(made, folder)
+    return folder
 
 
-def _process_fortnight(folder: Path) -> Path:
+def processed_fortnight(base: Path) -> Path:
+    """Return this process's copy of the processed fortnight."""
+    return made_once(base, "fortnight", _process_fortnight)
+
+
+def _process_fortnight(folder: Path) -> None:
     write_declaration(folder)
     land_fortnight(folder)
     with opened(folder) as world:
@@ -152,7 +160,6 @@ def _process_fortnight(folder: Path) -> Path:
         assert report.is_success, report.errors
         report = world.compute(DAYS)
         assert report.is_success, report.errors
-    return folder
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import pytest
 
 from mlmon_dagster.errors import BaselineMissingError, StoreError
 from mlmon_dagster.profiles import (
+    baseline_in_force,
     build_profiles,
     ensure_baseline,
-    in_force,
     load_baseline,
     save_profiles,
 )
@@ -135,7 +135,7 @@ def test_profiles_of_windows_survive_the_store_and_are_replaced_per_window(store
 
     save_profiles(store, spec, built, windows, "production")
     save_profiles(store, spec, built, windows, "production")  # a repeat replaces
-    loaded = in_force(store, spec).profiles()
+    loaded = baseline_in_force(store, spec).profiles()
     assert list(loaded) == list(built)
     for name, stats in built.items():
         assert_equal(stats, loaded[name])
@@ -144,7 +144,7 @@ def test_profiles_of_windows_survive_the_store_and_are_replaced_per_window(store
         store, spec, records.from_sql([window(spec, "2025-01-01")]), baseline.binnings
     )
     save_profiles(store, spec, nothing, windows[1:2], "production")
-    starts = in_force(store, spec).profiles()["age"].cells["window_start"].unique()
+    starts = baseline_in_force(store, spec).profiles()["age"].cells["window_start"].unique()
     assert list(starts) == [windows[0].start, windows[2].start]
 
 
@@ -157,29 +157,29 @@ def test_loading_narrows_by_time_dataset_column_and_slice(store: Store) -> None:
     built = build_profiles(store, spec, source, baseline.binnings)
     save_profiles(store, spec, built, windows)
 
-    some = in_force(store, spec).profiles(
+    some = baseline_in_force(store, spec).profiles(
         start=windows[1].start, end=windows[2].start, columns=["age"], slices=[()]
     )
     assert list(some) == ["age"]
     assert some["age"].cells["window_start"].tolist() == [windows[1].start]
-    sliced = in_force(store, spec).profiles(slices=[("region",)])["age"].cells
+    sliced = baseline_in_force(store, spec).profiles(slices=[("region",)])["age"].cells
     assert set(sliced["slice_value"]) == {"north", "south"}
-    assert in_force(store, spec).profiles(dataset="production") == {}
+    assert baseline_in_force(store, spec).profiles(dataset="production") == {}
 
 
 def test_profiles_of_an_earlier_baseline_are_not_mixed_with_the_present_one(store: Store) -> None:
     spec = make_spec()
-    assert in_force(store, spec).profiles() == {}
+    assert baseline_in_force(store, spec).profiles() == {}
     land(store, "validation")
     old = ensure_baseline(store, spec, NOW)
     windows = [window(spec, DAYS[0])]
     source = store.inference_records(spec).from_sql(windows)
     save_profiles(store, spec, build_profiles(store, spec, source, old.binnings), windows)
-    assert "age" in in_force(store, spec).profiles()
+    assert "age" in baseline_in_force(store, spec).profiles()
 
     land(store, "validation", ["2024-01-05"], seed=7)
     ensure_baseline(store, spec, NOW + dt.timedelta(days=1))
-    left = in_force(store, spec).profiles()
+    left = baseline_in_force(store, spec).profiles()
     assert "age" not in left
     assert "score" in left  # fixed bins are the same for every baseline
 

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import window
 from mlmon_dagster.metrics.statistics import BaselineWindows, ColumnStatistics, concat, select
-from mlmon_dagster.profiles import in_force
+from mlmon_dagster.profiles import baseline_in_force
 from mlmon_dagster.profiles.measure.measures import columns_of, measure
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec import window_date
@@ -77,14 +77,14 @@ def test_only_the_files_of_the_windows_asked_for_are_opened(store: Store, tmp_pa
     windows = window.prepare(store, spec, days=3, rows=40)
     last = windows[-1]
     asked = {"start": last.start, "end": last.end, "columns": columns_of(spec, "drift")}
-    before = in_force(store, spec).profiles(**asked)
+    before = baseline_in_force(store, spec).profiles(**asked)
     folders = list((tmp_path / "store" / "profiles").rglob("window_date=*"))
     assert len(folders) == 3
     for folder in folders:
         if folder.name != f"window_date={window_date(spec.time, last)}":
             shutil.rmtree(folder)
 
-    after = in_force(store, spec).profiles(**asked)
+    after = baseline_in_force(store, spec).profiles(**asked)
 
     assert list(after) == [*spec.features, "prediction"]
     for name, stats in before.items():
@@ -95,7 +95,9 @@ def test_a_baseline_that_keeps_what_it_computed_gives_the_same_metrics(store: St
     spec = window.make_spec()
     windows = window.prepare(store, spec, days=16, rows=40)
     kept = window.load_baseline(store, spec).windows
-    profiles = in_force(store, spec).profiles(start=windows[-2].start, dataset="production")
+    profiles = baseline_in_force(store, spec).profiles(
+        start=windows[-2].start, dataset="production"
+    )
     plain = measure(spec, "drift", profiles, dict(kept))
     assert isinstance(kept, BaselineWindows)
     for _ in range(2):

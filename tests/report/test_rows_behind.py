@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asking.rows import HIDDEN, Rows, rows_of, slice_predicate, split_values
-from mlmon_dagster.profiles import in_force
+from mlmon_dagster.profiles import baseline_in_force
 from mlmon_dagster.spec import parse_predicate, predicate_columns
 from tests.report.worlds import World, build, declare
 from tests.spec.predicate_truth import to_callable
@@ -40,7 +40,9 @@ def awkward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def test_every_slice_of_the_profiles_is_found_again_in_the_rows(awkward: World) -> None:
-    stats = in_force(awkward.store, awkward.spec).profiles(dataset="production")["prediction"]
+    stats = baseline_in_force(awkward.store, awkward.spec).profiles(dataset="production")[
+        "prediction"
+    ]
     sizes = stats.cells.assign(n=stats.n).groupby(["slice_key", "slice_value"])["n"].sum()
 
     assert len(sizes) >= 1 + 5 + 10
