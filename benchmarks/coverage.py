@@ -53,7 +53,7 @@ def compared(
             "chosen": other["value"].abs().to_numpy(),
             "half": (other["upper"] - other["lower"]).to_numpy() / 2,
             "held": ((other["lower"] <= 0) & (other["upper"] >= 0)).to_numpy(dtype=np.float64),
-            "weighted": (other["method_version"] == "iw-cbpe-2").to_numpy(dtype=np.float64),
+            "weighted": other["method_version"].str.startswith("iw-").to_numpy(dtype=np.float64),
         }
     )
     return found[np.isfinite(found["chosen"])]

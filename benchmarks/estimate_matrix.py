@@ -4,17 +4,20 @@ Every shape of scores, size of a window and kind of shift is a cell. Of each: ho
 are off beside the better of plain CBPE and of weights that are taken wherever there are any, by
 whichever of the two is better in that cell (an oracle: it has seen the actuals); how often the
 plain method is chosen where nothing shifts; how often the bands hold the realized values. Where
-days share effects, baseline and windows do.
+days share effects, baseline and windows do. The flights' days are estimated from the days of the
+other parity of the same quarter, and from the winter.
 
 A goal is met if the whole 95 % interval of chance is on its right side, missed if the whole is on
 the wrong one, and not shown in between. Chance is that between baselines, whose windows share
-their errors.
+their errors. Cells in which a goal is not shown get more baselines.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +25,7 @@ import pandas as pd
 from scipy import special
 
 from benchmarks.coverage import Size, coverage
-from benchmarks.estimate import draw
+from benchmarks.estimate import draw, flight_parts
 from benchmarks.estimate_tasks import (
     CLASSES,
     class_profiles,
@@ -30,25 +33,36 @@ from benchmarks.estimate_tasks import (
     draw_errors,
     one_by_one,
 )
-from benchmarks.scored_worlds import SHAPES, Floats, in_half, shaped
+from benchmarks.scored_worlds import SHAPES, Floats, counted, in_half, shaped
 from benchmarks.table import Goal, Row, render
 from benchmarks.weighted_baseline import Baseline, WeightedRows
-from mlmon_dagster.metrics.estimated.multiclass import estimated_classes
+from mlmon_dagster.metrics.estimated.multiclass import (
+    CONFIDENCE,
+    calibrate_classes,
+    estimated_classes,
+)
 from mlmon_dagster.metrics.estimated.regression import estimated_losses
+from mlmon_dagster.profiles.measure.estimates import MOST_ROWS
 from mlmon_dagster.profiles.measure.regression_estimates import LossRows, learn_losses
+from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
+from mlmon_dagster.spec.tasks import TASKS
 
 SEED = 2013
 DAY = 0.15  # of a standard deviation of the inputs, and of the log odds
-MOST_REGRESSION_ROWS = 5_000  # of a window: the product learns from 100,000 in all
-PLAIN = ("cbpe-1", "ovr-cbpe-2")
 NO_SHIFT, COVARIATE, CARRIED, DAYS = "none", "covariate", "carried", "shared days"
 METRICS = {
-    "binary": ("roc_auc", "f1", "brier"),
-    "classes": ("accuracy", "macro_roc_auc", "brier"),
-    "regression": ("mae", "rmse"),
+    "binary": TASKS[BINARY].estimated,
+    "classes": TASKS[MULTICLASS].estimated,
+    "regression": TASKS[REGRESSION].estimated,
+    "flights": TASKS[BINARY].estimated,
 }
 ERRORS, HELD, HELD_LEAST, CHOSEN = 1.05, 0.97, 0.95, 0.95  # the goals
-REGRESSION_SHAPES = {"continuous": None, "1 decimal": 1, "0 decimals": 0}
+REGRESSION_SHAPES = ("continuous", "1 decimal", "16 values", "constant in part")
+SIZES = (200, 1_000, 5_000, 20_000)
+LARGE = 5_000  # of these a regression's baseline is read in part, so that larger ones are like them
+PROCESSES = 2
+VERDICTS = ("met", "not shown", "NOT MET")
+Cell = tuple[str, str, int, str]  # task, shape, rows of a window, case
 
 
 class Case(NamedTuple):
@@ -59,64 +73,106 @@ class Case(NamedTuple):
     day: float = 0.0
 
 
-BINARY = {
+SCORED = {
     NO_SHIFT: Case(0, 0),
     COVARIATE: Case(0, 0.7),
     CARRIED: Case(0.7, 0),
     DAYS: Case(0, 0, DAY),
 }
 OTHERS = {NO_SHIFT: Case(0, 0), COVARIATE: Case(0.5, 0), DAYS: Case(0, 0, DAY)}
+CASES = {"binary": SCORED, "classes": OTHERS, "regression": OTHERS}
 
 
-def binary(number: int, size: Size) -> Iterator[pd.DataFrame]:
-    """Compare the windows of one baseline, once for each shape of the same scores."""
-    for day in (0.0, DAY):
-        rng = np.random.default_rng([SEED, size.rows, number])
-        taught = draw(rng, size.baseline, size.rows, 0, 0, day)
-        drawn = {
-            name: draw(rng, size.windows, size.rows, *case)
-            for name, case in BINARY.items() if case.day == day
+class Draw(NamedTuple):
+    """One baseline of a task, and the cells whose windows are drawn beside it."""
+
+    task: str
+    rows: int
+    number: int
+    day: float
+    size: Size
+    cells: frozenset[Cell]
+
+    def rng(self, place: int) -> np.random.Generator:
+        """Return the draws of the baseline, 0, or of a case: the same whatever else is drawn."""
+        return np.random.default_rng([SEED, self.rows, self.number, int(1000 * self.day), place])
+
+    def cases(self, rows: int) -> dict[str, tuple[Case, np.random.Generator]]:
+        """Return the cases of any shape, and each one's draws."""
+        wanted = {case for _, _, n, case in self.cells if n == rows}
+        return {
+            name: (case, self.rng(1 + i))
+            for i, (name, case) in enumerate(CASES[self.task].items()) if name in wanted
         }  # fmt: skip
-        for shape in SHAPES:
-            score, actual, inputs = taught
-            base = Baseline(shaped(score, shape), actual, inputs, 0.5)
-            for name, (score, actual, inputs) in drawn.items():
-                mine = shaped(score, shape), actual, inputs
-                yield _compared(base.chosen(*mine), base.weighted(*mine), base.plain(*mine)).assign(
-                    task="binary", shape=shape, case=name
-                )
+
+    def shapes(self) -> list[str]:
+        """Return the shapes of any case."""
+        wanted = {shape for _, shape, _, _ in self.cells}
+        return [shape for shape in SHAPES if shape in wanted]
+
+    def compare(self) -> pd.DataFrame:
+        """Draw, estimate and compare the windows of all cells, see `_compared`."""
+        compare = {"binary": _binary, "classes": _classes, "regression": _regression}[self.task]
+        parts = [part for part in compare(self) if len(part)]
+        frame = pd.concat(parts, ignore_index=True)
+        return frame.assign(task=self.task, baseline=self.number)
 
 
-def classes(number: int, size: Size) -> Iterator[pd.DataFrame]:
-    """Compare the windows of one baseline of three classes, for each shape of the same scores."""
-    for day in (0.0, DAY):
-        rng = np.random.default_rng([SEED, size.rows, number])
-        taught = draw_classes(rng, size.baseline, size.rows, 0, day)
-        drawn = {
-            name: draw_classes(rng, size.windows, size.rows, case.seen, day)
-            for name, case in OTHERS.items() if case.day == day
-        }  # fmt: skip
-        for shape in SHAPES:
-            score, actual, inputs = taught
-            score = shaped(score, shape)
-            kept = in_half(score[0].size).reshape(score[0].shape)
-            base = class_profiles(score, actual)
-            halves = class_profiles(np.where(kept, score, np.nan), actual)
-            rows = WeightedRows(*_by_name(score, actual), _inputs(inputs))
-            for name, (score, actual, inputs) in drawn.items():
-                score = shaped(score, shape)
-                profiles = class_profiles(score, actual)
-                found = {"plain": estimated_classes(profiles, base, halves, CLASSES, 1)}
-                margins = list(rows.margins(_by_name(score, actual)[0], _inputs(inputs)))
-                for method in (rows.chosen, rows.weighted):
-                    curves = {i: method(one) for i, one in enumerate(margins)}
-                    own = {i: one for i, one in curves.items() if one is not None}
-                    found[method.__name__] = estimated_classes(
-                        profiles, base, halves, CLASSES, 1, own
-                    )
-                yield _compared(found["chosen"], found["weighted"], found["plain"]).assign(
-                    task="classes", shape=shape, case=name
-                )
+def _binary(mine: Draw) -> Iterator[pd.DataFrame]:
+    size, rows = mine.size, mine.rows
+    score, actual, inputs = draw(mine.rng(0), size.baseline, rows, 0, 0, mine.day)
+    drawn = {
+        name: draw(rng, size.windows, rows, *case)
+        for name, (case, rng) in mine.cases(rows).items()
+    }  # fmt: skip
+    for shape in mine.shapes():
+        base = Baseline(shaped(score, shape), actual, inputs, 0.5)
+        for name, (own, truth, seen) in drawn.items():
+            if ("binary", shape, rows, name) in mine.cells:
+                found = _by_method(base, shaped(own, shape), truth, seen)
+                yield found.assign(shape=shape, rows=rows, case=name)
+
+
+def _by_method(
+    base: Baseline, score: Floats, actual: Floats, inputs: dict[str, Floats]
+) -> pd.DataFrame:
+    counts = counted(score, actual, base.threshold)
+    found = base.weighings(score, inputs)
+    plain = base.residuals(counts, {})
+    weighted = base.residuals(counts, found) if found else plain
+    better = [i for i, one in found.items() if one.is_better(["score"])]
+    return _compared(plain, weighted, dict.fromkeys(METRICS["binary"], better))
+
+
+def _classes(mine: Draw) -> Iterator[pd.DataFrame]:
+    size, rows = mine.size, mine.rows
+    raw, actual, x = draw_classes(mine.rng(0), size.baseline, rows, 0, mine.day)
+    drawn = {
+        name: draw_classes(rng, size.windows, rows, case.seen, case.day)
+        for name, (case, rng) in mine.cases(rows).items()
+    }  # fmt: skip
+    kept = in_half(raw[0].size).reshape(raw[0].shape)
+    for shape in mine.shapes():
+        score = shaped(raw, shape)
+        halves = class_profiles(np.where(kept, score, np.nan), actual)
+        learnt = calibrate_classes(class_profiles(score, actual), halves, CLASSES, 1)
+        weighted_rows = WeightedRows(*_by_name(score, actual), _inputs(x))
+        for name, (own, truth, seen) in drawn.items():
+            if ("classes", shape, rows, name) not in mine.cells:
+                continue
+            own = shaped(own, shape)
+            profiles = class_profiles(own, truth)
+            found = weighted_rows.weighings(_by_name(own, truth)[0], _inputs(seen))
+            taken = {i: one._replace(gains=dict.fromkeys(one.gains, np.ones(10)))
+                     for i, one in found.items()}  # fmt: skip
+            plain = estimated_classes(profiles, learnt)
+            weighted = estimated_classes(profiles, learnt, taken) if found else plain
+            better = {
+                metric: [i for i, one in found.items() if one.is_better(
+                    [CONFIDENCE] if metric == "accuracy" else CLASSES)]
+                for metric in METRICS["classes"]
+            }  # fmt: skip
+            yield _compared(plain, weighted, better).assign(shape=shape, rows=rows, case=name)
 
 
 def _by_name(
@@ -130,55 +186,84 @@ def _inputs(x: Floats) -> dict[str, Floats]:
     return {"x": x[0], "z": x[1]}
 
 
-def regression(number: int, size: Size) -> Iterator[pd.DataFrame]:
-    """Compare the windows of one baseline of a regression; it has one method and no other."""
-    if size.rows > MOST_REGRESSION_ROWS:
-        return
-    for day in (0.0, DAY):
-        cases = {name: case for name, case in OTHERS.items() if case.day == day}
-        for shape, decimals in REGRESSION_SHAPES.items():
-            rng = np.random.default_rng([SEED, size.rows, number])
-            known = draw_errors(rng, size.baseline, size.rows, 0, day, decimals)
-            parts = [
-                draw_errors(rng, size.windows, size.rows, case.seen, day, decimals)
-                for case in cases.values()
-            ]
-            for name, part in zip(cases, parts, strict=True):
-                part.keys["dataset"] = name
-            mine = LossRows(
-                np.concatenate([part.inputs for part in parts]),
-                np.concatenate([part.error for part in parts]),
-                np.concatenate([part.is_first for part in parts]),
-                pd.concat([part.keys for part in parts], ignore_index=True),
-            )
-            frame = estimated_losses(*learn_losses(known, mine))
-            for name in cases:
-                one = frame[frame["dataset"] == name]
-                yield _compared(one, one, one).assign(task="regression", shape=shape, case=name)
+def _regression(mine: Draw) -> Iterator[pd.DataFrame]:
+    """Compare windows of all sizes that one baseline can be of; there is one method."""
+    size = mine.size
+    taught = min(mine.rows, MOST_ROWS // size.baseline)
+    sizes = sorted({rows for _, _, rows, _ in mine.cells})
+    for shape in mine.shapes():
+        known = draw_errors(mine.rng(0), size.baseline, taught, 0, mine.day, shape)
+        parts = {
+            (rows, name): draw_errors(rng, size.windows, rows, case.seen, case.day, shape)
+            for rows in sizes for name, (case, rng) in mine.cases(rows).items()
+            if ("regression", shape, rows, name) in mine.cells
+        }  # fmt: skip
+        if not parts:
+            continue
+        for (rows, name), part in parts.items():
+            part.keys["dataset"] = f"{rows} {name}"
+        together = LossRows(
+            np.concatenate([part.inputs for part in parts.values()]),
+            np.concatenate([part.error for part in parts.values()]),
+            np.concatenate([part.is_first for part in parts.values()]),
+            pd.concat([part.keys for part in parts.values()], ignore_index=True),
+        )
+        frame = estimated_losses(*learn_losses(known, together))
+        for rows, name in parts:
+            one = frame[frame["dataset"] == f"{rows} {name}"]
+            none: dict[str, list[int]] = {key: [] for key in METRICS["regression"]}
+            yield _compared(one, one, none).assign(shape=shape, rows=rows, case=name)
 
 
-def _compared(chosen: pd.DataFrame, weighted: pd.DataFrame, plain: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per window and metric: errors, whether the band held, whether it was plain."""
-    keys = ["metric", "window_start"]
-    found = chosen.set_index(keys).join(
+def flights() -> pd.DataFrame:
+    """Compare the demo's days, estimated from the other days of their quarter and from winter."""
+    return pd.concat(
         [
-            weighted.set_index(keys)["value"].rename("weighted"),
-            plain.set_index(keys)["value"].rename("plain"),
-        ]
+            _by_method(base, *drawn).assign(
+                task="flights", shape="real", rows=0, case=case.partition(" by ")[2], baseline=i
+            )
+            for i, (case, base, drawn) in enumerate(flight_parts())
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+
+
+def _compared(
+    plain: pd.DataFrame, weighted: pd.DataFrame, better: dict[str, list[int]]
+) -> pd.DataFrame:
+    """Return a row per window and metric: errors, whether the band held, whether it was plain.
+
+    Args:
+        plain: Residuals by the plain curves.
+        weighted: The same with weights wherever there are any.
+        better: Metric -> windows for which the product takes the weights.
+    """
+    keys = ["metric", "window_start"]
+    columns = [*keys, "value", "lower", "upper"]
+    frame = plain[columns].merge(weighted[columns], on=keys, suffixes=("", "_weighted"))
+    frame = frame[frame["metric"].str.endswith("_residual")]
+    frame = frame.assign(metric=frame["metric"].str.removesuffix("_residual"))
+    place = frame["window_start"].rank(method="dense").astype(int) - 1
+    is_weighted = np.array(
+        [i in better[metric] for metric, i in zip(frame["metric"], place, strict=True)], bool
     )
-    held = (found["lower"] <= 0) & (found["upper"] >= 0)
-    frame = pd.DataFrame(
+
+    def chosen(name: str) -> Floats:
+        return np.where(is_weighted, frame[f"{name}_weighted"], frame[name])
+
+    found = pd.DataFrame(
         {
-            "chosen": found["value"].abs(),
-            "weighted": found["weighted"].abs(),
-            "plain": found["plain"].abs(),
-            "held": held.astype(float),
-            "is_plain": found["method_version"].isin(PLAIN).astype(float),
+            "metric": frame["metric"],
+            "window": place,
+            "chosen": np.abs(chosen("value")),
+            "weighted": frame["value_weighted"].abs(),
+            "plain": frame["value"].abs(),
+            "held": ((chosen("lower") <= 0) & (chosen("upper") >= 0)).astype(float),
+            "half": (chosen("upper") - chosen("lower")) / 2,
+            "is_plain": (~is_weighted).astype(float),
         }
-    ).reset_index()
-    is_residual = frame["metric"].str.endswith("_residual")
-    frame = frame[is_residual & np.isfinite(frame["chosen"])]
-    return frame.assign(metric=frame["metric"].str.removesuffix("_residual"))
+    )
+    return found[np.isfinite(found[["chosen", "weighted", "plain"]]).all(axis=1)]
 
 
 class Ratio(NamedTuple):
@@ -214,97 +299,149 @@ def ratio(found: pd.DataFrame) -> Ratio:
     return Ratio(value, error, error * float(special.stdtrit(n - 1, 0.975)))
 
 
-def rows_of(name: str, found: pd.DataFrame, metrics: Sequence[str], case: str) -> Iterator[Row]:
-    """Return the lines of a cell: of each metric the numbers, and the goal of the worst.
+class Judged(NamedTuple):
+    """One goal in one cell: its worst metric, as shown, and the verdict."""
+
+    cell: Cell
+    kind: str
+    metric: str
+    shown: str
+    goals: tuple[Goal, ...]
+
+    @property
+    def verdict(self) -> str:
+        """Return the worst of the goals' verdicts."""
+        return max((goal.verdict for goal in self.goals), key=VERDICTS.index)
+
+
+def judge(cell: Cell, found: pd.DataFrame) -> Iterator[Judged]:
+    """Judge the goals of a cell, each by its worst metric.
 
     Args:
-        name: Of the cell.
-        found: Its windows, see `_compared`, with the columns ``baseline``.
-        metrics: To show.
-        case: Its shift.
+        cell: Which.
+        found: Its windows, see `_compared`.
     """
-    parts = {m: found[found["metric"] == m] for m in metrics}
-    parts = {m: part for m, part in parts.items() if len(part)}
-    if not parts:
-        yield Row(f"{name} none judged", ("-",) * len(metrics))
-        return
-    if "regression" not in set(found["task"]):
-        ratios = [ratio(part) for part in parts.values()]
-        worst = max(ratios, key=lambda one: one.value)
+    task, _, _, case = cell
+    parts = {metric: part for metric, part in found.groupby("metric", sort=False)}
+    if task != "regression":
+        ratios = {metric: ratio(part) for metric, part in parts.items()}
+        metric, worst = max(ratios.items(), key=lambda one: one[1].value)
         low, high = worst.value - worst.half, worst.value + worst.half
-        numbers = tuple(f"{one.value:.3f}+-{one.error:.3f}" for one in ratios)
-        yield Row(f"{name} errors", numbers, Goal(high, ERRORS, best=low))
-    bands = [_share(part, "held") for part in parts.values()]
-    share, low, high = min(bands)
-    numbers = tuple(f"{band[0]:.3f}" for band in bands)
-    yield Row(f"{name} band", numbers, Goal(share, HELD, is_least=True, best=high))
-    numbers = tuple(f"{band[1]:.3f}-{band[2]:.3f}" for band in bands)
-    yield Row("", numbers, Goal(low, HELD_LEAST, is_least=True, best=high))
-    if case == NO_SHIFT and "regression" not in set(found["task"]):
-        share, low, high = _share(next(iter(parts.values())), "is_plain")
-        numbers = (f"{share:.3f}", f"{low:.3f}-{high:.3f}", "")
-        yield Row(f"{name} plain", numbers, Goal(low, CHOSEN, is_least=True, best=high))
+        shown = f"{worst.value:.3f} +- {worst.error:.3f}"
+        yield Judged(cell, "errors", str(metric), shown, (Goal(high, ERRORS, best=low),))
+    bands = {metric: _share(part, "held") for metric, part in parts.items()}
+    metric, (share, low, high) = min(bands.items(), key=lambda one: one[1])
+    goals = (
+        Goal(share, HELD, is_least=True, best=high),
+        Goal(low, HELD_LEAST, is_least=True, best=high),
+    )
+    yield Judged(cell, "bands", str(metric), f"{share:.3f} ({low:.3f} to {high:.3f})", goals)
+    if case == NO_SHIFT and task != "regression":
+        shares = {metric: _share(part, "is_plain") for metric, part in parts.items()}
+        metric, (share, low, high) = min(shares.items(), key=lambda one: one[1])
+        goal = Goal(low, CHOSEN, is_least=True, best=high)
+        yield Judged(cell, "plain", str(metric), f"{share:.3f} ({low:.3f} to {high:.3f})", (goal,))
 
 
 def _share(found: pd.DataFrame, column: str) -> tuple[float, float, float]:
-    """Return a share of windows with its interval; a window counts once, whatever its shapes."""
-    once = found.groupby(["baseline", "case", "window_start"])[column].mean()
-    baseline = once.index.get_level_values("baseline").to_series(index=once.index)
-    return coverage(once, baseline)
+    return coverage(found[column], found["baseline"])
 
 
-def tables(found: pd.DataFrame) -> Iterator[tuple[str, list[Row]]]:
-    """Yield title and rows: every cell, then cells together by size and by shape."""
-    found = found.assign(baseline=found["rows"] * 10_000 + found["baseline"])
-    for grouped in (["shape", "rows", "case"], ["rows", "case"], ["shape", "case"]):
-        for task, mine in found.groupby("task", sort=False):
-            rows: list[Row] = []
-            for key, part in mine.groupby(grouped, sort=False):
-                values = dict(zip(grouped, key, strict=True))
-                name = ", ".join(str(value) for value in key)
-                rows += rows_of(f"{name}:", part, METRICS[str(task)], str(values["case"]))
-            yield f"{task}, by {', '.join(grouped)}: {', '.join(METRICS[str(task)])}", rows
+def judged(found: pd.DataFrame) -> list[Judged]:
+    """Judge every cell."""
+    cells = found.groupby(["task", "shape", "rows", "case"], sort=False)
+    return [one for key, part in cells for one in judge(key, part)]
 
 
-def counted_goals(rows: Sequence[Row]) -> str:
-    """Say of each kind of goal how many cells meet it, miss it, or leave it open."""
-    found: dict[str, dict[str, int]] = {}
-    for row in rows:
-        if row.goal is not None:
-            kind = row.name.rpartition(": ")[2] or "band's lower end"
-            verdicts = found.setdefault(kind, {"met": 0, "not shown": 0, "NOT MET": 0})
-            verdicts[next(v for v in verdicts if str(row.goal).endswith(f" {v}"))] += 1
-    return "\n".join(
-        f"{kind:20}" + ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
-        for kind, verdicts in found.items()
+def measured(
+    asked: argparse.Namespace, pool: ProcessPoolExecutor
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield task and windows: of every cell at first, then of those in which a goal is open."""
+    cells = frozenset(
+        (task, shape, rows, case)
+        for task in asked.tasks if task in CASES
+        for shape in (REGRESSION_SHAPES if task == "regression" else SHAPES)
+        for rows in asked.rows for case in CASES[task]
     )  # fmt: skip
+    found = pd.DataFrame()
+    for start in range(0, asked.most, asked.baselines):
+        if not cells:
+            return
+        draws = list(_draws(asked, cells, range(start, start + asked.baselines)))
+        frames = pool.map(Draw.compare, draws)
+        found = pd.concat([found, *frames], ignore_index=True)
+        yield f"{start + asked.baselines} baselines", found
+        cells = frozenset(one.cell for one in judged(found) if one.verdict == "not shown")
+
+
+def _draws(
+    asked: argparse.Namespace, cells: frozenset[Cell], numbers: Iterable[int]
+) -> Iterator[Draw]:
+    for number in numbers:
+        mine: dict[tuple[str, int, float], set[Cell]] = {}
+        for cell in cells:
+            task, _, rows, case = cell
+            drawn = min(rows, LARGE) if task == "regression" else rows
+            mine.setdefault((task, drawn, CASES[task][case].day), set()).add(cell)
+        for (task, rows, day), some in sorted(mine.items(), key=lambda one: one[0]):
+            size = Size(asked.baselines, asked.windows, asked.baseline, rows)
+            yield Draw(task, rows, number, day, size, frozenset(some))
+
+
+def lines(found: Sequence[Judged], windows: pd.DataFrame) -> Iterator[Row]:
+    """Return the lines of the cells: what was measured and the verdict."""
+    n = windows.groupby(["task", "shape", "rows", "case"])["baseline"].nunique()
+    for one in found:
+        task, shape, rows, case = one.cell
+        numbers = one.shown, one.metric, str(n[one.cell])
+        yield Row(f"{task} {rows or ''}, {shape}, {case}: {one.kind}", numbers, _worst(one.goals))
+
+
+def _worst(goals: Sequence[Goal]) -> Goal:
+    return max(goals, key=lambda goal: VERDICTS.index(goal.verdict))
+
+
+def totals(found: Sequence[Judged]) -> str:
+    """Count the cells of every task and size by verdict, of each goal and of all together."""
+    kinds = ("errors", "bands", "plain", "all")
+    lines = ["", "cells met / not shown / NOT MET", f"{'':20}" + "".join(f"{k:>16}" for k in kinds)]
+    verdicts: dict[str, dict[str, dict[Cell, str]]] = {}
+    for one in found:
+        for name in (f"{one.cell[0]} {one.cell[2] or ''}", "total"):
+            mine = verdicts.setdefault(name, {})
+            mine.setdefault(one.kind, {})[one.cell] = one.verdict
+            every = mine.setdefault("all", {})
+            every[one.cell] = max(every.get(one.cell, "met"), one.verdict, key=VERDICTS.index)
+    total = verdicts.pop("total")
+    for name, mine in [*verdicts.items(), ("total", total)]:
+        shown = [" / ".join(str(list(mine.get(kind, {}).values()).count(v)) for v in VERDICTS)
+                 for kind in kinds]  # fmt: skip
+        lines.append(f"{name:20}" + "".join(f"{one:>16}" for one in shown))
+    return "\n".join(lines)
 
 
 def main() -> int:
     """Print the tables; 1 if a goal is missed in a cell."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--baselines", type=int, default=40)
+    parser.add_argument("--most", type=int, default=120, help="baselines of cells that are open")
     parser.add_argument("--windows", type=int, default=10, help="of each baseline and shift")
     parser.add_argument("--baseline", type=int, default=30, help="its windows")
-    parser.add_argument("--rows", type=int, nargs="+", default=[200, 1_000, 5_000, 20_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--tasks", nargs="+", default=list(METRICS), choices=list(METRICS))
+    parser.add_argument("--processes", type=int, default=PROCESSES)
     asked = parser.parse_args()
-    compare = {"binary": binary, "classes": classes, "regression": regression}
-    parts = []
-    for task in asked.tasks:
-        for n in asked.rows:
-            size = Size(asked.baselines, asked.windows, asked.baseline, n)
-            for number in range(size.baselines):
-                parts += [
-                    part.assign(baseline=number, rows=n) for part in compare[task](number, size)
-                ]
-    everything = []
-    for title, rows in tables(pd.concat(parts, ignore_index=True)):
-        print(render(title, ("1", "2", "3"), rows, seed=SEED), counted_goals(rows), sep="\n\n")
-        everything += rows
-    return int(
-        any(row.goal is not None and str(row.goal).endswith("NOT MET") for row in everything)
-    )
+    parts = [flights()] if "flights" in asked.tasks else []
+    with ProcessPoolExecutor(asked.processes, get_context("forkserver")) as pool:
+        simulated = pd.DataFrame()
+        for name, simulated in measured(asked, pool):
+            print(name, totals(judged(simulated)), flush=True)
+    found = pd.concat([simulated, *parts], ignore_index=True)
+    verdicts = judged(found)
+    columns = ("measured", "worst metric", "baselines")
+    print(render("Estimates", columns, list(lines(verdicts, found)), seed=SEED, width=24))
+    print(totals(verdicts))
+    return int(any(one.verdict == "NOT MET" for one in verdicts))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.coverage import Size
-from benchmarks.scored_worlds import SCORE_BINS, SPAN, counted, in_half
-from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, estimated_classes
+from benchmarks.scored_worlds import SCORE_BINS, SPAN, counted, in_half, shaped
+from mlmon_dagster.metrics.estimated.multiclass import (
+    CONFIDENCE,
+    calibrate_classes,
+    estimated_classes,
+)
 from mlmon_dagster.metrics.estimated.regression import estimated_losses
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from mlmon_dagster.profiles.measure.regression_estimates import LossRows, learn_losses
@@ -91,16 +95,9 @@ def multiclass(rng: np.random.Generator, shifts: Sequence[float], size: Size) ->
     decided = np.take_along_axis(actual, score.argmax(axis=0)[None], axis=0)
     brier = float(((score - actual) ** 2).sum(axis=0).mean())
     constant = {"accuracy": float(decided.mean()), "brier": brier}
-    return [
-        Found(
-            estimated_classes(
-                class_profiles(*draw_classes(rng, size.windows, size.rows, shift)[:2]),
-                base, halves, CLASSES, 1,
-            ),
-            constant,
-        )
-        for shift in shifts
-    ]  # fmt: skip
+    learnt = calibrate_classes(base, halves, CLASSES, 1)
+    drawn = [draw_classes(rng, size.windows, size.rows, shift)[:2] for shift in shifts]
+    return [Found(estimated_classes(class_profiles(*one), learnt), constant) for one in drawn]
 
 
 def draw_errors(
@@ -109,7 +106,7 @@ def draw_errors(
     rows: int,
     shift: float,
     day: float = 0.0,
-    decimals: int | None = None,
+    shape: str = "continuous",
 ) -> LossRows:
     """Draw rows whose noise grows with an input, of a model that is a little off.
 
@@ -120,7 +117,7 @@ def draw_errors(
         shift: Of the two inputs.
         day: Standard deviation of what the rows of a window share: of the inputs, and of the
             logarithm of the noise.
-        decimals: Of the predictions; all of them if None.
+        shape: Of the predictions, see `SHAPES`.
     """
     n = windows * rows
     shared = np.zeros((n, 3))
@@ -130,8 +127,8 @@ def draw_errors(
     noise = np.exp(0.4 * x[:, 0] + shared[:, 2]) * rng.normal(size=n)
     actual = 2 * x[:, 0] + np.sin(2 * x[:, 1]) + noise
     predicted = 1.8 * x[:, 0] + 0.3 * x[:, 1]
-    if decimals is not None:
-        predicted = np.round(predicted, decimals)
+    if shape != "continuous":
+        predicted = 12 * shaped(predicted / 12 + 0.5, shape) - 6
     keys = pd.DataFrame(
         {"window_start": np.repeat(_starts(windows), rows), "dataset": f"shift {shift:g}"}
     )

@@ -37,13 +37,18 @@ class Goal:
     def _is_right(self, value: float) -> bool:
         return value >= self.limit if self.is_least else value <= self.limit
 
+    @property
+    def verdict(self) -> str:
+        """Return ``met``, ``NOT MET``, or ``not shown`` where chance may do either."""
+        if self.is_met:
+            return "met"
+        is_open = self.best is not None and self._is_right(self.best)
+        return "not shown" if is_open else "NOT MET"
+
     def __str__(self) -> str:
         bound = "at least" if self.is_least else "at most"
         text = f"{bound} {self.limit:g}{self.unit}"
-        missed = "NOT MET"
-        if self.best is not None and self._is_right(self.best):
-            missed = "not shown"
-        return f"{text:<17} {'met' if self.is_met else missed}"
+        return f"{text:<17} {self.verdict}"
 
 
 @dataclass(frozen=True)

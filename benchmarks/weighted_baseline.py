@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.scored_worlds import SCORE_BINS, bin_of, counted, halved
+from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.estimated.binary import residuals
-from mlmon_dagster.metrics.estimated.calibration import Curves, calibrate, per_cell
+from mlmon_dagster.metrics.estimated.calibration import Scored, calibrate, per_cell
 from mlmon_dagster.metrics.estimated.reweighting import (
     LabelledRows,
     Margin,
     Target,
-    block_curves,
+    Weighing,
     grouping,
-    rake,
 )
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import Binning
@@ -57,19 +56,14 @@ class WeightedRows:
             groupings[name] = grouping(role_binning(name, "score"), bins * 3 + 1 + positive)
         self._rows = LabelledRows(targets, places // known.shape[1], groupings)
 
-    def chosen(self, margins: list[Margin]) -> dict[str, Curves] | None:
-        """Return the curves of weighted rows where the product takes them."""
-        return self._rows.curves_like(margins)
+    def weighings(
+        self, scores: dict[str, Floats], inputs: dict[str, Floats]
+    ) -> dict[int, Weighing]:
+        """Return window -> the rows weighted to look like it, where it has shifted."""
+        found = enumerate(map(self._rows.like, self._margins(scores, inputs)))
+        return {i: one for i, one in found if one is not None}
 
-    def weighted(self, margins: list[Margin]) -> dict[str, Curves] | None:
-        """Return the curves of weighted rows wherever there are weights fit for use."""
-        weights = rake(margins, len(self._rows.windows))
-        if weights.reason:
-            return None
-        counts = self._rows.by_block(weights.values)
-        return {name: block_curves(found) for name, found in counts.items()}
-
-    def margins(
+    def _margins(
         self, scores: dict[str, Floats], inputs: dict[str, Floats]
     ) -> Iterator[list[Margin]]:
         """Yield the margins of every window, (windows, rows)."""
@@ -108,44 +102,30 @@ class Baseline:
         self.whole = whole
         self._rows = WeightedRows({"score": score}, {"score": actual}, inputs)
 
+    def weighings(self, score: Floats, inputs: dict[str, Floats]) -> dict[int, Weighing]:
+        """Return window -> the baseline's rows weighted to look like it, where it has shifted."""
+        return self._rows.weighings({"score": score}, inputs)
+
     def chosen(self, score: Floats, actual: Floats, inputs: dict[str, Floats]) -> pd.DataFrame:
         """Residuals of windows, with the curve of weighted rows where that helps."""
-        return self._residuals(score, actual, inputs, self._rows.chosen)
+        found = self.weighings(score, inputs)
+        better = {i: one for i, one in found.items() if one.is_better(["score"])}
+        return self.residuals(counted(score, actual, self.threshold), better)
 
-    def weighted(self, score: Floats, actual: Floats, inputs: dict[str, Floats]) -> pd.DataFrame:
-        """Residuals of windows, with the curve of weighted rows wherever there is one."""
-        return self._residuals(score, actual, inputs, self._rows.weighted)
-
-    def plain(self, score: Floats, actual: Floats, inputs: dict[str, Floats]) -> pd.DataFrame:
-        """Residuals of windows, with the curve of the baseline as it is."""
-        return self._residuals(score, actual, inputs, lambda margins: None)
-
-    def _residuals(
-        self,
-        score: Floats,
-        actual: Floats,
-        inputs: dict[str, Floats],
-        curves: Callable[[list[Margin]], dict[str, Curves] | None],
-    ) -> pd.DataFrame:
-        counts = counted(score, actual, self.threshold)
-        fit: dict[int, Curves] = {}
-        for i, margins in enumerate(self._rows.margins({"score": score}, inputs)):
-            found = curves(margins)
-            if found is not None:
-                fit[i] = found["score"]
-        mask = np.isin(np.arange(len(score)), list(fit))
+    def residuals(self, counts: Scored, weighings: Mapping[int, Weighing]) -> pd.DataFrame:
+        """Residuals of windows, some of them with the curve of weighted rows."""
+        mask = np.isin(np.arange(len(counts.cells)), list(weighings))
         frames = [residuals(counts.part(~mask), self.calibration)]
-        if fit:
-            own = per_cell(list(fit.values()))
-            weighted = replace(self.calibration, curves=own, method="iw-cbpe-2")
-            frames.append(residuals(counts.part(mask), weighted))
+        if weighings:
+            own = per_cell([weighings[i].curves["score"] for i in sorted(weighings)])
+            frames.append(residuals(counts.part(mask), self.calibration.weighted(own)))
         return concat_frames(frames)
 
 
 def _binning(name: str, values: Floats) -> Binning:
     edges = np.quantile(values, np.arange(1, BINS) / BINS)
-    return numeric_binning(name, edges.tolist(), low=values.min(), high=values.max(), fine=1)
+    return numeric_binning(name, edges.tolist(), low=values.min(), high=values.max())
 
 
 def _codes(binning: Binning, values: Floats) -> Ints:
-    return np.searchsorted(np.array(binning.edges), values).astype(np.int64)
+    return np.searchsorted(upper_edges(binning)[:-1], values).astype(np.int64)

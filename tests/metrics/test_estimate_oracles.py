@@ -16,7 +16,11 @@ from sklearn.isotonic import IsotonicRegression
 
 from mlmon_dagster.metrics.estimated.binary import estimated_performance, residuals
 from mlmon_dagster.metrics.estimated.calibration import calibrate, scored
-from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE, estimated_classes
+from mlmon_dagster.metrics.estimated.multiclass import (
+    CONFIDENCE,
+    calibrate_classes,
+    estimated_classes,
+)
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.service import volume_drop
@@ -135,7 +139,7 @@ def class_estimates() -> pd.DataFrame:
     half = profiled(spec, then[::2], then)[0]
     names = [*SCORES, CONFIDENCE]
     sides = [{name: side[name] for name in names} for side in (now, whole, half)]
-    return _by_day(estimated_classes(*sides, SCORES, 3))
+    return _by_day(estimated_classes(sides[0], calibrate_classes(*sides[1:], SCORES, 3)))
 
 
 def _confidence(rows: pd.DataFrame) -> pd.Series:

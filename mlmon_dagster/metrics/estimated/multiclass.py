@@ -10,6 +10,7 @@ the curves come from weighted rows, see `metrics.reweighting`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,7 @@ from mlmon_dagster.metrics.estimated.expected_counts import (
     sampling_variances,
     values_of,
 )
+from mlmon_dagster.metrics.estimated.reweighting import Weighing
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.roc import MIN_RARER
@@ -46,27 +48,67 @@ from mlmon_dagster.spec.tasks import estimated, residual
 
 Profiles = Mapping[str, ColumnStatistics]
 CONFIDENCE = ":confidence"  # the score of the class that was decided for
-PLAIN, WEIGHTED = "ovr-cbpe-2", "iw-ovr-cbpe-2"
+PLAIN, WEIGHTED = "ovr-cbpe-3", "iw-ovr-cbpe-3"
 _NAMES = ("accuracy", "macro_roc_auc", "brier", "log_loss")
+
+
+@dataclass(frozen=True)
+class ClassCalibration:
+    """What a baseline says about the scores of several classes.
+
+    Attributes:
+        curves: Score -> P(positive) per bin; the classes' scores and ``:confidence``.
+        dispersion: Metric -> factor of the sampling variance, see `stretch`.
+        n: Labelled rows of the baseline.
+        reason: Why nothing can be estimated; empty if something can.
+    """
+
+    curves: Mapping[str, Curves]
+    dispersion: Mapping[str, float]
+    n: int
+    reason: str
+
+
+def calibrate_classes(
+    baseline: Profiles, halves: Profiles, labels: Sequence[str], seed: int
+) -> ClassCalibration:
+    """Learn from a baseline what its classes' scores mean.
+
+    Args:
+        baseline: The classes' score columns and ``:confidence``, by window.
+        halves: The same of a random half of its rows.
+        labels: The classes' score columns.
+        seed: Of the replicates, where there are too few windows for a jackknife.
+
+    Returns:
+        With a `reason` where the baseline has fewer than 20 right or 20 wrong decisions.
+    """
+    names = [*labels, CONFIDENCE]
+    base = {name: scored(baseline[name], None) for name in names}
+    half = {n: aligned(scored(halves[n], None), base[n]) for n in names if n in halves}
+    curves = {
+        name: learn_curves(one.rows[:, :, 2], one.rows[:, :, 1], seed) for name, one in base.items()
+    }
+    known = base[CONFIDENCE].rows.sum(axis=(0, 1))[1:]
+    reason = "few_baseline_rows" if min(known) < MIN_BASELINE_RARER else ""
+    wide = _dispersion(base, half) if not reason and len(half) == len(base) else {}
+    return ClassCalibration(curves, wide, int(known.sum()), reason)
 
 
 def estimated_classes(
     windows: Profiles,
-    baseline: Profiles,
-    halves: Profiles,
-    labels: Sequence[str],
-    seed: int,
-    reweighted: Mapping[int, Mapping[str, Curves]] | None = None,
+    calibration: ClassCalibration,
+    weighings: Mapping[int, Weighing] | None = None,
 ) -> pd.DataFrame:
     """Estimate accuracy, macro ROC AUC, Brier score and log loss, and compare with the truth.
 
+    Accuracy has the curve of the decisions and the others those of the classes, and so each asks
+    the held-out rows of its own scores which of two curves is better.
+
     Args:
         windows: The classes' score columns and ``:confidence`` over C cells.
-        baseline: The same of the baseline, by window.
-        halves: The same of a random half of its rows.
-        labels: The classes' score columns.
-        seed: Of the replicates, where there are too few windows for a jackknife.
-        reweighted: Cell -> curves of the baseline's rows weighted like it, where they are better.
+        calibration: Of the baseline.
+        weighings: Cell -> the baseline's rows weighted like it, where it has shifted.
 
     Returns:
         MetricFrame of ``estimated_<metric>`` and ``<metric>_residual``, column `:table`; intervals
@@ -75,51 +117,46 @@ def estimated_classes(
         no_actuals), few_rows (under 30), few_of_rarer_class (no class with 10 expected rows of
         either kind), few_baseline_rows (under 20 right or wrong decisions).
     """
-    names = [*labels, CONFIDENCE]
+    names = list(calibration.curves)
     counts = {name: scored(windows[name], None) for name in names}
-    base = {name: scored(baseline[name], None) for name in names}
-    half = {n: aligned(scored(halves[n], None), base[n]) for n in names if n in halves}
-    curves = {
-        name: learn_curves(one.rows[:, :, 2], one.rows[:, :, 1], seed) for name, one in base.items()
-    }
-    confident = base[CONFIDENCE].rows.sum(axis=(0, 1))
-    reason = "few_baseline_rows" if min(confident[1:]) < MIN_BASELINE_RARER else ""
-    wide = _dispersion(base, half) if not reason and len(half) == len(base) else {}
-    found = {} if reason or not reweighted else reweighted
-    is_shifted = np.isin(np.arange(len(counts[CONFIDENCE].cells)), list(found))
-    plain = {name: one.part(~is_shifted) for name, one in counts.items()}
-    metrics = _compared(plain, curves, wide, reason, PLAIN)
-    if found:
-        own = {name: per_cell([found[i][name] for i in sorted(found)]) for name in names}
-        shifted = {name: one.part(is_shifted) for name, one in counts.items()}
-        metrics += _compared(shifted, own, wide, reason, WEIGHTED)
-    return stack_rows(metrics).assign(n_baseline=int(confident[1:].sum()))
+    found = {} if calibration.reason or not weighings else weighings
+    metrics = []
+    for scores in ([CONFIDENCE], [name for name in names if name != CONFIDENCE]):
+        cells = [i for i in sorted(found) if found[i].is_better(scores)]
+        is_weighted = np.isin(np.arange(len(counts[CONFIDENCE].cells)), cells)
+        mine = [m for m in _NAMES if (m == "accuracy") == (scores == [CONFIDENCE])]
+        plain = {name: counts[name].part(~is_weighted) for name in scores}
+        metrics += _compared(plain, calibration.curves, calibration, mine, PLAIN)
+        if cells:
+            own = {name: per_cell([found[i].curves[name] for i in cells]) for name in scores}
+            weighted = {name: counts[name].part(is_weighted) for name in scores}
+            metrics += _compared(weighted, own, calibration, mine, WEIGHTED)
+    return stack_rows(metrics).assign(n_baseline=calibration.n)
 
 
 def _compared(
     counts: Mapping[str, Scored],
     curves: Mapping[str, Curves],
-    wide: Mapping[str, float],
-    reason: str,
+    calibration: ClassCalibration,
+    names: Sequence[str],
     method: str,
 ) -> list[MetricRows]:
-    cells = counts[CONFIDENCE].cells
+    cells = next(iter(counts.values())).cells
     metrics = []
     for is_residual in (False, True):
         rows = {k: _rows(one, is_residual) for k, one in counts.items()}
-        found = _expected(rows, counts, {name: c.curve for name, c in curves.items()})
+        found = _expected(rows, counts, {name: curves[name].curve for name in counts})
         truth = _combined({k: _truth(one) for k, one in counts.items()}, counts)
-        size = rows[CONFIDENCE].sum(axis=1)
-        learning = _learning(rows, counts, curves)
-        for metric in _NAMES:
-            sampling = (
-                Z95**2 * wide.get(metric, LEAST_STRETCH) * _variance(found, rows, counts, metric)
-            )
-            t = t_of(curves[CONFIDENCE])
+        guess = _combined(found, counts)
+        size = next(iter(rows.values())).sum(axis=1)
+        learning = _learning(rows, counts, curves, names)
+        t = t_of(next(iter(curves.values())))
+        for metric in names:
+            wide = calibration.dispersion.get(metric, LEAST_STRETCH)
+            sampling = Z95**2 * wide * _variance(found, rows, counts, metric)
             half_width = np.sqrt(sampling + t**2 * learning[metric])
-            value = _combined(found, counts)[metric]
-            shown = value - truth[metric] if is_residual else value
-            why = _why(shown, size, is_residual, reason)
+            shown = guess[metric] - truth[metric] if is_residual else guess[metric]
+            why = _why(shown, size, is_residual, calibration.reason)
             value = np.where(why == "", shown, np.nan)
             ends = value - half_width, value + half_width
             if not is_residual:
@@ -146,23 +183,23 @@ def _expected(
 
 
 def _combined(tables: Mapping[str, Table], counts: Mapping[str, Scored]) -> dict[str, Floats]:
-    """From one table per class, and that of the decisions, to the metrics of the model."""
+    """From tables of the classes, or that of the decisions, to the metrics of the model."""
     values = {name: values_of(table, counts[name].middles) for name, table in tables.items()}
-    labels = [name for name in tables if name != CONFIDENCE]
-    ranked = np.array([values[n]["roc_auc"] for n in labels])
-    known = np.array([_is_ranked(tables[n]) for n in labels]) & np.isfinite(ranked)
+    if CONFIDENCE in tables:
+        return {"accuracy": values[CONFIDENCE]["actual_rate"]}
+    ranked = np.array([one["roc_auc"] for one in values.values()])
+    known = np.array([_is_ranked(table) for table in tables.values()]) & np.isfinite(ranked)
     n_known = known.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         area = np.where(known, ranked, 0).sum(axis=0) / n_known
         losses = [
-            -(tables[n].positives @ np.log(counts[n].middles))
-            / (tables[n].positives + tables[n].negatives).sum(axis=1)
-            for n in labels
+            -(table.positives @ np.log(counts[n].middles))
+            / (table.positives + table.negatives).sum(axis=1)
+            for n, table in tables.items()
         ]
     return {
-        "accuracy": values[CONFIDENCE]["actual_rate"],
         "macro_roc_auc": np.where(n_known > 0, area, np.nan),
-        "brier": np.sum([values[n]["brier"] for n in labels], axis=0),
+        "brier": np.sum([one["brier"] for one in values.values()], axis=0),
         "log_loss": np.sum(losses, axis=0),
     }
 
@@ -185,10 +222,8 @@ def _variance(
     classes, and for equal chances of k.
     """
     parts, known = [], []
-    k = len(tables) - 1
+    k = len(tables)
     for name, table in tables.items():
-        if (name == CONFIDENCE) != (metric == "accuracy"):
-            continue
         with np.errstate(invalid="ignore", divide="ignore"):
             spread = np.where(rows[name] > 0, table.positives * table.negatives / rows[name], 0)
             found = sampling_variances(table, spread, None, counts[name].middles)
@@ -209,18 +244,18 @@ def _variance(
 
 
 def _learning(
-    rows: Mapping[str, Floats], counts: Mapping[str, Scored], curves: Mapping[str, Curves]
+    rows: Mapping[str, Floats],
+    counts: Mapping[str, Scored],
+    curves: Mapping[str, Curves],
+    names: Sequence[str],
 ) -> dict[str, Floats]:
     """Variance from the baseline's chance: the same windows are left out of every class."""
-    some = curves[CONFIDENCE]
+    some = curves[next(iter(counts))]
     replicated = []
     for i in range(len(some.replicates)):
-        one = {name: c.replicates[min(i, len(c.replicates) - 1)] for name, c in curves.items()}
+        one = {n: curves[n].replicates[min(i, len(curves[n].replicates) - 1)] for n in counts}
         replicated.append(_combined(_expected(rows, counts, one), counts))
-    return {
-        metric: some.variance(np.array([found[metric] for found in replicated]))
-        for metric in _NAMES
-    }
+    return {m: some.variance(np.array([found[m] for found in replicated])) for m in names}
 
 
 def _dispersion(base: Mapping[str, Scored], half: Mapping[str, Scored]) -> dict[str, float]:
@@ -233,15 +268,17 @@ def _dispersion(base: Mapping[str, Scored], half: Mapping[str, Scored]) -> dict[
             curve = isotonic_curve(*(other.rows[:, :, state].sum(axis=0) for state in (2, 1)))
             parts.append(expected_table(_rows(mine, True), None, curve))
         tables[name] = Table(*(a + b for a, b in zip(parts[0][:2], parts[1][:2], strict=True)))
-    rows = {name: _rows(whole, True) for name, whole in base.items()}
-    guess = _combined(tables, base)
-    truth = _combined({name: _truth(whole) for name, whole in base.items()}, base)
     found = {}
-    for metric in _NAMES:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            squares = (truth[metric] - guess[metric]) ** 2 / _variance(tables, rows, base, metric)
-        squares = squares[np.isfinite(squares) & (rows[CONFIDENCE].sum(axis=1) >= MIN_ROWS)]
-        found[metric] = stretch(squares)
+    for scores in ([CONFIDENCE], [name for name in base if name != CONFIDENCE]):
+        expected = {name: tables[name] for name in scores}
+        rows = {name: _rows(base[name], True) for name in scores}
+        guess = _combined(expected, base)
+        truth = _combined({name: _truth(base[name]) for name in scores}, base)
+        for metric, value in guess.items():
+            with np.errstate(invalid="ignore", divide="ignore"):
+                squares = (truth[metric] - value) ** 2 / _variance(expected, rows, base, metric)
+            enough = rows[scores[0]].sum(axis=1) >= MIN_ROWS
+            found[metric] = stretch(squares[np.isfinite(squares) & enough])
     return found
 
 

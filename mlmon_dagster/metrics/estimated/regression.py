@@ -19,7 +19,7 @@ from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import estimated, residual
 
-VERSION = "dle-2"
+VERSION = "dle-3"
 _TINY = 1e-300
 _LARGEST_SQUARE = 1e150  # whose square is a number, too
 

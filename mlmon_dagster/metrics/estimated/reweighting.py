@@ -29,13 +29,14 @@ MIN_SHARE = 0.1  # effective rows of the baseline, as a share
 MIN_EFFECTIVE = 500
 _SIGNIFICANT = 0.001
 _LARGEST = 50.0  # no row counts for more than so many
-# Within a group the window's rows are taken to lie as the baseline's do, which in the outer groups
-# they do not: with half as many, a band of a large window missed the truth in one of eight.
 _GROUPS = 20
-_OWN_SHARE = 0.01  # of the baseline, from which a category is a group of its own
-# Standard errors by which held-out rows must prefer the weights. At 1, weights that only add noise
-# are taken in one of ten windows or fewer, and those that help in nine of ten.
-_PREFERRED = 1.0
+# Of the baseline, from which a category is a group of its own, and of the groups that a number's
+# outer bins are cut into: within a group the window's rows are taken to lie as the baseline's do,
+# which far out they do not. With outer groups of a twentieth, estimates were off by half of a
+# large window's own chance after a shift of .7 standard deviations, and bands missed.
+_OWN_SHARE = 0.01
+# Standard errors by which held-out rows must prefer the weights. At 1 as at .5, errors were larger.
+_PREFERRED = 0.7
 
 
 class Margin(NamedTuple):
@@ -95,10 +96,10 @@ class Grouping:
 def grouping(binning: Binning, codes: Ints) -> Grouping:
     """Put a column's codes into groups that hold enough rows of the baseline.
 
-    Scores go by twenty shares of the rows, numbers by their neighbouring coarse bins, categories
-    alone from 1 % on. All codes of one score bin are in one group, whatever the actual: a score
-    that many rows share (rounded, a tree's leaf) is one place, and what is known of its actuals
-    must not look like a shift.
+    Scores go by twenty shares of the rows, numbers by their neighbouring coarse bins, of which the
+    two outer ones are cut at 1 % of the rows, categories alone from 1 % on. All codes of one score
+    bin are in one group, whatever the actual: a score that many rows share (rounded, a tree's leaf)
+    is one place, and what is known of its actuals must not look like a shift.
 
     Args:
         binning: Of the column.
@@ -114,7 +115,7 @@ def grouping(binning: Binning, codes: Ints) -> Grouping:
         coarse = np.arange(size) // binning.fine
         bins = int(coarse.max()) + 1
         step = -(-bins // _GROUPS) if not binning.values else 1
-        of_code = coarse // step
+        of_code = coarse // step if binning.fine == 1 else _cut_outside(coarse // step, n)
     else:
         own = n >= max(MIN_GROUP, _OWN_SHARE * len(codes))
         of_code = np.where(own, np.cumsum(own) - 1, own.sum())
@@ -126,37 +127,54 @@ def grouping(binning: Binning, codes: Ints) -> Grouping:
     return Grouping(of_code, groups, null + 1, held < MIN_GROUP)
 
 
-def rake(margins: Sequence[Margin], size: int) -> Weights:
+def _cut_outside(groups: Ints, n: Ints) -> Ints:
+    """Cut the first and the last group of codes into parts of at least 1 % of the rows each."""
+    least = max(MIN_GROUP, _OWN_SHARE * n.sum())
+    part = np.zeros(len(groups), np.int64)
+    for is_mine in (groups == groups[0], groups == groups[-1]):
+        inwards = np.flatnonzero(is_mine)[:: 1 if is_mine[0] else -1]
+        number, held, left = 0, 0, n[inwards].sum()
+        for code in inwards:
+            part[code] = number
+            held, left = held + n[code], left - n[code]
+            if held >= least and left >= least:
+                number, held = number + 1, 0
+    cut: Ints = np.unique(groups * len(groups) + part, return_inverse=True)[1]
+    return cut
+
+
+def rake(margins: Sequence[Margin], held: Floats) -> Weights:
     """Weigh the baseline's rows so that its columns have the window's shares.
 
-    Columns whose change is chance are left alone, and of the others as much of the change is
-    taken as is more than chance (James and Stein's factor), so that a small window does not add
-    noise.
+    Columns whose change may be chance are left alone. Of the others the whole of the change is
+    taken, its chance with it: what is estimated is how these rows of the window turn out.
 
     Args:
         margins: The columns.
-        size: Rows of the baseline.
+        held: Rows of the baseline, one each or several that are in the same groups, (n,).
     """
-    flat = np.ones(size)
+    flat = np.ones(len(held))
+    size = float(held.sum())
     moved = []
     for margin in margins:
-        base = np.bincount(margin.groups, minlength=len(margin.counts)).astype(np.float64)
-        share = _moved(base, margin.counts)
-        if share > 0:
-            moved.append((margin, _target(base, margin.counts, share)))
+        base = np.bincount(margin.groups, held, minlength=len(margin.counts)).astype(np.float64)
+        if _has_moved(base, margin.counts):
+            moved.append((margin, _target(base, margin.counts)))
     if not moved:
-        return Weights(flat, float(size), "no_shift")
+        return Weights(flat, size, "no_shift")
     if max(margin.uncovered for margin, _ in moved) > MOST_UNCOVERED:
-        return Weights(flat, float(size), "outside_baseline")
+        return Weights(flat, size, "outside_baseline")
     least = max(MIN_EFFECTIVE, MIN_SHARE * size)
     weights = flat
     for _ in range(SWEEPS):
         for margin, target in moved:
-            held = np.bincount(margin.groups, weights, minlength=len(target))
-            factor = np.divide(target * size, held, out=np.ones_like(held), where=held > 0)
+            mine = np.bincount(margin.groups, held * weights, minlength=len(target))
+            factor = np.divide(target * size, mine, out=np.ones_like(mine), where=mine > 0)
             weights = weights * factor[margin.groups]
-        weights = np.minimum(weights / weights.mean(), _LARGEST)
-        effective = float(weights.sum() ** 2 / (weights**2).sum())
+        if held @ weights <= 0:  # no row of the baseline is in all the window's groups
+            return Weights(flat, 0.0, "few_effective_rows")
+        weights = np.minimum(weights * size / (held @ weights), _LARGEST)
+        effective = float((held @ weights) ** 2 / (held @ weights**2))
         if effective < least / 2:
             break  # it only falls from here on
     if effective < least:
@@ -164,27 +182,21 @@ def rake(margins: Sequence[Margin], size: int) -> Weights:
     return Weights(weights, effective, "")
 
 
-def _moved(base: Floats, window: Floats) -> float:
-    """Return how much of a column's change is more than chance, 0 if it may be nothing but that."""
+def _has_moved(base: Floats, window: Floats) -> bool:
+    """Say whether a column's shares are others than chance explains, by two samples' chi-square."""
     used = (base >= 1) & (base + window > 0)
     b, w = base[used], window[used]
     degrees = len(b) - 1
     if degrees < 1 or w.sum() < 1:
-        return 0.0
-    total_b, total_w = b.sum(), w.sum()
-    # Chi-square of two samples.
-    ratio = np.sqrt(total_w / total_b)
+        return False
+    ratio = np.sqrt(w.sum() / b.sum())
     chi2 = float(((w / ratio - b * ratio) ** 2 / (b + w)).sum())
-    if special.chdtrc(degrees, chi2) > _SIGNIFICANT:
-        return 0.0
-    return max(0.0, 1 - degrees / chi2)
+    return bool(special.chdtrc(degrees, chi2) <= _SIGNIFICANT)
 
 
-def _target(base: Floats, window: Floats, share: float) -> Floats:
-    before = base / base.sum()
-    after = np.where(base > 0, window, 0)
-    after = after / after.sum() if after.sum() > 0 else before
-    return np.asarray(before + share * (after - before))
+def _target(base: Floats, window: Floats) -> Floats:
+    after = np.where(base > 0, window, 0.0)
+    return np.asarray(after / after.sum() if after.sum() > 0 else base / base.sum())
 
 
 class Target(NamedTuple):
@@ -199,6 +211,24 @@ class Target(NamedTuple):
     bins: Ints
     is_positive: NDArray[np.bool_]
     size: int
+
+
+class Weighing(NamedTuple):
+    """What a baseline's rows say, weighted to look like a window.
+
+    Attributes:
+        curves: Score -> P(positive) per bin.
+        gains: Score -> by how much weighing tells more of each held-out block, see `_gains`, (10,).
+    """
+
+    curves: Mapping[str, Curves]
+    gains: Mapping[str, Floats]
+
+    def is_better(self, names: Sequence[str]) -> bool:
+        """Say whether the held-out rows prefer these curves of some scores to the plain ones."""
+        gains = np.sum([self.gains[name] for name in names], axis=0)
+        error = gains.std(ddof=1) / np.sqrt(len(gains))
+        return bool(gains.mean() > _PREFERRED * error)
 
 
 @dataclass(frozen=True)
@@ -223,40 +253,57 @@ class LabelledRows:
     @cached_property
     def plain(self) -> dict[str, Curves]:
         """P(positive) per bin of every score, of the rows as they are."""
-        counts = self.by_block(np.ones(len(self.windows)))
+        counts = self._by_block(np.ones(len(self.windows)))
         return {name: block_curves(found) for name, found in counts.items()}
 
-    def curves_like(self, margins: Sequence[Margin]) -> dict[str, Curves] | None:
-        """Return P(positive) per bin of every score, of rows weighted to look like a window.
+    @cached_property
+    def _alike(self) -> tuple[Ints, Ints, Floats]:
+        """One row of each that are in the same groups of all columns, its place, how many."""
+        key = np.zeros(len(self.windows), np.int64)
+        for one in self.groupings.values():
+            key = np.unique(key * one.size + one.groups, return_inverse=True)[1]
+        _, first, place, n = np.unique(
+            key, return_index=True, return_inverse=True, return_counts=True
+        )
+        return first, place, n.astype(np.float64)
+
+    @cached_property
+    def _flat(self) -> dict[str, Ints]:
+        blocks = self.windows * MIN_BLOCKS // self.n_windows
+        return {
+            name: (blocks * 2 + target.is_positive) * target.size + target.bins
+            for name, target in self.targets.items()
+        }
+
+    def like(self, margins: Sequence[Margin]) -> Weighing | None:
+        """Weigh the rows so that they look like a window.
 
         Args:
             margins: The window's rows by the groups of its columns.
 
         Returns:
-            None where the plain curves are as good or better: nothing has really changed, the
-            window lies outside the baseline's range, too few effective rows are left, or
-            held-out windows of the baseline do not say that weighing helps. With fewer than ten
-            windows nothing is held out, so always None.
+            None where the plain curves are all there is: nothing has really changed, the window
+            lies outside the baseline's range, or too few effective rows are left. With fewer than
+            ten windows nothing can be held out, so always None.
         """
         if self.n_windows < MIN_BLOCKS:
             return None
-        weights = rake(margins, len(self.windows))
+        first, place, n = self._alike
+        weights = rake([one._replace(groups=one.groups[first]) for one in margins], n)
         if weights.reason:
             return None
-        counts = self.by_block(weights.values)
+        counts = self._by_block(weights.values[place])
         curves = {name: block_curves(found) for name, found in counts.items()}
-        gains = np.sum([_gains(counts[n], curves[n], self.plain[n]) for n in counts], axis=0)
-        error = gains.std(ddof=1) / np.sqrt(len(gains))
-        return curves if gains.mean() > _PREFERRED * error else None
+        gains = {n: _gains(held_out, curves[n], self.plain[n]) for n, held_out in counts.items()}
+        return Weighing(curves, gains)
 
-    def by_block(self, weights: Floats) -> dict[str, Floats]:
+    def _by_block(self, weights: Floats) -> dict[str, Floats]:
         """Weighted rows by block of neighbouring windows, actual and score bin, (10, 2, S)."""
-        blocks = self.windows * MIN_BLOCKS // self.n_windows
         found = {}
-        for name, target in self.targets.items():
-            flat = (blocks * 2 + target.is_positive) * target.size + target.bins
-            counts = np.bincount(flat, weights, minlength=MIN_BLOCKS * 2 * target.size)
-            found[name] = counts.reshape(MIN_BLOCKS, 2, target.size).astype(np.float64)
+        for name, flat in self._flat.items():
+            size = self.targets[name].size
+            counts = np.bincount(flat, weights, minlength=MIN_BLOCKS * 2 * size)
+            found[name] = counts.reshape(MIN_BLOCKS, 2, size).astype(np.float64)
         return found
 
 

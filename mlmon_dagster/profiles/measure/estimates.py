@@ -21,14 +21,18 @@ from mlmon_dagster.metrics.estimated.binary import (
 )
 from mlmon_dagster.metrics.estimated.calibration import (
     Calibration,
-    Curves,
     Scored,
     calibrate,
     per_cell,
     scored,
 )
-from mlmon_dagster.metrics.estimated.multiclass import estimated_classes
-from mlmon_dagster.metrics.estimated.reweighting import LabelledRows, Target, grouping
+from mlmon_dagster.metrics.estimated.multiclass import calibrate_classes, estimated_classes
+from mlmon_dagster.metrics.estimated.reweighting import (
+    LabelledRows,
+    Target,
+    Weighing,
+    grouping,
+)
 from mlmon_dagster.metrics.frames import concat_frames
 from mlmon_dagster.metrics.statistics import WITHOUT_VERSION, ColumnStatistics, merge, select
 from mlmon_dagster.profiles.baseline import SEED, Baseline, scored_columns
@@ -136,9 +140,10 @@ def _classes(store: Store, spec: ModelSpec, whole: Profiles, baseline: Baseline)
         return concat_frames([])
     halves = {name: _whole(stats) for name, stats in baseline.halves.items()}
     base = {name: _whole(baseline.windows[name]) for name in names}
-    found = _reweighted(store, spec, whole, baseline)
     labels = list(class_scores(spec).values())
-    return estimated_classes(whole, base, halves, labels, SEED, found)
+    learnt = calibrate_classes(base, halves, labels, SEED)
+    found = {} if learnt.reason else _weighings(store, spec, whole, baseline)
+    return estimated_classes(whole, learnt, found)
 
 
 def baseline_calibration(spec: ModelSpec, baseline: Baseline) -> tuple[Calibration, Scored] | None:
@@ -162,23 +167,23 @@ def _binary(store: Store, spec: ModelSpec, whole: Profiles, baseline: Baseline) 
     counts = scored(whole["score"], whole.get(DECIDED))
     if calibration.reason:
         return _both(counts, calibration)
-    found = _reweighted(store, spec, whole, baseline)
-    is_shifted = np.isin(np.arange(len(counts.cells)), list(found))
-    frames = [_both(counts.part(~is_shifted), calibration)]
-    if found:
-        own = per_cell([found[i]["score"] for i in sorted(found)])
-        weighted = replace(calibration, curves=own, method="iw-cbpe-2")
-        frames.append(_both(counts.part(is_shifted), weighted))
+    found = _weighings(store, spec, whole, baseline)
+    better = [i for i in sorted(found) if found[i].is_better(["score"])]
+    is_weighted = np.isin(np.arange(len(counts.cells)), better)
+    frames = [_both(counts.part(~is_weighted), calibration)]
+    if better:
+        weighted = calibration.weighted(per_cell([found[i].curves["score"] for i in better]))
+        frames.append(_both(counts.part(is_weighted), weighted))
     return concat_frames(frames)
 
 
-def _reweighted(
+def _weighings(
     store: Store, spec: ModelSpec, whole: Profiles, baseline: Baseline
-) -> dict[int, dict[str, Curves]]:
+) -> dict[int, Weighing]:
     inputs = shifting_inputs(spec)
     if not any(name in whole for name in inputs):
         return {}
-    return reweighted_curves(labelled_rows(store, spec, baseline, inputs), whole)
+    return weighings(labelled_rows(store, spec, baseline, inputs), whole)
 
 
 def _both(counts: Scored, calibration: Calibration) -> pd.DataFrame:
@@ -217,7 +222,7 @@ def labelled_rows(
     parts = ["window_start"]
     for name in names:
         column = Column(binnings[name], resolve(values[name][1], binnings))
-        parts.append(f"{code_expression(column, DUCKDB, coarse=True)} AS {quote_identifier(name)}")
+        parts.append(f"{code_expression(column, DUCKDB)} AS {quote_identifier(name)}")
     limit = f"ORDER BY MD5(prediction_id) LIMIT {MOST_ROWS}" if baseline.n > MOST_ROWS else ""
     found = store.query(
         f"SELECT {', '.join(parts)} FROM {source} AS records WHERE actual IS NOT NULL {limit}"
@@ -235,17 +240,15 @@ def labelled_rows(
     )
 
 
-def reweighted_curves(
-    rows: LabelledRows, whole: Mapping[str, ColumnStatistics]
-) -> dict[int, dict[str, Curves]]:
-    """Return cell -> curves of the rows weighted to look like it, where that helps.
+def weighings(rows: LabelledRows, whole: Mapping[str, ColumnStatistics]) -> dict[int, Weighing]:
+    """Return cell -> the rows weighted to look like it, see `LabelledRows.like`.
 
     Args:
         rows: Of the baseline.
         whole: Column -> statistics of the windows; all have the cells of the scores.
 
     Returns:
-        Only the cells for which `LabelledRows.curves_like` prefers the weights.
+        Only the cells that have shifted and can be weighted for.
     """
     names = [name for name in rows.groupings if name in whole]
     if not len(rows.windows):
@@ -257,9 +260,9 @@ def reweighted_curves(
             rows.groupings[n].margin(counts[n][i], float(whole[n].n[i] - counts[n][i].sum()))
             for n in names
         ]
-        curves = rows.curves_like(margins)
-        if curves is not None:
-            found[i] = curves
+        weighing = rows.like(margins)
+        if weighing is not None:
+            found[i] = weighing
     return found
 
 
