@@ -61,6 +61,7 @@ REGRESSION_SHAPES = ("continuous", "1 decimal", "16 values", "constant in part")
 SIZES = (200, 1_000, 5_000, 20_000)
 LARGE = 5_000  # of these a regression's baseline is read in part, so that larger ones are like them
 PROCESSES = 2
+AT_ONCE = 5  # baselines between two tables
 VERDICTS = ("met", "not shown", "NOT MET")
 Cell = tuple[str, str, int, str]  # task, shape, rows of a window, case
 
@@ -364,14 +365,15 @@ def measured(
         for rows in asked.rows for case in CASES[task]
     )  # fmt: skip
     found = pd.DataFrame()
-    for start in range(0, asked.most, asked.baselines):
+    for start in range(0, asked.most, AT_ONCE):
         if not cells:
             return
-        draws = list(_draws(asked, cells, range(start, start + asked.baselines)))
-        frames = pool.map(Draw.compare, draws)
+        frames = pool.map(Draw.compare, _draws(asked, cells, range(start, start + AT_ONCE)))
         found = pd.concat([found, *frames], ignore_index=True)
-        yield f"{start + asked.baselines} baselines", found
-        cells = frozenset(one.cell for one in judged(found) if one.verdict == "not shown")
+        done = start + AT_ONCE
+        yield f"\n{done} baselines", found
+        if done % asked.baselines == 0:
+            cells = frozenset(one.cell for one in judged(found) if one.verdict == "not shown")
 
 
 def _draws(
@@ -404,7 +406,7 @@ def _worst(goals: Sequence[Goal]) -> Goal:
 def totals(found: Sequence[Judged]) -> str:
     """Count the cells of every task and size by verdict, of each goal and of all together."""
     kinds = ("errors", "bands", "plain", "all")
-    lines = ["", "cells met / not shown / NOT MET", f"{'':20}" + "".join(f"{k:>16}" for k in kinds)]
+    lines = ["cells met / not shown / NOT MET", f"{'':20}" + "".join(f"{k:>16}" for k in kinds)]
     verdicts: dict[str, dict[str, dict[Cell, str]]] = {}
     for one in found:
         for name in (f"{one.cell[0]} {one.cell[2] or ''}", "total"):
@@ -435,7 +437,7 @@ def main() -> int:
     with ProcessPoolExecutor(asked.processes, get_context("forkserver")) as pool:
         simulated = pd.DataFrame()
         for name, simulated in measured(asked, pool):
-            print(name, totals(judged(simulated)), flush=True)
+            print(name, totals(judged(simulated)), sep="\n", flush=True)
     found = pd.concat([simulated, *parts], ignore_index=True)
     verdicts = judged(found)
     columns = ("measured", "worst metric", "baselines")
