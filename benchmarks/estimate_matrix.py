@@ -18,6 +18,7 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -364,16 +365,19 @@ def measured(
         for shape in (REGRESSION_SHAPES if task == "regression" else SHAPES)
         for rows in asked.rows for case in CASES[task]
     )  # fmt: skip
-    found = pd.DataFrame()
-    for start in range(0, asked.most, AT_ONCE):
+    found = pd.read_parquet(asked.keep) if asked.keep and asked.keep.exists() else pd.DataFrame()
+    first = int(found["baseline"].max()) + 1 if len(found) else 0
+    yield f"{first} baselines", found
+    for start in range(first, asked.most, AT_ONCE):
+        if start >= asked.baselines and (start % asked.baselines == 0 or start == first):
+            cells = frozenset(one.cell for one in judged(found) if one.verdict == "not shown")
         if not cells:
             return
         frames = pool.map(Draw.compare, _draws(asked, cells, range(start, start + AT_ONCE)))
         found = pd.concat([found, *frames], ignore_index=True)
-        done = start + AT_ONCE
-        yield f"\n{done} baselines", found
-        if done % asked.baselines == 0:
-            cells = frozenset(one.cell for one in judged(found) if one.verdict == "not shown")
+        if asked.keep:
+            found.to_parquet(asked.keep)
+        yield f"{start + AT_ONCE} baselines", found
 
 
 def _draws(
@@ -431,13 +435,15 @@ def main() -> int:
     parser.add_argument("--baseline", type=int, default=30, help="its windows")
     parser.add_argument("--rows", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--tasks", nargs="+", default=list(METRICS), choices=list(METRICS))
+    parser.add_argument("--keep", type=Path, help="windows so far: read, gone on with, written")
     parser.add_argument("--processes", type=int, default=PROCESSES)
     asked = parser.parse_args()
     parts = [flights()] if "flights" in asked.tasks else []
     with ProcessPoolExecutor(asked.processes, get_context("forkserver")) as pool:
         simulated = pd.DataFrame()
         for name, simulated in measured(asked, pool):
-            print(name, totals(judged(simulated)), sep="\n", flush=True)
+            if len(simulated):
+                print("", name, totals(judged(simulated)), sep="\n", flush=True)
     found = pd.concat([simulated, *parts], ignore_index=True)
     verdicts = judged(found)
     columns = ("measured", "worst metric", "baselines")
