@@ -5,15 +5,22 @@ A file that does not load is an asset that says why; the others are monitored.
 
 from __future__ import annotations
 
+import gc
+
 import dagster as dg
 
 from mlmon_dagster.defs.build import build_definitions
+from mlmon_dagster.defs.own_run import models_of_own_run
 from mlmon_dagster.project import project_from_environment
 from mlmon_dagster.spec import read_models
 
 project = project_from_environment()
+gc.disable()  # of what is made here nothing is garbage, and looking for it takes half as long again
+models = read_models(project.models_folder, project.now(), known=project.known_specs)
 defs = dg.Definitions.merge(
-    build_definitions(read_models(project.models_folder, project.now()), project),
+    build_definitions(models, project, only=models_of_own_run()),
     # The steps are so short that a process for each would cost more than they do.
     dg.Definitions(executor=dg.in_process_executor),
 )
+gc.freeze()
+gc.enable()

@@ -179,6 +179,11 @@ class Project:
         """Folder for everything that is kept beside the models."""
         return self.folder / ".mlmon"
 
+    @property
+    def known_specs(self) -> Path:
+        """File of the models' specs as they were parsed; it may be deleted at any time."""
+        return self.state_folder / "specs.json"
+
     @cached_property
     def store(self) -> Store:
         """The opened store; opening creates or migrates what is missing.

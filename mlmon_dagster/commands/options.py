@@ -50,7 +50,7 @@ def models_of(
     """
     from mlmon_dagster.spec.loader import no_models
 
-    found = read_models(project.models_folder, project.now(), more_problems)
+    found = read_models(project.models_folder, project.now(), more_problems, project.known_specs)
     if not found.specs and not found.broken:
         raise no_models(project.models_folder)
     return found

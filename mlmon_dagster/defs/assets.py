@@ -5,9 +5,10 @@ Every body hands the run's windows to one function and reports numbers.
 
 import base64
 import datetime as dt
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -58,6 +59,7 @@ PAST = "rows are past retention; profiles and metrics stay as they were computed
 Materialized = dg.MaterializeResult[None] | dg.AssetMaterialization
 Body = Callable[[dg.AssetExecutionContext], dg.MaterializeResult[None] | Iterator[Materialized]]
 AssetDecorator = Callable[[Body], dg.AssetsDefinition]
+Signed = TypeVar("Signed", bound=Callable[..., object])
 SHARED = "mlmon"  # before the name of everything that serves all models together
 OVERVIEW_KEY = dg.AssetKey([SHARED, "overview"])
 _EXACT = ("slice", "n", "value", "baseline", "change", "mix", "within", "share", "p_adjusted")
@@ -139,17 +141,18 @@ def _landing(spec: ModelSpec) -> Iterator[dg.AssetSpec]:
 
 def _parents(spec: ModelSpec, info: AssetInfo) -> list[dg.AssetKey]:
     """Return what an asset of a model is computed from: ours, and those of the user's project."""
-    missing = {other.name for other in BY_NAME.values()} - {mine.name for mine in assets_of(spec)}
-    if not list(_landing(spec)):
-        missing.add("landing")
     theirs = {
         "event_log": list(dict.fromkeys(spec.source.assets().values())),
         "baseline": [spec.baseline.asset] if spec.baseline.asset else [],
     }.get(info.name, [])
     return [
         *(dg.AssetKey.from_user_string(key) for key in theirs),
-        *(asset_key(spec, dep) for dep in info.deps if dep not in missing),
+        *(asset_key(spec, dep) for dep in info.deps if _has(spec, dep)),
     ]
+
+
+def _has(spec: ModelSpec, name: str) -> bool:
+    return any(True for _ in _landing(spec)) if name == "landing" else BY_NAME[name].is_of(spec)
 
 
 def written_by(
@@ -196,7 +199,13 @@ def _asset(
         options["partitions_def"] = partitions_of(spec)
         options["backfill_policy"] = dg.BackfillPolicy.single_run()
     decorator: AssetDecorator = dg.asset(**options)
-    return decorator
+    return lambda body: decorator(with_signature(body))
+
+
+def with_signature(body: Signed) -> Signed:
+    """Let a function carry its signature: Dagster asks for it a dozen times an asset."""
+    body.__dict__["__signature__"] = inspect.signature(body)
+    return body
 
 
 def _event_log(project: Project, spec: ModelSpec) -> Body:
@@ -293,8 +302,16 @@ def _report(project: Project, spec: ModelSpec, body: Callable[[Work], Numbers]) 
     return report
 
 
-def overview_asset(project: Project, models: Models) -> dg.AssetsDefinition:
-    """Return the asset that shows every model's status, worst first."""
+def overview_asset(
+    project: Project, models: Models, only: Set[str] | None = None
+) -> dg.AssetsDefinition:
+    """Return the asset that shows every model's status, worst first.
+
+    Args:
+        project: Where the state is.
+        models: The models.
+        only: Those of which there are assets that it can hang on; None if of all.
+    """
     specs = models.specs
 
     @dg.asset(
@@ -302,6 +319,7 @@ def overview_asset(project: Project, models: Models) -> dg.AssetsDefinition:
         deps=[
             asset_key(spec, info.name)
             for spec in specs
+            if only is None or spec.model in only
             for info in assets_of(spec)
             if info.name in MEASURED
         ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,10 @@ from mlmon_dagster.spec import Models, ModelSpec, check_window_count, read_model
 
 
 def build_definitions(
-    models: Sequence[ModelSpec | MonitoredModel] | Models, project: Project | None = None
+    models: Sequence[ModelSpec | MonitoredModel] | Models,
+    project: Project | None = None,
+    *,
+    only: Set[str] | None = None,
 ) -> dg.Definitions:
     """Return everything Dagster needs to monitor some models, to be merged into any project.
 
@@ -44,6 +47,8 @@ def build_definitions(
         models: The models, as specs or components; or what a folder declares, of which a file
             that is wrong stops no other.
         project: Where their state lives; default: what the environment names.
+        only: Models whose assets are wanted, in a process that computes nothing else; what serves
+            all models together knows all of them all the same. None wants those of every model.
 
     Raises:
         ConfigError: If one of models that are not read from a folder cannot be monitored.
@@ -53,21 +58,25 @@ def build_definitions(
         models = Models(tuple(m.spec if isinstance(m, MonitoredModel) else m for m in models))
     parts = []
     for spec in models.specs:
+        if only is not None and spec.model not in only:
+            continue
         try:
             parts.append(model_definitions(project, spec, models.folder))
         except Exception as error:
             if models.folder is None:
                 raise
             models = models.without(refused_by_dagster(models.folder, spec, error))
-    shared = shared_definitions(project, models)
+    shared = shared_definitions(project, models, only)
     return dg.Definitions.merge(*parts, shared, broken_definitions(project, models))
 
 
-def shared_definitions(project: Project, models: Models) -> dg.Definitions:
+def shared_definitions(
+    project: Project, models: Models, only: Set[str] | None = None
+) -> dg.Definitions:
     """Return what serves all models together: overview, planner, dispatcher, schedules."""
     specs = models.specs
     return dg.Definitions(
-        assets=[overview_asset(project, models), maintenance_asset(project, specs)],
+        assets=[overview_asset(project, models, only), maintenance_asset(project, specs)],
         asset_checks=[delivery_check(project, specs)],
         sensors=[planner_sensor(project, models), dispatcher_sensor(project, models)],
         schedules=[*cadence_schedules(project, specs), maintenance_schedule()],
@@ -168,7 +177,8 @@ class MonitoredModels(dg.Component):
         project = project_of(context)
         if context.component_tree.get_all_components(of_type=MonitoredModels)[0] is not self:
             return dg.Definitions()
-        return build_definitions(read_models(project.models_folder, project.now()), project)
+        models = read_models(project.models_folder, project.now(), known=project.known_specs)
+        return build_definitions(models, project)
 
 
 def project_of(context: dg.ComponentLoadContext) -> Project:

@@ -9,7 +9,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData as Target,
 )
 
-from mlmon_dagster.defs.assets import asset_key, partitions_of, work_of
+from mlmon_dagster.defs.assets import asset_key, partitions_of, with_signature, work_of
 from mlmon_dagster.defs.metadata import REBUILT, safe_metadata, table
 from mlmon_dagster.pipeline.families import FAMILIES
 from mlmon_dagster.pipeline.judge import judge, why_no_verdict
@@ -56,6 +56,7 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
         description=check.description,
         pool=spec.model,
     )
+    @with_signature
     def family_check(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckEvaluation]:
         work = work_of(project, spec, context)
         if info.is_windowed and not work.windows:

@@ -290,14 +290,14 @@ def _schedule(
         for spec in specs:
             complete = complete_windows(spec.time, project.now())
             if complete and not is_over(spec, project.now()):
+                wanted = ("event_log", "baseline", *windowed_of(spec), *REPORTED)
                 yield dg.RunRequest(
                     run_key=f"{spec.model}:{complete[-1].key}:{tick}",
-                    asset_selection=[
-                        *keys_of(spec, ("event_log", "baseline", *windowed_of(spec), *REPORTED)),
-                        OVERVIEW_KEY,
-                    ],
+                    asset_selection=keys_of(spec, wanted),
                     tags={**range_tags(complete[-1:]), MODEL_TAG: spec.model},
                 )
+        # Once for all models, behind their runs in the queue.
+        yield dg.RunRequest(run_key=f"overview:{grain}:{tick}", asset_selection=[OVERVIEW_KEY])
 
     return newest_window
 

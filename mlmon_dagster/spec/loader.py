@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.checks import FieldPath, Problem, find_problems
+from mlmon_dagster.spec.known_specs import KnownSpecs
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import RESERVED_MODELS, did_you_mean, listed, model_problem
 from mlmon_dagster.spec.scalars import printable, shown
@@ -103,6 +104,7 @@ def read_models(
     models_dir: Path,
     now: dt.datetime,
     more_problems: Callable[[ModelSpec], Sequence[Problem]] = lambda _: (),
+    known: Path | None = None,
 ) -> Models:
     """Read every model of a folder; a file that is wrong stops no other.
 
@@ -112,15 +114,18 @@ def read_models(
         models_dir: Folder with one ``.yaml`` or ``.yml`` file per model; it may be empty.
         now: The present moment, up to which windows are counted.
         more_problems: Finds what only libraries can tell that loading does not import.
+        known: File of the specs that an earlier process parsed, by content; it is brought up to
+            date. None parses them all.
 
     Raises:
         ConfigError: If there is no such folder.
     """
+    earlier = None if known is None else KnownSpecs(known)
     failed: list[tuple[Path, str]] = []
     good: list[tuple[Path, ModelSpec]] = []
     for path in _files(models_dir):
         try:
-            spec = load_model(path)
+            spec = load_model(path, earlier)
             check_window_count(spec.time, now)
             _refuse(path, more_problems(spec))
         except ConfigError as error:
@@ -137,6 +142,8 @@ def read_models(
             specs[spec.model] = (path, spec)
     taken = set(specs)
     broken = [_broken(path, problems, taken) for path, problems in sorted(failed)]
+    if earlier is not None:
+        earlier.save()
     found = tuple(spec for _, (_, spec) in sorted(specs.items()))
     return Models(found, tuple(broken), models_dir)
 
@@ -205,14 +212,21 @@ def _declared(path: Path) -> Mapping[object, object]:
     return value if isinstance(value, dict) else {}
 
 
-def load_model(path: Path) -> ModelSpec:
+def load_model(path: Path, earlier: KnownSpecs | None = None) -> ModelSpec:
     """Load one model's spec.
+
+    Args:
+        path: Its file.
+        earlier: Specs that need not be parsed again.
 
     Raises:
         ConfigError: If the file cannot be read or is wrong; one line ``file:line: message`` per
             problem, all of them at once.
     """
-    found = _known(_read_text(path), str(path))
+    text = _read_text(path)
+    if earlier is not None:
+        return earlier.parsed(text, lambda: parse_model(text, str(path)))
+    found = _known(text, str(path))
     if isinstance(found, str):
         raise ConfigError(found)
     return found

@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 from mlmon_dagster.defs import sensors
-from mlmon_dagster.defs.assets import RANGE_END, RANGE_START, asset_key
+from mlmon_dagster.defs.assets import OVERVIEW_KEY, RANGE_END, RANGE_START, asset_key
 from mlmon_dagster.defs.instance import PROCESS_TAG
 from mlmon_dagster.ingest import cycle
 from mlmon_dagster.pipeline.plan import REVISED_EVERY
@@ -365,8 +365,9 @@ def test_the_schedule_requests_the_newest_complete_window(own_fortnight: World) 
         repository_def=definitions.get_repository_def(),
     )
     requests = schedule.evaluate_tick(context).run_requests or []
-    [request] = requests
-    [(first, last, assets)] = asked(requests)
+    request, overview = requests
+    assert overview.asset_selection == [OVERVIEW_KEY]
+    [(first, last, assets)] = asked([request])
     assert (first, last) == (str(DAYS[-1]), str(DAYS[-1]))
     assert assets >= {"event_log", "baseline", *windowed_of(own_fortnight.spec)}
     report = own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
