@@ -58,6 +58,7 @@ LAZY = {
     "trace": "mlmon_dagster.commands.trace:trace",
     "compare": "mlmon_dagster.commands.compare:compare",
     "skew": "mlmon_dagster.commands.compare:skew",
+    "budget": "mlmon_dagster.commands.budget:budget",
     "effect": "mlmon_dagster.commands.effect:effect",
 }
 

@@ -161,6 +161,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`monitors.performance`", families.PerformanceMonitor),
     ("`monitors.estimated_performance`", families.EstimateMonitor),
     ("`monitors.service`", families.ServiceMonitor),
+    ("`monitors.service.objectives`", families.Objective),
     ("`monitors.versions`", families.VersionsMonitor),
     ("`monitors.versions.compare`", families.VersionComparison),
     ("`monitors.versions.skew`", families.Skew),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any, cast
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from mlmon_dagster.metrics.frames import MetricSample
+from mlmon_dagster.metrics.objectives import RULES
 from mlmon_dagster.metrics.service import MIN_WINDOWS, volume_drop
 from mlmon_dagster.monitors.evidence import (
     MIN_COUNT,
@@ -16,14 +18,18 @@ from mlmon_dagster.monitors.evidence import (
     Window,
     excess,
     excess_of,
+    finite,
     not_measured,
     production,
     result_row,
 )
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition
+from mlmon_dagster.spec.monitors import Objective
+from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
+BURN_RATE = "burn_rate"
 _ROLES = {"p95_latency_ms": "latency_ms", "p99_latency_ms": "latency_ms", "error_rate": "status"}
 STRANGE = 4.0  # usual deviations below the usual
 
@@ -45,7 +51,12 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
         and (metric == "n" or getattr(spec.columns, _ROLES[metric]) is not None)
     ]
     volumes = (judge_volume(evidence, window) for window in production(evidence))
-    return rows + [row for row in volumes if row is not None]
+    rows += [row for row in volumes if row is not None]
+    return rows + [
+        _judge_objective(evidence, window, objective)
+        for window in production(evidence)
+        for objective in evidence.spec.monitors.service.objectives
+    ]
 
 
 def _is_evident(condition: Condition, row: MetricSample) -> bool:
@@ -98,6 +109,60 @@ def _judge_metric(
         **excess_of(condition, row),
         **common,
     )
+
+
+def _judge_objective(evidence: Evidence, window: Window, objective: Objective) -> MonitorResult:
+    """Fail a window in which an objective's budget burned too fast, see `metrics.objectives`.
+
+    Hours and minutes that would wake somebody up are an ERROR, days are a WARN; both stand alone.
+    """
+    monitor, facts = evidence.spec.monitors.service, window["burned"][objective.name]
+    found, left = facts["burn"], finite(facts["left"])
+    fields: dict[str, Any] = {
+        "family": "service",
+        "metric": BURN_RATE,
+        "column": objective.name,
+        "method_version": "burn-1",
+        "n": found.n,
+        "value": finite(found.burn),
+        "threshold": f"above {number(RULES[-1].factor)}",
+        "k": 1,
+        "of_n": 1,
+        "details": {"left": None if left is None else round(left, 4), "target": objective.target},
+    }
+    remains = "" if left is None else f" {_of_budget(left, objective)}"
+    if found.rule is not None:
+        fields["threshold"] = f"above {number(found.rule.factor)}"
+        fields["details"] |= {"rule": found.rule.name, "since": f"{facts['since']:%Y-%m-%dT%H:%MZ}"}
+        zone = ZoneInfo(evidence.spec.time.zone)
+        since, until = (facts[name].astimezone(zone) for name in ("since", "until"))
+        message = (
+            f"{objective.name} burned its budget {found.burn:.3g} times too fast, "
+            f"from {since:%d %b %H:%M} to {until:%d %b %H:%M}.\n"
+            f"Rule {found.rule.name}: {found.rule.factor:g} times, over "
+            f"{format_duration(found.rule.long)} and {format_duration(found.rule.short)}.{remains}"
+        )
+        status = monitor.severity if found.rule is RULES[-1] else "ERROR"
+        past = excess(found.burn, found.rule.factor)
+        return result_row(
+            evidence, window, monitor, status=status, message=message, **past, **fields
+        )
+    if found.too_few(objective.target):
+        message = no_verdict(objective.name, "few_requests", found.n)
+        return result_row(
+            evidence, window, monitor, status=NO_DATA, message=message, reason="few_requests",
+            **fields,
+        )  # fmt: skip
+    message = f"{objective.name} burns its budget at {found.burn:.3g} times the even rate.{remains}"
+    fields |= excess(found.burn, RULES[-1].factor)
+    return result_row(evidence, window, monitor, status=OK, message=message, **fields)
+
+
+def _of_budget(left: float, objective: Objective) -> str:
+    days = f"{objective.over.days} days"
+    if left < 0:
+        return f"The budget of {days} is spent {1 - left:.3g} times."
+    return f"{left:.0%} of the budget of {days} is left."
 
 
 def judge_volume(evidence: Evidence, window: Window) -> MonitorResult | None:

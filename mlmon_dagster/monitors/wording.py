@@ -71,6 +71,7 @@ NAMES = {
 IMPACT = "impact"  # of drift, among the details of a verdict
 REASONS = {
     "few_rows": "too few rows",
+    "few_requests": "too few requests for a budget; ten bad ones in three days must be possible",
     "no_rows": "the window has no rows",
     "files_unread": "files that may hold its rows have landed and are not read yet",
     "not_computed": "it was not computed",

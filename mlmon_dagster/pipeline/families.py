@@ -24,7 +24,7 @@ from mlmon_dagster.pipeline.window_facts import (
     repeating_files,
     reported_in,
     sent_again,
-    volumes,
+    served,
 )
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, declaration
@@ -439,14 +439,25 @@ def _service_limits(spec: ModelSpec) -> str:
         for name, c in limits.items()
         if c is not None
     ]
-    return f"Fails at {', '.join(stated)}." if stated else ""
+    promised = [f"{o.name}: {o.target:.4%} good" for o in spec.monitors.service.objectives]
+    return " ".join(
+        text
+        for text, said in (
+            (f"Fails at {', '.join(stated)}.", stated),
+            (f"Objectives whose budgets must not burn: {', '.join(promised)}.", promised),
+        )
+        if said
+    )
 
 
 def _serves(spec: ModelSpec) -> bool:
     service, columns = spec.monitors.service, spec.columns
     latency = service.p95_latency_ms or service.p99_latency_ms
     return bool(
-        service.n or (columns.latency_ms and latency) or (columns.status and service.error_rate)
+        service.n
+        or (columns.latency_ms and latency)
+        or (columns.status and service.error_rate)
+        or service.objectives
     )
 
 
@@ -543,7 +554,7 @@ FAMILIES: Mapping[str, Family] = {
             measure=_measure("service", lambda spec: "nothing"),
             is_watched=_serves,
             metrics=lambda spec: _SERVICE,
-            facts=volumes,
+            facts=served,
         ),
         _judged_alike("business", _measure("business", lambda spec: "nothing")),
         Family(

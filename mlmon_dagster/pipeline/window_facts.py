@@ -16,14 +16,26 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from mlmon_dagster.pipeline.work import Work
-from mlmon_dagster.spec import ModelSpec, Window, window_containing
+from mlmon_dagster.spec import (
+    ModelSpec,
+    Window,
+    parse_predicate,
+    predicate_columns,
+    window_containing,
+    windows_between,
+)
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import TimeSpec
+from mlmon_dagster.spec.predicate import to_sql
 from mlmon_dagster.store.state import manifest, window_state
+from mlmon_dagster.store.state.sql import quote_identifier
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from mlmon_dagster.ingest.rows.expectations import Result
+    from mlmon_dagster.spec.monitors import Objective
     from mlmon_dagster.store.state.window_state import WindowInputs
 
 
@@ -34,6 +46,99 @@ _LOOK_BACK = {
     "week": dt.timedelta(weeks=26),
     "month": dt.timedelta(days=3 * 366),
 }
+
+
+def served(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
+    """Return for each window the volumes before it, and how fast its objectives' budgets burned."""
+    burned = budgets(work, windows)
+    return [
+        {**volume, "burned": budget}
+        for volume, budget in zip(volumes(work, windows), burned, strict=True)
+    ]
+
+
+def budgets(work: Work, windows: Sequence[Window]) -> list[dict[str, dict[str, object]]]:
+    """Return for each window, by the name of an objective, what `monitors.service` judges.
+
+    Requests are counted in buckets of five minutes, from the records of the windows and of the
+    objectives' time before them; one that is not good, or of which that is not known, is bad.
+    """
+    objectives = work.spec.monitors.service.objectives
+    if not objectives:
+        return [{} for _ in windows]
+    from mlmon_dagster.metrics.objectives import BUCKET, LOOK_BACK, budget_left, burned
+
+    counts = counted_requests(work, windows, objectives)
+    found: list[dict[str, dict[str, object]]] = []
+    for window in windows:
+        own: dict[str, dict[str, object]] = {}
+        for objective in objectives:
+            back = max(objective.over, LOOK_BACK)
+            n, bad = (
+                _buckets(counts, name, window.end - back, window.end)
+                for name in ("n", objective.name)
+            )
+            first = len(n) - round((window.end - window.start) / BUCKET)
+            looked = max(first - round(LOOK_BACK / BUCKET), 0)
+            burn = burned(n[looked:], bad[looked:], objective.target, first - looked)
+            period = round(objective.over / BUCKET)
+            total, lost = int(n[-period:].sum()), int(bad[-period:].sum())
+            start = window.end - BUCKET * (len(n) - looked)
+            own[objective.name] = {
+                "burn": burn,
+                "since": start + BUCKET * burn.first,
+                "until": start + BUCKET * (burn.last + 1),
+                "left": budget_left(total, lost, objective.target),
+            }
+        found.append(own)
+    return found
+
+
+def counted_requests(
+    work: Work, windows: Sequence[Window], objectives: Sequence[Objective]
+) -> pd.DataFrame:
+    """Count requests by bucket of five minutes: all, and those not good for each objective.
+
+    Args:
+        work: The model.
+        windows: Which windows; the objectives' time before the first is counted, too.
+        objectives: Of the spec.
+
+    Returns:
+        Columns ``bucket`` (its start, in buckets since 1970), ``n`` and the objectives' names.
+        Buckets without requests are not in it.
+    """
+    from mlmon_dagster.metrics.objectives import BUCKET, LOOK_BACK
+
+    spec, store = work.spec, work.project.store
+    back = max(LOOK_BACK, *(objective.over for objective in objectives))
+    read = windows_between(spec.time, windows[0].start - back, windows[-1].end)
+    columns, zone = predicate_columns(spec), spec.time.zone
+    lost = ", ".join(
+        f"count(*) FILTER (WHERE NOT coalesce({to_sql(parse_predicate(o.good, columns, zone))}, "
+        f"FALSE)) AS {quote_identifier(o.name)}"
+        for o in objectives
+    )
+    counted: pd.DataFrame = store.query(
+        f"SELECT CAST(floor(epoch(event_time) / {BUCKET.total_seconds()}) AS BIGINT) AS bucket, "
+        f"count(*) AS n, {lost} "
+        f"FROM {store.inference_records(spec).from_sql(read, [PRODUCTION])} GROUP BY 1"
+    ).to_pandas()
+    return counted
+
+
+def _buckets(
+    counts: pd.DataFrame, name: str, start: dt.datetime, end: dt.datetime
+) -> NDArray[np.int64]:
+    """Return a column's counts by bucket from a start to an end, empty buckets as 0."""
+    from mlmon_dagster.metrics.objectives import BUCKET
+
+    first = round(start.timestamp() / BUCKET.total_seconds())
+    filled = np.zeros(round((end - start) / BUCKET), dtype=np.int64)
+    places = counts["bucket"].to_numpy(np.int64) - first
+    inside = (places >= 0) & (places < len(filled))
+    filled[places[inside]] = counts[name].to_numpy(np.int64)[inside]
+    return filled
 
 
 def volumes(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 FieldPath = tuple[str | int, ...]
 _MOST_SLICE_COLUMNS = 3
+# Of what objectives promise: the slowest rule looks at three days, and records are read again.
+SHORTEST_OBJECTIVE, LONGEST_OBJECTIVE = dt.timedelta(days=3), dt.timedelta(days=92)
 _SLICEABLE, _OUTPUTS = ("categorical", "boolean"), ("score", "prediction", "actual")
 
 
@@ -294,6 +296,16 @@ def _service(spec: Declaration) -> Iterator[Problem]:
             yield Problem(
                 ("monitors", "service", metric), f"{metric} needs columns.{role}; declare it"
             )
+    seen: set[str] = set()
+    for index, objective in enumerate(service.objectives):
+        where: FieldPath = ("monitors", "service", "objectives", index)
+        if objective.name in seen:
+            yield Problem((*where, "name"), f"'{objective.name}' is declared twice")
+        seen.add(objective.name)
+        yield from _said((*where, "good"), _served_problem(spec, objective.good))
+        if not SHORTEST_OBJECTIVE <= objective.over <= LONGEST_OBJECTIVE:
+            said = f"between {SHORTEST_OBJECTIVE.days} and {LONGEST_OBJECTIVE.days} days"
+            yield Problem((*where, "over"), said)
 
 
 def _versions(spec: Declaration) -> Iterator[Problem]:
@@ -366,8 +378,11 @@ _RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
 def _no_actual_problem(spec: Declaration) -> str | None:
     """Say what is wrong with ``no_actual_when``; None if nothing is."""
     text = spec.actuals.no_actual_when
-    if text is None:
-        return None
+    return None if text is None else _served_problem(spec, text)
+
+
+def _served_problem(spec: Declaration, text: str) -> str | None:
+    """Say what is wrong with a predicate on what is known when a request is answered."""
     columns = predicate_columns(spec)
     for role in ("actual", "actual_time", "outcome"):  # known only where there is ground truth
         columns.pop(role, None)

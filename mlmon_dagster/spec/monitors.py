@@ -394,6 +394,15 @@ class EstimateMonitor(_Monitor):
     over: int = Field(default=7, ge=1, le=60)
 
 
+class Objective(Declared):
+    """A promise on requests: which share of them is to be good, over which time."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    good: str
+    target: float = Field(gt=0, lt=1)
+    over: Duration = dt.timedelta(days=28)
+
+
 class ServiceMonitor(_Monitor):
     """Latency, errors and volume of the serving system."""
 
@@ -402,6 +411,7 @@ class ServiceMonitor(_Monitor):
     error_rate: RateCondition = Condition(above=0.01)
     n: Condition | None = None
     volume_drop: RateCondition | None = Condition(above=0.5)
+    objectives: Annotated[tuple[Objective, ...], BeforeValidator(as_tuple)] = ()
 
 
 ComparedMetric = Literal["roc_auc", "accuracy", "brier", "mae", "expected_value"]

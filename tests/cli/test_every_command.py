@@ -43,6 +43,7 @@ trace churn PERIOD
 compare churn PERIOD
 skew churn PERIOD
 effect churn PERIOD --of actual
+budget churn PERIOD
 backtest churn PERIOD
 metrics churn
 metrics churn --format json
@@ -91,7 +92,8 @@ model remove churn --yes --author me
 LINES = WORDS.strip().splitlines()
 PERIOD = ("--from", "2024-03-03", "--to", "2024-03-03")
 # Commands that say that something needs attention: files of the project are broken, nobody
-# listens for messages, and there is no other version or source of features to compare with.
+# listens for messages, there is no other version or source of features to compare with, and no
+# objective is declared.
 ATTENTION = {
     "doctor --deep",
     "ingest churn --retry",
@@ -99,6 +101,7 @@ ATTENTION = {
     "alerts test",
     "compare churn PERIOD",
     "skew churn PERIOD",
+    "budget churn PERIOD",
 }
 WITHOUT_DATABASE = {"validate": 0, "doctor --deep": 1}  # and their exit codes
 

@@ -1,0 +1,83 @@
+"""``mlmon budget``: what is left of the budgets of objectives, and who spent them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import click
+
+from mlmon_dagster.commands.options import period, spec_of
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline.asked import complete_period, window_range
+from mlmon_dagster.spec.text_table import text_table
+
+if TYPE_CHECKING:
+    from mlmon_dagster.pipeline.asking.budget import Spent
+    from mlmon_dagster.project import Project
+
+_MOST = 5  # values of a slice that are shown
+
+
+@click.command(epilog="Example: mlmon budget checkout   mlmon budget checkout --to 2024-03-20")
+@click.argument("model")
+@period
+@click.pass_obj
+def budget(project: Project, /, model: str, first: dt.date | None, last: dt.date | None) -> None:
+    """Say what is left of the budgets of MODEL's objectives, and which slices spent them.
+
+    Of `monitors.service.objectives`; by default over each one's own time, up to the newest complete
+    window. Exit code 1 if a budget is overspent.
+    """
+    from mlmon_dagster.pipeline.asking.budget import spent_in
+
+    spec = spec_of(project, model)
+    objectives = spec.monitors.service.objectives
+    if not objectives:
+        raise ConfigError(
+            f"{model} declares no objectives; write monitors.service.objectives, such as "
+            "[{name: answered, good: \"status = 'ok'\", target: 0.995}]."
+        )
+    known = complete_period(spec, first, last, project.now())
+    overspent = False
+    for objective in objectives:
+        since = known[0].start if first else known[-1].end - objective.over
+        windows = tuple(window for window in known if window.start >= since)
+        spent = spent_in(project.store, spec, windows, objective)
+        overspent |= spent.left < 0
+        click.echo(f"{model}, {window_range(windows)}: {_told(spent)}")
+        if spent.bad:
+            click.echo(_table(spent))
+    if overspent:
+        raise click.exceptions.Exit(1)
+
+
+def _told(spent: Spent) -> str:
+    objective = spent.objective
+    promise = f"{objective.name}, {objective.target:.6g} of the requests: {objective.good}."
+    if not spent.n:
+        return f"{promise} No request came."
+    allowed = spent.n * (1 - objective.target)
+    left = f"{spent.left:.1%} is left" if spent.left >= 0 else f"spent {1 - spent.left:.3g} times"
+    return (
+        f"{promise} {spent.bad:,} of {spent.n:,} were not good, {allowed:,.4g} may be: "
+        f"of the budget {left}."
+    )
+
+
+def _table(spent: Spent) -> str:
+    lines = []
+    for key, rows in spent.by.groupby("key", sort=False):
+        shown, rest = rows.head(_MOST), rows.iloc[_MOST:]
+        named = [(f"{key}={r['value']}", r["n"], r["bad"]) for r in shown.to_dict("records")]
+        if len(rest):
+            named.append((f"{key}: {len(rest)} more", rest["n"].sum(), rest["bad"].sum()))
+        lines += [_line(spent, *one) for one in named]
+    head = ("who", "requests", "not good", "rate", "of the budget", "times its share")
+    return text_table(head, lines, right=head[1:])
+
+
+def _line(spent: Spent, name: str, n: int, bad: int) -> tuple[str, ...]:
+    allowed = spent.n * (1 - spent.objective.target)
+    times = bad / spent.bad / (n / spent.n)
+    return name, f"{n:,}", f"{bad:,}", f"{bad / n:.3%}", f"{bad / allowed:.1%}", f"{times:.2g}"
