@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test coverage check bench calibrate drill prove chaos soak clean
+.PHONY: help demo ui test coverage check docs bench calibrate drill prove chaos soak clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -36,6 +36,9 @@ check: $(STAMP) ## What CI runs: format, lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(MAKE) test
+
+docs: $(STAMP) ## Build the documentation as a site in .mlmon/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: $(STAMP) ## Measure speed as ratios and print a table
 	$(BIN)/python -m benchmarks

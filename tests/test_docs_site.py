@@ -1,0 +1,55 @@
+"""The documentation builds as a site: no broken link, no page left out, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+class Loaded(HTMLParser):
+    """What a page loads by itself: scripts, styles, pictures, fonts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        if tag in ("script", "img", "iframe"):
+            self.addresses.append(named.get("src") or "")
+        if tag == "link" and named.get("rel") in ("stylesheet", "preconnect", "icon"):
+            self.addresses.append(named.get("href") or "")
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly_lists_every_page_and_loads_nothing_from_elsewhere(
+    tmp_path: Path,
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    pages = {
+        path.relative_to(tmp_path).with_suffix("").as_posix() for path in tmp_path.rglob("*.html")
+    }
+    written = {path.stem for path in (ROOT / "docs").glob("*.md")}
+    assert written <= pages
+
+    for page in tmp_path.glob("*.html"):
+        found = Loaded()
+        found.feed(page.read_text())
+        assert [a for a in found.addresses if re.match(r"(https?:)?//", a)] == [], page.name
+
+    commands = (tmp_path / "commands.html").read_text()
+    assert 'id="mlmon-alerts-silence"' in commands or "mlmon alerts silence" in commands
+    python = (tmp_path / "python.html").read_text()
+    for name in ("Monitoring", "MonitoringResource", "PredictionLogger", "build_definitions"):
+        assert name in python
