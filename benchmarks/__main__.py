@@ -6,7 +6,8 @@ different, `clusters` those of periods that are compared, and
 `multivariate` what sees which change of the joint distribution. `living` counts the incidents of
 healthy years and the faults noticed in them, `levels` those of calibration and bias. `alerts
 FOLDER` lives the history of a made project day by day, `drill_claims` puts the drill's faults into
-raw files, `erase` counts what erasing ids reads. `estimate_matrix` compares estimates
+raw files, `erase` counts what erasing ids reads, `daemon` times the way from
+a user's asset to its metrics. `estimate_matrix` compares estimates
 on scores with ties with the better of two methods. `trace` measures what traces and searches cost,
 `trace_claims` what they say where nothing changed and whether they find what did, `effect` how
 often the interval of what latency costs holds it. Only by name run `peers`, the same work beside
