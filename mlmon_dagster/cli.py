@@ -52,6 +52,7 @@ LAZY = {
     "erase": "mlmon_dagster.commands.erase:erase",
     "watchdog": "mlmon_dagster.commands.alerts:watchdog",
     "collect": "mlmon_dagster.commands.collect:collect",
+    "serve": "mlmon_dagster.commands.serve:serve",
     "store": "mlmon_dagster.commands.store:store",
     "metrics": "mlmon_dagster.commands.metrics:metrics",
     "rows": "mlmon_dagster.commands.rows:rows",

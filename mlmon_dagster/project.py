@@ -8,6 +8,7 @@ object storage are in the standard ``AWS_``, ``GOOGLE_`` and ``AZURE_`` variable
 ``MLMON_SMTP_URL`` and ``MLMON_MAIL_FROM`` (mail server and sender of alerts),
 ``MLMON_HEARTBEAT_URL`` (asked for after every healthy dispatch), ``MLMON_OPS_CHANNEL`` (Slack
 channel of alerts about Dagster itself), ``MLMON_UI_URL`` (where people reach the Dagster UI),
+``MLMON_PAGES_URL`` (where people reach the pages of `mlmon serve`),
 ``MLMON_ENVIRONMENT`` (part of an alert's identity), ``MLMON_TICK_SECONDS`` (how often the sensors
 look; 30), ``MLMON_NOW``, and the variables that webhooks of the specs name.
 """
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.spec.names import has_user, secret_keys, shown_url, url_problem
@@ -144,6 +146,7 @@ class Project:
         slack_token: Bot token; None shows alerts on the terminal.
         slack_api_url: Slack endpoint; None is Slack's own.
         ui_url: Address of the Dagster UI for links in alerts.
+        pages_url: Address of `mlmon serve` for links in alerts and metadata; empty for none.
         smtp_url: Mail server of alerts by mail; None if there is none.
         mail_from: Sender of those mails.
         heartbeat_url: Address asked for after every healthy dispatch.
@@ -161,6 +164,7 @@ class Project:
     slack_token: str | None = field(default=None, repr=False)
     slack_api_url: str | None = field(default=None, repr=False)
     ui_url: str = "http://127.0.0.1:3000"
+    pages_url: str = ""
     smtp_url: str | None = field(default=None, repr=False)
     mail_from: str | None = None
     heartbeat_url: str | None = field(default=None, repr=False)
@@ -183,6 +187,10 @@ class Project:
     def known_specs(self) -> Path:
         """File of the models' specs as they were parsed; it may be deleted at any time."""
         return self.state_folder / "specs.json"
+
+    def page_of(self, model: str) -> str:
+        """Return the address of a model's page; empty without `mlmon serve`."""
+        return f"{self.pages_url.rstrip('/')}/m/{quote(model)}" if self.pages_url else ""
 
     @cached_property
     def store(self) -> Store:
@@ -226,8 +234,8 @@ def project_from_environment(
 
     Raises:
         ConfigError: If ``MLMON_NOW`` is not a time, ``MLMON_TICK_SECONDS`` not a number, or
-            ``MLMON_UI_URL`` an address that messages may not show, or an address that is asked
-            holds a user.
+            ``MLMON_UI_URL`` or ``MLMON_PAGES_URL`` an address that messages may not show, or an
+            address that is asked holds a user.
     """
     env = os.environ if environ is None else environ
     home = Path(folder or env.get("MLMON_PROJECT") or fallback).resolve()
@@ -243,6 +251,9 @@ def project_from_environment(
         slack_token=env.get("MLMON_SLACK_TOKEN") or None,
         slack_api_url=_asked_url("MLMON_SLACK_API_URL", env.get("MLMON_SLACK_API_URL")),
         ui_url=_public_url("MLMON_UI_URL", env.get("MLMON_UI_URL") or "http://127.0.0.1:3000"),
+        pages_url=_public_url("MLMON_PAGES_URL", env["MLMON_PAGES_URL"])
+        if env.get("MLMON_PAGES_URL")
+        else "",
         smtp_url=env.get("MLMON_SMTP_URL") or None,
         mail_from=env.get("MLMON_MAIL_FROM") or None,
         heartbeat_url=_asked_url("MLMON_HEARTBEAT_URL", env.get("MLMON_HEARTBEAT_URL")),

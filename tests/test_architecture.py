@@ -42,10 +42,11 @@ LOWER = set(ALLOWED)
 ALLOWED |= {
     "pipeline": LOWER,
     "defs": LOWER | {"pipeline", "notebook"},
+    "serve": LOWER | {"pipeline"},
     "drill": LOWER | {"pipeline", "defs"},
     "notebook": LOWER | {"pipeline"},
     "definitions": LOWER | {"defs"},
-    "commands": LOWER | {"pipeline", "defs", "drill"},
+    "commands": LOWER | {"pipeline", "defs", "drill", "serve"},
     "demo": LOWER | {"pipeline", "defs", "commands"},
     "cli": LOWER | {"pipeline", "defs", "commands", "demo"},
     "__init__": LOWER | {"defs", "notebook"},

@@ -9,7 +9,7 @@ from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
 )
 from mlmon_dagster.alerts.listing import AlertEpisode, list_alerts, render_alerts
 from mlmon_dagster.alerts.messages.incidents import flush_groups
-from mlmon_dagster.alerts.messages.view import Links, dagster_links
+from mlmon_dagster.alerts.messages.view import Links, dagster_links, page_links
 from mlmon_dagster.alerts.receivers.base import ConsoleReceiver, Receiver
 from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, DeliveryReport, deliver
 
@@ -30,6 +30,7 @@ __all__ = [
     "fold_results",
     "list_alerts",
     "observe_run_failures",
+    "page_links",
     "render_alerts",
     "retire_undeclared",
     "send_test",

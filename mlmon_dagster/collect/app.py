@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 import uvicorn
@@ -275,7 +275,19 @@ class Listening:
     key: Path | None = None
 
 
-def make_server(app: App, listening: Listening) -> uvicorn.Server:
+class Served(Protocol):
+    """What a server runs, such as an `App`.
+
+    Attributes:
+        asgi: The application.
+        is_draining: Set before the end.
+    """
+
+    asgi: Starlette
+    is_draining: bool
+
+
+def make_server(app: Served, listening: Listening) -> uvicorn.Server:
     """Return the server; its ``run`` serves until a signal comes."""
     config = uvicorn.Config(
         app.asgi,
@@ -299,7 +311,7 @@ def make_server(app: App, listening: Listening) -> uvicorn.Server:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, app: App, drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: Served, drain_seconds: float) -> None:
         super().__init__(config)
         self._app, self._drain_seconds = app, drain_seconds
         self._loop: asyncio.AbstractEventLoop | None = None

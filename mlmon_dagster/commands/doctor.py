@@ -273,7 +273,8 @@ def _links(project: Project) -> Finding:
     from mlmon_dagster.pipeline.receivers import local_links
 
     warning = local_links(project, models_of(project).specs)
-    return Finding("links", not warning, warning or f"messages lead to {project.ui_url}")
+    led = [url for url in (project.pages_url, project.ui_url) if url]
+    return Finding("links", not warning, warning or f"messages lead to {' and '.join(led)}")
 
 
 def disk(project: Project) -> Finding:

@@ -10,7 +10,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 
 from mlmon_dagster.defs.assets import asset_key, partitions_of, with_signature, work_of
-from mlmon_dagster.defs.metadata import REBUILT, safe_metadata, table
+from mlmon_dagster.defs.metadata import REBUILT, page_metadata, safe_metadata, table
 from mlmon_dagster.pipeline.families import FAMILIES
 from mlmon_dagster.pipeline.judge import judge, why_no_verdict
 from mlmon_dagster.pipeline.steps import AssetInfo, assets_of
@@ -45,7 +45,10 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
         description=f"{info.check} {FAMILIES[family].limits(spec)}".strip(),
         blocking=False,
         partitions_def=partitions_of(spec) if info.is_windowed else None,
-        metadata={"owners": ", ".join(spec.owners)},
+        metadata={
+            "owners": ", ".join(spec.owners),
+            **page_metadata(project.page_of(spec.model)),
+        },
     )
 
     @dg.multi_asset_check(

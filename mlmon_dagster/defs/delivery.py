@@ -57,7 +57,7 @@ def dispatch_alerts(
         broken: Declarations that do not load, all of them; what is known of their models waits.
             None if nobody looked.
     """
-    from mlmon_dagster.alerts import dagster_links, dispatch
+    from mlmon_dagster.alerts import dagster_links, dispatch, page_links
     from mlmon_dagster.alerts.receivers.worker import ping
     from mlmon_dagster.store.state import state_marks
 
@@ -73,7 +73,7 @@ def dispatch_alerts(
         now,
         receivers(project, specs),
         environment=project.environment,
-        links=dagster_links(project.ui_url),
+        links=page_links(project.pages_url, dagster_links(project.ui_url)),
         backfilling=backfilling,
         ops_channel=project.ops_channel,
         broken=broken or (),

@@ -52,7 +52,7 @@ def definition_metadata(
         info: The asset.
         declared: The model's file, if it has one.
     """
-    metadata: dict[str, object] = {}
+    metadata: dict[str, object] = {**page_metadata(project.page_of(spec.model))}
     if info.name in _TABLES:
         below, schema = _TABLES[info.name]
         root = project.store_root
@@ -171,6 +171,11 @@ def safe_metadata(values: Mapping[str, object]) -> dict[str, dg.MetadataValue | 
         key: value if isinstance(value, dg.MetadataValue) else safe_value(value)
         for key, value in values.items()
     }
+
+
+def page_metadata(url: str) -> dict[str, dg.MetadataValue]:
+    """Return the link to a page; nothing without `mlmon serve`."""
+    return {"page": dg.MetadataValue.url(url)} if url else {}
 
 
 def numbers_only(values: Mapping[str, object]) -> dict[str, float]:

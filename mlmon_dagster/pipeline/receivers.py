@@ -67,15 +67,20 @@ def local_links(project: Project, specs: Sequence[ModelSpec]) -> str:
     """
     from mlmon_dagster.alerts.lifecycle.routing import every_destination
 
-    if urlsplit(project.ui_url).hostname not in LOOPBACK:
+    local = {
+        name: url
+        for name, url in (("MLMON_UI_URL", project.ui_url), ("MLMON_PAGES_URL", project.pages_url))
+        if url and urlsplit(url).hostname in LOOPBACK
+    }
+    if not local:
         return ""
     shown_here = {"console"} if project.slack_token else {"console", "slack"}
     elsewhere = sorted({p.receiver for p in every_destination(specs)} - shown_here)
     if not elsewhere:
         return ""
     return (
-        f"messages to {', '.join(elsewhere)} lead to {project.ui_url}, which nobody opens from "
-        "another machine. Set MLMON_UI_URL to the address that people use."
+        f"messages to {', '.join(elsewhere)} lead to {' and '.join(local.values())}, which nobody "
+        f"opens from another machine. Set {' and '.join(local)} to the address that people use."
     )
 
 

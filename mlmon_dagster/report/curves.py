@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, cast, get_args
 
 from mlmon_dagster.metrics.statistics import merge
@@ -30,8 +30,34 @@ WORST_DRAWN = 4
 _RECENT = 14  # windows in which the worst columns are looked for
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What of a model somebody wants to see.
+
+    Attributes:
+        start: Windows that start at or after this moment; None for the newest ones that fit.
+        end: Windows that start before this moment; None for all.
+        slice_key, slice_value: A slice; ``all`` for everything.
+        model_version: A version; ``all`` for all of them together.
+    """
+
+    start: dt.datetime | None = None
+    end: dt.datetime | None = None
+    slice_key: str = ALL
+    slice_value: str = ALL
+    model_version: str = ALL
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is about all rows of its windows."""
+        return self.slice_key == ALL and self.model_version == ALL
+
+
+EVERYTHING = Asked()
+
+
 class Curves:
-    """Draws stored metrics of slice ``all``.
+    """Draws stored metrics.
 
     Args:
         store: The store.
@@ -39,6 +65,7 @@ class Curves:
         baseline: Its baseline, None while it has none.
         episodes: Its alert episodes, to be shaded on the curve of their monitor.
         end: Only windows that start before this moment.
+        asked: Which windows, slice and version; by default the newest of everything.
     """
 
     def __init__(
@@ -48,12 +75,15 @@ class Curves:
         baseline: Baseline | None,
         episodes: Sequence[AlertEpisode],
         end: dt.datetime,
+        asked: Asked = EVERYTHING,
     ) -> None:
         self._spec = spec
         self._store = store
         self._baseline = baseline
         self._episodes = episodes
-        self._end = end
+        self._asked = asked
+        self._frames: dict[tuple[str, ...], pd.DataFrame] = {}
+        self._end = end if asked.end is None else min(end, asked.end)
 
     def performance(self) -> list[Curve]:
         """Return a curve per monitored performance metric, with baseline and limit."""
@@ -147,6 +177,30 @@ class Curves:
             found.append(self._curve(ages, VERSION_AGE, limit=days))
         return found
 
+    def service(self) -> list[Curve]:
+        """Return curves of latency and of errors, as far as they are logged."""
+        declared = self._spec.monitors.service
+        frame = self._stored(["p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate"])
+        frame = frame[frame["value"].notna()]
+        limits = {
+            name: getattr(declared, name, None) for name in ("p95_latency_ms", "p99_latency_ms")
+        } | {"error_rate": declared.error_rate}
+        return [
+            self._curve(part, metric, limit=condition.bound if condition else None)
+            for metric in ("p50_latency_ms", *limits)
+            if len(part := frame[frame["metric"] == metric])
+            for condition in [limits.get(metric)]
+        ]
+
+    def drifts(self) -> dict[str, Curve]:
+        """Return the drift of every column: column -> curve."""
+        monitor = self._spec.monitors.drift
+        frame = self._stored([monitor.method])
+        return {
+            str(column): self._curve(part, monitor.method, str(column), limit=monitor.above)
+            for column, part in frame.groupby("column_name")
+        }
+
     def null_rates(self) -> list[Curve]:
         """Return curves of the columns with alerts on nulls, then of those with most nulls."""
         frame = self._stored(["null_rate"])
@@ -184,20 +238,32 @@ class Curves:
         return [
             e
             for e in self._episodes
-            if e.metric == metric and e.column in (column, "") and e.slice_key == ALL
+            if e.metric == metric
+            and e.column in (column, "")
+            and (e.slice_key, e.slice_value) == (self._asked.slice_key, self._asked.slice_value)
         ]
 
     def _stored(self, metrics: Sequence[str]) -> pd.DataFrame:
+        key = tuple(metrics)
+        if key not in self._frames:
+            self._frames[key] = self._read(metrics)
+        return self._frames[key]
+
+    def _read(self, metrics: Sequence[str]) -> pd.DataFrame:
         frame = metric_log.newest(
             self._store.state,
             self._spec.model,
             metric=metrics,
-            slice_key=ALL,
-            model_version=ALL,
+            slice_key=self._asked.slice_key,
+            slice_value=self._asked.slice_value,
+            model_version=self._asked.model_version,
             dataset=PRODUCTION,
             granularity=self._spec.time.granularity,
+            start=self._asked.start,
             end=self._end,
         )
+        if self._asked.start is not None:
+            return frame
         starts = sorted(frame["window_start"].unique())
         drawn = starts[-WINDOWS_DRAWN[self._spec.time.granularity] :]
         return frame[frame["window_start"] >= drawn[0]] if drawn else frame
@@ -218,7 +284,10 @@ class Curves:
                 if name in self._baseline.windows
             }
             frame = measure(self._spec, family, pooled, None)
-        whole = frame[frame["slice_key"] == ALL]
+        mine = (frame["slice_key"] == self._asked.slice_key) & (
+            frame["slice_value"] == self._asked.slice_value
+        )
+        whole = frame[mine]
         keys = zip(whole["metric"], whole["column_name"], strict=True)
         return dict(zip(keys, whole["value"].astype(float), strict=True))
 
@@ -295,6 +364,14 @@ class AlertEpisode(Protocol):
         """The slice, ``all`` for everything."""
 
     @property
+    def slice_value(self) -> str:
+        """Its value, ``all`` for everything."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the alert."""
+
+    @property
     def state(self) -> str:
         """FIRING, RECOVERING, RESOLVED or PENDING."""
 
@@ -329,13 +406,18 @@ def firing(episodes: Iterable[AlertEpisode]) -> Sequence[AlertEpisode]:
     return sorted(now, key=lambda e: (e.severity != "ERROR", e.opened_window, e.monitor))
 
 
+def is_personal(spec: ModelSpec, column: str, slice_key: str = ALL) -> bool:
+    """Tell whether what is said of a column or slice may hold personal values."""
+    named = {column, *slice_key.split(",")}
+    return any(bool(f.pii) for name, f in spec.features.items() if name in named)
+
+
 def sentence_of(spec: ModelSpec, episode: AlertEpisode) -> str:
     """Return an alert's sentence; one about a pii column is told without the stored text.
 
     The text may have been stored before the column was marked, with values in it.
     """
-    columns = {episode.column, *episode.slice_key.split(",")}
-    if not any(f.pii for name, f in spec.features.items() if name in columns):
+    if not is_personal(spec, episode.column, episode.slice_key):
         return episode.message
     subject = f"{NAMES.get(episode.metric, episode.metric)} of {episode.column}"
     if episode.worst_value is None:

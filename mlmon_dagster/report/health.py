@@ -1,27 +1,35 @@
-"""The health report of a model: one HTML file that needs nothing else, for people and archives.
-
-No scripts and no remote assets; every text that may come from data is escaped, and the file itself
-forbids the browser anything but its own styles and pictures.
-"""
+"""The page of a model: one renderer for the file that `mlmon report` writes and for the web."""
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.monitors.wording import NAMES
-from mlmon_dagster.profiles import Baseline, load_baseline
-from mlmon_dagster.report.curves import AlertEpisode, Curves, firing, sentence_of
+from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
+from mlmon_dagster.report import distributions, page
+from mlmon_dagster.report.charts import Chart, Line, Strip, chart_of, windows_named
+from mlmon_dagster.report.curves import (
+    EVERYTHING,
+    WINDOWS_DRAWN,
+    AlertEpisode,
+    Asked,
+    Curves,
+    firing,
+    sentence_of,
+)
 from mlmon_dagster.report.plots import Curve, draw
 from mlmon_dagster.report.summary import (
     NONE,
+    Judged,
     Standing,
     decimal,
+    judged_of,
     last_day,
     moment,
     overall,
@@ -29,13 +37,17 @@ from mlmon_dagster.report.summary import (
     periods_of,
     standing_of,
 )
-from mlmon_dagster.report.trace import newest_mature, performance_trace, told
-from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.report.trace import SPAN, explained, newest_mature, performance_trace, told
+from mlmon_dagster.spec import ModelSpec, window_containing
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.tasks import RESIDUAL
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.places.location import whole_file
+from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.model_history import SeenChange, changes
-from mlmon_dagster.trace.slices import HIGHER_IS_BETTER
+from mlmon_dagster.trace.explain import AREA, Explained
+from mlmon_dagster.trace.slices import HIGHER_IS_BETTER, default_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +55,7 @@ if TYPE_CHECKING:
 MAX_ALERTS = 25
 MAX_SLICES = 12
 MAX_CHANGES = 10
+MAX_OFFERED = 200  # slices in the form of a served page
 _NOTES = {
     "": "",
     "small": "too small to tell apart",
@@ -55,32 +68,65 @@ _NOTES = {
 
 @dataclass(frozen=True)
 class HealthReport:
-    """A rendered report and what is worth telling of it elsewhere.
+    """A rendered page and what is worth telling of it elsewhere.
 
     Attributes:
         html: The whole file.
-        plot: PNG of the first performance curve (of the first other one without performance);
-            None if nothing was measured yet.
         status: Worst status of any family.
         n_firing: Firing alerts.
+        first: Its first curve, of performance if that was measured; None if nothing was.
     """
 
     html: str
-    plot: bytes | None
     status: str
     n_firing: int
+    first: Curve | None
+
+    @cached_property
+    def plot(self) -> bytes | None:
+        """PNG of the first curve."""
+        return None if self.first is None else draw(self.first)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a served page leads.
+
+    Attributes:
+        home: Address of the overview; empty in a file, which leads nowhere.
+    """
+
+    home: str = ""
+
+    def alert(self, model: str, fingerprint: str) -> str:
+        """Return the address of an alert's page; empty in a file."""
+        return f"{self.model(model)}/alerts/{fingerprint}" if self.home else ""
+
+    def model(self, name: str) -> str:
+        """Return the address of a model's page; empty in a file."""
+        return f"{self.home.rstrip('/')}/m/{name}" if self.home else ""
+
+
+NOWHERE = Places()
 
 
 def health_report(
-    store: Store, spec: ModelSpec, now: dt.datetime, episodes: Sequence[AlertEpisode] = ()
+    store: Store,
+    spec: ModelSpec,
+    now: dt.datetime,
+    episodes: Sequence[AlertEpisode] = (),
+    asked: Asked = EVERYTHING,
+    places: Places = NOWHERE,
 ) -> HealthReport:
-    """Render the report of a model from stored metrics, verdicts and alerts; no rows are read.
+    """Render the page of a model from stored metrics, verdicts and alerts; no rows are read.
 
     Args:
         store: The store.
         spec: The model.
         now: The moment of the report; verdicts and curves end there.
         episodes: The model's alerts, as `mlmon_dagster.alerts.list_alerts` returns them.
+        asked: Which windows, slice and version; by default the newest of everything.
+        places: Where it leads.
     """
     try:
         baseline = load_baseline(store, spec)
@@ -88,33 +134,45 @@ def health_report(
         baseline = None
     standings = standing_of(store, spec, now)
     current = firing(episodes)
-    curves = Curves(store, spec, baseline, episodes, now)
-    sections = [
-        _pictures("Performance", curves.performance()),
-        _pictures("Business", curves.business()),
-        _pictures("Estimated without ground truth, and estimated - realized", curves.estimates()),
-        _pictures("Drift: the worst columns", curves.drift()),
-        _pictures("Null shares: the worst columns", curves.null_rates()),
-        _pictures("Versions", curves.versions()),
-    ]
+    curves = Curves(store, spec, baseline, episodes, now, asked)
+    drawn = {
+        "performance": curves.performance(),
+        "estimates": curves.estimates(),
+        "drift": curves.drift(),
+        "nulls": curves.null_rates(),
+        "service": curves.service(),
+        "business": curves.business(),
+        "versions": curves.versions(),
+    }
+    charts = {name: [chart_of(c) for c in found if c.values] for name, found in drawn.items()}
     status = overall(standings)
-    html = _template().render(
+    html = page.render(
+        "model.html.j2",
+        title=f"{spec.model}: health",
+        home=places.home,
         spec=spec,
         now=moment_text(now),
         status=status,
-        standings=standings,
+        standings=_with_judged(standings, judged_of(store, spec, now)),
         newest=_newest(standings),
-        alerts=[_alert(spec, episode) for episode in current[:MAX_ALERTS]],
+        alerts=[_alert(spec, episode, places) for episode in current[:MAX_ALERTS]],
         n_alerts=len(current),
         changes=[_change(seen) for seen in changes(store.state, spec.model)[:MAX_CHANGES]],
         periods=periods_of(store, spec, baseline),
         period_names=period_names(spec),
-        sections=[s for s in sections if s["pictures"]],
-        trace=_trace(store, spec, baseline),
+        charts=charts,
+        volume=_volume(store, spec, now, asked),
+        heat=_heat(curves.drifts(), current),
+        trace=_trace(store, spec, baseline, asked) if asked.is_whole else None,
+        slices=distributions.slice_tables(store, spec, baseline, _period_of(asked, now))
+        if asked.is_whole
+        else [],
         baseline=baseline,
+        asked=_shown(store, spec, now, asked, is_served=bool(places.home)),
+        **_looked(store, spec, baseline, now, asked),
     )
-    first = next((p["png"] for s in sections for p in s["pictures"]), None)
-    return HealthReport(html, first, status, len(current))
+    first = next((c for found in drawn.values() for c in found if c.values), None)
+    return HealthReport(html, status, len(current), first)
 
 
 def write_report(html: str, path: Path) -> None:
@@ -132,40 +190,172 @@ def moment_text(now: dt.datetime) -> str:
     return now.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _template() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+def newest_windows(
+    store: Store, spec: ModelSpec, now: dt.datetime
+) -> tuple[dt.datetime, dt.datetime] | None:
+    """Return start and end of the newest windows that are looked at together; None without any.
 
-    environment = Environment(
-        loader=PackageLoader("mlmon_dagster.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("health.html.j2")
+    As many as `newest_mature` takes, with ground truth or not.
+    """
+    states = window_state.load(store.state, spec.model, end=now)
+    starts = sorted(start for start, state in states.items() if state.n)[
+        -SPAN[spec.time.granularity] :
+    ]
+    return (starts[0], window_containing(spec.time, starts[-1]).end) if starts else None
 
 
 def _newest(standings: Sequence[Standing]) -> str:
     return max((s.window for s in standings), default="")
 
 
-def _pictures(title: str, curves: Sequence[Curve]) -> dict[str, Any]:
-    pictures = []
-    for curve in curves:
-        if not curve.values:
-            continue
-        png = draw(curve)
-        source = "data:image/png;base64," + base64.b64encode(png).decode()
-        pictures.append({"title": curve.title, "source": source, "png": png})
-    return {"title": title, "pictures": pictures}
+def _with_judged(
+    standings: Sequence[Standing], judged: dict[str, Judged]
+) -> list[tuple[Standing, Judged]]:
+    nothing = Judged(0, 0, "")
+    return [(standing, judged.get(standing.family, nothing)) for standing in standings]
 
 
-def _alert(spec: ModelSpec, episode: AlertEpisode) -> dict[str, str]:
+def _period_of(asked: Asked, now: dt.datetime) -> tuple[dt.datetime, dt.datetime] | None:
+    """Return the windows that are asked for; None if no first one is."""
+    return None if asked.start is None else (asked.start, min(asked.end or now, now))
+
+
+def _volume(store: Store, spec: ModelSpec, now: dt.datetime, asked: Asked) -> list[Chart]:
+    """Return how many predictions each window has, and how much of its ground truth has come."""
+    end = now if asked.end is None else min(now, asked.end)
+    states = sorted(window_state.load(store.state, spec.model, asked.start, end).items())
+    if asked.start is None:
+        states = states[-WINDOWS_DRAWN[spec.time.granularity] :]
+    states = [(start, state) for start, state in states if state.n]
+    if not states:
+        return []
+    labels = windows_named([start for start, _ in states], spec.time.zone)
+    sizes = [float(state.n) for _, state in states]
+    found = [Chart("Predictions", labels, [Line("Predictions", "value", sizes)], floor=True)]
+    shares = [
+        float("nan") if state.coverage is None else min(state.coverage, 1.0) for _, state in states
+    ]
+    if spec.has_actuals:
+        line = Line("Share", "value", shares)
+        title = "Ground truth that has arrived"
+        found.append(
+            Chart(title, labels, [line], limit=spec.actuals.min_coverage, is_share=True, floor=True)
+        )
+    return found
+
+
+def _heat(curves: dict[str, Curve], current: Sequence[AlertEpisode]) -> dict[str, object] | None:
+    """Return the drift of every column as a heat map, the column that drifted most first."""
+    if not curves:
+        return None
+    starts = sorted({start for curve in curves.values() for start in curve.starts})
+    some = next(iter(curves.values()))
+    fires = {e.column for e in current if e.slice_key == ALL and e.monitor.startswith("drift/")}
+    strips = []
+    for column, curve in curves.items():
+        known = dict(zip(curve.starts, curve.values, strict=True))
+        values = [known.get(start, float("nan")) for start in starts]
+        strips.append(Strip(column, values, curve.limit, column in fires, f"column-{column}"))
+    strips.sort(key=lambda s: (not s.firing, -_mean(s.values), s.title))
+    labels = windows_named(starts, some.zone)
+    lines = [Line(strip.title, "line", strip.values) for strip in strips]
+    name = some.title.rpartition(" of ")[0]
+    return {"strips": strips, "chart": Chart(name, labels, lines, limit=some.limit), "name": name}
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [v for v in values if v == v]
+    return sum(known) / len(known) if known else 0.0
+
+
+def _looked(
+    store: Store, spec: ModelSpec, baseline: Baseline | None, now: dt.datetime, asked: Asked
+) -> dict[str, object]:
+    """Return what profiles show: histograms of the newest windows, and how right decisions were."""
+    nothing: dict[str, object] = {
+        "histograms": [], "histogram_period": "", "calibration": None, "matrix": None,
+        "residuals": None, "labelled_period": "",
+    }  # fmt: skip
+    labelled = newest_mature(store, spec)
+    period = _period_of(asked, now)
+    newest = period or newest_windows(store, spec, now)
+    if newest is None:
+        return nothing
+    outputs = [c for c in ("score", "prediction") if getattr(spec.columns, c) is not None]
+    columns = [*spec.features, *outputs]
+    profiles = distributions.profiles_of(store, spec, columns, newest, asked)
+    found = dict(nothing)
+    if baseline is not None:
+        found["histograms"] = distributions.histograms(spec, profiles, baseline, asked)
+        found["histogram_period"] = _named(spec, newest)
+    labelled = period or labelled
+    if labelled is not None:
+        known = distributions.profiles_of(
+            store, spec, ["score", "prediction", RESIDUAL], labelled, asked
+        )
+        found["calibration"] = distributions.calibration_of(known.get("score"), asked)
+        found["matrix"] = distributions.matrix_of(known.get("prediction"), baseline, asked)
+        found["residuals"] = distributions.residuals_of(known.get(RESIDUAL), baseline, asked)
+        found["labelled_period"] = _named(spec, labelled)
+    return found
+
+
+def _named(spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> str:
+    first, last = moment(spec, period[0]), last_day(spec, period[1])
+    return first if first == last else f"{first} to {last}"
+
+
+def _shown(
+    store: Store, spec: ModelSpec, now: dt.datetime, asked: Asked, *, is_served: bool
+) -> dict[str, object]:
+    """Return what the form at the top of a page offers and has chosen."""
+    zone = spec.time.zone
+    slices, versions = _offered(store, spec, now) if is_served else ([], [])
+    return {
+        "from": "" if asked.start is None else windows_named([asked.start], zone)[0][:10],
+        "to": "" if asked.end is None else last_day(spec, asked.end)[:10],
+        "slice": "" if asked.slice_key == ALL else f"{asked.slice_key}={asked.slice_value}",
+        "version": "" if asked.model_version == ALL else asked.model_version,
+        "is_whole": asked.is_whole,
+        "slices": slices,
+        "versions": versions,
+    }
+
+
+def _offered(store: Store, spec: ModelSpec, now: dt.datetime) -> tuple[list[str], list[str]]:
+    """Return slices, as ``key=value``, and versions of the newest windows."""
+    period = newest_windows(store, spec, now)
+    outputs = [c for c in ("score", "prediction") if getattr(spec.columns, c) is not None]
+    some = next(iter([*outputs, *spec.features]), None)
+    if period is None or some is None:
+        return [], []
+    stats = (
+        baseline_in_force(store, spec)
+        .profiles(start=period[0], end=period[1], dataset=PRODUCTION, columns=[some])
+        .get(some)
+    )
+    if stats is None or not len(stats):
+        return [], []
+    cells = stats.cells.assign(n=stats.n)
+    whole = cells["slice_key"] == ALL
+    versions = cells[whole].groupby("model_version")["n"].sum().sort_values(ascending=False)
+    personal = {name for name, feature in spec.features.items() if feature.pii}
+    sizes = cells[~whole].groupby(["slice_key", "slice_value"])["n"].sum()
+    slices = [
+        f"{key}={value}"
+        for key, value in sizes.sort_values(ascending=False).index
+        if not personal & set(str(key).split(","))
+    ]
+    return sorted(slices[:MAX_OFFERED]), [str(version) for version in versions.index]
+
+
+def _alert(spec: ModelSpec, episode: AlertEpisode, places: Places) -> dict[str, str]:
     return {
         "severity": episode.severity or "WARN",
         "sentence": sentence_of(spec, episode),
         "since": moment(spec, episode.opened_window),
         "monitor": episode.monitor,
+        "href": places.alert(spec.model, episode.fingerprint),
     }
 
 
@@ -173,30 +363,54 @@ def _change(seen: SeenChange) -> dict[str, str]:
     return {"seen": moment_text(seen.seen_at), "text": seen.change.text(), "path": seen.path}
 
 
-def _trace(store: Store, spec: ModelSpec, baseline: Baseline | None) -> dict[str, object] | None:
+def _trace(
+    store: Store, spec: ModelSpec, baseline: Baseline | None, asked: Asked
+) -> dict[str, object] | None:
     """Return the trace of the newest mature windows for the template; None if there is none."""
-    period = newest_mature(store, spec)
-    if period is None or baseline is None:
+    newest = newest_mature(store, spec)
+    if newest is None or baseline is None:
         return None
+    period = newest if asked.start is None else (asked.start, asked.end or newest[1])
     try:
-        frame = performance_trace(store, spec, *period)
+        wanted = default_metrics(spec)
+        split = explained(store, spec, AREA, period) if AREA in wanted else None
+        others = [metric for metric in wanted if split is None or metric != AREA]
+        frames = {AREA: split.slices} if split is not None else {}
+        if others:
+            found = performance_trace(store, spec, *period, others)
+            frames |= {str(metric): part for metric, part in found.groupby("metric", sort=False)}
     except BaselineMissingError:  # the period begins while the model was learning
         return None
     metrics = [
-        _traced(metric, part) for metric, part in frame.groupby("metric", sort=False) if len(part)
+        _traced(metric, frames[metric], split if metric == AREA else None)
+        for metric in wanted
+        if metric in frames and len(frames[metric])
     ]
     first, last = moment(spec, period[0]), last_day(spec, period[1])
-    said = told(store, spec, period)
+    said = told(store, spec, period, split)
     return {"first": first, "last": last, "said": said, "metrics": metrics} if metrics else None
 
 
-def _traced(metric: object, frame: pd.DataFrame) -> dict[str, object]:
+def _traced(metric: object, frame: pd.DataFrame, split: Explained | None) -> dict[str, object]:
+    """Return a metric's trace; effects on an area are over pairs of slices."""
+    if split is not None:
+        effects = {
+            (key, value): effect
+            for key in split.values
+            for value, effect in split.effects(key).items()
+        }
+        keys = zip(frame["slice_key"], frame["slice_value"], strict=True)
+        of_pairs = [effects.get(key, float("nan")) for key in keys]
+        frame = frame.assign(
+            effect=of_pairs, share=[e / split.change if split.change else e for e in of_pairs]
+        )
     rows = frame.to_dict("records")
     parts = [row for row in rows if row["slice_key"] != ALL]
     whole = rows[0]
     return {
         "name": NAMES.get(str(metric), str(metric).replace("_", " ").capitalize()),
         "is_exact": whole["method"] == "exact",
+        "is_of_pairs": split is not None and bool(split.values),
         "is_judged": metric in HIGHER_IS_BETTER,
         "whole": _slice_cells(whole),
         "slices": [_slice_cells(row) for row in parts[:MAX_SLICES]],

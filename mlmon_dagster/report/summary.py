@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -103,6 +104,37 @@ def standing_of(store: Store, spec: ModelSpec, now: dt.datetime) -> list[Standin
     return found
 
 
+@dataclass(frozen=True)
+class Judged:
+    """How many monitors of a family could judge its window.
+
+    Attributes:
+        n: Monitors that judged.
+        n_not: Monitors that did not.
+        why: Why not, the commonest reason first.
+    """
+
+    n: int
+    n_not: int
+    why: str
+
+
+def judged_of(store: Store, spec: ModelSpec, now: dt.datetime) -> dict[str, Judged]:
+    """Return family -> how many of its monitors, slices included, could judge its newest window."""
+    found: dict[str, list[str | None]] = {}
+    for row in monitor_results.standing(store.state, spec.model, now):
+        reason = str(row["reason"]) if row["status"] == "NO_DATA" else None
+        found.setdefault(str(row["family"]), []).append(reason)
+    return {family: _judged(reasons) for family, reasons in found.items()}
+
+
+def _judged(reasons: Sequence[str | None]) -> Judged:
+    not_judged = [REASONS.get(reason, reason) for reason in reasons if reason is not None]
+    counted = Counter(not_judged).most_common(3)
+    why = "; ".join(f"{n}: {reason}" if len(counted) > 1 else reason for reason, n in counted)
+    return Judged(len(reasons) - len(not_judged), len(not_judged), why)
+
+
 def overall(standings: Sequence[Standing]) -> str:
     """Return a model's status from its families': the worst verdict.
 
@@ -182,7 +214,7 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
 
     The estimate is by plain CBPE, without weights, which would need the baseline's rows.
     """
-    grain = _PERIOD[spec.time.granularity]
+    grain = period_of(spec)
     realized, scored = performance_columns(spec), scored_columns(spec)
     if spec.task == BINARY:
         realized = ["score", "prediction"]
@@ -220,13 +252,24 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
     return [
         _period(
             spec,
-            grain,
             start,
             (int(sizes.get(start, 0)), covered.get(start.to_pydatetime())),
             frame[frame["window_start"] == start],
         )
         for start in newest
     ]
+
+
+def period_of(spec: ModelSpec) -> Granularity:
+    """Return the length of the longer windows that a model is told by: months, or weeks."""
+    return _PERIOD[spec.time.granularity]
+
+
+def periods_named(spec: ModelSpec, starts: Sequence[pd.Timestamp]) -> list[str]:
+    """Name months as ``2013-04`` and weeks by their first day."""
+    written = "%Y-%m" if period_of(spec) == "month" else "%Y-%m-%d"
+    zone = ZoneInfo(spec.time.zone)
+    return [start.to_pydatetime().astimezone(zone).strftime(written) for start in starts]
 
 
 def _outputs(spec: ModelSpec) -> list[str]:
@@ -247,7 +290,6 @@ def _coverage(store: Store, spec: ModelSpec, grain: Granularity) -> dict[dt.date
 
 def _period(
     spec: ModelSpec,
-    grain: Granularity,
     start: pd.Timestamp,
     size: tuple[int, float | None],
     frame: pd.DataFrame,
@@ -257,7 +299,6 @@ def _period(
         for row in frame.to_dict("records")
         if row["column_name"] in (TABLE, *_outputs(spec))
     }
-    local = start.to_pydatetime().astimezone(ZoneInfo(spec.time.zone))
     first, *others = (
         decimal(rows[metric]["value"]) if metric in rows else NONE
         for metric in (*task_of(spec).shown, *(["psi"] if _outputs(spec) else []))
@@ -268,7 +309,7 @@ def _period(
         first += f" ({' to '.join(ends)})" if NONE not in ends else ""
     n, coverage = size
     return Period(
-        name=local.strftime("%Y-%m" if grain == "month" else "%Y-%m-%d"),
+        name=periods_named(spec, [start])[0],
         n=f"{n:,}",
         coverage=f"{coverage:.1%}" if coverage is not None else NONE,
         values=(first, *others),

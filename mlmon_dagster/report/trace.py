@@ -33,7 +33,7 @@ BASELINE = "baseline"
 F1 = "f1"
 CODED = ("numeric", "categorical", "boolean")
 Against = str | tuple[dt.datetime, dt.datetime]  # the baseline, a version, or a period
-_SPAN: dict[Granularity, int] = {"hour": 336, "day": 14, "week": 8, "month": 3}
+SPAN: dict[Granularity, int] = {"hour": 336, "day": 14, "week": 8, "month": 3}
 
 
 def performance_trace(
@@ -212,18 +212,26 @@ def _judged_rows(
     return None if found is None else (rows.loc[found[0].index], *found)
 
 
-def told(store: Store, spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> list[str]:
+def told(
+    store: Store,
+    spec: ModelSpec,
+    period: tuple[dt.datetime, dt.datetime],
+    found: Explained | None = None,
+) -> list[str]:
     """Say in plain sentences why the first metric that is monitored changed; [] if nobody knows.
 
     Args:
         store: The store.
         spec: The model.
         period: Start and end of the windows that are compared with the baseline.
+        found: What `explained` said of it, where that is known.
 
     Raises:
         BaselineMissingError: If the model has no baseline yet.
     """
-    found = explained(store, spec, default_metrics(spec)[0], period)
+    first = default_metrics(spec)[0]
+    if found is None or found.metric != first:
+        found = explained(store, spec, first, period)
     if found is None:
         return []
     windows = windows_between(spec.time, *period)
@@ -255,7 +263,7 @@ def newest_mature(store: Store, spec: ModelSpec) -> tuple[dt.datetime, dt.dateti
         if state.n_actual
         and "performance" in state.steps
         and state.steps["performance"].maturity in ("mature", "closed")
-    )[-_SPAN[spec.time.granularity] :]
+    )[-SPAN[spec.time.granularity] :]
     if not mature:
         return None
     return mature[0], window_containing(spec.time, mature[-1]).end

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts import dagster_links
+from mlmon_dagster.alerts import dagster_links, list_alerts, page_links
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
+from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.receivers import local_links
 from mlmon_dagster.project import Project, project_from_environment
 from mlmon_dagster.store import Store
@@ -58,3 +59,35 @@ def test_links_to_this_machine_are_told_where_messages_go_to_others(
 
     assert bool(warning) == is_told
     assert ("Set MLMON_UI_URL" in warning) == is_told
+
+
+def test_messages_lead_to_the_page_of_the_alert_first(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    links = page_links("https://pages/", dagster_links("https://ui"))
+    settle(store, [spec_of()], day(2), result(1), links=links)
+    send(store, receiver)
+
+    (head,) = slack.heads()
+    (row,) = list_alerts(store)
+    said = str(head.body["attachments"])
+    assert f"https://pages/m/credit/alerts/{row.fingerprint}" in said
+    assert said.index("https://pages/") < said.index("https://ui/")
+
+
+def test_pages_on_this_machine_are_told_where_messages_go_to_others(project: Project) -> None:
+    changed = replace(
+        project, ui_url="https://dagster.example.com", pages_url="http://localhost:8322"
+    )
+
+    assert "Set MLMON_PAGES_URL" in local_links(changed, [spec_of(**MAIL)])
+    open_ = replace(changed, pages_url="https://pages.example.com")
+    assert not local_links(open_, [spec_of(**MAIL)])
+
+
+def test_an_address_of_pages_holds_no_password(tmp_path: Path) -> None:
+    environ = {"MLMON_PAGES_URL": "https://me:CANARY1@pages.example.com"}
+    with pytest.raises(ConfigError, match="MLMON_PAGES_URL") as refused:
+        project_from_environment(tmp_path, environ=environ)
+
+    assert "CANARY1" not in str(refused.value)

@@ -27,6 +27,7 @@ LEFT_OUT = {
     "dev": "starts Dagster and runs until it is stopped",
     "demo": "makes a project and a model of its own, in minutes",
     "rows": "shows rows by their ids, since that is asked for; what is masked: tests/cli/test_rows",
+    "serve": "serves until it is stopped; what its pages show is looked through in tests/serve",
     "store head": "shows rows, since that is asked for",
     "store sql": "shows rows, since that is asked for",
 }

@@ -250,6 +250,24 @@ def dagster_links(base_url: str) -> Links:
     return links
 
 
+def page_links(pages_url: str, others: Links) -> Links:
+    """Return a link to the page of an alert before others; only these if the address is empty.
+
+    Args:
+        pages_url: Where `mlmon serve` is reached.
+        others: Further links.
+    """
+
+    def links(view: AlertView) -> Sequence[tuple[str, str]]:
+        base, found = pages_url.rstrip("/"), others(view)
+        if not base or view.row["family"] == "pipeline":
+            return found
+        page = f"{base}/m/{quote(view.row['model'])}/alerts/{view.row['fingerprint']}"
+        return (("Page", page), *found)
+
+    return links
+
+
 def links_of(links: Links, views: Sequence[AlertView]) -> tuple[tuple[str, str], ...]:
     """Return one address for each label; the checks of several families are named by family.
 

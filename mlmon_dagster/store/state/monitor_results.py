@@ -194,6 +194,44 @@ def standing(engine: sa.Engine, model: str, now: datetime) -> list[StoredResult]
     )
 
 
+def changed_since(engine: sa.Engine, seen: int) -> tuple[int, set[str]]:
+    """Return the newest verdict's number, and the models with verdicts after another one's.
+
+    Args:
+        engine: The state database.
+        seen: Number of that other verdict; -1 for all.
+    """
+    c = monitor_result.c
+    with engine.connect() as conn:
+        newest = conn.scalar(sa.select(sa.func.max(c.id)))
+        if newest is None or newest == seen:
+            return seen, set()
+        return newest, set(conn.scalars(sa.select(c.model).where(c.id > seen).distinct()))
+
+
+def values_since(engine: sa.Engine, row: MonitorResult, start: datetime) -> list[float]:
+    """Return what a monitor judged in the windows since one, oldest first; NaN where nothing.
+
+    Args:
+        engine: The state database.
+        row: A verdict of the monitor.
+        start: Windows that start at or after this time, up to the verdict's.
+    """
+    c = monitor_result.c
+    query = sa.select(c.window_start, c.value).where(
+        c.model == row["model"],
+        c.monitor == row["monitor"],
+        c.dataset == row["dataset"],
+        c.slice_key == row["slice_key"],
+        c.slice_value == row["slice_value"],
+        c.family == row["family"],
+        c.window_start.between(start, row["window_start"]),
+    )
+    with engine.connect() as conn:
+        found = {when: value for when, value in conn.execute(query.order_by(c.id))}
+    return [float("nan") if v is None else float(v) for _, v in sorted(found.items())]
+
+
 def versions(
     engine: sa.Engine,
     model: str,

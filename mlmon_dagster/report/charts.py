@@ -1,0 +1,394 @@
+"""Charts of a page: a picture that needs no script, and the table of numbers that it shows.
+
+The table is the only place where the numbers are: a script that draws the chart anew, to zoom and
+to read values off, takes them from there.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from markupsafe import Markup, escape
+
+from mlmon_dagster.report.plots import Curve
+
+Role = Literal["value", "lower", "upper", "truth", "line"]
+NONE = "\N{EN DASH}"
+_WIDTH, _HEIGHT = 1000, 180  # of a picture, which is stretched to where it stands
+_MINUS = "\N{MINUS SIGN}"
+Run = tuple[float, float]
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Numbers of a chart, one for each of its windows; NaN where there is none.
+
+    Attributes:
+        name: The head of its column in the table.
+        role: What it is drawn as; ``lower`` and ``upper`` are ends of the band of ``value``.
+        values: The numbers.
+    """
+
+    name: str
+    role: Role
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Numbers over windows.
+
+    Attributes:
+        title: What is shown.
+        labels: Names of the windows, in the model's zone, oldest first.
+        lines: What is drawn.
+        baseline: The baseline's value; None if it has none.
+        limit: Where the monitor fails; None if nowhere.
+        marks: Windows in which an alert fired, as places in ``labels``, both ends included.
+        is_share: Whether values are shares, so that the scale ends at 0 and 1.
+        floor: Whether the scale begins at 0.
+    """
+
+    title: str
+    labels: Sequence[str]
+    lines: Sequence[Line]
+    baseline: float | None = None
+    limit: float | None = None
+    marks: Sequence[tuple[int, int]] = ()
+    is_share: bool = False
+    floor: bool = False
+
+    @cached_property
+    def places(self) -> int:
+        """Decimals that its numbers are written with."""
+        known = [v for line in self.lines for v in line.values if math.isfinite(v)]
+        return places_of(known)
+
+    @property
+    def newest(self) -> str:
+        """The newest number; of several lines none, which the table has."""
+        if sum(line.role in ("value", "line") for line in self.lines) > 1:
+            return ""
+        known = [v for v in self.lines[0].values if math.isfinite(v)]
+        return number(known[-1], self.places) if known else NONE
+
+    @property
+    def said(self) -> str:
+        """What the picture shows, for those who do not see it."""
+        parts = [f"{self.title}, {len(self.labels)} windows"]
+        if self.labels:
+            parts[0] += f" from {self.labels[0]} to {self.labels[-1]}"
+        for line in self.lines:
+            known = [v for v in line.values if math.isfinite(v)]
+            if line.role in ("value", "line") and known:
+                name = "" if line.role == "value" else f"{line.name} "
+                low, high = number(min(known), self.places), number(max(known), self.places)
+                newest = number(known[-1], self.places)
+                parts.append(f"{name}newest {newest}, lowest {low}, highest {high}")
+        if self.baseline is not None:
+            parts.append(f"baseline {number(self.baseline, self.places)}")
+        if self.limit is not None:
+            parts.append(f"limit {number(self.limit, self.places)}")
+        if self.marks:
+            n = len(self.marks)
+            parts.append(f"{n} alert{'' if n == 1 else 's'} marked")
+        return "; ".join(parts) + ". The numbers are in the table below."
+
+    @property
+    def marked(self) -> str:
+        """The marks as the script reads them."""
+        return " ".join(f"{first}-{last}" for first, last in self.marks)
+
+    @property
+    def rows(self) -> Markup:
+        """The body of the table, newest window first; short, since there are many."""
+        places = self.places
+        texts = [[number(v, places) for v in line.values] for line in self.lines]
+        rows = [
+            f"<tr><th scope=row>{escape(label)}" + "".join(f"<td>{text}" for text in cells)
+            for label, *cells in zip(self.labels, *texts, strict=True)
+        ]
+        return Markup("\n".join(reversed(rows)))
+
+    @cached_property
+    def scale(self) -> tuple[float, float]:
+        """Lowest and highest number of the vertical scale."""
+        known = [v for line in self.lines for v in line.values if math.isfinite(v)]
+        known += [v for v in (self.baseline, self.limit) if v is not None and math.isfinite(v)]
+        low, high = min(known, default=0.0), max(known, default=1.0)
+        room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+        low, high = low - room, high + room
+        if self.is_share:
+            low, high = max(low, 0.0), min(high, 1.0)
+        if self.floor:
+            low = 0.0
+        return low, high if high > low else low + 1.0
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The ends of the vertical scale, as text."""
+        low, high = self.scale
+        places = places_of([low, high])
+        return number(low, places), number(high, places)
+
+    @property
+    def picture(self) -> Markup:
+        """The picture: shades of alerts, the band, lines, baseline and limit."""
+        parts = [self._shades(), self._band()]
+        for name, value in (("base", self.baseline), ("limit", self.limit)):
+            if value is not None and math.isfinite(value):
+                y = _round(self._y(value))
+                parts.append(f'<path class="{name}" d="M0 {y}H{_WIDTH}"/>')
+        colour = 0
+        for line in self.lines:
+            if line.role in ("value", "line", "truth"):
+                name = "truth" if line.role == "truth" else f"c{colour}"
+                colour += line.role != "truth"
+                parts.append(f'<path class="line {name}" d="{self._path(line.values)}"/>')
+        return Markup(
+            f'<svg class="static" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" '
+            f'aria-hidden="true" focusable="false">{"".join(parts)}</svg>'
+        )
+
+    def _x(self, place: float) -> float:
+        return (place + 0.5) * _WIDTH / max(len(self.labels), 1)
+
+    def _y(self, value: float) -> float:
+        low, high = self.scale
+        return _HEIGHT * (1 - (value - low) / (high - low))
+
+    def _points(self, values: Sequence[float]) -> list[Points]:
+        """Return the points of each stretch without a gap."""
+        low, high = self.scale
+        step, rise = _WIDTH / max(len(self.labels), 1), _HEIGHT / (high - low)
+        runs: list[Points] = [[]]
+        for place, value in enumerate(values):
+            if math.isfinite(value):
+                runs[-1].append(((place + 0.5) * step, (high - value) * rise))
+            elif runs[-1]:
+                runs.append([])
+        return [run for run in runs if run]
+
+    def _path(self, values: Sequence[float]) -> str:
+        # A stretch of one window is drawn as a dot: a line of no length with round ends.
+        return "".join(
+            f"M{_joined(run)}" if len(run) > 1 else f"M{_joined(run)}h.01"
+            for run in self._points(values)
+        )
+
+    def _band(self) -> str:
+        ends = {line.role: line.values for line in self.lines}
+        if "lower" not in ends or "upper" not in ends:
+            return ""
+        both = [
+            (low, high) if math.isfinite(low) and math.isfinite(high) else (math.nan, math.nan)
+            for low, high in zip(ends["lower"], ends["upper"], strict=True)
+        ]
+        lows, highs = (self._points([pair[i] for pair in both]) for i in (0, 1))
+        path = "".join(
+            f"M{_joined(high + low[::-1])}Z" for low, high in zip(lows, highs, strict=True)
+        )
+        return f'<path class="band" d="{path}"/>' if path else ""
+
+    def _shades(self) -> str:
+        half = 0.5
+        path = "".join(
+            f"M{_round(self._x(first - half))} 0H{_round(self._x(last + half))}V{_HEIGHT}"
+            f"H{_round(self._x(first - half))}Z"
+            for first, last in self.marks
+        )
+        return f'<path class="mark" d="{path}"/>' if path else ""
+
+
+def chart_of(curve: Curve, name: str = "Value") -> Chart:
+    """Return the chart of a curve."""
+    labels = windows_named(curve.starts, curve.zone)
+    lines = [Line(name, "value", curve.values)]
+    if curve.lower:
+        lines += [
+            Line("95 % from", "lower", curve.lower),
+            Line("to", "upper", curve.upper),
+        ]
+    if curve.realized:
+        lines.append(Line("Ground truth", "truth", curve.realized))
+    marks = []
+    for episode in curve.episodes:
+        inside = [
+            i
+            for i, start in enumerate(curve.starts)
+            if start >= episode.start and (episode.end is None or start < episode.end)
+        ]
+        if inside:
+            marks.append((inside[0], inside[-1]))
+    return Chart(curve.title, labels, lines, curve.baseline, curve.limit, marks, curve.is_share)
+
+
+def windows_named(starts: Sequence[dt.datetime], zone: str) -> list[str]:
+    """Name windows by their starts in a zone: as days, unless one starts within a day."""
+    local = [start.astimezone(ZoneInfo(zone)) for start in starts]
+    is_daily = all(moment.time() == dt.time() for moment in local)
+    return [moment.strftime("%Y-%m-%d" if is_daily else "%Y-%m-%d %H:%M") for moment in local]
+
+
+def places_of(values: Sequence[float]) -> int:
+    """Return how many decimals some numbers are written with, so that they stand in line."""
+    top = max(map(abs, values), default=0.0)
+    return next((n for bound, n in ((1.5, 4), (15, 3), (150, 2), (1500, 1)) if top < bound), 0)
+
+
+def number(value: float | None, places: int) -> str:
+    """Write a number with so many decimals; a dash for none."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    text = f"{value:,.{places}f}" if abs(value) < 1e15 else f"{value:.3e}"
+    return text.replace("-", _MINUS) if text.strip("-0.,") else text.removeprefix("-")
+
+
+def _joined(points: Points) -> str:
+    return "L".join(f"{_round(x)} {_round(y)}" for x, y in points)
+
+
+def _round(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
+
+
+# Bars and strips
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Shares of two sides over the same bins: what is now, over what the baseline had.
+
+    Attributes:
+        title: The column.
+        bins: Names of the bins.
+        now, then: Shares of each, which add up to 1.
+        said: The sizes of the sides and the like, in words.
+        id: An anchor.
+    """
+
+    title: str
+    bins: Sequence[str]
+    now: Sequence[float]
+    then: Sequence[float]
+    said: str = ""
+    id: str = ""
+
+    @property
+    def picture(self) -> Markup:
+        """The baseline as wide pale bars, what is now as narrow dark ones in front."""
+        top = max([*self.now, *self.then, 1e-9])
+        wide = _bars(self.then, top, 1, 8)
+        slim = _bars(self.now, top, 3, 4)
+        return Markup(
+            f'<svg class="bars" viewBox="0 0 {10 * len(self.bins)} 60" preserveAspectRatio="none" '
+            f'aria-hidden="true" focusable="false"><path class="then" d="{wide}"/>'
+            f'<path class="now" d="{slim}"/></svg>'
+        )
+
+    @property
+    def about(self) -> str:
+        """What the picture shows, for those who do not see it."""
+        moved = sorted(
+            zip(self.bins, self.now, self.then, strict=True), key=lambda bar: -abs(bar[1] - bar[2])
+        )[:1]
+        largest = "".join(f"; most moved {b}: {n:.1%}, baseline {t:.1%}" for b, n, t in moved)
+        return f"{self.title}, shares of {len(self.bins)} bins{largest}"
+
+    @property
+    def cells(self) -> list[tuple[str, str, str]]:
+        """The rows of the table."""
+        return [
+            (name, f"{now:.1%}", f"{then:.1%}")
+            for name, now, then in zip(self.bins, self.now, self.then, strict=True)
+        ]
+
+
+def _bars(shares: Sequence[float], top: float, left: int, width: int) -> str:
+    return "".join(
+        f"M{10 * i + left} 60v-{_round(58 * share / top)}h{width}V60z"
+        for i, share in enumerate(shares)
+        if share > 0
+    )
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One row of a heat map.
+
+    Attributes:
+        title: The column.
+        values: One per window, NaN where there is none.
+        limit: Where its monitor looks closer; None if it has none.
+        firing: Whether an alert of it fires.
+        href: Anchor of what more there is of it.
+    """
+
+    title: str
+    values: Sequence[float]
+    limit: float | None
+    firing: bool = False
+    href: str = ""
+    places: int = field(default=3)
+
+    @property
+    def picture(self) -> Markup:
+        """A rectangle per stretch of windows of one level."""
+        paths: dict[int, list[str]] = {}
+        start = 0
+        levels = [self._level(v) for v in self.values]
+        for place in range(1, len(levels) + 1):
+            if place == len(levels) or levels[place] != levels[start]:
+                if levels[start] >= 0:
+                    wide = place - start
+                    paths.setdefault(levels[start], []).append(f"M{start} 0h{wide}v1h-{wide}z")
+                start = place
+        drawn = "".join(f'<path class="q{q}" d="{"".join(d)}"/>' for q, d in sorted(paths.items()))
+        return Markup(
+            f'<svg class="strip" viewBox="0 0 {max(len(self.values), 1)} 1" '
+            f'preserveAspectRatio="none" aria-hidden="true" focusable="false">{drawn}</svg>'
+        )
+
+    def _level(self, value: float) -> int:
+        if not math.isfinite(value):
+            return -1
+        steps = [(self.limit or 0.1) * x for x in (0.25, 0.5, 1, 2, 5)]
+        return sum(value > step for step in steps)
+
+    @property
+    def newest(self) -> str:
+        """The newest number."""
+        known = [v for v in self.values if math.isfinite(v)]
+        return number(known[-1], self.places) if known else NONE
+
+    @property
+    def highest(self) -> str:
+        """The highest number."""
+        return number(max((v for v in self.values if math.isfinite(v)), default=None), self.places)
+
+    @property
+    def past(self) -> str:
+        """In how many windows it was past the limit."""
+        if self.limit is None:
+            return NONE
+        return str(sum(v > self.limit for v in self.values))
+
+
+def sparkline(values: Sequence[float]) -> Markup:
+    """Draw a small line without axes; nothing for fewer than two numbers."""
+    known = [v for v in values if math.isfinite(v)]
+    if len(known) < 2:
+        return Markup("")
+    chart = Chart("", [""] * len(values), [Line("", "value", values)])
+    points = chart._path(values)
+    return Markup(
+        f'<svg class="spark" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" '
+        f'aria-hidden="true" focusable="false"><path class="line c0" d="{points}"/></svg>'
+    )

@@ -1,0 +1,426 @@
+"""What a page shows of profiles: histograms beside the baseline's, calibration, right and wrong."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from mlmon_dagster.metrics.binnings import (
+    class_counts,
+    coarse_counts,
+    label_counts,
+    score_midpoints,
+)
+from mlmon_dagster.metrics.intervals import wilson
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
+from mlmon_dagster.monitors.wording import NAMES
+from mlmon_dagster.monitors.wording import number as written
+from mlmon_dagster.profiles import Baseline, baseline_in_force
+from mlmon_dagster.profiles.measure.measures import measure
+from mlmon_dagster.report.charts import NONE, Bars, number, places_of
+from mlmon_dagster.report.curves import Asked, is_personal
+from mlmon_dagster.report.summary import coarsen, period_of, periods_named
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.tasks import RESIDUAL
+from mlmon_dagster.store import Store
+from mlmon_dagster.trace.slices import HIGHER_IS_BETTER, MIN_ROWS, default_metrics, profiled_for
+
+MOST_CATEGORIES = 14
+MOST_SLICES = 12
+_SCORE_BINS = 20
+_GROUPS = 10  # of a calibration
+_MOST_CLASSES = 12
+Period = tuple[dt.datetime, dt.datetime]
+Ints = NDArray[np.int64]
+
+
+def profiles_of(
+    store: Store, spec: ModelSpec, columns: Sequence[str], period: Period, asked: Asked
+) -> dict[str, ColumnStatistics]:
+    """Return column -> profiles of some windows, of the slice that is asked for."""
+    key = () if asked.slice_key == ALL else tuple(asked.slice_key.split(","))
+    return baseline_in_force(store, spec).profiles(
+        start=period[0], end=period[1], dataset=PRODUCTION, columns=columns, slices=[key]
+    )
+
+
+@dataclass(frozen=True)
+class _Side:
+    """What one side counted of a column."""
+
+    counts: Ints
+    n: int
+    n_null: int
+
+
+def _side(stats: ColumnStatistics | None, asked: Asked, version: str = ALL) -> _Side | None:
+    if stats is None or not len(stats):
+        return None
+    cells = stats.cells
+    mine = (cells["slice_key"] == asked.slice_key) & (cells["slice_value"] == asked.slice_value)
+    if version != ALL:
+        mine &= cells["model_version"] == version
+    kept = mine.to_numpy()
+    n = int(stats.n[kept].sum())
+    nulls = int(stats.n_null[kept].sum() + stats.n_nan[kept].sum())
+    return _Side(stats.counts[kept].sum(axis=0), n, nulls) if n else None
+
+
+def histograms(
+    spec: ModelSpec,
+    profiles: Mapping[str, ColumnStatistics],
+    baseline: Baseline,
+    asked: Asked,
+) -> list[Bars]:
+    """Return a histogram of each column now over the baseline's; columns of personal values not.
+
+    Args:
+        spec: The model.
+        profiles: Of the windows that are shown.
+        baseline: Theirs.
+        asked: Which slice and version.
+    """
+    found = []
+    for name, stats in profiles.items():
+        if is_personal(spec, name):
+            continue
+        base = baseline.windows.get(name)
+        if base is None or base.binning.binning_id != stats.binning.binning_id:
+            continue
+        now, then = _side(stats, asked, asked.model_version), _side(base, asked)
+        if now is None or then is None:
+            continue
+        bars = _histogram(name, stats.binning, now, then)
+        if bars is not None:
+            found.append(bars)
+    return found
+
+
+def _histogram(name: str, binning: Binning, now: _Side, then: _Side) -> Bars | None:
+    bins, sides = _bins(binning, [now.counts, then.counts])
+    if not bins:
+        return None
+    if now.n_null or then.n_null:
+        bins = [*bins, "no value"]
+        sides = [np.append(sides[0], now.n_null), np.append(sides[1], then.n_null)]
+    shares = [side / max(side.sum(), 1) for side in sides]
+    said = f"{now.n:,} rows, baseline {then.n:,}"
+    title = NAMES.get(name, name)
+    return Bars(title, bins, shares[0].tolist(), shares[1].tolist(), said, name)
+
+
+def _bins(binning: Binning, sides: Sequence[Ints]) -> tuple[list[str], list[Ints]]:
+    """Name the bins that people see of a binning, and count the sides in them."""
+    if binning.kind == "numeric":
+        counts = [coarse_counts(binning, side[None])[0] for side in sides]
+        return _numeric_names(binning), counts
+    if binning.kind == "categorical":
+        return _categories(binning, sides)
+    if binning.kind == "score":
+        places = np.minimum((score_midpoints(binning) * _SCORE_BINS).astype(int), _SCORE_BINS - 1)
+        counts = [
+            np.bincount(places, label_counts(side[None])[0].sum(axis=1), _SCORE_BINS).astype(int)
+            for side in sides
+        ]
+        step = 1 / _SCORE_BINS
+        return [f"{i * step:.2f} to {(i + 1) * step:.2f}" for i in range(_SCORE_BINS)], counts
+    if binning.kind == "confusion":
+        return ["0", "1"], [label_counts(side[None])[0].sum(axis=1) for side in sides]
+    return [], []
+
+
+def _numeric_names(binning: Binning) -> list[str]:
+    if binning.values:
+        inner = [written(v) for v in binning.values[1:-1]]
+        return [f"below {written(binning.low)}", *inner, f"above {written(binning.high)}"]
+    edges = [written(edge) for edge in binning.edges]
+    if not edges:
+        return ["all values"]
+    between = [f"{low} to {high}" for low, high in pairwise(edges)]
+    return [f"up to {edges[0]}", *between, f"above {edges[-1]}"]
+
+
+def _categories(binning: Binning, sides: Sequence[Ints]) -> tuple[list[str], list[Ints]]:
+    known = len(binning.categories)
+    order = np.argsort(-(sides[0][:known] + sides[1][:known]), kind="stable")
+    shown, rest = order[:MOST_CATEGORIES], order[MOST_CATEGORIES:]
+    counts = [
+        np.array([*side[shown], side[rest].sum() + side[known], side[known + 1]]) for side in sides
+    ]
+    names = [binning.categories[i] for i in shown]
+    return [*names, "others", "not in the baseline"], counts
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Predicted beside actual shares, by groups of the score.
+
+    Attributes:
+        rows: Texts of each group: range, rows, predicted, actual, its interval.
+        points: Predicted, actual, and the interval of it, of each group.
+    """
+
+    rows: Sequence[tuple[str, str, str, str, str]]
+    points: Sequence[tuple[float, float, float, float]]
+
+    @property
+    def picture(self) -> Markup:
+        """Points with intervals over the diagonal on which both are equal."""
+        drawn = ['<path class="base" d="M0 200L200 0"/>']
+        for x, y, low, high in self.points:
+            left, top = 200 * x, 200 * (1 - y)
+            drawn.append(f'<path class="whisker" d="M{left:.1f} {200 * (1 - low):.1f}'
+                         f'V{200 * (1 - high):.1f}"/>')  # fmt: skip
+            drawn.append(f'<circle class="dot" cx="{left:.1f}" cy="{top:.1f}" r="4"/>')
+        return Markup(
+            '<svg class="square" viewBox="-6 -6 212 212" aria-hidden="true" focusable="false">'
+            f'<path class="frame" d="M0 0V200H200"/>{"".join(drawn)}</svg>'
+        )
+
+
+def calibration_of(stats: ColumnStatistics | None, asked: Asked) -> Calibration | None:
+    """Return the calibration of a binary model's score over the labelled rows; None without any.
+
+    Args:
+        stats: Profiles of the score.
+        asked: Which slice and version.
+    """
+    side = _side(stats, asked, asked.model_version)
+    if stats is None or side is None or stats.binning.kind != "score":
+        return None
+    by_label = label_counts(side.counts[None])[0]
+    sizes, positive = by_label[:, 1] + by_label[:, 2], by_label[:, 2]
+    total = int(sizes.sum())
+    if not total:
+        return None
+    middle = score_midpoints(stats.binning)
+    # Groups of about as many rows each; a score that many rows share is in one of them.
+    before = np.cumsum(sizes) - sizes
+    group = np.minimum((before * _GROUPS) // total, _GROUPS - 1)
+    n = np.bincount(group, sizes, _GROUPS)
+    kept = n > 0
+    hits = np.bincount(group, positive, _GROUPS)[kept]
+    sums = np.bincount(group, sizes * middle, _GROUPS)[kept]
+    n = n[kept]
+    low, high = wilson(hits, n)
+    rows, points = [], []
+    for i, g in enumerate(np.flatnonzero(kept)):
+        held = middle[(group == g) & (sizes > 0)]
+        predicted, actual = float(sums[i] / n[i]), float(hits[i] / n[i])
+        points.append((predicted, actual, float(low[i]), float(high[i])))
+        rows.append(
+            (
+                f"{held[0]:.2f} to {held[-1]:.2f}",
+                f"{int(n[i]):,}",
+                f"{predicted:.3f}",
+                f"{actual:.3f}",
+                f"{low[i]:.3f} to {high[i]:.3f}",
+            )
+        )
+    return Calibration(rows, points)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Predicted by actual classes.
+
+    Attributes:
+        classes: Names of the actual classes.
+        rows: Of each predicted class its name and per actual class: count, share, share in the
+            baseline, and how dark the cell is, 0 to 5.
+        n: Rows with ground truth.
+    """
+
+    classes: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[tuple[str, str, str, int]]]]
+    n: int
+
+
+def matrix_of(
+    stats: ColumnStatistics | None, baseline: Baseline | None, asked: Asked
+) -> Matrix | None:
+    """Return which decisions were right, of a classification; None without ground truth.
+
+    Args:
+        stats: Profiles of the prediction.
+        baseline: The baseline, whose shares stand beside; None while there is none.
+        asked: Which slice and version.
+    """
+    side = _side(stats, asked, asked.model_version)
+    if stats is None or side is None or stats.binning.kind not in ("confusion", "classes"):
+        return None
+    now = _decided(stats.binning, side.counts)
+    names = list(stats.binning.categories) or ["0", "1"]
+    if not now.sum() or len(names) > _MOST_CLASSES:
+        return None
+    base = baseline.windows.get("prediction") if baseline else None
+    then = None
+    if base is not None and base.binning.binning_id == stats.binning.binning_id:
+        other = _side(base, asked)
+        then = None if other is None else _decided(base.binning, other.counts)
+    shares = now / now.sum()
+    usual = then / then.sum() if then is not None and then.sum() else np.full(now.shape, np.nan)
+    rows = [
+        (
+            name,
+            [
+                (
+                    f"{int(now[i, j]):,}",
+                    f"{shares[i, j]:.1%}",
+                    NONE if np.isnan(usual[i, j]) else f"{usual[i, j]:.1%}",
+                    int(min(shares[i, j] * 6, 5)),
+                )
+                for j in range(len(names))
+            ],
+        )
+        for i, name in enumerate(names)
+    ]
+    return Matrix(names, rows, int(now.sum()))
+
+
+def _decided(binning: Binning, counts: Ints) -> Ints:
+    if binning.kind == "confusion":
+        return np.asarray(label_counts(counts[None])[0][:, 1:])
+    k = len(binning.categories)
+    return np.asarray(class_counts(binning, counts[None])[0][0, :k, :k])
+
+
+def residuals_of(
+    stats: ColumnStatistics | None, baseline: Baseline | None, asked: Asked
+) -> Bars | None:
+    """Return the residuals of a regression over the baseline's; None without ground truth."""
+    now = _side(stats, asked, asked.model_version)
+    base = baseline.windows.get(RESIDUAL) if baseline else None
+    then = _side(base, asked)
+    if stats is None or base is None or now is None or then is None:
+        return None
+    if base.binning.binning_id != stats.binning.binning_id or not now.counts.sum():
+        return None
+    bins, sides = _bins(stats.binning, [now.counts, then.counts])
+    shares = [side / max(side.sum(), 1) for side in sides]
+    said = f"{int(now.counts.sum()):,} rows with ground truth, baseline {int(then.counts.sum()):,}"
+    return Bars("Actual less predicted", bins, shares[0].tolist(), shares[1].tolist(), said)
+
+
+# Slices over longer windows
+
+
+@dataclass(frozen=True)
+class SliceTable:
+    """A metric of the values of a slice key over months or weeks.
+
+    Attributes:
+        key: The slice key.
+        metric: What the metric is called.
+        periods: Names of the months or weeks.
+        rows: Of each value its name, the baseline's number, and of each period the number and how
+            far it is worse than the slice's own baseline: 0 not, 1 past the limit, 2 twice as far.
+        n_more: Values that are left out.
+    """
+
+    key: str
+    metric: str
+    periods: Sequence[str]
+    rows: Sequence[tuple[str, str, Sequence[tuple[str, int]]]]
+    n_more: int
+
+
+def slice_tables(
+    store: Store,
+    spec: ModelSpec,
+    baseline: Baseline | None,
+    period: Period | None = None,
+) -> list[SliceTable]:
+    """Return a table for every column that the model is sliced by, of its first metric.
+
+    Args:
+        store: The store.
+        spec: The model.
+        baseline: Whose numbers stand beside; None while there is none.
+        period: Windows; all that are stored by default.
+    """
+    metric = default_metrics(spec)[0]
+    family = "business" if metric not in HIGHER_IS_BETTER else "performance"
+    keys = [key for key in spec.slices if len(key) == 1 and not is_personal(spec, key[0])]
+    start, end = period or (None, None)
+    profiles = (
+        baseline_in_force(store, spec).profiles(
+            start=start,
+            end=end,
+            dataset=PRODUCTION,
+            columns=profiled_for(spec, [metric]),
+            slices=keys,
+        )
+        if keys and family == "performance"
+        else {}
+    )
+    grain = period_of(spec)
+    coarse = {c: coarsen(spec, s, grain) for c, s in profiles.items() if len(s)}
+    if not coarse:
+        return []
+    frame = measure(spec, "performance", coarse, None)
+    frame = frame[(frame["metric"] == metric) & (frame["slice_key"] != ALL)]
+    known = _own(spec, metric, baseline)
+    allowed = next(
+        (m for m in spec.monitors.performance if str(m.metric) == metric and m.is_relative), None
+    )
+    sign = 1 if HIGHER_IS_BETTER[metric] else -1
+    found = []
+    for (key,) in keys:
+        mine = frame[frame["slice_key"] == key]
+        if mine.empty:
+            continue
+        starts = sorted(mine["window_start"].unique())[-13:]
+        sizes = mine.groupby("slice_value")["n"].sum().sort_values(ascending=False)
+        cells = {
+            (str(row["slice_value"]), row["window_start"]): (float(row["value"]), int(row["n"]))
+            for row in mine.to_dict("records")
+        }
+        values = [float(v) for v, n in cells.values() if v == v]
+        places = min(places_of(values), 3)
+        rows = []
+        for value in map(str, sizes.index[:MOST_SLICES]):
+            usual = known.get((key, value), float("nan"))
+            limit = allowed.allowed(usual) if allowed is not None and usual == usual else None
+            told = []
+            for when in starts:
+                number_, n = cells.get((value, when), (float("nan"), 0))
+                if n < MIN_ROWS:
+                    number_ = float("nan")
+                worse = sign * (usual - number_) if number_ == number_ else 0.0
+                level = 0 if not limit or worse <= limit else 2 if worse > 2 * limit else 1
+                told.append((number(number_, places), level))
+            rows.append((value, number(usual, places), told))
+        found.append(
+            SliceTable(
+                key,
+                NAMES.get(metric, metric),
+                periods_named(spec, starts),
+                rows,
+                max(len(sizes) - MOST_SLICES, 0),
+            )
+        )
+    return found
+
+
+def _own(spec: ModelSpec, metric: str, baseline: Baseline | None) -> dict[tuple[str, str], float]:
+    """Return slice key and value -> the baseline's own number."""
+    if baseline is None:
+        return {}
+    pooled = {
+        name: baseline.pooled(name)
+        for name in profiled_for(spec, [metric])
+        if name in baseline.windows
+    }
+    frame = measure(spec, "performance", pooled, None)
+    frame = frame[frame["metric"] == metric]
+    keys = zip(frame["slice_key"], frame["slice_value"], strict=True)
+    return dict(zip(keys, frame["value"].astype(float), strict=True))

@@ -1,0 +1,1 @@
+"""Pages on the web, read-only: every model, one model, one alert."""

@@ -1,0 +1,243 @@
+"""The page of an alert: what is wrong, its evidence, why, its rows and its history."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from mlmon_dagster.alerts import AlertEpisode, list_alerts
+from mlmon_dagster.alerts.messages.view import (
+    AlertView,
+    commands_of,
+    local_moment,
+    view_of,
+)
+from mlmon_dagster.monitors.wording import REASONS, limit_of
+from mlmon_dagster.monitors.wording import number as written
+from mlmon_dagster.report import page
+from mlmon_dagster.report.charts import chart_of
+from mlmon_dagster.report.curves import is_personal, sentence_of
+from mlmon_dagster.report.health import Places, moment_text
+from mlmon_dagster.report.plots import Curve, Episode
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.store import Store, alert_state
+from mlmon_dagster.store.alert_state import AlertEvent, AlertRow
+from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.store.state.monitor_results import MonitorResult
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_DRAWN = 120  # windows
+_LISTED = 30
+_ROWS = 50
+_WEB = ("https://", "http://")
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """Rows behind an alert, as texts.
+
+    Attributes:
+        names: Columns.
+        rows: The worst first.
+        said: How many there are, and which.
+    """
+
+    names: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    said: str
+
+
+def alert_page(
+    store: Store,
+    spec: ModelSpec,
+    alert: AlertRow,
+    now: dt.datetime,
+    places: Places,
+    *,
+    with_rows: bool = False,
+) -> str:
+    """Render the page of an alert.
+
+    Args:
+        store: The store.
+        spec: Its model.
+        alert: Row of the table ``alert``.
+        now: The moment of the page.
+        places: Where it leads.
+        with_rows: Whether the rows behind it are shown; they are read for that.
+    """
+    zone = spec.time.zone
+    view = view_of(alert, zone)
+    mine = [e for e in list_alerts(store, spec.model) if e.fingerprint == alert["fingerprint"]]
+    identity = {
+        name: str(alert[name])
+        for name in ("model", "monitor", "dataset", "slice_key", "slice_value")
+    }
+    with store.state.connect() as conn:
+        verdicts = monitor_results.series(conn, identity, now, _DRAWN)
+        events = alert_state.all_events(conn, spec.model).get(str(alert["fingerprint"]), [])
+    hidden = is_personal(spec, str(alert["column_name"]), str(alert["slice_key"]))
+    current = next((e for e in mine if e.episode == alert["episode"]), None)
+    return page.render(
+        "alert.html.j2",
+        title=f"{view.name}: {spec.model}",
+        home=places.home,
+        model_href=places.model(spec.model),
+        column_href=_column(spec, places, alert),
+        spec=spec,
+        alert=alert,
+        name=view.name,
+        state="RESOLVED" if alert["state"] == "OK" else alert["state"],
+        said=sentence_of(spec, current)
+        if current is not None
+        else ("" if hidden else view.sentence),
+        numbers=view.numbers,
+        facts=_facts(view),
+        runbook=alert["runbook"] if str(alert["runbook"]).startswith(_WEB) else "",
+        chart=_chart(spec, view, verdicts, mine),
+        evidence=[_evidence(row, zone, hidden=hidden) for row in reversed(verdicts[-_LISTED:])],
+        why=[] if hidden else view.why,
+        commands=[*commands_of([view]), _acknowledge(alert)],
+        history=[_event(event, zone, hidden=hidden) for event in reversed(events)],
+        rows=_rows(store, spec, alert) if with_rows else None,
+        now=moment_text(now),
+    )
+
+
+def _column(spec: ModelSpec, places: Places, alert: AlertRow) -> str:
+    """Return where the histogram of its column is; empty if it is about none."""
+    column = str(alert["column_name"])
+    return f"{places.model(spec.model)}#column-{column}" if column in spec.features else ""
+
+
+def _facts(view: AlertView) -> list[tuple[str, str]]:
+    row = view.row
+    where = "" if row["slice_key"] == ALL else f"{row['slice_key']} = {row['slice_value']}"
+    acked = f"{row['acked_by']} at {view.moment(row['acked_at'])}" if row["acked_at"] else ""
+    facts = {
+        "Monitor": row["monitor"],
+        "Slice": where,
+        "Since": view.since if row["opened_window"] else "",
+        "Episode": str(row["episode"]) if row["episode"] else "",
+        "Not sent": row["muted_reason"],
+        "Taken on by": acked,
+        "Ended": str(row["resolved_reason"]).replace("_", " "),
+        "Owner": row["owner"],
+        "Alert": row["fingerprint"],
+    }
+    return [(name, str(text)) for name, text in facts.items() if text]
+
+
+def _acknowledge(alert: AlertRow) -> str:
+    return shlex.join(["mlmon", "alerts", "ack", str(alert["fingerprint"])[:8]])
+
+
+def _chart(
+    spec: ModelSpec,
+    view: AlertView,
+    verdicts: Sequence[MonitorResult],
+    episodes: Sequence[AlertEpisode],
+) -> object | None:
+    if not any(row["value"] is not None for row in verdicts):
+        return None
+
+    judged = [row for row in verdicts if row["value"] is not None]
+    baseline = judged[-1]["baseline_value"]
+    has_interval = any(row["lower"] is not None for row in verdicts)
+    return chart_of(
+        Curve(
+            title=view.name,
+            starts=[row["window_start"] for row in verdicts],
+            values=[_plain(row["value"]) for row in verdicts],
+            lower=[_plain(row["lower"]) for row in verdicts] if has_interval else (),
+            upper=[_plain(row["upper"]) for row in verdicts] if has_interval else (),
+            end=verdicts[-1]["window_end"],
+            zone=spec.time.zone,
+            baseline=None if baseline is None else float(baseline),
+            limit=limit_of(judged[-1]),
+            episodes=[Episode(e.opened_window, e.resolved_window) for e in episodes if e.episode],
+        )
+    )
+
+
+def _plain(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _evidence(row: MonitorResult, zone: str, *, hidden: bool) -> dict[str, str]:
+    interval = (
+        f"{written(row['lower'])} to {written(row['upper'])}"
+        if row["lower"] is not None and row["upper"] is not None
+        else ""
+    )
+    p = row["p_adjusted"]
+    reason = REASONS.get(str(row["reason"]), str(row["reason"]))
+    return {
+        "window": local_moment(row["window_start"], zone),
+        "status": str(row["status"]),
+        "value": _shown(row["value"]),
+        "interval": interval,
+        "baseline": _shown(row["baseline_value"]),
+        "limit": str(row["threshold"]),
+        "n": f"{row['n']:,}",
+        "p": "" if p is None else ("< 0.001" if p < 0.001 else f"{p:.3f}"),
+        "said": reason if row["status"] == "NO_DATA" else ("" if hidden else str(row["message"])),
+    }
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else written(float(value))
+
+
+def _event(event: AlertEvent, zone: str, *, hidden: bool) -> dict[str, str]:
+    return {
+        "when": f"{event['created_at']:%Y-%m-%d %H:%M}",
+        "kind": str(event["kind"]),
+        "episode": str(event["episode"]),
+        "severity": str(event["severity"]),
+        "window": local_moment(event["window_start"], zone),
+        "value": _shown(event["value"]),
+        "muted": str(event["muted_reason"]),
+        "said": "" if hidden else str(event["message"]),
+    }
+
+
+def _rows(store: Store, spec: ModelSpec, alert: AlertRow) -> RowTable:
+    from mlmon_dagster.pipeline.asking.rows import behind, rows_of
+
+    verdict = behind(store, spec, alert)
+    found = rows_of(
+        store, spec, (verdict.window,), verdict.picked, limit=_ROWS, version=verdict.version
+    )
+    kept = "" if verdict.version is not None else ", as they are now: those judged are not kept"
+    picked = f" where {found.predicate}" if found.predicate else ""
+    shown = f", the worst {found.table.num_rows:,}" if found.table.num_rows < found.n else ""
+    said = f"{found.n:,} rows of {verdict.window.key}{picked}{shown}{kept}."
+    names, rows = _texts(spec, found.table)
+    return RowTable(names, rows, said)
+
+
+def _texts(spec: ModelSpec, table: pa.Table) -> tuple[list[str], list[list[str]]]:
+    """Write the cells of a table; columns without any value are left out."""
+    zone = ZoneInfo(spec.time.zone)
+
+    def text(value: object) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, dt.datetime):
+            return value.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    columns = {
+        name: [text(value) for value in column.to_pylist()]
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+    kept = {name: texts for name, texts in columns.items() if any(texts)}
+    return list(kept), [list(row) for row in zip(*kept.values(), strict=True)]

@@ -1,0 +1,297 @@
+"""The HTTP face of the pages: routes, who may see what, and answers that nothing may frame."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import datetime as dt
+import logging
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.collect.admission import Access
+from mlmon_dagster.collect.problem import Problem, json_response
+from mlmon_dagster.report import page
+from mlmon_dagster.report.curves import Asked
+from mlmon_dagster.report.health import Places, health_report, moment_text
+from mlmon_dagster.report.openmetrics import Exporter
+from mlmon_dagster.serve.alert import alert_page
+from mlmon_dagster.serve.overview import DRAWN, ORDER, PER_PAGE, Overview, tally
+from mlmon_dagster.spec import ModelSpec, window_containing
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.store import Store, alert_state
+
+_LOG = logging.getLogger("mlmon_dagster.serve")
+PLACES = Places("/")
+_AT_ONCE = 2  # pages that are made; more wait
+_FRESH_SECONDS = 20.0
+_KEPT = 64  # pages
+Key = tuple[str, ...]
+
+
+class Pages:
+    """The application; `asgi` is what a server runs.
+
+    Args:
+        store: The store.
+        overview: Knows the models, and how they are.
+        access: Who may see what: the tokens of `mlmon collect`.
+        exporter: Answers scrapes.
+        now: The clock that windows go by.
+
+    Attributes:
+        is_draining: Set before the end.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        overview: Overview,
+        access: Access,
+        exporter: Exporter,
+        now: Callable[[], dt.datetime],
+    ) -> None:
+        self._store, self._overview, self._access = store, overview, access
+        self._exporter, self._now = exporter, now
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._made: dict[Key, tuple[float, str]] = {}
+        self.is_draining = False
+        self.asgi = Starlette(
+            routes=[
+                Route("/", self._front),
+                Route("/m/{model}", self._model),
+                Route("/m/{model}/alerts/{alert}", self._alert),
+                Route("/metrics", self._metrics),
+                Route("/healthz", self._healthz),
+            ],
+            exception_handlers={
+                Problem: _answer_problem,
+                HTTPException: _answer_http,
+                sa.exc.SQLAlchemyError: _answer_outside,
+            },
+        )
+
+    async def _front(self, request: Request) -> Response:
+        sees = await self._access.sees(*_credentials(request))
+        lines = await asyncio.to_thread(self._overview.lines)
+        mine = [line for line in lines if sees(line.model)]
+        asked = {name: request.query_params.get(name, "").strip() for name in ("q", "status")}
+        text = asked["q"].casefold()
+        fit = [
+            line
+            for line in mine
+            if (not asked["status"] or line.status == asked["status"])
+            and text in f"{line.model} {line.owners}".casefold()
+        ]
+        n_pages = max(-(-len(fit) // PER_PAGE), 1)
+        place = min(max(_whole(request.query_params.get("page", "1")), 1), n_pages)
+
+        def address(number: int) -> str:
+            return "?" + urlencode({**{k: v for k, v in asked.items() if v}, "page": number})
+
+        html = page.render(
+            "overview.html.j2",
+            title="All models",
+            home=PLACES.home,
+            places=PLACES,
+            has_charts=False,
+            lines=fit[(place - 1) * PER_PAGE : place * PER_PAGE],
+            tally=tally(mine),
+            order=ORDER,
+            read_at=moment_text(self._overview.read_at),
+            drawn=DRAWN,
+            page=place,
+            n_pages=n_pages,
+            n=len(fit),
+            address=address,
+            **asked,
+        )
+        return _page(html)
+
+    async def _model(self, request: Request) -> Response:
+        spec = await self._spec(request)
+        asked = _asked(spec, request.query_params)
+        key = ("model", spec.model, *map(str, vars(asked).values()))
+        return _page(await self._kept(key, lambda: self._made_of(spec, asked)))
+
+    def _made_of(self, spec: ModelSpec, asked: Asked) -> str:
+        episodes = list_alerts(self._store, spec.model)
+        return health_report(self._store, spec, self._now(), episodes, asked, PLACES).html
+
+    async def _alert(self, request: Request) -> Response:
+        spec = await self._spec(request)
+        name = request.path_params["alert"]
+        with_rows = request.query_params.get("rows") == "1"
+
+        def make() -> str:
+            with self._store.state.connect() as conn:
+                alerts = alert_state.all_alerts(conn, spec.model)
+            found = [alert for key, alert in alerts.items() if key.startswith(name)]
+            if len(found) != 1:
+                raise Problem("not_found", "The model has no such alert.")
+            now = self._now()
+            return alert_page(self._store, spec, found[0], now, PLACES, with_rows=with_rows)
+
+        return _page(await self._kept(("alert", spec.model, name, str(with_rows)), make))
+
+    async def _spec(self, request: Request) -> ModelSpec:
+        """Return the model of an address, if the caller may see it.
+
+        Raises:
+            Problem: If not, or there is none.
+        """
+        name = request.path_params["model"]
+        await self._access.check(*_credentials(request), name)
+        await asyncio.to_thread(self._overview.lines)
+        spec = next((s for s in self._overview.models.specs if s.model == name), None)
+        if spec is None:
+            raise Problem("not_found", "There is no such model, or its declaration does not load.")
+        return spec
+
+    async def _kept(self, key: Key, make: Callable[[], str]) -> str:
+        """Return a page, made anew if the one that is kept is old; few are made at once."""
+        async with self._room:
+            known = self._made.get(key)
+            if known is not None and time.monotonic() - known[0] < _FRESH_SECONDS:
+                return known[1]
+            html = await asyncio.to_thread(_safely, make)
+            self._made[key] = time.monotonic(), html
+            while len(self._made) > _KEPT:
+                del self._made[next(iter(self._made))]
+            return html
+
+    async def _metrics(self, request: Request) -> Response:
+        sees = await self._access.sees(*_credentials(request))
+        zipped = "gzip" in request.headers.get("accept-encoding", "")
+        accept = request.headers.get("accept", "")
+        body, about = await asyncio.to_thread(self._exporter.answer, accept, sees, (), zipped)
+        return Response(body, headers=about)
+
+    async def _healthz(self, _request: Request) -> Response:
+        return json_response({"status": "shutting down" if self.is_draining else "ok"})
+
+
+def _safely(make: Callable[[], str]) -> str:
+    """Make a page; what goes wrong is logged without its message, which may hold a value."""
+    try:
+        return make()
+    except Problem:
+        raise
+    except Exception as error:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        _LOG.error("a page failed: %s\n%s", type(error).__name__, frames)
+        raise Problem("failed", "The page cannot be made; the server's log says why.") from None
+
+
+def _credentials(request: Request) -> tuple[str, str]:
+    """Return the headers ``authorization`` and ``host``.
+
+    Browsers ask people for a name and a password; the password is the token.
+    """
+    given = request.headers.get("authorization", "")
+    scheme, _, encoded = given.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            decoded = base64.b64decode(encoded.strip(), validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            decoded = ""
+        given = f"Bearer {decoded.partition(':')[2]}"
+    return given, request.headers.get("host", "")
+
+
+def _asked(spec: ModelSpec, query: Mapping[str, str]) -> Asked:
+    """Read what a page is asked for.
+
+    Raises:
+        Problem: If a day or a slice is none.
+    """
+    zone = ZoneInfo(spec.time.zone)
+    days = {}
+    for name in ("from", "to"):
+        text = query.get(name, "").strip()
+        try:
+            days[name] = dt.date.fromisoformat(text) if text else None
+        except ValueError:
+            raise Problem("malformed", f"'{name}' is a day such as 2013-12-29.") from None
+    start, end = (
+        None if day is None else dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
+        for day in days.values()
+    )
+    if end is not None:
+        last = dt.datetime.combine(days["to"] or dt.date.min, dt.time.max, zone)
+        end = window_containing(spec.time, last.astimezone(dt.UTC)).end
+    if start is not None:
+        start = window_containing(spec.time, start).start
+    if start is not None and end is not None and start >= end:
+        raise Problem("malformed", "'from' is after 'to'.")
+    key, is_slice, value = query.get("slice", "").partition("=")
+    if is_slice and tuple(key.split(",")) not in spec.slices:
+        raise Problem("not_found", "The model has no such slice.")
+    return Asked(
+        start,
+        end,
+        key if is_slice else ALL,
+        value if is_slice else ALL,
+        query.get("version", "").strip() or ALL,
+    )
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 1
+
+
+def _page(html: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    policy = page.content_policy(is_served=True)
+    return HTMLResponse(
+        html,
+        status,
+        headers={
+            "content-security-policy": f"{policy}; frame-ancestors 'none'",
+            "cache-control": "no-store",
+            "referrer-policy": "no-referrer",
+            "x-content-type-options": "nosniff",
+            "cross-origin-opener-policy": "same-origin",
+            **(headers or {}),
+        },
+    )
+
+
+def _said(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    title = HTTPStatus(status).phrase
+    html = page.render("said.html.j2", title=title, home=PLACES.home, text=text, has_charts=False)
+    return _page(html, status, headers)
+
+
+def _answer_problem(_request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Problem)
+    if problem.status == 401:
+        text = (
+            "These pages are for those with a token: give it as the password; the name does not "
+            "matter. 'mlmon collect token create' makes one."
+        )
+        return _said(401, text, {"www-authenticate": 'Basic realm="mlmon", charset="UTF-8"'})
+    return _said(problem.status, problem.detail, problem.headers)
+
+
+def _answer_http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _said(error.status_code, "There is nothing here.", error.headers)
+
+
+def _answer_outside(_request: Request, error: Exception) -> Response:
+    _LOG.warning("the database does not answer: %s", type(error).__name__)
+    text = "The database does not answer now. mlmon doctor looks closer."
+    return _said(503, text, {"retry-after": "30"})

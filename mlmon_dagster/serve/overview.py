@@ -1,0 +1,208 @@
+"""How every model is, for the first page: read in the background, answered from memory."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+
+from mlmon_dagster.monitors.wording import NAMES
+from mlmon_dagster.report.charts import number, places_of, sparkline
+from mlmon_dagster.report.summary import Standing, last_day, overall
+from mlmon_dagster.spec import FAMILIES, Models, ModelSpec
+from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.store import Store, alert_state
+from mlmon_dagster.store.state import monitor_results, views
+from mlmon_dagster.store.state.monitor_results import MonitorResult
+from mlmon_dagster.store.state.statements import Row
+
+ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")
+FRESH_SECONDS = 30.0
+PER_PAGE = 50
+DRAWN = 40  # windows of a sparkline
+_STATUSES = ("ERROR", "WARN", "OK")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model on the first page; texts to be shown.
+
+    Attributes:
+        model: Its name.
+        status: Worst status of its families; BROKEN if its declaration does not load.
+        window: End of the newest window with predictions.
+        n: Predictions of that window.
+        coverage: Share of its ground truth that has come.
+        n_firing: Alerts that fire and are told.
+        families: Family -> status.
+        owners: Who it belongs to.
+        metric: What the sparkline is of.
+        newest: The metric's newest value.
+        spark: The metric over the newest windows.
+        about: Why a declaration does not load; empty otherwise.
+    """
+
+    model: str
+    status: str
+    window: str = ""
+    n: str = ""
+    coverage: str = ""
+    n_firing: int = 0
+    families: Mapping[str, str] = field(default_factory=dict)
+    owners: str = ""
+    metric: str = ""
+    newest: str = ""
+    spark: Markup = field(default_factory=Markup)
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What is known of a model's verdicts, until there are newer ones."""
+
+    families: Mapping[str, str]
+    metric: str
+    values: Sequence[float]
+
+
+class Overview:
+    """Holds the lines of the first page, worst first.
+
+    Reading again costs what is new: a model whose monitors have said nothing since the last time
+    is not looked at. Who asks while it is read again gets what was known.
+
+    Args:
+        store: The store.
+        declared: Reads what is declared.
+        now: The clock that windows go by.
+        fresh_seconds: How long the lines are answered without reading again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        declared: Callable[[], Models],
+        now: Callable[[], dt.datetime],
+        fresh_seconds: float = FRESH_SECONDS,
+    ) -> None:
+        self._store, self._declared, self._now = store, declared, now
+        self._fresh_seconds = fresh_seconds
+        self._reading = threading.Lock()
+        self._known: dict[str, _Judged] = {}
+        self._seen = -1  # the newest verdict that the lines rest on
+        self._lines: Sequence[Line] | None = None
+        self.models = Models((), ())
+        self.read_at = now()
+        self._since = float("-inf")
+
+    def lines(self) -> Sequence[Line]:
+        """Return the lines; the first time they are read, later what is known at once."""
+        is_old = time.monotonic() - self._since >= self._fresh_seconds
+        if self._lines is None:
+            with self._reading:
+                if self._lines is None:
+                    self.read()
+        elif is_old and self._reading.acquire(blocking=False):
+            threading.Thread(target=self._read_and_release, daemon=True).start()
+        assert self._lines is not None
+        return self._lines
+
+    def _read_and_release(self) -> None:
+        try:
+            self.read()
+        finally:
+            self._reading.release()
+
+    def read(self) -> None:
+        """Read what is new."""
+        self._since = time.monotonic()
+        models, now = self._declared(), self._now()
+        seen, new = monitor_results.changed_since(self._store.state, self._seen)
+        for spec in models.specs:
+            if spec.model in new or spec.model not in self._known:
+                self._known[spec.model] = self._judged(spec, now)
+        windows = {str(row["model"]): row for row in views.newest_windows(self._store.state)}
+        with self._store.state.connect() as conn:
+            firing = Counter(
+                str(row["model"])
+                for row in alert_state.firing(conn)
+                if not str(row["muted_reason"]).startswith("suppressed:")
+            )
+        lines = [
+            _line(spec, self._known[spec.model], windows.get(spec.model), firing[spec.model])
+            for spec in models.specs
+        ]
+        lines += [Line(b.name, "BROKEN", about=b.summary()) for b in models.broken]
+        self.models, self._seen, self.read_at = models, seen, now
+        self._lines = sorted(
+            lines, key=lambda line: (ORDER.index(line.status), -line.n_firing, line.model)
+        )
+
+    def _judged(self, spec: ModelSpec, now: dt.datetime) -> _Judged:
+        rows = monitor_results.standing(self._store.state, spec.model, now)
+        whole = [row for row in rows if row["slice_key"] == ALL]
+        statuses: dict[str, list[str]] = {}
+        for row in whole:
+            statuses.setdefault(str(row["family"]), []).append(str(row["status"]))
+        families = {
+            family: next((s for s in _STATUSES if s in found), "NO_DATA")
+            for family, found in statuses.items()
+        }
+        monitor = _drawn(spec, whole)
+        if monitor is None:
+            return _Judged(families, "", ())
+        span = monitor["window_end"] - monitor["window_start"]
+        values = monitor_results.values_since(
+            self._store.state, monitor, monitor["window_start"] - DRAWN * span
+        )
+        metric = str(monitor["metric"])
+        return _Judged(families, NAMES.get(metric, metric), values)
+
+
+def _drawn(spec: ModelSpec, rows: Sequence[MonitorResult]) -> MonitorResult | None:
+    """Return the verdict whose metric stands for the model: performance first."""
+    wanted = [str(m.metric) for m in spec.monitors.performance]
+    order = {name: i for i, name in enumerate(wanted)}
+    families = ("performance", "business", "estimated_performance", "service")
+    fit = [row for row in rows if row["family"] in families and row["value"] is not None]
+    return min(
+        fit,
+        key=lambda row: (families.index(row["family"]), order.get(row["metric"], len(order))),
+        default=None,
+    )
+
+
+def _line(spec: ModelSpec, judged: _Judged, window: Row | None, n_firing: int) -> Line:
+    standings = [Standing(family, status, "", "") for family, status in judged.families.items()]
+    known = [v for v in judged.values if v == v]
+    has_window = window is not None and window["window_end"] is not None
+    shown = {}
+    if window is not None and has_window:
+        coverage = window["actual_coverage"]
+        shown = {
+            "window": last_day(spec, window["window_end"]),
+            "n": f"{window['n']:,}",
+            "coverage": "" if coverage is None else f"{coverage:.0%}",
+        }
+    return Line(
+        spec.model,
+        overall(standings) if has_window else "NO_DATA",
+        **shown,
+        n_firing=n_firing,
+        families={family: judged.families.get(family, "-") for family in FAMILIES},
+        owners=", ".join(spec.owners),
+        metric=judged.metric,
+        newest=number(known[-1], min(places_of(known), 3)) if known else "",
+        spark=sparkline(judged.values),
+    )
+
+
+def tally(lines: Iterable[Line]) -> list[tuple[str, int]]:
+    """Count the models of each status, the worst first."""
+    counted = Counter(line.status for line in lines)
+    return [(status, counted[status]) for status in ORDER if counted[status]]

@@ -1,0 +1,145 @@
+"""Pages on the web: what they show, to whom, and that nothing can be done with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.report.page import content_policy
+from mlmon_dagster.spec import BrokenModel, Models
+from mlmon_dagster.store.state import collect_tokens
+from mlmon_dagster.store.state.schema import collect_token
+from tests.report.worlds import NOW, World, declare
+from tests.serve.conftest import Get, asked, client_of, pages_of
+
+pytestmark = pytest.mark.xdist_group("serve")  # they share a world
+
+
+@pytest.fixture
+def tokens(world: World) -> Iterator[dict[str, str]]:
+    """A token of the model and one of another; gone afterwards."""
+    state = world.store.state
+    yield {name: collect_tokens.create(state, name, now=NOW) for name in ("credit", "other")}
+    with state.begin() as conn:
+        conn.execute(sa.delete(collect_token))
+
+
+def test_the_first_page_lists_every_model_worst_first(world: World) -> None:
+    quiet = declare(model="quiet")
+    broken = BrokenModel("bent", Path("models/bent.yaml"), "models/bent.yaml:3: no such task")
+    html = client_of(world, Models((quiet, world.spec), (broken,)))("/").text
+    rows = re.findall(r'<th scope="row">(?:<a href="([^"]*)">)?(\w+)', html)
+
+    assert rows == [("", "bent"), ("/m/credit", "credit"), ("/m/quiet", "quiet")]
+    assert "no such task" in html
+    assert re.findall(r'class="pill (\w+)"', html)[-3:] == ["BROKEN", "ERROR", "NO_DATA"]
+
+
+def test_the_first_page_can_be_searched_and_says_so_where_nothing_fits(get: Get) -> None:
+    assert "/m/credit" in get("/?q=CRED").text
+    assert "/m/credit" in get("/?q=team:risk&status=ERROR").text
+    assert "No model fits." in get("/?q=nobody").text
+    assert "No model fits." in get("/?status=OK&page=7").text
+
+
+def test_a_page_of_a_model_is_what_the_report_says_of_it(get: Get) -> None:
+    answer = get("/m/credit")
+
+    assert answer.status_code == 200
+    assert "Will this loan default?" in answer.text
+    assert "What explains the change since the baseline" in answer.text
+    assert 'name="from"' in answer.text
+    assert '<option value="region=north"' in answer.text
+
+
+def test_days_and_a_slice_narrow_what_is_drawn(get: Get) -> None:
+    html = get("/m/credit?from=2024-01-02&to=2024-01-04&slice=region=north").text
+    accuracy = html[html.index(">Accuracy</span>") :]
+    table = accuracy[accuracy.index("<tbody>") : accuracy.index("</tbody>")]
+
+    assert re.findall(r"<th scope=row>([\d-]+)", table) == [
+        "2024-01-04", "2024-01-03", "2024-01-02",
+    ]  # fmt: skip
+    assert "are of region=north" in html
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/m/nobody", 404),
+        ("/m/credit?from=yesterday", 400),
+        ("/m/credit?from=2024-01-05&to=2024-01-02", 400),
+        ("/m/credit?slice=email=x", 404),
+        ("/m/..%2fetc", 404),
+        ("/nothing", 404),
+    ],
+)
+def test_what_is_not_there_is_said_as_a_page(get: Get, path: str, status: int) -> None:
+    answer = get(path)
+
+    assert answer.status_code == status
+    assert answer.text.startswith("<!doctype html>")
+
+
+def test_nothing_can_be_changed(world: World) -> None:
+    pages = pages_of(world)
+    answers = {
+        asked(pages, method, path).status_code
+        for method in ("POST", "PUT", "PATCH", "DELETE")
+        for path in ("/", "/m/credit", "/m/credit/alerts/1", "/metrics", "/healthz")
+    }
+
+    assert answers == {405}
+
+
+def test_answers_forbid_the_browser_all_but_the_page_itself(get: Get) -> None:
+    for path in ("/", "/m/credit", "/m/nobody"):
+        headers = get(path).headers
+        policy = headers["content-security-policy"]
+
+        assert policy == f"{content_policy(is_served=True)}; frame-ancestors 'none'"
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+    assert "form-action 'self'" in content_policy(is_served=True)
+
+
+def test_a_token_opens_its_own_models_pages_and_no_others(
+    world: World, tokens: dict[str, str]
+) -> None:
+    get = client_of(world)
+
+    for path in ("/", "/m/credit", "/metrics"):
+        refused = get(path)
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"].startswith("Basic ")
+        assert "credit" not in refused.text
+        assert get(path, token="mlmon_0_wrong").status_code == 401
+        assert get(path, authorization="Basic ???").status_code == 401
+        assert get(path, token=tokens["credit"]).status_code == 200
+    assert get("/m/credit", authorization=f"Bearer {tokens['credit']}").status_code == 200
+    assert get("/m/credit", token=tokens["other"]).status_code == 403
+    assert "/m/credit" not in get("/", token=tokens["other"]).text
+    assert 'model="credit"' not in get("/metrics", token=tokens["other"]).text
+
+
+def test_a_page_of_another_site_cannot_read_through_a_name_of_its_own(get: Get) -> None:
+    assert get("/", host="evil.example").status_code == 403
+    assert get("/m/credit", host="evil.example:8322").status_code == 403
+
+
+def test_an_address_that_others_reach_needs_a_token(world: World) -> None:
+    with pytest.raises(ConfigError, match="no token yet"):
+        client_of(world, host="0.0.0.0")
+
+
+def test_metrics_are_those_of_the_collector(get: Get) -> None:
+    answer = get("/metrics", accept="application/openmetrics-text")
+
+    assert answer.text.endswith("# EOF\n")
+    assert 'model="credit"' in answer.text
