@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mlmon_dagster.metrics.drift.change import ColumnChange
 from mlmon_dagster.spec import Feature, ModelSpec
 
@@ -38,6 +40,8 @@ def in_words(spec: ModelSpec, column: str, change: ColumnChange) -> str:
         return _place(column, feature, change)
     if change.kind == "width":
         return _width(column, change)
+    if change.kind == "range":
+        return _range(column, feature, change)
     return f"{column} is distributed otherwise than before"
 
 
@@ -60,9 +64,13 @@ def plain(value: float) -> str:
         >>> [plain(x) for x in (40.0, 54.96, 1234.5, -0.0312, 0.0)]
         ['40', '55', '1,234', '-0.0312', '0']
     """
-    if abs(value) >= 1000:
+    if 1000 <= abs(value) < math.inf:
         return f"{value:,.0f}"
     return f"{float(f'{value:.3g}'):g}"
+
+
+def _two_digits(ratio: float) -> str:
+    return plain(float(f"{ratio:.2g}"))
 
 
 def _shares(change: ColumnChange) -> str:
@@ -92,9 +100,9 @@ def _place(column: str, feature: Feature | None, change: ColumnChange) -> str:
     named = f" {unit}" if unit else ""
     ratio = now / then if then else 0.0
     if ratio >= _TIMES:
-        return f"{column} is {ratio:.2g} times as high ({medians}{named})"
+        return f"{column} is {_two_digits(ratio)} times as high ({medians}{named})"
     if 0 < ratio <= 1 / _TIMES:
-        return f"{column} is {1 / ratio:.2g} times lower ({medians}{named})"
+        return f"{column} is {_two_digits(1 / ratio)} times lower ({medians}{named})"
     return f"{column} is {plain(abs(now - then))}{named} {side} ({medians})"
 
 
@@ -110,10 +118,27 @@ def _unit(kind: str, feature: Feature | None, largest: float) -> tuple[float, st
     return 1.0, unit if len(unit.split()) < 2 else ""  # more is a description
 
 
+def _range(column: str, feature: Feature | None, change: ColumnChange) -> str:
+    kind = feature.type if feature is not None else "numeric"
+    if feature is not None and feature.pii:
+        return f"one range of {column} is in {_shares(change)}"
+    ends = [abs(end) for end in (change.low, change.high) if math.isfinite(end)]
+    length, unit = _unit(kind, feature, max(ends, default=0.0))
+    named = f" {unit}" if unit else ""
+    low, high = plain(change.low / length), plain(change.high / length)
+    if math.isinf(change.low):
+        where = f"at most {high}{named}"
+    elif math.isinf(change.high):
+        where = f"at least {low}{named}"
+    else:
+        where = f"{low}{named}" if low == high else f"{low} to {high}{named}"
+    return f"{column} is {where} in {_shares(change)}"
+
+
 def _width(column: str, change: ColumnChange) -> str:
     if not change.now:
         return f"{column} hardly varies any more"
     ratio = change.now / change.then
     if ratio > 1:
-        return f"{column} varies {ratio:.2g} times as much as before"
-    return f"{column} varies {1 / ratio:.2g} times less than before"
+        return f"{column} varies {_two_digits(ratio)} times as much as before"
+    return f"{column} varies {_two_digits(1 / ratio)} times less than before"

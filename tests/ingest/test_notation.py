@@ -59,6 +59,15 @@ def test_words_of_several_columns_may_be_declared_together(store: Store, project
     assert [r["actual"] for r in rows_of(store, spec, "actuals").values()] == [0, 1] * (N // 2)
 
 
+def test_labels_that_are_numbers_may_have_a_decimal_comma(store: Store, project: Path) -> None:
+    actuals = {"path": f"{ACTUALS}/*", "settle": "0s", "decimal": "comma"}
+    spec = credit_spec(labels={"positive": 2, "negative": 1}, source__actuals=actuals)
+    land(project, f"{ACTUALS}/a.csv", said_as(truths(N), "defaulted", ("1,0", "2,0")))
+    (file,) = ingest(store, spec, project).files
+
+    assert (file.n_new, file.n_bad) == (N, 0)
+
+
 def test_an_unknown_word_is_a_bad_row_that_says_which_are_known(
     store: Store, project: Path
 ) -> None:

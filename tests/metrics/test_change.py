@@ -96,6 +96,30 @@ def test_of_categories_the_one_that_moved_most_is_told(window, kind, value):
     assert (found.kind, found.value) == (kind, value)
 
 
+def test_a_change_within_the_usual_range_is_told_by_the_part_of_it_that_changed_most(rng):
+    usual = rng.normal(40, 10, ROWS)
+    window = np.where(rng.random(ROWS) < 0.15, rng.uniform(39, 41, ROWS), rng.normal(40, 10, ROWS))
+    found = changed(window, usual)
+    inside = [((rows > found.low) & (rows <= found.high)).mean() for rows in (window, usual)]
+    assert found.kind == "range"
+    assert found.low < 39.5 < 40.5 <= found.high
+    assert (found.now, found.then) == pytest.approx(inside, abs=0.02)
+    assert found.now - found.then > 0.08
+
+
+@pytest.mark.parametrize(("side", "end"), [(1, "high"), (-1, "low")])
+def test_a_fuller_tail_has_no_end_on_its_side(rng, side, end):
+    usual = rng.normal(0, 10, ROWS)
+    tail = side * rng.uniform(8, 20, ROWS)
+    found = changed(np.where(rng.random(ROWS) < 0.12, tail, rng.normal(0, 10, ROWS)), usual)
+    assert (found.kind, getattr(found, end)) == ("range", side * np.inf)
+
+
+def test_equal_sides_changed_in_nothing(rng):
+    usual = rng.normal(40, 10, ROWS)
+    assert changed(usual, usual).kind == "shape"
+
+
 def test_an_empty_side_changed_in_nothing_plain(rng):
     usual = profile(np.atleast_2d(rng.normal(40, 10, ROWS)), rng.normal(40, 10, ROWS))
     none = replace(usual, counts=usual.counts * 0, n=usual.n * 0)

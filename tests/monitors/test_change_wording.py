@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from mlmon_dagster.metrics.drift.change import ColumnChange
@@ -50,6 +52,26 @@ def model() -> ModelSpec:
         ("temp", ColumnChange("value", 1.0, 0.0, "50"), "temp is the same in every row"),
         ("temp", ColumnChange("width", 50, 25), "temp varies 2 times as much as before"),
         ("temp", ColumnChange("shape"), "temp is distributed otherwise than before"),
+        (
+            "age",
+            ColumnChange("range", 0.41, 0.28, low=40, high=52),
+            "age is 40 to 52 years in 41 % of rows, before in 28 %",
+        ),
+        (
+            "humid",
+            ColumnChange("range", 0.3, 0.4, low=-math.inf, high=52),
+            "humid is at most 52 points in 30 % of rows, before in 40 %",
+        ),
+        (
+            "signed_up",
+            ColumnChange("range", 0.3, 0.2, low=5 * DAY, high=math.inf),
+            "signed_up is at least 5 days in 30 % of rows, before in 20 %",
+        ),
+        (
+            "income",
+            ColumnChange("range", 0.3, 0.2, low=1234, high=math.inf),
+            "one range of income is in 30 % of rows, before in 20 %",
+        ),
         (
             "region",
             ColumnChange("value", 0.45, 0.2, "north"),

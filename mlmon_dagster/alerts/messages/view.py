@@ -22,6 +22,7 @@ from mlmon_dagster.alerts.messages.message import (
     MAX_SENTENCE,
     Item,
     Message,
+    clean,
     safe,
 )
 from mlmon_dagster.monitors import wording
@@ -37,6 +38,7 @@ MAX_SLICES = 3
 SHORT_ID = 8  # characters of an alert's id, as commands take it
 MAX_LISTED = 6
 MAX_NAMED, MAX_OVER = 20, 12  # what is over is told nowhere else
+MAX_TITLE, _SHORTEST = 80, 20  # that a phone shows; of what is wrong, at least
 OVER = "Opened and resolved"  # before anybody was told
 LATE = ("Told late", "it was over before this message could be sent")
 _RANK = {"ERROR": 0, "WARN": 1}
@@ -403,19 +405,21 @@ class Context:
     n_suppressed: Mapping[str, int] = field(default_factory=dict)
 
 
-def head_message(context: Context, firing: Sequence[AlertView]) -> Message:
+def head_message(context: Context, firing: Sequence[AlertView], before: str = "") -> Message:
     """Say what is wrong now: the message that opens a thread, and its later updates.
 
     Args:
         context: The model.
         firing: Alerts of one family that fire; not empty.
+        before: What the title begins with.
     """
     views = worst_first(firing)
+    title = _title(context, views, before)
     said = listing(views, [Item(f"{v.headline}.", v.statistics) for v in views])
     return Message(
-        title=_title(context, views),
+        title=title,
         mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
-        items=said.items if len(views) > 1 else _beyond_title(views[0]),
+        items=said.items if len(views) > 1 else _beyond_title(title, views[0]),
         more=said.more,
         notes=_notes(context, views),
         mentions=_mentions(context, views),
@@ -429,7 +433,7 @@ def closed_message(context: Context, resolved: Sequence[AlertView]) -> Message:
     views = worst_first(resolved)
     said = listing(views, [_was(v) for v in views])
     return Message(
-        title=f"{context.spec.model}: resolved, {_back(views)}",
+        title=titled(f"{context.spec.model}: resolved, ", _back(views)),
         mood="OK",
         items=said.items,
         more=said.more,
@@ -456,7 +460,7 @@ def change_message(
         counts = [f"{counts[0]}: {_change_text(views[0], changes)}"]
     still = f"; {len(firing)} still firing" if firing else "; nothing else fires"
     return Message(
-        title=f"{context.spec.model}: {', '.join(counts)}{still}",
+        title=titled(f"{context.spec.model}: ", ", ".join(counts), still),
         mood=head_message(context, firing).mood if firing else "OK",
         items=said.items,
         more=said.more,
@@ -467,8 +471,7 @@ def change_message(
 
 def repeat_message(context: Context, firing: Sequence[AlertView]) -> Message:
     """Remind of what still fires."""
-    head = head_message(context, firing)
-    return replace(head, title=f"Still firing: {head.title}")
+    return head_message(context, firing, "Still firing: ")
 
 
 def missed_message(
@@ -488,10 +491,12 @@ def missed_message(
     told = f"{_count(len(views) - len(said.left))} {OVER.lower()}"
     if len(views) == 1:
         told = f"{OVER.lower()}: {views[0].headline}; {episode_text(views[0])}"
+    title = titled(f"{context.spec.model}: ", told)
+    is_whole = len(views) == 1 and clean(views[0].headline, MAX_SENTENCE) in title
     text = Message(
-        title=f"{context.spec.model}: {told}",
+        title=title,
         mood="OK",
-        items=said.items if len(views) > 1 else (),
+        items=() if is_whole else said.items,
         more=said.more,
         notes=(LATE, ("Owner", _owners(context, views))),
         links=links_of(context.links, views),
@@ -506,8 +511,10 @@ def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
     families = sorted({v.row["family"] for v in views})
     said = listing(views, [Item(f"{v.headline}.", v.statistics) for v in views])
     return Message(
-        title=f"{context.spec.model}: {_count(len(views))} firing after the backfill "
-        f"({', '.join(families)})",
+        title=titled(
+            f"{context.spec.model}: ",
+            f"{_count(len(views))} firing after the backfill ({', '.join(families)})",
+        ),
         mood="ERROR" if any(v.row["severity"] == "ERROR" for v in views) else "WARN",
         items=said.items,
         more=said.more,
@@ -518,13 +525,59 @@ def summary_message(context: Context, firing: Sequence[AlertView]) -> Message:
     )
 
 
-def _title(context: Context, views: Sequence[AlertView]) -> str:
+def _title(context: Context, views: Sequence[AlertView], before: str = "") -> str:
     rest = f" (and {len(views) - 1} more)" if len(views) > 1 else ""
-    return f"{context.spec.model}: {views[0].headline}{rest}"
+    return titled(f"{before}{context.spec.model}: ", views[0].headline, rest)
 
 
-def _beyond_title(view: AlertView) -> tuple[Item, ...]:
+def titled(before: str, text: str, rest: str = "") -> str:
+    """Return a title of one line that a phone shows: what can be missed goes first.
+
+    Of a text that is too long first the brackets, then the middle of long names, then the later
+    clauses; the items of a message have it whole.
+
+    Args:
+        before: What it is about, such as the model.
+        text: What is wrong.
+        rest: What stands behind it.
+
+    Example:
+        >>> titled("churn: ", "age is 15 years higher (median 40 to 55)", " (and 1 more)")
+        'churn: age is 15 years higher (median 40 to 55) (and 1 more)'
+        >>> titled("churn: ", f"Null share of {'x' * 60} is 0.60 (n 200), above 0.20")
+        'churn: Null share of xxxxxxxxxxxx…xxxxxxxxxxx is 0.60, above 0.20'
+    """
+    for shorten in (_as_it_is, _without_brackets, _with_short_names, _first_clause):
+        text = shorten(text)
+        if shorten is _with_short_names:
+            before = shorten(before)
+        title = clean(f"{before}{text}{rest}", MAX_SENTENCE)
+        if len(title) <= MAX_TITLE:
+            return title
+    room = MAX_TITLE - len(clean(f"{before}|{rest}", MAX_SENTENCE)) + 1
+    return clean(f"{before}{clean(text, max(room, _SHORTEST))}{rest}", MAX_TITLE)
+
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
+def _without_brackets(text: str) -> str:
+    return re.sub(r" \([^()]*\)", "", text)
+
+
+def _with_short_names(text: str) -> str:
+    return re.sub(r"[^\s:,;]{25,}", lambda name: f"{name[0][:12]}…{name[0][-11:]}", text)
+
+
+def _first_clause(text: str) -> str:
+    return re.split(r"[,;.] ", text)[0]
+
+
+def _beyond_title(title: str, view: AlertView) -> tuple[Item, ...]:
     """Return what the title does not say of its only alert."""
+    if clean(view.headline, MAX_SENTENCE) not in title:
+        return (Item(f"{view.headline}.", view.statistics),)
     return (Item(view.statistics),) if view.statistics else ()
 
 

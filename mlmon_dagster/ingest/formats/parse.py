@@ -229,7 +229,8 @@ MAX_TEXT = 1 << 20
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
 _LOGICAL: Final = {"true": "1", "false": "0"}
-_WHOLE_FRACTION = r"^(-?\d+)\.0+$"  # beside a null pandas writes 1 as 1.0
+# Beside a null pandas writes 1 as 1.0.
+_WHOLE_FRACTION: Final = {".": r"^(-?\d+)\.0+$", ",": r"^(-?\d+),0+$"}
 _EXACT_INTEGERS = 2.0**53
 # What cells look like that a declaration would make readable, and that declaration.
 _OTHER_NUMBER = r"^[+-]?(\d+|\d{1,3}([.' ]\d{3})+),\d+$"
@@ -348,7 +349,7 @@ def _from_words(values: pa.Array, column: Column) -> Cast | None:
         return None
     folded = pc.utf8_lower(pc.utf8_trim_whitespace(read.values))
     folded = pc.if_else(pc.equal(folded, ""), None, folded)
-    folded = pc.replace_substring_regex(folded, _WHOLE_FRACTION, r"\1")
+    folded = pc.replace_substring_regex(folded, _WHOLE_FRACTION[column.notation.decimal], r"\1")
     words, meanings = zip(*column.words, strict=True)
     place = pc.index_in(folded, pa.array(words, pa.string()))
     unknown = mask_of(pc.and_(folded.is_valid(), place.is_null()))

@@ -19,9 +19,11 @@ from mlmon_dagster.metrics.drift.novelty import outside_sides
 from mlmon_dagster.metrics.drift.optional_distances import positions_of, quantiles
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
-Kind = Literal["above", "below", "missing", "unseen", "other", "value", "place", "width", "shape"]
+Kind = Literal["above", "below", "missing", "unseen", "other", "value", "place", "width", "range",
+               "shape"]  # fmt: skip
 _MOST = 0.5  # of the rows of a window
 _HALF_OF_IT = 0.5  # of the change
+_TENTHS = 10
 _LEAST_SHARE = 0.05
 _LEAST_MOVE = 0.25  # of the spread of the baseline's rows
 _LEAST_WIDENING = 1.25
@@ -37,11 +39,15 @@ class ColumnChange:
         kind: What the numbers are. ``above``, ``below``: the share of the rows with a value that
             lie beyond all of the baseline. ``missing``, ``unseen``, ``other`` (of rare categories),
             ``value`` (of one value): its share of the rows. ``place``: the median. ``width``: from
-            the 10th to the 90th percentile. ``shape``: none of these changed much; no numbers.
+            the 10th to the 90th percentile. ``range``: the share of the rows with a value that
+            lie between two values, where it changed most. ``shape``: a side has no rows, or none
+            of these changed; no numbers.
         now: Of the window.
         then: Of the baseline.
         value: Which value, of kind ``value``.
         spread: Of the baseline's rows, of kind ``place``; 0 if all are equal.
+        low: Of kind ``range``, where it begins; ``-inf`` for the lowest values.
+        high: Where it ends; ``inf`` for the highest.
     """
 
     kind: Kind
@@ -49,6 +55,8 @@ class ColumnChange:
     then: float = 0.0
     value: str = ""
     spread: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
 
 
 def column_change(now: ColumnStatistics, then: ColumnStatistics) -> ColumnChange:
@@ -59,7 +67,7 @@ def column_change(now: ColumnStatistics, then: ColumnStatistics) -> ColumnChange
         then: One cell: the baseline, in the same bins.
 
     Returns:
-        Kind ``shape`` where a side has no rows or nothing plain changed.
+        Kind ``shape`` where a side has no rows or nothing changed.
     """
     if not now.n[0] or not then.n[0]:
         return ColumnChange("shape")
@@ -102,7 +110,42 @@ def _of_numbers(now: ColumnStatistics, then: ColumnStatistics) -> ColumnChange:
         return ColumnChange("place", median, usual, spread=spread)
     if max(width, usual_width) >= _LEAST_WIDENING * min(width, usual_width) and usual_width > 0:
         return ColumnChange("width", width, usual_width)
-    return ColumnChange("shape")
+    return _range(now, positions, mine, theirs)
+
+
+def _range(now: ColumnStatistics, positions: Floats, mine: Ints, theirs: Ints) -> ColumnChange:
+    """Return the run of tenths of the baseline's rows whose share changed most (Kuiper, 1960)."""
+    shares, before = mine / mine.sum(), theirs / theirs.sum()
+    tenth = np.minimum((np.cumsum(before) - before / 2) * _TENTHS, _TENTHS - 1).astype(np.intp)
+    used = np.flatnonzero((mine > 0) | (theirs > 0))
+    moved = np.cumsum(np.bincount(tenth, shares - before, _TENTHS))
+    steps = np.concatenate([[0.0], moved])
+    first, last = sorted((int(np.argmin(steps)), int(np.argmax(steps))))
+    if first == 0 and last > _TENTHS / 2:  # rather the end of it that is left
+        first, last = last, _TENTHS
+    elif last == _TENTHS and first < _TENTHS / 2:
+        first, last = 0, first
+    inside = used[(tenth[used] >= first) & (tenth[used] < last)]
+    if first == last or not inside.size:
+        return ColumnChange("shape")
+    begin, end = int(inside[0]), int(inside[-1])
+    held = slice(begin, end + 1)
+    return ColumnChange(
+        "range",
+        float(shares[held].sum()),
+        float(before[held].sum()),
+        low=_border(now, positions, begin, used, -1),
+        high=_border(now, positions, end, used, 1),
+    )
+
+
+def _border(now: ColumnStatistics, positions: Floats, at: int, used: Ints, side: int) -> float:
+    """Return where a bin ends on a side: at its value, or half-way to the next bin."""
+    if at == used[0 if side < 0 else -1]:
+        return side * float(np.inf)
+    if now.binning.values:
+        return float(positions[at])
+    return float(positions[at] / 2 + positions[at + side] / 2)
 
 
 def _one_value(now: ColumnStatistics, mine: Ints, theirs: Ints) -> ColumnChange | None:
@@ -133,7 +176,7 @@ def _of_categories(now: ColumnStatistics, then: ColumnStatistics) -> ColumnChang
         return ColumnChange("shape")
     most = int(np.argmax(np.abs(shares - before)))
     share, usual = float(shares[most]), float(before[most])
-    if abs(share - usual) < _LEAST_SHARE:
+    if share == usual:
         return ColumnChange("shape")
     if most < len(names):
         return ColumnChange("value", share, usual, value=names[most])
