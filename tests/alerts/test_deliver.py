@@ -173,12 +173,17 @@ def test_a_call_ends_after_its_share_of_messages(
 # Order
 
 
-def test_later_messages_of_a_group_wait_for_the_earlier_ones(
-    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
+@pytest.mark.parametrize(
+    ("fault", "is_backfill"),
+    [("500", False), ("after_500", True)],
+    ids=["the earlier one of its group", "the summary that it answers"],
+)
+def test_a_message_waits_for(
+    any_store: Store, slack: FakeSlack, receiver: SlackReceiver, fault: str, is_backfill: bool
 ) -> None:
     patient = DeliveryPolicy(settle_seconds=30, pace_seconds=0, idle_seconds=0)
-    slack.script("chat.postMessage", "500")
-    worlds.settle(any_store, SPECS, day(2), result(1))
+    slack.script("chat.postMessage", fault)
+    worlds.settle(any_store, SPECS, day(2), result(1, is_backfill=is_backfill))
     deliver(any_store, {"slack": receiver}, policy=patient)
     worlds.settle(any_store, SPECS, day(3), result(2, "OK"))
     deliver(any_store, {"slack": receiver}, policy=patient)
@@ -207,24 +212,6 @@ def test_a_reply_waits_for_the_reply_before_it(
 
     assert waiting == ["sent", "unknown", "queued", "queued"]
     assert keys(slack) == expected_keys(any_store)
-
-
-def test_replies_of_other_groups_wait_for_the_summary_they_answer(
-    any_store: Store, slack: FakeSlack, receiver: SlackReceiver
-) -> None:
-    patient = DeliveryPolicy(settle_seconds=30, pace_seconds=0, idle_seconds=0)
-    slack.script("chat.postMessage", "after_500")
-    worlds.settle(any_store, SPECS, day(2), result(1, is_backfill=True))
-    deliver(any_store, {"slack": receiver}, policy=patient)
-    worlds.settle(any_store, SPECS, day(3), result(2, "OK"))
-    deliver(any_store, {"slack": receiver}, policy=patient)
-    waiting = statuses(any_store)
-    deliver(any_store, {"slack": receiver}, policy=patient, clock=lambda: after(31))
-
-    (head,) = slack.heads()
-    assert waiting == ["unknown", "queued", "queued"]
-    assert keys(slack) == expected_keys(any_store)
-    assert slack.messages[1].thread_ts == head.ts
 
 
 def test_other_groups_do_not_wait(store: Store, slack: FakeSlack, receiver: SlackReceiver) -> None:
