@@ -61,6 +61,7 @@ LAZY = {
     "skew": "mlmon_dagster.commands.compare:skew",
     "budget": "mlmon_dagster.commands.budget:budget",
     "effect": "mlmon_dagster.commands.effect:effect",
+    "expectations": "mlmon_dagster.commands.expectations:expectations",
 }
 
 
