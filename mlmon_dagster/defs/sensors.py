@@ -19,6 +19,7 @@ from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, note_backlog
 from mlmon_dagster.pipeline.judge import judge, judge_quarantined
 from mlmon_dagster.pipeline.plan import Request, plan
+from mlmon_dagster.pipeline.quiet_models import FEW, QuietModels
 from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
@@ -47,6 +48,7 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
     cursor only names the model that a tick had no time for, with which the next one begins.
     """
     known = {spec.model: spec.time for spec in models.specs}
+    quiet = QuietModels(project)
 
     @dg.sensor(
         name=f"{SHARED}_planner",
@@ -63,12 +65,24 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
         waiting = [s.model for s in declared.specs if known.get(s.model) != s.time]
         ready = [s for s in declared.specs if s.model not in waiting]
         tick = Tick.begin(project, context, ready)
-        for n, spec in enumerate(beginning_with(context.cursor, ready)):
+        progress = quiet.progress() if len(ready) > FEW else {}
+        skipped = {
+            spec.model
+            for spec in ready
+            if len(ready) > FEW and spec.model not in tick.busy and quiet.is_quiet(spec, progress)
+        }
+        to_look_at = [s for s in beginning_with(context.cursor, ready) if s.model not in skipped]
+        for n, spec in enumerate(to_look_at):
             if n and tick.seconds_left() <= 0:
                 context.update_cursor(spec.model)
                 break
+            quiet.forget(spec)
+            folders = quiet.folders(spec)
             try:
-                requests += _plan_model(tick, spec, len(ready) - n)
+                found = _plan_model(tick, spec, len(to_look_at) - n)
+                requests += found.requests
+                if found.is_idle and spec.model not in failing:
+                    quiet.note(spec, folders, progress)
                 if spec.model in failing:
                     delivery.note_planning(project, spec.model, None)
             except Exception as error:
@@ -128,7 +142,15 @@ def beginning_with(model: str | None, specs: Sequence[ModelSpec]) -> list[ModelS
     return [*specs[first:], *specs[:first]]
 
 
-def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> list[dg.RunRequest]:
+@dataclass(frozen=True)
+class Found:
+    """What a look at a model found: runs to ask for, and whether there was nothing at all."""
+
+    requests: Sequence[dg.RunRequest] = ()
+    is_idle: bool = False
+
+
+def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> Found:
     """Take in a model's files and request what they touched; a run going on is waited for."""
     project, instance = tick.project, tick.context.instance
     work = Work(project, spec, (), project.now(), "", False)
@@ -145,7 +167,7 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> list[dg.RunReques
         )
     except BusyError as error:
         tick.context.log.info(str(error))
-        return []
+        return Found()
     before = tick.backlogs.get(spec.model, {})
     if before or report.n_left:
         now = manifest.load_backlog(project.store.state, spec.model)
@@ -154,7 +176,7 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> list[dg.RunReques
     if news:
         assets.report_taken_in(instance, project, spec, ingest_numbers(report))
     if spec.model in tick.busy:
-        return []
+        return Found()
     newest = silence.newest_windows(work)
     touches_older = bool(newest and report.windows and report.windows[0] < newest[0])
     fresh = judge(work, "freshness", None if touches_older else newest)
@@ -165,10 +187,11 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> list[dg.RunReques
         )
     judge_quarantined(work)
     if report.n_large:
-        return [take_in_request(spec)]
+        return Found([take_in_request(spec)])
     more_is_coming = bool(report.n_waiting or report.n_left)
     requests = plan(project, spec, project.now(), more_is_coming=more_is_coming)
-    return [run_request(request) for request in requests]
+    is_idle = not (requests or news or more_is_coming)
+    return Found([run_request(request) for request in requests], is_idle)
 
 
 def in_process(

@@ -163,7 +163,8 @@ def stale_assets(
     New events or actuals touch every asset, and so does a verdict that a crash prevented, or
     another baseline than the one the window was profiled with. Assets that the model has only now,
     as it declares more, are computed alone. Where only time has passed, so that ground truth counts
-    as mature or closed now, what is about it is judged again and nothing else.
+    as mature now, what is about it is judged again and nothing else; what was mature already is
+    left alone when it closes.
     """
     state = inputs.get(window.start)
     if state is None or state.attempts >= MAX_ATTEMPTS:
@@ -182,7 +183,9 @@ def stale_assets(
     maturity = maturity_of(spec, window, state.n_expected, state.n_actual, now)
     checks = [f"{BY_NAME[name].family}_check" for name in about_actuals]
     judged = {marks[step].maturity for step in (*about_actuals, *checks)}
-    return () if judged == {maturity} else about_actuals
+    if maturity == "closed":  # says that nobody waits any more; the numbers are judged as mature
+        judged -= {"mature"}
+    return () if judged <= {maturity} else about_actuals
 
 
 def _moved(

@@ -194,6 +194,26 @@ def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, o
     )
 
 
+Progress = tuple[object, ...]
+
+
+def progress(engine: sa.Engine) -> dict[str, Progress]:
+    """Return what tells one state of a model's windows from another, of every model at once."""
+    c = window_state.c
+    query = sa.select(
+        c.model,
+        sa.func.count(),
+        sa.func.sum(c.input_revision),
+        sa.func.sum(c.attempts),
+        sa.func.sum(c.n_late_after_close),
+        sa.func.max(c.input_at),
+        sa.func.max(c.computed_at),
+        sa.func.max(c.reopened_at),
+    ).group_by(c.model)
+    with engine.connect() as conn:
+        return {row[0]: tuple(row[1:]) for row in conn.execute(query)}
+
+
 NO_BASELINE = "no_baseline"  # instead of a maturity: the step waits for a baseline
 
 
