@@ -7,7 +7,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -32,6 +32,7 @@ _TABLES = {
     "inference_store": ("inference_records/{model}", record_schema),
     "profiles": ("profiles/{model}", None),
 }
+_NEVER_NULL = ("prediction_id", "dataset", "event_time")
 _METHOD_VERSION = re.compile(r'"[a-z][a-z0-9-]*-\d+"|VERSION = "[^"]+"')
 _WINDOW: dict[Granularity, dt.timedelta] = {
     "hour": dt.timedelta(hours=1),
@@ -60,12 +61,7 @@ def definition_metadata(
         metadata["dagster/uri"] = f"{root.rstrip('/')}/{below.format(model=spec.model)}"
         if schema is not None:
             columns = [
-                dg.TableColumn(
-                    field.name,
-                    str(field.type),
-                    description=_said_of(spec.features.get(field.name)),
-                    constraints=dg.TableColumnConstraints(nullable=_may_be_null(spec, field.name)),
-                )
+                _column(field.name, str(field.type), spec.features.get(field.name))
                 for field in schema(spec)
             ]
             metadata["dagster/column_schema"] = dg.TableSchema(columns=columns)
@@ -79,28 +75,23 @@ def definition_metadata(
     return metadata
 
 
-def _said_of(feature: Feature | None) -> str | None:
+def _column(name: str, type_: str, feature: Feature | None) -> dg.TableColumn:
     if feature is None:
-        return None
+        return _table_column(name, type_, None, name not in _NEVER_NULL)
     bounds = [
         f"at {word} {bound:g}"
         for word, bound in (("least", feature.min), ("most", feature.max))
         if bound is not None
     ]
-    said = (
-        feature.description,
-        feature.unit,
-        *bounds,
-        "personal" if feature.pii else None,
-    )
-    return "; ".join(filter(None, said)) or f"{feature.type} feature"
+    said = [feature.description, feature.unit, *bounds, "personal" if feature.pii else None]
+    description = "; ".join(filter(None, said)) or f"{feature.type} feature"
+    return _table_column(name, type_, description, feature.nullable)
 
 
-def _may_be_null(spec: ModelSpec, column: str) -> bool:
-    if column in ("prediction_id", "dataset", "event_time"):
-        return False
-    feature = spec.features.get(column)
-    return feature is None or feature.nullable
+@lru_cache(maxsize=10_000)  # most columns are the same in every model, and are checked when made
+def _table_column(name: str, type_: str, description: str | None, nullable: bool) -> dg.TableColumn:
+    constraints = dg.TableColumnConstraints(nullable=nullable)
+    return dg.TableColumn(name, type_, description=description, constraints=constraints)
 
 
 def code_version(info: AssetInfo) -> str | None:
