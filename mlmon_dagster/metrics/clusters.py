@@ -19,7 +19,7 @@ three answers:
 The last is for what has no better side and should stay where it was: how far predictions are above
 what came true. One window says little of it, as the rows of a day share more than they show;
 several windows in a row say much. So the mean of the newest windows is compared with the mean of
-the baseline's, and the spread between windows is the baseline's own, with its autocorrelation.
+the baseline's, under every spread and autocorrelation that the baseline's windows may have.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ _SLICE = ("slice_key", "slice_value")
 _CELLS = 1_000  # at once, so that no large table of counts is made
 _STEPS = 20
 _LEAST = 1e-300  # variance, where no window strays
-_MOST_CORRELATED = 0.95
+_BELIEFS = {0.0: 0.8, 0.3: 0.05, 0.6: 0.05, 0.8: 0.05, 0.9: 0.05}  # in correlations of windows
+_SPREADS = np.append(0.0, np.geomspace(0.1, 5, 31))  # of the windows' standard deviation
+_HALVES, _BEYOND = 30, 0.05
 _LEAST_VARIANCE = 1e-30  # variance of a window whose values are all equal
 
 
@@ -262,26 +264,40 @@ def _index(stats: ColumnStatistics) -> pd.MultiIndex:
     return pd.MultiIndex.from_frame(stats.cells[list(_SLICE)])
 
 
+class Laws(NamedTuple):
+    """Laws that may have drawn a baseline's windows, (L,) each.
+
+    Attributes:
+        weight: How likely each is, given the windows; they add up to 1.
+        mean: Of the windows.
+        error: Standard error of that mean.
+        spread: Standard deviation of what windows share, beyond their rows.
+        correlation: Of what two windows in a row share.
+    """
+
+    weight: Floats
+    mean: Floats
+    error: Floats
+    spread: Floats
+    correlation: Floats
+
+
 class UsualLevel(NamedTuple):
     """How a metric is in the windows of a baseline.
 
     Attributes:
-        mean: Of the windows, by their precision.
+        mean: Of the windows.
         spread: Standard deviation of what windows share, beyond their rows.
-        correlation: Of what two windows in a row share, 0 to .95.
         row: Standard error of a window of one row; of n rows it is that over the root of n.
-        error: Standard error of the mean.
-        freedom: Degrees of freedom of the spread.
         windows: How many there are.
+        laws: What may have drawn them.
     """
 
     mean: float
     spread: float
-    correlation: float
     row: float
-    error: float
-    freedom: float
     windows: int
+    laws: Laws
 
 
 class LevelShift(NamedTuple):
@@ -305,8 +321,12 @@ def usual_level(
 ) -> UsualLevel | None:
     """Describe the windows of a baseline, in the order of time.
 
-    The spread is that of DerSimonian and Laird (1986), with a window's error by its rows taken as
-    that of all windows' rows, since an error estimated from few rows depends on the value.
+    What windows share follows a first-order autoregression. Forty days hardly say how wide and how
+    slow it is: of days that wander (correlation .9) one baseline in twelve looks independent. So no
+    estimate is taken for true. All spreads and some correlations are weighed by the likelihood of
+    the windows under them (restricted, so the mean costs what it does; by Kalman's filter), most
+    belief before that being in independent windows; see `level_shift`. A window's error by its rows
+    is that of all windows' rows, since an error estimated from few rows depends on the value.
 
     Args:
         value: Of W windows; those without a value or an interval are left out.
@@ -320,7 +340,7 @@ def usual_level(
     Example:
         >>> found = usual_level([0.0, 0.02] * 5, [-0.02, 0.0] * 5, [0.02, 0.04] * 5, [500] * 10)
         >>> round(found.mean, 3), round(found.spread, 3), found.windows
-        (0.01, 0.003, 10)
+        (0.01, 0.005, 10)
     """
     values, low, high, rows = (np.asarray(x, np.float64) for x in (value, lower, upper, n))
     known = np.isfinite(values) & np.isfinite(high - low) & (rows > 0)
@@ -330,70 +350,85 @@ def usual_level(
         return None
     row_variance = float((((high - low) / (2 * Z95)) ** 2 * rows).mean())
     errors = np.maximum(row_variance / rows, _LEAST_VARIANCE)
-    fixed = 1 / errors
-    centre = fixed @ values / fixed.sum()
-    excess = fixed @ (values - centre) ** 2 - (size - 1)
-    between = max(excess / (fixed.sum() - (fixed**2).sum() / fixed.sum()), 0.0)
-    weights = 1 / (between + errors)
-    mean = float(weights @ values / weights.sum())
-    correlation = _correlation(values - mean, between, float(between + errors.mean()))
-    inflated = _inflation(correlation, size)
-    error = np.sqrt(between * inflated / size + 1 / fixed.sum())
-    freedom = max(size / inflated - 1, 2.0)
-    return UsualLevel(
-        mean, float(np.sqrt(between)), correlation, float(np.sqrt(row_variance)), float(error),
-        float(freedom), size,
-    )  # fmt: skip
+    middle = values.mean()
+    laws = _laws(values - middle, errors)
+    laws = laws._replace(mean=laws.mean + middle)
+    mean, spread = laws.weight @ laws.mean, np.sqrt(laws.weight @ laws.spread**2)
+    return UsualLevel(float(mean), float(spread), float(np.sqrt(row_variance)), size, laws)
 
 
-def _correlation(away: Floats, between: float, variance: float) -> float:
-    """Return the lag-1 correlation of what windows share.
+def _laws(values: Floats, errors: Floats) -> Laws:
+    """Weigh the laws of what windows share.
 
-    Of the windows' values it is estimated, what the estimate lacks is added, and no more than one
-    standard error of it is none; the errors of rows only dilute it.
+    Args:
+        values: Of W windows.
+        errors: Their variances by rows.
     """
-    size = len(away)
-    products = float((away[1:] * away[:-1]).mean()) / variance
-    diluted = products + (1 + 3 * products) / size
-    if between <= 0 or diluted <= size**-0.5:
-        return 0.0
-    return min(diluted * variance / between, _MOST_CORRELATED)
-
-
-def _inflation(correlation: float, size: int) -> float:
-    """Return the variance of the mean of so many windows in a row over that of independent ones."""
-    lags = np.arange(1, size)
-    return float(1 + 2 * ((1 - lags / size) * correlation**lags).sum())
+    correlation = np.repeat(np.array(list(_BELIEFS)), len(_SPREADS))
+    spread = np.tile(_SPREADS * values.std(ddof=1), len(_BELIEFS))
+    shared = spread**2
+    # Of each law: what windows share given those before, of the values and of a mean of 1.
+    unsure, own, one = shared, np.zeros(len(spread)), np.zeros(len(spread))
+    squares = products = precision = size = np.zeros(len(spread))
+    for value, error in zip(values, errors, strict=True):
+        variance = unsure + error
+        gain, beyond, beside = unsure / variance, value - own, 1 - one
+        squares = squares + beyond**2 / variance
+        products = products + beyond * beside / variance
+        precision = precision + beside**2 / variance
+        size = size + np.log(variance)
+        own = correlation * (own + gain * beyond)
+        one = correlation * (one + gain * beside)
+        unsure = correlation**2 * unsure * (1 - gain) + (1 - correlation**2) * shared
+    fit = squares - products**2 / precision + size + np.log(precision)
+    belief = np.log(np.repeat(np.array(list(_BELIEFS.values())), len(_SPREADS))) - fit / 2
+    weight = special.softmax(belief)
+    return Laws(weight, products / precision, precision**-0.5, spread, correlation)
 
 
 def level_shift(value: ArrayLike, n: ArrayLike, usual: UsualLevel) -> LevelShift:
     """Compare the newest windows with what is usual.
+
+    The chance of their mean is that under each law, by its weight: how little a baseline knows of
+    its spread and of its correlation is in it.
 
     Args:
         value: Of at least one window.
         n: Their rows, at least one each.
         usual: What `usual_level` said of the baseline.
 
-    Returns:
-        Student's interval and test at the degrees of freedom of the baseline's spread.
-
     Example:
-        >>> usual = UsualLevel(0.0, 0.01, 0.0, 0.4, 0.003, 40.0, 41)
-        >>> found = level_shift([0.05, 0.03], [1000, 1000], usual)
-        >>> round(found.shift, 3), round(found.margin, 3), round(found.p_value, 4)
-        (0.04, 0.024, 0.0016)
+        >>> windows = np.array([0.0, 0.01] * 20)
+        >>> usual = usual_level(windows, windows - 0.02, windows + 0.02, [1000] * 40)
+        >>> found = level_shift([0.055, 0.035], [1000, 1000], usual)
+        >>> round(found.value, 3), round(found.shift, 3), found.p_value < 0.001
+        (0.045, 0.04, True)
     """
     values, rows = np.asarray(value, np.float64), np.asarray(n, np.float64)
-    errors = usual.row**2 / rows
+    laws, errors = usual.laws, usual.row**2 / rows
     weights = 1 / np.maximum(usual.spread**2 + errors, _LEAST_VARIANCE)
     weights = weights / weights.sum()
-    shared = usual.spread**2 * (weights**2).sum() * _inflation(usual.correlation, len(values))
-    error = float(np.sqrt(shared + (weights**2 * errors).sum() + usual.error**2))
+    alike = np.correlate(weights, weights, "full")[len(weights) - 1 :]  # by their distance
+    alike[1:] *= 2
+    together = laws.correlation[:, None] ** np.arange(len(weights)) @ alike
+    error = np.sqrt(laws.spread**2 * together + weights**2 @ errors + laws.error**2)
     mean = float(weights @ values)
+
+    def tails(distance: float) -> tuple[float, float]:
+        centre = laws.mean - usual.mean
+        above = laws.weight @ special.ndtr((centre - distance) / error)
+        return float(above), float(laws.weight @ special.ndtr((distance - centre) / error))
+
     shift = mean - usual.mean
-    margin = float(special.stdtrit(usual.freedom, 0.975)) * error
-    if error > 0:
-        p_value = 2 * float(special.stdtr(usual.freedom, -abs(shift) / error))
-    else:
-        p_value = 1.0 if shift == 0 else 0.0
-    return LevelShift(mean, shift, margin, p_value)
+    p_value = min(2 * min(tails(shift)), 1.0)
+    return LevelShift(mean, shift, _margin(tails, float(error.max())), p_value)
+
+
+def _margin(tails: Callable[[float], tuple[float, float]], widest: float) -> float:
+    """Return the distance that is exceeded either way in one of twenty cases, by bisection."""
+    low, high = 0.0, 4 * widest
+    for _ in range(_HALVES):
+        middle = (low + high) / 2
+        beyond = tails(middle)[0] + tails(-middle)[1]
+        low, high = (middle, high) if beyond > _BEYOND else (low, middle)
+    return high

@@ -96,8 +96,8 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
     """Fail a window when the newest `over` windows lie really and largely elsewhere.
 
     Largely: their mean is at least `shift` from the mean of the baseline's windows, either way.
-    Really: by Student's test at .0003, with the baseline's spread between windows and its
-    autocorrelation (`metrics.clusters`). And it lasts: there are three windows, they are off by
+    Really: at the level .0003, under all spreads and autocorrelations that the baseline's windows
+    may have (`metrics.clusters`). And it lasts: there are three windows, they are off by
     `shift` without the one that is furthest off, and the middle one of the newest three by half of
     it; so one odd window does not fail, and what is over is forgotten.
 
@@ -129,7 +129,7 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
         "p_value": change.p_value,
         "p_adjusted": min(change.p_value * of_several, 1.0),
         "family_size": of_several,
-        "method_version": "level-1",
+        "method_version": "level-2",
         "details": {
             "shift": change.shift,
             "margin": change.margin,

@@ -304,6 +304,13 @@ def test_a_lone_failure_near_the_limit_does_not_keep_a_fault_that_was_far_off() 
     assert measured([FAR] * 5 + after, k=2, n=3) == [("opened", 0), ("resolved", 13)]
 
 
+def test_the_last_failure_may_already_be_a_good_window() -> None:
+    """What is judged over several windows still fails in the first one after the fault."""
+    after = [("E", -1.1, 0.9), ("P", -0.6, 0.9)]
+
+    assert measured([("E", 4.3, 1.0)] * 5 + after) == [("opened", 0), ("resolved", 6)]
+
+
 def test_two_failures_near_the_limit_are_what_has_to_end() -> None:
     after = [("E", 0.4, None), ("E", 0.3, None), *[("P", -0.4, None)] * 13]
 

@@ -215,7 +215,7 @@ def _is_over(days: Sequence[Verdict], k: int, n: int) -> bool:
         return False
     if days[0].column not in MEASURED:
         return True
-    far = [1 + day.excess for day in days if _bad(day) and day.excess is not None][-n:]
+    far = [1 + day.excess for day in days if _bad(day) and day.excess is not None][-3:]
     clear = max(-0.5, median(far) / 4 - 1)
     between = days[text.index("F") : text.rindex("F")]
     came_and_went = any(

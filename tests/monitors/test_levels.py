@@ -104,7 +104,7 @@ def test_the_sentence_says_first_what_was_expected_and_what_came():
     assert row["message"] == (
         "The model expects 18 % on average where 29 % come true.\n"
         "In the last 5 windows (n 10,000): Calibration gap -0.11, in the baseline 0: moved by "
-        "-0.11, give or take 0.0086 for 40 windows' own spread; the limit is 0.02."
+        "-0.11, give or take 0.0085 for 40 windows' own spread; the limit is 0.02."
     )
     assert (row["status"], row["value"]) == ("WARN", pytest.approx(-0.11))
 

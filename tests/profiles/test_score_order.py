@@ -72,7 +72,15 @@ def drawn(
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     ("n", "base_rate", "separation"),
-    [(5_000, 0.003, 1.0), (5_000, 0.5, 0.3), (50_000, 0.05, 1.0), (50_000, 0.3, 3.0)],
+    [
+        (5_000, 0.003, 1.0),
+        (5_000, 0.5, 0.3),
+        (50_000, 0.05, 1.0),
+        (50_000, 0.3, 3.0),
+        pytest.param(1_000_000, 0.01, 1.0, marks=pytest.mark.slow),
+        pytest.param(1_000_000, 0.3, 0.3, marks=pytest.mark.slow),
+        pytest.param(1_000_000, 0.5, 3.0, marks=pytest.mark.slow),
+    ],
 )
 def test_areas_are_scikit_learns(shape: str, n: int, base_rate: float, separation: float) -> None:
     score, actual = drawn(n, base_rate, separation, seed=n)

@@ -20,11 +20,12 @@ An episode is over on evidence, not on a lucky window. At least n-k+1 windows pa
 - `MEMORY` windows pass in a row, or nothing is measured that could be evidence.
 
 Clear is what is nearer to nothing than to the limit, or less than a quarter of what failed (the
-median of the newest n failures). So a fault that is mended ends at once or after `SPAN` windows,
-however a healthy column wanders about its limit, and what comes and goes is one episode. Of
-failures near the limit seven passes near it are no evidence: of windows that fail every other time,
-seven in a row pass some times a year. A window among the failures that is past the limit, too, and
-passes because that may be chance (a weekend of few rows) does not end their stretch.
+median of the newest three failures: the last of them may rest on windows before it). So a fault
+that is mended ends at once or after `SPAN` windows, however a healthy column wanders about its
+limit, and what comes and goes is one episode. Of failures near the limit seven passes near it are
+no evidence: of windows that fail every other time, seven in a row pass some times a year. A window
+among the failures that is past the limit, too, and passes because that may be chance (a weekend of
+few rows) does not end their stretch.
 
 NO_DATA changes nothing: it is neither a pass nor a failure. Only the newest window moves the
 state. An older one that comes late corrects the memory; it opens an episode if the newest window
@@ -52,7 +53,7 @@ SPAN = 7  # passes in a row after which what came and went may be over
 MEMORY = 2 * SPAN  # windows
 SEVERE = 0.5  # past the limit, in units of it
 CLEAR = -0.5
-FADED = 0.25  # of how far off the failures were
+FADED, NEWEST = 0.25, 3  # of how far off the failures were, by the median of so many
 _SURE = 1.68  # from a 95 % interval to one of 99.9 %: each window of a year is looked at alone
 _RANK = {"": 0, "OK": 0, "WARN": 1, "ERROR": 2}
 DEFAULT_ENVIRONMENT = "production"
@@ -219,7 +220,7 @@ def is_over(recent: Sequence[Verdict], k: int, n: int) -> bool:
     known = [past for i in failures if (past := recent[i].excess) is not None]
     if not known:
         return True
-    clear = _clear(known[-n:])
+    clear = _clear(known[-NEWEST:])
     measured = [verdict for verdict in passes if verdict.excess is not None]
     if len(measured) >= SPAN:
         together = _pooled(measured[-SPAN:])
