@@ -10,13 +10,16 @@ object storage are in the standard ``AWS_``, ``GOOGLE_`` and ``AZURE_`` variable
 channel of alerts about Dagster itself), ``MLMON_UI_URL`` (where people reach the Dagster UI),
 ``MLMON_PAGES_URL`` (where people reach the pages of `mlmon serve`),
 ``MLMON_ENVIRONMENT`` (part of an alert's identity), ``MLMON_TICK_SECONDS`` (how often the sensors
-look; 30), ``MLMON_NOW``, and the variables that webhooks of the specs name.
+look; 30), ``MLMON_MEMORY``, ``MLMON_THREADS`` and ``MLMON_SPILL`` (what queries may take of this
+machine, and the folder for what does not fit), ``MLMON_NOW``, and the
+variables that webhooks of the specs name.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,8 +32,10 @@ from mlmon_dagster.spec.names import has_user, secret_keys, shown_url, url_probl
 
 if TYPE_CHECKING:
     from mlmon_dagster.store import Store
+    from mlmon_dagster.store.tables.engine import Limits
 
 DB_URL_VARIABLE = "MLMON_DB_URL"
+_LIMITS = ("MLMON_MEMORY", "MLMON_THREADS", "MLMON_SPILL")
 _STORAGE_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -75,6 +80,22 @@ def _seconds(name: str, text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise ConfigError(f"{name} is {text!r}; expected a whole number of seconds, such as 30.")
     return int(text)
+
+
+def _limits(env: Mapping[str, str]) -> Limits | None:
+    """Return what the environment says of memory, threads and the folder for what does not fit."""
+    named = {name: env[name] for name in _LIMITS if env.get(name)}
+    if not named:
+        return None
+    from mlmon_dagster.store.tables.engine import Limits
+
+    memory, threads = named.get("MLMON_MEMORY", "512MB"), named.get("MLMON_THREADS", "2")
+    if not re.fullmatch(r"\d+(\.\d+)? ?[MG]i?B", memory):
+        raise ConfigError(f"MLMON_MEMORY is {memory!r}; expected a size such as 512MB or 2GB.")
+    if not threads.isdigit() or int(threads) < 1:
+        raise ConfigError(f"MLMON_THREADS is {threads!r}; expected a whole number, such as 2.")
+    spill = named.get("MLMON_SPILL")
+    return Limits(memory, int(threads), Path(spill).absolute() if spill else None)
 
 
 def _public_url(name: str, url: str) -> str:
@@ -153,6 +174,7 @@ class Project:
         ops_channel: Slack channel of alerts about Dagster itself; None for that of most models.
         environment: Name of this installation, part of every alert's identity.
         tick_seconds: Least time between two looks of a sensor.
+        limits: What queries may take of this machine, memory, threads and folder, as far as named.
         variables: Looks up the variables that specs name, such as URLs of source databases.
     """
 
@@ -171,6 +193,7 @@ class Project:
     ops_channel: str | None = None
     environment: str = "production"
     tick_seconds: int = 30
+    limits: Limits | None = None
     variables: Callable[[str], str | None] = read_variable
 
     @property
@@ -207,6 +230,7 @@ class Project:
                 self.db_url,
                 storage_options=self.storage_options,
                 folder=self.state_folder / "work",
+                limits=self.limits,
             )
         except StoreError as error:
             if self.db_url is None:
@@ -233,9 +257,9 @@ def project_from_environment(
         fallback: Folder of a project that nothing names; default the current one.
 
     Raises:
-        ConfigError: If ``MLMON_NOW`` is not a time, ``MLMON_TICK_SECONDS`` not a number, or
-            ``MLMON_UI_URL`` or ``MLMON_PAGES_URL`` an address that messages may not show, or an
-            address that is asked holds a user.
+        ConfigError: If ``MLMON_NOW`` is not a time, ``MLMON_TICK_SECONDS`` or ``MLMON_THREADS``
+            not a number, ``MLMON_MEMORY`` not a size, or ``MLMON_UI_URL`` or ``MLMON_PAGES_URL``
+            an address that messages may not show, or an address that is asked holds a user.
     """
     env = os.environ if environ is None else environ
     home = Path(folder or env.get("MLMON_PROJECT") or fallback).resolve()
@@ -260,5 +284,6 @@ def project_from_environment(
         ops_channel=env.get("MLMON_OPS_CHANNEL") or None,
         environment=env.get("MLMON_ENVIRONMENT") or "production",
         tick_seconds=_seconds("MLMON_TICK_SECONDS", env.get("MLMON_TICK_SECONDS") or "30"),
+        limits=_limits(env),
         variables=read_variable if environ is None else environ.get,
     )

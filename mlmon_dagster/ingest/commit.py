@@ -13,8 +13,9 @@ import datetime as dt
 import enum
 import json
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,7 +49,9 @@ from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.manifest import UNFINISHED, FileRow
 from mlmon_dagster.store.state.state_marks import remember_declared
 from mlmon_dagster.store.tables import kept_rows
+from mlmon_dagster.store.tables.event_log import EventLog
 from mlmon_dagster.store.tables.id_index import may_repeat
+from mlmon_dagster.store.tables.parted_rows import PartedRows
 
 
 @dataclass(frozen=True)
@@ -82,30 +85,82 @@ def commit_batch(
     # A fixed order, so that a repeated run gives each file the same counters: that of arrival.
     batch = sorted(batch, key=lambda file: file.staged.order)
     shas = [file.staged.log_id for file in batch]
-    rows = pa.concat_tables([file.rows for file in batch])
-    ids = rows.select(["prediction_id"])
-    known = log.known_ids(stream, ids, excluding=shas if is_in_log else ())
-    kinds = classify(rows, known, stream, may_repeat(store, ids, known))
-    if is_by_arrival(rows, stream):
-        rows = _arriving_after(known, rows, batch, now)
-    added = _select(rows, kinds != Kind.DUPLICATE)
+    rows = PartedRows.joined([file.rows for file in batch])
+    looked_up = _LookedUp(store, log, stream, rows, shas if is_in_log else ())
+    if is_by_arrival(rows.schema, stream):
+        looked_up = replace(looked_up, rows=_arriving_after(looked_up.newest(), rows, batch, now))
+    kinds, starts = looked_up.classified()
+    added = looked_up.rows.only(kinds != Kind.DUPLICATE)
     # What reading and judging freed is of use to the writer, which has its own allocator.
     pa.default_memory_pool().release_unused()
     reached("ingest.before_append")
     if added.num_rows and not is_in_log:
         log.append(stream, added, shas)
     reached("ingest.after_append")
-    # Looked up only now, so that a prediction that came meanwhile is not missed.
-    matched = log.windows_of_actuals(added) if stream == "actuals" else None
-    starts = _touched(rows, kinds, known) if matched is None else matched["window_start"]
+    unmatched = np.zeros(rows.num_rows, dtype=bool)
+    if stream == "actuals":
+        # Looked up only now, so that a prediction that came meanwhile is not missed.
+        unmatched[kinds != Kind.DUPLICATE], starts = _matched(store, log, added)
     told = [w for file in batch for w in (*file.bad_windows, *_told_before(spec, file.staged))]
-    windows = dict.fromkeys(told, 0)
-    windows |= _arrivals(spec, starts)
-    reports = _reports(batch, kinds, _unmatched(added, kinds, matched))
+    windows = dict.fromkeys(told, 0) | _windows(spec, starts)
+    reports = _reports(batch, kinds, unmatched)
     reached("ingest.before_manifest")
     _settle(store, spec, batch, reports, windows, now)
     reached("ingest.after_manifest")
     return Committed(tuple(reports), tuple(sorted(windows)))
+
+
+@dataclass(frozen=True)
+class _LookedUp:
+    """A batch's rows beside what the log knows of their ids, a bucket of ids at a time."""
+
+    store: Store
+    log: EventLog
+    stream: Stream
+    rows: PartedRows
+    excluding: Sequence[str]
+
+    def _known(self) -> Iterator[tuple[NDArray[np.int64], pa.Table, pa.Table]]:
+        """Yield positions of rows, what is compared of them, and the log's rows of their ids."""
+        wanted = (*_KEYS[self.stream], "row_hash", "window_start", *ARRIVAL)
+        columns = [name for name in wanted if name in self.rows.schema.names]
+        by_id = self.rows.by_id(self.store.queries)
+        for bucket in by_id.buckets:
+            rows = by_id.table(bucket, columns)
+            known = self.log.known_ids(self.stream, rows, excluding=self.excluding)
+            yield by_id.positions(bucket), rows, known
+
+    def newest(self) -> dt.datetime | None:
+        """Return when the newest row of one of the ids arrived; None if none is known."""
+        found = [pc.max(known["ingested_at"]).as_py() for _, _, known in self._known()]
+        return max((moment for moment in found if moment is not None), default=None)
+
+    def classified(self) -> tuple[NDArray[np.int8], Counter[dt.datetime]]:
+        """Classify the rows; count those that touch a window, by its start."""
+        kinds = np.full(self.rows.num_rows, Kind.NEW, dtype=np.int8)
+        starts: Counter[dt.datetime] = Counter()
+        for positions, rows, known in self._known():
+            repeating = may_repeat(self.store, rows.select(["prediction_id"]), known)
+            found = classify(rows, known, self.stream, repeating)
+            kinds[positions] = found
+            if self.stream == "predictions":
+                starts += _counted(_touched(rows, found, known))
+        return kinds, starts
+
+
+def _matched(
+    store: Store, log: EventLog, added: PartedRows
+) -> tuple[NDArray[np.bool_], Counter[dt.datetime]]:
+    """Return which actuals have no prediction, and the windows of the others' predictions."""
+    unmatched = np.zeros(added.num_rows, dtype=bool)
+    starts: Counter[dt.datetime] = Counter()
+    by_id = added.by_id(store.queries)
+    for bucket in by_id.buckets:
+        rows = by_id.table(bucket, ["prediction_id", "dataset"])
+        matched = log.windows_of_actuals(rows)
+        starts += _counted(matched["window_start"])
+        unmatched[by_id.positions(bucket)] = _unmatched(rows, matched)
+    return unmatched, starts
 
 
 def settle_from_log(
@@ -128,37 +183,38 @@ def settle_from_log(
     rows = log.rows(staged.stream, columns, shas=[staged.log_id])
     find = log.windows_of_actuals(rows) if staged.stream == "actuals" else None
     touched = log.known_ids(staged.stream, rows) if find is None else find
-    windows = _arrivals(spec, touched["window_start"])
+    windows = _windows(spec, _counted(touched["window_start"]))
     report = FileReport(
         staged.stream, staged.name, "done", staged.sha256, rows_in=rows.num_rows,
         n_new=rows.num_rows,
         warnings=(f"an interrupted run had taken it in, but now: {why}",),
     )  # fmt: skip
-    file = Prepared(staged, rows, rows.num_rows, 0, (), (), {}, report.warnings, ())
+    file = Prepared(staged, PartedRows.of(rows), rows.num_rows, 0, (), (), {}, report.warnings, ())
     _settle(store, spec, [file], [report], windows, now)
     return Committed((report,), tuple(sorted(windows)))
 
 
 def _arriving_after(
-    known: pa.Table, rows: pa.Table, batch: Sequence[Prepared], now: dt.datetime
-) -> pa.Table:
+    newest: dt.datetime | None, rows: PartedRows, batch: Sequence[Prepared], now: dt.datetime
+) -> PartedRows:
     """Let each file arrive a microsecond after the one before it, and all of them after the known.
 
     Files that are taken in together have one moment, and clocks are set back: neither may put a
     correction before what it corrects. Rows that were refused at first arrived with their file.
     """
-    newest = pc.max(known["ingested_at"]).as_py()
     start = now if newest is None else max(now, newest + dt.timedelta(microseconds=1))
     arrived = [
         again.arrived if (again := file.staged.again) else start + dt.timedelta(microseconds=n)
         for n, file in enumerate(batch)
     ]
-    moments = [
-        pa.repeat(pa.scalar(moment, TIME), file.rows.num_rows)
-        for moment, file in zip(arrived, batch, strict=True)
-    ]
-    place = rows.schema.get_field_index("ingested_at")
-    return rows.set_column(place, rows.schema.field(place), pa.chunked_array(moments, TIME))
+    moments = pa.array(arrived, TIME)
+    ends = np.cumsum([file.rows.num_rows for file in batch])
+    return rows.with_column(
+        "ingested_at",
+        lambda first, end: moments.take(
+            pa.array(np.searchsorted(ends, np.arange(first, end), side="right"))
+        ),
+    )
 
 
 def _told_before(spec: ModelSpec, staged: Staged) -> list[Window]:
@@ -169,10 +225,13 @@ def _told_before(spec: ModelSpec, staged: Staged) -> list[Window]:
     return [window_containing(spec.time, start) for start in starts]
 
 
-def _arrivals(spec: ModelSpec, starts: pa.ChunkedArray) -> dict[Window, int]:
-    """Count rows by the window that they touch."""
-    counted = pc.value_counts(starts).to_pylist()
-    return {window_containing(spec.time, row["values"]): row["counts"] for row in counted}
+def _counted(starts: pa.ChunkedArray) -> Counter[dt.datetime]:
+    """Count rows by the start of the window that they touch."""
+    return Counter({row["values"]: row["counts"] for row in pc.value_counts(starts).to_pylist()})
+
+
+def _windows(spec: ModelSpec, starts: Mapping[dt.datetime, int]) -> dict[Window, int]:
+    return {window_containing(spec.time, start): n for start, n in starts.items()}
 
 
 def _select(rows: pa.Table, chosen: NDArray[np.bool_]) -> pa.Table:
@@ -191,19 +250,20 @@ def _touched(rows: pa.Table, kinds: NDArray[np.int8], known: pa.Table) -> pa.Chu
     return pa.chunked_array([chunk for column in starts for chunk in column.chunks], starts[0].type)
 
 
-def _unmatched(
-    added: pa.Table, kinds: NDArray[np.int8], matched: pa.Table | None
-) -> NDArray[np.bool_]:
-    """Return which rows of the batch are new actuals without a prediction."""
-    found = np.zeros(len(kinds), dtype=bool)
-    if matched is None:
-        return found
-    pairs = matched.select(["prediction_id", "dataset"]).to_pandas()
-    named = set(zip(pairs["prediction_id"], pairs["dataset"], strict=True))
-    named |= {(prediction_id, ALL) for prediction_id in pairs["prediction_id"]}
-    keys = zip(added["prediction_id"].to_pylist(), added["dataset"].to_pylist(), strict=True)
-    found[kinds != Kind.DUPLICATE] = [key not in named for key in keys]
-    return found
+def _unmatched(rows: pa.Table, matched: pa.Table) -> NDArray[np.bool_]:
+    """Return which actuals have no prediction."""
+    found = pc.is_in(rows["prediction_id"], matched["prediction_id"].combine_chunks())
+    is_named = pc.not_equal(rows["dataset"], ALL)
+    if pc.any(is_named).as_py():
+        pairs = _pairs(matched).combine_chunks()
+        found = pc.if_else(is_named, pc.is_in(_pairs(rows), pairs), found)
+    unmatched: NDArray[np.bool_] = ~found.to_numpy().astype(bool)
+    return unmatched
+
+
+def _pairs(rows: pa.Table) -> pa.ChunkedArray:
+    """Return dataset and id of each row as one text."""
+    return pc.binary_join_element_wise(rows["dataset"], rows["prediction_id"], "/")
 
 
 def _reports(
@@ -368,14 +428,14 @@ def classify(
     kinds = np.full(rows.num_rows, Kind.NEW, dtype=np.int8)
     if not may_repeat.any():
         return kinds
-    if is_by_arrival(rows, stream):
+    if is_by_arrival(rows.schema, stream):
         known = known.sort_by([(name, "ascending") for name in ARRIVAL])
     keys = [name for name in _KEYS[stream] if name in rows.column_names]
     columns = [*keys, "row_hash"]
     asked = rows.select(columns).filter(pa.array(may_repeat))
     frame = pa.concat_tables([known.select(columns).cast(asked.schema), asked]).to_pandas()
     found = np.full(len(frame), Kind.NEW, dtype=np.int8)
-    if is_by_arrival(rows, stream):
+    if is_by_arrival(rows.schema, stream):
         found[_says_what_is_known(frame, keys)] = Kind.DUPLICATE
     else:
         found[_repeated(frame, keys)] = Kind.CONFLICT
@@ -384,9 +444,9 @@ def classify(
     return kinds
 
 
-def is_by_arrival(rows: pa.Table, stream: Stream) -> bool:
+def is_by_arrival(schema: pa.Schema, stream: Stream) -> bool:
     """Say whether rows are ground truth of which the order of arrival tells the newest."""
-    return stream == "actuals" and "actual_time" not in rows.column_names
+    return stream == "actuals" and "actual_time" not in schema.names
 
 
 def _says_what_is_known(frame: pd.DataFrame, keys: list[str]) -> NDArray[np.bool_]:
@@ -460,11 +520,13 @@ def _note(
 
 def _first_window(file: Prepared) -> dt.datetime | None:
     """Return the first window that a file has live predictions of."""
-    rows = file.rows
-    if file.staged.stream != "predictions" or not rows.num_rows:
+    if file.staged.stream != "predictions":
         return None
-    live = pc.is_in(rows.column("dataset"), pa.array(LIVE))
-    first = pc.min(rows.column("window_start").filter(live)).as_py()
+    firsts = []
+    for rows in file.rows.tables(["dataset", "window_start"]):
+        live = pc.is_in(rows.column("dataset"), pa.array(LIVE))
+        firsts.append(pc.min(rows.column("window_start").filter(live)).as_py())
+    first = min((moment for moment in firsts if moment is not None), default=None)
     return None if first is None else first.astimezone(dt.UTC)
 
 

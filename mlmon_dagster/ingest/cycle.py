@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from mlmon_dagster.errors import SchemaError, StoreError
 from mlmon_dagster.ingest.commit import Committed, Refusals, commit_batch, settle_from_log
@@ -24,22 +27,34 @@ from mlmon_dagster.ingest.landing import (
 from mlmon_dagster.ingest.queue import Queued, find_work, reopen, source_of, stage_again
 from mlmon_dagster.ingest.report import FileReport, IngestReport
 from mlmon_dagster.ingest.rows.canonical import draft_rows
-from mlmon_dagster.ingest.rows.judge import Prepared, drop_erased, judge_batch, prepare
+from mlmon_dagster.ingest.rows.expectations import declared_for
+from mlmon_dagster.ingest.rows.judge import (
+    Part,
+    Prepared,
+    drop_erased,
+    judge_batch,
+    prepare,
+    whole,
+)
 from mlmon_dagster.spec import FileSource, ModelSpec, Window
 from mlmon_dagster.spec.sources import STREAMS, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import erased_ids, manifest
 from mlmon_dagster.store.state.crash_points import reached
+from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.state_marks import check_declared
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables import kept_rows
+from mlmon_dagster.store.tables.part_files import ROWS_AT_ONCE
+from mlmon_dagster.store.tables.parted_rows import PartedRows, Spill
 
 BATCH_BYTES = 4 * 1024**2
 BATCH_FILES = 500
 HURRIED_FILES = 100  # of a batch where time is short: it is asked for between batches only
 Progress = Callable[[str], None]
 TimeIsUp = Callable[[], bool]
+Result = TypeVar("Result")
 
 
 def ingest_new(
@@ -249,6 +264,8 @@ class _Ingest:
         for file in files:
             if file.staged.path is not None:
                 file.staged.path.unlink(missing_ok=True)
+        for spilled in staging_folder(self.store, self.spec.model, stream).glob("*.good_rows"):
+            spilled.unlink()
 
     def _settled(self, done: Committed) -> None:
         self.reports += done.reports
@@ -271,25 +288,59 @@ class _Ingest:
             return None
 
     def _prepare(self, stream: Stream, items: Sequence[Queued]) -> list[Prepared]:
-        parsed = [found for item in items if (found := self._parse(item))]
+        small: list[tuple[Queued, Parsed]] = []
+        prepared: list[Prepared] = []
+        for item in items:
+            parts = self._attempt(item, partial(self._parse, item))
+            if parts is None:
+                continue
+            if len(parts.begun) == 1:
+                small.append((item, parts.begun[0]))
+            elif found := self._attempt(item, partial(self._prepare_parts, item, parts)):
+                prepared.append(found)
         reached("ingest.parsed")
-        prepared = self._judge(stream, parsed)
+        prepared += self._judge(stream, small)
         reached("ingest.validated")
         return prepared
 
-    def _parse(self, item: Queued) -> tuple[Queued, Parsed] | None:
+    def _parse(self, item: Queued) -> _Parts:
         assert item.staged is not None
+        # What a spec expects of a file may be about all of its rows; refused ones are few.
+        is_whole = item.kept or declared_for(self.spec, item.stream)
         source = source_of(self.spec, item.stream)
+        rest = parse_file(item.staged, self.spec, source, None if is_whole else ROWS_AT_ONCE)
+        return _Parts(list(islice(rest, 2)), rest)
+
+    def _prepare_parts(self, item: Queued, parts: _Parts) -> Prepared:
+        """Judge a large file part by part; its good rows wait on the disk for all to be judged."""
+        assert item.staged is not None
+        erased = erased_ids.erased(self.store.state, self.spec.model)
+        folder = staging_folder(self.store, self.spec.model, item.stream)
+        spill = Spill(folder / f"{item.staged.sha256}.good_rows")
+        judged: list[Part] = []
+        while parts.begun:
+            part = self._judged([(item, parts.begun.pop(0))], erased)[0]
+            spill.add(part.rows)
+            # Not a slice of no rows: it would hold the memory of all.
+            judged.append(replace(part, rows=part.rows.schema.empty_table()))
+            parts.begun.extend(islice(parts.rest, 1 - len(parts.begun)))
+        return whole(judged, spill.rows(), source_of(self.spec, item.stream))
+
+    def _attempt(self, item: Queued, work: Callable[[], Result]) -> Result | None:
+        """Return what work on a file finds; None if the file is refused or failed, and noted."""
+        assert item.staged is not None
         try:
-            return item, parse_file(item.staged, self.spec, source)
+            return work()
         except SchemaError as error:
             # A cut last line may still be completed, if nobody said that the file is complete.
-            patience = 10 * source.settle.total_seconds()
+            patience = 10 * source_of(self.spec, item.stream).settle.total_seconds()
             if error.reason == "cut_line" and not item.staged.is_final(patience):
                 self.reports.append(self.refusals.postpone(item, error))
                 self.unsettled += [item.candidate] if item.candidate else []
             else:
                 self._refuse(item, error)
+        except StoreError:
+            raise
         except Exception as error:
             self.reports.append(self.refusals.fail(item, error))
         return None
@@ -308,11 +359,7 @@ class _Ingest:
             return []
         try:
             erased = erased_ids.erased(self.store.state, self.spec.model)
-            drafts = [draft_rows(parsed, self.spec, item.first_seen) for item, parsed in batch]
-            judged = [
-                (drop_erased(draft, erased, self.store.query, self.spec), verdict)
-                for draft, verdict in judge_batch(drafts, self.spec, stream)
-            ]
+            parts = self._judged(batch, erased)
         except StoreError:
             raise
         except Exception as error:
@@ -322,15 +369,30 @@ class _Ingest:
             self.reports.append(self.refusals.fail(batch[0][0], error))
             return []
         source = source_of(self.spec, stream)
-        prepared = []
-        for (item, _), (draft, verdict) in zip(batch, judged, strict=True):
-            try:
-                prepared.append(prepare(draft, verdict, self.spec, source, self.now))
-            except SchemaError as error:
-                self._refuse(item, error)
-            except Exception as error:
-                self.reports.append(self.refusals.fail(item, error))
-        return prepared
+        found = [
+            self._attempt(item, partial(whole, [part], PartedRows.of(part.rows), source))
+            for (item, _), part in zip(batch, parts, strict=True)
+        ]
+        return [file for file in found if file is not None]
+
+    def _judged(self, batch: Sequence[tuple[Queued, Parsed]], erased: Erased) -> list[Part]:
+        drafts = [draft_rows(parsed, self.spec, item.first_seen) for item, parsed in batch]
+        return [
+            prepare(
+                drop_erased(draft, erased, self.store.query, self.spec),
+                verdict,
+                self.spec,
+                self.now,
+            )
+            for draft, verdict in judge_batch(drafts, self.spec, batch[0][0].stream)
+        ]
+
+
+class _Parts(NamedTuple):
+    """A file being parsed: its first parts, two if there are more than one, and the rest."""
+
+    begun: list[Parsed]
+    rest: Iterator[Parsed]
 
 
 def _batches(items: Sequence[Queued], at_most: int) -> Iterator[list[Queued]]:

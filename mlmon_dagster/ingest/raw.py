@@ -12,7 +12,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -50,6 +50,7 @@ class Options:
         header: Names of the columns of a CSV file without a header; () if it has one.
         inputs: Names of the columns of request bodies that are CSV or lists.
         outputs: Names of the columns of response bodies that are CSV or lists.
+        rows_at_once: A reader that can yields a larger file in parts of roughly so many rows.
     """
 
     max_rows: int
@@ -58,6 +59,7 @@ class Options:
     header: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    rows_at_once: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,20 @@ class Refusal:
 
 @dataclass(frozen=True)
 class RawFile:
-    """The wanted columns of a file, of the types that they were written with.
+    """The wanted columns of a file or of a part of it, of the types that they were written with.
 
     Attributes:
         columns: Arrow arrays of equal length by source name; text for CSV and JSON Lines.
         n_rows: Number of rows.
         present: Every column of the file, in its order.
-        place_of: Turns row numbers (0-based) into places such as ``line 7`` or ``row 6``.
+        place_of: Turns row numbers of the file (from 0) into places such as ``line 7`` or
+            ``row 6``.
         refusals: Rows that cannot be read although the file can.
         lines_of: Turns row numbers into the numbers of the lines that each row is made of, the
             first line is 1; None if the file has no lines.
         n_head: Lines before the first row.
         shares_lines: One line may belong to several rows.
+        first: How many rows of the file come before these.
     """
 
     columns: dict[str, pa.Array]
@@ -93,6 +97,7 @@ class RawFile:
     lines_of: Callable[[Sequence[int]], list[Sequence[int]]] | None = None
     n_head: int = 0
     shares_lines: bool = False
+    first: int = 0
 
 
 def with_nulls(raw: RawFile, tokens: Sequence[str]) -> RawFile:
@@ -405,6 +410,26 @@ def _damaged(place: str, kind: str, error: Exception) -> Exception:
 
 def _opened(path: Path, kind: str) -> BinaryIO | Any:
     return gzip.open(path, "rb") if kind == "gzip" else pa.CompressedInputStream(str(path), "zstd")
+
+
+def in_parts(tables: Iterable[pa.Table], rows_at_once: int) -> Iterator[tuple[int, pa.Table]]:
+    """Put tables together, and cut them, into parts of so many rows; with the row each begins at.
+
+    Yields:
+        One part at least, if there is a table at all.
+    """
+    held: list[pa.Table] = []
+    n_held, first = 0, 0
+    for table in tables:
+        held.append(table)
+        n_held += table.num_rows
+        while n_held > rows_at_once:
+            whole = pa.concat_tables(held)
+            yield first, whole.slice(0, rows_at_once)
+            held, n_held = [whole.slice(rows_at_once)], n_held - rows_at_once
+            first += rows_at_once
+    if held:
+        yield first, pa.concat_tables(held)
 
 
 @dataclass(frozen=True)

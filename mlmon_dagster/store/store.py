@@ -16,7 +16,7 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.places.addresses import place_of
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state import database
-from mlmon_dagster.store.tables.engine import QueryEngine
+from mlmon_dagster.store.tables.engine import Limits, QueryEngine
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.tables.delta import DeltaRows
@@ -34,6 +34,7 @@ class Store:
             itself, if that is a folder.
         storage_options: How to reach object storage; landing files may be there too.
         state: The engine of the state database: ``begin()`` to write, ``connect()`` to read.
+        queries: What runs SQL over the tables.
     """
 
     def __init__(
@@ -42,13 +43,13 @@ class Store:
         folder: Path,
         engine: sa.Engine,
         storage_options: Mapping[str, str] | None = None,
-        memory_limit: str = "2GB",
+        limits: Limits | None = None,
     ) -> None:
         self.root = root
         self.folder = folder
         self.storage_options = dict(storage_options or {})
         self.state = engine
-        self._queries = QueryEngine(root, folder / ".spill", memory_limit)
+        self.queries = QueryEngine(root, folder, limits or Limits())
 
     def query(self, sql: str, tables: Mapping[str, pa.Table] | None = None) -> pa.Table:
         """Run SQL on DuckDB, in this process, over files of the store and Arrow tables.
@@ -61,13 +62,13 @@ class Store:
         Raises:
             StoreError: If the statement fails.
         """
-        return self._queries.query(sql, tables)
+        return self.queries.query(sql, tables)
 
     def event_log(self, spec: ModelSpec) -> EventLog:
         """Return the event log of a model."""
         from mlmon_dagster.store.tables.event_log import EventLog
 
-        return EventLog(self.root, spec, self._queries)
+        return EventLog(self.root, spec, self.queries)
 
     def inference_records(self, spec: ModelSpec) -> InferenceRecords:
         """Return the inference records of a model."""
@@ -77,7 +78,7 @@ class Store:
         return InferenceRecords(
             self.root,
             spec,
-            self._queries,
+            self.queries,
             self.event_log(spec),
             lambda: erased_ids.erased(self.state, spec.model),
         )
@@ -86,7 +87,7 @@ class Store:
         """Return a table of derived rows, such as ``profiles``, of a model."""
         from mlmon_dagster.store.tables.delta import DeltaRows
 
-        return DeltaRows(self.root / kind / model, self._queries)
+        return DeltaRows(self.root / kind / model, self.queries)
 
     def records(
         self,
@@ -151,6 +152,7 @@ def open_store(
     *,
     storage_options: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    limits: Limits | None = None,
 ) -> Store:
     """Open a store, creating its folder and database and migrating them if needed.
 
@@ -161,6 +163,7 @@ def open_store(
             ``aws_endpoint_url``; for the tables and for landing files.
         folder: The folder on this machine that a root in object storage needs: staging copies,
             spilled queries and, without ``db_url``, the state.
+        limits: What queries may take of this machine.
 
     Raises:
         ConfigError: If the URL is not one of SQLite or PostgreSQL.
@@ -182,4 +185,4 @@ def open_store(
         if db_url is None
         else database.normalise_url(db_url)
     )
-    return Store(place, home, database.connect(url), storage_options)
+    return Store(place, home, database.connect(url), storage_options, limits)

@@ -144,7 +144,7 @@ def test_a_file_reads_back_as_the_cells_that_were_judged(
     kept = range(len(read))
     path.write_bytes(b"".join(body.json_lines_of(read, wanted, kept, judged.present)))
 
-    found = read_jsonl(path, "a.jsonl", wanted, Options(max_rows=100))
+    [found] = read_jsonl(path, "a.jsonl", wanted, Options(max_rows=100))
     assert found.columns == judged.columns
     assert found.n_rows == judged.n_rows
 

@@ -103,7 +103,7 @@ def test_words_of_files_that_are_gone_are_dropped(store: Store) -> None:
     snapshot.overwrite(none, "window_date = '2024-01-03'")
 
     assert known(store, ASKED) == FOUND - {("2024-01-03-3", "2024-01-03")}
-    index = IdIndex(SPEC.model, "predictions", store._queries)
+    index = IdIndex(SPEC.model, "predictions", store.queries)
     assert sum(segment.words.size for segment in index._stored()) == 6 * (len(DAYS) - 1)
 
 
@@ -113,7 +113,7 @@ def test_only_files_that_may_hold_an_id_are_read(store: Store) -> None:
     assert snapshot is not None
     ids = pa.table({"prediction_id": ASKED})
 
-    found = IdIndex(SPEC.model, "predictions", store._queries).candidates(snapshot, ids)
+    found = IdIndex(SPEC.model, "predictions", store.queries).candidates(snapshot, ids)
 
     assert len(found.files) == 3
     assert set(found.ids["prediction_id"].to_pylist()) == set(ASKED[:3])

@@ -6,8 +6,9 @@ Cells that cannot be read as their declared type become null, and a fault that s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -51,20 +52,20 @@ _BY_ENDING: Final = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
-Reader = Callable[[Path, str, Sequence[Column], Options], RawFile]
+Reader = Callable[[Path, str, Sequence[Column], Options], Iterator[RawFile]]
 _READERS: Final[dict[str, Reader]] = {
     "parquet": read_parquet,
     "csv": read_csv,
     "jsonl": read_jsonl,
-    "kserve": read_kserve,
-    "sagemaker": read_sagemaker,
+    "kserve": lambda *asked: iter([read_kserve(*asked)]),
+    "sagemaker": lambda *asked: iter([read_sagemaker(*asked)]),
 }
 _UNNAMED: Final = ("actuals", "dataset")
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """A file whose columns have their declared types.
+    """A file, or the rows of a part of it, whose columns have their declared types.
 
     Attributes:
         staged: The file.
@@ -75,8 +76,9 @@ class Parsed:
         absent: Declared columns that the file lacks and may lack.
         extra: Columns of the file that the spec does not declare; they are not kept.
         layout: What the file's columns are, to be compared with the files before it.
-        place_of: Turns row numbers into ``line 7`` or ``row 6``.
+        place_of: Turns row numbers, those of the part, into ``line 7`` or ``row 6``.
         cut: Takes rows out as they were written; None if the file is not there to be cut.
+        first: How many rows of the file come before this part.
     """
 
     staged: Staged
@@ -89,10 +91,26 @@ class Parsed:
     layout: Layout
     place_of: Callable[[Sequence[int]], list[str]]
     cut: Callable[[Sequence[int]], Cut] | None = None
+    first: int = 0
+
+    def row_numbers(self) -> np.ndarray:
+        """Return the number of each row in the landing file."""
+        return self.first + self.staged.row_numbers(self.n_rows)
 
 
-def parse_file(staged: Staged, spec: ModelSpec, source: Source) -> Parsed:
-    """Read a staged file with the declared types.
+def parse_file(
+    staged: Staged, spec: ModelSpec, source: Source, rows_at_once: int | None = None
+) -> Iterator[Parsed]:
+    """Read a staged file with the declared types, in parts of roughly so many rows.
+
+    Args:
+        staged: The file.
+        spec: The model.
+        source: Where it is from.
+        rows_at_once: Of a part; by default the file is one part.
+
+    Yields:
+        The parts in order, one at least; whoever sees an error forgets the parts before it.
 
     Raises:
         SchemaError: If the file is empty, cut off, damaged, too large or not of the declared
@@ -111,17 +129,30 @@ def parse_file(staged: Staged, spec: ModelSpec, source: Source) -> Parsed:
         raise refused(staged.name, "empty_file", "0 bytes once decompressed; expected rows.")
     wanted = columns_of(spec, staged.stream)
     reading = with_aliases(columns_to_read(wanted, spec))
-    raw = reader(plain, staged.name, reading, _options(source))
-    check_renamed(staged.name, raw, wanted)
-    raw = with_derived_id(with_nulls(raw, source.null_tokens), wanted, spec)
-    typed = typed_columns(staged, raw, wanted, spec, source)
-    known = staged.again.about("place", raw.n_rows) if staged.again else None
-    shape = replace(raw, columns={})  # the cells are not to be held any longer
-    return replace(
-        typed,
-        place_of=(lambda rows: [known[row] for row in rows]) if known else shape.place_of,
-        cut=lambda rows: cut_rows(plain, shape, rows),
-    )
+    options = replace(_options(source), rows_at_once=rows_at_once)
+    for raw in reader(plain, staged.name, reading, options):
+        check_renamed(staged.name, raw, wanted)
+        named = with_derived_id(with_nulls(raw, source.null_tokens), wanted, spec)
+        typed = typed_columns(staged, named, wanted, spec, source)
+        shape = replace(named, columns={})  # the cells are not to be held any longer
+        yield replace(
+            typed,
+            place_of=partial(_places, shape, staged),
+            cut=partial(_cut, plain, shape),
+            first=raw.first,
+        )
+
+
+def _places(shape: RawFile, staged: Staged, rows: Sequence[int]) -> list[str]:
+    known = staged.again.about("place", shape.n_rows) if staged.again else None
+    if known:
+        return [known[row] for row in rows]
+    return shape.place_of([shape.first + row for row in rows])
+
+
+def _cut(plain: Path, shape: RawFile, rows: Sequence[int]) -> Cut:
+    cut = cut_rows(plain, shape, [shape.first + row for row in rows])
+    return replace(cut, numbers=[number - shape.first for number in cut.numbers])
 
 
 def _options(source: Source) -> Options:

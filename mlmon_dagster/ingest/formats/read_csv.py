@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mlmon_dagster.ingest.raw import (
     RawFile,
     check_header,
     check_size,
+    in_parts,
     refused,
 )
 
@@ -24,7 +26,9 @@ _BLOCK = 1 << 24
 _MAX_HEADER = 1 << 20
 
 
-def read_csv(path: Path, place: str, wanted: Sequence[Column], options: Options) -> RawFile:
+def read_csv(
+    path: Path, place: str, wanted: Sequence[Column], options: Options
+) -> Iterator[RawFile]:
     """Read a UTF-8 file of separated cells, with a header or with declared names.
 
     An empty cell is null, a quoted empty cell is empty text; ``NA`` and ``null`` are text.
@@ -44,13 +48,31 @@ def read_csv(path: Path, place: str, wanted: Sequence[Column], options: Options)
     check_header(place, present, wanted)
     check_size(place, n_lines, len(present), options.max_rows)
     chosen = [c.source for c in wanted if c.source in present]
-    table = _read(path, place, present, chosen, options)
-    columns = {present[int(n[1:])]: table.column(n).combine_chunks() for n in table.column_names}
     n_head = 0 if options.header else next(_spans(path, [0], options), range(1, 2)).stop - 1
-    return RawFile(
-        columns, table.num_rows, present, _places(path, n_lines, table.num_rows, options),
-        lines_of=_lines_of(path, n_lines, table.num_rows, n_head, options), n_head=n_head,
+    n_rows = _Count(lambda: sum(t.num_rows for t in _read(path, place, present, [], options)))
+    shape = RawFile(
+        {}, 0, present, _places(path, n_lines, n_rows, options),
+        lines_of=_lines_of(path, n_lines, n_rows, n_head, options), n_head=n_head,
     )  # fmt: skip
+    tables = _read(path, place, present, chosen, options)
+    for first, table in in_parts(tables, options.rows_at_once or options.max_rows):
+        if options.rows_at_once is None or (not first and table.num_rows < options.rows_at_once):
+            n_rows.known = table.num_rows
+        columns = {present[int(n[1:])]: table[n].combine_chunks() for n in table.column_names}
+        yield replace(shape, columns=columns, n_rows=table.num_rows, first=first)
+
+
+class _Count:
+    """How many rows a file has; counted only if somebody asks and it is not known by then."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+        self.known: int | None = None
+
+    def __call__(self) -> int:
+        if self.known is None:
+            self.known = self._count()
+        return self.known
 
 
 def _scan(path: Path, quote: bytes) -> tuple[int, int, bool]:
@@ -91,7 +113,7 @@ def _reader(lines: Iterable[str], options: Options) -> Any:
 
 def _read(
     path: Path, place: str, present: Sequence[str], wanted: Sequence[str], options: Options
-) -> pa.Table:
+) -> Iterator[pa.Table]:
     # Positions, not names: a header may hold anything.
     positions = {name: f"c{i}" for i, name in enumerate(present)}
     ragged: list[arrow_csv.InvalidRow] = []
@@ -101,7 +123,7 @@ def _read(
         return "error"
 
     try:
-        return arrow_csv.read_csv(
+        reader = arrow_csv.open_csv(
             path,
             read_options=arrow_csv.ReadOptions(
                 use_threads=False, column_names=list(positions.values()),
@@ -113,10 +135,12 @@ def _read(
             ),
             convert_options=arrow_csv.ConvertOptions(
                 column_types={position: pa.string() for position in positions.values()},
-                include_columns=[positions[name] for name in wanted],
+                include_columns=[positions[name] for name in wanted or present[:1]],
                 null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False,
             ),
         )  # fmt: skip
+        yield reader.schema.empty_table()
+        yield from (pa.Table.from_batches([batch]) for batch in reader)
     except pa.ArrowException as error:
         if ragged:
             raise _ragged(path, place, ragged[0], options) from error
@@ -149,12 +173,12 @@ def _not_utf8(path: Path, place: str) -> Exception:
 
 
 def _places(
-    path: Path, n_lines: int, n_rows: int, options: Options
+    path: Path, n_lines: int, n_rows: Callable[[], int], options: Options
 ) -> Callable[[Sequence[int]], list[str]]:
     first = 0 if options.header else 1
 
     def place_of(rows: Sequence[int]) -> list[str]:
-        if n_lines == n_rows + first:
+        if n_lines == n_rows() + first:
             return [f"line {row + first + 1}" for row in rows]
         # Blank lines or line ends inside quotes: count as the parser does.
         numbers = sorted({row + first for row in rows})
@@ -166,12 +190,12 @@ def _places(
 
 
 def _lines_of(
-    path: Path, n_lines: int, n_rows: int, n_head: int, options: Options
+    path: Path, n_lines: int, n_rows: Callable[[], int], n_head: int, options: Options
 ) -> Callable[[Sequence[int]], list[Sequence[int]]]:
     first = 0 if options.header else 1
 
     def lines_of(rows: Sequence[int]) -> list[Sequence[int]]:
-        if n_lines == n_rows + first:
+        if n_lines == n_rows() + first:
             return [(row + first + 1,) for row in rows]
         numbers = sorted({row + first for row in rows})
         # Lone carriage returns end lines too, for the parser: then all lines count as the row's.

@@ -26,6 +26,7 @@ from mlmon_dagster.ingest.raw import (
     Refusal,
     check_header,
     check_size,
+    in_parts,
     refused,
     text_array,
 )
@@ -136,14 +137,22 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def read_jsonl(path: Path, place: str, wanted: Sequence[Column], options: Options) -> RawFile:
+def read_jsonl(
+    path: Path, place: str, wanted: Sequence[Column], options: Options
+) -> Iterator[RawFile]:
     """Read a file of one JSON object a line; a key that a row lacks is null in that row.
+
+    Only what can be read the fast way comes in parts.
 
     Raises:
         SchemaError: If a line is cut, is no JSON object or repeats a key, if the file is not
             UTF-8 or if a column is in no row.
     """
-    return read_flat(path, place, wanted, options) or read_any(path, place, wanted, options)
+    parts = read_flat(path, place, wanted, options)
+    if parts is None:
+        yield read_any(path, place, wanted, options)
+    else:
+        yield from parts
 
 
 def read_any(path: Path, place: str, wanted: Sequence[Column], options: Options) -> RawFile:
@@ -191,7 +200,9 @@ def _places(numbers: list[int]) -> Callable[[Sequence[int]], list[str]]:
     return lambda rows: [f"line {numbers[row]}" for row in rows]
 
 
-def read_flat(path: Path, place: str, wanted: Sequence[Column], options: Options) -> RawFile | None:
+def read_flat(
+    path: Path, place: str, wanted: Sequence[Column], options: Options
+) -> Iterator[RawFile] | None:
     """Read a file of flat objects, one on each line; None if it is anything else.
 
     Raises:
@@ -207,14 +218,22 @@ def read_flat(path: Path, place: str, wanted: Sequence[Column], options: Options
     missing = [c.source for c in wanted if c.source not in present]
     if types is None or _holds_any(path, missing):
         return None
-    table = _parse(path, types)
-    if table is None or table.num_rows != n_rows:
+    if options.rows_at_once is None or n_rows <= options.rows_at_once:
+        tables = list(_parse(path, types))
+        n_read = sum(table.num_rows for table in tables)
+    else:  # read twice, since what was yielded could not be taken back
+        tables, n_read = None, sum(table.num_rows for table in _parse(path, types))
+    if n_read != n_rows:
         return None
     check_header(place, present, wanted)
-    arrays = {name: _as_written(table.column(name)) for name in types}
-    return RawFile(
-        arrays, n_rows, present, lambda rows: [f"line {row + 1}" for row in rows],
-        lines_of=lambda rows: [(row + 1,) for row in rows],
+    parts = in_parts(tables or _parse(path, types), options.rows_at_once or n_rows)
+    return (
+        RawFile(
+            {name: _as_written(table.column(name)) for name in types}, table.num_rows, present,
+            lambda rows: [f"line {row + 1}" for row in rows],
+            lines_of=lambda rows: [(row + 1,) for row in rows], first=first,
+        )
+        for first, table in parts
     )  # fmt: skip
 
 
@@ -301,17 +320,22 @@ def _holds_any(path: Path, names: Sequence[str]) -> bool:
     return False
 
 
-def _parse(path: Path, types: dict[str, pa.DataType]) -> pa.Table | None:
+def _parse(path: Path, types: dict[str, pa.DataType]) -> Iterator[pa.Table]:
+    """Yield the rows, and nothing more after what cannot be read."""
     try:
-        return arrow_json.read_json(
-            path,
-            read_options=arrow_json.ReadOptions(use_threads=False, block_size=_BLOCK),
-            parse_options=arrow_json.ParseOptions(
-                explicit_schema=pa.schema(list(types.items())), unexpected_field_behavior="ignore"
-            ),
+        yield from (
+            pa.Table.from_batches([batch])
+            for batch in arrow_json.open_json(
+                path,
+                read_options=arrow_json.ReadOptions(use_threads=False, block_size=_BLOCK),
+                parse_options=arrow_json.ParseOptions(
+                    explicit_schema=pa.schema(list(types.items())),
+                    unexpected_field_behavior="ignore",
+                ),
+            )
         )
     except (pa.ArrowException, OSError):
-        return None
+        return
 
 
 class PayloadError(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,15 +14,20 @@ from mlmon_dagster.ingest.raw import (
     RawFile,
     check_header,
     check_size,
+    in_parts,
     refused,
     rows_of,
 )
 
 _MAGIC = b"PAR1"
+_BATCH = 65_536  # rows
+_BUFFER = 1 << 20  # bytes of each column, read ahead
 
 
-def read_parquet(path: Path, place: str, wanted: Sequence[Column], options: Options) -> RawFile:
-    """Read a Parquet file.
+def read_parquet(
+    path: Path, place: str, wanted: Sequence[Column], options: Options
+) -> Iterator[RawFile]:
+    """Read a Parquet file, a large one in parts, of which one is in memory.
 
     Page checksums are verified where the writer left them, so that a flipped bit is refused.
 
@@ -31,20 +36,35 @@ def read_parquet(path: Path, place: str, wanted: Sequence[Column], options: Opti
     """
     _check_magic(path, place)
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True, buffer_size=_BUFFER) as file:
             present = tuple(file.schema_arrow.names)
             check_header(place, present, wanted, has_schema=True)
             columns = [c.source for c in wanted if c.source in present]
             check_size(place, file.metadata.num_rows, len(columns), options.max_rows)
-            chosen = file.read(columns=columns, use_threads=True)
+            for first, part in _tables(file, columns, options.rows_at_once):
+                n_part, chunked = part.num_rows, part.select(columns).columns
+                del part
+                # Each column is let go once it is copied into one piece: never all of them twice.
+                arrays = {name: _one_chunk(chunked.pop(0)) for name in columns}
+                yield RawFile(arrays, n_part, present, rows_of, first=first)
     except (pa.ArrowException, OSError, ValueError) as error:
         found = f"damaged Parquet ({_first_line(error)}); expected a readable Parquet file."
         raise refused(place, "unreadable", found) from error
-    n_rows, chunked = chosen.num_rows, chosen.columns
-    del chosen
-    # Each column is let go once it is copied into one piece: never all of them twice.
-    arrays = {name: _one_chunk(chunked.pop(0)) for name in columns}
-    return RawFile(arrays, n_rows, present, rows_of)
+
+
+def _tables(
+    file: pq.ParquetFile, columns: Sequence[str], rows_at_once: int | None
+) -> Iterator[tuple[int, pa.Table]]:
+    if rows_at_once is None or file.metadata.num_rows <= rows_at_once:
+        yield 0, file.read(columns=columns, use_threads=True)
+        return
+    groups = range(file.metadata.num_row_groups)
+    if max(file.metadata.row_group(group).num_rows for group in groups) <= rows_at_once:
+        tables = (file.read_row_group(group, columns=columns) for group in groups)
+    else:  # holds more than it yields, and yet not a whole row group
+        batches = file.iter_batches(_BATCH, columns=columns)
+        tables = (pa.Table.from_batches([batch]) for batch in batches)
+    yield from in_parts(tables, rows_at_once)
 
 
 def _check_magic(path: Path, place: str) -> None:

@@ -115,7 +115,7 @@ def canonical_rows(draft: Draft, keep: Mask, spec: ModelSpec, ingested_at: dt.da
     else:
         columns["deleted"] = columns["actual"].is_null()
     table = pa.table(columns)
-    numbers = draft.parsed.staged.row_numbers(draft.parsed.n_rows)[rows]
+    numbers = draft.parsed.row_numbers()[rows]
     content = [name for name in table.column_names if name not in _NOT_CONTENT]
     n = len(rows)
     added = {

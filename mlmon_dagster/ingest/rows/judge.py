@@ -8,7 +8,8 @@ such columns are named in the result instead of passing silently.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypedDict
 
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 from mlmon_dagster.errors import MlmonError, SchemaError
 from mlmon_dagster.ingest.declared_columns import Column, Kind, columns_of, is_probability
 from mlmon_dagster.ingest.faults import Fault, Mask, names, rows_at_fault
+from mlmon_dagster.ingest.formats.parse import Parsed
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.raw import Layout, refused
 from mlmon_dagster.ingest.row_hash import row_hashes
@@ -35,6 +37,7 @@ from mlmon_dagster.spec import Expectation, ModelSpec, Source, Window
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state.erased_ids import Erased, Query
 from mlmon_dagster.store.tables.kept_rows import ABOUT, KeptRows
+from mlmon_dagster.store.tables.parted_rows import PartedRows
 
 CHUNK_ROWS = 250_000
 _TYPES: Final[dict[Kind, str]] = {
@@ -71,6 +74,14 @@ class Rule:
         return self.expectation not in {"ExpectColumnToExist", "ExpectColumnValuesToBeOfType"}
 
 
+class Failed(TypedDict):
+    """A rule that rows of a file break."""
+
+    expectation: str
+    column: str
+    rows: int
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the suite says of one file.
@@ -78,11 +89,13 @@ class Verdict:
     Attributes:
         faults: Rows that break a rule, in the file's own numbering.
         untested: Columns with a rule but without a single value to test it on.
+        failed: The rules that rows break, by their position, and how many.
         report: The short result, ready for JSON.
     """
 
     faults: tuple[Fault, ...]
     untested: tuple[str, ...]
+    failed: Mapping[int, Failed]
     report: dict[str, object]
 
 
@@ -218,26 +231,26 @@ def _verdict(
     high: int,
 ) -> Verdict:
     faults: list[Fault] = []
-    failed = []
-    for position, rows in rows_by_rule.items():
+    failed: dict[int, Failed] = {}
+    for position, rows in sorted(rows_by_rule.items()):
         mine = rows[np.searchsorted(rows, low) : np.searchsorted(rows, high)] - low
         if not mine.size:
             continue
         rule = rules[position]
         faults += Fault.of(mine, rule.reason, rule.column, rule.expected)
-        failed.append(
-            {"expectation": rule.expectation, "column": rule.column.name, "rows": int(mine.size)}
-        )
+        failed[position] = {
+            "expectation": rule.expectation, "column": rule.column.name, "rows": int(mine.size)
+        }  # fmt: skip
     untested = _untested(draft, rules) if high > low else ()
     report = {
         "suite": f"great_expectations {great_expectations().__version__}",
         "n_rows": high - low,
         "n_expectations": len(rules),
         "success": not failed,
-        "failed": failed,
+        "failed": list(failed.values()),
         "untested": list(untested),
     }
-    return Verdict(tuple(faults), untested, report)
+    return Verdict(tuple(faults), untested, failed, report)
 
 
 def _untested(draft: Draft, rules: Sequence[Rule]) -> tuple[str, ...]:
@@ -293,7 +306,7 @@ class Prepared:
     """
 
     staged: Staged
-    rows: pa.Table
+    rows: PartedRows
     n_rows: int
     n_bad: int
     letters: tuple[Letter, ...]
@@ -359,36 +372,122 @@ def drop_erased(draft: Draft, erased: Erased, query: Query, spec: ModelSpec) -> 
 _ID = "prediction_id"
 
 
-def prepare(
-    draft: Draft, verdict: Verdict, spec: ModelSpec, source: Source, now: dt.datetime
-) -> Prepared:
-    """Separate good rows from bad ones.
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a file, its good ones apart from the bad ones; its parts add up.
 
-    Raises:
-        TooManyBadError: If more than ``max_bad_rate`` of the rows, and more than ten, are bad.
+    Attributes:
+        parsed: What was read, without its cells.
+        rows: Canonical rows, the bad ones left out.
+        n_rows: Rows read.
+        n_bad: Bad rows.
+        n_erased: Of these, rows of erased predictions.
+        n_faulty: Rows at fault by themselves.
+        n_null: Good rows of ground truth that have none.
+        reasons: Faults by reason, column and what was expected -> rows.
+        letters: Of the first bad rows.
+        bad_windows: Windows of bad rows whose time is readable.
+        verdict: Of the suite.
+        kept: The refused rows.
     """
-    staged = draft.parsed.staged
-    wanted = ~staged.passed_over(draft.parsed.n_rows)
+
+    parsed: Parsed
+    rows: pa.Table
+    n_rows: int
+    n_bad: int
+    n_erased: int
+    n_faulty: int
+    n_null: int
+    reasons: Counter[tuple[str, str, str, str]]
+    letters: tuple[Letter, ...]
+    bad_windows: frozenset[Window]
+    verdict: Verdict
+    kept: KeptRows | None
+
+
+def prepare(draft: Draft, verdict: Verdict, spec: ModelSpec, now: dt.datetime) -> Part:
+    """Separate good rows from bad ones."""
+    parsed = draft.parsed
+    wanted = ~parsed.staged.passed_over(parsed.n_rows)
     bad = draft.bad() & wanted
     windows = _windows_of(draft, np.flatnonzero(bad), spec)
-    letters = _dead_letters(draft, bad, windows)
-    if staged.again is None:
-        _check_bad_rate(draft, letters, source)
     is_erased = draft.erased() & bad
-    return Prepared(
-        staged=staged,
+    own_faults = [fault for fault in draft.faults if fault.reason != "erased"]
+    reasons: Counter[tuple[str, str, str, str]] = Counter()
+    for fault in own_faults:
+        reasons[fault.reason, fault.source, fault.name, fault.expected] += fault.rows.size
+    n_null = 0
+    if parsed.staged.stream == "actuals" and "actual" in draft.columns:
+        n_null = int((draft.columns["actual"].is_null().to_numpy(False) & ~bad).sum())
+    return Part(
+        parsed=replace(parsed, columns={}, faults=(), not_finite={}),
         rows=canonical_rows(draft, ~bad & wanted, spec, now),
         n_rows=int(wanted.sum()),
         n_bad=int(bad.sum()),
         n_erased=int(is_erased.sum()),
-        letters=letters,
-        bad_windows=tuple(sorted(set(windows.values()))),
-        report=verdict.report,
-        warnings=_warnings(draft, verdict, bad),
-        examples=tuple(letter["message"] for letter in letters[:MAX_EXAMPLES]),
-        layout=draft.parsed.layout if staged.again is None else None,
+        n_faulty=int(rows_at_fault(own_faults, parsed.n_rows).sum()),
+        n_null=n_null,
+        reasons=reasons,
+        letters=_dead_letters(draft, bad, windows),
+        bad_windows=frozenset(windows.values()),
+        verdict=verdict,
         kept=_kept(draft, bad & ~is_erased, windows),
     )
+
+
+def whole(parts: Sequence[Part], rows: PartedRows, source: Source) -> Prepared:
+    """Add up all parts of a file.
+
+    Args:
+        parts: The parts, in the order of their rows.
+        rows: The good rows of all.
+        source: What the file is from.
+
+    Raises:
+        TooManyBadError: If more than ``max_bad_rate`` of the rows, and more than ten, are bad.
+    """
+    staged, parsed = parts[0].parsed.staged, parts[0].parsed
+    letters = tuple(letter for part in parts for letter in part.letters)[:MAX_LETTERS]
+    if staged.again is None:
+        _check_bad_rate(parts, letters, source)
+    untested = tuple(
+        name
+        for name in parts[0].verdict.untested
+        if all(name in part.verdict.untested for part in parts[1:])
+    )
+    return Prepared(
+        staged=staged,
+        rows=rows,
+        n_rows=sum(part.n_rows for part in parts),
+        n_bad=sum(part.n_bad for part in parts),
+        n_erased=sum(part.n_erased for part in parts),
+        letters=letters,
+        bad_windows=tuple(sorted(frozenset().union(*(part.bad_windows for part in parts)))),
+        report=_report(parts, untested),
+        warnings=_warnings(parts, untested),
+        examples=tuple(letter["message"] for letter in letters[:MAX_EXAMPLES]),
+        layout=parsed.layout if staged.again is None else None,
+        kept=KeptRows.joined([part.kept for part in parts if part.kept is not None]),
+    )
+
+
+def _report(parts: Sequence[Part], untested: Sequence[str]) -> Mapping[str, object]:
+    """Return the short result of the suite over all parts."""
+    if len(parts) == 1:
+        return parts[0].verdict.report
+    failed: dict[int, Failed] = {}
+    for part in parts:
+        for position, one in part.verdict.failed.items():
+            n = one["rows"] + (failed[position]["rows"] if position in failed else 0)
+            failed[position] = {**one, "rows": n}
+    told = [failed[position] for position in sorted(failed)]
+    return {
+        **parts[0].verdict.report,
+        "n_rows": sum(part.parsed.n_rows for part in parts),
+        "success": not told,
+        "failed": told,
+        "untested": list(untested),
+    }
 
 
 def _kept(draft: Draft, refused_rows: Mask, windows: Mapping[int, Window]) -> KeptRows | None:
@@ -398,7 +497,7 @@ def _kept(draft: Draft, refused_rows: Mask, windows: Mapping[int, Window]) -> Ke
     if not rows.size or cut_out is None:
         return None
     cut = cut_out(rows.tolist())
-    numbers = parsed.staged.row_numbers(parsed.n_rows)
+    numbers = parsed.row_numbers()
     starts = [window.start if (window := windows.get(row)) else None for row in cut.numbers]
     about = pa.table(
         [
@@ -415,26 +514,27 @@ def _kept(draft: Draft, refused_rows: Mask, windows: Mapping[int, Window]) -> Ke
     return KeptRows(about, cut.head)
 
 
-def _check_bad_rate(draft: Draft, letters: Sequence[Letter], source: Source) -> None:
-    n_rows = draft.parsed.n_rows
-    own_faults = [fault for fault in draft.faults if fault.reason != "erased"]
-    n_bad = int(rows_at_fault(own_faults, n_rows).sum())
+def _check_bad_rate(parts: Sequence[Part], letters: Sequence[Letter], source: Source) -> None:
+    n_rows = sum(part.parsed.n_rows for part in parts)
+    n_bad = sum(part.n_faulty for part in parts)
     if n_bad <= FEW_BAD_ROWS or n_bad <= source.max_bad_rate * n_rows:
         return
+    reasons: Counter[tuple[str, str, str, str]] = Counter()
+    for part in parts:
+        reasons.update(part.reasons)
     found = (
-        f"{n_bad:,} of {n_rows:,} rows are bad ({_by_reason(own_faults)}); expected at most "
+        f"{n_bad:,} of {n_rows:,} rows are bad ({_by_reason(reasons)}); expected at most "
         f"{source.max_bad_rate:.2%} under max_bad_rate."
     )
-    raise TooManyBadError(
-        refused(draft.parsed.staged.name, "too_many_bad", found), n_rows, letters[:100]
-    )
+    file = parts[0].parsed.staged.name
+    raise TooManyBadError(refused(file, "too_many_bad", found), n_rows, letters[:100])
 
 
-def _by_reason(faults: Iterable[Fault]) -> str:
-    counts = sorted(((f.rows.size, f.reason, f.source, f.expected) for f in faults), reverse=True)
-    listed = [f"{n:,} {reason} in {names([source])}" for n, reason, source, _ in counts[:3]]
+def _by_reason(reasons: Mapping[tuple[str, str, str, str], int]) -> str:
+    counts = sorted(((n, *key) for key, n in reasons.items()), reverse=True)
+    listed = [f"{n:,} {reason} in {names([source])}" for n, reason, source, *_ in counts[:3]]
     more = ", ..." if len(counts) > len(listed) else ""
-    of_type = [said for _, reason, _, said in counts[:1] if reason == "wrong_type"]
+    of_type = [said for _, reason, *_, said in counts[:1] if reason == "wrong_type"]
     return ", ".join(listed) + more + "".join(f": not {said}" for said in of_type)
 
 
@@ -456,7 +556,7 @@ def _dead_letters(draft: Draft, bad: Mask, windows: Mapping[int, Window]) -> tup
         zip((r for r, _ in pairs), draft.parsed.place_of([r for r, _ in pairs]), strict=True)
     )
     file = draft.parsed.staged.name
-    numbers = draft.parsed.staged.row_numbers(draft.parsed.n_rows)
+    numbers = draft.parsed.row_numbers()
     letters: dict[tuple[int, str, str], Letter] = {
         (row, fault.reason, fault.name): {
             "row_number": int(numbers[row]),
@@ -495,10 +595,10 @@ def _windows_of(draft: Draft, rows: np.ndarray, spec: ModelSpec) -> dict[int, Wi
     }
 
 
-def _warnings(draft: Draft, verdict: Verdict, bad: Mask) -> tuple[str, ...]:
-    parsed = draft.parsed
+def _warnings(parts: Sequence[Part], untested: Sequence[str]) -> tuple[str, ...]:
+    parsed = parts[0].parsed
     found = []
-    if parsed.n_rows == 0:
+    if not any(part.parsed.n_rows for part in parts):
         found.append("the file has no rows")
     if parsed.extra:
         found.append(
@@ -507,14 +607,8 @@ def _warnings(draft: Draft, verdict: Verdict, bad: Mask) -> tuple[str, ...]:
         )
     if parsed.absent:
         found.append(f"columns {names(parsed.absent)} are missing; their values are null")
-    if verdict.untested:
-        found.append(
-            f"columns {names(verdict.untested)} hold no value at all, so no rule could test them"
-        )
-    if parsed.staged.stream == "actuals" and "actual" in draft.columns:
-        n_null = int((draft.columns["actual"].is_null().to_numpy(False) & ~bad).sum())
-        if n_null:
-            found.append(
-                f"{n_null:,} rows without an actual: they withdraw earlier actuals, if any"
-            )
+    if untested:
+        found.append(f"columns {names(untested)} hold no value at all, so no rule could test them")
+    if n_null := sum(part.n_null for part in parts):
+        found.append(f"{n_null:,} rows without an actual: they withdraw earlier actuals, if any")
     return tuple(found)

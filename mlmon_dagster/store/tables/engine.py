@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,20 +15,34 @@ from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What queries may take of this machine.
+
+    Attributes:
+        memory: Before a query writes to the disk what it holds, such as ``512MB``.
+        threads: At once.
+        spill: The folder for that; by default one in the store's folder on this machine.
+    """
+
+    memory: str = "512MB"
+    threads: int = 2
+    spill: Path | None = None
+
+
 class QueryEngine:
     """Runs SQL over the store's Parquet files and over Arrow tables.
 
     Args:
         root: The only place that a query may read.
-        spill: A folder on this machine for what does not fit into memory.
-        memory_limit: How much memory a query may take before it spills.
+        folder: A folder on this machine for what can be made anew.
+        limits: What a query may take.
     """
 
-    def __init__(self, root: Location, spill: Path, memory_limit: str) -> None:
+    def __init__(self, root: Location, folder: Path, limits: Limits) -> None:
         self._root = root
-        self._spill = spill
-        self.folder = spill.parent  # on this machine, for what can be made anew
-        self._memory_limit = memory_limit
+        self.folder = folder
+        self._limits = limits
         self._lock = Lock()
         self._database: Any = None
 
@@ -71,9 +86,11 @@ class QueryEngine:
 
             database.register_filesystem(ObjectFiles(self._root))
         for statement in (
-            "SET threads = 2",
-            f"SET memory_limit = {literal(self._memory_limit)}",
-            f"SET temp_directory = {literal(str(self._spill))}",
+            f"SET threads = {self._limits.threads}",
+            f"SET memory_limit = {literal(self._limits.memory)}",
+            f"SET temp_directory = {literal(str(self._limits.spill or self.folder / '.spill'))}",
+            # The operating system keeps files that were read, and gives them up when need be.
+            "SET enable_external_file_cache = false",
             "SET autoinstall_known_extensions = false",
             "SET autoload_known_extensions = false",
             f"SET allowed_directories = [{literal(f'{self._root}/')}]",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.model import ModelSpec
@@ -27,8 +31,20 @@ from mlmon_dagster.store.tables.columns import (
 from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, retry, select_sql
 from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.id_index import IdIndex, may_repeat
-from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket
+from mlmon_dagster.store.tables.part_files import (
+    EVERY_ID,
+    ROWS_AT_ONCE,
+    Bucket,
+    BucketRows,
+    buckets,
+    by_bucket,
+)
+from mlmon_dagster.store.tables.parted_rows import Digits, PartedRows
 
+# So many files a large date, that a bucket of a rebuild has files of its own; twice that is no use.
+FEW_BUCKETS: Final = 16
+MANY_BUCKETS: Final = 64
+FEW_BUCKETS_ROWS: Final = 4_000_000
 MOVED_IDS = pa.schema(
     [pa.field("prediction_id", pa.string()), pa.field("window_date", pa.string())]
 )
@@ -55,7 +71,7 @@ class EventLog:
         self._moved = DeltaFolder(home / "moved_ids", MOVED_IDS)
         self._indexes = {s: IdIndex(spec.model, s, engine) for s in self._streams}
 
-    def append(self, stream: Stream, rows: pa.Table, shas: Sequence[str]) -> bool:
+    def append(self, stream: Stream, rows: pa.Table | PartedRows, shas: Sequence[str]) -> bool:
         """Commit the rows of one or several files at once.
 
         Args:
@@ -71,49 +87,96 @@ class EventLog:
         Raises:
             StoreError: If a column is unknown, has the wrong type, or a key is null.
         """
-        if stream == "actuals":
-            rows = self.place(rows)
-        rows = conform(rows, stream_schema(self._spec, stream), f"{self._spec.model}/{stream}")
-        for name in ("prediction_id", "dataset", "window_date", "row_hash"):
-            if rows.column(name).null_count:
-                raise StoreError(f"Rows for {self._spec.model}/{stream} have a null {name!r}.")
-        return retry(lambda: self._append_once(stream, rows, shas), f"Appending {stream}")
+        given = PartedRows.of(rows) if isinstance(rows, pa.Table) else rows
+        if stream == "actuals" and "window_date" not in given.schema.names:
+            given = given.with_column("window_date", _at(self._dates_of_actuals(given)))
+        return retry(lambda: self._append_once(stream, given, shas), f"Appending {stream}")
 
-    def _append_once(self, stream: Stream, rows: pa.Table, shas: Sequence[str]) -> bool:
+    def _append_once(self, stream: Stream, rows: PartedRows, shas: Sequence[str]) -> bool:
         snapshot = self._streams[stream].ensure()
         missing = [sha for sha in dict.fromkeys(shas) if not snapshot.has_transaction(sha)]
         if not missing:
             return False
         if len(missing) < len(set(shas)):
-            rows = self._engine.query(
-                f"SELECT * FROM incoming WHERE file_sha IN ({literals(missing)})",
-                {"incoming": rows},
-            ).cast(rows.schema)
+            kept = pc.is_in(rows.table(["file_sha"])["file_sha"], pa.array(missing))
+            rows = rows.only(kept.to_numpy().astype(bool))
+        divided = rows.by_id(self._engine)
         if stream == "predictions":
-            self._note_moved(rows, snapshot)
+            for bucket in divided.buckets:
+                self._note_moved(divided.table(bucket, ["prediction_id", "window_date"]), snapshot)
         reached("append.moved_ids_noted")
-        snapshot.append(rows, missing)
+        if rows.num_rows > ROWS_AT_ONCE:
+            schema = stream_schema(self._spec, stream)
+            digits = rows.digits(self._engine)
+            snapshot.append_parts(self._in_buckets(stream, rows, digits), schema, missing)
+        else:
+            snapshot.append(self._conformed(stream, rows.table()), missing)
         reached("append.committed")
         return True
 
+    def _conformed(self, stream: Stream, rows: pa.Table) -> pa.Table:
+        """Return rows as the table has them."""
+        if stream == "actuals":
+            rows = _with_dataset(rows)
+        rows = conform(rows, stream_schema(self._spec, stream), f"{self._spec.model}/{stream}")
+        for name in ("prediction_id", "dataset", "window_date", "row_hash"):
+            if rows.column(name).null_count:
+                raise StoreError(f"Rows for {self._spec.model}/{stream} have a null {name!r}.")
+        return rows
+
+    def _in_buckets(self, stream: Stream, rows: PartedRows, digits: Digits) -> Iterator[BucketRows]:
+        """Yield rows part by part, those of large dates divided, so that each bucket has files."""
+        counts: Counter[str] = Counter()
+        for table in rows.tables(["window_date"]):
+            for found in pc.value_counts(table["window_date"]).to_pylist():
+                counts[found["values"]] += found["counts"]
+        large = pa.array([date for date, n in counts.items() if n > ROWS_AT_ONCE], pa.string())
+        among = buckets(FEW_BUCKETS if max(counts.values()) <= FEW_BUCKETS_ROWS else MANY_BUCKETS)
+        start = 0
+        for table in rows.tables():
+            mine = digits[start : start + table.num_rows]
+            start += table.num_rows
+            table = self._conformed(stream, table)
+            is_large = pc.is_in(table["window_date"], large).to_numpy().astype(bool)
+            if not is_large.all():
+                yield BucketRows(EVERY_ID, table.filter(pa.array(~is_large)))
+            if is_large.any():
+                yield from by_bucket(table.filter(pa.array(is_large)), mine[is_large], among)
+
     def place(self, rows: pa.Table) -> pa.Table:
         """Give actuals the window date of their prediction, and a dataset that is never null."""
-        sql = "SELECT * REPLACE (COALESCE(dataset, 'all') AS dataset) FROM incoming"
-        if "dataset" not in rows.column_names:
-            sql = "SELECT *, 'all' AS dataset FROM incoming"
-        rows = self._engine.query(sql, {"incoming": rows})
+        rows = _with_dataset(rows)
         if "window_date" in rows.column_names:
             return rows
-        return self._engine.query(
-            f"""SELECT r.*, COALESCE(p.window_date, '{UNMATCHED}') AS window_date
-            FROM incoming AS r LEFT JOIN (
-                SELECT prediction_id, dataset, MIN(window_date) AS window_date
-                FROM (SELECT prediction_id, window_date, UNNEST([dataset, '{ALL}']) AS dataset
-                      FROM matches)
-                GROUP BY prediction_id, dataset
-            ) AS p USING (prediction_id, dataset)""",
-            {"incoming": rows, "matches": self.windows_of_actuals(rows)},
-        )
+        dates = self._dates_of_actuals(PartedRows.of(rows))
+        return rows.append_column("window_date", _at(dates)(0, rows.num_rows))
+
+    def _dates_of_actuals(self, rows: PartedRows) -> pa.DictionaryArray:
+        """Find the window date of each actual's prediction, a few bytes an actual."""
+        names: dict[str, int] = {}
+        codes = np.zeros(rows.num_rows, np.int32)
+        columns = [name for name in ("prediction_id", "dataset") if name in rows.schema.names]
+        divided = rows.by_id(self._engine)
+        for bucket in divided.buckets:
+            mine = _with_dataset(divided.table(bucket, columns))
+            positions = divided.positions(bucket)
+            placed = self._engine.query(
+                f"""SELECT r.i, COALESCE(p.window_date, '{UNMATCHED}') AS window_date
+                FROM incoming AS r LEFT JOIN (
+                    SELECT prediction_id, dataset, MIN(window_date) AS window_date
+                    FROM (SELECT prediction_id, window_date, UNNEST([dataset, '{ALL}']) AS dataset
+                          FROM matches)
+                    GROUP BY prediction_id, dataset
+                ) AS p USING (prediction_id, dataset)""",
+                {
+                    "incoming": mine.append_column("i", pa.array(positions)),
+                    "matches": self.windows_of_actuals(mine),
+                },
+            )
+            found = placed["window_date"].combine_chunks().dictionary_encode()
+            known = [names.setdefault(name, len(names)) for name in found.dictionary.to_pylist()]
+            codes[placed["i"].to_numpy()] = np.array(known, np.int32)[found.indices.to_numpy()]
+        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(names), pa.string()))
 
     def _note_moved(self, rows: pa.Table, snapshot: Snapshot) -> None:
         columns = ["prediction_id", "window_date"]
@@ -261,6 +324,18 @@ class EventLog:
         predictions = self._streams["predictions"].snapshot()
         actuals = self._streams["actuals"].snapshot()
         return PinnedLog(self._spec, predictions, actuals, self._moved.snapshot())
+
+
+def _with_dataset(rows: pa.Table) -> pa.Table:
+    """Return actuals whose dataset is never null."""
+    if "dataset" not in rows.column_names:
+        return rows.append_column("dataset", pa.repeat(ALL, rows.num_rows))
+    place = rows.schema.get_field_index("dataset")
+    return rows.set_column(place, "dataset", pc.fill_null(rows["dataset"], ALL))
+
+
+def _at(values: pa.DictionaryArray) -> Callable[[int, int], pa.Array]:
+    return lambda start, end: values.slice(start, end - start).dictionary_decode()
 
 
 class PinnedLog:

@@ -32,6 +32,7 @@ SMALL_LOG = 200_000  # rows; below it, reading all ids is as fast as asking the 
 _FILE_BITS = np.uint64(0xFFFF)
 _MOST_FILES = 0x10000
 _FAN_IN = 4  # so many segments of about one size become one
+_MOST_WORDS = 16_000_000  # of a segment that others are merged into; all are in memory then
 _ROWS_AT_ONCE = 4_000_000
 _ENDING = ".words"
 
@@ -99,7 +100,9 @@ class IdIndex:
         hashes = hash_ids(self._engine, ids) & ~_FILE_BITS
         asked = _distinct(hashes)
         found, names = [], set()
-        for segment in self._segments(live):
+        segments = self._segments(live)
+        while segments:
+            segment = segments.pop()  # let go once it is searched, with the pages that were read
             hits, held_by = _search(segment, asked)
             found.append(hits)
             names |= held_by
@@ -270,7 +273,8 @@ def _groups(files: Sequence[LiveFile]) -> Iterator[list[LiveFile]]:
 def _is_full(group: Iterable[_Segment]) -> bool:
     segments = list(group)
     n_files = sum(len(segment.files) for segment in segments)
-    return len(segments) >= _FAN_IN and n_files <= _MOST_FILES
+    n_words = sum(segment.words.size for segment in segments)
+    return len(segments) >= _FAN_IN and n_files <= _MOST_FILES and n_words <= _MOST_WORDS
 
 
 def _name(file: LiveFile) -> str:

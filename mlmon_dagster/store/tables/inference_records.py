@@ -28,13 +28,19 @@ from mlmon_dagster.store.tables.columns import (
     record_schema,
     window_date,
 )
-from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, retry, select_sql
+from mlmon_dagster.store.tables.delta import NO_ALIASES, DeltaFolder, Snapshot, retry, select_sql
 from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.event_log import EventLog, PinnedLog
-from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket, BucketRows, buckets
+from mlmon_dagster.store.tables.part_files import (
+    EVERY_ID,
+    ROWS_A_FILE,
+    ROWS_AT_ONCE,
+    Bucket,
+    BucketRows,
+    buckets,
+)
 
 _DATES_PER_COMMIT = 30
-_GROUP_ROWS = 250_000  # logged rows whose records are in memory at a time
 _ACTUAL_COLUMNS = (
     "prediction_id",
     "dataset",
@@ -248,11 +254,8 @@ class InferenceRecords:
         """
         dates = None if windows is None else {window_date(window) for window in windows}
         wanted = None if datasets is None else set(datasets)
-        # Dates pick whole partitions; only hours share one.
-        where = None
-        if windows is not None and self._spec.time.granularity == "hour":
-            where = f"window_start IN ({literals(window.start for window in windows)})"
         snapshot = self._folder.snapshot() if version is None else self._folder.earlier(version)
+        where = self._where(windows)
         if snapshot is None:
             return select_sql([], self._schema, None, where)
         return snapshot.from_sql(
@@ -263,6 +266,41 @@ class InferenceRecords:
             ),
             where,
         )
+
+    def parts(self, windows: Sequence[Window], datasets: Sequence[str]) -> list[str]:
+        """Divide what `from_sql` returns into subqueries of roughly 500,000 rows, whole files each.
+
+        Args:
+            windows: Whose records are wanted.
+            datasets: Only these.
+        """
+        dates = {window_date(window) for window in windows}
+        snapshot = self._folder.snapshot()
+        files = [] if snapshot is None else snapshot.files
+        groups: list[list[str]] = [[]]
+        n_rows = 0
+        for file in sorted(files, key=lambda f: (f.partition["window_date"], f.path)):
+            if (
+                file.partition["window_date"] not in dates
+                or file.partition["dataset"] not in datasets
+            ):
+                continue
+            if groups[-1] and n_rows + file.n_rows > ROWS_A_FILE:
+                groups.append([])
+                n_rows = 0
+            groups[-1].append(file.path)
+            n_rows += file.n_rows
+        schema, aliases = self._schema, NO_ALIASES
+        if snapshot is not None:
+            schema, aliases = snapshot.schema, snapshot.aliases
+        where = self._where(windows)
+        return [select_sql(group, schema, None, where, aliases) for group in groups]
+
+    def _where(self, windows: Sequence[Window] | None) -> str | None:
+        # Dates pick whole partitions; only hours share one.
+        if windows is None or self._spec.time.granularity != "hour":
+            return None
+        return f"window_start IN ({literals(window.start for window in windows)})"
 
     def version_with(self, window: Window, data_version: str) -> int | None:
         """Return the newest version of the table in which a window's records have a fingerprint.
@@ -325,15 +363,15 @@ class _Group(NamedTuple):
 
 
 def _groups(counts: Mapping[str, int]) -> Iterator[_Group]:
-    """Divide window dates into groups of roughly ``_GROUP_ROWS`` logged rows each."""
+    """Divide window dates into groups of roughly ``ROWS_AT_ONCE`` logged rows each."""
     dates: set[str] = set()
     n_rows = 0
     for date, n in counts.items():
-        if n > _GROUP_ROWS:
-            for bucket in buckets(-(-n // _GROUP_ROWS)):
+        if n > ROWS_AT_ONCE:
+            for bucket in buckets(-(-n // ROWS_AT_ONCE)):
                 yield _Group({date}, bucket)
             continue
-        if dates and n_rows + n > _GROUP_ROWS:
+        if dates and n_rows + n > ROWS_AT_ONCE:
             yield _Group(dates, EVERY_ID)
             dates, n_rows = set(), 0
         dates.add(date)

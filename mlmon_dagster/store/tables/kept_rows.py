@@ -60,6 +60,13 @@ class KeptRows:
     rows: pa.Table
     head: bytes = b""
 
+    @staticmethod
+    def joined(parts: Sequence[KeptRows]) -> KeptRows | None:
+        """Return those of all parts of a file; None if there are none."""
+        if not parts:
+            return None
+        return KeptRows(pa.concat_tables([part.rows for part in parts]), parts[0].head)
+
     @property
     def is_refused(self) -> Mask:
         """Return which rows are refused ones."""

@@ -19,17 +19,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
+from numpy.typing import NDArray
 
 from mlmon_dagster.store.places.location import Location, whole_file
 
 # Every partition being written keeps a row group in memory.
 ROW_GROUP: Final = 32_768
 ROWS_A_FILE: Final = 500_000
-_MOST_HELD: Final = 250_000  # rows, of all files being written
+ROWS_AT_ONCE: Final = 125_000  # so many, with all their columns, are in memory at a time
 SAMPLE: Final = 2_000
 _NAME = re.compile(r"part-([0-9a-f]{2})-([0-9a-f]{2})-[^/]*$")
 _BUCKETS: Final = 256  # as many as two hexadecimal digits tell apart
@@ -146,7 +148,7 @@ class PartFiles:
         file.n_held += rows.num_rows
         if file.n_held >= ROW_GROUP:
             _flush(file)
-        elif sum(one.n_held for one in self._open.values()) > _MOST_HELD:
+        elif sum(one.n_held for one in self._open.values()) > ROWS_AT_ONCE:
             for one in self._open.values():
                 _flush(one)
         if file.n_rows >= ROWS_A_FILE:
@@ -228,21 +230,20 @@ def seldom_repeats(values: pa.Array | pa.ChunkedArray) -> bool:
 
 
 def by_bucket(
-    rows: pa.Table, first_digits: pa.ChunkedArray, among: Sequence[Bucket]
-) -> list[BucketRows]:
+    rows: pa.Table, digits: NDArray[np.uint8], among: Sequence[Bucket]
+) -> Iterator[BucketRows]:
     """Divide rows among buckets.
 
     Args:
         rows: The rows.
-        first_digits: The two first digits of the md5 of each row's id, as a number.
-        among: Buckets, which have no id in common.
+        digits: The two first digits of the md5 of each row's id, as a number.
+        among: All buckets, of one size.
     """
-    found = []
-    for bucket in among:
-        inside = pc.and_(
-            pc.greater_equal(first_digits, bucket.first), pc.less_equal(first_digits, bucket.last)
-        )
-        mine = rows.filter(inside)
-        if mine.num_rows:
-            found.append(BucketRows(bucket, mine))
-    return found
+    order = np.argsort(digits, kind="stable")
+    ends = np.searchsorted(digits[order], [bucket.last for bucket in among], side="right")
+    ordered = rows.take(pa.array(order))
+    start = 0
+    for bucket, end in zip(among, ends.tolist(), strict=True):
+        if end > start:
+            yield BucketRows(bucket, ordered.slice(start, end - start))
+        start = end

@@ -1,0 +1,199 @@
+"""Rows that are too many for memory: read a table at a time, or bucket by bucket of their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mlmon_dagster.store.tables.engine import QueryEngine
+from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket, buckets
+
+ROWS_TOGETHER: Final = 500_000  # whose ids are compared at once
+Digits = NDArray[np.uint8]
+Read = Callable[[Sequence[str] | None], Iterator[pa.Table]]
+
+
+class PartedRows:
+    """Rows in a fixed order, of which a few columns, or a part, are in memory at a time.
+
+    Args:
+        schema: Their columns, ``prediction_id`` among them.
+        n_rows: How many there are.
+        read: Yields them as tables, with the columns asked for, or all if that is None; the same
+            tables however often it is called.
+        digits: The first digits of their ids, if these are known.
+    """
+
+    def __init__(
+        self, schema: pa.Schema, n_rows: int, read: Read, digits: Digits | None = None
+    ) -> None:
+        self.schema = schema
+        self.num_rows = n_rows
+        self._read = read
+        self._digits = digits
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> PartedRows:
+        """Return rows that are in memory."""
+        return cls(
+            rows.schema,
+            rows.num_rows,
+            lambda columns: iter([rows if columns is None else rows.select(columns)]),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[PartedRows]) -> PartedRows:
+        """Return several rows as one, in their order; they have the same columns."""
+        return parts[0] if len(parts) == 1 else cls.of(
+            pa.concat_tables([table for part in parts for table in part.tables()])
+        )  # fmt: skip
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield all rows, table by table, with some or all columns."""
+        return self._read(columns)
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return all rows at once, with some or all columns."""
+        names = self.schema.names if columns is None else columns
+        empty = pa.schema([self.schema.field(name) for name in names]).empty_table()
+        return pa.concat_tables([empty, *self.tables(names)])
+
+    def only(self, chosen: NDArray[np.bool_]) -> PartedRows:
+        """Return the chosen ones."""
+        if chosen.all():
+            return self
+
+        def read(columns: Sequence[str] | None) -> Iterator[pa.Table]:
+            start = 0
+            for table in self._read(columns):
+                mine = chosen[start : start + table.num_rows]
+                start += table.num_rows
+                yield table if mine.all() else table.filter(pa.array(mine))
+
+        digits = None if self._digits is None else self._digits[chosen]
+        return PartedRows(self.schema, int(chosen.sum()), read, digits)
+
+    def with_column(self, name: str, values: Callable[[int, int], pa.Array]) -> PartedRows:
+        """Return them with a column set, or added as the last.
+
+        Args:
+            name: Of the column.
+            values: Returns its values from one row to another.
+        """
+        place = self.schema.get_field_index(name)
+        field = pa.field(name, values(0, 0).type)
+        schema = self.schema.append(field) if place < 0 else self.schema.set(place, field)
+
+        def read(columns: Sequence[str] | None) -> Iterator[pa.Table]:
+            names = schema.names if columns is None else columns
+            start = 0
+            known = [n for n in self.schema.names if n in names] or ["prediction_id"]
+            for table in self._read(known):
+                end = start + table.num_rows
+                if name in names:
+                    new, at = values(start, end), table.schema.get_field_index(name)
+                    table = (
+                        table.append_column(field, new)
+                        if at < 0
+                        else table.set_column(at, field, new)
+                    )
+                start = end
+                yield table.select(names)
+
+        return PartedRows(schema, self.num_rows, read, self._digits)
+
+    def digits(self, engine: QueryEngine) -> Digits:
+        """Return the first two digits of the md5 of every row's id, as a number."""
+        if self._digits is None:
+            found = [_first_digits(engine, table) for table in self.tables(["prediction_id"])]
+            self._digits = np.concatenate([np.zeros(0, np.uint8), *found])
+        return self._digits
+
+    def by_id(self, engine: QueryEngine) -> ByBucket:
+        """Return them divided by their ids."""
+        return ByBucket(self, engine)
+
+
+class ByBucket:
+    """Rows of which all that have an id can be looked at together, however many there are."""
+
+    def __init__(self, rows: PartedRows, engine: QueryEngine) -> None:
+        self._rows = rows
+        self._engine = engine
+
+    @property
+    def buckets(self) -> list[Bucket]:
+        """Buckets of at most about 500,000 rows; one if there are no more."""
+        return buckets(-(-self._rows.num_rows // ROWS_TOGETHER))
+
+    def positions(self, bucket: Bucket) -> NDArray[np.int64]:
+        """Return which rows are in a bucket."""
+        if bucket == EVERY_ID:
+            return np.arange(self._rows.num_rows)
+        return np.flatnonzero(self._inside(bucket))
+
+    def table(self, bucket: Bucket, columns: Sequence[str]) -> pa.Table:
+        """Return some columns of the rows in a bucket, in their order."""
+        if bucket == EVERY_ID:
+            return self._rows.table(columns)
+        return self._rows.only(self._inside(bucket)).table(columns)
+
+    def _inside(self, bucket: Bucket) -> NDArray[np.bool_]:
+        digits = self._rows.digits(self._engine)
+        inside: NDArray[np.bool_] = (digits >= bucket.first) & (digits <= bucket.last)
+        return inside
+
+
+def _first_digits(engine: QueryEngine, rows: pa.Table) -> Digits:
+    sql = "SELECT CAST('0x' || md5(prediction_id)[1:2] AS UTINYINT) AS digits FROM ids"
+    found: Digits = (
+        engine.query(sql, {"ids": rows.select(["prediction_id"])}).column("digits").to_numpy()
+    )
+    return found
+
+
+class Spill:
+    """A file of this machine that rows are written to once and read from over and over.
+
+    Args:
+        path: The file; replaced if it is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer: Any = None
+        self._sizes: list[int] = []
+        self._schema: pa.Schema = pa.schema([])
+
+    def add(self, rows: pa.Table) -> None:
+        """Write the next rows."""
+        if self._writer is None:
+            self._schema = rows.schema
+            options = pa.ipc.IpcWriteOptions(compression="lz4")
+            self._writer = pa.ipc.new_file(str(self.path), rows.schema, options=options)
+        for batch in rows.combine_chunks().to_batches():
+            self._writer.write_batch(batch)
+        self._sizes.append(rows.num_rows)
+
+    def rows(self) -> PartedRows:
+        """End the file; return its rows."""
+        self._writer.close()
+        return PartedRows(self._schema, sum(self._sizes), self._read)
+
+    def _read(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        chosen = None
+        if columns is not None:
+            chosen = [self._schema.get_field_index(name) for name in columns]
+        options = pa.ipc.IpcReadOptions(included_fields=chosen)
+        with (
+            pa.OSFile(str(self.path), "rb") as file,
+            pa.ipc.open_file(file, options=options) as reader,
+        ):
+            for number in range(reader.num_record_batches):
+                table = pa.Table.from_batches([reader.get_batch(number)])
+                yield table if columns is None else table.select(columns)

@@ -1,0 +1,150 @@
+"""A file that is read in parts leaves what it leaves when it is read at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mlmon_dagster.ingest import cycle
+from mlmon_dagster.ingest.formats import read_csv, read_jsonl, read_parquet
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.state.writer_lock import writer_lock
+from mlmon_dagster.store.tables import event_log, inference_records, kept_rows, parted_rows
+from tests.conftest import window
+from tests.ingest.landing import (
+    ACTUALS,
+    PREDICTIONS,
+    credit_spec,
+    events,
+    everything,
+    ingest,
+    land,
+    letters_of,
+    truths,
+)
+
+ROWS = 90
+
+
+def bad(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame with duplicates, a conflict and bad rows here and there."""
+    frame = frame.astype({"score": object, "region": object, "id": object, "age": object})
+    frame.loc[7, "score"] = 7.0
+    frame.loc[40, "region"] = None
+    frame.loc[41, "id"] = None
+    frame.loc[88, "score"] = -1.0
+    again = frame.iloc[[2, 50]]
+    conflict = frame.iloc[[3]].assign(age=99.0)
+    return pd.concat([frame, again, conflict], ignore_index=True)
+
+
+def small_parts(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Divide all that is divided into parts of so many rows."""
+    monkeypatch.setattr(cycle, "ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(event_log, "ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(inference_records, "ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(parted_rows, "ROWS_TOGETHER", rows)
+    monkeypatch.setattr(read_parquet, "_BATCH", 4)
+    monkeypatch.setattr(read_csv, "_BLOCK", 2_000)
+    monkeypatch.setattr(read_jsonl, "_BLOCK", 2_000)
+    monkeypatch.setattr(read_jsonl, "_LEAST_BYTES", 0)
+
+
+def world(folder: Path, ending: str, spec: ModelSpec) -> dict[str, Any]:
+    """Take in a day's events, some again, and their ground truth; return all that is left."""
+    project = folder / "project"
+    content = bad(events(ROWS))
+    if ending == "parquet":
+        content = content.astype({"score": "float64", "age": "float64"})
+    land(project, f"{PREDICTIONS}/a.{ending}", content)
+    land(project, f"{PREDICTIONS}/b.{ending}", events(30, first=60, day="2024-02-02"))
+    land(project, f"{ACTUALS}/a.{ending}", truths(80, first=20))
+    store = open_store(folder / "store")
+    report = ingest(store, spec, project)
+    days = [window(spec, f"2024-02-0{day}") for day in (1, 2)]
+    counts = store.inference_records(spec).rebuild(days)
+    kept = kept_rows.folder_of(store, spec.model)
+    refused = [kept_rows.read(kept / name) for name in kept.below()]
+    found = {
+        "files": [(f.path, f.status, f.rows_in, f.n_new, f.n_duplicate, f.n_conflict, f.n_bad,
+                   f.n_unmatched, f.bad_rows, f.warnings) for f in report.files],
+        "windows": report.windows,
+        "letters": [{k: v for k, v in letter.items() if k not in ("id_hash", "row_hash")}
+                    for letter in letters_of(store, spec)],
+        "kept": [rows.rows.drop_columns(["id_hash"]).to_pylist() for rows in refused if rows],
+        "counts": counts,
+        "content": everything(store, spec),
+    }  # fmt: skip
+    store.close()
+    return found
+
+
+@pytest.fixture(scope="module", params=["parquet", "csv", "jsonl"])
+def at_once(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("at_once")
+    return request.param, world(folder, request.param, credit_spec())
+
+
+@pytest.mark.parametrize("rows", [11, 40])
+def test_any_division_leaves_the_same_rows_letters_counters_and_data_versions(
+    at_once: tuple[str, dict[str, Any]],
+    rows: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ending, expected = at_once
+    small_parts(monkeypatch, rows)
+
+    found = world(tmp_path, ending, credit_spec())
+
+    for name in expected:
+        assert found[name] == expected[name], name
+
+
+def test_too_many_bad_rows_are_counted_over_all_parts(
+    store: Store, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = credit_spec()
+    frame = events(60, score=[0.5] * 40 + [7.0] * 20)
+    land(project, f"{PREDICTIONS}/a.parquet", frame)
+    (at_once,) = ingest(store, spec, project).files
+    small_parts(monkeypatch, 7)
+
+    (in_parts,) = ingest(store, spec, project, retry=True).files
+
+    assert at_once.status == in_parts.status == "quarantined"
+    assert (at_once.message, at_once.bad_rows) == (in_parts.message, in_parts.bad_rows)
+    assert not list((store.folder / "staging").rglob("*.good_rows"))
+
+
+def test_nothing_of_a_file_is_seen_if_the_program_ends_between_two_parts(
+    store: Store, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = credit_spec()
+    land(project, f"{PREDICTIONS}/a.parquet", events(60))
+    small_parts(monkeypatch, 7)
+    prepare, calls = cycle.prepare, iter(range(100))
+
+    def dying(*arguments: Any) -> Any:
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return prepare(*arguments)
+
+    monkeypatch.setattr(cycle, "prepare", dying)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(store, spec, project)
+    assert store.event_log(spec).rows("predictions").num_rows == 0
+    monkeypatch.setattr(cycle, "prepare", prepare)
+
+    (file,) = ingest(store, spec, project).files
+
+    assert (file.status, file.n_new) == ("done", 60)
+    assert store.event_log(spec).rows("predictions").num_rows == 60
+    with writer_lock(store.state, f"ingest/{spec.model}", wait_seconds=1):
+        assert not list((store.folder / "staging").rglob("*.*"))
