@@ -6,12 +6,14 @@ import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.pipeline.parts import Part, parts_of
 from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step
 from mlmon_dagster.spec import Window
 from mlmon_dagster.spec.baseline import LIVE, PRODUCTION
+from mlmon_dagster.spec.tasks import task_of
 from mlmon_dagster.store.state import erased_ids, window_state
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
 from mlmon_dagster.store.tables.inference_records import version_of
@@ -108,24 +110,35 @@ def record_numbers(state: WindowInputs, counts: Mapping[str, WindowCounts]) -> N
     return numbers
 
 
+# Of windows that are profiled together: more hold more bins in memory than their rows would take.
+_WINDOWS_AT_ONCE = 64
+
+
 def build_window_profiles(work: Work) -> dict[str, Numbers]:
     """Profile the windows' records, each with the bins of the baseline in force for it."""
     numbers: dict[str, Numbers] = {}
     for part in parts_of(work):
-        numbers |= _build_part(part)
+        windows = part.work.windows
+        for first in range(0, len(windows), _WINDOWS_AT_ONCE):
+            numbers |= _build_part(part.only(windows[first : first + _WINDOWS_AT_ONCE]))
     return numbers
 
 
 def _build_part(part: Part) -> dict[str, Numbers]:
-    from mlmon_dagster.profiles import build_profiles, save_profiles
+    from mlmon_dagster.profiles import profile_in_parts, save_profiles
     from mlmon_dagster.profiles.explain import explained
 
     work, baseline_id = part.work, part.in_force.baseline_id
     store, spec = work.project.store, work.spec
-    source = store.inference_records(spec).from_sql(work.windows, LIVE)
+    records = store.inference_records(spec)
+    whole = records.from_sql(work.windows, LIVE)
+    # The rows of a ranking's group are compared with each other, and lie in any file.
+    is_divided = not task_of(spec).is_grouped
+    sources = records.parts(work.windows, LIVE) if is_divided else [whole]
     key = erased_ids.personal_key(store.state, spec.model)
-    rows = explained(store, spec, source)
-    profiles = build_profiles(store, spec, source, part.in_force.binnings, key=key, explained=rows)
+    profiles = profile_in_parts(
+        store, spec, sources, whole, part.in_force.binnings, key, partial(explained, store, spec)
+    )
     save_profiles(store, spec, profiles, work.windows)
     marks = {w.start: mark_of(part.states, w, "inference_store") for w in work.windows}
     # Without a baseline the planner asks again once there is one.
