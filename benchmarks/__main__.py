@@ -13,6 +13,7 @@ on scores with ties with the better of two methods. `trace` measures what traces
 often the interval of what latency costs holds it. Only by name run `thousand`, a project of a
 thousand models, `peers`, the same work beside other tools, which it first installs in their
 environment, and `power`, which changes both see.
+`memory` runs days of up to ten million rows, by name only.
 Each runs in a process of its own, so that the peak memory of one is not the other's.
 """
 
