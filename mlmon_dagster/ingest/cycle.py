@@ -318,13 +318,17 @@ class _Ingest:
         folder = staging_folder(self.store, self.spec.model, item.stream)
         spill = Spill(folder / f"{item.staged.sha256}.good_rows")
         judged: list[Part] = []
-        while parts.begun:
-            part = self._judged([(item, parts.begun.pop(0))], erased)[0]
-            spill.add(part.rows)
-            # Not a slice of no rows: it would hold the memory of all.
-            judged.append(replace(part, rows=part.rows.schema.empty_table()))
-            parts.begun.extend(islice(parts.rest, 1 - len(parts.begun)))
-        return whole(judged, spill.rows(), source_of(self.spec, item.stream))
+        try:
+            while parts.begun:
+                part = self._judged([(item, parts.begun.pop(0))], erased)[0]
+                spill.add(part.rows)
+                # Not a slice of no rows: it would hold the memory of all.
+                judged.append(replace(part, rows=part.rows.schema.empty_table()))
+                parts.begun.extend(islice(parts.rest, 1 - len(parts.begun)))
+            return whole(judged, spill.rows(), source_of(self.spec, item.stream))
+        except Exception:
+            spill.discard()
+            raise
 
     def _attempt(self, item: Queued, work: Callable[[], Result]) -> Result | None:
         """Return what work on a file finds; None if the file is refused or failed, and noted."""

@@ -32,7 +32,8 @@ def measure_windows(work: Work, step: str) -> dict[str, Numbers]:
     """
     numbers: dict[str, Numbers] = {}
     for part in parts_of(work):
-        numbers |= _measure_part(part, step)
+        for some in part.in_runs():
+            numbers |= _measure_part(some, step)
     return numbers
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ from mlmon_dagster.store.state.window_state import WindowInputs
 if TYPE_CHECKING:
     from mlmon_dagster.metrics.statistics import ColumnStatistics
     from mlmon_dagster.profiles import BaselineInForce
+
+_WINDOWS_AT_ONCE = 64  # a year of them, with slices, is gigabytes of mostly empty bins
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ class Part:
     def only(self, windows: Sequence[Window]) -> Part:
         """Return some of its windows, with the very same baseline."""
         return replace(self, work=replace(self.work, windows=tuple(windows)))
+
+    def in_runs(self) -> Iterator[Part]:
+        """Yield it in runs of so many windows that their bins fit into memory."""
+        windows = self.work.windows
+        for first in range(0, len(windows), _WINDOWS_AT_ONCE):
+            yield self.only(windows[first : first + _WINDOWS_AT_ONCE])
 
     def profiles(
         self,

@@ -110,17 +110,12 @@ def record_numbers(state: WindowInputs, counts: Mapping[str, WindowCounts]) -> N
     return numbers
 
 
-# Of windows that are profiled together: more hold more bins in memory than their rows would take.
-_WINDOWS_AT_ONCE = 64
-
-
 def build_window_profiles(work: Work) -> dict[str, Numbers]:
     """Profile the windows' records, each with the bins of the baseline in force for it."""
     numbers: dict[str, Numbers] = {}
     for part in parts_of(work):
-        windows = part.work.windows
-        for first in range(0, len(windows), _WINDOWS_AT_ONCE):
-            numbers |= _build_part(part.only(windows[first : first + _WINDOWS_AT_ONCE]))
+        for some in part.in_runs():
+            numbers |= _build_part(some)
     return numbers
 
 

@@ -180,6 +180,12 @@ class Spill:
             self._writer.write_batch(batch)
         self._sizes.append(rows.num_rows)
 
+    def discard(self) -> None:
+        """Delete the file; nothing is read from it any more."""
+        if self._writer is not None:
+            self._writer.close()
+        self.path.unlink(missing_ok=True)
+
     def rows(self) -> PartedRows:
         """End the file; return its rows."""
         self._writer.close()
