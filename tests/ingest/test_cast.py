@@ -283,7 +283,7 @@ def test_rows_have_one_hash_in_every_format(tmp_path: Path, values: dict[str, li
         path.write_bytes(write(frame))
         staged = Staged("predictions", path.name, path, "sha", path.stat().st_size, 0)
         spec = credit_spec()
-        parsed = parse_file(staged, spec, spec.source.predictions)
+        [parsed] = parse_file(staged, spec, spec.source.predictions)
         draft = draft_rows(parsed, spec, NOW)
         assert draft.faults == ()
         rows = canonical_rows(draft, np.ones(parsed.n_rows, dtype=bool), spec, NOW)
@@ -304,7 +304,7 @@ def test_jsonl_of_pandas_is_read(tmp_path: Path) -> None:
     path.write_bytes(jsonl_bytes(events(5)))
     staged = Staged("predictions", path.name, path, "sha", path.stat().st_size, 0)
 
-    parsed = parse_file(staged, credit_spec(), credit_spec().source.predictions)
+    [parsed] = parse_file(staged, credit_spec(), credit_spec().source.predictions)
 
     assert parsed.columns["score"].to_pylist() == pytest.approx(events(5)["score"], abs=1e-9)
     assert parsed.faults == ()

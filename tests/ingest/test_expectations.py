@@ -24,7 +24,8 @@ def _draft(folder: Path, frame: pd.DataFrame, name: str = "a") -> Draft:
     path = folder / f"{name}.parquet"
     path.write_bytes(parquet_bytes(frame))
     staged = Staged("predictions", path.name, path, name, path.stat().st_size, 0)
-    return draft_rows(parse_file(staged, SPEC, SPEC.source.predictions), SPEC, NOW)
+    [parsed] = parse_file(staged, SPEC, SPEC.source.predictions)
+    return draft_rows(parsed, SPEC, NOW)
 
 
 def test_suite_follows_the_spec() -> None:

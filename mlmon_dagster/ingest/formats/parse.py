@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -52,13 +52,17 @@ _BY_ENDING: Final = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
-Reader = Callable[[Path, str, Sequence[Column], Options], Iterator[RawFile]]
-_READERS: Final[dict[str, Reader]] = {
+Found = TypeVar("Found")
+Reader = Callable[[Path, str, Sequence[Column], Options], Found]
+_PART_READERS: Final[dict[str, Reader[Iterator[RawFile]]]] = {
     "parquet": read_parquet,
     "csv": read_csv,
     "jsonl": read_jsonl,
-    "kserve": lambda *asked: iter([read_kserve(*asked)]),
-    "sagemaker": lambda *asked: iter([read_sagemaker(*asked)]),
+}
+# What one row is made of may lie anywhere in these.
+_WHOLE_READERS: Final[dict[str, Reader[RawFile]]] = {
+    "kserve": read_kserve,
+    "sagemaker": read_sagemaker,
 }
 _UNNAMED: Final = ("actuals", "dataset")
 
@@ -123,14 +127,14 @@ def parse_file(
         raise refused(staged.name, "failed", "the private copy is lost.")
     if staged.size == 0:
         raise refused(staged.name, "empty_file", "0 bytes; expected a header or rows.")
-    reader = _READERS[_format_of(staged, source)]
+    form = _format_of(staged, source)
     plain = decompressed(staged.path, staged.name, source.max_bytes)
     if plain.stat().st_size == 0:
         raise refused(staged.name, "empty_file", "0 bytes once decompressed; expected rows.")
     wanted = columns_of(spec, staged.stream)
     reading = with_aliases(columns_to_read(wanted, spec))
     options = replace(_options(source), rows_at_once=rows_at_once)
-    for raw in reader(plain, staged.name, reading, options):
+    for raw in _read(form, plain, staged.name, reading, options):
         check_renamed(staged.name, raw, wanted)
         named = with_derived_id(with_nulls(raw, source.null_tokens), wanted, spec)
         typed = typed_columns(staged, named, wanted, spec, source)
@@ -141,6 +145,15 @@ def parse_file(
             cut=partial(_cut, plain, shape),
             first=raw.first,
         )
+
+
+def _read(
+    form: str, path: Path, place: str, wanted: Sequence[Column], options: Options
+) -> Iterator[RawFile]:
+    if form in _PART_READERS:
+        yield from _PART_READERS[form](path, place, wanted, options)
+    else:
+        yield _WHOLE_READERS[form](path, place, wanted, options)
 
 
 def _places(shape: RawFile, staged: Staged, rows: Sequence[int]) -> list[str]:
