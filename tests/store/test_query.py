@@ -11,9 +11,9 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.places.location import LocalPlace
 from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
-from mlmon_dagster.store.tables.engine import QueryEngine
+from mlmon_dagster.store.tables.engine import Limits, QueryEngine
 
-ENGINE = QueryEngine(LocalPlace("/nonexistent"), Path("/nonexistent/.spill"), "256MB")
+ENGINE = QueryEngine(LocalPlace("/nonexistent"), Path("/nonexistent"), Limits(memory="256MB"))
 texts = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"))
 times = st.datetimes(
     min_value=dt.datetime(1900, 1, 1),  # noqa: DTZ001
