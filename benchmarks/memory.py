@@ -162,7 +162,7 @@ class Measured:
         self._step = "start"
         command = [sys.executable, "-m", "mlmon_dagster.cli", "--now", now, "run", "bench"]
         environment = {**os.environ, "MLMON_PROJECT": str(folder), "PYTHONUNBUFFERED": "1"}
-        begun = time.perf_counter()
+        begun, busy = time.perf_counter(), _busy()
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )
@@ -174,8 +174,7 @@ class Measured:
             time.sleep(0.05)
         reader.join()
         self.wall = time.perf_counter() - begun
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.busy = used.ru_utime + used.ru_stime
+        self.busy = _busy() - busy
         self.peak = max(self.by_step.values())
 
     def _read(self, process: subprocess.Popen[str]) -> None:
@@ -184,6 +183,12 @@ class Measured:
             sys.stderr.write(f"    {line}")
             if line.startswith("  ") and line.strip():
                 self._step = line.split()[0]
+
+
+def _busy() -> float:
+    """Return the processor's seconds of what was started from here and has ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _held(pid: int) -> int:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import build_profiles, fit_binnings, profile_in_parts
-from mlmon_dagster.profiles.in_parts import added_up
+from mlmon_dagster.profiles.build import added_up
 from tests.profiles.comparing import assert_equal
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
