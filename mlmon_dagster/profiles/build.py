@@ -1,8 +1,8 @@
 """Running the profile statements and turning their rows into statistics, all cells at once.
 
-What no sum can tell, ranks and areas, comes from columns that are sorted on the way. Every statistic
-is a sum, a smallest or a largest value, so however rows are divided into parts, in whatever order, the
-counts are the same and the sums differ by rounding alone.
+What no sum can tell, ranks and areas, comes from columns that are sorted on the way. Every
+statistic is a sum, a smallest or a largest value, so however rows are divided into parts, in
+whatever order, the counts are the same and the sums differ by rounding alone.
 """
 
 from __future__ import annotations
