@@ -32,6 +32,7 @@ _DEFAULTS: dict[str, Any] = {
     "n": 0,
     "n_actual": 0,
     "n_expected": 0,
+    "is_waiting": False,
     "n_bad": 0,
     "n_quarantined": 0,
     "n_sent": 0,

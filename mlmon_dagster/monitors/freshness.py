@@ -150,6 +150,10 @@ def judge_actuals(evidence: Evidence) -> list[MonitorResult]:
     earlier: list[float] = []
     for window in production(evidence):
         n = int(window["n_expected"])
+        if window["is_waiting"]:
+            # A verdict all the same: what has none in several windows counts as taken away.
+            rows.append(_not_due(evidence, window, n, waits=True))
+            continue
         if not n:
             continue
         if window["window_end"] + wait > evidence.now:
@@ -160,7 +164,8 @@ def judge_actuals(evidence: Evidence) -> list[MonitorResult]:
     return rows
 
 
-def _not_due(evidence: Evidence, window: Window, n: int) -> MonitorResult:
+def _not_due(evidence: Evidence, window: Window, n: int, *, waits: bool = False) -> MonitorResult:
+    uncounted = "Rows of this window have come that are not counted yet."
     return result_row(
         evidence,
         window,
@@ -169,9 +174,9 @@ def _not_due(evidence: Evidence, window: Window, n: int) -> MonitorResult:
         metric="actuals_missing",
         status=NO_DATA,
         reason="provisional",
-        message="Ground truth is not due yet.",
+        message=uncounted if waits else "Ground truth is not due yet.",
         n=n,
-        data_version="actuals:not_due",
+        data_version="actuals:uncounted" if waits else "actuals:not_due",
         method_version="actuals-1",
     )
 

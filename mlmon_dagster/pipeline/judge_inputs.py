@@ -149,6 +149,7 @@ def _describe(part: Part, family: Family) -> pd.DataFrame:
                 "n": n,
                 "n_actual": state.n_actual,
                 "n_expected": 0 if is_waiting(state) else state.n_expected,
+                "is_waiting": is_waiting(state),
                 "maturity": maturity_of(spec, window, state.n_expected, state.n_actual, work.now),
                 "data_version": family.version(version, state, facts),
                 "bad_reasons": json.dumps(reasons),

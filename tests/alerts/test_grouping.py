@@ -492,6 +492,20 @@ def test_a_model_without_a_channel_goes_to_the_terminal(
     assert slack.messages == []
 
 
+def test_what_is_changed_later_is_no_error_on_a_terminal_where_nothing_can_be(
+    store: Store,
+) -> None:
+    console = {"console": ConsoleReceiver(io.StringIO())}
+    settle(store, SPECS, day(2), result(1))
+    deliver(store, console, policy=IMPATIENT)
+    settle(store, SPECS, day(3), result(2), result(2, column_name="b"))
+    report = deliver(store, console, policy=IMPATIENT)
+
+    assert report.n_sent == 1
+    assert report.errors == []
+    assert "superseded" in {row["status"] for row in rows_of(store, outbox)}
+
+
 def test_a_thread_begun_on_the_terminal_goes_on_in_slack(
     store: Store, slack: FakeSlack, receiver: SlackReceiver
 ) -> None:

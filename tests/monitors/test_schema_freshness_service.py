@@ -83,6 +83,15 @@ def test_overdue_ground_truth_waits_for_files_that_may_hold_it():
     ]
 
 
+def test_windows_that_are_not_counted_yet_have_a_verdict_on_ground_truth_all_the_same():
+    """Two windows without any would end an alert that still fires."""
+    rows = verdicts("freshness", [], [window(n=10, n_expected=0, is_waiting=True)])
+    assert [(r["monitor"], r["status"], r["reason"]) for r in rows] == [
+        ("freshness/no_data_for", "OK", ""),
+        ("freshness/actuals_missing", "NO_DATA", "provisional"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("windows", "said"),
     [

@@ -138,7 +138,9 @@ class Worker:
             crash_points.reached("deliver.looked_up")
             return outcome
         if claim.row["kind"] in _COMPANIONS and not (delivery.update_ts or delivery.thread_ts):
-            return Refused("the message that it goes with was never posted")
+            # Where nothing can be changed, such as a terminal, there is nothing left to do.
+            is_told = claim.head is not None and claim.head["status"] == "sent"
+            return Refused("" if is_told else "the message that it goes with was never posted")
         if not outbox.renew(self.store.state, claim, self.clock(), self.policy.lease):
             return None  # frozen since the claim: another worker has it now
         crash_points.reached("deliver.fenced")
@@ -225,7 +227,8 @@ class Worker:
         settled = outbox.settle(self.store.state, claim, status, copy=copy, error=outcome.error)
         if settled and status == "dead":
             self.report.n_dead += 1
-        self._note(outcome.error)
+        if outcome.error:
+            self._note(outcome.error)
 
     def _not_posted(self, claim: Claim, outcome: NotPosted) -> None:
         if self._gives_up(claim):

@@ -1,0 +1,166 @@
+"""What cannot be judged looks like that wherever people look, and is told once, after some days."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlmon_dagster.spec import load_model
+from mlmon_dagster.store.state import monitor_results
+from tests.cli.conftest import Command
+from tests.defs.small_model import make_project
+
+pytestmark = pytest.mark.slow
+
+FIRST = dt.date(2026, 3, 1)
+SPEC = """
+model: {name}
+task: binary_classification
+owners: [team:x]
+time: {{zone: UTC, start: 2026-03-01}}
+source:
+  predictions: {{path: landing/{name}/predictions/*.parquet}}
+  actuals: {{path: landing/{name}/actuals/*.parquet}}
+columns: {{prediction_id: id, event_time: at, dataset: dataset, score: p, prediction: decision,
+          actual: y, actual_time: known}}
+features:
+  age: {{type: numeric, nullable: true}}
+  temp: {{type: numeric}}
+  month: {{type: numeric}}
+  day_of_week: {{type: numeric}}
+"""
+
+
+def events(day: dt.date, n: int, dataset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a day's predictions and ground truth; it gets warmer from day to day."""
+    rng = np.random.default_rng(day.toordinal())
+    score = rng.beta(2, 3, n)
+    at = pd.Timestamp(day, tz="UTC") + pd.to_timedelta(np.sort(rng.uniform(0, 86_399, n)), unit="s")
+    ids = [f"{dataset}{day}-{i}" for i in range(n)]
+    known = {"id": ids, "dataset": dataset}
+    inputs = {
+        "age": np.where(rng.random(n) < 0.05, np.nan, rng.normal(40, 10, n)),
+        "temp": rng.normal((day - FIRST).days / 2, 2, n),
+        "month": float(day.month),
+        "day_of_week": float(day.weekday()),
+    }
+    predictions = {**known, "at": at, "p": score, "decision": (score > 0.5).astype(int), **inputs}
+    truth = {
+        **known, "y": (rng.random(n) < score).astype(int), "known": at + pd.Timedelta(hours=6),
+    }  # fmt: skip
+    return pd.DataFrame(predictions), pd.DataFrame(truth)
+
+
+def declare(folder: Path, name: str) -> None:
+    (folder / "models").mkdir(exist_ok=True)
+    (folder / "models" / f"{name}.yaml").write_text(SPEC.format(name=name))
+
+
+def land(folder: Path, name: str, n: int, days: range, dataset: str, *, actuals: bool) -> None:
+    for number in days:
+        day = FIRST + dt.timedelta(days=number)
+        both = zip(("predictions", "actuals"), events(day, n, dataset), strict=True)
+        for stream, frame in both:
+            if stream == "actuals" and not actuals:
+                continue
+            path = folder / "landing" / name / stream / f"{dataset}{day}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            frame.to_parquet(path, index=False)
+            path.with_name(f"{path.name}.done").touch()
+
+
+def at(folder: Path, day: int) -> tuple[object, ...]:
+    """Look in the morning of a day of March."""
+    return "--project", folder, "--now", f"2026-03-{day:02}T06:00:00Z"
+
+
+def heads(said: str, model: str) -> list[str]:
+    return [line for line in said.splitlines() if line.startswith(("WARN", "ERROR")) and
+            f" {model}: " in line]  # fmt: skip
+
+
+def test_a_model_without_a_baseline_says_so_at_once_and_its_nulls_are_judged_from_the_first_day(
+    tmp_path: Path, mlmon: Command
+) -> None:
+    declare(tmp_path, "unbased")
+    land(tmp_path, "unbased", 200, range(9), "production", actuals=True)
+    assert mlmon(*at(tmp_path, 10), "run", "unbased").code == 0
+    told = mlmon(*at(tmp_path, 10), "alerts", "deliver").out
+    doctor = mlmon(*at(tmp_path, 10), "doctor").out
+    report = mlmon(*at(tmp_path, 10), "report", "unbased")
+
+    assert len(heads(told, "unbased")) == 1
+    assert "no baseline yet to compare with" in told
+    assert "unbased has events and no baseline" in doctor
+    assert "unbased/drift: nothing could be judged" in doctor
+    assert statuses(tmp_path, "unbased") == ("NO_DATA", {"drift", "performance",
+                                                         "estimated_performance"})  # fmt: skip
+    assert report.code == 0
+    assert heads(mlmon(*at(tmp_path, 10), "alerts", "deliver").out, "unbased") == []
+    project = make_project(tmp_path, lambda: dt.datetime(2026, 3, 10, 6, tzinfo=dt.UTC))
+    verdicts = monitor_results.newest(project.store.state, "unbased", family="quality")
+    project.store.close()
+    nulls = verdicts[verdicts["monitor"] == "quality/null_rate/age"]
+    assert list(nulls["status"]) == ["OK"] * 9
+
+
+def test_a_model_of_five_rows_a_day_is_not_judged_and_says_so_once_after_a_week(
+    tmp_path: Path, mlmon: Command
+) -> None:
+    declare(tmp_path, "tiny")
+    land(tmp_path, "tiny", 200, range(-30, -5), "validation", actuals=True)
+    land(tmp_path, "tiny", 5, range(4), "production", actuals=True)
+    mlmon(*at(tmp_path, 5), "run", "tiny")
+    early = mlmon(*at(tmp_path, 5), "alerts", "deliver").out
+    land(tmp_path, "tiny", 5, range(4, 9), "production", actuals=True)
+    mlmon(*at(tmp_path, 10), "run", "tiny")
+    later = mlmon(*at(tmp_path, 10), "alerts", "deliver").out
+    doctor = mlmon(*at(tmp_path, 10), "doctor").out
+
+    assert heads(early, "tiny") == []
+    assert len(heads(later, "tiny")) == len({line.split(":")[1] for line in heads(later, "tiny")})
+    assert "too few rows (n 5)" in later
+    assert "Choose a coarser time.granularity" in later
+    assert "tiny/drift: nothing could be judged: too few rows" in doctor
+    status, unjudged = statuses(tmp_path, "tiny")
+    assert status == "NO_DATA"
+    assert {"drift", "quality"} <= unjudged
+
+
+def test_a_model_whose_labels_never_come_says_so_once_when_they_are_overdue(
+    tmp_path: Path, mlmon: Command
+) -> None:
+    declare(tmp_path, "unlabelled")
+    land(tmp_path, "unlabelled", 200, range(-30, -5), "validation", actuals=True)
+    land(tmp_path, "unlabelled", 200, range(3), "production", actuals=False)
+    mlmon(*at(tmp_path, 4), "run", "unlabelled")
+    early = mlmon(*at(tmp_path, 4), "alerts", "deliver").out
+    assert heads(early, "unlabelled") == []
+    assert "performance" in statuses(tmp_path, "unlabelled", day=4)[1]
+    land(tmp_path, "unlabelled", 200, range(3, 8), "production", actuals=False)
+    mlmon(*at(tmp_path, 9), "run", "unlabelled")
+    said = mlmon(*at(tmp_path, 9), "alerts", "deliver").out
+    again = mlmon(*at(tmp_path, 9), "alerts", "deliver").out
+    listed = mlmon(*at(tmp_path, 9), "alerts", "list").out
+
+    assert "Ground truth is due, and 0 of 200 predictions have it" in said
+    assert listed.count("actuals_missing") == 1
+    assert "drift/psi/temp" in listed
+    assert "month" not in listed
+    assert "day_of_week" not in listed
+    assert "Ground truth is due" not in again
+
+
+def statuses(folder: Path, model: str, day: int = 10) -> tuple[str, set[str]]:
+    """Return a model's status in the overview, and the families that could not be judged."""
+    from mlmon_dagster.pipeline.status import status_of
+    from mlmon_dagster.spec import FAMILIES
+
+    project = make_project(folder, lambda: dt.datetime(2026, 3, day, 6, tzinfo=dt.UTC))
+    (row,) = status_of(project, [load_model(folder / "models" / f"{model}.yaml")])
+    project.store.close()
+    return str(row["status"]), {family for family in FAMILIES if row.get(family) == "NO_DATA"}
