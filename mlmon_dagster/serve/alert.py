@@ -24,7 +24,7 @@ from mlmon_dagster.report.curves import is_personal, sentence_of
 from mlmon_dagster.report.health import Places, moment_text
 from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import AlertEvent, AlertRow
 from mlmon_dagster.store.state import monitor_results
@@ -81,8 +81,10 @@ def alert_page(
         for name in ("model", "monitor", "dataset", "slice_key", "slice_value")
     }
     with store.state.connect() as conn:
-        verdicts = monitor_results.series(conn, identity, now, _DRAWN)
+        verdicts: Sequence[MonitorResult] = monitor_results.series(conn, identity, now, _DRAWN)
         events = alert_state.all_events(conn, spec.model).get(str(alert["fingerprint"]), [])
+    if not verdicts:
+        verdicts = _of_columns(store, alert)
     hidden = is_personal(spec, str(alert["column_name"]), str(alert["slice_key"]))
     current = next((e for e in mine if e.episode == alert["episode"]), None)
     return page.render(
@@ -102,7 +104,8 @@ def alert_page(
         facts=_facts(view),
         runbook=alert["runbook"] if str(alert["runbook"]).startswith(_WEB) else "",
         chart=_chart(spec, view, verdicts, mine),
-        evidence=[_evidence(row, zone, hidden=hidden) for row in reversed(verdicts[-_LISTED:])],
+        evidence=[_evidence(row, zone, spec) for row in reversed(verdicts[-_LISTED:])],
+        has_columns=len({row["column_name"] for row in verdicts}) > 1,
         why=[] if hidden else view.why,
         commands=[*commands_of([view]), _acknowledge(alert)],
         history=[_event(event, zone, hidden=hidden) for event in reversed(events)],
@@ -145,7 +148,8 @@ def _chart(
     verdicts: Sequence[MonitorResult],
     episodes: Sequence[AlertEpisode],
 ) -> object | None:
-    if not any(row["value"] is not None for row in verdicts):
+    has_values = any(row["value"] is not None for row in verdicts)
+    if not has_values or len({row["monitor"] for row in verdicts}) > 1:
         return None
 
     judged = [row for row in verdicts if row["value"] is not None]
@@ -171,7 +175,15 @@ def _plain(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _evidence(row: MonitorResult, zone: str, *, hidden: bool) -> dict[str, str]:
+def _of_columns(store: Store, alert: AlertRow) -> Sequence[MonitorResult]:
+    """Return the failed verdicts that an alert stands for which has none of its own."""
+    start = alert["opened_window"] or alert["last_window_start"]
+    about = {name: str(alert[name]) for name in ("model", "family", "metric", "slice_key")}
+    with store.state.connect() as conn:
+        return monitor_results.failed(conn, about, start, alert["last_window_start"])
+
+
+def _evidence(row: MonitorResult, zone: str, spec: ModelSpec) -> dict[str, str]:
     interval = (
         f"{written(row['lower'])} to {written(row['upper'])}"
         if row["lower"] is not None and row["upper"] is not None
@@ -179,8 +191,10 @@ def _evidence(row: MonitorResult, zone: str, *, hidden: bool) -> dict[str, str]:
     )
     p = row["p_adjusted"]
     reason = REASONS.get(str(row["reason"]), str(row["reason"]))
+    hidden = is_personal(spec, row["column_name"], row["slice_key"])
     return {
         "window": local_moment(row["window_start"], zone),
+        "column": "" if row["column_name"] == TABLE else row["column_name"],
         "status": str(row["status"]),
         "value": _shown(row["value"]),
         "interval": interval,

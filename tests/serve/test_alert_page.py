@@ -7,6 +7,7 @@ import re
 import pytest
 
 from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.store.state import monitor_results
 from tests.report.worlds import SECRET, World
 from tests.serve.conftest import Get
 
@@ -30,6 +31,19 @@ def test_it_says_what_is_wrong_with_its_evidence_and_history(get: Get, address: 
     assert len(re.findall(r"<th scope=row>2024-01-", html)) == 8  # windows of its chart
     assert "opened" in html[html.index('id="history"') :]
     assert "mlmon trace credit --metric accuracy" in html
+
+
+def test_what_failed_is_listed_by_its_last_verdicts(world: World) -> None:
+    start = world.windows[-1].start
+    with world.store.state.connect() as conn:
+        rows = monitor_results.failed(
+            conn, {"model": "credit", "family": "performance"}, start, start
+        )
+    known = monitor_results.newest(world.store.state, "credit", start, family="performance")
+    failing = known[known["status"].isin(["WARN", "ERROR"])]
+
+    assert [row["id"] for row in rows] == failing.sort_values("monitor")["id"].tolist()
+    assert rows
 
 
 def test_a_models_page_leads_to_it(get: Get, address: str) -> None:

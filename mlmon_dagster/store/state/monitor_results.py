@@ -299,6 +299,28 @@ def series(
     return fetch_results(conn, query)
 
 
+def failed(
+    conn: sa.Connection, about: Mapping[str, str], start: datetime, until: datetime
+) -> list[StoredResult]:
+    """Return the last verdicts of some windows that failed, ordered by window and monitor.
+
+    Args:
+        conn: A connection to the state database.
+        about: Columns of ``monitor_result`` and their values, ``model`` among them.
+        start: Windows that start at or after this time.
+        until: Windows that start at or before this time.
+    """
+    c = monitor_result.c
+    mine = [c[name] == value for name, value in about.items()]
+    last = (
+        sa.select(sa.func.max(c.id))
+        .where(*mine, c.window_start.between(start, until))
+        .group_by(*(c[name] for name in _IDENTITY))
+    )
+    query = sa.select(monitor_result).where(c.id.in_(last), c.status.in_(("WARN", "ERROR")))
+    return fetch_results(conn, query.order_by(c.window_start, c.monitor))
+
+
 def last_failure(engine: sa.Engine, identity: Mapping[str, str]) -> StoredResult | None:
     """Return the verdict with which one monitor and slice last failed; None if there is none.
 

