@@ -26,7 +26,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from benchmarks.table import Goal, Row, render
-from mlmon_dagster.ingest import ingest_new
+from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.spec import load_model
 from mlmon_dagster.store import open_store
 
@@ -171,7 +171,7 @@ def _compared(folder: Path, load: Load, elapsed: float) -> Outcome:
     landing = folder / "landing/predictions"
     n_files = len(list(landing.glob("*.jsonl"))) if landing.exists() else 0
     begun = time.monotonic()
-    report = ingest_new(store, spec, folder, now=dt.datetime.now(dt.UTC))
+    report = ingest_new(store, spec, folder, readers(), now=dt.datetime.now(dt.UTC))
     took = time.monotonic() - begun
     bad = [f"{file.path}: {file.status}" for file in report.files if file.status != "done"]
     load.odd.extend(bad)

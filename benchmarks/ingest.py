@@ -24,7 +24,7 @@ from pathlib import Path
 
 from benchmarks import events
 from benchmarks.table import Goal, Row, render
-from mlmon_dagster.ingest import ingest_new
+from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.spec import complete_windows
 from mlmon_dagster.store import Store, open_store
 
@@ -58,7 +58,7 @@ def peak() -> float:
 def ingest_one(store: Store, folder: Path) -> tuple[float, float, float]:
     """Ingest the next file; return its rows a second, processor seconds and the load."""
     clock = Clock()
-    report = ingest_new(store, events.make_spec(), folder, now=NOW, max_files=1)
+    report = ingest_new(store, events.make_spec(), folder, readers(), now=NOW, max_files=1)
     wall, busy = clock.read()
     n = report.total("n_new")
     assert n == events.ROWS_A_DAY * events.DAYS_A_FILE, report.files
@@ -126,7 +126,7 @@ def late_actuals(store: Store, folder: Path, days: int) -> list[Row]:
     before = files_by_date(store)
     n = events.write_actuals(folder / "landing" / "actuals" / "late.parquet", days)
     clock = Clock()
-    report = ingest_new(store, spec, folder, now=NOW)
+    report = ingest_new(store, spec, folder, readers(), now=NOW)
     records.rebuild(report.windows)
     wall, busy = clock.read()
     after = files_by_date(store)

@@ -188,7 +188,7 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry:
     Refused files and rows are kept. They are read again by themselves once the spec changes how
     they are read.
     """
-    from mlmon_dagster.ingest import ingest_new, render_report, replay_file
+    from mlmon_dagster.ingest import ingest_new, readers, render_report, replay_file
 
     if replay is not None:
         if len(models) != 1:
@@ -198,7 +198,7 @@ def ingest(project: Project, models: tuple[str, ...], replay: str | None, retry:
     specs = [spec_of(project, name) for name in models] or specs_of(project)
     for spec in specs:
         report = ingest_new(
-            project.store, spec, project.folder, now=project.now(), variables=project.variables,
+            project.store, spec, project.folder, readers(project.variables), now=project.now(),
             retry=retry,
         )  # fmt: skip
         click.echo(f"{spec.model}: {render_report(report)}")

@@ -35,7 +35,7 @@ WAYS = {
         Way(("profiles.measure.drift",), "profiles", 3, 7),
         Way(("monitors.drift",), "monitors", 4, 3),
     ),
-    "an ingest cycle": (Way(("ingest.cycle",), "ingest", 20, 15),),
+    "an ingest cycle": (Way(("ingest.cycle",), "ingest", 14, 15),),
     "a dispatch of alerts": (Way(("alerts.dispatching",), "alerts", 12, 12),),
     "an erasure": (Way(("store.erasure.erase",), "store.erasure", 5, 8),),
 }

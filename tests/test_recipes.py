@@ -99,7 +99,7 @@ def read_pairs(path, place, wanted, options):
         arrays, len(rows), present, rows_of, lines_of=lambda rows: [(row + 1,) for row in rows]
     )
 ''',
-        "ingest/formats/parse.py": {
+        "ingest/formats/registry.py": {
             "from mlmon_dagster.ingest.formats.read_kserve import read_kserve\n": (
                 "from mlmon_dagster.ingest.formats.read_pairs import read_pairs\n"
             ),
@@ -110,7 +110,7 @@ def read_pairs(path, place, wanted, options):
     """
 import datetime as dt
 from pathlib import Path
-from mlmon_dagster.ingest import ingest_new
+from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.spec import spec_from_mapping
 from mlmon_dagster.store import open_store
 spec = spec_from_mapping({
@@ -127,7 +127,7 @@ Path("landing/a.pairs").write_text(
 )
 Path("landing/a.pairs.done").touch()
 now = dt.datetime(2024, 1, 3, tzinfo=dt.UTC)
-report = ingest_new(open_store(Path("store")), spec, Path("."), now=now)
+report = ingest_new(open_store(Path("store")), spec, Path("."), readers(), now=now)
 print(*(f"{f.status} {f.n_new} {f.n_bad} {f.message}".strip() for f in report.files))
 """,
     "done 1 1",

@@ -17,8 +17,8 @@ from mlmon_dagster.errors import ConfigError, MlmonError
 from mlmon_dagster.project import Project, wall_clock
 
 if TYPE_CHECKING:
-    from mlmon_dagster.spec import ModelSpec, Source
-    from mlmon_dagster.spec.sources import Stream
+    from mlmon_dagster.spec import ModelSpec
+    from mlmon_dagster.spec.sources import PolledSource, Stream
 
 PACKAGES = (
     "mlmon-dagster",
@@ -111,21 +111,14 @@ def _sources(project: Project) -> list[Finding]:
     ]
 
 
-def _source(project: Project, spec: ModelSpec, stream: Stream, source: Source) -> Finding:
-    from mlmon_dagster.ingest.formats.delta_source import check_delta
-    from mlmon_dagster.ingest.formats.kafka_source import check_topic
-    from mlmon_dagster.ingest.formats.sql_source import check_source
-    from mlmon_dagster.spec import DeltaSource, KafkaSource, SqlSource
+def _source(project: Project, spec: ModelSpec, stream: Stream, source: PolledSource) -> Finding:
+    from mlmon_dagster.ingest.formats.registry import check_source
 
     subject = f"source of {spec.model}/{stream}"
     try:
-        if isinstance(source, SqlSource):
-            said = check_source(spec, stream, source, project.variables)
-        elif isinstance(source, KafkaSource):
-            said = check_topic(source, project.variables)
-        else:
-            assert isinstance(source, DeltaSource)
-            said = check_delta(project.store, spec, stream, source, project.folder)
+        said = check_source(
+            spec, stream, source, project.folder, project.storage_options, project.variables
+        )
     except MlmonError as error:
         return Finding(subject, False, str(error))
     return Finding(subject, True, said)

@@ -1,6 +1,7 @@
 """Ingest: discover, wait until complete, parse with explicit types, check, quarantine, append."""
 
 from mlmon_dagster.ingest.cycle import ingest_new
+from mlmon_dagster.ingest.formats.registry import readers
 from mlmon_dagster.ingest.queue import replay_file
 from mlmon_dagster.ingest.report import FileReport, IngestReport, render_report
 from mlmon_dagster.ingest.stray import stray_files, told_of
@@ -9,6 +10,7 @@ __all__ = [
     "FileReport",
     "IngestReport",
     "ingest_new",
+    "readers",
     "render_report",
     "replay_file",
     "stray_files",

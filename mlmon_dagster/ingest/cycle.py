@@ -16,7 +16,6 @@ from typing import NamedTuple, TypeVar
 from mlmon_dagster.errors import SchemaError, StoreError
 from mlmon_dagster.ingest.commit import Committed, Refusals, commit_batch, settle_from_log
 from mlmon_dagster.ingest.formats.parse import Parsed, parse_file
-from mlmon_dagster.ingest.formats.sql_source import Variables
 from mlmon_dagster.ingest.landing import (
     Candidate,
     StillChangingError,
@@ -24,7 +23,15 @@ from mlmon_dagster.ingest.landing import (
     stage,
     staging_folder,
 )
-from mlmon_dagster.ingest.queue import Queued, find_work, reopen, source_of, stage_again
+from mlmon_dagster.ingest.queue import (
+    PollSource,
+    Queued,
+    find_work,
+    reopen,
+    source_of,
+    stage_again,
+)
+from mlmon_dagster.ingest.raw import ReadFormat
 from mlmon_dagster.ingest.report import FileReport, IngestReport
 from mlmon_dagster.ingest.rows.canonical import draft_rows
 from mlmon_dagster.ingest.rows.expectations import declared_for
@@ -57,10 +64,23 @@ TimeIsUp = Callable[[], bool]
 Result = TypeVar("Result")
 
 
+class Readers(NamedTuple):
+    """What reads the sources of models, whatever their format and kind.
+
+    Attributes:
+        read: Reads a staged file.
+        poll: Stages what is new in a source that is no folder of files.
+    """
+
+    read: ReadFormat
+    poll: PollSource
+
+
 def ingest_new(
     store: Store,
     spec: ModelSpec,
     project: Path,
+    readers: Readers,
     *,
     now: dt.datetime,
     run_id: str = "",
@@ -68,7 +88,6 @@ def ingest_new(
     max_bytes: int | None = None,
     time_is_up: TimeIsUp | None = None,
     on_progress: Progress | None = None,
-    variables: Variables | None = None,
     wait_seconds: float = 600,
     retry: bool = False,
     written_by: Mapping[Stream, dt.datetime] | None = None,
@@ -81,6 +100,7 @@ def ingest_new(
         store: Where to.
         spec: The model.
         project: The folder that the spec's landing paths are relative to.
+        readers: What reads its sources.
         now: The present moment, aware; event times may not lie ahead of it.
         run_id: Who asks, noted with files that fail.
         max_files: At most so many files, the oldest first; the rest is left for the next call.
@@ -88,7 +108,6 @@ def ingest_new(
         time_is_up: Asked before each batch of files but the first; what is left when it says so
             is left for the next call. The stream that has waited longest then comes first.
         on_progress: Called with a line of text before each batch of files.
-        variables: Looks up the environment variables that hold the URLs of source databases.
         wait_seconds: How long to wait for another ingest of the model.
         retry: Read all again that was refused, even if the spec is what it was.
         written_by: When whatever writes a stream last said that it was done, if it says so: its
@@ -106,14 +125,13 @@ def ingest_new(
         raise ValueError(f"naive time {now!r}; pass UTC")
     with writer_lock(store.state, f"ingest/{spec.model}", wait_seconds=wait_seconds) as lease:
         check_declared(store.state, spec)
-        known = variables or _no_variables
 
         def progress(text: str) -> None:
             lease.check()  # before each batch
             (on_progress or _silent)(text)
 
         ingest = _Ingest(
-            store, spec, project, now, run_id, progress, known, time_is_up, written_by or {}
+            store, spec, project, readers, now, run_id, progress, time_is_up, written_by or {}
         )
         return ingest.run(max_files, max_bytes, retry=retry)
 
@@ -122,19 +140,15 @@ def _silent(_text: str) -> None:
     """Report progress to nobody."""
 
 
-def _no_variables(_name: str) -> None:
-    """Know no variable."""
-
-
 @dataclass
 class _Ingest:
     store: Store
     spec: ModelSpec
     project: Path
+    readers: Readers
     now: dt.datetime
     run_id: str
     on_progress: Progress
-    variables: Variables
     time_is_up: TimeIsUp | None
     written_by: Mapping[Stream, dt.datetime]
     reports: list[FileReport] = field(default_factory=list)
@@ -148,7 +162,7 @@ class _Ingest:
         self.refusals = Refusals(self.store, self.spec, self.now, self.run_id)
         again = self._reopen(retry)
         work = find_work(
-            self.store, self.spec, self.project, self.now, max_files, self.variables, again,
+            self.store, self.spec, self.project, self.now, max_files, self.readers.poll, again,
             self.written_by,
         )  # fmt: skip
         looked_at = dt.datetime.now(dt.UTC)  # ages of files are of the real clock
@@ -308,7 +322,8 @@ class _Ingest:
         # What a spec expects of a file may be about all of its rows; refused ones are few.
         is_whole = item.kept or declared_for(self.spec, item.stream)
         source = source_of(self.spec, item.stream)
-        rest = parse_file(item.staged, self.spec, source, None if is_whole else ROWS_AT_ONCE)
+        at_once = None if is_whole else ROWS_AT_ONCE
+        rest = parse_file(item.staged, self.spec, source, self.readers.read, at_once)
         return _Parts(list(islice(rest, 2)), rest)
 
     def _prepare_parts(self, item: Queued, parts: _Parts) -> Prepared:

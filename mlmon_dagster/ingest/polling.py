@@ -65,6 +65,7 @@ class Polled:
     notice: str = ""
 
 
+Variables = Callable[[str], str | None]  # of the environment, by name
 Read = Callable[[Position, Path], Polled]  # from a position, into the staging folder
 
 

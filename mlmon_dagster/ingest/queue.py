@@ -9,15 +9,12 @@ crash repeats the same reading, and the log knows it by that moment.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.declared_columns import reading_of
-from mlmon_dagster.ingest.formats.delta_source import poll_delta
-from mlmon_dagster.ingest.formats.kafka_source import poll_topic
-from mlmon_dagster.ingest.formats.sql_source import Variables, poll_table
 from mlmon_dagster.ingest.landing import (
     Again,
     Candidate,
@@ -30,13 +27,16 @@ from mlmon_dagster.ingest.landing import (
     staging_folder,
 )
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.spec import DeltaSource, FileSource, KafkaSource, ModelSpec, Source, SqlSource
-from mlmon_dagster.spec.sources import STREAMS, Stream
+from mlmon_dagster.spec import FileSource, ModelSpec, Source
+from mlmon_dagster.spec.sources import STREAMS, PolledSource, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.state.manifest import UNFINISHED, FileRow
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables import kept_rows
+
+# Stages what is new in a source that is no folder of files.
+PollSource = Callable[[Store, ModelSpec, Stream, PolledSource, Path, dt.datetime], list[FileReport]]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def find_work(
     project: Path,
     now: dt.datetime,
     max_files: int | None,
-    variables: Variables,
+    poll: PollSource,
     again: Sequence[Queued] = (),
     written_by: Mapping[Stream, dt.datetime] | None = None,
 ) -> Work:
@@ -136,12 +136,8 @@ def find_work(
         if stream == "actuals" and not spec.has_actuals:
             continue
         source = source_of(spec, stream)
-        if isinstance(source, SqlSource):
-            reports += poll_table(store, spec, stream, source, variables, now)
-        elif isinstance(source, DeltaSource):
-            reports += poll_delta(store, spec, stream, source, project, now)
-        elif isinstance(source, KafkaSource):
-            reports += poll_topic(store, spec, stream, source, variables, now)
+        if not isinstance(source, FileSource):
+            reports += poll(store, spec, stream, source, project, now)
         found, told, unsettled = _stream_work(
             store, spec, stream, project, now, (written_by or {}).get(stream)
         )

@@ -25,18 +25,18 @@ def ingest(
     written_by: Mapping[Stream, dt.datetime] | None = None,
 ) -> IngestReport:
     """Take in the landing files that are new, as many as there is time for."""
-    from mlmon_dagster.ingest import ingest_new
+    from mlmon_dagster.ingest import ingest_new, readers
 
     report = ingest_new(
         work.project.store,
         work.spec,
         work.project.folder,
+        readers(work.project.variables),
         now=work.now,
         run_id=work.run_id,
         max_bytes=max_bytes,
         time_is_up=time_is_up,
         on_progress=on_progress,
-        variables=work.project.variables,
         wait_seconds=wait_seconds,
         written_by=written_by,
     )

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlmon_dagster.ingest import IngestReport, ingest_new
+from mlmon_dagster.ingest import IngestReport, ingest_new, readers
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
@@ -136,7 +136,7 @@ def land(project: Path, name: str, content: bytes | pd.DataFrame) -> Path:
 
 def ingest(store: Store, spec: ModelSpec, project: Path, **options: Any) -> IngestReport:
     """Ingest at the tests' present moment."""
-    return ingest_new(store, spec, project, **{"now": NOW, **options})
+    return ingest_new(store, spec, project, **{"readers": readers(), "now": NOW, **options})
 
 
 _WHERE_FROM = {"file_sha", "row_number", "ingested_at"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mlmon_dagster.ingest import IngestReport
+from mlmon_dagster.ingest import IngestReport, readers
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from tests.ingest.landing import credit_spec, ingest
@@ -77,7 +77,7 @@ def poll(
     store: Store, spec: ModelSpec, project: Path, url: str | None, **options: Any
 ) -> IngestReport:
     """Ingest, with the database's URL in the environment variable."""
-    return ingest(store, spec, project, variables={VARIABLE: url}.get, **options)
+    return ingest(store, spec, project, readers=readers({VARIABLE: url}.get), **options)
 
 
 def ids_of(store: Store, spec: ModelSpec) -> list[str]:

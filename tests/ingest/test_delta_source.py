@@ -169,20 +169,20 @@ def test_large_versions_become_several_batches(store: Store, project: Path) -> N
     assert [file.n_new for file in report.files] == [2, 2, 1]
 
 
-def test_what_is_wrong_with_a_table_is_said(store: Store, project: Path) -> None:
+def test_what_is_wrong_with_a_table_is_said(project: Path) -> None:
     source = SPEC.source.predictions
     assert isinstance(source, DeltaSource)
     with pytest.raises(ConfigError, match="does not exist"):
-        check_delta(store, SPEC, "predictions", source, project)
+        check_delta(SPEC, "predictions", source, project, {})
     write(project, "a")
-    assert check_delta(store, SPEC, "predictions", source, project) == (
+    assert check_delta(SPEC, "predictions", source, project, {}) == (
         f"Delta table {PLACE}, version 0, 6 columns"
     )
     renamed = credit_spec(
         source__predictions={"delta": PLACE}, columns={**COLUMNS, "score": "scor"}
     )
     with pytest.raises(ConfigError, match="no column 'scor'; did you mean 'score'"):
-        check_delta(store, renamed, "predictions", source, project)
+        check_delta(renamed, "predictions", source, project, {})
     (project / PLACE / "_delta_log" / f"{0:020d}.json").write_text("{")
     with pytest.raises(StoreError, match="cannot be read"):
-        check_delta(store, SPEC, "predictions", source, project)
+        check_delta(SPEC, "predictions", source, project, {})

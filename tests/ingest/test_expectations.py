@@ -11,6 +11,7 @@ import pytest
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.formats.parse import parse_file
+from mlmon_dagster.ingest.formats.registry import read_file
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.rows import judge as suite
 from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
@@ -24,7 +25,7 @@ def _draft(folder: Path, frame: pd.DataFrame, name: str = "a") -> Draft:
     path = folder / f"{name}.parquet"
     path.write_bytes(parquet_bytes(frame))
     staged = Staged("predictions", path.name, path, name, path.stat().st_size, 0)
-    [parsed] = parse_file(staged, SPEC, SPEC.source.predictions)
+    [parsed] = parse_file(staged, SPEC, SPEC.source.predictions, read_file)
     return draft_rows(parsed, SPEC, NOW)
 
 

@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.ingest import IngestReport
+from mlmon_dagster.ingest import IngestReport, readers
 from mlmon_dagster.ingest.formats import kafka_source
 from mlmon_dagster.ingest.formats.kafka_source import check_topic
 from mlmon_dagster.spec import KafkaSource, ModelSpec
@@ -62,7 +62,7 @@ class Cluster:
         return [place.offset for place in found]
 
     def poll(self, store: Store, project: Path, spec: ModelSpec = SPEC) -> IngestReport:
-        return ingest(store, spec, project, variables={VARIABLE: self.servers}.get)
+        return ingest(store, spec, project, readers=readers({VARIABLE: self.servers}.get))
 
 
 @pytest.fixture

@@ -327,10 +327,10 @@ def _delivered(project: Any, spec: Any) -> str:
 
 
 def _ingest(project: Any, spec: Any, folder: Path) -> str:
-    from mlmon_dagster.ingest import ingest_new
+    from mlmon_dagster.ingest import ingest_new, readers
     from tests.proof import world
 
-    report = ingest_new(project.store, spec, folder, now=world.NOW)
+    report = ingest_new(project.store, spec, folder, readers(), now=world.NOW)
     # A file that cannot be read waits and says why; the day goes on when it is read.
     failed = [f.message for f in report.files if f.status in ("failed", "quarantined", "waiting")]
     return "; ".join(failed)

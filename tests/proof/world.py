@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from mlmon_dagster.ingest import ingest_new
+from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.pipeline.baseline import fit_baseline
 from mlmon_dagster.pipeline.run import compute
 from mlmon_dagster.pipeline.work import Work
@@ -131,7 +131,7 @@ def step(store: Store, spec: ModelSpec, project: Path, erased: Sequence[str] = (
     resume(store, spec, NOW)
     if erased:
         erase(store, spec, list(erased), now=NOW)
-    report = ingest_new(store, spec, project, now=NOW)
+    report = ingest_new(store, spec, project, readers(), now=NOW)
     failed = [file.message for file in report.files if file.status in ("failed", "quarantined")]
     assert not failed, failed
     store.inference_records(spec).rebuild(report.windows)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from mlmon_dagster.collect.collector import Limits
-from mlmon_dagster.ingest import ingest_new
+from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.store import Store
 from tests.push.collecting import ACTUALS, PREDICTIONS, Running, actual, row, running
 from tests.push.worlds import NOW
@@ -53,7 +53,7 @@ def test_every_form_is_durable_when_answered_and_ingested_alike(collector: Runni
         assert len(collector.landed()) >= n
     assert collector.post([actual(i) for i in range(8)], ACTUALS).status == 202
 
-    report = ingest_new(collector.store, collector.spec, collector.folder, now=NOW)
+    report = ingest_new(collector.store, collector.spec, collector.folder, readers(), now=NOW)
 
     assert sum(f.n_new for f in report.files if f.stream == "predictions") == 8
     assert sum(f.n_new for f in report.files if f.stream == "actuals") == 8
@@ -71,7 +71,7 @@ def test_numbers_keep_their_digits_and_undeclared_columns_are_named(collector: R
     extra = collector.post(body.replace(b"{", b'{"Age": 1, "other": [], '))
 
     assert extra.json["warnings"] == ["columns 'Age', 'other' are not declared and not kept"]
-    ingest_new(collector.store, collector.spec, collector.folder, now=NOW)
+    ingest_new(collector.store, collector.spec, collector.folder, readers(), now=NOW)
     log = collector.store.event_log(collector.spec).rows("predictions").to_pylist()
     assert {(r["prediction_id"], r["region"]) for r in log} == {("12345678901234567890123", "1.10")}
 
@@ -89,7 +89,7 @@ def test_arrow_types_become_the_declared_ones(collector: Running) -> None:
     assert collector.post(arrow(table), content_type=ARROW).status == 202
     assert [r["age"] for r in collector.landed()] == [1.5, "NaN", "Infinity"]
 
-    ingest_new(collector.store, collector.spec, collector.folder, now=NOW)
+    ingest_new(collector.store, collector.spec, collector.folder, readers(), now=NOW)
     log = collector.store.event_log(collector.spec).rows("predictions").to_pylist()
     found = {r["prediction_id"]: (r["score"], r["age"], r["region"], r["nonfinite"]) for r in log}
     assert found == {

@@ -13,7 +13,7 @@ import pytest
 from mlmon_dagster import landing_file
 from mlmon_dagster.collect import landing
 from mlmon_dagster.collect.landing import Committer, Target
-from mlmon_dagster.ingest import ingest_new
+from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.store import Store
 from tests.push.collecting import PREDICTIONS, Running, row, running, wait_until
 from tests.push.worlds import NOW
@@ -81,7 +81,7 @@ def test_a_retried_batch_is_the_same_file_even_after_a_restart(
 def test_rows_sent_again_in_other_company_are_stored_once(collector: Running) -> None:
     for rows in ([row(1)], [row(1), row(2)], [row(2)]):
         assert collector.post(rows).status == 202
-    report = ingest_new(collector.store, collector.spec, collector.folder, now=NOW)
+    report = ingest_new(collector.store, collector.spec, collector.folder, readers(), now=NOW)
     assert sum(f.n_new for f in report.files) == 2
     assert sum(f.n_duplicate for f in report.files) == 2
 
@@ -141,6 +141,6 @@ def test_files_that_ingest_does_not_take_stop_the_collector(store: Store, tmp_pa
         pressure = collector.app._pressure
         pressure._n_files = pressure._count()
         assert collector.post([row(9)]).status == 429
-        ingest_new(store, collector.spec, tmp_path, now=NOW)
+        ingest_new(store, collector.spec, tmp_path, readers(), now=NOW)
         pressure._n_files = pressure._count()
         assert collector.post([row(9)], PREDICTIONS).status == 202

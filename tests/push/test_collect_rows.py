@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.collect import body
 from mlmon_dagster.collect.judging import Judge, unjudged
-from mlmon_dagster.ingest import ingest_new
+from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.ingest.formats.read_jsonl import read_jsonl
 from mlmon_dagster.ingest.raw import Options
 from mlmon_dagster.ingest.rows.canonical import draft_rows
@@ -159,7 +159,7 @@ def test_columns_inside_objects_are_found_and_written_under_their_dotted_names(
     with running(store, tmp_path, spec=spec) as collector:
         answer = collector.post(json.dumps(nested).replace("1.5", "1.50").encode())
         assert answer.json == {"accepted": 1, "refused": 0}
-        report = ingest_new(store, spec, tmp_path, now=NOW)
+        report = ingest_new(store, spec, tmp_path, readers(), now=NOW)
     assert [(f.status, f.n_new) for f in report.files] == [("done", 1)]
     assert store.event_log(spec).rows("predictions")["age"].to_pylist() == [1.5]
     (path,) = (tmp_path / "landing/predictions").iterdir()
@@ -185,7 +185,7 @@ def test_events_may_be_identified_by_columns_that_are_no_features(
         without = [{name: cell for name, cell in sent[0].items() if name != "till"}]
         errors = collector.post(without).json["errors"]
         assert ("till", "missing_column") in {(e["column"], e["reason"]) for e in errors}, errors
-        report = ingest_new(store, spec, tmp_path, now=NOW)
+        report = ingest_new(store, spec, tmp_path, readers(), now=NOW)
 
     assert [(f.status, f.n_new) for f in report.files] == [("done", 3)]
     ids = store.event_log(spec).rows("predictions")["prediction_id"].to_pylist()
@@ -206,7 +206,7 @@ def test_decisions_that_are_words_arrive_as_declared(
         else:
             path = f"{PREDICTIONS}?accept=partial"
             answer = collector.post(arrow(sent), path, content_type=ARROW)
-        report = ingest_new(store, spec, tmp_path, now=NOW)
+        report = ingest_new(store, spec, tmp_path, readers(), now=NOW)
 
     assert [(e["row"], e["expected"]) for e in answer.json["errors"]][-1] == (
         3, "one of ja, 1, nein"

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster import PredictionLogger
-from mlmon_dagster.ingest import ingest_new
+from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.landing_file import to_cell
 from mlmon_dagster.store import Store
 from tests.push.worlds import NOW, push_spec
@@ -45,7 +45,7 @@ def test_ingest_reads_what_is_logged_without_any_option(store: Store, tmp_path: 
             logger.log(prediction_id=i, event_time=NOW - HOUR, features=features, score=i / 30)
             logger.log_actual(prediction_id=i, actual=np.bool_(i % 2), actual_time=NOW)
 
-    report = ingest_new(store, spec, tmp_path, now=NOW)
+    report = ingest_new(store, spec, tmp_path, readers(), now=NOW)
 
     assert [(f.status, f.n_new, f.n_bad, f.warnings) for f in report.files] == [
         ("done", 30, 0, ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,7 +29,7 @@ def poll_delta(
     """Stage the rows of a Delta table's new versions, and note them."""
 
     def read(position: Position, folder: Path) -> Polled:
-        table = _opened(store, source, project)
+        table = _opened(source, project, store.storage_options)
         if {**position, **table.position} == dict(position):
             return Polled(position, ())
         columns = table.columns(*wanted_names(spec, stream))
@@ -49,7 +49,11 @@ def poll_delta(
 
 
 def check_delta(
-    store: Store, spec: ModelSpec, stream: Stream, source: DeltaSource, project: Path
+    spec: ModelSpec,
+    stream: Stream,
+    source: DeltaSource,
+    project: Path,
+    storage_options: Mapping[str, str],
 ) -> str:
     """Open a source's table and say what was found.
 
@@ -57,15 +61,17 @@ def check_delta(
         ConfigError: If there is no such table, or it lacks a column.
         StoreError: If it cannot be read.
     """
-    table = _opened(store, source, project)
+    table = _opened(source, project, storage_options)
     columns = table.columns(*wanted_names(spec, stream))
     return f"{source.label}, version {table.position['version']}, {len(columns)} columns"
 
 
-def _opened(store: Store, source: DeltaSource, project: Path) -> DeltaSourceTable:
+def _opened(
+    source: DeltaSource, project: Path, storage_options: Mapping[str, str]
+) -> DeltaSourceTable:
     is_remote = "://" in source.delta
     uri = source.delta if is_remote else str(project / source.delta)
-    return open_delta(uri, store.storage_options if is_remote else {}, source.label)
+    return open_delta(uri, storage_options if is_remote else {}, source.label)
 
 
 def _regrouped(rows: Rows, size: int) -> Iterator[tuple[str, pa.Table]]:

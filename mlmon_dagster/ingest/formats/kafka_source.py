@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.ingest.polling import Batch, Polled, poll, stage_lines
+from mlmon_dagster.ingest.polling import Batch, Polled, Variables, poll, stage_lines
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import KafkaSource, ModelSpec
 from mlmon_dagster.spec.sources import Stream
@@ -24,7 +23,7 @@ def poll_topic(
     spec: ModelSpec,
     stream: Stream,
     source: KafkaSource,
-    variables: Callable[[str], str | None],
+    variables: Variables,
     now: dt.datetime,
 ) -> list[FileReport]:
     """Stage the new messages of a topic, and note them; commit what was noted before."""
@@ -59,7 +58,7 @@ def poll_topic(
     return poll(store, spec, stream, source.label, identity, f"kafka:{source.kafka}", read, now)
 
 
-def check_topic(source: KafkaSource, variables: Callable[[str], str | None]) -> str:
+def check_topic(source: KafkaSource, variables: Variables) -> str:
     """Connect to the servers of a source and look its topic up.
 
     Raises:
@@ -86,7 +85,7 @@ def _line(message: bytes) -> bytes:
     return json.dumps({"message": message.decode("utf-8", "replace")}).encode()
 
 
-def _config(source: KafkaSource, variables: Callable[[str], str | None]) -> str:
+def _config(source: KafkaSource, variables: Variables) -> str:
     config = variables(source.config_env)
     if not config:
         raise ConfigError(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -20,17 +20,13 @@ from numpy.typing import NDArray
 
 from mlmon_dagster.ingest.declared_columns import Column, Kind, Notation, columns_of
 from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, shown
-from mlmon_dagster.ingest.formats.read_csv import read_csv
-from mlmon_dagster.ingest.formats.read_jsonl import read_jsonl
-from mlmon_dagster.ingest.formats.read_kserve import read_kserve
-from mlmon_dagster.ingest.formats.read_parquet import read_parquet
-from mlmon_dagster.ingest.formats.read_sagemaker import read_sagemaker
 from mlmon_dagster.ingest.landing import Staged, too_large
 from mlmon_dagster.ingest.raw import (
     Cut,
     Layout,
     Options,
     RawFile,
+    ReadFormat,
     Refusal,
     check_renamed,
     cut_rows,
@@ -51,18 +47,6 @@ _BY_ENDING: Final = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
-}
-Found = TypeVar("Found")
-Reader = Callable[[Path, str, Sequence[Column], Options], Found]
-_PART_READERS: Final[dict[str, Reader[Iterator[RawFile]]]] = {
-    "parquet": read_parquet,
-    "csv": read_csv,
-    "jsonl": read_jsonl,
-}
-# What one row is made of may lie anywhere in these.
-_WHOLE_READERS: Final[dict[str, Reader[RawFile]]] = {
-    "kserve": read_kserve,
-    "sagemaker": read_sagemaker,
 }
 _UNNAMED: Final = ("actuals", "dataset")
 
@@ -103,7 +87,11 @@ class Parsed:
 
 
 def parse_file(
-    staged: Staged, spec: ModelSpec, source: Source, rows_at_once: int | None = None
+    staged: Staged,
+    spec: ModelSpec,
+    source: Source,
+    read: ReadFormat,
+    rows_at_once: int | None = None,
 ) -> Iterator[Parsed]:
     """Read a staged file with the declared types, in parts of roughly so many rows.
 
@@ -111,6 +99,7 @@ def parse_file(
         staged: The file.
         spec: The model.
         source: Where it is from.
+        read: Reads a file of any format.
         rows_at_once: Of a part; by default the file is one part.
 
     Yields:
@@ -134,7 +123,7 @@ def parse_file(
     wanted = columns_of(spec, staged.stream)
     reading = with_aliases(columns_to_read(wanted, spec))
     options = replace(_options(source), rows_at_once=rows_at_once)
-    for raw in _read(form, plain, staged.name, reading, options):
+    for raw in read(form, plain, staged.name, reading, options):
         check_renamed(staged.name, raw, wanted)
         named = with_derived_id(with_nulls(raw, source.null_tokens), wanted, spec)
         typed = typed_columns(staged, named, wanted, spec, source)
@@ -145,15 +134,6 @@ def parse_file(
             cut=partial(_cut, plain, shape),
             first=raw.first,
         )
-
-
-def _read(
-    form: str, path: Path, place: str, wanted: Sequence[Column], options: Options
-) -> Iterator[RawFile]:
-    if form in _PART_READERS:
-        yield from _PART_READERS[form](path, place, wanted, options)
-    else:
-        yield _WHOLE_READERS[form](path, place, wanted, options)
 
 
 def _places(shape: RawFile, staged: Staged, rows: Sequence[int]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.formats.read_jsonl import NESTED
-from mlmon_dagster.ingest.polling import Polled, poll, stage_rows, wanted_names
+from mlmon_dagster.ingest.polling import Polled, Variables, poll, stage_rows, wanted_names
 from mlmon_dagster.ingest.raw import text_array
 from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec, SqlSource
@@ -31,7 +31,6 @@ from mlmon_dagster.store.sources import (
     take_snapshot,
 )
 
-Variables = Callable[[str], str | None]
 _PLAIN = {
     bool: pa.bool_(),
     int: pa.int64(),
@@ -97,7 +96,7 @@ def _as_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> pa.Tabl
     return pa.Table.from_arrays(columns, names=list(names))
 
 
-def check_source(spec: ModelSpec, stream: Stream, source: SqlSource, variables: Variables) -> str:
+def check_table(spec: ModelSpec, stream: Stream, source: SqlSource, variables: Variables) -> str:
     """Connect to the database of a source and look its table up.
 
     Returns:
