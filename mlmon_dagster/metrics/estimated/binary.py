@@ -24,7 +24,6 @@ from mlmon_dagster.metrics.estimated.calibration import (
     Reasons,
     Scored,
     few,
-    filled,
     labelled,
     realized,
     t_of,
@@ -79,10 +78,10 @@ def _chunks(counts: Scored, curves: Curves) -> Iterator[tuple[Scored, Curves]]:
     for start in range(0, len(counts.cells), _CHUNK):
         mine = slice(start, start + _CHUNK)
         if curves.curve.ndim == 1:
-            yield filled(counts.part(mine), curves)
+            yield counts.part(mine), curves
         else:
             own = curves._replace(curve=curves.curve[mine], replicates=curves.replicates[:, mine])
-            yield filled(counts.part(mine), own)
+            yield counts.part(mine), own
 
 
 def estimated_performance(counts: Scored, calibration: Calibration) -> pd.DataFrame:

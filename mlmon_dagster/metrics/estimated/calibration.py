@@ -306,14 +306,6 @@ class Curves(NamedTuple):
         return np.asarray(self.scale * (away**2).sum(axis=0))
 
 
-def filled(counts: Scored, curves: Curves) -> tuple[Scored, Curves]:
-    """Leave out the bins that no cell has rows in: of scores with ties, nearly all."""
-    used = counts.rows.sum(axis=(0, 2)) > 0
-    decided = None if counts.decided is None else counts.decided[:, used]
-    some = curves._replace(curve=curves.curve[..., used], replicates=curves.replicates[..., used])
-    return Scored(counts.cells, counts.rows[:, used], decided, counts.middles[used]), some
-
-
 def per_cell(curves: Sequence[Curves]) -> Curves:
     """Put the curves of C cells side by side: curve (C, S), replicates (R, C, S).
 

@@ -24,7 +24,6 @@ from mlmon_dagster.metrics.estimated.calibration import (
     Curves,
     Scored,
     aligned,
-    filled,
     isotonic_curve,
     learn_curves,
     less,
@@ -143,9 +142,6 @@ def _compared(
     method: str,
 ) -> list[MetricRows]:
     cells = next(iter(counts.values())).cells
-    both = {name: filled(one, curves[name]) for name, one in counts.items()}
-    counts = {name: one for name, (one, _) in both.items()}
-    curves = {name: one for name, (_, one) in both.items()}
     metrics = []
     for is_residual in (False, True):
         rows = {k: _rows(one, is_residual) for k, one in counts.items()}

@@ -223,9 +223,10 @@ def labelled_rows(
     for name in names:
         column = Column(binnings[name], resolve(values[name][1], binnings))
         parts.append(f"{code_expression(column, DUCKDB)} AS {quote_identifier(name)}")
-    limit = f"ORDER BY MD5(prediction_id) LIMIT {MOST_ROWS}" if baseline.n > MOST_ROWS else ""
+    # In one order, whatever files they lie in: sums are then the same to the last digit.
     found = store.query(
-        f"SELECT {', '.join(parts)} FROM {source} AS records WHERE actual IS NOT NULL {limit}"
+        f"SELECT {', '.join(parts)} FROM {source} AS records WHERE actual IS NOT NULL "
+        f"ORDER BY MD5(prediction_id), prediction_id LIMIT {MOST_ROWS}"
     )
     found = found.filter(pc.greater_equal(pc.min_element_wise(*map(found.column, scores)), 0))
     codes = {name: as_numpy(found.column(name)).astype(np.int64) for name in names}
