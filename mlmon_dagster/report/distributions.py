@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -33,6 +33,7 @@ from mlmon_dagster.spec.tasks import RESIDUAL
 from mlmon_dagster.store import Store
 from mlmon_dagster.trace.slices import HIGHER_IS_BETTER, MIN_ROWS, default_metrics, profiled_for
 
+_NO_VALUE = "no value"
 MOST_CATEGORIES = 14
 MOST_SLICES = 12
 _SCORE_BINS = 20
@@ -99,9 +100,24 @@ def histograms(
         if now is None or then is None:
             continue
         bars = _histogram(name, stats.binning, now, then)
+        if bars is not None and stats.binning.kind == "categorical" and _is_unmarked(spec, name):
+            bars = _without_names(bars)
         if bars is not None:
             found.append(bars)
     return found
+
+
+def _is_unmarked(spec: ModelSpec, name: str) -> bool:
+    """Tell whether nobody has said that the values of a feature may be shown."""
+    return name in spec.features and not spec.shows_values_of(name)
+
+
+def _without_names(bars: Bars) -> Bars:
+    """Number the values of a column that may hold personal ones, the commonest first."""
+    known = len(bars.bins) - (3 if bars.bins[-1] == _NO_VALUE else 2)  # others, not in the baseline
+    numbered = [f"value {i + 1}" for i in range(known)]
+    said = f"{bars.said}; values are named once the feature says pii: false"
+    return replace(bars, bins=[*numbered, *bars.bins[known:]], said=said)
 
 
 def _histogram(name: str, binning: Binning, now: _Side, then: _Side) -> Bars | None:
@@ -109,7 +125,7 @@ def _histogram(name: str, binning: Binning, now: _Side, then: _Side) -> Bars | N
     if not bins:
         return None
     if now.n_null or then.n_null:
-        bins = [*bins, "no value"]
+        bins = [*bins, _NO_VALUE]
         sides = [np.append(sides[0], now.n_null), np.append(sides[1], then.n_null)]
     shares = [side / max(side.sum(), 1) for side in sides]
     said = f"{now.n:,} rows, baseline {then.n:,}"

@@ -54,6 +54,6 @@ def test_the_asset_is_of_models_that_declare_it_and_measures_every_window_once_i
         [row] = world.verdicts("versions", LAST).query("status == 'NO_DATA'").to_dict("records")
         assert row["reason"] == "undecided"
         html = health_report(world.project.store, world.spec, MOMENT).html
-        assert "<h2>Versions</h2>" in html
+        assert ">Versions</h2>" in html
         assert "Gain of the shadow in Accuracy" in html
         assert "Days that the version has served" in html

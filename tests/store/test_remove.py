@@ -32,7 +32,7 @@ DAY = dt.timedelta(days=1)
 ALERT = {
     "model": MODEL, "dataset": "production", "monitor": "drift/psi/age", "family": "drift",
     "metric": "psi", "column_name": "age", "slice_key": "all", "slice_value": "all", "owner": "",
-    "runbook": "",
+    "runbook": "", "window_start": NOW,
 }  # fmt: skip
 
 
