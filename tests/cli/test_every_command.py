@@ -46,7 +46,7 @@ skew churn PERIOD
 effect churn PERIOD --of actual
 budget churn PERIOD
 backtest churn PERIOD
-expectations churn --html OUT
+expectations churn --html PAGE
 metrics churn
 metrics churn --format json
 drill churn --windows 4 --faults unseen,shift,unit,stuck,one_slice
@@ -169,7 +169,7 @@ def test_no_command_prints_a_secret_or_a_value_of_a_person(
         "PERIOD": list(PERIOD),
         "LANDED": [landed / "validation.parquet"],
         "REFUSED": [refused.name[:12]],
-        **{w: [tmp_path / w.lower()] for w in ["IDS", "OUT", "BACKUP", "EMPTY"]},
+        **{w: [tmp_path / w.lower()] for w in ["IDS", "OUT", "PAGE", "BACKUP", "EMPTY"]},
     }
     hits, ends = [], {}
     for line in LINES:
