@@ -115,8 +115,11 @@ def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor
         text += ", but it is over: the newest windows are within it"
     past = is_past and lasts and not failed
     fields |= {"value": mean, "lower": mean - margin, "upper": mean + margin, "n": n}
-    # Of this window alone: what the ones before it were does not say whether it is over.
-    fields |= excess(values[-1], monitor.residual, (row["upper"] - row["lower"]) / 2)
+    # Of this window alone: what the ones before it were does not say whether it is over. Unless
+    # they together are past the limit, failing or by chance, and last: one lucky day ends nothing.
+    own = values[-1], (row["upper"] - row["lower"]) / 2
+    at_most = max(own, (worse, margin)) if failed or past else own
+    fields |= excess(at_most[0], monitor.residual, at_most[1])
     return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
 
 
