@@ -6,7 +6,6 @@ import datetime as dt
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from zoneinfo import ZoneInfo
 
 import click
 
@@ -148,7 +147,10 @@ def _of_alert(project: Project, short_id: str, where: str | None, newest: bool) 
 
 def render(spec: ModelSpec, table: pa.Table, format_: str) -> str:
     """Return rows as a table for people, or as CSV that is safe to open in a spreadsheet."""
-    names, values = _texts(spec, table)
+    from mlmon_dagster.pipeline.asking.rows import column_texts
+
+    columns = column_texts(spec, table, digits=6)
+    names, values = list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
     if format_ == "csv":
         import csv
 
@@ -162,20 +164,6 @@ def render(spec: ModelSpec, table: pa.Table, format_: str) -> str:
     text = text_table([names[i] for i in kept], [[row[i] for i in kept] for row in values])
     left = [names[i] for i in filled[_IN_TABLE:]]
     return text + (f"\nNot shown: {', '.join(left)} (--format csv)." if left else "")
-
-
-def _texts(spec: ModelSpec, table: pa.Table) -> tuple[list[str], list[list[str]]]:
-    zone = ZoneInfo(spec.time.zone)
-
-    def text(value: object) -> str:
-        if value is None:
-            return ""
-        if isinstance(value, dt.datetime):
-            return value.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
-        return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-    columns = [[text(value) for value in column.to_pylist()] for column in table.columns]
-    return list(table.column_names), [list(row) for row in zip(*columns, strict=True)]
 
 
 def _write(spec: ModelSpec, table: pa.Table, format_: str, path: Path) -> None:

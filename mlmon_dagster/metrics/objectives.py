@@ -124,6 +124,10 @@ def burned(
         ('fast', 15, 50)
     """
     lost = np.asarray(bad, np.int64)
+    if not len(lost):
+        return Burned(None, -1, -1, np.nan, 0, 0)
+    slowest = rules[-1].long
+    total, gone = (int(_over(values, slowest)[-1]) for values in (n, lost))
     for rule in rules:
         long = burn_rates(n, lost, target, rule.long)
         holds = (long >= rule.factor) & (burn_rates(n, lost, target, rule.short) >= rule.factor)
@@ -131,13 +135,9 @@ def burned(
         holds[:start] = False
         at = np.flatnonzero(holds)
         if len(at):
-            total, gone = (int(_over(values, rules[-1].long)[-1]) for values in (n, lost))
             return Burned(rule, int(at[0]), int(at[-1]), float(long[at].max()), total, gone)
-    if not len(lost):
-        return Burned(None, -1, -1, np.nan, 0, 0)
-    total, gone = (int(_over(values, rules[-1].long)[-1]) for values in (n, lost))
-    slowest = burn_rates(n, lost, target, rules[-1].long)[-1]
-    return Burned(None, -1, -1, float(slowest), total, gone)
+    rate = float(burn_rates(n, lost, target, slowest)[-1])
+    return Burned(None, -1, -1, rate, total, gone)
 
 
 def budget_left(n: int, bad: int, target: float) -> float:

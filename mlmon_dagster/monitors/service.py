@@ -143,10 +143,8 @@ def _judge_objective(evidence: Evidence, window: Window, objective: Objective) -
             f"{format_duration(found.rule.long)} and {format_duration(found.rule.short)}.{remains}"
         )
         status = monitor.severity if found.rule is RULES[-1] else "ERROR"
-        past = excess(found.burn, found.rule.factor)
-        return result_row(
-            evidence, window, monitor, status=status, message=message, **past, **fields
-        )
+        fields |= excess(found.burn, found.rule.factor)
+        return result_row(evidence, window, monitor, status=status, message=message, **fields)
     if found.too_few(objective.target):
         message = no_verdict(objective.name, "few_requests", found.n)
         return result_row(

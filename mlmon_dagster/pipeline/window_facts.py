@@ -113,18 +113,19 @@ def counted_requests(
     spec, store = work.spec, work.project.store
     back = max(LOOK_BACK, *(objective.over for objective in objectives))
     read = windows_between(spec.time, windows[0].start - back, windows[-1].end)
-    columns, zone = predicate_columns(spec), spec.time.zone
-    lost = ", ".join(
-        f"count(*) FILTER (WHERE NOT coalesce({to_sql(parse_predicate(o.good, columns, zone))}, "
-        f"FALSE)) AS {quote_identifier(o.name)}"
-        for o in objectives
-    )
+    lost = ", ".join(f"{count_bad(spec, o)} AS {quote_identifier(o.name)}" for o in objectives)
     counted: pd.DataFrame = store.query(
         f"SELECT CAST(floor(epoch(event_time) / {BUCKET.total_seconds()}) AS BIGINT) AS bucket, "
         f"count(*) AS n, {lost} "
         f"FROM {store.inference_records(spec).from_sql(read, [PRODUCTION])} GROUP BY 1"
     ).to_pandas()
     return counted
+
+
+def count_bad(spec: ModelSpec, objective: Objective) -> str:
+    """Return SQL that counts the requests not good, or of which that is not known."""
+    good = parse_predicate(objective.good, predicate_columns(spec), spec.time.zone)
+    return f"count(*) FILTER (WHERE NOT coalesce({to_sql(good)}, FALSE))"
 
 
 def _buckets(

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 from mlmon_dagster.alerts import AlertEpisode, list_alerts
 from mlmon_dagster.alerts.messages.view import (
@@ -31,7 +30,7 @@ from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 _DRAWN = 120  # windows
 _LISTED = 30
@@ -224,7 +223,7 @@ def _event(event: AlertEvent, zone: str, *, hidden: bool) -> dict[str, str]:
 
 
 def _rows(store: Store, spec: ModelSpec, alert: AlertRow) -> RowTable:
-    from mlmon_dagster.pipeline.asking.rows import behind, rows_of
+    from mlmon_dagster.pipeline.asking.rows import behind, column_texts, rows_of
 
     verdict = behind(store, spec, alert)
     found = rows_of(
@@ -234,24 +233,6 @@ def _rows(store: Store, spec: ModelSpec, alert: AlertRow) -> RowTable:
     picked = f" where {found.predicate}" if found.predicate else ""
     shown = f", the worst {found.table.num_rows:,}" if found.table.num_rows < found.n else ""
     said = f"{found.n:,} rows of {verdict.window.key}{picked}{shown}{kept}."
-    names, rows = _texts(spec, found.table)
-    return RowTable(names, rows, said)
-
-
-def _texts(spec: ModelSpec, table: pa.Table) -> tuple[list[str], list[list[str]]]:
-    """Write the cells of a table; columns without any value are left out."""
-    zone = ZoneInfo(spec.time.zone)
-
-    def text(value: object) -> str:
-        if value is None:
-            return ""
-        if isinstance(value, dt.datetime):
-            return value.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-    columns = {
-        name: [text(value) for value in column.to_pylist()]
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    }
-    kept = {name: texts for name, texts in columns.items() if any(texts)}
-    return list(kept), [list(row) for row in zip(*kept.values(), strict=True)]
+    columns = column_texts(spec, found.table, digits=4)
+    filled = {name: texts for name, texts in columns.items() if any(texts)}
+    return RowTable(list(filled), [list(row) for row in zip(*filled.values(), strict=True)], said)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mlmon_dagster.metrics.objectives import budget_left
+from mlmon_dagster.pipeline.window_facts import count_bad
 from mlmon_dagster.profiles.sql.compiler import NULL_SLICE
-from mlmon_dagster.spec import ModelSpec, Window, parse_predicate, predicate_columns
+from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.monitors import Objective
-from mlmon_dagster.spec.predicate import to_sql
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.sql import quote_identifier
 
@@ -50,12 +50,11 @@ def spent_in(
         windows: The period that the budget is of.
         objective: Of the spec.
     """
-    good = to_sql(parse_predicate(objective.good, predicate_columns(spec), spec.time.zone))
     keys = [*spec.slices]
     if spec.columns.model_version is not None and ("model_version",) not in keys:
         keys.append(("model_version",))
     source = store.inference_records(spec).from_sql(windows, [PRODUCTION])
-    counted = f"count(*) AS n, count(*) FILTER (WHERE NOT coalesce({good}, FALSE)) AS bad"
+    counted = f"count(*) AS n, {count_bad(spec, objective)} AS bad"
     [whole] = store.query(f"SELECT {counted} FROM {source}").to_pylist()
     allowed = whole["n"] * (1 - objective.target)
     parts = [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
@@ -139,6 +141,29 @@ def _has_outputs(spec: ModelSpec) -> bool:
     return spec.columns.actual is not None and (
         spec.columns.score is not None or spec.columns.prediction is not None
     )
+
+
+def column_texts(spec: ModelSpec, table: pa.Table, digits: int) -> dict[str, list[str]]:
+    """Write the cells of rows for people, by column.
+
+    Args:
+        spec: The model, whose zone times are in.
+        table: The rows.
+        digits: Of numbers with a fraction.
+    """
+    zone = ZoneInfo(spec.time.zone)
+
+    def text(value: object) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, dt.datetime):
+            return value.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
+        return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+    return {
+        name: [text(value) for value in column.to_pylist()]
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
 
 
 def slice_predicate(spec: ModelSpec, slice_key: str, slice_value: str) -> Predicate | None:

@@ -96,7 +96,7 @@ def _learn(
     source = store.inference_records(spec).from_sql(windows, [baseline.dataset])
     known = _read(
         store, spec, baseline, source, "prediction IS NOT NULL AND actual IS NOT NULL",
-        f"LIMIT {MOST_ROWS}",
+        f"ORDER BY MD5(prediction_id), prediction_id LIMIT {MOST_ROWS}",
     )  # fmt: skip
     return learn_losses(known, mine)
 
@@ -189,7 +189,7 @@ def _read(
     table = store.query(
         f"SELECT window_start, dataset, {', '.join(inputs)}, "
         f"CAST(prediction - actual AS DOUBLE PRECISION) AS error, {in_half()} AS first_half "
-        f"FROM {source} AS records WHERE {where} ORDER BY MD5(prediction_id), prediction_id {limit}"
+        f"FROM {source} AS records WHERE {where} {limit}"
     )
     named = [name for name in table.column_names if name.startswith("input:")]
     matrix = np.column_stack([_floats(table.column(name)) for name in named])
