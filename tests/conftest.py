@@ -84,7 +84,7 @@ SPEC = {
         "model_version": "model_version",
         "latency_ms": "latency_ms",
         "status": "status",
-        "outcome": "revenue",
+        "outcomes": {"revenue": "revenue"},
     },
     "features": {"age": {"type": "numeric", "min": 0}, "region": {"type": "categorical"}},
 }
@@ -265,7 +265,7 @@ def make_events(
         "dataset": pa.nulls(n, pa.string()),
         "actual": late,
         "actual_time": [moment + dt.timedelta(days=1) for moment in times],
-        "outcome": rng.uniform(size=n),
+        "revenue": rng.uniform(size=n),
         "deleted": [False] * n,
         "row_hash": rng.integers(-(2**62), 2**62, size=n),
         **common,

@@ -148,6 +148,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`columns`", declared.Columns),
     ("`costs`", declared.Costs),
     ("`expectations`", declared.Expectation),
+    ("`outcomes`", declared.Outcome),
     ("`effects`", declared.DeclaredEffect),
     ("`effects.experiment`", declared.Experiment),
     ("`fairness`", declared.Fairness),

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 @click.option("--cause", help="A logged number. [default: those of `effects`, or latency_ms]")
 @click.option("--per", type=float, help="Units of the cause to speak of. [default: 100]")
 @click.option("--within", help="Covariates to compare within, such as device,hour.")
-@click.option(
-    "--of", "outcome", type=click.Choice(["outcome", "actual"]), help="What it goes with."
-)
+@click.option("--of", "outcome", help="An outcome, or actual. [default: the first outcome]")
 @click.pass_obj
 def effect(
     project: Project,

@@ -14,10 +14,10 @@ import click
 from mlmon_dagster.commands.options import period, spec_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import against_asked, period_asked, window_range
-from mlmon_dagster.spec import ModelSpec, PerformanceMetric, Window, windows_between
-from mlmon_dagster.spec.metric_registry import METRICS
+from mlmon_dagster.spec import ModelSpec, Window, windows_between
+from mlmon_dagster.spec.metric_registry import METRICS, of_outcome
 from mlmon_dagster.spec.names import ALL, did_you_mean
-from mlmon_dagster.spec.tasks import metric_problem
+from mlmon_dagster.spec.tasks import metric_problem, outcomes_of
 from mlmon_dagster.spec.text_table import text_table
 
 if TYPE_CHECKING:
@@ -109,20 +109,25 @@ def trace(
             click.echo(f"\n{text}")
 
 
-def _metric(spec: ModelSpec, metric: str | None) -> PerformanceMetric:
+def _metric(spec: ModelSpec, metric: str | None) -> str:
     if metric is None:
         declared = (*spec.monitors.performance, *spec.monitors.business)
-        monitored = [str(m.metric) for m in declared if m.shift is None]
+        monitored = [m.series for m in declared if m.shift is None]
         if not monitored:
             raise ConfigError(f"{spec.model} monitors no performance; say --metric.")
         return monitored[0]
-    if metric not in METRICS:
+    name, _, outcome = metric.partition("/")
+    if name not in METRICS:
         raise ConfigError(
             f"--metric {metric}: no such metric{did_you_mean(metric, METRICS) or '.'}"
         )
-    if problem := metric_problem(spec, metric):
+    if problem := metric_problem(spec, name):
         raise ConfigError(f"--metric: {problem}")
-    return metric
+    known = outcomes_of(spec, name)
+    if outcome and outcome not in known:
+        hint = did_you_mean(outcome, known) or "."
+        raise ConfigError(f"--metric {metric}: no such outcome{hint}")
+    return metric if outcome or not known else of_outcome(name, known[0])
 
 
 def _newest(project: Project, spec: ModelSpec) -> tuple[Window, ...]:

@@ -31,7 +31,7 @@ _FEATURE_KINDS: Final[dict[FeatureType, Kind]] = {
     "datetime": "time",
 }
 # A declared role whose column a file may leave out.
-_OPTIONAL: Final = {"latency_ms", "status", "trace_id", "outcome", "base_value", "explainer"}
+_OPTIONAL: Final = {"latency_ms", "status", "trace_id", "base_value", "explainer"}
 
 
 @dataclass(frozen=True)
@@ -179,9 +179,13 @@ def _actual_columns(spec: ModelSpec) -> tuple[Column, ...]:
         ("dataset", "text", True),
         ("actual", outcome_kind(spec), True),
         ("actual_time", "time", False),
-        ("outcome", "number", True),
     )
-    found = _declared(spec, roles, spec.source.actuals)
+    own = (spec.source.actuals.columns if spec.source.actuals else None) or {}
+    outcomes = tuple(
+        Column(name, own.get(name, outcome.column), "number", must_exist=False)
+        for name, outcome in spec.columns.outcomes.items()
+    )
+    found = (*_declared(spec, roles, spec.source.actuals), *outcomes)
     # An actual that names no dataset applies to its prediction_id in every dataset.
     return tuple(
         Column(c.name, c.source, c.kind, False, True) if c.name == "dataset" else c for c in found

@@ -28,7 +28,6 @@ from mlmon_dagster.monitors.evidence import (
 from mlmon_dagster.monitors.wording import NAMES, no_verdict, number, told
 from mlmon_dagster.spec import PerformanceMonitor
 from mlmon_dagster.spec.metric_registry import METRICS
-from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 _LEVEL = 0.0003  # of the test: a year of days has some 150 independent runs of five
@@ -105,7 +104,7 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
     furthest off. Provisional windows, and baselines of fewer than eight windows, are NO_DATA.
     """
     assert monitor.shift is not None
-    row = evidence.whole(window, monitor.metric)
+    row = evidence.whole(window, monitor.metric, monitor.column)
     found = [] if row is None else _levels(evidence, window, monitor)
     reason = _no_data(evidence, window, row, found)
     if row is None or reason:
@@ -136,7 +135,7 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
             "n_windows": len(worst.rows),
             "n_baseline_windows": worst.usual.windows,
             "spread": worst.usual.spread,
-            "class": worst.column.removeprefix(CLASS) if worst.column != TABLE else None,
+            "class": worst.column.removeprefix(CLASS) if worst.column.startswith(CLASS) else None,
         },
         **_excess(worst, monitor),
     }
@@ -159,7 +158,8 @@ def _status(monitor: PerformanceMonitor, change: LevelShift) -> str:
 
 
 def _levels(evidence: Evidence, window: Window, monitor: PerformanceMonitor) -> list[_Found]:
-    columns = [c for c in evidence.columns_with(monitor.metric) if c.startswith(CLASS)] or [TABLE]
+    columns = [c for c in evidence.columns_with(monitor.metric) if c.startswith(CLASS)]
+    columns = columns or [monitor.column]
     found = []
     for column in columns:
         rows = evidence.recent(window, monitor.metric, monitor.over, column)
@@ -200,7 +200,7 @@ def _sentence(
 
 def _level(evidence: Evidence, window: Window, monitor: PerformanceMonitor, worst: _Found) -> str:
     value, over = worst.change.value, monitor.over
-    if worst.column != TABLE:
+    if worst.column.startswith(CLASS):
         much = "too often" if value > 0 else "too rarely"
         name = worst.column.removeprefix(CLASS)
         return f"The model expects {name!r} {_points(value)} {much}"
@@ -252,6 +252,7 @@ def _result(
         monitor,
         family=METRICS[monitor.metric].family,
         metric=monitor.metric,
+        column=monitor.column,
         source=row,
         status=status,
         message=message,

@@ -88,7 +88,7 @@ def judge(evidence: Evidence, family: MetricFamily = "performance") -> list[Moni
             if monitor.shift is not None:
                 rows.append(judge_level(evidence, window, monitor))
                 continue
-            row = evidence.whole(window, monitor.metric)
+            row = evidence.whole(window, monitor.metric, monitor.column)
             rows.append(_judge_cell(evidence, window, monitor, row))
             if monitor.slices:
                 rows += _judge_slices(evidence, window, monitor)
@@ -120,12 +120,13 @@ def _judge_cell(
     common: dict[str, Any] = {
         "family": METRICS[monitor.metric].family,
         "metric": monitor.metric,
+        "column": monitor.column,
         "source": row,
         "threshold": _threshold(monitor),
     }
     if row is None or reason:
         n = int(row["n"]) if row else int(window["n_actual"])
-        message = no_verdict(subject(monitor.metric, "", row), reason, n)
+        message = no_verdict(subject(monitor.metric, monitor.column, row), reason, n)
         return result_row(
             evidence,
             window,
@@ -251,7 +252,7 @@ def _by_rows(worse: float, limit: float, margin: float, usual: float = math.nan)
 
 
 def _message(monitor: PerformanceMonitor, row: MetricSample, change: _Change) -> str:
-    first = f"{subject(monitor.metric, '', row)} is {number(row['value'])}"
+    first = f"{subject(monitor.metric, monitor.column, row)} is {number(row['value'])}"
     if monitor.is_relative:
         direction = "worse" if change.worse > 0 else "better"
         first += f", {number(abs(change.worse))} {direction} than "
@@ -283,7 +284,7 @@ def worst_slices(
     Only those that got worse by more than the whole did: the others are no cause of it.
     """
     found = list[tuple[float, dict[str, object]]]()
-    for row in evidence.slices(window, monitor.metric):
+    for row in evidence.slices(window, monitor.metric, monitor.column):
         base = evidence.baseline_row(monitor.metric, row)
         known = base is not None and finite(base["value"]) is not None
         if monitor.is_relative and not known:
@@ -309,7 +310,7 @@ def _judge_slices(
 ) -> list[MonitorResult]:
     rows = [
         _judge_cell(evidence, window, monitor, part)
-        for part in evidence.slices(window, monitor.metric)
+        for part in evidence.slices(window, monitor.metric, monitor.column)
     ]
     p_values = [math.nan if row["status"] == NO_DATA else row["p_value"] for row in rows]
     known = [math.nan if p is None else p for p in p_values]

@@ -137,6 +137,17 @@ def impact_of(details: str | Mapping[str, object]) -> float:
     return float(impact) if isinstance(impact, int | float) else 0.0
 
 
+def named(metric: str) -> str:
+    """Name a metric, maybe of one outcome.
+
+    Example:
+        >>> named("mean_outcome/revenue")
+        'Mean outcome of revenue'
+    """
+    name, _, outcome = metric.partition("/")
+    return NAMES.get(name, name) + (f" of {outcome}" if outcome else "")
+
+
 def subject(metric: str, column: str = "", part: Mapping[str, object] | None = None) -> str:
     """Name what is judged, as the start of a sentence: metric, column and slice."""
     text = NAMES.get(metric, metric)

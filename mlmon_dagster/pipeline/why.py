@@ -17,7 +17,8 @@ from zoneinfo import ZoneInfo
 from mlmon_dagster.pipeline.families import FAMILIES
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.metric_registry import of_outcome
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:
@@ -68,9 +69,15 @@ def _is_traced(inputs: JudgeInputs, row: MonitorResult) -> bool:
     return is_whole and bool(FAMILIES[inputs.family].traced(row["metric"]))
 
 
+def _traced(inputs: JudgeInputs, row: MonitorResult) -> str:
+    metric, column = FAMILIES[inputs.family].traced(row["metric"]), row["column_name"]
+    is_of_outcome = inputs.family == "business" and column != TABLE
+    return of_outcome(metric, column if is_of_outcome else None)
+
+
 def _why_or_why_not(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
     try:
-        return _why(inputs, row, FAMILIES[inputs.family].traced(row["metric"]))
+        return _why(inputs, row, _traced(inputs, row))
     except Exception as error:  # whatever it is, the verdict is what counts
         model = inputs.comparison.work.spec.model
         logging.getLogger(__name__).warning(
@@ -98,7 +105,9 @@ def _why(inputs: JudgeInputs, row: MonitorResult, metric: str) -> dict[str, Any]
         }
     spec = inputs.comparison.work.spec
     text = cause(spec, found)
-    if metric != row["metric"]:  # an estimate was missed, maybe without any change for the worse
+    if (
+        inputs.family == "estimated_performance"
+    ):  # an estimate was missed, maybe without any change for the worse
         name, now, then = (_name(metric), value(found.now.value), value(found.then.value))
         if found.is_worse:
             text = f"{name} is {now}, the baseline's {then}. {text}".rstrip()
@@ -119,9 +128,9 @@ def _called(spec: ModelSpec, starts: Sequence[dt.datetime], end: dt.datetime) ->
 
 
 def _name(metric: str) -> str:
-    from mlmon_dagster.monitors.wording import NAMES
+    from mlmon_dagster.monitors.wording import named
 
-    return NAMES.get(metric, metric)
+    return named(metric)
 
 
 def _explained(
@@ -153,6 +162,7 @@ def _judged(inputs: JudgeInputs, row: MonitorResult) -> list[dt.datetime]:
     metrics: pd.DataFrame = inputs.metrics
     mine = metrics[
         (metrics["metric"] == row["metric"])
+        & ((metrics["column_name"] == row["column_name"]) | (inputs.family != "business"))
         & (metrics["slice_key"] == ALL)
         & (metrics["dataset"] == PRODUCTION)
         & metrics["value"].notna()

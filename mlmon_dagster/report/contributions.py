@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from mlmon_dagster.monitors.wording import NAMES
+from mlmon_dagster.monitors.wording import named
 from mlmon_dagster.report.plots import ALERT, GRID, INK, LINE, SOFT, WIDTH
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.trace.tell import signed, value
@@ -34,7 +34,7 @@ def contributions(found: Explained, zone: str) -> Figure:
 
     panels = [panel for panel in _panels(found, zone) if panel[1]]
     figure = Figure(figsize=(WIDTH, 2.8 * max(len(panels), 1)), layout="constrained")
-    name = NAMES.get(found.metric, found.metric)
+    name = named(found.metric)
     figure.suptitle(
         f"{name} {value(found.then.value)} to {value(found.now.value)}: {signed(found.change)}",
         x=0.01, ha="left", fontsize=11, color=INK, fontweight="bold",

@@ -14,19 +14,25 @@ from mlmon_dagster.profiles.measure.measures import baseline_performance, column
 from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.spec import Granularity, ModelSpec, PerformanceMonitor, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily, is_loss
+from mlmon_dagster.spec.metric_registry import (
+    METRICS,
+    MetricFamily,
+    is_higher_better,
+    is_loss,
+    of_outcome,
+)
 from mlmon_dagster.spec.monitors import CANARY_SHARE, SKEW_RATE, VERSION_AGE
 from mlmon_dagster.spec.names import ALL, TABLE
-from mlmon_dagster.spec.tasks import business_metrics, estimated, residual
+from mlmon_dagster.spec.tasks import business_metrics, estimated, outcomes_of, residual
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import metric_log
-from mlmon_dagster.trace.slices import HIGHER_IS_BETTER
 
 if TYPE_CHECKING:
     import pandas as pd
 
 WINDOWS_DRAWN: dict[Granularity, int] = {"hour": 672, "day": 400, "week": 160, "month": 60}
 WORST_DRAWN = 4
+_NOT_DRAWN = ("outcome_top_share",)
 _RECENT = 14  # windows in which the worst columns are looked for
 
 
@@ -91,25 +97,32 @@ class Curves:
 
     def business(self) -> list[Curve]:
         """Return a curve of all that is known of what the predictions were worth."""
-        return self._judged("business", dict.fromkeys(business_metrics(self._spec)))
+        spec = self._spec
+        known = (
+            of_outcome(metric, outcome)
+            for metric in business_metrics(spec)
+            if metric not in _NOT_DRAWN
+            for outcome in (outcomes_of(spec, metric) or [""])
+        )
+        return self._judged("business", dict.fromkeys(known))
 
     def _judged(
         self, family: MetricFamily, unjudged: Mapping[str, PerformanceMonitor | None]
     ) -> list[Curve]:
         declared: Sequence[PerformanceMonitor] = getattr(self._spec.monitors, family)
-        monitors = {**unjudged, **{str(m.metric): m for m in declared}}
+        monitors = {**unjudged, **{m.series: m for m in declared}}
         if not monitors:
             return []
-        frame, known = self._stored(list(monitors)), self._baseline_of(family)
-        return [
-            self._curve(
-                frame[frame["metric"] == metric],
-                metric,
-                baseline=known.get((metric, TABLE)),
-                limit=_limit(monitor, known.get((metric, TABLE))) if monitor else None,
-            )
-            for metric, monitor in monitors.items()
-        ]
+        names = {series: series.partition("/")[::2] for series in monitors}
+        frame = self._stored(list(dict.fromkeys(metric for metric, _ in names.values())))
+        known, curves = self._baseline_of(family), []
+        for series, monitor in monitors.items():
+            metric, column = names[series][0], names[series][1] or TABLE
+            own = known.get((metric, column))
+            mine = frame[(frame["metric"] == metric) & (frame["column_name"] == column)]
+            limit = _limit(monitor, own) if monitor else None
+            curves.append(self._curve(mine, metric, column, baseline=own, limit=limit))
+        return curves
 
     def estimates(self) -> list[Curve]:
         """Return a curve per monitored estimate and one of its residual.
@@ -336,7 +349,7 @@ def _limit(monitor: PerformanceMonitor, baseline: float | None) -> float | None:
         return None
     if monitor.shift is not None:
         return None  # on either side
-    is_better_high = HIGHER_IS_BETTER[str(monitor.metric)]
+    is_better_high = is_higher_better(monitor.metric)
     return (
         baseline - monitor.allowed(baseline)
         if is_better_high

@@ -19,7 +19,7 @@ from mlmon_dagster.metrics.binnings import (
 )
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
-from mlmon_dagster.monitors.wording import NAMES
+from mlmon_dagster.monitors.wording import named
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.profiles import Baseline, baseline_in_force
 from mlmon_dagster.profiles.measure.measures import measure
@@ -28,10 +28,11 @@ from mlmon_dagster.report.curves import Asked, is_personal
 from mlmon_dagster.report.summary import coarsen, period_of, periods_named
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.metric_registry import info_of, is_higher_better
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import RESIDUAL
 from mlmon_dagster.store import Store
-from mlmon_dagster.trace.slices import HIGHER_IS_BETTER, MIN_ROWS, default_metrics, profiled_for
+from mlmon_dagster.trace.slices import MIN_ROWS, default_metrics, profiled_for
 
 _NO_VALUE = "no value"
 MOST_CATEGORIES = 14
@@ -129,7 +130,7 @@ def _histogram(name: str, binning: Binning, now: _Side, then: _Side) -> Bars | N
         sides = [np.append(sides[0], now.n_null), np.append(sides[1], then.n_null)]
     shares = [side / max(side.sum(), 1) for side in sides]
     said = f"{now.n:,} rows, baseline {then.n:,}"
-    title = NAMES.get(name, name)
+    title = named(name)
     return Bars(title, bins, shares[0].tolist(), shares[1].tolist(), said, name)
 
 
@@ -364,7 +365,7 @@ def slice_tables(
         period: Windows; all that are stored by default.
     """
     metric = default_metrics(spec)[0]
-    family = "business" if metric not in HIGHER_IS_BETTER else "performance"
+    family = "business" if info_of(metric).family == "business" else "performance"
     keys = [key for key in spec.slices if len(key) == 1 and not is_personal(spec, key[0])]
     start, end = period or (None, None)
     profiles = (
@@ -388,7 +389,7 @@ def slice_tables(
     allowed = next(
         (m for m in spec.monitors.performance if str(m.metric) == metric and m.is_relative), None
     )
-    sign = 1 if HIGHER_IS_BETTER[metric] else -1
+    sign = 1 if is_higher_better(metric) else -1
     found = []
     for (key,) in keys:
         mine = frame[frame["slice_key"] == key]
@@ -418,7 +419,7 @@ def slice_tables(
         found.append(
             SliceTable(
                 key,
-                NAMES.get(metric, metric),
+                named(metric),
                 periods_named(spec, starts),
                 rows,
                 max(len(sizes) - MOST_SLICES, 0),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmon_dagster.errors import BaselineMissingError
-from mlmon_dagster.monitors.wording import NAMES
+from mlmon_dagster.monitors.wording import named
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
 from mlmon_dagster.report import distributions, page
 from mlmon_dagster.report.charts import Chart, Line, Strip, chart_of, windows_named
@@ -40,6 +40,7 @@ from mlmon_dagster.report.summary import (
 from mlmon_dagster.report.trace import SPAN, explained, newest_mature, performance_trace, told
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.metric_registry import is_higher_better
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import RESIDUAL
 from mlmon_dagster.store import Store
@@ -47,7 +48,7 @@ from mlmon_dagster.store.places.location import whole_file
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.model_history import SeenChange, changes
 from mlmon_dagster.trace.explain import AREA, Explained
-from mlmon_dagster.trace.slices import HIGHER_IS_BETTER, default_metrics
+from mlmon_dagster.trace.slices import default_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -408,10 +409,10 @@ def _traced(metric: object, frame: pd.DataFrame, split: Explained | None) -> dic
     parts = [row for row in rows if row["slice_key"] != ALL]
     whole = rows[0]
     return {
-        "name": NAMES.get(str(metric), str(metric).replace("_", " ").capitalize()),
+        "name": named(str(metric)),
         "is_exact": whole["method"] == "exact",
         "is_of_pairs": split is not None and bool(split.values),
-        "is_judged": metric in HIGHER_IS_BETTER,
+        "is_judged": is_higher_better(str(metric)) is not None,
         "whole": _slice_cells(whole),
         "slices": [_slice_cells(row) for row in parts[:MAX_SLICES]],
         "n_more": max(len(parts) - MAX_SLICES, 0),

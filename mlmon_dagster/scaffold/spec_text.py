@@ -168,18 +168,21 @@ def _naive(
 def _columns(roles: Roles, *, has_actuals: bool) -> Iterator[str]:
     order = (
         "prediction_id", "event_time", "dataset", "model_version", "group", "rank", "score",
-        "prediction", "actual", "actual_time", "latency_ms", "status", "trace_id", "outcome",
+        "prediction", "actual", "actual_time", "latency_ms", "status", "trace_id",
     )  # fmt: skip
     for role in order:
         guess = roles.found.get(role)
         if guess is None:
             continue
-        if role in ("actual", "actual_time", "outcome") and not has_actuals:
+        if role in ("actual", "actual_time") and not has_actuals:
             yield f"  # {role}: {guess.columns[0]}  (needs source.actuals)"
             continue
         names = [_quoted(name) for name in guess.columns]
         value = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
         yield f"  {role}: {value}  # {guess.reason}"
+    if (guess := roles.found.get("outcome")) is not None and has_actuals:
+        column = _quoted(guess.columns[0])
+        yield f"  outcomes: {{{guess.columns[0]}: {column}}}  # {guess.reason}"
 
 
 def _scores(roles: Roles) -> Iterator[str]:

@@ -75,7 +75,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("features.<name>", ("type",), "refused", "a stored column keeps its type; between "
          "`categorical` and `text`, which are stored alike, it is followed: the baseline is fitted "
          "and windows are computed again. For another type give the feature another name"),
-    Rule("", ("description", "owners"), "kept", "pages, reports and messages written from now on"),
+    Rule("", ("description", "owners", "currency"), "kept", "pages, reports and messages written "
+         "from now on"),
     Rule("time", ("start",), "followed", "windows that begin with it are computed; those before it "
          "keep their numbers and are not looked at any more"),
     Rule("time", ("end",), "followed", "windows after it are not computed; their numbers stay"),
@@ -97,7 +98,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("columns", ("event_time", "dataset", "actual", "actual_time"), "kept",
          "the next file or batch; stored rows keep their time, dataset and ground truth"),
     Rule("columns", ("score", "scores", "shap", "base_value", "explainer", "prediction", "group",
-         "rank", "model_version", "latency_ms", "status", "trace_id", "outcome"), "kept",
+         "rank", "model_version", "latency_ms", "status", "trace_id", "outcomes"), "kept",
          "the next file or batch; where a role comes or goes the baseline is fitted and windows "
          "are computed again"),
     Rule("actuals", ("expected_within", "closed_after", "min_coverage", "min_rows"), "followed",

@@ -15,13 +15,20 @@ from mlmon_dagster.spec.declaration import (
     alias_problems,
     attribution_problems,
     effect_problems,
+    outcome_problems,
     retention_problems,
 )
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
+from mlmon_dagster.spec.monitors import BusinessMonitor
 from mlmon_dagster.spec.predicate import parse_predicate, predicate_columns
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
 from mlmon_dagster.spec.sources import source_problems
-from mlmon_dagster.spec.tasks import estimate_problems, metric_problem, task_problems
+from mlmon_dagster.spec.tasks import (
+    estimate_problems,
+    metric_problem,
+    monitored_outcome_problem,
+    task_problems,
+)
 
 if TYPE_CHECKING:
     from mlmon_dagster.spec.declaration import Declaration
@@ -151,6 +158,11 @@ def _expectations(spec: Declaration) -> Iterator[Problem]:
             yield Problem(where, "the model has no ground truth; declare source.actuals")
 
 
+def _outcomes(spec: Declaration) -> Iterator[Problem]:
+    for path, message in outcome_problems(spec):
+        yield Problem(path, message)
+
+
 def _effects(spec: Declaration) -> Iterator[Problem]:
     for index, effect in enumerate(spec.effects):
         for path, message in effect_problems(spec, effect):
@@ -160,7 +172,7 @@ def _effects(spec: Declaration) -> Iterator[Problem]:
 def _columns(spec: Declaration) -> Iterator[Problem]:
     roles = spec.columns.declared()
     for role, name in roles.items():
-        if ":" not in role and role not in ("group", "rank"):
+        if ":" not in role and role not in ("group", "rank", *spec.columns.outcomes):
             yield from _said(("columns", role), names.column_problem(name))
     for index, part in enumerate(spec.columns.id_parts):
         yield from _said(("columns", "prediction_id", index), names.column_problem(part))
@@ -270,14 +282,16 @@ def _performance(spec: Declaration, family: MetricFamily) -> Iterator[Problem]:
     seen: set[str] = set()
     for index, monitor in enumerate(declared):
         where: FieldPath = ("monitors", family, index)
-        if monitor.metric in seen:
-            yield Problem(where, f"{monitor.metric} is monitored twice; keep one")
-        seen.add(monitor.metric)
+        if monitor.series in seen:
+            yield Problem(where, f"{monitor.series} is monitored twice; keep one")
+        seen.add(monitor.series)
         other = METRICS[monitor.metric].family
         if other != family:
             said = f"{monitor.metric} is of {other}; write it under monitors.{other}"
             yield Problem(where, said)
         yield from _said(where, metric_problem(spec, monitor.metric))
+        if isinstance(monitor, BusinessMonitor):
+            yield from _said((*where, "outcome"), monitored_outcome_problem(spec, monitor))
     if declared and not spec.has_actuals:
         yield Problem(
             ("monitors", family),
@@ -365,6 +379,7 @@ _RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
     _columns: ("columns", "features"),
     _attribution: ("task", "columns", "features", "monitors", "explain"),
     _expectations: ("source", "expectations"),
+    _outcomes: ("source", "columns", "features"),
     _effects: ("task", "source", "columns", "features", "effects"),
     _features: ("columns", "features"),
     _baseline: ("columns", "baseline", "time"),
@@ -384,7 +399,8 @@ def _no_actual_problem(spec: Declaration) -> str | None:
 def _served_problem(spec: Declaration, text: str) -> str | None:
     """Say what is wrong with a predicate on what is known when a request is answered."""
     columns = predicate_columns(spec)
-    for role in ("actual", "actual_time", "outcome"):  # known only where there is ground truth
+    # Known only where there is ground truth.
+    for role in ("actual", "actual_time", *spec.columns.outcomes):
         columns.pop(role, None)
     try:
         parse_predicate(text, columns, spec.time.zone)

@@ -227,6 +227,32 @@ class TimeSpec(Declared):
     skew_tolerance: Duration = dt.timedelta(minutes=10)
 
 
+class Outcome(Declared):
+    """What came of a prediction for the business, in a column that comes with the ground truth.
+
+    ``kind``: an ``amount``, or a ``rate`` of what happened (above 0) or did not. ``worth`` is what
+    one more of it brings in the spec's currency; of an outcome in that currency it is 1.
+    """
+
+    column: str
+    unit: str | None = None
+    kind: Literal["amount", "rate"] = "amount"
+    better: Literal["higher", "lower"] = "higher"
+    worth: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
+def _outcomes(value: object) -> object:
+    if not isinstance(value, Mapping):
+        return value
+    return {name: {"column": c} if isinstance(c, str) else c for name, c in value.items()}
+
+
+Outcomes = Annotated[
+    dict[str, Outcome],
+    BeforeValidator(_outcomes, json_schema_input_type=dict[str, str | Outcome]),
+]
+
+
 class Columns(Declared):
     """Names of the roles in the user's files; a role left out does not exist there."""
 
@@ -247,7 +273,7 @@ class Columns(Declared):
     latency_ms: str | None = None
     status: str | None = None
     trace_id: str | None = None
-    outcome: str | None = None
+    outcomes: Outcomes = Field(default={})
 
     @property
     def id_parts(self) -> tuple[str, ...]:
@@ -257,6 +283,8 @@ class Columns(Declared):
     def declared(self) -> dict[str, str]:
         """Return role -> column of the files, for the roles that exist.
 
+        An outcome's role is its name.
+
         The score of a class has a role of its own, ``score:<class>``, and so have the SHAP values
         of a feature, ``shap:<feature>``; the parts of an id are joined.
         """
@@ -265,6 +293,8 @@ class Columns(Declared):
             if role == "shap":
                 shap = shap_columns(name, {})
                 found |= {attribution_column(feature): column for feature, column in shap.items()}
+            elif role == "outcomes":
+                found |= {outcome: declared.column for outcome, declared in name.items()}
             elif isinstance(name, dict):
                 found |= {score_column(label): column for label, column in name.items()}
             elif isinstance(name, tuple):
@@ -329,7 +359,7 @@ class DeclaredEffect(Declared):
 
     cause: str = "latency_ms"
     per: float = Field(default=100.0, gt=0, allow_inf_nan=False)
-    outcome: Literal["outcome", "actual"] = "outcome"
+    outcome: str = ""  # the first that is declared
     within: Names = ()
     experiment: Experiment | None = None
 
@@ -351,6 +381,7 @@ class Declaration(Declared):
     labels: Labels | None = None
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(as_tuple)] = None
     costs: Costs | None = None
+    currency: str | None = Field(default=None, pattern=r"^\S{1,8}$")
     fairness: Fairness | None = None
     effects: Annotated[tuple[DeclaredEffect, ...], BeforeValidator(as_tuple)] = ()
     explain: Explain = Explain()
@@ -376,6 +407,35 @@ class Declaration(Declared):
     def has_actuals(self) -> bool:
         """Whether ground truth can ever arrive for this model."""
         return self.columns.actual is not None and self.source.actuals is not None
+
+
+def outcome_worth(spec: Declaration, outcome: str) -> float | None:
+    """Return what one more of an outcome is worth in the currency, below 0 if less is better.
+
+    None where nothing says so.
+    """
+    declared = spec.columns.outcomes[outcome]
+    if spec.currency is None:
+        return None
+    worth = declared.worth or (1.0 if declared.unit == spec.currency else None)
+    return -worth if worth is not None and declared.better == "lower" else worth
+
+
+def outcome_problems(spec: Declaration) -> Found:
+    """Find outcomes whose names are taken, or whose worth has no unit."""
+    taken = {*spec.features, *names.RESERVED_COLUMNS}
+    if spec.columns.outcomes and spec.source.actuals is None:
+        yield ("columns", "outcomes"), "outcomes come with the ground truth; declare source.actuals"
+    for name, outcome in spec.columns.outcomes.items():
+        where = ("columns", "outcomes", name)
+        if problem := column_problem(name):
+            yield where, problem
+        elif name in taken:
+            yield where, f"'{name}' is the name of another column; an outcome has its own"
+        if problem := column_problem(outcome.column):
+            yield (*where, "column"), problem
+        if outcome.worth is not None and spec.currency is None:
+            yield (*where, "worth"), "say in which currency, at the top: currency: EUR"
 
 
 def logged_attributions(spec: Declaration) -> dict[str, str]:
@@ -457,10 +517,14 @@ def effect_problems(spec: Declaration, effect: DeclaredEffect) -> Found:
                 f"{names.listed([*roles, *number])}"
             ),
         )
-    if getattr(spec.columns, effect.outcome) is None or spec.source.actuals is None:
-        yield ("outcome",), f"declare columns.{effect.outcome} and source.actuals"
+    known = [*spec.columns.outcomes, *(["actual"] if spec.columns.actual is not None else [])]
+    if spec.source.actuals is None or not (effect.outcome or spec.columns.outcomes):
+        yield ("outcome",), "declare columns.outcomes and source.actuals"
+    elif effect.outcome and effect.outcome not in known:
+        hint = names.did_you_mean(effect.outcome, known) or "."
+        yield ("outcome",), f"'{effect.outcome}' is no outcome{hint} Known: {names.listed(known)}"
     elif effect.outcome == "actual" and spec.task == "multiclass_classification":
-        yield ("outcome",), "the ground truth is no number; declare columns.outcome"
+        yield ("outcome",), "the ground truth is no number; declare columns.outcomes"
     fit = [n for n, f in spec.features.items() if f.type in ("numeric", "categorical", "boolean")]
     for index, column in enumerate(effect.within):
         if column == effect.cause:

@@ -213,11 +213,42 @@ def _ranking() -> list[MetricInfo]:
     ]
 
 
+def _of_outcomes(name: str, label: str, better: Better) -> list[MetricInfo]:
+    """Return the metrics of outcomes of which more is better, or less."""
+    every, needs = (*_EVERY, RANKING), (f"outcomes_{better}",)
+
+    def metric(how: str, called: str, formula: str) -> MetricInfo:
+        return MetricInfo(
+            f"{how}_{name}",
+            f"{called} {label}",
+            every,
+            formula,
+            better,
+            "outcome",
+            -INF,
+            INF,
+            needs,
+            family="business",
+        )
+
+    return [
+        metric("mean", "Mean", "mean of the outcomes that are known; of a rate their share"),
+        metric("total", "Total", "sum of the outcomes that are known; of a rate their number"),
+        metric("median", "Median", "50 % quantile of the known outcomes, from bins"),
+        metric("p95", "95th percentile of the", "95 % quantile of the known outcomes, from bins"),
+    ]  # fmt: skip
+
+
 def _business() -> list[MetricInfo]:
     return [
-        MetricInfo("mean_outcome", "Mean outcome", (*_EVERY, RANKING),
-                   "mean of the outcomes that are known", "higher",
-                   unit="outcome", low=-INF, high=INF, needs=("outcome",), family="business"),
+        *_of_outcomes("outcome", "outcome", "higher"),
+        *_of_outcomes("cost", "cost", "lower"),
+        MetricInfo("outcome_top_share", "Share of the largest hundredth", (*_EVERY, RANKING),
+                   "share of the sum of |outcome| that the largest 1 % of the rows hold, from bins",
+                   "neither", needs=("outcomes",), family="business"),
+        MetricInfo("outcome_coverage", "Share of known outcomes", (*_EVERY, RANKING),
+                   "rows whose outcome is known / all rows", "neither", needs=("outcomes",),
+                   family="business"),
         MetricInfo("expected_value", "Expected value", (BINARY,),
                    "-(tp TP + fp FP + fn FN + tn TN) / n with the spec's costs", "higher",
                    unit="cost", low=-INF, high=INF, needs=("prediction", "costs"),
@@ -232,14 +263,26 @@ METRICS: Final[dict[str, MetricInfo]] = {
 }
 
 
+def of_outcome(metric: str, outcome: str | None) -> str:
+    """Return the name of a metric of one outcome, such as ``mean_outcome/revenue``."""
+    return f"{metric}/{outcome}" if outcome else metric
+
+
+def info_of(metric: str) -> MetricInfo:
+    """Return the record of a metric, maybe of one outcome.
+
+    Raises:
+        KeyError: If there is none.
+    """
+    return METRICS[metric.partition("/")[0]]
+
+
 def is_loss(metric: str) -> bool:
     """Say whether a higher value is worse."""
-    info = METRICS.get(metric)
-    return info is not None and info.better == "lower"
+    return is_higher_better(metric) is False
 
 
-def higher_is_better() -> dict[str, bool]:
-    """Return the metrics that have a better direction, and whether it is up."""
-    return {
-        name: info.better == "higher" for name, info in METRICS.items() if info.better != "neither"
-    }
+def is_higher_better(metric: str) -> bool | None:
+    """Say whether a higher value is better; None if neither side is, or it is no metric."""
+    info = METRICS.get(metric.partition("/")[0])
+    return None if info is None or info.better == "neither" else info.better == "higher"

@@ -33,6 +33,7 @@ from mlmon_dagster.spec.declaration import (
     Feature,
     FeatureType,
     Granularity,
+    Outcome,
     RetentionPolicy,
     SliceKey,
     Task,
@@ -76,6 +77,7 @@ from mlmon_dagster.spec.tasks import (
     default_estimates,
     default_levels,
     default_performance,
+    outcomes_of,
     task_signature,
 )
 
@@ -111,6 +113,7 @@ __all__ = [
     "KafkaSource",
     "ModelSpec",
     "Monitors",
+    "Outcome",
     "PerformanceMetric",
     "PerformanceMonitor",
     "QualityMonitor",
@@ -149,12 +152,19 @@ class ModelSpec(Declaration):
         if "performance" not in self.monitors.model_fields_set:
             monitors.__dict__["performance"] = default_performance(self)
         monitors.__dict__["performance"] += default_levels(self, monitors.performance)
+        monitors.__dict__["business"] = tuple(self._with_outcome(m) for m in monitors.business)
         self.__dict__["monitors"] = monitors
         if "estimated_performance" not in self.monitors.model_fields_set:
             monitors = self.monitors.model_copy()
             monitors.__dict__["estimated_performance"] = default_estimates(self)
             self.__dict__["monitors"] = monitors
         return self
+
+    def _with_outcome(self, monitor: BusinessMonitor) -> BusinessMonitor:
+        """Return a monitor that names the only outcome that it can be of."""
+        fit = outcomes_of(self, monitor.metric)
+        only = fit[0] if len(fit) == 1 and monitor.outcome is None else monitor.outcome
+        return monitor.model_copy(update={"outcome": only})
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -200,6 +210,9 @@ def profiled_besides(spec: ModelSpec) -> list[object]:
     if attributed(spec):
         explain = spec.explain.model_dump(exclude_defaults=True)
         found.append(["shap", explain, *attributed(spec)])
+    if spec.columns.outcomes:
+        read = {name: [o.kind, o.better] for name, o in spec.columns.outcomes.items()}
+        found.append(["outcomes", read])
     monitor = spec.monitors.drift
     if monitor.multivariate is not None:
         importance = [feature.importance for feature in spec.features.values()]

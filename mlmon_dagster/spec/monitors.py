@@ -9,8 +9,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from mlmon_dagster.spec.baseline import DatasetName, DeclaredBaseline
-from mlmon_dagster.spec.metric_registry import METRICS
-from mlmon_dagster.spec.names import did_you_mean, listed
+from mlmon_dagster.spec.metric_registry import METRICS, of_outcome
+from mlmon_dagster.spec.names import TABLE, did_you_mean, listed
 from mlmon_dagster.spec.scalars import (
     Declared,
     Duration,
@@ -356,6 +356,16 @@ class PerformanceMonitor(_Monitor):
         """Whether the bound depends on the baseline's value."""
         return (self.drop or self.change or self.shift) is not None
 
+    @property
+    def column(self) -> str:
+        """What column of the stored metrics it is of."""
+        return TABLE
+
+    @property
+    def series(self) -> str:
+        """The metric with its outcome, such as ``mean_outcome/revenue``."""
+        return of_outcome(self.metric, None if self.column == TABLE else self.column)
+
     def allowed(self, baseline: float) -> float:
         """Return how much worse than the baseline's value is still fine."""
         return self.drop if self.drop is not None else (self.change or 0.0) * abs(baseline)
@@ -376,7 +386,13 @@ class BusinessMonitor(PerformanceMonitor):
     """What came of the predictions, against the baseline or a fixed bound, as of performance."""
 
     metric: PerformanceMetric = "mean_outcome"
+    outcome: str | None = None
     severity: Severity = "WARN"
+
+    @property
+    def column(self) -> str:
+        """The outcome that it is of."""
+        return self.outcome or TABLE
 
 
 class EstimateMonitor(_Monitor):

@@ -57,7 +57,6 @@ _KIND_OF_ROLE: Final[Mapping[str, ColumnKind]] = {
     "latency_ms": "numeric",
     "status": "text",
     "trace_id": "text",
-    "outcome": "numeric",
 }
 
 
@@ -205,7 +204,8 @@ def predicate_columns(spec: Declaration) -> dict[str, ColumnKind]:
     if spec.task == "multiclass_classification":
         roles |= {r: "text" for r in ("prediction", "actual") if r in roles}
     features = {name: _KIND_OF_FEATURE[f.type] for name, f in spec.features.items()}
-    return {**roles, "dataset": "text", **features}
+    outcomes: dict[str, ColumnKind] = {name: "numeric" for name in spec.columns.outcomes}
+    return {**roles, "dataset": "text", **outcomes, **features}
 
 
 def parse_predicate(text: str, columns: Mapping[str, ColumnKind], zone: str = "UTC") -> Predicate:

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MULTICLASS, RANKING, REGRESSION
-from mlmon_dagster.spec.monitors import FAMILIES, EstimateMonitor, PerformanceMonitor
+from mlmon_dagster.spec.monitors import (
+    FAMILIES,
+    BusinessMonitor,
+    EstimateMonitor,
+    PerformanceMonitor,
+)
 from mlmon_dagster.spec.names import column_problem, did_you_mean, listed, score_column
 from mlmon_dagster.spec.scalars import KOfN
 
@@ -244,11 +249,37 @@ def metric_problem(spec: Declaration, metric: str) -> str | None:
     if missing and not (info.fallback and all(_has(spec, role) for role in info.fallback)):
         role = "scores" if spec.task == MULTICLASS and missing[0] == "score" else missing[0]
         place = role if role in ("costs", "fairness") else f"columns.{role}"
+        if role.startswith("outcomes_"):
+            place = f"an outcome of columns.outcomes with better: {role.removeprefix('outcomes_')}"
         return f"{metric} is computed from {place}; declare it"
     return None
 
 
+def monitored_outcome_problem(spec: Declaration, monitor: BusinessMonitor) -> str | None:
+    """Say why a monitor cannot be of its outcome, or None if it can."""
+    fit = outcomes_of(spec, monitor.metric)
+    if monitor.outcome is None:
+        return f"say of which: {listed(fit)}" if len(fit) > 1 else None
+    if monitor.outcome not in fit:
+        hint = did_you_mean(monitor.outcome, fit) or "."
+        return f"{monitor.metric} has no outcome '{monitor.outcome}'{hint} Known: {listed(fit)}"
+    return None
+
+
+def outcomes_of(spec: Declaration, metric: str) -> list[str]:
+    """Return the outcomes that a metric is measured of; none if it is not of outcomes."""
+    needs = METRICS[metric].needs
+    return [
+        name
+        for name, outcome in spec.columns.outcomes.items()
+        if "outcomes" in needs or f"outcomes_{outcome.better}" in needs
+    ]
+
+
 def _has(spec: Declaration, need: str) -> bool:
+    if need.startswith("outcomes"):
+        side = need.removeprefix("outcomes").lstrip("_")
+        return any(side in ("", o.better) for o in spec.columns.outcomes.values())
     holder: object = spec if need in ("costs", "fairness") else spec.columns
     return getattr(holder, need) is not None
 

@@ -16,9 +16,9 @@ from mlmon_dagster.metrics.performance.decomposition import ratio_parts
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles.sql.loss_columns import DECIDED
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.metric_registry import is_loss
+from mlmon_dagster.spec.metric_registry import is_higher_better, is_loss
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.trace.slices import HIGHER_IS_BETTER, by_window, compare_slices
+from mlmon_dagster.trace.slices import by_window, compare_slices
 from mlmon_dagster.trace.splits import (
     DECISIONS,
     NO_OVERLAP,
@@ -146,7 +146,7 @@ class Explained:
     @property
     def is_worse(self) -> bool:
         """Whether the change is for the worse; any is, of what is neither good nor bad."""
-        if self.metric not in HIGHER_IS_BETTER:
+        if is_higher_better(self.metric) is None:
             return self.change != 0
         return self.change > 0 if _higher_is_worse(self.metric) else self.change < 0
 
@@ -270,7 +270,7 @@ def _windows(spec: ModelSpec, metric: str, profiles: Profiles) -> tuple[pd.DataF
 
 
 def _higher_is_worse(metric: str) -> bool:
-    return is_loss(metric) or not HIGHER_IS_BETTER.get(metric, True)
+    return is_loss(metric)
 
 
 # --- splits

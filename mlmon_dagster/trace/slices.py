@@ -22,13 +22,12 @@ from mlmon_dagster.profiles.measure.measures import MEASURES, columns_of
 from mlmon_dagster.spec import (
     ModelSpec,
 )
-from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily, higher_is_better
+from mlmon_dagster.spec.metric_registry import MetricFamily, info_of, is_higher_better
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import task_of
 
 Method = Literal["exact", "own_change"]
 Profiles = Mapping[str, ColumnStatistics]
-HIGHER_IS_BETTER = higher_is_better()
 MIN_ROWS = 30
 Q = 0.01  # false-discovery rate at which a slice's own change counts as real
 COLUMNS = (
@@ -80,7 +79,7 @@ def compare_slices(
     """
     frames: dict[str, pd.DataFrame] = {}
     for family in get_args(MetricFamily):
-        mine = [metric for metric in metrics if METRICS[metric].family == family]
+        mine = [metric for metric in metrics if info_of(metric).family == family]
         names = columns_of(spec, family) if mine else []
         if not names:
             continue
@@ -97,14 +96,14 @@ def compare_slices(
 
 def profiled_for(spec: ModelSpec, metrics: Sequence[str]) -> list[str]:
     """Return the profiled columns that metrics are computed from."""
-    families = dict.fromkeys(METRICS[metric].family for metric in metrics)
+    families = dict.fromkeys(info_of(metric).family for metric in metrics)
     return list(dict.fromkeys(c for family in families for c in columns_of(spec, family)))
 
 
 def default_metrics(spec: ModelSpec) -> list[str]:
     """Return what is traced unless asked otherwise: monitored metrics first."""
     declared = (m for m in (*spec.monitors.performance, *spec.monitors.business) if m.shift is None)
-    monitored = [str(monitor.metric) for monitor in declared]
+    monitored = [monitor.series for monitor in declared]
     return list(dict.fromkeys([*monitored, *task_of(spec).traced]))
 
 
@@ -233,6 +232,10 @@ def _rejoined(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _whole_table(spec: ModelSpec, family: MetricFamily, side: Profiles) -> pd.DataFrame:
     frame = MEASURES[family](spec, side, None)
+    if family == "business":
+        of_one = frame["column_name"] != TABLE
+        named = frame["metric"] + "/" + frame["column_name"]
+        frame = frame.assign(metric=frame["metric"].mask(of_one, named), column_name=TABLE)
     return frame[frame["column_name"] == TABLE]
 
 
@@ -266,8 +269,8 @@ def _finished(frame: pd.DataFrame, method: Method, metric: str) -> pd.DataFrame:
     frame["p_adjusted"] = np.where(is_whole, frame["p_value"], benjamini_hochberg(list(tested)))
     frame["is_real"] = frame["p_adjusted"] <= Q
     frame = frame.reindex(columns=list(COLUMNS))
-    if metric in HIGHER_IS_BETTER:
-        harm = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
+    if (better := is_higher_better(metric)) is not None:
+        harm = -1.0 if better else 1.0
     else:
         harm = 1.0 if frame.loc[is_whole, "change"].iloc[0] >= 0 else -1.0
     by = "effect" if method == "exact" else "change"

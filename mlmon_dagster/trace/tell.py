@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 
 from mlmon_dagster.metrics.versions import Comparison
-from mlmon_dagster.monitors.wording import NAMES
+from mlmon_dagster.monitors.wording import named
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import to_text
@@ -126,7 +126,7 @@ def _is_more_than_chance(found: Explained) -> bool | None:
 
 
 def _headline(found: Explained, now: str, then: str) -> str:
-    name = NAMES.get(found.metric, found.metric)
+    name = named(found.metric)
     ends = f"{signed(found.change - found.margin)} to {signed(found.change + found.margin)}"
     text = (
         f"{name} of {now} is {value(found.now.value)}, of {then} {value(found.then.value)}: "
@@ -170,16 +170,16 @@ def _few_windows(
     gained = (found.without - found.now.value) / -found.change
     usual = (found.without_then - found.then.value) / -found.change
     restored = gained - max(0.0 if math.isnan(usual) else usual, 0.0)
-    named = _windows_named(spec, list(frame["window_start"][:_LISTED]))
-    name = NAMES.get(found.metric, found.metric)
+    days = _windows_named(spec, list(frame["window_start"][:_LISTED]))
+    name = named(found.metric)
     without = f"without them {name} is {value(found.without)}"
     if restored >= _LARGE:
-        return "most", f"{_capital(named)} did most of it: {without}."
+        return "most", f"{_capital(days)} did most of it: {without}."
     if restored >= _SOME:
         rest = "the rest is spread over the others"
-        return "part", f"{_capital(named)} did a part of it: {without}; {rest}."
+        return "part", f"{_capital(days)} did a part of it: {without}; {rest}."
     return "none", (
-        f"No few windows did it: without the worst ones, {named}, {name} is "
+        f"No few windows did it: without the worst ones, {days}, {name} is "
         f"{value(found.without)}, no more than the worst ones of {then} weigh."
     )
 
@@ -234,7 +234,7 @@ def _of_decisions(found: Explained) -> Iterator[str]:
     for metric, decided in found.decisions.items():
         yield _decided(metric, decided)
         if (other := decided.threshold) and other.gain > _WORTH_IT * abs(other.value):
-            name = NAMES.get(metric, metric)
+            name = named(metric)
             yield (
                 f"A threshold of {other.better:.2f} instead of {other.now:.2f} would have given "
                 f"{name} {value(other.would_be)} instead of {value(other.value)}, in windows that "
@@ -249,13 +249,13 @@ def _decided(metric: str, decided: Decided) -> str:
             _PLAYERS, decided.rates, decided.rates_then, decided.split.effects, strict=True
         )
     ]
-    name, change = NAMES.get(metric, metric), signed(decided.split.change)
+    name, change = named(metric), signed(decided.split.change)
     return f"{name} of the decisions changed by {change}: {joined(parts)}."
 
 
 def _of_fresh(fresh: Fresh) -> Iterator[str]:
     """Say what a model fitted anew would reach."""
-    name = NAMES.get(fresh.metric, fresh.metric)
+    name = named(fresh.metric)
     yield (
         f"A model trained on {fresh.taught} ({fresh.n_taught:,} rows) reaches {name} "
         f"{value(fresh.fresh)} on these rows, the one in service {value(fresh.served)}"

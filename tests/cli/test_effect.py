@@ -50,7 +50,7 @@ def shop(tmp_path: Path) -> Path:
     write_declaration(folder)
     path = folder / "models" / f"{MODEL}.yaml"
     declared = yaml.safe_load(path.read_text())
-    declared["columns"]["outcome"] = "revenue"
+    declared["columns"]["outcomes"] = {"revenue": "revenue"}
     declared["features"]["arm"] = {"type": "categorical"}
     arm = {"column": "arm", "control": "as is", "treatment": "slowed"}
     declared["effects"] = [{"within": ["region"], "experiment": arm}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from pathlib import Path
 
 import dagster as dg
@@ -30,7 +31,7 @@ def declare(folder: Path, **more: object) -> None:
     write_declaration(folder)
     path = folder / "models" / f"{MODEL}.yaml"
     declared = yaml.safe_load(path.read_text())
-    declared["columns"]["outcome"] = "revenue"
+    declared["columns"]["outcomes"] = {"revenue": {"column": "revenue", "unit": "EUR"}}
     monitor = {"change": "20%", "windows": "1 of 1"}
     declared["monitors"]["business"] = monitor
     path.write_text(yaml.safe_dump({**declared, **more}, sort_keys=False))
@@ -92,7 +93,7 @@ def test_a_day_that_earned_less_fails_with_its_numbers_and_the_trace_names_who_p
 
         [good], [bad] = (world.verdicts("business", day).to_dict("records") for day in (GOOD, BAD))
         assert (good["status"], bad["status"]) == ("OK", "WARN")
-        assert bad["monitor"] == "business/mean_outcome"
+        assert bad["monitor"] == "business/mean_outcome/revenue"
         assert "worse than usual (99.9" in bad["message"]
         checks = world.evaluations("business_impact", "business")
         assert {day: record.status.value for day, record in checks.items()} == {
@@ -102,7 +103,9 @@ def test_a_day_that_earned_less_fails_with_its_numbers_and_the_trace_names_who_p
 
         window = next(w for w in plan_windows(world) if w.key == str(BAD))
         trace = performance_trace(world.project.store, world.spec, window.start, window.end)
-        own = trace[trace["metric"] == "mean_outcome"].set_index(["slice_key", "slice_value"])
+        own = trace[trace["metric"] == "mean_outcome/revenue"].set_index(
+            ["slice_key", "slice_value"]
+        )
         assert set(own["method"]) == {"exact"}
         assert own.loc[("region", "west"), "share"] > 0.8
         assert own.loc["region", "effect"].sum() == pytest.approx(
@@ -112,6 +115,38 @@ def test_a_day_that_earned_less_fails_with_its_numbers_and_the_trace_names_who_p
         assert ">Business</h2>" in html
         assert "Mean outcome" in html
         assert "Expected value" in html
+
+
+def test_an_outcome_that_comes_late_or_is_corrected_changes_its_own_window_alone(
+    tmp_path: Path,
+) -> None:
+    declare(tmp_path)
+    land_all(tmp_path)
+    with opened(tmp_path, MOMENT) as world:
+        assert world.launcher.materialize(world.spec, ("event_log", "baseline")).is_success
+        world.work()
+        before = worth(world, BAD, "total_outcome")
+        predictions, truths = paying(GOOD)
+        known = worth(world, GOOD, "outcome_coverage").loc[("all", "all"), "value"]
+        assert known == pytest.approx(0.9)
+        late = truths[::10].assign(revenue=1e6)  # those that had told nothing
+        corrected = truths[1::10].assign(revenue=-7.5)
+        newer = pd.concat([late, corrected])
+        newer = newer.assign(known_at=newer["known_at"] + pd.Timedelta(hours=1))
+        drop(newer, landing(tmp_path, "actuals") / "newer.parquet")
+        world.work()
+
+        for request in world.ran[-1:]:
+            assert request.tags["dagster/asset_partition_range_start"] == str(GOOD), request.tags
+            assert request.tags["dagster/asset_partition_range_end"] == str(GOOD)
+        paid = truths["revenue"].to_numpy().copy()
+        paid[::10], paid[1::10] = 1e6, -7.5
+        found = worth(world, GOOD, "total_outcome")
+        assert found.loc[("all", "all"), "value"] == math.fsum(paid)
+        north = (predictions["region"] == "north").to_numpy()
+        assert found.loc[("region", "north"), "value"] == math.fsum(paid[north])
+        assert worth(world, GOOD, "outcome_coverage").loc[("all", "all"), "value"] == 1.0
+        pd.testing.assert_frame_equal(worth(world, BAD, "total_outcome"), before)
 
 
 def plan_windows(world: World) -> list[Window]:

@@ -83,7 +83,7 @@ CHANGES: dict[str, Any] = {
     "columns.latency_ms": None,
     "columns.status": "status",
     "columns.trace_id": "trace",
-    "columns.outcome": "revenue",
+    "columns.outcomes": {"revenue": "revenue"},
     "columns.shap": {"age": "shap_age", "balance": "shap_balance"},
     "actuals.expected_within": "1h",
     "actuals.closed_after": "2d",
@@ -128,7 +128,7 @@ CHANGES: dict[str, Any] = {
     "monitors.performance.metric": Many({"monitors.performance": {"metric": "f1", "drop": 0.1}}),
     "monitors.estimated_performance.drop": Many({"monitors.estimated_performance": []}),
     "monitors.business.change": Many(
-        {"monitors.business": {"change": "20%"}, "columns.outcome": "revenue"}
+        {"monitors.business": {"change": "20%"}, "columns.outcomes": {"revenue": "revenue"}}
     ),
     "monitors.service.volume_drop": {"above": 0.9},
     "monitors.versions.staleness": Many({"monitors.versions": {"staleness": {"above": "90d"}}}),
@@ -185,7 +185,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "columns.latency_ms": REFIT,
     "columns.status": REFIT,
     "columns.trace_id": REFIT,
-    "columns.outcome": REFIT,
+    "columns.outcomes": REFIT,
     "monitors.business.change": REFIT,
     "monitors.versions.staleness": ("versions",),
     "columns.shap": REFIT,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -188,9 +189,41 @@ def expected_value(rows: pd.DataFrame) -> Expected:
     return -sum(COSTS[k] * v for k, v in counts.items()) / n if n else "no_actuals"
 
 
-def mean_outcome(rows: pd.DataFrame) -> Expected:
-    known = [float(value) for value in rows["outcome"] if value is not None]
-    return float(np.mean(known)) if known else "no_outcomes"
+def of_outcome(column: str, worked: Callable[[Floats], Expected]) -> Oracle:
+    """Return what is worked out of the outcomes that are known, cut as documented."""
+
+    def oracle(rows: pd.DataFrame) -> Expected:
+        known = [float(value) for value in rows[column] if value is not None]
+        return worked(np.clip(known, -HUGE, HUGE)) if known else "no_outcomes"
+
+    return oracle
+
+
+def _quantile(q: float, values: Floats) -> Expected:
+    if len(values) < round(1 / (1 - q)):
+        return "few_rows"
+    exact = float(np.quantile(values, q, method="inverted_cdf"))
+    return Within(exact, 0.01 * abs(exact) + 1e-3)
+
+
+def _top_share(values: Floats) -> Expected:
+    sizes = np.sort(np.abs(values))[::-1]
+    return Within(float(sizes[: math.ceil(0.01 * len(sizes))].sum() / sizes.sum()), 0.02)
+
+
+OUTCOMES: dict[str, Oracle] = {
+    f"{how}_{name}": of_outcome(column, worked)
+    for name, column in (("outcome", "outcome"), ("cost", "outlay"))
+    for how, worked in (
+        ("mean", lambda values: float(np.mean(values))),
+        ("total", lambda values: math.fsum(values)),
+        ("median", partial(_quantile, 0.5)),
+        ("p95", partial(_quantile, 0.95)),
+    )
+} | {
+    "outcome_top_share": of_outcome("outcome", _top_share),
+    "outcome_coverage": lambda rows: float(rows["outcome"].notna().mean()),
+}
 
 
 def rate_of(role: str, *, of_actuals: bool) -> Oracle:

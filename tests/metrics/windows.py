@@ -35,6 +35,8 @@ class World(NamedTuple):
         """Return the metric of a window at slice `all`."""
         frame = self.frame
         day = list(self.windows).index(window)
+        if column == ":table" and metric in oracles.OUTCOMES:
+            column = "outlay" if metric.endswith("_cost") else "outcome"
         found = frame[
             (frame["day"] == day) & (frame["metric"] == metric) & (frame["slice_key"] == "all")
             & (frame["column_name"] == column) & frame["family"].isin(["performance", "business"])
@@ -54,7 +56,8 @@ def _window(rng: Rng, make: Make, n: int, **fixed: Any) -> pd.DataFrame:
     for name, values in (make(rng, n) | fixed).items():
         rows[name] = values if np.ndim(values) else [values] * n
     gains = np.random.default_rng(n).lognormal(2, 2, n) - 5  # a heavy tail, and losses
-    return rows if "outcome" in rows else rows.assign(outcome=_some(rng.spawn(1)[0], gains, 0.3))
+    one, other = (_some(child, gains, 0.3) for child in rng.spawn(2))
+    return rows if "outcome" in rows else rows.assign(outcome=one, outlay=other)
 
 
 def _binary(rng: Rng, n: int) -> dict[str, Any]:
@@ -203,7 +206,7 @@ def window_names(task: str) -> list[str]:
 
 def oracle_names(task: str) -> list[str]:
     """Return the metrics of a task that have an oracle, without measuring them."""
-    return [*_MODELS[task][4], "mean_outcome", *(["early_actual_gap"] if task in _LOSS else [])]
+    return [*_MODELS[task][4], *oracles.OUTCOMES, *(["early_actual_gap"] if task in _LOSS else [])]
 
 
 def baseline(task: str) -> pd.DataFrame:
@@ -216,11 +219,12 @@ def baseline(task: str) -> pd.DataFrame:
 def world(task: str) -> World:
     """Return all windows of a task, measured with the baseline's bins."""
     _, columns, sections, windows, known = _MODELS[task]
-    spec, then = make_spec(task, {"outcome": "o", **columns}, **sections), baseline(task)
+    outcomes = {"outcome": "o", "outlay": {"column": "o2", "better": "lower"}}
+    spec, then = make_spec(task, {"outcomes": outcomes, **columns}, **sections), baseline(task)
     rng = np.random.default_rng(11)
     built = {name: _window(rng, *window[:2], **window[2]) for name, window in windows.items()}
     current = pd.concat([rows.assign(day=i) for i, rows in enumerate(built.values())])
-    known = known | {"mean_outcome": oracles.mean_outcome}
+    known = known | oracles.OUTCOMES
     if task in _LOSS:
         lags = then.loc[then["actual"].notna(), "lag"].to_numpy()
         median = float(np.quantile(lags, 0.5, method="inverted_cdf"))

@@ -84,11 +84,17 @@ def source_names(choice: Choice) -> dict[str, str]:
     return {role: ROLES[role] for role in roles}
 
 
+def _declared_roles(choice: Choice) -> dict[str, Any]:
+    """Return the roles as a spec declares them."""
+    names: dict[str, Any] = source_names(choice)
+    outcome = names.pop("outcome", None)
+    return names | ({"outcomes": {"outcome": outcome}} if outcome else {})
+
+
 def spec_of(choice: Choice) -> dict[str, Any]:
     """Return the spec."""
     features = features_of(choice)
-    names = source_names(choice)
-    columns: dict[str, Any] = {"prediction_id": "id", **names}
+    columns: dict[str, Any] = {"prediction_id": "id", **_declared_roles(choice)}
     if choice["id"] == "parts":
         columns["prediction_id"] = ["shop_no", "receipt"]
     if "scores" in outputs_of(choice):
@@ -279,7 +285,9 @@ def _monitors(choice: Choice, values: dict[str, Any]) -> dict[str, Any]:
         spec = spec_from_mapping(values)
         found["estimated_performance"] = [{"metric": m} for m in estimated_metrics(spec)]
     if worth := business_metrics(spec_from_mapping(values)):
-        found["business"] = [{"metric": name, "change": "20%"} for name in worth]
+        found["business"] = [
+            {"metric": name, "change": "20%"} for name in worth if METRICS[name].better != "neither"
+        ]
     return {name: value for name, value in found.items() if value is not None}
 
 

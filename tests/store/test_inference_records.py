@@ -36,7 +36,7 @@ def known(id_: str, time: dt.datetime | None, hash_: int, **more: object) -> dic
         "dataset": None,
         "actual": 1,
         "actual_time": time,
-        "outcome": None,
+        "revenue": None,
         "deleted": False,
         "row_hash": hash_,
         "file_sha": f"a{hash_}",
@@ -71,7 +71,7 @@ def test_a_record_has_the_prediction_and_its_ground_truth(store: Store) -> None:
     first = records(store)[0]
     assert first["age"] == predictions["age"][0].as_py()
     assert first["actual"] == actuals["actual"][0].as_py()
-    assert first["outcome"] == actuals["outcome"][0].as_py()
+    assert first["revenue"] == actuals["revenue"][0].as_py()
     assert first["n_prediction_rows"] == 1
     assert records(store)[2]["actual"] is None
 
@@ -153,15 +153,15 @@ def test_an_actual_of_one_dataset_stays_there(store: Store) -> None:
 def test_the_newest_actual_wins_whatever_its_arrival(order: tuple[int, ...], store: Store) -> None:
     append(store, "predictions", [predicted("x", T0, 1)])
     versions = [
-        known("x", None, 9, actual=0, outcome=7.0),
-        known("x", T0 + DAY, 2, actual=0, outcome=8.0),
-        known("x", T0 + DAY, 3, actual=1, outcome=9.0),
+        known("x", None, 9, actual=0, revenue=7.0),
+        known("x", T0 + DAY, 2, actual=0, revenue=8.0),
+        known("x", T0 + DAY, 3, actual=1, revenue=9.0),
     ]
     for index in order:
         append(store, "actuals", [versions[index]])
     store.inference_records(SPEC).rebuild(WINDOWS[:1])
     (record,) = records(store)
-    assert (record["actual"], record["outcome"]) == (1, 9.0)
+    assert (record["actual"], record["revenue"]) == (1, 9.0)
 
 
 def test_a_retraction_takes_the_ground_truth_away(store: Store) -> None:

@@ -125,7 +125,7 @@ def reference(logged: Sequence[Row]) -> tuple[object, object]:
                     "trace_id",
                     "region",
                     "nonfinite",
-                    "outcome",
+                    "revenue",
                 ]
             )
             | winner

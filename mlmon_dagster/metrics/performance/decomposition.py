@@ -32,8 +32,10 @@ LOSS_OF = {
     "brier": ":brier", "log_loss": ":log_loss", "top_k_accuracy": ":top_k", "me": ":error",
     "mae": ":absolute_error", "mape": ":percentage_error", "smape": ":symmetric_error",
     "quantile_loss": ":quantile_loss", "ndcg": ":ndcg", "mrr": ":reciprocal_rank",
-    "map": ":average_precision", "hit_rate": ":hit", "mean_outcome": ":outcome",
+    "map": ":average_precision", "hit_rate": ":hit",
 }  # fmt: skip
+OUTCOME = ":outcome/"  # begins the name of the loss column of an outcome
+_MEANS = ("mean_outcome", "mean_cost")
 _RIGHT = ("accuracy", "micro_precision", "micro_recall", "micro_f1")
 Counts = NDArray[np.int64]
 Parts = tuple[Floats, Floats]
@@ -131,7 +133,9 @@ def ratio_parts(
         return _floats(np.trace(table, axis1=1, axis2=2)), _floats(table.sum(axis=(1, 2)))
     if metric == "wape" and ":actual_size" in losses:
         return _sum(losses[":absolute_error"]), _sum(losses[":actual_size"])
-    if (stats := losses.get(LOSS_OF.get(metric, ""))) is not None:
+    of_all, _, outcome = metric.partition("/")
+    loss = f"{OUTCOME}{outcome}" if of_all in _MEANS else LOSS_OF.get(metric, "")
+    if (stats := losses.get(loss)) is not None:
         return _sum(stats), _floats(stats.counts.sum(axis=1))
     if confusion is None and score is None:
         return None

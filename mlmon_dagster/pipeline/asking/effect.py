@@ -67,7 +67,7 @@ def asked_of(
         cause: By default all that are declared, or ``latency_ms``.
         per: Units of the cause to speak of.
         within: Covariates, instead of those declared.
-        outcome: ``outcome`` or ``actual``.
+        outcome: Name of an outcome, or ``actual``; by default the first.
 
     Raises:
         ConfigError: If ``per`` is not above 0.
@@ -80,7 +80,9 @@ def asked_of(
     given = {name: value for name, value in options.items() if value is not None}
     if not declared:
         declared = [DeclaredEffect(cause=cause) if cause else DeclaredEffect()]
-    return tuple(one.model_copy(update=given) for one in declared)
+    first = next(iter(spec.columns.outcomes), "")
+    asked = (one.model_copy(update=given) for one in declared)
+    return tuple(one.model_copy(update={"outcome": one.outcome or first}) for one in asked)
 
 
 def effect_in(
@@ -209,13 +211,15 @@ def tell(spec: ModelSpec, asked: DeclaredEffect, answer: Answer) -> list[str]:
         answer: What was found.
     """
     is_latency = asked.cause == "latency_ms"
+    outcome = spec.columns.outcomes.get(asked.outcome)
+    is_better_high = outcome is not None and outcome.better == "higher"
     feature = spec.features.get(asked.cause)
     names = {
         "cause": asked.cause,
         "unit": "ms" if is_latency else (feature.unit or "" if feature else ""),
         "outcome": spec.columns.declared()[asked.outcome],
-        # An actual has no good direction; the more of an outcome the better, by its definition.
-        "more_is": "worse" if is_latency and asked.outcome == "outcome" else "",
+        # An actual has no good direction, and of a cost slow requests may well bring more.
+        "more_is": "worse" if is_latency and is_better_high else "",
     }
     lines = []
     if asked.experiment is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.additivity import BROKEN
 from mlmon_dagster.metrics.frames import concat_frames, stack_rows
+from mlmon_dagster.metrics.performance.decomposition import OUTCOME
 from mlmon_dagster.metrics.statistics import (
     ColumnStatistics,
     all_over_versions,
@@ -22,7 +23,8 @@ from mlmon_dagster.profiles.sql.attribution_columns import (
     share_of,
 )
 from mlmon_dagster.profiles.sql.loss_columns import (
-    OUTCOME,
+    DEBIT,
+    GAIN,
     group_columns,
     loss_columns,
     outcome_columns,
@@ -121,11 +123,21 @@ def service(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
 
 
 def business(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
-    """Return the mean outcome, and what decisions were worth at the declared costs."""
-    from mlmon_dagster.metrics.business import business_metrics
+    """Return what is known of the outcomes, and what decisions were worth at the costs."""
+    from mlmon_dagster.metrics.business import Outcome, business_metrics
 
     costs = spec.costs.model_dump() if spec.costs else None
-    return business_metrics(profiles.get(OUTCOME), profiles.get("prediction"), costs)
+    outcomes = {
+        name: Outcome(
+            profiles[f"{OUTCOME}{name}"],
+            profiles.get(f"{GAIN}{name}"),
+            profiles.get(f"{DEBIT}{name}"),
+            "outcome" if declared.better == "higher" else "cost",
+        )
+        for name, declared in spec.columns.outcomes.items()
+        if f"{OUTCOME}{name}" in profiles
+    }
+    return business_metrics(outcomes, profiles.get("prediction"), costs)
 
 
 MEASURES: dict[str, Callable[[ModelSpec, Profiles, Profiles | None], pd.DataFrame]] = {

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from mlmon_dagster.metrics.additivity import BROKEN
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
+from mlmon_dagster.metrics.performance.decomposition import OUTCOME
 from mlmon_dagster.metrics.performance.multiclass import GAP
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import Binning
@@ -22,7 +23,7 @@ from mlmon_dagster.spec.tasks import RESIDUAL, class_scores, task_of
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 
 LAG = ":lag"
-OUTCOME = ":outcome"
+GAIN, DEBIT = ":gain/", ":debit/"  # begin the names of what an amount is above 0, and below
 DECIDED = ":decided_score"  # the score of the rows that were decided positive
 GROUPED = (":ndcg", ":reciprocal_rank", ":average_precision", ":hit")
 # Losses that cannot be larger, so that their sums' unit does not depend on the baseline.
@@ -46,11 +47,21 @@ def loss_columns(spec: ModelSpec) -> Values:
 
 
 def outcome_columns(spec: ModelSpec) -> Values:
-    """Return the loss column of what came of the predictions; none if nothing is logged of it."""
-    if spec.columns.outcome is None:
-        return {}
-    cut = f"LEAST(GREATEST(outcome, -{_HUGE}), {_HUGE})"
-    return {OUTCOME: ("loss", f"CASE WHEN outcome IS NOT NULL THEN {cut} END")}
+    """Return what is profiled of the outcomes: the value of each, of an amount also its size."""
+    found: Values = {}
+    for name, outcome in spec.columns.outcomes.items():
+        column = quote_identifier(name)
+        if outcome.kind == "rate":
+            happened = f"CASE WHEN {column} > 0 THEN 1e0 WHEN {column} <= 0 THEN 0e0 END"
+            found[f"{OUTCOME}{name}"] = ("loss", happened)
+            continue
+        cut = f"LEAST(GREATEST({column}, -{_HUGE}), {_HUGE})"
+        found |= {
+            f"{OUTCOME}{name}": ("loss", f"CASE WHEN {column} IS NOT NULL THEN {cut} END"),
+            f"{GAIN}{name}": ("latency", f"CASE WHEN {column} >= 0 THEN {cut} END"),
+            f"{DEBIT}{name}": ("latency", f"CASE WHEN {column} < 0 THEN -{cut} END"),
+        }
+    return found
 
 
 def bound_of(loss: str) -> float | None:

@@ -82,7 +82,7 @@ def actual_schema(spec: ModelSpec) -> pa.Schema:
             pa.field("dataset", pa.string()),
             pa.field("actual", _ANSWERS[task_of(spec).answer]),
             pa.field("actual_time", TIME),
-            pa.field("outcome", pa.float64()),
+            *(pa.field(name, pa.float64()) for name in spec.columns.outcomes),
             pa.field("deleted", pa.bool_()),
             pa.field("row_hash", pa.int64()),
             *_PROVENANCE,
@@ -103,7 +103,7 @@ def record_schema(spec: ModelSpec) -> pa.Schema:
             *(field for field in prediction_schema(spec) if field.name not in provenance),
             pa.field("actual", _ANSWERS[task_of(spec).answer]),
             pa.field("actual_time", TIME),
-            pa.field("outcome", pa.float64()),
+            *(pa.field(name, pa.float64()) for name in spec.columns.outcomes),
             pa.field("actual_row_hash", pa.int64()),
             pa.field("n_prediction_rows", pa.int64()),
         ]

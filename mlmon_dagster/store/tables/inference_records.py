@@ -46,7 +46,6 @@ _ACTUAL_COLUMNS = (
     "dataset",
     "actual",
     "actual_time",
-    "outcome",
     "deleted",
     "row_hash",
     "ingested_at",
@@ -54,7 +53,7 @@ _ACTUAL_COLUMNS = (
 )
 _BY_TIME = "k.actual_time DESC NULLS LAST, k.row_hash DESC"
 _BY_ARRIVAL = "k.ingested_at DESC, k.row_number DESC, k.row_hash DESC"
-_JOINED = ("actual", "actual_time", "outcome", "actual_row_hash")
+_JOINED = ("actual", "actual_time", "actual_row_hash")
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ class InferenceRecords:
         by_arrival = self._spec.columns.actual_time is None
         sql = records_sql(
             self._schema, log, group.dates, other_dates, datasets, erased, group.bucket,
-            by_arrival=by_arrival,
+            by_arrival=by_arrival, outcomes=tuple(self._spec.columns.outcomes),
         )  # fmt: skip
         return self._engine.query(sql, tables).cast(self._schema)
 
@@ -443,6 +442,7 @@ def records_sql(
     bucket: Bucket = EVERY_ID,
     *,
     by_arrival: bool = False,
+    outcomes: tuple[str, ...] = (),
 ) -> str:
     """Return the statement that computes the records of some window dates.
 
@@ -461,18 +461,21 @@ def records_sql(
         erased: Ids that must not be seen again; if any, their hashes are the table ``erased``.
         bucket: Only records of ids inside.
         by_arrival: Ground truth has no time of its own.
+        outcomes: Columns that come with the ground truth.
     """
-    columns = [name for name in schema.names if name not in (*_JOINED, "n_prediction_rows")]
+    joined, of_actuals = (*_JOINED, *outcomes), (*_ACTUAL_COLUMNS, *outcomes)
+    known = "".join(f"k.{quote_identifier(name)}, " for name in outcomes)
+    columns = [name for name in schema.names if name not in (*joined, "n_prediction_rows")]
     selected = ", ".join(
-        f"{'a' if name in _JOINED else 'w'}.{quote_identifier(name)}" for name in schema.names
+        f"{'a' if name in joined else 'w'}.{quote_identifier(name)}" for name in schema.names
     )
     predictions = log.sql("predictions", columns, dates, datasets, bucket)
-    actuals = log.sql("actuals", _ACTUAL_COLUMNS, dates | {UNMATCHED}, bucket=bucket)
+    actuals = log.sql("actuals", of_actuals, dates | {UNMATCHED}, bucket=bucket)
     if other_dates:
         semi_join = "WHERE prediction_id IN (SELECT prediction_id FROM moved)"
         elsewhere = log.sql("predictions", columns, other_dates, datasets, bucket)
         predictions = f"({predictions[1:-1]} UNION ALL SELECT * FROM {elsewhere} {semi_join})"
-        elsewhere = log.sql("actuals", _ACTUAL_COLUMNS, other_dates, bucket=bucket)
+        elsewhere = log.sql("actuals", of_actuals, other_dates, bucket=bucket)
         actuals = f"({actuals[1:-1]} UNION ALL SELECT * FROM {elsewhere} {semi_join})"
     on_dates = ", ".join(f"'{date}'" for date in sorted(dates))
     not_erased = f"AND NOT {erased.matches_sql('l')}" if erased else ""
@@ -494,7 +497,7 @@ def records_sql(
             PARTITION BY l.dataset, l.prediction_id ORDER BY l.event_time, l.row_hash) = 1
     ),
     known AS (
-        SELECT w.dataset, w.prediction_id, k.actual, k.actual_time, k.outcome, k.deleted,
+        SELECT w.dataset, w.prediction_id, k.actual, k.actual_time, {known}k.deleted,
             k.row_hash AS actual_row_hash
         FROM {actuals} AS k
         JOIN winners AS w ON w.prediction_id = k.prediction_id

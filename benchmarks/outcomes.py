@@ -1,0 +1,157 @@
+"""Does the interval of a mean outcome hold it? `python -m benchmarks outcomes`, a minute.
+
+Draws of one window, of laws from normal to those without a variance, and of months of days that
+share a shock, counted in the bins that profiles have. Beside each how often Student's interval
+alone would hold the truth, and the share of the largest hundredth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from benchmarks.table import Goal, Row, show
+from mlmon_dagster.metrics.business import Outcome, business_metrics
+from mlmon_dagster.metrics.clusters import interval, standard_errors
+from mlmon_dagster.metrics.performance.loss_means import mean_of, t_factor
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge
+from mlmon_dagster.profiles.bins.shapes import loss_binning, size_binning
+
+SEED = 17
+Floats = NDArray[np.float64]
+Draw = Callable[[np.random.Generator, tuple[int, ...]], Floats]
+
+
+def _some_buy(share: float) -> Draw:
+    return lambda rng, size: rng.lognormal(0, 1, size) * (rng.random(size) < share)
+
+
+# Law -> how it is drawn, and its mean.
+LAWS: Mapping[str, tuple[Draw, float]] = {
+    "normal": (lambda rng, size: rng.normal(1, 1, size), 1.0),
+    "exponential": (lambda rng, size: rng.exponential(1, size), 1.0),
+    "log-normal, sigma 1": (lambda rng, size: rng.lognormal(0, 1, size), math.exp(0.5)),
+    "log-normal, sigma 1.5": (lambda rng, size: rng.lognormal(0, 1.5, size), math.exp(1.125)),
+    "a fifth buy, log-normal": (_some_buy(0.2), 0.2 * math.exp(0.5)),
+    "one in 20 buys, log-normal": (_some_buy(0.05), 0.05 * math.exp(0.5)),
+    "Pareto, tail 3": (lambda rng, size: rng.pareto(3, size) + 1, 1.5),
+    "Pareto, tail 2.2": (lambda rng, size: rng.pareto(2.2, size) + 1, 2.2 / 1.2),
+    "log-normal, sigma 2": (lambda rng, size: rng.lognormal(0, 2, size), math.exp(2)),
+    "Pareto, tail 1.5": (lambda rng, size: rng.pareto(1.5, size) + 1, 3.0),
+}
+TOO_HEAVY = ("log-normal, sigma 2", "Pareto, tail 1.5", "Pareto, tail 2.2")  # without a promise
+
+
+def counted(values: Floats) -> Outcome:
+    """Return what profiles hold of the rows of C cells, (C, n)."""
+    cells = pd.DataFrame(
+        {
+            "window_start": pd.date_range("2026-01-01", periods=len(values), tz="UTC", unit="us"),
+            "dataset": "production", "model_version": "1", "slice_key": "all", "slice_value": "all",
+        }
+    )  # fmt: skip
+    typical = float(np.exp(np.log(np.abs(values[values != 0])).mean()))
+    gain = np.where(values >= 0, values, np.nan)
+    return Outcome(
+        _column(loss_binning(":outcome/x", typical), cells, values),
+        _column(size_binning(":gain/x", typical), cells, gain),
+        _column(size_binning(":debit/x", typical), cells, np.where(values < 0, -values, np.nan)),
+    )
+
+
+def _column(binning: Binning, cells: pd.DataFrame, values: Floats) -> ColumnStatistics:
+    known = ~np.isnan(values)
+    codes = np.zeros(values.shape, int)
+    if binning.kind == "latency":
+        step = math.log(binning.high / binning.low) / binning.size
+        with np.errstate(divide="ignore", invalid="ignore"):
+            place = np.floor(np.log(values / binning.low) / step)
+        codes = np.clip(np.nan_to_num(place, neginf=0), 0, binning.size - 1).astype(int)
+    counts = np.zeros((len(values), binning.size), np.int64)
+    rows = np.broadcast_to(np.arange(len(values))[:, None], values.shape)
+    np.add.at(counts, (rows[known], codes[known]), 1)
+    n, none = np.full(len(values), values.shape[1]), np.zeros(len(values), np.int64)
+    zero = np.where(known, values, 0.0)
+    return ColumnStatistics(
+        binning, cells, counts, n, n - known.sum(axis=1), none, none, none,
+        np.nanmin(np.where(known, values, np.inf), axis=1),
+        np.nanmax(np.where(known, values, -np.inf), axis=1),
+        zero.sum(axis=1), (zero**2).sum(axis=1),
+    )  # fmt: skip
+
+
+def windows(law: str, n: int, draws: int, rng: np.random.Generator) -> dict[str, float]:
+    """Return how often intervals of one window's mean hold it."""
+    draw, truth = LAWS[law]
+    outcome = counted(draw(rng, (draws, n)))
+    frame = business_metrics({"x": outcome}, None, None)
+    means = frame[frame["metric"] == "mean_outcome"]
+    mean = mean_of(outcome.value)
+    half = t_factor(mean.n) * mean.error
+    return {
+        "held": float(means["lower"].le(truth).mul(means["upper"].ge(truth)).mean()),
+        "student": float((np.abs(mean.value - truth) <= half).mean()),
+        "top": float(frame.loc[frame["metric"] == "outcome_top_share", "value"].mean()),
+    }
+
+
+def months(law: str, days: int, n: int, draws: int, rng: np.random.Generator) -> dict[str, float]:
+    """Return how often intervals of a period's mean hold it, whose days share a shock."""
+    draw, truth = LAWS[law]
+    held, by_rows = 0, 0
+    for _ in range(draws):
+        shock = np.exp(rng.normal(0, 0.3, (days, 1)) - 0.045)
+        outcome = counted(draw(rng, (days, n)) * shock)
+        parts = {"value": outcome.value, "gain": outcome.gain, "debit": outcome.debit}
+
+        def measured(part: Mapping[str, ColumnStatistics]) -> pd.DataFrame:
+            of = Outcome(part["value"], part["gain"], part["debit"])
+            frame = business_metrics({"x": of}, None, None)
+            return frame[frame["metric"] == "mean_outcome"]
+
+        known = {name: stats for name, stats in parts.items() if stats is not None}
+        whole = {n: merge(s, ("slice_key", "slice_value")) for n, s in known.items()}
+        [row] = measured(whole).to_dict("records")
+        error = standard_errors(known, measured).iloc[0]
+        low, high = interval([row["value"]], [error["error"]], [error["n_windows"]])
+        by_rows += row["lower"] <= truth <= row["upper"]
+        held += min(low[0], row["lower"]) <= truth <= max(high[0], row["upper"])
+    return {"held": held / draws, "by_rows": by_rows / draws}
+
+
+def _held(found: Mapping[str, float], name: str, *others: str, promised: bool) -> Row:
+    goal = Goal(abs(round(found["held"], 3) - 0.95), 0.0201, unit=" off .95") if promised else None
+    return Row(name, tuple(f"{found[key]:.3f}" for key in ("held", *others)), goal)
+
+
+def of_windows(draws: int) -> Iterator[Row]:
+    """Yield a line a law and number of rows."""
+    rng = np.random.default_rng(SEED)
+    for law in LAWS:
+        for n in (500, 2_000):
+            found = windows(law, n, draws, rng)
+            name = f"{law}, {n:,} rows"
+            yield _held(found, name, "student", "top", promised=law not in TOO_HEAVY)
+
+
+def of_months(draws: int) -> Iterator[Row]:
+    """Yield a line a law."""
+    rng = np.random.default_rng(SEED)
+    for law in ("log-normal, sigma 1", "a fifth buy, log-normal", "Pareto, tail 3"):
+        yield _held(months(law, 28, 100, draws, rng), law, "by_rows", promised=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draws", type=int, default=2_000)
+    n_draws = parser.parse_args().draws
+    tables = [
+        ("Mean of a window's outcomes", ("held", "by Student", "top 1 %"), of_windows(n_draws)),
+        ("28 days of 100 rows that share shocks", ("held", "by rows"), of_months(n_draws // 4)),
+    ]
+    raise SystemExit(show(tables, seed=SEED))
