@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
 
 from mlmon_dagster.monitors.wording import limit_of
 from mlmon_dagster.spec import Models
@@ -64,6 +62,7 @@ ABOUT = {
 _COMMON = ("metric", "column_name", "slice_key", "slice_value")
 MONITOR_LABELS = ("model", "monitor", "family", *_COMMON)
 METRIC_LABELS = ("model", "dataset", "model_version", *_COMMON)
+_ESCAPED = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 _END = b"# EOF\n"
 Sees = Callable[[str], bool]
 
@@ -85,80 +84,96 @@ class Bounds:
 
 @dataclass
 class Families:
-    """Metric families in the making."""
+    """Metric families in the making: name -> model, or nothing -> lines.
 
-    found: dict[str, Metric] = field(default_factory=dict)
+    Of a thousand models there are 350,000 lines, which a library that makes an object of each takes
+    seven seconds to write; gauges are the same text in both formats.
+    """
 
-    def add(
-        self,
-        name: str,
-        value: float | None,
-        labels: Mapping[str, str],
-        when: dt.datetime | None = None,
-    ) -> None:
+    found: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+
+    def add(self, name: str, value: float | None, labels: Mapping[str, str]) -> None:
         """Add a sample; no value is no sample."""
-        if value is None or value != value:
-            return
-        family = self.found.setdefault(name, Metric(name, ABOUT[name], "gauge"))
-        stamp = None if when is None else when.timestamp()
-        family.add_sample(name, dict(labels), float(value), stamp)
+        if value is not None and value == value:
+            line = f"{name}{{{_written(labels)}}} {float(value)!r}\n"
+            self.add_line(name, labels.get("model", ""), line)
 
-    def add_verdict(self, row: MonitorResult, when: dt.datetime | None = None) -> None:
-        """Add what a verdict says; of NO_DATA only that, and why."""
-        labels = _monitor_labels(row)
-        if row["status"] not in _STATUS:
-            self.add("mlmon_monitor_no_data", 1.0, labels | {"reason": row["reason"]}, when)
-            return
-        self.add("mlmon_monitor_status", _STATUS[row["status"]], labels, when)
-        self.add("mlmon_monitor_value", row["value"], labels, when)
-        self.add("mlmon_monitor_excess", row["excess"], labels, when)
-        self.add("mlmon_monitor_baseline", row["baseline_value"], labels, when)
-        self.add("mlmon_monitor_limit", limit_of(row), labels, when)
-        self.add("mlmon_monitor_rows", row["n"], labels, when)
+    def add_line(self, name: str, model: str, line: str) -> None:
+        """Add a sample as it is written."""
+        self.found.setdefault(name, {}).setdefault(model, []).append(line)
+
+    def text(self, sees: Sees) -> str:
+        """Return the families with what may be seen of them."""
+        seen = {
+            model: not model or sees(model) for models in self.found.values() for model in models
+        }
+        parts = []
+        for name, models in self.found.items():
+            parts.append(_head(name))
+            for model, lines in models.items():
+                if seen[model]:
+                    parts += lines
+        return "".join(parts)
+
+
+def _head(name: str) -> str:
+    return f"# HELP {name} {ABOUT[name]}\n# TYPE {name} gauge\n"
+
+
+def _written(labels: Mapping[str, str]) -> str:
+    return ",".join([f'{name}="{text.translate(_ESCAPED)}"' for name, text in labels.items()])
+
+
+def _lines(row: MonitorResult) -> list[tuple[str, str]]:
+    """Return family and line of each sample of a verdict; of NO_DATA only that, and why."""
+    labels = _monitor_labels(row)
+    same = _written(labels)
+    about = _written({"threshold": row["threshold"], "owner": row["owner"]})
+    found = [("mlmon_monitor_info", f"{same},{about}", 1.0)]
+    if row["status"] not in _STATUS:
+        why = _written({"reason": row["reason"]})
+        found.append(("mlmon_monitor_no_data", f"{same},{why}", 1.0))
+    else:
+        values = (
+            ("status", _STATUS[row["status"]]),
+            ("value", row["value"]),
+            ("excess", row["excess"]),
+            ("baseline", row["baseline_value"]),
+            ("limit", limit_of(row)),
+            ("rows", row["n"]),
+        )
+        found += [
+            (f"mlmon_monitor_{name}", same, value)
+            for name, value in values
+            if value is not None and value == value
+        ]
+    return [(name, f"{name}{{{text}}} {float(value)!r}\n") for name, text, value in found]
 
 
 def _monitor_labels(row: Mapping[str, object]) -> dict[str, str]:
-    texts = (str(row[name]) for name in MONITOR_LABELS)
-    return dict(zip(_names(MONITOR_LABELS), _labels(texts), strict=True))
+    return _named(MONITOR_LABELS, [str(row[column]) for column in MONITOR_LABELS])
 
 
-def _names(columns: Iterable[str]) -> list[str]:
-    return [column.removesuffix("_name") for column in columns]
+def _named(columns: Sequence[str], texts: Iterable[str]) -> dict[str, str]:
+    """Return labels: columns are called by what they are, and no column is no text."""
+    return {
+        "column" if name == "column_name" else name: "" if text == TABLE else text
+        for name, text in zip(columns, texts, strict=True)
+    }
 
 
-def snapshot(
-    store: Store, models: Models, now: dt.datetime, read_at: float, bounds: Bounds = Bounds()
-) -> list[Metric]:
-    """Read what is exported of some models.
+@dataclass(frozen=True)
+class _Judged:
+    """A model's standing verdicts as lines, and the ends of its families' windows."""
 
-    Args:
-        store: The store.
-        models: What is declared; of other models in the database nothing is said.
-        now: Windows that start before this moment.
-        read_at: Real time of reading, in seconds since 1970.
-        bounds: How much at most.
-    """
-    families = Families()
-    names = sorted(spec.model for spec in models.specs)
-    room = bounds.in_all
-    for name in names:
-        rows = monitor_results.standing(store.state, name, now)
-        kept = rows[: min(bounds.of_model, room)]
-        room -= len(kept)
-        for row in kept:
-            families.add_verdict(row)
-            about = {"threshold": row["threshold"], "owner": row["owner"]}
-            families.add("mlmon_monitor_info", 1.0, _monitor_labels(row) | about)
-        for family, end in sorted({(row["family"], row["window_end"]) for row in rows}):
-            of_family = {"model": name, "family": family}
-            families.add("mlmon_family_window_end_timestamp_seconds", end.timestamp(), of_family)
-        families.add("mlmon_left_out_monitors", len(rows) - len(kept), {"model": name})
-    for broken in models.broken:
-        families.add("mlmon_model_broken", 1.0, {"model": broken.name})
-    _add_windows(families, store, set(names))
-    _add_alerts(families, store, bounds.alerts)
-    _add_health(families, store, read_at)
-    return list(families.found.values())
+    verdicts: Sequence[Sequence[tuple[str, str]]]
+    ends: Sequence[tuple[str, dt.datetime]]
+
+    @classmethod
+    def of(cls, store: Store, model: str, now: dt.datetime) -> _Judged:
+        rows = monitor_results.standing(store.state, model, now)
+        ends = sorted({(row["family"], row["window_end"]) for row in rows})
+        return cls([_lines(row) for row in rows], ends)
 
 
 def _add_windows(families: Families, store: Store, names: set[str]) -> None:
@@ -209,9 +224,10 @@ class Exporter:
 
     Args:
         store: The store.
-        declared: Reads what is declared.
-        now: The clock that windows go by.
+        declared: Reads what is declared; of other models in the database nothing is said.
+        now: The clock that windows go by: those that start before it.
         fresh_seconds: How long a snapshot is answered from.
+        bounds: How much is exported at most.
     """
 
     def __init__(
@@ -220,11 +236,14 @@ class Exporter:
         declared: Callable[[], Models],
         now: Callable[[], dt.datetime],
         fresh_seconds: float = FRESH_SECONDS,
+        bounds: Bounds = Bounds(),
     ) -> None:
         self._store, self._declared, self._now = store, declared, now
-        self._fresh_seconds = fresh_seconds
+        self._fresh_seconds, self._bounds = fresh_seconds, bounds
         self._lock = threading.Lock()
-        self._snapshot: list[Metric] = []
+        self._judged: dict[str, _Judged] = {}
+        self._seen = -1  # the newest verdict that they rest on
+        self._snapshot = Families()
         self._read_at = float("-inf")
 
     def answer(
@@ -239,20 +258,47 @@ class Exporter:
             zipped: Whether the caller takes gzip.
         """
         encode, media_type = choose_encoder(accept)
-        families = [_of_models(family, sees) for family in (*self._current(), *others)]
-        body = encode(_Fixed(families))
+        added = encode(_Fixed([_of_models(family, sees) for family in others]))
+        body = self._current().text(sees).encode() + added
         headers = {"content-type": media_type, "cache-control": "no-store"}
         if zipped:
             return gzip.compress(body, 1), headers | {"content-encoding": "gzip"}
         return body, headers
 
-    def _current(self) -> list[Metric]:
+    def _current(self) -> Families:
         # One reads, the others wait for it: scrapes that come together cost one look.
         with self._lock:
             if time.monotonic() - self._read_at >= self._fresh_seconds:
-                self._snapshot = snapshot(self._store, self._declared(), self._now(), time.time())
+                self._snapshot = self._read()
                 self._read_at = time.monotonic()
             return self._snapshot
+
+    def _read(self) -> Families:
+        store, models, now = self._store, self._declared(), self._now()
+        names = sorted(spec.model for spec in models.specs)
+        seen, new = monitor_results.changed_since(store.state, self._seen)
+        kept = {name: one for name, one in self._judged.items() if name not in new}
+        self._judged = {name: kept.get(name) or _Judged.of(store, name, now) for name in names}
+        self._seen = seen
+        families = Families()
+        room = self._bounds.in_all
+        for name, judged in self._judged.items():
+            shown = judged.verdicts[: min(self._bounds.of_model, room)]
+            room -= len(shown)
+            for verdict in shown:
+                for family, line in verdict:
+                    families.add_line(family, name, line)
+            for of, end in judged.ends:
+                labels = {"model": name, "family": of}
+                families.add("mlmon_family_window_end_timestamp_seconds", end.timestamp(), labels)
+            left = len(judged.verdicts) - len(shown)
+            families.add("mlmon_left_out_monitors", left, {"model": name})
+        for broken in models.broken:
+            families.add("mlmon_model_broken", 1.0, {"model": broken.name})
+        _add_windows(families, store, set(names))
+        _add_alerts(families, store, self._bounds.alerts)
+        _add_health(families, store, time.time())
+        return families
 
 
 class _Fixed(Collector):
@@ -303,10 +349,8 @@ def _dated(
     known = known[known["sampled"].notna()].sort_values([*labels, "window_end"])
     if known.empty:
         return b""
-    names = _names(labels)
-    # Made one by one while they are written: a year with all its slices has a million.
-    samples = (
-        Sample(name, dict(zip(names, _labels(texts), strict=True)), value, int(at.timestamp()))
+    lines = (
+        f"{name}{{{_written(_named(labels, texts))}}} {value!r} {int(at.timestamp())}\n"
         for texts, value, at in zip(
             known[labels].itertuples(index=False, name=None),
             known["sampled"],
@@ -314,21 +358,4 @@ def _dated(
             strict=True,
         )
     )
-    return _text(_Written(name, ABOUT[name], samples)).removesuffix(_END)
-
-
-class _Written(Metric):
-    """A gauge whose samples are made while they are written."""
-
-    def __init__(self, name: str, about: str, samples: Iterable[Sample]) -> None:
-        super().__init__(name, about, "gauge")
-        self.samples = samples  # type: ignore[assignment]
-
-
-def _text(family: Metric) -> bytes:
-    text: bytes = generate_latest(_Fixed([family]))  # type: ignore[no-untyped-call]
-    return text
-
-
-def _labels(texts: Iterable[str]) -> Iterator[str]:
-    return ("" if text == TABLE else text for text in texts)
+    return "".join([_head(name), *lines]).encode()

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from prometheus_client import parser as plain_parser
 from prometheus_client.openmetrics import parser as open_parser
 from prometheus_client.samples import Sample
 
-from mlmon_dagster.report.openmetrics import Bounds, Exporter, history, snapshot
+from mlmon_dagster.report.openmetrics import Bounds, Exporter, history
 from mlmon_dagster.report.summary import standing_of
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.loader import BrokenModel, Models
@@ -33,8 +34,9 @@ def declared(*names: str) -> Models:
     return Models(tuple(spec_of(name) for name in names or ("credit",)))
 
 
-def scraped(store: Store, models: Models | None = None) -> bytes:
-    exporter = Exporter(store, lambda: models or declared(), lambda: day(9))
+def scraped(store: Store, models: Models | None = None, **bounds: int) -> bytes:
+    read = (store, lambda: models or declared(), lambda: day(9))
+    exporter = Exporter(*read, bounds=Bounds(**bounds))
     body, _ = exporter.answer(OPEN, lambda _model: True)
     return body
 
@@ -149,14 +151,13 @@ def test_what_is_too_much_is_left_out_and_counted(store: Store) -> None:
         for key in ("origin", "all")
     ]
     observe(store, *rows)
-    found = {f.name: f for f in snapshot(store, declared(), day(9), 0.0, Bounds(6, 100, 1))}
+    found = samples(scraped(store, of_model=6))
 
-    keys = [s.labels["slice_key"] for s in found["mlmon_monitor_status"].samples]
+    keys = [s.labels["slice_key"] for s in found if s.name == "mlmon_monitor_status"]
     assert keys == ["all"] * 5 + ["origin"]
-    assert [s.value for s in found["mlmon_left_out_monitors"].samples] == [4.0]
-    whole = snapshot(store, declared(), day(9), 0.0, Bounds(of_model=100, in_all=3))
-    left = [s.value for f in whole if f.name == "mlmon_left_out_monitors" for s in f.samples]
-    assert left == [7.0]
+    assert values(found, "mlmon_left_out_monitors") == {(): 4.0}
+    whole = samples(scraped(store, in_all=3))
+    assert values(whole, "mlmon_left_out_monitors") == {(): 7.0}
 
 
 def test_alerts_that_fire_are_series_and_muted_ones_say_why(store: Store) -> None:
@@ -209,6 +210,29 @@ def test_scrapes_that_come_together_look_once(store: Store) -> None:
     for _ in range(5):
         exporter.answer(OPEN, lambda _model: True)
     assert len(looks) == 1
+
+
+def test_a_scrape_reads_again_only_the_models_with_new_verdicts(store: Store) -> None:
+    both = declared("credit", "churn")
+    observe(store, *(result(3, "OK", model=m) for m in ("credit", "churn")))
+    exporter = Exporter(store, lambda: both, lambda: day(9), fresh_seconds=0)
+    read: list[str] = []
+
+    @sa.event.listens_for(store.state, "before_cursor_execute")
+    def _seen(_conn: object, _cursor: object, text: str, values: object, *_: object) -> None:
+        if "monitor_result.status" in text:
+            read.append(str(values))
+
+    def statuses() -> dict[tuple[str, ...], float]:
+        body, _ = exporter.answer(OPEN, lambda _model: True)
+        return values(samples(body), "mlmon_monitor_status", "model")
+
+    assert statuses() == {("credit",): 0.0, ("churn",): 0.0}
+    read.clear()
+    observe(store, result(4, "ERROR", model="churn"))
+    assert statuses() == {("credit",): 0.0, ("churn",): 2.0}
+    assert read
+    assert all("churn" in one and "credit" not in one for one in read)
 
 
 def written(store: Store) -> bytes:
