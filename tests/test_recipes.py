@@ -315,12 +315,17 @@ def _tried(toy: Toy, folder: Path) -> str:
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", toy.tried],
         cwd=folder / "empty",
-        env=dict(os.environ) | {"PYTHONPATH": paths},
+        env=_unmeasured(os.environ) | {"PYTHONPATH": paths},
         capture_output=True,
         text=True,
         check=False,
     )
     return ended.stdout.strip() or ended.stderr
+
+
+def _unmeasured(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which a copy of the package does not count as covered or not."""
+    return {name: value for name, value in environ.items() if not name.startswith("COVERAGE_")}
 
 
 def _with(place: str, added: str) -> str:
