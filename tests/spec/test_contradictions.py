@@ -1,0 +1,113 @@
+"""What a model of a task lacks, or says twice, is refused in its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec import spec_from_mapping
+from tests.spec.specs import REMOVED, mapping
+
+NUMERIC = {"type": "numeric"}
+CLASSES = {
+    "task": "multiclass_classification",
+    "columns__score": REMOVED,
+    "columns__scores": {"a": "p_a", "b": "p_b"},
+}
+NUMBER = {"task": "regression", "columns__score": REMOVED}
+RANKING = {"task": "ranking", "columns__prediction": REMOVED, "columns__group": "query"}
+FAIR = {"slices": ["plan"], "fairness": {"slices": ["plan"]}}
+EXPLAINED = {"explain": {"model": "shop.churn:load"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"costs": {"fp": 1, "fn": 2}, "columns__prediction": REMOVED}, "costs: costs are of dec"),
+        (FAIR | {"columns__prediction": REMOVED}, "fairness: fairness compares rates of decisi"),
+        (FAIR | {"fairness": {"slices": ["plam"]}}, "slices.0: 'plam' is not among the slices; di"),
+        (
+            FAIR | {"fairness": {"slices": ["plan"], "reference": {"member": "yes"}}},
+            "fairness.reference.member: 'member' is not under fairness.slices",
+        ),
+        (CLASSES | {"columns__score": "p_churn"}, "columns.score: a multiclass model has one sco"),
+        (CLASSES | {"columns__prediction": REMOVED}, "columns: a multiclass model needs columns."),
+        (CLASSES | {"columns__scores": {"a": "p_a"}}, "columns.scores: at least two classes"),
+        (CLASSES | {"columns__scores": {"a": "p_a", "b": ""}}, "columns.scores.b: "),
+        (CLASSES | {"classes": ["a", "c"]}, "columns.scores.b: 'b' is not among classes"),
+        (CLASSES | {"columns__scores": {"a": "p", "b": "p"}}, "two classes have the same column"),
+        (CLASSES | {"classes": ["a", "b", "a"]}, "classes: at least two different classes are"),
+        (CLASSES | {"classes": [f"c{n}" for n in range(2000)]}, "classes: 2002 classes; at most"),
+        (NUMBER | {"columns__prediction": REMOVED}, "columns: a regression model needs columns.p"),
+        (NUMBER | {"features__residual": NUMERIC}, "'residual' is what the errors are called"),
+        (NUMBER | {"columns__rank": "rank"}, "columns.rank: rank is for ranking, not for regress"),
+        (RANKING | {"columns__score": REMOVED}, "columns: a ranking model needs columns.rank (1"),
+        (RANKING | {"columns__prediction": "x"}, "columns.prediction: a ranking has no predicti"),
+        (RANKING | {"columns__group": ""}, "columns.group: "),
+        (RANKING | {"features__rank": NUMERIC}, "features.rank: 'rank' is a column of the store"),
+        (
+            {"monitors": {"estimated_performance": [{"metric": "log_loss", "shift": 1}] * 2}},
+            "monitors.estimated_performance.1: log_loss is monitored twice; keep one",
+        ),
+        (
+            {
+                "monitors": {"estimated_performance": [{"metric": "f1", "drop": 0.1}]},
+                "columns__prediction": REMOVED,
+            },
+            "f1 is estimated from columns.score and columns.prediction; declare them",
+        ),
+        ({"retention": {"versions": "1h"}}, "retention.versions: must be at least 1d: readers"),
+        ({"retention": {"production": "1d"}}, "production: is shorter than actuals.closed_after"),
+        ({"features__age__alias": ["plan"]}, "features.age.alias.0: 'plan' is in use; an alias"),
+        ({"features__age__alias": [""]}, "features.age.alias.0: "),
+        ({"explain": {"model": "shop"}}, "'shop' does not name a function; write package.module"),
+        ({"expectations": [{"expect": "no such"}]}, "'no such' does not name an expectation"),
+        ({"columns__base_value": "base"}, "columns.base_value: base_value is of logged SHAP val"),
+        ({"explain": {"share": 0.5}}, "explain.share: a share of the rows is for explain.model"),
+        (EXPLAINED | {"columns__shap": "shap_{feature}"}, "explain.model: SHAP values are logged"),
+        (EXPLAINED | CLASSES, "explain.model: models with one score can be explained, not those"),
+        (
+            {"explain": {"model": "shop.churn:load", "base_value": 0.5}},
+            "explain.base_value: the explainer of explain.model says the base value",
+        ),
+        (EXPLAINED | {"features": {"age": NUMERIC}}, "a share needs the SHAP values of at least"),
+        (
+            {
+                "columns__shap": "shap_{feature}",
+                "columns__base_value": "base",
+                "explain": {"base_value": 0.5},
+            },
+            "explain.base_value: base values are logged (columns.base_value); keep one",
+        ),
+        (
+            {"effects": [{"cause": "age", "outcome": "actual", "within": ["age"]}]},
+            "within.0: 'age' is the cause itself",
+        ),
+        (
+            {
+                "effects": [
+                    {
+                        "cause": "age",
+                        "outcome": "actual",
+                        "experiment": {"column": "plam", "control": "a", "treatment": "a"},
+                    }
+                ]
+            },
+            "experiment.column: 'plam' is no categorical or boolean feature; did you mean 'plan'?",
+        ),
+        (
+            CLASSES | {"effects": [{"cause": "age", "outcome": "actual"}]},
+            "the ground truth is no number",
+        ),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, str) else "",
+)
+def test_what_contradicts_itself_is_refused_in_its_place(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        spec_from_mapping(mapping(**changes))
+
+    assert message in str(caught.value)
