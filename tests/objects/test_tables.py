@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.places.addresses import place_of
 from mlmon_dagster.store.tables.delta import Conflict, DeltaFolder, retry
+from mlmon_dagster.store.tables.part_files import ROWS_A_FILE, BucketRows, buckets
 from tests.objects.server import S3Server
 
 SCHEMA = pa.schema([("part", pa.string()), ("n", pa.int64())])
@@ -81,6 +83,52 @@ def test_writers_at_once_lose_nothing(remote: Store) -> None:
         list(pool.map(write, range(3)))
 
     assert _numbers(remote, table) == [10 * w + n for w in range(3) for n in range(5)]
+
+
+@pytest.mark.parametrize("place", ["remote", "store"])
+def test_rows_made_in_parts_are_one_commit_in_files_that_do_not_grow_with_them(
+    request: pytest.FixtureRequest, place: str
+) -> None:
+    store: Store = request.getfixturevalue(place)
+    table = _table(store)
+    table.ensure().append(_rows("a", 1))
+    one, other = buckets(2)
+    numbers = range(ROWS_A_FILE + 1)
+    parts = [BucketRows(one, _rows("b", *numbers[at : at + 100_000])) for at in numbers[::100_000]]
+    parts += [BucketRows(other, _rows("c", n)) for n in (7, 8)]
+
+    table.ensure().append_parts(iter(parts), SCHEMA)
+
+    assert _numbers(store, table) == sorted([1, 7, 8, *numbers])
+    files = [name.split("/")[0] for name in table.path.below() if name.endswith(".parquet")]
+    assert sorted(files) == ["part=a", "part=b", "part=b", "part=c"]
+    assert len([name for name in table.path.below() if name.endswith(".json")]) == 3
+
+    table.ensure().replace_partitions(
+        iter([BucketRows(one, _rows("b", 5))]), SCHEMA, {"part": ["b"]}
+    )
+    assert _numbers(store, table) == [1, 5, 7, 8]
+
+
+@pytest.mark.parametrize("place", ["remote", "store"])
+def test_a_part_that_cannot_be_made_leaves_neither_rows_nor_files(
+    request: pytest.FixtureRequest, place: str
+) -> None:
+    store: Store = request.getfixturevalue(place)
+    table = _table(store)
+    table.ensure()
+    one, other = buckets(2)
+
+    def broken() -> Iterator[BucketRows]:
+        yield BucketRows(one, _rows("a", *range(ROWS_A_FILE)))
+        yield BucketRows(other, _rows("b", 1))
+        raise RuntimeError("the source broke off")
+
+    with pytest.raises(RuntimeError, match="broke off"):
+        table.ensure().append_parts(broken(), SCHEMA)
+
+    assert _numbers(store, table) == []
+    assert not [name for name in table.path.below() if name.endswith(".parquet")]
 
 
 def test_queries_reach_nothing_but_the_stores_prefix(remote: Store, bucket: str) -> None:
