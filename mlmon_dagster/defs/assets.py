@@ -6,7 +6,8 @@ Every body hands the run's windows to one function and reports numbers.
 import base64
 import datetime as dt
 import inspect
-from collections.abc import Callable, Iterator, Sequence, Set
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -108,13 +109,24 @@ def work_of(
     run = context.run
     note_process(context.instance, run.run_id)
     is_backfill = BACKFILL_TAG in run.tags or "dagster/backfill" in run.tags
-    # One partition by a click in the UI is a key; a range of them is a pair of tags.
-    is_windowed = context.has_partition_key or context.has_partition_key_range
-    windows = windows_of(spec, context.partition_keys) if is_windowed else []
+    windows = windows_of(spec, _partition_keys(spec, run.tags))
     kept = _with_rows(project, spec, windows)
     if len(kept) < len(windows):
         context.log.warning(f"{len(windows) - len(kept)} of {len(windows)} windows: {PAST}")
     return Work(project, spec, tuple(kept), project.now(), run.run_id, is_backfill)
+
+
+def _partition_keys(spec: ModelSpec, tags: Mapping[str, str]) -> Sequence[str]:
+    """Return the keys of a run's windows in this model, of those in a run each may have its own.
+
+    One partition by a click in the UI is a key; a range of them is a pair of tags.
+    """
+    if PARTITION in tags:
+        return [tags[PARTITION]]
+    if RANGE_START not in tags:
+        return []
+    wanted = dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END])
+    return partitions_of(spec).get_partition_keys_in_range(wanted)
 
 
 def _with_rows(project: Project, spec: ModelSpec, windows: Sequence[Window]) -> list[Window]:
@@ -191,6 +203,7 @@ def _asset(
         "kinds": set(info.kinds),
         "tags": {MODEL_TAG: spec.model},
         "pool": spec.model,
+        "op_tags": first_of_all(spec),
         "metadata": definition_metadata(project, spec, info, declared),
         "code_version": code_version(info),
         "freshness_policy": freshness_of(spec, info),
@@ -200,6 +213,14 @@ def _asset(
         options["backfill_policy"] = dg.BackfillPolicy.single_run()
     decorator: AssetDecorator = dg.asset(**options)
     return lambda body: decorator(with_signature(body))
+
+
+def first_of_all(spec: ModelSpec) -> dict[str, str]:
+    """Return the tags by which a run of many models does one model's steps after the other.
+
+    What a step read the next one then finds in memory, and of no second model anything is there.
+    """
+    return {"dagster/priority": str(zlib.crc32(spec.model.encode()))}
 
 
 def with_signature(body: Signed) -> Signed:
@@ -515,6 +536,7 @@ def keys_of(spec: ModelSpec, names: tuple[str, ...]) -> list[dg.AssetKey]:
     return [asset_key(spec, name) for name in names]
 
 
+PARTITION = "dagster/partition"
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 

@@ -9,7 +9,13 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData as Target,
 )
 
-from mlmon_dagster.defs.assets import asset_key, partitions_of, with_signature, work_of
+from mlmon_dagster.defs.assets import (
+    asset_key,
+    first_of_all,
+    partitions_of,
+    with_signature,
+    work_of,
+)
 from mlmon_dagster.defs.metadata import REBUILT, page_metadata, safe_metadata, table
 from mlmon_dagster.pipeline.families import FAMILIES
 from mlmon_dagster.pipeline.judge import judge, why_no_verdict
@@ -58,6 +64,7 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
         compute_kind="mlmon",
         description=check.description,
         pool=spec.model,
+        op_tags=first_of_all(spec),
     )
     @with_signature
     def family_check(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckEvaluation]:

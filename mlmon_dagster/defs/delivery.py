@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mlmon_dagster.defs.assets import BACKFILL_TAG, OVERVIEW_KEY, SHARED
-from mlmon_dagster.defs.instance import MODEL_TAG, UNFINISHED
+from mlmon_dagster.defs.instance import MODEL_TAG, ONE_OF_MANY, UNFINISHED, models_of
 from mlmon_dagster.defs.metadata import safe_metadata
 from mlmon_dagster.pipeline.receivers import receivers
 from mlmon_dagster.project import Project
@@ -258,13 +258,6 @@ def note_planning(project: Project, model: str, error: Exception | None) -> None
     observe_run_failures(project.store, failures, well, now=project.now())
 
 
-def models_of(run: dg.DagsterRun) -> set[str]:
-    """Return the models that a run is for."""
-    if MODEL_TAG in run.tags:
-        return {run.tags[MODEL_TAG]}
-    return {key.path[0] for key in run.asset_selection or () if len(key.path) > 1}
-
-
 # Runs
 
 
@@ -282,26 +275,41 @@ def _failed_runs(
             ended = dt.datetime.fromtimestamp(record.end_time or 0, dt.UTC)
             models = models_of(run) & known
             if models and run.tags.get("dagster/will_retry") != "true":
-                kind, message = _why_failed(instance, run.run_id)
-                for model in sorted(models):
-                    yield RunFailure(model, run.run_id, ended, message, kind)
+                for model, (kind, message) in _why_failed(instance, run).items():
+                    if model in known:
+                        yield RunFailure(model, run.run_id, ended, message, kind)
         if len(records) < PAGE:
             return
         cursor = records[-1].dagster_run.run_id
 
 
-def _why_failed(instance: dg.DagsterInstance, run_id: str) -> tuple[Kind, str]:
-    """Return what failed, a run or only its checks, and the first step's error."""
-    failed = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-    causes: list[tuple[str, str]] = []
+def _why_failed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str, tuple[Kind, str]]:
+    """Return, by model, what failed, a run or only its checks, and its first step's error.
+
+    Of a run for several models only those have failed of which a step did.
+    """
+    failed = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    models = sorted(models_of(run))
+    causes: dict[str, list[tuple[str, str]]] = {}
     for record in failed.records:
         event = record.event_log_entry.dagster_event
         error = event.step_failure_data.error if event else None
         if event is not None and error is not None:
-            step = (event.step_key or "").replace("__", "/")
-            causes.append((step, (error.cause or error).message.strip()))
+            step = event.step_key or ""
+            cause = (step.replace("__", "/"), (error.cause or error).message.strip())
+            for model in models if len(models) == 1 else _model_of(step, models):
+                causes.setdefault(model, []).append(cause)
     if not causes:
-        return "run", "the run ended without a failed step; see its log"
+        return dict.fromkeys(models, ("run", "the run ended without a failed step; see its log"))
+    return {model: _told(found) for model, found in causes.items()}
+
+
+def _model_of(step: str, models: Sequence[str]) -> list[str]:
+    """Return the model of a step, of which a name may begin with another's."""
+    return sorted((m for m in models if step.startswith(f"{m}__")), key=len)[-1:]
+
+
+def _told(causes: Sequence[tuple[str, str]]) -> tuple[Kind, str]:
     kind: Kind = "check" if all(step.endswith("_check") for step, _ in causes) else "run"
     return kind, f"{causes[0][0]}: {causes[0][1]}"
 
@@ -309,16 +317,31 @@ def _why_failed(instance: dg.DagsterInstance, run_id: str) -> tuple[Kind, str]:
 def _runs_well_again(
     instance: dg.DagsterInstance, broken: set[tuple[str, str, str]]
 ) -> Iterator[RunSuccess]:
-    """Yield the newest successful run of every model that has a failed one."""
+    """Yield the newest run that went well for every model that has a failed one."""
     from mlmon_dagster.alerts import RunSuccess
 
     for model in sorted({model for model, kind, _ in broken if kind in ("run", "check")}):
-        wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags={MODEL_TAG: model})
-        for record in instance.get_run_records(wanted, limit=1):
+        for record in _newest_good_run(instance, model):
             ended = dt.datetime.fromtimestamp(record.end_time or 0, dt.UTC)
             for kind in ("run", "check"):
                 if (model, kind, "") in broken:
                     yield RunSuccess(model, record.dagster_run.run_id, ended, kind)
+
+
+def _newest_good_run(instance: dg.DagsterInstance, model: str) -> list[dg.RunRecord]:
+    """Return the newest run in which nothing of a model failed, if there is one."""
+    good, failed = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
+    alone, with_others = {MODEL_TAG: model}, {f"{ONE_OF_MANY}{model}": "true"}
+    found: list[dg.RunRecord] = []
+    for tags, status in ((alone, good), (with_others, good), (with_others, failed)):
+        wanted = dg.RunsFilter(statuses=[status], tags=tags)
+        found += instance.get_run_records(wanted, limit=1)
+    well = [
+        record
+        for record in found
+        if record.dagster_run.is_success or model not in _why_failed(instance, record.dagster_run)
+    ]
+    return sorted(well, key=lambda record: record.end_time or 0)[-1:]
 
 
 def _stuck_runs(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from mlmon_dagster.spec.names import url_problem
 from mlmon_dagster.store.state.writer_lock import process_died
 
 MODEL_TAG = "mlmon/model"
+ONE_OF_MANY = "mlmon.model/"  # before the name of each model of a run that is for several
 PROCESS_TAG = "mlmon/process"
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -117,6 +118,21 @@ def open_instance(project: Project) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=overrides))
 
 
+def model_tags(models: Sequence[str]) -> dict[str, str]:
+    """Return the tags by which the runs of a model are found."""
+    if len(models) == 1:
+        return {MODEL_TAG: models[0]}
+    return {f"{ONE_OF_MANY}{model}": "true" for model in models}
+
+
+def models_of(run: dg.DagsterRun) -> set[str]:
+    """Return the models that a run is for."""
+    if MODEL_TAG in run.tags:
+        return {run.tags[MODEL_TAG]}
+    tagged = {tag.removeprefix(ONE_OF_MANY) for tag in run.tags if tag.startswith(ONE_OF_MANY)}
+    return tagged or {key.path[0] for key in run.asset_selection or () if len(key.path) > 1}
+
+
 def note_process(instance: dg.DagsterInstance, run_id: str) -> None:
     """Tag a run with the process that executes it, once per process and run."""
     if run_id not in _noted:
@@ -130,8 +146,8 @@ def fail_dead_runs(instance: dg.DagsterInstance, model: str) -> int:
     Returns:
         How many those were.
     """
-    records = instance.get_run_records(dg.RunsFilter(tags={MODEL_TAG: model}, statuses=STARTED))
-    dead = [r.dagster_run for r in records if _is_dead(r.dagster_run.tags.get(PROCESS_TAG, ""))]
+    started = _runs_of(instance, model, STARTED)
+    dead = [run for run in started if _is_dead(run.tags.get(PROCESS_TAG, ""))]
     for run in dead:
         instance.report_run_failed(run, KILLED)
     return len(dead)
@@ -139,8 +155,14 @@ def fail_dead_runs(instance: dg.DagsterInstance, model: str) -> int:
 
 def is_in_flight(instance: dg.DagsterInstance, model: str) -> bool:
     """Tell whether a run of a model is queued or going on."""
-    wanted = dg.RunsFilter(tags={MODEL_TAG: model}, statuses=UNFINISHED)
-    return bool(instance.get_run_records(wanted, limit=1))
+    return bool(_runs_of(instance, model, UNFINISHED))
+
+
+def _runs_of(
+    instance: dg.DagsterInstance, model: str, statuses: list[dg.DagsterRunStatus]
+) -> list[dg.DagsterRun]:
+    found = instance.get_run_records(dg.RunsFilter(statuses=statuses))
+    return [r.dagster_run for r in found if model in models_of(r.dagster_run)]
 
 
 def models_in_flight(instance: dg.DagsterInstance) -> set[str]:
@@ -148,13 +170,13 @@ def models_in_flight(instance: dg.DagsterInstance) -> set[str]:
 
     Runs whose process is gone are marked as failed, as by `fail_dead_runs`, and do not count.
     """
-    busy = set()
+    busy: set[str] = set()
     for record in instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED)):
         run = record.dagster_run
         if run.status in STARTED and _is_dead(run.tags.get(PROCESS_TAG, "")):
             instance.report_run_failed(run, KILLED)
-        elif MODEL_TAG in run.tags:
-            busy.add(run.tags[MODEL_TAG])
+        else:
+            busy |= models_of(run)
     return busy
 
 

@@ -11,7 +11,7 @@ import dagster as dg
 
 from mlmon_dagster.defs.assets import BACKFILL_TAG, OVERVIEW_KEY, keys_of, range_tags
 from mlmon_dagster.defs.build import build_definitions
-from mlmon_dagster.defs.instance import MODEL_TAG
+from mlmon_dagster.defs.instance import model_tags
 from mlmon_dagster.defs.metadata import REBUILT
 from mlmon_dagster.pipeline.work import computing
 from mlmon_dagster.project import Project
@@ -85,7 +85,7 @@ class Launcher:
             is_backfill: Whether alerts of these windows are history: listed, not sent.
             keys: More assets, by key.
         """
-        tags = {MODEL_TAG: spec.model} | range_tags(windows)
+        tags = model_tags([spec.model]) | range_tags(windows)
         if is_backfill:
             tags[BACKFILL_TAG] = "true"
         return self.run(tags, [*keys_of(spec, tuple(assets)), *keys])

@@ -1,6 +1,7 @@
 """What looks by itself: planner and dispatcher, a sensor each for all models, and schedules."""
 
 import datetime as dt
+import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ from mlmon_dagster.defs import assets, delivery
 from mlmon_dagster.defs.assets import OVERVIEW_KEY, SHARED, asset_key, keys_of, range_tags
 from mlmon_dagster.defs.checks import evaluation
 from mlmon_dagster.defs.delivery import report_delivery
-from mlmon_dagster.defs.instance import MODEL_TAG, models_in_flight
+from mlmon_dagster.defs.instance import MODEL_TAG, model_tags, models_in_flight
 from mlmon_dagster.defs.metadata import safe_metadata, table
 from mlmon_dagster.defs.resource import report_on_assets
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, note_backlog
 from mlmon_dagster.pipeline.judge import judge, judge_quarantined
-from mlmon_dagster.pipeline.plan import Request, plan
+from mlmon_dagster.pipeline.plan import Request, in_runs, plan
 from mlmon_dagster.pipeline.quiet_models import FEW, QuietModels
 from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.pipeline.work import Work
@@ -59,7 +60,8 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
         "ground truth or the passing of time touched.",
     )
     def planner(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        requests: list[dg.RunRequest] = []
+        planned: list[Request] = []
+        requests: list[dg.RunRequest] = []  # of files that are taken in by a run
         failing = delivery.failed_plannings(project)
         declared = models.again(project.now())
         waiting = [s.model for s in declared.specs if known.get(s.model) != s.time]
@@ -80,7 +82,8 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
             folders = quiet.folders(spec)
             try:
                 found = _plan_model(tick, spec, len(to_look_at) - n)
-                requests += found.requests
+                planned += found.requests
+                requests += found.files
                 if found.is_idle and spec.model not in failing:
                     quiet.note(spec, folders, progress)
                 if spec.model in failing:
@@ -92,6 +95,7 @@ def planner_sensor(project: Project, models: Models) -> dg.SensorDefinition:
                     delivery.note_planning(project, spec.model, error)
         if waiting:
             context.log.info(f"{', '.join(waiting)}: {assets.NOT_LOADED_YET}")
+        requests += [run_request(together) for together in in_runs(planned)]
         if not requests:
             return dg.SkipReason(
                 "every window is computed from its newest inputs, or failed too often"
@@ -144,9 +148,16 @@ def beginning_with(model: str | None, specs: Sequence[ModelSpec]) -> list[ModelS
 
 @dataclass(frozen=True)
 class Found:
-    """What a look at a model found: runs to ask for, and whether there was nothing at all."""
+    """What a look at a model found.
 
-    requests: Sequence[dg.RunRequest] = ()
+    Attributes:
+        requests: Windows to compute.
+        files: A run that takes in files.
+        is_idle: Whether there was nothing at all.
+    """
+
+    requests: Sequence[Request] = ()
+    files: Sequence[dg.RunRequest] = ()
     is_idle: bool = False
 
 
@@ -187,11 +198,11 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> Found:
         )
     judge_quarantined(work)
     if report.n_large:
-        return Found([take_in_request(spec)])
+        return Found(files=[take_in_request(spec)])
     more_is_coming = bool(report.n_waiting or report.n_left)
     requests = plan(project, spec, project.now(), more_is_coming=more_is_coming)
     is_idle = not (requests or news or more_is_coming)
-    return Found([run_request(request) for request in requests], is_idle)
+    return Found(requests, is_idle=is_idle)
 
 
 def in_process(
@@ -221,16 +232,20 @@ def take_in_request(spec: ModelSpec) -> dg.RunRequest:
     )
 
 
-def run_request(request: Request) -> dg.RunRequest:
-    """Turn a planned range of windows into what Dagster launches.
+def run_request(requests: Sequence[Request]) -> dg.RunRequest:
+    """Turn a planned range of windows, of one model or several, into what Dagster launches.
 
     The run key holds the inputs' revision and the attempt: a failed run is asked for again, a
     finished one never.
     """
+    key = requests[0].run_key
+    if len(requests) > 1:
+        keys = "\n".join(request.run_key for request in requests)
+        key = f"{len(requests)} models:{hashlib.sha256(keys.encode()).hexdigest()}"
     return dg.RunRequest(
-        run_key=request.run_key,
-        asset_selection=keys_of(request.spec, request.assets),
-        tags={**range_tags(request.windows), MODEL_TAG: request.spec.model},
+        run_key=key,
+        asset_selection=[key for one in requests for key in keys_of(one.spec, one.assets)],
+        tags=range_tags(requests[0].windows) | model_tags([one.spec.model for one in requests]),
     )
 
 
@@ -310,15 +325,14 @@ def _schedule(
 
     def requested(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
         tick = context.scheduled_execution_time.isoformat()
+        wanted = []
         for spec in specs:
             complete = complete_windows(spec.time, project.now())
             if complete and not is_over(spec, project.now()):
-                wanted = ("event_log", "baseline", *windowed_of(spec), *REPORTED)
-                yield dg.RunRequest(
-                    run_key=f"{spec.model}:{complete[-1].key}:{tick}",
-                    asset_selection=keys_of(spec, wanted),
-                    tags={**range_tags(complete[-1:]), MODEL_TAG: spec.model},
-                )
+                every = ("event_log", "baseline", *windowed_of(spec), *REPORTED)
+                key = f"{spec.model}:{complete[-1].key}:{tick}"
+                wanted.append(Request(spec, tuple(complete[-1:]), every, key))
+        yield from (run_request(together) for together in in_runs(wanted))
         # Once for all models, behind their runs in the queue.
         yield dg.RunRequest(run_key=f"overview:{grain}:{tick}", asset_selection=[OVERVIEW_KEY])
 

@@ -33,6 +33,8 @@ from mlmon_dagster.store.state.window_state import StepMark, WindowInputs
 
 MAX_ATTEMPTS = 3
 MAX_WINDOWS_PER_RUN = 400
+MAX_MODELS_PER_RUN = 20
+MAX_ROWS_PER_RUN = 4_000_000
 REVISED_EVERY = dt.timedelta(minutes=5)  # at most, while files of the model keep coming
 LOOK_BACK = 1_000  # newest windows; older ones keep what they were compared with
 COMPARED = ("drift", "performance")
@@ -47,12 +49,16 @@ class Request:
         windows: The windows, oldest first, without a gap; () if no asset is partitioned.
         assets: Names of the assets to materialize.
         run_key: Says what is computed from which inputs, and how often it was tried.
+        attempt: How often it was tried, this time included.
+        n_rows: How many rows that may be, by the largest window known.
     """
 
     spec: ModelSpec
     windows: tuple[Window, ...]
     assets: tuple[str, ...]
     run_key: str
+    attempt: int = 1
+    n_rows: int = 0
 
 
 def plan(
@@ -84,6 +90,7 @@ def plan(
         or (assets := moved.get(w.start, ()))
     ]
     requests = []
+    largest = max((state.n for state in inputs.values()), default=0)
     for windows, assets in _ranges(order, stale):
         attempt = max(inputs[w.start].attempts for w in windows) + 1
         window_state.count_attempt(engine, spec.model, [w.start for w in windows])
@@ -94,8 +101,38 @@ def plan(
         key += f":{'+'.join(baselines)}:{_maturities(spec, windows, inputs, now)}:{attempt}"
         if assets == windowed_of(spec) and force.newest is None:
             assets = ("baseline", *assets)
-        requests.append(Request(spec, windows, assets, key))
+        requests.append(Request(spec, windows, assets, key, attempt, largest * len(windows)))
     return requests
+
+
+def in_runs(requests: Sequence[Request]) -> list[tuple[Request, ...]]:
+    """Put requests for the same windows of different models together, a run each.
+
+    Starting a run costs more than a small model's day. What was tried before is tried alone, so
+    that a model which takes its run's process with it takes the others no second time.
+    """
+    runs: list[tuple[Request, ...]] = []
+    open_: dict[tuple[str, ...], list[Request]] = {}
+    for request in requests:
+        if request.attempt > 1:
+            runs.append((request,))
+            continue
+        ends = (request.windows[0].key, request.windows[-1].key) if request.windows else ()
+        together = open_.setdefault((request.spec.time.granularity, *ends), [])
+        if together and not _has_room(together, request):
+            runs.append(tuple(together))
+            together.clear()
+        together.append(request)
+    return [*runs, *(tuple(together) for together in open_.values())]
+
+
+def _has_room(together: Sequence[Request], request: Request) -> bool:
+    every = [*together, request]
+    return (
+        len(every) <= MAX_MODELS_PER_RUN
+        and sum(len(one.windows) for one in every) <= MAX_WINDOWS_PER_RUN
+        and sum(one.n_rows for one in every) <= MAX_ROWS_PER_RUN
+    )
 
 
 def _is_fresh(state: WindowInputs | None, now: dt.datetime) -> bool:
@@ -139,7 +176,7 @@ def _baseline_request(
     window_state.count_attempt(engine, spec.model, list(due))
     revision = sum(state.input_revision for state in due.values())
     key = f"{spec.model}:baseline:{len(due)}:{revision}:{digest}:{attempt}"
-    return Request(spec, (), ("baseline",), key)
+    return Request(spec, (), ("baseline",), key, attempt)
 
 
 def try_again(project: Project, spec: ModelSpec) -> None:
