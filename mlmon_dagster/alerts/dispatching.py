@@ -16,7 +16,7 @@ from mlmon_dagster.alerts.lifecycle.routing import (
     stand_in,
 )
 from mlmon_dagster.alerts.lifecycle.transitions import DEFAULT_ENVIRONMENT
-from mlmon_dagster.alerts.messages.digest import write_digests
+from mlmon_dagster.alerts.messages.digest import Business, nothing_said, write_digests
 from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.messages.message import Message, outbox_row
 from mlmon_dagster.alerts.messages.outage import summarize_outages
@@ -69,6 +69,7 @@ def dispatch(
     budget_seconds: float = 40.0,
     max_messages: int = 20,
     policy: DeliveryPolicy | None = None,
+    business: Business = nothing_said,
 ) -> DispatchReport:
     """Fold new results, write the messages that are due, deliver what waits.
 
@@ -86,6 +87,7 @@ def dispatch(
         budget_seconds: Real time after which no further message is begun.
         max_messages: Attempts after which delivering ends.
         policy: Waiting times of the delivery.
+        business: Says in a digest what a period brought.
     """
     platform = platform_spec(specs, ops_channel, broken)
     specs = [*specs, *([platform] if platform else [])]
@@ -102,7 +104,7 @@ def dispatch(
         backfilling=backfilling,
         with_plots=with_plots,
     )
-    n_written += write_digests(store, [s for s in specs if s.model != PLATFORM], now)
+    n_written += write_digests(store, [s for s in specs if s.model != PLATFORM], now, business)
     n_written += summarize_outages(store, specs, now)
     crash_points.reached("dispatch.written")
     report = deliver(

@@ -255,12 +255,14 @@ def digest(project: Project, printed: bool, every: Cadence, model: str | None) -
     """Show the digest of the day or week until now, or write the ones that are due."""
     from mlmon_dagster.alerts.messages.digest import compose_digest, write_digests
     from mlmon_dagster.alerts.messages.message import plain_text
+    from mlmon_dagster.pipeline.asking.business import business_line
 
     specs = [spec_of(project, model)] if model else specs_of(project)
+    store, now = project.store, project.now()
     if printed:
-        click.echo(plain_text(compose_digest(project.store, specs, every, project.now())))
+        click.echo(plain_text(compose_digest(store, specs, every, now, business_line)))
         return
-    n = write_digests(project.store, specs, project.now())
+    n = write_digests(store, specs, now, business_line)
     hint = "" if n else "; none is due, or alerts.digest is off. To look at one: --print"
     click.echo(f"{n} digests written{hint}")
 

@@ -59,6 +59,7 @@ def dispatch_alerts(
     """
     from mlmon_dagster.alerts import dagster_links, dispatch, page_links
     from mlmon_dagster.alerts.receivers.worker import ping
+    from mlmon_dagster.pipeline.asking.business import business_line
     from mlmon_dagster.store.state import state_marks
 
     backfilling: set[str] = set()
@@ -78,6 +79,7 @@ def dispatch_alerts(
         ops_channel=project.ops_channel,
         broken=broken or (),
         with_plots=True,
+        business=business_line,
     )
     # The real clock: whoever watches this process lives in real time.
     state_marks.beat(project.store.state, state_marks.DISPATCHER, dt.datetime.now(dt.UTC))

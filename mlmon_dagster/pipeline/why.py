@@ -10,13 +10,15 @@ import datetime as dt
 import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.pipeline.families import FAMILIES
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.declaration import is_told_in_money
 from mlmon_dagster.spec.metric_registry import of_outcome
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
@@ -24,10 +26,12 @@ from mlmon_dagster.store.state.monitor_results import MonitorResult
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlmon_dagster.metrics.statistics import ColumnStatistics
     from mlmon_dagster.pipeline.judge_inputs import JudgeInputs
     from mlmon_dagster.trace.explain import Explained
 
 _FAILED = ("WARN", "ERROR")
+_MOST_TOLD = 3  # outcomes
 _SECONDS = 20.0  # after so long no further trace is begun in a run
 
 
@@ -43,13 +47,14 @@ def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[MonitorResult]:
 
     Returns:
         Rows of ``monitor_result``; those that were traced have ``why``, a sentence, and ``traced``,
-        which windows it is of, or ``no_why``, the reason that there is none.
+        which windows it is of, or ``no_why``, the reason that there is none. Of models with
+        outcomes or costs in a currency also ``money``, what it is worth.
     """
     rows: list[MonitorResult] = []
     newest: dict[str, tuple[int, JudgeInputs]] = {}
     for inputs in parts:
         for row in inputs.verdicts():
-            if row["status"] in _FAILED and _is_traced(inputs, row):
+            if row["status"] in _FAILED and (_is_traced(inputs, row) or _is_valued(inputs, row)):
                 newest[str(row["monitor"])] = len(rows), inputs
             rows.append(row)
     until = time.monotonic() + _SECONDS
@@ -58,7 +63,8 @@ def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[MonitorResult]:
         if time.monotonic() > until:
             said = {"no_why": "the traces before took too long"}
         else:
-            said = _why_or_why_not(inputs, row)
+            said = _why_or_why_not(inputs, row) if _is_traced(inputs, row) else {}
+            said |= _money(inputs, row) if _is_valued(inputs, row) else {}
         details = json.dumps(json.loads(str(row["details"])) | said, sort_keys=True)
         rows[place] = row | {"details": details}
     return rows
@@ -67,6 +73,59 @@ def verdicts_with_why(parts: Iterable[JudgeInputs]) -> list[MonitorResult]:
 def _is_traced(inputs: JudgeInputs, row: MonitorResult) -> bool:
     is_whole = (row["slice_key"], row["dataset"]) == (ALL, PRODUCTION)
     return is_whole and bool(FAMILIES[inputs.family].traced(row["metric"]))
+
+
+def _is_valued(inputs: JudgeInputs, row: MonitorResult) -> bool:
+    """Tell whether a verdict is to be told in money: of ground truth, or of failed requests."""
+    is_whole = (row["slice_key"], row["dataset"]) == (ALL, PRODUCTION)
+    fits = inputs.family in ("performance", "business") or row["metric"] == "error_rate"
+    return is_whole and fits and is_told_in_money(inputs.comparison.work.spec)
+
+
+def _money(inputs: JudgeInputs, row: MonitorResult) -> dict[str, Any]:
+    """Say what a verdict's windows brought beside those before; nothing where that is not known."""
+    try:
+        text = _worth(inputs, row)
+    except Exception:  # whatever it is, the verdict is what counts
+        model = inputs.comparison.work.spec.model
+        logging.getLogger(__name__).warning("%s: no money of %s", model, row["monitor"],
+                                            exc_info=True)  # fmt: skip
+        return {}
+    return {"money": text} if text else {}
+
+
+def _worth(inputs: JudgeInputs, row: MonitorResult) -> str:
+    from mlmon_dagster.metrics.clusters import FEWEST_WINDOWS
+    from mlmon_dagster.profiles.measure.measures import columns_of
+    from mlmon_dagster.trace.money import BEFORE, failed_worth, money_of, rounded
+
+    spec, end = inputs.comparison.work.spec, row["window_end"]
+    is_of_truth = inputs.family in ("performance", "business")
+    starts = _judged(inputs, row) if is_of_truth else [row["window_start"]]
+    first, span = min(starts), row["window_end"] - row["window_start"]
+    names = columns_of(spec, "business")
+    read = partial(inputs.comparison.part.in_force.profiles, dataset=PRODUCTION, columns=names)
+    then = read(start=first - BEFORE * span, end=first)
+    if inputs.comparison.baseline is not None and _n_windows(then) < FEWEST_WINDOWS:
+        own = inputs.comparison.baseline.windows
+        of_baseline = {name: own[name] for name in names if name in own}
+        then = max(then, of_baseline, key=_n_windows)
+    if is_of_truth:
+        found = money_of(spec, read(start=first, end=end), then)
+        return "; ".join(money.said for money in found[:_MOST_TOLD])
+    worth, failed = failed_worth(spec, then), round((row["value"] or 0.0) * row["n"])
+    if worth is None or not failed:
+        return ""
+    amount = rounded(abs(worth) * failed)
+    return (
+        f"{failed:,} requests failed; as many usually bring about {amount} {spec.currency}, which "
+        "is what is lost if none comes back"
+    )
+
+
+def _n_windows(profiles: Mapping[str, ColumnStatistics]) -> int:
+    starts = (s.cells["window_start"].nunique() for s in profiles.values() if s.counts.any())
+    return max(starts, default=0)
 
 
 def _traced(inputs: JudgeInputs, row: MonitorResult) -> str:

@@ -421,6 +421,11 @@ def outcome_worth(spec: Declaration, outcome: str) -> float | None:
     return -worth if worth is not None and declared.better == "lower" else worth
 
 
+def is_told_in_money(spec: Declaration) -> bool:
+    """Say whether a model declares what comes of it: outcomes, or costs in a currency."""
+    return bool(spec.columns.outcomes or (spec.costs and spec.currency))
+
+
 def outcome_problems(spec: Declaration) -> Found:
     """Find outcomes whose names are taken, or whose worth has no unit."""
     taken = {*spec.features, *names.RESERVED_COLUMNS}

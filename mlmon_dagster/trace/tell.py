@@ -17,6 +17,7 @@ from mlmon_dagster.spec.predicate import to_text
 from mlmon_dagster.trace.expected import Searched
 from mlmon_dagster.trace.explain import AREA, Decided, Explained, Scores
 from mlmon_dagster.trace.fresh import Fresh
+from mlmon_dagster.trace.money import worth_told
 from mlmon_dagster.trace.raw_score import RawScore
 from mlmon_dagster.trace.slices import Q
 from mlmon_dagster.trace.splits import Split
@@ -64,6 +65,7 @@ def tell(
         *(_of_fresh(fresh) if fresh else ()),
         *_of_slices(spec, found),
         *(_of_search(searched) if searched else ()),
+        *worth_told(spec, found),
     ]
     return lines[:MOST_LINES]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from mlmon_dagster.alerts.messages.digest import compose_digest
+from mlmon_dagster.pipeline.asking.business import business_line
 from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.report.health import health_report
 from mlmon_dagster.report.trace import performance_trace
@@ -34,6 +37,7 @@ def declare(folder: Path, **more: object) -> None:
     declared["columns"]["outcomes"] = {"revenue": {"column": "revenue", "unit": "EUR"}}
     monitor = {"change": "20%", "windows": "1 of 1"}
     declared["monitors"]["business"] = monitor
+    declared["currency"] = "EUR"
     path.write_text(yaml.safe_dump({**declared, **more}, sort_keys=False))
 
 
@@ -95,6 +99,14 @@ def test_a_day_that_earned_less_fails_with_its_numbers_and_the_trace_names_who_p
         assert (good["status"], bad["status"]) == ("OK", "WARN")
         assert bad["monitor"] == "business/mean_outcome/revenue"
         assert "worse than usual (99.9" in bad["message"]
+        money = json.loads(bad["details"])["money"].split("; ")[0]
+        lost = 150 * 0.9 * (100 - bad["value"])
+        assert money.startswith("revenue is 2")
+        assert "EUR less" in money
+        assert money.endswith("mostly region = west")
+        assert float(money.split("about ")[1].split()[0].replace(",", "")) == pytest.approx(
+            lost, rel=0.1
+        )
         checks = world.evaluations("business_impact", "business")
         assert {day: record.status.value for day, record in checks.items()} == {
             str(GOOD): "SUCCEEDED",
@@ -111,6 +123,13 @@ def test_a_day_that_earned_less_fails_with_its_numbers_and_the_trace_names_who_p
         assert own.loc["region", "effect"].sum() == pytest.approx(
             own.loc[("all", "all"), "change"], abs=1e-9
         )
+        end = window.end
+        said = business_line(world.project.store, world.spec, window.start, end)
+        assert "revenue is" in said
+        told = compose_digest(
+            world.project.store, [world.spec], "weekly", end, lambda *_: "what was worth it"
+        )
+        assert (MODEL, "what was worth it") in told.notes
         html = health_report(world.project.store, world.spec, MOMENT).html
         assert ">Business</h2>" in html
         assert "Mean outcome" in html

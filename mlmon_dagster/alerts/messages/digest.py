@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 from zoneinfo import ZoneInfo
 
@@ -27,15 +27,24 @@ Cadence = Literal["daily", "weekly"]
 _DAYS: dict[Cadence, int] = {"daily": 1, "weekly": 7}
 _WEEKDAYS = get_args(Weekday)
 _MAX_NAMED = 12
+Business = Callable[[Store, ModelSpec, dt.datetime, dt.datetime], str]
 
 
-def write_digests(store: Store, specs: Sequence[ModelSpec], now: dt.datetime) -> int:
+def nothing_said(*_: object) -> str:
+    """Say nothing of what a period brought."""
+    return ""
+
+
+def write_digests(
+    store: Store, specs: Sequence[ModelSpec], now: dt.datetime, business: Business = nothing_said
+) -> int:
     """Write the digests that are due and not written yet; return how many.
 
     Args:
         store: Where the state database is.
         specs: The models.
         now: The time that decides which period has ended; missed periods are not made up for.
+        business: Says what a period brought, of a model that declares outcomes or costs.
     """
     due: dict[tuple[Destination, Cadence, dt.datetime], list[ModelSpec]] = {}
     for spec in specs:
@@ -45,7 +54,7 @@ def write_digests(store: Store, specs: Sequence[ModelSpec], now: dt.datetime) ->
             for place in default_destinations(spec):
                 due.setdefault((place, cadence, end), []).append(spec)
     written = [
-        _write(store, place, cadence, end, models)
+        _write(store, place, cadence, end, models, business)
         for (place, cadence, end), models in sorted(due.items(), key=lambda item: item[0])
     ]
     return sum(written)
@@ -66,13 +75,18 @@ def period_end(policy: DigestPolicy, cadence: Cadence, zone: str, now: dt.dateti
 
 
 def _write(
-    store: Store, place: Destination, cadence: Cadence, end: dt.datetime, specs: list[ModelSpec]
+    store: Store,
+    place: Destination,
+    cadence: Cadence,
+    end: dt.datetime,
+    specs: list[ModelSpec],
+    business: Business,
 ) -> int:
     key = hashlib.sha256("|".join((*place, cadence, end.isoformat())).encode()).hexdigest()
     with store.state.connect() as conn:
         if outbox.get_message(conn, key) is not None:
             return 0
-    text = compose_digest(store, specs, cadence, end)
+    text = compose_digest(store, specs, cadence, end, business)
     group: MessageGroup = {
         "group_key": "|".join((*place, "digest", cadence)),
         "receiver": place.receiver,
@@ -87,7 +101,11 @@ def _write(
 
 
 def compose_digest(
-    store: Store, specs: Sequence[ModelSpec], cadence: Cadence, end: dt.datetime
+    store: Store,
+    specs: Sequence[ModelSpec],
+    cadence: Cadence,
+    end: dt.datetime,
+    business: Business = nothing_said,
 ) -> Message:
     """Say how some models fared in the day or week before a moment.
 
@@ -96,6 +114,7 @@ def compose_digest(
         specs: The models; not empty.
         cadence: How long the period is.
         end: Where it ends.
+        business: See `write_digests`.
     """
     start = end - dt.timedelta(days=_DAYS[cadence])
     with store.state.connect() as conn:
@@ -116,6 +135,7 @@ def compose_digest(
         ),
         more=f"and {len(rest)} more" if rest else "",
         notes=(
+            *_business(store, specs, business, start, end),
             ("Quiet", _quiet(quiet, len(specs))),
             ("Delivery", _delivery(store)),
             (
@@ -126,6 +146,13 @@ def compose_digest(
         ),
         commands=("mlmon alerts list --firing",),
     )
+
+
+def _business(
+    store: Store, specs: Sequence[ModelSpec], said: Business, start: dt.datetime, end: dt.datetime
+) -> list[tuple[str, str]]:
+    lines = ((spec.model, said(store, spec, start, end)) for spec in specs)
+    return [(model, text) for model, text in lines if text][:_MAX_NAMED]
 
 
 def _active(conn: sa.Connection, specs: Sequence[ModelSpec]) -> tuple[list[AlertView], int]:

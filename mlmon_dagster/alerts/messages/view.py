@@ -646,11 +646,18 @@ def _notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str
     notes = [
         ("Since", _since(views)),
         ("Why", "; ".join(why[:4])),
+        ("Money", _money(views)),
         ("At once", _at_once(views)),
         ("Not sent", _not_sent(context, views)),
         ("Owner", _owners(context, views)),
     ]
     return tuple((label, text) for label, text in notes if text)
+
+
+def _money(views: Sequence[AlertView]) -> str:
+    """Say what it is worth, once where several alerts are of the same windows."""
+    told = (str(view.details.get("explain", {}).get("money", "")) for view in views)
+    return next(filter(None, told), "")
 
 
 def _at_once(views: Sequence[AlertView]) -> str:
