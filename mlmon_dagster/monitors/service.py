@@ -25,7 +25,8 @@ from mlmon_dagster.monitors.evidence import (
 )
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition
-from mlmon_dagster.spec.monitors import Objective
+from mlmon_dagster.spec.monitors import CLASS_RATE, PROMETHEUS, Objective
+from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -50,6 +51,11 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
         if condition is not None
         and (metric == "n" or getattr(spec.columns, _ROLES[metric]) is not None)
     ]
+    rows += [
+        _judge_metric(evidence, window, metric, limit, name)
+        for window in production(evidence)
+        for (metric, name), limit in evidence.spec.monitors.service.limits.items()
+    ]
     volumes = (judge_volume(evidence, window) for window in production(evidence))
     rows += [row for row in volumes if row is not None]
     return rows + [
@@ -70,10 +76,10 @@ def _is_evident(condition: Condition, row: MetricSample) -> bool:
 
 
 def _judge_metric(
-    evidence: Evidence, window: Window, metric: str, condition: Condition
+    evidence: Evidence, window: Window, metric: str, condition: Condition, column: str = TABLE
 ) -> MonitorResult:
     monitor = evidence.spec.monitors.service
-    row = evidence.whole(window, metric)
+    row, named = evidence.whole(window, metric, column), _named(metric, column)
     if metric == "n":
         n = int(window["n"])
         counted = {"value": float(n), "n": n, "reason": "", "method_version": "count-1"}
@@ -81,23 +87,25 @@ def _judge_metric(
     common: dict[str, Any] = {
         "family": "service",
         "metric": metric,
+        "column": column,
         "source": row,
         "threshold": threshold(condition),
     }
     if row is None or row["reason"]:
         missing = not_measured(window)
         reason = str(row["reason"]) if row else missing
-        message = no_verdict(subject(metric), reason, int(window["n"]))
+        message = no_verdict(named, reason, int(window["n"]))
         return result_row(
             evidence, window, monitor, status=NO_DATA, message=message, reason=reason, **common
         )
     failed = condition.fails(row["value"])
-    if metric == "error_rate":
+    if metric in ("error_rate", CLASS_RATE) and condition.above is not None:
         failed = failed and _is_evident(condition, row)
-    count = "" if metric == "n" else f" (n {int(row['n']):,})"
-    message = f"{subject(metric)} is {number(row['value'])}{count}, {compared(condition, failed)}."
+    count = "" if metric in ("n", PROMETHEUS) else f" (n {int(row['n']):,})"
+    unit = _unit(evidence, column) if metric == PROMETHEUS else ""
+    message = f"{named} is {number(row['value'])}{unit}{count}, {compared(condition, failed)}."
     if not failed and condition.fails(row["value"]):
-        message = f"{subject(metric)} is {number(row['value'])}{count}, too few errors to tell."
+        message = f"{named} is {number(row['value'])}{count}, too few errors to tell."
     is_error = failed and condition.is_error(row["value"])
     status = ("ERROR" if is_error else monitor.severity) if failed else OK
     return result_row(
@@ -109,6 +117,18 @@ def _judge_metric(
         **excess_of(condition, row),
         **common,
     )
+
+
+def _named(metric: str, column: str) -> str:
+    if metric == CLASS_RATE:
+        return f"Share of {column}"
+    return f"{column} (Prometheus)" if metric == PROMETHEUS else subject(metric)
+
+
+def _unit(evidence: Evidence, name: str) -> str:
+    asked = evidence.spec.monitors.service.prometheus
+    unit = asked.unit_of(name) if asked else ""
+    return f" {unit}" if unit else ""
 
 
 def _judge_objective(evidence: Evidence, window: Window, objective: Objective) -> MonitorResult:

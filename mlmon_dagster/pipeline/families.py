@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.baseline_choice import Comparison
 from mlmon_dagster.pipeline.column_changes import ColumnChanges
+from mlmon_dagster.pipeline.serving.declared import declared_frame
 from mlmon_dagster.pipeline.steps import ASSETS
 from mlmon_dagster.pipeline.window_facts import (
     expected_of,
@@ -33,8 +34,10 @@ from mlmon_dagster.spec.declaration import NOT_ADDITIVE
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL, MetricFamily
 from mlmon_dagster.spec.monitors import (
     CANARY_SHARE,
+    CLASS_RATE,
     CORRELATION_CHANGE,
     CORRELATION_SHIFT,
+    PROMETHEUS,
     SKEW_RATE,
     VERSION_AGE,
     Condition,
@@ -426,7 +429,19 @@ def _own_estimate(comparison: Comparison) -> References:
 
 # --- service
 
-_SERVICE = ("n", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate")
+_SERVICE = (
+    "n", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate", CLASS_RATE, PROMETHEUS
+)  # fmt: skip
+
+
+def _service_frame(comparison: Comparison, profiles: Profiles) -> pd.DataFrame:
+    from mlmon_dagster.metrics.frames import concat_frames
+
+    return concat_frames([_frame("service", comparison, profiles), declared_frame(comparison.work)])
+
+
+def _service_version(version: str, _: WindowInputs, facts: Facts) -> str:
+    return f"{version}:{facts['answers']}" if facts["answers"] else version
 
 
 def _service_limits(spec: ModelSpec) -> str:
@@ -438,6 +453,10 @@ def _service_limits(spec: ModelSpec) -> str:
         f"{name} {'above' if c.above is not None else 'below'} {c.bound:g}"
         for name, c in limits.items()
         if c is not None
+    ]
+    stated += [
+        f"{name} {'above' if c.above is not None else 'below'} {c.bound:g}"
+        for (_, name), c in spec.monitors.service.limits.items()
     ]
     promised = [f"{o.name}: {o.target:.4%} good" for o in spec.monitors.service.objectives]
     return " ".join(
@@ -458,6 +477,7 @@ def _serves(spec: ModelSpec) -> bool:
         or (columns.latency_ms and latency)
         or (columns.status and service.error_rate)
         or service.objectives
+        or service.limits
     )
 
 
@@ -551,10 +571,16 @@ FAMILIES: Mapping[str, Family] = {
         Family(
             "service",
             limits=_service_limits,
-            measure=_measure("service", lambda spec: "nothing"),
+            measure=Measure(
+                partial(_columns, "service"),
+                _service_frame,
+                lambda spec: "nothing",
+                plotted=lambda metric, column: metric if column == TABLE else f"{metric}/{column}",
+            ),
             is_watched=_serves,
             metrics=lambda spec: _SERVICE,
             facts=served,
+            version=_service_version,
         ),
         _judged_alike("business", _measure("business", lambda spec: "nothing")),
         Family(

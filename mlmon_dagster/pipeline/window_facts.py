@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from mlmon_dagster.pipeline.serving.declared import answers_of
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import (
     ModelSpec,
@@ -49,12 +50,11 @@ _LOOK_BACK = {
 
 
 def served(work: Work, windows: Sequence[Window]) -> list[dict[str, object]]:
-    """Return for each window the volumes before it, and how fast its objectives' budgets burned."""
-    burned = budgets(work, windows)
-    return [
-        {**volume, "burned": budget}
-        for volume, budget in zip(volumes(work, windows), burned, strict=True)
-    ]
+    """Return for each window the volumes before it, its budgets, and what Prometheus said."""
+    known = zip(
+        volumes(work, windows), budgets(work, windows), answers_of(work, windows), strict=True
+    )
+    return [{**volume, "burned": budget, "answers": answers} for volume, budget, answers in known]
 
 
 def budgets(work: Work, windows: Sequence[Window]) -> list[dict[str, dict[str, object]]]:

@@ -19,7 +19,7 @@ from mlmon_dagster.spec.declaration import (
     retention_problems,
 )
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
-from mlmon_dagster.spec.monitors import BusinessMonitor
+from mlmon_dagster.spec.monitors import BusinessMonitor, Prometheus
 from mlmon_dagster.spec.predicate import parse_predicate, predicate_columns
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
 from mlmon_dagster.spec.sources import source_problems
@@ -320,6 +320,27 @@ def _service(spec: Declaration) -> Iterator[Problem]:
         if not SHORTEST_OBJECTIVE <= objective.over <= LONGEST_OBJECTIVE:
             said = f"between {SHORTEST_OBJECTIVE.days} and {LONGEST_OBJECTIVE.days} days"
             yield Problem((*where, "over"), said)
+    for name, declared in service.classes.items():
+        place = ("monitors", "service", "classes", name, "when")
+        yield from _said(place, _served_problem(spec, declared.when))
+    if service.prometheus is not None:
+        yield from _prometheus(service.prometheus)
+
+
+def _prometheus(declared: Prometheus) -> Iterator[Problem]:
+    where: FieldPath = ("monitors", "service", "prometheus")
+    if (declared.url is None) == (declared.url_env is None):
+        yield Problem(
+            where, "Prometheus needs url, or url_env if the address is a secret; not both"
+        )
+    if declared.url is not None:
+        yield from _said((*where, "url"), names.web_address_problem(declared.url))
+    for name, metric in declared.metrics.items():
+        if metric.query is None and name not in declared.queries:
+            hint = names.did_you_mean(name, declared.queries) or "; write its query"
+            yield Problem(
+                (*where, "metrics", name), f"no preset that is declared asks for '{name}'{hint}"
+            )
 
 
 def _versions(spec: Declaration) -> Iterator[Problem]:

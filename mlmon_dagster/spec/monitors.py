@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from mlmon_dagster.spec.baseline import DatasetName, DeclaredBaseline
 from mlmon_dagster.spec.metric_registry import METRICS, of_outcome
 from mlmon_dagster.spec.names import TABLE, did_you_mean, listed
+from mlmon_dagster.spec.presets import PRESETS
 from mlmon_dagster.spec.scalars import (
     Declared,
     Duration,
@@ -61,6 +62,8 @@ CORRELATION_CHANGE: Final = "correlation_change"  # of one of its pairs
 CANARY_SHARE: Final = "canary_share"
 SKEW_RATE: Final = "skew_rate"
 VERSION_AGE: Final = "version_age_days"
+CLASS_RATE: Final = "class_rate"
+PROMETHEUS: Final = "prometheus"
 
 
 class Condition(Declared):
@@ -419,6 +422,92 @@ class Objective(Declared):
     over: Duration = dt.timedelta(days=28)
 
 
+class _Limited(Declared):
+    """What has a threshold if somebody says one, and is stored in any case."""
+
+    above: float | None = None
+    below: float | None = None
+    error_at: float | None = None
+
+    @property
+    def limit(self) -> Condition | None:
+        """The condition; None if it is only stored."""
+        if (self.above, self.below, self.error_at) == (None, None, None):
+            return None
+        return Condition(above=self.above, below=self.below, error_at=self.error_at)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _ = self.limit  # one that cannot be is refused here
+        return self
+
+
+class RequestClass(_Limited):
+    """Requests of a kind, such as those that timed out or were answered by a default."""
+
+    when: str
+
+    @model_validator(mode="after")
+    def _of_a_rate(self) -> Self:
+        if self.limit is not None:
+            _rate(self.limit)
+        return self
+
+
+class PrometheusMetric(_Limited):
+    """A number of the serving system; without a query, the limit of one that a preset asks for."""
+
+    query: str | None = Field(default=None, min_length=1, max_length=10_000)
+    unit: str = Field(default="", max_length=20)
+
+
+def _env_name(value: str) -> str:
+    if not value.isidentifier():
+        raise ValueError(
+            "write the name of an environment variable, such as PROMETHEUS_TOKEN; the value itself "
+            "does not belong in this file"
+        )
+    return value
+
+
+EnvName = Annotated[str, AfterValidator(_env_name)]
+PresetName = Literal["kserve", "triton", "vllm", "bentoml", "ray_serve"]
+MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+
+
+class Prometheus(Declared):
+    """A Prometheus that is asked at the end of each window.
+
+    In queries ``$window`` is the window's length, ``$model`` the model and ``$match`` what `match`
+    says, the labels that select the model.
+    """
+
+    url: str | None = None
+    url_env: EnvName | None = None
+    token_env: EnvName | None = None
+    match: str = ""
+    presets: Annotated[tuple[PresetName, ...], BeforeValidator(as_tuple)] = ()
+    metrics: dict[MetricName, PrometheusMetric] = Field(default={})
+
+    @property
+    def queries(self) -> dict[str, str]:
+        """Name -> PromQL, of presets and of the spec's own."""
+        asked = {
+            name: query
+            for preset in self.presets
+            for name, (_, query) in PRESETS[preset].queries.items()
+        }
+        return asked | {name: m.query for name, m in self.metrics.items() if m.query is not None}
+
+    def unit_of(self, name: str) -> str:
+        """Return the unit of a number; empty if it has none."""
+        units = {
+            n: unit for preset in self.presets for n, (unit, _) in PRESETS[preset].queries.items()
+        }
+        own = self.metrics.get(name)
+        return own.unit if own is not None and own.unit else units.get(name, "")
+
+
 class ServiceMonitor(_Monitor):
     """Latency, errors and volume of the serving system."""
 
@@ -428,6 +517,23 @@ class ServiceMonitor(_Monitor):
     n: Condition | None = None
     volume_drop: RateCondition | None = Condition(above=0.5)
     objectives: Annotated[tuple[Objective, ...], BeforeValidator(as_tuple)] = ()
+    classes: dict[MetricName, RequestClass] = Field(default={})
+    prometheus: Prometheus | None = None
+
+    @property
+    def limits(self) -> dict[tuple[str, str], Condition]:
+        """Metric and name -> condition, of what is declared by name."""
+        asked = self.prometheus.metrics if self.prometheus else {}
+        named: list[tuple[str, Mapping[str, _Limited]]] = [
+            (CLASS_RATE, self.classes),
+            (PROMETHEUS, asked),
+        ]
+        return {
+            (metric, name): one.limit
+            for metric, declared in named
+            for name, one in declared.items()
+            if one.limit is not None
+        }
 
 
 ComparedMetric = Literal["roc_auc", "accuracy", "brier", "mae", "expected_value"]

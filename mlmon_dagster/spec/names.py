@@ -251,6 +251,17 @@ def url_problem(url: str) -> str | None:
     return None
 
 
+def web_address_problem(url: str) -> str | None:
+    """Say why an address that is no secret cannot be asked; None if it can."""
+    if problem := url_problem(url):
+        return problem
+    if url.partition("://")[0] not in ("http", "https"):
+        return "an address starts with http:// or https://"
+    if "@" in _parts(url.partition("://")[2])[0] or secret_keys(url):
+        return "this address looks as if it held a secret; use url_env"
+    return None
+
+
 def secret_keys(url: str) -> list[str]:
     """Return the keys of a URL's query that are named like secrets."""
     return [

@@ -69,6 +69,7 @@ ORACLES: dict[str, str] = {
     # Of windows, not of rows: counted by tests/monitors.
     **dict.fromkeys(("bad_rate", "duplicate_rate", "conflict_rate"), "monitors"),
     **dict.fromkeys(("no_data_for", "actuals_missing"), "monitors"),
+    **dict.fromkeys((monitors.CLASS_RATE, monitors.PROMETHEUS), "store/test_prometheus_source"),
     "expectations": "tests/ingest/test_declared_expectations",
 }  # fmt: skip
 
@@ -109,6 +110,7 @@ def _declared() -> set[str]:
     named = {*METRICS, *DISTANCES, "ks", *FURTHER, *QUANTILES}
     named |= {monitors.CORRELATION_SHIFT, monitors.CORRELATION_CHANGE}
     named |= {declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT, declaration.ATTRIBUTION_NDCG}
+    named |= {monitors.CLASS_RATE, monitors.PROMETHEUS}
     named |= {NOVEL, f"{NOVEL}{AUTO}"}
     return named | estimates | limits | _literal_names() | _limited()
 
