@@ -162,6 +162,9 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`monitors.performance`", families.PerformanceMonitor),
     ("`monitors.estimated_performance`", families.EstimateMonitor),
     ("`monitors.service`", families.ServiceMonitor),
+    ("`monitors.service.classes`", families.RequestClass),
+    ("`monitors.service.prometheus`", families.Prometheus),
+    ("`monitors.service.prometheus.metrics`", families.PrometheusMetric),
     ("`monitors.service.objectives`", families.Objective),
     ("`monitors.versions`", families.VersionsMonitor),
     ("`monitors.versions.compare`", families.VersionComparison),
@@ -216,6 +219,7 @@ def test_every_part_of_the_spec_has_a_section() -> None:
     ]
     covered = {model for _, model in SECTIONS} | {
         declared.Sources, families.Condition, families.Monitors, families._Monitor,
+            families._Limited,
         families.Attribution, families.Multivariate,
         families.BusinessMonitor,  # of the keys of monitors.performance, which the section says
     }  # fmt: skip
