@@ -166,6 +166,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`monitors.service.prometheus`", families.Prometheus),
     ("`monitors.service.prometheus.metrics`", families.PrometheusMetric),
     ("`monitors.service.objectives`", families.Objective),
+    ("`monitors.service.objectives.counters`", families.ObjectiveCounters),
     ("`monitors.versions`", families.VersionsMonitor),
     ("`monitors.versions.compare`", families.VersionComparison),
     ("`monitors.versions.skew`", families.Skew),

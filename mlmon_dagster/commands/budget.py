@@ -22,8 +22,16 @@ _MOST = 5  # values of a slice that are shown
 @click.command(epilog="Example: mlmon budget checkout   mlmon budget checkout --to 2024-03-20")
 @click.argument("model")
 @period
+@click.option(
+    "--rules",
+    "as_rules",
+    is_flag=True,
+    help="Write rules for Prometheus instead, of objectives with counters.",
+)
 @click.pass_obj
-def budget(project: Project, /, model: str, first: dt.date | None, last: dt.date | None) -> None:
+def budget(
+    project: Project, /, model: str, first: dt.date | None, last: dt.date | None, *, as_rules: bool
+) -> None:
     """Say what is left of the budgets of MODEL's objectives, and which slices spent them.
 
     Of `monitors.service.objectives`; by default over each one's own time, up to the newest complete
@@ -38,6 +46,17 @@ def budget(project: Project, /, model: str, first: dt.date | None, last: dt.date
             f"{model} declares no objectives; write monitors.service.objectives, such as "
             "[{name: answered, good: \"status = 'ok'\", target: 0.995}]."
         )
+    if as_rules:
+        from mlmon_dagster.report.objective_rules import objective_rules
+
+        if all(objective.counters is None for objective in objectives):
+            raise ConfigError(
+                f"No objective of {model} names its counters in Prometheus; write counters: "
+                "{requests: 'http_requests_total{job=\"churn\"}', "
+                'bad: \'http_requests_total{job="churn",code=~"5.."}\'}.'
+            )
+        click.echo(objective_rules(spec), nl=False)
+        return
     known = complete_period(spec, first, last, project.now())
     overspent = False
     for objective in objectives:
