@@ -5,11 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-import shutil
-import socket
 import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -28,11 +24,8 @@ from mlmon_dagster.spec.presets import PRESETS
 from mlmon_dagster.store.prometheus_source import PrometheusServer
 from tests.defs.small_model import DAYS, MODEL, ZONE, customers, drop, landing, write_declaration
 from tests.defs.worlds import opened
+from tests.prometheus import free_port, needs_prometheus, prometheus_in
 
-needs_prometheus = pytest.mark.skipif(
-    not (shutil.which("prometheus") and shutil.which("promtool")),
-    reason="prometheus and promtool are not installed",
-)
 SERVED = ("inference_store", "profiles", "service_health")
 DAY, NEXT = DAYS[0], DAYS[1]
 END = dt.datetime.combine(NEXT, dt.time(), ZONE)  # of the window DAY
@@ -88,13 +81,6 @@ def recorded() -> str:
     return "\n".join([*lines, "# EOF", ""])
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Prometheus that holds what was recorded."""
@@ -104,31 +90,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     long = "--max-block-duration=1440h"
     made = ["promtool", "tsdb", "create-blocks-from", long, "openmetrics", "recorded.om", "data"]
     subprocess.run(made, cwd=folder, capture_output=True, check=True)
-    port = free_port()
-    server = subprocess.Popen(
-        ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data",
-         "--storage.tsdb.retention.time=100y", f"--web.listen-address=127.0.0.1:{port}"],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while not _is_ready(url):
-            assert server.poll() is None
-            assert time.monotonic() < deadline, "Prometheus never came to be"
-            time.sleep(0.05)
+    with prometheus_in(folder) as url:
         yield url
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/-/ready") as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def declare(folder: Path, service: dict[str, Any]) -> None:
