@@ -190,6 +190,23 @@ def written_by(
     }
 
 
+def reported_since(instance: dg.DagsterInstance, specs: Sequence[ModelSpec]) -> set[str]:
+    """Return the models whose health report is newer than everything it shows, with one query."""
+    shown = (*MEASURED, "health_report")
+    keys = [asset_key(spec, name) for spec in specs for name in shown]
+    newest = {
+        record.asset_entry.asset_key: last.timestamp
+        for record in instance.get_asset_records(keys)
+        if (last := record.asset_entry.last_materialization_record) is not None
+    }
+    return {
+        spec.model
+        for spec in specs
+        if (made := newest.get(asset_key(spec, "health_report"))) is not None
+        and all(newest.get(asset_key(spec, name), 0) <= made for name in MEASURED)
+    }
+
+
 def _asset(
     project: Project, spec: ModelSpec, info: AssetInfo, declared: Path | None
 ) -> AssetDecorator:

@@ -56,12 +56,15 @@ def build_definitions(
     project = project or project_from_environment()
     if not isinstance(models, Models):
         models = Models(tuple(m.spec if isinstance(m, MonitoredModel) else m for m in models))
+    folder = models.folder
+    # Looked through once: of a thousand models each would look through a thousand files.
+    files = {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.y*ml"))}
     parts = []
     for spec in models.specs:
         if only is not None and spec.model not in only:
             continue
         try:
-            parts.append(model_definitions(project, spec, models.folder))
+            parts.append(model_definitions(project, spec, files.get(spec.model)))
         except Exception as error:
             if models.folder is None:
                 raise
@@ -84,22 +87,21 @@ def shared_definitions(
 
 
 def model_definitions(
-    project: Project, spec: ModelSpec, folder: Path | None = None
+    project: Project, spec: ModelSpec, file: Path | None = None
 ) -> dg.Definitions:
-    """Return the assets and checks of one model; ``folder`` is that of its file, if it has one.
+    """Return the assets and checks of one model; ``file`` declares it, if one is named after it.
 
     Raises:
         ConfigError: If the model has more hourly windows than Dagster copes with.
     """
     check_window_count(spec.time, project.now())
     declare(project, spec)
-    files = [] if folder is None else sorted(folder.glob(f"{spec.model}.y*ml"))
     with warnings.catch_warnings():
         # Partitioned checks are a preview in Dagster; its notice once per check helps nobody.
         warnings.simplefilter("ignore", dg.PreviewWarning)
         warnings.simplefilter("ignore", dg.BetaWarning)
         return dg.Definitions(
-            assets=model_assets(project, spec, next(iter(files), None)),
+            assets=model_assets(project, spec, file),
             asset_checks=model_checks(project, spec),
         )
 

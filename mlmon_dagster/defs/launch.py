@@ -13,6 +13,7 @@ from mlmon_dagster.defs.assets import BACKFILL_TAG, OVERVIEW_KEY, keys_of, range
 from mlmon_dagster.defs.build import build_definitions
 from mlmon_dagster.defs.instance import model_tags
 from mlmon_dagster.defs.metadata import REBUILT
+from mlmon_dagster.pipeline.quiet_models import FEW
 from mlmon_dagster.pipeline.work import computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec, Window
@@ -57,14 +58,14 @@ class Launcher:
         instance: dg.DagsterInstance,
         on_step: OnStep | None = None,
     ) -> None:
-        self.definitions = dg.Definitions.merge(
-            build_definitions(models, project),
-            dg.Definitions(loggers={"console": _step_logger(on_step)}),
-        )
+        self._project, self._models = project, models
+        self._loggers = dg.Definitions(loggers={"console": _step_logger(on_step)})
+        self.definitions = dg.Definitions.merge(build_definitions(models, project), self._loggers)
         self.instance = instance
         self.overview_keys = [OVERVIEW_KEY]
         self.seconds = 0.0  # of all runs so far
         self.computing_seconds = 0.0
+        self._n_models = len(models.specs if isinstance(models, Models) else models)
         self._job = self.definitions.resolve_implicit_global_asset_job_def()
 
     def materialize(
@@ -99,10 +100,17 @@ class Launcher:
         for request in found.run_requests or []:
             yield self.run(dict(request.tags), request.asset_selection or [])
 
+    def _job_of(self, names: set[str]) -> dg.JobDefinition:
+        """Return a job that knows some models alone: of each run Dagster stores what its job is."""
+        if self._n_models <= FEW:
+            return self._job
+        mine = build_definitions(self._models, self._project, only=names)
+        return dg.Definitions.merge(mine, self._loggers).resolve_implicit_global_asset_job_def()
+
     def run(self, tags: dict[str, str], selection: Sequence[dg.AssetKey]) -> RunReport:
         """Execute a selection of assets with some run tags, as a sensor requests them."""
         start, computed = time.perf_counter(), computing.seconds
-        result = self._job.execute_in_process(
+        result = self._job_of({key.path[0] for key in selection}).execute_in_process(
             instance=self.instance,
             asset_selection=list(selection),
             tags=tags,

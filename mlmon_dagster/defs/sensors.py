@@ -19,7 +19,7 @@ from mlmon_dagster.defs.resource import report_on_assets
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, note_backlog
 from mlmon_dagster.pipeline.judge import judge, judge_quarantined
-from mlmon_dagster.pipeline.plan import Request, in_runs, plan
+from mlmon_dagster.pipeline.plan import Request, in_runs, is_computed, plan
 from mlmon_dagster.pipeline.quiet_models import FEW, QuietModels
 from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.pipeline.work import Work
@@ -318,20 +318,26 @@ def _schedule(
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"Takes in new files and computes the newest complete {grain} of every model "
-        f"with {grain} windows, also when no data came.",
+        f"with {grain} windows that is not computed yet, also when no data came; where it is, "
+        "writes the health report anew if anything that it shows is newer.",
     )
     def newest_window(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
         return in_process(context, list(requested(context)))
 
     def requested(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-        tick = context.scheduled_execution_time.isoformat()
+        tick, now = context.scheduled_execution_time.isoformat(), project.now()
+        reported = assets.reported_since(context.instance, specs)
         wanted = []
         for spec in specs:
-            complete = complete_windows(spec.time, project.now())
-            if complete and not is_over(spec, project.now()):
+            complete = complete_windows(spec.time, now)
+            if not complete or is_over(spec, now):
+                continue
+            key = f"{spec.model}:{complete[-1].key}:{tick}"
+            if not is_computed(project, spec, complete[-1], now):
                 every = ("event_log", "baseline", *windowed_of(spec), *REPORTED)
-                key = f"{spec.model}:{complete[-1].key}:{tick}"
-                wanted.append(Request(spec, tuple(complete[-1:]), every, key))
+                wanted.append(Request(spec, (complete[-1],), every, key))
+            elif spec.model not in reported:
+                wanted.append(Request(spec, (), REPORTED, f"{key}:reports"))
         yield from (run_request(together) for together in in_runs(wanted))
         # Once for all models, behind their runs in the queue.
         yield dg.RunRequest(run_key=f"overview:{grain}:{tick}", asset_selection=[OVERVIEW_KEY])

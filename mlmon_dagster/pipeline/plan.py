@@ -105,6 +105,17 @@ def plan(
     return requests
 
 
+def is_computed(project: Project, spec: ModelSpec, window: Window, now: dt.datetime) -> bool:
+    """Tell whether a window has rows and everything of it is computed from its newest inputs."""
+    engine = project.store.state
+    inputs = window_state.load(engine, spec.model, window.start, window.end)
+    state = inputs.get(window.start)
+    if state is None or not state.n or state.computed_at is None or state.attempts:
+        return False
+    in_force = baselines_in_force(engine, spec.model).at(window.start)
+    return not stale_assets(spec, window, inputs, now, in_force)
+
+
 def in_runs(requests: Sequence[Request]) -> list[tuple[Request, ...]]:
     """Put requests for the same windows of different models together, a run each.
 

@@ -18,7 +18,7 @@ from mlmon_dagster.defs.assets import OVERVIEW_KEY, RANGE_END, RANGE_START, asse
 from mlmon_dagster.defs.instance import PROCESS_TAG
 from mlmon_dagster.ingest import cycle
 from mlmon_dagster.pipeline.plan import REVISED_EVERY
-from mlmon_dagster.pipeline.steps import of_actuals, windowed_of
+from mlmon_dagster.pipeline.steps import REPORTED, of_actuals, windowed_of
 from mlmon_dagster.store.state import manifest, monitor_results
 from tests.defs.small_model import (
     DAYS,
@@ -358,19 +358,33 @@ def test_taking_in_files_is_on_the_event_log_in_the_ui(own_fortnight: World) -> 
     assert (metadata["n_new"].value, metadata["n_windows"].value) == (150, 1)
 
 
-def test_the_schedule_requests_the_newest_complete_window(own_fortnight: World) -> None:
+def test_the_schedule_requests_the_newest_window_unless_it_is_computed(
+    own_fortnight: World,
+) -> None:
     definitions = own_fortnight.launcher.definitions
     schedule = definitions.resolve_schedule_def("mlmon_newest_day")
-    context = dg.build_schedule_context(
-        instance=own_fortnight.instance,
-        scheduled_execution_time=NOW,
-        repository_def=definitions.get_repository_def(),
-    )
-    requests = schedule.evaluate_tick(context).run_requests or []
-    request, overview = requests
-    assert overview.asset_selection == [OVERVIEW_KEY]
-    [(first, last, assets)] = asked([request])
-    assert (first, last) == (str(DAYS[-1]), str(DAYS[-1]))
-    assert assets >= {"event_log", "baseline", *windowed_of(own_fortnight.spec)}
-    report = own_fortnight.launcher.run(dict(request.tags), request.asset_selection or [])
-    assert report.is_success
+
+    def requests() -> list[dg.RunRequest]:
+        context = dg.build_schedule_context(
+            instance=own_fortnight.instance,
+            scheduled_execution_time=own_fortnight.clock.moment,
+            repository_def=definitions.get_repository_def(),
+        )
+        *mine, overview = schedule.evaluate_tick(context).run_requests or []
+        assert overview.asset_selection == [OVERVIEW_KEY]
+        return mine
+
+    def run(request: dg.RunRequest) -> None:
+        tags, selection = dict(request.tags), request.asset_selection or []
+        assert own_fortnight.launcher.run(tags, selection).is_success
+
+    [reports] = requests()
+    assert {key.path[-1] for key in reports.asset_selection or []} == set(REPORTED)
+    run(reports)
+    assert requests() == []  # nothing is newer than the report
+    own_fortnight.clock.moment += dt.timedelta(days=1)  # of which no data came
+    [request] = requests()
+    [(first, last, wanted)] = asked([request])
+    assert (first, last) == (str(DAYS[-1] + dt.timedelta(days=1)),) * 2
+    assert wanted >= {"event_log", "baseline", *windowed_of(own_fortnight.spec), *REPORTED}
+    run(request)
