@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import special
 
 from benchmarks.table import Goal, Row
-from mlmon_dagster.metrics.intervals import wilson
+from mlmon_dagster.metrics.intervals import Z95, wilson
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
@@ -63,7 +64,8 @@ def coverage(held: pd.Series[float], baseline: pd.Series[int]) -> tuple[float, f
     """Return the share of windows whose band holds the truth, with Wilson's 95 % interval.
 
     Windows of one baseline share its errors, so that they count for fewer: as many as give the
-    shares of the baselines the spread that they have.
+    shares of the baselines the spread that they have. That spread is known from so many baselines
+    only, so windows count for fewer again, by the square of Student's quantile over the normal one.
     """
     share, n = float(held.mean()), len(held)
     shares = held.groupby(baseline).mean()
@@ -71,6 +73,7 @@ def coverage(held: pd.Series[float], baseline: pd.Series[int]) -> tuple[float, f
     if len(shares) > 1 and 0 < share < 1:
         independent = share * (1 - share) * len(shares) / n
         effect = max(1.0, float(shares.var()) / independent)
+        effect *= float(special.stdtrit(len(shares) - 1, 0.975) / Z95) ** 2
     low, high = wilson(share * n / effect, n / effect)
     return share, float(low), float(high)
 

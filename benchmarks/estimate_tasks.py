@@ -130,7 +130,7 @@ def draw_errors(
     if shape != "continuous":
         predicted = 12 * shaped(predicted / 12 + 0.5, shape) - 6
     keys = pd.DataFrame(
-        {"window_start": np.repeat(_starts(windows), rows), "dataset": f"shift {shift:g}"}
+        {"window_start": _starts(windows).repeat(rows), "dataset": f"shift {shift:g}"}
     )
     return LossRows(np.column_stack([predicted, x]), predicted - actual, in_half(n), keys)
 

@@ -49,12 +49,14 @@ class WeightedRows:
             places = np.sort(np.random.default_rng(1).choice(places, MOST_ROWS, replace=False))
         codes = {n: _codes(self._binnings[n], values.flat[places]) for n, values in inputs.items()}
         groupings = {name: grouping(self._binnings[name], codes[name]) for name in codes}
-        targets = {}
+        targets, whole = {}, {}
         for name, score in scores.items():
             bins, positive = bin_of(score.flat[places]), actuals[name].flat[places] > 0
             targets[name] = Target(bins, positive, SCORE_BINS)
+            rows = counted(score, actuals[name]).rows[:, :, 1:].transpose(0, 2, 1)
+            whole[name] = rows[rows.sum(axis=(1, 2)) > 0]
             groupings[name] = grouping(role_binning(name, "score"), bins * 3 + 1 + positive)
-        self._rows = LabelledRows(targets, places // known.shape[1], groupings)
+        self._rows = LabelledRows(targets, places // known.shape[1], groupings, whole)
 
     def weighings(
         self, scores: dict[str, Floats], inputs: dict[str, Floats]

@@ -92,7 +92,7 @@ class Calibration:
 
     def weighted(self, curves: Curves) -> Calibration:
         """Return the same with curves of rows that are weighted like each cell."""
-        return replace(self, curves=curves, method="iw-cbpe-3")
+        return replace(self, curves=curves, method="iw-cbpe-4")
 
 
 def calibrate(whole: Scored, half: Scored, seed: int) -> Calibration:

@@ -5,6 +5,8 @@ has really changed, found by raking (iterative proportional fitting; Deming and 
 the window's side needs its stored bins and no rows. Whether the weights help is asked of the
 baseline's own windows, held out and weighted alike (importance-weighted cross-validation; Sugiyama,
 Krauledat and Mueller, 2007): where the score already carries the shift they only add noise.
+Of a large baseline some rows are weighted only; what all of its rows say is moved by what weighing
+changes in these (the difference estimator of double sampling; Cochran, 1977, chapter 12).
 """
 
 from __future__ import annotations
@@ -35,8 +37,6 @@ _GROUPS = 20
 # which far out they do not. With outer groups of a twentieth, estimates were off by half of a
 # large window's own chance after a shift of .7 standard deviations, and bands missed.
 _OWN_SHARE = 0.01
-# Standard errors by which held-out rows must prefer the weights. At 1 as at .5, errors were larger.
-_PREFERRED = 0.7
 
 
 class Margin(NamedTuple):
@@ -226,9 +226,7 @@ class Weighing(NamedTuple):
 
     def is_better(self, names: Sequence[str]) -> bool:
         """Say whether the held-out rows prefer these curves of some scores to the plain ones."""
-        gains = np.sum([self.gains[name] for name in names], axis=0)
-        error = gains.std(ddof=1) / np.sqrt(len(gains))
-        return bool(gains.mean() > _PREFERRED * error)
+        return sum(float(self.gains[name].mean()) for name in names) > 0
 
 
 @dataclass(frozen=True)
@@ -239,11 +237,14 @@ class LabelledRows:
         targets: Score column -> what it says and what was true.
         windows: Rank of the rows' windows by time, from 0, (n,).
         groupings: Column -> its groups; the score columns are among them.
+        whole: Score -> rows by window, actual (0, 1) and score bin, (W, 2, S), of the baseline that
+            the rows are a sample of. Not used where it has other windows than they.
     """
 
     targets: Mapping[str, Target]
     windows: Ints
     groupings: Mapping[str, Grouping]
+    whole: Mapping[str, Floats]
 
     @cached_property
     def n_windows(self) -> int:
@@ -251,10 +252,21 @@ class LabelledRows:
         return int(self.windows.max()) + 1 if len(self.windows) else 0
 
     @cached_property
-    def plain(self) -> dict[str, Curves]:
+    def _unweighted(self) -> dict[str, Curves]:
         """P(positive) per bin of every score, of the rows as they are."""
         counts = self._by_block(np.ones(len(self.windows)))
         return {name: block_curves(found) for name, found in counts.items()}
+
+    @cached_property
+    def plain(self) -> dict[str, Curves]:
+        """P(positive) per bin of every score, of the whole baseline, by the same blocks."""
+        blocks = np.arange(self.n_windows) * MIN_BLOCKS // self.n_windows
+        found = dict(self._unweighted)
+        for name, counts in self.whole.items():
+            if len(counts) == self.n_windows:
+                parts = [counts[blocks == block].sum(axis=0) for block in range(MIN_BLOCKS)]
+                found[name] = block_curves(np.array(parts))
+        return found
 
     @cached_property
     def _alike(self) -> tuple[Ints, Ints, Floats]:
@@ -293,7 +305,10 @@ class LabelledRows:
         if weights.reason:
             return None
         counts = self._by_block(weights.values[place])
-        curves = {name: block_curves(found) for name, found in counts.items()}
+        curves = {
+            name: moved_like(self.plain[name], self._unweighted[name], block_curves(found))
+            for name, found in counts.items()
+        }
         gains = {n: _gains(held_out, curves[n], self.plain[n]) for n, held_out in counts.items()}
         return Weighing(curves, gains)
 
@@ -316,6 +331,38 @@ def block_curves(counts: Floats) -> Curves:
     total = counts.sum(axis=0)
     replicates = np.array([isotonic_curve(pos, neg) for neg, pos in total - counts])
     return Curves(isotonic_curve(total[1], total[0]), replicates, (MIN_BLOCKS - 1) / MIN_BLOCKS)
+
+
+def moved_like(plain: Curves, before: Curves, after: Curves) -> Curves:
+    """Move what a whole baseline says by what weighing changes in a sample of its rows.
+
+    The sample's own chance is in it before and after, and cancels as far as the weights are even:
+    a weighted sample alone would be off by it, however many rows the baseline has.
+
+    Args:
+        plain: Of the whole baseline.
+        before: Of the sample.
+        after: Of the sample, weighted; its replicates leave out the same windows as the others'.
+
+    Returns:
+        `after` itself where the sample is the whole. Inside (0, 1): where the move would leave
+        it, half of the lesser of `plain` and `after` is left.
+
+    Example:
+        >>> whole, before, after = (Curves(np.array([p]), np.array([[p]]), 0.9)
+        ...                         for p in (0.52, 0.5, 0.6))
+        >>> moved_like(whole, before, after).curve.round(2).tolist()
+        [0.62]
+    """
+    curve, replicates = (
+        np.clip(
+            all_rows + (own - sample),
+            np.minimum(all_rows, own) / 2,
+            1 - (1 - np.maximum(all_rows, own)) / 2,
+        )
+        for all_rows, sample, own in zip(plain[:2], before[:2], after[:2], strict=True)
+    )
+    return Curves(curve, replicates, after.scale)
 
 
 def _gains(weighted: Floats, curves: Curves, plain: Curves) -> Floats:

@@ -238,7 +238,15 @@ def labelled_rows(
         },
         windows=as_numpy(places).astype(np.int64) - 1,
         groupings={name: grouping(binnings[name], codes[name]) for name in names},
+        whole={name: _labelled_windows(_whole(baseline.windows[name])) for name in scores},
     )
+
+
+def _labelled_windows(stats: ColumnStatistics) -> NDArray[np.float64]:
+    """Rows by window that has an actual, in their order, actual and score bin, (W, 2, S)."""
+    order = np.argsort(stats.cells["window_start"].to_numpy(), kind="stable")
+    rows = label_counts(stats.counts)[order, :, 1:].transpose(0, 2, 1).astype(np.float64)
+    return np.asarray(rows[rows.sum(axis=(1, 2)) > 0])
 
 
 def weighings(rows: LabelledRows, whole: Mapping[str, ColumnStatistics]) -> dict[int, Weighing]:
