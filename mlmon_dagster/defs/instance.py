@@ -26,6 +26,7 @@ from mlmon_dagster.defs.batched_events import (
 )
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.project import Project, read_variable, set_dagster_home, set_event_batch
+from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import url_problem
 from mlmon_dagster.store.state.writer_lock import process_died
 
@@ -118,11 +119,14 @@ def open_instance(project: Project) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=overrides))
 
 
-def model_tags(models: Sequence[str]) -> dict[str, str]:
-    """Return the tags by which the runs of a model are found."""
-    if len(models) == 1:
-        return {MODEL_TAG: models[0]}
-    return {f"{ONE_OF_MANY}{model}": "true" for model in models}
+def model_tags(specs: Sequence[ModelSpec]) -> dict[str, str]:
+    """Return the tags by which the runs of models are found, and those that the models declare.
+
+    Models that share a run declare the same.
+    """
+    if len(specs) == 1:
+        return specs[0].run_tags | {MODEL_TAG: specs[0].model}
+    return specs[0].run_tags | {f"{ONE_OF_MANY}{spec.model}": "true" for spec in specs}
 
 
 def models_of(run: dg.DagsterRun) -> set[str]:

@@ -86,7 +86,7 @@ class Launcher:
             is_backfill: Whether alerts of these windows are history: listed, not sent.
             keys: More assets, by key.
         """
-        tags = model_tags([spec.model]) | range_tags(windows)
+        tags = model_tags([spec]) | range_tags(windows)
         if is_backfill:
             tags[BACKFILL_TAG] = "true"
         return self.run(tags, [*keys_of(spec, tuple(assets)), *keys])

@@ -13,7 +13,7 @@ from mlmon_dagster.defs import assets, delivery
 from mlmon_dagster.defs.assets import OVERVIEW_KEY, SHARED, asset_key, keys_of, range_tags
 from mlmon_dagster.defs.checks import evaluation
 from mlmon_dagster.defs.delivery import report_delivery
-from mlmon_dagster.defs.instance import MODEL_TAG, model_tags, models_in_flight
+from mlmon_dagster.defs.instance import model_tags, models_in_flight
 from mlmon_dagster.defs.metadata import safe_metadata, table
 from mlmon_dagster.defs.resource import report_on_assets
 from mlmon_dagster.pipeline import silence
@@ -228,7 +228,7 @@ def take_in_request(spec: ModelSpec) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=f"{spec.model}:files:{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}",
         asset_selection=[asset_key(spec, "event_log")],
-        tags={MODEL_TAG: spec.model},
+        tags=model_tags([spec]),
     )
 
 
@@ -245,7 +245,7 @@ def run_request(requests: Sequence[Request]) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=key,
         asset_selection=[key for one in requests for key in keys_of(one.spec, one.assets)],
-        tags=range_tags(requests[0].windows) | model_tags([one.spec.model for one in requests]),
+        tags=range_tags(requests[0].windows) | model_tags([one.spec for one in requests]),
     )
 
 

@@ -119,17 +119,20 @@ def is_computed(project: Project, spec: ModelSpec, window: Window, now: dt.datet
 def in_runs(requests: Sequence[Request]) -> list[tuple[Request, ...]]:
     """Put requests for the same windows of different models together, a run each.
 
+    Models that want other resources than each other, by their run tags, share none.
+
     Starting a run costs more than a small model's day. What was tried before is tried alone, so
     that a model which takes its run's process with it takes the others no second time.
     """
     runs: list[tuple[Request, ...]] = []
-    open_: dict[tuple[str, ...], list[Request]] = {}
+    open_: dict[tuple[object, ...], list[Request]] = {}
     for request in requests:
         if request.attempt > 1:
             runs.append((request,))
             continue
         ends = (request.windows[0].key, request.windows[-1].key) if request.windows else ()
-        together = open_.setdefault((request.spec.time.granularity, *ends), [])
+        tags = tuple(sorted(request.spec.run_tags.items()))
+        together = open_.setdefault((request.spec.time.granularity, *ends, tags), [])
         if together and not _has_room(together, request):
             runs.append(tuple(together))
             together.clear()

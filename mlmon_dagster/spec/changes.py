@@ -142,6 +142,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("retention", ("production", "training", "validation", "shadow", "canary", "versions",
          "profiles", "dead_letter", "quarantine"), "kept", _UPKEEP),
     Rule("retention", ("min_cell",), "kept", "the next erasure"),
+    Rule("", ("run_tags",), "kept", "runs that are asked for from now on"),
 )  # fmt: skip
 
 _ANOTHER_MODEL = (

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import AlertPolicy
@@ -364,6 +365,29 @@ class DeclaredEffect(Declared):
     experiment: Experiment | None = None
 
 
+def _as_tags(value: object) -> object:
+    """Write values that are no text as the JSON that Dagster reads in a tag."""
+    if not isinstance(value, dict):
+        return value
+    return {name: v if isinstance(v, str) else json.dumps(v) for name, v in value.items()}
+
+
+def _check_tags(tags: dict[str, str]) -> dict[str, str]:
+    for name in tags:
+        if name.startswith("mlmon/"):
+            raise ValueError(f"'{name}': names below mlmon/ are our own")
+        if not _TAG.fullmatch(name):
+            raise ValueError(
+                f"{shown(name)} cannot name a tag; write at most 63 letters, digits, '.', '_' or "
+                "'-', after a prefix and '/' if you like, such as dagster-k8s/config"
+            )
+    return tags
+
+
+_TAG = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
+RunTags = Annotated[dict[str, str], BeforeValidator(_as_tags), AfterValidator(_check_tags)]
+
+
 class Declaration(Declared):
     """The whole of ``models/<model>.yaml``, each part right by itself."""
 
@@ -393,6 +417,7 @@ class Declaration(Declared):
     monitors: Monitors = Monitors()
     alerts: AlertPolicy = AlertPolicy()
     retention: RetentionPolicy = RetentionPolicy()
+    run_tags: RunTags = Field(default={})
 
     def shows_values_of(self, column: str) -> bool:
         """Tell whether values of a feature may be in messages: its spec says so, or it is a slice.

@@ -47,6 +47,8 @@ def test_what_shares_its_windows_shares_a_run_within_bounds(tmp_path: Path) -> N
     ]
     tried = request(b, (first,), attempt=2)
     assert together(request(a, (first,)), tried, request(c, (first,))) == [["m1"], ["m0", "m2"]]
+    heavy = b.model_copy(update={"run_tags": {"dagster/priority": "5"}})
+    assert together(*(request(spec, (first,)) for spec in (a, heavy, c))) == [["m0", "m2"], ["m1"]]
     large = [request(spec, (first,), n_rows=MAX_ROWS_PER_RUN // 2 + 1) for spec in (a, b)]
     assert together(*large, request(c, (first,))) == [["m0"], ["m1", "m2"]]
 

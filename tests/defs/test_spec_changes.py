@@ -145,6 +145,7 @@ CHANGES: dict[str, Any] = {
     "retention.production": "90d",
     "retention.versions": "10d",
     "retention.min_cell": 5,
+    "run_tags": {"team": "growth"},
     "source.predictions.asset": "scored_customers",
     "source.actuals.asset": "churned_customers",
     "source.predictions.settle": "1s",
