@@ -265,14 +265,14 @@ def test_what_one_neighbour_alone_needs_is_in_that_neighbour_or_a_concept_of_som
         if path.name != "__init__.py"
         and len(users[name]) == 1
         and {names[user].parent for user in users[name]} == {path.parent}
-        and lines_of_code(path) < 40
+        and len(lines_of_code(path)) < 40
     ]
 
     assert crumbs == []
 
 
-def lines_of_code(path: Path) -> int:
-    """Count the lines that hold a token, without comments and docstrings."""
+def lines_of_code(path: Path) -> set[int]:
+    """Return the numbers of the lines that hold a token outside comments and docstrings."""
     source = path.read_text()
     texts = {
         line
@@ -280,10 +280,13 @@ def lines_of_code(path: Path) -> int:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
     }
-    blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    blank = {
+        tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }  # fmt: skip
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     held = (range(t.start[0], t.end[0] + 1) for t in tokens if t.type not in blank)
-    return len({line for lines in held for line in lines} - texts)
+    return {line for lines in held for line in lines} - texts
 
 
 def any_in(path: Path) -> int:
@@ -342,6 +345,6 @@ def test_importing_does_not_load_what_is_not_needed_yet(statement: str, heavy: s
 
 if __name__ == "__main__":
     print(f"{len(FILES)} files")
-    print(f"{sum(map(lines_of_code, FILES)):,} lines that hold code")
+    print(f"{sum(len(lines_of_code(path)) for path in FILES):,} lines that hold code")
     print(f"{sum(map(any_in, FILES))} times Any, in a signature that others call:")
     print(*(f"  {name}" for path in FILES for name in offering_any(path)), sep="\n")

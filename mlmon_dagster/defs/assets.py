@@ -382,30 +382,26 @@ def overview_asset(
 
 def trace_performance(work: Work) -> Numbers:
     """Trace the newest mature windows; return a table per metric for the asset's metadata."""
-    from mlmon_dagster.report.trace import (
-        newest_mature,
-        performance_trace,
-        score_explained,
-        told,
-    )
+    from mlmon_dagster.report.trace import newest_mature, trace_of
 
     store, spec = work.project.store, work.spec
     period = newest_mature(store, spec)
     if period is None:
         return {"n": 0, "reason": "no window has mature ground truth yet"}
     try:
-        frame = performance_trace(store, spec, *period)
+        trace = trace_of(store, spec, period)
     except BaselineMissingError as error:
         return {"n": 0, "reason": str(error)}
+    frame = trace.slices
     if frame.empty:
         return {"n": 0, "reason": "the windows' profiles hold no ground truth"}
     numbers: Numbers = {
         "n": int(frame["n"].iloc[0]),
         "from": period[0].isoformat(),
         "to": period[1].isoformat(),
-        "why": "\n".join(told(store, spec, period)),
+        "why": "\n".join(trace.said),
     }
-    if (scored := score_explained(store, spec, period)) is not None:
+    if (scored := trace.raw_score) is not None:
         numbers["change/raw_score"] = scored.change
         parts = zip(scored.split.parts, scored.split.effects, scored.split.margins, strict=True)
         effects = [{"feature": f, "effect": e, "give or take": m} for f, e, m in parts]

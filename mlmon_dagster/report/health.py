@@ -37,7 +37,7 @@ from mlmon_dagster.report.summary import (
     periods_of,
     standing_of,
 )
-from mlmon_dagster.report.trace import SPAN, explained, newest_mature, performance_trace, told
+from mlmon_dagster.report.trace import SPAN, newest_mature, trace_of
 from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import is_higher_better
@@ -48,7 +48,6 @@ from mlmon_dagster.store.places.location import whole_file
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.model_history import SeenChange, changes
 from mlmon_dagster.trace.explain import AREA, Explained
-from mlmon_dagster.trace.slices import default_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -373,23 +372,17 @@ def _trace(
         return None
     period = newest if asked.start is None else (asked.start, asked.end or newest[1])
     try:
-        wanted = default_metrics(spec)
-        split = explained(store, spec, AREA, period) if AREA in wanted else None
-        others = [metric for metric in wanted if split is None or metric != AREA]
-        frames = {AREA: split.slices} if split is not None else {}
-        if others:
-            found = performance_trace(store, spec, *period, others)
-            frames |= {str(metric): part for metric, part in found.groupby("metric", sort=False)}
+        trace = trace_of(store, spec, period)
     except BaselineMissingError:  # the period begins while the model was learning
         return None
     metrics = [
-        _traced(metric, frames[metric], split if metric == AREA else None)
-        for metric in wanted
-        if metric in frames and len(frames[metric])
+        _traced(metric, frame, trace.apart.get(AREA) if metric == AREA else None)
+        for metric, frame in trace.slices.groupby("metric", sort=False)
     ]
     first, last = moment(spec, period[0]), last_day(spec, period[1])
-    said = told(store, spec, period, split)
-    return {"first": first, "last": last, "said": said, "metrics": metrics} if metrics else None
+    if not metrics:
+        return None
+    return {"first": first, "last": last, "said": trace.said, "metrics": metrics}
 
 
 def _traced(metric: object, frame: pd.DataFrame, split: Explained | None) -> dict[str, object]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -23,10 +25,10 @@ from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.trace.coding import Coded, code, predicate_of
 from mlmon_dagster.trace.expected import WRONG, Searched, excess
-from mlmon_dagster.trace.explain import Explained, explain
+from mlmon_dagster.trace.explain import AREA, Explained, explain
 from mlmon_dagster.trace.raw_score import RawScore, explain_score, raw_score_columns
 from mlmon_dagster.trace.search import Rows, search
-from mlmon_dagster.trace.slices import MIN_ROWS, compare_slices, default_metrics, profiled_for
+from mlmon_dagster.trace.slices import compare_slices, default_metrics, profiled_for
 from mlmon_dagster.trace.tell import tell
 
 BASELINE = "baseline"
@@ -34,38 +36,6 @@ F1 = "f1"
 CODED = ("numeric", "categorical", "boolean")
 Against = str | tuple[dt.datetime, dt.datetime]  # the baseline, a version, or a period
 SPAN: dict[Granularity, int] = {"hour": 336, "day": 14, "week": 8, "month": 3}
-
-
-def performance_trace(
-    store: Store,
-    spec: ModelSpec,
-    start: dt.datetime,
-    end: dt.datetime,
-    metrics: Sequence[str] | None = None,
-    *,
-    min_rows: int = MIN_ROWS,
-) -> pd.DataFrame:
-    """Explain the change of metrics between the baseline and some windows, worst slices first.
-
-    Args:
-        store: The store.
-        spec: The model.
-        start: Windows that start at or after this moment, all of them taken together.
-        end: Windows that start before this moment.
-        metrics: Names of the model's metrics; by default those that the spec monitors, then the
-            plainest ones of the task.
-        min_rows: See `compare_slices`, as what is returned.
-
-    Raises:
-        BaselineMissingError: If the model has no baseline yet.
-    """
-    baseline = load_baseline(store, spec, start if spec.baseline.is_rolling else None)
-    wanted = list(metrics or default_metrics(spec))
-    columns = profiled_for(spec, wanted)
-    now = baseline_in_force(store, spec).profiles(
-        start=start, end=end, dataset=PRODUCTION, columns=columns
-    )
-    return compare_slices(spec, now, baseline.windows, wanted, min_rows=min_rows)
 
 
 def explained(
@@ -91,8 +61,7 @@ def explained(
     Raises:
         BaselineMissingError: If the model has no baseline yet.
     """
-    columns = profiled_for(spec, [metric, *([F1] if spec.task == BINARY else [])])
-    return explain(spec, metric, *_sides(store, spec, columns, period, against))
+    return explain(spec, metric, *_sides(store, spec, _columns_of(spec, metric), period, against))
 
 
 def score_explained(
@@ -212,33 +181,59 @@ def _judged_rows(
     return None if found is None else (rows.loc[found[0].index], *found)
 
 
-def told(
-    store: Store,
-    spec: ModelSpec,
-    period: tuple[dt.datetime, dt.datetime],
-    found: Explained | None = None,
-) -> list[str]:
-    """Say in plain sentences why the first metric that is monitored changed; [] if nobody knows.
+@dataclass(frozen=True)
+class Trace:
+    """What changed between the baseline and some windows, and why.
+
+    Attributes:
+        slices: As `compare_slices` returns it, of the metrics that are traced unless asked.
+        apart: The first of these metrics and ROC AUC taken apart, as far as there is ground truth.
+        raw_score: See `score_explained`.
+        said: Why the first metric changed, in plain sentences; [] if nobody knows.
+    """
+
+    slices: pd.DataFrame
+    apart: Mapping[str, Explained]
+    raw_score: RawScore | None
+    said: Sequence[str]
+
+
+def trace_of(store: Store, spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> Trace:
+    """Trace what the spec monitors, from the baseline to some windows.
 
     Args:
         store: The store.
         spec: The model.
         period: Start and end of the windows that are compared with the baseline.
-        found: What `explained` said of it, where that is known.
 
     Raises:
         BaselineMissingError: If the model has no baseline yet.
     """
-    first = default_metrics(spec)[0]
-    if found is None or found.metric != first:
-        found = explained(store, spec, first, period)
-    if found is None:
-        return []
+    wanted = default_metrics(spec)
+    first = wanted[0]
+    by_metric = {m: _columns_of(spec, m) for m in wanted if m in (first, AREA)}
+    columns = {*profiled_for(spec, wanted), *chain.from_iterable(by_metric.values())}
+    now, then = _sides(store, spec, sorted(columns), period, BASELINE)
+    slices = compare_slices(spec, now, then, wanted)
+    apart = {}
+    for metric, mine in by_metric.items():
+        one, other = ({n: side[n] for n in mine if n in side} for side in (now, then))
+        of_metric = slices[slices["metric"] == metric].reset_index(drop=True)
+        found = explain(spec, metric, one, other, of_metric)
+        if found is not None:
+            apart[metric] = found
+    raw_score = score_explained(store, spec, period)
+    if first not in apart:
+        return Trace(slices, apart, raw_score, [])
     windows = windows_between(spec.time, *period)
-    first, last = windows[0].key, windows[-1].key
-    name = first if first == last else f"{first} to {last}"
-    scored = score_explained(store, spec, period)
-    return tell(spec, found, name, "the baseline", raw_score=scored)
+    keys = dict.fromkeys((windows[0].key, windows[-1].key))
+    said = tell(spec, apart[first], " to ".join(keys), "the baseline", raw_score=raw_score)
+    return Trace(slices, apart, raw_score, said)
+
+
+def _columns_of(spec: ModelSpec, metric: str) -> list[str]:
+    """Return the profiled columns that a metric is taken apart by."""
+    return profiled_for(spec, [metric, *([F1] if spec.task == BINARY else [])])
 
 
 def _of_version(

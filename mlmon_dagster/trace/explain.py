@@ -151,7 +151,13 @@ class Explained:
         return self.change > 0 if _higher_is_worse(self.metric) else self.change < 0
 
 
-def explain(spec: ModelSpec, metric: str, now: Profiles, then: Profiles) -> Explained | None:
+def explain(
+    spec: ModelSpec,
+    metric: str,
+    now: Profiles,
+    then: Profiles,
+    slices: pd.DataFrame | None = None,
+) -> Explained | None:
     """Take the change of a metric apart.
 
     Args:
@@ -159,11 +165,12 @@ def explain(spec: ModelSpec, metric: str, now: Profiles, then: Profiles) -> Expl
         metric: One that it has.
         now: Column -> statistics of one set of windows, as `slices.profiled_for` names them.
         then: The same of the other set.
+        slices: What `compare_slices` says of the metric, where that is known.
 
     Returns:
         None if a side has no ground truth.
     """
-    frame = compare_slices(spec, now, then, [metric])
+    frame = compare_slices(spec, now, then, [metric]) if slices is None else slices
     if frame.empty:
         return None
     whole = frame[frame["slice_key"] == ALL].iloc[0]

@@ -112,7 +112,7 @@ def test_every_title_of_every_message_fits_and_the_message_says_the_rest(model: 
     every = [
         (one, len(group), message)
         for i, one in enumerate(views)
-        for group in ([one], [one, *views[i + 1 : i + 9]])
+        for group in ([one], [one, *views[i + 1 : i + 9]])[: 1 if i % 3 else 2]
         for message in messages_of(context, group)
     ]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +31,7 @@ from tests.defs.small_model import (
     landing,
     make_project,
 )
+from tests.defs.worlds import made_once, opened, processed_fortnight
 
 AT = ("--now", NOW.isoformat())
 
@@ -218,8 +221,17 @@ def test_an_unknown_model_is_named_with_the_known_ones(folder: Path, mlmon: Comm
         assert f"There are: {MODEL}." in ended.err
 
 
-def test_run_computes_what_is_out_of_date_and_then_nothing(folder: Path, mlmon: Command) -> None:
+def test_run_computes_what_is_out_of_date_even_if_the_planner_gave_it_up_and_then_nothing(
+    folder: Path, mlmon: Command
+) -> None:
     land_truth(folder, LATE[0])
+    assert mlmon("--project", folder, *AT, "ingest").code == 0
+    project = make_project(folder)
+    [spec] = load_models(project.models_folder)
+    for _ in range(MAX_ATTEMPTS):
+        assert plan(project, spec, NOW)
+    assert plan(project, spec, NOW) == []
+
     first = mlmon("--project", folder, *AT, "run", MODEL)
     assert first.code == 0
     assert f"{MODEL}: {LATE[0]} to {LATE[0]}, 1 windows" in first.out
@@ -275,21 +287,6 @@ def test_a_failed_run_is_code_1_and_says_which_step(folder: Path, mlmon: Command
     ended = mlmon("--project", folder, *AT, "run", MODEL, "--from", NULLED, "--to", NULLED)
     assert ended.code == 1
     assert "failed: profiles: " in ended.err
-
-
-def test_a_window_that_was_given_up_is_tried_again_by_a_person(
-    folder: Path, mlmon: Command
-) -> None:
-    land_truth(folder, LATE[0])
-    assert mlmon("--project", folder, *AT, "ingest").code == 0
-    project = make_project(folder)
-    [spec] = load_models(project.models_folder)
-    for _ in range(MAX_ATTEMPTS):
-        assert plan(project, spec, NOW)
-    assert plan(project, spec, NOW) == []
-    ended = mlmon("--project", folder, *AT, "run", MODEL)
-    assert ended.code == 0
-    assert f"{MODEL}: {LATE[0]} to {LATE[0]}, 1 windows" in ended.out
 
 
 def test_now_replays_a_moment(folder: Path, mlmon: Command) -> None:
@@ -388,44 +385,45 @@ def test_metrics_that_do_not_exist_are_said_not_to(folder: Path, mlmon: Command)
 # alerts
 
 
-def land_null_day(folder: Path) -> None:
+TOMORROW = NOW + dt.timedelta(days=1)
+
+
+def fail_a_day(folder: Path) -> None:
+    """Compute a day on which a column is null, after the fortnight."""
+    shutil.copytree(processed_fortnight(folder.parent), folder)
     predictions, _ = customers(NOW.date())
     predictions["balance"] = float("nan")
     drop(predictions, landing(folder, "predictions") / "null.parquet")
+    with opened(folder, TOMORROW) as world:
+        world.work()
 
 
-def test_a_new_failure_is_delivered_to_slack_and_listed(
-    folder: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_refused", [False, True], ids=["arrives", "is refused"])
+def test_a_new_failure_is_listed_and_delivered_to_slack_or_that_it_was_not_is_code_1(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    mlmon: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    is_refused: bool,
 ) -> None:
-    land_null_day(folder)
-    tomorrow = ("--now", "2024-03-16T12:00:00Z")
-    assert mlmon("--project", folder, *tomorrow, "run", MODEL).code == 0
+    failed = made_once(tmp_path_factory.getbasetemp(), "fortnight-and-null-day", fail_a_day)
+    folder = shutil.copytree(failed, tmp_path / "project")
+    deliver = ("--project", folder, "--now", TOMORROW.isoformat(), "alerts", "deliver")
     with fake_slack() as slack:
         monkeypatch.setenv("MLMON_SLACK_TOKEN", slack.token)
         monkeypatch.setenv("MLMON_SLACK_API_URL", slack.url)
-        ended = mlmon("--project", folder, *tomorrow, "alerts", "deliver")
-        assert ended.code == 0
-        told = [message.text for message in slack.heads()]
-        assert any("Null share of balance is 1.00 (n 150)" in text for text in told)
-        assert mlmon("--project", folder, *tomorrow, "alerts", "deliver").code == 0
-        assert [message.text for message in slack.heads()] == told  # and not a second time
+        if is_refused:
+            slack.script("chat.postMessage", "channel_not_found", "channel_not_found")
+            assert mlmon(*deliver).code == 1
+        else:
+            assert mlmon(*deliver).code == 0
+            told = [message.text for message in slack.heads()]
+            assert any("Null share of balance is 1.00 (n 150)" in text for text in told)
+            assert mlmon(*deliver).code == 0
+            assert [message.text for message in slack.heads()] == told  # and not a second time
     listed = mlmon("--project", folder, "alerts", "list", "--model", MODEL, "--firing")
     assert listed.code == 0
     assert "quality/null_rate/balance" in listed.out
-
-
-def test_a_message_that_slack_refuses_is_code_1(
-    folder: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    land_null_day(folder)
-    tomorrow = ("--now", "2024-03-16T12:00:00Z")
-    mlmon("--project", folder, *tomorrow, "run", MODEL)
-    with fake_slack() as slack:
-        slack.script("chat.postMessage", "channel_not_found", "channel_not_found")
-        monkeypatch.setenv("MLMON_SLACK_TOKEN", slack.token)
-        monkeypatch.setenv("MLMON_SLACK_API_URL", slack.url)
-        ended = mlmon("--project", folder, *tomorrow, "alerts", "deliver")
-        assert ended.code == 1
 
 
 def test_a_test_message_arrives(

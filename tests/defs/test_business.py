@@ -17,7 +17,7 @@ from mlmon_dagster.alerts.messages.digest import compose_digest
 from mlmon_dagster.pipeline.asking.business import business_line
 from mlmon_dagster.pipeline.plan import plan
 from mlmon_dagster.report.health import health_report
-from mlmon_dagster.report.trace import performance_trace
+from mlmon_dagster.report.trace import trace_of
 from mlmon_dagster.spec import Window, load_model
 from tests.defs.small_model import DAYS, MODEL, customers, drop, landing, write_declaration
 from tests.defs.worlds import World, opened
@@ -114,7 +114,7 @@ def test_a_day_that_earned_less_fails_with_its_numbers_and_the_trace_names_who_p
         }
 
         window = next(w for w in plan_windows(world) if w.key == str(BAD))
-        trace = performance_trace(world.project.store, world.spec, window.start, window.end)
+        trace = trace_of(world.project.store, world.spec, (window.start, window.end)).slices
         own = trace[trace["metric"] == "mean_outcome/revenue"].set_index(
             ["slice_key", "slice_value"]
         )

@@ -5,7 +5,6 @@ import datetime as dt
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from mlmon_dagster.report.health import health_report, write_report
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
-from tests.report.worlds import BROKEN, DAY, NOW, REGIONS, SECRET, START, World, build, declare
+from tests.report.worlds import BROKEN, DAY, NOW, SECRET, START, World, build, declare
 
 pytestmark = pytest.mark.xdist_group("report")  # they share a world
 
@@ -95,8 +94,7 @@ def report_of(world: World, now: dt.datetime = NOW) -> str:
     return health_report(world.store, world.spec, now, episodes).html
 
 
-def tell(folder: Path, regions: tuple[str, ...], description: str, sentence: str) -> Page:
-    world = build(folder, regions, declare(description=description))
+def tell(world: World, sentence: str) -> Page:
     alarm(world, sentence)
     page = Page(report_of(world))
     world.store.close()
@@ -104,13 +102,13 @@ def tell(folder: Path, regions: tuple[str, ...], description: str, sentence: str
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Page]]:
+def pages(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Page]:
     """The same story, once with harmless names and once with payloads for names."""
-    harmless = tell(tmp_path_factory.mktemp("harmless"), REGIONS, "What it is.", "It is wrong.")
-    hostile = tell(
-        tmp_path_factory.mktemp("hostile"), PAYLOADS, " ".join(PAYLOADS), " ".join(PAYLOADS)
+    hostile = declare(description=" ".join(PAYLOADS))
+    return (
+        tell(world.copied(tmp_path_factory.mktemp("harmless")), "It is wrong."),
+        tell(build(tmp_path_factory.mktemp("hostile"), PAYLOADS, hostile), " ".join(PAYLOADS)),
     )
-    return harmless, hostile
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ from scipy import stats
 
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.intervals import wilson
+from mlmon_dagster.profiles import baseline_in_force, load_baseline
 from mlmon_dagster.report.summary import rolled_up_metrics
-from mlmon_dagster.report.trace import newest_mature, performance_trace
+from mlmon_dagster.report.trace import newest_mature, trace_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
-from mlmon_dagster.trace.slices import COLUMNS
+from mlmon_dagster.trace.slices import COLUMNS, MIN_ROWS, compare_slices, profiled_for
 from tests.report.worlds import BROKEN, DAY, DAYS, REGIONS, START, World, build, declare
 
 pytestmark = pytest.mark.xdist_group("report")  # they share a world
@@ -22,9 +24,24 @@ pytestmark = pytest.mark.xdist_group("report")  # they share a world
 EXACT = ("accuracy", "f1", "precision", "recall", "actual_rate", "brier", "log_loss")
 
 
+def traced(
+    world: World,
+    start: dt.datetime,
+    end: dt.datetime,
+    metrics: Sequence[str],
+    min_rows: int = MIN_ROWS,
+) -> pd.DataFrame:
+    """Compare the slices of some windows with the baseline's."""
+    now = baseline_in_force(world.store, world.spec).profiles(
+        start=start, end=end, dataset="production", columns=profiled_for(world.spec, metrics)
+    )
+    then = load_baseline(world.store, world.spec).windows
+    return compare_slices(world.spec, now, then, metrics, min_rows=min_rows)
+
+
 @pytest.fixture(scope="module")
 def trace(world: World) -> pd.DataFrame:
-    return performance_trace(world.store, world.spec, *world.period, ("roc_auc", *EXACT))
+    return traced(world, *world.period, ("roc_auc", *EXACT))
 
 
 def of(trace: pd.DataFrame, metric: str, key: str = "region") -> pd.DataFrame:
@@ -107,8 +124,8 @@ def test_an_area_is_not_split_but_ranked_by_the_slices_own_change(trace: pd.Data
 
 
 def test_small_values_are_put_together_and_still_count(world: World) -> None:
-    trace = performance_trace(world.store, world.spec, *world.period, ["accuracy"])
-    few = performance_trace(world.store, world.spec, *world.period, ["accuracy"], min_rows=400)
+    trace = traced(world, *world.period, ["accuracy"])
+    few = traced(world, *world.period, ["accuracy"], min_rows=400)
     known = world.rows[world.rows["actual"] >= 0]
     small = known[known["region"].isin(["fresh", "former", "tiny"])]
 
@@ -130,7 +147,7 @@ def test_a_change_is_unlikely_just_when_its_interval_leaves_out_zero(trace: pd.D
 
 
 def test_few_windows_are_shown_and_never_called_real(world: World) -> None:
-    frame = performance_trace(world.store, world.spec, START, START + 7 * DAY, ["accuracy"])
+    frame = traced(world, START, START + 7 * DAY, ["accuracy"])
 
     assert set(frame["n_windows"]) <= {0, 7}
     assert not frame["is_real"].any()
@@ -182,16 +199,14 @@ def test_a_base_rate_has_no_worse_side_and_is_sorted_by_its_share(trace: pd.Data
 
 
 def test_windows_without_production_rows_give_an_empty_trace(world: World) -> None:
-    frame = performance_trace(
-        world.store, world.spec, START - DAYS * DAY, START, ["accuracy", "roc_auc"]
-    )
+    frame = traced(world, START - DAYS * DAY, START, ["accuracy", "roc_auc"])
 
     assert frame.empty
     assert tuple(frame.columns) == COLUMNS
 
 
 def test_by_default_monitored_metrics_come_first(world: World) -> None:
-    frame = performance_trace(world.store, world.spec, *world.period)
+    frame = trace_of(world.store, world.spec, world.period).slices
 
     names = list(dict.fromkeys(frame["metric"]))
     assert names == ["accuracy", "roc_auc", "f1", "actual_rate"]
@@ -199,7 +214,7 @@ def test_by_default_monitored_metrics_come_first(world: World) -> None:
 
 def test_without_a_baseline_there_is_nothing_to_compare_with(store: Store) -> None:
     with pytest.raises(BaselineMissingError):
-        performance_trace(store, declare(), START, START + DAY)
+        trace_of(store, declare(), (START, START + DAY))
 
 
 def test_the_newest_mature_windows_end_with_the_last_of_them(world: World, store: Store) -> None:
@@ -220,7 +235,7 @@ def test_a_model_without_scores_is_traced_by_its_decisions(tmp_path: Path) -> No
     columns = spec.columns.model_copy(update={"score": None})
     monitor = spec.monitors.model_copy(update={"performance": spec.monitors.performance[:1]})
     world = build(tmp_path, spec=spec.model_copy(update={"columns": columns, "monitors": monitor}))
-    frame = performance_trace(world.store, world.spec, *world.period)
+    frame = trace_of(world.store, world.spec, world.period).slices
 
     assert set(frame["metric"]) == {"accuracy", "f1", "actual_rate"}
     assert of(frame, "accuracy").index[0] == REGIONS[BROKEN]
@@ -229,7 +244,7 @@ def test_a_model_without_scores_is_traced_by_its_decisions(tmp_path: Path) -> No
 
 def test_part_of_the_windows_can_be_traced(world: World) -> None:
     first = START, START + dt.timedelta(hours=1)
-    frame = performance_trace(world.store, world.spec, *first, ["accuracy"])
+    frame = traced(world, *first, ["accuracy"])
     day = world.side("production")
     day = day[day["window_start"] == START]
 

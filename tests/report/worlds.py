@@ -6,8 +6,9 @@ Rows go straight into the event log, then through the same steps as in a run, wi
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,11 @@ class World:
     def period(self) -> tuple[dt.datetime, dt.datetime]:
         return self.windows[0].start, self.windows[-1].end
 
+    def copied(self, folder: Path) -> World:
+        """Return the same world in another folder, to change."""
+        shutil.copytree(self.project.folder, folder, dirs_exist_ok=True)
+        return replace(self, project=_project(folder))
+
     def side(self, dataset: str) -> pd.DataFrame:
         return self.rows[self.rows["dataset"] == dataset]
 
@@ -95,7 +101,7 @@ def build(
 ) -> World:
     """Make the world; `regions` rename the six of the story, one by one."""
     spec = spec or declare()
-    project = Project(folder, str(folder / ".mlmon" / "store"), now=lambda: NOW)
+    project = _project(folder)
     rows = pd.concat(
         [
             *(_day(START - (i + 1) * DAY, "validation", regions) for i in range(DAYS)),
@@ -111,6 +117,10 @@ def build(
     run(work, ("baseline", *windowed_of(work.spec)))
     fold_results(project.store, [spec], NOW)
     return World(project, spec, rows, windows)
+
+
+def _project(folder: Path) -> Project:
+    return Project(folder, str(folder / ".mlmon" / "store"), now=lambda: NOW)
 
 
 def _day(start: dt.datetime, dataset: str, regions: Sequence[str | None]) -> pd.DataFrame:
