@@ -11,7 +11,7 @@ from benchmarks.drill.faults import Fault
 from benchmarks.drill.lane import Episode, Event, Lane
 
 MIN_PRECISION, MIN_RECALL = 0.9, 0.95
-NO_VERDICT = "*/no_verdict"  # says that a family could not judge, and why; true while a fault lasts
+NO_VERDICT = "no_verdict/*"  # says that a family could not judge, and why; true while a fault lasts
 
 
 @dataclass(frozen=True)

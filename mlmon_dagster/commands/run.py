@@ -10,7 +10,7 @@ import click
 from mlmon_dagster.commands.options import told_of_strays
 from mlmon_dagster.commands.outside import sentence_of_failure
 from mlmon_dagster.defs.instance import fail_dead_runs, open_instance
-from mlmon_dagster.defs.launch import Launcher, RunReport
+from mlmon_dagster.defs.launch import Launcher, RunReport, season_told
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.pipeline.asked import complete_period, window_range
 from mlmon_dagster.pipeline.plan import plan, try_again
@@ -39,6 +39,7 @@ def run_model(
         fail_dead_runs(instance, spec.model)
         launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"  {step}"))
         click.echo(f"{spec.model}: taking in new files")
+        known = season_told(instance, spec)
         reports = [launcher.materialize(spec, ("event_log", "baseline"))]
         if waiting := reports[0].n_waiting:
             click.echo(
@@ -56,6 +57,8 @@ def run_model(
         if len(reports) == 1:
             click.echo(f"{spec.model}: every window is computed from its newest inputs")
         reports.append(launcher.materialize(spec, REPORTED, keys=launcher.overview_keys))
+        for season in {report.season for report in reports} - {"", known}:
+            click.echo(f"  {season}")
     for report in reports:
         show_report(report)
     for error in (error for report in reports for error in report.errors):

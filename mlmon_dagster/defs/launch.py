@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -13,6 +13,7 @@ from mlmon_dagster.defs.assets import BACKFILL_TAG, OVERVIEW_KEY, keys_of, range
 from mlmon_dagster.defs.build import build_definitions
 from mlmon_dagster.defs.instance import model_tags
 from mlmon_dagster.defs.metadata import REBUILT
+from mlmon_dagster.pipeline.baseline import ONE_SEASON
 from mlmon_dagster.pipeline.quiet_models import FEW
 from mlmon_dagster.pipeline.work import computing
 from mlmon_dagster.project import Project
@@ -35,6 +36,7 @@ class RunReport:
         errors: One message per failed step.
         n_waiting: Landing files that an ingest left for later, as they may not be complete.
         read_again: What an ingest read again that was refused before, and why; empty if nothing.
+        season: Which columns may have a season that the baseline misses; empty if none.
     """
 
     run_id: str
@@ -46,6 +48,7 @@ class RunReport:
     errors: list[str]
     n_waiting: int = 0
     read_again: str = ""
+    season: str = ""
 
 
 class Launcher:
@@ -123,16 +126,30 @@ class Launcher:
         return report
 
 
+def season_told(instance: dg.DagsterInstance, spec: ModelSpec) -> str:
+    """Return what the newest baseline of a model said of a season that it misses."""
+    event = instance.get_latest_materialization_event(dg.AssetKey([spec.model, "baseline"]))
+    found = event.asset_materialization if event else None
+    return season_of(found.metadata) if found else ""
+
+
+def season_of(metadata: Mapping[str, dg.MetadataValue]) -> str:
+    """Return what a baseline's metadata says of a season that it misses; empty if nothing."""
+    said = metadata.get(ONE_SEASON)
+    return str(said.value) if said else ""
+
+
 def _report(
     result: dg.ExecuteInProcessResult, seconds: float, computing_seconds: float
 ) -> RunReport:
-    failed, errors, n_waiting, read_again = {"WARN": 0, "ERROR": 0}, [], 0, ""
+    failed, errors, n_waiting, read_again, season = {"WARN": 0, "ERROR": 0}, [], 0, "", ""
     for event in result.all_events:
         if event.is_step_materialization:
             metadata = event.step_materialization_data.materialization.metadata
             waiting, again = metadata.get("n_waiting"), metadata.get("read_again")
             n_waiting += int(str(waiting.value)) if waiting else 0
             read_again = str(again.value) if again else read_again
+            season = season_of(metadata) or season
         if event.is_step_failure:
             error = event.step_failure_data.error
             cause = error.cause if error and error.cause else error
@@ -156,6 +173,7 @@ def _report(
         errors=errors,
         n_waiting=n_waiting,
         read_again=read_again,
+        season=season,
     )
 
 

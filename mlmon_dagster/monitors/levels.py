@@ -32,6 +32,7 @@ from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 _LEVEL = 0.0003  # of the test: a year of days has some 150 independent runs of five
 _NEWEST = 3  # windows whose middle one must still be off
+_LEAST_MARGIN = 1e-12  # of a window whose values are all equal
 
 
 class Moved(NamedTuple):
@@ -128,7 +129,7 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
         "p_value": change.p_value,
         "p_adjusted": min(change.p_value * of_several, 1.0),
         "family_size": of_several,
-        "method_version": "level-2",
+        "method_version": "level-3",
         "details": {
             "shift": change.shift,
             "margin": change.margin,
@@ -144,12 +145,20 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
 
 
 def _excess(worst: _Found, monitor: PerformanceMonitor) -> Excess:
-    """Say how far past the limit the newest window alone is, whether the shift is over or not."""
+    """Say how far past the limit the newest two windows are, whether the shift is over or not.
+
+    The ones before them do not say that. Of one alone the interval is too often clear of the limit
+    by chance while a fault lasts, a weekend of few rows above all; so it is the error of the newest
+    with the mean of both.
+    """
     assert monitor.shift is not None
-    row, usual = worst.rows[-1], worst.usual
-    away = (row["value"] - usual.mean) * (1 if worst.change.shift > 0 else -1)
-    margin = math.hypot((row["upper"] - row["lower"]) / 2, Z95 * usual.spread)
-    return excess(away, monitor.shift, margin)
+    usual, side = worst.usual, 1 if worst.change.shift > 0 else -1
+    newest = worst.rows[-2:]
+    margins = [math.hypot((r["upper"] - r["lower"]) / 2, Z95 * usual.spread) for r in newest]
+    weights = [1 / max(margin, _LEAST_MARGIN) ** 2 for margin in margins]
+    total = math.fsum(w * r["value"] for w, r in zip(weights, newest, strict=True))
+    away = side * (total / math.fsum(weights) - usual.mean)
+    return excess(away, monitor.shift, margins[-1])
 
 
 def _status(monitor: PerformanceMonitor, change: LevelShift) -> str:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from mlmon_dagster.profiles import Baseline
 
 
+ONE_SEASON = "one_season"  # names the number that says which columns may have more of them
+
+
 def fit_baseline(work: Work) -> Numbers:
     """Fit the baseline if its events changed; return its size and identity.
 
@@ -70,7 +73,7 @@ def _described(baseline: Baseline) -> Numbers:
 
     notice = season_notice(baseline.windows)
     return {
-        **({"one_season": notice} if notice else {}),
+        **({ONE_SEASON: notice} if notice else {}),
         "n": baseline.n,
         "n_columns": len(baseline.binnings),
         "dataset": baseline.dataset,

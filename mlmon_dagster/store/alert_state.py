@@ -10,6 +10,7 @@ from typing import Literal, TypedDict, TypeVar, cast
 
 import sqlalchemy as sa
 
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.monitor_results import Status, StoredResult, fetch_results
 from mlmon_dagster.store.state.schema import (
     alert,
@@ -112,6 +113,16 @@ def newest_results(
         for row in fetch(conn, query):
             rows[tuple(row.values())[: len(identity)]] = cast("Finding", row)
     return list(rows.values())
+
+
+def whole_results(
+    conn: sa.Connection, model: str, families: Sequence[str], window: dt.datetime
+) -> list[StoredResult]:
+    """Return all results of some families about a window as a whole."""
+    r = monitor_result.c
+    mine = (r.model == model, r.window_start == window, r.family.in_(families))
+    query = sa.select(monitor_result).where(*mine, r.slice_key == ALL)
+    return fetch_results(conn, query)
 
 
 def last_result(conn: sa.Connection, model: str) -> dt.datetime | None:

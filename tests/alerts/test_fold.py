@@ -284,6 +284,51 @@ def test_the_alert_of_a_family_without_verdict_is_one_and_ends_with_a_verdict(st
     assert alerts_by_metric(store)["no_verdict"]["state"] == "OK"
 
 
+def judged(number: int, family: str = "drift") -> dict[str, Any]:
+    return result(number, "OK", reason="", family=family)
+
+
+def test_families_that_cannot_judge_for_one_reason_are_one_alert_until_all_of_them_can(
+    store: Store,
+) -> None:
+    for number in range(1, 9):  # the steps of a window come one after the other
+        fold(store, no_data(number, "few_rows", family="quality"))
+        fold(store, no_data(number, "few_of_rarer_class", family="performance"))
+    opened = only_alert(store)
+    fold(store, judged(9, "quality"))
+    fold(store, no_data(9, "few_rows", family="performance"))
+    fold(store, judged(10, "quality"))
+    assert [kind for kind, _ in history(store)] == ["opened"]
+    fold(store, judged(10, "performance"))
+
+    assert opened["monitor"] == "no_verdict/few_rows"
+    assert "The same holds for 1 more (quality, performance)" in opened["message"]
+    assert [kind for kind, _ in history(store)] == ["opened", "resolved"]
+
+
+def test_windows_taken_in_at_once_end_a_condition_as_windows_one_by_one_do(store: Store) -> None:
+    fold(store, *(no_data(number, "few_rows") for number in range(1, 9)), judged(9))
+    assert [kind for kind, _ in history(store)] == ["opened", "resolved"]
+
+
+def test_another_reason_is_another_alert(store: Store) -> None:
+    for number in range(1, 8):
+        fold(store, no_data(number, "few_rows"), no_data(number, "no_latency", family="service"))
+    fold(store, no_data(8, "few_rows"), judged(8, "service"))
+
+    found = [row for row in alerts_of(store) if row["metric"] == "no_verdict"]
+    states = {row["monitor"]: row["state"] for row in found}
+    assert states == {"no_verdict/few_rows": "FIRING", "no_verdict/no_latency": "OK"}
+
+
+def test_what_keeps_most_of_a_family_from_a_verdict_is_its_condition(store: Store) -> None:
+    for number in range(1, 8):
+        few = [no_data(number, "few_rows", column_name=name) for name in "ab"]
+        fold(store, *few, no_data(number, "not_ordered", column_name="c"))
+
+    assert only_alert(store)["monitor"] == "no_verdict/few_rows"
+
+
 def test_no_data_ends_no_alert(store: Store) -> None:
     fold(store, result(1))
     for number in range(2, 8):

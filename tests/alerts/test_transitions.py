@@ -311,6 +311,12 @@ def test_the_last_failure_may_already_be_a_good_window() -> None:
     assert measured([("E", 4.3, 1.0)] * 5 + after) == [("opened", 0), ("resolved", 6)]
 
 
+def test_the_last_two_failures_may_already_be_good_windows() -> None:
+    after = [("E", -1.0, 0.8), ("E", -0.3, 0.8), ("P", -0.7, 0.8)]
+
+    assert measured([("E", 4.3, 1.0)] * 5 + after) == [("opened", 0), ("resolved", 7)]
+
+
 def test_two_failures_near_the_limit_are_what_has_to_end() -> None:
     after = [("E", 0.4, None), ("E", 0.3, None), *[("P", -0.4, None)] * 13]
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.spec import load_model
+from mlmon_dagster.defs.instance import open_instance
+from mlmon_dagster.serve.overview import Overview
+from mlmon_dagster.spec import FAMILIES, Models, load_model
 from mlmon_dagster.store.state import monitor_results
 from tests.cli.conftest import Command
 from tests.defs.small_model import make_project
@@ -95,11 +100,17 @@ def test_a_model_without_a_baseline_says_so_at_once_and_its_nulls_are_judged_fro
 
     assert len(heads(told, "unbased")) == 1
     assert "no baseline yet to compare with" in told
+    assert alerts_of(tmp_path, mlmon, "unbased") == [("FIRING", "no_verdict/no_baseline")]
     assert "unbased has events and no baseline" in doctor
     assert "unbased/drift: nothing could be judged" in doctor
-    assert statuses(tmp_path, "unbased") == ("NO_DATA", {"drift", "performance",
-                                                         "estimated_performance"})  # fmt: skip
     assert report.code == 0
+    look = seen(tmp_path, "unbased")
+    assert look.status == "NO_DATA"
+    assert look.unjudged == {"drift", "performance", "estimated_performance"}
+    assert look.unjudged == {name for name, status in look.report.items() if status == "NO_DATA"}
+    for family in look.unjudged:
+        assert look.checks[family].startswith("No verdict: learning; there is no baseline yet")
+    assert look.checks["quality"] == ""
     assert heads(mlmon(*at(tmp_path, 10), "alerts", "deliver").out, "unbased") == []
     project = make_project(tmp_path, lambda: dt.datetime(2026, 3, 10, 6, tzinfo=dt.UTC))
     verdicts = monitor_results.newest(project.store.state, "unbased", family="quality")
@@ -122,13 +133,18 @@ def test_a_model_of_five_rows_a_day_is_not_judged_and_says_so_once_after_a_week(
     doctor = mlmon(*at(tmp_path, 10), "doctor").out
 
     assert heads(early, "tiny") == []
-    assert len(heads(later, "tiny")) == len({line.split(":")[1] for line in heads(later, "tiny")})
+    assert len(heads(later, "tiny")) == 1
     assert "too few rows (n 5)" in later
+    assert "more (quality, drift, estimated performance)" in later
+    assert alerts_of(tmp_path, mlmon, "tiny") == [("FIRING", "no_verdict/few_rows")]
     assert "Choose a coarser time.granularity" in later
     assert "tiny/drift: nothing could be judged: too few rows" in doctor
-    status, unjudged = statuses(tmp_path, "tiny")
-    assert status == "NO_DATA"
-    assert {"drift", "quality"} <= unjudged
+    look = seen(tmp_path, "tiny")
+    assert look.status == "NO_DATA"
+    assert look.unjudged == {"quality", "drift", "estimated_performance"}
+    assert look.unjudged <= {name for name, status in look.report.items() if status == "NO_DATA"}
+    for family in look.unjudged:
+        assert "too few rows" in look.checks[family]
 
 
 def test_a_model_whose_labels_never_come_says_so_once_when_they_are_overdue(
@@ -137,30 +153,68 @@ def test_a_model_whose_labels_never_come_says_so_once_when_they_are_overdue(
     declare(tmp_path, "unlabelled")
     land(tmp_path, "unlabelled", 200, range(-30, -5), "validation", actuals=True)
     land(tmp_path, "unlabelled", 200, range(3), "production", actuals=False)
-    mlmon(*at(tmp_path, 4), "run", "unlabelled")
+    first = mlmon(*at(tmp_path, 4), "run", "unlabelled").out
     early = mlmon(*at(tmp_path, 4), "alerts", "deliver").out
     assert heads(early, "unlabelled") == []
-    assert "performance" in statuses(tmp_path, "unlabelled", day=4)[1]
+    assert "performance" in seen(tmp_path, "unlabelled", day=4).unjudged
     land(tmp_path, "unlabelled", 200, range(3, 8), "production", actuals=False)
-    mlmon(*at(tmp_path, 9), "run", "unlabelled")
+    second = mlmon(*at(tmp_path, 9), "run", "unlabelled").out
     said = mlmon(*at(tmp_path, 9), "alerts", "deliver").out
     again = mlmon(*at(tmp_path, 9), "alerts", "deliver").out
-    listed = mlmon(*at(tmp_path, 9), "alerts", "list").out
+    doctor = mlmon(*at(tmp_path, 9), "doctor").out
 
+    assert first.count("The baseline is shorter than a year") == 1
+    assert "differ much in temp: a season" in first
+    assert "shorter than a year" not in second  # it is the same baseline
     assert "Ground truth is due, and 0 of 200 predictions have it" in said
-    assert listed.count("actuals_missing") == 1
-    assert "drift/psi/temp" in listed
-    assert "month" not in listed
-    assert "day_of_week" not in listed
-    assert "Ground truth is due" not in again
+    assert said.count("Ground truth is due") == 1
+    # It gets warmer, which is news; the month and the day of the week are not.
+    assert sorted(alerts_of(tmp_path, mlmon, "unlabelled", day=9)) == [
+        ("FIRING", "drift/psi/temp"),
+        ("FIRING", "freshness/actuals_missing"),
+    ]
+    assert heads(again, "unlabelled") == []
+    assert "unlabelled/performance: nothing could be judged: there is no ground truth" in doctor
+    look = seen(tmp_path, "unlabelled", day=9)
+    assert look.families["performance"] == look.report["performance"] == "NO_DATA"
+    assert look.checks["performance"] == "No verdict: there is no ground truth."
 
 
-def statuses(folder: Path, model: str, day: int = 10) -> tuple[str, set[str]]:
-    """Return a model's status in the overview, and the families that could not be judged."""
-    from mlmon_dagster.pipeline.status import status_of
-    from mlmon_dagster.spec import FAMILIES
+@dataclass(frozen=True)
+class Seen:
+    """What people see of a model: the page of all models, its own report, and Dagster's checks."""
 
-    project = make_project(folder, lambda: dt.datetime(2026, 3, day, 6, tzinfo=dt.UTC))
-    (row,) = status_of(project, [load_model(folder / "models" / f"{model}.yaml")])
+    status: str
+    families: dict[str, str]
+    report: dict[str, str]
+    checks: dict[str, str]
+
+    @property
+    def unjudged(self) -> set[str]:
+        return {family for family, status in self.families.items() if status == "NO_DATA"}
+
+
+def seen(folder: Path, model: str, day: int = 10) -> Seen:
+    """Look in every place where a model's status stands."""
+    now = dt.datetime(2026, 3, day, 6, tzinfo=dt.UTC)
+    project = make_project(folder, lambda: now)
+    spec = load_model(folder / "models" / f"{model}.yaml")
+    (line,) = Overview(project.store, lambda: Models((spec,), ()), lambda: now).lines()
+    checks = {}
+    with open_instance(project) as instance:
+        for family, asset in FAMILIES.items():
+            key = dg.AssetCheckKey(dg.AssetKey([model, asset]), family)
+            found = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
+            if key in found and (event := found[key].event) and (said := event.dagster_event):
+                check = said.asset_check_evaluation_data
+                checks[family] = "" if check.passed else str(check.description)
     project.store.close()
-    return str(row["status"]), {family for family in FAMILIES if row.get(family) == "NO_DATA"}
+    html = (folder / ".mlmon" / "reports" / model / "health.html").read_text()
+    status = r'<th scope="row"[^>]*>(\w+)</th><td[^>]*><span class="pill (\w+)"'
+    return Seen(line.status, dict(line.families), dict(re.findall(status, html)), checks)
+
+
+def alerts_of(folder: Path, mlmon: Command, model: str, day: int = 10) -> list[tuple[str, str]]:
+    """Return state and monitor of a model's alerts as they are listed."""
+    listed = mlmon(*at(folder, day), "alerts", "list", "--model", model).out
+    return re.findall(rf"^\w+ +(\w+) +\w+ +{model} +(\S+)", listed, re.MULTILINE)

@@ -184,3 +184,10 @@ def test_a_declared_limit_of_the_same_metric_replaces_the_default():
 def test_bias_and_error_of_a_regression_are_watched():
     found = {m.metric: m.shift or m.change or m.drop for m in REGRESSION.monitors.performance}
     assert found == {"r2": 0.1, "bias": 0.05, "mae": 0.25}
+
+
+def test_one_lucky_window_is_no_evidence_that_a_shift_is_over():
+    rows = [row for row in judged(noise(1, 45), [0.06] * 6 + [-0.02, 0.0]) if row["monitor"] == GAP]
+
+    assert rows[-2]["excess"] > -0.5
+    assert rows[-1]["excess"] < -0.5

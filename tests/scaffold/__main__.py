@@ -23,10 +23,11 @@ def main() -> int:
     parser.add_argument("--sets", type=int, default=72)
     parser.add_argument("--first", type=int, default=0, help="the seed of the first")
     parser.add_argument("--compute", action="store_true", help="take them in and compute, too")
+    parser.add_argument("--held-out", action="store_true", help="names that no rule was made for")
     asked = parser.parse_args()
     n, good, untouched = Counter[str](), Counter[str](), Counter[str]()
     for seed in range(asked.first, asked.first + asked.sets):
-        data = made(seed)
+        data = made(seed, held_out=asked.held_out)
         with tempfile.TemporaryDirectory() as folder:
             found = checked(data, Path(folder), computes=asked.compute)
         is_few = len(found.wrong) <= MOST_LINES and not found.raw and not found.failed
@@ -36,7 +37,12 @@ def main() -> int:
         untouched[data.layout] += is_good and not found.wrong
         if not is_good or found.wrong:
             told = (found.wrong, found.raw[:3], found.failed[-400:])
-            print(f"{seed} {data.name}:", *filter(None, told), f"({found.computed} windows)")
+            print(
+                f"{seed} {data.name}:",
+                *filter(None, told),
+                f"({found.computed} windows)",
+                flush=True,
+            )
     print(f"{'layout':28}{'sets':>6}{'as written':>12}{'two lines at most':>19}")
     for layout, sets in n.items():
         print(f"{layout:28}{sets:6}{untouched[layout]:12}{good[layout]:19}")

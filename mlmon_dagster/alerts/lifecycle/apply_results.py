@@ -6,8 +6,8 @@ saw: files refused as a whole, more bad rows than a file may have, or another fa
 schema. A few bad rows, or a WARN, leave the rest of the window fit to judge. A column whose values
 are missing, unseen or out of range has drifted for that reason.
 
-Columns whose quality fails at once are one alert: one feed is down, not seven columns. And a family
-that could not be judged for long is an alert too.
+Columns whose quality fails at once are one alert: one feed is down, not seven columns. And families
+that could not be judged for long are an alert too, one for each condition that keeps them from it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TypeVar, cast
@@ -34,7 +35,7 @@ from mlmon_dagster.alerts.lifecycle.transitions import (
     step,
 )
 from mlmon_dagster.monitors.wording import NAMES, number
-from mlmon_dagster.spec import Granularity
+from mlmon_dagster.spec import FAMILIES, Granularity
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store import Store, alert_state
@@ -47,12 +48,21 @@ WINDOWS_UNTIL_MISSING = 2
 RETIRED_AFTER = dt.timedelta(days=1)
 _BATCH = 5000
 NO_VERDICT = "no_verdict"
+# Reasons that are one condition, as one thing mends them; every other reason is its own.
+_CONDITIONS = {
+    "few_of_rarer_class": "few_rows",
+    "few_independent_rows": "few_rows",
+    "learning": "no_baseline",
+    "few_baseline_rows": "no_baseline",
+    "few_windows": "no_baseline",
+}
 _AT_ONCE = ("no_baseline",)
 _WHEN_MATURE = ("no_actuals",)
 # Told by other alerts, over by themselves, or known to whoever installed it.
 _EXPLAINED = (
-    "no_rows", "no_records", "files_unread", "provisional", "schema", "fully_covered",
-    "no_actuals", "no_scikit_learn", "undecided", "few_shared_windows", "sample_ratio",
+    "no_rows", "no_records", "given_by_window", "files_unread", "provisional", "schema",
+    "fully_covered", "no_actuals", "no_scikit_learn", "undecided", "few_shared_windows",
+    "sample_ratio",
 )  # fmt: skip
 # Windows with predictions in a row without a verdict: a week of days, two days of hours.
 _PATIENCE: dict[Granularity, int] = {"hour": 48, "day": 7, "week": 3, "month": 2}
@@ -159,12 +169,12 @@ def _fold_batch(
     events: list[AlertEvent] = []
     windows = sorted({result["window_start"] for result in results})
     causes = failing_causes(conn, spec, windows)
-    found = [*join_columns(results), *family_results(results, spec)]
-    judged = sorted(found, key=lambda r: r["window_start"])
     # Window by window, so that many at once are told as if each had been looked at when it came.
-    for window, of_window in groupby(judged, key=lambda r: r["window_start"]):
+    for window, rows in groupby(results, key=lambda r: r["window_start"]):
         happened: list[AlertEvent] = []
-        for result in of_window:
+        of_window = list(rows)
+        unjudged = _unjudged(conn, spec, of_window, alerts.values())
+        for result in (*join_columns(of_window), *unjudged):
             if result["status"] == "NO_DATA":
                 continue
             key = fingerprint(result, environment)
@@ -301,41 +311,103 @@ def _end(
     alert_state.append_events(conn, [_event(row, kind, window, None, now) for kind in kinds])
 
 
-def family_results(results: Sequence[StoredResult], spec: ModelSpec) -> list[StoredResult]:
-    """Return one more result per window, dataset and family: whether it could be judged.
+def _unjudged(
+    conn: sa.Connection,
+    spec: ModelSpec,
+    results: Sequence[StoredResult],
+    alerts: Iterable[AlertRow],
+) -> list[StoredResult]:
+    """Return the results about what could not be judged in a window; see `unjudged_results`.
+
+    The families of a window may come one after the other: those that an open condition is of are
+    read again, as it is over only when all of them are judged.
+    """
+    waiting = {
+        (row["dataset"], row["monitor"].partition("/")[2]): frozenset[str](
+            json.loads(row["details"])["explain"]["families"]
+        )
+        for row in alerts
+        if row["metric"] == NO_VERDICT and row["state"] != "OK"
+    }
+    missing = frozenset[str]().union(*waiting.values()) - {row["family"] for row in results}
+    window = results[0]["window_start"]
+    read = alert_state.whole_results(conn, spec.model, sorted(missing), window) if missing else ()
+    return unjudged_results((*results, *read), spec, waiting)
+
+
+def unjudged_results(
+    results: Iterable[StoredResult],
+    spec: ModelSpec,
+    waiting: Mapping[tuple[str, str], Collection[str]],
+) -> list[StoredResult]:
+    """Return one more result per dataset and condition that keeps families of a window unjudged.
 
     Args:
-        results: Rows of ``monitor_result``; only those of whole windows (slice ``all``) count.
+        results: Rows of ``monitor_result``; only those of the whole window (slice ``all``) count.
         spec: The model that they are of.
+        waiting: Dataset and condition of the alerts that are not over -> families they are of.
 
     Returns:
-        WARN where no monitor of a family could judge, or one could not and somebody must act; OK
-        where others did; nothing where there was no verdict for a reason that needs no one. What
-        may pass by itself fires only if it lasts: a week of days, or two days of hours.
+        WARN where no monitor of a family could judge, or one could not and somebody must act; it
+        names all the families that have the condition. OK where all the families of an alert were
+        judged, or have another condition. Nothing where there was no verdict for a reason that
+        needs no one. What may pass by itself fires only if it lasts: a week of days, or two days
+        of hours.
     """
-    groups: dict[tuple[object, ...], list[StoredResult]] = {}
+    groups: dict[str, list[StoredResult]] = {}
     for row in results:
-        if row["slice_key"] == ALL and row["family"] != "pipeline":
-            key = (row["window_start"], row["family"], row["dataset"])
-            groups.setdefault(key, []).append(row)
-    return [found for rows in groups.values() if (found := _family_result(rows, spec))]
+        if row["slice_key"] == ALL and row["family"] in FAMILIES:
+            groups.setdefault(row["dataset"], []).append(row)
+    found: list[StoredResult] = []
+    for dataset, rows in groups.items():
+        newest = {row["monitor"]: row for row in sorted(rows, key=lambda row: row["id"])}
+        silent: dict[str, list[StoredResult]] = {}
+        heard = set()  # families that were judged, or of which it is known why not
+        for family in FAMILIES:
+            mine = [row for row in newest.values() if row["family"] == family]
+            unjudged = _silent(mine)
+            if unjudged:
+                conditions = Counter(map(_condition, unjudged))
+                (most, _), *_ = conditions.most_common(1)  # what keeps most of it from a verdict
+                silent.setdefault(most, []).extend(r for r in unjudged if _condition(r) == most)
+            if unjudged or any(row["status"] != "NO_DATA" for row in mine):
+                heard.add(family)
+        over = {
+            condition
+            for (of_dataset, condition), families in waiting.items()
+            if of_dataset == dataset and condition not in silent and heard.issuperset(families)
+        }
+        example = max(rows, key=lambda row: row["id"])
+        found += [
+            _unjudged_result(example, condition, silent.get(condition, ()), spec)
+            for condition in (*silent, *sorted(over))
+        ]
+    return found
 
 
-def _family_result(rows: Sequence[StoredResult], spec: ModelSpec) -> StoredResult | None:
+def _silent(rows: Sequence[StoredResult]) -> list[StoredResult]:
+    """Return a family's results that say that it is not judged, and should be."""
     unjudged = [row for row in rows if row["status"] == "NO_DATA"]
-    judged = [row for row in rows if row["status"] != "NO_DATA"]
     silent = [row for row in unjudged if _needs_someone(row)]
+    if silent or len(unjudged) < len(rows):
+        return silent
+    return [row for row in unjudged if row["reason"] not in _EXPLAINED and row["n"]]
+
+
+def _condition(row: StoredResult) -> str:
+    return _CONDITIONS.get(row["reason"], row["reason"])
+
+
+def _unjudged_result(
+    example: StoredResult, condition: str, silent: Sequence[StoredResult], spec: ModelSpec
+) -> StoredResult:
     patience = _patience(spec)
-    k = 1 if silent else patience
-    if not silent and not judged:
-        silent = [row for row in unjudged if row["reason"] not in _EXPLAINED and row["n"]]
-    if not silent and not judged:
-        return None
-    example = (silent or judged)[0]
+    at_once = any(_needs_someone(row) for row in silent)
+    families = list(dict.fromkeys(row["family"] for row in silent))
     return {
-        **example,
-        "id": max(row["id"] for row in rows),
-        "monitor": f"{example['family']}/{NO_VERDICT}",
+        **(silent or [example])[0],
+        "id": example["id"],
+        "monitor": f"{NO_VERDICT}/{condition}",
         "metric": NO_VERDICT,
         "column_name": TABLE,
         "status": "WARN" if silent else "OK",
@@ -344,8 +416,8 @@ def _family_result(rows: Sequence[StoredResult], spec: ModelSpec) -> StoredResul
         "excess_error": None,
         "threshold": "",
         "message": _message(silent, spec) if silent else "",
-        "details": "{}",
-        "k": k,
+        "details": json.dumps({"families": families}),
+        "k": 1 if at_once else patience,
         "of_n": patience,
     }
 
@@ -365,7 +437,9 @@ def _patience(spec: ModelSpec) -> int:
 
 def _message(silent: Sequence[StoredResult], spec: ModelSpec) -> str:
     first = silent[0]
-    others = f" The same holds for {len(silent) - 1} more." if len(silent) > 1 else ""
+    families = list(dict.fromkeys(row["family"].replace("_", " ") for row in silent))
+    of = f" ({', '.join(families)})" if len(families) > 1 else ""
+    others = f" The same holds for {len(silent) - 1} more{of}." if len(silent) > 1 else ""
     step = _NEXT.get(first["reason"], "")
     if first["reason"] == "learning":
         step = f"The baseline is {spec.baseline.described()}."

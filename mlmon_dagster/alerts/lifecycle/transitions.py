@@ -20,7 +20,8 @@ An episode is over on evidence, not on a lucky window. At least n-k+1 windows pa
 - `MEMORY` windows pass in a row, or nothing is measured that could be evidence.
 
 Clear is what is nearer to nothing than to the limit, or less than a quarter of what failed (the
-median of the newest three failures: the last of them may rest on windows before it). So a fault
+median of the newest three failures that were past the limit by themselves: others rest on windows
+before them). So a fault
 that is mended ends at once or after `SPAN` windows, however a healthy column wanders about its
 limit, and what comes and goes is one episode. Of failures near the limit seven passes near it are
 no evidence: of windows that fail every other time, seven in a row pass some times a year. A window
@@ -220,7 +221,7 @@ def is_over(recent: Sequence[Verdict], k: int, n: int) -> bool:
     known = [past for i in failures if (past := recent[i].excess) is not None]
     if not known:
         return True
-    clear = _clear(known[-NEWEST:])
+    clear = _clear([past for past in known if past >= 0][-NEWEST:] or known[-NEWEST:])
     measured = [verdict for verdict in passes if verdict.excess is not None]
     if len(measured) >= SPAN:
         together = _pooled(measured[-SPAN:])
