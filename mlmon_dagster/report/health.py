@@ -23,6 +23,7 @@ from mlmon_dagster.report.curves import (
     firing,
     sentence_of,
 )
+from mlmon_dagster.report.layers import layers_of
 from mlmon_dagster.report.plots import Curve, draw
 from mlmon_dagster.report.summary import (
     NONE,
@@ -144,6 +145,7 @@ def health_report(
         "business": curves.business(),
         "versions": curves.versions(),
     }
+    drifts = curves.drifts()
     charts = {name: [chart_of(c) for c in found if c.values] for name, found in drawn.items()}
     status = overall(standings)
     html = page.render(
@@ -162,7 +164,8 @@ def health_report(
         period_names=period_names(spec),
         charts=charts,
         volume=_volume(store, spec, now, asked),
-        heat=_heat(curves.drifts(), current),
+        layers=layers_of(drawn, drifts),
+        heat=_heat(drifts, current),
         trace=_trace(store, spec, baseline, asked) if asked.is_whole else None,
         slices=distributions.slice_tables(store, spec, baseline, _period_of(asked, now))
         if asked.is_whole

@@ -6,15 +6,17 @@ import datetime as dt
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from mlmon_dagster.monitors.wording import NAMES
+from mlmon_dagster.monitors.wording import NAMES, subject
+from mlmon_dagster.monitors.wording import number as short
 from mlmon_dagster.report.charts import number, places_of, sparkline
+from mlmon_dagster.report.layers import LAYERS
 from mlmon_dagster.report.summary import Standing, last_day, overall
-from mlmon_dagster.spec import FAMILIES, Models, ModelSpec
+from mlmon_dagster.spec import Models, ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.state import monitor_results, views
@@ -29,6 +31,21 @@ _STATUSES = ("ERROR", "WARN", "OK")
 
 
 @dataclass(frozen=True)
+class Layer:
+    """How one layer of a model is: serving system, data, model or business.
+
+    Attributes:
+        name: Which.
+        status: Worst status of its families.
+        said: Its families that are not well, else the newest number that it is judged by.
+    """
+
+    name: str
+    status: str
+    said: str
+
+
+@dataclass(frozen=True)
 class Line:
     """One model on the first page; texts to be shown.
 
@@ -39,7 +56,7 @@ class Line:
         n: Predictions of that window.
         coverage: Share of its ground truth that has come.
         n_firing: Alerts that fire and are told.
-        families: Family -> status.
+        layers: From the serving system to the business, as far as they are judged.
         owners: Who it belongs to.
         metric: What the sparkline is of.
         newest: The metric's newest value.
@@ -53,7 +70,7 @@ class Line:
     n: str = ""
     coverage: str = ""
     n_firing: int = 0
-    families: Mapping[str, str] = field(default_factory=dict)
+    layers: Sequence[Layer] = ()
     owners: str = ""
     metric: str = ""
     newest: str = ""
@@ -66,6 +83,7 @@ class _Judged:
     """What is known of a model's verdicts, until there are newer ones."""
 
     families: Mapping[str, str]
+    layers: Sequence[Layer]
     metric: str
     values: Sequence[float]
 
@@ -155,13 +173,13 @@ class Overview:
         }
         monitor = _drawn(spec, whole)
         if monitor is None:
-            return _Judged(families, "", ())
+            return _Judged(families, _layers(families, whole), "", ())
         span = monitor["window_end"] - monitor["window_start"]
         values = monitor_results.values_since(
             self._store.state, monitor, monitor["window_start"] - DRAWN * span
         )
         metric = str(monitor["metric"])
-        return _Judged(families, NAMES.get(metric, metric), values)
+        return _Judged(families, _layers(families, whole), NAMES.get(metric, metric), values)
 
 
 def _drawn(spec: ModelSpec, rows: Sequence[MonitorResult]) -> MonitorResult | None:
@@ -175,6 +193,28 @@ def _drawn(spec: ModelSpec, rows: Sequence[MonitorResult]) -> MonitorResult | No
         key=lambda row: (families.index(row["family"]), order.get(row["metric"], len(order))),
         default=None,
     )
+
+
+def _layers(families: Mapping[str, str], rows: Sequence[MonitorResult]) -> Sequence[Layer]:
+    found = []
+    for name, members in LAYERS.items():
+        mine = {family: families[family] for family in members if family in families}
+        if not mine:
+            continue
+        status = min(mine.values(), key=ORDER.index)
+        ill = [f"{family} {said}" for family, said in mine.items() if said != "OK"]
+        found.append(Layer(name, status, ", ".join(ill) or _said(mine, rows)))
+    return found
+
+
+def _said(families: Collection[str], rows: Sequence[MonitorResult]) -> str:
+    """Return the newest number of the first monitor that a layer is judged by, in words."""
+    fit = [row for row in rows if row["family"] in families and row["value"] is not None]
+    fit = [row for row in fit if row["family"] in ("service", "business", "performance")]
+    if not fit:
+        return ""
+    name = subject(str(fit[0]["metric"]), str(fit[0]["column_name"]))
+    return f"{name} {short(fit[0]['value'] or 0.0)}"
 
 
 def _line(spec: ModelSpec, judged: _Judged, window: Row | None, n_firing: int) -> Line:
@@ -194,7 +234,7 @@ def _line(spec: ModelSpec, judged: _Judged, window: Row | None, n_firing: int) -
         overall(standings) if has_window else "NO_DATA",
         **shown,
         n_firing=n_firing,
-        families={family: judged.families.get(family, "-") for family in FAMILIES},
+        layers=judged.layers,
         owners=", ".join(spec.owners),
         metric=judged.metric,
         newest=number(known[-1], min(places_of(known), 3)) if known else "",

@@ -133,6 +133,8 @@ def test_a_day_that_earned_less_fails_with_its_numbers_and_the_trace_names_who_p
         html = health_report(world.project.store, world.spec, MOMENT).html
         assert ">Business</h2>" in html
         assert "Mean outcome" in html
+        assert ">From serving to business</h2>" in html
+        assert "Business: Mean outcome of revenue" in html
         assert "Expected value" in html
 
 
@@ -185,6 +187,7 @@ def test_costs_that_are_declared_later_value_every_window_and_compute_nothing_el
         graph = world.launcher.definitions.resolve_asset_graph()
         assert dg.AssetKey([MODEL, "business_impact"]) not in graph.get_all_asset_keys()
         assert ">Business</h2>" not in health_report(world.project.store, world.spec, MOMENT).html
+        assert "Business: " not in health_report(world.project.store, world.spec, MOMENT).html
         before = world.metrics()
         path = world.project.models_folder / f"{MODEL}.yaml"
         path.write_text(path.read_text() + f"costs: {COSTS}\n")
