@@ -1,0 +1,98 @@
+"""``mlmon store`` and the history for Prometheus: what is asked for, and nothing that is hidden."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.defs.small_model import DAYS, MODEL, NOW, ROWS
+
+AT = ("--now", NOW.isoformat())
+
+
+def test_head_shows_the_rows_columns_and_form_that_are_asked_for(
+    folder: Path, mlmon: Command
+) -> None:
+    declared = folder / "models" / f"{MODEL}.yaml"
+    declared.write_text(declared.read_text().replace("balance: {", "balance: {pii: true, ", 1))
+    head = ("--project", folder, *AT, "store", "head", MODEL, "--limit", 500)
+    day = ("--window", DAYS[0], "--dataset", "production")
+
+    every = mlmon(*head, *day, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(every.out)))
+    assert len(rows) == ROWS, every.err
+    assert "age" in rows[0]
+    assert "balance" not in rows[0]
+
+    older = mlmon(
+        *head, *day, "--where", "age > 40 and not region = 'north' or region in ('west')",
+        "--columns", "prediction_id, age, region", "--format", "json",
+    )  # fmt: skip
+    found = [json.loads(line) for line in older.out.splitlines()]
+    expected = {
+        row["prediction_id"]
+        for row in rows
+        if (float(row["age"]) > 40 and row["region"] != "north") or row["region"] == "west"
+    }
+    assert {row["prediction_id"] for row in found} == expected
+    assert {*found[0]} == {"prediction_id", "age", "region"}
+
+    for hidden in (("--columns", "balance"), ("--where", "balance > 1")):
+        refused = mlmon(*head, *hidden)
+        assert refused.code == 2
+        assert "declared as pii; add --show-pii" in refused.err
+    shown = mlmon(*head, "--columns", "balance", "--show-pii", "--format", "csv")
+    assert shown.out.splitlines()[0] == "balance"
+
+
+def test_describe_and_maintain_tell_what_there_is_and_what_would_go(
+    folder: Path, mlmon: Command
+) -> None:
+    told = mlmon("--project", folder, *AT, "store", "describe", MODEL).out
+    assert "landing files: " in told
+    assert "metrics: " in told
+    assert ", newest of " in told
+    declared = folder / "models" / f"{MODEL}.yaml"
+    declared.write_text(declared.read_text() + "retention: {validation: 1d}\n")
+
+    would = mlmon("--project", folder, *AT, "store", "maintain", "--dry-run")
+    did = mlmon("--project", folder, *AT, "store", "maintain")
+    again = mlmon("--project", folder, *AT, "store", "maintain")
+
+    assert f"{MODEL}: would be removed" in would.out, would.err
+    assert f"{MODEL}: removed" in did.out
+    assert (
+        would.out.replace("would be removed", "removed").splitlines()[1:3]
+        == (did.out.splitlines()[1:3])
+    )
+    assert f"{MODEL}: nothing to do" in again.out
+
+
+def test_history_for_prometheus_is_of_the_metric_that_is_asked_for(
+    folder: Path, mlmon: Command
+) -> None:
+    asked = ("--project", folder, *AT, "metrics", MODEL, "--format", "openmetrics")
+
+    told = mlmon(*asked, "--metric", "roc_auc", "--column", ":table", "--slice", "all=all")
+
+    series = {line.split("{")[0] for line in told.out.splitlines() if not line.startswith("#")}
+    assert "mlmon_metric" in series, told.err
+    assert 'metric="roc_auc"' in told.out
+    assert 'metric="null_rate"' not in told.out
+    assert told.out.endswith("# EOF\n")
+    assert mlmon(*asked, "--granularity", "week").code == 2
+
+
+@pytest.mark.parametrize("size", ["8X", "M", "1.5G"])
+def test_a_size_that_is_none_is_refused_with_an_example(
+    folder: Path, mlmon: Command, size: str
+) -> None:
+    refused = mlmon("--project", folder, "collect", "--max-body", size)
+
+    assert refused.code == 2
+    assert f"'{size}' is not a size such as 8M or 1G" in refused.err
