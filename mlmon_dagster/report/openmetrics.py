@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
@@ -62,6 +63,8 @@ ABOUT = {
 _COMMON = ("metric", "column_name", "slice_key", "slice_value")
 MONITOR_LABELS = ("model", "monitor", "family", *_COMMON)
 METRIC_LABELS = ("model", "dataset", "model_version", *_COMMON)
+_MONITOR = itemgetter(*MONITOR_LABELS)
+_LABEL = {"column_name": "column"}
 _ESCAPED = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 _END = b"# EOF\n"
 Sees = Callable[[str], bool]
@@ -95,7 +98,7 @@ class Families:
     def add(self, name: str, value: float | None, labels: Mapping[str, str]) -> None:
         """Add a sample; no value is no sample."""
         if value is not None and value == value:
-            line = f"{name}{{{_written(labels)}}} {float(value)!r}\n"
+            line = f"{name}{{{_written(labels, labels.values())}}} {float(value)!r}\n"
             self.add_line(name, labels.get("model", ""), line)
 
     def add_line(self, name: str, model: str, line: str) -> None:
@@ -120,18 +123,23 @@ def _head(name: str) -> str:
     return f"# HELP {name} {ABOUT[name]}\n# TYPE {name} gauge\n"
 
 
-def _written(labels: Mapping[str, str]) -> str:
-    return ",".join([f'{name}="{text.translate(_ESCAPED)}"' for name, text in labels.items()])
+def _written(columns: Iterable[str], texts: Iterable[str]) -> str:
+    """Return labels: columns are called by what they are, and no column is no text."""
+    return ",".join(
+        [
+            f'{_LABEL.get(column, column)}="{"" if text == TABLE else text.translate(_ESCAPED)}"'
+            for column, text in zip(columns, texts, strict=True)
+        ]
+    )
 
 
 def _lines(row: MonitorResult) -> list[tuple[str, str]]:
     """Return family and line of each sample of a verdict; of NO_DATA only that, and why."""
-    labels = _monitor_labels(row)
-    same = _written(labels)
-    about = _written({"threshold": row["threshold"], "owner": row["owner"]})
+    same = _written(MONITOR_LABELS, _MONITOR(row))
+    about = _written(("threshold", "owner"), (row["threshold"], row["owner"]))
     found = [("mlmon_monitor_info", f"{same},{about}", 1.0)]
     if row["status"] not in _STATUS:
-        why = _written({"reason": row["reason"]})
+        why = _written(("reason",), (row["reason"],))
         found.append(("mlmon_monitor_no_data", f"{same},{why}", 1.0))
     else:
         values = (
@@ -150,18 +158,6 @@ def _lines(row: MonitorResult) -> list[tuple[str, str]]:
     return [(name, f"{name}{{{text}}} {float(value)!r}\n") for name, text, value in found]
 
 
-def _monitor_labels(row: Mapping[str, object]) -> dict[str, str]:
-    return _named(MONITOR_LABELS, [str(row[column]) for column in MONITOR_LABELS])
-
-
-def _named(columns: Sequence[str], texts: Iterable[str]) -> dict[str, str]:
-    """Return labels: columns are called by what they are, and no column is no text."""
-    return {
-        "column" if name == "column_name" else name: "" if text == TABLE else text
-        for name, text in zip(columns, texts, strict=True)
-    }
-
-
 @dataclass(frozen=True)
 class _Judged:
     """A model's standing verdicts as lines, and the ends of its families' windows."""
@@ -170,8 +166,7 @@ class _Judged:
     ends: Sequence[tuple[str, dt.datetime]]
 
     @classmethod
-    def of(cls, store: Store, model: str, now: dt.datetime) -> _Judged:
-        rows = monitor_results.standing(store.state, model, now)
+    def of(cls, rows: Sequence[MonitorResult]) -> _Judged:
         ends = sorted({(row["family"], row["window_end"]) for row in rows})
         return cls([_lines(row) for row in rows], ends)
 
@@ -197,7 +192,7 @@ def _add_alerts(families: Families, store: Store, most: int) -> None:
         families.add(
             "mlmon_alert_firing",
             1.0,
-            _monitor_labels(row)
+            dict(zip(MONITOR_LABELS, _MONITOR(row), strict=True))
             | {"severity": row["severity"], "muted": row["muted_reason"].partition(":")[0]},
         )
     families.add("mlmon_left_out_alerts", max(len(rows) - most, 0), {})
@@ -278,7 +273,10 @@ class Exporter:
         names = sorted(spec.model for spec in models.specs)
         seen, new = monitor_results.changed_since(store.state, self._seen)
         kept = {name: one for name, one in self._judged.items() if name not in new}
-        self._judged = {name: kept.get(name) or _Judged.of(store, name, now) for name in names}
+        rest = [name for name in names if name not in kept]
+        for name, rows in monitor_results.standing_of(store.state, rest, now).items():
+            kept[name] = _Judged.of(rows)
+        self._judged = {name: kept[name] for name in names}
         self._seen = seen
         families = Families()
         room = self._bounds.in_all
@@ -350,7 +348,7 @@ def _dated(
     if known.empty:
         return b""
     lines = (
-        f"{name}{{{_written(_named(labels, texts))}}} {value!r} {int(at.timestamp())}\n"
+        f"{name}{{{_written(labels, texts)}}} {value!r} {int(at.timestamp())}\n"
         for texts, value, at in zip(
             known[labels].itertuples(index=False, name=None),
             known["sampled"],

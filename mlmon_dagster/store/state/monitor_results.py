@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypedDict, cast
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _IDENTITY = ("model", "monitor", "dataset", "slice_key", "slice_value", "window_start")
 Status = Literal["OK", "WARN", "ERROR", "NO_DATA"]
 LOOK_BACK = 40  # windows in which a family's last verdict is looked for
+_MODELS_AT_ONCE = 500
 
 
 class MonitorResult(TypedDict):
@@ -163,35 +164,70 @@ def standing(engine: sa.Engine, model: str, now: datetime) -> list[StoredResult]
     Returns:
         Rows of ``monitor_result`` about production, those about everything before those of slices.
     """
+    return standing_of(engine, [model], now)[model]
+
+
+def standing_of(
+    engine: sa.Engine, models: Sequence[str], now: datetime
+) -> dict[str, list[StoredResult]]:
+    """Return for each of some models what `standing` does; models of one rhythm are read at once.
+
+    Args:
+        engine: The state database.
+        models: Their names.
+        now: Windows that start before this moment.
+    """
     c = monitor_result.c
-    mine = [c.model == model, c.dataset == PRODUCTION, c.window_start < now]
-    last_one = sa.select(c.window_start, c.window_end).where(*mine)
-    with engine.connect() as conn:
-        last = conn.execute(last_one.order_by(c.window_start.desc()).limit(1)).first()
-        if last is None:
-            return []
-        back = LOOK_BACK * (last.window_end - last.window_start)
-        judged = sa.case((c.status != "NO_DATA", c.window_start))
-        families = conn.execute(
-            sa.select(c.family, sa.func.max(c.window_start), sa.func.max(judged))
-            .where(*mine, c.slice_key == ALL, c.window_start >= last.window_start - 2 * back)
-            .group_by(c.family)
-        ).all()
-        chosen = {
-            family: judged if judged is not None and judged >= newest - back else newest
-            for family, newest, judged in families
-        }
-        ids = (
-            sa.select(sa.func.max(c.id))
-            .where(*mine, c.window_start.in_(set(chosen.values())))
-            .group_by(*(c[name] for name in _IDENTITY))
-        )
-        rows = fetch_results(conn, sa.select(monitor_result).where(c.id.in_(ids)))
-    rows = [row for row in rows if row["window_start"] == chosen.get(row["family"])]
-    return sorted(
-        rows,
-        key=lambda r: (r["slice_key"] != ALL, r["monitor"], r["slice_key"], r["slice_value"]),
+    until = [c.dataset == PRODUCTION, c.window_start < now]
+    last_of = (
+        sa.select(c.window_start, c.window_end)
+        .where(c.model == sa.bindparam("named"), *until)
+        .order_by(c.window_start.desc())
+        .limit(1)
     )
+    alike: dict[tuple[datetime, datetime], list[str]] = {}
+    found: dict[str, list[StoredResult]] = {model: [] for model in models}
+    with engine.connect() as conn:
+        for model in models:
+            last = conn.execute(last_of, {"named": model}).first()
+            if last is not None:
+                alike.setdefault((last.window_start, last.window_end), []).append(model)
+        for (start, end), named in alike.items():
+            for place in range(0, len(named), _MODELS_AT_ONCE):
+                some = named[place : place + _MODELS_AT_ONCE]
+                mine = [c.model.in_(some), *until]
+                for row in _standing(conn, mine, start, LOOK_BACK * (end - start)):
+                    found[row["model"]].append(row)
+    for rows in found.values():
+        rows.sort(
+            key=lambda r: (r["slice_key"] != ALL, r["monitor"], r["slice_key"], r["slice_value"])
+        )
+    return found
+
+
+def _standing(
+    conn: sa.Connection, mine: Sequence[sa.ColumnElement[bool]], last: datetime, back: timedelta
+) -> Iterator[StoredResult]:
+    c = monitor_result.c
+    judged = sa.case((c.status != "NO_DATA", c.window_start))
+    families = conn.execute(
+        sa.select(c.model, c.family, sa.func.max(c.window_start), sa.func.max(judged))
+        .where(*mine, c.slice_key == ALL, c.window_start >= last - 2 * back)
+        .group_by(c.model, c.family)
+    ).all()
+    chosen = {
+        (model, family): judged if judged is not None and judged >= newest - back else newest
+        for model, family, newest, judged in families
+    }
+    ids = (
+        sa.select(sa.func.max(c.id))
+        .where(*mine, c.window_start.in_(set(chosen.values())))
+        .group_by(*(c[name] for name in _IDENTITY))
+    )
+    rows = fetch_results(conn, sa.select(monitor_result).where(c.id.in_(ids)))
+    for row in rows:
+        if row["window_start"] == chosen.get((row["model"], row["family"])):
+            yield row
 
 
 def changed_since(engine: sa.Engine, seen: int) -> tuple[int, set[str]]:
