@@ -46,7 +46,7 @@ _ANSWERED = tuple(f(s) for s in ("ok", "success", "200") for f in (str, str.uppe
 OFF_BY = "off_by"
 HIDDEN = "***"
 _ROLES = (
-    "model_version", "score", "prediction", "group", "rank", "actual", "actual_time", "outcome",
+    "model_version", "score", "prediction", "group", "rank", "actual", "actual_time",
     "latency_ms", "status", "trace_id",
 )  # fmt: skip
 # How far the output was off: what rows are sorted by, the worst first.
@@ -125,7 +125,7 @@ def rows_of(
 def _columns(spec: ModelSpec, hidden: Collection[str]) -> str:
     roles = [r for r in _ROLES if getattr(spec.columns, r) is not None]
     scores = list(class_scores(spec).values())
-    plain = ["prediction_id", "event_time", *roles, *scores]
+    plain = ["prediction_id", "event_time", *roles, *spec.columns.outcomes, *scores]
     features = [
         f"CASE WHEN {quote_identifier(n)} IS NOT NULL THEN '{HIDDEN}' END AS {quote_identifier(n)}"
         if n in hidden
