@@ -13,13 +13,18 @@ import numpy as np
 import pandas as pd
 
 from mlmon_dagster.metrics.arrays import Floats, Ints
-from mlmon_dagster.metrics.estimated.calibration import MIN_ROWS, stretch
+from mlmon_dagster.metrics.estimated.calibration import (
+    LEAST_STRETCH,
+    MIN_ROWS,
+    MIN_WINDOWS,
+    stretch,
+)
 from mlmon_dagster.metrics.frames import stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import estimated, residual
 
-VERSION = "dle-3"
+VERSION = "dle-4"
 _TINY = 1e-300
 _LARGEST_SQUARE = 1e150  # whose square is a number, too
 
@@ -54,6 +59,9 @@ class LossCalibration(NamedTuple):
     Attributes:
         variance: Of realized - predicted loss of a row, per power, per unit of its `_spread`.
         dispersion: Factor of it that the baseline's windows ask for, see `stretch`.
+        size: Rows of a window of the baseline that were read, on average.
+        between: By how much `dispersion` grows a row beyond `size`: what the rows of a window share
+            does not shrink with their number.
         error: Standard error of the predicted losses' mean over the baseline.
         n: Rows.
         reason: Why nothing can be estimated, if so.
@@ -62,6 +70,8 @@ class LossCalibration(NamedTuple):
 
     variance: Floats
     dispersion: Floats
+    size: float
+    between: Floats
     error: Floats
     n: int
     reason: str
@@ -70,7 +80,13 @@ class LossCalibration(NamedTuple):
     def own(self) -> tuple[Losses, LossCalibration]:
         """Return what estimates the baseline itself, as one window."""
         keys = self.losses.keys.assign(window_start=self.losses.keys["window_start"].min())
-        return Losses(keys, self.losses.realized, self.losses.predicted), self
+        apart = self._replace(between=np.zeros(2))  # its rows share no window
+        return Losses(keys, self.losses.realized, self.losses.predicted), apart
+
+    def dispersion_of(self, n: Ints, power: int) -> Floats:
+        """Return the factor of the variance for windows of n rows."""
+        beyond = np.maximum(n - self.size, 0)
+        return np.asarray(self.dispersion[power] + self.between[power] * beyond)
 
 
 def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
@@ -78,7 +94,7 @@ def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
     n = losses.realized.shape[1]
     if reason:
         none = np.full(2, np.nan)
-        return LossCalibration(none, none, none, n, reason, losses)
+        return LossCalibration(none, none, 0.0, none, none, n, reason, losses)
     away = losses.realized - losses.predicted[:, 0]
     overall = away.var(axis=1, ddof=1)
     spread = _spread(losses.predicted)
@@ -86,12 +102,17 @@ def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
     cells, place = _cells(losses.keys)
     rows = np.bincount(place, minlength=len(cells))
     used = rows >= MIN_ROWS
-    dispersion = np.ones(2)
+    size = float(rows[used].mean()) if used.any() else 0.0
+    dispersion, between = np.ones(2), np.zeros(2)
     for power in range(2):
         strayed = np.bincount(place, away[power], minlength=len(cells))
         expected = variance[power] * np.bincount(place, spread[power], minlength=len(cells))
-        dispersion[power] = stretch(strayed[used] ** 2 / np.maximum(expected[used], _TINY))
-    return LossCalibration(variance, dispersion, np.sqrt(overall * dispersion / n), n, "", losses)
+        squares = strayed[used] ** 2 / np.maximum(expected[used], _TINY)
+        dispersion[power] = stretch(squares)
+        if len(squares) >= MIN_WINDOWS:
+            between[power] = LEAST_STRETCH * max(float(squares.mean()) - 1, 0) / size
+    error = np.sqrt(overall * dispersion / n)
+    return LossCalibration(variance, dispersion, size, between, error, n, "", losses)
 
 
 def _spread(predicted: Floats) -> Floats:
@@ -149,7 +170,7 @@ def estimated_losses(losses: Losses, calibration: LossCalibration) -> pd.DataFra
             guess = np.maximum((halves[0] + halves[1]) / 2, 0)
             learning = ((halves[0] - halves[1]) / 2) ** 2 + calibration.error[power] ** 2
             around = np.bincount(place[chosen], spread[power][chosen], minlength=len(cells))
-            variance = calibration.variance[power] * calibration.dispersion[power]
+            variance = calibration.variance[power] * calibration.dispersion_of(n, power)
             sampling = variance * around / size**2
             half = Z95 * np.sqrt(learning + sampling)
             low, high = np.maximum(guess - half, 0), guess + half
