@@ -79,7 +79,7 @@ def _judge_metric(
     evidence: Evidence, window: Window, metric: str, condition: Condition, column: str = TABLE
 ) -> MonitorResult:
     monitor = evidence.spec.monitors.service
-    row, named = evidence.whole(window, metric, column), _named(metric, column)
+    row, named = evidence.whole(window, metric, column), subject(metric, column)
     if metric == "n":
         n = int(window["n"])
         counted = {"value": float(n), "n": n, "reason": "", "method_version": "count-1"}
@@ -117,12 +117,6 @@ def _judge_metric(
         **excess_of(condition, row),
         **common,
     )
-
-
-def _named(metric: str, column: str) -> str:
-    if metric == CLASS_RATE:
-        return f"Share of {column}"
-    return f"{column} (Prometheus)" if metric == PROMETHEUS else subject(metric)
 
 
 def _unit(evidence: Evidence, name: str) -> str:

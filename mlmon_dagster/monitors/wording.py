@@ -56,6 +56,8 @@ NAMES = {
     "canary_share": "Share of the requests that the canary answered",
     "skew_rate": "Share served otherwise than computed offline",
     "version_age_days": "Days that the version has served",
+    "class_rate": "Share",
+    "prometheus": "Prometheus's value",
     **{
         f"{how}_{name}_gain": f"Gain of the {how} in {METRICS[name].label}"
         for name in get_args(ComparedMetric)

@@ -21,7 +21,7 @@ from mlmon_dagster.spec.metric_registry import (
     is_loss,
     of_outcome,
 )
-from mlmon_dagster.spec.monitors import CANARY_SHARE, SKEW_RATE, VERSION_AGE
+from mlmon_dagster.spec.monitors import CANARY_SHARE, CLASS_RATE, PROMETHEUS, SKEW_RATE, VERSION_AGE
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import business_metrics, estimated, outcomes_of, residual
 from mlmon_dagster.store import Store
@@ -191,18 +191,25 @@ class Curves:
         return found
 
     def service(self) -> list[Curve]:
-        """Return curves of latency and of errors, as far as they are logged."""
+        """Return curves of latency, of errors and of what is declared by name, as far as known."""
         declared = self._spec.monitors.service
         frame = self._stored(["p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate"])
         frame = frame[frame["value"].notna()]
         limits = {
             name: getattr(declared, name, None) for name in ("p95_latency_ms", "p99_latency_ms")
         } | {"error_rate": declared.error_rate}
+        named = self._stored([CLASS_RATE, PROMETHEUS])
+        named = named[named["value"].notna()]
         return [
             self._curve(part, metric, limit=condition.bound if condition else None)
             for metric in ("p50_latency_ms", *limits)
             if len(part := frame[frame["metric"] == metric])
             for condition in [limits.get(metric)]
+        ] + [
+            self._curve(part, metric, name, limit=condition.bound if condition else None)
+            for metric, name in sorted(set(zip(named["metric"], named["column_name"], strict=True)))
+            for part in [named[(named["metric"] == metric) & (named["column_name"] == name)]]
+            for condition in [declared.limits.get((metric, name))]
         ]
 
     def drifts(self) -> dict[str, Curve]:

@@ -30,6 +30,14 @@ from tests.spec.specs import REMOVED, mapping, spec
 NUMERIC = {"type": "numeric"}
 
 
+def classes_of(**declared: object) -> dict[str, Any]:
+    return {"monitors": {"service": {"classes": {"slow": declared}}}}
+
+
+def asked_of(**declared: object) -> dict[str, Any]:
+    return {"monitors": {"service": {"prometheus": declared}}}
+
+
 def test_the_defaults_watch_everything() -> None:
     declared = spec()
 
@@ -161,6 +169,21 @@ def test_the_defaults_watch_everything() -> None:
         ),
         ({"monitors": {"service": {"p95_latency_ms": {"above": 1}}}}, "needs columns.latency_ms"),
         ({"monitors": {"service": {"error_rate": {"above": 0.1}}}}, "needs columns.status"),
+        (classes_of(when="nobody = 1"), "monitors.service.classes.slow.when: "),
+        (classes_of(when="score > 2", above=5), "a rate is between 0 and 1"),
+        (classes_of(when="score > 2", error_at=0.1), "exactly one of above and below"),
+        (asked_of(), "Prometheus needs url, or url_env"),
+        (asked_of(url="http://p:9090", url_env="P"), "Prometheus needs url, or url_env"),
+        (asked_of(url="p:9090"), "monitors.service.prometheus.url: "),
+        (asked_of(url="ftp://p"), "starts with http:// or https://"),
+        (asked_of(url="http://me:secret@p"), "use url_env"),
+        (asked_of(url="http://p", token_env="ey.J0"), "the name of an environment variable"),
+        (asked_of(url="http://p", presets=["tritn"]), "monitors.service.prometheus.presets"),
+        (
+            asked_of(url="http://p", presets=["vllm"], metrics={"vllm_most_waitng": {"above": 1}}),
+            "did you mean 'vllm_most_waiting'?",
+        ),
+        (asked_of(url="http://p", metrics={"Bad Name": {"query": "up"}}), "Bad Name"),
         ({"monitors": {"freshness": {"no_data_for": "0s"}}}, "must be longer than 0s"),
         ({"monitors": {"drift": {"owner": "x"}}}, "monitors.drift.owner: 'x' is not an owner"),
         ({"monitors": {"drift": {"runbook": "javascript:x"}}}, "is an http(s) address"),

@@ -178,7 +178,7 @@ def test_classes_presets_and_own_queries_are_metrics_of_their_window_and_failure
     assert told["triton_failed_share"]["status"] == "ERROR"
     assert told["vllm_most_waiting"]["status"] == "OK"
     assert told["vllm_most_waiting"]["message"] == (
-        "vllm_most_waiting (Prometheus) is 3.00 requests, not above 5.00."
+        "Prometheus's value of vllm_most_waiting is 3.00 requests, not above 5.00."
     )
     assert "service/prometheus/length" not in verdicts.index  # stored, and judged by nobody
 
