@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -24,13 +21,11 @@ from tests.defs.small_model import (
     YAML,
     ZONE,
     land_days,
-    land_validation,
     make_project,
     write_declaration,
 )
 
 ROOT = Path(__file__).parents[2]
-DG = "import sys; from dagster_dg_cli.cli import main; sys.argv[0] = 'dg'; main()"
 KINDS = ("mlmon_dagster.MonitoredModel", "mlmon_dagster.MonitoredModels")
 # Dagster itself uses its beta code references for what comes from YAML.
 beta_inside = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
@@ -170,52 +165,3 @@ def test_models_are_declared_in_one_place_of_a_project(
             sandbox.scaffold_component(component, name, defs_yaml_contents=contents)
         with pytest.raises(ComponentTreeException), sandbox.build_all_defs():
             pass
-
-
-@pytest.mark.slow
-def test_dg_lists_scaffolds_checks_and_loads_the_model_in_a_fresh_project(tmp_path: Path) -> None:
-    """With its own executor and an asset overview; the files are those of ``create-dagster``."""
-    pytest.importorskip("dagster_dg_cli")
-    defs = tmp_path / "src" / "proj" / "defs"
-    defs.mkdir(parents=True)
-    (tmp_path / "pyproject.toml").write_text(
-        '[project]\nname = "proj"\nversion = "0.1.0"\n[tool.dg]\ndirectory_type = "project"\n'
-        '[tool.dg.project]\nroot_module = "proj"\nregistry_modules = ["proj.components.*"]\n'
-    )
-    (tmp_path / "src" / "proj" / "__init__.py").touch()
-    (defs / "__init__.py").touch()
-    (tmp_path / "src" / "proj" / "definitions.py").write_text(
-        "from pathlib import Path\nimport dagster as dg\n\n@dg.definitions\ndef defs():\n"
-        "    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)\n"
-    )
-    (defs / "own.py").write_text(
-        "import dagster as dg\n\n@dg.asset\ndef overview() -> None: ...\n\n@dg.definitions\n"
-        "def own():\n    return dg.Definitions([overview], executor=dg.in_process_executor)\n"
-    )
-    land_validation(tmp_path)
-    land_days(tmp_path, FIRST)
-    landed = [
-        str(tmp_path / "landing" / "churn" / stream / f"{FIRST}.parquet")
-        for stream in ("predictions", "actuals")
-    ]
-
-    def dg_cli(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", DG, *arguments],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(tmp_path / "src"), "COLUMNS": "300"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    options = ("--from", landed[0], "--actuals", landed[1])
-    assert all(kind in dg_cli("list", "components") for kind in KINDS)
-    dg_cli("scaffold", "defs", KINDS[0], "churn", *options)
-    dg_cli("check", "yaml")
-    dg_cli("check", "defs")
-    found = json.loads(dg_cli("list", "defs", "--json"))["assets"]
-    listed = {asset["asset_key"] for asset in found}
-    assert {"overview", "mlmon/overview", "churn/event_log", "churn/drift"} <= listed
