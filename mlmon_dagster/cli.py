@@ -234,7 +234,7 @@ def run(project: Project, model: str, first: dt.date | None, last: dt.date | Non
 @click.pass_obj
 def report(project: Project, model: str, out: Path | None) -> None:
     """Write the health report of MODEL: one HTML file, for people and archives."""
-    from mlmon_dagster.defs.assets import write_health_report
+    from mlmon_dagster.pipeline.asking.health import write_health_report
 
     spec = spec_of(project, model)
     try:

@@ -9,7 +9,7 @@ import inspect
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -51,9 +51,6 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state import state_marks
 from mlmon_dagster.store.state.state_marks import check_declared
-
-if TYPE_CHECKING:
-    from mlmon_dagster.report.health import HealthReport
 
 BACKFILL_TAG = "mlmon/backfill"
 PAST = "rows are past retention; profiles and metrics stay as they were computed"
@@ -422,6 +419,8 @@ def trace_performance(work: Work) -> Numbers:
 
 def make_health_report(work: Work) -> Numbers:
     """Write the health report; return where it is and one picture of it."""
+    from mlmon_dagster.pipeline.asking.health import write_health_report
+
     report, path = write_health_report(work.project, work.spec)
     numbers: Numbers = {
         "path": dg.MetadataValue.path(str(path)),
@@ -434,29 +433,6 @@ def make_health_report(work: Work) -> Numbers:
         picture = base64.b64encode(report.plot).decode()
         numbers["plot"] = dg.MetadataValue.md(f"![Health](data:image/png;base64,{picture})")
     return numbers
-
-
-def write_health_report(
-    project: Project, spec: ModelSpec, path: Path | None = None
-) -> "tuple[HealthReport, Path]":
-    """Render a model's health report as of now and put it into place in one step.
-
-    Args:
-        project: The project.
-        spec: The model.
-        path: Where to; default ``.mlmon/reports/<model>/health.html`` of the project.
-
-    Returns:
-        The report, and where it is.
-    """
-    from mlmon_dagster.alerts import list_alerts
-    from mlmon_dagster.report.health import health_report, write_report
-
-    target = path or project.state_folder / "reports" / spec.model / "health.html"
-    episodes = list_alerts(project.store, spec.model)
-    report = health_report(project.store, spec, project.now(), episodes)
-    write_report(report.html, target)
-    return report, target
 
 
 REPORTS: dict[str, Callable[[Work], Numbers]] = {

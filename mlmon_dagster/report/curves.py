@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, cast, get_args
 
 from mlmon_dagster.metrics.statistics import merge
@@ -34,6 +35,8 @@ WINDOWS_DRAWN: dict[Granularity, int] = {"hour": 672, "day": 400, "week": 160, "
 WORST_DRAWN = 4
 _NOT_DRAWN = ("outcome_top_share",)
 _RECENT = 14  # windows in which the worst columns are looked for
+_NULLS = "null_rate"
+_SERVICE = ("p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate")
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,6 @@ class Curves:
         self._baseline = baseline
         self._episodes = episodes
         self._asked = asked
-        self._frames: dict[tuple[str, ...], pd.DataFrame] = {}
         self._end = end if asked.end is None else min(end, asked.end)
 
     def performance(self) -> list[Curve]:
@@ -131,8 +133,8 @@ class Curves:
         the baseline, part, scores have changed their meaning.
         """
         monitors = {str(m.metric): m for m in self._spec.monitors.estimated_performance}
-        names = [name(metric) for metric in monitors for name in (str, estimated, residual)]
-        frame, known = self._stored(names), self._baseline_of("performance") if names else {}
+        frame = self._stored(_estimate_names(self._spec))
+        known = self._baseline_of("performance") if monitors else {}
         curves = []
         for metric, monitor in monitors.items():
             sign = -1 if is_loss(metric) else 1
@@ -193,7 +195,7 @@ class Curves:
     def service(self) -> list[Curve]:
         """Return curves of latency, of errors and of what is declared by name, as far as known."""
         declared = self._spec.monitors.service
-        frame = self._stored(["p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate"])
+        frame = self._stored(_SERVICE)
         frame = frame[frame["value"].notna()]
         limits = {
             name: getattr(declared, name, None) for name in ("p95_latency_ms", "p99_latency_ms")
@@ -223,7 +225,7 @@ class Curves:
 
     def null_rates(self) -> list[Curve]:
         """Return curves of the columns with alerts on nulls, then of those with most nulls."""
-        frame = self._stored(["null_rate"])
+        frame = self._stored([_NULLS])
         frame = frame[frame["column_name"].isin(frame.loc[frame["value"] > 0, "column_name"])]
         known = self._baseline_of("quality")
         limit = self._spec.monitors.quality.null_rate.bound
@@ -264,16 +266,32 @@ class Curves:
         ]
 
     def _stored(self, metrics: Sequence[str]) -> pd.DataFrame:
-        key = tuple(metrics)
-        if key not in self._frames:
-            self._frames[key] = self._read(metrics)
-        return self._frames[key]
+        """Return what is stored of some metrics, as many of their newest windows as are drawn."""
+        frame = self._everything
+        frame = frame[frame["metric"].isin(metrics)].reset_index(drop=True)
+        if self._asked.start is not None:
+            return frame
+        starts = sorted(frame["window_start"].unique())
+        drawn = starts[-WINDOWS_DRAWN[self._spec.time.granularity] :]
+        return frame[frame["window_start"] >= drawn[0]] if drawn else frame
 
-    def _read(self, metrics: Sequence[str]) -> pd.DataFrame:
-        frame = metric_log.newest(
+    @cached_property
+    def _everything(self) -> pd.DataFrame:
+        """All that any curve shows: one question to the database for all of them."""
+        declared = self._spec.monitors
+        return metric_log.newest(
             self._store.state,
             self._spec.model,
-            metric=metrics,
+            metric=[
+                *(str(monitor.metric) for monitor in (*declared.performance, *declared.business)),
+                *business_metrics(self._spec),
+                *_estimate_names(self._spec),
+                declared.drift.method,
+                _NULLS,
+                *_SERVICE,
+                *(one.gain for one in declared.versions.compare),
+                *(CANARY_SHARE, SKEW_RATE, VERSION_AGE),
+            ],
             slice_key=self._asked.slice_key,
             slice_value=self._asked.slice_value,
             model_version=self._asked.model_version,
@@ -282,11 +300,6 @@ class Curves:
             start=self._asked.start,
             end=self._end,
         )
-        if self._asked.start is not None:
-            return frame
-        starts = sorted(frame["window_start"].unique())
-        drawn = starts[-WINDOWS_DRAWN[self._spec.time.granularity] :]
-        return frame[frame["window_start"] >= drawn[0]] if drawn else frame
 
     def _baseline_of(self, family: str) -> dict[tuple[str, str], float]:
         """Return the baseline's own metrics by name and column, as monitors compare with them."""
@@ -341,6 +354,12 @@ class Curves:
             ],
             is_share=is_share or _is_share(metric),
         )
+
+
+def _estimate_names(spec: ModelSpec) -> list[str]:
+    """Return the monitored estimates, their residuals, and the truth that is drawn over them."""
+    metrics = [str(monitor.metric) for monitor in spec.monitors.estimated_performance]
+    return [name(metric) for metric in metrics for name in (str, estimated, residual)]
 
 
 def _is_share(metric: str) -> bool:

@@ -32,7 +32,7 @@ from mlmon_dagster.spec.metric_registry import info_of, is_higher_better
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import RESIDUAL
 from mlmon_dagster.store import Store
-from mlmon_dagster.trace.slices import MIN_ROWS, default_metrics, profiled_for
+from mlmon_dagster.trace.slices import MIN_ROWS, default_metrics, measured_from
 
 _NO_VALUE = "no value"
 MOST_CATEGORIES = 14
@@ -373,7 +373,7 @@ def slice_tables(
             start=start,
             end=end,
             dataset=PRODUCTION,
-            columns=profiled_for(spec, [metric]),
+            columns=measured_from(spec, family, [metric]),
             slices=keys,
         )
         if keys and family == "performance"
@@ -434,7 +434,7 @@ def _own(spec: ModelSpec, metric: str, baseline: Baseline | None) -> dict[tuple[
         return {}
     pooled = {
         name: baseline.pooled(name)
-        for name in profiled_for(spec, [metric])
+        for name in measured_from(spec, "performance", [metric])
         if name in baseline.windows
     }
     frame = measure(spec, "performance", pooled, None)

@@ -225,6 +225,8 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
     coarse = {name: merged[name] for name in realized if name in merged}
     if not coarse:
         return []
+    # Of a binary classifier one interval is shown, of the area where there are scores.
+    intervals = list(coarse)[:1] if spec.task == BINARY else coarse
     whole = {} if baseline is None else baseline.windows
     drift_spec = spec.model_copy(update={"features": {}})  # of the output alone
     output = {name: merged[name] for name in _outputs(spec) if name in merged}
@@ -233,7 +235,7 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
             by_windows(
                 spec,
                 "performance",
-                {name: profiles[name] for name in coarse},
+                {name: profiles[name] for name in intervals},
                 grain,
                 measure(spec, "performance", coarse, None),
             ),

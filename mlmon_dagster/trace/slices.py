@@ -15,14 +15,15 @@ from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.clusters import SERIES, change, standard_errors
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.metrics.performance.decomposition import decompose, ratio_parts
+from mlmon_dagster.metrics.performance.decomposition import LOSS_OF, decompose, ratio_parts
+from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns
 from mlmon_dagster.monitors.evidence import benjamini_hochberg
 from mlmon_dagster.profiles.measure.measures import MEASURES, columns_of
 from mlmon_dagster.spec import (
     ModelSpec,
 )
-from mlmon_dagster.spec.metric_registry import MetricFamily, info_of, is_higher_better
+from mlmon_dagster.spec.metric_registry import BINARY, MetricFamily, info_of, is_higher_better
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import task_of
 
@@ -80,7 +81,7 @@ def compare_slices(
     frames: dict[str, pd.DataFrame] = {}
     for family in get_args(MetricFamily):
         mine = [metric for metric in metrics if info_of(metric).family == family]
-        names = columns_of(spec, family) if mine else []
+        names = measured_from(spec, family, mine) if mine else []
         if not names:
             continue
         one, other = (
@@ -98,6 +99,21 @@ def profiled_for(spec: ModelSpec, metrics: Sequence[str]) -> list[str]:
     """Return the profiled columns that metrics are computed from."""
     families = dict.fromkeys(info_of(metric).family for metric in metrics)
     return list(dict.fromkeys(c for family in families for c in columns_of(spec, family)))
+
+
+def measured_from(spec: ModelSpec, family: str, metrics: Sequence[str]) -> list[str]:
+    """Return the profiled columns without which metrics of a family would be others.
+
+    Of a binary classifier that are few: most are in its scores and decisions, and every loss
+    column is that of one metric.
+    """
+    found = columns_of(spec, family)
+    if spec.task != BINARY or family != "performance":
+        return found
+    losses = {SCORE_ORDER, *(LOSS_OF.get(metric, f":{metric}") for metric in metrics)}
+    if "early_actual_gap" in metrics:
+        losses |= {":early_loss", ":late_loss"}
+    return [name for name in found if not name.startswith(":") or name in losses]
 
 
 def default_metrics(spec: ModelSpec) -> list[str]:
