@@ -1,0 +1,162 @@
+"""A real browser without a window, driven over its DevTools protocol."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PHONE, DESKTOP = (390, 844), (1280, 900)
+_START_SECONDS, _ANSWER_SECONDS = 60, 60
+_RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
+
+
+class Browser:
+    """One tab. What it asked for and what it complained of is kept from page to page.
+
+    Attributes:
+        requests: Addresses that it asked for.
+        errors: Errors of scripts, of the console and of the content policy.
+    """
+
+    def __init__(self, socket: Any) -> None:
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self._socket, self._number, self._session = socket, 0, ""
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            self._call(f"{domain}.enable")
+
+    def open(self, url: str, size: tuple[int, int] = DESKTOP, *, scripts: bool = True) -> Self:
+        """Show a page once it has loaded and everything that it starts with has run."""
+        self.requests.clear()
+        self.errors.clear()
+        self._call("Emulation.setScriptExecutionDisabled", value=not scripts)
+        self.resize(size)
+        self._call("Page.navigate", url=url)
+        until = time.monotonic() + _ANSWER_SECONDS
+        while self.run("document.URL + document.readyState") != f"{url}complete":
+            assert time.monotonic() < until, f"{url} does not load"
+            time.sleep(0.05)
+        if scripts:
+            self.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
+        return self
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Give the page another size."""
+        self._call(
+            "Emulation.setDeviceMetricsOverride",
+            width=size[0], height=size[1], deviceScaleFactor=1, mobile=size == PHONE,
+        )  # fmt: skip
+
+    def run(self, expression: str) -> Any:
+        """Return what an expression of JavaScript is, awaited if it is a promise."""
+        found = self._call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """Press a key, such as ``Tab``."""
+        code = {"Tab": 9, "Enter": 13}[key]
+        for kind in ("rawKeyDown", "keyUp"):
+            self._call(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code
+            )
+
+    def accessibility(self) -> list[str]:
+        """Return what axe-core finds against WCAG A and AA."""
+        self.run((files("axe_core_python") / "axe.min.js").read_text() + "; 0")
+        rules = json.dumps({"runOnly": {"type": "tag", "values": _RULES}})
+        found = self.run(f"axe.run(document, {rules}).then(done => done.violations)")
+        return [f"{one['id']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
+
+    def picture(self, path: Path, height: int | None = None) -> None:
+        """Save what is seen, from the top."""
+        options: dict[str, Any] = {}
+        if height is not None:
+            width = self.run("innerWidth")
+            clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+            options = {"clip": clip, "captureBeyondViewport": True}
+        found = self._call("Page.captureScreenshot", format="png", **options)
+        path.write_bytes(base64.b64decode(found["data"]))
+
+    def pdf(self) -> bytes:
+        """Return the page as it is printed."""
+        found = self._call(
+            "Page.printToPDF", printBackground=True, paperWidth=8.27, paperHeight=11.7
+        )
+        return base64.b64decode(found["data"])
+
+    def _call(self, method: str, **parameters: Any) -> Any:
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        self._socket.send(
+            json.dumps(message | ({"sessionId": self._session} if self._session else {}))
+        )
+        while True:
+            answer = json.loads(self._socket.recv(timeout=_ANSWER_SECONDS))
+            if answer.get("id") == self._number:
+                assert "error" not in answer, (method, answer["error"])
+                return answer["result"]
+            self._note(answer.get("method"), answer.get("params", {}))
+
+    def _note(self, event: str | None, said: dict[str, Any]) -> None:
+        if event == "Network.requestWillBeSent":
+            if not said["request"]["url"].startswith("data:"):  # in the page, or the browser's own
+                self.requests.append(said["request"]["url"])
+        elif event == "Runtime.exceptionThrown":
+            self.errors.append(str(said["exceptionDetails"]))
+        elif event == "Runtime.consoleAPICalled" and said["type"] in ("error", "assert"):
+            self.errors.append(str(said["args"]))
+        elif event == "Log.entryAdded" and said["entry"]["level"] == "error":
+            self.errors.append(said["entry"]["text"])
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[Browser]:
+    """Start a browser with a profile of its own; skip where none is installed."""
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        pytest.skip(f"no browser here: {', '.join(NAMES)}")
+    from websockets.sync.client import connect
+
+    process = subprocess.Popen(
+        [
+            program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--hide-scrollbars", "--remote-debugging-port=0", f"--user-data-dir={folder}",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        with connect(_address(folder, process), max_size=None) as socket:
+            yield Browser(socket)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _address(folder: Path, process: subprocess.Popen[bytes]) -> str:
+    told = folder / "DevToolsActivePort"
+    until = time.monotonic() + _START_SECONDS
+    while not told.exists() or len(told.read_text().splitlines()) < 2:
+        assert process.poll() is None, "the browser ended at once"
+        assert time.monotonic() < until, "the browser does not start"
+        time.sleep(0.05)
+    port, path = told.read_text().splitlines()[:2]
+    return f"ws://127.0.0.1:{port}{path}"

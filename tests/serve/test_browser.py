@@ -1,0 +1,156 @@
+"""Pages in a real browser: what is seen, reached by keyboard, asked for, and not done."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import unescape
+
+import pytest
+import uvicorn
+
+from mlmon_dagster.alerts import list_alerts
+from mlmon_dagster.report.health import health_report
+from tests.browser import DESKTOP, PHONE, Browser, started
+from tests.report.worlds import NOW, World, build
+from tests.serve.conftest import pages_of
+
+pytestmark = pytest.mark.xdist_group("browser")  # they share a world and a browser
+HOSTILE = (
+    "</script><script>document.title='owned'</script>",
+    '"><img src="http://elsewhere.example/x" onerror="document.title=\'owned\'">',
+    "*bold* <!channel> <http://elsewhere.example|click>",
+    '=HYPERLINK("http://elsewhere.example")',
+    "javascript:alert(1)//{{7*7}}${7*7}",
+    "a" * 90 + "\u202eevil",
+)
+PAGES = ("report", "overview", "model", "alert")
+REACHABLE = (
+    "[...document.querySelectorAll('a[href], button, input, select, summary, [tabindex=\"0\"]')]"
+    ".filter(e => e.checkVisibility() && !e.disabled && e.type !== 'hidden')"
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A browser, and the addresses of the pages of one model."""
+
+    browser: Browser
+    urls: dict[str, str]
+    world: World
+
+    def open(self, page: str, size: tuple[int, int] = DESKTOP, *, scripts: bool = True) -> Browser:
+        return self.browser.open(self.urls[page], size, scripts=scripts)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    folder = tmp_path_factory.mktemp("browser")
+    with started(folder / "profile") as browser:
+        world = build(folder, regions=HOSTILE)
+        episodes = list_alerts(world.store, world.spec.model)
+        report = folder / "health.html"
+        report.write_text(health_report(world.store, world.spec, NOW, episodes).html)
+        server = uvicorn.Server(
+            uvicorn.Config(pages_of(world).asgi, port=0, log_level="critical", ws="none")
+        )
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        while not server.started:
+            time.sleep(0.02)
+        root = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        model = f"{root}/m/{world.spec.model}"
+        urls = {"report": report.as_uri(), "overview": f"{root}/", "model": model}
+        urls["alert"] = f"{model}/alerts/{episodes[0].fingerprint}"
+        yield Shown(browser, urls, world)
+        server.should_exit = True
+        thread.join(30)
+        world.store.close()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_asks_for_nothing_else_and_complains_of_nothing(shown: Shown, page: str) -> None:
+    browser = shown.open(page)
+    assert browser.requests == [shown.urls[page]]
+    assert browser.errors == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_hostile_names_are_text_and_nothing_more(shown: Shown, page: str) -> None:
+    browser = shown.open(page)
+    assert browser.run("document.title") != "owned"
+    assert browser.run("document.querySelectorAll('body img').length") == 0
+    schemes = browser.run("[...new Set([...document.querySelectorAll('a')].map(a => a.protocol))]")
+    assert set(schemes) <= {"http:", "file:"}
+    elsewhere = browser.run("[...document.links].filter(a => a.href.includes('elsewhere')).length")
+    assert elsewhere == 0
+    if page in ("report", "model"):
+        text = browser.run("document.body.textContent")
+        assert all(name in text for name in HOSTILE[:4])
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_wider_than_the_screen(shown: Shown, page: str, size: tuple[int, int]) -> None:
+    browser = shown.open(page, size)
+    widths = browser.run("[document.documentElement.scrollWidth, innerWidth]")
+    assert widths == [size[0], size[0]]
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("page", PAGES)
+def test_axe_finds_nothing_against_wcag_a_and_aa(
+    shown: Shown, page: str, size: tuple[int, int]
+) -> None:
+    pytest.importorskip("axe_core_python")
+    assert shown.open(page, size).accessibility() == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_control_is_reached_by_keyboard_and_shows_it(shown: Shown, page: str) -> None:
+    browser = shown.open(page)
+    count = browser.run(f"(window.wanted = {REACHABLE}).length")
+    assert count > 0
+    reached, outlined = set(), set()
+    for _ in range(3 * count):  # what scrolls is reached too
+        browser.press("Tab")
+        place, width = browser.run(
+            "(e => [window.wanted.indexOf(e), parseFloat(getComputedStyle(e).outlineWidth)])"
+            "(document.activeElement)"
+        )
+        reached.add(place)
+        outlined |= {place} if width > 0 else set()
+        if len(reached - {-1}) == count:
+            break
+    assert reached >= set(range(count))
+    assert outlined >= set(range(count))
+
+
+def test_numbers_are_there_without_scripts(shown: Shown) -> None:
+    browser = shown.open("report", scripts=False)
+    assert browser.run("document.querySelectorAll('.uplot').length") == 0
+    assert browser.run(
+        "[...document.querySelectorAll('figure.chart .static')].every(e => e.clientHeight > 20)"
+    )
+    browser.run("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    text = browser.run("document.body.innerText")
+    [accuracy] = re.findall(r"Accuracy[^\n]*\n+\s*(0\.\d+)", unescape(text))[:1]
+    day = shown.world.windows[-1].key
+    rows = re.findall(rf"{day}\s+([\d.]+)\s", text)
+    assert accuracy in rows
+
+
+def test_paper_shows_charts_and_no_controls(shown: Shown) -> None:
+    browser = shown.open("model")
+    assert browser.pdf().startswith(b"%PDF")
+    browser._call("Emulation.setEmulatedMedia", media="print")
+    seen = browser.run(
+        "Object.fromEntries(['.static', '.uplot', '.asked', '.skip', '.readout'].map(s => [s, "
+        "[...document.querySelectorAll(s)].filter(e => e.checkVisibility()).length]))"
+    )
+    browser._call("Emulation.setEmulatedMedia", media="")
+    assert seen[".static"] > 0
+    assert [seen[name] for name in (".uplot", ".asked", ".skip", ".readout")] == [0, 0, 0, 0]
