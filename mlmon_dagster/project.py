@@ -166,6 +166,7 @@ class Project:
         now: The one clock that windows, maturity, freshness and repeats go by.
         slack_token: Bot token; None shows alerts on the terminal.
         slack_api_url: Slack endpoint; None is Slack's own.
+        slack_app_token: App-level token, with which buttons of messages are listened to.
         ui_url: Address of the Dagster UI for links in alerts.
         pages_url: Address of `mlmon serve` for links in alerts and metadata; empty for none.
         smtp_url: Mail server of alerts by mail; None if there is none.
@@ -185,6 +186,7 @@ class Project:
     now: Callable[[], dt.datetime] = wall_clock
     slack_token: str | None = field(default=None, repr=False)
     slack_api_url: str | None = field(default=None, repr=False)
+    slack_app_token: str | None = field(default=None, repr=False)
     ui_url: str = "http://127.0.0.1:3000"
     pages_url: str = ""
     smtp_url: str | None = field(default=None, repr=False)
@@ -274,6 +276,7 @@ def project_from_environment(
         now=now or wall_clock,
         slack_token=env.get("MLMON_SLACK_TOKEN") or None,
         slack_api_url=_asked_url("MLMON_SLACK_API_URL", env.get("MLMON_SLACK_API_URL")),
+        slack_app_token=env.get("MLMON_SLACK_APP_TOKEN") or None,
         ui_url=_public_url("MLMON_UI_URL", env.get("MLMON_UI_URL") or "http://127.0.0.1:3000"),
         pages_url=_public_url("MLMON_PAGES_URL", env["MLMON_PAGES_URL"])
         if env.get("MLMON_PAGES_URL")

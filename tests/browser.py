@@ -17,6 +17,7 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE, DESKTOP = (390, 844), (1280, 900)
+A4 = (718, 1047)  # within a centimetre of margin, at 96 dots an inch
 _START_SECONDS, _ANSWER_SECONDS = 60, 60
 _RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
 
@@ -94,12 +95,9 @@ class Browser:
         found = self._call("Page.captureScreenshot", format="png", **options)
         path.write_bytes(base64.b64decode(found["data"]))
 
-    def pdf(self) -> bytes:
-        """Return the page as it is printed."""
-        found = self._call(
-            "Page.printToPDF", printBackground=True, paperWidth=8.27, paperHeight=11.7
-        )
-        return base64.b64decode(found["data"])
+    def print_media(self, is_paper: bool) -> None:
+        """Show the page as it is printed, or again as on a screen."""
+        self._call("Emulation.setEmulatedMedia", media="print" if is_paper else "")
 
     def _call(self, method: str, **parameters: Any) -> Any:
         self._number += 1

@@ -11,12 +11,13 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from glob import escape
 
 import sqlalchemy as sa
 
 from mlmon_dagster.alerts.lifecycle.apply_results import end_all
-from mlmon_dagster.alerts.lifecycle.routing import Destination, stand_in
+from mlmon_dagster.alerts.lifecycle.routing import Destination, matcher, stand_in
 from mlmon_dagster.alerts.messages import view as say
 from mlmon_dagster.alerts.messages.group_state import GroupState, dump, episode_of, load, split
 from mlmon_dagster.alerts.messages.incidents import flush_groups
@@ -24,6 +25,7 @@ from mlmon_dagster.alerts.messages.message import FALLBACK, Message, outbox_row,
 from mlmon_dagster.alerts.messages.view import SHORT_ID, Changes, Context, view_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, alert_state, outbox
 from mlmon_dagster.store.alert_state import AlertRow, GroupRow
 from mlmon_dagster.store.outbox import NewMessage, OutboxRow
@@ -51,8 +53,14 @@ def find_alert(store: Store, short_id: str) -> AlertRow:
 
 
 def acknowledge(
-    store: Store, short_id: str, author: str, now: dt.datetime, comment: str = ""
-) -> AlertRow:
+    store: Store,
+    short_id: str,
+    author: str,
+    now: dt.datetime,
+    comment: str = "",
+    *,
+    once: bool = False,
+) -> AlertRow | None:
     """Take an alert on: no reminders until it gets worse or ends. Its thread is told.
 
     Args:
@@ -61,9 +69,10 @@ def acknowledge(
         author: Who takes it on.
         now: When.
         comment: What they say.
+        once: Do nothing where somebody has taken it on already.
 
     Returns:
-        The alert.
+        The alert; None if nothing was done.
 
     Raises:
         ConfigError: If there is no such alert, or it does not fire.
@@ -78,6 +87,8 @@ def acknowledge(
             raise ConfigError(
                 f"Alert {short_id} is {row['state']}; only what fires is acknowledged."
             )
+        if once and row["acked_by"]:
+            return None
         row = {**row, "acked_by": author, "acked_at": now}
         said = f"{author}: {comment}" if comment else author
         alert_state.save_alerts(conn, [row])
@@ -99,8 +110,50 @@ def acknowledge(
             ],
         )
         groups = alert_state.load_groups(conn, model).values()
-        outbox.enqueue(conn, _replies(groups, row, said, now))
+        outbox.enqueue(conn, _replies(groups, row, f"acknowledged by {said}", now))
     return row
+
+
+def silence_alert(
+    store: Store, short_id: str, author: str, now: dt.datetime, length: dt.timedelta, mark: str
+) -> int | None:
+    """Keep one alert from being sent for a while. Its thread is told.
+
+    Args:
+        store: Where the state database is.
+        short_id: The beginning of the alert's id.
+        author: Who wants that.
+        now: When it begins.
+        length: How long.
+        mark: What tells this wish from others; the comment of the silence.
+
+    Returns:
+        The silence's id; None if there is one of this mark already.
+
+    Raises:
+        ConfigError: If there is no such alert.
+    """
+    row, ends = find_alert(store, short_id), now + length
+    said: Mapping[str, object] = row
+    labels = {
+        name: escape(str(said[name]))
+        for name in ("model", "monitor", "slice_key", "slice_value")
+        if said[name] != ALL
+    }
+    wanted = matcher(labels)
+    with alert_state.exclusive(store.state, f"alerts:{row['model']}") as conn:
+        if any(
+            (one["matcher"], one["author"], one["comment"]) == (wanted, author, mark)
+            for one in alert_state.silences(conn)
+        ):
+            return None
+        number = alert_state.insert_silence(
+            conn, matcher=wanted, author=author, comment=mark, starts_at=now, ends_at=ends
+        )
+        groups = alert_state.load_groups(conn, row["model"]).values()
+        told = f"silenced until {ends:%Y-%m-%d %H:%M} UTC by {author}"
+        outbox.enqueue(conn, _replies(groups, row, told, now))
+    return number
 
 
 def count_open(store: Store, model: str) -> int:
@@ -130,14 +183,14 @@ def _replies(
 ) -> list[NewMessage]:
     told = f"{row['fingerprint']}:{row['episode']}:"
     text = Message(
-        title=f"{row['model']}: acknowledged by {said}",
+        title=f"{row['model']}: {said}",
         mood="ERROR" if row["severity"] == "ERROR" else "WARN",
         notes=(("Alert", view_of(row).sentence),),
     )
     replies = []
     for group in groups:
         if group["head_key"] and any(k.startswith(told) for k in json.loads(group["firing"])):
-            mark = "|".join((group["group_key"], "ack", told, now.isoformat()))
+            mark = "|".join((group["group_key"], said, told, now.isoformat()))
             key = hashlib.sha256(mark.encode()).hexdigest()
             head = group["head_key"]
             replies.append(

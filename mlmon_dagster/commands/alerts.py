@@ -215,7 +215,35 @@ def ack(project: Project, alert: str, comment: str, author: str) -> None:
     from mlmon_dagster.alerts.handling import acknowledge
 
     row = acknowledge(project.store, alert, author, project.now(), comment)
+    assert row is not None
     click.echo(f"{row['model']}, {row['monitor']}: acknowledged by {author}.")
+
+
+@alerts.command(epilog="Example: mlmon alerts listen")
+@click.pass_obj
+def listen(project: Project) -> None:
+    """Wait for clicks on the buttons of messages in Slack, until it is stopped.
+
+    Needs MLMON_SLACK_APP_TOKEN, an app-level token; messages have buttons where it is set.
+    """
+    from threading import Event
+
+    from mlmon_dagster.alerts.receivers.slack_buttons import listener
+
+    if project.slack_app_token is None:
+        raise ConfigError(
+            "MLMON_SLACK_APP_TOKEN is not set: the app-level token (xapp-...) of the Slack app, "
+            "with the scope connections:write. Turn Socket Mode and Interactivity on there."
+        )
+    client = listener(
+        project.store, project.slack_app_token, project.now, base_url=project.slack_api_url
+    )
+    client.connect()
+    click.echo("Listening to buttons in Slack.")
+    try:
+        Event().wait()
+    finally:
+        client.close()
 
 
 @alerts.command(epilog="Example: mlmon alerts requeue 17")

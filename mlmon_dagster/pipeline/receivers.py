@@ -91,9 +91,15 @@ def slack_receiver(project: Project) -> SlackReceiver | None:
 
     if project.slack_token is None:
         return None
+    with_buttons = project.slack_app_token is not None
     if project.slack_api_url is None:
-        return SlackReceiver(project.slack_token, draw=draw_plot)
-    return SlackReceiver(project.slack_token, base_url=project.slack_api_url, draw=draw_plot)
+        return SlackReceiver(project.slack_token, draw=draw_plot, with_buttons=with_buttons)
+    return SlackReceiver(
+        project.slack_token,
+        base_url=project.slack_api_url,
+        draw=draw_plot,
+        with_buttons=with_buttons,
+    )
 
 
 @cache

@@ -543,10 +543,35 @@ def add_silence(
     ends_at: dt.datetime,
 ) -> int:
     """Silence the alerts that a JSON matcher names; return the silence's id."""
+    with engine.begin() as conn:
+        return insert_silence(
+            conn,
+            matcher=matcher,
+            author=author,
+            comment=comment,
+            starts_at=starts_at,
+            ends_at=ends_at,
+        )
+
+
+def insert_silence(
+    conn: sa.Connection,
+    *,
+    matcher: str,
+    author: str,
+    comment: str,
+    starts_at: dt.datetime,
+    ends_at: dt.datetime,
+) -> int:
+    """As `add_silence`, inside of a transaction."""
     values = {"matcher": matcher, "author": author, "comment": comment}
     statement = silence.insert().values(**values, starts_at=starts_at, ends_at=ends_at)
-    with engine.begin() as conn:
-        return int(conn.execute(statement.returning(silence.c.id)).scalar_one())
+    return int(conn.execute(statement.returning(silence.c.id)).scalar_one())
+
+
+def silences(conn: sa.Connection) -> list[SilenceRow]:
+    """Return every silence that there was."""
+    return cast("list[SilenceRow]", fetch(conn, sa.select(silence)))
 
 
 def end_silence(engine: sa.Engine, silence_id: int, now: dt.datetime, author: str = "") -> bool:

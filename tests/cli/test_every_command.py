@@ -23,6 +23,7 @@ from tests.defs.small_model import MODEL, write_declaration
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("canaries")]
 
 LEFT_OUT = {
+    "alerts listen": "waits for clicks until it is stopped; tests/alerts/test_slack_buttons.py",
     "collect": "serves until it is stopped; what it logs is looked through in tests/push",
     "dev": "starts Dagster and runs until it is stopped",
     "demo": "makes a project and a model of its own, in minutes",

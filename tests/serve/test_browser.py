@@ -14,7 +14,7 @@ import uvicorn
 
 from mlmon_dagster.alerts import list_alerts
 from mlmon_dagster.report.health import health_report
-from tests.browser import DESKTOP, PHONE, Browser, started
+from tests.browser import A4, DESKTOP, PHONE, Browser, started
 from tests.report.worlds import NOW, World, build
 from tests.serve.conftest import pages_of
 
@@ -143,14 +143,14 @@ def test_numbers_are_there_without_scripts(shown: Shown) -> None:
     assert accuracy in rows
 
 
-def test_paper_shows_charts_and_no_controls(shown: Shown) -> None:
-    browser = shown.open("model")
-    assert browser.pdf().startswith(b"%PDF")
-    browser._call("Emulation.setEmulatedMedia", media="print")
+def test_paper_holds_every_table_and_chart_and_no_controls(shown: Shown) -> None:
+    browser = shown.open("model", A4)
+    browser.print_media(True)
+    assert browser.run("document.documentElement.scrollWidth") == A4[0]
     seen = browser.run(
         "Object.fromEntries(['.static', '.uplot', '.asked', '.skip', '.readout'].map(s => [s, "
         "[...document.querySelectorAll(s)].filter(e => e.checkVisibility()).length]))"
     )
-    browser._call("Emulation.setEmulatedMedia", media="")
+    browser.print_media(False)
     assert seen[".static"] > 0
     assert [seen[name] for name in (".uplot", ".asked", ".skip", ".readout")] == [0, 0, 0, 0]

@@ -22,7 +22,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web import SlackResponse
 
-from mlmon_dagster.alerts.messages.message import Payload, short_id, short_payload
+from mlmon_dagster.alerts.messages.message import COLOURS, Payload, short_id, short_payload
 from mlmon_dagster.alerts.receivers.base import (
     Delivery,
     Draw,
@@ -35,6 +35,7 @@ from mlmon_dagster.alerts.receivers.base import (
     read_plot,
     retry_after,
 )
+from mlmon_dagster.alerts.receivers.slack_buttons import buttons_of
 
 TIMEOUT_SECONDS = 10
 SCOPES = ("chat:write", "channels:history")
@@ -110,6 +111,7 @@ class SlackReceiver:
         proxy: Address of an HTTP proxy; the environment's is used if None.
         timeout_seconds: Of one request.
         draw: Makes the picture of a plot; None shows none.
+        with_buttons: Whether somebody listens to buttons, see `slack_buttons`.
     """
 
     def __init__(
@@ -120,8 +122,10 @@ class SlackReceiver:
         proxy: str | None = None,
         timeout_seconds: int = TIMEOUT_SECONDS,
         draw: Draw | None = None,
+        with_buttons: bool = False,
     ) -> None:
         self._draw = draw
+        self._with_buttons = with_buttons
         logger = logging.getLogger(__name__)
         logger.setLevel(logging.CRITICAL)  # outcomes are kept in the outbox; DEBUG prints bodies
         self._client = WebClient(
@@ -139,6 +143,8 @@ class SlackReceiver:
         if read_plot(delivery.payload):
             return self._upload(delivery)
         payload = delivery.payload["slack"]
+        if self._with_buttons:
+            payload = _with_buttons(payload, delivery.payload.get("tells", ()))
         outcome = self._try(lambda: self._call(delivery, payload))
         if isinstance(outcome, Refused) and outcome.error.split(":")[0] in PAYLOAD_ERRORS:
             outcome = self._try(lambda: self._call(delivery, short_payload(payload)))
@@ -295,6 +301,16 @@ class SlackReceiver:
             lacks = bool(granted) and PLOT_SCOPE not in granted
             return SlackCheck(True, who + f" No plots: scope {PLOT_SCOPE} is missing." * lacks)
         return SlackCheck(False, f"{who} {explain('missing_scope', missing)}")
+
+
+def _with_buttons(payload: Payload, tells: Sequence[str]) -> Payload:
+    """Add the row of buttons above the last line, to what says that something is wrong."""
+    attachments = payload.get("attachments") or ()
+    if not tells or not attachments or attachments[0]["color"] == COLOURS["OK"]:
+        return payload
+    *above, last = attachments[0]["blocks"]
+    blocks = [*above, buttons_of(tells), last]
+    return {**payload, "attachments": [{**attachments[0], "blocks": blocks}]}
 
 
 def classify(error: Exception) -> Outcome:
