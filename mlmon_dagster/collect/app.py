@@ -9,8 +9,9 @@ import resource
 import ssl
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -26,10 +27,11 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mlmon_dagster.collect.admission import Access, Pressure
-from mlmon_dagster.collect.body import form_of
+from mlmon_dagster.collect.body import encoding_of, form_of
 from mlmon_dagster.collect.collector import Ask, Collector
 from mlmon_dagster.collect.landing import Target
 from mlmon_dagster.collect.openapi import CONTENT_POLICY, describe, page
+from mlmon_dagster.collect.otlp import JSON, Signal, Spans, form_of_otlp, status_of
 from mlmon_dagster.collect.problem import Problem, json_response
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.ingest.faults import shown
@@ -58,15 +60,24 @@ class App:
         access: Access,
         pressure: Pressure,
         numbers: Numbers | None = None,
+        spans: Spans | None = None,
     ) -> None:
         self._collector, self._access, self._pressure = collector, access, pressure
-        self._numbers = numbers
+        self._numbers, self._spans = numbers, spans
         self._n_answers: Counter[int] = Counter()
         self._n_rows: Counter[Target] = Counter()
         self.is_draining = False
         self.asgi = Starlette(
             routes=[
                 Route("/v1/models/{model}/{stream}", self._post, methods=["POST"]),
+                *(
+                    [
+                        Route("/v1/traces", self._post_spans, methods=["POST"]),
+                        Route("/v1/logs", self._post_spans, methods=["POST"]),
+                    ]
+                    if spans is not None
+                    else []
+                ),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
                 Route("/metrics", self._metrics),
@@ -88,16 +99,18 @@ class App:
 
     async def _post(self, request: Request) -> Response:
         try:
-            answer = await self._told(request)
+            answer = await self._told(request, self._take)
         except Problem as problem:
             self._n_answers[problem.status] += 1
             raise
         self._n_answers[answer.status_code] += 1
         return answer
 
-    async def _told(self, request: Request) -> Response:
+    async def _told(
+        self, request: Request, take: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
         try:
-            return await self._take(request)
+            return await take(request)
         except Problem as problem:
             codes = sorted({problem.code, *(str(error["reason"]) for error in problem.errors)})
             _LOG.info("%s refused: %s", shown(request.url.path), ", ".join(codes))
@@ -111,9 +124,7 @@ class App:
             raise Problem("failed", "An unforeseen error; see the server's log.") from None
 
     async def _take(self, request: Request) -> Response:
-        if self.is_draining:
-            leave = {"retry-after": "5", "connection": "close"}
-            raise Problem("shutting_down", "Send it to another server, or again.", headers=leave)
+        self._refuse_while_draining()
         headers = request.headers
         model = request.path_params["model"]
         caller = await self._allowed(request, model)
@@ -133,6 +144,47 @@ class App:
         if not is_repeat:
             self._n_rows[target] += int(str(answer["accepted"]))
         return json_response(answer, 202, {"idempotent-replayed": "true"} if is_repeat else None)
+
+    async def _post_spans(self, request: Request) -> Response:
+        """Answer a request in OTLP, whose clients send again after 429, 502, 503 and 504 alone."""
+        form = JSON
+        try:
+            form = form_of_otlp(request.headers.get("content-type", ""))
+            answer = await self._told(request, partial(self._take_spans, form))
+        except Problem as problem:
+            status = 503 if problem.code == "too_slow" else problem.status
+            headers = {"retry-after": "5"} if status == 503 else {}
+            body = status_of(form, problem.detail)
+            answer = Response(body, status, headers | dict(problem.headers), form)
+        self._n_answers[answer.status_code] += 1
+        return answer
+
+    async def _take_spans(self, form: str, request: Request) -> Response:
+        assert self._spans is not None
+        self._refuse_while_draining()
+        headers = request.headers
+        caller = await self._allowed(request, None)
+        sees = await self._access.sees(headers.get("authorization", ""), headers.get("host", ""))
+        encoding = encoding_of(headers.get("content-encoding", ""))
+        mine = [target for model, target in self._spans.targets.items() if sees(model)]
+        if not mine:
+            raise Problem("forbidden", "The token is for no model that declares spans.")
+        for target in mine:
+            self._pressure.check(target)
+        who = caller or (request.client.host if request.client else "")
+        signal: Signal = "logs" if request.url.path.endswith("logs") else "traces"
+        with self._pressure.receiving(who) as count:
+            body = await self._body(request, count)
+            with self._pressure.room_for(mine[0], who):
+                answer, taken = await self._spans.take(signal, form, encoding, body, sees)
+        for model, lines in taken.lines.items():
+            self._n_rows[self._spans.targets[model]] += len(lines)
+        return Response(answer, media_type=form)
+
+    def _refuse_while_draining(self) -> None:
+        if self.is_draining:
+            leave = {"retry-after": "5", "connection": "close"}
+            raise Problem("shutting_down", "Send it to another server, or again.", headers=leave)
 
     def _target(self, model: str, stream: str) -> Target:
         targets: dict[Any, Target] = dict(self._collector.targets)
@@ -204,7 +256,8 @@ class App:
             "mlmon_collect_files_waiting", "Collected files not ingested yet.",
             labels=["model", "stream"],
         )  # fmt: skip
-        for target in self._collector.targets.values():
+        spans = self._spans.targets if self._spans is not None else {}
+        for target in (*self._collector.targets.values(), *spans.values()):
             rows.add_metric([target.model, target.stream], self._n_rows[target])
         for target, n in self._pressure.waiting().items():
             files.add_metric([target.model, target.stream], n)

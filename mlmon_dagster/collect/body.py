@@ -73,7 +73,7 @@ def form_of(content_type: str, content_encoding: str) -> Form:
     """
     media_type, _, parameters = content_type.partition(";")
     media_type = media_type.strip().lower()
-    encoding = content_encoding.strip().lower() or "identity"
+    encoding = encoding_of(content_encoding)
     if media_type not in MEDIA_TYPES:
         raise Problem(
             "unsupported_media_type",
@@ -83,13 +83,23 @@ def form_of(content_type: str, content_encoding: str) -> Form:
     charset = parameters.lower().replace(" ", "").replace('"', "")
     if "charset=" in charset and "charset=utf-8" not in charset:
         raise Problem("unsupported_media_type", "The text must be UTF-8.")
+    return Form(media_type, encoding)
+
+
+def encoding_of(content_encoding: str) -> str:
+    """Return the content encoding that a header names.
+
+    Raises:
+        Problem: If it is not read here.
+    """
+    encoding = content_encoding.strip().lower() or "identity"
     if encoding not in ENCODINGS:
         raise Problem(
             "unsupported_media_type",
             f"Set Content-Encoding to one of {', '.join(ENCODINGS)}, or leave it out.",
             headers={"accept-encoding": ", ".join(ENCODINGS[1:])},
         )
-    return Form(media_type, encoding)
+    return encoding
 
 
 def unpacked(body: bytes, encoding: str, max_bytes: int) -> bytes:

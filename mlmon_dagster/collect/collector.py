@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,7 @@ _KEPT_SECONDS = 24 * 3600.0
 _MOST_ANSWERS = 50_000
 _MOST_ERRORS = 10  # an answer with more of them is not kept
 Key = tuple[str, ...]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ class Collector:
         n_threads: int = 2,
     ) -> None:
         by_name = {spec.model: spec for spec in specs}
-        self.judges = {key: Judge(by_name[key[0]], key[1]) for key in targets}
+        self.judges: dict[tuple[str, str], Judge] = {
+            key: Judge(by_name[key[0]], key[1]) for key in targets
+        }
         self.targets = targets
         self.limits = limits
         self._committer, self._now = committer, now
@@ -122,7 +125,7 @@ class Collector:
         try:
             loop = asyncio.get_running_loop()
             accepted = await loop.run_in_executor(self._threads, self._judged, ask)
-            await self._stored(ask.target, accepted.lines)
+            await self.stored(ask.target, accepted.lines)
             answer = accepted.answer
         finally:
             self._repeats.end(key, answer)
@@ -165,7 +168,16 @@ class Collector:
             answer["warnings"] = list(judged.warnings)
         return _Accepted(lines, answer | (limited(judged.errors) if n_bad else {}))
 
-    async def _stored(self, target: Target, lines: Sequence[bytes]) -> None:
+    async def in_thread(self, work: Callable[[], Result]) -> Result:
+        """Do work beside the event loop, in the threads that judge batches."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def stored(self, target: Target, lines: Sequence[bytes]) -> None:
+        """Return once rows are durable.
+
+        Raises:
+            Problem: If they cannot be stored.
+        """
         done = asyncio.wrap_future(self._committer.submit(target, lines))
         try:
             # A client that goes away does not stop what its neighbours wait for.

@@ -20,8 +20,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.ingest.spans import folder_below
 from mlmon_dagster.landing_file import ENDING, clear_leftovers, make_folder, publish
 from mlmon_dagster.spec import FileSource, ModelSpec
 from mlmon_dagster.spec.sources import STREAMS, Stream
@@ -43,7 +45,7 @@ class Target:
     """
 
     model: str
-    stream: Stream
+    stream: Stream | Literal["spans"]
     folder: Path
     below: str
     max_rows: int
@@ -74,6 +76,22 @@ def targets_of(
             except ConfigError as error:
                 problems.append(str(error))
     return found, problems
+
+
+def span_targets(specs: list[ModelSpec], project: Path) -> dict[str, Target]:
+    """Return model -> where its spans and log records go, of the models that declare them."""
+    return {
+        spec.model: Target(
+            spec.model,
+            "spans",
+            project.resolve() / folder_below(spec),
+            folder_below(spec).as_posix(),
+            _MOST_ROWS,
+            _MOST_BYTES,
+        )
+        for spec in specs
+        if spec.spans is not None
+    }
 
 
 def prepare(targets: Iterable[Target]) -> None:

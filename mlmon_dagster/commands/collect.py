@@ -79,7 +79,8 @@ def _serve(project: Project, options: dict[str, Any]) -> None:
     from mlmon_dagster.collect.admission import Access, Pressure
     from mlmon_dagster.collect.app import App, Listening, make_server
     from mlmon_dagster.collect.collector import Collector, Limits
-    from mlmon_dagster.collect.landing import Committer, prepare, targets_of
+    from mlmon_dagster.collect.landing import Committer, prepare, span_targets, targets_of
+    from mlmon_dagster.collect.otlp import Spans
     from mlmon_dagster.report.openmetrics import Exporter
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
@@ -87,18 +88,20 @@ def _serve(project: Project, options: dict[str, Any]) -> None:
     chosen = options["models"]
     specs = [spec_of(project, name) for name in chosen] or specs_of(project)
     targets, problems = targets_of(specs, project.folder)
-    if problems and (chosen or not targets):
+    of_spans = span_targets(specs, project.folder)
+    everywhere = [*targets.values(), *of_spans.values()]
+    if problems and (chosen or not everywhere):
         raise ConfigError("\n".join(problems))
     engine = project.store.state
     access = Access(engine, options["host"], project.now)
-    prepare(targets.values())
+    prepare(everywhere)
     limits = Limits(
         options["max_body"], options["max_unpacked"], options["max_rows"],
         options["body_timeout"], options["head_timeout"],
     )  # fmt: skip
     collector = Collector(specs, targets, Committer(options["linger"] / 1000), limits, project.now)
     pressure = Pressure(
-        targets.values(), engine, max_in_flight=options["max_requests"],
+        everywhere, engine, max_in_flight=options["max_requests"],
         min_free=options["min_free"], max_files=options["max_files"],
     )  # fmt: skip
     listening = Listening(
@@ -106,13 +109,14 @@ def _serve(project: Project, options: dict[str, Any]) -> None:
         drain_seconds=options["drain"], certificate=options["tls_cert"], key=options["tls_key"],
     )  # fmt: skip
     scheme = "https" if options["tls_cert"] else "http"
-    for target in targets.values():
+    for target in everywhere:
         click.echo(f"{target.model} {target.stream}: into {target.below}")
     for problem in problems:
         click.echo(f"not collected: {problem}", err=True)
     click.echo(f"Listening on {scheme}://{options['host']}:{options['port']}, see /docs")
     exporter = Exporter(project.store, lambda: models_of(project), project.now)
-    server = make_server(App(collector, access, pressure, exporter.answer), listening)
+    spans = Spans(specs, of_spans, collector) if of_spans else None
+    server = make_server(App(collector, access, pressure, exporter.answer, spans), listening)
     try:
         server.run()
     except SystemExit:

@@ -43,6 +43,7 @@ from mlmon_dagster.ingest.rows.judge import (
     prepare,
     whole,
 )
+from mlmon_dagster.ingest.spans import SpanReport, take_spans
 from mlmon_dagster.spec import FileSource, ModelSpec, Window
 from mlmon_dagster.spec.sources import STREAMS, Stream
 from mlmon_dagster.store import Store
@@ -133,7 +134,11 @@ def ingest_new(
         ingest = _Ingest(
             store, spec, project, readers, now, run_id, progress, time_is_up, written_by or {}
         )
-        return ingest.run(max_files, max_bytes, retry=retry)
+        # First, since records take from spans what is there when they are rebuilt.
+        found = take_spans(store, spec, project, now) if spec.spans is not None else SpanReport()
+        report = ingest.run(max_files, max_bytes, retry=retry)
+        windows = sorted({*report.windows, *found.windows})
+        return replace(report, windows=windows, n_spans=found.n_rows)
 
 
 def _silent(_text: str) -> None:
@@ -189,7 +194,7 @@ class _Ingest:
             n_waiting,
             len(left),
             len(large),
-            self.again,
+            again=self.again,
         )
 
     def _in_batches(self, queue: Sequence[Queued]) -> Iterator[tuple[Stream, list[Queued]]]:

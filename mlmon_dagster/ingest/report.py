@@ -62,6 +62,7 @@ class IngestReport:
         n_waiting: Files that are not complete yet.
         n_left: Complete files beyond the limit, for the next ingest.
         n_large: Those of them that are too large for a call like this one.
+        n_spans: New spans and log records.
         again: Why what was refused before is read again, and how much; empty if nothing is.
     """
 
@@ -70,6 +71,7 @@ class IngestReport:
     n_waiting: int = 0
     n_left: int = 0
     n_large: int = 0
+    n_spans: int = 0
     again: str = ""
 
     @property
@@ -111,6 +113,7 @@ def _summary(report: IngestReport) -> str:
         )
     )
     text = f"{n_done} files ingested ({counts} rows), {len(report.windows)} windows touched"
+    text += f", {report.n_spans:,} spans" if report.n_spans else ""
     for number, words in (
         (n_refused, "quarantined"),
         (len(report.of("failed", "missing")), "failed"),

@@ -55,13 +55,16 @@ def service_metrics(
             )
         )
     if latency is not None:
-        metrics += [_quantile_rows(latency, name, q) for name, q in QUANTILES.items()]
+        metrics += [latency_quantile(latency, name, q) for name, q in QUANTILES.items()]
     if status is not None:
         metrics.append(_error_rows(status))
     return stack_rows(metrics)
 
 
-def _quantile_rows(latency: ColumnStatistics, metric: str, q: float) -> MetricRows:
+def latency_quantile(
+    latency: ColumnStatistics, metric: str, q: float, column: str = TABLE
+) -> MetricRows:
+    """Return a quantile of times in log-spaced bins, with the interval between order statistics."""
     n = latency.counts.sum(axis=1)
     fewest = round(1 / (1 - q))
     reason = np.select(
@@ -78,7 +81,7 @@ def _quantile_rows(latency: ColumnStatistics, metric: str, q: float) -> MetricRo
     low, high = quantile_ranks(q, n)
     return MetricRows(
         latency.cells,
-        column_name=TABLE,
+        column_name=column,
         metric=metric,
         value=np.where(reason == "", at(np.ceil(q * n).astype(np.int64)), np.nan),
         lower=at(low),

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from mlmon_dagster.ingest.spans import folder_below
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import FileSource, ModelSpec, window_containing
 from mlmon_dagster.store.state import window_state
@@ -76,6 +77,8 @@ class QuietModels:
             if _WILD & set(str(folder)):
                 return None
             found.append(_changed(self.project.folder / folder))
+        if spec.spans is not None:
+            found.append(_changed(self.project.folder / folder_below(spec)))
         return tuple(found)
 
     def note(

@@ -23,6 +23,7 @@ from mlmon_dagster.spec.monitors import BusinessMonitor, Prometheus
 from mlmon_dagster.spec.predicate import parse_predicate, predicate_columns
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
 from mlmon_dagster.spec.sources import source_problems
+from mlmon_dagster.spec.spans import span_problems
 from mlmon_dagster.spec.tasks import (
     estimate_problems,
     metric_problem,
@@ -82,6 +83,11 @@ def _owners(spec: Declaration) -> Iterator[Problem]:
         yield Problem(("owners",), "at least one owner is needed, such as team:ml-platform")
     for index, owner in enumerate(spec.owners):
         yield from _said(("owners", index), names.owner_problem(owner))
+
+
+def _spans(spec: Declaration) -> Iterator[Problem]:
+    for path, message in span_problems(spec):
+        yield Problem(path, message)
 
 
 def _alerts(spec: Declaration) -> Iterator[Problem]:
@@ -399,6 +405,7 @@ _RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
     _actuals: ("actuals", "columns", "features", "time"),
     _columns: ("columns", "features"),
     _attribution: ("task", "columns", "features", "monitors", "explain"),
+    _spans: ("columns", "spans"),
     _expectations: ("source", "expectations"),
     _outcomes: ("source", "columns", "features"),
     _effects: ("task", "source", "columns", "features", "effects"),

@@ -31,6 +31,7 @@ from mlmon_dagster.spec.scalars import (
     shown,
 )
 from mlmon_dagster.spec.sources import Sources, Stream
+from mlmon_dagster.spec.spans import Spans
 
 Task = Literal["binary_classification", "multiclass_classification", "regression", "ranking"]
 Granularity = Literal["hour", "day", "week", "month"]
@@ -52,6 +53,7 @@ class RetentionPolicy(Declared):
     validation: Duration | None = None
     shadow: Duration | None = None
     canary: Duration | None = None
+    spans: Duration | None = None
     versions: Duration = dt.timedelta(days=30)
     profiles: Duration | None = None
     dead_letter: Duration | None = None
@@ -409,6 +411,7 @@ class Declaration(Declared):
     fairness: Fairness | None = None
     effects: Annotated[tuple[DeclaredEffect, ...], BeforeValidator(as_tuple)] = ()
     explain: Explain = Explain()
+    spans: Spans | None = None
     expectations: Annotated[tuple[Expectation, ...], BeforeValidator(as_tuple)] = ()
     top_k: int = Field(default=5, ge=1, le=1000)
     top_share: float = Field(default=0.1, gt=0, lt=1)

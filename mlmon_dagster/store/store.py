@@ -131,6 +131,12 @@ class Store:
 
         return rows_of(self, "actuals", model, **chosen)
 
+    def spans(self, model: str, **chosen: Unpack[Chosen]) -> Rows:
+        """Choose spans and log records of requests; ``since`` goes by when they began."""
+        from mlmon_dagster.store.tables.rows import rows_of
+
+        return rows_of(self, "spans", model, **chosen)
+
     def vacuum(self, keep_days: int = 30) -> int:
         """Delete files of replaced table versions, of all models; return how many.
 

@@ -15,7 +15,8 @@ from typing import Any
 from mlmon_dagster.collect.admission import Access, Pressure
 from mlmon_dagster.collect.app import App, Listening, make_server
 from mlmon_dagster.collect.collector import Collector, Limits
-from mlmon_dagster.collect.landing import Committer, targets_of
+from mlmon_dagster.collect.landing import Committer, span_targets, targets_of
+from mlmon_dagster.collect.otlp import Spans
 from mlmon_dagster.report.openmetrics import Exporter
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.loader import Models
@@ -99,14 +100,16 @@ def running(
     assert not problems
     committer = Committer(linger)
     collector = Collector([spec], targets, committer, limits or Limits(), lambda: NOW)
+    of_spans = span_targets([spec], folder)
+    spans = Spans([spec], of_spans, collector) if of_spans else None
     access = Access(store.state, host, lambda: NOW)
     pressure = Pressure(
-        targets.values(), store.state, max_in_flight=max_in_flight, min_free=min_free,
-        max_files=max_files,
+        [*targets.values(), *of_spans.values()], store.state, max_in_flight=max_in_flight,
+        min_free=min_free, max_files=max_files,
     )  # fmt: skip
     models = declared or (lambda: Models((spec,)))
     exporter = Exporter(store, models, lambda: NOW)
-    app = App(collector, access, pressure, exporter.answer)
+    app = App(collector, access, pressure, exporter.answer, spans)
     head = limits.head_seconds if limits else 10.0
     listening = Listening(host, 0, head, max_connections, drain_seconds=drain)
     server = make_server(app, listening)

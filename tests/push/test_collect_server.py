@@ -88,10 +88,12 @@ def test_no_value_of_a_row_is_ever_logged(
 
 
 @contextmanager
-def process(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def process(
+    folder: Path, *options: str, **declared: object
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Run ``mlmon collect`` on the loan model; yield the process and its port."""
     (folder / "models").mkdir(exist_ok=True)
-    (folder / "models/loan.yaml").write_text(yaml.safe_dump(SPEC))
+    (folder / "models/loan.yaml").write_text(yaml.safe_dump({**SPEC, **declared}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -58,6 +58,7 @@ from mlmon_dagster.profiles.sql.loss_columns import (
     outcome_columns,
     resolve,
     row_source,
+    span_columns,
 )
 from mlmon_dagster.spec.model import FeatureType, ModelSpec
 from mlmon_dagster.spec.tasks import MAX_CLASSES, Answer, class_scores, declared_classes, task_of
@@ -118,7 +119,7 @@ def value_expressions(spec: ModelSpec, key: str = "") -> dict[str, tuple[Kind, s
         found["latency_ms"] = ("latency", "latency_ms")
     if roles.status is not None:
         found["status"] = ("status", "status")
-    return found | loss_columns(spec) | outcome_columns(spec)
+    return found | loss_columns(spec) | outcome_columns(spec) | span_columns(spec)
 
 
 def _read(name: str, kind: FeatureType) -> tuple[Kind, str]:
@@ -182,7 +183,7 @@ def fit_binnings(
             binnings[name] = renamed(binnings["prediction"], name)
         elif kind == "loss":
             binnings[name] = _fit_loss(engine, from_sql, name, value, dialect)
-        elif kind == "latency" and name != "latency_ms":
+        elif kind == "latency" and not name.endswith("_ms"):
             binnings[name] = size_binning(name, _typical(engine, from_sql, value))
         elif kind == "classes":
             if classes := _classes(engine, spec, from_sql):

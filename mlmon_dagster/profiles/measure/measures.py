@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlmon_dagster.metrics.additivity import BROKEN
@@ -24,15 +24,22 @@ from mlmon_dagster.profiles.sql.attribution_columns import (
 )
 from mlmon_dagster.profiles.sql.loss_columns import (
     DEBIT,
+    FAILED,
     GAIN,
+    TIMED_OUT,
+    TRACED,
+    TRACED_LATENCY,
+    TRACED_STATUS,
     group_columns,
     loss_columns,
     outcome_columns,
+    span_columns,
 )
 from mlmon_dagster.spec import ModelSpec, PerformanceMonitor
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.metric_registry import MetricFamily
 from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.spans import Spans, stage_column
 from mlmon_dagster.spec.tasks import task_of
 
 if TYPE_CHECKING:
@@ -116,10 +123,30 @@ def performance(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) 
 
 
 def service(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
-    """Return volume, latency percentiles and error rate."""
+    """Return volume, latency percentiles and error rate, and what spans say of them."""
     from mlmon_dagster.metrics.service import service_metrics
 
-    return service_metrics(profiles.get("latency_ms"), profiles.get("status"))
+    found = service_metrics(profiles.get("latency_ms"), profiles.get("status"))
+    if spec.spans is None or TRACED not in profiles:
+        return found
+    return concat_frames([found, *_of_spans(spec.spans, profiles)])
+
+
+def _of_spans(spans: Spans, profiles: Profiles) -> Iterator[pd.DataFrame]:
+    from mlmon_dagster.metrics.spans import coverage_metrics, stage_metrics
+
+    def both(all_: str, traced: str) -> tuple[ColumnStatistics, ColumnStatistics] | None:
+        return (profiles[all_], profiles[traced]) if {all_, traced} <= profiles.keys() else None
+
+    yield coverage_metrics(
+        profiles[TRACED], both("latency_ms", TRACED_LATENCY), both("status", TRACED_STATUS)
+    )
+    stages = {
+        column: (profiles[column], profiles[FAILED + column], profiles[TIMED_OUT + column])
+        for column in map(stage_column, spans.stages)
+        if column in profiles
+    }
+    yield stage_metrics(stages, unbiased=spans.sampling == "unbiased")
 
 
 def business(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:
@@ -166,7 +193,7 @@ def columns_of(spec: ModelSpec, family: str) -> list[str]:
             EXPLAINER,
         ],
         "performance": performance_columns(spec),
-        "service": ["latency_ms", "status"],
+        "service": ["latency_ms", "status", *span_columns(spec)],
         "business": [*outcome_columns(spec), *(["prediction"] if spec.costs else [])],
     }[family]
 

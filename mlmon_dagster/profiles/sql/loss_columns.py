@@ -19,11 +19,15 @@ from mlmon_dagster.metrics.statistics import Binning
 from mlmon_dagster.profiles.sql.attribution_columns import SHARE, Values
 from mlmon_dagster.profiles.sql.bin_codes import number
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.spans import stage_column, stage_status
 from mlmon_dagster.spec.tasks import RESIDUAL, class_scores, task_of
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 
 LAG = ":lag"
 GAIN, DEBIT = ":gain/", ":debit/"  # begin the names of what an amount is above 0, and below
+TRACED, TRACED_STATUS = ":traced", ":traced_status"
+TRACED_LATENCY = ":traced_latency_ms"
+FAILED, TIMED_OUT = ":error/", ":timeout/"
 DECIDED = ":decided_score"  # the score of the rows that were decided positive
 GROUPED = (":ndcg", ":reciprocal_rank", ":average_precision", ":hit")
 # Losses that cannot be larger, so that their sums' unit does not depend on the baseline.
@@ -64,9 +68,33 @@ def outcome_columns(spec: ModelSpec) -> Values:
     return found
 
 
+def span_columns(spec: ModelSpec) -> Values:
+    """Return what is profiled of spans: coverage, of whom, and each stage's time and ending."""
+    if spec.spans is None:
+        return {}
+    traced = "COALESCE(n_spans, 0) > 0"
+    share = f"CASE WHEN {traced} THEN 1e0 ELSE 0e0 END"
+    found: Values = {TRACED: ("loss", share)}
+    if spec.columns.status is not None:
+        found[TRACED_STATUS] = ("status", f"CASE WHEN {traced} THEN status END")
+    if spec.columns.latency_ms is not None:
+        found[TRACED_LATENCY] = ("latency", f"CASE WHEN {traced} THEN latency_ms END")
+    for name in spec.spans.stages:
+        column, ended = stage_column(name), quote_identifier(stage_status(name))
+        found[column] = ("latency", quote_identifier(column))
+        for mark, bad in ((FAILED, "<> 'ok'"), (TIMED_OUT, "= 'timeout'")):
+            found[f"{mark}{column}"] = (
+                "loss",
+                f"CASE WHEN {ended} IS NOT NULL THEN CASE WHEN {ended} {bad} "
+                "THEN 1e0 ELSE 0e0 END END",
+            )
+    return found
+
+
 def bound_of(loss: str) -> float | None:
     """Return what a loss cannot exceed; None if that depends on the data."""
-    return 1.0 if loss.startswith((SHARE, BROKEN, GAP)) else BOUNDED.get(loss)
+    shares = (SHARE, BROKEN, GAP, TRACED, FAILED, TIMED_OUT)
+    return 1.0 if loss.startswith(shares) else BOUNDED.get(loss)
 
 
 def resolve(value: str, binnings: Mapping[str, Binning]) -> str:

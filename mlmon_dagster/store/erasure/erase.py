@@ -197,6 +197,11 @@ def _finish(
     reached("erase.copies")
     if found is None or not found.is_current():
         found = search_tables(store, spec, ids)
+    if traces := found.purges.get("traces"):
+        with store.state.begin() as conn:  # spans that come later are refused
+            erased_ids.note_hashes(
+                conn, spec.model, traces.ids.hashes, now=now, receipt=request.receipt
+            )
     windows = telling_windows(store, spec, found.trace, found.rare, recompute=request.recompute)
     mark = state_marks.rows_from(store.state, spec.model).get(PRODUCTION)
     key = erased_ids.personal_key(store.state, spec.model)
@@ -219,8 +224,9 @@ def _finish(
     purge_rows(store, found.purges["records"], found.hits["records"])
     _note_step(store, request, "records")
     reached("erase.records")
-    for name in ("actuals", "moved_ids", "predictions"):
-        purge_rows(store, found.purges[name], found.hits[name])
+    for name in ("traces", "actuals", "moved_ids", "predictions"):
+        if name in found.purges:
+            purge_rows(store, found.purges[name], found.hits[name])
     forget_index(store.folder, spec.model)
     _note_step(store, request, "log")
     reached("erase.log")

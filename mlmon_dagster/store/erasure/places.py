@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from mlmon_dagster.spec.model import ModelSpec
@@ -18,7 +19,8 @@ from mlmon_dagster.store.places.location import LocalPlace, Location
 from mlmon_dagster.store.state import erased_ids, schema
 from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.sql import literal
-from mlmon_dagster.store.tables import kept_rows
+from mlmon_dagster.store.tables import kept_rows, spans
+from mlmon_dagster.store.tables.delta import select_sql
 
 if TYPE_CHECKING:
     from mlmon_dagster.store.store import Store
@@ -29,7 +31,8 @@ class Search:
     """What one pass over the tables found.
 
     Attributes:
-        purges: What removes the rows, by table: predictions, actuals, moved_ids, records.
+        purges: What removes the rows, by table: predictions, actuals, moved_ids, records, and
+            traces where spans were taken in.
         hits: Which files hold them.
         trace: What numbers may still show of them.
         rare: Texts of theirs that too few other records share.
@@ -56,8 +59,8 @@ class Places:
     """Where rows of some ids are.
 
     Attributes:
-        rows: Place -> rows of the newest version: predictions, actuals, records, dead_letter, and
-            refused_rows, which are kept to be read again.
+        rows: Place -> rows of the newest version: predictions, actuals, records, traces (their
+            spans), dead_letter, and refused_rows, which are kept to be read again.
         copies: Where private copies of landing files are that hold an id.
         landing: Names of the landing files that rows came from; they are never touched.
         n_windows: Windows with such predictions.
@@ -84,7 +87,9 @@ def look(store: Store, spec: ModelSpec, ids: Sequence[str], dataset: str = ALL) 
     named = erased_ids.hash_table([(dataset, id_hash) for id_hash in hashes])
     found = search_tables(store, spec, Erased(salt, named))
     rows = {}
-    for name in ("predictions", "actuals", "records"):
+    for name in ("predictions", "actuals", "records", "traces"):
+        if name not in found.hits:
+            continue
         files = found.hits[name].of(store, found.purges[name])
         rows[name] = sum(row["n"] for row in files.to_pylist() if row["is_live"])
     with store.state.connect() as conn:
@@ -122,12 +127,37 @@ def search_tables(store: Store, spec: ModelSpec, ids: Erased) -> Search:
     hits["records"] = search(store, purges["records"], asked=trace.texts)
     for name in ("actuals", "moved_ids"):
         hits[name] = search(store, purges[name])
+    if traces := _of_traces(store, spec, ids, trace):
+        purges["traces"], hits["traces"] = traces, search(store, traces)
     rare = trace.rare(hits["records"].shared, spec.retention.min_cell)
     shas: set[str] = set(gone.column("file_sha").to_pylist())
     shas |= set(rows_of(store, purges["actuals"], hits["actuals"]).column("file_sha").to_pylist())
     # Rows that were refused at first have a longer name, see `Staged.log_id`.
     landed = frozenset(sha.split(".")[0] for sha in shas)
     return Search(purges, hits, trace, rare, landed)
+
+
+def _of_traces(store: Store, spec: ModelSpec, ids: Erased, trace: Trace) -> Purge | None:
+    """Return what removes the traces that name an erased id, or that its events log.
+
+    A trace that several predictions share goes with the first of them. Of one dataset alone, those
+    stay that name an id of which another dataset has an event.
+    """
+    folder = spans.folder_of(store.root, spec.model)
+    if folder.snapshot() is None:
+        return None
+    named = Purge(folder, ids, "e.everywhere")
+    files = search(store, named).of(store, named)["path"].unique().to_pylist()
+    source = select_sql(files, folder.schema, None, None)
+    own = store.query(
+        f"SELECT DISTINCT t.trace_id FROM {source} AS t WHERE {named.condition}", named.tables
+    )
+    texts = {*own["trace_id"].to_pylist(), *trace.texts["trace_id"].to_pylist()}
+    hashes = {erased_ids.id_hash(ids.salt, text) for text in texts}
+    noted = pc.equal(ids.hashes["dataset"], erased_ids.TRACE)
+    hashes.update(ids.hashes.filter(noted)["id_hash"].to_pylist())
+    table = erased_ids.hash_table([(erased_ids.TRACE, id_hash) for id_hash in sorted(hashes)])
+    return Purge(folder, Erased(ids.salt, table, "trace_id"), "TRUE")
 
 
 def _with_everywhere(store: Store, named: pa.Table, predictions: Hits) -> pa.Table:

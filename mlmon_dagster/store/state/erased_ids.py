@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Query = Callable[[str, "Mapping[str, pa.Table] | None"], "pa.Table"]
 _PURPOSE = b"personal values"
+TRACE = ":trace"  # stands for the dataset of an id that is a trace's
 _LENGTH = 32  # hexadecimal digits that are kept
 
 
@@ -42,11 +43,13 @@ class Erased:
 
     Attributes:
         salt: The model's key.
-        hashes: Columns dataset (or ``all``) and id_hash.
+        hashes: Columns dataset (or ``all``, or `TRACE`) and id_hash.
+        column: What holds ids of the kind that is looked for.
     """
 
     salt: str
     hashes: pa.Table
+    column: str = "prediction_id"
 
     def __bool__(self) -> bool:
         """Tell whether there are any; nothing is hashed otherwise."""
@@ -62,9 +65,9 @@ class Erased:
             f"AND e.dataset IN ({literal(ALL)}, {row}.dataset))"
         )
 
-    def hash_sql(self, row: str) -> str:
-        """Return the hash of an alias's prediction_id as an expression."""
-        return f"sha256({literal(self.salt)} || {row}.prediction_id)"
+    def hash_sql(self, row: str, column: str = "") -> str:
+        """Return the hash of an alias's id as an expression."""
+        return f"sha256({literal(self.salt)} || {row}.{column or self.column})"
 
     def mask(
         self,
@@ -147,6 +150,15 @@ def note(
         for prediction_id in dict.fromkeys(prediction_ids)
     ]
     return insert_or_ignore(conn, erasure, rows)
+
+
+def note_hashes(
+    conn: sa.Connection, model: str, hashes: pa.Table, *, now: datetime, receipt: str
+) -> None:
+    """As `note`, of ids whose hashes are known already."""
+    rows = [{"model": model, "requested_at": now, "receipt": receipt, **row}
+            for row in hashes.to_pylist()]  # fmt: skip
+    insert_or_ignore(conn, erasure, rows)
 
 
 def erased(engine: sa.Engine, model: str, receipt: str | None = None) -> Erased:

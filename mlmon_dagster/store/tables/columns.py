@@ -8,6 +8,7 @@ from mlmon_dagster.errors import StoreError
 from mlmon_dagster.spec.declaration import logged_attributions
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.spec.spans import stage_column, stage_status
 from mlmon_dagster.spec.tasks import Answer, class_scores, task_of
 from mlmon_dagster.spec.windows import Window
 
@@ -106,8 +107,20 @@ def record_schema(spec: ModelSpec) -> pa.Schema:
             *(pa.field(name, pa.float64()) for name in spec.columns.outcomes),
             pa.field("actual_row_hash", pa.int64()),
             pa.field("n_prediction_rows", pa.int64()),
+            *span_fields(spec),
         ]
     )
+
+
+def span_fields(spec: ModelSpec) -> list[pa.Field]:
+    """Return the columns that records take from spans; none without a declaration."""
+    if spec.spans is None:
+        return []
+    found = [pa.field("n_spans", pa.int64())]
+    for name in spec.spans.stages:
+        found.append(pa.field(stage_column(name), pa.float64()))
+        found.append(pa.field(stage_status(name), pa.string()))
+    return found
 
 
 def aliases_of(spec: ModelSpec) -> dict[str, tuple[str, ...]]:

@@ -21,11 +21,13 @@ from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.erased_ids import Erased
 from mlmon_dagster.store.state.sql import literals, quote_identifier
+from mlmon_dagster.store.tables import spans
 from mlmon_dagster.store.tables.columns import (
     PARTITION_BY,
     UNMATCHED,
     aliases_of,
     record_schema,
+    span_fields,
     window_date,
 )
 from mlmon_dagster.store.tables.delta import NO_ALIASES, DeltaFolder, Snapshot, retry, select_sql
@@ -94,6 +96,9 @@ class InferenceRecords:
         self._log = log
         self._erased = erased
         self._schema = record_schema(spec)
+        of_spans = {field.name for field in span_fields(spec)}
+        self._logged = pa.schema([f for f in self._schema if f.name not in of_spans])
+        self._spans = spans.folder_of(root, spec.model)
         self._folder = DeltaFolder(
             root / "inference_records" / spec.model, self._schema, PARTITION_BY, aliases_of(spec)
         )
@@ -186,10 +191,15 @@ class InferenceRecords:
             tables["erased"] = erased.hashes
         by_arrival = self._spec.columns.actual_time is None
         sql = records_sql(
-            self._schema, log, group.dates, other_dates, datasets, erased, group.bucket,
+            self._logged, log, group.dates, other_dates, datasets, erased, group.bucket,
             by_arrival=by_arrival, outcomes=tuple(self._spec.columns.outcomes),
         )  # fmt: skip
-        return self._engine.query(sql, tables).cast(self._schema)
+        records = self._engine.query(sql, tables).cast(self._logged)
+        if self._spec.spans is None:
+            return records
+        source = spans.from_sql(self._spans, self._spec, group.dates)
+        joined = self._engine.query(spans.join_sql(self._spec, source), {"records": records})
+        return joined.cast(self._schema)
 
     def _moved(self, log: PinnedLog, dates: set[str]) -> tuple[set[str], dict[str, pa.Table]]:
         """Find the ids that have rows both on these dates and elsewhere, and where."""
@@ -209,7 +219,8 @@ class InferenceRecords:
 
     def _add_up(self, records: pa.Table, sums: dict[tuple[datetime, str], _Sums]) -> None:
         """Add some records to the sums of their windows and datasets."""
-        for row in self._engine.query(fingerprint_sql(), {"records": records}).to_pylist():
+        sql = fingerprint_sql([field.name for field in span_fields(self._spec)])
+        for row in self._engine.query(sql, {"records": records}).to_pylist():
             key = row["window_start"].astimezone(UTC), row["dataset"]
             more = _Sums(
                 row["n"], row["n_actual"], row["n_conflict"], int(row["total"]), int(row["parity"])
@@ -511,16 +522,20 @@ def records_sql(
     WHERE w.window_date IN ({on_dates})"""
 
 
-def fingerprint_sql() -> str:
+def fingerprint_sql(of_spans: Sequence[str] = ()) -> str:
     """Return the statement that counts and fingerprints the table ``records`` by window.
+
+    What was joined from spans is a part of it by the columns ``of_spans``.
 
     Sums and parities do not depend on the order of rows; md5 is the same in every version of
     every engine, which the engine's own hash is not.
     """
-    return """SELECT window_start, dataset, COUNT(*) AS n, COUNT(actual) AS n_actual,
+    columns = map(quote_identifier, of_spans)
+    joined = "".join(f", COALESCE({column}::VARCHAR, '')" for column in columns)
+    return f"""SELECT window_start, dataset, COUNT(*) AS n, COUNT(actual) AS n_actual,
         COUNT(*) FILTER (n_prediction_rows > 1) AS n_conflict,
         CAST(SUM(hash) AS VARCHAR) AS total, CAST(BIT_XOR(hash) AS VARCHAR) AS parity
-    FROM (SELECT window_start, dataset, actual, n_prediction_rows, CAST('0x' || md5(CONCAT_WS('|',
+    FROM (SELECT *, CAST('0x' || md5(CONCAT_WS('|',
             prediction_id, row_hash, n_prediction_rows, COALESCE(actual_row_hash::VARCHAR, '')
-        ))[1:15] AS BIGINT) AS hash FROM records)
+            {joined}))[1:15] AS BIGINT) AS hash FROM records)
     GROUP BY window_start, dataset"""

@@ -24,14 +24,16 @@ from mlmon_dagster.store.tables.delta import DeltaFolder, LiveFile, Partition, S
 if TYPE_CHECKING:
     import pandas as pd
 
-Kind = Literal["predictions", "actuals", "records", "profiles"]
+Kind = Literal["predictions", "actuals", "records", "profiles", "spans"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _PLACES: dict[str, tuple[str, ...]] = {
     "predictions": ("event_log", "{model}", "predictions"),
     "actuals": ("event_log", "{model}", "actuals"),
     "records": ("inference_records", "{model}"),
     "profiles": ("profiles", "{model}"),
+    "spans": ("event_log", "{model}", "spans"),
 }
+_TIMES: dict[Kind, str] = {"actuals": "actual_time", "spans": "start_time"}
 _DAY = dt.timedelta(days=1)
 
 
@@ -153,7 +155,7 @@ def rows_of(
 ) -> Rows:
     """Choose rows; see `Store.records`."""
     conditions = []
-    time = "actual_time" if kind == "actuals" else "window_start"
+    time = _TIMES.get(kind, "window_start")
     if dataset is not None:
         conditions.append(f"dataset = {literal(dataset)}")
     if since is not None:

@@ -48,7 +48,7 @@ from mlmon_dagster.store.state.schema import (
 )
 from mlmon_dagster.store.state.sql import literal
 from mlmon_dagster.store.state.writer_lock import writer_lock
-from mlmon_dagster.store.tables import kept_rows
+from mlmon_dagster.store.tables import kept_rows, spans
 from mlmon_dagster.store.tables.columns import EXPIRED, UNMATCHED, actual_schema, conform
 from mlmon_dagster.store.tables.delta import DeltaFolder, Snapshot, open_table, retry
 
@@ -101,6 +101,7 @@ def tables_of(store: Store, spec: ModelSpec) -> dict[str, DeltaFolder]:
         **store.event_log(spec).folders,
         "records": store.inference_records(spec).folder,
         "profiles": store.table("profiles", spec.model).folder,
+        "spans": spans.folder_of(store.root, spec.model),
     }
 
 
@@ -199,6 +200,7 @@ def let_go(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) ->
     dates = first_dates(spec, now)
     removals = [
         *_rows(store, spec, dates, now, dry_run=dry_run),
+        *_spans(store, spec, now, dry_run=dry_run),
         *_profiles(store, spec, now, dry_run=dry_run),
         _letters(store, spec, now, dry_run=dry_run),
         _quarantine(store, spec, now, dry_run=dry_run),
@@ -280,6 +282,16 @@ def _forget_moves(store: Store, folder: DeltaFolder, date: str) -> None:
             snapshot.overwrite(store.query(kept).cast(snapshot.schema), "TRUE")
 
     retry(attempt, "Forgetting moved ids")
+
+
+def _spans(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> list[Removal]:
+    # Not longer than the events whose requests they tell about.
+    ages = [a for a in (spec.retention.spans, spec.retention.production) if a is not None]
+    if not ages:
+        return []
+    date = _first_date(spec, now, min(ages))
+    folder = spans.folder_of(store.root, spec.model)
+    return [_delete(folder, f"spans before {date}", date, {}, dry_run=dry_run)]
 
 
 def _profiles(store: Store, spec: ModelSpec, now: dt.datetime, *, dry_run: bool) -> list[Removal]:

@@ -1,0 +1,476 @@
+"""Spans and log records in OpenTelemetry's own protocol: OTLP over HTTP, JSON and protobuf.
+
+JSON is read by hand, since OTLP's JSON is not protobuf's: ids are hexadecimal, and numbers of 64
+bits are text. Both forms give the same rows. Answers are the protocol's: 200 with the number of
+rows that were refused, and a status that says whether sending again helps.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+from mlmon_dagster.collect.body import unpacked
+from mlmon_dagster.collect.collector import Collector
+from mlmon_dagster.collect.landing import Target
+from mlmon_dagster.collect.problem import Problem
+from mlmon_dagster.spec import ModelSpec
+
+Signal = Literal["traces", "logs"]
+JSON: Final = "application/json"
+PROTOBUF: Final = "application/x-protobuf"
+MODEL, PREDICTION_ID, VERSION = "mlmon.model", "mlmon.prediction_id", "mlmon.model_version"
+# Names of the GenAI and feature-flag conventions as of November 2026, older ones after them.
+_INPUT: Final = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
+_OUTPUT: Final = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
+_VARIANT: Final = ("feature_flag.result.variant", "feature_flag.variant")
+_FLAG: Final = "feature_flag.key"
+_ERROR: Final = "error.type"
+_WANTED: Final = frozenset(
+    (MODEL, PREDICTION_ID, VERSION, *_INPUT, *_OUTPUT, *_VARIANT, _FLAG, _ERROR, "service.name")
+)
+_TIMEOUT: Final = re.compile(r"time.?out|timed.?out|deadline|^408$|^504$", re.IGNORECASE)
+_HEX_16, _HEX_32 = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9a-f]{32}")
+_ERROR_STATUS, _ERROR_SEVERITY = 2, 17
+_MOST_NAME, _MOST_TEXT = 255, 1_000
+_LATEST = 7_258_118_400_000_000_000  # the year 2200, in nanoseconds
+_MOST_INTEGER = 1 << 62
+_NO_EXTRA: Final = (
+    "Protobuf needs the extra 'otlp' of mlmon-dagster on this server; or let the exporter send "
+    "JSON: OTEL_EXPORTER_OTLP_PROTOCOL=http/json."
+)
+_encode = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
+Attributes = dict[str, str]
+
+
+class _Raw(NamedTuple):
+    """A span or log record as both forms give it; times in nanoseconds."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    start: int
+    end: int
+    status: int
+    message: str
+    attributes: Attributes
+    flags: tuple[Attributes, ...]  # of events that evaluate a feature flag
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of a request's rows.
+
+    Attributes:
+        lines: Lines of landing files by model.
+        refused: Why rows were refused -> how many.
+    """
+
+    lines: dict[str, list[bytes]]
+    refused: Counter[str]
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows are taken in."""
+        return sum(map(len, self.lines.values()))
+
+
+class Spans:
+    """Takes in spans and log records for the models that declare them.
+
+    Args:
+        specs: The models; those without ``spans`` take none.
+        targets: Model -> where its landing files go.
+        collector: Makes rows durable.
+    """
+
+    def __init__(
+        self, specs: Sequence[ModelSpec], targets: Mapping[str, Target], collector: Collector
+    ) -> None:
+        declared = {spec.model: spec.spans for spec in specs if spec.model in targets}
+        self.targets = targets
+        self._joins = {m: s.attribute or PREDICTION_ID for m, s in declared.items() if s}
+        self._services = {s.service: m for m, s in declared.items() if s and s.service}
+        self._wanted = _WANTED | set(self._joins.values())
+        self._collector = collector
+
+    async def take(
+        self, signal: Signal, form: str, encoding: str, body: bytes, sees: Callable[[str], bool]
+    ) -> tuple[bytes, Taken]:
+        """Take in a request; return its answer once all that it tells as taken is durable.
+
+        Args:
+            signal: What the body holds.
+            form: Its media type.
+            encoding: Its content encoding.
+            body: As it came.
+            sees: Whether the caller may send to a model.
+
+        Raises:
+            Problem: If the body cannot be read, or rows cannot be stored.
+        """
+        limits = self._collector.limits
+
+        def read() -> Taken:
+            return self.read(signal, form, unpacked(body, encoding, limits.max_plain), sees)
+
+        taken = await self._collector.in_thread(read)
+        for model, lines in taken.lines.items():
+            await self._collector.stored(self.targets[model], lines)
+        return answer_of(signal, form, taken.refused), taken
+
+    def read(
+        self, signal: Signal, form: str, plain: bytes, sees: Callable[[str], bool] = lambda _: True
+    ) -> Taken:
+        """Read a body into lines of landing files.
+
+        Raises:
+            Problem: If it cannot be read, or holds more rows than are taken at once.
+        """
+        reader = _read_json if form == JSON else _read_protobuf
+        lines: dict[str, list[bytes]] = {}
+        refused: Counter[str] = Counter()
+        kind = "span" if signal == "traces" else "log"
+        latest = time.time_ns() + 86_400 * 10**9
+        max_rows = self._collector.limits.max_rows
+        try:
+            for n, (resource, raw) in enumerate(reader(signal, plain, self._wanted)):
+                if n >= max_rows:
+                    raise Problem("too_large", f"More than {max_rows:,} rows; send fewer at once.")
+                model = self._model_of(resource, raw.attributes)
+                why = _fault(raw, kind, latest) if model else "no declared model is named"
+                if why or model is None or not sees(model):
+                    refused[why or "the token is for another model"] += 1
+                    continue
+                lines.setdefault(model, []).append(_line(kind, resource, raw, self._joins[model]))
+        except (TypeError, AttributeError, KeyError, ValueError, RecursionError) as error:
+            raise Problem("malformed", f"The body is no OTLP {signal}: {_said(error)}.") from None
+        return Taken(lines, refused)
+
+    def _model_of(self, resource: Attributes, own: Attributes) -> str | None:
+        model = own.get(MODEL) or resource.get(MODEL)
+        if model is None:
+            model = self._services.get(resource.get("service.name", ""))
+        if model is None and len(self._joins) == 1 and not self._services:
+            [model] = self._joins
+        return model if model in self._joins else None
+
+
+def _said(error: Exception) -> str:
+    """Name an error without the values in its text."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at line {error.lineno}, column {error.colno}"
+    return type(error).__name__
+
+
+def _fault(raw: _Raw, kind: str, latest: int) -> str:
+    is_log = kind == "log"
+    if not _HEX_32.fullmatch(raw.trace_id) or not raw.trace_id.strip("0"):
+        return "trace_id is not 16 bytes" if raw.trace_id or not is_log else "a log has no trace_id"
+    if not (_HEX_16.fullmatch(raw.span_id) and raw.span_id.strip("0")) and not (
+        is_log and not raw.span_id.strip("0")
+    ):
+        return "span_id is not 8 bytes"
+    if raw.parent_id and not _HEX_16.fullmatch(raw.parent_id):
+        return "parent_span_id is not 8 bytes"
+    if not 0 < raw.start < min(latest, _LATEST):
+        return "the start lies ahead, or is missing"
+    return "" if raw.start <= raw.end < _LATEST else "the end lies before the start"
+
+
+def _line(kind: str, resource: Attributes, raw: _Raw, join: str) -> bytes:
+    own = raw.attributes
+    flags = {}
+    for found in (own, *raw.flags):
+        if key := found.get(_FLAG):
+            flags[key] = next((found[name] for name in _VARIANT if name in found), "")
+    status = "ok"
+    if raw.status == _ERROR_STATUS:
+        is_late = _TIMEOUT.search(own.get(_ERROR, "")) or _TIMEOUT.search(raw.message)
+        status = "timeout" if is_late else "error"
+    row: dict[str, object] = {
+        "kind": kind,
+        "trace_id": raw.trace_id,
+        "span_id": raw.span_id,
+        "parent_id": raw.parent_id or None,
+        "name": _text(raw.name, _MOST_NAME),
+        "service": _text(resource.get("service.name", ""), _MOST_NAME) or None,
+        "start_us": raw.start // 1_000,
+        "duration_ms": (raw.end - raw.start) / 1e6 if kind == "span" else None,
+        "status": status,
+        "message": _text(raw.message, _MOST_TEXT) or None,
+        "prediction_id": _text(own.get(join, ""), _MOST_TEXT) or None,
+        "model_version": _text(own.get(VERSION) or resource.get(VERSION, ""), _MOST_NAME) or None,
+        "flags": [_text(f"{k}={v}", _MOST_NAME) for k, v in sorted(flags.items())],
+        "input_tokens": _count(own, _INPUT),
+        "output_tokens": _count(own, _OUTPUT),
+    }
+    return _encode(row).encode("ascii") + b"\n"
+
+
+def _text(text: str, most: int) -> str:
+    if not text.isascii():  # half a surrogate pair is no text
+        text = text.encode("utf-8", "replace").decode()
+    return text[:most]
+
+
+def _count(own: Attributes, names: Sequence[str]) -> int | None:
+    for name in names:
+        text = own.get(name, "")
+        if text.isascii() and text.isdigit() and len(text) <= 18:
+            return int(text)
+    return None
+
+
+# --- JSON
+
+
+def _read_json(
+    signal: Signal, plain: bytes, wanted: frozenset[str]
+) -> Iterator[tuple[Attributes, _Raw]]:
+    document = json.loads(plain)
+    if not isinstance(document, dict):
+        raise TypeError("no object")
+    outer, inner, rows = _KEYS[signal]
+    convert = _json_span if signal == "traces" else _json_log
+    for group in document.get(outer) or ():
+        resource = _json_attributes((group.get("resource") or {}).get("attributes"), wanted)
+        for scope in group.get(inner) or ():
+            for row in scope.get(rows) or ():
+                yield resource, convert(row, wanted)
+
+
+_KEYS: Final[dict[Signal, tuple[str, str, str]]] = {
+    "traces": ("resourceSpans", "scopeSpans", "spans"),
+    "logs": ("resourceLogs", "scopeLogs", "logRecords"),
+}
+
+
+def _json_span(span: dict[str, Any], wanted: frozenset[str]) -> _Raw:
+    status = span.get("status") or {}
+    events = span.get("events")
+    return _Raw(
+        _id(span.get("traceId")),
+        _id(span.get("spanId")),
+        _id(span.get("parentSpanId")),
+        _string(span.get("name")),
+        _integer(span.get("startTimeUnixNano")),
+        _integer(span.get("endTimeUnixNano")),
+        _integer(status.get("code")),
+        _string(status.get("message")),
+        _json_attributes(span.get("attributes"), wanted),
+        tuple(
+            _json_attributes(event.get("attributes"), wanted)
+            for event in events
+            if event.get("name") in _FLAG_EVENTS
+        )
+        if events
+        else (),
+    )
+
+
+_FLAG_EVENTS: Final = ("feature_flag", "feature_flag.evaluation")
+
+
+def _json_log(log: dict[str, Any], wanted: frozenset[str]) -> _Raw:
+    body = log.get("body") or {}
+    at = _integer(log.get("timeUnixNano")) or _integer(log.get("observedTimeUnixNano"))
+    return _Raw(
+        _id(log.get("traceId")),
+        _id(log.get("spanId")),
+        "",
+        _string(log.get("eventName")),
+        at,
+        at,
+        _ERROR_STATUS if _integer(log.get("severityNumber")) >= _ERROR_SEVERITY else 0,
+        _json_value(body) or "",
+        _json_attributes(log.get("attributes"), wanted),
+        (),
+    )
+
+
+def _id(value: object) -> str:
+    return _string(value).lower()
+
+
+def _string(value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
+
+
+def _integer(value: object) -> int:
+    """Read a number of 64 bits, which is text or a number."""
+    if value is None or value == "":
+        return 0
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise TypeError("no integer")
+    if isinstance(value, str) and (len(value) > 20 or not value.isascii()):
+        raise ValueError("no integer")
+    number = int(value)
+    return number if abs(number) <= _MOST_INTEGER * 4 else 0
+
+
+def _json_attributes(pairs: Any, wanted: frozenset[str]) -> Attributes:
+    found: Attributes = {}
+    for pair in pairs or ():
+        if pair["key"] in wanted:
+            value = _json_value(pair.get("value") or {})
+            if value is not None:
+                found[pair["key"]] = value
+    return found
+
+
+def _json_value(value: dict[str, Any]) -> str | None:
+    """Write a single value as text; lists and mappings are none."""
+    if "stringValue" in value:
+        return _string(value["stringValue"])
+    if "intValue" in value:
+        return str(_integer(value["intValue"]))
+    if "boolValue" in value:
+        return "true" if value["boolValue"] is True else "false"
+    if "doubleValue" in value:
+        return repr(float(value["doubleValue"]))
+    return None
+
+
+# --- protobuf
+
+
+def _read_protobuf(
+    signal: Signal, plain: bytes, wanted: frozenset[str]
+) -> Iterator[tuple[Attributes, _Raw]]:
+    try:
+        from google.protobuf.message import DecodeError
+        from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+            ExportTraceServiceRequest,
+        )
+    except ImportError:
+        raise Problem("unsupported_media_type", _NO_EXTRA) from None
+    try:
+        if signal == "traces":
+            for group in ExportTraceServiceRequest.FromString(plain).resource_spans:
+                resource = _attributes(group.resource.attributes, wanted)
+                for scope in group.scope_spans:
+                    for span in scope.spans:
+                        yield resource, _span(span, wanted)
+            return
+        for logs in ExportLogsServiceRequest.FromString(plain).resource_logs:
+            resource = _attributes(logs.resource.attributes, wanted)
+            for of_scope in logs.scope_logs:
+                for log in of_scope.log_records:
+                    yield resource, _log(log, wanted)
+    except DecodeError:
+        raise ValueError("no message") from None
+
+
+def _span(span: Any, wanted: frozenset[str]) -> _Raw:
+    status = span.status
+    return _Raw(
+        span.trace_id.hex(),
+        span.span_id.hex(),
+        span.parent_span_id.hex(),
+        span.name,
+        span.start_time_unix_nano,
+        span.end_time_unix_nano,
+        status.code,
+        status.message,
+        _attributes(span.attributes, wanted),
+        tuple(_attributes(e.attributes, wanted) for e in span.events if e.name in _FLAG_EVENTS),
+    )
+
+
+def _log(log: Any, wanted: frozenset[str]) -> _Raw:
+    at = log.time_unix_nano or log.observed_time_unix_nano
+    return _Raw(
+        log.trace_id.hex(),
+        log.span_id.hex(),
+        "",
+        log.event_name,
+        at,
+        at,
+        _ERROR_STATUS if log.severity_number >= _ERROR_SEVERITY else 0,
+        _value(log.body) or "",
+        _attributes(log.attributes, wanted),
+        (),
+    )
+
+
+def _attributes(pairs: Any, wanted: frozenset[str]) -> Attributes:
+    found: Attributes = {}
+    for pair in pairs:
+        if pair.key in wanted:
+            value = _value(pair.value)
+            if value is not None:
+                found[pair.key] = value
+    return found
+
+
+def _value(value: Any) -> str | None:
+    kind = value.WhichOneof("value")
+    if kind == "string_value":
+        return str(value.string_value)
+    if kind == "int_value":
+        return str(value.int_value)
+    if kind == "bool_value":
+        return "true" if value.bool_value else "false"
+    return repr(value.double_value) if kind == "double_value" else None
+
+
+# --- answers
+
+
+def form_of_otlp(content_type: str) -> str:
+    """Return the media type of a body.
+
+    Raises:
+        Problem: If it is not one of the protocol's.
+    """
+    form = content_type.partition(";")[0].strip().lower()
+    if form not in (JSON, PROTOBUF):
+        found = f"Set Content-Type to {PROTOBUF} or {JSON}."
+        raise Problem(
+            "unsupported_media_type", found, headers={"accept-post": f"{PROTOBUF}, {JSON}"}
+        )
+    return form
+
+
+def answer_of(signal: Signal, form: str, refused: Counter[str]) -> bytes:
+    """Return the message that says how many rows were refused, and why."""
+    n = refused.total()
+    why = "; ".join(f"{count:,}: {reason}" for reason, count in refused.most_common(5))
+    if form == JSON:
+        name = "rejectedSpans" if signal == "traces" else "rejectedLogRecords"
+        partial = {"partialSuccess": {name: str(n), "errorMessage": why}} if n else {}
+        return json.dumps(partial).encode()
+    if not n:
+        return b""
+    return _field(1, b"\x08" + _varint(n) + _field(2, why.encode()))
+
+
+def status_of(form: str, message: str) -> bytes:
+    """Return the message of a failed request, a google.rpc.Status; its code is in HTTP's."""
+    if form == PROTOBUF:
+        return _field(2, message.encode("utf-8", "replace"))
+    return json.dumps({"message": message}).encode()
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _varint(n: int) -> bytes:
+    found = bytearray()
+    while n > 0x7F:
+        found.append(n & 0x7F | 0x80)
+        n >>= 7
+    return bytes([*found, n])

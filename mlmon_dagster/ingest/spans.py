@@ -1,0 +1,174 @@
+"""Taking in the landing files of spans and log records, which `mlmon collect` writes.
+
+Their rows were judged before they were answered. A file is deleted once its rows are in the table
+and the windows of their events are marked; killed in between, it is read again and adds nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+
+from mlmon_dagster.landing_file import ENDING
+from mlmon_dagster.spec import ModelSpec, Window, window_containing
+from mlmon_dagster.spec.spans import TRACE_ID
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.state import erased_ids, window_state
+from mlmon_dagster.store.state.crash_points import reached
+from mlmon_dagster.store.state.sql import literal
+from mlmon_dagster.store.tables import spans
+
+_LOG = logging.getLogger("mlmon_dagster.ingest")
+_BATCH_BYTES, _BATCH_FILES = 32 << 20, 500
+_START = "start_us"
+_LANDED = pa.schema(
+    [
+        pa.field(_START, pa.int64()) if field.name == "start_time" else field
+        for field in spans.SCHEMA
+        if field.name != "window_date"
+    ]
+)
+REFUSED = ".refused"  # ends the name of a file that nobody can read
+
+
+@dataclass(frozen=True)
+class SpanReport:
+    """What became of the landing files of spans.
+
+    Attributes:
+        n_rows: Rows that are new.
+        windows: Windows whose events have new spans.
+    """
+
+    n_rows: int = 0
+    windows: tuple[Window, ...] = ()
+
+
+def folder_below(spec: ModelSpec) -> PurePosixPath:
+    """Return where a model's spans land, below the project."""
+    return PurePosixPath("spans", spec.model)
+
+
+def take_spans(store: Store, spec: ModelSpec, project: Path, now: dt.datetime) -> SpanReport:
+    """Take in the spans and log records that have landed, as a part of the model's ingest.
+
+    Args:
+        store: Where to.
+        spec: The model.
+        project: The folder that landing folders are below.
+        now: When.
+
+    Raises:
+        StoreError: If the store fails.
+    """
+    folder = project / folder_below(spec)
+    n_rows = 0
+    windows: set[Window] = set()
+    for batch in _batches(sorted(folder.glob(f"*{ENDING}"))):
+        if files := _read(batch, spec):
+            found = _take(store, spec, files, now)
+            n_rows += found.n_rows
+            windows.update(found.windows)
+        reached("spans.marked")
+        for path in batch:
+            path.unlink(missing_ok=True)
+    return SpanReport(n_rows, tuple(sorted(windows)))
+
+
+def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    batch: list[Path] = []
+    size = 0
+    for path in paths:
+        size += path.stat().st_size
+        if batch and (size > _BATCH_BYTES or len(batch) == _BATCH_FILES):
+            yield batch
+            batch, size = [], path.stat().st_size
+        batch.append(path)
+    if batch:
+        yield batch
+
+
+def _read(batch: Sequence[Path], spec: ModelSpec) -> dict[str, pa.Table]:
+    files = {}
+    options = pj.ParseOptions(explicit_schema=_LANDED, unexpected_field_behavior="ignore")
+    for path in batch:
+        try:
+            rows = pj.read_json(path, pj.ReadOptions(block_size=1 << 24), options)
+        except pa.ArrowInvalid:
+            path.rename(path.with_name(path.name + REFUSED))
+            _LOG.error("%s: %s cannot be read and is set aside", spec.model, path.name)
+            continue
+        files[path.name] = _placed(rows, spec)
+    return files
+
+
+def _placed(rows: pa.Table, spec: ModelSpec) -> pa.Table:
+    """Return landed rows as the table has them, with the local date on which each began."""
+    start = rows[_START].cast(pa.timestamp("us")).cast(pa.timestamp("us", "UTC"))
+    local = start.cast(pa.timestamp("us", spec.time.zone))
+    columns = {name: rows[name] for name in spans.SCHEMA.names if name in rows.column_names}
+    columns |= {"start_time": start, "window_date": pc.strftime(local, "%Y-%m-%d")}
+    return pa.table({name: columns[name] for name in spans.SCHEMA.names}, schema=spans.SCHEMA)
+
+
+def _take(
+    store: Store, spec: ModelSpec, files: Mapping[str, pa.Table], now: dt.datetime
+) -> SpanReport:
+    folder = spans.folder_of(store.root, spec.model)
+    files = {name: _not_erased(store, spec, rows) for name, rows in files.items()}
+    n_rows = spans.append(folder, files)
+    reached("spans.committed")
+    windows = _windows_of(store, spec, pa.concat_tables(files.values()))
+    with store.state.begin() as conn:
+        frozen = window_state.frozen_among(conn, spec, windows, now)
+        windows = [window for window in windows if window not in frozen]
+        window_state.mark_inputs(conn, spec, windows, now)
+    return SpanReport(n_rows, tuple(windows))
+
+
+def _not_erased(store: Store, spec: ModelSpec, rows: pa.Table) -> pa.Table:
+    erased = erased_ids.erased(store.state, spec.model)
+    if not erased:
+        return rows
+    # A trace that a prediction without a dataset is part of goes wherever that was erased.
+    return store.query(
+        f"""SELECT r.* FROM given AS r WHERE NOT EXISTS (SELECT 1 FROM erased AS e
+            WHERE (e.id_hash = {erased.hash_sql("r")} AND e.dataset <> {literal(erased_ids.TRACE)})
+            OR (e.id_hash = {erased.hash_sql("r", "trace_id")}
+                AND e.dataset = {literal(erased_ids.TRACE)}))""",
+        {"given": rows, "erased": erased.hashes},
+    ).cast(spans.SCHEMA)
+
+
+def _windows_of(store: Store, spec: ModelSpec, rows: pa.Table) -> list[Window]:
+    """Find the windows whose records take something from these spans."""
+    assert spec.spans is not None
+    records = store.inference_records(spec).folder.snapshot()
+    if records is None or not rows.num_rows:
+        return []
+    first, last = spans.reach(spec, set(rows["window_date"].unique().to_pylist()))
+    source = records.from_sql(
+        ["window_start", TRACE_ID if spec.spans.attribute is None else "prediction_id"],
+        lambda p: first <= p["window_date"] <= last,
+    )
+    keys = "SELECT trace_id FROM given"
+    if spec.spans.attribute is not None:
+        known = spans.from_sql(
+            spans.folder_of(store.root, spec.model), spec, {first, last},
+            "prediction_id IS NOT NULL",
+        )  # fmt: skip
+        keys = f"SELECT prediction_id FROM {known} AS s WHERE trace_id IN ({keys})"
+    name = TRACE_ID if spec.spans.attribute is None else "prediction_id"
+    found = store.query(
+        f"SELECT DISTINCT window_start FROM {source} AS r WHERE {name} IN ({keys})",
+        {"given": rows.select([TRACE_ID])},
+    )
+    starts = [start for start in found["window_start"].to_pylist() if start is not None]
+    return sorted(window_containing(spec.time, start.astimezone(dt.UTC)) for start in starts)

@@ -1,0 +1,75 @@
+"""What may be declared about the spans of a model's requests, from OpenTelemetry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, Literal
+
+from pydantic import Field
+
+from mlmon_dagster.spec.scalars import Declared
+
+if TYPE_CHECKING:
+    from mlmon_dagster.spec.declaration import Declaration
+
+TRACE_ID: Final = "trace_id"
+_STAGE: Final = re.compile(r"[A-Za-z_]\w{0,62}", re.ASCII)
+PLACEHOLDER: Final = "{trace_id}"
+
+
+class Spans(Declared):
+    """How spans and log records find their prediction events, and which of them are stages."""
+
+    join: str = Field(default=TRACE_ID, min_length=1)
+    service: str | None = None
+    stages: dict[str, str] = Field(default={})
+    sampling: Literal["unbiased", "tail"]
+    link: str | None = None
+
+    @property
+    def attribute(self) -> str | None:
+        """The attribute that holds a prediction_id; None where events log their trace."""
+        return None if self.join == TRACE_ID else self.join
+
+    def link_to(self, trace_id: str) -> str | None:
+        """Return the address of a trace, where one is declared."""
+        return None if self.link is None else self.link.replace(PLACEHOLDER, trace_id)
+
+
+def stage_column(name: str) -> str:
+    """Return the column of the records that holds a stage's duration."""
+    return f"stage.{name}_ms"
+
+
+def stage_status(name: str) -> str:
+    """Return the column of the records that says how a stage ended: ok, error or timeout."""
+    return f"stage.{name}_status"
+
+
+def span_problems(spec: Declaration) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Find what does not fit: a join by a trace that is not logged, names of stages, a link."""
+    spans = spec.spans
+    if spans is None:
+        return
+    if spans.attribute is None and spec.columns.trace_id is None:
+        yield (
+            ("spans", "join"),
+            "needs columns.trace_id; or name the span attribute that holds the prediction_id, "
+            "such as join: mlmon.prediction_id",
+        )
+    for name, pattern in spans.stages.items():
+        if not _STAGE.fullmatch(name):
+            yield (
+                ("spans", "stages", name),
+                "a stage's name is of letters, digits and _, at most 63",
+            )
+        if not pattern:
+            yield ("spans", "stages", name), "is the name of a span, or a pattern such as fetch*"
+    if spans.link is not None and (
+        PLACEHOLDER not in spans.link or not spans.link.startswith(("https://", "http://"))
+    ):
+        yield (
+            ("spans", "link"),
+            f"is an address with {PLACEHOLDER}, such as https://host/{{trace_id}}",
+        )

@@ -1,0 +1,152 @@
+"""Spans and log records of a model's requests: a Delta table, partitioned by local date.
+
+They are kept as they came; what prediction events take from them is joined when records are
+rebuilt, so that late spans and late events meet in any order.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import pyarrow as pa
+
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.spans import stage_column, stage_status
+from mlmon_dagster.store.places.location import Location
+from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
+from mlmon_dagster.store.tables.columns import TIME, span_fields
+from mlmon_dagster.store.tables.delta import DeltaFolder, retry, select_sql
+
+KIND: Final = "spans"
+SCHEMA: Final = pa.schema(
+    [
+        ("kind", pa.string()),  # span or log
+        ("trace_id", pa.string()),
+        ("span_id", pa.string()),
+        ("parent_id", pa.string()),
+        ("name", pa.string()),
+        ("service", pa.string()),
+        ("start_time", TIME),
+        ("duration_ms", pa.float64()),
+        ("status", pa.string()),  # ok, error or timeout
+        ("message", pa.string()),
+        ("prediction_id", pa.string()),
+        ("model_version", pa.string()),
+        ("flags", pa.list_(pa.string())),  # key=variant
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("window_date", pa.string()),
+    ]
+)
+
+
+def folder_of(root: Location, model: str) -> DeltaFolder:
+    """Return the table of a model."""
+    return DeltaFolder(root / "event_log" / model / KIND, SCHEMA, ("window_date",))
+
+
+def append(folder: DeltaFolder, files: Mapping[str, pa.Table]) -> int:
+    """Commit the rows of some files, each once, however often it is handed over.
+
+    Args:
+        folder: The table.
+        files: Name, which stands for the content, and rows.
+
+    Returns:
+        How many rows are new.
+    """
+
+    def attempt() -> int:
+        snapshot = folder.ensure()
+        new = {name: rows for name, rows in files.items() if not snapshot.has_transaction(name)}
+        if not new:
+            return 0
+        rows = pa.concat_tables(new.values())
+        snapshot.append(rows, list(new))
+        return int(rows.num_rows)
+
+    return retry(attempt, "Appending spans")
+
+
+def from_sql(
+    folder: DeltaFolder, spec: ModelSpec, dates: Sequence[str] | set[str], where: str | None = None
+) -> str:
+    """Return the spans that may belong to events of some dates, as a subquery.
+
+    Args:
+        folder: The table.
+        spec: Its model, whose lateness says how far a span may lie from its event.
+        dates: Local dates of windows.
+        where: A condition on the rows.
+    """
+    snapshot = folder.snapshot()
+    if snapshot is None or not dates:
+        return select_sql([], SCHEMA, None, where)
+    first, last = reach(spec, dates)
+    return snapshot.from_sql(None, lambda p: first <= p["window_date"] <= last, where)
+
+
+def reach(spec: ModelSpec, dates: Sequence[str] | set[str]) -> tuple[str, str]:
+    """Return the first and last date on which spans of events of some dates may lie.
+
+    A window that begins on a date may be as long as a month; and the same the other way round.
+    """
+    length = {"hour": 1, "day": 1, "week": 7, "month": 31}[spec.time.granularity]
+    days = dt.timedelta(days=length) + spec.time.allowed_lateness
+    first, last = (dt.date.fromisoformat(date) for date in (min(dates), max(dates)))
+    return (first - days).isoformat(), (last + days).isoformat()
+
+
+def join_sql(spec: ModelSpec, source: str) -> str:
+    """Return the statement that adds their spans to the table ``records``.
+
+    A stage's time is that of all its spans in the trace together. A span that came twice counts
+    once. Sums are of whole microseconds, so that they do not depend on the order of rows.
+
+    Args:
+        spec: The model.
+        source: The spans that may belong to them, see `from_sql`.
+    """
+    assert spec.spans is not None
+    parts = []
+    for name, pattern in spec.spans.stages.items():
+        mine = f"FILTER (name GLOB {literal(pattern)})"
+        column, status = quote_identifier(stage_column(name)), quote_identifier(stage_status(name))
+        # In the alphabet a timeout comes last, and an error before ok.
+        worst = f"CASE WHEN BOOL_OR(status = 'timeout') {mine} THEN 'timeout' "
+        worst += f"WHEN BOOL_OR(status = 'error') {mine} THEN 'error' "
+        worst += f"WHEN COUNT(*) {mine} > 0 THEN 'ok' END"
+        parts.append(f"CAST(SUM(us) {mine} AS DOUBLE) / 1000 AS {column}, {worst} AS {status}")
+    stages = "".join(f", {part}" for part in parts)
+    names = [field.name for field in span_fields(spec)]
+    selected = ", ".join(f"t.{quote_identifier(name)}" for name in names)
+    if spec.spans.attribute is None:
+        keys, on = "SELECT DISTINCT trace_id AS key, trace_id FROM records", "r.trace_id"
+    else:
+        keys = "SELECT DISTINCT prediction_id AS key, trace_id FROM given"
+        keys += " WHERE prediction_id IN (SELECT prediction_id FROM records)"
+        on = "r.prediction_id"
+    return f"""WITH given AS MATERIALIZED (SELECT * FROM {source} AS s WHERE kind = 'span'),
+    keys AS MATERIALIZED ({keys}),
+    once AS (
+        SELECT trace_id, span_id, MAX(name) AS name, MAX(status) AS status,
+            MAX(CAST(ROUND(duration_ms * 1000) AS BIGINT)) AS us
+        FROM given WHERE trace_id IN (SELECT trace_id FROM keys) GROUP BY trace_id, span_id
+    ),
+    traces AS (
+        SELECT k.key, COUNT(*) AS n_spans{stages}
+        FROM once JOIN keys AS k USING (trace_id) GROUP BY k.key
+    )
+    SELECT r.*, {selected} FROM records AS r LEFT JOIN traces AS t ON t.key = {on}"""
+
+
+def of_traces_sql(source: str, trace_ids: Sequence[str]) -> str:
+    """Return the statement that reads everything of some traces, each span once, in time."""
+    names = ", ".join(name for name in SCHEMA.names if name != "window_date")
+    return (
+        f"SELECT DISTINCT {names} FROM {source} AS s "
+        f"WHERE trace_id IN ({literals(trace_ids)}) "
+        "ORDER BY trace_id, start_time, span_id, kind, name"
+    )

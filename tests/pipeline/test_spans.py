@@ -1,0 +1,266 @@
+"""From spans to stages: joined by trace or attribute, late and repeated, profiled, erased."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlmon_dagster.ingest import ingest_new, readers
+from mlmon_dagster.landing_file import publish
+from mlmon_dagster.metrics.service import latency_quantile
+from mlmon_dagster.metrics.statistics import ColumnStatistics, merge
+from mlmon_dagster.pipeline.run import compute
+from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.profiles.bins.shapes import role_binning
+from mlmon_dagster.project import Project
+from mlmon_dagster.spec import ModelSpec, spec_from_mapping, window_from_key
+from mlmon_dagster.store.erasure import erase
+from mlmon_dagster.store.erasure.proof import find_traces
+from mlmon_dagster.store.state import metric_log, window_state
+from mlmon_dagster.store.upkeep.maintenance import maintain
+
+NOW = dt.datetime(2024, 3, 3, 12, tzinfo=dt.UTC)
+AT = dt.datetime(2024, 3, 1, 10, tzinfo=dt.UTC)
+N = 200
+SPEC: dict[str, Any] = {
+    "model": "loan",
+    "task": "binary_classification",
+    "owners": ["team:risk"],
+    "time": {"start": "2024-03-01"},
+    "source": {"predictions": {"path": "landing/*.jsonl", "settle": "0s"}},
+    "columns": {
+        "prediction_id": "id", "event_time": "at", "score": "score", "trace_id": "trace",
+        "latency_ms": "ms", "status": "status", "model_version": "version",
+    },
+    "features": {"age": {"type": "numeric"}, "region": {"type": "categorical"}},
+    "slices": ["region"],
+    "spans": {
+        "stages": {"fetch": "fetch*", "score": "score"},
+        "sampling": "unbiased",
+        "link": "https://traces.example.com/{trace_id}",
+    },
+}  # fmt: skip
+
+
+def spec_with(**spans_: Any) -> ModelSpec:
+    return spec_from_mapping({**SPEC, "spans": {**SPEC["spans"], **spans_}})
+
+
+def trace(i: int) -> str:
+    return f"{i + 1:032x}"
+
+
+def span(i: int, name: str, ms: float, number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "kind": "span", "trace_id": trace(i), "span_id": f"{i * 10 + number:016x}", "name": name,
+        "start_us": int((AT + dt.timedelta(seconds=i)).timestamp() * 1e6), "duration_ms": ms,
+        "status": "ok", **more,
+    }  # fmt: skip
+
+
+def land(project: Project, rows: list[dict[str, Any]], name: str, below: str) -> None:
+    publish(project.folder / below, name, [json.dumps(row).encode() + b"\n" for row in rows])
+
+
+def events() -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"p{i}", "at": (AT + dt.timedelta(seconds=i)).isoformat(), "score": 0.5,
+            "trace": trace(i), "ms": 10.0 + i, "status": "error" if i % 10 == 0 else "ok",
+            "version": "ab"[i % 2], "age": 30, "region": "north" if i % 4 else "south",
+        }
+        for i in range(N)
+    ]  # fmt: skip
+
+
+def ingest(project: Project, spec: ModelSpec) -> Any:
+    return ingest_new(project.store, spec, project.folder, readers(), now=NOW)
+
+
+def look(project: Project, spec: ModelSpec) -> pd.DataFrame:
+    """Take in what has landed and compute the day; return its numbers."""
+    ingest(project, spec)
+    windows = (window_from_key(spec.time, "2024-03-01"),)
+    work = Work(project, spec, windows, NOW, "test", False)
+    compute(work, ["baseline", "inference_store", "profiles", "service_health"])
+    return metric_log.newest(project.store.state, spec.model)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    found = Project(tmp_path, str(tmp_path / "store"), now=lambda: NOW)
+    yield found
+    found.store.close()
+
+
+def records(project: Project, spec: ModelSpec) -> pd.DataFrame:
+    table = project.store.inference_records(spec).read()
+    return table.to_pandas().set_index("prediction_id").sort_index()
+
+
+def all_spans() -> list[dict[str, Any]]:
+    """Two fetches and one score a trace, of three quarters of the requests."""
+    return [
+        one
+        for i in range(N)
+        if i % 4 != 1
+        for one in (
+            span(i, "fetch users", 1.25, 1),
+            span(i, "fetch cards", 2.0, 2, status="timeout" if i % 8 == 0 else "ok"),
+            span(i, "score", 5.0 + i / 10, 3),
+            span(i, "other", 99.0, 4),
+        )
+    ]
+
+
+def test_stages_are_joined_in_any_order_and_a_repeated_span_counts_once(project: Project) -> None:
+    spec = spec_with()
+    half = all_spans()
+    land(project, half[:300], "one.jsonl", "spans/loan")
+    ingest(project, spec)
+    land(project, events(), "e.jsonl", "landing")
+    look(project, spec)
+    before = window_state.load(project.store.state, "loan")
+    land(project, half[200:], "two.jsonl", "spans/loan")
+    report = ingest(project, spec)
+    assert [window.key for window in report.windows] == ["2024-03-01"]
+    after = window_state.load(project.store.state, "loan")
+    [start] = before
+    assert after[start].input_revision == before[start].input_revision + 1
+    frame = look(project, spec)
+
+    rows = records(project, spec)
+    assert rows.loc["p3", "n_spans"] == 4
+    assert rows.loc["p3", "stage.fetch_ms"] == 3.25
+    assert rows.loc["p8", "stage.fetch_status"] == "timeout"
+    assert rows.loc["p1", ["n_spans", "stage.score_ms"]].isna().all()
+    assert not list((project.folder / "spans/loan").iterdir())
+
+    whole = frame[(frame["slice_key"] == "all") & (frame["model_version"] == "all")]
+    value = whole.set_index(["metric", "column_name"])["value"]
+    exact = rows["stage.score_ms"].dropna()
+    assert value["span_coverage", ":table"] == 0.75
+    assert value["p50_stage_ms", "stage.score_ms"] == pytest.approx(exact.median(), rel=0.02)
+    assert value["stage_timeout_rate", "stage.fetch_ms"] == 25 / 150
+    assert {"a", "b"} <= set(frame["model_version"])
+    assert "south" in set(frame.loc[frame["metric"] == "p95_stage_ms", "slice_value"])
+
+
+def test_an_attribute_of_one_span_joins_its_whole_trace(project: Project) -> None:
+    spec = spec_with(join="mlmon.prediction_id")
+    land(project, events(), "e.jsonl", "landing")
+    look(project, spec)
+    land(project, [span(500, "fetch", 3.0, 1)], "child.jsonl", "spans/loan")
+    assert not ingest(project, spec).windows
+    root = span(500, "request", 9.0, 2, prediction_id="p7")
+    land(project, [root], "root.jsonl", "spans/loan")
+    assert ingest(project, spec).windows
+    look(project, spec)
+    assert records(project, spec).loc["p7", "stage.fetch_ms"] == 3.0
+
+
+def test_sampled_spans_move_no_rate_and_their_bias_is_told(project: Project) -> None:
+    """A tail sampler keeps the failed and the slow ones: the rates of all stay what they were."""
+    spec = spec_with(sampling="tail")
+    land(project, events(), "e.jsonl", "landing")
+    without = look(project, spec)
+    kept = [one for i in range(N) if i % 10 == 0 or i > 150 for one in [span(i, "score", 9.0, 1)]]
+    land(project, kept, "s.jsonl", "spans/loan")
+    frame = look(project, spec)
+
+    names = ["n", "error_rate", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms"]
+    keys = ["metric", "column_name", "model_version", "slice_key", "slice_value"]
+    found, before = (
+        f[f["metric"].isin(names)].set_index(keys)["value"].sort_index() for f in (frame, without)
+    )
+    pd.testing.assert_series_equal(found, before)
+    stages = frame[frame["column_name"] == "stage.score_ms"]
+    assert len(stages)
+    assert stages["value"].isna().all()
+    assert set(stages["reason"]) == {"sampled"}
+    whole = frame[(frame["slice_key"] == "all") & (frame["model_version"] == "all")]
+    value = whole.set_index("metric")["value"]
+    assert value["span_error_bias"] == pytest.approx(1 - 45 / 180)
+    assert value["span_latency_bias"] > 0.3
+
+
+def test_a_file_is_taken_in_once_wherever_it_is_killed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_with()
+    land(project, events(), "e.jsonl", "landing")
+    look(project, spec)
+    for step in ("spans.committed", "spans.marked"):
+        land(project, all_spans(), "s.jsonl", "spans/loan")
+
+        def die(name: str, at: str = step) -> None:
+            if name == at:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("mlmon_dagster.ingest.spans.reached", die)
+            with pytest.raises(KeyboardInterrupt):
+                ingest(project, spec)
+        assert "2024-03-01" in [window.key for window in ingest(project, spec).windows]
+    assert project.store.spans("loan").to_arrow().num_rows == len(all_spans())
+
+
+def test_an_erasure_takes_the_spans_along_and_refuses_later_ones(project: Project) -> None:
+    spec = spec_with()
+    land(project, events(), "e.jsonl", "landing")
+    told = [span(3, "request", 9.0, 5, prediction_id="p3", message="secret of p3")]
+    land(project, all_spans() + told, "s.jsonl", "spans/loan")
+    look(project, spec)
+    erase.erase(project.store, spec, ["p3"], now=NOW)
+    left = project.store.spans("loan").to_pandas()
+    assert trace(3) not in set(left["trace_id"])
+    assert trace(2) in set(left["trace_id"])
+    assert not find_traces(project.store, [trace(3), "secret of p3"]).traces
+    land(project, all_spans() + told, "again.jsonl", "spans/loan")
+    ingest(project, spec)
+    assert trace(3) not in set(project.store.spans("loan").to_pandas()["trace_id"])
+    assert not erase.resume(project.store, spec, NOW)
+
+
+def test_spans_go_with_their_age(project: Project) -> None:
+    spec = spec_from_mapping({**SPEC, "retention": {"spans": "1d"}})
+    land(project, events(), "e.jsonl", "landing")
+    land(project, all_spans(), "s.jsonl", "spans/loan")
+    look(project, spec)
+    gone = [r for r in maintain(project.store, spec, NOW) if r.what.startswith("spans before")]
+    assert [r.rows for r in gone] == [len(all_spans())]
+    assert project.store.spans("loan").to_arrow().num_rows == 0
+    assert records(project, spec).loc["p3", "stage.fetch_ms"] == 3.25  # what was joined stays
+
+
+def test_quantiles_of_a_million_heavy_tailed_times_from_24_hours_are_within_1_percent(
+    project: Project,
+) -> None:
+    rng = np.random.default_rng(5)
+    values = np.exp(rng.standard_t(3, 1_000_000) + 3).clip(2e-3, 9e6)
+    binning = role_binning("stage.score_ms", "latency")
+    edges = np.exp(np.linspace(np.log(binning.low), np.log(binning.high), binning.size + 1))
+    parts = np.array_split(values, 24)
+    counts = np.stack([np.histogram(part, edges)[0] for part in parts])
+    cells = pd.DataFrame({
+        "window_start": pd.date_range("2024-03-01", periods=24, freq="h", tz="UTC"),
+        "dataset": "production", "model_version": "all", "slice_key": "all", "slice_value": "all",
+    })  # fmt: skip
+    n, none = np.array([len(part) for part in parts]), np.zeros(24, np.int64)
+    hourly = ColumnStatistics(
+        binning, cells, counts, n=n, n_null=none, n_nan=none, n_inf=none, n_out_of_range=none,
+        minimum=np.array([p.min() for p in parts]), maximum=np.array([p.max() for p in parts]),
+        total=np.array([p.sum() for p in parts]), total_sq=np.array([(p**2).sum() for p in parts]),
+    )  # fmt: skip
+    day = merge(hourly, ("dataset", "model_version", "slice_key", "slice_value"))
+    for q in (0.5, 0.9, 0.95, 0.99, 0.999):
+        found = float(np.asarray(latency_quantile(day, "p", q).value)[0])
+        exact = float(np.quantile(values, q, method="inverted_cdf"))
+        assert found == pytest.approx(exact, rel=0.01)
