@@ -20,6 +20,7 @@ from mlmon_dagster.spec import model as declared
 from mlmon_dagster.spec import monitors as families
 from mlmon_dagster.spec.loader import parse_model
 from mlmon_dagster.spec.scalars import KOfN, format_duration, parse_duration
+from mlmon_dagster.spec.spans import Spans
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -149,6 +150,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`costs`", declared.Costs),
     ("`expectations`", declared.Expectation),
     ("`outcomes`", declared.Outcome),
+    ("`spans`", Spans),
     ("`effects`", declared.DeclaredEffect),
     ("`effects.experiment`", declared.Experiment),
     ("`fairness`", declared.Fairness),

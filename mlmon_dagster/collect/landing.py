@@ -23,10 +23,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.ingest.spans import folder_below
 from mlmon_dagster.landing_file import ENDING, clear_leftovers, make_folder, publish
 from mlmon_dagster.spec import FileSource, ModelSpec
 from mlmon_dagster.spec.sources import STREAMS, Stream
+from mlmon_dagster.spec.spans import landing_folder
 
 PREFIX = "collect-"
 _EXAMPLE = f"{PREFIX}0{ENDING}"
@@ -84,8 +84,8 @@ def span_targets(specs: list[ModelSpec], project: Path) -> dict[str, Target]:
         spec.model: Target(
             spec.model,
             "spans",
-            project.resolve() / folder_below(spec),
-            folder_below(spec).as_posix(),
+            project.resolve() / landing_folder(spec.model),
+            landing_folder(spec.model).as_posix(),
             _MOST_ROWS,
             _MOST_BYTES,
         )

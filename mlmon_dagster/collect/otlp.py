@@ -46,6 +46,7 @@ _NO_EXTRA: Final = (
 )
 _encode = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 Attributes = dict[str, str]
+Node = Any  # of JSON, or of a message of the untyped library
 
 
 class _Raw(NamedTuple):
@@ -252,7 +253,7 @@ _KEYS: Final[dict[Signal, tuple[str, str, str]]] = {
 }
 
 
-def _json_span(span: dict[str, Any], wanted: frozenset[str]) -> _Raw:
+def _json_span(span: Node, wanted: frozenset[str]) -> _Raw:
     status = span.get("status") or {}
     events = span.get("events")
     return _Raw(
@@ -278,7 +279,7 @@ def _json_span(span: dict[str, Any], wanted: frozenset[str]) -> _Raw:
 _FLAG_EVENTS: Final = ("feature_flag", "feature_flag.evaluation")
 
 
-def _json_log(log: dict[str, Any], wanted: frozenset[str]) -> _Raw:
+def _json_log(log: Node, wanted: frozenset[str]) -> _Raw:
     body = log.get("body") or {}
     at = _integer(log.get("timeUnixNano")) or _integer(log.get("observedTimeUnixNano"))
     return _Raw(
@@ -319,7 +320,7 @@ def _integer(value: object) -> int:
     return number if abs(number) <= _MOST_INTEGER * 4 else 0
 
 
-def _json_attributes(pairs: Any, wanted: frozenset[str]) -> Attributes:
+def _json_attributes(pairs: Node, wanted: frozenset[str]) -> Attributes:
     found: Attributes = {}
     for pair in pairs or ():
         if pair["key"] in wanted:
@@ -329,7 +330,7 @@ def _json_attributes(pairs: Any, wanted: frozenset[str]) -> Attributes:
     return found
 
 
-def _json_value(value: dict[str, Any]) -> str | None:
+def _json_value(value: Node) -> str | None:
     """Write a single value as text; lists and mappings are none."""
     if "stringValue" in value:
         return _string(value["stringValue"])
@@ -373,7 +374,7 @@ def _read_protobuf(
         raise ValueError("no message") from None
 
 
-def _span(span: Any, wanted: frozenset[str]) -> _Raw:
+def _span(span: Node, wanted: frozenset[str]) -> _Raw:
     status = span.status
     return _Raw(
         span.trace_id.hex(),
@@ -389,7 +390,7 @@ def _span(span: Any, wanted: frozenset[str]) -> _Raw:
     )
 
 
-def _log(log: Any, wanted: frozenset[str]) -> _Raw:
+def _log(log: Node, wanted: frozenset[str]) -> _Raw:
     at = log.time_unix_nano or log.observed_time_unix_nano
     return _Raw(
         log.trace_id.hex(),
@@ -405,7 +406,7 @@ def _log(log: Any, wanted: frozenset[str]) -> _Raw:
     )
 
 
-def _attributes(pairs: Any, wanted: frozenset[str]) -> Attributes:
+def _attributes(pairs: Node, wanted: frozenset[str]) -> Attributes:
     found: Attributes = {}
     for pair in pairs:
         if pair.key in wanted:
@@ -415,7 +416,7 @@ def _attributes(pairs: Any, wanted: frozenset[str]) -> Attributes:
     return found
 
 
-def _value(value: Any) -> str | None:
+def _value(value: Node) -> str | None:
     kind = value.WhichOneof("value")
     if kind == "string_value":
         return str(value.string_value)

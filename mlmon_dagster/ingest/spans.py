@@ -10,15 +10,14 @@ import datetime as dt
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from mlmon_dagster.landing_file import ENDING
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
-from mlmon_dagster.spec.spans import TRACE_ID
+from mlmon_dagster.spec.spans import TRACE_ID, landing_folder
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import erased_ids, window_state
 from mlmon_dagster.store.state.crash_points import reached
@@ -51,11 +50,6 @@ class SpanReport:
     windows: tuple[Window, ...] = ()
 
 
-def folder_below(spec: ModelSpec) -> PurePosixPath:
-    """Return where a model's spans land, below the project."""
-    return PurePosixPath("spans", spec.model)
-
-
 def take_spans(store: Store, spec: ModelSpec, project: Path, now: dt.datetime) -> SpanReport:
     """Take in the spans and log records that have landed, as a part of the model's ingest.
 
@@ -68,10 +62,10 @@ def take_spans(store: Store, spec: ModelSpec, project: Path, now: dt.datetime) -
     Raises:
         StoreError: If the store fails.
     """
-    folder = project / folder_below(spec)
+    folder = project / landing_folder(spec.model)
     n_rows = 0
     windows: set[Window] = set()
-    for batch in _batches(sorted(folder.glob(f"*{ENDING}"))):
+    for batch in _batches(sorted(folder.glob("*.jsonl"))):
         if files := _read(batch, spec):
             found = _take(store, spec, files, now)
             n_rows += found.n_rows

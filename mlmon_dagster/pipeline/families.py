@@ -429,6 +429,11 @@ def _own_estimate(comparison: Comparison) -> References:
 
 # --- service
 
+# As `metrics.spans` names them, which is not imported before something is measured.
+SPAN_METRICS = (
+    "span_coverage", "span_error_bias", "span_latency_bias", "p50_stage_ms", "p95_stage_ms",
+    "p99_stage_ms", "stage_error_rate", "stage_timeout_rate",
+)  # fmt: skip
 _SERVICE = (
     "n", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate", CLASS_RATE, PROMETHEUS
 )  # fmt: skip
@@ -578,7 +583,7 @@ FAMILIES: Mapping[str, Family] = {
                 plotted=lambda metric, column: metric if column == TABLE else f"{metric}/{column}",
             ),
             is_watched=_serves,
-            metrics=lambda spec: _SERVICE,
+            metrics=lambda spec: _SERVICE if spec.spans is None else (*_SERVICE, *SPAN_METRICS),
             facts=served,
             version=_service_version,
         ),

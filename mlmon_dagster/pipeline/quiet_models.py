@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from mlmon_dagster.ingest.spans import folder_below
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import FileSource, ModelSpec, window_containing
+from mlmon_dagster.spec.spans import landing_folder
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import Progress
 
@@ -78,7 +78,7 @@ class QuietModels:
                 return None
             found.append(_changed(self.project.folder / folder))
         if spec.spans is not None:
-            found.append(_changed(self.project.folder / folder_below(spec)))
+            found.append(_changed(self.project.folder / landing_folder(spec.model)))
         return tuple(found)
 
     def note(

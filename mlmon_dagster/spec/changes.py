@@ -127,10 +127,9 @@ RULES: Final[tuple[Rule, ...]] = (
          "--to`"),
     Rule("effects", ("cause", "per", "outcome", "within", "experiment"), "kept", "what "
          "`mlmon effect` says from now on"),
-    Rule("spans", ("join", "stages"), "followed", f"what records take from spans: {_REFIT}"),
-    Rule("spans", ("sampling",), "followed", _REFIT),
-    Rule("spans", ("service",), "kept", "the next spans that come"),
-    Rule("spans", ("link",), "kept", "pages and messages written from now on"),
+    Rule("", ("spans",), "kept", "spans that come, and windows computed from now on, earlier ones "
+         "with `mlmon run MODEL --from --to`; declared, or with other stages, the baseline is "
+         "fitted and windows are computed again"),
     Rule("", ("retrain",), "kept", "traces with --retrain from now on"),
     *_of_monitors(),
     Rule("monitors.drift", ("baseline",), "followed", "the newest 1,000 windows are judged again"),
@@ -144,8 +143,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("alerts", ("repeat", "group_wait", "group_interval", "digest"), "kept",
          "the next message or digest"),
     Rule("retention", ("production", "training", "validation", "shadow", "canary", "spans",
-         "versions",
-         "profiles", "dead_letter", "quarantine"), "kept", _UPKEEP),
+         "versions", "profiles", "dead_letter", "quarantine"), "kept", _UPKEEP),
     Rule("retention", ("min_cell",), "kept", "the next erasure"),
     Rule("", ("run_tags",), "kept", "runs that are asked for from now on"),
 )  # fmt: skip

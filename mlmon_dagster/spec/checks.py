@@ -86,8 +86,10 @@ def _owners(spec: Declaration) -> Iterator[Problem]:
 
 
 def _spans(spec: Declaration) -> Iterator[Problem]:
-    for path, message in span_problems(spec):
-        yield Problem(path, message)
+    if spec.spans is not None:
+        logs_trace = spec.columns.trace_id is not None
+        for path, message in span_problems(spec.spans, logs_trace=logs_trace):
+            yield Problem(path, message)
 
 
 def _alerts(spec: Declaration) -> Iterator[Problem]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, Literal
+from pathlib import PurePosixPath
+from typing import Final, Literal
 
 from pydantic import Field
 
 from mlmon_dagster.spec.scalars import Declared
 
-if TYPE_CHECKING:
-    from mlmon_dagster.spec.declaration import Declaration
-
 TRACE_ID: Final = "trace_id"
 _STAGE: Final = re.compile(r"[A-Za-z_]\w{0,62}", re.ASCII)
+STAGE: Final = "stage."  # begins the names of their columns
 PLACEHOLDER: Final = "{trace_id}"
 
 
@@ -39,20 +38,22 @@ class Spans(Declared):
 
 def stage_column(name: str) -> str:
     """Return the column of the records that holds a stage's duration."""
-    return f"stage.{name}_ms"
+    return f"{STAGE}{name}_ms"
 
 
 def stage_status(name: str) -> str:
     """Return the column of the records that says how a stage ended: ok, error or timeout."""
-    return f"stage.{name}_status"
+    return f"{STAGE}{name}_status"
 
 
-def span_problems(spec: Declaration) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def landing_folder(model: str) -> PurePosixPath:
+    """Return where a model's spans land, below the project."""
+    return PurePosixPath("spans", model)
+
+
+def span_problems(spans: Spans, *, logs_trace: bool) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Find what does not fit: a join by a trace that is not logged, names of stages, a link."""
-    spans = spec.spans
-    if spans is None:
-        return
-    if spans.attribute is None and spec.columns.trace_id is None:
+    if spans.attribute is None and not logs_trace:
         yield (
             ("spans", "join"),
             "needs columns.trace_id; or name the span attribute that holds the prediction_id, "
