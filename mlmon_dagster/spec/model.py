@@ -207,6 +207,8 @@ def profiled_besides(spec: ModelSpec) -> list[object]:
     found: list[object] = []
     if any(feature.type == "datetime" for feature in spec.features.values()):
         found.append("ages")  # before, of a time the time itself was profiled
+    if spec.spans is not None:
+        found.append(["spans", *spec.spans.stages])
     if attributed(spec):
         explain = spec.explain.model_dump(exclude_defaults=True)
         found.append(["shap", explain, *attributed(spec)])
