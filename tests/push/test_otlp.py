@@ -216,5 +216,6 @@ def test_what_was_answered_200_is_there_after_sigkill(tmp_path: Path) -> None:
         server.kill()
         for pusher in pushers:
             pusher.join()
-    lines = [line for path in (tmp_path / "spans/loan").glob("*.jsonl") for line in path.open()]
+    files = (tmp_path / "spans/loan").glob("*.jsonl")
+    lines = [line for path in files for line in path.read_text().splitlines()]
     assert {json.loads(line)["trace_id"] for line in lines} >= set(answered)
