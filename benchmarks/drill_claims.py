@@ -20,12 +20,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from benchmarks.kept import HELP, Kept
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.drill.drill import Drill, Finding, Subject
 from mlmon_dagster.drill.faults import FAULTS, LABEL_FLIP, facts_of, inject
@@ -145,13 +147,24 @@ class Files:
         return str(getattr(self.spec.columns, column))
 
 
-def mlmon(folder: Path, now: dt.datetime, *words: str) -> None:
-    """Run a command in a project; files or rows that are refused are part of it."""
+def mlmon(folder: Path, now: dt.datetime, *words: str, may_find: bool = False) -> None:
+    """Run a command in a project.
+
+    Args:
+        folder: The project's.
+        now: The moment of the command.
+        words: What is run.
+        may_find: Whether an end with 1 says that something was found, such as refused rows, which
+            are part of the faults.
+    """
     command = [sys.executable, "-m", "mlmon_dagster.cli", "--project", str(folder)]
     command += ["--now", now.isoformat(), *words]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ended.returncode > 1:
-        sys.exit(f"{' '.join(words)} ended with {ended.returncode}:\n{ended.stderr}")
+    if ended.returncode > may_find or "Traceback" in ended.stderr:
+        sys.exit(
+            f"{' '.join(words)} ended with {ended.returncode}:\n{ended.stdout[-2000:]}"
+            f"\n{ended.stderr[-2000:]}"
+        )
 
 
 def opened_in(folder: Path, claim: Claim) -> list[dt.datetime]:
@@ -177,8 +190,9 @@ def lived(place: Path, source: Path, files: Files, start: dt.date, now: dt.datet
     path = place / "models" / f"{files.spec.model}.yaml"
     path.write_text(re.sub(r"(?m)^(\s*start: )\S+", rf"\g<1>{start}", path.read_text()))
     files.land(place)
-    for words in (("ingest",), ("run", files.spec.model), ("alerts", "deliver")):
-        mlmon(place, now, *words)
+    mlmon(place, now, "ingest", may_find=True)
+    mlmon(place, now, "run", files.spec.model)
+    mlmon(place, now, "alerts", "deliver")
     return place
 
 
@@ -189,6 +203,25 @@ def opened_after(folder: Path, claim: Claim) -> int:
     return n if n <= HORIZON else 0
 
 
+def tried(
+    project: Path,
+    files: Files,
+    claims: Sequence[Claim],
+    factor: float,
+    draw: int,
+    now: dt.datetime,
+) -> dict[str, int]:
+    """Put faults of so many times the smallest size into files, and return when alerts opened."""
+    for number, claim in enumerate(claims, start=1):
+        if factor:
+            size = factor * (claim.finding.size or 0.0)
+            files = files.broken(claim, size, 100 * draw + number)
+    start = min(claim.windows[0].start for claim in claims) - HISTORY
+    with tempfile.TemporaryDirectory(prefix="mlmon-claims-") as place:
+        lived(Path(place), project, files, start.date(), now)
+        return {claim.name: opened_after(Path(place), claim) for claim in claims}
+
+
 def main() -> int:
     """Print a table, and return how many claims were not true."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -197,6 +230,7 @@ def main() -> int:
     parser.add_argument("--now", type=parse_now, required=True)
     parser.add_argument("--claims", default=CLAIMS, help="column:fault, by comma")
     parser.add_argument("--draws", type=int, default=1, help="of the rows that are hit")
+    parser.add_argument("--keep", type=Path, help=HELP)
     given = parser.parse_args()
     project = project_from_environment(given.project, now=lambda: given.now)
     spec = load_model(project.models_folder / f"{given.model}.yaml")
@@ -208,19 +242,15 @@ def main() -> int:
     start = min(claim.windows[0].start for claim in claims) - HISTORY
     files = Files.read(project.folder, spec, start)
     opened: dict[tuple[str, float], list[int]] = {}
-    with tempfile.TemporaryDirectory(prefix="mlmon-claims-") as text:
-        for factor, draw in [(f, d) for f in FACTORS for d in range(given.draws if f else 1)]:
-            broken = files
-            for number, claim in enumerate(claims, start=1):
-                if factor:
-                    size = factor * (claim.finding.size or 0.0)
-                    broken = broken.broken(claim, size, 100 * draw + number)
-            place = Path(text) / f"{factor}-{draw}"
-            lived(place, project.folder, broken, start.date(), given.now)
-            for claim in claims:
-                opened.setdefault((claim.name, factor), []).append(opened_after(place, claim))
-            shutil.rmtree(place)
-            print(f"  {factor:g} times, draw {draw}: {opened}", file=sys.stderr, flush=True)
+    kept = Kept(given.keep)
+    for factor, draw in [(f, d) for f in FACTORS for d in range(given.draws if f else 1)]:
+        name = (given.claims, str(given.now), factor, draw)
+        found = kept.of(
+            name, partial(tried, project.folder, files, claims, factor, draw, given.now)
+        )
+        for claim, n in found.items():
+            opened.setdefault((claim, factor), []).append(n)
+        print(f"  {factor:g} times, draw {draw}: {found}", file=sys.stderr, flush=True)
     rows = [_row(claim, [opened[claim.name, factor] for factor in FACTORS]) for claim in claims]
     heads = ("smallest", "after", "1.3 x, in time", *(f"at {f:g} x, windows" for f in FACTORS))
     print(render(f"Windows until alerts opened: {given.model}", heads, rows, seed=0, width=18))

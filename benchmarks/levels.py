@@ -5,7 +5,7 @@ as outcomes of rates near a fifth do around their scores (.4), of three classes 
 regression in mean absolute errors (1.25), absolute ones (.76); and days that share something, alone
 or wandering. Then a change of 30 days: scores off by 4 points, a lean of .125, half as much error.
 
-    python -m benchmarks levels --years 20
+    python -m benchmarks levels --years 20 --keep FILE
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.kept import HELP, Kept
 from benchmarks.living import Episode, episodes
 from benchmarks.living_worlds import FIRST
 from benchmarks.table import Goal, Row, show
@@ -148,23 +151,36 @@ def judged(kind: Kind, world: World, windows: dict[str, Floats], last: int) -> l
     return episodes([row for row in results if row["metric"] == kind.metric])
 
 
-def table(kind: Kind, years: int) -> Iterator[Row]:
+def lived(kind: Kind, world: World, seed: int) -> dict[str, Any]:
+    """Return the false alarms of a year, when its change was told, and whether that was over."""
+    first = BASELINE + CHANGED
+    windows = drawn(kind, world, seed)
+    false = len(judged(kind, world, windows, BASELINE + YEAR))
+    changed = {column: values.copy() for column, values in windows.items()}
+    for column, change in kind.changes.items():
+        changed[column][first : first + LASTS] += change
+    found = judged(kind, world, changed, first + LASTS + RECOVERED)
+    mine = [episode for episode in found if first <= episode.start < first + LASTS]
+    return {
+        "false": false,
+        "delay": mine[0].start - first if mine else None,
+        "ended": bool(mine) and all(episode.end is not None for episode in mine),
+    }
+
+
+def table(kind: Kind, years: int, kept: Kept) -> Iterator[Row]:
     """Judge every world, healthy and changed."""
     calm: list[bool] = []
     for world in WORLDS:
-        false, delays, ended = 0, list[int](), 0
-        first = BASELINE + CHANGED
-        for seed in range(years):
-            windows = drawn(kind, world, seed)
-            false += len(judged(kind, world, windows, BASELINE + YEAR))
-            changed = {column: values.copy() for column, values in windows.items()}
-            for column, change in kind.changes.items():
-                changed[column][first : first + LASTS] += change
-            found = judged(kind, world, changed, first + LASTS + RECOVERED)
-            mine = [episode for episode in found if first <= episode.start < first + LASTS]
-            delays += [mine[0].start - first] if mine else []
-            ended += bool(mine) and all(episode.end is not None for episode in mine)
-            calm += [bool(mine)] if world.spread <= CALM and world.rows >= 1_000 else []
+        lives = [
+            kept.of((kind.name, *world, seed), partial(lived, kind, world, seed))
+            for seed in range(years)
+        ]
+        false = sum(life["false"] for life in lives)
+        delays = [life["delay"] for life in lives if life["delay"] is not None]
+        ended = sum(life["ended"] for life in lives)
+        if world.spread <= CALM and world.rows >= 1_000:
+            calm += [life["delay"] is not None for life in lives]
         numbers = (
             f"{false / years:.2f}",
             f"{sum(delay < SOON for delay in delays) / years:.2f}",
@@ -182,10 +198,16 @@ def main() -> int:
     """Print a table a kind; 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--years", type=int, default=20)
-    years = parser.parse_args().years
+    parser.add_argument("--keep", type=Path, help=HELP)
+    asked = parser.parse_args()
+    years, kept = asked.years, Kept(asked.keep)
     heads = ("false a year", "in 5", "in 30", "ended in 14")
     tables = (
-        (f"{kind.name}: rows a window, days share, the next has of it", heads, table(kind, years))
+        (
+            f"{kind.name}: rows a window, days share, the next has of it",
+            heads,
+            table(kind, years, kept),
+        )
         for kind in kinds()
     )
     return int(show(tables, seed=range(years)) > 0)

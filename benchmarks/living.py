@@ -15,6 +15,8 @@ from collections import Counter as Tally
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
+from benchmarks.kept import HELP, Kept
 from benchmarks.living_worlds import (
     BASELINE,
     CATEGORICAL,
@@ -274,24 +277,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="worlds with this text in their name")
     parser.add_argument("--slices", action="store_true", help="judge slices, too")
     parser.add_argument("--show", action="store_true", help="list every episode of healthy years")
+    parser.add_argument("--keep", type=Path, help=HELP)
     options = parser.parse_args(arguments)
     seeds = range(options.first, options.first + options.seeds)
-    healthy, faulty = [], []
+    healthy, faulty, kept = [], [], Kept(options.keep)
     for kind in (kind for kind in KINDS if options.only in kind.name):
         quiet: Tally[str] = Tally()
         noticed: dict[str, list[Noticed]] = {fault.name: [] for fault in FAULTS}
         began = time.perf_counter()
         for seed in seeds:
-            life = Life(kind, seed, judges_slices=options.slices)
-            usual = episodes(life.results())
-            quiet.update(incidents(usual))
-            if options.show:
-                print(seed, *usual, sep="\n  ", flush=True)
-            starts = [BASELINE + FROM + EVERY * i for i in range(len(FAULTS))]
-            planted = list(zip(starts, FAULTS, strict=True))
-            found = episodes(life.results(planted))
-            for start, fault in planted:
-                noticed[fault.name].append(_noticed(found, fault, start))
+            name = (kind.name, seed, "slices" if options.slices else "")
+            year = kept.of(name, partial(lived, kind, seed, options.slices, options.show))
+            quiet.update(year["incidents"])
+            for fault, told in year["noticed"].items():
+                noticed[fault].append(Noticed(*told))
         seconds = (time.perf_counter() - began) / len(seeds)
         total = quiet.total() / len(seeds)
         limit = MOST_LIVING if kind.wander else MOST_QUIET
@@ -305,6 +304,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     columns = ("noticed", "delay", "one episode", "ended in 7")
     print(render(title, columns, faulty, seed=seeds, width=13))
     return int(any(row.goal and not row.goal.is_met for row in (*healthy, *faulty)))
+
+
+def lived(kind: Kind, seed: int, judges_slices: bool, shows: bool) -> dict[str, Any]:
+    """Return the incidents of one healthy year, and how the faults of the same year were told."""
+    life = Life(kind, seed, judges_slices=judges_slices)
+    usual = episodes(life.results())
+    if shows:
+        print(seed, *usual, sep="\n  ", flush=True)
+    starts = [BASELINE + FROM + EVERY * i for i in range(len(FAULTS))]
+    planted = list(zip(starts, FAULTS, strict=True))
+    found = episodes(life.results(planted))
+    noticed = {fault.name: _noticed(found, fault, start) for start, fault in planted}
+    return {"incidents": incidents(usual), "noticed": noticed}
 
 
 class Noticed(NamedTuple):

@@ -52,7 +52,8 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     Real: the p-value, adjusted by Benjamini-Hochberg over the columns of the window at slice `all`
     (a column's slices are a family of their own, judged if `slices` is set), is at most q; or most
     of the rows lie outside everything that the baseline holds, see `_novel`. Large: the distance
-    less its sampling mean is above the threshold. Columns without order have no KS
+    less its sampling mean is above the threshold; of a slice by what it is farther than the whole,
+    since what moves all slices alike is no news of any of them. Columns without order have no KS
     distance; with `method: ks` they are judged by psi, and so are all columns that have no value
     of a method. Of times it is the age at the event, of texts the length.
     """
@@ -154,7 +155,7 @@ def _judged(
     evidence: Evidence, window: Window, column: str, row: MetricSample, adjusted: float, size: int
 ) -> MonitorResult:
     monitor = evidence.spec.monitors.drift
-    above = _limit(evidence, window, column, row)
+    above = _limit(evidence, window, column, row) + _of_whole(evidence, window, column, row)
     novel = _novel(evidence, window, column, row)
     large, real = abs(row["value"]) > above, adjusted <= monitor.q or novel > 0
     failed = large and real
@@ -259,6 +260,12 @@ def _limit(evidence: Evidence, window: Window, column: str, row: MetricSample) -
     found = evidence.whole(window, f"{row['metric']}{AUTO}", column) if monitor.auto else None
     usual = finite(found["value"]) if found else None
     return monitor.above if usual is None else usual
+
+
+def _of_whole(evidence: Evidence, window: Window, column: str, row: MetricSample) -> float:
+    """Return how far the whole window is by itself, which a slice has to be farther than."""
+    whole = evidence.whole(window, row["metric"], column) if row["slice_key"] != ALL else None
+    return max(finite(whole["value"]) or 0.0, 0.0) if whole else 0.0
 
 
 def attributions(evidence: Evidence) -> dict[str, float]:

@@ -129,12 +129,14 @@ _RULES = (
     _Rule("score", r"p_\w+|(\w+_)?(score|prob|proba|probability|confidence|wk|risiko|risk|"
           r"\w*wahrscheinlichkeit)|(prob|proba|probability)_\w+", _is_score),
     _Rule("prediction", r"(?!.*_(id|uuid|key|version)$)((y_?)?forecast|y_hat|predicted_\w+|"
+          r"(output|response)_(class|label|value)|"
           r"(\w+_|y)?(pred|prediction|predicted|estimate|decision|vorhersage|prognose|entscheidung|"
           r"schaetzung)(_(class|label|value))?)",
           _is_any),
-    _Rule("actual", r"y|(actual|true|observed)_\w+|clicked|converted|purchased|(y_)?true|"
+    _Rule("actual", r"(?!(output|response)_)(y|(actual|true|observed)_\w+|clicked|converted|"
+          r"purchased|(y_)?true|"
           r"(\w+_)?(actual|label|target|ground_?truth|truth|relevance|wahrheit|tatsaechlich|istwert|"
-          r"relevanz)(_(class|label|value))?|(wahre|tatsaechliche)_\w+",
+          r"relevanz)(_(class|label|value))?|(wahre|tatsaechliche)_\w+)",
           _is_any),
     _Rule("outcome", r"(outcome|revenue|profit)", _is_number),
 )  # fmt: skip
@@ -143,15 +145,15 @@ _SHAP_NAME = re.compile(
 )
 _ID_NAME = re.compile(
     r"(prediction|inference|request|event|transaction|row)?_?(id|uuid|key)|"
-    r"(\w+_)?(id|uuid|guid|key|ref|nr|kennung|\w*nummer|number)$"
+    r"(\w+_)?(id|uuid|guid|key|ref|nr|no|sk|kennung|\w*nummer|number)$"
 )
 
 
 _OF_TRUTH = ("actual", "actual_time", "outcome")
 # Of a probability's name, what stands before or after the class.
 _CLASS_NAMES = (
-    re.compile(r"(?P<common>(\w*_)?(prob|proba|probability|score|p)([_.]|(?=\d))(for_|of_|class_)?)"
-               r"(?P<label>.+)", re.IGNORECASE),
+    re.compile(r"(?P<common>(\w*_)?((prob|proba|probability|score)s?|p)([_.]|(?=\d))"
+               r"(for_|of_|class_)?)(?P<label>.+?)(_(val|value|pct))?", re.IGNORECASE),
     re.compile(r"(?P<label>.+)(?P<common>[_.][^_.]+)"),
     re.compile(r"(?P<common>[^_.]+[_.])(?P<label>.+)"),
 )  # fmt: skip
@@ -416,7 +418,14 @@ def _times(
     if "event_time" not in found and times:
         complete = [f for f in times if not f.n_null and f.has_clock]
         complete = complete or [f for f in times if not f.n_null] or times
-        take("event_time", complete[0].name, "the first time without gaps")
+        moments = {f.name: moments_of(table.column(f.name)) for f in complete}
+        ordered = [name for name in moments if moments[name].is_monotonic_increasing]
+        if len(complete) > 1 and ordered:
+            # What was promised or is due comes later.
+            name = min(ordered, key=lambda name: moments[name].iloc[0])
+            take("event_time", name, "the first time that the rows are in the order of")
+        else:
+            take("event_time", complete[0].name, "the first time without gaps")
     if not looks_for_truth or "actual_time" in found or "event_time" not in found:
         return
     start = moments_of(table.column(found["event_time"].columns[0]))

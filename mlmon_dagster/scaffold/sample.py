@@ -58,7 +58,8 @@ _DATE_NAME = re.compile(
     re.IGNORECASE,
 )
 _ID_NAME = re.compile(
-    r"(.*_)?(id|uuid|guid|key|nr|kennung)|(\w*_)?\w*(nummer|number)", re.IGNORECASE
+    r"(.*_)?(id|uuid|guid|key|nr|no|sk|kennung)|(id|no|nr|num|cod)_\w+|(\w*_)?\w*(nummer|number)",
+    re.IGNORECASE,
 )
 _CODE_NAME = re.compile(
     r"(\w+_)?(id|code|zip|plz|postleitzahl|postcode|mcc|type|category|cluster|segment|class|store|"

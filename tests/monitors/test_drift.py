@@ -99,6 +99,18 @@ def test_slices_are_a_family_of_their_own():
     assert slices["n"]["status"] == "OK"  # .012 after adjustment
 
 
+def test_what_moves_all_slices_alike_is_no_news_of_any_of_them():
+    parts = [
+        psi(value, 0.0, slice_key="region", slice_value=name)
+        for name, value in (("n", 0.28), ("s", 0.31))
+    ]
+    rows = verdicts("drift", [psi(0.2, 0.5), *parts], model=spec(drift={"slices": True}))
+    slices = {row["slice_value"]: row for row in rows if row["slice_key"] == "region"}
+
+    assert (slices["n"]["status"], slices["s"]["status"]) == ("OK", "WARN")
+    assert slices["s"]["threshold"] == "above 0.30"
+
+
 def test_ks_is_replaced_by_psi_for_columns_without_order():
     model = spec(drift={"method": "ks"})
     metrics = [metric("ks", 0.3, "age", p_value=0.0), psi(0.0, 0.5), psi(0.3, 0.0, "region")]
