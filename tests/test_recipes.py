@@ -298,7 +298,7 @@ def _paragraph(recipe: str) -> str:
 def _tried(toy: Toy, folder: Path) -> str:
     """Add the toy to a copy of the package, and run its program with that."""
     copy = folder / "changed" / "mlmon_dagster"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.parquet"))
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.parquet"))
     for name, change in toy.files.items():
         path = copy / name
         if isinstance(change, str):

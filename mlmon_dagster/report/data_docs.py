@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mlmon_dagster.ingest.rows.expectations import Result
+from mlmon_dagster.report.page import filled
 from mlmon_dagster.spec import ModelSpec, Window
 from mlmon_dagster.store.state import monitor_results
 
@@ -75,12 +76,8 @@ def data_docs(spec: ModelSpec, judged: Sequence[Judged], now: dt.datetime) -> st
         for result in window.results:
             name = (result["expectation"], ", ".join(result["columns"]))
             names.setdefault(name, {})[window.key] = result
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("mlmon_dagster.report"), autoescape=True, undefined=StrictUndefined
-    )
-    html: str = environment.get_template("data_docs.html.j2").render(
+    return filled(
+        "data_docs.html.j2",
         spec=spec,
         newest=shown[0] if shown else None,
         windows=[window.key for window in reversed(shown)],
@@ -89,4 +86,3 @@ def data_docs(spec: ModelSpec, judged: Sequence[Judged], now: dt.datetime) -> st
         n_more=len(judged) - len(shown),
         now=f"{now.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC",
     )
-    return html

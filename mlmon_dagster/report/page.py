@@ -30,16 +30,18 @@ def render(template: str, **context: object) -> str:
         context: What it is filled with; ``home`` is the address of the overview where pages are
             served, and empty in a file.
     """
-    html: str = (
-        _environment()
-        .get_template(template)
-        .render(
-            policy=content_policy(is_served=bool(context.get("home"))),
-            style=Markup(_text(STYLES)),
-            scripts=[Markup(_text((name,))) for name in SCRIPTS],
-            **{"home": "", **context},
-        )
+    return filled(
+        template,
+        policy=content_policy(is_served=bool(context.get("home"))),
+        style=Markup(_text(STYLES)),
+        scripts=[Markup(_text((name,))) for name in SCRIPTS],
+        **{"home": "", **context},
     )
+
+
+def filled(template: str, **context: object) -> str:
+    """Return a template with its blanks filled in, all that may come from data escaped."""
+    html: str = _environment().get_template(template).render(**context)
     return html
 
 

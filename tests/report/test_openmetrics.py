@@ -125,6 +125,8 @@ def test_statuses_are_those_of_the_overview_over_60_random_days(any_store: Store
                 if rng.random() < 0.7
             ),
         )  # fmt: skip
+        if number % 3:
+            continue
         now = day(number + 1)
         rows = monitor_results.standing(any_store.state, spec.model, now)
         expected = {
