@@ -28,6 +28,7 @@ NAMES = {
     "duplicate_rate": "Share of repeated rows",
     "conflict_rate": "Share of contradicting rows",
     "expectations": "Expectations that do not hold",
+    "p50_latency_ms": "Median latency (ms)",
     "p95_latency_ms": "95th percentile of latency (ms)",
     "p99_latency_ms": "99th percentile of latency (ms)",
     "psi": "PSI",

@@ -17,15 +17,17 @@ from mlmon_dagster.report.charts import number, places_of, sparkline
 from mlmon_dagster.report.layers import LAYERS
 from mlmon_dagster.report.summary import Standing, last_day, overall
 from mlmon_dagster.spec import Models, ModelSpec
+from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store import Store, alert_state
-from mlmon_dagster.store.state import monitor_results, views
+from mlmon_dagster.store.state import metric_log, monitor_results, views
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.statements import Row
 
 ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")
 FRESH_SECONDS = 30.0
 PER_PAGE = 50
+_LOOKED_BACK = {name: 30 * span for name, span in GRAINS.items()}  # for an outcome
 DRAWN = 40  # windows of a sparkline
 _STATUSES = ("ERROR", "WARN", "OK")
 
@@ -171,15 +173,18 @@ class Overview:
             family: next((s for s in _STATUSES if s in found), "NO_DATA")
             for family, found in statuses.items()
         }
-        monitor = _drawn(spec, whole)
+        layers, monitor = _layers(spec, families, whole), _drawn(spec, whole)
+        if spec.columns.outcomes and "business" not in families and whole:
+            newest = max(row["window_end"] for row in whole)
+            layers += _unjudged(self._store, spec, newest)
         if monitor is None:
-            return _Judged(families, _layers(families, whole), "", ())
+            return _Judged(families, layers, "", ())
         span = monitor["window_end"] - monitor["window_start"]
         values = monitor_results.values_since(
             self._store.state, monitor, monitor["window_start"] - DRAWN * span
         )
         metric = str(monitor["metric"])
-        return _Judged(families, _layers(families, whole), NAMES.get(metric, metric), values)
+        return _Judged(families, layers, NAMES.get(metric, metric), values)
 
 
 def _drawn(spec: ModelSpec, rows: Sequence[MonitorResult]) -> MonitorResult | None:
@@ -195,26 +200,50 @@ def _drawn(spec: ModelSpec, rows: Sequence[MonitorResult]) -> MonitorResult | No
     )
 
 
-def _layers(families: Mapping[str, str], rows: Sequence[MonitorResult]) -> Sequence[Layer]:
+def _unjudged(store: Store, spec: ModelSpec, end: dt.datetime) -> list[Layer]:
+    """Return the newest mean of the first outcome, of a model whose outcomes no monitor judges."""
+    name, outcome = next(iter(spec.columns.outcomes.items()))
+    metric = "mean_outcome" if outcome.better == "higher" else "mean_cost"
+    frame = metric_log.newest(
+        store.state, spec.model, metric=[metric], slice_key=ALL, dataset=PRODUCTION,
+        granularity=spec.time.granularity, start=end - _LOOKED_BACK[spec.time.granularity],
+    )  # fmt: skip
+    known = frame[(frame["column_name"] == name) & frame["value"].notna()]
+    if known.empty:
+        return []
+    value = float(known.sort_values("window_start")["value"].iloc[-1])
+    return [Layer("Business", "-", f"{subject(metric, name)} {short(value)}, not judged")]
+
+
+def _layers(
+    spec: ModelSpec, families: Mapping[str, str], rows: Sequence[MonitorResult]
+) -> list[Layer]:
     found = []
     for name, members in LAYERS.items():
         mine = {family: families[family] for family in members if family in families}
         if not mine:
             continue
         status = min(mine.values(), key=ORDER.index)
-        ill = [f"{family} {said}" for family, said in mine.items() if said != "OK"]
-        found.append(Layer(name, status, ", ".join(ill) or _said(mine, rows)))
+        ill = ", ".join(f"{family} {said}" for family, said in mine.items() if said != "OK")
+        found.append(Layer(name, status, _number(spec, mine, rows, status) or ill))
     return found
 
 
-def _said(families: Collection[str], rows: Sequence[MonitorResult]) -> str:
-    """Return the newest number of the first monitor that a layer is judged by, in words."""
-    fit = [row for row in rows if row["family"] in families and row["value"] is not None]
-    fit = [row for row in fit if row["family"] in ("service", "business", "performance")]
-    if not fit:
+def _number(
+    spec: ModelSpec, families: Collection[str], rows: Sequence[MonitorResult], status: str
+) -> str:
+    """Return the newest number that a layer has its status by, in words; of data there is none."""
+    order = [str(m.metric) for m in (*spec.monitors.performance, *spec.monitors.business)]
+    order = ["p95_latency_ms", "p99_latency_ms", "error_rate", *order]
+    fit = [
+        row
+        for row in rows
+        if row["family"] in families and row["status"] == status and row["metric"] in order
+    ]
+    first = min(fit, key=lambda row: order.index(row["metric"]), default=None)
+    if first is None or first["value"] is None:
         return ""
-    name = subject(str(fit[0]["metric"]), str(fit[0]["column_name"]))
-    return f"{name} {short(fit[0]['value'] or 0.0)}"
+    return f"{subject(first['metric'], first['column_name'])} {short(first['value'])}"
 
 
 def _line(spec: ModelSpec, judged: _Judged, window: Row | None, n_firing: int) -> Line:
