@@ -188,11 +188,12 @@ def write_actuals(
     flights = load_flights()
     served = flights[(flights["day"] >= FIRST_DAY) & flights["late"].notna()]
     served = served.assign(landing_day=served["label_time"].dt.tz_convert(ZONE).dt.date)
+    warned = _warned(landing)
     paths = []
     for day, rows in _by_day(served, "landing_day", start, end):
         path = landing / "actuals" / f"{day}.parquet"
         if not path.exists():
-            _write(_actuals(rows), path)
+            _write(_actuals(rows, warned), path)
         paths.append(path)
     return paths
 
@@ -208,7 +209,7 @@ def write_validation(model: FlightModel, landing: Path) -> list[Path]:
     if not paths[0].exists():
         _write(_prediction_events(model, rows, "validation"), paths[0])
     if not paths[1].exists():
-        _write(_actuals(rows), paths[1])
+        _write(_actuals(rows, _warned(landing, "validation.parquet")), paths[1])
     return paths
 
 
@@ -219,9 +220,31 @@ def _prediction_events(model: FlightModel, rows: pd.DataFrame, dataset: str) -> 
     return events.join(model.serve(rows))
 
 
-def _actuals(rows: pd.DataFrame) -> pd.DataFrame:
+def _warned(landing: Path, files: str = "*.parquet") -> pd.Series[float]:
+    """Return the decision on every flight that was served, by its id."""
+    import pandas as pd
+
+    columns = ["flight_id", "late_predicted"]
+    paths = sorted((landing / "predictions").glob(files))
+    served = [pd.read_parquet(path, columns=columns) for path in paths]
+    frame = pd.concat(served) if served else pd.DataFrame(columns=columns)
+    return frame.set_index("flight_id")["late_predicted"].astype(float)
+
+
+def _actuals(rows: pd.DataFrame, warned: pd.Series[float]) -> pd.DataFrame:
+    """Return how flights ended, and of their minutes of delay what a warning had covered.
+
+    Only the minutes of flights that came 15 or more minutes late count, which is what the model
+    warns of; where nobody knows whether it did, nothing is said of them.
+    """
     columns = {"flight_id": "flight_id", "late": "late", "label_time": "landed_at"}
-    return rows[list(columns)].rename(columns=columns)
+    minutes = rows["arrival_delay"].where(rows["late"] == 1, 0).astype(float)
+    was_warned = rows["flight_id"].map(warned)
+    return (
+        rows[list(columns)]
+        .rename(columns=columns)
+        .assign(covered_min=minutes * was_warned, missed_min=minutes * (1 - was_warned))
+    )
 
 
 def _by_day(

@@ -116,7 +116,8 @@ def test_events_have_the_columns_that_the_spec_declares(model: FlightModel, tmp_
     (actuals,) = flights.write_actuals(landing, APRIL_1, APRIL_1 + DAY)
 
     roles = SPEC.columns.declared()
-    of_actuals = {roles["prediction_id"], roles["actual"], roles["actual_time"]}
+    outcomes = {roles[name] for name in SPEC.columns.outcomes}
+    of_actuals = {roles["prediction_id"], roles["actual"], roles["actual_time"], *outcomes}
     of_predictions = set(roles.values()) - of_actuals | {roles["prediction_id"]}
     assert set(pq.read_schema(predictions).names) == of_predictions | set(SPEC.features)
     assert set(pq.read_schema(actuals).names) == of_actuals
@@ -126,6 +127,21 @@ def test_events_have_the_columns_that_the_spec_declares(model: FlightModel, tmp_
     assert list(tmp_path.glob(SPEC.source.predictions.path)) == [predictions]
     assert list(tmp_path.glob(SPEC.source.actuals.path)) == [actuals]
     assert tuple(SPEC.features) == FEATURES
+
+
+def test_minutes_of_delay_are_covered_where_a_warning_was_given_and_missed_elsewhere(
+    model: FlightModel, tmp_path: Path
+) -> None:
+    [path] = flights.write_predictions(model, tmp_path, APRIL_1, APRIL_1 + DAY)
+    [landed] = flights.write_actuals(tmp_path, APRIL_1, APRIL_1 + DAY)
+    rows = pd.read_parquet(landed).merge(pd.read_parquet(path), on="flight_id")
+    flown = rows.merge(model.flights[["flight_id", "arrival_delay"]], on="flight_id")
+    minutes = flown["arrival_delay"].where(flown["late"] == 1, 0).astype(float)
+
+    assert (flown["covered_min"] + flown["missed_min"] == minutes).all()
+    assert (flown.loc[flown["late_predicted"] == 0, "covered_min"] == 0).all()
+    assert flown["covered_min"].sum() > 0
+    assert flown["missed_min"].sum() > 0
 
 
 def test_every_flight_keeps_to_the_declared_ranges_and_nulls(model: FlightModel) -> None:
