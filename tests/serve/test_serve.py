@@ -37,7 +37,11 @@ def test_the_first_page_lists_every_model_worst_first(world: World) -> None:
 
     assert rows == [("", "bent"), ("/m/credit", "credit"), ("/m/quiet", "quiet")]
     assert "no such task" in html
-    assert re.findall(r'class="pill (\w+)"', html)[-3:] == ["BROKEN", "ERROR", "NO_DATA"]
+    stated = re.findall(r'<td class="tight"><span class="pill (\w+)"', html)
+    assert stated == ["BROKEN", "ERROR", "NO_DATA"]
+    # A line a layer: what is judged of the one model, nothing of a business that nobody declared.
+    assert set(re.findall(r"</span> (System|Data|Model|Business) <span", html)) >= {"Data"}
+    assert "Business <span" not in html
 
 
 def test_the_first_page_can_be_searched_and_says_so_where_nothing_fits(get: Get) -> None:
