@@ -12,9 +12,17 @@ import click
 from mlmon_dagster.commands.options import models_of, period, spec_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period, period_asked, window_range
-from mlmon_dagster.spec import ModelSpec, Predicate, Window, parse_predicate, predicate_columns
+from mlmon_dagster.spec import (
+    ModelSpec,
+    Predicate,
+    Window,
+    parse_predicate,
+    predicate_columns,
+    window_containing,
+)
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.text_table import harmless, text_table
+from mlmon_dagster.store.state import window_state
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +51,8 @@ class _Wanted(NamedTuple):
 @click.option("--window", metavar="KEY", help="One window, such as 2013-04-22.")
 @period
 @click.option("--where", metavar="PREDICATE", help="Only these rows: origin = 'JFK' and temp > 80.")
+@click.option("--trace", metavar="ID", help="The events, spans and logs of one trace.")
+@click.option("--slowest", is_flag=True, help="Those that took longest first, with their traces.")
 @click.option("--worst", default=50, show_default=True, help="At most so many, the worst first.")
 @click.option("--dataset", default=PRODUCTION, show_default=True)
 @click.option("--newest", is_flag=True, help="Of an alert: as the rows are now, not as they were.")
@@ -60,6 +70,8 @@ def rows(
     first: dt.date | None,
     last: dt.date | None,
     where: str | None,
+    trace: str | None,
+    slowest: bool,
     worst: int,
     dataset: str,
     newest: bool,
@@ -75,6 +87,10 @@ def rows(
     from mlmon_dagster.pipeline.asking.rows import rows_of
 
     wanted = _wanted(project, what, window, first, last, where, newest)
+    if slowest and wanted.spec.columns.latency_ms is None:
+        raise ConfigError(f"--slowest: {wanted.spec.model} logs no latency (columns.latency_ms).")
+    if trace is not None:
+        wanted = _of_trace(project, wanted.spec, trace)
     unknown = [name for name in show if name not in wanted.spec.features]
     if unknown:
         raise ConfigError(f"--show {unknown[0]}: {wanted.spec.model} has no such feature.")
@@ -89,14 +105,18 @@ def rows(
         dataset=dataset,
         version=wanted.version,
         shown=show,
+        slowest=slowest,
     )
     if output is None:
         click.echo(render(wanted.spec, found.table, format_))
     else:
         _write(wanted.spec, found.table, format_, output)
-    more = f", the worst {found.table.num_rows:,}" if found.table.num_rows < found.n else ""
+    order = "slowest" if slowest else "worst"
+    more = f", the {order} {found.table.num_rows:,}" if found.table.num_rows < found.n else ""
     picked = f" where {found.predicate}" if found.predicate else ""
     click.echo(f"{wanted.said}{picked}: {found.n:,} rows{more}.", err=True)
+    if wanted.spec.spans is not None and wanted.spec.spans.link is not None and trace is None:
+        click.echo(f"A trace: {wanted.spec.spans.link}", err=True)
     if found.hidden and found.n:
         click.echo(f"Personal values are hidden: {', '.join(found.hidden)} (--show).", err=True)
 
@@ -119,6 +139,25 @@ def _wanted(
     if window is not None or first is not None or last is not None:
         raise ConfigError(f"No model {what!r}; an alert says itself which window it is about.")
     return _of_alert(project, what, where, newest)
+
+
+def _of_trace(project: Project, spec: ModelSpec, trace_id: str) -> _Wanted:
+    """Show the spans and logs of a trace; return what picks its events."""
+    from mlmon_dagster.pipeline.asking.rows import column_texts
+    from mlmon_dagster.pipeline.asking.traces import trace_of
+
+    found = trace_of(project.store, spec, trace_id)
+    shown = ("start_time", "kind", "service", "name", "duration_ms", "status", "message")
+    texts = column_texts(spec, found.rows.select(shown), digits=6)
+    if found.rows.num_rows:
+        click.echo(
+            text_table(list(shown), [list(row) for row in zip(*texts.values(), strict=True)])
+        )
+    link = f" {found.link}" if found.link else ""
+    click.echo(f"trace {trace_id}: {found.rows.num_rows} spans and logs.{link}", err=True)
+    known = window_state.load(project.store.state, spec.model)
+    windows = tuple(window_containing(spec.time, start) for start in sorted(known))
+    return _Wanted(spec, windows, found.events, None, spec.model)
 
 
 def _predicate(spec: ModelSpec, where: str | None) -> Predicate | None:

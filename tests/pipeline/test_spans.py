@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from click.testing import CliRunner
 
+from mlmon_dagster.commands.rows import rows
 from mlmon_dagster.ingest import ingest_new, readers
 from mlmon_dagster.landing_file import publish
 from mlmon_dagster.metrics.service import latency_quantile
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge
+from mlmon_dagster.pipeline.asking.rows import rows_of
+from mlmon_dagster.pipeline.asking.traces import trace_of
 from mlmon_dagster.pipeline.run import compute
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.profiles.bins.shapes import role_binning
@@ -65,8 +70,8 @@ def span(i: int, name: str, ms: float, number: int, **more: Any) -> dict[str, An
     }  # fmt: skip
 
 
-def land(project: Project, rows: list[dict[str, Any]], name: str, below: str) -> None:
-    publish(project.folder / below, name, [json.dumps(row).encode() + b"\n" for row in rows])
+def land(project: Project, lines: list[dict[str, Any]], name: str, below: str) -> None:
+    publish(project.folder / below, name, [json.dumps(line).encode() + b"\n" for line in lines])
 
 
 def events() -> list[dict[str, Any]]:
@@ -136,16 +141,16 @@ def test_stages_are_joined_in_any_order_and_a_repeated_span_counts_once(project:
     assert after[start].input_revision == before[start].input_revision + 1
     frame = look(project, spec)
 
-    rows = records(project, spec)
-    assert rows.loc["p3", "n_spans"] == 4
-    assert rows.loc["p3", "stage.fetch_ms"] == 3.25
-    assert rows.loc["p8", "stage.fetch_status"] == "timeout"
-    assert rows.loc["p1", ["n_spans", "stage.score_ms"]].isna().all()
+    found = records(project, spec)
+    assert found.loc["p3", "n_spans"] == 4
+    assert found.loc["p3", "stage.fetch_ms"] == 3.25
+    assert found.loc["p8", "stage.fetch_status"] == "timeout"
+    assert found.loc["p1", ["n_spans", "stage.score_ms"]].isna().all()
     assert not list((project.folder / "spans/loan").iterdir())
 
     whole = frame[(frame["slice_key"] == "all") & (frame["model_version"] == "all")]
     value = whole.set_index(["metric", "column_name"])["value"]
-    exact = rows["stage.score_ms"].dropna()
+    exact = found["stage.score_ms"].dropna()
     assert value["span_coverage", ":table"] == 0.75
     assert value["p50_stage_ms", "stage.score_ms"] == pytest.approx(exact.median(), rel=0.02)
     assert value["stage_timeout_rate", "stage.fetch_ms"] == 25 / 150
@@ -264,3 +269,41 @@ def test_quantiles_of_a_million_heavy_tailed_times_from_24_hours_are_within_1_pe
         found = float(np.asarray(latency_quantile(day, "p", q).value)[0])
         exact = float(np.quantile(values, q, method="inverted_cdf"))
         assert found == pytest.approx(exact, rel=0.01)
+
+
+@pytest.mark.parametrize("join", ["trace_id", "mlmon.prediction_id"])
+def test_the_slowest_events_lead_to_their_spans_and_a_trace_back_to_its_event(
+    project: Project, join: str
+) -> None:
+    spec = spec_with(join=join)
+    land(project, events(), "e.jsonl", "landing")
+    land(project, [{**one, "prediction_id": f"p{N - 1}"} for one in
+                   [span(N - 1, "score", 5.0, 1), span(N - 1, "fetch", 1.0, 2)]],
+         "s.jsonl", "spans/loan")  # fmt: skip
+    look(project, spec)
+    windows = [window_from_key(spec.time, "2024-03-01")]
+    [slowest] = rows_of(project.store, spec, windows, limit=1, slowest=True).table.to_pylist()
+    assert (slowest["prediction_id"], slowest["stage.score_ms"]) == (f"p{N - 1}", 5.0)
+    found = trace_of(project.store, spec, slowest["trace_id"])
+    assert sorted(found.rows["name"].to_pylist()) == ["fetch", "score"]
+    assert found.link == f"https://traces.example.com/{trace(N - 1)}"
+    back = rows_of(project.store, spec, windows, found.events)
+    assert back.table["prediction_id"].to_pylist() == [f"p{N - 1}"]
+
+
+def test_the_command_shows_a_trace_and_the_slowest_with_their_link(project: Project) -> None:
+    (project.folder / "models").mkdir()
+    (project.folder / "models/loan.yaml").write_text(yaml.safe_dump(SPEC))
+    spec = spec_with()
+    land(project, events(), "e.jsonl", "landing")
+    land(project, [span(7, "fetch", 1.25, 2)], "s.jsonl", "spans/loan")
+    look(project, spec)
+    run = CliRunner().invoke
+    shown = run(rows, ["loan", "--trace", trace(7)], obj=project)
+    assert shown.exit_code == 0, shown.output
+    assert "fetch" in shown.output
+    assert "p7" in shown.output
+    assert f"https://traces.example.com/{trace(7)}" in shown.output
+    slow = run(rows, ["loan", "--window", "2024-03-01", "--slowest", "--worst", "3"], obj=project)
+    assert f"p{N - 1}" in slow.output
+    assert "the slowest 3" in slow.output

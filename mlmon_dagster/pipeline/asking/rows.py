@@ -40,6 +40,7 @@ from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.sql import quote_identifier
 from mlmon_dagster.store.state.statements import Row
+from mlmon_dagster.store.tables.columns import span_fields
 
 MOST_ROWS = 1_000_000
 _ANSWERED = tuple(f(s) for s in ("ok", "success", "200") for f in (str, str.upper, str.title))
@@ -60,6 +61,7 @@ _OFF_BY: dict[Task, str] = {
 }
 # Wrong decisions first, then by how far the output was off; without ground truth, by id alone.
 _WRONG = "(prediction IS NOT NULL AND actual IS NOT NULL AND prediction <> actual) DESC"
+_SLOWEST = "latency_ms DESC NULLS LAST"
 _WORST_FIRST: dict[Task, str] = {
     "binary_classification": f"{_WRONG}, {OFF_BY} DESC NULLS LAST",
     "multiclass_classification": _WRONG,
@@ -97,6 +99,7 @@ def rows_of(
     dataset: str = PRODUCTION,
     version: int | None = None,
     shown: Collection[str] = (),
+    slowest: bool = False,
 ) -> Rows:
     """Return the rows of some windows that a predicate picks.
 
@@ -109,6 +112,7 @@ def rows_of(
         dataset: Of which dataset.
         version: Of an earlier version of the records, see `behind`.
         shown: Columns of personal values to show nevertheless.
+        slowest: Those that took longest first, instead of the worst.
     """
     source = store.inference_records(spec).from_sql(windows, [dataset], version)
     where = f" WHERE {to_sql(picked)}" if picked is not None else ""
@@ -116,7 +120,7 @@ def rows_of(
     kept = max(0, min(limit, MOST_ROWS))
     table = store.query(
         f"SELECT {_columns(spec, hidden)} FROM {source}{where} "
-        f"ORDER BY {_WORST_FIRST[spec.task]}, prediction_id LIMIT {kept}"
+        f"ORDER BY {_SLOWEST if slowest else _WORST_FIRST[spec.task]}, prediction_id LIMIT {kept}"
     )
     counted = store.query(f"SELECT count(*) AS n FROM {source}{where}")
     return Rows(table, int(counted.column("n")[0].as_py()), _written(spec, picked), hidden)
@@ -134,7 +138,9 @@ def _columns(spec: ModelSpec, hidden: Collection[str]) -> str:
     ]
     attributions = [quote_identifier(name) for name in logged_attributions(spec).values()]
     off_by = f"{_OFF_BY[spec.task]} AS {OFF_BY}" if _has_outputs(spec) else f"NULL AS {OFF_BY}"
-    return ", ".join([*map(quote_identifier, plain), off_by, *features, *attributions])
+    of_spans = [quote_identifier(field.name) for field in span_fields(spec)]
+    named = map(quote_identifier, plain)
+    return ", ".join([*named, off_by, *of_spans, *features, *attributions])
 
 
 def _has_outputs(spec: ModelSpec) -> bool:
