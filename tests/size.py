@@ -9,7 +9,7 @@ line of code to the work that wrote it last, as `git blame` tells, moves followe
 - "Nothing lost" and "Verdicts people can believe": written side by side between those two, so told
   apart by rooms: what computes and judges is verdicts, what takes in, keeps and tells is the other;
 - features: after the house. A line of the base that a feature rewrote counts here, so the base is
-  a lower bound; the files that a revision has (``--born-after``) are the upper one.
+  a lower bound; what the house had when it was done, without the two works, is the upper one.
 """
 
 from __future__ import annotations
