@@ -97,6 +97,16 @@ def test_a_window_of_rows_harder_to_predict_has_a_wider_band():
     assert widths[1] / widths[0] == pytest.approx(2, rel=0.03)
 
 
+def test_the_band_of_a_mean_loss_reaches_as_many_times_up_as_down():
+    """Days' errors differ by factors: even bands missed above only (.021 of days, none below)."""
+    learnt = loss_calibration(losses(50_000, 1.0, seed=1))
+    frame = estimated_losses(losses(400, 1.0, seed=2), learnt).set_index("metric")
+    for metric in ("estimated_mae", "estimated_rmse"):
+        low, value, high = frame.loc[metric, ["lower", "value", "upper"]]
+        assert value / low == pytest.approx(high / value)
+        assert high > value
+
+
 def test_bands_hold_where_windows_have_ten_times_the_rows_that_the_baseline_was_read_by():
     """40 days of 200 rows, new days of 2,000, sizes of errors that differ by day by a fifth."""
     rng = np.random.default_rng(6)

@@ -26,6 +26,7 @@ from mlmon_dagster.spec.tasks import estimated, residual
 
 VERSION = "dle-4"
 _TINY = 1e-300
+_LARGEST_EXPONENT = 50.0
 _LARGEST_SQUARE = 1e150  # whose square is a number, too
 
 
@@ -173,7 +174,9 @@ def estimated_losses(losses: Losses, calibration: LossCalibration) -> pd.DataFra
             variance = calibration.variance[power] * calibration.dispersion_of(n, power)
             sampling = variance * around / size**2
             half = Z95 * np.sqrt(learning + sampling)
-            low, high = np.maximum(guess - half, 0), guess + half
+            # Mean losses stray by factors: twice as large is as likely as half, so on a log scale.
+            factor = np.exp(np.minimum(half / np.maximum(guess, _TINY), _LARGEST_EXPONENT))
+            low, high = guess / factor, np.where(guess > 0, guess * factor, half)
             if metric == "rmse":
                 guess, low, high = np.sqrt(guess), np.sqrt(low), np.sqrt(high)
             truth = 0 * guess
