@@ -66,15 +66,15 @@ def _first(drawn: Mapping[str, Sequence[Curve]], sections: Sequence[str]) -> Cur
 
 
 def _drifted(drifts: Mapping[str, Curve]) -> Curve | None:
-    """Return the share of the columns that are past their limit, window by window."""
+    """Return the share of the columns that are past their limit, of windows that have any."""
     limited = [curve for curve in drifts.values() if curve.limit is not None]
-    if not limited:
-        return None
     past: dict[dt.datetime, list[bool]] = {}
     for curve in limited:
         for start, value in zip(curve.starts, curve.values, strict=True):
             if math.isfinite(value):
                 past.setdefault(start, []).append(value > (curve.limit or 0.0))
+    if not past:
+        return None
     starts = sorted(past)
     return Curve(
         title="share of the columns that drifted past the limit",

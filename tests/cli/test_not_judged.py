@@ -107,7 +107,7 @@ def test_a_model_without_a_baseline_says_so_at_once_and_its_nulls_are_judged_fro
     look = seen(tmp_path, "unbased")
     assert look.status == "NO_DATA"
     assert look.unjudged == {"drift", "performance", "estimated_performance"}
-    assert look.unjudged == {name for name, status in look.report.items() if status == "NO_DATA"}
+    assert look.layers == {"Data": "NO_DATA", "Model": "NO_DATA"}
     for family in look.unjudged:
         assert look.checks[family].startswith("No verdict: learning; there is no baseline yet")
     assert look.checks["quality"] == ""
@@ -141,8 +141,8 @@ def test_a_model_of_five_rows_a_day_is_not_judged_and_says_so_once_after_a_week(
     assert "tiny/drift: nothing could be judged: too few rows" in doctor
     look = seen(tmp_path, "tiny")
     assert look.status == "NO_DATA"
-    assert look.unjudged == {"quality", "drift", "estimated_performance"}
-    assert look.unjudged <= {name for name, status in look.report.items() if status == "NO_DATA"}
+    assert look.unjudged >= {"quality", "drift", "estimated_performance"}
+    assert look.layers == {"Data": "NO_DATA", "Model": "NO_DATA"}
     for family in look.unjudged:
         assert "too few rows" in look.checks[family]
 
@@ -176,7 +176,7 @@ def test_a_model_whose_labels_never_come_says_so_once_when_they_are_overdue(
     assert heads(again, "unlabelled") == []
     assert "unlabelled/performance: nothing could be judged: there is no ground truth" in doctor
     look = seen(tmp_path, "unlabelled", day=9)
-    assert look.families["performance"] == look.report["performance"] == "NO_DATA"
+    assert look.report["performance"] == "NO_DATA"
     assert look.checks["performance"] == "No verdict: there is no ground truth."
 
 
@@ -185,13 +185,13 @@ class Seen:
     """What people see of a model: the page of all models, its own report, and Dagster's checks."""
 
     status: str
-    families: dict[str, str]
+    layers: dict[str, str]
     report: dict[str, str]
     checks: dict[str, str]
 
     @property
     def unjudged(self) -> set[str]:
-        return {family for family, status in self.families.items() if status == "NO_DATA"}
+        return {family for family, status in self.report.items() if status == "NO_DATA"}
 
 
 def seen(folder: Path, model: str, day: int = 10) -> Seen:
@@ -211,7 +211,12 @@ def seen(folder: Path, model: str, day: int = 10) -> Seen:
     project.store.close()
     html = (folder / ".mlmon" / "reports" / model / "health.html").read_text()
     status = r'<th scope="row"[^>]*>(\w+)</th><td[^>]*><span class="pill (\w+)"'
-    return Seen(line.status, dict(line.families), dict(re.findall(status, html)), checks)
+    return Seen(
+        line.status,
+        {one.name: one.status for one in line.layers},
+        dict(re.findall(status, html)),
+        checks,
+    )
 
 
 def alerts_of(folder: Path, mlmon: Command, model: str, day: int = 10) -> list[tuple[str, str]]:
