@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mlmon_dagster.alerts import AlertEpisode, list_alerts
 from mlmon_dagster.alerts.messages.view import (
+    SHORT_ID,
     AlertView,
     commands_of,
     local_moment,
     view_of,
 )
+from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.monitors.wording import REASONS, limit_of
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.report import page
@@ -24,17 +25,18 @@ from mlmon_dagster.report.health import Places, moment_text
 from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.spans import STAGE, TRACE_ID
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import AlertEvent, AlertRow
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.monitor_results import MonitorResult
-
-if TYPE_CHECKING:
-    pass
+from mlmon_dagster.store.tables.columns import span_fields
 
 _DRAWN = 120  # windows
 _LISTED = 30
 _ROWS = 50
+_TRACES = 10  # of the slowest, and of the failed
+_OF_REQUESTS = ("service", "business", "performance")  # families whose alerts lead to traces
 _WEB = ("https://", "http://")
 
 
@@ -46,11 +48,13 @@ class RowTable:
         names: Columns.
         rows: The worst first.
         said: How many there are, and which.
+        links: Trace id -> its address elsewhere, where the spec declares one.
     """
 
     names: Sequence[str]
     rows: Sequence[Sequence[str]]
     said: str
+    links: Mapping[str, str]
 
 
 def alert_page(
@@ -71,6 +75,8 @@ def alert_page(
         now: The moment of the page.
         places: Where it leads.
         with_rows: Whether the rows behind it are shown; they are read for that.
+
+    Of a model that declares spans it also shows the slowest and the failed traces behind it.
     """
     zone = spec.time.zone
     view = view_of(alert, zone)
@@ -85,6 +91,7 @@ def alert_page(
     if not verdicts:
         verdicts = _of_columns(store, alert)
     hidden = is_personal(spec, str(alert["column_name"]), str(alert["slice_key"]))
+    traces = _traces(store, spec, alert) if verdicts else []
     current = next((e for e in mine if e.episode == alert["episode"]), None)
     return page.render(
         "alert.html.j2",
@@ -106,8 +113,9 @@ def alert_page(
         evidence=[_evidence(row, zone, spec) for row in reversed(verdicts[-_LISTED:])],
         has_columns=len({row["column_name"] for row in verdicts}) > 1,
         why=[] if hidden else view.why,
-        commands=[*commands_of([view]), _acknowledge(alert)],
+        commands=[*commands_of([view]), *_slowest(alert, traces), _acknowledge(alert)],
         history=[_event(event, zone, hidden=hidden) for event in reversed(events)],
+        traces=traces,
         rows=_rows(store, spec, alert) if with_rows else None,
         now=moment_text(now),
     )
@@ -135,6 +143,11 @@ def _facts(view: AlertView) -> list[tuple[str, str]]:
         "Alert": row["fingerprint"],
     }
     return [(name, str(text)) for name, text in facts.items() if text]
+
+
+def _slowest(alert: AlertRow, traces: Sequence[RowTable]) -> list[str]:
+    command = ["mlmon", "rows", str(alert["fingerprint"])[:SHORT_ID], "--slowest"]
+    return [shlex.join(command)] if traces else []
 
 
 def _acknowledge(alert: AlertRow) -> str:
@@ -233,6 +246,40 @@ def _rows(store: Store, spec: ModelSpec, alert: AlertRow) -> RowTable:
     picked = f" where {found.predicate}" if found.predicate else ""
     shown = f", the worst {found.table.num_rows:,}" if found.table.num_rows < found.n else ""
     said = f"{found.n:,} rows of {verdict.window.key}{picked}{shown}{kept}."
-    columns = column_texts(spec, found.table, digits=4)
+    return _table(spec, column_texts(spec, found.table, digits=4), said)
+
+
+def _traces(store: Store, spec: ModelSpec, alert: AlertRow) -> list[RowTable]:
+    """Return the slowest and the failed traces behind an alert, those that there are."""
+    if spec.spans is None or alert["family"] not in _OF_REQUESTS:
+        return []
+    from mlmon_dagster.pipeline.asking.rows import behind, column_texts
+    from mlmon_dagster.pipeline.asking.traces import traces_behind
+
+    try:
+        verdict = behind(store, spec, alert)
+    except ConfigError:  # its slice is not declared any more
+        return []
+    slowest, failed = traces_behind(store, spec, verdict, limit=_TRACES)
+    shown = [TRACE_ID, "prediction_id", "event_time", "latency_ms", "status"]
+    shown += [field.name for field in span_fields(spec) if field.name.startswith(STAGE)]
+    told = []
+    for name, found in (("slowest", slowest), ("failed", failed)):
+        columns = column_texts(spec, found.table, digits=4)
+        said = f"The {name} of {found.n:,} traced requests of {verdict.window.key}."
+        if name == "failed":
+            said = f"{found.n:,} failed, or a stage of them did; the slowest first."
+        if found.n and (name == "failed" or spec.columns.latency_ms is not None):
+            mine = {n: columns[n] for n in shown if n in columns}
+            told.append(_table(spec, mine, said))
+    return told
+
+
+def _table(spec: ModelSpec, columns: Mapping[str, list[str]], said: str) -> RowTable:
     filled = {name: texts for name, texts in columns.items() if any(texts)}
-    return RowTable(list(filled), [list(row) for row in zip(*filled.values(), strict=True)], said)
+    rows = [list(row) for row in zip(*filled.values(), strict=True)]
+    links = {}
+    if spec.spans is not None:
+        addresses = {one: spec.spans.link_to(one) for one in filled.get(TRACE_ID, ()) if one}
+        links = {one: address for one, address in addresses.items() if address is not None}
+    return RowTable(list(filled), rows, said, links)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Final, Literal
+from urllib.parse import quote
 
 from pydantic import Field
 
@@ -33,7 +34,9 @@ class Spans(Declared):
 
     def link_to(self, trace_id: str) -> str | None:
         """Return the address of a trace, where one is declared."""
-        return None if self.link is None else self.link.replace(PLACEHOLDER, trace_id)
+        return (
+            None if self.link is None else self.link.replace(PLACEHOLDER, quote(trace_id, safe=""))
+        )
 
 
 def stage_column(name: str) -> str:

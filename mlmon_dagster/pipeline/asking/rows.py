@@ -6,6 +6,7 @@ import datetime as dt
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -35,15 +36,17 @@ from mlmon_dagster.spec.predicate import (
     to_sql,
     to_text,
 )
+from mlmon_dagster.spec.spans import TRACE_ID
 from mlmon_dagster.spec.tasks import class_scores
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.sql import quote_identifier
 from mlmon_dagster.store.state.statements import Row
-from mlmon_dagster.store.tables.columns import span_fields
+from mlmon_dagster.store.tables import spans
+from mlmon_dagster.store.tables.columns import span_fields, window_date
 
 MOST_ROWS = 1_000_000
-_ANSWERED = tuple(f(s) for s in ("ok", "success", "200") for f in (str, str.upper, str.title))
+ANSWERED: Final = tuple(f(s) for s in ("ok", "success", "200") for f in (str, str.upper, str.title))
 OFF_BY = "off_by"
 HIDDEN = "***"
 _ROLES = (
@@ -100,6 +103,7 @@ def rows_of(
     version: int | None = None,
     shown: Collection[str] = (),
     slowest: bool = False,
+    brief: bool = False,
 ) -> Rows:
     """Return the rows of some windows that a predicate picks.
 
@@ -113,21 +117,33 @@ def rows_of(
         version: Of an earlier version of the records, see `behind`.
         shown: Columns of personal values to show nevertheless.
         slowest: Those that took longest first, instead of the worst.
+        brief: Without features and SHAP values.
     """
     source = store.inference_records(spec).from_sql(windows, [dataset], version)
     where = f" WHERE {to_sql(picked)}" if picked is not None else ""
     hidden = tuple(n for n, f in spec.features.items() if f.pii and n not in shown)
     kept = max(0, min(limit, MOST_ROWS))
-    table = store.query(
-        f"SELECT {_columns(spec, hidden)} FROM {source}{where} "
+    first = (
+        f"SELECT {_columns(spec, hidden, brief=brief)} FROM {source}{where} "
         f"ORDER BY {_SLOWEST if slowest else _WORST_FIRST[spec.task]}, prediction_id LIMIT {kept}"
     )
+    if _is_traced_by_spans(spec):
+        folder = spans.folder_of(store.root, spec.model)
+        of_them = spans.from_sql(folder, spec, {window_date(window) for window in windows})
+        first = spans.with_trace_sql(first, of_them)
+    table = store.query(first)
     counted = store.query(f"SELECT count(*) AS n FROM {source}{where}")
     return Rows(table, int(counted.column("n")[0].as_py()), _written(spec, picked), hidden)
 
 
-def _columns(spec: ModelSpec, hidden: Collection[str]) -> str:
+def _is_traced_by_spans(spec: ModelSpec) -> bool:
+    """Say whether the trace of an event is known from its spans alone."""
+    return spec.spans is not None and spec.columns.trace_id is None
+
+
+def _columns(spec: ModelSpec, hidden: Collection[str], *, brief: bool) -> str:
     roles = [r for r in _ROLES if getattr(spec.columns, r) is not None]
+    roles += [TRACE_ID] if _is_traced_by_spans(spec) else []
     scores = list(class_scores(spec).values())
     plain = ["prediction_id", "event_time", *roles, *spec.columns.outcomes, *scores]
     features = [
@@ -140,7 +156,8 @@ def _columns(spec: ModelSpec, hidden: Collection[str]) -> str:
     off_by = f"{_OFF_BY[spec.task]} AS {OFF_BY}" if _has_outputs(spec) else f"NULL AS {OFF_BY}"
     of_spans = [quote_identifier(field.name) for field in span_fields(spec)]
     named = map(quote_identifier, plain)
-    return ", ".join([*named, off_by, *of_spans, *features, *attributions])
+    more = () if brief else (*features, *attributions)
+    return ", ".join([*named, off_by, *of_spans, *more])
 
 
 def _has_outputs(spec: ModelSpec) -> bool:
@@ -302,7 +319,7 @@ def _wrong_values(spec: ModelSpec, verdict: Row) -> Predicate | None:
     if metric == "unseen_rate" and names and feature is not None:
         return Membership(column, tuple(map(str, names)))
     if metric == "error_rate":
-        return Not(Membership("status", _ANSWERED))
+        return Not(Membership("status", ANSWERED))
     return None
 
 

@@ -1,4 +1,4 @@
-"""One request from end to end: its events, its spans and its logs."""
+"""Requests and their traces: one from end to end, and the slow and failed ones of a window."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from mlmon_dagster.pipeline.asking.rows import ANSWERED, Rows, Verdict, rows_of, together
 from mlmon_dagster.spec import ModelSpec, Predicate
-from mlmon_dagster.spec.predicate import Comparison, Membership
-from mlmon_dagster.spec.spans import TRACE_ID
+from mlmon_dagster.spec.predicate import Comparison, Membership, Not, NullTest, Some
+from mlmon_dagster.spec.spans import TRACE_ID, stage_status
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.tables import spans
 
@@ -41,3 +42,37 @@ def trace_of(store: Store, spec: ModelSpec, trace_id: str) -> Trace:
         ids = rows["prediction_id"].drop_null().unique().to_pylist()
         events = Membership("prediction_id", tuple(ids)) if ids else events
     return Trace(rows, events, declared.link_to(trace_id) if declared is not None else None)
+
+
+def traces_behind(
+    store: Store, spec: ModelSpec, verdict: Verdict, *, limit: int
+) -> tuple[Rows, Rows]:
+    """Return the slowest and the failed requests that a verdict is about, of those with a trace.
+
+    Failed are those without an answer and those with a stage that failed; the slowest of them come
+    first. Both as `rows_of` gives them, without features.
+
+    Args:
+        store: The store.
+        spec: A model that declares spans.
+        verdict: Whose window, slice and version.
+        limit: At most so many of each.
+    """
+    assert spec.spans is not None
+    traced = NullTest("n_spans" if spec.columns.trace_id is None else TRACE_ID, negated=True)
+    stages = (Membership(stage_status(n), ("error", "timeout")) for n in spec.spans.stages)
+    failed = Some((Not(Membership("status", ANSWERED)), *stages))
+
+    def found(picked: Predicate) -> Rows:
+        return rows_of(
+            store,
+            spec,
+            (verdict.window,),
+            together(verdict.picked, picked),
+            limit=limit,
+            version=verdict.version,
+            slowest=True,
+            brief=True,
+        )
+
+    return found(traced), found(together(traced, failed) or traced)

@@ -150,3 +150,19 @@ def of_traces_sql(source: str, trace_ids: Sequence[str]) -> str:
         f"WHERE trace_id IN ({literals(trace_ids)}) "
         "ORDER BY trace_id, start_time, span_id, kind, name"
     )
+
+
+def with_trace_sql(events: str, source: str) -> str:
+    """Return the statement that says of which trace some events are, in their order.
+
+    Args:
+        events: A statement whose rows have a prediction_id and an empty trace_id.
+        source: Spans, see `from_sql`.
+    """
+    return (
+        "SELECT w.* EXCLUDE (place) REPLACE (t.trace_id AS trace_id) "
+        f"FROM (SELECT *, ROW_NUMBER() OVER () AS place FROM ({events}) AS e) AS w LEFT JOIN ("
+        f"SELECT prediction_id, MIN(trace_id) AS trace_id FROM {source} AS s "
+        "WHERE prediction_id IS NOT NULL GROUP BY prediction_id"
+        ") AS t ON t.prediction_id = w.prediction_id ORDER BY place"
+    )
