@@ -165,6 +165,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`monitors.estimated_performance`", families.EstimateMonitor),
     ("`monitors.service`", families.ServiceMonitor),
     ("`monitors.service.classes`", families.RequestClass),
+    ("`monitors.service.stages`", families.StageLimits),
     ("`monitors.service.prometheus`", families.Prometheus),
     ("`monitors.service.prometheus.metrics`", families.PrometheusMetric),
     ("`monitors.service.objectives`", families.Objective),

@@ -25,13 +25,14 @@ from mlmon_dagster.monitors.evidence import (
 )
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
 from mlmon_dagster.spec import Condition
-from mlmon_dagster.spec.monitors import CLASS_RATE, PROMETHEUS, Objective
+from mlmon_dagster.spec.monitors import CLASS_RATE, PROMETHEUS, SPAN_COVERAGE, Objective
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 BURN_RATE = "burn_rate"
 _ROLES = {"p95_latency_ms": "latency_ms", "p99_latency_ms": "latency_ms", "error_rate": "status"}
+_SHARES = ("error_rate", CLASS_RATE, "stage_error_rate", "stage_timeout_rate")
 STRANGE = 4.0  # usual deviations below the usual
 
 
@@ -68,8 +69,12 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
 def _is_evident(condition: Condition, row: MetricSample) -> bool:
     """Say whether errors are more than chance: 3 of 200 are 1.5 %, and no evidence for above 1 %.
 
-    Nor are 2 of 30, whose interval lies above that: of many quiet days one has them.
+    Nor are 2 of 30, whose interval lies above that: of many quiet days one has them. Requests
+    without spans are as many errors, where too few have any.
     """
+    if condition.below is not None:
+        missing = round((1 - row["value"]) * row["n"])
+        return condition.below == 1 or (missing >= MIN_COUNT and row["upper"] < condition.below)
     if not condition.above:  # none at all are allowed
         return True
     return bool(row["lower"] > condition.above and round(row["value"] * row["n"]) >= MIN_COUNT)
@@ -99,13 +104,14 @@ def _judge_metric(
             evidence, window, monitor, status=NO_DATA, message=message, reason=reason, **common
         )
     failed = condition.fails(row["value"])
-    if metric in ("error_rate", CLASS_RATE) and condition.above is not None:
+    if metric == SPAN_COVERAGE or (metric in _SHARES and condition.above is not None):
         failed = failed and _is_evident(condition, row)
     count = "" if metric in ("n", PROMETHEUS) else f" (n {int(row['n']):,})"
     unit = _unit(evidence, column) if metric == PROMETHEUS else ""
     message = f"{named} is {number(row['value'])}{unit}{count}, {compared(condition, failed)}."
     if not failed and condition.fails(row["value"]):
-        message = f"{named} is {number(row['value'])}{count}, too few errors to tell."
+        message = f"{named} is {number(row['value'])}{count}, too few "
+        message += f"{'requests' if metric == SPAN_COVERAGE else 'errors'} to tell."
     is_error = failed and condition.is_error(row["value"])
     status = ("ERROR" if is_error else monitor.severity) if failed else OK
     return result_row(

@@ -460,8 +460,8 @@ def _service_limits(spec: ModelSpec) -> str:
         if c is not None
     ]
     stated += [
-        f"{name} {'above' if c.above is not None else 'below'} {c.bound:g}"
-        for (_, name), c in spec.monitors.service.limits.items()
+        f"{_limited(metric, name)} {'above' if c.above is not None else 'below'} {c.bound:g}"
+        for (metric, name), c in spec.monitors.service.limits.items()
     ]
     promised = [f"{o.name}: {o.target:.4%} good" for o in spec.monitors.service.objectives]
     return " ".join(
@@ -472,6 +472,12 @@ def _service_limits(spec: ModelSpec) -> str:
         )
         if said
     )
+
+
+def _limited(metric: str, name: str) -> str:
+    if metric in (CLASS_RATE, PROMETHEUS):
+        return name
+    return metric if name == TABLE else f"{metric} of {name}"
 
 
 def _serves(spec: ModelSpec) -> bool:

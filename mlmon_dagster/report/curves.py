@@ -200,7 +200,8 @@ class Curves:
         limits = {
             name: getattr(declared, name, None) for name in ("p95_latency_ms", "p99_latency_ms")
         } | {"error_rate": declared.error_rate}
-        named = self._stored([CLASS_RATE, PROMETHEUS])
+        limited = {metric for metric, _ in declared.limits}
+        named = self._stored(sorted({CLASS_RATE, PROMETHEUS} | limited))
         named = named[named["value"].notna()]
         return [
             self._curve(part, metric, limit=condition.bound if condition else None)

@@ -333,6 +333,16 @@ def _service(spec: Declaration) -> Iterator[Problem]:
         yield from _said(place, _served_problem(spec, declared.when))
     if service.prometheus is not None:
         yield from _prometheus(service.prometheus)
+    if service.span_coverage is not None and spec.spans is None:
+        yield Problem(
+            ("monitors", "service", "span_coverage"), "span_coverage needs spans; declare them"
+        )
+    known = spec.spans.stages if spec.spans is not None else {}
+    for stage in set(service.stages) - set(known):
+        hint = names.did_you_mean(stage, known) or "; declare it"
+        yield Problem(
+            ("monitors", "service", "stages", stage), f"{stage!r} is not among spans.stages{hint}"
+        )
 
 
 def _prometheus(declared: Prometheus) -> Iterator[Problem]:

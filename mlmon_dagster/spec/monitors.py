@@ -21,6 +21,7 @@ from mlmon_dagster.spec.scalars import (
     shown,
     switched,
 )
+from mlmon_dagster.spec.spans import stage_column
 
 # Family -> the asset that carries its check, in the order in which people look at them.
 FAMILIES: Final = {
@@ -64,6 +65,7 @@ SKEW_RATE: Final = "skew_rate"
 VERSION_AGE: Final = "version_age_days"
 CLASS_RATE: Final = "class_rate"
 PROMETHEUS: Final = "prometheus"
+SPAN_COVERAGE: Final = "span_coverage"
 
 
 class Condition(Declared):
@@ -516,6 +518,25 @@ class Prometheus(Declared):
         return own.unit if own is not None and own.unit else units.get(name, "")
 
 
+class StageLimits(Declared):
+    """How long a stage may take, and how often it may fail."""
+
+    p95_ms: Condition | None = None
+    p99_ms: Condition | None = None
+    error_rate: RateCondition | None = None
+    timeout_rate: RateCondition | None = None
+
+    @property
+    def limits(self) -> dict[str, Condition | None]:
+        """Metric -> condition."""
+        return {
+            "p95_stage_ms": self.p95_ms,
+            "p99_stage_ms": self.p99_ms,
+            "stage_error_rate": self.error_rate,
+            "stage_timeout_rate": self.timeout_rate,
+        }
+
+
 class ServiceMonitor(_Monitor):
     """Latency, errors and volume of the serving system."""
 
@@ -527,21 +548,28 @@ class ServiceMonitor(_Monitor):
     objectives: Annotated[tuple[Objective, ...], BeforeValidator(as_tuple)] = ()
     classes: dict[MetricName, RequestClass] = Field(default={})
     prometheus: Prometheus | None = None
+    stages: dict[str, StageLimits] = Field(default={})
+    span_coverage: RateCondition | None = None
 
     @property
     def limits(self) -> dict[tuple[str, str], Condition]:
-        """Metric and name -> condition, of what is declared by name."""
+        """Metric and name -> condition, of what is declared by name, and of spans."""
         asked = self.prometheus.metrics if self.prometheus else {}
         named: list[tuple[str, Mapping[str, _Limited]]] = [
             (CLASS_RATE, self.classes),
             (PROMETHEUS, asked),
         ]
-        return {
+        limits = {
             (metric, name): one.limit
             for metric, declared in named
             for name, one in declared.items()
-            if one.limit is not None
+        } | {
+            (metric, stage_column(stage)): limit
+            for stage, declared in self.stages.items()
+            for metric, limit in declared.limits.items()
         }
+        limits[SPAN_COVERAGE, TABLE] = self.span_coverage
+        return {key: limit for key, limit in limits.items() if limit is not None}
 
 
 ComparedMetric = Literal["roc_auc", "accuracy", "brier", "mae", "expected_value"]

@@ -15,6 +15,7 @@ from mlmon_dagster.spec.scalars import Declared
 TRACE_ID: Final = "trace_id"
 _STAGE: Final = re.compile(r"[A-Za-z_]\w{0,62}", re.ASCII)
 STAGE: Final = "stage."  # begins the names of their columns
+FAILED: Final = ("error", "timeout")  # ends of a stage
 PLACEHOLDER: Final = "{trace_id}"
 
 
@@ -47,6 +48,12 @@ def stage_column(name: str) -> str:
 def stage_status(name: str) -> str:
     """Return the column of the records that says how a stage ended: ok, error or timeout."""
     return f"{STAGE}{name}_status"
+
+
+def stage_of(column: str) -> str | None:
+    """Return the stage whose duration a column holds; None for any other column."""
+    is_stage = column.startswith(STAGE) and column.endswith("_ms")
+    return column.removeprefix(STAGE).removesuffix("_ms") if is_stage else None
 
 
 def landing_folder(model: str) -> PurePosixPath:

@@ -132,6 +132,16 @@ CHANGES: dict[str, Any] = {
         {"monitors.business": {"change": "20%"}, "columns.outcomes": {"revenue": "revenue"}}
     ),
     "monitors.service.volume_drop": {"above": 0.9},
+    "monitors.service.stages": Many(
+        {
+            "monitors.service": {"stages": {"fetch": {"p95_ms": {"above": 50}}}},
+            "spans": {
+                "join": "mlmon.prediction_id",
+                "sampling": "unbiased",
+                "stages": {"fetch": "f"},
+            },
+        }
+    ),
     "monitors.versions.staleness": Many({"monitors.versions": {"staleness": {"above": "90d"}}}),
     "monitors.versions.severity": Many({"monitors.versions": {"severity": "ERROR"}}),
     "alerts.slack": {"channel": "#other"},
@@ -189,6 +199,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "columns.trace_id": REFIT,
     "columns.outcomes": REFIT,
     "spans": REFIT,
+    "monitors.service.stages": REFIT,
     "monitors.business.change": REFIT,
     "monitors.versions.staleness": ("versions",),
     "columns.shap": REFIT,

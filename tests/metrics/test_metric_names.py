@@ -70,6 +70,7 @@ ORACLES: dict[str, str] = {
     **dict.fromkeys(("bad_rate", "duplicate_rate", "conflict_rate"), "monitors"),
     **dict.fromkeys(("no_data_for", "actuals_missing"), "monitors"),
     **dict.fromkeys((monitors.CLASS_RATE, monitors.PROMETHEUS), "store/test_prometheus_source"),
+    monitors.SPAN_COVERAGE: "pipeline/test_spans",
     "expectations": "tests/ingest/test_declared_expectations",
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Models, ModelSpec, spec_from_mapping, window_from_key
+from mlmon_dagster.store.state import monitor_results
 from tests.pipeline.test_spans import NOW, SPEC, N, all_spans, events, ingest, land, trace
 from tests.report.worlds import World
 from tests.serve.conftest import client_of
@@ -90,3 +92,39 @@ def test_nothing_is_said_of_traces_where_spans_are_not_declared(project: Project
     html = page_of(project, spec, "service/error_rate")
     assert 'id="traces"' not in html
     assert "--slowest" not in html
+
+
+STAGES = {
+    "stages": {
+        "fetch": {"timeout_rate": {"above": 0.1}, "error_rate": {"above": 0.9}},
+        "score": {"p95_ms": {"above": 20, "error_at": 1000}, "p99_ms": {"above": 100}},
+    },
+    "span_coverage": {"below": 0.8},
+}
+
+
+@pytest.mark.parametrize("sampling", ["unbiased", "tail"])
+def test_stages_and_coverage_are_judged_unless_spans_are_sampled(
+    project: Project, sampling: str
+) -> None:
+    """Of 200 requests 150 have spans; 25 time out fetching; scoring takes 5 to 25 ms."""
+    spec = declared(STAGES, sampling=sampling)
+    judged(project, spec, all_spans())
+    found = monitor_results.newest(
+        project.store.state, "loan", dt.datetime(2024, 3, 1, tzinfo=dt.UTC), family="service"
+    ).set_index("monitor")
+    stages = {
+        "service/stage_timeout_rate/stage.fetch_ms": "ERROR",  # the monitor's severity
+        "service/stage_error_rate/stage.fetch_ms": "OK",
+        "service/p95_stage_ms/stage.score_ms": "ERROR",
+        "service/p99_stage_ms/stage.score_ms": "OK",
+    }
+    for monitor, status in stages.items():
+        assert found.loc[monitor, "status"] == (status if sampling == "unbiased" else "NO_DATA")
+        assert found.loc[monitor, "reason"] == ("" if sampling == "unbiased" else "sampled")
+    assert found.loc["service/span_coverage", "status"] == "OK"  # .75, but not surely below .8
+    if sampling == "unbiased":
+        html = page_of(project, spec, "service/stage_timeout_rate/stage.fetch_ms")
+        shown = re.findall(r">p(\d+)</td>", html.split('id="traces"')[1])
+        assert shown
+        assert all(int(i) % 8 == 0 for i in shown)

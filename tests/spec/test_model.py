@@ -34,6 +34,10 @@ def classes_of(**declared: object) -> dict[str, Any]:
     return {"monitors": {"service": {"classes": {"slow": declared}}}}
 
 
+def spans_of(**declared: object) -> dict[str, Any]:
+    return {"monitors": {"service": declared}}
+
+
 def asked_of(**declared: object) -> dict[str, Any]:
     return {"monitors": {"service": {"prometheus": declared}}}
 
@@ -169,6 +173,9 @@ def test_the_defaults_watch_everything() -> None:
         ),
         ({"monitors": {"service": {"p95_latency_ms": {"above": 1}}}}, "needs columns.latency_ms"),
         ({"monitors": {"service": {"error_rate": {"above": 0.1}}}}, "needs columns.status"),
+        (spans_of(span_coverage={"below": 0.9}), "span_coverage needs spans"),
+        (spans_of(stages={"fetch": {"p95_ms": {"above": 9}}}), "'fetch' is not among spans.stages"),
+        (spans_of(stages={"fetch": {"error_rate": {"above": 9}}}), "a rate is between 0 and 1"),
         (classes_of(when="nobody = 1"), "monitors.service.classes.slow.when: "),
         (classes_of(when="score > 2", above=5), "a rate is between 0 and 1"),
         (classes_of(when="score > 2", error_at=0.1), "exactly one of above and below"),

@@ -24,6 +24,7 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import logged_attributions
+from mlmon_dagster.spec.monitors import SPAN_COVERAGE
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import (
     Comparison,
@@ -36,7 +37,7 @@ from mlmon_dagster.spec.predicate import (
     to_sql,
     to_text,
 )
-from mlmon_dagster.spec.spans import TRACE_ID
+from mlmon_dagster.spec.spans import FAILED, TRACE_ID, stage_of, stage_status
 from mlmon_dagster.spec.tasks import class_scores
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
@@ -320,7 +321,16 @@ def _wrong_values(spec: ModelSpec, verdict: Row) -> Predicate | None:
         return Membership(column, tuple(map(str, names)))
     if metric == "error_rate":
         return Not(Membership("status", ANSWERED))
-    return None
+    if metric == SPAN_COVERAGE:
+        return NullTest("n_spans")
+    stage = stage_of(column)
+    if stage is None:
+        return None
+    if metric == "stage_timeout_rate":
+        return Comparison(stage_status(stage), "=", "timeout")
+    if metric == "stage_error_rate":
+        return Membership(stage_status(stage), FAILED)
+    return NullTest(column, negated=True)
 
 
 def together(one: Predicate | None, other: Predicate | None) -> Predicate | None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from mlmon_dagster.pipeline.asking.rows import ANSWERED, Rows, Verdict, rows_of, together
 from mlmon_dagster.spec import ModelSpec, Predicate
 from mlmon_dagster.spec.predicate import Comparison, Membership, Not, NullTest, Some
-from mlmon_dagster.spec.spans import TRACE_ID, stage_status
+from mlmon_dagster.spec.spans import FAILED, TRACE_ID, stage_status
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.tables import spans
 
@@ -60,7 +60,7 @@ def traces_behind(
     """
     assert spec.spans is not None
     traced = NullTest("n_spans" if spec.columns.trace_id is None else TRACE_ID, negated=True)
-    stages = (Membership(stage_status(n), ("error", "timeout")) for n in spec.spans.stages)
+    stages = (Membership(stage_status(n), FAILED) for n in spec.spans.stages)
     failed = Some((Not(Membership("status", ANSWERED)), *stages))
 
     def found(picked: Predicate) -> Rows:
