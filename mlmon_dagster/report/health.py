@@ -23,7 +23,7 @@ from mlmon_dagster.report.curves import (
     firing,
     sentence_of,
 )
-from mlmon_dagster.report.layers import layers_of
+from mlmon_dagster.report.layers import LAYERS, layers_of
 from mlmon_dagster.report.plots import Curve, draw
 from mlmon_dagster.report.summary import (
     NONE,
@@ -46,7 +46,7 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import RESIDUAL
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.places.location import whole_file
-from mlmon_dagster.store.state import window_state
+from mlmon_dagster.store.state import monitor_results, window_state
 from mlmon_dagster.store.state.model_history import SeenChange, changes
 from mlmon_dagster.trace.explain import AREA, Explained
 
@@ -164,7 +164,9 @@ def health_report(
         period_names=period_names(spec),
         charts=charts,
         volume=_volume(store, spec, now, asked),
-        layers=layers_of(drawn, drifts),
+        layers=layers_of(
+            drawn, monitor_results.shares_failed(store.state, spec.model, LAYERS["Data"], now)
+        ),
         heat=_heat(drifts, current),
         trace=_trace(store, spec, baseline, asked) if asked.is_whole else None,
         slices=distributions.slice_tables(store, spec, baseline, _period_of(asked, now))

@@ -38,18 +38,19 @@ class Layers:
     hint: str
 
 
-def layers_of(drawn: Mapping[str, Sequence[Curve]], drifts: Mapping[str, Curve]) -> Layers:
+def layers_of(drawn: Mapping[str, Sequence[Curve]], failed: Mapping[dt.datetime, float]) -> Layers:
     """Return the layers that a model declares; none of a model that has one alone.
 
     Args:
         drawn: Section -> its curves, the most telling first.
-        drifts: Column -> its drift.
+        failed: Window -> the share of the data's monitors that failed, of those that judged.
     """
-    found: dict[str, Curve] = {}
-    for layer in LAYERS:
-        curve = _drifted(drifts) if layer == "Data" else _first(drawn, _FIRST[layer])
-        if curve is not None:
-            found[layer] = curve
+    curves = {layer: _first(drawn, sections) for layer, sections in _FIRST.items()}
+    known = {layer: curve for layer, curve in curves.items() if curve is not None}
+    if not known:
+        return Layers((), "")
+    curves["Data"] = _failed(failed, next(iter(known.values())))
+    found = {layer: curve for layer in LAYERS if (curve := curves[layer]) is not None}
     if len(found) < 2:
         return Layers((), "")
     starts = sorted({start for curve in found.values() for start in curve.starts})
@@ -65,23 +66,18 @@ def _first(drawn: Mapping[str, Sequence[Curve]], sections: Sequence[str]) -> Cur
     return next((curve for curve in curves if any(map(math.isfinite, curve.values))), None)
 
 
-def _drifted(drifts: Mapping[str, Curve]) -> Curve | None:
-    """Return the share of the columns that are past their limit, of windows that have any."""
-    limited = [curve for curve in drifts.values() if curve.limit is not None]
-    past: dict[dt.datetime, list[bool]] = {}
-    for curve in limited:
-        for start, value in zip(curve.starts, curve.values, strict=True):
-            if math.isfinite(value):
-                past.setdefault(start, []).append(value > (curve.limit or 0.0))
-    if not past:
+def _failed(failed: Mapping[dt.datetime, float], beside: Curve) -> Curve | None:
+    """Return the data's layer over the span of another curve; None if nothing was judged there."""
+    first, last = min(beside.starts), max(beside.starts)
+    inside = {start: share for start, share in failed.items() if first <= start <= last}
+    if not inside:
         return None
-    starts = sorted(past)
     return Curve(
-        title="share of the columns that drifted past the limit",
-        starts=starts,
-        values=[sum(past[start]) / len(past[start]) for start in starts],
-        end=limited[0].end,
-        zone=limited[0].zone,
+        title="share of its monitors that failed",
+        starts=list(inside),
+        values=list(inside.values()),
+        end=beside.end,
+        zone=beside.zone,
         is_share=True,
     )
 

@@ -79,7 +79,7 @@ class Money:
         unit = f" {self.unit}" if self.unit else ""
         beside = f"{number(self.now)}{unit} a request, usually {number(self.usual)}"
         if self.known < _KNOWN:
-            beside += f"; {self.known:.0%} of what is usually known is known so far"
+            beside += f"; {100 * self.known:.0f} % of what is usually known is known so far"
         if not self.is_real:
             chance = "too few windows to tell chance" if math.isnan(self.margin) else "chance"
             text = f"{name} is as usual" if chance == "chance" else f"{name} is {self._moved}"
@@ -101,7 +101,7 @@ class Money:
         side = "below" if self.change < 0 else "above"
         if not self.usual:
             return f"{number(abs(self.change))} {side} usual"
-        return f"{100 * abs(self.change / self.usual):.2g} % {side} usual"
+        return f"{rounded(100 * abs(self.change / self.usual))} % {side} usual"
 
 
 def rounded(amount: float) -> str:

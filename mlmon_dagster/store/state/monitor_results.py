@@ -150,6 +150,38 @@ def newest(
     )
 
 
+def shares_failed(
+    engine: sa.Engine, model: str, families: Sequence[str], end: datetime
+) -> dict[datetime, float]:
+    """Return which share of what some families judged of a window failed, by its start.
+
+    Args:
+        engine: The state database.
+        model: The model's name.
+        families: Families of monitors.
+        end: Windows that start before this time.
+
+    Returns:
+        Between 0 and 1, oldest window first; windows of which nothing was judged are left out.
+    """
+    table = monitor_result
+    mine = (table.c.model == model, table.c.family.in_(families), table.c.window_start < end)
+    last = (
+        sa.select(sa.func.max(table.c.id))
+        .where(*mine)
+        .group_by(*(table.c[name] for name in _IDENTITY))
+    )
+    failed = sa.case((table.c.status == "OK", 0.0), else_=1.0)
+    query = (
+        sa.select(table.c.window_start, sa.func.avg(failed))
+        .where(table.c.id.in_(last), table.c.status.in_(("OK", "WARN", "ERROR")))
+        .group_by(table.c.window_start)
+        .order_by(table.c.window_start)
+    )
+    with engine.connect() as conn:
+        return {start: float(share) for start, share in conn.execute(query)}
+
+
 def standing(engine: sa.Engine, model: str, now: datetime) -> list[StoredResult]:
     """Return the verdicts of each family on its newest window that could be judged.
 
