@@ -20,11 +20,12 @@ from mlmon_dagster.collect.collector import Collector
 from mlmon_dagster.collect.landing import Target
 from mlmon_dagster.collect.problem import Problem
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.spans import VERSION
 
 Signal = Literal["traces", "logs"]
 JSON: Final = "application/json"
 PROTOBUF: Final = "application/x-protobuf"
-MODEL, PREDICTION_ID, VERSION = "mlmon.model", "mlmon.prediction_id", "mlmon.model_version"
+MODEL, PREDICTION_ID = "mlmon.model", "mlmon.prediction_id"
 # Names of the GenAI and feature-flag conventions as of November 2026, older ones after them.
 _INPUT: Final = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
 _OUTPUT: Final = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")

@@ -114,7 +114,7 @@ def against_asked(project: Project, spec: ModelSpec, text: str) -> tuple[Against
     if text == "baseline":
         return text, "the baseline"
     if text.startswith(_VERSION):
-        if spec.columns.model_version is None:
+        if not spec.has_versions:
             raise ConfigError("version:V needs columns.model_version; declare it.")
         version = text.removeprefix(_VERSION)
         return version, f"version {version}"

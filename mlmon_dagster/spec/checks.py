@@ -210,8 +210,10 @@ def _features(spec: Declaration) -> Iterator[Problem]:
 def _baseline(spec: Declaration) -> Iterator[Problem]:
     yield from _said(("baseline",), spec.baseline.problem(spec.time.granularity))
     kind, declared = spec.baseline.kind, "baseline" in spec.model_fields_set
-    if kind == "model_version" and spec.columns.model_version is None:
-        yield Problem(("baseline", "model_version"), "needs columns.model_version")
+    if kind == "model_version" and not spec.has_versions:
+        yield Problem(
+            ("baseline", "model_version"), "needs columns.model_version, or spans.version"
+        )
     if declared and kind == "dataset" and spec.columns.dataset is None:
         message = f"a baseline of the dataset '{spec.baseline.dataset}' needs columns.dataset"
         yield Problem(("baseline",), message + "; or write {moving: 28d}")
@@ -231,7 +233,7 @@ def _slices(spec: Declaration) -> Iterator[Problem]:
 
 
 def _slice_column_problem(spec: Declaration, column: str) -> str | None:
-    if column == "model_version" and spec.columns.model_version is not None:
+    if column == "model_version" and spec.has_versions:
         return None
     fit = [n for n, f in spec.features.items() if f.type in _SLICEABLE and not f.pii]
     feature = spec.features.get(column)
@@ -254,8 +256,10 @@ def _monitors(spec: Declaration) -> Iterator[Problem]:
     other = spec.monitors.drift.baseline
     said = other.problem(spec.time.granularity, own=True) if other else None
     yield from _said(("monitors", "drift", "baseline"), said)
-    if other and other.kind == "model_version" and spec.columns.model_version is None:
-        yield Problem(("monitors", "drift", "baseline"), "needs columns.model_version")
+    if other and other.kind == "model_version" and not spec.has_versions:
+        yield Problem(
+            ("monitors", "drift", "baseline"), "needs columns.model_version, or spans.version"
+        )
     if not spec.monitors.freshness.no_data_for:
         yield Problem(("monitors", "freshness", "no_data_for"), "must be longer than 0s")
     for family in get_args(MetricFamily):
@@ -379,10 +383,10 @@ def _versions(spec: Declaration) -> Iterator[Problem]:
             yield Problem(place, "versions are compared by ground truth: declare columns.actual")
         if one.dataset is not None and spec.columns.dataset is None:
             yield Problem(place, f"events of dataset '{one.dataset}' need columns.dataset")
-        if one.champion is not None and spec.columns.model_version is None:
+        if one.champion is not None and not spec.has_versions:
             yield Problem(place, "versions are told apart by columns.model_version; declare it")
-    if monitor.staleness is not None and spec.columns.model_version is None:
-        yield Problem((*where, "staleness"), "needs columns.model_version")
+    if monitor.staleness is not None and not spec.has_versions:
+        yield Problem((*where, "staleness"), "needs columns.model_version, or spans.version")
     skew = monitor.skew
     if skew is None:
         return

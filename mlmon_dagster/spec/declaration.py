@@ -432,6 +432,12 @@ class Declaration(Declared):
         return feature is not None and not feature.pii and (feature.pii is False or is_slice)
 
     @property
+    def has_versions(self) -> bool:
+        """Whether events say which version answered, themselves or by their spans."""
+        by_spans = self.spans is not None and self.spans.version is not None
+        return self.columns.model_version is not None or by_spans
+
+    @property
     def has_actuals(self) -> bool:
         """Whether ground truth can ever arrive for this model."""
         return self.columns.actual is not None and self.source.actuals is not None

@@ -14,6 +14,7 @@ from mlmon_dagster.spec.scalars import Declared
 
 TRACE_ID: Final = "trace_id"
 _STAGE: Final = re.compile(r"[A-Za-z_]\w{0,62}", re.ASCII)
+VERSION: Final = "mlmon.model_version"  # attribute of a span or of its resource
 STAGE: Final = "stage."  # begins the names of their columns
 FAILED: Final = ("error", "timeout")  # ends of a stage
 PLACEHOLDER: Final = "{trace_id}"
@@ -27,6 +28,7 @@ class Spans(Declared):
     stages: dict[str, str] = Field(default={})
     sampling: Literal["unbiased", "tail"]
     link: str | None = None
+    version: str | None = Field(default=None, min_length=1)
 
     @property
     def attribute(self) -> str | None:
@@ -77,6 +79,12 @@ def span_problems(spans: Spans, *, logs_trace: bool) -> Iterator[tuple[tuple[str
             )
         if not pattern:
             yield ("spans", "stages", name), "is the name of a span, or a pattern such as fetch*"
+    if spans.version is not None and spans.sampling == "tail":
+        yield (
+            ("spans", "version"),
+            "needs sampling: unbiased; a tail sampler keeps the slow and failed requests, and each "
+            "version's numbers would be of those",
+        )
     if spans.link is not None and (
         PLACEHOLDER not in spans.link or not spans.link.startswith(("https://", "http://"))
     ):

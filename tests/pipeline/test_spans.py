@@ -158,6 +158,34 @@ def test_stages_are_joined_in_any_order_and_a_repeated_span_counts_once(project:
     assert "south" in set(frame.loc[frame["metric"] == "p95_stage_ms", "slice_value"])
 
 
+@pytest.mark.parametrize("named", ["mlmon.model_version", "scoring"])
+def test_an_event_without_a_version_has_that_of_its_spans_unless_they_disagree(
+    project: Project, named: str
+) -> None:
+    columns = {name: of for name, of in SPEC["columns"].items() if name != "model_version"}
+    spec = spec_from_mapping(
+        {**SPEC, "columns": columns, "spans": {"sampling": "unbiased", "version": named}}
+    )
+    land(project, events(), "e.jsonl", "landing")
+    look(project, spec)
+    assert records(project, spec)["model_version"].isna().all()
+
+    def told(i: int, number: int, version: str) -> dict[str, Any]:
+        if named == "scoring":
+            return span(i, "score", 1.0, number, flags=["other=z", f"scoring={version}"])
+        return span(i, "score", 1.0, number, model_version=version)
+
+    lines = [told(i, 1, "ab"[i % 2]) for i in range(1, N)]
+    lines += [span(3, "plain", 1.0, 2), told(5, 2, "a")]
+    land(project, lines, "s.jsonl", "spans/loan")
+    frame = look(project, spec)
+    found = records(project, spec)["model_version"]
+    assert (found["p2"], found["p3"]) == ("a", "b")
+    assert found[["p0", "p5"]].isna().all()
+    of_a = frame[(frame["metric"] == "error_rate") & (frame["model_version"] == "a")]
+    assert of_a.loc[of_a["slice_key"] == "all", "n"].tolist() == [N // 2 - 1]
+
+
 def test_an_attribute_of_one_span_joins_its_whole_trace(project: Project) -> None:
     spec = spec_with(join="mlmon.prediction_id")
     land(project, events(), "e.jsonl", "landing")

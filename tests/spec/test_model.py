@@ -173,6 +173,10 @@ def test_the_defaults_watch_everything() -> None:
         ),
         ({"monitors": {"service": {"p95_latency_ms": {"above": 1}}}}, "needs columns.latency_ms"),
         ({"monitors": {"service": {"error_rate": {"above": 0.1}}}}, "needs columns.status"),
+        (
+            {"spans": {"join": "id", "sampling": "tail", "version": "model"}},
+            "spans.version: needs sampling: unbiased",
+        ),
         (spans_of(span_coverage={"below": 0.9}), "span_coverage needs spans"),
         (spans_of(stages={"fetch": {"p95_ms": {"above": 9}}}), "'fetch' is not among spans.stages"),
         (spans_of(stages={"fetch": {"error_rate": {"above": 9}}}), "a rate is between 0 and 1"),

@@ -51,7 +51,7 @@ def spent_in(
         objective: Of the spec.
     """
     keys = [*spec.slices]
-    if spec.columns.model_version is not None and ("model_version",) not in keys:
+    if spec.has_versions and ("model_version",) not in keys:
         keys.append(("model_version",))
     source = store.inference_records(spec).from_sql(windows, [PRODUCTION])
     counted = f"count(*) AS n, {count_bad(spec, objective)} AS bad"

@@ -144,6 +144,8 @@ def _is_traced_by_spans(spec: ModelSpec) -> bool:
 
 def _columns(spec: ModelSpec, hidden: Collection[str], *, brief: bool) -> str:
     roles = [r for r in _ROLES if getattr(spec.columns, r) is not None]
+    if spec.has_versions and spec.columns.model_version is None:
+        roles.insert(0, "model_version")
     roles += [TRACE_ID] if _is_traced_by_spans(spec) else []
     scores = list(class_scores(spec).values())
     plain = ["prediction_id", "event_time", *roles, *spec.columns.outcomes, *scores]

@@ -219,7 +219,10 @@ class InferenceRecords:
 
     def _add_up(self, records: pa.Table, sums: dict[tuple[datetime, str], _Sums]) -> None:
         """Add some records to the sums of their windows and datasets."""
-        sql = fingerprint_sql([field.name for field in span_fields(self._spec)])
+        joined = [field.name for field in span_fields(self._spec)]
+        if self._spec.spans is not None and self._spec.spans.version is not None:
+            joined.append("model_version")
+        sql = fingerprint_sql(joined)
         for row in self._engine.query(sql, {"records": records}).to_pylist():
             key = row["window_start"].astimezone(UTC), row["dataset"]
             more = _Sums(

@@ -13,7 +13,7 @@ from typing import Final
 import pyarrow as pa
 
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.spans import stage_column, stage_status
+from mlmon_dagster.spec.spans import VERSION, Spans, stage_column, stage_status
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
 from mlmon_dagster.store.tables.columns import TIME, span_fields
@@ -102,7 +102,8 @@ def reach(spec: ModelSpec, dates: Sequence[str] | set[str]) -> tuple[str, str]:
 def join_sql(spec: ModelSpec, source: str) -> str:
     """Return the statement that adds their spans to the table ``records``.
 
-    A stage's time is that of all its spans in the trace together. A span that came twice counts
+    A stage's time is that of all its spans in the trace together. An event that logs no version has
+    that of its trace, if all spans that know one agree. A span that came twice counts
     once. Sums are of whole microseconds, so that they do not depend on the order of rows.
 
     Args:
@@ -122,6 +123,7 @@ def join_sql(spec: ModelSpec, source: str) -> str:
     stages = "".join(f", {part}" for part in parts)
     names = [field.name for field in span_fields(spec)]
     selected = ", ".join(f"t.{quote_identifier(name)}" for name in names)
+    version = "COALESCE(r.model_version, t.version) AS model_version"
     if spec.spans.attribute is None:
         keys, on = "SELECT DISTINCT trace_id AS key, trace_id FROM records", "r.trace_id"
     else:
@@ -132,14 +134,28 @@ def join_sql(spec: ModelSpec, source: str) -> str:
     keys AS MATERIALIZED ({keys}),
     once AS (
         SELECT trace_id, span_id, MAX(name) AS name, MAX(status) AS status,
+            MAX({_version_sql(spec.spans)}) AS version,
             MAX(CAST(ROUND(duration_ms * 1000) AS BIGINT)) AS us
         FROM given WHERE trace_id IN (SELECT trace_id FROM keys) GROUP BY trace_id, span_id
     ),
     traces AS (
-        SELECT k.key, COUNT(*) AS n_spans{stages}
+        SELECT k.key, COUNT(*) AS n_spans{stages},
+            CASE WHEN MIN(version) = MAX(version) THEN MIN(version) END AS version
         FROM once JOIN keys AS k USING (trace_id) GROUP BY k.key
     )
-    SELECT r.*, {selected} FROM records AS r LEFT JOIN traces AS t ON t.key = {on}"""
+    SELECT r.* REPLACE ({version}), {selected} FROM records AS r
+    LEFT JOIN traces AS t ON t.key = {on}"""
+
+
+def _version_sql(declared: Spans) -> str:
+    """Return the version that a span names: by its attribute, or as a feature flag's variant."""
+    if declared.version is None:
+        return "CAST(NULL AS VARCHAR)"
+    if declared.version == VERSION:
+        return "model_version"
+    flag = f"{declared.version}="
+    variants = f"[f[{len(flag) + 1}:] for f in flags if starts_with(f, {literal(flag)})]"
+    return f"NULLIF(({variants})[1], '')"
 
 
 def of_traces_sql(source: str, trace_ids: Sequence[str]) -> str:
