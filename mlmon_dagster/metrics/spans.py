@@ -19,6 +19,7 @@ from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.spec.names import TABLE
 
 STAGE_QUANTILES = {"p50_stage_ms": 0.5, "p95_stage_ms": 0.95, "p99_stage_ms": 0.99}
+TOKEN_QUANTILES = {"p50_tokens": 0.5, "p95_tokens": 0.95}
 SAMPLED = "sampled"
 
 
@@ -100,7 +101,33 @@ def stage_metrics(
                 MetricRows(bad.cells, column, name, rate(k, n), n, "wilson-1", lower, upper,
                            reason="no_spans")
             )  # fmt: skip
-    frame = stack_rows(rows)
+    return _unless_sampled(stack_rows(rows), unbiased=unbiased)
+
+
+def token_metrics(tokens: Mapping[str, ColumnStatistics], *, unbiased: bool) -> pd.DataFrame:
+    """Tokens of requests to and from a language model.
+
+    Args:
+        tokens: Column -> log-spaced bins of a request's tokens.
+        unbiased: Whether spans are those of all requests, or of requests chosen by chance.
+
+    Returns:
+        MetricFrame, one column each of input and output: p50_tokens and p95_tokens, at most 1 %
+        off, and sum_tokens of the requests that have spans. All are NaN with the reason sampled
+        where spans are not unbiased.
+    """
+    rows = []
+    for column, mine in tokens.items():
+        rows += [latency_quantile(mine, name, q, column) for name, q in TOKEN_QUANTILES.items()]
+        n = mine.counts.sum(axis=1)
+        total = np.where(n > 0, mine.total, np.nan)
+        rows.append(
+            MetricRows(mine.cells, column, "sum_tokens", total, n, "sum-1", reason="no_spans")
+        )
+    return _unless_sampled(stack_rows(rows), unbiased=unbiased)
+
+
+def _unless_sampled(frame: pd.DataFrame, *, unbiased: bool) -> pd.DataFrame:
     if unbiased or not len(frame):
         return frame
     return frame.assign(value=np.nan, lower=np.nan, upper=np.nan, reason=SAMPLED)

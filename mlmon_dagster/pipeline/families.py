@@ -432,7 +432,8 @@ def _own_estimate(comparison: Comparison) -> References:
 # As `metrics.spans` names them, which is not imported before something is measured.
 SPAN_METRICS = (
     "span_coverage", "span_error_bias", "span_latency_bias", "p50_stage_ms", "p95_stage_ms",
-    "p99_stage_ms", "stage_error_rate", "stage_timeout_rate",
+    "p99_stage_ms", "stage_error_rate", "stage_timeout_rate", "p50_tokens", "p95_tokens",
+    "sum_tokens",
 )  # fmt: skip
 _SERVICE = (
     "n", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "error_rate", CLASS_RATE, PROMETHEUS

@@ -16,6 +16,8 @@ TRACE_ID: Final = "trace_id"
 _STAGE: Final = re.compile(r"[A-Za-z_]\w{0,62}", re.ASCII)
 VERSION: Final = "mlmon.model_version"  # attribute of a span or of its resource
 STAGE: Final = "stage."  # begins the names of their columns
+# Columns of the records -> columns of the spans.
+TOKENS: Final = {"tokens.input": "input_tokens", "tokens.output": "output_tokens"}
 FAILED: Final = ("error", "timeout")  # ends of a stage
 PLACEHOLDER: Final = "{trace_id}"
 
@@ -29,6 +31,7 @@ class Spans(Declared):
     sampling: Literal["unbiased", "tail"]
     link: str | None = None
     version: str | None = Field(default=None, min_length=1)
+    tokens: bool = False
 
     @property
     def attribute(self) -> str | None:

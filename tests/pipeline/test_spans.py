@@ -186,6 +186,42 @@ def test_an_event_without_a_version_has_that_of_its_spans_unless_they_disagree(
     assert of_a.loc[of_a["slice_key"] == "all", "n"].tolist() == [N // 2 - 1]
 
 
+@pytest.mark.parametrize("sampling", ["unbiased", "tail"])
+def test_tokens_are_summed_over_a_trace_and_once_where_an_agent_repeats_them(
+    project: Project, sampling: str
+) -> None:
+    spec = spec_with(tokens=True, sampling=sampling)
+    land(project, events(), "e.jsonl", "landing")
+    lines = []
+    for i in range(100):
+        agent = span(i, "agent", 9.0, 1, input_tokens=100 + i, output_tokens=7)
+        calls = [
+            span(i, "chat", 1.0, n, parent_id=agent["span_id"], input_tokens=k, output_tokens=m)
+            for n, k, m in ((2, 40, 7), (3, 60 + i, None))
+        ]
+        lines += [agent, *calls, calls[0]]
+    land(project, lines, "s.jsonl", "spans/loan")
+    frame = look(project, spec)
+    found = records(project, spec)
+    assert found.loc["p7", ["tokens.input", "tokens.output"]].tolist() == [107, 7]
+    assert found.loc["p150", ["tokens.input", "tokens.output"]].isna().all()
+
+    whole = frame[(frame["slice_key"] == "all") & (frame["model_version"] == "all")]
+    value = whole.set_index(["metric", "column_name"])
+    told = {
+        ("sum_tokens", "tokens.input"): sum(range(100, 200)),
+        ("sum_tokens", "tokens.output"): 700,
+        ("p50_tokens", "tokens.input"): 149,
+        ("p95_tokens", "tokens.input"): 194,
+    }
+    for key, exact in told.items():
+        if sampling == "tail":
+            assert value.loc[key, "reason"] == "sampled"
+        else:
+            rel = 0 if key[0] == "sum_tokens" else 0.01
+            assert value.loc[key, "value"] == pytest.approx(exact, rel=rel)
+
+
 def test_an_attribute_of_one_span_joins_its_whole_trace(project: Project) -> None:
     spec = spec_with(join="mlmon.prediction_id")
     land(project, events(), "e.jsonl", "landing")

@@ -54,7 +54,7 @@ from mlmon_dagster.profiles.sql.loss_columns import (
     LAG,
     bound_of,
     group_columns,
-    is_in_ms,
+    is_of_serving,
     loss_columns,
     outcome_columns,
     resolve,
@@ -184,7 +184,7 @@ def fit_binnings(
             binnings[name] = renamed(binnings["prediction"], name)
         elif kind == "loss":
             binnings[name] = _fit_loss(engine, from_sql, name, value, dialect)
-        elif kind == "latency" and not is_in_ms(name):
+        elif kind == "latency" and not is_of_serving(name):
             binnings[name] = size_binning(name, _typical(engine, from_sql, value))
         elif kind == "classes":
             if classes := _classes(engine, spec, from_sql):

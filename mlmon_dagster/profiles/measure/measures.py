@@ -39,7 +39,7 @@ from mlmon_dagster.spec import ModelSpec, PerformanceMonitor
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.metric_registry import MetricFamily
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.spec.spans import Spans, stage_column
+from mlmon_dagster.spec.spans import TOKENS, Spans, stage_column
 from mlmon_dagster.spec.tasks import task_of
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def service(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
 
 
 def _of_spans(spans: Spans, profiles: Profiles) -> Iterator[pd.DataFrame]:
-    from mlmon_dagster.metrics.spans import coverage_metrics, stage_metrics
+    from mlmon_dagster.metrics.spans import coverage_metrics, stage_metrics, token_metrics
 
     def both(all_: str, traced: str) -> tuple[ColumnStatistics, ColumnStatistics] | None:
         return (profiles[all_], profiles[traced]) if {all_, traced} <= profiles.keys() else None
@@ -146,7 +146,10 @@ def _of_spans(spans: Spans, profiles: Profiles) -> Iterator[pd.DataFrame]:
         for column in map(stage_column, spans.stages)
         if column in profiles
     }
-    yield stage_metrics(stages, unbiased=spans.sampling == "unbiased")
+    unbiased = spans.sampling == "unbiased"
+    yield stage_metrics(stages, unbiased=unbiased)
+    tokens = {column: profiles[column] for column in TOKENS if column in profiles}
+    yield token_metrics(tokens, unbiased=unbiased)
 
 
 def business(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from mlmon_dagster.metrics.statistics import Binning
 from mlmon_dagster.profiles.sql.attribution_columns import SHARE, Values
 from mlmon_dagster.profiles.sql.bin_codes import number
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.spans import STAGE, stage_column, stage_status
+from mlmon_dagster.spec.spans import STAGE, TOKENS, stage_column, stage_status
 from mlmon_dagster.spec.tasks import RESIDUAL, class_scores, task_of
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 
@@ -88,12 +88,14 @@ def span_columns(spec: ModelSpec) -> Values:
                 f"CASE WHEN {ended} IS NOT NULL THEN CASE WHEN {ended} {bad} "
                 "THEN 1e0 ELSE 0e0 END END",
             )
+    if spec.spans.tokens:
+        found |= {name: ("latency", quote_identifier(name)) for name in TOKENS}
     return found
 
 
-def is_in_ms(column: str) -> bool:
-    """Tell whether a column is a time of serving, whose bins are the same for every model."""
-    return column in ("latency_ms", TRACED_LATENCY) or column.startswith(STAGE)
+def is_of_serving(column: str) -> bool:
+    """Tell whether a column is a time or tokens, whose bins are the same for every model."""
+    return column in ("latency_ms", TRACED_LATENCY, *TOKENS) or column.startswith(STAGE)
 
 
 def bound_of(loss: str) -> float | None:

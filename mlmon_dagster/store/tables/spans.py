@@ -13,7 +13,7 @@ from typing import Final
 import pyarrow as pa
 
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.spec.spans import VERSION, Spans, stage_column, stage_status
+from mlmon_dagster.spec.spans import TOKENS, VERSION, Spans, stage_column, stage_status
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.state.sql import literal, literals, quote_identifier
 from mlmon_dagster.store.tables.columns import TIME, span_fields
@@ -103,8 +103,9 @@ def join_sql(spec: ModelSpec, source: str) -> str:
     """Return the statement that adds their spans to the table ``records``.
 
     A stage's time is that of all its spans in the trace together. An event that logs no version has
-    that of its trace, if all spans that know one agree. A span that came twice counts
-    once. Sums are of whole microseconds, so that they do not depend on the order of rows.
+    that of its trace, if all spans that know one agree. Of a span that tells its tokens and the
+    one that called it, only the former counts. A span that came twice counts once. Sums
+    are of whole microseconds, so that they do not depend on the order of rows.
 
     Args:
         spec: The model.
@@ -120,6 +121,10 @@ def join_sql(spec: ModelSpec, source: str) -> str:
         worst += f"WHEN BOOL_OR(status = 'error') {mine} THEN 'error' "
         worst += f"WHEN COUNT(*) {mine} > 0 THEN 'ok' END"
         parts.append(f"CAST(SUM(us) {mine} AS DOUBLE) / 1000 AS {column}, {worst} AS {status}")
+    if spec.spans.tokens:
+        own = "FILTER (span_id NOT IN (SELECT parent_id FROM callers))"
+        for column, name in TOKENS.items():
+            parts.append(f"CAST(SUM({name}) {own} AS DOUBLE) AS {quote_identifier(column)}")
     stages = "".join(f", {part}" for part in parts)
     names = [field.name for field in span_fields(spec)]
     selected = ", ".join(f"t.{quote_identifier(name)}" for name in names)
@@ -134,9 +139,14 @@ def join_sql(spec: ModelSpec, source: str) -> str:
     keys AS MATERIALIZED ({keys}),
     once AS (
         SELECT trace_id, span_id, MAX(name) AS name, MAX(status) AS status,
-            MAX({_version_sql(spec.spans)}) AS version,
+            MAX({_version_sql(spec.spans)}) AS version, MAX(parent_id) AS parent_id,
+            MAX(input_tokens) AS input_tokens, MAX(output_tokens) AS output_tokens,
             MAX(CAST(ROUND(duration_ms * 1000) AS BIGINT)) AS us
         FROM given WHERE trace_id IN (SELECT trace_id FROM keys) GROUP BY trace_id, span_id
+    ),
+    callers AS (
+        SELECT DISTINCT parent_id FROM once
+        WHERE parent_id IS NOT NULL AND (input_tokens IS NOT NULL OR output_tokens IS NOT NULL)
     ),
     traces AS (
         SELECT k.key, COUNT(*) AS n_spans{stages},
