@@ -147,7 +147,7 @@ def silence_alert(
             for one in alert_state.silences(conn)
         ):
             return None
-        number = alert_state.insert_silence(
+        number = alert_state.add_silence(
             conn, matcher=wanted, author=author, comment=mark, starts_at=now, ends_at=ends
         )
         groups = alert_state.load_groups(conn, row["model"]).values()

@@ -155,14 +155,15 @@ def silence(
         if not equals or not key or not value:
             raise ConfigError(f"--slice {slice_!r} is not KEY=VALUE, such as origin=JFK.")
         wanted |= {"slice_key": key, "slice_value": value}
-    number = stored.add_silence(
-        project.store.state,
-        matcher=matcher(wanted),
-        author=author,
-        comment=comment,
-        starts_at=now,
-        ends_at=ends,
-    )
+    with project.store.state.begin() as conn:
+        number = stored.add_silence(
+            conn,
+            matcher=matcher(wanted),
+            author=author,
+            comment=comment,
+            starts_at=now,
+            ends_at=ends,
+        )
     said = ", ".join(f"{name} = {value}" for name, value in sorted(wanted.items()))
     click.echo(f"Silence {number}: {said}, until {ends:%Y-%m-%d %H:%M} UTC.")
     click.echo(f"{_count_matching(project, wanted)} alerts fire that it matches.")

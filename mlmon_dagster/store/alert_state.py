@@ -534,27 +534,6 @@ def silences_in_force(conn: sa.Connection, now: dt.datetime) -> list[SilenceRow]
 
 
 def add_silence(
-    engine: sa.Engine,
-    *,
-    matcher: str,
-    author: str,
-    comment: str,
-    starts_at: dt.datetime,
-    ends_at: dt.datetime,
-) -> int:
-    """Silence the alerts that a JSON matcher names; return the silence's id."""
-    with engine.begin() as conn:
-        return insert_silence(
-            conn,
-            matcher=matcher,
-            author=author,
-            comment=comment,
-            starts_at=starts_at,
-            ends_at=ends_at,
-        )
-
-
-def insert_silence(
     conn: sa.Connection,
     *,
     matcher: str,
@@ -563,7 +542,7 @@ def insert_silence(
     starts_at: dt.datetime,
     ends_at: dt.datetime,
 ) -> int:
-    """As `add_silence`, inside of a transaction."""
+    """Silence the alerts that a JSON matcher names; return the silence's id."""
     values = {"matcher": matcher, "author": author, "comment": comment}
     statement = silence.insert().values(**values, starts_at=starts_at, ends_at=ends_at)
     return int(conn.execute(statement.returning(silence.c.id)).scalar_one())

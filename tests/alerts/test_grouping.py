@@ -334,14 +334,15 @@ def test_a_muted_alert_is_not_told_until_it_is_let_out(store: Store) -> None:
 
 
 def silence(store: Store, start: dt.datetime, end: dt.datetime, **labels: str) -> int:
-    return alert_state.add_silence(
-        store.state,
-        matcher=matcher(labels),
-        author="me",
-        comment="planned",
-        starts_at=start,
-        ends_at=end,
-    )
+    with store.state.begin() as conn:
+        return alert_state.add_silence(
+            conn,
+            matcher=matcher(labels),
+            author="me",
+            comment="planned",
+            starts_at=start,
+            ends_at=end,
+        )
 
 
 def test_a_silenced_alert_is_listed_and_told_when_the_silence_ends(any_store: Store) -> None:

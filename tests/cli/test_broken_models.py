@@ -7,16 +7,16 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Command
 from tests.defs.small_model import MODEL, NOW, write_declaration
+from tests.http_server import served
 
 AT = ("--now", (NOW + dt.timedelta(hours=1)).isoformat())
 
@@ -119,11 +119,8 @@ def web_server() -> Iterator[tuple[str, list[str]]]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    server.server_close()
+    with served(Handler) as url:
+        yield url, asked
 
 
 def test_a_changed_declaration_reaches_a_running_dagster_by_itself(

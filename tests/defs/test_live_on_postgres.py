@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -70,25 +70,21 @@ def wait_for(what: str, look: Callable[[], T | None], log: Callable[[], str]) ->
 
 
 @contextmanager
-def dagster_dev(folder: Path, environment: dict[str, str]) -> Iterator[Callable[[], str]]:
-    """Run ``mlmon dev``, all its processes in a group that is killed at the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = folder.parent / "dev.log"
-    command = [sys.executable, "-m", "mlmon_dagster.cli", "--project", str(folder), "dev"]
+def running(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path
+) -> Iterator[None]:
+    """Run a command, all its processes in a group that is killed at the end."""
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*command, "--port", str(port)],
-            cwd=ROOT,
+            command,
+            cwd=folder,
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         try:
-            wait_for("the UI", lambda: is_up(port), log.read_text)
-            yield log.read_text
+            yield
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
@@ -96,6 +92,19 @@ def dagster_dev(folder: Path, environment: dict[str, str]) -> Iterator[Callable[
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@contextmanager
+def dagster_dev(folder: Path, environment: dict[str, str]) -> Iterator[Callable[[], str]]:
+    """Run ``mlmon dev``; yield what reads its log."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder.parent / "dev.log"
+    command = [sys.executable, "-m", "mlmon_dagster.cli", "--project", str(folder), "dev"]
+    with running([*command, "--port", str(port)], ROOT, environment, log):
+        wait_for("the UI", lambda: is_up(port), log.read_text)
+        yield log.read_text
 
 
 def is_up(port: int) -> bool:

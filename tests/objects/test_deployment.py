@@ -11,13 +11,12 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from mlmon_dagster.defs.instance import model_tags
 from mlmon_dagster.spec import ModelSpec, load_model
 from tests.alerts.fake_slack import fake_slack
 from tests.defs.small_model import DAYS, MODEL, VARIABLES, customers, land_validation
-from tests.defs.test_live_on_postgres import declare, is_up, wait_for
+from tests.defs.test_live_on_postgres import declare, is_up, running, wait_for
 from tests.objects.server import S3Server
 
 ROOT = Path(__file__).parents[2]
@@ -177,21 +176,9 @@ def started(name: str, folder: Path, environment: Mapping[str, str], port: int) 
     given = [str(port) if word.isdigit() else word for word in COMPOSE["services"][name]["command"]]
     command = [word.replace("0.0.0.0", "127.0.0.1") for word in given]
     log = folder.parent / f"{name}.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [str(Path(sys.executable).parent / command[0]), *command[1:]],
-            cwd=folder, env=dict(environment), stdout=output, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            yield log
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(15)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    program = str(Path(sys.executable).parent / command[0])
+    with running([program, *command[1:]], folder, environment, log):
+        yield log
 
 
 def free_ports(n: int) -> list[int]:

@@ -7,10 +7,9 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from queue import Empty, Queue
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from mlmon_dagster.spec.loader import Models
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.prometheus_source import PrometheusServer
 from tests.alerts.worlds import day, result, settle, spec_of
+from tests.http_server import served
 from tests.prometheus import ALERTMANAGER, alertmanager_in, needs_prometheus, prometheus_in
 from tests.push.collecting import running
 from tests.report.test_deploy import RULES
@@ -45,15 +45,8 @@ def hook() -> Iterator[tuple[str, Queue[dict[str, Any]]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", told
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with served(Handler) as url:
+        yield url, told
 
 
 def test_prometheus_scrapes_hostile_names_and_alertmanager_tells_what_fires(

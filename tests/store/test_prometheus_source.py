@@ -8,9 +8,8 @@ import math
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from mlmon_dagster.spec.presets import PRESETS
 from mlmon_dagster.store.prometheus_source import PrometheusServer
 from tests.defs.small_model import DAYS, MODEL, ZONE, customers, drop, landing, write_declaration
 from tests.defs.worlds import opened
+from tests.http_server import served
 from tests.prometheus import free_port, needs_prometheus, prometheus_in
 
 SERVED = ("inference_store", "profiles", "service_health")
@@ -200,15 +200,8 @@ def answering(status: int, body: bytes) -> Iterator[tuple[str, list[Any]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", seen
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with served(Handler) as url:
+        yield url, seen
 
 
 def one(value: str, **others: object) -> bytes:

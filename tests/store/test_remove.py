@@ -58,10 +58,11 @@ def furnish(folder: Path) -> Store:
         alert_state.save_alerts(conn, [{**new_row(ALERT, "production", NOW), **fired}])
         alert_state.append_events(conn, [event])
         alert_state.save_group(conn, group)
-    alert_state.add_silence(
-        store.state, matcher=json.dumps({"model": MODEL, "family": "drift"}), author="ann",
-        comment="", starts_at=NOW, ends_at=NOW + 9 * DAY,
-    )  # fmt: skip
+    with store.state.begin() as conn:
+        alert_state.add_silence(
+            conn, matcher=json.dumps({"model": MODEL, "family": "drift"}), author="ann",
+            comment="", starts_at=NOW, ends_at=NOW + 9 * DAY,
+        )  # fmt: skip
     return store
 
 
