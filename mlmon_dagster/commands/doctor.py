@@ -45,7 +45,7 @@ def examine(project: Project, *, is_deep: bool = False) -> list[Finding]:
     """
     findings = [_safely(look, project) for look in (_versions, _models, _slack, _links, _store)]
     findings.append(_safely(disk, project))
-    findings += _sources(project)
+    findings += [*_sources(project), *_registries(project)]
     if next(f.is_fine for f in findings if f.subject == "store"):  # the others need it
         looks = (_declarations, _alerts, _clock, _instance, _landing_files)
         findings += [_safely(look, project) for look in looks]
@@ -122,6 +122,33 @@ def _source(project: Project, spec: ModelSpec, stream: Stream, source: PolledSou
     except MlmonError as error:
         return Finding(subject, False, str(error))
     return Finding(subject, True, said)
+
+
+def _registries(project: Project) -> list[Finding]:
+    """Ask every registry that a model declares which version serves."""
+    try:
+        specs = models_of(project).specs
+    except MlmonError:
+        return []  # told by `_models`
+    return [_registry(project, spec) for spec in specs if spec.registry is not None]
+
+
+def _registry(project: Project, spec: ModelSpec) -> Finding:
+    from mlmon_dagster.pipeline.serving.registry import ask_registry
+
+    subject = f"registry of {spec.model}"
+    try:
+        known = ask_registry(project, spec)
+    except MlmonError as error:
+        cure = "Monitoring goes on without it; docs/registry.md says what is asked."
+        return Finding(subject, False, str(error), cure)
+    assert spec.registry is not None
+    named = [
+        f"{alias} is version {known.now(alias) or '(none)'}" for alias in spec.registry.aliases
+    ]
+    is_fine = any(known.now(alias) for alias in spec.registry.aliases)
+    cure = "Give a version one of these aliases in MLflow, or name others under registry.aliases."
+    return Finding(subject, is_fine, f"{known.name} at {known.address}: {', '.join(named)}", cure)
 
 
 def _landing_files(project: Project) -> Finding:

@@ -251,13 +251,24 @@ def _event_log(project: Project, spec: ModelSpec) -> Body:
             report = ingest(work, context.log.info, written_by=written)
             judge_quarantined(work)
             numbers = {**ingest_numbers(report), **table_sizes(work)}
-            numbers |= schema_changes_now(work)
+            numbers |= {**schema_changes_now(work), **_registry_numbers(work)}
         return dg.MaterializeResult(
             metadata=safe_metadata({**numbers, **_row_count(numbers)}),
             data_version=dg.DataVersion(version_of_inputs(project, spec)),
         )
 
     return event_log
+
+
+def _registry_numbers(work: Work) -> Numbers:
+    if work.spec.registry is None:
+        return {}
+    from mlmon_dagster.pipeline.serving.registry import registry_numbers
+
+    return {
+        name: dg.MetadataValue.url(str(value)) if name.endswith("/page") else value
+        for name, value in registry_numbers(work).items()
+    }
 
 
 def _row_count(numbers: Numbers) -> Numbers:

@@ -87,6 +87,8 @@ class MonitoringResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
     ) -> Gate:
         """Return the gate of a model if it is open; fail the step if it is closed.
 
+        Where the spec declares a ``registry``, what was found is also a tag of the version there.
+
         Args:
             model: The model.
             *families: Families of monitors that count, such as ``performance``; all by default.
@@ -98,6 +100,11 @@ class MonitoringResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
             ConfigError: If there is no such model or family.
         """
         found = self.look(model, *families, closed_at=closed_at, no_data=no_data)
+        spec = self.monitoring.spec(model)
+        if spec.registry is not None:
+            from mlmon_dagster.pipeline.serving.registry import tell_gate
+
+            dg.get_dagster_logger().info(tell_gate(self._project, spec, found))
         if not found.is_open:
             closed_by = ", ".join(standing.family for standing in found.closed_by)
             metadata = {"status": found.status, "closed by": closed_by}

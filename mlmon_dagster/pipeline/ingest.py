@@ -24,7 +24,7 @@ def ingest(
     wait_seconds: float = 600,
     written_by: Mapping[Stream, dt.datetime] | None = None,
 ) -> IngestReport:
-    """Take in the landing files that are new, as many as there is time for."""
+    """Take in the landing files that are new, as many as there is time for; look who serves."""
     from mlmon_dagster.ingest import ingest_new, readers
 
     report = ingest_new(
@@ -44,6 +44,10 @@ def ingest(
         from mlmon_dagster.store.upkeep.maintenance import settle_unmatched
 
         settle_unmatched(work.project.store, work.spec, work.now)
+    if work.spec.registry is not None:
+        from mlmon_dagster.pipeline.serving.registry import look_at_registry
+
+        look_at_registry(work.project, work.spec)
     return report
 
 

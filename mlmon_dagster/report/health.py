@@ -45,8 +45,9 @@ from mlmon_dagster.spec.metric_registry import is_higher_better
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import RESIDUAL
 from mlmon_dagster.store import Store
+from mlmon_dagster.store.mlflow_registry import run_link, version_link
 from mlmon_dagster.store.places.location import whole_file
-from mlmon_dagster.store.state import monitor_results, window_state
+from mlmon_dagster.store.state import monitor_results, registry_state, window_state
 from mlmon_dagster.store.state.model_history import SeenChange, changes
 from mlmon_dagster.trace.explain import AREA, Explained
 
@@ -157,6 +158,7 @@ def health_report(
         status=status,
         standings=_with_judged(standings, judged_of(store, spec, now)),
         newest=_newest(standings),
+        registered=_registered(store, spec),
         alerts=[_alert(spec, episode, places) for episode in current[:MAX_ALERTS]],
         n_alerts=len(current),
         changes=[_change(seen) for seen in changes(store.state, spec.model)[:MAX_CHANGES]],
@@ -211,6 +213,31 @@ def newest_windows(
 
 def _newest(standings: Sequence[Standing]) -> str:
     return max((s.window for s in standings), default="")
+
+
+def _registered(store: Store, spec: ModelSpec) -> list[dict[str, str]]:
+    """Return what each alias of the registry names: version, since when, run, training data."""
+    last = registry_state.last_look(store.state, spec.model) if spec.registry else None
+    if last is None or spec.registry is None or last.known.name != spec.registry.mlflow:
+        return []
+    known, found = last.known, []
+    for alias in spec.registry.aliases:
+        number, since = known.now(alias), known.since(alias)
+        if not number or since is None:
+            continue
+        version = known.versions.get(number)
+        found.append(
+            {
+                "alias": alias,
+                "version": number,
+                "href": version_link(known.address, known.name, number),
+                "since": moment_text(since),
+                "run": (version.run_name or version.run_id) if version else "",
+                "run_href": run_link(known.address, version) if version else "",
+                "trained": ", ".join(f"{n} ({d})" for n, d in version.datasets) if version else "",
+            }
+        )
+    return found
 
 
 def _with_judged(

@@ -15,6 +15,7 @@ from mlmon_dagster.spec.alerting import AlertPolicy
 from mlmon_dagster.spec.baseline import BaselineSpec, DeclaredBaseline
 from mlmon_dagster.spec.monitors import (
     FEATURE,
+    EnvName,
     Monitors,
     ShapColumns,
     attribution_column,
@@ -348,6 +349,24 @@ class Expectation(Declared):
         return self
 
 
+class Registry(Declared):
+    """The registered model of MLflow whose versions serve, and the aliases that are followed."""
+
+    mlflow: str = Field(min_length=1, max_length=256, pattern=r"^[^/:]+$")
+    url_env: EnvName = "MLFLOW_TRACKING_URI"
+    token_env: EnvName | None = None
+    aliases: Annotated[
+        Names, BeforeValidator(_one_or_more, json_schema_input_type=str | tuple[str, ...])
+    ] = ("champion",)
+    tags: bool = True
+
+    @model_validator(mode="after")
+    def _follows_an_alias(self) -> Self:
+        if not self.aliases or len({*self.aliases}) < len(self.aliases):
+            raise ValueError("aliases: name at least one, and none twice")
+        return self
+
+
 class Experiment(Declared):
     """An arm that was drawn by lot for each request, so that its difference is an effect."""
 
@@ -412,6 +431,7 @@ class Declaration(Declared):
     effects: Annotated[tuple[DeclaredEffect, ...], BeforeValidator(as_tuple)] = ()
     explain: Explain = Explain()
     spans: Spans | None = None
+    registry: Registry | None = None
     expectations: Annotated[tuple[Expectation, ...], BeforeValidator(as_tuple)] = ()
     top_k: int = Field(default=5, ge=1, le=1000)
     top_share: float = Field(default=0.1, gt=0, lt=1)

@@ -38,13 +38,13 @@ class Answer:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The token goes where it was declared to go and nowhere else."""
+    """Tokens and messages go where they were declared to go and nowhere else."""
 
     def redirect_request(self, *_args: object, **_kwargs: object) -> None:
         return None
 
 
-_OPENER = urllib.request.build_opener(_NoRedirect)
+OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class PrometheusServer:
             | ({"Authorization": f"Bearer {self.token}"} if self.token else {}),
         )
         try:
-            with _OPENER.open(request, timeout=self.timeout_seconds + 1) as answer:
+            with OPENER.open(request, timeout=self.timeout_seconds + 1) as answer:
                 return _read(answer.read(_MOST_BYTES))
         except urllib.error.HTTPError as error:
             with error:

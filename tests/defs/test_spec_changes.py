@@ -108,6 +108,7 @@ CHANGES: dict[str, Any] = {
     "slices": [],
     "explain.model": "scoring:model",
     "retrain": "training:fit",
+    "registry": {"mlflow": "churn"},
     "labels": {"positive": "gone", "negative": "here"},
     "costs": {"fp": 1},
     "expectations.expect": Many(

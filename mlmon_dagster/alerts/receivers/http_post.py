@@ -19,6 +19,7 @@ from mlmon_dagster.alerts.receivers.base import (
     retry_after,
 )
 from mlmon_dagster.spec.alerting import address_problem
+from mlmon_dagster.store.prometheus_source import OPENER
 
 TIMEOUT_SECONDS = 10
 _NOT_NOW = (408, 425, 500, 502, 503, 504)
@@ -48,16 +49,6 @@ class Endpoint:
         return None
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A message goes where it was declared to go and nowhere else."""
-
-    def redirect_request(self, *_args: object, **_kwargs: object) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(_NoRedirect)
-
-
 def post(
     name: str,
     url: str,
@@ -77,7 +68,7 @@ def post(
     usual = {"Content-Type": "application/json", "User-Agent": "mlmon-dagster"}
     request = urllib.request.Request(url, body, {**usual, **headers})
     try:
-        with _OPENER.open(request, timeout=timeout_seconds) as answer:
+        with OPENER.open(request, timeout=timeout_seconds) as answer:
             answer.read(1024)
     except urllib.error.HTTPError as error:
         with error:

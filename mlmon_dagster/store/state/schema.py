@@ -542,17 +542,30 @@ declared_key = sa.Table(
     time("since", nullable=False),
 )
 
-# What people did to a model's windows.
+# What people did to a model's windows, and what the registry says of its versions.
 model_event = sa.Table(
     "model_event",
     METADATA,
     sa.Column("id", Id, primary_key=True, autoincrement=True),
     text("model"),
-    text("kind"),  # reopened | closed
+    text("kind"),  # reopened | closed | alias <name>
     text("author"),
     text("note"),
     time("happened_at", nullable=False),
     sa.Index("model_event_model", "model", "happened_at"),
+)
+
+
+# What the last look at a model's registry found; see `registry_state`.
+registry_state = sa.Table(
+    "registry_state",
+    METADATA,
+    text("model", primary_key=True),
+    text("server"),  # the variable that holds its address
+    time("looked_at", nullable=False),
+    text("problem"),
+    sa.Column("is_away", sa.Boolean, nullable=False, server_default=sa.false()),
+    text("known", "{}"),  # JSON
 )
 
 

@@ -440,6 +440,16 @@ def upgrade() -> None:
         "outbox_waiting", "outbox", ["id"], sqlite_where=WAITING, postgresql_where=WAITING
     )
     op.create_table(
+        "registry_state",
+        sa.Column("model", sa.Text(), server_default="", nullable=False),
+        sa.Column("server", sa.Text(), server_default="", nullable=False),
+        sa.Column("looked_at", UtcDateTime(), nullable=False),
+        sa.Column("problem", sa.Text(), server_default="", nullable=False),
+        sa.Column("is_away", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("known", sa.Text(), server_default="{}", nullable=False),
+        sa.PrimaryKeyConstraint("model"),
+    )
+    op.create_table(
         "retention_mark",
         sa.Column("model", sa.Text(), server_default="", nullable=False),
         sa.Column("dataset", sa.Text(), server_default="", nullable=False),

@@ -1,0 +1,287 @@
+"""A registered model of MLflow: which version an alias names, and what that was trained on.
+
+By the REST API, version 2.0, see https://mlflow.org/docs/latest/api_reference/rest-api.html;
+nothing of MLflow is imported.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from mlmon_dagster.errors import StoreError
+from mlmon_dagster.spec.names import url_problem
+from mlmon_dagster.store.prometheus_source import OPENER
+
+TIMEOUT_SECONDS = 3.0
+LONGEST_VALUE = 500  # of a tag; MLflow takes 5,000, and people read it in a table
+_TRAINING = "training"  # what MLflow calls the context of such a data set
+_MOST_BYTES = 4_000_000
+_NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
+
+
+class RegistryAwayError(StoreError):
+    """The registry did not answer: whoever asks it next would wait as long."""
+
+
+class Version(BaseModel):
+    """A version of the registered model.
+
+    Attributes:
+        number: As MLflow counts. run_id, run_name, experiment_id: The run that made it, if known.
+        datasets: Name and digest of what the run logged as training data, else as any input.
+        created_at: When it was registered.
+    """
+
+    number: str
+    created_at: dt.datetime
+    run_id: str = ""
+    run_name: str = ""
+    experiment_id: str = ""
+    datasets: tuple[tuple[str, str], ...] = ()
+
+    def text(self) -> str:
+        """Say where it comes from, in a few words; empty if that is not known."""
+        names = ", ".join(f"{name} (digest {digest})" for name, digest in self.datasets)
+        trained = f"trained on {names}" if names else "no training data set logged"
+        return f"run {self.run_name or self.run_id}, {trained}" if self.run_id else ""
+
+
+class _Alias(BaseModel):
+    alias: str
+    version: str
+
+
+class _Registered(BaseModel):
+    aliases: tuple[_Alias, ...] = ()
+
+
+class _GetRegistered(BaseModel):
+    registered_model: _Registered
+
+
+class _Tag(BaseModel):
+    key: str
+    value: str
+
+
+class _ModelVersion(BaseModel):
+    version: str
+    creation_timestamp: int
+    run_id: str = ""
+
+
+class _GetVersion(BaseModel):
+    model_version: _ModelVersion
+
+
+class _Dataset(BaseModel):
+    name: str
+    digest: str
+
+
+class _Input(BaseModel):
+    dataset: _Dataset
+    tags: tuple[_Tag, ...] = ()
+
+    @property
+    def is_training(self) -> bool:
+        return any(t.key == "mlflow.data.context" and t.value == _TRAINING for t in self.tags)
+
+
+class _Inputs(BaseModel):
+    dataset_inputs: tuple[_Input, ...] = ()
+
+
+class _RunInfo(BaseModel):
+    run_name: str = ""
+    experiment_id: str = ""
+
+
+class _Run(BaseModel):
+    info: _RunInfo
+    inputs: _Inputs = _Inputs()
+
+
+class _GetRun(BaseModel):
+    run: _Run
+
+
+class _Nothing(BaseModel):
+    pass
+
+
+class _Error(BaseModel):
+    error_code: str = ""
+    message: str = ""
+
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
+
+class _NotThere(Exception):
+    """MLflow knows nothing of that name."""
+
+
+@dataclass(frozen=True)
+class MlflowRegistry:
+    """An MLflow server.
+
+    Attributes:
+        url: Its address, without user and password and without ``/api``.
+        authorization: The header that is sent along; empty for none.
+        timeout_seconds: How long to wait for an answer.
+    """
+
+    url: str
+    authorization: str = field(default="", repr=False)
+    timeout_seconds: float = TIMEOUT_SECONDS
+
+    @classmethod
+    def at(cls, url: str, token: str | None) -> Self:
+        """Open the server at an address, which may hold a user and a password.
+
+        Raises:
+            StoreError: If it is no web address.
+        """
+        problem = url_problem(url)
+        parts = urllib.parse.urlsplit(url) if problem is None else None
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+            said = problem or "an address starts with http:// or https://"
+            raise StoreError(f"MLflow cannot be asked: of its address, {said}.")
+        authorization = f"Bearer {token}" if token else ""
+        if parts.username and not token:
+            user, password = (
+                urllib.parse.unquote(p or "") for p in (parts.username, parts.password)
+            )
+            authorization = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+        clean = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
+        return cls(clean.geturl().rstrip("/"), authorization)
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Return alias -> version, of all aliases of a registered model; one request.
+
+        Raises:
+            StoreError: If it does not answer, refuses, or knows no such model.
+        """
+        try:
+            found = self._ask("registered-models/get", {"name": name}, _GetRegistered)
+        except _NotThere as error:
+            raise StoreError(
+                f"MLflow at {self.url} has no registered model {name!r}; see registry.mlflow."
+            ) from error
+        return {one.alias: one.version for one in found.registered_model.aliases}
+
+    def version(self, name: str, number: str) -> Version | None:
+        """Return a version with its run and data sets; None if there is none of that number.
+
+        Raises:
+            StoreError: If it does not answer, or refuses.
+        """
+        asked = {"name": name, "version": number}
+        try:
+            found = self._ask("model-versions/get", asked, _GetVersion).model_version
+        except _NotThere:
+            return None
+        created = dt.datetime.fromtimestamp(found.creation_timestamp / 1000, dt.UTC)
+        version = Version(number=found.version, created_at=created, run_id=found.run_id)
+        if not found.run_id:
+            return version
+        try:
+            run = self._ask("runs/get", {"run_id": found.run_id}, _GetRun).run
+        except _NotThere:  # it was deleted
+            return version
+        inputs = run.inputs.dataset_inputs
+        shown = [one for one in inputs if one.is_training] or inputs
+        return version.model_copy(
+            update={
+                "run_name": run.info.run_name,
+                "experiment_id": run.info.experiment_id,
+                "datasets": tuple((one.dataset.name, one.dataset.digest) for one in shown),
+            }
+        )
+
+    def tag(self, name: str, number: str, tags: Mapping[str, str]) -> None:
+        """Write tags onto a version; those that are there are overwritten.
+
+        Raises:
+            StoreError: If it does not answer, refuses, or knows no such version.
+        """
+        for key, value in tags.items():
+            told = {"name": name, "version": number, "key": key, "value": value[:LONGEST_VALUE]}
+            try:
+                self._ask("model-versions/set-tag", told, _Nothing, method="POST")
+            except _NotThere as error:
+                raise StoreError(
+                    f"MLflow at {self.url} has no version {number} of {name!r}."
+                ) from error
+
+    def _ask(
+        self, path: str, asked: Mapping[str, str], answer: type[_Answer], method: str = "GET"
+    ) -> _Answer:
+        url, body = f"{self.url}/api/2.0/mlflow/{path}", None
+        if method == "GET":
+            url += f"?{urllib.parse.urlencode(asked, quote_via=urllib.parse.quote)}"
+        else:
+            body = json.dumps(asked).encode()
+        headers = {"User-Agent": "mlmon-dagster", "Content-Type": "application/json"}
+        headers |= {"Authorization": self.authorization} if self.authorization else {}
+        request = urllib.request.Request(url, body, headers, method=method)
+        try:
+            with OPENER.open(request, timeout=self.timeout_seconds) as said:
+                return answer.model_validate_json(said.read(_MOST_BYTES))
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refused(error.code, error.read(_MOST_BYTES)) from error
+        except ValidationError as error:
+            raise StoreError(
+                f"What answers at {self.url} is not MLflow's REST API; is that its address?"
+            ) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise RegistryAwayError(
+                f"MLflow cannot be reached at {self.url}: {reason or type(error).__name__}"
+            ) from error
+
+    def _refused(self, status: int, body: bytes) -> Exception:
+        try:
+            told = _Error.model_validate_json(body)
+        except ValidationError:
+            told = _Error()
+        if told.error_code == _NOT_THERE:
+            return _NotThere()
+        if status in (401, 403):
+            return StoreError(
+                f"MLflow at {self.url} refuses (HTTP {status}): does the token, or the user in "
+                "the address, have the right to it?"
+            )
+        if 300 <= status < 400:
+            return StoreError(
+                f"MLflow at {self.url} answered HTTP {status}: redirects are not followed; "
+                "declare the address it leads to."
+            )
+        said = f"HTTP {status}" + (f", {told.message}" if told.message else "")
+        kind = RegistryAwayError if status >= 500 or status == 429 else StoreError
+        return kind(f"MLflow at {self.url} answered {said}")
+
+
+def version_link(address: str, name: str, number: str) -> str:
+    """Return the page of a version in MLflow's own UI."""
+    return f"{address}/#/models/{urllib.parse.quote(name, safe='')}/versions/{number}"
+
+
+def run_link(address: str, version: Version) -> str:
+    """Return the page of a version's run; empty if the run is not known."""
+    if not (version.run_id and version.experiment_id):
+        return ""
+    return f"{address}/#/experiments/{version.experiment_id}/runs/{version.run_id}"
