@@ -80,7 +80,7 @@ def gate_of(
     Raises:
         ConfigError: If there is no such family.
     """
-    from mlmon_dagster.report.summary import overall, standing_of
+    from mlmon_dagster.report.summary import Standing, overall, standing_of
 
     for family in families:
         if family not in FAMILIES:
@@ -89,6 +89,12 @@ def gate_of(
             raise ConfigError(f"'{family}' is not a family of monitors{hint} Known: {known}")
     _judge_computed(project, spec, families or tuple(FAMILIES), run_id)
     found = standing_of(project.store, spec, project.now())
+    watched = {standing.family for standing in found}
+    found += [
+        Standing(family, NOT_JUDGED, "", "the spec does not have it watched")
+        for family in families
+        if family not in watched
+    ]
     counted = tuple(
         standing
         for standing in found

@@ -113,6 +113,8 @@ def test_what_was_not_judged_closes_the_gate_unless_that_is_asked_for(tmp_path: 
     assert "performance is NO_DATA" in gate.text()
     assert gate_of(project, spec, ("performance",), no_data="open").is_open
     assert not gate_of(project, spec).is_open
+    unwatched = gate_of(project, spec, ("versions",)).text()
+    assert unwatched.endswith("versions is NO_DATA: the spec does not have it watched")
     with pytest.raises(ConfigError, match="did you mean 'drift'"):
         gate_of(project, spec, ("drfit",))
 
