@@ -89,8 +89,8 @@ def test_windows_that_differ_by_themselves_must_be_beaten_too() -> None:
 def test_unchanged_windows_are_called_changed_as_often_as_alpha_says(n: int, days: int) -> None:
     rng = np.random.default_rng([n, days])
     found = [
-        compared(rng.beta(0.5, 3, (20, n)), rng.beta(0.5, 3, (days, 2_000)))["p_value"]
-        for _ in range(150)
+        compared(rng.beta(0.5, 3, (50, n)), rng.beta(0.5, 3, (days, 2_000)))["p_value"]
+        for _ in range(60)
     ]
     rate = float((np.concatenate(found) <= ALPHA).mean())
     assert rate <= 0.014  # .01 and twice the scatter of 3,000 windows

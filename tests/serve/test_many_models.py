@@ -17,7 +17,7 @@ from mlmon_dagster.store.state import monitor_results, window_state
 from tests.report.worlds import declare
 from tests.serve.conftest import asked
 
-N, WINDOWS = 1_000, 20
+N, WINDOWS = 1_000, 5
 DAY = dt.timedelta(days=1)
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 NOW = START + (WINDOWS + 1) * DAY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import Command
 from tests.defs.small_model import VARIABLES
 
-PAGE = (Path(__file__).parent.parent / "docs" / "getting-started.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "getting-started.md").read_text()
 BIN = Path(sys.executable).parent
 # Pages whose commands are run afterwards, on what the first one made.
 TASKS = ("i-got-this-message.md", "noisy-monitor.md", "no-data.md", "production.md")
-AT = {"MLMON_NOW": "2026-03-08T12:00:00Z"}
+AT = "2026-03-08T12:00:00Z"
 LASTING = "mlmon dev"  # what runs until somebody ends it
 RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -38,7 +41,7 @@ def blocks(language: str) -> list[str]:
 
 def in_blocks(page: str) -> str:
     """Return what stands in a page's plain code blocks."""
-    text = (Path(__file__).parent.parent / "docs" / page).read_text()
+    text = (DOCS / page).read_text()
     return "\n".join(re.findall(r"^```\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL))
 
 
@@ -58,7 +61,7 @@ def alike(text: str) -> str:
 
 @pytest.mark.slow
 def test_getting_started_prints_what_it_says_and_the_pages_by_task_run_after_it(
-    tmp_path: Path,
+    tmp_path: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [declaration, script] = [*blocks("yaml"), *blocks("python")]
     (tmp_path / "models").mkdir()
@@ -79,12 +82,10 @@ def test_getting_started_prints_what_it_says_and_the_pages_by_task_run_after_it(
         Shown(s.command, alike(s.output)) for s in shown
     ]
 
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLMON_NOW", AT)
     for page in TASKS:
-        for command in re.findall(r"^mlmon .*$", in_blocks(page), re.MULTILINE):
-            ended = subprocess.run(
-                command, shell=True, cwd=tmp_path, env=environment | AT, capture_output=True,
-                text=True,
-            )  # fmt: skip
+        for command in re.findall(r"^mlmon (.*)$", in_blocks(page), re.MULTILINE):
+            ended = mlmon(*shlex.split(command))
             # 1: something needs attention, as a place of no messages does.
-            assert ended.returncode in (0, 1), f"{page}: {command}\n{ended.stdout}{ended.stderr}"
-            assert "Traceback" not in ended.stderr, f"{page}: {command}"
+            assert ended.code in (0, 1), f"{page}: {command}\n{ended.out}{ended.err}"
