@@ -26,10 +26,10 @@ ui: $(STAMP) ## Open the Dagster UI on what the demo left
 	$(BIN)/mlmon dev
 
 test: $(STAMP) ## Run every test
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 coverage: $(STAMP) ## Run every test and print what share of lines and branches they took
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --cov $(TESTS)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --cov $(TESTS)
 
 check: $(STAMP) ## What CI runs: format, lint, types, tests
 	$(BIN)/ruff format --check .

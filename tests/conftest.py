@@ -131,8 +131,18 @@ def _no_instance_of_another_test() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow tests, so that no worker ends with one while the others are idle."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Begin with what is slow, so that no worker ends with it while the others are idle.
+
+    The other tests of a file stay together: its fixtures and caches are made by one worker.
+    """
+
+    def is_quick(item: pytest.Item) -> bool:
+        return not item.get_closest_marker("slow") and not item.get_closest_marker("xdist_group")
+
+    items.sort(key=is_quick)
+    for item in items:
+        if is_quick(item):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,9 @@ def messages_of(context: Context, views: list[AlertView]) -> list[Message]:
 @pytest.mark.parametrize(
     "model", ["credit", "late_payment_risk_of_small_business_customers_europe"]
 )
-def test_every_title_of_every_message_fits_and_the_message_says_the_rest(model: str) -> None:
+def test_titles_of_each_alert_alone_and_of_each_third_with_eight_more_fit_and_lose_nothing(
+    model: str,
+) -> None:
     context = Context(spec_of(model))
     views = all_views()
     every = [

@@ -78,6 +78,17 @@ def land(folder: Path, name: str, n: int, days: range, dataset: str, *, actuals:
             path.with_name(f"{path.name}.done").touch()
 
 
+def declare_with_baseline(folder: Path, name: str) -> None:
+    declare(folder, name)
+    land(folder, name, 200, range(-30, -5), "validation", actuals=True)
+
+
+def run_and_tell(folder: Path, mlmon: Command, name: str, day: int) -> tuple[str, str]:
+    """Run a model in the morning of a day; return what that said, and what was delivered then."""
+    ran = mlmon(*at(folder, day), "run", name)
+    return ran.out, mlmon(*at(folder, day), "alerts", "deliver").out
+
+
 def at(folder: Path, day: int) -> tuple[object, ...]:
     """Look in the morning of a day of March."""
     return "--project", folder, "--now", f"2026-03-{day:02}T06:00:00Z"
@@ -122,14 +133,11 @@ def test_a_model_without_a_baseline_says_so_at_once_and_its_nulls_are_judged_fro
 def test_a_model_of_five_rows_a_day_is_not_judged_and_says_so_once_after_a_week(
     tmp_path: Path, mlmon: Command
 ) -> None:
-    declare(tmp_path, "tiny")
-    land(tmp_path, "tiny", 200, range(-30, -5), "validation", actuals=True)
+    declare_with_baseline(tmp_path, "tiny")
     land(tmp_path, "tiny", 5, range(4), "production", actuals=True)
-    mlmon(*at(tmp_path, 5), "run", "tiny")
-    early = mlmon(*at(tmp_path, 5), "alerts", "deliver").out
+    _, early = run_and_tell(tmp_path, mlmon, "tiny", 5)
     land(tmp_path, "tiny", 5, range(4, 9), "production", actuals=True)
-    mlmon(*at(tmp_path, 10), "run", "tiny")
-    later = mlmon(*at(tmp_path, 10), "alerts", "deliver").out
+    _, later = run_and_tell(tmp_path, mlmon, "tiny", 10)
     doctor = mlmon(*at(tmp_path, 10), "doctor").out
 
     assert heads(early, "tiny") == []
@@ -150,16 +158,13 @@ def test_a_model_of_five_rows_a_day_is_not_judged_and_says_so_once_after_a_week(
 def test_a_model_whose_labels_never_come_says_so_once_when_they_are_overdue(
     tmp_path: Path, mlmon: Command
 ) -> None:
-    declare(tmp_path, "unlabelled")
-    land(tmp_path, "unlabelled", 200, range(-30, -5), "validation", actuals=True)
+    declare_with_baseline(tmp_path, "unlabelled")
     land(tmp_path, "unlabelled", 200, range(3), "production", actuals=False)
-    first = mlmon(*at(tmp_path, 4), "run", "unlabelled").out
-    early = mlmon(*at(tmp_path, 4), "alerts", "deliver").out
+    first, early = run_and_tell(tmp_path, mlmon, "unlabelled", 4)
     assert heads(early, "unlabelled") == []
     assert "performance" in seen(tmp_path, "unlabelled", day=4).unjudged
     land(tmp_path, "unlabelled", 200, range(3, 8), "production", actuals=False)
-    second = mlmon(*at(tmp_path, 9), "run", "unlabelled").out
-    said = mlmon(*at(tmp_path, 9), "alerts", "deliver").out
+    second, said = run_and_tell(tmp_path, mlmon, "unlabelled", 9)
     again = mlmon(*at(tmp_path, 9), "alerts", "deliver").out
     doctor = mlmon(*at(tmp_path, 9), "doctor").out
 

@@ -24,6 +24,8 @@ from tests.metrics.data_windows import (
 )
 from tests.metrics.oracles import EXACT
 
+pytestmark = pytest.mark.xdist_group("oracles")  # they share what was measured
+
 WINDOWS = tuple(LATENCIES)
 NOVELTY = (NOVEL, f"{NOVEL}_auto")
 OF_NUMBERS = ("ks", "wasserstein", "mean_shift", "median_shift", "p90_shift", "wasserstein_scaled")

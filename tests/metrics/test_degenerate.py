@@ -11,6 +11,8 @@ from tests.metrics.rows import measured
 from tests.metrics.test_oracles import TASKS, assert_agrees
 from tests.metrics.windows import LARGEST, World, baseline, window_names, world
 
+pytestmark = pytest.mark.xdist_group("oracles")  # they share what was measured
+
 # What a row of the baseline may be that is far off, or that says nothing.
 BAD_ROWS = {
     "off_by_1e8": {"prediction": 1e8},

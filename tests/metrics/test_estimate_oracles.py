@@ -32,6 +32,8 @@ from tests.metrics.rows import START, profiled
 from tests.metrics.task_oracles import SCORES
 from tests.metrics.windows import baseline, world
 
+pytestmark = pytest.mark.xdist_group("oracles")  # they share what was measured
+
 KEYS = ["day", "metric"]
 
 

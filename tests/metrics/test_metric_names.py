@@ -35,6 +35,8 @@ from tests.metrics.data_windows import data_world
 from tests.metrics.test_estimate_oracles import binary_estimates, class_estimates, loss_estimates
 from tests.metrics.windows import world
 
+pytestmark = pytest.mark.xdist_group("oracles")  # they share what was measured
+
 PACKAGE = Path(mlmon_dagster.__file__).parent
 PAGE = (PACKAGE.parent / "docs" / "metrics.md").read_text()
 # Name -> where its oracle is, for those that are not in the tables of `windows`.

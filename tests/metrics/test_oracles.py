@@ -10,6 +10,8 @@ from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, RANKING, REGR
 from tests.metrics.oracles import EXACT, Within
 from tests.metrics.windows import oracle_names, world
 
+pytestmark = pytest.mark.xdist_group("oracles")  # they share what was measured
+
 TASKS = (BINARY, MULTICLASS, REGRESSION, RANKING)
 
 

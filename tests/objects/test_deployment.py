@@ -189,6 +189,11 @@ def free_ports(n: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
+def is_open(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("live")
 def test_the_processes_of_the_compose_file_take_a_file_from_the_bucket_to_a_message(
@@ -246,6 +251,7 @@ def test_the_processes_of_the_compose_file_take_a_file_from_the_bucket_to_a_mess
         def is_serving() -> bool:
             return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
+        wait_for("the code location's port", lambda: is_open(code_port), said)  # asking is dear
         wait_for("the code location", is_serving, said)
         for name in ("webserver", "daemon"):
             log = stack.enter_context(started(name, folder, environment, web_port))

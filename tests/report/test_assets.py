@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,18 +101,6 @@ def test_a_model_without_ground_truth_says_why_there_is_no_trace(tmp_path: Path)
 
     assert numbers == {"n": 0, "reason": "no window has mature ground truth yet"}
     project.store.close()
-
-
-def test_loading_the_assets_loads_neither_plots_nor_templates() -> None:
-    code = (
-        "import sys, mlmon_dagster.defs.assets, mlmon_dagster.cli\n"
-        "print(*sorted({'matplotlib', 'jinja2', 'pandas', 'scipy', 'PIL'} & set(sys.modules)))"
-    )
-    loaded = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
-    )
-
-    assert loaded.stdout.split() == []
 
 
 def test_the_command_writes_the_report_where_it_is_told_to(world: World, tmp_path: Path) -> None:
