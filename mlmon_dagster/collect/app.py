@@ -271,7 +271,15 @@ class App:
             with contextlib.suppress(Problem):
                 await self._allowed(request, judge.spec.model)
                 mine.append(judge)
-        return describe(mine, self._collector.limits, needs_token=self._access.needs_token)
+        takes_spans = False
+        for model in self._spans.targets if self._spans is not None else ():
+            with contextlib.suppress(Problem):
+                await self._allowed(request, model)
+                takes_spans = True
+        return describe(
+            mine, self._collector.limits, needs_token=self._access.needs_token,
+            takes_spans=takes_spans,
+        )  # fmt: skip
 
     async def _openapi(self, request: Request) -> Response:
         return json_response(await self._description(request))

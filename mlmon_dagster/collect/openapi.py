@@ -9,6 +9,7 @@ from typing import Any, Final
 from mlmon_dagster.collect.body import ARROW, LINES
 from mlmon_dagster.collect.collector import Limits
 from mlmon_dagster.collect.judging import Judge
+from mlmon_dagster.collect.otlp import PROTOBUF
 from mlmon_dagster.collect.problem import MEDIA_TYPE, PROBLEMS
 from mlmon_dagster.ingest.declared_columns import Column, Kind
 
@@ -36,13 +37,16 @@ _INTRODUCTION = (
 )
 
 
-def describe(judges: Sequence[Judge], limits: Limits, *, needs_token: bool) -> Json:
+def describe(
+    judges: Sequence[Judge], limits: Limits, *, needs_token: bool, takes_spans: bool = False
+) -> Json:
     """Return the document.
 
     Args:
         judges: The streams to describe; without any, the paths have a placeholder.
         limits: Of one request.
         needs_token: Every request needs a token.
+        takes_spans: Whether spans and logs are taken in, in OpenTelemetry's protocol.
     """
     schemas: Json = {
         "Problem": _problem_schema(), "Accepted": _accepted_schema(), "Probed": _probed_schema()
@@ -59,6 +63,9 @@ def describe(judges: Sequence[Judge], limits: Limits, *, needs_token: bool) -> J
         paths["/v1/models/{model}/{stream}"] = {"post": _operation("Row", "", limits) | {
             "parameters": [_path("model"), _path("stream"), *_PARAMETERS]
         }}  # fmt: skip
+    if takes_spans:
+        schemas |= _OTLP_SCHEMAS
+        paths |= {f"/v1/{signal}": {"post": _of_otlp(signal, limits)} for signal in _SIGNALS}
     paths["/healthz"] = {"get": _probe("Does the server live?")}
     paths["/metrics"] = {"get": _numbers()}
     paths["/readyz"] = {"get": _probe("Is there room?", {"503": _answer("No", "Probed")})}
@@ -122,19 +129,102 @@ def _operation(schema: str, description: str, limits: Limits) -> dict[str, objec
         "summary": f"Push {schema.rpartition('.')[2]}",
         "description": description,
         "parameters": list(_PARAMETERS),
-        "requestBody": {
-            "required": True,
-            "description": (
-                f"At most {limits.max_body:,} bytes, {limits.max_plain:,} once unpacked, and "
-                f"{limits.max_rows:,} rows. Content-Encoding: gzip or zstd."
-            ),
-            "content": bodies,
-        },
+        "requestBody": _body(bodies, limits),
         "responses": {
             "202": _answer("Durable", "Accepted") | {"headers": {"Idempotent-Replayed": _REPLAYED}},
             **_problem_responses(),
         },
     }
+
+
+def _body(content: Json, limits: Limits) -> Json:
+    most = (
+        f"At most {limits.max_body:,} bytes, {limits.max_plain:,} once unpacked, and "
+        f"{limits.max_rows:,} rows. Content-Encoding: gzip or zstd."
+    )
+    return {"required": True, "description": most, "content": content}
+
+
+_SIGNALS: Final[dict[str, tuple[str, str, str, str]]] = {
+    "traces": ("resourceSpans", "scopeSpans", "spans", "rejectedSpans"),
+    "logs": ("resourceLogs", "scopeLogs", "logRecords", "rejectedLogRecords"),
+}
+_NEVER_OF_OTLP: Final = {"in_progress", "rows_refused", "key_reused", "not_read"} | _HEADERS_ONLY
+
+
+def _of_otlp(signal: str, limits: Limits) -> Json:
+    def in_both(schema: str) -> Json:
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        named = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+        return {"application/json": named, PROTOBUF: binary}
+
+    titles: dict[str, list[str]] = {}
+    for code, (status, title) in PROBLEMS.items():
+        if code not in _NEVER_OF_OTLP:
+            titles.setdefault("503" if code == "too_slow" else str(status), []).append(title)
+    failed: Json = {
+        status: {"description": "; ".join(found), "content": in_both("Status")}
+        for status, found in titles.items()
+    }
+    for refusal, header in _HEADERS.items():
+        failed[refusal]["headers"] = header
+    taken = {
+        "description": "Durable; rows that were refused are counted in it",
+        "content": in_both(f"{signal.title()}Answer"),
+    }
+    return {
+        "summary": f"Send {signal}",
+        "description": f"OTLP/HTTP of OpenTelemetry: {signal} of every model that takes them.",
+        "parameters": [],
+        "requestBody": _body(in_both(signal.title()), limits),
+        "responses": {"200": taken, **failed},
+    }
+
+
+def _otlp_schemas() -> Json:
+    text, number = {"type": "string"}, {"type": ["string", "integer"]}
+    attributes = _listed({
+        "type": "object",
+        "required": ["key"],
+        "properties": {
+            "key": text,
+            "value": _object(
+                stringValue=text, intValue=number, doubleValue={"type": "number"},
+                boolValue={"type": "boolean"},
+            ),
+        },
+    })  # fmt: skip
+    ids = {
+        "traceId": text | {"pattern": "^[0-9a-fA-F]{32}$"},
+        "spanId": text | {"pattern": "^[0-9a-fA-F]{16}$"},
+    }
+    span = _object(
+        **ids, parentSpanId=text, name=text, startTimeUnixNano=number, endTimeUnixNano=number,
+        attributes=attributes, status=_object(code={"type": "integer"}, message=text),
+    )  # fmt: skip
+    log = _object(
+        **ids, eventName=text, timeUnixNano=number, severityNumber={"type": "integer"},
+        body=_object(stringValue=text), attributes=attributes,
+    )  # fmt: skip
+    schemas = {"Status": _object(message=text)}
+    for signal, (outer, inner, rows, rejected) in _SIGNALS.items():
+        scopes = _listed(_object(**{rows: _listed(span if signal == "traces" else log)}))
+        groups = _object(**{"resource": _object(attributes=attributes), inner: scopes})
+        schemas[signal.title()] = _object(**{outer: _listed(groups)})
+        told = _object(**{rejected: text, "errorMessage": text})
+        schemas[f"{signal.title()}Answer"] = _object(partialSuccess=told)
+    return schemas
+
+
+def _object(**properties: Json) -> Json:
+    return {"type": "object", "properties": properties}
+
+
+def _listed(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+_OTLP_SCHEMAS: Final = _otlp_schemas()
 
 
 def _answer(description: str, schema: str) -> dict[str, object]:
@@ -282,8 +372,10 @@ def _post(document: Json, path: str, post: Json) -> Iterator[str]:
         where, meaning = _safe(option["in"]), _safe(option.get("description", ""))
         yield f"<tr><td><code>{_safe(option['name'])}</code><td>{where}<td>{meaning}"
     yield "</table>"
-    reference = post["requestBody"]["content"]["application/x-ndjson"]["schema"]["$ref"]
-    schema = document["components"]["schemas"][reference.rpartition("/")[2]]
+    row = post["requestBody"]["content"].get("application/x-ndjson")
+    if row is None:  # OpenTelemetry's own forms
+        return
+    schema = document["components"]["schemas"][row["schema"]["$ref"].rpartition("/")[2]]
     if "properties" not in schema:
         return
     yield "<table><tr><th>column<th>required<th>what"

@@ -45,6 +45,8 @@ _NO_EXTRA: Final = (
     "Protobuf needs the extra 'otlp' of mlmon-dagster on this server; or let the exporter send "
     "JSON: OTEL_EXPORTER_OTLP_PROTOCOL=http/json."
 )
+# A number of 400 digits is JSON, and more than a float can be.
+_MALFORMED = (TypeError, AttributeError, KeyError, ValueError, RecursionError, OverflowError)
 _encode = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 Attributes = dict[str, str]
 Node = Any  # of JSON, or of a message of the untyped library
@@ -98,8 +100,9 @@ class Spans:
         declared = {spec.model: spec.spans for spec in specs if spec.model in targets}
         self.targets = targets
         self._joins = {m: s.attribute or PREDICTION_ID for m, s in declared.items() if s}
+        self._kept = {m: s.kept for m, s in declared.items() if s}
         self._services = {s.service: m for m, s in declared.items() if s and s.service}
-        self._wanted = _WANTED | set(self._joins.values())
+        self._wanted = _WANTED.union(self._joins.values(), *self._kept.values())
         self._collector = collector
 
     async def take(
@@ -150,8 +153,9 @@ class Spans:
                 if why or model is None or not sees(model):
                     refused[why or "the token is for another model"] += 1
                     continue
-                lines.setdefault(model, []).append(_line(kind, resource, raw, self._joins[model]))
-        except (TypeError, AttributeError, KeyError, ValueError, RecursionError) as error:
+                line = _line(kind, resource, raw, self._joins[model], self._kept[model])
+                lines.setdefault(model, []).append(line)
+        except _MALFORMED as error:
             raise Problem("malformed", f"The body is no OTLP {signal}: {_said(error)}.") from None
         return Taken(lines, refused)
 
@@ -186,8 +190,9 @@ def _fault(raw: _Raw, kind: str, latest: int) -> str:
     return "" if raw.start <= raw.end < _LATEST else "the end lies before the start"
 
 
-def _line(kind: str, resource: Attributes, raw: _Raw, join: str) -> bytes:
+def _line(kind: str, resource: Attributes, raw: _Raw, join: str, kept: frozenset[str]) -> bytes:
     own = raw.attributes
+    named = [(name, own.get(name) or resource.get(name)) for name in sorted(kept)]
     flags = {}
     for found in (own, *raw.flags):
         if key := found.get(_FLAG):
@@ -210,6 +215,7 @@ def _line(kind: str, resource: Attributes, raw: _Raw, join: str) -> bytes:
         "prediction_id": _text(own.get(join, ""), _MOST_TEXT) or None,
         "model_version": _text(own.get(VERSION) or resource.get(VERSION, ""), _MOST_NAME) or None,
         "flags": [_text(f"{k}={v}", _MOST_NAME) for k, v in sorted(flags.items())],
+        "attributes": [f"{name}={_text(value, _MOST_NAME)}" for name, value in named if value],
         "input_tokens": _count(own, _INPUT),
         "output_tokens": _count(own, _OUTPUT),
     }

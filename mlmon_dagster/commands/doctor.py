@@ -51,6 +51,8 @@ def examine(project: Project, *, is_deep: bool = False) -> list[Finding]:
         findings += [_safely(look, project) for look in looks]
         findings += [_safely(look, project) for look in (baselines, _verdicts)]
         findings.append(_safely(all_quarantined if is_deep else quarantine, project))
+        if any(spec.spans is not None for spec in models_of(project).specs):
+            findings.append(_safely(spans, project))
         if is_deep:
             findings += tables(project)
     findings.append(_safely(_object_storage, project))
@@ -354,6 +356,30 @@ def _refused_files(project: Project, since: dt.datetime | None) -> Finding:
         f"{len(found)} refused files{period}: {shown}{more}",
         "Land the corrected file under the same name, or correct the spec: then the next ingest "
         f"reads it again by itself. By hand: mlmon ingest {model} --replay {row['sha256'][:12]}",
+    )
+
+
+def spans(project: Project) -> Finding:
+    """Name files of spans that ingest could not read, and why."""
+    from mlmon_dagster.ingest.spans import set_aside
+
+    found = {
+        path: why
+        for spec in models_of(project).specs
+        if spec.spans is not None
+        for path, why in set_aside(project.folder, spec.model).items()
+    }
+    if not found:
+        return Finding("spans", True, "every file of spans could be read")
+    shown = "; ".join(f"{path} ({why})" for path, why in list(found.items())[:3])
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return Finding(
+        "spans",
+        False,
+        f"{len(found)} files could not be read: {shown}{more}",
+        "Mend the file and take .refused off its name: the next ingest reads it; or delete it. "
+        "mlmon collect writes whole lines of JSON: look whether the disk is sound, or who else "
+        "writes there.",
     )
 
 

@@ -46,6 +46,7 @@ def list_models(project: Project) -> None:
 @click.pass_obj
 def show_status(project: Project, name: str, last: int) -> None:
     """Show how far the ground truth of MODEL's newest windows has come, and how late it was."""
+    from mlmon_dagster.ingest.spans import set_aside
     from mlmon_dagster.spec import complete_windows, maturity_of
     from mlmon_dagster.store import baselines
     from mlmon_dagster.store.state import window_state
@@ -74,6 +75,8 @@ def show_status(project: Project, name: str, last: int) -> None:
             f"{window.key:<10} {state.n:>8,} {state.n_exempt:>7,} {coverage:>9}  {maturity:<12} "
             f"{state.n_late_after_close:>11,}  {lag}"
         )
+    for path, why in set_aside(project.folder, name).items():
+        click.echo(f"spans set aside: {path} ({why}); see mlmon doctor")
     unmatched = count_unmatched(project.store, spec)
     if unmatched.n_waiting or unmatched.n_expired:
         click.echo(
@@ -213,9 +216,9 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
     """Stop monitoring MODEL and delete everything of it, its declaration included.
 
     It says what that is, and asks. Open alerts end, and their threads say why; silences that name
-    it end. Its landing files are left alone. A declaration that does not load, or was deleted by
-    hand, is no obstacle. Nothing but a backup brings a model back. Interrupted, the same command
-    deletes what is left.
+    it end. Its landing files are left alone, but not the spans that wait for ingest. A declaration
+    that does not load, or was deleted by hand, is no obstacle. Nothing but a backup brings a model
+    back. Interrupted, the same command deletes what is left.
     """
     from mlmon_dagster.alerts.handling import end_alerts
     from mlmon_dagster.store.state.writer_lock import writer_lock
@@ -236,7 +239,10 @@ def remove(project: Project, name: str, yes: bool, target: Path | None, author: 
         click.echo(f"{target}: {made.text()}")
     with writer_lock(project.store.state, f"ingest/{name}"):
         end_alerts(project.store, _last_word(project, name, declaration), project.now())
-        remove_model(project.store, declaration, name, author=author, now=project.now())
+        remove_model(
+            project.store, declaration, name, landed=_landed(project, name),
+            author=author, now=project.now(),
+        )  # fmt: skip
     click.echo(f"{name} is deleted.")
 
 
@@ -248,7 +254,14 @@ def _is_orphan(project: Project, name: str) -> bool:
     found = read_models(project.models_folder, project.now())
     declared = {spec.model for spec in found.specs} | {broken.name for broken in found.broken}
     is_stored = count_rows(project.store, name) or folders_of(project.store, name)
-    return name not in declared and bool(is_stored)
+    return name not in declared and bool(is_stored or _landed(project, name).is_dir())
+
+
+def _landed(project: Project, name: str) -> Path:
+    """Return the folder where spans of a model wait for ingest."""
+    from mlmon_dagster.spec.spans import landing_folder
+
+    return project.folder / landing_folder(name)
 
 
 def _contents(project: Project, name: str, declaration: Path) -> str:
@@ -265,6 +278,11 @@ def _contents(project: Project, name: str, declaration: Path) -> str:
         *(f"  {folder.parent.name}/{folder.name}" for folder in folders),
         *(f"  {n:,} rows of {table}" for table, n in counts.items()),
     ]
+    if n_landed := sum(path.is_file() for path in _landed(project, name).glob("*")):
+        lines.append(
+            f"  spans/{name}: {n_landed:,} files of spans that no ingest has taken in; no backup "
+            f"has them. To keep them, first: mlmon run {name}"
+        )
     return "\n".join(lines)
 
 

@@ -41,6 +41,7 @@ class _Wanted(NamedTuple):
     picked: Predicate | None
     version: int | None
     said: str
+    time: str | None = None  # what an alert on times is about
 
 
 @click.command(
@@ -84,11 +85,12 @@ def rows(
     Of an alert they are those of its last failing window and of its slice or column, as they were
     when it was judged. Values of columns marked as personal are hidden unless they are named.
     """
-    from mlmon_dagster.pipeline.asking.rows import rows_of
+    from mlmon_dagster.pipeline.asking.rows import LATENCY, rows_of
 
     wanted = _wanted(project, what, window, first, last, where, newest)
-    if slowest and wanted.spec.columns.latency_ms is None:
+    if slowest and wanted.time is None and wanted.spec.columns.latency_ms is None:
         raise ConfigError(f"--slowest: {wanted.spec.model} logs no latency (columns.latency_ms).")
+    time = wanted.time or (LATENCY if slowest else None)
     if trace is not None:
         wanted = _of_trace(project, wanted.spec, trace)
     unknown = [name for name in show if name not in wanted.spec.features]
@@ -105,13 +107,13 @@ def rows(
         dataset=dataset,
         version=wanted.version,
         shown=show,
-        slowest=slowest,
+        slowest=time,
     )
     if output is None:
         click.echo(render(wanted.spec, found.table, format_))
     else:
         _write(wanted.spec, found.table, format_, output)
-    order = "slowest" if slowest else "worst"
+    order = "worst" if time is None else "slowest"
     more = f", the {order} {found.table.num_rows:,}" if found.table.num_rows < found.n else ""
     picked = f" where {found.predicate}" if found.predicate else ""
     click.echo(f"{wanted.said}{picked}: {found.n:,} rows{more}.", err=True)
@@ -181,7 +183,8 @@ def _of_alert(project: Project, short_id: str, where: str | None, newest: bool) 
     said = f"{spec.model}, {verdict.window.key}, {alert['monitor']}"
     if verdict.version is None and not newest:
         click.echo("The rows that were judged are not kept any more; as they are now:", err=True)
-    return _Wanted(spec, (verdict.window,), picked, None if newest else verdict.version, said)
+    version = None if newest else verdict.version
+    return _Wanted(spec, (verdict.window,), picked, version, said, verdict.time)
 
 
 def render(spec: ModelSpec, table: pa.Table, format_: str) -> str:

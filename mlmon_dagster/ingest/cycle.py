@@ -138,7 +138,7 @@ def ingest_new(
         found = take_spans(store, spec, project, now) if spec.spans is not None else SpanReport()
         report = ingest.run(max_files, max_bytes, retry=retry)
         windows = sorted({*report.windows, *found.windows})
-        return replace(report, windows=windows, n_spans=found.n_rows)
+        return replace(report, windows=windows, n_spans=found.n_rows, unread=found.unread)
 
 
 def _silent(_text: str) -> None:

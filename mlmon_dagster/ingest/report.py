@@ -63,6 +63,7 @@ class IngestReport:
         n_left: Complete files beyond the limit, for the next ingest.
         n_large: Those of them that are too large for a call like this one.
         n_spans: New spans and log records.
+        unread: Files of spans that nobody can read, and that are set aside.
         again: Why what was refused before is read again, and how much; empty if nothing is.
     """
 
@@ -72,12 +73,13 @@ class IngestReport:
     n_left: int = 0
     n_large: int = 0
     n_spans: int = 0
+    unread: tuple[str, ...] = ()
     again: str = ""
 
     @property
     def has_refusals(self) -> bool:
         """Whether rows or files were refused or failed, save rows of erased predictions."""
-        return any(
+        return bool(self.unread) or any(
             file.status in ("quarantined", "failed") or file.n_bad > file.n_erased
             for file in self.files
         )
@@ -98,6 +100,7 @@ def render_report(report: IngestReport) -> str:
         lines.append(f"  {report.again}.")
     for file in report.files:
         lines += _file_lines(file)
+    lines += [f"  set aside   spans       {name}: mlmon doctor says why" for name in report.unread]
     return "\n".join(lines) + "\n"
 
 

@@ -44,10 +44,12 @@ class SpanReport:
     Attributes:
         n_rows: Rows that are new.
         windows: Windows whose events have new spans.
+        unread: Files that nobody can read; they are set aside, see `set_aside`.
     """
 
     n_rows: int = 0
     windows: tuple[Window, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 def take_spans(store: Store, spec: ModelSpec, project: Path, now: dt.datetime) -> SpanReport:
@@ -65,15 +67,42 @@ def take_spans(store: Store, spec: ModelSpec, project: Path, now: dt.datetime) -
     folder = project / landing_folder(spec.model)
     n_rows = 0
     windows: set[Window] = set()
+    unread: list[str] = []
     for batch in _batches(sorted(folder.glob("*.jsonl"))):
-        if files := _read(batch, spec):
+        files = _read(batch, spec)
+        unread += [path.name for path in batch if path.name not in files]
+        if files:
             found = _take(store, spec, files, now)
             n_rows += found.n_rows
             windows.update(found.windows)
         reached("spans.marked")
         for path in batch:
             path.unlink(missing_ok=True)
-    return SpanReport(n_rows, tuple(sorted(windows)))
+    return SpanReport(n_rows, tuple(sorted(windows)), tuple(unread))
+
+
+def set_aside(project: Path, model: str) -> dict[Path, str]:
+    """Return the files of a model's spans that nobody could read, and why."""
+    folder = project / landing_folder(model)
+    return {path: _why_unreadable(path) for path in sorted(folder.glob(f"*{REFUSED}"))}
+
+
+def _why_unreadable(path: Path) -> str:
+    try:
+        _lines(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        return str(error).partition("\n")[0]
+    return "it can be read by now"
+
+
+def _lines(path: Path) -> pa.Table:
+    """Read a landing file.
+
+    Raises:
+        pa.ArrowInvalid: If it holds no lines of JSON, or not those of spans.
+    """
+    options = pj.ParseOptions(explicit_schema=_LANDED, unexpected_field_behavior="ignore")
+    return pj.read_json(path, pj.ReadOptions(block_size=1 << 24), options)
 
 
 def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
@@ -91,10 +120,9 @@ def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 def _read(batch: Sequence[Path], spec: ModelSpec) -> dict[str, pa.Table]:
     files = {}
-    options = pj.ParseOptions(explicit_schema=_LANDED, unexpected_field_behavior="ignore")
     for path in batch:
         try:
-            rows = pj.read_json(path, pj.ReadOptions(block_size=1 << 24), options)
+            rows = _lines(path)
         except pa.ArrowInvalid:
             path.rename(path.with_name(path.name + REFUSED))
             _LOG.error("%s: %s cannot be read and is set aside", spec.model, path.name)
@@ -119,12 +147,10 @@ def _take(
     files = {name: _not_erased(store, spec, rows) for name, rows in files.items()}
     n_rows = spans.append(folder, files)
     reached("spans.committed")
-    windows = _windows_of(store, spec, pa.concat_tables(files.values()))
+    arrivals = _arrivals(store, spec, pa.concat_tables(files.values()))
     with store.state.begin() as conn:
-        frozen = window_state.frozen_among(conn, spec, windows, now)
-        windows = [window for window in windows if window not in frozen]
-        window_state.mark_inputs(conn, spec, windows, now)
-    return SpanReport(n_rows, tuple(windows))
+        frozen = window_state.mark_arrivals(conn, spec, arrivals, now)
+    return SpanReport(n_rows, tuple(window for window in arrivals if window not in frozen))
 
 
 def _not_erased(store: Store, spec: ModelSpec, rows: pa.Table) -> pa.Table:
@@ -141,12 +167,16 @@ def _not_erased(store: Store, spec: ModelSpec, rows: pa.Table) -> pa.Table:
     ).cast(spans.SCHEMA)
 
 
-def _windows_of(store: Store, spec: ModelSpec, rows: pa.Table) -> list[Window]:
-    """Find the windows whose records take something from these spans."""
+def _arrivals(store: Store, spec: ModelSpec, rows: pa.Table) -> dict[Window, int]:
+    """Find the windows whose records take something from these spans, and how many do.
+
+    No record takes anything from a log.
+    """
     assert spec.spans is not None
+    rows = rows.filter(pc.equal(rows["kind"], "span"))
     records = store.inference_records(spec).folder.snapshot()
     if records is None or not rows.num_rows:
-        return []
+        return {}
     first, last = spans.reach(spec, set(rows["window_date"].unique().to_pylist()))
     source = records.from_sql(
         ["window_start", TRACE_ID if spec.spans.attribute is None else "prediction_id"],
@@ -161,8 +191,11 @@ def _windows_of(store: Store, spec: ModelSpec, rows: pa.Table) -> list[Window]:
         keys = f"SELECT prediction_id FROM {known} AS s WHERE trace_id IN ({keys})"
     name = TRACE_ID if spec.spans.attribute is None else "prediction_id"
     found = store.query(
-        f"SELECT DISTINCT window_start FROM {source} AS r WHERE {name} IN ({keys})",
+        f"SELECT window_start, COUNT(*) AS n FROM {source} AS r WHERE {name} IN ({keys}) "
+        "AND window_start IS NOT NULL GROUP BY 1 ORDER BY 1",
         {"given": rows.select([TRACE_ID])},
     )
-    starts = [start for start in found["window_start"].to_pylist() if start is not None]
-    return sorted(window_containing(spec.time, start.astimezone(dt.UTC)) for start in starts)
+    return {
+        window_containing(spec.time, row["window_start"].astimezone(dt.UTC)): int(row["n"])
+        for row in found.to_pylist()
+    }

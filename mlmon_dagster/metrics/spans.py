@@ -24,28 +24,31 @@ SAMPLED = "sampled"
 
 
 def coverage_metrics(
-    traced: ColumnStatistics,
+    told: Mapping[str, ColumnStatistics],
     latency: tuple[ColumnStatistics, ColumnStatistics] | None,
     status: tuple[ColumnStatistics, ColumnStatistics] | None,
 ) -> pd.DataFrame:
     """Share of requests that have spans, and how those differ from all.
 
     Args:
-        traced: 1 for a request with spans, else 0, over C cells.
+        told: Column -> 1 for a request whose spans tell it, else 0, over C cells; `:table` for
+            one that has spans at all.
         latency: Of all requests and of those with spans, of the same cells; None if not logged.
         status: The same of ok and error.
 
     Returns:
-        MetricFrame, column `:table`: span_coverage (Wilson's interval); span_error_bias, the
+        MetricFrame: span_coverage (Wilson's interval); column `:table` alone: span_error_bias, the
         coverage of failed requests less that of the others; span_latency_bias, the largest distance
         of the two distributions of latency (0 to 1), which is 0 where every request has spans.
     """
-    n, total = traced.n, np.rint(traced.total).astype(np.int64)
-    lower, upper = wilson(total, n)
-    rows = [
-        MetricRows(traced.cells, TABLE, "span_coverage", rate(total, n), n, "wilson-1", lower,
-                   upper, reason="no_rows")
-    ]  # fmt: skip
+    rows = []
+    for column, stats in told.items():
+        n, total = stats.n, np.rint(stats.total).astype(np.int64)
+        lower, upper = wilson(total, n)
+        rows.append(
+            MetricRows(stats.cells, column, "span_coverage", rate(total, n), n, "wilson-1", lower,
+                       upper, reason="no_rows")
+        )  # fmt: skip
     if status is not None:
         every, mine = (side.counts for side in status)
         share = rate(mine, every)
@@ -55,7 +58,7 @@ def coverage_metrics(
         below = np.hypot(share[:, 1] - low[:, 1], high[:, 0] - share[:, 0])
         above = np.hypot(high[:, 1] - share[:, 1], share[:, 0] - low[:, 0])
         rows.append(
-            MetricRows(traced.cells, TABLE, "span_error_bias", gap, every.sum(axis=1),
+            MetricRows(told[TABLE].cells, TABLE, "span_error_bias", gap, every.sum(axis=1),
                        "newcombe-1", gap - below, gap + above, reason="one_status")
         )  # fmt: skip
     if latency is not None:
@@ -67,7 +70,7 @@ def coverage_metrics(
         ]
         far = np.abs(shares[0] - shares[1]).max(axis=1)
         rows.append(
-            MetricRows(traced.cells, TABLE, "span_latency_bias", np.where(none, np.nan, far),
+            MetricRows(told[TABLE].cells, TABLE, "span_latency_bias", np.where(none, np.nan, far),
                        sizes[1].astype(np.int64), "ks-bins-1",
                        reason="no_spans")
         )  # fmt: skip

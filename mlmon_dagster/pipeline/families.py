@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.baseline_choice import Comparison
 from mlmon_dagster.pipeline.column_changes import ColumnChanges
-from mlmon_dagster.pipeline.serving.declared import declared_frame
-from mlmon_dagster.pipeline.steps import ASSETS
-from mlmon_dagster.pipeline.window_facts import (
+from mlmon_dagster.pipeline.reported_files import (
     expected_of,
     files_with_expectations,
     quarantined_files,
     repeating_files,
     reported_in,
     sent_again,
-    served,
 )
+from mlmon_dagster.pipeline.serving.declared import declared_frame
+from mlmon_dagster.pipeline.serving.requests import served
+from mlmon_dagster.pipeline.steps import ASSETS
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, declaration
 from mlmon_dagster.spec.baseline import LIVE

@@ -9,8 +9,8 @@ from dataclasses import replace
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.families import FAMILIES
 from mlmon_dagster.pipeline.judge_inputs import judge_inputs
+from mlmon_dagster.pipeline.reported_files import reported_in, window_named_by
 from mlmon_dagster.pipeline.why import verdicts_with_why
-from mlmon_dagster.pipeline.window_facts import reported_in, window_named_by
 from mlmon_dagster.pipeline.work import Work, mark_of, mark_step
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.baseline import GRAINS

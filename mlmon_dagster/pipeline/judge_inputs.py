@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons
 from mlmon_dagster.pipeline.families import FAMILIES, Family, References
 from mlmon_dagster.pipeline.parts import Part, parts_of
-from mlmon_dagster.pipeline.window_facts import is_waiting
-from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.pipeline.work import Work, is_waiting
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.store.state import manifest, metric_log

@@ -6,8 +6,7 @@ import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 
-from mlmon_dagster.pipeline.window_facts import is_waiting
-from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.pipeline.work import Work, is_waiting
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.store.state import manifest, monitor_results, window_state
 from mlmon_dagster.store.state.manifest import Backlog

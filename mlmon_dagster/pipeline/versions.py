@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.pipeline.work import Work, stored_metric
 from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.monitors import (
@@ -293,13 +293,5 @@ def version_facts(work: Work, windows: Sequence[Window]) -> list[Row]:
 
 
 def _skewed(work: Work, windows: Sequence[Window]) -> set[dt.datetime]:
-    from mlmon_dagster.store.state import metric_log
-
-    stored = metric_log.newest(
-        work.project.store.state,
-        work.spec.model,
-        metric=SKEW_RATE,
-        start=windows[0].start,
-        end=windows[-1].end,
-    )
+    stored = stored_metric(work, SKEW_RATE, windows)
     return {start.to_pydatetime() for start in stored.loc[stored["value"] > 0, "window_start"]}

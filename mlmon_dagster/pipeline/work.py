@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlmon_dagster.pipeline.steps import steps_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, Window
-from mlmon_dagster.store.state import window_state
+from mlmon_dagster.store.state import metric_log, window_state
 from mlmon_dagster.store.state.window_state import StepMark, WindowInputs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Numbers = dict[str, object]
 
@@ -68,6 +72,23 @@ def mark_of(states: Mapping[dt.datetime, WindowInputs], window: Window, step: st
     """Return what a step of a window was made from; revision 0 if it was never run."""
     state = states.get(window.start)
     return state.steps.get(step, StepMark(0, "")) if state else StepMark(0, "")
+
+
+def is_waiting(state: WindowInputs) -> bool:
+    """Tell whether a window has inputs that its records do not hold yet."""
+    rebuilt = state.steps.get("inference_store")
+    return (rebuilt.revision if rebuilt else 0) < state.input_revision
+
+
+def stored_metric(work: Work, metric: str, windows: Sequence[Window]) -> pd.DataFrame:
+    """Return the newest numbers of a metric in some windows that follow each other."""
+    return metric_log.newest(
+        work.project.store.state,
+        work.spec.model,
+        metric=metric,
+        start=windows[0].start,
+        end=windows[-1].end,
+    )
 
 
 class Stopwatch:

@@ -240,11 +240,13 @@ def _rows(store: Store, spec: ModelSpec, alert: AlertRow) -> RowTable:
 
     verdict = behind(store, spec, alert)
     found = rows_of(
-        store, spec, (verdict.window,), verdict.picked, limit=_ROWS, version=verdict.version
-    )
+        store, spec, (verdict.window,), verdict.picked, limit=_ROWS, version=verdict.version,
+        slowest=verdict.time,
+    )  # fmt: skip
     kept = "" if verdict.version is not None else ", as they are now: those judged are not kept"
     picked = f" where {found.predicate}" if found.predicate else ""
-    shown = f", the worst {found.table.num_rows:,}" if found.table.num_rows < found.n else ""
+    order = "worst" if verdict.time is None else "slowest"
+    shown = f", the {order} {found.table.num_rows:,}" if found.table.num_rows < found.n else ""
     said = f"{found.n:,} rows of {verdict.window.key}{picked}{shown}{kept}."
     return _table(spec, column_texts(spec, found.table, digits=4), said)
 
@@ -263,6 +265,7 @@ def _traces(store: Store, spec: ModelSpec, alert: AlertRow) -> list[RowTable]:
     slowest, failed = traces_behind(store, spec, verdict, limit=_TRACES)
     shown = [TRACE_ID, "prediction_id", "event_time", "latency_ms", "status"]
     shown += [field.name for field in span_fields(spec) if field.name.startswith(STAGE)]
+    shown += spec.spans.columns
     told = []
     for name, found in (("slowest", slowest), ("failed", failed)):
         columns = column_texts(spec, found.table, digits=4)

@@ -128,8 +128,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("effects", ("cause", "per", "outcome", "within", "experiment"), "kept", "what "
          "`mlmon effect` says from now on"),
     Rule("", ("spans",), "kept", "spans that come, and windows computed from now on, earlier ones "
-         "with `mlmon run MODEL --from --to`; declared, or with other stages, the baseline is "
-         "fitted and windows are computed again"),
+         "with `mlmon run MODEL --from --to`; declared, or with other stages or columns, the "
+         "baseline is fitted and windows are computed again"),
     Rule("", ("registry",), "kept", "the next look at the registry, and tags from now on; of "
          "another registered model what was known is forgotten, and its events stay"),
     Rule("", ("retrain",), "kept", "traces with --retrain from now on"),

@@ -20,7 +20,7 @@ from mlmon_dagster.spec.declaration import (
 )
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS, MetricFamily
 from mlmon_dagster.spec.monitors import BusinessMonitor, Prometheus
-from mlmon_dagster.spec.predicate import parse_predicate, predicate_columns
+from mlmon_dagster.spec.predicate import columns_of_spans, parse_predicate, predicate_columns
 from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
 from mlmon_dagster.spec.sources import source_problems
 from mlmon_dagster.spec.spans import span_problems
@@ -90,6 +90,12 @@ def _spans(spec: Declaration) -> Iterator[Problem]:
         logs_trace = spec.columns.trace_id is not None
         for path, message in span_problems(spec.spans, logs_trace=logs_trace):
             yield Problem(path, message)
+        taken = {*spec.features, *spec.columns.outcomes}
+        for column in spec.spans.columns:
+            place: FieldPath = ("spans", "columns", column)
+            yield from _said(place, names.feature_problem(column))
+            if column in taken:
+                yield Problem(place, f"'{column}' is a feature or an outcome; choose another name")
 
 
 def _alerts(spec: Declaration) -> Iterator[Problem]:
@@ -233,9 +239,11 @@ def _slices(spec: Declaration) -> Iterator[Problem]:
 
 
 def _slice_column_problem(spec: Declaration, column: str) -> str | None:
-    if column == "model_version" and spec.has_versions:
+    of_spans = spec.spans.columns if spec.spans is not None else {}
+    if column in of_spans or (column == "model_version" and spec.has_versions):
         return None
     fit = [n for n, f in spec.features.items() if f.type in _SLICEABLE and not f.pii]
+    fit += of_spans
     feature = spec.features.get(column)
     if feature is None:
         hint = names.did_you_mean(column, fit)
@@ -334,7 +342,7 @@ def _service(spec: Declaration) -> Iterator[Problem]:
             yield Problem((*where, "over"), said)
     for name, declared in service.classes.items():
         place = ("monitors", "service", "classes", name, "when")
-        yield from _said(place, _served_problem(spec, declared.when))
+        yield from _said(place, _served_problem(spec, declared.when, of_spans=True))
     if service.prometheus is not None:
         yield from _prometheus(service.prometheus)
     if service.span_coverage is not None and spec.spans is None:
@@ -421,13 +429,13 @@ _RULES: dict[Callable[[Declaration], Iterator[Problem]], tuple[str, ...]] = {
     _actuals: ("actuals", "columns", "features", "time"),
     _columns: ("columns", "features"),
     _attribution: ("task", "columns", "features", "monitors", "explain"),
-    _spans: ("columns", "spans"),
+    _spans: ("columns", "features", "spans"),
     _expectations: ("source", "expectations"),
     _outcomes: ("source", "columns", "features"),
     _effects: ("task", "source", "columns", "features", "effects"),
     _features: ("columns", "features"),
     _baseline: ("columns", "baseline", "time"),
-    _slices: ("columns", "features", "slices"),
+    _slices: ("columns", "features", "slices", "spans"),
     _monitors: _MONITOR_FIELDS,
     _alerts: ("alerts",),
     _retention: ("actuals", "retention"),
@@ -440,11 +448,15 @@ def _no_actual_problem(spec: Declaration) -> str | None:
     return None if text is None else _served_problem(spec, text)
 
 
-def _served_problem(spec: Declaration, text: str) -> str | None:
-    """Say what is wrong with a predicate on what is known when a request is answered."""
+def _served_problem(spec: Declaration, text: str, *, of_spans: bool = False) -> str | None:
+    """Say what is wrong with a predicate on what is known when a request is answered.
+
+    What spans tell is not known of every request, so that only classes may be made of it.
+    """
     columns = predicate_columns(spec)
+    later = () if of_spans else columns_of_spans(spec)
     # Known only where there is ground truth.
-    for role in ("actual", "actual_time", *spec.columns.outcomes):
+    for role in ("actual", "actual_time", *spec.columns.outcomes, *later):
         columns.pop(role, None)
     try:
         parse_predicate(text, columns, spec.time.zone)

@@ -209,6 +209,7 @@ def profiled_besides(spec: ModelSpec) -> list[object]:
         found.append("ages")  # before, of a time the time itself was profiled
     if spec.spans is not None:
         found.append(["spans", *spec.spans.stages])
+        found += [["columns", *spec.spans.columns]] if spec.spans.columns else []
         found += ["tokens"] if spec.spans.tokens else []
     if attributed(spec):
         explain = spec.explain.model_dump(exclude_defaults=True)

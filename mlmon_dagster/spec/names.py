@@ -22,7 +22,7 @@ RESERVED_COLUMNS = frozenset(
         ALL, "prediction_id", "dataset", "event_time", "model_version", "prediction", "score",
         "latency_ms", "status", "trace_id", "tags", "window_start", "window_end", "window_date",
         "nonfinite", "row_hash", "file_sha", "row_number", "ingested_at", "actual", "actual_time",
-        "deleted", "n_prediction_rows", "base_value", "explainer",
+        "deleted", "n_prediction_rows", "n_spans", "base_value", "explainer",
     }
 )  # fmt: skip
 # Names of asset groups that are not models'.

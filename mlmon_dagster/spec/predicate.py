@@ -18,6 +18,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.declaration import Declaration
 from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.scalars import printable
+from mlmon_dagster.spec.spans import TOKENS, stage_column, stage_status
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 Literal_: TypeAlias = str | float | bool | dt.datetime
@@ -32,7 +33,7 @@ _TOKEN: Final = re.compile(
     r"""(?P<space>\s+)
     |(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.]))
     |(?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
-    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    |(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)
     |(?P<sign><=|>=|!=|<>|==|=|<|>)
     |(?P<mark>[(),])""",
     re.VERBOSE,
@@ -205,7 +206,18 @@ def predicate_columns(spec: Declaration) -> dict[str, ColumnKind]:
         roles |= {r: "text" for r in ("prediction", "actual") if r in roles}
     features = {name: _KIND_OF_FEATURE[f.type] for name, f in spec.features.items()}
     outcomes: dict[str, ColumnKind] = {name: "numeric" for name in spec.columns.outcomes}
-    return {**roles, "dataset": "text", **outcomes, **features}
+    return {**roles, "dataset": "text", **outcomes, **features, **columns_of_spans(spec)}
+
+
+def columns_of_spans(spec: Declaration) -> dict[str, ColumnKind]:
+    """Return the columns that records have from spans; none without a declaration."""
+    if spec.spans is None:
+        return {}
+    found: dict[str, ColumnKind] = {"n_spans": "numeric"}
+    for name in spec.spans.stages:
+        found |= {stage_column(name): "numeric", stage_status(name): "text"}
+    found |= dict.fromkeys(TOKENS if spec.spans.tokens else (), "numeric")
+    return found | dict.fromkeys(spec.spans.columns, "text")
 
 
 def parse_predicate(text: str, columns: Mapping[str, ColumnKind], zone: str = "UTC") -> Predicate:

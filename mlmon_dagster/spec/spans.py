@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
 from pydantic import Field
@@ -31,12 +31,19 @@ class Spans(Declared):
     sampling: Literal["unbiased", "tail"]
     link: str | None = None
     version: str | None = Field(default=None, min_length=1)
+    columns: dict[str, Annotated[str, Field(min_length=1)]] = Field(default={})
     tokens: bool = False
 
     @property
     def attribute(self) -> str | None:
         """The attribute that holds a prediction_id; None where events log their trace."""
         return None if self.join == TRACE_ID else self.join
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Names of the attributes, or of feature flags, whose values are kept."""
+        of_version = () if self.version in (None, VERSION) else (self.version,)
+        return frozenset({*self.columns.values(), *of_version})
 
     def link_to(self, trace_id: str) -> str | None:
         """Return the address of a trace, where one is declared."""
@@ -82,12 +89,13 @@ def span_problems(spans: Spans, *, logs_trace: bool) -> Iterator[tuple[tuple[str
             )
         if not pattern:
             yield ("spans", "stages", name), "is the name of a span, or a pattern such as fetch*"
-    if spans.version is not None and spans.sampling == "tail":
-        yield (
-            ("spans", "version"),
-            "needs sampling: unbiased; a tail sampler keeps the slow and failed requests, and each "
-            "version's numbers would be of those",
-        )
+    for key, of_each in (("version", "version's"), ("columns", "value's")):
+        if getattr(spans, key) and spans.sampling == "tail":
+            yield (
+                ("spans", key),
+                "needs sampling: unbiased; a tail sampler keeps the slow and failed requests, and "
+                f"each {of_each} numbers would be of those",
+            )
     if spans.link is not None and (
         PLACEHOLDER not in spans.link or not spans.link.startswith(("https://", "http://"))
     ):

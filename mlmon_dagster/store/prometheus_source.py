@@ -10,6 +10,7 @@ import datetime as dt
 import http.client
 import json
 import math
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TIMEOUT_SECONDS = 10.0
+PATIENCE_SECONDS = 1.0  # a server that fails later than this is not waited for again
 NO_SERIES, MANY_SERIES, NOT_A_NUMBER = "no_series", "many_series", "not_a_number"
 BAD_QUERY, REFUSED, UNREACHABLE, INCOMPLETE = "bad_query", "refused", "unreachable", "incomplete"
 _BAD = ("bad_data", "execution")  # what Prometheus calls queries that cannot be answered
@@ -47,21 +49,27 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 OPENER = urllib.request.build_opener(_NoRedirect)
 
 
-@dataclass(frozen=True)
+@dataclass
 class PrometheusServer:
     """A Prometheus, or what speaks like it.
 
     Attributes:
         url: Its address, without ``/api/v1``. token: Sent as a bearer token, if given.
         timeout_seconds: How long to wait for an answer.
+        is_given_up: It was waited for in vain once, and is asked nothing more. One that refuses
+            at once, or breaks off, is asked on: the next answer may be whole.
     """
 
     url: str
     token: str | None = field(default=None, repr=False)
     timeout_seconds: float = TIMEOUT_SECONDS
+    is_given_up: bool = field(default=False, init=False)
 
     def ask(self, query: str, at: dt.datetime) -> Answer:
         """Evaluate PromQL at a moment."""
+        if self.is_given_up:
+            return Answer(reason=UNREACHABLE, said="it was waited for before")
+        began = time.monotonic()
         asked = {
             "query": query,
             "time": f"{at.timestamp():.3f}",
@@ -80,6 +88,7 @@ class PrometheusServer:
             with error:
                 return _refused(error.code, error.read(_MOST_BYTES))
         except (OSError, http.client.HTTPException, ValueError) as error:
+            self.is_given_up = time.monotonic() - began > PATIENCE_SECONDS
             return Answer(reason=UNREACHABLE, said=type(error).__name__)
 
 

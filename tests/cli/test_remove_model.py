@@ -22,12 +22,16 @@ def test_remove_says_what_goes_asks_and_makes_a_backup_that_brings_it_back(
     remove = ("--project", folder, "--now", NOW.isoformat(), "model", "remove", MODEL)
     before = metric_log.newest(make_project(folder).store.state, MODEL)
 
+    landed = folder / "spans" / MODEL / "1.jsonl.refused"
+    landed.parent.mkdir(parents=True)
+    landed.write_text("no JSON")
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     asked = mlmon(*remove, "--author", "ann")
     assert asked.code == 1
     assert "rows of metric" in asked.out
     assert f"models/{MODEL}.yaml" in asked.out
     assert "mlmon backup FILE" in asked.out
+    assert f"spans/{MODEL}: 1 files of spans that no ingest has taken in" in asked.out
     assert f"Delete all this of {MODEL} for good?" in asked.out
     assert len(metric_log.newest(make_project(folder).store.state, MODEL)) == len(before)
 
@@ -36,6 +40,7 @@ def test_remove_says_what_goes_asks_and_makes_a_backup_that_brings_it_back(
     assert gone.code == 0, gone.err
     assert f"{MODEL} is deleted." in gone.out
     assert not (folder / "models" / f"{MODEL}.yaml").exists()
+    assert not landed.parent.exists()
     assert metric_log.newest(make_project(folder).store.state, MODEL).empty
 
     restored = open_store(tmp_path / "restored")

@@ -14,14 +14,20 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from mlmon_dagster.commands import doctor
+from mlmon_dagster.commands.model import model
 from mlmon_dagster.commands.rows import rows
+from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest import ingest_new, readers
+from mlmon_dagster.ingest.report import render_report
 from mlmon_dagster.landing_file import publish
 from mlmon_dagster.metrics.service import latency_quantile
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge
-from mlmon_dagster.pipeline.asking.rows import rows_of
+from mlmon_dagster.pipeline.asking.rows import LATENCY, rows_of
 from mlmon_dagster.pipeline.asking.traces import trace_of
-from mlmon_dagster.pipeline.run import compute
+from mlmon_dagster.pipeline.plan import plan
+from mlmon_dagster.pipeline.run import compute, run
+from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.profiles.bins.shapes import role_binning
 from mlmon_dagster.project import Project
@@ -186,6 +192,125 @@ def test_an_event_without_a_version_has_that_of_its_spans_unless_they_disagree(
     assert of_a.loc[of_a["slice_key"] == "all", "n"].tolist() == [N // 2 - 1]
 
 
+def test_attributes_and_flags_of_spans_are_columns_that_slice_and_their_coverage_is_said(
+    project: Project,
+) -> None:
+    """Of 200 requests 150 have spans; one's spans contradict each other, and one says nothing."""
+    told = {"node": "k8s.node.name", "key": "checkout"}
+    spans_ = {**SPEC["spans"], "columns": told}
+    spec = spec_from_mapping({**SPEC, "spans": spans_, "slices": ["region", "node", ["key"]]})
+    lines = []
+    for one in all_spans():
+        i = int(one["trace_id"], 16) - 1
+        node, flag = f"n{i % 2}", f"checkout={'ab'[i % 3 == 0]}"
+        if one["name"] == "fetch users":
+            node = "n9" if i == 2 else node
+            flag = "other=z" if i == 4 else flag
+            lines.append({**one, "attributes": [f"k8s.node.name={node}"], "flags": [flag]})
+        else:
+            lines.append({**one, "attributes": [f"k8s.node.name={node}"] if i == 2 else []})
+    land(project, events(), "e.jsonl", "landing")
+    land(project, lines, "s.jsonl", "spans/loan")
+    frame = look(project, spec)
+    found = records(project, spec)
+    assert found.loc[["p2", "p1"], "node"].isna().all()
+    assert found.loc[["p3", "p6"], "node"].tolist() == ["n1", "n0"]
+    assert found.loc[["p4", "p3", "p8"], "key"].fillna("").tolist() == ["", "b", "a"]
+
+    whole = frame[(frame["slice_key"] == "all") & (frame["model_version"] == "all")]
+    coverage = whole[whole["metric"] == "span_coverage"].set_index("column_name")["value"]
+    assert coverage.to_dict() == {":table": 0.75, "node": 149 / 200, "key": 149 / 200}
+    sliced = frame[(frame["slice_key"] == "node") & (frame["model_version"] == "all")]
+    for metric, column in (("p95_latency_ms", ":table"), ("p50_stage_ms", "stage.score_ms")):
+        mine = sliced[(sliced["metric"] == metric) & (sliced["column_name"] == column)]
+        assert {"n0", "n1"} <= set(mine["slice_value"]), metric
+    n = sliced[sliced["metric"] == "error_rate"].set_index("slice_value")["n"]
+    assert n.to_dict() == {"n0": 99, "n1": 50, "<null>": 51}
+    with pytest.raises(ConfigError, match="needs sampling: unbiased"):
+        spec_with(columns=told, sampling="tail")
+    with pytest.raises(ConfigError, match="'age' is a feature"):
+        spec_with(columns={"age": "x"})
+
+
+@pytest.mark.parametrize("sampling", ["unbiased", "tail"])
+def test_classes_told_by_spans_are_rates_of_requests_with_spans_unless_these_are_sampled(
+    project: Project, sampling: str
+) -> None:
+    """Two thirds of the requests of node n0 say that they fell back; others say nothing of it."""
+    columns = {} if sampling == "tail" else {"fallback": "fallback"}
+    classes = {
+        "cold_start": {"when": "stage.fetch_ms is not null and stage.score_ms > 20"},
+        "slow_fetch": {"when": "stage.fetch_status = 'timeout'", "above": 0.1},
+        "failed": {"when": "status = 'error'", "above": 0.9},
+    } | ({"default": {"when": "fallback = 'true'"}} if columns else {})
+    spec = spec_from_mapping({
+        **SPEC, "monitors": {"service": {"classes": classes}},
+        "spans": SPEC["spans"] | {"sampling": sampling, "columns": columns},
+    })  # fmt: skip
+    lines = [
+        {**one, "attributes": [f"fallback={'false' if i % 3 else 'true'}"] if i % 2 else []}
+        for one in all_spans()
+        for i in [int(one["trace_id"], 16) - 1]
+    ]
+    land(project, events(), "e.jsonl", "landing")
+    land(project, lines, "s.jsonl", "spans/loan")
+    frame = look(project, spec)
+    found = frame[frame["metric"] == "class_rate"].set_index("column_name")
+    assert found.loc["failed", ["value", "n"]].tolist() == [0.1, N]
+    if sampling == "tail":
+        assert set(found.loc[["cold_start", "slow_fetch"], "reason"]) == {"sampled"}
+        assert found.loc[["cold_start", "slow_fetch"], "value"].isna().all()
+        return
+    traced = [i for i in range(N) if i % 4 != 1]
+    cold = sum(5 + i / 10 > 20 for i in traced)
+    assert found.loc["cold_start", ["value", "n"]].tolist() == [cold / 150, 150]
+    assert found.loc["slow_fetch", ["value", "n"]].tolist() == [25 / 150, 150]
+    odd = [i for i in traced if i % 2]
+    assert found.loc["default", "n"] == len(odd)
+    assert found.loc["default", "value"] == sum(i % 3 == 0 for i in odd) / len(odd)
+    good = {"name": "fast", "good": "stage.fetch_ms < 9", "target": 0.9}
+    with pytest.raises(ConfigError, match="there is no column"):
+        spec_from_mapping({**SPEC, "monitors": {"service": {"objectives": [good]}}})
+
+
+def test_late_spans_have_their_window_computed_once_more_and_after_its_close_when_reopened(
+    project: Project,
+) -> None:
+    spec = spec_from_mapping({**SPEC, "actuals": {"closed_after": "2d"}})
+    land(project, events(), "e.jsonl", "landing")
+    ingest(project, spec)
+
+    def planned(now: dt.datetime = NOW) -> list[str]:
+        return [window.key for one in plan(project, spec, now) for window in one.windows]
+
+    def computed() -> None:
+        windows = (window_from_key(spec.time, "2024-03-01"),)
+        run(Work(project, spec, windows, NOW, "run", False), ("baseline", *windowed_of(spec)))
+
+    computed()
+    assert planned() == []
+    late = all_spans()
+    land(project, [{**late[0], "kind": "log"}], "l.jsonl", "spans/loan")
+    assert ingest(project, spec).windows == []  # nothing is joined to logs
+    land(project, late[:200], "s.jsonl", "spans/loan")
+    ingest(project, spec)
+    assert planned() == ["2024-03-01"]
+    computed()
+    assert records(project, spec).loc["p3", "n_spans"] == 4
+    assert planned() == []
+
+    closed = NOW + dt.timedelta(days=9)
+    land(project, late[200:], "t.jsonl", "spans/loan")
+    report = ingest_new(project.store, spec, project.folder, readers(), now=closed)
+    assert (report.windows, planned(closed)) == ([], [])
+    [state] = window_state.load(project.store.state, "loan").values()
+    assert state.n_late_after_close == 100
+    windows = [window_from_key(spec.time, "2024-03-01")]
+    with project.store.state.begin() as conn:
+        window_state.reopen(conn, spec, windows, closed)
+    assert planned(closed) == ["2024-03-01"]
+
+
 @pytest.mark.parametrize("sampling", ["unbiased", "tail"])
 def test_tokens_are_summed_over_a_trace_and_once_where_an_agent_repeats_them(
     project: Project, sampling: str
@@ -335,6 +460,28 @@ def test_quantiles_of_a_million_heavy_tailed_times_from_24_hours_are_within_1_pe
         assert found == pytest.approx(exact, rel=0.01)
 
 
+def test_a_file_that_nobody_can_read_is_set_aside_and_said_with_its_reason(
+    project: Project,
+) -> None:
+    (project.folder / "models").mkdir()
+    (project.folder / "models/loan.yaml").write_text(yaml.safe_dump(SPEC))
+    spec = spec_with()
+    land(project, events(), "e.jsonl", "landing")
+    land(project, all_spans(), "s.jsonl", "spans/loan")
+    assert doctor.spans(project).is_fine
+    bad = project.folder / "spans/loan/t.jsonl"
+    bad.write_text('{"kind": "span", "trace_id": 7}\n')
+    report = ingest(project, spec)
+    assert (report.n_spans, report.unread) == (len(all_spans()), ("t.jsonl",))
+    assert "set aside   spans       t.jsonl" in render_report(report)
+    found = doctor.spans(project)
+    assert not found.is_fine
+    assert f"{bad}.refused (JSON parse error: Column(/trace_id) changed" in found.found
+    assert "take .refused off its name" in found.cure
+    told = CliRunner().invoke(model, ["status", "loan"], obj=project).output
+    assert f"spans set aside: {bad}.refused (JSON parse error" in told
+
+
 @pytest.mark.parametrize("join", ["trace_id", "mlmon.prediction_id"])
 def test_the_slowest_events_lead_to_their_spans_and_a_trace_back_to_its_event(
     project: Project, join: str
@@ -346,7 +493,7 @@ def test_the_slowest_events_lead_to_their_spans_and_a_trace_back_to_its_event(
          "s.jsonl", "spans/loan")  # fmt: skip
     look(project, spec)
     windows = [window_from_key(spec.time, "2024-03-01")]
-    [slowest] = rows_of(project.store, spec, windows, limit=1, slowest=True).table.to_pylist()
+    [slowest] = rows_of(project.store, spec, windows, limit=1, slowest=LATENCY).table.to_pylist()
     assert (slowest["prediction_id"], slowest["stage.score_ms"]) == (f"p{N - 1}", 5.0)
     found = trace_of(project.store, spec, slowest["trace_id"])
     assert sorted(found.rows["name"].to_pylist()) == ["fetch", "score"]

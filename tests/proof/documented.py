@@ -20,7 +20,7 @@ from mlmon_dagster.collect.collector import Limits
 from mlmon_dagster.store import open_store
 from mlmon_dagster.store.state import collect_tokens
 from tests.push.collecting import Running, running
-from tests.push.worlds import NOW
+from tests.push.worlds import NOW, push_spec
 
 # What the server takes more kindly than its document says (a number as a text, a field that no
 # column reads) and less kindly (rows that break a rule of the spec, an id that is empty).
@@ -62,7 +62,8 @@ def ask(folder: Path, world: str, n: int, seed: int, *, corners: bool = True) ->
     elif world == "full":
         options["min_free"] = 1 << 62
     try:
-        with running(store, folder, **options) as server:
+        spec = push_spec(spans={"sampling": "unbiased", "join": "mlmon.prediction_id"})
+        with running(store, folder, spec=spec, **options) as server:
             server.app.is_draining = world == "ending"
             # 503 is what a server without room is to answer; everywhere else it is a fault.
             expected = ["2xx", "4xx", *(["503"] if world in ("full", "ending") else [])]

@@ -89,6 +89,7 @@ def random_spans(n: int, seed: int) -> list[dict[str, Any]]:
                 "gen_ai.usage.completion_tokens": draw.choice([3, -1]),
                 "http.request.body.size": draw.randrange(10**6),
                 "user.name": "nobody asks",
+                **draw.choice([{}, {"k8s.node.name": "n1"}, {"cache.hit": False}]),
             },
             **({"flag": ("ui", draw.choice(["a", "b"]))} if draw.random() < 0.2 else {}),
         }

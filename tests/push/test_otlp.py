@@ -30,7 +30,10 @@ from tests.push.test_collect_server import client_of, process
 from tests.push.worlds import NOW, push_spec
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-SPANS = {"join": "mlmon.prediction_id", "sampling": "unbiased", "stages": {"fetch": "fetch*"}}
+SPANS = {
+    "join": "mlmon.prediction_id", "sampling": "unbiased", "stages": {"fetch": "fetch*"},
+    "columns": {"node": "k8s.node.name", "cached": "cache.hit"},
+}  # fmt: skip
 SPEC = push_spec(spans=SPANS)
 
 
@@ -69,12 +72,14 @@ def test_10_000_random_spans_give_equal_rows_in_both_forms(tracing: Running) -> 
 
 
 def test_a_real_exporter_sends_and_what_it_sent_is_stored(tracing: Running) -> None:
-    provider = TracerProvider(resource=Resource.create({"service.name": "sdk"}))
+    named = {"service.name": "sdk", "k8s.node.name": "n1", "host.name": "kept by nobody"}
+    provider = TracerProvider(resource=Resource.create(named))
     address = f"http://127.0.0.1:{tracing.port}/v1/traces"
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(address)))
     tracer = provider.get_tracer("test")
     with tracer.start_as_current_span("predict") as root:
         root.set_attribute("mlmon.prediction_id", "p1")
+        root.set_attribute("cache.hit", True)
         with tracer.start_as_current_span("fetch features") as child:
             child.set_status(Status(StatusCode.ERROR, "deadline exceeded"))
     assert provider.force_flush()
@@ -82,6 +87,8 @@ def test_a_real_exporter_sends_and_what_it_sent_is_stored(tracing: Running) -> N
 
     rows = {row["name"]: row for row in taken_in(tracing) if row["service"] == "sdk"}
     assert rows["predict"]["prediction_id"] == "p1"
+    assert rows["predict"]["attributes"] == ["cache.hit=true", "k8s.node.name=n1"]
+    assert rows["fetch features"]["attributes"] == ["k8s.node.name=n1"]
     assert rows["fetch features"]["parent_id"] == rows["predict"]["span_id"]
     assert rows["fetch features"]["status"] == "timeout"
 
@@ -137,7 +144,9 @@ def test_3_000_malformed_bodies_make_no_server_error(tracing: Running) -> None:
            b"[" * 99_999, b'{"resourceSpans":[{"scopeSpans":[{"spans":[7]}]}]}',
            b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":7}]}]}]}',
            b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"startTimeUnixNano":"\xd9\xa3"}]}]}]}',
-           b'{"resourceSpans":[{"resource":{"attributes":[{}]}}]}']  # fmt: skip
+           b'{"resourceSpans":[{"resource":{"attributes":[{}]}}]}',
+           b'{"resourceSpans":[{"resource":{"attributes":[{"key":"mlmon.model","value":'
+           b'{"doubleValue":1' + b"0" * 400 + b"}}]}}]}"]  # fmt: skip
     taker, refusals = tracing.app._spans, 0
     assert taker is not None
     for i in range(3_000):
@@ -184,11 +193,21 @@ def test_refusals_are_said_in_the_codes_that_exporters_know(store: Store, tmp_pa
     with running(store, tmp_path, spec=SPEC) as collector:
         assert post(collector, body).status == 401
         assert post(collector, body, authorization=f"Bearer {token}").status == 403
+        shown = collector.request("GET", "/openapi.json", authorization=f"Bearer {token}")
+        assert b"/v1/traces" not in shown.body
 
 
 def test_a_model_without_spans_takes_none(store: Store, tmp_path: Path) -> None:
     with running(store, tmp_path) as collector:
         assert post(collector, b"{}", JSON).status == 404
+        assert "/v1/traces" not in collector.request("GET", "/openapi.json").json["paths"]
+
+
+def test_the_description_has_both_signals_for_those_who_may_send_them(tracing: Running) -> None:
+    document = tracing.request("GET", "/openapi.json").json
+    assert {"/v1/traces", "/v1/logs"} <= set(document["paths"])
+    assert set(document["paths"]["/v1/logs"]["post"]["requestBody"]["content"]) == {JSON, PROTOBUF}
+    assert b"POST /v1/traces" in tracing.request("GET", "/docs").body
 
 
 def test_what_was_answered_200_is_there_after_sigkill(tmp_path: Path) -> None:

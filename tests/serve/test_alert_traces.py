@@ -75,15 +75,20 @@ def test_it_shows_the_slowest_and_the_failed_traces_and_one_beside_each_row(
     bad = sorted((i for i in known if i % 10 == 0 or i % 8 == 0), reverse=True)
     assert re.findall(r">(p\d+)</td>", failed) == [f"p{i}" for i in bad[:10]]
     assert f"{len(bad)}" in slow[-40:]  # how many there are
-    assert html.split('id="rows"')[1].count("https://traces.example.com/") >= 30
+    rows = html.split('id="rows"')[1]
+    assert rows.count("https://traces.example.com/") >= 30
+    assert re.findall(r">(p\d+)</td>", rows) == [f"p{N - 1 - i}" for i in range(50)]
+    assert "the slowest 50" in rows
 
 
 def test_an_alert_on_errors_shows_failed_traces_alone(project: Project) -> None:
     judged(project, declared(), all_spans())
-    html = page_of(project, declared(), "service/error_rate")
-    shown = re.findall(r">p(\d+)</td>", html.split('id="traces"')[1])
+    html = page_of(project, declared(), "service/error_rate", "?rows=1")
+    shown = re.findall(r">p(\d+)</td>", html.split('id="traces"')[1].split('id="rows"')[0])
     assert shown
     assert all(int(i) % 10 == 0 for i in shown)
+    rows = [int(i) for i in re.findall(r">p(\d+)</td>", html.split('id="rows"')[1])]
+    assert rows == list(range(N - 10, -1, -10))
 
 
 def test_nothing_is_said_of_traces_where_spans_are_not_declared(project: Project) -> None:
@@ -128,3 +133,6 @@ def test_stages_and_coverage_are_judged_unless_spans_are_sampled(
         shown = re.findall(r">p(\d+)</td>", html.split('id="traces"')[1])
         assert shown
         assert all(int(i) % 8 == 0 for i in shown)
+        slow = page_of(project, spec, "service/p95_stage_ms/stage.score_ms", "?rows=1")
+        rows = [int(i) for i in re.findall(r">p(\d+)</td>", slow.split('id="rows"')[1])]
+        assert rows == [i for i in range(N - 1, -1, -1) if i % 4 != 1][:50]

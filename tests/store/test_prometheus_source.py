@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -246,6 +247,19 @@ def test_nobody_at_the_address_is_unreachable_and_a_token_is_in_no_text() -> Non
     server = PrometheusServer(f"http://127.0.0.1:{free_port()}", "secret")
     assert server.ask("up", END).reason == "unreachable"
     assert "secret" not in repr(server)
+
+
+def test_a_server_that_does_not_answer_is_waited_for_once_and_one_that_refuses_is_asked_on() -> (
+    None
+):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        server = PrometheusServer(url, timeout_seconds=0.1)
+        said = [server.ask("up", END) for _ in range(1_000)]
+    assert {answer.reason for answer in said} == {"unreachable"}
+    assert [answer.said for answer in said[:2]] == ["TimeoutError", "it was waited for before"]
+    refusing = PrometheusServer(f"http://127.0.0.1:{free_port()}")
+    assert refusing.ask("up", END).said == refusing.ask("up", END).said == "URLError"
 
 
 def test_each_preset_says_what_it_was_written_for_and_selects_the_model_and_the_window() -> None:

@@ -42,6 +42,9 @@ def furnish(folder: Path) -> Store:
     fill(store)
     (folder / "models").mkdir()
     (folder / "models" / f"{MODEL}.yaml").write_text(f"model: {MODEL}\n")
+    for name in (MODEL, "another"):
+        (folder / "spans" / name).mkdir(parents=True)
+        (folder / "spans" / name / "1.jsonl").write_text("")
     key = fingerprint(ALERT, "production")
     fired = {"state": "FIRING", "severity": "WARN", "episode": 3, "opened_at": NOW}
     group = {
@@ -68,7 +71,8 @@ def furnish(folder: Path) -> Store:
 
 def remove(folder: Path, store: Store) -> None:
     path = folder / "models" / f"{MODEL}.yaml"
-    remove_model(store, path, MODEL, author="ann", now=NOW + DAY)
+    landed = folder / "spans" / MODEL
+    remove_model(store, path, MODEL, landed=landed, author="ann", now=NOW + DAY)
 
 
 STEPS = [step for step in crash_points.STEPS if step.startswith("remove.")]
@@ -137,6 +141,7 @@ def test_nothing_of_a_removed_model_is_left_and_everything_of_another_is(tmp_pat
     assert not store.root.tables()
     assert not (store.root / "baselines").below()
     assert not list((tmp_path / "models").iterdir())
+    assert [path.name for path in (tmp_path / "spans").iterdir()] == ["another"]
     [silence] = alert_state.every_silence(store.state)
     assert (silence["ends_at"], silence["ended_by"]) == (NOW + DAY, "ann")
     store.close()

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.monitors.service import BURN_RATE
 from mlmon_dagster.profiles.sql.compiler import NULL_SLICE
 from mlmon_dagster.spec import (
     ModelSpec,
@@ -24,7 +25,7 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.declaration import logged_attributions
-from mlmon_dagster.spec.monitors import SPAN_COVERAGE
+from mlmon_dagster.spec.monitors import CLASS_RATE, SPAN_COVERAGE
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import (
     Comparison,
@@ -65,7 +66,7 @@ _OFF_BY: dict[Task, str] = {
 }
 # Wrong decisions first, then by how far the output was off; without ground truth, by id alone.
 _WRONG = "(prediction IS NOT NULL AND actual IS NOT NULL AND prediction <> actual) DESC"
-_SLOWEST = "latency_ms DESC NULLS LAST"
+LATENCY: Final = "latency_ms"
 _WORST_FIRST: dict[Task, str] = {
     "binary_classification": f"{_WRONG}, {OFF_BY} DESC NULLS LAST",
     "multiclass_classification": _WRONG,
@@ -103,7 +104,7 @@ def rows_of(
     dataset: str = PRODUCTION,
     version: int | None = None,
     shown: Collection[str] = (),
-    slowest: bool = False,
+    slowest: str | None = None,
     brief: bool = False,
 ) -> Rows:
     """Return the rows of some windows that a predicate picks.
@@ -117,16 +118,19 @@ def rows_of(
         dataset: Of which dataset.
         version: Of an earlier version of the records, see `behind`.
         shown: Columns of personal values to show nevertheless.
-        slowest: Those that took longest first, instead of the worst.
+        slowest: A column of times: those that took longest first, instead of the worst.
         brief: Without features and SHAP values.
     """
     source = store.inference_records(spec).from_sql(windows, [dataset], version)
     where = f" WHERE {to_sql(picked)}" if picked is not None else ""
     hidden = tuple(n for n, f in spec.features.items() if f.pii and n not in shown)
     kept = max(0, min(limit, MOST_ROWS))
+    order = _WORST_FIRST[spec.task]
+    if slowest is not None:
+        order = f"{quote_identifier(slowest)} DESC NULLS LAST"
     first = (
         f"SELECT {_columns(spec, hidden, brief=brief)} FROM {source}{where} "
-        f"ORDER BY {_SLOWEST if slowest else _WORST_FIRST[spec.task]}, prediction_id LIMIT {kept}"
+        f"ORDER BY {order}, prediction_id LIMIT {kept}"
     )
     if _is_traced_by_spans(spec):
         folder = spans.folder_of(store.root, spec.model)
@@ -268,11 +272,14 @@ class Verdict:
         window: The window.
         version: Of the records that were judged; None if it is not kept any more.
         picked: Its slice, or the values of its column that were wrong; None for all rows.
+        time: The column of times that it is about, whose longest rows come first: of requests that
+            took long, or failed; None if it is about something else.
     """
 
     window: Window
     version: int | None
     picked: Predicate | None
+    time: str | None
 
 
 def behind(store: Store, spec: ModelSpec, alert: Row) -> Verdict:
@@ -293,7 +300,16 @@ def behind(store: Store, spec: ModelSpec, alert: Row) -> Verdict:
     data_version = last["data_version"] if last else alert["last_data_version"]
     records = store.inference_records(spec)
     version = records.version_with(window, str(data_version).partition(":")[0])
-    return Verdict(window, version, together(slice_, wrong))
+    time = _time_of(str(alert["metric"]), str(alert["column_name"]))
+    return Verdict(window, version, together(slice_, wrong), time)
+
+
+def _time_of(metric: str, column: str) -> str | None:
+    """Return the column of times that a metric is of: a stage's, or the whole request's."""
+    if stage_of(column) is not None:
+        return column
+    is_of_requests = metric in ("error_rate", CLASS_RATE, BURN_RATE)
+    return LATENCY if is_of_requests or metric.endswith(f"_{LATENCY}") else None
 
 
 def _wrong_in_any(store: Store, spec: ModelSpec, alert: Row, window: Window) -> Predicate | None:
@@ -325,6 +341,8 @@ def _wrong_values(spec: ModelSpec, verdict: Row) -> Predicate | None:
         return Not(Membership("status", ANSWERED))
     if metric == SPAN_COVERAGE:
         return NullTest("n_spans")
+    if metric in (CLASS_RATE, BURN_RATE):
+        return _declared_requests(spec, metric, column)
     stage = stage_of(column)
     if stage is None:
         return None
@@ -333,6 +351,16 @@ def _wrong_values(spec: ModelSpec, verdict: Row) -> Predicate | None:
     if metric == "stage_error_rate":
         return Membership(stage_status(stage), FAILED)
     return NullTest(column, negated=True)
+
+
+def _declared_requests(spec: ModelSpec, metric: str, name: str) -> Predicate | None:
+    """Return what picks the requests of a class, or those not good; None if not declared now."""
+    service = spec.monitors.service
+    columns, zone = predicate_columns(spec), spec.time.zone
+    if metric == CLASS_RATE and name in service.classes:
+        return parse_predicate(service.classes[name].when, columns, zone)
+    goods = [one.good for one in service.objectives if one.name == name and metric == BURN_RATE]
+    return Not(parse_predicate(goods[0], columns, zone)) if goods else None
 
 
 def together(one: Predicate | None, other: Predicate | None) -> Predicate | None:

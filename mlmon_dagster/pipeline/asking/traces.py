@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from mlmon_dagster.pipeline.asking.rows import ANSWERED, Rows, Verdict, rows_of, together
+from mlmon_dagster.pipeline.asking.rows import ANSWERED, LATENCY, Rows, Verdict, rows_of, together
 from mlmon_dagster.spec import ModelSpec, Predicate
 from mlmon_dagster.spec.predicate import Comparison, Membership, Not, NullTest, Some
 from mlmon_dagster.spec.spans import FAILED, TRACE_ID, stage_status
@@ -71,7 +71,7 @@ def traces_behind(
             together(verdict.picked, picked),
             limit=limit,
             version=verdict.version,
-            slowest=True,
+            slowest=verdict.time or LATENCY,
             brief=True,
         )
 

@@ -1,1 +1,5 @@
-"""What a spec declares of the serving system: shares of its requests, and numbers of Prometheus."""
+"""What is known of the serving system beside the profiles of its requests.
+
+In come records, Prometheus and the state of windows; out go metrics that the spec declares by name,
+and what volumes and service levels are judged by.
+"""

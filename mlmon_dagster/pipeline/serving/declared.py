@@ -5,24 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.pipeline.work import Work
+from mlmon_dagster.pipeline.work import Work, stored_metric
 from mlmon_dagster.project import read_variable
 from mlmon_dagster.spec import ModelSpec, Window, parse_predicate, predicate_columns
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.monitors import CLASS_RATE, PROMETHEUS, Prometheus
+from mlmon_dagster.spec.monitors import CLASS_RATE, PROMETHEUS, Prometheus, RequestClass
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.spec.predicate import to_sql
+from mlmon_dagster.spec.predicate import Predicate, columns_of, columns_of_spans, to_sql
 from mlmon_dagster.store.prometheus_source import UNREACHABLE, Answer, PrometheusServer
-from mlmon_dagster.store.state import metric_log
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mlmon_dagster.metrics.frames import MetricRows
 
-NOT_KNOWN = "not_known"
+NOT_KNOWN, NO_SPANS = "not_known", "no_spans"
 
 
 def declared_frame(work: Work) -> pd.DataFrame:
@@ -47,13 +47,7 @@ def answers_of(work: Work, windows: Sequence[Window]) -> list[str]:
     """
     if work.spec.monitors.service.prometheus is None:
         return ["" for _ in windows]
-    stored = metric_log.newest(
-        work.project.store.state,
-        work.spec.model,
-        metric=PROMETHEUS,
-        start=windows[0].start,
-        end=windows[-1].end,
-    ).sort_values("column_name")
+    stored = stored_metric(work, PROMETHEUS, windows).sort_values("column_name")
     said = stored["column_name"] + "=" + stored["value"].astype(str) + stored["reason"]
     return [
         hashlib.sha256(
@@ -83,28 +77,44 @@ def _class_rates(work: Work) -> list[MetricRows]:
 
     from mlmon_dagster.metrics.frames import table_rows
     from mlmon_dagster.metrics.intervals import rate, wilson
+    from mlmon_dagster.metrics.spans import SAMPLED
 
-    counts = _count_classes(work)
+    spec = work.spec
+    classes = {name: _picked(spec, one) for name, one in spec.monitors.service.classes.items()}
+    counts = _count_classes(work, list(classes.values()))
     cells, rows = _cells(work.windows), []
-    for index, name in enumerate(work.spec.monitors.service.classes):
+    for index, (name, picked) in enumerate(classes.items()):
         n, hits = counts[f"n{index}"].to_numpy(np.int64), counts[f"k{index}"].to_numpy(np.int64)
+        why = NO_SPANS if _is_of_spans(spec, picked) else NOT_KNOWN
+        if why == NO_SPANS and spec.spans is not None and spec.spans.sampling != "unbiased":
+            n, hits, why = np.zeros_like(n), np.zeros_like(hits), SAMPLED
         lower, upper = wilson(hits, n)
-        reason = np.where(counts["n"].to_numpy() == 0, "no_rows", NOT_KNOWN)
+        reason = np.where(counts["n"].to_numpy() == 0, "no_rows", why)
         rows.append(
             table_rows(cells, CLASS_RATE, rate(hits, n), lower, upper, n, reason, "wilson-1", name)
         )
     return rows
 
 
-def _count_classes(work: Work) -> pd.DataFrame:
+def _picked(spec: ModelSpec, declared: RequestClass) -> Predicate:
+    return parse_predicate(declared.when, predicate_columns(spec), spec.time.zone)
+
+
+def _is_of_spans(spec: ModelSpec, picked: Predicate) -> bool:
+    """Tell whether a class is told by spans, so that it is known only of requests that have any."""
+    return bool(columns_of(picked) & columns_of_spans(spec).keys())
+
+
+def _count_classes(work: Work, classes: Sequence[Predicate]) -> pd.DataFrame:
     """Return per window n, and of the i-th class the rows that tell (ni) and are so (ki)."""
     spec, store = work.spec, work.project.store
     counted = ["count(event_time) AS n"]
-    for index, declared in enumerate(spec.monitors.service.classes.values()):
-        so = to_sql(parse_predicate(declared.when, predicate_columns(spec), spec.time.zone))
+    for index, picked in enumerate(classes):
+        so = to_sql(picked)
+        row = "event_time IS NOT NULL" + (" AND n_spans > 0" * _is_of_spans(spec, picked))
         counted += [
-            f"count(*) FILTER (WHERE event_time IS NOT NULL AND ({so}) IS NOT NULL) AS n{index}",
-            f"count(*) FILTER (WHERE event_time IS NOT NULL AND ({so})) AS k{index}",
+            f"count(*) FILTER (WHERE {row} AND ({so}) IS NOT NULL) AS n{index}",
+            f"count(*) FILTER (WHERE {row} AND ({so})) AS k{index}",
         ]
     spans = ", ".join(
         f"({place}, {window.start.timestamp()}, {window.end.timestamp()})"
@@ -112,9 +122,9 @@ def _count_classes(work: Work) -> pd.DataFrame:
     )
     source = store.inference_records(spec).from_sql(work.windows, [PRODUCTION])
     found: pd.DataFrame = store.query(
-        f"SELECT {', '.join(counted)} FROM (VALUES {spans}) AS w(place, since, until) "
-        f"LEFT JOIN {source} AS r ON epoch(r.event_time) >= w.since "
-        "AND epoch(r.event_time) < w.until GROUP BY w.place ORDER BY w.place"
+        f'SELECT {", ".join(counted)} FROM (VALUES {spans}) AS w(":place", ":since", ":until") '
+        f'LEFT JOIN {source} AS r ON epoch(r.event_time) >= w.":since" '
+        'AND epoch(r.event_time) < w.":until" GROUP BY w.":place" ORDER BY w.":place"'
     ).to_pandas()
     return found
 
@@ -124,7 +134,7 @@ def _answers(work: Work, declared: Prometheus) -> list[MetricRows]:
 
     from mlmon_dagster.metrics.frames import MetricRows
 
-    server = _server_of(declared)
+    server = _server_of(declared, work.run_id)
     cells, rows = _cells(work.windows), []
     for name, query in declared.queries.items():
         said = [_ask(server, work.spec, declared.match, query, w) for w in work.windows]
@@ -142,12 +152,20 @@ def _answers(work: Work, declared: Prometheus) -> list[MetricRows]:
     return rows
 
 
-def _server_of(declared: Prometheus) -> PrometheusServer | None:
-    """Return the server; None where a variable that is declared is not set."""
+def _server_of(declared: Prometheus, run_id: str) -> PrometheusServer | None:
+    """Return the server; None where a variable that is declared is not set.
+
+    One that does not answer is waited for once in a run, not by each model, window and query.
+    """
     url = declared.url or read_variable(declared.url_env or "")
     token = read_variable(declared.token_env) if declared.token_env else None
     if not url or (declared.token_env and token is None):
         return None
+    return _server_in_run(run_id, url, token)
+
+
+@lru_cache(maxsize=8)
+def _server_in_run(run_id: str, url: str, token: str | None) -> PrometheusServer:
     return PrometheusServer(url, token)
 
 

@@ -27,6 +27,7 @@ from mlmon_dagster.profiles.sql.loss_columns import (
     FAILED,
     GAIN,
     TIMED_OUT,
+    TOLD,
     TRACED,
     TRACED_LATENCY,
     TRACED_STATUS,
@@ -38,7 +39,7 @@ from mlmon_dagster.profiles.sql.loss_columns import (
 from mlmon_dagster.spec import ModelSpec, PerformanceMonitor
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.metric_registry import MetricFamily
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.spans import TOKENS, Spans, stage_column
 from mlmon_dagster.spec.tasks import task_of
 
@@ -138,8 +139,11 @@ def _of_spans(spans: Spans, profiles: Profiles) -> Iterator[pd.DataFrame]:
     def both(all_: str, traced: str) -> tuple[ColumnStatistics, ColumnStatistics] | None:
         return (profiles[all_], profiles[traced]) if {all_, traced} <= profiles.keys() else None
 
+    told = {name: profiles[TOLD + name] for name in spans.columns if TOLD + name in profiles}
     yield coverage_metrics(
-        profiles[TRACED], both("latency_ms", TRACED_LATENCY), both("status", TRACED_STATUS)
+        {TABLE: profiles[TRACED], **told},
+        both("latency_ms", TRACED_LATENCY),
+        both("status", TRACED_STATUS),
     )
     stages = {
         column: (profiles[column], profiles[FAILED + column], profiles[TIMED_OUT + column])

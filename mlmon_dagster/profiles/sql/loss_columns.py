@@ -27,6 +27,7 @@ LAG = ":lag"
 GAIN, DEBIT = ":gain/", ":debit/"  # begin the names of what an amount is above 0, and below
 TRACED, TRACED_STATUS = ":traced", ":traced_status"
 TRACED_LATENCY = ":traced_latency_ms"
+TOLD = ":told/"  # begins the names of what says whether spans tell a declared column
 FAILED, TIMED_OUT = ":error/", ":timeout/"
 DECIDED = ":decided_score"  # the score of the rows that were decided positive
 GROUPED = (":ndcg", ":reciprocal_rank", ":average_precision", ":hit")
@@ -88,6 +89,9 @@ def span_columns(spec: ModelSpec) -> Values:
                 f"CASE WHEN {ended} IS NOT NULL THEN CASE WHEN {ended} {bad} "
                 "THEN 1e0 ELSE 0e0 END END",
             )
+    for name in spec.spans.columns:
+        is_told = f"CASE WHEN {quote_identifier(name)} IS NULL THEN 0e0 ELSE 1e0 END"
+        found[f"{TOLD}{name}"] = ("loss", is_told)
     if spec.spans.tokens:
         found |= {name: ("latency", quote_identifier(name)) for name in TOKENS}
     return found
@@ -100,7 +104,7 @@ def is_of_serving(column: str) -> bool:
 
 def bound_of(loss: str) -> float | None:
     """Return what a loss cannot exceed; None if that depends on the data."""
-    shares = (SHARE, BROKEN, GAP, TRACED, FAILED, TIMED_OUT)
+    shares = (SHARE, BROKEN, GAP, TRACED, TOLD, FAILED, TIMED_OUT)
     return 1.0 if loss.startswith(shares) else BOUNDED.get(loss)
 
 

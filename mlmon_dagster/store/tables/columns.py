@@ -120,6 +120,7 @@ def span_fields(spec: ModelSpec) -> list[pa.Field]:
     for name in spec.spans.stages:
         found.append(pa.field(stage_column(name), pa.float64()))
         found.append(pa.field(stage_status(name), pa.string()))
+    found += [pa.field(name, pa.string()) for name in spec.spans.columns]
     if spec.spans.tokens:
         found += [pa.field(name, pa.float64()) for name in TOKENS]
     return found

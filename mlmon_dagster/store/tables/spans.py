@@ -35,6 +35,7 @@ SCHEMA: Final = pa.schema(
         ("prediction_id", pa.string()),
         ("model_version", pa.string()),
         ("flags", pa.list_(pa.string())),  # key=variant
+        ("attributes", pa.list_(pa.string())),  # key=value, of those that the spec names
         ("input_tokens", pa.int64()),
         ("output_tokens", pa.int64()),
         ("window_date", pa.string()),
@@ -103,9 +104,9 @@ def join_sql(spec: ModelSpec, source: str) -> str:
     """Return the statement that adds their spans to the table ``records``.
 
     A stage's time is that of all its spans in the trace together. An event that logs no version has
-    that of its trace, if all spans that know one agree. Of a span that tells its tokens and the
-    one that called it, only the former counts. A span that came twice counts once. Sums
-    are of whole microseconds, so that they do not depend on the order of rows.
+    that of its trace, and a declared column its value, if all spans that know one agree. Of a span
+    that tells its tokens and the one that called it, only the former counts. A span that came twice
+    counts once. Sums are of whole microseconds, so that they do not depend on the order of rows.
 
     Args:
         spec: The model.
@@ -125,10 +126,14 @@ def join_sql(spec: ModelSpec, source: str) -> str:
         own = "FILTER (span_id NOT IN (SELECT parent_id FROM callers))"
         for column, name in TOKENS.items():
             parts.append(f"CAST(SUM({name}) {own} AS DOUBLE) AS {quote_identifier(column)}")
+    told = [_told_sql(key) for key in spec.spans.columns.values()]
+    of_each = "".join(f"MAX({sql}) AS told{i}, " for i, sql in enumerate(told))
+    for i, name in enumerate(spec.spans.columns):
+        parts.append(f"{_agreed(f'told{i}')} AS {quote_identifier(name)}")
     stages = "".join(f", {part}" for part in parts)
     names = [field.name for field in span_fields(spec)]
     selected = ", ".join(f"t.{quote_identifier(name)}" for name in names)
-    version = "COALESCE(r.model_version, t.version) AS model_version"
+    version = 'COALESCE(r.model_version, t.":version") AS model_version'
     if spec.spans.attribute is None:
         keys, on = "SELECT DISTINCT trace_id AS key, trace_id FROM records", "r.trace_id"
     else:
@@ -139,7 +144,7 @@ def join_sql(spec: ModelSpec, source: str) -> str:
     keys AS MATERIALIZED ({keys}),
     once AS (
         SELECT trace_id, span_id, MAX(name) AS name, MAX(status) AS status,
-            MAX({_version_sql(spec.spans)}) AS version, MAX(parent_id) AS parent_id,
+            MAX({_version_sql(spec.spans)}) AS version, {of_each}MAX(parent_id) AS parent_id,
             MAX(input_tokens) AS input_tokens, MAX(output_tokens) AS output_tokens,
             MAX(CAST(ROUND(duration_ms * 1000) AS BIGINT)) AS us
         FROM given WHERE trace_id IN (SELECT trace_id FROM keys) GROUP BY trace_id, span_id
@@ -149,23 +154,32 @@ def join_sql(spec: ModelSpec, source: str) -> str:
         WHERE parent_id IS NOT NULL AND (input_tokens IS NOT NULL OR output_tokens IS NOT NULL)
     ),
     traces AS (
-        SELECT k.key, COUNT(*) AS n_spans{stages},
-            CASE WHEN MIN(version) = MAX(version) THEN MIN(version) END AS version
+        SELECT k.key AS ":key", COUNT(*) AS n_spans{stages}, {_agreed("version")} AS ":version"
         FROM once JOIN keys AS k USING (trace_id) GROUP BY k.key
     )
     SELECT r.* REPLACE ({version}), {selected} FROM records AS r
-    LEFT JOIN traces AS t ON t.key = {on}"""
+    LEFT JOIN traces AS t ON t.":key" = {on}"""
 
 
 def _version_sql(declared: Spans) -> str:
-    """Return the version that a span names: by its attribute, or as a feature flag's variant."""
+    """Return the version that a span names."""
     if declared.version is None:
         return "CAST(NULL AS VARCHAR)"
-    if declared.version == VERSION:
-        return "model_version"
-    flag = f"{declared.version}="
-    variants = f"[f[{len(flag) + 1}:] for f in flags if starts_with(f, {literal(flag)})]"
-    return f"NULLIF(({variants})[1], '')"
+    return "model_version" if declared.version == VERSION else _told_sql(declared.version)
+
+
+def _told_sql(name: str) -> str:
+    """Return what a span says under a name: an attribute's value, or a feature flag's variant."""
+    mark = f"{name}="
+    first = [
+        f"([f[{len(mark) + 1}:] FOR f IN {listed} IF starts_with(f, {literal(mark)})])[1]"
+        for listed in ("attributes", "flags")
+    ]
+    return f"NULLIF(COALESCE({', '.join(first)}), '')"
+
+
+def _agreed(column: str) -> str:
+    return f"CASE WHEN MIN({column}) = MAX({column}) THEN MIN({column}) END"
 
 
 def of_traces_sql(source: str, trace_ids: Sequence[str]) -> str:

@@ -487,7 +487,7 @@ def count_rows(store: Store, model: str) -> dict[str, int]:
 
 
 def remove_model(
-    store: Store, declaration: Path, model: str, *, author: str, now: datetime
+    store: Store, declaration: Path, model: str, *, landed: Path, author: str, now: datetime
 ) -> None:
     """Delete everything of a model, or what an interrupted removal has left of it.
 
@@ -497,6 +497,7 @@ def remove_model(
         store: The store.
         declaration: The model's file, which may be gone.
         model: Its name.
+        landed: The folder where its spans land, which nothing else reads; it may not exist.
         author: Who removes it.
         now: When.
     """
@@ -509,7 +510,9 @@ def remove_model(
             active = (silence.c.id == number, silence.c.ends_at > now)
             conn.execute(sa.update(silence).where(*active).values(ends_at=now, ended_by=author))
     reached("remove.rows")
-    for folder in folders_of(store, model):
+    for folder in (landed, *folders_of(store, model)):
+        if not folder.is_dir():
+            continue
         shutil.rmtree(folder)
         reached("remove.folder")
 

@@ -1,14 +1,8 @@
-"""What monitors must know of windows beside their metrics.
-
-What a window is usually like, which files were refused as a whole or brought rows a second time,
-and the window that reports them.
-"""
+"""What service levels are judged by: the volumes before a window, and budgets of bad requests."""
 
 from __future__ import annotations
 
 import datetime as dt
-import json
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -22,22 +16,18 @@ from mlmon_dagster.spec import (
     Window,
     parse_predicate,
     predicate_columns,
-    window_containing,
     windows_between,
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.model import TimeSpec
 from mlmon_dagster.spec.predicate import to_sql
-from mlmon_dagster.store.state import manifest, window_state
+from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.sql import quote_identifier
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from mlmon_dagster.ingest.rows.expectations import Result
     from mlmon_dagster.spec.monitors import Objective
-    from mlmon_dagster.store.state.window_state import WindowInputs
 
 
 # Windows to look back: four weeks of hours or days, a season of weeks, a year of months.
@@ -172,92 +162,3 @@ def _place(spec: ModelSpec, start: dt.datetime) -> int:
     if spec.time.granularity == "hour":
         return local.weekday() * 24 + local.hour
     return local.weekday() if spec.time.granularity == "day" else 0
-
-
-def repeating_files(work: Work, seen_from: dt.datetime) -> pd.DataFrame:
-    """Return the files of predictions that were taken in since a moment."""
-    return manifest.files(
-        work.project.store.state,
-        work.spec.model,
-        "predictions",
-        status="done",
-        seen_from=seen_from,
-    )
-
-
-def sent_again(files: pd.DataFrame) -> dict[str, int]:
-    """Count the rows of files: all, those that had come before, those that contradict."""
-    return {
-        "n_sent": int(files["rows_in"].sum()),
-        "n_duplicate": int(files["n_duplicate"].sum()),
-        "n_conflict": int(files["n_conflict"].sum()),
-    }
-
-
-def files_with_expectations(work: Work, seen_from: dt.datetime) -> pd.DataFrame:
-    """Return the files taken in since a moment; none if the spec itself expects nothing."""
-    since = seen_from if work.spec.expectations else work.now
-    return manifest.files(work.project.store.state, work.spec.model, status="done", seen_from=since)
-
-
-def expected_of(files: pd.DataFrame) -> list[Result]:
-    """Put together what the expectations of the spec found in files, those that fail first."""
-    found: dict[str, Result] = {}
-    one: Result
-    for report in files["schema_report"]:
-        for one in json.loads(report).get("expectations", ()):
-            key = json.dumps([one["expectation"], one["columns"], one["severity"]])
-            sums = found.setdefault(key, {**one, "rows": 0, "values": []})
-            if sums["rows"] and one["unexpected"] is not None:
-                sums["unexpected"] = (sums["unexpected"] or 0) + one["unexpected"]
-            sums["rows"] += one["rows"]
-            sums["kept"] = sums["kept"] and one["kept"]
-            sums["error"] = sums["error"] or one["error"]
-            sums["values"] = list(dict.fromkeys([*sums["values"], *one["values"]]))[:3]
-    return sorted(found.values(), key=lambda one: one["kept"])
-
-
-def is_waiting(state: WindowInputs) -> bool:
-    """Tell whether a window has inputs that its records do not hold yet."""
-    rebuilt = state.steps.get("inference_store")
-    return (rebuilt.revision if rebuilt else 0) < state.input_revision
-
-
-_DATE = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})[-_]?(\d{2})(?!\d)")
-
-
-def quarantined_files(work: Work) -> pd.DataFrame:
-    """Return the files of the model that were refused as a whole."""
-    return manifest.files(work.project.store.state, work.spec.model, status="quarantined")
-
-
-def reported_in(files: pd.DataFrame, window: Window, time: TimeSpec) -> pd.DataFrame:
-    """Return the files that a window reports: refused as a whole, or sent again.
-
-    A file that cannot be read does not say which window its rows belong to. If its name holds one
-    date, that is the window; else the last complete one before the file was first seen, since
-    files land once their window is over.
-    """
-    length = window.end - window.start
-    found = np.zeros(len(files), dtype=bool)
-    for place, (path, seen) in enumerate(zip(files["path"], files["first_seen"], strict=True)):
-        named = window_named_by(str(path), time)
-        if named is not None and named.end <= seen:
-            found[place] = named.start == window.start
-        else:
-            found[place] = window.end <= seen < window.end + length
-    return files[found]
-
-
-def window_named_by(path: str, time: TimeSpec) -> Window | None:
-    """Return the window of the one date in a file's name; None without one, or by the hour."""
-    dates = {"".join(match) for match in _DATE.findall(path.rsplit("/", 1)[-1])}
-    if len(dates) != 1 or time.granularity == "hour":
-        return None
-    try:
-        day = dt.datetime.strptime(dates.pop(), "%Y%m%d").replace(tzinfo=ZoneInfo(time.zone))
-    except ValueError:
-        return None
-    if day.date() < time.start:  # of the baseline
-        return None
-    return window_containing(time, day.replace(hour=12).astimezone(dt.UTC))
