@@ -25,8 +25,8 @@ class Preset:
     queries: dict[str, tuple[str, str]]
 
 
-def _quantile(share: float, series: str, scale: str = "") -> str:
-    buckets = f"sum by (le) (increase({series}_bucket{{$match}}[$window]))"
+def _quantile(share: float, series: str, scale: str = "", labels: str = "") -> str:
+    buckets = f"sum by (le) (increase({series}_bucket{{{labels}$match}}[$window]))"
     return f"{scale}histogram_quantile({share:g}, {buckets})"
 
 
@@ -43,21 +43,24 @@ def _mean(total: str, count: str) -> str:
     return f"{_sum(total)} / {_sum(count)} / 1000"
 
 
-def _most(series: str) -> str:
-    return f"max_over_time(sum({series}{{$match}})[$window:1m])"
+def _most(series: str, labels: str = "") -> str:
+    return f"max_over_time(sum({series}{{{labels}$match}})[$window:1m])"
 
 
 _TRITON = _sum("nv_inference_request_success")
 _TRITON_LOST = _sum("nv_inference_request_failure")
-_RAY, _BENTO = _sum("ray_serve_num_http_requests_total"), _sum("bentoml_service_request_total")
+# Both count the probes of load balancers among the requests.
+_ROUTED, _ASKED = 'route!~"/-/.*",', 'endpoint!~"/(livez|readyz|healthz|metrics)",'
+_RAY = _sum("ray_serve_num_http_requests_total", _ROUTED)
+_BENTO = _sum("bentoml_service_request_total", _ASKED)
 _MS, _FAILED = "1000 * ", '=~"5..",'
 PRESETS: Final = {
-    "kserve": Preset("KServe 0.15, its own model servers", {
+    "kserve": Preset("KServe 0.21, its own model servers", {
         "kserve_requests": ("requests", _sum("request_predict_seconds_count")),
         "kserve_p95_predict_ms": ("ms", _quantile(0.95, "request_predict_seconds", _MS)),
         "kserve_p95_preprocess_ms": ("ms", _quantile(0.95, "request_preprocess_seconds", _MS)),
     }),
-    "triton": Preset("Triton 24.04", {
+    "triton": Preset("Triton 26.07", {
         "triton_requests": ("requests", _TRITON),
         "triton_mean_request_ms": (
             "ms", _mean("nv_inference_request_duration_us", "nv_inference_request_success")
@@ -78,21 +81,25 @@ PRESETS: Final = {
         ),
         "vllm_preemptions": ("", _sum("vllm:num_preemptions_total")),
     }),
-    "bentoml": Preset("BentoML 1.4", {
+    "bentoml": Preset("BentoML 1.4.40", {
         "bentoml_requests": ("requests", _BENTO),
         "bentoml_p95_request_ms": (
-            "ms", _quantile(0.95, "bentoml_service_request_duration_seconds", _MS)
+            "ms", _quantile(0.95, "bentoml_service_request_duration_seconds", _MS, _ASKED)
         ),
         "bentoml_failed_share": ("", _share(
-            _sum("bentoml_service_request_total", f"http_response_code{_FAILED}"), _BENTO
+            _sum("bentoml_service_request_total", f"{_ASKED}http_response_code{_FAILED}"), _BENTO
         )),
-        "bentoml_most_in_progress": ("requests", _most("bentoml_service_request_in_progress")),
+        "bentoml_most_in_progress": (
+            "requests", _most("bentoml_service_request_in_progress", _ASKED)
+        ),
     }),
-    "ray_serve": Preset("Ray 2.49", {
+    "ray_serve": Preset("Ray 2.60", {
         "ray_serve_requests": ("requests", _RAY),
-        "ray_serve_p95_request_ms": ("ms", _quantile(0.95, "ray_serve_http_request_latency_ms")),
+        "ray_serve_p95_request_ms": (
+            "ms", _quantile(0.95, "ray_serve_http_request_latency_ms", labels=_ROUTED)
+        ),
         "ray_serve_failed_share": ("", _share(
-            _sum("ray_serve_num_http_error_requests_total", f"error_code{_FAILED}"), _RAY
+            _sum("ray_serve_num_http_error_requests_total", f"{_ROUTED}error_code{_FAILED}"), _RAY
         )),
         "ray_serve_most_queued": ("requests", _most("ray_serve_deployment_queued_queries")),
     }),
