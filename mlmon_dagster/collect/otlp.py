@@ -39,6 +39,7 @@ _TIMEOUT: Final = re.compile(r"time.?out|timed.?out|deadline|^408$|^504$", re.IG
 _HEX_16, _HEX_32 = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9a-f]{32}")
 _ERROR_STATUS, _ERROR_SEVERITY = 2, 17
 _MOST_NAME, _MOST_TEXT = 255, 1_000
+_MOST_FLAGS = 100  # of a span: one line that is too long makes a whole file unreadable
 _LATEST = 7_258_118_400_000_000_000  # the year 2200, in nanoseconds
 _MOST_INTEGER = 1 << 62
 _NO_EXTRA: Final = (
@@ -142,7 +143,7 @@ class Spans:
         lines: dict[str, list[bytes]] = {}
         refused: Counter[str] = Counter()
         kind = "span" if signal == "traces" else "log"
-        latest = time.time_ns() + 86_400 * 10**9
+        latest = min(time.time_ns() + 86_400 * 10**9, _LATEST)
         max_rows = self._collector.limits.max_rows
         try:
             for n, (resource, raw) in enumerate(reader(signal, plain, self._wanted)):
@@ -185,9 +186,9 @@ def _fault(raw: _Raw, kind: str, latest: int) -> str:
         return "span_id is not 8 bytes"
     if raw.parent_id and not _HEX_16.fullmatch(raw.parent_id):
         return "parent_span_id is not 8 bytes"
-    if not 0 < raw.start < min(latest, _LATEST):
+    if not 0 < raw.start < latest:
         return "the start lies ahead, or is missing"
-    return "" if raw.start <= raw.end < _LATEST else "the end lies before the start"
+    return "" if raw.start <= raw.end < latest else "the end lies before the start, or ahead"
 
 
 def _line(kind: str, resource: Attributes, raw: _Raw, join: str, kept: frozenset[str]) -> bytes:
@@ -214,7 +215,7 @@ def _line(kind: str, resource: Attributes, raw: _Raw, join: str, kept: frozenset
         "message": _text(raw.message, _MOST_TEXT) or None,
         "prediction_id": _text(own.get(join, ""), _MOST_TEXT) or None,
         "model_version": _text(own.get(VERSION) or resource.get(VERSION, ""), _MOST_NAME) or None,
-        "flags": [_text(f"{k}={v}", _MOST_NAME) for k, v in sorted(flags.items())],
+        "flags": [_text(f"{k}={v}", _MOST_NAME) for k, v in sorted(flags.items())[:_MOST_FLAGS]],
         "attributes": [f"{name}={_text(value, _MOST_NAME)}" for name, value in named if value],
         "input_tokens": _count(own, _INPUT),
         "output_tokens": _count(own, _OUTPUT),

@@ -99,7 +99,7 @@ def test_bad_rows_are_refused_alone_and_the_answer_is_in_the_form_of_the_request
 ) -> None:
     request = request_of([
         {"trace": TRACE}, {"trace": "00" * 16}, {"trace": TRACE, "span": "00"},
-        {"trace": TRACE, "ms": -5.0}, {"trace": TRACE, "at": 0},
+        {"trace": TRACE, "ms": -5.0}, {"trace": TRACE, "at": 0}, {"trace": TRACE, "ms": 1e12},
         {"trace": TRACE, "attributes": {"mlmon.model": "other"}},
     ])  # fmt: skip
     body = as_json(request) if form == JSON else request.SerializeToString()
@@ -109,10 +109,26 @@ def test_bad_rows_are_refused_alone_and_the_answer_is_in_the_form_of_the_request
         n = int(answer.json["partialSuccess"]["rejectedSpans"])
     else:
         n = ExportTraceServiceResponse.FromString(answer.body).partial_success.rejected_spans
-    assert n == 5
+    assert n == 6
     well = request_of([{"trace": TRACE}])
     body = as_json(well) if form == JSON else well.SerializeToString()
     assert post(tracing, body, form).body == (b"{}" if form == JSON else b"")
+
+
+def test_whatever_is_in_a_span_its_line_is_short_enough_for_ingest(tracing: Running) -> None:
+    taker = tracing.app._spans
+    assert taker is not None
+    many = 10**6
+    named = {"k8s.node.name": "é" * many, "mlmon.prediction_id": "z" * many}
+    long = {"trace": TRACE, "name": "x" * many, "error": "y" * many, "attributes": named}
+    request = request_of([long | {"flag": ("ui", "b")}])
+    events = request.resource_spans[0].scope_spans[0].spans[0].events
+    for i in range(20_000):
+        events.add().CopyFrom(events[0])
+        events[-1].attributes[0].value.string_value = f"flag {i}"
+    [[line]] = taker.read("traces", PROTOBUF, request.SerializeToString()).lines.values()
+    assert len(line) < 20_000
+    assert len(json.loads(line)["flags"]) == 100
 
 
 def test_logs_come_with_their_trace(tracing: Running) -> None:
