@@ -19,6 +19,10 @@ CLASSES = {
 NUMBER = {"task": "regression", "columns__score": REMOVED}
 RANKING = {"task": "ranking", "columns__prediction": REMOVED, "columns__group": "query"}
 FAIR = {"slices": ["plan"], "fairness": {"slices": ["plan"]}}
+LABELLESS = {"columns__actual": REMOVED}
+EXISTS = {"expect": "expect_column_to_exist", "arguments": {"column": "age"}}
+QUOTED = {"path": "landing/*.csv", "delimiter": '"'}
+SHADOW = {"dataset": "shadow", "metric": "brier"}
 EXPLAINED = {"explain": {"model": "shop.churn:load"}}
 
 
@@ -32,6 +36,18 @@ EXPLAINED = {"explain": {"model": "shop.churn:load"}}
             FAIR | {"fairness": {"slices": ["plan"], "reference": {"member": "yes"}}},
             "fairness.reference.member: 'member' is not under fairness.slices",
         ),
+        (
+            LABELLESS
+            | {"expectations": [EXISTS | {"stream": "actuals"}], "source__actuals": REMOVED},
+            "expectations.0.stream: the model has no ground truth; declare source.actuals",
+        ),
+        (
+            NUMBER | {"monitors": {"versions": {"compare": [SHADOW]}}},
+            "brier is compared of two scores of a class; not for regression",
+        ),
+        ({"columns__outcomes": {"age": "paid"}}, "outcomes.age: 'age' is the name of another colu"),
+        ({"source__predictions": QUOTED}, "delimiter and quote are both"),
+        ({"monitors": {"business": {"change": "often%"}}}, "'often%' is not a share; write 20% or"),
         (CLASSES | {"columns__score": "p_churn"}, "columns.score: a multiclass model has one sco"),
         (CLASSES | {"columns__prediction": REMOVED}, "columns: a multiclass model needs columns."),
         (CLASSES | {"columns__scores": {"a": "p_a"}}, "columns.scores: at least two classes"),
