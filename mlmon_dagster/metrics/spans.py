@@ -24,25 +24,27 @@ SAMPLED = "sampled"
 
 
 def coverage_metrics(
-    told: Mapping[str, ColumnStatistics],
+    traced: ColumnStatistics,
     latency: tuple[ColumnStatistics, ColumnStatistics] | None,
     status: tuple[ColumnStatistics, ColumnStatistics] | None,
+    told: Mapping[str, ColumnStatistics] | None = None,
 ) -> pd.DataFrame:
     """Share of requests that have spans, and how those differ from all.
 
     Args:
-        told: Column -> 1 for a request whose spans tell it, else 0, over C cells; `:table` for
-            one that has spans at all.
+        traced: 1 for a request with spans, else 0, over C cells.
         latency: Of all requests and of those with spans, of the same cells; None if not logged.
         status: The same of ok and error.
+        told: Column -> 1 for a request whose spans tell it, else 0, of the same cells.
 
     Returns:
-        MetricFrame: span_coverage (Wilson's interval); column `:table` alone: span_error_bias, the
-        coverage of failed requests less that of the others; span_latency_bias, the largest distance
-        of the two distributions of latency (0 to 1), which is 0 where every request has spans.
+        MetricFrame: span_coverage (Wilson's interval), of each column as well; of `:table` alone
+        span_error_bias, the coverage of failed requests less that of the others; and
+        span_latency_bias, the largest distance of the two distributions of latency (0 to 1), which
+        is 0 where every request has spans.
     """
     rows = []
-    for column, stats in told.items():
+    for column, stats in {TABLE: traced, **(told or {})}.items():
         n, total = stats.n, np.rint(stats.total).astype(np.int64)
         lower, upper = wilson(total, n)
         rows.append(
@@ -58,7 +60,7 @@ def coverage_metrics(
         below = np.hypot(share[:, 1] - low[:, 1], high[:, 0] - share[:, 0])
         above = np.hypot(high[:, 1] - share[:, 1], share[:, 0] - low[:, 0])
         rows.append(
-            MetricRows(told[TABLE].cells, TABLE, "span_error_bias", gap, every.sum(axis=1),
+            MetricRows(traced.cells, TABLE, "span_error_bias", gap, every.sum(axis=1),
                        "newcombe-1", gap - below, gap + above, reason="one_status")
         )  # fmt: skip
     if latency is not None:
@@ -70,7 +72,7 @@ def coverage_metrics(
         ]
         far = np.abs(shares[0] - shares[1]).max(axis=1)
         rows.append(
-            MetricRows(told[TABLE].cells, TABLE, "span_latency_bias", np.where(none, np.nan, far),
+            MetricRows(traced.cells, TABLE, "span_latency_bias", np.where(none, np.nan, far),
                        sizes[1].astype(np.int64), "ks-bins-1",
                        reason="no_spans")
         )  # fmt: skip

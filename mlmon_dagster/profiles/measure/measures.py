@@ -39,7 +39,7 @@ from mlmon_dagster.profiles.sql.loss_columns import (
 from mlmon_dagster.spec import ModelSpec, PerformanceMonitor
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.metric_registry import MetricFamily
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.spans import TOKENS, Spans, stage_column
 from mlmon_dagster.spec.tasks import task_of
 
@@ -141,9 +141,10 @@ def _of_spans(spans: Spans, profiles: Profiles) -> Iterator[pd.DataFrame]:
 
     told = {name: profiles[TOLD + name] for name in spans.columns if TOLD + name in profiles}
     yield coverage_metrics(
-        {TABLE: profiles[TRACED], **told},
+        profiles[TRACED],
         both("latency_ms", TRACED_LATENCY),
         both("status", TRACED_STATUS),
+        told,
     )
     stages = {
         column: (profiles[column], profiles[FAILED + column], profiles[TIMED_OUT + column])
