@@ -4,6 +4,7 @@ MlmonError
  ├─ ConfigError           a spec, option or environment variable is wrong
  ├─ SchemaError           a landing file does not have the declared shape
  ├─ StoreError            a table or database cannot be read or written
+ ├─ EngineError           work could not be done on the engine that was chosen for it
  └─ BaselineMissingError  there is nothing to compare with yet
 
 A message says what was found, where, what was expected and the next step.
@@ -33,6 +34,10 @@ class SchemaError(MlmonError):
 
 class StoreError(MlmonError):
     """A table or database cannot be read or written."""
+
+
+class EngineError(MlmonError):
+    """Work could not be done on the engine that was chosen for it."""
 
 
 class BaselineMissingError(MlmonError):

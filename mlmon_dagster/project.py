@@ -11,19 +11,22 @@ channel of alerts about Dagster itself), ``MLMON_UI_URL`` (where people reach th
 ``MLMON_PAGES_URL`` (where people reach the pages of `mlmon serve`),
 ``MLMON_ENVIRONMENT`` (part of an alert's identity), ``MLMON_TICK_SECONDS`` (how often the sensors
 look; 30), ``MLMON_MEMORY``, ``MLMON_THREADS`` and ``MLMON_SPILL`` (what queries may take of this
-machine, and the folder for what does not fit), ``MLMON_NOW``, and the
+machine, and the folder for what does not fit), ``MLMON_ENGINE`` (where work on a million rows or
+more is done), ``MLMON_NOW``, and the
 variables that webhooks of the specs name.
 """
 
 from __future__ import annotations
 
+import atexit
 import datetime as dt
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -32,7 +35,7 @@ from mlmon_dagster.spec.names import has_user, secret_keys, shown_url, url_probl
 
 if TYPE_CHECKING:
     from mlmon_dagster.store import Store
-    from mlmon_dagster.store.tables.engine import Limits
+    from mlmon_dagster.store.tables.engine import Limits, QueryEngine
 
 DB_URL_VARIABLE = "MLMON_DB_URL"
 _LIMITS = ("MLMON_MEMORY", "MLMON_THREADS", "MLMON_SPILL")
@@ -149,6 +152,11 @@ def set_event_batch(size: int) -> None:
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(size))
 
 
+def set_no_usage_reports() -> None:
+    """Have Ray, in this process and those it starts, tell nobody that it is used."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
 def process_environment() -> dict[str, str]:
     """Return a copy of the environment, for a process that is started from this one."""
     return dict(os.environ)
@@ -176,6 +184,7 @@ class Project:
         environment: Name of this installation, part of every alert's identity.
         tick_seconds: Least time between two looks of a sensor.
         limits: What queries may take of this machine, memory, threads and folder, as far as named.
+        engine: Where work on a million rows or more is done, see `engines.engine_for`.
         variables: Looks up the variables that specs name, such as URLs of source databases.
     """
 
@@ -196,6 +205,7 @@ class Project:
     environment: str = "production"
     tick_seconds: int = 30
     limits: Limits | None = None
+    engine: str = field(default="local", repr=False)  # an address may hold a token
     variables: Callable[[str], str | None] = read_variable
 
     @property
@@ -243,6 +253,51 @@ class Project:
                 "are user and password right?"
             ) from error
 
+    @cached_property
+    def tables(self) -> Tables:
+        """The store's tables, to be handed to work that may be done elsewhere."""
+        return Tables(str(self.store.root), self.store.queries)
+
+
+class Tables:
+    """Opens the tables of a store wherever it is called; it takes no credentials along.
+
+    Args:
+        root: The folder or URL of the store.
+        here: What runs queries in this process; in another process, one of its own does.
+    """
+
+    def __init__(self, root: str, here: QueryEngine | None = None) -> None:
+        self._root, self._here = root, here
+
+    def __reduce__(self) -> tuple[type[Tables], tuple[str]]:
+        return Tables, (self._root,)
+
+    def __call__(self) -> QueryEngine:
+        """Return what runs queries over the tables.
+
+        Raises:
+            StoreError: If the store is a folder that this machine has not got.
+        """
+        return self._here or _on_worker(self._root)
+
+
+@cache
+def _on_worker(root: str) -> QueryEngine:
+    """Open a store's tables with the environment of a worker, one thread unless it says more."""
+    from mlmon_dagster.store.places.addresses import place_of
+    from mlmon_dagster.store.tables.engine import Limits, QueryEngine
+
+    place = place_of(root, storage_options(os.environ))
+    if place.is_local and not Path(root).is_dir():
+        raise StoreError(
+            f"There is no folder {root} on this machine. The store of work that is spread over "
+            "machines has to be in a bucket, or on a disk that all of them have at this path."
+        )
+    folder = TemporaryDirectory(prefix="mlmon-worker-")
+    atexit.register(folder.cleanup)
+    return QueryEngine(place, Path(folder.name), _limits(os.environ) or Limits(threads=1))
+
 
 def project_from_environment(
     folder: Path | None = None,
@@ -288,5 +343,6 @@ def project_from_environment(
         environment=env.get("MLMON_ENVIRONMENT") or "production",
         tick_seconds=_seconds("MLMON_TICK_SECONDS", env.get("MLMON_TICK_SECONDS") or "30"),
         limits=_limits(env),
+        engine=env.get("MLMON_ENGINE") or "local",
         variables=read_variable if environ is None else environ.get,
     )

@@ -39,6 +39,7 @@ ALLOWED = {
     "report": {"errors", "spec", "metrics", "store", "ingest", "profiles", "monitors", "trace"},
 }
 ALLOWED["project"] = {"errors", "spec", "store"}
+ALLOWED["engines"] = {"errors", "spec", "project"}
 LOWER = set(ALLOWED)
 ALLOWED |= {
     "pipeline": LOWER,
@@ -230,7 +231,10 @@ def test_no_module_imports_itself() -> None:
 
 def test_what_an_extra_brings_is_loaded_only_where_it_is_needed() -> None:
     """Else nothing works without it; the one module is imported inside functions alone."""
-    extras = {"confluent_kafka", "fsspec", "obstore", "sklearn", "threadpoolctl", "flask", "moto"}
+    extras = {
+        "confluent_kafka", "fsspec", "obstore", "sklearn", "threadpoolctl", "flask", "moto", "ray",
+        "pyspark",
+    }  # fmt: skip
     loading = {
         str(path.relative_to(PACKAGE))
         for path in FILES

@@ -6,9 +6,9 @@ import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
+from mlmon_dagster.engines import engine_for
 from mlmon_dagster.pipeline.parts import Part, parts_of
 from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step
 from mlmon_dagster.spec import Window
@@ -120,20 +120,23 @@ def build_window_profiles(work: Work) -> dict[str, Numbers]:
 
 
 def _build_part(part: Part) -> dict[str, Numbers]:
-    from mlmon_dagster.profiles import profile_in_parts, save_profiles
-    from mlmon_dagster.profiles.explain import explained
+    from mlmon_dagster.profiles import ProfileRows, profile_in_parts, save_profiles
 
     work, baseline_id = part.work, part.in_force.baseline_id
     store, spec = work.project.store, work.spec
     records = store.inference_records(spec)
     whole = records.from_sql(work.windows, LIVE)
-    # The rows of a ranking's group are compared with each other, and lie in any file.
-    is_divided = not task_of(spec).is_grouped
-    sources = records.parts(work.windows, LIVE) if is_divided else [whole]
-    key = erased_ids.personal_key(store.state, spec.model)
-    profiles = profile_in_parts(
-        store, spec, sources, whole, part.in_force.binnings, key, partial(explained, store, spec)
-    )
+    sources, n_rows = records.parts(work.windows, LIVE)
+    if task_of(spec).is_grouped:
+        # The rows of a ranking's group are compared with each other, and lie in any file.
+        sources = [whole]
+    is_personal = any(f.pii and f.type == "categorical" for f in spec.features.values())
+    # The key of personal values and the user's own model are here, and go nowhere else.
+    stays = is_personal or spec.explain.model is not None
+    key = erased_ids.personal_key(store.state, spec.model) if is_personal else ""
+    rows = ProfileRows(work.project.tables, spec, part.in_force.binnings, key)
+    engine = engine_for(work.project, spec, 0 if stays else n_rows)
+    profiles = profile_in_parts(rows, sources, whole, engine.map)
     save_profiles(store, spec, profiles, work.windows)
     marks = {w.start: mark_of(part.states, w, "inference_store") for w in work.windows}
     # Without a baseline the planner asks again once there is one.

@@ -242,7 +242,7 @@ def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
     if stored is None or payload is None:
         counts = _first_windows(store, spec, now)
         source = store.inference_records(spec).from_sql(list(counts), [PRODUCTION])
-        rows = explained(store, spec, source)
+        rows = explained(store.queries, spec, source)
         binnings = fit_binnings(store, spec, source, key=_key(store, spec), explained=rows)
         payload, n = encode_binnings(binnings), sum(counts.values())
         data_version = _digest([[w.start.isoformat(), n] for w, n in counts.items()])[:32]
@@ -308,7 +308,7 @@ def _fit_and_save(
     store: Store, spec: ModelSpec, baseline_id: str, source: str
 ) -> dict[str, Binning]:
     """Choose the bins of a baseline's rows and store the profiles of its windows."""
-    key, rows = _key(store, spec), explained(store, spec, source)
+    key, rows = _key(store, spec), explained(store.queries, spec, source)
     binnings = fit_binnings(store, spec, source, key=key, explained=rows)
     recurring = _with_recurring_tails(store, spec, source, binnings, key)
     whole = build_profiles(store, spec, source, recurring, key=key, explained=rows)

@@ -28,7 +28,7 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.state.sql import quote_identifier
 
 if TYPE_CHECKING:
-    from mlmon_dagster.store import Store
+    from mlmon_dagster.store.tables.engine import QueryEngine
 
 _TABLE = "computed_attributions"
 _log = logging.getLogger(__name__)
@@ -49,20 +49,20 @@ class Attributions(NamedTuple):
 
 
 class _WithTable:
-    """A store that sees a table more."""
+    """A query engine that sees a table more."""
 
-    def __init__(self, store: Store, table: pa.Table) -> None:
-        self._store, self._tables = store, {_TABLE: table}
+    def __init__(self, queries: QueryEngine, table: pa.Table) -> None:
+        self._queries, self._tables = queries, {_TABLE: table}
 
     def query(self, sql: str, /) -> pa.Table:
-        return self._store.query(sql, self._tables)
+        return self._queries.query(sql, self._tables)
 
 
-def explained(store: Store, spec: ModelSpec, from_sql: str) -> Explained | None:
+def explained(queries: QueryEngine, spec: ModelSpec, from_sql: str) -> Explained | None:
     """Compute the SHAP values of a sample of rows; None for models whose spec names no model.
 
     Args:
-        store: The store.
+        queries: Over the store's tables.
         spec: The model.
         from_sql: Inference records, to stand after FROM.
 
@@ -74,7 +74,7 @@ def explained(store: Store, spec: ModelSpec, from_sql: str) -> Explained | None:
         return None
     names = ["dataset", "prediction_id", "model_version", *spec.features]
     columns = ", ".join(map(quote_identifier, names))
-    rows = store.query(
+    rows = queries.query(
         f"SELECT {columns} FROM {from_sql} AS records WHERE {sampled(spec.explain.share)} "
         "ORDER BY dataset, prediction_id"
     ).to_pandas()
@@ -82,7 +82,7 @@ def explained(store: Store, spec: ModelSpec, from_sql: str) -> Explained | None:
     parts = [_of_version(spec, str(v), rows[versions == v]) for v in sorted(versions.unique())]
     computed = [part for part in parts if part is not None]
     table = pa.Table.from_pandas(pd.concat([_nothing(spec), *computed]), preserve_index=False)
-    return Explained(_WithTable(store, table), joined_values(spec, from_sql, _TABLE))
+    return Explained(_WithTable(queries, table), joined_values(spec, from_sql, _TABLE))
 
 
 def explainer_of(spec: ModelSpec) -> str:

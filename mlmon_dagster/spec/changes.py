@@ -148,6 +148,7 @@ RULES: Final[tuple[Rule, ...]] = (
          "versions", "profiles", "dead_letter", "quarantine"), "kept", _UPKEEP),
     Rule("retention", ("min_cell",), "kept", "the next erasure"),
     Rule("", ("run_tags",), "kept", "runs that are asked for from now on"),
+    Rule("compute", ("engine",), "kept", "windows computed from now on; the numbers are the same"),
 )  # fmt: skip
 
 _ANOTHER_MODEL = (

@@ -409,6 +409,12 @@ _TAG = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
 RunTags = Annotated[dict[str, str], BeforeValidator(_as_tags), AfterValidator(_check_tags)]
 
 
+class Compute(Declared):
+    """Where work on a million rows or more is done; by default as the environment says."""
+
+    engine: Literal["local", "ray", "spark"] | None = None
+
+
 class Declaration(Declared):
     """The whole of ``models/<model>.yaml``, each part right by itself."""
 
@@ -441,6 +447,7 @@ class Declaration(Declared):
     alerts: AlertPolicy = AlertPolicy()
     retention: RetentionPolicy = RetentionPolicy()
     run_tags: RunTags = Field(default={})
+    compute: Compute = Compute()
 
     def shows_values_of(self, column: str) -> bool:
         """Tell whether values of a feature may be in messages: its spec says so, or it is a slice.

@@ -158,6 +158,7 @@ CHANGES: dict[str, Any] = {
     "retention.versions": "10d",
     "retention.min_cell": 5,
     "run_tags": {"team": "growth"},
+    "compute.engine": "ray",
     "source.predictions.asset": "scored_customers",
     "source.actuals.asset": "churned_customers",
     "source.predictions.settle": "1s",

@@ -90,7 +90,7 @@ def fitted(store: Store, spec: ModelSpec) -> tuple[Baseline, dict[str, Any]]:
     windows = [window(spec, day) for day in DAYS]
     store.inference_records(spec).rebuild(windows)
     source = store.inference_records(spec).from_sql(windows, ["production"])
-    rows = explained(store, spec, source)
+    rows = explained(store.queries, spec, source)
     return baseline, build_profiles(store, spec, source, baseline.binnings, explained=rows)
 
 
@@ -140,7 +140,7 @@ def test_values_of_another_library_are_not_compared(store: Store) -> None:
     windows = [window(spec, day) for day in DAYS]
     source = store.inference_records(spec).from_sql(windows, ["production"])
     now = build_profiles(
-        store, spec, source, baseline.binnings, explained=explained(store, spec, source)
+        store, spec, source, baseline.binnings, explained=explained(store.queries, spec, source)
     )
     frame = drift(spec, now, baseline.windows)
     assert set(frame.loc[frame["metric"] == "attribution_shift", "reason"]) == {"other_explainer"}
@@ -154,7 +154,7 @@ def test_a_version_that_has_no_model_is_left_out(store: Store) -> None:
     assert fitted(store, spec)[1][signed_of("age")].counts.sum() > 0
     source = store.inference_records(spec).from_sql(None, ["production"])
     other = f"(SELECT records.* REPLACE ('2' AS model_version) FROM {source} AS records)"
-    found = explained(store, spec, other)
+    found = explained(store.queries, spec, other)
     assert found is not None
     assert found.engine.query(f"SELECT * FROM {found.from_sql} AS r").num_rows == 0
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles import build_profiles, fit_binnings, profile_in_parts
-from mlmon_dagster.profiles.build import added_up
+from mlmon_dagster.profiles import ProfileRows, build_profiles, fit_binnings, profile_in_parts
+from mlmon_dagster.profiles.in_parts import added_up
+from mlmon_dagster.profiles.storage import to_rows
 from tests.profiles.comparing import assert_equal
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
@@ -32,9 +33,8 @@ def divided(part_of_row: np.ndarray, order: list[int]) -> dict[str, ColumnStatis
     engine = DuckEngine(records=records, baseline=BASELINE)
     present = [part for part in order if (part_of_row == part).any()]
     sources = [f"(SELECT * EXCLUDE (part) FROM records WHERE part = {p})" for p in present]
-    return profile_in_parts(
-        engine, SPEC, sources, "records", fit_binnings(engine, SPEC, "baseline")
-    )
+    work = ProfileRows(lambda: engine, SPEC, fit_binnings(engine, SPEC, "baseline"))
+    return profile_in_parts(work, sources, "records")
 
 
 def assert_same(found: dict[str, ColumnStatistics], expected: dict[str, ColumnStatistics]) -> None:
@@ -70,4 +70,4 @@ def test_a_part_without_rows_adds_nothing(whole: dict[str, ColumnStatistics]) ->
     binnings = fit_binnings(engine, SPEC, "baseline")
     nothing = build_profiles(engine, SPEC, "records", binnings)
 
-    assert_same(added_up([nothing, whole], binnings), whole)
+    assert_same(added_up(nothing, to_rows(whole), binnings), whole)

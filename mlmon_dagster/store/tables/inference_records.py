@@ -80,6 +80,13 @@ class WindowCounts:
     n_conflict: int
 
 
+class Parts(NamedTuple):
+    """Records in parts, each a subquery to stand after FROM, and how many rows their files have."""
+
+    sources: list[str]
+    n_rows: int
+
+
 class InferenceRecords:
     """The records of one model: a Delta table, partitioned by dataset and window date."""
 
@@ -280,7 +287,7 @@ class InferenceRecords:
             where,
         )
 
-    def parts(self, windows: Sequence[Window], datasets: Sequence[str]) -> list[str]:
+    def parts(self, windows: Sequence[Window], datasets: Sequence[str]) -> Parts:
         """Divide what `from_sql` returns into subqueries of roughly 500,000 rows, whole files each.
 
         Args:
@@ -291,7 +298,7 @@ class InferenceRecords:
         snapshot = self._folder.snapshot()
         files = [] if snapshot is None else snapshot.files
         groups: list[list[str]] = [[]]
-        n_rows = 0
+        n_rows = total = 0
         for file in sorted(files, key=lambda f: (f.partition["window_date"], f.path)):
             if (
                 file.partition["window_date"] not in dates
@@ -303,11 +310,12 @@ class InferenceRecords:
                 n_rows = 0
             groups[-1].append(file.path)
             n_rows += file.n_rows
+            total += file.n_rows
         schema, aliases = self._schema, NO_ALIASES
         if snapshot is not None:
             schema, aliases = snapshot.schema, snapshot.aliases
         where = self._where(windows)
-        return [select_sql(group, schema, None, where, aliases) for group in groups]
+        return Parts([select_sql(group, schema, None, where, aliases) for group in groups], total)
 
     def _where(self, windows: Sequence[Window] | None) -> str | None:
         # Dates pick whole partitions; only hours share one.

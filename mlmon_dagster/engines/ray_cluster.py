@@ -1,0 +1,68 @@
+"""Work on a Ray cluster, or on processes of this machine that Ray starts itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from mlmon_dagster.engines.engine import P, received, run
+from mlmon_dagster.errors import ConfigError, EngineError
+from mlmon_dagster.project import set_no_usage_reports
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_RETRIES: Final = 3  # of a part whose worker died
+
+
+class Ray:
+    """A Ray cluster.
+
+    Args:
+        address: ``ray://host:10001``; without one the cluster that ``RAY_ADDRESS`` names, else one
+            that is started on this machine and ends with this process.
+    """
+
+    name = "ray"
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address
+
+    def map(self, work: Callable[[P], pa.Table], parts: Sequence[P]) -> Iterator[pa.Table]:
+        """Do some work on every part, one part a core; see `Engine`."""
+        ray = self._connected()
+        once = ray.put(work)
+        task = ray.remote(max_retries=_RETRIES)(run)
+        waiting = [task.remote(once, part) for part in parts]
+        while waiting:
+            (done,), waiting = ray.wait(waiting, num_returns=1)
+            try:
+                content = ray.get(done)
+            except ray.exceptions.RayError as error:
+                for left in waiting:
+                    ray.cancel(left)
+                raise EngineError(
+                    f"Ray could not work on a part: {str(error).strip()[:2000]} Every worker needs "
+                    "mlmon-dagster in the version of this process, and memory for 500,000 rows."
+                ) from error
+            yield received(content)
+
+    def _connected(self) -> Any:
+        set_no_usage_reports()
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError(
+                "The engine ray needs the package ray: pip install 'mlmon-dagster[ray]'."
+            ) from error
+        if not ray.is_initialized():
+            try:
+                ray.init(self._address, include_dashboard=False, log_to_driver=False)
+            except (RuntimeError, ConnectionError, ValueError) as error:
+                # The address may hold a token, and is not repeated.
+                raise EngineError(
+                    f"Ray cannot be reached ({type(error).__name__}). Is the address in "
+                    "MLMON_ENGINE or RAY_ADDRESS right, does the cluster run, and are Ray and "
+                    "Python there those of this process?"
+                ) from error
+        return ray

@@ -1,0 +1,96 @@
+"""Work on a Spark cluster, classic or by Spark Connect, or in processes that Spark starts here."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from mlmon_dagster.engines.engine import P, received, run
+from mlmon_dagster.errors import ConfigError, EngineError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_LOCAL: Final = "local[*,4]"  # every core, and four attempts at a part, as on a cluster
+_AT_ONCE: Final = 256  # parts of a job; their rows of profiles are held together
+
+
+class Spark:
+    """A Spark cluster.
+
+    Args:
+        address: ``spark://host:7077`` or, of Spark Connect, ``sc://host:15002``; without one the
+            session that this process has, else one that is started on this machine.
+    """
+
+    name = "spark"
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address
+
+    def map(self, work: Callable[[P], pa.Table], parts: Sequence[P]) -> Iterator[pa.Table]:
+        """Do some work on every part, one task a part; see `Engine`."""
+        session = self._connected()
+        for first in range(0, len(parts), _AT_ONCE):
+            yield from _job(session, work, parts[first : first + _AT_ONCE])
+
+    def _connected(self) -> SparkSession:
+        try:
+            from pyspark.sql import SparkSession
+        except ImportError as error:
+            raise ConfigError(
+                "The engine spark needs the package pyspark: pip install 'mlmon-dagster[spark]'."
+            ) from error
+        address = self._address
+        builder = SparkSession.builder.appName("mlmon")
+        if address is not None and address.startswith("sc://"):
+            builder = builder.remote(address)
+        elif address is not None:
+            builder = builder.master(address)
+        elif SparkSession.getActiveSession() is None:
+            builder = builder.master(_LOCAL).config("spark.pyspark.python", sys.executable)
+            builder = builder.config("spark.ui.enabled", "false")
+            builder = builder.config("spark.driver.bindAddress", "127.0.0.1")
+            builder = builder.config("spark.driver.host", "127.0.0.1")
+        try:
+            session = builder.getOrCreate()
+        except Exception as error:  # of Java, of the gateway to it, of gRPC
+            # The address may hold a token, and is not repeated.
+            raise EngineError(
+                f"Spark cannot be started or reached ({type(error).__name__}). It needs Java 17 or "
+                "later here (Debian: default-jre-headless), or a server that runs at the address "
+                "in MLMON_ENGINE."
+            ) from error
+        return session
+
+
+def _job(
+    session: SparkSession, work: Callable[[P], pa.Table], parts: Sequence[P]
+) -> Iterator[pa.Table]:
+    n = len(parts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of its pandas, which is not used here
+        # A range has exactly as many partitions as asked for: one task a part.
+        tasks = session.range(0, n, 1, n).mapInArrow(partial(_run_each, work, parts), "done binary")
+        try:
+            rows = tasks.collect()
+        except Exception as error:  # of Java, of the gateway to it, of gRPC
+            raise EngineError(
+                f"Spark could not work on {n} parts: {str(error).strip()[:2000]} Every worker "
+                "needs mlmon-dagster in the version of this process, and memory for 500,000 rows."
+            ) from error
+    for row in rows:
+        yield received(bytes(row.done))
+
+
+def _run_each(
+    work: Callable[[P], pa.Table], parts: Sequence[P], batches: Iterator[Any]
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for place in batch.column("id").to_pylist():
+            yield pa.RecordBatch.from_pydict({"done": [run(work, parts[place])]})
