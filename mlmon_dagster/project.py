@@ -22,6 +22,7 @@ import atexit
 import datetime as dt
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -152,9 +153,15 @@ def set_event_batch(size: int) -> None:
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(size))
 
 
-def set_no_usage_reports() -> None:
-    """Have Ray, in this process and those it starts, tell nobody that it is used."""
+def set_for_ray() -> None:
+    """Have Ray, in this process and those it starts, tell nobody, and wait for a busy machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
+
+
+def set_for_spark() -> None:
+    """Have the workers that Spark starts on this machine be of this Python."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 
 
 def process_environment() -> dict[str, str]:

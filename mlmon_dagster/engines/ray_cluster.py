@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mlmon_dagster.engines.engine import P, received, run
 from mlmon_dagster.errors import ConfigError, EngineError
-from mlmon_dagster.project import set_no_usage_reports
+from mlmon_dagster.project import set_for_ray
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +48,7 @@ class Ray:
             yield received(content)
 
     def _connected(self) -> Any:
-        set_no_usage_reports()
+        set_for_ray()
         try:
             import ray
         except ImportError as error:
@@ -58,7 +58,7 @@ class Ray:
         if not ray.is_initialized():
             try:
                 ray.init(self._address, include_dashboard=False, log_to_driver=False)
-            except (RuntimeError, ConnectionError, ValueError) as error:
+            except Exception as error:  # it raises that very class, too
                 # The address may hold a token, and is not repeated.
                 raise EngineError(
                     f"Ray cannot be reached ({type(error).__name__}). Is the address in "

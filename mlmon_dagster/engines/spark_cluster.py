@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -12,6 +11,7 @@ import pyarrow as pa
 
 from mlmon_dagster.engines.engine import P, received, run
 from mlmon_dagster.errors import ConfigError, EngineError
+from mlmon_dagster.project import set_for_spark
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -53,8 +53,8 @@ class Spark:
         elif address is not None:
             builder = builder.master(address)
         elif SparkSession.getActiveSession() is None:
-            builder = builder.master(_LOCAL).config("spark.pyspark.python", sys.executable)
-            builder = builder.config("spark.ui.enabled", "false")
+            set_for_spark()
+            builder = builder.master(_LOCAL).config("spark.ui.enabled", "false")
             builder = builder.config("spark.driver.bindAddress", "127.0.0.1")
             builder = builder.config("spark.driver.host", "127.0.0.1")
         try:

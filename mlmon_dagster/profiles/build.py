@@ -187,10 +187,10 @@ def profiled_columns(
 
 def _codes(engine: Engine, statements: Statements, cells: Cells) -> dict[int, Codes]:
     """Count codes, by the position of the column."""
-    sql = statements.codes()
-    if not sql:
+    tables = [engine.query(sql) for sql in statements.codes()]
+    if not tables:
         return {}
-    table = engine.query(sql)
+    table = pa.concat_tables(tables, promote_options="permissive")
     items = as_numpy(table.column("item"))
     order = np.argsort(items, kind="stable")
     columns = [cells.of(table), as_numpy(table.column("code")), as_numpy(table.column("n"))]

@@ -6,6 +6,7 @@ All dialects give the same codes: `metrics.binnings` is the definition.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,16 +31,50 @@ class Dialect:
         fence: Text that keeps the inner subquery from being flattened into the outer one.
         is_duckdb: Count numeric bins with ``histogram`` and look categories up in an enum, which
             is faster than the portable ``CASE`` and gives the same counts.
+        whole: Type of whole numbers whose sums have room for a billion of them.
+        most_chars: Of codes in one statement, so that the engine can plan and compile it.
     """
 
     name: str
     fence: str = ""
     is_duckdb: bool = False
+    whole: str = "BIGINT"
+    most_chars: int | None = 24_000
 
 
-DUCKDB = Dialect("duckdb", is_duckdb=True)
+DUCKDB = Dialect("duckdb", is_duckdb=True, most_chars=None)  # a scan costs more than a long text
 STANDARD = Dialect("standard")
 POSTGRES = Dialect("postgres", fence=" OFFSET 0")
+# Of DataFusion, Spark and Sail, whose sums of BIGINT are BIGINT, and wrap.
+NARROW = Dialect("narrow", whole="DECIMAL(19,0)")
+
+_SPARK_WORDS = {"VARCHAR": "STRING", "DOUBLE PRECISION": "DOUBLE", "TIMESTAMPTZ": "TIMESTAMP"}
+_SPELLED = re.compile(
+    r"""'(?:[^']|'')*' | EXTRACT\(EPOCH\ FROM\ ("(?:[^"]|"")*"|\w+)\) | "(?:[^"]|"")*"
+    | \b(?:VARCHAR|DOUBLE\ PRECISION|TIMESTAMPTZ|UNNEST)\b""",
+    re.VERBOSE,
+)
+
+
+def spelled_for_spark(sql: str) -> str:
+    """Spell a statement as Spark and Sail read it: names, texts, types and times.
+
+    Example:
+        >>> spelled_for_spark('SELECT CAST("a b" AS VARCHAR)')
+        'SELECT CAST(`a b` AS STRING)'
+    """
+    return _SPELLED.sub(_spelled_for_spark, sql)
+
+
+def _spelled_for_spark(found: re.Match[str]) -> str:
+    text = found[0]
+    if text.startswith("'"):
+        return "'" + text[1:-1].replace("\\", "\\\\").replace("''", "\\'") + "'"
+    if text.startswith('"'):
+        return "`" + text[1:-1].replace('""', '"').replace("`", "``") + "`"
+    if text.startswith("EXTRACT"):
+        return f"(UNIX_MICROS({spelled_for_spark(found[1])}) / 1e6)"
+    return "EXPLODE" if text == "UNNEST" else _SPARK_WORDS[text]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ decision.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple, Protocol
 
@@ -44,6 +45,7 @@ KEYS = ("window_start", "dataset", "model_version")
 CELL = "cell"  # a hash of those, which is quicker to hand over
 UNSEEN_CANDIDATES = 50
 UNSEEN_LENGTH = 120
+_LONG_VALUE = 20  # characters; names are hardly longer
 _DECISIONS = 2 * LABEL_STATES + 1  # codes of a confusion, and none
 MAX_CELLS = 100_000  # dense score bins of so many cells are 2.4 GB
 _USUAL_CODES = 10_000  # a model of a few dozen columns has so many; more allow fewer cells
@@ -65,6 +67,18 @@ def slice_expression(columns: Sequence[str]) -> str:
             text = f"REPLACE({text}, {literal(char)}, {literal(chr(92) + char)})"
         parts.append(f"COALESCE({text}, {literal(NULL_SLICE)})")
     return " || ',' || ".join(parts)
+
+
+class _Coded(NamedTuple):
+    """A column's codes in SQL, and what they are called in the whole and in slices.
+
+    The value comes first, where its text is long and would stand at each of hundreds of edges.
+    """
+
+    value: str
+    inner: str
+    whole: str
+    sliced: str
 
 
 class Statements:
@@ -123,7 +137,7 @@ class Statements:
         for i, column in enumerate(self.columns):
             if i in self.numeric and not sliced:
                 continue
-            outer += _moments(column, f"v{i}", i)
+            outer += _moments(column, f"v{i}", i, self.dialect.whole)
             if column.binning.kind == "loss":
                 outer.append(f"COUNT(v{i}) AS bins{i}")
             if i in self.numeric:
@@ -142,33 +156,58 @@ class Statements:
             f"WHERE window_start BETWEEN {literal(first)} AND {literal(last)}"
         )
 
-    def codes(self) -> str:
+    def codes(self) -> list[str]:
         """Rows per cell, column (its position as ``item``) and code, for the whole and slices.
 
-        Of outputs that are counted together there are the pairs only, as the score's.
+        Of outputs that are counted together there are the pairs only, as the score's. Several
+        statements where one would be too long for the engine, none where there is no such column.
         """
-        inner, whole, sliced = [], [], []
+        together, statements, length = list[_Coded](), list[str](), 0
+        most = self.dialect.most_chars
+        for coded in self._coded():
+            if together and most is not None and length + len(coded.inner) > most:
+                statements.append(self._counted(together))
+                together, length = [], 0
+            together.append(coded)
+            length += len(coded.inner)
+        return [*statements, self._counted(together)] if together else statements
+
+    def _coded(self) -> Iterator[_Coded]:
         paired = self.paired
         for i, column in enumerate(self.columns):
             if i in self.numeric or column.binning.kind in ("loss", "order"):
                 continue  # counted elsewhere
             if paired is not None and i in paired[1:]:
                 continue
-            code, fine = code_expression(column, self.dialect), column.binning.fine
+            value, fine = "", column.binning.fine
+            if column.binning.kind == "numeric" and len(column.value) > _LONG_VALUE:
+                value = f"{column.value} AS __v{i}"
+                column = replace(column, value=f"__v{i}")
+            code = code_expression(column, self.dialect)
             if paired is not None and i == paired.score:
                 code = paired.expression(self.columns, self.dialect)
-            inner.append(f"{code} AS b{i}")
-            whole.append(f"b{i}")
+            inner = f"{code} AS b{i}"
             if fine > 1 and self._slices:
-                inner.append(f"{code_expression(column, self.dialect, coarse=True)} AS c{i}")
-            sliced.append(f"c{i}" if fine > 1 else f"b{i}")
-        if not whole:
-            return ""
+                inner += f", {code_expression(column, self.dialect, coarse=True)} AS c{i}"
+            yield _Coded(value, inner, f"b{i}", f"c{i}" if fine > 1 else f"b{i}")
+
+    def _counted(self, columns: Sequence[_Coded]) -> str:
+        whole, sliced = [c.whole for c in columns], [c.sliced for c in columns]
         names = [*whole, *(name for name in sliced if name not in whole and self._slices)]
         items = " ".join(f"WHEN {name} IS NOT NULL THEN {name[1:]}" for name in names)
         outer = [f"CASE {items} END AS item", f"COALESCE({', '.join(names)}) AS code"]
         outer.append("COUNT(*) AS n")
-        return self._grouped(inner, outer, [[n] for n in whole], True, True, [[n] for n in sliced])
+        values = "".join(f", {c.value}" for c in columns if c.value)
+        source = f"(SELECT records.*{values} FROM {self._source} AS records{self.dialect.fence})"
+        return self._grouped(
+            [c.inner for c in columns],
+            outer,
+            [[n] for n in whole],
+            True,
+            True,
+            [[n] for n in sliced],
+            source=source if values else "",
+        )
 
     def score_order(self, column: Column, depth: int) -> str:
         """Labelled rows per cell of the whole and code of a score, at a depth of the tree."""
@@ -179,8 +218,12 @@ class Statements:
 
     def nonfinite(self) -> str:
         """Rows per cell and entry of the list column ``nonfinite`` (``temp:nan``)."""
-        inner, outer = ["UNNEST(nonfinite) AS entry"], ["entry", "COUNT(*) AS n"]
-        return self._grouped(inner, outer, [["entry"]], True, True, where="nonfinite IS NOT NULL")
+        source = (
+            f"(SELECT records.*, UNNEST(nonfinite) AS entry FROM {self._source} AS records "
+            "WHERE nonfinite IS NOT NULL)"
+        )
+        outer = ["entry", "COUNT(*) AS n"]
+        return self._grouped(["entry"], outer, [["entry"]], True, True, source=source)
 
     def unseen(self, column: Column) -> str:
         """Candidates for the commonest unseen categories, per cell of the whole.
@@ -214,6 +257,7 @@ class Statements:
         whole: bool,
         slice_groups: Sequence[Sequence[str]] | None = None,
         where: str = "TRUE",
+        source: str = "",
     ) -> str:
         """Group the rows by cell and by each of ``groups``, for the whole, slices or both."""
         slices = self._slices if sliced else {}
@@ -228,13 +272,13 @@ class Statements:
         ]
         return (
             f"SELECT {', '.join([*KEYS, *slice_columns, *outer])} FROM ("
-            f"SELECT {', '.join([*keys, *inner])} FROM {self._source} AS records "
+            f"SELECT {', '.join([*keys, *inner])} FROM {source or self._source} AS records "
             f"WHERE {where}{self.dialect.fence}) AS coded "
             f"GROUP BY GROUPING SETS ({', '.join(f'({s})' for s in sets)})"
         )
 
 
-def _moments(column: Column, value: str, i: int) -> list[str]:
+def _moments(column: Column, value: str, i: int, whole: str) -> list[str]:
     found = []
     if column.has_range:
         found += [f"MIN({value}) AS minimum{i}", f"MAX({value}) AS maximum{i}"]
@@ -246,7 +290,10 @@ def _moments(column: Column, value: str, i: int) -> list[str]:
         # A mean to 1e-9 of what is typical, and less of its error, which has the longer tail.
         units = high * 2.0**-60, high * high * 2.0**-44
         square, bounded = f"{total} * {total}", bound_of(column.binning.column) is not None
-        sums = _exact_sum(total, units[0], bounded), _exact_sum(square, units[1], bounded)
+        sums = (
+            _exact_sum(total, units[0], bounded, whole),
+            _exact_sum(square, units[1], bounded, whole),
+        )
     else:
         sums = f"SUM({total})", f"SUM({total} * {total})"
     found += [f"{sql} AS {name}{i}" for name, sql in zip(("total", "total_sq"), sums, strict=True)]
@@ -257,7 +304,7 @@ def _moments(column: Column, value: str, i: int) -> list[str]:
     return found
 
 
-def _exact_sum(value: str, unit: float, bounded: bool) -> str:
+def _exact_sum(value: str, unit: float, bounded: bool, whole: str) -> str:
     """Add values in whole multiples of a unit: equal whatever the order of the rows.
 
     A sum of floats depends on how the engine splits the rows among its threads. Values from 2**62
@@ -265,12 +312,12 @@ def _exact_sum(value: str, unit: float, bounded: bool) -> str:
     the others; only those of 2**94 units are added as floats. Bounded values never reach that.
     """
     if bounded:
-        counted = f"SUM(CAST(FLOOR({value} * {number(1 / unit)} + 0.5e0) AS BIGINT))"
+        counted = f"SUM(CAST(FLOOR({value} * {number(1 / unit)} + 0.5e0) AS {whole}))"
         return f"CAST(COALESCE({counted}, 0) AS DOUBLE PRECISION) * {number(unit)}"
     size, ends = f"ABS({value})", (unit * 2.0**62, unit * 2.0**94)
     small, large = (
         f"CAST(COALESCE(SUM(CASE WHEN {test} THEN "
-        f"CAST(FLOOR({value} * {number(1 / each)} + 0.5e0) AS BIGINT) END), 0) "
+        f"CAST(FLOOR({value} * {number(1 / each)} + 0.5e0) AS {whole}) END), 0) "
         f"AS DOUBLE PRECISION) * {number(each)}"
         for test, each in (
             (f"{size} < {number(ends[0])}", unit),
@@ -342,7 +389,7 @@ class Cells:
                 f"profile, at most {most:,} at once. A slice of {spec.slices} has too many "
                 "values; remove it from the spec, or profile fewer windows at a time."
             )
-        keys = pa.concat_tables([self._keys(part) for part in parts])
+        keys = pa.concat_tables([self._keys(part) for part in parts], promote_options="permissive")
         order = pc.sort_indices(keys, [(key, "ascending") for key in CELL_KEYS])
         self._order = order.to_numpy()
         keys = keys.take(order)

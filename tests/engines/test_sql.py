@@ -1,0 +1,75 @@
+"""The portable statements give what DuckDB gives, in databases of quite another kind."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from mlmon_dagster.profiles import build_profiles, fit_binnings
+from mlmon_dagster.profiles.sql.bin_codes import NARROW, POSTGRES, spelled_for_spark
+from tests.engines.sql import DataFusionEngine, PostgresEngine
+from tests.profiles.comparing import assert_equal
+from tests.profiles.records import DuckEngine, make_records, make_spec
+
+MOST_CHARS = 30_000  # Spark's generator of code breaks at ten times as many
+
+
+def with_unseen(records: pa.Table) -> pa.Table:
+    """Return the records with a category in the first that no baseline has."""
+    unseen = pa.array(["new", *records.column("carrier").to_pylist()[1:]])
+    return records.set_column(records.column_names.index("carrier"), "carrier", unseen)
+
+
+# Not a multiple of 20: where a share of the rows is a whole number, the engines round apart.
+BASELINE, RECORDS = make_records(401, seed=1), with_unseen(make_records(600, seed=2))
+SPEC = make_spec()
+
+
+@pytest.mark.parametrize("name", ["postgres", "datafusion"])
+def test_a_database_gives_the_statistics_that_duckdb_gives(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duck = DuckEngine(baseline=BASELINE, records=RECORDS)
+    binnings = fit_binnings(duck, SPEC, "baseline")
+    if name == "postgres":
+        engine, dialect = (
+            PostgresEngine(request.getfixturevalue("pg_url"), records=RECORDS),
+            POSTGRES,
+        )
+    else:
+        pytest.importorskip("datafusion", reason="needs the package datafusion")
+        engine, dialect = DataFusionEngine(records=RECORDS), NARROW
+    query, lengths = engine.query, list[int]()
+
+    def counted(sql: str) -> pa.Table:
+        lengths.append(len(sql))
+        return query(sql)
+
+    monkeypatch.setattr(engine, "query", counted)
+    here = build_profiles(duck, SPEC, "records", binnings)
+    there = build_profiles(engine, SPEC, "records", binnings, dialect)
+
+    for column, stats in here.items():
+        assert_equal(stats, there[column], sums=1e-9)
+    assert {"new": 1} in here["carrier"].unseen
+    assert max(lengths) < MOST_CHARS
+
+
+@pytest.mark.slow
+def test_postgres_chooses_the_bins_that_duckdb_chooses(pg_url: str) -> None:
+    postgres = PostgresEngine(pg_url, baseline=BASELINE)
+
+    binnings = fit_binnings(postgres, SPEC, "baseline", POSTGRES)
+
+    fitted = fit_binnings(DuckEngine(baseline=BASELINE), SPEC, "baseline")
+    for name, binning in fitted.items():
+        assert binnings[name].edges == binning.edges
+        assert set(binnings[name].categories) == set(binning.categories)
+
+
+def test_names_texts_and_times_are_spelled_for_spark() -> None:
+    sql = """SELECT "q""t", 'it''s \\ "x"', CAST("a" AS VARCHAR), EXTRACT(EPOCH FROM "b)")"""
+
+    assert spelled_for_spark(sql) == (
+        r"""SELECT `q"t`, 'it\'s \\ "x"', CAST(`a` AS STRING), (UNIX_MICROS(`b)`) / 1e6)"""
+    )
