@@ -61,8 +61,8 @@ class Ray:
             except Exception as error:  # it raises that very class, too
                 # The address may hold a token, and is not repeated.
                 raise EngineError(
-                    f"Ray cannot be reached ({type(error).__name__}). Is the address in "
+                    f"Ray cannot be reached or started ({type(error).__name__}). Is the address in "
                     "MLMON_ENGINE or RAY_ADDRESS right, does the cluster run, and are Ray and "
-                    "Python there those of this process?"
+                    "Python there those of this process? On this machine it needs 30 s of calm."
                 ) from error
         return ray
