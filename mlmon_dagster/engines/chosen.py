@@ -51,10 +51,6 @@ def _read(text: str) -> tuple[str, str | None]:
 @cache
 def _cluster(kind: str, address: str | None) -> Engine:
     """Return the one engine of this process, whose session stays open."""
-    if kind == "ray":
-        from mlmon_dagster.engines.ray_cluster import Ray
+    from mlmon_dagster.engines.clusters import Ray, Spark
 
-        return Ray(address)
-    from mlmon_dagster.engines.spark_cluster import Spark
-
-    return Spark(address)
+    return Ray(address) if kind == "ray" else Spark(address)
