@@ -14,7 +14,8 @@ often the interval of what latency costs holds it, `outcomes` those of outcomes 
 Only by name run `thousand`, a project of a
 thousand models, `peers`, the same work beside other tools, which it first installs in their
 environment, and `power`, which changes both see.
-`memory` runs days of up to ten million rows, by name only.
+`memory` runs days of up to ten million rows, `engines` counts as many on Ray and on Spark, with one
+worker and with two, by name only.
 Each runs in a process of its own, so that the peak memory of one is not the other's.
 """
 

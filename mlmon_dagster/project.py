@@ -154,8 +154,9 @@ def set_event_batch(size: int) -> None:
 
 
 def set_for_ray() -> None:
-    """Have Ray, in this process and those it starts, tell nobody that it is used."""
+    """Have Ray, in this process and those it starts, tell nobody, and wait for a busy machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
 
 
 def set_for_spark() -> None:

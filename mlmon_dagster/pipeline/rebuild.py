@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlmon_dagster.engines import engine_for
+from mlmon_dagster.engines.chosen import engine_for
 from mlmon_dagster.pipeline.parts import Part, parts_of
 from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step
 from mlmon_dagster.spec import Window

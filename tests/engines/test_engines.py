@@ -15,7 +15,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.engines import chosen, engine, engine_for
+from mlmon_dagster.engines import chosen, engine
+from mlmon_dagster.engines.chosen import engine_for
 from mlmon_dagster.engines.engine import Local, received, run
 from mlmon_dagster.errors import ConfigError, EngineError, StoreError
 from mlmon_dagster.metrics.statistics import ColumnStatistics
