@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 
 import click
 
 from mlmon_dagster.commands.options import told_of_strays
 from mlmon_dagster.commands.outside import sentence_of_failure
+from mlmon_dagster.defs.assets import reported_since
 from mlmon_dagster.defs.instance import fail_dead_runs, open_instance
 from mlmon_dagster.defs.launch import Launcher, RunReport, season_told
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.pipeline.asked import complete_period, window_range
-from mlmon_dagster.pipeline.plan import plan, try_again
+from mlmon_dagster.pipeline.plan import Request, plan, try_again
 from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.project import Project
-from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.store import Store, baselines
 
 HISTORY = 7  # more windows than this in one run of a person are history, not news
 
@@ -40,7 +41,11 @@ def run_model(
         launcher = Launcher(project, [spec], instance, lambda step: click.echo(f"  {step}"))
         click.echo(f"{spec.model}: taking in new files")
         known = season_told(instance, spec)
-        reports = [launcher.materialize(spec, ("event_log", "baseline"))]
+        # The baseline is looked at where it is asked for, since to look at it costs more than an
+        # idle run; one whose file is gone is asked for by a person alone.
+        fits = bool(period) or not has_baseline(project.store, spec)
+        first_of_all = ("event_log", "baseline") if fits else ("event_log",)
+        reports = [launcher.materialize(spec, first_of_all)]
         if waiting := reports[0].n_waiting:
             click.echo(
                 f"  {waiting} files left for later: they have just changed and may not be "
@@ -50,13 +55,21 @@ def run_model(
             click.echo(f"  {again}.")
         if strays := told_of_strays(project, [spec]):
             click.echo(f"  {strays}")
-        for windows, assets in [(period, windowed_of(spec))] if period else _stale(project, spec):
+        requests = [] if period else plan_again(project, spec)
+        if requests and not requests[0].windows and not fits:
+            reports.append(launcher.materialize(spec, requests[0].assets))
+            requests = plan(project, spec, project.now())
+        # One without windows asks for the baseline, which was tried a moment ago.
+        stale = [(request.windows, request.assets) for request in requests if request.windows]
+        for windows, assets in [(period, windowed_of(spec))] if period else stale:
             click.echo(f"{spec.model}: {window_range(windows)}, {len(windows)} windows")
             history = len(windows) > HISTORY
             reports.append(launcher.materialize(spec, assets, windows, is_backfill=history))
-        if len(reports) == 1:
+        if not (period or stale):
             click.echo(f"{spec.model}: every window is computed from its newest inputs")
-        reports.append(launcher.materialize(spec, REPORTED, keys=launcher.overview_keys))
+        is_news = len(reports) > 1 or reports[0].is_news
+        if is_news or spec.model not in reported_since(instance, [spec]):
+            reports.append(launcher.materialize(spec, REPORTED, keys=launcher.overview_keys))
         for season in {report.season for report in reports} - {"", known}:
             click.echo(f"  {season}")
     for report in reports:
@@ -78,8 +91,14 @@ def show_report(report: RunReport) -> None:
         )
 
 
-def _stale(project: Project, spec: ModelSpec) -> Sequence[tuple[Sequence[Window], tuple[str, ...]]]:
+def has_baseline(store: Store, spec: ModelSpec) -> bool:
+    """Tell whether the baseline that the model declares was fitted, and its file is whole."""
+    found = baselines.newest_declared(store.state, spec.model)
+    stored = baselines.newest(store.state, spec.model, found) if found else None
+    return baselines.payload_if_whole(store, stored) is not None
+
+
+def plan_again(project: Project, spec: ModelSpec) -> list[Request]:
+    """Return what the planner would ask for, also of what it has given up: a person asks again."""
     try_again(project, spec)
-    requests = plan(project, spec, project.now())
-    # One without windows asks for the baseline, which was tried a moment ago.
-    return [(request.windows, request.assets) for request in requests if request.windows]
+    return plan(project, spec, project.now())

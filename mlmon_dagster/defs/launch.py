@@ -37,6 +37,7 @@ class RunReport:
         n_waiting: Landing files that an ingest left for later, as they may not be complete.
         read_again: What an ingest read again that was refused before, and why; empty if nothing.
         season: Which columns may have a season that the baseline misses; empty if none.
+        n_files: Landing files that an ingest settled, one way or another.
     """
 
     run_id: str
@@ -49,6 +50,12 @@ class RunReport:
     n_waiting: int = 0
     read_again: str = ""
     season: str = ""
+    n_files: int = 0
+
+    @property
+    def is_news(self) -> bool:
+        """Whether files were taken in or refused, a step failed, or a check did not pass."""
+        return bool(self.n_files or sum(self.n_failed_checks.values())) or not self.is_success
 
 
 class Launcher:
@@ -142,12 +149,14 @@ def season_of(metadata: Mapping[str, dg.MetadataValue]) -> str:
 def _report(
     result: dg.ExecuteInProcessResult, seconds: float, computing_seconds: float
 ) -> RunReport:
-    failed, errors, n_waiting, read_again, season = {"WARN": 0, "ERROR": 0}, [], 0, "", ""
+    failed, errors, read_again, season = {"WARN": 0, "ERROR": 0}, [], "", ""
+    counts = {"n_waiting": 0, "n_files": 0}
     for event in result.all_events:
         if event.is_step_materialization:
             metadata = event.step_materialization_data.materialization.metadata
-            waiting, again = metadata.get("n_waiting"), metadata.get("read_again")
-            n_waiting += int(str(waiting.value)) if waiting else 0
+            for name in counts.keys() & metadata.keys():
+                counts[name] += int(str(metadata[name].value))
+            again = metadata.get("read_again")
             read_again = str(again.value) if again else read_again
             season = season_of(metadata) or season
         if event.is_step_failure:
@@ -171,9 +180,9 @@ def _report(
         n_checks=len(evaluations),
         n_failed_checks=failed,
         errors=errors,
-        n_waiting=n_waiting,
         read_again=read_again,
         season=season,
+        **counts,
     )
 
 
