@@ -31,6 +31,7 @@ RUNS = (
     ("benchmarks.window",),
     ("benchmarks.trace",),
     ("benchmarks.ingest", "--files", "10"),
+    ("benchmarks.daily",),
     ("benchmarks.backfill", "--sample", "8"),
     ("benchmarks.logger",),
     ("benchmarks.collect", "--seconds", "20"),

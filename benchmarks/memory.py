@@ -209,7 +209,8 @@ def _held(pid: int) -> int:
     return held
 
 
-def _now(days: int) -> str:
+def now_after(days: int) -> str:
+    """Return the morning after so many days, as `mlmon --now` takes it."""
     return f"{START + dt.timedelta(days=days)}T06:00:00+00:00"
 
 
@@ -233,15 +234,15 @@ def year(landing: Path) -> Iterator[Row]:
         name = f"{number:04}.parquet"
         write_events(folder / "predictions" / name, number, SMALL)
         write_actuals(folder / "actuals" / name, number, SMALL)
-    measured = Measured(landing, _now(YEAR + 1))
+    measured = Measured(landing, now_after(YEAR + 1))
     yield _row(f"{YEAR} windows of {SMALL:,} rows", measured)
 
 
 def _two_runs(landing: Path, name: str, days: tuple[int, int], labels: object) -> Iterator[Row]:
-    yield _row(f"{name}: the events", Measured(landing, _now(days[0])))
+    yield _row(f"{name}: the events", Measured(landing, now_after(days[0])))
     assert callable(labels)
     labels()
-    yield _row("  their ground truth", Measured(landing, _now(days[1])))
+    yield _row("  their ground truth", Measured(landing, now_after(days[1])))
 
 
 def _row(name: str, measured: Measured) -> Row:

@@ -235,9 +235,17 @@ def test_run_computes_what_is_out_of_date_even_if_the_planner_gave_it_up_and_the
     first = mlmon("--project", folder, *AT, "run", MODEL)
     assert first.code == 0
     assert f"{MODEL}: {LATE[0]} to {LATE[0]}, 1 windows" in first.out
+    assert "  health_report" in first.out
     again = mlmon("--project", folder, *AT, "run", MODEL)
     assert again.code == 0
     assert "every window is computed from its newest inputs" in again.out
+    assert not {"  baseline", "  health_report"} & set(again.out.splitlines())
+
+    for file in (folder / ".mlmon" / "store" / "baselines" / MODEL).glob("*"):
+        file.unlink()
+    mended = mlmon("--project", folder, *AT, "run", MODEL)
+    assert mended.code == 0
+    assert "  baseline" in mended.out.splitlines()
 
 
 def test_run_says_which_files_it_left_because_they_may_not_be_complete(
