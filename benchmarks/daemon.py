@@ -1,8 +1,9 @@
 """From a materialization of the user's assets to its metrics, under Dagster's daemon.
 
 The project is `examples/retrain`. The clock starts when the last of the served assets is
-materialized and stops when the metrics of its day are in the store; the first day finds a store
-that is empty, the others one that is warm. What the way is made of is told by the ticks and runs.
+materialized and stops when the run that writes the metrics of its day ends; the first day finds a
+store that is empty, the others one that is warm. What the way is made of is told by the ticks and
+runs.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def wait_for_metrics(project: Project, day: str) -> None:
 
 
 def measured(folder: Path, days: int) -> Iterator[Row]:
-    """Yield a row a day: seconds in all, until the run was asked for, began and ended."""
+    """Yield a row a day: seconds until the run was asked for, began and ended."""
     shutil.copytree(ROOT / "examples" / "retrain", folder)
     shutil.copy(ROOT / "dagster.yaml", folder)
     project = project_from_environment(folder)
@@ -97,15 +98,20 @@ def measured(folder: Path, days: int) -> Iterator[Row]:
         for n in range(days):
             day = str(FIRST + dt.timedelta(days=n))
             materialize(folder, "features,predictions,outcomes", day)
-            began = time.time()
             wait_for_metrics(project, day)
-            took = time.time() - began
             with open_instance(project) as instance:
-                asked, ran, ended = last_run(instance, began)
+                asked, ran, ended = last_run(instance, written(instance))
             name = f"{day}, {'a warm' if n else 'an empty'} store"
-            numbers = (f"{took:.1f}", f"{asked:.1f}", f"{ran:.1f}", f"{ended:.1f}")
+            numbers = (f"{asked:.1f}", f"{ran:.1f}", f"{ended:.1f}")
             print(name, *numbers, flush=True)  # the table comes when all are measured
-            yield Row(name, numbers, Goal(took, MOST_SECONDS, unit=" s"))
+            yield Row(name, numbers, Goal(ended, MOST_SECONDS, unit=" s"))
+
+
+def written(instance: dg.DagsterInstance) -> float:
+    """Return when the last of the served assets was materialized: its process ends much later."""
+    event = instance.get_latest_materialization_event(dg.AssetKey("outcomes"))
+    assert event is not None
+    return event.timestamp
 
 
 def last_run(instance: dg.DagsterInstance, since: float) -> tuple[float, float, float]:
@@ -122,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks daemon", description=__doc__)
     parser.add_argument("--days", type=int, default=5)
     days = parser.parse_args(arguments).days
-    columns = ("seconds", "run asked", "run began", "run ended")
+    columns = ("run asked", "run began", "run ended")
     with tempfile.TemporaryDirectory(prefix="mlmon-daemon-") as folder:
         rows = measured(Path(folder) / "retrain", days)
         title = "From a materialization to its metrics, under the daemon"
