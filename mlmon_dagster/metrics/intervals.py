@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy  # its `stats` is imported where it is first used, which most processes never do
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from mlmon_dagster.metrics.arrays import Floats
 
@@ -54,8 +54,8 @@ def quantile_ranks(q: float, n: ArrayLike) -> tuple[NDArray[np.int64], NDArray[n
         [40, 61]
     """
     size = np.asarray(n)
-    low = stats.binom.ppf(0.025, size, q)
-    high = stats.binom.ppf(0.975, size, q) + 1
+    low = scipy.stats.binom.ppf(0.025, size, q)
+    high = scipy.stats.binom.ppf(0.975, size, q) + 1
     return (
         np.clip(np.nan_to_num(low), 1, np.maximum(size, 1)).astype(np.int64),
         np.clip(np.nan_to_num(high), 1, np.maximum(size, 1)).astype(np.int64),

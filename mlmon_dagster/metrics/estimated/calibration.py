@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy  # its `optimize` is imported where it is first used, which most processes never do
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
@@ -280,7 +281,9 @@ def isotonic_curve(positives: Floats, negatives: Floats) -> Floats:
     filled = np.flatnonzero(rows > 0)
     if not len(filled):
         return np.full(len(rows), np.nan)
-    fitted = optimize.isotonic_regression(positives[filled] / rows[filled], weights=rows[filled]).x
+    fitted = scipy.optimize.isotonic_regression(
+        positives[filled] / rows[filled], weights=rows[filled]
+    ).x
     least = 0.5 / (rows.sum() + 1)
     curve = np.interp(np.arange(len(rows)), filled, fitted)
     return np.asarray(np.clip(curve, least, 1 - least), np.float64)
