@@ -14,6 +14,7 @@ from mlmon_dagster.scaffold.roles import (
     guess_roles,
     with_actuals,
     with_labels,
+    with_prediction,
     with_score,
     with_truth,
 )
@@ -27,7 +28,7 @@ from mlmon_dagster.scaffold.sample import (
 )
 from mlmon_dagster.scaffold.spec_text import Files, Scaffold, spec_text
 from mlmon_dagster.spec import PRODUCTION, parse_model
-from mlmon_dagster.spec.names import RESERVED_MODELS
+from mlmon_dagster.spec.names import RESERVED_MODELS, listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,12 +72,14 @@ def propose(
         roles = with_actuals(roles, facts, of_truth)
         events = with_truth(sample.table, read.table, roles)
         truth = _files(folder, streams.actuals, read)
-    roles = with_score(roles, events, facts)
+    roles = with_prediction(with_score(roles, events, facts), events, facts)
     roles = with_labels(roles, events, [*facts, *of_truth])
     time = roles.found["event_time"].columns[0]
-    times = moments_of(_in_production(sample.table, roles).column(time))
+    served = _in_production(sample.table, roles)
+    times = moments_of(served.column(time))
     first, last = times.min().to_pydatetime(), times.max().to_pydatetime()
-    per_day = sample.n_rows / max((last - first) / dt.timedelta(days=1), 1)
+    n_served = sample.n_rows * len(served) / len(sample.table)
+    per_day = n_served / max((last - first) / dt.timedelta(days=1), 1)
     zone_reason = ""
     if zone is None:
         zone, zone_reason = _zone_of(sample.table, time)
@@ -100,7 +103,16 @@ def propose(
         facts,
         of_truth,
     )
-    parse_model(text, f"the spec of {model}")
+    try:
+        parse_model(text, f"the spec of {model}")
+    except ConfigError as error:
+        free = [f.name for f in (*facts, *of_truth) if f.name not in roles.used()]
+        raise ConfigError(
+            f"{error}\nNothing was written: names and values do not say which column that is. "
+            f"Not used for anything yet: {listed(free)}. Call it prediction, score or "
+            "actual in a copy of a file, run mlmon init on the copy, and put your name back into "
+            "the spec."
+        ) from error
     return text
 
 

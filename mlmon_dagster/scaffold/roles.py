@@ -253,7 +253,11 @@ def with_actuals(
     times = [f.name for f in free.values() if f.kind == "datetime"]
     if "actual_time" not in found and times:
         found["actual_time"] = Guess((times[0],), "the time in the files of ground truth")
-    values = [f for f in free.values() if f.kind not in ("other", "datetime") and not f.is_unique]
+    values = [  # a number may differ in every row and be no id
+        f
+        for f in free.values()
+        if f.kind not in ("other", "datetime") and (f.kind == "numeric" or not f.is_unique)
+    ]
     if "actual" not in found and values:
         several = f", the first of {len(values)}" if len(values) > 1 else ""
         found["actual"] = Guess((values[0].name,), f"in the files of ground truth{several}")
@@ -538,6 +542,27 @@ def with_score(roles: Roles, events: pa.Table, facts: Sequence[ColumnFacts]) -> 
     return replace(roles, found=found, task=task, task_reason=f"{name} is from 0 to 1")
 
 
+def with_prediction(roles: Roles, events: pa.Table, facts: Sequence[ColumnFacts]) -> Roles:
+    """Take for a regression's prediction the one number that goes with its ground truth.
+
+    Args:
+        roles: Of all columns.
+        events: With their ground truth.
+        facts: Of the columns of events.
+    """
+    if roles.task != "regression" or roles.found.keys() & {"score", "prediction", "rank"}:
+        return roles
+    actual = roles.found["actual"].columns[0] if "actual" in roles.found else ""
+    if actual not in events.column_names:
+        return roles
+    free = [f.name for f in facts if f.name not in roles.used() and f.name != actual]
+    likely = [name for name in free if _go_together(events, name, actual)]
+    if len(likely) != 1:
+        return roles
+    reason = f"of the size of {actual}, and goes with it"
+    return replace(roles, found={**roles.found, "prediction": Guess((likely[0],), reason)})
+
+
 def _auc_of(table: pa.Table, score: str, fact: ColumnFacts) -> float:
     """Return how well a score orders the values of a column; 0.0 if it cannot be about them.
 
@@ -678,7 +703,8 @@ def _positive(
         means = {word: _mean(scores[(said == word) & np.isfinite(scores)]) for word in pair}
         low, high = sorted(pair, key=lambda word: means[word])
         if means[high] - means[low] > _APART:
-            return high, f"{score} is higher there, {means[high]:.2f} to {means[low]:.2f}"
+            said_of = f"{means[high]:.2f} where {fact.name} is {high}, {means[low]:.2f} else"
+            return high, f"{score} is {said_of}"
     by_word = [word for word in pair if word in _YES] or [
         word for word in pair if not {*pair} - {word} - _NO
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.scaffold.proposal import propose
 from mlmon_dagster.scaffold.roles import Roles, guess_roles, with_labels
 from mlmon_dagster.scaffold.sample import facts_of, read_sample, unique_together
 from mlmon_dagster.scaffold.spec_text import Files, Scaffold, spec_text
@@ -105,7 +107,7 @@ def test_two_words_are_labels_and_the_score_tells_which_is_positive(
     assert (spec.columns.score, spec.columns.prediction) == ("p_churn", "churn_predicted")
     assert spec.labels is not None
     assert (spec.labels.positive, spec.labels.negative) == ((said[0],), (said[1],))
-    assert "# p_churn is higher there, " in text
+    assert "# p_churn is 0." in text
 
 
 def test_without_a_score_a_word_that_says_so_is_positive_else_the_rarer_one() -> None:
@@ -255,6 +257,49 @@ def test_a_file_that_cannot_be_sampled_is_an_error_that_says_why(
 
     with pytest.raises(ConfigError, match=said):
         read_sample([file])
+
+
+def demand(folder: Path, forecast: str, *, is_near: bool) -> tuple[Path, Path]:
+    """Write forecasts of ten days, and their loads: a first half of validation."""
+    rng = np.random.default_rng(2)
+    hours = [dt.datetime(2026, 3, 1, tzinfo=dt.UTC) + dt.timedelta(hours=h) for h in range(240)]
+    load = 400 + 120 * np.sin(np.arange(240) / 24 * 2 * np.pi) + rng.normal(0, 10, 240)
+    said = load + rng.normal(0, 20, 240) if is_near else rng.normal(10, 3, 240)
+    ids = [f"f{h}" for h in range(240)]
+    events = {
+        "forecast_id": ids, "made_at": hours, "temperature": rng.normal(10, 3, 240),
+        forecast: said.round(1), "split": ["validation"] * 120 + ["production"] * 120,
+    }  # fmt: skip
+    pq.write_table(pa.table(events), folder / "forecasts.parquet")
+    pq.write_table(pa.table({"forecast_id": ids, "load_mw": load}), folder / "loads.parquet")
+    return folder / "forecasts.parquet", folder / "loads.parquet"
+
+
+def test_the_number_that_goes_with_its_truth_in_other_files_is_the_prediction(
+    tmp_path: Path,
+) -> None:
+    files = demand(tmp_path, "mw_ahead", is_near=True)
+    text = propose(
+        tmp_path, files, "demand", None, "team:grid", dt.datetime(2026, 3, 12, tzinfo=dt.UTC)
+    )
+
+    spec = parse_model(text, "demand")
+    assert (spec.task, spec.columns.prediction) == ("regression", "mw_ahead")
+    assert "of the size of load_mw, and goes with it" in text
+    assert "week  # about 24 events a day" in text  # those of validation are no events of a day
+
+
+def test_where_nothing_goes_with_the_truth_the_columns_to_choose_from_are_named(
+    tmp_path: Path,
+) -> None:
+    files = demand(tmp_path, "mw_ahead", is_near=False)
+    with pytest.raises(ConfigError) as caught:
+        propose(
+            tmp_path, files, "demand", None, "team:grid", dt.datetime(2026, 3, 12, tzinfo=dt.UTC)
+        )
+
+    assert "needs columns.prediction" in str(caught.value)
+    assert "Not used for anything yet: temperature, mw_ahead." in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
