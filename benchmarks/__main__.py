@@ -13,7 +13,8 @@ on scores with ties with the better of two methods. `trace` measures what traces
 often the interval of what latency costs holds it, `outcomes` those of outcomes with heavy tails.
 Only by name run `thousand`, a project of a
 thousand models, `peers`, the same work beside other tools, which it first installs in their
-environment, and `power`, which changes both see.
+environment, `page`, our page beside Evidently's report in a browser, and `power`, which changes
+both see.
 `memory` runs days of up to ten million rows, `engines` counts as many on Ray and on Spark, with one
 worker and with two, by name only.
 Each runs in a process of its own, so that the peak memory of one is not the other's.

@@ -6,7 +6,7 @@
 Both get the rows with ground truth of the demo's baseline and of its days; Evidently compares one
 window with a reference, so it is asked twice: about the newest two weeks, of which our page shows
 histograms, and about all days together. Seconds are of whole processes, reading and imports
-included. Ours draws what the runs have stored, which is not in its seconds: see "backfill". The
+included. Ours draws what the runs have stored, which is not in its seconds: see `backfill`. The
 peers' environment is made on first use. A browser (Chromium) has to be installed.
 """
 
@@ -29,6 +29,7 @@ from tests.browser import PHONE, Browser, started
 
 MODEL = "flight_delay"
 THEIRS = Path(__file__).with_name("evidently_page.py")
+WINDOWS = ("fortnight", "everything")
 NEWEST = "2013-12-18"  # a fortnight
 NUMBERS = r"(document.body.innerText.match(/\d+([.,]\d+)*/g) || []).length"
 WORDS = (
@@ -94,8 +95,9 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> Cost:
     _, status, used = os.wait4(pid, 0)
     if os.waitstatus_to_exitcode(status):
         raise SystemExit(f"Failed: {' '.join(command)}")
-    cpu = used.ru_utime + used.ru_stime
-    return Cost(time.perf_counter() - begin, cpu, used.ru_maxrss / 1024)
+    cost = Cost(time.perf_counter() - begin, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    sys.stderr.write(f"{Path(command[-1]).name}: {cost}\n")
+    return cost
 
 
 def look(browser: Browser, path: Path) -> Page:
@@ -125,7 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("project", type=Path, help="folder of the demo, after `mlmon demo`")
     parser.add_argument("--python", type=Path, help="an interpreter that has Evidently")
     parser.add_argument("--cache", type=Path, default=CACHE, help="for the peers' environment")
-    parser.add_argument("--keep", type=Path, help="folder for the three files")
+    parser.add_argument("--keep", type=Path, help="folder for the files")
+    parser.add_argument("--windows", nargs="*", default=WINDOWS, choices=WINDOWS)
     options = parser.parse_args(arguments)
     python = options.python or peer_python(options.cache)
     with tempfile.TemporaryDirectory() as scratch:
@@ -137,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table = {
             "mlmon report": (ours, run([*mlmon, "report", MODEL, "--out", str(ours)], os.environ))
         }
-        for window in ("fortnight", "everything"):
+        for window in options.windows:
             page = folder / f"evidently-{window}.html"
             asked = [str(python), str(THEIRS), str(rows["reference"]), str(rows[window]), str(page)]
             table[f"Evidently, {window}"] = (page, run(asked, variables()))

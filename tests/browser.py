@@ -18,7 +18,7 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE, DESKTOP = (390, 844), (1280, 900)
 A4 = (718, 1047)  # within a centimetre of margin, at 96 dots an inch
-_START_SECONDS, _ANSWER_SECONDS = 60, 60
+_START_SECONDS, _ANSWER_SECONDS = 60, 300  # axe takes half a minute on a busy machine
 _RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
 
 
