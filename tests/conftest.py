@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
+from _pytest.nodeid import coerce_node_id
 from hypothesis import HealthCheck, settings
 
 from mlmon_dagster.spec import ModelSpec, Window, spec_from_mapping, window_containing, window_date
@@ -130,19 +131,32 @@ def _no_instance_of_another_test() -> Iterator[None]:
         yield
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def file_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep the quick tests of a file together: its fixtures and caches are made by one worker."""
+    if not item.get_closest_marker("slow") and not item.get_closest_marker("xdist_group"):
+        item.add_marker(pytest.mark.xdist_group(file_of(item)))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what is slow, so that no worker ends with it while the others are idle.
 
-    The other tests of a file stay together: its fixtures and caches are made by one worker.
+    That is what is marked so, and what several files share. Then tell the scheduler the groups:
+    it reads them from the end of an id, where pytest-xdist 3.8 cannot write them since pytest 9.2.
     """
 
     def is_quick(item: pytest.Item) -> bool:
-        return not item.get_closest_marker("slow") and not item.get_closest_marker("xdist_group")
+        return [mark.args[0] for mark in item.iter_markers("xdist_group")] == [file_of(item)]
 
     items.sort(key=is_quick)
+    if not config.getoption("loadgroup", False):
+        return
     for item in items:
-        if is_quick(item):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        if mark := item.get_closest_marker("xdist_group"):
+            item._id = coerce_node_id(f"{item.nodeid}@{mark.args[0]}")
 
 
 @pytest.fixture(scope="session")
