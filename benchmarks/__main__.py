@@ -10,7 +10,8 @@ raw files, `erase` counts what erasing ids reads, `daemon` times the way from
 a user's asset to its metrics. `estimate_matrix` compares estimates
 on scores with ties with the better of two methods. `trace` measures what traces and searches cost,
 `trace_claims` what they say where nothing changed and whether they find what did, `effect` how
-often the interval of what latency costs holds it, `outcomes` those of outcomes with heavy tails.
+often the interval of what latency costs holds it, `effect_beside` holds it against doubleml,
+`outcomes` counts how often intervals of outcomes with heavy tails hold.
 Only by name run `thousand`, a project of a
 thousand models, `peers`, the same work beside other tools, which it first installs in their
 environment, `page`, our page beside Evidently's report in a browser, and `power`, which changes

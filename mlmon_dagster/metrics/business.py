@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
 from mlmon_dagster.metrics.binnings import label_counts, latency_representatives
 from mlmon_dagster.metrics.frames import MetricRows, stack_rows, table_rows
 from mlmon_dagster.metrics.intervals import quantile_ranks, rate, wilson
@@ -22,7 +22,11 @@ from mlmon_dagster.metrics.performance.loss_means import Mean, mean_of, t_factor
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 QUANTILES = {"median": 0.5, "p95": 0.95}
+HEAVY_TAIL = "heavy_tail"
 _TOP = 0.01  # of the rows, whose share of the sum says how heavy the tail is
+_FEWEST_OF_TAIL = 10  # rows
+_THIN, _HEAVY, _NO_MEAN = 0.2, 0.4, 0.8  # extreme value index, as far as few rows tell it
+_DOMINATED = 0.15  # skewness over the root of the rows; with a third moment it goes to 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ def business_metrics(
         median and p95 within 1 %, with the interval between order statistics,
         outcome_top_share and outcome_coverage; n = rows with one. Of `:table` expected_value in the
         unit of the costs, n = rows with an actual, with Student's interval. `reason` of a NaN:
-        no_outcomes, few_rows (a p95 of under 20 rows), no_actuals.
+        no_outcomes, few_rows (a p95 of under 20 rows), no_actuals; of a mean without an interval
+        heavy_tail.
     """
     metrics = [rows for name, outcome in outcomes.items() for rows in _of(name, outcome)]
     if confusion is not None and costs is not None:
@@ -85,8 +90,10 @@ def _of(name: str, outcome: Outcome) -> Iterator[MetricRows]:
         yield rows(f"mean_{called}", mean.value, lower, upper, "wilson-1")
     else:
         sizes = _Sizes.of(outcome.gain, outcome.debit)
-        lower, upper = skewed_mean_interval(mean, sizes.skewness(mean))
-        yield rows(f"mean_{called}", mean.value, lower, upper, "skewed-mean-1")
+        lower, upper, unsure = skewed_mean_interval(mean, sizes.skewness(mean), sizes.tail())
+        yield rows(f"mean_{called}", mean.value, lower, upper, "skewed-mean-2")._replace(
+            unsure=np.where(unsure, HEAVY_TAIL, "")
+        )
         for quantile, q in QUANTILES.items():
             few = np.where(n < round(1 / (1 - q)), "few_rows", "")
             why = np.where(n == 0, "no_outcomes", few)
@@ -131,6 +138,21 @@ class _Sizes(NamedTuple):
             cubes = rate(np.nansum(self.counts * away**3, axis=1), mean.n)
         return np.where(spread > 0, np.nan_to_num(cubes), 0.0)
 
+    def tail(self) -> Floats:
+        """Return the extreme value index of the sizes of rows that are not 0; see `_index_of`.
+
+        The lesser one of the largest tenth and of the largest twentieth, at least ten rows: where
+        two kinds of rows meet, sizes grow fast at one place, in a heavy tail everywhere. 0 under
+        20 rows.
+        """
+        largest = np.argsort(-np.abs(self.values), kind="stable")
+        largest = largest[self.values[largest] != 0]
+        counts, n = self.counts[:, largest], self.counts[:, largest].sum(axis=1)
+        sizes = np.log(np.abs(self.values[largest]))
+        least = np.minimum(_FEWEST_OF_TAIL, n // 2)
+        found = [_index_of(sizes, counts, np.maximum(n // part, least)) for part in (10, 20)]
+        return np.where(n >= 2 * _FEWEST_OF_TAIL, np.minimum(*found), 0.0)
+
     def top_share(self, n: Ints) -> Floats:
         """Return what the largest hundredth of the rows, in size, holds of all."""
         order = np.argsort(-np.abs(self.values), kind="stable")
@@ -141,24 +163,63 @@ class _Sizes(NamedTuple):
         return rate((taken * sizes).sum(axis=1), (counts * sizes).sum(axis=1))
 
 
-def skewed_mean_interval(mean: Mean, skewness: Floats) -> tuple[Floats, Floats]:
-    """Return a 95 % interval of a mean of skewed values.
+def _index_of(sizes: Floats, counts: Ints, k: Ints) -> Floats:
+    """Return the moment estimate of the extreme value index (Dekkers, Einmahl, de Haan, 1989).
 
-    The ends of Student's interval and those of Hall's transformation of it (1992), which takes the
-    skewness of the mean into account, whichever are further out. With 500 rows the first
-    holds the truth of a log-normal law with sigma 1.5 in .91, the two together in .95; nothing
-    holds where the variance is infinite (see docs/business.md).
+    Over .5 there is no variance, from 1 on no mean. 0 where a quarter of the tail equals the first
+    row below it, as on a price list, of which this says nothing.
+
+    Args:
+        sizes: Logarithms of B descending sizes.
+        counts: Rows of each, (C, B).
+        k: Rows of the tail, (C,), fewer than there are.
+    """
+    if not len(sizes):
+        return np.zeros(len(k))
+    upto = np.cumsum(counts, axis=1)
+    taken = np.clip(k[:, None] - (upto - counts), 0, counts)
+    next_one = np.minimum((upto < (k + 1)[:, None]).sum(axis=1), len(sizes) - 1)
+    beyond = sizes - sizes[next_one][:, None]
+    first, second = (rate((taken * beyond**power).sum(axis=1), k) for power in (1, 2))
+    tied = np.take_along_axis(taken, next_one[:, None], axis=1)[:, 0] > k / 4
+    spread = 1 - rate(first**2, second)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((spread > 0) & ~tied, first + 1 - 0.5 / spread, 0.0)
+
+
+def skewed_mean_interval(
+    mean: Mean, skewness: Floats, tail: Floats
+) -> tuple[Floats, Floats, Flags]:
+    """Return a 95 % interval of a mean of skewed values, and where none can be trusted.
+
+    The ends of Student's interval and those of Hall's transformation of it (1992) for the
+    skewness seen and up to 1.25 times that, whichever are furthest out; up to twice where the tail
+    is heavy. For a sample's skewness is less than its law's, and is bound by the root of the rows:
+    what has not been drawn yet is what is missing. How often that holds: docs/business.md.
+
+    Where the tail index says that hardly a mean exists, and single rows weigh so much that the
+    skewness does not fade with the rows, as where there is a variance, no interval holds.
 
     Args:
         mean: Of C cells.
         skewness: Of the values, (C,).
+        tail: Their extreme value index, (C,).
+
+    Returns:
+        Lower ends, upper ends (both NaN where they cannot be trusted), and where they cannot.
     """
     t, root = t_factor(mean.n), np.sqrt(np.maximum(mean.n, 1))
-    a, b = skewness / 3 / root, skewness / 6 / root
-    flat = np.abs(a) < 1e-9
-    a = np.where(flat, 1.0, a)
-    down, up = (np.where(flat, x, (np.cbrt(1 + 3 * a * (x - b)) - 1) / a) for x in (t, -t))
-    return mean.value - np.fmax(t, down) * mean.error, mean.value - np.fmin(-t, up) * mean.error
+    most = 1.25 + 0.75 * np.clip((tail - _THIN) / (_HEAVY - _THIN), 0, 1)
+    down, up = t, -t
+    for part in (0.0, 1 / 3, 2 / 3, 1.0):  # what is more skewed is not always wider
+        a = (1 + (most - 1) * part) * skewness / 3 / root
+        flat = np.abs(a) < 1e-9
+        a = np.where(flat, 1.0, a)
+        ends = (np.where(flat, x, (np.cbrt(1 + 3 * a * (x - a / 2)) - 1) / a) for x in (t, -t))
+        down, up = np.fmax(down, next(ends)), np.fmin(up, next(ends))
+    unsure = (tail > _NO_MEAN) & (np.abs(skewness) > _DOMINATED * root)
+    lower, upper = mean.value - down * mean.error, mean.value - up * mean.error
+    return np.where(unsure, np.nan, lower), np.where(unsure, np.nan, upper), unsure
 
 
 def _expected_value(confusion: ColumnStatistics, costs: Mapping[str, float]) -> MetricRows:

@@ -63,6 +63,7 @@ class MetricRows(NamedTuple):
         n_baseline: Rows of the baseline.
         p_value: Chance of a value at least this far without a change, NaN if not tested.
         reason: Why the value is NaN; kept only on rows where it is.
+        unsure: Why a value is not to be judged, as it can have no interval; else empty.
     """
 
     cells: pd.DataFrame
@@ -76,6 +77,7 @@ class MetricRows(NamedTuple):
     n_baseline: ArrayLike = 0
     p_value: ArrayLike = np.nan
     reason: ArrayLike = ""
+    unsure: ArrayLike = ""
 
 
 def table_rows(
@@ -123,7 +125,8 @@ def stack_rows(rows: Sequence[MetricRows]) -> pd.DataFrame:
     p_value = _stack([one.p_value for one in rows], sizes, np.float64)
     columns["p_value"] = np.where(undefined, np.nan, p_value)
     reason = _stack([one.reason for one in rows], sizes, object)
-    columns["reason"] = np.where(undefined, reason, "")
+    unsure = _stack([one.unsure for one in rows], sizes, object)
+    columns["reason"] = np.where(undefined, reason, unsure)
     columns["method_version"] = _stack([one.method_version for one in rows], sizes, object)
     return pd.DataFrame(columns, columns=list(METRIC_COLUMNS))
 

@@ -188,12 +188,14 @@ def _no_data(
     window: Window,
     monitor: PerformanceMonitor,
     row: MetricSample | None,
-    base: MetricSample | None,
+    base: BaselineSample | None,
 ) -> str:
     if reason := not_mature(window, row):
         return reason
     if monitor.is_relative and (base is None or finite(base["value"]) is None):
         return "learning" if evidence.baseline is None else "no_baseline"
+    if monitor.is_relative and base is not None and finite(base.get("usual")) is None:
+        return str(base["reason"])  # of a value that can have no interval
     return ""
 
 

@@ -433,9 +433,10 @@ def by_windows(
         frame["metric"].map({name: getattr(info, end) for name, info in METRICS.items()})
         for end in ("low", "high")
     )
-    # All known rows are counted in a sum; a window more or less is another sum.
-    is_sum = frame["metric"].str.startswith("total_").to_numpy()
-    lower, upper = np.where(is_sum, np.nan, lower), np.where(is_sum, np.nan, upper)
+    # All known rows are counted in a sum; a window more or less is another sum. And where no
+    # interval of the rows can be trusted, none of the windows can.
+    none = (frame["metric"].str.startswith("total_") | frame["reason"].ne("")).to_numpy()
+    lower, upper = np.where(none, np.nan, lower), np.where(none, np.nan, upper)
     return frame.assign(
         lower=np.fmin(frame["lower"], np.maximum(lower, low)),
         upper=np.fmax(frame["upper"], np.minimum(upper, high)),

@@ -13,6 +13,7 @@ import mlmon_dagster
 from mlmon_dagster.metrics.drift.null_distribution import DISTANCES
 from mlmon_dagster.metrics.drift.optional_distances import FURTHER
 from mlmon_dagster.metrics.service import QUANTILES
+from mlmon_dagster.metrics.spans import STAGE_QUANTILES, TOKEN_QUANTILES
 from mlmon_dagster.spec import declaration, monitors
 from mlmon_dagster.spec.metric_registry import (
     AUTO,
@@ -41,6 +42,10 @@ PACKAGE = Path(mlmon_dagster.__file__).parent
 PAGE = (PACKAGE.parent / "docs" / "metrics.md").read_text()
 # Name -> where its oracle is, for those that are not in the tables of `windows`.
 DRIFT = dict.fromkeys((*DISTANCES, "ks", *FURTHER), "test_data_oracles")
+SPANS = {
+    *STAGE_QUANTILES, *TOKEN_QUANTILES, monitors.SPAN_COVERAGE, "span_error_bias",
+    "span_latency_bias", "stage_error_rate", "stage_timeout_rate", "sum_tokens",
+}  # fmt: skip
 ORACLES: dict[str, str] = {
     **DRIFT,
     **{f"{name}{AUTO}": "test_data_oracles" for name in (*DISTANCES, "ks")},
@@ -72,7 +77,7 @@ ORACLES: dict[str, str] = {
     **dict.fromkeys(("bad_rate", "duplicate_rate", "conflict_rate"), "monitors"),
     **dict.fromkeys(("no_data_for", "actuals_missing"), "monitors"),
     **dict.fromkeys((monitors.CLASS_RATE, monitors.PROMETHEUS), "store/test_prometheus_source"),
-    monitors.SPAN_COVERAGE: "pipeline/test_spans",
+    **dict.fromkeys(SPANS, "test_span_oracles"),
     "expectations": "tests/ingest/test_declared_expectations",
 }  # fmt: skip
 
@@ -114,7 +119,7 @@ def _declared() -> set[str]:
     named |= {monitors.CORRELATION_SHIFT, monitors.CORRELATION_CHANGE}
     named |= {declaration.ATTRIBUTION, declaration.ATTRIBUTION_SHIFT, declaration.ATTRIBUTION_NDCG}
     named |= {monitors.CLASS_RATE, monitors.PROMETHEUS}
-    named |= {NOVEL, f"{NOVEL}{AUTO}"}
+    named |= {NOVEL, f"{NOVEL}{AUTO}", *SPANS}
     return named | estimates | limits | _literal_names() | _limited()
 
 

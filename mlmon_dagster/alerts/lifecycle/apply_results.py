@@ -69,6 +69,7 @@ _PATIENCE: dict[Granularity, int] = {"hour": 48, "day": 7, "week": 3, "month": 2
 _NEXT = {
     "few_rows": "Choose a coarser time.granularity, or lower the monitor's min_rows.",
     "few_of_rarer_class": "Choose a coarser time.granularity, so that a window holds more of them.",
+    "heavy_tail": "Judge the median, the p95 or a rate instead of the mean.",
 }
 CAUSES = ("schema", "freshness")
 QUALITY = "quality"
