@@ -154,9 +154,8 @@ def set_event_batch(size: int) -> None:
 
 
 def set_for_ray() -> None:
-    """Have Ray, in this process and those it starts, tell nobody, and wait for a busy machine."""
+    """Have Ray, in this process and those it starts, tell nobody that it is used."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
 
 
 def set_for_spark() -> None:
