@@ -91,6 +91,7 @@ class Curves:
         self._baseline = baseline
         self._episodes = episodes
         self._asked = asked
+        self._usual: dict[str, dict[tuple[str, str], float]] = {}
         self._end = end if asked.end is None else min(end, asked.end)
 
     def performance(self) -> list[Curve]:
@@ -304,6 +305,11 @@ class Curves:
 
     def _baseline_of(self, family: str) -> dict[tuple[str, str], float]:
         """Return the baseline's own metrics by name and column, as monitors compare with them."""
+        if family not in self._usual:
+            self._usual[family] = self._baselines(family)
+        return self._usual[family]
+
+    def _baselines(self, family: str) -> dict[tuple[str, str], float]:
         if self._baseline is None:
             return {}
         if family in get_args(MetricFamily):

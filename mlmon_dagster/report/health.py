@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,16 +44,18 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import is_higher_better
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import RESIDUAL
-from mlmon_dagster.store import Store
+from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.mlflow_registry import run_link, version_link
 from mlmon_dagster.store.places.location import whole_file
 from mlmon_dagster.store.state import monitor_results, registry_state, window_state
 from mlmon_dagster.store.state.model_history import SeenChange, changes
+from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.trace.explain import AREA, Explained
 
 if TYPE_CHECKING:
     import pandas as pd
 
+States = Mapping[dt.datetime, WindowInputs]  # of all windows of a model
 MAX_ALERTS = 25
 MAX_SLICES = 12
 MAX_CHANGES = 10
@@ -134,6 +136,7 @@ def health_report(
         baseline = load_baseline(store, spec)
     except BaselineMissingError:
         baseline = None
+    states = window_state.load(store.state, spec.model)
     standings = standing_of(store, spec, now)
     current = firing(episodes)
     curves = Curves(store, spec, baseline, episodes, now, asked)
@@ -161,22 +164,23 @@ def health_report(
         registered=_registered(store, spec),
         alerts=[_alert(spec, episode, places) for episode in current[:MAX_ALERTS]],
         n_alerts=len(current),
+        are_waiting=spec.model in alert_state.models_with_new_results(store.state),
         changes=[_change(seen) for seen in changes(store.state, spec.model)[:MAX_CHANGES]],
-        periods=periods_of(store, spec, baseline),
+        periods=periods_of(store, spec, baseline, states),
         period_names=period_names(spec),
         charts=charts,
-        volume=_volume(store, spec, now, asked),
+        volume=_volume(spec, states, now, asked),
         layers=layers_of(
             drawn, monitor_results.shares_failed(store.state, spec.model, LAYERS["Data"], now)
         ),
         heat=_heat(drifts, current),
-        trace=_trace(store, spec, baseline, asked) if asked.is_whole else None,
+        trace=_trace(store, spec, baseline, states, asked) if asked.is_whole else None,
         slices=distributions.slice_tables(store, spec, baseline, _period_of(asked, now))
         if asked.is_whole
         else [],
         baseline=baseline,
-        asked=_shown(store, spec, now, asked, is_served=bool(places.home)),
-        **_looked(store, spec, baseline, now, asked),
+        asked=_shown(store, spec, states, now, asked, is_served=bool(places.home)),
+        **_looked(store, spec, baseline, states, now, asked),
     )
     first = next((c for found in drawn.values() for c in found if c.values), None)
     return HealthReport(html, status, len(current), first)
@@ -198,14 +202,13 @@ def moment_text(now: dt.datetime) -> str:
 
 
 def newest_windows(
-    store: Store, spec: ModelSpec, now: dt.datetime
+    spec: ModelSpec, states: States, now: dt.datetime
 ) -> tuple[dt.datetime, dt.datetime] | None:
     """Return start and end of the newest windows that are looked at together; None without any.
 
     As many as `newest_mature` takes, with ground truth or not.
     """
-    states = window_state.load(store.state, spec.model, end=now)
-    starts = sorted(start for start, state in states.items() if state.n)[
+    starts = sorted(start for start, state in states.items() if state.n and start < now)[
         -SPAN[spec.time.granularity] :
     ]
     return (starts[0], window_containing(spec.time, starts[-1]).end) if starts else None
@@ -252,10 +255,14 @@ def _period_of(asked: Asked, now: dt.datetime) -> tuple[dt.datetime, dt.datetime
     return None if asked.start is None else (asked.start, min(asked.end or now, now))
 
 
-def _volume(store: Store, spec: ModelSpec, now: dt.datetime, asked: Asked) -> list[Chart]:
+def _volume(spec: ModelSpec, known: States, now: dt.datetime, asked: Asked) -> list[Chart]:
     """Return how many predictions each window has, and how much of its ground truth has come."""
     end = now if asked.end is None else min(now, asked.end)
-    states = sorted(window_state.load(store.state, spec.model, asked.start, end).items())
+    states = sorted(
+        (start, state)
+        for start, state in known.items()
+        if start < end and (asked.start is None or start >= asked.start)
+    )
     if asked.start is None:
         states = states[-WINDOWS_DRAWN[spec.time.granularity] :]
     states = [(start, state) for start, state in states if state.n]
@@ -301,16 +308,21 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _looked(
-    store: Store, spec: ModelSpec, baseline: Baseline | None, now: dt.datetime, asked: Asked
+    store: Store,
+    spec: ModelSpec,
+    baseline: Baseline | None,
+    states: States,
+    now: dt.datetime,
+    asked: Asked,
 ) -> dict[str, object]:
     """Return what profiles show: histograms of the newest windows, and how right decisions were."""
     nothing: dict[str, object] = {
         "histograms": [], "histogram_period": "", "calibration": None, "matrix": None,
         "residuals": None, "labelled_period": "",
     }  # fmt: skip
-    labelled = newest_mature(store, spec)
+    labelled = newest_mature(store, spec, states)
     period = _period_of(asked, now)
-    newest = period or newest_windows(store, spec, now)
+    newest = period or newest_windows(spec, states, now)
     if newest is None:
         return nothing
     outputs = [c for c in ("score", "prediction") if getattr(spec.columns, c) is not None]
@@ -338,11 +350,17 @@ def _named(spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> str:
 
 
 def _shown(
-    store: Store, spec: ModelSpec, now: dt.datetime, asked: Asked, *, is_served: bool
+    store: Store,
+    spec: ModelSpec,
+    states: States,
+    now: dt.datetime,
+    asked: Asked,
+    *,
+    is_served: bool,
 ) -> dict[str, object]:
     """Return what the form at the top of a page offers and has chosen."""
     zone = spec.time.zone
-    slices, versions = _offered(store, spec, now) if is_served else ([], [])
+    slices, versions = _offered(store, spec, states, now) if is_served else ([], [])
     return {
         "from": "" if asked.start is None else windows_named([asked.start], zone)[0][:10],
         "to": "" if asked.end is None else last_day(spec, asked.end)[:10],
@@ -354,9 +372,11 @@ def _shown(
     }
 
 
-def _offered(store: Store, spec: ModelSpec, now: dt.datetime) -> tuple[list[str], list[str]]:
+def _offered(
+    store: Store, spec: ModelSpec, states: States, now: dt.datetime
+) -> tuple[list[str], list[str]]:
     """Return slices, as ``key=value``, and versions of the newest windows."""
-    period = newest_windows(store, spec, now)
+    period = newest_windows(spec, states, now)
     outputs = [c for c in ("score", "prediction") if getattr(spec.columns, c) is not None]
     some = next(iter([*outputs, *spec.features]), None)
     if period is None or some is None:
@@ -396,15 +416,15 @@ def _change(seen: SeenChange) -> dict[str, str]:
 
 
 def _trace(
-    store: Store, spec: ModelSpec, baseline: Baseline | None, asked: Asked
+    store: Store, spec: ModelSpec, baseline: Baseline | None, states: States, asked: Asked
 ) -> dict[str, object] | None:
     """Return the trace of the newest mature windows for the template; None if there is none."""
-    newest = newest_mature(store, spec)
+    newest = newest_mature(store, spec, states)
     if newest is None or baseline is None:
         return None
     period = newest if asked.start is None else (asked.start, asked.end or newest[1])
     try:
-        trace = trace_of(store, spec, period)
+        trace = trace_of(store, spec, period, baseline)
     except BaselineMissingError:  # the period begins while the model was learning
         return None
     metrics = [

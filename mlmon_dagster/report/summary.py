@@ -41,6 +41,7 @@ from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import families_of, task_of
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results, window_state
+from mlmon_dagster.store.state.window_state import WindowInputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -209,11 +210,23 @@ def period_names(spec: ModelSpec) -> list[str]:
     return [f"{first} (95 %)", *others, *drift]
 
 
-def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list[Period]:
+def periods_of(
+    store: Store,
+    spec: ModelSpec,
+    baseline: Baseline | None,
+    states: Mapping[dt.datetime, WindowInputs] | None = None,
+) -> list[Period]:
     """Return the newest 13 months (or weeks), oldest first, merged from the stored profiles.
 
     The estimate is by plain CBPE, without weights, which would need the baseline's rows.
+
+    Args:
+        store: The store.
+        spec: The model.
+        baseline: Its baseline; None while it has none.
+        states: Of all its windows, if they have been read already.
     """
+    states = window_state.load(store.state, spec.model) if states is None else states
     grain = period_of(spec)
     realized, scored = performance_columns(spec), scored_columns(spec)
     if spec.task == BINARY:
@@ -249,7 +262,7 @@ def periods_of(store: Store, spec: ModelSpec, baseline: Baseline | None) -> list
     frame = frame[frame["slice_key"] == ALL]
     some = next(iter(coarse.values()))
     sizes = some.cells.assign(n=some.n).groupby("window_start")["n"].sum()
-    covered = _coverage(store, spec, grain)
+    covered = _coverage(spec, states, grain)
     newest = sorted(frame["window_start"].unique())[-PERIODS_SHOWN:]
     return [
         _period(
@@ -280,10 +293,12 @@ def _outputs(spec: ModelSpec) -> list[str]:
     return [output] if output else []
 
 
-def _coverage(store: Store, spec: ModelSpec, grain: Granularity) -> dict[dt.datetime, float]:
+def _coverage(
+    spec: ModelSpec, states: Mapping[dt.datetime, WindowInputs], grain: Granularity
+) -> dict[dt.datetime, float]:
     """Return start of a month or week -> share of its predictions that have ground truth."""
     sums: dict[dt.datetime, list[int]] = {}
-    for start, state in window_state.load(store.state, spec.model).items():
+    for start, state in states.items():
         period = sums.setdefault(window_containing(spec.time, start, grain).start, [0, 0])
         period[0] += state.n_actual
         period[1] += state.n_expected

@@ -23,6 +23,7 @@ from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.metric_registry import BINARY
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state
+from mlmon_dagster.store.state.window_state import WindowInputs
 from mlmon_dagster.trace.coding import Coded, code, predicate_of
 from mlmon_dagster.trace.expected import WRONG, Searched, excess
 from mlmon_dagster.trace.explain import AREA, Explained, explain
@@ -94,6 +95,7 @@ def _sides(
     columns: Sequence[str],
     period: tuple[dt.datetime, dt.datetime],
     against: Against,
+    known: Baseline | None = None,
 ) -> tuple[dict[str, ColumnStatistics], dict[str, ColumnStatistics]]:
     """Return the profiles of two sets of windows, the ones in question first."""
     newest = baseline_in_force(store, spec)
@@ -106,7 +108,8 @@ def _sides(
         then = _of_version(loaded(None, None), against, True)
         return _of_version(now, against, False), then
     if isinstance(against, str):
-        baseline = load_baseline(store, spec, period[0] if spec.baseline.is_rolling else None)
+        at = period[0] if spec.baseline.is_rolling else None
+        baseline = known if known and at is None else load_baseline(store, spec, at)
         return now, {n: stats for n, stats in baseline.windows.items() if n in columns}
     return now, loaded(*against)
 
@@ -198,13 +201,19 @@ class Trace:
     said: Sequence[str]
 
 
-def trace_of(store: Store, spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> Trace:
+def trace_of(
+    store: Store,
+    spec: ModelSpec,
+    period: tuple[dt.datetime, dt.datetime],
+    baseline: Baseline | None = None,
+) -> Trace:
     """Trace what the spec monitors, from the baseline to some windows.
 
     Args:
         store: The store.
         spec: The model.
         period: Start and end of the windows that are compared with the baseline.
+        baseline: What windows to come are compared with, if it has been read already.
 
     Raises:
         BaselineMissingError: If the model has no baseline yet.
@@ -213,7 +222,7 @@ def trace_of(store: Store, spec: ModelSpec, period: tuple[dt.datetime, dt.dateti
     first = wanted[0]
     by_metric = {m: _columns_of(spec, m) for m in wanted if m in (first, AREA)}
     columns = {*profiled_for(spec, wanted), *chain.from_iterable(by_metric.values())}
-    now, then = _sides(store, spec, sorted(columns), period, BASELINE)
+    now, then = _sides(store, spec, sorted(columns), period, BASELINE, baseline)
     slices = compare_slices(spec, now, then, wanted)
     apart = {}
     for metric, mine in by_metric.items():
@@ -245,13 +254,21 @@ def _of_version(
     }
 
 
-def newest_mature(store: Store, spec: ModelSpec) -> tuple[dt.datetime, dt.datetime] | None:
+def newest_mature(
+    store: Store, spec: ModelSpec, states: Mapping[dt.datetime, WindowInputs] | None = None
+) -> tuple[dt.datetime, dt.datetime] | None:
     """Return start and end of the newest windows whose performance may be trusted.
 
     Two weeks of days or hours, eight weeks, or three months, as far as there are so many; the
     windows between the oldest and the newest of them. None if there is none.
+
+    Args:
+        store: The store.
+        spec: The model.
+        states: Of all its windows, if they have been read already.
     """
-    states = window_state.load(store.state, spec.model)
+    if states is None:
+        states = window_state.load(store.state, spec.model)
     mature = sorted(
         start
         for start, state in states.items()

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from mlmon_dagster.alerts import AlertEpisode, fold_results, list_alerts
 from mlmon_dagster.profiles import load_baseline
@@ -17,6 +18,7 @@ from mlmon_dagster.report.health import health_report, write_report
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.store.state.schema import monitor_result
 from tests.report.worlds import BROKEN, DAY, NOW, SECRET, START, World, build, declare
 
 pytestmark = pytest.mark.xdist_group("report")  # they share a world
@@ -244,6 +246,22 @@ def test_a_model_without_any_window_has_a_report_too(store: Store) -> None:
     assert "there is no baseline" in text
     assert "No windows yet." in text
     assert "Nothing is firing." in text
+
+
+def test_verdicts_that_wait_for_the_dispatcher_are_not_called_quiet(world: World) -> None:
+    folded = monitor_result.c.folded_at
+    with world.store.state.begin() as conn:
+        since = conn.scalar(sa.select(sa.func.max(folded)))
+        conn.execute(monitor_result.update().values(folded_at=None).where(folded == since))
+    try:
+        text = Page(health_report(world.store, world.spec, NOW).html).text
+    finally:
+        with world.store.state.begin() as conn:
+            told = monitor_result.update().values(folded_at=since)
+            conn.execute(told.where(folded.is_(None)))
+
+    assert "before the newest verdicts, which are not taken in as alerts yet" in text
+    assert "Nothing is firing" not in text
 
 
 def test_windows_after_the_moment_of_the_report_are_left_out(world: World) -> None:
