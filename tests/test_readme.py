@@ -182,6 +182,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     (r"`alerts.pagerduty`", alerting.PagerDutyRoute),
     (r"`alerts.alertmanager`", alerting.AlertmanagerRoute),
     (r"`alerts.teams`", alerting.TeamsRoute),
+    (r"`alerts.apprise`", alerting.AppriseRoute),
     (r"`alerts.routes`", alerting.Route),
     (r"`alerts.fallback`", alerting.Fallback),
     (r"`alerts.digest`", alerting.DigestPolicy),

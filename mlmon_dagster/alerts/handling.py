@@ -109,8 +109,10 @@ def acknowledge(
                 }
             ],
         )
-        groups = alert_state.load_groups(conn, model).values()
-        outbox.enqueue(conn, _replies(groups, row, f"acknowledged by {said}", now))
+        told_in = _telling(alert_state.load_groups(conn, model).values(), row)
+        outbox.enqueue(conn, _replies(told_in, row, f"acknowledged by {said}", now))
+        for group in told_in:  # the next flush has the first message say so
+            alert_state.save_group(conn, {**group, "first_dirty_at": now})
     return row
 
 
@@ -150,7 +152,7 @@ def silence_alert(
         number = alert_state.add_silence(
             conn, matcher=wanted, author=author, comment=mark, starts_at=now, ends_at=ends
         )
-        groups = alert_state.load_groups(conn, row["model"]).values()
+        groups = _telling(alert_state.load_groups(conn, row["model"]).values(), row)
         told = f"silenced until {ends:%Y-%m-%d %H:%M} UTC by {author}"
         outbox.enqueue(conn, _replies(groups, row, told, now))
     return number
@@ -178,10 +180,20 @@ def end_alerts(store: Store, spec: ModelSpec, now: dt.datetime) -> int:
     return n
 
 
+def _telling(groups: Iterable[GroupRow], row: AlertRow) -> list[GroupRow]:
+    """Return the groups in whose threads an alert is told as firing."""
+    told = f"{row['fingerprint']}:{row['episode']}:"
+    return [
+        group
+        for group in groups
+        if group["head_key"] and any(k.startswith(told) for k in json.loads(group["firing"]))
+    ]
+
+
 def _replies(
     groups: Iterable[GroupRow], row: AlertRow, said: str, now: dt.datetime
 ) -> list[NewMessage]:
-    told = f"{row['fingerprint']}:{row['episode']}:"
+    episode = f"{row['fingerprint']}:{row['episode']}"
     text = Message(
         title=f"{row['model']}: {said}",
         mood="ERROR" if row["severity"] == "ERROR" else "WARN",
@@ -189,15 +201,12 @@ def _replies(
     )
     replies = []
     for group in groups:
-        if group["head_key"] and any(k.startswith(told) for k in json.loads(group["firing"])):
-            mark = "|".join((group["group_key"], said, told, now.isoformat()))
-            key = hashlib.sha256(mark.encode()).hexdigest()
-            head = group["head_key"]
-            replies.append(
-                outbox_row(
-                    group, key, "acknowledged", text, head_key=head, now=now, tells=[told[:-1]]
-                )
-            )
+        mark = "|".join((group["group_key"], said, f"{episode}:", now.isoformat()))
+        key = hashlib.sha256(mark.encode()).hexdigest()
+        head = group["head_key"]
+        replies.append(
+            outbox_row(group, key, "acknowledged", text, head_key=head, now=now, tells=[episode])
+        )
     return replies
 
 

@@ -356,6 +356,7 @@ def _try(
         "pagerduty": f"PagerDuty {place.channel}",
         "alertmanager": f"the Alertmanager {place.channel}",
         "teams": f"Teams {place.channel}",
+        "apprise": f"Apprise {place.channel}",
     }
     where = "the terminal" if shown else names.get(place.receiver, place.channel)
     if report.n_sent and not report.errors:

@@ -43,7 +43,8 @@ def examine(project: Project, *, is_deep: bool = False) -> list[Finding]:
         project: The project.
         is_deep: Also read every table's log, and open every file that is live.
     """
-    findings = [_safely(look, project) for look in (_versions, _models, _slack, _links, _store)]
+    findings = [_safely(look, project) for look in (_versions, _models, _slack, _places)]
+    findings += [_safely(look, project) for look in (_links, _store)]
     findings.append(_safely(disk, project))
     findings += [*_sources(project), *_registries(project)]
     if next(f.is_fine for f in findings if f.subject == "store"):  # the others need it
@@ -287,6 +288,22 @@ def _slack(project: Project) -> Finding:
         check.ok,
         check.text,
         "Check MLMON_SLACK_TOKEN; then mlmon alerts test sends one message to every channel.",
+    )
+
+
+def _places(project: Project) -> Finding:
+    """Look whether every place that the models name can be sent to; nothing is sent."""
+    from mlmon_dagster.alerts.lifecycle.routing import every_destination
+    from mlmon_dagster.pipeline.receivers import unready_places
+
+    specs = models_of(project).specs
+    problems = unready_places(project, specs)
+    named = sorted({place.receiver for place in every_destination(specs)})
+    return Finding(
+        "places",
+        not problems,
+        "; ".join(problems) or f"messages go to {', '.join(named) or 'nobody'}",
+        "Set what is named where the dispatcher runs; then mlmon alerts test sends one to each.",
     )
 
 

@@ -34,6 +34,7 @@ def receivers(project: Project, specs: Sequence[ModelSpec] = ()) -> dict[str, Re
     """
     from mlmon_dagster.alerts.lifecycle.routing import ADDRESSED, addresses
     from mlmon_dagster.alerts.receivers.alertmanager import AlertmanagerReceiver
+    from mlmon_dagster.alerts.receivers.apprise import AppriseReceiver
     from mlmon_dagster.alerts.receivers.mail import MailReceiver, parse_mail_server
     from mlmon_dagster.alerts.receivers.pagerduty import PagerDutyReceiver
     from mlmon_dagster.alerts.receivers.teams import TeamsReceiver
@@ -54,8 +55,31 @@ def receivers(project: Project, specs: Sequence[ModelSpec] = ()) -> dict[str, Re
         "pagerduty": PagerDutyReceiver(places["pagerduty"]),
         "alertmanager": AlertmanagerReceiver(places["alertmanager"]),
         "teams": TeamsReceiver(places["teams"]),
+        "apprise": AppriseReceiver(places["apprise"]),
         "email": MailReceiver(server, draw=draw_plot),
     }
+
+
+def unready_places(project: Project, specs: Sequence[ModelSpec]) -> list[str]:
+    """Say which places cannot take a message as things are, and what mends that; nothing is sent.
+
+    Args:
+        project: What the environment says of them.
+        specs: The models whose places count.
+
+    Raises:
+        ConfigError: If ``MLMON_SMTP_URL`` cannot be used.
+    """
+    from mlmon_dagster.alerts.lifecycle.routing import every_destination
+    from mlmon_dagster.alerts.receivers.base import Checked
+
+    known = receivers(project, specs)
+    problems = [
+        receiver.problem(place.channel)
+        for place in every_destination(specs)
+        if isinstance(receiver := known[place.receiver], Checked)
+    ]
+    return list(dict.fromkeys(problem.error for problem in problems if problem))
 
 
 def local_links(project: Project, specs: Sequence[ModelSpec]) -> str:
@@ -91,14 +115,14 @@ def slack_receiver(project: Project) -> SlackReceiver | None:
 
     if project.slack_token is None:
         return None
-    with_buttons = project.slack_app_token is not None
+    app_token = project.slack_app_token
     if project.slack_api_url is None:
-        return SlackReceiver(project.slack_token, draw=draw_plot, with_buttons=with_buttons)
+        return SlackReceiver(project.slack_token, draw=draw_plot, app_token=app_token)
     return SlackReceiver(
         project.slack_token,
         base_url=project.slack_api_url,
         draw=draw_plot,
-        with_buttons=with_buttons,
+        app_token=app_token,
     )
 
 

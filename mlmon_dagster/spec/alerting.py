@@ -19,7 +19,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _EMAIL = re.compile(r"[^@\s,<>\"']{1,64}@[A-Za-z0-9.-]{1,250}")
-_PLACES = "slack, webhook, email, pagerduty, alertmanager or teams"
+_PLACES = "slack, webhook, email, pagerduty, alertmanager, teams or apprise"
 _MATCHERS = ("family", "severity", "owner", "monitor")
 
 
@@ -84,6 +84,12 @@ class TeamsRoute(Declared):
     url_env: str
 
 
+class AppriseRoute(Declared):
+    """Any service that Apprise knows, by the variable that holds its address with its tokens."""
+
+    url_env: str
+
+
 class _Places(Declared):
     slack: SlackRoute | None = None
     webhook: WebhookRoute | None = None
@@ -91,6 +97,7 @@ class _Places(Declared):
     pagerduty: PagerDutyRoute | None = None
     alertmanager: AlertmanagerRoute | None = None
     teams: TeamsRoute | None = None
+    apprise: AppriseRoute | None = None
 
 
 class Fallback(_Places):
@@ -174,7 +181,7 @@ def _place_problems(
         yield from _env_problems(place.webhook, (*where, "webhook"))
     if place.alertmanager is not None:
         yield from _url_problems(place.alertmanager, (*where, "alertmanager"))
-    for name in ("alertmanager", "pagerduty", "teams"):
+    for name in ("alertmanager", "pagerduty", "teams", "apprise"):
         if getattr(place, name) is not None:
             yield from _env_problems(getattr(place, name), (*where, name))
     if place.email is not None:

@@ -140,8 +140,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("monitors.versions", ("compare", "skew", "staleness"), "followed", "the first of them "
          "declared: every window with rows is measured by it; what else changes: windows measured "
          "from now on, earlier ones with `mlmon run MODEL --from --to`"),
-    Rule("alerts", ("slack", "webhook", "email", "pagerduty", "alertmanager", "teams", "routes",
-                    "fallback"), "kept", _SEND),
+    Rule("alerts", ("slack", "webhook", "email", "pagerduty", "alertmanager", "teams", "apprise",
+                    "routes", "fallback"), "kept", _SEND),
     Rule("alerts", ("repeat", "group_wait", "group_interval", "digest"), "kept",
          "the next message or digest"),
     Rule("retention", ("production", "training", "validation", "shadow", "canary", "spans",

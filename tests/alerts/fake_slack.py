@@ -79,6 +79,7 @@ class FakeSlack:
         self.uploads: dict[str, dict[str, Any]] = {}
         self.calls: list[str] = []
         self.token = "xoxb-right"
+        self.app_token = "xapp-right"
         self.scopes = "chat:write,channels:history,channels:read,files:write"
         self.hang_seconds = 1.5
         self.strict = True
@@ -122,6 +123,8 @@ class FakeSlack:
     def answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         if method == "auth.test":
             return {"ok": True, "team": "Team", "user": "mlmon", "url": "https://team.slack.com/"}
+        if method == "apps.connections.open":
+            return {"ok": True, "url": "wss://127.0.0.1/link"}
         if method == "conversations.list":
             return self._list(params)
         if method.startswith("files."):
@@ -263,7 +266,8 @@ class FakeSlack:
                 if fake.is_down:
                     self._break("503")
                     return
-                if self.headers.get("Authorization") != f"Bearer {fake.token}":
+                token = fake.app_token if method.startswith("apps.") else fake.token
+                if self.headers.get("Authorization") != f"Bearer {token}":
                     self._reply(200, {"ok": False, "error": "invalid_auth"})
                     return
                 if step == "late":  # taken in when the client has given up already

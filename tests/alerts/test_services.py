@@ -1,4 +1,4 @@
-"""PagerDuty, Alertmanager and Teams against servers over HTTP, which fail now and then."""
+"""PagerDuty, Alertmanager, Teams and Apprise against servers over HTTP, which fail now and then."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ import pytest
 
 from mlmon_dagster.alerts.lifecycle.routing import every_destination
 from mlmon_dagster.alerts.receivers.alertmanager import AlertmanagerReceiver
-from mlmon_dagster.alerts.receivers.base import Delivery, Receiver, Refused
+from mlmon_dagster.alerts.receivers.apprise import AppriseReceiver
+from mlmon_dagster.alerts.receivers.base import (
+    Delivery,
+    NotPosted,
+    Posted,
+    Receiver,
+    Refused,
+    Unclear,
+)
 from mlmon_dagster.alerts.receivers.http_post import Endpoint
 from mlmon_dagster.alerts.receivers.pagerduty import PagerDutyReceiver
 from mlmon_dagster.alerts.receivers.teams import TeamsReceiver
@@ -35,8 +43,10 @@ ROUTES = {
     "pagerduty": {"key_env": "PLACE"},
     "alertmanager": {"url_env": "PLACE"},
     "teams": {"url_env": "PLACE"},
+    "apprise": {"url_env": "PLACE"},
 }
 ALERTMANAGER = shutil.which("prometheus-alertmanager")
+TOKEN = "hidden5Token"
 HOSTILE = "[free](http://evil) *b* <at>all</at>"
 
 
@@ -49,6 +59,7 @@ class Service:
     taken: list[Any] = field(default_factory=list)
     rng: random.Random = field(default_factory=lambda: random.Random(3))
     n_faults: Counter[str] = field(default_factory=Counter)
+    status: int = 202
 
 
 @contextmanager
@@ -69,7 +80,7 @@ def running() -> Iterator[Service]:
                 self.close_connection = True
                 self.connection.close()
                 return
-            self.send_response(int(fault or 202))
+            self.send_response(int(fault or service.status))
             self.send_header("Retry-After", "0")
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -106,6 +117,10 @@ def specs_of(kind: str) -> list[ModelSpec]:
 
 def receiver_of(kind: str, url: str) -> Receiver:
     places = {"$PLACE": Endpoint(url, "R" * 32)}
+    if kind == "apprise":
+        return AppriseReceiver(
+            {"$PLACE": Endpoint(url.replace("http://", f"json://user:{TOKEN}@"))}
+        )
     if kind == "pagerduty":
         return PagerDutyReceiver(places)
     return AlertmanagerReceiver(places) if kind == "alertmanager" else TeamsReceiver(places)
@@ -186,20 +201,47 @@ def state_of(service: Service) -> dict[str, bool]:
     return {json.dumps(a["labels"], sort_keys=True): a["endsAt"] > now for a in posted}
 
 
-@pytest.mark.parametrize("faults", [0.0, 0.3])
-def test_teams_gets_every_message_and_twice_only_what_lost_its_answer(
-    faults: float, store: Store, service: Service
+@pytest.mark.parametrize(("kind", "faults"), [("teams", 0.0), ("teams", 0.3), ("apprise", 0.3)])
+def test_a_place_without_keys_gets_every_message_and_twice_only_what_lost_its_answer(
+    kind: str, faults: float, store: Store, service: Service
 ) -> None:
     service.faults = faults
-    live(store, service, "teams", LIFE * 4)
+    live(store, service, kind, LIFE * 4)
 
     told = [row["kind"] for row in rows_of(store, outbox) if row["kind"] != "head"]
     assert {"opened", "repeated", "resolved"} <= set(told)
     posted = Counter(json.dumps(card) for card in service.taken)
     n_lost = service.n_faults["lost answer"]
     assert len(told) <= len(service.taken) <= len(told) + n_lost
+    assert TOKEN not in json.dumps(rows_of(store, outbox), default=str)
     assert (n_lost > 0) == (faults > 0)
     assert sum(n - 1 for n in posted.values()) <= n_lost + (len(told) - len(posted))
+
+
+def test_apprise_says_what_is_wrong_without_its_address_and_mentions_nobody(
+    store: Store,
+    service: Service,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    receiver = receiver_of("apprise", service.url)
+    event = {"kind": "opened", "severity": "ERROR"}
+    told = Delivery("k", "$PLACE", "", {"event": event, "plain": "ERROR @here\n- <!all> a@b.org"})
+    outcomes = []
+    for status in (401, 404, 429, 503, 200):
+        service.status = status
+        outcomes.append(receiver.send(told))
+    assert [type(o) for o in outcomes] == [Refused, Refused, NotPosted, Unclear, Posted]
+    assert service.taken[-1]["title"] == "ERROR @\u200bhere"
+    assert service.taken[-1]["message"] == "- <\u200b!all> a@b.org"
+    assert service.taken[-1]["type"] == "failure"
+    lost = AppriseReceiver({"$PLACE": Endpoint(f"json://user:{TOKEN}@127.0.0.1:1")}).send(told)
+    unknown = AppriseReceiver({"$PLACE": Endpoint(f"nosuch://{TOKEN}")}).send(told)
+    assert (type(lost), type(unknown)) == (Unclear, Refused)
+    assert "does not hold one address that Apprise knows" in str(unknown)
+    said = f"{outcomes} {lost} {unknown} {capfd.readouterr()}"
+    assert TOKEN not in f"{said} {caplog.text}"
+    assert "127.0.0.1" not in said
 
 
 def test_teams_shows_values_as_they_are_and_reads_no_markup_in_them(

@@ -177,6 +177,27 @@ def test_the_connection_is_explained(
     assert words in check.text
 
 
+@pytest.mark.parametrize(
+    ("app_token", "step", "words"),
+    [
+        ("xapp-right", "", "Buttons can be listened to."),
+        ("xapp-wrong", "", "Buttons do nothing: invalid_auth. In the Slack app turn on Socket"),
+        ("xoxb-right", "", "MLMON_SLACK_APP_TOKEN is not an app-level token"),
+        ("xapp-right", "missing_scope", "the scope connections:write"),
+        ("xapp-right", "503", "Buttons do nothing: no usable answer"),
+    ],
+)
+def test_the_token_for_buttons_is_tried_out(
+    slack: FakeSlack, app_token: str, step: str, words: str
+) -> None:
+    slack.script("apps.connections.open", *[step][: bool(step)])
+    check = SlackReceiver(slack.token, base_url=slack.url, app_token=app_token).auth_test()
+
+    assert check.ok == words.startswith("Buttons can")
+    assert words in check.text
+    assert app_token not in check.text
+
+
 def test_a_channel_that_does_not_exist_is_explained(
     slack: FakeSlack, receiver: SlackReceiver
 ) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
+from mlmon_dagster.alerts.handling import acknowledge
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.alerts.receivers.slack_buttons import listener
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import alert_event, silence
-from tests.alerts.fake_slack import FakeSlack
+from tests.alerts.fake_slack import FakeSlack, Message
 from tests.alerts.worlds import alerts_of, day, result, rows_of, send, settle, spec_of
 
 SPECS = [spec_of()]
@@ -85,13 +86,21 @@ def socket_mode() -> Iterator[SocketMode]:
 
 @pytest.fixture
 def with_buttons(slack: FakeSlack) -> SlackReceiver:
-    return SlackReceiver(slack.token, base_url=slack.url, timeout_seconds=30, with_buttons=True)
+    return SlackReceiver(
+        slack.token, base_url=slack.url, timeout_seconds=30, app_token=slack.app_token
+    )
 
 
 def buttons_in(slack: FakeSlack) -> dict[str, dict[str, Any]]:
     """Return the buttons of the newest message, by action."""
-    message = slack.messages[-1].body
-    blocks = [b for a in message["attachments"] for b in a["blocks"] if b["type"] == "actions"]
+    return buttons_of(slack.messages[-1])
+
+
+def buttons_of(message: Message) -> dict[str, dict[str, Any]]:
+    """Return the buttons that a message shows."""
+    blocks = [
+        b for a in message.shown["attachments"] for b in a["blocks"] if b["type"] == "actions"
+    ]
     return {button["action_id"]: button for block in blocks for button in block["elements"]}
 
 
@@ -130,6 +139,37 @@ def test_what_is_clicked_is_done_once_however_often_slack_sends_it(
     told = [message.text for message in slack.messages]
     assert sum("acknowledged by ana" in text for text in told) == 2
     assert sum("silenced until" in text for text in told) == 2
+
+
+def test_the_first_message_keeps_its_buttons_and_says_who_is_at_it_until_all_is_over(
+    store: Store, slack: FakeSlack, with_buttons: SlackReceiver
+) -> None:
+    settle(store, SPECS, day(2), result(1, "WARN"), result(1, "WARN", column_name="b"))
+    send(store, with_buttons)
+    (head,) = slack.heads()
+    assert "Taken on" not in json.dumps(head.shown)
+
+    first, _ = alerts_of(store)
+    acknowledge(store, first["fingerprint"], "ana", day(2))
+    settle(store, SPECS, day(2))
+    send(store, with_buttons)
+    assert f"{first['column_name']} by ana" in json.dumps(head.shown)
+    assert settle(store, SPECS, day(2)) == 0
+    n_edits = len(head.updates)
+
+    settle(store, SPECS, day(3), result(2), result(2, "OK", column_name="b"))
+    send(store, with_buttons)
+    (worse,) = [row for row in alerts_of(store) if row["state"] == "FIRING"]
+    assert len(head.updates) > n_edits
+    assert "Taken on" not in json.dumps(head.shown)  # it is worse: somebody has to look again
+    buttons = buttons_of(head)
+    assert set(buttons) == {"mlmon_acknowledge", "mlmon_silence"}
+    assert {b["value"] for b in buttons.values()} == {worse["fingerprint"][:16]}
+
+    settle(store, SPECS, day(4), result(3, "OK"), result(3, "OK", column_name="b"))
+    send(store, with_buttons)
+    assert "resolved" in head.shown["text"]
+    assert not buttons_of(head)
 
 
 def test_what_is_over_and_what_nobody_listens_to_has_no_buttons(

@@ -502,6 +502,7 @@ def test_a_wrong_slack_token_is_said_with_what_to_do(
         ended = mlmon("--project", folder, "doctor")
     assert ended.code == 1
     assert "FIX  slack" in ended.out
+    assert "ok   places: messages go to " in ended.out
     assert "MLMON_SLACK_TOKEN" in ended.out
     assert "xoxb-wrong" not in ended.out
 

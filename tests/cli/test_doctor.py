@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -147,6 +148,23 @@ def test_a_model_with_events_and_no_baseline_is_named(folder: Path, mlmon: Comma
     assert found.code == 1
     assert f"FIX  baselines: {MODEL} has events and no baseline" in found.out
     assert f"mlmon run {MODEL}" in found.out
+
+
+def test_places_that_cannot_be_sent_to_are_named_and_nothing_is_sent(
+    tmp_path: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_declaration(tmp_path)
+    path = tmp_path / "models" / f"{MODEL}.yaml"
+    places = "{pagerduty: {key_env: NO_KEY}, apprise: {url_env: CHAT}, email: {to: a@b.org}}"
+    path.write_text(re.sub("^alerts: .*", f"alerts: {places}", path.read_text(), flags=re.M))
+    monkeypatch.setenv("CHAT", "nosuch://hidden5Token")
+
+    found = mlmon("--project", tmp_path, "doctor")
+    assert found.code == 1
+    assert "FIX  places: Apprise $CHAT: the variable does not hold one address" in found.out
+    assert "PagerDuty $NO_KEY: set NO_KEY where the dispatcher runs" in found.out
+    assert "set MLMON_SMTP_URL" in found.out
+    assert "hidden5Token" not in found.out + found.err
 
 
 def test_a_disk_that_is_nearly_full_is_told_before_it_is_full(

@@ -17,6 +17,7 @@ from mlmon_dagster.spec import BrokenModel, ModelSpec, SlackRoute, spec_from_map
 from mlmon_dagster.spec.alerting import (
     AlertmanagerRoute,
     AlertPolicy,
+    AppriseRoute,
     Fallback,
     PagerDutyRoute,
     Route,
@@ -25,8 +26,9 @@ from mlmon_dagster.spec.alerting import (
 )
 from mlmon_dagster.store.alert_state import AlertRow, SilenceRow
 
-Address = WebhookRoute | PagerDutyRoute | AlertmanagerRoute | TeamsRoute
-ADDRESSED = ("webhook", "pagerduty", "alertmanager", "teams")  # places with an address of their own
+Address = WebhookRoute | PagerDutyRoute | AlertmanagerRoute | TeamsRoute | AppriseRoute
+# Places with an address of their own.
+ADDRESSED = ("webhook", "pagerduty", "alertmanager", "teams", "apprise")
 ENV_MARK = "$"  # begins the channel of a webhook whose address is in an environment variable
 LABELS = (
     "model",

@@ -120,6 +120,7 @@ def _flush_family(state: GroupState, place: Destination, family: str) -> int:
     if reason == "repeat" and not reminding:
         reason = None
     if reason is None and not quiet:
+        _write_stale_head(state, group)
         return 0
     if reason == "first" and not _waited(audible_rows, state.now - policy.group_wait):
         return 0
@@ -174,12 +175,7 @@ def _waited(rows: Sequence[AlertRow], since: dt.datetime) -> bool:
 def _too_soon(state: GroupState, group: GroupRow) -> bool:
     """Whether the last message is too recent; a clock that stands still is no reason."""
     last, due = group["last_sent_at"], group["next_flush_at"]
-    if last is None or due is None or not last < state.now < due:
-        return False
-    if group["first_dirty_at"] is None:
-        group["first_dirty_at"] = state.now
-        alert_state.save_group(state.conn, group)
-    return True
+    return last is not None and due is not None and last < state.now < due
 
 
 @dataclass(frozen=True)
@@ -204,10 +200,10 @@ def _write(state: GroupState, group: GroupRow, reason: Reason, news: News) -> in
     group |= {
         "version": group["version"] + 1,
         "last_sent_at": state.now,
-        "first_dirty_at": None,
         "next_flush_at": state.now + state.context.spec.alerts.group_interval,
     }
     key, context, n_written = row_key(group), state.context_of(group), 1
+    is_stale, group["first_dirty_at"] = group["first_dirty_at"] is not None, None
     if reason == "repeat":
         group["n_reminders"] += 1
     if reason == "first":
@@ -247,7 +243,7 @@ def _write(state: GroupState, group: GroupRow, reason: Reason, news: News) -> in
                 tells=tells,
                 pictured=() if n_left else _pictured(state, reason, news),
             )
-        if reason != "repeat":
+        if reason != "repeat" or is_stale:
             _write_head(state, group)
     alert_state.save_group(state.conn, group)
     return n_written
@@ -294,13 +290,22 @@ def _withdraw(state: GroupState, group: GroupRow) -> bool:
     return len(shared) == 1 and outbox.supersede_unsent_thread(state.conn, group["head_key"])
 
 
+def _write_stale_head(state: GroupState, group: GroupRow) -> None:
+    """Bring the first message up to date if somebody has taken an alert of it on since."""
+    if group["first_dirty_at"] is not None:
+        group |= {"version": group["version"] + 1, "first_dirty_at": None}
+        _write_head(state, group)
+        alert_state.save_group(state.conn, group)
+
+
 def _write_head(state: GroupState, group: GroupRow) -> None:
     """Bring the first message of the thread up to date; a summary's thread has many groups."""
     head_key = group["head_key"]
     if not head_key or outbox.kind_of(state.conn, head_key) == outbox.OUTAGE:
         return  # a summary of many models is not one model's to change
     sharing = [g for g in state.groups.values() if g["head_key"] == head_key]
-    firing = state.views_of(key for g in sharing for key in json.loads(g["firing"]))
+    keys = [key for g in sharing for key in json.loads(g["firing"])]
+    firing = state.views_of(keys)
     resolved = state.views_of(key for g in sharing for key in json.loads(g["resolved"]))
     context = state.context_of(group)
     if firing:
@@ -311,7 +316,7 @@ def _write_head(state: GroupState, group: GroupRow) -> None:
         text = say.closed_message(context, resolved)
     due = outbox.supersede_head_updates(state.conn, head_key)
     key = row_key(group, "head")
-    state.enqueue(group, key, "head", text, head_key=head_key, next_at=due)
+    state.enqueue(group, key, "head", text, head_key=head_key, handles=keys, next_at=due)
 
 
 def summarize_backfill(state: GroupState, *, is_running: bool) -> int:

@@ -649,6 +649,7 @@ def _notes(context: Context, views: Sequence[AlertView]) -> tuple[tuple[str, str
         ("Money", _money(views)),
         ("At once", _at_once(views)),
         ("Not sent", _not_sent(context, views)),
+        ("Taken on", _taken_on(views)),
         ("Owner", _owners(context, views)),
     ]
     return tuple((label, text) for label, text in notes if text)
@@ -676,6 +677,18 @@ def _not_sent(context: Context, views: Sequence[AlertView]) -> str:
     n = sum(context.n_suppressed.get(cause, 0) for cause in causes)
     counted = f" ({n} so far)" if n else ""
     return f"drift and performance alerts of this window, which this explains{counted}"
+
+
+def _taken_on(views: Sequence[AlertView]) -> str:
+    """Say who has taken which alerts on, so that nobody else starts on them."""
+    names: dict[str, list[AlertView]] = {}
+    for view in views:
+        if view.row["acked_by"]:
+            names.setdefault(view.row["acked_by"], []).append(view)
+    return "; ".join(
+        f"by {name}" if len(mine) == len(views) else f"{', '.join(_names(mine))} by {name}"
+        for name, mine in names.items()
+    )
 
 
 def _owners(context: Context, views: Sequence[AlertView]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from mlmon_dagster.alerts.messages.message import Payload
-from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted
+from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted, Refused
 from mlmon_dagster.alerts.receivers.http_post import TIMEOUT_SECONDS, Endpoint, post
 
 PATH = "/api/v2/alerts"
@@ -55,12 +55,16 @@ class AlertmanagerReceiver:
         return self._post(channel, events)
 
     def _post(self, channel: str, events: Iterable[Payload]) -> Outcome:
-        server = self._servers.get(channel, Endpoint(""))
-        if problem := server.problem("Alertmanager", channel):
+        if problem := self.problem(channel):
             return problem
+        server = self._servers[channel]
         alerts = [alert for event in events for alert in _alerts(event, self._clock())]
         url = server.url.rstrip("/").removesuffix(PATH) + PATH
         return post("Alertmanager", url, json.dumps(alerts).encode(), {}, self._timeout)
+
+    def problem(self, channel: str) -> Refused | None:
+        """Say why a server cannot be posted to."""
+        return self._servers.get(channel, Endpoint("")).problem("Alertmanager", channel)
 
     def look_up(self, delivery: Delivery, since: float) -> Outcome:
         """Nobody need be asked: alerts with the same labels are one."""

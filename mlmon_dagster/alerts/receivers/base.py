@@ -120,6 +120,14 @@ class Receiver(Protocol):
 
 
 @runtime_checkable
+class Checked(Protocol):
+    """A receiver that knows without sending whether it could send."""
+
+    def problem(self, channel: str) -> Refused | None:
+        """Say why nothing can be sent to a place, and what mends it; None if it may well work."""
+
+
+@runtime_checkable
 class Keeper(Protocol):
     """A receiver whose alerts end by themselves unless they are sent again."""
 

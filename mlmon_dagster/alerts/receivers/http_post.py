@@ -72,26 +72,33 @@ def post(
             answer.read(1024)
     except urllib.error.HTTPError as error:
         with error:
-            return _classify_status(name, error)
+            return outcome_of_status(name, error.code, error.headers.get("Retry-After"))
     except (OSError, http.client.HTTPException) as error:
         return _classify_failure(name, error)
     return Posted()
 
 
-def _classify_status(name: str, error: urllib.error.HTTPError) -> Outcome:
-    said = f"the {name} answered HTTP {error.code}"
-    if error.code == http.client.TOO_MANY_REQUESTS:
-        return NotPosted(f"{said} (rate limit)", retry_after(error.headers.get("Retry-After")))
-    if error.code in _NOT_NOW:
+def outcome_of_status(name: str, status: int, wait: str | None = None) -> Outcome:
+    """Return what an HTTP status other than success means.
+
+    Args:
+        name: What the other side is called in errors.
+        status: The status.
+        wait: The header ``Retry-After``, if there is one.
+    """
+    said = f"the {name} answered HTTP {status}"
+    if status == http.client.TOO_MANY_REQUESTS:
+        return NotPosted(f"{said} (rate limit)", retry_after(wait))
+    if status in _NOT_NOW:
         return Unclear(said)
-    if 300 <= error.code < 400:
+    if 300 <= status < 400:
         return Refused(f"{said}: redirects are not followed; declare the address it leads to")
     hint = {
         401: "; is the secret the one that the receiver knows?",
         403: "; is the secret the one that the receiver knows?",
         404: "; is the address right?",
         410: "; the address is not in use any more",
-    }.get(error.code, "")
+    }.get(status, "")
     return Refused(f"{said}{hint}")
 
 

@@ -155,6 +155,10 @@ class MailReceiver:
             raise
         return smtp
 
+    def problem(self, channel: str) -> Refused | None:
+        """Say that there is no mail server."""
+        return Refused(HOW_TO_SET) if self._server is None else None
+
     def look_up(self, delivery: Delivery, since: float) -> Outcome:
         """Nobody can tell; the same Message-ID lets mail programs show it once."""
         return NotPosted("sent again under the same Message-ID, possible repeat")

@@ -38,9 +38,9 @@ class PagerDutyReceiver:
 
     def send(self, delivery: Delivery) -> Outcome:
         """Trigger or resolve; edits of what was told and digests are no incidents."""
-        service = self._services.get(delivery.channel, Endpoint(""))
-        if problem := service.problem("PagerDuty", delivery.channel):
+        if problem := self.problem(delivery.channel):
             return problem
+        service = self._services[delivery.channel]
         for event in _events(delivery.payload["event"]):
             body = json.dumps({"routing_key": service.secret, **event}).encode()
             outcome = post("PagerDuty", service.url, body, {}, self._timeout)
@@ -49,6 +49,10 @@ class PagerDutyReceiver:
             if not isinstance(outcome, Posted):
                 return outcome
         return Posted(delivery.idempotency_key)
+
+    def problem(self, channel: str) -> Refused | None:
+        """Say why a service has no key."""
+        return self._services.get(channel, Endpoint("")).problem("PagerDuty", channel)
 
     def look_up(self, delivery: Delivery, since: float) -> Outcome:
         """Nobody need be asked: the incident's key tells a repetition from a new one."""

@@ -68,6 +68,11 @@ UNREACHABLE: dict[type[BaseException], str] = {
     ConnectionRefusedError: "Nothing listens there: check HTTPS_PROXY and the firewall.",
 }
 _TOKEN = "Copy the Bot User OAuth Token (xoxb-...) of the app into the token's variable."
+_APP_TOKEN = "xapp-"
+_HOW_APP = (
+    "In the Slack app turn on Socket Mode and Interactivity, make an app-level token with the "
+    "scope connections:write, and put it into MLMON_SLACK_APP_TOKEN."
+)
 _MEANINGS = {
     "not_authed": f"No token was sent. {_TOKEN}",
     "invalid_auth": f"Slack does not know this token. {_TOKEN}",
@@ -111,7 +116,8 @@ class SlackReceiver:
         proxy: Address of an HTTP proxy; the environment's is used if None.
         timeout_seconds: Of one request.
         draw: Makes the picture of a plot; None shows none.
-        with_buttons: Whether somebody listens to buttons, see `slack_buttons`.
+        app_token: App-level token (``xapp-``) by which somebody listens to buttons, see
+            `slack_buttons`; messages have none without.
     """
 
     def __init__(
@@ -122,10 +128,10 @@ class SlackReceiver:
         proxy: str | None = None,
         timeout_seconds: int = TIMEOUT_SECONDS,
         draw: Draw | None = None,
-        with_buttons: bool = False,
+        app_token: str | None = None,
     ) -> None:
         self._draw = draw
-        self._with_buttons = with_buttons
+        self._app_token = app_token
         logger = logging.getLogger(__name__)
         logger.setLevel(logging.CRITICAL)  # outcomes are kept in the outbox; DEBUG prints bodies
         self._client = WebClient(
@@ -143,8 +149,9 @@ class SlackReceiver:
         if read_plot(delivery.payload):
             return self._upload(delivery)
         payload = delivery.payload["slack"]
-        if self._with_buttons:
-            payload = _with_buttons(payload, delivery.payload.get("tells", ()))
+        if self._app_token:
+            about = delivery.payload.get("handles") or delivery.payload.get("tells", ())
+            payload = _with_buttons(payload, about)
         outcome = self._try(lambda: self._call(delivery, payload))
         if isinstance(outcome, Refused) and outcome.error.split(":")[0] in PAYLOAD_ERRORS:
             outcome = self._try(lambda: self._call(delivery, short_payload(payload)))
@@ -297,10 +304,29 @@ class SlackReceiver:
         granted = {s.strip() for s in _header(answer.headers, "x-oauth-scopes").split(",") if s}
         missing = [scope for scope in SCOPES if granted and scope not in granted]
         who = f"Connected to {answer.get('team')} as {answer.get('user')}."
-        if not missing:
-            lacks = bool(granted) and PLOT_SCOPE not in granted
-            return SlackCheck(True, who + f" No plots: scope {PLOT_SCOPE} is missing." * lacks)
-        return SlackCheck(False, f"{who} {explain('missing_scope', missing)}")
+        if missing:
+            return SlackCheck(False, f"{who} {explain('missing_scope', missing)}")
+        if granted and PLOT_SCOPE not in granted:
+            who += f" No plots: scope {PLOT_SCOPE} is missing."
+        problem = self._buttons_problem()
+        if problem:
+            return SlackCheck(False, f"{who} Buttons do nothing: {problem}")
+        return SlackCheck(True, who + " Buttons can be listened to." * bool(self._app_token))
+
+    def _buttons_problem(self) -> str:
+        """Ask Slack for a connection for buttons, which is not opened; say why there is none."""
+        if not self._app_token:
+            return ""
+        if not self._app_token.startswith(_APP_TOKEN):
+            return f"MLMON_SLACK_APP_TOKEN is not an app-level token ({_APP_TOKEN}...). {_HOW_APP}"
+        try:
+            self._client.apps_connections_open(app_token=self._app_token)
+        except Exception as error:  # said in words
+            outcome = classify(error)
+            if isinstance(outcome, Refused):
+                return f"{outcome.error.partition(':')[0]}. {_HOW_APP}"
+            return getattr(outcome, "error", "")
+        return ""
 
 
 def _with_buttons(payload: Payload, tells: Sequence[str]) -> Payload:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlmon_dagster.alerts.messages.message import Payload
-from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted
+from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted, Refused
 from mlmon_dagster.alerts.receivers.http_post import TIMEOUT_SECONDS, Endpoint, post
 
 _COLOURS = {"ERROR": "Attention", "WARN": "Warning", "OK": "Good"}
@@ -38,11 +38,15 @@ class TeamsReceiver:
         event = delivery.payload["event"]
         if event["kind"] == "head":
             return Posted(delivery.idempotency_key)
-        workflow = self._workflows.get(delivery.channel, Endpoint(""))
-        if problem := workflow.problem("Teams", delivery.channel):
+        if problem := self.problem(delivery.channel):
             return problem
+        workflow = self._workflows[delivery.channel]
         outcome = post("Teams workflow", workflow.url, _body(event), {}, self._timeout)
         return Posted(delivery.idempotency_key) if isinstance(outcome, Posted) else outcome
+
+    def problem(self, channel: str) -> Refused | None:
+        """Say why no workflow can be posted to."""
+        return self._workflows.get(channel, Endpoint("")).problem("Teams", channel)
 
     def look_up(self, delivery: Delivery, since: float) -> Outcome:
         """Nobody can be asked, and a message twice is better than none."""

@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 
-from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted
+from mlmon_dagster.alerts.receivers.base import Delivery, NotPosted, Outcome, Posted, Refused
 from mlmon_dagster.alerts.receivers.http_post import TIMEOUT_SECONDS, Endpoint, post
 
 
@@ -39,9 +39,9 @@ class WebhookReceiver:
 
     def send(self, delivery: Delivery) -> Outcome:
         """Post once; an update of an earlier message is posted as a message of kind ``head``."""
-        endpoint = self._endpoints.get(delivery.channel, Endpoint(""))
-        if problem := endpoint.problem("webhook", delivery.channel):
+        if problem := self.problem(delivery.channel):
             return problem
+        endpoint = self._endpoints[delivery.channel]
         body = json.dumps(delivery.payload["event"], sort_keys=True).encode()
         headers = self._headers(delivery, endpoint, body)
         outcome = post("webhook", endpoint.url, body, headers, self._timeout)
@@ -54,6 +54,10 @@ class WebhookReceiver:
             headers["X-Mlmon-Timestamp"] = stamp
             headers["X-Mlmon-Signature"] = f"sha256={sign(endpoint.secret, stamp, body)}"
         return headers
+
+    def problem(self, channel: str) -> Refused | None:
+        """Say why an address cannot be posted to."""
+        return self._endpoints.get(channel, Endpoint("")).problem("webhook", channel)
 
     def look_up(self, delivery: Delivery, since: float) -> Outcome:
         """Nobody can be asked, and nobody need be: the key tells a repetition from a message."""
