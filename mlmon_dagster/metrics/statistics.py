@@ -275,12 +275,11 @@ def _starts(keys: Sequence[NDArray[np.intp]], order: NDArray[np.intp]) -> NDArra
 
 def _merge(stats: ColumnStatistics, groups: _Groups) -> ColumnStatistics:
     order, starts = groups.of(stats)
+    sums: dict[str, Any]
     if len(starts) == len(order) and not stats.unseen and not stats.order:
-        arrays: dict[str, Any] = {name: getattr(stats, name)[order] for name in _ARRAYS}
-        return replace(stats, cells=groups.cells, **arrays)  # nothing to add up
-    sums: dict[str, Any] = {
-        name: np.add.reduceat(getattr(stats, name)[order], starts) for name in _SUMS
-    }
+        sums = {name: getattr(stats, name)[order] for name in _ARRAYS}
+        return replace(stats, cells=groups.cells, **sums)  # nothing to add up
+    sums = {name: np.add.reduceat(getattr(stats, name)[order], starts) for name in _SUMS}
     unseen = [stats.unseen[row] for row in order.tolist()] if stats.unseen else []
     ordered = [stats.order[row] for row in order.tolist()] if stats.order else []
     return replace(
