@@ -21,7 +21,8 @@ from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import parse_predicate, predicate_columns, to_sql
 from mlmon_dagster.spec.windows import Window
-from mlmon_dagster.store.state.schema import dead_letter, ingest_file, metric
+from mlmon_dagster.store.state import metric_log
+from mlmon_dagster.store.state.schema import dead_letter, ingest_file
 from mlmon_dagster.store.state.sql import literal, quote_identifier
 from mlmon_dagster.store.tables.columns import UNMATCHED, window_date
 from mlmon_dagster.store.tables.delta import open_table
@@ -97,7 +98,7 @@ def describe_state(store: Store, model: str) -> StateSize:
 
     Returns:
         ``files`` by status, ``n_duplicate`` and ``n_conflict`` of all files, ``n_refused`` notes,
-        ``n_metrics`` rows and ``computed_at``, the newest computation or None.
+        ``n_metrics`` in their newest versions and ``computed_at``, the newest computation or None.
     """
     c = ingest_file.c
     with store.state.connect() as conn:
@@ -110,18 +111,14 @@ def describe_state(store: Store, model: str) -> StateSize:
         refused = conn.scalar(
             sa.select(sa.func.count()).select_from(dead_letter).where(dead_letter.c.model == model)
         )
-        newest = sa.func.max(metric.c.computed_at, type_=metric.c.computed_at.type)
-        n_metrics, computed_at = conn.execute(
-            sa.select(sa.func.count(), newest).where(metric.c.model == model)
-        ).one()
-    moment: dt.datetime | None = computed_at
+        n_metrics, computed_at = metric_log.size_of(conn, model)
     return {
         "files": {status: int(n) for status, n in by_status},
         "n_duplicate": int(duplicate or 0),
         "n_conflict": int(conflict or 0),
         "n_refused": int(refused or 0),
-        "n_metrics": int(n_metrics),
-        "computed_at": moment,
+        "n_metrics": n_metrics,
+        "computed_at": computed_at,
     }
 
 
@@ -221,8 +218,6 @@ def _lock_down(database: Any, store: Store, model: str) -> None:
 
 
 def _make_views(database: Any, store: Store, model: str) -> None:
-    from mlmon_dagster.store.state import metric_log
-
     for kind in KINDS:
         snapshot = folder_of(store, kind, model).snapshot()
         if snapshot is not None:

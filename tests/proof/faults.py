@@ -374,7 +374,7 @@ def _left(folder: Path) -> dict[str, Any]:
 
     store, spec = project_from_environment(folder).store, world.make_spec()
     asked = {
-        "metrics": "SELECT metric, dataset, slice_key, value, n FROM metric "
+        "metrics": "SELECT metric, dataset, slice_key, value, n FROM mlmon_metric "
         "WHERE dataset = 'production' ORDER BY 1, 2, 3",
         "verdicts": "SELECT DISTINCT window_start, monitor, status FROM monitor_result",
         "alerts": "SELECT monitor, state FROM alert ORDER BY 1, 2",

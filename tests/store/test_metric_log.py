@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import metric_log, schema
-from mlmon_dagster.store.state.metric_log import to_arrow
+from mlmon_dagster.store.state import metric_log
 
 T0 = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -155,7 +154,7 @@ def test_null_keys_and_naive_times_are_refused(any_store: Store) -> None:
         metric_log.append(any_store.state, frame(metric=None))
     with pytest.raises(StoreError, match="timezone-aware"):
         metric_log.append(any_store.state, frame(window_end=dt.datetime(2024, 1, 2)))  # noqa: DTZ001
-    with pytest.raises(StoreError, match="'n' for table 'metric'"):
+    with pytest.raises(StoreError, match="Column 'n' of metrics"):
         metric_log.append(any_store.state, frame(n="many"))
     assert values(any_store) == []
 
@@ -168,11 +167,23 @@ def test_many_metrics_are_written_in_one_go(any_store: Store) -> None:
     assert len(metric_log.newest(any_store.state, "credit")) == n
 
 
-@given(st.lists(st.floats() | st.none(), min_size=1))
-def test_stored_floats_are_finite_or_null(numbers: list[float | None]) -> None:
-    table = to_arrow(pd.DataFrame({"value": numbers}), schema.metric)
-    kept = [x if x is not None and np.isfinite(x) else None for x in numbers]
-    assert table["value"].to_pylist() == kept
+NUMBER = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0.0, -0.0, 1.0])
+END = NUMBER | st.just(float("nan"))
+
+
+@given(st.lists(st.tuples(END, END, END), min_size=1), st.booleans())
+def test_intervals_are_stored_without_what_the_value_says_and_read_back_to_the_last_bit(
+    numbers: list[tuple[float, float, float]], is_degenerate: bool
+) -> None:
+    value, lower, upper = np.array(numbers).T.copy()
+    if is_degenerate:
+        lower = value.copy()
+    stored = metric_log.stored_ends(value, lower, upper)
+    found = metric_log.read_ends(value, *stored)
+    for before, after in zip((lower, upper), found, strict=True):
+        assert np.array_equal(before.view(np.int64), after.view(np.int64)) or np.array_equal(
+            np.nan_to_num(before), np.nan_to_num(after)
+        )
 
 
 def test_numbers_of_a_past_moment_stay_whatever_is_computed_later(any_store: Store) -> None:

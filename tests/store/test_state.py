@@ -47,9 +47,9 @@ def test_migrations_make_exactly_the_declared_tables(any_store: Store) -> None:
     assert set(migrated) == set(schema.METADATA.tables)
 
 
-def test_migrations_keep_metrics_clustered_by_their_key_on_sqlite(store: Store) -> None:
+def test_migrations_keep_samples_clustered_by_their_key_on_sqlite(store: Store) -> None:
     with store.state.connect() as conn:
-        text = conn.scalar(sa.text("SELECT sql FROM sqlite_master WHERE name = 'metric'"))
+        text = conn.scalar(sa.text("SELECT sql FROM sqlite_master WHERE name = 'sample'"))
     assert "WITHOUT ROWID" in text
 
 

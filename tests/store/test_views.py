@@ -75,7 +75,7 @@ def test_metrics_are_those_of_our_reader_after_every_tenth_of_100_random_recompu
             expected = in_order(metric_log.newest(any_store.state, model), ORDER)
             found = in_order(of_view(any_store, views.mlmon_metric, model), ORDER)
             pd.testing.assert_frame_equal(found, expected)
-    assert len(expected) > 50
+    assert len(expected) > 30
 
 
 def test_conditions_on_the_view_choose_rows_and_never_other_versions(any_store: Store) -> None:

@@ -252,7 +252,10 @@ def _clean_database(store: Store) -> None:
         finally:
             raw.close()
         return
-    cleared = (schema.metric, schema.monitor_result, schema.dead_letter, schema.baseline)
+    cleared = (
+        schema.sample, schema.sample_history, schema.series, schema.monitor_result,
+        schema.dead_letter, schema.baseline,
+    )  # fmt: skip
     tables = ", ".join(t.name for t in cleared)
     with store.state.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         conn.exec_driver_sql(f"VACUUM {tables}")

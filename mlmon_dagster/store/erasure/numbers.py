@@ -23,7 +23,7 @@ from mlmon_dagster.spec.windows import Window, window_containing
 from mlmon_dagster.store.baselines import REDACTED
 from mlmon_dagster.store.erasure.proof import in_parts
 from mlmon_dagster.store.erasure.tables import files_of, rewrite
-from mlmon_dagster.store.state import schema
+from mlmon_dagster.store.state import metric_log, schema
 from mlmon_dagster.store.state.sql import literal, literals
 from mlmon_dagster.store.tables.columns import window_date
 
@@ -140,29 +140,33 @@ def forget_numbers(conn: sa.Connection, spec: ModelSpec, windows: Mapping[Window
     by_bound: dict[int, list[datetime]] = {}
     for window, n in windows.items():
         by_bound.setdefault(n + spec.retention.min_cell, []).append(window.start)
-    for table in (schema.metric, schema.metric_history, schema.monitor_result):
-        for bound, starts in by_bound.items():
-            statement = sa.delete(table).where(
-                table.c.model == spec.model,
-                table.c.dataset == PRODUCTION,
-                table.c.window_start.in_(starts),
-                table.c.n < bound,
+    verdict = schema.monitor_result.c
+    for bound, starts in by_bound.items():
+        metric_log.forget_rare(conn, spec.model, PRODUCTION, starts, bound)
+        conn.execute(
+            sa.delete(schema.monitor_result).where(
+                verdict.model == spec.model,
+                verdict.dataset == PRODUCTION,
+                verdict.window_start.in_(starts),
+                verdict.n < bound,
+                verdict.folded_at.is_not(None),
             )
-            if table is schema.monitor_result:
-                statement = statement.where(table.c.folded_at.is_not(None))
-            conn.execute(statement)
+        )
 
 
 def redact(conn: sa.Connection, spec: ModelSpec, texts: Collection[str]) -> None:
     """Replace texts in verdicts, alerts and messages, and delete numbers of slices named so."""
     if not texts:
         return
-    for table in (schema.metric, schema.metric_history, schema.monitor_result):
+    for table in (schema.series, schema.monitor_result):
         mine = table.c.model == spec.model
         names = conn.scalars(sa.select(table.c.slice_value).where(mine).distinct()).all()
         told = [name for name in names if any(text in name for text in texts)]
         for some in in_parts(told):
-            conn.execute(sa.delete(table).where(mine, table.c.slice_value.in_(some)))
+            if table is schema.series:
+                metric_log.forget_slices(conn, spec.model, some)
+            else:
+                conn.execute(sa.delete(table).where(mine, table.c.slice_value.in_(some)))
     spelled = sorted({s for text in texts for s in _spellings(text)})
     for table, columns in _TEXTS:
         for some in in_parts(spelled):

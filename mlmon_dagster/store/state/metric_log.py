@@ -1,50 +1,88 @@
-"""Every metric ever computed: recomputation adds a version, readers see the newest."""
+"""Every metric ever computed: recomputation adds a version, readers see the newest.
+
+The newest version of each metric of each window is a row of ``sample``. One that is computed
+again, or not found any more, moves to ``sample_history`` with the time at which it was replaced.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.sql.visitors import replacement_traverse
+from numpy.typing import NDArray
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from mlmon_dagster.errors import StoreError
+from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store.state import schema
-from mlmon_dagster.store.state.schema import UtcDateTime
+from mlmon_dagster.store.state.series import (
+    PROVENANCE,
+    SERIES,
+    SHARED,
+    WINDOW,
+    lock_models,
+    provenance_frame,
+    provenance_numbers,
+    series_frame,
+    series_numbers,
+)
 from mlmon_dagster.store.state.sql import quote_identifier
-from mlmon_dagster.store.state.statements import frame_of, read_frame
+from mlmon_dagster.store.state.statements import frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-_TABLE = schema.metric
-_VERSIONS = ("baseline_id", "method_version", "data_version")
-_COMPUTED_TOGETHER = ("dataset", "window_start", "granularity", "metric")
-_IDENTITY = tuple(key for key in schema.METRIC_KEYS if key not in _VERSIONS)
-_HISTORY = schema.metric
-_GROUP = ["model", "dataset", "window_start", "granularity", "metric"]
-_VERSION = ["baseline_id", "method_version", "data_version"]
-_SAID = ("value", "lower", "upper", "n", "n_baseline", "baseline_kind", "p_value",
-         "actual_coverage", "maturity", "reason", "window_end")  # fmt: skip
+# As the view `mlmon_metric` has them.
+COLUMNS = (
+    "model", "model_version", "dataset", "window_start", "window_end", "granularity",
+    "slice_key", "slice_value", "column_name", "metric", "value", "lower", "upper", "n",
+    "n_baseline", "baseline_kind", "baseline_id", "p_value", "actual_coverage", "maturity",
+    "reason", "method_version", "data_version", "run_id", "computed_at",
+)  # fmt: skip
+_REQUIRED = ("model", "dataset", "window_start", "window_end", "granularity", "metric",
+             "method_version", "data_version", "computed_at")  # fmt: skip
+_DEFAULTS: dict[str, str | int | float] = {
+    "model_version": ALL, "slice_key": ALL, "slice_value": ALL, "column_name": TABLE,
+    "baseline_kind": "none", "baseline_id": "none", "maturity": "", "reason": "", "run_id": "",
+    "n": 0, "n_baseline": 0,
+    **dict.fromkeys(("value", "lower", "upper", "p_value", "actual_coverage"), float("nan")),
+}  # fmt: skip
+_TIMES = ("window_start", "window_end", "computed_at")
+_COUNTS = ("n", "n_baseline")
+_FLOATS = ("value", "lower", "upper", "p_value", "actual_coverage")
+# Metrics of a window that are computed together, and which one of them a row is.
+_TOGETHER = ["model", "dataset", "window_start", "granularity", "metric"]
+_IDENTITY = [*_TOGETHER, "model_version", "slice_key", "slice_value", "column_name"]
+# What a row says beside when and by which run.
+_SAID = ("baseline_id", "method_version", "data_version", "value", "lower", "upper", "n",
+         "n_baseline", "baseline_kind", "p_value", "actual_coverage", "maturity", "reason",
+         "window_end")  # fmt: skip
+_SAMPLE = tuple(schema.sample.c.keys())
 _CHUNK = 50_000  # rows that are held as Python objects at a time
+_AT_ONCE = 10_000  # numbers a statement
+_FEW = 4  # fewer series than a quarter of the provenances are looked up by series
+_VERSIONS = (schema.sample, schema.sample_history)
 
 
 def append(engine: sa.Engine, frame: pd.DataFrame) -> int:
     """Store metrics; repeating is harmless, and nothing that was ever read is lost.
 
-    A row that says again what the newest one of its window says is left out. One that differs
-    replaces the row of the same key, which moves to ``metric_history`` for looking back.
+    A row that says again what the newest one of its window says is left out, so that its time
+    stays that of the first computation. What is computed together are the rows of a metric in a
+    window: one of another data version replaces all that there are, also those of slices and
+    columns that it does not have; one of the same data version joins the others.
 
     Args:
         engine: The state database.
-        frame: Columns of the table ``metric`` but not ``sequence``; absent ones get the table's
-            defaults. Required: model, dataset, window_start, window_end (UTC), granularity,
-            metric, method_version, data_version, computed_at. Not-a-number and infinite values
-            are stored as NULL.
+        frame: Columns of the view ``mlmon_metric``; absent ones get defaults. Required: model,
+            dataset, window_start, window_end (UTC), granularity, metric, method_version,
+            data_version, computed_at. Not-a-number and infinite values are stored as NULL.
 
     Returns:
         The number of rows given, each of which is now the newest of its kind.
@@ -52,52 +90,249 @@ def append(engine: sa.Engine, frame: pd.DataFrame) -> int:
     Raises:
         StoreError: If a column is unknown or missing, or a key is null.
     """
-    unknown = sorted(set(frame.columns) - (set(_TABLE.c.keys()) - {"sequence"}))
-    required = {c.name for c in _TABLE.c if not c.nullable and c.server_default is None}
-    required |= {"model", "dataset", "granularity", "metric", "method_version", "data_version"}
-    missing = sorted(required - set(frame.columns))
+    unknown = sorted(set(frame.columns) - set(COLUMNS))
+    missing = sorted(set(_REQUIRED) - set(frame.columns))
     if unknown or missing:
         raise StoreError(f"Metrics have unknown columns {unknown} and lack the columns {missing}.")
     if frame.empty:
         return 0
+    rows = _checked(frame).drop_duplicates([*_IDENTITY, "data_version"], keep="last")
     with engine.begin() as conn:
-        changed = keep_history(conn, frame)
-        if len(changed):
-            changed = changed.assign(sequence=_next_sequence(conn, changed))
-            write_frame(conn, _TABLE, changed)
+        lock_models(conn, rows["model"].unique().tolist())
+        rows["series_id"] = series_numbers(conn, rows)
+        if rows.duplicated(_IDENTITY).any():
+            for _, version in rows.groupby("data_version", sort=False):
+                _add(conn, version)
+        else:
+            _add(conn, rows)
     return len(frame)
 
 
-def _next_sequence(conn: sa.Connection, frame: pd.DataFrame) -> int:
-    """Return a number above those of other versions that were not computed before this one.
+def _checked(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return all columns in their types, absent ones as their defaults."""
+    import pandas as pd
 
-    The clock is injected and may stand still between two computations; without this, which of
-    the two is the newest would be a matter of chance.
+    columns: dict[str, Any] = {}
+    for name in COLUMNS:
+        if name not in frame:
+            columns[name] = _DEFAULTS[name]
+            continue
+        try:
+            columns[name] = _typed(name, frame[name]).array
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"Column {name!r} of metrics: {error}") from error
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(frame)))
+
+
+def _typed(name: str, values: pd.Series[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    if name in _FLOATS:
+        numbers = values.to_numpy(dtype="float64", na_value=np.nan)
+        return pd.Series(np.where(np.isfinite(numbers), numbers, np.nan))
+    if values.isna().any():
+        raise ValueError("must not be null")
+    if name in _COUNTS:
+        return pd.Series(pd.to_numeric(values)).astype("int64")
+    if name in _TIMES:
+        times = pd.to_datetime(values)
+        if times.dt.tz is None:
+            raise ValueError("times must be timezone-aware; pass UTC")
+        return times.dt.tz_convert("UTC").astype("datetime64[us, UTC]")
+    return values.astype(object)
+
+
+def _add(conn: sa.Connection, rows: pd.DataFrame) -> None:
+    """Store rows of one data version each window and metric, and retire what they replace."""
+    stored = _stored(conn, rows)
+    if stored is not None and len(stored):
+        rows = _retire_replaced(conn, rows, stored)
+    if rows.empty:
+        return
+    numbers, noted = provenance_numbers(conn, rows)
+    lower, upper = stored_ends(*(rows[name].to_numpy() for name in ("value", "lower", "upper")))
+    samples = rows.assign(provenance_id=numbers, lower=lower, upper=upper)
+    for name in _COUNTS:
+        n = rows[name].to_numpy()
+        samples[name] = np.where(n == noted[name].to_numpy(), np.nan, n)
+    _write(conn, schema.sample, samples[list(_SAMPLE)].sort_values(["provenance_id", "series_id"]))
+
+
+def stored_ends(
+    value: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of intervals as they are stored: not at all where they are the value.
+
+    Half of all intervals begin or end at the value, rates of nothing above all; two numbers less
+    are a fifth of a sample. What is read back is the same to the last bit.
     """
-    c = _TABLE.c
-    query = (
-        sa.select(c.model, c.window_start, c.metric, *(c[name] for name in _VERSIONS))
-        .add_columns(sa.func.max(c.sequence))
-        .where(c.model.in_(frame["model"].unique().tolist()))
-        .where(c.window_start.between(*_bounds(frame["window_start"])))
-        .where(c.computed_at >= _bounds(frame["computed_at"])[0])
-        .group_by(c.model, c.window_start, c.metric, *(c[name] for name in _VERSIONS))
-    )
-    others = conn.execute(query).all()
-    if not others:
-        return 0
-    baseline = frame["baseline_id"] if "baseline_id" in frame else ["none"] * len(frame)
-    written = frame.assign(baseline_id=baseline)
-    measured = set(written[["model", "window_start", "metric"]].itertuples(index=False, name=None))
-    ours = set(
-        written[["model", "window_start", "metric", *_VERSIONS]].itertuples(index=False, name=None)
-    )
-    taken = [row[-1] for row in others if row[:3] in measured and row[:-1] not in ours]
-    return max(taken, default=-1) + 1
+    has_lower, has_upper = ~np.isnan(lower), ~np.isnan(upper)
+    lower = np.where(has_upper & ~has_lower, -np.inf, lower)
+    upper = np.where(has_lower & ~has_upper, np.inf, upper)
+    bits = value.view(np.int64)
+    at_lower = has_lower & (lower.view(np.int64) == bits) & (upper.view(np.int64) != bits)
+    at_upper = has_upper & (upper.view(np.int64) == bits)
+    return np.where(at_lower, np.nan, lower), np.where(at_upper, np.nan, upper)
 
 
-def _bounds(times: pd.Series[Any]) -> tuple[datetime, datetime]:
-    return times.min().to_pydatetime(), times.max().to_pydatetime()
+def _stored(conn: sa.Connection, rows: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the newest rows of the windows and metrics of some rows, if there are any."""
+    first, last = rows["window_start"].min(), rows["window_start"].max()
+    models = rows["model"].unique().tolist()
+    c, w = schema.series.c, schema.metric_window.c
+    window = (
+        w.model.in_(models),
+        w.window_start.between(first.to_pydatetime(), last.to_pydatetime()),
+    )
+    series = (c.model.in_(models), c.metric.in_(rows["metric"].unique().tolist()))
+    found = _read(conn, series, window)
+    if found.samples.empty:
+        return None
+    frame = _joined(found, ("series_id", "provenance_id"))
+    windows = rows[["model", "window_start", "granularity"]].drop_duplicates()
+    return frame.merge(windows, on=["model", "window_start", "granularity"])
+
+
+def _retire_replaced(conn: sa.Connection, rows: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
+    """Move what rows replace to the history; return those that say something new."""
+    import pandas as pd
+
+    together = (
+        rows.groupby(_TOGETHER, sort=False, observed=True)
+        .agg(version=("data_version", "last"), replaced_at=("computed_at", "max"))
+        .reset_index()
+    )
+    stored = stored.merge(together, on=_TOGETHER)
+    is_other = stored["data_version"] != stored["version"]
+    pairs = rows.reset_index().merge(stored, on=_IDENTITY, suffixes=("", "_before"))
+    same = np.ones(len(pairs), dtype=bool)
+    for name in _SAID:
+        new, old = pairs[name], pairs[f"{name}_before"]
+        equal = (new == old).to_numpy()
+        same &= equal | (new.isna() & old.isna()).to_numpy() if name in _FLOATS else equal
+    keys = ["provenance_id", "series_id"]
+    replaced = pd.MultiIndex.from_arrays(
+        [pairs.loc[~same, name] for name in ("provenance_id", "series_id_before")]
+    )
+    is_replaced = pd.MultiIndex.from_frame(stored[keys]).isin(replaced)
+    gone = stored[is_other.to_numpy() | is_replaced]
+    if len(gone):
+        _retire(conn, gone)
+    return rows[~rows.index.isin(pairs.loc[same, "index"])]
+
+
+def _retire(conn: sa.Connection, gone: pd.DataFrame) -> None:
+    """Move samples to the history."""
+    c, history = schema.sample.c, schema.sample_history
+    for number, some in gone.groupby("provenance_id"):
+        moment = some["replaced_at"].iloc[0].to_pydatetime()
+        series = some["series_id"].tolist()
+        for start in range(0, len(series), _AT_ONCE):
+            mine = (c.provenance_id == number, c.series_id.in_(series[start : start + _AT_ONCE]))
+            old = sa.select(*c, sa.literal(moment, history.c.replaced_at.type)).where(*mine)
+            conn.execute(sa.insert(history).from_select([*_SAMPLE, "replaced_at"], old))
+            conn.execute(sa.delete(schema.sample).where(*mine))
+
+
+class _Found(NamedTuple):
+    """Samples as they are stored, and what their numbers stand for."""
+
+    samples: pd.DataFrame
+    series: pd.DataFrame
+    provenance: pd.DataFrame
+
+
+def _read(
+    conn: sa.Connection,
+    of_series: Sequence[sa.ColumnElement[bool]],
+    of_window: Sequence[sa.ColumnElement[bool]],
+    as_of: datetime | None = None,
+) -> _Found:
+    """Read the newest samples of the series and of the windows that meet conditions."""
+    series = series_frame(conn, of_series)
+    known = provenance_frame(conn, of_window)
+    numbers = {"provenance_id": known.index.tolist(), "series_id": series.index.tolist()}
+    by = "series_id" if len(series) < len(known) / _FEW else "provenance_id"
+    query = sa.select(*schema.sample.c).where(*_among(conn, schema.sample, numbers, by))
+    if as_of is None:
+        return _Found(frame_of(conn, query), series, known)
+    table = schema.sample_history
+    replaced = sa.select(*(table.c[name] for name in _SAMPLE)).where(
+        table.c.replaced_at > as_of, *_among(conn, table, numbers, "provenance_id")
+    )
+    both = [frame_of(conn, one) for one in (query, replaced)]
+    return _Found(_stacked(both), series, known)
+
+
+def _among(
+    conn: sa.Connection, table: sa.Table, numbers: Mapping[str, list[int]], by: str
+) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that choose samples.
+
+    PostgreSQL takes numbers as an array and knows by itself which index is the better one. SQLite
+    takes them as JSON, and the index of the one column that is not made an expression.
+    """
+    if conn.dialect.name == "postgresql":
+        arrays = {name: sa.literal(some, ARRAY(sa.Integer)) for name, some in numbers.items()}
+        return [table.c[name] == sa.any_(array) for name, array in arrays.items()]
+    return [
+        (table.c[name] if name == by else table.c[name] + 0).in_(
+            sa.select(sa.func.json_each(json.dumps(some)).table_valued("value").c.value)
+        )
+        for name, some in numbers.items()
+    ]
+
+
+def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled, ignore_index=True) if len(filled) > 1 else (filled or frames)[0]
+
+
+def _joined(found: _Found, more: Sequence[str] = ()) -> pd.DataFrame:
+    """Return samples with all that is known of them, ordered by window, slice, column and name."""
+    import pandas as pd
+
+    samples, series, known = found
+    at = series.index.get_indexer(pd.Index(samples["series_id"]))
+    under = known.index.get_indexer(pd.Index(samples["provenance_id"]))
+    there = np.flatnonzero((at >= 0) & (under >= 0))
+    starts = known["window_start"].to_numpy()
+    there = there[np.lexsort((at[there], starts[under[there]]))]
+    samples, at, under = samples.iloc[there], at[there], under[there]
+    columns: dict[str, Any] = {name: _taken(series[name], at) for name in SERIES}
+    for name in (*WINDOW[1:], *SHARED.values(), *PROVENANCE):
+        columns[name] = _taken(known[name], under)
+    numbers = {name: samples[name].to_numpy() for name in (*_FLOATS[:4], *_COUNTS)}
+    columns |= {name: numbers[name] for name in ("value", "p_value")}
+    columns["lower"], columns["upper"] = read_ends(*(numbers[name] for name in _FLOATS[:3]))
+    for name in _COUNTS:
+        own = numbers[name].astype(np.float64)
+        common = known[name].to_numpy()[under]
+        columns[name] = np.where(np.isnan(own), common, own).astype(np.int64)
+    columns |= {name: samples[name].to_numpy() for name in more}
+    return pd.DataFrame({name: columns[name] for name in (*COLUMNS, *more)})
+
+
+def _taken(values: pd.Series[Any], places: NDArray[np.intp]) -> pd.Series[Any]:
+    import pandas as pd
+
+    return pd.Series(values.array.take(places), dtype=values.dtype)
+
+
+def read_ends(
+    value: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of intervals as they were given to `stored_ends`."""
+    no_lower, no_upper = np.isnan(lower), np.isnan(upper)
+    found = (
+        np.where(no_lower & ~no_upper, value, lower),
+        np.where(no_upper & ~no_lower, value, upper),
+    )
+    return np.where(np.isinf(found[0]), np.nan, found[0]), np.where(
+        np.isinf(found[1]), np.nan, found[1]
+    )
 
 
 def newest(
@@ -137,31 +372,31 @@ def newest(
         as_of: Only what was computed at or before this time.
 
     Returns:
-        The columns of the table ``metric`` except ``sequence``, ordered by window, slice,
-        column and name.
+        The columns of the view ``mlmon_metric``, ordered by window, slice, column and name.
     """
-    c = _TABLE.c
-    wide = [c.model == model]
-    for name, value in (("metric", metric), ("dataset", dataset), ("granularity", granularity)):
-        wide += _chosen(name, value)
+    c, w = schema.series.c, schema.metric_window.c
+    of_series = [c.model == model]
+    for name, value in {
+        "metric": metric, "column_name": column, "slice_key": slice_key,
+        "slice_value": slice_value, "dataset": dataset, "model_version": model_version,
+    }.items():  # fmt: skip
+        if value is not None:
+            one = isinstance(value, str)
+            of_series.append(c[name] == value if one else c[name].in_(list(value)))
+    of_window = [w.model == model]
+    if granularity is not None:
+        of_window.append(w.granularity == granularity)
     if start is not None:
-        wide.append(c.window_start >= start)
+        of_window.append(w.window_start >= start)
     if end is not None:
-        wide.append(c.window_start < end)
+        of_window.append(w.window_start < end)
     if as_of is not None:
-        wide.append(c.computed_at <= as_of)
-    narrow = _chosen("column_name", column) + _chosen("model_version", model_version)
-    narrow += _chosen("slice_key", slice_key) + _chosen("slice_value", slice_value)
-    narrow += _chosen("baseline_id", baseline_id)
-    if as_of is None:
-        return read_frame(engine, _newest_rows(_TABLE, wide, narrow))
-    # Conditions go into both tables, so that each reads by its key.
-    history = schema.metric_history
-    then = sa.union_all(
-        sa.select(_TABLE).where(*wide),
-        sa.select(history).where(*(_moved(condition, history) for condition in wide)),
-    ).subquery()
-    return read_frame(engine, _newest_rows(then, [], [_moved(n, then) for n in narrow]))
+        of_window.append(schema.provenance.c.computed_at <= as_of)
+    with engine.connect() as conn:
+        found = _joined(_read(conn, of_series, of_window, as_of))
+    if baseline_id is not None:
+        found = found[found["baseline_id"] == baseline_id].reset_index(drop=True)
+    return found
 
 
 def window_starts(
@@ -175,8 +410,9 @@ def window_starts(
         start: Windows that start at or after this time.
         end: Windows that start before this time.
     """
-    moment = _TABLE.c.window_start
-    query = sa.select(moment).distinct().where(_TABLE.c.model == model).order_by(moment)
+    moment = schema.metric_window.c.window_start
+    mine = schema.metric_window.c.model == model
+    query = sa.select(moment).distinct().where(mine).order_by(moment)
     if start is not None:
         query = query.where(moment >= start)
     if end is not None:
@@ -185,260 +421,100 @@ def window_starts(
         return list(conn.scalars(query))
 
 
-def _moved(condition: sa.ColumnElement[bool], other: sa.FromClause) -> sa.ColumnElement[bool]:
-    """Return a condition on the table of metrics as one on another table with its columns."""
-
-    def replace(element: Any, **_: object) -> Any:
-        is_mine = isinstance(element, sa.Column) and element.table is _TABLE
-        return other.c[element.name] if is_mine else None
-
-    moved: sa.ColumnElement[bool] = replacement_traverse(condition, {}, replace)
-    return moved
+def size_of(conn: sa.Connection, model: str) -> tuple[int, datetime | None]:
+    """Return how many metrics of a model there are, in their newest versions, and the last time."""
+    s, p, w = schema.series, schema.provenance, schema.metric_window
+    n = sa.select(sa.func.count()).join_from(s, schema.sample, schema.sample.c.series_id == s.c.id)
+    last = sa.select(sa.func.max(p.c.computed_at, type_=p.c.computed_at.type))
+    last = last.join_from(p, w, w.c.id == p.c.window_id).where(w.c.model == model)
+    return int(conn.scalar(n.where(s.c.model == model)) or 0), conn.scalar(last)
 
 
-def _chosen(name: str, value: str | Sequence[str] | None) -> list[sa.ColumnElement[bool]]:
-    if value is None:
-        return []
-    column = _TABLE.c[name]
-    return [column == value if isinstance(value, str) else column.in_(list(value))]
-
-
-def _newest_rows(
-    table: sa.FromClause, wide: list[sa.ColumnElement[bool]], narrow: list[sa.ColumnElement[bool]]
-) -> sa.Select[object]:
-    """Pick the last data version under the wide conditions, and rows of it under all."""
-    c = table.c
-    versions = (
-        sa.select(
-            *(c[name] for name in _COMPUTED_TOGETHER),
-            c.data_version,
-            sa.func.row_number()
-            .over(
-                partition_by=[c[name] for name in _COMPUTED_TOGETHER],
-                order_by=[
-                    sa.func.max(c.computed_at).desc(),
-                    sa.func.max(c.sequence).desc(),
-                    c.data_version,
-                ],
-            )
-            .label("newest_first"),
+def forget_rare(
+    conn: sa.Connection, model: str, dataset: str, starts: Sequence[datetime], bound: int
+) -> None:
+    """Delete all versions of the metrics of some windows that rest on fewer rows than a bound."""
+    s, p, w = schema.series.c, schema.provenance.c, schema.metric_window.c
+    series = sa.select(s.id).where(s.model == model, s.dataset == dataset)
+    under = (
+        sa.select(p.id, p.n)
+        .join_from(schema.provenance, schema.metric_window, w.id == p.window_id)
+        .where(w.model == model, w.window_start.in_(starts))
+    )
+    common = under.subquery()
+    for table in _VERSIONS:
+        c = table.c
+        few = sa.or_(
+            c.n < bound,
+            sa.and_(
+                c.n.is_(None), c.provenance_id.in_(sa.select(common.c.id).where(common.c.n < bound))
+            ),
         )
-        .where(*wide)
-        .group_by(*(c[name] for name in _COMPUTED_TOGETHER), c.data_version)
-        .subquery()
-    )
-    rank = sa.func.row_number().over(
-        partition_by=[c[name] for name in _IDENTITY],
-        order_by=[c.computed_at.desc(), c.sequence.desc(), *(c[name] for name in _VERSIONS)],
-    )
-    same = [versions.c[name] == c[name] for name in (*_COMPUTED_TOGETHER, "data_version")]
-    ranked = (
-        sa.select(table, rank.label("newest_first"))
-        .join(versions, sa.and_(*same, versions.c.newest_first == 1))
-        .where(*wide, *narrow)
-        .subquery()
-    )
-    return (
-        sa.select(*(ranked.c[column.name] for column in c if column.name != "sequence"))
-        .where(ranked.c.newest_first == 1)
-        .order_by(*(ranked.c[n] for n in ("window_start", "slice_key", "slice_value")))
-        .order_by(*(ranked.c[n] for n in ("column_name", "metric", "dataset", "model_version")))
-    )
-
-
-def keep_history(conn: sa.Connection, frame: pd.DataFrame) -> pd.DataFrame:
-    """Copy the rows that a frame is about to replace to the history.
-
-    Args:
-        conn: The transaction that goes on to write the frame.
-        frame: Metrics, as given to `metric_log.append`.
-
-    Returns:
-        The rows to write: those that say the same as the newest row of their window are left
-        out, so that its time stays that of the first computation.
-    """
-    stored = _stored(conn, frame)
-    if stored.empty:
-        return frame
-    keys = list(schema.METRIC_KEYS)
-    full = _with_defaults(frame).drop_duplicates(keys, keep="last")
-    pairs = full.merge(stored, on=keys, how="left", suffixes=("", "_before"), indicator=True)
-    known = (pairs["_merge"] == "both").to_numpy()
-    same = known & pairs["is_newest"].eq(True).to_numpy()
-    for name in _SAID:
-        a, b = pairs[name], pairs[f"{name}_before"]
-        if a.dtype.kind == "f" or b.dtype.kind == "f":
-            x, y = (
-                a.to_numpy(dtype=float, na_value=np.nan),
-                b.to_numpy(dtype=float, na_value=np.nan),
+        conn.execute(
+            sa.delete(table).where(
+                c.provenance_id.in_(sa.select(common.c.id)), c.series_id.in_(series), few
             )
-            x, y = (np.where(np.isfinite(v), v, np.nan) for v in (x, y))
-            same &= (x == y) | (np.isnan(x) & np.isnan(y))
-        else:
-            same &= (a == b).to_numpy()
-    moment = (pairs["computed_at"] != pairs["computed_at_before"]).to_numpy()
-    replaced = pairs.loc[known & ~same & moment, keys]
-    if len(replaced):
-        rows = stored.merge(replaced, on=keys).drop(columns="is_newest")
-        write_frame(conn, schema.metric_history, rows)
-    return frame.drop_duplicates([k for k in keys if k in frame], keep="last")[~same]
-
-
-def _stored(conn: sa.Connection, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the stored rows of the frame's windows and data versions."""
-    c = _HISTORY.c
-    first, last = frame["window_start"].min(), frame["window_start"].max()
-    here = [
-        c.model.in_(frame["model"].unique().tolist()),
-        c.window_start.between(first.to_pydatetime(), last.to_pydatetime()),
-        c.metric.in_(frame["metric"].unique().tolist()),
-    ]
-    versions = frame["data_version"].unique().tolist()
-    query = sa.select(_HISTORY).where(*here, c.data_version.in_(versions))
-    stored = frame_of(conn, query)
-    if stored.empty:
-        return stored
-    ranked = frame_of(
-        conn,
-        sa.select(
-            *(c[name] for name in (*_GROUP, *_VERSION)),
-            sa.func.max(c.computed_at, type_=c.computed_at.type).label("computed_at"),
-            sa.func.max(c.sequence, type_=c.sequence.type).label("sequence"),
         )
-        .where(*here)
-        .group_by(*(c[name] for name in (*_GROUP, *_VERSION))),
-    ).sort_values(["computed_at", "sequence"])
-    newest = ranked.drop_duplicates(_GROUP, keep="last")[[*_GROUP, *_VERSION]]
-    return stored.merge(newest.assign(is_newest=True), on=[*_GROUP, *_VERSION], how="left")
 
 
-def _with_defaults(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame with all columns, absent ones as the database would fill them."""
-    missing: dict[str, Any] = {}
-    for column in _HISTORY.c:
-        if column.name not in frame.columns and column.name != "sequence":
-            default = column.server_default
-            value = default.arg if isinstance(default, sa.DefaultClause) else None
-            is_count = isinstance(column.type, sa.BigInteger)
-            missing[column.name] = (
-                float("nan") if value is None else int(str(value)) if is_count else str(value)
-            )
-    times = {n: frame[n].dt.as_unit("us") for n in ("window_start", "window_end", "computed_at")}
-    return frame.assign(**missing, **times)
+def forget_slices(conn: sa.Connection, model: str, values: Sequence[str]) -> None:
+    """Delete all versions of the metrics of slices with some values, and these series."""
+    s = schema.series.c
+    _forget_series(conn, s.model == model, s.slice_value.in_(values))
 
 
-def write_frame(conn: sa.Connection, table: sa.Table, frame: pd.DataFrame) -> int:
-    """Insert the rows of a frame; rows whose primary key exists are overwritten.
+def forget_model(conn: sa.Connection, model: str) -> None:
+    """Delete all metrics of a model."""
+    p, w = schema.provenance, schema.metric_window
+    _forget_series(conn, schema.series.c.model == model)
+    windows = sa.select(w.c.id).where(w.c.model == model)
+    conn.execute(sa.delete(p).where(p.c.window_id.in_(windows)))
+    conn.execute(sa.delete(w).where(w.c.model == model))
 
-    Of several rows of the frame with one key, the last wins. Floats that are not finite become
-    NULL.
 
-    Args:
-        conn: A write transaction.
-        table: The table.
-        frame: Some of the table's columns, among them those without a default.
+def _forget_series(conn: sa.Connection, *conditions: sa.ColumnElement[bool]) -> None:
+    numbers = sa.select(schema.series.c.id).where(*conditions)
+    for table in _VERSIONS:
+        conn.execute(sa.delete(table).where(table.c.series_id.in_(numbers)))
+    conn.execute(sa.delete(schema.series).where(*conditions))
 
-    Returns:
-        The number of rows written.
 
-    Raises:
-        StoreError: If a value that must not be null is null, or a time is naive.
-    """
-    keys = [c.name for c in table.primary_key if c.name in frame.columns]
-    frame = frame.drop_duplicates(keys, keep="last")
-    if frame.empty:
-        return 0
+def _write(conn: sa.Connection, table: sa.Table, frame: pd.DataFrame) -> None:
+    """Insert rows of numbers; not-a-number becomes NULL."""
+    import pyarrow as pa
+
     write = _copy if conn.dialect.name == "postgresql" else _executemany
     for start in range(0, len(frame), _CHUNK):
-        write(conn, table, to_arrow(frame.iloc[start : start + _CHUNK], table))
-    return len(frame)
+        some = frame.iloc[start : start + _CHUNK]
+        write(conn, table, pa.table({name: _array(table, name, some[name]) for name in _SAMPLE}))
 
 
-def to_arrow(frame: pd.DataFrame, table: sa.Table) -> pa.Table:
-    """Convert a frame to the table's types; see ``write_frame``."""
+def _array(table: sa.Table, name: str, values: pd.Series[Any]) -> pa.Array:
     import pyarrow as pa
 
-    arrays = {}
-    for name in frame.columns:
-        column = table.c[str(name)]
-        try:
-            arrays[str(name)] = _array(frame[name], column.type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
-            raise StoreError(f"Column {name!r} for table {table.name!r}: {error}") from error
-        if arrays[str(name)].null_count and not column.nullable:
-            raise StoreError(f"Column {name!r} for table {table.name!r} must not be null.")
-    return pa.table(arrays)
-
-
-def _array(series: pd.Series[Any], type_: sa.types.TypeEngine[Any]) -> pa.Array:
-    import pandas as pd
-    import pyarrow as pa
-
-    if isinstance(type_, UtcDateTime):
-        times = pd.to_datetime(series)
-        if times.dt.tz is None and times.notna().any():
-            raise StoreError("times must be timezone-aware; pass UTC")
-        times = times.dt.tz_convert("UTC") if times.dt.tz is not None else times
-        return pa.array(times, pa.timestamp("us", tz="UTC"), from_pandas=True, safe=False)
-    if isinstance(type_, sa.Float):
-        values = series.to_numpy(dtype="float64", na_value=np.nan)
-        return pa.array(values, mask=~np.isfinite(values))
-    if isinstance(type_, sa.Boolean):
-        return pa.array(series, pa.bool_(), from_pandas=True)
-    if isinstance(type_, sa.Integer):
-        return pa.array(series, pa.int64(), from_pandas=True)
-    return pa.array(series, pa.string(), from_pandas=True)
-
-
-def _on_conflict(table: sa.Table, names: list[str]) -> str:
-    keys = [c.name for c in table.primary_key]
-    changed = [name for name in names if name not in keys]
-    target = ", ".join(map(quote_identifier, keys))
-    if not changed:
-        return f"ON CONFLICT ({target}) DO NOTHING"
-    changes = ", ".join(f"{quote_identifier(n)} = excluded.{quote_identifier(n)}" for n in changed)
-    return f"ON CONFLICT ({target}) DO UPDATE SET {changes}"
+    is_float = isinstance(table.c[name].type, sa.Float)
+    return pa.array(values, pa.float64() if is_float else pa.int64(), from_pandas=True)
 
 
 def _executemany(conn: sa.Connection, table: sa.Table, rows: pa.Table) -> None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     names = rows.column_names
-    columns = [
-        # The format of UtcDateTime on SQLite; seconds of a microsecond time have six decimals.
-        pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ").to_pylist()
-        if pa.types.is_timestamp(column.type)
-        else column.to_pylist()
-        for column in rows.columns
-    ]
     listed = ", ".join(map(quote_identifier, names))
     marks = ", ".join("?" * len(names))
     conn.exec_driver_sql(
-        f"INSERT INTO {quote_identifier(table.name)} ({listed}) VALUES ({marks}) "
-        + _on_conflict(table, names),
-        list(zip(*columns, strict=True)),
+        f"INSERT INTO {quote_identifier(table.name)} ({listed}) VALUES ({marks})",
+        list(zip(*(column.to_pylist() for column in rows.columns), strict=True)),
     )
 
 
 def _copy(conn: sa.Connection, table: sa.Table, rows: pa.Table) -> None:
-    """COPY into a temporary table and insert from there: COPY itself knows no ON CONFLICT."""
     from pyarrow import csv
 
     text = io.BytesIO()
     csv.write_csv(rows, text, csv.WriteOptions(include_header=False, quoting_style="needed"))
     text.seek(0)
     listed = ", ".join(map(quote_identifier, rows.column_names))
-    name = quote_identifier(table.name)
-    staged = quote_identifier(f"staged_{table.name}")
-    conn.exec_driver_sql(
-        f"CREATE TEMPORARY TABLE {staged} ON COMMIT DROP AS SELECT {listed} FROM {name} LIMIT 0"
-    )
     cursor = conn.connection.cursor()
-    cursor.copy_expert(f"COPY {staged} ({listed}) FROM STDIN WITH (FORMAT csv)", text)
-    cursor.close()
-    conn.exec_driver_sql(
-        f"INSERT INTO {name} ({listed}) SELECT {listed} FROM {staged} "
-        + _on_conflict(table, rows.column_names)
+    cursor.copy_expert(
+        f"COPY {quote_identifier(table.name)} ({listed}) FROM STDIN WITH (FORMAT csv)", text
     )
-    conn.exec_driver_sql(f"DROP TABLE {staged}")
+    cursor.close()

@@ -62,6 +62,11 @@ def time(name: str, nullable: bool = True, **kw: Any) -> sa.Column[Any]:
     return sa.Column(name, UtcDateTime, nullable=nullable, **kw)
 
 
+def number(name: str, **kw: Any) -> sa.Column[int]:
+    """A number that stands for a row of another table, or for this one."""
+    return sa.Column(name, sa.Integer, nullable=False, **kw)
+
+
 def count(name: str) -> sa.Column[int]:
     """A whole number that starts at 0."""
     return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
@@ -172,58 +177,122 @@ writer_lock = sa.Table(
     time("expires_at", nullable=False),
 )
 
-METRIC_KEYS = (
-    "model",
-    "model_version",
-    "dataset",
-    "window_start",
-    "granularity",
-    "slice_key",
-    "slice_value",
-    "column_name",
-    "metric",
-    "baseline_id",
-    "method_version",
-    "data_version",
+# What a metric is: one row however many windows it has.
+series = sa.Table(
+    "series",
+    METADATA,
+    number("id", primary_key=True, autoincrement=True),
+    text("model"),
+    text("metric"),
+    text("column_name", TABLE),
+    text("slice_key", ALL),
+    text("slice_value", ALL),
+    text("dataset"),
+    text("model_version", ALL),
+    text("method_version"),
+    sa.UniqueConstraint(
+        "model",
+        "metric",
+        "column_name",
+        "slice_key",
+        "slice_value",
+        "dataset",
+        "model_version",
+        "method_version",
+        name="series_once",
+    ),
+    sqlite_autoincrement=True,  # the number of a series that is gone never names another one
+)
+
+# A window that metrics are of.
+metric_window = sa.Table(
+    "metric_window",
+    METADATA,
+    number("id", primary_key=True, autoincrement=True),
+    text("model"),
+    time("window_start", nullable=False),
+    time("window_end", nullable=False),
+    text("granularity"),
+    sa.UniqueConstraint(
+        "model", "window_start", "window_end", "granularity", name="metric_window_once"
+    ),
+    sqlite_autoincrement=True,
+)
+
+# Texts that many computations share: runs and baselines.
+shared_text = sa.Table(
+    "shared_text",
+    METADATA,
+    number("id", primary_key=True, autoincrement=True),
+    text("text", unique=True),
+    sqlite_autoincrement=True,
+)
+
+# What samples of one window that were computed together have in common.
+provenance = sa.Table(
+    "provenance",
+    METADATA,
+    number("id", primary_key=True, autoincrement=True),
+    number("window_id"),
+    number("run"),  # a shared text
+    number("baseline"),  # a shared text
+    text("baseline_kind", "none"),
+    text("data_version"),
+    text("maturity"),
+    text("reason"),  # why they have no value
+    sa.Column("actual_coverage", sa.Float),
+    time("computed_at", nullable=False),
+    count("n"),  # where a sample says nothing else
+    count("n_baseline"),
+    sa.Index("provenance_window", "window_id"),
+    sqlite_autoincrement=True,
 )
 
 
-def _metric_columns(has_history: bool = False) -> list[sa.Column[Any]]:
+def _sample_columns() -> list[sa.Column[Any]]:
     return [
-        text("model", primary_key=True),
-        text("model_version", ALL, primary_key=True),
-        text("dataset", primary_key=True),
-        time("window_start", nullable=False, primary_key=True),
-        text("granularity", primary_key=True),
-        text("slice_key", ALL, primary_key=True),
-        text("slice_value", ALL, primary_key=True),
-        text("column_name", TABLE, primary_key=True),
-        text("metric", primary_key=True),
-        text("baseline_id", "none", primary_key=True),
-        text("method_version", primary_key=True),
-        text("data_version", primary_key=True),
-        time("window_end", nullable=False),
+        number("series_id"),
+        number("provenance_id"),
+        sa.Column("n", sa.BigInteger),  # null: as the provenance says
+        sa.Column("n_baseline", sa.BigInteger),
         sa.Column("value", sa.Float),
+        # An end of the interval that is null is the value itself, an infinite one is open; both
+        # null: there is no interval.
         sa.Column("lower", sa.Float),
         sa.Column("upper", sa.Float),
-        count("n"),
-        count("n_baseline"),
-        text("baseline_kind", "none"),
         sa.Column("p_value", sa.Float),
-        sa.Column("actual_coverage", sa.Float),
-        text("maturity"),
-        text("reason"),
-        text("run_id"),
-        time("computed_at", nullable=False, primary_key=has_history),
-        count("sequence"),  # tells versions apart that have the same computed_at; later is higher
     ]
 
 
-metric = sa.Table("metric", METADATA, *_metric_columns(), sqlite_with_rowid=False)
+def _sample_keys(table: str) -> list[sa.schema.SchemaItem]:
+    # Rows lie by provenance on SQLite. On PostgreSQL, where an index that is not unique takes a
+    # third of one that is, whoever writes holds the model's lock.
+    key = sa.PrimaryKeyConstraint("provenance_id", "series_id").ddl_if(dialect="sqlite")
+    by_provenance = sa.Index(f"{table}_provenance", "provenance_id", postgresql_with=FULL)
+    return [key, by_provenance.ddl_if(dialect="postgresql")]
 
-# Rows of `metric` that a later computation under the same key replaced, for looking back.
-metric_history = sa.Table(
-    "metric_history", METADATA, *_metric_columns(has_history=True), sqlite_with_rowid=False
+
+FULL = {"fillfactor": 100}  # numbers that only grow leave no gaps to fill
+
+# The newest version of every metric of every window. At most eight columns: PostgreSQL's rows
+# grow by 8 bytes with the ninth.
+sample = sa.Table(
+    "sample",
+    METADATA,
+    *_sample_columns(),
+    *_sample_keys("sample"),
+    sa.Index("sample_series", "series_id"),
+    sqlite_with_rowid=False,
+)
+
+# Samples that a later computation replaced or did not find any more, for looking back.
+sample_history = sa.Table(
+    "sample_history",
+    METADATA,
+    *_sample_columns(),
+    time("replaced_at", nullable=False),
+    *_sample_keys("sample_history"),
+    sqlite_with_rowid=False,
 )
 
 # The verdict of one monitor on one window; a new data_version is a new row.

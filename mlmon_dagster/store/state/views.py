@@ -5,9 +5,11 @@ Migrations create them, docs/dashboards.md describes them; here are their column
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
-from mlmon_dagster.store.state import schema
+from mlmon_dagster.store.state import metric_log, schema
 from mlmon_dagster.store.state.schema import UtcDateTime
 from mlmon_dagster.store.state.statements import Row, fetch
 
@@ -18,7 +20,15 @@ def _of(table: sa.Table, *left_out: str) -> list[sa.Column[object]]:
     return [sa.Column(c.name, c.type) for c in table.c if c.name not in left_out]
 
 
-mlmon_metric = sa.Table("mlmon_metric", _VIEWS, *_of(schema.metric, "sequence"))
+_OF_METRICS: dict[str, sa.types.TypeEngine[Any]] = {
+    **{c.name: c.type for c in (*schema.series.c, *schema.metric_window.c, *schema.provenance.c)},
+    **{c.name: c.type for c in schema.sample.c},
+}
+mlmon_metric = sa.Table(
+    "mlmon_metric",
+    _VIEWS,
+    *(sa.Column(name, _OF_METRICS.get(name, sa.Text())) for name in metric_log.COLUMNS),
+)
 
 mlmon_monitor = sa.Table(
     "mlmon_monitor",

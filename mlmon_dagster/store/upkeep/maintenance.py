@@ -36,7 +36,7 @@ from mlmon_dagster.spec.windows import window_containing
 from mlmon_dagster.store import baselines
 from mlmon_dagster.store.erasure import erase
 from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.state import state_marks
+from mlmon_dagster.store.state import metric_log, state_marks
 from mlmon_dagster.store.state.crash_points import reached
 from mlmon_dagster.store.state.schema import (
     METADATA,
@@ -504,6 +504,7 @@ def remove_model(
     declaration.unlink(missing_ok=True)
     reached("remove.declaration")
     with store.state.begin() as conn:
+        metric_log.forget_model(conn, model)
         for table, mine in _rows_of(model):
             conn.execute(sa.delete(table).where(mine))
         for number in _silences_naming(conn, model):

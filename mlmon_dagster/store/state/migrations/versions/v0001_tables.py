@@ -253,93 +253,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("model", "stream", "path"),
     )
     op.create_table(
-        "metric",
+        "metric_window",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("model", sa.Text(), server_default="", nullable=False),
-        sa.Column("model_version", sa.Text(), server_default="all", nullable=False),
-        sa.Column("dataset", sa.Text(), server_default="", nullable=False),
         sa.Column("window_start", UtcDateTime(), nullable=False),
-        sa.Column("granularity", sa.Text(), server_default="", nullable=False),
-        sa.Column("slice_key", sa.Text(), server_default="all", nullable=False),
-        sa.Column("slice_value", sa.Text(), server_default="all", nullable=False),
-        sa.Column("column_name", sa.Text(), server_default=":table", nullable=False),
-        sa.Column("metric", sa.Text(), server_default="", nullable=False),
-        sa.Column("baseline_id", sa.Text(), server_default="none", nullable=False),
-        sa.Column("method_version", sa.Text(), server_default="", nullable=False),
-        sa.Column("data_version", sa.Text(), server_default="", nullable=False),
         sa.Column("window_end", UtcDateTime(), nullable=False),
-        sa.Column("value", sa.Float(), nullable=True),
-        sa.Column("lower", sa.Float(), nullable=True),
-        sa.Column("upper", sa.Float(), nullable=True),
-        sa.Column("n", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("n_baseline", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("baseline_kind", sa.Text(), server_default="none", nullable=False),
-        sa.Column("p_value", sa.Float(), nullable=True),
-        sa.Column("actual_coverage", sa.Float(), nullable=True),
-        sa.Column("maturity", sa.Text(), server_default="", nullable=False),
-        sa.Column("reason", sa.Text(), server_default="", nullable=False),
-        sa.Column("run_id", sa.Text(), server_default="", nullable=False),
-        sa.Column("computed_at", UtcDateTime(), nullable=False),
-        sa.Column("sequence", sa.BigInteger(), server_default="0", nullable=False),
-        sa.PrimaryKeyConstraint(
-            "model",
-            "model_version",
-            "dataset",
-            "window_start",
-            "granularity",
-            "slice_key",
-            "slice_value",
-            "column_name",
-            "metric",
-            "baseline_id",
-            "method_version",
-            "data_version",
-        ),
-        sqlite_with_rowid=False,
-    )
-    op.create_table(
-        "metric_history",
-        sa.Column("model", sa.Text(), server_default="", nullable=False),
-        sa.Column("model_version", sa.Text(), server_default="all", nullable=False),
-        sa.Column("dataset", sa.Text(), server_default="", nullable=False),
-        sa.Column("window_start", UtcDateTime(), nullable=False),
         sa.Column("granularity", sa.Text(), server_default="", nullable=False),
-        sa.Column("slice_key", sa.Text(), server_default="all", nullable=False),
-        sa.Column("slice_value", sa.Text(), server_default="all", nullable=False),
-        sa.Column("column_name", sa.Text(), server_default=":table", nullable=False),
-        sa.Column("metric", sa.Text(), server_default="", nullable=False),
-        sa.Column("baseline_id", sa.Text(), server_default="none", nullable=False),
-        sa.Column("method_version", sa.Text(), server_default="", nullable=False),
-        sa.Column("data_version", sa.Text(), server_default="", nullable=False),
-        sa.Column("window_end", UtcDateTime(), nullable=False),
-        sa.Column("value", sa.Float(), nullable=True),
-        sa.Column("lower", sa.Float(), nullable=True),
-        sa.Column("upper", sa.Float(), nullable=True),
-        sa.Column("n", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("n_baseline", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("baseline_kind", sa.Text(), server_default="none", nullable=False),
-        sa.Column("p_value", sa.Float(), nullable=True),
-        sa.Column("actual_coverage", sa.Float(), nullable=True),
-        sa.Column("maturity", sa.Text(), server_default="", nullable=False),
-        sa.Column("reason", sa.Text(), server_default="", nullable=False),
-        sa.Column("run_id", sa.Text(), server_default="", nullable=False),
-        sa.Column("computed_at", UtcDateTime(), nullable=False),
-        sa.Column("sequence", sa.BigInteger(), server_default="0", nullable=False),
-        sa.PrimaryKeyConstraint(
-            "model",
-            "model_version",
-            "dataset",
-            "window_start",
-            "granularity",
-            "slice_key",
-            "slice_value",
-            "column_name",
-            "metric",
-            "baseline_id",
-            "method_version",
-            "data_version",
-            "computed_at",
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint(
+            "model", "window_start", "window_end", "granularity", name="metric_window_once"
         ),
-        sqlite_with_rowid=False,
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "model_event",
@@ -440,6 +364,24 @@ def upgrade() -> None:
         "outbox_waiting", "outbox", ["id"], sqlite_where=WAITING, postgresql_where=WAITING
     )
     op.create_table(
+        "provenance",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("window_id", sa.Integer(), nullable=False),
+        sa.Column("run", sa.Integer(), nullable=False),
+        sa.Column("baseline", sa.Integer(), nullable=False),
+        sa.Column("baseline_kind", sa.Text(), server_default="none", nullable=False),
+        sa.Column("data_version", sa.Text(), server_default="", nullable=False),
+        sa.Column("maturity", sa.Text(), server_default="", nullable=False),
+        sa.Column("reason", sa.Text(), server_default="", nullable=False),
+        sa.Column("actual_coverage", sa.Float(), nullable=True),
+        sa.Column("computed_at", UtcDateTime(), nullable=False),
+        sa.Column("n", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("n_baseline", sa.BigInteger(), server_default="0", nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("provenance_window", "provenance", ["window_id"])
+    op.create_table(
         "registry_state",
         sa.Column("model", sa.Text(), server_default="", nullable=False),
         sa.Column("server", sa.Text(), server_default="", nullable=False),
@@ -457,6 +399,9 @@ def upgrade() -> None:
         sa.Column("deleted_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("model", "dataset"),
     )
+    _create_samples("sample")
+    op.create_index("sample_series", "sample", ["series_id"])
+    _create_samples("sample_history", sa.Column("replaced_at", UtcDateTime(), nullable=False))
     op.create_table(
         "schema_change",
         sa.Column("id", Id, autoincrement=True, nullable=False),
@@ -474,6 +419,39 @@ def upgrade() -> None:
         sa.UniqueConstraint(
             "model", "stream", "sha256", "kind", "column_name", name="schema_change_once"
         ),
+    )
+    op.create_table(
+        "series",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("model", sa.Text(), server_default="", nullable=False),
+        sa.Column("metric", sa.Text(), server_default="", nullable=False),
+        sa.Column("column_name", sa.Text(), server_default=":table", nullable=False),
+        sa.Column("slice_key", sa.Text(), server_default="all", nullable=False),
+        sa.Column("slice_value", sa.Text(), server_default="all", nullable=False),
+        sa.Column("dataset", sa.Text(), server_default="", nullable=False),
+        sa.Column("model_version", sa.Text(), server_default="all", nullable=False),
+        sa.Column("method_version", sa.Text(), server_default="", nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint(
+            "model",
+            "metric",
+            "column_name",
+            "slice_key",
+            "slice_value",
+            "dataset",
+            "model_version",
+            "method_version",
+            name="series_once",
+        ),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "shared_text",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("text", sa.Text(), server_default="", nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("text"),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "silence",
@@ -537,3 +515,25 @@ def upgrade() -> None:
         sa.Column("expires_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
+
+
+def _create_samples(name: str, *more: sa.Column[object]) -> None:
+    is_sqlite = op.get_bind().dialect.name == "sqlite"
+    op.create_table(
+        name,
+        sa.Column("series_id", sa.Integer(), nullable=False),
+        sa.Column("provenance_id", sa.Integer(), nullable=False),
+        sa.Column("n", sa.BigInteger(), nullable=True),
+        sa.Column("n_baseline", sa.BigInteger(), nullable=True),
+        sa.Column("value", sa.Float(), nullable=True),
+        sa.Column("lower", sa.Float(), nullable=True),
+        sa.Column("upper", sa.Float(), nullable=True),
+        sa.Column("p_value", sa.Float(), nullable=True),
+        *more,
+        *([sa.PrimaryKeyConstraint("provenance_id", "series_id")] if is_sqlite else []),
+        sqlite_with_rowid=False,
+    )
+    if not is_sqlite:
+        op.create_index(
+            f"{name}_provenance", name, ["provenance_id"], postgresql_with={"fillfactor": 100}
+        )

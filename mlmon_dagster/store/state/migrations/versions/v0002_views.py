@@ -10,44 +10,32 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# What a window's numbers are grouped by stands in every PARTITION BY, so that conditions on it
-# reach the table: a year of one metric reads the rows of that metric.
+# An end of an interval that is not stored is the value itself, an infinite one is open.
 METRIC = """
 CREATE VIEW mlmon_metric AS
 SELECT
-    model, model_version, dataset, window_start, window_end, granularity, slice_key, slice_value,
-    column_name, metric, value, lower, upper, n, n_baseline, baseline_kind, baseline_id, p_value,
-    actual_coverage, maturity, reason, method_version, data_version, run_id, computed_at
-FROM (
-    SELECT
-        chosen.*,
-        row_number() OVER (
-            PARTITION BY model, dataset, window_start, granularity, metric, model_version,
-                slice_key, slice_value, column_name
-            ORDER BY computed_at DESC, sequence DESC, baseline_id, method_version, data_version
-        ) AS nth
-    FROM (
-        SELECT
-            dated.*,
-            first_value(data_version) OVER (
-                PARTITION BY model, dataset, window_start, granularity, metric
-                ORDER BY version_at DESC, version_sequence DESC, data_version
-            ) AS newest_version
-        FROM (
-            SELECT
-                metric.*,
-                max(computed_at) OVER (
-                    PARTITION BY model, dataset, window_start, granularity, metric, data_version
-                ) AS version_at,
-                max(sequence) OVER (
-                    PARTITION BY model, dataset, window_start, granularity, metric, data_version
-                ) AS version_sequence
-            FROM metric
-        ) AS dated
-    ) AS chosen
-    WHERE data_version = newest_version
-) AS ranked
-WHERE nth = 1
+    series.model, series.model_version, series.dataset, metric_window.window_start,
+    metric_window.window_end, metric_window.granularity, series.slice_key, series.slice_value,
+    series.column_name, series.metric, sample.value,
+    CASE
+        WHEN sample.lower IS NULL AND sample.upper IS NOT NULL THEN sample.value
+        WHEN sample.lower >= -1.7976931348623157e308 THEN sample.lower
+    END AS lower,
+    CASE
+        WHEN sample.upper IS NULL AND sample.lower IS NOT NULL THEN sample.value
+        WHEN sample.upper <= 1.7976931348623157e308 THEN sample.upper
+    END AS upper,
+    coalesce(sample.n, provenance.n) AS n,
+    coalesce(sample.n_baseline, provenance.n_baseline) AS n_baseline,
+    provenance.baseline_kind, baseline.text AS baseline_id, sample.p_value,
+    provenance.actual_coverage, provenance.maturity, provenance.reason, series.method_version,
+    provenance.data_version, run.text AS run_id, provenance.computed_at
+FROM sample
+JOIN series ON series.id = sample.series_id
+JOIN provenance ON provenance.id = sample.provenance_id
+JOIN metric_window ON metric_window.id = provenance.window_id AND metric_window.model = series.model
+JOIN shared_text AS baseline ON baseline.id = provenance.baseline
+JOIN shared_text AS run ON run.id = provenance.run
 """
 
 MONITOR = """
