@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -112,34 +112,35 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     """Return all columns in their types, absent ones as their defaults."""
     import pandas as pd
 
-    columns: dict[str, Any] = {}
+    columns: dict[str, object] = {}
     for name in COLUMNS:
         if name not in frame:
             columns[name] = _DEFAULTS[name]
             continue
         try:
-            columns[name] = _typed(name, frame[name]).array
+            columns[name] = _typed(frame, name)
         except (TypeError, ValueError) as error:
             raise StoreError(f"Column {name!r} of metrics: {error}") from error
     return pd.DataFrame(columns, index=pd.RangeIndex(len(frame)))
 
 
-def _typed(name: str, values: pd.Series[Any]) -> pd.Series[Any]:
+def _typed(frame: pd.DataFrame, name: str) -> object:
     import pandas as pd
 
+    values = frame[name]
     if name in _FLOATS:
         numbers = values.to_numpy(dtype="float64", na_value=np.nan)
-        return pd.Series(np.where(np.isfinite(numbers), numbers, np.nan))
+        return np.where(np.isfinite(numbers), numbers, np.nan)
     if values.isna().any():
         raise ValueError("must not be null")
     if name in _COUNTS:
-        return pd.Series(pd.to_numeric(values)).astype("int64")
+        return pd.to_numeric(values).to_numpy(dtype="int64")
     if name in _TIMES:
         times = pd.to_datetime(values)
         if times.dt.tz is None:
             raise ValueError("times must be timezone-aware; pass UTC")
-        return times.dt.tz_convert("UTC").astype("datetime64[us, UTC]")
-    return values.astype(object)
+        return times.dt.tz_convert("UTC").astype("datetime64[us, UTC]").array
+    return values.astype(object).array
 
 
 def _add(conn: sa.Connection, rows: pd.DataFrame) -> None:
@@ -301,9 +302,9 @@ def _joined(found: _Found, more: Sequence[str] = ()) -> pd.DataFrame:
     starts = known["window_start"].to_numpy()
     there = there[np.lexsort((at[there], starts[under[there]]))]
     samples, at, under = samples.iloc[there], at[there], under[there]
-    columns: dict[str, Any] = {name: _taken(series[name], at) for name in SERIES}
+    columns: dict[str, object] = {name: _taken(series, name, at) for name in SERIES}
     for name in (*WINDOW[1:], *SHARED.values(), *PROVENANCE):
-        columns[name] = _taken(known[name], under)
+        columns[name] = _taken(known, name, under)
     numbers = {name: samples[name].to_numpy() for name in (*_FLOATS[:4], *_COUNTS)}
     columns |= {name: numbers[name] for name in ("value", "p_value")}
     columns["lower"], columns["upper"] = read_ends(*(numbers[name] for name in _FLOATS[:3]))
@@ -315,10 +316,10 @@ def _joined(found: _Found, more: Sequence[str] = ()) -> pd.DataFrame:
     return pd.DataFrame({name: columns[name] for name in (*COLUMNS, *more)})
 
 
-def _taken(values: pd.Series[Any], places: NDArray[np.intp]) -> pd.Series[Any]:
+def _taken(frame: pd.DataFrame, name: str, places: NDArray[np.intp]) -> object:
     import pandas as pd
 
-    return pd.Series(values.array.take(places), dtype=values.dtype)
+    return pd.Series(frame[name].array.take(places), dtype=frame[name].dtype)
 
 
 def read_ends(
@@ -486,14 +487,14 @@ def _write(conn: sa.Connection, table: sa.Table, frame: pd.DataFrame) -> None:
     write = _copy if conn.dialect.name == "postgresql" else _executemany
     for start in range(0, len(frame), _CHUNK):
         some = frame.iloc[start : start + _CHUNK]
-        write(conn, table, pa.table({name: _array(table, name, some[name]) for name in _SAMPLE}))
+        write(conn, table, pa.table({name: _array(table, some, name) for name in _SAMPLE}))
 
 
-def _array(table: sa.Table, name: str, values: pd.Series[Any]) -> pa.Array:
+def _array(table: sa.Table, frame: pd.DataFrame, name: str) -> pa.Array:
     import pyarrow as pa
 
     is_float = isinstance(table.c[name].type, sa.Float)
-    return pa.array(values, pa.float64() if is_float else pa.int64(), from_pandas=True)
+    return pa.array(frame[name], pa.float64() if is_float else pa.int64(), from_pandas=True)
 
 
 def _executemany(conn: sa.Connection, table: sa.Table, rows: pa.Table) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -141,7 +141,7 @@ def _distinct(frame: pd.DataFrame, names: Sequence[str]) -> tuple[NDArray[np.int
     return codes, distinct
 
 
-def _most_frequent(codes: NDArray[np.int64], values: pd.Series[Any]) -> list[int]:
+def _most_frequent(codes: NDArray[np.int64], values: pd.Series[int]) -> list[int]:
     """Return the most frequent value of each code."""
     numbers = values.to_numpy(np.int64)
     order = np.lexsort((numbers, codes))
@@ -165,7 +165,7 @@ def _window_numbers(conn: sa.Connection, windows: pd.DataFrame) -> list[int]:
         c.model.in_({key[0] for key in keys}), c.window_start.between(min(starts), max(starts))
     )
 
-    def found() -> dict[tuple[Any, ...], int]:
+    def found() -> dict[tuple[object, ...], int]:
         return {tuple(key): number for number, *key in conn.execute(query)}
 
     known = found()
@@ -190,7 +190,7 @@ def _text_numbers(conn: sa.Connection, texts: set[str]) -> dict[str, int]:
 
 
 def _insert_missing(
-    conn: sa.Connection, table: sa.Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]
+    conn: sa.Connection, table: sa.Table, names: Sequence[str], rows: Sequence[tuple[object, ...]]
 ) -> None:
     """Insert rows, sorted ones so that no two writers wait for each other, that are not there."""
     for start in range(0, len(rows), _AT_ONCE):

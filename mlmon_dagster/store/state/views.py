@@ -5,8 +5,6 @@ Migrations create them, docs/dashboards.md describes them; here are their column
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
 from mlmon_dagster.store.state import metric_log, schema
@@ -20,7 +18,7 @@ def _of(table: sa.Table, *left_out: str) -> list[sa.Column[object]]:
     return [sa.Column(c.name, c.type) for c in table.c if c.name not in left_out]
 
 
-_OF_METRICS: dict[str, sa.types.TypeEngine[Any]] = {
+_OF_METRICS: dict[str, sa.types.TypeEngine[object]] = {
     **{c.name: c.type for c in (*schema.series.c, *schema.metric_window.c, *schema.provenance.c)},
     **{c.name: c.type for c in schema.sample.c},
 }
