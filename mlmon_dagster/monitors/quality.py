@@ -17,7 +17,7 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
 )
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold, told
-from mlmon_dagster.spec import Condition, Feature
+from mlmon_dagster.spec import Condition, Feature, ModelSpec
 from mlmon_dagster.spec.declaration import NOT_ADDITIVE
 from mlmon_dagster.spec.metric_registry import AUTO
 from mlmon_dagster.spec.names import TABLE
@@ -65,6 +65,8 @@ def _applies(metric: str, feature: Feature) -> bool:
 def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) -> MonitorResult:
     monitor = evidence.spec.monitors.quality
     condition: Condition = getattr(monitor, metric)
+    if metric == "null_rate":
+        condition = null_limit(evidence.spec, column)
     row = evidence.whole(window, metric, column)
     usual = _usual(evidence, window, metric, column)
     if usual > condition.bound:
@@ -109,6 +111,11 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
         **excess_of(condition, row),
         **common,
     )
+
+
+def null_limit(spec: ModelSpec, column: str) -> Condition:
+    """Return how many nulls a feature may have: its own limit, else that of all."""
+    return spec.features[column].null_rate or spec.monitors.quality.null_rate
 
 
 def _usual(evidence: Evidence, window: Window, metric: str, column: str) -> float:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, cast, get_args
 
 from mlmon_dagster.metrics.statistics import merge
+from mlmon_dagster.monitors.quality import null_limit
 from mlmon_dagster.monitors.wording import NAMES, number
 from mlmon_dagster.profiles import Baseline
 from mlmon_dagster.profiles.measure.measures import baseline_performance, columns_of, measure
@@ -230,14 +231,13 @@ class Curves:
         frame = self._stored([_NULLS])
         frame = frame[frame["column_name"].isin(frame.loc[frame["value"] > 0, "column_name"])]
         known = self._baseline_of("quality")
-        limit = self._spec.monitors.quality.null_rate.bound
         return [
             self._curve(
                 part,
                 "null_rate",
                 column,
                 baseline=known.get(("null_rate", column)),
-                limit=limit,
+                limit=null_limit(self._spec, column).bound,
                 is_share=True,
             )
             for column, part in self._worst(frame)

@@ -12,6 +12,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.scaffold.roles import (
     Roles,
     guess_roles,
+    positive_share,
     with_actuals,
     with_labels,
     with_prediction,
@@ -98,6 +99,7 @@ def propose(
             n_rows=sample.n_rows,
             zone_reason=zone_reason,
             per_day=per_day,
+            positives=positive_share(events, roles),
         ),
         roles,
         facts,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, product
@@ -691,6 +692,25 @@ def with_labels(roles: Roles, predictions: pa.Table, facts: Iterable[ColumnFacts
     return replace(roles, labels=Labels((*positive,), (*negative,), "; ".join(reasons)))
 
 
+def positive_share(events: pa.Table, roles: Roles) -> float | None:
+    """Return the share of positives among the events with ground truth.
+
+    Args:
+        events: The sample, with its ground truth beside it.
+        roles: With `labels` found.
+
+    Returns:
+        0 to 1; None where there is no ground truth, or it is not of two classes.
+    """
+    guess = roles.found.get("actual")
+    if guess is None or guess.columns[0] not in events.column_names:
+        return None
+    said = Counter(folded(text) for text in _texts(events, guess.columns[0]))
+    del said[""]
+    yes = roles.labels.positive if roles.labels else (_plain_positive(said),)
+    return sum(said[word] for word in yes) / said.total() if len(said) == 2 else None
+
+
 def _positive(
     pair: tuple[str, str], fact: ColumnFacts, table: pa.Table, score: str
 ) -> tuple[str, str]:
@@ -700,9 +720,12 @@ def _positive(
     if score and fact.name in table.column_names:
         said = np.array([folded(text) for text in _texts(table, fact.name)], dtype=object)
         scores = _numbers(table, score)
-        means = {word: _mean(scores[(said == word) & np.isfinite(scores)]) for word in pair}
+        groups = {word: scores[(said == word) & np.isfinite(scores)] for word in pair}
+        means = {word: _mean(group) for word, group in groups.items()}
         low, high = sorted(pair, key=lambda word: means[word])
-        if means[high] - means[low] > _APART:
+        # Means of few rows differ by chance: three standard errors of a difference of means.
+        noise = 3 * sum(float(g.var()) / max(len(g), 1) for g in groups.values() if len(g)) ** 0.5
+        if means[high] - means[low] > max(_APART, noise):
             said_of = f"{means[high]:.2f} where {fact.name} is {high}, {means[low]:.2f} else"
             return high, f"{score} is {said_of}"
     by_word = [word for word in pair if word in _YES] or [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from mlmon_dagster.spec.names import column_problem, feature_problem
 
 _SLICE_LEVELS = range(2, 13)
 _MOST_SLICES = 2
+_RARE = 0.05  # share of positives below which roc_auc says little about them
+_NULLS = 0.15  # share of nulls from which on a column has a limit of its own
 _SHARED = 10  # rows a value on average, from which on values are written into the spec
 _TYPES = {
     "numeric": "numeric",
@@ -74,6 +77,7 @@ class Scaffold:
         end: First day after the last event of data that has ended; None for a live model.
         zone_reason: Why this zone.
         per_day: Events of a day, on average.
+        positives: Share of the rows with ground truth that are positive; None if not known.
     """
 
     model: str
@@ -87,6 +91,7 @@ class Scaffold:
     n_rows: int
     zone_reason: str = ""
     per_day: float = 0.0
+    positives: float | None = None
 
 
 def spec_text(
@@ -130,7 +135,7 @@ def spec_text(
         *(_feature(f, keys.get(f.name, "")) for f in facts if f.name not in used),
         *_slices(keys, facts),
         *_baseline(roles, facts),
-        *_monitors(roles),
+        *_monitors(roles, scaffold.positives),
     ]
     return "\n".join(lines) + "\n"
 
@@ -248,6 +253,9 @@ def _feature(facts: ColumnFacts, key: str) -> str:
     options = [f"type: {kind}"]
     options += [f"from: {_quoted(facts.name)}"] if key != facts.name else []
     options += ["nullable: true"] if facts.n_null else []
+    if facts.n_null > _NULLS * facts.n:
+        limit = min(math.ceil((facts.n_null / facts.n + 0.2) * 20) / 20, 0.99)
+        options += [f"null_rate: {{above: {limit:g}}}"]
     options += ["pii: true"] if facts.pii else []
     return f"  {_quoted(key)}: {{{', '.join(options)}}}  # {_remark(facts)}"
 
@@ -309,10 +317,19 @@ def _baseline(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
         yield f"baseline: {{dataset: {others[0]}}}"
 
 
-def _monitors(roles: Roles) -> Iterator[str]:
-    if roles.task == "binary_classification" and not roles.found.keys() & {"score", "prediction"}:
+def _monitors(roles: Roles, positives: float | None) -> Iterator[str]:
+    if roles.task != "binary_classification":
+        return
+    if not roles.found.keys() & {"score", "prediction"}:
         yield "# No column looks like a score or a decision, so only the data is watched."
         yield "monitors: {performance: []}"
+    elif "score" in roles.found and positives is not None and positives < _RARE:
+        yield f"# {positives:.1%} are positive. So few hardly move roc_auc when they are missed:"
+        yield "# how well they are found among all, pr_auc, is watched beside it."
+        yield "monitors:"
+        yield "  performance:"
+        yield "    - {metric: roc_auc, drop: 0.05}"
+        yield "    - {metric: pr_auc, change: 25%}"
 
 
 def _quoted(text: str) -> str:

@@ -109,6 +109,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("features.<name>", ("from", "alias"), "followed", f"the next file; {_REFIT}"),
     Rule("features.<name>", ("min", "max", "pii"), "followed", _REFIT),
     Rule("features.<name>", ("nullable",), "kept", _FILES),
+    Rule("features.<name>", ("null_rate",), "kept", _JUDGED),
     Rule("features.<name>", ("unit", "importance", "description"), "kept",
          "pages, reports and messages written from now on"),
     Rule("baseline", ("dataset", "moving", "gap", "previous", "same", "weeks", "model_version"),

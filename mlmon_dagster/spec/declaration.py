@@ -17,6 +17,7 @@ from mlmon_dagster.spec.monitors import (
     FEATURE,
     EnvName,
     Monitors,
+    RateCondition,
     ShapColumns,
     attribution_column,
     shap_columns,
@@ -101,16 +102,19 @@ class Feature(Declared):
     max: float | None = None
     unit: str | None = None
     nullable: bool = False
+    null_rate: RateCondition | None = None
     pii: bool | None = None  # None: nobody has said that its values may be shown
     importance: float | None = Field(default=None, ge=0)
     description: str | None = None
 
     @model_validator(mode="after")
-    def _sensible_range(self) -> Self:
+    def _sensible_limits(self) -> Self:
         if self.type != "numeric" and not (self.min is None and self.max is None):
             raise ValueError(f"min and max are for numeric features, not for {self.type} ones")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is greater than max {self.max:g}")
+        if self.null_rate is not None and not self.nullable:
+            raise ValueError("null_rate is for features with nullable: true; others have no nulls")
         return self
 
 

@@ -183,7 +183,13 @@ def profile_signature(spec: ModelSpec) -> list[object]:
 
     A change makes another baseline, and every window is computed again.
     """
-    people = {"importance", "description", "unit", "nullable"}  # decide about no number
+    people = {
+        "importance",
+        "description",
+        "unit",
+        "nullable",
+        "null_rate",
+    }  # decide about no number
     return [
         spec.baseline.dataset,
         spec.task,

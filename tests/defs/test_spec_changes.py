@@ -100,6 +100,9 @@ CHANGES: dict[str, Any] = {
     "features.age.max": 90,
     "features.age.pii": False,
     "features.age.nullable": True,
+    "features.age.null_rate": Many(
+        {"features.age.nullable": True, "features.age.null_rate": {"above": 0.5}}
+    ),
     "features.age.unit": "years",
     "features.age.importance": 2,
     "features.age.description": "How old.",

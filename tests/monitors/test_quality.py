@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mlmon_dagster.metrics.intervals import wilson
+from mlmon_dagster.spec import Condition
 from tests.monitors.cases import DAY, metric, only, spec, verdicts, window
 
 
@@ -47,6 +48,17 @@ def test_new_values_are_news_only_where_they_are_surely_far_above_the_usual(coun
     declared = spec(quality={"unseen_rate": {"above": 0.05}})
     row = only(verdicts("quality", metrics, model=declared), "quality/unseen_rate/city")
     assert (row["status"], row["threshold"]) == ("WARN", "above 0.05")
+
+
+def test_a_feature_where_many_nulls_are_usual_has_a_limit_of_its_own():
+    model = spec()
+    age = model.features["age"].model_copy(update={"null_rate": Condition(above=0.5)})
+    own = model.model_copy(update={"features": {**model.features, "age": age}})
+    metrics = [rate("null_rate", "age", 300, 1000), rate("null_rate", "region", 300, 1000)]
+    rows = verdicts("quality", metrics, model=own)
+    row = only(rows, "quality/null_rate/age")
+    assert (row["status"], row["threshold"]) == ("OK", "above 0.50")
+    assert only(rows, "quality/null_rate/region")["status"] == "WARN"
 
 
 def test_few_rows_are_no_data():

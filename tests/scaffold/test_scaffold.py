@@ -302,6 +302,28 @@ def test_where_nothing_goes_with_the_truth_the_columns_to_choose_from_are_named(
     assert "Not used for anything yet: temperature, mw_ahead." in str(caught.value)
 
 
+def test_rare_positives_are_watched_by_how_well_they_are_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    table = churn().drop_columns(["label", "churn_predicted", "plan"])
+    late = rng.uniform(size=N) < 0.004
+    table = table.append_column("label", pa.array(["fraud" if one else "fine" for one in late]))
+    plans = rng.choice(["basic", "plus", None], N, p=[0.4, 0.3, 0.3])
+    table = table.append_column("plan", pa.array(list(plans)))
+    pq.write_table(table, tmp_path / "events.parquet")
+    at = dt.datetime(2026, 3, 18, tzinfo=dt.UTC)
+    text = propose(tmp_path, (tmp_path / "events.parquet",), "fraud", None, "team:risk", at)
+
+    spec = parse_model(text, "fraud")
+    watched = {m.metric: m for m in spec.monitors.performance}
+    assert watched["pr_auc"].change == 0.25
+    assert watched["roc_auc"].drop == 0.05
+    assert f"# {late.mean():.1%} are positive" in text
+    limit = spec.features["plan"].null_rate
+    assert limit is not None
+    assert limit.above in (0.5, 0.55)  # three in ten are null here, and a fifth more
+    assert spec.features["balance"].null_rate is None
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no file .*gone\.parquet"):
         read_sample([tmp_path / "gone.parquet"])

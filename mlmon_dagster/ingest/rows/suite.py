@@ -41,6 +41,8 @@ def great_expectations() -> Any:
     """Import the library, which takes seconds: only where rows or expectations are judged."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        # It imports PySpark where that is installed, which warns of the version of pandas.
+        warnings.filterwarnings("ignore", "PySpark", FutureWarning)
         import great_expectations
         import great_expectations.expectations
         from great_expectations.execution_engine import pandas_execution_engine
