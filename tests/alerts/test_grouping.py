@@ -97,6 +97,14 @@ def test_a_message_says_what_since_when_why_whose_and_how_to_see_more(store: Sto
     ]
 
 
+def test_alerts_that_began_on_different_days_say_which_began_when(store: Store) -> None:
+    later = result(3, column_name="c1", message="psi of c1 is high")
+    settle(store, SPECS, day(4), *columns(1, n=1), *columns(2, n=1), *columns(3, n=1), later)
+
+    (text,) = texts(store)
+    assert "  Since:         2024-01-01 (PSI of c0); 2024-01-03 (PSI of c1)" in text.splitlines()
+
+
 def test_families_have_their_own_threads(store: Store) -> None:
     settle(store, SPECS, day(2), result(1), result(1, family="service", metric="error_rate"))
 

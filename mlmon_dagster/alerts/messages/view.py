@@ -42,6 +42,7 @@ MAX_TITLE, _SHORTEST = 80, 20  # that a phone shows; of what is wrong, at least
 OVER = "Opened and resolved"  # before anybody was told
 LATE = ("Told late", "it was over before this message could be sent")
 _RANK = {"ERROR": 0, "WARN": 1}
+_MOST_MOMENTS = 3
 _NAMED = {"unseen": "unseen values", "quarantined": "files", "bad_reasons": "reasons"}
 _OF_RUNS = ("failed_run", "failed_check", "failed_stuck")
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -582,7 +583,19 @@ def _beyond_title(title: str, view: AlertView) -> tuple[Item, ...]:
 
 
 def _since(views: Sequence[AlertView]) -> str:
-    return min(views, key=lambda v: str(v.row["opened_window"])).since
+    """Say when it began; of alerts that began one after the other, which of them when."""
+    began: dict[str, list[AlertView]] = {}
+    for view in sorted(views, key=lambda v: str(v.row["opened_window"])):
+        began.setdefault(view.since, []).append(view)
+    moments = list(began)
+    if len(moments) > _MOST_MOMENTS:
+        return f"{moments[0]}, the last of them {moments[-1]}"
+    if len(moments) == 1:
+        return moments[0]
+    return "; ".join(
+        f"{moment} ({mine[0].name if len(mine) == 1 else _count(len(mine))})"
+        for moment, mine in began.items()
+    )
 
 
 def _count(n: int) -> str:
