@@ -62,6 +62,7 @@ def view(family: str, metric: str, column: str, message: str, **more: Any) -> Al
         "column_name": column, "slice_key": "all", "slice_value": "all", "severity": "WARN",
         "value": 0.4, "message": message, "opened_window": day(1), "last_window_start": day(3),
         "owner": "", "runbook": "", "resolved_reason": "recovered", "muted_reason": "",
+        "acked_by": None,
         "details": json.dumps(
             {"newest_window_end": day(3).isoformat(), "newest_value": 0.1234}
         ), **more,

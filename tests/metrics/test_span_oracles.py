@@ -16,7 +16,6 @@ from benchmarks.outcomes import column, window_cells
 from mlmon_dagster.metrics.spans import coverage_metrics, stage_metrics, token_metrics
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles.bins.shapes import loss_binning, role_binning
-from mlmon_dagster.spec.names import TABLE
 
 EXACT = 1e-9
 WITHIN = 0.01  # of a quantile, from bins 2 % wide
@@ -67,7 +66,7 @@ def measured() -> pd.DataFrame:
     stage = (of("stage", "latency"), of("bad", "flag"), of("late", "flag"))
     frame = pd.concat(
         [
-            coverage_metrics({TABLE: of("traced", "flag")}, latency, status),
+            coverage_metrics(of("traced", "flag"), latency, status),
             stage_metrics({"stage.fetch_ms": stage}, unbiased=True),
             token_metrics({"tokens.input": of("tokens", "latency")}, unbiased=True),
         ]
