@@ -12,10 +12,10 @@ on scores with ties with the better of two methods. `trace` measures what traces
 `trace_claims` what they say where nothing changed and whether they find what did, `effect` how
 often the interval of what latency costs holds it, `effect_beside` holds it against doubleml,
 `outcomes` counts how often intervals of outcomes with heavy tails hold.
-Only by name run `thousand`, a project of a
-thousand models, `peers`, the same work beside other tools, which it first installs in their
-environment, `page`, our page beside Evidently's report in a browser, and `power`, which changes
-both see.
+Only by name run `thousand`, a project of a thousand models, `state`, what a sample takes in the
+state database and how long its readers take, `peers`, the same work beside other tools, which it
+first installs in their environment, `page`, our page beside Evidently's report in a browser, and
+`power`, which changes both see.
 `memory` runs days of up to ten million rows, `engines` counts as many on Ray and on Spark, with one
 worker and with two, by name only.
 Each runs in a process of its own, so that the peak memory of one is not the other's.

@@ -45,16 +45,19 @@ SELECT
     window_end, granularity, status, value, lower, upper, baseline_value, n, threshold, excess,
     excess_error, p_value, p_adjusted, family_size, maturity, reason, message, owner, runbook,
     method_version, data_version, run_id, is_backfill, created_at
-FROM (
-    SELECT
-        monitor_result.*,
-        row_number() OVER (
-            PARTITION BY model, monitor, family, dataset, slice_key, slice_value, window_start
-            ORDER BY id DESC
-        ) AS nth
-    FROM monitor_result
-) AS ranked
-WHERE nth = 1
+FROM monitor_result AS newest
+WHERE NOT EXISTS (  -- a hash or an index finds it; to rank all rows would sort every text of them
+    SELECT 1
+    FROM monitor_result AS later
+    WHERE later.model = newest.model
+        AND later.monitor = newest.monitor
+        AND later.dataset = newest.dataset
+        AND later.slice_key = newest.slice_key
+        AND later.slice_value = newest.slice_value
+        AND later.window_start = newest.window_start
+        AND later.family = newest.family
+        AND later.id > newest.id
+)
 """
 
 ALERT = """
