@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import random
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +129,9 @@ def receiver_of(kind: str, url: str) -> Receiver:
 
 
 def live(store: Store, service: Service, kind: str, days: list[str]) -> None:
-    """Let days go by, with a look and deliveries after each, until nothing waits."""
+    """Let days go by, with a look and deliveries after each, a minute apart, until none waits."""
     receiver = receiver_of(kind, service.url)
+    minutes = count()
     for number, status in enumerate(days, start=1):
         rows = [
             result(number, status, column_name=column, monitor=f"{family}/psi/{column}",
@@ -138,7 +141,14 @@ def live(store: Store, service: Service, kind: str, days: list[str]) -> None:
         settle(store, specs_of(kind), day(number + 1), *rows)
         until = time.monotonic() + 60
         while any(row["status"] != "sent" for row in rows_of(store, outbox)):
-            deliver(store, {kind: receiver}, policy=IMPATIENT, max_messages=200)
+            ahead = dt.timedelta(minutes=next(minutes))
+            deliver(
+                store,
+                {kind: receiver},
+                policy=IMPATIENT,
+                max_messages=200,
+                clock=lambda ahead=ahead: dt.datetime.now(dt.UTC) + ahead,
+            )
             assert time.monotonic() < until
 
 
