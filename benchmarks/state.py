@@ -146,13 +146,15 @@ def _first_verdicts(
     conn: sa.Connection, models: Sequence[str], n_days: int, n_verdicts: int
 ) -> None:
     kinds = [("drift", "psi"), ("quality", "null_rate"), ("performance", "roc_auc")]
+    of_all = [("freshness", "no_data_for", "")]
+    of_all += [(*kinds[number % 3], f"/feature_{number}") for number in range(1, n_verdicts)]
     verdicts = [
         {
             "model": model,
-            "monitor": f"{family}/{metric}/feature_{number}",
+            "monitor": f"{family}/{metric}{column}",
             "family": family,
             "metric": metric,
-            "column_name": ":table" if family == "performance" else f"feature_{number}",
+            "column_name": ":table" if family in ("performance", "freshness") else column[1:],
             "window_start": T0,
             "window_end": T0 + DAY,
             "granularity": "day",
@@ -163,8 +165,7 @@ def _first_verdicts(
             "created_at": T0 + DAY,
         }
         for model in models
-        for number in range(n_verdicts)
-        for family, metric in [kinds[number % 3]]
+        for number, (family, metric, column) in enumerate(of_all[:n_verdicts])
     ]
     states = [
         {

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 import yaml
 
 from mlmon_dagster.report import openmetrics
+from mlmon_dagster.spec import FAMILIES
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.schema import window_state
@@ -99,9 +100,15 @@ def test_every_query_of_every_dashboard_returns_rows_from_postgresql(filled: Sto
     assert (empty, slow) == ([], [])
 
 
+def test_the_first_dashboard_asks_for_every_family() -> None:
+    lists = [found for _, sql in ALL for found in re.findall(r"unnest\(ARRAY\[([^]]*)", sql)]
+    assert [re.findall(r"\w+", one) for one in lists] == [list(FAMILIES)] * 2
+
+
 def test_dashboards_read_the_views_alone_and_name_no_database_of_their_own() -> None:
     for name, sql in ALL:
-        named = set(re.findall(r"(?:FROM|JOIN)\s+(\w+)", sql)) - {"newest", "seen"}
+        named = set(re.findall(r"(?:FROM|JOIN)\s+(?!LATERAL|unnest)(\w+)", sql))
+        named -= set(re.findall(r"(\w+) AS \(", sql))
         assert all(table.startswith("mlmon_") for table in named), name
         assert not re.search(r"\$(?!__timeFilter|\{\w+:sqlstring\})", sql), name
     for dashboard in DASHBOARDS:
