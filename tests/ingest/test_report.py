@@ -46,3 +46,23 @@ def test_great_expectations_is_imported_only_where_a_suite_runs() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert found.stdout.strip() == "False"
+
+
+def test_rows_are_judged_without_importing_backends_that_can_be_imported_afterwards() -> None:
+    code = """if True:
+        import importlib.util, sys, boto3, pandas
+        assert importlib.util.find_spec("pyspark")
+        from mlmon_dagster.ingest.rows.suite import great_expectations, run_suite
+        known = great_expectations().expectations
+        frame = pandas.DataFrame({"age": [1.0, None]})
+        results = run_suite(frame, [known.ExpectColumnValuesToNotBeNull(column="age")])
+        print([result.result["unexpected_index_list"] for result in results])
+        print([name for name in sys.modules if name.split(".")[0] == "pyspark"])
+        from great_expectations.compatibility import aws
+        print(aws.boto3 is sys.modules["boto3"] is boto3)
+        import pyspark
+        print(pyspark.__name__)
+    """
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert found.stdout.split("\n") == ["[[1]]", "[]", "True", "pyspark", ""]

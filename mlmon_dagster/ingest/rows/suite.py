@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import functools
+import gc
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# What the library calls optional (its `compatibility` modules) and still imports where installed,
+# at seconds a process. None of it judges a pandas frame.
+_BACKENDS = ("pyspark", "boto3", "botocore", "google.cloud", "azure", "snowflake", "databricks")
 
 
 class Made(Protocol):
@@ -38,11 +46,13 @@ class Evaluated(Protocol):
 
 @functools.cache
 def great_expectations() -> Any:
-    """Import the library, which takes seconds: only where rows or expectations are judged."""
-    with warnings.catch_warnings():
+    """Import the library, which takes seconds: only where rows or expectations are judged.
+
+    Its optional backends are kept out: here it judges pandas frames. Who uses the library with
+    Spark in the same process imports it before, and is left alone.
+    """
+    with warnings.catch_warnings(), _imported_without(_BACKENDS):
         warnings.simplefilter("ignore", DeprecationWarning)
-        # It imports PySpark where that is installed, which warns of the version of pandas.
-        warnings.filterwarnings("ignore", "PySpark", FutureWarning)
         import great_expectations
         import great_expectations.expectations
         from great_expectations.execution_engine import pandas_execution_engine
@@ -80,6 +90,24 @@ def is_evaluated(result: Evaluated) -> bool:
     """Say whether an expectation was evaluated at all; if not, its result is no verdict."""
     info = result.exception_info
     return "exception_message" in info and not info.get("raised_exception")
+
+
+@contextmanager
+def _imported_without(names: Sequence[str]) -> Iterator[None]:
+    """Let imports of these packages fail for a while, but for those that are loaded already."""
+    hidden = [name for name in names if name not in sys.modules]
+    loaded: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]  # takes None
+    loaded.update(dict.fromkeys(hidden))
+    # Thousands of classes are made and none is dropped: collecting takes a quarter of the import.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+        for name in hidden:
+            del loaded[name]
 
 
 def _context_config() -> object:
