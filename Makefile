@@ -1,6 +1,7 @@
 # Everything runs in .venv, made on first use with uv if present, else with venv and pip.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST = $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 STAMP := .venv/.installed
 
 # With it set, every process of a test would compile the package anew.
@@ -28,13 +29,16 @@ demo: $(STAMP) ## Monitor a year of real flights end to end and show what was fo
 ui: $(STAMP) ## Open the Dagster UI on what the demo left
 	$(BIN)/mlmon dev
 
-test: $(STAMP) ## Run every test
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+test: $(STAMP) ## Run every test but the proofs
+	$(PYTEST) -m "not proof"
 
-coverage: $(STAMP) ## Run every test and print what share of lines and branches they took
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --cov $(TESTS)
+prove: $(STAMP) ## Run the proofs: whole systems, killed, broken and at length
+	$(PYTEST) -m proof
 
-check: $(STAMP) ## What CI runs: format, lint, types, tests
+coverage: $(STAMP) ## Run tests and proofs and print what share of lines and branches they took
+	$(PYTEST) --cov $(TESTS)
+
+check: $(STAMP) ## Format, lint, types, tests; CI runs this and the proofs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -52,9 +56,6 @@ calibrate: $(STAMP) ## Simulate how often 95 % intervals hold the truth
 
 drill: $(STAMP) ## Break a model of known truth in 35 ways and print what its monitors noticed
 	$(BIN)/python -m benchmarks.drill
-
-prove: $(STAMP) ## Kill, fail and shuffle the store thousands of times and print what was found
-	$(BIN)/python -m tests.proof
 
 chaos: $(STAMP) ## Kill dispatchers while Slack and the database fail; print what arrived
 	$(BIN)/python -W ignore -m tests.chaos

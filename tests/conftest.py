@@ -136,8 +136,13 @@ def file_of(item: pytest.Item) -> str:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep the quick tests of a file together: its fixtures and caches are made by one worker."""
-    if not item.get_closest_marker("slow") and not item.get_closest_marker("xdist_group"):
+    """Keep the quick tests of a file together: its fixtures and caches are made by one worker.
+
+    So are all that fork, since what they fork from takes long to load.
+    """
+    if hasattr(getattr(item, "module", None), "forked"):
+        item.add_marker(pytest.mark.xdist_group("forked"))
+    elif not any(map(item.get_closest_marker, ("slow", "proof", "xdist_group"))):
         item.add_marker(pytest.mark.xdist_group(file_of(item)))
 
 

@@ -81,7 +81,7 @@ def test_the_faults_can_be_listed_and_an_unknown_one_is_refused() -> None:
     assert "No fault 'rain'" in str(CliRunner().invoke(drill, ["--only", "rain"]).exception)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_null_burst_opens_one_thread_at_once_and_closes_it() -> None:
     """Faults in a real project: files land, windows are judged, messages are counted."""
     found = score([live(["null_burst"], 1, busy=300, warm_up=1)], FAULTS)

@@ -148,7 +148,7 @@ def test_weeks_without_an_answer_of_slack_lose_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgres", marks=pytest.mark.proof)])
 def test_whatever_dies_everybody_is_told_once_and_in_order(
     slack: FakeSlack, database: str, tmp_path: Path
 ) -> None:

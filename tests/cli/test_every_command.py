@@ -154,6 +154,7 @@ def secret_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLMON_S3_SECRET_ACCESS_KEY", SECRETS["S3"])
 
 
+@pytest.mark.proof
 @pytest.mark.usefixtures("secret_addresses")
 def test_no_command_prints_a_secret_or_a_value_of_a_person(
     mlmon: Command,

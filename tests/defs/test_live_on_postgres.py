@@ -162,7 +162,7 @@ class Watcher:
         return self.slack.replies(head)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_bad_day_is_told_in_slack_and_corrected_ground_truth_resolves_it(
     pg_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,7 +79,7 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
         del sys.modules[name]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_failing_check_stops_the_rollout_and_trains_a_version_that_is_good_again(
     daemon: Daemon,
 ) -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -120,32 +121,49 @@ print(json.dumps({
 """
 
 
-@pytest.mark.slow
-def test_the_wheel_monitors_and_gates_in_a_fresh_project_with_assets_of_its_own(
-    tmp_path: Path,
-) -> None:
-    pytest.importorskip("dagster_dg_cli")
-    project, environment = tmp_path / "proj", tmp_path / "environment"
-    python = install_wheel(build_wheel(tmp_path), environment)
-    for name, text in PROJECT.items():
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        (project / name).write_text(text)
-    (tmp_path / "dagster").mkdir()
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLMON_", "DAGSTER_"))}
-    variables = inherited | {
-        "PYTHONPATH": str(project / "src"),
-        "COLUMNS": "300",
-        "DAGSTER_HOME": str(tmp_path / "dagster"),
-        "DAGSTER_DISABLE_TELEMETRY": "1",
-        "MLMON_PROJECT": str(project),
-        "MLMON_NOW": f"{NULLED + dt.timedelta(days=1)}T12:00:00Z",
-    }
+# In one process: what `dg scaffold defs` writes, and what Dagster loads from it.
+SCAFFOLD = """
+import sys
+from dagster_dg_cli.cli import main
+sys.argv[0] = "dg"
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+import json
+import mlmon_dagster
+from proj.definitions import defs
+keys = defs().resolve_asset_graph().get_all_asset_keys()
+print(json.dumps([mlmon_dagster.__file__, sorted(key.to_user_string() for key in keys)]))
+"""
+KIND = "mlmon_dagster.MonitoredModel"
 
-    def call(code: str, *arguments: str) -> str:
+
+@dataclass(frozen=True)
+class Wheel:
+    """The wheel in an environment of its own, and a project beside it."""
+
+    folder: Path
+
+    @property
+    def project(self) -> Path:
+        return self.folder / "proj"
+
+    def call(self, code: str, *arguments: str) -> str:
+        """Run a program there; return what it printed."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLMON_", "DAGSTER_"))}
         done = subprocess.run(
-            [str(python), "-W", "ignore", "-c", code, *arguments],
-            cwd=project,
-            env=variables,
+            [str(self.folder / "environment/bin/python"), "-W", "ignore", "-c", code, *arguments],
+            cwd=self.project,
+            env=kept
+            | {
+                "PYTHONPATH": str(self.project / "src"),
+                "COLUMNS": "300",
+                "DAGSTER_HOME": str(self.folder / "dagster"),
+                "DAGSTER_DISABLE_TELEMETRY": "1",
+                "MLMON_PROJECT": str(self.project),
+                "MLMON_NOW": f"{NULLED + dt.timedelta(days=1)}T12:00:00Z",
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -153,18 +171,49 @@ def test_the_wheel_monitors_and_gates_in_a_fresh_project_with_assets_of_its_own(
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    warehouse = project / "warehouse"
-    land_validation(warehouse)
-    land_days(warehouse, *GOOD)
-    landed = [str(next(warehouse.glob(f"landing/*/{s}/2*"))) for s in ("predictions", "actuals")]
+    def landed(self) -> tuple[str, ...]:
+        """Land validation and two days; return the words that scaffold a model from them."""
+        land_validation(self.project / "warehouse")
+        land_days(self.project / "warehouse", *GOOD)
+        landing = (self.project / "warehouse" / "landing").glob
+        predictions, actuals = (str(next(landing(f"*/{s}/2*"))) for s in ("predictions", "actuals"))
+        return ("scaffold", "defs", KIND, "churn", "--from", predictions, "--actuals", actuals)
 
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Wheel:
+    """The wheel, freshly built and installed, and a project with assets of its own."""
+    pytest.importorskip("dagster_dg_cli")
+    install_wheel(build_wheel(tmp_path), tmp_path / "environment")
+    found = Wheel(tmp_path)
+    for name, text in PROJECT.items():
+        (found.project / name).parent.mkdir(parents=True, exist_ok=True)
+        (found.project / name).write_text(text)
+    (tmp_path / "dagster").mkdir()
+    return found
+
+
+@pytest.mark.slow
+def test_a_model_that_the_wheel_scaffolds_is_loaded_beside_the_assets_of_the_project(
+    wheel: Wheel,
+) -> None:
+    place, keys = json.loads(wheel.call(SCAFFOLD, *wheel.landed()).splitlines()[-1])
+
+    assert Path(place).is_relative_to(wheel.folder / "environment")
+    assert {"overview", "mlmon/overview", "churn/event_log", "churn/drift"} <= set(keys)
+
+
+@pytest.mark.proof
+def test_the_wheel_monitors_and_gates_in_a_fresh_project_with_assets_of_its_own(
+    wheel: Wheel,
+) -> None:
+    call, warehouse = wheel.call, wheel.project / "warehouse"
     components = call(DG, "list", "components")
-    assert "mlmon_dagster.MonitoredModel" in components
+    assert KIND in components
     assert "mlmon_dagster.MonitoredModels" in components
 
-    kind, options = "mlmon_dagster.MonitoredModel", ("--from", landed[0], "--actuals", landed[1])
-    call(DG, "scaffold", "defs", kind, "churn", *options)
-    written = project / "src" / "proj" / "defs" / "churn" / "defs.yaml"
+    call(DG, *wheel.landed())
+    written = wheel.project / "src" / "proj" / "defs" / "churn" / "defs.yaml"
     document = yaml.safe_load(written.read_text())
     spec = document["attributes"]
     for stream, asset in (("predictions", "scores"), ("actuals", "answers")):
@@ -185,7 +234,7 @@ def test_the_wheel_monitors_and_gates_in_a_fresh_project_with_assets_of_its_own(
 
     call(DG, "launch", "--assets", "customers,scores,answers,churn/event_log")
     good = json.loads(call(MONITOR).splitlines()[-1])
-    assert Path(good["from"]).is_relative_to(environment)
+    assert Path(good["from"]).is_relative_to(wheel.folder / "environment")
     assert good["parents"] == ["answers", "scores"]
     assert good["windows"] == [str(day) for day in GOOD]
     assert all(good["planned"])

@@ -43,6 +43,7 @@ NOW = dt.datetime(2024, 2, 1, tzinfo=dt.UTC)
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04"]
 SPEC = make_spec(slices=["region"])
 WINDOWS = [window(SPEC, day) for day in DAYS]
+CLUSTERS = [pytest.param(name, marks=pytest.mark.proof) for name in ("ray", "spark")]
 
 
 def needs(name: str) -> None:
@@ -103,8 +104,7 @@ def assert_same(found: dict[str, ColumnStatistics], world: World) -> None:
         assert_equal(found[name], stats, sums=1e-9)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["local", "ray", "spark"])
+@pytest.mark.parametrize("name", ["local", *CLUSTERS])
 def test_every_engine_stores_the_profiles_of_all_rows_at_once(
     world: World, small_parts: None, name: str
 ) -> None:
@@ -118,8 +118,7 @@ def test_every_engine_stores_the_profiles_of_all_rows_at_once(
     assert_same(baseline_in_force(project.store, SPEC).profiles(), world)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ray", "spark"])
+@pytest.mark.parametrize("name", CLUSTERS)
 def test_a_part_whose_worker_is_killed_is_done_again_and_counted_once(
     world: World, small_parts: None, name: str, tmp_path: Path
 ) -> None:

@@ -43,7 +43,7 @@ def _process(world: World) -> tuple[list[str], list[str], list[str]]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_pipeline_in_a_bucket_equals_the_pipeline_in_a_folder(
     s3: S3Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

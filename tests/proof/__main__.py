@@ -1,4 +1,4 @@
-"""Every proof in full, and one table of what was claimed and found: `make prove`.
+"""Every proof in full, and one table of what was claimed and found: `python -m tests.proof`.
 
 Two hours and more on two cores; `--examples`, `--kills`, `--every`,
 `--seconds`, `--specs` and `--requests` make it shorter.

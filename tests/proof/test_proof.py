@@ -1,4 +1,9 @@
-"""The proofs of the store, in small; `make prove` runs them in full and prints what it found."""
+"""The proofs of the store, in small; `python -m tests.proof` runs them in full.
+
+The rooms' own tests claim the same of less: kills in `tests/ingest/test_exactly_once.py` and
+`tests/store/test_crashes.py`, order in `tests/store/test_order.py`, answers of `mlmon collect` in
+`tests/push`.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +31,6 @@ from tests.proof import (
     world,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("proof")]
-
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -41,6 +44,7 @@ def context() -> Any:
     return forked.processes()
 
 
+@pytest.mark.proof
 def test_any_order_repetition_split_and_kill_end_in_the_fold_of_the_stream(template: Path) -> None:
     assert any_order.examples(template, 3)["examples"] >= 3
 
@@ -52,6 +56,7 @@ def test_a_window_that_loses_its_last_record_says_that_it_has_none(template: Pat
     any_order.check(template, [(measured, None), ([earlier], None)], Counter())
 
 
+@pytest.mark.proof
 def test_killed_at_named_steps_nothing_is_lost_or_doubled(template: Path, context: Any) -> None:
     steps = any_order.STEPS[::3]  # the others are killed by the tests of the rooms
 
@@ -79,11 +84,12 @@ def test_a_call_that_fails_once_changes_nothing_in_the_end(
     open_store(tmp_path / "template").close()
 
     assert len(set(calls)) >= 8
-    for n in range(3, len(calls), len(calls) // 5):
+    for n in range(3, len(calls), len(calls) // 3):
         found = failing.fails_once(context, tmp_path / "template", tmp_path / "one", small, n)
         assert found == expected, f"call {n}, {calls[n - 1]}"
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(bool(faults.why_not()), reason=faults.why_not() or "never")
 def test_a_full_disk_at_a_call_of_native_code_changes_nothing_in_the_end(tmp_path: Path) -> None:
     found = faults.run_faults(tmp_path, "ENOSPC", [90], until="rebuild")
@@ -102,6 +108,7 @@ def test_a_day_that_dies_is_told_with_its_last_words() -> None:
     assert "IndexError: list index out of range" in died["stderr"]
 
 
+@pytest.mark.proof
 def test_two_ingests_and_three_readers_at_once_see_whole_batches(
     template: Path, context: Any, tmp_path: Path
 ) -> None:
@@ -114,6 +121,7 @@ def test_two_ingests_and_three_readers_at_once_see_whole_batches(
     assert found["unbalanced"] == []
 
 
+@pytest.mark.proof
 def test_a_generated_model_takes_in_three_rounds_of_files_as_its_events_say(
     tmp_path: Path,
 ) -> None:
@@ -173,6 +181,7 @@ def test_lost_records_are_the_same_once_rebuilt(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("world", "corners"), [("token", True), ("full", False)])
 def test_collect_answers_nothing_that_its_document_does_not_have(
     tmp_path: Path, world: str, corners: bool
@@ -184,6 +193,7 @@ def test_collect_answers_nothing_that_its_document_does_not_have(
     assert found.statuses[429] > 0 or corners
 
 
+@pytest.mark.proof
 def test_an_answer_that_the_document_does_not_have_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,7 @@ def verdict(model: str, number: int, family: str, status: str = "OK") -> dict[st
     }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_the_first_page_of_a_thousand_models_is_there_in_300_ms(store: Store) -> None:
     base = declare()
     specs = [base.model_copy(update={"model": f"model_{i:04}"}) for i in range(N)]
