@@ -60,16 +60,23 @@ def compared(
     return found[np.isfinite(found["chosen"])]
 
 
-def coverage(held: pd.Series[float], baseline: pd.Series[int]) -> tuple[float, float, float]:
+def coverage(
+    held: pd.Series[float], baseline: pd.Series[int], again: int = 1
+) -> tuple[float, float, float]:
     """Return the share of windows whose band holds the truth, with Wilson's 95 % interval.
 
     Windows of one baseline share its errors, so that they count for fewer: as many as give the
     shares of the baselines the spread that they have. That spread is known from so many baselines
     only, so windows count for fewer again, by the square of Student's quantile over the normal one.
+
+    Args:
+        held: Whether the band held, per window and draw of its actuals.
+        baseline: Of each.
+        again: Draws of one window's actuals. If all or none held, they count as one.
     """
     share, n = float(held.mean()), len(held)
     shares = held.groupby(baseline).mean()
-    effect = 1.0
+    effect = 1.0 if 0 < share < 1 else float(again)
     if len(shares) > 1 and 0 < share < 1:
         independent = share * (1 - share) * len(shares) / n
         effect = max(1.0, float(shares.var()) / independent)

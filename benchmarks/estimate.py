@@ -46,7 +46,20 @@ def draw(
     unseen: float,
     day: float = 0.0,
 ) -> Drawn:
-    """Draw scores, actuals and inputs, (size, rows).
+    """Draw scores, actuals and inputs, (size, rows), see `draw_chances`."""
+    score, chance, inputs = draw_chances(rng, size, rows, seen, unseen, day)
+    return score, came_true(rng, chance), inputs
+
+
+def draw_chances(
+    rng: np.random.Generator,
+    size: int,
+    rows: int,
+    seen: float,
+    unseen: float,
+    day: float = 0.0,
+) -> Drawn:
+    """Draw scores, chances of being positive and inputs, (size, rows).
 
     Args:
         rng: Draws.
@@ -60,8 +73,13 @@ def draw(
     shared = rng.normal(0, day, (3, size, 1)) if day else np.zeros((3, 1, 1))
     x = rng.normal(seen, 1, (size, rows)) + shared[0]
     z = rng.normal(unseen, 1, (size, rows)) + shared[1]
-    actual = rng.random(x.shape) < logistic(-1 + 1.3 * x + 0.8 * z + shared[2])
-    return logistic(-0.8 + 1.6 * x), actual.astype(np.float64), {"x": x, "z": z}
+    chance = logistic(-1 + 1.3 * x + 0.8 * z + shared[2])
+    return logistic(-0.8 + 1.6 * x), chance, {"x": x, "z": z}
+
+
+def came_true(rng: np.random.Generator, chance: Floats) -> Floats:
+    """Draw actuals by their chances."""
+    return (rng.random(chance.shape) < chance).astype(np.float64)
 
 
 def simulated(size: Size) -> Iterator[Row]:

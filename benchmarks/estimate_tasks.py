@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +56,15 @@ def _softmax(logits: Floats) -> Floats:
 def draw_classes(
     rng: np.random.Generator, windows: int, rows: int, shift: float, day: float = 0.0
 ) -> tuple[Floats, NDArray[np.bool_], Floats]:
-    """Draw scores, actuals, (3, windows, rows), and inputs of a model that is too sure of itself.
+    """Draw scores, actuals, (3, windows, rows), and inputs, see `draw_class_chances`."""
+    score, chances, x = draw_class_chances(rng, windows, rows, shift, day)
+    return score, classes_come(rng, chances), x
+
+
+def draw_class_chances(
+    rng: np.random.Generator, windows: int, rows: int, shift: float, day: float = 0.0
+) -> tuple[Floats, Floats, Floats]:
+    """Draw scores, (3, windows, rows), chances and inputs of a model that is too sure of itself.
 
     Args:
         rng: Draws.
@@ -68,9 +77,13 @@ def draw_classes(
     shared = rng.normal(0, day, (5, windows, 1)) if day else np.zeros((5, 1, 1))
     x = rng.normal(shift, 1, (2, windows, rows)) + shared[:2]
     logits = np.stack([0.4 + 1.2 * x[0], x[1] - 0.5 * x[0], -0.8 * x[1]])
-    chances = np.cumsum(_softmax(logits + shared[2:]), axis=0)[:2]
-    actual = (rng.random((windows, rows)) > chances).sum(axis=0)
-    return _softmax(1.3 * logits), np.arange(3)[:, None, None] == actual, x
+    return _softmax(1.3 * logits), _softmax(logits + shared[2:]), x
+
+
+def classes_come(rng: np.random.Generator, chances: Floats) -> NDArray[np.bool_]:
+    """Draw which class is true by its chances, (3, windows, rows)."""
+    actual = (rng.random(chances.shape[1:]) > np.cumsum(chances, axis=0)[:2]).sum(axis=0)
+    return np.asarray(np.arange(3)[:, None, None] == actual)
 
 
 def class_profiles(score: Floats, actual: NDArray[np.bool_]) -> dict[str, ColumnStatistics]:
@@ -119,20 +132,45 @@ def draw_errors(
             logarithm of the noise.
         shape: Of the predictions, see `SHAPES`.
     """
+    return draw_noise(rng, windows, rows, shift, day, shape).drawn(rng)
+
+
+class Noise(NamedTuple):
+    """Rows of a regression before their actuals come: by how much these will stray.
+
+    Attributes:
+        rows: What is known of the rows; their `error` is that of a row without noise.
+        scale: Standard deviation of a row's noise.
+    """
+
+    rows: LossRows
+    scale: Floats
+
+    def drawn(self, rng: np.random.Generator) -> LossRows:
+        """Draw the errors."""
+        return replace(
+            self.rows, error=self.rows.error - self.scale * rng.normal(size=len(self.scale))
+        )
+
+
+def draw_noise(
+    rng: np.random.Generator, windows: int, rows: int, shift: float, day: float, shape: str
+) -> Noise:
+    """Draw the rows of `draw_errors` without their noise."""
     n = windows * rows
     shared = np.zeros((n, 3))
     if day:
         shared = np.repeat(rng.normal(0, day, (windows, 3)), rows, axis=0)
     x = rng.normal(shift, 1, (n, 2)) + shared[:, :2]
-    noise = np.exp(0.4 * x[:, 0] + shared[:, 2]) * rng.normal(size=n)
-    actual = 2 * x[:, 0] + np.sin(2 * x[:, 1]) + noise
     predicted = 1.8 * x[:, 0] + 0.3 * x[:, 1]
     if shape != "continuous":
         predicted = 12 * shaped(predicted / 12 + 0.5, shape) - 6
     keys = pd.DataFrame(
         {"window_start": _starts(windows).repeat(rows), "dataset": f"shift {shift:g}"}
     )
-    return LossRows(np.column_stack([predicted, x]), predicted - actual, in_half(n), keys)
+    error = predicted - 2 * x[:, 0] - np.sin(2 * x[:, 1])
+    known = LossRows(np.column_stack([predicted, x]), error, in_half(n), keys)
+    return Noise(known, np.exp(0.4 * x[:, 0] + shared[:, 2]))
 
 
 def regression(rng: np.random.Generator, shifts: Sequence[float], size: Size) -> list[Found]:

@@ -116,6 +116,7 @@ def _show_table(project: Project, spec: ModelSpec, limit: int, wanted: dict[str,
     frame = pd.concat(parts, ignore_index=True)
     shown = _newest(frame, limit) if is_cut else frame
     click.echo(render(shown, "table"))
+    _say_widths(shown)
     if is_cut:
         first, last = shown["window"].iloc[0], shown["window"].iloc[-1]
         windows = last if first == last else f"{first} to {last}"
@@ -126,6 +127,18 @@ def _show_table(project: Project, spec: ModelSpec, limit: int, wanted: dict[str,
             err=True,
         )
     return len(shown)
+
+
+def _say_widths(shown: pd.DataFrame) -> None:
+    """Say which bands are wider than the baseline asks for, of the newest window."""
+    if "band_factor" not in shown:
+        return
+    from mlmon_dagster.monitors.wording import width_text
+
+    for metric, part in shown[shown["band_factor"] > 1].groupby("metric"):
+        newest = part.iloc[-1]
+        said = width_text(newest["band_factor"], int(newest["band_windows"]))
+        click.echo(f"mlmon: {metric}, {newest['window']}: {said}.", err=True)
 
 
 def _newest(frame: pd.DataFrame, limit: int) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,12 @@ class MetricSample(TypedDict):
     p_value: float
     reason: str
     method_version: str
+
+
+def samples(frame: pd.DataFrame) -> list[MetricSample]:
+    """Return the rows of a MetricFrame one by one."""
+    rows = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+    return cast("list[MetricSample]", rows)
 
 
 class MetricRows(NamedTuple):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from scipy import special
 
+from mlmon_dagster.metrics.estimated.learnt import (
+    RECORD,
+    LearntWidth,
+    learnt_width,
+    reaching,
+)
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.monitors.evidence import (
@@ -20,7 +27,7 @@ from mlmon_dagster.monitors.evidence import (
     not_valued,
     result_row,
 )
-from mlmon_dagster.monitors.wording import NAMES, no_verdict, number
+from mlmon_dagster.monitors.wording import NAMES, no_verdict, number, width_text
 from mlmon_dagster.spec import EstimateMonitor
 from mlmon_dagster.spec.metric_registry import is_loss
 from mlmon_dagster.spec.tasks import estimated, residual
@@ -33,7 +40,8 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     """Fail windows whose estimate fell, and those that turned out worse than estimated.
 
     Two monitors per declared metric. ``estimated_performance/<metric>``: the estimate is worse than
-    the baseline's by `drop`, and its band excludes the baseline's. It needs no actuals.
+    the baseline's by `drop`, and its band excludes the baseline's. It needs no actuals, but where
+    those of earlier windows lay outside their bands, the band is wider (`learnt_width`).
     ``estimated_performance/<metric>_residual``: once actuals are there, the realized values of the
     last `over` windows are worse than the estimates by `residual` on average, the 95 % interval
     of that excludes 0, and it lasts: the newest three are worse by two thirds of `residual`, so
@@ -66,13 +74,17 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     }
     if row is None or base is None or reason:
         return _without(evidence, window, monitor, metric, reason, fields)
+    wait = evidence.spec.actuals.expected_within or dt.timedelta.resolution
+    width = learnt_width(evidence.recent(window, residual(monitor.metric), RECORD, wait=wait))
+    row = reaching(monitor.metric, row, width)
+    fields["source"] = row
     worse, margin = _worse(monitor.metric, row, base)
     failed = worse >= monitor.drop - 1e-12 and worse > margin
     direction = "worse" if worse > 0 else "better"
     text = (
         f"{NAMES.get(metric, metric)} is {number(row['value'])}, "
         f"{number(abs(worse))} {direction} than the baseline's {number(base['value'])}.\n"
-        f"{_band(row)}; the limit is {number(monitor.drop)}"
+        f"{_band(row)}; the limit is {number(monitor.drop)}{_learnt(width)}"
     )
     past = worse >= monitor.drop and not failed
     fields |= excess(worse, monitor.drop, margin)
@@ -161,6 +173,10 @@ def _band(row: MetricSample) -> str:
     if finite(row["lower"]) is None or finite(row["upper"]) is None:
         return f"n {int(row['n']):,}"
     return f"Band {number(row['lower'])} to {number(row['upper'])}, n {int(row['n']):,}"
+
+
+def _learnt(width: LearntWidth) -> str:
+    return f". {width_text(width.factor, width.n)}" if width.factor > 1 else ""
 
 
 def _without(

@@ -15,7 +15,7 @@ import pandas as pd
 
 from mlmon_dagster.metrics.clusters import UsualLevel, usual_level
 from mlmon_dagster.metrics.drift.change import ColumnChange
-from mlmon_dagster.metrics.frames import MetricSample
+from mlmon_dagster.metrics.frames import MetricSample, samples
 from mlmon_dagster.spec import Condition, ModelSpec, Severity
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL, TABLE
@@ -132,11 +132,19 @@ class Evidence:
         return self._whole.get((window["dataset"], window["window_start"], metric, column))
 
     def recent(
-        self, window: Window, metric: str, most: int, column: str = TABLE
+        self,
+        window: Window,
+        metric: str,
+        most: int,
+        column: str = TABLE,
+        wait: dt.timedelta = dt.timedelta(0),
     ) -> list[MetricSample]:
-        """Metric rows of a window and of those before it that have a value, the newest `most`."""
+        """Metric rows of a window and of those before it that have a value, the newest `most`.
+
+        With a `wait` those of the windows that started at least so long before it.
+        """
         mine = self._by_metric.get((window["dataset"], metric, column), [])
-        until = [row for row in mine if row["window_start"] <= window["window_start"]]
+        until = [row for row in mine if row["window_start"] <= window["window_start"] - wait]
         return until[-most:]
 
     @cached_property
@@ -229,11 +237,6 @@ def gather(
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of a frame as mappings."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-
-
-def samples(metrics: pd.DataFrame) -> list[MetricSample]:
-    """Rows of a MetricFrame."""
-    return cast("list[MetricSample]", _records(metrics))
 
 
 def one_version(metrics: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -205,6 +205,21 @@ def no_verdict(text: str, reason: str, n: int) -> str:
     return f"No verdict on {named}: {REASONS.get(reason, reason)} (n {n:,})."
 
 
+def width_text(factor: float, n: int) -> str:
+    """Say that an estimate's band is wider than the baseline alone asks for, and why.
+
+    Example:
+        >>> width_text(1.72, 60)
+        'Its band is 1.7 times as wide as the baseline asks for, learnt from 60 windows whose \
+ground truth has come'
+    """
+    windows = "1 window" if n == 1 else f"{n} windows"
+    return (
+        f"Its band is {factor:.2g} times as wide as the baseline asks for, learnt from {windows} "
+        "whose ground truth has come"
+    )
+
+
 def compared(condition: Condition, failed: bool) -> str:
     """Write 'above 0.20' or 'not above 0.20'."""
     return ("" if failed else "not ") + threshold(condition)

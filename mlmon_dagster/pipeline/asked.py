@@ -151,7 +151,8 @@ def query_metrics(
     """Return the metrics that match, one row each, ordered by window.
 
     Windows of the model's own length come from the metric table, longer ones are merged from the
-    stored profiles.
+    stored profiles. Estimates of the former have the bands that the model's record asks for, see
+    `with_learnt_bands`.
 
     Raises:
         ConfigError: If the slice is not KEY=VALUE, the windows asked for are too short, or longer
@@ -160,6 +161,7 @@ def query_metrics(
     slice_key, slice_value = _slice(slice_)
     start, end = moments_of(spec, first, last)
     if granularity in (None, spec.time.granularity):
+        from mlmon_dagster.profiles.measure.estimates import with_learnt_bands
         from mlmon_dagster.store.state import metric_log
 
         frame = metric_log.newest(
@@ -175,6 +177,7 @@ def query_metrics(
             end=end,
             as_of=as_of,
         )
+        frame = with_learnt_bands(project.store, spec, frame, as_of)
     else:
         if as_of is not None:
             own = spec.time.granularity

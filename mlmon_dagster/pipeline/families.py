@@ -8,6 +8,7 @@ and a module in `metrics/`.
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,7 @@ from mlmon_dagster.pipeline.serving.requests import served
 from mlmon_dagster.pipeline.steps import ASSETS
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, declaration
-from mlmon_dagster.spec.baseline import LIVE
+from mlmon_dagster.spec.baseline import GRAINS, LIVE
 from mlmon_dagster.spec.declaration import NOT_ADDITIVE
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL, MetricFamily
 from mlmon_dagster.spec.monitors import (
@@ -418,6 +419,15 @@ def _missed_over(spec: ModelSpec, metric: str) -> int:
     return max((m.over for m in named if residual(m.metric) == metric), default=1)
 
 
+def _record(spec: ModelSpec) -> int:
+    """Return the windows that a width is learnt from, with those whose truth is still due."""
+    from mlmon_dagster.metrics.estimated.learnt import RECORD
+
+    named = spec.monitors.estimated_performance
+    due = math.ceil(spec.actuals.expected_within / GRAINS[spec.time.granularity])
+    return max(RECORD + max(due, 1), *(m.over for m in named)) if named else 1
+
+
 def _own_estimate(comparison: Comparison) -> References:
     from mlmon_dagster.profiles.measure.estimates import estimate_baseline
 
@@ -571,9 +581,7 @@ FAMILIES: Mapping[str, Family] = {
             measure=Measure(_estimate_columns, _estimate, lambda spec: "baseline", by_slice=False),
             is_watched=lambda spec: bool(spec.monitors.estimated_performance),
             metrics=_estimate_metrics,
-            looks_back=lambda spec: max(
-                (m.over for m in spec.monitors.estimated_performance), default=1
-            ),
+            looks_back=_record,
             is_compared=lambda spec: bool(spec.monitors.estimated_performance),
             compared=partial(_columns, "performance"),
             references=_own_estimate,

@@ -12,6 +12,7 @@ from mlmon_dagster.metrics.statistics import merge
 from mlmon_dagster.monitors.quality import null_limit
 from mlmon_dagster.monitors.wording import NAMES, number
 from mlmon_dagster.profiles import Baseline
+from mlmon_dagster.profiles.measure.estimates import with_learnt_bands
 from mlmon_dagster.profiles.measure.measures import baseline_performance, columns_of, measure
 from mlmon_dagster.report.plots import Curve, Episode
 from mlmon_dagster.spec import Granularity, ModelSpec, PerformanceMonitor, window_containing
@@ -131,11 +132,14 @@ class Curves:
     def estimates(self) -> list[Curve]:
         """Return a curve per monitored estimate and one of its residual.
 
-        An estimate needs no ground truth. Where it and the truth, drawn over it with the truth of
+        An estimate needs no ground truth; its band is as wide as the record asks for, which the
+        title says of the newest window. Where it and the truth, drawn over it with the truth of
         the baseline, part, scores have changed their meaning.
         """
         monitors = {str(m.metric): m for m in self._spec.monitors.estimated_performance}
-        frame = self._stored(_estimate_names(self._spec))
+        frame = with_learnt_bands(
+            self._store, self._spec, self._stored(_estimate_names(self._spec))
+        )
         known = self._baseline_of("performance") if monitors else {}
         curves = []
         for metric, monitor in monitors.items():
@@ -149,6 +153,10 @@ class Curves:
                 if not len(part):
                     continue
                 curve = self._curve(part, name, baseline=baseline, limit=limit)
+                if (width := part["band_factor"].iloc[-1]) > 1:
+                    n = part["band_windows"].iloc[-1]
+                    title = f"{curve.title}, band {width:.2g} times as wide by {n} windows' truth"
+                    curve = replace(curve, title=title)
                 if name == estimated(metric) and len(truth):
                     realized = truth.reindex(part["window_start"]).astype(float)
                     curve = replace(curve, realized=realized.tolist())

@@ -17,7 +17,8 @@ def windows(baselines, each, held):
     n = baselines * each
     plain = np.random.default_rng(1).exponential(size=n)
     return pd.DataFrame(
-        {"metric": "brier", "baseline": np.repeat(np.arange(baselines), each), "plain": plain,
+        {"metric": "brier", "baseline": np.repeat(np.arange(baselines), each),
+         "window": np.tile(np.arange(each), baselines), "plain": plain,
          "weighted": 2 * plain, "chosen": plain, "held": held, "half": 1.0, "is_plain": 1.0}
     )  # fmt: skip
 
@@ -33,7 +34,7 @@ def test_the_ratio_is_to_the_better_method_with_an_error_by_leaving_baselines_ou
 
 @pytest.mark.parametrize(
     ("baselines", "held", "verdict"),
-    [(40, 1.0, "met"), (40, np.tile([0.0, 1.0], 200), "NOT MET"), (2, 1.0, "not shown")],
+    [(80, 1.0, "met"), (40, np.tile([0.0, 1.0], 200), "NOT MET"), (2, 1.0, "not shown")],
 )
 def test_bands_are_met_or_missed_only_where_chance_does_not_decide(baselines, held, verdict):
     found = {one.kind: one.verdict for one in judge(CELL, windows(baselines, 10, held))}

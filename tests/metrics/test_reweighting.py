@@ -100,11 +100,11 @@ def test_without_a_shift_the_plain_curve_is_taken_however_scores_are_tied(shape)
 
 
 def test_weights_are_taken_where_the_score_does_not_carry_the_shift():
-    """Held-out windows decide: in nine of ten windows of 1,000 rows at least."""
+    """In nine of ten windows of 1,000 rows at least."""
     rng = np.random.default_rng(13)
     found = Baseline(*draw(rng, 20, 1000, 0, 0), 0.5).chosen(*draw(rng, 20, 1000, 0, 0.7))
     rate = found[found["metric"] == "actual_rate_residual"]
-    assert (rate["method_version"] == "iw-cbpe-4").mean() >= 0.9
+    assert (rate["method_version"] == "iw-cbpe-5").mean() >= 0.9
     assert rate["value"].abs().mean() < 0.02
 
 
@@ -121,6 +121,20 @@ def test_where_the_score_carries_the_shift_the_choice_costs_at_most_5_percent():
             errors.append(frame.loc[rate, "value"].abs().mean())
     plain, weighted, chosen = np.reshape(errors, (5, 3)).mean(axis=0)
     assert chosen <= 1.05 * min(plain, weighted)
+
+
+def test_a_rounded_score_that_carries_a_shift_is_weighted_though_rows_left_out_hardly_tell_why():
+    """Within a tenth of score the shift goes on. By the likelihood left out: .77 of the windows."""
+    rng, taken = np.random.default_rng(20), []
+    for _ in range(6):
+        score, *known = draw(rng, 20, 2000, 0, 0)
+        own, _, seen = draw(rng, 5, 2000, 0.7, 0)
+        found = Baseline(shaped(score, "1 decimal"), *known, 0.5).weighings(
+            shaped(own, "1 decimal"), seen
+        )
+        taken += [one.is_better(["score"]) for one in found.values()]
+    assert len(taken) == 30
+    assert np.mean(taken) >= 0.9
 
 
 def test_after_a_shift_the_estimate_is_off_by_less_than_a_third_of_a_large_windows_chance():
@@ -195,16 +209,16 @@ def test_rows_alike_counted_together_have_the_weights_of_each():
 
 
 @pytest.mark.parametrize(("better", "methods"), [
-    (CONFIDENCE, {"accuracy": "iw-ovr-cbpe-4", "brier": "ovr-cbpe-3", "log_loss": "ovr-cbpe-3"}),
-    ("a", {"accuracy": "ovr-cbpe-3", "brier": "iw-ovr-cbpe-4", "macro_roc_auc": "iw-ovr-cbpe-4"}),
+    (CONFIDENCE, {"accuracy": "iw-ovr-cbpe-5", "brier": "ovr-cbpe-3", "log_loss": "ovr-cbpe-3"}),
+    ("a", {"accuracy": "ovr-cbpe-3", "brier": "iw-ovr-cbpe-5", "macro_roc_auc": "iw-ovr-cbpe-5"}),
 ])  # fmt: skip
 def test_each_metric_of_many_classes_has_the_method_that_its_own_scores_prefer(better, methods):
     rng = np.random.default_rng(17)
     score, actual, _ = draw_classes(rng, 20, 300, 0.0)
     base, now = class_profiles(score, actual), class_profiles(score[:, :2], actual[:, :2])
     learnt = calibrate_classes(base, base, CLASSES, 1)
-    gains = {name: np.arange(10) + (5.0 if name == better else -5.0) for name in base}
-    gains |= {name: np.zeros(10) for name in CLASSES if better == "a" and name != "a"}
+    gains = {name: 1.0 if name == better else -1.0 for name in base}
+    gains |= {name: 0.0 for name in CLASSES if better == "a" and name != "a"}
     found = estimated_classes(now, learnt, {1: Weighing(learnt.curves, gains)})
     second = found[found["window_start"] == found["window_start"].max()]
     by_metric = second.set_index("metric")["method_version"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 
 import pandas as pd
@@ -114,3 +115,38 @@ def test_a_large_fault_is_forgotten_when_it_is_over(newest, status):
     assert row["message"].endswith("it is over: the newest windows are within it.") == (
         status == "OK"
     )
+
+
+def earlier(values, half=0.05):
+    """Residuals of the days before the judged one, the newest first, and its estimate."""
+    rows = [
+        metric("roc_auc_residual", v, lower=v - half, upper=v + half,
+               window_start=DAY - pd.Timedelta(days=i + 1))
+        for i, v in enumerate(values)
+    ]  # fmt: skip
+    return [*rows, metric("estimated_roc_auc", 0.66, lower=0.63, upper=0.69)]
+
+
+@pytest.mark.parametrize(
+    ("values", "status", "factor"),
+    [
+        ((), "WARN", 1),
+        ((0.05,) * 9, "WARN", 1),
+        ((0.1,) + (0.0,) * 31, "OK", 2),
+        ((0.0,) * 40 + (0.1,), "WARN", 1),
+    ],
+)
+def test_a_band_is_as_wide_as_the_farthest_of_the_last_40_windows_needed(values, status, factor):
+    row = judged("roc_auc", earlier(values))
+    assert row["status"] == status
+    assert row["upper"] - row["value"] == pytest.approx(0.03 * factor)
+    said = f"2 times as wide as the baseline asks for, learnt from {len(values)} windows"
+    assert (said in row["message"]) == (factor > 1)
+
+
+def test_truth_that_was_not_due_when_the_window_was_estimated_teaches_nothing():
+    due = MODEL.actuals.model_copy(update={"expected_within": dt.timedelta(days=3)})
+    late = MODEL.model_copy(update={"actuals": due})
+    rows = earlier((0.2, 0.2, 0.1, 0.0))
+    assert judged("roc_auc", rows)["upper"] == pytest.approx(0.66 + 0.03 * 4)
+    assert judged("roc_auc", rows, model=late)["upper"] == pytest.approx(0.66 + 0.03 * 2)

@@ -8,6 +8,7 @@ from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -17,7 +18,7 @@ from mlmon_dagster.report.curves import Curves, sentence_of
 from mlmon_dagster.report.health import health_report, write_report
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import monitor_results
+from mlmon_dagster.store.state import metric_log, monitor_results
 from mlmon_dagster.store.state.schema import monitor_result
 from tests.report.worlds import BROKEN, DAY, NOW, SECRET, START, World, build, declare
 
@@ -214,14 +215,28 @@ def test_months_are_counted_from_the_rows(world: World, html: str) -> None:
 def test_an_estimates_curve_has_the_realized_values_over_it(world: World) -> None:
     baseline = load_baseline(world.store, world.spec)
     curves = Curves(world.store, world.spec, baseline, [], NOW)
-    estimated = {curve.title: curve for curve in curves.estimates()}
+    drawn, distance = curves.estimates()
     realized = next(c for c in curves.performance() if c.title == "ROC AUC")
 
-    drawn = estimated["Estimated ROC AUC"]
+    known = metric_log.newest(world.store.state, world.spec.model, slice_key="all").set_index(
+        "metric"
+    )
+    stored = known.loc["estimated_roc_auc"].sort_values("window_start").iloc[-1]
+    past = known.loc["roc_auc_residual"].sort_values("window_start").iloc[-41:-1]
+    reach = np.where(
+        past["value"] > 0, past["value"] - past["lower"], past["upper"] - past["value"]
+    )
+    factor = max(1.0, np.nanmax(past["value"].abs() / reach))
+    assert factor > 1
+    assert drawn.title.startswith(f"Estimated ROC AUC, band {factor:.2g} times as wide by ")
+    assert drawn.upper[-1] == pytest.approx(
+        min(stored["value"] + factor * (stored["upper"] - stored["value"]), 1)
+    )
     assert len(drawn.starts) == len(world.windows)
     assert list(drawn.realized) == pytest.approx(list(realized.values), nan_ok=True)
     assert drawn.baseline == realized.baseline
-    assert not estimated["Distance of the estimated ROC AUC from the truth"].realized
+    assert distance.title == "Distance of the estimated ROC AUC from the truth"
+    assert not distance.realized
 
 
 def test_the_trace_shows_the_broken_slice_with_its_effects(html: str) -> None:

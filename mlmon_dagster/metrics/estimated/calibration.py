@@ -93,7 +93,7 @@ class Calibration:
 
     def weighted(self, curves: Curves) -> Calibration:
         """Return the same with curves of rows that are weighted like each cell."""
-        return replace(self, curves=curves, method="iw-cbpe-4")
+        return replace(self, curves=curves, method="iw-cbpe-5")
 
 
 def calibrate(whole: Scored, half: Scored, seed: int) -> Calibration:

@@ -48,7 +48,7 @@ from mlmon_dagster.spec.tasks import estimated, residual
 
 Profiles = Mapping[str, ColumnStatistics]
 CONFIDENCE = ":confidence"  # the score of the class that was decided for
-PLAIN, WEIGHTED = "ovr-cbpe-3", "iw-ovr-cbpe-4"
+PLAIN, WEIGHTED = "ovr-cbpe-3", "iw-ovr-cbpe-5"
 _NAMES = ("accuracy", "macro_roc_auc", "brier", "log_loss")
 
 

@@ -218,15 +218,15 @@ class Weighing(NamedTuple):
 
     Attributes:
         curves: Score -> P(positive) per bin.
-        gains: Score -> by how much weighing tells more of each held-out block, see `_gains`, (10,).
+        gains: Score -> by how much nearer to the truth weighing is expected to be, see `gain`.
     """
 
     curves: Mapping[str, Curves]
-    gains: Mapping[str, Floats]
+    gains: Mapping[str, float]
 
     def is_better(self, names: Sequence[str]) -> bool:
-        """Say whether the held-out rows prefer these curves of some scores to the plain ones."""
-        return sum(float(self.gains[name].mean()) for name in names) > 0
+        """Say whether these curves of some scores are expected to be nearer than the plain ones."""
+        return sum(self.gains[name] for name in names) > 0
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,10 @@ class LabelledRows:
             name: moved_like(self.plain[name], self._unweighted[name], block_curves(found))
             for name, found in counts.items()
         }
-        gains = {n: _gains(held_out, curves[n], self.plain[n]) for n, held_out in counts.items()}
+        gains = {
+            name: gain(found.sum(axis=(0, 1)), curves[name], self.plain[name])
+            for name, found in counts.items()
+        }
         return Weighing(curves, gains)
 
     def _by_block(self, weights: Floats) -> dict[str, Floats]:
@@ -365,15 +368,33 @@ def moved_like(plain: Curves, before: Curves, after: Curves) -> Curves:
     return Curves(curve, replicates, after.scale)
 
 
-def _gains(weighted: Floats, curves: Curves, plain: Curves) -> Floats:
-    """Return by how much weighing tells more of each held-out block than the plain curve, (10,).
+def gain(rows: Floats, weighted: Curves, plain: Curves) -> float:
+    """Return how much nearer to the truth weighted curves are expected to be than plain ones.
 
-    Each block of the baseline's windows, weighted to look like the window, is predicted by the
-    curve of the other blocks, once weighted and once plain: the difference of the log likelihood
-    of its actuals, a row.
+    What weighing changes in a bin is what the plain curve is off by there, and the chance of the
+    weights. So the plain curve's squared error is more by ``change^2 - variance`` and the weighted
+    one's by ``variance``, and weights are worth it where ``change^2 > 2 variance``, as in the
+    choice of terms by Mallows (1973). The variance comes from a jackknife over stretches of the
+    baseline's windows, each left out of both curves: their common chance, far larger, cancels,
+    which it does not in the likelihood of the rows left out.
+
+    Args:
+        rows: Rows by score bin as the window has them, (S,).
+        weighted: Of the weighted rows.
+        plain: Of the rows as they are; its replicates leave out the same windows.
+
+    Returns:
+        Mean squared error of the chance of being positive over the rows, that of the plain curve
+        less that of the weighted one. Not in variances of an actual, ``p (1 - p)``, which would let
+        the few rows of the ends decide.
+
+    Example:
+        >>> plain = Curves(np.array([0.5]), np.array([[0.5], [0.5]]), 0.5)
+        >>> sure, noisy = (Curves(np.array([0.6]), np.array([[0.6 - e], [0.6 + e]]), 0.5)
+        ...                for e in (0.01, 0.09))
+        >>> gain(np.array([100.0]), sure, plain) > 0 > gain(np.array([100.0]), noisy, plain)
+        True
     """
-    own, other = curves.replicates, plain.replicates
-    negatives, positives = weighted[:, 0], weighted[:, 1]
-    told = positives * np.log(own / other) + negatives * np.log((1 - own) / (1 - other))
-    rows = np.maximum(weighted.sum(axis=(1, 2)), 1e-9)
-    return np.asarray(told.sum(axis=1) / rows)
+    change = weighted.curve - plain.curve
+    variance = weighted.variance(weighted.replicates - plain.replicates)
+    return float(rows @ (change**2 - 2 * variance) / rows.sum())

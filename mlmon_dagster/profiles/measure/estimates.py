@@ -5,6 +5,7 @@ The baseline's labelled rows are read as codes of its bins, to weigh them like a
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from mlmon_dagster.metrics.estimated.calibration import (
     per_cell,
     scored,
 )
+from mlmon_dagster.metrics.estimated.learnt import RECORD, widened
 from mlmon_dagster.metrics.estimated.multiclass import calibrate_classes, estimated_classes
 from mlmon_dagster.metrics.estimated.reweighting import (
     LabelledRows,
@@ -33,7 +35,7 @@ from mlmon_dagster.metrics.estimated.reweighting import (
     Weighing,
     grouping,
 )
-from mlmon_dagster.metrics.frames import concat_frames
+from mlmon_dagster.metrics.frames import concat_frames, samples
 from mlmon_dagster.metrics.statistics import WITHOUT_VERSION, ColumnStatistics, merge, select
 from mlmon_dagster.profiles.baseline import SEED, Baseline, scored_columns
 from mlmon_dagster.profiles.bins.fit import value_expressions
@@ -41,11 +43,12 @@ from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Column, code_expression
 from mlmon_dagster.profiles.sql.compiler import as_numpy
 from mlmon_dagster.profiles.sql.loss_columns import DECIDED, resolve
 from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window, window_containing
+from mlmon_dagster.spec.baseline import GRAINS
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.spec.tasks import class_scores, estimated, estimated_metrics
+from mlmon_dagster.spec.tasks import class_scores, estimated, estimated_metrics, residual
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import erased_ids
+from mlmon_dagster.store.state import erased_ids, metric_log
 from mlmon_dagster.store.state.sql import quote_identifier
 
 if TYPE_CHECKING:
@@ -283,3 +286,49 @@ def _by_code(stats: ColumnStatistics) -> NDArray[np.float64]:
         counts = np.zeros_like(counts)
         counts[:, ::3] = rows
     return counts
+
+
+def with_learnt_bands(
+    store: Store, spec: ModelSpec, frame: pd.DataFrame, as_of: dt.datetime | None = None
+) -> pd.DataFrame:
+    """Widen the bands of stored estimates by the model's record before each, see `learnt_width`.
+
+    What is stored is what the baseline asks for: ground truth that comes late changes the record,
+    and so the width is learnt when somebody looks.
+
+    Args:
+        store: Where the residuals are.
+        spec: The model.
+        frame: MetricFrame; rows of other metrics than estimates are left as they are.
+        as_of: The moment whose metrics they are, None for now.
+
+    Returns:
+        `frame` with the columns ``band_factor`` and ``band_windows``; 1 and 0 where nothing was
+        learnt.
+    """
+    frame = frame.assign(band_factor=1.0, band_windows=0)
+    names = {estimated(metric): residual(metric) for metric in estimated_metrics(spec)}
+    mine = frame[frame["metric"].isin(list(names)) & frame["value"].notna()]
+    if not len(mine):
+        return frame
+    grain, wait = GRAINS[spec.time.granularity], spec.actuals.expected_within
+    known = metric_log.newest(
+        store.state,
+        spec.model,
+        metric=[names[name] for name in mine["metric"].unique()],
+        granularity=spec.time.granularity,
+        slice_key=ALL,
+        start=mine["window_start"].min() - (RECORD + 1) * grain - wait,
+        end=mine["window_start"].max(),
+        as_of=as_of,
+    )
+    known = known[known["value"].notna()].sort_values("window_start")
+    records = dict(list(known.groupby(["dataset", "metric"])))
+    for (dataset, metric), part in mine.groupby(["dataset", "metric"]):
+        record = samples(records.get((dataset, names[str(metric)]), known[:0]))
+        found = widened(samples(part), record, wait or dt.timedelta.resolution)
+        for name in ("lower", "upper", "method_version"):
+            frame.loc[part.index, name] = [row[name] for row, _ in found]
+        frame.loc[part.index, "band_factor"] = [width.factor for _, width in found]
+        frame.loc[part.index, "band_windows"] = [width.n for _, width in found]
+    return frame
