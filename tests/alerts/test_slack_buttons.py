@@ -165,11 +165,13 @@ def test_the_first_message_keeps_its_buttons_and_says_who_is_at_it_until_all_is_
     buttons = buttons_of(head)
     assert set(buttons) == {"mlmon_acknowledge", "mlmon_silence"}
     assert {b["value"] for b in buttons.values()} == {worse["fingerprint"][:16]}
+    assert not any(map(buttons_of, slack.replies(head)))  # nobody would edit those
 
     settle(store, SPECS, day(4), result(3, "OK"), result(3, "OK", column_name="b"))
     send(store, with_buttons)
     assert "resolved" in head.shown["text"]
-    assert not buttons_of(head)
+    assert len(slack.replies(head)) > 2
+    assert not any(map(buttons_of, slack.messages))
 
 
 def test_what_is_over_and_what_nobody_listens_to_has_no_buttons(

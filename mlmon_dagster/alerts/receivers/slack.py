@@ -149,7 +149,7 @@ class SlackReceiver:
         if read_plot(delivery.payload):
             return self._upload(delivery)
         payload = delivery.payload["slack"]
-        if self._app_token:
+        if self._app_token and not delivery.thread_ts:  # an answer's would outlive what it is about
             about = delivery.payload.get("handles") or delivery.payload.get("tells", ())
             payload = _with_buttons(payload, about)
         outcome = self._try(lambda: self._call(delivery, payload))
@@ -330,7 +330,10 @@ class SlackReceiver:
 
 
 def _with_buttons(payload: Payload, tells: Sequence[str]) -> Payload:
-    """Add the row of buttons above the last line, to what says that something is wrong."""
+    """Add the row of buttons above the last line, to what says that something is wrong.
+
+    Of a thread its first message alone has them: it is edited whenever what fires changes.
+    """
     attachments = payload.get("attachments") or ()
     if not tells or not attachments or attachments[0]["color"] == COLOURS["OK"]:
         return payload
