@@ -432,16 +432,19 @@ def by_windows(
     own = all_over_versions(
         {c: select(s, (s.cells["slice_key"] == ALL).to_numpy()) for c, s in profiles.items()}
     )
-    starts = {c: _coarse_starts(spec, s.cells, granularity) for c, s in own.items() if len(s)}
-    found = []
-    for start in np.unique(np.concatenate(list(starts.values()))) if starts else []:
-        part = {c: select(own[c], mine == start) for c, mine in starts.items()}
-        errors = standard_errors(part, lambda cells: measure(spec, family, cells, None))
-        found.append(errors.assign(window_start=pd.Timestamp(start, tz="UTC")).reset_index())
-    if not found:
+    # All longer windows at once, each by its start in the place of a slice's value.
+    named = {
+        c: replace(s, cells=s.cells.assign(slice_value=starts.astype(str)))
+        for c, s in own.items()
+        if len(s)
+        for starts in [_coarse_starts(spec, s.cells, granularity)]
+    }
+    if not named:
         return frame
-    keys = ["window_start", *SERIES]
-    known = frame.merge(pd.concat(found), on=keys, how="left")
+    errors = standard_errors(named, lambda cells: measure(spec, family, cells, None)).reset_index()
+    starts = pd.to_datetime(errors["slice_value"]).dt.as_unit("us").dt.tz_localize("UTC")
+    errors = errors.assign(window_start=starts, slice_value=ALL)
+    known = frame.merge(errors, on=["window_start", *SERIES], how="left")
     lower, upper = interval(known["value"], known["error"], known["n_windows"])
     counted = np.where(np.isfinite(upper - lower), ":windows", "")
     low, high = (
