@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -96,7 +97,14 @@ def metrics(project: Project, /, model: str, format_: str, limit: int, **wanted:
             click.echo(render(frame, format_, with_head=is_empty))
             is_empty = False
     if is_empty:
-        click.echo("mlmon: no such metrics; see which there are without filters.", err=True)
+        click.echo(f"mlmon: {_why_none(spec, wanted)}", err=True)
+
+
+def _why_none(spec: ModelSpec, wanted: Mapping[str, Any]) -> str:
+    """Say what to do where no metric was found: ask for more, or compute some."""
+    if any(wanted[name] for name in ("metric", "column", "slice_", "first", "last", "as_of")):
+        return "no such metrics; see which there are without filters."
+    return f"no window of {spec.model} is computed yet: mlmon run {spec.model}"
 
 
 def _show_table(project: Project, spec: ModelSpec, limit: int, wanted: dict[str, Any]) -> int:

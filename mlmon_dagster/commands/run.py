@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
+from collections.abc import Sequence
 
 import click
 
@@ -19,6 +21,7 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, baselines
 
+_FILES_SHOWN = 3
 HISTORY = 7  # more windows than this in one run of a person are history, not news
 
 
@@ -46,10 +49,12 @@ def run_model(
         fits = bool(period) or not has_baseline(project.store, spec)
         first_of_all = ("event_log", "baseline") if fits else ("event_log",)
         reports = [launcher.materialize(spec, first_of_all)]
+        show_files(spec, reports[0])
         if waiting := reports[0].n_waiting:
             click.echo(
-                f"  {waiting} files left for later: they have just changed and may not be "
-                "complete. They are read once they have settled, or have a .done file beside them."
+                f"  {_counted(waiting, 'file')} left for later: changed a moment ago and perhaps "
+                "not complete. Read once settled, or once FILE.done beside it, or _SUCCESS in its "
+                "folder, is newer."
             )
         if again := reports[0].read_again:
             click.echo(f"  {again}.")
@@ -72,23 +77,57 @@ def run_model(
             reports.append(launcher.materialize(spec, REPORTED, keys=launcher.overview_keys))
         for season in {report.season for report in reports} - {"", known}:
             click.echo(f"  {season}")
-    for report in reports:
-        show_report(report)
+    show_reports(reports)
+    if any(report.not_passed for report in reports):
+        click.echo(
+            f"Every window: mlmon report {spec.model}. What became an alert, which may take "
+            "several windows: mlmon alerts deliver, then mlmon alerts list"
+        )
     for error in (error for report in reports for error in report.errors):
         if text := sentence_of_failure(error.partition(": ")[2]):
             raise StoreError(text)
     return all(report.is_success for report in reports)
 
 
-def show_report(report: RunReport) -> None:
-    """Print the errors of a run, and how its checks went."""
-    for error in report.errors:
-        click.echo(f"  failed: {error}", err=True)
-    if report.n_checks:
-        failed = report.n_failed_checks
+def show_files(spec: ModelSpec, report: RunReport) -> None:
+    """Print what became of the files that an ingest settled; nothing if they held nothing new."""
+    if not (report.n_new or report.n_bad or report.n_quarantined):
+        return
+    said = [f"{_counted(report.n_new, 'new row')}"]
+    said += [f"{_counted(report.n_bad, 'row')} refused"] if report.n_bad else []
+    if report.n_quarantined:
+        said.append(f"{_counted(report.n_quarantined, 'whole file')} refused")
+    click.echo(f"  {_counted(report.n_files - report.n_waiting, 'file')} read: {', '.join(said)}")
+    for message in report.quarantined[:_FILES_SHOWN]:
+        click.echo(f"    {message}")
+    if report.n_bad or report.n_quarantined > _FILES_SHOWN:
         click.echo(
-            f"  {report.n_checks} checks: {failed['ERROR']} errors, {failed['WARN']} warnings"
+            f"    Which rows, and why: mlmon ingest {spec.model} --retry reads them once more"
         )
+
+
+def show_reports(reports: Sequence[RunReport]) -> None:
+    """Print the errors of some runs, and how their checks went: all of them, then by family."""
+    for error in (error for report in reports for error in report.errors):
+        click.echo(f"  failed: {error}", err=True)
+    n_checks = sum(report.n_checks for report in reports)
+    if not n_checks:
+        return
+    not_passed = sum((report.not_passed for report in reports), Counter[tuple[str, str]]())
+    totals = [_counted(sum(n for (_, how), n in not_passed.items() if how == one), one)
+              for one in ("error", "warning")]  # fmt: skip
+    if unknown := sum(n for (_, how), n in not_passed.items() if how == "no verdict"):
+        totals.append(f"{unknown} without a verdict")
+    click.echo(f"  {_counted(n_checks, 'check')}: {', '.join(totals)}")
+    for family in dict.fromkeys(family for family, _ in not_passed):
+        said = [_counted(n, how) for (of, how), n in not_passed.items() if of == family]
+        newest = next(r.newest[family] for r in reversed(reports) if family in r.newest)
+        click.echo(f"    {family}: {', '.join(said)}; {newest.partition(chr(10))[0]}")
+
+
+def _counted(n: int, noun: str) -> str:
+    """Write 1 error, 2 errors; a verdict that is missing has no plural."""
+    return f"{n:,} {noun}" if n == 1 or noun == "no verdict" else f"{n:,} {noun}s"
 
 
 def has_baseline(store: Store, spec: ModelSpec) -> bool:

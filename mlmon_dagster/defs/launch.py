@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,12 +33,18 @@ class RunReport:
         seconds: Wall time from launch to end.
         computing_seconds: What of it was spent in our own work; the rest is Dagster's.
         n_checks: Check evaluations.
-        n_failed_checks: Those that failed, by severity.
+        not_passed: How many of them did not pass, by family and ``error``, ``warning`` or
+            ``no verdict``.
+        newest: Of each such family the newest window, and what was said of it.
         errors: One message per failed step.
         n_waiting: Landing files that an ingest left for later, as they may not be complete.
         read_again: What an ingest read again that was refused before, and why; empty if nothing.
         season: Which columns may have a season that the baseline misses; empty if none.
         n_files: Landing files that an ingest settled, one way or another.
+        n_new: Rows of them that are new.
+        n_bad: Rows of them that were refused.
+        n_quarantined: How many of them were refused as a whole.
+        quarantined: Why, a message for each of the first.
     """
 
     run_id: str
@@ -45,17 +52,22 @@ class RunReport:
     seconds: float
     computing_seconds: float
     n_checks: int
-    n_failed_checks: dict[str, int]
+    not_passed: Counter[tuple[str, str]]
+    newest: dict[str, str]
     errors: list[str]
     n_waiting: int = 0
     read_again: str = ""
     season: str = ""
     n_files: int = 0
+    n_new: int = 0
+    n_bad: int = 0
+    n_quarantined: int = 0
+    quarantined: tuple[str, ...] = ()
 
     @property
     def is_news(self) -> bool:
         """Whether files were taken in or refused, a step failed, or a check did not pass."""
-        return bool(self.n_files or sum(self.n_failed_checks.values())) or not self.is_success
+        return bool(self.n_files or self.not_passed) or not self.is_success
 
 
 class Launcher:
@@ -149,8 +161,9 @@ def season_of(metadata: Mapping[str, dg.MetadataValue]) -> str:
 def _report(
     result: dg.ExecuteInProcessResult, seconds: float, computing_seconds: float
 ) -> RunReport:
-    failed, errors, read_again, season = {"WARN": 0, "ERROR": 0}, [], "", ""
-    counts = {"n_waiting": 0, "n_files": 0}
+    errors, read_again, season = [], "", ""
+    quarantined: tuple[str, ...] = ()
+    counts = dict.fromkeys(("n_waiting", "n_files", "n_new", "n_bad", "n_quarantined"), 0)
     for event in result.all_events:
         if event.is_step_materialization:
             metadata = event.step_materialization_data.materialization.metadata
@@ -159,6 +172,8 @@ def _report(
             again = metadata.get("read_again")
             read_again = str(again.value) if again else read_again
             season = season_of(metadata) or season
+            if refused := metadata.get("quarantined"):
+                quarantined = tuple(str(refused.value).splitlines())
         if event.is_step_failure:
             error = event.step_failure_data.error
             cause = error.cause if error and error.cause else error
@@ -169,21 +184,36 @@ def _report(
         for evaluation in result.get_asset_check_evaluations()
         if not REBUILT.keys() & evaluation.metadata.keys()
     ]
-    for evaluation in evaluations:
-        if not evaluation.passed:
-            failed[evaluation.severity.value] += 1
+    not_passed = [evaluation for evaluation in evaluations if not evaluation.passed]
     return RunReport(
         run_id=result.run_id,
         is_success=result.success,
         seconds=seconds,
         computing_seconds=computing_seconds,
         n_checks=len(evaluations),
-        n_failed_checks=failed,
+        not_passed=Counter((one.check_name, _how(one)) for one in not_passed),
+        newest={
+            one.check_name: f"{one.partition}: {one.description}"
+            if one.partition
+            else str(one.description)
+            for one in sorted(
+                not_passed, key=lambda one: (_how(one) != "no verdict", one.partition or "")
+            )
+        },
         errors=errors,
         read_again=read_again,
         season=season,
+        quarantined=quarantined,
         **counts,
     )
+
+
+def _how(evaluation: dg.AssetCheckEvaluation) -> str:
+    """Say how a check did not pass; see `defs.checks.evaluation` for one without a verdict."""
+    if evaluation.severity is dg.AssetCheckSeverity.ERROR:
+        return "error"
+    failing = evaluation.metadata.get("failing")
+    return "no verdict" if failing is not None and failing.value == 0 else "warning"
 
 
 def _shown(step_key: str) -> str:

@@ -19,7 +19,7 @@ import click
 
 from mlmon_dagster.alerts import AlertEpisode, list_alerts
 from mlmon_dagster.commands.options import spec_of
-from mlmon_dagster.commands.run import show_report
+from mlmon_dagster.commands.run import show_reports
 from mlmon_dagster.defs.delivery import dispatch_alerts
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.defs.launch import Launcher
@@ -169,13 +169,13 @@ def _history(
 ) -> bool:
     with _stage(stages, "ingest and baseline"):
         first = launcher.materialize(spec, ("event_log", "baseline"))
-        show_report(first)
+        show_reports([first])
     windows = [
         w for w in complete_windows(spec.time, project.now()) if w.key <= f"{LAST_OF_HISTORY}"
     ]
     with _stage(stages, f"backfill of {len(windows)} days in one run"):
         backfill = launcher.materialize(spec, windowed_of(spec), windows, is_backfill=True)
-        show_report(backfill)
+        show_reports([backfill])
     return first.is_success and backfill.is_success
 
 
@@ -208,7 +208,7 @@ def _tick(launcher: Launcher) -> bool:
     reports = []
     for report in launcher.tick("mlmon_planner"):
         reports.append(report)
-        show_report(report)
+        show_reports([report])
     for _ in launcher.tick("mlmon_alert_dispatcher"):
         pass
     return all(report.is_success for report in reports)

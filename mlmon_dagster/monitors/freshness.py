@@ -137,9 +137,11 @@ def judge_actuals(evidence: Evidence) -> list[MonitorResult]:
     """Fail windows whose ground truth is due and has come far less than it usually does.
 
     Due is a window's end plus `actuals.expected_within` plus `time.allowed_lateness`. The value is
-    the missing share of the usual coverage, the median of the earlier due windows; it fails past
-    `actuals_missing`, unless so few can be chance. Windows that are not due are NO_DATA, and so is
-    one that would fail while files of actuals are not read yet (`n_unread_actuals`).
+    the missing share of the usual coverage, the median of the earlier due windows that have any
+    (none at all is what is missing, however long, and not what is usual); it fails past
+    `actuals_missing`, unless so few can be chance. Windows that are not due or have no predictions
+    are NO_DATA, and so is one that would fail while files of actuals are not read yet
+    (`n_unread_actuals`).
     """
     spec = evidence.spec
     condition = spec.monitors.freshness.actuals_missing
@@ -150,22 +152,31 @@ def judge_actuals(evidence: Evidence) -> list[MonitorResult]:
     earlier: list[float] = []
     for window in production(evidence):
         n = int(window["n_expected"])
+        # A row all the same: a monitor without one in several windows counts as taken away, which
+        # ends its alert.
         if window["is_waiting"]:
-            # A verdict all the same: what has none in several windows counts as taken away.
-            rows.append(_not_due(evidence, window, n, waits=True))
+            rows.append(_not_judged(evidence, window, n, "uncounted"))
             continue
         if not n:
+            rows.append(_not_judged(evidence, window, n, "no_rows"))
             continue
         if window["window_end"] + wait > evidence.now:
-            rows.append(_not_due(evidence, window, n))
+            rows.append(_not_judged(evidence, window, n, "not_due"))
             continue
         rows.append(_judge(evidence, window, n, earlier))
-        earlier.append(int(window["n_actual"]) / n)
+        if k := int(window["n_actual"]):
+            earlier.append(k / n)
     return rows
 
 
-def _not_due(evidence: Evidence, window: Window, n: int, *, waits: bool = False) -> MonitorResult:
-    uncounted = "Rows of this window have come that are not counted yet."
+_NOT_JUDGED = {
+    "uncounted": "Rows of this window have come that are not counted yet.",
+    "not_due": "Ground truth is not due yet.",
+    "no_rows": "No prediction of this window waits for ground truth.",
+}
+
+
+def _not_judged(evidence: Evidence, window: Window, n: int, why: str) -> MonitorResult:
     return result_row(
         evidence,
         window,
@@ -173,10 +184,10 @@ def _not_due(evidence: Evidence, window: Window, n: int, *, waits: bool = False)
         family="freshness",
         metric="actuals_missing",
         status=NO_DATA,
-        reason="provisional",
-        message=uncounted if waits else "Ground truth is not due yet.",
+        reason="no_rows" if why == "no_rows" else "provisional",
+        message=_NOT_JUDGED[why],
         n=n,
-        data_version="actuals:uncounted" if waits else "actuals:not_due",
+        data_version=f"actuals:{why}",
         method_version="actuals-1",
     )
 

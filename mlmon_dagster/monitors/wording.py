@@ -89,6 +89,8 @@ REASONS = {
     "given_by_window": "its value follows from when the window is, so it cannot drift",
     "few_independent_rows": "too many of its rows share values",
     "few_baseline_rows": "the baseline has too few rows",
+    "few_baseline_rarer": "the baseline has fewer than 20 actuals of the rarer class to learn from",
+    "baseline_no_actuals": "the baseline has no ground truth to learn from",
     "few_windows": "the baseline has fewer than eight windows, which do not say how far they stray",
     "baseline_single_class": "all actuals of the baseline are of one class",
     "no_scikit_learn": "scikit-learn is not installed; see the extra [estimate]",

@@ -260,6 +260,8 @@ def metrics_by_days(
 def _slice(text: str | None) -> tuple[str | None, str | None]:
     if text is None:
         return None, None
+    if text == ALL:  # as the tables call everything
+        return ALL, ALL
     key, separator, value = text.partition("=")
     if not separator:
         raise ConfigError(f"--slice {text!r}: expected KEY=VALUE, such as origin=JFK.")

@@ -15,7 +15,9 @@ from mlmon_dagster.store.state.window_state import WindowInputs
 ALWAYS = 30  # newest windows that every look judges; older ones where their verdict is out of date
 SILENCE, OVERDUE = "freshness/no_data_for", "freshness/actuals_missing"
 ARRIVED, SILENT = "arrived", "silent"
-_OPEN = ("", "unread", "actuals:unread", "actuals:not_due")  # verdicts that files may still change
+_OPEN = (  # verdicts that files may still change
+    "", "unread", "actuals:unread", "actuals:not_due", "actuals:uncounted", "actuals:no_rows",
+)  # fmt: skip
 _NEVER = WindowInputs(dt.datetime.max.replace(tzinfo=dt.UTC), 0, 0, 0, 0)
 
 

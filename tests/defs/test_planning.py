@@ -196,7 +196,8 @@ def test_silence_is_told_though_nothing_is_requested(own_fortnight: World) -> No
         windows_of_days(own_fortnight.spec, [DAYS[-1]])[0].end,
         family="freshness",
     )
-    assert list(newest["status"]) == ["ERROR", "ERROR"]
+    silence = newest[newest["metric"] == "no_data_for"]
+    assert list(silence["status"]) == ["ERROR", "ERROR"]
     assert set(newest["n"]) == {0}
 
 

@@ -131,7 +131,7 @@ def test_degenerate_windows_have_reasons(learnt):
 
 @pytest.mark.parametrize(
     ("actual", "reason"),
-    [(0.0, "baseline_single_class"), (np.nan, "few_baseline_rows")],
+    [(0.0, "baseline_single_class"), (np.nan, "baseline_no_actuals")],
 )
 def test_a_baseline_that_teaches_nothing_says_why(actual, reason):
     score, _ = world(RNG, 3, 100)

@@ -77,6 +77,15 @@ def test_ground_truth_that_never_came_is_overdue_and_sparse_one_is_not() -> None
     assert {row["status"] for row in overdue([0.0] * 3, n=20)} == {"OK"}
 
 
+def test_ground_truth_stays_overdue_however_long_none_comes_and_while_no_predictions_come() -> None:
+    rows = overdue([1.0] * 8 + [0.0] * 20, n=20)
+    assert {row["status"] for row in rows[8:]} == {"ERROR"}
+    assert rows[-1]["message"].endswith("(usually 100 %).")
+    # A row, or the alert would end as that of a monitor that is gone.
+    (empty,) = overdue([0.0], n=0)
+    assert (empty["status"], empty["reason"]) == ("NO_DATA", "no_rows")
+
+
 def test_windows_that_are_not_due_have_no_verdict() -> None:
     now = (DAY + pd.Timedelta(days=2)).to_pydatetime()
     rows = verdicts("freshness", [], [window(n_expected=100, n_actual=0)], now=now)

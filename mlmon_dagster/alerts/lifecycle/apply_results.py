@@ -54,6 +54,8 @@ _CONDITIONS = {
     "few_independent_rows": "few_rows",
     "learning": "no_baseline",
     "few_baseline_rows": "no_baseline",
+    "few_baseline_rarer": "no_baseline",
+    "baseline_no_actuals": "no_baseline",
     "few_windows": "no_baseline",
 }
 _AT_ONCE = ("no_baseline",)

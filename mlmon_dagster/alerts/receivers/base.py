@@ -15,7 +15,7 @@ from mlmon_dagster.alerts.messages.message import (
 Draw = Callable[[Plot], bytes]
 DEFAULT_WAIT_SECONDS = 30.0  # where a limit is met and it is not said for how long
 HOW_TO_CONNECT = (
-    "These messages went to the terminal only. To send them to Slack: set MLMON_SLACK_TOKEN to a "
+    "To send messages to Slack: set MLMON_SLACK_TOKEN to a "
     "bot token with the scopes chat:write, channels:history and files:write, add\n"
     '  alerts: {slack: {channel: "#ml-alerts"}}\n'
     "to the model's file, invite the bot to the channel, and run: mlmon alerts test"
@@ -145,7 +145,7 @@ class ConsoleReceiver:
     """
 
     stream: TextIO = field(default_factory=lambda: sys.stdout)
-    hint: str = HOW_TO_CONNECT
+    hint: str = f"These messages went to the terminal only. {HOW_TO_CONNECT}"
 
     def send(self, delivery: Delivery) -> Outcome:
         """Print a message; an update of an earlier one is not printed again, a plot never."""

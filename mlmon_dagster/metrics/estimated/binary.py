@@ -97,7 +97,7 @@ def estimated_performance(counts: Scored, calibration: Calibration) -> pd.DataFr
         from that of the baseline. `reason` of a NaN: no_rows, few_rows (under 30),
         few_of_rarer_class (fewer than 10 expected; areas), no_predicted_positives,
         no_actual_positives, no_actual_negatives (fewer than 1 expected), no_positives (f1),
-        baseline_single_class, few_baseline_rows (under 20 of the rarer class).
+        baseline_single_class, few_baseline_rarer (under 20), baseline_no_actuals.
     """
     metrics = []
     for part, curves in _chunks(counts, calibration.curves):

@@ -105,7 +105,8 @@ def calibrate(whole: Scored, half: Scored, seed: int) -> Calibration:
         seed: Of the replicates, where there are too few windows for a jackknife.
 
     Returns:
-        With a `reason` where the baseline has fewer than 20 actuals of the rarer class.
+        With a `reason` where the baseline has fewer than 20 actuals of the rarer class, of one
+        class only, or none at all.
     """
     first = aligned(half, whole)
     rest = less(whole, first)
@@ -114,8 +115,8 @@ def calibrate(whole: Scored, half: Scored, seed: int) -> Calibration:
     curves = learn_curves(pos, neg, seed)
     reason = ""
     if min(n_pos, n_neg) < MIN_BASELINE_RARER:
-        both = n_pos > 0 and n_neg > 0
-        reason = "few_baseline_rows" if both or n_pos + n_neg == 0 else "baseline_single_class"
+        one_class = "few_baseline_rarer" if min(n_pos, n_neg) > 0 else "baseline_single_class"
+        reason = one_class if n_pos + n_neg > 0 else "baseline_no_actuals"
     crossed = _crossed(whole, first, rest)
     one = _mapped(lambda c: c.sum(axis=0, keepdims=True), crossed[0])
     dispersion = {} if reason else _dispersion(whole, *crossed)

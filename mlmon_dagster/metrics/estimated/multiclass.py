@@ -91,6 +91,7 @@ def calibrate_classes(
     }
     known = base[CONFIDENCE].rows.sum(axis=(0, 1))[1:]
     reason = "few_baseline_rows" if min(known) < MIN_BASELINE_RARER else ""
+    reason = reason if known.sum() > 0 else "baseline_no_actuals"
     wide = _dispersion(base, half) if not reason and len(half) == len(base) else {}
     return ClassCalibration(curves, wide, int(known.sum()), reason)
 
@@ -115,7 +116,7 @@ def estimated_classes(
         as `estimated_performance`, with the classes' actuals taken as independent and then
         widened to what the baseline's own windows show. `reason` of a NaN: no_rows (of a residual
         no_actuals), few_rows (under 30), few_of_rarer_class (no class with 10 expected rows of
-        either kind), few_baseline_rows (under 20 right or wrong decisions).
+        either kind), few_baseline_rows (under 20 right or wrong decisions), baseline_no_actuals.
     """
     names = list(calibration.curves)
     counts = {name: scored(windows[name], None) for name in names}
