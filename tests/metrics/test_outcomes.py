@@ -9,16 +9,14 @@ from benchmarks.outcomes import LAWS, NO_MEAN, counted, windows
 from mlmon_dagster.metrics.business import business_metrics
 
 DRAWS = 1_000  # 1.96 standard errors of a share of .95 are .0135
-# Less exact as far as docs/business.md says: 25 buyers; no variance.
-HELD = {"one in 20 buys, log-normal": (0.93, 0.99), "Pareto, tail 1.5": (0.89, 0.97)}
+GIVEN = {"log-normal, sigma 2": 0.4}  # 500 rows of it look like no mean
 
 
 @pytest.mark.parametrize("law", [law for law in LAWS if law != NO_MEAN])
 def test_the_interval_of_a_mean_holds_it_in_about_95_percent(law: str) -> None:
     found = windows(LAWS[law], 500, DRAWS, np.random.default_rng(3))
-    least, most = HELD.get(law, (0.93, 0.97))
-    assert least - 0.0135 <= found["held"] <= most + 0.0135
-    assert found["given"] >= 0.7
+    assert 0.93 - 0.0135 <= found["held"] <= 0.97 + 0.0135
+    assert found["given"] >= GIVEN.get(law, 0.8)
 
 
 def test_where_hardly_a_mean_exists_most_windows_have_none_to_trust_and_say_so() -> None:
@@ -27,10 +25,30 @@ def test_where_hardly_a_mean_exists_most_windows_have_none_to_trust_and_say_so()
     means = frame.loc["mean_outcome"]
     without = means[means["lower"].isna()]
 
-    assert len(without) >= 0.6 * len(means)
+    assert len(without) >= 0.85 * len(means)
     assert set(without["reason"]) == {"heavy_tail"}
     assert without["value"].notna().all()
     assert set(frame.loc["median_outcome", "reason"]) == {""}
+
+
+def test_ten_buyers_are_the_fewest_whose_mean_has_an_interval() -> None:
+    rows = np.zeros((2, 500))
+    rows[0, :9], rows[1, :10] = np.arange(1, 10), np.arange(1, 11)
+    frame = business_metrics({"x": counted(rows)}, None, None)
+    means = frame[frame["metric"] == "mean_outcome"]
+
+    assert means["reason"].tolist() == ["few_rows", ""]
+    assert means["lower"].isna().tolist() == [True, False]
+    assert means["value"].notna().all()
+
+
+def test_where_two_kinds_of_rows_meet_their_tail_is_none_that_has_no_mean() -> None:
+    rng = np.random.default_rng(3)
+    rows = rng.exponential(np.where(rng.random((100, 2_000)) < 0.1, 10.0, 1.0))
+    frame = business_metrics({"x": counted(rows)}, None, None)
+    means = frame[frame["metric"] == "mean_outcome"]
+
+    assert means["lower"].notna().mean() >= 0.8
 
 
 def test_a_price_list_is_no_heavy_tail_however_far_its_prices_are_apart() -> None:
