@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.coverage import Size, coverage
 from benchmarks.estimate_tasks import multiclass
-from benchmarks.scored_worlds import counted, halved, world
+from benchmarks.scored_worlds import counted, halved, logistic, world
 from benchmarks.table import Goal
 from mlmon_dagster.metrics.estimated.binary import residuals
 from mlmon_dagster.metrics.estimated.calibration import LEAST_STRETCH, calibrate, stretch
@@ -43,10 +43,34 @@ def test_bands_of_many_classes_hold_with_shifted_inputs():
 
 
 def test_few_windows_teach_no_stretch_and_wild_ones_more():
-    assert stretch(np.full(13, 50.0)) == LEAST_STRETCH
-    assert stretch(np.full(14, 0.1)) == LEAST_STRETCH
-    wild = np.append(np.full(19, 0.5), 30.0)
-    assert stretch(wild) == pytest.approx(30 / 1.96**2, rel=1e-3)
+    starts = pd.Series(pd.date_range("2024-01-01", periods=20, freq="D", tz="UTC"))
+    assert stretch(np.tile([-7.0, 7.0], 7)[:13], starts[:13]) == LEAST_STRETCH
+    assert stretch(np.tile([-0.3, 0.3], 7), starts[:14]) == LEAST_STRETCH
+    wild = np.append(np.tile([-0.7, 0.7], 10)[:19], 30**0.5)
+    assert 1 <= stretch(wild, starts) / (30 / 1.96**2) <= 1.1
+
+
+def test_bands_hold_where_the_world_wanders_from_window_to_window():
+    """Log odds wander (autoregressive, .9): by 45 days as if independent, .89 of later days."""
+    rng, found = np.random.default_rng(7), {"actual_rate": [], "brier": []}
+    for _ in range(12):
+        wander = np.zeros(45)
+        for i, step in enumerate(rng.normal(0, 0.15, 45)):
+            wander[i] = 0.9 * wander[i - 1] + (1 - 0.81) ** 0.5 * step if i else step
+        score, actual = wandering(rng, wander)
+        learnt = calibrate(counted(score, actual), halved(score, actual, 0.5), 1)
+        later = residuals(counted(*wandering(rng, rng.normal(0, 0.15, 30))), learnt)
+        for metric, shares in found.items():
+            shares.append(held(later, metric).mean())
+    for metric, shares in found.items():
+        assert np.mean(shares) >= 0.95, metric
+
+
+def wandering(rng, log_odds, rows=2000):
+    """Windows whose actuals are as likely as their score says, but for what each of them shares."""
+    x = rng.normal(0, 1.5, (len(log_odds), rows))
+    actual = rng.random(x.shape) < logistic(x + log_odds[:, None])
+    return logistic(x), actual.astype(np.float64)
 
 
 def days(rng: np.random.Generator, windows: int, rows: int) -> LossRows:

@@ -18,6 +18,7 @@ from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.binnings import label_counts, score_midpoints
+from mlmon_dagster.metrics.drift.between_windows import Persistence, correlation
 from mlmon_dagster.metrics.estimated.expected_counts import (
     Table,
     expected_table,
@@ -89,7 +90,7 @@ class Calibration:
     table: Table
     n: int
     reason: str = ""
-    method: str = "cbpe-2"
+    method: str = "cbpe-3"
 
     def weighted(self, curves: Curves) -> Calibration:
         """Return the same with curves of rows that are weighted like each cell."""
@@ -192,35 +193,76 @@ def _dispersion(
     for metric, variance in variances.items():
         thin = few(metric, realized(whole)) != ""
         with np.errstate(invalid="ignore", divide="ignore"):
-            squares = (truth[metric] - guess[metric]) ** 2 / variance
-        found[metric] = stretch(squares[~thin & np.isfinite(squares)])
+            strays = (truth[metric] - guess[metric]) / np.sqrt(variance)
+        used = ~thin & np.isfinite(strays)
+        found[metric] = stretch(strays[used], whole.cells["window_start"][used])
     return found
 
 
-def stretch(squares: Floats) -> float:
+class LaterSquares(NamedTuple):
+    """Squared distances of truth and estimate, in sampling variances, of windows to come.
+
+    Attributes:
+        mean: Their mean.
+        times: How many times that of the baseline's own windows it is, at least 1.
+        degrees: Degrees of freedom that it is known with.
+    """
+
+    mean: float
+    times: float
+    degrees: float
+
+
+def later_squares(strays: Floats, starts: pd.Series) -> LaterSquares:
+    """Say how far windows to come stray, by the baseline's own, held out.
+
+    What is beyond sampling goes on from window to window where the world wanders. Then the
+    baseline's windows are alike, their curve has what they share, and later windows are farther
+    away: by the correlation of neighbouring windows, see `drift.between_windows.Persistence`.
+
+    Args:
+        strays: Distance of truth and estimate in standard deviations of sampling, one per window
+            of the baseline, held out, (W,), W at least 1.
+        starts: When these windows start.
+    """
+    order = np.argsort(starts.to_numpy(), kind="stable")
+    ordered, away = starts.iloc[order], (strays - strays.mean())[order, None]
+    coefficient = correlation(away, np.ones(len(strays)), ordered)
+    found = Persistence.of(coefficient, ordered, np.zeros(len(strays), np.int64))
+    mean = float((strays**2).mean())
+    later = mean + max(mean - 1, 0) * (float(found.widening) - 1)
+    degrees = max(min(float(found.effective), len(strays)) - 1, 1.0)
+    return LaterSquares(later, later / mean if mean > 0 else 1.0, degrees)
+
+
+def stretch(strays: Floats, starts: pd.Series) -> float:
     """Return the factor of the sampling variance that bands need, at least 1.45.
 
     Args:
-        squares: Squared distance of truth and estimate in sampling variances, one per window of
-            the baseline, held out.
+        strays: Distance of truth and estimate in standard deviations of sampling, one per window
+            of the baseline, held out.
+        starts: When these windows start.
 
     Returns:
-        The larger of their mean and of what makes the band hold 97 % of them, counted as if one
-        more window were to come (conformal prediction; Vovk, Gammerman and Shafer, 2005): the
-        windows may have heavy tails. The mean is of so many windows only, so it counts by Student's
-        quantile instead of the normal one, and 1.45 times like any variance here. The least factor
-        with fewer than 14 windows, which say too little.
+        The larger of their mean square and of what makes the band hold 97 % of them, counted as if
+        one more window were to come (conformal prediction; Vovk, Gammerman and Shafer, 2005): the
+        windows may have heavy tails. Both are those of later windows (`later_squares`). The mean is
+        of so many windows only, so it counts by Student's quantile instead of the normal one, and
+        1.45 times like any variance here. The least factor with fewer than 14 windows, which say
+        too little.
 
     Example:
-        >>> stretch(np.full(20, 0.5)), round(stretch(np.full(20, 8.0)), 2), stretch(np.full(3, 8.0))
-        (1.45, 13.23, 1.45)
+        >>> days = pd.Series(pd.date_range("2024-01-01", periods=20, tz="UTC"))
+        >>> stretch(np.tile([-0.7, 0.7], 10), days), stretch(np.full(3, 8.0), days[:3])
+        (1.45, 1.45)
     """
-    n = len(squares)
+    n = len(strays)
     if n < MIN_WINDOWS:
         return LEAST_STRETCH
+    later = later_squares(strays, starts)
     rank = min(int(np.ceil(HELD * (n + 1))), n)
-    quantile = float(np.sort(squares)[rank - 1]) / Z95**2
-    mean = float(squares.mean() * (special.stdtrit(n - 1, 0.975) / Z95) ** 2)
+    quantile = later.times * float(np.sort(strays**2)[rank - 1]) / Z95**2
+    mean = later.mean * float(special.stdtrit(later.degrees, 0.975) / Z95) ** 2
     return max(LEAST_STRETCH, LEAST_STRETCH * mean, quantile)
 
 

@@ -48,7 +48,7 @@ from mlmon_dagster.spec.tasks import estimated, residual
 
 Profiles = Mapping[str, ColumnStatistics]
 CONFIDENCE = ":confidence"  # the score of the class that was decided for
-PLAIN, WEIGHTED = "ovr-cbpe-3", "iw-ovr-cbpe-5"
+PLAIN, WEIGHTED = "ovr-cbpe-4", "iw-ovr-cbpe-5"
 _NAMES = ("accuracy", "macro_roc_auc", "brier", "log_loss")
 
 
@@ -277,9 +277,11 @@ def _dispersion(base: Mapping[str, Scored], half: Mapping[str, Scored]) -> dict[
         truth = _combined({name: _truth(base[name]) for name in scores}, base)
         for metric, value in guess.items():
             with np.errstate(invalid="ignore", divide="ignore"):
-                squares = (truth[metric] - value) ** 2 / _variance(expected, rows, base, metric)
+                variance = _variance(expected, rows, base, metric)
+                strays = (truth[metric] - value) / np.sqrt(variance)
             enough = rows[scores[0]].sum(axis=1) >= MIN_ROWS
-            found[metric] = stretch(squares[np.isfinite(squares) & enough])
+            used = np.isfinite(strays) & enough
+            found[metric] = stretch(strays[used], base[scores[0]].cells["window_start"][used])
     return found
 
 

@@ -17,6 +17,7 @@ from mlmon_dagster.metrics.estimated.calibration import (
     LEAST_STRETCH,
     MIN_ROWS,
     MIN_WINDOWS,
+    later_squares,
     stretch,
 )
 from mlmon_dagster.metrics.frames import stack_rows, table_rows
@@ -24,7 +25,7 @@ from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import estimated, residual
 
-VERSION = "dle-4"
+VERSION = "dle-5"
 _TINY = 1e-300
 _LARGEST_EXPONENT = 50.0
 _LARGEST_SQUARE = 1e150  # whose square is a number, too
@@ -108,10 +109,12 @@ def loss_calibration(losses: Losses, reason: str = "") -> LossCalibration:
     for power in range(2):
         strayed = np.bincount(place, away[power], minlength=len(cells))
         expected = variance[power] * np.bincount(place, spread[power], minlength=len(cells))
-        squares = strayed[used] ** 2 / np.maximum(expected[used], _TINY)
-        dispersion[power] = stretch(squares)
-        if len(squares) >= MIN_WINDOWS:
-            between[power] = LEAST_STRETCH * max(float(squares.mean()) - 1, 0) / size
+        strays = strayed[used] / np.sqrt(np.maximum(expected[used], _TINY))
+        starts = cells["window_start"][used]
+        dispersion[power] = stretch(strays, starts)
+        if len(strays) >= MIN_WINDOWS:
+            later = later_squares(strays, starts)
+            between[power] = LEAST_STRETCH * max(later.mean - 1, 0) / size
     error = np.sqrt(overall * dispersion / n)
     return LossCalibration(variance, dispersion, size, between, error, n, "", losses)
 
