@@ -224,7 +224,10 @@ def _load(
         data_version=stored.data_version,
         binnings=binnings,
         windows=BaselineWindows(
-            {name: found.get(name, empty(binning)) for name, binning in binnings.items()}
+            {
+                name: found[name] if name in found else empty(binning)
+                for name, binning in binnings.items()
+            }
         ),
         halves=split_halves(spec, found, binnings),
     )
@@ -403,7 +406,7 @@ def split_halves(
 ) -> dict[str, ColumnStatistics]:
     """Return column -> statistics of the half, from what was stored."""
     return {
-        name.removeprefix(_PREFIX): found.get(name, empty(binning))
+        name.removeprefix(_PREFIX): found[name] if name in found else empty(binning)
         for name, binning in half_binnings(spec, binnings).items()
     }
 

@@ -232,7 +232,10 @@ class RollingBaselines:
             data_version=mark,
             binnings=self._binnings,
             windows=BaselineWindows(
-                {name: found.get(name, empty(binning)) for name, binning in self._binnings.items()}
+                {
+                    name: found[name] if name in found else empty(binning)
+                    for name, binning in self._binnings.items()
+                }
             ),
         )
 
