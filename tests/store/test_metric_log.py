@@ -1,15 +1,19 @@
 import datetime as dt
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlmon_dagster.errors import StoreError
-from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import metric_log
+from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.state import metric_log, schema
 
 T0 = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -208,3 +212,57 @@ def test_repeating_what_is_known_keeps_the_time_of_the_first_computation(store: 
     metric_log.append(store.state, frame(1.0))
     metric_log.append(store.state, frame(1.0, computed_at=T0 + 3 * DAY))
     assert metric_log.newest(store.state, "credit")["computed_at"].tolist() == [T0 + DAY]
+
+
+WRITER = """if True:
+    import sys
+    import pandas as pd
+    from mlmon_dagster.store import open_store
+    from mlmon_dagster.store.state import metric_log
+    from tests.store.test_metric_log import DAY, T0, frame
+    name, place, url = sys.argv[1:]
+    store = open_store(place, url)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for day in range(8):
+        at = {"window_start": T0 + day * DAY, "window_end": T0 + (day + 1) * DAY}
+        both = [frame(day, column_name=f"c{n}", **at) for n in range(20)]
+        mine = [frame(day, column_name=f"{name}{n}", **at) for n in range(20)]
+        metric_log.append(store.state, pd.concat(both + mine))
+"""
+
+
+def test_two_processes_that_write_one_model_at_once_lose_nothing_and_write_nothing_twice(
+    pg_url: str, tmp_path: Path
+) -> None:
+    store = open_store(tmp_path / "store", pg_url)
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, name, str(tmp_path / "store"), pg_url],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for name in ("left", "right")
+    ]  # fmt: skip
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate()
+    assert [writer.returncode for writer in writers] == [0, 0]
+
+    found = metric_log.newest(store.state, "credit")
+    named = found["column_name"].str.rstrip("0123456789").value_counts().to_dict()
+    assert named == {"c": 160, "left": 160, "right": 160}  # 8 windows of 20 columns each
+    assert not found.duplicated(["window_start", "column_name"]).any()
+    assert (found["value"] == (found["window_start"] - T0).dt.days).all()
+    with store.state.connect() as conn:
+        sizes = [
+            conn.scalar(sa.select(sa.func.count()).select_from(table))
+            for table in (schema.series, schema.metric_window, schema.sample, schema.sample_history)
+        ]
+    assert sizes == [60, 8, 480, 0]
+    store.close()

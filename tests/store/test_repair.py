@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from mlmon_dagster.store import Store, open_store
+from mlmon_dagster.store.state import metric_log, schema
 from mlmon_dagster.store.tables.delta import open_table
 from mlmon_dagster.store.upkeep.integrity import examine_store
 from mlmon_dagster.store.upkeep.repair import repair
@@ -24,6 +27,7 @@ from tests.ingest.landing import (
     record_content,
     truths,
 )
+from tests.store.test_metric_log import frame
 
 Damaging = Callable[[Store], None]
 
@@ -138,6 +142,20 @@ def content(store: Store) -> dict[str, Any]:
 
 def test_a_whole_store_has_no_damage(copied: Store) -> None:
     assert list(examine_store(copied)) == []
+
+
+def test_metrics_that_nobody_can_name_any_more_are_found(any_store: Store) -> None:
+    metric_log.append(any_store.state, pd.concat([frame(), frame(metric="ks")]))
+    assert list(examine_store(any_store)) == []
+
+    with any_store.state.begin() as conn:
+        conn.execute(sa.delete(schema.series).where(schema.series.c.metric == "ks"))
+    (found,) = examine_store(any_store)
+
+    assert (found.place, found.found) == (
+        "sample",
+        "1 rows do not say which metric they are: the rows of series that they name are gone",
+    )
 
 
 @pytest.mark.parametrize("name", DAMAGES)

@@ -228,6 +228,9 @@ shared_text = sa.Table(
     sqlite_autoincrement=True,
 )
 
+FULL = {"fillfactor": 100}  # numbers that only grow leave no gaps to fill
+
+
 # What samples of one window that were computed together have in common.
 provenance = sa.Table(
     "provenance",
@@ -244,7 +247,7 @@ provenance = sa.Table(
     time("computed_at", nullable=False),
     count("n"),  # where a sample says nothing else
     count("n_baseline"),
-    sa.Index("provenance_window", "window_id"),
+    sa.Index("provenance_window", "window_id", postgresql_with=FULL),
     sqlite_autoincrement=True,
 )
 
@@ -272,8 +275,6 @@ def _sample_keys(table: str) -> list[sa.schema.SchemaItem]:
     return [key, by_provenance.ddl_if(dialect="postgresql")]
 
 
-FULL = {"fillfactor": 100}  # numbers that only grow leave no gaps to fill
-
 # The newest version of every metric of every window. At most eight columns: PostgreSQL's rows
 # grow by 8 bytes with the ninth.
 sample = sa.Table(
@@ -281,7 +282,7 @@ sample = sa.Table(
     METADATA,
     *_sample_columns(),
     *_sample_keys("sample"),
-    sa.Index("sample_series", "series_id"),
+    sa.Index("sample_series", "series_id", postgresql_with=FULL),
     sqlite_with_rowid=False,
 )
 

@@ -19,7 +19,17 @@ import sqlalchemy as sa
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store.places.addresses import place_at
 from mlmon_dagster.store.places.location import Location
-from mlmon_dagster.store.state.schema import baseline, erasure, ingest_file, retention_mark
+from mlmon_dagster.store.state.schema import (
+    baseline,
+    erasure,
+    ingest_file,
+    metric_window,
+    provenance,
+    retention_mark,
+    sample,
+    sample_history,
+    series,
+)
 from mlmon_dagster.store.tables.delta import DeltaFolder, LiveFile, why_commit_is_bad
 
 if TYPE_CHECKING:
@@ -60,6 +70,7 @@ class Damage:
 def examine_store(store: Store) -> Iterator[Damage]:
     """Look at the state database, every table, and the files of baselines and refused files."""
     yield from examine_state(store)
+    yield from _examine_samples(store)
     done = _done(store)
     for table in store.root.tables():
         yield from examine_table(store, table)
@@ -84,6 +95,32 @@ def examine_state(store: Store) -> Iterator[Damage]:
     if told != ["ok"]:
         place = str(store.state.url.database)
         yield Damage(place, f"the state database is damaged: {'; '.join(told)[:300]}", cure)
+
+
+def _examine_samples(store: Store) -> Iterator[Damage]:
+    """Find metrics of which it is not known what they are, when, or of what: no view shows them.
+
+    Only numbers tie the tables together, since a foreign key would take an index more.
+    """
+    lost = (
+        (sample, sample.c.series_id, series, "which metric they are"),
+        (sample, sample.c.provenance_id, provenance, "what they were computed from"),
+        (sample_history, sample_history.c.series_id, series, "which metric they were"),
+        (sample_history, sample_history.c.provenance_id, provenance, "what they came from"),
+        (provenance, provenance.c.window_id, metric_window, "which window they are of"),
+    )
+    with store.state.connect() as conn:
+        for table, number, told_by, what in lost:
+            numbers = sa.select(number).distinct().except_(sa.select(told_by.c.id)).subquery()
+            missing = sa.select(sa.func.count()).where(number.in_(sa.select(numbers)))
+            if n := conn.scalar(missing.select_from(table)):
+                yield Damage(
+                    table.name,
+                    f"{n:,} rows do not say {what}: the rows of {told_by.name} that they name "
+                    "are gone",
+                    "No view shows them. Restore a backup into a new store (mlmon restore), or "
+                    "compute the windows again: mlmon run MODEL --from DAY --to DAY.",
+                )
 
 
 def examine_table(store: Store, table: Location) -> Iterator[Damage]:

@@ -13,6 +13,7 @@ depends_on = None
 UNTOLD = sa.text("message_key = '' AND muted_reason = '' AND kind <> 'acknowledged'")
 WAITING = sa.text("status IN ('queued', 'sending', 'unknown')")
 UNCLEAR = sa.text("status IN ('sending', 'unknown')")
+_FULL = {"fillfactor": 100}
 
 
 def upgrade() -> None:
@@ -380,7 +381,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sqlite_autoincrement=True,
     )
-    op.create_index("provenance_window", "provenance", ["window_id"])
+    op.create_index("provenance_window", "provenance", ["window_id"], postgresql_with=_FULL)
     op.create_table(
         "registry_state",
         sa.Column("model", sa.Text(), server_default="", nullable=False),
@@ -400,7 +401,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("model", "dataset"),
     )
     _create_samples("sample")
-    op.create_index("sample_series", "sample", ["series_id"])
+    op.create_index("sample_series", "sample", ["series_id"], postgresql_with=_FULL)
     _create_samples("sample_history", sa.Column("replaced_at", UtcDateTime(), nullable=False))
     op.create_table(
         "schema_change",
@@ -534,6 +535,4 @@ def _create_samples(name: str, *more: sa.Column[object]) -> None:
         sqlite_with_rowid=False,
     )
     if not is_sqlite:
-        op.create_index(
-            f"{name}_provenance", name, ["provenance_id"], postgresql_with={"fillfactor": 100}
-        )
+        op.create_index(f"{name}_provenance", name, ["provenance_id"], postgresql_with=_FULL)
