@@ -42,6 +42,7 @@ Numbers = Callable[
     [str, Callable[[str], bool], Sequence[Metric], bool], tuple[bytes, Mapping[str, str]]
 ]
 _LOG = logging.getLogger("mlmon_dagster.collect")
+_DISCARDED = 8  # times the limit: so much of a body that is too large is read to its end
 _MOST_KEY = 255
 _MOST_HEAD = 1 << 16  # bytes
 _OTHER_FILES = 128  # of the store, of landing files, of libraries
@@ -198,17 +199,29 @@ class App:
     async def _body(self, request: Request, count: Callable[[int], None]) -> bytes:
         limits = self._collector.limits
         length = request.headers.get("content-length", "")
-        if length.isdigit() and int(length) > limits.max_body:
-            raise _too_large(limits.max_body)
+        n_bytes = int(length) if length.isdigit() else 0
+        if n_bytes > limits.max_body and request.headers.get("expect"):
+            raise _too_large(limits.max_body)  # the client waits for the word to send
+        is_too_large = n_bytes > limits.max_body
         body = bytearray()
+        n_come = 0
         try:
             async with asyncio.timeout(limits.body_seconds):
                 async for chunk in request.stream():
-                    if len(body) + len(chunk) > limits.max_body:
-                        raise _too_large(limits.max_body)
-                    count(len(chunk))
-                    body += chunk
+                    n_come += len(chunk)
+                    is_too_large = is_too_large or n_come > limits.max_body
+                    if not is_too_large:
+                        count(len(chunk))
+                        body += chunk
+                    elif n_come > _DISCARDED * limits.max_body:
+                        break
+            # Only now: a client that is answered while it still sends sees a broken connection
+            # and not the answer. What is too large is thrown away as it comes.
+            if is_too_large:
+                raise _too_large(limits.max_body)
         except TimeoutError:
+            if is_too_large:
+                raise _too_large(limits.max_body) from None
             found = f"The body took longer than {limits.body_seconds:g} seconds."
             raise Problem("too_slow", found, headers={"connection": "close"}) from None
         return bytes(body)

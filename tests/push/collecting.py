@@ -52,8 +52,10 @@ class Running:
     app: App
     collector: Collector
 
-    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        """Send a request on a connection of its own."""
+    def request(
+        self, method: str, path: str, body: bytes | Iterator[bytes] | None = None, **headers: str
+    ) -> Answer:
+        """Send a request on a connection of its own; bytes one by one have no length."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}

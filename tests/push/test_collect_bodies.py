@@ -152,6 +152,15 @@ def test_a_body_that_cannot_be_taken_is_refused_with_a_problem(store: Store, tmp
         assert collector.landed() == []
 
 
+def test_a_client_that_sends_far_too_much_reads_why(store: Store, tmp_path: Any) -> None:
+    chunks = [b" " * (1 << 20)] * 15
+    with running(store, tmp_path, limits=Limits(max_body=2 << 20)) as collector:
+        for body in (b"".join(chunks), iter(chunks)):
+            answer = collector.request("POST", PREDICTIONS, body, content_type="application/json")
+            assert (answer.status, answer.json["type"]) == (413, "/docs#too_large")
+        assert collector.post({}).status == 422
+
+
 @pytest.mark.parametrize(
     "body", [b"\x00", b'{"id":"\\ud800"}', b'{"\\ud800": 1}', b"[[[]]]", b"{}"]
 )
