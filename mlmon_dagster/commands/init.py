@@ -50,6 +50,7 @@ def init(
     same files, or from files of its own, which are told by their columns.
     """
     from mlmon_dagster.scaffold.proposal import model_name, propose
+    from mlmon_dagster.scaffold.spec_text import notes_of
 
     name = model or model_name(files[0])
     target = out or project.models_folder / f"{name}.yaml"
@@ -61,4 +62,6 @@ def init(
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
+    for note in notes_of(text):
+        click.echo(f"Decide: {note}")
     click.echo(f"Wrote {target}. Read the comments, then: mlmon validate && mlmon run {name}")

@@ -12,6 +12,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.scaffold.roles import (
     Roles,
     guess_roles,
+    percent_score,
     positive_share,
     with_actuals,
     with_labels,
@@ -22,13 +23,16 @@ from mlmon_dagster.scaffold.roles import (
 from mlmon_dagster.scaffold.sample import (
     ColumnFacts,
     Sample,
+    Streams,
     facts_of,
     moments_of,
+    offsets_of,
     read_sample,
     split_streams,
 )
 from mlmon_dagster.scaffold.spec_text import Files, Scaffold, spec_text
 from mlmon_dagster.spec import PRODUCTION, parse_model
+from mlmon_dagster.spec.model import Granularity
 from mlmon_dagster.spec.names import RESERVED_MODELS, listed
 
 if TYPE_CHECKING:
@@ -36,6 +40,12 @@ if TYPE_CHECKING:
 
 _ENDED = dt.timedelta(days=30)  # without events for so long, the files are history
 _STREAMS = ("predictions", "actuals", "landing", "data")  # folders that are named after no model
+_MOMENTS = 300  # of the times, by which a zone is told
+_LIKELY_ZONES = (  # of several that fit
+    "Europe/Berlin", "Europe/London", "Europe/Athens", "America/New_York", "America/Chicago",
+    "America/Denver", "America/Los_Angeles", "America/Sao_Paulo", "Asia/Kolkata", "Asia/Shanghai",
+    "Asia/Tokyo", "Australia/Sydney", "Australia/Lord_Howe",
+)  # fmt: skip
 _BUSY_DAY = 50  # fewer events a day than this make daily windows too small to judge
 
 
@@ -54,7 +64,8 @@ def propose(
         ConfigError: If the files cannot be read, have no column of time, or the spec that they
             suggest would not load (every reason is listed).
     """
-    streams = split_streams(files, actuals)
+    full = tuple(file for file in files if not file.is_file() or file.stat().st_size)
+    streams = split_streams(full or files, actuals)
     sample = read_sample(streams.predictions)
     facts = facts_of(sample.table)
     roles = guess_roles(sample.table, facts, streams.shared if streams.actuals else None)
@@ -81,25 +92,29 @@ def propose(
     first, last = times.min().to_pydatetime(), times.max().to_pydatetime()
     n_served = sample.n_rows * len(served) / len(sample.table)
     per_day = n_served / max((last - first) / dt.timedelta(days=1), 1)
+    notes = [*_key_note(roles, streams), *_percent_note(roles, facts)]
     zone_reason = ""
     if zone is None:
         zone, zone_reason = _zone_of(sample.table, time)
+        notes += _zone_note(streams.predictions, time) if zone == "UTC" else []
     # A time without an offset is one of the zone already.
     local = ZoneInfo(zone) if next(f for f in facts if f.name == time).is_utc else dt.UTC
+    granularity = _granularity(per_day)
     text = spec_text(
         Scaffold(
             model=model,
             predictions=predictions,
             actuals=truth,
             start=first.astimezone(local).date(),
-            end=_end(last, now, local),
+            end=_end(last, now, local, granularity),
             zone=zone,
-            granularity=_granularity(per_day),
+            granularity=granularity,
             owner=owner,
             n_rows=sample.n_rows,
             zone_reason=zone_reason,
             per_day=per_day,
             positives=positive_share(events, roles),
+            notes=tuple(notes),
         ),
         roles,
         facts,
@@ -162,14 +177,74 @@ def _zone_of(table: pa.Table, column: str) -> tuple[str, str]:
     return "UTC", "no other is named; --zone sets it"
 
 
-def _granularity(per_day: float) -> str:
+def _zone_note(files: tuple[Path, ...], column: str) -> list[str]:
+    """Say where clocks show what the times are written in, if that is not UTC."""
+    offsets = offsets_of(files, column)
+    if not any(offsets.values()):
+        return []
+    # Some of each day tell when clocks changed; all of them would take seconds.
+    moments = sorted(offsets)[:: max(len(offsets) // _MOMENTS, 1)]
+    known = sorted(z for z in available_timezones() if "/" in z and not z.startswith("Etc/"))
+    fitting = (
+        name
+        for name in (*_LIKELY_ZONES, *known)
+        if all(
+            m.astimezone(ZoneInfo(name)).utcoffset() == dt.timedelta(seconds=offsets[m])
+            for m in moments
+        )
+    )
+    written = " and ".join(_shown_offset(one) for one in sorted({offsets[m] for m in moments}))
+    zone = next(fitting, None)
+    as_in = f", as clocks show in {zone} (and perhaps elsewhere)" if zone else ""
+    return [
+        f"{column} is written at {written}{as_in}; windows follow UTC. For days of there: mlmon "
+        f"init --force --zone {zone or 'ZONE'} with the same files, or time.zone below"
+    ]
+
+
+def _shown_offset(seconds: int) -> str:
+    sign, minutes = "-" if seconds < 0 else "+", abs(seconds) // 60
+    return f"{sign}{minutes // 60:02}:{minutes % 60:02}"
+
+
+def _key_note(roles: Roles, streams: Streams) -> list[str]:
+    """Say which columns of the key the files of ground truth do not have."""
+    missing = [c for c in roles.found["prediction_id"].columns if c not in streams.shared]
+    if not streams.actuals or not missing:
+        return []
+    return [
+        f"ground truth cannot find its prediction, and its files will be refused: they have no "
+        f"{listed(missing)}, and {listed(list(streams.shared))} alone "
+        f"{'is' if len(streams.shared) == 1 else 'are'} not different in every row. Write an id of "
+        "the prediction into both kinds of files"
+    ]
+
+
+def _percent_note(roles: Roles, facts: list[ColumnFacts]) -> list[str]:
+    found = percent_score(roles, facts)
+    if found is None:
+        return []
+    return [
+        f"{found.name} is from {found.lower} to {found.upper} and a feature below. If it is the "
+        "score in percent, write it as a share from 0 to 1 and name it columns.score: drift of the "
+        "score, ROC AUC and estimates need it"
+    ]
+
+
+def _granularity(per_day: float) -> Granularity:
     """Return the shortest windows that the rate of events fills."""
     if per_day >= _BUSY_DAY:
         return "day"
     return "week" if 7 * per_day >= _BUSY_DAY else "month"
 
 
-def _end(last: dt.datetime, now: dt.datetime, zone: dt.tzinfo) -> dt.date | None:
+def _end(
+    last: dt.datetime, now: dt.datetime, zone: dt.tzinfo, granularity: Granularity
+) -> dt.date | None:
+    """Return the first day after the window of the last event; None for data that goes on."""
     if now - last < _ENDED:
         return None
-    return last.astimezone(zone).date() + dt.timedelta(days=1)
+    day = last.astimezone(zone).date()
+    if granularity == "month":
+        return (day.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
+    return day + dt.timedelta(days=7 - day.weekday() if granularity == "week" else 1)

@@ -76,7 +76,11 @@ class _Rule:
 
     def matches(self, facts: ColumnFacts) -> bool:
         """Tell whether a column fits by its name and values."""
-        return bool(re.fullmatch(self.pattern, words_of(facts.name))) and self.fits(facts)
+        return self.is_named(facts) and self.fits(facts)
+
+    def is_named(self, facts: ColumnFacts) -> bool:
+        """Tell whether a column is called like one of the role."""
+        return bool(re.fullmatch(self.pattern, words_of(facts.name)))
 
 
 def _is_score(facts: ColumnFacts) -> bool:
@@ -127,7 +131,7 @@ _RULES = (
     _Rule("event_time", r"(event|prediction|scoring)_?(time|ts|timestamp)|timestamp|ts|time|"
           r"(scored|predicted|requested|created|logged|bewertet|erstellt)_?(at|time|am)|"
           r"zeit(punkt|stempel)|date_?time|datum", _is_time),
-    _Rule("score", r"p_\w+|(\w+_)?(score|prob|proba|probability|confidence|wk|risiko|risk|"
+    _Rule("score", r"p|p_\w+|(\w+_)?(score|prob|proba|probability|confidence|wk|risiko|risk|"
           r"\w*wahrscheinlichkeit)|(prob|proba|probability)_\w+", _is_score),
     _Rule("prediction", r"(?!.*_(id|uuid|key|version)$)((y_?)?forecast|y_hat|predicted_\w+|"
           r"(output|response)_(class|label|value)|"
@@ -221,6 +225,26 @@ def guess_roles(
         found.pop("score", None)
     task, reason = _task({f.name: f for f in facts}, found, scores)
     return _of_task(Roles(found, task, shap, scores, reason))
+
+
+def percent_score(roles: Roles, facts: Sequence[ColumnFacts]) -> ColumnFacts | None:
+    """Return what is called like a score and is from 0 to 100, where a model has none."""
+    if roles.task != "binary_classification" or "score" in roles.found:
+        return None
+    (rule,) = (rule for rule in _RULES if rule.role == "score")
+    return next(
+        (
+            fact
+            for fact in facts
+            if fact.name not in roles.used()
+            and rule.is_named(fact)
+            and _is_number(fact)
+            and fact.lower
+            and float(fact.lower) >= 0
+            and 1 < float(fact.upper) <= 100
+        ),
+        None,
+    )
 
 
 def _of_task(roles: Roles) -> Roles:

@@ -82,7 +82,8 @@ _SPLIT_NAME = re.compile(
 )
 _SPLITS = {
     "reference", "analysis", "baseline", "current", "train", "training", "test", "testing", "val",
-    "valid", "validation", "holdout", "dev", "prod", "production", "live", "monitoring", "serving",
+    "valid", "validation", "holdout", "dev", "backtest", "prod", "production", "live", "monitoring",
+    "serving",
 }  # fmt: skip
 _SPLIT_VALUES = 2  # at least, of which all name parts of data, whatever the column is called
 _NAIVE_TIME_TEXT = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?$"
@@ -134,12 +135,12 @@ class Sample:
 
 
 def columns_of(file: Path) -> tuple[str, ...]:
-    """Return the names of a file's columns.
+    """Return the names of a file's columns, also of one without rows.
 
     Raises:
-        ConfigError: As `read_sample`.
+        ConfigError: If it cannot be read.
     """
-    return tuple(read_sample([file], max_rows=1_000).table.column_names)
+    return tuple(_read(file, _suffix_of([file]), 1_000)[0].column_names)
 
 
 def read_sample(files: Sequence[Path], max_rows: int = 200_000) -> Sample:
@@ -152,23 +153,12 @@ def read_sample(files: Sequence[Path], max_rows: int = 200_000) -> Sample:
     Raises:
         ConfigError: If a file is missing, empty, of an unknown format, or cannot be read.
     """
-    suffixes = {file.suffix.lower() for file in files}
-    if len(suffixes) != 1 or not suffixes <= set(_READERS):
-        raise ConfigError(
-            f"{', '.join(sorted(suffixes)) or 'no'} files: expected files of one format, "
-            f"one of {', '.join(_READERS)}."
-        )
-    (suffix,) = suffixes
+    suffix = _suffix_of(files)
     share = max(max_rows // len(files), 1)
     tables: list[pa.Table] = []
     total = 0
     for file in files:
-        try:
-            table, n_rows = _READERS[suffix](file, share)
-        except FileNotFoundError as error:
-            raise ConfigError(f"There is no file {file}.") from error
-        except (pa.ArrowException, OSError) as error:
-            raise ConfigError(f"{file} cannot be read as {suffix[1:]}: {error}") from error
+        table, n_rows = _read(file, suffix, share)
         tables.append(table)
         total += n_rows
     table = pa.concat_tables(tables, promote_options="permissive")
@@ -182,6 +172,64 @@ def read_sample(files: Sequence[Path], max_rows: int = 200_000) -> Sample:
     table, epoch = _with_times(table)
     delimiter = _DELIMITERS[_delimiter_of(files[0])] if suffix == ".csv" else ""
     return Sample(table, total, suffix, delimiter, epoch, notation)
+
+
+def _suffix_of(files: Sequence[Path]) -> str:
+    suffixes = {file.suffix.lower() for file in files}
+    if len(suffixes) != 1 or not suffixes <= set(_READERS):
+        raise ConfigError(
+            f"{', '.join(sorted(suffixes)) or 'no'} files: expected files of one format, "
+            f"one of {', '.join(_READERS)}."
+        )
+    return suffixes.pop()
+
+
+def _read(file: Path, suffix: str, most: int) -> tuple[pa.Table, int]:
+    try:
+        with file.open("rb") as opened:
+            if opened.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+                raise ConfigError(f"{file} is UTF-16. Write it as UTF-8; ingest reads no other.")
+        return _READERS[suffix](file, most)
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no file {file}.") from error
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f"{file} cannot be read as {suffix[1:]}: {error}") from error
+
+
+def offsets_of(files: Sequence[Path], column: str, most: int = 50_000) -> dict[dt.datetime, int]:
+    """Return moments as a column of texts writes them, and by how many seconds of UTC.
+
+    Args:
+        files: CSV or JSON Lines; of others there is nothing to tell.
+        column: The column of times.
+        most: Rows of all files together.
+    """
+    from pyarrow import csv
+
+    found: dict[dt.datetime, int] = {}
+    for file in files:
+        if file.suffix.lower() == ".csv":
+            options = csv.ConvertOptions(
+                include_columns=[column], column_types={column: pa.string()}
+            )
+            parse = csv.ParseOptions(delimiter=_delimiter_of(file))
+            reader = csv.open_csv(file, convert_options=options, parse_options=parse)
+            table, _ = _first(iter(reader), max(most // len(files), 1), reader.schema)
+        elif file.suffix.lower() in (".jsonl", ".ndjson"):
+            table, _ = _read_jsonl(file, max(most // len(files), 1))
+        else:
+            return {}
+        texts = table.column(column) if column in table.column_names else pa.chunked_array([[]])
+        if not pa.types.is_string(texts.type):
+            continue
+        for text in texts.to_pylist():
+            try:
+                moment = dt.datetime.fromisoformat((text or "").strip())
+            except ValueError:
+                continue
+            if (offset := moment.utcoffset()) is not None:
+                found[moment.astimezone(dt.UTC)] = round(offset.total_seconds())
+    return found
 
 
 def _with_times(table: pa.Table) -> tuple[pa.Table, str]:

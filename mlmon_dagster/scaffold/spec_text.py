@@ -78,6 +78,7 @@ class Scaffold:
         zone_reason: Why this zone.
         per_day: Events of a day, on average.
         positives: Share of the rows with ground truth that are positive; None if not known.
+        notes: What a person has to decide, as names and values do not tell it.
     """
 
     model: str
@@ -92,6 +93,15 @@ class Scaffold:
     zone_reason: str = ""
     per_day: float = 0.0
     positives: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+_NOTE = "# DECIDE: "
+
+
+def notes_of(text: str) -> list[str]:
+    """Return what a spec's text leaves to a person, see `Scaffold.notes`."""
+    return [line.removeprefix(_NOTE) for line in text.splitlines() if line.startswith(_NOTE)]
 
 
 def spec_text(
@@ -114,6 +124,7 @@ def spec_text(
         f"# Written from {n_seen:,} of {scaffold.n_rows:,} events by mlmon init. Each guess says "
         "why: read it once, then delete",
         "# the comments. Every key is explained in docs/spec.md; mlmon validate checks this file.",
+        *(f"{_NOTE}{_one_line(note, 600)}" for note in scaffold.notes),
         f"model: {scaffold.model}",
         f"task: {roles.task}  # {roles.task_reason}",
         f"owners: [{_quoted(scaffold.owner)}]  # who is told: team:<name> or an e-mail address",
@@ -339,6 +350,6 @@ def _quoted(text: str) -> str:
     ].strip()
 
 
-def _one_line(text: str) -> str:
+def _one_line(text: str, most: int = 100) -> str:
     shown = "".join(char if char.isprintable() else "?" for char in text)
-    return shown if len(shown) <= 100 else shown[:99] + "…"
+    return shown if len(shown) <= most else shown[: most - 1] + "…"

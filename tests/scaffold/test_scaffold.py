@@ -6,6 +6,7 @@ import datetime as dt
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.scaffold.proposal import propose
 from mlmon_dagster.scaffold.roles import Roles, guess_roles, with_labels
 from mlmon_dagster.scaffold.sample import facts_of, read_sample, unique_together
-from mlmon_dagster.scaffold.spec_text import Files, Scaffold, spec_text
+from mlmon_dagster.scaffold.spec_text import Files, Scaffold, notes_of, spec_text
 from mlmon_dagster.spec import ModelSpec, parse_model
 from tests.scaffold.events import N, churn
 
@@ -322,6 +323,31 @@ def test_rare_positives_are_watched_by_how_well_they_are_found(tmp_path: Path) -
     assert limit is not None
     assert limit.above in (0.5, 0.55)  # three in ten are null here, and a fifth more
     assert spec.features["balance"].null_rate is None
+
+
+def test_what_names_and_values_do_not_tell_is_left_to_a_person(tmp_path: Path) -> None:
+    at = dt.datetime(2026, 12, 30, tzinfo=dt.UTC)
+    (tmp_path / "2026-10-18.csv").write_text("")
+    (tmp_path / "2026-10-19.csv").write_text("customer,scored_at,p,age\n")
+    for day in range(20, 31):  # clocks change on the 25th
+        times = pd.date_range(f"2026-10-{day}", periods=24, freq="h", tz="Europe/Berlin")
+        rows = [f"c{i},{t.isoformat()},{i / 30},{20 + i}" for i, t in enumerate(times)]
+        text = "\n".join(["customer,scored_at,p,age", *rows])
+        (tmp_path / f"2026-10-{day}.csv").write_text(text)
+    (tmp_path / "truth.csv").write_text(
+        "customer,churned\n" + "\n".join(f"c{i},{i % 2}" for i in range(24))
+    )
+    text = propose(tmp_path, tuple(sorted(tmp_path.iterdir())), "churn", None, "team:crm", at)
+
+    spec = parse_model(text, "churn")
+    key, zone = notes_of(text)
+    assert "have no scored_at, and customer alone is not different in every row" in key
+    assert "written at +01:00 and +02:00, as clocks show in Europe/Berlin" in zone
+    assert (spec.time.zone, spec.columns.score, spec.time.granularity) == ("UTC", "p", "week")
+    assert spec.time.end == dt.date(2026, 11, 2)  # a Monday: the last week counts as well
+    (tmp_path / "words.csv").write_text("id;p\n", encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"words\.csv is UTF-16\. Write it as UTF-8"):
+        read_sample([tmp_path / "words.csv"])
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
