@@ -1,4 +1,4 @@
-"""Does the interval of a mean outcome hold it? `python -m benchmarks outcomes`, two minutes.
+"""Does the interval of a mean outcome hold it? `python -m benchmarks outcomes`, five minutes.
 
 Draws of one window, of laws from normal to those without a variance, and of months of days that
 share a shock, counted in the bins that profiles have. Beside each how often an interval is given at
