@@ -321,7 +321,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.recipe)
-def test_a_recipe_is_all_that_it_takes(toy: Toy, printed: dict[str, str]) -> None:
+def test_a_recipe_names_the_files_that_change(toy: Toy, tmp_path: Path) -> None:
     said = _paragraph(toy.recipe)
     n_files = re.search(r"\((\d+) files\)", said)
     for name in toy.files:
@@ -329,6 +329,13 @@ def test_a_recipe_is_all_that_it_takes(toy: Toy, printed: dict[str, str]) -> Non
 
     assert n_files is not None
     assert len(toy.files) == int(n_files[1])
+    _changed(toy, tmp_path)  # where it says
+
+
+@pytest.mark.proof
+@pytest.mark.xdist_group("recipes")
+@pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.recipe)
+def test_a_recipe_is_all_that_it_takes(toy: Toy, printed: dict[str, str]) -> None:
     assert printed[toy.recipe] == toy.printed
 
 

@@ -130,6 +130,7 @@ def test_a_model_without_a_baseline_says_so_at_once_and_its_nulls_are_judged_fro
     assert list(nulls["status"]) == ["OK"] * 9
 
 
+@pytest.mark.proof  # said once after a week: tests/alerts/test_fold.py
 def test_a_model_of_five_rows_a_day_is_not_judged_and_says_so_once_after_a_week(
     tmp_path: Path, mlmon: Command
 ) -> None:

@@ -388,4 +388,3 @@ def test_the_schedule_requests_the_newest_window_unless_it_is_computed(
     [(first, last, wanted)] = asked([request])
     assert (first, last) == (str(DAYS[-1] + dt.timedelta(days=1)),) * 2
     assert wanted >= {"event_log", "baseline", *windowed_of(own_fortnight.spec), *REPORTED}
-    run(request)

@@ -82,33 +82,23 @@ def test_numbers_that_are_not_finite_are_told_apart_from_nulls() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "expected", "at_fault"),
+    ("kind", "values", "expected", "at_fault"),
     [
-        (["0", "1", "true", "False", "1.0", None], [0, 1, 1, 0, 1, None], []),
-        ([0, 1, None], [0, 1, None], []),
-        ([0.0, 1.0, math.nan], [0, 1, None], []),
-        ([True, False], [1, 0], []),
-        (["yes", "no", "0"], [None, None, 0], [0, 1]),
-        ([math.inf, 1.0], [None, 1], [0]),
+        ("label", ["0", "1", "true", "False", "1.0", None], [0, 1, 1, 0, 1, None], []),
+        ("label", [0, 1, None], [0, 1, None], []),
+        ("label", [0.0, 1.0, math.nan], [0, 1, None], []),
+        ("label", [True, False], [1, 0], []),
+        ("label", ["yes", "no", "0"], [None, None, 0], [0, 1]),
+        ("label", [math.inf, 1.0], [None, 1], [0]),
+        ("boolean", ["true", "FALSE", "1", None, "yes"], [True, False, True, None, None], [4]),
+        ("boolean", [1, 0, 2], [True, False, None], [2]),
+        ("boolean", [True, None], [True, None], []),
     ],
 )
-def test_labels(values: list[Any], expected: list[Any], at_fault: list[int]) -> None:
-    found = cast(values, "label")
-
-    assert found.values.to_pylist() == expected
-    assert bad(found) == ({"wrong_type": at_fault} if at_fault else {})
-
-
-@pytest.mark.parametrize(
-    ("values", "expected", "at_fault"),
-    [
-        (["true", "FALSE", "1", "0", None, "yes"], [True, False, True, False, None, None], [5]),
-        ([1, 0, 2], [True, False, None], [2]),
-        ([True, None], [True, None], []),
-    ],
-)
-def test_booleans(values: list[Any], expected: list[Any], at_fault: list[int]) -> None:
-    found = cast(values, "boolean")
+def test_labels_and_booleans(
+    kind: Kind, values: list[Any], expected: list[Any], at_fault: list[int]
+) -> None:
+    found = cast(values, kind)
 
     assert found.values.to_pylist() == expected
     assert bad(found) == ({"wrong_type": at_fault} if at_fault else {})

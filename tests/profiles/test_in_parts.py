@@ -43,7 +43,7 @@ def assert_same(found: dict[str, ColumnStatistics], expected: dict[str, ColumnSt
         assert_equal(found[name], stats, sums=1e-9)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(
     st.lists(st.integers(0, 4), min_size=ROWS, max_size=ROWS),
     st.permutations(range(5)),

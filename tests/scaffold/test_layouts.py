@@ -11,8 +11,11 @@ from tests.scaffold.layout_check import MOST_LINES, checked
 from tests.scaffold.layouts import LAYOUTS, made
 
 # Six layouts in eight tastes of names, and in five that were written after the rules.
-ROLES_ONLY = ((range(200, 248), False), (range(630, 660), True))
-COMPUTED = (14, 33)  # the others with `python -m tests.scaffold --compute`
+ROLES_ONLY = ((range(200, 224), False), (range(630, 642), True))  # more: `python -m tests.scaffold`
+COMPUTED = (
+    14,
+    pytest.param(33, marks=pytest.mark.proof),
+)  # the others with `python -m tests.scaffold --compute`
 
 
 @pytest.mark.parametrize(("seeds", "held_out"), ROLES_ONLY)

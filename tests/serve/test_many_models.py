@@ -1,11 +1,9 @@
-"""The first page of a thousand models."""
+"""The first page of many models."""
 
 from __future__ import annotations
 
 import datetime as dt
 import time
-
-import pytest
 
 from mlmon_dagster.collect.admission import Access
 from mlmon_dagster.report.openmetrics import Exporter
@@ -17,7 +15,7 @@ from mlmon_dagster.store.state import monitor_results, window_state
 from tests.report.worlds import declare
 from tests.serve.conftest import asked
 
-N, WINDOWS = 1_000, 20
+N, WINDOWS = 300, 20
 DAY = dt.timedelta(days=1)
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 NOW = START + (WINDOWS + 1) * DAY
@@ -34,8 +32,9 @@ def verdict(model: str, number: int, family: str, status: str = "OK") -> dict[st
     }  # fmt: skip
 
 
-@pytest.mark.proof
-def test_the_first_page_of_a_thousand_models_is_there_in_300_ms(store: Store) -> None:
+def test_the_first_page_of_many_models_is_answered_from_what_was_read_before(
+    store: Store,
+) -> None:
     base = declare()
     specs = [base.model_copy(update={"model": f"model_{i:04}"}) for i in range(N)]
     for spec in specs:
@@ -57,22 +56,24 @@ def test_the_first_page_of_a_thousand_models_is_there_in_300_ms(store: Store) ->
     pages = Pages(
         store, overview, Access(store.state, "127.0.0.1", lambda: NOW), exporter, lambda: NOW
     )
+    began = time.perf_counter()
     overview.lines()  # read before the server listens
+    first = time.perf_counter() - began
     took = []
-    for path in ("/", "/?page=20", "/?q=0777", "/?status=OK", "/"):
+    for path in ("/", "/?page=6", "/?q=0277", "/?status=OK", "/"):
         began = time.perf_counter()
         answer = asked(pages, "GET", path)
         took.append(time.perf_counter() - began)
         assert answer.status_code == 200
 
-    assert min(took) < 0.3
+    assert min(took) < first / 4
     assert len(answer.content) < 200_000
 
     # What is new costs what is new: one model's verdicts, read in the background.
     monitor_results.append(store.state, [verdict("model_0005", WINDOWS, "drift", "ERROR")])
     began = time.perf_counter()
     overview.read()
-    print(f"pages {[round(t, 3) for t in took]} s, read again {time.perf_counter() - began:.2f} s")
+    assert time.perf_counter() - began < first / 4
     listed = {line.model: line for line in overview.lines()}
     said = {layer.name: (layer.status, layer.said) for layer in listed["model_0005"].layers}
     assert said["Data"] == ("ERROR", "drift ERROR")
