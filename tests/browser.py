@@ -20,9 +20,11 @@ PHONE, DESKTOP = (390, 844), (1280, 900)
 A4 = (718, 1047)  # within a centimetre of margin, at 96 dots an inch
 _START_SECONDS, _ANSWER_SECONDS = 60, 300  # axe takes half a minute on a busy machine
 _RULES = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
-_TAKE_APART = """(() => {
-  document.querySelectorAll('details').forEach(e => { e.open = true; });
+_TAKE_APART = """(isDark => {
   const sections = [...document.querySelectorAll('main > section')];
+  for (const within of isDark ? sections : [document])
+    [...within.querySelectorAll('details')].slice(0, isDark ? 1 : undefined)
+      .forEach(e => { e.open = true; });
   const places = sections.map(() => document.createComment(''));
   sections.forEach((e, i) => e.replaceWith(places[i]));
   window.judged = async (i, runOnly) => {
@@ -33,7 +35,7 @@ _TAKE_APART = """(() => {
     return violations.flatMap(v => v.nodes.map(n => `${v.id}: ${n.html.slice(0, 200)}`));
   };
   return sections.length;
-})()"""
+})"""
 _TWICE = """(ids => ids.filter((id, i) => ids.indexOf(id) !== i).map(id => `duplicate-id: ${id}`))
 ([...document.querySelectorAll('[id]')].map(e => e.id))"""
 
@@ -102,13 +104,15 @@ class Browser:
         together. The page is of no use for anything else afterwards.
 
         Args:
-            is_dark: Judge the colours alone, in the dark.
+            is_dark: Judge the colours alone, in the dark, and of what is folded the first of each
+                section, since the others look alike.
         """
         self._prefer("dark" if is_dark else "light")
         self.run((files("axe_core_python") / "axe.min.js").read_text() + "; 0")
         rules = json.dumps({"type": "rule", "values": ["color-contrast"]} if is_dark else _RULES)
         found = list(self.run(_TWICE))
-        for i in range(self.run(_TAKE_APART) + 1):  # the last one: what is outside of sections
+        n_sections = self.run(f"{_TAKE_APART}({json.dumps(is_dark)})")
+        for i in range(n_sections + 1):  # the last one: what is outside of sections
             found += self.run(f"judged({i}, {rules})")
         self._prefer("")
         return list(dict.fromkeys(found))

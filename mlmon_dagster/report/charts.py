@@ -238,8 +238,13 @@ def windows_named(starts: Sequence[dt.datetime], zone: str) -> list[str]:
 
 
 def places_of(values: Sequence[float]) -> int:
-    """Return how many decimals some numbers are written with, so that they stand in line."""
+    """Return how many decimals some numbers are written with, so that they stand in line.
+
+    Counts have none. Numbers of at most 1 are no counts: a share may be 1 in every window.
+    """
     top = max(map(abs, values), default=0.0)
+    if top > 1 and all(float(v).is_integer() for v in values):
+        return 0
     return next((n for bound, n in ((1.5, 4), (15, 3), (150, 2), (1500, 1)) if top < bound), 0)
 
 

@@ -260,15 +260,13 @@ def periods_of(
         ]
     )
     frame = frame[frame["slice_key"] == ALL]
-    some = next(iter(coarse.values()))
-    sizes = some.cells.assign(n=some.n).groupby("window_start")["n"].sum()
-    covered = _coverage(spec, states, grain)
+    sizes = _sizes(spec, states, grain)
     newest = sorted(frame["window_start"].unique())[-PERIODS_SHOWN:]
     return [
         _period(
             spec,
             start,
-            (int(sizes.get(start, 0)), covered.get(start.to_pydatetime())),
+            sizes.get(start.to_pydatetime(), (0, None)),
             frame[frame["window_start"] == start],
         )
         for start in newest
@@ -293,16 +291,16 @@ def _outputs(spec: ModelSpec) -> list[str]:
     return [output] if output else []
 
 
-def _coverage(
+def _sizes(
     spec: ModelSpec, states: Mapping[dt.datetime, WindowInputs], grain: Granularity
-) -> dict[dt.datetime, float]:
-    """Return start of a month or week -> share of its predictions that have ground truth."""
+) -> dict[dt.datetime, tuple[int, float | None]]:
+    """Return start of a month or week -> its predictions, and the share with ground truth."""
     sums: dict[dt.datetime, list[int]] = {}
     for start, state in states.items():
-        period = sums.setdefault(window_containing(spec.time, start, grain).start, [0, 0])
-        period[0] += state.n_actual
-        period[1] += state.n_expected
-    return {start: known / due for start, (known, due) in sums.items() if due}
+        period = sums.setdefault(window_containing(spec.time, start, grain).start, [0, 0, 0])
+        for i, n in enumerate((state.n, state.n_actual, state.n_expected)):
+            period[i] += n
+    return {start: (n, known / due if due else None) for start, (n, known, due) in sums.items()}
 
 
 def _period(

@@ -79,13 +79,15 @@ const draw = (figure) => {
     return [a, b > a ? b : a + 1];
   };
   const axis = { stroke: () => colour("--soft"), font: "12px system-ui, sans-serif", grid: { stroke: () => colour("--grid"), width: 1 }, ticks: { show: false } };
-  const narrow = plot.clientWidth < 500;
+  const narrow = plot.clientWidth < 500, daily = step >= 23 * 3600;
+  // Of windows of days no tick is within a day; of shorter ones a second line names the day.
+  const ticks = daily ? { size: 28, incrs: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 30, 60, 90, 120, 180, 365, 730, 1825, 3650].map((n) => n * day) } : { size: 42 };
   const u = new uPlot({
     width: plot.clientWidth, height: 190, tzDate: (t) => uPlot.tzDate(new Date(t * 1e3), "Etc/UTC"), legend: { show: false },
-    padding: [8, 8, 0, 0],
+    padding: [8, 20, 0, 0],
     cursor: { sync: { key: "mlmon", scales: ["x", null] }, drag: { x: true, y: false }, points: { size: 6 } },
     scales: { x: { time: true }, y: { range: shown } },
-    axes: [{ ...axis, space: narrow ? 70 : 60, size: 28, values: [
+    axes: [{ ...axis, space: narrow ? 70 : 60, ...ticks, values: [
       [day * 365, "{YYYY}", null, null, null, null, null, null, 1], [day * 28, "{MMM} {YYYY}", null, null, null, null, null, null, 1],
       [day, "{D} {MMM}", null, null, null, null, null, null, 1], [3600, "{HH}:{mm}", "\n{D} {MMM}", null, "\n{D} {MMM}", null, null, null, 1]] },
       { ...axis, size: narrow ? 48 : 60, values: (_, ticks) => ticks.map((t) => Math.abs(t) >= 1e4 ? `${+(t / 1e3).toFixed(1)}k` : String(+t.toPrecision(6))) }],
