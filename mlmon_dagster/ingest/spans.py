@@ -145,12 +145,52 @@ def _take(
 ) -> SpanReport:
     folder = spans.folder_of(store.root, spec.model)
     files = {name: _not_erased(store, spec, rows) for name, rows in files.items()}
+    files = _not_resent(store, spec, files)
+    if not files:
+        return SpanReport()
     n_rows = spans.append(folder, files)
     reached("spans.committed")
     arrivals = _arrivals(store, spec, pa.concat_tables(files.values()))
     with store.state.begin() as conn:
         frozen = window_state.mark_arrivals(conn, spec, arrivals, now)
     return SpanReport(n_rows, tuple(window for window in arrivals if window not in frozen))
+
+
+def _not_resent(
+    store: Store, spec: ModelSpec, files: Mapping[str, pa.Table]
+) -> dict[str, pa.Table]:
+    """Leave out rows that the table has word for word, and files of which none is left.
+
+    Exporters send again what they have no answer for; no window has to be computed for that. A
+    file that the table has stays whole: its windows may not be marked yet.
+    """
+    snapshot = spans.folder_of(store.root, spec.model).snapshot()
+    fresh = [n for n in files if snapshot is not None and not snapshot.has_transaction(n)]
+    if snapshot is None or not fresh:
+        return dict(files)
+    given = pa.concat_tables(
+        [files[n].append_column("file", pa.array([n] * len(files[n]), pa.string())) for n in fresh]
+    )
+    if not given.num_rows:
+        return dict(files)
+    dates = set(given["window_date"].unique().to_pylist())
+    ends = pc.min_max(given["start_time"]).as_py()
+    stored = snapshot.from_sql(
+        None,
+        lambda p: p["window_date"] in dates,
+        f"start_time BETWEEN TIMESTAMPTZ '{ends['min']}' AND TIMESTAMPTZ '{ends['max']}'",
+    )
+    same = " AND ".join(f"s.{name} IS NOT DISTINCT FROM g.{name}" for name in spans.SCHEMA.names)
+    left = store.query(
+        f"SELECT g.* FROM given AS g WHERE NOT EXISTS (SELECT 1 FROM {stored} AS s WHERE {same})",
+        {"given": given},
+    )
+    kept = {n: rows for n, rows in files.items() if n not in fresh}
+    for name in fresh:
+        rows = left.filter(pc.equal(left["file"], name)).drop_columns(["file"])
+        if rows.num_rows:
+            kept[name] = rows.cast(spans.SCHEMA)
+    return kept
 
 
 def _not_erased(store: Store, spec: ModelSpec, rows: pa.Table) -> pa.Table:

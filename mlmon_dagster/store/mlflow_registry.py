@@ -261,10 +261,13 @@ class MlflowRegistry:
         if told.error_code == _NOT_THERE:
             return _NotThere()
         if status in (401, 403):
-            return StoreError(
-                f"MLflow at {self.url} refuses (HTTP {status}): does the token, or the user in "
-                "the address, have the right to it?"
+            cure = (
+                "does the token, or the user in the address, have the right to it?"
+                if self.authorization
+                else "it was asked without a token. Declare registry.token_env, the variable that "
+                "holds one, or write user:password@ into the address."
             )
+            return StoreError(f"MLflow at {self.url} refuses (HTTP {status}): {cure}")
         if 300 <= status < 400:
             return StoreError(
                 f"MLflow at {self.url} answered HTTP {status}: redirects are not followed; "

@@ -194,6 +194,14 @@ def test_a_registry_that_says_no_stops_nothing_and_doctor_says_what_it_said(
     project.store.close()
 
 
+def test_a_registry_that_was_asked_without_a_token_says_where_one_is_declared(
+    mlflow: Mlflow,
+) -> None:
+    mlflow.broken = (403, b"")
+    with pytest.raises(StoreError, match=r"without a token\. Declare registry\.token_env"):
+        MlflowRegistry.at(mlflow.url, None).aliases("churn")
+
+
 def test_a_server_that_is_away_makes_one_model_wait_and_not_the_next(tmp_path: Path) -> None:
     specs = [declare(tmp_path, model) for model in ("churn", "credit")]
     project = project_of(tmp_path, f"http://127.0.0.1:{free_port()}")

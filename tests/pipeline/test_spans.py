@@ -406,6 +406,22 @@ def test_a_file_is_taken_in_once_wherever_it_is_killed(
     assert project.store.spans("loan").to_arrow().num_rows == len(all_spans())
 
 
+def test_spans_that_are_sent_again_have_nothing_computed_and_are_kept_once(
+    project: Project,
+) -> None:
+    spec = spec_with()
+    land(project, events(), "e.jsonl", "landing")
+    land(project, all_spans(), "s.jsonl", "spans/loan")
+    look(project, spec)
+    land(project, all_spans()[:2], "again.jsonl", "spans/loan")
+    assert ingest(project, spec).windows == []
+    assert project.store.spans("loan").to_arrow().num_rows == len(all_spans())
+    one_more = span(2, "other", 9.0, 77)
+    land(project, [*all_spans()[:2], one_more], "more.jsonl", "spans/loan")
+    assert [window.key for window in ingest(project, spec).windows] == ["2024-03-01"]
+    assert project.store.spans("loan").to_arrow().num_rows == len(all_spans()) + 1
+
+
 def test_an_erasure_takes_the_spans_along_and_refuses_later_ones(project: Project) -> None:
     spec = spec_with()
     land(project, events(), "e.jsonl", "landing")
