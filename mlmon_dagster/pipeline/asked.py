@@ -200,10 +200,21 @@ def query_metrics(
                 frame = frame[frame[name].isin(values)]
     zone = ZoneInfo(spec.time.zone)
     local = frame["window_start"].dt.tz_convert(zone)
-    pattern = "%Y-%m-%d %H:%M" if (granularity or spec.time.granularity) == "hour" else "%Y-%m-%d"
-    frame = frame.assign(window=local.dt.strftime(pattern))
+    frame = frame.assign(
+        window=hours_of(local)
+        if (granularity or spec.time.granularity) == "hour"
+        else local.dt.strftime("%Y-%m-%d")
+    )
     order = ["window_start", "slice_key", "slice_value", "column_name", "metric"]
     return frame.sort_values(order, ignore_index=True)
+
+
+def hours_of(local: pd.Series) -> pd.Series:
+    """Name hours by the clock; of one that comes twice, as clocks go back, with its offset."""
+    plain = local.dt.strftime("%Y-%m-%d %H:%M")
+    is_twice = local.groupby(plain).transform("nunique") > 1
+    named: pd.Series = plain.where(~is_twice, local.dt.strftime("%Y-%m-%d %H:%M%z"))
+    return named
 
 
 def metrics_by_days(

@@ -7,11 +7,13 @@ import itertools
 from zoneinfo import ZoneInfo
 
 import dagster as dg
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.pipeline.asked import hours_of
 from mlmon_dagster.spec import (
     TimeSpec,
     check_window_count,
@@ -279,6 +281,23 @@ def test_too_many_hours_are_refused_with_a_start_that_works() -> None:
 
     check_window_count(time_spec(granularity="hour", start="2023-02-26"), now)
     check_window_count(time_spec(granularity="day", start="1990-01-01"), now)
+
+
+def test_hours_where_clocks_change_by_half_an_hour_are_refused_before_they_do() -> None:
+    now = dt.datetime(2026, 9, 20, tzinfo=dt.UTC)
+    howe = {"zone": "Australia/Lord_Howe", "start": "2026-09-01"}
+    with pytest.raises(ConfigError, match="change by 30 minutes, so that an hour there is no hour"):
+        check_window_count(time_spec(granularity="hour", **howe), now)
+    check_window_count(time_spec(granularity="day", **howe), now)
+    for zone in ("Asia/Kolkata", "Europe/Berlin"):
+        check_window_count(time_spec(granularity="hour", zone=zone, start="2026-09-01"), now)
+
+
+def test_an_hour_that_comes_twice_is_named_with_its_offset() -> None:
+    hours = pd.Series(pd.date_range("2026-10-25T00:00Z", periods=3, freq="h"))
+    assert list(hours_of(hours.dt.tz_convert("Europe/Berlin"))) == [
+        "2026-10-25 02:00+0200", "2026-10-25 02:00+0100", "2026-10-25 03:00",
+    ]  # fmt: skip
 
 
 def test_windows_sort_by_time() -> None:
