@@ -43,6 +43,7 @@ from benchmarks.estimate_tasks import (
 from benchmarks.scored_worlds import SHAPES, Floats, counted, in_half, shaped
 from benchmarks.table import Goal, Row, render
 from benchmarks.weighted_baseline import Baseline, WeightedRows
+from mlmon_dagster.metrics.estimated.learnt import RECORD
 from mlmon_dagster.metrics.estimated.multiclass import (
     CONFIDENCE,
     calibrate_classes,
@@ -269,8 +270,11 @@ def _drawn_again(
 
 
 def flights() -> pd.DataFrame:
-    """Compare the demo's days, estimated from the other days of their quarter and from winter."""
-    return pd.concat(
+    """Compare the demo's days, estimated from the other days of their quarter and from winter.
+
+    Days in order of time also with the width that is learnt from those before them.
+    """
+    found = pd.concat(
         [
             _by_method(base, *drawn).assign(
                 task="flights", shape="real", rows=0, case=case.partition(" by ")[2], baseline=i
@@ -279,6 +283,21 @@ def flights() -> pd.DataFrame:
         ],
         ignore_index=True,
     )  # fmt: skip
+    in_time = found[found["case"] != "its other days"].groupby(["case", "metric"], sort=False)
+    return pd.concat([found, *(with_learnt_width(part) for _, part in in_time)])
+
+
+def with_learnt_width(found: pd.DataFrame) -> pd.DataFrame:
+    """Return windows of one case and metric with bands as wide as those before them needed."""
+    ordered = found.sort_values(["baseline", "window"])
+    needed = (ordered["chosen"] / ordered["half"]).to_numpy()
+    before = [needed[max(i - RECORD, 0) : i] for i in range(len(needed))]
+    factor = np.array([max([1.0, *record]) for record in before])
+    return ordered.assign(
+        case=ordered["case"] + ", learnt",
+        half=ordered["half"] * factor,
+        held=(needed <= factor).astype(float),
+    )
 
 
 def _compared(

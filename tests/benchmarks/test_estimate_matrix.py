@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.coverage import Size
-from benchmarks.estimate_matrix import DAY, NO_SHIFT, Draw, judge, ratio
+from benchmarks.estimate_matrix import DAY, NO_SHIFT, Draw, judge, ratio, with_learnt_width
 
 CELL = ("binary", "continuous", 200, NO_SHIFT)
 
@@ -52,3 +52,11 @@ def test_a_cells_draws_are_the_same_whatever_is_drawn_beside_it():
     shared = ("binary", "continuous", 200, "shared days")
     days = Draw("binary", 200, 0, DAY, size, frozenset({shared})).compare()
     assert not np.allclose(days["chosen"].mean(), alone["chosen"].mean())
+
+
+def test_a_day_of_the_flights_learns_from_the_40_days_before_it_and_not_from_itself():
+    found = windows(1, 60, 0.0).assign(chosen=0.5, case="the winter")
+    found.loc[[3, 4], "chosen"] = 2.0, 3.0
+    learnt = with_learnt_width(found)
+    assert learnt["half"].tolist() == [1.0] * 4 + [2.0] + [3.0] * 40 + [1.0] * 15
+    assert np.flatnonzero(learnt["held"] == 0).tolist() == [3, 4]
