@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -80,7 +80,7 @@ def draw(*curves: Curve) -> bytes:
     size = (WIDTH, HEIGHT * len(curves))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    for row, curve in enumerate(curves, start=1):
+    for row, curve in enumerate(map(_reachable, curves), start=1):
         axes = figure.add_subplot(len(curves), 1, row)
         _frame(axes, curve)
         _shade(axes, curve)
@@ -90,6 +90,15 @@ def draw(*curves: Curve) -> bytes:
         _limits(axes, curve)
     canvas.draw()  # type: ignore[no-untyped-call]  # as are its canvases
     return _compressed(canvas)
+
+
+def _reachable(curve: Curve) -> Curve:
+    """Leave out a limit that no share reaches, such as 0.05 below a baseline of 0.
+
+    It lies outside the picture, and its name would take all the room there is.
+    """
+    is_outside = curve.is_share and curve.limit is not None and not 0 <= curve.limit <= 1
+    return replace(curve, limit=None) if is_outside else curve
 
 
 def _compressed(canvas: FigureCanvasAgg) -> bytes:

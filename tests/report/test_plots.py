@@ -49,6 +49,12 @@ def test_whatever_the_values_there_is_a_picture_of_one_size(drawn: Curve) -> Non
     assert pixels(draw(drawn)).shape == (286, 990, 3)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_limit_that_no_share_reaches_takes_no_room() -> None:
+    never = curve([0.0, 0.0], baseline=0.0, is_share=True)
+    assert draw(replace(never, limit=-0.05)) == draw(never)
+
+
 def test_equal_curves_give_equal_bytes() -> None:
     drawn = curve([0.7, 0.8, 0.6], baseline=0.75, limit=0.65)
 
