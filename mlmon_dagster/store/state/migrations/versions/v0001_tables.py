@@ -382,6 +382,8 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("provenance_window", "provenance", ["window_id"], postgresql_with=_FULL)
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("ALTER INDEX provenance_pkey SET (fillfactor = 100)")
     op.create_table(
         "registry_state",
         sa.Column("model", sa.Text(), server_default="", nullable=False),
