@@ -21,20 +21,20 @@ A4 = (718, 1047)  # within a centimetre of margin, at 96 dots an inch
 _START_SECONDS, _ANSWER_SECONDS = 60, 300  # axe takes half a minute on a busy machine
 _RULES = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
 _TAKE_APART = """(isDark => {
-  const sections = [...document.querySelectorAll('main > section')];
-  for (const within of isDark ? sections : [document])
+  const parts = [...document.querySelectorAll('main > section:not(:has(figure)), figure')];
+  for (const within of isDark ? parts : [document])
     [...within.querySelectorAll('details')].slice(0, isDark ? 1 : undefined)
       .forEach(e => { e.open = true; });
-  const places = sections.map(() => document.createComment(''));
-  sections.forEach((e, i) => e.replaceWith(places[i]));
+  const places = parts.map(() => document.createComment(''));
+  parts.forEach((e, i) => e.replaceWith(places[i]));
   window.judged = async (i, runOnly) => {
-    if (i < sections.length) places[i].replaceWith(sections[i]);
+    if (i < parts.length) places[i].replaceWith(parts[i]);
     await new Promise(done => requestAnimationFrame(() => setTimeout(done)));  // charts are drawn
     const { violations } = await axe.run(document, { runOnly });
-    if (i < sections.length) sections[i].replaceWith(places[i]);
+    if (i < parts.length) parts[i].replaceWith(places[i]);
     return violations.flatMap(v => v.nodes.map(n => `${v.id}: ${n.html.slice(0, 200)}`));
   };
-  return sections.length;
+  return parts.length;
 })"""
 _TWICE = """(ids => ids.filter((id, i) => ids.indexOf(id) !== i).map(id => `duplicate-id: ${id}`))
 ([...document.querySelectorAll('[id]')].map(e => e.id))"""
@@ -99,20 +99,20 @@ class Browser:
     def accessibility(self, *, is_dark: bool = False) -> list[str]:
         """Return what axe-core finds against WCAG A and AA, what only a click unfolds included.
 
-        The sections of a page are judged one by one, each with all that is outside of sections,
-        since axe's time grows faster than a page; whether an id is there twice is asked of all
-        together. The page is of no use for anything else afterwards.
+        Charts, and sections without any, are judged one by one, each with all that is outside of
+        them, since axe's time grows faster than a page; whether an id is there twice is asked of
+        all together. The page is of no use for anything else afterwards.
 
         Args:
             is_dark: Judge the colours alone, in the dark, and of what is folded the first of each
-                section, since the others look alike.
+                part, since the others look alike.
         """
         self._prefer("dark" if is_dark else "light")
         self.run((files("axe_core_python") / "axe.min.js").read_text() + "; 0")
         rules = json.dumps({"type": "rule", "values": ["color-contrast"]} if is_dark else _RULES)
         found = list(self.run(_TWICE))
-        n_sections = self.run(f"{_TAKE_APART}({json.dumps(is_dark)})")
-        for i in range(n_sections + 1):  # the last one: what is outside of sections
+        n_parts = self.run(f"{_TAKE_APART}({json.dumps(is_dark)})")
+        for i in range(n_parts + 1):  # the last one: what is outside of them
             found += self.run(f"judged({i}, {rules})")
         self._prefer("")
         return list(dict.fromkeys(found))
