@@ -113,7 +113,9 @@ def default_levels(
 
     Scores that mean what they say may be 2 points off, as decisions at a threshold and sums of
     scores are off by as much; predictions of a regression may lean to one side by a twentieth
-    of their usual error, and the error may grow by a quarter. Nothing without other monitors.
+    of their usual error, and the error may grow by a quarter; of several classes, two in a hundred
+    actuals more than usual may be of a class that the model does not know. Nothing without other
+    monitors.
     """
     if not declared or not spec.has_actuals:
         return ()
@@ -121,6 +123,8 @@ def default_levels(
     at_once: dict[str, Any] = {"severity": "WARN", "windows": KOfN(1, 1)}
     if (spec.task == BINARY and columns.score is not None) or columns.scores is not None:
         found.append(PerformanceMonitor(metric="calibration_gap", shift=0.02, **at_once))
+    if spec.task == MULTICLASS:
+        found.append(PerformanceMonitor(metric="unseen_class_rate", drop=0.02, severity="WARN"))
     if spec.task == REGRESSION:
         found.append(PerformanceMonitor(metric="bias", shift=0.05, **at_once))
         found.append(PerformanceMonitor(metric="mae", change=0.25, severity="WARN"))

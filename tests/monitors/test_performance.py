@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from tests.conftest import make_spec
 from tests.monitors.cases import frame, metric, only, spec, verdicts, window
 
 AUC = "performance/roc_auc"
@@ -175,3 +176,22 @@ def test_slices_must_hold_against_the_number_of_slices():
     )
     status = {row["slice_value"]: row["status"] for row in rows}
     assert (status["s0"], status["s1"]) == ("OK", "ERROR")
+
+
+@pytest.mark.parametrize(("share", "status"), [(0.2, "WARN"), (0.015, "OK")])
+def test_ground_truth_of_classes_that_the_model_does_not_know_is_watched_by_default(share, status):
+    model = make_spec(
+        task="multiclass_classification",
+        columns={"prediction_id": "id", "event_time": "at", "prediction": "p", "actual": "y"},
+    )
+    rows = [
+        metric("unseen_class_rate", value, lower=max(value - 0.01, 0.0), upper=value + 0.01, n=5000)
+        for value in (share, 0.001)
+    ]
+    found = verdicts("performance", rows[:1], model=model, baseline=frame(rows[1:]))
+    row = only(found, "performance/unseen_class_rate")
+    assert row["status"] == status
+    if status == "WARN":
+        assert row["message"].startswith(
+            "Share of unseen classes is 0.20, 0.20 worse than the baseline's 0.001."
+        )

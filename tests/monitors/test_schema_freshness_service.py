@@ -47,7 +47,13 @@ def freshness(counts: list[int], *, now: dt.datetime = NOW, model=None, hours: i
         window(DAY + i * length, n=n, window_end=DAY + (i + 1) * length, **fields)
         for i, n in enumerate(counts)
     ]
-    return [r["status"] for r in verdicts("freshness", [], windows, model=model, now=now)]
+    return [r["status"] for r in silence(windows, model=model, now=now)]
+
+
+def silence(windows, **options):
+    """The verdicts on predictions; those on their ground truth stand beside them."""
+    rows = verdicts("freshness", [], windows, **options)
+    return [row for row in rows if row["monitor"] == "freshness/no_data_for"]
 
 
 def test_an_empty_day_fails():
@@ -67,7 +73,7 @@ def test_a_model_that_may_be_silent_for_three_days_may_be_so():
 
 def test_an_empty_day_waits_for_files_that_may_hold_its_rows():
     windows = [window(n=0, n_unread=3, unread_until="2024-01-11T00:00:00+00:00")]
-    [row] = verdicts("freshness", [], windows)
+    [row] = silence(windows)
     assert (row["status"], row["reason"]) == ("NO_DATA", "files_unread")
     assert row["message"] == (
         "No verdict on freshness: files that may hold its rows have landed and are not read yet "
@@ -104,7 +110,7 @@ def test_windows_that_are_not_counted_yet_have_a_verdict_on_ground_truth_all_the
     ],
 )
 def test_an_empty_window_says_when_the_last_prediction_before_it_came(windows, said):
-    row = verdicts("freshness", [], windows)[-1]
+    row = silence(windows)[-1]
     assert row["message"] == f"No prediction in this window, {said}; the limit is 26h."
     assert row["status"] == "ERROR"
 
@@ -126,7 +132,7 @@ def test_the_time_of_the_last_event_counts_when_known():
 
 def test_only_production_can_be_stale():
     windows = [window(n=0, dataset="validation"), window(n=5, dataset="production")]
-    assert len(verdicts("freshness", [], windows)) == 1
+    assert len(silence(windows)) == 1
 
 
 def latency(value: float | None, **fields) -> dict:
