@@ -6,6 +6,7 @@ import datetime as dt
 import json
 
 import pyarrow as pa
+import pytest
 
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.reading import measure_lags
@@ -73,7 +74,11 @@ def test_windows_of_the_baseline_never_freeze(store: Store) -> None:
     assert state_of(store, "2023-11-01").input_revision == 2
 
 
-def test_lags_tell_when_ground_truth_was_known_and_when_it_arrived(store: Store) -> None:
+@pytest.mark.parametrize("at_once", [1_000_000, 10])
+def test_lags_tell_when_ground_truth_was_known_and_when_it_arrived(
+    store: Store, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("mlmon_dagster.store.reading.LAGS_AT_ONCE", at_once)
     spec = make_spec(actuals={"no_actual_when": "region = 'north' and status = 'ok'"})
     predictions, actuals = make_events(spec, n=40)
     log = store.event_log(spec)

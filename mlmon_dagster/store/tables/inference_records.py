@@ -155,7 +155,7 @@ class InferenceRecords:
         sums: dict[tuple[datetime, str], _Sums] = {}
 
         def computed() -> Iterator[pa.Table]:
-            for group in _groups(log.count_rows(dates)):
+            for group in groups_of(log.count_rows(dates), ROWS_AT_ONCE):
                 records = self._compute(log, group, wanted)
                 self._add_up(records, sums)
                 yield records
@@ -191,7 +191,7 @@ class InferenceRecords:
             for file in target.files
         )
 
-    def _compute(self, log: PinnedLog, group: _Group, datasets: set[str] | None) -> pa.Table:
+    def _compute(self, log: PinnedLog, group: Group, datasets: set[str] | None) -> pa.Table:
         other_dates, tables = self._moved(log, group.dates)
         erased = self._erased()
         if erased:
@@ -376,29 +376,34 @@ def _parts(windows: Sequence[Window]) -> Iterator[list[Window]]:
         yield [w for date in dates[start : start + _DATES_PER_COMMIT] for w in date]
 
 
-class _Group(NamedTuple):
+class Group(NamedTuple):
     """Records that are in memory together: those of some window dates, or of one in part."""
 
     dates: set[str]
     bucket: Bucket
 
 
-def _groups(counts: Mapping[str, int]) -> Iterator[_Group]:
-    """Divide window dates into groups of roughly ``ROWS_AT_ONCE`` logged rows each."""
+def groups_of(counts: Mapping[str, int], at_once: int) -> Iterator[Group]:
+    """Divide window dates into groups of roughly so many logged rows each.
+
+    Args:
+        counts: The rows of each date. One that has more is divided into buckets of its ids.
+        at_once: How many rows.
+    """
     dates: set[str] = set()
     n_rows = 0
     for date, n in counts.items():
-        if n > ROWS_AT_ONCE:
-            for bucket in buckets(-(-n // ROWS_AT_ONCE)):
-                yield _Group({date}, bucket)
+        if n > at_once:
+            for bucket in buckets(-(-n // at_once)):
+                yield Group({date}, bucket)
             continue
-        if dates and n_rows + n > ROWS_AT_ONCE:
-            yield _Group(dates, EVERY_ID)
+        if dates and n_rows + n > at_once:
+            yield Group(dates, EVERY_ID)
             dates, n_rows = set(), 0
         dates.add(date)
         n_rows += n
     if dates:
-        yield _Group(dates, EVERY_ID)
+        yield Group(dates, EVERY_ID)
 
 
 @dataclass(frozen=True)
