@@ -62,6 +62,7 @@ def tick(store: Store, specs: list[ModelSpec], slack: Recorded, *rows: dict[str,
     )
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("fault", ["answers 503", "is not there"])
 def test_a_storm_while_slack_is_down_is_one_summary_when_it_is_back(
     store: Store, slack: FakeSlack, receiver: SlackReceiver, fault: str
@@ -147,6 +148,7 @@ def test_what_fires_in_the_summary_ends_in_its_thread(
     assert all("1 resolved" in reply.text for reply in slack.replies(head))
 
 
+@pytest.mark.proof
 def test_what_a_summary_counts_as_told_it_names_and_the_next_one_names_the_rest(
     any_store: Store, slack: FakeSlack, receiver: SlackReceiver
 ) -> None:

@@ -167,6 +167,7 @@ def test_a_file_in_quarantine_is_code_1_and_says_why(folder: Path, mlmon: Comman
     assert "broken.parquet" in ended.out
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("command", ["ingest", "run"])
 def test_refused_rows_are_code_1_until_the_spec_is_mended(
     folder: Path, mlmon: Command, command: str
@@ -221,6 +222,7 @@ def test_an_unknown_model_is_named_with_the_known_ones(folder: Path, mlmon: Comm
         assert f"There are: {MODEL}." in ended.err
 
 
+@pytest.mark.proof
 def test_run_computes_what_is_out_of_date_even_if_the_planner_gave_it_up_and_then_nothing(
     folder: Path, mlmon: Command
 ) -> None:
@@ -266,6 +268,7 @@ def test_run_says_which_files_it_left_because_they_may_not_be_complete(
     assert "No prediction in this window" not in told.out
 
 
+@pytest.mark.proof
 def test_run_with_a_period_computes_it_again(folder: Path, mlmon: Command) -> None:
     period = ("--from", "2024-03-11", "--to", NULLED)
     ended = mlmon("--project", folder, *AT, "run", MODEL, *period)
@@ -298,6 +301,7 @@ def test_a_failed_run_is_code_1_and_says_which_step(folder: Path, mlmon: Command
     assert "failed: profiles: " in ended.err
 
 
+@pytest.mark.proof
 def test_now_replays_a_moment(folder: Path, mlmon: Command) -> None:
     ended = mlmon("--project", folder, "--now", "2024-03-03T12:00:00", "run", MODEL, "--from",
                   "2024-03-01")  # fmt: skip

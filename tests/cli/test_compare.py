@@ -42,6 +42,7 @@ def shadowed(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.proof
 def test_a_shadow_that_guesses_is_worse_and_a_skewed_feature_is_found_by_id(
     shadowed: Path, mlmon: Command
 ) -> None:

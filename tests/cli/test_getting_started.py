@@ -59,7 +59,7 @@ def alike(text: str) -> str:
     return RUN_ID.sub("<run>", text)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_getting_started_prints_what_it_says_and_the_pages_by_task_run_after_it(
     tmp_path: Path, mlmon: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,6 +203,7 @@ def write_as(form: str, table: pa.Table, path: Path) -> Path:
     return path
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layout_that_people_have_gives_a_spec_that_computes_without_a_typed_line(
     tmp_path: Path, mlmon: Command, layout: str

@@ -156,6 +156,7 @@ def test_a_model_of_five_rows_a_day_is_not_judged_and_says_so_once_after_a_week(
         assert "too few rows" in look.checks[family]
 
 
+@pytest.mark.proof
 def test_a_model_whose_labels_never_come_says_so_once_when_they_are_overdue(
     tmp_path: Path, mlmon: Command
 ) -> None:

@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+import pytest
 from deltalake import DeltaTable
 
 from mlmon_dagster.alerts import list_alerts
@@ -61,6 +62,7 @@ def test_an_alert_leads_to_its_rows_in_one_command(folder: Path, mlmon: Command)
     )
 
 
+@pytest.mark.proof
 def test_rows_that_were_judged_are_found_after_they_were_corrected(
     folder: Path, mlmon: Command
 ) -> None:

@@ -81,6 +81,7 @@ def landed(
         yield made
 
 
+@pytest.mark.proof
 def test_a_feature_that_counts_for_less_than_before_fails_and_says_so(world: World) -> None:
     world.work()
     found = world.verdicts("drift", JUDGED).set_index("monitor")
@@ -116,6 +117,7 @@ def test_why_the_scores_rose_is_said_by_feature_and_adds_up(additive: World) -> 
     assert "age +." in tell_score(found)
 
 
+@pytest.mark.proof
 def test_values_that_belong_to_no_score_fail_the_check(world: World) -> None:
     world.work()
     row = world.verdicts("quality", JUDGED).set_index("monitor").loc["quality/not_additive_rate"]

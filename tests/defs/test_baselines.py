@@ -64,6 +64,7 @@ def promote(world: World, first: dt.date, last: dt.date) -> tuple[int, str]:
     return number, fitted.baseline_id
 
 
+@pytest.mark.proof
 def test_a_promoted_period_is_the_baseline_of_the_windows_after_it_until_undone(
     own_fortnight: World,
 ) -> None:

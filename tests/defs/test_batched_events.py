@@ -75,6 +75,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return tmp_path
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("batch", ["0", "5", "500"])
 def test_events_are_the_same_however_many_are_written_at_once(
     home: Path, batch: str, monkeypatch: pytest.MonkeyPatch

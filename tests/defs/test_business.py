@@ -138,6 +138,7 @@ def test_a_day_that_earned_less_fails_with_its_numbers_and_the_trace_names_who_p
         assert "Expected value" in html
 
 
+@pytest.mark.proof
 def test_an_outcome_that_comes_late_or_is_corrected_changes_its_own_window_alone(
     tmp_path: Path,
 ) -> None:
@@ -176,6 +177,7 @@ def plan_windows(world: World) -> list[Window]:
     return windows_of_days(world.spec, [GOOD, BAD])
 
 
+@pytest.mark.proof
 def test_costs_that_are_declared_later_value_every_window_and_compute_nothing_else(
     tmp_path: Path,
 ) -> None:

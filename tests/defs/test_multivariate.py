@@ -43,6 +43,7 @@ def world(tmp_path: Path):
         yield made
 
 
+@pytest.mark.proof
 def test_a_day_on_which_two_columns_come_apart_fails_and_names_them(world: World) -> None:
     world.work()
     row = world.verdicts("drift", JUDGED).set_index("metric").loc[CORRELATION_SHIFT]

@@ -78,6 +78,7 @@ def test_a_run_builds_the_models_that_it_computes(home: Path) -> None:
     assert json.loads(of_any.stdout) == ["a", "b", "c", "mlmon"], of_any.stderr
 
 
+@pytest.mark.proof
 def test_such_a_run_computes_what_it_is_asked_for(home: Path) -> None:
     """Also what serves all models together, of which it has built none."""
     for keys in (("b/event_log", "b/baseline"), ("mlmon/overview",)):

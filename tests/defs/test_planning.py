@@ -116,6 +116,7 @@ def test_the_run_key_is_new_for_every_maturity(own_fortnight: World) -> None:
     assert own_fortnight.requests() == []
 
 
+@pytest.mark.proof
 def test_a_failing_window_is_tried_three_times_and_new_inputs_begin_anew(
     own_fortnight: World,
 ) -> None:

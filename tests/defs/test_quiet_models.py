@@ -46,6 +46,7 @@ def quieted(world: World, looks: list[str]) -> bool:
     return any(after(world, SOON, looks) == [] for _ in range(4))
 
 
+@pytest.mark.proof
 def test_a_model_that_did_not_move_is_not_looked_at_again(
     own_fortnight: World, looks: list[str]
 ) -> None:
@@ -62,6 +63,7 @@ def test_a_model_that_did_not_move_is_not_looked_at_again(
     assert quieted(world, looks)
 
 
+@pytest.mark.proof
 def test_the_end_of_a_window_is_looked_at_at_once(own_fortnight: World, looks: list[str]) -> None:
     world = own_fortnight
     end = window_containing(world.spec.time, world.clock.moment).end

@@ -92,6 +92,7 @@ def test_windows_are_learning_until_there_are_enough_and_then_judged(moving: Wor
     assert moving.spec.model in health_report(moving.project.store, moving.spec, NOW).html
 
 
+@pytest.mark.proof
 def test_windows_computed_together_are_compared_with_what_each_alone_is(apart: World) -> None:
     alone = {day: psi(apart, day)["value"].tolist() for day in DAYS[2:8]}
     assert all(alone.values())
@@ -103,6 +104,7 @@ def test_windows_computed_together_are_compared_with_what_each_alone_is(apart: W
     assert set(apart.verdicts("drift", DAYS[2])["reason"]) != {"learning"}
 
 
+@pytest.mark.proof
 def test_baselines_of_earlier_windows_are_answered_without_reading_a_row(moving: World) -> None:
     before = moving.metrics()
     store = Path(moving.project.store_root)
@@ -123,6 +125,7 @@ def test_late_rows_of_an_earlier_window_judge_the_later_ones_again(moving: World
     assert moving.requests() == []
 
 
+@pytest.mark.proof
 def test_a_window_whose_earlier_windows_are_gone_has_no_distance_any_more(apart: World) -> None:
     assert psi(apart, DAYS[2])["value"].notna().all()
     ids = customers(DAYS[0])[0]["id"].tolist()

@@ -47,6 +47,7 @@ def declared(own_fortnight: World) -> World:
     return own_fortnight
 
 
+@pytest.mark.proof
 def test_renamed_and_added_features_are_told_once_and_old_windows_keep_working(
     declared: World,
 ) -> None:

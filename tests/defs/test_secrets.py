@@ -21,6 +21,7 @@ from tests.defs.canaries import DECLARED, sinks, told
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("canaries")]
 
 
+@pytest.mark.proof
 def test_secrets_and_personal_values_reach_no_sink(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -113,6 +113,7 @@ def stale(world: World, name: str) -> tuple[str, list[str]]:
     return resolver.get_status(key).value, [c.reason for c in resolver.get_stale_causes(key)]
 
 
+@pytest.mark.proof
 def test_the_baseline_is_out_of_date_only_when_its_own_events_came(tmp_path: Path) -> None:
     write_declaration(tmp_path)
     land_validation(tmp_path)

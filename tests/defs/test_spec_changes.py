@@ -347,6 +347,7 @@ def test_what_is_kept_holds_for_the_next_file(own: Project, key: str) -> None:
     assert key == "model" or expected == set(found)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("key", ["slices", "time.start",
                                  "baseline.moving", "monitors.drift.baseline"])  # fmt: skip
 def test_what_is_followed_is_computed_once(own: Project, key: str) -> None:

@@ -23,6 +23,7 @@ def worked(world: World) -> None:
     assert all(report.is_success for report in reports)
 
 
+@pytest.mark.proof
 def test_the_asset_is_of_models_that_declare_it_and_measures_every_window_once_it_is_declared(
     tmp_path: Path,
 ) -> None:

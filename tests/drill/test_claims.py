@@ -102,6 +102,7 @@ def opened_in_files(
     return opened
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("faults", TOGETHER, ids=" ".join)
 def test_faults_of_the_size_said_open_their_alerts_in_time_and_of_half_of_it_do_not(
     said: Said, tmp_path: Path, faults: dict[str, str]

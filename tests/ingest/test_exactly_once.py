@@ -229,6 +229,7 @@ ORDERS = [
 ]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("order", ORDERS, ids=["reversed", "by ending", "rotated"])
 def test_files_one_by_one_in_any_order_lead_to_the_same_store(
     tmp_path: Path, order: list[str]
@@ -339,7 +340,7 @@ def ingest_until(root: Path, step: str, hit: int = 1) -> None:
     store.close()
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("step", STEPS)
 def test_ingest_killed_at_any_step_and_repeated_equals_an_undisturbed_one(
     tmp_path: Path, clean: dict[str, Any], step: str

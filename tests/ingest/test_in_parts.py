@@ -83,6 +83,7 @@ def world(folder: Path, ending: str, spec: ModelSpec) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.proof
 # Each format divides by itself; what comes after it is divided alike.
 @pytest.mark.parametrize(("ending", "rows"), [("parquet", 40), ("csv", 11), ("jsonl", 23)])
 def test_any_division_leaves_the_same_rows_letters_counters_and_data_versions(

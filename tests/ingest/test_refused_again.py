@@ -402,7 +402,7 @@ def _settled(root: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("step", STEPS)
 def test_reading_again_killed_at_any_step_and_repeated_equals_an_undisturbed_one(
     tmp_path: Path, step: str

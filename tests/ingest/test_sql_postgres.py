@@ -56,6 +56,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.proof
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS)
 def test_transactions_may_commit_in_any_order_while_the_table_is_read(

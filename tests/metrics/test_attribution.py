@@ -84,6 +84,7 @@ def test_windows_that_differ_by_themselves_must_be_beaten_too() -> None:
     assert row["method_version"].endswith(":windows")
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("n", [30, 200, 2_000])
 @pytest.mark.parametrize("days", [1, 20])
 def test_unchanged_windows_are_called_changed_as_often_as_alpha_says(n: int, days: int) -> None:

@@ -76,6 +76,7 @@ def baseline() -> Callable[[int, int], Columns]:
     return get
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("rows", "windows"), [(50, 200), (200, 200), (1000, 200), (10_000, 60)])
 @pytest.mark.parametrize("shape", [(60, 1000), (1, 60_000)], ids=["windows", "no_windows"])
 def test_unchanged_windows_alarm_in_at_most_5_percent(baseline, shape, rows, windows):

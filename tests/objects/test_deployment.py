@@ -194,7 +194,7 @@ def is_open(port: int) -> bool:
         return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.xdist_group("live")
 def test_the_processes_of_the_compose_file_take_a_file_from_the_bucket_to_a_message(
     s3: S3Server, bucket: str, pg_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -63,6 +63,7 @@ def test_second_of_two_commits_on_one_version_is_refused(remote: Store) -> None:
     assert _numbers(remote, table) == [1]
 
 
+@pytest.mark.proof
 def test_writers_at_once_lose_nothing(remote: Store) -> None:
     table = _table(remote)
     table.ensure()

@@ -102,6 +102,7 @@ def noisy(spread: float) -> Callable[[Frame, np.random.Generator], np.ndarray]:
     return scores
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("spread", "verdict", "status", "loss"),
     [(0.6, "worse", "WARN", (0.018, 0.025)), (0.05, "not worse", "OK", (-0.002, 0.002))],

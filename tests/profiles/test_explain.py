@@ -94,6 +94,7 @@ def fitted(store: Store, spec: ModelSpec) -> tuple[Baseline, dict[str, Any]]:
     return baseline, build_profiles(store, spec, source, baseline.binnings, explained=rows)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", ["lightgbm", "xgboost", "boosting"])
 def test_computed_values_equal_those_that_the_library_would_have_logged(
     store: Store, tmp_path_factory: pytest.TempPathFactory, name: str

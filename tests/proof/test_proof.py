@@ -77,6 +77,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str],
     return failing.calls_of(tmp_path_factory.mktemp("clean"), small)
 
 
+@pytest.mark.proof
 def test_a_call_that_fails_once_changes_nothing_in_the_end(
     clean: tuple[list[str], dict[str, Any]], context: Any, tmp_path: Path
 ) -> None:

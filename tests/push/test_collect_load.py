@@ -9,7 +9,7 @@ import pytest
 from benchmarks.collect import run
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("kill", [False, True], ids=["undisturbed", "killed"])
 def test_what_is_accepted_under_load_is_what_is_stored(tmp_path: Path, kill: bool) -> None:
     found = run(tmp_path / "project", 1.0, 4, 20, kill=kill)

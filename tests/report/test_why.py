@@ -155,6 +155,7 @@ def test_no_further_trace_is_begun_when_time_is_up(
     assert set(said) == {"the traces before took too long"}
 
 
+@pytest.mark.proof
 def test_many_windows_cost_one_trace_of_each_monitor(told: World) -> None:
     rows = verdicts_with_why(parts(told, DAYS))
 

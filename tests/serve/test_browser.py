@@ -100,6 +100,7 @@ def test_nothing_is_wider_than_the_screen(shown: Shown, page: str, size: tuple[i
     assert widths == [size[0], size[0]]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize("page", PAGES)
 def test_axe_finds_nothing_against_wcag_a_and_aa(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import time
 
+import pytest
+
 from mlmon_dagster.collect.admission import Access
 from mlmon_dagster.report.openmetrics import Exporter
 from mlmon_dagster.serve.app import Pages
@@ -32,6 +34,7 @@ def verdict(model: str, number: int, family: str, status: str = "OK") -> dict[st
     }  # fmt: skip
 
 
+@pytest.mark.proof
 def test_the_first_page_of_many_models_is_answered_from_what_was_read_before(
     store: Store,
 ) -> None:

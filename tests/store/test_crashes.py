@@ -55,6 +55,7 @@ def never_killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, obje
     return outcome(clean)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_any_step_and_run_again_is_as_if_never_killed(
     step: str, never_killed: tuple[object, object], tmp_path: Path
@@ -69,7 +70,7 @@ def test_killed_at_any_step_and_run_again_is_as_if_never_killed(
     assert killed.event_log(SPEC).rows("actuals").num_rows == 12
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_two_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     open_store(tmp_path / "shared").close()
     said = [tmp_path / f"complaints-{first}" for first in (0, 5)]

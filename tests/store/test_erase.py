@@ -171,6 +171,7 @@ def erase_until(folder: Path, step: str) -> None:
 QUICK = ("erase.noted", "erase.partition")
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "step", [s if s in QUICK else pytest.param(s, marks=pytest.mark.slow) for s in STEPS]
 )

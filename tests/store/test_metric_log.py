@@ -163,6 +163,7 @@ def test_null_keys_and_naive_times_are_refused(any_store: Store) -> None:
     assert values(any_store) == []
 
 
+@pytest.mark.proof
 def test_many_metrics_are_written_in_one_go(any_store: Store) -> None:
     n = 20_000  # a statement of each would have more parameters than any database takes
     many = pd.DataFrame({**frame().iloc[0].to_dict(), "column_name": [f"c{i}" for i in range(n)]})
@@ -232,6 +233,7 @@ WRITER = """if True:
 """
 
 
+@pytest.mark.proof
 def test_two_processes_that_write_one_model_at_once_lose_nothing_and_write_nothing_twice(
     pg_url: str, tmp_path: Path
 ) -> None:

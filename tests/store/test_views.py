@@ -61,6 +61,7 @@ def in_order(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return frame.sort_values(keys, ignore_index=True)[sorted(frame.columns)]
 
 
+@pytest.mark.proof
 def test_metrics_are_those_of_our_reader_after_every_tenth_of_30_random_recomputations(
     any_store: Store,
 ) -> None:

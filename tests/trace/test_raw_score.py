@@ -59,6 +59,7 @@ def test_the_sentence_says_what_fell_by_how_much_and_which_features_did_it() -> 
     assert "not explained" not in said
 
 
+@pytest.mark.proof
 def test_margins_between_windows_hold_the_truth() -> None:
     rng = np.random.default_rng(1)
     held = []
