@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlmon_dagster.metrics.statistics import ColumnStatistics
     from mlmon_dagster.profiles import BaselineInForce
 
-_WINDOWS_AT_ONCE = 64  # a year of them, with slices, is gigabytes of mostly empty bins
+_WINDOWS_AT_ONCE = 32  # a year of them, with slices, is gigabytes of mostly empty bins
 
 
 @dataclass(frozen=True)
