@@ -212,12 +212,12 @@ def width_text(factor: float, n: int) -> str:
 
     Example:
         >>> width_text(1.72, 60)
-        'Its band is 1.7 times as wide as the baseline asks for, learnt from 60 windows whose \
+        'Its band is 1.72 times as wide as the baseline asks for, learnt from 60 windows whose \
 ground truth has come'
     """
     windows = "1 window" if n == 1 else f"{n} windows"
     return (
-        f"Its band is {factor:.2g} times as wide as the baseline asks for, learnt from {windows} "
+        f"Its band is {factor:.3g} times as wide as the baseline asks for, learnt from {windows} "
         "whose ground truth has come"
     )
 

@@ -228,7 +228,7 @@ def test_an_estimates_curve_has_the_realized_values_over_it(world: World) -> Non
     )
     factor = max(1.0, np.nanmax(past["value"].abs() / reach))
     assert factor > 1
-    assert drawn.title.startswith(f"Estimated ROC AUC, band {factor:.2g} times as wide by ")
+    assert drawn.title.startswith(f"Estimated ROC AUC, band {factor:.3g} times as wide by ")
     assert drawn.upper[-1] == pytest.approx(
         min(stored["value"] + factor * (stored["upper"] - stored["value"]), 1)
     )
