@@ -19,6 +19,7 @@ from mlmon_dagster.pipeline.plan import Request, plan, try_again
 from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.names import counted
 from mlmon_dagster.store import Store, baselines
 
 _FILES_SHOWN = 3
@@ -52,7 +53,7 @@ def run_model(
         show_files(spec, reports[0])
         if waiting := reports[0].n_waiting:
             click.echo(
-                f"  {_counted(waiting, 'file')} left for later: changed a moment ago and perhaps "
+                f"  {counted(waiting, 'file')} left for later: changed a moment ago and perhaps "
                 "not complete. Read once settled, or once FILE.done beside it, or _SUCCESS in its "
                 "folder, is newer."
             )
@@ -93,11 +94,11 @@ def show_files(spec: ModelSpec, report: RunReport) -> None:
     """Print what became of the files that an ingest settled; nothing if they held nothing new."""
     if not (report.n_new or report.n_bad or report.n_quarantined):
         return
-    said = [f"{_counted(report.n_new, 'new row')}"]
-    said += [f"{_counted(report.n_bad, 'row')} refused"] if report.n_bad else []
+    said = [counted(report.n_new, "new row")]
+    said += [f"{counted(report.n_bad, 'row')} refused"] if report.n_bad else []
     if report.n_quarantined:
-        said.append(f"{_counted(report.n_quarantined, 'whole file')} refused")
-    click.echo(f"  {_counted(report.n_files - report.n_waiting, 'file')} read: {', '.join(said)}")
+        said.append(f"{counted(report.n_quarantined, 'whole file')} refused")
+    click.echo(f"  {counted(report.n_files - report.n_waiting, 'file')} read: {', '.join(said)}")
     for message in report.quarantined[:_FILES_SHOWN]:
         click.echo(f"    {message}")
     if report.n_bad or report.n_quarantined > _FILES_SHOWN:
@@ -114,20 +115,19 @@ def show_reports(reports: Sequence[RunReport]) -> None:
     if not n_checks:
         return
     not_passed = sum((report.not_passed for report in reports), Counter[tuple[str, str]]())
-    totals = [_counted(sum(n for (_, how), n in not_passed.items() if how == one), one)
+    totals = [counted(sum(n for (_, how), n in not_passed.items() if how == one), one)
               for one in ("error", "warning")]  # fmt: skip
     if unknown := sum(n for (_, how), n in not_passed.items() if how == "no verdict"):
         totals.append(f"{unknown} without a verdict")
-    click.echo(f"  {_counted(n_checks, 'check')}: {', '.join(totals)}")
+    click.echo(f"  {counted(n_checks, 'check')}: {', '.join(totals)}")
     for family in dict.fromkeys(family for family, _ in not_passed):
-        said = [_counted(n, how) for (of, how), n in not_passed.items() if of == family]
+        said = [
+            f"{n:,} {how}" if how == "no verdict" else counted(n, how)
+            for (of, how), n in not_passed.items()
+            if of == family
+        ]
         newest = next(r.newest[family] for r in reversed(reports) if family in r.newest)
         click.echo(f"    {family}: {', '.join(said)}; {newest.partition(chr(10))[0]}")
-
-
-def _counted(n: int, noun: str) -> str:
-    """Write 1 error, 2 errors; a verdict that is missing has no plural."""
-    return f"{n:,} {noun}" if n == 1 or noun == "no verdict" else f"{n:,} {noun}s"
 
 
 def has_baseline(store: Store, spec: ModelSpec) -> bool:

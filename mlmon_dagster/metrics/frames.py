@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -48,10 +48,14 @@ class MetricSample(TypedDict):
     method_version: str
 
 
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of any frame one by one, by its columns."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
 def samples(frame: pd.DataFrame) -> list[MetricSample]:
     """Return the rows of a MetricFrame one by one."""
-    rows = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-    return cast("list[MetricSample]", rows)
+    return cast("list[MetricSample]", records(frame))
 
 
 class MetricRows(NamedTuple):

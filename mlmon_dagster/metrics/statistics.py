@@ -137,6 +137,15 @@ def empty(binning: Binning) -> ColumnStatistics:
     return ColumnStatistics(binning, cells, **arrays)
 
 
+def with_empty(
+    found: Mapping[str, ColumnStatistics], binnings: Mapping[str, Binning]
+) -> dict[str, ColumnStatistics]:
+    """Return the statistics of every column that has bins, empty ones where none were found."""
+    return {
+        name: found[name] if name in found else empty(binning) for name, binning in binnings.items()
+    }
+
+
 def select(
     stats: ColumnStatistics, cells: NDArray[np.bool_] | NDArray[np.intp]
 ) -> ColumnStatistics:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from mlmon_dagster.metrics.clusters import UsualLevel, usual_level
 from mlmon_dagster.metrics.drift.change import ColumnChange
-from mlmon_dagster.metrics.frames import MetricSample, samples
+from mlmon_dagster.metrics.frames import MetricSample, records, samples
 from mlmon_dagster.spec import Condition, ModelSpec, Severity
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import ALL, TABLE
@@ -222,7 +222,7 @@ def gather(
         mine[name] = pd.to_numeric(mine[name]).astype(float)
     return Evidence(
         spec=spec,
-        windows=_records(frame),
+        windows=records(frame),
         metrics=one_version(mine, _SLICE),
         baseline=None if baseline is None else one_version(baseline, _SLICE[2:]),
         baseline_windows=baseline_windows,
@@ -232,11 +232,6 @@ def gather(
         is_backfill=is_backfill,
         changes=changes,
     )
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a frame as mappings."""
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
 def one_version(metrics: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

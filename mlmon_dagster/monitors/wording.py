@@ -11,7 +11,7 @@ from typing import get_args
 from mlmon_dagster.spec import Condition
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
 from mlmon_dagster.spec.monitors import ComparedMetric
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import ALL, TABLE, counted
 from mlmon_dagster.spec.tasks import estimated, residual
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -215,10 +215,9 @@ def width_text(factor: float, n: int) -> str:
         'Its band is 1.72 times as wide as the baseline asks for, learnt from 60 windows whose \
 ground truth has come'
     """
-    windows = "1 window" if n == 1 else f"{n} windows"
     return (
-        f"Its band is {factor:.3g} times as wide as the baseline asks for, learnt from {windows} "
-        "whose ground truth has come"
+        f"Its band is {factor:.3g} times as wide as the baseline asks for, learnt from "
+        f"{counted(n, 'window')} whose ground truth has come"
     )
 
 

@@ -21,8 +21,8 @@ from mlmon_dagster.metrics.statistics import (
     Binning,
     ColumnStatistics,
     all_over_versions,
-    empty,
     merge,
+    with_empty,
 )
 from mlmon_dagster.profiles.bins.fit import fit_binnings, value_expressions
 from mlmon_dagster.profiles.bins.shapes import decode_binnings, encode_binnings
@@ -223,12 +223,7 @@ def _load(
         n=stored.n,
         data_version=stored.data_version,
         binnings=binnings,
-        windows=BaselineWindows(
-            {
-                name: found[name] if name in found else empty(binning)
-                for name, binning in binnings.items()
-            }
-        ),
+        windows=BaselineWindows(with_empty(found, binnings)),
         halves=split_halves(spec, found, binnings),
     )
 
@@ -405,10 +400,8 @@ def split_halves(
     binnings: Mapping[str, Binning],
 ) -> dict[str, ColumnStatistics]:
     """Return column -> statistics of the half, from what was stored."""
-    return {
-        name.removeprefix(_PREFIX): found[name] if name in found else empty(binning)
-        for name, binning in half_binnings(spec, binnings).items()
-    }
+    halves = with_empty(found, half_binnings(spec, binnings))
+    return {name.removeprefix(_PREFIX): half for name, half in halves.items()}
 
 
 def season_notice(windows: Mapping[str, ColumnStatistics]) -> str:

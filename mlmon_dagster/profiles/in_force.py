@@ -19,8 +19,8 @@ from mlmon_dagster.metrics.statistics import (
     BaselineWindows,
     Binning,
     ColumnStatistics,
-    empty,
     select,
+    with_empty,
 )
 from mlmon_dagster.profiles.baseline import Baseline, binnings_of, load_stored, no_baseline
 from mlmon_dagster.profiles.bins.fit import fit_binnings
@@ -231,12 +231,7 @@ class RollingBaselines:
             n=n,
             data_version=mark,
             binnings=self._binnings,
-            windows=BaselineWindows(
-                {
-                    name: found[name] if name in found else empty(binning)
-                    for name, binning in self._binnings.items()
-                }
-            ),
+            windows=BaselineWindows(with_empty(found, self._binnings)),
         )
 
     def mark(self, start: dt.datetime) -> str:

@@ -31,7 +31,8 @@ from mlmon_dagster.scaffold.sample import (
     split_streams,
 )
 from mlmon_dagster.scaffold.spec_text import Files, Scaffold, spec_text
-from mlmon_dagster.spec import PRODUCTION, parse_model
+from mlmon_dagster.spec import PRODUCTION, parse_model, window_containing
+from mlmon_dagster.spec.declaration import TimeSpec
 from mlmon_dagster.spec.model import Granularity
 from mlmon_dagster.spec.names import RESERVED_MODELS, listed
 
@@ -98,14 +99,14 @@ def propose(
         zone, zone_reason = _zone_of(sample.table, time)
         notes += _zone_note(streams.predictions, time) if zone == "UTC" else []
     # A time without an offset is one of the zone already.
-    local = ZoneInfo(zone) if next(f for f in facts if f.name == time).is_utc else dt.UTC
+    local = zone if next(f for f in facts if f.name == time).is_utc else "UTC"
     granularity = _granularity(per_day)
     text = spec_text(
         Scaffold(
             model=model,
             predictions=predictions,
             actuals=truth,
-            start=first.astimezone(local).date(),
+            start=first.astimezone(ZoneInfo(local)).date(),
             end=_end(last, now, local, granularity),
             zone=zone,
             granularity=granularity,
@@ -239,12 +240,10 @@ def _granularity(per_day: float) -> Granularity:
 
 
 def _end(
-    last: dt.datetime, now: dt.datetime, zone: dt.tzinfo, granularity: Granularity
+    last: dt.datetime, now: dt.datetime, zone: str, granularity: Granularity
 ) -> dt.date | None:
     """Return the first day after the window of the last event; None for data that goes on."""
     if now - last < _ENDED:
         return None
-    day = last.astimezone(zone).date()
-    if granularity == "month":
-        return (day.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
-    return day + dt.timedelta(days=7 - day.weekday() if granularity == "week" else 1)
+    time = TimeSpec(zone=zone, start=last.date(), granularity=granularity)
+    return window_containing(time, last).end.astimezone(ZoneInfo(zone)).date()

@@ -171,6 +171,16 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     return (", ".join(names[:most]) or "none") + more
 
 
+def counted(n: int, noun: str) -> str:
+    """Write a number with what it counts.
+
+    Example:
+        >>> counted(1, "window"), counted(2_000, "row")
+        ('1 window', '2,000 rows')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def _slug_hint(name: str, prefix: str) -> str:
     slug = re.sub(r"[^A-Za-z0-9_]+", "_", name[:200]).strip("_")[:40]
     if not re.search(r"[A-Za-z0-9]", slug):

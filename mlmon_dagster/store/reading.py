@@ -24,7 +24,7 @@ from mlmon_dagster.spec.windows import Window
 from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.schema import dead_letter, ingest_file
 from mlmon_dagster.store.state.sql import literal, quote_identifier
-from mlmon_dagster.store.tables.columns import UNMATCHED, window_date
+from mlmon_dagster.store.tables.columns import UNMATCHED, by_date
 from mlmon_dagster.store.tables.delta import open_table
 from mlmon_dagster.store.tables.inference_records import groups_of
 from mlmon_dagster.store.tables.part_files import EVERY_ID
@@ -266,12 +266,10 @@ def measure_lags(
     if not windows or not spec.has_actuals:
         return {}
     log = store.event_log(spec).pinned()
-    by_date: dict[str, list[Window]] = {}
-    for window in windows:
-        by_date.setdefault(window_date(window), []).append(window)
+    of_date = by_date(windows)
     found = (
-        store.query(_lags_sql(store, spec, log, group, by_date))
-        for group in groups_of(log.count_rows(set(by_date)), LAGS_AT_ONCE)
+        store.query(_lags_sql(store, spec, log, group, of_date))
+        for group in groups_of(log.count_rows(set(of_date)), LAGS_AT_ONCE)
         if not group.bucket.first  # of so many, the first bucket of the ids is sample enough
     )
     rows = [row for table in found for row in table.to_pylist()]
@@ -293,10 +291,10 @@ def measure_lags(
 
 
 def _lags_sql(
-    store: Store, spec: ModelSpec, log: PinnedLog, group: Group, by_date: dict[str, list[Window]]
+    store: Store, spec: ModelSpec, log: PinnedLog, group: Group, of_date: dict[str, list[Window]]
 ) -> str:
     """Return the statement that counts exempt records and measures lags of those in a bucket."""
-    windows = [window for date in sorted(group.dates) for window in by_date[date]]
+    windows = [window for date in sorted(group.dates) for window in of_date[date]]
     records = store.inference_records(spec).from_sql(windows, [PRODUCTION])
     columns = ["prediction_id", "ingested_at"]
     actuals = log.sql("actuals", columns, group.dates | {UNMATCHED}, bucket=group.bucket)

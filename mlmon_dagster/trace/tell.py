@@ -12,7 +12,7 @@ import pandas as pd
 from mlmon_dagster.metrics.versions import Comparison
 from mlmon_dagster.monitors.wording import named
 from mlmon_dagster.spec import ModelSpec
-from mlmon_dagster.spec.names import ALL
+from mlmon_dagster.spec.names import ALL, counted
 from mlmon_dagster.spec.predicate import to_text
 from mlmon_dagster.trace.expected import Searched
 from mlmon_dagster.trace.explain import AREA, Decided, Explained, Scores
@@ -134,8 +134,8 @@ def _headline(found: Explained, now: str, then: str) -> str:
         f"{name} of {now} is {value(found.now.value)}, of {then} {value(found.then.value)}: "
         f"{signed(found.change)}"
     )
-    sizes = f"{found.now.n:,} rows of {_counted(found.now.windows, 'window')}"
-    sizes += f" against {found.then.n:,} of {_counted(found.then.windows, 'window')}"
+    sizes = f"{found.now.n:,} rows of {counted(found.now.windows, 'window')}"
+    sizes += f" against {found.then.n:,} of {counted(found.then.windows, 'window')}"
     is_real = _is_more_than_chance(found)
     if is_real is None:
         return (
@@ -349,11 +349,11 @@ def _of_search(searched: Searched) -> Iterator[str]:
         yield (
             f"Rows where {to_text(picked)} {searched.means} {more} than in the baseline, beside "
             f"other rows like them (give or take {margin}; {found.n:,} rows of "
-            f"{_counted(found.windows, 'window')} that did not propose them)."
+            f"{counted(found.windows, 'window')} that did not propose them)."
         )
     if not searched.slices:
         yield (
-            f"No rows picked by up to three of {_counted(len(searched.columns), 'feature')} are "
+            f"No rows picked by up to three of {counted(len(searched.columns), 'feature')} are "
             "worse by themselves: what half of the windows suggests the others do not confirm."
         )
 
@@ -384,10 +384,6 @@ def joined(parts: Sequence[str]) -> str:
     if len(parts) < 2:
         return "".join(parts)
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _capital(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 from mlmon_dagster.errors import StoreError
@@ -163,3 +165,11 @@ def conform(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
 def window_date(window: Window) -> str:
     """Return the local date on which a window starts, the partition that holds its rows."""
     return window.key[:10]
+
+
+def by_date(windows: Iterable[Window]) -> dict[str, list[Window]]:
+    """Return windows by the local date on which they start, in the order given."""
+    found: dict[str, list[Window]] = {}
+    for window in windows:
+        found.setdefault(window_date(window), []).append(window)
+    return found

@@ -26,6 +26,7 @@ from mlmon_dagster.store.tables.columns import (
     PARTITION_BY,
     UNMATCHED,
     aliases_of,
+    by_date,
     record_schema,
     span_fields,
     window_date,
@@ -368,10 +369,7 @@ def version_of(counts: Mapping[str, WindowCounts]) -> str:
 
 def _parts(windows: Sequence[Window]) -> Iterator[list[Window]]:
     """Split windows into parts of at most ``_DATES_PER_COMMIT`` whole local dates, in order."""
-    by_date: dict[str, list[Window]] = {}
-    for window in sorted(windows):
-        by_date.setdefault(window_date(window), []).append(window)
-    dates = list(by_date.values())
+    dates = list(by_date(sorted(windows)).values())
     for start in range(0, len(dates), _DATES_PER_COMMIT):
         yield [w for date in dates[start : start + _DATES_PER_COMMIT] for w in date]
 
