@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scipy  # its `stats` is imported where it is first used, which most processes never do
 from numpy.typing import NDArray
+from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.binnings import latency_representatives
@@ -181,4 +181,4 @@ def chance_of_so_few(k: int, n: int, share: float) -> float:
         >>> round(chance_of_so_few(1, 10, 0.5), 4)
         0.0107
     """
-    return float(scipy.stats.binom.cdf(k, n, share))
+    return float(special.bdtr(k, n, share))

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
-from scipy import special, stats
+from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.intervals import rate, wilson
@@ -276,8 +276,8 @@ def right_as_often(one: ArrayLike, other: ArrayLike) -> float:
     if not lost + won:
         return 1.0
     if lost + won < ENOUGH_DISCORDANT:
-        return float(stats.binomtest(won, lost + won).pvalue)
-    return float(stats.chi2.sf((won - lost) ** 2 / (won + lost), 1))
+        return min(2 * float(special.bdtr(min(won, lost), lost + won, 0.5)), 1.0)
+    return float(special.chdtrc(1, (won - lost) ** 2 / (won + lost)))
 
 
 def got_its_share(n_one: int, n_other: int, share: float) -> float:

@@ -35,9 +35,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, special, stats
+from scipy import sparse, special
 
 from mlmon_dagster.metrics.arrays import Flags, Floats, Ints
+from mlmon_dagster.monitors.evidence import benjamini_hochberg
 
 Codes = NDArray[np.uint8]
 Term = tuple[int, int]  # column and code
@@ -340,7 +341,7 @@ def confirm(rows: Rows, baseline: Rows, picks: Sequence[Terms]) -> list[Found]:
         rows, baseline = _rest(rows, terms), _rest(baseline, terms)
     if not tested:
         return []
-    adjusted = stats.false_discovery_control([found.p_value for found in tested])
+    adjusted = benjamini_hochberg([found.p_value for found in tested])
     return [
         replace(found, p_value=float(p))
         for found, p in zip(tested, adjusted, strict=True)
