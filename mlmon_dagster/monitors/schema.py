@@ -138,7 +138,9 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
     message += f", {compared(monitor.bad_rate, past)}."
     if files:
         refused = f"{files:,} file{'s' if files > 1 else ''} quarantined"
-        message = f"{refused}; {message}" if bad else f"{refused}; of {rows:,} rows none is bad."
+        rest = message if bad else f"of {rows:,} rows none is bad."
+        why = str(window.get("refused_because") or "").splitlines()  # names the file
+        message = " ".join([f"{refused}; {rest}", *why[:1]])
     changes = _texts(window.get("changes"))
     if changes:
         told = f"Columns changed: {'; '.join(changes[:3])}"

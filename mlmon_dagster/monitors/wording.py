@@ -86,6 +86,7 @@ REASONS = {
     "not_computed": "it was not computed",
     "learning": "learning; there is no baseline yet to compare with",
     "no_baseline": "there is no baseline",
+    "not_in_baseline": "the baseline has no value of it",
     "given_by_window": "its value follows from when the window is, so it cannot drift",
     "few_independent_rows": "too many of its rows share values",
     "few_baseline_rows": "the baseline has too few rows",

@@ -218,12 +218,14 @@ def _schema_facts(work: Work, windows: Sequence[Window]) -> list[Facts]:
     found = model_history.changes(work.project.store.state, spec.model)
     rows: list[Facts] = []
     for window in windows:
-        quarantined = reported_in(files, window, spec.time)["path"].astype(str).tolist()
+        refused = reported_in(files, window, spec.time)
+        quarantined = refused["path"].astype(str).tolist()
         changed = model_history.warned_in(found, window.start)
         rows.append(
             {
                 "n_quarantined": len(quarantined),
                 "quarantined": quarantined,
+                "refused_because": next(iter(refused["error"].astype(str)), ""),
                 "changes": [f"{seen.change.text()} ({seen.path})" for seen in changed],
                 **sent_again(reported_in(taken, window, spec.time)),
                 "expectations": expected_of(reported_in(expected, window, spec.time)),

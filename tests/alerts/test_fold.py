@@ -255,7 +255,9 @@ def test_no_data_is_an_alert_only_if_somebody_must_act(
     assert [row["metric"] for row in alerts_of(store)] == (["no_verdict"] if raised else [])
 
 
-@pytest.mark.parametrize("reason", ["learning", "few_rows", "few_of_rarer_class"])
+@pytest.mark.parametrize(
+    "reason", ["learning", "not_in_baseline", "few_rows", "few_of_rarer_class"]
+)
 def test_a_family_that_judges_nothing_for_a_week_is_one_alert_until_it_judges(
     store: Store, reason: str
 ) -> None:

@@ -72,7 +72,7 @@ def test_renamed_and_added_features_are_told_once_and_old_windows_keep_working(
         drift = world.verdicts("drift", NEXT).set_index("column_name")
         assert drift.loc["amount", "status"] == "OK"
         assert (drift.loc["tenure", "status"], drift.loc["tenure", "reason"]) == (
-            "NO_DATA", "learning",
+            "NO_DATA", "not_in_baseline",
         )  # fmt: skip
         assert set(world.verdicts("quality", NEXT)["status"]) <= {"OK", "NO_DATA"}
         # The oldest window has its numbers under the new name, from rows stored under the old.

@@ -154,10 +154,10 @@ def test_a_window_that_has_nothing_of_the_baseline_is_far_from_it(window, column
 
 
 @pytest.mark.parametrize("column", NOTHING)
-def test_a_feature_that_the_baseline_does_not_know_is_being_learnt(column):
+def test_a_feature_that_the_baseline_does_not_know_is_told_so(column):
     for window in WINDOWS:
         found = data_world().rows(window, column, "drift")
-        assert set(found["reason"]) == {"learning"}
+        assert set(found["reason"]) == {"not_in_baseline"}
         assert found["value"].isna().all()
 
 

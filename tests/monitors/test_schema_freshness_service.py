@@ -30,9 +30,12 @@ def test_bad_rows_within_the_declared_share_are_fine():
 
 
 def test_a_quarantined_file_fails_a_window_that_is_otherwise_empty():
-    row = verdicts("schema", [], [window(n=0, n_quarantined=1, quarantined=["a.csv"])])[0]
+    refused = {"quarantined": ["a.csv"], "refused_because": "a.csv: not UTF-8; expected text.\n."}
+    row = verdicts("schema", [], [window(n=0, n_quarantined=1, **refused)])[0]
     assert row["status"] == "ERROR"
-    assert row["message"].startswith("1 file quarantined; ")
+    assert row["message"] == (
+        "1 file quarantined; of 0 rows none is bad. a.csv: not UTF-8; expected text."
+    )
     assert json.loads(row["details"])["quarantined"] == ["a.csv"]
 
 

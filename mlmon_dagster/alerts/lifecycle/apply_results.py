@@ -53,6 +53,7 @@ _CONDITIONS = {
     "few_of_rarer_class": "few_rows",
     "few_independent_rows": "few_rows",
     "learning": "no_baseline",
+    "not_in_baseline": "no_baseline",
     "few_baseline_rows": "no_baseline",
     "few_baseline_rarer": "no_baseline",
     "baseline_no_actuals": "no_baseline",
@@ -69,6 +70,7 @@ _EXPLAINED = (
 # Windows with predictions in a row without a verdict: a week of days, two days of hours.
 _PATIENCE: dict[Granularity, int] = {"hour": 48, "day": 7, "week": 3, "month": 2}
 _NEXT = {
+    "not_in_baseline": "Is it called otherwise now? If it is new, promote a baseline that has it.",
     "few_rows": "Choose a coarser time.granularity, or lower the monitor's min_rows.",
     "few_of_rarer_class": "Choose a coarser time.granularity, so that a window holds more of them.",
     "heavy_tail": "Judge the median, the p95 or a rate instead of the mean.",

@@ -60,7 +60,7 @@ def drift(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> pd.
     others = (
         novelty_metrics(columns, own, min_rows=monitor.min_rows),
         _multivariate(profiles, baseline),
-        _unjudged(spec, profiles, [c for c in spec.features if c not in known], "learning"),
+        _unjudged(spec, profiles, [c for c in spec.features if c not in known], "not_in_baseline"),
         _unjudged(spec, profiles, [c for c in spec.features if c in given], "given_by_window"),
         _attribution(spec, profiles, baseline),
     )
