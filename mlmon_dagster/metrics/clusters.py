@@ -25,16 +25,22 @@ the baseline's, under every spread and autocorrelation that the baseline's windo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.intervals import Z95
-from mlmon_dagster.metrics.statistics import ColumnStatistics, merge, select, without
+from mlmon_dagster.metrics.statistics import (
+    ColumnStatistics,
+    merge_columns,
+    select_columns,
+    without,
+)
 
 Profiles = Mapping[str, ColumnStatistics]
 FEWEST_WINDOWS = 8  # fewer do not say how far windows stray
@@ -85,8 +91,13 @@ def _influences(windows: Profiles, measure: Callable[[Profiles], pd.DataFrame]) 
     """Return the squared change of each metric without each window that holds rows of it."""
     # The order of all scores is no sum to take a window off; areas come from the bins.
     windows = {n: stats for n, stats in windows.items() if stats.binning.kind != "order"}
-    whole = {name: merge(stats, _SLICE) for name, stats in windows.items()}
-    rest = {name: without(_beside(whole[name], one), one) for name, one in windows.items()}
+    whole = merge_columns(windows, _SLICE)
+    sharing = {id(one.cells): name for name, one in windows.items()}
+    slices = {
+        key: _index(whole[name].cells).get_indexer(_index(windows[name].cells))
+        for key, name in sharing.items()
+    }
+    rest = {n: without(whole[n], one, slices[id(one.cells)]) for n, one in windows.items()}
     of_all = measure(whole).set_index(list(SERIES))[["value", "n"]].add_suffix("_of_all")
     left = measure(rest).join(of_all, on=list(SERIES))
     left = left[left["n"] < left["n_of_all"]]
@@ -244,24 +255,27 @@ def _no_series(*columns: str) -> pd.DataFrame:
 
 
 def _by_slices(profiles: Profiles) -> Iterator[dict[str, ColumnStatistics]]:
-    """Yield the statistics of some slices at a time."""
-    slices = {name: _index(stats) for name, stats in profiles.items() if len(stats)}
-    if not slices:
+    """Yield the statistics of some slices at a time; most often all."""
+    held = {name: stats for name, stats in profiles.items() if len(stats)}
+    if not held:
         return
-    counts = [pd.Series(1, index).groupby(level=[0, 1]).sum() for index in slices.values()]
+    frames = {id(stats.cells): stats.cells for stats in held.values()}
+    counts = [cells.groupby(list(_SLICE)).size() for cells in frames.values()]
     batches = (pd.concat(counts).groupby(level=[0, 1]).max().cumsum() - 1) // _CELLS
+    if batches.nunique() == 1:
+        yield held
+        return
     for _, batch in batches.groupby(batches):
-        chosen = {n: select(profiles[n], i.isin(batch.index)) for n, i in slices.items()}
+        chosen = select_columns(held, partial(_is_of, batch.index))
         yield {name: stats for name, stats in chosen.items() if len(stats)}
 
 
-def _beside(whole: ColumnStatistics, windows: ColumnStatistics) -> ColumnStatistics:
-    """Return the slice of each window, whole."""
-    return select(whole, _index(whole).get_indexer(_index(windows)))
+def _is_of(slices: pd.Index, cells: pd.DataFrame) -> NDArray[np.bool_]:
+    return _index(cells).isin(slices)
 
 
-def _index(stats: ColumnStatistics) -> pd.MultiIndex:
-    return pd.MultiIndex.from_frame(stats.cells[list(_SLICE)])
+def _index(cells: pd.DataFrame) -> pd.MultiIndex:
+    return pd.MultiIndex.from_frame(cells[list(_SLICE)])
 
 
 class Laws(NamedTuple):

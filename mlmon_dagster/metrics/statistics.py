@@ -156,10 +156,39 @@ def select(
         cells: Boolean mask of shape (C,) or positions.
     """
     rows = np.flatnonzero(cells) if cells.dtype == np.bool_ else cells
+    return _selected(stats, rows, stats.cells.iloc[rows].reset_index(drop=True))
+
+
+def select_columns(
+    columns: Mapping[str, ColumnStatistics],
+    which: Callable[[pd.DataFrame], pd.Series | NDArray[np.bool_]],
+) -> dict[str, ColumnStatistics]:
+    """Do what `select` does to every column; columns that share their cells share them again.
+
+    Args:
+        columns: Statistics by name.
+        which: Says of a frame of cells which of them to keep.
+    """
+    kept: dict[int, tuple[NDArray[np.intp], pd.DataFrame]] = {}
+    for stats in columns.values():
+        if id(stats.cells) not in kept:
+            rows = np.flatnonzero(which(stats.cells))
+            kept[id(stats.cells)] = rows, stats.cells.iloc[rows].reset_index(drop=True)
+    return {name: _selected(stats, *kept[id(stats.cells)]) for name, stats in columns.items()}
+
+
+def of_all(columns: Mapping[str, ColumnStatistics]) -> dict[str, ColumnStatistics]:
+    """Return the cells of slice ``all``, which holds every row once."""
+    return select_columns(columns, lambda cells: cells["slice_key"] == ALL)
+
+
+def _selected(
+    stats: ColumnStatistics, rows: NDArray[np.bool_] | NDArray[np.intp], cells: pd.DataFrame
+) -> ColumnStatistics:
     arrays: dict[str, Any] = {name: getattr(stats, name)[rows] for name in _ARRAYS}
     return replace(
         stats,
-        cells=stats.cells.iloc[rows].reset_index(drop=True),
+        cells=cells,
         unseen=[stats.unseen[row] for row in rows] if stats.unseen else [],
         order=[stats.order[row] for row in rows] if stats.order else [],
         **arrays,
@@ -222,20 +251,25 @@ def merge_columns(
     return found
 
 
-def without(stats: ColumnStatistics, part: ColumnStatistics) -> ColumnStatistics:
-    """Take the rows of a part off, cell by cell.
+def without(
+    stats: ColumnStatistics, parts: ColumnStatistics, of: NDArray[np.intp]
+) -> ColumnStatistics:
+    """Take the rows of parts off, each off the whole cell that it is of.
 
     Args:
         stats: Statistics of C cells.
-        part: Statistics of some of each cell's rows, C cells in the same order.
+        parts: Statistics of P cells, which hold some rows of those.
+        of: Which of the C cells each part is of, (P,).
 
     Returns:
-        The cells of `part`. Smallest and largest values stay those of `stats`, as they cannot be
+        The cells of `parts`. Smallest and largest values stay those of `stats`, as they cannot be
         taken off; unseen categories and the order of scores are not kept.
     """
-    _refuse_other_bins(stats.binning, part.binning)
-    rest = {name: getattr(stats, name) - getattr(part, name) for name in ("counts", *_SUMS)}
-    return replace(stats, cells=part.cells, unseen=[], order=[], **rest)
+    _refuse_other_bins(stats.binning, parts.binning)
+    rest = {name: getattr(stats, name)[of] for name in _ARRAYS}
+    for name in ("counts", *_SUMS):
+        rest[name] = rest[name] - getattr(parts, name)
+    return replace(stats, cells=parts.cells, unseen=[], order=[], **rest)
 
 
 class _Groups:

@@ -81,13 +81,10 @@ def compared(
 
 def _of(profiles: Mapping[str, ColumnStatistics], work: Work) -> dict[str, ColumnStatistics]:
     """Return the cells of some windows."""
-    from mlmon_dagster.metrics.statistics import select
+    from mlmon_dagster.metrics.statistics import select_columns
 
     wanted = [window.start for window in work.windows]
-    return {
-        name: select(stats, stats.cells["window_start"].isin(wanted).to_numpy())
-        for name, stats in profiles.items()
-    }
+    return select_columns(profiles, lambda cells: cells["window_start"].isin(wanted))
 
 
 def _marks(part: Part, step: str) -> dict[dt.datetime, StepMark]:

@@ -195,7 +195,7 @@ def _name(metric: str) -> str:
 def _explained(
     inputs: JudgeInputs, row: MonitorResult, metric: str, starts: Sequence[dt.datetime]
 ) -> Explained | None:
-    from mlmon_dagster.metrics.statistics import select
+    from mlmon_dagster.metrics.statistics import select_columns
     from mlmon_dagster.profiles import load_baseline
     from mlmon_dagster.trace.explain import explain
     from mlmon_dagster.trace.slices import profiled_for
@@ -206,10 +206,7 @@ def _explained(
     profiles = inputs.comparison.part.in_force.profiles(
         start=min(starts), end=row["window_end"], dataset=PRODUCTION, columns=columns
     )
-    now = {
-        name: select(stats, stats.cells["window_start"].isin(starts).to_numpy())
-        for name, stats in profiles.items()
-    }
+    now = select_columns(profiles, lambda cells: cells["window_start"].isin(starts))
     baseline = inputs.comparison.baseline or load_baseline(store, spec, row["window_start"])
     then = {name: stats for name, stats in baseline.windows.items() if name in columns}
     return explain(spec, metric, now, then)

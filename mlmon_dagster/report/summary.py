@@ -16,7 +16,7 @@ from mlmon_dagster.metrics.statistics import (
     ColumnStatistics,
     all_over_versions,
     merge,
-    select,
+    of_all,
 )
 from mlmon_dagster.monitors.wording import NAMES, REASONS
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
@@ -427,16 +427,14 @@ def by_windows(
 
     from mlmon_dagster.metrics.clusters import SERIES, interval, standard_errors
 
-    own = all_over_versions(
-        {c: select(s, (s.cells["slice_key"] == ALL).to_numpy()) for c, s in profiles.items()}
-    )
+    own = all_over_versions(of_all(profiles))
     # All longer windows at once, each by its start in the place of a slice's value.
-    named = {
-        c: replace(s, cells=s.cells.assign(slice_value=starts.astype(str)))
-        for c, s in own.items()
-        if len(s)
-        for starts in [_coarse_starts(spec, s.cells, granularity)]
+    frames = {id(s.cells): s.cells for s in own.values() if len(s)}
+    starting = {
+        key: cells.assign(slice_value=_coarse_starts(spec, cells, granularity).astype(str))
+        for key, cells in frames.items()
     }
+    named = {c: replace(s, cells=starting[id(s.cells)]) for c, s in own.items() if len(s)}
     if not named:
         return frame
     errors = standard_errors(named, lambda cells: measure(spec, family, cells, None)).reset_index()

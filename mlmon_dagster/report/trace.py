@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from mlmon_dagster.metrics.statistics import ColumnStatistics, select
+from mlmon_dagster.metrics.statistics import ColumnStatistics, select_columns
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
 from mlmon_dagster.spec import (
     Granularity,
@@ -248,10 +248,7 @@ def _columns_of(spec: ModelSpec, metric: str) -> list[str]:
 def _of_version(
     profiles: Mapping[str, ColumnStatistics], version: str, is_it: bool
 ) -> dict[str, ColumnStatistics]:
-    return {
-        name: select(stats, ((stats.cells["model_version"] == version) == is_it).to_numpy())
-        for name, stats in profiles.items()
-    }
+    return select_columns(profiles, lambda cells: (cells["model_version"] == version) == is_it)
 
 
 def newest_mature(

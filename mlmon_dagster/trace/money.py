@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import special
 
 from mlmon_dagster.metrics.clusters import FEWEST_WINDOWS
-from mlmon_dagster.metrics.statistics import ColumnStatistics, select
+from mlmon_dagster.metrics.statistics import ColumnStatistics, of_all
 from mlmon_dagster.monitors.wording import number
 from mlmon_dagster.profiles.measure.measures import MEASURES
 from mlmon_dagster.spec import ModelSpec
@@ -221,11 +221,7 @@ def _signed(amount: float, currency: str | None = None) -> str:
 
 
 def _by_window(spec: ModelSpec, side: Profiles) -> pd.DataFrame:
-    whole = {
-        name: select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
-        for name, stats in side.items()
-    }
-    frame = MEASURES["business"](spec, by_window(whole), None)
+    frame = MEASURES["business"](spec, by_window(of_all(side)), None)
     return frame[frame["n"] > 0]
 
 

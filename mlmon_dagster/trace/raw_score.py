@@ -16,7 +16,7 @@ import numpy as np
 from mlmon_dagster.metrics.additivity import MOSTLY, RAW, fitting_link
 from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.intervals import rate
-from mlmon_dagster.metrics.statistics import ColumnStatistics, select
+from mlmon_dagster.metrics.statistics import ColumnStatistics, of_all
 from mlmon_dagster.profiles.sql.attribution_columns import (
     BASE,
     EXPLAINER,
@@ -27,7 +27,6 @@ from mlmon_dagster.profiles.sql.attribution_columns import (
 )
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.metric_registry import REGRESSION
-from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.trace.slices import by_window
 from mlmon_dagster.trace.splits import Split, measured
 
@@ -118,10 +117,7 @@ def explain_score(spec: ModelSpec, now: Profiles, then: Profiles) -> RawScore | 
 
 def _whole(profiles: Profiles) -> dict[str, ColumnStatistics]:
     """Return the windows of slice ``all``, over versions and datasets."""
-    return {
-        name: select(stats, (stats.cells["slice_key"] == ALL).to_numpy())
-        for name, stats in by_window(profiles).items()
-    }
+    return of_all(by_window(profiles))
 
 
 def _sums(side: Profiles, columns: list[str]) -> Floats:

@@ -12,8 +12,9 @@ from mlmon_dagster.metrics.statistics import (
     ColumnStatistics,
     all_over_versions,
     derived,
-    merge,
-    select,
+    merge_columns,
+    of_all,
+    select_columns,
     side_by_side,
 )
 from mlmon_dagster.profiles.measure.drift import drift, residual_drift
@@ -39,14 +40,11 @@ from mlmon_dagster.profiles.sql.loss_columns import (
 from mlmon_dagster.spec import ModelSpec, PerformanceMonitor
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.metric_registry import MetricFamily
-from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.spans import TOKENS, Spans, stage_column
 from mlmon_dagster.spec.tasks import task_of
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    from numpy.typing import NDArray
 
 
 Profiles = Mapping[str, ColumnStatistics]
@@ -225,15 +223,8 @@ def measure_versions(
     spec: ModelSpec, family: str, profiles: Profiles, baseline: Profiles | None
 ) -> pd.DataFrame:
     """Return the MetricFrame of each model version alone, where a window has several."""
-    several: dict[int, NDArray[np.bool_]] = {}
-    for stats in profiles.values():
-        if id(stats.cells) not in several:
-            several[id(stats.cells)] = side_by_side(stats.cells)
-    parts = {
-        column: select(stats, several[id(stats.cells)])
-        for column, stats in profiles.items()
-        if several[id(stats.cells)].any()
-    }
+    found = select_columns(profiles, side_by_side)
+    parts = {column: stats for column, stats in found.items() if len(stats)}
     return MEASURES[family](spec, parts, baseline) if parts else concat_frames([])
 
 
@@ -252,7 +243,7 @@ def baseline_performance(spec: ModelSpec, family: MetricFamily, baseline: Profil
     from mlmon_dagster.metrics.clusters import SERIES, usual_windows
 
     columns = {c: baseline[c] for c in columns_of(spec, family) if c in baseline}
-    pooled = {c: merge(s, ("dataset", "slice_key", "slice_value")) for c, s in columns.items()}
+    pooled = merge_columns(columns, ("dataset", "slice_key", "slice_value"))
     usual = usual_windows(windows_performance(spec, family, baseline))
     return measure(spec, family, pooled, None).join(usual, on=list(SERIES))
 
@@ -263,9 +254,7 @@ def windows_performance(spec: ModelSpec, family: MetricFamily, baseline: Profile
     monitors: Sequence[PerformanceMonitor] = getattr(spec.monitors, family)
     is_sliced = any(m.slices for m in monitors if m.is_relative)
     if not is_sliced:
-        columns = {
-            c: select(s, (s.cells["slice_key"] == ALL).to_numpy()) for c, s in columns.items()
-        }
+        columns = of_all(columns)
     return derived(
         baseline, ("windows", family, is_sliced), lambda: measure(spec, family, columns, None)
     )
