@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -20,43 +20,106 @@ PHONE, DESKTOP = (390, 844), (1280, 900)
 A4 = (718, 1047)  # within a centimetre of margin, at 96 dots an inch
 _START_SECONDS, _ANSWER_SECONDS = 60, 300  # axe takes half a minute on a busy machine
 _RULES = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
-_TAKE_APART = """(isDark => {
-  const parts = [...document.querySelectorAll('main > section:not(:has(figure)), figure')];
-  for (const within of isDark ? parts : [document])
-    [...within.querySelectorAll('details')].slice(0, isDark ? 1 : undefined)
-      .forEach(e => { e.open = true; });
-  const places = parts.map(() => document.createComment(''));
-  parts.forEach((e, i) => e.replaceWith(places[i]));
-  window.judged = async (i, runOnly) => {
-    if (i < parts.length) places[i].replaceWith(parts[i]);
-    await new Promise(done => requestAnimationFrame(() => setTimeout(done)));  // charts are drawn
-    const { violations } = await axe.run(document, { runOnly });
-    if (i < parts.length) parts[i].replaceWith(places[i]);
-    return violations.flatMap(v => v.nodes.map(n => `${v.id}: ${n.html.slice(0, 200)}`));
-  };
-  return parts.length;
-})"""
+_AT_ONCE = 1_300  # nodes that axe is given, the page's frame and one part at the least
+_TRIES = 3
+# A part is a chart, or a section that has none; they are grouped in the order of the page.
+_PARTS = "[...document.querySelectorAll('main > section:not(:has(figure)), figure')]"
+_GROUPS = f"""(most => {{
+  const groups = [];
+  let held = Infinity;
+  {_PARTS}.forEach((part, i) => {{
+    const n = part.querySelectorAll('*').length;
+    if (held + n > most) {{ groups.push([]); held = 0; }}
+    groups.at(-1).push(i);
+    held += n;
+  }});
+  return groups.length ? groups : [[]];
+}})"""
+_JUDGED = f"""(async (group, isDark, runOnly) => {{
+  {_PARTS}.forEach((part, i) => {{
+    if (!group.includes(i)) part.remove();
+    else [...part.querySelectorAll('details')].slice(0, isDark ? 1 : undefined)
+      .forEach(e => {{ e.open = true; }});
+  }});
+  if (!isDark) document.querySelectorAll('details').forEach(e => {{ e.open = true; }});
+  await new Promise(done => requestAnimationFrame(() => setTimeout(done)));  // charts are drawn
+  const {{ violations }} = await axe.run(document, {{ runOnly }});
+  return violations.flatMap(v => v.nodes.map(n => `${{v.id}}: ${{n.html.slice(0, 200)}}`));
+}})"""
 _TWICE = """(ids => ids.filter((id, i) => ids.indexOf(id) !== i).map(id => `duplicate-id: ${id}`))
 ([...document.querySelectorAll('[id]')].map(e => e.id))"""
 
 
+class LostError(Exception):
+    """The tab or the whole browser is gone, or has not answered for minutes."""
+
+
 class Browser:
     """One tab. What it asked for and what it complained of is kept from page to page.
+
+    Args:
+        program: The browser's.
+        folder: For its profile; the browser that is begun after a lost one has another in there.
 
     Attributes:
         requests: Addresses that it asked for.
         errors: Errors of scripts, of the console and of the content policy.
     """
 
-    def __init__(self, socket: Any) -> None:
+    def __init__(self, program: str, folder: Path) -> None:
         self.requests: list[str] = []
         self.errors: list[str] = []
-        self._socket, self._number, self._session = socket, 0, ""
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
-        attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
+        self._program, self._folder, self._begun = program, folder, 0
+        self._url, self._size = "", DESKTOP
+        self._start()
+
+    def _start(self) -> None:
+        from websockets.sync.client import connect
+
+        folder = self._folder / str(self._begun)
+        self._begun += 1
+        self._process = subprocess.Popen(
+            [
+                self._program, "--headless", "--no-sandbox", "--disable-gpu",
+                "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
+                "--disable-component-update", "--hide-scrollbars", "--remote-debugging-port=0",
+                f"--user-data-dir={folder}",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            address = _address(folder, self._process)
+            self._socket: Any = connect(address, max_size=None)
+        except BaseException:
+            self._end_process()
+            raise
+        self._number, self._session, self._target = 0, "", ""
+        self._open_tab()
+
+    def _open_tab(self) -> None:
+        """Open a tab and close the one that there was, with all that it has in memory."""
+        before, self._session = self._target, ""
+        self._target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        if before:
+            self._call("Target.closeTarget", targetId=before)
+        attached = self._call("Target.attachToTarget", targetId=self._target, flatten=True)
         self._session = attached["sessionId"]
-        for domain in ("Page", "Network", "Runtime", "Log"):
+        for domain in ("Page", "Network", "Runtime", "Log", "Inspector"):
             self._call(f"{domain}.enable")
+
+    def close(self) -> None:
+        """End the browser."""
+        self._socket.close()
+        self._end_process()
+
+    def _end_process(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def open(self, url: str, size: tuple[int, int] = DESKTOP, *, scripts: bool = True) -> Self:
         """Show a page once it has loaded and everything that it starts with has run."""
@@ -64,6 +127,7 @@ class Browser:
         self.errors.clear()
         self._call("Emulation.setScriptExecutionDisabled", value=not scripts)
         self.resize(size)
+        self._url, self._size = url, size
         self._call("Page.navigate", url=url)
         until = time.monotonic() + _ANSWER_SECONDS
         while self.run("document.URL + document.readyState") != f"{url}complete":
@@ -99,23 +163,38 @@ class Browser:
     def accessibility(self, *, is_dark: bool = False) -> list[str]:
         """Return what axe-core finds against WCAG A and AA, what only a click unfolds included.
 
-        Charts, and sections without any, are judged one by one, each with all that is outside of
-        them, since axe's time grows faster than a page; whether an id is there twice is asked of
-        all together. The page is of no use for anything else afterwards.
+        Some charts, or sections without any, at a time, each in a fresh tab with all that is
+        outside of them: axe's time grows faster than a page, and a tab that has judged one does not
+        give its memory back. A browser that is lost is begun anew and asked again. Whether an id is
+        there twice is asked of all together.
 
         Args:
             is_dark: Judge the colours alone, in the dark, and of what is folded the first of each
                 part, since the others look alike.
         """
-        self._prefer("dark" if is_dark else "light")
-        self.run((files("axe_core_python") / "axe.min.js").read_text() + "; 0")
         rules = json.dumps({"type": "rule", "values": ["color-contrast"]} if is_dark else _RULES)
         found = list(self.run(_TWICE))
-        n_parts = self.run(f"{_TAKE_APART}({json.dumps(is_dark)})")
-        for i in range(n_parts + 1):  # the last one: what is outside of them
-            found += self.run(f"judged({i}, {rules})")
-        self._prefer("")
+        for group in self.run(f"{_GROUPS}({_AT_ONCE})"):
+            asked = f"{_JUDGED}({json.dumps(group)}, {json.dumps(is_dark)}, {rules})"
+            found += self._judged(asked, "dark" if is_dark else "light")
         return list(dict.fromkeys(found))
+
+    def _judged(self, asked: str, scheme: str) -> list[str]:
+        axe = (files("axe_core_python") / "axe.min.js").read_text()
+        for left in reversed(range(_TRIES)):
+            try:
+                self._open_tab()
+                self._prefer(scheme)
+                self.open(self._url, self._size)
+                self.run(f"{axe}; 0")
+                found: list[str] = self.run(asked)
+                return found
+            except LostError:
+                if not left:
+                    raise
+                self.close()
+                self._start()
+        raise AssertionError
 
     def _prefer(self, scheme: str) -> None:
         wanted = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -138,15 +217,26 @@ class Browser:
     def _call(self, method: str, **parameters: Any) -> Any:
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
-        self._socket.send(
-            json.dumps(message | ({"sessionId": self._session} if self._session else {}))
-        )
+        message |= {"sessionId": self._session} if self._session else {}
+        self._said(lambda: self._socket.send(json.dumps(message)), method)
         while True:
-            answer = json.loads(self._socket.recv(timeout=_ANSWER_SECONDS))
+            answer = json.loads(
+                self._said(lambda: self._socket.recv(timeout=_ANSWER_SECONDS), method)
+            )
+            if answer.get("method") == "Inspector.targetCrashed":
+                raise LostError(f"the tab crashed at {method}")
             if answer.get("id") == self._number:
                 assert "error" not in answer, (method, answer["error"])
                 return answer["result"]
             self._note(answer.get("method"), answer.get("params", {}))
+
+    def _said(self, do: Callable[[], Any], method: str) -> Any:
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            return do()
+        except (ConnectionClosed, TimeoutError) as error:
+            raise LostError(f"the browser was lost at {method}: {error}") from error
 
     def _note(self, event: str | None, said: dict[str, Any]) -> None:
         if event == "Network.requestWillBeSent":
@@ -166,23 +256,11 @@ def started(folder: Path) -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.skip(f"no browser here: {', '.join(NAMES)}")
-    from websockets.sync.client import connect
-
-    process = subprocess.Popen(
-        [
-            program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--no-first-run", "--disable-background-networking", "--disable-component-update",
-            "--hide-scrollbars", "--remote-debugging-port=0", f"--user-data-dir={folder}",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    browser = Browser(program, folder)
     try:
-        with connect(_address(folder, process), max_size=None) as socket:
-            yield Browser(socket)
+        yield browser
     finally:
-        process.terminate()
-        process.wait(30)
+        browser.close()
 
 
 def _address(folder: Path, process: subprocess.Popen[bytes]) -> str:

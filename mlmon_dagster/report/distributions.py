@@ -1,4 +1,4 @@
-"""What a page shows of profiles: histograms beside the baseline's, calibration, right and wrong."""
+"""What a page shows of profiles: histograms and residuals beside the baseline's, and slices."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.binnings import (
-    class_counts,
     coarse_counts,
     label_counts,
     score_midpoints,
 )
-from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
 from mlmon_dagster.monitors.wording import named
 from mlmon_dagster.monitors.wording import number as written
 from mlmon_dagster.profiles import Baseline, baseline_in_force
 from mlmon_dagster.profiles.measure.measures import measure
-from mlmon_dagster.report.charts import NONE, Bars, number, places_of
+from mlmon_dagster.report.charts import Bars, number, places_of
 from mlmon_dagster.report.curves import Asked, is_personal
 from mlmon_dagster.report.summary import coarsen, period_of, periods_named
 from mlmon_dagster.spec import ModelSpec
@@ -38,8 +35,6 @@ _NO_VALUE = "no value"
 MOST_CATEGORIES = 14
 MOST_SLICES = 12
 _SCORE_BINS = 20
-_GROUPS = 10  # of a calibration
-_MOST_CLASSES = 12
 Period = tuple[dt.datetime, dt.datetime]
 Ints = NDArray[np.int64]
 
@@ -55,7 +50,7 @@ def profiles_of(
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
     """What one side counted of a column."""
 
     counts: Ints
@@ -63,7 +58,8 @@ class _Side:
     n_null: int
 
 
-def _side(stats: ColumnStatistics | None, asked: Asked, version: str = ALL) -> _Side | None:
+def side_of(stats: ColumnStatistics | None, asked: Asked, version: str = ALL) -> Side | None:
+    """Add up the cells of a slice, and of a version; None without any row."""
     if stats is None or not len(stats):
         return None
     cells = stats.cells
@@ -73,7 +69,7 @@ def _side(stats: ColumnStatistics | None, asked: Asked, version: str = ALL) -> _
     kept = mine.to_numpy()
     n = int(stats.n[kept].sum())
     nulls = int(stats.n_null[kept].sum() + stats.n_nan[kept].sum())
-    return _Side(stats.counts[kept].sum(axis=0), n, nulls) if n else None
+    return Side(stats.counts[kept].sum(axis=0), n, nulls) if n else None
 
 
 def histograms(
@@ -97,7 +93,7 @@ def histograms(
         base = baseline.windows.get(name)
         if base is None or base.binning.binning_id != stats.binning.binning_id:
             continue
-        now, then = _side(stats, asked, asked.model_version), _side(base, asked)
+        now, then = side_of(stats, asked, asked.model_version), side_of(base, asked)
         if now is None or then is None:
             continue
         bars = _histogram(name, stats.binning, now, then)
@@ -121,7 +117,7 @@ def _without_names(bars: Bars) -> Bars:
     return replace(bars, bins=[*numbered, *bars.bins[known:]], said=said)
 
 
-def _histogram(name: str, binning: Binning, now: _Side, then: _Side) -> Bars | None:
+def _histogram(name: str, binning: Binning, now: Side, then: Side) -> Bars | None:
     bins, sides = _bins(binning, [now.counts, then.counts])
     if not bins:
         return None
@@ -176,147 +172,13 @@ def _categories(binning: Binning, sides: Sequence[Ints]) -> tuple[list[str], lis
     return [*names, "others", "not in the baseline"], counts
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Predicted beside actual shares, by groups of the score.
-
-    Attributes:
-        rows: Texts of each group: range, rows, predicted, actual, its interval.
-        points: Predicted, actual, and the interval of it, of each group.
-    """
-
-    rows: Sequence[tuple[str, str, str, str, str]]
-    points: Sequence[tuple[float, float, float, float]]
-
-    @property
-    def picture(self) -> Markup:
-        """Points with intervals over the diagonal on which both are equal."""
-        drawn = ['<path class="base" d="M0 200L200 0"/>']
-        for x, y, low, high in self.points:
-            left, top = 200 * x, 200 * (1 - y)
-            drawn.append(f'<path class="whisker" d="M{left:.1f} {200 * (1 - low):.1f}'
-                         f'V{200 * (1 - high):.1f}"/>')  # fmt: skip
-            drawn.append(f'<circle class="dot" cx="{left:.1f}" cy="{top:.1f}" r="4"/>')
-        return Markup(
-            '<svg class="square" viewBox="-6 -6 212 212" aria-hidden="true" focusable="false">'
-            f'<path class="frame" d="M0 0V200H200"/>{"".join(drawn)}</svg>'
-        )
-
-
-def calibration_of(stats: ColumnStatistics | None, asked: Asked) -> Calibration | None:
-    """Return the calibration of a binary model's score over the labelled rows; None without any.
-
-    Args:
-        stats: Profiles of the score.
-        asked: Which slice and version.
-    """
-    side = _side(stats, asked, asked.model_version)
-    if stats is None or side is None or stats.binning.kind != "score":
-        return None
-    by_label = label_counts(side.counts[None])[0]
-    sizes, positive = by_label[:, 1] + by_label[:, 2], by_label[:, 2]
-    total = int(sizes.sum())
-    if not total:
-        return None
-    middle = score_midpoints(stats.binning)
-    # Groups of about as many rows each; a score that many rows share is in one of them.
-    before = np.cumsum(sizes) - sizes
-    group = np.minimum((before * _GROUPS) // total, _GROUPS - 1)
-    n = np.bincount(group, sizes, _GROUPS)
-    kept = n > 0
-    hits = np.bincount(group, positive, _GROUPS)[kept]
-    sums = np.bincount(group, sizes * middle, _GROUPS)[kept]
-    n = n[kept]
-    low, high = wilson(hits, n)
-    rows, points = [], []
-    for i, g in enumerate(np.flatnonzero(kept)):
-        held = middle[(group == g) & (sizes > 0)]
-        predicted, actual = float(sums[i] / n[i]), float(hits[i] / n[i])
-        points.append((predicted, actual, float(low[i]), float(high[i])))
-        rows.append(
-            (
-                f"{held[0]:.2f} to {held[-1]:.2f}",
-                f"{int(n[i]):,}",
-                f"{predicted:.3f}",
-                f"{actual:.3f}",
-                f"{low[i]:.3f} to {high[i]:.3f}",
-            )
-        )
-    return Calibration(rows, points)
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Predicted by actual classes.
-
-    Attributes:
-        classes: Names of the actual classes.
-        rows: Of each predicted class its name and per actual class: count, share, share in the
-            baseline, and how dark the cell is, 0 to 5.
-        n: Rows with ground truth.
-    """
-
-    classes: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[tuple[str, str, str, int]]]]
-    n: int
-
-
-def matrix_of(
-    stats: ColumnStatistics | None, baseline: Baseline | None, asked: Asked
-) -> Matrix | None:
-    """Return which decisions were right, of a classification; None without ground truth.
-
-    Args:
-        stats: Profiles of the prediction.
-        baseline: The baseline, whose shares stand beside; None while there is none.
-        asked: Which slice and version.
-    """
-    side = _side(stats, asked, asked.model_version)
-    if stats is None or side is None or stats.binning.kind not in ("confusion", "classes"):
-        return None
-    now = _decided(stats.binning, side.counts)
-    names = list(stats.binning.categories) or ["0", "1"]
-    if not now.sum() or len(names) > _MOST_CLASSES:
-        return None
-    base = baseline.windows.get("prediction") if baseline else None
-    then = None
-    if base is not None and base.binning.binning_id == stats.binning.binning_id:
-        other = _side(base, asked)
-        then = None if other is None else _decided(base.binning, other.counts)
-    shares = now / now.sum()
-    usual = then / then.sum() if then is not None and then.sum() else np.full(now.shape, np.nan)
-    rows = [
-        (
-            name,
-            [
-                (
-                    f"{int(now[i, j]):,}",
-                    f"{shares[i, j]:.1%}",
-                    NONE if np.isnan(usual[i, j]) else f"{usual[i, j]:.1%}",
-                    int(min(shares[i, j] * 6, 5)),
-                )
-                for j in range(len(names))
-            ],
-        )
-        for i, name in enumerate(names)
-    ]
-    return Matrix(names, rows, int(now.sum()))
-
-
-def _decided(binning: Binning, counts: Ints) -> Ints:
-    if binning.kind == "confusion":
-        return np.asarray(label_counts(counts[None])[0][:, 1:])
-    k = len(binning.categories)
-    return np.asarray(class_counts(binning, counts[None])[0][0, :k, :k])
-
-
 def residuals_of(
     stats: ColumnStatistics | None, baseline: Baseline | None, asked: Asked
 ) -> Bars | None:
     """Return the residuals of a regression over the baseline's; None without ground truth."""
-    now = _side(stats, asked, asked.model_version)
+    now = side_of(stats, asked, asked.model_version)
     base = baseline.windows.get(RESIDUAL) if baseline else None
-    then = _side(base, asked)
+    then = side_of(base, asked)
     if stats is None or base is None or now is None or then is None:
         return None
     if base.binning.binning_id != stats.binning.binning_id or not now.counts.sum():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.monitors.wording import named
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
-from mlmon_dagster.report import distributions, page
+from mlmon_dagster.report import decisions, distributions, page
 from mlmon_dagster.report.charts import Chart, Line, Strip, chart_of, windows_named
 from mlmon_dagster.report.curves import (
     EVERYTHING,
@@ -318,7 +318,8 @@ def _looked(
     """Return what profiles show: histograms of the newest windows, and how right decisions were."""
     nothing: dict[str, object] = {
         "histograms": [], "histogram_period": "", "calibration": None, "matrix": None,
-        "residuals": None, "labelled_period": "",
+        "operating": None, "by_class": None, "residuals": None, "labelled_period": "",
+        "no_truth": "",
     }  # fmt: skip
     labelled = newest_mature(store, spec, states)
     period = _period_of(asked, now)
@@ -337,11 +338,26 @@ def _looked(
         known = distributions.profiles_of(
             store, spec, ["score", "prediction", RESIDUAL], labelled, asked
         )
-        found["calibration"] = distributions.calibration_of(known.get("score"), asked)
-        found["matrix"] = distributions.matrix_of(known.get("prediction"), baseline, asked)
+        score, decided = known.get("score"), known.get("prediction")
+        found["calibration"] = decisions.calibration_of(score, asked)
+        found["operating"] = decisions.operating_curves_of(score, decided, baseline, asked)
+        found["matrix"] = decisions.matrix_of(decided, baseline, asked)
+        found["by_class"] = decisions.by_class_of(decided, baseline, asked)
         found["residuals"] = distributions.residuals_of(known.get(RESIDUAL), baseline, asked)
         found["labelled_period"] = _named(spec, labelled)
+    if not any(found[name] for name in ("calibration", "matrix", "residuals")):
+        found["no_truth"] = _no_truth(spec, labelled or newest)
     return found
+
+
+def _no_truth(spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> str:
+    """Say why it is not shown how right a model was; nothing of one whose task has no such view."""
+    if not spec.has_actuals:
+        return "The model declares no ground truth, so nobody can tell."
+    shown = spec.columns.score or spec.columns.prediction
+    if shown is None or spec.task == "ranking":
+        return ""
+    return f"No ground truth has come for windows {_named(spec, period)} that could be shown yet."
 
 
 def _named(spec: ModelSpec, period: tuple[dt.datetime, dt.datetime]) -> str:

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from sklearn.metrics import roc_auc_score
 
 from mlmon_dagster.alerts import AlertEpisode, fold_results, list_alerts
 from mlmon_dagster.profiles import load_baseline
-from mlmon_dagster.report.curves import Curves, sentence_of
+from mlmon_dagster.report.curves import Asked, Curves, sentence_of
 from mlmon_dagster.report.health import health_report, write_report
+from mlmon_dagster.report.trace import newest_mature
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import metric_log, monitor_results
@@ -36,7 +38,7 @@ ALLOWED = {
     "html", "head", "meta", "link", "title", "style", "script", "body", "main", "header", "section",
     "h1", "h2", "h3", "p", "div", "span", "br", "em", "a", "table", "caption", "thead", "tbody",
     "tr", "th", "td", "details", "summary", "ul", "li", "figure", "figcaption", "svg", "path",
-    "circle", "label", "input", "button",
+    "circle", "text", "label", "input", "button",
 }  # fmt: skip
 
 
@@ -210,6 +212,37 @@ def test_months_are_counted_from_the_rows(world: World, html: str) -> None:
     then = f"{accuracy} {known['actual'].mean():.3f}"
     said = rf"2024-01 {len(rows):,} {coverage} {area} 0\.\d{{3}} 0\.\d{{3}} {then} "
     assert re.match(said, month[0])
+
+
+def test_curves_and_classes_are_those_of_the_rows_whose_truth_has_come(
+    world: World, html: str
+) -> None:
+    period = newest_mature(world.store, world.spec)
+    assert period is not None
+    rows = world.side("production")
+    mine = rows[(rows["actual"] >= 0) & (rows["event_time"] >= period[0])]
+    rows = mine[mine["event_time"] < period[1]]
+    decided, actual = rows["prediction"] == 1, rows["actual"] == 1
+    made = [(decided & actual).sum() / decided.sum(), (decided & actual).sum() / actual.sum()]
+    texts = [f"{share:.1%}" for share in made]
+    area = roc_auc_score(actual, rows["score"])
+
+    said = re.search(
+        r'aria-label="ROC curve: area ([\d.]+), baseline [\d.]+; decisions as made find (\S+) of',
+        html,
+    )
+    assert said is not None
+    assert float(said[1]) == pytest.approx(area, abs=0.002)
+    assert said[2] == texts[1]
+    text = Page(html).text
+    assert re.search(rf"as made {texts[0]} \S+ {texts[1]} ", text)
+    assert re.search(rf" 1 {actual.sum():,} {decided.sum():,} {texts[0]} \S+ to \S+ ", text)
+
+
+def test_a_page_says_so_where_no_truth_has_come(world: World) -> None:
+    nobody = Asked(slice_key="region", slice_value="nowhere")
+    html = health_report(world.store, world.spec, NOW, asked=nobody).html
+    assert "No ground truth has come for windows" in Page(html).text
 
 
 def test_an_estimates_curve_has_the_realized_values_over_it(world: World) -> None:

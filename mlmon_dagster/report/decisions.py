@@ -1,0 +1,401 @@
+"""How right a classifier's decisions and scores were, beside the baseline's.
+
+Calibration, the curves over every threshold, the table of decisions and their quality class by
+class; all of rows whose ground truth has come, from the counts that profiles hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from mlmon_dagster.metrics.arrays import Floats, Ints
+from mlmon_dagster.metrics.binnings import class_counts, label_counts, score_midpoints
+from mlmon_dagster.metrics.intervals import wilson
+from mlmon_dagster.metrics.performance.operating_curves import (
+    OperatingPoints,
+    class_quality,
+    operating_points,
+    thinned,
+)
+from mlmon_dagster.metrics.performance.roc import roc_auc
+from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
+from mlmon_dagster.profiles import Baseline
+from mlmon_dagster.report.charts import NONE
+from mlmon_dagster.report.curves import Asked
+from mlmon_dagster.report.distributions import side_of
+
+_GROUPS = 10  # of a calibration
+_MOST_CLASSES = 12  # of a table of decisions
+_MOST_LISTED = 40  # of a table class by class
+_POINTS = 48  # of a curve
+_SHARES = (0.01, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the highest scores
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Predicted beside actual shares, by groups of the score.
+
+    Attributes:
+        rows: Texts of each group: range, rows, predicted, actual, its interval.
+        points: Predicted, actual, and the interval of it, of each group.
+    """
+
+    rows: Sequence[tuple[str, str, str, str, str]]
+    points: Sequence[tuple[float, float, float, float]]
+
+    @property
+    def picture(self) -> Markup:
+        """Points with intervals over the diagonal on which both are equal."""
+        drawn = ['<path class="base" d="M0 200L200 0"/>']
+        for x, y, low, high in self.points:
+            left, top = 200 * x, 200 * (1 - y)
+            drawn.append(f'<path class="whisker" d="M{left:.1f} {200 * (1 - low):.1f}'
+                         f'V{200 * (1 - high):.1f}"/>')  # fmt: skip
+            drawn.append(f'<circle class="dot" cx="{left:.1f}" cy="{top:.1f}" r="4"/>')
+        return _square(drawn)
+
+
+def calibration_of(stats: ColumnStatistics | None, asked: Asked) -> Calibration | None:
+    """Return the calibration of a binary model's score over the labelled rows; None without any.
+
+    Args:
+        stats: Profiles of the score.
+        asked: Which slice and version.
+    """
+    side = side_of(stats, asked, asked.model_version)
+    if stats is None or side is None or stats.binning.kind != "score":
+        return None
+    by_label = label_counts(side.counts[None])[0]
+    sizes, positive = by_label[:, 1] + by_label[:, 2], by_label[:, 2]
+    total = int(sizes.sum())
+    if not total:
+        return None
+    middle = score_midpoints(stats.binning)
+    # Groups of about as many rows each; a score that many rows share is in one of them.
+    before = np.cumsum(sizes) - sizes
+    group = np.minimum((before * _GROUPS) // total, _GROUPS - 1)
+    n = np.bincount(group, sizes, _GROUPS)
+    kept = n > 0
+    hits = np.bincount(group, positive, _GROUPS)[kept]
+    sums = np.bincount(group, sizes * middle, _GROUPS)[kept]
+    n = n[kept]
+    low, high = wilson(hits, n)
+    rows, points = [], []
+    for i, g in enumerate(np.flatnonzero(kept)):
+        held = middle[(group == g) & (sizes > 0)]
+        predicted, actual = float(sums[i] / n[i]), float(hits[i] / n[i])
+        points.append((predicted, actual, float(low[i]), float(high[i])))
+        rows.append(
+            (
+                f"{held[0]:.2f} to {held[-1]:.2f}",
+                f"{int(n[i]):,}",
+                f"{predicted:.3f}",
+                f"{actual:.3f}",
+                f"{low[i]:.3f} to {high[i]:.3f}",
+            )
+        )
+    return Calibration(rows, points)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Predicted by actual classes.
+
+    Attributes:
+        classes: Names of the actual classes.
+        rows: Of each predicted class its name and per actual class: count, share, share in the
+            baseline, and how dark the cell is, 0 to 5.
+        n: Rows with ground truth.
+    """
+
+    classes: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[tuple[str, str, str, int]]]]
+    n: int
+
+
+def matrix_of(
+    stats: ColumnStatistics | None, baseline: Baseline | None, asked: Asked
+) -> Matrix | None:
+    """Return which decisions were right, of a classification; None without ground truth.
+
+    Args:
+        stats: Profiles of the prediction.
+        baseline: The baseline, whose shares stand beside; None while there is none.
+        asked: Which slice and version.
+    """
+    side = side_of(stats, asked, asked.model_version)
+    if stats is None or side is None or stats.binning.kind not in ("confusion", "classes"):
+        return None
+    now = _decided(stats.binning, side.counts)
+    names = list(stats.binning.categories) or ["0", "1"]
+    if not now.sum() or len(names) > _MOST_CLASSES:
+        return None
+    base = baseline.windows.get("prediction") if baseline else None
+    then = None
+    if base is not None and base.binning.binning_id == stats.binning.binning_id:
+        other = side_of(base, asked)
+        then = None if other is None else _decided(base.binning, other.counts)
+    shares = now / now.sum()
+    usual = then / then.sum() if then is not None and then.sum() else np.full(now.shape, np.nan)
+    rows = [
+        (
+            name,
+            [
+                (
+                    f"{int(now[i, j]):,}",
+                    f"{shares[i, j]:.1%}",
+                    NONE if np.isnan(usual[i, j]) else f"{usual[i, j]:.1%}",
+                    int(min(shares[i, j] * 6, 5)),
+                )
+                for j in range(len(names))
+            ],
+        )
+        for i, name in enumerate(names)
+    ]
+    return Matrix(names, rows, int(now.sum()))
+
+
+def _decided(binning: Binning, counts: Ints) -> Ints:
+    if binning.kind == "confusion":
+        return np.asarray(label_counts(counts[None])[0][:, 1:])
+    k = len(binning.categories)
+    return np.asarray(class_counts(binning, counts[None])[0][0, :k, :k])
+
+
+@dataclass(frozen=True)
+class OperatingCurves:
+    """What decisions at other thresholds would have been, and where the decisions made are.
+
+    Attributes:
+        pictures: Of the ROC and of the precision-recall curve each its name, what is across and
+            up, what the picture says in words, and the picture.
+        rows: Of each share of the highest scores: the share, the lowest score of it, precision and
+            recall with the baseline's, and false alarms with the baseline's.
+        made: The same of the decisions as made, if they were logged; their share of positives
+            stands where the others have the share of the highest scores.
+        has_baseline: Whether the baseline's numbers are there.
+    """
+
+    pictures: Sequence[tuple[str, str, str, Markup]]
+    rows: Sequence[Sequence[str]]
+    made: Sequence[str] | None
+    has_baseline: bool
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """One side's: what every threshold gives, the area, and the decisions as made."""
+
+    points: OperatingPoints
+    area: float
+    made: OperatingPoints | None
+
+
+def operating_curves_of(
+    score: ColumnStatistics | None,
+    prediction: ColumnStatistics | None,
+    baseline: Baseline | None,
+    asked: Asked,
+) -> OperatingCurves | None:
+    """Return the curves of a binary classifier; None unless rows of both classes are labelled.
+
+    Args:
+        score: Profiles of the score.
+        prediction: Profiles of the decisions; None where none are logged.
+        baseline: Whose curves stand beside; None while there is none.
+        asked: Which slice and version.
+    """
+    now = _curves_of(score, prediction, asked, asked.model_version)
+    if now is None or score is None:
+        return None
+    windows = baseline.windows if baseline else {}
+    then = _curves_of(windows.get("score"), windows.get("prediction"), asked)
+    pictures = [
+        ("ROC curve", "false alarms across, recall up", _roc_said(now, then),
+         _picture(now, then, "false_alarms", "recall", '<path class="base" d="M0 200L200 0"/>')),
+        ("Precision and recall", "recall across, precision up", _precision_said(now, then),
+         _picture(now, then, "recall", "precision", "")),
+    ]  # fmt: skip
+    lows = _lowest_scores(score.binning)[::-1]
+    rows = []
+    for share in _SHARES:
+        place = _reaching(now.points, share)
+        usual = None if then is None else _rates(then.points, _reaching(then.points, share))
+        beside = _beside(_rates(now.points, place), usual)
+        rows.append([f"{share:.0%}", f"{lows[place - 1]:.3f}", *beside])
+    made = None
+    if now.made is not None:
+        usual = None if then is None else _rates(then.made, 0)
+        beside = _beside(_rates(now.made, 0), usual)
+        made = [f"{now.made.flagged[0]:.1%}", "as made", *beside]
+    return OperatingCurves(pictures, rows, made, then is not None)
+
+
+def _curves_of(
+    score: ColumnStatistics | None,
+    prediction: ColumnStatistics | None,
+    asked: Asked,
+    *version: str,
+) -> _Curves | None:
+    side = side_of(score, asked, *version)
+    if score is None or side is None or score.binning.kind != "score":
+        return None
+    by_label = label_counts(side.counts[None])[0]
+    negatives, positives = by_label[:, 1], by_label[:, 2]
+    if not negatives.any() or not positives.any():
+        return None
+    area = float(roc_auc(negatives[None], positives[None]).value[0])
+    decided, made = side_of(prediction, asked, *version), None
+    if prediction is not None and decided is not None and prediction.binning.kind == "confusion":
+        table = _decided(prediction.binning, decided.counts)
+        if table.sum(axis=0).all():
+            points = operating_points(table[:, 0], table[:, 1])
+            made = OperatingPoints(*(values[1:2] for values in points))
+    return _Curves(operating_points(negatives, positives), area, made)
+
+
+def _reaching(points: OperatingPoints, share: float) -> int:
+    """Return the place at which the fewest whole bins hold a share of the rows."""
+    return int(np.searchsorted(points.flagged, share - 1e-12))
+
+
+def _rates(points: OperatingPoints | None, place: int) -> list[str]:
+    names = ("precision", "recall", "false_alarms")
+    return [NONE if points is None else _share(float(getattr(points, n)[place])) for n in names]
+
+
+def _beside(now: Sequence[str], usual: Sequence[str] | None) -> list[str]:
+    """Put the baseline's texts each behind its own; none while there is no baseline."""
+    return (
+        list(now) if usual is None else [t for pair in zip(now, usual, strict=True) for t in pair]
+    )
+
+
+def _share(value: float) -> str:
+    return NONE if np.isnan(value) else f"{value:.1%}"
+
+
+def _lowest_scores(binning: Binning) -> Floats:
+    """Return the lowest score of each bin, ascending; that of the first is 0."""
+    n = binning.size // 3
+    logits = binning.low + (binning.high - binning.low) / n * np.arange(n)
+    return np.where(np.arange(n) == 0, 0.0, 1 / (1 + np.exp(-logits)))
+
+
+def _roc_said(now: _Curves, then: _Curves | None) -> str:
+    said = f"ROC curve: area {now.area:.3f}"
+    said += f", baseline {then.area:.3f}" if then else ""
+    if now.made is not None:
+        said += (
+            f"; decisions as made find {_share(float(now.made.recall[0]))} of the positives with "
+            f"false alarms on {_share(float(now.made.false_alarms[0]))} of the negatives"
+        )
+    return f"{said}; the numbers are in the table below."
+
+
+def _precision_said(now: _Curves, then: _Curves | None) -> str:
+    base = float(now.points.precision[-1])
+    said = f"Precision and recall over all thresholds; {_share(base)} of the rows are positive"
+    said += f", in the baseline {_share(float(then.points.precision[-1]))}" if then else ""
+    if now.made is not None:
+        said += (
+            f"; decisions as made have precision {_share(float(now.made.precision[0]))} "
+            f"at recall {_share(float(now.made.recall[0]))}"
+        )
+    return f"{said}; the numbers are in the table below."
+
+
+def _picture(now: _Curves, then: _Curves | None, across: str, up: str, under: str) -> Markup:
+    """Draw a curve over the baseline's, with a dot and a ring for their decisions as made."""
+    drawn = [under]
+    for side, name in ((then, "usual"), (now, "curve")):
+        if side is None:
+            continue
+        chosen = thinned(side.points, _POINTS)
+        places = _places(side.points, across, up, chosen)
+        drawn.append(f'<path class="{name}" d="M{"L".join(places)}"/>')
+        if side.made is not None and (at := _places(side.made, across, up, np.array([0]))):
+            x, y = at[0].split()
+            drawn.append(f'<circle class="{name} made" cx="{x}" cy="{y}" r="5"/>')
+    return _square(drawn)
+
+
+def _places(points: OperatingPoints, across: str, up: str, chosen: Ints) -> list[str]:
+    found = zip(getattr(points, across)[chosen], getattr(points, up)[chosen], strict=True)
+    return [f"{200 * x:.1f} {200 * (1 - y):.1f}" for x, y in found if not np.isnan(x + y)]
+
+
+def _square(drawn: Sequence[str]) -> Markup:
+    """Frame a picture of shares against shares."""
+    ticks = [
+        f'<text x="{200 * at:g}" y="216" text-anchor="middle">{at:g}</text>'
+        f'<text x="-6" y="{204 - 200 * at:g}" text-anchor="end">{at:g}</text>'
+        for at in (0, 0.5, 1)
+    ]
+    return Markup(
+        '<svg class="square" viewBox="-26 -8 240 230" aria-hidden="true" focusable="false">'
+        f'<path class="frame" d="M0 0V200H200"/>{"".join(ticks)}{"".join(drawn)}</svg>'
+    )
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """The quality of decisions class by class, the commonest first.
+
+    Attributes:
+        rows: Of each class its name, rows of it, rows decided for it, and of precision, recall and
+            F1 the number, the 95 % interval (empty of F1) and the baseline's number.
+        n_more: Classes that are left out.
+    """
+
+    rows: Sequence[tuple[str, str, str, Sequence[tuple[str, str, str]]]]
+    n_more: int
+
+
+def by_class_of(
+    stats: ColumnStatistics | None, baseline: Baseline | None, asked: Asked
+) -> ByClass | None:
+    """Return the quality of each class of a classification; None without ground truth.
+
+    Rows whose prediction or actual is no class of the model count as wrong.
+
+    Args:
+        stats: Profiles of the prediction.
+        baseline: The baseline, whose numbers stand beside; None while there is none.
+        asked: Which slice and version.
+    """
+    side = side_of(stats, asked, asked.model_version)
+    if stats is None or side is None or stats.binning.kind not in ("confusion", "classes"):
+        return None
+    names = list(stats.binning.categories) or ["0", "1"]
+    now = class_quality(_whole_table(stats.binning, side.counts))
+    if not now.actual.sum():
+        return None
+    base = baseline.windows.get("prediction") if baseline else None
+    then = None
+    if base is not None and base.binning.binning_id == stats.binning.binning_id:
+        other = side_of(base, asked)
+        then = other and class_quality(_whole_table(base.binning, other.counts))
+    order = np.argsort(-now.actual[: len(names)], kind="stable")
+    rows = []
+    for k in order[:_MOST_LISTED]:
+        cells = []
+        for name in ("precision", "recall", "f1"):
+            value = _share(float(getattr(now, name)[k]))
+            ends = None if name == "f1" or value == NONE else getattr(now, f"{name}_ends")[k]
+            interval = "" if ends is None else f"{ends[0]:.1%} to {ends[1]:.1%}"
+            usual = NONE if then is None else _share(float(getattr(then, name)[k]))
+            cells.append((value, interval, usual))
+        rows.append((names[k], f"{now.actual[k]:,}", f"{now.predicted[k]:,}", cells))
+    return ByClass(rows, max(len(names) - _MOST_LISTED, 0))
+
+
+def _whole_table(binning: Binning, counts: Ints) -> Ints:
+    """Return predicted x actual with what is no class of the model at the end."""
+    if binning.kind == "confusion":
+        return _decided(binning, counts)
+    return np.asarray(class_counts(binning, counts[None])[0][0])
