@@ -35,8 +35,9 @@ test: $(STAMP) ## Run every test but the proofs
 prove: $(STAMP) ## Run the proofs: whole systems, killed, broken and at length
 	$(PYTEST) -m proof
 
-coverage: $(STAMP) ## Run tests and proofs and print what share of lines and branches they took
+coverage: $(STAMP) ## Run tests and proofs; print the shares of lines and of branches they took
 	$(PYTEST) --cov $(TESTS)
+	$(BIN)/python -m tests.branches
 
 check: $(STAMP) ## Format, lint, types, tests; CI runs this and the proofs
 	$(BIN)/ruff format --check .

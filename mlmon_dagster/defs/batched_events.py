@@ -5,20 +5,30 @@ connections made anew: more than half of a backfill. `EVENTS_AT_ONCE` makes it h
 over in batches. Evaluations of checks it always stores one by one, so they are held here until
 their step goes on. What a killed process has not written yet belongs to a step that has not ended,
 which is computed and told again.
+
+Of each database that Dagster opens it reads its sixty migrations anew, though no process sees
+others than it saw before: so they are read once, and the database of a new run is a copy.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from abc import abstractmethod
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
+from typing import ClassVar
 
 import sqlalchemy as sa
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from dagster import DagsterEventType, EventLogEntry
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, BATCH_WRITABLE_EVENTS
+from dagster._core.storage import sql
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
@@ -33,6 +43,19 @@ from sqlalchemy.pool import NullPool
 EVENTS_AT_ONCE = 500
 _ENGINES = 16  # of run databases; a web server looks at many runs, of which few are looked at again
 _INSERT = SqlEventLogStorageTable.insert()
+
+
+class ReadOnce(ScriptDirectory):
+    """Migrations that are read once a process; a config of Dagster's lives as long as that."""
+
+    @classmethod
+    @cache
+    def from_config(cls, config: Config) -> ScriptDirectory:
+        """Return the migrations of a config."""
+        return super().from_config(config)
+
+
+sql.ScriptDirectory = ReadOnce  # type: ignore[attr-defined]  # it is told to nobody in another way
 
 
 class BatchedEventLogStorage(SqlEventLogStorage):
@@ -112,6 +135,8 @@ class BatchedEventLogStorage(SqlEventLogStorage):
 class BatchedSqliteEventLogStorage(BatchedEventLogStorage, SqliteEventLogStorage):
     """The event log in SQLite: a database per run, and an index over all of them."""
 
+    _new_run: ClassVar[bytes] = b""
+
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: OrderedDict[str, sa.Engine] = OrderedDict()
         self._open = threading.local()
@@ -150,6 +175,30 @@ class BatchedSqliteEventLogStorage(BatchedEventLogStorage, SqliteEventLogStorage
                     yield conn
                 finally:
                     del opened[shard]
+
+    def _initdb(self, engine: sa.Engine, for_index_shard: bool = False) -> None:
+        """Make the tables that a database lacks; of a new run by a copy."""
+        path = Path(engine.url.database or "")
+        if for_index_shard or path.exists():
+            super()._initdb(engine, for_index_shard)
+            return
+        copy = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+        copy.write_bytes(self._tables_of_a_run())
+        try:
+            os.link(copy, path)
+        except OSError:  # another process was first, or the disk has no links
+            super()._initdb(engine)
+        finally:
+            copy.unlink()
+
+    def _tables_of_a_run(self) -> bytes:
+        cls = type(self)
+        if not cls._new_run:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "run.db"
+                super()._initdb(sa.create_engine(f"sqlite:///{path}", poolclass=NullPool))
+                cls._new_run = path.read_bytes()
+        return cls._new_run
 
     def _engine(self, shard: str) -> sa.Engine:
         engine = self._engines.pop(shard, None)

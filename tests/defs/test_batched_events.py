@@ -13,6 +13,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 
 from mlmon_dagster.defs.assets import range_tags
+from mlmon_dagster.defs.batched_events import BatchedSqliteEventLogStorage
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.spec import complete_windows
 from tests import forked
@@ -157,3 +158,18 @@ def test_a_batch_that_fails_leaves_nothing_behind(
         found = instance.fetch_materializations(KEY, limit=100).records
     assert next(failures, None) is None
     assert told[dg.DagsterEventType.ASSET_MATERIALIZATION] == len(found) == len(WINDOWS)
+
+
+def test_the_database_of_a_run_is_the_one_that_dagster_makes(tmp_path: Path) -> None:
+    def tables(storage: SqliteEventLogStorage) -> list[tuple[str, ...]]:
+        with storage.run_connection("r") as run:
+            made = run.exec_driver_sql("SELECT name, sql FROM sqlite_master ORDER BY name").all()
+            of = run.exec_driver_sql("SELECT version_num FROM alembic_version").all()
+            mode = run.exec_driver_sql("PRAGMA journal_mode").all()
+        return [tuple(map(str, row)) for row in (*made, *of, *mode)]
+
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    expected = tables(SqliteEventLogStorage(str(theirs)))
+    assert tables(BatchedSqliteEventLogStorage(str(ours))) == expected
+    assert (ours / "r.db").stat().st_mode == (theirs / "r.db").stat().st_mode
+    assert sorted(p.name for p in ours.iterdir()) == ["index.db", "r.db"]
