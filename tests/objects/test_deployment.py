@@ -25,9 +25,6 @@ import pytest
 import yaml
 from dagster._config import process_config, resolve_to_config_type
 from dagster._core.instance.config import dagster_instance_config_schema
-from dagster_k8s import K8sRunLauncher
-from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job
-from dagster_k8s.job import get_user_defined_k8s_config as declared_config
 
 from mlmon_dagster.defs.instance import model_tags
 from mlmon_dagster.spec import ModelSpec, load_model
@@ -128,6 +125,8 @@ def test_the_values_give_settings_that_dagster_takes() -> None:
     with pytest.raises(AssertionError):
         assert process_config(dagster_instance_config_schema(), config | {"poolz": {}}).success
 
+    from dagster_k8s import K8sRunLauncher  # of all workers that collect this, one needs it
+
     taken = process_config(resolve_to_config_type(K8sRunLauncher.config_type()), launcher())
     assert taken.success, taken.errors
 
@@ -150,6 +149,9 @@ def heavy(folder: Path) -> ModelSpec:
 
 
 def test_a_models_run_tags_become_the_resources_of_its_job(tmp_path: Path) -> None:
+    from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job
+    from dagster_k8s.job import get_user_defined_k8s_config as declared_config
+
     tags = model_tags([heavy(tmp_path)])
     assert tags["mlmon/model"] == MODEL
     settings = launcher()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,12 @@ from mlmon_dagster.store import Store
 from tests.conftest import SPEC, make_events, make_spec, window
 from tests.profiles import explained_models as models
 
-pytest.importorskip("lightgbm")
-pytest.importorskip("xgboost")
-shap = pytest.importorskip("shap")
+# Imported by the tests alone: every worker collects them, one runs them.
+LIBRARIES = ("lightgbm", "xgboost", "shap")
 pytestmark = [
+    pytest.mark.skipif(not all(map(find_spec, LIBRARIES)), reason="needs lightgbm, xgboost, shap"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
@@ -58,6 +60,8 @@ def by_library(name: str, frame: pd.DataFrame) -> np.ndarray:
         booster = models.fitted_xgboost().get_booster()
         found = booster.predict(xgboost.DMatrix(rows), pred_contribs=True)
     else:
+        import shap
+
         explainer = shap.TreeExplainer(models.fitted_boosting())
         base = np.full((len(rows), 1), np.ravel(explainer.expected_value)[0])
         found = np.hstack([explainer.shap_values(rows), base])

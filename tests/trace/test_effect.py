@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.api as sm
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
+from statsmodels.tools import add_constant
 
 from benchmarks.effect import CELLS, TRUE, Rows, drawn, found_in, tried
 from mlmon_dagster.spec.declaration import Experiment
@@ -51,7 +52,7 @@ def test_slope_and_error_equal_a_regression_with_clusters_on_what_the_cells_leav
     groups = table.groupby(["window", "cell"])
     d = table["d"] - groups["d"].transform("mean")
     y = table["y"] - groups["y"].transform("mean")
-    fitted = sm.OLS(y, d).fit(cov_type="cluster", cov_kwds={"groups": table["window"]}, use_t=True)
+    fitted = OLS(y, d).fit(cov_type="cluster", cov_kwds={"groups": table["window"]}, use_t=True)
     [[lower, upper]] = fitted.conf_int().to_numpy()
     ours = effect(found).slope
 
@@ -64,7 +65,7 @@ def test_the_slope_is_that_of_a_dummy_for_every_cell_of_every_window() -> None:
     table = frame(found)
     dummies = pd.get_dummies(table["window"].astype(str) + "/" + table["cell"].astype(str))
     x = dummies.astype(float).assign(d=table["d"])
-    fitted = sm.OLS(table["y"], x).fit()
+    fitted = OLS(table["y"], x).fit()
 
     assert effect(found).slope.value == pytest.approx(fitted.params["d"], rel=EXACT)
 
@@ -72,8 +73,8 @@ def test_the_slope_is_that_of_a_dummy_for_every_cell_of_every_window() -> None:
 def test_the_unadjusted_slope_and_its_error_are_a_plain_regression_s() -> None:
     found = rows(3)
     table = frame(found)
-    x = sm.add_constant(table["d"])
-    fitted = sm.OLS(table["y"], x).fit(
+    x = add_constant(table["d"])
+    fitted = OLS(table["y"], x).fit(
         cov_type="cluster", cov_kwds={"groups": table["window"]}, use_t=True
     )
     n = len(table)  # statsmodels counts the constant in its factor (n - 1) / (n - k)
