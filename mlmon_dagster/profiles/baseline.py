@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-import pyarrow.compute as pc
-
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.metrics.estimated.multiclass import CONFIDENCE
 from mlmon_dagster.metrics.statistics import (
@@ -278,10 +276,8 @@ def _first_windows(store: Store, spec: ModelSpec, now: dt.datetime) -> dict[Wind
 
 
 def _windows_of(store: Store, spec: ModelSpec, dataset: str) -> list[Window]:
-    events = store.event_log(spec).rows("predictions", ["dataset", "window_start"])
-    mine = events.filter(pc.equal(events.column("dataset"), dataset))
-    starts = pc.unique(mine.column("window_start")).to_pylist()
-    return [window_containing(spec.time, start) for start in sorted(starts)]
+    starts = store.event_log(spec).window_starts(dataset)
+    return [window_containing(spec.time, start) for start in starts]
 
 
 def _data_version(counts: Sequence[WindowCounts]) -> str:

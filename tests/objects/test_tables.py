@@ -98,7 +98,7 @@ def test_rows_made_in_parts_are_one_commit_in_files_that_do_not_grow_with_them(
     parts = [BucketRows(one, _rows("b", *numbers[at : at + 100_000])) for at in numbers[::100_000]]
     parts += [BucketRows(other, _rows("c", n)) for n in (7, 8)]
 
-    table.ensure().append_parts(iter(parts), SCHEMA)
+    table.ensure().append_parts([iter(parts)], SCHEMA)
 
     assert _numbers(store, table) == sorted([1, 7, 8, *numbers])
     files = [name.split("/")[0] for name in table.path.below() if name.endswith(".parquet")]
@@ -126,7 +126,7 @@ def test_a_part_that_cannot_be_made_leaves_neither_rows_nor_files(
         raise RuntimeError("the source broke off")
 
     with pytest.raises(RuntimeError, match="broke off"):
-        table.ensure().append_parts(broken(), SCHEMA)
+        table.ensure().append_parts([broken()], SCHEMA)
 
     assert _numbers(store, table) == []
     assert not [name for name in table.path.below() if name.endswith(".parquet")]

@@ -165,19 +165,22 @@ class Snapshot:
         self._write(rows, (), mode="overwrite", predicate=predicate)
 
     def append_parts(
-        self, parts: Iterable[BucketRows], schema: pa.Schema, app_ids: Sequence[str] = ()
+        self,
+        passes: Iterable[Iterable[BucketRows]],
+        schema: pa.Schema,
+        app_ids: Sequence[str] = (),
     ) -> None:
         """Add rows that are made part by part, as `append` does, in one commit.
 
         Args:
-            parts: The rows.
+            passes: The rows; those of a pass are in files that are written side by side.
             schema: Their columns.
             app_ids: Application transactions of the commit.
 
         Raises:
             Conflict: If another version became the newest.
         """
-        self._commit_parts(parts, schema, app_ids, mode="append")
+        self._commit_parts(passes, schema, app_ids, mode="append")
 
     def replace_partitions(
         self, parts: Iterable[BucketRows], schema: pa.Schema, where: Mapping[str, Collection[str]]
@@ -193,16 +196,20 @@ class Snapshot:
             Conflict: If another version became the newest.
         """
         filters = [(key, "in", sorted(values)) for key, values in where.items()]
-        self._commit_parts(parts, schema, (), mode="overwrite", partition_filters=filters)
+        self._commit_parts([parts], schema, (), mode="overwrite", partition_filters=filters)
 
     def _commit_parts(
-        self, parts: Iterable[BucketRows], schema: pa.Schema, app_ids: Sequence[str], **options: Any
+        self,
+        passes: Iterable[Iterable[BucketRows]],
+        schema: pa.Schema,
+        app_ids: Sequence[str],
+        **options: Any,
     ) -> None:
         self._refuse_other_types(schema)
         if set(schema.names) != set(self._stored.names):
             self._write(schema.empty_table(), (), mode="append")  # for its new columns alone
         keys = self._table.metadata().partition_columns
-        actions = PartFiles(self._folder, keys).written(parts)
+        actions = PartFiles(self._folder, keys).written(passes)
         with self._committing():
             self._table.create_write_transaction(
                 [*actions],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -45,6 +46,9 @@ from mlmon_dagster.store.tables.parted_rows import Digits, PartedRows
 FEW_BUCKETS: Final = 16
 MANY_BUCKETS: Final = 64
 FEW_BUCKETS_ROWS: Final = 4_000_000
+# Files written side by side. They share what is held of rows: with four times as many, each gets
+# four times as many row groups, whose descriptions are in memory until the file is closed.
+FILES_AT_ONCE: Final = 16
 MOVED_IDS = pa.schema(
     [pa.field("prediction_id", pa.string()), pa.field("window_date", pa.string())]
 )
@@ -108,7 +112,7 @@ class EventLog:
         if rows.num_rows > ROWS_AT_ONCE:
             schema = stream_schema(self._spec, stream)
             digits = rows.digits(self._engine)
-            snapshot.append_parts(self._in_buckets(stream, rows, digits), schema, missing)
+            snapshot.append_parts(self._in_passes(stream, rows, digits), schema, missing)
         else:
             snapshot.append(self._conformed(stream, rows.table()), missing)
         reached("append.committed")
@@ -124,24 +128,48 @@ class EventLog:
                 raise StoreError(f"Rows for {self._spec.model}/{stream} have a null {name!r}.")
         return rows
 
-    def _in_buckets(self, stream: Stream, rows: PartedRows, digits: Digits) -> Iterator[BucketRows]:
-        """Yield rows part by part, those of large dates divided, so that each bucket has files."""
-        counts: Counter[str] = Counter()
+    def _in_passes(
+        self, stream: Stream, rows: PartedRows, digits: Digits
+    ) -> Iterator[Iterator[BucketRows]]:
+        """Yield rows in passes over all of them, so that few files are written at a time.
+
+        Those of large dates are divided by their ids, so that each bucket has files of its own.
+        """
+        counts: Counter[str | None] = Counter()
         for table in rows.tables(["window_date"]):
             for found in pc.value_counts(table["window_date"]).to_pylist():
                 counts[found["values"]] += found["counts"]
-        large = pa.array([date for date, n in counts.items() if n > ROWS_AT_ONCE], pa.string())
-        among = buckets(FEW_BUCKETS if max(counts.values()) <= FEW_BUCKETS_ROWS else MANY_BUCKETS)
+        # Rows without a date are refused with the small ones.
+        large = {date: n for date, n in counts.items() if date and n > ROWS_AT_ONCE}
+        files = [(date, bucket) for date, n in large.items() for bucket in _buckets_of(n)]
+        if len(large) < len(counts):
+            yield self._small(stream, rows, pa.array(large, pa.string()))
+        for first in range(0, len(files), FILES_AT_ONCE):
+            by_date: dict[str, list[Bucket]] = {}
+            for date, bucket in files[first : first + FILES_AT_ONCE]:
+                by_date.setdefault(date, []).append(bucket)
+            yield self._large(stream, rows, digits, by_date)
+
+    def _small(self, stream: Stream, rows: PartedRows, large: pa.Array) -> Iterator[BucketRows]:
+        """Yield the rows of all dates but the large ones."""
+        for table in rows.tables():
+            mine = table.filter(pc.invert(pc.is_in(table["window_date"], large)))
+            yield BucketRows(EVERY_ID, self._conformed(stream, mine))
+
+    def _large(
+        self, stream: Stream, rows: PartedRows, digits: Digits, files: Mapping[str, list[Bucket]]
+    ) -> Iterator[BucketRows]:
+        """Yield the rows of some dates that are in some neighbouring buckets."""
         start = 0
         for table in rows.tables():
-            mine = digits[start : start + table.num_rows]
+            of_table = digits[start : start + table.num_rows]
             start += table.num_rows
-            table = self._conformed(stream, table)
-            is_large = pc.is_in(table["window_date"], large).to_numpy().astype(bool)
-            if not is_large.all():
-                yield BucketRows(EVERY_ID, table.filter(pa.array(~is_large)))
-            if is_large.any():
-                yield from by_bucket(table.filter(pa.array(is_large)), mine[is_large], among)
+            for date, among in files.items():
+                is_mine = pc.equal(table["window_date"], date).to_numpy().astype(bool)
+                is_mine &= (of_table >= among[0].first) & (of_table <= among[-1].last)
+                if is_mine.any():
+                    mine = self._conformed(stream, table.filter(pa.array(is_mine)))
+                    yield from by_bucket(mine, of_table[is_mine], among)
 
     def place(self, rows: pa.Table) -> pa.Table:
         """Give actuals the window date of their prediction, and a dataset that is never null."""
@@ -231,6 +259,16 @@ class EventLog:
         return self._engine.query(
             "SELECT * FROM " + self._sql(stream, columns, dates, " AND ".join(conditions) or None)
         )
+
+    def window_starts(self, dataset: str) -> list[dt.datetime]:
+        """Return the windows that predictions of a dataset are in, by their start, in order."""
+        snapshot = self._streams["predictions"].snapshot()
+        if snapshot is None:
+            return []
+        source = snapshot.from_sql(["window_start"], lambda p: p["dataset"] == dataset)
+        found = self._engine.query(f"SELECT DISTINCT window_start FROM {source} ORDER BY ALL")
+        starts: list[dt.datetime] = found["window_start"].to_pylist()
+        return starts
 
     def _sql(
         self,
@@ -324,6 +362,12 @@ class EventLog:
         predictions = self._streams["predictions"].snapshot()
         actuals = self._streams["actuals"].snapshot()
         return PinnedLog(self._spec, predictions, actuals, self._moved.snapshot())
+
+
+def _buckets_of(n_rows: int) -> list[Bucket]:
+    """Divide the ids of a large date, so that a rebuild reads a part of it as one file or two."""
+    most = FEW_BUCKETS if n_rows <= FEW_BUCKETS_ROWS else MANY_BUCKETS
+    return buckets(min(2 * n_rows // ROWS_AT_ONCE, most))
 
 
 def _with_dataset(rows: pa.Table) -> pa.Table:

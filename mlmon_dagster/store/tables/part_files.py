@@ -123,14 +123,18 @@ class PartFiles:
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._actions: list[AddAction] = []
 
-    def written(self, parts: Iterable[BucketRows]) -> list[AddAction]:
-        """Write all parts; return what a commit is to add. Nothing stays if a part fails."""
+    def written(self, passes: Iterable[Iterable[BucketRows]]) -> list[AddAction]:
+        """Write all parts; return what a commit is to add. Nothing stays if a part fails.
+
+        The files of a pass are closed at its end.
+        """
         try:
-            for part in parts:
-                for values, rows in _divided(part.rows, self._keys):
-                    self._write(values, part.bucket, rows)
-            for key in list(self._open):
-                self._close(key)
+            for parts in passes:
+                for part in parts:
+                    for values, rows in _divided(part.rows, self._keys):
+                        self._write(values, part.bucket, rows)
+                for key in list(self._open):
+                    self._close(key)
         except BaseException:
             self._undo()
             raise
