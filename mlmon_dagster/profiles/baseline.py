@@ -26,6 +26,7 @@ from mlmon_dagster.profiles.bins.fit import fit_binnings, value_expressions
 from mlmon_dagster.profiles.bins.shapes import decode_binnings, encode_binnings
 from mlmon_dagster.profiles.build import build_profiles
 from mlmon_dagster.profiles.explain import explained, explainer_of
+from mlmon_dagster.profiles.in_parts import held
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Dialect
 from mlmon_dagster.profiles.sql.compiler import Engine
 from mlmon_dagster.profiles.sql.loss_columns import DECIDED
@@ -238,8 +239,9 @@ def _ensure_bins(store: Store, spec: ModelSpec, now: dt.datetime) -> Baseline:
     if stored is None or payload is None:
         counts = _first_windows(store, spec, now)
         source = store.inference_records(spec).from_sql(list(counts), [PRODUCTION])
-        rows = explained(store.queries, spec, source)
-        binnings = fit_binnings(store, spec, source, key=_key(store, spec), explained=rows)
+        values = explained(store.queries, spec, source)
+        engine, source = held(store.queries, spec, source)
+        binnings = fit_binnings(engine, spec, source, key=_key(store, spec), explained=values)
         payload, n = encode_binnings(binnings), sum(counts.values())
         data_version = _digest([[w.start.isoformat(), n] for w, n in counts.items()])[:32]
     else:
@@ -302,18 +304,19 @@ def _fit_and_save(
     store: Store, spec: ModelSpec, baseline_id: str, source: str
 ) -> dict[str, Binning]:
     """Choose the bins of a baseline's rows and store the profiles of its windows."""
-    key, rows = _key(store, spec), explained(store.queries, spec, source)
-    binnings = fit_binnings(store, spec, source, key=key, explained=rows)
-    recurring = _with_recurring_tails(store, spec, source, binnings, key)
-    whole = build_profiles(store, spec, source, recurring, key=key, explained=rows)
-    saved = to_rows(whole | profile_half(store, spec, source, binnings, key=key))
+    key, values = _key(store, spec), explained(store.queries, spec, source)
+    engine, source = held(store.queries, spec, source)
+    binnings = fit_binnings(engine, spec, source, key=key, explained=values)
+    recurring = _with_recurring_tails(engine, spec, source, binnings, key)
+    whole = build_profiles(engine, spec, source, recurring, key=key, explained=values)
+    saved = to_rows(whole | profile_half(engine, spec, source, binnings, key=key))
     saved = saved.append_column("baseline_id", [[baseline_id] * saved.num_rows])
     store.table(KIND, spec.model).replace(saved, None, f"baseline_id = {literal(baseline_id)}")
     return binnings
 
 
 def _with_recurring_tails(
-    store: Store, spec: ModelSpec, source: str, binnings: dict[str, Binning], key: str
+    engine: Engine, spec: ModelSpec, source: str, binnings: dict[str, Binning], key: str
 ) -> dict[str, Binning]:
     """Leave only names that several windows have in the tails, so that others count as unseen.
 
@@ -324,7 +327,7 @@ def _with_recurring_tails(
     found = dict(binnings)
     for name, binning in binnings.items():
         if binning.kind == "categorical" and binning.tail and name in values:
-            rows = store.query(
+            rows = engine.query(
                 f"SELECT x FROM (SELECT {values[name][1]} AS x, window_start FROM {source} "
                 "AS records) AS v WHERE x IS NOT NULL GROUP BY x "
                 "HAVING COUNT(DISTINCT window_start) > 1"

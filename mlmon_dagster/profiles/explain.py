@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,9 +26,7 @@ from mlmon_dagster.profiles.sql.compiler import NO_VERSION
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.store.state.sql import quote_identifier
-
-if TYPE_CHECKING:
-    from mlmon_dagster.store.tables.engine import QueryEngine
+from mlmon_dagster.store.tables.engine import QueryEngine, WithTables
 
 _TABLE = "computed_attributions"
 _log = logging.getLogger(__name__)
@@ -46,16 +44,6 @@ class Attributions(NamedTuple):
     values: Floats
     base: Floats
     explainer: str
-
-
-class _WithTable:
-    """A query engine that sees a table more."""
-
-    def __init__(self, queries: QueryEngine, table: pa.Table) -> None:
-        self._queries, self._tables = queries, {_TABLE: table}
-
-    def query(self, sql: str, /) -> pa.Table:
-        return self._queries.query(sql, self._tables)
 
 
 def explained(queries: QueryEngine, spec: ModelSpec, from_sql: str) -> Explained | None:
@@ -82,7 +70,7 @@ def explained(queries: QueryEngine, spec: ModelSpec, from_sql: str) -> Explained
     parts = [_of_version(spec, str(v), rows[versions == v]) for v in sorted(versions.unique())]
     computed = [part for part in parts if part is not None]
     table = pa.Table.from_pandas(pd.concat([_nothing(spec), *computed]), preserve_index=False)
-    return Explained(_WithTable(queries, table), joined_values(spec, from_sql, _TABLE))
+    return Explained(WithTables(queries, {_TABLE: table}), joined_values(spec, from_sql, _TABLE))
 
 
 def explainer_of(spec: ModelSpec) -> str:

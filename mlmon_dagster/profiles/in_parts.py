@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -25,14 +25,47 @@ from mlmon_dagster.profiles.bins.joint import profile_joint
 from mlmon_dagster.profiles.build import build_profiles
 from mlmon_dagster.profiles.explain import explained
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB
+from mlmon_dagster.profiles.sql.compiler import Engine
 from mlmon_dagster.profiles.sql.loss_columns import row_source
 from mlmon_dagster.profiles.storage import from_rows, to_rows
 from mlmon_dagster.spec.model import ModelSpec
-from mlmon_dagster.store.tables.engine import QueryEngine
+from mlmon_dagster.store.tables.engine import QueryEngine, WithTables
 
 P = TypeVar("P")
 # Does work on every part, as the builtin ``map``; ``map`` of an engine, which does it elsewhere.
 Spread = Callable[[Callable[[str], pa.Table], Sequence[str]], Iterable[pa.Table]]
+
+
+_WIDE = 100  # columns; fewer are a handful of statements
+_MOST_VALUES = 4_000_000
+_HELD = "held_records"
+
+
+class Rows(NamedTuple):
+    """Rows to stand after FROM, and what reads them."""
+
+    engine: Engine
+    from_sql: str
+
+
+def held(queries: QueryEngine, spec: ModelSpec, from_sql: str) -> Rows:
+    """Read the few rows of a wide model once, for all the statements about them.
+
+    To plan a statement, the engine opens every file and looks at every column, whatever the
+    statement asks for: of hundreds of columns that takes longer than to read them.
+
+    Args:
+        queries: Over the store's tables.
+        spec: The model; of fewer than 100 features, rows stay in their files.
+        from_sql: The rows, which stay in their files as well if they have more than four million
+            values.
+    """
+    if len(spec.features) >= _WIDE:
+        n = queries.query(f"SELECT COUNT(*) AS n FROM {from_sql} AS records")["n"][0].as_py()
+        if n * len(spec.features) <= _MOST_VALUES:
+            rows = queries.query(f"SELECT * FROM {from_sql} AS records")
+            return Rows(WithTables(queries, {_HELD: rows}), _HELD)
+    return Rows(queries, from_sql)
 
 
 @dataclass(frozen=True)
@@ -54,8 +87,9 @@ class ProfileRows:
     def profiles(self, source: str) -> dict[str, ColumnStatistics]:
         """Profile the records of a subquery, as `build_profiles` does."""
         queries, spec = self.opened(), self.spec
-        rows = explained(queries, spec, source)
-        return build_profiles(queries, spec, source, self.binnings, key=self.key, explained=rows)
+        values = explained(queries, spec, source)
+        engine, source = held(queries, spec, source)
+        return build_profiles(engine, spec, source, self.binnings, key=self.key, explained=values)
 
     def __call__(self, source: str) -> pa.Table:
         """Return them as rows."""

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 from mlmon_dagster.profiles import ProfileRows, build_profiles, fit_binnings, profile_in_parts
-from mlmon_dagster.profiles.in_parts import added_up
+from mlmon_dagster.profiles.in_parts import added_up, held
 from mlmon_dagster.profiles.storage import to_rows
+from mlmon_dagster.spec.model import Feature
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.tables.engine import WithTables
 from tests.profiles.comparing import assert_equal
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
@@ -71,3 +74,29 @@ def test_a_part_without_rows_adds_nothing(whole: dict[str, ColumnStatistics]) ->
     nothing = build_profiles(engine, SPEC, "records", binnings)
 
     assert_same(added_up(nothing, to_rows(whole), binnings), whole)
+
+
+def test_hundreds_of_columns_are_read_once_and_counted_within_the_engines_memory(
+    store: Store,
+) -> None:
+    names = [f"region_{i:03}" for i in range(120)]
+    wide = {name: Feature(type="categorical", nullable=True) for name in names}
+    spec = SPEC.model_copy(update={"features": {**SPEC.features, **wide}})
+    rows = RECORDS
+    for name in names:
+        rows = rows.append_column(name, RECORDS["carrier"])
+    seen = WithTables(store.queries, {"records": rows})
+    whole = build_profiles(seen, spec, "records", fit_binnings(seen, spec, "records"))
+
+    engine, source = held(store.queries, spec, _on_disk(store, rows))
+
+    assert source == "held_records"
+    assert_same(build_profiles(engine, spec, source, fit_binnings(engine, spec, source)), whole)
+    assert held(store.queries, SPEC, "anything").from_sql == "anything"
+
+
+def _on_disk(store: Store, rows: pa.Table) -> str:
+    store.table("wide", "model").replace(rows.drop_columns(["window_date"]), None)
+    snapshot = store.table("wide", "model").snapshot()
+    assert snapshot is not None
+    return snapshot.from_sql()

@@ -82,7 +82,8 @@ _ANSWERS: dict[Answer, Kind] = {"label": "confusion", "class": "classes", "numbe
 QUANTILE_BINS = 20
 MAX_VALUES = 32
 MAX_HELD = 20_000_000  # rows: 160 MB a column
-_AT_ONCE = 2  # columns held at a time, and threads
+_VALUES_AT_ONCE = 4_000_000
+_THREADS = 2  # and columns read together, however many rows they have
 _FINER = 2.0**8  # SHAP values have long tails, and their means must add up
 
 
@@ -328,13 +329,15 @@ def order_statistics(
         values: Column -> SQL expression of its value.
         dialect: Of the engine.
     """
-    if not (dialect.is_duckdb and values and _rows(engine, from_sql) <= MAX_HELD):
+    n_rows = _rows(engine, from_sql) if dialect.is_duckdb and values else MAX_HELD + 1
+    if n_rows > MAX_HELD:
         return {name: _asked(engine, from_sql, value, dialect) for name, value in values.items()}
     found: dict[str, OrderStatistics] = {}
     names = list(values)
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        for begin in range(0, len(names), _AT_ONCE):
-            some = names[begin : begin + _AT_ONCE]
+    step = max(_VALUES_AT_ONCE // max(n_rows, 1), _THREADS)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for begin in range(0, len(names), step):
+            some = names[begin : begin + step]
             columns = ", ".join(
                 f"CAST({values[name]} AS DOUBLE) AS x{i}" for i, name in enumerate(some)
             )

@@ -48,6 +48,8 @@ UNSEEN_LENGTH = 120
 _LONG_VALUE = 20  # characters; names are hardly longer
 _DECISIONS = 2 * LABEL_STATES + 1  # codes of a confusion, and none
 MAX_CELLS = 100_000  # dense score bins of so many cells are 2.4 GB
+# Ways of grouping in one statement: DuckDB keeps megabytes for each, a hundred fill its memory.
+_SETS_AT_ONCE = 48
 _USUAL_CODES = 10_000  # a model of a few dozen columns has so many; more allow fewer cells
 
 
@@ -165,7 +167,9 @@ class Statements:
         together, statements, length = list[_Coded](), list[str](), 0
         most = self.dialect.most_chars
         for coded in self._coded():
-            if together and most is not None and length + len(coded.inner) > most:
+            is_full = (len(together) + 1) * (1 + len(self._slices)) > _SETS_AT_ONCE
+            is_full |= most is not None and length + len(coded.inner) > most
+            if together and is_full:
                 statements.append(self._counted(together))
                 together, length = [], 0
             together.append(coded)

@@ -98,3 +98,19 @@ class QueryEngine:
         ):
             database.execute(statement)
         return database
+
+
+class WithTables:
+    """An engine that sees some tables in memory beside the store's files.
+
+    Args:
+        queries: The engine.
+        tables: Name -> table.
+    """
+
+    def __init__(self, queries: QueryEngine, tables: Mapping[str, pa.Table]) -> None:
+        self._queries, self._tables = queries, tables
+
+    def query(self, sql: str, /) -> pa.Table:
+        """Run one statement and return its rows."""
+        return self._queries.query(sql, self._tables)
