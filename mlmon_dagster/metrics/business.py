@@ -22,13 +22,15 @@ from mlmon_dagster.metrics.performance.loss_means import Mean, mean_of, t_factor
 from mlmon_dagster.metrics.statistics import ColumnStatistics
 
 QUANTILES = {"median": 0.5, "p95": 0.95}
-HEAVY_TAIL = "heavy_tail"
 _TOP = 0.01  # of the rows, whose share of the sum says how heavy the tail is
-_FEWEST, _FEWEST_OF_TAIL = 10, 20  # rows that are not 0
+_FEWEST = 10  # rows that are not 0
 _UNREAD = 5  # largest rows, whose size says nothing of the tail that they are from
-# How far an interval reaches for a skewness: least, more the fewer rows and the heavier the tail.
-_REACH, _OF_FEW, _OF_HEAVY = 2.5, 30.0, 40.0
-_HEAVY, _NO_MEAN = 0.4, 0.8  # extreme value index
+# Fitted to simulated laws: how fast sizes of a law that is no power law still thin out beyond a
+# tenth of the rows; how far an interval reaches for what was not drawn: always, for each mean
+# excess of the tail, and of few rows; and how high the tail's index is taken.
+_THINNING = 0.25
+_REACH, _OF_TAIL, _OF_FEW = 0.5, 2.0, 10.0
+_UNSURE, _WAY, _HEAVIEST = 8.0, 0.75, 0.96
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def business_metrics(
         outcome_top_share and outcome_coverage; n = rows with one. Of `:table` expected_value in the
         unit of the costs, n = rows with an actual, with Student's interval. `reason` of a NaN:
         no_outcomes, few_rows (a p95 of under 20 rows), no_actuals; of a mean without an interval
-        few_rows (under ten that are not 0) or heavy_tail (hardly a mean exists).
+        few_rows (under ten that are not 0).
     """
     metrics = [rows for name, outcome in outcomes.items() for rows in _of(name, outcome)]
     if confusion is not None and costs is not None:
@@ -93,11 +95,10 @@ def _of(name: str, outcome: Outcome) -> Iterator[MetricRows]:
     else:
         sizes = _Sizes.of(outcome.gain, outcome.debit)
         beside = sizes.rows_beside_zero()
-        tail = sizes.tail(beside)
-        lower, upper = skewed_mean_interval(mean, sizes.skewness(mean), tail, beside)
-        unsure = np.select([beside < _FEWEST, tail > _NO_MEAN], ["few_rows", HEAVY_TAIL], "")
-        lower, upper = (np.where(unsure == "", end, np.nan) for end in (lower, upper))
-        given = rows(f"mean_{called}", mean.value, lower, upper, "skewed-mean-3")
+        ends = skewed_mean_interval(mean, *sizes.skewness(mean), sizes.tail(beside), beside)
+        unsure = np.where(beside < _FEWEST, "few_rows", "")
+        lower, upper = (np.where(unsure == "", end, np.nan) for end in ends)
+        given = rows(f"mean_{called}", mean.value, lower, upper, "skewed-mean-4")
         yield given._replace(unsure=unsure)
         for quantile, q in QUANTILES.items():
             few = np.where(n < round(1 / (1 - q)), "few_rows", "")
@@ -135,13 +136,18 @@ class _Sizes(NamedTuple):
         found: Floats = self.values[np.minimum(place, len(self.values) - 1)]
         return found
 
-    def skewness(self, mean: Mean) -> Floats:
-        """Return the third central moment over the cube of the deviation; 0 without spread."""
+    def skewness(self, mean: Mean) -> tuple[Floats, Floats]:
+        """Return the third moments above and below the mean over the cube of the deviation, (C,).
+
+        Their difference is the skewness; 0 without spread.
+        """
         spread = mean.error * np.sqrt(mean.n)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             away = (self.values - mean.value[:, None]) / spread[:, None]
-            cubes = rate(np.nansum(self.counts * away**3, axis=1), mean.n)
-        return np.where(spread > 0, np.nan_to_num(cubes), 0.0)
+            cubes = np.nan_to_num(self.counts * away**3)
+        sides = (np.maximum(cubes, 0), np.maximum(-cubes, 0))
+        above, below = (rate(side.sum(axis=1), mean.n) for side in sides)
+        return np.where(spread > 0, above, 0.0), np.where(spread > 0, below, 0.0)
 
     def rows_beside_zero(self) -> Ints:
         """Return how many rows are not 0, (C,)."""
@@ -150,25 +156,22 @@ class _Sizes(NamedTuple):
     def tail(self, n: Ints) -> Floats:
         """Return the extreme value index of the sizes of the n rows that are not 0, (C,).
 
-        Hill's estimate (1975) of the largest third, at least 20 rows, carried on to none by that of
-        half as many (the generalised jackknife of Gomes, Martins and Neves, 2000), since what is no
-        power law grows thinner further out. At most two standard errors more than the moment
-        estimate of the largest tenth (Dekkers, Einmahl and de Haan, 1989): where two kinds of rows
-        meet, sizes grow fast at one place, in a heavy tail everywhere. Where there is no variance
-        it is over .5, no mean from 1 on. 0 under 20 rows, and of a price list, of which this says
-        nothing.
+        How fast sizes grow where the rows end: 1 / x^2 of Hill's estimates x (1975) of the largest
+        third and tenth, carried on a quarter as fast in ln(rows). Of a power law x is the same
+        everywhere; of a log-normal law 1 / x^2 grows in a straight line with ln(rows). 0 of a price
+        list, of which this says nothing.
         """
         largest = np.argsort(-np.abs(self.values), kind="stable")
         largest = largest[self.values[largest] != 0]
         if not len(largest):
             return np.zeros(len(n))
         rows = _Largest(np.log(np.abs(self.values[largest])), self.counts[:, largest])
-        third, tenth = np.maximum(n // 3, _FEWEST_OF_TAIL), np.maximum(n // 10, _FEWEST)
-        k, few = np.minimum(n // 2, third), np.minimum(n // 2, tenth)
-        listed = rows.is_listed(k) | rows.is_listed(k // 2)
-        slope = 2 * rows.hill(k // 2) - rows.hill(k)
-        found = np.fmin(slope, rows.moments(few) + 2 / np.sqrt(np.maximum(few, 1)))
-        return np.where((n >= _FEWEST_OF_TAIL) & ~listed, found, 0.0)
+        third, tenth = np.maximum(n // 3, 3), np.maximum(n // 10, 3)
+        listed = rows.is_listed(third) | rows.is_listed(tenth)
+        wide, far = (np.maximum(rows.hill(k), 0.05) ** -2.0 for k in (third, tenth))
+        thins = np.maximum(far - wide, 0) / np.log(10 / 3)
+        found = (far + _THINNING * thins * np.log(np.maximum(n / 10, 1))) ** -0.5
+        return np.where((n >= _FEWEST) & ~listed, found, 0.0)
 
     def top_share(self, n: Ints) -> Floats:
         """Return what the largest hundredth of the rows, in size, holds of all."""
@@ -198,13 +201,6 @@ class _Largest(NamedTuple):
         beyond = sizes - self.sizes[self._place(k + 1)][:, None]
         return rate((self._taken(k) * beyond).sum(axis=1), k - unread + 1)
 
-    def moments(self, k: Ints) -> Floats:
-        """Return the moment estimate of the k largest; NaN where they are all alike."""
-        beyond = self.sizes - self.sizes[self._place(k + 1)][:, None]
-        first, second = (rate((self._taken(k) * beyond**power).sum(axis=1), k) for power in (1, 2))
-        spread = 1 - rate(first**2, second)
-        return first + 1 - 0.5 / np.where(spread > 0, spread, np.nan)
-
     def is_listed(self, k: Ints) -> Flags:
         """Return whether over a quarter of the k largest equal the first row below them."""
         below = self._place(k + 1)[:, None]
@@ -220,20 +216,23 @@ class _Largest(NamedTuple):
 
 
 def skewed_mean_interval(
-    mean: Mean, skewness: Floats, tail: Floats, beside: Ints
+    mean: Mean, above: Floats, below: Floats, tail: Floats, beside: Ints
 ) -> tuple[Floats, Floats]:
     """Return a 95 % interval of a mean of skewed values.
 
-    On the side where rows crowd, the end of Hall's transformation of Student's interval (1992) for
-    the skewness seen. On the other side, that of the long tail, the first term of the expansion
-    that this inverts (Johnson, 1978), for 2.5 times the skewness and more: a sample's is less than
-    its law's and bound by the root of the rows, most so of few rows and of a heavy tail, and what
-    has not been drawn yet is what is missing. The factors are fitted to simulated laws; how often
-    the interval holds the mean of those and of others: docs/business.md.
+    Student's quantile t, moved by the first term of the expansion that Johnson (1978) inverts,
+    (2 t^2 + 1) / 6 root n times a skewness: to each side that of the values there, times a factor
+    for what the rows did not draw, less that of the other side; inwards as Hall's transformation
+    (1992) goes. What lies beyond the rows is in proportion to x / (1 - x), the mean excess of a
+    tail of index x over its threshold (generalised Pareto law), x being as high as the rows let it
+    be. No window is refused for its tail: those left would be the ones that drew no large row, and
+    miss. The factors are fitted to simulated laws; how often the interval holds the mean of those
+    and of others: docs/business.md.
 
     Args:
         mean: Of C cells.
-        skewness: Of the values, (C,).
+        above: Third moment of the values above the mean, of those below it, (C,).
+        below: See `above`.
         tail: Their extreme value index, (C,).
         beside: Rows that are not 0, (C,).
 
@@ -241,13 +240,20 @@ def skewed_mean_interval(
         Lower ends and upper ends.
     """
     t, root = t_factor(mean.n), np.sqrt(np.maximum(mean.n, 1))
-    skew = np.abs(skewness) / root
-    more = np.fmax(_OF_FEW / np.maximum(beside, 1), _OF_HEAVY * (tail - _HEAVY))
-    long = t + (_REACH + more) * (2 * t**2 + 1) / 6 * skew
-    a = np.maximum(skew / 3, 1e-9)
-    short = (np.cbrt(1 + 3 * a * (t - a / 2)) - 1) / a
-    down, up = np.where(skewness > 0, (short, long), (long, short))
-    return mean.value - down * mean.error, mean.value + up * mean.error
+    few = np.maximum(beside, 1)
+    unsure = np.fmin(tail * (1 + _UNSURE / np.sqrt(few)), tail + _WAY * (1 - tail))
+    index = np.minimum(unsure, _HEAVIEST)
+    unseen = _REACH + _OF_TAIL * index / (1 - index) + _OF_FEW / few
+
+    def reach(far: Floats, near: Floats) -> Floats:
+        skew = (unseen * far - near) / root
+        a = np.maximum(-skew / 3, 1e-9)
+        inwards = (np.cbrt(1 + 3 * a * (t - a / 2)) - 1) / a
+        return np.where(skew > 0, t + (2 * t**2 + 1) / 6 * skew, inwards)
+
+    return mean.value - reach(below, above) * mean.error, mean.value + reach(
+        above, below
+    ) * mean.error
 
 
 def _expected_value(confusion: ColumnStatistics, costs: Mapping[str, float]) -> MetricRows:

@@ -105,7 +105,6 @@ REASONS = {
     "provisional": "too little ground truth has arrived yet",
     "no_actuals": "there is no ground truth",
     "no_outcomes": "no outcome is known",
-    "heavy_tail": "a few rows outweigh all others, so that no interval of the mean can be trusted",
     "no_records": "no prediction is left in the window",
     "single_class": "all actuals are of one class",
     "few_of_rarer_class": "fewer than 10 actuals of the rarer class",

@@ -73,7 +73,6 @@ _NEXT = {
     "not_in_baseline": "Is it called otherwise now? If it is new, promote a baseline that has it.",
     "few_rows": "Choose a coarser time.granularity, or lower the monitor's min_rows.",
     "few_of_rarer_class": "Choose a coarser time.granularity, so that a window holds more of them.",
-    "heavy_tail": "Judge the median, the p95 or a rate instead of the mean.",
 }
 CAUSES = ("schema", "freshness")
 QUALITY = "quality"
