@@ -95,7 +95,7 @@ def _of(name: str, outcome: Outcome) -> Iterator[MetricRows]:
     else:
         sizes = _Sizes.of(outcome.gain, outcome.debit)
         beside = sizes.rows_beside_zero()
-        ends = skewed_mean_interval(mean, *sizes.skewness(mean), sizes.tail(beside), beside)
+        ends = skewed_mean_interval(mean, *sizes.skewness(), sizes.tail(beside), beside)
         unsure = np.where(beside < _FEWEST, "few_rows", "")
         lower, upper = (np.where(unsure == "", end, np.nan) for end in ends)
         given = rows(f"mean_{called}", mean.value, lower, upper, "skewed-mean-4")
@@ -136,18 +136,20 @@ class _Sizes(NamedTuple):
         found: Floats = self.values[np.minimum(place, len(self.values) - 1)]
         return found
 
-    def skewness(self, mean: Mean) -> tuple[Floats, Floats]:
+    def skewness(self) -> tuple[Floats, Floats]:
         """Return the third moments above and below the mean over the cube of the deviation, (C,).
 
-        Their difference is the skewness; 0 without spread.
+        Their difference is the skewness; 0 without spread. All of the bins, so that what lies in
+        one of them has none, wherever in it the mean is.
         """
-        spread = mean.error * np.sqrt(mean.n)
-        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            away = (self.values - mean.value[:, None]) / spread[:, None]
-            cubes = np.nan_to_num(self.counts * away**3)
-        sides = (np.maximum(cubes, 0), np.maximum(-cubes, 0))
-        above, below = (rate(side.sum(axis=1), mean.n) for side in sides)
-        return np.where(spread > 0, above, 0.0), np.where(spread > 0, below, 0.0)
+        n = self.counts.sum(axis=1)
+        mean = rate((self.counts * self.values).sum(axis=1), n)
+        away = self.values - mean[:, None]
+        spread = np.sqrt(rate((self.counts * away**2).sum(axis=1), n))
+        has_spread = spread > 1e-9 * np.abs(mean)
+        cubes = self.counts * (away / np.where(has_spread, spread, np.inf)[:, None]) ** 3
+        above, below = np.maximum(cubes, 0).sum(axis=1), np.maximum(-cubes, 0).sum(axis=1)
+        return rate(above, n), rate(below, n)
 
     def rows_beside_zero(self) -> Ints:
         """Return how many rows are not 0, (C,)."""

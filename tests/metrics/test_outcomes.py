@@ -61,6 +61,17 @@ def test_ten_buyers_are_the_fewest_whose_mean_has_an_interval() -> None:
     assert means["value"].notna().all()
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-9, 1e-3])
+def test_an_amount_that_hardly_differs_has_students_interval_wherever_its_bin_is(
+    spread: float,
+) -> None:
+    amounts = 0.35 + spread * np.random.default_rng(3).normal(0, 1, (1, 400))
+    frame = business_metrics({"x": counted(amounts)}, None, None).set_index("metric")
+    half = stats.t.ppf(0.975, 399) * amounts.std(ddof=1) / 20
+    ends = frame.loc["mean_outcome", ["lower", "upper"]] - amounts.mean()
+    assert ends.tolist() == pytest.approx([-half, half], rel=0.15, abs=1e-9)
+
+
 def test_a_price_list_is_no_heavy_tail_however_far_its_prices_are_apart() -> None:
     rng = np.random.default_rng(3)
     prices = np.concatenate(
