@@ -251,11 +251,11 @@ def skewed_mean_interval(
         skew = (unseen * far - near) / root
         a = np.maximum(-skew / 3, 1e-9)
         inwards = (np.cbrt(1 + 3 * a * (t - a / 2)) - 1) / a
-        return np.where(skew > 0, t + (2 * t**2 + 1) / 6 * skew, inwards)
+        outwards: Floats = t + (2 * t**2 + 1) / 6 * skew
+        return np.where(skew > 0, outwards, inwards)
 
-    return mean.value - reach(below, above) * mean.error, mean.value + reach(
-        above, below
-    ) * mean.error
+    down, up = reach(below, above), reach(above, below)
+    return mean.value - down * mean.error, mean.value + up * mean.error
 
 
 def _expected_value(confusion: ColumnStatistics, costs: Mapping[str, float]) -> MetricRows:
