@@ -20,11 +20,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from mlmon_dagster.monitors.wording import limit_of
+from mlmon_dagster.report.standing import StandingVerdicts
 from mlmon_dagster.spec import Models
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.outbox import outbox_health
-from mlmon_dagster.store.state import manifest, monitor_results, state_marks, views
+from mlmon_dagster.store.state import manifest, state_marks, views
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:
@@ -236,8 +237,7 @@ class Exporter:
         self._store, self._declared, self._now = store, declared, now
         self._fresh_seconds, self._bounds = fresh_seconds, bounds
         self._lock = threading.Lock()
-        self._judged: dict[str, _Judged] = {}
-        self._seen = -1  # the newest verdict that they rest on
+        self._judged = StandingVerdicts(store, lambda _, rows: _Judged.of(rows))
         self._snapshot = Families()
         self._read_at = float("-inf")
 
@@ -271,16 +271,9 @@ class Exporter:
     def _read(self) -> Families:
         store, models, now = self._store, self._declared(), self._now()
         names = sorted(spec.model for spec in models.specs)
-        seen, new = monitor_results.changed_since(store.state, self._seen)
-        kept = {name: one for name, one in self._judged.items() if name not in new}
-        rest = [name for name in names if name not in kept]
-        for name, rows in monitor_results.standing_of(store.state, rest, now).items():
-            kept[name] = _Judged.of(rows)
-        self._judged = {name: kept[name] for name in names}
-        self._seen = seen
         families = Families()
         room = self._bounds.in_all
-        for name, judged in self._judged.items():
+        for name, judged in self._judged.read(names, now).items():
             shown = judged.verdicts[: min(self._bounds.of_model, room)]
             room -= len(shown)
             for verdict in shown:

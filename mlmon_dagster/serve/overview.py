@@ -15,6 +15,7 @@ from mlmon_dagster.monitors.wording import NAMES, subject
 from mlmon_dagster.monitors.wording import number as short
 from mlmon_dagster.report.charts import number, places_of, sparkline
 from mlmon_dagster.report.layers import LAYERS
+from mlmon_dagster.report.standing import StandingVerdicts
 from mlmon_dagster.report.summary import Standing, last_day, overall
 from mlmon_dagster.spec import Models, ModelSpec
 from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
@@ -113,8 +114,8 @@ class Overview:
         self._store, self._declared, self._now = store, declared, now
         self._fresh_seconds = fresh_seconds
         self._reading = threading.Lock()
-        self._known: dict[str, _Judged] = {}
-        self._seen = -1  # the newest verdict that the lines rest on
+        self._known = StandingVerdicts(store, self._judged)
+        self._specs: dict[str, ModelSpec] = {}
         self._lines: Sequence[Line] | None = None
         self.models = Models((), ())
         self.read_at = now()
@@ -142,10 +143,8 @@ class Overview:
         """Read what is new."""
         self._since = time.monotonic()
         models, now = self._declared(), self._now()
-        seen, new = monitor_results.changed_since(self._store.state, self._seen)
-        for spec in models.specs:
-            if spec.model in new or spec.model not in self._known:
-                self._known[spec.model] = self._judged(spec, now)
+        self._specs = {spec.model: spec for spec in models.specs}
+        known = self._known.read(list(self._specs), now)
         windows = {str(row["model"]): row for row in views.newest_windows(self._store.state)}
         with self._store.state.connect() as conn:
             firing = Counter(
@@ -154,17 +153,17 @@ class Overview:
                 if not str(row["muted_reason"]).startswith("suppressed:")
             )
         lines = [
-            _line(spec, self._known[spec.model], windows.get(spec.model), firing[spec.model])
+            _line(spec, known[spec.model], windows.get(spec.model), firing[spec.model])
             for spec in models.specs
         ]
         lines += [Line(b.name, "BROKEN", about=b.summary()) for b in models.broken]
-        self.models, self._seen, self.read_at = models, seen, now
+        self.models, self.read_at = models, now
         self._lines = sorted(
             lines, key=lambda line: (ORDER.index(line.status), -line.n_firing, line.model)
         )
 
-    def _judged(self, spec: ModelSpec, now: dt.datetime) -> _Judged:
-        rows = monitor_results.standing(self._store.state, spec.model, now)
+    def _judged(self, model: str, rows: Sequence[MonitorResult]) -> _Judged:
+        spec = self._specs[model]
         whole = [row for row in rows if row["slice_key"] == ALL]
         statuses: dict[str, list[str]] = {}
         for row in whole:

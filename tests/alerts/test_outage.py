@@ -123,8 +123,8 @@ def test_a_storm_while_slack_is_down_is_one_summary_when_it_is_back(
     assert ids == sorted(ids) or fault == "answers 503"
 
 
-def test_what_fires_in_the_summary_ends_in_its_thread(
-    store: Store, slack: FakeSlack, receiver: SlackReceiver
+def test_what_fires_in_the_summary_ends_in_its_thread_and_no_button_outlives_it(
+    store: Store, slack: FakeSlack
 ) -> None:
     specs = [spec_of(f"m{i}") for i in range(5)]
     gone = SlackReceiver("xoxb-right", base_url="http://127.0.0.1:1/api/", timeout_seconds=1)
@@ -133,7 +133,7 @@ def test_what_fires_in_the_summary_ends_in_its_thread(
     for minute in (5, 10, 15, 20):
         recorded.now = day(2) + minute * MINUTE
         tick(store, specs, recorded)
-    recorded.inner = receiver
+    recorded.inner = SlackReceiver(slack.token, base_url=slack.url, app_token=slack.app_token)
     for _ in range(90):
         recorded.now += SECOND
         tick(store, specs, recorded)
@@ -146,6 +146,8 @@ def test_what_fires_in_the_summary_ends_in_its_thread(
     assert "5 firing in 5 models" in head.text
     assert len(slack.replies(head)) == 5
     assert all("1 resolved" in reply.text for reply in slack.replies(head))
+    assert "mlmon_acknowledge" not in str(head.shown)
+    assert "mlmon alerts ack ID" in str(head.shown)
 
 
 @pytest.mark.proof

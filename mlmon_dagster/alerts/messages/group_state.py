@@ -227,7 +227,7 @@ class GroupState:
         *,
         head_key: str,
         tells: Iterable[str] = (),
-        handles: Iterable[str] = (),
+        handles: Iterable[str] | None = None,
         next_at: dt.datetime = outbox.AT_ONCE,
         pictured: Sequence[AlertView] = (),
     ) -> None:
@@ -240,7 +240,7 @@ class GroupState:
             text: What it says.
             head_key: Key of the message that opened the thread; empty to open one.
             tells: The episodes of which it tells all that has happened so far.
-            handles: The episodes that its buttons act on, if these are others.
+            handles: The episodes that its buttons act on; by default those that it tells.
             next_at: When it is due, in real time.
             pictured: The alerts to draw.
         """
@@ -258,7 +258,7 @@ class GroupState:
                 now=self.now,
                 fallback=fallback_of(self.context.spec, place_of(group)),
                 tells=episodes,
-                handles=sorted({episode_of(k) for k in handles}),
+                handles=None if handles is None else sorted({episode_of(k) for k in handles}),
                 plot=plot if receiver in INLINE else None,
             )
         ]

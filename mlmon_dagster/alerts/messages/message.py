@@ -128,7 +128,7 @@ def outbox_row(
     now: dt.datetime,
     fallback: Destination | None = None,
     tells: Sequence[str] = (),
-    handles: Sequence[str] = (),
+    handles: Sequence[str] | None = None,
     plot: Plot | None = None,
 ) -> NewMessage:
     """Render a message for the outbox.
@@ -145,7 +145,8 @@ def outbox_row(
         now: The time of the flush.
         fallback: Where it goes if this place refuses it for good.
         tells: The episodes that it is about, to say them again should it be refused.
-        handles: The episodes that its buttons act on, where it has any and these are others.
+        handles: The episodes that its buttons act on; by default those that it tells. What is never
+            edited has none, as its buttons would outlive what they are about.
         plot: A picture that goes with the text in one piece, where the place takes that.
     """
     mark = head_key if kind == "head" else key
@@ -167,7 +168,7 @@ def outbox_row(
                 "fallback": list(fallback) if fallback else [],
                 "tells": list(tells),
                 **({"html": html_text(message)} if group["receiver"] == "email" else {}),
-                **({"handles": list(handles)} if handles else {}),
+                **({"handles": list(handles)} if handles is not None else {}),
                 **({"plot": plot} if plot else {}),
             }
         ),

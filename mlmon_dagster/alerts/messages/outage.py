@@ -121,7 +121,9 @@ def _summarize(
         named = "|".join((*place, OUTAGE, *sorted(heads), str(number)))
         key = hashlib.sha256(named.encode()).hexdigest()
         episodes = sorted(view.episode for view in part)
-        row = outbox_row(group, key, OUTAGE, text, head_key="", now=since, tells=episodes)
+        row = outbox_row(
+            group, key, OUTAGE, text, head_key="", now=since, tells=episodes, handles=()
+        )  # of many models, so never edited
         outbox.enqueue(conn, [row])
         alert_state.retell(conn, map(split, episodes), withdrawn, key)
         over = [split(episode) for episode in episodes if episode not in firing]
@@ -196,5 +198,5 @@ def _message(
         more=listed.more,
         notes=(("Silent since", f"{since:%Y-%m-%d %H:%M} UTC"),),
         mentions=tuple(dict.fromkeys(name for name in names if name))[:_MAX_MENTIONS],
-        commands=("mlmon alerts list --firing",),
+        commands=("mlmon alerts list --firing", "mlmon alerts ack ID"),
     )

@@ -150,8 +150,8 @@ class SlackReceiver:
             return self._upload(delivery)
         payload = delivery.payload["slack"]
         if self._app_token and not delivery.thread_ts:  # an answer's would outlive what it is about
-            about = delivery.payload.get("handles") or delivery.payload.get("tells", ())
-            payload = _with_buttons(payload, about)
+            told = delivery.payload.get("tells", ())
+            payload = _with_buttons(payload, delivery.payload.get("handles", told))
         outcome = self._try(lambda: self._call(delivery, payload))
         if isinstance(outcome, Refused) and outcome.error.split(":")[0] in PAYLOAD_ERRORS:
             outcome = self._try(lambda: self._call(delivery, short_payload(payload)))
