@@ -10,7 +10,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mlmon_dagster.metrics.clusters import LevelShift, UsualLevel, level_shift
+import numpy as np
+
+from mlmon_dagster.metrics.clusters import LevelShift, UsualLevel, as_seen, level_shift
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.multiclass import CLASS
@@ -31,6 +33,7 @@ from mlmon_dagster.spec.metric_registry import METRICS
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 _LEVEL = 0.0003  # of the test: a year of days has some 150 independent runs of five
+APART, SEEN = 20, 90  # windows: before the newest so many that these say how far windows stray, too
 _NEWEST = 3  # windows whose middle one must still be off
 _LEAST_MARGIN = 1e-12  # of a window whose values are all equal
 
@@ -50,32 +53,33 @@ class Moved(NamedTuple):
 
 
 def moved(
-    values: Sequence[float],
-    n: Sequence[int],
+    rows: Sequence[MetricSample],
     usual: UsualLevel,
-    monitor: PerformanceMonitor,
+    over: int,
+    limit: float,
     tests: int = 1,
 ) -> Moved:
     """Judge the newest windows of a metric together; see `judge_level`.
 
     Args:
-        values: Of at least one window and at most the monitor's `over`, newest last.
-        n: Their rows.
+        rows: Of at least one window and at most ``over``, newest last.
         usual: The baseline's level.
-        monitor: One with a `shift`.
+        over: How many windows are asked for.
+        limit: What the shift must reach.
         tests: How many are made of these windows.
     """
-    assert monitor.shift is not None
-    change = level_shift(values, n, usual)
+    values = [row["value"] for row in rows]
+    errors = [(row["upper"] - row["lower"]) / (2 * Z95) for row in rows]
+    change = level_shift(values, [int(row["n"]) for row in rows], usual, errors)
     side = 1 if change.shift > 0 else -1
     away = [side * (value - usual.mean) for value in values]
     rest = sorted(away)[:-1] or away
     lasts = (
-        len(away) >= min(_NEWEST, monitor.over)
-        and statistics.mean(rest) >= monitor.shift
-        and statistics.median(away[-_NEWEST:]) >= monitor.shift / 2
+        len(away) >= min(_NEWEST, over)
+        and statistics.mean(rest) >= limit
+        and statistics.median(away[-_NEWEST:]) >= limit / 2
     )
-    is_large = abs(change.shift) >= monitor.shift - 1e-12
+    is_large = abs(change.shift) >= limit * (1 - 1e-12)
     return Moved(change, is_large, change.p_value * tests <= _LEVEL, lasts)
 
 
@@ -86,6 +90,7 @@ class _Found(NamedTuple):
     rows: list[MetricSample]
     usual: UsualLevel
     moved: Moved
+    limit: float
 
     @property
     def change(self) -> LevelShift:
@@ -95,16 +100,17 @@ class _Found(NamedTuple):
 def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor) -> MonitorResult:
     """Fail a window when the newest `over` windows lie really and largely elsewhere.
 
-    Largely: their mean is at least `shift` from the mean of the baseline's windows, either way.
+    Largely: their mean is at least `shift` from the mean of the baseline's windows, either way; or
+    `of_rate` of how often the rarer outcome comes in the baseline, if that is less.
     Really: at the level .0003, under all spreads and autocorrelations that the baseline's windows
-    may have (`metrics.clusters`). And it lasts: there are three windows, they are off by
-    `shift` without the one that is furthest off, and the middle one of the newest three by half of
-    it; so one odd window does not fail, and what is over is forgotten.
+    may have (`metrics.clusters`), and the windows before the newest 20, which a fault may be in.
+    And it lasts: there are three windows, they are off by the limit without the one that is
+    furthest off, and the middle one of the newest three by half of it; so one odd window does not
+    fail, and what is over is forgotten.
 
     Of several classes each is judged, at .0003 over their number; the row is of the one that is
     furthest off. Provisional windows, and baselines of fewer than eight windows, are NO_DATA.
     """
-    assert monitor.shift is not None
     row = evidence.whole(window, monitor.metric, monitor.column)
     found = [] if row is None else _levels(evidence, window, monitor)
     reason = _no_data(evidence, window, row, found)
@@ -129,7 +135,7 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
         "p_value": change.p_value,
         "p_adjusted": min(change.p_value * of_several, 1.0),
         "family_size": of_several,
-        "method_version": "level-3",
+        "method_version": "level-4",
         "details": {
             "shift": change.shift,
             "margin": change.margin,
@@ -138,27 +144,26 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
             "spread": worst.usual.spread,
             "class": worst.column.removeprefix(CLASS) if worst.column.startswith(CLASS) else None,
         },
-        **_excess(worst, monitor),
+        **_excess(worst),
     }
     status = _status(monitor, change) if failed else OK
     return _result(evidence, window, monitor, row, status, text, **fields)
 
 
-def _excess(worst: _Found, monitor: PerformanceMonitor) -> Excess:
+def _excess(worst: _Found) -> Excess:
     """Say how far past the limit the newest two windows are, whether the shift is over or not.
 
     The ones before them do not say that. Of one alone the interval is too often clear of the limit
     by chance while a fault lasts, a weekend of few rows above all; so it is the error of the newest
     with the mean of both.
     """
-    assert monitor.shift is not None
     usual, side = worst.usual, 1 if worst.change.shift > 0 else -1
     newest = worst.rows[-2:]
     margins = [math.hypot((r["upper"] - r["lower"]) / 2, Z95 * usual.spread) for r in newest]
     weights = [1 / max(margin, _LEAST_MARGIN) ** 2 for margin in margins]
     total = math.fsum(w * r["value"] for w, r in zip(weights, newest, strict=True))
     away = side * (total / math.fsum(weights) - usual.mean)
-    return excess(away, monitor.shift, margins[-1])
+    return excess(away, worst.limit, margins[-1])
 
 
 def _status(monitor: PerformanceMonitor, change: LevelShift) -> str:
@@ -169,15 +174,40 @@ def _status(monitor: PerformanceMonitor, change: LevelShift) -> str:
 def _levels(evidence: Evidence, window: Window, monitor: PerformanceMonitor) -> list[_Found]:
     columns = [c for c in evidence.columns_with(monitor.metric) if c.startswith(CLASS)]
     columns = columns or [monitor.column]
-    found = []
+    limit, found = _limit(evidence, window, monitor), list[_Found]()
     for column in columns:
         rows = evidence.recent(window, monitor.metric, monitor.over, column)
         usual = evidence.usual_level(monitor.metric, column)
         if usual is not None and rows and rows[-1]["window_start"] == window["window_start"]:
-            values, n = [row["value"] for row in rows], [int(row["n"]) for row in rows]
-            judged = moved(values, n, usual, monitor, len(columns))
-            found.append(_Found(column, rows, usual, judged))
+            judged = moved(rows, usual, monitor.over, limit, len(columns))
+            if judged.is_large:
+                before = evidence.recent(window, monitor.metric, _apart(monitor) + SEEN, column)
+                usual = _seen(usual, before[: -_apart(monitor)])
+                judged = moved(rows, usual, monitor.over, limit, len(columns))
+            found.append(_Found(column, rows, usual, judged, limit))
     return found
+
+
+def _apart(monitor: PerformanceMonitor) -> int:
+    return max(APART, monitor.over)
+
+
+def _seen(usual: UsualLevel, rows: Sequence[MetricSample]) -> UsualLevel:
+    fields = np.array([(row["value"], row["lower"], row["upper"], row["n"]) for row in rows])
+    return as_seen(usual, *fields.T) if rows else usual
+
+
+def _limit(evidence: Evidence, window: Window, monitor: PerformanceMonitor) -> float:
+    """Return what a shift must reach: `shift`, or a share of how often the rarer outcome comes.
+
+    Where two in a thousand are positive, scores that are all doubled are off by .002.
+    """
+    assert monitor.shift is not None
+    rate = evidence.baseline_row("actual_rate", evidence.whole(window, "actual_rate"))
+    if monitor.of_rate is None or rate is None or finite(rate["value"]) is None:
+        return monitor.shift
+    rarer = min(rate["value"], 1 - rate["value"])
+    return min(monitor.shift, monitor.of_rate * rarer) or monitor.shift
 
 
 def _no_data(
@@ -200,10 +230,10 @@ def _sentence(
     name = NAMES.get(monitor.metric, monitor.metric)
     return told(
         _level(evidence, window, monitor, worst),
-        f"{span} (n {n:,}): {name} {_signed(change.value)}, in the baseline "
-        f"{_signed(usual.mean)}: moved by {_signed(change.shift)}, give or take "
-        f"{number(change.margin)} for {usual.windows} windows' own spread; the limit is "
-        f"{number(monitor.shift or 0.0)}",
+        f"{span} (n {n:,}): {name} {_signed(change.value, worst.limit)}, in the baseline "
+        f"{_signed(usual.mean, worst.limit)}: moved by {_signed(change.shift, worst.limit)}, give "
+        f"or take {number(change.margin)} for {usual.windows} windows' own spread; the limit is "
+        f"{number(worst.limit)}",
     )
 
 
@@ -226,7 +256,9 @@ def _level(evidence: Evidence, window: Window, monitor: PerformanceMonitor, wors
         if error is not None:
             side = "too high" if error > 0 else "too low"
             return f"Predictions are {number(abs(error))} {side} on average"
-    return f"{NAMES.get(monitor.metric, monitor.metric)} is {_signed(value)} on average"
+    return (
+        f"{NAMES.get(monitor.metric, monitor.metric)} is {_signed(value, worst.limit)} on average"
+    )
 
 
 def _mean(rows: Sequence[MetricSample]) -> float | None:
@@ -242,8 +274,8 @@ def _points(share: float) -> str:
     return f"{100 * abs(share):.2g} points"
 
 
-def _signed(value: float) -> str:
-    return "0" if abs(value) < 5e-4 else f"{'-' if value < 0 else '+'}{number(abs(value))}"
+def _signed(value: float, limit: float) -> str:
+    return "0" if abs(value) < limit / 40 else f"{'-' if value < 0 else '+'}{number(abs(value))}"
 
 
 def _result(
@@ -265,8 +297,13 @@ def _result(
         source=row,
         status=status,
         message=message,
-        threshold=f"shift {number(monitor.shift or 0.0)}",
-        **({"baseline_value": _baseline(evidence, monitor, row)} | fields),
+        **(
+            {
+                "baseline_value": _baseline(evidence, monitor, row),
+                "threshold": f"shift {number(_limit(evidence, window, monitor))}",
+            }
+            | fields
+        ),
     )
 
 

@@ -357,6 +357,13 @@ def _levels(family: MetricFamily, spec: ModelSpec) -> list[PerformanceMonitor]:
     return [monitor for monitor in _monitors_of(family, spec) if monitor.shift is not None]
 
 
+def _level_windows(family: MetricFamily, spec: ModelSpec) -> int:
+    """Return the windows that a level is judged by, with those that say how far windows stray."""
+    from mlmon_dagster.monitors.levels import APART, SEEN
+
+    return max((max(m.over, APART) + SEEN for m in _levels(family, spec)), default=1)
+
+
 def _own_performance(family: MetricFamily, comparison: Comparison) -> References:
     from mlmon_dagster.profiles.measure.measures import baseline_performance
 
@@ -388,7 +395,7 @@ def _judged_alike(family: MetricFamily, measured: Measure) -> Family:
         is_due=lambda spec: spec.has_actuals,
         metrics=partial(_performance_metrics, family),
         explained_by_slices=True,
-        looks_back=lambda spec: max((m.over for m in _levels(family, spec)), default=1),
+        looks_back=partial(_level_windows, family),
         is_compared=lambda spec: any(m.is_relative for m in _monitors_of(family, spec)),
         references=partial(_own_performance, family),
         learns_at=("profiles", "drift"),

@@ -322,7 +322,8 @@ class PerformanceMonitor(_Monitor):
 
     ``drop`` is how much worse than the baseline, so for losses such as log_loss or rmse it is a
     rise; a metric that is best at 0 or has no better side takes only shift, above and below.
-    ``shift`` is how far the newest ``over`` windows may be from the baseline's, either way.
+    ``shift`` is how far the newest ``over`` windows may be from the baseline's, either way, or
+    ``of_rate`` of how often the rarer outcome comes, if that is less.
     """
 
     metric: PerformanceMetric = "roc_auc"
@@ -330,6 +331,7 @@ class PerformanceMonitor(_Monitor):
     drop: float | None = Field(default=None, gt=0)
     change: Annotated[Share, Field(gt=0)] | None = None
     shift: float | None = Field(default=None, gt=0)
+    of_rate: Annotated[Share, Field(gt=0)] | None = None
     over: int = Field(default=5, ge=1, le=60)
     above: float | None = None
     below: float | None = None
@@ -344,6 +346,8 @@ class PerformanceMonitor(_Monitor):
             )
         if self.shift is None and "over" in self.model_fields_set:
             raise ValueError("over goes with shift, which is of the newest windows together")
+        if self.of_rate is not None and (self.shift is None or self.metric != "calibration_gap"):
+            raise ValueError("of_rate goes with the shift of a calibration_gap")
         if self.shift is not None and self.slices:
             raise ValueError("shift is of whole windows; slices cannot be judged by it")
         if (self.drop or self.change) is not None and METRICS[self.metric].better == "neither":

@@ -112,7 +112,8 @@ def default_levels(
     """Return what is monitored of where predictions lie, unless the spec has its own limit of it.
 
     Scores that mean what they say may be 2 points off, as decisions at a threshold and sums of
-    scores are off by as much; predictions of a regression may lean to one side by a twentieth
+    scores are off by as much, or by a quarter of what comes true where fewer than 8 % do;
+    predictions of a regression may lean to one side by a twentieth
     of their usual error, and the error may grow by a quarter; of several classes, two in a hundred
     actuals more than usual may be of a class that the model does not know. Nothing without other
     monitors.
@@ -122,7 +123,10 @@ def default_levels(
     columns, found = spec.columns, []
     at_once: dict[str, Any] = {"severity": "WARN", "windows": KOfN(1, 1)}
     if (spec.task == BINARY and columns.score is not None) or columns.scores is not None:
-        found.append(PerformanceMonitor(metric="calibration_gap", shift=0.02, **at_once))
+        rare = 0.25 if spec.task == BINARY else None
+        found.append(
+            PerformanceMonitor(metric="calibration_gap", shift=0.02, of_rate=rare, **at_once)
+        )
     if spec.task == MULTICLASS:
         found.append(PerformanceMonitor(metric="unseen_class_rate", drop=0.02, severity="WARN"))
     if spec.task == REGRESSION:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from mlmon_dagster.metrics.clusters import UsualLevel, level_shift, usual_level
+from mlmon_dagster.metrics.clusters import UsualLevel, as_seen, level_shift, usual_level
 
 Floats = NDArray[np.float64]
 EXACT = 1e-9
@@ -149,3 +149,33 @@ def test_unchanged_windows_are_called_shifted_at_the_level(spread: float):
         level = usual(value[:45], error[:45], n[:45])
         called += level_shift(value[45:], n[45:], level).p_value <= 0.01
     assert called / 400 <= 0.01 + 3 * math.sqrt(0.01 * 0.99 / 400)
+
+
+def test_days_that_wander_after_a_baseline_that_looks_calm_are_believed():
+    """Forty-five independent days, then ninety of the same width that wander."""
+    rng = np.random.default_rng(4)
+    value, error, n = windows(rng, 45, 1000, 0.02)
+    level = usual(value, error, n)
+    for correlation, is_likelier in ((0.9, True), (0.0, False)):
+        later, its_error, rows = windows(rng, 90, 1000, 0.02, correlation)
+        known = as_seen(level, later, later - Z * its_error, later + Z * its_error, rows)
+        before, after = (
+            level_shift([0.04] * 5, [1000] * 5, some).p_value for some in (level, known)
+        )
+        assert (after > 3 * before) == is_likelier
+        assert known.laws.weight.sum() == pytest.approx(1)
+    assert as_seen(level, [], [], [], []) is level
+
+
+def test_many_of_a_few_outcomes_are_as_likely_as_poisson_says():
+    """Ten a window are usual; where 24 come (1.2e-4), twice the chance is no more than said."""
+    rows, rate = 5_000, 0.002
+    came = np.tile([0.0018, 0.0022], 300)
+    half = Z * np.sqrt(came / rows)
+    level = usual_level(came, came - half, came + half, np.full(600, rows))
+    assert level is not None
+    for count, within in ((24, (1, 4)), (27, (1, 8))):
+        value = count / rows
+        found = level_shift([value], [rows], level, [math.sqrt(value / rows)]).p_value
+        exact = 2 * float(stats.poisson.sf(count - 1, rows * rate))
+        assert within[0] * exact <= found <= within[1] * exact

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.spec import ModelSpec
 from tests.conftest import make_spec
 from tests.monitors.cases import DAY, frame, metric, only, spec, verdicts, window
@@ -107,6 +108,36 @@ def test_the_sentence_says_first_what_was_expected_and_what_came():
         "-0.11, give or take 0.0085 for 40 windows' own spread; the limit is 0.02."
     )
     assert (row["status"], row["value"]) == ("WARN", pytest.approx(-0.11))
+
+
+@pytest.mark.parametrize(("factor", "is_found"), [(1, False), (2, True)])
+def test_of_rare_positives_doubled_scores_are_noticed_and_healthy_ones_are_quiet(
+    factor: int, is_found: bool
+):
+    """Two in a thousand of 5,000 rows, ten a day as Poisson's; their scores add up to as many."""
+    rate, n, statuses_of = 0.002, 5_000, list[str]()
+    for seed in range(2):
+        came = np.random.default_rng(seed).poisson(rate * n, 45 + 30) / n
+        expected = rate * np.where(np.arange(75) < 45, 1, factor)
+        rows = [
+            metric("calibration_gap", float(gap), window_start=FIRST + pd.Timedelta(days=i), n=n,
+                   lower=float(gap - half), upper=float(gap + half))
+            for i, (gap, half) in enumerate(
+                zip(expected - came, Z95 * np.sqrt(came / n), strict=True)
+            )
+        ]  # fmt: skip
+        days = [window(row["window_start"]) for row in rows[45:]]
+        known = {"baseline": frame([metric("actual_rate", rate)])}
+        found = [
+            row for row in verdicts(
+                "performance", [*rows[45:], *[
+                    metric("actual_rate", rate, window_start=day["window_start"]) for day in days
+                ]], days, baseline_windows=frame(rows[:45]), **known,
+            ) if row["monitor"] == GAP
+        ]  # fmt: skip
+        statuses_of += [row["status"] for row in found]
+        assert {row["threshold"] for row in found} == {"shift 0.0005"}
+    assert ("WARN" in statuses_of) == is_found
 
 
 def test_of_several_classes_the_furthest_off_is_named_once():

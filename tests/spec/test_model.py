@@ -50,7 +50,7 @@ def test_the_defaults_watch_everything() -> None:
     assert declared.monitors.performance == (
         PerformanceMonitor(drop=0.05),
         PerformanceMonitor(
-            metric="calibration_gap", shift=0.02, severity="WARN", windows=KOfN(1, 1)
+            metric="calibration_gap", shift=0.02, of_rate=0.25, severity="WARN", windows=KOfN(1, 1)
         ),
     )
     assert declared.baseline.dataset == "validation"
@@ -153,6 +153,10 @@ def test_the_defaults_watch_everything() -> None:
         (
             {"monitors": {"performance": {"drop": 0.1, "below": 0.5}}},
             "exactly one of drop, change, shift",
+        ),
+        (
+            {"monitors": {"performance": {"metric": "roc_auc", "drop": 0.1, "of_rate": 0.2}}},
+            "of_rate goes with the shift of a calibration_gap",
         ),
         ({"monitors": {"performance": {"metric": "auc", "drop": 0.1}}}, "did you mean 'roc_auc'?"),
         ({"monitors": {"performance": [{"drop": 0.1}, {"drop": 0.2}]}}, "roc_auc is monitored twi"),
