@@ -36,7 +36,7 @@ prove: $(STAMP) ## Run the proofs: whole systems, killed, broken and at length
 	$(PYTEST) -m proof
 
 coverage: $(STAMP) ## Run tests and proofs; print the shares of lines and of branches they took
-	$(PYTEST) --cov $(TESTS)
+	$(PYTEST) --cov=mlmon_dagster $(TESTS)
 	$(BIN)/python -m tests.branches
 
 check: $(STAMP) ## Format, lint, types, tests; CI runs this and the proofs
