@@ -5,22 +5,25 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from mlmon_dagster.commands.options import told_of_strays
 from mlmon_dagster.commands.outside import sentence_of_failure
-from mlmon_dagster.defs.assets import reported_since
-from mlmon_dagster.defs.instance import fail_dead_runs, open_instance
-from mlmon_dagster.defs.launch import Launcher, RunReport, season_told
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.pipeline.asked import complete_period, window_range
-from mlmon_dagster.pipeline.plan import Request, plan, try_again
+from mlmon_dagster.pipeline.plan import Request, is_up_to_date, plan, try_again
 from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
+from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import counted
 from mlmon_dagster.store import Store, baselines
+from mlmon_dagster.store.state import window_state
+
+if TYPE_CHECKING:
+    from mlmon_dagster.defs.launch import RunReport
 
 _FILES_SHOWN = 3
 HISTORY = 7  # more windows than this in one run of a person are history, not news
@@ -39,6 +42,16 @@ def run_model(
         StoreError: If a step failed as the disk, the database or a table did.
     """
     named = first is not None or last is not None
+    if not named and would_change_nothing(project, spec):
+        click.echo(
+            f"{spec.model}: no new files, and every window is computed from its newest inputs"
+        )
+        if strays := told_of_strays(project, [spec]):
+            click.echo(f"  {strays}")
+        return True
+    from mlmon_dagster.defs.instance import fail_dead_runs, open_instance
+    from mlmon_dagster.defs.launch import Launcher, season_told
+
     period = complete_period(spec, first, last, project.now()) if named else ()
     with open_instance(project) as instance:
         fail_dead_runs(instance, spec.model)
@@ -74,7 +87,7 @@ def run_model(
         if not (period or stale):
             click.echo(f"{spec.model}: every window is computed from its newest inputs")
         is_news = len(reports) > 1 or reports[0].is_news
-        if is_news or spec.model not in reported_since(instance, [spec]):
+        if is_news or spec.model not in window_state.reported(project.store.state):
             reports.append(launcher.materialize(spec, REPORTED, keys=launcher.overview_keys))
         for season in {report.season for report in reports} - {"", known}:
             click.echo(f"  {season}")
@@ -88,6 +101,30 @@ def run_model(
         if text := sentence_of_failure(error.partition(": ")[2]):
             raise StoreError(text)
     return all(report.is_success for report in reports)
+
+
+def would_change_nothing(project: Project, spec: ModelSpec) -> bool:
+    """Look whether a run would find nothing to do or to tell, without Dagster, which takes longer.
+
+    Freshness is judged all the same, as by every look: it changes by the clock alone.
+    """
+    from mlmon_dagster.ingest import may_have_work
+
+    store = project.store
+    if (
+        spec.registry is not None
+        or may_have_work(store, spec, project.folder)
+        or spec.model not in window_state.reported(store.state)
+        or not has_baseline(store, spec)
+        or not is_up_to_date(project, spec, project.now())
+    ):
+        return False
+    from mlmon_dagster.pipeline.judge import judge, judge_quarantined
+
+    work = Work(project, spec, (), project.now(), "", False)
+    judge_quarantined(work)
+    statuses = {row["status"] for row in judge(work, "freshness").get(None, [])}
+    return "OK" in statuses <= {"OK", "NO_DATA"}
 
 
 def show_files(spec: ModelSpec, report: RunReport) -> None:

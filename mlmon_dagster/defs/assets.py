@@ -49,7 +49,7 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.sources import Stream
-from mlmon_dagster.store.state import state_marks
+from mlmon_dagster.store.state import state_marks, window_state
 from mlmon_dagster.store.state.state_marks import check_declared
 
 BACKFILL_TAG = "mlmon/backfill"
@@ -184,23 +184,6 @@ def written_by(
     return {
         model: {stream: newest[key] for stream, key in streams.items() if key in newest}
         for model, streams in named.items()
-    }
-
-
-def reported_since(instance: dg.DagsterInstance, specs: Sequence[ModelSpec]) -> set[str]:
-    """Return the models whose health report is newer than everything it shows, with one query."""
-    shown = (*MEASURED, "health_report")
-    keys = [asset_key(spec, name) for spec in specs for name in shown]
-    newest = {
-        record.asset_entry.asset_key: last.timestamp
-        for record in instance.get_asset_records(keys)
-        if (last := record.asset_entry.last_materialization_record) is not None
-    }
-    return {
-        spec.model
-        for spec in specs
-        if (made := newest.get(asset_key(spec, "health_report"))) is not None
-        and all(newest.get(asset_key(spec, name), 0) <= made for name in MEASURED)
     }
 
 
@@ -432,7 +415,10 @@ def make_health_report(work: Work) -> Numbers:
     """Write the health report; return where it is and one picture of it."""
     from mlmon_dagster.pipeline.asking.health import write_health_report
 
+    state, model = work.project.store.state, work.spec.model
+    seen = window_state.progress(state).get(model)
     report, path = write_health_report(work.project, work.spec)
+    window_state.note_report(state, model, seen, work.now)
     numbers: Numbers = {
         "path": dg.MetadataValue.path(str(path)),
         "status": report.status,

@@ -26,7 +26,7 @@ from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import Granularity, Models, ModelSpec, complete_windows, production_end
 from mlmon_dagster.spec.sources import Stream
-from mlmon_dagster.store.state import manifest
+from mlmon_dagster.store.state import manifest, window_state
 from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.writer_lock import BusyError
 
@@ -326,7 +326,7 @@ def _schedule(
 
     def requested(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
         tick, now = context.scheduled_execution_time.isoformat(), project.now()
-        reported = assets.reported_since(context.instance, specs)
+        reported = window_state.reported(project.store.state)
         wanted = []
         for spec in specs:
             complete = complete_windows(spec.time, now)

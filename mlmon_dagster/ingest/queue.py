@@ -150,6 +150,32 @@ def find_work(
     return Work(tuple(queue[:limit]), tuple(reports), tuple(queue[limit:]), tuple(waiting))
 
 
+def may_have_work(store: Store, spec: ModelSpec, project: Path) -> bool:
+    """Tell whether an ingest of a model might find anything to do or to tell, and touch nothing.
+
+    Where only asking tells, as of tables, topics, spans and what other assets write, it might.
+    """
+    if spec.spans is not None or spec.source.assets():
+        return True
+    for stream in STREAMS:
+        if stream == "actuals" and not spec.has_actuals:
+            continue
+        source, reading = source_of(spec, stream), reading_of(spec, stream)
+        if not isinstance(source, FileSource):
+            return True
+        if manifest.file_rows(store.state, spec.model, stream, status=UNFINISHED) or any(
+            row["read_with"] != reading or row["again_at"] is not None
+            for row in manifest.with_refusals(store.state, spec.model, stream)
+        ):
+            return True
+        seen = manifest.paths(store.state, spec.model, stream)
+        known = {name: (path.size_bytes, path.mtime_ns, path.mark) for name, path in seen.items()}
+        found = list_landing(project, source, stream, known, store.storage_options)
+        if found.ready or found.waiting or found.skipped:
+            return True
+    return False
+
+
 def _stream_work(
     store: Store,
     spec: ModelSpec,

@@ -77,17 +77,15 @@ def plan(
     """
     engine = project.store.state
     inputs = window_state.load(engine, spec.model)
-    if first := _baseline_request(engine, spec, inputs):
-        return [first]  # every window is compared with it, so the windows wait for one tick
+    if due := _baseline_due(spec, inputs):
+        # Every window is compared with it, so the windows wait for one tick.
+        return [_baseline_request(engine, spec, due)]
     force = baselines_in_force(engine, spec.model)
     order = _with_rows(engine, spec, complete_windows(spec.time, now))
-    moved = _moved(spec, order, inputs, force)
     stale = [
-        (w, assets)
-        for w in order
-        if not (more_is_coming and _is_fresh(inputs.get(w.start), now))
-        if (assets := stale_assets(spec, w, inputs, now, force.at(w.start)))
-        or (assets := moved.get(w.start, ()))
+        (window, assets)
+        for window, assets in _stale(spec, order, inputs, now, force)
+        if not (more_is_coming and _is_fresh(inputs.get(window.start), now))
     ]
     requests = []
     largest = max((state.n for state in inputs.values()), default=0)
@@ -103,6 +101,32 @@ def plan(
             assets = ("baseline", *assets)
         requests.append(Request(spec, windows, assets, key, attempt, largest * len(windows)))
     return requests
+
+
+def is_up_to_date(project: Project, spec: ModelSpec, now: dt.datetime) -> bool:
+    """Tell whether there is nothing to plan, nor anything that was given up; no attempt counts."""
+    engine = project.store.state
+    inputs = window_state.load(engine, spec.model)
+    if any(state.attempts for state in inputs.values()) or _baseline_due(spec, inputs):
+        return False
+    order = _with_rows(engine, spec, complete_windows(spec.time, now))
+    force = baselines_in_force(engine, spec.model)
+    return next(_stale(spec, order, inputs, now, force), None) is None
+
+
+def _stale(
+    spec: ModelSpec,
+    order: Sequence[Window],
+    inputs: dict[dt.datetime, WindowInputs],
+    now: dt.datetime,
+    force: BaselinesInForce,
+) -> Iterator[tuple[Window, tuple[str, ...]]]:
+    """Yield the windows that have to be computed again, and which assets of each."""
+    moved = _moved(spec, order, inputs, force)
+    for window in order:
+        assets = stale_assets(spec, window, inputs, now, force.at(window.start))
+        if assets := assets or moved.get(window.start, ()):
+            yield window, assets
 
 
 def is_computed(project: Project, spec: ModelSpec, window: Window, now: dt.datetime) -> bool:
@@ -162,10 +186,10 @@ def _with_rows(engine: sa.Engine, spec: ModelSpec, windows: Sequence[Window]) ->
     return [window for window in windows if mark is None or window.start >= mark]
 
 
-def _baseline_request(
-    engine: sa.Engine, spec: ModelSpec, inputs: dict[dt.datetime, WindowInputs]
-) -> Request | None:
-    """Return a request for the baseline if older events came, or the spec changed, since its fit.
+def _baseline_due(
+    spec: ModelSpec, inputs: dict[dt.datetime, WindowInputs]
+) -> dict[dt.datetime, WindowInputs]:
+    """Return the windows for which the baseline is to be fitted: older events, or another spec.
 
     A model without older events notes what its bins were made for at its first window.
     """
@@ -175,7 +199,7 @@ def _baseline_request(
     if not older:
         fitted = {start: s for start, s in first_of(inputs).items() if "baseline" in s.steps}
         older = {s: i for s, i in fitted.items() if i.steps["baseline"].data_version != digest}
-    due = {
+    return {
         start: state
         for start, state in older.items()
         if state.attempts < MAX_ATTEMPTS
@@ -184,12 +208,15 @@ def _baseline_request(
             or mark.data_version != digest
         )
     }
-    if not due:
-        return None
+
+
+def _baseline_request(
+    engine: sa.Engine, spec: ModelSpec, due: dict[dt.datetime, WindowInputs]
+) -> Request:
     attempt = max(state.attempts for state in due.values()) + 1
     window_state.count_attempt(engine, spec.model, list(due))
     revision = sum(state.input_revision for state in due.values())
-    key = f"{spec.model}:baseline:{len(due)}:{revision}:{digest}:{attempt}"
+    key = f"{spec.model}:baseline:{len(due)}:{revision}:{profile_digest(spec)}:{attempt}"
     return Request(spec, (), ("baseline",), key, attempt)
 
 

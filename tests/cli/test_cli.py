@@ -241,7 +241,7 @@ def test_run_computes_what_is_out_of_date_even_if_the_planner_gave_it_up_and_the
     again = mlmon("--project", folder, *AT, "run", MODEL)
     assert again.code == 0
     assert "every window is computed from its newest inputs" in again.out
-    assert not {"  baseline", "  health_report"} & set(again.out.splitlines())
+    assert "taking in new files" not in again.out  # that is what a run of Dagster begins with
 
     for file in (folder / ".mlmon" / "store" / "baselines" / MODEL).glob("*"):
         file.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -214,6 +215,39 @@ def progress(engine: sa.Engine) -> dict[str, Progress]:
         return {row[0]: tuple(row[1:]) for row in conn.execute(query)}
 
 
+def note_report(engine: sa.Engine, model: str, seen: Progress | None, now: datetime) -> None:
+    """Note what a model's health report was made from.
+
+    Args:
+        engine: The state database.
+        model: The model.
+        seen: How far its windows had come before the report was made; None if it has none.
+        now: The present moment.
+    """
+    if seen is None:
+        return
+    c = window_step.c
+    with engine.begin() as conn:
+        conn.execute(sa.delete(window_step).where(c.model == model, c.step == _REPORT))
+        newest = sa.select(sa.func.max(window_state.c.window_start))
+        start = conn.scalar(newest.where(window_state.c.model == model))
+        mark(conn, model, _REPORT, {start: StepMark(0, _digest(seen))}, now)
+
+
+def reported(engine: sa.Engine) -> set[str]:
+    """Return the models whose health report was made from their windows as they are."""
+    c = window_step.c
+    with engine.connect() as conn:
+        made_from = conn.execute(sa.select(c.model, c.data_version).where(c.step == _REPORT)).all()
+    seen = progress(engine)
+    return {model for model, digest in made_from if digest == _digest(seen.get(model, ()))}
+
+
+def _digest(seen: Progress) -> str:
+    return hashlib.sha256(repr(seen).encode()).hexdigest()
+
+
+_REPORT = "health_report"  # of a model, at its newest window
 NO_BASELINE = "no_baseline"  # instead of a maturity: the step waits for a baseline
 
 
