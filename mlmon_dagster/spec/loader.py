@@ -6,7 +6,6 @@ import datetime as dt
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -223,18 +222,28 @@ def load_model(path: Path, earlier: KnownSpecs | None = None) -> ModelSpec:
         ConfigError: If the file cannot be read or is wrong; one line ``file:line: message`` per
             problem, all of them at once.
     """
-    text = _read_text(path)
+    text, origin = _read_text(path), str(path)
     if earlier is not None:
-        return earlier.parsed(text, lambda: parse_model(text, str(path)))
-    found = _known(text, str(path))
+        spec = earlier.parsed(text, lambda: parse_model(text, origin))
+        _seen[text, origin] = spec
+        return spec
+    if (text, origin) not in _seen:
+        if len(_seen) >= _MOST_SEEN:
+            _seen.clear()
+        _seen[text, origin] = _parsed(text, origin)
+    found = _seen[text, origin]
     if isinstance(found, str):
         raise ConfigError(found)
     return found
 
 
-@lru_cache(maxsize=4096)
-def _known(text: str, origin: str) -> ModelSpec | str:
-    """Parse a file once for each content, since sensors look at the folder again and again."""
+# What files held, by text and path: sensors look at the folder again and again, the first time
+# after a process has loaded it.
+_seen: dict[tuple[str, str], ModelSpec | str] = {}
+_MOST_SEEN = 4096
+
+
+def _parsed(text: str, origin: str) -> ModelSpec | str:
     try:
         return parse_model(text, origin)
     except ConfigError as error:
