@@ -29,7 +29,7 @@ from mlmon_dagster.monitors.evidence import (
 from mlmon_dagster.monitors.levels import judge_level
 from mlmon_dagster.monitors.wording import no_verdict, number, subject, told
 from mlmon_dagster.spec import PerformanceMonitor
-from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily, is_loss
+from mlmon_dagster.spec.metric_registry import COUNTED, METRICS, MetricFamily, is_loss
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -201,6 +201,8 @@ def _no_data(
 
 def _change(monitor: PerformanceMonitor, row: MetricSample, base: BaselineSample | None) -> _Change:
     value, lower, upper = row["value"], row["lower"], row["upper"]
+    if monitor.metric in COUNTED:
+        lower = upper = value
     if monitor.is_relative and base is not None:
         towards = value - lower if is_loss(monitor.metric) else upper - value
         if finite(base.get("usual")) is not None:

@@ -336,6 +336,8 @@ class Curves:
             frame["slice_value"] == self._asked.slice_value
         )
         whole = frame[mine]
+        # A total of all of the baseline's windows is no measure of one of them.
+        whole = whole[~whole["metric"].str.startswith("total_")]
         keys = zip(whole["metric"], whole["column_name"], strict=True)
         return dict(zip(keys, whole["value"].astype(float), strict=True))
 

@@ -263,6 +263,10 @@ METRICS: Final[dict[str, MetricInfo]] = {
 }
 
 
+# Of all rows of a window, without an interval.
+COUNTED = frozenset({"total_outcome", "total_cost", "outcome_top_share"})
+
+
 def of_outcome(metric: str, outcome: str | None) -> str:
     """Return the name of a metric of one outcome, such as ``mean_outcome/revenue``."""
     return f"{metric}/{outcome}" if outcome else metric

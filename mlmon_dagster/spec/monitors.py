@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from mlmon_dagster.spec.baseline import DatasetName, DeclaredBaseline
-from mlmon_dagster.spec.metric_registry import METRICS, of_outcome
+from mlmon_dagster.spec.metric_registry import COUNTED, METRICS, of_outcome
 from mlmon_dagster.spec.names import TABLE, did_you_mean, listed
 from mlmon_dagster.spec.presets import PRESETS
 from mlmon_dagster.spec.scalars import (
@@ -397,6 +397,15 @@ class BusinessMonitor(PerformanceMonitor):
     metric: PerformanceMetric = "mean_outcome"
     outcome: str | None = None
     severity: Severity = "WARN"
+
+    @model_validator(mode="after")
+    def _has_an_interval(self) -> Self:
+        if self.is_relative and self.metric in COUNTED:
+            raise ValueError(
+                f"{self.metric} is counted and has no interval, so that no change of it can be "
+                "told from chance; write above or below, or judge the mean"
+            )
+        return self
 
     @property
     def column(self) -> str:

@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from mlmon_dagster.errors import ConfigError
 from tests.conftest import make_spec
 from tests.monitors.cases import frame, metric, only, spec, verdicts, window
 
@@ -84,6 +85,17 @@ def test_a_mean_without_an_interval_to_trust_is_shown_and_not_judged(of, limit):
     judged = of == "baseline" and "below" in limit  # which needs none
     assert (row["status"], row["reason"]) == (("WARN", "") if judged else ("NO_DATA", "few_rows"))
     assert row["value"] == 4.0
+
+
+@pytest.mark.parametrize(("value", "status"), [(400.0, "WARN"), (1_600.0, "OK")])
+def test_a_total_is_counted_and_judged_as_it_is(value, status):
+    total = metric("total_outcome", value, "revenue", lower=None, upper=None)
+    model = spec(business={"metric": "total_outcome", "below": 1_000})
+    row = only(verdicts("business", [total], model=model), "business/total_outcome/revenue")
+    assert row["status"] == status
+    assert "chance" not in row["message"]
+    with pytest.raises(ConfigError, match="total_outcome is counted and has no interval"):
+        spec(business={"metric": "total_outcome", "change": "20%"})
 
 
 def test_a_window_that_broke_the_schema_is_not_judged():

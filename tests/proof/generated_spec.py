@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlmon_dagster.spec import spec_from_mapping
-from mlmon_dagster.spec.metric_registry import METRICS
+from mlmon_dagster.spec.metric_registry import COUNTED, METRICS
 from mlmon_dagster.spec.tasks import business_metrics, estimated_metrics, metric_problem
 from tests.proof.spec_space import BINARY, MULTICLASS, RANKING, REGRESSION, Choice
 
@@ -286,7 +286,9 @@ def _monitors(choice: Choice, values: dict[str, Any]) -> dict[str, Any]:
         found["estimated_performance"] = [{"metric": m} for m in estimated_metrics(spec)]
     if worth := business_metrics(spec_from_mapping(values)):
         found["business"] = [
-            {"metric": name, "change": "20%"} for name in worth if METRICS[name].better != "neither"
+            {"metric": name, **({"above": 1e6} if name in COUNTED else {"change": "20%"})}
+            for name in worth
+            if METRICS[name].better != "neither"
         ]
     return {name: value for name, value in found.items() if value is not None}
 
