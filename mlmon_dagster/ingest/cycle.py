@@ -57,7 +57,8 @@ from mlmon_dagster.store.tables import kept_rows
 from mlmon_dagster.store.tables.part_files import ROWS_AT_ONCE
 from mlmon_dagster.store.tables.parted_rows import PartedRows, Spill
 
-BATCH_BYTES = 4 * 1024**2
+# Of files that are judged together: hundreds of columns take seconds to judge, however few rows.
+BATCH_BYTES = 8 * 1024**2
 BATCH_FILES = 500
 HURRIED_FILES = 100  # of a batch where time is short: it is asked for between batches only
 Progress = Callable[[str], None]
