@@ -28,6 +28,12 @@ from tests.report.worlds import DAY, DAYS, NOW, World, build, declare
 pytestmark = pytest.mark.xdist_group("report")  # they share a world
 
 
+@pytest.fixture(autouse=True)
+def _whatever_time_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every trace made, however busy the machine."""
+    monkeypatch.setattr("mlmon_dagster.pipeline.why._SECONDS", float("inf"))
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A world whose alerts go to Slack."""
