@@ -2,8 +2,10 @@
 
 The default monitors and alert states judge windows whose rows and days are drawn: rows that stray
 as outcomes of rates near a fifth do around their scores (.4), of three classes (.47), errors of a
-regression in mean absolute errors (1.25), absolute ones (.76); and days that share something, alone
-or wandering. Then a change of 30 days: scores off by 4 points, a lean of .125, half as much error.
+regression in mean absolute errors (1.25), absolute ones (.76), outcomes of which two in a thousand
+come (Poisson's, of ten times as many rows); and days that share something, alone
+or wandering. Then a change of 30 days: scores off by 4 points, a lean of .125, half as much error,
+doubled scores.
 
     python -m benchmarks levels --years 20 --keep FILE
 """
@@ -41,7 +43,7 @@ CHANGED, LASTS, SOON, RECOVERED = (
     5,
     14,
 )  # days: the first changed one, how long, told, ended
-ROW = 0.4  # of the first kind; what days share is in its unit
+ROW, RATE = 0.4, 0.2  # of the first kind; what days share is in its unit
 MOST, CALM, LEAST = 0.2, 0.01, 0.95
 Floats = NDArray[np.float64]
 
@@ -68,6 +70,7 @@ class Kind(NamedTuple):
         usual: Its mean.
         row: How far one row strays.
         changes: Column -> how far the planted change moves it.
+        rate: Of outcomes that are rare, how often they come.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Kind(NamedTuple):
     usual: float
     row: float
     changes: dict[str, float]
+    rate: float = 0.0
 
 
 def kinds() -> tuple[Kind, ...]:
@@ -90,6 +94,7 @@ def kinds() -> tuple[Kind, ...]:
     return (
         Kind("calibration", make_spec(), "calibration_gap", 0.0, 0.4, {TABLE: 0.04}),
         Kind("of three classes", several, "calibration_gap", 0.0, 0.47, moved),
+        Kind("of 2 in 1,000", make_spec(), "calibration_gap", 0.0, 0.045, {TABLE: 0.002}, 0.002),
         Kind("bias", regression, "bias", 0.0, 1.25, {TABLE: 0.125}),
         Kind("mean absolute error", regression, "mae", 1.0, 0.76, {TABLE: 0.5}),
     )
@@ -104,6 +109,10 @@ def drawn(kind: Kind, world: World, seed: int) -> dict[str, Floats]:
         for day, new in enumerate(rng.normal(size=days)):
             last = world.correlation * last + math.sqrt(1 - world.correlation**2) * new
             shared[day] = last
+        if kind.rate:
+            rates = kind.rate * np.exp(world.spread / RATE * shared)
+            found[column] = kind.rate - rng.poisson(world.rows * rates) / world.rows
+            continue
         noise = world.spread / ROW * shared + rng.normal(0, 1 / math.sqrt(world.rows), days)
         found[column] = kind.usual + kind.row * noise
     return found
@@ -111,13 +120,18 @@ def drawn(kind: Kind, world: World, seed: int) -> dict[str, Floats]:
 
 def frame(kind: Kind, world: World, windows: dict[str, Floats], days: range) -> pd.DataFrame:
     """Return some days of the windows as metrics."""
-    half = Z95 * kind.row / math.sqrt(world.rows)
+
+    def half(value: float) -> float:
+        came = max(abs(kind.rate - value), 1 / world.rows)
+        return Z95 * (math.sqrt(came) if kind.rate else kind.row) / math.sqrt(world.rows)
+
     rows: list[dict[str, Any]] = [
         {
             "window_start": FIRST + pd.Timedelta(days=day), "dataset": "production",
             "model_version": "all", "slice_key": "all", "slice_value": "all",
             "column_name": column, "metric": kind.metric, "value": values[day],
-            "lower": values[day] - half, "upper": values[day] + half, "n": world.rows,
+            "lower": values[day] - half(values[day]), "upper": values[day] + half(values[day]),
+            "n": world.rows,
             "n_baseline": 0, "p_value": None, "reason": "", "method_version": "1",
         }
         for column, values in windows.items()
@@ -135,6 +149,8 @@ def judged(kind: Kind, world: World, windows: dict[str, Floats], last: int) -> l
     starts = [FIRST + pd.Timedelta(days=day) for day in days]
     usual = usual_windows(baseline)
     whole = baseline.drop_duplicates(list(SERIES)).assign(value=kind.usual)
+    if kind.rate:
+        whole = pd.concat([whole, whole.assign(metric="actual_rate", value=kind.rate)])
     results = evaluate(
         kind.spec,
         frame(kind, world, windows, days),
@@ -171,7 +187,8 @@ def lived(kind: Kind, world: World, seed: int) -> dict[str, Any]:
 def table(kind: Kind, years: int, kept: Kept) -> Iterator[Row]:
     """Judge every world, healthy and changed."""
     calm: list[bool] = []
-    for world in WORLDS:
+    for usual in WORLDS:
+        world = usual._replace(rows=10 * usual.rows) if kind.rate else usual
         lives = [
             kept.of((kind.name, *world, seed), partial(lived, kind, world, seed))
             for seed in range(years)
@@ -179,7 +196,7 @@ def table(kind: Kind, years: int, kept: Kept) -> Iterator[Row]:
         false = sum(life["false"] for life in lives)
         delays = [life["delay"] for life in lives if life["delay"] is not None]
         ended = sum(life["ended"] for life in lives)
-        if world.spread <= CALM and world.rows >= 1_000:
+        if world.spread <= CALM and usual.rows >= 1_000:
             calm += [life["delay"] is not None for life in lives]
         numbers = (
             f"{false / years:.2f}",
