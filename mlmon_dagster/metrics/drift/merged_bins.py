@@ -285,12 +285,12 @@ def _of_rare(
     Beta-binomial: the share's law after the baseline is Beta(seen + 1/2, rest + 1/2), by the prior
     of Jeffreys (1946), and the window's rows are binomial given it.
     """
-    from scipy import stats
-
     rows = independence.rows(n)
     found, rows = np.ceil(current * (rows / np.maximum(n, 1))), np.ceil(rows)
     tail, some = np.ones(len(found)), np.flatnonzero(found > 0)
     if len(some):
+        from scipy import stats  # a second of the processor, and most windows have none
+
         a, b = seen[some] + 0.5, (total - seen)[some] + 0.5
         tail[some] = stats.betabinom.sf(found[some] - 1, rows[some], a, b)
     return tail
