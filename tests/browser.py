@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
@@ -88,12 +88,11 @@ class Browser:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._end_process)
             address = _address(folder, self._process)
-            self._socket: Any = connect(address, max_size=None)
-        except BaseException:
-            self._end_process()
-            raise
+            self._socket: Any = stack.enter_context(connect(address, max_size=None))
+            self._open = stack.pop_all()
         self._number, self._session, self._target = 0, "", ""
         self._open_tab()
 
@@ -110,8 +109,7 @@ class Browser:
 
     def close(self) -> None:
         """End the browser."""
-        self._socket.close()
-        self._end_process()
+        self._open.close()
 
     def _end_process(self) -> None:
         self._process.terminate()
