@@ -14,6 +14,7 @@ from mlmon_dagster.pipeline.parts import Part, parts_of
 from mlmon_dagster.pipeline.work import Work, is_waiting
 from mlmon_dagster.spec import Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state import manifest, metric_log
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark, WindowInputs
@@ -101,23 +102,35 @@ def judge_inputs(
 
 
 def _metrics(work: Work, family: Family) -> pd.DataFrame:
-    """Return the stored metrics that a family's monitors read, slices only where they explain."""
+    """Return the stored metrics that a family's monitors read, slices only where they explain.
+
+    Of windows before the run's, which verdicts look back at, the whole is enough.
+    """
     from mlmon_dagster.metrics.frames import METRIC_COLUMNS, concat_frames
 
     spec, names = work.spec, family.metrics(work.spec)
     if not names:
         return concat_frames([])
-    frame = metric_log.newest(
-        work.project.store.state,
-        spec.model,
-        metric=list(names),
-        dataset=PRODUCTION,
-        granularity=spec.time.granularity,
-        slice_key=None if family.explained_by_slices else "all",
-        start=_since(work.windows[0], family.looks_back(spec)),
-        end=work.end,
-    )
-    return frame[list(METRIC_COLUMNS)]
+    first = work.windows[0]
+    begin = _since(first, family.looks_back(spec))
+
+    def read(start: dt.datetime, end: dt.datetime, slice_key: str | None) -> pd.DataFrame:
+        frame = metric_log.newest(
+            work.project.store.state,
+            spec.model,
+            metric=list(names),
+            dataset=PRODUCTION,
+            granularity=spec.time.granularity,
+            slice_key=slice_key,
+            start=start,
+            end=end,
+        )
+        return frame[list(METRIC_COLUMNS)]
+
+    if not family.explained_by_slices:
+        return read(begin, work.end, ALL)
+    own = read(first.start, work.end, None)
+    return own if begin == first.start else concat_frames([read(begin, first.start, ALL), own])
 
 
 def _since(first: Window, n_windows: int) -> dt.datetime:
