@@ -29,7 +29,7 @@ from mlmon_dagster.spec import complete_windows
 from mlmon_dagster.store import Store, open_store
 
 NOW = dt.datetime(2026, 7, 1, tzinfo=dt.UTC)
-LEAST_RATE, MOST_MEMORY, MOST_SECONDS, LEAST_SHARE = 150_000.0, 1_500.0, 60.0, 0.8
+LEAST_RATE, MOST_MEMORY, MOST_SECONDS, LEAST_SHARE = 300_000.0, 1_500.0, 60.0, 0.8
 LATE_DAYS = 90
 
 

@@ -50,7 +50,7 @@ CATEGORICAL = [f"c{i:02d}" for i in range(len(LEVELS))]
 DAYS, NULL_SHARE, CHUNK = 30, 0.03, 1_000_000
 SEEDS = (0, 1)  # of the baseline and of the current rows
 RUNS = ("plain scan", "profile", "profile + drift", "profile, multivariate")
-MOST_TIMES_SCAN, MOST_MEMORY, LARGE = 6.0, 700.0, 10_000_000
+MOST_TIMES_SCAN, MOST_MEMORY, LARGE = 3.5, 500.0, 10_000_000
 MOST_SCANS_MORE = 3.0  # with the columns taken together, which is off by default
 START = np.datetime64("2026-01-01", "us")
 
