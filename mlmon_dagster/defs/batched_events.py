@@ -6,8 +6,8 @@ over in batches. Evaluations of checks it always stores one by one, so they are 
 their step goes on. What a killed process has not written yet belongs to a step that has not ended,
 which is computed and told again.
 
-Of each database that Dagster opens it reads its sixty migrations anew, though no process sees
-others than it saw before: so they are read once, and the database of a new run is a copy.
+Of each database that Dagster makes it reads its sixty migrations anew, so that of a new run is a
+copy of the first.
 """
 
 from __future__ import annotations
@@ -19,16 +19,13 @@ from abc import abstractmethod
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 import sqlalchemy as sa
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from dagster import DagsterEventType, EventLogEntry
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, BATCH_WRITABLE_EVENTS
-from dagster._core.storage import sql
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
@@ -43,19 +40,6 @@ from sqlalchemy.pool import NullPool
 EVENTS_AT_ONCE = 500
 _ENGINES = 16  # of run databases; a web server looks at many runs, of which few are looked at again
 _INSERT = SqlEventLogStorageTable.insert()
-
-
-class ReadOnce(ScriptDirectory):
-    """Migrations that are read once a process; a config of Dagster's lives as long as that."""
-
-    @classmethod
-    @cache
-    def from_config(cls, config: Config) -> ScriptDirectory:
-        """Return the migrations of a config."""
-        return super().from_config(config)
-
-
-sql.ScriptDirectory = ReadOnce  # type: ignore[attr-defined]  # it is told to nobody in another way
 
 
 class BatchedEventLogStorage(SqlEventLogStorage):
