@@ -79,7 +79,7 @@ class Money:
         unit = f" {self.unit}" if self.unit else ""
         beside = f"{number(self.now)}{unit} a request, usually {number(self.usual)}"
         if self.known < _KNOWN:
-            beside += f"; {100 * self.known:.0f} % of what is usually known is known so far"
+            beside += f"; {100 * self.known:.0f} % of the usual number of outcomes is in so far"
         if not self.is_real:
             chance = "too few windows to tell chance" if math.isnan(self.margin) else "chance"
             text = f"{name} is as usual" if chance == "chance" else f"{name} is {self._moved}"

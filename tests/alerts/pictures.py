@@ -19,6 +19,7 @@ from mlmon_dagster.alerts import RunFailure, dagster_links, observe_run_failures
 from mlmon_dagster.alerts.messages.digest import write_digests
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.monitors.evidence import excess
+from mlmon_dagster.monitors.wording import no_verdict
 from mlmon_dagster.pipeline.receivers import draw_plot
 from mlmon_dagster.spec import ModelSpec, load_model
 from mlmon_dagster.store import Store, open_store
@@ -197,13 +198,39 @@ def money(stage: Stage) -> None:
         "for 36 windows' own spread; the limit is 0.02."
     )
     worth = (
-        "covered is 340 % above usual (20.52 min a request, usually 4.63; 92 % of what is usually "
-        "known is known so far), worth about 64,000 min more (27,000 to 100,000), mostly origin = "
-        "EWR; missed is 110 % above usual (11.88 a request, usually 5.57; 92 % of what is usually "
-        "known is known so far)"
+        "covered is 340 % above usual (20.52 min a request, usually 4.63; 92 % of the usual number "
+        "of outcomes is in so far), worth about 64,000 min more (27,000 to 100,000), mostly origin "
+        "= EWR; missed is 110 % above usual (11.88 a request, usually 5.57; 92 % of the usual "
+        "number of outcomes is in so far)"
     )
     failed = gap(10, -0.213, message=said, status="WARN", details={"money": worth})
     stage.tell(11, *days, failed)
+
+
+def support(stage: Stage) -> None:
+    """What the demo says in July, as if it were December."""
+    stage.tell(17, *(drift(d, "temp", "OK", 0.02) for d in range(1, 15)))
+    said = (
+        "temp lies above everything seen before in 100 % of rows.\nPSI of temp is 7.35 beyond "
+        "sampling noise (n 999, baseline n 32,059), above 0.10."
+    )
+    for day in (15, 16, 17):
+        stage.tell(day + 1, drift(day, "temp", "WARN", 7.35) | {"message": said})
+
+
+def not_judged(stage: Stage) -> None:
+    """A model whose baseline has never come."""
+    for day in range(1, 9):
+        rows = [
+            drift(day, column, "NO_DATA", 0.0)
+            | {
+                "value": None,
+                "reason": "learning",
+                "message": no_verdict(f"PSI of {column}", "learning", 776),
+            }
+            for column in WEATHER
+        ]
+        stage.tell(day + 1, *rows)
 
 
 def digest(stage: Stage) -> None:
@@ -244,6 +271,8 @@ SCENES: dict[str, Callable[[Stage], None]] = {
     "money": money,
     "digest": digest,
     "run-failure": run_failure,
+    "support": support,
+    "not-judged": not_judged,
     "no-data": no_data,
 }
 

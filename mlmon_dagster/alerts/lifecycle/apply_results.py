@@ -446,7 +446,7 @@ def _message(silent: Sequence[StoredResult], spec: ModelSpec) -> str:
     others = f" The same holds for {len(silent) - 1} more{of}." if len(silent) > 1 else ""
     step = _NEXT.get(first["reason"], "")
     if first["reason"] == "learning":
-        step = f"The baseline is {spec.baseline.described()}."
+        step = f"Windows are compared with {spec.baseline.described()}; too few have come."
     return f"{first['message']}{others}" + (f" {step}" if step else "")
 
 
