@@ -380,8 +380,8 @@ def _estimate_names(spec: ModelSpec) -> list[str]:
 
 
 def _is_share(metric: str) -> bool:
-    info = METRICS.get(metric)
-    return info is not None and (info.low, info.high) == (0.0, 1.0)
+    shares = {name for name, info in METRICS.items() if (info.low, info.high) == (0.0, 1.0)}
+    return metric in shares | {estimated(name) for name in shares}
 
 
 def _limit(monitor: PerformanceMonitor, baseline: float | None) -> float | None:
