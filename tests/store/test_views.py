@@ -62,11 +62,11 @@ def in_order(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 @pytest.mark.proof
-def test_metrics_are_those_of_our_reader_after_every_tenth_of_30_random_recomputations(
+def test_metrics_are_those_of_our_reader_after_every_tenth_of_100_random_recomputations(
     any_store: Store,
 ) -> None:
     rng = np.random.default_rng(7)
-    for step in range(30):
+    for step in range(100):
         # The clock stands still now and then, as an injected one may.
         now = T0 + 10 * DAY + int(step // 3) * dt.timedelta(minutes=1)
         metric_log.append(any_store.state, computed(rng, now))
