@@ -15,7 +15,7 @@ from mlmon_dagster.spec.loader import Models
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import collect_tokens
 from tests.alerts.worlds import observe, result
-from tests.push.collecting import Answer, Running, row, running
+from tests.push.collecting import Answer, Running, row, running, wait_until
 from tests.push.worlds import NOW, push_spec
 
 OPEN = "application/openmetrics-text"
@@ -72,11 +72,15 @@ def test_a_page_in_a_browser_cannot_read_the_numbers(collector: Running) -> None
 
 
 def test_an_answer_is_zipped_for_those_who_take_that(collector: Running) -> None:
-    plain = collector.request("GET", "/metrics", accept=OPEN)
+    def plain() -> bytes:
+        return collector.request("GET", "/metrics", accept=OPEN).body
+
+    # What waits in the folders is counted beside the answers, first a moment after the start.
+    wait_until(lambda: b"mlmon_collect_files_waiting{" in plain())
     zipped = collector.request("GET", "/metrics", accept=OPEN, accept_encoding="gzip")
 
     assert zipped.headers["content-encoding"] == "gzip"
-    assert gzip.decompress(zipped.body) == plain.body
+    assert gzip.decompress(zipped.body) == plain()
 
 
 def test_while_the_database_is_away_there_are_no_numbers_and_not_old_ones(
