@@ -118,9 +118,21 @@ def class_counts(binning: Binning, counts: Counts) -> tuple[Counts, Counts]:
 
 def score_midpoints(binning: Binning) -> Floats:
     """Return a typical score per bin (middle in logit space), shape (bins,), within (0, 1)."""
+    return _scores(binning, 0.5)
+
+
+def lowest_scores(binning: Binning) -> Floats:
+    """Return the lowest score of each bin, shape (bins,); that of the first is 0."""
+    found = _scores(binning, 0.0)
+    found[0] = 0.0
+    return found
+
+
+def _scores(binning: Binning, way: float) -> Floats:
+    """Return the score at a part of the way through each bin, in logit space."""
     bins = binning.size // LABEL_STATES
     step = (binning.high - binning.low) / bins
-    logit = binning.low + step * (np.arange(bins) + 0.5)
+    logit = binning.low + step * (np.arange(bins) + way)
     return np.asarray(1 / (1 + np.exp(-logit)))
 
 

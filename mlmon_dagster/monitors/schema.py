@@ -16,6 +16,7 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
 )
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, threshold
+from mlmon_dagster.spec.names import counted
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 
@@ -137,7 +138,7 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
         message += " (" + ", ".join(f"{reason} {n:,}" for reason, n in listed) + ")"
     message += f", {compared(monitor.bad_rate, past)}."
     if files:
-        refused = f"{files:,} file{'s' if files > 1 else ''} quarantined"
+        refused = f"{counted(files, 'file')} quarantined"
         rest = message if bad else f"of {rows:,} rows none is bad."
         why = str(window.get("refused_because") or "").splitlines()  # names the file
         message = " ".join([f"{refused}; {rest}", *why[:1]])

@@ -120,14 +120,15 @@ class Chart:
     @cached_property
     def scale(self) -> tuple[float, float]:
         """Lowest and highest number of the vertical scale."""
-        ends = [line for line in self.lines if line.role in ("lower", "upper")]
-        shown = [line.values for line in self.lines if line not in ends]
-        shown.append([v for v in (self.baseline, self.limit) if v is not None])
-        known = [v for values in shown for v in values if math.isfinite(v)]
+        shown, ends = list[float](), list[float]()
+        for line in self.lines:
+            (ends if line.role in ("lower", "upper") else shown).extend(line.values)
+        shown += [v for v in (self.baseline, self.limit) if v is not None]
+        known = [v for v in shown if math.isfinite(v)]
         low, high = min(known, default=0.0), max(known, default=1.0)
         # A wide interval may leave the picture: else the values would not be seen to move.
         away = max(high - low, abs(low), abs(high))
-        wide = [v for line in ends for v in line.values if math.isfinite(v)]
+        wide = [v for v in ends if math.isfinite(v)]
         low = max(min([low, *wide]), low - away)
         high = min(max([high, *wide]), high + away)
         room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
-from mlmon_dagster.metrics.arrays import Floats, Ints
-from mlmon_dagster.metrics.binnings import class_counts, label_counts, score_midpoints
+from mlmon_dagster.metrics.arrays import Ints
+from mlmon_dagster.metrics.binnings import (
+    class_counts,
+    label_counts,
+    lowest_scores,
+    score_midpoints,
+)
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.metrics.performance.operating_curves import (
     OperatingPoints,
@@ -127,20 +133,16 @@ def matrix_of(
         baseline: The baseline, whose shares stand beside; None while there is none.
         asked: Which slice and version.
     """
-    side = side_of(stats, asked, asked.model_version)
-    if stats is None or side is None or stats.binning.kind not in ("confusion", "classes"):
+    decided = _decided_of(stats, baseline, asked)
+    if decided is None or len(decided.names) > _MOST_CLASSES:
         return None
-    now = _decided(stats.binning, side.counts)
-    names = list(stats.binning.categories) or ["0", "1"]
-    if not now.sum() or len(names) > _MOST_CLASSES:
+    names, k = decided.names, len(decided.names)
+    now = decided.now[:k, :k]
+    if not now.sum():
         return None
-    base = baseline.windows.get("prediction") if baseline else None
-    then = None
-    if base is not None and base.binning.binning_id == stats.binning.binning_id:
-        other = side_of(base, asked)
-        then = None if other is None else _decided(base.binning, other.counts)
-    shares = now / now.sum()
-    usual = then / then.sum() if then is not None and then.sum() else np.full(now.shape, np.nan)
+    shares, usual = now / now.sum(), np.full(now.shape, np.nan)
+    if decided.then is not None and (n := decided.then[:k, :k].sum()):
+        usual = decided.then[:k, :k] / n
     rows = [
         (
             name,
@@ -148,7 +150,7 @@ def matrix_of(
                 (
                     f"{int(now[i, j]):,}",
                     f"{shares[i, j]:.1%}",
-                    NONE if np.isnan(usual[i, j]) else f"{usual[i, j]:.1%}",
+                    _share(float(usual[i, j])),
                     int(min(shares[i, j] * 6, 5)),
                 )
                 for j in range(len(names))
@@ -159,11 +161,38 @@ def matrix_of(
     return Matrix(names, rows, int(now.sum()))
 
 
-def _decided(binning: Binning, counts: Ints) -> Ints:
+class _Decided(NamedTuple):
+    """Decisions beside actuals: names of the classes, and predicted x actual now and usually.
+
+    What is no class of the model is at the end of a table. `then` is None without a baseline that
+    counts as these windows do.
+    """
+
+    names: Sequence[str]
+    now: Ints
+    then: Ints | None
+
+
+def _decided_of(
+    stats: ColumnStatistics | None, baseline: Baseline | None, asked: Asked
+) -> _Decided | None:
+    side = side_of(stats, asked, asked.model_version)
+    if stats is None or side is None or stats.binning.kind not in ("confusion", "classes"):
+        return None
+    base = baseline.windows.get("prediction") if baseline else None
+    is_alike = base is not None and base.binning.binning_id == stats.binning.binning_id
+    other = side_of(base, asked) if is_alike else None
+    return _Decided(
+        list(stats.binning.categories) or ["0", "1"],
+        _table(stats.binning, side.counts),
+        None if other is None else _table(stats.binning, other.counts),
+    )
+
+
+def _table(binning: Binning, counts: Ints) -> Ints:
     if binning.kind == "confusion":
         return np.asarray(label_counts(counts[None])[0][:, 1:])
-    k = len(binning.categories)
-    return np.asarray(class_counts(binning, counts[None])[0][0, :k, :k])
+    return np.asarray(class_counts(binning, counts[None])[0][0])
 
 
 @dataclass(frozen=True)
@@ -220,7 +249,7 @@ def operating_curves_of(
         ("Precision and recall", "recall across, precision up", _precision_said(now, then),
          _picture(now, then, "recall", "precision", "")),
     ]  # fmt: skip
-    lows = _lowest_scores(score.binning)[::-1]
+    lows = lowest_scores(score.binning)[::-1]
     rows = []
     for share in _SHARES:
         place = _reaching(now.points, share)
@@ -251,7 +280,7 @@ def _curves_of(
     area = float(roc_auc(negatives[None], positives[None]).value[0])
     decided, made = side_of(prediction, asked, *version), None
     if prediction is not None and decided is not None and prediction.binning.kind == "confusion":
-        table = _decided(prediction.binning, decided.counts)
+        table = _table(prediction.binning, decided.counts)
         if table.sum(axis=0).all():
             points = operating_points(table[:, 0], table[:, 1])
             made = OperatingPoints(*(values[1:2] for values in points))
@@ -277,13 +306,6 @@ def _beside(now: Sequence[str], usual: Sequence[str] | None) -> list[str]:
 
 def _share(value: float) -> str:
     return NONE if np.isnan(value) else f"{value:.1%}"
-
-
-def _lowest_scores(binning: Binning) -> Floats:
-    """Return the lowest score of each bin, ascending; that of the first is 0."""
-    n = binning.size // 3
-    logits = binning.low + (binning.high - binning.low) / n * np.arange(n)
-    return np.where(np.arange(n) == 0, 0.0, 1 / (1 + np.exp(-logits)))
 
 
 def _roc_said(now: _Curves, then: _Curves | None) -> str:
@@ -368,18 +390,13 @@ def by_class_of(
         baseline: The baseline, whose numbers stand beside; None while there is none.
         asked: Which slice and version.
     """
-    side = side_of(stats, asked, asked.model_version)
-    if stats is None or side is None or stats.binning.kind not in ("confusion", "classes"):
+    decided = _decided_of(stats, baseline, asked)
+    if decided is None:
         return None
-    names = list(stats.binning.categories) or ["0", "1"]
-    now = class_quality(_whole_table(stats.binning, side.counts))
+    names, now = decided.names, class_quality(decided.now)
     if not now.actual.sum():
         return None
-    base = baseline.windows.get("prediction") if baseline else None
-    then = None
-    if base is not None and base.binning.binning_id == stats.binning.binning_id:
-        other = side_of(base, asked)
-        then = other and class_quality(_whole_table(base.binning, other.counts))
+    then = None if decided.then is None else class_quality(decided.then)
     order = np.argsort(-now.actual[: len(names)], kind="stable")
     rows = []
     for k in order[:_MOST_LISTED]:
@@ -392,10 +409,3 @@ def by_class_of(
             cells.append((value, interval, usual))
         rows.append((names[k], f"{now.actual[k]:,}", f"{now.predicted[k]:,}", cells))
     return ByClass(rows, max(len(names) - _MOST_LISTED, 0))
-
-
-def _whole_table(binning: Binning, counts: Ints) -> Ints:
-    """Return predicted x actual with what is no class of the model at the end."""
-    if binning.kind == "confusion":
-        return _decided(binning, counts)
-    return np.asarray(class_counts(binning, counts[None])[0][0])

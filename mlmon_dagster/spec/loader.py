@@ -223,15 +223,12 @@ def load_model(path: Path, earlier: KnownSpecs | None = None) -> ModelSpec:
             problem, all of them at once.
     """
     text, origin = _read_text(path), str(path)
+    key, found = (text, origin), _seen.get((text, origin))
     if earlier is not None:
-        spec = earlier.parsed(text, lambda: parse_model(text, origin))
-        _seen[text, origin] = spec
-        return spec
-    if (text, origin) not in _seen:
-        if len(_seen) >= _MOST_SEEN:
-            _seen.clear()
-        _seen[text, origin] = _parsed(text, origin)
-    found = _seen[text, origin]
+        found = earlier.parsed(text, lambda: parse_model(text, origin))
+    if key not in _seen and len(_seen) >= _MOST_SEEN:
+        _seen.clear()
+    found = _seen[key] = found or _parsed(text, origin)
     if isinstance(found, str):
         raise ConfigError(found)
     return found
