@@ -35,8 +35,8 @@ from benchmarks.drift_laws import (
 )
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
+from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
 from mlmon_dagster.metrics.intervals import wilson
-from mlmon_dagster.monitors.evidence import benjamini_hochberg
 from mlmon_dagster.spec import DriftMonitor
 
 Flags = NDArray[np.bool_]

@@ -35,8 +35,8 @@ from mlmon_dagster.metrics.drift.joint import (
     size_of,
 )
 from mlmon_dagster.metrics.drift.null_distribution import NullTables, gamma_tail
+from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics
-from mlmon_dagster.monitors.evidence import benjamini_hochberg
 
 Floats = NDArray[np.float64]
 SEED, COLUMNS, BASELINE, WINDOWS, LEVEL = 20261124, 20, 10_000, 20, 0.01

@@ -41,6 +41,7 @@ from mlmon_dagster.metrics.statistics import (
     select_columns,
     without,
 )
+from mlmon_dagster.spec.metric_registry import OUTCOME_MEANS
 
 Profiles = Mapping[str, ColumnStatistics]
 FEWEST_WINDOWS = 8  # fewer do not say how far windows stray
@@ -168,7 +169,9 @@ def usual_windows(windows: pd.DataFrame) -> pd.DataFrame:
     The random effects of meta-analysis: a window's value is the mean of all windows, plus what its
     rows share (of variance ``spread ** 2``, by Paule and Mandel), plus the error of its rows. That
     is taken as inversely proportional to its rows, the same for all windows else, since a window's
-    own error depends on its value (a share near 1 seems certain).
+    own error depends on its value (a share near 1 seems certain). Of a mean outcome it is the
+    interval's short side: the long one reaches for rows that were not drawn, and is no distance
+    that windows stray; if the short one is too little, the spread is the rest of what they stray.
 
     The mean of the windows' values is not the value of all rows together, which has pairs of rows
     of different windows in it: a model may tell days apart better than flights of one day.
@@ -191,7 +194,9 @@ def usual_windows(windows: pd.DataFrame) -> pd.DataFrame:
     value, lower, upper, n = (
         wide[name].to_numpy(np.float64) for name in ("value", "lower", "upper", "n")
     )
-    error = (upper - lower) / (2 * Z95)
+    is_skewed = wide.index.get_level_values("metric").isin(OUTCOME_MEANS)[:, None]
+    short = np.fmin(upper - value, value - lower)
+    error = np.where(is_skewed, short, (upper - lower) / 2) / Z95
     variance = np.nanmean(error**2 * n, axis=1, keepdims=True) / n
     mean, spread, of_mean = _random_effects(value, variance)
     rows, count = np.sqrt(np.nanmean(variance, axis=1)), np.isfinite(value).sum(axis=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.monitors.change_wording import in_words, percent
 from mlmon_dagster.monitors.evidence import (
@@ -16,7 +17,6 @@ from mlmon_dagster.monitors.evidence import (
     WORST_SLICES,
     Evidence,
     Window,
-    benjamini_hochberg,
     excess,
     finite,
     not_tested,

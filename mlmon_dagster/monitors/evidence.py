@@ -5,12 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Protocol, TypedDict, cast
 
-import numpy as np
 import pandas as pd
 
 from mlmon_dagster.metrics.clusters import UsualLevel, usual_level
@@ -403,27 +402,3 @@ def excess_of(condition: Condition, row: MetricSample) -> Excess:
         return excess(value, condition.bound, None if near is None else value - near)
     near, unit = finite(upper), condition.bound
     return excess(2 * unit - value, unit, None if near is None else near - value)
-
-
-def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values so that calling those <= q real gives a false-discovery rate of at most q.
-
-    Args:
-        p_values: One family; NaN for what was not tested, which does not count.
-
-    Returns:
-        Adjusted values in the same order, NaN where untested.
-
-    Example:
-        >>> [round(p, 4) for p in benjamini_hochberg([0.01, 0.04, 0.03])]
-        [0.03, 0.04, 0.04]
-    """
-    p = np.array(p_values, dtype=np.float64)
-    tested = ~np.isnan(p)
-    if tested.any():
-        # Not by scipy.stats, which takes a second to import: as much as all else of a process.
-        order = np.argsort(p[tested])[::-1]  # the largest first, as the least of a tail is taken
-        n = len(order)
-        scaled = np.minimum.accumulate(p[tested][order] * (n / np.arange(n, 0, -1)))
-        p[np.flatnonzero(tested)[order]] = np.clip(scaled, 0, 1)
-    return [float(value) for value in p]

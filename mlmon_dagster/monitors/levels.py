@@ -112,12 +112,13 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
     furthest off. Provisional windows, and baselines of fewer than eight windows, are NO_DATA.
     """
     row = evidence.whole(window, monitor.metric, monitor.column)
-    found = [] if row is None else _levels(evidence, window, monitor)
+    limit = _limit(evidence, window, monitor)
+    found = [] if row is None else _levels(evidence, window, monitor, limit)
     reason = _no_data(evidence, window, row, found)
     if row is None or reason:
         n = int(row["n"]) if row else int(window["n_actual"])
         message = no_verdict(NAMES.get(monitor.metric, monitor.metric), reason, n)
-        return _result(evidence, window, monitor, row, NO_DATA, message, reason=reason)
+        return _result(evidence, window, monitor, row, limit, NO_DATA, message, reason=reason)
     worst = max(found, key=lambda one: abs(one.change.shift))
     change, of_several = worst.change, len(found)
     text = _sentence(evidence, window, monitor, worst)
@@ -147,7 +148,7 @@ def judge_level(evidence: Evidence, window: Window, monitor: PerformanceMonitor)
         **_excess(worst),
     }
     status = _status(monitor, change) if failed else OK
-    return _result(evidence, window, monitor, row, status, text, **fields)
+    return _result(evidence, window, monitor, row, limit, status, text, **fields)
 
 
 def _excess(worst: _Found) -> Excess:
@@ -171,10 +172,12 @@ def _status(monitor: PerformanceMonitor, change: LevelShift) -> str:
     return "ERROR" if is_error else monitor.severity
 
 
-def _levels(evidence: Evidence, window: Window, monitor: PerformanceMonitor) -> list[_Found]:
+def _levels(
+    evidence: Evidence, window: Window, monitor: PerformanceMonitor, limit: float
+) -> list[_Found]:
     columns = [c for c in evidence.columns_with(monitor.metric) if c.startswith(CLASS)]
     columns = columns or [monitor.column]
-    limit, found = _limit(evidence, window, monitor), list[_Found]()
+    found = list[_Found]()
     for column in columns:
         rows = evidence.recent(window, monitor.metric, monitor.over, column)
         usual = evidence.usual_level(monitor.metric, column)
@@ -283,6 +286,7 @@ def _result(
     window: Window,
     monitor: PerformanceMonitor,
     row: MetricSample | None,
+    limit: float,
     status: str,
     message: str,
     **fields: Any,
@@ -300,7 +304,7 @@ def _result(
         **(
             {
                 "baseline_value": _baseline(evidence, monitor, row),
-                "threshold": f"shift {number(_limit(evidence, window, monitor))}",
+                "threshold": f"shift {number(limit)}",
             }
             | fields
         ),

@@ -10,6 +10,7 @@ from typing import Any
 from scipy import special
 
 from mlmon_dagster.metrics.clusters import beyond_usual
+from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.monitors.evidence import (
@@ -20,7 +21,6 @@ from mlmon_dagster.monitors.evidence import (
     Evidence,
     Excess,
     Window,
-    benjamini_hochberg,
     excess,
     finite,
     not_mature,

@@ -14,11 +14,11 @@ from scipy import special
 from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.clusters import SERIES, change, standard_errors
+from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
 from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.decomposition import LOSS_OF, decompose, ratio_parts
 from mlmon_dagster.metrics.performance.roc import SCORE_ORDER
 from mlmon_dagster.metrics.statistics import ColumnStatistics, merge_columns
-from mlmon_dagster.monitors.evidence import benjamini_hochberg
 from mlmon_dagster.profiles.measure.measures import MEASURES, columns_of
 from mlmon_dagster.spec import (
     ModelSpec,

@@ -29,8 +29,8 @@ from numpy.typing import ArrayLike
 
 from mlmon_dagster.metrics.arrays import Floats, Ints
 from mlmon_dagster.metrics.clusters import change
+from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
 from mlmon_dagster.metrics.intervals import rate
-from mlmon_dagster.monitors.evidence import benjamini_hochberg
 
 # Counts of both sides, each with any leading axes that go together -> effects on the last axis.
 Effects = Callable[[Floats, Floats], Floats]

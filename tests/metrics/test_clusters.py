@@ -184,6 +184,19 @@ def test_windows_that_differ_as_their_rows_say_have_no_spread():
     )
 
 
+def test_what_an_interval_of_an_outcome_adds_for_rows_not_drawn_is_no_distance_windows_stray():
+    value = np.random.default_rng(7).normal(1, 0.1, 30)
+    windows = metric_rows(value, np.full(30, 0.1), np.full(30, 300)).assign(upper=value + 2)
+    [rate], [outcome] = (
+        usual_windows(windows.assign(metric=metric)).to_dict("records")
+        for metric in ("accuracy", "mean_outcome")
+    )
+    assert outcome["row_error"] == pytest.approx(0.1 / stats.norm.ppf(0.975))
+    assert outcome["spread"] > 0 == rate["spread"]
+    low, drop = ([0.6], [0.05])
+    assert beyond_usual(low, drop, outcome).p_value[0] < 0.01
+
+
 def test_small_windows_say_less_of_a_large_one():
     value = np.random.default_rng(7).normal(0.8, 0.05, 12)
     small = usual_windows(metric_rows(value, np.full(12, 0.098), np.full(12, 50)))

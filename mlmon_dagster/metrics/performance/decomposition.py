@@ -26,6 +26,7 @@ from mlmon_dagster.metrics.arrays import Floats
 from mlmon_dagster.metrics.binnings import class_counts, label_counts
 from mlmon_dagster.metrics.intervals import rate
 from mlmon_dagster.metrics.statistics import ColumnStatistics
+from mlmon_dagster.spec.metric_registry import OUTCOME_MEANS
 
 # Metrics that are the mean of a loss column.
 LOSS_OF = {
@@ -35,7 +36,6 @@ LOSS_OF = {
     "map": ":average_precision", "hit_rate": ":hit",
 }  # fmt: skip
 OUTCOME = ":outcome/"  # begins the name of the loss column of an outcome
-_MEANS = ("mean_outcome", "mean_cost")
 _RIGHT = ("accuracy", "micro_precision", "micro_recall", "micro_f1")
 Counts = NDArray[np.int64]
 Parts = tuple[Floats, Floats]
@@ -134,7 +134,7 @@ def ratio_parts(
     if metric == "wape" and ":actual_size" in losses:
         return _sum(losses[":absolute_error"]), _sum(losses[":actual_size"])
     of_all, _, outcome = metric.partition("/")
-    loss = f"{OUTCOME}{outcome}" if of_all in _MEANS else LOSS_OF.get(metric, "")
+    loss = f"{OUTCOME}{outcome}" if of_all in OUTCOME_MEANS else LOSS_OF.get(metric, "")
     if (stats := losses.get(loss)) is not None:
         return _sum(stats), _floats(stats.counts.sum(axis=1))
     if confusion is None and score is None:
