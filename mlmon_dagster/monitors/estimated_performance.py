@@ -62,7 +62,7 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     metric = estimated(monitor.metric)
     row = evidence.whole(window, metric)
     base = evidence.baseline_row(metric, row)
-    reason = not_valued(window, row)
+    reason = _not_estimated(evidence, window, row)
     if not reason and (base is None or finite(base["value"]) is None):
         reason = "no_baseline"
     fields: dict[str, object] = {
@@ -91,10 +91,16 @@ def _judge_estimate(evidence: Evidence, window: Window, monitor: EstimateMonitor
     return _with(evidence, window, monitor, text, past, failed, worse, margin, fields)
 
 
+def _not_estimated(evidence: Evidence, window: Window, row: MetricSample | None) -> str:
+    reason = not_valued(window, row)
+    is_rolling = row is None and window["n"] and evidence.spec.baseline.is_rolling
+    return "moving_baseline" if is_rolling and not window["schema_broken"] else reason
+
+
 def _judge_residual(evidence: Evidence, window: Window, monitor: EstimateMonitor) -> MonitorResult:
     metric = residual(monitor.metric)
     row = evidence.whole(window, metric)
-    reason = not_valued(window, row)
+    reason = _not_estimated(evidence, window, row)
     if not reason and window["maturity"] == "provisional":
         reason = "provisional"
     fields: dict[str, object] = {

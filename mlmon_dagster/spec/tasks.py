@@ -330,8 +330,11 @@ def estimated_metrics(spec: Declaration) -> tuple[str, ...]:
 def default_estimates(spec: Declaration) -> tuple[EstimateMonitor, ...]:
     """Return what is monitored of a model's estimates unless it says otherwise.
 
-    Errors of a regression have a unit, so that no limit of theirs suits every model.
+    Errors of a regression have a unit, so that no limit of theirs suits every model. Estimates are
+    learnt from one half of a baseline and measured on the other; earlier windows have no halves.
     """
+    if spec.baseline.is_rolling:
+        return ()
     found = estimated_metrics(spec)
     wanted = {BINARY: "roc_auc", MULTICLASS: "accuracy"}.get(spec.task)
     return (EstimateMonitor(metric=wanted),) if wanted is not None and wanted in found else ()

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from mlmon_dagster.errors import ConfigError
-from tests.monitors.cases import DAY, frame, metric, only, spec, verdicts, window
+from tests.conftest import make_spec
+from tests.monitors.cases import DAY, FEATURES, frame, metric, only, spec, verdicts, window
 
 FAMILY = "estimated_performance"
 MODEL = spec(estimated_performance={"metric": "roc_auc"})
@@ -63,6 +64,16 @@ def test_few_actuals_or_no_baseline_give_no_verdict():
     estimate = metric("estimated_roc_auc", 0.6, lower=0.59, upper=0.61)
     assert judged("roc_auc", [estimate], baseline=None)["reason"] == "no_baseline"
     assert judged("roc_auc", [], [window(learning=True)])["reason"] == "learning"
+
+
+def test_a_baseline_of_earlier_windows_teaches_no_estimate_and_the_reason_says_so():
+    moving = {"moving": "28d"}
+    monitors = {"estimated_performance": {"metric": "roc_auc"}}
+    declared = make_spec(features=FEATURES, baseline=moving, monitors=monitors)
+    for name in ("roc_auc", "roc_auc_residual"):
+        assert judged(name, [], model=declared, baseline=None)["reason"] == "moving_baseline"
+    assert make_spec(features=FEATURES, baseline=moving).monitors.estimated_performance == ()
+    assert [m.metric for m in spec().monitors.estimated_performance] == ["roc_auc"]
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ _EXPLAINED = (
 # Windows with predictions in a row without a verdict: a week of days, two days of hours.
 _PATIENCE: dict[Granularity, int] = {"hour": 48, "day": 7, "week": 3, "month": 2}
 _NEXT = {
+    "moving_baseline": "Declare baseline: {dataset: validation}, or promote a period as baseline.",
     "not_in_baseline": "Is it called otherwise now? If it is new, promote a baseline that has it.",
     "few_rows": "Choose a coarser time.granularity, or lower the monitor's min_rows.",
     "few_of_rarer_class": "Choose a coarser time.granularity, so that a window holds more of them.",
