@@ -40,9 +40,16 @@ def fit_baseline(work: Work) -> Numbers:
     # Other features, slices and the like need another baseline, although no event came; see
     # `planning`.
     digest = profile_digest(work.spec)
-    noted = baseline_windows(work.spec, states) or first_of(states)
+    before = baseline_windows(work.spec, states)
+    noted = before or first_of(states)
     marks = {start: StepMark(state.input_revision, digest) for start, state in noted.items()}
+    # Nothing else is ever computed of a window before production: it does not wait any more.
+    done = [
+        {"window_start": start, "computed_revision": state.input_revision}
+        for start, state in before.items()
+    ]
     with store.state.begin() as conn:
+        window_state.mark_computed(conn, model, done)
         window_state.mark(conn, model, "baseline", marks, work.now)
         window_state.forget_attempts(conn, model, list(marks))
     return numbers

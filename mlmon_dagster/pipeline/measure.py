@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from mlmon_dagster.pipeline.baseline_choice import Comparison, comparisons, fixed_comparison
 from mlmon_dagster.pipeline.families import MEASURED_BY, Family, Plotted
 from mlmon_dagster.pipeline.parts import Part, parts_of
 from mlmon_dagster.pipeline.steps import of_actuals
 from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step
-from mlmon_dagster.spec import ALL, Window, maturity_of
+from mlmon_dagster.spec import ALL, Maturity, Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import SliceKey
 from mlmon_dagster.store.state import metric_log
@@ -102,6 +102,11 @@ def _marks(part: Part, step: str) -> dict[dt.datetime, StepMark]:
     return marks
 
 
+def _told(mark: StepMark) -> str:
+    """Return the maturity of a number; the mark of a step may say what it was compared with."""
+    return mark.maturity if mark.maturity in get_args(Maturity) else ""
+
+
 def _with_provenance(
     comparison: Comparison, frame: pd.DataFrame, marks: Mapping[dt.datetime, StepMark]
 ) -> pd.DataFrame:
@@ -115,7 +120,7 @@ def _with_provenance(
                 "window_start": window.start,
                 "window_end": window.end,
                 "data_version": mark.data_version,
-                "maturity": mark.maturity,
+                "maturity": _told(mark),
                 "actual_coverage": state.coverage if state else None,
             }
         )
@@ -238,7 +243,7 @@ def _voided(
         n=0 if reason == NO_RECORDS else stale["n"],
         reason=reason,
         data_version=[mark.data_version for mark in mine],
-        maturity=[mark.maturity for mark in mine],
+        maturity=[_told(mark) for mark in mine],
         run_id=work.run_id,
         computed_at=work.now,
     )

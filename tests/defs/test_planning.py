@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 
 from mlmon_dagster.defs import sensors
 from mlmon_dagster.defs.assets import OVERVIEW_KEY, RANGE_END, RANGE_START, asset_key
@@ -19,7 +20,8 @@ from mlmon_dagster.defs.instance import PROCESS_TAG
 from mlmon_dagster.ingest import cycle
 from mlmon_dagster.pipeline.plan import REVISED_EVERY
 from mlmon_dagster.pipeline.steps import REPORTED, of_actuals, windowed_of
-from mlmon_dagster.store.state import manifest, monitor_results
+from mlmon_dagster.store.state import manifest, monitor_results, views
+from mlmon_dagster.store.state.statements import read_frame
 from tests.defs.small_model import (
     DAYS,
     LATE,
@@ -54,6 +56,15 @@ def asked(requests: Sequence[dg.RunRequest]) -> list[tuple[str, str, set[str]]]:
 
 def test_nothing_is_requested_when_all_is_up_to_date(own_fortnight: World) -> None:
     assert own_fortnight.requests() == []
+
+
+def test_once_all_is_computed_no_window_waits_not_even_those_of_the_baseline(
+    own_fortnight: World,
+) -> None:
+    state = own_fortnight.project.store.state
+    assert [row["n_waiting"] for row in views.newest_windows(state)] == [0]
+    told = read_frame(state, sa.select(views.mlmon_window.c.maturity, views.mlmon_window.c.n))
+    assert set(told[told["n"] > 0]["maturity"]) <= {"provisional", "mature", "closed"}
 
 
 def test_late_ground_truth_recomputes_its_own_window_alone(own_fortnight: World) -> None:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from mlmon_dagster.report.health import health_report
 from mlmon_dagster.store.erasure.erase import erase
+from mlmon_dagster.store.state import views
+from mlmon_dagster.store.state.statements import read_frame
 from tests.defs.small_model import (
     DAYS,
     NOW,
@@ -93,6 +96,13 @@ def test_windows_are_learning_until_there_are_enough_and_then_judged(moving: Wor
 
 
 @pytest.mark.proof
+def test_numbers_are_stored_with_the_maturity_of_their_ground_truth_and_nothing_else(
+    moving: World,
+) -> None:
+    told = read_frame(moving.project.store.state, sa.select(views.mlmon_metric.c.maturity))
+    assert {"mature"} <= set(told["maturity"]) <= {"", "provisional", "mature", "closed"}
+
+
 def test_windows_computed_together_are_compared_with_what_each_alone_is(apart: World) -> None:
     alone = {day: psi(apart, day)["value"].tolist() for day in DAYS[2:8]}
     assert all(alone.values())

@@ -12,8 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from mlmon_dagster.store import Store
-from mlmon_dagster.store.state import metric_log, monitor_results, schema, views
+from mlmon_dagster.store.state import metric_log, monitor_results, schema, views, window_state
 from mlmon_dagster.store.state.statements import read_frame
+from mlmon_dagster.store.state.window_state import StepMark
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/dashboards.md"
@@ -146,6 +147,37 @@ def test_windows_tell_coverage_and_whether_their_numbers_are_current(any_store: 
     assert found["is_current"].tolist() == [1, 0]
 
 
+def test_windows_tell_their_refused_rows_each_once_and_how_mature_their_ground_truth_is(
+    any_store: Store,
+) -> None:
+    refused = {"model": "credit", "stream": "predictions", "sha256": "a", "created_at": T0}
+    with any_store.state.begin() as conn:
+        conn.execute(
+            schema.window_state.insert(),
+            [
+                {"model": model, "window_start": T0 + k * DAY, "window_end": T0 + (k + 1) * DAY}
+                for model in ("credit", "churn")
+                for k in range(2)
+            ],
+        )
+        conn.execute(
+            schema.dead_letter.insert(),
+            [
+                refused | {"row_number": row, "reason": why, "column_name": "", "window_start": at}
+                for row, why, at in [
+                    (1, "wrong_type", T0), (1, "future_time", T0), (2, "wrong_type", T0),
+                    (3, "naive_time", None),
+                ]
+            ],
+        )  # fmt: skip
+        made = StepMark(1, "v", "mature")
+        window_state.mark(conn, "credit", "performance", {T0: made}, T0)
+    found = of_view(any_store, views.mlmon_window, "credit")
+    assert found["n_bad"].tolist() == [2, 0]
+    assert found["maturity"].tolist() == ["mature", ""]
+    assert of_view(any_store, views.mlmon_window, "churn")["n_bad"].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("view", views.VIEWS, ids=lambda view: view.name)
 def test_a_view_has_the_columns_that_its_page_lists(view: sa.Table, any_store: Store) -> None:
     with any_store.state.connect() as conn:
@@ -176,7 +208,7 @@ def test_the_role_for_reading_sees_the_views_and_nothing_else(postgres_store: St
             "CREATE TABLE mine (n int)",
         ):
             with (
-                pytest.raises(sa.exc.DBAPIError, match=r"denied|read-only"),
+                pytest.raises(sa.exc.DBAPIError, match=r"denied|read-only|cannot delete"),
                 reader.begin() as conn,
             ):
                 conn.exec_driver_sql(forbidden)

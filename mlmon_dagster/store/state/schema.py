@@ -140,11 +140,9 @@ window_state = sa.Table(
     time("input_at"),  # raised whenever an event or actual touches it
     count("computed_revision"),
     time("computed_at"),  # the input revision the metrics come from
-    text("maturity"),  # provisional | mature | closed, as computed
     text("data_version"),
     count("n"),
     count("n_actual"),
-    count("n_bad"),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     count("n_exempt"),  # predictions without ground truth that never get one
     count("n_late_after_close"),  # arrivals after the window closed; not in its numbers

@@ -164,7 +164,7 @@ def mark_computed(conn: sa.Connection, model: str, rows: Sequence[Mapping[str, o
         conn: A write transaction.
         model: The windows' model.
         rows: Mappings, all with the same keys: ``window_start`` and any of computed_revision,
-            computed_at, maturity, data_version, n, n_actual, n_bad, attempts. A window without
+            computed_at, data_version, n, n_actual, attempts. A window without
             inputs needs ``window_end`` as well, since its row is made.
     """
     if not rows:

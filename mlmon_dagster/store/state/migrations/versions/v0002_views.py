@@ -99,14 +99,23 @@ FROM alert
 WHERE state = 'PENDING'
 """
 
+# The maturity is that of the newest numbers about ground truth.
 WINDOW = """
 CREATE VIEW mlmon_window AS
 SELECT
-    model, window_start, window_end, n, n_actual, n_exempt, n_bad, n_late_after_close,
-    CAST(n_actual AS DOUBLE PRECISION) / nullif(n - n_exempt, 0) AS actual_coverage,
-    maturity, data_version, input_at, computed_at,
-    CASE WHEN computed_revision >= input_revision THEN 1 ELSE 0 END AS is_current
-FROM window_state
+    w.model, w.window_start, w.window_end, w.n, w.n_actual, w.n_exempt,
+    coalesce(refused.n, 0) AS n_bad, w.n_late_after_close,
+    CAST(w.n_actual AS DOUBLE PRECISION) / nullif(w.n - w.n_exempt, 0) AS actual_coverage,
+    coalesce(performance.maturity, '') AS maturity, w.data_version, w.input_at, w.computed_at,
+    CASE WHEN w.computed_revision >= w.input_revision THEN 1 ELSE 0 END AS is_current
+FROM window_state AS w
+LEFT JOIN window_step AS performance ON performance.model = w.model
+    AND performance.step = 'performance' AND performance.window_start = w.window_start
+LEFT JOIN (
+    SELECT model, window_start, count(*) AS n
+    FROM (SELECT DISTINCT model, stream, sha256, row_number, window_start FROM dead_letter) AS rows
+    GROUP BY model, window_start
+) AS refused ON refused.model = w.model AND refused.window_start = w.window_start
 """
 
 
