@@ -501,6 +501,12 @@ def _texts(path: Path, wanted: set[int]) -> dict[int, bytes]:
     return found
 
 
+def _without_views(schema: pa.Schema) -> pa.Schema:
+    """Return a schema with plain texts and bytes: Arrow cannot take rows of views of them."""
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return pa.schema([field.with_type(plain.get(field.type, field.type)) for field in schema])
+
+
 def _cells(path: Path, rows: np.ndarray) -> pa.Table:
     """Take rows out of a Parquet file, one row group at a time."""
     parts = []
@@ -510,7 +516,8 @@ def _cells(path: Path, rows: np.ndarray) -> pa.Table:
             end = start + file.metadata.row_group(group).num_rows
             mine = rows[(rows >= start) & (rows < end)] - start
             if mine.size:
-                parts.append(file.read_row_group(group).take(pa.array(mine)))
+                cells = file.read_row_group(group)
+                parts.append(cells.cast(_without_views(cells.schema)).take(pa.array(mine)))
             start = end
     table = pa.concat_tables(parts)
     return table.rename_columns([f"{CELL}{name}" for name in table.column_names])

@@ -24,6 +24,7 @@ from mlmon_dagster.scaffold.sample import (
     ColumnFacts,
     Sample,
     Streams,
+    ending_of,
     facts_of,
     moments_of,
     offsets_of,
@@ -136,9 +137,10 @@ def propose(
 
 def model_name(file: Path) -> str:
     """Name a model after its file, or after the folder of files that are named by day."""
+    own = file.name.lower().removesuffix(ending_of(file))
     names = [
         re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-        for name in (file.stem, *(folder.name for folder in file.absolute().parents[:2]))
+        for name in (own, *(folder.name for folder in file.absolute().parents[:2]))
     ]
     taken = {*_STREAMS, *RESERVED_MODELS}
     told = (name for name in names if name[:1].isalpha() and name not in taken)
@@ -148,7 +150,7 @@ def model_name(file: Path) -> str:
 def _glob(folder: Path, files: tuple[Path, ...]) -> str:
     """Return the glob of the files' folder, relative to the project if they are inside."""
     first = files[0].absolute()
-    suffix = first.suffix.lower()
+    suffix = ending_of(first)
     try:
         inside = first.parent.relative_to(folder.absolute()).as_posix()
     except ValueError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -75,6 +77,8 @@ _EPOCH_SECONDS = (946_684_800, 4_102_444_800)  # the years 2000 to 2100
 _LIKELY_SECONDS = (1_262_304_000, 2_051_222_400)  # 2010 to 2035
 _YEAR = 366 * 86_400
 _EPOCHS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_HEADER = 1 << 16  # bytes that hold the names of a CSV file
+_COMPRESSED = (".gz", ".zst")
 _DELIMITERS = {",": "", ";": "semicolon", "\t": "tab", "|": "pipe"}
 _FEW_SHARE = 10  # rows a value on average, below which an id names cases and no kinds of them
 _SPLIT_NAME = re.compile(
@@ -174,19 +178,38 @@ def read_sample(files: Sequence[Path], max_rows: int = 200_000) -> Sample:
     return Sample(table, total, suffix, delimiter, epoch, notation)
 
 
+def ending_of(file: Path) -> str:
+    """Return a file's extension, with that of its compression.
+
+    Example:
+        >>> [ending_of(Path(name)) for name in ("a.CSV", "2026.03.jsonl.gz")]
+        ['.csv', '.jsonl.gz']
+    """
+    name = Path(file.name.lower())
+    return "".join(name.suffixes[-2:]) if name.suffix in _COMPRESSED else name.suffix
+
+
 def _suffix_of(files: Sequence[Path]) -> str:
-    suffixes = {file.suffix.lower() for file in files}
-    if len(suffixes) != 1 or not suffixes <= set(_READERS):
+    endings = {ending_of(file) for file in files}
+    ending = endings.pop() if len(endings) == 1 else ""
+    plain = Path(f"x{ending}").with_suffix("").suffix if ending.endswith(_COMPRESSED) else ending
+    if plain not in _READERS or (plain != ending and plain == ".parquet"):
+        found = sorted(endings | {ending} - {""})
         raise ConfigError(
-            f"{', '.join(sorted(suffixes)) or 'no'} files: expected files of one format, "
-            f"one of {', '.join(_READERS)}."
+            f"{', '.join(found) or 'no'} files: expected files of one format, "
+            f"one of {', '.join(_READERS)}, all but the first also with .gz or .zst."
         )
-    return suffixes.pop()
+    return plain
+
+
+def _opened(file: Path) -> pa.NativeFile:
+    """Open a file as bytes; what its name calls compressed comes out plain."""
+    return pa.input_stream(str(file))
 
 
 def _read(file: Path, suffix: str, most: int) -> tuple[pa.Table, int]:
     try:
-        with file.open("rb") as opened:
+        with _opened(file) as opened:
             if opened.read(2) in (b"\xff\xfe", b"\xfe\xff"):
                 raise ConfigError(f"{file} is UTF-16. Write it as UTF-8; ingest reads no other.")
         return _READERS[suffix](file, most)
@@ -208,14 +231,15 @@ def offsets_of(files: Sequence[Path], column: str, most: int = 50_000) -> dict[d
 
     found: dict[dt.datetime, int] = {}
     for file in files:
-        if file.suffix.lower() == ".csv":
+        suffix = _suffix_of([file])
+        if suffix == ".csv":
             options = csv.ConvertOptions(
                 include_columns=[column], column_types={column: pa.string()}
             )
             parse = csv.ParseOptions(delimiter=_delimiter_of(file))
             reader = csv.open_csv(file, convert_options=options, parse_options=parse)
             table, _ = _first(iter(reader), max(most // len(files), 1), reader.schema)
-        elif file.suffix.lower() in (".jsonl", ".ndjson"):
+        elif suffix in (".jsonl", ".ndjson"):
             table, _ = _read_jsonl(file, max(most // len(files), 1))
         else:
             return {}
@@ -360,8 +384,8 @@ def _format_of(texts: pa.ChunkedArray) -> str | None:
 
 def _delimiter_of(file: Path) -> str:
     """Return the sign that the header of a CSV file has most of."""
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        header = lines.readline()
+    with _opened(file) as lines:
+        header = lines.read(_HEADER).split(b"\n")[0].decode("utf-8", errors="replace")
     return max(_DELIMITERS, key=header.count)
 
 
@@ -374,6 +398,10 @@ def _read_parquet(file: Path, most: int) -> tuple[pa.Table, int]:
         table = parquet.read_row_groups(groups) if groups else parquet.read()
     # Rows from all over the groups: files are often sorted by time or key.
     step = max(table.num_rows // most, 1)
+    for place, column in enumerate(table.schema):  # those that Arrow computes little with
+        if pa.types.is_string_view(column.type) or pa.types.is_float16(column.type):
+            plain = pa.float32() if pa.types.is_float16(column.type) else pa.string()
+            table = table.set_column(place, column.name, table.column(place).cast(plain))
     return table.take(pa.array(range(0, table.num_rows, step))), total
 
 
@@ -393,14 +421,50 @@ def _read_csv(file: Path, most: int) -> tuple[pa.Table, int]:
     options = csv.ConvertOptions(strings_can_be_null=True, null_values=["", "NULL", "null"])
     parse = csv.ParseOptions(delimiter=_delimiter_of(file))
     reader = csv.open_csv(file, convert_options=options, parse_options=parse)
+    for column in reader.schema:
+        if pa.types.is_binary(column.type):
+            raise ConfigError(
+                f"{file} is not UTF-8 in column {column.name!r}. Save it as UTF-8; ingest reads "
+                "no other."
+            )
     return _first(iter(reader), most, reader.schema)
 
 
 def _read_jsonl(file: Path, most: int) -> tuple[pa.Table, int]:
-    from pyarrow import json
+    from pyarrow.json import open_json
 
-    reader = json.open_json(file)
-    return _first(iter(reader), most, reader.schema)
+    try:
+        reader = open_json(file)
+        return _first(iter(reader), most, reader.schema)
+    except pa.ArrowInvalid:
+        return _read_objects(file, most)
+
+
+def _read_objects(file: Path, most: int) -> tuple[pa.Table, int]:
+    """Read JSON Lines one by one; a column of several types becomes texts."""
+    rows: list[dict[str, object]] = []
+    with _opened(file) as opened:
+        for number, line in enumerate(io.TextIOWrapper(opened, encoding="utf-8-sig"), 1):
+            try:
+                row = json.loads(line) if line.strip() else {}
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise ConfigError(f"{file}, line {number} is no JSON object. Correct that line.")
+            rows += [row] if row else []
+            if len(rows) >= most:
+                break
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({name: _of_one_type([row.get(name) for row in rows]) for name in names}), len(
+        rows
+    )
+
+
+def _of_one_type(values: Sequence[object]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except pa.ArrowException:
+        return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values])
 
 
 def _first(batches: object, most: int, schema: pa.Schema) -> tuple[pa.Table, int]:

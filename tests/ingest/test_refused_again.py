@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from mlmon_dagster.ingest import render_report, replay_file
@@ -64,6 +65,14 @@ def _frame(n: int = 200, every: int = 7) -> pd.DataFrame:
 
 def _headless(frame: pd.DataFrame) -> bytes:
     return csv_bytes(frame).split(b"\n", 1)[1]
+
+
+def _views(frame: pd.DataFrame) -> bytes:
+    """Write Parquet whose texts are views, as Polars does."""
+    table = pa.Table.from_pandas(frame)
+    views = [pa.string_view() if pa.types.is_large_string(t) else t for t in table.schema.types]
+    assert pa.string_view() in views
+    return parquet_bytes(table.cast(pa.schema(list(zip(table.column_names, views, strict=True)))))
 
 
 def _kserve(frame: pd.DataFrame) -> bytes:
@@ -132,6 +141,7 @@ FORMATS: dict[str, tuple[str, Callable[[pd.DataFrame], bytes], Callable[[bool], 
     "gzipped csv": ("a.csv.gz", lambda f: gzip.compress(csv_bytes(f)), _spec),
     "json lines": ("a.jsonl", jsonl_bytes, _spec),
     "parquet": ("a.parquet", parquet_bytes, _spec),
+    "parquet of views": ("a.parquet", _views, _spec),
     "kserve": ("a.json", _kserve, _kserve_spec),
     "sagemaker": ("a.jsonl", _sagemaker, _sagemaker_spec),
 }

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.scaffold.proposal import propose
+from mlmon_dagster.scaffold.proposal import model_name, propose
 from mlmon_dagster.scaffold.roles import Roles, guess_roles, with_labels
 from mlmon_dagster.scaffold.sample import facts_of, read_sample, unique_together
 from mlmon_dagster.scaffold.spec_text import Files, Scaffold, notes_of, spec_text
@@ -248,6 +248,9 @@ def test_csv_is_read_with_inferred_types(tmp_path: Path) -> None:
         ("x.parquet", b"PAR1 no", "cannot be read as parquet"),
         ("x.csv", b"a,b\n", "no rows"),
         ("x.pickle", b"", "expected files of one format"),
+        ("x.parquet.gz", b"", "expected files of one format"),
+        ("x.csv", "id,city\nr1,Orléans\n".encode("latin-1"), "not UTF-8 in column 'city'"),
+        ("x.jsonl", b'{"a": 1}\n{"a": \n', "line 2 is no JSON object"),
     ],
 )
 def test_a_file_that_cannot_be_sampled_is_an_error_that_says_why(
@@ -258,6 +261,43 @@ def test_a_file_that_cannot_be_sampled_is_an_error_that_says_why(
 
     with pytest.raises(ConfigError, match=said):
         read_sample([file])
+
+
+@pytest.mark.parametrize("ending", [".csv.gz", ".csv.zst", ".jsonl.gz"])
+def test_compressed_files_are_sampled_and_their_glob_names_them(
+    tmp_path: Path, ending: str
+) -> None:
+    file = tmp_path / "landing" / "churn" / f"2026-03-01{ending}"
+    file.parent.mkdir(parents=True)
+    events = churn().drop_columns(["tags"])
+    with pa.output_stream(str(file)) as out:
+        if ".csv" in ending:
+            pyarrow.csv.write_csv(events, out)
+        else:
+            lines = events.to_pandas().to_json(orient="records", lines=True, date_format="iso")
+            out.write(str(lines).encode())
+    at = dt.datetime(2026, 4, 1, tzinfo=dt.UTC)
+    text = propose(tmp_path, (file,), model_name(file), None, "team:crm", at)
+    assert f"path: landing/churn/*{ending}" in text
+    assert "model: churn" in text
+
+
+def test_types_that_arrow_computes_little_with_are_sampled(tmp_path: Path) -> None:
+    file = tmp_path / "events.parquet"
+    cells = {
+        "id": pa.array(["a", "b"]).cast(pa.string_view()),
+        "p": pa.array(np.array([0.25, 0.5], dtype=np.float16)),
+    }
+    pq.write_table(pa.table(cells), file)
+    kinds = {f.name: f.kind for f in facts_of(read_sample([file]).table)}
+    assert kinds["p"] == "numeric"
+
+
+def test_a_json_column_of_several_types_is_text_and_stops_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text('\ufeff{"a": 1, "b": 2}\n{"a": "x"}\n\n{"a": [1]}\n', encoding="utf-8")
+    table = read_sample([file]).table
+    assert table.to_pydict() == {"a": ["1", "x", "[1]"], "b": [2, None, None]}
 
 
 def demand(folder: Path, forecast: str, *, is_near: bool) -> tuple[Path, Path]:
