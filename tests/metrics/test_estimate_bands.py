@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ from benchmarks.table import Goal
 from mlmon_dagster.metrics.estimated.binary import residuals
 from mlmon_dagster.metrics.estimated.calibration import LEAST_STRETCH, calibrate, stretch
 from mlmon_dagster.metrics.estimated.regression import Losses, estimated_losses, loss_calibration
-from mlmon_dagster.profiles.measure.regression_estimates import LossRows, learn_losses
+from mlmon_dagster.profiles.measure.regression_estimates import LossRows, _first_half, learn_losses
 
 
 def held(frame: pd.DataFrame, metric: str) -> pd.Series:
@@ -96,6 +98,21 @@ def test_bands_of_a_regression_hold_where_inputs_name_days_with_errors_of_their_
             shares.append(held(frame, metric).mean())
     for metric, shares in found.items():
         assert np.mean(shares) >= 0.95 - 0.023, metric
+
+
+def test_a_column_without_any_value_in_a_half_of_the_baseline_changes_no_estimate():
+    known, mine = (days(np.random.default_rng(seed), 20, 60) for seed in (1, 2))
+
+    def beside(rows: LossRows, empty: np.ndarray) -> LossRows:
+        return replace(rows, inputs=np.column_stack([rows.inputs, empty]))
+
+    nothing = [np.full(len(rows.error), np.nan) for rows in (known, mine)]
+    found = estimated_losses(*learn_losses(beside(known, nothing[0]), beside(mine, nothing[1])))
+    pd.testing.assert_frame_equal(found, estimated_losses(*learn_losses(known, mine)))
+    late = np.where(np.arange(len(known.error)) < 60, np.nan, 1.0)  # one day, of the first half
+    half = np.where(_first_half(known), np.nan, late)
+    later = estimated_losses(*learn_losses(beside(known, half), beside(mine, nothing[1])))
+    assert later["value"].notna().all()
 
 
 def losses(rows: int, predicted_square: float, seed: int) -> Losses:

@@ -123,13 +123,15 @@ def learn_losses(known: LossRows, mine: LossRows) -> tuple[Losses, LossCalibrati
         guesses, held_out = np.full((2, len(mine.inputs)), np.nan), np.full(len(target), np.nan)
         if not reason:
             for i, half in enumerate((first, ~first)):
-                model = _regressor().fit(known.inputs[half], target[half])
-                held_out[~half] = model.predict(known.inputs[~half])
+                # A column without a value in this half says nothing, and is refused by the trees.
+                told = ~np.isnan(known.inputs[half]).all(axis=0)
+                model = _regressor().fit(known.inputs[half][:, told], target[half])
+                held_out[~half] = model.predict(known.inputs[~half][:, told])
                 # What the model is off by on average, on rows it has not seen.
                 factor = _ratio(target[~half].mean(), held_out[~half].mean())
                 held_out[~half] *= factor
                 if len(mine.inputs):
-                    guesses[i] = model.predict(mine.inputs) * factor
+                    guesses[i] = model.predict(mine.inputs[:, told]) * factor
         losses.append(Losses(mine.keys, np.abs(mine.error) ** power, guesses))
         own.append(Losses(known.keys, target, np.stack([held_out, held_out])))
     return (
