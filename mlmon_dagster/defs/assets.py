@@ -424,11 +424,11 @@ def make_health_report(work: Work) -> Numbers:
         "status": report.status,
         "n_firing": report.n_firing,
     }
-    if report.plot is not None:
+    if report.picture is not None:
         # Markdown of constants and our own picture alone: it is shown as it is, so no name or
         # value from data may be in it.
-        picture = base64.b64encode(report.plot).decode()
-        numbers["plot"] = dg.MetadataValue.md(f"![Health](data:image/png;base64,{picture})")
+        picture = base64.b64encode(report.picture.encode()).decode()
+        numbers["plot"] = dg.MetadataValue.md(f"![Health](data:image/svg+xml;base64,{picture})")
     return numbers
 
 

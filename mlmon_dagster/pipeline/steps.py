@@ -156,7 +156,7 @@ ASSETS: tuple[AssetInfo, ...] = (
             "versions",
             "performance_trace",
         ),
-        frozenset({"html", "matplotlib"}),
+        frozenset({"html"}),
         "One HTML file for people: status, firing alerts, months, curves and what explains them.",
         is_windowed=False,
     ),

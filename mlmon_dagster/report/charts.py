@@ -16,12 +16,31 @@ from zoneinfo import ZoneInfo
 
 from markupsafe import Markup, escape
 
-from mlmon_dagster.report.plots import Curve
+from mlmon_dagster.report.plots import (
+    ALERT,
+    BASELINE,
+    GRID,
+    INK,
+    LIMIT,
+    LINE,
+    SOFT,
+    Curve,
+)
 
 Role = Literal["value", "lower", "upper", "truth", "line"]
 NONE = "\N{EN DASH}"
 _WIDTH, _HEIGHT = 1000, 180  # of a picture, which is stretched to where it stands
 _MINUS = "\N{MINUS SIGN}"
+_STYLE = (
+    f"text{{font:12px system-ui,sans-serif}}text:not([fill]){{fill:{SOFT}}}"
+    f".title{{font-weight:600;font-size:14px}}text.title{{fill:{INK}}}.end{{text-anchor:end}}"
+    f"path{{fill:none;stroke:{GRID};vector-effect:non-scaling-stroke}}"
+    f".line{{stroke-width:1.6;stroke-linecap:round;stroke-linejoin:round}}"
+    f".c0{{stroke:{LINE}}}.truth{{stroke:{INK}}}"
+    f".band{{fill:{LINE};fill-opacity:.16;stroke:none}}"
+    f".mark{{fill:{ALERT};fill-opacity:.13;stroke:none}}"
+    f".base{{stroke:{BASELINE};stroke-dasharray:6 4}}.limit{{stroke:{LIMIT};stroke-dasharray:2 4}}"
+)
 Run = tuple[float, float]
 Points = list[tuple[float, float]]
 
@@ -164,6 +183,38 @@ class Chart:
             f'<svg class="static" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" '
             f'aria-hidden="true" focusable="false">{"".join(parts)}</svg>'
         )
+
+    @property
+    def file(self) -> str:
+        """The picture as an SVG file of its own, where no page gives it a title and colours."""
+        low, high = self.ends
+        first, last = (self.labels[0], self.labels[-1]) if self.labels else ("", "")
+        texts = [
+            f'<text x="60" y="20" class="title">{escape(self.title)}</text>',
+            f'<text x="54" y="44" class="end">{high}</text>',
+            f'<text x="54" y="220" class="end">{low}</text>',
+            f'<text x="60" y="240">{escape(first)}</text>',
+            f'<text x="860" y="240" class="end">{escape(last)}</text>',
+        ]
+        for name, value, colour in (
+            ("baseline", self.baseline, BASELINE),
+            ("limit", self.limit, LIMIT),
+        ):
+            if value is not None and math.isfinite(value):
+                texts.append(self._named(name, value, colour))
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 990 250" width="990">'
+            f"<style>{_STYLE}</style>"
+            f'<rect width="990" height="250" fill="#fff"/><path d="M60 220H860"/>{"".join(texts)}'
+            f'<svg x="60" y="40" width="800" height="{_HEIGHT}">{self.picture}</svg></svg>'
+        )
+
+    def _named(self, name: str, value: float, colour: str) -> str:
+        """Return name and value of a line, at its right end; of two never one over the other."""
+        other = self.limit if name == "baseline" else self.baseline
+        is_above = other is None or value >= other
+        y = 40 + min(max(self._y(value), 6), _HEIGHT) + (-2 if is_above else 10)
+        return f'<text x="866" y="{_round(y)}" fill="{colour}">{name} {value:.3g}</text>'
 
     def _x(self, place: float) -> float:
         return (place + 0.5) * _WIDTH / max(len(self.labels), 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from mlmon_dagster.report.curves import (
     sentence_of,
 )
 from mlmon_dagster.report.layers import LAYERS, layers_of
-from mlmon_dagster.report.plots import Curve, draw
+from mlmon_dagster.report.plots import Curve
 from mlmon_dagster.report.summary import (
     NONE,
     Judged,
@@ -86,10 +85,10 @@ class HealthReport:
     n_firing: int
     first: Curve | None
 
-    @cached_property
-    def plot(self) -> bytes | None:
-        """PNG of the first curve."""
-        return None if self.first is None else draw(self.first)
+    @property
+    def picture(self) -> str | None:
+        """SVG of the first curve."""
+        return None if self.first is None else chart_of(self.first).file
 
 
 @dataclass(frozen=True)

@@ -66,3 +66,25 @@ def test_rows_are_judged_without_importing_backends_that_can_be_imported_afterwa
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert found.stdout.split("\n") == ["[[1]]", "[]", "True", "pyspark", ""]
+
+
+def test_what_the_library_seldom_needs_is_imported_by_the_expectation_that_needs_it() -> None:
+    code = """if True:
+        import sys, pandas
+        from mlmon_dagster.ingest.rows.suite import great_expectations, run_suite
+        known = great_expectations().expectations
+        late = ("scipy.stats", "altair")
+        print([name for name in late if name in sys.modules])
+        even = {"values": ["a", "b"], "weights": [0.5, 0.5]}
+        expected = known.ExpectColumnKLDivergenceToBeLessThan(
+            column="x", partition_object=even, threshold=0.1
+        )
+        [found] = run_suite(pandas.DataFrame({"x": list("aaab")}), [expected])
+        print(found.success, round(found.result["observed_value"], 4))
+        from scipy import stats
+        print(stats is sys.modules["scipy.stats"])
+    """
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    # .75 ln(.75 / .5) + .25 ln(.25 / .5)
+    assert found.stdout.split("\n") == ["[]", "False 0.1308", "True", ""]

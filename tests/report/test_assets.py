@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import dagster as dg
 import pytest
@@ -69,10 +71,16 @@ def test_markdown_holds_nothing_but_our_own_picture(metadata: dict[str, Metadata
     ]
 
     assert len(found) == 1
-    assert re.fullmatch(
-        r"!\[Health\]\(data:image/png;base64,iVBOR[A-Za-z0-9+/]+=*\)", str(found[0].value)
+    shown = re.fullmatch(
+        r"!\[Health\]\(data:image/svg\+xml;base64,([A-Za-z0-9+/]+=*)\)", str(found[0].value)
     )
-    assert len(str(found[0].value)) < 150_000
+    assert shown is not None
+    picture = ElementTree.fromstring(base64.b64decode(shown[1]))
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    assert {"script", "image", "a", "foreignObject"}.isdisjoint(
+        element.tag.partition("}")[2] for element in picture.iter()
+    )
+    assert len(str(found[0].value)) < 50_000
 
 
 def test_no_values_of_pii_columns_are_in_the_metadata(metadata: dict[str, Metadata]) -> None:

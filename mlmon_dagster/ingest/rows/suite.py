@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 # What the library calls optional (its `compatibility` modules) and still imports where installed,
 # at seconds a process. None of it judges a pandas frame.
 _BACKENDS = ("pyspark", "boto3", "botocore", "google.cloud", "azure", "snowflake", "databricks")
+# What it needs for a test, a picture or a page that is rarely asked for, a third of its import:
+# imported once somebody asks.
+_LATER = ("scipy.stats", "altair")
 
 
 class Made(Protocol):
@@ -51,7 +55,7 @@ def great_expectations() -> Any:
     Its optional backends are kept out: here it judges pandas frames. Who uses the library with
     Spark in the same process imports it before, and is left alone.
     """
-    with warnings.catch_warnings(), _imported_without(_BACKENDS):
+    with warnings.catch_warnings(), _imported_without(_BACKENDS), _imported_later(_LATER):
         warnings.simplefilter("ignore", DeprecationWarning)
         import great_expectations
         import great_expectations.expectations
@@ -108,6 +112,42 @@ def _imported_without(names: Sequence[str]) -> Iterator[None]:
             gc.enable()
         for name in hidden:
             del loaded[name]
+
+
+class _Later(ModuleType):
+    """Stands for a module that is imported with the first name that is asked of it."""
+
+    def __getattr__(self, name: str) -> object:
+        self.leave()
+        return getattr(importlib.import_module(self.__name__), name)
+
+    def enter(self) -> None:
+        """Be what an import of the module finds."""
+        sys.modules[self.__name__] = self
+        package, _, own = self.__name__.rpartition(".")
+        if package:
+            setattr(importlib.import_module(package), own, self)
+
+    def leave(self) -> None:
+        """Be found no more; whoever has it keeps it."""
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        package, _, own = self.__name__.rpartition(".")
+        if package and vars(sys.modules[package]).get(own) is self:
+            delattr(sys.modules[package], own)
+
+
+@contextmanager
+def _imported_later(names: Sequence[str]) -> Iterator[None]:
+    """Let imports of these modules find what stands for them for a while, unless they are there."""
+    later = [_Later(name) for name in names if name not in sys.modules]
+    for module in later:
+        module.enter()
+    try:
+        yield
+    finally:
+        for module in later:
+            module.leave()
 
 
 def _context_config() -> object:
