@@ -5,7 +5,8 @@ share a shock, counted in the bins that profiles have. Beside each how often an 
 all, how far it reaches to the long side, how often Student's alone would hold the truth, and the
 share of the largest hundredth. Then the same of laws drawn at random: a tenth to all rows are not
 0, some are refunds. The factors of the interval are fitted to laws of the first families, drawn by
-another seed; to the other families nothing was.
+another seed; to the other families nothing was. Then windows beside thirty others, as a monitor
+judges them: how often one is past chance that is unchanged, and one that fell or rose.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from scipy import special
 
 from benchmarks.table import Goal, Row, show
 from mlmon_dagster.metrics.business import Outcome, business_metrics
-from mlmon_dagster.metrics.clusters import interval, standard_errors
+from mlmon_dagster.metrics.clusters import (
+    USUAL,
+    beyond_usual,
+    interval,
+    standard_errors,
+    usual_windows,
+)
+from mlmon_dagster.metrics.intervals import Z95
 from mlmon_dagster.metrics.performance.loss_means import mean_of, t_factor
 from mlmon_dagster.metrics.statistics import Binning, ColumnStatistics, merge
 from mlmon_dagster.profiles.bins.shapes import loss_binning, size_binning
@@ -51,6 +59,11 @@ LAWS: Mapping[str, Law] = {
     "Pareto, tail 1.1": (lambda rng, size: rng.pareto(1.1, size) + 1, 11.0),
 }
 NO_MEAN = "Pareto, tail 1.1"  # hardly a mean, and no promise
+CHANGED = (
+    "normal", "log-normal, sigma 1", "log-normal, sigma 1.5", "a fifth buy, log-normal",
+    "Pareto, tail 2.2",
+)  # fmt: skip
+MOST_CALLED = 0.05  # unchanged windows, to a side; a monitor asks for two of three besides
 ROWS = (300, 500, 2_000, 5_000)
 WORLDS = 60
 _SELDOM = 0.1  # windows with an interval, of which too few to say how often it holds
@@ -255,6 +268,59 @@ def months(law: str, days: int, n: int, draws: int, rng: np.random.Generator) ->
     return {"held": held / draws, "by_rows": by_rows / draws}
 
 
+def _means(values: Floats) -> pd.DataFrame:
+    frame = business_metrics({"x": counted(values)}, None, None)
+    return frame[frame["metric"] == "mean_outcome"]
+
+
+def past_chance(
+    law: Law, shock: float, n: int, factor: float, baselines: int, rng: np.random.Generator
+) -> dict[str, float]:
+    """Return how often windows are called lower, and higher, as a monitor calls them.
+
+    Args:
+        law: Of one row.
+        shock: Standard deviation of the logarithm of what a window's rows share.
+        n: Rows of a window that is judged; those of the baseline have 300.
+        factor: How many times as much a row of it is worth.
+        baselines: How many, of 30 windows each; 30 windows are judged by each.
+        rng: Draws.
+    """
+
+    def drawn(rows: int) -> Floats:
+        shared = np.exp(rng.normal(0, shock, (30, 1)) - shock**2 / 2)
+        values: Floats = law[0](rng, (30, rows)) * shared
+        return values
+
+    called = {"lower": 0, "higher": 0}
+    for _ in range(baselines):
+        usual = usual_windows(_means(drawn(300))).iloc[0]
+        now = _means(factor * drawn(n))
+        value = now["value"].to_numpy()
+        for side, end, sign in (("lower", "upper", -1), ("higher", "lower", 1)):
+            error = np.abs(now[end].to_numpy() - value) / Z95
+            found = beyond_usual(value, error, {n: np.full(len(value), usual[n]) for n in USUAL})
+            is_past = (sign * (value - usual["usual"]) > 0) & (found.p_value <= 0.05)
+            called[side] += int(is_past.sum())
+    return {side: count / baselines / 30 for side, count in called.items()}
+
+
+def of_changes(baselines: int) -> Iterator[Row]:
+    """Yield a line a law, shock of the day and size of the window that is judged."""
+    rng = np.random.default_rng(SEED)
+    for name in CHANGED:
+        for shock in (0.0, 0.15):
+            for n in (100, 300, 1_200):
+                same, fell, rose = (
+                    past_chance(LAWS[name], shock, n, factor, baselines, rng)
+                    for factor in (1.0, 0.7, 1.4)
+                )
+                numbers = same["lower"], same["higher"], fell["lower"], rose["higher"]
+                goal = Goal(max(numbers[:2]), MOST_CALLED)
+                said = f"{name}, {n:,} rows" + (f", days {shock:g}" if shock else "")
+                yield Row(said, tuple(f"{number:.3f}" for number in numbers), goal)
+
+
 def _held(found: Mapping[str, float], name: str, *others: str, promised: bool) -> Row:
     goal = Goal(abs(round(found["held"], 3) - 0.95), 0.0201, unit=" off .95") if promised else None
     return Row(name, tuple(f"{found[key]:.3f}" for key in ("held", *others)), goal)
@@ -328,6 +394,11 @@ if __name__ == "__main__":
             f"{asked.worlds // 3} without a variance, of other families",
             numbers_of_laws,
             of_random_laws(n_draws // 2, asked.worlds // 3, has_variance=False, others=True),
+        ),
+        (
+            "A window beside 30 of 300 rows: called past chance",
+            ("same: lower", "same: higher", "x .7: lower", "x 1.4: higher"),
+            of_changes(max(n_draws // 50, 2)),
         ),
         ("28 days of 100 rows that share shocks", ("held", "by rows"), of_months(n_draws // 4)),
     ]
