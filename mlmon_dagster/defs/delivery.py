@@ -9,7 +9,7 @@ is replayed at. That all is well again is written only where something was not.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from mlmon_dagster.defs.assets import BACKFILL_TAG, OVERVIEW_KEY, SHARED
 from mlmon_dagster.defs.instance import MODEL_TAG, ONE_OF_MANY, UNFINISHED, models_of
 from mlmon_dagster.defs.metadata import safe_metadata
 from mlmon_dagster.pipeline.receivers import receivers
+from mlmon_dagster.pipeline.steps import assets_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import BrokenModel, ModelSpec
 
@@ -202,7 +203,7 @@ def observe_dagster(
     real_now = dt.datetime.now(dt.UTC)
     found: list[Observed] = list(_failed_runs(instance, known, real_now))
     failing = {(f.model, f.kind, f.subject) for f in found}
-    found += _runs_well_again(instance, {f for f in failing | set(open_) if f[0] in known})
+    found += _runs_well_again(instance, specs, failing | set(open_))
     found += _stuck_runs(instance, known, open_, real_now)
     found += _ticks(instance, specs, open_)
     found += _daemons(instance, open_, real_now)
@@ -317,33 +318,68 @@ def _told(causes: Sequence[tuple[str, str]]) -> tuple[Kind, str]:
 
 
 def _runs_well_again(
-    instance: dg.DagsterInstance, broken: set[tuple[str, str, str]]
+    instance: dg.DagsterInstance, specs: Sequence[ModelSpec], broken: set[tuple[str, str, str]]
 ) -> Iterator[RunSuccess]:
     """Yield the newest run that went well for every model that has a failed one."""
     from mlmon_dagster.alerts import RunSuccess
 
-    for model in sorted({model for model, kind, _ in broken if kind in ("run", "check")}):
-        for record in _newest_good_run(instance, model):
-            ended = dt.datetime.fromtimestamp(record.end_time or 0, dt.UTC)
-            for kind in ("run", "check"):
-                if (model, kind, "") in broken:
-                    yield RunSuccess(model, record.dagster_run.run_id, ended, kind)
+    failed = {model for model, kind, _ in broken if kind in ("run", "check")}
+    for spec in sorted((s for s in specs if s.model in failed), key=lambda s: s.model):
+        if (record := _newest_good_run(instance, spec)) is None:
+            continue
+        ended = dt.datetime.fromtimestamp(record.end_time or 0, dt.UTC)
+        for kind in ("run", "check"):
+            if (spec.model, kind, "") in broken:
+                yield RunSuccess(spec.model, record.dagster_run.run_id, ended, kind)
 
 
-def _newest_good_run(instance: dg.DagsterInstance, model: str) -> list[dg.RunRecord]:
-    """Return the newest run in which nothing of a model failed, if there is one."""
-    good, failed = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
-    alone, with_others = {MODEL_TAG: model}, {f"{ONE_OF_MANY}{model}": "true"}
+def _newest_good_run(instance: dg.DagsterInstance, spec: ModelSpec) -> dg.RunRecord | None:
+    """Return the newest run in which nothing of a model failed and what failed last went well.
+
+    A run of other steps, such as one that takes in files, says nothing of those that failed.
+    """
+    model, status = spec.model, dg.DagsterRunStatus
+
+    def is_well(run: dg.DagsterRun) -> bool:
+        return run.is_success or model not in _why_failed(instance, run)
+
+    last = _newest_run(instance, model, [status.FAILURE], lambda run: not is_well(run))
+    known = {
+        f"{model}__{name}"  # a step that the model no longer has cannot go well again
+        for info in assets_of(spec)
+        for name in (info.name, f"{info.family}_check")
+    }
+    event = dg.DagsterEventType
+    steps = known & _steps(instance, last.dagster_run, event.STEP_FAILURE) if last else set[str]()
+    return _newest_run(
+        instance,
+        model,
+        [status.SUCCESS, status.FAILURE],
+        lambda run: is_well(run) and steps <= _steps(instance, run, event.STEP_SUCCESS),
+        since=(last.end_time or 0.0) if last else 0.0,
+    )
+
+
+def _newest_run(
+    instance: dg.DagsterInstance,
+    model: str,
+    statuses: list[dg.DagsterRunStatus],
+    fits: Callable[[dg.DagsterRun], bool],
+    since: float = 0.0,
+) -> dg.RunRecord | None:
     found: list[dg.RunRecord] = []
-    for tags, status in ((alone, good), (with_others, good), (with_others, failed)):
-        wanted = dg.RunsFilter(statuses=[status], tags=tags)
-        found += instance.get_run_records(wanted, limit=1)
-    well = [
-        record
-        for record in found
-        if record.dagster_run.is_success or model not in _why_failed(instance, record.dagster_run)
-    ]
-    return sorted(well, key=lambda record: record.end_time or 0)[-1:]
+    for tags in ({MODEL_TAG: model}, {f"{ONE_OF_MANY}{model}": "true"}):
+        wanted = dg.RunsFilter(statuses=statuses, tags=tags)
+        found += instance.get_run_records(wanted, limit=PAGE)
+    found.sort(key=lambda record: record.end_time or 0.0, reverse=True)
+    newer = takewhile(lambda record: (record.end_time or 0.0) > since, found)
+    return next((record for record in newer if fits(record.dagster_run)), None)
+
+
+def _steps(instance: dg.DagsterInstance, run: dg.DagsterRun, kind: dg.DagsterEventType) -> set[str]:
+    found = instance.get_records_for_run(run.run_id, of_type=kind).records
+    events = (record.event_log_entry.dagster_event for record in found)
+    return {event.step_key for event in events if event is not None and event.step_key}
 
 
 def _stuck_runs(

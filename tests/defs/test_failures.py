@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.execution.plan.objects import StepFailureData, StepSuccessData
 from dagster._core.remote_origin import (
     InProcessCodeLocationOrigin,
     RemoteInstigatorOrigin,
@@ -92,6 +93,34 @@ def test_a_failed_run_fires_once_and_the_next_success_ends_it(
     )
 
     assert failed == {"pipeline/run": "FIRING"}
+    assert look(project, instance) == {"pipeline/run": "RESOLVED"}
+
+
+def test_a_failed_step_is_not_over_once_a_run_of_other_steps_went_well(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    def end(number: int, step: str, kind: dg.DagsterEventType) -> None:
+        run_id = f"{number}" * 8 + "-1111-4111-8111-111111111111"
+        run = add_run(instance, run_id, dg.DagsterRunStatus.STARTED)
+        is_failure = kind is dg.DagsterEventType.STEP_FAILURE
+        error = SerializableErrorInfo("ValueError: no", [], "ValueError")
+        data = StepFailureData(error, None) if is_failure else StepSuccessData(1.0)
+        event = dg.DagsterEvent(
+            kind.value, "job", step_key=f"credit__{step}", event_specific_data=data
+        )
+        instance.report_dagster_event(event, run_id)
+        if is_failure:
+            instance.report_run_failed(run, "failed")
+        else:
+            done = dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, "job")
+            instance.report_dagster_event(done, run_id)
+        time.sleep(0.01)
+
+    end(1, "drift", dg.DagsterEventType.STEP_FAILURE)
+    assert look(project, instance) == {"pipeline/run": "FIRING"}
+    end(2, "event_log", dg.DagsterEventType.STEP_SUCCESS)
+    assert look(project, instance) == {"pipeline/run": "FIRING"}
+    end(3, "drift", dg.DagsterEventType.STEP_SUCCESS)
     assert look(project, instance) == {"pipeline/run": "RESOLVED"}
 
 
