@@ -144,6 +144,29 @@ def test_a_whole_store_has_no_damage(copied: Store) -> None:
     assert list(examine_store(copied)) == []
 
 
+def test_rows_that_were_refused_at_first_are_no_damage_and_a_repair_reads_their_file_again(
+    store: Store, tmp_path: Path
+) -> None:
+    frame = events(40)
+    file = land(tmp_path, "landing/predictions/a.csv", frame.assign(age=["?", *frame["age"][1:]]))
+    strict, mended = (
+        credit_spec(source__predictions__max_bad_rate=0.3, **nulls)
+        for nulls in ({}, {"source__predictions__null_tokens": ["?"]})
+    )
+    assert [f.n_bad for f in ingest(store, strict, tmp_path).files] == [1]
+    assert [f.n_new for f in ingest(store, mended, tmp_path).files] == [1]
+    assert list(examine_store(store)) == []
+    whole = log_content(store, mended, provenance=False)
+    for part in (store.folder / "event_log" / "credit" / "predictions").rglob("*.parquet"):
+        part.unlink()
+        break
+    assert file.exists()
+    repair(store, mended, tmp_path, NOW)
+    ingest(store, mended, tmp_path)
+    assert log_content(store, mended, provenance=False) == whole
+    assert list(examine_store(store)) == []
+
+
 def test_metrics_that_nobody_can_name_any_more_are_found(any_store: Store) -> None:
     metric_log.append(any_store.state, pd.concat([frame(), frame(metric="ks")]))
     assert list(examine_store(any_store)) == []

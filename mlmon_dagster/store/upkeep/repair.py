@@ -155,7 +155,8 @@ class _Repair:
                 kept.append(sha)
                 self.told.lost.append(path)
         rows = self.store.query(
-            f"SELECT * FROM rows WHERE file_sha NOT IN ({literals([*again, ''])})", {"rows": rows}
+            f"SELECT * FROM rows WHERE {integrity.CONTENT} NOT IN ({literals([*again, ''])})",
+            {"rows": rows},
         ).cast(rows.schema)
         self.told.done.append(
             f"{table}: {rows.num_rows:,} whole rows kept, {len(again)} files to be read again"
@@ -263,8 +264,10 @@ def _last_whole(table: Location, work: Path, schema: pa.Schema, spec: ModelSpec)
 
 
 def _count(store: Store, rows: pa.Table) -> dict[str, int]:
-    counted = store.query("SELECT file_sha, count(*) AS n FROM rows GROUP BY 1", {"rows": rows})
-    return dict(zip(*(counted.column(c).to_pylist() for c in ("file_sha", "n")), strict=True))
+    counted = store.query(
+        f"SELECT {integrity.CONTENT} AS sha, count(*) AS n FROM rows GROUP BY 1", {"rows": rows}
+    )
+    return dict(zip(*(counted.column(c).to_pylist() for c in ("sha", "n")), strict=True))
 
 
 def _is_there(path: Path, size: int) -> bool:
