@@ -472,7 +472,8 @@ def _steps(starts: pd.Series) -> Ints:
 
 
 def _seconds(starts: pd.Series) -> Ints:
-    return np.asarray(starts.astype("datetime64[s, UTC]").astype("int64"), dtype=np.int64)
+    # Not by pandas' own conversions, which take a hundred times as long and were half of a drift.
+    return starts.to_numpy(dtype="datetime64[s]").astype(np.int64)
 
 
 YEAR = pd.Timedelta(days=300)  # a baseline of so much has met every season
