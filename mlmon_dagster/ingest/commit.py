@@ -112,7 +112,7 @@ def commit_batch(
 
 @dataclass(frozen=True)
 class _LookedUp:
-    """A batch's rows beside what the log knows of their ids, a bucket of ids at a time."""
+    """A batch's rows beside what the log knows of their ids, a group of ids at a time."""
 
     store: Store
     log: EventLog
@@ -125,10 +125,10 @@ class _LookedUp:
         wanted = (*_KEYS[self.stream], "row_hash", "window_start", *ARRIVAL)
         columns = [name for name in wanted if name in self.rows.schema.names]
         by_id = self.rows.by_id(self.store.queries)
-        for bucket in by_id.buckets:
-            rows = by_id.table(bucket, columns)
+        for group in by_id.groups:
+            rows = by_id.table(group, columns)
             known = self.log.known_ids(self.stream, rows, excluding=self.excluding)
-            yield by_id.positions(bucket), rows, known
+            yield by_id.positions(group), rows, known
 
     def newest(self) -> dt.datetime | None:
         """Return when the newest row of one of the ids arrived; None if none is known."""
@@ -155,11 +155,11 @@ def _matched(
     unmatched = np.zeros(added.num_rows, dtype=bool)
     starts: Counter[dt.datetime] = Counter()
     by_id = added.by_id(store.queries)
-    for bucket in by_id.buckets:
-        rows = by_id.table(bucket, ["prediction_id", "dataset"])
+    for group in by_id.groups:
+        rows = by_id.table(group, ["prediction_id", "dataset"])
         matched = log.windows_of_actuals(rows)
         starts += _counted(matched["window_start"])
-        unmatched[by_id.positions(bucket)] = _unmatched(rows, matched)
+        unmatched[by_id.positions(group)] = _unmatched(rows, matched)
     return unmatched, starts
 
 

@@ -33,11 +33,12 @@ from mlmon_dagster.ingest.queue import (
 )
 from mlmon_dagster.ingest.raw import ReadFormat
 from mlmon_dagster.ingest.report import FileReport, IngestReport
-from mlmon_dagster.ingest.rows.canonical import draft_rows
+from mlmon_dagster.ingest.rows.canonical import Draft, draft_rows
 from mlmon_dagster.ingest.rows.expectations import declared_for
 from mlmon_dagster.ingest.rows.judge import (
     Part,
     Prepared,
+    Verdict,
     drop_erased,
     judge_batch,
     prepare,
@@ -54,12 +55,13 @@ from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.state_marks import check_declared
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables import kept_rows
-from mlmon_dagster.store.tables.part_files import ROWS_AT_ONCE
+from mlmon_dagster.store.tables.part_files import ahead
 from mlmon_dagster.store.tables.parted_rows import PartedRows, Spill
 
 # Of files that are judged together: hundreds of columns take seconds to judge, however few rows.
 BATCH_BYTES = 8 * 1024**2
 BATCH_FILES = 500
+ROWS_A_PART = 100_000  # of a file, two parts of which are in memory at a time
 HURRIED_FILES = 100  # of a batch where time is short: it is asked for between batches only
 Progress = Callable[[str], None]
 TimeIsUp = Callable[[], bool]
@@ -328,24 +330,28 @@ class _Ingest:
         # What a spec expects of a file may be about all of its rows; refused ones are few.
         is_whole = item.kept or declared_for(self.spec, item.stream)
         source = source_of(self.spec, item.stream)
-        at_once = None if is_whole else ROWS_AT_ONCE
+        at_once = None if is_whole else ROWS_A_PART
         rest = parse_file(item.staged, self.spec, source, self.readers.read, at_once)
         return _Parts(list(islice(rest, 2)), rest)
 
     def _prepare_parts(self, item: Queued, parts: _Parts) -> Prepared:
-        """Judge a large file part by part; its good rows wait on the disk for all to be judged."""
+        """Judge a large file part by part; its good rows wait on the disk for all to be judged.
+
+        While one part is judged and prepared, the next is read.
+        """
         assert item.staged is not None
         erased = erased_ids.erased(self.store.state, self.spec.model)
         folder = staging_folder(self.store, self.spec.model, item.stream)
         spill = Spill(folder / f"{item.staged.sha256}.good_rows")
         judged: list[Part] = []
+        held: set[int] = set()
         try:
-            while parts.begun:
-                part = self._judged([(item, parts.begun.pop(0))], erased)[0]
+            for draft in ahead(map(partial(self._draft, item), parts.every())):
+                found = judge_batch([draft], self.spec, item.stream, held)[0]
+                part = self._prepared(*found, erased)
                 spill.add(part.rows)
                 # Not a slice of no rows: it would hold the memory of all.
                 judged.append(replace(part, rows=part.rows.schema.empty_table()))
-                parts.begun.extend(islice(parts.rest, 1 - len(parts.begun)))
             return whole(judged, spill.rows(), source_of(self.spec, item.stream))
         except Exception:
             spill.discard()
@@ -401,16 +407,16 @@ class _Ingest:
         return [file for file in found if file is not None]
 
     def _judged(self, batch: Sequence[tuple[Queued, Parsed]], erased: Erased) -> list[Part]:
-        drafts = [draft_rows(parsed, self.spec, item.first_seen) for item, parsed in batch]
-        return [
-            prepare(
-                drop_erased(draft, erased, self.store.query, self.spec),
-                verdict,
-                self.spec,
-                self.now,
-            )
-            for draft, verdict in judge_batch(drafts, self.spec, batch[0][0].stream)
-        ]
+        drafts = [self._draft(item, parsed) for item, parsed in batch]
+        judged = judge_batch(drafts, self.spec, batch[0][0].stream)
+        return [self._prepared(*one, erased) for one in judged]
+
+    def _draft(self, item: Queued, parsed: Parsed) -> Draft:
+        return draft_rows(parsed, self.spec, item.first_seen)
+
+    def _prepared(self, draft: Draft, verdict: Verdict, erased: Erased) -> Part:
+        draft = drop_erased(draft, erased, self.store.query, self.spec)
+        return prepare(draft, verdict, self.spec, self.now)
 
 
 class _Parts(NamedTuple):
@@ -418,6 +424,12 @@ class _Parts(NamedTuple):
 
     begun: list[Parsed]
     rest: Iterator[Parsed]
+
+    def every(self) -> Iterator[Parsed]:
+        """Yield all parts, none of which is held on to."""
+        while self.begun:
+            yield self.begun.pop(0)
+        yield from self.rest
 
 
 def _batches(items: Sequence[Queued], at_most: int) -> Iterator[list[Queued]]:

@@ -419,12 +419,17 @@ def _opened(path: Path, kind: str) -> BinaryIO | Any:
 def in_parts(tables: Iterable[pa.Table], rows_at_once: int) -> Iterator[tuple[int, pa.Table]]:
     """Put tables together, and cut them, into parts of so many rows; with the row each begins at.
 
+    Tables of half as many stay as they are: what is cut is copied.
+
     Yields:
         One part at least, if there is a table at all.
     """
     held: list[pa.Table] = []
     n_held, first = 0, 0
     for table in tables:
+        if n_held + table.num_rows > rows_at_once and 2 * n_held >= rows_at_once:
+            yield first, pa.concat_tables(held)
+            held, n_held, first = [], 0, first + n_held
         held.append(table)
         n_held += table.num_rows
         while n_held > rows_at_once:

@@ -38,42 +38,48 @@ def row_hashes(rows: pa.Table, columns: Iterable[str]) -> NDArray[np.int64]:
         int64, one per row.
     """
     total = np.zeros(rows.num_rows, dtype=np.uint64)
+    # Two arrays for all columns: to get new memory for each takes longer than the arithmetic.
+    term, spare = np.empty_like(total), np.empty_like(total)
     for name in columns:
         values = rows.column(name).combine_chunks()
         if values.null_count == len(values):
             continue
-        term = _mix(_codes(values) ^ _seed(name))
+        _codes(values, term, spare)
+        term ^= _seed(name)
+        _mix(term, spare)
         if values.null_count:
             term[values.is_null().to_numpy(zero_copy_only=False)] = 0
         total += term
-    return _mix(total).view(np.int64)
+    return _mix(total, spare).view(np.int64)
 
 
-def _codes(values: pa.Array) -> U64:
-    """Return 64 bits per cell that stand for its value; anything for a null."""
+def _codes(values: pa.Array, found: U64, spare: U64) -> None:
+    """Find 64 bits per cell that stand for its value; anything for a null."""
     kind = values.type
     if pa.types.is_list(kind):
         values = pc.binary_join(values, "\x1f")
         kind = values.type
     if pa.types.is_string(kind):
-        return _text_codes(values)
+        _text_codes(values, found)
+        return
     if pa.types.is_timestamp(kind):
         values = values.cast(pa.int64())
     elif pa.types.is_boolean(kind):
         values = values.cast(pa.uint8()).cast(pa.int64())
-    if values.null_count:
-        values = pc.fill_null(values, pa.scalar(0, values.type))
-    return _mix(np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).view(np.uint64))
+    # Not `to_numpy`, which makes floats of integers among nulls.
+    bits = np.frombuffer(values.buffers()[1], np.uint64)
+    found[:] = bits[values.offset : values.offset + len(values)]
+    _mix(found, spare)
 
 
-def _text_codes(values: pa.Array) -> U64:
+def _text_codes(values: pa.Array, found: U64) -> None:
     if not _repeats(values):
-        return _word_hashes(pc.fill_null(values, ""))
+        found[:] = _word_hashes(pc.fill_null(values, ""))
+        return
     coded = values.dictionary_encode()
     hashes = _word_hashes(coded.dictionary)
     positions = pc.fill_null(coded.indices, 0).to_numpy(zero_copy_only=False)
-    found: U64 = hashes[positions]
-    return found
+    np.take(hashes, positions, out=found, mode="clip")  # the only mode without a copy
 
 
 def _repeats(values: pa.Array) -> bool:
@@ -92,12 +98,15 @@ def _seed(name: str) -> np.uint64:
     return np.uint64(int.from_bytes(digest, "little"))
 
 
-def _mix(bits: U64) -> U64:
-    """Spread every bit over all others (the finalizer of SplitMix64)."""
-    mixed = bits + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+def _mix(bits: U64, spare: U64) -> U64:
+    """Spread every bit over all others, in place (the finalizer of SplitMix64)."""
+    bits += np.uint64(0x9E3779B97F4A7C15)
+    bits ^= np.right_shift(bits, np.uint64(30), out=spare)
+    bits *= np.uint64(0xBF58476D1CE4E5B9)
+    bits ^= np.right_shift(bits, np.uint64(27), out=spare)
+    bits *= np.uint64(0x94D049BB133111EB)
+    bits ^= np.right_shift(bits, np.uint64(31), out=spare)
+    return bits
 
 
 def columns_to_read(wanted: Sequence[Column], spec: ModelSpec) -> list[Column]:

@@ -94,6 +94,35 @@ def test_expectation_that_cannot_be_evaluated_is_an_error_not_a_pass(
         judge([_draft(tmp_path, events(3))], SPEC, "predictions")
 
 
+def test_rules_about_whole_columns_are_evaluated_once_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts = [
+        _draft(tmp_path, events(3, age=[None] * 3), "a"),
+        _draft(tmp_path, events(3), "b"),
+        _draft(tmp_path, events(3, score=[0.1, 7.0, 0.1]), "c"),
+    ]
+    asked: list[list[str]] = []
+    run = suite.run_suite
+
+    def noting(frame: pd.DataFrame, rules: list[object]) -> object:
+        asked.append([f"{type(r).__name__} {r.column}" for r in rules])  # type: ignore[attr-defined]
+        return run(frame, rules)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(suite, "run_suite", noting)
+    held: set[int] = set()
+
+    *_, last = [judge([draft], SPEC, "predictions", held)[0] for draft in drafts]
+
+    of_type = "ExpectColumnValuesToBeOfType age"
+    assert [of_type in rules for rules in asked] == [False, True, False], "once it has a value"
+    assert {rule.split()[0] for rule in asked[2]} == {
+        "ExpectColumnValuesToNotBeNull", "ExpectColumnValuesToBeBetween",
+        "ExpectColumnValuesToBeInSet",
+    }  # fmt: skip
+    assert [fault.rows.tolist() for fault in last.faults] == [[1]]
+
+
 def test_suite_leaves_nothing_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "tmp").mkdir()

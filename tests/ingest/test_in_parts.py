@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from mlmon_dagster.ingest import cycle
 from mlmon_dagster.ingest.formats import read_csv, read_jsonl, read_parquet
+from mlmon_dagster.ingest.raw import in_parts
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.state.writer_lock import writer_lock
@@ -44,7 +46,7 @@ def bad(frame: pd.DataFrame) -> pd.DataFrame:
 
 def small_parts(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """Divide all that is divided into parts of so many rows."""
-    monkeypatch.setattr(cycle, "ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(cycle, "ROWS_A_PART", rows)
     monkeypatch.setattr(event_log, "ROWS_AT_ONCE", rows)
     monkeypatch.setattr(inference_records, "ROWS_AT_ONCE", rows)
     monkeypatch.setattr(parted_rows, "ROWS_TOGETHER", rows)
@@ -81,6 +83,16 @@ def world(folder: Path, ending: str, spec: ModelSpec) -> dict[str, Any]:
     }  # fmt: skip
     store.close()
     return found
+
+
+def test_tables_of_half_a_part_are_not_cut() -> None:
+    tables = [pa.table({"x": range(n)}) for n in (60, 30, 30, 250, 10)]
+
+    parts = list(in_parts(tables, 100))
+
+    assert [part.num_rows for _, part in parts] == [90, 100, 100, 90]
+    assert [first for first, _ in parts] == [0, 90, 190, 290]
+    assert pa.concat_tables([part for _, part in parts]) == pa.concat_tables(tables)
 
 
 @pytest.mark.proof

@@ -20,7 +20,7 @@ from mlmon_dagster.ingest.raw import (
 )
 
 _MAGIC = b"PAR1"
-_BATCH = 65_536  # rows
+_BATCH = 50_000  # rows
 _BUFFER = 1 << 20  # bytes of each column, read ahead
 
 

@@ -282,8 +282,10 @@ def place(time: TimeSpec, moments: Times) -> Placed:
         candidates += windows_between(time, first, _utc(run[-1]) + dt.timedelta(days=1))
     edges = as_times([w.start for w in candidates])
     found = np.searchsorted(edges, moments, side="right") - 1
-    used, positions = np.unique(found, return_inverse=True)
-    return Placed(tuple(candidates[i] for i in used), positions.astype(np.int64))
+    used = np.flatnonzero(np.bincount(found, minlength=len(candidates)))
+    position_of = np.zeros(len(candidates), dtype=np.int64)
+    position_of[used] = np.arange(len(used))
+    return Placed(tuple(candidates[i] for i in used), position_of[found])
 
 
 def as_times(moments: list[dt.datetime]) -> Times:

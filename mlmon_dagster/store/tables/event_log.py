@@ -106,13 +106,12 @@ class EventLog:
             rows = rows.only(kept.to_numpy().astype(bool))
         divided = rows.by_id(self._engine)
         if stream == "predictions":
-            for bucket in divided.buckets:
-                self._note_moved(divided.table(bucket, ["prediction_id", "window_date"]), snapshot)
+            for group in divided.groups:
+                self._note_moved(divided.table(group, ["prediction_id", "window_date"]), snapshot)
         reached("append.moved_ids_noted")
         if rows.num_rows > ROWS_AT_ONCE:
             schema = stream_schema(self._spec, stream)
-            digits = rows.digits(self._engine)
-            snapshot.append_parts(self._in_passes(stream, rows, digits), schema, missing)
+            snapshot.append_parts(self._in_passes(stream, rows), schema, missing)
         else:
             snapshot.append(self._conformed(stream, rows.table()), missing)
         reached("append.committed")
@@ -128,9 +127,7 @@ class EventLog:
                 raise StoreError(f"Rows for {self._spec.model}/{stream} have a null {name!r}.")
         return rows
 
-    def _in_passes(
-        self, stream: Stream, rows: PartedRows, digits: Digits
-    ) -> Iterator[Iterator[BucketRows]]:
+    def _in_passes(self, stream: Stream, rows: PartedRows) -> Iterator[Iterator[BucketRows]]:
         """Yield rows in passes over all of them, so that few files are written at a time.
 
         Those of large dates are divided by their ids, so that each bucket has files of its own.
@@ -144,6 +141,7 @@ class EventLog:
         files = [(date, bucket) for date, n in large.items() for bucket in _buckets_of(n)]
         if len(large) < len(counts):
             yield self._small(stream, rows, pa.array(large, pa.string()))
+        digits = rows.digits(self._engine) if large else np.zeros(0, np.uint8)
         for first in range(0, len(files), FILES_AT_ONCE):
             by_date: dict[str, list[Bucket]] = {}
             for date, bucket in files[first : first + FILES_AT_ONCE]:
@@ -153,7 +151,9 @@ class EventLog:
     def _small(self, stream: Stream, rows: PartedRows, large: pa.Array) -> Iterator[BucketRows]:
         """Yield the rows of all dates but the large ones."""
         for table in rows.tables():
-            mine = table.filter(pc.invert(pc.is_in(table["window_date"], large)))
+            mine = table
+            if len(large):
+                mine = table.filter(pc.invert(pc.is_in(table["window_date"], large)))
             yield BucketRows(EVERY_ID, self._conformed(stream, mine))
 
     def _large(
@@ -185,9 +185,9 @@ class EventLog:
         codes = np.zeros(rows.num_rows, np.int32)
         columns = [name for name in ("prediction_id", "dataset") if name in rows.schema.names]
         divided = rows.by_id(self._engine)
-        for bucket in divided.buckets:
-            mine = _with_dataset(divided.table(bucket, columns))
-            positions = divided.positions(bucket)
+        for group in divided.groups:
+            mine = _with_dataset(divided.table(group, columns))
+            positions = divided.positions(group)
             placed = self._engine.query(
                 f"""SELECT r.i, COALESCE(p.window_date, '{UNMATCHED}') AS window_date
                 FROM incoming AS r LEFT JOIN (

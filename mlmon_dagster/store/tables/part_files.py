@@ -13,11 +13,13 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -33,8 +35,10 @@ ROW_GROUP: Final = 32_768
 ROWS_A_FILE: Final = 500_000
 ROWS_AT_ONCE: Final = 125_000  # so many, with all their columns, are in memory at a time
 SAMPLE: Final = 2_000
+WRITERS: Final = 2  # files that are written at the same time
 _NAME = re.compile(r"part-([0-9a-f]{2})-([0-9a-f]{2})-[^/]*$")
 _BUCKETS: Final = 256  # as many as two hexadecimal digits tell apart
+T = TypeVar("T")
 
 
 class Bucket(NamedTuple):
@@ -103,6 +107,7 @@ class _Open:
     bucket: Bucket
     stack: ExitStack
     writer: pq.ParquetWriter
+    writing: Future[None] | None = None
     held: list[pa.Table] = field(default_factory=list)
     n_held: int = 0
     n_rows: int = 0
@@ -122,6 +127,8 @@ class PartFiles:
         self._open: dict[tuple[object, ...], _Open] = {}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._actions: list[AddAction] = []
+        self._writers = ThreadPoolExecutor(WRITERS, "writer")
+        self._writing: deque[Future[None]] = deque()
 
     def written(self, passes: Iterable[Iterable[BucketRows]]) -> list[AddAction]:
         """Write all parts; return what a commit is to add. Nothing stays if a part fails.
@@ -139,6 +146,7 @@ class PartFiles:
             self._undo()
             raise
         finally:
+            self._writers.shutdown()
             if self._scratch is not None:
                 self._scratch.cleanup()
         return self._actions
@@ -151,10 +159,10 @@ class PartFiles:
         file.held.append(rows)
         file.n_held += rows.num_rows
         if file.n_held >= ROW_GROUP:
-            _flush(file)
+            self._flush(file)
         elif sum(one.n_held for one in self._open.values()) > ROWS_AT_ONCE:
             for one in self._open.values():
-                _flush(one)
+                self._flush(one)
         if file.n_rows >= ROWS_A_FILE:
             self._close(key)
 
@@ -177,8 +185,11 @@ class PartFiles:
         return _Open(folders + name, values, draft, bucket, stack, writer)
 
     def _close(self, key: tuple[object, ...]) -> None:
-        file = self._open.pop(key)
-        _flush(file)
+        file = self._open[key]
+        self._flush(file)
+        if file.writing is not None:
+            file.writing.result()
+        del self._open[key]
         file.writer.close()
         size = file.draft.stat().st_size
         file.stack.close()  # the file is at its place, for good
@@ -189,7 +200,25 @@ class PartFiles:
         moment = round(time.time() * 1000)
         self._actions.append(AddAction(file.path, size, file.values, moment, True, stats))
 
+    def _flush(self, file: _Open) -> None:
+        """Let a thread write what is held of a file, while the next rows are made.
+
+        Rows of a file are written one after the other, those of several side by side.
+        """
+        if not file.n_held:
+            return
+        if file.writing is not None:
+            file.writing.result()
+        while len(self._writing) >= WRITERS:
+            self._writing.popleft().result()
+        rows = pa.concat_tables(file.held)
+        file.writing = self._writers.submit(file.writer.write_table, rows, row_group_size=ROW_GROUP)
+        self._writing.append(file.writing)
+        file.n_rows += file.n_held
+        file.held, file.n_held = [], 0
+
     def _undo(self) -> None:
+        self._writers.shutdown()
         for file in self._open.values():
             file.writer.close()
             file.stack.__exit__(*sys.exc_info())
@@ -197,28 +226,49 @@ class PartFiles:
             (self._folder / action.path).delete()
 
 
-def _flush(file: _Open) -> None:
-    if file.n_held:
-        rows = pa.concat_tables(file.held)
-        file.writer.write_table(rows, row_group_size=ROW_GROUP)
-        file.n_rows += file.n_held
-        file.held, file.n_held = [], 0
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield items in their order, of which another thread makes the next one meanwhile.
+
+    So both of two processors are busy where one makes parts and one uses them up; two items are
+    in memory then. None ends them.
+    """
+    rest = iter(items)
+    with ThreadPoolExecutor(1, "ahead") as maker:
+        coming = maker.submit(next, rest, None)
+        while (item := coming.result()) is not None:
+            coming = maker.submit(next, rest, None)
+            yield item
+            del item
 
 
 def _divided(
     rows: pa.Table, keys: Sequence[str]
 ) -> Iterator[tuple[dict[str, str | None], pa.Table]]:
     """Yield the rows of each partition, without the partition columns."""
-    found = rows.select(keys).group_by(list(keys)).aggregate([]).to_pylist() if keys else [{}]
+    given = rows.select(keys)
+    rows = rows.drop_columns(list(keys))
+    found = given.group_by(list(keys)).aggregate([]).to_pylist() if keys else [{}]
     for values in found:
         mine = rows
         if len(found) > 1:
-            same = [pc.equal(rows.column(key), value) for key, value in values.items()]
+            same = [pc.equal(given.column(key), value) for key, value in values.items()]
             mask = same[0]
             for more in same[1:]:
                 mask = pc.and_(mask, more)
-            mine = rows.filter(mask)
-        yield values, mine.drop_columns(list(keys))
+            mine = _chosen(rows, np.flatnonzero(pc.fill_null(mask, False)))
+        yield values, mine
+
+
+def _chosen(rows: pa.Table, positions: NDArray[np.int64]) -> pa.Table:
+    """Return rows, of which most need no copy if they follow each other, as events of a day do.
+
+    Fewer are copied: whoever holds a few of them is not to hold all.
+    """
+    first, last = int(positions[0]), int(positions[-1])
+    n = len(positions)
+    if last - first + 1 == n and 2 * n >= rows.num_rows:
+        return rows.slice(first, n)
+    return rows.take(pa.array(positions))
 
 
 def seldom_repeats(values: pa.Array | pa.ChunkedArray) -> bool:

@@ -8,13 +8,15 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlmon_dagster.store.tables.engine import QueryEngine
-from mlmon_dagster.store.tables.part_files import EVERY_ID, Bucket, buckets
+from mlmon_dagster.store.tables.part_files import SAMPLE
 
 ROWS_TOGETHER: Final = 500_000  # whose ids are compared at once
 Digits = NDArray[np.uint8]
+Groups = NDArray[np.uint16]
 Read = Callable[[Sequence[str] | None], Iterator[pa.Table]]
 
 
@@ -26,16 +28,16 @@ class PartedRows:
         n_rows: How many there are.
         read: Yields them as tables, with the columns asked for, or all if that is None; the same
             tables however often it is called.
-        digits: The first digits of their ids, if these are known.
+        groups: Which rows may have an id in common, if that is known.
     """
 
     def __init__(
-        self, schema: pa.Schema, n_rows: int, read: Read, digits: Digits | None = None
+        self, schema: pa.Schema, n_rows: int, read: Read, groups: Groups | None = None
     ) -> None:
         self.schema = schema
         self.num_rows = n_rows
         self._read = read
-        self._digits = digits
+        self._groups = groups
 
     @classmethod
     def of(cls, rows: pa.Table) -> PartedRows:
@@ -75,8 +77,8 @@ class PartedRows:
                 start += table.num_rows
                 yield table if mine.all() else table.filter(pa.array(mine))
 
-        digits = None if self._digits is None else self._digits[chosen]
-        return PartedRows(self.schema, int(chosen.sum()), read, digits)
+        groups = None if self._groups is None else self._groups[chosen]
+        return PartedRows(self.schema, int(chosen.sum()), read, groups)
 
     def with_column(self, name: str, values: Callable[[int, int], pa.Array]) -> PartedRows:
         """Return them with a column set, or added as the last.
@@ -105,60 +107,64 @@ class PartedRows:
                 start = end
                 yield table.select(names)
 
-        return PartedRows(schema, self.num_rows, read, self._digits)
+        return PartedRows(schema, self.num_rows, read, self._groups)
 
     def digits(self, engine: QueryEngine) -> Digits:
         """Return the first two digits of the md5 of every row's id, as a number."""
-        if self._digits is None:
-            found = [_first_digits(engine, table) for table in self.tables(["prediction_id"])]
-            self._digits = np.concatenate([np.zeros(0, np.uint8), *found])
-        return self._digits
+        return self._of_ids(engine, "CAST('0x' || md5(prediction_id)[1:2] AS UTINYINT)")
 
-    def by_id(self, engine: QueryEngine) -> ByBucket:
-        """Return them divided by their ids."""
-        return ByBucket(self, engine)
+    def by_id(self, engine: QueryEngine) -> ById:
+        """Return them divided by their ids, in groups of about 500,000 rows."""
+        n = -(-self.num_rows // ROWS_TOGETHER)
+        if n > 1 and self._groups is None:
+            # Not by md5, which takes eight times as long: no table is divided by these groups.
+            self._groups = self._of_ids(engine, f"CAST(hash(prediction_id) % {n} AS USMALLINT)")
+        return ById(self, self._groups)
+
+    def _of_ids(self, engine: QueryEngine, sql: str) -> NDArray[Any]:
+        query = f"SELECT {sql} AS found FROM ids"
+        found = [
+            engine.query(query, {"ids": table}).column("found").to_numpy()
+            for table in self.tables(["prediction_id"])
+        ]
+        return np.concatenate(found)
 
 
-class ByBucket:
-    """Rows of which all that have an id can be looked at together, however many there are."""
+class ById:
+    """Rows of which all that have an id can be looked at together, however many there are.
 
-    def __init__(self, rows: PartedRows, engine: QueryEngine) -> None:
+    Args:
+        rows: The rows.
+        groups: The group of each; None if there is one.
+    """
+
+    def __init__(self, rows: PartedRows, groups: Groups | None) -> None:
         self._rows = rows
-        self._engine = engine
+        self._groups = groups
 
     @property
-    def buckets(self) -> list[Bucket]:
-        """Buckets of at most about 500,000 rows; one if there are no more."""
-        return buckets(-(-self._rows.num_rows // ROWS_TOGETHER))
+    def groups(self) -> range:
+        """The groups."""
+        return range(1 if self._groups is None else int(self._groups.max(initial=0)) + 1)
 
-    def positions(self, bucket: Bucket) -> NDArray[np.int64]:
-        """Return which rows are in a bucket."""
-        if bucket == EVERY_ID:
+    def positions(self, group: int) -> NDArray[np.int64]:
+        """Return which rows are in a group."""
+        if self._groups is None:
             return np.arange(self._rows.num_rows)
-        return np.flatnonzero(self._inside(bucket))
+        return np.flatnonzero(self._groups == group)
 
-    def table(self, bucket: Bucket, columns: Sequence[str]) -> pa.Table:
-        """Return some columns of the rows in a bucket, in their order."""
-        if bucket == EVERY_ID:
+    def table(self, group: int, columns: Sequence[str]) -> pa.Table:
+        """Return some columns of the rows in a group, in their order."""
+        if self._groups is None:
             return self._rows.table(columns)
-        return self._rows.only(self._inside(bucket)).table(columns)
-
-    def _inside(self, bucket: Bucket) -> NDArray[np.bool_]:
-        digits = self._rows.digits(self._engine)
-        inside: NDArray[np.bool_] = (digits >= bucket.first) & (digits <= bucket.last)
-        return inside
-
-
-def _first_digits(engine: QueryEngine, rows: pa.Table) -> Digits:
-    sql = "SELECT CAST('0x' || md5(prediction_id)[1:2] AS UTINYINT) AS digits FROM ids"
-    found: Digits = (
-        engine.query(sql, {"ids": rows.select(["prediction_id"])}).column("digits").to_numpy()
-    )
-    return found
+        return self._rows.only(self._groups == group).table(columns)
 
 
 class Spill:
     """A file of this machine that rows are written to once and read from over and over.
+
+    Columns that hold the same value for long, such as the file's name, are stored once for each
+    run of it. Nothing is compressed: what is left hardly shrinks, and takes five times as long.
 
     Args:
         path: The file; replaced if it is there.
@@ -169,15 +175,25 @@ class Spill:
         self._writer: Any = None
         self._sizes: list[int] = []
         self._schema: pa.Schema = pa.schema([])
+        self._stored: pa.Schema = pa.schema([])
 
     def add(self, rows: pa.Table) -> None:
         """Write the next rows."""
         if self._writer is None:
             self._schema = rows.schema
-            options = pa.ipc.IpcWriteOptions(compression="lz4")
-            self._writer = pa.ipc.new_file(str(self.path), rows.schema, options=options)
+            self._stored = pa.schema(
+                pa.field(name, pa.run_end_encoded(pa.int32(), column.type))
+                if _lasts(column)
+                else pa.field(name, column.type)
+                for name, column in zip(rows.column_names, rows.columns, strict=True)
+            )
+            self._writer = pa.ipc.new_file(str(self.path), self._stored)
         for batch in rows.combine_chunks().to_batches():
-            self._writer.write_batch(batch)
+            arrays = [
+                pc.run_end_encode(values) if pa.types.is_run_end_encoded(field.type) else values
+                for field, values in zip(self._stored, batch.columns, strict=True)
+            ]
+            self._writer.write_batch(pa.record_batch(arrays, schema=self._stored))
         self._sizes.append(rows.num_rows)
 
     def discard(self) -> None:
@@ -201,5 +217,21 @@ class Spill:
             pa.ipc.open_file(file, options=options) as reader,
         ):
             for number in range(reader.num_record_batches):
-                table = pa.Table.from_batches([reader.get_batch(number)])
+                batch = reader.get_batch(number)
+                table = pa.table(
+                    {
+                        field.name: pc.run_end_decode(values)
+                        if pa.types.is_run_end_encoded(field.type)
+                        else values
+                        for field, values in zip(batch.schema, batch.columns, strict=True)
+                    }
+                )
                 yield table if columns is None else table.select(columns)
+
+
+def _lasts(column: pa.ChunkedArray) -> bool:
+    """Say whether a column holds the same value for long, by its first rows."""
+    sample = column.slice(0, SAMPLE).combine_chunks()
+    if pa.types.is_nested(column.type) or not len(sample):
+        return False
+    return 20 * len(pc.run_end_encode(sample).values) <= len(sample)

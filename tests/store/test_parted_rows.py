@@ -1,0 +1,94 @@
+"""Rows that wait on the disk come back as they were, and what is made ahead keeps its order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from mlmon_dagster.store import Store
+from mlmon_dagster.store.tables import parted_rows
+from mlmon_dagster.store.tables.part_files import ahead
+from mlmon_dagster.store.tables.parted_rows import PartedRows, Spill
+
+
+def part(name: str, first: int, n: int = 100) -> pa.Table:
+    """Return rows of a file: most columns hold one value, one changes from row to row."""
+    return pa.table(
+        {
+            "prediction_id": pa.array([f"p{i}" for i in range(first, first + n)], pa.string()),
+            "file_sha": pa.repeat(name, n),
+            "status": pa.array([None] * n, pa.string()),
+            "moment": pa.array([first] * n, pa.timestamp("us", "UTC")),
+            "nonfinite": pa.array(
+                [["x:nan"] if i % 7 == 0 else [] for i in range(n)], pa.list_(pa.string())
+            ),
+            "x": pa.array([None if i % 3 == 0 else i / 7 for i in range(n)], pa.float64()),
+        }
+    )
+
+
+def spilled(folder: Path, parts: list[pa.Table]) -> PartedRows:
+    spill = Spill(folder / "a.good_rows")
+    for rows in parts:
+        spill.add(rows)
+    return spill.rows()
+
+
+def test_rows_on_the_disk_are_the_rows_that_were_written(tmp_path: Path) -> None:
+    # Of the second part nothing lasts for long; of the third, all is one row.
+    changing = part("b", 100).set_column(1, "file_sha", pa.array([f"{i}" for i in range(100)]))
+    parts = [part("a", 0), changing, part("c", 200, 1), part("d", 201, 0)]
+
+    rows = spilled(tmp_path, parts)
+
+    assert rows.table() == pa.concat_tables(parts)
+    assert rows.table(["file_sha", "x"]) == pa.concat_tables(parts).select(["file_sha", "x"])
+    assert list(rows.tables()) == parts[:3], "a part without rows is none"
+
+
+def test_a_value_that_lasts_is_stored_once(tmp_path: Path) -> None:
+    spilled(tmp_path, [part("a" * 10_000, 0)])
+
+    assert (tmp_path / "a.good_rows").stat().st_size < 40_000
+
+
+def test_all_rows_of_an_id_are_in_one_group(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parted_rows, "ROWS_TOGETHER", 30)
+    rows = PartedRows.of(pa.concat_tables([part("a", 0), part("b", 50)]))
+
+    divided = rows.by_id(store.queries)
+
+    groups = [set(divided.table(g, ["prediction_id"])["prediction_id"].to_pylist())
+              for g in divided.groups]  # fmt: skip
+    positions = [i for group in divided.groups for i in divided.positions(group).tolist()]
+    assert len(groups) == 7
+    assert sum(map(len, groups)) == len(set().union(*groups)) == 150
+    assert sorted(positions) == list(range(200))
+
+
+def test_what_is_made_ahead_comes_in_order_and_fails_in_its_place() -> None:
+    made, taken = [], []
+    second_is_made = threading.Event()
+
+    def items() -> Iterator[int]:
+        for i in range(3):
+            made.append(threading.current_thread())
+            if i == 1:
+                second_is_made.set()
+            yield i
+        raise ValueError("the fourth")
+
+    def take_all() -> None:
+        for item in ahead(items()):
+            assert second_is_made.wait(30), "while the first is used up"
+            taken.append(item)
+
+    with pytest.raises(ValueError, match="the fourth"):
+        take_all()
+
+    assert taken == [0, 1, 2]
+    assert threading.current_thread() not in made
