@@ -5,11 +5,12 @@ Every body hands the run's windows to one function and reports numbers.
 
 import base64
 import datetime as dt
-import inspect
+import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -41,6 +42,7 @@ from mlmon_dagster.spec import (
     BrokenModel,
     Models,
     ModelSpec,
+    TimeSpec,
     Window,
     complete_windows,
     first_window,
@@ -55,9 +57,10 @@ from mlmon_dagster.store.state.state_marks import check_declared
 BACKFILL_TAG = "mlmon/backfill"
 PAST = "rows are past retention; profiles and metrics stay as they were computed"
 Materialized = dg.MaterializeResult[None] | dg.AssetMaterialization
-Body = Callable[[dg.AssetExecutionContext], dg.MaterializeResult[None] | Iterator[Materialized]]
-AssetDecorator = Callable[[Body], dg.AssetsDefinition]
-Signed = TypeVar("Signed", bound=Callable[..., object])
+Inputs = Mapping[str, object]  # of a step: nothing, since our steps hand each other no values
+Body = Callable[[dg.AssetExecutionContext, Inputs], Iterator[Materialized]]
+AFTER = dg.In(dg.Nothing)  # a step comes after others, and takes nothing from them
+_OUTPUT = "result"
 SHARED = "mlmon"  # before the name of everything that serves all models together
 OVERVIEW_KEY = dg.AssetKey([SHARED, "overview"])
 _EXACT = ("slice", "n", "value", "baseline", "change", "mix", "within", "share", "p_adjusted")
@@ -79,21 +82,22 @@ def model_assets(
     project: Project, spec: ModelSpec, declared: Path | None = None
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return the assets of one model, in lineage order; ``declared`` is the model's file."""
-
-    def decorated(name: str) -> AssetDecorator:
-        return _asset(project, spec, BY_NAME[name], declared)
-
     return [
         *_landing(spec),
-        decorated("event_log")(_event_log(project, spec)),
-        decorated("baseline")(_baseline(project, spec)),
         *(
-            decorated(info.name)(_windowed(project, spec, info))
+            _asset(project, spec, info, declared, _body(project, spec, info))
             for info in assets_of(spec)
-            if info.is_windowed
         ),
-        *(decorated(name)(_report(project, spec, body)) for name, body in REPORTS.items()),
     ]
+
+
+def _body(project: Project, spec: ModelSpec, info: AssetInfo) -> Body:
+    """Return what an asset does."""
+    if info.is_windowed:
+        return _windowed(project, spec, info)
+    if info.name in REPORTS:
+        return _report(project, spec, REPORTS[info.name])
+    return {"event_log": _event_log, "baseline": _baseline}[info.name](project, spec)
 
 
 def work_of(
@@ -188,28 +192,54 @@ def written_by(
 
 
 def _asset(
-    project: Project, spec: ModelSpec, info: AssetInfo, declared: Path | None
-) -> AssetDecorator:
-    """Return the decorator that makes a function this asset of the model."""
-    options: dict[str, Any] = {
-        "key": asset_key(spec, info.name),
-        "deps": _parents(spec, info),
-        "group_name": spec.model,
-        "description": info.description,
-        "owners": list(spec.owners),
-        "kinds": set(info.kinds),
-        "tags": {MODEL_TAG: spec.model},
-        "pool": spec.model,
-        "op_tags": first_of_all(spec),
-        "metadata": definition_metadata(project, spec, info, declared),
-        "code_version": code_version(info),
-        "freshness_policy": freshness_of(spec, info),
-    }
-    if info.is_windowed:
-        options["partitions_def"] = partitions_of(spec)
-        options["backfill_policy"] = dg.BackfillPolicy.single_run()
-    decorator: AssetDecorator = dg.asset(**options)
-    return lambda body: decorator(with_signature(body))
+    project: Project, spec: ModelSpec, info: AssetInfo, declared: Path | None, body: Body
+) -> dg.AssetsDefinition:
+    """Return an asset of a model, put together from the parts that `dg.asset` would make.
+
+    Of any function the decorator has to find out what it takes and returns, which costs three
+    times as much; with a thousand models that is what loading the code location takes.
+    """
+    key, parents = asset_key(spec, info.name), by_input(_parents(spec, info))
+    version = code_version(info)
+    asset = dg.AssetSpec(
+        key,
+        deps=list(parents.values()),
+        group_name=spec.model,
+        description=info.description,
+        owners=list(spec.owners),
+        kinds=set(info.kinds),
+        tags={MODEL_TAG: spec.model},
+        metadata=definition_metadata(project, spec, info, declared),
+        code_version=version,
+        freshness_policy=freshness_of(spec, info),
+        partitions_def=partitions_of(spec) if info.is_windowed else None,
+    )
+    return dg.AssetsDefinition(
+        keys_by_input_name=parents,
+        keys_by_output_name={_OUTPUT: key},
+        node_def=dg.OpDefinition(
+            body,
+            name=key.to_python_identifier(),
+            description=info.description,
+            ins=dict.fromkeys(parents, AFTER),
+            outs={_OUTPUT: _out(info.description, version)},
+            tags=first_of_all(spec),
+            code_version=version,
+            pool=spec.model,
+        ),
+        specs=[asset],
+        backfill_policy=dg.BackfillPolicy.single_run() if info.is_windowed else None,
+    )
+
+
+def by_input(keys: Iterable[dg.AssetKey]) -> dict[str, dg.AssetKey]:
+    """Return the assets that a step comes after, by the names that its inputs have."""
+    return {re.sub("[-.]", "_", "_".join(key.path)): key for key in keys}
+
+
+@cache
+def _out(description: str, version: str | None) -> dg.Out:
+    return dg.Out(dg.Nothing, description=description, code_version=version)
 
 
 def first_of_all(spec: ModelSpec) -> dict[str, str]:
@@ -220,14 +250,8 @@ def first_of_all(spec: ModelSpec) -> dict[str, str]:
     return {"dagster/priority": str(zlib.crc32(spec.model.encode()))}
 
 
-def with_signature(body: Signed) -> Signed:
-    """Let a function carry its signature: Dagster asks for it a dozen times an asset."""
-    body.__dict__["__signature__"] = inspect.signature(body)
-    return body
-
-
 def _event_log(project: Project, spec: ModelSpec) -> Body:
-    def event_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    def event_log(context: dg.AssetExecutionContext, _: Inputs) -> Iterator[Materialized]:
         work = work_of(project, spec, context)
         with computing.running():
             written = written_by(context.instance, [spec]).get(spec.model)
@@ -235,7 +259,7 @@ def _event_log(project: Project, spec: ModelSpec) -> Body:
             judge_quarantined(work)
             numbers = {**ingest_numbers(report), **table_sizes(work)}
             numbers |= {**schema_changes_now(work), **_registry_numbers(work)}
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata=safe_metadata({**numbers, **_row_count(numbers)}),
             data_version=dg.DataVersion(version_of_inputs(project, spec)),
         )
@@ -278,12 +302,12 @@ def report_taken_in(
 
 
 def _baseline(project: Project, spec: ModelSpec) -> Body:
-    def baseline(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    def baseline(context: dg.AssetExecutionContext, _: Inputs) -> Iterator[Materialized]:
         with computing.running():
             numbers = fit_baseline(work_of(project, spec, context))
         if "reason" in numbers:
             context.log.warning(str(numbers["reason"]))
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata=safe_metadata(numbers),
             data_version=dg.DataVersion(str(numbers.get("baseline_id", "none"))),
         )
@@ -292,7 +316,7 @@ def _baseline(project: Project, spec: ModelSpec) -> Body:
 
 
 def _windowed(project: Project, spec: ModelSpec, info: AssetInfo) -> Body:
-    def windowed(context: dg.AssetExecutionContext) -> Iterator[Materialized]:
+    def windowed(context: dg.AssetExecutionContext, _: Inputs) -> Iterator[Materialized]:
         work = work_of(project, spec, context)
         if not work.windows:
             yield dg.MaterializeResult(metadata={"reason": PAST})
@@ -325,8 +349,8 @@ def _of_window(info: AssetInfo, numbers: Numbers) -> dict[str, Any]:
 
 
 def _report(project: Project, spec: ModelSpec, body: Callable[[Work], Numbers]) -> Body:
-    def report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        return dg.MaterializeResult(metadata=safe_metadata(body(work_of(project, spec, context))))
+    def report(context: dg.AssetExecutionContext, _: Inputs) -> Iterator[Materialized]:
+        yield dg.MaterializeResult(metadata=safe_metadata(body(work_of(project, spec, context))))
 
     return report
 
@@ -533,7 +557,11 @@ def partitions_of(spec: ModelSpec) -> dg.PartitionsDefinition:
     The windows of a model that ends are listed one by one: of time windows the UI plots the newest
     up to today, and so nothing of a model that ended long ago.
     """
-    time = spec.time
+    return _partitions(spec.time)
+
+
+@lru_cache(maxsize=1_000)  # most models have the windows of many others
+def _partitions(time: TimeSpec) -> dg.PartitionsDefinition:
     end = production_end(time)
     if end is not None:
         return dg.StaticPartitionsDefinition([w.key for w in complete_windows(time, end)])

@@ -10,10 +10,12 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 
 from mlmon_dagster.defs.assets import (
+    AFTER,
+    Inputs,
     asset_key,
+    by_input,
     first_of_all,
     partitions_of,
-    with_signature,
     work_of,
 )
 from mlmon_dagster.defs.metadata import REBUILT, page_metadata, safe_metadata, table
@@ -27,6 +29,7 @@ from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state import monitor_results
 
 Result = Mapping[str, Any]
+_VERDICTS = dg.Out(None, is_required=False)  # one an evaluated window, however many
 NOTHING_TO_WATCH = "The model declares nothing that this family could watch."
 UNWATCHED = {"performance": "No ground truth is declared, so there is nothing to judge."}
 EXPECTED = (
@@ -57,17 +60,9 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
         },
     )
 
-    @dg.multi_asset_check(
-        name=f"{spec.model}__{family}_check",
-        specs=[check],
-        can_subset=True,
-        compute_kind="mlmon",
-        description=check.description,
-        pool=spec.model,
-        op_tags=first_of_all(spec),
-    )
-    @with_signature
-    def family_check(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckEvaluation]:
+    def family_check(
+        context: dg.AssetCheckExecutionContext, _: Inputs
+    ) -> Iterator[dg.AssetCheckEvaluation]:
         work = work_of(project, spec, context)
         if info.is_windowed and not work.windows:
             return  # rows past retention; the verdicts of then stand
@@ -88,7 +83,22 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
             rows = [{str(name): row[name] for name in row} for row in known.to_dict("records")]
             yield evaluation(key, family, newer.key, rows, target, is_known=True)
 
-    return family_check
+    parents, output = by_input([key]), check.get_python_identifier()
+    found: dg.AssetChecksDefinition = dg.AssetChecksDefinition.create(
+        keys_by_input_name=parents,
+        node_def=dg.OpDefinition(
+            family_check,
+            name=f"{spec.model}__{family}_check",
+            description=check.description,
+            ins=dict.fromkeys(parents, AFTER),
+            outs={output: _VERDICTS},
+            tags={"dagster/compute_kind": "mlmon", **first_of_all(spec)},
+            pool=spec.model,
+        ),
+        check_specs_by_output_name={output: check},
+        can_subset=True,
+    )
+    return found
 
 
 def _newer_verdict(work: Work, family: str) -> Window | None:
