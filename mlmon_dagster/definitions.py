@@ -22,5 +22,6 @@ defs = dg.Definitions.merge(
     # The steps are so short that a process for each would cost more than they do.
     dg.Definitions(executor=dg.in_process_executor),
 )
+defs.get_repository_def()  # what Dagster asks for next, and what is kept
 gc.freeze()
 gc.enable()

@@ -249,7 +249,7 @@ def judge(evidence):
             )
         },
         "pipeline/steps.py": {
-            '        is_of=lambda spec: "versions" in families_of(spec),\n    ),\n': (
+            '        formulas=("versions.py", "performance"),\n    ),\n': (
                 '    AssetInfo("crowding", ("profiles",), frozenset(), "How many came.",\n'
                 '              check="Too many came."),\n'
             )

@@ -34,7 +34,7 @@ from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, schema_changes
 from mlmon_dagster.pipeline.judge import judge_quarantined
 from mlmon_dagster.pipeline.run import WINDOW_STEPS, known_numbers, newer_window
 from mlmon_dagster.pipeline.status import COLUMNS, status_of
-from mlmon_dagster.pipeline.steps import BY_NAME, MEASURED, AssetInfo, assets_of
+from mlmon_dagster.pipeline.steps import MEASURED, AssetInfo, assets_of
 from mlmon_dagster.pipeline.work import Numbers, Work, computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import (
@@ -82,11 +82,18 @@ def model_assets(
     project: Project, spec: ModelSpec, declared: Path | None = None
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return the assets of one model, in lineage order; ``declared`` is the model's file."""
+    landing, mine = _landing(spec), assets_of(spec)
+    names = {info.name for info in mine} | {one.key.path[-1] for one in landing}
     return [
-        *_landing(spec),
+        *landing,
         *(
-            _asset(project, spec, info, declared, _body(project, spec, info))
-            for info in assets_of(spec)
+            made_of(
+                _spec(project, spec, info, _parents(spec, info, names), declared),
+                _body(project, spec, info),
+                pool=spec.model,
+                tags=first_of_all(spec),
+            )
+            for info in mine
         ),
     ]
 
@@ -136,36 +143,40 @@ def _with_rows(project: Project, spec: ModelSpec, windows: Sequence[Window]) -> 
     return [window for window in windows if mark is None or window.start >= mark]
 
 
-def _landing(spec: ModelSpec) -> Iterator[dg.AssetSpec]:
-    """Yield what stands for the streams of which no asset is named that writes them."""
+def _landing(spec: ModelSpec) -> list[dg.AssetSpec]:
+    """Return what stands for the streams of which no asset is named that writes them, if any."""
     named = spec.source.assets()
     labels = [s.label for name, s in spec.source if s is not None and name not in named]
     if not labels:
-        return
-    yield dg.AssetSpec(
-        asset_key(spec, "landing"),
-        group_name=spec.model,
-        description="What the serving system leaves for us: " + ", ".join(labels),
-        owners=list(spec.owners),
-        kinds={"file"},
-        tags={MODEL_TAG: spec.model},
-    )
+        return []
+    return [
+        dg.AssetSpec(
+            asset_key(spec, "landing"),
+            group_name=spec.model,
+            description="What the serving system leaves for us: " + ", ".join(labels),
+            owners=list(spec.owners),
+            kinds={"file"},
+            tags={MODEL_TAG: spec.model},
+        )
+    ]
 
 
-def _parents(spec: ModelSpec, info: AssetInfo) -> list[dg.AssetKey]:
-    """Return what an asset of a model is computed from: ours, and those of the user's project."""
+def _parents(spec: ModelSpec, info: AssetInfo, names: Set[str]) -> list[dg.AssetKey]:
+    """Return what an asset of a model is computed from: ours, and those of the user's project.
+
+    Args:
+        spec: The model.
+        info: The asset.
+        names: Those that the model has.
+    """
     theirs = {
         "event_log": list(dict.fromkeys(spec.source.assets().values())),
         "baseline": [spec.baseline.asset] if spec.baseline.asset else [],
     }.get(info.name, [])
     return [
         *(dg.AssetKey.from_user_string(key) for key in theirs),
-        *(asset_key(spec, dep) for dep in info.deps if _has(spec, dep)),
+        *(asset_key(spec, dep) for dep in info.deps if dep in names),
     ]
-
-
-def _has(spec: ModelSpec, name: str) -> bool:
-    return any(True for _ in _landing(spec)) if name == "landing" else BY_NAME[name].is_of(spec)
 
 
 def written_by(
@@ -191,44 +202,57 @@ def written_by(
     }
 
 
-def _asset(
-    project: Project, spec: ModelSpec, info: AssetInfo, declared: Path | None, body: Body
-) -> dg.AssetsDefinition:
-    """Return an asset of a model, put together from the parts that `dg.asset` would make.
-
-    Of any function the decorator has to find out what it takes and returns, which costs three
-    times as much; with a thousand models that is what loading the code location takes.
-    """
-    key, parents = asset_key(spec, info.name), by_input(_parents(spec, info))
-    version = code_version(info)
-    asset = dg.AssetSpec(
-        key,
-        deps=list(parents.values()),
+def _spec(
+    project: Project,
+    spec: ModelSpec,
+    info: AssetInfo,
+    parents: list[dg.AssetKey],
+    declared: Path | None,
+) -> dg.AssetSpec:
+    """Return what Dagster shows of an asset of a model."""
+    return dg.AssetSpec(
+        asset_key(spec, info.name),
+        deps=parents,
         group_name=spec.model,
         description=info.description,
         owners=list(spec.owners),
         kinds=set(info.kinds),
         tags={MODEL_TAG: spec.model},
         metadata=definition_metadata(project, spec, info, declared),
-        code_version=version,
+        code_version=code_version(info),
         freshness_policy=freshness_of(spec, info),
         partitions_def=partitions_of(spec) if info.is_windowed else None,
     )
+
+
+def made_of(
+    asset: dg.AssetSpec,
+    body: Body,
+    *,
+    pool: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> dg.AssetsDefinition:
+    """Return an asset, put together from the parts that `dg.asset` would make.
+
+    Of any function the decorator has to find out what it takes and returns, which costs three
+    times as much; with a thousand models that is what loading the code location takes.
+    """
+    parents = by_input(dep.asset_key for dep in asset.deps)
     return dg.AssetsDefinition(
         keys_by_input_name=parents,
-        keys_by_output_name={_OUTPUT: key},
+        keys_by_output_name={_OUTPUT: asset.key},
         node_def=dg.OpDefinition(
             body,
-            name=key.to_python_identifier(),
-            description=info.description,
+            name=asset.key.to_python_identifier(),
+            description=asset.description,
             ins=dict.fromkeys(parents, AFTER),
-            outs={_OUTPUT: _out(info.description, version)},
-            tags=first_of_all(spec),
-            code_version=version,
-            pool=spec.model,
+            outs={_OUTPUT: _out(asset.description, asset.code_version)},
+            tags=tags,
+            code_version=asset.code_version,
+            pool=pool,
         ),
         specs=[asset],
-        backfill_policy=dg.BackfillPolicy.single_run() if info.is_windowed else None,
+        backfill_policy=dg.BackfillPolicy.single_run() if asset.partitions_def else None,
     )
 
 
@@ -238,7 +262,7 @@ def by_input(keys: Iterable[dg.AssetKey]) -> dict[str, dg.AssetKey]:
 
 
 @cache
-def _out(description: str, version: str | None) -> dg.Out:
+def _out(description: str | None, version: str | None) -> dg.Out:
     return dg.Out(dg.Nothing, description=description, code_version=version)
 
 
@@ -366,9 +390,9 @@ def overview_asset(
         only: Those of which there are assets that it can hang on; None if of all.
     """
     specs = models.specs
-
-    @dg.asset(
-        key=OVERVIEW_KEY,
+    owners = {owner for spec in specs for owner in spec.owners}
+    asset = dg.AssetSpec(
+        OVERVIEW_KEY,
         deps=[
             asset_key(spec, info.name)
             for spec in specs
@@ -379,20 +403,21 @@ def overview_asset(
         group_name=SHARED,
         description="Status of every monitored model, worst first: its newest window, firing "
         "alerts and worst check per family.",
-        owners=sorted({owner for spec in specs for owner in spec.owners}) or None,
+        owners=sorted(owners),
         kinds={"table"},
         tags={"mlmon/scope": "all"},
     )
-    def overview() -> dg.MaterializeResult[None]:
+
+    def overview(_: dg.AssetExecutionContext, __: Inputs) -> Iterator[Materialized]:
         rows = status_of(project, specs, models.broken)
         worst: dict[str, object] = {
             "models": len(rows),
             "models failing": sum(row["status"] in ("BROKEN", "ERROR", "WARN") for row in rows),
             "status": table(rows, COLUMNS),
         }
-        return dg.MaterializeResult(metadata=safe_metadata(worst))
+        yield dg.MaterializeResult(metadata=safe_metadata(worst))
 
-    return overview
+    return made_of(asset, overview)
 
 
 def trace_performance(work: Work) -> Numbers:

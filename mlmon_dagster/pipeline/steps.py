@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlmon_dagster.spec import FAMILIES, ModelSpec
@@ -23,7 +22,6 @@ class AssetInfo:
         is_windowed: Whether it has one partition per window.
         check: What its check says when it fails; none without.
         formulas: Where, below ``metrics/``, the formulas are that its numbers come from.
-        is_of: Whether a model has it; most assets are of every model.
     """
 
     name: str
@@ -33,7 +31,6 @@ class AssetInfo:
     is_windowed: bool = True
     check: str = ""
     formulas: tuple[str, ...] = ()
-    is_of: Callable[[ModelSpec], bool] = lambda spec: True
 
     @property
     def family(self) -> str | None:
@@ -123,7 +120,6 @@ ASSETS: tuple[AssetInfo, ...] = (
         "declared costs, as far as ground truth has arrived.",
         check="Predictions are worth less than the baseline's, or than a fixed bound.",
         formulas=("business.py",),
-        is_of=lambda spec: "business" in families_of(spec),
     ),
     AssetInfo(
         "versions",
@@ -134,7 +130,6 @@ ASSETS: tuple[AssetInfo, ...] = (
         check="A challenger is worse, a canary did not get its share, features are served "
         "otherwise than computed, or the version is old.",
         formulas=("versions.py", "performance"),
-        is_of=lambda spec: "versions" in families_of(spec),
     ),
     AssetInfo(
         "performance_trace",
@@ -173,8 +168,12 @@ _OF_ACTUALS = ("performance", "estimated_performance", "business_impact", "versi
 
 
 def assets_of(spec: ModelSpec) -> tuple[AssetInfo, ...]:
-    """Return the assets that a model has, in the order of the lineage."""
-    return tuple(info for info in ASSETS if info.is_of(spec))
+    """Return the assets that a model has, in the order of the lineage.
+
+    All but those of families that it has not.
+    """
+    families = families_of(spec)
+    return tuple(info for info in ASSETS if info.family is None or info.family in families)
 
 
 def windowed_of(spec: ModelSpec) -> tuple[str, ...]:
