@@ -119,11 +119,12 @@ def would_change_nothing(project: Project, spec: ModelSpec) -> bool:
         or not is_up_to_date(project, spec, project.now())
     ):
         return False
-    from mlmon_dagster.pipeline.judge import judge, judge_quarantined
+    from mlmon_dagster.pipeline.judge import judge, judge_quarantined, verdicts_on
 
     work = Work(project, spec, (), project.now(), "", False)
     judge_quarantined(work)
-    statuses = {row["status"] for row in judge(work, "freshness").get(None, [])}
+    fresh = verdicts_on(work, "freshness", judge(work, "freshness"))
+    statuses = {row["status"] for row in fresh.get(None, [])}
     return "OK" in statuses <= {"OK", "NO_DATA"}
 
 

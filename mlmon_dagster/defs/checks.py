@@ -20,7 +20,7 @@ from mlmon_dagster.defs.assets import (
 )
 from mlmon_dagster.defs.metadata import REBUILT, page_metadata, safe_metadata, table
 from mlmon_dagster.pipeline.families import FAMILIES
-from mlmon_dagster.pipeline.judge import judge, why_no_verdict
+from mlmon_dagster.pipeline.judge import judge, verdicts_on, why_no_verdict
 from mlmon_dagster.pipeline.steps import AssetInfo, assets_of
 from mlmon_dagster.pipeline.work import Work, computing
 from mlmon_dagster.project import Project
@@ -67,7 +67,7 @@ def _family_check(project: Project, spec: ModelSpec, info: AssetInfo) -> dg.Asse
         if info.is_windowed and not work.windows:
             return  # rows past retention; the verdicts of then stand
         with computing.running():
-            judged = judge(work, family)
+            judged = verdicts_on(work, family, judge(work, family))
         keys = [window.key for window in work.windows] if info.is_windowed else [None]
         targets = _targets(context.instance, key, keys)
         for partition in keys:

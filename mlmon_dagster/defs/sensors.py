@@ -18,7 +18,7 @@ from mlmon_dagster.defs.metadata import safe_metadata, table
 from mlmon_dagster.defs.resource import report_on_assets
 from mlmon_dagster.pipeline import silence
 from mlmon_dagster.pipeline.ingest import ingest, ingest_numbers, note_backlog
-from mlmon_dagster.pipeline.judge import judge, judge_quarantined
+from mlmon_dagster.pipeline.judge import judge, judge_quarantined, verdicts_on
 from mlmon_dagster.pipeline.plan import Request, in_runs, is_computed, plan
 from mlmon_dagster.pipeline.quiet_models import FEW, QuietModels
 from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
@@ -190,9 +190,9 @@ def _plan_model(tick: Tick, spec: ModelSpec, n_models: int) -> Found:
         return Found()
     newest = silence.newest_windows(work)
     touches_older = bool(newest and report.windows and report.windows[0] < newest[0])
-    fresh = judge(work, "freshness", None if touches_older else newest)
+    looked_at = judge(work, "freshness", None if touches_older else newest)
     if news:
-        key = asset_key(spec, "event_log")
+        key, fresh = asset_key(spec, "event_log"), verdicts_on(work, "freshness", looked_at)
         instance.report_runless_asset_event(
             evaluation(key, "freshness", None, fresh.get(None, []), None)
         )

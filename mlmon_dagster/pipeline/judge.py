@@ -21,8 +21,8 @@ Judged = dict[str | None, list[dict[str, object]]]
 NEWS = 2  # windows: what is older than this, beyond what lateness explains, is history
 
 
-def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> Judged:
-    """Judge the run's windows by one family, store the verdicts and return the newest ones.
+def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> Sequence[Window]:
+    """Judge the run's windows by one family, and store the verdicts.
 
     Args:
         work: What the run works on.
@@ -31,13 +31,12 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> J
             out of date, and the newest ones in any case.
 
     Returns:
-        Window key -> rows of ``monitor_result``; for freshness, which looks at the newest windows
-        whatever the run's are, one list under None.
+        The windows that were judged; `verdicts_on` reads what is said of them.
     """
     if windows is None:
         windows = silence.unjudged_windows(work) if family == "freshness" else work.windows
     if not windows:
-        return {}
+        return ()
     store, spec = work.project.store, work.spec
     states = load(store.state, spec.model, windows[0].start, windows[-1].end)
     rows = verdicts_with_why(judge_inputs(work, family, tuple(windows), states))
@@ -49,8 +48,20 @@ def judge(work: Work, family: str, windows: Sequence[Window] | None = None) -> J
         _mark_judged(work, family, states)
     if family == "schema":
         judge_older(work)
+    return windows
+
+
+def verdicts_on(work: Work, family: str, windows: Sequence[Window]) -> Judged:
+    """Return the newest verdicts of a family on windows, as they are stored.
+
+    Returns:
+        Window key -> rows of ``monitor_result``; for freshness, which looks at the newest windows
+        whatever the run's are, one list under None.
+    """
+    if not windows:
+        return {}
     newest = monitor_results.newest(
-        store.state, spec.model, windows[0].start, windows[-1].end, family
+        work.project.store.state, work.spec.model, windows[0].start, windows[-1].end, family
     )
     found = [{str(k): v for k, v in row.items()} for row in newest.to_dict("records")]
     if family == "freshness":
