@@ -180,6 +180,8 @@ def _describe(part: Part, family: Family) -> pd.DataFrame:
 def _refused(work: Work) -> dict[dt.datetime, dict[str, int]]:
     counts = manifest.count_refused(work.project.store.state, work.spec.model)
     found: dict[dt.datetime, dict[str, int]] = {}
+    if counts.empty:  # of most models nothing is refused, and pandas takes long to say so
+        return found
     for row in counts.dropna(subset=["window_start"]).to_dict("records"):
         reasons = found.setdefault(row["window_start"].to_pydatetime(), {})
         name = f"{row['reason']}:{row['column_name']}" if row["column_name"] else row["reason"]
