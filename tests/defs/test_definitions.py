@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from dagster.components.core.component_tree import ComponentTreeException
 from dagster.components.testing import create_defs_folder_sandbox
 
 from mlmon_dagster import MonitoredModel, build_definitions
-from mlmon_dagster.defs.assets import partitions_of, windows_of
+from mlmon_dagster.defs.assets import model_assets, partitions_of, windows_of
+from mlmon_dagster.defs.checks import model_checks
 from mlmon_dagster.defs.metadata import safe_metadata
 from mlmon_dagster.pipeline.steps import assets_of
 from mlmon_dagster.project import Project
@@ -174,6 +176,65 @@ def test_models_of_several_cadences_have_one_schedule_each(project: Project) -> 
         "mlmon_newest_day",
         "mlmon_newest_week",
     ]
+
+
+@pytest.mark.filterwarnings("ignore::dagster.PreviewWarning", "ignore::dagster.BetaWarning")
+def test_assets_put_together_from_parts_are_what_the_decorator_makes(project: Project) -> None:
+    def body() -> dg.MaterializeResult[None]:
+        raise NotImplementedError
+
+    made = [a for a in model_assets(project, spec_of()) if isinstance(a, dg.AssetsDefinition)]
+    assert len(made) == len(ASSETS)
+    for ours in made:
+        [asset], op = ours.specs, ours.op
+        theirs = dg.asset(
+            key=asset.key,
+            deps=list(asset.deps),
+            group_name=asset.group_name,
+            description=asset.description,
+            owners=list(asset.owners),
+            kinds=asset.kinds,
+            tags={key: said for key, said in asset.tags.items() if "dagster/kind" not in key},
+            metadata=asset.metadata,
+            code_version=asset.code_version,
+            freshness_policy=asset.freshness_policy,
+            partitions_def=asset.partitions_def,
+            backfill_policy=ours.backfill_policy,
+            pool=op.pool,
+            op_tags=op.tags,
+        )(body)
+        assert list(theirs.specs) == [asset]
+        assert theirs.keys_by_output_name == ours.keys_by_output_name
+        assert told_of(theirs) == told_of(ours)
+
+
+@pytest.mark.filterwarnings("ignore::dagster.PreviewWarning", "ignore::dagster.BetaWarning")
+def test_checks_put_together_from_parts_are_what_the_decorator_makes(project: Project) -> None:
+    def body() -> Iterator[dg.AssetCheckEvaluation]:
+        raise NotImplementedError
+
+    for ours in model_checks(project, spec_of()):
+        [check], op = ours.check_specs, ours.op
+        theirs = dg.multi_asset_check(
+            name=op.name,
+            specs=[check],
+            can_subset=True,
+            compute_kind="mlmon",
+            description=check.description,
+            pool=op.pool,
+            op_tags=op.tags,
+        )(body)
+        assert list(theirs.check_specs) == [check]
+        assert told_of(theirs) == told_of(ours)
+
+
+def told_of(made: dg.AssetsDefinition) -> tuple[object, ...]:
+    """Return what else a run is told of an asset or a check."""
+    op = made.op
+    ins = [(one.name, one.dagster_type) for one in op.input_defs]
+    outs = [(one.name, one.dagster_type, one.is_required) for one in op.output_defs]
+    said = (op.name, op.description, op.tags, op.pool, op.retry_policy, ins, outs)
+    return (*said, made.keys_by_input_name, made.can_subset, made.backfill_policy)
 
 
 # Windows and partitions
