@@ -316,7 +316,7 @@ class _Ingest:
             parts = self._attempt(item, partial(self._parse, item))
             if parts is None:
                 continue
-            if len(parts.begun) == 1:
+            if not parts.are_many:
                 small.append((item, parts.begun[0]))
             elif found := self._attempt(item, partial(self._prepare_parts, item, parts)):
                 prepared.append(found)
@@ -332,7 +332,10 @@ class _Ingest:
         source = source_of(self.spec, item.stream)
         at_once = None if is_whole else ROWS_A_PART
         rest = parse_file(item.staged, self.spec, source, self.readers.read, at_once)
-        return _Parts(list(islice(rest, 2)), rest)
+        is_large = at_once is not None and item.size > BATCH_BYTES
+        # Of a large file the second part is read while the first is judged.
+        begun = list(islice(rest, 1 if is_large else 2))
+        return _Parts(begun, rest, is_large or len(begun) > 1)
 
     def _prepare_parts(self, item: Queued, parts: _Parts) -> Prepared:
         """Judge a large file part by part; its good rows wait on the disk for all to be judged.
@@ -420,10 +423,11 @@ class _Ingest:
 
 
 class _Parts(NamedTuple):
-    """A file being parsed: its first parts, two if there are more than one, and the rest."""
+    """A file being parsed: its first parts, the rest, and whether it is judged part by part."""
 
     begun: list[Parsed]
     rest: Iterator[Parsed]
+    are_many: bool
 
     def every(self) -> Iterator[Parsed]:
         """Yield all parts, none of which is held on to."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -176,9 +177,20 @@ class Spill:
         self._sizes: list[int] = []
         self._schema: pa.Schema = pa.schema([])
         self._stored: pa.Schema = pa.schema([])
+        self._thread = ThreadPoolExecutor(1, "spill")
+        self._adding: Future[None] | None = None
 
     def add(self, rows: pa.Table) -> None:
-        """Write the next rows."""
+        """Write the next rows, while the caller makes those after them."""
+        self._wait()
+        self._adding = self._thread.submit(self._write, rows)
+
+    def _wait(self) -> None:
+        if self._adding is not None:
+            self._adding.result()
+            self._adding = None
+
+    def _write(self, rows: pa.Table) -> None:
         if self._writer is None:
             self._schema = rows.schema
             self._stored = pa.schema(
@@ -198,12 +210,15 @@ class Spill:
 
     def discard(self) -> None:
         """Delete the file; nothing is read from it any more."""
+        self._thread.shutdown()
         if self._writer is not None:
             self._writer.close()
         self.path.unlink(missing_ok=True)
 
     def rows(self) -> PartedRows:
         """End the file; return its rows."""
+        self._wait()
+        self._thread.shutdown()
         self._writer.close()
         return PartedRows(self._schema, sum(self._sizes), self._read)
 
