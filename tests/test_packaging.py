@@ -1,9 +1,11 @@
 """What is shipped: the wheel, pinned versions, licences, and nothing of anybody's machine."""
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
@@ -90,6 +92,45 @@ def test_templates_are_shipped(wheel: zipfile.ZipFile) -> None:
     templates = [p for p in package.rglob("*") if p.suffix in (".html", ".jinja", ".j2", ".css")]
     shipped = set(wheel.namelist())
     assert {p.relative_to(ROOT).as_posix() for p in templates} <= shipped
+
+
+def run_fresh(command: str, folder: Path, home: Path) -> str:
+    """Run a shell command as one who has an environment in `home` and none of this one's settings.
+
+    How this machine reaches packages is kept, everything else is not.
+    """
+    kept = {k: v for k, v in os.environ.items() if k.startswith(("PIP_", "SSL_", "REQUESTS_"))}
+    path = f"{home / 'env' / 'bin'}:/usr/local/bin:/usr/bin:/bin"
+    done = subprocess.run(
+        ["bash", "-ec", command], cwd=folder, env={**kept, "HOME": str(home), "PATH": path},
+        capture_output=True, check=False, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.proof
+def test_the_install_line_of_the_readme_gives_a_fresh_environment_the_command(
+    tmp_path: Path,
+) -> None:
+    lines = re.findall(r"^(pip install .*?)(?: *#.*)?$", (ROOT / "README.md").read_text(), re.M)
+    pinned = [line for line in lines if "constraints.txt" in line]
+    assert len(pinned) == 1, lines
+    clone, home, project = tmp_path / "clone", tmp_path / "home", tmp_path / "project"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    venv.create(home / "env", with_pip=True)
+    (project / "landing").mkdir(parents=True)
+    rows = [f"{i},2026-03-0{1 + i % 7}T08:00:00Z,{i % 97 / 97:.3f},{i % 53}" for i in range(700)]
+    events = project / "landing/events.csv"
+    events.write_text("\n".join(["id,scored_at,score,age", *rows, ""]))
+    os.utime(events, (0, 0))  # a file that changed a moment ago is left for later
+
+    run_fresh(pinned[0], clone, home)
+
+    where = run_fresh("python -c 'import mlmon_dagster as m; print(m.__file__)'", project, home)
+    assert where.startswith(str(home)), "not the clone and not this checkout"
+    run_fresh("mlmon init landing/*.csv --model first", project, home)
+    assert "700 new rows" in run_fresh("mlmon run first", project, home)
 
 
 def test_the_command_is_declared() -> None:

@@ -19,6 +19,7 @@ from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.names import counted
+from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.store import Store, baselines
 from mlmon_dagster.store.state import window_state
 
@@ -65,11 +66,7 @@ def run_model(
         reports = [launcher.materialize(spec, first_of_all)]
         show_files(spec, reports[0])
         if waiting := reports[0].n_waiting:
-            click.echo(
-                f"  {counted(waiting, 'file')} left for later: changed a moment ago and perhaps "
-                "not complete. Read once settled, or once FILE.done beside it, or _SUCCESS in its "
-                "folder, is newer."
-            )
+            click.echo(f"  {_left_for_later(spec, waiting)}")
         if again := reports[0].read_again:
             click.echo(f"  {again}.")
         if strays := told_of_strays(project, [spec]):
@@ -101,6 +98,16 @@ def run_model(
         if text := sentence_of_failure(error.partition(": ")[2]):
             raise StoreError(text)
     return all(report.is_success for report in reports)
+
+
+def _left_for_later(spec: ModelSpec, waiting: int) -> str:
+    sources = filter(None, (spec.source.predictions, spec.source.actuals))
+    settle = format_duration(max(source.settle for source in sources))
+    return (
+        f"{counted(waiting, 'file')} left for later: changed less than {settle} ago (settle) and "
+        "perhaps not complete. Run again then; FILE.done beside it, or _SUCCESS in its folder, "
+        "says at once that it is."
+    )
 
 
 def would_change_nothing(project: Project, spec: ModelSpec) -> bool:

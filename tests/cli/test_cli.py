@@ -261,7 +261,7 @@ def test_run_says_which_files_it_left_because_they_may_not_be_complete(
     two_days_on = ("--now", "2024-03-17T16:00:00Z")  # of which nothing is known but this file
     ended = mlmon("--project", folder, *two_days_on, "run", MODEL)
     assert ended.code == 0
-    assert "  1 file left for later: changed a moment ago and perhaps not complete." in ended.out
+    assert "  1 file left for later: changed less than 1h ago (settle) and perhaps" in ended.out
     told = mlmon("--project", folder, *two_days_on, "alerts", "deliver")
     assert told.code == 0
     assert "Ground truth is due" in told.out
