@@ -101,8 +101,8 @@ def run_model(
 
 
 def _left_for_later(spec: ModelSpec, waiting: int) -> str:
-    sources = filter(None, (spec.source.predictions, spec.source.actuals))
-    settle = format_duration(max(source.settle for source in sources))
+    sources = (spec.source.predictions, spec.source.actuals)
+    settle = format_duration(max(source.settle for source in sources if source))
     return (
         f"{counted(waiting, 'file')} left for later: changed less than {settle} ago (settle) and "
         "perhaps not complete. Run again then; FILE.done beside it, or _SUCCESS in its folder, "
