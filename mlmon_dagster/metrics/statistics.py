@@ -415,10 +415,15 @@ class BaselineWindows(dict[str, ColumnStatistics]):
 
     Args:
         columns: Column -> statistics.
+        among: Windows of which these are some, the same cells of each: what is known of every
+            window by itself is computed once, for all baselines that are made of them.
     """
 
-    def __init__(self, columns: Mapping[str, ColumnStatistics]) -> None:
+    def __init__(
+        self, columns: Mapping[str, ColumnStatistics], among: BaselineWindows | None = None
+    ) -> None:
         super().__init__(columns)
+        self._among = among
         self._derived: dict[Hashable, object] = {}
 
     def derived(self, key: Hashable, compute: Callable[[], object]) -> object:
@@ -426,6 +431,17 @@ class BaselineWindows(dict[str, ColumnStatistics]):
         if key not in self._derived:
             self._derived[key] = compute()
         return self._derived[key]
+
+    def each(
+        self, key: Hashable, compute: Callable[[BaselineWindows], pd.DataFrame]
+    ) -> pd.DataFrame:
+        """Return the rows of these windows of a frame whose rows are each of one window alone."""
+        if self._among is None:
+            return cast(pd.DataFrame, self.derived(key, lambda: compute(self)))
+        frame = self._among.each(key, compute)
+        cells = {id(stats.cells): stats.cells["window_start"] for stats in self.values()}
+        mine = pd.concat(list(cells.values())).unique()
+        return frame[frame["window_start"].isin(mine)].reset_index(drop=True)
 
 
 def derived(windows: Mapping[str, ColumnStatistics], key: Hashable, compute: Callable[[], T]) -> T:
@@ -439,3 +455,18 @@ def derived(windows: Mapping[str, ColumnStatistics], key: Hashable, compute: Cal
     if isinstance(windows, BaselineWindows):
         return cast(T, windows.derived(key, compute))
     return compute()
+
+
+def each_window(
+    windows: Mapping[str, ColumnStatistics],
+    key: Hashable,
+    compute: Callable[[Mapping[str, ColumnStatistics]], pd.DataFrame],
+) -> pd.DataFrame:
+    """Return a MetricFrame of a baseline's windows, each computed from its own cells alone.
+
+    Args:
+        windows: Of a baseline.
+        key: Says what is computed, and from what besides the windows; of one type.
+        compute: A function of windows, these or more.
+    """
+    return windows.each(key, compute) if isinstance(windows, BaselineWindows) else compute(windows)

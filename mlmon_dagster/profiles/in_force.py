@@ -6,7 +6,7 @@ Baselines that are earlier windows of production are answered from stored profil
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -231,8 +231,14 @@ class RollingBaselines:
             n=n,
             data_version=mark,
             binnings=self._binnings,
-            windows=BaselineWindows(with_empty(found, self._binnings)),
+            windows=BaselineWindows(with_empty(found, self._binnings), self._whole),
         )
+
+    @cached_property
+    def _whole(self) -> BaselineWindows:
+        """All windows that any of them is compared with."""
+        found = self._select(lambda starts: np.ones(len(starts), dtype=bool))
+        return BaselineWindows(with_empty(found, self._binnings))
 
     def mark(self, start: dt.datetime) -> str:
         """Return the fingerprint of what the window that starts then is compared with."""
@@ -241,6 +247,11 @@ class RollingBaselines:
     def _of_windows(self, windows: Sequence[Window]) -> dict[str, ColumnStatistics]:
         """Return the cells of some windows; columns that share their frame share it again."""
         wanted = np.array([int(w.start.timestamp()) for w in windows], dtype=np.int64)
+        return self._select(lambda starts: np.isin(starts, wanted))
+
+    def _select(
+        self, choose: Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+    ) -> dict[str, ColumnStatistics]:
         version = self._choice.model_version
         rows: dict[int, NDArray[np.bool_]] = {}
         frames: dict[int, pd.DataFrame] = {}
@@ -248,7 +259,7 @@ class RollingBaselines:
         for name, stats in self._profiles.items():
             key = id(stats.cells)
             if key not in rows:
-                rows[key] = np.isin(self._starts[key], wanted)
+                rows[key] = choose(self._starts[key])
                 if version is not None:
                     rows[key] &= (stats.cells["model_version"] == version).to_numpy()
             kept = select(stats, rows[key])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,3 +104,31 @@ def test_a_baseline_that_keeps_what_it_computed_gives_the_same_metrics(store: St
     for _ in range(2):
         pd.testing.assert_frame_equal(measure(spec, "drift", profiles, kept), plain)
     assert plain["method_version"].str.endswith(":windows").any()
+
+
+def test_windows_that_baselines_share_are_measured_once_with_the_same_numbers(store: Store) -> None:
+    spec = window.make_spec()
+    window.prepare(store, spec, days=6, rows=40)
+    whole = BaselineWindows(
+        baseline_in_force(store, spec).profiles(columns=list(spec.features), dataset="production")
+    )
+    measured = []
+
+    def rates(windows: Mapping[str, ColumnStatistics]) -> pd.DataFrame:
+        measured.append(windows)
+        return measure(spec, "quality", windows, None)
+
+    starts = sorted(whole[next(iter(spec.features))].cells["window_start"].unique())
+    for first in range(4):
+        kept = {
+            name: select(stats, stats.cells["window_start"].isin(starts[first:]).to_numpy())
+            for name, stats in whole.items()
+        }
+        found = BaselineWindows(kept, whole).each("rates", rates)
+        alone = measure(spec, "quality", kept, None)
+        order = ["window_start", "column_name", "metric", "slice_key", "slice_value"]
+        pd.testing.assert_frame_equal(
+            found.sort_values(order, ignore_index=True), alone.sort_values(order, ignore_index=True)
+        )
+        assert found["window_start"].nunique() == len(starts) - first
+    assert measured == [whole]

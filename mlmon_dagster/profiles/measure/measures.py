@@ -12,6 +12,7 @@ from mlmon_dagster.metrics.statistics import (
     ColumnStatistics,
     all_over_versions,
     derived,
+    each_window,
     merge_columns,
     of_all,
     select_columns,
@@ -250,11 +251,11 @@ def baseline_performance(spec: ModelSpec, family: MetricFamily, baseline: Profil
 
 def windows_performance(spec: ModelSpec, family: MetricFamily, baseline: Profiles) -> pd.DataFrame:
     """Return the MetricFrame of a baseline's windows; of slices only if a monitor judges them."""
-    columns = {c: baseline[c] for c in columns_of(spec, family) if c in baseline}
     monitors: Sequence[PerformanceMonitor] = getattr(spec.monitors, family)
     is_sliced = any(m.slices for m in monitors if m.is_relative)
-    if not is_sliced:
-        columns = of_all(columns)
-    return derived(
-        baseline, ("windows", family, is_sliced), lambda: measure(spec, family, columns, None)
-    )
+
+    def measured(windows: Profiles) -> pd.DataFrame:
+        columns = {c: windows[c] for c in columns_of(spec, family) if c in windows}
+        return measure(spec, family, columns if is_sliced else of_all(columns), None)
+
+    return each_window(baseline, ("windows", family, is_sliced), measured)
