@@ -123,6 +123,8 @@ def reading_of(spec: ModelSpec, stream: Stream) -> str:
     refusing = [e for e in spec.expectations if e.stream == stream and e.severity == "quarantine"]
     if refusing:
         parts += (refusing,)
+    if spec.datasets is not None:
+        parts += (spec.datasets.meaning(),)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 

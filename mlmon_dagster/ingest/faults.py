@@ -48,7 +48,7 @@ ROW_REASONS: Final = {
     "future_time": "Check the producer's clock, or raise skew_tolerance under 'time'",
     "before_start": "Check the producer's clock, or set 'start' under 'time' to an earlier day",
     "bad_actual": "Write the actual as 0 or 1, or say under 'labels' what its words mean",
-    "bad_dataset": "Write a known dataset",
+    "bad_dataset": "Write a known dataset, or say under 'datasets' what its name means",
     "expectation": "Correct the row at the producer, or the expectation under 'expectations'",
     "unpaired": "Write a request and its response into the same file",
     "malformed_payload": "Log requests and responses in the documented format",

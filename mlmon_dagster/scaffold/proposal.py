@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, available_timezones
@@ -24,12 +25,14 @@ from mlmon_dagster.scaffold.sample import (
     ColumnFacts,
     Sample,
     Streams,
+    datasets_of_files,
     ending_of,
     facts_of,
     moments_of,
     offsets_of,
     read_sample,
     split_streams,
+    words_of,
 )
 from mlmon_dagster.scaffold.spec_text import Files, Scaffold, spec_text
 from mlmon_dagster.spec import PRODUCTION, parse_model, window_containing
@@ -89,10 +92,19 @@ def propose(
     roles = with_prediction(with_score(roles, events, facts), events, facts)
     roles = with_labels(roles, events, [*facts, *of_truth])
     time = roles.found["event_time"].columns[0]
-    served = _in_production(sample.table, roles)
+    guess = roles.found.get("dataset")
+    column = next((f for f in facts if guess and f.name == guess.columns[0]), None)
+    if column is None and (datasets := datasets_of_files(streams.predictions)):
+        datasets_reason = "words of the files' names"
+        live = read_sample(tuple(f for f in streams.predictions if not _is_compared(f, datasets)))
+        served, n_served = live.table, float(live.n_rows)
+    else:
+        datasets = column.datasets if column else {}
+        datasets_reason = f"what {column.name} says" if column else ""
+        served = _in_production(sample.table, column)
+        n_served = sample.n_rows * len(served) / len(sample.table)
     times = moments_of(served.column(time))
     first, last = times.min().to_pydatetime(), times.max().to_pydatetime()
-    n_served = sample.n_rows * len(served) / len(sample.table)
     per_day = n_served / max((last - first) / dt.timedelta(days=1), 1)
     notes = [*_key_note(roles, streams), *_percent_note(roles, facts)]
     zone_reason = ""
@@ -117,6 +129,8 @@ def propose(
             per_day=per_day,
             positives=positive_share(events, roles),
             notes=tuple(notes),
+            datasets=datasets,
+            datasets_reason=datasets_reason,
         ),
         roles,
         facts,
@@ -158,14 +172,22 @@ def _glob(folder: Path, files: tuple[Path, ...]) -> str:
     return f"{inside}/*{suffix}" if inside != "." else f"*{suffix}"
 
 
-def _in_production(table: pa.Table, roles: Roles) -> pa.Table:
+def _in_production(table: pa.Table, column: ColumnFacts | None) -> pa.Table:
     """Return the rows of production, which windows start with; all where none are named so."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    if "dataset" not in roles.found:
+    if column is None:
         return table
-    kept = table.filter(pc.equal(table.column(roles.found["dataset"].columns[0]), PRODUCTION))
+    words = [word for word, dataset in column.datasets.items() if dataset == PRODUCTION]
+    kept = table.filter(pc.is_in(table.column(column.name), pa.array(words or [PRODUCTION])))
     return kept if kept.num_rows else table
+
+
+def _is_compared(file: Path, datasets: Mapping[str, str]) -> bool:
+    """Say whether a file's name says that it is no production."""
+    words = words_of(file.stem).split("_")
+    return any(datasets.get(word, PRODUCTION) != PRODUCTION for word in words)
 
 
 def _files(folder: Path, files: tuple[Path, ...], sample: Sample) -> Files:

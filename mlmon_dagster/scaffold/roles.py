@@ -92,7 +92,9 @@ def _is_score(facts: ColumnFacts) -> bool:
 
 
 def _is_dataset(facts: ColumnFacts) -> bool:
-    return facts.kind in ("text", "category") and {*facts.values} <= {*DATASETS}
+    is_called = re.fullmatch(r"dataset|split|environment|env", words_of(facts.name))
+    is_text = facts.kind in ("text", "category") and {*facts.values} <= {*DATASETS}
+    return bool(is_called and is_text) or bool(facts.datasets)
 
 
 def _is_time(facts: ColumnFacts) -> bool:
@@ -121,7 +123,7 @@ def _is_any(facts: ColumnFacts) -> bool:
 
 # In this order; a column is taken once.
 _RULES = (
-    _Rule("dataset", r"dataset|split|environment|env", _is_dataset),
+    _Rule("dataset", r".*", _is_dataset),  # whatever it is called, if its values say so
     _Rule("model_version", r"(model_?)?version", _is_name),
     _Rule("latency_ms", r"(latency|duration|response_time|elapsed)(_?ms)?", _is_number),
     _Rule("status", r"status(_code)?", _is_name),

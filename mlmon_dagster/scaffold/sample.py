@@ -6,7 +6,7 @@ import datetime as dt
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -85,9 +85,12 @@ _SPLIT_NAME = re.compile(
     r"(\w+_)?(partition|period|split|subset|set|fold|dataset|data_?set|sample)", re.IGNORECASE
 )
 _SPLITS = {
-    "reference", "analysis", "baseline", "current", "train", "training", "test", "testing", "val",
-    "valid", "validation", "holdout", "dev", "backtest", "prod", "production", "live", "monitoring",
-    "serving",
+    **dict.fromkeys(("prod", "production", "live", "serving", "monitoring", "analysis", "current"),
+                    "production"),
+    **dict.fromkeys(("reference", "baseline", "val", "valid", "validation", "holdout", "backtest"),
+                    "validation"),
+    **dict.fromkeys(("train", "training"), "training"),
+    **dict.fromkeys(("test", "testing", "dev"), ""),  # which people call this and that
 }  # fmt: skip
 _SPLIT_VALUES = 2  # at least, of which all name parts of data, whatever the column is called
 _NAIVE_TIME_TEXT = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?$"
@@ -558,6 +561,30 @@ def _unclear(kinds: Sequence[tuple[list[Path], list[str]]], rule: str) -> str:
     )
 
 
+def datasets_told(words: Iterable[str]) -> dict[str, str]:
+    """Return word -> dataset, if words name datasets: production and one to compare it with."""
+    told = {word: _SPLITS.get(word.lower(), "") for word in words}
+    compared = {"production", "validation"} <= {*told.values()} or (
+        {"production", "training"} <= {*told.values()}
+    )
+    return told if compared and all(told.values()) else {}
+
+
+def datasets_of_files(files: Sequence[Path]) -> dict[str, str]:
+    """Return word -> dataset, if words of the files' names tell those of a validation set.
+
+    Nothing if a name has words of two datasets, or no file is left for production.
+    """
+    told = [
+        {word: _SPLITS[word] for word in words_of(file.stem).split("_") if _SPLITS.get(word)}
+        for file in files
+    ]
+    others = [{*words.values()} - {"production"} for words in told]
+    if not any(others) or all(others) or any(len({*words.values()}) > 1 for words in told):
+        return {}
+    return {word: dataset for words in told for word, dataset in words.items()}
+
+
 @dataclass(frozen=True)
 class ColumnFacts:
     """One column of the sample.
@@ -611,7 +638,12 @@ class ColumnFacts:
         if self.kind not in ("category", "text"):
             return False
         is_named = _SPLIT_NAME.fullmatch(words_of(self.name)) or self.n_distinct >= _SPLIT_VALUES
-        return bool(is_named) and {value.lower() for value in self.values} <= _SPLITS
+        return bool(is_named) and {value.lower() for value in self.values} <= _SPLITS.keys()
+
+    @property
+    def datasets(self) -> dict[str, str]:
+        """Value -> dataset, if the values are names of datasets, production and another one."""
+        return datasets_told(self.values) if self.is_split else {}
 
     @property
     def is_code(self) -> bool:

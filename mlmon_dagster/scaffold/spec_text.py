@@ -79,6 +79,8 @@ class Scaffold:
         per_day: Events of a day, on average.
         positives: Share of the rows with ground truth that are positive; None if not known.
         notes: What a person has to decide, as names and values do not tell it.
+        datasets: Word of a column, or of the files' names -> the dataset that it means.
+        datasets_reason: Where these words stand.
     """
 
     model: str
@@ -94,6 +96,8 @@ class Scaffold:
     per_day: float = 0.0
     positives: float | None = None
     notes: tuple[str, ...] = ()
+    datasets: Mapping[str, str] = field(default_factory=dict)
+    datasets_reason: str = ""
 
 
 _NOTE = "# DECIDE: "
@@ -142,10 +146,11 @@ def spec_text(
         *_scores(roles),
         *_shap(roles, keys),
         *_labels(roles),
+        *_datasets(scaffold),
         "features:",
         *(_feature(f, keys.get(f.name, "")) for f in facts if f.name not in used),
         *_slices(keys, facts),
-        *_baseline(roles, facts),
+        *_baseline(roles, facts, scaffold.datasets),
         *_monitors(roles, scaffold.positives),
     ]
     return "\n".join(lines) + "\n"
@@ -210,11 +215,27 @@ def _scores(roles: Roles) -> Iterator[str]:
 def _labels(roles: Roles) -> Iterator[str]:
     if roles.labels is not None:
         said = [
-            f"[{', '.join(map(_quoted, words))}]" if len(words) > 1 else _quoted(words[0])
+            _list_of(words) if len(words) > 1 else _quoted(words[0])
             for words in (roles.labels.positive, roles.labels.negative)
         ]
         reason = _one_line(roles.labels.reason)
         yield f"labels: {{positive: {said[0]}, negative: {said[1]}}}  # {reason}"
+
+
+def _datasets(scaffold: Scaffold) -> Iterator[str]:
+    said: dict[str, list[str]] = {}
+    for word, dataset in scaffold.datasets.items():
+        said.setdefault(dataset, []).append(word)
+    if any(words != [dataset] for dataset, words in said.items()):
+        told = [
+            f"{dataset}: {_quoted(words[0]) if len(words) == 1 else _list_of(words)}"
+            for dataset, words in said.items()
+        ]
+        yield f"datasets: {{{', '.join(told)}}}  # {_one_line(scaffold.datasets_reason)}"
+
+
+def _list_of(words: Sequence[str]) -> str:
+    return f"[{', '.join(map(_quoted, words))}]"
 
 
 def _shap(roles: Roles, keys: Mapping[str, str]) -> Iterator[str]:
@@ -307,20 +328,27 @@ def _slices(keys: Mapping[str, str], facts: Sequence[ColumnFacts]) -> Iterator[s
         yield f"slices: [{', '.join(map(_quoted, chosen))}]  # metrics by value of these as well"
 
 
-def _baseline(roles: Roles, facts: Sequence[ColumnFacts]) -> Iterator[str]:
+def _baseline(
+    roles: Roles, facts: Sequence[ColumnFacts], datasets: Mapping[str, str]
+) -> Iterator[str]:
     guess = roles.found.get("dataset")
+    if datasets:
+        compared = next(name for name in ("validation", "training") if name in datasets.values())
+        yield f"baseline: {{dataset: {compared}}}  # what windows are compared with"
+        return
     if guess is None:
         split = next((f for f in facts if f.is_split), None)
         if split is not None:
             shown = _one_line(", ".join(split.values[:4]))
             name = _one_line(split.name)
-            yield f"# baseline: {name} tells parts of the data ({shown}). With the values"
-            yield "# validation, for what windows are compared with, and production, it could be"
-            yield f"# columns.dataset: {name}. As it is, windows are compared with those before."
+            yield f"# baseline: {name} tells parts of the data ({shown}), but not which of them"
+            yield "# is production and which windows are to be compared with. Say it with"
+            yield f"# columns.dataset: {name} and datasets: {{production: ..., validation: ...}};"
+            yield "# as it is, windows are compared with those before."
             return
         yield "# baseline: no column names a dataset, so windows are compared with those before."
-        yield "# Better: events of a validation set, and a column that says validation or"
-        yield "# production; see docs/spec.md."
+        yield "# Better: events of a validation set, and a column, or words of the files' names,"
+        yield "# that tell it from production; see datasets in docs/spec.md."
         return
     values = next(f.values for f in facts if f.name == guess.columns[0])
     others = [name for name in ("validation", "training", "shadow", "canary") if name in values]

@@ -118,6 +118,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("", ("slices", "classes", "top_k", "quantile"), "followed", _REFIT),
     Rule("", ("labels",), "kept", "the next file or batch; stored rows keep their decisions and "
          "ground truth, and rows refused for their words are read again"),
+    Rule("", ("datasets",), "kept", "the next file or batch; stored rows keep their dataset, and "
+         "rows refused for its name are read again"),
     Rule("", ("fairness", "top_share"), "kept", "windows measured from now on; earlier "
          "ones with `mlmon run MODEL --from --to`"),
     Rule("", ("explain",), "followed", f"where SHAP values are logged or computed: {_REFIT}"),

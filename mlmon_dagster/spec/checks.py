@@ -220,9 +220,9 @@ def _baseline(spec: Declaration) -> Iterator[Problem]:
         yield Problem(
             ("baseline", "model_version"), "needs columns.model_version, or spans.version"
         )
-    if declared and kind == "dataset" and spec.columns.dataset is None:
+    if declared and kind == "dataset" and not spec.names_datasets:
         message = f"a baseline of the dataset '{spec.baseline.dataset}' needs columns.dataset"
-        yield Problem(("baseline",), message + "; or write {moving: 28d}")
+        yield Problem(("baseline",), message + ", or datasets; or write {moving: 28d}")
 
 
 def _slices(spec: Declaration) -> Iterator[Problem]:
@@ -389,7 +389,7 @@ def _versions(spec: Declaration) -> Iterator[Problem]:
             yield Problem(place, f"brier is compared of two scores of a class; not for {spec.task}")
         if not spec.has_actuals:
             yield Problem(place, "versions are compared by ground truth: declare columns.actual")
-        if one.dataset is not None and spec.columns.dataset is None:
+        if one.dataset is not None and not spec.names_datasets:
             yield Problem(place, f"events of dataset '{one.dataset}' need columns.dataset")
         if one.champion is not None and not spec.has_versions:
             yield Problem(place, "versions are told apart by columns.model_version; declare it")
@@ -402,7 +402,7 @@ def _versions(spec: Declaration) -> Iterator[Problem]:
         yield Problem(
             (*where, "skew", "dataset"), "production is what another dataset is held against"
         )
-    if spec.columns.dataset is None:
+    if not spec.names_datasets:
         yield Problem((*where, "skew"), f"events of dataset '{skew.dataset}' need columns.dataset")
     yield from _known_columns((*where, "skew", "columns"), skew.columns, [*spec.features])
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mlmon_dagster.spec import names
 from mlmon_dagster.spec.alerting import AlertPolicy
-from mlmon_dagster.spec.baseline import BaselineSpec, DeclaredBaseline
+from mlmon_dagster.spec.baseline import DATASETS, BaselineSpec, DeclaredBaseline
 from mlmon_dagster.spec.monitors import (
     FEATURE,
     EnvName,
@@ -184,6 +184,49 @@ class Labels(Declared):
         """Return each word, folded, with what it means: 1.0 or 0.0."""
         said = ((self.positive, 1.0), (self.negative, 0.0))
         return tuple((_folded(word), n) for words, n in said for word in words)
+
+
+class Datasets(Declared):
+    """What a dataset is called where its own name is not written; capitals do not matter.
+
+    Of `columns.dataset` these are values; without that column, words of a file's path.
+    """
+
+    production: Words | None = None
+    validation: Words | None = None
+    training: Words | None = None
+    shadow: Words | None = None
+    canary: Words | None = None
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        folded = [word for word, _ in self.meaning()]
+        twice = sorted({word for word in folded if folded.count(word) > 1})
+        if twice or "" in folded:
+            raise ValueError(
+                f"{shown(twice[0])} stands there twice, capitals left aside"
+                if twice
+                else "an empty cell names no dataset; events without one are of production"
+            )
+        for word, dataset in self.meaning():
+            if word in DATASETS and word != dataset:
+                raise ValueError(f"{shown(word)} is a dataset, and cannot mean {dataset}")
+        return self
+
+    def meaning(self) -> tuple[tuple[str, str], ...]:
+        """Return each word, folded, with the dataset that it means."""
+        return tuple((_folded(word), name) for name, words in self for word in words or ())
+
+    def of_path(self, path: str) -> str | None:
+        """Return the dataset that a word of a file's path means.
+
+        None if it has no such word. Of two datasets both names, which is no dataset, so that the
+        rows are refused and say so.
+        """
+        told = dict(self.meaning())
+        words = re.split(r"[^\w]+|_", path.lower())
+        found = list(dict.fromkeys(told[word] for word in words if word in told))
+        return " and ".join(found) or None
 
 
 def _one_or_more(value: object) -> object:
@@ -434,6 +477,7 @@ class Declaration(Declared):
     baseline: DeclaredBaseline = BaselineSpec()
     slices: Annotated[tuple[SliceKey, ...], BeforeValidator(as_tuple)] = ()
     labels: Labels | None = None
+    datasets: Datasets | None = None
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(as_tuple)] = None
     costs: Costs | None = None
     currency: str | None = Field(default=None, pattern=r"^\S{1,8}$")
@@ -461,6 +505,11 @@ class Declaration(Declared):
         feature = self.features.get(column)
         is_slice = any(column in key for key in self.slices)
         return feature is not None and not feature.pii and (feature.pii is False or is_slice)
+
+    @property
+    def names_datasets(self) -> bool:
+        """Whether events say which dataset they are of, by a column or by their files' names."""
+        return self.columns.dataset is not None or self.datasets is not None
 
     @property
     def has_versions(self) -> bool:

@@ -145,8 +145,7 @@ class ModelSpec(Declaration):
             self.__dict__["columns"] = self.columns.model_copy(update={"shap": shap})
         # Beside pydantic, so that a default still counts as not declared.
         if "baseline" not in self.model_fields_set or self.baseline.model_fields_set == {"asset"}:
-            has_dataset = self.columns.dataset is not None
-            found = default_baseline(has_dataset, self.time.granularity)
+            found = default_baseline(self.names_datasets, self.time.granularity)
             self.__dict__["baseline"] = found.model_copy(update={"asset": self.baseline.asset})
         monitors = self.monitors.model_copy()
         if "performance" not in self.monitors.model_fields_set:

@@ -12,7 +12,7 @@ import pytest
 
 from mlmon_dagster.pipeline.run import look
 from mlmon_dagster.spec import load_model
-from mlmon_dagster.store.state import metric_log
+from mlmon_dagster.store.state import manifest, metric_log
 from tests.cli.conftest import Command
 from tests.defs.small_model import make_project
 from tests.scaffold import events, other_words
@@ -126,7 +126,7 @@ EXPECTED = {
         "actual": "left", "actual_time": "seen",
     },
     "one file": {"dataset": "dataset", "actual": "label", "score": "p_churn"},
-    "reference and analysis": {"dataset": None, "actual": "label", "without": {"period"}},
+    "reference and analysis": {"dataset": "period", "actual": "label", "without": {"period"}},
     "probabilities of classes": {
         "task": "multiclass_classification", "prediction": "y_pred", "actual": "y_true",
         "scores": {
@@ -163,7 +163,7 @@ EXPECTED = {
     "reference and analysis whose ids repeat": {
         "task": "binary_classification", "prediction_id": ("timestamp", "id"),
         "score": "y_pred_proba", "prediction": "y_pred", "actual": "work_home_actual",
-        "features": {"distance": "numeric", "workday": "categorical"},
+        "dataset": "partition", "features": {"distance": "numeric", "workday": "categorical"},
     },
     "probabilities of classes without a telling name": {
         "task": "multiclass_classification", "prediction": "klasse", "actual": "wahre_klasse",
@@ -254,6 +254,40 @@ def test_windows_start_with_production_and_a_place_for_ground_truth_is_shown(
     assert str(load_model(tmp_path / "models" / "churn.yaml").time.start) == "2026-03-07"
     assert "# actuals: {path: landing/churn/actuals/*.parquet}" in text
     assert "actual: ..., actual_time: ..." in text
+
+
+def test_three_files_named_after_reference_analysis_and_target_become_a_baseline_and_production(
+    tmp_path: Path, mlmon: Command
+) -> None:
+    table = other_words.office_days().to_pandas().drop(columns="partition").assign(id=range(N))
+    half, truth = N // 2, ["id", "work_home_actual"]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, part in (
+        ("office_reference", table[:half]),
+        ("office_analysis", table[half:].drop(columns="work_home_actual")),
+        ("office_analysis_target", table[half:][truth]),
+    ):
+        part.to_csv(folder / f"{name}.csv", index=False)
+        (folder / f"{name}.csv.done").touch()
+    at = ("--project", tmp_path, "--now", "2026-05-01T00:00:00Z")
+    assert mlmon(*at, "init", *sorted(folder.glob("*.csv")), "--model", "office").code == 0
+    spec = load_model(tmp_path / "models" / "office.yaml")
+    ended = mlmon(*at, "ingest", "office")
+
+    assert ended.code == 0, ended.out
+    assert spec.baseline.dataset == "validation"
+    assert spec.time.start == dt.date.fromisoformat(table["timestamp"][half][:10])
+    assert spec.datasets is not None
+    assert spec.datasets.meaning() == (("analysis", "production"), ("reference", "validation"))
+    assert f"{N:,} new" in ended.out
+    assert "it has no columns of predictions" in ended.out
+    project = make_project(tmp_path, lambda: dt.datetime(2026, 5, 1, tzinfo=dt.UTC))
+    rows = project.store.event_log(spec).rows("predictions").to_pandas()
+    refused = manifest.file_rows(project.store.state, "office", "predictions")
+    project.store.close()
+    assert rows["dataset"].value_counts().to_dict() == {"validation": half, "production": N - half}
+    assert {row["status"] for row in refused} == {"done"}
 
 
 def test_files_that_share_no_id_or_are_of_three_kinds_are_refused_with_what_to_name(

@@ -113,6 +113,7 @@ CHANGES: dict[str, Any] = {
     "retrain": "training:fit",
     "registry": {"mlflow": "churn"},
     "labels": {"positive": "gone", "negative": "here"},
+    "datasets": {"validation": "reference"},
     "costs": {"fp": 1},
     "expectations.expect": Many(
         {

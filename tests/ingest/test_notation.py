@@ -216,3 +216,90 @@ def test_a_file_with_other_delimiters_is_refused_with_the_key_that_names_them(
 
     assert file.reason == "missing_column"
     assert "delimiter: semicolon" in file.message
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_what_a_dataset_is_called_in_its_column_is_declared(
+    store: Store, project: Path, ending: str
+) -> None:
+    spec = credit_spec(
+        datasets={"validation": ["reference", "holdout"], "production": "Analysis"},
+        columns__dataset="part",
+    )
+    said = ["Reference", " analysis", "holdout", "validation", None, "nonsense"]
+    land(project, f"{PREDICTIONS}/a.{ending}", events(6, part=said))
+    (file,) = ingest(store, spec, project).files
+
+    found = {i: row["dataset"] for i, row in rows_of(store, spec, "predictions").items()}
+    assert found == {
+        "p0": "validation", "p1": "production", "p2": "validation", "p3": "validation",
+        "p4": "production",
+    }  # fmt: skip
+    assert (file.n_new, file.n_bad) == (5, 1)
+    assert "say under 'datasets' what its name means" in file.bad_rows[0]
+
+
+def test_words_of_a_files_path_say_which_dataset_its_events_and_ground_truth_are_of(
+    store: Store, project: Path
+) -> None:
+    spec = credit_spec(
+        datasets={"validation": "reference", "canary": "small"},
+        columns__dataset=None,
+        source__predictions={"path": f"{PREDICTIONS}/**/*.csv", "settle": "0s"},
+    )
+    for name, first in (("2024_Reference-v2", 0), ("small/x", 3), ("preference", 6), ("x", 9)):
+        frame = events(12)[first : first + 3]
+        land(project, f"{PREDICTIONS}/{name}.csv", frame)
+    land(project, f"{PREDICTIONS}/small_reference.csv", events(15)[12:])
+    land(project, f"{ACTUALS}/reference.csv", truths(3))
+    files = {file.path: file for file in ingest(store, spec, project).files}
+
+    found = {i: row["dataset"] for i, row in rows_of(store, spec, "predictions").items()}
+    assert [found[f"p{i}"] for i in range(0, 12, 3)] == [
+        "validation", "canary", "production", "production",
+    ]  # fmt: skip
+    both = files[f"{PREDICTIONS}/small_reference.csv"]
+    assert (both.n_new, both.n_bad) == (0, 3)
+    told = {row["dataset"] for row in rows_of(store, spec, "actuals").values()}
+    assert told == {"validation"}
+
+
+@pytest.mark.parametrize(
+    ("datasets", "said"),
+    [
+        ({"validation": ["a", "A"]}, "stands there twice"),
+        ({"validation": "x", "canary": "x"}, "stands there twice"),
+        ({"validation": "production"}, "cannot mean validation"),
+        ({"validation": ""}, "names no dataset"),
+        ({"valid": "x"}, "valid"),
+    ],
+)
+def test_names_of_datasets_that_cannot_be_told_apart_are_refused(
+    datasets: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        credit_spec(datasets=datasets)
+
+
+def test_files_that_both_streams_name_are_taken_for_what_their_columns_say(
+    store: Store, project: Path
+) -> None:
+    source = {"path": "in/*.csv", "settle": "0s"}
+    spec = credit_spec(source__predictions=source, source__actuals=source)
+    whole = events(6).merge(truths(6), on="id")
+    land(project, "in/both.csv", whole)
+    land(project, "in/events.csv", events(12)[6:])
+    land(project, "in/truth.csv", truths(12)[6:])
+    land(project, "in/neither.csv", events(3)[["id", "age"]])
+    files = [(f.path, f.stream, f.status, f.n_new) for f in ingest(store, spec, project).files]
+
+    assert sorted(files) == [
+        ("in/both.csv", "actuals", "done", 6),
+        ("in/both.csv", "predictions", "done", 6),
+        ("in/events.csv", "actuals", "done", 0),
+        ("in/events.csv", "predictions", "done", 6),
+        ("in/neither.csv", "actuals", "quarantined", 0),
+        ("in/neither.csv", "predictions", "quarantined", 0),
+        ("in/truth.csv", "actuals", "done", 6),
+        ("in/truth.csv", "predictions", "done", 0),
+    ]

@@ -387,7 +387,7 @@ class _Maker:
             self.binary(truth)
         if self.layout == "reference and analysis":
             half = N // 2
-            name = self.put("split", ["reference"] * half + ["analysis"] * (N - half))
+            name = self.put("split", ["reference"] * half + ["analysis"] * (N - half), "dataset")
             self.features.discard(name)
         if self.layout == "probabilities of classes":
             task = "multiclass_classification"

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlmon_dagster.errors import SchemaError
 from mlmon_dagster.ingest.declared_columns import Column, Kind, Notation, columns_of
 from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, shown
 from mlmon_dagster.ingest.landing import Staged, too_large
@@ -39,7 +41,7 @@ from mlmon_dagster.ingest.raw import (
 )
 from mlmon_dagster.ingest.row_hash import columns_to_read, with_derived_id
 from mlmon_dagster.spec import EpochUnit, FileSource, ModelSpec, Source, TimeSpec
-from mlmon_dagster.spec.sources import ISO8601, PER_SECOND, STREAMS
+from mlmon_dagster.spec.sources import ISO8601, PER_SECOND, STREAMS, Stream
 
 _BY_ENDING: Final = {
     ".parquet": "parquet",
@@ -67,6 +69,8 @@ class Parsed:
         place_of: Turns row numbers, those of the part, into ``line 7`` or ``row 6``.
         cut: Takes rows out as they were written; None if the file is not there to be cut.
         first: How many rows of the file come before this part.
+        is_of_other: It has no rows of this stream: both streams name the file, whose columns are
+            the other one's.
     """
 
     staged: Staged
@@ -80,6 +84,7 @@ class Parsed:
     place_of: Callable[[Sequence[int]], list[str]]
     cut: Callable[[Sequence[int]], Cut] | None = None
     first: int = 0
+    is_of_other: bool = False
 
     def row_numbers(self) -> np.ndarray:
         """Return the number of each row in the landing file."""
@@ -123,7 +128,18 @@ def parse_file(
     wanted = columns_of(spec, staged.stream)
     reading = with_aliases(columns_to_read(wanted, spec))
     options = replace(_options(source), rows_at_once=rows_at_once)
-    for raw in read(form, plain, staged.name, reading, options):
+    raws = read(form, plain, staged.name, reading, options)
+    try:
+        first = next(raws)
+    except SchemaError as error:
+        if error.reason != "missing_column" or not _is_of_other(plain, form, staged, spec, read):
+            raise
+        first = RawFile({column.source: pa.nulls(0, pa.string()) for column in reading}, 0,
+                        tuple(column.source for column in reading), lambda rows: [])  # fmt: skip
+        typed = typed_columns(staged, first, wanted, spec, source)
+        yield replace(typed, is_of_other=True)
+        return
+    for raw in chain([first], raws):
         check_renamed(staged.name, raw, wanted)
         named = with_derived_id(with_nulls(raw, source.null_tokens), wanted, spec)
         typed = typed_columns(staged, named, wanted, spec, source)
@@ -134,6 +150,27 @@ def parse_file(
             cut=partial(_cut, plain, shape),
             first=raw.first,
         )
+
+
+def _is_of_other(plain: Path, form: str, staged: Staged, spec: ModelSpec, read: ReadFormat) -> bool:
+    """Say whether both streams name a file, and it has the columns of the other one.
+
+    People keep both in one folder, and one file may hold both: which are which, columns tell.
+    """
+    predictions, actuals = spec.source.predictions, spec.source.actuals
+    if not (isinstance(predictions, FileSource) and isinstance(actuals, FileSource)):
+        return False
+    if predictions.path != actuals.path:
+        return False
+    is_actuals = staged.stream == "actuals"
+    other: Stream = "predictions" if is_actuals else "actuals"
+    options = _options(predictions if is_actuals else actuals)
+    wanted = with_aliases(columns_to_read(columns_of(spec, other), spec))
+    try:
+        next(read(form, plain, staged.name, wanted, options))
+    except SchemaError:
+        return False
+    return True
 
 
 def _places(shape: RawFile, staged: Staged, rows: Sequence[int]) -> list[str]:

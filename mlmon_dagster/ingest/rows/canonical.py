@@ -29,7 +29,7 @@ from mlmon_dagster.spec import (
 )
 from mlmon_dagster.spec.baseline import LIVE
 from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.spec.sources import FileSource, Stream
 
 TIME: Final = pa.timestamp("us", "UTC")
 _OK: Final = ("ok", "success", "200")  # as the profiles count them
@@ -81,9 +81,7 @@ def draft_rows(parsed: Parsed, spec: ModelSpec, now: dt.datetime) -> Draft:
     """
     stream = parsed.staged.stream
     columns = dict(parsed.columns)
-    default = PRODUCTION if stream == "predictions" else ALL
-    dataset = columns.get("dataset", pa.nulls(parsed.n_rows, pa.string()))
-    columns["dataset"] = pc.fill_null(dataset, default)
+    columns["dataset"] = _datasets(parsed, spec)
     by_name = {column.name: column for column in columns_of(spec, stream)}
     judge = _prediction_times if stream == "predictions" else _actual_times
     faults = parsed.faults + judge(columns, by_name, spec, now)
@@ -93,6 +91,24 @@ def draft_rows(parsed: Parsed, spec: ModelSpec, now: dt.datetime) -> Draft:
             faults += Fault.where(any_kind, "score_out_of_range", by_name[name], "a finite number")
     excused = _excused(replace(parsed, columns=columns, faults=faults), by_name)
     return Draft(parsed, columns, faults, excused)
+
+
+def _datasets(parsed: Parsed, spec: ModelSpec) -> pa.Array:
+    """Return the dataset of each row: what its cell means, else what the file's path says."""
+    stream = parsed.staged.stream
+    source = spec.source.predictions if stream == "predictions" else spec.source.actuals
+    default = PRODUCTION if stream == "predictions" else ALL
+    if spec.datasets is None:
+        cells = parsed.columns.get("dataset", pa.nulls(parsed.n_rows, pa.string()))
+        return pc.fill_null(cells, default)
+    if "dataset" in parsed.columns:
+        cells, told = parsed.columns["dataset"], spec.datasets.meaning()
+        words = pa.array([word for word, _ in told], pa.string())
+        place = pc.index_in(pc.utf8_trim_whitespace(pc.utf8_lower(cells)), words)
+        meant = pa.array([name for _, name in told], pa.string()).take(place)
+        return pc.fill_null(pc.coalesce(meant, cells), default)
+    by_path = spec.datasets.of_path(parsed.staged.name) if isinstance(source, FileSource) else None
+    return pa.repeat(pa.scalar(by_path or default, pa.string()), parsed.n_rows)
 
 
 def canonical_rows(draft: Draft, keep: Mask, spec: ModelSpec, ingested_at: dt.datetime) -> pa.Table:

@@ -478,7 +478,7 @@ def whole(parts: Sequence[Part], rows: PartedRows, source: Source) -> Prepared:
         report=_report(parts, untested),
         warnings=_warnings(parts, untested),
         examples=tuple(letter["message"] for letter in letters[:MAX_EXAMPLES]),
-        layout=parsed.layout if staged.again is None else None,
+        layout=None if staged.again or parsed.is_of_other else parsed.layout,
         kept=KeptRows.joined([part.kept for part in parts if part.kept is not None]),
     )
 
@@ -610,6 +610,8 @@ def _windows_of(draft: Draft, rows: np.ndarray, spec: ModelSpec) -> dict[int, Wi
 def _warnings(parts: Sequence[Part], untested: Sequence[str]) -> tuple[str, ...]:
     parsed = parts[0].parsed
     found = []
+    if parsed.is_of_other:
+        return (f"both streams name this file, and it has no columns of {parsed.staged.stream}",)
     if not any(part.parsed.n_rows for part in parts):
         found.append("the file has no rows")
     if parsed.extra:
