@@ -280,8 +280,7 @@ def test_three_files_named_after_reference_analysis_and_target_become_a_baseline
     assert spec.time.start == dt.date.fromisoformat(table["timestamp"][half][:10])
     assert spec.datasets is not None
     assert spec.datasets.meaning() == (("analysis", "production"), ("reference", "validation"))
-    assert f"{N:,} new" in ended.out
-    assert "it has no columns of predictions" in ended.out
+    assert f"{2 * N:,} new, 0 duplicate, 0 conflicting, 0 bad rows" in ended.out
     project = make_project(tmp_path, lambda: dt.datetime(2026, 5, 1, tzinfo=dt.UTC))
     rows = project.store.event_log(spec).rows("predictions").to_pandas()
     refused = manifest.file_rows(project.store.state, "office", "predictions")
