@@ -563,7 +563,9 @@ FAMILIES: Mapping[str, Family] = {
             limits=_quality_limits,
             # It asks which share of unseen values is usual.
             measure=_measure(
-                "quality", lambda spec: "fixed", plotted=_plotted("null_rate", "unseen_rate")
+                "quality",
+                lambda spec: "baseline" if spec.baseline.is_rolling else "fixed",
+                plotted=_plotted("null_rate", "unseen_rate"),
             ),
             metrics=_quality_metrics,
             references=_unseen,

@@ -37,7 +37,7 @@ MAX_MODELS_PER_RUN = 20
 MAX_ROWS_PER_RUN = 4_000_000
 REVISED_EVERY = dt.timedelta(minutes=5)  # at most, while files of the model keep coming
 LOOK_BACK = 1_000  # newest windows; older ones keep what they were compared with
-COMPARED = ("drift", "performance")
+COMPARED = ("data_quality", "drift", "performance")
 
 
 @dataclass(frozen=True)

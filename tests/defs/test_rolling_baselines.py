@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
@@ -147,3 +148,45 @@ def test_a_window_whose_earlier_windows_are_gone_has_no_distance_any_more(apart:
     verdicts = apart.verdicts("drift", DAYS[2])
     assert set(verdicts["status"]) == {"NO_DATA"}
     assert psi(apart, DAYS[3])["value"].notna().all(), "DAYS[1] is still there"
+
+
+def test_ids_that_are_new_by_nature_are_usual_among_earlier_windows_and_a_new_category_is_not(
+    tmp_path: Path,
+) -> None:
+    write_declaration(tmp_path)
+    path = tmp_path / "models" / "churn.yaml"
+    path.write_text(
+        path.read_text()
+        .replace("slices: [region]", "baseline: {moving: 40d}\nslices: [region]")
+        .replace("dataset: dataset, ", "")
+        .replace("features:\n", "features:\n  agent: {type: categorical}\n")
+    )
+    first, news = DAYS[0] - dt.timedelta(days=20), 18
+    rng = np.random.default_rng(3)
+    for number in range(news + 1):
+        day = first + dt.timedelta(days=number)
+        frame = customers(day)[0].drop(columns="dataset")
+        # A tenth of the rows are of agents of that day; the last day has a region nobody knew.
+        new = rng.random(len(frame)) < 0.1
+        frame["agent"] = np.where(new, f"a{number}", rng.choice(["x", "y"], len(frame)))
+        if number == news:
+            frame.loc[frame.index[:8], "region"] = "moon"
+        drop(frame, landing(tmp_path, "predictions") / f"{day}.parquet")
+    path.write_text(path.read_text().replace(f"start: {DAYS[0]}", f"start: {first}"))
+    with opened(tmp_path, NOW) as world:
+        world.launcher.materialize(world.spec, ("event_log",))
+        world.work()
+        found = {
+            number: world.verdicts("quality", first + dt.timedelta(days=number))
+            for number in range(news + 1)
+        }
+        unseen = {
+            number: rows[rows["metric"] == "unseen_rate"].set_index("column_name")["status"]
+            for number, rows in found.items()
+        }
+        assert {s for n in range(14) for s in unseen[n]} == {"NO_DATA"}
+        assert {n: unseen[n]["agent"] for n in range(14, news + 1)} == dict.fromkeys(
+            range(14, news + 1), "OK"
+        )
+        assert [unseen[n]["region"] for n in (news - 1, news)] == ["OK", "WARN"]
+        assert world.requests() == []

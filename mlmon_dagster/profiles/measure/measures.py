@@ -55,7 +55,8 @@ def quality(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
     """Return null, not-a-number, unseen and out-of-range rates of every feature.
 
     Where SHAP values are logged or computed, also whether they add up to the score. With a baseline
-    also what is usual of unseen values among its windows.
+    also what is usual of unseen values among its windows. Before there are enough earlier windows
+    to compare with, unseen values have no rate (`learning`): bins know those of the first alone.
     """
     from mlmon_dagster.metrics.additivity import additivity_metrics
     from mlmon_dagster.metrics.drift.novelty import unseen_limits
@@ -69,7 +70,7 @@ def quality(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
     added = additivity_metrics(sums[0], sums[1] or None) if sums[0] else stack_rows([])
     found = concat_frames([quality_metrics(*columns), added])
     if baseline is None:
-        return found
+        return _unlearnt(found) if spec.baseline.is_rolling else found
     least, names = spec.monitors.quality.min_rows, [stats.binning.column for stats in columns]
     own = derived(baseline, ("unseen", *names), lambda: _categorical(names, baseline))
     usual = [
@@ -79,6 +80,12 @@ def quality(spec: ModelSpec, profiles: Profiles, baseline: Profiles | None) -> p
         for limit in unseen_limits(stats, own[name], min_rows=least)
     ]
     return concat_frames([found, stack_rows(usual)])
+
+
+def _unlearnt(found: pd.DataFrame) -> pd.DataFrame:
+    is_unseen = (found["metric"] == "unseen_rate") & (found["reason"] == "")
+    numbers = found[["value", "lower", "upper"]].mask(is_unseen)
+    return found.assign(**numbers, reason=found["reason"].mask(is_unseen, "learning"))
 
 
 def _categorical(names: Sequence[str], baseline: Profiles) -> dict[str, ColumnStatistics]:
