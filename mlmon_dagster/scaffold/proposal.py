@@ -34,7 +34,7 @@ from mlmon_dagster.scaffold.sample import (
     split_streams,
     words_of,
 )
-from mlmon_dagster.scaffold.spec_text import Files, Scaffold, spec_text
+from mlmon_dagster.scaffold.spec_text import Files, Scaffold, feature_names, spec_text
 from mlmon_dagster.spec import PRODUCTION, parse_model, window_containing
 from mlmon_dagster.spec.declaration import TimeSpec
 from mlmon_dagster.spec.model import Granularity
@@ -78,6 +78,12 @@ def propose(
         raise ConfigError(
             f"{streams.predictions[0]}: no column of times. Every event needs the moment of its "
             "prediction, as a timestamp or ISO 8601 text."
+        )
+    if not feature_names(roles, facts):
+        raise ConfigError(
+            f"{streams.predictions[0]}: no column is left for a feature, and a model needs one at "
+            f"least. Its columns are {listed([f.name for f in facts])}: taken for roles, or the "
+            "same in every row, or different in every row. Add a column that the model reads."
         )
     predictions = _files(folder, streams.predictions, sample)
     truth = predictions if "actual" in roles.found else None

@@ -123,7 +123,7 @@ def spec_text(
         of_truth: Every column of the files of ground truth, if it has its own.
     """
     n_seen = facts[0].n if facts else 0
-    used, keys = roles.used(), _keys_of(roles, facts)
+    used, keys = roles.used(), feature_names(roles, facts)
     lines = [
         f"# Written from {n_seen:,} of {scaffold.n_rows:,} events by mlmon init. Each guess says "
         "why: read it once, then delete",
@@ -261,7 +261,7 @@ def _left_out(facts: ColumnFacts) -> str | None:
     return column_problem(facts.name)
 
 
-def _keys_of(roles: Roles, facts: Sequence[ColumnFacts]) -> dict[str, str]:
+def feature_names(roles: Roles, facts: Sequence[ColumnFacts]) -> dict[str, str]:
     """Return column -> name of the features, which may be called otherwise than their columns."""
     used = roles.used()
     columns = [f.name for f in facts if f.name not in used and _left_out(f) is None]

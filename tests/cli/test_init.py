@@ -87,6 +87,18 @@ def test_files_without_a_time_are_refused_with_the_reason(project: Path, mlmon: 
     assert "no column of times" in ended.err
 
 
+def test_a_file_without_a_column_for_a_feature_is_refused_with_what_to_add(
+    tmp_path: Path, mlmon: Command
+) -> None:
+    file = tmp_path / "scores.parquet"
+    pq.write_table(churn().select(["request_id", "scored_at", "p_churn", "label"]), file)
+    ended = mlmon("--project", tmp_path, "init", file)
+
+    assert ended.code == 2
+    assert "no column is left for a feature" in ended.err
+    assert "Add a column that the model reads" in ended.err
+
+
 LAYOUTS = {
     "two kinds of files": events.apart,
     "one file": churn,
