@@ -171,6 +171,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--step", choices=["generate", "single", "many"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.files < 2:
+        parser.error("--files is at least 2: a growing log is one that had files before")
     columns = ("events a second", "processor s", "load", "peak MB")
     if options.step == "generate":
         generate(options.folder, options.files)

@@ -255,20 +255,23 @@ def _divided(
             mask = same[0]
             for more in same[1:]:
                 mask = pc.and_(mask, more)
-            mine = _chosen(rows, np.flatnonzero(pc.fill_null(mask, False)))
+            mine = _chosen(rows, pc.fill_null(mask, False))
         yield values, mine
 
 
-def _chosen(rows: pa.Table, positions: NDArray[np.int64]) -> pa.Table:
+def _chosen(rows: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
     """Return rows, of which most need no copy if they follow each other, as events of a day do.
 
-    Fewer are copied: whoever holds a few of them is not to hold all.
+    Fewer are copied: whoever holds a few of them is not to hold all. They are looked for between
+    the first and the last alone, and not taken by position: of a table in many pieces, as many
+    small files make it, that would join all pieces of each text column for every partition.
     """
-    first, last = int(positions[0]), int(positions[-1])
-    n = len(positions)
-    if last - first + 1 == n and 2 * n >= rows.num_rows:
-        return rows.slice(first, n)
-    return rows.take(pa.array(positions))
+    positions = np.flatnonzero(mask)
+    first, size = int(positions[0]), int(positions[-1] - positions[0]) + 1
+    between = rows.slice(first, size)
+    if len(positions) == size and 2 * size >= rows.num_rows:
+        return between
+    return between.filter(mask.slice(first, size))
 
 
 def seldom_repeats(values: pa.Array | pa.ChunkedArray) -> bool:
