@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mlmon_dagster.ingest import cycle
+from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.formats import read_csv, read_jsonl, read_parquet
-from mlmon_dagster.ingest.raw import in_parts
+from mlmon_dagster.ingest.raw import Options, in_parts
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.state.writer_lock import writer_lock
@@ -83,6 +86,22 @@ def world(folder: Path, ending: str, spec: ModelSpec) -> dict[str, Any]:
     }  # fmt: skip
     store.close()
     return found
+
+
+def test_of_a_parquet_file_read_in_parts_a_row_group_is_in_memory_and_not_the_file(
+    tmp_path: Path,
+) -> None:
+    n, groups, path = 20_000, 12, tmp_path / "a.parquet"
+    rows = pa.table({"x": np.random.default_rng(3).random(n * groups)})
+    pq.write_table(rows, path, row_group_size=n)
+    del rows
+    before, held = pa.total_allocated_bytes(), []
+    options = Options(n * groups, rows_at_once=n // 2)
+    for part in read_parquet.read_parquet(path, "a", [Column("x", "x", "number")], options):
+        held.append(pa.total_allocated_bytes() - before)
+        del part
+    assert len(held) == 2 * groups
+    assert max(held) < path.stat().st_size / 2
 
 
 def test_tables_of_half_a_part_are_not_cut() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -61,9 +62,10 @@ def _tables(
     groups = range(file.metadata.num_row_groups)
     if max(file.metadata.row_group(group).num_rows for group in groups) <= rows_at_once:
         tables = (file.read_row_group(group, columns=columns) for group in groups)
-    else:  # holds more than it yields, and yet not a whole row group
-        batches = file.iter_batches(_BATCH, columns=columns)
-        tables = (pa.Table.from_batches([batch]) for batch in batches)
+    else:
+        # The bytes of all row groups that it is asked for are read ahead, and held to its end.
+        read = (file.iter_batches(_BATCH, row_groups=[g], columns=columns) for g in groups)
+        tables = (pa.Table.from_batches([batch]) for batch in chain.from_iterable(read))
     yield from in_parts(tables, rows_at_once)
 
 
