@@ -86,7 +86,7 @@ class Judge:
         self._columns = columns_of(spec, stream)
         self._read = columns_to_read(self._columns, spec)
         self.wanted = with_aliases(self._read)
-        source = spec.source.predictions if stream == "predictions" else spec.source.actuals
+        source = spec.source.of(stream)
         if source is None:
             raise ValueError(f"model {spec.model} has no source of {stream}")
         self._source = source

@@ -6,7 +6,8 @@ A file that is refused, or that the program fails on, never stops another.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -55,7 +56,6 @@ from mlmon_dagster.store.state.manifest import Backlog
 from mlmon_dagster.store.state.state_marks import check_declared
 from mlmon_dagster.store.state.writer_lock import writer_lock
 from mlmon_dagster.store.tables import kept_rows
-from mlmon_dagster.store.tables.part_files import ahead
 from mlmon_dagster.store.tables.parted_rows import PartedRows, Spill
 
 # Of files that are judged together: hundreds of columns take seconds to judge, however few rows.
@@ -420,6 +420,21 @@ class _Ingest:
     def _prepared(self, draft: Draft, verdict: Verdict, erased: Erased) -> Part:
         draft = drop_erased(draft, erased, self.store.query, self.spec)
         return prepare(draft, verdict, self.spec, self.now)
+
+
+def ahead(items: Iterable[Result]) -> Iterator[Result]:
+    """Yield items in their order, of which another thread makes the next one meanwhile.
+
+    So both of two processors are busy where one makes parts and one uses them up; two items are
+    in memory then. None ends them.
+    """
+    rest = iter(items)
+    with ThreadPoolExecutor(1, "ahead") as maker:
+        coming = maker.submit(next, rest, None)
+        while (item := coming.result()) is not None:
+            coming = maker.submit(next, rest, None)
+            yield item
+            del item
 
 
 class _Parts(NamedTuple):

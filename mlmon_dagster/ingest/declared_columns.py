@@ -91,9 +91,8 @@ class Column:
 
 def columns_of(spec: ModelSpec, stream: Stream) -> tuple[Column, ...]:
     """Return the declared columns of a stream, roles first."""
-    is_predicted = stream == "predictions"
-    found = _prediction_columns(spec) if is_predicted else _actual_columns(spec)
-    notation = _notation(spec.source.predictions if is_predicted else spec.source.actuals)
+    found = _prediction_columns(spec) if stream == "predictions" else _actual_columns(spec)
+    notation = _notation(spec.source.of(stream))
     if notation == _USUAL and spec.labels is None:
         return found
     words = spec.labels.meaning() if spec.labels is not None else ()
@@ -114,7 +113,7 @@ def reading_of(spec: ModelSpec, stream: Stream) -> str:
 
     With the same digest, the same file is refused for the same reasons.
     """
-    source = spec.source.predictions if stream == "predictions" else spec.source.actuals
+    source = spec.source.of(stream)
     said = source.model_dump(mode="json", exclude={"path", "settle", "asset"}) if source else None
     time = spec.time.model_dump(mode="json", include={"zone", "start", "naive", "skew_tolerance"})
     parts: tuple[object, ...] = (

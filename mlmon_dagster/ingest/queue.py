@@ -108,7 +108,7 @@ class Work:
 
 def source_of(spec: ModelSpec, stream: Stream) -> Source:
     """Return the declared source of a stream that has one."""
-    source = spec.source.predictions if stream == "predictions" else spec.source.actuals
+    source = spec.source.of(stream)
     if source is None:
         raise ValueError(f"{spec.model} has no source of {stream}")
     return source

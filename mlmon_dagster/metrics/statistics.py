@@ -396,6 +396,12 @@ def all_over_versions(profiles: Mapping[str, ColumnStatistics]) -> dict[str, Col
     return found | merge_columns(several, WITHOUT_VERSION)
 
 
+def seconds_of(starts: pd.Series) -> NDArray[np.int64]:
+    """Return moments, such as the starts of windows, in seconds of the Unix epoch."""
+    # Not by pandas' own conversions, which take a hundred times as long and were half of a drift.
+    return starts.to_numpy(dtype="datetime64[s]").astype(np.int64)
+
+
 def over_versions(stats: ColumnStatistics) -> ColumnStatistics:
     """Return the statistics of one column over all versions, adding up only where there are two."""
     return all_over_versions({"": stats})[""]

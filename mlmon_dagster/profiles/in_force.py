@@ -19,6 +19,7 @@ from mlmon_dagster.metrics.statistics import (
     BaselineWindows,
     Binning,
     ColumnStatistics,
+    seconds_of,
     select,
     with_empty,
 )
@@ -191,7 +192,7 @@ class RollingBaselines:
             columns=columns,
         )
         frames = {id(stats.cells): stats.cells for stats in self._profiles.values()}
-        self._starts = {key: _seconds(cells["window_start"]) for key, cells in frames.items()}
+        self._starts = {key: seconds_of(cells["window_start"]) for key, cells in frames.items()}
 
     def _oldest(
         self, first: dt.datetime | None, last: dt.datetime | None, known: Sequence[dt.datetime]
@@ -267,7 +268,3 @@ class RollingBaselines:
                 frames[key] = kept.cells.assign(model_version=ALL) if version else kept.cells
             found[name] = replace(kept, cells=frames[key])
         return found
-
-
-def _seconds(starts: pd.Series) -> NDArray[np.int64]:
-    return np.asarray(starts.astype("datetime64[s, UTC]").astype("int64"), dtype=np.int64)

@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
 from mlmon_dagster.errors import ConfigError
@@ -32,11 +32,10 @@ from mlmon_dagster.scaffold.sample import (
     offsets_of,
     read_sample,
     split_streams,
-    words_of,
 )
 from mlmon_dagster.scaffold.spec_text import Files, Scaffold, feature_names, spec_text
 from mlmon_dagster.spec import PRODUCTION, parse_model, window_containing
-from mlmon_dagster.spec.declaration import TimeSpec
+from mlmon_dagster.spec.declaration import Datasets, TimeSpec
 from mlmon_dagster.spec.model import Granularity
 from mlmon_dagster.spec.names import RESERVED_MODELS, listed
 
@@ -98,20 +97,10 @@ def propose(
     roles = with_prediction(with_score(roles, events, facts), events, facts)
     roles = with_labels(roles, events, [*facts, *of_truth])
     time = roles.found["event_time"].columns[0]
-    guess = roles.found.get("dataset")
-    column = next((f for f in facts if guess and f.name == guess.columns[0]), None)
-    if column is None and (datasets := datasets_of_files(streams.predictions)):
-        datasets_reason = "words of the files' names"
-        live = read_sample(tuple(f for f in streams.predictions if not _is_compared(f, datasets)))
-        served, n_served = live.table, float(live.n_rows)
-    else:
-        datasets = column.datasets if column else {}
-        datasets_reason = f"what {column.name} says" if column else ""
-        served = _in_production(sample.table, column)
-        n_served = sample.n_rows * len(served) / len(sample.table)
-    times = moments_of(served.column(time))
+    served = _served(streams.predictions, sample, facts, roles)
+    times = moments_of(served.table.column(time))
     first, last = times.min().to_pydatetime(), times.max().to_pydatetime()
-    per_day = n_served / max((last - first) / dt.timedelta(days=1), 1)
+    per_day = served.n_rows / max((last - first) / dt.timedelta(days=1), 1)
     notes = [*_key_note(roles, streams), *_percent_note(roles, facts)]
     zone_reason = ""
     if zone is None:
@@ -135,8 +124,8 @@ def propose(
             per_day=per_day,
             positives=positive_share(events, roles),
             notes=tuple(notes),
-            datasets=datasets,
-            datasets_reason=datasets_reason,
+            datasets=served.datasets,
+            datasets_reason=served.reason,
         ),
         roles,
         facts,
@@ -178,22 +167,48 @@ def _glob(folder: Path, files: tuple[Path, ...]) -> str:
     return f"{inside}/*{suffix}" if inside != "." else f"*{suffix}"
 
 
-def _in_production(table: pa.Table, column: ColumnFacts | None) -> pa.Table:
-    """Return the rows of production, which windows start with; all where none are named so."""
+class _Served(NamedTuple):
+    """The events of production, which windows start with.
+
+    Attributes:
+        table: Rows of the sample.
+        n_rows: How many there are in all files.
+        datasets: Dataset -> the words that mean it; empty if none are told.
+        reason: Where these words stand.
+    """
+
+    table: pa.Table
+    n_rows: float
+    datasets: Mapping[str, list[str]]
+    reason: str
+
+
+def _served(
+    files: tuple[Path, ...], sample: Sample, facts: list[ColumnFacts], roles: Roles
+) -> _Served:
+    """Tell production by a column of datasets, else by the files' names; all if neither does."""
+    guess = roles.found.get("dataset")
+    column = next((f for f in facts if guess and f.name == guess.columns[0]), None)
+    if column is not None:
+        kept = _in_production(sample.table, column)
+        n_rows = sample.n_rows * len(kept) / len(sample.table)
+        return _Served(kept, n_rows, column.datasets, f"what {column.name} says")
+    datasets = datasets_of_files(files)
+    if not datasets:
+        return _Served(sample.table, sample.n_rows, {}, "")
+    told = Datasets.model_validate(datasets)
+    live = read_sample(tuple(f for f in files if told.of_path(f.name) in (None, PRODUCTION)))
+    return _Served(live.table, live.n_rows, datasets, "words of the files' names")
+
+
+def _in_production(table: pa.Table, column: ColumnFacts) -> pa.Table:
+    """Return the rows of production; all where none are named so."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if column is None:
-        return table
-    words = [word for word, dataset in column.datasets.items() if dataset == PRODUCTION]
-    kept = table.filter(pc.is_in(table.column(column.name), pa.array(words or [PRODUCTION])))
+    words = column.datasets.get(PRODUCTION, [PRODUCTION])
+    kept = table.filter(pc.is_in(table.column(column.name), pa.array(words)))
     return kept if kept.num_rows else table
-
-
-def _is_compared(file: Path, datasets: Mapping[str, str]) -> bool:
-    """Say whether a file's name says that it is no production."""
-    words = words_of(file.stem).split("_")
-    return any(datasets.get(word, PRODUCTION) != PRODUCTION for word in words)
 
 
 def _files(folder: Path, files: tuple[Path, ...], sample: Sample) -> Files:

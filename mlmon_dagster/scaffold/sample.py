@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlmon_dagster.errors import ConfigError
+from mlmon_dagster.spec.declaration import words_of_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -447,9 +448,16 @@ def _read_objects(file: Path, most: int) -> tuple[pa.Table, int]:
     """Read JSON Lines one by one; a column of several types becomes texts."""
     rows: list[dict[str, object]] = []
     with _opened(file) as opened:
-        for number, line in enumerate(io.TextIOWrapper(opened, encoding="utf-8-sig"), 1):
+        for number, line in enumerate(io.BufferedReader(opened), 1):
             try:
-                row = json.loads(line) if line.strip() else {}
+                text = line.decode("utf-8-sig").strip()
+            except UnicodeDecodeError as error:
+                raise ConfigError(
+                    f"{file}, line {number} is not UTF-8. Save the file as UTF-8; ingest reads no "
+                    "other."
+                ) from error
+            try:
+                row = json.loads(text) if text else {}
             except ValueError:
                 row = None
             if not isinstance(row, dict):
@@ -561,28 +569,25 @@ def _unclear(kinds: Sequence[tuple[list[Path], list[str]]], rule: str) -> str:
     )
 
 
-def datasets_told(words: Iterable[str]) -> dict[str, str]:
-    """Return word -> dataset, if words name datasets: production and one to compare it with."""
-    told = {word: _SPLITS.get(word.lower(), "") for word in words}
-    compared = {"production", "validation"} <= {*told.values()} or (
-        {"production", "training"} <= {*told.values()}
-    )
-    return told if compared and all(told.values()) else {}
+def datasets_told(words: Iterable[str]) -> dict[str, list[str]]:
+    """Return dataset -> its words; nothing if one of them names no dataset."""
+    told: dict[str, list[str]] = {}
+    for word in dict.fromkeys(words):
+        told.setdefault(_SPLITS.get(word.lower(), ""), []).append(word)
+    return told if "" not in told else {}
 
 
-def datasets_of_files(files: Sequence[Path]) -> dict[str, str]:
-    """Return word -> dataset, if words of the files' names tell those of a validation set.
+def datasets_of_files(files: Sequence[Path]) -> dict[str, list[str]]:
+    """Return dataset -> words of the files' names, if those tell a validation set.
 
     Nothing if a name has words of two datasets, or no file is left for production.
     """
-    told = [
-        {word: _SPLITS[word] for word in words_of(file.stem).split("_") if _SPLITS.get(word)}
-        for file in files
-    ]
-    others = [{*words.values()} - {"production"} for words in told]
-    if not any(others) or all(others) or any(len({*words.values()}) > 1 for words in told):
+    named = [[w for w in words_of_path(file.name) if _SPLITS.get(w)] for file in files]
+    told = [{_SPLITS[word] for word in words} for words in named]
+    others = [datasets - {"production"} for datasets in told]
+    if not any(others) or all(others) or any(len(datasets) > 1 for datasets in told):
         return {}
-    return {word: dataset for words in told for word, dataset in words.items()}
+    return datasets_told(word for words in named for word in words)
 
 
 @dataclass(frozen=True)
@@ -641,9 +646,10 @@ class ColumnFacts:
         return bool(is_named) and {value.lower() for value in self.values} <= _SPLITS.keys()
 
     @property
-    def datasets(self) -> dict[str, str]:
-        """Value -> dataset, if the values are names of datasets, production and another one."""
-        return datasets_told(self.values) if self.is_split else {}
+    def datasets(self) -> dict[str, list[str]]:
+        """Dataset -> values, if they name production and what it can be compared with."""
+        told = datasets_told(self.values) if self.is_split else {}
+        return told if "production" in told and {"validation", "training"} & told.keys() else {}
 
     @property
     def is_code(self) -> bool:

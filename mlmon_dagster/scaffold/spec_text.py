@@ -79,7 +79,7 @@ class Scaffold:
         per_day: Events of a day, on average.
         positives: Share of the rows with ground truth that are positive; None if not known.
         notes: What a person has to decide, as names and values do not tell it.
-        datasets: Word of a column, or of the files' names -> the dataset that it means.
+        datasets: Dataset -> the words of a column, or of the files' names, that mean it.
         datasets_reason: Where these words stand.
     """
 
@@ -96,7 +96,7 @@ class Scaffold:
     per_day: float = 0.0
     positives: float | None = None
     notes: tuple[str, ...] = ()
-    datasets: Mapping[str, str] = field(default_factory=dict)
+    datasets: Mapping[str, Sequence[str]] = field(default_factory=dict)
     datasets_reason: str = ""
 
 
@@ -214,28 +214,21 @@ def _scores(roles: Roles) -> Iterator[str]:
 
 def _labels(roles: Roles) -> Iterator[str]:
     if roles.labels is not None:
-        said = [
-            _list_of(words) if len(words) > 1 else _quoted(words[0])
-            for words in (roles.labels.positive, roles.labels.negative)
-        ]
+        said = [_words(words) for words in (roles.labels.positive, roles.labels.negative)]
         reason = _one_line(roles.labels.reason)
         yield f"labels: {{positive: {said[0]}, negative: {said[1]}}}  # {reason}"
 
 
 def _datasets(scaffold: Scaffold) -> Iterator[str]:
-    said: dict[str, list[str]] = {}
-    for word, dataset in scaffold.datasets.items():
-        said.setdefault(dataset, []).append(word)
-    if any(words != [dataset] for dataset, words in said.items()):
-        told = [
-            f"{dataset}: {_quoted(words[0]) if len(words) == 1 else _list_of(words)}"
-            for dataset, words in said.items()
-        ]
+    if any(list(words) != [dataset] for dataset, words in scaffold.datasets.items()):
+        told = [f"{dataset}: {_words(words)}" for dataset, words in scaffold.datasets.items()]
         yield f"datasets: {{{', '.join(told)}}}  # {_one_line(scaffold.datasets_reason)}"
 
 
-def _list_of(words: Sequence[str]) -> str:
-    return f"[{', '.join(map(_quoted, words))}]"
+def _words(words: Sequence[str]) -> str:
+    """Write a word, or a list of words."""
+    shown = ", ".join(map(_quoted, words))
+    return f"[{shown}]" if len(words) > 1 else shown
 
 
 def _shap(roles: Roles, keys: Mapping[str, str]) -> Iterator[str]:
@@ -329,11 +322,11 @@ def _slices(keys: Mapping[str, str], facts: Sequence[ColumnFacts]) -> Iterator[s
 
 
 def _baseline(
-    roles: Roles, facts: Sequence[ColumnFacts], datasets: Mapping[str, str]
+    roles: Roles, facts: Sequence[ColumnFacts], datasets: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
     guess = roles.found.get("dataset")
     if datasets:
-        compared = next(name for name in ("validation", "training") if name in datasets.values())
+        compared = next(name for name in ("validation", "training") if name in datasets)
         yield f"baseline: {{dataset: {compared}}}  # what windows are compared with"
         return
     if guess is None:

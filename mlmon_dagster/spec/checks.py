@@ -373,6 +373,10 @@ def _prometheus(declared: Prometheus) -> Iterator[Problem]:
             )
 
 
+def _untold(dataset: str) -> str:
+    return f"events of dataset '{dataset}' need columns.dataset, or datasets"
+
+
 def _versions(spec: Declaration) -> Iterator[Problem]:
     monitor, where = spec.monitors.versions, ("monitors", "versions")
     seen: set[str] = set()
@@ -390,7 +394,7 @@ def _versions(spec: Declaration) -> Iterator[Problem]:
         if not spec.has_actuals:
             yield Problem(place, "versions are compared by ground truth: declare columns.actual")
         if one.dataset is not None and not spec.names_datasets:
-            yield Problem(place, f"events of dataset '{one.dataset}' need columns.dataset")
+            yield Problem(place, _untold(one.dataset))
         if one.champion is not None and not spec.has_versions:
             yield Problem(place, "versions are told apart by columns.model_version; declare it")
     if monitor.staleness is not None and not spec.has_versions:
@@ -403,7 +407,7 @@ def _versions(spec: Declaration) -> Iterator[Problem]:
             (*where, "skew", "dataset"), "production is what another dataset is held against"
         )
     if not spec.names_datasets:
-        yield Problem((*where, "skew"), f"events of dataset '{skew.dataset}' need columns.dataset")
+        yield Problem((*where, "skew"), _untold(skew.dataset))
     yield from _known_columns((*where, "skew", "columns"), skew.columns, [*spec.features])
 
 

@@ -164,6 +164,25 @@ def _folded(word: str) -> str:
     return re.sub(r"^(-?\d+)\.0+$", r"\1", word.strip().lower())
 
 
+def _check_words(meaning: Iterable[tuple[str, object]], empty: str) -> None:
+    """Refuse folded words that stand there twice, and an empty one, with what that would be."""
+    folded = [word for word, _ in meaning]
+    if "" in folded:
+        raise ValueError(empty)
+    if twice := sorted({word for word in folded if folded.count(word) > 1}):
+        raise ValueError(f"{shown(twice[0])} stands there twice, capitals left aside")
+
+
+def words_of_path(path: str) -> list[str]:
+    """Return the words of a file's path, in small letters.
+
+    Example:
+        >>> words_of_path("in/2018_Reference-v2.csv")
+        ['in', '2018', 'reference', 'v2', 'csv']
+    """
+    return [word for word in re.split(r"[\W_]+", path.lower()) if word]
+
+
 class Labels(Declared):
     """How decisions and ground truth of a binary model are written; capitals do not matter."""
 
@@ -172,12 +191,7 @@ class Labels(Declared):
 
     @model_validator(mode="after")
     def _told_apart(self) -> Self:
-        folded = [word for word, _ in self.meaning()]
-        if "" in folded:
-            raise ValueError("an empty cell is no label; it says that nothing is known")
-        twice = sorted({word for word in folded if folded.count(word) > 1})
-        if twice:
-            raise ValueError(f"{shown(twice[0])} stands there twice, capitals left aside")
+        _check_words(self.meaning(), "an empty cell is no label; it says that nothing is known")
         return self
 
     def meaning(self) -> tuple[tuple[str, float], ...]:
@@ -200,14 +214,8 @@ class Datasets(Declared):
 
     @model_validator(mode="after")
     def _told_apart(self) -> Self:
-        folded = [word for word, _ in self.meaning()]
-        twice = sorted({word for word in folded if folded.count(word) > 1})
-        if twice or "" in folded:
-            raise ValueError(
-                f"{shown(twice[0])} stands there twice, capitals left aside"
-                if twice
-                else "an empty cell names no dataset; events without one are of production"
-            )
+        empty = "an empty cell names no dataset; events without one are of production"
+        _check_words(self.meaning(), empty)
         for word, dataset in self.meaning():
             if word in DATASETS and word != dataset:
                 raise ValueError(f"{shown(word)} is a dataset, and cannot mean {dataset}")
@@ -224,8 +232,7 @@ class Datasets(Declared):
         rows are refused and say so.
         """
         told = dict(self.meaning())
-        words = re.split(r"[^\w]+|_", path.lower())
-        found = list(dict.fromkeys(told[word] for word in words if word in told))
+        found = list(dict.fromkeys(told[word] for word in words_of_path(path) if word in told))
         return " and ".join(found) or None
 
 

@@ -310,6 +310,10 @@ class Sources(Declared):
     predictions: Source
     actuals: Source | None = None
 
+    def of(self, stream: Stream) -> Source | None:
+        """Return the source of a stream; None for ground truth that never comes."""
+        return self.predictions if stream == "predictions" else self.actuals
+
     def assets(self) -> dict[Stream, str]:
         """Return the keys of the Dagster assets that write the streams, of those that name one."""
         sources = zip(STREAMS, (self.predictions, self.actuals), strict=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +172,27 @@ def test_nothing_of_a_file_is_seen_if_the_program_ends_between_two_parts(
     assert store.event_log(spec).rows("predictions").num_rows == 60
     with writer_lock(store.state, f"ingest/{spec.model}", wait_seconds=1):
         assert not list((store.folder / "staging").rglob("*.*"))
+
+
+def test_what_is_made_ahead_comes_in_order_and_fails_in_its_place() -> None:
+    made, taken = [], []
+    second_is_made = threading.Event()
+
+    def items() -> Iterator[int]:
+        for i in range(3):
+            made.append(threading.current_thread())
+            if i == 1:
+                second_is_made.set()
+            yield i
+        raise ValueError("the fourth")
+
+    def take_all() -> None:
+        for item in cycle.ahead(items()):
+            assert second_is_made.wait(30), "while the first is used up"
+            taken.append(item)
+
+    with pytest.raises(ValueError, match="the fourth"):
+        take_all()
+
+    assert taken == [0, 1, 2]
+    assert threading.current_thread() not in made

@@ -250,6 +250,7 @@ def test_csv_is_read_with_inferred_types(tmp_path: Path) -> None:
         ("x.pickle", b"", "expected files of one format"),
         ("x.parquet.gz", b"", "expected files of one format"),
         ("x.csv", "id,city\nr1,Orléans\n".encode("latin-1"), "not UTF-8 in column 'city'"),
+        ("x.jsonl", b'{"x": 1}\n{"x": "a"}\n{"x": "\xe4"}\n', "line 3 is not UTF-8"),
         ("x.jsonl", b'{"a": 1}\n{"a": \n', "line 2 is no JSON object"),
     ],
 )

@@ -1,9 +1,7 @@
-"""Rows that wait on the disk come back as they were, and what is made ahead keeps its order."""
+"""Rows that wait on the disk come back as they were."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +9,6 @@ import pytest
 
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.tables import parted_rows
-from mlmon_dagster.store.tables.part_files import ahead
 from mlmon_dagster.store.tables.parted_rows import PartedRows, Spill
 
 
@@ -68,27 +65,3 @@ def test_all_rows_of_an_id_are_in_one_group(store: Store, monkeypatch: pytest.Mo
     assert len(groups) == 7
     assert sum(map(len, groups)) == len(set().union(*groups)) == 150
     assert sorted(positions) == list(range(200))
-
-
-def test_what_is_made_ahead_comes_in_order_and_fails_in_its_place() -> None:
-    made, taken = [], []
-    second_is_made = threading.Event()
-
-    def items() -> Iterator[int]:
-        for i in range(3):
-            made.append(threading.current_thread())
-            if i == 1:
-                second_is_made.set()
-            yield i
-        raise ValueError("the fourth")
-
-    def take_all() -> None:
-        for item in ahead(items()):
-            assert second_is_made.wait(30), "while the first is used up"
-            taken.append(item)
-
-    with pytest.raises(ValueError, match="the fourth"):
-        take_all()
-
-    assert taken == [0, 1, 2]
-    assert threading.current_thread() not in made

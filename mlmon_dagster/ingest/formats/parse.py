@@ -139,7 +139,9 @@ def parse_file(
         typed = typed_columns(staged, first, wanted, spec, source)
         yield replace(typed, is_of_other=True)
         return
-    for raw in chain([first], raws):
+    rest = chain([first], raws)
+    del first  # who goes on to the next part holds no earlier one
+    for raw in rest:
         check_renamed(staged.name, raw, wanted)
         named = with_derived_id(with_nulls(raw, source.null_tokens), wanted, spec)
         typed = typed_columns(staged, named, wanted, spec, source)
@@ -157,17 +159,15 @@ def _is_of_other(plain: Path, form: str, staged: Staged, spec: ModelSpec, read: 
 
     People keep both in one folder, and one file may hold both: which are which, columns tell.
     """
-    predictions, actuals = spec.source.predictions, spec.source.actuals
-    if not (isinstance(predictions, FileSource) and isinstance(actuals, FileSource)):
+    other: Stream = "predictions" if staged.stream == "actuals" else "actuals"
+    own, source = spec.source.of(staged.stream), spec.source.of(other)
+    if not (isinstance(own, FileSource) and isinstance(source, FileSource)):
         return False
-    if predictions.path != actuals.path:
+    if own.path != source.path:
         return False
-    is_actuals = staged.stream == "actuals"
-    other: Stream = "predictions" if is_actuals else "actuals"
-    options = _options(predictions if is_actuals else actuals)
     wanted = with_aliases(columns_to_read(columns_of(spec, other), spec))
     try:
-        next(read(form, plain, staged.name, wanted, options))
+        next(read(form, plain, staged.name, wanted, _options(source)))
     except SchemaError:
         return False
     return True

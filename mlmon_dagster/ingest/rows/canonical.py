@@ -96,7 +96,7 @@ def draft_rows(parsed: Parsed, spec: ModelSpec, now: dt.datetime) -> Draft:
 def _datasets(parsed: Parsed, spec: ModelSpec) -> pa.Array:
     """Return the dataset of each row: what its cell means, else what the file's path says."""
     stream = parsed.staged.stream
-    source = spec.source.predictions if stream == "predictions" else spec.source.actuals
+    source = spec.source.of(stream)
     default = PRODUCTION if stream == "predictions" else ALL
     if spec.datasets is None:
         cells = parsed.columns.get("dataset", pa.nulls(parsed.n_rows, pa.string()))

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +38,6 @@ SAMPLE: Final = 2_000
 WRITERS: Final = 2  # files that are written at the same time
 _NAME = re.compile(r"part-([0-9a-f]{2})-([0-9a-f]{2})-[^/]*$")
 _BUCKETS: Final = 256  # as many as two hexadecimal digits tell apart
-T = TypeVar("T")
 
 
 class Bucket(NamedTuple):
@@ -224,21 +223,6 @@ class PartFiles:
             file.stack.__exit__(*sys.exc_info())
         for action in self._actions:
             (self._folder / action.path).delete()
-
-
-def ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yield items in their order, of which another thread makes the next one meanwhile.
-
-    So both of two processors are busy where one makes parts and one uses them up; two items are
-    in memory then. None ends them.
-    """
-    rest = iter(items)
-    with ThreadPoolExecutor(1, "ahead") as maker:
-        coming = maker.submit(next, rest, None)
-        while (item := coming.result()) is not None:
-            coming = maker.submit(next, rest, None)
-            yield item
-            del item
 
 
 def _divided(
