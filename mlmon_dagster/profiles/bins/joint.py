@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.drift.joint import (
@@ -26,8 +25,8 @@ from mlmon_dagster.metrics.drift.joint import (
 from mlmon_dagster.metrics.statistics import CELL_KEYS, Binning, ColumnStatistics, empty
 from mlmon_dagster.profiles.bins.shapes import joint_binning
 from mlmon_dagster.profiles.sql.attribution_columns import Values
-from mlmon_dagster.profiles.sql.bin_codes import NULL_CODE, Column, Dialect, code_expression
-from mlmon_dagster.profiles.sql.compiler import NO_VERSION, Engine, as_numpy
+from mlmon_dagster.profiles.sql.bin_codes import NULL_CODE, Column, Dialect
+from mlmon_dagster.profiles.sql.compiler import NO_VERSION, Engine, codes_of, value_to_code
 from mlmon_dagster.profiles.sql.loss_columns import resolve
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
@@ -208,7 +207,7 @@ def _read(
         return
     columns = {n: Column(binnings[n], resolve(values[n][1], binnings)) for n in names}
     read = ", ".join(
-        f"{_value(column, dialect)} AS {quote_identifier(f'v{i}')}"
+        f"{value_to_code(column, dialect)} AS {quote_identifier(f'v{i}')}"
         for i, column in enumerate(columns.values())
     )
     for condition in _samples(engine, from_sql):
@@ -221,26 +220,11 @@ def _read(
         yield (
             keys,
             {
-                name: _codes(table.column(f"v{i}"), column.binning)
+                name: codes_of(table.column(f"v{i}"), column.binning, coarse=True)
+                // column.binning.fine
                 for i, (name, column) in enumerate(columns.items())
             },
         )
-
-
-def _value(column: Column, dialect: Dialect) -> str:
-    """Read a number as it is, which is cheaper than finding its bin in SQL; a category's code."""
-    if column.binning.kind == "numeric":
-        return f"CAST({column.value} AS DOUBLE PRECISION)"
-    return f"CAST({code_expression(column, dialect)} AS SMALLINT)"
-
-
-def _codes(values: pa.ChunkedArray, binning: Binning) -> NDArray[np.int64]:
-    if binning.kind != "numeric":
-        return as_numpy(values).astype(np.int64)
-    numbers = as_numpy(values, float("nan")).astype(np.float64)
-    # A value belongs to bin i when edges[i-1] < value <= edges[i].
-    found = np.searchsorted(np.array(binning.edges), numbers, side="left")
-    return np.where(np.isnan(numbers), NULL_CODE, found).astype(np.int64)
 
 
 def _samples(engine: Engine, from_sql: str) -> Iterator[str]:

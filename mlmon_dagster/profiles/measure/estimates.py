@@ -21,6 +21,7 @@ from mlmon_dagster.metrics.estimated.binary import (
     residuals,
 )
 from mlmon_dagster.metrics.estimated.calibration import (
+    MIN_BLOCKS,
     Calibration,
     Scored,
     calibrate,
@@ -39,8 +40,8 @@ from mlmon_dagster.metrics.frames import concat_frames, samples
 from mlmon_dagster.metrics.statistics import WITHOUT_VERSION, ColumnStatistics, merge, select
 from mlmon_dagster.profiles.baseline import SEED, Baseline, scored_columns
 from mlmon_dagster.profiles.bins.fit import value_expressions
-from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Column, code_expression
-from mlmon_dagster.profiles.sql.compiler import as_numpy
+from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Column
+from mlmon_dagster.profiles.sql.compiler import as_numpy, codes_of, value_to_code
 from mlmon_dagster.profiles.sql.loss_columns import DECIDED, resolve
 from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window, window_containing
 from mlmon_dagster.spec.baseline import GRAINS
@@ -184,7 +185,10 @@ def _weighings(
     store: Store, spec: ModelSpec, whole: Profiles, baseline: Baseline
 ) -> dict[int, Weighing]:
     inputs = shifting_inputs(spec)
-    if not any(name in whole for name in inputs):
+    [one, *_] = scored_columns(spec)
+    n_windows = baseline.windows[one].cells["window_start"].nunique()
+    # Of fewer windows than are held out nothing is learnt: the rows need not be read.
+    if n_windows < MIN_BLOCKS or not any(name in whole for name in inputs):
         return {}
     return weighings(labelled_rows(store, spec, baseline, inputs), whole)
 
@@ -225,14 +229,14 @@ def labelled_rows(
     parts = ["window_start"]
     for name in names:
         column = Column(binnings[name], resolve(values[name][1], binnings))
-        parts.append(f"{code_expression(column, DUCKDB)} AS {quote_identifier(name)}")
+        parts.append(f"{value_to_code(column, DUCKDB)} AS {quote_identifier(name)}")
     # In one order, whatever files they lie in: sums are then the same to the last digit.
     found = store.query(
         f"SELECT {', '.join(parts)} FROM {source} AS records WHERE actual IS NOT NULL "
         f"ORDER BY MD5(prediction_id), prediction_id LIMIT {MOST_ROWS}"
     )
     found = found.filter(pc.greater_equal(pc.min_element_wise(*map(found.column, scores)), 0))
-    codes = {name: as_numpy(found.column(name)).astype(np.int64) for name in names}
+    codes = {name: codes_of(found.column(name), binnings[name]) for name in names}
     places = pc.rank(found.column("window_start"), tiebreaker="dense")
     return LabelledRows(
         targets={

@@ -459,3 +459,20 @@ def as_numpy(column: pa.Array | pa.ChunkedArray, default: float | bool = 0) -> n
         column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
     )
     return values
+
+
+def value_to_code(column: Column, dialect: Dialect) -> str:
+    """Read a number as it is, which is cheaper than finding its bin in SQL; else the code."""
+    if column.binning.kind == "numeric":
+        return f"CAST({column.value} AS DOUBLE PRECISION)"
+    return f"CAST({code_expression(column, dialect)} AS INTEGER)"
+
+
+def codes_of(values: pa.ChunkedArray, binning: Binning, *, coarse: bool = False) -> Ints:
+    """Return the codes of what `value_to_code` reads; as `code_expression` gives them."""
+    if binning.kind != "numeric":
+        return as_numpy(values).astype(np.int64)
+    edges, codes = list_bins(binning, coarse)
+    numbers = as_numpy(values, float("nan")).astype(np.float64)
+    found = codes[np.searchsorted(np.array(edges), numbers, side="left")]
+    return np.where(np.isnan(numbers), NULL_CODE, found).astype(np.int64)
