@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 # What the library calls optional (its `compatibility` modules) and still imports where installed,
 # at seconds a process. None of it judges a pandas frame.
-_BACKENDS = ("pyspark", "boto3", "botocore", "google.cloud", "azure", "snowflake", "databricks")
+_BACKENDS = (
+    "pyspark", "boto3", "botocore", "google.auth", "google.cloud", "google.oauth2", "azure",
+    "snowflake", "databricks",
+)  # fmt: skip
 # What it needs for a test, a picture or a page that is rarely asked for, a third of its import:
 # imported once somebody asks.
 _LATER = ("scipy.stats", "altair")

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -48,7 +49,7 @@ def frame_of(conn: sa.Connection, query: Query) -> pd.DataFrame:
     columns = list(query.selected_columns)
     values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
     return pd.DataFrame(
-        {c.name: _series(c.type, v, pd) for c, v in zip(columns, values, strict=True)}
+        {c.name: _values(c.type, v, pd) for c, v in zip(columns, values, strict=True)}
     )
 
 
@@ -62,17 +63,17 @@ def _raw(query: Query, dialect: str) -> Query:
     return query.with_only_columns(*columns, maintain_column_froms=True)
 
 
-def _series(type_: sa.types.TypeEngine[Any], values: Any, pd: ModuleType) -> Any:
+def _values(type_: sa.types.TypeEngine[Any], values: Any, pd: ModuleType) -> Any:
+    """Return a column's values: no series, each of which a frame would align with the others."""
     if isinstance(type_, UtcDateTime):
-        return pd.Series(pd.to_datetime(list(values), utc=True)).astype("datetime64[us, UTC]")
-    dtype = "object"
+        return pd.to_datetime(list(values), utc=True).as_unit("us")
     if isinstance(type_, sa.Float):
-        dtype = "float64"
-    elif isinstance(type_, sa.Boolean):
-        dtype = "bool"
-    elif isinstance(type_, sa.Integer):
-        dtype = "float64" if None in values else "int64"
-    return pd.Series(values, dtype=dtype)
+        return np.array(values, "float64")
+    if isinstance(type_, sa.Boolean):
+        return np.array(values, "bool")
+    if isinstance(type_, sa.Integer):
+        return np.array(values, "float64" if None in values else "int64")
+    return pd.Index(values, dtype="object")
 
 
 def fetch(conn: sa.Connection, query: Query) -> list[Row]:
