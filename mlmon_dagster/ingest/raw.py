@@ -33,7 +33,7 @@ MAX_COLUMNS = 10_000
 _BLOCK: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
-MAX_CELLS = 2_000_000_000
+MAX_CELLS = 2_000_000_000  # held at once
 MAX_EXTRA: Final = 100
 UNDECLARED: Final = "not declared"
 _NUMBERS: Final = {("integer", "number"): "widened", ("number", "integer"): "narrowed"}
@@ -171,8 +171,17 @@ def check_header(
         _check_unique(place, present)
 
 
-def check_size(place: str, n_rows: int, n_columns: int, max_rows: int) -> None:
-    """Refuse a file with too many rows or cells.
+def check_size(
+    place: str, n_rows: int, n_columns: int, max_rows: int, at_once: int | None = None
+) -> None:
+    """Refuse a file with too many rows, or with too many cells to be held.
+
+    Args:
+        place: The file, for messages.
+        n_rows: Of it.
+        n_columns: That are read.
+        max_rows: The source's limit.
+        at_once: Rows that are held together; by default all.
 
     Raises:
         SchemaError: With the limit that was passed.
@@ -180,8 +189,9 @@ def check_size(place: str, n_rows: int, n_columns: int, max_rows: int) -> None:
     if n_rows > max_rows:
         found = f"{n_rows:,} rows are more than max_rows = {max_rows:,}."
         raise refused(place, "too_large", found)
-    if n_rows * max(n_columns, 1) > MAX_CELLS:
-        found = f"{n_rows:,} rows of {n_columns:,} columns are more than {MAX_CELLS:,} cells."
+    held = n_rows if at_once is None else min(n_rows, at_once)
+    if held * max(n_columns, 1) > MAX_CELLS:
+        found = f"{held:,} rows of {n_columns:,} columns are more than {MAX_CELLS:,} cells."
         raise refused(place, "too_large", found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlmon_dagster.ingest import cycle
+from mlmon_dagster.errors import SchemaError
+from mlmon_dagster.ingest import cycle, raw
 from mlmon_dagster.ingest.declared_columns import Column
 from mlmon_dagster.ingest.formats import read_csv, read_jsonl, read_parquet
 from mlmon_dagster.ingest.raw import Options, in_parts
@@ -104,6 +106,29 @@ def test_of_a_parquet_file_read_in_parts_a_row_group_is_in_memory_and_not_the_fi
         del part
     assert len(held) == 2 * groups
     assert max(held) < path.stat().st_size / 2
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_a_file_with_more_cells_than_are_held_at_once_is_read_in_parts(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw, "MAX_CELLS", 40_000)
+    monkeypatch.setattr(read_jsonl, "_LEAST_BYTES", 0)
+    path, wanted = tmp_path / f"a.{ending}", [Column("x", "x", "number")]
+    rows = pd.DataFrame({"x": np.arange(60_000) / 2})
+    writers = {
+        "parquet": (rows.to_parquet, read_parquet.read_parquet),
+        "csv": (partial(rows.to_csv, index=False), read_csv.read_csv),
+        "jsonl": (partial(rows.to_json, orient="records", lines=True), read_jsonl.read_jsonl),
+    }
+    write, read = writers[ending]
+    write(path)
+
+    parts = read(path, "a", wanted, Options(100_000, rows_at_once=20_000))
+
+    assert sum(part.n_rows for part in parts) == 60_000
+    with pytest.raises(SchemaError, match="are more than 40,000 cells"):
+        list(read(path, "a", wanted, Options(100_000)))
 
 
 def test_tables_of_half_a_part_are_not_cut() -> None:

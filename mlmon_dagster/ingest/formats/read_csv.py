@@ -46,7 +46,7 @@ def read_csv(
         raise refused(place, "cut_line", found)
     present = options.header or _header(path, place, options)
     check_header(place, present, wanted)
-    check_size(place, n_lines, len(present), options.max_rows)
+    check_size(place, n_lines, len(present), options.max_rows, options.rows_at_once)
     chosen = [c.source for c in wanted if c.source in present]
     n_head = 0 if options.header else next(_spans(path, [0], options), range(1, 2)).stop - 1
     n_rows = _Count(lambda: sum(t.num_rows for t in _read(path, place, present, [], options)))

@@ -213,7 +213,7 @@ def read_flat(
     n_rows = _count_lines(path)
     if n_rows is None:
         return None
-    check_size(place, n_rows, len(wanted), options.max_rows)
+    check_size(place, n_rows, len(wanted), options.max_rows, options.rows_at_once)
     present, types = _look(path, wanted)
     missing = [c.source for c in wanted if c.source not in present]
     if types is None or _holds_any(path, missing):

@@ -41,7 +41,9 @@ def read_parquet(
             present = tuple(file.schema_arrow.names)
             check_header(place, present, wanted, has_schema=True)
             columns = [c.source for c in wanted if c.source in present]
-            check_size(place, file.metadata.num_rows, len(columns), options.max_rows)
+            check_size(
+                place, file.metadata.num_rows, len(columns), options.max_rows, options.rows_at_once
+            )
             for first, part in _tables(file, columns, options.rows_at_once):
                 n_part, chunked = part.num_rows, part.select(columns).columns
                 del part
