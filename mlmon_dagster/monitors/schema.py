@@ -27,8 +27,9 @@ def judge(evidence: Evidence) -> list[MonitorResult]:
     (`conflict_rate`), are warned of: what is stored stays right. Columns that became others are a
     WARN of the one window in which they were seen first.
 
-    The share is refused rows / (refused + accepted). A window without either, and without
-    quarantined files, is NO_DATA.
+    The share is refused rows / (refused + accepted). Refused rows of no window, which are ground
+    truth or whose time cannot be believed, count in the window that their file is reported in. A
+    window without either, and without quarantined files, is NO_DATA.
     """
     rows = [_judge_window(evidence, window) for window in evidence.windows]
     for window in evidence.windows:
@@ -120,7 +121,9 @@ def _judge_repeats(evidence: Evidence, window: Window) -> Iterator[MonitorResult
 
 def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
     monitor = evidence.spec.monitors.schema_
-    bad, files = int(window["n_bad"]), int(window["n_quarantined"])
+    unplaced = _reasons(window.get("unplaced"))
+    n_unplaced, files = sum(unplaced.values()), int(window["n_quarantined"])
+    bad = int(window["n_bad"]) + n_unplaced
     rows = int(window["n"]) + bad
     common: dict[str, Any] = {"family": "schema", "metric": "bad_rate"}
     common |= {"threshold": threshold(monitor.bad_rate), "n": rows}
@@ -132,11 +135,14 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
     share = bad / rows if rows else 0.0
     past = monitor.bad_rate.fails(share)
     reasons = _reasons(window.get("bad_reasons"))
+    reasons |= {why: n + reasons.get(why, 0) for why, n in unplaced.items()}
     message = f"{bad:,} of {rows:,} rows ({number(share)}) broke the schema"
     if reasons:
         listed = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
         message += " (" + ", ".join(f"{reason} {n:,}" for reason, n in listed) + ")"
     message += f", {compared(monitor.bad_rate, past)}."
+    if unplaced:
+        message += f" {_origin(n_unplaced, bad, _texts(window.get('unplaced_in')))}"
     if files:
         refused = f"{counted(files, 'file')} quarantined"
         rest = message if bad else f"of {rows:,} rows none is bad."
@@ -160,10 +166,17 @@ def _judge_window(evidence: Evidence, window: Window) -> MonitorResult:
             "n_quarantined": files,
             "bad_reasons": reasons,
             "quarantined": _texts(window.get("quarantined")),
+            **({"n_unplaced": n_unplaced} if unplaced else {}),
             **({"changes": changes} if changes else {}),
         },
         **common,
     )
+
+
+def _origin(n: int, n_bad: int, files: list[str]) -> str:
+    which = "No window is known of " + (f"{n:,} of these" if n < n_bad else "these")
+    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+    return f"{which}, which came in {files[0]}{more}."
 
 
 def _texts(value: object) -> list[str]:

@@ -24,6 +24,8 @@ from mlmon_dagster.pipeline.reported_files import (
     repeating_files,
     reported_in,
     sent_again,
+    unplaced_of,
+    unplaced_rows,
 )
 from mlmon_dagster.pipeline.serving.declared import declared_frame
 from mlmon_dagster.pipeline.serving.requests import served
@@ -215,6 +217,7 @@ def _schema_facts(work: Work, windows: Sequence[Window]) -> list[Facts]:
     spec = work.spec
     files, taken = quarantined_files(work), repeating_files(work, windows[0].end)
     expected = files_with_expectations(work, windows[0].end)
+    unplaced = unplaced_rows(work, windows[0].end)
     found = model_history.changes(work.project.store.state, spec.model)
     rows: list[Facts] = []
     for window in windows:
@@ -223,6 +226,7 @@ def _schema_facts(work: Work, windows: Sequence[Window]) -> list[Facts]:
         changed = model_history.warned_in(found, window.start)
         rows.append(
             {
+                **unplaced_of(reported_in(unplaced, window, spec.time)),
                 "n_quarantined": len(quarantined),
                 "quarantined": quarantined,
                 "refused_because": next(iter(refused["error"].astype(str)), ""),
@@ -238,6 +242,7 @@ def _schema_version(version: str, _: WindowInputs, facts: Facts) -> str:
     repeats = [facts["n_duplicate"], facts["n_conflict"]]
     tail = f":{repeats[0]}:{repeats[1]}" if any(repeats) else ""
     tail += f":columns:{len(facts['changes'])}" if facts["changes"] else ""
+    tail += f":unplaced:{sorted(facts['unplaced'].items())}" if facts["unplaced"] else ""
     if expected := facts["expectations"]:
         found = [[one["kept"], one["rows"], one["unexpected"]] for one in expected]
         tail += f":expectations:{sorted(map(str, found))}"

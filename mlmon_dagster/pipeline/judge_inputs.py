@@ -182,8 +182,7 @@ def _refused(work: Work) -> dict[dt.datetime, dict[str, int]]:
     found: dict[dt.datetime, dict[str, int]] = {}
     if counts.empty:  # of most models nothing is refused, and pandas takes long to say so
         return found
-    for row in counts.dropna(subset=["window_start"]).to_dict("records"):
+    for row in counts.to_dict("records"):
         reasons = found.setdefault(row["window_start"].to_pydatetime(), {})
-        name = f"{row['reason']}:{row['column_name']}" if row["column_name"] else row["reason"]
-        reasons[name] = reasons.get(name, 0) + int(row["n_bad"])
+        reasons[row["why"]] = int(row["n_bad"])
     return found

@@ -71,8 +71,22 @@ def quarantined_files(work: Work) -> pd.DataFrame:
     return manifest.files(work.project.store.state, work.spec.model, status="quarantined")
 
 
+def unplaced_rows(work: Work, seen_from: dt.datetime) -> pd.DataFrame:
+    """Return how many refused rows of no window the files since a moment brought, by reason."""
+    return manifest.count_unplaced(work.project.store.state, work.spec.model, seen_from)
+
+
+def unplaced_of(rows: pd.DataFrame) -> dict[str, object]:
+    """Put together what `unplaced_rows` says of the files that a window reports."""
+    counts = rows.groupby("why")["n_bad"].sum()
+    return {
+        "unplaced": {str(why): int(n) for why, n in counts.items()},
+        "unplaced_in": sorted(set(rows["path"].astype(str))),
+    }
+
+
 def reported_in(files: pd.DataFrame, window: Window, time: TimeSpec) -> pd.DataFrame:
-    """Return the files that a window reports: refused as a whole, or sent again.
+    """Return the files that a window reports: refused as a whole, sent again, or with rows of none.
 
     A file that cannot be read does not say which window its rows belong to. If its name holds one
     date, that is the window; else the last complete one before the file was first seen, since

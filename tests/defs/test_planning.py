@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 import pytest
 import sqlalchemy as sa
 
@@ -197,6 +198,31 @@ def test_a_quarantined_file_is_told_though_it_touches_no_window(own_fortnight: W
     assert list(newest["status"]) == ["ERROR"]
     assert newest["message"].iloc[0].startswith("1 file quarantined")
     assert "broken.parquet: damaged Parquet" in newest["message"].iloc[0]
+
+
+def test_refused_rows_of_no_window_are_told_in_the_window_before_they_came(
+    own_fortnight: World,
+) -> None:
+    """A time that cannot be believed names no window, and ground truth has none of its own."""
+    predictions, actuals = customers(NOW.date(), n=3)
+    predictions["at"] = [pd.NaT, pd.Timestamp("2098-01-01", tz="UTC"), pd.NaT]
+    predictions.loc[2, "score"] = 7.0  # two reasons, and one row
+    drop(predictions, landing(own_fortnight.folder, "predictions") / "clock.parquet")
+    drop(
+        actuals.head(2).assign(left=[5, 6]), landing(own_fortnight.folder, "actuals") / "b.parquet"
+    )
+
+    own_fortnight.work()
+
+    newest = own_fortnight.verdicts("schema", DAYS[-1])
+    (told,) = newest[newest["metric"] == "bad_rate"].to_dict("records")
+    assert told["status"] == "ERROR"
+    assert "5 of 155 rows" in told["message"]
+    assert told["message"].endswith(
+        "No window is known of these, which came in landing/churn/actuals/b.parquet and 1 more."
+    )
+    before = own_fortnight.verdicts("schema", DAYS[-2])
+    assert set(before["status"]) == {"OK"}
 
 
 def test_silence_is_told_though_nothing_is_requested(own_fortnight: World) -> None:

@@ -357,6 +357,19 @@ def test_erasure_finds_ids_that_no_spec_could_read(store: Store, project: Path) 
     assert kept.rows["row"].to_pylist() == [1, 2]
 
 
+def test_landing_files_of_refused_rows_are_named_before_an_erasure(
+    store: Store, project: Path
+) -> None:
+    land(project, f"{PREDICTIONS}/whole.csv", events(20, score=[7.0] * 20))
+    land(project, f"{PREDICTIONS}/row.csv", events(2, id=["a-1", "a-2"], score=[7.0, 0.5]))
+    ingest(store, credit_spec(), project)
+
+    found = look(store, credit_spec(), ["p3", "a-1"])
+
+    assert (len(found.copies), found.rows["refused_rows"]) == (1, 1)
+    assert found.landing == (f"{PREDICTIONS}/row.csv", f"{PREDICTIONS}/whole.csv")
+
+
 def test_erased_rows_are_not_kept_and_are_no_fault(store: Store, project: Path) -> None:
     erase(store, credit_spec(), ["p1"], now=NOW)
     land(project, f"{PREDICTIONS}/a.csv", events(3))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mlmon_dagster.errors import BaselineMissingError, StoreError
@@ -18,6 +20,7 @@ from mlmon_dagster.profiles import (
 )
 from mlmon_dagster.profiles.bins.shapes import decode_binnings, encode_binnings
 from mlmon_dagster.store import Store, baselines
+from mlmon_dagster.store.erasure import erase
 from tests.conftest import make_events, make_spec, window
 from tests.profiles.comparing import assert_equal
 
@@ -214,6 +217,32 @@ def test_bins_whose_names_were_erased_count_those_names_as_unseen(store: Store) 
     assert bins.categories == ("[erased]", "[erased 2]")
     assert bins.binning_id == before.binnings["region"].binning_id
     assert counts[:4].tolist() == [0, 0, 0, 60]
+
+
+def test_profiles_of_a_baseline_keep_no_cell_and_no_extreme_of_an_erased_row(store: Store) -> None:
+    """A promoted baseline is never fitted again, and profiles of an earlier one stay."""
+    spec = make_spec(slices=["region"])
+    for dataset in ("validation", "production"):
+        events, _ = make_events(spec, DAYS[0], 60, dataset=dataset, prefix=dataset)
+        regions = ["Atlantis", *events["region"].to_pylist()[1:]]
+        ages = [123.25, *events["age"].to_pylist()[1:]]
+        for name, values in (("region", regions), ("age", ages)):
+            place = events.schema.get_field_index(name)
+            events = events.set_column(place, name, pa.array(values))
+        store.event_log(spec).append("predictions", events, [f"p-{dataset}"])
+    before = ensure_baseline(store, spec, NOW)
+    assert "Atlantis" in set(before.windows["age"].cells["slice_value"])
+
+    erase.erase(store, spec, [f"validation{DAYS[0]}-0", f"production{DAYS[0]}-0"], now=NOW)
+
+    folder = store.root / "baseline_profiles" / spec.model
+    files = [Path(f"{folder}/{name}") for name in folder.below() if name.endswith(".parquet")]
+    held = pa.concat_tables([pq.read_table(file) for file in files])
+    assert "Atlantis" not in held["slice_value"].to_pylist()
+    assert 123.25 not in held["maximum"].to_pylist()
+    kept = load_baseline(store, spec)
+    assert kept.baseline_id == before.baseline_id
+    assert kept.pooled("age").n.sum() == 60 + 59
 
 
 def test_of_the_rarest_names_those_that_one_window_has_count_as_unseen_there(store: Store) -> None:

@@ -115,10 +115,12 @@ def _bounds(spec: ModelSpec, windows: Mapping[Window, int]) -> dict[str, pa.Tabl
 
 
 def purge_profiles(store: Store, spec: ModelSpec, windows: Mapping[Window, int]) -> None:
-    """Remove small cells, smallest and largest values and names from the profiles of windows."""
-    folder = store.table("profiles", spec.model).folder
+    """Remove small cells, smallest and largest values and names from the profiles of windows.
+
+    Those that a baseline keeps of its own windows too, of earlier baselines as well. What is left
+    of a baseline that is not fitted again, such as a promoted one, stays in use.
+    """
     dates = {f"/window_date={window_date(window)}/" for window in windows}
-    paths = {path for path in files_of(folder) if any(date in path for date in dates)}
     blank = ", ".join(
         f"CASE WHEN b.bound IS NULL THEN t.{name} {otherwise}END AS {name}"
         for name, otherwise in (
@@ -132,7 +134,11 @@ def purge_profiles(store: Store, spec: ModelSpec, windows: Mapping[Window, int])
             "ON b.window_start = t.window_start WHERE b.bound IS NULL OR t.n >= b.bound"
         )
 
-    rewrite(store, folder, paths, kept, _bounds(spec, windows))
+    by_date = store.table("profiles", spec.model).folder
+    dated = {path for path in files_of(by_date) if any(date in path for date in dates)}
+    whole = store.table("baseline_profiles", spec.model).folder
+    for folder, paths in ((by_date, dated), (whole, files_of(whole) if windows else set())):
+        rewrite(store, folder, paths, kept, _bounds(spec, windows))
 
 
 def forget_numbers(conn: sa.Connection, spec: ModelSpec, windows: Mapping[Window, int]) -> None:

@@ -92,20 +92,20 @@ def look(store: Store, spec: ModelSpec, ids: Sequence[str], dataset: str = ALL) 
             continue
         files = found.hits[name].of(store, found.purges[name])
         rows[name] = sum(row["n"] for row in files.to_pylist() if row["is_live"])
+    copies = copies_with(store, spec, ids)
+    shas = found.shas | {copy.name.split(".")[0] for copy in copies}
+    letter, rows["dead_letter"] = schema.dead_letter, 0
     with store.state.connect() as conn:
-        rows["dead_letter"] = sum(
-            conn.scalar(sa.select(sa.func.count()).where(*letters_of(spec, some))) or 0
-            for some in in_parts(hashes)
-        )
+        for some in in_parts(hashes):
+            mine = letters_of(spec, some)
+            rows["dead_letter"] += conn.scalar(sa.select(sa.func.count()).where(*mine)) or 0
+            shas |= set(conn.scalars(sa.select(letter.c.sha256).where(*mine)))
     rows["refused_rows"] = kept_rows.count_of_ids(store, spec.model, set(hashes), list(ids))
     table = schema.ingest_file
-    landed = sa.select(table.c.path).where(
-        table.c.model == spec.model, table.c.sha256.in_(found.shas)
-    )
+    landed = sa.select(table.c.path).where(table.c.model == spec.model, table.c.sha256.in_(shas))
     with store.state.connect() as conn:
         landing = tuple(sorted(set(conn.scalars(landed))))
-    copies = tuple(map(str, copies_with(store, spec, ids)))
-    return Places(rows, copies, landing, len(found.trace.windows), found)
+    return Places(rows, tuple(map(str, copies)), landing, len(found.trace.windows), found)
 
 
 def search_tables(store: Store, spec: ModelSpec, ids: Erased) -> Search:

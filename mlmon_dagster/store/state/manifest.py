@@ -239,18 +239,24 @@ def _rows(engine: sa.Engine, query: Query) -> list[FileRow]:
         return [cast("FileRow", dict(row)) for row in conn.execute(query).mappings()]
 
 
+# Refused, and of no window: ground truth, or the time cannot be believed.
+_UNPLACED = (dead_letter.c.window_start.is_(None), dead_letter.c.reason != "erased")
 NOT_KEPT = '"kept": false'  # in a file's report: an expectation of the spec that does not hold
 
 
 def told_by_a_window(engine: sa.Engine, model: str, seen_from: datetime) -> list[FileRow]:
     """Return the files since a moment that a window must tell of, whatever rows they brought.
 
-    They were refused, or are of predictions sent before, or break an expectation of the spec.
+    They were refused, or have refused rows of no window, or are of predictions sent before, or
+    break an expectation of the spec.
     """
-    c = ingest_file.c
+    c, letter = ingest_file.c, dead_letter.c
+    mine = (letter.model == c.model, letter.stream == c.stream, letter.sha256 == c.sha256)
+    is_unplaced = (c.n_bad > 0) & sa.exists().where(*mine, *_UNPLACED)
     is_repeated = (c.stream == "predictions") & (c.n_duplicate + c.n_conflict > 0)
     is_unexpected = c.schema_report.contains(NOT_KEPT, autoescape=True)
-    wanted = (c.status == "quarantined") | ((c.status == "done") & (is_repeated | is_unexpected))
+    is_told = is_repeated | is_unexpected | is_unplaced
+    wanted = (c.status == "quarantined") | ((c.status == "done") & is_told)
     return _rows(engine, _files(model, None, seen_from=seen_from).where(wanted))
 
 
@@ -323,16 +329,41 @@ def refused_rows(
 
 
 def count_refused(engine: sa.Engine, model: str) -> pd.DataFrame:
-    """Count refused rows.
+    """Count refused rows by window, each once, under one of its reasons.
 
     Returns:
-        Columns window_start (null where the row's time was not readable), reason, column_name
-        and n_bad (rows).
+        Columns window_start, why (reason and column) and n_bad (rows); rows of no window, which
+        `count_unplaced` counts, are not in it.
     """
-    table = dead_letter
-    keys = (table.c.window_start, table.c.reason, table.c.column_name)
+    rows = _refused_once(model, dead_letter.c.window_start.is_not(None))
+    keys = (rows.c.window_start, rows.c.why)
+    query = sa.select(*keys, sa.func.count().label("n_bad")).select_from(rows)
+    return read_frame(engine, query.group_by(*keys))
+
+
+def count_unplaced(engine: sa.Engine, model: str, seen_from: datetime) -> pd.DataFrame:
+    """Count the refused rows of no window in files since a moment that were not refused whole.
+
+    They are ground truth, or their time cannot be believed. Each row counts once.
+
+    Returns:
+        Columns path and first_seen of the file, why (reason and column) and n_bad (rows).
+    """
+    rows, c = _refused_once(model, *_UNPLACED), ingest_file.c
+    same = (c.model == model) & (c.stream == rows.c.stream) & (c.sha256 == rows.c.sha256)
+    keys = (c.path, c.first_seen, rows.c.why)
     query = sa.select(*keys, sa.func.count().label("n_bad"))
-    return read_frame(engine, query.where(table.c.model == model).group_by(*keys))
+    query = query.select_from(sa.join(rows, ingest_file, same))
+    query = query.where(c.status == "done", c.first_seen >= seen_from)
+    return read_frame(engine, query.group_by(*keys).order_by(c.first_seen, c.path, rows.c.why))
+
+
+def _refused_once(model: str, *which: sa.ColumnElement[bool]) -> sa.Subquery:
+    c = dead_letter.c
+    named = c.reason + ":" + c.column_name
+    why = sa.func.min(sa.case((c.column_name == "", c.reason), else_=named)).label("why")
+    keys = (c.window_start, c.stream, c.sha256, c.row_number)
+    return sa.select(*keys, why).where(c.model == model, *which).group_by(*keys).subquery()
 
 
 @dataclass(frozen=True)
