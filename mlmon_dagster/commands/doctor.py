@@ -330,8 +330,8 @@ def disk(project: Project) -> Finding:
             "disk",
             False,
             f"{'; '.join(problems)} ({found})",
-            "Make room (mlmon store maintain), or give this user the right to write there; nothing "
-            "can be taken in until then.",
+            "Make room outside of the store, some MB (with them mlmon store maintain frees more), "
+            "or give this user the right to write there; nothing can be taken in until then.",
         )
     return Finding(
         "disk",
@@ -433,9 +433,19 @@ def tables(project: Project) -> list[Finding]:
         raise
     except BaseException as error:
         return [Finding("what is kept", False, sentence(error) or str(error))]
+    declared = {spec.model for spec in models_of(project).specs}
+    log = project.store.root / "event_log"
+    others = {
+        damage.model
+        for damage in damages
+        if damage.model and damage.model not in declared and not (log / damage.model).tables()
+    }
+    damages = [damage for damage in damages if damage.model not in others]
     if not damages:
         n_tables = len(project.store.root.tables())
         found = f"{n_tables} tables, their logs and files, and the state agree"
+        if others:
+            found += f"; not looked at, as another project keeps them: {', '.join(sorted(others))}"
         return [Finding("what is kept", True, found)]
     return [
         Finding(damage.model or "store", False, f"{damage.place}: {damage.found}", damage.cure)

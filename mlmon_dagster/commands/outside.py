@@ -11,9 +11,11 @@ from collections.abc import Iterator
 
 from mlmon_dagster.errors import MlmonError, StoreError
 
+# Whatever frees room in the store writes what it does first.
+_ROOM = "Make room outside of the store, some MB; with them mlmon store maintain frees more"
 _STEPS = {
-    errno.ENOSPC: "The disk is full. Make room, for example with mlmon store maintain",
-    errno.EDQUOT: "The disk quota is used up. Make room, for example with mlmon store maintain",
+    errno.ENOSPC: f"The disk is full. {_ROOM}",
+    errno.EDQUOT: f"The disk quota is used up. {_ROOM}",
     errno.EROFS: "The file system is read-only. Make it writable, or name another folder with "
     "MLMON_STORE",
     errno.EACCES: "This user may not do that there. Give it the rights, or run as the owner of the "

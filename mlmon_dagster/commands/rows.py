@@ -21,6 +21,7 @@ from mlmon_dagster.spec import (
     window_containing,
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.names import counted
 from mlmon_dagster.spec.text_table import harmless, text_table
 from mlmon_dagster.store.state import window_state
 
@@ -83,10 +84,13 @@ def rows(
     """Show the rows behind an alert (its id, see `mlmon alerts list`), or of a model.
 
     Of an alert they are those of its last failing window and of its slice or column, as they were
-    when it was judged. Values of columns marked as personal are hidden unless they are named.
+    when it was judged. Values of columns marked as personal are hidden unless they are named. Of an
+    alert on refused rows or files they are notes: which row of which file, and what was wrong.
     """
     from mlmon_dagster.pipeline.asking.rows import LATENCY, rows_of
 
+    if window is None and first is None and last is None and _say_refusals(project, what, worst):
+        return
     wanted = _wanted(project, what, window, first, last, where, newest)
     if slowest and wanted.time is None and wanted.spec.columns.latency_ms is None:
         raise ConfigError(f"--slowest: {wanted.spec.model} logs no latency (columns.latency_ms).")
@@ -141,6 +145,27 @@ def _wanted(
     if window is not None or first is not None or last is not None:
         raise ConfigError(f"No model {what!r}; an alert says itself which window it is about.")
     return _of_alert(project, what, where, newest)
+
+
+def _say_refusals(project: Project, what: str, most: int) -> bool:
+    """Print what an alert on refused rows or files is about; return whether it is such an alert."""
+    if what in {spec.model for spec in models_of(project).specs}:
+        return False
+    from mlmon_dagster.alerts.handling import find_alert
+    from mlmon_dagster.pipeline.asking.rows import behind
+    from mlmon_dagster.pipeline.reported_files import refusals_in
+
+    alert: Row = find_alert(project.store, what)
+    if alert["monitor"] != "schema/bad_rate":
+        return False
+    spec = spec_of(project, str(alert["model"]))
+    window = behind(project.store, spec, alert).window
+    found = refusals_in(project.store, spec, window)
+    click.echo("\n".join(found[:most]))
+    more = f", of which {most:,} are shown (--worst)" if len(found) > most else ""
+    told = f"{spec.model}, {window.key}, {alert['monitor']}: {counted(len(found), 'refusal')}{more}"
+    click.echo(f"{told}. Once the cause is mended: mlmon ingest {spec.model} --retry", err=True)
+    return True
 
 
 def _of_trace(project: Project, spec: ModelSpec, trace_id: str) -> _Wanted:

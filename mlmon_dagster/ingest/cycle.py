@@ -123,12 +123,13 @@ def ingest_new(
     Raises:
         ConfigError: If the spec was changed in a way that the stored events do not allow.
         BusyError: If another ingest of the model goes on for longer than that.
-        StoreError: If the store fails.
+        StoreError: If the store fails, or is not the one that the state database is about.
     """
     if now.tzinfo is None:
         raise ValueError(f"naive time {now!r}; pass UTC")
     with writer_lock(store.state, f"ingest/{spec.model}", wait_seconds=wait_seconds) as lease:
         check_declared(store.state, spec)
+        store.check_log(spec)
 
         def progress(text: str) -> None:
             lease.check()  # before each batch

@@ -89,7 +89,10 @@ def _silent(
     start = silent_since if last_event is None else last_event
     silence: dt.timedelta = window["window_end"] - start
     limit = format_duration(monitor.no_data_for)
-    failed = silence >= monitor.no_data_for or last_event is None
+    # With no event before, it was silent for longer: as many whole windows as the limit has are
+    # enough, of a limit of 26 hours one day.
+    short = window["window_end"] - window["window_start"] if last_event is None else dt.timedelta()
+    failed = silence >= monitor.no_data_for or silence + short > monitor.no_data_for
     fields: dict[str, Any] = {}
     if failed and window["n_unread"]:
         status = NO_DATA

@@ -30,6 +30,7 @@ def rebuild_records(work: Work) -> dict[str, Numbers]:
     from mlmon_dagster.store.reading import GroundTruthLag, measure_lags
 
     store, spec = work.project.store, work.spec
+    store.check_log(spec)
     before = work.states()
     kept = _kept(work, before)
     rebuilt = [window for window in work.windows if window not in kept]

@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from mlmon_dagster.pipeline.work import Work
-from mlmon_dagster.spec import Window, window_containing
+from mlmon_dagster.spec import ModelSpec, Window, window_containing
 from mlmon_dagster.spec.model import TimeSpec
+from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
 
 if TYPE_CHECKING:
@@ -83,6 +84,24 @@ def unplaced_of(rows: pd.DataFrame) -> dict[str, object]:
         "unplaced": {str(why): int(n) for why, n in counts.items()},
         "unplaced_in": sorted(set(rows["path"].astype(str))),
     }
+
+
+def refusals_in(store: Store, spec: ModelSpec, window: Window) -> list[str]:
+    """Return what the schema's verdict on a window counts as refused: files, then their rows.
+
+    Each says which file or row it is, what was wrong and what to do; none has values.
+    """
+    engine = store.state
+    found = manifest.files(engine, spec.model, status=("quarantined", "done"))
+    reported = reported_in(found, window, spec.time)
+    told = [str(e).split("\n", 1)[0] for e in reported[reported["status"] != "done"]["error"]]
+    rows = manifest.refused_rows(engine, spec.model, start=window.start, end=window.end)
+    told += map(str, rows["message"])
+    for sha in reported[(reported["status"] == "done") & (reported["n_bad"] > 0)]["sha256"]:
+        rows = manifest.refused_rows(engine, spec.model, sha256=sha)
+        unplaced = rows["window_start"].isna() & (rows["reason"] != "erased")
+        told += map(str, rows[unplaced]["message"])
+    return told
 
 
 def reported_in(files: pd.DataFrame, window: Window, time: TimeSpec) -> pd.DataFrame:

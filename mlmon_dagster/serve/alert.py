@@ -237,8 +237,13 @@ def _event(event: AlertEvent, zone: str, *, hidden: bool) -> dict[str, str]:
 
 def _rows(store: Store, spec: ModelSpec, alert: AlertRow) -> RowTable:
     from mlmon_dagster.pipeline.asking.rows import behind, column_texts, rows_of
+    from mlmon_dagster.pipeline.reported_files import refusals_in
 
     verdict = behind(store, spec, alert)
+    if alert["monitor"] == "schema/bad_rate":
+        refused = refusals_in(store, spec, verdict.window)
+        said = f"{len(refused):,} refused files and rows in {verdict.window.key}."
+        return _table(spec, {"refused": refused[:_ROWS]}, said)
     found = rows_of(
         store, spec, (verdict.window,), verdict.picked, limit=_ROWS, version=verdict.version,
         slowest=verdict.time,

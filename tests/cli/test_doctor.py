@@ -59,6 +59,20 @@ def test_deep_finds_a_cut_commit_and_a_lost_file_which_repair_and_ingest_mend(
     assert mlmon("--project", folder, *count).out == before
 
 
+def test_deep_leaves_models_to_the_project_of_the_same_database_that_keeps_them(
+    folder: Path, mlmon: Command
+) -> None:
+    with sqlite3.connect(folder / STORE / "state.db") as state:
+        state.execute("CREATE TEMP TABLE theirs AS SELECT * FROM ingest_file")
+        state.execute("UPDATE theirs SET model = 'theirs'")
+        state.execute("INSERT INTO ingest_file SELECT * FROM theirs")
+
+    found = mlmon("--project", folder, "doctor", "--deep")
+
+    assert (found.code, "store repair theirs" in found.out) == (0, False), found.out
+    assert "not looked at, as another project keeps them: theirs" in found.out
+
+
 @pytest.mark.parametrize("content", [b"", b'{"add": {"pa'], ids=["empty", "cut"])
 def test_no_command_reads_past_a_newest_commit_that_is_not_whole(
     content: bytes, folder: Path, mlmon: Command

@@ -64,7 +64,8 @@ def _raised(error: BaseException) -> Callable[[Path], None]:
             _raised(OSError(errno.EIO, "Input/output error")),
             "The disk failed or is full. Make room",
         ),
-        (_full, "The disk is full. Make room"),
+        # mlmon store maintain, which was named, cannot write either.
+        (_full, "The disk is full. Make room outside of the store, some MB; with them"),
         (_no_database, "The state database is damaged"),
         (_no_file, "mlmon doctor --deep"),
         (_no_table, "mlmon doctor --deep"),

@@ -33,6 +33,7 @@ from tests.defs.small_model import (
     landing,
     make_project,
     windows_of_days,
+    write_declaration,
 )
 
 AT = ("--now", NOW.isoformat())
@@ -47,6 +48,31 @@ def alert_of(folder: Path, monitor: str) -> str:
     [found] = {e.fingerprint for e in list_alerts(project.store, MODEL) if e.monitor == monitor}
     project.store.close()
     return found[:12]
+
+
+def test_an_alert_on_refused_rows_leads_to_what_was_refused_and_why(
+    tmp_path: Path, mlmon: Command
+) -> None:
+    """It led to the model's worst errors among the rows that were good."""
+    write_declaration(tmp_path)
+    predictions, actuals = customers(DAYS[-1], n=40)
+    predictions.loc[3, "score"] = 7.0
+    predictions.loc[4, "at"] = pd.NaT
+    drop(predictions, landing(tmp_path, "predictions") / "p.parquet")
+    drop(actuals.assign(left=5), landing(tmp_path, "actuals") / "whole.parquet")
+    assert mlmon("--project", tmp_path, *AT, "run", MODEL).code == 0
+    mlmon("--project", tmp_path, *AT, "alerts", "deliver")
+
+    ended = mlmon("--project", tmp_path, *AT, "rows", alert_of(tmp_path, "schema/bad_rate"))
+
+    assert ended.code == 0, ended.err
+    whole, *rows = ended.out.splitlines()
+    assert whole.startswith("landing/churn/actuals/whole.parquet: 40 of 40 rows are bad")
+    assert [row.split(": ")[0] for row in rows] == [
+        "landing/churn/predictions/p.parquet, row 4, column 'score'",
+        "landing/churn/predictions/p.parquet, row 5, column 'at'",
+    ]
+    assert f"{DAYS[-1]}, schema/bad_rate: 3 refusals. Once the cause is mended:" in ended.err
 
 
 def test_an_alert_leads_to_its_rows_in_one_command(folder: Path, mlmon: Command) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mlmon_dagster.errors import StoreError
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.erasure.erase import erase
 from mlmon_dagster.store.state import crash_points, manifest
@@ -356,6 +357,23 @@ def test_ingest_killed_at_any_step_and_repeated_equals_an_undisturbed_one(
 
         assert found == clean
         shutil.rmtree(tmp_path / "store")
+
+
+def test_a_store_without_the_rows_that_its_database_knows_takes_in_nothing(
+    tmp_path: Path, pg_url: str
+) -> None:
+    """Its disk is not mounted, or the database is another project's."""
+    project = tmp_path / "project"
+    _land_all(project)
+    for folder in ("store", "elsewhere"):
+        store = open_store(tmp_path / folder, pg_url)
+        if folder == "store":
+            ingest(store, credit_spec(), project)
+        else:
+            with pytest.raises(StoreError, match="Is the store's disk mounted") as error:
+                ingest(store, credit_spec(), project)
+            assert f"{tmp_path}/elsewhere/event_log/credit/" in str(error.value)
+        store.close()
 
 
 @pytest.mark.slow

@@ -125,6 +125,14 @@ def test_hours_without_data_add_up():
     ]  # fmt: skip
 
 
+def test_hours_before_the_first_prediction_of_all_are_no_silence_yet():
+    """A model whose first day begins at 5 in the morning."""
+    model = spec(freshness={"no_data_for": "4h"})
+    assert freshness([0, 0, 0, 5], model=model, hours=1) == ["OK", "OK", "OK", "OK"]
+    assert freshness([0] * 5, model=model, hours=1) == ["OK", "OK", "OK", "ERROR", "ERROR"]
+    assert freshness([0, 5]) == ["ERROR", "OK"]  # of days, with a limit of 26 hours
+
+
 def test_the_time_of_the_last_event_counts_when_known():
     model = spec(freshness={"no_data_for": "30h"})
     late = DAY + pd.Timedelta(hours=23)

@@ -60,6 +60,15 @@ class SeenPath:
     mark: str = ""
 
 
+def has_rows(engine: sa.Engine, model: str, stream: str) -> bool:
+    """Tell whether a file was taken in that brought rows."""
+    c = ingest_file.c
+    query = sa.select(c.sha256).where(c.model == model, c.stream == stream, c.status == "done")
+    query = query.where(c.n_new + c.n_conflict > 0).limit(1)
+    with engine.connect() as conn:
+        return conn.scalar(query) is not None
+
+
 def paths(engine: sa.Engine, model: str, stream: str) -> dict[str, SeenPath]:
     """Return what every path of a stream held when it was last looked at."""
     table = ingest_path
