@@ -60,7 +60,8 @@ class Engine:
 
     def __init__(self) -> None:
         self._connection = duckdb.connect()
-        self.execute("SET threads = 2; SET TimeZone = 'UTC'")
+        self.execute("SET threads = 2; SET memory_limit = '512MB'; SET TimeZone = 'UTC'")
+        self.execute("SET enable_external_file_cache = false")
 
     def execute(self, sql: str) -> None:
         """Run statements that return nothing."""
