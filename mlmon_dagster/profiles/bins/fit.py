@@ -19,7 +19,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlmon_dagster.metrics.additivity import RAW, REST
@@ -370,18 +369,30 @@ def quantiles_of(
 
 
 def _sorted(column: pa.ChunkedArray) -> OrderStatistics:
-    values: NDArray[np.float64] = np.sort(pc.drop_null(column).to_numpy())
+    n = len(column) - column.null_count
+    values: NDArray[np.float64] = np.sort(column.to_numpy())[:n]  # nulls, NaN here, are last
     values += 0.0  # -0 is 0, whichever of them comes first
-    n = len(values)
     if n == 0:
         return OrderStatistics((), (), 0.0, 0.0, 0.0)
-    first = np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)
     # The smallest value with at least i / 20 of the rows at or below it, in whole numbers.
     places = [(i * n + QUANTILE_BINS - 1) // QUANTILE_BINS - 1 for i in range(1, QUANTILE_BINS)]
     quantiles = tuple(values[places].tolist())
-    if len(first) <= MAX_VALUES:
-        return _of_values(values[first].tolist(), quantiles)
+    distinct = _distinct(values)
+    if distinct is not None:
+        return _of_values(distinct, quantiles)
     return OrderStatistics(None, quantiles, float(values[0]), float(values[-1]), _median(quantiles))
+
+
+def _distinct(ordered: NDArray[np.float64]) -> list[float] | None:
+    """Return the distinct values, None if they are more than `MAX_VALUES`."""
+    found: list[float] = []
+    place = 0
+    while place < len(ordered):
+        if len(found) == MAX_VALUES:
+            return None
+        found.append(float(ordered[place]))
+        place = int(np.searchsorted(ordered, ordered[place], side="right"))
+    return found
 
 
 def _of_values(values: Sequence[float], quantiles: tuple[float, ...]) -> OrderStatistics:
