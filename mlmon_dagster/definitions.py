@@ -5,6 +5,7 @@ A file that does not load is an asset that says why; the others are monitored.
 
 from __future__ import annotations
 
+import atexit
 import gc
 
 import dagster as dg
@@ -25,3 +26,4 @@ defs = dg.Definitions.merge(
 defs.get_repository_def()  # what Dagster asks for next, and what is kept
 gc.freeze()
 gc.enable()
+atexit.register(gc.freeze)  # nor is there a need to look for it when the process ends
