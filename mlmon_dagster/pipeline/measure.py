@@ -180,8 +180,8 @@ def void_emptied(
     import pandas as pd
 
     cells: set[tuple[dt.datetime, str]] = set()
-    for stats in profiles.values():
-        named = stats.cells[["window_start", "dataset"]].drop_duplicates()
+    for frame in {id(stats.cells): stats.cells for stats in profiles.values()}.values():
+        named = frame[["window_start", "dataset"]].drop_duplicates()
         cells |= set(zip(named["window_start"], named["dataset"], strict=True))
     datasets = {PRODUCTION, *(dataset for _, dataset in cells)}
     wanted = {(window.start, dataset) for window in work.windows for dataset in datasets}

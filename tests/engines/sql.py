@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -44,6 +46,21 @@ class DataFusionEngine:
 
     def query(self, sql: str, /) -> pa.Table:
         return self._context.sql(sql).to_arrow_table()
+
+
+@contextmanager
+def spark_session() -> Iterator[Any]:
+    """Start Spark in this process, unless it runs here already."""
+    from pyspark.sql import SparkSession
+
+    before = SparkSession.getActiveSession()
+    settings = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "1"}
+    session = before or SparkSession.builder.master("local[1]").config(map=settings).getOrCreate()
+    try:
+        yield session
+    finally:
+        if before is None:
+            session.stop()
 
 
 class SparkEngine:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.util
-import os
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -34,6 +32,7 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import LIVE
 from mlmon_dagster.store.tables import inference_records
 from tests.conftest import make_events, make_spec, window
+from tests.engines import needs
 from tests.engines.dying import DiesOnce, refused
 from tests.profiles.comparing import assert_equal
 
@@ -44,17 +43,6 @@ DAYS = ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04"]
 SPEC = make_spec(slices=["region"])
 WINDOWS = [window(SPEC, day) for day in DAYS]
 CLUSTERS = [pytest.param(name, marks=pytest.mark.proof) for name in ("ray", "spark")]
-
-
-def needs(name: str) -> None:
-    """Skip where an engine cannot be started, and say why."""
-    package = {"ray": "ray", "spark": "pyspark"}.get(name)
-    if package and importlib.util.find_spec(package) is None:
-        pytest.skip(f"needs the package {package}: pip install 'mlmon-dagster[{name}]'")
-    if name == "ray" and os.getloadavg()[0] > 6 * (os.cpu_count() or 1):
-        pytest.skip("Ray gives its own processes 30 s to start, and this machine is too busy")
-    if name == "spark" and shutil.which("java") is None:
-        pytest.skip("needs Java: apt-get install default-jre-headless")
 
 
 class World(NamedTuple):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 import pytest
 
 from mlmon_dagster.profiles import build_profiles, fit_binnings
-from mlmon_dagster.profiles.sql.bin_codes import NARROW, POSTGRES, spelled_for_spark
-from tests.engines.sql import DataFusionEngine, PostgresEngine
+from mlmon_dagster.profiles.sql.bin_codes import NARROW, POSTGRES, Dialect, spelled_for_spark
+from mlmon_dagster.profiles.sql.compiler import Engine
+from tests.engines import needs
+from tests.engines.sql import DataFusionEngine, PostgresEngine, SparkEngine, spark_session
 from tests.profiles.comparing import assert_equal
 from tests.profiles.records import DuckEngine, make_records, make_spec
 
@@ -25,20 +29,30 @@ BASELINE, RECORDS = make_records(401, seed=1), with_unseen(make_records(600, see
 SPEC = make_spec()
 
 
-@pytest.mark.parametrize("name", ["postgres", "datafusion"])
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> Iterator[tuple[Engine, Dialect]]:
+    """A database with the records, and how it wants its SQL."""
+    if request.param == "postgres":
+        yield PostgresEngine(request.getfixturevalue("pg_url"), records=RECORDS), POSTGRES
+    elif request.param == "datafusion":
+        pytest.importorskip("datafusion", reason="needs the package datafusion")
+        yield DataFusionEngine(records=RECORDS), NARROW
+    else:
+        needs("spark")
+        with spark_session() as session:
+            yield SparkEngine(session, records=RECORDS), NARROW
+
+
+SPARK = pytest.param("spark", marks=[pytest.mark.proof, pytest.mark.xdist_group("engines")])
+
+
+@pytest.mark.parametrize("database", ["postgres", "datafusion", SPARK], indirect=True)
 def test_a_database_gives_the_statistics_that_duckdb_gives(
-    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    database: tuple[Engine, Dialect], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     duck = DuckEngine(baseline=BASELINE, records=RECORDS)
     binnings = fit_binnings(duck, SPEC, "baseline")
-    if name == "postgres":
-        engine, dialect = (
-            PostgresEngine(request.getfixturevalue("pg_url"), records=RECORDS),
-            POSTGRES,
-        )
-    else:
-        pytest.importorskip("datafusion", reason="needs the package datafusion")
-        engine, dialect = DataFusionEngine(records=RECORDS), NARROW
+    engine, dialect = database
     query, lengths = engine.query, list[int]()
 
     def counted(sql: str) -> pa.Table:
