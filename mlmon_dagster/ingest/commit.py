@@ -124,11 +124,9 @@ class _LookedUp:
         """Yield positions of rows, what is compared of them, and the log's rows of their ids."""
         wanted = (*_KEYS[self.stream], "row_hash", "window_start", *ARRIVAL)
         columns = [name for name in wanted if name in self.rows.schema.names]
-        by_id = self.rows.by_id(self.store.queries)
-        for group in by_id.groups:
-            rows = by_id.table(group, columns)
+        for positions, rows in self.rows.by_id(self.store.queries, columns):
             known = self.log.known_ids(self.stream, rows, excluding=self.excluding)
-            yield by_id.positions(group), rows, known
+            yield positions, rows, known
 
     def newest(self) -> dt.datetime | None:
         """Return when the newest row of one of the ids arrived; None if none is known."""
@@ -154,12 +152,10 @@ def _matched(
     """Return which actuals have no prediction, and the windows of the others' predictions."""
     unmatched = np.zeros(added.num_rows, dtype=bool)
     starts: Counter[dt.datetime] = Counter()
-    by_id = added.by_id(store.queries)
-    for group in by_id.groups:
-        rows = by_id.table(group, ["prediction_id", "dataset"])
+    for positions, rows in added.by_id(store.queries, ["prediction_id", "dataset"]):
         matched = log.windows_of_actuals(rows)
         starts += _counted(matched["window_start"])
-        unmatched[by_id.positions(group)] = _unmatched(rows, matched)
+        unmatched[positions] = _unmatched(rows, matched)
     return unmatched, starts
 
 

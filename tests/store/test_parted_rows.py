@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -53,15 +54,20 @@ def test_a_value_that_lasts_is_stored_once(tmp_path: Path) -> None:
     assert (tmp_path / "a.good_rows").stat().st_size < 40_000
 
 
-def test_all_rows_of_an_id_are_in_one_group(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_all_rows_of_an_id_are_in_one_group_in_their_order(
+    is_on_disk: bool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(parted_rows, "ROWS_TOGETHER", 30)
-    rows = PartedRows.of(pa.concat_tables([part("a", 0), part("b", 50)]))
+    parts = [part("a", 0), part("b", 50), part("c", 0, 0)]
+    rows = spilled(tmp_path, parts) if is_on_disk else PartedRows.of(pa.concat_tables(parts))
 
-    divided = rows.by_id(store.queries)
+    groups = list(rows.by_id(store.queries, ["prediction_id", "x"]))
 
-    groups = [set(divided.table(g, ["prediction_id"])["prediction_id"].to_pylist())
-              for g in divided.groups]  # fmt: skip
-    positions = [i for group in divided.groups for i in divided.positions(group).tolist()]
+    ids = [set(table["prediction_id"].to_pylist()) for _, table in groups]
     assert len(groups) == 7
-    assert sum(map(len, groups)) == len(set().union(*groups)) == 150
-    assert sorted(positions) == list(range(200))
+    assert sum(map(len, ids)) == len(set().union(*ids)) == 150
+    assert sorted(np.concatenate([positions for positions, _ in groups])) == list(range(200))
+    whole = pa.concat_tables(parts).select(["prediction_id", "x"])
+    assert all(table == whole.take(positions) for positions, table in groups)
+    assert len(list(tmp_path.glob("*"))) == 1 + is_on_disk, "the store, and the rows alone"

@@ -104,10 +104,9 @@ class EventLog:
         if len(missing) < len(set(shas)):
             kept = pc.is_in(rows.table(["file_sha"])["file_sha"], pa.array(missing))
             rows = rows.only(kept.to_numpy().astype(bool))
-        divided = rows.by_id(self._engine)
         if stream == "predictions":
-            for group in divided.groups:
-                self._note_moved(divided.table(group, ["prediction_id", "window_date"]), snapshot)
+            for _, mine in rows.by_id(self._engine, ["prediction_id", "window_date"]):
+                self._note_moved(mine, snapshot)
         reached("append.moved_ids_noted")
         if rows.num_rows > ROWS_AT_ONCE:
             schema = stream_schema(self._spec, stream)
@@ -184,10 +183,8 @@ class EventLog:
         names: dict[str, int] = {}
         codes = np.zeros(rows.num_rows, np.int32)
         columns = [name for name in ("prediction_id", "dataset") if name in rows.schema.names]
-        divided = rows.by_id(self._engine)
-        for group in divided.groups:
-            mine = _with_dataset(divided.table(group, columns))
-            positions = divided.positions(group)
+        for positions, found in rows.by_id(self._engine, columns):
+            mine = _with_dataset(found)
             placed = self._engine.query(
                 f"""SELECT r.i, COALESCE(p.window_date, '{UNMATCHED}') AS window_date
                 FROM incoming AS r LEFT JOIN (
@@ -201,9 +198,9 @@ class EventLog:
                     "matches": self.windows_of_actuals(mine),
                 },
             )
-            found = placed["window_date"].combine_chunks().dictionary_encode()
-            known = [names.setdefault(name, len(names)) for name in found.dictionary.to_pylist()]
-            codes[placed["i"].to_numpy()] = np.array(known, np.int32)[found.indices.to_numpy()]
+            dates = placed["window_date"].combine_chunks().dictionary_encode()
+            known = [names.setdefault(name, len(names)) for name in dates.dictionary.to_pylist()]
+            codes[placed["i"].to_numpy()] = np.array(known, np.int32)[dates.indices.to_numpy()]
         return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(names), pa.string()))
 
     def _note_moved(self, rows: pa.Table, snapshot: Snapshot) -> None:

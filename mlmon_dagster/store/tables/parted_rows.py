@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,8 @@ from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.part_files import SAMPLE
 
 ROWS_TOGETHER: Final = 500_000  # whose ids are compared at once
+_MOST_GROUPS: Final = 250
+_PASSES: Final = 4  # over all rows that are cheaper than to write them by group
 Digits = NDArray[np.uint8]
 Groups = NDArray[np.uint16]
 Read = Callable[[Sequence[str] | None], Iterator[pa.Table]]
@@ -30,15 +34,22 @@ class PartedRows:
         read: Yields them as tables, with the columns asked for, or all if that is None; the same
             tables however often it is called.
         groups: Which rows may have an id in common, if that is known.
+        folder: Of this machine, where the rows are; None if they are in memory.
     """
 
     def __init__(
-        self, schema: pa.Schema, n_rows: int, read: Read, groups: Groups | None = None
+        self,
+        schema: pa.Schema,
+        n_rows: int,
+        read: Read,
+        groups: Groups | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.schema = schema
         self.num_rows = n_rows
         self._read = read
         self._groups = groups
+        self._folder = folder
 
     @classmethod
     def of(cls, rows: pa.Table) -> PartedRows:
@@ -79,7 +90,7 @@ class PartedRows:
                 yield table if mine.all() else table.filter(pa.array(mine))
 
         groups = None if self._groups is None else self._groups[chosen]
-        return PartedRows(self.schema, int(chosen.sum()), read, groups)
+        return PartedRows(self.schema, int(chosen.sum()), read, groups, self._folder)
 
     def with_column(self, name: str, values: Callable[[int, int], pa.Array]) -> PartedRows:
         """Return them with a column set, or added as the last.
@@ -108,19 +119,66 @@ class PartedRows:
                 start = end
                 yield table.select(names)
 
-        return PartedRows(schema, self.num_rows, read, self._groups)
+        return PartedRows(schema, self.num_rows, read, self._groups, self._folder)
 
     def digits(self, engine: QueryEngine) -> Digits:
         """Return the first two digits of the md5 of every row's id, as a number."""
         return self._of_ids(engine, "CAST('0x' || md5(prediction_id)[1:2] AS UTINYINT)")
 
-    def by_id(self, engine: QueryEngine) -> ById:
-        """Return them divided by their ids, in groups of about 500,000 rows."""
-        n = -(-self.num_rows // ROWS_TOGETHER)
-        if n > 1 and self._groups is None:
+    def by_id(
+        self, engine: QueryEngine, columns: Sequence[str]
+    ) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+        """Divide them by their ids, in groups of about 500,000 rows, or 250 larger ones.
+
+        Args:
+            engine: Hashes the ids.
+            columns: To be read.
+
+        Yields:
+            Of each group which rows are in it, and some columns of them, in their order; all rows
+            of an id are in one group.
+        """
+        n = min(-(-self.num_rows // ROWS_TOGETHER), _MOST_GROUPS)
+        if n <= 1:
+            yield np.arange(self.num_rows), self.table(columns)
+            return
+        if self._groups is None:
             # Not by md5, which takes eight times as long: no table is divided by these groups.
             self._groups = self._of_ids(engine, f"CAST(hash(prediction_id) % {n} AS USMALLINT)")
-        return ById(self, self._groups)
+        groups = self._groups
+        if self._folder is None or n <= _PASSES:
+            for group in range(n):
+                yield np.flatnonzero(groups == group), self.only(groups == group).table(columns)
+            return
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            places = self._write_by_group(file, groups, n, columns)
+            schema = pa.schema([self.schema.field(name) for name in columns])
+            for group in range(n):
+                read = (os.pread(file.fileno(), size, at) for at, size in places[group])
+                batches = [pa.ipc.read_record_batch(pa.py_buffer(one), schema) for one in read]
+                yield np.flatnonzero(groups == group), pa.Table.from_batches(batches, schema)
+
+    def _write_by_group(
+        self, file: IO[bytes], groups: Groups, n: int, columns: Sequence[str]
+    ) -> list[list[tuple[int, int]]]:
+        """Write all rows once, sorted by group; return where each has bytes, and how many.
+
+        Read anew for each group, a hundred million rows would be read two hundred times.
+        """
+        places: list[list[tuple[int, int]]] = [[] for _ in range(n)]
+        start = at = 0
+        for table in self.tables(columns):
+            mine = groups[start : start + table.num_rows]
+            start += table.num_rows
+            order = np.argsort(mine, kind="stable")
+            ends = np.searchsorted(mine[order], np.arange(n + 1))
+            for batch in table.take(pa.array(order)).combine_chunks().to_batches():
+                for group in np.flatnonzero(np.diff(ends)):
+                    written = batch.slice(ends[group], ends[group + 1] - ends[group]).serialize()
+                    places[group].append((at, written.size))
+                    at += file.write(written)
+        file.flush()
+        return places
 
     def _of_ids(self, engine: QueryEngine, sql: str) -> NDArray[Any]:
         query = f"SELECT {sql} AS found FROM ids"
@@ -129,36 +187,6 @@ class PartedRows:
             for table in self.tables(["prediction_id"])
         ]
         return np.concatenate(found)
-
-
-class ById:
-    """Rows of which all that have an id can be looked at together, however many there are.
-
-    Args:
-        rows: The rows.
-        groups: The group of each; None if there is one.
-    """
-
-    def __init__(self, rows: PartedRows, groups: Groups | None) -> None:
-        self._rows = rows
-        self._groups = groups
-
-    @property
-    def groups(self) -> range:
-        """The groups."""
-        return range(1 if self._groups is None else int(self._groups.max(initial=0)) + 1)
-
-    def positions(self, group: int) -> NDArray[np.int64]:
-        """Return which rows are in a group."""
-        if self._groups is None:
-            return np.arange(self._rows.num_rows)
-        return np.flatnonzero(self._groups == group)
-
-    def table(self, group: int, columns: Sequence[str]) -> pa.Table:
-        """Return some columns of the rows in a group, in their order."""
-        if self._groups is None:
-            return self._rows.table(columns)
-        return self._rows.only(self._groups == group).table(columns)
 
 
 class Spill:
@@ -220,7 +248,7 @@ class Spill:
         self._wait()
         self._thread.shutdown()
         self._writer.close()
-        return PartedRows(self._schema, sum(self._sizes), self._read)
+        return PartedRows(self._schema, sum(self._sizes), self._read, folder=self.path.parent)
 
     def _read(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         chosen = None
