@@ -95,6 +95,16 @@ def test_late_data_revises_the_newest_window(store: Store) -> None:
     assert (row["state"], row["resolved_reason"]) == ("OK", "revised")
 
 
+def test_a_verdict_on_the_same_rows_that_is_another_is_no_late_data(store: Store) -> None:
+    """An alert that ended because the spec got another baseline was told to end after late data."""
+    fold(store, result(1, data_version="rows:b1"), result(2, data_version="rows2:b1"))
+    fold(store, result(2, "OK", data_version="rows2:b2"))
+    fold(store, result(1, "OK", data_version="rows:b2"))
+
+    row = only_alert(store)
+    assert (row["state"], row["resolved_reason"]) == ("OK", "recomputed")
+
+
 def test_identity_is_what_it_is_about_and_not_how_bad_or_whose() -> None:
     base = result(1)
     same = result(2, "WARN", value=9.0, owner="else", data_version="v2", message="x", n=1)

@@ -65,7 +65,7 @@ def test_renamed_and_added_features_are_told_once_and_old_windows_keep_working(
 
         [schema] = schema_verdicts(world, NEXT)
         assert schema["status"] == "WARN"
-        assert "amount is called amount, before balance" in schema["message"]
+        assert "amount was called balance before" in schema["message"]
         assert "2024-03-15.parquet" in schema["message"]
         assert set(world.verdicts("schema", DAYS[0])["status"]) == {"OK"}
 

@@ -208,7 +208,7 @@ def _take_in(
     """Change the alert row by one result and return the events to write."""
     evidence = result["excess"], result["excess_error"]
     verdict = Verdict(result["window_start"], result["status"], result["id"], *evidence)
-    before = state_of(row)
+    before, rows = state_of(row), str(row["last_data_version"]).partition(":")[0]
     after, kinds, is_newest = step(before, verdict, k=result["k"], n=result["of_n"])
     keep_state(row, after)
     if is_newest:
@@ -228,6 +228,8 @@ def _take_in(
             row["details"] = json.dumps(json.loads(row["details"]) | severe)
     if "resolved" in kinds:
         reason = "revised" if "revised" in kinds else "recovered"
+        if reason == "revised" and str(result["data_version"]).partition(":")[0] == rows:
+            reason = "recomputed"  # from the same rows, whose fingerprint comes first
         row |= {"resolved_at": now, "resolved_reason": reason}
     if "resolved" in kinds and row["muted_reason"] == "backfill" and not result["is_backfill"]:
         row["muted_reason"] = ""  # it outlived the backfill that it came with

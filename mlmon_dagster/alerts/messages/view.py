@@ -749,11 +749,14 @@ def _back(views: Sequence[AlertView]) -> str:
     return f"{_count(len(views))} back to normal"
 
 
+_REVISED = {"revised": " after late data", "recomputed": ", as its spec or baseline changed"}
+
+
 def _now(view: AlertView) -> str:
     reason = view.row["resolved_reason"].replace("_", " ")
-    if reason not in ("recovered", "revised"):
+    if reason not in ("recovered", *_REVISED):
         return f" ({reason})" if reason else ""
-    late = " after late data" if reason == "revised" else ""
+    late = _REVISED.get(reason, "")
     value = view.details.get("newest_value")
     return f" is {number(value)} again{late}" if value is not None else late
 

@@ -38,7 +38,9 @@ class Change:
         said = {
             "added": f"{self.column} is new",
             "removed": f"{self.column} is gone",
-            "renamed": f"{self.column} is called {self.after}, before {self.before}",
+            "renamed": f"{self.column} was called {self.before} before"
+            if self.after == self.column
+            else f"{self.column} is called {self.after}, before {self.before}",
             "extra": f"{self.column} is new and not declared, its values are not kept",
         }.get(self.kind, f"{self.column} is written as {self.after}, before {self.before}")
         return f"{said} (it is in the files, but not declared)" if self._undeclared else said
