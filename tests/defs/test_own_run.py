@@ -12,6 +12,7 @@ import pytest
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._grpc.impl import start_run_in_subprocess
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
@@ -121,3 +122,24 @@ def test_a_run_of_no_named_asset_builds_every_model(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["dagster", "api", "execute_run", told(home)[1]])
     assert models_of_own_run() is None
+
+
+class Elsewhere(NoOpComputeLogManager):
+    """Stands for a bucket that keeps what runs print."""
+
+
+def test_what_a_run_of_the_command_line_prints_is_filed_only_where_somebody_says_so(
+    home: Path,
+) -> None:
+    with open_instance(make_project(home)) as instance:
+        assert type(instance.compute_log_manager) is NoOpComputeLogManager
+    file = home / "dagster.yaml"
+    named = file.read_text().replace(
+        "module: dagster._core.storage.local_compute_log_manager\n"
+        "  class: LocalComputeLogManager\n  config:\n    base_dir: .mlmon/dagster/logs",
+        f"module: {__name__}\n  class: Elsewhere",
+    )
+    file.write_text(named)
+
+    with open_instance(make_project(home)) as instance:
+        assert type(instance.compute_log_manager) is Elsewhere
