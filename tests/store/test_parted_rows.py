@@ -71,3 +71,19 @@ def test_all_rows_of_an_id_are_in_one_group_in_their_order(
     whole = pa.concat_tables(parts).select(["prediction_id", "x"])
     assert all(table == whole.take(positions) for positions, table in groups)
     assert len(list(tmp_path.glob("*"))) == 1 + is_on_disk, "the store, and the rows alone"
+
+
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_rows_that_were_divided_before_are_all_divided_again_when_some_are_gone(
+    is_on_disk: bool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parted_rows, "ROWS_TOGETHER", 10)
+    rows = spilled(tmp_path, [part("a", 0)]) if is_on_disk else PartedRows.of(part("a", 0))
+    list(rows.by_id(store.queries, ["prediction_id"]))
+    left = np.arange(100) % 2 == 0
+
+    groups = list(rows.only(left).by_id(store.queries, ["prediction_id"]))
+
+    ids = [i for _, table in groups for i in table["prediction_id"].to_pylist()]
+    assert sorted(ids) == sorted(f"p{i}" for i in range(0, 100, 2))
+    assert sorted(np.concatenate([positions for positions, _ in groups])) == list(range(50))

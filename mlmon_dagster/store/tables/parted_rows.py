@@ -138,14 +138,15 @@ class PartedRows:
             Of each group which rows are in it, and some columns of them, in their order; all rows
             of an id are in one group.
         """
-        n = min(-(-self.num_rows // ROWS_TOGETHER), _MOST_GROUPS)
-        if n <= 1:
+        if self.num_rows <= ROWS_TOGETHER:
             yield np.arange(self.num_rows), self.table(columns)
             return
         if self._groups is None:
+            most = min(-(-self.num_rows // ROWS_TOGETHER), _MOST_GROUPS)
             # Not by md5, which takes eight times as long: no table is divided by these groups.
-            self._groups = self._of_ids(engine, f"CAST(hash(prediction_id) % {n} AS USMALLINT)")
+            self._groups = self._of_ids(engine, f"CAST(hash(prediction_id) % {most} AS USMALLINT)")
         groups = self._groups
+        n = int(groups.max()) + 1  # of more rows, if some are gone since
         if self._folder is None or n <= _PASSES:
             for group in range(n):
                 yield np.flatnonzero(groups == group), self.only(groups == group).table(columns)
