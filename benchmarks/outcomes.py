@@ -26,6 +26,7 @@ from mlmon_dagster.metrics.clusters import (
     USUAL,
     beyond_usual,
     interval,
+    margin_beside,
     standard_errors,
     usual_windows,
 )
@@ -297,8 +298,12 @@ def past_chance(
         usual = usual_windows(_means(drawn(300))).iloc[0]
         now = _means(factor * drawn(n))
         value = now["value"].to_numpy()
-        for side, end, sign in (("lower", "upper", -1), ("higher", "lower", 1)):
-            error = np.abs(now[end].to_numpy() - value) / Z95
+        sides = {end: np.abs(now[end].to_numpy() - value) for end in ("lower", "upper")}
+        for side, end, other, sign in (
+            ("lower", "upper", "lower", -1),
+            ("higher", "lower", "upper", 1),
+        ):
+            error = margin_beside(sides[end], sides[other]) / Z95
             found = beyond_usual(value, error, {n: np.full(len(value), usual[n]) for n in USUAL})
             is_past = (sign * (value - usual["usual"]) > 0) & (found.p_value <= 0.05)
             called[side] += int(is_past.sum())

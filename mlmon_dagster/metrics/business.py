@@ -24,13 +24,14 @@ from mlmon_dagster.metrics.statistics import ColumnStatistics
 QUANTILES = {"median": 0.5, "p95": 0.95}
 _TOP = 0.01  # of the rows, whose share of the sum says how heavy the tail is
 _FEWEST = 10  # rows that are not 0
+_HALF_A_BIN = 0.01  # of a value
 _UNREAD = 5  # largest rows, whose size says nothing of the tail that they are from
-# Fitted to simulated laws: how fast sizes of a law that is no power law still thin out beyond a
-# tenth of the rows; how far an interval reaches for what was not drawn: always, for each mean
-# excess of the tail, and of few rows; and how high the tail's index is taken.
-_THINNING = 0.25
-_REACH, _OF_TAIL, _OF_FEW = 0.5, 2.0, 10.0
-_UNSURE, _WAY, _HEAVIEST = 8.0, 0.75, 0.96
+_NEAR_END = 20  # rows from the end, to which from the unread ones the tail is read once more
+# Fitted to simulated laws: how many times the skewness of a law is that of its rows; how far an
+# interval reaches for what was not drawn, for each mean excess of the tail; how the shape of all
+# sizes speaks for its index; and how high that is taken.
+_OF_LAW, _OF_TAIL, _OF_SHAPE = 1.45, 1.4, 0.25
+_UNSURE, _WAY, _HEAVIEST = 8.0, 0.9, 0.96
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _of(name: str, outcome: Outcome) -> Iterator[MetricRows]:
         ends = skewed_mean_interval(mean, *sizes.skewness(), sizes.tail(beside), beside)
         unsure = np.where(beside < _FEWEST, "few_rows", "")
         lower, upper = (np.where(unsure == "", end, np.nan) for end in ends)
-        given = rows(f"mean_{called}", mean.value, lower, upper, "skewed-mean-4")
+        given = rows(f"mean_{called}", mean.value, lower, upper, "skewed-mean-5")
         yield given._replace(unsure=unsure)
         for quantile, q in QUANTILES.items():
             few = np.where(n < round(1 / (1 - q)), "few_rows", "")
@@ -139,14 +140,14 @@ class _Sizes(NamedTuple):
     def skewness(self) -> tuple[Floats, Floats]:
         """Return the third moments above and below the mean over the cube of the deviation, (C,).
 
-        Their difference is the skewness; 0 without spread. All of the bins, so that what lies in
-        one of them has none, wherever in it the mean is.
+        Their difference is the skewness. 0 of what spreads by less than half a bin, which bins say
+        nothing of.
         """
         n = self.counts.sum(axis=1)
         mean = rate((self.counts * self.values).sum(axis=1), n)
         away = self.values - mean[:, None]
         spread = np.sqrt(rate((self.counts * away**2).sum(axis=1), n))
-        has_spread = spread > 1e-9 * np.abs(mean)
+        has_spread = spread > _HALF_A_BIN * np.abs(mean)
         cubes = self.counts * (away / np.where(has_spread, spread, np.inf)[:, None]) ** 3
         above, below = np.maximum(cubes, 0).sum(axis=1), np.maximum(-cubes, 0).sum(axis=1)
         return rate(above, n), rate(below, n)
@@ -155,25 +156,30 @@ class _Sizes(NamedTuple):
         """Return how many rows are not 0, (C,)."""
         return np.asarray(self.counts[:, self.values != 0].sum(axis=1), np.int64)
 
-    def tail(self, n: Ints) -> Floats:
-        """Return the extreme value index of the sizes of the n rows that are not 0, (C,).
+    def tail(self, n: Ints) -> Tail:
+        """Return how the sizes of the n rows that are not 0 go on beyond the largest, (C,).
 
-        How fast sizes grow where the rows end: 1 / x^2 of Hill's estimates x (1975) of the largest
-        third and tenth, carried on a quarter as fast in ln(rows). Of a power law x is the same
-        everywhere; of a log-normal law 1 / x^2 grows in a straight line with ln(rows). 0 of a price
-        list, of which this says nothing.
+        The index is the geometric mean of two readings, Hill's (1975) of the largest tenth and the
+        slope from the 5th largest to the 20th, which is that of the very end: of a power law they
+        are the same, of thousands of rows of a log-normal law the second is less. Times what the
+        shape of all sizes says, which few rows tell (see `_Largest.shape`). 0 of a price list or a
+        cap, of which this says nothing: over a quarter of the largest rows at one size, or all of
+        the largest five.
         """
         largest = np.argsort(-np.abs(self.values), kind="stable")
         largest = largest[self.values[largest] != 0]
         if not len(largest):
-            return np.zeros(len(n))
+            return Tail(np.zeros(len(n)), np.ones(len(n)))
         rows = _Largest(np.log(np.abs(self.values[largest])), self.counts[:, largest])
         third, tenth = np.maximum(n // 3, 3), np.maximum(n // 10, 3)
-        listed = rows.is_listed(third) | rows.is_listed(tenth)
-        wide, far = (np.maximum(rows.hill(k), 0.05) ** -2.0 for k in (third, tenth))
-        thins = np.maximum(far - wide, 0) / np.log(10 / 3)
-        found = (far + _THINNING * thins * np.log(np.maximum(n / 10, 1))) ** -0.5
-        return np.where((n >= _FEWEST) & ~listed, found, 0.0)
+        first, unread, near = (rows.at(np.minimum(k, n)) for k in (1, _UNREAD, _NEAR_END))
+        end = (unread - near) / np.log(_NEAR_END / _UNREAD)
+        found = np.sqrt(np.maximum(rows.hill(tenth), 0.05) * np.maximum(end, 0.05))
+        index = found * np.exp(_OF_SHAPE * rows.shape(third))
+        listed = rows.is_listed(third) | rows.is_listed(tenth) | (first == unread)
+        has_tail = (n >= _FEWEST) & ~listed
+        missed = np.exp(unread + np.minimum(index, 1) * np.log(_UNREAD) - first)
+        return Tail(np.where(has_tail, index, 0.0), np.where(has_tail, missed, 1.0))
 
     def top_share(self, n: Ints) -> Floats:
         """Return what the largest hundredth of the rows, in size, holds of all."""
@@ -183,6 +189,19 @@ class _Sizes(NamedTuple):
         before = np.cumsum(counts, axis=1) - counts
         taken = np.clip(first - before, 0, counts)
         return rate((taken * sizes).sum(axis=1), (counts * sizes).sum(axis=1))
+
+
+class Tail(NamedTuple):
+    """How sizes go on beyond the largest row, each (C,).
+
+    Attributes:
+        heavy: Extreme value index of their law, 0 if they end there.
+        missed: How many times the largest row is what the 5th largest lets expect of it. A window
+            that happens to have drawn no large row has a small error, and reaches the farther.
+    """
+
+    heavy: Floats
+    missed: Floats
 
 
 class _Largest(NamedTuple):
@@ -199,14 +218,38 @@ class _Largest(NamedTuple):
         would be those that seem to have a thin tail, and have an interval just where it misses.
         """
         unread = np.clip(k // 3, 1, _UNREAD)
-        sizes = np.minimum(self.sizes, self.sizes[self._place(unread)][:, None])
-        beyond = sizes - self.sizes[self._place(k + 1)][:, None]
+        beyond = self._read(k) - self.at(k + 1)[:, None]
         return rate((self._taken(k) * beyond).sum(axis=1), k - unread + 1)
+
+    def shape(self, k: Ints) -> Floats:
+        """Return how the logarithms of all sizes lie, the largest unread as in `hill`, -2 to .5.
+
+        Kurtosis less the square of the skewness (Pearson, 1916: at least 1), plus the skewness,
+        less 3: of a law 0 if it is log-normal or Weibull, a gamma -.1 to 0, but 1.2 of a
+        log-logistic, 2.2 of a Frechet and 4 of a Pareto law. Of the rows it is less.
+        """
+        n = self.counts.sum(axis=1)
+        sizes = self._read(k)
+        away = sizes - rate((self.counts * sizes).sum(axis=1), n)[:, None]
+        two, three, four = (rate((self.counts * away**p).sum(axis=1), n) for p in (2, 3, 4))
+        two = np.maximum(two, 1e-12)
+        skewness = three / two**1.5
+        return np.clip(four / two**2 - skewness**2 + skewness - 3, -2.0, 0.5)
+
+    def at(self, rank: Ints) -> Floats:
+        """Return the logarithm of the rank-th largest."""
+        found: Floats = self.sizes[self._place(rank)]
+        return found
 
     def is_listed(self, k: Ints) -> Flags:
         """Return whether over a quarter of the k largest equal the first row below them."""
         below = self._place(k + 1)[:, None]
         return np.take_along_axis(self._taken(k), below, axis=1)[:, 0] > k / 4
+
+    def _read(self, k: Ints) -> Floats:
+        """Return all sizes, (C, B), none above that of the last unread of k."""
+        last = self.at(np.clip(k // 3, 1, _UNREAD))
+        return np.minimum(self.sizes, last[:, None])
 
     def _place(self, rank: Ints) -> Ints:
         before = (np.cumsum(self.counts, axis=1) < rank[:, None]).sum(axis=1)
@@ -218,37 +261,40 @@ class _Largest(NamedTuple):
 
 
 def skewed_mean_interval(
-    mean: Mean, above: Floats, below: Floats, tail: Floats, beside: Ints
+    mean: Mean, above: Floats, below: Floats, tail: Tail, beside: Ints
 ) -> tuple[Floats, Floats]:
     """Return a 95 % interval of a mean of skewed values.
 
     Student's quantile t, moved by the first term of the expansion that Johnson (1978) inverts,
-    (2 t^2 + 1) / 6 root n times a skewness: to each side that of the values there, times a factor
-    for what the rows did not draw, less that of the other side; inwards as Hall's transformation
-    (1992) goes. What lies beyond the rows is in proportion to x / (1 - x), the mean excess of a
-    tail of index x over its threshold (generalised Pareto law), x being as high as the rows let it
-    be. No window is refused for its tail: those left would be the ones that drew no large row, and
-    miss. The factors are fitted to simulated laws; how often the interval holds the mean of those
-    and of others: docs/business.md.
+    (2 t^2 + 1) / 6 root n times a skewness: to each side that of the values there, less that of
+    the other side, each as many times as the law's exceeds that of its rows; inwards as Hall's
+    transformation (1992) goes. Outwards besides by what the rows did not draw. That is in
+    proportion to x / (1 - x), the mean excess of a tail of index x over its threshold (generalised
+    Pareto law), x being as high as the rows let it be, and to the largest row that the fifth
+    lets expect, not to the largest that happened to be drawn. No window is refused for its tail:
+    those left would be the ones that drew no large row, and miss. The factors are fitted to
+    simulated laws; how often the interval holds the mean of those and of others: docs/business.md.
 
     Args:
         mean: Of C cells.
         above: Third moment of the values above the mean, of those below it, (C,).
         below: See `above`.
-        tail: Their extreme value index, (C,).
+        tail: How their sizes go on beyond the largest.
         beside: Rows that are not 0, (C,).
 
     Returns:
         Lower ends and upper ends.
     """
     t, root = t_factor(mean.n), np.sqrt(np.maximum(mean.n, 1))
-    few = np.maximum(beside, 1)
-    unsure = np.fmin(tail * (1 + _UNSURE / np.sqrt(few)), tail + _WAY * (1 - tail))
-    index = np.minimum(unsure, _HEAVIEST)
-    unseen = _REACH + _OF_TAIL * index / (1 - index) + _OF_FEW / few
+    sure = tail.heavy
+    unsure = np.fmin(
+        sure * (1 + _UNSURE / np.sqrt(np.maximum(beside, 1))), sure + _WAY * (1 - sure)
+    )
+    index = np.clip(unsure, 0.0, _HEAVIEST)
+    unseen = _OF_TAIL * index / (1 - index) * tail.missed
 
     def reach(far: Floats, near: Floats) -> Floats:
-        skew = (unseen * far - near) / root
+        skew = ((_OF_LAW + unseen) * far - _OF_LAW * near) / root
         a = np.maximum(-skew / 3, 1e-9)
         inwards = (np.cbrt(1 + 3 * a * (t - a / 2)) - 1) / a
         outwards: Floats = t + (2 * t**2 + 1) / 6 * skew

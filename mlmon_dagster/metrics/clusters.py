@@ -221,6 +221,21 @@ def _random_effects(value: Floats, variance: Floats) -> tuple[Floats, Floats, Fl
     return mean, np.sqrt(between), np.sqrt(1 / total)
 
 
+def margin_beside(towards: ArrayLike, away: ArrayLike) -> Floats:
+    """Return the margin by its rows of a window's mean outcome that is held against windows, (C,).
+
+    The geometric mean of the two sides of its interval, where that is the less: the long side
+    reaches for rows that were not drawn, farther than windows stray. The short side alone would
+    call small windows, which drew no large row, lower too often.
+
+    Args:
+        towards: From the value to the end of its interval that is nearer to what is usual.
+        away: To the other end.
+    """
+    side, other = np.asarray(towards, np.float64), np.asarray(away, np.float64)
+    return np.minimum(side, np.sqrt(side * other))
+
+
 def beyond_usual(value: ArrayLike, error: ArrayLike, usual: Mapping[str, ArrayLike]) -> Tested:
     """Test single windows against what is usual, by the prediction interval of one more window.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from scipy import special
 
-from mlmon_dagster.metrics.clusters import beyond_usual
+from mlmon_dagster.metrics.clusters import beyond_usual, margin_beside
 from mlmon_dagster.metrics.false_discoveries import benjamini_hochberg
 from mlmon_dagster.metrics.frames import MetricSample
 from mlmon_dagster.metrics.intervals import Z95
@@ -29,7 +29,13 @@ from mlmon_dagster.monitors.evidence import (
 from mlmon_dagster.monitors.levels import judge_level
 from mlmon_dagster.monitors.wording import no_verdict, number, subject, told
 from mlmon_dagster.spec import PerformanceMonitor
-from mlmon_dagster.spec.metric_registry import COUNTED, METRICS, MetricFamily, is_loss
+from mlmon_dagster.spec.metric_registry import (
+    COUNTED,
+    METRICS,
+    OUTCOME_MEANS,
+    MetricFamily,
+    is_loss,
+)
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
@@ -204,8 +210,11 @@ def _change(monitor: PerformanceMonitor, row: MetricSample, base: BaselineSample
     if monitor.metric in COUNTED:
         lower = upper = value
     if monitor.is_relative and base is not None:
-        towards = value - lower if is_loss(monitor.metric) else upper - value
+        sides = value - lower, upper - value
+        towards, away = sides if is_loss(monitor.metric) else sides[::-1]
         if finite(base.get("usual")) is not None:
+            if monitor.metric in OUTCOME_MEANS:
+                towards = float(margin_beside(towards, away))
             return _among_windows(monitor, value, towards, base)
         if is_loss(monitor.metric):
             worse, there = value - base["value"], base["upper"] - base["value"]

@@ -16,6 +16,7 @@ from mlmon_dagster.metrics.clusters import (
     USUAL,
     beyond_usual,
     change,
+    margin_beside,
     standard_errors,
     usual_windows,
 )
@@ -195,6 +196,10 @@ def test_what_an_interval_of_an_outcome_adds_for_rows_not_drawn_is_no_distance_w
     assert outcome["spread"] > 0 == rate["spread"]
     low, drop = ([0.6], [0.05])
     assert beyond_usual(low, drop, outcome).p_value[0] < 0.01
+
+
+def test_beside_windows_a_mean_outcomes_long_side_counts_half_its_way_and_its_short_one_whole():
+    assert margin_beside([8.0, 0.5, 1.0], [0.5, 8.0, 1.0]).tolist() == [2.0, 0.5, 1.0]
 
 
 def test_small_windows_say_less_of_a_large_one():

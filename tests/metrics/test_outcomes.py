@@ -7,12 +7,10 @@ import pytest
 from scipy import stats
 
 from benchmarks.outcomes import LAWS, counted, windows
-from mlmon_dagster.metrics.business import business_metrics, skewed_mean_interval
+from mlmon_dagster.metrics.business import Tail, business_metrics, skewed_mean_interval
 from mlmon_dagster.metrics.performance.loss_means import Mean
 
 DRAWS = 1_000  # 1.96 standard errors of a share of .95 are .0135
-# Wider than need be: 500 rows of it look like those of a law without a mean.
-MOST = {"log-normal, sigma 2": 1.0}
 
 
 @pytest.mark.parametrize("law", list(LAWS))
@@ -20,7 +18,7 @@ def test_the_interval_of_a_mean_holds_it_in_about_95_percent_and_every_window_ha
     law: str,
 ) -> None:
     found = windows(LAWS[law], 500, DRAWS, np.random.default_rng(3))
-    assert 0.93 - 0.0135 <= found["held"] <= MOST.get(law, 0.97) + 0.0135
+    assert 0.93 - 0.0135 <= found["held"] <= 0.97 + 0.0135
     assert found["given"] >= 0.99
 
 
@@ -30,19 +28,31 @@ def test_of_2000_rows_what_is_no_power_law_is_not_taken_for_one() -> None:
         for name in ("log-normal, sigma 1.5", "Pareto, tail 1.5", "Pareto, tail 1.1")
     }
     assert reach["log-normal, sigma 1.5"] < 5 < reach["Pareto, tail 1.5"] < 10
-    assert reach["Pareto, tail 1.1"] > 25
+    assert reach["Pareto, tail 1.1"] > 20
+
+
+@pytest.mark.parametrize("law", ["Pareto, tail 1.1", "Pareto, tail 1.5", "Pareto, tail 2.2"])
+def test_windows_that_happened_to_draw_no_large_row_hold_the_mean_too(law: str) -> None:
+    draw, truth = LAWS[law]
+    rows = draw(np.random.default_rng(3), (DRAWS, 500))
+    frame = business_metrics({"x": counted(rows)}, None, None)
+    means = frame[frame["metric"] == "mean_outcome"]
+    held = (means["lower"] <= truth).to_numpy() & (means["upper"] >= truth).to_numpy()
+
+    largest = rows.max(axis=1)
+    assert held[largest < np.quantile(largest, 0.25)].mean() > 0.87  # was .71, .81 and .86
 
 
 def test_without_skewness_the_interval_is_students_and_of_mirrored_values_it_is_mirrored() -> None:
     mean = Mean(np.array([2.0]), np.array([0.1]), np.array([400]))
     none, some, n = np.zeros(1), np.full(1, 3.0), np.array([400])
-    tail = np.full(1, 0.4)
+    tail = Tail(np.full(1, 0.4), np.full(1, 1.5))
     low, high = skewed_mean_interval(mean, none, none, tail, n)
     assert [low[0], high[0]] == pytest.approx([2 - 0.196593, 2 + 0.196593], abs=1e-5)
 
     low, high = skewed_mean_interval(mean, some, none, tail, n)
     index = 0.4 * (1 + 8 / 20)  # as high as 400 rows let it be
-    moved = (0.5 + 2 * index / (1 - index) + 10 / 400) * 3.0 / 20
+    moved = (1.45 + 1.4 * index / (1 - index) * 1.5) * 3.0 / 20
     t = stats.t.ppf(0.975, 399)
     assert high[0] == pytest.approx(2 + 0.1 * (t + (2 * t**2 + 1) / 6 * moved), rel=1e-9)
     assert 2 - low[0] < 0.18
@@ -72,16 +82,16 @@ def test_an_amount_that_hardly_differs_has_students_interval_wherever_its_bin_is
     assert ends.tolist() == pytest.approx([-half, half], rel=0.15, abs=1e-9)
 
 
-def test_a_price_list_is_no_heavy_tail_however_far_its_prices_are_apart() -> None:
-    rng = np.random.default_rng(3)
-    prices = np.concatenate(
-        [rng.choice([10.0, 1_000.0], (100, 500), p=[1 - p, p]) for p in (0.02, 0.05, 0.08)]
+@pytest.mark.parametrize("dear", [0.02, 0.05, 0.08])
+def test_a_price_list_is_no_heavy_tail_however_far_its_prices_are_apart(dear: float) -> None:
+    found = windows(
+        (lambda rng, size: rng.choice([10.0, 1_000.0], size, p=[1 - dear, dear]), 10 + 990 * dear),
+        500,
+        DRAWS,
+        np.random.default_rng(3),
     )
-    frame = business_metrics({"x": counted(prices)}, None, None)
-    means = frame[frame["metric"] == "mean_outcome"]
-
-    error = prices.std(axis=1, ddof=1) / np.sqrt(500)
-    assert ((means["upper"] - means["value"]).to_numpy() < 2.5 * error).all()
+    assert 0.93 - 0.0135 <= found["held"] <= 0.97 + 0.0135
+    assert found["reach"] < 2.7  # of a tail without a variance over 5
 
 
 def test_the_share_of_the_largest_hundredth_is_that_of_the_rows_gains_and_losses_alike() -> None:

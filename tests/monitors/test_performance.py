@@ -147,6 +147,18 @@ def test_a_drop_must_be_beyond_what_the_baselines_windows_stray(value, spread, s
     assert row["method_version"] == "roc_auc-1:windows"
 
 
+@pytest.mark.parametrize(("upper", "status"), [(9.5, "WARN"), (30.0, "OK")])
+def test_what_a_low_outcomes_interval_adds_for_rows_not_drawn_hides_no_fall_but_a_far_one(
+    upper: float, status: str
+):
+    usual = {"usual": 9.0, "usual_error": 0.1, "spread": 0.1, "row_error": 0.4, "n_windows": 30}
+    now = metric("mean_outcome", 6.3, "revenue", lower=5.5, upper=upper)
+    base = metric("mean_outcome", 9.0, "revenue", lower=8.9, upper=9.1) | usual
+    model = spec(business={"metric": "mean_outcome", "drop": 1.0})
+    rows = verdicts("business", [now], baseline=pd.DataFrame([base]), model=model)
+    assert only(rows, "business/mean_outcome/revenue")["status"] == status
+
+
 def test_a_baseline_of_too_few_windows_is_compared_by_rows():
     row = only(verdicts("performance", [auc(0.7)], baseline=BASELINE), AUC)
     assert row["method_version"] == "roc_auc-1:rows"
