@@ -292,6 +292,13 @@ def known_channel_id(engine: sa.Engine, channel: str) -> str:
         return conn.scalar(query.order_by(o.id.desc()).limit(1)) or ""
 
 
+def last_of(conn: sa.Connection, group_key: str) -> int:
+    """Return the number of a group's last message; 0 if there is none."""
+    return (
+        conn.scalar(sa.select(sa.func.max(outbox.c.id)).where(outbox.c.group_key == group_key)) or 0
+    )
+
+
 def get_message(conn: sa.Connection, idempotency_key: str) -> OutboxRow | None:
     """Return one message; None if there is none of that key."""
     query = sa.select(outbox).where(outbox.c.idempotency_key == idempotency_key)

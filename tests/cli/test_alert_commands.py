@@ -205,6 +205,25 @@ def test_requeue_all_tells_what_is_over_as_over_and_calls_only_for_what_still_fi
     assert alert_state.count_untold(store.state, ["credit"], day(99)) == 0
 
 
+def test_alerts_of_a_model_that_is_removed_and_declared_again_are_told_again(
+    declared: Path, mlmon: Command, slack: FakeSlack
+) -> None:
+    """Their messages had the keys of those that the first model of that name had sent."""
+    declaration = declared / "models" / "credit.yaml"
+    text = declaration.read_text()
+    mlmon(*at(declared, 2, result(1)), "deliver")
+    mlmon(*at(declared, 2)[:-1], "model", "remove", "credit", "--author", "a", "--yes")
+    mlmon(*at(declared, 2), "deliver")
+    declaration.write_text(text)
+
+    again = mlmon(*at(declared, 4, result(3)), "deliver")
+
+    assert "1 messages written, 1 delivered" in again.out, again.out
+    ended, firing = slack.heads()
+    assert "psi of age is high" in firing.text
+    assert ended.ts != firing.ts
+
+
 @pytest.mark.parametrize("way", ["model remove", "deleted by hand"])
 def test_the_end_of_the_last_model_is_delivered(
     declared: Path, mlmon: Command, slack: FakeSlack, way: str

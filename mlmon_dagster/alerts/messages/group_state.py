@@ -49,6 +49,9 @@ SUMMARY = "summary"  # the group of the message that ends a backfill
 IN_THREAD, INLINE = "slack", ("email",)  # how a receiver shows plots; others show none
 Reason = Literal["first", "new_alerts", "all_resolved", "some_resolved", "missed", "repeat"]
 DISTANCES = (1, 2, 4, 8, 30)  # of the reminders in a thread; the last one goes on
+# What a model of that name was told before it was removed has other keys: its last message counts,
+# in steps, as a version may be no message of its own.
+_VERSIONS_A_MESSAGE = 1_000
 _DAY = dt.timedelta(days=1)
 MAX_CURVES = 3
 MAX_WINDOWS = 60
@@ -207,7 +210,7 @@ class GroupState:
                 "model": self.context.spec.model,
                 "family": family,
                 "head_key": "",
-                "version": 0,
+                "version": outbox.last_of(self.conn, group_key) * _VERSIONS_A_MESSAGE,
                 "firing": "[]",
                 "resolved": "[]",
                 "owed": "[]",
