@@ -4,9 +4,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from mlmon_dagster.store import Store, baselines
-from mlmon_dagster.store.state import manifest, monitor_results, window_state
+from mlmon_dagster.store.state import manifest, monitor_results, schema, window_state
 from mlmon_dagster.store.state.manifest import SeenPath
 from tests.conftest import list_windows, make_spec, window
 
@@ -88,6 +89,18 @@ def test_a_repeated_verdict_is_stored_once(any_store: Store) -> None:
         "drift/psi/age",
         "drift/psi/region",
     ]
+
+
+def test_a_verdict_on_the_same_data_that_is_another_replaces_the_last_one(any_store: Store) -> None:
+    """By a changed limit, there and back, as after a clock that was wrong for a while."""
+    loose = verdict(status="OK", threshold="above 5")
+    tight = verdict(status="WARN", threshold="above 0.1")
+    for row in (tight, loose, loose, tight, tight):
+        monitor_results.append(any_store.state, [row, {**loose, "monitor": "drift/psi/b"}])
+        newest = monitor_results.newest(any_store.state, SPEC.model).set_index("monitor")
+        assert newest.loc["drift/psi/age", "threshold"] == row["threshold"]
+    with any_store.state.connect() as conn:
+        assert conn.scalar(sa.select(sa.func.count()).select_from(schema.monitor_result)) == 4
 
 
 def test_the_verdict_on_the_newest_data_is_returned(any_store: Store) -> None:
@@ -249,6 +262,10 @@ def test_refused_rows_are_stored_once_and_counted(any_store: Store) -> None:
     assert counted[["window_start", "why", "n_bad"]].values.tolist() == [
         [ONE.start, "null_id:id", 1]
     ]
+    with any_store.state.begin() as conn:
+        manifest.discover(conn, [file("a", status="done")])
+    unplaced = manifest.count_unplaced(any_store.state, SPEC.model, T0)
+    assert unplaced["n_bad"].sum() == 2  # row 2 has two reasons, and is one row
 
 
 def test_refused_rows_of_a_file_can_be_forgotten(any_store: Store) -> None:

@@ -81,6 +81,9 @@ def fetch_results(conn: sa.Connection, query: Query) -> list[StoredResult]:
 def append(engine: sa.Engine, rows: Sequence[Mapping[str, object]]) -> int:
     """Insert verdicts that are not there yet; a repeated evaluation inserts nothing.
 
+    On the same data a verdict is another one if a limit was changed, or if it goes back to what it
+    was before the last one. It is inserted, too: its method says after which it came.
+
     Args:
         engine: The state database.
         rows: Mappings with columns of ``monitor_result`` except ``id`` and ``folded_at``; all
@@ -90,7 +93,32 @@ def append(engine: sa.Engine, rows: Sequence[Mapping[str, object]]) -> int:
         The number of rows inserted.
     """
     with engine.begin() as conn:
-        return insert_or_ignore(conn, monitor_result, rows)
+        n = insert_or_ignore(conn, monitor_result, rows)
+        return (
+            n if n == len(rows) else n + insert_or_ignore(conn, monitor_result, _other(conn, rows))
+        )
+
+
+def _other(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Return the verdicts that are not what the last one of their window says, under new keys."""
+    defaults = {"dataset": PRODUCTION, "slice_key": ALL, "slice_value": ALL}
+    c = monitor_result.c
+    starts = [cast("datetime", row["window_start"]) for row in rows]
+    mine = (
+        c.model.in_({row["model"] for row in rows}),
+        c.family.in_({row["family"] for row in rows}),
+        c.window_start.between(min(starts), max(starts)),
+    )
+    keys = [c[name] for name in _IDENTITY]
+    last = sa.select(sa.func.max(c.id)).where(*mine).group_by(*keys)
+    query = sa.select(c.id, c.status, c.threshold, *keys).where(c.id.in_(last))
+    known = {tuple(key): (id_, status, limit) for id_, status, limit, *key in conn.execute(query)}
+    others = []
+    for row in rows:
+        id_, *said = known[tuple((defaults | dict(row))[name] for name in _IDENTITY)]
+        if [row["status"], row.get("threshold", "")] != said:
+            others.append({**row, "method_version": f"{row['method_version']}, after {id_}"})
+    return others
 
 
 def last_windows(engine: sa.Engine, model: str, end: datetime | None = None) -> dict[str, datetime]:
