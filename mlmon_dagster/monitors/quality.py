@@ -87,17 +87,19 @@ def _judge_column(evidence: Evidence, window: Window, metric: str, column: str) 
             evidence, window, monitor, status=NO_DATA, message=message, reason=reason, **common
         )
     failed = rate_fails(condition, row) and (not usual or row["lower"] > condition.bound)
-    count = f"n {int(row['n']):,}"
-    message = f"{text} is {number(row['value'])} ({count}), {compared(condition, failed)}."
+    count, share = f"n {int(row['n']):,}", number(row["value"])
+    if share == number(condition.bound) and row["value"] != condition.bound:
+        share = f"{row['value']:.3g}"  # 0.01, above 0.01
+    message = f"{text} is {share} ({count}), {compared(condition, failed)}."
     if not failed and condition.fails(row["value"]):
-        message = f"{text} is {number(row['value'])} ({count}), too few rows to be above the limit."
+        message = f"{text} is {share} ({count}), too few rows to be above the limit."
     details: dict[str, object] = {"count": round(row["value"] * row["n"]), "n": int(row["n"])}
     names = evidence.unseen.get((column, window["window_start"]))
     if failed and metric == "unseen_rate" and names and evidence.spec.shows_values_of(column):
         details["unseen"] = dict(names)
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         listed = ", ".join(list(names)[:3]) + more
-        first = f"{text} is {number(row['value'])}: {listed}"
+        first = f"{text} is {share}: {listed}"
         message = told(first, f"{count}, {compared(condition, failed)}")
     is_error = failed and condition.is_error(row["value"])
     status = ("ERROR" if is_error else monitor.severity) if failed else OK

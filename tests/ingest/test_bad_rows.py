@@ -178,6 +178,18 @@ def test_file_is_quarantined_above_ten_bad_rows_and_the_bad_rate(
     assert len(many.bad_rows) == 5
 
 
+def test_a_file_of_before_the_start_says_that_the_start_may_be_set_earlier(
+    store: Store, project: Path
+) -> None:
+    """Nothing is wrong with its rows, which it said to correct."""
+    land(project, f"{PREDICTIONS}/old.csv", events(20, at=["2001-01-01T10:00:00Z"] * 20))
+
+    (old,) = ingest(store, credit_spec(), project).of("quarantined")
+
+    assert "(20 before_start in 'at')" in old.message
+    assert "set 'start' under 'time' to an earlier day. Correct the rows" in old.message
+
+
 def test_bad_rows_mark_their_window_so_that_its_checks_run_again(
     store: Store, project: Path
 ) -> None:

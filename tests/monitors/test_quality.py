@@ -22,6 +22,12 @@ def test_a_column_of_nulls_fails_with_number_n_and_limit_in_one_sentence():
     assert json.loads(row["details"]) == {"count": 776, "n": 776}
 
 
+def test_a_share_just_above_the_limit_is_not_written_as_the_limit():
+    rows = [metric("unseen_rate", 0.0135, "city", n=2000, lower=0.009, upper=0.02)]
+    said = only(verdicts("quality", rows), "quality/unseen_rate/city")["message"]
+    assert said == "Share of unseen values of city is 0.0135 (n 2,000), above 0.01."
+
+
 def test_a_share_at_the_limit_is_fine():
     row = only(verdicts("quality", [rate("null_rate", "age", 20, 100)]), "quality/null_rate/age")
     assert row["status"] == "OK"

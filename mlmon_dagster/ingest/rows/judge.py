@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from mlmon_dagster.errors import MlmonError, SchemaError
 from mlmon_dagster.ingest.declared_columns import Column, Kind, columns_of, is_probability
-from mlmon_dagster.ingest.faults import Fault, Mask, names, rows_at_fault
+from mlmon_dagster.ingest.faults import ROW_REASONS, Fault, Mask, names, rows_at_fault
 from mlmon_dagster.ingest.formats.parse import Parsed
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.raw import Layout, refused
@@ -538,6 +538,8 @@ def _check_bad_rate(parts: Sequence[Part], letters: Sequence[Letter], source: So
         f"{n_bad:,} of {n_rows:,} rows are bad ({_by_reason(reasons)}); expected at most "
         f"{source.max_bad_rate:.2%} under max_bad_rate."
     )
+    if (why := reasons.most_common(1)[0][0][0]) in _UNPLACED:  # nothing is wrong with such rows
+        found += f" {ROW_REASONS[why]}."
     file = parts[0].parsed.staged.name
     raise TooManyBadError(refused(file, "too_many_bad", found), n_rows, letters[:100])
 
