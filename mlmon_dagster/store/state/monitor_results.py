@@ -106,7 +106,7 @@ def _other(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> list[di
     starts = [cast("datetime", row["window_start"]) for row in rows]
     mine = (
         c.model.in_({row["model"] for row in rows}),
-        c.family.in_({row["family"] for row in rows}),
+        c.monitor.in_({row["monitor"] for row in rows}),
         c.window_start.between(min(starts), max(starts)),
     )
     keys = [c[name] for name in _IDENTITY]
