@@ -6,7 +6,7 @@ built twice. Then a year of small windows in one backfill. Measured is the sum o
 its children, every 50 ms; by step, so that the figure says where it was held.
 
     python -m benchmarks.memory                       # 1, 3 and 10 million rows a day, and a year
-    python -m benchmarks.memory --rows 100_000_000    # by name only: 17 GB of files, 60 GB of disk
+    python -m benchmarks.memory --rows 50_000_000     # by name only: 11 GB of file, 50 GB of disk
 """
 
 from __future__ import annotations

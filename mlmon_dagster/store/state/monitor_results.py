@@ -117,7 +117,8 @@ def _other(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> list[di
     for row in rows:
         id_, *said = known[tuple((defaults | dict(row))[name] for name in _IDENTITY)]
         if [row["status"], row.get("threshold", "")] != said:
-            others.append({**row, "method_version": f"{row['method_version']}, after {id_}"})
+            method = row.get("method_version", "")
+            others.append({**row, "method_version": f"{method}, after {id_}"})
     return others
 
 

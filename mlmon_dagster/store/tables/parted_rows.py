@@ -18,10 +18,10 @@ from mlmon_dagster.store.tables.engine import QueryEngine
 from mlmon_dagster.store.tables.part_files import SAMPLE
 
 ROWS_TOGETHER: Final = 500_000  # whose ids are compared at once
-_MOST_GROUPS: Final = 250
+_MOST_GROUPS: Final = 250  # a byte a row
 _PASSES: Final = 4  # over all rows that are cheaper than to write them by group
 Digits = NDArray[np.uint8]
-Groups = NDArray[np.uint16]
+Groups = NDArray[np.uint8]
 Read = Callable[[Sequence[str] | None], Iterator[pa.Table]]
 
 
@@ -144,7 +144,7 @@ class PartedRows:
         if self._groups is None:
             most = min(-(-self.num_rows // ROWS_TOGETHER), _MOST_GROUPS)
             # Not by md5, which takes eight times as long: no table is divided by these groups.
-            self._groups = self._of_ids(engine, f"CAST(hash(prediction_id) % {most} AS USMALLINT)")
+            self._groups = self._of_ids(engine, f"CAST(hash(prediction_id) % {most} AS UTINYINT)")
         groups = self._groups
         n = int(groups.max()) + 1  # of more rows, if some are gone since
         if self._folder is None or n <= _PASSES:
