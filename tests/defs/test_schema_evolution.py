@@ -85,7 +85,7 @@ def test_renamed_and_added_features_are_told_once_and_old_windows_keep_working(
         assert values["amount"].to_numpy() == pytest.approx(
             values["balance"].to_numpy(), abs=1e-9, nan_ok=True
         )
-        assert "amount is called amount" in health_report(store, spec, NOW + DAY).html
+        assert "amount was called balance before" in health_report(store, spec, NOW + DAY).html
         assert any(row["kind"] == "columns changed" for row in history(store.state, spec.model))
 
         world.clock.moment = NOW + 2 * DAY
