@@ -153,10 +153,10 @@ def _say_refusals(project: Project, what: str, most: int) -> bool:
         return False
     from mlmon_dagster.alerts.handling import find_alert
     from mlmon_dagster.pipeline.asking.rows import behind
-    from mlmon_dagster.pipeline.reported_files import refusals_in
+    from mlmon_dagster.pipeline.reported_files import REFUSED, refusals_in
 
     alert: Row = find_alert(project.store, what)
-    if alert["monitor"] != "schema/bad_rate":
+    if alert["monitor"] != REFUSED:
         return False
     spec = spec_of(project, str(alert["model"]))
     window = behind(project.store, spec, alert).window

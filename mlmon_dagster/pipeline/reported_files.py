@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from mlmon_dagster.ingest.rows.expectations import Result
 
+REFUSED = "schema/bad_rate"  # the monitor whose alerts `refusals_in` is about
 _DATE = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})[-_]?(\d{2})(?!\d)")
 
 
@@ -98,9 +99,8 @@ def refusals_in(store: Store, spec: ModelSpec, window: Window) -> list[str]:
     rows = manifest.refused_rows(engine, spec.model, start=window.start, end=window.end)
     told += map(str, rows["message"])
     for sha in reported[(reported["status"] == "done") & (reported["n_bad"] > 0)]["sha256"]:
-        rows = manifest.refused_rows(engine, spec.model, sha256=sha)
-        unplaced = rows["window_start"].isna() & (rows["reason"] != "erased")
-        told += map(str, rows[unplaced]["message"])
+        rows = manifest.refused_rows(engine, spec.model, sha256=sha, is_unplaced=True)
+        told += map(str, rows["message"])
     return told
 
 

@@ -237,10 +237,10 @@ def _event(event: AlertEvent, zone: str, *, hidden: bool) -> dict[str, str]:
 
 def _rows(store: Store, spec: ModelSpec, alert: AlertRow) -> RowTable:
     from mlmon_dagster.pipeline.asking.rows import behind, column_texts, rows_of
-    from mlmon_dagster.pipeline.reported_files import refusals_in
+    from mlmon_dagster.pipeline.reported_files import REFUSED, refusals_in
 
     verdict = behind(store, spec, alert)
-    if alert["monitor"] == "schema/bad_rate":
+    if alert["monitor"] == REFUSED:
         refused = refusals_in(store, spec, verdict.window)
         said = f"{len(refused):,} refused files and rows in {verdict.window.key}."
         return _table(spec, {"refused": refused[:_ROWS]}, said)

@@ -313,6 +313,7 @@ def refused_rows(
     sha256: str | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
+    is_unplaced: bool = False,
     limit: int | None = None,
 ) -> pd.DataFrame:
     """Return rows of ``dead_letter``, by file and row number.
@@ -323,6 +324,7 @@ def refused_rows(
         sha256: Only rows of this file.
         start: Only rows of windows that start at or after this time.
         end: Only rows of windows that start before this time.
+        is_unplaced: Only rows of no window, as `count_unplaced` counts them.
         limit: At most so many.
     """
     table = dead_letter
@@ -333,6 +335,8 @@ def refused_rows(
         query = query.where(table.c.window_start >= start)
     if end is not None:
         query = query.where(table.c.window_start < end)
+    if is_unplaced:
+        query = query.where(*_UNPLACED)
     query = query.order_by(table.c.stream, table.c.sha256, table.c.row_number, table.c.reason)
     return read_frame(engine, query.limit(limit))
 

@@ -94,9 +94,9 @@ def append(engine: sa.Engine, rows: Sequence[Mapping[str, object]]) -> int:
     """
     with engine.begin() as conn:
         n = insert_or_ignore(conn, monitor_result, rows)
-        return (
-            n if n == len(rows) else n + insert_or_ignore(conn, monitor_result, _other(conn, rows))
-        )
+        if n < len(rows):
+            n += insert_or_ignore(conn, monitor_result, _other(conn, rows))
+        return n
 
 
 def _other(conn: sa.Connection, rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:

@@ -149,7 +149,8 @@ class PartedRows:
         n = int(groups.max()) + 1  # of more rows, if some are gone since
         if self._folder is None or n <= _PASSES:
             for group in range(n):
-                yield np.flatnonzero(groups == group), self.only(groups == group).table(columns)
+                mine = groups == group
+                yield np.flatnonzero(mine), self.only(mine).table(columns)
             return
         with tempfile.TemporaryFile(dir=self._folder) as file:
             places = self._write_by_group(file, groups, n, columns)
@@ -173,9 +174,10 @@ class PartedRows:
             start += table.num_rows
             order = np.argsort(mine, kind="stable")
             ends = np.searchsorted(mine[order], np.arange(n + 1))
-            for batch in table.take(pa.array(order)).combine_chunks().to_batches():
-                for group in np.flatnonzero(np.diff(ends)):
-                    written = batch.slice(ends[group], ends[group + 1] - ends[group]).serialize()
+            ordered = table.take(pa.array(order)).combine_chunks()
+            for group in np.flatnonzero(np.diff(ends)):
+                for batch in ordered.slice(ends[group], ends[group + 1] - ends[group]).to_batches():
+                    written = batch.serialize()
                     places[group].append((at, written.size))
                     at += file.write(written)
         file.flush()
