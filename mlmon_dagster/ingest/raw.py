@@ -51,6 +51,7 @@ class Options:
         inputs: Names of the columns of request bodies that are CSV or lists.
         outputs: Names of the columns of response bodies that are CSV or lists.
         rows_at_once: A reader that can yields a larger file in parts of roughly so many rows.
+        is_whole: The producer said that the file is complete, so that its last line is, too.
     """
 
     max_rows: int
@@ -60,6 +61,7 @@ class Options:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     rows_at_once: int | None = None
+    is_whole: bool = False
 
 
 @dataclass(frozen=True)

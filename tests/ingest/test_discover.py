@@ -173,6 +173,20 @@ def test_cut_line_may_still_be_completed_for_a_while(store: Store, project: Path
     assert done.total("n_new") == 3
 
 
+def test_a_last_row_without_a_line_end_is_taken_if_the_file_is_said_to_be_complete(
+    store: Store, project: Path
+) -> None:
+    content = csv_bytes(events(3)).rstrip(b"\n")
+    land(project, f"{PREDICTIONS}/x.csv", content)
+    land(project, f"{PREDICTIONS}/x.csv.done", b"")
+    land(project, f"{PREDICTIONS}/y.csv", csv_bytes(events(3, first=10)).rstrip(b"\n"))
+
+    marked, other = sorted(ingest(store, credit_spec(), project).files, key=lambda f: f.path)
+
+    assert (marked.status, marked.n_new) == ("done", 3)
+    assert (other.status, other.reason) == ("quarantined", "cut_line")
+
+
 def test_names_of_any_kind_are_read(store: Store, project: Path) -> None:
     names = ["a b[1]*?.csv", "Zoë.csv", "new\nline.csv", "'; DROP TABLE x; --.csv", "-rf.csv"]
     names += ["red\x1b[31m.csv", "txt\u202evsc.csv"]

@@ -127,7 +127,7 @@ def parse_file(
         raise refused(staged.name, "empty_file", "0 bytes once decompressed; expected rows.")
     wanted = columns_of(spec, staged.stream)
     reading = with_aliases(columns_to_read(wanted, spec))
-    options = replace(_options(source), rows_at_once=rows_at_once)
+    options = replace(_options(source), rows_at_once=rows_at_once, is_whole=staged.has_marker)
     raws = read(form, plain, staged.name, reading, options)
     try:
         first = next(raws)
