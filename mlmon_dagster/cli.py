@@ -165,8 +165,11 @@ def _end(text: str, code: int = 2) -> NoReturn:
 @cli.command(epilog="Example: mlmon validate")
 @click.pass_obj
 def validate(project: Project) -> None:
-    """Check models/*.yaml; every mistake with its file and line."""
-    found = models_of(project, _expectation_problems)
+    """Check models/*.yaml; every mistake with its file and line.
+
+    Where there is a store, a change that its events do not allow is one of them.
+    """
+    found = models_of(project, lambda spec: _expectation_problems(spec) + _changed(project, spec))
     for spec in found.specs:
         click.echo(
             f"{spec.model}: ok ({spec.task}, {len(spec.features)} features, "
@@ -174,6 +177,18 @@ def validate(project: Project) -> None:
         )
     if found.broken:
         raise ConfigError("\n".join(broken.problems for broken in found.broken))
+
+
+def _changed(project: Project, spec: ModelSpec) -> list[Problem]:
+    """Return what was changed as the stored events do not allow; without a store nothing was."""
+    from mlmon_dagster.spec.checks import Problem
+    from mlmon_dagster.store.state.state_marks import changed_keys
+
+    homes = (Path(project.store_root), project.state_folder / "work")
+    if project.db_url is None and not any((home / "state.db").exists() for home in homes):
+        return []
+    found = changed_keys(project.store.state, spec)
+    return [Problem(tuple(key.split(".")), said) for key, said in found]
 
 
 def _expectation_problems(spec: ModelSpec) -> list[Problem]:

@@ -184,8 +184,8 @@ def fixed_values(spec: ModelSpec) -> dict[str, str]:
     return found
 
 
-def refused_changes(spec: ModelSpec, stored: Mapping[str, str]) -> Iterator[str]:
-    """Yield what a spec says otherwise than the events of its model were stored, and the way.
+def refused_changes(spec: ModelSpec, stored: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the keys that a spec says otherwise than events of its model were stored, and the way.
 
     Args:
         spec: As it is declared now.
@@ -200,7 +200,7 @@ def refused_changes(spec: ModelSpec, stored: Mapping[str, str]) -> Iterator[str]
         if after != before:
             way = _WAY.get(key.partition(".")[0], f"Write {before!r} back. {_ANOTHER_MODEL}")
             why = rule_of(key).how.partition(";")[0]
-            yield f"{key} is {after!r}, but events are stored with {before!r}: {why}. {way}"
+            yield key, f"is {after!r}, but events are stored with {before!r}: {why}. {way}"
 
 
 def rule_of(key: str) -> Rule:

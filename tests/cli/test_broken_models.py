@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -85,6 +86,23 @@ def test_another_zone_after_the_first_events_is_refused_with_the_way_to_do_it(
     assert ended.code == 2, ended
     assert "time.zone is 'UTC', but events are stored with 'America/New_York'" in ended.err
     assert "declare it under another model's name" in ended.err
+
+
+def test_a_change_that_the_stored_events_do_not_allow_is_told_before_anything_runs(
+    folder: Path, mlmon: Command
+) -> None:
+    write_declaration(folder, zone="UTC")
+    lines = (folder / "models" / f"{MODEL}.yaml").read_text().splitlines()
+    at = next(i for i, line in enumerate(lines, 1) if "zone: UTC" in line)
+
+    ended = mlmon("--project", folder, *AT, "validate")
+    shutil.rmtree(folder / ".mlmon")
+    new = mlmon("--project", folder, *AT, "validate")
+
+    assert ended.code == 2, ended
+    assert f"{MODEL}.yaml:{at}: time.zone: is 'UTC', but events are stored with" in ended.err
+    assert new.code == 0, new
+    assert not (folder / ".mlmon" / "store").exists()
 
 
 def test_a_model_that_does_not_load_can_be_removed(half: Path, mlmon: Command) -> None:

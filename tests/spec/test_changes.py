@@ -97,4 +97,5 @@ def test_a_stored_column_keeps_its_type_also_under_another_name(
 
     now = make_spec(features=features)
 
-    assert [text.partition(",")[0] for text in refused_changes(now, before)] == said
+    found = refused_changes(now, before)
+    assert [f"{key} {text}".partition(",")[0] for key, text in found] == said

@@ -45,17 +45,22 @@ def check_declared(engine: sa.Engine, spec: ModelSpec) -> None:
     Raises:
         ConfigError: With every key that changed and may not, and the way to do it.
     """
-    c = declared_key.c
-    with engine.connect() as conn:
-        query = sa.select(c.key, c.value).where(c.model == spec.model)
-        stored = {key: value for key, value in conn.execute(query)}
-    if problems := list(refused_changes(spec, stored)):
-        lines = "\n".join(f"  {problem}" for problem in problems)
+    if problems := changed_keys(engine, spec):
+        lines = "\n".join(f"  {key} {said}" for key, said in problems)
         raise ConfigError(
             f"models/{spec.model}.yaml was changed in a way that its stored events do not allow:\n"
             f"{lines}\nUntil then nothing of it is read or computed. "
             "docs/spec.md lists what may change."
         )
+
+
+def changed_keys(engine: sa.Engine, spec: ModelSpec) -> list[tuple[str, str]]:
+    """Return the keys of a spec that do not fit the events that are stored, and what to do."""
+    c = declared_key.c
+    with engine.connect() as conn:
+        query = sa.select(c.key, c.value).where(c.model == spec.model)
+        stored = {key: value for key, value in conn.execute(query)}
+    return list(refused_changes(spec, stored))
 
 
 def remember_declared(conn: sa.Connection, spec: ModelSpec, now: datetime) -> None:
