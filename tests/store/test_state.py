@@ -36,7 +36,7 @@ def described(engine: sa.Engine) -> dict[str, object]:
     }
 
 
-def test_migrations_make_exactly_the_declared_tables(any_store: Store) -> None:
+def test_opening_a_store_makes_exactly_the_declared_tables(any_store: Store) -> None:
     migrated = described(any_store.state)
     with any_store.state.begin() as conn:
         for view in views.VIEWS:

@@ -1,4 +1,4 @@
-"""Tables of the state database (SQLAlchemy Core); created and changed by Alembic migrations only.
+"""Tables of the state database (SQLAlchemy Core); only Alembic migrations create and change them.
 
 Times are UTC and timezone-aware in Python; `UtcDateTime` keeps them so on SQLite too.
 """

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from mlmon_dagster.store.state.column_types import Id, UtcDateTime
+from mlmon_dagster.store.state.schema import Id, UtcDateTime
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
