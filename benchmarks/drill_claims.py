@@ -34,7 +34,8 @@ from mlmon_dagster.drill.faults import FAULTS, LABEL_FLIP, facts_of, inject
 from mlmon_dagster.drill.trial import HORIZON
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import parse_now, project_from_environment
-from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window, load_model
+from mlmon_dagster.spec import ModelSpec, Window, load_model
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.store import alert_state
 
 CLAIMS = "carrier:nulls,dest:unseen,hour:shift,visib:unit,seats:stuck,:label_flip"

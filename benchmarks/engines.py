@@ -24,7 +24,8 @@ from benchmarks.profile_vs_scan import SEEDS, Engine, generate, make_spec
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.engines.clusters import Ray, Spark
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles import ProfileRows, fit_binnings, profile_in_parts
+from mlmon_dagster.profiles import ProfileRows, profile_in_parts
+from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.project import Tables, set_for_ray, set_for_spark
 from mlmon_dagster.store.places.addresses import place_of
 from mlmon_dagster.store.state.sql import literal

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from benchmarks.memory import peak_megabytes
 from benchmarks.profile_vs_scan import DAYS, START, Engine, generate, make_spec
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles import build_profiles, fit_binnings
+from mlmon_dagster.profiles import build_profiles
+from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.profiles.measure.measures import drift, measure, measure_versions
 from mlmon_dagster.spec import ModelSpec
 

@@ -39,7 +39,7 @@ from benchmarks.table import Goal, Row, render
 from mlmon_dagster.metrics.binnings import upper_edges
 from mlmon_dagster.metrics.intervals import wilson
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.spec import DriftMonitor
+from mlmon_dagster.spec.monitors import DriftMonitor
 
 THEIRS = Path(__file__).with_name("power_theirs.py")
 MONITOR = DriftMonitor()

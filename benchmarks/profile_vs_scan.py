@@ -32,17 +32,13 @@ from benchmarks.memory import peak_megabytes
 from benchmarks.table import Goal, Row, render
 from mlmon_dagster.metrics.drift.joint import JOINT
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles import build_profiles, fit_binnings
-from mlmon_dagster.spec.model import Columns as Roles
-from mlmon_dagster.spec.model import (
-    DriftMonitor,
-    Feature,
-    FileSource,
-    ModelSpec,
-    Monitors,
-    Sources,
-    TimeSpec,
-)
+from mlmon_dagster.profiles import build_profiles
+from mlmon_dagster.profiles.bins.fit import fit_binnings
+from mlmon_dagster.spec.declaration import Columns as Roles
+from mlmon_dagster.spec.declaration import Feature, TimeSpec
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.monitors import DriftMonitor, Monitors
+from mlmon_dagster.spec.sources import FileSource, Sources
 
 NUMERIC = [f"n{i:02d}" for i in range(20)]
 LEVELS = (3, 5, 8, 12, 50, 100, 300, 1_000)

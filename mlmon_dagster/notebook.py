@@ -25,7 +25,6 @@ from mlmon_dagster.pipeline.asked import (
 )
 from mlmon_dagster.project import Project, project_from_environment
 from mlmon_dagster.spec import (
-    Granularity,
     Models,
     ModelSpec,
     Window,
@@ -35,6 +34,7 @@ from mlmon_dagster.spec import (
     windows_between,
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.declaration import Granularity
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import mlmon_dagster as mm
-from mlmon_dagster.alerts import fold_results
+from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.notebook import Monitoring
 from tests.defs.small_model import DAYS, MODEL, NOW, NULLED, VARIABLES, customers

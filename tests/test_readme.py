@@ -15,9 +15,10 @@ from pydantic_core import PydanticUndefined
 
 from mlmon_dagster.cli import cli
 from mlmon_dagster.ingest.faults import FILE_REASONS, ROW_REASONS
-from mlmon_dagster.spec import ModelSpec, alerting
-from mlmon_dagster.spec import model as declared
+from mlmon_dagster.spec import ModelSpec, alerting, sources
+from mlmon_dagster.spec import declaration as declared
 from mlmon_dagster.spec import monitors as families
+from mlmon_dagster.spec.baseline import BaselineSpec
 from mlmon_dagster.spec.loader import parse_model
 from mlmon_dagster.spec.scalars import KOfN, format_duration, parse_duration
 from mlmon_dagster.spec.spans import Spans
@@ -141,11 +142,11 @@ def rows_of_section(heading: str) -> dict[str, str]:
 SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("Top level", ModelSpec),
     ("`time`", declared.TimeSpec),
-    (r"`source.predictions`, `source.actuals`", declared.FileSource),
-    (r"`source.<stream>` from a table", declared.SqlSource),
-    (r"`source.<stream>` from a Delta table", declared.DeltaSource),
-    (r"`source.<stream>` from Kafka", declared.KafkaSource),
-    (r"`source.<stream>.cursor`", declared.Cursor),
+    (r"`source.predictions`, `source.actuals`", sources.FileSource),
+    (r"`source.<stream>` from a table", sources.SqlSource),
+    (r"`source.<stream>` from a Delta table", sources.DeltaSource),
+    (r"`source.<stream>` from Kafka", sources.KafkaSource),
+    (r"`source.<stream>.cursor`", sources.Cursor),
     ("`columns`", declared.Columns),
     ("`costs`", declared.Costs),
     ("`expectations`", declared.Expectation),
@@ -156,7 +157,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`fairness`", declared.Fairness),
     ("`actuals`", declared.ActualsPolicy),
     ("`features.<name>`", declared.Feature),
-    ("`baseline`", declared.BaselineSpec),
+    ("`baseline`", BaselineSpec),
     ("`monitors.schema`", families.SchemaMonitor),
     ("`monitors.freshness`", families.FreshnessMonitor),
     ("`monitors.quality`", families.QualityMonitor),
@@ -174,9 +175,9 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("`monitors.versions.compare`", families.VersionComparison),
     ("`monitors.versions.skew`", families.Skew),
     ("`monitors.versions.staleness`", families.Staleness),
-    ("`alerts`", declared.AlertPolicy),
+    ("`alerts`", alerting.AlertPolicy),
     ("`retention`", declared.RetentionPolicy),
-    (r"`alerts.slack`", declared.SlackRoute),
+    (r"`alerts.slack`", alerting.SlackRoute),
     (r"`alerts.webhook`", alerting.WebhookRoute),
     (r"`alerts.email`", alerting.EmailRoute),
     (r"`alerts.pagerduty`", alerting.PagerDutyRoute),
@@ -223,7 +224,7 @@ def test_every_part_of_the_spec_has_a_section() -> None:
         and thing.__module__ in (declared.__name__, families.__name__)
     ]
     covered = {model for _, model in SECTIONS} | {
-        declared.Sources, families.Condition, families.Monitors, families._Monitor,
+        sources.Sources, families.Condition, families.Monitors, families._Monitor,
             families._Limited,
         families.Attribution, families.Multivariate,
         families.BusinessMonitor,  # of the keys of monitors.performance, which the section says

@@ -24,8 +24,8 @@ from typing import Literal
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.landing_file import ENDING, clear_leftovers, make_folder, publish
-from mlmon_dagster.spec import FileSource, ModelSpec
-from mlmon_dagster.spec.sources import STREAMS, Stream
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.sources import STREAMS, FileSource, Stream
 from mlmon_dagster.spec.spans import landing_folder
 
 PREFIX = "collect-"

@@ -16,7 +16,7 @@ import click
 from mlmon_dagster.commands.options import period, spec_of
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import complete_period, window_range
-from mlmon_dagster.spec import FAMILIES
+from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 if TYPE_CHECKING:

@@ -99,8 +99,7 @@ def _models(project: Project) -> Finding:
 
 def _sources(project: Project) -> list[Finding]:
     """Connect to every database, table and topic that events are read from."""
-    from mlmon_dagster.spec import FileSource
-    from mlmon_dagster.spec.sources import STREAMS
+    from mlmon_dagster.spec.sources import STREAMS, FileSource
 
     try:
         specs = models_of(project).specs

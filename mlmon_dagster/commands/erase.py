@@ -115,7 +115,8 @@ def _chosen(
     where: str | None,
     dataset: str,
 ) -> list[str]:
-    from mlmon_dagster.spec import DATASETS, parse_predicate, predicate_columns
+    from mlmon_dagster.spec import parse_predicate, predicate_columns
+    from mlmon_dagster.spec.baseline import DATASETS
     from mlmon_dagster.spec.predicate import to_sql
     from mlmon_dagster.store.erasure import erase as engine
 

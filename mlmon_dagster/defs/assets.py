@@ -38,17 +38,17 @@ from mlmon_dagster.pipeline.steps import MEASURED, AssetInfo, assets_of
 from mlmon_dagster.pipeline.work import Numbers, Work, computing
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import (
-    PRODUCTION,
     BrokenModel,
     Models,
     ModelSpec,
-    TimeSpec,
     Window,
     complete_windows,
     first_window,
     production_end,
     window_from_key,
 )
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.declaration import TimeSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state import state_marks, window_state

@@ -24,8 +24,13 @@ from mlmon_dagster.project import Project
 from mlmon_dagster.spec import BrokenModel, ModelSpec
 
 if TYPE_CHECKING:
-    from mlmon_dagster.alerts import DispatchReport, RunFailure, RunSuccess
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import Kind, Unsettled
+    from mlmon_dagster.alerts import DispatchReport
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
+        Kind,
+        RunFailure,
+        RunSuccess,
+        Unsettled,
+    )
 
     Observed = RunFailure | RunSuccess
 
@@ -193,8 +198,12 @@ def observe_dagster(
     project: Project, specs: Sequence[ModelSpec], instance: dg.DagsterInstance, now: dt.datetime
 ) -> int:
     """Record what failed in Dagster, and what is well again; return how much of it is new."""
-    from mlmon_dagster.alerts import RunFailure, RunSuccess, observe_run_failures
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import unsettled
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
+        RunFailure,
+        RunSuccess,
+        observe_run_failures,
+        unsettled,
+    )
 
     if not specs:
         return 0
@@ -215,8 +224,12 @@ def observe_dagster(
 
 def observe_declarations(project: Project, broken: Sequence[BrokenModel], now: dt.datetime) -> int:
     """Record which declarations do not load, each once, and which do again or are gone."""
-    from mlmon_dagster.alerts import RunFailure, RunSuccess, observe_run_failures
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import unsettled
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
+        RunFailure,
+        RunSuccess,
+        observe_run_failures,
+        unsettled,
+    )
     from mlmon_dagster.alerts.lifecycle.routing import PLATFORM
 
     known = {
@@ -248,7 +261,11 @@ def failed_plannings(project: Project) -> dict[str, str]:
 
 def note_planning(project: Project, model: str, error: Exception | None) -> None:
     """Record that a model's new data could not be looked at, or can be again."""
-    from mlmon_dagster.alerts import RunFailure, RunSuccess, observe_run_failures
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
+        RunFailure,
+        RunSuccess,
+        observe_run_failures,
+    )
 
     real_now = dt.datetime.now(dt.UTC)
     tick = f"{real_now:%Y%m%dT%H%M%S}"
@@ -267,7 +284,7 @@ def note_planning(project: Project, model: str, error: Exception | None) -> None
 def _failed_runs(
     instance: dg.DagsterInstance, known: set[str], now: dt.datetime
 ) -> Iterator[RunFailure]:
-    from mlmon_dagster.alerts import RunFailure
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import RunFailure
 
     wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - LOOK_BACK)
     cursor: str | None = None
@@ -321,7 +338,7 @@ def _runs_well_again(
     instance: dg.DagsterInstance, specs: Sequence[ModelSpec], broken: set[tuple[str, str, str]]
 ) -> Iterator[RunSuccess]:
     """Yield the newest run that went well for every model that has a failed one."""
-    from mlmon_dagster.alerts import RunSuccess
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import RunSuccess
 
     failed = {model for model, kind, _ in broken if kind in ("run", "check")}
     for spec in sorted((s for s in specs if s.model in failed), key=lambda s: s.model):
@@ -385,7 +402,7 @@ def _steps(instance: dg.DagsterInstance, run: dg.DagsterRun, kind: dg.DagsterEve
 def _stuck_runs(
     instance: dg.DagsterInstance, known: set[str], open_: Unsettled, now: dt.datetime
 ) -> Iterator[Observed]:
-    from mlmon_dagster.alerts import RunFailure, RunSuccess
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import RunFailure, RunSuccess
 
     stuck: set[str] = set()
     for record in instance.get_run_records(dg.RunsFilter(statuses=list(STUCK_AFTER))):
@@ -415,7 +432,7 @@ def _ticks(
     """Yield failing ticks of our sensors and schedules, and later ones that went well."""
     from dagster._core.scheduler.instigation import TickStatus
 
-    from mlmon_dagster.alerts import RunFailure, RunSuccess
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import RunFailure, RunSuccess
     from mlmon_dagster.alerts.lifecycle.routing import PLATFORM
 
     ours = {*SENSORS, *(f"{SHARED}_newest_{spec.time.granularity}" for spec in specs)}
@@ -451,7 +468,7 @@ def _daemons(
     instance: dg.DagsterInstance, open_: Unsettled, now: dt.datetime
 ) -> Iterator[Observed]:
     """Yield the daemons that have run once and are silent; one that never ran is not missed."""
-    from mlmon_dagster.alerts import RunFailure, RunSuccess
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import RunFailure, RunSuccess
     from mlmon_dagster.alerts.lifecycle.routing import PLATFORM
 
     for name, status in instance.get_daemon_statuses().items():

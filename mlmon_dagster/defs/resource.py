@@ -10,7 +10,8 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.notebook import Monitoring
 from mlmon_dagster.pipeline.gate import NOT_JUDGED, Gate, gate_of
 from mlmon_dagster.project import Project, project_from_environment
-from mlmon_dagster.spec import FAMILIES, Models, ModelSpec
+from mlmon_dagster.spec import Models, ModelSpec
+from mlmon_dagster.spec.monitors import FAMILIES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,7 +24,8 @@ from mlmon_dagster.pipeline.quiet_models import FEW, QuietModels
 from mlmon_dagster.pipeline.steps import REPORTED, windowed_of
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.project import Project
-from mlmon_dagster.spec import Granularity, Models, ModelSpec, complete_windows, production_end
+from mlmon_dagster.spec import Models, ModelSpec, complete_windows, production_end
+from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.sources import Stream
 from mlmon_dagster.store.state import manifest, window_state
 from mlmon_dagster.store.state.manifest import Backlog

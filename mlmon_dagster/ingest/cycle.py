@@ -46,8 +46,8 @@ from mlmon_dagster.ingest.rows.judge import (
     whole,
 )
 from mlmon_dagster.ingest.spans import SpanReport, take_spans
-from mlmon_dagster.spec import FileSource, ModelSpec, Window
-from mlmon_dagster.spec.sources import STREAMS, Stream
+from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.spec.sources import STREAMS, FileSource, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import erased_ids, manifest
 from mlmon_dagster.store.state.crash_points import reached

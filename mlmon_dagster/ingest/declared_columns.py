@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from mlmon_dagster.spec import Feature, FeatureType, FileSource, ModelSpec, Source
-from mlmon_dagster.spec.declaration import logged_attributions
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.declaration import Feature, FeatureType, logged_attributions
 from mlmon_dagster.spec.monitors import shap_columns
-from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.spec.sources import FileSource, Source, Stream
 from mlmon_dagster.spec.tasks import Answer, class_scores, task_of
 
 Kind = Literal["id", "time", "number", "label", "boolean", "text"]

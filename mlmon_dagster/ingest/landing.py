@@ -31,10 +31,9 @@ import numpy as np
 
 from mlmon_dagster.errors import ConfigError, SchemaError
 from mlmon_dagster.ingest.faults import file_message
-from mlmon_dagster.spec import FileSource
 from mlmon_dagster.spec.names import path_problem
 from mlmon_dagster.spec.scalars import printable
-from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.spec.sources import FileSource, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.places.location import Location
 from mlmon_dagster.store.places.objects import ChangedError, ObjectPlace, fetch, listed

@@ -27,8 +27,8 @@ from mlmon_dagster.ingest.landing import (
     staging_folder,
 )
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.spec import FileSource, ModelSpec, Source
-from mlmon_dagster.spec.sources import STREAMS, PolledSource, Stream
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.sources import STREAMS, FileSource, PolledSource, Source, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.state.manifest import UNFINISHED, FileRow

@@ -14,9 +14,9 @@ from typing import Final
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.ingest.faults import names
 from mlmon_dagster.ingest.landing import ending_of, is_unfinished, listed_folder, name_matches
-from mlmon_dagster.spec import FileSource, ModelSpec
+from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.scalars import printable
-from mlmon_dagster.spec.sources import STREAMS
+from mlmon_dagster.spec.sources import STREAMS, FileSource
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.places.objects import ObjectPlace, listed
 from mlmon_dagster.store.state import manifest

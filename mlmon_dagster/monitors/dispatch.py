@@ -19,7 +19,8 @@ from mlmon_dagster.monitors import (
     versions,
 )
 from mlmon_dagster.monitors.evidence import Changes, Evidence, gather
-from mlmon_dagster.spec import FAMILIES, ModelSpec
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 _JUDGES: dict[str, Callable[[Evidence], list[MonitorResult]]] = {

@@ -31,7 +31,6 @@ from mlmon_dagster.monitors.wording import (
     subject,
     told,
 )
-from mlmon_dagster.spec import ALL
 from mlmon_dagster.spec.declaration import ATTRIBUTION, ATTRIBUTION_SHIFT, attributed
 from mlmon_dagster.spec.metric_registry import AUTO, NOVEL
 from mlmon_dagster.spec.monitors import (
@@ -40,6 +39,7 @@ from mlmon_dagster.spec.monitors import (
     Attribution,
     Multivariate,
 )
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 _MOST = 0.5  # of the rows of a window, outside the baseline's range, is drift whatever the distance

@@ -28,8 +28,8 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
 )
 from mlmon_dagster.monitors.wording import NAMES, no_verdict, number, width_text
-from mlmon_dagster.spec import EstimateMonitor
 from mlmon_dagster.spec.metric_registry import is_loss
+from mlmon_dagster.spec.monitors import EstimateMonitor
 from mlmon_dagster.spec.tasks import estimated, residual
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 

@@ -15,8 +15,9 @@ import pandas as pd
 from mlmon_dagster.metrics.clusters import UsualLevel, usual_level
 from mlmon_dagster.metrics.drift.change import ColumnChange
 from mlmon_dagster.metrics.frames import MetricSample, records, samples
-from mlmon_dagster.spec import Condition, ModelSpec, Severity
+from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.monitors import Condition, Severity
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.scalars import KOfN
 from mlmon_dagster.store.state.monitor_results import MonitorResult

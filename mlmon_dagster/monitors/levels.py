@@ -28,8 +28,8 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
 )
 from mlmon_dagster.monitors.wording import NAMES, no_verdict, number, told
-from mlmon_dagster.spec import PerformanceMonitor
 from mlmon_dagster.spec.metric_registry import METRICS
+from mlmon_dagster.spec.monitors import PerformanceMonitor
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 
 _LEVEL = 0.0003  # of the test: a year of days has some 150 independent runs of five

@@ -28,7 +28,6 @@ from mlmon_dagster.monitors.evidence import (
 )
 from mlmon_dagster.monitors.levels import judge_level
 from mlmon_dagster.monitors.wording import no_verdict, number, subject, told
-from mlmon_dagster.spec import PerformanceMonitor
 from mlmon_dagster.spec.metric_registry import (
     COUNTED,
     METRICS,
@@ -36,6 +35,7 @@ from mlmon_dagster.spec.metric_registry import (
     MetricFamily,
     is_loss,
 )
+from mlmon_dagster.spec.monitors import PerformanceMonitor
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 

@@ -17,9 +17,10 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
 )
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold, told
-from mlmon_dagster.spec import Condition, Feature, ModelSpec
-from mlmon_dagster.spec.declaration import NOT_ADDITIVE
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.declaration import NOT_ADDITIVE, Feature
 from mlmon_dagster.spec.metric_registry import AUTO
+from mlmon_dagster.spec.monitors import Condition
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 

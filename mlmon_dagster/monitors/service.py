@@ -24,8 +24,7 @@ from mlmon_dagster.monitors.evidence import (
     result_row,
 )
 from mlmon_dagster.monitors.wording import compared, no_verdict, number, subject, threshold
-from mlmon_dagster.spec import Condition
-from mlmon_dagster.spec.monitors import CLASS_RATE, PROMETHEUS, SPAN_COVERAGE, Objective
+from mlmon_dagster.spec.monitors import CLASS_RATE, PROMETHEUS, SPAN_COVERAGE, Condition, Objective
 from mlmon_dagster.spec.names import TABLE
 from mlmon_dagster.spec.scalars import format_duration
 from mlmon_dagster.store.state.monitor_results import MonitorResult

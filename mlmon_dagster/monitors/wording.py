@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import get_args
 
-from mlmon_dagster.spec import Condition
 from mlmon_dagster.spec.metric_registry import METRICS, is_loss
-from mlmon_dagster.spec.monitors import ComparedMetric
+from mlmon_dagster.spec.monitors import ComparedMetric, Condition
 from mlmon_dagster.spec.names import ALL, TABLE, counted
 from mlmon_dagster.spec.tasks import estimated, residual
 from mlmon_dagster.store.state.monitor_results import MonitorResult

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec import Granularity, ModelSpec, Window, complete_windows
+from mlmon_dagster.spec import ModelSpec, Window, complete_windows
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.names import ALL
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.errors import BaselineMissingError
 from mlmon_dagster.pipeline.parts import Part
 from mlmon_dagster.pipeline.work import Work
-from mlmon_dagster.spec import BaselineSpec, ModelSpec
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.baseline import BaselineSpec
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark
 
 if TYPE_CHECKING:

@@ -108,8 +108,12 @@ def note_backlog(
         before: What the look before left, by stream.
         now: What this look left.
     """
-    from mlmon_dagster.alerts import RunFailure, RunSuccess, observe_run_failures
-    from mlmon_dagster.alerts.lifecycle.pipeline_failures import unsettled
+    from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
+        RunFailure,
+        RunSuccess,
+        observe_run_failures,
+        unsettled,
+    )
 
     real_now = dt.datetime.now(dt.UTC)
     late = {

@@ -12,9 +12,10 @@ from mlmon_dagster.pipeline.families import MEASURED_BY, Family, Plotted
 from mlmon_dagster.pipeline.parts import Part, parts_of
 from mlmon_dagster.pipeline.steps import of_actuals
 from mlmon_dagster.pipeline.work import Numbers, Work, mark_of, mark_step
-from mlmon_dagster.spec import ALL, Maturity, Window, maturity_of
+from mlmon_dagster.spec import Maturity, Window, maturity_of
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.model import SliceKey
+from mlmon_dagster.spec.declaration import SliceKey
+from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.window_state import NO_BASELINE, StepMark
 

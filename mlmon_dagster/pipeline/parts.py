@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import Window
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.model import SliceKey
+from mlmon_dagster.spec.declaration import SliceKey
 from mlmon_dagster.store import baselines
 from mlmon_dagster.store.state.window_state import WindowInputs
 
 if TYPE_CHECKING:
     from mlmon_dagster.metrics.statistics import ColumnStatistics
-    from mlmon_dagster.profiles import BaselineInForce
+    from mlmon_dagster.profiles.in_force import BaselineInForce
 
 _WINDOWS_AT_ONCE = 32  # a year of them, with slices, is gigabytes of mostly empty bins
 

@@ -18,13 +18,13 @@ from mlmon_dagster.pipeline.baseline_choice import baseline_of
 from mlmon_dagster.pipeline.steps import BY_NAME, of_actuals, steps_of, windowed_of
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import (
-    PRODUCTION,
     ModelSpec,
     Window,
     complete_windows,
     maturity_of,
     window_containing,
 )
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.model import profile_digest
 from mlmon_dagster.spec.windows import EarlierWindows, mark_of_windows
 from mlmon_dagster.store.baselines import BaselinesInForce, baselines_in_force

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from mlmon_dagster.project import Project
-from mlmon_dagster.spec import FileSource, ModelSpec, window_containing
+from mlmon_dagster.spec import ModelSpec, window_containing
+from mlmon_dagster.spec.sources import FileSource
 from mlmon_dagster.spec.spans import landing_folder
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.window_state import Progress

@@ -13,10 +13,10 @@ from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.alerting import LOOPBACK
 
 if TYPE_CHECKING:
-    from mlmon_dagster.alerts import ConsoleReceiver, Receiver
     from mlmon_dagster.alerts.lifecycle.routing import Address
     from mlmon_dagster.alerts.messages import message
     from mlmon_dagster.alerts.messages.message import Plot
+    from mlmon_dagster.alerts.receivers.base import ConsoleReceiver, Receiver
     from mlmon_dagster.alerts.receivers.http_post import Endpoint
     from mlmon_dagster.alerts.receivers.slack import SlackReceiver
     from mlmon_dagster.report.plots import Curve
@@ -129,7 +129,7 @@ def slack_receiver(project: Project) -> SlackReceiver | None:
 @cache
 def _console(_project: Project) -> ConsoleReceiver:
     """Return the terminal, made once per project, so that the hint on Slack is printed once."""
-    from mlmon_dagster.alerts import ConsoleReceiver
+    from mlmon_dagster.alerts.receivers.base import ConsoleReceiver
 
     return ConsoleReceiver()
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlmon_dagster.pipeline.work import Work
 from mlmon_dagster.spec import ModelSpec, Window, window_containing
-from mlmon_dagster.spec.model import TimeSpec
+from mlmon_dagster.spec.declaration import TimeSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlmon_dagster.project import Project
-from mlmon_dagster.spec import FAMILIES, BrokenModel, ModelSpec
+from mlmon_dagster.spec import BrokenModel, ModelSpec
+from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.store.state import window_state
 
 ORDER = ("BROKEN", "ERROR", "WARN", "NO_DATA", "OK")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlmon_dagster.spec import FAMILIES, ModelSpec
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.tasks import families_of
 
 _FAMILY_OF = {asset: family for family, asset in FAMILIES.items()}

@@ -27,7 +27,8 @@ from mlmon_dagster.profiles.baseline import Baseline, binnings_of, load_stored, 
 from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.profiles.storage import load_profiles
 from mlmon_dagster.spec.baseline import PRODUCTION, BaselineSpec
-from mlmon_dagster.spec.model import ModelSpec, SliceKey
+from mlmon_dagster.spec.declaration import SliceKey
+from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.windows import EarlierWindows, Window, mark_of_windows, window_containing
 from mlmon_dagster.store import Store, baselines

@@ -15,8 +15,9 @@ from mlmon_dagster.profiles import Baseline
 from mlmon_dagster.profiles.measure.estimates import with_learnt_bands
 from mlmon_dagster.profiles.measure.measures import baseline_performance, columns_of, measure
 from mlmon_dagster.report.plots import Curve, Episode
-from mlmon_dagster.spec import Granularity, ModelSpec, PerformanceMonitor, window_containing
+from mlmon_dagster.spec import ModelSpec, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.metric_registry import (
     METRICS,
     MetricFamily,
@@ -24,7 +25,14 @@ from mlmon_dagster.spec.metric_registry import (
     is_loss,
     of_outcome,
 )
-from mlmon_dagster.spec.monitors import CANARY_SHARE, CLASS_RATE, PROMETHEUS, SKEW_RATE, VERSION_AGE
+from mlmon_dagster.spec.monitors import (
+    CANARY_SHARE,
+    CLASS_RATE,
+    PROMETHEUS,
+    SKEW_RATE,
+    VERSION_AGE,
+    PerformanceMonitor,
+)
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import business_metrics, estimated, outcomes_of, residual
 from mlmon_dagster.store import Store

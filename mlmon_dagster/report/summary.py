@@ -29,13 +29,9 @@ from mlmon_dagster.profiles.measure.measures import (
     measure,
     performance_columns,
 )
-from mlmon_dagster.spec import (
-    Granularity,
-    ModelSpec,
-    granularity_windows,
-    window_containing,
-)
+from mlmon_dagster.spec import ModelSpec, granularity_windows, window_containing
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.metric_registry import BINARY, METRICS
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.spec.tasks import families_of, task_of

@@ -12,14 +12,9 @@ import pandas as pd
 
 from mlmon_dagster.metrics.statistics import ColumnStatistics, select_columns
 from mlmon_dagster.profiles import Baseline, baseline_in_force, load_baseline
-from mlmon_dagster.spec import (
-    Granularity,
-    ModelSpec,
-    Window,
-    window_containing,
-    windows_between,
-)
+from mlmon_dagster.spec import ModelSpec, Window, window_containing, windows_between
 from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.metric_registry import BINARY
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import window_state

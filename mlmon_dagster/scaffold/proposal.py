@@ -34,9 +34,9 @@ from mlmon_dagster.scaffold.sample import (
     split_streams,
 )
 from mlmon_dagster.scaffold.spec_text import Files, Scaffold, feature_names, spec_text
-from mlmon_dagster.spec import PRODUCTION, parse_model, window_containing
-from mlmon_dagster.spec.declaration import Datasets, TimeSpec
-from mlmon_dagster.spec.model import Granularity
+from mlmon_dagster.spec import parse_model, window_containing
+from mlmon_dagster.spec.baseline import PRODUCTION
+from mlmon_dagster.spec.declaration import Datasets, Granularity, TimeSpec
 from mlmon_dagster.spec.names import RESERVED_MODELS, listed
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from mlmon_dagster.scaffold.sample import (
     unique_together,
     words_of,
 )
-from mlmon_dagster.spec import DATASETS
+from mlmon_dagster.spec.baseline import DATASETS
 
 _MOST_CLASSES = 50
 _KEY_COLUMNS = 8  # more columns than this together are no key that a person would write

@@ -13,7 +13,7 @@ import yaml
 
 from mlmon_dagster.scaffold.roles import Roles
 from mlmon_dagster.scaffold.sample import ColumnFacts, Notation, words_of
-from mlmon_dagster.spec import PRODUCTION
+from mlmon_dagster.spec.baseline import PRODUCTION
 from mlmon_dagster.spec.names import column_problem, feature_problem
 
 _SLICE_LEVELS = range(2, 13)

@@ -12,66 +12,17 @@ from typing import Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from mlmon_dagster.spec.alerting import AlertPolicy, SlackRoute
 from mlmon_dagster.spec.baseline import (
-    DATASETS,
-    PRODUCTION,
-    BaselineSpec,
-    DatasetName,
     default_baseline,
 )
 from mlmon_dagster.spec.checks import find_problems
 from mlmon_dagster.spec.declaration import (
-    ActualsPolicy,
-    Columns,
-    Costs,
     Declaration,
-    DeclaredEffect,
-    Expectation,
-    Experiment,
-    Fairness,
-    Feature,
-    FeatureType,
-    Granularity,
-    Outcome,
-    RetentionPolicy,
-    SliceKey,
-    Task,
-    TimeSpec,
     attributed,
 )
 from mlmon_dagster.spec.monitors import (
-    FAMILIES,
     BusinessMonitor,
-    Condition,
-    DriftMethod,
-    DriftMonitor,
-    EstimateMonitor,
-    FreshnessMonitor,
-    Monitors,
-    PerformanceMetric,
-    PerformanceMonitor,
-    QualityMonitor,
-    SchemaMonitor,
-    ServiceMonitor,
-    Severity,
-    Skew,
-    Staleness,
-    VersionComparison,
-    VersionsMonitor,
     shap_columns,
-)
-from mlmon_dagster.spec.names import ALL
-from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
-from mlmon_dagster.spec.sources import (
-    Cursor,
-    DeltaSource,
-    EpochUnit,
-    FileSource,
-    KafkaSource,
-    Source,
-    Sources,
-    SqlSource,
 )
 from mlmon_dagster.spec.tasks import (
     default_estimates,
@@ -80,59 +31,6 @@ from mlmon_dagster.spec.tasks import (
     outcomes_of,
     task_signature,
 )
-
-__all__ = [
-    "ALL",
-    "DATASETS",
-    "FAMILIES",
-    "MAX_HOURLY_WINDOWS",
-    "PRODUCTION",
-    "ActualsPolicy",
-    "AlertPolicy",
-    "BaselineSpec",
-    "BusinessMonitor",
-    "Columns",
-    "Condition",
-    "Costs",
-    "Cursor",
-    "DatasetName",
-    "DeclaredEffect",
-    "DeltaSource",
-    "DriftMethod",
-    "DriftMonitor",
-    "EpochUnit",
-    "EstimateMonitor",
-    "Expectation",
-    "Experiment",
-    "Fairness",
-    "Feature",
-    "FeatureType",
-    "FileSource",
-    "FreshnessMonitor",
-    "Granularity",
-    "KafkaSource",
-    "ModelSpec",
-    "Monitors",
-    "Outcome",
-    "PerformanceMetric",
-    "PerformanceMonitor",
-    "QualityMonitor",
-    "RetentionPolicy",
-    "SchemaMonitor",
-    "ServiceMonitor",
-    "Severity",
-    "Skew",
-    "SlackRoute",
-    "SliceKey",
-    "Source",
-    "Sources",
-    "SqlSource",
-    "Staleness",
-    "Task",
-    "TimeSpec",
-    "VersionComparison",
-    "VersionsMonitor",
-]
 
 
 class ModelSpec(Declaration):

@@ -15,7 +15,9 @@ from zoneinfo import ZoneInfo
 
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.baseline import BaselineSpec
-from mlmon_dagster.spec.model import MAX_HOURLY_WINDOWS, Granularity, ModelSpec, TimeSpec
+from mlmon_dagster.spec.declaration import Granularity, TimeSpec
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.scalars import MAX_HOURLY_WINDOWS
 
 _HOUR = dt.timedelta(hours=1)
 _DAY = dt.timedelta(days=1)
@@ -38,11 +40,6 @@ class Window:
     start: dt.datetime
     end: dt.datetime
     key: str
-
-
-def key_format(granularity: Granularity) -> str:
-    """Return the ``strftime`` format of partition keys, the one Dagster uses by default."""
-    return _FORMATS[granularity]
 
 
 def window_containing(
@@ -324,7 +321,7 @@ def maturity_of(
 
     - ``provisional``: the window is still running, or ground truth is still expected;
     - ``mature``: enough of it has arrived, or it should all have arrived by now and at least
-      ``actuals.min_rows`` did (`has_low_coverage` then tells that this is what happened);
+      ``actuals.min_rows`` did;
     - ``closed``: ``actuals.closed_after`` has passed; nobody waits for what comes later, and it
       does not change the window any more (`closes_at`).
 
@@ -359,11 +356,3 @@ def closes_at(
             time for its ground truth as one that was watched live.
     """
     return max(window_end, first_input_at or window_end) + spec.actuals.closed_after
-
-
-def has_low_coverage(spec: ModelSpec, n: int, n_actual: int) -> bool:
-    """Tell whether less ground truth has come than ``actuals.min_coverage`` asks for.
-
-    False for a model without ground truth and for an empty window.
-    """
-    return spec.has_actuals and bool(n) and n_actual / n < spec.actuals.min_coverage

@@ -35,9 +35,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import NoSuchModuleError, NoSuchTableError, SAWarning, SQLAlchemyError
 
 from mlmon_dagster.errors import ConfigError, StoreError
-from mlmon_dagster.spec import SqlSource
 from mlmon_dagster.spec.names import shown_url, without_secrets
-from mlmon_dagster.spec.sources import PER_SECOND
+from mlmon_dagster.spec.sources import PER_SECOND, SqlSource
 from mlmon_dagster.store.state.database import parsed_url
 from mlmon_dagster.store.state.schema import source_cursor
 from mlmon_dagster.store.state.statements import Query, upsert

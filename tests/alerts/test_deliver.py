@@ -9,10 +9,10 @@ import threading
 
 import pytest
 
-from mlmon_dagster.alerts import DeliveryPolicy, dispatch, send_test
+from mlmon_dagster.alerts import dispatch, send_test
 from mlmon_dagster.alerts.handling import requeue
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
-from mlmon_dagster.alerts.receivers.worker import deliver
+from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, deliver
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.outbox import claim_next, outbox_health, settle
 from mlmon_dagster.store.state.schema import channel_gate, outbox

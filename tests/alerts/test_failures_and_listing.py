@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 
-from mlmon_dagster.alerts import (
+from mlmon_dagster.alerts import dagster_links, list_alerts, render_alerts
+from mlmon_dagster.alerts.lifecycle.pipeline_failures import (
     RunFailure,
     RunSuccess,
-    dagster_links,
-    list_alerts,
     observe_run_failures,
-    render_alerts,
 )
 from mlmon_dagster.alerts.listing import render_history
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts import fold_results, retire_undeclared
+from mlmon_dagster.alerts.lifecycle.apply_results import fold_results, retire_undeclared
 from mlmon_dagster.alerts.lifecycle.transitions import fingerprint
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import alert, alert_event, monitor_result

@@ -9,10 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mlmon_dagster.alerts import DeliveryPolicy
 from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
-from mlmon_dagster.alerts.receivers.worker import deliver
+from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, deliver
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store import outbox as outbox_rows
 from mlmon_dagster.store.state.schema import outbox

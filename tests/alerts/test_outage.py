@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts import DeliveryPolicy
 from mlmon_dagster.alerts.messages.incidents import count_untold
 from mlmon_dagster.alerts.messages.outage import summarize_outages
 from mlmon_dagster.alerts.receivers.base import Delivery, Outcome, Posted
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
-from mlmon_dagster.alerts.receivers.worker import deliver
+from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, deliver
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import alert, alert_event, outbox

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlmon_dagster.alerts import fold_results
+from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.store import Store, open_store
 from mlmon_dagster.store.state.schema import alert_event, outbox
 from tests.alerts.worlds import alerts_of, day, observe, result, rows_of, settle, spec_of

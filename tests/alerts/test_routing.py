@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mlmon_dagster.alerts import flush_groups
 from mlmon_dagster.alerts.lifecycle.routing import Destination, destinations, fallback_of
+from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.store import Store

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlmon_dagster.alerts import fold_results
+from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.alerts.messages.incidents import count_untold
 from mlmon_dagster.store import Store
 from tests.alerts.worlds import DAY, day, observe, result, settle, spec_of

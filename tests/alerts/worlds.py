@@ -9,9 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts import DeliveryPolicy, DeliveryReport, flush_groups, fold_results
+from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
+from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.receivers.base import Receiver
-from mlmon_dagster.alerts.receivers.worker import deliver
+from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy, DeliveryReport, deliver
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import alert, monitor_result, outbox

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from mlmon_dagster.alerts import DeliveryPolicy, dispatch
+from mlmon_dagster.alerts import dispatch
 from mlmon_dagster.alerts.messages import incidents, outage
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
+from mlmon_dagster.alerts.receivers.worker import DeliveryPolicy
 from mlmon_dagster.errors import MlmonError
 from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.store import Store, open_store

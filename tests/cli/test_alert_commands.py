@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlmon_dagster.alerts import fold_results
+from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.store import Store, alert_state, open_store
 from mlmon_dagster.store.state import monitor_results, state_marks
 from tests.alerts.fake_slack import FakeSlack, fake_slack

@@ -14,7 +14,8 @@ import pytest
 
 from mlmon_dagster.defs.instance import open_instance
 from mlmon_dagster.serve.overview import Overview
-from mlmon_dagster.spec import FAMILIES, Models, load_model
+from mlmon_dagster.spec import Models, load_model
+from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.store.state import monitor_results
 from tests.cli.conftest import Command
 from tests.defs.small_model import make_project

@@ -5,7 +5,7 @@ import datetime as dt
 import dagster as dg
 
 from mlmon_dagster.defs.sensors import MAINTENANCE_KEY
-from mlmon_dagster.spec import RetentionPolicy
+from mlmon_dagster.spec.declaration import RetentionPolicy
 from mlmon_dagster.store.erasure import erase
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.upkeep.maintenance import let_go

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.profiles import build_profiles, fit_binnings
+from mlmon_dagster.profiles import build_profiles
+from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.profiles.sql.bin_codes import NARROW, POSTGRES, Dialect, spelled_for_spark
 from mlmon_dagster.profiles.sql.compiler import Engine
 from tests.engines import needs

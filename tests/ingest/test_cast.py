@@ -21,7 +21,7 @@ from mlmon_dagster.ingest.formats.parse import Cast, cast_column, parse_file
 from mlmon_dagster.ingest.formats.registry import read_file
 from mlmon_dagster.ingest.landing import Staged
 from mlmon_dagster.ingest.rows.canonical import canonical_rows, draft_rows
-from mlmon_dagster.spec import TimeSpec
+from mlmon_dagster.spec.declaration import TimeSpec
 from tests.ingest.landing import (
     NOW,
     credit_spec,

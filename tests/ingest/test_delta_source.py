@@ -12,7 +12,8 @@ from deltalake import DeltaTable, write_deltalake
 
 from mlmon_dagster.errors import ConfigError, StoreError
 from mlmon_dagster.ingest.formats.delta_source import check_delta
-from mlmon_dagster.spec import DeltaSource, ModelSpec
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.sources import DeltaSource
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.sources import load_cursor
 from mlmon_dagster.store.state import crash_points

@@ -17,7 +17,7 @@ from mlmon_dagster.ingest.landing import (
     list_landing,
     stage,
 )
-from mlmon_dagster.spec import FileSource
+from mlmon_dagster.spec.sources import FileSource
 from mlmon_dagster.store import Store
 from tests.ingest.landing import (
     PREDICTIONS,

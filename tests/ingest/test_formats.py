@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from mlmon_dagster.ingest import FileReport
+from mlmon_dagster.ingest.report import FileReport
 from mlmon_dagster.spec import ModelSpec, spec_from_mapping
 from mlmon_dagster.store import Store
 from tests.ingest.landing import credit_spec, ingest, land, letters_of

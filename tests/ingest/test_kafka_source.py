@@ -14,7 +14,8 @@ from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest import IngestReport, readers
 from mlmon_dagster.ingest.formats import kafka_source
 from mlmon_dagster.ingest.formats.kafka_source import check_topic
-from mlmon_dagster.spec import KafkaSource, ModelSpec
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.sources import KafkaSource
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import crash_points
 from tests.ingest.landing import credit_spec, ingest, letters_of

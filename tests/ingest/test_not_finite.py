@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from mlmon_dagster.metrics.quality import quality_metrics
-from mlmon_dagster.profiles import build_profiles, fit_binnings
+from mlmon_dagster.profiles import build_profiles
+from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.profiles.measure.measures import performance
 from mlmon_dagster.spec import window_containing
 from mlmon_dagster.store import Store

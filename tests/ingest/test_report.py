@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from mlmon_dagster.ingest import FileReport, IngestReport, render_report
+from mlmon_dagster.ingest import IngestReport, render_report
+from mlmon_dagster.ingest.report import FileReport
 
 
 def test_report_reads_as_expected() -> None:

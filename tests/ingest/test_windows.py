@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.ingest.rows.canonical import as_times, place
-from mlmon_dagster.spec import TimeSpec, window_containing, window_date
+from mlmon_dagster.spec import window_containing, window_date
+from mlmon_dagster.spec.declaration import TimeSpec
 
 YEARS = (dt.datetime(2023, 1, 1), dt.datetime(2025, 1, 1))  # noqa: DTZ001
 moments = st.datetimes(*YEARS, timezones=st.just(dt.UTC))

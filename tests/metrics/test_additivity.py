@@ -12,7 +12,8 @@ from sklearn.metrics import ndcg_score
 from mlmon_dagster.metrics.additivity import additivity_metrics, fitting_link
 from mlmon_dagster.metrics.drift.attribution import ndcg
 from mlmon_dagster.metrics.statistics import merge_columns
-from mlmon_dagster.profiles import build_profiles, fit_binnings
+from mlmon_dagster.profiles import build_profiles
+from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.profiles.measure.drift import drift
 from mlmon_dagster.profiles.measure.measures import quality
 from mlmon_dagster.profiles.sql.attribution_columns import signed_of

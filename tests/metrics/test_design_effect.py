@@ -12,7 +12,7 @@ from benchmarks.drift_laws import drift_metrics
 from mlmon_dagster.metrics.drift.drift_bins import drift_bins
 from mlmon_dagster.metrics.drift.shared_values import Independence
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.spec import DriftMonitor
+from mlmon_dagster.spec.monitors import DriftMonitor
 from tests.metrics.samples import categorical_binning, count, numeric_binning, zipf
 
 MONITOR = DriftMonitor()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.drift_laws import drift_metrics
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.spec import DriftMonitor
+from mlmon_dagster.spec.monitors import DriftMonitor
 from tests.metrics.samples import (
     CATEGORICAL_LAWS,
     NUMERIC_LAWS,

@@ -7,7 +7,7 @@ import pytest
 
 from mlmon_dagster.alerts.lifecycle.transitions import AlertState, Verdict, step
 from mlmon_dagster.monitors.evidence import excess, excess_of
-from mlmon_dagster.spec import Condition
+from mlmon_dagster.spec.monitors import Condition
 from tests.monitors.cases import DAY, frame, metric, only, verdicts, window
 
 ONE = pd.Timedelta(days=1)

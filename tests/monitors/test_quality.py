@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mlmon_dagster.metrics.intervals import wilson
-from mlmon_dagster.spec import Condition
+from mlmon_dagster.spec.monitors import Condition
 from tests.monitors.cases import DAY, metric, only, spec, verdicts, window
 
 

@@ -20,7 +20,8 @@ from mlmon_dagster.ingest.landing import (
     name_matches,
     stage,
 )
-from mlmon_dagster.spec import FileSource, ModelSpec
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.sources import FileSource
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import manifest
 from mlmon_dagster.store.tables.kept_rows import folder_of

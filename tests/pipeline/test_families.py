@@ -8,8 +8,8 @@ from mlmon_dagster.monitors import dispatch
 from mlmon_dagster.pipeline.families import FAMILIES, MEASURED_BY, Family
 from mlmon_dagster.pipeline.run import WINDOW_STEPS
 from mlmon_dagster.pipeline.steps import ASSETS, MEASURED
-from mlmon_dagster.spec import FAMILIES as DECLARED
 from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.monitors import FAMILIES as DECLARED
 from tests.proof import world
 
 SPEC = world.make_spec()

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmon_dagster.profiles import build_profiles, fit_binnings
+from mlmon_dagster.profiles import build_profiles
+from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.profiles.measure.measures import measure
 from tests.profiles.records import START, DuckEngine, make_records, make_spec
 

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlmon_dagster.profiles import build_profiles, fit_binnings
+from mlmon_dagster.profiles import build_profiles
+from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.profiles.sql.attribution_columns import share_of
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, STANDARD
 from tests.profiles.records import DuckEngine, make_records, make_spec

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.binnings import representatives, upper_edges
-from mlmon_dagster.profiles import fit_binnings
 from mlmon_dagster.profiles.bins import fit as module
 from mlmon_dagster.profiles.bins import shapes
+from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.profiles.bins.shapes import (
     binning_from_json,
     binning_to_json,

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.metrics.statistics import ColumnStatistics
-from mlmon_dagster.profiles import ProfileRows, build_profiles, fit_binnings, profile_in_parts
+from mlmon_dagster.profiles import ProfileRows, build_profiles, profile_in_parts
+from mlmon_dagster.profiles.bins.fit import fit_binnings
 from mlmon_dagster.profiles.in_parts import added_up, held
 from mlmon_dagster.profiles.storage import to_rows
-from mlmon_dagster.spec.model import Feature
+from mlmon_dagster.spec.declaration import Feature
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.tables.engine import WithTables
 from tests.profiles.comparing import assert_equal

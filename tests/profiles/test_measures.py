@@ -9,16 +9,10 @@ import pytest
 
 from mlmon_dagster.metrics.statistics import concat
 from mlmon_dagster.profiles.measure.measures import measure
-from mlmon_dagster.spec.model import (
-    Columns,
-    DriftMonitor,
-    Feature,
-    FileSource,
-    ModelSpec,
-    Monitors,
-    Sources,
-    TimeSpec,
-)
+from mlmon_dagster.spec.declaration import Columns, Feature, TimeSpec
+from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.monitors import DriftMonitor, Monitors
+from mlmon_dagster.spec.sources import FileSource, Sources
 from tests.metrics.samples import cells, count, numeric_binning
 
 RNG = np.random.default_rng(4)

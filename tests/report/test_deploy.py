@@ -17,7 +17,7 @@ import sqlalchemy as sa
 import yaml
 
 from mlmon_dagster.report import openmetrics
-from mlmon_dagster.spec import FAMILIES
+from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.state import metric_log
 from mlmon_dagster.store.state.schema import window_state

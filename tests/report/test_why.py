@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from mlmon_dagster.alerts import flush_groups, fold_results
+from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
+from mlmon_dagster.alerts.messages.incidents import flush_groups
 from mlmon_dagster.alerts.receivers.slack import SlackReceiver
 from mlmon_dagster.pipeline.judge_inputs import JudgeInputs, judge_inputs
 from mlmon_dagster.pipeline.why import verdicts_with_why
 from mlmon_dagster.pipeline.work import Work
-from mlmon_dagster.profiles import BaselineInForce
+from mlmon_dagster.profiles.in_force import BaselineInForce
 from mlmon_dagster.report.trace import explained
 from mlmon_dagster.store.state import window_state
 from mlmon_dagster.store.state.schema import monitor_result

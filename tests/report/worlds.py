@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mlmon_dagster.alerts import fold_results
+from mlmon_dagster.alerts.lifecycle.apply_results import fold_results
 from mlmon_dagster.pipeline.run import run
 from mlmon_dagster.pipeline.steps import windowed_of
 from mlmon_dagster.pipeline.work import Work

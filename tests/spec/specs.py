@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from mlmon_dagster.spec import ModelSpec, TimeSpec
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.declaration import TimeSpec
 
 UTC = dt.UTC
 

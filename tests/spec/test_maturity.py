@@ -6,7 +6,8 @@ import datetime as dt
 
 import pytest
 
-from mlmon_dagster.spec import actual_coverage, has_low_coverage, maturity_of, window_from_key
+from mlmon_dagster.spec import maturity_of, window_from_key
+from mlmon_dagster.spec.windows import actual_coverage
 from tests.spec.specs import REMOVED, spec
 
 SPEC = spec(
@@ -40,10 +41,7 @@ def test_maturity_follows_coverage_then_time(
     assert maturity_of(SPEC, WINDOW, n, n_actual, now) == expected
 
 
-def test_low_coverage_tells_a_thin_window_from_a_full_one() -> None:
-    assert has_low_coverage(SPEC, 100, 89)
-    assert not has_low_coverage(SPEC, 100, 90)
-    assert not has_low_coverage(SPEC, 0, 0)
+def test_coverage_is_the_share_with_ground_truth_and_none_of_an_empty_window() -> None:
     assert actual_coverage(200, 50) == 0.25
     assert actual_coverage(0, 0) is None
 
@@ -53,4 +51,3 @@ def test_a_model_without_ground_truth_has_nothing_to_wait_for() -> None:
 
     assert maturity_of(blind, WINDOW, 10, 0, WINDOW.end) == "mature"
     assert maturity_of(blind, WINDOW, 10, 0, WINDOW.start) == "provisional"
-    assert not has_low_coverage(blind, 10, 0)

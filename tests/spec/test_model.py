@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec import Condition, ModelSpec, PerformanceMonitor, spec_from_mapping
+from mlmon_dagster.spec import ModelSpec, spec_from_mapping
+from mlmon_dagster.spec.monitors import Condition, PerformanceMonitor
 from mlmon_dagster.spec.names import (
     RESERVED_COLUMNS,
     column_problem,

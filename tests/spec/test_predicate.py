@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec import ColumnKind, Predicate, parse_predicate, predicate_columns
+from mlmon_dagster.spec import Predicate, parse_predicate, predicate_columns
 from mlmon_dagster.spec.predicate import (
+    ColumnKind,
     Comparison,
     Every,
     Membership,

@@ -7,7 +7,9 @@ import datetime as dt
 import pytest
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec import BaselineSpec, TimeSpec, complete_windows
+from mlmon_dagster.spec import complete_windows
+from mlmon_dagster.spec.baseline import BaselineSpec
+from mlmon_dagster.spec.declaration import TimeSpec
 from mlmon_dagster.spec.windows import EarlierWindows
 from tests.conftest import make_spec
 

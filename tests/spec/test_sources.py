@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec import FileSource, SqlSource, parse_model
+from mlmon_dagster.spec import parse_model
+from mlmon_dagster.spec.sources import FileSource, SqlSource
 
 YAML = """\
 model: churn

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.pipeline.asked import hours_of
 from mlmon_dagster.spec import (
-    TimeSpec,
     check_window_count,
     complete_windows,
     first_window,
@@ -26,6 +25,7 @@ from mlmon_dagster.spec import (
     window_from_key,
     windows_between,
 )
+from mlmon_dagster.spec.declaration import TimeSpec
 from tests.spec.specs import UTC, time_spec
 
 ZONES = ["UTC", "America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "America/Santiago",

@@ -35,8 +35,9 @@ from mlmon_dagster.alerts.lifecycle.transitions import (
     step,
 )
 from mlmon_dagster.monitors.wording import NAMES, number
-from mlmon_dagster.spec import FAMILIES, Granularity
+from mlmon_dagster.spec.declaration import Granularity
 from mlmon_dagster.spec.model import ModelSpec
+from mlmon_dagster.spec.monitors import FAMILIES
 from mlmon_dagster.spec.names import ALL, TABLE
 from mlmon_dagster.store import Store, alert_state
 from mlmon_dagster.store.alert_state import AlertEvent, AlertRow, Finding

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from mlmon_dagster.errors import ConfigError
-from mlmon_dagster.spec import BrokenModel, ModelSpec, SlackRoute, spec_from_mapping
+from mlmon_dagster.spec import BrokenModel, ModelSpec, spec_from_mapping
 from mlmon_dagster.spec.alerting import (
     AlertmanagerRoute,
     AlertPolicy,
@@ -21,6 +21,7 @@ from mlmon_dagster.spec.alerting import (
     Fallback,
     PagerDutyRoute,
     Route,
+    SlackRoute,
     TeamsRoute,
     WebhookRoute,
 )

@@ -11,8 +11,8 @@ import pyarrow as pa
 from mlmon_dagster.errors import StoreError
 from mlmon_dagster.ingest.polling import Polled, poll, stage_rows, wanted_names
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.spec import DeltaSource, ModelSpec
-from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.sources import DeltaSource, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.delta_source import DeltaSourceTable, Rows, open_delta
 from mlmon_dagster.store.sources import Position

@@ -9,8 +9,8 @@ from pathlib import Path
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.ingest.polling import Batch, Polled, Variables, poll, stage_lines
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.spec import KafkaSource, ModelSpec
-from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.sources import KafkaSource, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.kafka_source import open_topic
 from mlmon_dagster.store.sources import Position

@@ -40,8 +40,17 @@ from mlmon_dagster.ingest.raw import (
     with_nulls,
 )
 from mlmon_dagster.ingest.row_hash import columns_to_read, with_derived_id
-from mlmon_dagster.spec import EpochUnit, FileSource, ModelSpec, Source, TimeSpec
-from mlmon_dagster.spec.sources import ISO8601, PER_SECOND, STREAMS, Stream
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.declaration import TimeSpec
+from mlmon_dagster.spec.sources import (
+    ISO8601,
+    PER_SECOND,
+    STREAMS,
+    EpochUnit,
+    FileSource,
+    Source,
+    Stream,
+)
 
 _BY_ENDING: Final = {
     ".parquet": "parquet",

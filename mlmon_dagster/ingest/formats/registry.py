@@ -24,8 +24,8 @@ from mlmon_dagster.ingest.formats.sql_source import check_table, poll_table
 from mlmon_dagster.ingest.polling import Variables
 from mlmon_dagster.ingest.raw import Options, RawFile
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.spec import DeltaSource, KafkaSource, ModelSpec, SqlSource
-from mlmon_dagster.spec.sources import PolledSource, Stream
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.sources import DeltaSource, KafkaSource, PolledSource, SqlSource, Stream
 from mlmon_dagster.store import Store
 
 Found = TypeVar("Found")

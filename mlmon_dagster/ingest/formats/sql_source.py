@@ -18,8 +18,8 @@ from mlmon_dagster.ingest.formats.read_jsonl import NESTED
 from mlmon_dagster.ingest.polling import Polled, Variables, poll, stage_rows, wanted_names
 from mlmon_dagster.ingest.raw import text_array
 from mlmon_dagster.ingest.report import FileReport
-from mlmon_dagster.spec import ModelSpec, SqlSource
-from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.spec import ModelSpec
+from mlmon_dagster.spec.sources import SqlSource, Stream
 from mlmon_dagster.store import Store
 from mlmon_dagster.store.sources import (
     Lookback,

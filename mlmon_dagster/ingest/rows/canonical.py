@@ -18,16 +18,14 @@ from mlmon_dagster.ingest.faults import Fault, Mask, mask_of, rows_at_fault
 from mlmon_dagster.ingest.formats.parse import Parsed
 from mlmon_dagster.ingest.row_hash import row_hashes
 from mlmon_dagster.spec import (
-    DATASETS,
-    PRODUCTION,
     ModelSpec,
-    TimeSpec,
     Window,
     window_containing,
     window_date,
     windows_between,
 )
-from mlmon_dagster.spec.baseline import LIVE
+from mlmon_dagster.spec.baseline import DATASETS, LIVE, PRODUCTION
+from mlmon_dagster.spec.declaration import TimeSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.sources import FileSource, Stream
 

@@ -30,8 +30,9 @@ from mlmon_dagster.ingest.rows.suite import (
     is_evaluated,
     run_suite,
 )
-from mlmon_dagster.spec import Expectation, ModelSpec
+from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.checks import Problem
+from mlmon_dagster.spec.declaration import Expectation
 from mlmon_dagster.spec.names import did_you_mean, listed
 from mlmon_dagster.spec.sources import Stream
 

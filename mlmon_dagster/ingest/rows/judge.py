@@ -33,8 +33,9 @@ from mlmon_dagster.ingest.rows.canonical import (
 )
 from mlmon_dagster.ingest.rows.expectations import declared_for, judge_declared
 from mlmon_dagster.ingest.rows.suite import great_expectations, is_evaluated, run_suite
-from mlmon_dagster.spec import Expectation, ModelSpec, Source, Window
-from mlmon_dagster.spec.sources import Stream
+from mlmon_dagster.spec import ModelSpec, Window
+from mlmon_dagster.spec.declaration import Expectation
+from mlmon_dagster.spec.sources import Source, Stream
 from mlmon_dagster.store.state.erased_ids import Erased, Query
 from mlmon_dagster.store.tables.kept_rows import ABOUT, KeptRows
 from mlmon_dagster.store.tables.parted_rows import PartedRows

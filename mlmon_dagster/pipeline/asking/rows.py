@@ -17,14 +17,13 @@ from mlmon_dagster.profiles.sql.compiler import NULL_SLICE
 from mlmon_dagster.spec import (
     ModelSpec,
     Predicate,
-    Task,
     Window,
     parse_predicate,
     predicate_columns,
     window_containing,
 )
 from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.declaration import logged_attributions
+from mlmon_dagster.spec.declaration import Task, logged_attributions
 from mlmon_dagster.spec.monitors import CLASS_RATE, SPAN_COVERAGE
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.predicate import (

@@ -60,7 +60,8 @@ from mlmon_dagster.profiles.sql.loss_columns import (
     row_source,
     span_columns,
 )
-from mlmon_dagster.spec.model import FeatureType, ModelSpec
+from mlmon_dagster.spec.declaration import FeatureType
+from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.tasks import MAX_CLASSES, Answer, class_scores, declared_classes, task_of
 from mlmon_dagster.store.state.erased_ids import personal_digest_sql
 from mlmon_dagster.store.state.sql import quote_identifier

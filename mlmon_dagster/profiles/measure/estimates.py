@@ -43,8 +43,8 @@ from mlmon_dagster.profiles.bins.fit import value_expressions
 from mlmon_dagster.profiles.sql.bin_codes import DUCKDB, Column
 from mlmon_dagster.profiles.sql.compiler import as_numpy, codes_of, value_to_code
 from mlmon_dagster.profiles.sql.loss_columns import DECIDED, resolve
-from mlmon_dagster.spec import PRODUCTION, ModelSpec, Window, window_containing
-from mlmon_dagster.spec.baseline import GRAINS
+from mlmon_dagster.spec import ModelSpec, Window, window_containing
+from mlmon_dagster.spec.baseline import GRAINS, PRODUCTION
 from mlmon_dagster.spec.metric_registry import BINARY, MULTICLASS, REGRESSION
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.tasks import class_scores, estimated, estimated_metrics, residual

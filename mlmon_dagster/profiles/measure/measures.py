@@ -38,9 +38,10 @@ from mlmon_dagster.profiles.sql.loss_columns import (
     outcome_columns,
     span_columns,
 )
-from mlmon_dagster.spec import ModelSpec, PerformanceMonitor
+from mlmon_dagster.spec import ModelSpec
 from mlmon_dagster.spec.declaration import attributed
 from mlmon_dagster.spec.metric_registry import MetricFamily
+from mlmon_dagster.spec.monitors import PerformanceMonitor
 from mlmon_dagster.spec.spans import TOKENS, Spans, stage_column
 from mlmon_dagster.spec.tasks import task_of
 

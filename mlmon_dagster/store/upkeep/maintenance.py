@@ -29,8 +29,8 @@ import sqlalchemy as sa
 from deltalake.exceptions import CommitFailedError
 
 from mlmon_dagster.errors import ConfigError, StoreError
-from mlmon_dagster.spec.baseline import PRODUCTION
-from mlmon_dagster.spec.model import DATASETS, ModelSpec
+from mlmon_dagster.spec.baseline import DATASETS, PRODUCTION
+from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.names import ALL
 from mlmon_dagster.spec.windows import window_containing
 from mlmon_dagster.store import baselines
